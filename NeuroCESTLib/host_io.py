@@ -1,0 +1,199 @@
+"""File I/O of the headless host: what ``slicer.app.coreIOManager()`` does for ``slicer.util``.
+
+Every read and write goes through the module logics and storage nodes that the application uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# File types by extension; the longest match wins, the rest are volumes as in the application.
+_TYPE_OF_EXTENSION = {
+    ".mrml": "SceneFile",
+    ".mrb": "SceneFile",
+    ".seg.nrrd": "SegmentationFile",
+    ".seg.nhdr": "SegmentationFile",
+    ".seq.nrrd": "SequenceFile",
+    ".seq.nhdr": "SequenceFile",
+    ".seq.mrb": "SequenceFile",
+    ".csv": "TableFile",
+    ".tsv": "TableFile",
+    ".h5": "TransformFile",
+    ".tfm": "TransformFile",
+    ".ctbl": "ColorTableFile",
+    ".txt": "TextFile",
+    ".vtk": "ModelFile",
+    ".stl": "ModelFile",
+    ".mrk.json": "MarkupsFile",
+}
+
+
+class CoreIOManager:
+    """Load and save nodes with the signatures of ``qSlicerCoreIOManager``."""
+
+    def __init__(self, scene: Any, modules: Any) -> None:
+        self._scene = scene
+        self._modules = modules
+        self._readers: dict[str, Callable[[str, dict, Any], Any]] = {
+            "VolumeFile": self._load_volume,
+            "SegmentationFile": self._load_segmentation,
+            "SequenceFile": self._load_sequence,
+            "TableFile": self._load_table,
+            "TransformFile": self._load_transform,
+            "ColorTableFile": self._load_color_table,
+            "TextFile": self._load_text,
+            "ModelFile": self._load_model,
+            "MarkupsFile": self._load_markups,
+        }
+
+    def fileType(self, filename: str | os.PathLike) -> str:
+        """Type of the reader for a file, by its name."""
+        name = str(filename).lower()
+        matches = [extension for extension in _TYPE_OF_EXTENSION if name.endswith(extension)]
+        return _TYPE_OF_EXTENSION[max(matches, key=len)] if matches else "VolumeFile"
+
+    def fileWriterFileType(self, node: Any) -> str:
+        """Type of the writer for a node; storage nodes write them all."""
+        return "NodeFile"
+
+    def loadNodes(self, file_type: str, properties: dict, loaded: Any = None, messages: Any = None) -> bool:
+        """Read a file into the scene; nodes are added to the collection ``loaded``."""
+        filename = str(properties.get("fileName", ""))
+        if not os.path.exists(filename):
+            _report(messages, f"file not found: {filename}")
+            return False
+        if file_type == "SceneFile":
+            return self.loadScene(filename, not properties.get("clear", True), messages)
+        reader = self._readers.get(file_type)
+        if reader is None:
+            _report(messages, f"no reader for files of type {file_type}: {filename}")
+            return False
+        node = reader(filename, properties, messages)
+        if node is None:
+            return False
+        if loaded is not None:
+            loaded.AddItem(node)
+        return True
+
+    def saveNodes(self, file_type: str, properties: dict, messages: Any = None) -> bool:
+        """Write one node (``nodeID``) or the scene (``SceneFile``) to ``fileName``."""
+        filename = str(properties["fileName"])
+        if file_type == "SceneFile":
+            return self.saveScene(filename, messages)
+        node = self._scene.GetNodeByID(properties["nodeID"])
+        if node is None:
+            _report(messages, f"no node with ID {properties['nodeID']} in the scene")
+            return False
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode(filename)
+        storage = node.GetStorageNode()
+        if storage is None:
+            _report(messages, f"nodes of class {node.GetClassName()} cannot be saved to a file")
+            return False
+        storage.SetFileName(filename)
+        storage.SetURI(None)
+        if "useCompression" in properties:
+            storage.SetUseCompression(int(bool(properties["useCompression"])))
+        written = bool(storage.WriteData(node))
+        if messages is not None:
+            messages.AddMessages(storage.GetUserMessages())
+        return written
+
+    def loadScene(self, filename: str, add: bool = False, messages: Any = None) -> bool:
+        """Read a ``.mrml`` or ``.mrb`` scene; ``add`` keeps the nodes that are there."""
+        if filename.lower().endswith(".mrb"):
+            return bool(self._scene.ReadFromMRB(filename, not add, messages))
+        self._scene.SetURL(filename)
+        return bool(self._scene.Import(messages) if add else self._scene.Connect(messages))
+
+    def saveScene(self, filename: str, messages: Any = None) -> bool:
+        """Write the scene as ``.mrb`` bundle, ``.mrml`` file, or folder with all data."""
+        if filename.lower().endswith(".mrb"):
+            return bool(self._scene.WriteToMRB(filename, None, messages))
+        if filename.lower().endswith(".mrml"):
+            self._scene.SetURL(filename)
+            self._scene.SetRootDirectory(str(Path(filename).parent))
+            return bool(self._scene.Commit(filename, messages))
+        os.makedirs(filename, exist_ok=True)
+        return bool(self._scene.SaveSceneToSlicerDataBundleDirectory(filename, None, messages))
+
+    def _load_volume(self, filename: str, properties: dict, messages: Any) -> Any:
+        import vtk
+
+        # Bits of vtkSlicerVolumesLogic::LoadingOptions.
+        options = (
+            1 * bool(properties.get("labelmap", False))
+            + 2 * bool(properties.get("center", False))
+            + 4 * bool(properties.get("singleFile", False))
+            + 8 * bool(properties.get("autoWindowLevel", True))
+            + 16 * bool(properties.get("discardOrientation", False))
+        )
+        files = vtk.vtkStringArray()
+        for name in properties.get("fileNames", []):
+            files.InsertNextValue(str(name))
+        name = properties.get("name") or node_name(filename)
+        return self._modules.volumes.logic().AddArchetypeVolume(filename, name, options, files, messages)
+
+    def _load_segmentation(self, filename: str, properties: dict, messages: Any) -> Any:
+        color_node = self._scene.GetNodeByID(properties.get("colorNodeID", ""))
+        name = properties.get("name") or node_name(filename)
+        logic = self._modules.segmentations.logic()
+        return logic.LoadSegmentationFromFile(
+            filename, bool(properties.get("autoOpacities", True)), name, color_node, messages
+        )
+
+    def _load_sequence(self, filename: str, properties: dict, messages: Any) -> Any:
+        node = self._modules.sequences.logic().AddSequence(filename, messages)
+        if node is not None and properties.get("name"):
+            node.SetName(properties["name"])
+        return node
+
+    def _load_table(self, filename: str, properties: dict, messages: Any) -> Any:
+        name = properties.get("name") or node_name(filename)
+        return self._modules.tables.logic().AddTable(filename, name, True, "", messages)
+
+    def _load_transform(self, filename: str, properties: dict, messages: Any) -> Any:
+        return self._modules.transforms.logic().AddTransform(filename, self._scene, messages)
+
+    def _load_color_table(self, filename: str, properties: dict, messages: Any) -> Any:
+        return self._modules.colors.logic().LoadColorFile(filename, node_name(filename), messages)
+
+    def _load_model(self, filename: str, properties: dict, messages: Any) -> Any:
+        import slicer
+
+        system = properties.get("coordinateSystem", slicer.vtkMRMLStorageNode.CoordinateSystemLPS)
+        return self._modules.models.logic().AddModel(filename, system, messages)
+
+    def _load_markups(self, filename: str, properties: dict, messages: Any) -> Any:
+        node_id = self._modules.markups.logic().LoadMarkups(filename, node_name(filename), messages)
+        return self._scene.GetNodeByID(node_id) if node_id else None
+
+    def _load_text(self, filename: str, properties: dict, messages: Any) -> Any:
+        node = self._scene.AddNewNodeByClass("vtkMRMLTextNode", node_name(filename))
+        storage = self._scene.AddNewNodeByClass("vtkMRMLTextStorageNode")
+        storage.SetFileName(filename)
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        if storage.ReadData(node):
+            return node
+        self._scene.RemoveNode(storage)
+        self._scene.RemoveNode(node)
+        return None
+
+
+def node_name(filename: str | os.PathLike) -> str:
+    """Name of a node read from ``filename``: the file name without its (composite) extension."""
+    name = Path(filename).name
+    for extension in sorted((*_TYPE_OF_EXTENSION, ".nii.gz", ".nrrd", ".nii", ".mha"), key=len, reverse=True):
+        if name.lower().endswith(extension) and len(name) > len(extension):
+            return name[: -len(extension)]
+    return Path(name).stem or name
+
+
+def _report(messages: Any, text: str) -> None:
+    import vtk
+
+    if messages is not None:
+        messages.AddMessage(vtk.vtkCommand.ErrorEvent, text)
