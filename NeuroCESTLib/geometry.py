@@ -79,7 +79,7 @@ class Geometry:
         origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
         direction: np.ndarray | None = None,
     ) -> Geometry:
-        """Geometry from spacing ``(i, j, k)`` mm, origin (R, A, S) mm, direction (3, 3) of columns i, j, k."""
+        """Geometry from spacing ``(i, j, k)`` mm, origin (R, A, S) mm and axes i, j, k as columns (3, 3)."""
         matrix = np.eye(4)
         matrix[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction)) * np.asarray(spacing)
         matrix[:3, 3] = origin

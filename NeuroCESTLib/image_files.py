@@ -1,16 +1,21 @@
 """Is this file a complete image? Answered from its header, before a storage node reads it.
 
-NIfTI readers fill what is missing from a truncated file with zeros, which a fit would take for signal.
+NIfTI readers fill what is missing from a truncated file with zeros, and put zeros in place of NaN. A fit
+would take both for signal, so this file looks at the bytes.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
 
 from NeuroCESTLib.geometry import Geometry
 
@@ -65,7 +70,7 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
         ValueError: the file is missing, no image, or truncated.
     """
     path = existing_file(path)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if _is_nifti(path):
         _check_nifti_size(path)
     import SimpleITK as sitk
 
@@ -83,20 +88,54 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     return ImageHeader(tuple(reader.GetSize()), components, reader.GetPixelID() in complex_types, geometry)
 
 
+def non_finite_voxels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Where a NIfTI file holds NaN or infinity, which the NIfTI library replaces by zero as it reads.
+
+    Returns:
+        Indices ``(n, 4)`` as (i, j, k, measurement) in the order of the file, and the n values; n is 0
+        for files of other formats and types.
+    """
+    path = Path(path)
+    none = np.empty((0, 4), dtype=np.int64), np.empty(0)
+    if not _is_nifti(path):
+        return none
+    with _open(path) as file:
+        layout = _nifti_layout(file.read(348), path)
+        if layout.dtype.kind != "f" or layout.data_offset == 0:
+            return none
+        file.seek(layout.data_offset)
+        values = np.frombuffer(file.read(layout.data_bytes), layout.dtype)
+    flat = np.flatnonzero(~np.isfinite(values))
+    sizes = (*layout.sizes, 1, 1, 1)[:3]
+    index = np.unravel_index(flat, (*sizes, values.size // int(np.prod(sizes))), order="F")
+    return np.stack(index, axis=1), values[flat].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _NiftiLayout:
+    sizes: tuple[int, ...]
+    dtype: np.dtype
+    data_offset: int  # 0: the data are in another file (.hdr and .img)
+    data_bytes: int
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
 def _check_nifti_size(path: Path) -> None:
     """Raise ValueError unless a NIfTI file holds as many bytes as its header announces."""
-    compressed = path.name.lower().endswith(".gz")
-    opener = gzip.open if compressed else open
     try:
-        with opener(path, "rb") as file:
-            header = file.read(348)
-            needed = _nifti_bytes(header, path)
-            found = len(header)
-            while found < needed and (chunk := file.read(min(_CHUNK, needed - found))):
+        with _open(path) as file:
+            layout = _nifti_layout(file.read(348), path)
+            needed = layout.data_offset + layout.data_bytes if layout.data_offset else 348
+            found = 348
+            while chunk := file.read(_CHUNK):  # to the end, where a damaged compressed stream shows
                 found += len(chunk)
-            if compressed:  # a damaged stream is found at its end
-                while file.read(_CHUNK):
-                    pass
     except EOFError:
         raise ValueError(f"'{path}' is truncated: the compressed data end early; copy it again") from None
     except (gzip.BadGzipFile, zlib.error):
@@ -107,20 +146,21 @@ def _check_nifti_size(path: Path) -> None:
         )
 
 
-def _nifti_bytes(header: bytes, path: Path) -> int:
-    """Bytes of the (uncompressed) NIfTI file according to its header."""
+def _nifti_layout(header: bytes, path: Path) -> _NiftiLayout:
+    """Sizes, type and place of the data in a NIfTI-1 file."""
     if len(header) < 348 or header[344:348] not in (b"n+1\0", b"ni1\0"):
         if header[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
             raise ValueError(f"'{path}' is NIfTI-2, which Slicer does not read: convert it to NIfTI-1")
         raise ValueError(f"'{path}' is not an image: it has no NIfTI header")
     order = "<" if struct.unpack("<i", header[:4])[0] == 348 else ">"
     dim = struct.unpack(order + "8h", header[40:56])
-    bits = struct.unpack(order + "h", header[72:74])[0]
+    datatype, bits = struct.unpack(order + "2h", header[70:74])
     offset = struct.unpack(order + "f", header[108:112])[0]
-    if not 1 <= dim[0] <= 7 or bits <= 0 or min(dim[1 : dim[0] + 1]) < 1:
+    rank = dim[0]
+    single_file = header[344:348] == b"n+1\0"
+    if not 1 <= rank <= 7 or bits <= 0 or min(dim[1 : rank + 1]) < 1 or (single_file and not offset >= 348):
         raise ValueError(f"'{path}' has a damaged NIfTI header")
-    voxels = 1
-    for size in dim[1 : dim[0] + 1]:
-        voxels *= size
-    data = (voxels * bits + 7) // 8
-    return 348 if header[344:348] == b"ni1\0" else int(offset) + data
+    sizes = tuple(dim[1 : rank + 1])
+    data_bytes = (math.prod(sizes) * bits + 7) // 8
+    dtype = np.dtype(order + {16: "f4", 64: "f8"}.get(datatype, "u1"))
+    return _NiftiLayout(sizes, dtype, int(offset) if single_file else 0, data_bytes)

@@ -16,7 +16,7 @@ import numpy as np
 
 from NeuroCESTLib.geometry import Geometry, world_transform
 from NeuroCESTLib.image_files import existing_file, read_header
-from NeuroCESTLib.volumes import load, read_volume, remove, stem, storable, volume_array
+from NeuroCESTLib.volumes import load, read_volume, remove, restore_non_finite, stem, storable, volume_array
 
 
 def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: str | None = None) -> Any:
@@ -46,6 +46,7 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
         remove(node)
         raise ValueError(f"'{path}' holds no sequence of volumes")
     node.SetName(name or stem(path))
+    restore_non_finite([node.GetNthDataNode(i) for i in range(node.GetNumberOfDataNodes())], path, header)
     if not path.name.lower().endswith((".seq.nrrd", ".seq.nhdr")):
         node.SetIndexName("measurement")
         node.SetIndexUnit("")

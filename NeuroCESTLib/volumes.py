@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.image_files import existing_file, read_header
+from NeuroCESTLib.image_files import ImageHeader, existing_file, non_finite_voxels, read_header
 
 _IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".seg.nrrd", ".seq.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -37,6 +37,7 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
     if not node.IsA("vtkMRMLScalarVolumeNode") or node.GetImageData() is None:
         remove(node)
         raise ValueError(f"'{path}' is not a scalar 3-D image")
+    restore_non_finite([node], path, header)
     return node
 
 
@@ -77,7 +78,8 @@ def volume_array(node: Any) -> np.ndarray:
 def array_on(node: Any, geometry: Geometry, strict: bool = False) -> np.ndarray:
     """Values ``(K, J, I)``, floating point, of a volume node at the voxels of ``geometry`` in the world.
 
-    The same voxels in another order are reordered; another grid is resampled linearly, NaN outside the volume; with ``strict`` it is refused.
+    The same voxels in another order are reordered. Another grid is resampled linearly, NaN outside the
+    volume; with ``strict`` it is refused.
 
     Raises:
         ValueError: no image, a non-linear parent transform, or ``strict`` and another grid.
@@ -104,6 +106,22 @@ def mask_on(node: Any, geometry: Geometry) -> np.ndarray:
     if not mask.any():
         raise ValueError(f"the mask '{node.GetName()}' is empty: no voxel is set")
     return mask
+
+
+def restore_non_finite(nodes: Sequence[Any], path: Path, header: ImageHeader) -> None:
+    """Put NaN and infinity back into the volumes of a file, one node a measurement."""
+    import slicer
+
+    index, values = non_finite_voxels(path)
+    if values.size == 0:
+        return
+    in_file = np.column_stack([index[:, :3], np.ones(len(index))])
+    to_node = np.linalg.inv(Geometry.of(nodes[0], world=False).ijk_to_ras) @ header.geometry.ijk_to_ras
+    i, j, k = np.rint(in_file @ to_node.T)[:, :3].astype(np.int64).T
+    for measurement in np.unique(index[:, 3]):
+        here = index[:, 3] == measurement
+        slicer.util.arrayFromVolume(nodes[measurement])[k[here], j[here], i[here]] = values[here]
+        slicer.util.arrayFromVolumeModified(nodes[measurement])
 
 
 def labels_on(node: Any, geometry: Geometry, strict: bool = False) -> np.ndarray:
