@@ -6,6 +6,7 @@ would take both for signal, so this file looks at the bytes.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import os
@@ -72,6 +73,8 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     path = existing_file(path)
     if _is_nifti(path):
         _check_nifti_size(path)
+    elif path.name.lower().endswith(".nrrd"):
+        _check_nrrd_size(path)
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -140,6 +143,42 @@ def _check_nifti_size(path: Path) -> None:
         raise ValueError(f"'{path}' is truncated: the compressed data end early; copy it again") from None
     except (gzip.BadGzipFile, zlib.error):
         raise ValueError(f"'{path}' is not an image: it is no gzip file, or a damaged one") from None
+    if found < needed:
+        raise ValueError(
+            f"'{path}' is truncated: {found} of {needed} bytes are there; copy or export it again"
+        )
+
+
+_NRRD_BYTES = {
+    "char": 1, "int8": 1, "uchar": 1, "uint8": 1, "short": 2, "int16": 2, "ushort": 2, "uint16": 2,
+    "int": 4, "int32": 4, "uint": 4, "uint32": 4, "float": 4, "longlong": 8, "int64": 8, "ulonglong": 8,
+    "uint64": 8, "double": 8,
+}  # fmt: skip
+
+
+def _check_nrrd_size(path: Path) -> None:
+    """Raise ValueError unless an NRRD file holds as many bytes as its header announces."""
+    with open(path, "rb") as file:
+        if not file.readline(16).startswith(b"NRRD"):
+            raise ValueError(f"'{path}' is not an image: it has no NRRD header")
+        fields: dict[str, str] = {}
+        while line := file.readline(1 << 24).strip():
+            key, separator, value = line.decode("utf-8", "replace").partition(": ")
+            if separator and not key.startswith("#"):
+                fields[key] = value.strip()
+        name = fields.get("type", "").replace("signed ", "").replace("un", "u").replace(" ", "")
+        size = _NRRD_BYTES.get(name.removesuffix("_t"))
+        encoding = fields.get("encoding", "")
+        if "data file" in fields or size is None or encoding not in ("raw", "gzip", "gz"):
+            return  # rarer kinds are left to the reader
+        needed = math.prod(int(n) for n in fields.get("sizes", "0").split()) * size
+        found = 0
+        try:
+            with contextlib.nullcontext(file) if encoding == "raw" else gzip.open(file) as data:
+                while chunk := data.read(_CHUNK):
+                    found += len(chunk)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            raise ValueError(f"'{path}' is truncated or damaged: copy or export it again") from None
     if found < needed:
         raise ValueError(
             f"'{path}' is truncated: {found} of {needed} bytes are there; copy or export it again"

@@ -56,7 +56,8 @@ def add_volume(array: np.ndarray, geometry: Geometry, name: str, label: bool = F
             f"the array for volume '{name}' has shape {array.shape}, its geometry {geometry.shape}"
         )
     class_name = "vtkMRMLLabelMapVolumeNode" if label else "vtkMRMLScalarVolumeNode"
-    return slicer.util.addVolumeFromArray(storable(array), geometry.ijk_to_ras, name, class_name)
+    with quiet_vtk():  # slicer-core lacks the colour table that label maps ask for
+        return slicer.util.addVolumeFromArray(storable(array), geometry.ijk_to_ras, name, class_name)
 
 
 def volume_array(node: Any) -> np.ndarray:

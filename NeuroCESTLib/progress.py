@@ -1,0 +1,103 @@
+"""Progress and cancel: one callable for the panel, the console and the terminal.
+
+Long functions take ``progress`` and call ``progress(fraction, message)`` with a fraction in 0 … 1. The call
+may raise ``Cancelled``, which the function lets through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Protocol, TextIO
+
+
+class Cancelled(Exception):  # noqa: N818  not an error: the user wanted it
+    """The user stopped the run."""
+
+
+class Progress(Protocol):
+    """What long functions report to."""
+
+    def __call__(self, fraction: float, message: str = "") -> None:
+        """Report that ``fraction`` (0 … 1) is done; may raise ``Cancelled``."""
+
+
+def silent(fraction: float, message: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+def part(progress: Progress, start: float, end: float) -> Progress:
+    """Progress of a step that takes the fractions ``start`` … ``end`` of the whole."""
+
+    def report(fraction: float, message: str = "") -> None:
+        progress(start + (end - start) * min(max(fraction, 0.0), 1.0), message)
+
+    return report
+
+
+class TerminalProgress:
+    """A bar on a terminal, plain lines elsewhere, on standard error; raises ``Cancelled`` once cancelled."""
+
+    def __init__(self, stream: TextIO | None = None, width: int = 30, line_interval_s: float = 5.0) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._width = width
+        self._line_interval_s = line_interval_s
+        self._terminal = self._stream.isatty()
+        self._cancelled = threading.Event()
+        self._last_message = ""
+        self._last_time = float("-inf")
+        self._drawn = False
+
+    def cancel(self) -> None:
+        """Make the next report raise ``Cancelled``."""
+        self._cancelled.set()
+
+    def __call__(self, fraction: float, message: str = "") -> None:
+        if self._cancelled.is_set():
+            raise Cancelled
+        fraction = min(max(float(fraction), 0.0), 1.0)
+        now = time.monotonic()
+        new = message != self._last_message
+        interval = 0.1 if self._terminal else self._line_interval_s
+        if not new and fraction < 1.0 and now - self._last_time < interval:
+            return
+        self._last_message, self._last_time = message, now
+        if self._terminal:
+            filled = round(fraction * self._width)
+            bar = "#" * filled + "-" * (self._width - filled)
+            self._stream.write(f"\r[{bar}] {100 * fraction:3.0f} % {message}\x1b[K")
+            self._drawn = True
+        else:
+            self._stream.write(f"{100 * fraction:3.0f} % {message}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the line of the bar."""
+        if self._drawn:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._drawn = False
+
+
+@contextlib.contextmanager
+def terminal_progress() -> Iterator[TerminalProgress]:
+    """Terminal progress; the first Ctrl+C cancels at the next report, the second one interrupts at once."""
+    progress = TerminalProgress()
+
+    def interrupt(number: int, frame: object) -> None:
+        if progress._cancelled.is_set():
+            raise KeyboardInterrupt
+        progress.cancel()
+
+    main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, interrupt) if main else None
+    try:
+        yield progress
+    finally:
+        progress.close()
+        if main:
+            signal.signal(signal.SIGINT, previous)
