@@ -35,7 +35,10 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
         node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
         for segment_name, mask in masks.items():
             segment = node.GetSegmentation().AddEmptySegment("", segment_name)
-            slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, reference)
+            with quiet_vtk():
+                slicer.util.updateSegmentBinaryLabelmapFromArray(
+                    mask.astype(np.uint8), node, segment, reference
+                )
         # The grid itself is kept in the node as text; the volume is not needed any more.
         node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), None)
     finally:

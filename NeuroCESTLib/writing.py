@@ -145,11 +145,14 @@ def write_scene(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.name.lower().endswith(".mrb"):
         raise ValueError(f"cannot write '{path}': a scene with its data is a '.mrb' file")
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+        # Copied in a second step: the archive writer reports each of its errors on a full disk in full.
+        bundle = Path(folder) / path.name
         with quiet_vtk():
-            written = slicer.util.saveScene(str(temporary), {})
+            written = slicer.util.saveScene(str(bundle), {})
         if not written:
-            _raise_write_error(path)
+            raise ValueError(f"cannot write '{path}': Slicer's writer failed, or the disk of '{folder}' is full")
+        shutil.copyfile(bundle, temporary)
         _check_written(temporary, path)
     return path
 

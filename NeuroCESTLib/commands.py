@@ -1,0 +1,155 @@
+"""The common frame of the batch commands: arguments, exit status, output folders.
+
+Exit status: 0 success, 2 unusable arguments or input, 1 failure or cancel. What went wrong is one line on
+standard error; a traceback comes only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+from NeuroCESTLib.progress import Cancelled
+from NeuroCESTLib.writing import write_errors
+
+SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
+
+# What bad arguments and bad files raise. Other exceptions are failures of ours.
+_BAD_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line; adds ``--debug`` to the top parser."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line that says what is wrong and where help is; exit status 2."""
+        self.exit(UNUSABLE, f"{self.prog}: {one_line(message)} (see '{self.prog} --help')\n")
+
+
+def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    Args:
+        main: the command; gets the arguments without ``--debug``, returns an exit status or None for 0.
+        arguments: as ``sys.argv[1:]``, the default.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return main(arguments) or SUCCESS
+    except SystemExit as stop:
+        return _exit_status(stop)
+    except (Cancelled, KeyboardInterrupt):
+        print("cancelled, nothing written", file=sys.stderr)
+        return FAILURE
+    except _BAD_INPUT as error:
+        status, line = UNUSABLE, one_line(_sentence(error))
+    except MemoryError:
+        status, line = FAILURE, "not enough memory: use fewer voxels (a mask), or a machine with more"
+    except Exception as error:  # a command ends with a sentence, whatever happened
+        status, line = FAILURE, one_line(f"{type(error).__name__}: {error}")
+    if debug:
+        traceback.print_exc()
+    print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def one_line(text: str) -> str:
+    """``text`` without line breaks."""
+    return " ".join(str(text).split())
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"file not found: '{error.filename}'"
+    if isinstance(error, OSError) and error.filename:
+        return f"'{error.filename}': {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _exit_status(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or SUCCESS
+    print(f"error: {one_line(str(stop.code))}", file=sys.stderr)
+    return FAILURE
+
+
+class OutputFolder:
+    """A folder for results that appears whole or not at all.
+
+        with OutputFolder("out") as folder:
+            write_node(node, folder / "map.nii.gz")
+
+    Files are collected in a hidden folder beside the wanted one and moved into place at the end. After an
+    error or a cancel, results of an earlier run are as they were. Other files in the folder stay.
+
+    Raises:
+        ValueError: the place cannot be written to; checked before any work is done.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self._existing_ancestor: Path | None = None
+        self._work: Path | None = None
+
+    def __enter__(self) -> Path:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"cannot write to '{self.path}': it is a file, not a folder")
+        parent = self.path.resolve().parent
+        with write_errors(self.path):
+            self._existing_ancestor = next(p for p in (parent, *parent.parents) if p.exists())
+            parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "the folder is read-only")
+            self._work = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=parent))
+        return self._work
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                with write_errors(self.path / "results"):
+                    self._move_into_place()
+        finally:
+            shutil.rmtree(self._work, ignore_errors=True)
+            if kind is not None:
+                self._remove_made_parents()
+
+    def _move_into_place(self) -> None:
+        if not self.path.exists():
+            self._work.chmod(0o777 & ~_umask())  # mkdtemp made it private
+            os.replace(self._work, self.path)
+            return
+        for source in sorted(self._work.rglob("*")):
+            target = self.path / source.relative_to(self._work)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                os.replace(source, target)
+
+    def _remove_made_parents(self) -> None:
+        parent = self.path.resolve().parent
+        while parent != self._existing_ancestor and parent.exists() and not any(parent.iterdir()):
+            parent.rmdir()
+            parent = parent.parent
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
