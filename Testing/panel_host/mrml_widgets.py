@@ -1,0 +1,203 @@
+"""Stand-ins for the qMRML widgets of the panels, over the real scene."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import vtk
+from PySide6 import QtWidgets
+from PySide6.QtCore import Property, Signal
+
+
+class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
+    """Widget that hands a scene on to its children through ``mrmlSceneChanged``."""
+
+    mrmlSceneChanged = Signal(object)
+    SIGNALS: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+    SLOTS: ClassVar = ("setMRMLScene(vtkMRMLScene*)",)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+
+    def mrmlScene(self) -> Any:
+        """The scene, or None."""
+        return self._scene
+
+    def setMRMLScene(self, scene: Any) -> None:
+        """Set the scene and tell the children."""
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+
+class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
+    """Selector of the scene's nodes of certain classes; follows the scene."""
+
+    currentNodeChanged = Signal(object)
+    _currentNodeValid = Signal(bool)
+    nodeAddedByUser = Signal(object)
+    SIGNALS: ClassVar = {
+        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
+        "currentNodeChanged(bool)": "_currentNodeValid",
+        "nodeAddedByUser(vtkMRMLNode*)": "nodeAddedByUser",
+    }
+    SLOTS: ClassVar = (
+        "setMRMLScene(vtkMRMLScene*)",
+        "setCurrentNode(vtkMRMLNode*)",
+        "setCurrentNodeID(QString)",
+    )
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+        self._observations: list[tuple[Any, int]] = []
+        self._nodes: list[Any] = []
+        self._current: Any = None
+        self._settings: dict[str, Any] = {
+            "nodeTypes": [],
+            "hideChildNodeTypes": [],
+            "showHidden": False,
+            "showChildNodeTypes": True,
+            "noneEnabled": False,
+            "noneDisplay": "None",
+            "addEnabled": True,
+            "removeEnabled": True,
+            "renameEnabled": False,
+            "editEnabled": False,
+            "selectNodeUponCreation": True,
+            "baseName": "",
+        }
+        self._combo_box = QtWidgets.QComboBox(self)
+        self._combo_box.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._combo_box)
+        self._combo_box.currentIndexChanged.connect(self._onIndexChanged)
+        self._combo_box.setEnabled(False)
+
+    def _setting(name: str, qt_type: Any) -> Property:  # noqa: N805
+        def read(self: qMRMLNodeComboBox) -> Any:
+            return self._settings[name]
+
+        def write(self: qMRMLNodeComboBox, value: Any) -> None:
+            self._settings[name] = list(value) if isinstance(value, (list, tuple)) else value
+            self._update()
+
+        return Property(qt_type, read, write)
+
+    nodeTypes = _setting("nodeTypes", "QStringList")
+    hideChildNodeTypes = _setting("hideChildNodeTypes", "QStringList")
+    showHidden = _setting("showHidden", bool)
+    showChildNodeTypes = _setting("showChildNodeTypes", bool)
+    noneEnabled = _setting("noneEnabled", bool)
+    noneDisplay = _setting("noneDisplay", str)
+    addEnabled = _setting("addEnabled", bool)
+    removeEnabled = _setting("removeEnabled", bool)
+    renameEnabled = _setting("renameEnabled", bool)
+    editEnabled = _setting("editEnabled", bool)
+    selectNodeUponCreation = _setting("selectNodeUponCreation", bool)
+    baseName = _setting("baseName", str)
+    del _setting
+
+    def mrmlScene(self) -> Any:
+        """The scene, or None."""
+        return self._scene
+
+    def setMRMLScene(self, scene: Any) -> None:
+        """Follow ``scene``."""
+        for observed, tag in self._observations:
+            observed.RemoveObserver(tag)
+        self._scene = scene
+        self._observations = []
+        if scene is not None:
+            events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent)
+            self._observations = [(scene, scene.AddObserver(event, self._onScene)) for event in events]
+        self._combo_box.setEnabled(scene is not None)
+        self._update()
+
+    def nodeCount(self) -> int:
+        """Number of nodes to choose from."""
+        return len(self._nodes)
+
+    def nodeFromIndex(self, index: int) -> Any:
+        """The node at ``index``, or None."""
+        return self._nodes[index] if 0 <= index < len(self._nodes) else None
+
+    def currentNode(self) -> Any:
+        """The chosen node, or None."""
+        return self._current
+
+    def setCurrentNode(self, node: Any) -> None:
+        """Choose ``node``; one that is not in the list counts as None."""
+        if node is not None and not isinstance(node, vtk.vtkObject):
+            raise ValueError(f"qMRMLNodeComboBox.setCurrentNode takes a vtkMRMLNode, not {node!r}")
+        row = self._nodes.index(node) if node in self._nodes else None
+        offset = int(self.noneEnabled)
+        self._combo_box.setCurrentIndex(offset - 1 if row is None else row + offset)
+
+    def setCurrentNodeID(self, node_id: str) -> None:
+        """Choose a node by its ID."""
+        self.setCurrentNode(self._scene.GetNodeByID(node_id) if self._scene and node_id else None)
+
+    def setCurrentNodeIndex(self, index: int) -> None:
+        """Choose a node by its place in the list."""
+        self.setCurrentNode(self.nodeFromIndex(index))
+
+    def _currentNodeID(self) -> str:
+        return self._current.GetID() if self._current is not None else ""
+
+    currentNodeID = Property(str, _currentNodeID, setCurrentNodeID)
+
+    def addNode(self, node_type: str = "") -> Any:
+        """Create a node as the entry "Create new..." does."""
+        node_type = node_type or self.nodeTypes[0]
+        if node_type not in self.nodeTypes:
+            return None
+        name = self.baseName or self._scene.GetTagByClassName(node_type)
+        node = self._scene.AddNewNodeByClass(node_type, self._scene.GenerateUniqueName(name))
+        if self.selectNodeUponCreation:
+            self.setCurrentNode(node)
+        self.nodeAddedByUser.emit(node)
+        return node
+
+    def removeCurrentNode(self) -> None:
+        """Remove the chosen node from the scene."""
+        if self._current is not None:
+            self._scene.RemoveNode(self._current)
+
+    def _onScene(self, caller: Any, event: str) -> None:
+        if not caller.IsBatchProcessing():
+            self._update()
+
+    def _isListed(self, node: Any) -> bool:
+        if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        if any(node.IsA(excluded) for excluded in self.hideChildNodeTypes):
+            return False
+        if self.showChildNodeTypes:
+            return any(node.IsA(node_type) for node_type in self.nodeTypes)
+        return node.GetClassName() in self.nodeTypes
+
+    def _update(self) -> None:
+        """List the scene's nodes again; the chosen node stays chosen while it is there."""
+        scene = self._scene
+        nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
+        self._nodes = [node for node in nodes if self._isListed(node)]
+        wanted = self._current
+        self._combo_box.blockSignals(True)
+        self._combo_box.clear()
+        if self.noneEnabled:
+            self._combo_box.addItem(self.noneDisplay)
+        self._combo_box.addItems([node.GetName() or "" for node in self._nodes])
+        if wanted in self._nodes:
+            self._combo_box.setCurrentIndex(self._nodes.index(wanted) + int(self.noneEnabled))
+        self._combo_box.blockSignals(False)
+        self._onIndexChanged(self._combo_box.currentIndex)
+
+    def _onIndexChanged(self, index: int) -> None:
+        node = self.nodeFromIndex(index - int(self.noneEnabled))
+        if node is not self._current:
+            self._current = node
+            self.currentNodeChanged.emit(node)
+            self._currentNodeValid.emit(node is not None)

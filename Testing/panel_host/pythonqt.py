@@ -1,0 +1,150 @@
+"""Make PySide6 classes answer as they do under PythonQt, which is what Slicer's scripts see.
+
+PythonQt publishes Qt's properties as attributes: ``button.text`` is a string, ``button.enabled = False``
+sets it, and ``button.text()`` fails because a string cannot be called. PySide6 publishes the getters
+instead. The names are taken from Qt's own meta-objects, so none is invented here. (PySide's
+``true_property`` feature is no substitute: it removes setters such as ``setText``.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from PySide6 import QtCore, QtGui, QtWidgets
+
+_QT_MODULES = (QtCore, QtGui, QtWidgets)
+# Static functions with the names of properties; PySide6 itself and other libraries call them.
+_APPLICATION_CLASSES = (QtCore.QCoreApplication,)
+
+
+class UnknownNameError(AttributeError):
+    """A name that the real class does not have: a signal, a property or a widget class."""
+
+
+def apply() -> None:
+    """Patch all QObject classes of QtCore, QtGui and QtWidgets; a second call changes nothing."""
+    if hasattr(QtCore.QObject, "className"):
+        return
+    for module in _QT_MODULES:
+        for qt_class in [getattr(module, name) for name in dir(module)]:
+            if isinstance(qt_class, type) and issubclass(qt_class, QtCore.QObject):
+                _publish_properties(qt_class)
+    QtCore.QObject.name = _published_property(_meta_property(QtCore.QObject, "objectName"))
+    QtCore.QObject.className = lambda self: self.metaObject().className()
+    _replace_connect()
+
+
+def make_qt_module() -> ModuleType:
+    """The ``qt`` module: the names of QtCore, QtGui and QtWidgets in one place, as in Slicer."""
+    module = ModuleType("qt", "Qt as Slicer's scripts import it, from PySide6.")
+    for source in _QT_MODULES:
+        for name in dir(source):
+            if name.startswith("Q") and name not in {"QtCore", "QtGui", "QtWidgets"}:
+                setattr(module, name, getattr(source, name))
+    return module
+
+
+def _publish_properties(qt_class: type) -> None:
+    meta = qt_class.staticMetaObject
+    if issubclass(qt_class, _APPLICATION_CLASSES):
+        return
+    for index in range(meta.propertyOffset(), meta.propertyCount()):
+        name = meta.property(index).name()
+        published = _published_property(meta.property(index))
+        published.static = getattr(qt_class, name, None)
+        setattr(qt_class, name, published)
+
+
+def _meta_property(qt_class: type, name: str) -> QtCore.QMetaProperty:
+    meta = qt_class.staticMetaObject
+    return meta.property(meta.indexOfProperty(name))
+
+
+class _PublishedProperty(property):
+    """A property of objects; the class keeps its static function of that name, as ``QTimer.singleShot``."""
+
+    static: Any = None
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return super().__get__(instance, owner) if instance is not None else (self.static or self)
+
+
+def _published_property(meta_property: QtCore.QMetaProperty) -> _PublishedProperty:
+    def read(self: QtCore.QObject) -> Any:
+        return meta_property.read(self)
+
+    def write(self: QtCore.QObject, value: Any) -> None:
+        if not meta_property.write(self, value):
+            raise ValueError(
+                f"{self.className()}.{meta_property.name()} takes a {meta_property.typeName()}, not {value!r}"
+            )
+
+    return _PublishedProperty(read, write if meta_property.isWritable() else None)
+
+
+def _replace_connect() -> None:
+    """Give QObject PythonQt's ``connect("signal(type)", slot)`` and ``disconnect``.
+
+    PySide6 resolves these two names before it looks at the class, hence ``__getattribute__``.
+    """
+    original = QtCore.QObject.__getattribute__
+
+    def getattribute(self: QtCore.QObject, name: str) -> Any:
+        if name == "connect":
+            return lambda *arguments: _connect(self, *arguments)
+        if name == "disconnect":
+            return lambda *arguments: _disconnect(self, *arguments)
+        return original(self, name)
+
+    QtCore.QObject.__getattribute__ = getattribute
+
+
+def signal_of(sender: QtCore.QObject, signature: str) -> Any:
+    """The bound signal of ``sender`` with a C++ signature such as ``clicked(bool)``.
+
+    Stand-ins list the signatures of the real class in ``SIGNALS``, because PySide6 cannot declare a signal
+    with a VTK argument; Qt's classes are asked through their meta-object.
+    """
+    normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+    for base in type(sender).__mro__:
+        published = vars(base).get("SIGNALS", {})
+        if normalized in published:
+            return getattr(sender, published[normalized])
+    if sender.metaObject().indexOfSignal(normalized) < 0 or "PyObject" in normalized:
+        raise UnknownNameError(f"{sender.className()} has no signal {signature!r}")
+    name, _, types = normalized.partition("(")
+    bound = getattr(sender, name)
+    try:
+        return bound[tuple(types[:-1].split(","))] if types != ")" else bound
+    except (IndexError, KeyError):
+        return bound
+
+
+def _connect(sender: QtCore.QObject, signature: str, *target: Any) -> bool:
+    signal_of(sender, signature).connect(_slot(target))
+    return True
+
+
+def _disconnect(sender: QtCore.QObject, signature: str, *target: Any) -> bool:
+    signal_of(sender, signature).disconnect(_slot(target))
+    return True
+
+
+def _slot(target: tuple) -> Callable:
+    """The callable of ``connect(signal, callable)`` or ``connect(signal, receiver, "slot(type)")``."""
+    if len(target) == 1 and callable(target[0]):
+        return target[0]
+    if len(target) == 2 and isinstance(target[1], str):
+        return slot_of(*target)
+    raise TypeError(f"connect takes a callable, or a receiver and a slot, not {target!r}")
+
+
+def slot_of(receiver: QtCore.QObject, signature: str) -> Callable:
+    """The bound slot of ``receiver`` with a C++ signature such as ``setVisible(bool)``."""
+    normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+    published = [name for base in type(receiver).__mro__ for name in vars(base).get("SLOTS", ())]
+    if normalized not in published and receiver.metaObject().indexOfSlot(normalized) < 0:
+        raise UnknownNameError(f"{receiver.className()} has no slot {signature!r}")
+    return getattr(receiver, normalized.partition("(")[0])
