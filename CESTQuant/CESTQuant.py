@@ -1,0 +1,599 @@
+"""CESTQuant: quantitative maps from CEST acquisitions.
+
+The four classes of a scripted module: what the application shows of it, its panel, its logic and its
+self-test. The science is in CESTQuantLib, the scene's input and output in NeuroCESTLib; both are imported
+where they are used, so that starting the application stays fast.
+"""
+
+# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# ruff: noqa: PT009, PT027
+
+import enum
+import os
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Union
+
+import slicer
+import vtk
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLSequenceNode,
+)
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class CESTQuant(ScriptedLoadableModule):
+    """What the application shows of the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "CESTQuant"
+        self.parent.categories = ["Quantification"]
+        self.parent.dependencies = []
+        self.parent.contributors = ["NeuroCEST contributors"]
+        self.parent.helpText = _(
+            "Quantitative maps from chemical exchange saturation transfer (CEST) MRI: asymmetry, Lorentzian "
+            "amplitudes, MTR_Rex, and pool fractions and exchange rates from model fits, in physical units, "
+            "with standard errors. "
+            '<p>See the <a href="https://github.com/NeuroCEST/SlicerNeuroCEST">documentation</a>.</p>'
+        )
+        self.parent.acknowledgementText = _(
+            "Built on 3D Slicer and PyTorch. Each method names its publication in the report of a run."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the digital phantom in the Sample Data module; it is simulated here, nothing is downloaded."""
+    try:
+        import SampleData
+    except ImportError:  # applications may be built without that module
+        return
+    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="NeuroCEST",
+        sampleName="CEST brain phantom",
+        thumbnailFileName=os.path.join(icons, "CESTQuant.png"),
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
+        customDownloader=addSamplePhantom,
+    )
+
+
+def addSamplePhantom(source=None):
+    """Simulate the digital phantom and add it to the scene."""
+    with slicer.util.tryWithErrorDisplay(_("The phantom could not be simulated."), waitCursor=True):
+        ensureTorch()
+        return list(CESTQuantLogic().addPhantom().values())
+
+
+def ensureTorch():
+    """Make torch importable; in the application it comes through the PyTorch extension only."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch"):
+        return
+    try:
+        import PyTorchUtils
+    except ImportError:
+        raise RuntimeError(
+            _("CESTQuant needs the PyTorch extension: install it in the Extensions Manager and restart.")
+        ) from None
+    torchLogic = PyTorchUtils.PyTorchUtilsLogic()
+    if not torchLogic.torchInstalled() and not torchLogic.installTorch(
+        askConfirmation=True, torchVersionRequirement=">=2.2"
+    ):
+        raise RuntimeError(_("PyTorch was not installed; CESTQuant cannot compute without it."))
+
+
+class Method(enum.Enum):
+    """How maps are made of spectra. Values are the names that the logic and the batch command take."""
+
+    LORENTZIAN = "lorentzian"
+    MTR_ASYM = "mtrasym"
+    MTR_REX = "mtr-rex"
+    QUESP = "quesp"
+    OMEGA_PLOT = "omega-plot"
+    QUCESOP = "qucesop"
+    R1RHO = "r1rho"
+    BLOCH_MCCONNELL = "bloch-mcconnell"
+
+    def label(self):
+        """What the panel shows."""
+        return {
+            Method.LORENTZIAN: _("Lorentzian fit"),
+            Method.MTR_ASYM: _("MTR asymmetry (APTw)"),
+            Method.MTR_REX: _("MTR_Rex and AREX"),
+            Method.QUESP: _("QUESP / QUEST"),
+            Method.OMEGA_PLOT: _("Omega plot"),
+            Method.QUCESOP: _("QUCESOP"),
+            Method.R1RHO: _("R1rho model fit (analytic)"),
+            Method.BLOCH_MCCONNELL: _("Bloch-McConnell model fit (numerical)"),
+        }[self]
+
+    @property
+    def needsModel(self):
+        """Whether nothing can be fitted without a model file."""
+        return self in (Method.R1RHO, Method.BLOCH_MCCONNELL)
+
+    @property
+    def takesModel(self):
+        """Whether a model file is of any use."""
+        return self.needsModel or self in (Method.QUESP, Method.OMEGA_PLOT, Method.QUCESOP)
+
+    @property
+    def takesPreset(self):
+        """Whether pools are fitted as Lorentzian lines."""
+        return self in (Method.LORENTZIAN, Method.MTR_REX)
+
+
+# Unions with None are what parameterNodeWrapper takes for "any of these nodes" (X | None is not).
+@parameterNodeWrapper
+class CESTQuantParameterNode:
+    """Settings of the panel, saved with the scene.
+
+    Paths are texts, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
+    """
+
+    signal: vtkMRMLSequenceNode
+    protocolPath: str
+    reference: Union[vtkMRMLSequenceNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007
+    mask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007
+    b0: vtkMRMLScalarVolumeNode
+    b1: vtkMRMLScalarVolumeNode
+    t1: vtkMRMLScalarVolumeNode
+    method: Method
+    asymmetryOffset_ppm: Annotated[float, WithinRange(0.0, 100.0)] = 3.5
+    lorentzianPreset: Annotated[str, Choice(["3T", "7T"])] = "3T"
+    modelPath: str
+    segmentation: vtkMRMLSegmentationNode
+    folderName: str
+
+
+class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: binds the parameter node to the widgets and calls the logic."""
+
+    def __init__(self, parent=None):
+        # Set before the base class, which calls setup() where there is no parent.
+        self.logic = None
+        self._parameterNode = None
+        self._parameterNodeGuiTag = None
+        self._running = False
+        self._cancelRequested = False
+        VTKObservationMixin.__init__(self)
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/CESTQuant.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = CESTQuantLogic()
+        self._pathWidgets = {
+            "protocolPath": self.ui.protocolPathLineEdit,
+            "modelPath": self.ui.modelPathLineEdit,
+        }
+        for name, widget in self._pathWidgets.items():
+            widget.connect(
+                "currentPathChanged(QString)", lambda path, name=name: self._onPathChanged(name, path)
+            )
+        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneReplaced)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneReplaced)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Called when the application closes and the panel is destroyed."""
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        """Called each time the user opens the module."""
+        self.initializeParameterNode()
+
+    def onSceneStartClose(self, caller, event):
+        """The parameter node goes with the scene; a run that is on its way ends."""
+        self._cancelRequested = True
+        self.setParameterNode(None)
+
+    def onSceneReplaced(self, caller, event):
+        """Another scene is there, with its own parameters or with none."""
+        self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Take the scene's parameter node; the first acquisition is preselected."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if not self._parameterNode.signal:
+            self._parameterNode.signal = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
+
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to another parameter node, or to none."""
+        if self._parameterNode:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self._parameterNode = parameterNode
+        if self._parameterNode:
+            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self._onParametersModified()
+
+    def _onPathChanged(self, name, path):
+        if self._parameterNode and getattr(self._parameterNode, name) != path:
+            setattr(self._parameterNode, name, path)
+
+    def _onParametersModified(self, caller=None, event=None):
+        """Show paths, offer what the method takes, and say what Apply still needs."""
+        if self._parameterNode:
+            for name, widget in self._pathWidgets.items():
+                if widget.currentPath != getattr(self._parameterNode, name):
+                    widget.currentPath = getattr(self._parameterNode, name)
+            method = self._parameterNode.method
+            self.ui.asymmetryOffsetSpinBox.enabled = method == Method.MTR_ASYM
+            self.ui.lorentzianPresetComboBox.enabled = method.takesPreset
+            self.ui.modelPathLineEdit.enabled = method.takesModel
+        missing = self.missingInputs()
+        self.ui.applyButton.enabled = not missing and not self._running
+        self.ui.applyButton.toolTip = "\n".join(missing) if missing else _("Compute the maps.")
+        if not self._running:
+            self._showStatus(missing[0] if missing else _("Ready."))
+
+    def missingInputs(self):
+        """What has to be chosen before Apply, one sentence each."""
+        parameters = self._parameterNode
+        if not parameters:
+            return [_("There is no scene.")]
+        missing = []
+        if not parameters.signal:
+            missing.append(_("Choose the CEST acquisition, a sequence of volumes."))
+        if not parameters.protocolPath:
+            missing.append(_("Choose the protocol: a JSON file, a text file of offsets, or a .seq file."))
+        elif not os.path.isfile(parameters.protocolPath):
+            missing.append(_("The protocol file {path} does not exist.").format(path=parameters.protocolPath))
+        if parameters.method.needsModel and not parameters.modelPath:
+            missing.append(_("Choose the model file: this method fits its parameters."))
+        if parameters.method.takesModel and parameters.modelPath and not os.path.isfile(parameters.modelPath):
+            missing.append(_("The model file {path} does not exist.").format(path=parameters.modelPath))
+        return missing
+
+    def onApplyButton(self, checked=False):
+        """Compute the maps."""
+        from NeuroCESTLib.progress import Cancelled
+
+        with slicer.util.tryWithErrorDisplay(_("The maps could not be computed."), waitCursor=True):
+            self._setRunning(True)
+            self.ui.progressBar.value = 0
+            status = ""
+            try:
+                ensureTorch()
+                result = self._fit()
+                status = _("{count} maps are in the folder '{folder}'.").format(
+                    count=len(result.nodes), folder=self._folderName(result)
+                )
+                self.ui.progressBar.value = 100
+            except Cancelled:
+                self.ui.progressBar.value = 0
+                status = _("Cancelled; nothing was changed.")
+            except Exception as error:
+                status = str(error)
+                raise
+            finally:
+                self._setRunning(False)
+                self._showStatus(status)
+
+    def onCancelButton(self, checked=False):
+        """Ask the run to end; it does at its next report of progress."""
+        self._cancelRequested = True
+        self.ui.cancelButton.enabled = False
+
+    def _fit(self):
+        parameters = self._parameterNode
+        return self.logic.fit(
+            parameters.signal,
+            parameters.protocolPath,
+            method=parameters.method.value,
+            model=(parameters.modelPath or None) if parameters.method.takesModel else None,
+            reference=parameters.reference,
+            mask=parameters.mask,
+            b0=parameters.b0,
+            b1=parameters.b1,
+            t1=parameters.t1,
+            segmentation=parameters.segmentation,
+            folderName=parameters.folderName,
+            asymmetryOffset_ppm=parameters.asymmetryOffset_ppm,
+            lorentzianPreset=parameters.lorentzianPreset,
+            progress=self._onProgress,
+        )
+
+    def _onProgress(self, fraction, message):
+        from NeuroCESTLib.progress import Cancelled
+
+        self.ui.progressBar.value = round(100 * fraction)
+        self._showStatus(message)
+        slicer.app.processEvents()
+        if self._cancelRequested:
+            raise Cancelled
+
+    def _setRunning(self, running):
+        self._running = running
+        self._cancelRequested = False
+        for section in (
+            self.ui.inputsSection,
+            self.ui.mapsSection,
+            self.ui.methodSection,
+            self.ui.modelSection,
+        ):
+            section.enabled = not running
+        self.ui.outputsSection.enabled = not running
+        self.ui.cancelButton.enabled = running
+        self._onParametersModified()
+
+    def _folderName(self, result):
+        return slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
+
+    def _showStatus(self, text):
+        self.ui.statusLabel.text = text
+
+
+@dataclass
+class CESTQuantResult:
+    """What a fit has put into the scene."""
+
+    nodes: dict[str, Any] = field(default_factory=dict)
+    folderItemID: int = 0
+    table: Any = None
+    report: dict = field(default_factory=dict)
+
+
+class CESTQuantLogic(ScriptedLoadableModuleLogic):
+    """Maps from nodes, for the panel, the Python console and the batch commands."""
+
+    def getParameterNode(self):
+        """The parameters of the panel."""
+        return CESTQuantParameterNode(super().getParameterNode())
+
+    def addPhantom(self):
+        """Simulate the digital phantom; its nodes by name."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        signalNode,
+        protocol,
+        *,
+        method="lorentzian",
+        model=None,
+        reference=None,
+        mask=None,
+        b0=None,
+        b1=None,
+        t1=None,
+        segmentation=None,
+        folderName="",
+        asymmetryOffset_ppm=3.5,
+        lorentzianPreset="3T",
+        progress=None,
+    ):
+        """Placeholder: MTR asymmetry only."""
+        import numpy as np
+        from CESTQuantLib.protocol import read_protocol
+
+        from NeuroCESTLib.sequences import sequence_to_array
+        from NeuroCESTLib.volumes import add_volume, volume_array
+
+        progress = progress or (lambda fraction, message: None)
+        progress(0.0, "Reading")
+        signal, geometry, _offsets = sequence_to_array(signalNode)
+        offsets = read_protocol(protocol).offsets_ppm.numpy()
+        if len(offsets) != len(signal):
+            raise ValueError(
+                f"offsets_ppm has {len(offsets)} values but the signal has {len(signal)} measurements "
+                f"in '{signalNode.GetName()}'"
+            )
+        if reference is not None:
+            signal = signal / volume_array(reference)
+        progress(0.5, "Fitting")
+        order = np.argsort(offsets)
+        z = signal[order].reshape(len(offsets), -1)
+        at = [
+            [np.interp(o, offsets[order], z[:, v]) for v in range(z.shape[1])]
+            for o in (-asymmetryOffset_ppm, asymmetryOffset_ppm)
+        ]
+        values = (np.array(at[0]) - np.array(at[1])).reshape(signal.shape[1:])
+        node = add_volume(values.astype(np.float32), geometry, f"mtr_asym_{asymmetryOffset_ppm:g}ppm")
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), folderName or signalNode.GetName())
+        hierarchy.CreateItem(folder, node)
+        progress(1.0, "Done")
+        return CESTQuantResult({node.GetName(): node}, folder)
+
+
+class CESTQuantTest(ScriptedLoadableModuleTest):
+    """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
+
+    def setUp(self):
+        """An empty scene with one small acquisition: 256 voxels, water and amide lines, M0 of 1000."""
+        import tempfile
+
+        import numpy as np
+
+        from NeuroCESTLib.geometry import Geometry
+        from NeuroCESTLib.sequences import array_to_sequence
+        from NeuroCESTLib.volumes import add_volume
+
+        temporaryDirectory = tempfile.TemporaryDirectory()
+        self.addCleanup(temporaryDirectory.cleanup)
+        self.directory = temporaryDirectory.name
+        slicer.mrmlScene.Clear()
+        offsets = np.linspace(-5.0, 5.0, 21)
+        spectrum = 1.0 - 0.9 / (1 + (offsets / 0.7) ** 2) - 0.06 / (1 + ((offsets - 3.5) / 0.5) ** 2)
+        self.expectedAsymmetry = spectrum[offsets == -3.5][0] - spectrum[offsets == 3.5][0]
+        geometry = Geometry.from_spacing((4, 8, 8), (2.0, 2.0, 5.0))
+        signal = 1000.0 * np.tile(spectrum[:, None, None, None], (1, *geometry.shape)).astype(np.float32)
+        self.signal = array_to_sequence(signal, geometry, "cest", offsets)
+        self.reference = add_volume(np.full(geometry.shape, 1000.0, np.float32), geometry, "m0")
+        self.protocolPath = self.writeOffsets("offsets.txt", offsets)
+        self.widget = slicer.util.getModuleWidget("CESTQuant")
+        self.widget.enter()
+        self.ui = self.widget.ui
+
+    def runTest(self):
+        """All tests, for Slicer's self-test."""
+        import unittest
+
+        for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
+            self.setUp()
+            getattr(self, name)()
+            self.doCleanups()
+
+    def writeOffsets(self, name, offsets):
+        path = os.path.join(self.directory, name)
+        with open(path, "w") as file:
+            file.writelines(f"{offset:g}\n" for offset in offsets)
+        return path
+
+    def chooseInputs(self, method=Method.MTR_ASYM):
+        """What a user chooses before Apply."""
+        self.ui.signalSelector.setCurrentNode(self.signal)
+        self.ui.referenceSelector.setCurrentNode(self.reference)
+        self.ui.protocolPathLineEdit.currentPath = self.protocolPath
+        self.ui.methodComboBox.currentIndex = list(Method).index(method)
+
+    def nodeIDs(self):
+        scene = slicer.mrmlScene
+        return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
+
+    def test_applySaysWhatIsMissing(self):
+        self.ui.signalSelector.setCurrentNode(None)
+        self.ui.protocolPathLineEdit.currentPath = ""
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("acquisition", self.ui.applyButton.toolTip)
+        self.assertIn("protocol", self.ui.applyButton.toolTip)
+        self.ui.protocolPathLineEdit.currentPath = os.path.join(self.directory, "absent.json")
+        self.assertIn("absent.json", self.ui.applyButton.toolTip)
+        self.chooseInputs()
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertNotIn("Choose", self.ui.applyButton.toolTip)
+        self.chooseInputs(Method.R1RHO)
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("model", self.ui.applyButton.toolTip)
+
+    def test_firstAcquisitionIsPreselected(self):
+        self.assertIs(self.ui.signalSelector.currentNode(), self.signal)
+
+    def test_selectorsFollowTheScene(self):
+        self.assertEqual(self.ui.signalSelector.nodeCount(), 1)
+        self.assertEqual(self.ui.t1Selector.nodeCount(), 1)
+        added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t1")
+        self.assertEqual(self.ui.t1Selector.nodeCount(), 2)
+        self.ui.t1Selector.setCurrentNode(added)
+        self.assertIs(self.widget.logic.getParameterNode().t1, added)
+        slicer.mrmlScene.RemoveNode(added)
+        self.assertIsNone(self.ui.t1Selector.currentNode())
+        self.assertIsNone(self.widget.logic.getParameterNode().t1)
+
+    def test_widgetsAndParametersFollowEachOther(self):
+        parameters = self.widget.logic.getParameterNode()
+        self.chooseInputs(Method.MTR_ASYM)
+        self.assertEqual(parameters.method, Method.MTR_ASYM)
+        self.assertEqual(parameters.protocolPath, self.protocolPath)
+        self.assertIs(parameters.reference, self.reference)
+        self.ui.asymmetryOffsetSpinBox.value = 2.0
+        self.ui.folderNameLineEdit.text = "visit 1"
+        self.assertEqual(parameters.asymmetryOffset_ppm, 2.0)
+        self.assertEqual(parameters.folderName, "visit 1")
+        parameters.method = Method.LORENTZIAN
+        parameters.lorentzianPreset = "7T"
+        parameters.mask = self.reference
+        self.assertEqual(self.ui.methodComboBox.currentText, Method.LORENTZIAN.label())
+        self.assertEqual(self.ui.lorentzianPresetComboBox.currentText, "7T")
+        self.assertIs(self.ui.maskSelector.currentNode(), self.reference)
+
+    def test_settingsAreOfferedWhereTheMethodTakesThem(self):
+        for method, offset, preset, model in (
+            (Method.MTR_ASYM, True, False, False),
+            (Method.LORENTZIAN, False, True, False),
+            (Method.BLOCH_MCCONNELL, False, False, True),
+        ):
+            self.chooseInputs(method)
+            self.assertEqual(self.ui.asymmetryOffsetSpinBox.enabled, offset)
+            self.assertEqual(self.ui.lorentzianPresetComboBox.enabled, preset)
+            self.assertEqual(self.ui.modelPathLineEdit.enabled, model)
+
+    def test_applyPutsMapsIntoOneFolder(self):
+        self.chooseInputs()
+        self.ui.folderNameLineEdit.text = "visit 1"
+        self.ui.applyButton.click()
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        folder = hierarchy.GetItemByName("visit 1")
+        self.assertIn("visit 1", self.ui.statusLabel.text)
+        asymmetry = slicer.util.getNode("*mtr_asym*")
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(asymmetry)), folder)
+        values = slicer.util.arrayFromVolume(asymmetry)
+        self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.005)
+        self.assertEqual(self.ui.progressBar.value, 100)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertFalse(self.ui.cancelButton.enabled)
+
+    def test_cancelLeavesTheSceneAsItWas(self):
+        import qt
+
+        self.chooseInputs()
+        before = self.nodeIDs()
+        qt.QTimer.singleShot(0, self.ui.cancelButton.click)
+        self.ui.applyButton.click()
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled; nothing was changed.")
+        self.assertEqual(self.nodeIDs(), before)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertFalse(self.ui.cancelButton.enabled)
+
+    def test_wrongCountOfOffsetsIsReportedAndChangesNothing(self):
+        self.chooseInputs()
+        self.ui.protocolPathLineEdit.currentPath = self.writeOffsets("short.txt", [-3.5, 0.0, 3.5])
+        before = self.nodeIDs()
+        with self.assertRaises(ValueError):
+            self.widget.onApplyButton()
+        self.assertIn("21", self.ui.statusLabel.text)
+        self.assertIn("3", self.ui.statusLabel.text)
+        self.assertEqual(self.nodeIDs(), before)
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_closingTheSceneEmptiesThePanel(self):
+        self.chooseInputs()
+        self.ui.folderNameLineEdit.text = "visit 1"
+        slicer.mrmlScene.Clear()
+        self.assertIsNone(self.ui.signalSelector.currentNode())
+        self.assertEqual(self.ui.folderNameLineEdit.text, "")
+        self.assertEqual(self.ui.protocolPathLineEdit.currentPath, "")
+        self.assertFalse(self.ui.applyButton.enabled)
+
+    def test_parametersSurviveSavingAndLoadingTheScene(self):
+        self.chooseInputs()
+        self.ui.asymmetryOffsetSpinBox.value = 2.0
+        self.ui.folderNameLineEdit.text = "visit 1"
+        path = os.path.join(self.directory, "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear()
+        slicer.util.loadScene(path)
+        self.assertEqual(self.ui.signalSelector.currentNode().GetName(), "cest")
+        self.assertEqual(self.ui.referenceSelector.currentNode().GetName(), "m0")
+        self.assertEqual(self.ui.protocolPathLineEdit.currentPath, self.protocolPath)
+        self.assertEqual(self.ui.methodComboBox.currentText, Method.MTR_ASYM.label())
+        self.assertEqual(self.ui.asymmetryOffsetSpinBox.value, 2.0)
+        self.assertEqual(self.ui.folderNameLineEdit.text, "visit 1")
+        self.ui.applyButton.click()
+        self.assertIsNotNone(slicer.util.getNode("*mtr_asym*"))

@@ -1,0 +1,137 @@
+"""The panel in the panel host: the module's own self-test, and the honesty of the stand-ins."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("PySide6")
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
+
+import panel_host  # noqa: E402
+
+slicer = panel_host.start()
+CESTQuant = panel_host.load_module(REPOSITORY / "CESTQuant" / "CESTQuant.py")
+
+import ctk  # noqa: E402
+import qt  # noqa: E402
+
+
+class TestCESTQuantPanel(CESTQuant.CESTQuantTest):
+    """The class that runs in the application, collected by pytest."""
+
+
+@pytest.fixture
+def load_ui(tmp_path):
+    """Load a .ui file with these widgets and connections in a qMRMLWidget named ``top``."""
+
+    def load(widgets, connections=""):
+        path = tmp_path / "panel.ui"
+        path.write_text(
+            '<ui version="4.0"><widget class="qMRMLWidget" name="top">'
+            '<layout class="QVBoxLayout" name="rows">'
+            f"{widgets}</layout></widget><connections>{connections}</connections></ui>"
+        )
+        return slicer.util.loadUI(str(path))
+
+    return load
+
+
+def connection(sender, signal, receiver, slot):
+    return (
+        f"<connection><sender>{sender}</sender><signal>{signal}</signal>"
+        f"<receiver>{receiver}</receiver><slot>{slot}</slot></connection>"
+    )
+
+
+SELECTOR = '<item><widget class="qMRMLNodeComboBox" name="selector"/></item>'
+
+
+def test_every_widget_of_the_panel_explains_itself():
+    ui = slicer.util.getModuleWidget("CESTQuant").ui
+    for name, widget in vars(ui).items():
+        if name.endswith(("Selector", "LineEdit", "ComboBox", "SpinBox", "Button", "Bar")):
+            assert widget.toolTip, name
+
+
+def test_panel_binds_every_parameter():
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
+    assert bound | set(panel._pathWidgets) == set(CESTQuant.CESTQuantParameterNode.allParameters)
+
+
+def test_self_test_runs_as_in_the_application():
+    description = CESTQuant.CESTQuant(slicer.modules.cestquant)
+    assert description.parent.title
+    assert description.parent.categories
+    assert description.parent.contributors
+    assert "href" in description.parent.helpText
+    assert description.parent.acknowledgementText
+    assert not description.parent.icon.isNull()
+    description.runTest()
+
+
+def test_property_is_an_attribute_and_cannot_be_called():
+    button = qt.QPushButton("Apply")
+    button.enabled = False
+    assert (button.text, button.enabled) == ("Apply", False)
+    with pytest.raises(TypeError):
+        button.text()
+
+
+def test_property_refuses_a_value_of_another_type():
+    with pytest.raises(ValueError, match="value takes a int"):
+        qt.QProgressBar().value = "half"
+
+
+@pytest.mark.parametrize("signature", ["clickd()", "clicked(int)", "currentNodeChanged(vtkMRMLNode*)"])
+def test_unknown_signal_is_an_error(signature):
+    with pytest.raises(AttributeError, match="has no signal"):
+        qt.QPushButton().connect(signature, lambda: None)
+
+
+def test_stand_in_knows_the_signals_of_the_real_class_only():
+    selector, received = slicer.qMRMLNodeComboBox(), []
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", received.append)
+    selector.connect("currentNodeChanged(bool)", received.append)
+    for signature in ("currentNodeChanged(PyObject)", "currentIndexChanged(int)"):
+        with pytest.raises(AttributeError, match="has no signal"):
+            selector.connect(signature, received.append)
+
+
+def test_unknown_names_are_absent():
+    with pytest.raises(AttributeError):
+        _ = ctk.ctkNotThere
+    with pytest.raises(AttributeError):
+        _ = slicer.qMRMLNodeComboBox().selectedNode
+
+
+def test_ui_connections_are_made(load_ui):
+    widget = load_ui(
+        SELECTOR,
+        connection("top", "mrmlSceneChanged(vtkMRMLScene*)", "selector", "setMRMLScene(vtkMRMLScene*)"),
+    )
+    widget.setMRMLScene(slicer.mrmlScene)
+    assert slicer.util.findChild(widget, "selector").mrmlScene() is slicer.mrmlScene
+
+
+@pytest.mark.parametrize(
+    ("widgets", "connections", "message"),
+    [
+        ('<item><widget class="qMRMLNodeSelector" name="a"/></item>', "", "qMRMLNodeSelector"),
+        (
+            '<item><widget class="QLabel" name="a"><property name="txt"><string/></property></widget></item>',
+            "",
+            "txt",
+        ),
+        (SELECTOR, connection("top", "sceneChanged()", "selector", "setMRMLScene(vtkMRMLScene*)"), "signal"),
+        (SELECTOR, connection("top", "mrmlSceneChanged(vtkMRMLScene*)", "selector", "setScene()"), "slot"),
+        (SELECTOR, connection("top", "mrmlSceneChanged(vtkMRMLScene*)", "absent", "hide()"), "absent"),
+    ],
+    ids=["class", "property", "signal", "slot", "receiver"],
+)
+def test_unknown_name_in_a_ui_file_is_an_error(load_ui, widgets, connections, message):
+    with pytest.raises(AttributeError, match=message):
+        load_ui(widgets, connections)
