@@ -129,6 +129,9 @@ class OutputFolder:
             shutil.rmtree(self._work, ignore_errors=True)
             if kind is not None:
                 self._remove_made_parents()
+        if isinstance(error, ValueError) and str(self._work) in str(error):
+            # The user asked for the wanted folder and knows nothing of the hidden one.
+            raise ValueError(str(error).replace(str(self._work), str(self.path))) from None
 
     def _move_into_place(self) -> None:
         if not self.path.exists():

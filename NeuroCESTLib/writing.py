@@ -151,7 +151,7 @@ def write_scene(path: str | os.PathLike) -> Path:
         with quiet_vtk():
             written = slicer.util.saveScene(str(bundle), {})
         if not written:
-            raise ValueError(f"cannot write '{path}': Slicer's writer failed, or the disk of '{folder}' is full")
+            _raise_write_error(bundle)
         shutil.copyfile(bundle, temporary)
         _check_written(temporary, path)
     return path
