@@ -8,12 +8,45 @@ import torch
 from torch import Tensor
 
 from . import voxelwise_cholesky
-from .marquardt import Problem, State, Status, scales
+from .marquardt import ActiveSet, Status, scales
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Fitted parameters of each voxel; NaN where the status says the voxel was not fitted.
+
+    Attributes:
+        parameters: (voxel, p).
+        standard_errors: (voxel, p); variance RSS/(m - free parameters) (or the given noise's) times the
+            inverse normal matrix. A parameter at a bound is no free parameter: its error is NaN, and those of
+            the others hold given its value. NaN too where the data do not determine the parameter, or leave
+            no freedom.
+        correlation: (voxel, p, p) of the estimates, NaN in the same places; None if not asked for.
+        rmse: (voxel,) root mean square of the residual over the valid measurements.
+        status: (voxel,) uint8, see `Status`.
+        iterations: (voxel,) int32.
+    """
+
+    parameters: Tensor
+    standard_errors: Tensor
+    correlation: Tensor | None
+    rmse: Tensor
+    status: Tensor
+    iterations: Tensor
+
+    @property
+    def fitted(self) -> Tensor:
+        """(voxel,) True where there are parameters."""
+        return (
+            (self.status == Status.CONVERGED)
+            | (self.status == Status.AT_BOUND)
+            | (self.status == Status.ITERATION_LIMIT)
+        )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Voxel-last outcome of a chunk; NaN where the fit failed."""
+    """Voxel-last outcome of a fit; NaN where the fit failed."""
 
     parameters: Tensor  # (p, voxel)
     standard_errors: Tensor  # (p, voxel)
@@ -23,21 +56,16 @@ class Summary:
 
 
 def summarise(
-    problem: Problem,
-    state: State,
-    status: Tensor,
-    points: Tensor,
-    noise_variance: Tensor | None,
-    with_correlation: bool,
+    finished: ActiveSet, points: Tensor, noise_variance: Tensor | None, with_correlation: bool
 ) -> Summary:
-    """Summarise a chunk's fit.
+    """Summarise the fit of voxels that have finished.
 
     Args:
-        status: (voxel,) as `fit_chunk` left it.
         points: (voxel,) number of valid measurements.
         noise_variance: (voxel,) where known; otherwise RSS / (points - free parameters).
     """
-    parameters, nan = state.parameters, torch.nan
+    problem, state, status, nan = finished.problem, finished.state, finished.status, torch.nan
+    parameters = state.parameters
     free = (parameters > problem.lower) & (parameters < problem.upper)
     failed = status == Status.FAILED
     status = torch.where((status == Status.CONVERGED) & ~free.all(0), int(Status.AT_BOUND), status)

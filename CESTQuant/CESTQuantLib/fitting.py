@@ -13,16 +13,16 @@ them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .fit_statistics import summarise
+from .fit_statistics import FitResult
+from .fit_workers import FitInputs, Progress, run_chunks
 from .jacobians import autograd_model, finite_difference_model
-from .marquardt import Model, Problem, Status, fit_chunk
+from .marquardt import Model, Status
 
 __all__ = ["FitResult", "Model", "Status", "autograd_model", "finite_difference_model", "levenberg_marquardt"]
 
@@ -30,59 +30,6 @@ __all__ = ["FitResult", "Model", "Status", "autograd_model", "finite_difference_
 JACOBIAN_VALUES_A_CHUNK = 2**19
 JACOBIAN_VALUES_A_CHUNK_GPU = 2**28
 SMALLEST_CHUNK = 1024
-
-Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Fitted parameters of each voxel; NaN where the status says the voxel was not fitted.
-
-    Attributes:
-        parameters: (voxel, p).
-        standard_errors: (voxel, p); variance RSS/(m - free parameters) (or the given noise's) times the
-            inverse normal matrix. A parameter at a bound is no free parameter: its error is NaN, and those of
-            the others hold given its value. NaN too where the data do not determine the parameter, or leave
-            no freedom.
-        correlation: (voxel, p, p) of the estimates, NaN in the same places; None if not asked for.
-        rmse: (voxel,) root mean square of the residual over the valid measurements.
-        status: (voxel,) uint8, see `Status`.
-        iterations: (voxel,) int32.
-    """
-
-    parameters: Tensor
-    standard_errors: Tensor
-    correlation: Tensor | None
-    rmse: Tensor
-    status: Tensor
-    iterations: Tensor
-
-    @property
-    def fitted(self) -> Tensor:
-        """(voxel,) True where there are parameters."""
-        return (
-            (self.status == Status.CONVERGED)
-            | (self.status == Status.AT_BOUND)
-            | (self.status == Status.ITERATION_LIMIT)
-        )
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The arguments of `levenberg_marquardt` after checking; all voxel-first."""
-
-    model: Model
-    data: Tensor
-    start: Tensor
-    lower: Tensor
-    upper: Tensor
-    arguments: tuple[Tensor, ...]
-    valid: Tensor | None
-    prior_mean: Tensor | None
-    prior_sd: Tensor | None
-    noise_sd: Tensor | None
-    max_iterations: int
-    tolerance: float
 
 
 def levenberg_marquardt(
@@ -138,6 +85,8 @@ def levenberg_marquardt(
     )
     voxels, measurements = data.shape
     count = inputs.start.shape[-1]
+    if inputs.prior_sd is not None and inputs.noise_sd is None:
+        inputs = _with_estimated_noise(inputs, chunk_voxels, threads)
     result = FitResult(
         parameters=data.new_full((voxels, count), torch.nan),
         standard_errors=data.new_full((voxels, count), torch.nan),
@@ -150,29 +99,10 @@ def levenberg_marquardt(
     if chunk_voxels is None:
         values = JACOBIAN_VALUES_A_CHUNK if on_cpu else JACOBIAN_VALUES_A_CHUNK_GPU
         chunk_voxels = max(SMALLEST_CHUNK, values // (count * measurements))
-    if threads is None:
-        threads = (os.cpu_count() or 1) if on_cpu else 1
     chunks = [slice(first, min(first + chunk_voxels, voxels)) for first in range(0, voxels, chunk_voxels)]
-    report = progress or (lambda fraction, message: None)
-
-    if not on_cpu:
-        for number, chunk in enumerate(chunks, 1):
-            _fit_into(result, inputs, chunk)
-            report(number / len(chunks), f"Fitted {chunk.stop} of {voxels} voxels")
-        return result
-    # Small tensors: one thread a chunk is several times faster than several threads an operation.
-    intra_op_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    workers = max(1, min(threads, len(chunks)))
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        running = [pool.submit(_fit_into, result, inputs, chunk) for chunk in chunks]
-        for number, finished in enumerate(as_completed(running), 1):
-            finished.result()
-            report(number / len(chunks), f"Fitted {min(number * chunk_voxels, voxels)} of {voxels} voxels")
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(intra_op_threads)
+    if threads is None:
+        threads = os.cpu_count() or 1
+    run_chunks(result, inputs, chunks, min(threads, len(chunks)) if on_cpu else 1, progress)
     return result
 
 
@@ -185,7 +115,7 @@ def _checked(
     noise_sd: float | Tensor | None,
     max_iterations: int,
     tolerance: float | None,
-) -> _Inputs:
+) -> FitInputs:
     if data.ndim != 2 or not data.is_floating_point():
         raise ValueError(f"data must be a floating-point (voxel, m) tensor, not {tuple(data.shape)}")
     voxels = data.shape[0]
@@ -211,7 +141,7 @@ def _checked(
     if tolerance is None:
         tolerance = 1e-8 if data.dtype == torch.float64 else 1e-5
     arguments = tuple(argument.to(data) for argument in arguments)
-    return _Inputs(
+    return FitInputs(
         model=model,
         data=data,
         **given,
@@ -223,73 +153,24 @@ def _checked(
     )
 
 
-@torch.no_grad()
-def _fit_into(result: FitResult, inputs: _Inputs, chunk: slice) -> None:
-    """Fit the voxels of a chunk and write them into `result`."""
-    data = inputs.data[chunk]
-    valid = None if inputs.valid is None else inputs.valid[chunk]
-    used = data if valid is None else torch.where(valid, data, 0.0)
-    count = inputs.start.shape[-1]
-    points = torch.full_like(used[:, 0], used.shape[1]) if valid is None else valid.sum(1).to(data.dtype)
-    sound = used.isfinite().all(1) & (used != 0).any(1)
-    for argument in inputs.arguments:
-        sound &= argument[chunk].isfinite().reshape(len(data), -1).all(1)
-    if inputs.prior_sd is None:
-        enough = points >= count
-    elif inputs.noise_sd is None:
-        enough = points > count  # the first fit, without priors, has to leave a residual
-    else:
-        known = inputs.prior_sd.isfinite().sum(-1)
-        enough = points + (known[chunk] if known.ndim else known) >= count
-
-    status = result.status[chunk]  # views: writing here writes the result
-    status[~sound] = Status.INVALID_DATA
-    status[sound & ~enough] = Status.NOT_ENOUGH_POINTS
-    index = (sound & enough).nonzero().squeeze(1)
-    if len(index) == 0:
-        return
-
-    def parameters_last(value: Tensor | None) -> Tensor | None:
-        if value is None:
-            return None
-        picked = value[chunk][index] if value.ndim == 2 else value.expand(len(index), count)
-        return picked.T.contiguous()
-
-    def values_last(value: Tensor) -> Tensor:
-        return value[index].movedim(0, -1).contiguous()
-
-    lower, upper = parameters_last(inputs.lower), parameters_last(inputs.upper)
-    start = parameters_last(inputs.start).clamp(lower, upper)
-    problem = Problem(
-        model=inputs.model,
-        data=values_last(used),
-        arguments=tuple(values_last(argument[chunk]) for argument in inputs.arguments),
-        lower=lower,
-        upper=upper,
-        weight=None if valid is None or bool(valid.all()) else values_last(valid).to(data),
+def _with_estimated_noise(inputs: FitInputs, chunk_voxels: int | None, threads: int | None) -> FitInputs:
+    """Noise and starts for a fit with priors, from a fit without."""
+    free = levenberg_marquardt(
+        inputs.model,
+        inputs.data,
+        inputs.start,
+        inputs.lower,
+        inputs.upper,
+        arguments=inputs.arguments,
+        valid=inputs.valid,
+        max_iterations=inputs.max_iterations,
+        tolerance=inputs.tolerance,
+        correlation=False,
+        chunk_voxels=chunk_voxels,
+        threads=threads,
     )
-    limits = (inputs.max_iterations, inputs.tolerance)
-    points = points[index]
-    noise_variance = None
-    if inputs.prior_sd is not None:
-        if inputs.noise_sd is None:
-            state, _, _ = fit_chunk(problem, start, *limits)
-            start = torch.where(state.parameters.isfinite(), state.parameters, start)
-            noise_variance = state.cost / (points - count)
-        else:
-            noise_variance = inputs.noise_sd[chunk][index].square()
-        problem = replace(
-            problem,
-            prior_mean=parameters_last(inputs.prior_mean),
-            prior_precision=noise_variance / parameters_last(inputs.prior_sd).square(),
-        )
-    state, outcome, iterations = fit_chunk(problem, start, *limits)
-
-    found = summarise(problem, state, outcome, points, noise_variance, result.correlation is not None)
-    result.parameters[chunk][index] = found.parameters.T
-    result.standard_errors[chunk][index] = found.standard_errors.T
-    if result.correlation is not None:
-        result.correlation[chunk][index] = found.correlation.permute(2, 0, 1)
-    result.rmse[chunk][index] = found.rmse
-    result.iterations[chunk][index] = iterations
-    status[index] = found.status
+    count = inputs.start.shape[-1]
+    points = inputs.points(torch.arange(len(inputs.data), device=inputs.data.device))
+    noise_sd = free.rmse * (points / (points - count).clamp_min(0)).sqrt()
+    start = torch.where(free.parameters.isfinite(), free.parameters, inputs.start)
+    return replace(inputs, noise_sd=noise_sd, start=start)

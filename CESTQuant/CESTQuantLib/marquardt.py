@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt iterations on one chunk of voxels, each with its own damping, bounds and convergence.
+"""Levenberg-Marquardt iterations on a set of voxels, each with its own damping, bounds and convergence.
 
 Tensors here are voxel-last: parameters (p, voxel), predictions (m, voxel), Jacobians (p, m, voxel).
 """
@@ -6,6 +6,7 @@ Tensors here are voxel-last: parameters (p, voxel), predictions (m, voxel), Jaco
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -17,11 +18,11 @@ from . import voxelwise_cholesky
 # (parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), jacobian (p, m, voxel)
 Model = Callable[..., tuple[Tensor, Tensor]]
 
-START_DAMPING = 1e-2
+START_DAMPING = 0.1  # cautious: larger first steps end in poorer local minima
 SMALLEST_DAMPING = 1e-7
+FASTEST_SHRINK = 0.2
 STALLED_DAMPING = 1e9  # no step, however short, lowers the residual any more
 TRUSTED_DAMPING = 1e-2  # below it the step is close enough to Gauss-Newton to judge convergence by
-COMPACT_AT = 0.2  # share of finished voxels at which the others are moved together
 
 
 class Status(IntEnum):
@@ -38,7 +39,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """Data and settings of a chunk; `weight` (m, voxel) is 0 or 1, priors are in units of the noise."""
+    """Data and settings of some voxels; `weight` (m, voxel) is 0 or 1, priors are in units of the noise."""
 
     model: Model
     data: Tensor  # (m, voxel)
@@ -52,19 +53,20 @@ class Problem:
     def at(self, index: Tensor) -> Problem:
         """The same problem for some of its voxels."""
 
-        def pick(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.index_select(-1, index)
+        return self._each(lambda tensors: tensors[0].index_select(-1, index), self)
 
-        return replace(
-            self,
-            data=pick(self.data),
-            arguments=tuple(pick(argument) for argument in self.arguments),
-            lower=pick(self.lower),
-            upper=pick(self.upper),
-            weight=pick(self.weight),
-            prior_mean=pick(self.prior_mean),
-            prior_precision=pick(self.prior_precision),
-        )
+    def joined(self, other: Problem) -> Problem:
+        """Both problems' voxels, these first."""
+        return self._each(lambda tensors: torch.cat(tensors, -1), self, other)
+
+    @staticmethod
+    def _each(function: Callable[[list[Tensor]], Tensor], *problems: Problem) -> Problem:
+        given = (problem.arguments for problem in problems)
+        changed = {"arguments": tuple(function(list(each)) for each in zip(*given, strict=True))}
+        for name in ("data", "lower", "upper", "weight", "prior_mean", "prior_precision"):
+            tensors = [getattr(problem, name) for problem in problems]
+            changed[name] = None if tensors[0] is None else function(tensors)
+        return replace(problems[0], **changed)
 
     def prior_cost(self, parameters: Tensor) -> Tensor:
         """Squared distance from the prior means in units of the noise variance; (voxel,)."""
@@ -73,7 +75,7 @@ class Problem:
 
 @dataclass
 class State:
-    """Where a chunk's voxels stand: parameters and the normal equations there."""
+    """Where voxels stand: parameters, and the normal equations there."""
 
     parameters: Tensor  # (p, voxel)
     cost: Tensor  # (voxel,) residual sum of squares, with the prior term
@@ -81,15 +83,15 @@ class State:
     normal_matrix: Tensor  # (p, p, voxel) J^T J
 
     def at(self, index: Tensor) -> State:
-        return State(*(getattr(self, name).index_select(-1, index) for name in self.__dataclass_fields__))
+        return State(*(tensor.index_select(-1, index) for tensor in vars(self).values()))
 
-    def put(self, index: Tensor, other: State) -> None:
-        for name in self.__dataclass_fields__:
-            getattr(self, name).index_copy_(-1, index, getattr(other, name))
+    def joined(self, other: State) -> State:
+        return State(*(torch.cat(pair, -1) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
 
-    def take(self, accepted: Tensor, other: State) -> None:
-        for name in self.__dataclass_fields__:
-            setattr(self, name, torch.where(accepted, getattr(other, name), getattr(self, name)))
+    def where(self, accepted: Tensor, other: State) -> State:
+        """The other state in the accepted voxels, this one elsewhere."""
+        pairs = zip(vars(other).values(), vars(self).values(), strict=True)
+        return State(*(torch.where(accepted, new, old) for new, old in pairs))
 
 
 def _linearise(problem: Problem, parameters: Tensor) -> State:
@@ -121,77 +123,106 @@ def scales(normal_matrix: Tensor, free: Tensor) -> Tensor:
     return torch.where(movable, diagonal, 1.0).rsqrt() * movable
 
 
-def _damped_step(problem: Problem, state: State, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Marquardt's step with the pressed bounds held, and the decrement -g.step (both before clipping)."""
-    pressed = (state.parameters <= problem.lower) & (state.gradient > 0)
-    pressed |= (state.parameters >= problem.upper) & (state.gradient < 0)
-    unit = scales(state.normal_matrix, ~pressed)
+def _solve_scaled(state: State, gradient: Tensor, unit: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Marquardt's step where `unit` is not zero, and its decrement -gradient.step."""
     matrix = state.normal_matrix * unit * unit.unsqueeze(1)
     matrix.diagonal().copy_((1 + damping).unsqueeze(-1).expand(-1, unit.shape[0]))
-    downhill = -state.gradient * unit
+    downhill = -gradient * unit
     scaled_step = voxelwise_cholesky.solve(matrix, downhill)
     return scaled_step * unit, (scaled_step * downhill).sum(0)
 
 
-def fit_chunk(
-    problem: Problem, start: Tensor, max_iterations: int, tolerance: float
-) -> tuple[State, Tensor, Tensor]:
-    """Fit all voxels of a chunk.
+def _bounded_step(problem: Problem, state: State, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Parameters after Marquardt's step within the bounds, and the decrement of the step before they cut it.
+
+    Parameters pressed against a bound are held. Those that the step would carry over one are put on it, and
+    the others are solved for again given that move.
+    """
+    lower, upper, parameters = problem.lower, problem.upper, state.parameters
+    pressed = (parameters <= lower) & (state.gradient > 0)
+    pressed |= (parameters >= upper) & (state.gradient < 0)
+    unit = scales(state.normal_matrix, ~pressed)
+    step, decrement = _solve_scaled(state, state.gradient, unit, damping)
+    target = parameters + step
+    inside = (target >= lower) & (target <= upper)
+    if not bool(inside.all()):
+        cut = (target.clamp(lower, upper) - parameters) * ~inside
+        gradient = state.gradient + (state.normal_matrix * cut).sum(1)
+        step, _ = _solve_scaled(state, gradient, unit * inside, damping)
+        target = parameters + step + cut
+    return target.clamp(lower, upper), decrement
+
+
+class ActiveSet:
+    """Voxels being fitted together; finished ones leave, others may join.
 
     A voxel has converged when the undamped step would lower its residual sum of squares by less than
     `tolerance` of it (or by less than the rounding error of the data).
-
-    Returns:
-        the final state, status (voxel,) uint8 and iterations (voxel,) int32.
     """
-    state = _linearise(problem, start)
-    final = State(*(getattr(state, name).clone() for name in State.__dataclass_fields__))
-    voxels = start.shape[1]
-    status = torch.full((voxels,), Status.ITERATION_LIMIT, dtype=torch.uint8, device=start.device)
-    iterations = torch.full((voxels,), max_iterations, dtype=torch.int32, device=start.device)
-    finite = state.cost.isfinite() & state.normal_matrix.diagonal().isfinite().all(-1)
-    status[~finite] = Status.FAILED
 
-    index = finite.nonzero().squeeze(1)
-    if len(index) < voxels:
-        problem, state = problem.at(index), state.at(index)
-    damping = torch.full_like(state.cost, START_DAMPING)
-    growth = torch.full_like(state.cost, 2.0)
-    done = torch.zeros_like(state.cost, dtype=torch.bool)
-    floor = (4 * torch.finfo(start.dtype).eps) ** 2 * problem.data.square().sum(0)
+    def __init__(
+        self, problem: Problem, start: Tensor, index: Tensor, max_iterations: int, tolerance: float
+    ) -> None:
+        """start (p, voxel) within the bounds; index (voxel,): the caller's numbers of these voxels."""
+        self.problem, self.index = problem, index
+        self.max_iterations, self.tolerance = max_iterations, tolerance
+        self.state = _linearise(problem, start)
+        finite = self.state.cost.isfinite() & self.state.normal_matrix.diagonal().isfinite().all(-1)
+        self.status = torch.where(finite, 0, int(Status.FAILED))  # 0: still running
+        self.iterations = torch.zeros_like(self.status)
+        self.damping = torch.full_like(self.state.cost, START_DAMPING)
+        self.growth = torch.full_like(self.damping, 2.0)
+        self.floor = (4 * torch.finfo(start.dtype).eps) ** 2 * problem.data.square().sum(0)
 
-    for iteration in range(max_iterations):
-        step, decrement = _damped_step(problem, state, damping)
-        trial = (state.parameters + step).clamp(problem.lower, problem.upper)
-        finished = (decrement <= tolerance * state.cost + floor) & (damping <= TRUSTED_DAMPING)
-        finished |= (damping >= STALLED_DAMPING) | (trial == state.parameters).all(0)
-        finished &= ~done
-        iterations[index[finished]] = iteration
-        done |= finished
+    def __len__(self) -> int:
+        return len(self.index)
 
-        if int(done.sum()) >= COMPACT_AT * len(index):
-            final.put(index, state)
-            status[index[done]] = Status.CONVERGED
-            remaining = (~done).nonzero().squeeze(1)
-            if len(remaining) == 0:
-                return final, status, iterations
-            index = index[remaining]
-            problem, state = problem.at(remaining), state.at(remaining)
-            damping, growth, done, floor = (x[remaining] for x in (damping, growth, done, floor))
-            trial = trial.index_select(-1, remaining)
+    @property
+    def finished(self) -> Tensor:
+        """(voxel,) bool."""
+        return self.status != 0
+
+    def iterate(self) -> None:
+        """One iteration of every unfinished voxel."""
+        problem, state = self.problem, self.state
+        trial, decrement = _bounded_step(problem, state, self.damping)
+        converged = decrement <= self.tolerance * state.cost + self.floor
+        converged &= self.damping <= TRUSTED_DAMPING
+        converged |= (self.damping >= STALLED_DAMPING) | (trial == state.parameters).all(0)
+        running = ~self.finished
+        self.status[converged & running] = int(Status.CONVERGED)
+        running &= ~converged
+        self.iterations += running
 
         step = trial - state.parameters
         curvature = ((state.normal_matrix * step).sum(1) * step).sum(0)
         predicted = -2 * (state.gradient * step).sum(0) - curvature
         proposal = _linearise(problem, trial)
         reduction = state.cost - proposal.cost
-        accepted = (reduction > 0) & (reduction >= 1e-4 * predicted) & ~done
+        accepted = (reduction > 0) & (reduction >= 1e-4 * predicted) & running
         gain = (reduction / predicted.clamp_min(torch.finfo(predicted.dtype).tiny)).clamp(0, 1)
-        state.take(accepted, proposal)
-        shrink = (1 - (2 * gain - 1) ** 3).clamp_min(0.1)
-        damping = (damping * torch.where(accepted, shrink, growth)).clamp_min(SMALLEST_DAMPING)
-        growth = torch.where(accepted, 2.0, 2 * growth)
+        self.state = state.where(accepted, proposal)
+        shrink = (1 - (2 * gain - 1) ** 3).clamp_min(FASTEST_SHRINK)
+        self.damping = self.damping * torch.where(accepted, shrink, self.growth)
+        self.damping.clamp_min_(SMALLEST_DAMPING)
+        self.growth = torch.where(accepted, 2.0, 2 * self.growth)
+        self.status[running & (self.iterations >= self.max_iterations)] = int(Status.ITERATION_LIMIT)
 
-    final.put(index, state)
-    status[index[done]] = Status.CONVERGED
-    return final, status, iterations
+    def select(self, chosen: Tensor) -> ActiveSet:
+        """The voxels at positions `chosen` (n,) as a set of their own."""
+        part = copy(self)
+        part.problem, part.state = self.problem.at(chosen), self.state.at(chosen)
+        for name in _PER_VOXEL:
+            setattr(part, name, getattr(self, name)[chosen])
+        return part
+
+    def joined(self, other: ActiveSet) -> ActiveSet:
+        """Both sets in one."""
+        both = copy(self)
+        both.problem, both.state = self.problem.joined(other.problem), self.state.joined(other.state)
+        for name in _PER_VOXEL:
+            setattr(both, name, torch.cat((getattr(self, name), getattr(other, name))))
+        return both
+
+
+_PER_VOXEL = ("index", "status", "iterations", "damping", "growth", "floor")

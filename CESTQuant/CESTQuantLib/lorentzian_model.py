@@ -1,0 +1,172 @@
+"""The sum-of-Lorentzians model of a Z-spectrum: its pools, bounds, prediction and analytic Jacobian.
+
+Z(D) = Zi - sum_i A_i (G_i/2)^2 / ((G_i/2)^2 + (D - d_i)^2), with G the full width at half maximum and d the
+position, both in ppm (Zaiss et al., J Magn Reson 2011;211:149; Windschuh et al., NMR Biomed 2015;28:529).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a parameter starts and how far it may go."""
+
+    lower: float
+    start: float
+    upper: float
+
+    def __post_init__(self) -> None:
+        if not self.lower <= self.start <= self.upper:
+            raise ValueError(f"the start {self.start} must lie within [{self.lower}, {self.upper}]")
+
+
+@dataclass(frozen=True)
+class LorentzianPool:
+    """One line. Its position is free, or tied to the water's at a fixed offset; the water's is always free."""
+
+    name: str
+    amplitude: Range
+    width_ppm: Range
+    position_ppm: Range | None = None
+    offset_from_water_ppm: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.position_ppm is None) == (self.offset_from_water_ppm is None):
+            raise ValueError(f"pool '{self.name}' needs either position_ppm or offset_from_water_ppm")
+
+
+@dataclass(frozen=True)
+class LorentzianModel:
+    """One to six pools, the water first. Parameters are ordered Zi, amplitudes, widths, free positions."""
+
+    pools: tuple[LorentzianPool, ...]
+    baseline: Range = Range(0.5, 1.0, 1.0)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.pools) <= 6:
+            raise ValueError(f"a Lorentzian model has 1 to 6 pools, not {len(self.pools)}")
+        if len(set(self.names)) != len(self.pools):
+            raise ValueError(f"pool names must differ: {', '.join(self.names)}")
+        if self.pools[0].position_ppm is None:
+            raise ValueError(f"the first pool ('{self.pools[0].name}') is the water and needs position_ppm")
+
+    @classmethod
+    def preset(cls, name: str) -> LorentzianModel:
+        """Model of `presets/<name>.json`, such as 'lorentzian_3T' or 'lorentzian_7T'."""
+        path = PRESETS / f"{name}.json"
+        if not path.is_file():
+            known = ", ".join(sorted(found.stem for found in PRESETS.glob("lorentzian_*.json")))
+            raise ValueError(f"no Lorentzian preset '{name}' (there are: {known})")
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_dict(cls, description: dict) -> LorentzianModel:
+        """Model from the content of a preset file: [lower, start, upper] for each parameter."""
+        pools = []
+        for pool in description["pools"]:
+            position = pool.get("position_ppm")
+            pools.append(
+                LorentzianPool(
+                    name=pool["name"],
+                    amplitude=Range(*pool["amplitude"]),
+                    width_ppm=Range(*pool["width_ppm"]),
+                    position_ppm=None if position is None else Range(*position),
+                    offset_from_water_ppm=pool.get("offset_from_water_ppm"),
+                )
+            )
+        return cls(tuple(pools), Range(*description["baseline"]), description.get("source", ""))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(pool.name for pool in self.pools)
+
+    @property
+    def free_positions(self) -> list[int]:
+        """Indices of the pools with a position of their own."""
+        return [index for index, pool in enumerate(self.pools) if pool.position_ppm is not None]
+
+    def tied(self) -> LorentzianModel:
+        """The same pools with all positions tied to the water at the distance of their starts."""
+        water = self.pools[0].position_ppm.start
+        return replace(
+            self,
+            pools=self.pools[:1]
+            + tuple(
+                pool
+                if pool.position_ppm is None
+                else replace(pool, position_ppm=None, offset_from_water_ppm=pool.position_ppm.start - water)
+                for pool in self.pools[1:]
+            ),
+        )
+
+    def only(self, *names: str) -> LorentzianModel:
+        """The same model with some of its pools."""
+        unknown = set(names) - set(self.names)
+        if unknown:
+            unknown_names, known = ", ".join(sorted(unknown)), ", ".join(self.names)
+            raise ValueError(f"the model has no pool {unknown_names} (it has {known})")
+        return replace(self, pools=tuple(pool for pool in self.pools if pool.name in names))
+
+    def limits(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Start, lower and upper bound of each parameter; (p,) float64 each."""
+        ranges = [self.baseline]
+        ranges += [pool.amplitude for pool in self.pools]
+        ranges += [pool.width_ppm for pool in self.pools]
+        ranges += [pool.position_ppm for pool in self.pools if pool.position_ppm is not None]
+        columns = [[getattr(each, field) for each in ranges] for field in ("start", "lower", "upper")]
+        start, lower, upper = torch.tensor(columns, dtype=torch.float64)
+        return start, lower, upper
+
+    def positions(self, parameters: Tensor) -> Tensor:
+        """Position of every pool in ppm; parameters (p, voxel) -> (pool, voxel)."""
+        own = iter(parameters[1 + 2 * len(self.pools) :])
+        rows: list[Tensor] = []
+        for pool in self.pools:
+            rows.append(next(own) if pool.position_ppm is not None else rows[0] + pool.offset_from_water_ppm)
+        return torch.stack(rows)
+
+    def predict(self, parameters: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
+        """Spectrum and Jacobian.
+
+        Args:
+            parameters: (p, voxel).
+            offsets_ppm: (offset, 1) or (offset, voxel).
+
+        Returns:
+            (offset, voxel) and (p, offset, voxel).
+        """
+        count = len(self.pools)
+        amplitude = parameters[1 : 1 + count].unsqueeze(1)
+        width = parameters[1 + count : 1 + 2 * count].unsqueeze(1)
+        distance = offsets_ppm - self.positions(parameters).unsqueeze(1)
+        quarter = width.square() / 4
+        inverse = torch.addcmul(quarter, distance, distance).reciprocal_()
+
+        jacobian = inverse.new_empty(len(parameters), *inverse.shape[1:])
+        jacobian[0] = 1
+        shape = torch.mul(inverse, -quarter, out=jacobian[1 : 1 + count])  # minus the line of amplitude one
+        prediction = (shape * amplitude).sum(0).add_(parameters[0])
+        # dL/dG = A (G/2) u (1 - s) and dL/dd = 2 A s u (D - d),
+        # with u = 1/((G/2)^2 + (D - d)^2) and s = (G/2)^2 u
+        by_width = jacobian[1 + count : 1 + 2 * count]
+        torch.addcmul(inverse, inverse, shape, out=by_width).mul_(amplitude * width * -0.5)
+        slope = inverse.mul_(shape).mul_(distance).mul_(2 * amplitude)
+        if len(jacobian) == 1 + 3 * count:
+            jacobian[1 + 2 * count :] = slope
+            return prediction, jacobian
+        by_position = jacobian[1 + 2 * count :]
+        by_position.zero_()
+        row = {pool: place for place, pool in enumerate(self.free_positions)}
+        for pool in range(count):
+            by_position[row.get(pool, 0)] += slope[pool]
+        return prediction, jacobian
