@@ -6,6 +6,7 @@ recovery in the water frame; the magnetisation vector is handed over unchanged, 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -144,20 +145,30 @@ class _Run:
         protocol = self.protocol
         if protocol.readout_flip_angle_deg is None:
             return magnetisation[2], magnetisation
-        angle = torch.deg2rad(protocol.readout_flip_angle_deg[rows]).to(self.like.dtype).to(self.like.device)[:, None]
         if protocol.readout_pulse_s == 0:
-            angle = angle * self.b1_relative
+            angle = self._flip_angle()[rows] * self.b1_relative
             return magnetisation[2] * torch.sin(angle), _spoil(magnetisation, torch.cos(angle))
-        b1 = angle / (protocol.readout_pulse_s * protocol.gamma_rad_per_s_per_uT)
-        if not b1.requires_grad and bool((b1 == b1[0]).all()):
-            b1 = b1[:1]
-        pulse = propagators.propagator(self._rf(0.0, b1), self.like.new_tensor(protocol.readout_pulse_s))
-        magnetisation = propagators.apply(pulse, magnetisation)
-        echo = self._free(torch.tensor([protocol.echo_time_s], dtype=torch.float64))
-        if echo is not None:
-            magnetisation = propagators.apply(echo, magnetisation)
+        excite = self._excitation
+        if excite.shape[2] != 1:
+            excite = excite[:, :, rows]
+        magnetisation = propagators.apply(excite, magnetisation)
         tiny = 1e-30
         return torch.sqrt(magnetisation[0] ** 2 + magnetisation[1] ** 2 + tiny), magnetisation
+
+    def _flip_angle(self) -> Tensor:
+        """Flip angles in rad, (measurement, 1)."""
+        return torch.deg2rad(self.protocol.readout_flip_angle_deg).to(self.like.dtype).to(self.like.device)[:, None]
+
+    @functools.cached_property
+    def _excitation(self) -> Tensor:
+        """Propagators (n, n + 1, measurement or 1, voxel) of the readout pulse and the time to its echo."""
+        protocol = self.protocol
+        b1 = self._flip_angle() / (protocol.readout_pulse_s * protocol.gamma_rad_per_s_per_uT)
+        if not b1.requires_grad and bool((b1 == b1[0]).all()) and not self.per_measurement_tissue:
+            b1 = b1[:1]
+        pulse = propagators.propagator(self._rf(0.0, b1), self.like.new_tensor(protocol.readout_pulse_s))
+        echo = self._free(torch.tensor([protocol.echo_time_s], dtype=torch.float64))
+        return pulse if echo is None else propagators.compose(echo, pulse)
 
 
 def _row(propagator: Tensor, measurement: int) -> Tensor:

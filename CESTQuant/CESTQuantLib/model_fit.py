@@ -15,8 +15,10 @@ from .simulation import ENGINES
 from .tissue_model import TissueModel
 from .units import concentration_mM
 
-BLOCH_MCCONNELL_SPECTRA_A_CHUNK = 2**13
-"""Propagators (measurement x voxel x perturbed copies) at a time: their matrices then stay in the L2 cache."""
+PROPAGATORS_A_CHUNK = 2**13
+"""Measurements x voxels x perturbed copies at a time: their matrices then stay in the L2 cache."""
+PROPAGATORS_A_CHUNK_CARRIED_OVER = 2**15
+"""Larger where measurements are stepped through one by one, so that each step is long enough to be worth a call."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ class _Task:
         if cw and has_analytic_jacobian(self.model, self.protocol):
             start = replace(self, progress=None).fit_r1rho().parameters.double()
         copies = len(self.model.parameters) + 1
-        chunk = max(1, BLOCH_MCCONNELL_SPECTRA_A_CHUNK // (self.protocol.measurement_count * copies))
+        carried_over = self.protocol.magnetisation_carried_over
+        propagators = PROPAGATORS_A_CHUNK_CARRIED_OVER if carried_over else PROPAGATORS_A_CHUNK
+        chunk = max(1, propagators // (self.protocol.measurement_count * copies))
         return self._fit(self._differences("bloch-mcconnell"), torch.float64, start, chunk, self.progress)
 
     def _arguments(self) -> dict[str, Tensor]:

@@ -1,0 +1,223 @@
+"""Reading pulseq sequence files (.seq) of saturation-transfer preparations, through pypulseq."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .protocol import Protocol, PulseTrain
+from .pulse_shapes import PulseShape
+from .units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
+
+MAX_SAMPLES = 200
+"""Samples kept of a shaped pulse; longer shapes are averaged down."""
+LONGEST_READOUT_PULSE_S = 0.01
+_HZ_PER_UT = GAMMA_RAD_PER_S_PER_UT / (2 * math.pi)
+
+
+@dataclass(frozen=True)
+class _Pulse:
+    amplitude_uT: tuple[float, ...]
+    phase_rad: tuple[float, ...] | None
+    duration_s: float
+    frequency_Hz: float
+
+    @property
+    def root_mean_square_uT(self) -> float:
+        return float(np.sqrt(np.mean(np.square(self.amplitude_uT))))
+
+    @property
+    def flip_angle_deg(self) -> float:
+        return math.degrees(float(np.mean(self.amplitude_uT)) * self.duration_s * GAMMA_RAD_PER_S_PER_UT)
+
+    def same_shape(self, other: _Pulse) -> bool:
+        return math.isclose(self.duration_s, other.duration_s, rel_tol=1e-6) and self._relative() == other._relative()
+
+    def _relative(self) -> tuple:
+        peak = max(map(abs, self.amplitude_uT)) or 1.0
+        return tuple(round(a / peak, 6) for a in self.amplitude_uT), self.phase_rad
+
+
+@dataclass
+class _Measurement:
+    """Pulses, the free time before each of them, and the free time between the last one and the sample."""
+
+    pulses: list[_Pulse]
+    delays_s: list[float]
+    post_delay_s: float
+
+
+def read_seq(path: str | Path) -> Protocol:
+    """Protocol of a pulseq file whose measurements differ in offset, amplitude and duration only.
+
+    A short last pulse at the water frequency that follows a saturation is taken for the readout; then nothing is
+    spoiled and the magnetisation is carried over. Otherwise every measurement starts at equilibrium, as in the
+    pulseq-cest library. ``offsets_ppm`` and ``B0`` come from the file's definitions.
+
+    Raises ValueError naming the file for what is not such a sequence, and where pypulseq is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give a pulseq .seq file")
+    sequence = _load(path)
+    try:
+        return _protocol(sequence)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _load(path: Path):
+    try:
+        import pypulseq
+    except ImportError:
+        raise ValueError(f"{path}: reading .seq files needs the package pypulseq; install it or give a protocol.json") from None
+    sequence = pypulseq.Sequence()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sequence.read(str(path))
+    except Exception as error:  # pypulseq raises whatever its parser stumbles over
+        raise ValueError(f"{path}: not a readable pulseq file ({type(error).__name__})") from None
+    if not sequence.block_events:
+        raise ValueError(f"{path}: the pulseq file holds no blocks")
+    return sequence
+
+
+def _protocol(sequence) -> Protocol:
+    field = sequence.definitions.get("B0")
+    if field is None:
+        raise ValueError("the definition B0 is missing; add it to the file or give a protocol.json")
+    field = float(np.ravel(field)[0])
+    measurements = _measurements(sequence)
+    saturations, readout = _separate_readout(measurements)
+    offsets = _offsets(sequence, saturations, field)
+    train, rms, times = _saturation(saturations)
+    first_delays = [m.delays_s[0] for m in saturations]
+    common = {
+        "field_strength_T": field,
+        "offsets_ppm": offsets,
+        "b1_uT": torch.tensor(rms, dtype=torch.float64),
+        "saturation_time_s": torch.tensor(times, dtype=torch.float64),
+        "pulses": train,
+    }
+    if readout is None:
+        return Protocol(**common, post_delay_s=torch.tensor([m.post_delay_s for m in saturations], dtype=torch.float64))
+    pulse, echo_time = readout
+    recovery = echo_time + (float(np.median(first_delays[1:])) if len(first_delays) > 1 else 0.0)
+    return Protocol(
+        **common,
+        recovery_time_s=torch.tensor([recovery], dtype=torch.float64),
+        readout_flip_angle_deg=torch.tensor([round(pulse.flip_angle_deg, 3)], dtype=torch.float64),
+        readout_pulse_s=pulse.duration_s,
+        echo_time_s=echo_time,
+        magnetisation_carried_over=True,
+        signal_normalisation="l2",
+    )
+
+
+def _measurements(sequence) -> list[_Measurement]:
+    pulses: dict[tuple, _Pulse] = {}
+    result: list[_Measurement] = []
+    current, idle = _Measurement([], [], 0.0), 0.0
+    for number, events in sequence.block_events.items():
+        key = tuple(np.ravel(events).tolist())
+        block = sequence.get_block(number)
+        if block.rf is not None:
+            if key not in pulses:
+                pulses[key] = _pulse(block.rf)
+            pulse = pulses[key]
+            current.pulses.append(pulse)
+            current.delays_s.append(idle + float(block.rf.delay))
+            idle = max(0.0, float(block.block_duration) - float(block.rf.delay) - pulse.duration_s)
+        elif block.adc is not None:
+            current.post_delay_s = idle
+            result.append(current)
+            current, idle = _Measurement([], [], 0.0), 0.0
+        else:
+            idle += float(block.block_duration)
+    if not result:
+        raise ValueError("the sequence has no ADC event, so no measurement")
+    return result
+
+
+def _pulse(rf) -> _Pulse:
+    signal = np.asarray(rf.signal)
+    magnitude, phase = np.abs(signal), np.angle(signal)
+    constant = np.ptp(magnitude) <= 1e-6 * magnitude.max() if magnitude.max() > 0 else True
+    phase_constant = np.ptp(phase) < 1e-9
+    if constant and phase_constant:
+        return _Pulse((float(magnitude[0]) / _HZ_PER_UT,), None, float(rf.shape_dur), float(rf.freq_offset))
+    if len(signal) > MAX_SAMPLES:
+        parts = np.array_split(signal, MAX_SAMPLES)
+        signal = np.array([part.mean() for part in parts])
+        magnitude, phase = np.abs(signal), np.angle(signal)
+    sign = 1.0
+    if not phase_constant and np.all(np.abs(np.sin(phase[magnitude > 0])) < 1e-6):
+        sign, phase_constant = np.sign(np.cos(phase)), True  # a real pulse that changes sign
+    return _Pulse(
+        tuple((sign * magnitude / _HZ_PER_UT).tolist()),
+        None if phase_constant else tuple(phase.tolist()),
+        float(rf.shape_dur),
+        float(rf.freq_offset),
+    )
+
+
+def _separate_readout(
+    measurements: list[_Measurement],
+) -> tuple[list[_Measurement], tuple[_Pulse, float] | None]:
+    last = [m.pulses[-1] if m.pulses else None for m in measurements]
+    candidate = last[0]
+    is_readout = (
+        candidate is not None
+        and max(len(m.pulses) for m in measurements) > 1
+        and candidate.frequency_Hz == 0
+        and candidate.duration_s <= LONGEST_READOUT_PULSE_S
+        and all(p == candidate for p in last)
+        and any(not m.pulses[0].same_shape(candidate) for m in measurements)
+    )
+    if not is_readout:
+        return measurements, None
+    echo_time = measurements[0].post_delay_s
+    saturations = []
+    for m in measurements:
+        saturations.append(_Measurement(m.pulses[:-1], m.delays_s, 0.0))
+    return saturations, (candidate, echo_time)
+
+
+def _offsets(sequence, measurements: list[_Measurement], field: float) -> torch.Tensor:
+    given = sequence.definitions.get("offsets_ppm")
+    if given is not None:
+        offsets = np.ravel(given).astype(float)
+        if len(offsets) != len(measurements):
+            raise ValueError(f"offsets_ppm has {len(offsets)} values but the sequence has {len(measurements)} measurements")
+        return torch.tensor(offsets, dtype=torch.float64)
+    hz_per_ppm = rad_per_s_per_ppm(field) / (2 * math.pi)
+    return torch.tensor([m.pulses[0].frequency_Hz / hz_per_ppm if m.pulses else 0.0 for m in measurements], dtype=torch.float64)
+
+
+def _saturation(measurements: list[_Measurement]) -> tuple[PulseTrain | None, list[float], list[float]]:
+    """Train (None for CW), root-mean-square B1 in uT and duration in s of every measurement."""
+    reference = max(measurements, key=lambda m: len(m.pulses))
+    if not reference.pulses:
+        raise ValueError("the sequence has no saturation pulse")
+    pulse, count = reference.pulses[0], len(reference.pulses)
+    delay = reference.delays_s[1] if count > 1 else 0.0
+    for number, m in enumerate(measurements, start=1):
+        differs = any(not p.same_shape(pulse) for p in m.pulses) and len(pulse.amplitude_uT) > 1
+        uneven = count > 1 and any(not math.isclose(d, delay, abs_tol=1e-6) for d in m.delays_s[1 : len(m.pulses)])
+        if (m.pulses and len(m.pulses) != count) or differs or uneven:
+            raise ValueError(f"measurement {number} has other pulses than the first; only equal trains are supported")
+    if count == 1 and len(pulse.amplitude_uT) == 1:
+        longest = max(p.duration_s for m in measurements for p in m.pulses)
+        times = [m.pulses[0].duration_s if m.pulses else longest for m in measurements]
+        return None, [m.pulses[0].root_mean_square_uT if m.pulses else 0.0 for m in measurements], times
+    phase = None if pulse.phase_rad is None else torch.tensor(pulse.phase_rad, dtype=torch.float64)
+    shape = PulseShape("samples", torch.tensor(pulse.amplitude_uT, dtype=torch.float64), phase, absolute=True)
+    train = PulseTrain(count, pulse.duration_s, delay, shape)
+    rms = [m.pulses[0].root_mean_square_uT * train.duty_cycle**0.5 if m.pulses else 0.0 for m in measurements]
+    return train, rms, [train.total_time_s] * len(measurements)
