@@ -57,7 +57,7 @@ def read_seq(path: str | Path) -> Protocol:
 
     A short last pulse at the water frequency that follows a saturation is taken for the readout; then nothing is
     spoiled and the magnetisation is carried over. Otherwise every measurement starts at equilibrium, as in the
-    pulseq-cest library. ``offsets_ppm`` and ``B0`` come from the file's definitions.
+    pulseq-cest library. The field ``B0`` comes from the file's definitions.
 
     Raises ValueError naming the file for what is not such a sequence, and where pypulseq is missing.
     """
@@ -93,7 +93,7 @@ def _protocol(sequence) -> Protocol:
     if field is None:
         raise ValueError("the definition B0 is missing; add it to the file or give a protocol.json")
     field = float(np.ravel(field)[0])
-    measurements = _measurements(sequence)
+    measurements = _measurements(sequence, field)
     saturations, readout = _separate_readout(measurements)
     offsets = _offsets(sequence, saturations, field)
     train, rms, times = _saturation(saturations)
@@ -120,7 +120,7 @@ def _protocol(sequence) -> Protocol:
     )
 
 
-def _measurements(sequence) -> list[_Measurement]:
+def _measurements(sequence, field: float) -> list[_Measurement]:
     pulses: dict[tuple, _Pulse] = {}
     result: list[_Measurement] = []
     current, idle = _Measurement([], [], 0.0), 0.0
@@ -129,7 +129,7 @@ def _measurements(sequence) -> list[_Measurement]:
         block = sequence.get_block(number)
         if block.rf is not None:
             if key not in pulses:
-                pulses[key] = _pulse(block.rf)
+                pulses[key] = _pulse(block.rf, field)
             pulse = pulses[key]
             current.pulses.append(pulse)
             current.delays_s.append(idle + float(block.rf.delay))
@@ -145,13 +145,14 @@ def _measurements(sequence) -> list[_Measurement]:
     return result
 
 
-def _pulse(rf) -> _Pulse:
+def _pulse(rf, field: float) -> _Pulse:
+    frequency = float(rf.freq_offset) + float(getattr(rf, "freq_ppm", 0.0)) * _HZ_PER_UT * field
     signal = np.asarray(rf.signal)
     magnitude, phase = np.abs(signal), np.angle(signal)
     constant = np.ptp(magnitude) <= 1e-6 * magnitude.max() if magnitude.max() > 0 else True
     phase_constant = np.ptp(phase) < 1e-9
     if constant and phase_constant:
-        return _Pulse((float(magnitude[0]) / _HZ_PER_UT,), None, float(rf.shape_dur), float(rf.freq_offset))
+        return _Pulse((float(magnitude[0]) / _HZ_PER_UT,), None, float(rf.shape_dur), frequency)
     if len(signal) > MAX_SAMPLES:
         parts = np.array_split(signal, MAX_SAMPLES)
         signal = np.array([part.mean() for part in parts])
@@ -163,7 +164,7 @@ def _pulse(rf) -> _Pulse:
         tuple((sign * magnitude / _HZ_PER_UT).tolist()),
         None if phase_constant else tuple(phase.tolist()),
         float(rf.shape_dur),
-        float(rf.freq_offset),
+        frequency,
     )
 
 
@@ -190,14 +191,17 @@ def _separate_readout(
 
 
 def _offsets(sequence, measurements: list[_Measurement], field: float) -> torch.Tensor:
-    given = sequence.definitions.get("offsets_ppm")
-    if given is not None:
-        offsets = np.ravel(given).astype(float)
-        if len(offsets) != len(measurements):
-            raise ValueError(f"offsets_ppm has {len(offsets)} values but the sequence has {len(measurements)} measurements")
-        return torch.tensor(offsets, dtype=torch.float64)
+    """Offsets in ppm of the pulses played; those of the definitions only where a measurement plays none."""
     hz_per_ppm = rad_per_s_per_ppm(field) / (2 * math.pi)
-    return torch.tensor([m.pulses[0].frequency_Hz / hz_per_ppm if m.pulses else 0.0 for m in measurements], dtype=torch.float64)
+    given = sequence.definitions.get("offsets_ppm")
+    given = None if given is None else np.ravel(given).astype(float)
+    if given is not None and len(given) != len(measurements):
+        raise ValueError(f"offsets_ppm has {len(given)} values but the sequence has {len(measurements)} measurements")
+    offsets = [
+        m.pulses[0].frequency_Hz / hz_per_ppm if m.pulses else (0.0 if given is None else given[i])
+        for i, m in enumerate(measurements)
+    ]
+    return torch.tensor(offsets, dtype=torch.float64)
 
 
 def _saturation(measurements: list[_Measurement]) -> tuple[PulseTrain | None, list[float], list[float]]:
