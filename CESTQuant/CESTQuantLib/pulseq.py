@@ -57,7 +57,7 @@ def read_seq(path: str | Path) -> Protocol:
 
     A short last pulse at the water frequency that follows a saturation is taken for the readout; then nothing is
     spoiled and the magnetisation is carried over. Otherwise every measurement starts at equilibrium, as in the
-    pulseq-cest library. The field ``B0`` comes from the file's definitions.
+    pulseq-cest library, whose simulators also leave out the dead and ringdown times inside an RF block. The field ``B0`` comes from the file's definitions.
 
     Raises ValueError naming the file for what is not such a sequence, and where pypulseq is missing.
     """
@@ -132,8 +132,8 @@ def _measurements(sequence, field: float) -> list[_Measurement]:
                 pulses[key] = _pulse(block.rf, field)
             pulse = pulses[key]
             current.pulses.append(pulse)
-            current.delays_s.append(idle + float(block.rf.delay))
-            idle = max(0.0, float(block.block_duration) - float(block.rf.delay) - pulse.duration_s)
+            current.delays_s.append(idle)
+            idle = 0.0
         elif block.adc is not None:
             current.post_delay_s = idle
             result.append(current)
