@@ -169,6 +169,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
+        self._sceneIsClosing = False
         self._running = False
         self._cancelRequested = False
         VTKObservationMixin.__init__(self)
@@ -206,14 +207,21 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called each time the user opens the module."""
         self.initializeParameterNode()
 
+    def exit(self):
+        """Called each time the user leaves the module; from here on scenes get no parameter node."""
+        self.setParameterNode(None)
+
     def onSceneStartClose(self, caller, event):
         """The parameter node goes with the scene; a run that is on its way ends."""
         self._cancelRequested = True
+        self._sceneIsClosing = self._parameterNode is not None
         self.setParameterNode(None)
 
     def onSceneReplaced(self, caller, event):
         """Another scene is there, with its own parameters or with none."""
-        self.initializeParameterNode()
+        if self._sceneIsClosing or self._parameterNode:
+            self._sceneIsClosing = False
+            self.initializeParameterNode()
 
     def initializeParameterNode(self):
         """Take the scene's parameter node; the first acquisition is preselected."""
@@ -449,6 +457,8 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.protocolPath = self.writeOffsets("offsets.txt", offsets)
         self.widget = slicer.util.getModuleWidget("CESTQuant")
         self.widget.enter()
+        self.addCleanup(slicer.mrmlScene.Clear)
+        self.addCleanup(self.widget.exit)
         self.ui = self.widget.ui
 
     def runTest(self):
@@ -456,9 +466,13 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         import unittest
 
         for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
+            self.delayDisplay(name)
             self.setUp()
-            getattr(self, name)()
-            self.doCleanups()
+            try:
+                getattr(self, name)()
+            finally:
+                self.doCleanups()
+        slicer.util.getModuleWidget("CESTQuant").enter()
 
     def writeOffsets(self, name, offsets):
         path = os.path.join(self.directory, name)
@@ -496,6 +510,9 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.assertIs(self.ui.signalSelector.currentNode(), self.signal)
 
     def test_selectorsFollowTheScene(self):
+        for name, widget in vars(self.ui).items():
+            if name.endswith("Selector"):
+                self.assertIs(widget.mrmlScene(), slicer.mrmlScene, name)
         self.assertEqual(self.ui.signalSelector.nodeCount(), 1)
         self.assertEqual(self.ui.t1Selector.nodeCount(), 1)
         added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t1")
@@ -550,27 +567,42 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.assertFalse(self.ui.cancelButton.enabled)
 
     def test_cancelLeavesTheSceneAsItWas(self):
-        import qt
+        def cancelHalfWay(percent):
+            if percent > 0:
+                self.ui.cancelButton.click()
 
         self.chooseInputs()
         before = self.nodeIDs()
-        qt.QTimer.singleShot(0, self.ui.cancelButton.click)
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.connect("valueChanged(int)", cancelHalfWay)
+        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", cancelHalfWay)
         self.ui.applyButton.click()
-        self.assertEqual(self.ui.statusLabel.text, "Cancelled; nothing was changed.")
+        self.assertEqual(self.ui.statusLabel.text, _("Cancelled; nothing was changed."))
         self.assertEqual(self.nodeIDs(), before)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertFalse(self.ui.cancelButton.enabled)
 
     def test_wrongCountOfOffsetsIsReportedAndChangesNothing(self):
+        import unittest.mock
+
         self.chooseInputs()
         self.ui.protocolPathLineEdit.currentPath = self.writeOffsets("short.txt", [-3.5, 0.0, 3.5])
         before = self.nodeIDs()
-        with self.assertRaises(ValueError):
+        with unittest.mock.patch.object(slicer.util, "errorDisplay"), self.assertRaises(ValueError):
             self.widget.onApplyButton()
         self.assertIn("21", self.ui.statusLabel.text)
         self.assertIn("3", self.ui.statusLabel.text)
         self.assertEqual(self.nodeIDs(), before)
         self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_panelThatIsNotOpenAddsNothingToScenes(self):
+        self.widget.exit()
+        slicer.mrmlScene.RemoveNode(self.widget.logic.getParameterNode().parameterNode)
+        slicer.mrmlScene.Clear()
+        self.assertIsNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.widget.enter()
+        self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
 
     def test_closingTheSceneEmptiesThePanel(self):
         self.chooseInputs()

@@ -146,5 +146,5 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
     settingKey = Property(str, _settingKey, setSettingKey)
     showBrowseButton = Property(bool, _showBrowseButton, setShowBrowseButton)
 
-    SLOTS: ClassVar = ("setCurrentPath(QString)",)
-    SIGNALS: ClassVar = {"currentPathChanged(QString)": "currentPathChanged"}
+    _SLOTS: ClassVar = ("setCurrentPath(QString)",)
+    _SIGNALS: ClassVar = {"currentPathChanged(QString)": "currentPathChanged"}

@@ -13,8 +13,8 @@ class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
     """Widget that hands a scene on to its children through ``mrmlSceneChanged``."""
 
     mrmlSceneChanged = Signal(object)
-    SIGNALS: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
-    SLOTS: ClassVar = ("setMRMLScene(vtkMRMLScene*)",)
+    _SIGNALS: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+    _SLOTS: ClassVar = ("setMRMLScene(vtkMRMLScene*)",)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -37,12 +37,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     currentNodeChanged = Signal(object)
     _currentNodeValid = Signal(bool)
     nodeAddedByUser = Signal(object)
-    SIGNALS: ClassVar = {
+    _SIGNALS: ClassVar = {
         "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
         "currentNodeChanged(bool)": "_currentNodeValid",
         "nodeAddedByUser(vtkMRMLNode*)": "nodeAddedByUser",
     }
-    SLOTS: ClassVar = (
+    _SLOTS: ClassVar = (
         "setMRMLScene(vtkMRMLScene*)",
         "setCurrentNode(vtkMRMLNode*)",
         "setCurrentNodeID(QString)",

@@ -53,7 +53,7 @@ def _publish_properties(qt_class: type) -> None:
     for index in range(meta.propertyOffset(), meta.propertyCount()):
         name = meta.property(index).name()
         published = _published_property(meta.property(index))
-        published.static = getattr(qt_class, name, None)
+        published.original = getattr(qt_class, name, None)
         setattr(qt_class, name, published)
 
 
@@ -63,12 +63,28 @@ def _meta_property(qt_class: type, name: str) -> QtCore.QMetaProperty:
 
 
 class _PublishedProperty(property):
-    """A property of objects; the class keeps its static function of that name, as ``QTimer.singleShot``."""
+    """A property of objects; the class keeps its static function of that name, as ``QTimer.singleShot``.
 
-    static: Any = None
+    Some getters are virtual (``sizeHint``). For these Qt asks a Python object whether it overrides the
+    getter, while the property is being read; the answer is then PySide6's own method, which means no.
+    """
+
+    original: Any = None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return super().__get__(instance, owner) if instance is not None else (self.static or self)
+        if instance is None:
+            return self.original or self
+        reading = (id(instance), id(self))
+        if reading in _being_read:
+            return self.original.__get__(instance, owner)
+        _being_read.add(reading)
+        try:
+            return super().__get__(instance, owner)
+        finally:
+            _being_read.discard(reading)
+
+
+_being_read: set[tuple[int, int]] = set()
 
 
 def _published_property(meta_property: QtCore.QMetaProperty) -> _PublishedProperty:
@@ -104,12 +120,12 @@ def _replace_connect() -> None:
 def signal_of(sender: QtCore.QObject, signature: str) -> Any:
     """The bound signal of ``sender`` with a C++ signature such as ``clicked(bool)``.
 
-    Stand-ins list the signatures of the real class in ``SIGNALS``, because PySide6 cannot declare a signal
+    Stand-ins list the signatures of the real class in ``_SIGNALS``, because PySide6 cannot declare a signal
     with a VTK argument; Qt's classes are asked through their meta-object.
     """
     normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
     for base in type(sender).__mro__:
-        published = vars(base).get("SIGNALS", {})
+        published = vars(base).get("_SIGNALS", {})
         if normalized in published:
             return getattr(sender, published[normalized])
     if sender.metaObject().indexOfSignal(normalized) < 0 or "PyObject" in normalized:
@@ -144,7 +160,7 @@ def _slot(target: tuple) -> Callable:
 def slot_of(receiver: QtCore.QObject, signature: str) -> Callable:
     """The bound slot of ``receiver`` with a C++ signature such as ``setVisible(bool)``."""
     normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
-    published = [name for base in type(receiver).__mro__ for name in vars(base).get("SLOTS", ())]
+    published = [name for base in type(receiver).__mro__ for name in vars(base).get("_SLOTS", ())]
     if normalized not in published and receiver.metaObject().indexOfSlot(normalized) < 0:
         raise UnknownNameError(f"{receiver.className()} has no slot {signature!r}")
     return getattr(receiver, normalized.partition("(")[0])

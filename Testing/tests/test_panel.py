@@ -1,7 +1,10 @@
 """The panel in the panel host: the module's own self-test, and the honesty of the stand-ins."""
 
+import importlib.util
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +20,16 @@ CESTQuant = panel_host.load_module(REPOSITORY / "CESTQuant" / "CESTQuant.py")
 
 import ctk  # noqa: E402
 import qt  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_the_scene_as_it_was():
+    """The panel stays alive in this process; without this it would follow the scenes of other tests."""
+    yield
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    panel.exit()
+    slicer.mrmlScene.RemoveNode(panel.logic.getParameterNode().parameterNode)
+    slicer.mrmlScene.Clear()
 
 
 class TestCESTQuantPanel(CESTQuant.CESTQuantTest):
@@ -62,6 +75,16 @@ def test_panel_binds_every_parameter():
     assert bound | set(panel._pathWidgets) == set(CESTQuant.CESTQuantParameterNode.allParameters)
 
 
+def test_picture_of_the_panel_is_drawn(tmp_path):
+    picture = tmp_path / "panel.png"
+    command = [sys.executable, str(REPOSITORY / "Testing" / "panel_picture.py"), str(picture)]
+    subprocess.run(command, check=True, capture_output=True)
+    image = qt.QImage(str(picture))
+    colors = {image.pixel(image.width() // 3, y) for y in range(0, image.height(), 5)}
+    assert image.width() > 800
+    assert len(colors) > 10
+
+
 def test_self_test_runs_as_in_the_application():
     description = CESTQuant.CESTQuant(slicer.modules.cestquant)
     assert description.parent.title
@@ -71,6 +94,74 @@ def test_self_test_runs_as_in_the_application():
     assert description.parent.acknowledgementText
     assert not description.parent.icon.isNull()
     description.runTest()
+
+
+def test_parameters_are_stored_as_slicers_own_wrapper_stores_them():
+    node = slicer.vtkMRMLScriptedModuleNode()
+    slicer.mrmlScene.AddNode(node)
+    parameters = CESTQuant.CESTQuantParameterNode(node)
+    parameters.t1 = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    parameters.mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    parameters.method = CESTQuant.Method.QUESP
+    assert node.GetNodeReferenceID("t1") == parameters.t1.GetID()
+    assert node.GetNodeReferenceID("mask_1") == parameters.mask.GetID()
+    assert node.GetParameter("reference_2") == "True"  # None, the last member of the union
+    assert node.GetParameter("method") == "QUESP"
+    assert node.GetParameter("asymmetryOffset_ppm") == "3.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("method", "quesp"), ("asymmetryOffset_ppm", -1.0), ("lorentzianPreset", "9T"), ("protocolPath", None)],
+)
+def test_parameter_refuses_a_value_that_is_not_allowed(name, value):
+    parameters = CESTQuant.CESTQuantParameterNode(slicer.vtkMRMLScriptedModuleNode())
+    with pytest.raises((TypeError, ValueError)):
+        setattr(parameters, name, value)
+
+
+def test_sample_phantom_is_registered_with_nothing_to_download(monkeypatch):
+    registered = []
+    logic = SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+    CESTQuant.registerSampleData()
+    (source,) = registered
+    assert source["uris"] == source["fileNames"] == source["nodeNames"] == []
+    assert Path(source["thumbnailFileName"]).is_file()
+    assert callable(source["customDownloader"])
+
+
+def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
+    asked = []
+
+    class PyTorchUtilsLogic:
+        def torchInstalled(self):
+            return False
+
+        def installTorch(self, askConfirmation, torchVersionRequirement):
+            asked.append((askConfirmation, torchVersionRequirement))
+            return None  # the user said no
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="PyTorch extension"):
+        CESTQuant.ensureTorch()
+    extension = SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
+    with pytest.raises(RuntimeError, match="not installed"):
+        CESTQuant.ensureTorch()
+    assert asked == [(True, ">=2.2")]
+
+
+def test_nothing_heavy_is_imported_with_the_module():
+    code = (
+        f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / 'Testing')!r}]\n"
+        "import panel_host; panel_host.start(); before = set(sys.modules)\n"
+        f"panel_host.load_module({str(REPOSITORY / 'CESTQuant' / 'CESTQuant.py')!r})\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'CESTQuantLib'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[-2] == "[]"
 
 
 def test_property_is_an_attribute_and_cannot_be_called():
@@ -99,6 +190,30 @@ def test_stand_in_knows_the_signals_of_the_real_class_only():
     for signature in ("currentNodeChanged(PyObject)", "currentIndexChanged(int)"):
         with pytest.raises(AttributeError, match="has no signal"):
             selector.connect(signature, received.append)
+
+
+# Public names of the real classes (ctkCollapsibleButton.h, ctkPathLineEdit.h, qMRMLWidget.h,
+# qMRMLNodeComboBox.h), without those that the stand-ins do not need.
+REAL_NAMES = {
+    "ctkCollapsibleButton": "collapsed setCollapsed contentsCollapsed hitButton paintEvent",
+    "ctkPathLineEdit": "Dirs Files Drives Readable Writable Executable NoDot NoDotDot NoDotAndDotDot "
+    "comboBox currentPath setCurrentPath currentPathChanged validInputChanged filters setFilters nameFilters "
+    "setNameFilters settingKey setSettingKey showBrowseButton setShowBrowseButton",
+    "qMRMLWidget": "mrmlScene setMRMLScene mrmlSceneChanged",
+    "qMRMLNodeComboBox": "mrmlScene setMRMLScene nodeTypes hideChildNodeTypes showHidden showChildNodeTypes "
+    "noneEnabled noneDisplay addEnabled removeEnabled renameEnabled editEnabled selectNodeUponCreation "
+    "baseName nodeCount nodeFromIndex currentNode setCurrentNode currentNodeID setCurrentNodeID "
+    "setCurrentNodeIndex addNode removeCurrentNode currentNodeChanged nodeAddedByUser",
+}
+
+
+@pytest.mark.parametrize("name", REAL_NAMES)
+def test_stand_in_publishes_only_names_of_the_real_class(name):
+    from panel_host.ui_loader import STAND_INS
+
+    assert set(REAL_NAMES) == set(STAND_INS)
+    public = {member for member in vars(STAND_INS[name]) if not member.startswith("_")}
+    assert public - {"staticMetaObject"} <= set(REAL_NAMES[name].split())
 
 
 def test_unknown_names_are_absent():
