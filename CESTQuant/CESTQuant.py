@@ -297,7 +297,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.ui.progressBar.value = 0
                 status = _("Cancelled; nothing was changed.")
             except Exception as error:
-                status = str(error)
+                status = str(error) or type(error).__name__
                 raise
             finally:
                 self._setRunning(False)
@@ -327,11 +327,12 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             progress=self._onProgress,
         )
 
-    def _onProgress(self, fraction, message):
+    def _onProgress(self, fraction, message=""):
         from NeuroCESTLib.progress import Cancelled
 
         self.ui.progressBar.value = round(100 * fraction)
-        self._showStatus(message)
+        if message:
+            self._showStatus(message)
         slicer.app.processEvents()
         if self._cancelRequested:
             raise Cancelled

@@ -12,16 +12,6 @@ from NeuroCESTLib import host
 _application: Any = None  # Qt ends with the last reference to its application object
 
 
-class PanelModuleManager(host.HeadlessModuleManager):
-    """``slicer.app.moduleManager()``, which also loads modules' panels."""
-
-    def connect(self, signal: str, slot: Any) -> bool:
-        """Modules are not unloaded here, so the only signal that panels connect to never comes."""
-        if signal != "moduleAboutToBeUnloaded(QString)":
-            raise AttributeError(f"qSlicerModuleManager has no signal {signal!r} in the panel host")
-        return True
-
-
 class PanelApplication(host.HeadlessApplication):
     """The headless application plus what needs Qt."""
 
@@ -66,7 +56,6 @@ def start() -> ModuleType:
     _application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["panel_host"])
     _application.setStyle("Fusion")
     slicer.app.__class__ = PanelApplication
-    slicer.app.moduleManager().__class__ = PanelModuleManager
 
     qt, ctk = pythonqt.make_qt_module(), ModuleType("ctk", "Stand-ins for the ctk widgets.")
     qt.QUiLoader = ui_loader.QUiLoader
