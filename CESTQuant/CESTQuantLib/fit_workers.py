@@ -85,7 +85,7 @@ def run_chunks(
 
 
 def _load(inputs: FitInputs, chunk: slice, status: Tensor) -> ActiveSet | None:
-    """Start the fit of a chunk's sound voxels; flags the others in `status` (voxel,). None if there are none."""
+    """Start the fit of a chunk's sound voxels; flags the others in `status` (voxel,). None without any."""
     data = inputs.data[chunk]
     valid = None if inputs.valid is None else inputs.valid[chunk]
     used = data if valid is None else torch.where(valid, data, 0.0)
@@ -146,7 +146,11 @@ def _write(result: FitResult, inputs: FitInputs, finished: ActiveSet) -> None:
 
 @torch.no_grad()
 def _work(
-    result: FitResult, inputs: FitInputs, chunks: Iterator[slice], cancelled: Event, report: Callable[[int], None]
+    result: FitResult,
+    inputs: FitInputs,
+    chunks: Iterator[slice],
+    cancelled: Event,
+    report: Callable[[int], None],
 ) -> None:
     """Fit chunks until there are no more; the last voxels of one are finished together with the next."""
     active: ActiveSet | None = None

@@ -31,7 +31,7 @@ class Range:
 
 @dataclass(frozen=True)
 class LorentzianPool:
-    """One line. Its position is free, or tied to the water's at a fixed offset; the water's is always free."""
+    """One line; its position is free, or tied to the water's at a fixed offset (the water's is free)."""
 
     name: str
     amplitude: Range

@@ -86,7 +86,8 @@ class State:
         return State(*(tensor.index_select(-1, index) for tensor in vars(self).values()))
 
     def joined(self, other: State) -> State:
-        return State(*(torch.cat(pair, -1) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return State(*(torch.cat(pair, -1) for pair in pairs))
 
     def where(self, accepted: Tensor, other: State) -> State:
         """The other state in the accepted voxels, this one elsewhere."""
@@ -102,13 +103,14 @@ def _linearise(problem: Problem, parameters: Tensor) -> State:
         residual = residual * problem.weight
         jacobian = jacobian * problem.weight
     cost = residual.square().sum(0)
-    gradient = (jacobian * residual).sum(1)
     count = parameters.shape[0]
     normal_matrix = parameters.new_empty(count, count, parameters.shape[1])
-    for row in range(count):
-        products = (jacobian[row:] * jacobian[row]).sum(1)
-        normal_matrix[row, row:] = products
-        normal_matrix[row:, row] = products
+    products = jacobian * residual
+    gradient = products.sum(1)
+    for row in range(count):  # in one buffer: fresh memory for each row costs as much as the sums
+        sums = torch.mul(jacobian[row:], jacobian[row], out=products[row:]).sum(1)
+        normal_matrix[row, row:] = sums
+        normal_matrix[row:, row] = sums
     if problem.prior_precision is not None:
         cost += problem.prior_cost(parameters)
         gradient += problem.prior_precision * (parameters - problem.prior_mean)
@@ -188,8 +190,10 @@ class ActiveSet:
         trial, decrement = _bounded_step(problem, state, self.damping)
         converged = decrement <= self.tolerance * state.cost + self.floor
         converged &= self.damping <= TRUSTED_DAMPING
-        converged |= (self.damping >= STALLED_DAMPING) | (trial == state.parameters).all(0)
         running = ~self.finished
+        # the last step is too small to be worth a check, but brings the parameters closer still
+        state.parameters = torch.where(converged & running, trial, state.parameters)
+        converged |= (self.damping >= STALLED_DAMPING) | (trial == state.parameters).all(0)
         self.status[converged & running] = int(Status.CONVERGED)
         running &= ~converged
         self.iterations += running
