@@ -211,7 +211,8 @@ def _draw_letters(axis: Any, letters: tuple[str, str, str, str]) -> None:
     left, right, top, bottom = letters
     places = ((left, 0.02, 0.5), (right, 0.98, 0.5), (top, 0.5, 0.97), (bottom, 0.5, 0.03))
     for letter, x, y in places:
-        axis.text(x, y, letter, transform=axis.transAxes, color="white", fontsize=8, ha="center", va="center")
+        text = axis.text(x, y, letter, transform=axis.transAxes, color="white", fontsize=8)
+        text.set(ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")])
 
 
 def _draw_spectra(figure: Any, spectra: Sequence[Spectrum], x_label: str, names: Sequence[str] = ()) -> None:
@@ -242,10 +243,12 @@ def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: str, x_lab
     offsets, signal = np.asarray(spectrum.offsets)[order], np.asarray(spectrum.signal)[order]
     near = _near_water(offsets) if "ppm" in x_label else np.ones(len(offsets), bool)
     offsets, signal = offsets[near], signal[near]
+    label = "mean"
     if spectrum.sd is not None:
+        label = "mean ± SD"
         sd = np.asarray(spectrum.sd)[order][near]
         upper.fill_between(offsets, signal - sd, signal + sd, color=color, alpha=0.25, linewidth=0)
-    upper.plot(offsets, signal, "o", markersize=3, color=color, label="mean ± SD" if first else None)
+    upper.plot(offsets, signal, "o", markersize=3, color=color, label=label if first else None)
     upper.set_title(spectrum.name, color=color, fontweight="bold")
     upper.set_ylim(min(0.0, float(np.nanmin(signal, initial=0.0)) - 0.02), None)
     upper.grid(alpha=0.2)

@@ -11,7 +11,7 @@ from NeuroCESTLib.geometry import Geometry
 # Towards which side columns and rows of a picture run, RAS, for the anatomical axis along the slice normal.
 _COLUMNS = {0: np.array([0, -1, 0]), 1: np.array([-1, 0, 0]), 2: np.array([-1, 0, 0])}
 _ROWS = {0: np.array([0, 0, -1]), 1: np.array([0, 0, -1]), 2: np.array([0, -1, 0])}
-_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
+_LETTERS = {0: ("A", "P", "S", "I"), 1: ("R", "L", "S", "I"), 2: ("R", "L", "A", "P")}
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,15 @@ def slice_view(geometry: Geometry, mask: np.ndarray | None = None) -> SliceView:
     direction = geometry.direction[:, ::-1]  # columns in array order K, J, I
     normal = int(np.abs(direction[:, axis]).argmax())
     wanted_column, wanted_row = _COLUMNS[normal], _ROWS[normal]
-    transposed = bool(
-        abs(direction[:, row_axis] @ wanted_column) > abs(direction[:, column_axis] @ wanted_column)
-    )
+    along = np.abs(np.stack([wanted_row, wanted_column]) @ direction[:, [row_axis, column_axis]])
+    transposed = bool(along[0, 1] + along[1, 0] > along[0, 0] + along[1, 1])
     if transposed:
         row_axis, column_axis = column_axis, row_axis
     flip_rows = bool(direction[:, row_axis] @ wanted_row < 0)
     flip_columns = bool(direction[:, column_axis] @ wanted_column < 0)
     spacing = geometry.spacing[::-1]
-    to_right = direction[:, column_axis] * (-1 if flip_columns else 1)
-    to_bottom = direction[:, row_axis] * (-1 if flip_rows else 1)
-    letters = (_letter(-to_right), _letter(to_right), _letter(-to_bottom), _letter(to_bottom))
     aspect = float(spacing[row_axis] / spacing[column_axis])
-    return SliceView(axis, index, transposed, flip_rows, flip_columns, aspect, letters)
+    return SliceView(axis, index, transposed, flip_rows, flip_columns, aspect, _LETTERS[normal])
 
 
 def bounding_box(picture: np.ndarray, margin: float = 0.05) -> tuple[slice, slice]:
@@ -91,8 +87,3 @@ def _slice_axis(geometry: Geometry) -> int:
     if shape.min() == 1 or spacing.max() > 1.5 * spacing.min():
         return int(np.argmin(shape) if shape.min() == 1 else np.argmax(spacing))
     return int(np.abs(geometry.direction[2, ::-1]).argmax())
-
-
-def _letter(direction: np.ndarray) -> str:
-    axis = int(np.abs(direction).argmax())
-    return _LETTERS[axis][int(direction[axis] > 0)]
