@@ -56,21 +56,25 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     except (Cancelled, KeyboardInterrupt):
         print("cancelled, nothing written", file=sys.stderr)
         return FAILURE
-    except _BAD_INPUT as error:
-        status, line = UNUSABLE, one_line(_sentence(error))
-    except MemoryError:
-        status, line = FAILURE, "not enough memory: use fewer voxels (a mask), or a machine with more"
     except Exception as error:  # a command ends with a sentence, whatever happened
-        status, line = FAILURE, one_line(f"{type(error).__name__}: {error}")
-    if debug:
-        traceback.print_exc()
-    print(f"error: {line}", file=sys.stderr)
-    return status
+        if debug:
+            traceback.print_exc()
+        status, line = _outcome(error)
+        print(f"error: {one_line(line)}", file=sys.stderr)
+        return status
 
 
 def one_line(text: str) -> str:
     """``text`` without line breaks."""
     return " ".join(str(text).split())
+
+
+def _outcome(error: Exception) -> tuple[int, str]:
+    if isinstance(error, _BAD_INPUT):
+        return UNUSABLE, _sentence(error)
+    if isinstance(error, MemoryError):
+        return FAILURE, "not enough memory: use fewer voxels (a mask), or a machine with more"
+    return FAILURE, f"{type(error).__name__}: {error}"
 
 
 def _sentence(error: Exception) -> str:
