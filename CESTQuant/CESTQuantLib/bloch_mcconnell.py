@@ -58,8 +58,7 @@ class Terms:
         """The tensor [A | c] of shape (n, n + 1, *batch) with the dtype and device of ``like``."""
         zero = like.new_zeros(()).expand(batch)
         rows = [
-            torch.stack([self._entry(row, column, zero) for column in range(self.size + 1)])
-            for row in range(self.size)
+            torch.stack([self._entry(row, column, zero) for column in range(self.size + 1)]) for row in range(self.size)
         ]
         return torch.stack(rows)
 

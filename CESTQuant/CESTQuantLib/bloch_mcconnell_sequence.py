@@ -191,6 +191,4 @@ def _spoil(magnetisation: Tensor, cosine: Tensor) -> Tensor:
     n = magnetisation.shape[0]
     transverse = 3 * (n // 3)
     zero = torch.zeros_like(magnetisation[0] * cosine)
-    return torch.stack(
-        [zero if i < transverse and i % 3 != 2 else magnetisation[i] * cosine + zero for i in range(n)]
-    )
+    return torch.stack([zero if i < transverse and i % 3 != 2 else magnetisation[i] * cosine + zero for i in range(n)])

@@ -80,7 +80,7 @@ def fit_tissue_model(
     Raises ValueError for a model without fitted values or a map that is missing.
     """
     if not model.parameters:
-        raise ValueError("the model has no fitted value; give at least one as {\"fit\": true, …}")
+        raise ValueError('the model has no fitted value; give at least one as {"fit": true, …}')
     missing = [n for n in model.map_names if n not in (maps or {})]
     if missing:
         raise ValueError(f"the model refers to the map '{missing[0]}', which is not given")
@@ -172,7 +172,10 @@ class _Task:
 def _values(model: TissueModel, parameters: Tensor, arguments: Mapping[str, Tensor]) -> dict[str, float | Tensor]:
     fitted = {p.path: parameters[i] for i, p in enumerate(model.parameters)}
     arguments = {n: a.to(parameters.dtype) for n, a in arguments.items()}
-    fields = {"b0_shift_ppm": arguments.get("b0_shift_ppm", 0.0), "b1_relative": arguments.get("b1_relative", 1.0)}
+    fields = {
+        "b0_shift_ppm": arguments.get("b0_shift_ppm", 0.0),
+        "b1_relative": arguments.get("b1_relative", 1.0),
+    }
     return fields | model.values(fitted, arguments)
 
 

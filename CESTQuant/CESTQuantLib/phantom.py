@@ -151,7 +151,12 @@ def _tissue_entries(labels: np.ndarray, generator: np.random.Generator) -> dict[
 
 
 def _simulate(
-    model: TissueModel, entries: dict[str, np.ndarray], protocol: Protocol, b0: np.ndarray, b1: np.ndarray, progress
+    model: TissueModel,
+    entries: dict[str, np.ndarray],
+    protocol: Protocol,
+    b0: np.ndarray,
+    b1: np.ndarray,
+    progress,
 ) -> torch.Tensor:
     voxels = len(b0)
     parts = []
@@ -159,7 +164,12 @@ def _simulate(
         part = slice(start, start + _CHUNK)
         tissue: Tissue = model.tissue({path: torch.from_numpy(values[part]) for path, values in entries.items()})
         parts.append(
-            simulate(tissue, protocol, b0_shift_ppm=torch.from_numpy(b0[part]), b1_relative=torch.from_numpy(b1[part]))
+            simulate(
+                tissue,
+                protocol,
+                b0_shift_ppm=torch.from_numpy(b0[part]),
+                b1_relative=torch.from_numpy(b1[part]),
+            )
         )
         if progress is not None:
             progress(min(1.0, (start + _CHUNK) / voxels), "simulating the phantom")

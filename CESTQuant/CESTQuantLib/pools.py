@@ -121,5 +121,8 @@ class Tissue:
         """Every physical value of every pool, for finding the common shape, dtype and device."""
         pools = [self.water, *self.solutes, *([self.semisolid] if self.semisolid else [])]
         return [
-            getattr(pool, f.name) for pool in pools for f in fields(pool) if f.name.endswith(("_s", "_Hz", "_ppm", "fraction"))
+            getattr(pool, f.name)
+            for pool in pools
+            for f in fields(pool)
+            if f.name.endswith(("_s", "_Hz", "_ppm", "fraction"))
         ]

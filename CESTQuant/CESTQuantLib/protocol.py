@@ -91,9 +91,7 @@ class Protocol:
 
     def select(self, index: Tensor) -> Protocol:
         """The protocol of a subset of measurements (indices or a boolean mask of shape (measurement,))."""
-        return replace(
-            self, **{n: getattr(self, n)[index] for n in PER_MEASUREMENT if getattr(self, n) is not None}
-        )
+        return replace(self, **{n: getattr(self, n)[index] for n in PER_MEASUREMENT if getattr(self, n) is not None})
 
     def to(self, device: torch.device | str) -> Protocol:
         """The protocol with its tensors on a device."""
@@ -265,7 +263,10 @@ def protocol_to_dict(protocol: Protocol) -> dict:
             pulse_delay_s=train.delay_s, pulse_shape=train.shape.description(),
         )  # fmt: skip
     if protocol.readout_pulse_s or protocol.echo_time_s:
-        values["readout"] = {"pulse_duration_s": protocol.readout_pulse_s, "echo_time_s": protocol.echo_time_s}
+        values["readout"] = {
+            "pulse_duration_s": protocol.readout_pulse_s,
+            "echo_time_s": protocol.echo_time_s,
+        }
     values["magnetisation_carried_over"] = protocol.magnetisation_carried_over
     values["initial_magnetisation"] = protocol.initial_magnetisation
     values["signal_normalisation"] = protocol.signal_normalisation
@@ -294,9 +295,13 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give a protocol .json, a text file of offsets in ppm, or a .seq") from None
+        raise ValueError(
+            f"{path}: no such file; give a protocol .json, a text file of offsets in ppm, or a .seq"
+        ) from None
     except (UnicodeDecodeError, IsADirectoryError, PermissionError):
-        raise ValueError(f"{path}: not a readable text file; give a protocol .json, offsets in ppm, or a .seq") from None
+        raise ValueError(
+            f"{path}: not a readable text file; give a protocol .json, offsets in ppm, or a .seq"
+        ) from None
 
 
 def read_json(path: str | Path) -> dict:

@@ -75,7 +75,9 @@ def _load(path: Path):
     try:
         import pypulseq
     except ImportError:
-        raise ValueError(f"{path}: reading .seq files needs the package pypulseq; install it or give a protocol.json") from None
+        raise ValueError(
+            f"{path}: reading .seq files needs the package pypulseq; install it or give a protocol.json"
+        ) from None
     sequence = pypulseq.Sequence()
     try:
         with warnings.catch_warnings():

@@ -31,7 +31,9 @@ def read_pools(path: str | Path) -> PoolFile:
     try:
         import yaml
     except ImportError:
-        raise ValueError(f"{path}: reading .yaml files needs the package PyYAML; install it or use a scenario .json") from None
+        raise ValueError(
+            f"{path}: reading .yaml files needs the package PyYAML; install it or use a scenario .json"
+        ) from None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -60,7 +62,11 @@ def _pool_file(values: dict) -> PoolFile:
     if mt:
         lineshape = str(mt.get("lineshape", "Lorentzian")).lower().replace("-", "").replace("_", "")
         semisolid = Semisolid(
-            _number(mt["f"]) / water_fraction, _number(mt["k"]), *_relaxation(mt), _number(mt.get("dw", 0.0)), lineshape
+            _number(mt["f"]) / water_fraction,
+            _number(mt["k"]),
+            *_relaxation(mt),
+            _number(mt.get("dw", 0.0)),
+            lineshape,
         )
     return PoolFile(
         tissue=Tissue(Water(*_relaxation(water_values)), solutes, semisolid),

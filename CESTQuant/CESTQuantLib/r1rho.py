@@ -56,16 +56,24 @@ class Exchange:
     rate: Tensor
 
     @classmethod
-    def of(
-        cls, field: EffectiveField, offset: Tensor, fraction: Tensor, k: Tensor, R2: Tensor, dw: Tensor
-    ) -> Exchange:
+    def of(cls, field: EffectiveField, offset: Tensor, fraction: Tensor, k: Tensor, R2: Tensor, dw: Tensor) -> Exchange:
         pool_offset = offset + dw
         width = R2 + k
         numerator = k * (dw * dw + R2 * width) + R2 * field.total
         denominator = width * field.w1_squared + k * (width * width + pool_offset * pool_offset) + _TINY
         ratio = field.sin2 * numerator / denominator
         return cls(
-            field, fraction, k, R2, dw, pool_offset, width, numerator, denominator, ratio, fraction * k * ratio
+            field,
+            fraction,
+            k,
+            R2,
+            dw,
+            pool_offset,
+            width,
+            numerator,
+            denominator,
+            ratio,
+            fraction * k * ratio,
         )
 
     def d_fraction(self) -> Tensor:

@@ -10,7 +10,6 @@ from .pools import Pool, Scalar, Semisolid, Tissue, Water
 from .protocol import Protocol
 from .saturation import saturate
 
-
 BROAD_T2_S = 1e-3
 """A solute pool with a shorter T2 is semisolid: its dwell in the transverse plane ends by dephasing, not exchange."""
 

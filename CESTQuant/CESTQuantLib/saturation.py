@@ -75,7 +75,7 @@ class Block:
 
     def gradients(self, gz: Tensor | float, gc: Tensor | float, needed: Sequence[bool]) -> list[Tensor | None]:
         """Derivatives of gz * z + gc * c with respect to every needed input, at the full broadcast shape."""
-        w1, offset, _, z0, _, R1, R2 = self.inputs[:FIXED_INPUTS]
+        w1, offset, _, _, _, R1, R2 = self.inputs[:FIXED_INPUTS]
         field = self.field
         if self.coupled is None:
             g_R, g_cos2, g_t, g_z0, g_R1 = self._water_gradients(gz)
@@ -106,7 +106,13 @@ class Block:
         g_R = -gz * (duration * self.decay * start + approach * self.steady / self.R1rho)
         g_cos2 = gz * (z0 * self.decay + approach * R1 / self.R1rho)
         g_t = -gz * self.R1rho * self.decay * start
-        return g_R, g_cos2, g_t, gz * self.field.cos2 * self.decay, gz * approach * self.field.cos2 / self.R1rho
+        return (
+            g_R,
+            g_cos2,
+            g_t,
+            gz * self.field.cos2 * self.decay,
+            gz * approach * self.field.cos2 / self.R1rho,
+        )
 
     def _coupled_gradients(self, gz: Tensor | float, gc: Tensor | float) -> tuple:
         _, _, _, z0, _, R1, _ = self.inputs[:FIXED_INPUTS]

@@ -119,7 +119,13 @@ def _build(values: dict) -> TissueModel:
             protons[name] = float(solute["protons"])
     semisolid, kind = values.get("semisolid"), None
     if semisolid:
-        _read_pool(entries, "semisolid", {"dw_ppm": 0.0, **semisolid}, SEMISOLID_KEYS, extra=("lineshape", "coupling"))
+        _read_pool(
+            entries,
+            "semisolid",
+            {"dw_ppm": 0.0, **semisolid},
+            SEMISOLID_KEYS,
+            extra=("lineshape", "coupling"),
+        )
         kind = (semisolid.get("lineshape", "lorentzian"), semisolid.get("coupling", "z-only"))
     for key in FIELD_KEYS:
         if key in values:
@@ -147,7 +153,7 @@ def _entry(path: str, value) -> Entry:
         if "map" in value:
             return MapReference(str(value["map"]))
         if not value.get("fit"):
-            raise ValueError(f"{path}: use a number, {{\"fit\": true, \"start\": …, \"bounds\": […]}} or {{\"map\": …}}")
+            raise ValueError(f'{path}: use a number, {{"fit": true, "start": …, "bounds": […]}} or {{"map": …}}')
         return _fit_parameter(path, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{path} is {value!r}, which is not a number")

@@ -1,0 +1,105 @@
+"""One entry for every method: normalised spectra in, named quantities with standard errors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .protocol import Protocol
+from .signal import ZSpectra
+from .tissue_model import TissueModel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method may be told; each uses what it needs.
+
+    model: tissue model (model fits; target of QUESP, omega plot and QUCESOP). lorentzian: preset or description of
+    pools. asymmetry_offsets_ppm: where MTRasym is evaluated. power_uT: which of several powers a contrast uses.
+    maps: (voxel,) by the names the model refers to.
+    """
+
+    model: TissueModel | None = None
+    lorentzian: str | dict = "lorentzian_3T"
+    asymmetry_offsets_ppm: tuple[float, ...] = (3.5,)
+    power_uT: float | None = None
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Spectra and what is known of each voxel: B0 shift (ppm), relative B1 and T1 (s), (voxel,) or None."""
+
+    spectra: ZSpectra
+    b0_shift_ppm: Tensor | None
+    b1_relative: Tensor | None
+    t1_s: Tensor | None
+    settings: Settings
+    progress: Callable[[float, str], None] | None
+
+    @property
+    def signal(self) -> Tensor:
+        return self.spectra.signal
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.spectra.protocol
+
+
+@dataclass(frozen=True)
+class Quantification:
+    """Quantities (voxel,) by name, fit status (voxel,), and the spectra that were fitted.
+
+    predict: (indices) -> fitted signal (n, measurement) at ``protocol``'s measurements, or None for contrasts.
+    """
+
+    quantities: dict[str, Tensor]
+    status: Tensor
+    signal: Tensor
+    protocol: Protocol
+    predict: Callable[[Tensor], Tensor] | None = None
+    summary: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def quantify(
+    spectra: ZSpectra,
+    method: str,
+    *,
+    b0_shift_ppm: Tensor | None = None,
+    b1_relative: Tensor | None = None,
+    t1_s: Tensor | None = None,
+    settings: Settings | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Quantification:
+    """Run a method of :data:`METHODS` on spectra (voxel, measurement).
+
+    Raises ValueError for an unknown method and where a method lacks something, saying what.
+    """
+    from .contrast_methods import lorentzian_method, mtr_asym_method, mtr_rex_method
+    from .exchange_methods import (
+        bloch_mcconnell_method,
+        omega_plot_method,
+        qucesop_method,
+        quesp_method,
+        r1rho_method,
+    )
+
+    methods = {
+        "mtrasym": mtr_asym_method,
+        "lorentzian": lorentzian_method,
+        "mtr-rex": mtr_rex_method,
+        "quesp": quesp_method,
+        "omega-plot": omega_plot_method,
+        "qucesop": qucesop_method,
+        "r1rho": r1rho_method,
+        "bloch-mcconnell": bloch_mcconnell_method,
+    }
+    if method not in methods:
+        raise ValueError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
+    return methods[method](Task(spectra, b0_shift_ppm, b1_relative, t1_s, settings or Settings(), progress))
+
+
+METHODS = ("mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell")
