@@ -10,8 +10,7 @@ where they are used, so that starting the application stays fast.
 
 import enum
 import os
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Union
+from typing import Annotated, Union
 
 import slicer
 import vtk
@@ -358,77 +357,37 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = text
 
 
-@dataclass
-class CESTQuantResult:
-    """What a fit has put into the scene."""
-
-    nodes: dict[str, Any] = field(default_factory=dict)
-    folderItemID: int = 0
-    table: Any = None
-    report: dict = field(default_factory=dict)
-
-
 class CESTQuantLogic(ScriptedLoadableModuleLogic):
-    """Maps from nodes, for the panel, the Python console and the batch commands."""
+    """Maps from nodes, for the panel and the Python console.
+
+    The work is done by ``CESTQuantLib.logic``, which the batch commands share; it is imported at the first call, so
+    that starting the application stays fast.
+    """
 
     def getParameterNode(self):
         """The parameters of the panel."""
         return CESTQuantParameterNode(super().getParameterNode())
 
-    def addPhantom(self):
-        """Simulate the digital phantom; its nodes by name."""
-        raise NotImplementedError
+    def fit(self, signalNode, protocol, **options):
+        """Quantify an acquisition: ``fit(sequenceNode, "protocol.json", method="lorentzian", reference=m0Node)``.
 
-    def fit(
-        self,
-        signalNode,
-        protocol,
-        *,
-        method="lorentzian",
-        model=None,
-        reference=None,
-        mask=None,
-        b0=None,
-        b1=None,
-        t1=None,
-        segmentation=None,
-        folderName="",
-        asymmetryOffset_ppm=3.5,
-        lorentzianPreset="3T",
-        progress=None,
-    ):
-        """Placeholder: MTR asymmetry only."""
-        import numpy as np
-        from CESTQuantLib.protocol import read_protocol
+        Options and result: see ``CESTQuantLib.logic.CESTQuantLogic.fit``.
+        """
+        return self._shared().fit(signalNode, protocol, **options)
 
-        from NeuroCESTLib.sequences import sequence_to_array
-        from NeuroCESTLib.volumes import add_volume, volume_array
+    def fieldMaps(self, signalNode, protocol, **options):
+        """Field maps from a WASABI or WASSR acquisition; see ``CESTQuantLib.logic.CESTQuantLogic.fieldMaps``."""
+        return self._shared().fieldMaps(signalNode, protocol, **options)
 
-        progress = progress or (lambda fraction, message: None)
-        progress(0.0, "Reading")
-        signal, geometry, _offsets = sequence_to_array(signalNode)
-        offsets = read_protocol(protocol).offsets_ppm.numpy()
-        if len(offsets) != len(signal):
-            raise ValueError(
-                f"offsets_ppm has {len(offsets)} values but the signal has {len(signal)} measurements "
-                f"in '{signalNode.GetName()}'"
-            )
-        if reference is not None:
-            signal = signal / volume_array(reference)
-        progress(0.5, "Fitting")
-        order = np.argsort(offsets)
-        z = signal[order].reshape(len(offsets), -1)
-        at = [
-            [np.interp(o, offsets[order], z[:, v]) for v in range(z.shape[1])]
-            for o in (-asymmetryOffset_ppm, asymmetryOffset_ppm)
-        ]
-        values = (np.array(at[0]) - np.array(at[1])).reshape(signal.shape[1:])
-        node = add_volume(values.astype(np.float32), geometry, f"mtr_asym_{asymmetryOffset_ppm:g}ppm")
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), folderName or signalNode.GetName())
-        hierarchy.CreateItem(folder, node)
-        progress(1.0, "Done")
-        return CESTQuantResult({node.GetName(): node}, folder)
+    def addPhantom(self, **options):
+        """Simulate the digital phantom and add it to the scene; its nodes by name."""
+        return self._shared().addPhantom(**options)
+
+    @staticmethod
+    def _shared():
+        from CESTQuantLib.logic import CESTQuantLogic as SharedLogic
+
+        return SharedLogic()
 
 
 class CESTQuantTest(ScriptedLoadableModuleTest):

@@ -48,7 +48,6 @@ class TerminalProgress:
         self._line_interval_s = line_interval_s
         self._terminal = self._stream.isatty()
         self._cancelled = threading.Event()
-        self._last_message = ""
         self._last_time = float("-inf")
         self._drawn = False
 
@@ -61,11 +60,10 @@ class TerminalProgress:
             raise Cancelled
         fraction = min(max(float(fraction), 0.0), 1.0)
         now = time.monotonic()
-        new = message != self._last_message
         interval = 0.1 if self._terminal else self._line_interval_s
-        if not new and fraction < 1.0 and now - self._last_time < interval:
+        if fraction < 1.0 and now - self._last_time < interval:
             return
-        self._last_message, self._last_time = message, now
+        self._last_time = now
         if self._terminal:
             filled = round(fraction * self._width)
             bar = "#" * filled + "-" * (self._width - filled)

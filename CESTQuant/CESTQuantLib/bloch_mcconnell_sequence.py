@@ -23,7 +23,8 @@ def bloch_mcconnell_signal(
 ) -> Tensor:
     """Signal (measurement, voxel) of a protocol, normalised as the protocol says.
 
-    'm0' is relative to the same readout at equilibrium, 'none' to the equilibrium water magnetisation. Tissue values and fields broadcast against (measurement, voxel); ``like`` gives dtype and device. Without an
+    'm0' is relative to the same readout at equilibrium, 'none' to the equilibrium water magnetisation. Tissue
+    values and fields broadcast against (measurement, voxel); ``like`` gives dtype and device. Without an
     excitation the signal is the longitudinal water magnetisation after the preparation.
     """
     run = _Run(tissue, protocol, b0_shift_ppm, b1_relative, like)

@@ -34,7 +34,7 @@ def mtr_asym_method(task: Task) -> Quantification:
     values = mtr_asym(signal, offsets, at, shift)
     if not bool(torch.isfinite(values).any()) and bool(torch.isfinite(signal).any()):
         raise ValueError(
-            f"MTRasym needs measurements on both sides of water around ±{task.settings.asymmetry_offsets_ppm[0]:g} ppm; "
+            f"MTRasym needs measurements on both sides of water at ±{task.settings.asymmetry_offsets_ppm[0]:g} ppm; "
             f"the offsets span {float(offsets.min()):g} to {float(offsets.max()):g} ppm"
         )
     for i, offset in enumerate(task.settings.asymmetry_offsets_ppm):

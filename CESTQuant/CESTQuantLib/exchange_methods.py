@@ -45,7 +45,7 @@ def near_water_warning(protocol: Protocol, model: TissueModel) -> tuple[str, ...
         )
     if bool(near.any()):
         warnings.append(
-            f"{int(near.sum())} measurements lie within {_NEAR_WATER_PPM:g} ppm of water with a saturation shorter than "
+            f"{int(near.sum())} measurements lie within {_NEAR_WATER_PPM:g} ppm of water, saturated for less than "
             f"{_LONG_AGAINST_T2:g} T2: the analytic solution fails there, prefer bloch-mcconnell"
         )
     if protocol.readout_pulse_s > 0:

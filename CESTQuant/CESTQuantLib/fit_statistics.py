@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import voxelwise_cholesky
 from .marquardt import ActiveSet, Status, scales
 
 
@@ -77,11 +76,9 @@ def summarise(
         freedom = points - free.sum(0)
         noise_variance = torch.where(freedom > 0, residual_sum / freedom.clamp_min(1), nan)
 
-    unit = scales(state.normal_matrix, free)
+    unit = scales(state.normal, free)
     free = unit > 0
-    matrix = state.normal_matrix * unit * unit.unsqueeze(1)
-    matrix.diagonal().copy_(torch.ones_like(unit.T))
-    inverse = voxelwise_cholesky.inverse(matrix)
+    inverse = state.normal.inverse(unit)
     variance = inverse.diagonal().T  # in scaled units: one for an uncorrelated parameter
     known = free & (variance < 0.1 / torch.finfo(variance.dtype).eps) & ~failed
     deviation = torch.where(known, variance, nan).sqrt()

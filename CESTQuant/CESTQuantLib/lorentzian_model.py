@@ -146,27 +146,29 @@ class LorentzianModel:
             (offset, voxel) and (p, offset, voxel).
         """
         count = len(self.pools)
-        amplitude = parameters[1 : 1 + count].unsqueeze(1)
-        width = parameters[1 + count : 1 + 2 * count].unsqueeze(1)
-        distance = offsets_ppm - self.positions(parameters).unsqueeze(1)
+        measurements = offsets_ppm.shape[0]
+        # memory is (voxel, parameter, offset), which makes the normal matrices one batched product
+        amplitude = parameters[1 : 1 + count].T.unsqueeze(2)
+        width = parameters[1 + count : 1 + 2 * count].T.unsqueeze(2)
+        distance = offsets_ppm.T.unsqueeze(1) - self.positions(parameters).T.unsqueeze(2)
         quarter = width.square() / 4
         inverse = torch.addcmul(quarter, distance, distance).reciprocal_()
 
-        jacobian = inverse.new_empty(len(parameters), *inverse.shape[1:])
-        jacobian[0] = 1
-        shape = torch.mul(inverse, -quarter, out=jacobian[1 : 1 + count])  # minus the line of amplitude one
-        prediction = (shape * amplitude).sum(0).add_(parameters[0])
+        jacobian = inverse.new_empty(len(inverse), len(parameters), measurements)
+        jacobian[:, 0] = 1
+        shape = torch.mul(inverse, -quarter, out=jacobian[:, 1 : 1 + count])  # minus the line of amplitude one
+        prediction = torch.bmm(amplitude.transpose(1, 2), shape).squeeze(1).add_(parameters[0].unsqueeze(1))
         # dL/dG = A (G/2) u (1 - s) and dL/dd = 2 A s u (D - d),
         # with u = 1/((G/2)^2 + (D - d)^2) and s = (G/2)^2 u
-        by_width = jacobian[1 + count : 1 + 2 * count]
+        by_width = jacobian[:, 1 + count : 1 + 2 * count]
         torch.addcmul(inverse, inverse, shape, out=by_width).mul_(amplitude * width * -0.5)
         slope = inverse.mul_(shape).mul_(distance).mul_(2 * amplitude)
-        if len(jacobian) == 1 + 3 * count:
-            jacobian[1 + 2 * count :] = slope
-            return prediction, jacobian
-        by_position = jacobian[1 + 2 * count :]
-        by_position.zero_()
-        row = {pool: place for place, pool in enumerate(self.free_positions)}
-        for pool in range(count):
-            by_position[row.get(pool, 0)] += slope[pool]
-        return prediction, jacobian
+        by_position = jacobian[:, 1 + 2 * count :]
+        if by_position.shape[1] == count:
+            by_position.copy_(slope)
+        else:
+            by_position.zero_()
+            row = {pool: place for place, pool in enumerate(self.free_positions)}
+            for pool in range(count):
+                by_position[:, row.get(pool, 0)] += slope[:, pool]
+        return prediction.T, jacobian.permute(1, 2, 0)

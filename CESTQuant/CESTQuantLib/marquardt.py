@@ -13,7 +13,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from . import voxelwise_cholesky
+from .normal_matrix import NormalMatrix
 
 # (parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), jacobian (p, m, voxel)
 Model = Callable[..., tuple[Tensor, Tensor]]
@@ -75,24 +75,33 @@ class Problem:
 
 @dataclass
 class State:
-    """Where voxels stand: parameters, and the normal equations there."""
+    """Where voxels stand: parameters and the normal equations there."""
 
     parameters: Tensor  # (p, voxel)
     cost: Tensor  # (voxel,) residual sum of squares, with the prior term
     gradient: Tensor  # (p, voxel) J^T r
-    normal_matrix: Tensor  # (p, p, voxel) J^T J
+    normal: NormalMatrix  # J^T J
 
     def at(self, index: Tensor) -> State:
-        return State(*(tensor.index_select(-1, index) for tensor in vars(self).values()))
+        vectors = (self.parameters, self.cost, self.gradient)
+        return State(*(vector.index_select(-1, index) for vector in vectors), self.normal.at(index))
 
     def joined(self, other: State) -> State:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return State(*(torch.cat(pair, -1) for pair in pairs))
+        return State(
+            torch.cat((self.parameters, other.parameters), -1),
+            torch.cat((self.cost, other.cost)),
+            torch.cat((self.gradient, other.gradient), -1),
+            self.normal.joined(other.normal),
+        )
 
     def where(self, accepted: Tensor, other: State) -> State:
         """The other state in the accepted voxels, this one elsewhere."""
-        pairs = zip(vars(other).values(), vars(self).values(), strict=True)
-        return State(*(torch.where(accepted, new, old) for new, old in pairs))
+        return State(
+            torch.where(accepted, other.parameters, self.parameters),
+            torch.where(accepted, other.cost, self.cost),
+            torch.where(accepted, other.gradient, self.gradient),
+            self.normal.where(accepted, other.normal),
+        )
 
 
 def _linearise(problem: Problem, parameters: Tensor) -> State:
@@ -103,34 +112,25 @@ def _linearise(problem: Problem, parameters: Tensor) -> State:
         residual = residual * problem.weight
         jacobian = jacobian * problem.weight
     cost = residual.square().sum(0)
-    count = parameters.shape[0]
-    normal_matrix = parameters.new_empty(count, count, parameters.shape[1])
-    products = jacobian * residual
-    gradient = products.sum(1)
-    for row in range(count):  # in one buffer: fresh memory for each row costs as much as the sums
-        sums = torch.mul(jacobian[row:], jacobian[row], out=products[row:]).sum(1)
-        normal_matrix[row, row:] = sums
-        normal_matrix[row:, row] = sums
+    normal, gradient = NormalMatrix.of(jacobian, residual)
     if problem.prior_precision is not None:
         cost += problem.prior_cost(parameters)
         gradient += problem.prior_precision * (parameters - problem.prior_mean)
-        normal_matrix.diagonal().add_(problem.prior_precision.T)
-    return State(parameters, cost, gradient, normal_matrix)
+        normal.diagonal().add_(problem.prior_precision)
+    return State(parameters, cost, gradient, normal)
 
 
-def scales(normal_matrix: Tensor, free: Tensor) -> Tensor:
+def scales(normal: NormalMatrix, free: Tensor) -> Tensor:
     """(p, voxel): the change of each parameter that moves the data by one; zero where it is held."""
-    diagonal = normal_matrix.diagonal().T
+    diagonal = normal.diagonal()
     movable = free & (diagonal > torch.finfo(diagonal.dtype).tiny)
     return torch.where(movable, diagonal, 1.0).rsqrt() * movable
 
 
 def _solve_scaled(state: State, gradient: Tensor, unit: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     """Marquardt's step where `unit` is not zero, and its decrement -gradient.step."""
-    matrix = state.normal_matrix * unit * unit.unsqueeze(1)
-    matrix.diagonal().copy_((1 + damping).unsqueeze(-1).expand(-1, unit.shape[0]))
     downhill = -gradient * unit
-    scaled_step = voxelwise_cholesky.solve(matrix, downhill)
+    scaled_step = state.normal.solve(downhill, unit, damping)
     return scaled_step * unit, (scaled_step * downhill).sum(0)
 
 
@@ -143,13 +143,13 @@ def _bounded_step(problem: Problem, state: State, damping: Tensor) -> tuple[Tens
     lower, upper, parameters = problem.lower, problem.upper, state.parameters
     pressed = (parameters <= lower) & (state.gradient > 0)
     pressed |= (parameters >= upper) & (state.gradient < 0)
-    unit = scales(state.normal_matrix, ~pressed)
+    unit = scales(state.normal, ~pressed)
     step, decrement = _solve_scaled(state, state.gradient, unit, damping)
     target = parameters + step
     inside = (target >= lower) & (target <= upper)
     if not bool(inside.all()):
         cut = (target.clamp(lower, upper) - parameters) * ~inside
-        gradient = state.gradient + (state.normal_matrix * cut).sum(1)
+        gradient = state.gradient + state.normal.times(cut)
         step, _ = _solve_scaled(state, gradient, unit * inside, damping)
         target = parameters + step + cut
     return target.clamp(lower, upper), decrement
@@ -169,7 +169,7 @@ class ActiveSet:
         self.problem, self.index = problem, index
         self.max_iterations, self.tolerance = max_iterations, tolerance
         self.state = _linearise(problem, start)
-        finite = self.state.cost.isfinite() & self.state.normal_matrix.diagonal().isfinite().all(-1)
+        finite = self.state.cost.isfinite() & self.state.normal.diagonal().isfinite().all(0)
         self.status = torch.where(finite, 0, int(Status.FAILED))  # 0: still running
         self.iterations = torch.zeros_like(self.status)
         self.damping = torch.full_like(self.state.cost, START_DAMPING)
@@ -199,7 +199,7 @@ class ActiveSet:
         self.iterations += running
 
         step = trial - state.parameters
-        curvature = ((state.normal_matrix * step).sum(1) * step).sum(0)
+        curvature = (state.normal.times(step) * step).sum(0)
         predicted = -2 * (state.gradient * step).sum(0) - curvature
         proposal = _linearise(problem, trial)
         reduction = state.cost - proposal.cost

@@ -105,7 +105,7 @@ def make_phantom(
 
 
 def _coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right, anterior, superior positions in units of the half axes of the head."""
+    """Column, row and slice positions in units of the half axes of the head."""
     k, j, i = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in SHAPE), indexing="ij")
     return i * SPACING_MM[0] / 72, j * SPACING_MM[1] / 88, k * SPACING_MM[2] / 60
 

@@ -205,10 +205,8 @@ def _from_known(values: dict) -> Protocol:
     if kind == "cw":
         train = None
     time = train.total_time_s if train else values["saturation_time_s"]
-    if train and train.shape.absolute and "b1_uT" not in values:
-        b1 = train.rms_of_unit_peak
-    else:
-        b1 = values["b1_uT"]
+    own_amplitude = train is not None and train.shape.absolute and "b1_uT" not in values
+    b1 = train.rms_of_unit_peak if own_amplitude else values["b1_uT"]
     readout = values.get("readout") or {}
     return Protocol(
         field_strength_T=float(values["field_strength_T"]),

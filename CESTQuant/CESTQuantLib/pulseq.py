@@ -57,7 +57,8 @@ def read_seq(path: str | Path) -> Protocol:
 
     A short last pulse at the water frequency that follows a saturation is taken for the readout; then nothing is
     spoiled and the magnetisation is carried over. Otherwise every measurement starts at equilibrium, as in the
-    pulseq-cest library, whose simulators also leave out the dead and ringdown times inside an RF block. The field ``B0`` comes from the file's definitions.
+    pulseq-cest library, whose simulators also leave out the dead and ringdown times inside an RF block. The
+    field ``B0`` comes from the file's definitions.
 
     Raises ValueError naming the file for what is not such a sequence, and where pypulseq is missing.
     """

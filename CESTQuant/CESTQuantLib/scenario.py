@@ -60,3 +60,13 @@ def fields_from_scenario(scenario: dict) -> tuple[float, float]:
     """B0 shift in ppm and relative B1 of a scenario."""
     preparation = scenario["preparation"]
     return float(preparation.get("B0_shift_ppm", 0.0)), float(preparation.get("rel_B1", 1.0))
+
+
+def read_scenario(scenario: dict, source: str) -> tuple[Tissue, Protocol, float, float]:
+    """Tissue, protocol, B0 shift (ppm) and relative B1; ValueError naming ``source`` and the key that is wrong."""
+    try:
+        return (tissue_from_scenario(scenario), protocol_from_scenario(scenario), *fields_from_scenario(scenario))
+    except KeyError as error:
+        raise ValueError(f"{source}: the key {error} is missing") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: {error}") from None

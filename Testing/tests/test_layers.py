@@ -15,6 +15,8 @@ SCENE_AND_PANEL = {
     "slicer", "vtk", "vtkmodules", "qt", "ctk", "PySide6", "PythonQt", "NeuroCESTLib", "sitkUtils"
 }  # fmt: skip
 PANEL = {"qt", "ctk", "PySide6", "PythonQt"}
+SCENE_FILES = ("batch.py", "logic.py", "report.py")
+"""Files of a module's library that belong to the scene layer; all others are science."""
 HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pandas", "pypulseq"}
 
 
@@ -23,13 +25,13 @@ def science_files() -> list[Path]:
         file
         for name in MODULES
         for file in sorted((ROOT / name / f"{name}Lib").rglob("*.py"))
-        if file.name != "batch.py"
+        if file.name not in SCENE_FILES
     ]
 
 
 def scene_files() -> list[Path]:
-    batch = [ROOT / name / f"{name}Lib" / "batch.py" for name in MODULES]
-    return sorted((ROOT / "NeuroCESTLib").rglob("*.py")) + [file for file in batch if file.exists()]
+    own = [ROOT / name / f"{name}Lib" / file for name in MODULES for file in SCENE_FILES]
+    return sorted((ROOT / "NeuroCESTLib").rglob("*.py")) + [file for file in own if file.exists()]
 
 
 def module_files() -> list[Path]:

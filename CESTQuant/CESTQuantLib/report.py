@@ -1,0 +1,89 @@
+"""The picture of a run: maps over anatomy, and spectra of the regions with fit and residual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from NeuroCESTLib.figures import MapPanel, Spectrum, report_figure
+
+from .logic import CESTQuantResult, Drawing
+from .quantity_style import style_of
+
+MOST_MAPS = 8
+MOST_VOXELS_A_SPECTRUM = 2000
+
+
+def draw_report(result: CESTQuantResult, path: str | Path, title: str = "") -> None:
+    """Write the report picture (PNG) of a run; ValueError where matplotlib is missing or the file cannot be written."""
+    drawing = result.drawing
+    names = sorted((n for n in drawing.maps if not n.endswith("_sd")), key=lambda n: style_of(n).rank)
+    shown = [n for n in names if np.isfinite(drawing.maps[n]).any()][:MOST_MAPS]
+    fitted = np.zeros(drawing.geometry.shape, bool)
+    fitted.reshape(-1)[drawing.voxels] = np.isfinite(drawing.quantification.signal.numpy()).any(1)
+    windows = {n: result.nodes[n].GetScalarVolumeDisplayNode() for n in shown}
+    panels = [
+        MapPanel(
+            n.replace("_", " "),
+            style_of(n).unit,
+            drawing.maps[n],
+            style_of(n).color_map,
+            (windows[n].GetWindowLevelMin(), windows[n].GetWindowLevelMax()),
+        )
+        for n in shown
+    ]
+    report_figure(
+        path,
+        drawing.anatomy,
+        panels,
+        _spectra(drawing, fitted),
+        mask=fitted,
+        geometry=drawing.geometry,
+        rois=drawing.regions or None,
+        title=title,
+        x_label=_x_label(drawing),
+    )
+
+
+def _x_label(drawing: Drawing) -> str:
+    return "offset (ppm)" if _by_offset(drawing) else "measurement"
+
+
+def _by_offset(drawing: Drawing) -> bool:
+    """A Z-spectrum has one measurement an offset; schedules are drawn in order of acquisition."""
+    offsets = drawing.quantification.protocol.offsets_ppm.detach().numpy()
+    return len(np.unique(offsets)) == len(offsets)
+
+
+def _spectra(drawing: Drawing, fitted: np.ndarray) -> list[Spectrum]:
+    regions = {name: mask & fitted for name, mask in drawing.regions.items()} or {"all voxels": fitted}
+    position = np.full(fitted.size, -1)
+    position[drawing.voxels] = np.arange(len(drawing.voxels))
+    spectra = []
+    for name, mask in regions.items():
+        rows = position[np.flatnonzero(mask)]
+        if len(rows):
+            spectra.append(_spectrum(drawing, name, rows[rows >= 0]))
+    return spectra
+
+
+def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
+    import torch
+
+    step = max(1, len(rows) // MOST_VOXELS_A_SPECTRUM)
+    index = torch.from_numpy(rows[::step])
+    quantification = drawing.quantification
+    signal = quantification.signal[index].numpy()
+    offsets = quantification.protocol.offsets_ppm.detach().numpy()
+    fit = None
+    if quantification.predict is not None:
+        with torch.no_grad():
+            predicted = quantification.predict(index).numpy()
+        usable = np.isfinite(predicted).all(1)
+        if usable.any():
+            signal = signal[usable]
+            fit = np.where(np.isfinite(signal), predicted[usable], np.nan)
+            fit = np.nanmean(fit, axis=0)
+    x = offsets if _by_offset(drawing) else np.arange(1, len(offsets) + 1)
+    return Spectrum(f"{name} (n = {len(rows)})", x, np.nanmean(signal, 0), np.nanstd(signal, 0), fit)
