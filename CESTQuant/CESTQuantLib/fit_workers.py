@@ -40,6 +40,7 @@ class FitInputs:
     noise_sd: Tensor | None
     max_iterations: int
     tolerance: float
+    start_damping: float
 
     def points(self, index: Tensor) -> Tensor:
         """Number of valid measurements of some voxels; (n,)."""
@@ -127,7 +128,9 @@ def _load(inputs: FitInputs, chunk: slice, status: Tensor) -> ActiveSet | None:
         prior_precision=precision,
     )
     start = parameters_last(inputs.start).clamp(lower, upper)
-    return ActiveSet(problem, start, rows + chunk.start, inputs.max_iterations, inputs.tolerance)
+    return ActiveSet(
+        problem, start, rows + chunk.start, inputs.max_iterations, inputs.tolerance, inputs.start_damping
+    )
 
 
 def _write(result: FitResult, inputs: FitInputs, finished: ActiveSet) -> None:

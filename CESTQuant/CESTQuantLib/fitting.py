@@ -46,6 +46,7 @@ def levenberg_marquardt(
     noise_sd: float | Tensor | None = None,
     max_iterations: int = 60,
     tolerance: float | None = None,
+    start_damping: float = 0.1,
     correlation: bool = True,
     chunk_voxels: int | None = None,
     threads: int | None = None,
@@ -66,6 +67,8 @@ def levenberg_marquardt(
         max_iterations: of each voxel.
         tolerance: relative change of the residual sum of squares that counts as converged; 1e-8 in float64,
             1e-5 in float32.
+        start_damping: of the first step, relative to the normal matrix's diagonal. Smaller is faster from good
+            starts; from poor ones it leads to poorer local minima.
         correlation: whether to return the correlation matrices (p^2 values a voxel).
         chunk_voxels, threads: processing units; by default sized to the cache and the processors.
         progress: called as (fraction, message) after each chunk; what it raises cancels the fit.
@@ -82,6 +85,7 @@ def levenberg_marquardt(
         noise_sd,
         max_iterations,
         tolerance,
+        start_damping,
     )
     voxels, measurements = data.shape
     count = inputs.start.shape[-1]
@@ -115,6 +119,7 @@ def _checked(
     noise_sd: float | Tensor | None,
     max_iterations: int,
     tolerance: float | None,
+    start_damping: float,
 ) -> FitInputs:
     if data.ndim != 2 or not data.is_floating_point():
         raise ValueError(f"data must be a floating-point (voxel, m) tensor, not {tuple(data.shape)}")
@@ -150,6 +155,7 @@ def _checked(
         noise_sd=noise_sd,
         max_iterations=max_iterations,
         tolerance=tolerance,
+        start_damping=start_damping,
     )
 
 
@@ -165,6 +171,7 @@ def _with_estimated_noise(inputs: FitInputs, chunk_voxels: int | None, threads: 
         valid=inputs.valid,
         max_iterations=inputs.max_iterations,
         tolerance=inputs.tolerance,
+        start_damping=inputs.start_damping,
         correlation=False,
         chunk_voxels=chunk_voxels,
         threads=threads,

@@ -117,8 +117,10 @@ def fit_lorentzian(
     offsets_ppm = offsets_ppm.to(z)
     start, lower, upper = model.limits()
     settings = {"tolerance": tolerance, "max_iterations": max_iterations}
+    damping = 0.1
     if start_from_mean:
         start = _start_from_mean(z, offsets_ppm, model, valid, settings)
+        damping = 0.01
     common = offsets_ppm.ndim == 1
     column = offsets_ppm.unsqueeze(1) if common else None
     result = levenberg_marquardt(
@@ -129,6 +131,7 @@ def fit_lorentzian(
         upper,
         arguments=() if common else (offsets_ppm,),
         valid=valid,
+        start_damping=damping,
         correlation=correlation,
         threads=threads,
         progress=progress,

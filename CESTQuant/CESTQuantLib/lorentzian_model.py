@@ -157,7 +157,7 @@ class LorentzianModel:
         jacobian = inverse.new_empty(len(inverse), len(parameters), measurements)
         jacobian[:, 0] = 1
         shape = torch.mul(inverse, -quarter, out=jacobian[:, 1 : 1 + count])  # minus the line of amplitude one
-        prediction = torch.bmm(amplitude.transpose(1, 2), shape).squeeze(1).add_(parameters[0].unsqueeze(1))
+        prediction = (shape * amplitude).sum(1).add_(parameters[0].unsqueeze(1))
         # dL/dG = A (G/2) u (1 - s) and dL/dd = 2 A s u (D - d),
         # with u = 1/((G/2)^2 + (D - d)^2) and s = (G/2)^2 u
         by_width = jacobian[:, 1 + count : 1 + 2 * count]

@@ -18,7 +18,6 @@ from .normal_matrix import NormalMatrix
 # (parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), jacobian (p, m, voxel)
 Model = Callable[..., tuple[Tensor, Tensor]]
 
-START_DAMPING = 0.1  # cautious: larger first steps end in poorer local minima
 SMALLEST_DAMPING = 1e-7
 FASTEST_SHRINK = 0.2
 STALLED_DAMPING = 1e9  # no step, however short, lowers the residual any more
@@ -147,11 +146,13 @@ def _bounded_step(problem: Problem, state: State, damping: Tensor) -> tuple[Tens
     step, decrement = _solve_scaled(state, state.gradient, unit, damping)
     target = parameters + step
     inside = (target >= lower) & (target <= upper)
-    if not bool(inside.all()):
-        cut = (target.clamp(lower, upper) - parameters) * ~inside
-        gradient = state.gradient + state.normal.times(cut)
-        step, _ = _solve_scaled(state, gradient, unit * inside, damping)
-        target = parameters + step + cut
+    cut = (~inside).any(0).nonzero().squeeze(1)
+    if len(cut):
+        some, held = state.at(cut), ~inside[:, cut]
+        move = (target[:, cut].clamp(lower[:, cut], upper[:, cut]) - some.parameters) * held
+        gradient = some.gradient + some.normal.times(move)
+        step, _ = _solve_scaled(some, gradient, unit[:, cut] * ~held, damping[cut])
+        target[:, cut] = some.parameters + step + move
     return target.clamp(lower, upper), decrement
 
 
@@ -163,7 +164,13 @@ class ActiveSet:
     """
 
     def __init__(
-        self, problem: Problem, start: Tensor, index: Tensor, max_iterations: int, tolerance: float
+        self,
+        problem: Problem,
+        start: Tensor,
+        index: Tensor,
+        max_iterations: int,
+        tolerance: float,
+        damping: float,
     ) -> None:
         """start (p, voxel) within the bounds; index (voxel,): the caller's numbers of these voxels."""
         self.problem, self.index = problem, index
@@ -172,7 +179,7 @@ class ActiveSet:
         finite = self.state.cost.isfinite() & self.state.normal.diagonal().isfinite().all(0)
         self.status = torch.where(finite, 0, int(Status.FAILED))  # 0: still running
         self.iterations = torch.zeros_like(self.status)
-        self.damping = torch.full_like(self.state.cost, START_DAMPING)
+        self.damping = torch.full_like(self.state.cost, damping)
         self.growth = torch.full_like(self.damping, 2.0)
         self.floor = (4 * torch.finfo(start.dtype).eps) ** 2 * problem.data.square().sum(0)
 
