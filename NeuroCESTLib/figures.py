@@ -176,7 +176,7 @@ class _Scene:
 def _draw_maps(figure: Any, scene: _Scene) -> None:
     from matplotlib.colors import ListedColormap
 
-    rows, columns = _grid(len(scene.maps), _MAPS_A_ROW)
+    rows, columns = _grid(max(len(scene.maps), _SPECTRA_A_ROW), _MAPS_A_ROW)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     finite = scene.anatomy[np.isfinite(scene.anatomy)]
     low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0, 1)
@@ -266,7 +266,7 @@ def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: str, x_lab
     if first:
         upper.set_ylabel("Z = M / M0")
         lower.set_ylabel("residual (%)")
-        upper.legend(loc="lower right", frameon=False, fontsize=8)
+        upper.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=8)
     if "ppm" in x_label:
         upper.set_xlim(offsets.max(), offsets.min())  # chemical shift runs to the left
 
@@ -307,7 +307,7 @@ def _grid(count: int, most_columns: int) -> tuple[int, int]:
 
 
 def _maps_size(scene: _Scene) -> tuple[float, float]:
-    rows, columns = _grid(len(scene.maps), _MAPS_A_ROW)
+    rows, columns = _grid(max(len(scene.maps), _SPECTRA_A_ROW), _MAPS_A_ROW)
     height = min(max(_PANEL_INCHES * 0.78 * scene.height_over_width, 1.8), 5.0) + 0.35
     return columns * _PANEL_INCHES, rows * height + 0.3
 

@@ -137,7 +137,7 @@ def add_semisolid_saturation(
         torch.as_tensor(w1_rad_per_s, dtype=offset_ppm.dtype),
         offset_ppm * field.rad_per_s_per_ppm,
         torch.as_tensor(semisolid.T2_s, dtype=offset_ppm.dtype),
-        field.rad_per_s_per_ppm,
+        semisolid.bridge_ppm * field.rad_per_s_per_ppm,
     )
     terms.add(terms.size - 1, terms.size - 1, -rate)
 

@@ -37,7 +37,7 @@ def near_water_warning(protocol: Protocol, model: TissueModel) -> tuple[str, ...
     """Sentences that name measurements where the analytic solution is not to be trusted, see :mod:`saturation`."""
     warnings = []
     T2_s = model.entries["water.T2_s"]
-    T2_s = T2_s.start if isinstance(T2_s, FitParameter) else T2_s if isinstance(T2_s, float) else 0.1
+    T2_s = T2_s.upper if isinstance(T2_s, FitParameter) else T2_s if isinstance(T2_s, float) else 0.1
     near = (protocol.offsets_ppm.abs() < _NEAR_WATER_PPM) & (protocol.saturation_time_s < _LONG_AGAINST_T2 * T2_s)
     if protocol.pulses is not None:
         warnings.append(
@@ -46,7 +46,7 @@ def near_water_warning(protocol: Protocol, model: TissueModel) -> tuple[str, ...
     if bool(near.any()):
         warnings.append(
             f"{int(near.sum())} measurements lie within {_NEAR_WATER_PPM:g} ppm of water, saturated for less than "
-            f"{_LONG_AGAINST_T2:g} T2: the analytic solution fails there, prefer bloch-mcconnell"
+            f"{_LONG_AGAINST_T2:g} T2 (T2 up to {T2_s:g} s): the analytic solution fails there, prefer bloch-mcconnell"
         )
     if protocol.readout_pulse_s > 0:
         warnings.append("R1rho takes the readout as spoiled, this protocol does not spoil: prefer bloch-mcconnell")

@@ -9,9 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BRIDGE_PPM = 0.05
-"""Half-width of the gap around the centre of a super-Lorentzian that is bridged, see :func:`super_lorentzian`."""
-
 
 def lorentzian(offset_rad_per_s: Tensor, T2_s: Tensor) -> Tensor:
     """Normalised Lorentzian absorption g in s, times pi: T2 / (1 + (offset T2)^2)."""
@@ -78,11 +75,11 @@ def super_lorentzian(offset_rad_per_s: Tensor, T2_s: Tensor, bridge_rad_per_s: f
 
 
 def saturation_rate(
-    lineshape: str, w1_rad_per_s: Tensor, offset_rad_per_s: Tensor, T2_s: Tensor, rad_per_s_per_ppm: float
+    lineshape: str, w1_rad_per_s: Tensor, offset_rad_per_s: Tensor, T2_s: Tensor, bridge_rad_per_s: float
 ) -> Tensor:
-    """Rate R_rf = w1^2 pi g(offset) in 1/s at which RF saturates a semisolid pool; arguments broadcast."""
+    """Rate R_rf = w1^2 pi g(offset) in 1/s at which RF saturates a semisolid pool; tensors broadcast."""
     if lineshape == "lorentzian":
         pi_g = lorentzian(offset_rad_per_s, T2_s)
     else:
-        pi_g = super_lorentzian(offset_rad_per_s, T2_s, BRIDGE_PPM * rad_per_s_per_ppm)
+        pi_g = super_lorentzian(offset_rad_per_s, T2_s, bridge_rad_per_s)
     return w1_rad_per_s**2 * pi_g

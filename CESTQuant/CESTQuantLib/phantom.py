@@ -45,8 +45,10 @@ class Phantom:
 
 
 def phantom_protocol() -> Protocol:
-    """3 T, continuous wave for 2 s, 29 offsets at 1 uT and the same at 2.5 uT."""
-    side = torch.tensor([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.25, 3.5, 3.75, 4.0, 4.5, 5.0, 6.0, 8.0], dtype=torch.float64)
+    """3 T, continuous wave for 2 s, 35 offsets at 1 uT and the same at 2.5 uT."""
+    side = torch.tensor(
+        [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.25, 3.5, 3.75, 4.0, 4.5, 5.0, 6.0, 8.0, 12.0, 25.0, 50.0], dtype=torch.float64
+    )
     offsets = torch.cat([-side.flip(0), torch.zeros(1, dtype=torch.float64), side])
     b1 = torch.tensor([1.0, 2.5], dtype=torch.float64).repeat_interleave(len(offsets))
     return Protocol(3.0, offsets.repeat(2), b1, 2.0)

@@ -8,6 +8,9 @@ from pathlib import Path
 from .pools import Pool, Semisolid, Tissue, Water
 from .units import GAMMA_RAD_PER_S_PER_UT
 
+COMMUNITY_BRIDGE_PPM = 1.0
+"""Bridged half-width of a super-Lorentzian in the pulseq-cest simulators."""
+
 
 @dataclass(frozen=True)
 class PoolFile:
@@ -67,6 +70,7 @@ def _pool_file(values: dict) -> PoolFile:
             *_relaxation(mt),
             _number(mt.get("dw", 0.0)),
             lineshape,
+            bridge_ppm=COMMUNITY_BRIDGE_PPM,
         )
     return PoolFile(
         tissue=Tissue(Water(*_relaxation(water_values)), solutes, semisolid),

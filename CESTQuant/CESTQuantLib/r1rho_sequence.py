@@ -9,6 +9,7 @@ from .lineshapes import saturation_rate
 from .pools import Pool, Scalar, Semisolid, Tissue, Water
 from .protocol import Protocol
 from .saturation import saturate
+from .spin_dynamics import carried_over
 
 BROAD_T2_S = 1e-3
 """A solute pool with a shorter T2 is semisolid: its dwell in the transverse plane ends by dephasing, not exchange."""
@@ -65,7 +66,7 @@ def block_inputs(
         inputs += [tensor(pool.fraction), tensor(pool.k_Hz), 1 / tensor(pool.T2_s), tensor(pool.dw_ppm) * ppm]
     if semisolid is not None:
         detuning = offset + tensor(semisolid.dw_ppm) * ppm
-        rate = saturation_rate(semisolid.lineshape, w1, detuning, tensor(semisolid.T2_s), ppm)
+        rate = saturation_rate(semisolid.lineshape, w1, detuning, tensor(semisolid.T2_s), semisolid.bridge_ppm * ppm)
         inputs += [tensor(semisolid.fraction), tensor(semisolid.k_Hz), 1 / tensor(semisolid.T1_s), rate]
     return inputs
 
@@ -80,38 +81,32 @@ def r1rho_signal(
     tissue = with_z_only_semisolid(tissue)
     inputs = block_inputs(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like)
     solutes = len(tissue.solutes)
+    angle = flip_angle_rad(protocol, b1_relative, like)
     if protocol.magnetisation_carried_over:
-        z = _carried_over(inputs, solutes, protocol, like)
+        z = carried_over(inputs, solutes, protocol, angle, like)
     else:
         z, c = saturate(solutes, inputs)
         z, _ = _recover(z, c, inputs, solutes, _column(protocol.post_delay_s, like))
     z = z.expand(protocol.measurement_count, -1)
-    angle = protocol.readout_flip_angle_deg
     if angle is not None and protocol.signal_normalisation != "m0":
-        z = z * torch.sin(torch.deg2rad(_column(angle, like)))
+        z = z * torch.sin(angle)
     if protocol.signal_normalisation == "l2":
-        z = z / torch.linalg.vector_norm(z, dim=0)
+        return z / torch.linalg.vector_norm(z, dim=0)
+    if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
+        z = z * torch.exp(-protocol.echo_time_s * inputs[6])
     return z
+
+
+def flip_angle_rad(protocol: Protocol, b1_relative: Scalar, like: Tensor) -> Tensor | None:
+    """Excitation angles (measurement, voxel or 1) as the relative B1 makes them; None without an excitation."""
+    if protocol.readout_flip_angle_deg is None:
+        return None
+    relative = b1_relative.to(like.dtype) if isinstance(b1_relative, Tensor) else b1_relative
+    return torch.deg2rad(_column(protocol.readout_flip_angle_deg, like)) * relative
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like.dtype)[:, None]
-
-
-def _carried_over(inputs: list[Tensor], solutes: int, protocol: Protocol, like: Tensor) -> Tensor:
-    z, c = inputs[3], inputs[4]
-    angle = protocol.readout_flip_angle_deg
-    signals = []
-    for m in range(protocol.measurement_count):
-        row = [i[m : m + 1] if i.ndim == 2 and len(i) > 1 else i for i in inputs]
-        row[3], row[4] = z, c
-        z, c = saturate(solutes, row)
-        z, c = _recover(z, c, row, solutes, _column(protocol.post_delay_s[m : m + 1], like))
-        signals.append(z)
-        if angle is not None:
-            z, c = z * torch.cos(torch.deg2rad(_column(angle[m : m + 1], like))), c
-        z, c = _recover(z, c, row, solutes, _column(protocol.recovery_time_s[m : m + 1], like))
-    return torch.cat([s.reshape(1, -1) for s in signals])
 
 
 def _recover(z: Tensor, c: Tensor, inputs: list[Tensor], solutes: int, duration: Tensor) -> tuple[Tensor, Tensor]:

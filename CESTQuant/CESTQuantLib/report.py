@@ -76,14 +76,16 @@ def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
     quantification = drawing.quantification
     signal = quantification.signal[index].numpy()
     offsets = quantification.protocol.offsets_ppm.detach().numpy()
+    x = offsets if _by_offset(drawing) else np.arange(1, len(offsets) + 1)
     fit = None
     if quantification.predict is not None:
         with torch.no_grad():
             predicted = quantification.predict(index).numpy()
         usable = np.isfinite(predicted).all(1)
         if usable.any():
-            signal = signal[usable]
-            fit = np.where(np.isfinite(signal), predicted[usable], np.nan)
-            fit = np.nanmean(fit, axis=0)
-    x = offsets if _by_offset(drawing) else np.arange(1, len(offsets) + 1)
-    return Spectrum(f"{name} (n = {len(rows)})", x, np.nanmean(signal, 0), np.nanstd(signal, 0), fit)
+            signal, fit = signal[usable], predicted[usable]
+    known = np.isfinite(signal).any(0)  # a B0 correction leaves the ends of the spectrum empty
+    signal, x = signal[:, known], x[known]
+    if fit is not None:
+        fit = np.nanmean(np.where(np.isfinite(signal), fit[:, known], np.nan), axis=0)
+    return Spectrum(name, x, np.nanmean(signal, 0), np.nanstd(signal, 0), fit)

@@ -14,6 +14,7 @@ from .protocol import read_json
 
 WATER_KEYS = ("T1_s", "T2_s")
 SOLUTE_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")
+SEMISOLID_KIND = ("lineshape", "coupling", "bridge_ppm")
 SEMISOLID_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")
 FIELD_KEYS = ("b0_shift_ppm", "b1_relative")
 
@@ -46,7 +47,7 @@ class TissueModel:
     entries: Mapping[str, Entry]
     solute_names: tuple[str, ...]
     protons: Mapping[str, float]
-    semisolid_kind: tuple[str, str] | None  # lineshape, coupling
+    semisolid_kind: Mapping[str, str | float] | None  # lineshape, coupling, bridge_ppm
 
     @property
     def parameters(self) -> list[FitParameter]:
@@ -78,9 +79,8 @@ class TissueModel:
             Pool(name, **of(name, SOLUTE_KEYS), protons=self.protons.get(name)) for name in self.solute_names
         )
         semisolid = None
-        if self.semisolid_kind:
-            semisolid = Semisolid(**of("semisolid", SEMISOLID_KEYS), lineshape=self.semisolid_kind[0],
-                                  coupling=self.semisolid_kind[1])  # fmt: skip
+        if self.semisolid_kind is not None:
+            semisolid = Semisolid(**of("semisolid", SEMISOLID_KEYS), **self.semisolid_kind)
         return Tissue(Water(**of("water", WATER_KEYS)), solutes, semisolid)
 
 
@@ -124,9 +124,9 @@ def _build(values: dict) -> TissueModel:
             "semisolid",
             {"dw_ppm": 0.0, **semisolid},
             SEMISOLID_KEYS,
-            extra=("lineshape", "coupling"),
+            extra=SEMISOLID_KIND,
         )
-        kind = (semisolid.get("lineshape", "lorentzian"), semisolid.get("coupling", "z-only"))
+        kind = {key: semisolid[key] for key in SEMISOLID_KIND if key in semisolid}
     for key in FIELD_KEYS:
         if key in values:
             entries[key] = _entry(key, values[key])
