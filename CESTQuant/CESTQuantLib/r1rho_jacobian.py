@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .protocol import Protocol
-from .r1rho_sequence import block_inputs, with_z_only_semisolid
+from .r1rho_sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
 from .saturation import FIXED_INPUTS, SEMISOLID_INPUTS, SOLUTE_INPUTS, Block
 from .tissue_model import TissueModel
 
@@ -22,6 +22,11 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
     if protocol.magnetisation_carried_over:
         return False
     paths = {p.path for p in model.parameters}
+    excited = protocol.readout_flip_angle_deg is not None and protocol.signal_normalisation != "m0"
+    if excited and "b1_relative" in paths:  # B1 acts through the flip angle too
+        return False
+    if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:  # and T2 through the decay to the echo
+        return False
     if model.semisolid_kind is not None:
         through_lineshape = {"semisolid.T2_s", "semisolid.dw_ppm", "b0_shift_ppm", "b1_relative"}
         return model.semisolid_kind.get("coupling", "z-only") == "z-only" and not paths & through_lineshape
@@ -60,7 +65,7 @@ def prediction_and_jacobian(
         if p.path == "semisolid.fraction":
             column = column + gradients[C0] * protocol.initial_magnetisation
         jacobian.append(column.expand(z.shape))
-    return _normalised(z, torch.stack(jacobian), protocol, like)
+    return _normalised(z, torch.stack(jacobian), protocol, flip_angle_rad(protocol, values["b1_relative"], like))
 
 
 def _slot(
@@ -105,10 +110,9 @@ def _after_delay(
     return recovery.z, gradients[Z0], gradients[C0], late
 
 
-def _normalised(z: Tensor, jacobian: Tensor, protocol: Protocol, like: Tensor) -> tuple[Tensor, Tensor]:
-    angle = protocol.readout_flip_angle_deg
+def _normalised(z: Tensor, jacobian: Tensor, protocol: Protocol, angle: Tensor | None) -> tuple[Tensor, Tensor]:
     if angle is not None and protocol.signal_normalisation != "m0":
-        excitation = torch.sin(torch.deg2rad(angle.to(like.dtype)))[:, None]
+        excitation = torch.sin(angle)
         z, jacobian = z * excitation, jacobian * excitation
     if protocol.signal_normalisation != "l2":
         return z, jacobian
