@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from CESTQuantLib.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.protocol import Protocol
 from CESTQuantLib.r1rho_sequence import block_inputs, r1rho_signal
