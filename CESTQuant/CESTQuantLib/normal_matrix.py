@@ -110,7 +110,7 @@ class BatchedNormalMatrix(NormalMatrix):
     @staticmethod
     def of(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
         rows = jacobian.permute(2, 0, 1).contiguous()
-        gradient = (rows * residual.T.contiguous().unsqueeze(1)).sum(2)
+        gradient = torch.bmm(rows, residual.T.unsqueeze(2)).squeeze(2)
         return BatchedNormalMatrix(torch.bmm(rows, rows.transpose(1, 2))), gradient.T.contiguous()
 
     def diagonal(self) -> Tensor:
