@@ -154,6 +154,7 @@ class CESTQuantParameterNode:
     t1: vtkMRMLScalarVolumeNode
     method: Method
     asymmetryOffset_ppm: Annotated[float, WithinRange(0.0, 100.0)] = 3.5
+    power_uT: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
     lorentzianPreset: Annotated[str, Choice(["3T", "7T"])] = "3T"
     modelPath: str
     segmentation: vtkMRMLSegmentationNode
@@ -251,6 +252,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     widget.currentPath = getattr(self._parameterNode, name)
             method = self._parameterNode.method
             self.ui.asymmetryOffsetSpinBox.enabled = method == Method.MTR_ASYM
+            self.ui.powerSpinBox.enabled = method == Method.MTR_ASYM or method.takesPreset
             self.ui.lorentzianPresetComboBox.enabled = method.takesPreset
             self.ui.modelPathLineEdit.enabled = method.takesModel
         missing = self.missingInputs()
@@ -267,9 +269,9 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         missing = []
         if not parameters.signal:
             missing.append(_("Choose the CEST acquisition, a sequence of volumes."))
-        if not parameters.protocolPath:
+        if not parameters.protocolPath and not self.logic.hasProtocol(parameters.signal):
             missing.append(_("Choose the protocol: a JSON file, a text file of offsets, or a .seq file."))
-        elif not os.path.isfile(parameters.protocolPath):
+        elif parameters.protocolPath and not os.path.isfile(parameters.protocolPath):
             missing.append(_("The protocol file {path} does not exist.").format(path=parameters.protocolPath))
         if parameters.method.needsModel and not parameters.modelPath:
             missing.append(_("Choose the model file: this method fits its parameters."))
@@ -311,7 +313,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         return self.logic.fit(
             parameters.signal,
-            parameters.protocolPath,
+            parameters.protocolPath or None,
             method=parameters.method.value,
             model=(parameters.modelPath or None) if parameters.method.takesModel else None,
             reference=parameters.reference,
@@ -322,6 +324,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             segmentation=parameters.segmentation,
             folderName=parameters.folderName,
             asymmetryOffset_ppm=parameters.asymmetryOffset_ppm,
+            power_uT=parameters.power_uT or None,
             lorentzianPreset=parameters.lorentzianPreset,
             progress=self._onProgress,
         )
@@ -378,6 +381,10 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
     def fieldMaps(self, signalNode, protocol, **options):
         """Field maps from a WASABI or WASSR acquisition; see ``CESTQuantLib.logic.CESTQuantLogic.fieldMaps``."""
         return self._shared().fieldMaps(signalNode, protocol, **options)
+
+    def hasProtocol(self, signalNode):
+        """Whether the acquisition carries its protocol, as the sample data do."""
+        return self._shared().hasProtocol(signalNode)
 
     def addPhantom(self, **options):
         """Simulate the digital phantom and add it to the scene; its nodes by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .quantification import Quantification
 
 Progress = Callable[[float, str], None]
+PROTOCOL_ATTRIBUTE = "NeuroCEST.protocol"
+"""Attribute of a sequence node that holds the text of its protocol.json."""
 MILLISECONDS_ABOVE_S = 50.0
 """No T1 in s is this long: a map with such a median is in ms."""
 
@@ -76,7 +79,7 @@ class CESTQuantLogic:
         """Quantify an acquisition; the scene gains one folder of maps, or nothing at all after an error or cancel.
 
         signalNode: vtkMRMLSequenceNode, one volume a measurement. protocol: path (.json, .seq, offsets text), dict,
-        Protocol, or None to take the offsets (ppm) from the sequence. model: path or dict of a tissue model.
+        Protocol, or None for what the sequence carries: a protocol, or else its offsets (ppm). model: path or dict of a tissue model.
         reference: M0 volume or sequence. mask: volume, label map or segmentation on the signal's grid. b0 (ppm),
         b1 (relative), t1 (s): volumes, resampled to the signal. segmentation: regions of the table.
         asymmetryOffset_ppm: for mtrasym. lorentzianPreset: '3T', '7T' or a path to a pool description. power_uT: which
@@ -116,9 +119,14 @@ class CESTQuantLogic:
         report(0.95, "writing maps into the scene")
         return _into_scene(study, quantification, (), {}, folderName or f"{signalNode.GetName()} {method}")
 
+    def hasProtocol(self, signalNode) -> bool:
+        """Whether the acquisition carries its protocol, as the sample data do."""
+        return signalNode is not None and bool(signalNode.GetAttribute(PROTOCOL_ATTRIBUTE))
+
     def addPhantom(self, *, seed: int = 1, noise_sd: float = 0.002, progress: Progress | None = None) -> dict[str, Any]:
         """Simulate the digital brain phantom and add it to the scene; nodes by name, in one folder."""
         from .phantom import REGIONS, make_phantom
+        from .protocol import protocol_to_dict
 
         phantom = make_phantom(noise_sd=noise_sd, seed=seed, progress=progress)
         geometry = phantom_geometry()
@@ -131,6 +139,7 @@ class CESTQuantLogic:
             "t1": volumes.add_volume(phantom.t1_s, geometry, "CEST phantom T1"),
             "mask": volumes.add_volume(phantom.labels > 0, geometry, "CEST phantom mask", label=True),
         }
+        nodes["signal"].SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol_to_dict(phantom.protocol)))
         masks = {name: phantom.labels == label for label, (name, _) in REGIONS.items()}
         nodes["segmentation"] = add_segmentation(masks, geometry, "CEST phantom regions")
         for name, unit, color_map in (("b0", "ppm", "diverging"), ("b1", "", "viridis"), ("t1", "s", "viridis")):
@@ -208,7 +217,7 @@ class _Study:
             )
         raw, geometry, index = sequence_to_array(signalNode)
         name = signalNode.GetName()
-        protocol = _protocol(protocol, index, normalisation, name)
+        protocol = _protocol(protocol, signalNode, index, normalisation)
         if len(raw) != protocol.measurement_count:
             raise ValueError(
                 f"the protocol has {protocol.measurement_count} offsets but '{name}' has {len(raw)} measurements"
@@ -244,14 +253,16 @@ class _Study:
         return normalise(at_voxels(self.raw), self.protocol, reference, where=f"'{self.name}'")
 
 
-def _protocol(protocol, index: np.ndarray, normalisation: str | None, name: str):
+def _protocol(protocol, node, index: np.ndarray, normalisation: str | None):
     from dataclasses import replace
 
     from .protocol import Protocol, protocol_from_dict, read_protocol
 
+    if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):
+        protocol = json.loads(node.GetAttribute(PROTOCOL_ATTRIBUTE))
     if protocol is None:
-        if not np.isfinite(index).all():
-            raise ValueError(f"'{name}' does not say its offsets; give a protocol")
+        if not np.isfinite(index).all() or node.GetIndexUnit() != "ppm":
+            raise ValueError(f"'{node.GetName()}' does not say its offsets in ppm; give a protocol")
         protocol = Protocol(3.0, index, b1_uT=0.0, saturation_time_s=0.0)
     elif isinstance(protocol, dict):
         protocol = protocol_from_dict(protocol)
