@@ -79,9 +79,9 @@ class CESTQuantLogic:
         """Quantify an acquisition; the scene gains one folder of maps, or nothing at all after an error or cancel.
 
         signalNode: vtkMRMLSequenceNode, one volume a measurement. protocol: path (.json, .seq, offsets text), dict,
-        Protocol, or None for what the sequence carries: a protocol, or else its offsets (ppm). model: path or dict of a tissue model.
-        reference: M0 volume or sequence. mask: volume, label map or segmentation on the signal's grid. b0 (ppm),
-        b1 (relative), t1 (s): volumes, resampled to the signal. segmentation: regions of the table.
+        Protocol, or None for what the sequence carries: a protocol, or else its offsets (ppm). model: path or dict of a
+        tissue model. reference: M0 volume or sequence. mask: volume, label map or segmentation on the signal's grid.
+        b0 (ppm), b1 (relative), t1 (s): volumes, resampled to the signal. segmentation: regions of the table.
         asymmetryOffset_ppm: for mtrasym. lorentzianPreset: '3T', '7T' or a path to a pool description. power_uT: which
         of several powers a contrast uses. progress(fraction, message) may raise to cancel.
 
