@@ -45,11 +45,12 @@ class _Pulse:
 
 @dataclass
 class _Measurement:
-    """Pulses, the free time before each of them, and the free time between the last one and the sample."""
+    """Pulses, the free time before each of them, between the last one and the sample, and after the last sample."""
 
     pulses: list[_Pulse]
     delays_s: list[float]
     post_delay_s: float
+    trailing_s: float = 0.0
 
 
 def read_seq(path: str | Path) -> Protocol:
@@ -96,31 +97,74 @@ def _protocol(sequence) -> Protocol:
     if field is None:
         raise ValueError("the definition B0 is missing; add it to the file or give a protocol.json")
     field = float(np.ravel(field)[0])
+    definitions = sequence.definitions
     measurements = _measurements(sequence, field)
     saturations, readout = _separate_readout(measurements)
     offsets = _offsets(sequence, saturations, field)
     train, rms, times = _saturation(saturations)
-    first_delays = [m.delays_s[0] for m in saturations]
-    common = {
-        "field_strength_T": field,
-        "offsets_ppm": offsets,
-        "b1_uT": torch.tensor(rms, dtype=torch.float64),
-        "saturation_time_s": torch.tensor(times, dtype=torch.float64),
-        "pulses": train,
-    }
-    if readout is None:
-        return Protocol(**common, post_delay_s=torch.tensor([m.post_delay_s for m in saturations], dtype=torch.float64))
-    pulse, echo_time = readout
-    recovery = echo_time + (float(np.median(first_delays[1:])) if len(first_delays) > 1 else 0.0)
-    return Protocol(
-        **common,
-        recovery_time_s=torch.tensor([recovery], dtype=torch.float64),
-        readout_flip_angle_deg=torch.tensor([round(pulse.flip_angle_deg, 3)], dtype=torch.float64),
-        readout_pulse_s=pulse.duration_s,
-        echo_time_s=echo_time,
-        magnetisation_carried_over=True,
-        signal_normalisation="l2",
-    )
+    values = {"offsets_ppm": offsets, "b1_uT": rms, "saturation_time_s": times}
+    values["post_delay_s"] = [m.post_delay_s if m.pulses else 0.0 for m in saturations]
+    rules: dict = {}
+    if readout is not None:
+        angles, duration, echo_time = readout
+        values["recovery_time_s"] = _recovery(saturations, echo_time)
+        values["readout_flip_angle_deg"] = angles
+        spoiled = _number(definitions, "readout_spoiled", 0.0) == 1
+        rules = {
+            "readout_pulse_s": 0.0 if spoiled else duration,
+            "echo_time_s": echo_time,
+            "magnetisation_carried_over": _number(definitions, "magnetisation_carried_over", 1.0) == 1,
+            "signal_normalisation": str(definitions.get("signal_normalisation", "l2")),
+        }
+    elif "signal_normalisation" in definitions:  # written from a protocol
+        rules = {
+            "magnetisation_carried_over": _number(definitions, "magnetisation_carried_over", 0.0) == 1,
+            "signal_normalisation": str(definitions["signal_normalisation"]),
+        }
+    if "signal_normalisation" in definitions:
+        rules["initial_magnetisation"] = _number(definitions, "initial_magnetisation", 1.0)
+        rules["gamma_rad_per_s_per_uT"] = _number(definitions, "gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT)
+        if "larmor_frequency_MHz" in definitions:
+            rules["larmor_frequency_MHz"] = _number(definitions, "larmor_frequency_MHz", 0.0)
+    silent = np.array([not m.pulses for m in saturations])
+    exact = {name: torch.from_numpy(_exact(definitions, name, played, silent)) for name, played in values.items()}
+    if readout is None and "recovery_time_s" in definitions:
+        exact["recovery_time_s"] = torch.from_numpy(np.ravel(definitions["recovery_time_s"]).astype(float))
+    return Protocol(field, pulses=train, **exact, **rules)
+
+
+def _number(definitions: dict, name: str, default: float) -> float:
+    return float(np.ravel(definitions.get(name, default))[0])
+
+
+def _exact(definitions: dict, name: str, played, silent: np.ndarray) -> np.ndarray:
+    """Values of a quantity: the definitions' where they say what is played, to the rounding of the format.
+
+    Measurements without RF (``silent``) play nothing that tells their offset or duration: there the definitions decide.
+    """
+    played = np.asarray(played, dtype=float)
+    if name not in definitions:
+        return played
+    try:
+        given = np.ravel(definitions[name]).astype(float)
+    except ValueError:
+        return played
+    if len(given) != len(played):
+        return played
+    heard = ~silent
+    if name == "readout_flip_angle_deg":
+        heard = ~np.zeros_like(silent)
+    elif name == "recovery_time_s":  # ends with the RF of the next measurement
+        heard = ~np.append(silent[1:], False)
+    return given if np.allclose(given[heard], played[heard], rtol=2e-5, atol=2e-5) else played
+
+
+def _recovery(measurements: list[_Measurement], echo_time: float) -> list[float]:
+    """Time from every excitation to the next saturation; what the sequence leaves open is the median of the others."""
+    known = [m.delays_s[0] if m.pulses else math.nan for m in measurements[1:]]
+    known.append(measurements[-1].trailing_s or math.nan)
+    usual = float(np.nanmedian(known)) if np.isfinite(known).any() else 0.0
+    return [echo_time + (usual if math.isnan(delay) else delay) for delay in known]
 
 
 def _measurements(sequence, field: float) -> list[_Measurement]:
@@ -133,8 +177,7 @@ def _measurements(sequence, field: float) -> list[_Measurement]:
         if block.rf is not None:
             if key not in pulses:
                 pulses[key] = _pulse(block.rf, field)
-            pulse = pulses[key]
-            current.pulses.append(pulse)
+            current.pulses.append(pulses[key])
             current.delays_s.append(idle)
             idle = 0.0
         elif block.adc is not None:
@@ -145,6 +188,7 @@ def _measurements(sequence, field: float) -> list[_Measurement]:
             idle += float(block.block_duration)
     if not result:
         raise ValueError("the sequence has no ADC event, so no measurement")
+    result[-1].trailing_s = idle
     return result
 
 
@@ -173,7 +217,8 @@ def _pulse(rf, field: float) -> _Pulse:
 
 def _separate_readout(
     measurements: list[_Measurement],
-) -> tuple[list[_Measurement], tuple[_Pulse, float] | None]:
+) -> tuple[list[_Measurement], tuple[list[float], float, float] | None]:
+    """Measurements without their readout pulse, and its flip angles (deg), duration and echo time; or None."""
     last = [m.pulses[-1] if m.pulses else None for m in measurements]
     candidate = last[0]
     is_readout = (
@@ -181,21 +226,24 @@ def _separate_readout(
         and max(len(m.pulses) for m in measurements) > 1
         and candidate.frequency_Hz == 0
         and candidate.duration_s <= LONGEST_READOUT_PULSE_S
-        and all(p == candidate for p in last)
+        and all(p is not None and p.frequency_Hz == 0 and p.same_shape(candidate) for p in last)
         and any(not m.pulses[0].same_shape(candidate) for m in measurements)
     )
     if not is_readout:
         return measurements, None
-    echo_time = measurements[0].post_delay_s
-    saturations = []
-    for m in measurements:
-        saturations.append(_Measurement(m.pulses[:-1], m.delays_s, 0.0))
-    return saturations, (candidate, echo_time)
+    saturations = [
+        _Measurement(m.pulses[:-1], m.delays_s, m.delays_s[-1] if len(m.pulses) > 1 else 0.0, m.trailing_s)
+        for m in measurements
+    ]
+    angles = [round(p.flip_angle_deg, 3) for p in last]
+    return saturations, (angles, candidate.duration_s, measurements[0].post_delay_s)
 
 
 def _offsets(sequence, measurements: list[_Measurement], field: float) -> torch.Tensor:
     """Offsets in ppm of the pulses played; those of the definitions only where a measurement plays none."""
     hz_per_ppm = rad_per_s_per_ppm(field) / (2 * math.pi)
+    if "larmor_frequency_MHz" in sequence.definitions:
+        hz_per_ppm = _number(sequence.definitions, "larmor_frequency_MHz", 0.0)
     given = sequence.definitions.get("offsets_ppm")
     given = None if given is None else np.ravel(given).astype(float)
     if given is not None and len(given) != len(measurements):
