@@ -46,7 +46,7 @@ def apply(propagator: Tensor, magnetisation: Tensor) -> Tensor:
 def scaling_steps(generator: Tensor, duration_s: Tensor) -> int:
     """Halvings of the duration after which the Taylor series of the exponential converges to rounding."""
     n = generator.shape[0]
-    norm = (generator[:, :n].detach().abs().sum(1).amax(0) * duration_s).max()
+    norm = (generator[:, :n].detach().abs().sum(1).amax(0) * duration_s.detach()).max()
     if not math.isfinite(float(norm)):
         return 0
     return max(0, math.ceil(math.log2(max(float(norm), 1e-30) / _MAX_NORM)))
