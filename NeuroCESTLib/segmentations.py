@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.image_files import existing_file
+from NeuroCESTLib.image_files import existing_file, read_header
 from NeuroCESTLib.volumes import add_volume, labels_on, load, quiet_vtk, read_volume, remove, stem
 
 
@@ -20,6 +20,7 @@ def read_segmentation(path: str | os.PathLike, name: str | None = None) -> Any:
     """
     path = existing_file(path)
     if path.name.lower().endswith((".seg.nrrd", ".seg.nhdr")):
+        read_header(path)  # a damaged file would end the process inside the reader
         return load(path, "SegmentationFile", {"name": name or stem(path)})
     return read_volume(path, name, label=True)
 
