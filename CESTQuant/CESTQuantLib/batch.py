@@ -83,6 +83,7 @@ def _add_fit(commands) -> None:
         help="for lorentzian and mtr-rex: 3T, 7T or a pool description .json",
     )
     parser.add_argument("--power", type=float, metavar="UT", help="which of several powers (uT) a contrast uses")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one")
     parser.set_defaults(command=fit_command)
 
 
@@ -154,6 +155,7 @@ def fit_command(options: Namespace) -> None:
             lorentzianPreset=options.lorentzian,
             power_uT=options.power,
             signalNormalisation=options.normalisation,
+            device=options.device,
             progress=progress,
         )
 
@@ -202,7 +204,10 @@ def phantom_command(options: Namespace) -> None:
 def _quantify_to_folder(options: Namespace, compute) -> None:
     """Read nodes, compute with the logic, write maps, table, report and scene; all of it or nothing."""
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
-        report = Report(f"cestquant {options.method}", _settings(options))
+        from NeuroCESTLib.device import choose_device
+
+        device = str(choose_device(getattr(options, "device", "cpu")))
+        report = Report(f"cestquant {options.method}", _settings(options), device)
         for role in ("protocol", "model"):
             if getattr(options, role, None):
                 report.add_input(role, getattr(options, role))

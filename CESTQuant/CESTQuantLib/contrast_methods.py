@@ -20,7 +20,7 @@ _POWER_TOLERANCE_UT = 1e-3
 def mtr_asym_method(task: Task) -> Quantification:
     """MTRasym at the chosen offsets; B0 from the map, or from the water line where none is given."""
     signal, protocol = _one_power(task)
-    offsets = protocol.offsets_ppm
+    offsets = protocol.offsets_ppm.to(signal.device)
     quantities, warnings = {}, []
     shift = task.b0_shift_ppm
     if shift is None:
@@ -30,7 +30,7 @@ def mtr_asym_method(task: Task) -> Quantification:
         else:
             shift = None
             warnings.append("no B0 map, and the spectra show no water line: the asymmetry is not corrected for B0")
-    at = torch.tensor(task.settings.asymmetry_offsets_ppm, dtype=signal.dtype)
+    at = signal.new_tensor(task.settings.asymmetry_offsets_ppm)
     values = mtr_asym(signal, offsets, at, shift)
     if not bool(torch.isfinite(values).any()) and bool(torch.isfinite(signal).any()):
         raise ValueError(
@@ -82,7 +82,7 @@ def _lorentzian(task: Task) -> tuple[LorentzianFit, Tensor, Protocol]:
         model = LorentzianModel.from_dict(description)
     shift = task.b0_shift_ppm
     if shift is not None:
-        signal = shift_spectra(signal, protocol.offsets_ppm, shift)
+        signal = shift_spectra(signal, protocol.offsets_ppm.to(signal.device), shift)
     # shifting loses the ends of a spectrum only; a voxel with NaN inside is left to the fitter to refuse
     ends_lost = torch.isnan(signal) & (shift is not None)
     valid = ~ends_lost if bool(ends_lost.any()) else None
@@ -96,7 +96,7 @@ def _lorentzian_result(
     if task.b0_shift_ppm is None:
         quantities["b0_shift_ppm"] = fit.position_ppm[:, 0]
     quantities["rmse"] = fit.rmse
-    offsets = protocol.offsets_ppm.float()
+    offsets = protocol.offsets_ppm.to(signal.device).float()
 
     def predict(voxels: Tensor) -> Tensor:
         chosen = replace(
@@ -139,6 +139,6 @@ def _interpolated(task: Task, powers: Tensor, members: list[Tensor], wanted: flo
         if len(offsets) != len(first) or not torch.allclose(offsets[own_order], first[order]):
             raise ValueError("interpolation in B1 needs the same offsets at every power")
         stack.append(task.signal[:, member][:, own_order])
-    signal = interpolate_b1(torch.stack(stack), powers, task.b1_relative, wanted)
+    signal = interpolate_b1(torch.stack(stack), powers.to(task.signal.device), task.b1_relative, wanted)
     chosen = protocol.select(torch.nonzero(members[0]).flatten()[order])
     return signal, replace(chosen, b1_uT=torch.full_like(chosen.b1_uT, wanted))

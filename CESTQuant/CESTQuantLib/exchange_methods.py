@@ -95,7 +95,7 @@ def _from_pairs(task: Task, *, steady_state: bool) -> Quantification:
     target = _target(task)
     signal, protocol = _with_b0(task)
     label, reference = _pairs(protocol, target.dw_ppm)
-    chosen = protocol.select(label)
+    chosen = protocol.select(label).to(signal.device)
     common = {"r2_Hz": target.r2_Hz or 0.0, "b1_relative": task.b1_relative}
     if steady_state:
         fit = omega_plot(signal[:, label], signal[:, reference], chosen.b1_uT, _t1(task), **common)
@@ -115,7 +115,7 @@ def qucesop_method(task: Task) -> Quantification:
     near = (protocol.offsets_ppm - target.dw_ppm).abs() <= QUCESOP_WINDOW_PPM
     if not bool(near.any()):
         raise ValueError(f"no measurement within {QUCESOP_WINDOW_PPM:g} ppm of the target at {target.dw_ppm:g} ppm")
-    used = protocol.select(near)
+    used = protocol.select(near).to(task.signal.device)
     fields = {"b0_shift_ppm": task.b0_shift_ppm, "b1_relative": task.b1_relative}
     r1rho = r1rho_from_z(
         task.signal[:, near], used.offsets_ppm, used.b1_uT, used.saturation_time_s, _t1(task),
@@ -171,7 +171,7 @@ def _t1(task: Task) -> Tensor:
     value = model.entries["water.T1_s"] if model else None
     if not isinstance(value, float):
         raise ValueError("this method needs the T1 of water: give a T1 map, or a model with water T1_s as a number")
-    return torch.full((len(task.signal),), value, dtype=torch.float64)
+    return torch.full((len(task.signal),), value, dtype=torch.float64, device=task.signal.device)
 
 
 def _with_b0(task: Task) -> tuple[Tensor, Protocol]:

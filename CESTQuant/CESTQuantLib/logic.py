@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib import display, hierarchy, progress, volumes
+from NeuroCESTLib.device import choose_device
 from NeuroCESTLib.geometry import Geometry
 from NeuroCESTLib.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.sequences import array_to_sequence, sequence_to_array
@@ -74,6 +75,7 @@ class CESTQuantLogic:
         lorentzianPreset: str = "3T",
         power_uT: float | None = None,
         signalNormalisation: str | None = None,
+        device: str = "auto",
         progress: Progress | None = None,
     ) -> CESTQuantResult:
         """Quantify an acquisition; the scene gains one folder of maps, or nothing at all after an error or cancel.
@@ -83,7 +85,8 @@ class CESTQuantLogic:
         tissue model. reference: M0 volume or sequence. mask: volume, label map or segmentation on the signal's grid.
         b0 (ppm), b1 (relative), t1 (s): volumes, resampled to the signal. segmentation: regions of the table.
         asymmetryOffset_ppm: for mtrasym. lorentzianPreset: '3T', '7T' or a path to a pool description. power_uT: which
-        of several powers a contrast uses. progress(fraction, message) may raise to cancel.
+        of several powers a contrast uses. device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+        progress(fraction, message) may raise to cancel.
 
         Raises ValueError with one sentence that names the node or file.
         """
@@ -91,7 +94,7 @@ class CESTQuantLogic:
         report(0.0, "reading")
         study = _Study.of(signalNode, protocol, reference, mask, signalNormalisation)
         quantification, warnings = self._quantify(
-            study, method, model, (b0, b1, t1), asymmetryOffset_ppm, lorentzianPreset, power_uT, report
+            study, method, model, (b0, b1, t1), asymmetryOffset_ppm, lorentzianPreset, power_uT, device, report
         )
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         report(0.95, "writing maps into the scene")
@@ -148,7 +151,16 @@ class CESTQuantLogic:
         return nodes
 
     def _quantify(
-        self, study: _Study, method: str, model, maps: tuple, asymmetryOffset_ppm, lorentzianPreset, power_uT, report
+        self,
+        study: _Study,
+        method: str,
+        model,
+        maps: tuple,
+        asymmetryOffset_ppm,
+        lorentzianPreset,
+        power_uT,
+        device,
+        report,
     ) -> tuple[Quantification, tuple[str, ...]]:
         import torch
 
@@ -179,7 +191,14 @@ class CESTQuantLogic:
         if not bool(torch.isfinite(spectra.signal).all(1).any()):
             raise ValueError(f"'{study.name}' has no voxel with a usable signal and M0: check the reference and mask")
         result = quantify(
-            spectra, method, b0_shift_ppm=b0, b1_relative=b1, t1_s=t1, settings=settings, progress=_part(report)
+            spectra,
+            method,
+            b0_shift_ppm=b0,
+            b1_relative=b1,
+            t1_s=t1,
+            settings=settings,
+            device=choose_device(device),
+            progress=_part(report),
         )
         return result, (*warnings, *result.warnings)
 

@@ -15,6 +15,8 @@ from .simulation import ENGINES
 from .tissue_model import TissueModel
 from .units import concentration_mM
 
+DAMPING_FROM_START = 0.1
+DAMPING_NEAR_SOLUTION = 1e-4
 PROPAGATORS_A_CHUNK = 2**13
 """Measurements x voxels x perturbed copies at a time: their matrices then stay in the L2 cache."""
 PROPAGATORS_A_CHUNK_CARRIED_OVER = 2**15
@@ -145,7 +147,7 @@ class _Task:
 
     def _fit(self, evaluate, dtype: torch.dtype, start: Tensor | None, chunk: int | None, progress) -> FitResult:
         parameters = self.model.parameters
-        default = torch.tensor([p.start for p in parameters], dtype=dtype)
+        default = torch.tensor([p.start for p in parameters], dtype=dtype, device=self.signal.device)
         if start is not None:
             start = torch.where(torch.isfinite(start), start, default)
         priors = {}
@@ -164,6 +166,7 @@ class _Task:
             valid=self.valid,
             max_iterations=self.max_iterations,
             chunk_voxels=chunk,
+            start_damping=DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION,
             progress=progress,
             **priors,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from .protocol import Protocol
@@ -72,9 +73,10 @@ def quantify(
     b1_relative: Tensor | None = None,
     t1_s: Tensor | None = None,
     settings: Settings | None = None,
+    device: torch.device | str = "cpu",
     progress: Callable[[float, str], None] | None = None,
 ) -> Quantification:
-    """Run a method of :data:`METHODS` on spectra (voxel, measurement).
+    """Run a method of :data:`METHODS` on spectra (voxel, measurement), on a device.
 
     Raises ValueError for an unknown method and where a method lacks something, saying what.
     """
@@ -99,7 +101,15 @@ def quantify(
     }
     if method not in methods:
         raise ValueError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
-    return methods[method](Task(spectra, b0_shift_ppm, b1_relative, t1_s, settings or Settings(), progress))
+    settings = settings or Settings()
+    fields = [None if field is None else field.to(device) for field in (b0_shift_ppm, b1_relative, t1_s)]
+    task = Task(
+        replace(spectra, signal=spectra.signal.to(device)),
+        *fields,
+        replace(settings, maps={name: values.to(device) for name, values in settings.maps.items()}),
+        progress,
+    )
+    return methods[method](task)
 
 
 METHODS = ("mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell")

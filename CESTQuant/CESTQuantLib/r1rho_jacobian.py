@@ -75,7 +75,7 @@ def _slot(
     if path == "b0_shift_ppm":
         return OFFSET, protocol.rad_per_s_per_ppm
     if path == "b1_relative":
-        return W1, protocol.gamma_rad_per_s_per_uT * protocol.b1_uT.to(like.dtype)[:, None]
+        return W1, protocol.gamma_rad_per_s_per_uT * protocol.b1_uT.to(like)[:, None]
     owner, key = path.rsplit(".", 1)
     inverse = key in ("T1_s", "T2_s")
     factor: float | Tensor = -1 / values[path] ** 2 if inverse else 1.0
@@ -93,7 +93,7 @@ def _after_delay(
     block: Block, protocol: Protocol, inputs: list[Tensor], solutes: int, like: Tensor
 ) -> tuple[Tensor, Tensor | float, Tensor | float, dict[int, Tensor]]:
     """Signal after the post-delay, its derivatives with respect to z and c before it, and those acting during it."""
-    delay = protocol.post_delay_s.to(like.dtype)[:, None]
+    delay = protocol.post_delay_s.to(like)[:, None]
     if not bool(delay.any()):
         return block.z, 1.0, 0.0, {}
     zero = torch.zeros_like(delay)

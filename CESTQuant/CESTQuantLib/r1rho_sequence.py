@@ -49,10 +49,10 @@ def block_inputs(
     """
 
     def tensor(value: Scalar) -> Tensor:
-        return value.to(like.dtype) if isinstance(value, Tensor) else like.new_tensor(value)
+        return value.to(like) if isinstance(value, Tensor) else like.new_tensor(value)
 
     def column(value: Tensor) -> Tensor:
-        return value.to(like.dtype)[:, None]
+        return value.to(like)[:, None]
 
     ppm = protocol.rad_per_s_per_ppm
     offset = (tensor(b0_shift_ppm) - column(protocol.offsets_ppm)) * ppm
@@ -101,12 +101,12 @@ def flip_angle_rad(protocol: Protocol, b1_relative: Scalar, like: Tensor) -> Ten
     """Excitation angles (measurement, voxel or 1) as the relative B1 makes them; None without an excitation."""
     if protocol.readout_flip_angle_deg is None:
         return None
-    relative = b1_relative.to(like.dtype) if isinstance(b1_relative, Tensor) else b1_relative
+    relative = b1_relative.to(like) if isinstance(b1_relative, Tensor) else b1_relative
     return torch.deg2rad(_column(protocol.readout_flip_angle_deg, like)) * relative
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype)[:, None]
+    return value.to(like)[:, None]
 
 
 def _recover(z: Tensor, c: Tensor, inputs: list[Tensor], solutes: int, duration: Tensor) -> tuple[Tensor, Tensor]:

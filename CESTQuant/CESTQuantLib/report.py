@@ -21,7 +21,7 @@ def draw_report(result: CESTQuantResult, path: str | Path, title: str = "") -> N
     names = sorted((n for n in drawing.maps if not n.endswith("_sd")), key=lambda n: style_of(n).rank)
     shown = [n for n in names if np.isfinite(drawing.maps[n]).any()][:MOST_MAPS]
     fitted = np.zeros(drawing.geometry.shape, bool)
-    fitted.reshape(-1)[drawing.voxels] = np.isfinite(drawing.quantification.signal.numpy()).any(1)
+    fitted.reshape(-1)[drawing.voxels] = np.isfinite(drawing.quantification.signal.cpu().numpy()).any(1)
     windows = {n: result.nodes[n].GetScalarVolumeDisplayNode() for n in shown}
     panels = [
         MapPanel(
@@ -74,13 +74,13 @@ def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
     step = max(1, len(rows) // MOST_VOXELS_A_SPECTRUM)
     index = torch.from_numpy(rows[::step])
     quantification = drawing.quantification
-    signal = quantification.signal[index].numpy()
+    signal = quantification.signal[index].cpu().numpy()
     offsets = quantification.protocol.offsets_ppm.detach().numpy()
     x = offsets if _by_offset(drawing) else np.arange(1, len(offsets) + 1)
     fit = None
     if quantification.predict is not None:
         with torch.no_grad():
-            predicted = quantification.predict(index).numpy()
+            predicted = quantification.predict(index).cpu().numpy()
         usable = np.isfinite(predicted).all(1)
         if usable.any():
             signal, fit = signal[usable], predicted[usable]

@@ -173,4 +173,4 @@ def _parts(affine: AffineMap) -> tuple[Tensor, ...]:
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype)[:, None]
+    return value.to(like)[:, None]
