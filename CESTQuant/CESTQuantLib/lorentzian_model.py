@@ -7,6 +7,7 @@ position, both in ppm (Zaiss et al., J Magn Reson 2011;211:149; Windschuh et al.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,33 @@ class LorentzianPool:
             raise ValueError(f"pool '{self.name}' needs either position_ppm or offset_from_water_ppm")
 
 
+def _pool(values: dict, place: int) -> LorentzianPool:
+    """A line of a preset file; ValueError says what is wrong with which."""
+    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+        raise ValueError(f"pool {place} must be an object with a name, amplitude, width_ppm and position_ppm")
+    name, tied = values["name"], values.get("offset_from_water_ppm")
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"the pool name '{name}' must consist of letters, digits, '_', '.', '+' and '-'")
+    if tied is not None and (isinstance(tied, bool) or not isinstance(tied, int | float)):
+        raise ValueError(f"pool '{name}': offset_from_water_ppm must be a number")
+    amplitude, width = (_range(values, key, f"pool '{name}'") for key in ("amplitude", "width_ppm"))
+    if not width.lower > 0:
+        raise ValueError(f"pool '{name}': width_ppm must be above 0")
+    position = None if values.get("position_ppm") is None else _range(values, "position_ppm", f"pool '{name}'")
+    return LorentzianPool(name, amplitude, width, position, tied)
+
+
+def _range(values: dict, key: str, where: str) -> Range:
+    limits = values.get(key)
+    numbers = isinstance(limits, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in limits)
+    if not numbers or len(limits) != 3:
+        raise ValueError(f"{where}: {key} must be three numbers, [lower, start, upper]")
+    try:
+        return Range(*(float(number) for number in limits))
+    except ValueError as error:
+        raise ValueError(f"{where}: {key}: {error}") from None
+
+
 @dataclass(frozen=True)
 class LorentzianModel:
     """One to six pools, the water first. Parameters are ordered Zi, amplitudes, widths, free positions."""
@@ -67,24 +95,22 @@ class LorentzianModel:
         if not path.is_file():
             known = ", ".join(sorted(found.stem for found in PRESETS.glob("lorentzian_*.json")))
             raise ValueError(f"no Lorentzian preset '{name}' (there are: {known})")
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
 
     @classmethod
-    def from_dict(cls, description: dict) -> LorentzianModel:
-        """Model from the content of a preset file: [lower, start, upper] for each parameter."""
-        pools = []
-        for pool in description["pools"]:
-            position = pool.get("position_ppm")
-            pools.append(
-                LorentzianPool(
-                    name=pool["name"],
-                    amplitude=Range(*pool["amplitude"]),
-                    width_ppm=Range(*pool["width_ppm"]),
-                    position_ppm=None if position is None else Range(*position),
-                    offset_from_water_ppm=pool.get("offset_from_water_ppm"),
-                )
-            )
-        return cls(tuple(pools), Range(*description["baseline"]), description.get("source", ""))
+    def from_dict(cls, description: dict, source: str = "pool description") -> LorentzianModel:
+        """Model from the content of a preset file: [lower, start, upper] for each parameter.
+
+        Raises ValueError naming `source` and the key that is missing or unusable.
+        """
+        if not isinstance(description, dict) or not isinstance(description.get("pools"), list):
+            raise ValueError(f"{source}: a Lorentzian model is an object with a list of pools and a baseline")
+        try:
+            pools = tuple(_pool(pool, place) for place, pool in enumerate(description["pools"], start=1))
+            baseline = _range(description, "baseline", "the model")
+            return cls(pools, baseline, str(description.get("source", "")))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
 
     @property
     def names(self) -> tuple[str, ...]:

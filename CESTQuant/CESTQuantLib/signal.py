@@ -65,7 +65,7 @@ def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
 
 
 def _divide(raw: Tensor, reference: Tensor) -> Tensor:
-    usable = torch.isfinite(reference) & (reference.abs() > 0)
+    usable = torch.isfinite(reference) & (reference > 0)
     return torch.where(usable, raw / torch.where(usable, reference, 1.0), torch.nan)
 
 
