@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .pulse_shapes import PulseShape
+from .numbers_from_files import number, numbers
+from .pulse_shapes import PulseShape, PulseTrain
 from .units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm, rad_per_s_per_ppm_from_larmor
 
 SATURATION_TYPES = ("cw", "pulse_train")
@@ -63,13 +65,13 @@ class Protocol:
     gamma_rad_per_s_per_uT: float = GAMMA_RAD_PER_S_PER_UT
 
     def __post_init__(self) -> None:
-        offsets = _tensor(self.offsets_ppm, "offsets_ppm").reshape(-1)
+        offsets = numbers(self.offsets_ppm, "offsets_ppm")
         object.__setattr__(self, "offsets_ppm", offsets)
         for name in PER_MEASUREMENT[1:]:
             value = getattr(self, name)
-            if value is None and name != "readout_flip_angle_deg":
+            if value is None and name in ("post_delay_s", "recovery_time_s"):
                 value = 0.0
-            if value is not None:
+            if value is not None or name != "readout_flip_angle_deg":
                 object.__setattr__(self, name, _per_measurement(value, name, len(offsets)))
         _validate(self)
 
@@ -100,47 +102,8 @@ class Protocol:
         )
 
 
-@dataclass(frozen=True)
-class PulseTrain:
-    """``n_pulses`` equal pulses of ``duration_s`` separated by gaps of ``delay_s`` (none after the last)."""
-
-    n_pulses: int
-    duration_s: float
-    delay_s: float
-    shape: PulseShape
-
-    def __post_init__(self) -> None:
-        if self.n_pulses < 1:
-            raise ValueError(f"n_pulses is {self.n_pulses} but a pulse train has at least one pulse")
-        if not self.duration_s > 0:
-            raise ValueError(f"pulse_duration_s is {self.duration_s:g} but must be positive")
-        if self.delay_s < 0:
-            raise ValueError(f"pulse_delay_s is {self.delay_s:g} but must not be negative")
-
-    @property
-    def total_time_s(self) -> float:
-        return self.n_pulses * self.duration_s + (self.n_pulses - 1) * self.delay_s
-
-    @property
-    def duty_cycle(self) -> float:
-        return self.duration_s / (self.duration_s + self.delay_s)
-
-    @property
-    def rms_of_unit_peak(self) -> float:
-        """Root mean square, over pulse and gap, of the shape's own samples."""
-        return self.shape.root_mean_square * self.duty_cycle**0.5
-
-
-def _tensor(value, name: str) -> Tensor:
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be a number or a list of numbers") from error
-    return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
-
-
 def _per_measurement(value, name: str, count: int) -> Tensor:
-    tensor = _tensor(value, name).reshape(-1)
+    tensor = numbers(value, name)
     if len(tensor) == 1:
         return tensor.expand(count)
     if len(tensor) != count:
@@ -151,8 +114,15 @@ def _per_measurement(value, name: str, count: int) -> Tensor:
 def _validate(protocol: Protocol) -> None:
     if protocol.measurement_count == 0:
         raise ValueError("offsets_ppm is empty; a protocol needs at least one measurement")
-    if not protocol.field_strength_T > 0:
-        raise ValueError(f"field_strength_T is {protocol.field_strength_T:g} but must be positive")
+    for name in ("field_strength_T", "gamma_rad_per_s_per_uT", "larmor_frequency_MHz"):
+        value = getattr(protocol, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value:g} but must be positive")
+    for name in ("readout_pulse_s", "echo_time_s"):
+        if not 0 <= getattr(protocol, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(protocol, name):g} but must be 0 or more")
+    if not math.isfinite(protocol.initial_magnetisation):
+        raise ValueError("initial_magnetisation is not finite")
     for name in PER_MEASUREMENT:
         value = getattr(protocol, name)
         if value is None:
@@ -208,8 +178,11 @@ def _from_known(values: dict) -> Protocol:
     own_amplitude = train is not None and train.shape.absolute and "b1_uT" not in values
     b1 = train.rms_of_unit_peak if own_amplitude else values["b1_uT"]
     readout = values.get("readout") or {}
+    if not isinstance(readout, dict):
+        raise ValueError("readout is an object with pulse_duration_s and echo_time_s")
+    larmor = values.get("larmor_frequency_MHz")
     return Protocol(
-        field_strength_T=float(values["field_strength_T"]),
+        field_strength_T=number(values["field_strength_T"], "field_strength_T"),
         offsets_ppm=values["offsets_ppm"],
         b1_uT=b1,
         saturation_time_s=time,
@@ -217,29 +190,36 @@ def _from_known(values: dict) -> Protocol:
         post_delay_s=values.get("post_delay_s"),
         recovery_time_s=values.get("recovery_time_s"),
         readout_flip_angle_deg=values.get("readout_flip_angle_deg"),
-        readout_pulse_s=float(readout.get("pulse_duration_s", 0.0)),
-        echo_time_s=float(readout.get("echo_time_s", 0.0)),
+        readout_pulse_s=number(readout.get("pulse_duration_s", 0.0), "readout: pulse_duration_s"),
+        echo_time_s=number(readout.get("echo_time_s", 0.0), "readout: echo_time_s"),
         magnetisation_carried_over=bool(values.get("magnetisation_carried_over", False)),
-        initial_magnetisation=float(values.get("initial_magnetisation", 1.0)),
+        initial_magnetisation=number(values.get("initial_magnetisation", 1.0), "initial_magnetisation"),
         signal_normalisation=values.get("signal_normalisation", "m0"),
-        larmor_frequency_MHz=values.get("larmor_frequency_MHz"),
-        gamma_rad_per_s_per_uT=float(values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT)),
+        larmor_frequency_MHz=None if larmor is None else number(larmor, "larmor_frequency_MHz"),
+        gamma_rad_per_s_per_uT=number(
+            values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT), "gamma_rad_per_s_per_uT"
+        ),
     )
 
 
 def _train_from(values: dict) -> PulseTrain | None:
     if "n_pulses" not in values or "pulse_duration_s" not in values:
         return None
-    duration = float(values["pulse_duration_s"])
+    duration = number(values["pulse_duration_s"], "pulse_duration_s")
+    if not duration > 0:
+        raise ValueError(f"pulse_duration_s is {duration:g} but must be positive")
+    count = number(values["n_pulses"], "n_pulses")
+    if not count.is_integer():
+        raise ValueError(f"n_pulses is {count:g} but must be a whole number")
     if "pulse_delay_s" in values:
-        delay = float(values["pulse_delay_s"])
+        delay = number(values["pulse_delay_s"], "pulse_delay_s")
     else:
-        duty_cycle = float(values.get("duty_cycle", 1.0))
+        duty_cycle = number(values.get("duty_cycle", 1.0), "duty_cycle")
         if not 0 < duty_cycle <= 1:
             raise ValueError(f"duty_cycle is {duty_cycle:g} but must lie in (0, 1]")
         delay = duration * (1 / duty_cycle - 1)
     shape = PulseShape.from_description(values.get("pulse_shape", "gaussian"), duration)
-    return PulseTrain(int(values["n_pulses"]), duration, delay, shape)
+    return PulseTrain(int(count), duration, delay, shape)
 
 
 def protocol_to_dict(protocol: Protocol) -> dict:
@@ -277,16 +257,18 @@ def protocol_to_dict(protocol: Protocol) -> dict:
 def read_offsets(path: str | Path) -> Tensor:
     """Offsets in ppm from a text file with one number a line (blank lines and ``#`` comments allowed)."""
     path = Path(path)
-    numbers = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    offsets = []
+    for line_number, line in enumerate(_read_text(path).splitlines(), start=1):
         for word in line.split("#")[0].replace(",", " ").split():
             try:
-                numbers.append(float(word))
+                offsets.append(float(word))
             except ValueError:
-                raise ValueError(f"{path}: line {number} holds '{word}', which is not an offset in ppm") from None
-    if not numbers:
+                raise ValueError(f"{path}: line {line_number} holds '{word}', which is not an offset in ppm") from None
+            if not math.isfinite(offsets[-1]):
+                raise ValueError(f"{path}: line {line_number} holds '{word}', which is not finite")
+    if not offsets:
         raise ValueError(f"{path}: no offsets found; give one number in ppm a line")
-    return torch.tensor(numbers, dtype=torch.float64)
+    return torch.tensor(offsets, dtype=torch.float64)
 
 
 def _read_text(path: Path) -> str:
@@ -296,7 +278,7 @@ def _read_text(path: Path) -> str:
         raise ValueError(
             f"{path}: no such file; give a protocol .json, a text file of offsets in ppm, or a .seq"
         ) from None
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError):
+    except (UnicodeDecodeError, OSError):
         raise ValueError(
             f"{path}: not a readable text file; give a protocol .json, offsets in ppm, or a .seq"
         ) from None
@@ -304,10 +286,13 @@ def _read_text(path: Path) -> str:
 
 def read_json(path: str | Path) -> dict:
     """The object in a JSON file; ValueError naming the file and line where it is damaged."""
+    text = _read_text(Path(path))
     try:
-        return json.loads(_read_text(Path(path)))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: not usable JSON (a number too long or values nested too deep)") from None
 
 
 def read_protocol(path: str | Path, field_strength_T: float = 3.0) -> Protocol:

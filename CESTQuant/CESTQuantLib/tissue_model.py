@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .numbers_from_files import number
 from .pools import Pool, Semisolid, Tissue, Water
 from .protocol import read_json
 
@@ -109,15 +110,22 @@ def _build(values: dict) -> TissueModel:
     entries: dict[str, Entry] = {}
     _read_pool(entries, "water", values["water"], WATER_KEYS)
     names, protons = [], {}
-    for index, solute in enumerate(values.get("solutes") or [], start=1):
+    solutes = values.get("solutes") or []
+    if not isinstance(solutes, list | tuple):
+        raise ValueError("solutes is a list of objects")
+    for index, solute in enumerate(solutes, start=1):
+        if not isinstance(solute, dict):
+            raise ValueError(f"solute {index} is an object with the keys {', '.join(SOLUTE_KEYS)}")
         name = str(solute.get("name", f"solute{index}"))
         if name in names or name in ("water", "semisolid"):
             raise ValueError(f"solute name '{name}' is used twice or reserved")
         names.append(name)
         _read_pool(entries, name, solute, SOLUTE_KEYS, extra=("name", "protons"))
         if solute.get("protons"):
-            protons[name] = float(solute["protons"])
+            protons[name] = number(solute["protons"], f"{name}: protons")
     semisolid, kind = values.get("semisolid"), None
+    if semisolid is not None and not isinstance(semisolid, dict):
+        raise ValueError(f"semisolid is null or an object with the keys {', '.join(SEMISOLID_KEYS)}")
     if semisolid:
         _read_pool(
             entries,
@@ -139,6 +147,8 @@ def _build(values: dict) -> TissueModel:
 def _read_pool(
     entries: dict[str, Entry], owner: str, values: dict, keys: tuple[str, ...], extra: tuple[str, ...] = ()
 ) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{owner} is an object with the keys {', '.join(keys)}")
     for key in keys:
         if key not in values:
             raise ValueError(f"{owner}: the key {key} is missing")
@@ -155,23 +165,30 @@ def _entry(path: str, value) -> Entry:
         if not value.get("fit"):
             raise ValueError(f'{path}: use a number, {{"fit": true, "start": …, "bounds": […]}} or {{"map": …}}')
         return _fit_parameter(path, value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{path} is {value!r}, which is not a number")
-    return float(value)
+    return number(value, path)
 
 
 def _fit_parameter(path: str, value: dict) -> FitParameter:
     bounds = value.get("bounds")
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2 or not float(bounds[0]) < float(bounds[1]):
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
         raise ValueError(f"{path}: bounds must be two numbers, the lower first")
-    lower, upper = float(bounds[0]), float(bounds[1])
-    start = float(value.get("start", (lower + upper) / 2))
+    lower, upper = (number(bound, f"{path}: a bound") for bound in bounds)
+    if not lower < upper:
+        raise ValueError(f"{path}: bounds must be two numbers, the lower first")
+    start = number(value.get("start", (lower + upper) / 2), f"{path}: the start")
     if not lower <= start <= upper:
         raise ValueError(f"{path}: the start {start:g} lies outside its bounds [{lower:g}, {upper:g}]")
     prior = value.get("prior")
     if prior is not None:
-        mean, sd = (float(prior["mean"]), float(prior["sd"])) if isinstance(prior, dict) else map(float, prior)
+        mean, sd = (prior.get("mean"), prior.get("sd")) if isinstance(prior, dict) else _pair(path, prior)
+        mean, sd = number(mean, f"{path}: the prior's mean"), number(sd, f"{path}: the prior's sd")
         if not sd > 0:
             raise ValueError(f"{path}: the prior's sd must be positive")
         prior = (mean, sd)
     return FitParameter(path, start, lower, upper, prior)
+
+
+def _pair(path: str, prior) -> tuple:
+    if not isinstance(prior, list | tuple) or len(prior) != 2:
+        raise ValueError(f"{path}: a prior is given as mean and sd")
+    return tuple(prior)
