@@ -31,8 +31,9 @@ def map_fields(spectra: ZSpectra, method: str, progress: Callable[[float, str], 
     b1, duration = protocol.b1_uT, protocol.saturation_time_s
     if float(b1.max()) <= 0 or float(duration.max()) <= 0 or float(b1.max() - b1.min()) > 1e-3:
         raise ValueError("WASABI needs a protocol with one B1 and one pulse duration for all measurements")
-    pulse = WasabiPulse(float(b1.max()), float(duration.max()), protocol.field_strength_T)
-    fit = wasabi(spectra.signal, protocol.offsets_ppm, pulse, progress=progress)
+    gamma = protocol.rad_per_s_per_ppm / protocol.field_strength_T
+    pulse = WasabiPulse(float(b1.max()), float(duration.max()), protocol.field_strength_T, gamma)
+    fit = wasabi(spectra.signal.abs(), protocol.offsets_ppm, pulse, progress=progress)
     names = ("b0_shift_ppm", "b0_shift_ppm_sd", "b1_relative", "b1_relative_sd")
     quantities = {name: getattr(fit, name) for name in names} | {"rmse": fit.fit.rmse}
     return Quantification(quantities, fit.status, spectra.signal, protocol)

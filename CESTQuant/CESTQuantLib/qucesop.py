@@ -1,15 +1,16 @@
 """QUCESOP and gQUCESOP: exchange parameters from R1rho over offsets and powers, above a linear background.
 
 Wang Y, Chen JF, Li P, Gao JH, Magn Reson Med 2021, 10.1002/mrm.28436; Wang Y, Sun YX, Yang QY, Gao JH, NMR
-Biomed 2024;37:e5098, 10.1002/nbm.5098. Around the target's offset, R1rho of everything else (water,
-semisolid, other solutes) is taken as linear:
+Biomed 2024;37:e5098, 10.1002/nbm.5098. Around the target's offset, R1rho of all other pools (semisolid, other
+solutes) is taken as linear:
 
-    R1rho(D, w1) = c0(w1) + c1(w1) (D - Dref) + Rex(D, w1; f, k, R2b)
+    R1rho(D, w1) = c0(w1) + c1(w1) (D - Dref) + cw sin^2(theta) + Rex(D, w1; f, k, R2b)
 
-The abstracts do not state how the linear part depends on w1. Decision of this project: the two coefficients
-are free at every power, since spill-over, semisolid saturation and overlapping solutes each depend on w1 in
-their own way. They enter linearly, so they are eliminated exactly by projecting data and model on the
-complement of the per-power lines (variable projection with a constant basis), and only f, k (and R2b) are
+The abstracts do not state how the linear part depends on w1. Decisions of this project: the two coefficients are
+free at every power, since semisolid saturation and overlapping solutes each depend on w1 in their own way; and the
+spill-over of water, which is R1 + (R2 - R1) sin^2(theta) and no straight line near water, enters with its own form
+and one coefficient, at the nominal fields. All are linear, so they are eliminated exactly by projecting data and
+model on the complement of their columns (variable projection with a constant basis), and only f, k (and R2b) are
 iterated.
 """
 
@@ -110,7 +111,7 @@ class _Target:
     w1: Tensor  # (m, 1) rad/s
     dw: float  # rad/s
     rad_per_s_per_ppm: float
-    projection: Tensor  # (m - 2 powers, m)
+    projection: Tensor  # (m - 2 powers - 1, m)
     fixed_r2_Hz: float | None
 
     def exchange(self, parameters: Tensor, b0_shift_ppm: Tensor, b1_relative: Tensor) -> Exchange:
@@ -164,12 +165,12 @@ def fit_qucesop(
             f"but the signal has {measurements} measurements"
         )
     offsets, powers = offsets_ppm.to(r1rho), b1_uT.to(r1rho)
-    lines = _background(offsets, powers, target_ppm)
+    scale = rad_per_s_per_ppm(field_strength_T)
+    lines = _background(offsets, powers, target_ppm, scale)
     unknowns = 3 if r2_Hz is None else 2
     if measurements - lines.shape[1] < unknowns:
         raise ValueError(f"{measurements} measurements do not determine {lines.shape[1] + unknowns} unknowns")
     complement = torch.linalg.qr(lines, mode="complete")[0][:, lines.shape[1] :].T
-    scale = rad_per_s_per_ppm(field_strength_T)
     model = _Target(
         offset=(offsets * scale).unsqueeze(1),
         w1=(powers * GAMMA_RAD_PER_S_PER_UT).unsqueeze(1),
@@ -207,12 +208,13 @@ def fit_qucesop(
     )
 
 
-def _background(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float) -> Tensor:
-    """Columns of the linear background, a constant and a slope for every power; (m, 2 powers)."""
+def _background(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, rad_per_s_per_ppm: float) -> Tensor:
+    """Columns of the background: a constant and a slope for every power, and the tilt of water; (m, 2 powers + 1)."""
     columns = []
     for power in b1_uT.unique():
         here = (b1_uT == power).to(offsets_ppm)
         if int(here.sum()) < 3:
             raise ValueError(f"QUCESOP needs three offsets or more at each power; {power:g} uT has fewer")
         columns += [here, here * (offsets_ppm - reference_ppm)]
+    columns.append(EffectiveField.of(b1_uT * GAMMA_RAD_PER_S_PER_UT, offsets_ppm * rad_per_s_per_ppm).sin2)
     return torch.stack(columns, 1)
