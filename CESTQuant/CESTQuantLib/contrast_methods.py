@@ -19,9 +19,12 @@ _POWER_TOLERANCE_UT = 1e-3
 
 def mtr_asym_method(task: Task) -> Quantification:
     """MTRasym at the chosen offsets; B0 from the map, or from the water line where none is given."""
+    wanted = tuple(dict.fromkeys(task.settings.asymmetry_offsets_ppm))
+    if not all(0 < offset < float("inf") for offset in wanted):
+        raise ValueError(f"the offset of MTRasym must be a positive number of ppm, not {min(wanted):g}")
     signal, protocol = _one_power(task)
     offsets = protocol.offsets_ppm.to(signal.device)
-    quantities, warnings = {}, []
+    quantities, warnings = {}, _unused_b1(task)
     shift = task.b0_shift_ppm
     if shift is None:
         shift = estimate_b0_shift(signal, offsets, progress=task.progress)
@@ -30,17 +33,19 @@ def mtr_asym_method(task: Task) -> Quantification:
         else:
             shift = None
             warnings.append("no B0 map, and the spectra show no water line: the asymmetry is not corrected for B0")
-    at = signal.new_tensor(task.settings.asymmetry_offsets_ppm)
-    values = mtr_asym(signal, offsets, at, shift)
-    if not bool(torch.isfinite(values).any()) and bool(torch.isfinite(signal).any()):
-        raise ValueError(
-            f"MTRasym needs measurements on both sides of water at ±{task.settings.asymmetry_offsets_ppm[0]:g} ppm; "
-            f"the offsets span {float(offsets.min()):g} to {float(offsets.max()):g} ppm"
-        )
-    for i, offset in enumerate(task.settings.asymmetry_offsets_ppm):
+    values = mtr_asym(signal, offsets, signal.new_tensor(wanted), shift)
+    for i, offset in enumerate(wanted):
+        if not bool(torch.isfinite(values[:, i]).any()) and bool(torch.isfinite(signal).any()):
+            raise ValueError(
+                f"MTRasym needs measurements on both sides of water at ±{offset:g} ppm; "
+                f"the offsets span {float(offsets.min()):g} to {float(offsets.max()):g} ppm"
+            )
         quantities[f"mtr_asym_{offset:g}ppm"] = values[:, i]
-    status = torch.where(torch.isfinite(values).all(1), Status.CONVERGED, Status.FAILED)
-    status[~torch.isfinite(signal).any(1)] = Status.INVALID_DATA
+    found = torch.isfinite(values).all(1)
+    unusable = ~torch.isfinite(signal).all(1)
+    if task.b0_shift_ppm is not None:
+        unusable |= ~torch.isfinite(task.b0_shift_ppm)
+    status = torch.where(found, Status.CONVERGED, torch.where(unusable, Status.INVALID_DATA, Status.FAILED))
     return Quantification(quantities, status.to(torch.uint8), signal, protocol, warnings=tuple(warnings))
 
 
@@ -80,12 +85,13 @@ def _lorentzian(task: Task) -> tuple[LorentzianFit, Tensor, Protocol]:
         model = LorentzianModel.preset(description)
     else:
         model = LorentzianModel.from_dict(description)
-    shift = task.b0_shift_ppm
+    valid, shift = None, task.b0_shift_ppm
     if shift is not None:
+        complete = torch.isfinite(signal).all(1, keepdim=True)
         signal = shift_spectra(signal, protocol.offsets_ppm.to(signal.device), shift)
-    # shifting loses the ends of a spectrum only; a voxel with NaN inside is left to the fitter to refuse
-    ends_lost = torch.isnan(signal) & (shift is not None)
-    valid = ~ends_lost if bool(ends_lost.any()) else None
+        # shifting loses the ends of a spectrum; a voxel that was acquired with NaN is left to the fitter to refuse
+        signal = torch.where(complete, signal, torch.nan)
+        valid = torch.isfinite(signal) | ~complete
     fit = fit_lorentzian(signal.float(), protocol.offsets_ppm.float(), model, valid=valid, progress=task.progress)
     return fit, signal, protocol
 
@@ -106,17 +112,20 @@ def _lorentzian_result(
         return chosen.spectrum(offsets)
 
     return Quantification(
-        quantities, fit.status, signal, protocol, predict, {"median_rmse": float(fit.rmse.nanmedian())}
-    )
+        quantities, fit.status, signal, protocol, predict, {"median_rmse": float(fit.rmse.nanmedian())},
+        tuple(_unused_b1(task)),
+    )  # fmt: skip
 
 
 def _one_power(task: Task) -> tuple[Tensor, Protocol]:
     """The spectrum at one power: chosen, or interpolated to it with a B1 map; all there is if only one was acquired."""
     protocol, wanted = task.protocol, task.settings.power_uT
     powers = torch.unique(torch.round(protocol.b1_uT, decimals=3))
-    if len(powers) == 1:
-        return task.signal, protocol
     listed = ", ".join(f"{p:g}" for p in powers.tolist())
+    if len(powers) == 1:
+        if wanted is not None and float(powers) > 0 and abs(float(powers) - wanted) >= _POWER_TOLERANCE_UT:
+            raise ValueError(f"no measurement at {wanted:g} uT; the only power is {listed} uT")
+        return task.signal, protocol
     if wanted is None:
         raise ValueError(f"the protocol has {len(powers)} powers ({listed} uT); choose the power of the contrast")
     members = [(protocol.b1_uT - p).abs() < _POWER_TOLERANCE_UT for p in powers]
@@ -126,6 +135,13 @@ def _one_power(task: Task) -> tuple[Tensor, Protocol]:
                 return task.signal[:, member], protocol.select(member)
         raise ValueError(f"no measurement at {wanted:g} uT; the powers are {listed} uT")
     return _interpolated(task, powers, members, wanted)
+
+
+def _unused_b1(task: Task) -> list[str]:
+    """A sentence where a B1 map was given and cannot correct a contrast."""
+    if task.b1_relative is None or len(torch.unique(torch.round(task.protocol.b1_uT, decimals=3))) > 1:
+        return []
+    return ["the B1 map is not used: with a single power the contrast cannot be corrected for B1"]
 
 
 def _interpolated(task: Task, powers: Tensor, members: list[Tensor], wanted: float) -> tuple[Tensor, Protocol]:

@@ -12,7 +12,7 @@ from .protocol import Protocol
 from .quantification import Quantification, Task
 from .qucesop import fit_qucesop, r1rho_from_z
 from .quesp import ExchangeFit, fit_quesp, omega_plot
-from .tissue_model import FitParameter, TissueModel
+from .tissue_model import FitParameter, MapReference, TissueModel
 from .units import concentration_mM
 
 QUCESOP_WINDOW_PPM = 1.5
@@ -60,16 +60,34 @@ def _model(task: Task, method: str) -> TissueModel:
 
 
 def _model_fit(task: Task, engine: str, warnings: tuple[str, ...]) -> Quantification:
+    model, measurements = task.settings.model, task.protocol.measurement_count
+    if len(model.parameters) > measurements + sum(p.prior is not None for p in model.parameters):
+        raise ValueError(f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
     maps = dict(task.settings.maps)
     if task.t1_s is not None:
         maps.setdefault("t1", task.t1_s)
+    b1 = task.b1_relative
+    b1 = None if b1 is None else torch.where(b1 > 0, b1, torch.nan)
     fit = fit_tissue_model(
-        task.signal, task.protocol, task.settings.model, engine=engine, maps=maps, b0_shift_ppm=task.b0_shift_ppm,
-        b1_relative=task.b1_relative, progress=task.progress,
+        task.signal, task.protocol, model, engine=engine, maps=_physical(model, maps), b0_shift_ppm=task.b0_shift_ppm,
+        b1_relative=b1, progress=task.progress,
     )  # fmt: skip
     summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
     summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
     return Quantification(fit.quantities, fit.result.status, task.signal, task.protocol, fit.predict, summary, warnings)
+
+
+def _physical(model: TissueModel, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Maps with NaN, which the fit flags voxel by voxel, where a time is not positive or an amount negative."""
+    maps = dict(maps)
+    for path, entry in model.entries.items():
+        if isinstance(entry, MapReference) and entry.name in maps:
+            values, key = maps[entry.name], path.rpartition(".")[2]
+            if key in ("T1_s", "T2_s", "b1_relative"):
+                maps[entry.name] = torch.where(values > 0, values, torch.nan)
+            elif key in ("fraction", "k_Hz"):
+                maps[entry.name] = torch.where(values >= 0, values, torch.nan)
+    return maps
 
 
 @dataclass(frozen=True)
@@ -166,7 +184,7 @@ def _target(task: Task) -> _Target:
 
 def _t1(task: Task) -> Tensor:
     if task.t1_s is not None:
-        return task.t1_s.double()
+        return torch.where(task.t1_s > 0, task.t1_s, torch.nan).double()
     model = task.settings.model
     value = model.entries["water.T1_s"] if model else None
     if not isinstance(value, float):

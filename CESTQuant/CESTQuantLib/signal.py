@@ -32,7 +32,8 @@ def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
     'm0': by ``reference`` of shape (voxel,), or (voxel, n): n = measurement count gives one reference per
     measurement; other n are references acquired evenly over the acquisition, interpolated linearly in time. Without
     one, the measurements at least 20 ppm off resonance serve (interpolated in time where interleaved) and are left
-    out of the spectra. 'l2': by the root sum of squares over the measurements. 'none': as is.
+    out of the spectra. 'l2': by the root sum of squares over the measurements. 'none': as is. Voxels without any
+    signal, all zeros, become NaN.
 
     Raises ValueError where the number of measurements and offsets differ or no reference is to be had.
     """
@@ -41,6 +42,7 @@ def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
             f"the protocol has {protocol.measurement_count} offsets but {where} has {raw.shape[1]} measurements"
         )
     raw = raw.double()
+    raw = torch.where((raw != 0).any(1, keepdim=True), raw, torch.nan)
     if protocol.signal_normalisation == "none":
         return ZSpectra(raw, protocol, raw.abs().mean(1))
     if protocol.signal_normalisation == "l2":
