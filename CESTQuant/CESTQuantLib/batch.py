@@ -40,6 +40,7 @@ def _parser() -> CommandParser:
     for method, what in (("wasabi", "B0 shift (ppm) and relative B1"), ("wassr", "B0 shift (ppm)")):
         _add_fields(commands, method, what)
     _add_phantom(commands)
+    _add_optimize_schedule(commands)
     return parser
 
 
@@ -101,6 +102,15 @@ def _add_phantom(commands) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the noise and the biological spread")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the files")
     parser.set_defaults(command=phantom_command)
+
+
+def _add_optimize_schedule(commands) -> None:
+    parser = commands.add_parser(
+        "optimize-schedule", help="acquisition protocol and network optimised as one; also under torchrun"
+    )
+    parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, targets, noise_sd, trainable, limits")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder; a killed run continues when repeated")
+    parser.set_defaults(command=optimize_schedule_command)
 
 
 def simulate_command(options: Namespace) -> None:
@@ -199,6 +209,41 @@ def phantom_command(options: Namespace) -> None:
         write_text(json.dumps(protocol_to_dict(phantom_protocol()), indent=1), folder / "protocol.json")
         write_text(json.dumps(phantom_model(), indent=1), folder / "model.json")
         report.write(folder)
+
+
+def optimize_schedule_command(options: Namespace) -> None:
+    """``cestquant optimize-schedule``."""
+    import shutil
+
+    from CESTQuantLib.distributed import processes
+    from CESTQuantLib.protocol import read_json
+    from CESTQuantLib.schedule_config import read_design
+    from CESTQuantLib.schedule_design import optimise
+    from CESTQuantLib.schedule_files import summarise, write_design
+
+    design = read_design(options.config)
+    output = Path(options.output)
+    kept = output.absolute().parent / f".{output.name}.training"
+    with processes() as these:
+        if not these.writes:
+            these.wait()
+            optimise(design, checkpoints=kept / design.fingerprint(), processes=these)
+            return
+        with terminal_progress() as progress, OutputFolder(output) as folder:
+            report = Report("cestquant optimize-schedule", _settings(options))
+            report.add_input("config", options.config)
+            (kept / design.fingerprint()).mkdir(parents=True, exist_ok=True)
+            these.wait()
+            result = optimise(design, checkpoints=kept / design.fingerprint(), processes=these, progress=progress)
+            write_design(design, result, read_json(options.config)["tissue"], folder, Path(options.config).stem)
+            moved = design.limits.violations(design.protocol)
+            if moved:
+                report.warnings.append(f"the start was moved inside the limits: {'; '.join(moved)}")
+            report.summary |= summarise(design, result)
+            report.write(folder)
+        shutil.rmtree(kept, ignore_errors=True)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _quantify_to_folder(options: Namespace, compute) -> None:

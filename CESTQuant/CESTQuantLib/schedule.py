@@ -60,6 +60,11 @@ class TrainableSchedule(nn.Module):
         """Names of the trained quantities."""
         return list(self.raw.keys())
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all raw parameters are numbers."""
+        return all(bool(torch.isfinite(raw).all()) for raw in self.raw.values())
+
     def values(self) -> dict[str, Tensor]:
         """Every trained quantity, (measurement,) float64, with gradients."""
         shares = {name: torch.sigmoid(LOGIT_PER_RAW * raw) for name, raw in self.raw.items()}

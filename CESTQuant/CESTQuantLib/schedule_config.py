@@ -1,0 +1,107 @@
+"""Configuration files of ``cestquant optimize-schedule``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from .chain import Problem
+from .distributions import TissueDistribution
+from .protocol import Protocol, protocol_from_dict, read_json, read_protocol
+from .schedule_bound import BoundSettings
+from .schedule_design import OBJECTIVES, Design
+from .schedule_limits import TRAINABLE, Limits
+from .training import TrainingSettings
+
+KEYS = (
+    "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "trainable", "limits",
+    "objective", "training", "crlb", "held_out", "engine", "name", "note",
+)  # fmt: skip
+_NETWORK_KEYS = ("width", "depth", "dropout", "activation")
+_TRAINING_KEYS = ("batch_size", "learning_rate", "schedule_rate", "final_rate", "patience")
+
+
+def read_design(path: str | Path) -> Design:
+    """Design from a configuration file; ValueError names the file and the key."""
+    return design_from_dict(read_json(path), str(path), Path(path).parent)
+
+
+def design_from_dict(values: dict, source: str = "configuration", folder: Path | None = None) -> Design:
+    """Design from the keys of a configuration.
+
+    Required: ``protocol`` (inline, or a file relative to ``folder``), ``tissue``, ``targets``. Optional: ``noise_sd``
+    (number or [low, high]; default 0.002), ``samples`` (an epoch, 100,000), ``epochs`` (100), ``seed``, ``network``
+    (``width``, ``depth``, ``dropout``, ``activation``), ``trainable`` (default: offsets and B1), ``limits``,
+    ``objective`` (one of OBJECTIVES or a list, default crlb-a then network), ``training`` (``batch_size``,
+    ``learning_rate``, ``schedule_rate``, ``final_rate``, ``patience``), ``crlb`` (``steps``, ``starts``, ...),
+    ``held_out`` (voxels, 20,000), ``engine``.
+
+    Raises ValueError naming ``source`` and the key, also for limits that no schedule can keep.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: a configuration is a JSON object with the keys protocol, tissue and targets")
+    unknown = sorted(set(values) - set(KEYS))
+    if unknown:
+        raise ValueError(f"{source}: unknown keys {', '.join(unknown)}; use {', '.join(KEYS)}")
+    for key in ("protocol", "tissue", "targets"):
+        if key not in values:
+            raise ValueError(f"{source}: the key {key} is missing")
+    tissue = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
+    protocol = _protocol(values["protocol"], source, folder or Path())
+    try:
+        design = _design(values, protocol, tissue)
+        design.schedule()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: {error}") from None
+    return design
+
+
+def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Design:
+    noise = values.get("noise_sd", 0.002)
+    noise = tuple(float(sd) for sd in noise) if isinstance(noise, list | tuple) else (float(noise), float(noise))
+    if len(noise) != 2:
+        raise ValueError("noise_sd is a number or the lowest and the highest")
+    targets = values["targets"]
+    problem = Problem(tissue, tuple([targets] if isinstance(targets, str) else targets), noise,
+                      values.get("engine", "r1rho"))  # fmt: skip
+    objective = values.get("objective", ["crlb-a", "network"])
+    objective = (objective,) if isinstance(objective, str) else tuple(objective)
+    if not objective or set(objective) - set(OBJECTIVES):
+        raise ValueError(f"objective is {', '.join(objective) or 'empty'}; use {', '.join(OBJECTIVES)}, or a list")
+    trainable = values.get("trainable", ["offsets_ppm", "b1_uT"])
+    if not isinstance(trainable, Mapping):
+        trainable = dict.fromkeys([trainable] if isinstance(trainable, str) else trainable, True)
+    training = _known(values.get("training", {}), "training", _TRAINING_KEYS)
+    training |= {key: _whole(values[key], key) for key in ("epochs", "seed") if key in values}
+    bound = _known(values.get("crlb", {}), "crlb", [field.name for field in fields(BoundSettings)])
+    if unknown := sorted(set(trainable) - set(TRAINABLE)):
+        raise ValueError(f"trainable: unknown quantities {', '.join(unknown)}; use {', '.join(TRAINABLE)}")
+    return Design(
+        protocol, problem, trainable, Limits.from_dict(values.get("limits")), objective,
+        samples=_whole(values.get("samples", 100_000), "samples", 1),
+        network=_known(values.get("network", {}), "network", _NETWORK_KEYS),
+        training=TrainingSettings(**training), bound=BoundSettings(**bound),
+        held_out=_whole(values.get("held_out", 20_000), "held_out", 2),
+    )  # fmt: skip
+
+
+def _known(values, name: str, keys) -> dict:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} is an object with some of the keys {', '.join(keys)}")
+    unknown = sorted(set(values) - set(keys))
+    if unknown:
+        raise ValueError(f"{name}: unknown keys {', '.join(unknown)}; use {', '.join(keys)}")
+    return dict(values)
+
+
+def _whole(value, name: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
+        raise ValueError(f"{name} is {value!r} but must be a whole number of at least {least}")
+    return int(value)
+
+
+def _protocol(value, source: str, folder: Path) -> Protocol:
+    if isinstance(value, str):
+        return read_protocol(folder / value)
+    return protocol_from_dict(value, f"{source}: protocol")
