@@ -8,8 +8,8 @@ import numpy as np
 
 from NeuroCESTLib.figures import MapPanel, Spectrum, report_figure
 
-from .logic import CESTQuantResult, Drawing
 from .quantity_style import style_of
+from .results import CESTQuantResult, Drawing
 
 MOST_MAPS = 8
 MOST_VOXELS_A_SPECTRUM = 2000
