@@ -7,12 +7,14 @@ standard error; a traceback comes only with ``--debug``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -50,7 +52,8 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return main(arguments) or SUCCESS
+        with _warnings_in_one_line():
+            return main(arguments) or SUCCESS
     except SystemExit as stop:
         return _exit_status(stop)
     except (Cancelled, KeyboardInterrupt):
@@ -62,6 +65,22 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
         status, line = _outcome(error)
         print(f"error: {one_line(line)}", file=sys.stderr)
         return status
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print what is meant for the user as ``warning: …``, without the place in the code."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *args: object, **kwargs: object) -> None:
+            if category is UserWarning:
+                print(f"warning: {one_line(str(message))}", file=sys.stderr)
+            else:
+                shown(message, category, *args, **kwargs)
+
+        warnings.showwarning = show
+        yield
 
 
 def one_line(text: str) -> str:
@@ -98,8 +117,9 @@ class OutputFolder:
         with OutputFolder("out") as folder:
             write_node(node, folder / "map.nii.gz")
 
-    Files are collected in a hidden folder beside the wanted one and moved into place at the end. After an
-    error or a cancel, results of an earlier run are as they were. Other files in the folder stay.
+    Files are collected in a hidden folder, beside the wanted one or in it where it exists (it may be a file system
+    of its own), and moved into place at the end. After an error or a cancel, results of an earlier run are as they
+    were. Other files in the folder stay.
 
     Raises:
         ValueError: the place cannot be written to; checked before any work is done.
@@ -113,13 +133,14 @@ class OutputFolder:
     def __enter__(self) -> Path:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"cannot write to '{self.path}': it is a file, not a folder")
-        parent = self.path.resolve().parent
+        place = self.path.resolve()
+        parent = place.parent
         with write_errors(self.path):
             self._existing_ancestor = next(p for p in (parent, *parent.parents) if p.exists())
+            if not self._existing_ancestor.is_dir():
+                raise ValueError(f"cannot write '{self.path}': '{self._existing_ancestor}' is not a folder")
             parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and not os.access(self.path, os.W_OK):
-                raise PermissionError(13, "the folder is read-only")
-            self._work = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=parent))
+            self._work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place if place.exists() else parent))
         return self._work
 
     def __exit__(

@@ -83,7 +83,7 @@ class TerminalProgress:
 
 @contextlib.contextmanager
 def terminal_progress() -> Iterator[TerminalProgress]:
-    """Terminal progress; the first Ctrl+C cancels at the next report, the second one interrupts at once."""
+    """Terminal progress; the first Ctrl+C (or SIGTERM) cancels at the next report, the second interrupts at once."""
     progress = TerminalProgress()
 
     def interrupt(number: int, frame: object) -> None:
@@ -92,10 +92,11 @@ def terminal_progress() -> Iterator[TerminalProgress]:
         progress.cancel()
 
     main = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGINT, interrupt) if main else None
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield progress
     finally:
         progress.close()
-        if main:
-            signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
