@@ -108,8 +108,12 @@ class Chain(nn.Module):
         self.network, self.problem, self.outputs, self.dtype = network, problem, outputs, dtype
 
     def protocol(self) -> Protocol:
-        """The protocol as it is now, with gradients where it is trained."""
-        return self._protocol if self.schedule is None else self.schedule.protocol()
+        """The protocol as it is now, with gradients where it is trained; FloatingPointError where it diverged."""
+        if self.schedule is None:
+            return self._protocol
+        if not self.schedule.is_finite:
+            raise FloatingPointError("the schedule is not a number")
+        return self.schedule.protocol()
 
     def signal(self, values: Mapping[str, Tensor], noise: Tensor | float = 0.0) -> Tensor:
         """Network inputs (voxel, measurement) of tissue values (voxel,) by path; noise is added before normalising."""
@@ -150,11 +154,9 @@ class ChainBatches:
         self.held_out = self._draw(validation, torch.Generator().manual_seed(seed + 7_919))
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
-        """The batches of one epoch; FloatingPointError where the schedule is no longer one."""
+        """The batches of one epoch; FloatingPointError where the schedule diverged."""
         for _ in range(self.steps):
             values, noise = self._draw(self.batch_size, generator)
-            if self.chain.schedule is not None and not self.chain.schedule.is_finite:
-                raise FloatingPointError("the schedule is not a number")
             yield self._batch({path: value[self.mine] for path, value in values.items()}, noise[self.mine])
 
     def validation(self) -> Batch:
