@@ -146,6 +146,11 @@ class ReconstructionNetwork(nn.Module):
         sd = torch.exp(prediction.log_sd) * half
         return torch.where(self.target_log, sd * self.to_physical(prediction.mean), sd)
 
+    def normalised_sd(self, physical: Tensor, sd: Tensor) -> Tensor:
+        """Inverse of :meth:`physical_sd`."""
+        _, half = self._scale(physical)
+        return torch.where(self.target_log, sd / physical.clamp_min(1e-30), sd) / half
+
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
         centre, half = (self.target_high + self.target_low) / 2, (self.target_high - self.target_low) / 2
         return centre.to(like.dtype), half.to(like.dtype)

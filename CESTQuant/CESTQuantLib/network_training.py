@@ -1,0 +1,85 @@
+"""A reconstruction network from a configuration: simulate, train, calibrate."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from .dataset import SimulatedBatches, simulate_dataset
+from .network import normalise_input
+from .network_file import NetworkFile
+from .reliability import calibrate
+from .training import TrainingResult, train_network
+from .training_config import TrainingConfig
+
+Progress = Callable[[float, str], None]
+_EXAMPLES = 20_000
+_NUISANCE_WEIGHT = 0.1
+
+
+def train_from_config(
+    config: TrainingConfig, progress: Progress | None = None, checkpoint: str | Path | None = None,
+    threads: int | None = None,
+) -> tuple[NetworkFile, TrainingResult]:  # fmt: skip
+    """Simulate ``config.samples`` spectra, train on them, and calibrate the reliability map.
+
+    checkpoint: see :func:`training.train_network`. Raises ValueError with one sentence where the configuration is
+    impossible and TrainingDiverged where the loss is not finite.
+    """
+    report = progress or (lambda fraction, message: None)
+    clock, timings = time.perf_counter(), {}
+
+    def step(name: str) -> None:
+        timings[f"{name}_s"] = round(time.perf_counter() - clock - sum(timings.values()), 3)
+
+    data = simulate_dataset(
+        config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd, seed=config.settings.seed,
+        engine=config.engine, threads=threads, progress=lambda f, m: report(0.2 * f, m),
+    )  # fmt: skip
+    step("simulation")
+    network = config.new_network()
+    normalisation = config.protocol.signal_normalisation
+    examples = data.clean[:_EXAMPLES]
+    mean_norm = float(torch.linalg.vector_norm(examples, dim=1).mean())
+    noise = sum(config.noise_sd) / 2 / (mean_norm if normalisation == "l2" else 1.0)
+    network.set_inputs(normalise_input(examples, normalisation), noise)
+    batches = SimulatedBatches(
+        network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed
+    )
+    with one_thread_a_step():
+        result = train_network(
+            network, batches, config.weighted_settings(_NUISANCE_WEIGHT), lambda f, m: report(0.2 + 0.75 * f, m),
+            checkpoint,
+        )  # fmt: skip
+    step("training")
+    file = NetworkFile(
+        network, config.protocol, config.tissue, config.targets, config.outputs, config.engine, config.noise_sd,
+        training={"mean_norm": mean_norm},
+    )  # fmt: skip
+    report(0.96, "calibrating the reliability map")
+    calibration, errors = calibrate(
+        file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000, threads=threads
+    )
+    step("calibration")
+    summary = {
+        "samples": config.samples, "epochs": len(result.loss), "best_epoch": result.best_epoch,
+        "stopped": result.stopped, "loss": result.loss, "validation_loss": result.validation_loss,
+        "mean_norm": mean_norm, "seed": config.settings.seed, "batch_size": config.settings.batch_size, **timings,
+        "held_out": errors,
+    }  # fmt: skip
+    return NetworkFile(**{**vars(file), "calibration": calibration, "training": summary}), result
+
+
+@contextlib.contextmanager
+def one_thread_a_step() -> Iterator[None]:
+    """Steps on batches of 256 are too small to be shared out: one thread is as fast, and leaves the other core free."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
