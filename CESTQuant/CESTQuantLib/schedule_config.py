@@ -16,10 +16,11 @@ from .training import TrainingSettings
 
 KEYS = (
     "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "trainable", "limits",
-    "objective", "training", "crlb", "held_out", "engine", "name", "note",
+    "objective", "batch_size", "learning_rate", "schedule_learning_rate", "patience", "crlb", "held_out", "engine",
+    "note",
 )  # fmt: skip
 _NETWORK_KEYS = ("width", "depth", "dropout", "activation")
-_TRAINING_KEYS = ("batch_size", "learning_rate", "schedule_rate", "final_rate", "patience")
+_TRAINING = {"learning_rate": "learning_rate", "schedule_learning_rate": "schedule_rate"}
 
 
 def read_design(path: str | Path) -> Design:
@@ -33,9 +34,9 @@ def design_from_dict(values: dict, source: str = "configuration", folder: Path |
     Required: ``protocol`` (inline, or a file relative to ``folder``), ``tissue``, ``targets``. Optional: ``noise_sd``
     (number or [low, high]; default 0.002), ``samples`` (an epoch, 100,000), ``epochs`` (100), ``seed``, ``network``
     (``width``, ``depth``, ``dropout``, ``activation``), ``trainable`` (default: offsets and B1), ``limits``,
-    ``objective`` (one of OBJECTIVES or a list, default crlb-a then network), ``training`` (``batch_size``,
-    ``learning_rate``, ``schedule_rate``, ``final_rate``, ``patience``), ``crlb`` (``steps``, ``starts``, ...),
-    ``held_out`` (voxels, 20,000), ``engine``.
+    ``objective`` (one of OBJECTIVES or a list, default crlb-a then network), ``batch_size`` (256), ``learning_rate``
+    (0.001), ``schedule_learning_rate`` (0.0001), ``patience`` (epochs, 20; 0 trains to the end), ``crlb`` (``steps``,
+    ``starts``, ``first_steps``, ``voxels``, ``rate``), ``held_out`` (voxels, 20,000), ``engine``.
 
     Raises ValueError naming ``source`` and the key, also for limits that no schedule can keep.
     """
@@ -72,8 +73,9 @@ def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Des
     trainable = values.get("trainable", ["offsets_ppm", "b1_uT"])
     if not isinstance(trainable, Mapping):
         trainable = dict.fromkeys([trainable] if isinstance(trainable, str) else trainable, True)
-    training = _known(values.get("training", {}), "training", _TRAINING_KEYS)
-    training |= {key: _whole(values[key], key) for key in ("epochs", "seed") if key in values}
+    training = {name: float(values[key]) for key, name in _TRAINING.items() if key in values}
+    whole = {"epochs": 1, "batch_size": 1, "seed": 0, "patience": 0}
+    training |= {key: _whole(values[key], key, least) for key, least in whole.items() if key in values}
     bound = _known(values.get("crlb", {}), "crlb", [field.name for field in fields(BoundSettings)])
     if unknown := sorted(set(trainable) - set(TRAINABLE)):
         raise ValueError(f"trainable: unknown quantities {', '.join(unknown)}; use {', '.join(TRAINABLE)}")

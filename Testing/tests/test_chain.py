@@ -18,9 +18,10 @@ from CESTQuantLib.chain import Chain, ChainBatches, Problem
 from CESTQuantLib.distributions import TissueDistribution
 from CESTQuantLib.network import ReconstructionNetwork
 from CESTQuantLib.network_file import load_network
+from CESTQuantLib.presets import FOLDER
 from CESTQuantLib.protocol import read_protocol
 from CESTQuantLib.schedule_bound import BoundSettings, minimise_bound, schedule_bound
-from CESTQuantLib.schedule_config import design_from_dict
+from CESTQuantLib.schedule_config import design_from_dict, read_design
 from CESTQuantLib.schedule_design import optimise
 from CESTQuantLib.schedule_limits import TRAINABLE, Limits, scan_time_s
 from CESTQuantLib.training import TrainingDiverged
@@ -42,7 +43,7 @@ CONFIG = {
     "tissue": TISSUE, "targets": ["amine.fraction", "amine.k_Hz"], "noise_sd": [0.002, 0.006],
     "samples": 640, "epochs": 3, "seed": 1, "network": {"width": 24}, "trainable": list(TRAINABLE),
     "limits": {"b1_peak_uT": 6, "b1_rms_uT": 3, "total_time_s": 12},
-    "crlb": {"steps": 20, "starts": 2, "first_steps": 10}, "held_out": 500, "training": {"batch_size": 64},
+    "crlb": {"steps": 20, "starts": 2, "first_steps": 10}, "held_out": 500, "batch_size": 64,
 }  # fmt: skip
 
 
@@ -236,7 +237,7 @@ def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monke
         ({"targets": ["amine.T2_s"]}, "targets: amine.T2_s; choose among what varies"),
         ({"objective": "best"}, "objective is best; use network, crlb-a, crlb-d"),
         ({"trainable": ["b1"]}, "unknown quantities b1"),
-        ({"epochs": 0}, "epochs is 0 but must be positive"),
+        ({"epochs": 0}, "epochs is 0 but must be a whole number of at least 1"),
         ({"samples": "many"}, "samples is 'many' but must be a whole number"),
         ({"speed": 1}, "unknown keys speed"),
         ({"network": {"depth": 40}}, "network depth is 40"),
@@ -251,3 +252,10 @@ def test_unusable_configurations_are_one_sentence_and_write_nothing(
     error = capsys.readouterr().err
     assert sentence in error
     assert not (tmp_path / "out").exists()
+
+
+def test_the_preset_is_a_usable_configuration_within_its_own_limits() -> None:
+    design = read_design(FOLDER / "autocest_larginine.json")
+    assert design.limits.violations(design.protocol) == []
+    assert design.limits.total_time_s == 35
+    assert design.problem.targets == ("amine.fraction", "amine.k_Hz")
