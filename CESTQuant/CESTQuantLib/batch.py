@@ -15,11 +15,15 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     _module_folder = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(_module_folder), str(_module_folder.parent)]
 
+from CESTQuantLib.training_commands import add_dataset, add_train
 from NeuroCESTLib.commands import CommandParser, OutputFolder, run
 from NeuroCESTLib.progress import terminal_progress
 from NeuroCESTLib.report import Report
 
-METHODS = ("mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell")
+METHODS = (
+    "mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell", "network",
+    "dictionary",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +44,8 @@ def _parser() -> CommandParser:
     for method, what in (("wasabi", "B0 shift (ppm) and relative B1"), ("wassr", "B0 shift (ppm)")):
         _add_fields(commands, method, what)
     _add_phantom(commands)
+    add_dataset(commands)
+    add_train(commands)
     _add_optimize_schedule(commands)
     return parser
 
@@ -84,6 +90,8 @@ def _add_fit(commands) -> None:
         help="for lorentzian and mtr-rex: 3T, 7T or a pool description .json",
     )
     parser.add_argument("--power", type=float, metavar="UT", help="which of several powers (uT) a contrast uses")
+    parser.add_argument("--network", metavar="NETWORK.pt", help="for network: made by train or optimize-schedule")
+    parser.add_argument("--config", metavar="CONFIG.json", help="for dictionary: what to simulate, as for train")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one")
     parser.set_defaults(command=fit_command)
 
@@ -132,9 +140,10 @@ def simulate_command(options: Namespace) -> None:
         tissue, protocol, b0, b1 = read_scenario(read_json(options.scenario), options.scenario)
     else:
         pools = read_pools(options.pools)
+        protocol = read_seq(options.sequence, pools.gamma_rad_per_s_per_uT)
         protocol = replace(
-            read_seq(options.sequence),
-            gamma_rad_per_s_per_uT=pools.gamma_rad_per_s_per_uT,
+            protocol,
+            magnetisation_carried_over=protocol.magnetisation_carried_over or pools.magnetisation_carried_over,
             initial_magnetisation=pools.initial_magnetisation,
             field_strength_T=pools.field_strength_T,
         )
@@ -164,6 +173,8 @@ def fit_command(options: Namespace) -> None:
             asymmetryOffset_ppm=tuple(options.asymmetry_offset),
             lorentzianPreset=options.lorentzian,
             power_uT=options.power,
+            network=options.network,
+            config=options.config,
             signalNormalisation=options.normalisation,
             device=options.device,
             progress=progress,
@@ -253,7 +264,7 @@ def _quantify_to_folder(options: Namespace, compute) -> None:
 
         device = str(choose_device(getattr(options, "device", "cpu")))
         report = Report(f"cestquant {options.method}", _settings(options), device)
-        for role in ("protocol", "model"):
+        for role in ("protocol", "model", "network", "config"):
             if getattr(options, role, None):
                 report.add_input(role, getattr(options, role))
         from NeuroCESTLib import host

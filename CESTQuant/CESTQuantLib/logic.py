@@ -45,6 +45,8 @@ class CESTQuantLogic:
         asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
         lorentzianPreset: str = "3T",
         power_uT: float | None = None,
+        network: str | None = None,
+        config: str | None = None,
         signalNormalisation: str | None = None,
         device: str = "auto",
         progress: Progress | None = None,
@@ -56,7 +58,8 @@ class CESTQuantLogic:
         tissue model. reference: M0 volume or sequence. mask: volume, label map or segmentation on the signal's grid.
         b0 (ppm), b1 (relative), t1 (s): volumes, resampled to the signal. segmentation: regions of the table.
         asymmetryOffset_ppm: for mtrasym. lorentzianPreset: '3T', '7T' or a path to a pool description. power_uT: which
-        of several powers a contrast uses. device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+        of several powers a contrast uses. network: network file (method network). config: configuration of the
+        simulated data (method dictionary). device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
         progress(fraction, message) may raise to cancel.
 
         Raises ValueError with one sentence that names the node or file.
@@ -65,7 +68,8 @@ class CESTQuantLogic:
         report(0.0, "reading")
         study = Study.of(signalNode, protocol, reference, mask, signalNormalisation)
         quantification, warnings = self._quantify(
-            study, method, model, (b0, b1, t1), asymmetryOffset_ppm, lorentzianPreset, power_uT, device, report
+            study, method, model, (b0, b1, t1), asymmetryOffset_ppm, lorentzianPreset, power_uT, device, report,
+            network, config,
         )
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         report(0.95, "writing maps into the scene")
@@ -132,6 +136,8 @@ class CESTQuantLogic:
         power_uT,
         device,
         report,
+        network=None,
+        config=None,
     ) -> tuple[Quantification, tuple[str, ...]]:
         import torch
 
@@ -157,6 +163,8 @@ class CESTQuantLogic:
             asymmetry_offsets_ppm=tuple(float(o) for o in offsets),
             power_uT=power_uT,
             maps=named,
+            network=network,
+            config=config,
         )
         spectra = study.spectra()
         if not bool(torch.isfinite(spectra.signal).all(1).any()):

@@ -199,16 +199,23 @@ def _require_physical(protocol: Protocol) -> None:
 _NAMES = {"fraction": "fraction", "k_Hz": "exchange_rate_Hz", "dw_ppm": "dw_ppm", "T1_s": "t1_s"}
 
 
+def physical_names(path: str) -> str:
+    """Name of the map of an entry by its path; that of a T2 is the name of R2 = 1/T2."""
+    owner, _, key = path.rpartition(".")
+    if key == "T2_s":
+        return f"{owner}_r2_Hz"
+    return f"{owner}_{_NAMES[key]}" if owner else key
+
+
 def physical_quantities(model: TissueModel, result: FitResult) -> dict[str, Tensor]:
     """Maps of a fit by name, with standard errors as ``<name>_sd``; T2 is reported as R2 = 1/T2 in 1/s."""
     maps: dict[str, Tensor] = {}
     for i, p in enumerate(model.parameters):
         value, error = result.parameters[:, i], result.standard_errors[:, i]
         owner, _, key = p.path.rpartition(".")
+        name = physical_names(p.path)
         if key == "T2_s":
-            name, value, error = f"{owner}_r2_Hz", 1 / value, error / value**2
-        else:
-            name = f"{owner}_{_NAMES[key]}" if owner else key
+            value, error = 1 / value, error / value**2
         maps[name], maps[f"{name}_sd"] = value, error
         if key == "fraction" and owner in model.protons:
             name = f"{owner}_concentration_mM"

@@ -19,7 +19,7 @@ class Settings:
 
     model: tissue model (model fits; target of QUESP, omega plot and QUCESOP). lorentzian: preset or description of
     pools. asymmetry_offsets_ppm: where MTRasym is evaluated. power_uT: which of several powers a contrast uses.
-    maps: (voxel,) by the names the model refers to.
+    maps: (voxel,) by the names the model refers to. network: network file; config: configuration of a dictionary.
     """
 
     model: TissueModel | None = None
@@ -27,6 +27,8 @@ class Settings:
     asymmetry_offsets_ppm: tuple[float, ...] = (3.5,)
     power_uT: float | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
+    network: str | None = None
+    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def quantify(
         r1rho_method,
     )
 
+    from .network_methods import dictionary_method, network_method
+
     methods = {
         "mtrasym": mtr_asym_method,
         "lorentzian": lorentzian_method,
@@ -98,6 +102,8 @@ def quantify(
         "qucesop": qucesop_method,
         "r1rho": r1rho_method,
         "bloch-mcconnell": bloch_mcconnell_method,
+        "network": network_method,
+        "dictionary": dictionary_method,
     }
     if method not in methods:
         raise ValueError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
@@ -112,4 +118,7 @@ def quantify(
     return methods[method](task)
 
 
-METHODS = ("mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell")
+METHODS = (
+    "mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell", "network",
+    "dictionary",
+)  # fmt: skip

@@ -1,0 +1,136 @@
+"""The commands ``cestquant dataset`` and ``cestquant train``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from argparse import Namespace
+from pathlib import Path
+
+from NeuroCESTLib.commands import OutputFolder
+from NeuroCESTLib.progress import terminal_progress
+from NeuroCESTLib.report import Report
+from NeuroCESTLib.writing import atomic_path, write_errors
+
+
+def add_dataset(commands) -> None:
+    parser = commands.add_parser("dataset", help="simulated data set: spectra and their tissue parameters, in shards")
+    parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, noise_sd (of M0), samples, seed, engine")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards and report")
+    parser.set_defaults(command=dataset_command)
+
+
+def add_train(commands) -> None:
+    parser = commands.add_parser("train", help="reconstruction network for a fixed protocol")
+    parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a configuration that comes along")
+    parser.add_argument(
+        "--output", required=True, metavar="NETWORK.pt", help="file to write; a killed run continues when repeated"
+    )
+    parser.add_argument("--self-supervised", action="store_true", help="train on the scan given by --signal instead")
+    parser.add_argument("--signal", nargs="+", metavar="MZ", help="4-D NIfTI, .seq.nrrd or 3-D files")
+    parser.add_argument("--reference", nargs="+", metavar="M0", help="M0 image (3-D) or images (4-D)")
+    parser.add_argument("--mask", metavar="M", help="mask on the grid of the signal")
+    parser.set_defaults(command=train_command)
+
+
+def dataset_command(options: Namespace) -> None:
+    """``cestquant dataset``."""
+    from .dataset import simulate_dataset, write_dataset
+
+    config, report = _config(options, "cestquant dataset")
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        with report.timed("simulation"):
+            data = simulate_dataset(
+                config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd,
+                seed=config.settings.seed, engine=config.engine, progress=progress,
+            )  # fmt: skip
+        with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
+            manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed)
+        report.summary |= {key: manifest[key] for key in ("samples", "shards", "measurements")}
+        report.write(folder)
+    _say(report)
+
+
+def train_command(options: Namespace) -> None:
+    """``cestquant train``."""
+    from .network_file import save_network
+    from .network_training import train_from_config
+    from .self_supervised import train_on_scan
+    from .training_figure import draw_training
+
+    if options.self_supervised != bool(options.signal):
+        raise ValueError("--self-supervised and --signal belong together: the network is trained on that scan")
+    output = Path(options.output)
+    with write_errors(output):
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        raise ValueError(f"cannot write '{output}': it is a folder")
+    config, report = _config(options, "cestquant train")
+    with terminal_progress() as progress:
+        if options.self_supervised:
+            file, result = train_on_scan(config, _scan(options, config, report), progress)
+        else:
+            checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config)}.checkpoint"
+            file, result = train_from_config(config, progress, checkpoint)
+            checkpoint.unlink(missing_ok=True)
+        save_network(file, output)
+        with atomic_path(output.with_suffix(".png")) as picture:
+            draw_training(result, picture, output.name)
+    summary = {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
+    calibration = file.calibration
+    report.summary |= {
+        **summary, "loss": result.loss[-1], "validation_loss": (result.validation_loss or [None])[-1],
+        "rmse_threshold": calibration.rmse_threshold, "false_alarm_rate": calibration.false_alarm_rate,
+    }  # fmt: skip
+    report.write(output.absolute().parent)
+    _say(report)
+
+
+def _config(options: Namespace, command: str):
+    """The configuration and a report that names it; warnings of the reader go into the report."""
+    from .training_config import config_names, read_config
+
+    report = Report(command, {name: value for name, value in vars(options).items() if name != "command"})
+    if options.config not in config_names():
+        report.add_input("config", options.config)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        config = read_config(options.config)
+    report.warnings += [str(warning.message) for warning in caught]
+    return config, report
+
+
+def _fingerprint(config) -> str:
+    from .protocol import protocol_to_dict
+
+    values = {**vars(config), "protocol": protocol_to_dict(config.protocol), "settings": vars(config.settings)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _scan(options: Namespace, config, report: Report):
+    """Normalised signals (voxel, measurement) of the scan to train on."""
+    from dataclasses import replace
+
+    from NeuroCESTLib import host
+
+    host.start()
+    from NeuroCESTLib.segmentations import read_segmentation
+    from NeuroCESTLib.sequences import read_sequence
+
+    from .batch import _read_reference
+    from .study import Study
+
+    for role in ("signal", "reference"):
+        for path in getattr(options, role) or ():
+            report.add_input(role, path)
+    signal = read_sequence(options.signal if len(options.signal) > 1 else options.signal[0])
+    reference = _read_reference(options.reference) if options.reference else None
+    mask = read_segmentation(options.mask) if options.mask else None
+    return Study.of(signal, replace(config.protocol), reference, mask, None).spectra().signal
+
+
+def _say(report: Report) -> None:
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
