@@ -19,12 +19,16 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class BoundSettings:
-    """Minimisation of the bound: ``steps`` of Adam from the best of ``starts`` (the given schedule and random ones)."""
+    """Minimisation of the bound: ``steps`` of Adam from the best of ``starts`` (the given schedule and random ones).
 
-    steps: int = 800
-    starts: int = 6
-    first_steps: int = 120
-    voxels: int = 64
+    Every step draws ``voxels``: with 256 all starts end within 1 % of one another on the L-arginine preset, with 64
+    the few voxels that dominate the mean make them differ by 30 %. rate: of Adam, in units of the sigmoids' logits.
+    """
+
+    steps: int = 600
+    starts: int = 4
+    first_steps: int = 150
+    voxels: int = 256
     rate: float = 0.1
 
 
