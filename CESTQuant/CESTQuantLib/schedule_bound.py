@@ -21,8 +21,8 @@ Progress = Callable[[float, str], None]
 class BoundSettings:
     """Minimisation of the bound: ``steps`` of Adam from the best of ``starts`` (the given schedule and random ones).
 
-    Every step draws ``voxels``: with 256 all starts end within 1 % of one another on the L-arginine preset, with 64
-    the few voxels that dominate the mean make them differ by 30 %. rate: of Adam, in units of the sigmoids' logits.
+    Every step draws ``voxels``; with few of them, the rare voxels that dominate the mean make the descent noisy and
+    its end depend on chance. rate: of Adam, in units of the sigmoids' logits.
     """
 
     steps: int = 600

@@ -142,7 +142,8 @@ def test_the_bound_is_lowered_within_the_limits(objective: str) -> None:
         return float(schedule_bound(protocol, design.problem, objective, 300, torch.Generator().manual_seed(5)))
 
     before = bound(schedule.start)
-    history = minimise_bound(schedule, design.problem, objective, BoundSettings(steps=60, starts=2, first_steps=20, voxels=64))
+    settings = BoundSettings(steps=60, starts=2, first_steps=20, voxels=64)
+    history = minimise_bound(schedule, design.problem, objective, settings)
     with torch.no_grad():
         found = schedule.protocol()
     assert bound(found) < (before * 0.7 if objective == "crlb-a" else before - 0.3)
