@@ -53,7 +53,7 @@ class _Run:
         protocol = self.protocol
         saturate = self._saturation()
         wait = self._free(protocol.post_delay_s)
-        start = equilibrium(self.tissue, self.like, torch.Size((1, self.voxels)), protocol.initial_magnetisation)
+        start = self._start()
         if not protocol.magnetisation_carried_over:
             magnetisation = propagators.apply(saturate, start)
             if wait is not None:
@@ -71,6 +71,16 @@ class _Run:
                 magnetisation = propagators.apply(_row(recover, m), magnetisation)
             signals.append(sample)
         return torch.cat(signals)
+
+    def _start(self) -> Tensor:
+        """Magnetisation (n, measurement or 1, voxel) before the first saturation."""
+        protocol = self.protocol
+        start = equilibrium(self.tissue, self.like, torch.Size((1, self.voxels)), protocol.initial_magnetisation)
+        if protocol.initial_magnetisation == 1:
+            return start
+        first = protocol.initial_recovery_s[:1] if protocol.magnetisation_carried_over else protocol.initial_recovery_s
+        recover = self._free(first)
+        return start if recover is None else propagators.apply(recover, start)
 
     def equilibrium_signal(self) -> Tensor:
         """Signal (measurement or 1, voxel) of the readout alone, from equilibrium."""

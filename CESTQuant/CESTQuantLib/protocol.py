@@ -24,8 +24,9 @@ PER_MEASUREMENT = (
     "post_delay_s",
     "recovery_time_s",
     "readout_flip_angle_deg",
+    "initial_recovery_s",
 )
-_NOT_NEGATIVE = ("b1_uT", "saturation_time_s", "post_delay_s", "recovery_time_s")
+_NOT_NEGATIVE = ("b1_uT", "saturation_time_s", "post_delay_s", "recovery_time_s", "initial_recovery_s")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Protocol:
     pulses: number of pulses, duration and gap in s, and shape of a train; None for CW.
     post_delay_s: free evolution between saturation and readout.
     recovery_time_s: from the end of the excitation (or the sample, without excitation) to the next saturation;
-        matters only where the magnetisation is carried over, otherwise every measurement starts at equilibrium.
+        matters only where the magnetisation is carried over, otherwise every measurement starts anew.
+    initial_magnetisation, initial_recovery_s: every measurement (carried over: the first) starts with this share of
+        the equilibrium magnetisation of all pools, and evolves freely for this time before its saturation.
     readout_flip_angle_deg: excitation; None where the longitudinal magnetisation is sampled without one.
     readout_pulse_s, echo_time_s: a real block pulse after which nothing is spoiled and the signal is the transverse
         water magnetisation at the echo (counted from the end of the pulse); 0 and 0 mean an ideal spoiled excitation.
@@ -60,6 +63,7 @@ class Protocol:
     echo_time_s: float = 0.0
     magnetisation_carried_over: bool = False
     initial_magnetisation: float = 1.0
+    initial_recovery_s: Tensor | None = None
     signal_normalisation: str = "m0"
     larmor_frequency_MHz: float | None = None
     gamma_rad_per_s_per_uT: float = GAMMA_RAD_PER_S_PER_UT
@@ -69,7 +73,7 @@ class Protocol:
         object.__setattr__(self, "offsets_ppm", offsets)
         for name in PER_MEASUREMENT[1:]:
             value = getattr(self, name)
-            if value is None and name in ("post_delay_s", "recovery_time_s"):
+            if value is None and name in ("post_delay_s", "recovery_time_s", "initial_recovery_s"):
                 value = 0.0
             if value is not None or name != "readout_flip_angle_deg":
                 object.__setattr__(self, name, _per_measurement(value, name, len(offsets)))
@@ -189,6 +193,7 @@ def _from_known(values: dict) -> Protocol:
         pulses=train,
         post_delay_s=values.get("post_delay_s"),
         recovery_time_s=values.get("recovery_time_s"),
+        initial_recovery_s=values.get("initial_recovery_s"),
         readout_flip_angle_deg=values.get("readout_flip_angle_deg"),
         readout_pulse_s=number(readout.get("pulse_duration_s", 0.0), "readout: pulse_duration_s"),
         echo_time_s=number(readout.get("echo_time_s", 0.0), "readout: echo_time_s"),
@@ -227,7 +232,7 @@ def protocol_to_dict(protocol: Protocol) -> dict:
     values: dict = {"field_strength_T": protocol.field_strength_T}
     for name in PER_MEASUREMENT:
         value = getattr(protocol, name)
-        if value is not None:
+        if value is not None and not (name == "initial_recovery_s" and not value.any()):
             numbers = value.detach().cpu().tolist()
             same = name != "offsets_ppm" and len(set(numbers)) == 1
             values[name] = numbers[0] if same else numbers

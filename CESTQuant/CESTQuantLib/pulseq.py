@@ -17,7 +17,7 @@ from .units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 MAX_SAMPLES = 200
 """Samples kept of a shaped pulse; longer shapes are averaged down."""
 LONGEST_READOUT_PULSE_S = 0.01
-_HZ_PER_UT = GAMMA_RAD_PER_S_PER_UT / (2 * math.pi)
+_SILENT_HZ = 1e-6
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class _Pulse:
     phase_rad: tuple[float, ...] | None
     duration_s: float
     frequency_Hz: float
+    gamma_rad_per_s_per_uT: float
+    silent_s: float = 0.0  # zero samples, a gap after the pulse
 
     @property
     def root_mean_square_uT(self) -> float:
@@ -33,7 +35,7 @@ class _Pulse:
 
     @property
     def flip_angle_deg(self) -> float:
-        return math.degrees(float(np.mean(self.amplitude_uT)) * self.duration_s * GAMMA_RAD_PER_S_PER_UT)
+        return math.degrees(float(np.mean(self.amplitude_uT)) * self.duration_s * self.gamma_rad_per_s_per_uT)
 
     def same_shape(self, other: _Pulse) -> bool:
         return math.isclose(self.duration_s, other.duration_s, rel_tol=1e-6) and self._relative() == other._relative()
@@ -53,13 +55,14 @@ class _Measurement:
     trailing_s: float = 0.0
 
 
-def read_seq(path: str | Path) -> Protocol:
+def read_seq(path: str | Path, gamma_rad_per_s_per_uT: float | None = None) -> Protocol:
     """Protocol of a pulseq file whose measurements differ in offset, amplitude and duration only.
 
     A short last pulse at the water frequency that follows a saturation is taken for the readout; then nothing is
     spoiled and the magnetisation is carried over. Otherwise every measurement starts at equilibrium, as in the
     pulseq-cest library, whose simulators also leave out the dead and ringdown times inside an RF block. The
-    field ``B0`` comes from the file's definitions.
+    field ``B0`` comes from the file's definitions. Files hold Hz: ``gamma_rad_per_s_per_uT`` makes uT and ppm of them
+    (default: the definition in the file, else the proton's).
 
     Raises ValueError naming the file for what is not such a sequence, and where pypulseq is missing.
     """
@@ -68,7 +71,7 @@ def read_seq(path: str | Path) -> Protocol:
         raise ValueError(f"{path}: no such file; give a pulseq .seq file")
     sequence = _load(path)
     try:
-        return _protocol(sequence)
+        return _protocol(sequence, gamma_rad_per_s_per_uT)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -80,6 +83,8 @@ def _load(path: Path):
         raise ValueError(
             f"{path}: reading .seq files needs the package pypulseq; install it or give a protocol.json"
         ) from None
+    if _ends_within_a_shape(path):
+        raise ValueError(f"{path}: the file ends in the middle of a pulse shape; it is truncated")
     sequence = pypulseq.Sequence()
     try:
         with warnings.catch_warnings():
@@ -92,19 +97,36 @@ def _load(path: Path):
     return sequence
 
 
-def _protocol(sequence) -> Protocol:
+def _ends_within_a_shape(path: Path) -> bool:
+    """Whether the samples of a shape run up to the end of the file, where pypulseq's parser would not stop."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (UnicodeDecodeError, OSError):
+        return False  # the parser stumbles over it and says so
+    sections = [line.strip() for line in lines if line.startswith("[")]
+    last_line = lines[-1].strip() or (lines[-2].strip() if len(lines) > 1 else "")
+    return bool(sections) and sections[-1] == "[SHAPES]" and last_line not in ("", "#")
+
+
+def _protocol(sequence, gamma: float | None) -> Protocol:
     field = sequence.definitions.get("B0")
     if field is None:
         raise ValueError("the definition B0 is missing; add it to the file or give a protocol.json")
     field = float(np.ravel(field)[0])
     definitions = sequence.definitions
-    measurements = _measurements(sequence, field)
+    gamma = gamma or _number(definitions, "gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT)
+    measurements = _measurements(sequence, field, gamma)
     saturations, readout = _separate_readout(measurements)
-    offsets = _offsets(sequence, saturations, field)
+    offsets = _offsets(sequence, saturations, rad_per_s_per_ppm(field, gamma))
     train, rms, times = _saturation(saturations)
     values = {"offsets_ppm": offsets, "b1_uT": rms, "saturation_time_s": times}
     values["post_delay_s"] = [m.post_delay_s if m.pulses else 0.0 for m in saturations]
     rules: dict = {}
+    written_from_protocol = "signal_normalisation" in definitions
+    if readout is None and not written_from_protocol:
+        leading = [m.delays_s[0] if m.pulses else 0.0 for m in saturations]
+        values["initial_recovery_s"] = leading
+        values["recovery_time_s"] = [*leading[1:], saturations[-1].trailing_s]
     if readout is not None:
         angles, duration, echo_time = readout
         values["recovery_time_s"] = _recovery(saturations, echo_time)
@@ -116,21 +138,21 @@ def _protocol(sequence) -> Protocol:
             "magnetisation_carried_over": _number(definitions, "magnetisation_carried_over", 1.0) == 1,
             "signal_normalisation": str(definitions.get("signal_normalisation", "l2")),
         }
-    elif "signal_normalisation" in definitions:  # written from a protocol
+    elif written_from_protocol:
         rules = {
             "magnetisation_carried_over": _number(definitions, "magnetisation_carried_over", 0.0) == 1,
             "signal_normalisation": str(definitions["signal_normalisation"]),
         }
-    if "signal_normalisation" in definitions:
+    if written_from_protocol:
         rules["initial_magnetisation"] = _number(definitions, "initial_magnetisation", 1.0)
-        rules["gamma_rad_per_s_per_uT"] = _number(definitions, "gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT)
         if "larmor_frequency_MHz" in definitions:
             rules["larmor_frequency_MHz"] = _number(definitions, "larmor_frequency_MHz", 0.0)
     silent = np.array([not m.pulses for m in saturations])
-    exact = {name: torch.from_numpy(_exact(definitions, name, played, silent)) for name, played in values.items()}
+    given = definitions if written_from_protocol else {}
+    exact = {name: torch.from_numpy(_exact(given, name, played, silent)) for name, played in values.items()}
     if readout is None and "recovery_time_s" in definitions:
         exact["recovery_time_s"] = torch.from_numpy(np.ravel(definitions["recovery_time_s"]).astype(float))
-    return Protocol(field, pulses=train, **exact, **rules)
+    return Protocol(field, pulses=train, gamma_rad_per_s_per_uT=gamma, **exact, **rules)
 
 
 def _number(definitions: dict, name: str, default: float) -> float:
@@ -167,19 +189,19 @@ def _recovery(measurements: list[_Measurement], echo_time: float) -> list[float]
     return [echo_time + (usual if math.isnan(delay) else delay) for delay in known]
 
 
-def _measurements(sequence, field: float) -> list[_Measurement]:
+def _measurements(sequence, field: float, gamma: float) -> list[_Measurement]:
     pulses: dict[tuple, _Pulse] = {}
     result: list[_Measurement] = []
     current, idle = _Measurement([], [], 0.0), 0.0
     for number, events in sequence.block_events.items():
         key = tuple(np.ravel(events).tolist())
-        block = sequence.get_block(number)
+        block = _block(sequence, number)
         if block.rf is not None:
             if key not in pulses:
-                pulses[key] = _pulse(block.rf, field)
+                pulses[key] = _pulse(block.rf, field, gamma)
             current.pulses.append(pulses[key])
             current.delays_s.append(idle)
-            idle = 0.0
+            idle = pulses[key].silent_s
         elif block.adc is not None:
             current.post_delay_s = idle
             result.append(current)
@@ -192,14 +214,26 @@ def _measurements(sequence, field: float) -> list[_Measurement]:
     return result
 
 
-def _pulse(rf, field: float) -> _Pulse:
-    frequency = float(rf.freq_offset) + float(getattr(rf, "freq_ppm", 0.0)) * _HZ_PER_UT * field
-    signal = np.asarray(rf.signal)
+def _block(sequence, number: int):
+    try:
+        return sequence.get_block(number)
+    except Exception as error:  # events or shapes that the file refers to and does not hold
+        raise ValueError(f"block {number} cannot be read ({type(error).__name__}); is the file complete?") from None
+
+
+def _pulse(rf, field: float, gamma: float) -> _Pulse:
+    hz_per_uT = gamma / (2 * math.pi)
+    frequency = float(rf.freq_offset) + float(getattr(rf, "freq_ppm", 0.0)) * hz_per_uT * field
+    signal, duration = np.asarray(rf.signal), _duration(rf)
+    played = np.abs(signal) > _SILENT_HZ
+    silent = duration * float(np.mean(~played)) if played.any() else 0.0
+    if silent > 0:  # the pulseq-cest simulators play zero samples as a gap after the pulse
+        signal, duration = signal[played], duration - silent
     magnitude, phase = np.abs(signal), np.angle(signal)
     constant = np.ptp(magnitude) <= 1e-6 * magnitude.max() if magnitude.max() > 0 else True
     phase_constant = np.ptp(phase) < 1e-9
     if constant and phase_constant:
-        return _Pulse((float(magnitude[0]) / _HZ_PER_UT,), None, float(rf.shape_dur), frequency)
+        return _Pulse((float(magnitude[0]) / hz_per_uT,), None, duration, frequency, gamma, silent)
     if len(signal) > MAX_SAMPLES:
         parts = np.array_split(signal, MAX_SAMPLES)
         signal = np.array([part.mean() for part in parts])
@@ -208,11 +242,23 @@ def _pulse(rf, field: float) -> _Pulse:
     if not phase_constant and np.all(np.abs(np.sin(phase[magnitude > 0])) < 1e-6):
         sign, phase_constant = np.sign(np.cos(phase)), True  # a real pulse that changes sign
     return _Pulse(
-        tuple((sign * magnitude / _HZ_PER_UT).tolist()),
+        tuple((sign * magnitude / hz_per_uT).tolist()),
         None if phase_constant else tuple(phase.tolist()),
-        float(rf.shape_dur),
+        duration,
         frequency,
+        gamma,
+        silent,
     )
+
+
+def _duration(rf) -> float:
+    """Duration of a shape: of all its samples where their times are the middles of equal dwells, else to the last."""
+    times = np.asarray(rf.t, dtype=float)
+    if len(times) > 1:
+        dwell = float(times[1] - times[0])
+        if math.isclose(times[0], dwell / 2, rel_tol=0.01) and np.allclose(np.diff(times), dwell, rtol=1e-3):
+            return dwell * len(times)
+    return float(rf.shape_dur)
 
 
 def _separate_readout(
@@ -239,9 +285,9 @@ def _separate_readout(
     return saturations, (angles, candidate.duration_s, measurements[0].post_delay_s)
 
 
-def _offsets(sequence, measurements: list[_Measurement], field: float) -> torch.Tensor:
+def _offsets(sequence, measurements: list[_Measurement], rad_per_s_per_ppm: float) -> torch.Tensor:
     """Offsets in ppm of the pulses played; those of the definitions only where a measurement plays none."""
-    hz_per_ppm = rad_per_s_per_ppm(field) / (2 * math.pi)
+    hz_per_ppm = rad_per_s_per_ppm / (2 * math.pi)
     if "larmor_frequency_MHz" in sequence.definitions:
         hz_per_ppm = _number(sequence.definitions, "larmor_frequency_MHz", 0.0)
     given = sequence.definitions.get("offsets_ppm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .numbers_from_files import number
 from .pools import Pool, Semisolid, Tissue, Water
 from .units import GAMMA_RAD_PER_S_PER_UT
 
@@ -55,43 +56,62 @@ def _pool_file(values: dict) -> PoolFile:
     if not isinstance(values, dict):
         raise ValueError("a pool file is a mapping with water_pool and cest_pool")
     water_values = values["water_pool"]
-    water_fraction = _number(water_values.get("f", 1.0))
-    solutes = tuple(
-        Pool(str(name), _number(p["f"]) / water_fraction, _number(p["k"]), *_relaxation(p), _number(p["dw"]))
-        for name, p in (values.get("cest_pool") or {}).items()
-    )
+    water_fraction = _number(water_values.get("f", 1.0), "water_pool: f")
+    if not water_fraction > 0:
+        raise ValueError("water_pool: f must be positive")
+    solute_values = (values.get("cest_pool") or {}).items()
+    solutes = tuple(Pool(str(name), **_exchange(p, str(name), water_fraction)) for name, p in solute_values)
     mt = values.get("mt_pool")
     semisolid = None
     if mt:
         lineshape = str(mt.get("lineshape", "Lorentzian")).lower().replace("-", "").replace("_", "")
         semisolid = Semisolid(
-            _number(mt["f"]) / water_fraction,
-            _number(mt["k"]),
-            *_relaxation(mt),
-            _number(mt.get("dw", 0.0)),
-            lineshape,
+            **_exchange({"dw": 0.0, **mt}, "mt_pool", water_fraction),
+            lineshape=lineshape,
             bridge_ppm=COMMUNITY_BRIDGE_PPM,
         )
     return PoolFile(
-        tissue=Tissue(Water(*_relaxation(water_values)), solutes, semisolid),
-        field_strength_T=_number(values["b0"]),
-        gamma_rad_per_s_per_uT=_number(values.get("gamma", GAMMA_RAD_PER_S_PER_UT)),
-        b0_shift_ppm=_number(values.get("b0_inhom", 0.0)),
-        b1_relative=_number(values.get("rel_b1", 1.0)),
-        initial_magnetisation=_number(values.get("scale", 1.0)),
+        tissue=Tissue(Water(**_relaxation(water_values, "water_pool")), solutes, semisolid),
+        field_strength_T=_positive(values["b0"], "b0"),
+        gamma_rad_per_s_per_uT=_positive(values.get("gamma", GAMMA_RAD_PER_S_PER_UT), "gamma"),
+        b0_shift_ppm=_number(values.get("b0_inhom", 0.0), "b0_inhom"),
+        b1_relative=_number(values.get("rel_b1", 1.0), "rel_b1"),
+        initial_magnetisation=_number(values.get("scale", 1.0), "scale"),
         magnetisation_carried_over=not values.get("reset_init_mag", True),
     )
 
 
-def _relaxation(pool: dict) -> tuple[float, float]:
-    T1_s = _number(pool["t1"]) if "t1" in pool else 1 / _number(pool["r1"])
-    T2_s = _number(pool["t2"]) if "t2" in pool else 1 / _number(pool["r2"])
-    return T1_s, T2_s
+def _exchange(pool: dict, name: str, water_fraction: float) -> dict[str, float]:
+    return {
+        "fraction": _number(pool["f"], f"{name}: f") / water_fraction,
+        "k_Hz": _number(pool["k"], f"{name}: k"),
+        "dw_ppm": _number(pool["dw"], f"{name}: dw"),
+        **_relaxation(pool, name),
+    }
 
 
-def _number(value) -> float:
+def _relaxation(pool: dict, name: str) -> dict[str, float]:
+    def time(key: str, rate_key: str) -> float:
+        if key in pool:
+            return _positive(pool[key], f"{name}: {key}")
+        return 1 / _positive(pool[rate_key], f"{name}: {rate_key}")
+
+    return {"T1_s": time("t1", "r1"), "T2_s": time("t2", "r2")}
+
+
+def _positive(value, name: str) -> float:
+    result = _number(value, name)
+    if not result > 0:
+        raise ValueError(f"{name} is {result:g} but must be positive")
+    return result
+
+
+def _number(value, name: str) -> float:
     """A number, or a quotient written as text ('1/0.08'), as the pool libraries do."""
-    if isinstance(value, str) and value.count("/") == 1:
-        numerator, denominator = value.split("/")
-        return float(numerator) / float(denominator)
-    return float(value)
+    try:
+        if isinstance(value, str) and value.count("/") == 1:
+            numerator, denominator = value.split("/")
+            return number(float(numerator) / float(denominator), name)
+        return number(float(value) if isinstance(value, str) else value, name)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{name} is {value!r}, which is not a finite number") from None

@@ -21,6 +21,8 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
     """Whether every fitted value enters the block through inputs with hand-derived derivatives."""
     if protocol.magnetisation_carried_over:
         return False
+    if protocol.initial_magnetisation != 1 and bool(protocol.initial_recovery_s.any()):
+        return False
     paths = {p.path for p in model.parameters}
     excited = protocol.readout_flip_angle_deg is not None and protocol.signal_normalisation != "m0"
     if excited and "b1_relative" in paths:  # B1 acts through the flip angle too

@@ -82,6 +82,9 @@ def r1rho_signal(
     inputs = block_inputs(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like)
     solutes = len(tissue.solutes)
     angle = flip_angle_rad(protocol, b1_relative, like)
+    if protocol.initial_magnetisation != 1:
+        first = slice(1) if protocol.magnetisation_carried_over else slice(None)
+        inputs[3:5] = _recover(*inputs[3:5], inputs, solutes, _column(protocol.initial_recovery_s[first], like))
     if protocol.magnetisation_carried_over:
         z = carried_over(inputs, solutes, protocol, angle, like)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,4 +103,4 @@ def test_a_wrong_place_is_one_sentence(tmp_path: Path) -> None:
 def test_the_published_schedule_survives_being_written(shared_data, tmp_path: Path) -> None:
     original = read_seq(shared_data("data/cest/larginine_9p4T_mrf/acq_protocol.seq"))
     write_seq(original, tmp_path / "b.seq")
-    same(replace(original, offsets_ppm=original.offsets_ppm.round(decimals=6)), read_seq(tmp_path / "b.seq"))
+    same(original, read_seq(tmp_path / "b.seq"))
