@@ -107,6 +107,7 @@ class Method(enum.Enum):
     QUCESOP = "qucesop"
     R1RHO = "r1rho"
     BLOCH_MCCONNELL = "bloch-mcconnell"
+    NETWORK = "network"
 
     def label(self):
         """What the panel shows."""
@@ -119,6 +120,7 @@ class Method(enum.Enum):
             Method.QUCESOP: _("QUCESOP"),
             Method.R1RHO: _("R1rho model fit (analytic)"),
             Method.BLOCH_MCCONNELL: _("Bloch-McConnell model fit (numerical)"),
+            Method.NETWORK: _("Trained network, with reliability"),
         }[self]
 
     @property
@@ -130,6 +132,11 @@ class Method(enum.Enum):
     def takesModel(self):
         """Whether a model file is of any use."""
         return self.needsModel or self in (Method.QUESP, Method.OMEGA_PLOT, Method.QUCESOP)
+
+    @property
+    def needsNetwork(self):
+        """Whether a trained network does the work."""
+        return self is Method.NETWORK
 
     @property
     def takesPreset(self):
@@ -157,6 +164,7 @@ class CESTQuantParameterNode:
     power_uT: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
     lorentzianPreset: Annotated[str, Choice(["3T", "7T"])] = "3T"
     modelPath: str
+    networkPath: str
     segmentation: vtkMRMLSegmentationNode
     folderName: str
 
@@ -185,6 +193,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._pathWidgets = {
             "protocolPath": self.ui.protocolPathLineEdit,
             "modelPath": self.ui.modelPathLineEdit,
+            "networkPath": self.ui.networkPathLineEdit,
         }
         for name, widget in self._pathWidgets.items():
             widget.connect(
@@ -255,6 +264,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.powerSpinBox.enabled = method == Method.MTR_ASYM or method.takesPreset
             self.ui.lorentzianPresetComboBox.enabled = method.takesPreset
             self.ui.modelPathLineEdit.enabled = method.takesModel
+            self.ui.networkPathLineEdit.enabled = method.needsNetwork
         missing = self.missingInputs()
         self.ui.applyButton.enabled = not missing and not self._running
         self.ui.applyButton.toolTip = "\n".join(missing) if missing else _("Compute the maps.")
@@ -277,6 +287,10 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing.append(_("Choose the model file: this method fits its parameters."))
         if parameters.method.takesModel and parameters.modelPath and not os.path.isfile(parameters.modelPath):
             missing.append(_("The model file {path} does not exist.").format(path=parameters.modelPath))
+        if parameters.method.needsNetwork and not parameters.networkPath:
+            missing.append(_("Choose the network file: this method reconstructs with a trained network."))
+        elif parameters.method.needsNetwork and not os.path.isfile(parameters.networkPath):
+            missing.append(_("The network file {path} does not exist.").format(path=parameters.networkPath))
         return missing
 
     def onApplyButton(self, checked=False):
@@ -316,6 +330,7 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.protocolPath or None,
             method=parameters.method.value,
             model=(parameters.modelPath or None) if parameters.method.takesModel else None,
+            network=parameters.networkPath if parameters.method.needsNetwork else None,
             reference=parameters.reference,
             mask=parameters.mask,
             b0=parameters.b0,
@@ -454,6 +469,34 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.ui.protocolPathLineEdit.currentPath = self.protocolPath
         self.ui.methodComboBox.currentIndex = list(Method).index(method)
 
+    def trainNetwork(self):
+        """A small network for 21 offsets at 7 T, trained in seconds; paths of network and protocol."""
+        import json
+
+        from CESTQuantLib.network_file import save_network
+        from CESTQuantLib.network_training import train_from_config
+        from CESTQuantLib.protocol import protocol_to_dict
+        from CESTQuantLib.training_config import config_from_dict
+
+        pool = {"name": "amide", "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5, "k_Hz": 100.0}
+        config = config_from_dict({
+            "protocol": {
+                "field_strength_T": 7.0, "offsets_ppm": [-5.0 + 0.5 * i for i in range(21)], "b1_uT": 1.0,
+                "saturation_time_s": 2.0,
+            },
+            "tissue": {
+                "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
+                "solutes": [{**pool, "fraction": {"uniform": [0.0005, 0.003]}}],
+            },
+            "targets": ["amide.fraction"], "samples": 1000, "epochs": 3, "network": {"width": 32},
+        })  # fmt: skip
+        network = os.path.join(self.directory, "network.pt")
+        save_network(train_from_config(config)[0], network)
+        protocol = os.path.join(self.directory, "protocol.json")
+        with open(protocol, "w") as file:
+            json.dump(protocol_to_dict(config.protocol), file)
+        return network, protocol
+
     def nodeIDs(self):
         scene = slicer.mrmlScene
         return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
@@ -532,6 +575,20 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.assertEqual(self.ui.progressBar.value, 100)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertFalse(self.ui.cancelButton.enabled)
+
+    def test_networkReconstructsWithUncertaintyAndReliability(self):
+        self.chooseInputs(Method.NETWORK)
+        self.assertTrue(self.ui.networkPathLineEdit.enabled)
+        self.assertIn("network", self.ui.applyButton.toolTip)
+        network, protocol = self.trainNetwork()
+        self.ui.networkPathLineEdit.currentPath = network
+        self.ui.protocolPathLineEdit.currentPath = protocol
+        self.ui.applyButton.click()
+        names = ("amide_fraction", "amide_fraction_sd", "rmse", "reliable")
+        maps = {name: slicer.util.arrayFromVolume(slicer.util.getNode(name)) for name in names}
+        self.assertTrue((maps["amide_fraction_sd"] > 0).all())
+        # These Lorentzian lines are no spectrum of the network's tissue, and it says so.
+        self.assertEqual(float(maps["reliable"].max()), 0.0)
 
     def test_cancelLeavesTheSceneAsItWas(self):
         def cancelHalfWay(percent):

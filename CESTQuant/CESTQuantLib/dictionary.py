@@ -19,7 +19,7 @@ _VOXELS, _ENTRIES = 1024, 16384
 @dataclass(frozen=True)
 class DictionaryMatch:
     """values: (voxel,) by path; dot_product: (voxel,) of unit vectors; signal: (voxel, measurement) of the entry,
-    normalised as the protocol says; rmse: (voxel,) its distance from the measured one. NaN where a signal is not finite.
+    normalised as the protocol says; rmse: (voxel,) its distance from the measured one. NaN without a usable signal.
     """
 
     values: dict[str, Tensor]

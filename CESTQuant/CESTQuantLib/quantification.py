@@ -90,7 +90,6 @@ def quantify(
         quesp_method,
         r1rho_method,
     )
-
     from .network_methods import dictionary_method, network_method
 
     methods = {

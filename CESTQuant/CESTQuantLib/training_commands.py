@@ -17,7 +17,7 @@ from NeuroCESTLib.writing import atomic_path, write_errors
 
 def add_dataset(commands) -> None:
     parser = commands.add_parser("dataset", help="simulated data set: spectra and their tissue parameters, in shards")
-    parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, noise_sd (of M0), samples, seed, engine")
+    parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, noise_sd (of M0), samples, seed")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards and report")
     parser.set_defaults(command=dataset_command)
 
