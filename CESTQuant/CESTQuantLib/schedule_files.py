@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from .network_file import NetworkFile, save_network
 from .protocol import PER_MEASUREMENT, Protocol, protocol_to_dict
 from .pulseq_write import write_seq
+from .reliability import calibrate
 from .schedule_design import Design, DesignResult, Reconstruction
 from .schedule_figure import draw_design
 from .schedule_limits import b1_rms_uT, scan_time_s
+
+FALSE_ALARM_RATE = 0.05
+"""Share of voxels that the tissue model does cover and the reliability map may reject all the same."""
 
 
 def write_design(design: Design, result: DesignResult, tissue: dict, folder: Path, title: str = "") -> None:
@@ -26,7 +31,9 @@ def write_design(design: Design, result: DesignResult, tissue: dict, folder: Pat
     except OSError as error:
         raise ValueError(f"cannot write '{folder / 'protocol.json'}': {error.strerror or error}") from None
     write_seq(protocol, folder / "protocol.seq")
-    save_network(_network_file(design, result.optimised, tissue), folder / "network.pt")
+    file = _network_file(design, result.optimised, tissue)
+    calibration, _ = calibrate(file, FALSE_ALARM_RATE, seed=design.training.seed + 1)
+    save_network(replace(file, calibration=calibration), folder / "network.pt")
     draw_design(result, folder / "report.png", design.problem.tissue.structure.protons, title)
 
 
