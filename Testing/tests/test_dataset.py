@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from CESTQuantLib import dataset
 from CESTQuantLib.batch import main
 from CESTQuantLib.dataset import noisy_signals, read_dataset, signals_of, simulate_dataset
@@ -22,8 +21,8 @@ CONFIG = {
     "protocol": {"field_strength_T": 7.0, "offsets_ppm": [-3.5, 2.0, 3.0, 3.5], "b1_uT": 1.0, "saturation_time_s": 2.0},
     "tissue": {
         "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
-        "solutes": [{"name": "amide", "fraction": {"uniform": [5e-4, 3e-3]}, "k_Hz": {"uniform": [20, 300]}, "T1_s": 1.0,
-                     "T2_s": 0.05, "dw_ppm": 3.5}],
+        "solutes": [{"name": "amide", "fraction": {"uniform": [5e-4, 3e-3]}, "k_Hz": {"uniform": [20, 300]},
+                     "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5}],
         "b0_shift_ppm": {"uniform": [-0.1, 0.1]}, "b1_relative": {"uniform": [0.8, 1.2]},
     },
     "targets": ["amide.fraction", "amide.k_Hz"], "samples": 3000, "seed": 4,

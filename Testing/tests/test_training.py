@@ -1,0 +1,180 @@
+"""Training: it learns, resumes to the same trajectory, and keeps the last good state when it diverges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from CESTQuantLib.batch import main
+from CESTQuantLib.network import ReconstructionNetwork
+from CESTQuantLib.network_file import load_network
+from CESTQuantLib.training import TrainingDiverged, TrainingSettings, train_network
+from torch import Tensor
+
+TINY = {
+    "protocol": {"field_strength_T": 7.0, "offsets_ppm": [-3.5, 0.8, 2.0, 3.0, 3.5, 4.0, 3.5], "saturation_time_s": 2.0,
+                 "b1_uT": [1, 1, 1, 1, 1, 1, 2]},
+    "tissue": {
+        "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
+        "solutes": [{"name": "amide", "fraction": {"uniform": [5e-4, 3e-3]}, "k_Hz": {"uniform": [20, 300]},
+                     "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5}],
+    },
+    "targets": ["amide.fraction"], "samples": 3000, "epochs": 6, "seed": 4, "network": {"width": 48},
+}  # fmt: skip
+
+
+class Sums:
+    """A toy problem: the sum and a product of five numbers; from epoch ``broken`` on the data hold a NaN."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.rand(2000, 5, generator=generator)
+        self.y = torch.stack([self.x.sum(1) - 2.5, self.x[:, 0] * self.x[:, 1]], 1)
+        self.broken, self.epochs = broken, 0
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, None]]:
+        self.epochs += 1
+        for index in torch.randperm(1600, generator=generator).split(128):
+            x = self.x[index]
+            if self.broken is not None and self.epochs >= self.broken:
+                x = x * torch.nan
+            yield x, self.y[index], None
+
+    def validation(self) -> tuple[Tensor, Tensor, None]:
+        return self.x[1600:], self.y[1600:], None
+
+
+def new_network(dropout: float = 0.1) -> ReconstructionNetwork:
+    torch.manual_seed(7)
+    network = ReconstructionNetwork(5, 2, width=32, dropout=dropout)
+    network.set_inputs(Sums().x, 0.01)
+    return network
+
+
+def same(one: ReconstructionNetwork, other: ReconstructionNetwork) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_training_learns_and_keeps_the_best_epoch() -> None:
+    network = new_network(0.0)
+    result = train_network(network, Sums(), TrainingSettings(epochs=20, learning_rate=3e-3))
+    assert result.validation_loss[-1] < 0.2 * result.validation_loss[0]
+    assert result.validation_loss[result.best_epoch - 1] == min(result.validation_loss)
+    with torch.no_grad():
+        error = (network(Sums().x[1600:]) - Sums().y[1600:]).square().mean()
+    assert float(error) == pytest.approx(min(result.validation_loss), rel=1e-4)
+
+
+def test_an_interrupted_training_resumes_to_the_same_trajectory(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=8)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction >= 0.5:
+            raise KilledError
+
+    whole, resumed = new_network(), new_network()
+    expected = train_network(whole, Sums(), settings)
+    with pytest.raises(KilledError):
+        train_network(new_network(), Sums(), settings, kill, tmp_path / "c.pt")
+    found = train_network(resumed, Sums(), settings, checkpoint=tmp_path / "c.pt")
+    assert found.loss == expected.loss
+    assert found.validation_loss == expected.validation_loss
+    assert same(whole, resumed)
+
+
+def test_divergence_is_one_sentence_and_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=8, patience=0)
+    network, reference = new_network(), new_network()
+    with pytest.raises(TrainingDiverged, match=r"epoch 4 .*epoch 3\) is kept in .*c\.pt") as error:
+        train_network(network, Sums(broken=4), settings, checkpoint=tmp_path / "c.pt")
+    assert "\n" not in str(error.value)
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert state["epoch"] == 3
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+    with pytest.raises(TrainingDiverged):
+        train_network(reference, Sums(broken=4), settings)
+    assert same(network, reference)  # without a checkpoint too, the last good weights are there again
+
+
+def test_training_stops_early_without_improvement() -> None:
+    batches = Sums()
+    batches.y = torch.randn(2000, 2, generator=torch.Generator().manual_seed(3))  # nothing to learn
+    result = train_network(new_network(0.0), batches, TrainingSettings(epochs=200, patience=3))
+    assert len(result.loss) < 100
+    assert len(result.loss) - result.best_epoch == 3
+    assert "3 epochs" in result.stopped
+
+
+def test_schedule_parameters_are_trained_at_their_own_rate() -> None:
+    shift = torch.nn.Parameter(torch.tensor(0.5))
+
+    class Shifted(Sums):
+        def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, None]]:
+            for x, y, _ in super().epoch(generator):
+                yield x + shift, y, None
+
+    train_network(new_network(0.0), Shifted(), TrainingSettings(epochs=2, patience=0), schedule_parameters=[shift])
+    assert 1e-5 < abs(float(shift.detach()) - 0.5) < 26 * 1e-3
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    train_network(new_network(), Sums(), TrainingSettings(epochs=1), checkpoint=tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="another training"):
+        train_network(new_network(), Sums(), TrainingSettings(epochs=2), checkpoint=tmp_path / "c.pt")
+    (tmp_path / "c.pt").write_bytes(b"half a check")
+    with pytest.raises(ValueError, match=r"c\.pt"):
+        train_network(new_network(), Sums(), TrainingSettings(epochs=1), checkpoint=tmp_path / "c.pt")
+
+
+def write_config(folder: Path, **changes) -> Path:
+    (folder / "config.json").write_text(json.dumps({**TINY, **changes}))
+    return folder / "config.json"
+
+
+def test_train_writes_network_loss_curves_and_report(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "network.pt"
+    assert main(["train", str(write_config(tmp_path)), "--output", str(output)]) == 0
+    assert {path.name for path in output.parent.iterdir()} == {"network.pt", "network.png", "report.json"}
+    file = load_network(output)
+    assert file.targets == ("amide.fraction",)
+    assert file.outputs == ("amide.fraction", "water.T1_s", "amide.k_Hz")
+    report = json.loads((output.parent / "report.json").read_text())
+    assert report["inputs"][0]["role"] == "config"
+    assert report["summary"]["false_alarm_rate"] == 0.05
+    assert report["summary"]["held_out"]["amide.fraction correlation"] > 0.5
+
+
+def test_a_killed_train_command_continues_to_the_same_network(tmp_path: Path) -> None:
+    config = write_config(tmp_path, epochs=40)
+    output = tmp_path / "killed.pt"
+    command = [sys.executable, "-m", "CESTQuantLib.batch", "train", str(config), "--output", str(output)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".killed.pt.*.checkpoint")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not output.exists()
+    assert list(tmp_path.glob(".killed.pt.*.checkpoint"))
+    assert main(["train", str(config), "--output", str(output)]) == 0
+    assert main(["train", str(config), "--output", str(tmp_path / "whole.pt")]) == 0
+    one, other = load_network(output), load_network(tmp_path / "whole.pt")
+    assert one.training["loss"] == other.training["loss"]
+    assert same(one.network, other.network)
+    assert not list(tmp_path.glob(".killed.pt.*"))
+
+
+def test_diverging_train_command_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = write_config(tmp_path, learning_rate=1e30)
+    assert main(["train", str(config), "--output", str(tmp_path / "n.pt")]) != 0
+    assert "diverged" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "n.pt").exists()
