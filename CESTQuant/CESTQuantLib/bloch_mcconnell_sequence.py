@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import propagators
 from .bloch_mcconnell import Field, equilibrium, free_generator, rf_generator
+from .damped_saturation import DampedSaturation
 from .pools import Scalar, Tissue
 from .protocol import Protocol, PulseTrain
 
@@ -51,14 +52,21 @@ class _Run:
 
     def signal(self) -> Tensor:
         protocol = self.protocol
-        saturate = self._saturation()
         wait = self._free(protocol.post_delay_s)
         start = self._start()
         if not protocol.magnetisation_carried_over:
-            magnetisation = propagators.apply(saturate, start)
+            if wait is None and protocol.readout_pulse_s == 0:
+                z = self._saturated(start, water_z_only=True)[0]
+                return (
+                    z
+                    if protocol.readout_flip_angle_deg is None
+                    else z * torch.sin(self._flip_angle() * self.b1_relative)
+                )
+            magnetisation = self._saturated(start)
             if wait is not None:
                 magnetisation = propagators.apply(wait, magnetisation)
             return self._read(magnetisation)[0]
+        saturate = self._saturation(self._rows())
         recover = self._free(self._recovery_after_readout())
         magnetisation, signals = start, []
         for m in range(protocol.measurement_count):
@@ -87,24 +95,58 @@ class _Run:
         start = equilibrium(self.tissue, self.like, torch.Size((1, self.voxels)))
         return self._read(start)[0]
 
-    def _saturation(self) -> Tensor:
-        """Propagators (n, n + 1, measurement, voxel); equal measurements are computed once."""
+    def _rows(self) -> Tensor:
+        """Offset (ppm), B1 (uT) and duration (s) of every measurement, (measurement, 3)."""
         protocol = self.protocol
         rows = torch.stack([protocol.offsets_ppm, protocol.b1_uT, protocol.saturation_time_s], 1)
+        return rows.to(self.like)
+
+    def _saturated(self, start: Tensor, *, water_z_only: bool = False) -> Tensor:
+        """Magnetisation (n, measurement, voxel), or its water z alone (1, …), after saturations from ``start``.
+
+        Where all precession dies out within a CW block, contour integration replaces the matrix exponential.
+        """
+        rows = self._rows()
+        exact = slice(2, 3) if water_z_only else slice(None)
+        if self.protocol.pulses is not None or self.per_measurement_tissue:
+            return propagators.apply(self._saturation(rows), start)[exact]
+        holds = self._damped(rows).holds()
+
+        def start_of(chosen: Tensor) -> Tensor:
+            return start if start.shape[1] == 1 else start[:, chosen]
+
+        parts = []
+        if bool(holds.any()):
+            damped = self._damped(rows[holds]).magnetisation(start_of(holds), water_z_only=water_z_only)
+            parts.append(damped.to(self.like.dtype))
+        if not bool(holds.all()):
+            parts.append(propagators.apply(self._saturation(rows[~holds]), start_of(~holds))[exact])
+        if len(parts) == 1:
+            return parts[0]
+        order = torch.argsort(torch.cat([torch.nonzero(holds), torch.nonzero(~holds)]).flatten())
+        return torch.cat(parts, 1)[:, order]
+
+    def _damped(self, rows: Tensor) -> DampedSaturation:
+        offset, b1, duration = (column[:, None] for column in rows.unbind(1))
+        return DampedSaturation(self.tissue, self.field, offset, self._w1(b1), duration)
+
+    def _saturation(self, rows: Tensor) -> Tensor:
+        """Propagators (n, n + 1, measurement, voxel); equal measurements are computed once."""
         index = None
         if not (rows.requires_grad or self.per_measurement_tissue):
             rows, index = torch.unique(rows, dim=0, return_inverse=True)
-        rows = rows.to(self.like.dtype).to(self.like.device)
         offset, b1, duration = (column[:, None] for column in rows.unbind(1))
-        if protocol.pulses is None:
-            generator = self._rf(offset, b1)
-            result = propagators.propagator(generator, duration)
+        if self.protocol.pulses is None:
+            result = propagators.propagator(self._rf(offset, b1), duration)
         else:
-            result = self._train(protocol.pulses, offset, b1)
+            result = self._train(self.protocol.pulses, offset, b1)
         return result if index is None or len(index) == len(rows) == 1 else result[:, :, index]
 
+    def _w1(self, b1_uT: Tensor) -> Tensor:
+        return self.protocol.gamma_rad_per_s_per_uT * b1_uT * self.b1_relative
+
     def _rf(self, offset_ppm: Scalar, b1_uT: Tensor, phase_rad: Scalar = 0.0) -> Tensor:
-        w1 = self.protocol.gamma_rad_per_s_per_uT * b1_uT * self.b1_relative
+        w1 = self._w1(b1_uT)
         batch = torch.broadcast_shapes(w1.shape, torch.as_tensor(offset_ppm).shape, (1, self.voxels))
         return rf_generator(self.tissue, self.field, offset_ppm, w1, phase_rad, like=self.like, batch=batch)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from .distributions import TissueDistribution
 from .network import ReconstructionNetwork, normalise_input
 from .protocol import Protocol, protocol_to_dict
 from .simulation import simulate
+from .threads import in_threads
 from .tissue_model import FIELD_KEYS
 
 BLOCK = {"r1rho": 1024, "bloch-mcconnell": 256}
@@ -68,23 +68,9 @@ def signals_of(
         result[part] = signal.expand(part.stop - part.start, -1)
         return part.stop
 
-    _in_threads(compute, range(0, count, block), threads, lambda stop: progress and progress(
+    in_threads(compute, range(0, count, block), threads, lambda stop: progress and progress(
         min(1.0, stop / count), f"simulated {stop} of {count} spectra"))  # fmt: skip
     return result
-
-
-def _in_threads(work: Callable[[int], int], items: Iterable[int], threads: int | None, done: Callable) -> None:
-    """Run small pieces of work, one thread each; several threads inside an operation would be slower."""
-    intra_op = torch.get_num_threads()
-    count = threads or intra_op
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for finished in pool.map(work, items):
-            done(finished)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(intra_op)
 
 
 def simulate_dataset(

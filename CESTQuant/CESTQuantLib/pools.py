@@ -7,7 +7,7 @@ exchange rates run from the pool to water (McConnell 1958).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -121,6 +121,17 @@ class Tissue:
     def z_only_pool(self) -> Semisolid | None:
         """The semisolid pool if it has longitudinal magnetisation only, else None."""
         return self.semisolid if self.semisolid is not None and self.semisolid.coupling == "z-only" else None
+
+    def voxels(self, part: slice) -> Tissue:
+        """The tissue of some of the voxels, the last axis of its tensors."""
+
+        def select(pool):
+            values = {f.name: getattr(pool, f.name) for f in fields(pool)}
+            several = {n: v[..., part] for n, v in values.items() if isinstance(v, Tensor) and v.numel() > 1}
+            return replace(pool, **several)
+
+        semisolid = None if self.semisolid is None else select(self.semisolid)
+        return Tissue(select(self.water), tuple(select(p) for p in self.solutes), semisolid)
 
     def scalars(self) -> list[Scalar]:
         """Every physical value of every pool, for finding the common shape, dtype and device."""

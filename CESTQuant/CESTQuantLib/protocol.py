@@ -95,6 +95,10 @@ class Protocol:
         """Fraction of the saturation during which RF is on (1 for CW)."""
         return 1.0 if self.pulses is None else self.pulses.duty_cycle
 
+    def tensors(self) -> list[Tensor]:
+        """The per-measurement quantities that are set."""
+        return [value for value in (getattr(self, n) for n in PER_MEASUREMENT) if value is not None]
+
     def select(self, index: Tensor) -> Protocol:
         """The protocol of a subset of measurements (indices or a boolean mask of shape (measurement,))."""
         return replace(self, **{n: getattr(self, n)[index] for n in PER_MEASUREMENT if getattr(self, n) is not None})

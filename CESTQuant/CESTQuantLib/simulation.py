@@ -9,7 +9,10 @@ from .bloch_mcconnell_sequence import bloch_mcconnell_signal
 from .pools import Scalar, Tissue
 from .protocol import Protocol
 from .r1rho_sequence import r1rho_signal
+from .threads import in_threads
 
+SPECTRAL_POINTS_A_CHUNK = 2**11
+"""Measurements x voxels at a time where no derivatives are asked for: the work then stays in the L2 cache."""
 ENGINES = {"bloch-mcconnell": bloch_mcconnell_signal, "r1rho": r1rho_signal}
 
 
@@ -30,5 +33,23 @@ def simulate(
     if engine not in ENGINES:
         raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(ENGINES)}")
     like = torch.empty(0, dtype=dtype, device=protocol.offsets_ppm.device)
-    signal = ENGINES[engine](tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like)
-    return signal.T
+    scalars = [v for v in (*tissue.scalars(), b0_shift_ppm, b1_relative) if isinstance(v, Tensor)]
+    voxels = max((v.shape[-1] for v in scalars if v.ndim), default=1)
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (*scalars, *protocol.tensors()))
+    chunk = max(1, SPECTRAL_POINTS_A_CHUNK // protocol.measurement_count)
+    if differentiable or like.device.type != "cpu" or voxels <= chunk:
+        fields = {"b0_shift_ppm": b0_shift_ppm, "b1_relative": b1_relative}
+        return ENGINES[engine](tissue, protocol, **fields, like=like).T
+
+    @torch.no_grad()
+    def compute(first: int) -> Tensor:
+        part = slice(first, first + chunk)
+        fields = {"b0_shift_ppm": _voxels(b0_shift_ppm, part), "b1_relative": _voxels(b1_relative, part)}
+        signal = ENGINES[engine](tissue.voxels(part), protocol, **fields, like=like)
+        return signal.T.expand(min(chunk, voxels - first), -1)
+
+    return torch.cat(in_threads(compute, range(0, voxels, chunk)))
+
+
+def _voxels(value: Scalar, part: slice) -> Scalar:
+    return value[..., part] if isinstance(value, Tensor) and value.numel() > 1 else value
