@@ -138,7 +138,8 @@ class ReconstructionNetwork(nn.Module):
         """Normalised outputs (voxel, output) -> targets in their own units."""
         centre, half = self._scale(outputs)
         values = outputs * half + centre
-        return torch.where(self.target_log, torch.exp(values), values)
+        # no exponential of what is no logarithm: it would overflow, and spoil the gradient of the other branch
+        return torch.where(self.target_log, torch.exp(torch.where(self.target_log, values, 0.0)), values)
 
     def physical_sd(self, prediction: Prediction) -> Tensor:
         """Standard deviations (voxel, output) in the targets' own units, to first order."""

@@ -24,7 +24,7 @@ from .tissue_model import FIELD_KEYS
 from .training import TrainingDiverged, TrainingResult, train_network
 from .training_config import TrainingConfig
 
-LEAST_STEPS = 400
+LEAST_STEPS = 2000
 """A scan of few voxels is gone through often enough for this many steps."""
 _RANGE_PENALTY = 10.0
 _SPREAD_SAMPLES = {"r1rho": 20_000, "bloch-mcconnell": 5_000}
@@ -96,7 +96,7 @@ def _fit_signals(
             beyond = (outputs.abs() - 1).clamp_min(0).square().mean()
             loss = ((predicted - measured) / noise).square().mean() + _RANGE_PENALTY * beyond
             if not bool(torch.isfinite(loss)):
-                raise TrainingDiverged(f"the training diverged in epoch {epoch + 1} (the loss is {float(loss):g}); "
+                raise TrainingDiverged(f"the training diverged in epoch {epoch + 1} (the loss is {loss.item():g}); "
                                        "lower the learning rate or narrow the ranges")  # fmt: skip
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
