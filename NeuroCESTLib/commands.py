@@ -83,6 +83,11 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
 
 
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """Arguments as the report has them: all but the function that runs the command."""
+    return {name: value for name, value in vars(options).items() if name != "command"}
+
+
 def one_line(text: str) -> str:
     """``text`` without line breaks."""
     return " ".join(str(text).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Progress = Callable[[float, str], None]
 MILLISECONDS_ABOVE_S = 50.0
 """No T1 in s is this long: a map with such a median is in ms."""
+LORENTZIAN_PRESETS = ("3T", "7T")
+PERCENT_ABOVE = 10.0
+"""No relative B1 is this high: a map with such a median is in percent."""
 
 
 class CESTQuantLogic:
@@ -93,9 +97,10 @@ class CESTQuantLogic:
         report = progress or (lambda fraction, message: None)
         report(0.0, "reading")
         study = Study.of(signalNode, protocol, reference, mask, signalNormalisation)
-        quantification = map_fields(study.spectra(), method, _part(report))
+        quantification = map_fields(_usable_spectra(study), method, _part(report))
+        _require_fitted(study, quantification)
         report(0.95, "writing maps into the scene")
-        return into_scene(study, quantification, (), {}, folderName or f"{signalNode.GetName()} {method}")
+        return into_scene(study, quantification, study.warnings, {}, folderName or f"{signalNode.GetName()} {method}")
 
     def hasProtocol(self, signalNode) -> bool:
         """Whether the acquisition carries its protocol, as the sample data do."""
@@ -139,20 +144,19 @@ class CESTQuantLogic:
         network=None,
         config=None,
     ) -> tuple[Quantification, tuple[str, ...]]:
-        import torch
-
         from .quantification import METHODS, Settings, quantify
 
         if method not in METHODS:
             raise ValueError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
         tissue = _tissue_model(model)
-        warnings: list[str] = []
+        warnings = list(study.warnings)
         b0, b1, t1 = (None if node is None else study.values(node) for node in maps)
-        t1 = _in_seconds(t1, maps[2], warnings)
+        b1 = _rescaled(b1, maps[1], "B1", PERCENT_ABOVE, 100, "%", warnings)
+        t1 = _rescaled(t1, maps[2], "T1", MILLISECONDS_ABOVE_S, 1000, "ms", warnings)
         known = {"b0": b0, "b1": b1, "t1": t1}
         named = {}
         for name in tissue.map_names if tissue is not None else []:
-            values = known[name] if name in known else study.values_of_file(name)
+            values = known[name] if name in known else study.values_of_file(map_file(name, model))
             if values is None:
                 raise ValueError(f"the model refers to the map '{name}', which is not given")
             named[name] = values
@@ -166,11 +170,8 @@ class CESTQuantLogic:
             network=network,
             config=config,
         )
-        spectra = study.spectra()
-        if not bool(torch.isfinite(spectra.signal).all(1).any()):
-            raise ValueError(f"'{study.name}' has no voxel with a usable signal and M0: check the reference and mask")
         result = quantify(
-            spectra,
+            _usable_spectra(study),
             method,
             b0_shift_ppm=b0,
             b1_relative=b1,
@@ -179,6 +180,7 @@ class CESTQuantLogic:
             device=choose_device(device),
             progress=_part(report),
         )
+        _require_fitted(study, result)
         return result, (*warnings, *result.warnings)
 
 
@@ -194,6 +196,36 @@ def phantom_geometry() -> Geometry:
     return Geometry(SHAPE, matrix)
 
 
+def map_file(name: str, model) -> Path:
+    """Where a model file finds a map: as it says, else beside the model file."""
+    beside = Path(model).parent / name if isinstance(model, str | Path) else Path(name)
+    return beside if beside.exists() and not Path(name).exists() else Path(name)
+
+
+def _usable_spectra(study: Study):
+    import torch
+
+    spectra = study.spectra()
+    if not bool(torch.isfinite(spectra.signal).all(1).any()):
+        raise ValueError(f"'{study.name}' has no voxel with a usable signal and M0: check the reference and mask")
+    return spectra
+
+
+def _require_fitted(study: Study, result: Quantification) -> None:
+    """ValueError where no voxel has a result, with the number of voxels for each reason."""
+    from .marquardt import Status
+
+    reasons = {
+        Status.INVALID_DATA: "with unusable signal, M0 or maps",
+        Status.NOT_ENOUGH_POINTS: "with too few measurements",
+        Status.FAILED: "where the method gives no value",
+    }
+    counts = {reason: int((result.status == status).sum()) for status, reason in reasons.items()}
+    if sum(counts.values()) == len(result.status):
+        found = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+        raise ValueError(f"no voxel of '{study.name}' could be quantified ({found}): check the maps, mask and protocol")
+
+
 def _tissue_model(model):
     from .tissue_model import TissueModel, read_tissue_model, tissue_model_from_dict
 
@@ -205,23 +237,27 @@ def _tissue_model(model):
 def _lorentzian(preset: str | dict) -> str | dict:
     if isinstance(preset, dict):
         return preset
-    if preset.endswith(".json"):
+    if str(preset).endswith(".json"):
         from .protocol import read_json
 
         return read_json(preset)
-    return preset if preset.startswith("lorentzian_") else f"lorentzian_{preset}"
+    name = preset.removeprefix("lorentzian_")
+    if name not in LORENTZIAN_PRESETS:
+        known = ", ".join(LORENTZIAN_PRESETS)
+        raise ValueError(f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json")
+    return f"lorentzian_{name}"
 
 
-def _in_seconds(t1, node, warnings: list[str]):
-    if t1 is None:
+def _rescaled(values, node, name: str, above: float, factor: float, unit: str, warnings: list[str]):
+    """A map in its proper unit, with a warning where its values can only be meant in another."""
+    if values is None:
         return None
-    positive = t1[t1 > 0]
-    if len(positive) and float(positive.median()) > MILLISECONDS_ABOVE_S:
-        warnings.append(
-            f"the T1 map '{node.GetName()}' has a median of {float(positive.median()):g} and is taken to be in ms"
-        )
-        return t1 / 1000
-    return t1
+    positive = values[values > 0]
+    if len(positive) and float(positive.median()) > above:
+        median = f"{float(positive.median()):g}"
+        warnings.append(f"the {name} map '{node.GetName()}' has a median of {median} and is taken to be in {unit}")
+        return values / factor
+    return values
 
 
 def _part(report: Progress) -> Progress:

@@ -25,7 +25,7 @@ def draw_report(result: CESTQuantResult, path: str | Path, title: str = "") -> N
     windows = {n: result.nodes[n].GetScalarVolumeDisplayNode() for n in shown}
     panels = [
         MapPanel(
-            n.replace("_", " "),
+            n.replace("_", " ").removesuffix(f" {style_of(n).unit}"),
             style_of(n).unit,
             drawing.maps[n],
             style_of(n).color_map,
@@ -75,6 +75,7 @@ def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
     index = torch.from_numpy(rows[::step])
     quantification = drawing.quantification
     signal = quantification.signal[index].cpu().numpy()
+    signal = np.where(np.isfinite(signal), signal, np.nan)
     offsets = quantification.protocol.offsets_ppm.detach().numpy()
     x = offsets if _by_offset(drawing) else np.arange(1, len(offsets) + 1)
     fit = None

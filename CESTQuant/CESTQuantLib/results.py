@@ -46,6 +46,23 @@ class Drawing:
 def into_scene(
     study: Study, result: Quantification, warnings: tuple[str, ...], regions: dict[str, np.ndarray], folder: str
 ) -> CESTQuantResult:
+    """Maps, status and table of a run as nodes in one folder; after an error the scene is as it was."""
+    import slicer
+
+    before = {slicer.mrmlScene.GetNthNode(i).GetID() for i in range(slicer.mrmlScene.GetNumberOfNodes())}
+    try:
+        return _nodes_of(study, result, warnings, regions, folder)
+    except BaseException:
+        added = [slicer.mrmlScene.GetNthNode(i) for i in range(slicer.mrmlScene.GetNumberOfNodes())]
+        for node in added[::-1]:
+            if node.GetID() not in before:
+                slicer.mrmlScene.RemoveNode(node)
+        raise
+
+
+def _nodes_of(
+    study: Study, result: Quantification, warnings: tuple[str, ...], regions: dict[str, np.ndarray], folder: str
+) -> CESTQuantResult:
     from .quantity_style import style_of
 
     nodes, maps = {}, {}
@@ -62,11 +79,12 @@ def into_scene(
     table = add_table(_region_columns(maps, regions), "regions") if regions else None
     item = hierarchy.make_folder(folder)
     hierarchy.put([*nodes.values(), *([table] if table is not None else [])], item)
-    anatomy = np.zeros(study.raw[0].size, dtype=np.float32)
     full_reference = study.raw if study.reference is None else study.reference
     anatomy = np.nan_to_num(full_reference.mean(0)).astype(np.float32)
     drawing = Drawing(study.geometry, anatomy, study.voxels, regions, result, maps)
-    return CESTQuantResult(nodes, item, table, _report(result, warnings), drawing)
+    report = _report(result, warnings)
+    report["voxels"]["masked"] += study.raw[0].size - len(study.voxels)
+    return CESTQuantResult(nodes, item, table, report, drawing)
 
 
 def _window(array: np.ndarray, centred: bool) -> tuple[float, float]:

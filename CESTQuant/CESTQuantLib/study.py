@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Study:
     protocol: Protocol
     reference: np.ndarray | None
     voxels: np.ndarray
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, signalNode, protocol, reference, mask, normalisation: str | None) -> Study:
@@ -44,7 +46,10 @@ class Study:
             )
         raw, geometry, index = sequence_to_array(signalNode)
         name = signalNode.GetName()
-        protocol = _protocol(protocol, signalNode, index, normalisation)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            protocol = _protocol(protocol, signalNode, index, normalisation)
+        noted = tuple(" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning)
         if len(raw) != protocol.measurement_count:
             raise ValueError(
                 f"the protocol has {protocol.measurement_count} offsets but '{name}' has {len(raw)} measurements"
@@ -52,7 +57,7 @@ class Study:
         raw = raw[_order(signalNode, index, protocol, name)]
         reference_array = None if reference is None else _reference(reference, geometry)
         chosen = np.ones(geometry.shape, bool) if mask is None else _mask(mask, geometry)
-        return cls(name, raw, geometry, protocol, reference_array, np.flatnonzero(chosen))
+        return cls(name, raw, geometry, protocol, reference_array, np.flatnonzero(chosen), noted)
 
     def values(self, node):
         """Values (voxel,) of a volume node at the voxels to fit, float64 tensor."""

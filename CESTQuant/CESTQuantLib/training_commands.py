@@ -119,14 +119,14 @@ def _scan(options: Namespace, config, report: Report):
     from NeuroCESTLib.segmentations import read_segmentation
     from NeuroCESTLib.sequences import read_sequence
 
-    from .batch import _read_reference
+    from .quantify_commands import read_reference
     from .study import Study
 
     for role in ("signal", "reference"):
         for path in getattr(options, role) or ():
             report.add_input(role, path)
     signal = read_sequence(options.signal if len(options.signal) > 1 else options.signal[0])
-    reference = _read_reference(options.reference) if options.reference else None
+    reference = read_reference(options.reference) if options.reference else None
     mask = read_segmentation(options.mask) if options.mask else None
     return Study.of(signal, replace(config.protocol), reference, mask, None).spectra().signal
 

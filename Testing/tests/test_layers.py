@@ -15,7 +15,9 @@ SCENE_AND_PANEL = {
     "slicer", "vtk", "vtkmodules", "qt", "ctk", "PySide6", "PythonQt", "NeuroCESTLib", "sitkUtils"
 }  # fmt: skip
 PANEL = {"qt", "ctk", "PySide6", "PythonQt"}
-SCENE_FILES = ("batch.py", "logic.py", "report.py", "results.py", "study.py", "training_commands.py")
+SCENE_FILES = (
+    "batch.py", "logic.py", "quantify_commands.py", "report.py", "results.py", "study.py", "training_commands.py"
+)  # fmt: skip
 """Files of a module's library that belong to the scene layer; all others are science."""
 HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pandas", "pypulseq"}
 
