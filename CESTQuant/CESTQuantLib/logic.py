@@ -238,9 +238,12 @@ def _lorentzian(preset: str | dict) -> str | dict:
     if isinstance(preset, dict):
         return preset
     if str(preset).endswith(".json"):
+        from .lorentzian_model import LorentzianModel
         from .protocol import read_json
 
-        return read_json(preset)
+        description = read_json(preset)
+        LorentzianModel.from_dict(description, str(preset))
+        return description
     name = preset.removeprefix("lorentzian_")
     if name not in LORENTZIAN_PRESETS:
         known = ", ".join(LORENTZIAN_PRESETS)

@@ -7,12 +7,13 @@ position, both in ppm (Zaiss et al., J Magn Reson 2011;211:149; Windschuh et al.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from .numbers_from_files import require_file_name
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -50,8 +51,7 @@ def _pool(values: dict, place: int) -> LorentzianPool:
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
         raise ValueError(f"pool {place} must be an object with a name, amplitude, width_ppm and position_ppm")
     name, tied = values["name"], values.get("offset_from_water_ppm")
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"the pool name '{name}' must consist of letters, digits, '_', '.', '+' and '-'")
+    require_file_name(name, "pool name")
     if tied is not None and (isinstance(tied, bool) or not isinstance(tied, int | float)):
         raise ValueError(f"pool '{name}': offset_from_water_ppm must be a number")
     amplitude, width = (_range(values, key, f"pool '{name}'") for key in ("amplitude", "width_ppm"))

@@ -1,8 +1,9 @@
-"""Numbers as they come from JSON files, checked and named in what is said about them."""
+"""Numbers and names as they come from JSON files, checked and named in what is said about them."""
 
 from __future__ import annotations
 
 import math
+import re
 from numbers import Real
 
 import torch
@@ -31,6 +32,12 @@ def numbers(value, name: str) -> Tensor:
     if tensor.ndim > 1:
         raise ValueError(f"{name} must be a number or a list of numbers, not nested lists")
     return (tensor if tensor.is_floating_point() else tensor.to(torch.float64)).reshape(-1)
+
+
+def require_file_name(name: str, what: str) -> None:
+    """ValueError unless a name, of which maps are named, is fit for file names."""
+    if not re.fullmatch(r"\w[\w .+-]*", name):
+        raise ValueError(f"{what} '{name}' must consist of letters, digits, spaces, '_', '.', '+' and '-'")
 
 
 def _shortened(value) -> str:

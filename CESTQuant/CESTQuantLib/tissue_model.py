@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .numbers_from_files import number
+from .numbers_from_files import number, require_file_name
 from .pools import Pool, Semisolid, Tissue, Water
 from .protocol import read_json
 
@@ -119,10 +119,13 @@ def _build(values: dict) -> TissueModel:
         name = str(solute.get("name", f"solute{index}"))
         if name in names or name in ("water", "semisolid"):
             raise ValueError(f"solute name '{name}' is used twice or reserved")
+        require_file_name(name, "solute name")
         names.append(name)
         _read_pool(entries, name, solute, SOLUTE_KEYS, extra=("name", "protons"))
         if solute.get("protons"):
             protons[name] = number(solute["protons"], f"{name}: protons")
+            if not protons[name] > 0:
+                raise ValueError(f"{name}: protons is {protons[name]:g} but must be positive")
     semisolid, kind = values.get("semisolid"), None
     if semisolid is not None and not isinstance(semisolid, dict):
         raise ValueError(f"semisolid is null or an object with the keys {', '.join(SEMISOLID_KEYS)}")
