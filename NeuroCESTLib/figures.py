@@ -18,7 +18,7 @@ from NeuroCESTLib.slices import SliceView, bounding_box, slice_view
 from NeuroCESTLib.writing import atomic_path
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
-_ROI_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
+_ROI_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999933")
 _MAPS_A_ROW = 4
 _SPECTRA_A_ROW = 3
 _PANEL_INCHES = 3.1
@@ -63,7 +63,7 @@ def maps_figure(
     rois: Mapping[str, np.ndarray] | None = None,
     title: str = "",
 ) -> None:
-    """Draw maps, half transparent, over the grey anatomy of their most filled slice, with colour bars.
+    """Draw maps over the grey anatomy of their most filled slice, with colour bars.
 
     Args:
         path: PNG file.
@@ -187,14 +187,13 @@ def _draw_maps(figure: Any, scene: _Scene) -> None:
         )  # fmt: skip
         colors = ListedColormap(color_map_rgb(panel.color_map))
         image = axis.imshow(
-            panel.array, cmap=colors, vmin=panel.window[0], vmax=panel.window[1], alpha=0.8,
+            panel.array, cmap=colors, vmin=panel.window[0], vmax=panel.window[1],  # opaque: as on the bar
             aspect=scene.aspect, interpolation="nearest",
         )  # fmt: skip
         for color, (_, roi) in zip(_cycle(), scene.rois.items(), strict=False):
             if roi.any() and not roi.all():
                 axis.contour(roi, levels=[0.5], colors=[color], linewidths=1.2)
-        bar = figure.colorbar(image, ax=axis, shrink=0.85, pad=0.02, extend=_extend(panel))
-        bar.solids.set_alpha(1)
+        bar = figure.colorbar(image, ax=axis, shrink=_bar_length(scene), pad=0.02, extend=_extend(panel))
         bar.formatter.set_powerlimits((-3, 4))
         bar.set_label(panel.unit)
         axis.set_title(panel.title)
@@ -308,8 +307,20 @@ def _grid(count: int, most_columns: int) -> tuple[int, int]:
 
 def _maps_size(scene: _Scene) -> tuple[float, float]:
     rows, columns = _grid(max(len(scene.maps), _SPECTRA_A_ROW), _MAPS_A_ROW)
-    height = min(max(_PANEL_INCHES * 0.78 * scene.height_over_width, 1.8), 5.0) + 0.35
-    return columns * _PANEL_INCHES, rows * height + 0.3
+    return columns * _PANEL_INCHES, rows * (_row_inches(scene) + 0.35) + 0.3
+
+
+def _row_inches(scene: _Scene) -> float:
+    return min(max(_picture_inches(scene), 1.4), 5.0)
+
+
+def _picture_inches(scene: _Scene) -> float:
+    return _PANEL_INCHES * 0.78 * scene.height_over_width
+
+
+def _bar_length(scene: _Scene) -> float:
+    """Length of a colour bar relative to its row: that of the picture, as far as its numbers have room."""
+    return min(max(_picture_inches(scene) / _row_inches(scene), 0.65), 0.85)
 
 
 def _spectra_size(count: int) -> tuple[float, float]:

@@ -127,7 +127,7 @@ def _one_power(task: Task) -> tuple[Tensor, Protocol]:
             raise ValueError(f"no measurement at {wanted:g} uT; the only power is {listed} uT")
         return task.signal, protocol
     if wanted is None:
-        raise ValueError(f"the protocol has {len(powers)} powers ({listed} uT); choose the power of the contrast (--power)")
+        raise ValueError(f"the protocol has {len(powers)} powers ({listed} uT); choose one for the contrast (--power)")
     members = [(protocol.b1_uT - p).abs() < _POWER_TOLERANCE_UT for p in powers]
     if task.b1_relative is None:
         for power, member in zip(powers, members, strict=True):
