@@ -44,14 +44,14 @@ def product(first: Tensor, second: Tensor) -> Tensor:
     return result
 
 
-def _squared(x: Tensor) -> Tensor:
-    """Propagator of twice the duration: 2 x + x x."""
-    n = x.shape[0]
+def _plus_product(scale: float, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """scale x total + product(first, second) in one pass; all three (n, n + 1, *batch)."""
+    n = first.shape[0]
     if n < _BATCHED_FROM:
-        return product(x, x).add_(x, alpha=2)
-    matrices = _matrix_last(x)
-    flat = matrices.reshape(-1, n, n + 1)
-    return _matrix_first(torch.baddbmm(flat, flat[..., :n], flat, beta=2).reshape(matrices.shape))
+        return product(first, second).add_(total, alpha=scale)
+    added, left, right = (_matrix_last(matrices).reshape(-1, n, n + 1) for matrices in (total, first, second))
+    result = torch.baddbmm(added, left[..., :n], right, beta=scale)
+    return _matrix_first(result.reshape(_matrix_last(total).shape))
 
 
 def compose(later: Tensor, earlier: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def propagator(generator: Tensor, duration_s: Tensor) -> Tensor:
     steps = scaling_steps(exact, duration_s)
     x = _taylor(exact * (duration_s / 2**steps))
     for _ in range(steps):
-        x = _squared(x)
+        x = _plus_product(2.0, x, x, x)
     return x.to(generator.dtype)
 
 
@@ -109,13 +109,12 @@ def _taylor(a: Tensor) -> Tensor:
 
     def block(start: int) -> Tensor:
         total = powers[0] * coefficient[start + 1]
-        for i in range(1, 3):
-            total = total + powers[i] * coefficient[start + 1 + i]
+        for i in range(1, 4):
+            total = torch.add(total, powers[i], alpha=coefficient[start + 1 + i])
         return total
 
-    # exp(a) - 1 = B0 + a^4 (c4 + B1 + a^4 (c8 + B2 + a^4 (c12 + B3 + c16 a^4)))
-    a4 = powers[3]
-    inner = block(12) + a4 * coefficient[16]
+    # exp(a) - 1 = B0 + a^4 (B1 + a^4 (B2 + a^4 B3)), B_i of the four powers from 4 i + 1 to 4 i + 4
+    inner = block(12)
     for start in (8, 4, 0):
-        inner = block(start) + a4 * coefficient[start + 4] + product(a4, inner)
+        inner = _plus_product(1.0, block(start), powers[3], inner)
     return inner
