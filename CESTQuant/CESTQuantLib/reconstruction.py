@@ -10,8 +10,10 @@ from torch import Tensor
 
 from .network import ReconstructionNetwork
 from .network_file import NetworkFile
+from .threads import in_threads
 
-VOXELS_A_CHUNK = 8192
+VOXELS_AT_ONCE = 512
+"""The activations of so many voxels stay in the cache, which makes the network twice as fast."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,23 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(network: ReconstructionNetwork, signal: Tensor) -> Reconstruction:
-    """Parameters of normalised signals (voxel, measurement); NaN where a signal is not finite."""
+def reconstruct(network: ReconstructionNetwork, signal: Tensor, threads: int | None = None) -> Reconstruction:
+    """Parameters of normalised signals (voxel, measurement), in small chunks that are shared out among threads."""
     network.eval()
-    parts = []
-    for part in signal.float().split(VOXELS_A_CHUNK):
-        prediction = network.predict(part)
-        parts.append((network.to_physical(prediction.mean), network.physical_sd(prediction), prediction.log_rmse.exp()))
-    if not parts:
-        outputs = network.options["outputs"]
-        return Reconstruction(torch.empty(0, outputs), torch.empty(0, outputs), torch.empty(0))
-    return Reconstruction(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    signal = signal.float()
+    count, outputs = len(signal), network.options["outputs"]
+    result = Reconstruction(torch.empty(count, outputs), torch.empty(count, outputs), torch.empty(count))
+
+    @torch.no_grad()
+    def compute(start: int) -> None:
+        part = slice(start, start + VOXELS_AT_ONCE)
+        prediction = network.predict(signal[part])
+        result.mean[part] = network.to_physical(prediction.mean)
+        result.sd[part] = network.physical_sd(prediction)
+        result.expected_rmse[part] = prediction.log_rmse.exp()
+
+    in_threads(compute, range(0, count, VOXELS_AT_ONCE), threads)
+    return result
 
 
 def in_training_range(file: NetworkFile, maps: Mapping[str, Tensor]) -> list[str]:

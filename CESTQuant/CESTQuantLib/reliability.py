@@ -18,9 +18,10 @@ from torch import Tensor
 from .dataset import SimulatedBatches, signals_of, simulate_dataset
 from .network import normalise_input
 from .network_file import Calibration, NetworkFile
-from .reconstruction import VOXELS_A_CHUNK, Reconstruction, reconstruct
+from .reconstruction import Reconstruction, reconstruct
 
 STEPS = 2
+VOXELS_A_CHUNK = 8192
 CALIBRATION_VOXELS = {"r1rho": 10_000, "bloch-mcconnell": 2_000}
 _DIFFERENCE = 1e-2  # of half a training range
 _LEAST_SD = 0.02

@@ -1,0 +1,120 @@
+"""Does the reliability map find voxels that the model does not cover? Areas under the ROC curve, and times.
+
+Trains a network for the guanidinium configuration (7 T, six pools) on simulated data, then compares the RMSE of
+modelled voxels with that of voxels of another composition, all with noise of 0.002 to 0.006:
+
+    python Testing/benchmarks/bench_reliability.py [--samples 40000] [--epochs 30]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "CESTQuant")]
+
+from CESTQuantLib.dataset import noisy_signals, simulate_dataset  # noqa: E402
+from CESTQuantLib.dictionary import match_dictionary  # noqa: E402
+from CESTQuantLib.distributions import TissueDistribution  # noqa: E402
+from CESTQuantLib.network_training import train_from_config  # noqa: E402
+from CESTQuantLib.reconstruction import reconstruct  # noqa: E402
+from CESTQuantLib.reliability import back_project  # noqa: E402
+from CESTQuantLib.training_config import TrainingConfig, read_config  # noqa: E402
+
+VOXELS = 4000
+WANTED = 0.95
+
+
+def area_under_roc(modelled: torch.Tensor, others: torch.Tensor) -> float:
+    """Probability that a voxel of the others has the larger value."""
+    ranks = torch.cat([modelled, others]).argsort().argsort().double() + 1
+    n, m = len(modelled), len(others)
+    return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
+
+
+def unmodelled(tissue: dict) -> dict[str, dict]:
+    """Tissues that the network's model does not cover, by what is wrong with them."""
+    cases = {}
+
+    def case(name: str) -> dict:
+        cases[name] = copy.deepcopy(tissue)
+        return cases[name]
+
+    case("extra pool at 2.6 ppm")["solutes"].append(
+        {"name": "extra", "fraction": {"uniform": [0.001, 0.003]}, "k_Hz": {"uniform": [100, 400]}, "T1_s": 1.0,
+         "T2_s": 0.02, "dw_ppm": 2.6})  # fmt: skip
+    case("extra pool at 1.6 ppm")["solutes"].append(
+        {"name": "extra", "fraction": {"uniform": [0.001, 0.003]}, "k_Hz": {"uniform": [100, 400]}, "T1_s": 1.0,
+         "T2_s": 0.02, "dw_ppm": 1.6})  # fmt: skip
+    case("wrong background: B0 shift of 0.3 to 0.5 ppm")["b0_shift_ppm"] = {"uniform": [0.3, 0.5]}
+    case("wrong background: semisolid with T2 of 0.1 ms")["semisolid"]["T2_s"] = 1e-4
+    case("wrong background: water T2 of 8 to 12 ms")["water"]["T2_s"] = {"uniform": [0.008, 0.012]}
+    case("wrong background: five times the amide")["solutes"][1]["fraction"] = {"uniform": [0.006, 0.012]}
+    return cases
+
+
+def rmse_of(file, config: TrainingConfig, tissue: dict, seed: int) -> torch.Tensor:
+    data = simulate_dataset(
+        TissueDistribution.from_dict(tissue), config.protocol, VOXELS, noise_sd=config.noise_sd, seed=seed
+    )
+    signal = noisy_signals(data, config.protocol, seed)
+    return back_project(file, signal, reconstruct(file.network, signal)).rmse
+
+
+def times(file, config: TrainingConfig, count: int = 100_000) -> dict[str, float]:
+    """Seconds for 100,000 voxels: simulation, network alone, reliability map and dictionary (extrapolated)."""
+    start = time.perf_counter()
+    data = simulate_dataset(config.distribution, config.protocol, count, noise_sd=config.noise_sd, seed=3)
+    result = {"simulation": time.perf_counter() - start}
+    signal = noisy_signals(data, config.protocol, 3)
+    reconstruct(file.network, signal[:1000])
+    fastest = []
+    for _ in range(3):
+        start = time.perf_counter()
+        found = reconstruct(file.network, signal)
+        fastest.append(time.perf_counter() - start)
+    result["network"] = min(fastest)
+    part = signal[:8192]
+    start = time.perf_counter()
+    back_project(file, part, found)
+    result["reliability"] = (time.perf_counter() - start) * count / len(part)
+    few = replace(config, samples=20_000)
+    match_dictionary(part[:1000], few)
+    start = time.perf_counter()
+    match_dictionary(part[:4096], few)
+    result["dictionary of 20,000"] = (time.perf_counter() - start) * count / 4096
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=40_000)
+    parser.add_argument("--epochs", type=int, default=30)
+    options = parser.parse_args()
+    config = read_config("autocest_guanidinium_7T")
+    config = replace(config, samples=options.samples, settings=replace(config.settings, epochs=options.epochs))
+    file, _ = train_from_config(config)
+    training = {k: v for k, v in file.training.items() if k.endswith("_s") or k in ("samples", "epochs")}
+    print(json.dumps({"training": training, "held_out": file.training["held_out"]}, indent=1))
+    modelled = rmse_of(file, config, config.tissue, seed=11)
+    alarms = float((modelled > file.calibration.rmse_threshold).double().mean())
+    print(f"false alarms {100 * alarms:.1f} % (stated {100 * file.calibration.false_alarm_rate:g} %)")
+    cases = unmodelled(config.tissue)
+    areas = {name: area_under_roc(modelled, rmse_of(file, config, tissue, 12)) for name, tissue in cases.items()}
+    for name, area in areas.items():
+        print(f"area under the ROC curve {area:.4f} ({'met' if area >= WANTED else 'MISSED'})  {name}")
+    for name, seconds in times(file, config).items():
+        print(f"{seconds:8.3f} s for 100,000 voxels  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
