@@ -3,7 +3,7 @@
 Trains a network for the guanidinium configuration (7 T, six pools) on simulated data, then compares the RMSE of
 modelled voxels with that of voxels of another composition, all with noise of 0.002 to 0.006:
 
-    python Testing/benchmarks/bench_reliability.py [--samples 40000] [--epochs 30]
+    python Testing/benchmarks/bench_reliability.py [--samples 40000] [--epochs 30] [--quick]
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=40_000)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--quick", action="store_true", help="10,000 samples and 6 epochs")
     options = parser.parse_args()
+    if options.quick:
+        options.samples, options.epochs = 10_000, 6
     config = read_config("autocest_guanidinium_7T")
     config = replace(config, samples=options.samples, settings=replace(config.settings, epochs=options.epochs))
     file, _ = train_from_config(config)
