@@ -56,6 +56,8 @@ def train_on_scan(
     network = config.new_network()
     normalised = normalise_input(signal, config.protocol.signal_normalisation)
     noise = max(sum(config.noise_sd) / 2, 1e-4)
+    if config.protocol.signal_normalisation == "l2":
+        noise /= _mean_norm(config)
     network.set_inputs(normalised[:_EXAMPLES], noise)
     with one_thread_a_step():
         result = _fit_signals(network, config, normalised, noise, lambda f, m: report(0.8 * f, m))
@@ -120,6 +122,12 @@ def differentiable_signal(network: ReconstructionNetwork, config: TrainingConfig
     protocol = unnormalised(config.protocol)
     clean = simulate(distribution.tissue(values), protocol, engine=config.engine, dtype=dtype, **fields)
     return normalise_input(clean.float(), config.protocol.signal_normalisation)
+
+
+def _mean_norm(config: TrainingConfig) -> float:
+    """Mean norm of a few simulated signals: by it an L2 normalisation divides signal and noise."""
+    few = simulate_dataset(config.distribution, config.protocol, 256, seed=config.settings.seed, engine=config.engine)
+    return float(torch.linalg.vector_norm(few.clean, dim=1).mean())
 
 
 def _learn_spread(network: ReconstructionNetwork, config: TrainingConfig) -> float:
