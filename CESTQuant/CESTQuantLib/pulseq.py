@@ -90,8 +90,8 @@ def _load(path: Path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             sequence.read(str(path))
-    except Exception as error:  # pypulseq raises whatever its parser stumbles over
-        raise ValueError(f"{path}: not a readable pulseq file ({type(error).__name__})") from None
+    except Exception:  # pypulseq raises whatever its parser stumbles over
+        raise ValueError(f"{path}: not a readable pulseq file: it is damaged or of another type") from None
     if not sequence.block_events:
         raise ValueError(f"{path}: the pulseq file holds no blocks")
     return sequence

@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from studies import Acquisition
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -52,3 +56,45 @@ def shared_data() -> Callable[[str], Path]:
         return found
 
     return path
+
+
+@pytest.fixture(scope="session")
+def acquisition() -> Acquisition:
+    """A small simulated Z-spectrum of 21 offsets, on an oblique left-handed grid."""
+    from studies import acquire, spectrum_protocol
+
+    return acquire(spectrum_protocol(count=21), b0_ppm=0.1)
+
+
+@pytest.fixture(scope="session")
+def good(acquisition: Acquisition, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the files of ``acquisition``, a model, and in ``pairs`` an acquisition for QUESP."""
+    from studies import acquire, amine_model, pairs_protocol, write_json
+
+    folder = acquisition.write(tmp_path_factory.mktemp("good"))
+    write_json(amine_model(), folder / "model.json")
+    acquire(pairs_protocol()).write(folder / "pairs")
+    return folder
+
+
+@pytest.fixture
+def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., str]:
+    """Run ``cestquant fit`` with changed options, check that it is refused as it should be; its sentence."""
+    from CESTQuantLib.batch import main
+    from studies import checksums, fit_arguments, messages
+
+    def run(method: str = "mtrasym", folder: Path = good, **changes: object) -> str:
+        slicer.mrmlScene.Clear(0)
+        before = checksums(good), checksums(tmp_path)
+        capfd.readouterr()
+        status = main(fit_arguments(folder, tmp_path / "out", method, **changes))
+        printed = capfd.readouterr()
+        lines = messages(printed.err)
+        assert (status, len(lines), printed.out) == (2, 1, ""), printed.err
+        assert "Traceback" not in lines[0]
+        assert "Error" not in lines[0]  # no name of an exception
+        assert (checksums(good), checksums(tmp_path)) == before
+        assert not (tmp_path / "out").exists()
+        return lines[0]
+
+    return run
