@@ -38,16 +38,14 @@ class TrainingSettings:
     """How to train; the defaults are those of the published chain.
 
     learning_rate, schedule_rate: of the network and of acquisition parameters; both decay by a cosine to ``final_rate``
-    of themselves. noise_sd: standard deviation of the noise that is added anew to every batch, in units of the
-    signal. patience: epochs without improvement after which training stops early (0: never). weights: of the outputs
-    in the loss. learn_spread: also train the head of the uncertainties.
+    of themselves. patience: epochs without improvement after which training stops early (0: never). weights: of the
+    outputs in the loss. learn_spread: also train the head of the uncertainties.
     """
 
     epochs: int = 100
     batch_size: int = 256
     learning_rate: float = 1e-3
     schedule_rate: float = 1e-4
-    noise_sd: float = 0.002
     final_rate: float = 0.01
     patience: int = 20
     seed: int = 0
@@ -58,8 +56,8 @@ class TrainingSettings:
         for name in ("epochs", "batch_size", "learning_rate", "schedule_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training: {name} is {getattr(self, name)!r} but must be positive")
-        if self.noise_sd < 0 or self.patience < 0:
-            raise ValueError("training: noise_sd and patience must not be negative")
+        if self.patience < 0:
+            raise ValueError("training: patience must not be negative")
 
 
 @dataclass

@@ -17,8 +17,8 @@ from .training import TrainingSettings
 NOISE_SD = (0.002, 0.006)
 _SCHEDULE_KEYS = {"trainable", "limits", "objective", "schedule", "phantom"}
 _KNOWN = {
-    "protocol", "tissue", "targets", "noise_sd", "noise_injection", "samples", "epochs", "seed", "network", "engine",
-    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "note", "dataset",
+    "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "engine",
+    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "note",
 }  # fmt: skip
 _NETWORK_KEYS = {"width", "depth", "dropout", "activation"}
 
@@ -28,15 +28,14 @@ class TrainingConfig:
     """A checked configuration.
 
     noise_sd: lowest and highest standard deviation of the white noise, relative to the equilibrium signal (before an
-    L2 normalisation). noise_injection: further noise of every batch when training from stored data. network: width,
-    depth, dropout, activation. false_alarm_rate: share of modelled voxels that the reliability map may reject.
+    L2 normalisation); training draws it anew for every batch. network: width, depth, dropout, activation.
+    false_alarm_rate: share of modelled voxels that the reliability map may reject.
     """
 
     protocol: Protocol
     tissue: dict
     targets: tuple[str, ...]
     noise_sd: tuple[float, float] = NOISE_SD
-    noise_injection: float = 0.002
     samples: int = 100_000
     engine: str = "r1rho"
     network: dict[str, Any] = field(default_factory=dict)
@@ -129,7 +128,7 @@ def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
     )  # fmt: skip
     return TrainingConfig(
         protocol, values["tissue"], targets, _noise(values.get("noise_sd", NOISE_SD)),
-        float(values.get("noise_injection", 0.002)), _count(values, "samples", 100_000), engine,
+        _count(values, "samples", 100_000), engine,
         _network(values.get("network") or {}), settings, rate,
     )  # fmt: skip
 
