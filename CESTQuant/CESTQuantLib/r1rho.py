@@ -6,8 +6,10 @@ intermediate values of its formula so that the hand-derived derivatives beside i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 _TINY_FREQUENCY_SQUARED = 1e-6  # (rad/s)^2; gives theta = 0 where neither RF nor offset is left
@@ -76,37 +78,50 @@ class Exchange:
             fraction * k * ratio,
         )
 
-    def d_fraction(self) -> Tensor:
-        return self.k * self.ratio
-
-    def d_k(self) -> Tensor:
-        d_numerator = self.dw * self.dw + self.R2 * (self.width + self.k)
-        d_denominator = (
-            self.field.w1_squared + self.width * (self.width + 2 * self.k) + self.pool_offset * self.pool_offset
+    def gradients(self, g: Tensor | float, needed: Sequence[bool], of_field: bool) -> ExchangeGradients:
+        """Reverse-mode derivatives of g * rate; ``needed``: whether by fraction, k, R2 and dw."""
+        field, k, width = self.field, self.k, self.width
+        by_fraction, by_k, by_R2, by_dw = needed
+        g_over_denominator = g / self.denominator
+        g_over_sin2 = g_over_denominator * self.numerator
+        g_ratio = g_over_sin2 * field.sin2
+        own: list[Tensor | None] = [g_ratio * k if by_fraction else None, None, None, None]
+        if not (by_k or by_R2 or by_dw or of_field):
+            return ExchangeGradients(own, None, None, None, None)
+        exchanged = self.fraction * k
+        by_numerator = g_over_denominator * field.sin2 * exchanged
+        by_denominator = g_ratio * exchanged / -self.denominator
+        if by_k:
+            d_numerator = self.dw * self.dw + self.R2 * (width + k)
+            d_denominator = torch.addcmul(
+                field.w1_squared + width * (width + 2 * k), self.pool_offset, self.pool_offset
+            )
+            own[1] = torch.addcmul(g_ratio * self.fraction, by_numerator, d_numerator)
+            own[1].addcmul_(by_denominator, d_denominator)
+        if by_R2:
+            own[2] = by_numerator * (field.total + k * (width + self.R2))
+            own[2].addcmul_(by_denominator, field.w1_squared + 2 * k * width)
+        by_offset = None
+        if by_dw or of_field:
+            by_offset = by_denominator * (2 * k * self.pool_offset)
+        if by_dw:
+            own[3] = torch.addcmul(by_offset, by_numerator, 2 * k * self.dw)
+        if not of_field:
+            return ExchangeGradients(own, None, None, None, None)
+        return ExchangeGradients(
+            own, g_over_sin2 * exchanged, by_numerator * self.R2, by_denominator * width, by_offset
         )
-        return self.fraction * self.ratio + self._relative(d_numerator, d_denominator)
 
-    def d_R2(self) -> Tensor:
-        d_numerator = self.field.total + self.k * (self.width + self.R2)
-        return self._relative(d_numerator, self.field.w1_squared + 2 * self.k * self.width)
 
-    def d_sin2(self) -> Tensor:
-        return self.fraction * self.k * self.numerator / self.denominator
+@dataclass(frozen=True)
+class ExchangeGradients:
+    """Derivatives by (fraction, k, R2, dw) and by what the field contributes: sin2, total, w1^2 and the pool's offset.
 
-    def d_total(self) -> Tensor:
-        """At fixed theta and fixed w1."""
-        return self.rate * self.R2 / self.numerator
+    Each at fixed others; None where it was not asked for.
+    """
 
-    def d_w1_squared(self) -> Tensor:
-        """Of the denominator alone."""
-        return -self.rate * self.width / self.denominator
-
-    def d_pool_offset(self) -> Tensor:
-        return -self.rate * (2 * self.k * self.pool_offset) / self.denominator
-
-    def d_dw(self) -> Tensor:
-        """At fixed pool offset."""
-        return self.rate * (2 * self.k * self.dw) / self.numerator
-
-    def _relative(self, d_numerator: Tensor, d_denominator: Tensor) -> Tensor:
-        return self.rate * (d_numerator / self.numerator - d_denominator / self.denominator)
+    own: list[Tensor | None]
+    sin2: Tensor | None
+    total: Tensor | None
+    w1_squared: Tensor | None
+    pool_offset: Tensor | None

@@ -8,13 +8,14 @@ long against T2, since the transverse term sin^2(theta) cos(weff t) exp(-R2rho t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .r1rho import EffectiveField, Exchange
+from .r1rho import EffectiveField, Exchange, ExchangeGradients
 from .semisolid_lock import Coupled
 
 FIXED_INPUTS = 7
@@ -23,6 +24,8 @@ SOLUTE_INPUTS = 4
 """Inputs a solute: fraction, k, R2, dw."""
 SEMISOLID_INPUTS = 4
 """Inputs of a semisolid pool: fraction, k, R1, saturation rate."""
+POINTS_A_CHUNK = 2**14
+"""Measurements x voxels solved at a time when derivatives are wanted."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,15 @@ class Block:
         result[2], result[3], result[4] = g_t, g_z0, g_c0
         result[5] = g_R1 + g_R * field.cos2
         result[6] = g_R * field.sin2
+        of_field = needed[0] or needed[1]
+        from_exchange = []
         for p, exchange in enumerate(self.exchanges):
-            first = FIXED_INPUTS + SOLUTE_INPUTS * p
-            for place, derivative in enumerate((exchange.d_fraction, exchange.d_k, exchange.d_R2)):
-                if needed[first + place]:
-                    result[first + place] = g_R * derivative()
-            if needed[first + 3]:
-                result[first + 3] = g_R * (exchange.d_dw() + exchange.d_pool_offset())
-        if needed[0] or needed[1]:
-            result[0], result[1] = self._field_gradients(g_R, g_cos2 + g_R * R1, g_R * R2, w1, offset)
+            own = slice(FIXED_INPUTS + SOLUTE_INPUTS * p, FIXED_INPUTS + SOLUTE_INPUTS * (p + 1))
+            if of_field or any(needed[own]):
+                from_exchange.append(exchange.gradients(g_R, needed[own], of_field))
+                result[own] = from_exchange[-1].own
+        if of_field:
+            result[0], result[1] = self._field_gradients(from_exchange, g_cos2 + g_R * R1, g_R * R2, w1, offset)
         if tail:
             result[-SEMISOLID_INPUTS:] = tail
         return [g if n else None for g, n in zip(result, needed, strict=True)]
@@ -129,15 +132,15 @@ class Block:
         return g["A"], g_cos2, g["t"], g["z_start"] * cos2, g["b1"] * cos2, g["c_start"], tail
 
     def _field_gradients(
-        self, g_R: Tensor, g_cos2: Tensor, g_sin2: Tensor, w1: Tensor, offset: Tensor
+        self, from_exchange: Sequence[ExchangeGradients], g_cos2: Tensor, g_sin2: Tensor, w1: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor]:
         field = self.field
         g_total, g_w1_squared, g_offset = 0.0, 0.0, 0.0
-        for exchange in self.exchanges:
-            g_sin2 = g_sin2 + g_R * exchange.d_sin2()
-            g_total = g_total + g_R * exchange.d_total()
-            g_w1_squared = g_w1_squared + g_R * exchange.d_w1_squared()
-            g_offset = g_offset + g_R * exchange.d_pool_offset()
+        for exchange in from_exchange:
+            g_sin2 = g_sin2 + exchange.sin2
+            g_total = g_total + exchange.total
+            g_w1_squared = g_w1_squared + exchange.w1_squared
+            g_offset = g_offset + exchange.pool_offset
         g_tilt = (g_sin2 - g_cos2) / field.total
         g_w1_squared = g_w1_squared + g_total + g_tilt * field.cos2
         g_offset_squared = g_total - g_tilt * field.sin2
@@ -145,21 +148,63 @@ class Block:
 
 
 class _Saturation(torch.autograd.Function):
-    """Keeps only the inputs and solves the block again in the backward pass, which costs less than remembering."""
+    """Keeps only the inputs and solves the block again in the backward pass, which costs less than remembering.
+
+    Both passes go through the voxels (last axis) in chunks, so that what lies between inputs and results stays in the
+    processor's cache.
+    """
 
     @staticmethod
     def forward(ctx, solutes: int, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         ctx.solutes = solutes
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs)
-        block = Block.solve(solutes, inputs)
-        return block.z, block.c.clone()
+        z, c = [], []
+        for part in _chunks(inputs):
+            block = Block.solve(solutes, [_voxels(i, part) for i in inputs])
+            z.append(block.z)
+            c.append(block.c)
+        if len(z) == 1:
+            return z[0], c[0].clone()
+        coupled = c[0].shape == z[0].shape
+        return torch.cat(z, -1), torch.cat(c, -1) if coupled else inputs[4].clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gz: Tensor, gc: Tensor):
-        inputs = ctx.saved_tensors
-        gradients = Block.solve(ctx.solutes, inputs).gradients(gz, gc, ctx.needs_input_grad[1:])
-        return None, *(g if g is None else g.sum_to_size(i.shape) for g, i in zip(gradients, inputs, strict=True))
+    def backward(ctx, gz: Tensor | None, gc: Tensor | None):
+        inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        parts = list(_chunks(inputs))
+        found: list[list[Tensor]] = [[] for _ in inputs]
+        for part in parts:
+            some = [_voxels(i, part) for i in inputs]
+            outer = [0.0 if g is None else _voxels(g, part) for g in (gz, gc)]
+            gradients = Block.solve(ctx.solutes, some).gradients(*outer, needed)
+            for place, (g, i) in enumerate(zip(gradients, some, strict=True)):
+                if g is not None:
+                    found[place].append((g if isinstance(g, Tensor) else torch.full_like(i, g)).sum_to_size(i.shape))
+        return None, *(_joined(g, i) if n else None for g, i, n in zip(found, inputs, needed, strict=True))
+
+
+def _chunks(inputs: Sequence[Tensor]) -> Iterator[slice]:
+    """Slices of the last axis with about ``POINTS_A_CHUNK`` points each; everything at once on a GPU."""
+    shape = torch.broadcast_shapes(*(i.shape for i in inputs))
+    voxels = shape[-1] if shape else 1
+    size = max(1, POINTS_A_CHUNK * voxels // max(1, math.prod(shape)))
+    if inputs[0].device.type != "cpu" or voxels < 2 * size:
+        size = voxels
+    for first in range(0, voxels, size):
+        yield slice(first, first + size)
+
+
+def _voxels(tensor: Tensor, part: slice) -> Tensor:
+    return tensor[..., part] if tensor.ndim and tensor.shape[-1] > 1 else tensor
+
+
+def _joined(gradients: list[Tensor], like: Tensor) -> Tensor:
+    if len(gradients) == 1:
+        return gradients[0]
+    per_voxel = like.ndim > 0 and like.shape[-1] > 1
+    return torch.cat(gradients, -1) if per_voxel else torch.stack(gradients).sum(0)
 
 
 def saturate(solutes: int, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
