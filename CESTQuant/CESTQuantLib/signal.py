@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,7 +96,7 @@ def region_statistics(values: Tensor) -> dict[str, float]:
     if len(finite) == 0:
         nan = float("nan")
         return {"n": 0, "mean": nan, "sd": nan, "median": nan, "q1": nan, "q3": nan}
-    quartiles = torch.quantile(finite, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    quartiles = np.quantile(finite.cpu().numpy(), [0.25, 0.5, 0.75])  # torch.quantile stops at 2^24 values
     return {
         "n": len(finite),
         "mean": float(finite.mean()),
