@@ -1,4 +1,4 @@
-"""Normalisation of measured signals."""
+"""Normalisation of raw signals by the references that acquisitions bring along."""
 
 from __future__ import annotations
 
@@ -9,65 +9,112 @@ import torch
 from CESTQuantLib.protocol import Protocol
 from CESTQuantLib.signal import normalise, region_statistics
 
-OFFSETS = [-3.0, -1.0, 1.0, 3.0]
-Z = torch.tensor([[0.9, 0.5, 0.4, 0.8], [0.8, 0.6, 0.5, 0.7]], dtype=torch.float64)
+OFFSETS = [-3.5, -1.0, 0.0, 1.0, 3.5]
+Z = torch.tensor([[0.8, 0.5, 0.1, 0.6, 0.7], [0.9, 0.6, 0.2, 0.5, 0.8]], dtype=torch.float64)
+M0 = torch.tensor([700.0, 1200.0], dtype=torch.float64)
 
 
-def protocol(offsets: list[float] | None = None, normalisation: str = "m0") -> Protocol:
-    return Protocol(3.0, OFFSETS if offsets is None else offsets, 1.0, 1.0, signal_normalisation=normalisation)
+def protocol(offsets=OFFSETS, normalisation: str = "m0") -> Protocol:
+    return Protocol(3.0, offsets, 1.0, 1.0, signal_normalisation=normalisation)
 
 
-def test_one_reference_divides_every_measurement():
-    m0 = torch.tensor([500.0, 800.0])
-    result = normalise(Z * m0[:, None], protocol(), m0)
-    torch.testing.assert_close(result.signal, Z)
-    torch.testing.assert_close(result.reference, m0.double())
+def same(first: torch.Tensor, second: torch.Tensor) -> None:
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-12, equal_nan=True)
 
 
-def test_a_reference_for_each_measurement_divides_its_own():
-    drift = torch.tensor([[500.0, 510.0, 520.0, 530.0], [800.0, 790.0, 780.0, 770.0]])
-    torch.testing.assert_close(normalise(Z * drift, protocol(), drift).signal, Z)
+def test_a_single_reference_divides_all_measurements():
+    spectra = normalise(Z * M0[:, None], protocol(), M0)
+    same(spectra.signal, Z)
+    same(spectra.reference, M0)
 
 
-def test_several_references_are_interpolated_over_the_acquisition():
-    drift = torch.tensor([500.0, 510.0, 520.0, 530.0]).expand(2, -1)
-    torch.testing.assert_close(normalise(Z * drift, protocol(), drift[:, [0, 3]]).signal, Z)
+def test_a_reference_per_offset_follows_the_drift():
+    drift = torch.linspace(1.0, 0.8, 5, dtype=torch.float64)
+    reference = M0[:, None] * drift
+    same(normalise(Z * reference, protocol(), reference).signal, Z)
 
 
-def test_interleaved_far_off_resonance_measurements_serve_as_references_and_leave_the_spectrum():
-    offsets = [300.0, -3.0, -1.0, -300.0, 1.0, 3.0, 300.0]
-    drift = torch.linspace(500, 560, 7, dtype=torch.float64)
-    whole = torch.ones(2, 7, dtype=torch.float64)
-    whole[:, [1, 2, 4, 5]] = Z
-    result = normalise(whole * drift, protocol(offsets), None)
-    torch.testing.assert_close(result.signal, Z)
-    assert result.protocol.offsets_ppm.tolist() == OFFSETS
+def test_interleaved_references_are_interpolated_in_time():
+    drift = torch.linspace(1.0, 0.8, 5, dtype=torch.float64)
+    several = M0[:, None] * drift[[0, 2, 4]]
+    same(normalise(Z * M0[:, None] * drift, protocol(), several).signal, Z)
 
 
-def test_unit_norm_and_no_normalisation():
-    unit = normalise(7 * Z, protocol(normalisation="l2"), None).signal
-    torch.testing.assert_close(unit.square().sum(1), torch.ones(2, dtype=torch.float64))
-    torch.testing.assert_close(normalise(Z, protocol(normalisation="none"), None).signal, Z)
+def test_far_off_resonance_measurements_serve_as_reference_and_leave_the_spectra():
+    drift = torch.linspace(1.0, 0.7, 7, dtype=torch.float64)
+    raw = torch.cat([torch.ones(2, 1, dtype=torch.float64), Z, torch.ones(2, 1, dtype=torch.float64)], 1)
+    spectra = normalise(raw * M0[:, None] * drift, protocol([-300.0, *OFFSETS, 100.0]), None)
+    same(spectra.signal, Z)
+    assert spectra.protocol.offsets_ppm.tolist() == OFFSETS
 
 
-@pytest.mark.parametrize("bad", [0.0, math.nan])
-def test_a_voxel_without_usable_reference_becomes_nan_and_touches_no_other(bad):
-    result = normalise(100 * Z, protocol(), torch.tensor([100.0, bad])).signal
-    torch.testing.assert_close(result[0], Z[0])
-    assert torch.isnan(result[1]).all()
+def test_interleaved_far_off_resonance_reference():
+    offsets = [-300.0, -3.5, -1.0, 300.0, 0.0, 1.0, 3.5, -300.0]
+    drift = 1 - 0.03 * torch.arange(8, dtype=torch.float64)
+    one = torch.ones(2, 1, dtype=torch.float64)
+    raw = torch.cat([one, Z[:, :2], one, Z[:, 2:], one], 1) * M0[:, None] * drift
+    spectra = normalise(raw, protocol(offsets), None)
+    same(spectra.signal, Z)
+    same(spectra.reference, M0 * drift[[0, 3, 7]].mean())
 
 
-def test_missing_reference_and_wrong_counts_are_one_sentence():
-    with pytest.raises(ValueError, match=r"no M0 reference for 'scan'.*signal_normalisation"):
-        normalise(Z, protocol(), None, where="'scan'")
-    with pytest.raises(ValueError, match="4 offsets but 'scan' has 3 measurements"):
-        normalise(Z[:, :3], protocol(), None, where="'scan'")
+def test_one_reference_at_the_start_is_used_for_all():
+    raw = torch.cat([torch.ones(2, 1, dtype=torch.float64), Z], 1) * M0[:, None]
+    same(normalise(raw, protocol([-300.0, *OFFSETS]), None).signal, Z)
 
 
-def test_region_statistics_leave_nan_out():
-    values = torch.tensor([1.0, 2.0, 3.0, 4.0, math.nan])
-    statistics = region_statistics(values)
-    assert statistics["n"] == 4
-    assert (statistics["mean"], statistics["median"], statistics["q1"], statistics["q3"]) == (2.5, 2.5, 1.75, 3.25)
-    assert statistics["sd"] == pytest.approx(1.2909944)
-    assert region_statistics(torch.tensor([math.nan]))["n"] == 0
+def test_zero_and_nan_references_give_nan_in_their_voxel_only():
+    raw = Z * M0[:, None]
+    for bad in (0.0, math.nan, math.inf):
+        spectra = normalise(raw, protocol(), torch.tensor([bad, 1200.0]))
+        assert bool(spectra.signal[0].isnan().all())
+        same(spectra.signal[1], Z[1])
+
+
+def test_a_bad_interleaved_reference_is_not_filled():
+    reference = (M0[:, None] * torch.ones(5, dtype=torch.float64)).clone()
+    reference[0, 3] = 0
+    spectra = normalise(Z * M0[:, None], protocol(), reference)
+    assert spectra.signal[0].isnan().tolist() == [False, False, False, True, False]
+
+
+def test_nan_of_the_signal_stays_nan():
+    raw = Z * M0[:, None]
+    raw[1, 2] = math.nan
+    assert int(normalise(raw, protocol(), M0).signal.isnan().sum()) == 1
+
+
+def test_l2_makes_unit_spectra():
+    spectra = normalise(Z * M0[:, None], protocol(normalisation="l2"), None)
+    same(spectra.signal.square().sum(1), torch.ones(2, dtype=torch.float64))
+    same(spectra.signal, Z / Z.norm(dim=1, keepdim=True))
+
+
+def test_l2_of_a_zero_voxel_is_nan():
+    assert bool(normalise(0 * Z, protocol(normalisation="l2"), None).signal.isnan().all())
+
+
+def test_none_leaves_the_signal():
+    same(normalise(Z, protocol(normalisation="none"), None).signal, Z)
+
+
+def test_a_missing_reference_says_what_to_do():
+    with pytest.raises(ValueError, match=r"no M0 reference for 'mz.nii': give an M0 image"):
+        normalise(Z, protocol(), None, where="'mz.nii'")
+
+
+def test_wrong_count_names_both_numbers():
+    with pytest.raises(ValueError, match=r"the protocol has 4 offsets but 'mz.nii' has 5 measurements"):
+        normalise(Z, protocol(OFFSETS[:4]), M0, where="'mz.nii'")
+
+
+def test_statistics_are_of_the_finite_values():
+    found = region_statistics(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, math.nan, math.inf]))
+    assert found == {"n": 5, "mean": 3.0, "sd": pytest.approx(math.sqrt(2.5)), "median": 3.0, "q1": 2.0, "q3": 4.0}
+    assert math.isnan(region_statistics(torch.tensor([math.nan]))["mean"])
+    assert region_statistics(torch.tensor([2.0]))["sd"] == 0.0
+
+
+def test_statistics_of_a_large_region():
+    values = torch.arange(2**24 + 3, dtype=torch.float32)
+    assert region_statistics(values)["median"] == pytest.approx(2**23 + 1)
