@@ -98,3 +98,28 @@ def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.Captur
         return lines[0]
 
     return run
+
+
+@pytest.fixture
+def quantified(slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Path]:
+    """Run ``cestquant fit``, which must succeed with just the given warnings on standard error; the output folder."""
+
+    from CESTQuantLib.batch import main
+    from studies import checksums, fit_arguments, messages
+
+    def run(folder: Path, method: str, warnings: tuple[str, ...] = (), **changes: object) -> Path:
+        slicer.mrmlScene.Clear(0)
+        before = checksums(folder)
+        output = tmp_path / f"out-{len(list(tmp_path.glob('out-*')))}"
+        assert main(fit_arguments(folder, output, method, **changes)) == 0, capfd.readouterr().err
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        lines = messages(printed.err)
+        assert len(lines) == len(warnings)
+        for line, words in zip(lines, warnings, strict=True):
+            assert line.startswith("warning: ")
+            assert words in line
+        assert checksums(folder) == before
+        return output
+
+    return run
