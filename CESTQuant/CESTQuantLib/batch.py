@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: make the packages importable
-    _module_folder = Path(__file__).resolve().parents[1]
-    sys.path[:0] = [str(_module_folder), str(_module_folder.parent)]
+    _library, _module_folder, _root = Path(__file__).resolve().parents[:3]
+    # without the folder of the file, whose signal.py would stand for Python's own
+    sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
 
 from CESTQuantLib.quantify_commands import add_fields, add_fit
 from CESTQuantLib.training_commands import add_dataset, add_train
