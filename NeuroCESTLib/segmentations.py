@@ -82,7 +82,7 @@ def _segments_on(node: Any, geometry: Geometry) -> dict[str, np.ndarray]:
             try:
                 with quiet_vtk():
                     array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, reference)
-            except RuntimeError:
+            except (RuntimeError, AttributeError):  # how slicer.util meets a segment without any voxel
                 array = None
             filled = array is not None and array.shape == geometry.shape
             masks[name] = array > 0 if filled else np.zeros(geometry.shape, bool)
