@@ -176,13 +176,20 @@ def _iterate_down_to(
     report: Callable[[int], None],
 ) -> ActiveSet | None:
     """Iterate until at most `few` voxels are left, which are returned."""
-    while active is not None and len(active) > few and not cancelled.is_set():
-        active.iterate()
+
+    def retire(active: ActiveSet | None) -> ActiveSet | None:
         finished = active.finished
         number = int(finished.sum())
         if number < RETIRE_AT * len(active):
-            continue
+            return active
         _write(result, inputs, active.select(finished.nonzero().squeeze(1)))
         report(number)
-        active = active.select((~finished).nonzero().squeeze(1)) if number < len(active) else None
+        return active.select((~finished).nonzero().squeeze(1)) if number < len(active) else None
+
+    while active is not None and len(active) > few and not cancelled.is_set():
+        active.propose()
+        active = retire(active)  # before the model is evaluated for those that have converged
+        if active is not None:
+            active.advance()
+            active = retire(active) if bool(active.finished.all()) else active
     return active

@@ -181,6 +181,7 @@ class ActiveSet:
         self.iterations = torch.zeros_like(self.status)
         self.damping = torch.full_like(self.state.cost, damping)
         self.growth = torch.full_like(self.damping, 2.0)
+        self.trial = start
         self.floor = (4 * torch.finfo(start.dtype).eps) ** 2 * problem.data.square().sum(0)
 
     def __len__(self) -> int:
@@ -191,8 +192,8 @@ class ActiveSet:
         """(voxel,) bool."""
         return self.status != 0
 
-    def iterate(self) -> None:
-        """One iteration of every unfinished voxel."""
+    def propose(self) -> None:
+        """First half of an iteration of every unfinished voxel: the step, and who has converged."""
         problem, state = self.problem, self.state
         trial, decrement = _bounded_step(problem, state, self.damping)
         converged = decrement <= self.tolerance * state.cost + self.floor
@@ -202,9 +203,13 @@ class ActiveSet:
         state.parameters = torch.where(converged & running, trial, state.parameters)
         converged |= (self.damping >= STALLED_DAMPING) | (trial == state.parameters).all(0)
         self.status[converged & running] = int(Status.CONVERGED)
-        running &= ~converged
-        self.iterations += running
+        self.trial = trial
 
+    def advance(self) -> None:
+        """Second half: the model at the proposed step of every voxel, accepted where it lowers the residual."""
+        problem, state, trial = self.problem, self.state, self.trial
+        running = ~self.finished
+        self.iterations += running
         step = trial - state.parameters
         curvature = (state.normal.times(step) * step).sum(0)
         predicted = -2 * (state.gradient * step).sum(0) - curvature
@@ -223,6 +228,7 @@ class ActiveSet:
         """The voxels at positions `chosen` (n,) as a set of their own."""
         part = copy(self)
         part.problem, part.state = self.problem.at(chosen), self.state.at(chosen)
+        part.trial = self.trial.index_select(-1, chosen)
         for name in _PER_VOXEL:
             setattr(part, name, getattr(self, name)[chosen])
         return part
@@ -231,6 +237,7 @@ class ActiveSet:
         """Both sets in one."""
         both = copy(self)
         both.problem, both.state = self.problem.joined(other.problem), self.state.joined(other.state)
+        both.trial = torch.cat((self.trial, other.trial), -1)
         for name in _PER_VOXEL:
             setattr(both, name, torch.cat((getattr(self, name), getattr(other, name))))
         return both
