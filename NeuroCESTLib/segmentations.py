@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
         node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
         for segment_name, mask in masks.items():
             segment = node.GetSegmentation().AddEmptySegment("", segment_name)
-            with quiet_vtk():
+            with quiet_vtk(), _no_leftovers():
                 slicer.util.updateSegmentBinaryLabelmapFromArray(
                     mask.astype(np.uint8), node, segment, reference
                 )
@@ -80,7 +82,7 @@ def _segments_on(node: Any, geometry: Geometry) -> dict[str, np.ndarray]:
             if name in masks:
                 name = f"{name} ({segment_id})"
             try:
-                with quiet_vtk():
+                with quiet_vtk(), _no_leftovers():
                     array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, reference)
             except (RuntimeError, AttributeError):  # how slicer.util meets a segment without any voxel
                 array = None
@@ -89,6 +91,21 @@ def _segments_on(node: Any, geometry: Geometry) -> dict[str, np.ndarray]:
     finally:
         remove(reference)
     return masks
+
+
+@contextlib.contextmanager
+def _no_leftovers() -> Iterator[None]:
+    """Remove the display node that slicer.util leaves of each of its temporary label maps."""
+    import slicer
+
+    class_name = "vtkMRMLLabelMapVolumeDisplayNode"
+    before = {node.GetID() for node in slicer.util.getNodesByClass(class_name)}
+    try:
+        yield
+    finally:
+        for node in slicer.util.getNodesByClass(class_name):
+            if node.GetID() not in before:
+                slicer.mrmlScene.RemoveNode(node)
 
 
 def _label_name(node: Any, value: int) -> str:

@@ -54,9 +54,9 @@ def into_scene(
         return _nodes_of(study, result, warnings, regions, folder)
     except BaseException:
         added = [slicer.mrmlScene.GetNthNode(i) for i in range(slicer.mrmlScene.GetNumberOfNodes())]
-        for node in added[::-1]:
-            if node.GetID() not in before:
-                slicer.mrmlScene.RemoveNode(node)
+        for node in added:
+            if node.GetScene() is not None and node.GetID() not in before:
+                volumes.remove(node)
         raise
 
 
