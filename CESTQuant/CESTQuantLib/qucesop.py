@@ -123,9 +123,8 @@ class _Target:
 
     def predict(self, parameters: Tensor, b0_shift_ppm: Tensor, b1_relative: Tensor) -> tuple[Tensor, Tensor]:
         exchange = self.exchange(parameters, b0_shift_ppm, b1_relative)
-        columns = [exchange.d_fraction(), exchange.d_k()]
-        if self.fixed_r2_Hz is None:
-            columns.append(exchange.d_R2())
+        gradients = exchange.gradients(1.0, (True, True, self.fixed_r2_Hz is None, False), False)
+        columns = [column for column in gradients.own if column is not None]
         return self.projection @ exchange.rate, torch.stack([self.projection @ column for column in columns])
 
 
