@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,22 @@ def test_a_failed_run_keeps_earlier_results_and_a_good_one_replaces_them(tmp_pat
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_an_existing_output_folder_may_be_a_file_system_of_its_own(tmp_path: Path) -> None:
+    """Then nothing can be renamed into it from beside it, and its parent may be read-only."""
+    with OutputFolder(tmp_path) as folder:
+        assert folder.parent == tmp_path
+        (folder / "map.txt").write_text("new")
+    assert os.listdir(tmp_path) == ["map.txt"]
+
+
+def test_warnings_for_the_user_are_one_line_without_the_place_in_the_code(capsys: pytest.CaptureFixture) -> None:
+    def main(arguments: list[str]) -> None:
+        warnings.warn("p.json: unknown keys\nare ignored", stacklevel=1)
+
+    assert run(main, []) == 0
+    assert capsys.readouterr().err == "warning: p.json: unknown keys are ignored\n"
+
+
 def test_impossible_output_folders_are_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place, words in (("file", "it is a file"), ("file/out", "cannot write")):
@@ -175,12 +192,13 @@ def test_parts_of_a_run_share_one_bar() -> None:
 
 
 def test_ctrl_c_cancels_at_the_next_report() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Cancelled), terminal_progress() as shown:
-        shown(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
-        shown(0.2)
-    assert signal.getsignal(signal.SIGINT) is before
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        with pytest.raises(Cancelled), terminal_progress() as shown:
+            shown(0.1)
+            os.kill(os.getpid(), number)
+            shown(0.2)
+        assert signal.getsignal(number) is before
 
 
 def test_an_interrupted_command_ends_with_one_line(tmp_path: Path) -> None:

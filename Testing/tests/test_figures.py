@@ -83,3 +83,14 @@ def test_the_slice_with_most_of_the_mask_is_shown() -> None:
     rows, columns = bounding_box(np.pad(mask[3], 20))
     assert rows.start > 15
     assert columns.stop < 35
+
+
+def test_the_colours_of_a_map_are_those_of_its_bar(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    low = a_map()._replace(array=np.full(SHAPE, 0.2), color_map="viridis")
+    maps_figure(tmp_path / "maps.png", np.full(SHAPE, 1000.0), [low])
+    picture = imread(tmp_path / "maps.png")[..., :3]
+    darkest = np.array([68, 1, 84]) / 255
+    share = (np.abs(picture - darkest).max(-1) < 0.01).mean()
+    assert share > 0.05
