@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _TINY_FREQUENCY_SQUARED = 1e-6  # (rad/s)^2; gives theta = 0 where neither RF nor offset is left
-_TINY = 1e-20
+_TINY = 1e-12  # (rad/s)^2; keeps 0/0 away where neither RF nor exchange is left
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class Exchange:
     def of(cls, field: EffectiveField, offset: Tensor, fraction: Tensor, k: Tensor, R2: Tensor, dw: Tensor) -> Exchange:
         pool_offset = offset + dw
         width = R2 + k
-        numerator = k * (dw * dw + R2 * width) + R2 * field.total
-        denominator = width * field.w1_squared + k * (width * width + pool_offset * pool_offset) + _TINY
+        numerator = torch.addcmul(k * (dw * dw + R2 * width), R2, field.total)
+        denominator = torch.addcmul(width * width, pool_offset, pool_offset)
+        denominator = torch.addcmul(width * (field.w1_squared + _TINY), k, denominator)
         ratio = field.sin2 * numerator / denominator
         return cls(
             field,

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from .protocol import Protocol
 from .r1rho_sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
-from .saturation import FIXED_INPUTS, SEMISOLID_INPUTS, SOLUTE_INPUTS, Block
+from .saturation import C0, FIXED_INPUTS, OFFSET, R1, R2, SEMISOLID_INPUTS, SOLUTE_INPUTS, W1, Z0, Block
 from .tissue_model import TissueModel
 
-W1, OFFSET, Z0, C0, R1, R2 = 0, 1, 3, 4, 5, 6
 _SOLUTE_PLACES = {"fraction": 0, "k_Hz": 1, "T2_s": 2, "dw_ppm": 3}
 _SEMISOLID_PLACES = {"fraction": 0, "k_Hz": 1, "T1_s": 2}
 
