@@ -1,7 +1,7 @@
 """Forward and backward pass of the saturation block: the hand-derived Function against plain autograd of its formula.
 
-Time and peak memory beyond the inputs, for the derivatives of all inputs; each case runs in a process of its own, so
-that its peak memory is its own.
+Time on one core and peak memory beyond the inputs, for the derivatives of all inputs; each case runs in a process of
+its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def peak_bytes() -> int:
 
 
 def measure(by_hand: bool, semisolid: bool, voxels: int, repeats: int) -> dict:
+    torch.set_num_threads(1)
     values = inputs(voxels, semisolid)
     weight = torch.linspace(-1, 1, MEASUREMENTS, dtype=torch.float64)[:, None]
 
@@ -67,7 +68,7 @@ def in_own_process(*arguments: object) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--voxels", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
