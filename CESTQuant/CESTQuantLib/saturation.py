@@ -26,7 +26,7 @@ SOLUTE_INPUTS = 4
 """Inputs a solute: fraction, k, R2, dw."""
 SEMISOLID_INPUTS = 4
 """Inputs of a semisolid pool: fraction, k, R1, saturation rate."""
-POINTS_A_CHUNK = 2**15
+POINTS_A_CHUNK = 2**14
 """Measurements x voxels solved at a time when derivatives are wanted."""
 
 
