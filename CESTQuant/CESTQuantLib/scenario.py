@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .numbers_from_files import number
 from .pools import Pool, Semisolid, Tissue, Water
 from .protocol import Protocol, protocol_from_dict
 from .units import GAMMA_RAD_PER_S_PER_UT
@@ -9,23 +10,45 @@ from .units import GAMMA_RAD_PER_S_PER_UT
 
 def tissue_from_scenario(scenario: dict) -> Tissue:
     """Tissue from the keys ``water``, ``solute_pools_full_xyz`` and ``mt_pool_z_only``."""
-    water = Water(scenario["water"]["T1_s"], scenario["water"]["T2_s"])
-    solutes = tuple(
-        Pool(p.get("name", f"pool{i}"), p["f"], p["k_Hz"], p["T1_s"], p["T2_s"], p["dw_ppm"])
-        for i, p in enumerate(scenario.get("solute_pools_full_xyz") or [], start=1)
-    )
+    water = _object(scenario["water"], "water")
+    pools = scenario.get("solute_pools_full_xyz") or []
+    if not isinstance(pools, list | tuple):
+        raise ValueError("solute_pools_full_xyz is a list of objects")
+    solutes = tuple(_solute(_object(p, f"solute pool {i}"), f"pool{i}") for i, p in enumerate(pools, start=1))
     mt = scenario.get("mt_pool_z_only")
     semisolid = None
     if mt:
-        lineshape = mt.get("lineshape", "lorentzian").lower().replace("-", "").replace("_", "")
-        semisolid = Semisolid(mt["f"], mt["k_Hz"], mt["T1_s"], mt["T2_s"], mt.get("dw_ppm", 0.0), lineshape)
-    return Tissue(water, solutes, semisolid)
+        mt = {"dw_ppm": 0.0, **_object(mt, "mt_pool_z_only")}
+        lineshape = str(mt.get("lineshape", "lorentzian")).lower().replace("-", "").replace("_", "")
+        semisolid = Semisolid(**_exchange(mt, "mt_pool_z_only"), lineshape=lineshape)
+    return Tissue(Water(**_relaxation(water, "water")), solutes, semisolid)
+
+
+def _solute(values: dict, default_name: str) -> Pool:
+    name = str(values.get("name", default_name))
+    return Pool(name, **_exchange(values, name))
+
+
+def _exchange(values: dict, owner: str) -> dict[str, float]:
+    named = {"fraction": "f", "k_Hz": "k_Hz", "dw_ppm": "dw_ppm"}
+    own = {name: number(values[key], f"{owner}: {key}") for name, key in named.items()}
+    return own | _relaxation(values, owner)
+
+
+def _relaxation(values: dict, owner: str) -> dict[str, float]:
+    return {key: number(values[key], f"{owner}: {key}") for key in ("T1_s", "T2_s")}
+
+
+def _object(value, name: str) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not an object")
+    return value
 
 
 def protocol_from_scenario(scenario: dict) -> Protocol:
     """Protocol from ``B0_T``, ``offsets_ppm`` and ``preparation``."""
-    preparation = scenario["preparation"]
-    kind = preparation["type"]
+    preparation = _object(scenario["preparation"], "preparation")
+    kind = str(preparation["type"])
     gamma = scenario.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT)
     values = {
         "field_strength_T": scenario["B0_T"],
@@ -59,14 +82,16 @@ def protocol_from_scenario(scenario: dict) -> Protocol:
 def fields_from_scenario(scenario: dict) -> tuple[float, float]:
     """B0 shift in ppm and relative B1 of a scenario."""
     preparation = scenario["preparation"]
-    return float(preparation.get("B0_shift_ppm", 0.0)), float(preparation.get("rel_B1", 1.0))
+    b0_shift_ppm, b1_relative = preparation.get("B0_shift_ppm", 0.0), preparation.get("rel_B1", 1.0)
+    return number(b0_shift_ppm, "B0_shift_ppm"), number(b1_relative, "rel_B1")
 
 
 def read_scenario(scenario: dict, source: str) -> tuple[Tissue, Protocol, float, float]:
     """Tissue, protocol, B0 shift (ppm) and relative B1; ValueError naming ``source`` and the key that is wrong."""
     try:
+        scenario = _object(scenario, "a scenario")
         return (tissue_from_scenario(scenario), protocol_from_scenario(scenario), *fields_from_scenario(scenario))
     except KeyError as error:
         raise ValueError(f"{source}: the key {error} is missing") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
