@@ -11,8 +11,10 @@ from .protocol import Protocol
 from .r1rho_sequence import r1rho_signal
 from .threads import in_threads
 
-SPECTRAL_POINTS_A_CHUNK = 2**11
+SPECTRAL_POINTS_A_CHUNK = 2**13
 """Measurements x voxels at a time where no derivatives are asked for: the work then stays in the L2 cache."""
+SMALLEST_SHARE = 16
+"""Measurements of one spectrum that are worth a thread."""
 ENGINES = {"bloch-mcconnell": bloch_mcconnell_signal, "r1rho": r1rho_signal}
 
 
@@ -36,19 +38,34 @@ def simulate(
     scalars = [v for v in (*tissue.scalars(), b0_shift_ppm, b1_relative) if isinstance(v, Tensor)]
     voxels = max((v.shape[-1] for v in scalars if v.ndim), default=1)
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (*scalars, *protocol.tensors()))
-    chunk = max(1, SPECTRAL_POINTS_A_CHUNK // protocol.measurement_count)
-    if differentiable or like.device.type != "cpu" or voxels <= chunk:
-        fields = {"b0_shift_ppm": b0_shift_ppm, "b1_relative": b1_relative}
+    fields = {"b0_shift_ppm": b0_shift_ppm, "b1_relative": b1_relative}
+    if differentiable or like.device.type != "cpu":
         return ENGINES[engine](tissue, protocol, **fields, like=like).T
+    chunk = max(1, SPECTRAL_POINTS_A_CHUNK // protocol.measurement_count)
+    several_rows = any(v.ndim > 1 for v in scalars)
+    measurements = [slice(None)] if several_rows else _measurement_parts(protocol, voxels)
 
     @torch.no_grad()
-    def compute(first: int) -> Tensor:
-        part = slice(first, first + chunk)
-        fields = {"b0_shift_ppm": _voxels(b0_shift_ppm, part), "b1_relative": _voxels(b1_relative, part)}
-        signal = ENGINES[engine](tissue.voxels(part), protocol, **fields, like=like)
-        return signal.T.expand(min(chunk, voxels - first), -1)
+    def compute(part: tuple[slice, slice]) -> Tensor:
+        of_voxels, of_measurements = part
+        own = {name: _voxels(value, of_voxels) for name, value in fields.items()}
+        some = protocol if len(measurements) == 1 else protocol.select(of_measurements)
+        signal = ENGINES[engine](tissue.voxels(of_voxels), some, **own, like=like)
+        return signal.T.expand(min(of_voxels.stop, voxels) - of_voxels.start, -1)
 
-    return torch.cat(in_threads(compute, range(0, voxels, chunk)))
+    parts = [(slice(v, v + chunk), m) for v in range(0, voxels, chunk) for m in measurements]
+    found = in_threads(compute, parts)
+    return torch.cat(found, 0 if len(measurements) == 1 else 1)
+
+
+def _measurement_parts(protocol: Protocol, voxels: int) -> list[slice]:
+    """Measurements in a share a processor where they are independent and there is one chunk of voxels; else all."""
+    count = protocol.measurement_count
+    together = protocol.magnetisation_carried_over or protocol.signal_normalisation == "l2"
+    if together or voxels * count > SPECTRAL_POINTS_A_CHUNK or count < SMALLEST_SHARE:
+        return [slice(None)]
+    size = max(SMALLEST_SHARE, -(-count // torch.get_num_threads()))
+    return [slice(first, first + size) for first in range(0, count, size)]
 
 
 def _voxels(value: Scalar, part: slice) -> Scalar:
