@@ -2,7 +2,7 @@
 
 M(t) = Mss + exp(A t) (M0 - Mss), with exp(A t) w = sum over nodes of 2 Re[c (z - A t)^-1 w] on Talbot's contour around
 the negative real axis (Weideman 2006; Dingfelder and Weideman, Numer Algorithms 2015;68:167). The sum is exact to
-2e-11 for every rate on the negative real axis and for every oscillation damped by at least exp(-25), so it holds
+6e-11 for every rate on the negative real axis and for every oscillation damped by at least exp(-25), so it holds
 wherever :meth:`DampedSaturation.holds` says so. Pools exchange with water only: each resolvent is a handful of 3 x 3
 inverses in closed form, many times cheaper than the exponential of the full matrix.
 """
@@ -23,7 +23,7 @@ from .pools import Scalar, Tissue
 
 DAMPING = 23.0
 """Exponent by which precession must have decayed; exp(-23) = 1e-10."""
-_NODES = 20
+_NODES = 18
 
 
 @cache
