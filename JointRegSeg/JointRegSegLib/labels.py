@@ -1,0 +1,70 @@
+"""Tumour classes, the regions that are scored, and label maps of either BraTS convention."""
+
+from __future__ import annotations
+
+import numpy as np
+
+CLASSES = ("background", "necrotic_core", "edema", "enhancing_tumor")
+"""Name of each class by its number; the necrotic core includes the rest of the non-enhancing core."""
+
+REGIONS: dict[str, tuple[int, ...]] = {
+    "whole_tumor": (1, 2, 3),
+    "tumor_core": (1, 3),
+    "enhancing_tumor": (3,),
+}
+"""Nested regions that segmentations are scored in, as the classes they join."""
+
+ENHANCING = CLASSES.index("enhancing_tumor")
+_BRATS_ENHANCING = 4  # until BraTS 2021; since 2023 it is 3, our own number
+_KNOWN = (0, 1, 2, 3, _BRATS_ENHANCING)
+
+
+def to_classes(array: np.ndarray, source: str) -> np.ndarray:
+    """Classes 0 to 3 of a label map numbered 1, 2, 4 (BraTS until 2021) or 1, 2, 3 (BraTS since 2023).
+
+    Args:
+        array: label map of any shape and number type; whole numbers only.
+        source: name of the file or node, for messages.
+
+    Returns:
+        uint8 array of the same shape with 0 background, 1 necrotic core, 2 oedema, 3 enhancing tumour.
+
+    Raises:
+        ValueError: fractions, NaN, values that neither convention has, or 3 and 4 in one map.
+    """
+    array = np.asarray(array)
+    if array.size == 0:
+        raise ValueError(f"the label map '{source}' is empty")
+    values = _distinct(array)
+    odd = [value for value in values if value not in _KNOWN]
+    if odd:
+        shown = ", ".join(f"{value:g}" for value in odd[:6]) + (", …" if len(odd) > 6 else "")
+        kind = "labels must be whole numbers" if any(value != np.round(value) for value in odd) else "unknown labels"
+        raise ValueError(
+            f"the label map '{source}' has the value{'s' if len(odd) > 1 else ''} {shown} ({kind}); use 0 background, "
+            "1 necrotic core, 2 oedema, 3 or 4 enhancing tumour"
+        )
+    if ENHANCING in values and _BRATS_ENHANCING in values:
+        raise ValueError(
+            f"the label map '{source}' has both 3 and 4 (values {', '.join(f'{value:g}' for value in values)}): "
+            "enhancing tumour is 4 until BraTS 2021 and 3 since 2023, and in BraTS 2024 4 is the resection cavity; "
+            "keep one of the two (set 4 to 0 in a map of BraTS 2024)"
+        )
+    classes = array.astype(np.uint8)
+    classes[classes == _BRATS_ENHANCING] = ENHANCING
+    return classes
+
+
+def region(classes: np.ndarray, name: str) -> np.ndarray:
+    """Boolean mask of a region of ``REGIONS`` in an array (numpy or torch) of classes."""
+    mask = classes == REGIONS[name][0]
+    for number in REGIONS[name][1:]:
+        mask = mask | (classes == number)
+    return mask
+
+
+def _distinct(array: np.ndarray) -> list[float]:
+    """Distinct values in rising order, NaN last."""
+    if array.dtype == np.uint8:  # without sorting millions of voxels
+        return [float(value) for value in np.flatnonzero(np.bincount(array.reshape(-1)))]
+    return [float(value) for value in np.unique(array)]
