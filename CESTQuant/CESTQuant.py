@@ -79,21 +79,9 @@ def addSamplePhantom(source=None):
 
 def ensureTorch():
     """Make torch importable; in the application it comes through the PyTorch extension only."""
-    import importlib.util
+    from NeuroCESTLib.torch_extension import ensure_torch
 
-    if importlib.util.find_spec("torch"):
-        return
-    try:
-        import PyTorchUtils
-    except ImportError:
-        raise RuntimeError(
-            _("CESTQuant needs the PyTorch extension: install it in the Extensions Manager and restart.")
-        ) from None
-    torchLogic = PyTorchUtils.PyTorchUtilsLogic()
-    if not torchLogic.torchInstalled() and not torchLogic.installTorch(
-        askConfirmation=True, torchVersionRequirement=">=2.2"
-    ):
-        raise RuntimeError(_("PyTorch was not installed; CESTQuant cannot compute without it."))
+    ensure_torch("CESTQuant")
 
 
 class Method(enum.Enum):

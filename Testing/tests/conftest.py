@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 
-for folder in (ROOT, ROOT / "CESTQuant", ROOT / "Testing"):
+for folder in (ROOT, ROOT / "CESTQuant", ROOT / "JointRegSeg", ROOT / "Testing"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

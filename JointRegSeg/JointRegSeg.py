@@ -1,0 +1,300 @@
+"""JointRegSeg: tumour segmentations of two brain MR studies, and the deformation between them.
+
+The four classes of a scripted module: what the application shows of it, its panel, its logic and its
+self-test. The science is in JointRegSegLib, the scene's input and output in NeuroCESTLib; both are imported
+where they are used, so that starting the application stays fast.
+"""
+
+# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# ruff: noqa: PT009, PT027
+
+import enum
+import os
+from typing import Annotated, Union
+
+import slicer
+import vtk
+from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+STUDIES = ("fixed", "moving")
+# Selectors of a study by modality, in the order of the network's channels
+IMAGES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "Flair"}
+
+
+class JointRegSeg(ScriptedLoadableModule):
+    """What the application shows of the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "JointRegSeg"
+        self.parent.categories = ["Segmentation", "Registration"]
+        self.parent.dependencies = []
+        self.parent.contributors = ["NeuroCEST contributors"]
+        self.parent.helpText = _(
+            "Two brain MR studies of a glioma patient in, tumour segmentations of both visits and the deformation "
+            "between them out: necrotic core, oedema and enhancing tumour, their volumes and change, warped images "
+            "and a Jacobian map. For research, not for clinical use. "
+            '<p>See the <a href="https://github.com/NeuroCEST/SlicerNeuroCEST">documentation</a>.</p>'
+        )
+        self.parent.acknowledgementText = _(
+            "Built on 3D Slicer, SimpleITK and PyTorch. The joint network follows Estienne et al., Frontiers in "
+            "Computational Neuroscience 2020;14:17."
+        )
+
+
+class Affine(enum.Enum):
+    """What is found before the deformation. Values are the names that the logic and the batch command take."""
+
+    AFFINE = "affine"
+    RIGID = "rigid"
+    NONE = "none"
+
+    def label(self):
+        """What the panel shows."""
+        return {
+            Affine.AFFINE: _("Affine (rotation, shift, scale, shear)"),
+            Affine.RIGID: _("Rigid (rotation, shift)"),
+            Affine.NONE: _("None (aligned already)"),
+        }[self]
+
+
+# Unions with None are what parameterNodeWrapper takes for "any of these nodes" (X | None is not).
+MaskNode = Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007
+TumorNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+
+
+@parameterNodeWrapper
+class JointRegSegParameterNode:
+    """Settings of the panel, saved with the scene.
+
+    Paths are texts, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
+    """
+
+    fixedT1: vtkMRMLScalarVolumeNode
+    fixedT1ce: vtkMRMLScalarVolumeNode
+    fixedT2: vtkMRMLScalarVolumeNode
+    fixedFlair: vtkMRMLScalarVolumeNode
+    fixedMask: MaskNode
+    fixedTumor: TumorNode
+    movingT1: vtkMRMLScalarVolumeNode
+    movingT1ce: vtkMRMLScalarVolumeNode
+    movingT2: vtkMRMLScalarVolumeNode
+    movingFlair: vtkMRMLScalarVolumeNode
+    movingMask: MaskNode
+    movingTumor: TumorNode
+    weightsPath: str
+    affine: Affine
+    refineIterations: Annotated[int, WithinRange(0, 1000)] = 50
+    flips: bool = True
+    carry: MaskNode
+    folderName: str
+
+
+class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: binds the parameter node to the widgets and calls the logic."""
+
+    def __init__(self, parent=None):
+        # Set before the base class, which calls setup() where there is no parent.
+        self.logic = None
+        self._parameterNode = None
+        self._parameterNodeGuiTag = None
+        self._sceneIsClosing = False
+        self._running = False
+        self._cancelRequested = False
+        VTKObservationMixin.__init__(self)
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/JointRegSeg.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = JointRegSegLogic()
+        self.ui.weightsPathLineEdit.connect("currentPathChanged(QString)", self._onWeightsPathChanged)
+        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneReplaced)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneReplaced)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Called when the application closes and the panel is destroyed."""
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        """Called each time the user opens the module."""
+        self.initializeParameterNode()
+
+    def exit(self):
+        """Called each time the user leaves the module; from here on scenes get no parameter node."""
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller, event):
+        """The parameter node goes with the scene; a run that is on its way ends."""
+        self._cancelRequested = True
+        self._sceneIsClosing = self._parameterNode is not None
+        self.setParameterNode(None)
+
+    def onSceneReplaced(self, caller, event):
+        """Another scene is there, with its own parameters or with none."""
+        if self._sceneIsClosing or self._parameterNode:
+            self._sceneIsClosing = False
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Take the scene's parameter node."""
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to another parameter node, or to none."""
+        if self._parameterNode:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self._parameterNode = parameterNode
+        if self._parameterNode:
+            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self._onParametersModified()
+
+    def _onWeightsPathChanged(self, path):
+        if self._parameterNode and self._parameterNode.weightsPath != path:
+            self._parameterNode.weightsPath = path
+
+    def _onParametersModified(self, caller=None, event=None):
+        """Show the path and say what Apply still needs."""
+        if self._parameterNode and self.ui.weightsPathLineEdit.currentPath != self._parameterNode.weightsPath:
+            self.ui.weightsPathLineEdit.currentPath = self._parameterNode.weightsPath
+        missing = self.missingInputs()
+        self.ui.applyButton.enabled = not missing and not self._running
+        self.ui.applyButton.toolTip = "\n".join(missing) if missing else _("Segment and register.")
+        if not self._running:
+            self._showStatus(missing[0] if missing else _("Ready."))
+
+    def missingInputs(self):
+        """What has to be chosen before Apply, one sentence each."""
+        if not self._parameterNode:
+            return [_("There is no scene.")]
+        fixed, moving = (self._study(which) for which in STUDIES)
+        missing = []
+        if not fixed:
+            missing.append(_("Choose at least one image of the fixed study."))
+        if not moving:
+            missing.append(_("Choose at least one image of the moving study."))
+        chosen = [node.GetID() for study in (fixed, moving) for node in study.values()]
+        for node in {**fixed, **moving}.values():
+            if chosen.count(node.GetID()) > 1:
+                missing.append(_("The image '{name}' is chosen more than once.").format(name=node.GetName()))
+                break
+        path = self._parameterNode.weightsPath
+        if path and not os.path.isfile(path):
+            missing.append(_("The weights file {path} does not exist.").format(path=path))
+        return missing
+
+    def onApplyButton(self, checked=False):
+        """Segment and register."""
+        from NeuroCESTLib.progress import Cancelled
+        from NeuroCESTLib.torch_extension import ensure_torch
+
+        with slicer.util.tryWithErrorDisplay(_("The studies could not be processed."), waitCursor=True):
+            self._setRunning(True)
+            self.ui.progressBar.value = 0
+            status = ""
+            try:
+                ensure_torch("JointRegSeg")
+                result = self._process()
+                folder = slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
+                status = " ".join([_("The results are in the folder '{name}'.").format(name=folder), *result.warnings])
+                self.ui.progressBar.value = 100
+            except Cancelled:
+                self.ui.progressBar.value = 0
+                status = _("Cancelled; nothing was changed.")
+            except Exception as error:
+                status = str(error) or type(error).__name__
+                raise
+            finally:
+                self._setRunning(False)
+                self._showStatus(status)
+
+    def onCancelButton(self, checked=False):
+        """Ask the run to end; it does at its next report of progress."""
+        self._cancelRequested = True
+        self.ui.cancelButton.enabled = False
+
+    def _study(self, which):
+        """Images of the fixed or moving study that are chosen, by modality."""
+        nodes = {name: getattr(self._parameterNode, which + suffix) for name, suffix in IMAGES.items()}
+        return {name: node for name, node in nodes.items() if node}
+
+    def _process(self):
+        parameters = self._parameterNode
+        return self.logic.process(
+            self._study("fixed"),
+            self._study("moving"),
+            fixedMask=parameters.fixedMask,
+            movingMask=parameters.movingMask,
+            fixedTumor=parameters.fixedTumor,
+            movingTumor=parameters.movingTumor,
+            weights=parameters.weightsPath or None,
+            affine=parameters.affine.value,
+            refine=parameters.refineIterations,
+            flips=parameters.flips,
+            carry=parameters.carry,
+            folderName=parameters.folderName,
+            progress=self._onProgress,
+        )
+
+    def _onProgress(self, fraction, message=""):
+        from NeuroCESTLib.progress import Cancelled
+
+        self.ui.progressBar.value = round(100 * fraction)
+        if message:
+            self._showStatus(message)
+        slicer.app.processEvents()
+        if self._cancelRequested:
+            raise Cancelled
+
+    def _setRunning(self, running):
+        self._running = running
+        self._cancelRequested = False
+        ui = self.ui
+        for section in (ui.fixedSection, ui.movingSection, ui.methodSection, ui.outputsSection):
+            section.enabled = not running
+        self.ui.cancelButton.enabled = running
+        self._onParametersModified()
+
+    def _showStatus(self, text):
+        self.ui.statusLabel.text = text
+
+
+class JointRegSegLogic(ScriptedLoadableModuleLogic):
+    """Segmentations and deformation from nodes, for the panel and the Python console.
+
+    The work is done by ``JointRegSegLib.logic``, which the batch commands share; it is imported at the first call, so
+    that starting the application stays fast.
+    """
+
+    def getParameterNode(self):
+        """The parameters of the panel."""
+        return JointRegSegParameterNode(super().getParameterNode())
+
+    def process(self, fixedStudy, movingStudy, **options):
+        """Segment and register two visits: ``process({"t1": node, "flair": node}, {"t1": node}, refine=50)``.
+
+        Options and result: see ``JointRegSegLib.logic.JointRegSegLogic.process``.
+        """
+        from JointRegSegLib.logic import JointRegSegLogic as SharedLogic
+
+        return SharedLogic().process(fixedStudy, movingStudy, **options)
