@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,15 +19,21 @@ from torch import Tensor
 
 from .distributions import TissueDistribution
 from .network import ReconstructionNetwork, normalise_input
-from .protocol import Protocol, protocol_to_dict
+from .network_file import protocol_difference
+from .protocol import Protocol, protocol_from_dict, protocol_to_dict
 from .simulation import simulate
 from .threads import in_threads
 from .tissue_model import FIELD_KEYS
+
+if TYPE_CHECKING:
+    from .training_config import TrainingConfig
 
 BLOCK = {"r1rho": 1024, "bloch-mcconnell": 256}
 """Voxels computed at once: their intermediate values stay in the cache."""
 BLOCKS_A_SHARD = 32
 MANIFEST = "dataset.json"
+ARRAYS = ("signal", "clean", "parameters", "noise_sd")
+"""Of every shard: normalised noisy signals, signals without noise before any normalisation, and what they are of."""
 Progress = Callable[[float, str], None]
 
 
@@ -38,6 +45,13 @@ class DataSet:
     clean: Tensor
     noise_sd: Tensor
     values: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def rows(self, index: Tensor, paths: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """(clean, noise_sd, values (voxel, path)) of the given voxels."""
+        return self.clean[index], self.noise_sd[index], torch.stack([self.values[p][index] for p in paths], 1)
 
 
 def unnormalised(protocol: Protocol) -> Protocol:
@@ -112,8 +126,10 @@ def noisy_signals(data: DataSet, protocol: Protocol, seed: int) -> Tensor:
     return result
 
 
-def write_dataset(folder: Path, data: DataSet, config: dict, protocol: Protocol, seed: int) -> dict:
-    """Write shards ``signal-00000.npy``, ``parameters-00000.npy`` (float64), ``noise_sd-00000.npy`` and a manifest.
+def write_dataset(
+    folder: Path, data: DataSet, tissue: dict, protocol: Protocol, seed: int, engine: str = "r1rho"
+) -> dict:
+    """Write shards ``signal-00000.npy``, ``clean-…``, ``parameters-…`` (float64), ``noise_sd-…`` and a manifest.
 
     Returns the manifest. ``folder`` exists and is empty; whoever calls makes it appear whole or not at all.
     """
@@ -124,12 +140,12 @@ def write_dataset(folder: Path, data: DataSet, config: dict, protocol: Protocol,
     shards = math.ceil(len(noisy) / rows)
     for shard in range(shards):
         part = slice(shard * rows, (shard + 1) * rows)
-        for name, values in (("signal", noisy), ("parameters", parameters), ("noise_sd", data.noise_sd)):
+        for name, values in zip(ARRAYS, (noisy, data.clean, parameters, data.noise_sd), strict=True):
             np.save(folder / f"{name}-{shard:05d}.npy", values[part].numpy())
     manifest = {
         "kind": "neurocest data set", "samples": len(noisy), "shards": shards, "rows_a_shard": rows, "columns": columns,
         "measurements": protocol.measurement_count, "seed": seed, "protocol": protocol_to_dict(protocol),
-        "tissue": config,
+        "engine": engine, "tissue": tissue,
     }  # fmt: skip
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return manifest
@@ -139,8 +155,11 @@ def write_dataset(folder: Path, data: DataSet, config: dict, protocol: Protocol,
 class StoredDataSet:
     """A data set on disk; shards are memory-mapped, so that only what is used is read."""
 
+    folder: Path
     manifest: dict
+    protocol: Protocol
     signal: list[np.ndarray]
+    clean: list[np.ndarray]
     parameters: list[np.ndarray]
     noise_sd: list[np.ndarray]
 
@@ -154,6 +173,38 @@ class StoredDataSet:
             zip(self.manifest["columns"], columns.unbind(1), strict=True)
         )
 
+    def rows(self, index: Tensor, paths: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """(clean, noise_sd, values (voxel, path)) of the given voxels, read from the shards that hold them."""
+        columns = [self.manifest["columns"].index(path) for path in paths]
+        shards, rows = np.divmod(index.numpy(), self.manifest["rows_a_shard"])
+        found = [
+            np.empty((len(rows), *shape), kind)
+            for shape, kind in (((self.protocol.measurement_count,), "f4"), ((), "f4"), ((len(columns),), "f8"))
+        ]
+        for shard in np.unique(shards):
+            here = shards == shard
+            found[0][here] = self.clean[shard][rows[here]]
+            found[1][here] = self.noise_sd[shard][rows[here]]
+            found[2][here] = self.parameters[shard][rows[here]][:, columns]
+        return tuple(torch.from_numpy(array) for array in found)
+
+    def check(self, config: TrainingConfig) -> None:
+        """Refuse to train for a configuration that the data were not simulated for; the ValueError says why."""
+        remedy = "simulate it anew with 'cestquant dataset', or train with the configuration that made it"
+        if difference := protocol_difference(self.protocol, config.protocol):
+            raise ValueError(f"{self.folder}: the data set is of another protocol: {difference}; {remedy}")
+        stored = TissueDistribution.from_dict(self.manifest["tissue"], str(self.folder)).entries
+        for path, entry in config.distribution.entries.items():
+            if stored.get(path) != entry:
+                raise ValueError(f"{self.folder}: the data set is of another tissue: {path} differs; {remedy}")
+        if self.manifest.get("engine", config.engine) != config.engine:
+            raise ValueError(f"{self.folder}: the data set was simulated by {self.manifest['engine']}, the "
+                             f"configuration says {config.engine}; {remedy}")  # fmt: skip
+        low, high = min(float(a.min()) for a in self.noise_sd), max(float(a.max()) for a in self.noise_sd)
+        if low < config.noise_sd[0] * (1 - 1e-6) or high > config.noise_sd[1] * (1 + 1e-6):
+            raise ValueError(f"{self.folder}: the data set has noise of {low:.3g} to {high:.3g}, beyond the "
+                             f"configuration's noise_sd; {remedy}")  # fmt: skip
+
 
 def read_dataset(folder: str | Path) -> StoredDataSet:
     """Open a data set; ValueError with one sentence where it is missing, incomplete or damaged."""
@@ -164,34 +215,38 @@ def read_dataset(folder: str | Path) -> StoredDataSet:
             raise ValueError("foreign manifest")
         arrays = {
             name: [np.load(folder / f"{name}-{i:05d}.npy", mmap_mode="r") for i in range(manifest["shards"])]
-            for name in ("signal", "parameters", "noise_sd")
+            for name in ARRAYS
         }
-        complete = all(sum(len(a) for a in shards) == manifest["samples"] for shards in arrays.values())
+        protocol = protocol_from_dict(manifest["protocol"], str(folder / MANIFEST))
+        whole, rows = divmod(manifest["samples"], manifest["rows_a_shard"])
+        lengths = [manifest["rows_a_shard"]] * whole + [rows] * (rows > 0)
+        complete = all([len(a) for a in shards] == lengths for shards in arrays.values()) and all(
+            a.shape[1:] == (protocol.measurement_count,) for a in (*arrays["signal"], *arrays["clean"])
+        ) and all(a.shape[1:] == (len(manifest["columns"]),) for a in arrays["parameters"])  # fmt: skip
     except FileNotFoundError as error:
         raise ValueError(f"{folder}: no complete data set ({Path(error.filename).name} is missing)") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"{folder}: a damaged data set ({error})") from None
     if not complete:
         raise ValueError(f"{folder}: a damaged data set (it has other rows than its manifest says)")
-    return StoredDataSet(manifest, **arrays)
+    return StoredDataSet(folder, manifest, protocol, **arrays)
 
 
 class SimulatedBatches:
-    """Batches from a data set in memory, shuffled anew and with new noise every epoch.
+    """Batches from a data set in memory or on disk, shuffled anew and with new noise every epoch.
 
     data: the last ``held_out`` voxels never enter the training. outputs: paths in the network's order.
     """
 
     def __init__(
-        self, network: ReconstructionNetwork, data: DataSet, protocol: Protocol, outputs: tuple[str, ...],
-        batch_size: int, seed: int, held_out: int | None = None,
+        self, network: ReconstructionNetwork, data: DataSet | StoredDataSet, protocol: Protocol,
+        outputs: tuple[str, ...], batch_size: int, seed: int, held_out: int | None = None,
     ) -> None:  # fmt: skip
-        count = len(data.clean)
+        count = len(data)
         held_out = min(5000, count // 10) if held_out is None else held_out
         if count - held_out < 1:
             raise ValueError(f"{count} samples are too few to train with")
-        self._clean, self._sd = data.clean, data.noise_sd[:, None]
-        self._targets = network.to_normalised(torch.stack([data.values[p] for p in outputs], 1)).float()
+        self._data, self._outputs, self._network = data, outputs, network
         self._normalisation, self._batch, self._train = protocol.signal_normalisation, batch_size, count - held_out
         self._held_out = None
         if held_out:
@@ -206,9 +261,9 @@ class SimulatedBatches:
         return self._held_out
 
     def _batch_of(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        clean = self._clean[index]
-        noisy = clean + torch.randn(clean.shape, generator=generator) * self._sd[index]
+        clean, sd, values = self._data.rows(index, self._outputs)
+        noisy = clean + torch.randn(clean.shape, generator=generator) * sd[:, None]
         signal = normalise_input(noisy, self._normalisation)
         difference = signal - normalise_input(clean, self._normalisation)
         log_rmse = difference.square().mean(1).sqrt().clamp_min(1e-8).log()
-        return signal, self._targets[index], log_rmse
+        return signal, self._network.to_normalised(values).float(), log_rmse

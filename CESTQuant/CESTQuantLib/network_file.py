@@ -108,15 +108,22 @@ def load_network(path: str | Path) -> NetworkFile:
 
 def check_protocol(trained: Protocol, measured: Protocol) -> None:
     """Refuse a signal of another protocol than the network's; the ValueError names the first difference."""
-    ours, theirs = protocol_to_dict(trained), protocol_to_dict(measured)
     if trained.measurement_count != measured.measurement_count:
         raise ValueError(
             f"the network was trained for {trained.measurement_count} measurements, the signal has "
             f"{measured.measurement_count}"
         )
-    for key in dict.fromkeys((*ours, *theirs)):
-        if key not in ("note", "solute") and (difference := _difference(ours.get(key), theirs.get(key))):
-            raise ValueError(f"the network was trained for another protocol: {key} {difference}")
+    if difference := protocol_difference(trained, measured):
+        raise ValueError(f"the network was trained for another protocol: {difference}")
+
+
+def protocol_difference(ours: Protocol, theirs: Protocol) -> str:
+    """The first difference of two protocols, as 'saturation_time_s is 2, here 1'; empty where there is none."""
+    first, second = protocol_to_dict(ours), protocol_to_dict(theirs)
+    for key in dict.fromkeys((*first, *second)):
+        if key not in ("note", "solute") and (difference := _difference(first.get(key), second.get(key))):
+            return f"{key} {difference}"
+    return ""
 
 
 def _difference(ours: Any, theirs: Any) -> str:

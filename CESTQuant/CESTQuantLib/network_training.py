@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .dataset import SimulatedBatches, simulate_dataset
+from .dataset import DataSet, SimulatedBatches, StoredDataSet, read_dataset, simulate_dataset
 from .network import normalise_input
 from .network_file import NetworkFile
 from .reliability import calibrate
@@ -25,9 +25,10 @@ def train_from_config(
     config: TrainingConfig, progress: Progress | None = None, checkpoint: str | Path | None = None,
     threads: int | None = None,
 ) -> tuple[NetworkFile, TrainingResult]:  # fmt: skip
-    """Simulate ``config.samples`` spectra, train on them, and calibrate the reliability map.
+    """Simulate ``config.samples`` spectra or open the data set on disk, train, and calibrate the reliability map.
 
-    checkpoint: see :func:`training.train_network`. Raises ValueError with one sentence where the configuration is
+    The same spectra give the same network, from memory or from disk. checkpoint: see :func:`training.train_network`.
+    Raises ValueError with one sentence where the configuration is
     impossible and TrainingDiverged where the loss is not finite.
     """
     report = progress or (lambda fraction, message: None)
@@ -36,14 +37,11 @@ def train_from_config(
     def step(name: str) -> None:
         timings[f"{name}_s"] = round(time.perf_counter() - clock - sum(timings.values()), 3)
 
-    data = simulate_dataset(
-        config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd, seed=config.settings.seed,
-        engine=config.engine, threads=threads, progress=lambda f, m: report(0.2 * f, m),
-    )  # fmt: skip
+    data = _data(config, threads, lambda f, m: report(0.2 * f, m))
     step("simulation")
     network = config.new_network()
     normalisation = config.protocol.signal_normalisation
-    examples = data.clean[:_EXAMPLES]
+    examples = data.rows(torch.arange(min(_EXAMPLES, len(data))), config.outputs)[0]
     mean_norm = float(torch.linalg.vector_norm(examples, dim=1).mean())
     noise = sum(config.noise_sd) / 2 / (mean_norm if normalisation == "l2" else 1.0)
     network.set_inputs(normalise_input(examples, normalisation), noise)
@@ -66,12 +64,23 @@ def train_from_config(
     )
     step("calibration")
     summary = {
-        "samples": config.samples, "epochs": len(result.loss), "best_epoch": result.best_epoch,
+        "samples": len(data), "epochs": len(result.loss), "best_epoch": result.best_epoch,
         "stopped": result.stopped, "loss": result.loss, "validation_loss": result.validation_loss,
         "mean_norm": mean_norm, "seed": config.settings.seed, "batch_size": config.settings.batch_size, **timings,
         "held_out": errors,
     }  # fmt: skip
     return NetworkFile(**{**vars(file), "calibration": calibration, "training": summary}), result
+
+
+def _data(config: TrainingConfig, threads: int | None, progress: Progress) -> DataSet | StoredDataSet:
+    if config.dataset is None:
+        return simulate_dataset(
+            config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd, seed=config.settings.seed,
+            engine=config.engine, threads=threads, progress=progress,
+        )  # fmt: skip
+    data = read_dataset(config.dataset)
+    data.check(config)
+    return data
 
 
 @contextlib.contextmanager

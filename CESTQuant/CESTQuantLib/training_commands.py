@@ -7,6 +7,7 @@ import json
 import sys
 import warnings
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from NeuroCESTLib.commands import OutputFolder
@@ -28,6 +29,7 @@ def add_train(commands) -> None:
     parser.add_argument(
         "--output", required=True, metavar="NETWORK.pt", help="file to write; a killed run continues when repeated"
     )
+    parser.add_argument("--dataset", metavar="DIR", help="train on this data set of 'cestquant dataset'")
     parser.add_argument("--self-supervised", action="store_true", help="train on the scan given by --signal instead")
     parser.add_argument("--signal", nargs="+", metavar="MZ", help="4-D NIfTI, .seq.nrrd or 3-D files")
     parser.add_argument("--reference", nargs="+", metavar="M0", help="M0 image (3-D) or images (4-D)")
@@ -47,7 +49,9 @@ def dataset_command(options: Namespace) -> None:
                 seed=config.settings.seed, engine=config.engine, progress=progress,
             )  # fmt: skip
         with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
-            manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed)
+            manifest = write_dataset(
+                folder, data, config.tissue, config.protocol, config.settings.seed, config.engine
+            )
         report.summary |= {key: manifest[key] for key in ("samples", "shards", "measurements")}
         report.write(folder)
     _say(report)
@@ -55,6 +59,7 @@ def dataset_command(options: Namespace) -> None:
 
 def train_command(options: Namespace) -> None:
     """``cestquant train``."""
+    from .dataset import MANIFEST
     from .network_file import save_network
     from .network_training import train_from_config
     from .self_supervised import train_on_scan
@@ -62,12 +67,18 @@ def train_command(options: Namespace) -> None:
 
     if options.self_supervised != bool(options.signal):
         raise ValueError("--self-supervised and --signal belong together: the network is trained on that scan")
+    if options.self_supervised and options.dataset:
+        raise ValueError("--dataset does not go with --self-supervised, which trains on the scan itself")
     output = Path(options.output)
     with write_errors(output):
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         raise ValueError(f"cannot write '{output}': it is a folder")
     config, report = _config(options, "cestquant train")
+    if options.dataset:
+        config = replace(config, dataset=Path(options.dataset))
+    if config.dataset and not options.self_supervised:
+        report.add_input("dataset", config.dataset / MANIFEST)
     with terminal_progress() as progress:
         if options.self_supervised:
             file, result = train_on_scan(config, _scan(options, config, report), progress)
@@ -111,8 +122,6 @@ def _fingerprint(config) -> str:
 
 def _scan(options: Namespace, config, report: Report):
     """Normalised signals (voxel, measurement) of the scan to train on."""
-    from dataclasses import replace
-
     from NeuroCESTLib import host
 
     host.start()

@@ -18,7 +18,7 @@ NOISE_SD = (0.002, 0.006)
 _SCHEDULE_KEYS = {"trainable", "limits", "objective", "schedule", "phantom"}
 _KNOWN = {
     "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "engine",
-    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "note",
+    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "dataset", "note",
 }  # fmt: skip
 _NETWORK_KEYS = {"width", "depth", "dropout", "activation"}
 
@@ -29,7 +29,8 @@ class TrainingConfig:
 
     noise_sd: lowest and highest standard deviation of the white noise, relative to the equilibrium signal (before an
     L2 normalisation); training draws it anew for every batch. network: width, depth, dropout, activation.
-    false_alarm_rate: share of modelled voxels that the reliability map may reject.
+    false_alarm_rate: share of modelled voxels that the reliability map may reject. dataset: folder of a data set on
+    disk to train on instead of ``samples`` new spectra.
     """
 
     protocol: Protocol
@@ -41,6 +42,7 @@ class TrainingConfig:
     network: dict[str, Any] = field(default_factory=dict)
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     false_alarm_rate: float = 0.05
+    dataset: Path | None = None
 
     @property
     def distribution(self) -> TissueDistribution:
@@ -130,6 +132,7 @@ def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
         protocol, values["tissue"], targets, _noise(values.get("noise_sd", NOISE_SD)),
         _count(values, "samples", 100_000), engine,
         _network(values.get("network") or {}), settings, rate,
+        folder / values["dataset"] if values.get("dataset") else None,
     )  # fmt: skip
 
 

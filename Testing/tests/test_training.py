@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from CESTQuantLib import dataset, network_training
 from CESTQuantLib.batch import main
 from CESTQuantLib.network import ReconstructionNetwork
 from CESTQuantLib.network_file import load_network
@@ -178,3 +179,59 @@ def test_diverging_train_command_is_one_sentence(tmp_path: Path, capsys: pytest.
     assert main(["train", str(config), "--output", str(tmp_path / "n.pt")]) != 0
     assert "diverged" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "n.pt").exists()
+
+
+def test_a_data_set_on_disk_trains_the_same_network_as_new_spectra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "BLOCKS_A_SHARD", 1)  # three shards
+    config = write_config(tmp_path)
+    assert main(["dataset", str(config), "--output", str(tmp_path / "data")]) == 0
+    assert main(["train", str(config), "--output", str(tmp_path / "new.pt")]) == 0
+    monkeypatch.setattr(network_training, "simulate_dataset", None)  # nothing is simulated again
+    assert main(["train", str(config), "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "one.pt")]) == 0
+    write_config(tmp_path, dataset="data", samples=7)
+    assert main(["train", str(config), "--output", str(tmp_path / "two.pt")]) == 0
+    new = load_network(tmp_path / "new.pt")
+    for name in ("one.pt", "two.pt"):
+        file = load_network(tmp_path / name)
+        assert file.training["loss"] == new.training["loss"]
+        assert file.training["samples"] == 3000
+        assert same(file.network, new.network)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {entry["role"] for entry in report["inputs"]} == {"config", "dataset"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"protocol": {**TINY["protocol"], "saturation_time_s": 1.5}}, "protocol: saturation_time_s is 2, here 1.5"),
+        ({"tissue": {**TINY["tissue"], "b0_shift_ppm": {"uniform": [-0.1, 0.1]}}}, "another tissue: b0_shift_ppm"),
+        ({"engine": "bloch-mcconnell"}, "simulated by r1rho"),
+        ({"noise_sd": 0.001}, "noise of 0.002 to 0.006"),
+    ],
+)
+def test_a_data_set_of_another_simulation_is_refused(
+    changes: dict, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = str(tmp_path / "data")
+    assert main(["dataset", str(write_config(tmp_path, samples=300)), "--output", data]) == 0
+    capsys.readouterr()
+    config = str(write_config(tmp_path, **changes))
+    assert main(["train", config, "--dataset", data, "--output", str(tmp_path / "n.pt")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert data in lines[0]
+    assert said in lines[0]
+    assert not (tmp_path / "n.pt").exists()
+
+
+def test_data_sets_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train = ["train", str(write_config(tmp_path)), "--output", str(tmp_path / "n.pt"), "--dataset"]
+    for folder in (tmp_path / "missing", tmp_path):
+        assert main([*train, str(folder)]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert str(folder) in lines[0]
+    assert main([*train, str(tmp_path), "--self-supervised", "--signal", "z.nii.gz"]) == 2
+    assert "--dataset does not go with" in capsys.readouterr().err
