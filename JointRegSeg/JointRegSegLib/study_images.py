@@ -1,0 +1,161 @@
+"""The volumes of one visit as SimpleITK images, checked once where they enter the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+
+from .modalities import MODALITIES
+
+SMALLEST_VOXELS = 8
+"""Fewest voxels along an axis."""
+SMALLEST_EXTENT_MM = 40.0
+"""Smallest extent along an axis: less holds no tumour with its surroundings."""
+LARGEST_VOXELS = 2**29
+"""Most voxels of one volume: 800 x 800 x 800, 2 GB in single precision."""
+_SKEW_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class StudyImages:
+    """One visit: a volume per modality, each on its own grid, all in one physical space.
+
+    images: modality (of ``MODALITIES``) to scalar 3-D image; absent modalities are left out.
+    brain_mask: non-zero in the brain; estimated where it is None.
+    tumor_labels: a segmentation, non-zero in the tumour (classes 1 necrotic core, 2 oedema, 3 enhancing tumour).
+    name: what messages call the visit.
+    """
+
+    images: Mapping[str, sitk.Image]
+    brain_mask: sitk.Image | None = None
+    tumor_labels: sitk.Image | None = None
+    name: str = "study"
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Modalities of this study in the order of ``MODALITIES``."""
+        return tuple(m for m in MODALITIES if m in self.images)
+
+    @property
+    def reference(self) -> sitk.Image:
+        """The first image: its grid is the native grid of the study."""
+        return self.images[self.present[0]]
+
+    def title(self, modality: str) -> str:
+        """What messages call one image."""
+        return f"the {modality} image of the {self.name} study"
+
+
+def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
+    """The study with finite single-precision images, and warnings.
+
+    NaN and infinite voxels are common outside of the brain (masked processing); they are replaced by the lowest finite
+    value of the image, with a warning. ValueError names the image that is empty, constant, not finite in more than
+    half of its voxels, too small or large, not three-dimensional, skewed, or apart from the others.
+    """
+    if not study.images:
+        raise ValueError(f"the {study.name} study has no image: give at least one of {', '.join(MODALITIES)}")
+    for modality in study.images:
+        if modality not in MODALITIES:
+            raise ValueError(f"'{modality}' of the {study.name} study is no modality: use {', '.join(MODALITIES)}")
+    images, notes = {}, []
+    for modality in study.present:
+        image = study.images[modality]
+        check_grid(image, study.title(modality))
+        images[modality], note = _checked_intensities(image, study.title(modality))
+        notes += note
+    checked = replace(study, images=images)
+    for modality in checked.present[1:]:
+        if not overlap(checked.reference, images[modality]):
+            raise ValueError(
+                f"{study.title(modality)} lies elsewhere in space than {study.title(checked.present[0])}: "
+                "check that both belong to one visit, or register them first"
+            )
+    masks = {"brain mask": study.brain_mask, "tumour segmentation": study.tumor_labels}
+    for what, mask in masks.items():
+        if mask is not None:
+            title = f"the {what} of the {study.name} study"
+            check_grid(mask, title)
+            if not overlap(checked.reference, mask):
+                raise ValueError(f"{title} lies elsewhere in space than {study.title(checked.present[0])}")
+    if study.brain_mask is not None and not sitk.GetArrayViewFromImage(study.brain_mask).any():
+        raise ValueError(f"the brain mask of the {study.name} study is empty: leave it out to have one estimated")
+    return checked, notes
+
+
+def check_grid(image: sitk.Image, title: str) -> None:
+    """ValueError where an image is no scalar volume on a usable grid."""
+    size = image.GetSize()
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        kind = f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()} values a voxel"
+        raise ValueError(f"{title} is {kind}: give one scalar 3-D volume")
+    shown = " x ".join(map(str, size))
+    extent = np.array(size) * image.GetSpacing()
+    if min(size) < SMALLEST_VOXELS or extent.min() < SMALLEST_EXTENT_MM:
+        raise ValueError(
+            f"{title} is too small ({shown} voxels, {' x '.join(f'{e:.0f}' for e in extent)} mm): each axis needs at "
+            f"least {SMALLEST_VOXELS} voxels and {SMALLEST_EXTENT_MM:g} mm"
+        )
+    if np.prod(np.array(size, dtype=float)) > LARGEST_VOXELS:
+        raise ValueError(
+            f"{title} has {shown} voxels, which needs {np.prod(np.array(size, float)) * 4 / 2**30:.0f} GB alone: "
+            f"crop or resample it to at most {LARGEST_VOXELS / 1e6:.0f} million voxels (about 800 along each axis)"
+        )
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    skew = np.abs(direction.T @ direction - np.eye(3)).max()
+    if not skew < _SKEW_TOLERANCE:
+        raise ValueError(
+            f"{title} has axes that are not perpendicular (cosine {skew:.3g}): resample it to a rectangular grid first"
+        )
+
+
+def overlap(first: sitk.Image, second: sitk.Image) -> bool:
+    """Whether the boxes of two images share a part of at least a tenth of the smaller one."""
+    box = _box(first), _box(second)
+    common = np.minimum(box[0][1], box[1][1]) - np.maximum(box[0][0], box[1][0])
+    smaller = min(np.prod(high - low) for low, high in box)
+    return bool((common > 0).all() and np.prod(common) > 0.1 * smaller)
+
+
+def same_grid(first: sitk.Image, second: sitk.Image) -> bool:
+    """Whether two images hold the same voxels, within the precision of image files."""
+    if first.GetSize() != second.GetSize():
+        return False
+    last = [n - 1 for n in first.GetSize()]
+    corners = [(i, j, k) for i in (0, last[0]) for j in (0, last[1]) for k in (0, last[2])]
+    apart = [
+        np.subtract(first.TransformIndexToPhysicalPoint(c), second.TransformIndexToPhysicalPoint(c)) for c in corners
+    ]
+    return bool(np.abs(apart).max() < 1e-3 * (1 + min(first.GetSpacing())))
+
+
+def _box(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest LPS coordinates of an image, voxels included."""
+    ends = [(-0.5, n - 0.5) for n in image.GetSize()]
+    corners = [
+        image.TransformContinuousIndexToPhysicalPoint((i, j, k)) for i in ends[0] for j in ends[1] for k in ends[2]
+    ]
+    return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def _checked_intensities(image: sitk.Image, title: str) -> tuple[sitk.Image, list[str]]:
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    values = sitk.GetArrayViewFromImage(image)
+    low, high = float(values.min()), float(values.max())
+    notes = []
+    if not np.isfinite(low) or not np.isfinite(high):
+        finite = np.isfinite(values)
+        bad = values.size - int(finite.sum())
+        if bad > values.size / 2:
+            raise ValueError(f"{title} is not finite in {100 * bad / values.size:.0f} % of its voxels: check the file")
+        low, high = float(values[finite].min()), float(values[finite].max())
+        notes.append(f"{title} has {bad} voxels that are not finite; they were set to its lowest value {low:g}")
+        cleaned = sitk.GetImageFromArray(np.where(finite, values, np.float32(low)))
+        cleaned.CopyInformation(image)
+        image = cleaned
+    if low == high:
+        raise ValueError(f"{title} is constant ({low:g} everywhere): it holds no anatomy")
+    return image, notes

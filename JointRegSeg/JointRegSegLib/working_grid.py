@@ -1,0 +1,162 @@
+"""The isotropic RAS grid on which both visits are processed, and the way back to native grids.
+
+Tensors on it are ``(…, D, H, W)``: D runs to superior, H to anterior, W to right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+"""ITK direction (LPS, row by row) of an image whose axes i, j, k run to right, anterior, superior."""
+_SIGNS = np.array([-1.0, -1.0, 1.0])
+LARGEST_GRID = 320**3
+"""Most voxels of a working grid: both studies, features and deformation of this many need about 12 GB."""
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """shape (D, H, W); spacing_mm of all axes; origin_lps_mm: centre of the first voxel."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    origin_lps_mm: tuple[float, float, float]
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Voxels along i, j, k (right, anterior, superior)."""
+        return self.shape[::-1]
+
+    def resample(
+        self,
+        image: sitk.Image,
+        transform: sitk.Transform | None = None,
+        interpolator: int = sitk.sitkLinear,
+        outside: float = 0.0,
+    ) -> sitk.Image:
+        """``image`` on this grid; ``transform`` maps points of the grid to points of the image (LPS mm)."""
+        transform = sitk.Transform(3, sitk.sitkIdentity) if transform is None else transform
+        spacing = (self.spacing_mm,) * 3
+        return sitk.Resample(
+            image, self.size, transform, interpolator, self.origin_lps_mm, spacing, RAS_DIRECTION, outside
+        )
+
+    def to_sitk(self, values: Tensor | np.ndarray) -> sitk.Image:
+        """Image of values (D, H, W), or vector image of values (D, H, W, component)."""
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+        image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=array.ndim == 4)
+        image.SetSpacing((self.spacing_mm,) * 3)
+        image.SetOrigin(self.origin_lps_mm)
+        image.SetDirection(RAS_DIRECTION)
+        return image
+
+    def padded(self, voxels: int) -> WorkingGrid:
+        """This grid with ``voxels`` more on every side."""
+        origin = np.array(self.origin_lps_mm) - _SIGNS * voxels * self.spacing_mm
+        return WorkingGrid(tuple(n + 2 * voxels for n in self.shape), self.spacing_mm, tuple(origin.tolist()))
+
+    def coarser(self, factor: int) -> WorkingGrid:
+        """The grid whose voxels are blocks of ``factor`` cubed of this one; the shape must be divisible."""
+        if any(n % factor for n in self.shape):
+            raise ValueError(f"a grid of {self.shape} voxels has no blocks of {factor}")
+        origin = np.array(self.origin_lps_mm) + _SIGNS * (factor - 1) / 2 * self.spacing_mm
+        return WorkingGrid(tuple(n // factor for n in self.shape), self.spacing_mm * factor, tuple(origin.tolist()))
+
+
+def grid_around(points_lps_mm: np.ndarray, spacing_mm: float, margin_mm: float, multiple: int,
+                anchor_lps_mm: tuple[float, float, float]) -> WorkingGrid:  # fmt: skip
+    """The grid around points (n, 3) with a margin, each size a multiple of ``multiple``.
+
+    Voxel centres lie whole voxels away from ``anchor_lps_mm``, so that an image on an unrotated grid of the same
+    spacing keeps its voxels. ValueError names size and memory where the grid would be too large.
+    """
+    low, high = points_lps_mm.min(axis=0) - margin_mm, points_lps_mm.max(axis=0) + margin_mm
+    size = [math.ceil((h - l) / spacing_mm / multiple - 1e-6) * multiple for l, h in zip(low, high, strict=True)]  # noqa: E741
+    if math.prod(size) > LARGEST_GRID:
+        gigabytes = 12 * math.prod(size) / LARGEST_GRID
+        raise ValueError(
+            f"the brain needs a working grid of {' x '.join(map(str, size))} voxels of {spacing_mm:g} mm (about "
+            f"{gigabytes:.0f} GB of memory): give a brain mask, or a larger spacing_mm in the preprocessing settings"
+        )
+    centre = (low + high) / 2
+    first = centre - _SIGNS * (np.array(size) - 1) / 2 * spacing_mm
+    first += np.array(anchor_lps_mm) - first - np.round((np.array(anchor_lps_mm) - first) / spacing_mm) * spacing_mm
+    return WorkingGrid(tuple(size[::-1]), float(spacing_mm), tuple(first.tolist()))
+
+
+def mask_corners(mask: sitk.Image) -> np.ndarray:
+    """Corners (8, 3) in LPS mm of the box around the non-zero voxels of a mask, voxels included."""
+    voxels = sitk.GetArrayViewFromImage(mask) != 0
+    ends = []
+    for axis in (2, 1, 0):  # i, j, k
+        used = np.flatnonzero(voxels.any(axis=tuple(a for a in range(3) if a != axis)))
+        ends.append((used[0] - 0.5, used[-1] + 0.5))
+    corners = [(i, j, k) for i in ends[0] for j in ends[1] for k in ends[2]]
+    return np.array([mask.TransformContinuousIndexToPhysicalPoint([float(v) for v in c]) for c in corners])
+
+
+def to_native(
+    values: Tensor,
+    grid: WorkingGrid,
+    native: sitk.Image,
+    transform: sitk.Transform | None = None,
+    outside: float = 0.0,
+) -> sitk.Image:
+    """Values (D, H, W) of a working grid at the voxels of ``native``, linear, single precision.
+
+    transform maps points of the native image to points of the working grid (for a study that was brought onto the
+    grid through a transform: its inverse).
+    """
+    image = grid.to_sitk(values.float())
+    transform = sitk.Transform(3, sitk.sitkIdentity) if transform is None else transform
+    return sitk.Resample(image, native, transform, sitk.sitkLinear, outside, sitk.sitkFloat32)
+
+
+def labels_to_native(
+    probabilities: Tensor, grid: WorkingGrid, native: sitk.Image, transform: sitk.Transform | None = None
+) -> sitk.Image:
+    """Labels (uint8) on the native grid from class probabilities (class, D, H, W), class 0 the background.
+
+    The probabilities are interpolated and the largest wins, so that outlines are smooth whatever the grids. Only the
+    part of the native grid where any other class than the background can win is computed.
+    """
+    transform = sitk.Transform(3, sitk.sitkIdentity) if transform is None else transform
+    labels = sitk.Image(native.GetSize(), sitk.sitkUInt8)
+    labels.CopyInformation(native)
+    part = _part_holding(probabilities[0] < 1 - 1 / len(probabilities) + 1e-6, grid, native, transform)
+    if part is None:
+        return labels
+    start, size = part
+    crop = sitk.RegionOfInterest(native, size, start)
+    # beyond the working grid: background
+    parts = [to_native(p, grid, crop, transform, float(c == 0)) for c, p in enumerate(probabilities)]
+    winner = np.stack([sitk.GetArrayViewFromImage(p) for p in parts]).argmax(axis=0).astype(np.uint8)
+    found = sitk.GetImageFromArray(winner)
+    found.CopyInformation(crop)
+    return sitk.Paste(labels, found, found.GetSize(), destinationIndex=start)
+
+
+def _part_holding(
+    mask: Tensor, grid: WorkingGrid, native: sitk.Image, transform: sitk.Transform
+) -> tuple[list[int], list[int]] | None:
+    """Start and size (i, j, k) of the part of ``native`` that holds the voxels of a mask (D, H, W); None for none."""
+    if not bool(mask.any()):
+        return None
+    corners = mask_corners(grid.to_sitk(mask.to(torch.uint8)))
+    margin = grid.spacing_mm
+    middle = corners.mean(axis=0)
+    corners = corners + np.sign(corners - middle) * margin
+    back = transform.GetInverse()
+    indices = [native.TransformPhysicalPointToContinuousIndex(back.TransformPoint(c.tolist())) for c in corners]
+    size = np.array(native.GetSize())
+    low = np.clip(np.floor(np.min(indices, axis=0)).astype(int), 0, size)
+    high = np.clip(np.ceil(np.max(indices, axis=0)).astype(int) + 1, 0, size)
+    if (high <= low).any():
+        return None
+    return low.tolist(), (high - low).tolist()
