@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .distributed import Processes
 from .distributions import TissueDistribution
 from .network import ReconstructionNetwork, normalise_input
 from .network_file import protocol_difference
@@ -235,34 +236,49 @@ def read_dataset(folder: str | Path) -> StoredDataSet:
 class SimulatedBatches:
     """Batches from a data set in memory or on disk, shuffled anew and with new noise every epoch.
 
-    data: the last ``held_out`` voxels never enter the training. outputs: paths in the network's order.
+    data: the last ``held_out`` voxels never enter the training. outputs: paths in the network's order. injected_sd:
+    of white noise beside that of the data. With several processes each takes its share of the batches of one process.
     """
 
     def __init__(
         self, network: ReconstructionNetwork, data: DataSet | StoredDataSet, protocol: Protocol,
-        outputs: tuple[str, ...], batch_size: int, seed: int, held_out: int | None = None,
+        outputs: tuple[str, ...], batch_size: int, seed: int, held_out: int | None = None, *,
+        injected_sd: float = 0.0, processes: Processes | None = None,
     ) -> None:  # fmt: skip
+        self._processes = processes or Processes()
+        if batch_size % self._processes.count:
+            raise ValueError(f"the batch of {batch_size} cannot be shared equally by {self._processes.count} processes")
         count = len(data)
         held_out = min(5000, count // 10) if held_out is None else held_out
         if count - held_out < 1:
             raise ValueError(f"{count} samples are too few to train with")
-        self._data, self._outputs, self._network = data, outputs, network
+        self._data, self._outputs, self._network, self._injected_sd = data, outputs, network, injected_sd
+        self._measurements = protocol.measurement_count
         self._normalisation, self._batch, self._train = protocol.signal_normalisation, batch_size, count - held_out
         self._held_out = None
         if held_out:
-            self._held_out = self._batch_of(
-                torch.arange(self._train, count), torch.Generator().manual_seed(seed + 77_777))  # fmt: skip
+            noise = self._noise(held_out, torch.Generator().manual_seed(seed + 77_777))
+            self._held_out = self._batch_of(torch.arange(self._train, count), noise)
 
     def epoch(self, generator: torch.Generator) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         for index in torch.randperm(self._train, generator=generator).split(self._batch):
-            yield self._batch_of(index, generator)
+            noise = self._noise(len(index), generator)
+            share = len(index) // self._processes.count
+            mine = slice(self._processes.rank * share, (self._processes.rank + 1) * share)
+            if share:  # the last batch of an epoch may be too small for all
+                yield self._batch_of(index[mine], noise[mine])
 
     def validation(self) -> tuple[Tensor, Tensor, Tensor] | None:
         return self._held_out
 
-    def _batch_of(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _noise(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(count, self._measurements, generator=generator)
+
+    def _batch_of(self, index: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         clean, sd, values = self._data.rows(index, self._outputs)
-        noisy = clean + torch.randn(clean.shape, generator=generator) * sd[:, None]
+        if self._injected_sd:
+            sd = torch.sqrt(sd.square() + self._injected_sd**2)
+        noisy = clean + noise * sd[:, None]
         signal = normalise_input(noisy, self._normalisation)
         difference = signal - normalise_input(clean, self._normalisation)
         log_rmse = difference.square().mean(1).sqrt().clamp_min(1e-8).log()

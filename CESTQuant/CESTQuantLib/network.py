@@ -41,6 +41,25 @@ class Prediction:
     log_rmse: Tensor
 
 
+class Dropout(nn.Module):
+    """Leaves out a share of the units in training; every sample has the mask that it has in the whole batch.
+
+    Where several processes share a batch, each draws the masks of the whole batch from the same random numbers and
+    takes its own rows: the result is that of one process.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share, self.rank, self.processes = share, 0, 1
+
+    def forward(self, units: Tensor) -> Tensor:
+        if not self.training:
+            return units
+        rows, width = units.shape
+        kept = torch.rand(rows * self.processes, width) >= self.share
+        return units * kept[self.rank * rows : (self.rank + 1) * rows] / (1 - self.share)
+
+
 class ReconstructionNetwork(nn.Module):
     """Feed-forward network with ``depth`` hidden layers of ``width`` (default 2 x 300 tanh; Perlman et al. 2022).
 
@@ -76,7 +95,7 @@ class ReconstructionNetwork(nn.Module):
         for layer in range(depth):
             layers += [nn.Linear(inputs if layer == 0 else width, width), ACTIVATIONS[activation]()]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.trunk = nn.Sequential(*layers)
         self.mean = nn.Linear(width, outputs)
         self.spread = nn.Sequential(nn.Linear(2 * inputs + width, _SPREAD_WIDTH), nn.Tanh(),
@@ -87,6 +106,12 @@ class ReconstructionNetwork(nn.Module):
         self.register_buffer("target_low", -torch.ones(outputs))
         self.register_buffer("target_high", torch.ones(outputs))
         self.register_buffer("target_log", torch.zeros(outputs, dtype=torch.bool))
+
+    def share_batches(self, rank: int, processes: int) -> None:
+        """Say that in training this network sees the ``rank``-th share of batches that ``processes`` networks share."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.rank, module.processes = rank, processes
 
     @torch.no_grad()
     def set_inputs(self, signal: Tensor, noise_sd: float = 0.0) -> None:

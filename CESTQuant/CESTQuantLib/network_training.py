@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .dataset import DataSet, SimulatedBatches, StoredDataSet, read_dataset, simulate_dataset
+from .distributed import Processes
 from .network import normalise_input
 from .network_file import NetworkFile
 from .reliability import calibrate
@@ -23,15 +24,16 @@ _NUISANCE_WEIGHT = 0.1
 
 def train_from_config(
     config: TrainingConfig, progress: Progress | None = None, checkpoint: str | Path | None = None,
-    threads: int | None = None,
+    threads: int | None = None, processes: Processes | None = None,
 ) -> tuple[NetworkFile, TrainingResult]:  # fmt: skip
     """Simulate ``config.samples`` spectra or open the data set on disk, train, and calibrate the reliability map.
 
-    The same spectra give the same network, from memory or from disk. checkpoint: see :func:`training.train_network`.
-    Raises ValueError with one sentence where the configuration is
-    impossible and TrainingDiverged where the loss is not finite.
+    The same spectra give the same network, from memory or from disk, trained by one process or shared by several (of
+    which the first one calibrates). checkpoint: see :func:`training.train_network`. Raises ValueError with one
+    sentence where the configuration is impossible and TrainingDiverged where the loss is not finite.
     """
     report = progress or (lambda fraction, message: None)
+    processes = processes or Processes()
     clock, timings = time.perf_counter(), {}
 
     def step(name: str) -> None:
@@ -43,21 +45,25 @@ def train_from_config(
     normalisation = config.protocol.signal_normalisation
     examples = data.rows(torch.arange(min(_EXAMPLES, len(data))), config.outputs)[0]
     mean_norm = float(torch.linalg.vector_norm(examples, dim=1).mean())
-    noise = sum(config.noise_sd) / 2 / (mean_norm if normalisation == "l2" else 1.0)
+    noise = sum(config.training_noise_sd) / 2 / (mean_norm if normalisation == "l2" else 1.0)
     network.set_inputs(normalise_input(examples, normalisation), noise)
     batches = SimulatedBatches(
-        network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed
-    )
+        network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed,
+        injected_sd=config.noise_injection_sd, processes=processes,
+    )  # fmt: skip
+    network.share_batches(processes.rank, processes.count)
     with one_thread_a_step():
         result = train_network(
             network, batches, config.weighted_settings(_NUISANCE_WEIGHT), lambda f, m: report(0.2 + 0.75 * f, m),
-            checkpoint,
+            checkpoint, reduce=processes.average if processes.count > 1 else None, writes_checkpoint=processes.writes,
         )  # fmt: skip
     step("training")
     file = NetworkFile(
-        network, config.protocol, config.tissue, config.targets, config.outputs, config.engine, config.noise_sd,
-        training={"mean_norm": mean_norm},
+        network, config.protocol, config.tissue, config.targets, config.outputs, config.engine,
+        config.training_noise_sd, training={"mean_norm": mean_norm},
     )  # fmt: skip
+    if not processes.writes:
+        return file, result
     report(0.96, "calibrating the reliability map")
     calibration, errors = calibrate(
         file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000, threads=threads

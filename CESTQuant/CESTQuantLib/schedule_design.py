@@ -162,6 +162,7 @@ def reconstruct(protocol: Protocol, design: Design, *, checkpoint: Path | None =
     processes = processes or Processes()
     outputs = design.problem.outputs
     chain = Chain(protocol, new_network(protocol, design, outputs), design.problem, outputs)
+    chain.network.share_batches(processes.rank, processes.count)
     weights = tuple(1.0 if path in design.problem.targets else NUISANCE_WEIGHT for path in outputs)
     training = train_network(
         chain.network, _batches(chain, design, processes), replace(design.training, weights=weights), progress,
@@ -191,6 +192,7 @@ def _train_together(schedule: TrainableSchedule, design: Design, checkpoint: Pat
     with torch.no_grad():
         protocol = schedule.protocol()
     chain = Chain(schedule, new_network(protocol, design, targets), design.problem, targets)
+    chain.network.share_batches(processes.rank, processes.count)
     record = None if checkpoint is None else checkpoint.with_suffix(".json")
     moments = json.loads(record.read_text()) if record is not None and record.exists() else []
 

@@ -24,7 +24,7 @@ def add_dataset(commands) -> None:
 
 
 def add_train(commands) -> None:
-    parser = commands.add_parser("train", help="reconstruction network for a fixed protocol")
+    parser = commands.add_parser("train", help="reconstruction network for a fixed protocol; also under torchrun")
     parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a configuration that comes along")
     parser.add_argument(
         "--output", required=True, metavar="NETWORK.pt", help="file to write; a killed run continues when repeated"
@@ -60,6 +60,7 @@ def dataset_command(options: Namespace) -> None:
 def train_command(options: Namespace) -> None:
     """``cestquant train``."""
     from .dataset import MANIFEST
+    from .distributed import processes
     from .network_file import save_network
     from .network_training import train_from_config
     from .self_supervised import train_on_scan
@@ -79,16 +80,22 @@ def train_command(options: Namespace) -> None:
         config = replace(config, dataset=Path(options.dataset))
     if config.dataset and not options.self_supervised:
         report.add_input("dataset", config.dataset / MANIFEST)
-    with terminal_progress() as progress:
-        if options.self_supervised:
-            file, result = train_on_scan(config, _scan(options, config, report), progress)
-        else:
-            checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config)}.checkpoint"
-            file, result = train_from_config(config, progress, checkpoint)
-            checkpoint.unlink(missing_ok=True)
-        save_network(file, output)
-        with atomic_path(output.with_suffix(".png")) as picture:
-            draw_training(result, picture, output.name)
+    checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config)}.checkpoint"
+    with processes() as these:
+        if these.count > 1 and options.self_supervised:
+            raise ValueError("--self-supervised runs as one process, not under torchrun")
+        if not these.writes:
+            train_from_config(config, None, checkpoint, processes=these)
+            return
+        with terminal_progress() as progress:
+            if options.self_supervised:
+                file, result = train_on_scan(config, _scan(options, config, report), progress)
+            else:
+                file, result = train_from_config(config, progress, checkpoint, processes=these)
+    save_network(file, output)
+    checkpoint.unlink(missing_ok=True)
+    with atomic_path(output.with_suffix(".png")) as picture:
+        draw_training(result, picture, output.name)
     summary = {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
     calibration = file.calibration
     report.summary |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from .simulation import ENGINES
 from .training import TrainingSettings
 
 NOISE_SD = (0.002, 0.006)
+NOISE_INJECTION_SD = 0.002
 _SCHEDULE_KEYS = {"trainable", "limits", "objective", "schedule", "phantom"}
 _KNOWN = {
     "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "engine",
-    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "dataset", "note",
+    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "dataset",
+    "noise_injection_sd", "note",
 }  # fmt: skip
 _NETWORK_KEYS = {"width", "depth", "dropout", "activation"}
 
@@ -30,7 +33,8 @@ class TrainingConfig:
     noise_sd: lowest and highest standard deviation of the white noise, relative to the equilibrium signal (before an
     L2 normalisation); training draws it anew for every batch. network: width, depth, dropout, activation.
     false_alarm_rate: share of modelled voxels that the reliability map may reject. dataset: folder of a data set on
-    disk to train on instead of ``samples`` new spectra.
+    disk to train on instead of ``samples`` new spectra. noise_injection_sd: of white noise that the training adds to
+    that of the data; by default NOISE_INJECTION_SD where the data have none, and otherwise 0.
     """
 
     protocol: Protocol
@@ -43,6 +47,12 @@ class TrainingConfig:
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     false_alarm_rate: float = 0.05
     dataset: Path | None = None
+    noise_injection_sd: float = 0.0
+
+    @property
+    def training_noise_sd(self) -> tuple[float, float]:
+        """Lowest and highest standard deviation of all noise that the network learns to expect."""
+        return tuple(math.hypot(sd, self.noise_injection_sd) for sd in self.noise_sd)
 
     @property
     def distribution(self) -> TissueDistribution:
@@ -128,11 +138,15 @@ def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
         schedule_rate=float(values.get("schedule_learning_rate", defaults.schedule_rate)),
         patience=int(values.get("patience", defaults.patience)), seed=int(values.get("seed", 0)),
     )  # fmt: skip
+    noise = _noise(values.get("noise_sd", NOISE_SD))
+    injection = float(values.get("noise_injection_sd", 0.0 if noise[1] else NOISE_INJECTION_SD))
+    if not 0 <= injection < 1:
+        raise ValueError(f"noise_injection_sd is {injection:g} but must lie between 0 and 1")
     return TrainingConfig(
-        protocol, values["tissue"], targets, _noise(values.get("noise_sd", NOISE_SD)),
+        protocol, values["tissue"], targets, noise,
         _count(values, "samples", 100_000), engine,
         _network(values.get("network") or {}), settings, rate,
-        folder / values["dataset"] if values.get("dataset") else None,
+        folder / values["dataset"] if values.get("dataset") else None, injection,
     )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def test_the_command_writes_all_files_and_they_agree(tmp_path: Path) -> None:
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
-    path = config(tmp_path)
+    path = config(tmp_path, network={"width": 24, "dropout": 0.1})
     assert run("optimize-schedule", path, "--output", tmp_path / "one") == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577",
                "-m", "CESTQuantLib.batch", "optimize-schedule", str(path), "--output",

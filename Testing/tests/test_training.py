@@ -13,9 +13,10 @@ import pytest
 import torch
 from CESTQuantLib import dataset, network_training
 from CESTQuantLib.batch import main
-from CESTQuantLib.network import ReconstructionNetwork
+from CESTQuantLib.network import Dropout, ReconstructionNetwork
 from CESTQuantLib.network_file import load_network
 from CESTQuantLib.training import TrainingDiverged, TrainingSettings, train_network
+from CESTQuantLib.training_config import config_from_dict
 from torch import Tensor
 
 TINY = {
@@ -235,3 +236,44 @@ def test_data_sets_that_are_none_are_refused(tmp_path: Path, capsys: pytest.Capt
         assert str(folder) in lines[0]
     assert main([*train, str(tmp_path), "--self-supervised", "--signal", "z.nii.gz"]) == 2
     assert "--dataset does not go with" in capsys.readouterr().err
+
+
+def test_processes_train_the_network_of_one_process_dropout_included(tmp_path: Path) -> None:
+    config = write_config(tmp_path, epochs=3, samples=2000, network={"width": 48, "dropout": 0.2})
+    assert main(["train", str(config), "--output", str(tmp_path / "one.pt")]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29578",
+               "-m", "CESTQuantLib.batch", "train", str(config), "--output", str(tmp_path / "two.pt")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    one, two = (load_network(tmp_path / f"{name}.pt") for name in ("one", "two"))
+    assert two.training["loss"] == pytest.approx(one.training["loss"], rel=1e-4)
+    for key, value in one.network.state_dict().items():
+        torch.testing.assert_close(two.network.state_dict()[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_masks_belong_to_the_samples_of_the_whole_batch() -> None:
+    layer, units = Dropout(0.4).train(), torch.ones(6, 50)
+    torch.manual_seed(5)
+    whole = layer(units)
+    parts = []
+    layer.processes = 3
+    for layer.rank in range(3):
+        torch.manual_seed(5)
+        parts.append(layer(units[:2]))
+    assert torch.equal(torch.cat(parts), whole)
+    assert float((whole == 0).float().mean()) == pytest.approx(0.4, abs=0.06)
+    assert whole.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
+    assert torch.equal(layer.eval()(units), units)
+
+
+def test_injected_noise_adds_to_that_of_the_data_and_replaces_none() -> None:
+    assert config_from_dict(TINY).training_noise_sd == (0.002, 0.006)
+    assert config_from_dict({**TINY, "noise_sd": 0}).training_noise_sd == (0.002, 0.002)
+    config = config_from_dict({**TINY, "noise_sd": [0.003, 0.006], "noise_injection_sd": 0.004, "epochs": 1})
+    assert config.training_noise_sd == pytest.approx((0.005, 0.52**0.5 / 100))
+    file, _ = network_training.train_from_config(config)
+    assert file.noise_sd == config.training_noise_sd
+    data = dataset.simulate_dataset(config.distribution, config.protocol, 2000, noise_sd=(0.003, 0.003))
+    batches = dataset.SimulatedBatches(file.network, data, config.protocol, config.outputs, 500, 1, injected_sd=0.004)
+    _, _, log_rmse = batches.validation()
+    assert float(log_rmse.exp().square().mean().sqrt()) == pytest.approx(0.005, rel=0.05)
