@@ -27,7 +27,9 @@ SYNONYMS = {
 """Words by which file names tell what is in the file; the first is the usual one."""
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-_DECORATION = ("bet", "brain", "reg", "n4", "stripped", "fused", "auto", "manual", "gt", "glistrboost", "manuallycorrected")
+_DECORATION = (
+    "bet", "brain", "reg", "n4", "stripped", "fused", "auto", "manual", "gt", "glistrboost", "manuallycorrected"
+)  # fmt: skip
 _LESION = ("tumor", "tumour", "lesion")
 _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}
 
