@@ -91,6 +91,7 @@ class JointRegSegParameterNode:
     movingFlair: vtkMRMLScalarVolumeNode
     movingMask: MaskNode
     movingTumor: TumorNode
+    segment: bool = True
     weightsPath: str
     affine: Affine
     refineIterations: Annotated[int, WithinRange(0, 1000)] = 50
@@ -174,9 +175,12 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.weightsPath = path
 
     def _onParametersModified(self, caller=None, event=None):
-        """Show the path and say what Apply still needs."""
-        if self._parameterNode and self.ui.weightsPathLineEdit.currentPath != self._parameterNode.weightsPath:
-            self.ui.weightsPathLineEdit.currentPath = self._parameterNode.weightsPath
+        """Show the path, offer what the segmentation takes, and say what Apply still needs."""
+        if self._parameterNode:
+            if self.ui.weightsPathLineEdit.currentPath != self._parameterNode.weightsPath:
+                self.ui.weightsPathLineEdit.currentPath = self._parameterNode.weightsPath
+            self.ui.weightsPathLineEdit.enabled = self._parameterNode.segment
+            self.ui.flipsCheckBox.enabled = self._parameterNode.segment
         missing = self.missingInputs()
         self.ui.applyButton.enabled = not missing and not self._running
         self.ui.applyButton.toolTip = "\n".join(missing) if missing else _("Segment and register.")
@@ -199,8 +203,10 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 missing.append(_("The image '{name}' is chosen more than once.").format(name=node.GetName()))
                 break
         path = self._parameterNode.weightsPath
-        if path and not os.path.isfile(path):
+        if self._parameterNode.segment and path and not os.path.isfile(path):
             missing.append(_("The weights file {path} does not exist.").format(path=path))
+        elif self._parameterNode.segment and not path and not os.path.isfile(self.logic.shippedWeights()):
+            missing.append(_("Choose a weights file, or switch the segmentation off: no weights come with the module."))
         return missing
 
     def onApplyButton(self, checked=False):
@@ -247,7 +253,7 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             movingMask=parameters.movingMask,
             fixedTumor=parameters.fixedTumor,
             movingTumor=parameters.movingTumor,
-            weights=parameters.weightsPath or None,
+            weights=(parameters.weightsPath or None) if parameters.segment else "none",
             affine=parameters.affine.value,
             refine=parameters.refineIterations,
             flips=parameters.flips,
@@ -289,6 +295,10 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self):
         """The parameters of the panel."""
         return JointRegSegParameterNode(super().getParameterNode())
+
+    def shippedWeights(self):
+        """Path of the weights that come with the module."""
+        return os.path.join(os.path.dirname(__file__), "Resources", "Weights", "neurocest.pt")
 
     def process(self, fixedStudy, movingStudy, **options):
         """Segment and register two visits: ``process({"t1": node, "flair": node}, {"t1": node}, refine=50)``.

@@ -84,7 +84,7 @@ def maps_figure(
         _draw_maps(figure, scene)
         if title:
             figure.suptitle(title, fontweight="bold")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def spectra_figure(
@@ -101,7 +101,7 @@ def spectra_figure(
         _draw_spectra(figure, spectra, x_label)
         if title:
             figure.suptitle(title, fontweight="bold")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def report_figure(
@@ -128,7 +128,7 @@ def report_figure(
         _draw_spectra(lower, spectra, x_label, list(scene.rois))
         if title:
             figure.suptitle(title, fontweight="bold")
-        _save(figure, path)
+        save_figure(figure, path)
     return None
 
 
@@ -199,12 +199,13 @@ def _draw_maps(figure: Any, scene: _Scene) -> None:
         axis.set_title(panel.title)
         axis.set_axis_off()
         if scene.view is not None:
-            _draw_letters(axis, scene.view.letters)
+            write_letters(axis, scene.view.letters)
     for axis in axes[len(scene.maps) :]:
         axis.set_visible(False)
 
 
-def _draw_letters(axis: Any, letters: tuple[str, str, str, str]) -> None:
+def write_letters(axis: Any, letters: tuple[str, str, str, str]) -> None:
+    """Mark the patient's side at the left, right, top and bottom of a picture."""
     from matplotlib.patheffects import withStroke
 
     left, right, top, bottom = letters
@@ -277,6 +278,20 @@ def _near_water(offsets: np.ndarray) -> np.ndarray:
     return near if near.sum() >= 3 else np.ones(len(offsets), bool)
 
 
+def new_figure(size_inches: tuple[float, float], title: str = "") -> Any:
+    """Empty matplotlib figure in the common style, for pictures that are laid out elsewhere.
+
+    Raises:
+        ValueError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    with plt.rc_context(_STYLE):
+        figure = plt.figure(figsize=size_inches, layout="constrained")
+        if title:
+            figure.suptitle(title, fontweight="bold")
+    return figure
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib
@@ -290,7 +305,8 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Any, path: str | os.PathLike) -> None:
+def save_figure(figure: Any, path: str | os.PathLike) -> None:
+    """Write a figure as PNG, whole or not at all, and close it; ValueError where the file cannot be written."""
     from matplotlib import pyplot
 
     try:

@@ -42,6 +42,22 @@ def folder_named(name: str) -> int | None:
     return item or None
 
 
+def top_items() -> set[int]:
+    """IDs of all items at the top of the subject hierarchy."""
+    import vtk
+
+    hierarchy, top = _hierarchy()
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(top, items, False)
+    return {items.GetId(i) for i in range(items.GetNumberOfIds())}
+
+
+def remove_item(item: int) -> None:
+    """Remove an item of the subject hierarchy, if it is still there; data nodes stay."""
+    hierarchy, _ = _hierarchy()
+    hierarchy.RemoveItem(item, False, False)
+
+
 def _hierarchy() -> tuple[Any, int]:
     import slicer
 

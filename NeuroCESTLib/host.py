@@ -158,6 +158,11 @@ def is_running() -> bool:
     return isinstance(getattr(sys.modules.get("slicer"), "app", None), HeadlessApplication)
 
 
+def attach() -> ModuleType:
+    """The ``slicer`` module of the application that runs, or of the headless host, which is started where none does."""
+    return sys.modules["slicer"] if in_application() else start()
+
+
 def start() -> ModuleType:
     """Start the headless host and return the ``slicer`` module; a second call returns the running host.
 

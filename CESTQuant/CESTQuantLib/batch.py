@@ -125,7 +125,7 @@ def phantom_command(options: Namespace) -> None:
 
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant phantom", settings_of(options))
-        host.start()
+        host.attach()
         nodes = CESTQuantLogic().addPhantom(seed=options.seed, noise_sd=options.noise, progress=progress)
         endings = {"signal": ".seq.nrrd", "segmentation": ".seg.nrrd"}
         for name, node in nodes.items():

@@ -113,7 +113,7 @@ def _quantify_to_folder(options: Namespace, command: str, compute) -> None:
         _add_settings_files(options, report)
         from NeuroCESTLib import host
 
-        host.start()
+        host.attach()
         from CESTQuantLib.logic import CESTQuantLogic
 
         with report.timed("reading"):

@@ -10,6 +10,7 @@ import numpy as np
 from NeuroCESTLib import display, hierarchy, volumes
 from NeuroCESTLib.geometry import Geometry
 from NeuroCESTLib.tables import add_table
+from NeuroCESTLib.transaction import scene_unchanged_on_error
 
 from .study import Study
 
@@ -47,17 +48,8 @@ def into_scene(
     study: Study, result: Quantification, warnings: tuple[str, ...], regions: dict[str, np.ndarray], folder: str
 ) -> CESTQuantResult:
     """Maps, status and table of a run as nodes in one folder; after an error the scene is as it was."""
-    import slicer
-
-    before = {slicer.mrmlScene.GetNthNode(i).GetID() for i in range(slicer.mrmlScene.GetNumberOfNodes())}
-    try:
+    with scene_unchanged_on_error():
         return _nodes_of(study, result, warnings, regions, folder)
-    except BaseException:
-        added = [slicer.mrmlScene.GetNthNode(i) for i in range(slicer.mrmlScene.GetNumberOfNodes())]
-        for node in added:
-            if node.GetScene() is not None and node.GetID() not in before:
-                volumes.remove(node)
-        raise
 
 
 def _nodes_of(

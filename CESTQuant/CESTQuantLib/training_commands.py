@@ -131,7 +131,7 @@ def _scan(options: Namespace, config, report: Report):
     """Normalised signals (voxel, measurement) of the scan to train on."""
     from NeuroCESTLib import host
 
-    host.start()
+    host.attach()
     from NeuroCESTLib.segmentations import read_segmentation
     from NeuroCESTLib.sequences import read_sequence
 

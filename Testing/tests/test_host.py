@@ -36,6 +36,16 @@ def test_the_host_refuses_to_start_inside_an_application(slicer: ModuleType, mon
         host.start()
 
 
+def test_commands_use_the_application_where_one_runs_and_start_the_host_where_none_does(
+    slicer: ModuleType, monkeypatch
+) -> None:
+    assert host.attach() is slicer
+    application = SimpleNamespace(applicationName="Slicer")
+    monkeypatch.setattr(slicer, "app", application)
+    assert host.attach() is slicer
+    assert slicer.app is application
+
+
 def test_importing_the_host_imports_nothing_heavy() -> None:
     code = "import sys, NeuroCESTLib.host; print([m for m in ('slicer', 'vtk', 'numpy') if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"
