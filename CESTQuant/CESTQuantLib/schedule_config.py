@@ -16,8 +16,8 @@ from .training import TrainingSettings
 
 KEYS = (
     "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "trainable", "limits",
-    "objective", "batch_size", "learning_rate", "schedule_learning_rate", "patience", "crlb", "held_out", "engine",
-    "note",
+    "objective", "batch_size", "learning_rate", "schedule_learning_rate", "patience", "head_start", "crlb", "held_out",
+    "engine", "note",
 )  # fmt: skip
 _NETWORK_KEYS = ("width", "depth", "dropout", "activation")
 _TRAINING = {"learning_rate": "learning_rate", "schedule_learning_rate": "schedule_rate"}
@@ -35,8 +35,9 @@ def design_from_dict(values: dict, source: str = "configuration", folder: Path |
     (number or [low, high]; default 0.002), ``samples`` (an epoch, 100,000), ``epochs`` (100), ``seed``, ``network``
     (``width``, ``depth``, ``dropout``, ``activation``), ``trainable`` (default: offsets and B1), ``limits``,
     ``objective`` (one of OBJECTIVES or a list, default crlb-a then network), ``batch_size`` (256), ``learning_rate``
-    (0.001), ``schedule_learning_rate`` (0.0001), ``patience`` (epochs, 20; 0 trains to the end), ``crlb`` (``steps``,
-    ``starts``, ``first_steps``, ``voxels``, ``rate``), ``held_out`` (voxels, 20,000), ``engine``.
+    (0.001), ``schedule_learning_rate`` (0.0001), ``patience`` (epochs, 20; 0 trains to the end), ``head_start`` (epochs
+    of joint training in which the network learns alone, a quarter), ``crlb`` (``steps``, ``starts``, ``first_steps``,
+    ``voxels``, ``rate``), ``held_out`` (voxels, 20,000), ``engine``.
 
     Raises ValueError naming ``source`` and the key, also for limits that no schedule can keep.
     """
@@ -74,8 +75,9 @@ def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Des
     if not isinstance(trainable, Mapping):
         trainable = dict.fromkeys([trainable] if isinstance(trainable, str) else trainable, True)
     training = {name: float(values[key]) for key, name in _TRAINING.items() if key in values}
-    whole = {"epochs": 1, "batch_size": 1, "seed": 0, "patience": 0}
+    whole = {"epochs": 1, "batch_size": 1, "seed": 0, "patience": 0, "head_start": 0}
     training |= {key: _whole(values[key], key, least) for key, least in whole.items() if key in values}
+    training.setdefault("head_start", training.get("epochs", TrainingSettings.epochs) // 4)
     bound = _known(values.get("crlb", {}), "crlb", [field.name for field in fields(BoundSettings)])
     if unknown := sorted(set(trainable) - set(TRAINABLE)):
         raise ValueError(f"trainable: unknown quantities {', '.join(unknown)}; use {', '.join(TRAINABLE)}")

@@ -1,8 +1,9 @@
 """A schedule from a configuration: optimised, rounded to what a scanner plays, and compared with where it started.
 
-The phases of ``objective`` follow one another on the same schedule: 'crlb-a' or 'crlb-d' minimise the Cramer-Rao
+The phases of ``objective`` follow one another on the same schedule: those named 'crlb-…' minimise the Cramer-Rao
 bound, 'network' trains schedule and network as one chain. Then a network is trained anew, equally, for the start and
-for the result, and both are tried on the same held-out voxels.
+for the result, and both are tried on the same held-out voxels. Where the last phase is joint training, the schedule
+before it gets a network too, and the better of the two is the result.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Design:
         content = [
             protocol_to_dict(self.protocol), tissue, self.problem.targets, self.problem.noise_sd, self.problem.engine,
             asdict(self.limits), dict(self.trainable), self.objective, self.samples, dict(self.network),
-            asdict(self.bound), self.training.seed,
+            asdict(self.bound), asdict(self.training),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -108,12 +109,14 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class DesignResult:
-    """evolution: ``phase``, ``loss`` and ``schedule`` (values by quantity) of the recorded moments, in order."""
+    """evolution: ``phase``, ``loss`` and ``schedule`` (values by quantity) of the recorded moments, in order. kept: the
+    phase whose schedule is the result, 'start' where joint training alone made it worse."""
 
     start: Reconstruction
     optimised: Reconstruction
     evolution: list[dict]
     seconds: dict[str, float]
+    kept: str
 
 
 def optimise(design: Design, *, checkpoints: Path | None = None, processes: Processes | None = None,
@@ -137,23 +140,34 @@ def _optimise(design: Design, checkpoints: Path | None, processes: Processes, re
     for number, objective in enumerate(design.objective):
         begin = time.perf_counter()
         share = _part(report, 0.4 * number / len(design.objective), 0.4 * (number + 1) / len(design.objective))
+        path = None if checkpoints is None else checkpoints / f"{number}-schedule.pt"
+        with torch.no_grad():
+            before = playable(schedule.protocol(), schedule.limits)
         if objective == "network":
-            path = None if checkpoints is None else checkpoints / f"{number}-schedule.pt"
             moments = _train_together(schedule, design, path, processes, share)
         else:
-            moments = minimise_bound(schedule, design.problem, objective, design.bound, seed=design.training.seed,
-                                     progress=share)  # fmt: skip
+            moments = minimise_bound(
+                schedule, design.problem, objective, design.bound, seed=design.training.seed, progress=share,
+                checkpoint=path, writes_checkpoint=processes.writes,
+            )  # fmt: skip
         evolution += [{"phase": objective, **moment} for moment in moments]
         seconds[objective] = time.perf_counter() - begin
-    found = playable(schedule.protocol(), schedule.limits)
-    results = {}
-    for name, protocol, low in (("start", start, 0.4), ("optimised", found, 0.7)):
+    wanted = {"start": start}
+    last = design.objective[-1]
+    if last == "network" and len(design.objective) > 1:
+        wanted[design.objective[-2]] = before
+    wanted[last] = playable(schedule.protocol(), schedule.limits)
+    results: dict[str, Reconstruction] = {}
+    for number, (name, protocol) in enumerate(wanted.items()):
         begin = time.perf_counter()
         path = None if checkpoints is None else checkpoints / f"network-{name}.pt"
-        share = _part(report, low, low + 0.3, f"{name} schedule: ")
+        share = _part(report, 0.4 + 0.6 * number / len(wanted), 0.4 + 0.6 * (number + 1) / len(wanted), f"{name}: ")
         results[name] = reconstruct(protocol, design, checkpoint=path, processes=processes, progress=share)
-        seconds[f"network for the {name} schedule"] = time.perf_counter() - begin
-    return DesignResult(results["start"], results["optimised"], evolution, seconds)
+        seconds[f"network for the schedule after {name}"] = time.perf_counter() - begin
+    kept = last
+    if last == "network":
+        kept = min(list(wanted)[-2:], key=lambda name: min(results[name].training.validation_loss))
+    return DesignResult(results["start"], results[kept], evolution, seconds, kept)
 
 
 def reconstruct(protocol: Protocol, design: Design, *, checkpoint: Path | None = None,

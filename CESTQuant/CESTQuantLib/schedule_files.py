@@ -48,7 +48,7 @@ def protocol_csv(protocol: Protocol) -> str:
 def summarise(design: Design, result: DesignResult) -> dict:
     """Numbers for the report: scan time, power and held-out errors of start and result, and their ratios."""
     protons = design.problem.tissue.structure.protons
-    summary: dict = {"objective": list(design.objective), "seconds": result.seconds}
+    summary: dict = {"objective": list(design.objective), "kept": result.kept, "seconds": result.seconds}
     for name in ("start", "optimised"):
         part: Reconstruction = getattr(result, name)
         summary[f"{name}_schedule"] = {

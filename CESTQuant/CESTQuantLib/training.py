@@ -39,7 +39,8 @@ class TrainingSettings:
 
     learning_rate, schedule_rate: of the network and of acquisition parameters; both decay by a cosine to ``final_rate``
     of themselves. patience: epochs without improvement after which training stops early (0: never). weights: of the
-    outputs in the loss. learn_spread: also train the head of the uncertainties.
+    outputs in the loss. learn_spread: also train the head of the uncertainties. head_start: epochs in which the network
+    learns while acquisition parameters stay as they are: an untrained network would move them to where it does best.
     """
 
     epochs: int = 100
@@ -51,13 +52,15 @@ class TrainingSettings:
     seed: int = 0
     weights: tuple[float, ...] | None = None
     learn_spread: bool = True
+    head_start: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "schedule_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training: {name} is {getattr(self, name)!r} but must be positive")
-        if self.patience < 0:
-            raise ValueError("training: patience must not be negative")
+        for name in ("patience", "head_start"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training: {name} must not be negative")
 
 
 @dataclass
@@ -104,10 +107,10 @@ def train_network(
             run.train_epoch()
         except FloatingPointError as error:
             raise _diverged(run, path, good, error) from None
+        if after_epoch is not None:  # before the checkpoint: a killed run then lacks no record, it repeats one
+            after_epoch(run.epoch, run.result)
         if path is not None and writes_checkpoint:
             save_tensors(run.state(), path)
-        if after_epoch is not None:
-            after_epoch(run.epoch, run.result)
         report(run.epoch / settings.epochs, run.message())
     run.load_best()
     return run.result
@@ -163,6 +166,8 @@ class _Run:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         torch.manual_seed(self.settings.seed * 1_000_003 + self.epoch)  # dropout
+        for parameter in self.schedule:
+            parameter.requires_grad_(self.epoch >= self.settings.head_start)
         self.network.train()
         total, count = torch.zeros((), dtype=torch.float64), 0
         for batch in self.batches.epoch(self.generator):
@@ -230,6 +235,8 @@ class _Run:
     def load_best(self) -> None:
         if self.best:
             self._load_weights(self.best)
+        for parameter in self.schedule:
+            parameter.requires_grad_(True)
         self.network.eval()
 
     def state(self) -> dict:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from CESTQuantLib import batch
+from CESTQuantLib import schedule_bound as schedule_bound_module
 from CESTQuantLib.chain import Chain, ChainBatches, Problem
 from CESTQuantLib.distributions import TissueDistribution
 from CESTQuantLib.network import ReconstructionNetwork
@@ -194,15 +195,20 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
             assert two[part]["held_out"][name]["mae"] == pytest.approx(errors["mae"], rel=1e-3)
 
 
-def test_a_killed_run_continues_to_the_same_result(tmp_path: Path) -> None:
-    path = config(tmp_path, epochs=5, objective="network", samples=2560)
+@pytest.mark.parametrize(
+    ("changes", "begun"),
+    [({"objective": "network", "epochs": 5, "samples": 2560}, "0-schedule.json"),
+     ({"objective": "crlb-a", "crlb": {**CONFIG["crlb"], "steps": 200}}, "0-schedule.pt")],
+)  # fmt: skip
+def test_a_killed_run_continues_to_the_same_result(changes: dict, begun: str, tmp_path: Path) -> None:
+    path = config(tmp_path, **changes)
     assert run("optimize-schedule", path, "--output", tmp_path / "whole") == 0
     place = os.pathsep.join([str(ROOT / "CESTQuant"), str(ROOT)])
     command = [sys.executable, "-m", "CESTQuantLib.batch", "optimize-schedule", str(path), "--output",
                str(tmp_path / "killed")]  # fmt: skip
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": place}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".killed.training/*/0-schedule.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(f".killed.training/*/{begun}")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -211,6 +217,59 @@ def test_a_killed_run_continues_to_the_same_result(tmp_path: Path) -> None:
     whole, resumed = (json.loads((tmp_path / n / "report.json").read_text())["summary"] for n in ("whole", "killed"))
     assert resumed["evolution"] == whole["evolution"]
     assert resumed["optimised_schedule"] == whole["optimised_schedule"]
+
+
+@pytest.mark.parametrize("moment", [3, 25, 50])
+def test_an_interrupted_descent_goes_on_to_the_same_schedule(moment: int, tmp_path: Path) -> None:
+    design = design_from_dict({**CONFIG, "crlb": {"steps": 40, "starts": 2, "first_steps": 10, "voxels": 32}})
+
+    class KilledError(Exception):
+        pass
+
+    def descend(kill: int | None = None, **options) -> tuple[list[dict], dict]:
+        schedule, moments = design.schedule(), []
+
+        def progress(fraction: float, message: str) -> None:
+            moments.append(fraction)
+            if len(moments) == kill:
+                raise KilledError
+
+        history = minimise_bound(schedule, design.problem, "crlb-a", design.bound, progress=progress, **options)
+        assert moments == sorted(moments)
+        return history, schedule.state_dict()
+
+    history, values = descend()
+    with pytest.raises(KilledError):
+        descend(moment, checkpoint=tmp_path / "c.pt")
+    resumed, same = descend(checkpoint=tmp_path / "c.pt")
+    assert resumed == history
+    assert all(torch.equal(values[name], same[name]) for name in values)
+    with pytest.raises(ValueError, match=r"c\.pt: the checkpoint belongs to another optimisation"):
+        minimise_bound(design.schedule(), design.problem, "crlb-d", design.bound, checkpoint=tmp_path / "c.pt")
+
+
+def test_the_network_has_a_head_start_before_the_schedule_moves() -> None:
+    evolution = optimise(design_from_dict({**CONFIG, "objective": "network", "epochs": 4, "head_start": 2})).evolution
+    first, *_, last = (moment["schedule"] for moment in evolution)
+    assert [moment["schedule"] == first for moment in evolution] == [True, True, True, False, False]
+    assert last["recovery_time_s"] != first["recovery_time_s"]
+    assert design_from_dict({**CONFIG, "epochs": 40}).training.head_start == 10
+
+
+def test_joint_training_that_makes_the_schedule_worse_is_not_kept() -> None:
+    changes = {"epochs": 6, "samples": 2560, "crlb": {"steps": 80, "starts": 1, "first_steps": 20, "voxels": 64}}
+    ruined = optimise(design_from_dict({**CONFIG, **changes, "schedule_learning_rate": 0.03}))
+    assert ruined.kept == "crlb-a"
+    before = next(m for m in reversed(ruined.evolution) if m["phase"] == "crlb-a")["schedule"]
+    assert ruined.optimised.protocol.offsets_ppm.tolist() == pytest.approx(before["offsets_ppm"], abs=0.002)
+    assert ruined.evolution[-1]["schedule"]["offsets_ppm"] != pytest.approx(before["offsets_ppm"], abs=0.1)
+
+
+def test_a_bound_that_is_no_number_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    design = design_from_dict(CONFIG)
+    monkeypatch.setattr(schedule_bound_module, "design_loss", lambda *_: torch.tensor(torch.nan))
+    with pytest.raises(TrainingDiverged, match="crlb-a is not a number after 0 of 10 steps; lower the rate"):
+        minimise_bound(design.schedule(), design.problem, "crlb-a", design.bound)
 
 
 def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
