@@ -23,11 +23,14 @@ class Augmentation:
 
     Geometry comes first (flips, then one resampling for affine map and deformation), then the patch, then thick
     slices and blur, bias field, contrast, gamma and noise of each image by itself, at last modality dropout. Outside
-    of the brain and in absent modalities images stay ``OUTSIDE``. The studies given are left as they are.
+    of the brain images keep their value, and absent modalities stay absent. The studies given are left as they are.
+
+    background: value of an absent modality, which the preprocessing decides (-3 for z-scores).
     """
 
-    def __init__(self, config: AugmentationConfig) -> None:
+    def __init__(self, config: AugmentationConfig, background: float = OUTSIDE) -> None:
         self.config = config
+        self.background = background
 
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
         """The augmented pair; the same generator state gives the same pair."""
@@ -57,9 +60,10 @@ class Augmentation:
         steps = [_draw_intensity(self.config, sample.shape, generator) for _ in present]
         if not any(step.any for step in steps):
             return sample
+        outside = sample.outside.tolist()
         images = [
-            step.apply(image, sample.mask, generator) if there and step.any else image
-            for image, step, there in zip(sample.images, steps, present, strict=True)
+            step.apply(image, sample.mask, generator, value) if there and step.any else image
+            for image, step, there, value in zip(sample.images, steps, present, outside, strict=True)
         ]
         return StudySample(torch.stack(images), sample.labels, sample.mask, sample.name)
 
@@ -75,15 +79,15 @@ class Augmentation:
             keeps = [_kept(drawn[0] >= probability, present.cpu(), drawn[0])] * 2
         else:
             keeps = [_kept(d >= probability, s.present.cpu(), d) for d, s in zip(drawn, samples, strict=True)]
-        return [drop_modalities(sample, keep) for sample, keep in zip(samples, keeps, strict=True)]
+        return [drop_modalities(sample, keep, self.background) for sample, keep in zip(samples, keeps, strict=True)]
 
 
-def drop_modalities(sample: StudySample, keep: Tensor) -> StudySample:
+def drop_modalities(sample: StudySample, keep: Tensor, background: float = OUTSIDE) -> StudySample:
     """The sample with the modalities that are not in ``keep`` (C,) bool made absent."""
     if bool(keep.all()):
         return sample
     keep = keep.to(sample.images.device)[:, None, None, None]
-    return StudySample(torch.where(keep, sample.images, OUTSIDE), sample.labels, sample.mask, sample.name)
+    return StudySample(torch.where(keep, sample.images, background), sample.labels, sample.mask, sample.name)
 
 
 def _kept(keep: Tensor, present: Tensor, drawn: Tensor) -> Tensor:
@@ -167,19 +171,20 @@ class _IntensityChange:
         steps = (self.slices, self.blur, self.bias, self.contrast, self.noise)
         return any(step is not None for step in steps)
 
-    def apply(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def apply(self, image: Tensor, mask: Tensor, generator: torch.Generator, outside: float) -> Tensor:
         if self.slices is not None:
-            image = intensity.thick_slices(image, mask, *self.slices)
+            image = intensity.thick_slices(image, mask, *self.slices, outside)
         if self.blur is not None:
-            image = intensity.blur(image, mask, self.blur)
+            image = intensity.blur(image, mask, self.blur, outside)
         if self.bias is not None:
-            image = intensity.bias_field(image, mask, self.bias[0].to(image.device), self.bias[1])
+            image = intensity.bias_field(image, mask, self.bias[0].to(image.device), self.bias[1], outside)
         if self.contrast is not None:
             shift, contrast, exponent = self.contrast
-            image = intensity.gamma(intensity.shift_and_contrast(image, mask, shift, contrast), mask, exponent)
+            image = intensity.shift_and_contrast(image, mask, shift, contrast, outside)
+            image = intensity.gamma(image, mask, exponent, outside)
         if self.noise is not None:
-            image = intensity.add_noise(image, mask, self.noise, generator)
-        return intensity.clip(image, mask)
+            image = intensity.add_noise(image, mask, self.noise, generator, outside)
+        return intensity.clip(image, mask, outside)
 
 
 def _draw_intensity(

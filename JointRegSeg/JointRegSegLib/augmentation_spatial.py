@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .labels import CLASSES
-from .study_sample import OUTSIDE, StudySample
+from .study_sample import StudySample
 
 INJECTIVE_FRACTION = 0.4
 """A cubic B-spline deformation whose coefficients stay below this fraction of the knot spacing cannot fold
@@ -96,9 +96,10 @@ def resample(sample: StudySample, positions: Tensor) -> StudySample:
     """The sample at ``source_positions``: images linear, labels linear per class and then the likeliest class.
 
     Only voxels inside the brain take part (weights are divided by those of the mask), so that the border keeps its
-    intensities and the outside stays ``OUTSIDE``; what comes from beyond the grid is outside.
+    intensities and the outside its value; what comes from beyond the grid is outside.
     """
-    channels = [(sample.images - OUTSIDE) * sample.mask, sample.mask[None].float()]
+    outside = sample.outside[:, None, None, None]
+    channels = [(sample.images - outside) * sample.mask, sample.mask[None].float()]
     if sample.labels is not None:
         classes = torch.arange(1, len(CLASSES), dtype=torch.uint8, device=sample.labels.device)
         channels.append((sample.labels[None] == classes[:, None, None, None]).float())
@@ -106,7 +107,7 @@ def resample(sample: StudySample, positions: Tensor) -> StudySample:
     count = len(sample.images)
     inside = stack[count]
     mask = inside > 0.5
-    images = torch.where(mask, stack[:count].div_(inside.clamp(min=0.5)).add_(OUTSIDE), OUTSIDE)
+    images = torch.where(mask, stack[:count].div_(inside.clamp(min=0.5)).add_(outside), outside)
     labels = None
     if sample.labels is not None:
         share = stack[count + 1 :]

@@ -15,8 +15,8 @@ OUTSIDE = -3.0
 class StudySample:
     """A preprocessed study.
 
-    images: (C, D, H, W) float32, one channel a modality, z-scored in the brain, ``OUTSIDE`` elsewhere and in absent
-        modalities.
+    images: (C, D, H, W) float32, one channel a modality, normalised in the brain; each has one value elsewhere and an
+        absent modality has it everywhere (``OUTSIDE`` where the brain is z-scored).
     labels: (D, H, W) uint8 classes, or None where the study is not labelled.
     mask: (D, H, W) bool, the brain.
     name: subject and visit, for messages.
@@ -44,8 +44,17 @@ class StudySample:
 
     @property
     def present(self) -> Tensor:
-        """(C,) bool: the modalities that are there."""
-        return (self.images.flatten(1) != OUTSIDE).any(1)
+        """(C,) bool: the modalities that are there, which is those that vary."""
+        images = self.images.flatten(1)
+        return (images != images[:, :1]).any(1)
+
+    @property
+    def outside(self) -> Tensor:
+        """(C,) value of each image outside of the brain; ``OUTSIDE`` where the brain fills the grid."""
+        beyond = ~self.mask.flatten()
+        if not bool(beyond.any()):
+            return torch.full((len(self.images),), OUTSIDE, device=self.images.device)
+        return self.images.flatten(1)[:, int(beyond.to(torch.uint8).argmax())]
 
     def to(self, device: torch.device | str) -> StudySample:
         """The same sample on another device."""
