@@ -49,6 +49,31 @@ class JointRegSeg(ScriptedLoadableModule):
             "Built on 3D Slicer, SimpleITK and PyTorch. The joint network follows Estienne et al., Frontiers in "
             "Computational Neuroscience 2020;14:17."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer a digital head at two visits in the Sample Data module; it is computed here, nothing is downloaded."""
+    try:
+        import SampleData
+    except ImportError:  # applications may be built without that module
+        return
+    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="NeuroCEST",
+        sampleName="Brain tumour at two visits (digital phantom)",
+        thumbnailFileName=os.path.join(icons, "JointRegSeg.png"),
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
+        customDownloader=addSamplePhantom,
+    )
+
+
+def addSamplePhantom(source=None):
+    """Compute the digital head at two visits and add it to the scene."""
+    with slicer.util.tryWithErrorDisplay(_("The phantom could not be made."), waitCursor=True):
+        return [node for study in JointRegSegLogic().addPhantom().values() for node in study.values()]
 
 
 class Affine(enum.Enum):
@@ -305,6 +330,219 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
 
         Options and result: see ``JointRegSegLib.logic.JointRegSegLogic.process``.
         """
+        return self._shared().process(fixedStudy, movingStudy, **options)
+
+    def addPhantom(self, **options):
+        """Add a digital head at two visits to the scene; its nodes by study and modality."""
+        return self._shared().addPhantom(**options)
+
+    @staticmethod
+    def _shared():
         from JointRegSegLib.logic import JointRegSegLogic as SharedLogic
 
-        return SharedLogic().process(fixedStudy, movingStudy, **options)
+        return SharedLogic()
+
+
+class JointRegSegTest(ScriptedLoadableModuleTest):
+    """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
+
+    def setUp(self):
+        """A scene with the digital head at two visits, on small grids."""
+        import tempfile
+
+        temporaryDirectory = tempfile.TemporaryDirectory()
+        self.addCleanup(temporaryDirectory.cleanup)
+        self.directory = temporaryDirectory.name
+        slicer.mrmlScene.Clear()
+        self.widget = slicer.util.getModuleWidget("JointRegSeg")
+        self.studies = self.widget.logic.addPhantom(spacing_mm=5.0)
+        self.widget.enter()
+        self.addCleanup(slicer.mrmlScene.Clear)
+        self.addCleanup(self.widget.exit)
+        self.ui = self.widget.ui
+
+    def runTest(self):
+        """All tests, for Slicer's self-test."""
+        import unittest
+
+        for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
+            self.delayDisplay(name)
+            self.setUp()
+            try:
+                getattr(self, name)()
+            finally:
+                self.doCleanups()
+        slicer.util.getModuleWidget("JointRegSeg").enter()
+
+    def chooseInputs(self, modalities=("t1", "flair"), segment=False):
+        """What a user chooses before Apply; without the network, which takes longer."""
+        for which in STUDIES:
+            for modality in modalities:
+                selector = getattr(self.ui, f"{which}{IMAGES[modality]}Selector")
+                selector.setCurrentNode(self.studies[which][modality])
+        self.ui.segmentCheckBox.checked = segment
+        self.ui.refineSpinBox.value = 5
+
+    def saveSmallNetwork(self):
+        """Path of an untrained network, small enough for a test."""
+        from JointRegSegLib.configuration import NetworkConfig
+        from JointRegSegLib.joint_network import build_network
+        from JointRegSegLib.weights import save_weights
+
+        path = os.path.join(self.directory, "small.pt")
+        config = NetworkConfig(
+            channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0
+        )
+        save_weights(path, build_network(config), {})
+        return path
+
+    def nodeIDs(self):
+        scene = slicer.mrmlScene
+        return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
+
+    def test_applySaysWhatIsMissing(self):
+        self.ui.segmentCheckBox.checked = False
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("fixed study", self.ui.applyButton.toolTip)
+        self.assertIn("moving study", self.ui.applyButton.toolTip)
+        self.chooseInputs(["flair"])
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertNotIn("Choose", self.ui.applyButton.toolTip)
+        self.ui.movingT1Selector.setCurrentNode(self.studies["fixed"]["flair"])
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("more than once", self.ui.applyButton.toolTip)
+
+    def test_weightsAreNeededToSegment(self):
+        self.chooseInputs(segment=True)
+        self.ui.weightsPathLineEdit.currentPath = os.path.join(self.directory, "absent.pt")
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("absent.pt", self.ui.applyButton.toolTip)
+        self.assertTrue(self.ui.weightsPathLineEdit.enabled)
+        self.ui.segmentCheckBox.checked = False
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertFalse(self.ui.weightsPathLineEdit.enabled)
+        self.assertFalse(self.ui.flipsCheckBox.enabled)
+
+    def test_selectorsFollowTheScene(self):
+        for name, widget in vars(self.ui).items():
+            if name.endswith("Selector"):
+                self.assertIs(widget.mrmlScene(), slicer.mrmlScene, name)
+        count = self.ui.fixedT2Selector.nodeCount()
+        added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t2")
+        self.assertEqual(self.ui.fixedT2Selector.nodeCount(), count + 1)
+        self.ui.fixedT2Selector.setCurrentNode(added)
+        self.assertIs(self.widget.logic.getParameterNode().fixedT2, added)
+        slicer.mrmlScene.RemoveNode(added)
+        self.assertIsNone(self.ui.fixedT2Selector.currentNode())
+        self.assertIsNone(self.widget.logic.getParameterNode().fixedT2)
+
+    def test_widgetsAndParametersFollowEachOther(self):
+        parameters = self.widget.logic.getParameterNode()
+        self.chooseInputs()
+        self.assertIs(parameters.movingFlair, self.studies["moving"]["flair"])
+        self.assertEqual(parameters.refineIterations, 5)
+        self.ui.affineComboBox.currentIndex = list(Affine).index(Affine.RIGID)
+        self.ui.folderNameLineEdit.text = "glioma"
+        self.assertEqual(parameters.affine, Affine.RIGID)
+        self.assertEqual(parameters.folderName, "glioma")
+        parameters.affine = Affine.NONE
+        parameters.movingTumor = self.studies["moving"]["tumor"]
+        parameters.weightsPath = "network.pt"
+        self.assertEqual(self.ui.affineComboBox.currentText, Affine.NONE.label())
+        self.assertIs(self.ui.movingTumorSelector.currentNode(), self.studies["moving"]["tumor"])
+        self.assertEqual(self.ui.weightsPathLineEdit.currentPath, "network.pt")
+
+    def test_applyRegistersAndCarriesAlong(self):
+        self.chooseInputs()
+        self.ui.fixedTumorSelector.setCurrentNode(self.studies["fixed"]["tumor"])
+        self.ui.movingTumorSelector.setCurrentNode(self.studies["moving"]["tumor"])
+        self.ui.carrySelector.setCurrentNode(self.studies["moving"]["t2"])
+        self.ui.folderNameLineEdit.text = "two visits"
+        self.ui.applyButton.click()
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        folder = hierarchy.GetItemByName("two visits")
+        self.assertIn("two visits", self.ui.statusLabel.text)
+        transform = slicer.util.getNode("moving to fixed")
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(transform)), folder)
+        carried = slicer.util.getNode("phantom visit 2 T2 on fixed")
+        fixed = self.studies["fixed"]["t2"]
+        before = self.difference(fixed, self.studies["moving"]["t2"])
+        self.assertLess(self.difference(fixed, carried), 0.7 * before)
+        self.assertEqual(self.ui.progressBar.value, 100)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertFalse(self.ui.cancelButton.enabled)
+
+    def difference(self, first, second):
+        """Mean absolute difference of two volumes where both have values."""
+        import numpy as np
+
+        from NeuroCESTLib.geometry import Geometry
+        from NeuroCESTLib.volumes import array_on
+
+        grid = Geometry.of(first)
+        return float(np.nanmean(np.abs(array_on(first, grid) - array_on(second, grid))))
+
+    def test_networkSegmentsBothVisits(self):
+        self.chooseInputs(segment=True)
+        self.ui.weightsPathLineEdit.currentPath = self.saveSmallNetwork()
+        self.ui.refineSpinBox.value = 0
+        self.ui.applyButton.click()
+        for which in STUDIES:
+            segmentation = slicer.util.getNode(f"{which} segmentation").GetSegmentation()
+            names = [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
+            self.assertEqual(names, ["Necrotic core", "Oedema", "Enhancing tumour"])
+            self.assertIsNotNone(slicer.util.getNode(f"{which} uncertainty"))
+        self.assertIsNotNone(slicer.util.getNode("volumes"))
+
+    def test_cancelLeavesTheSceneAsItWas(self):
+        def cancelHalfWay(percent):
+            if percent > 20:
+                self.ui.cancelButton.click()
+
+        self.chooseInputs()
+        before = self.nodeIDs()
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.connect("valueChanged(int)", cancelHalfWay)
+        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", cancelHalfWay)
+        self.ui.applyButton.click()
+        self.assertEqual(self.ui.statusLabel.text, _("Cancelled; nothing was changed."))
+        self.assertEqual(self.nodeIDs(), before)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertFalse(self.ui.cancelButton.enabled)
+
+    def test_unusableInputIsReportedAndChangesNothing(self):
+        import unittest.mock
+
+        self.chooseInputs()
+        image = slicer.util.arrayFromVolume(self.studies["fixed"]["flair"])
+        image[:] = 7
+        before = self.nodeIDs()
+        with unittest.mock.patch.object(slicer.util, "errorDisplay"), self.assertRaises(ValueError):
+            self.widget.onApplyButton()
+        self.assertIn("flair", self.ui.statusLabel.text)
+        self.assertIn("constant", self.ui.statusLabel.text)
+        self.assertEqual(self.nodeIDs(), before)
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_panelThatIsNotOpenAddsNothingToScenes(self):
+        self.widget.exit()
+        slicer.mrmlScene.RemoveNode(self.widget.logic.getParameterNode().parameterNode)
+        slicer.mrmlScene.Clear()
+        self.assertIsNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.widget.enter()
+        self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+
+    def test_parametersSurviveSavingAndLoadingTheScene(self):
+        self.chooseInputs()
+        self.ui.folderNameLineEdit.text = "glioma"
+        path = os.path.join(self.directory, "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear()
+        self.assertIsNone(self.ui.fixedT1Selector.currentNode())
+        self.assertEqual(self.ui.folderNameLineEdit.text, "")
+        slicer.util.loadScene(path)
+        self.assertEqual(self.ui.movingFlairSelector.currentNode().GetName(), "phantom visit 2 FLAIR")
+        self.assertEqual(self.ui.refineSpinBox.value, 5)
+        self.assertEqual(self.ui.folderNameLineEdit.text, "glioma")
+        self.assertTrue(self.ui.applyButton.enabled)

@@ -1,4 +1,4 @@
-"""Draw the CESTQuant panel off screen: ``panel_picture.py OUT.png``.
+"""Draw a panel off screen: ``panel_picture.py [--module CESTQuant|JointRegSeg] OUT.png``.
 
 The picture is captioned "rendered with stand-in widgets", because that is what it shows: Slicer's own
 widgets look a little different. It serves to judge the layout, not as a screenshot of Slicer.
@@ -14,51 +14,55 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-CAPTION = "CESTQuant panel, rendered with stand-in widgets"
+CAPTION = "{module} panel, rendered with stand-in widgets"
 WIDTH = 440  # of Slicer's module panel, in pixels at normal resolution
 SCALE = 2
 
 
 def main() -> int:
-    """Draw the panel with an acquisition chosen."""
+    """Draw the panel with inputs chosen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--module", choices=("CESTQuant", "JointRegSeg"), default="CESTQuant", help="whose panel")
     parser.add_argument("output", type=Path, help="picture to write (.png)")
-    output = parser.parse_args().output.resolve()
+    options = parser.parse_args()
+    output = options.output.resolve()
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
     sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
     import panel_host
 
     slicer = panel_host.start()
-    panel_host.load_module(REPOSITORY / "CESTQuant" / "CESTQuant.py")
-    _add_example_nodes(slicer)
-    panel = slicer.util.getModuleWidget("CESTQuant")
+    panel_host.load_module(REPOSITORY / options.module / f"{options.module}.py")
+    nodes, choose = {"CESTQuant": (CEST_NODES, _choose_cest), "JointRegSeg": (JOINT_NODES, _choose_joint)}[options.module]
+    for node_class, name in nodes:
+        slicer.mrmlScene.AddNewNodeByClass(node_class, name)
+    panel = slicer.util.getModuleWidget(options.module)
     panel.enter()
     with tempfile.TemporaryDirectory() as folder, slicer.util.chdir(folder):
-        protocol = Path("visit_1", "protocol.json")
-        protocol.parent.mkdir()
-        protocol.touch()
-        _choose(panel.ui, slicer, str(protocol))
-        picture = _with_caption(_grab(panel.parent, slicer))
+        choose(panel.ui, slicer)
+        picture = _with_caption(_grab(panel.parent, slicer), CAPTION.format(module=options.module))
     if not picture.save(str(output)):
         print(f"panel_picture: cannot write '{output}'", file=sys.stderr)
         return 1
     return 0
 
 
-def _add_example_nodes(slicer: Any) -> None:
-    for node_class, name in (
-        ("vtkMRMLSequenceNode", "APT_CEST_3T"),
-        ("vtkMRMLScalarVolumeNode", "M0"),
-        ("vtkMRMLScalarVolumeNode", "B0 shift (WASABI)"),
-        ("vtkMRMLScalarVolumeNode", "Relative B1 (WASABI)"),
-        ("vtkMRMLLabelMapVolumeNode", "Brain mask"),
-        ("vtkMRMLSegmentationNode", "Tumour"),
-    ):
-        slicer.mrmlScene.AddNewNodeByClass(node_class, name)
+CEST_NODES = (
+    ("vtkMRMLSequenceNode", "APT_CEST_3T"),
+    ("vtkMRMLScalarVolumeNode", "M0"),
+    ("vtkMRMLScalarVolumeNode", "B0 shift (WASABI)"),
+    ("vtkMRMLScalarVolumeNode", "Relative B1 (WASABI)"),
+    ("vtkMRMLLabelMapVolumeNode", "Brain mask"),
+    ("vtkMRMLSegmentationNode", "Tumour"),
+)
+JOINT_NODES = (
+    *(("vtkMRMLScalarVolumeNode", f"visit {v} {m}") for v in (1, 2) for m in ("T1", "T1 Gd", "T2", "FLAIR")),
+    ("vtkMRMLLabelMapVolumeNode", "visit 1 brain"),
+    ("vtkMRMLScalarVolumeNode", "visit 2 amide fraction"),
+)
 
 
-def _choose(ui: Any, slicer: Any, protocol: str) -> None:
-    ui.protocolPathLineEdit.currentPath = protocol
+def _choose_cest(ui: Any, slicer: Any) -> None:
+    ui.protocolPathLineEdit.currentPath = _touch("visit_1/protocol.json")
     for selector, name in (
         (ui.referenceSelector, "M0"),
         (ui.maskSelector, "Brain mask"),
@@ -69,13 +73,30 @@ def _choose(ui: Any, slicer: Any, protocol: str) -> None:
         selector.setCurrentNode(slicer.util.getNode(name))
 
 
+def _choose_joint(ui: Any, slicer: Any) -> None:
+    ui.weightsPathLineEdit.currentPath = _touch("networks/own_cohort.pt")
+    for visit, which in ((1, "fixed"), (2, "moving")):
+        for suffix, name in (("T1", "T1"), ("T1ce", "T1 Gd"), ("T2", "T2"), ("Flair", "FLAIR")):
+            selector = getattr(ui, f"{which}{suffix}Selector")
+            selector.setCurrentNode(slicer.util.getNode(f"visit {visit} {name}"))
+    ui.fixedMaskSelector.setCurrentNode(slicer.util.getNode("visit 1 brain"))
+    ui.carrySelector.setCurrentNode(slicer.util.getNode("visit 2 amide fraction"))
+
+
+def _touch(path: str) -> str:
+    """An empty file, so that the panel finds it."""
+    Path(path).parent.mkdir()
+    Path(path).touch()
+    return path
+
+
 def _grab(window: Any, slicer: Any) -> Any:
     slicer.app.processEvents()
     window.resize(WIDTH, window.minimumSizeHint.height())
     return window.grab()
 
 
-def _with_caption(panel: Any) -> Any:
+def _with_caption(panel: Any, caption: str) -> Any:
     import qt
 
     height = 26 * SCALE
@@ -90,7 +111,7 @@ def _with_caption(panel: Any) -> Any:
     painter.setFont(font)
     painter.setPen(qt.QColor("#444444"))
     rectangle = qt.QRect(0, panel.height(), panel.width(), height)
-    painter.drawText(rectangle, int(qt.Qt.AlignCenter), CAPTION)
+    painter.drawText(rectangle, int(qt.Qt.AlignCenter), caption)
     painter.end()
     return picture
 

@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from NeuroCESTLib import hierarchy
 from NeuroCESTLib.device import choose_device
+from NeuroCESTLib.geometry import Geometry
 from NeuroCESTLib.progress import part
+from NeuroCESTLib.volumes import add_volume
 
 from .carrying import carried_along
-from .results import JointRegSegResult, into_scene
+from .modalities import TITLES
+from .results import JointRegSegResult, add_tumor, into_scene
 from .study import study_of
 
 Progress = Callable[[float, str], None]
@@ -71,10 +77,30 @@ class JointRegSegLogic:
         report(1.0, "done")
         return result
 
+    def addPhantom(self, *, spacing_mm: float = 2.0) -> dict[str, dict[str, Any]]:
+        """Add the head of formulas at two visits to the scene; nodes by modality (and 'tumor'), by study.
 
-def shipped_weights() -> Path:
-    """Where the weights lie that come with the module; they may be absent in a checkout without them."""
-    return Path(__file__).resolve().parents[1] / "Resources" / "Weights" / "neurocest.pt"
+        The second visit lies on another grid, turned and of other spacing, as visits do.
+        """
+        from .phantom import RADII_MM, make_visit
+
+        studies = {}
+        for which, second, turn_deg, spacing in (
+            ("fixed", False, 0.0, np.full(3, spacing_mm)),
+            ("moving", True, 8.0, spacing_mm * np.array([1.0, 1.1, 1.2])),
+        ):
+            angle = np.radians(turn_deg)
+            turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+            size = np.ceil(2 * (RADII_MM + 6 + 4 * second) / spacing).astype(int)
+            corner = -turn @ np.diag(spacing) @ ((size - 1) / 2)
+            geometry = Geometry.from_spacing(tuple(size[::-1]), spacing, corner, turn)
+            visit = make_visit(geometry.shape, geometry.ijk_to_ras, second)
+            name = f"phantom visit {1 + second}"
+            nodes = {m: add_volume(array, geometry, f"{name} {TITLES[m]}") for m, array in visit.images.items()}
+            nodes["tumor"] = add_tumor(geometry.to_sitk(visit.labels), f"{name} tumour")
+            hierarchy.put(nodes.values(), hierarchy.make_folder(name))
+            studies[which] = nodes
+        return studies
 
 
 def load_network(weights: str | Path | None):
@@ -85,12 +111,12 @@ def load_network(weights: str | Path | None):
     """
     if weights is not None and str(weights) == NO_NETWORK:
         return None
-    path = Path(weights) if weights is not None else shipped_weights()
+    from .weights import default_weights_path, load_weights
+
+    path = Path(weights) if weights is not None else default_weights_path()
     if weights is None and not path.is_file():
         raise ValueError(
             f"the weights that come with the module are missing ('{path.name}'): give a weights file, or 'none' to "
             "register without segmenting"
         )
-    from .weights import load_weights
-
     return load_weights(path)

@@ -75,7 +75,8 @@ def test_installed_files_are_the_sources(installed: Path) -> None:
 def test_installed_packages_import_each_other(installed: Path) -> None:
     """All modules share one folder, so names must not clash and imports must find their packages."""
     script = (
-        "import NeuroCESTLib.host, NeuroCESTLib.commands, CESTQuantLib; print(NeuroCESTLib.host.__file__)"
+        "import NeuroCESTLib.host, NeuroCESTLib.commands, CESTQuantLib, JointRegSegLib; "
+        "print(NeuroCESTLib.host.__file__)"
     )
     import os
     import sys
@@ -95,8 +96,9 @@ def test_installed_packages_import_each_other(installed: Path) -> None:
 def test_module_tests_are_registered(tmp_path: Path) -> None:
     assert configure(ROOT, tmp_path).returncode == 0
     listed = subprocess.run(["ctest", "-N"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert "nomainwindow_py_CESTQuantModuleGenericTest" in listed
-    assert "py_CESTQuant" in listed
+    for module in ("CESTQuant", "JointRegSeg"):
+        assert f"nomainwindow_py_{module}ModuleGenericTest" in listed
+        assert f"py_{module}\n" in listed
 
 
 @pytest.fixture
