@@ -1,0 +1,30 @@
+"""The encoder that both studies share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .blocks import Block, Down
+from .configuration import NetworkConfig
+
+
+class Encoder(nn.Module):
+    """One study (B, C, D, H, W) to its codes, from the finest level to the coarsest."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        first, inputs = config.channels[0], len(config.modalities)
+        self.stem = nn.Conv3d(inputs, first, 1) if config.stem else nn.Identity()
+        self.blocks = nn.ModuleList()
+        self.downs = nn.ModuleList()
+        for level, (channels, count) in enumerate(zip(config.channels, config.encoder_convolutions, strict=True)):
+            if level:
+                self.downs.append(Down(config, config.channels[level - 1], channels))
+            enters = inputs if level == 0 and not config.stem else channels
+            self.blocks.append(Block(config, enters, channels, count))
+
+    def forward(self, study: Tensor) -> list[Tensor]:
+        codes = [self.blocks[0](self.stem(study))]
+        for down, block in zip(self.downs, self.blocks[1:], strict=True):
+            codes.append(block(down(codes[-1])))
+        return codes

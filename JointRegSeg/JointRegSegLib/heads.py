@@ -1,0 +1,79 @@
+"""The two heads: decoders of the same shape that turn codes into class scores, or into a deformation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Block, Up
+from .configuration import NetworkConfig
+
+
+class Decoder(nn.Module):
+    """Codes, finest first, to features of the levels from the coarsest but one up to ``finest``.
+
+    ``codes`` is emptied on the way: outside training that frees the finer levels' memory as early as possible.
+    """
+
+    def __init__(self, config: NetworkConfig, widening: int = 1, finest: int = 0) -> None:
+        super().__init__()
+        self.finest = finest
+        self.ups, self.blocks = nn.ModuleList(), nn.ModuleList()
+        inputs = config.channels[-1] * widening
+        for level in range(config.levels - 2, finest - 1, -1):
+            channels = config.channels[level]
+            self.ups.append(Up(config, inputs, channels))
+            count = config.decoder_convolutions[level]
+            self.blocks.append(Block(config, channels * (1 + widening), channels, count))
+            inputs = channels
+
+    def forward(self, codes: list[Tensor]) -> list[Tensor]:
+        """Features by level, coarsest first."""
+        features, x = [], codes.pop()
+        for up, block in zip(self.ups, self.blocks, strict=True):
+            x = up(x)
+            x = block(torch.cat([codes.pop(), x], dim=1), shortcut=x)
+            features.append(x)
+        return features
+
+
+class SegmentationHead(nn.Module):
+    """Class scores at the finest level and, for deep supervision, at the next lower ones."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.decoder = Decoder(config)
+        self.output = nn.Conv3d(config.channels[0], config.classes, 1)
+        lower = config.channels[1 : 1 + config.auxiliary]
+        self.auxiliary = nn.ModuleList(nn.Conv3d(channels, config.classes, 1) for channels in lower)
+
+    def forward(self, codes: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits (B, classes, D, H, W), and in training those of the lower levels, finest first."""
+        features = self.decoder(codes)
+        auxiliary: tuple[Tensor, ...] = ()
+        if self.training:
+            lower = features[-2 : -2 - len(self.auxiliary) : -1]
+            auxiliary = tuple(output(x) for output, x in zip(self.auxiliary, lower, strict=True))
+        return self.output(features[-1]), auxiliary
+
+
+class RegistrationHead(nn.Module):
+    """Three components at the level ``registration_level``, from the merged codes of all levels."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.merge_mode = config.merge
+        self.decoder = Decoder(config, 2 if config.merge == "concatenate" else 1, config.registration_level)
+        # an antisymmetric difference takes a bias away
+        self.output = nn.Conv3d(config.channels[config.registration_level], 3, 1, bias=not config.antisymmetric)
+        self.zero_output = config.zero_output
+
+    def merge(self, moving: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
+        """Codes of the two studies joined, level by level: source minus reference, as published."""
+        if self.merge_mode == "concatenate":
+            return [torch.cat(pair, dim=1) for pair in zip(moving, fixed, strict=True)]
+        sign = -1 if self.merge_mode == "subtract" else 1
+        return [torch.add(m, f, alpha=sign) for m, f in zip(moving, fixed, strict=True)]
+
+    def forward(self, merged: list[Tensor]) -> Tensor:
+        return self.output(self.decoder(merged)[-1])
