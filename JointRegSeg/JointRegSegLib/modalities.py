@@ -30,6 +30,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _DECORATION = (
     "bet", "brain", "reg", "n4", "stripped", "fused", "auto", "manual", "gt", "glistrboost", "manuallycorrected"
 )  # fmt: skip
+_SECOND_WORDS = ("flair", "gd", "ce", "post")
 _LESION = ("tumor", "tumour", "lesion")
 _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}
 
@@ -51,18 +52,31 @@ def role_of_file(path: str | os.PathLike) -> str | None:
 
     The last telling word of the name counts, so that subjects may be called anything.
     """
+    return split_name(path)[1]
+
+
+def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
+    """Name of the study in a file name, and what the file holds: ('BraTS2021_00006', 't1ce')."""
     stem = _stem(Path(path).name)
     if stem is None:
-        return None
-    words = [word for word in re.split(r"[_\-. ]+", stem.lower()) if word]
-    while len(words) > 1 and words[-1] in _DECORATION:
+        return Path(path).name, None
+    words = [(match.group().lower(), match.start()) for match in re.finditer(r"[^_\-. ]+", stem)]
+    while len(words) > 1 and words[-1][0] in _DECORATION:
         words.pop()
-    if len(words) > 1 and words[-1] == "mask" and words[-2] in _LESION:
-        return None  # neither a brain mask nor a map of classes
-    if len(words) > 1 and words[-1] in ("flair", "gd", "ce", "post") and words[-2] in ("t1", "t2", "t1w", "t2w"):
-        words[-2:] = [words[-2].rstrip("w") + words[-1]]
-    role = _ROLES.get(words[-1]) if words else None
-    return "t1ce" if role == "t1" and "ce" in words[:-1] else role  # BIDS: sub-1_ce-gadolinium_T1w
+    if not words:
+        return stem, None
+    word, start = words[-1]
+    before = words[-2][0] if len(words) > 1 else ""
+    if word == "mask" and before in _LESION:
+        return stem, None  # neither a brain mask nor a map of classes
+    if word == "mask" and before in _DECORATION:
+        start = words[-2][1]
+    if word in _SECOND_WORDS and before in ("t1", "t2", "t1w", "t2w"):  # t1_ce, t2_flair
+        word, start = before.rstrip("w") + word, words[-2][1]
+    role = _ROLES.get(word)
+    if role == "t1" and any(other == "ce" for other, _ in words[:-1]):  # BIDS: sub-1_ce-gadolinium_T1w
+        role = "t1ce"
+    return (stem[:start].rstrip("_-. ") if role else stem), role
 
 
 def recognise(folder: str | os.PathLike) -> dict[str, Path]:
