@@ -155,7 +155,7 @@ class _Problem:
         def watch() -> None:
             try:
                 report(method.GetOptimizerIteration() / iterations)
-            except BaseException as error:  # noqa: BLE001  a cancel: raised again below, not through ITK
+            except BaseException as error:  # a cancel: raised again below, not through ITK
                 stopped.append(error)
                 method.StopRegistration()
 
