@@ -15,23 +15,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .distributions import TissueDistribution
 from .network import ReconstructionNetwork
 from .protocol import Protocol, protocol_from_dict, protocol_to_dict
 
 KIND = "neurocest reconstruction network"
-FORMAT = 1
+FORMAT = 2
 _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Threshold of the RMSE above which a voxel is called unreliable, and the false-alarm rate it was set for."""
+    """How residuals of modelled voxels are distributed, and the misfit above which a voxel is called unreliable.
 
-    rmse_threshold: float
+    threshold: of the misfit, which ``false_alarm_rate`` of the modelled voxels exceed. voxels: that were simulated.
+    whitening: (measurement, measurement), makes their residuals, in units of the expected RMSE, white with unit
+    variance. expected_rmse: the lowest and the highest that the network expected of them.
+    """
+
+    threshold: float
     false_alarm_rate: float
     voxels: int
+    whitening: Tensor
+    expected_rmse: tuple[float, float]
+
+    def misfit(self, residual: Tensor, expected_rmse: Tensor) -> Tensor:
+        """Mahalanobis distance (voxel,) of residuals (voxel, measurement), about 1 where the model holds.
+
+        It weighs a residual by how unusual it is: what the noise does not make, and what the fit of a modelled voxel
+        does not leave, counts more than an equal RMSE that is nothing but noise.
+        """
+        scale = expected_rmse.clamp(*self.expected_rmse)  # a strange signal does not excuse itself by strange noise
+        return (residual / scale[:, None] @ self.whitening).square().mean(1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ def load_network(path: str | Path) -> NetworkFile:
         file = NetworkFile(
             network.eval(), protocol_from_dict(values["protocol"], str(path)), values["tissue"],
             tuple(values["targets"]), tuple(values["outputs"]), values["engine"], tuple(values["noise_sd"]),
-            None if calibration is None else Calibration(**calibration), values["training"],
+            None if calibration is None else _calibration(calibration, values["options"]["inputs"]), values["training"],
         )  # fmt: skip
         consistent = len(file.outputs) == network.options["outputs"] and set(file.targets) <= set(file.outputs)
         inputs = network.options["inputs"] == file.protocol.measurement_count
@@ -101,9 +118,17 @@ def load_network(path: str | Path) -> NetworkFile:
         raise ValueError(f"{path}: a damaged network file ({type(error).__name__} in its contents)") from None
     if not (consistent and inputs and known):
         raise ValueError(f"{path}: a damaged network file (its parts do not fit each other)")
-    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+    numbers = [*network.state_dict().values(), *([] if file.calibration is None else [file.calibration.whitening])]
+    if not all(bool(torch.isfinite(value).all()) for value in numbers):
         raise ValueError(f"{path}: a damaged network file (weights that are not finite)")
     return file
+
+
+def _calibration(values: dict, measurements: int) -> Calibration:
+    calibration = Calibration(**{**values, "expected_rmse": tuple(values["expected_rmse"])})
+    if calibration.whitening.shape != (measurements, measurements):
+        raise TypeError("whitening of another size")
+    return calibration
 
 
 def check_protocol(trained: Protocol, measured: Protocol) -> None:

@@ -26,8 +26,9 @@ def network_method(task: Task) -> Quantification:
     """Reconstruction by the network of ``settings.network``, with uncertainties and a reliability map.
 
     ``rmse`` is the difference between the signal and the physics of the reconstructed parameters (see
-    :mod:`reliability`), ``rmse_expected`` what the network takes the noise for, ``reliable`` 1 where the RMSE is below
-    the calibrated threshold and 0 elsewhere. Given B0, B1 and T1 maps replace the network's own values in the physics.
+    :mod:`reliability`), ``rmse_expected`` what the network takes the noise for, ``misfit`` how unusual the difference
+    is (about 1 where the model holds), ``reliable`` 1 where that is below the calibrated threshold and 0 elsewhere.
+    Given B0, B1 and T1 maps replace the network's own values in the physics.
 
     Raises ValueError without a network and for a signal of another protocol than the network's.
     """
@@ -53,10 +54,11 @@ def network_method(task: Task) -> Quantification:
     quantities |= {"rmse": back.rmse, "rmse_expected": found.expected_rmse}
     warnings = in_training_range(file, known)
     if file.calibration is not None:
-        threshold = file.calibration.rmse_threshold
-        quantities["reliable"] = torch.where(usable, (back.rmse <= threshold).double(), torch.nan)
+        threshold = file.calibration.threshold
+        quantities["misfit"] = file.calibration.misfit(signal - back.signal, found.expected_rmse)
+        quantities["reliable"] = torch.where(usable, (quantities["misfit"] <= threshold).double(), torch.nan)
         summary |= {
-            "rmse_threshold": threshold, "false_alarm_rate": file.calibration.false_alarm_rate,
+            "misfit_threshold": threshold, "false_alarm_rate": file.calibration.false_alarm_rate,
             "share_reliable": float(quantities["reliable"].nanmean()),
         }  # fmt: skip
     else:

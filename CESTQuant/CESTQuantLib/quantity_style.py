@@ -34,6 +34,7 @@ _BY_START = (
     ("b0_shift_ppm", Style("ppm", "diverging", centred=True, rank=3)),
     ("b1_relative", Style("", "viridis", rank=3)),
     ("rmse", Style("", "inferno", rank=4)),
+    ("misfit", Style("", "inferno", rank=4)),
     ("reliable", Style("", "grey", rank=3)),
     ("dot_product", Style("", "viridis", rank=4)),
 )

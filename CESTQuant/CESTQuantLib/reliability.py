@@ -4,13 +4,14 @@ The reconstructed parameters are pushed back through the physics and compared wi
 et al., NMR Biomed 2024;37:e5098). A network gives each parameter its expected value, and expected values of badly
 determined background parameters do not fit together to the precision of the noise. Before the comparison they are
 therefore moved by Gauss-Newton steps towards the signal, no further than the network's own uncertainty suggests.
-What is left is noise, or something that the model does not hold.
+What is left is noise, or something that the model does not hold. Its misfit, the Mahalanobis distance from what is left
+of simulated voxels, tells the two apart better than its RMSE, which depends on how noisy a voxel is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ VOXELS_A_CHUNK = 8192
 CALIBRATION_VOXELS = {"r1rho": 10_000, "bloch-mcconnell": 2_000}
 _DIFFERENCE = 1e-2  # of half a training range
 _LEAST_SD = 0.02
+_LEAST_SPREAD = 0.01
 Progress = Callable[[float, str], None]
 
 
@@ -122,9 +124,10 @@ def _noise_in_signal(file: NetworkFile, signal: Tensor) -> float:
 def calibrate(
     file: NetworkFile, false_alarm_rate: float, *, seed: int, threads: int | None = None
 ) -> tuple[Calibration, dict[str, float]]:
-    """Threshold of the RMSE that the given share of modelled voxels exceeds, on tissues of the training distribution.
+    """Distribution of the residuals, and the misfit that the given share of modelled voxels exceeds.
 
-    Also returns the errors of the network on these voxels, by '<path> …'.
+    On tissues of the training distribution: the covariance from one half of them, the threshold from the other. Also
+    returns the errors of the network on these voxels, by '<path> …'.
     """
     count = CALIBRATION_VOXELS[file.engine]
     data = simulate_dataset(
@@ -133,8 +136,13 @@ def calibrate(
     source = SimulatedBatches(file.network, data, file.protocol, file.outputs, 1, seed, held_out=count - 1)
     signal = source.validation()[0]
     found = reconstruct(file.network, signal)
-    rmse = back_project(file, signal, found, threads=threads).rmse
-    threshold = float(torch.quantile(rmse.double(), 1 - false_alarm_rate))
+    residual = signal - back_project(file, signal, found, threads=threads).signal
+    half = len(signal) // 2
+    expected = (float(found.expected_rmse.min()), float(found.expected_rmse.max()))
+    whitening = _whitening(residual[:half] / found.expected_rmse[:half, None])
+    calibration = Calibration(torch.nan, false_alarm_rate, len(signal), whitening, expected)
+    misfit = calibration.misfit(residual[half:], found.expected_rmse[half:])
+    calibration = replace(calibration, threshold=float(torch.quantile(misfit.double(), 1 - false_alarm_rate)))
     errors: dict[str, float] = {}
     for i, path in enumerate(file.targets):
         truth = data.values[path][1:].float()
@@ -142,4 +150,10 @@ def calibrate(
         errors[f"{path} mean absolute error"] = float(error.abs().mean())
         errors[f"{path} correlation"] = float(torch.corrcoef(torch.stack([found.mean[:, i], truth]))[0, 1])
         errors[f"{path} share within 2 sd"] = float((error.abs() <= 2 * found.sd[:, i]).float().mean())
-    return Calibration(threshold, false_alarm_rate, len(signal)), errors
+    return calibration, errors
+
+
+def _whitening(residual: Tensor) -> Tensor:
+    """(measurement, measurement) that makes residuals (voxel, measurement) white, but for directions without spread."""
+    spread, directions = torch.linalg.eigh(residual.double().mT @ residual.double() / len(residual))
+    return (directions / spread.clamp_min(_LEAST_SPREAD * float(spread.max())).sqrt()).float()

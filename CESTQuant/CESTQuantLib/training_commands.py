@@ -100,7 +100,7 @@ def train_command(options: Namespace) -> None:
     calibration = file.calibration
     report.summary |= {
         **summary, "loss": result.loss[-1], "validation_loss": (result.validation_loss or [None])[-1],
-        "rmse_threshold": calibration.rmse_threshold, "false_alarm_rate": calibration.false_alarm_rate,
+        "misfit_threshold": calibration.threshold, "false_alarm_rate": calibration.false_alarm_rate,
     }  # fmt: skip
     report.write(output.absolute().parent)
     _say(report)

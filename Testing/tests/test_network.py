@@ -31,7 +31,8 @@ def network_file() -> NetworkFile:
     network.set_inputs(torch.rand(100, 4), 0.01)
     return NetworkFile(
         network.eval(), protocol_from_dict(PROTOCOL), TISSUE, OUTPUTS[:2], OUTPUTS,
-        calibration=Calibration(0.005, 0.05, 1000), training={"samples": 10, "loss": [1.0, 0.5]},
+        calibration=Calibration(1.2, 0.05, 1000, 2 * torch.eye(4), (0.001, 0.01)),
+        training={"samples": 10, "loss": [1.0, 0.5]},
     )  # fmt: skip
 
 
@@ -83,7 +84,9 @@ def test_network_files_read_back_to_the_same_network(tmp_path: Path) -> None:
     assert torch.equal(again.network(signal), file.network(signal))
     assert again.outputs == file.outputs
     assert again.targets == file.targets
-    assert again.calibration == file.calibration
+    residual, expected = torch.rand(6, 4), torch.tensor([0.0, 0.001, 0.01, 0.02, 0.005, 0.003])
+    assert torch.equal(again.calibration.misfit(residual, expected), file.calibration.misfit(residual, expected))
+    assert (again.calibration.threshold, again.calibration.false_alarm_rate) == (1.2, 0.05)
     assert again.training == file.training
     assert again.units["amide.k_Hz"] == "Hz"
     check_protocol(again.protocol, file.protocol)

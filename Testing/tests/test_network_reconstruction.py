@@ -83,9 +83,12 @@ def test_network_expects_the_noise_that_is_there(config, file: NetworkFile) -> N
 
 def test_reliability_has_the_stated_rate_of_false_alarms(config, file: NetworkFile) -> None:
     signal, _ = scan(config, 4000)
-    rmse = back_project(file, signal, reconstruct(file.network, signal)).rmse
-    alarms = float((rmse > file.calibration.rmse_threshold).float().mean())
+    found = reconstruct(file.network, signal)
+    back = back_project(file, signal, found)
+    misfit, rmse = file.calibration.misfit(signal - back.signal, found.expected_rmse), back.rmse
+    alarms = float((misfit > file.calibration.threshold).float().mean())
     assert alarms == pytest.approx(file.calibration.false_alarm_rate, abs=0.012)
+    assert float(misfit.median()) == pytest.approx(1.0, abs=0.1)
     assert 0.8 * 0.002 < float(rmse.median()) < 1.1 * 0.002
 
 
@@ -93,8 +96,12 @@ def test_reliability_finds_an_extra_pool_in_the_window(config, file: NetworkFile
     tissue = copy.deepcopy(config.tissue)
     tissue["solutes"].append(EXTRA_POOL)
     good, bad = (scan(config, 1000, tissue=t)[0] for t in (config.tissue, tissue))
-    rmse = [back_project(file, s, reconstruct(file.network, s)).rmse for s in (good, bad)]
-    wins = (rmse[1][:, None] > rmse[0][None]).float().mean()  # area under the ROC curve
+    found = [reconstruct(file.network, s) for s in (good, bad)]
+    misfit = [
+        file.calibration.misfit(s - back_project(file, s, f).signal, f.expected_rmse)
+        for s, f in zip((good, bad), found, strict=True)
+    ]
+    wins = (misfit[1][:, None] > misfit[0][None]).float().mean()  # area under the ROC curve
     assert float(wins) > 0.95
 
 
