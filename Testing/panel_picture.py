@@ -32,7 +32,8 @@ def main() -> int:
 
     slicer = panel_host.start()
     panel_host.load_module(REPOSITORY / options.module / f"{options.module}.py")
-    nodes, choose = {"CESTQuant": (CEST_NODES, _choose_cest), "JointRegSeg": (JOINT_NODES, _choose_joint)}[options.module]
+    examples = {"CESTQuant": (CEST_NODES, _choose_cest), "JointRegSeg": (JOINT_NODES, _choose_joint)}
+    nodes, choose = examples[options.module]
     for node_class, name in nodes:
         slicer.mrmlScene.AddNewNodeByClass(node_class, name)
     panel = slicer.util.getModuleWidget(options.module)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .labels import CLASSES
+
 # Slicer's context and category of lesions, and the brain as its region, in the text form of a terminology entry.
 _CONTEXT = "Segmentation category and type - DICOM master list"
 _CATEGORY = "SCT^49755003^Morphologically Altered Structure"
@@ -35,3 +37,10 @@ COMPARTMENTS = {
     3: Compartment("Enhancing tumour", (0.94, 0.89, 0.26), ("86049000", "Neoplasm, Primary")),
 }
 """By class number; colours of Okabe and Ito, which colour-blind readers can tell apart."""
+
+
+def title_of(region: str) -> str:
+    """What tables and pictures call a class or region, such as ``whole_tumor``."""
+    if region in CLASSES[1:]:
+        return COMPARTMENTS[CLASSES.index(region)].name
+    return region.replace("_", " ").replace("tumor", "tumour").capitalize()

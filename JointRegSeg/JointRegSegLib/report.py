@@ -12,7 +12,7 @@ from NeuroCESTLib.figures import new_figure, save_figure, write_letters
 from NeuroCESTLib.geometry import Geometry
 from NeuroCESTLib.slices import SliceView, bounding_box, slice_view
 
-from .compartments import COMPARTMENTS
+from .compartments import COMPARTMENTS, title_of
 from .modalities import TITLES
 from .results import JACOBIAN_REACH, JointRegSegResult
 
@@ -34,11 +34,10 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     fixed = result.studies["fixed"].images[fixed_modality]
     moving = result.studies["moving"].images[moving_modality]
     identity = sitk.Transform(3, sitk.sitkIdentity)
+    maps = {"fixed": (fixed, identity), "before": (moving, identity), "after": (moving, joint.moving_to_fixed)}
     on_fixed = {
         name: sitk.Resample(image, joint.jacobian, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        for name, image, transform in (
-            ("fixed", fixed, identity), ("before", moving, identity), ("after", moving, joint.moving_to_fixed)
-        )  # fmt: skip
+        for name, (image, transform) in maps.items()
     }
     here = _Cut(joint.jacobian, joint.fixed_labels, joint.fixed_mask)
     there = _Cut(moving, _onto(joint.moving_labels, moving), _onto(joint.moving_mask, moving))
@@ -52,7 +51,7 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     _write_volumes(axes[0, 3], result)
     for axis, name in ((axes[1, 0], "before"), (axes[1, 1], "after")):
         board = checkerboard(_grey(pictures["fixed"]), _grey(pictures[name]), here.view.aspect)
-        _draw(axis, board, here, f"fixed and moving, {name}")
+        _draw(axis, board, here, f"checkerboard {name}")
     _draw_map(figure, axes[1, 2], here, pictures["fixed"], joint.jacobian, joint.fixed_mask)
     _draw_uncertainty(figure, axes[1, 3], here, pictures["fixed"], joint)
     save_figure(figure, path)
@@ -115,8 +114,8 @@ def _draw(axis: Any, picture: np.ndarray, cut: _Cut, title: str, labels: sitk.Im
     axis.imshow(_grey(picture), cmap="gray", vmin=0, vmax=1, aspect=cut.view.aspect, interpolation="nearest")
     if labels is not None:
         classes = cut.cut(labels)
-        for number, compartment in COMPARTMENTS.items():
-            inside = classes == number
+        for number in (2, 3, 1):  # the innermost last: neighbours share an outline
+            compartment, inside = COMPARTMENTS[number], classes == number
             if inside.any() and not inside.all():
                 axis.contour(inside, levels=[0.5], colors=[compartment.color], linewidths=1.0)
     axis.set_title(title)
@@ -160,7 +159,7 @@ def _write_volumes(axis: Any, result: JointRegSegResult) -> None:
         patches = [Patch(color=c.color, label=c.name) for c in COMPARTMENTS.values()]
         axis.legend(handles=patches, loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
     rows = [
-        [change.region.replace("_", " "), *(_ml(v) for v in (change.fixed_ml, change.moving_ml, change.change_ml))]
+        [title_of(change.region), *(_ml(v) for v in (change.fixed_ml, change.moving_ml, change.change_ml))]
         for change in joint.changes
     ]
     if rows:

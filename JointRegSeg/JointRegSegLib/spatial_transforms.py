@@ -44,18 +44,19 @@ def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.Aff
     interpolated from blocks of two voxels, as networks with stride and optimisation at half resolution give them, are
     kept at those blocks: an eighth of the size, and equal to 0.02 voxels.
     """
-    forward = deformation.displacement.detach().float().cpu()
-    if deformation.inverse is None:
-        backward = invert_displacement(forward)
-    else:
-        backward = deformation.inverse.detach().float().cpu()
-    if forward.shape != (1, 3, *grid.shape):
-        raise ValueError(f"the displacement has shape {tuple(forward.shape)}, its grid {grid.shape}")
-    halves = [_halved(forward), _halved(backward)]
-    if halves[0] is not None and halves[1] is not None:
-        (forward, backward), grid = halves, grid.coarser(2)
-    pad = _pad_needed(forward, backward)
-    forward, backward, grid = _faded(forward, pad), _faded(backward, pad), grid.padded(pad)
+    fields = [deformation.displacement.detach().float().cpu()]
+    if deformation.inverse is not None:
+        fields.append(deformation.inverse.detach().float().cpu())
+    if fields[0].shape != (1, 3, *grid.shape):
+        raise ValueError(f"the displacement has shape {tuple(fields[0].shape)}, its grid {grid.shape}")
+    halves = [_halved(field) for field in fields]
+    if all(half is not None for half in halves):
+        fields, grid = halves, grid.coarser(2)
+    pad = _pad_needed(*fields)
+    fields, grid = [_faded(field, pad) for field in fields], grid.padded(pad)
+    if len(fields) == 1:  # the inverse of the wide field is right at the border of the working grid too
+        fields.append(invert_displacement(fields[0]))
+    forward, backward = fields
     return PairTransform(
         _composite(affine, displacement_transform(forward[0], grid)),
         _composite(displacement_transform(backward[0], grid), affine.GetInverse()),

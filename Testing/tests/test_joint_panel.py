@@ -49,8 +49,8 @@ def test_panel_binds_every_parameter():
 
 def test_picture_of_the_panel_is_drawn(tmp_path):
     picture = tmp_path / "panel.png"
-    command = [sys.executable, str(REPOSITORY / "Testing" / "panel_picture.py"), "--module", "JointRegSeg", str(picture)]
-    subprocess.run(command, check=True, capture_output=True)
+    script = str(REPOSITORY / "Testing" / "panel_picture.py")
+    subprocess.run([sys.executable, script, "--module", "JointRegSeg", str(picture)], check=True, capture_output=True)
     image = qt.QImage(str(picture))
     colors = {image.pixel(image.width() // 3, y) for y in range(0, image.height(), 5)}
     assert image.width() > 800

@@ -1,0 +1,151 @@
+"""Two visits of the digital head on grids of every kind, as images, files and nodes, with the truth beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from geometries import rotation
+from JointRegSegLib.phantom import RADII_MM, Visit, make_visit, to_second_visit
+from JointRegSegLib.settings import JointResult, RegionVolume, VolumeChange
+
+from NeuroCESTLib.geometry import Geometry
+from NeuroCESTLib.volumes import add_volume
+
+TURNS = {
+    "axial": np.eye(3),
+    "LPS": np.diag([-1.0, -1, 1]),
+    "left-handed": np.diag([-1.0, 1, 1]),
+    "sagittal": np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]),
+    "oblique": rotation((12, -25, 40)),
+    "left-handed oblique": rotation((5, 10, -33)) @ np.diag([1.0, -1, 1]),
+}
+SPACING_MM = (4.0, 4.4, 5.1)
+
+
+def head_grid(turn: str, spacing_mm: tuple[float, float, float] = SPACING_MM) -> Geometry:
+    """A grid of the given orientation around the head."""
+    axes, spacing = TURNS[turn], np.array(spacing_mm)
+    reach = np.sqrt(((axes * RADII_MM[:, None]) ** 2).sum(axis=0)) + 10  # of the ellipsoid along each axis
+    size = np.ceil(2 * reach / spacing).astype(int) + 1
+    corner = -axes @ (spacing * (size - 1) / 2)
+    return Geometry.from_spacing(tuple(size[::-1]), tuple(spacing), tuple(corner), axes)
+
+
+@dataclass(frozen=True)
+class HeadStudy:
+    """One visit on a grid."""
+
+    grid: Geometry
+    visit: Visit
+
+    @classmethod
+    def of(cls, turn: str, second: bool = False, spacing_mm: tuple[float, float, float] = SPACING_MM) -> HeadStudy:
+        grid = head_grid(turn, spacing_mm)
+        return cls(grid, make_visit(grid.shape, grid.ijk_to_ras, second))
+
+    def image(self, modality: str) -> sitk.Image:
+        return self.grid.to_sitk(self.visit.images[modality])
+
+    def nodes(self, name: str, modalities: tuple[str, ...] = ("t1", "flair"), parent: Any = None) -> dict[str, Any]:
+        """Volume nodes; under ``parent`` (a linear transform node) they lie in the world where they lie without."""
+        grid = self.grid
+        if parent is not None:
+            from NeuroCESTLib.geometry import world_transform
+
+            probe = add_volume(np.zeros((2, 2, 2), np.uint8), Geometry.from_spacing((2, 2, 2)), "probe")
+            probe.SetAndObserveTransformNodeID(parent.GetID())
+            grid = Geometry(grid.shape, np.linalg.inv(world_transform(probe)) @ grid.ijk_to_ras)
+            probe.GetScene().RemoveNode(probe)
+        nodes = {m: add_volume(self.visit.images[m], grid, f"{name} {m}") for m in modalities}
+        for node in nodes.values():
+            if parent is not None:
+                node.SetAndObserveTransformNodeID(parent.GetID())
+        return nodes
+
+    def write(self, folder: Path, modalities: tuple[str, ...] = ("t1", "flair")) -> Path:
+        """Write the images, ``labels.nii.gz`` and ``brain.nii.gz``, without Slicer; the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for modality in modalities:
+            sitk.WriteImage(self.image(modality), str(folder / f"{modality}.nii.gz"))
+        sitk.WriteImage(self.grid.to_sitk(self.visit.labels), str(folder / "labels.nii.gz"))
+        sitk.WriteImage(self.grid.to_sitk(self.visit.brain.astype(np.uint8)), str(folder / "brain.nii.gz"))
+        return folder
+
+
+def points_in_head(count: int = 200, seed: int = 0) -> np.ndarray:
+    """Random points (count, 3) of the first visit's head, RAS mm."""
+    generator = np.random.default_rng(seed)
+    directions = generator.normal(size=(count, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions * generator.uniform(0, 0.9, (count, 1)) ** (1 / 3) * RADII_MM
+
+
+def by_sitk(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    """Points (n, 3), RAS mm, through a transform of SimpleITK."""
+    lps = np.array([-1.0, -1.0, 1.0])
+    return np.array([transform.TransformPoint((p * lps).tolist()) for p in points]) * lps
+
+
+def by_node(node: Any, points: np.ndarray, to_parent: bool) -> np.ndarray:
+    """Points (n, 3), RAS mm, through a transform node."""
+    transform = node.GetTransformToParent() if to_parent else node.GetTransformFromParent()
+    return np.array([transform.TransformPoint(p.tolist()) for p in points])
+
+
+def registration_error(points: np.ndarray, found: np.ndarray) -> float:
+    """Mean distance in mm of where points of the first visit were found from where they are."""
+    return float(np.linalg.norm(found - to_second_visit(points), axis=1).mean())
+
+
+def small_weights(path: Path, spacing_mm: float = 4.0, seed: int = 0) -> Path:
+    """Weights file of a small untrained network that works on voxels of ``spacing_mm``."""
+    import torch
+    from JointRegSegLib.configuration import NetworkConfig
+    from JointRegSegLib.joint_network import build_network
+    from JointRegSegLib.preprocessing import PreprocessingConfig
+    from JointRegSegLib.weights import save_weights
+
+    torch.manual_seed(seed)
+    config = NetworkConfig(
+        channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0, stride=1
+    )
+    preprocessing = PreprocessingConfig(spacing_mm=spacing_mm, multiple_of=8).to_dict()
+    return save_weights(path, build_network(config), {"preprocessing": preprocessing})
+
+
+def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -> JointResult:
+    """The result of a perfect run: the known map between the visits, with everything that follows from it."""
+    import torch
+    from JointRegSegLib.deformation import Deformation
+    from JointRegSegLib.spatial_transforms import jacobian_image, pair_transform, warp_image, warp_label_image
+    from JointRegSegLib.working_grid import grid_around, mask_corners
+
+    fixed_labels, moving_labels = (s.grid.to_sitk(s.visit.labels) for s in (fixed, moving))
+    masks = [s.grid.to_sitk(s.visit.brain.astype(np.uint8)) for s in (fixed, moving)]
+    grid = grid_around(mask_corners(masks[0]), spacing_mm, 6.0, 8, (0.0, 0.0, 0.0))
+    affine = sitk.AffineTransform(3)
+    affine.SetTranslation((4.0, 3.0, -2.0))
+    affine.Rotate(0, 1, 0.05)
+    d, h, w = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    first = np.stack([w, h, d], axis=-1) * spacing_mm - np.array(grid.origin_lps_mm) * [1, 1, -1]
+    back = affine.GetInverse()
+    wanted = by_sitk(back, to_second_visit(first).reshape(-1, 3)).reshape(first.shape)
+    displacement = torch.from_numpy(np.ascontiguousarray((wanted - first)[..., ::-1]) / spacing_mm)
+    displacement = displacement.permute(3, 0, 1, 2)[None].float()
+    pair = pair_transform(Deformation(displacement, None, None, None), grid, affine)
+    volumes, changes = [], []
+    for number, region in ((1, "necrotic_core"), (2, "edema"), (3, "enhancing_tumor")):
+        ml = [float((s.visit.labels == number).sum()) * s.grid.voxel_volume_mm3 / 1000 for s in (fixed, moving)]
+        volumes += [RegionVolume("fixed", region, ml[0], 0.9 * ml[0], 1.1 * ml[0]), RegionVolume("moving", region, ml[1])]
+        percent = 100 * (ml[1] - ml[0]) / ml[0]
+        changes.append(VolumeChange(region, *ml, ml[1] - ml[0], percent, None, None, ml[0], None))
+    return JointResult(
+        fixed_labels, moving_labels, None, None, *masks, pair.moving_to_fixed, pair.fixed_to_moving, affine,
+        {m: warp_image(moving.image(m), fixed_labels, pair.moving_to_fixed) for m in ("t1", "flair")},
+        warp_label_image(moving_labels, fixed_labels, pair.moving_to_fixed),
+        jacobian_image(pair, fixed_labels), tuple(volumes), tuple(changes), {"folded_fraction": 0.0}, (),
+    )  # fmt: skip
