@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .atomic_files import whole_file
 from .configuration import NetworkConfig
 from .joint_network import JointNetwork, build_network
 
@@ -74,8 +72,11 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
         "versions": {"torch": str(torch.__version__)},
     }  # fmt: skip
     path = Path(path)
-    with _whole_file(path) as temporary:
-        torch.save(values, temporary)
+    with whole_file(path) as temporary:
+        try:
+            torch.save(values, temporary)
+        except RuntimeError as error:  # torch's own writer, as on a full disk
+            raise ValueError(f"cannot write '{path}': {str(error).splitlines()[0]}; is the disk full?") from None
     return path
 
 
@@ -146,26 +147,3 @@ def _load_values(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"'{path}' is not a weights file")
     return values
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that is renamed to it when the block ends without error."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise ValueError(f"cannot write '{path}': {error.strerror}") from None
-    try:
-        yield Path(name)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp made it private
-        os.replace(name, path)
-    except OSError as error:
-        raise ValueError(f"cannot write '{path}': {error.strerror or error}") from None
-    except RuntimeError as error:  # torch's own writer on a full disk
-        raise ValueError(f"cannot write '{path}': {str(error).splitlines()[0]}; is the disk full?") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
