@@ -72,7 +72,7 @@ def _add_optimize_schedule(commands) -> None:
     parser = commands.add_parser(
         "optimize-schedule", help="acquisition protocol and network optimised as one; also under torchrun"
     )
-    parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, targets, noise_sd, trainable, limits")
+    parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a configuration that comes along")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder; a killed run continues when repeated")
     parser.set_defaults(command=optimize_schedule_command)
 
@@ -144,8 +144,10 @@ def optimize_schedule_command(options: Namespace) -> None:
     from CESTQuantLib.schedule_config import read_design
     from CESTQuantLib.schedule_design import optimise
     from CESTQuantLib.schedule_files import summarise, write_design
+    from CESTQuantLib.training_config import config_file
 
-    design = read_design(options.config)
+    config = config_file(options.config)
+    design = read_design(config)
     output = Path(options.output)
     kept = output.absolute().parent / f".{output.name}.training"
     with processes() as these:
@@ -155,11 +157,11 @@ def optimize_schedule_command(options: Namespace) -> None:
             return
         with terminal_progress() as progress, OutputFolder(output) as folder:
             report = Report("cestquant optimize-schedule", settings_of(options))
-            report.add_input("config", options.config)
+            report.add_input("config", config)
             (kept / design.fingerprint()).mkdir(parents=True, exist_ok=True)
             these.wait()
             result = optimise(design, checkpoints=kept / design.fingerprint(), processes=these, progress=progress)
-            write_design(design, result, read_json(options.config)["tissue"], folder, Path(options.config).stem)
+            write_design(design, result, read_json(config)["tissue"], folder, config.stem)
             moved = design.limits.violations(design.protocol)
             if moved:
                 report.warnings.append(f"the start was moved inside the limits: {'; '.join(moved)}")

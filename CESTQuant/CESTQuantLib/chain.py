@@ -28,7 +28,8 @@ class Problem:
     """What is to be quantified: a tissue distribution, the paths of its targets, and the noise.
 
     noise_sd: lowest and highest standard deviation of white noise, drawn uniformly by voxel, in units of the
-    equilibrium signal; it is added before an L2 normalisation. engine: 'r1rho' or 'bloch-mcconnell'.
+    equilibrium signal; it is added before an L2 normalisation. engine: 'r1rho' or 'bloch-mcconnell'. weights: how much
+    each target counts in the optimisation of a schedule; equally where they are not given.
     Raises ValueError for targets that do not vary.
     """
 
@@ -36,6 +37,7 @@ class Problem:
     targets: tuple[str, ...]
     noise_sd: tuple[float, float] = (0.002, 0.002)
     engine: str = "r1rho"
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         varied = self.tissue.varied

@@ -20,7 +20,7 @@ from .pools import Tissue
 from .protocol import Protocol
 from .simulation import ENGINES
 
-OBJECTIVES = ("crlb-a", "crlb-d")
+OBJECTIVES = ("crlb-a", "crlb-d", "crlb-sd")
 FIELDS = ("b0_shift_ppm", "b1_relative")
 
 TissueOf = Callable[[Mapping[str, Tensor | float]], Tissue]
@@ -91,17 +91,23 @@ def parameter_sd_bound(
     return {name: sd * variances[:, p].sqrt() for p, (name, sd) in enumerate(prior_sd.items())}
 
 
-def design_loss(covariance: Tensor, targets: Sequence[int], objective: str) -> Tensor:
+def design_loss(
+    covariance: Tensor, targets: Sequence[int], objective: str, weights: Sequence[float] | None = None
+) -> Tensor:
     """How badly a design estimates the targets (their places among the parameters); the others are nuisances.
 
     'crlb-a': mean over voxels and targets of the variance bound relative to the prior variance, 0 to 1, the least
-    mean squared error on normalised targets in the linear approximation. 'crlb-d': mean log determinant of the
-    targets' covariance, per target; indifferent to how the targets are scaled.
+    mean squared error on normalised targets in the linear approximation. 'crlb-sd': the same of standard deviations:
+    the mean absolute error, which a few badly determined voxels do not dominate. 'crlb-d': mean log determinant of
+    the targets' covariance, per target; indifferent to how the targets are scaled and to their ``weights``.
     """
     index = torch.as_tensor(list(targets))
     block = covariance[:, index][:, :, index]
-    if objective == "crlb-a":
-        return torch.diagonal(block, dim1=1, dim2=2).mean()
+    if objective in ("crlb-a", "crlb-sd"):
+        variance = torch.diagonal(block, dim1=1, dim2=2)
+        by_target = (variance if objective == "crlb-a" else variance.sqrt()).mean(0)
+        importance = torch.as_tensor(weights or [1.0] * len(index), dtype=by_target.dtype)
+        return (by_target * importance).sum() / importance.sum()
     if objective == "crlb-d":
         factor = torch.linalg.cholesky(block)
         return 2 * torch.diagonal(factor, dim1=1, dim2=2).log().mean()

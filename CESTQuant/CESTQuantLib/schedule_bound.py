@@ -45,7 +45,7 @@ def schedule_bound(schedule: TrainableSchedule | Protocol, problem: Problem, obj
     values = problem.draw(voxels, generator)
     signal, jacobian = signal_and_jacobian(problem.tissue.tissue, values, problem.prior_sd(), protocol, problem.engine)
     covariance = covariance_bound(signal, jacobian, problem.mean_noise_sd, protocol.signal_normalisation)
-    return design_loss(covariance, range(len(problem.targets)), objective)
+    return design_loss(covariance, range(len(problem.targets)), objective, problem.weights)
 
 
 def minimise_bound(
@@ -93,7 +93,7 @@ def minimise_bound(
         descend(settings.first_steps, _seeded(seed, 8, start),
                 report(start * share, (start + 1) * share, f"start {start + 1} of {settings.starts}, "))  # fmt: skip
         with torch.no_grad():
-            loss = float(schedule_bound(schedule, problem, objective, 400, _seeded(seed, 9)))
+            loss = float(schedule_bound(schedule, problem, objective, 2000, _seeded(seed, 9)))
         losses.append(loss if math.isfinite(loss) else math.inf)
         found.append(_raws(schedule))
     _set(schedule, found[losses.index(min(losses))])

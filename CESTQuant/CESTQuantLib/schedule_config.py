@@ -13,26 +13,29 @@ from .schedule_bound import BoundSettings
 from .schedule_design import OBJECTIVES, Design
 from .schedule_limits import TRAINABLE, Limits
 from .training import TrainingSettings
+from .training_config import config_file
 
 KEYS = (
-    "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "trainable", "limits",
-    "objective", "batch_size", "learning_rate", "schedule_learning_rate", "patience", "head_start", "crlb", "held_out",
-    "engine", "note",
+    "protocol", "tissue", "targets", "target_weights", "noise_sd", "samples", "epochs", "seed", "network", "trainable",
+    "limits", "objective", "batch_size", "learning_rate", "schedule_learning_rate", "patience", "head_start", "crlb",
+    "held_out", "engine", "note",
 )  # fmt: skip
 _NETWORK_KEYS = ("width", "depth", "dropout", "activation")
 _TRAINING = {"learning_rate": "learning_rate", "schedule_learning_rate": "schedule_rate"}
 
 
 def read_design(path: str | Path) -> Design:
-    """Design from a configuration file; ValueError names the file and the key."""
-    return design_from_dict(read_json(path), str(path), Path(path).parent)
+    """Design from a configuration file, or one that comes along by its name; ValueError names the file and the key."""
+    path = config_file(path)
+    return design_from_dict(read_json(path), str(path), path.parent)
 
 
 def design_from_dict(values: dict, source: str = "configuration", folder: Path | None = None) -> Design:
     """Design from the keys of a configuration.
 
-    Required: ``protocol`` (inline, or a file relative to ``folder``), ``tissue``, ``targets``. Optional: ``noise_sd``
-    (number or [low, high]; default 0.002), ``samples`` (an epoch, 100,000), ``epochs`` (100), ``seed``, ``network``
+    Required: ``protocol`` (inline, or a file relative to ``folder``), ``tissue``, ``targets``. Optional:
+    ``target_weights`` (by target, how much it counts in the optimisation), ``noise_sd`` (number or [low, high];
+    default 0.002), ``samples`` (an epoch, 100,000), ``epochs`` (100), ``seed``, ``network``
     (``width``, ``depth``, ``dropout``, ``activation``), ``trainable`` (default: offsets and B1), ``limits``,
     ``objective`` (one of OBJECTIVES or a list, default crlb-a then network), ``batch_size`` (256), ``learning_rate``
     (0.001), ``schedule_learning_rate`` (0.0001), ``patience`` (epochs, 20; 0 trains to the end), ``head_start`` (epochs
@@ -64,9 +67,9 @@ def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Des
     noise = tuple(float(sd) for sd in noise) if isinstance(noise, list | tuple) else (float(noise), float(noise))
     if len(noise) != 2:
         raise ValueError("noise_sd is a number or the lowest and the highest")
-    targets = values["targets"]
-    problem = Problem(tissue, tuple([targets] if isinstance(targets, str) else targets), noise,
-                      values.get("engine", "r1rho"))  # fmt: skip
+    targets = tuple([values["targets"]] if isinstance(values["targets"], str) else values["targets"])
+    problem = Problem(tissue, targets, noise, values.get("engine", "r1rho"),
+                      _weights(values.get("target_weights"), targets))  # fmt: skip
     objective = values.get("objective", ["crlb-a", "network"])
     objective = (objective,) if isinstance(objective, str) else tuple(objective)
     if not objective or set(objective) - set(OBJECTIVES):
@@ -88,6 +91,16 @@ def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Des
         training=TrainingSettings(**training), bound=BoundSettings(**bound),
         held_out=_whole(values.get("held_out", 20_000), "held_out", 2),
     )  # fmt: skip
+
+
+def _weights(values, targets: tuple[str, ...]) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    given = _known(values, "target_weights", targets)
+    weights = tuple(float(given.get(path, 1.0)) for path in targets)
+    if not all(weight >= 0 for weight in weights) or not any(weights):
+        raise ValueError(f"target_weights are {', '.join(f'{w:g}' for w in weights)} but must be positive or 0")
+    return weights
 
 
 def _known(values, name: str, keys) -> dict:

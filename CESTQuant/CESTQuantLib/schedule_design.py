@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .chain import Chain, ChainBatches, Problem
+from .cramer_rao import OBJECTIVES as BOUNDS
 from .distributed import Processes
 from .network import ReconstructionNetwork, normalise_input
 from .network_file import whole_file
@@ -30,7 +31,7 @@ from .training import TrainingResult, TrainingSettings, train_network
 from .units import concentration_mM
 
 Progress = Callable[[float, str], None]
-OBJECTIVES = ("network", "crlb-a", "crlb-d")
+OBJECTIVES = ("network", *BOUNDS)
 NUISANCE_WEIGHT = 0.1
 """Of the outputs that are no targets, in the loss of the final networks."""
 _EXAMPLES = 4000
@@ -59,9 +60,9 @@ class Design:
         """Same designs have the same; for checkpoints."""
         tissue = {path: asdict(entry) for path, entry in self.problem.tissue.entries.items()}
         content = [
-            protocol_to_dict(self.protocol), tissue, self.problem.targets, self.problem.noise_sd, self.problem.engine,
-            asdict(self.limits), dict(self.trainable), self.objective, self.samples, dict(self.network),
-            asdict(self.bound), asdict(self.training),
+            protocol_to_dict(self.protocol), tissue, self.problem.targets, self.problem.weights, self.problem.noise_sd,
+            self.problem.engine, asdict(self.limits), dict(self.trainable), self.objective, self.samples,
+            dict(self.network), asdict(self.bound), asdict(self.training),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -217,7 +218,8 @@ def _train_together(schedule: TrainableSchedule, design: Design, checkpoint: Pat
                 temporary.write_text(json.dumps(moments))
 
     train_network(
-        chain.network, _batches(chain, design, processes), design.training, progress, checkpoint,
+        chain.network, _batches(chain, design, processes), replace(design.training, weights=design.problem.weights),
+        progress, checkpoint,
         schedule_parameters=list(schedule.parameters()), after_epoch=after_epoch, writes_checkpoint=processes.writes,
         reduce=processes.average if processes.count > 1 else None,
     )  # fmt: skip

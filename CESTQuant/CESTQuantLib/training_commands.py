@@ -108,11 +108,10 @@ def train_command(options: Namespace) -> None:
 
 def _config(options: Namespace, command: str):
     """The configuration and a report that names it; warnings of the reader go into the report."""
-    from .training_config import config_names, read_config
+    from .training_config import config_file, read_config
 
     report = Report(command, {name: value for name, value in vars(options).items() if name != "command"})
-    if options.config not in config_names():
-        report.add_input("config", options.config)
+    report.add_input("config", config_file(options.config))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = read_config(options.config)

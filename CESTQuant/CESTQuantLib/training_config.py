@@ -17,7 +17,8 @@ from .training import TrainingSettings
 
 NOISE_SD = (0.002, 0.006)
 NOISE_INJECTION_SD = 0.002
-_SCHEDULE_KEYS = {"trainable", "limits", "objective", "schedule", "phantom"}
+_SCHEDULE_KEYS = {"trainable", "limits", "objective", "target_weights", "head_start", "crlb", "held_out"}
+"""Of configurations that serve ``cestquant optimize-schedule`` too."""
 _KNOWN = {
     "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "engine",
     "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "dataset",
@@ -87,10 +88,14 @@ def config_names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.json") if p.stem.startswith(("larginine", "autocest")))
 
 
+def config_file(path: str | Path) -> Path:
+    """The file of a configuration that is given by its path, or by the name of one that comes with the module."""
+    return FOLDER / f"{path}.json" if str(path) in config_names() else Path(path)
+
+
 def read_config(path: str | Path) -> TrainingConfig:
     """Configuration from a JSON file, or by the name of one that comes with the module."""
-    preset = FOLDER / f"{path}.json"
-    path = preset if str(path) in config_names() else Path(path)
+    path = config_file(path)
     return config_from_dict(read_json(path), str(path), path.parent)
 
 

@@ -296,7 +296,9 @@ def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monke
     [
         ({"limits": {"total_time_s": 0.1}}, "total_time_s is 0.1 s but 6 measurements take at least"),
         ({"targets": ["amine.T2_s"]}, "targets: amine.T2_s; choose among what varies"),
-        ({"objective": "best"}, "objective is best; use network, crlb-a, crlb-d"),
+        ({"objective": "best"}, "objective is best; use network, crlb-a, crlb-d, crlb-sd"),
+        ({"target_weights": {"amine.dw": 1}}, "target_weights: unknown keys amine.dw"),
+        ({"target_weights": {"amine.k_Hz": -1}}, "target_weights are 1, -1 but must be positive or 0"),
         ({"trainable": ["b1"]}, "unknown quantities b1"),
         ({"epochs": 0}, "epochs is 0 but must be a whole number of at least 1"),
         ({"samples": "many"}, "samples is 'many' but must be a whole number"),

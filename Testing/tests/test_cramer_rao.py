@@ -48,6 +48,7 @@ def test_without_any_signal_the_prior_is_what_is_known() -> None:
     bound = covariance_bound(nothing[0], nothing, 0.01, "none")
     torch.testing.assert_close(bound, torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
     assert float(design_loss(bound, [0, 1], "crlb-a")) == 1.0
+    assert float(design_loss(bound, [0, 1], "crlb-sd")) == 1.0
     assert float(design_loss(bound, [0, 1], "crlb-d")) == 0.0
 
 
@@ -92,7 +93,7 @@ def test_maximum_likelihood_estimates_scatter_by_the_bound() -> None:
         assert float(now[name].std()) == pytest.approx(float(expected[name]), rel=0.1)
 
 
-@pytest.mark.parametrize("objective", ["crlb-a", "crlb-d"])
+@pytest.mark.parametrize("objective", ["crlb-a", "crlb-d", "crlb-sd"])
 def test_the_objective_is_differentiable_in_every_acquisition_parameter(objective: str) -> None:
     base = schedule()
     names = ("offsets_ppm", "b1_uT", "saturation_time_s", "recovery_time_s", "readout_flip_angle_deg")
@@ -128,3 +129,11 @@ def test_a_few_steps_on_the_bound_halve_it() -> None:
 def test_an_unknown_objective_is_named() -> None:
     with pytest.raises(ValueError, match="objective 'best' is unknown"):
         design_loss(torch.eye(2)[None], [0], "best")
+
+
+def test_targets_count_by_their_weights() -> None:
+    covariance = torch.diag_embed(torch.tensor([[0.04, 0.16, 9.0], [0.36, 0.64, 9.0]], dtype=torch.float64))
+    assert float(design_loss(covariance, [0, 1], "crlb-a")) == pytest.approx((0.2 + 0.4) / 2)
+    assert float(design_loss(covariance, [0, 1], "crlb-sd")) == pytest.approx((0.4 + 0.6) / 2)
+    assert float(design_loss(covariance, [0, 1], "crlb-a", (1.0, 0.25))) == pytest.approx((0.2 + 0.1) / 1.25)
+    assert float(design_loss(covariance, [0, 1], "crlb-sd", (0.0, 2.0))) == pytest.approx(0.6)
