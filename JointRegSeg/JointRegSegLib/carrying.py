@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
+def require_carryable(node: Any) -> None:
+    """ValueError where a node is neither image nor segmentation, or under a transform that is not linear."""
+    if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode")):
+        raise ValueError(f"'{node.GetName()}' is neither image nor segmentation, so it cannot be carried along")
+    world_transform(node)
+
+
 def carried_along(
     node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image
 ) -> Callable[[], Any]:
@@ -25,11 +32,7 @@ def carried_along(
 
     Volumes are interpolated linearly (NaN outside), label maps at the nearest voxel; of segmentations each segment is
     sampled on the grid of ``moving`` and keeps at least half a voxel. transform: points of fixed to points of moving.
-
-    Raises:
-        ValueError: the node is of another kind or under a transform that is not linear.
     """
-    world_transform(node)  # refuses what is not linear
     name, geometry = f"{node.GetName()} on fixed", Geometry.from_sitk(fixed)
     if node.IsA("vtkMRMLSegmentationNode"):
         grid = Geometry.from_sitk(moving)
@@ -38,8 +41,6 @@ def carried_along(
             for segment, mask in masks_on(node, grid).items()
         }
         return lambda: _add_segmentation(masks, geometry, name, node)
-    if not node.IsA("vtkMRMLScalarVolumeNode"):
-        raise ValueError(f"'{node.GetName()}' is neither image nor segmentation, so it cannot be carried along")
     label = node.IsA("vtkMRMLLabelMapVolumeNode")
     voxels = volume_array(node)
     if not label:

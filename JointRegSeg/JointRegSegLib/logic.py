@@ -14,7 +14,7 @@ from NeuroCESTLib.geometry import Geometry
 from NeuroCESTLib.progress import part
 from NeuroCESTLib.volumes import add_volume
 
-from .carrying import carried_along
+from .carrying import carried_along, require_carryable
 from .modalities import TITLES
 from .results import JointRegSegResult, add_tumor, into_scene
 from .study import study_of
@@ -63,6 +63,9 @@ class JointRegSegLogic:
         report(0.0, "reading")
         fixed, shown = study_of(fixedStudy, fixedMask, fixedTumor, "fixed")
         moving, sources = study_of(movingStudy, movingMask, movingTumor, "moving")
+        extra = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
+        for node in extra:
+            require_carryable(node)
         from .inference import InferenceSettings, process_pair
 
         settings = InferenceSettings(
@@ -70,7 +73,6 @@ class JointRegSegLogic:
         )
         joint = process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
         report(0.92, "bringing the results into the scene")
-        extra = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
         carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in extra]
         folder = folderName or " and ".join(next(iter(nodes.values())).GetName() for nodes in (shown, sources))
         result = into_scene(joint, {"fixed": fixed, "moving": moving}, sources, carried, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from JointRegSegLib.phantom import RADII_MM, Visit, make_visit, to_second_visit
 from JointRegSegLib.settings import JointResult, RegionVolume, VolumeChange
 
 from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.volumes import add_volume
+from NeuroCESTLib.volumes import add_volume, volume_array
 
 TURNS = {
     "axial": np.eye(3),
@@ -140,7 +141,8 @@ def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -
     volumes, changes = [], []
     for number, region in ((1, "necrotic_core"), (2, "edema"), (3, "enhancing_tumor")):
         ml = [float((s.visit.labels == number).sum()) * s.grid.voxel_volume_mm3 / 1000 for s in (fixed, moving)]
-        volumes += [RegionVolume("fixed", region, ml[0], 0.9 * ml[0], 1.1 * ml[0]), RegionVolume("moving", region, ml[1])]
+        volumes.append(RegionVolume("fixed", region, ml[0], 0.9 * ml[0], 1.1 * ml[0]))
+        volumes.append(RegionVolume("moving", region, ml[1]))
         percent = 100 * (ml[1] - ml[0]) / ml[0]
         changes.append(VolumeChange(region, *ml, ml[1] - ml[0], percent, None, None, ml[0], None))
     return JointResult(
@@ -149,3 +151,47 @@ def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -
         warp_label_image(moving_labels, fixed_labels, pair.moving_to_fixed),
         jacobian_image(pair, fixed_labels), tuple(volumes), tuple(changes), {"folded_fraction": 0.0}, (),
     )  # fmt: skip
+
+
+def scene_contents(slicer: ModuleType) -> dict[str, str]:
+    """Every node of the scene by ID with its voxels, and the items of the subject hierarchy."""
+    import vtk
+
+    subjects, items = slicer.mrmlScene.GetSubjectHierarchyNode(), vtk.vtkIdList()
+    found = {}
+    for i in range(slicer.mrmlScene.GetNumberOfNodes()):
+        node = slicer.mrmlScene.GetNthNode(i)
+        text = node.GetName() or ""
+        if node.IsA("vtkMRMLScalarVolumeNode") and node.GetImageData() is not None:
+            matrix = vtk.vtkMatrix4x4()
+            node.GetIJKToRASMatrix(matrix)
+            text += f"{hash(volume_array(node).tobytes())} {slicer.util.arrayFromVTKMatrix(matrix)}"
+        found[node.GetID()] = text
+    subjects.GetItemChildren(subjects.GetSceneItemID(), items, True)
+    for item in (items.GetId(i) for i in range(items.GetNumberOfIds())):
+        found[f"item {item}"] = subjects.GetItemName(item)
+    return found
+
+
+def table_position(slicer: ModuleType) -> Any:
+    """A linear transform node that turns and shifts."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table position")
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation((10, 20, -30)), (15.0, -22.0, 31.0)
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+def bent_transform(slicer: ModuleType) -> Any:
+    """A transform node that is not linear."""
+    import vtk
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")
+    spline = vtk.vtkThinPlateSplineTransform()
+    for give, shift in ((spline.SetSourceLandmarks, 0), (spline.SetTargetLandmarks, 5)):
+        landmarks = vtk.vtkPoints()
+        for x, y, z in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (50, 50, 50)):
+            landmarks.InsertNextPoint(x, y, z + shift * (x == y))
+        give(landmarks)
+    node.SetAndObserveTransformToParent(spline)
+    return node

@@ -1,4 +1,4 @@
-"""JointRegSegLogic as the Python console uses it: what a run adds to the scene, where it lies, what a failed one leaves."""
+"""What a run of JointRegSeg adds to the scene and where it lies: a perfect result, compared node by node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from geometries import rotation
 from joint_studies import (
     HeadStudy,
     by_node,
@@ -17,66 +16,20 @@ from joint_studies import (
     exact_result,
     points_in_head,
     registration_error,
-    small_weights,
+    table_position,
 )
 from JointRegSegLib.compartments import COMPARTMENTS
-from JointRegSegLib.logic import JointRegSegLogic
 from JointRegSegLib.results import into_scene, write_transform
 from JointRegSegLib.study import class_of_segment, image_of, study_of
 
-from NeuroCESTLib import display, hierarchy
+from NeuroCESTLib import hierarchy
 from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.progress import Cancelled
-from NeuroCESTLib.segmentations import add_segmentation, grid_of, masks_on
+from NeuroCESTLib.segmentations import grid_of, masks_on
 from NeuroCESTLib.tables import table_columns
-from NeuroCESTLib.volumes import add_volume, array_on, volume_array
+from NeuroCESTLib.volumes import array_on, volume_array
 
 TENTH_OF_A_VOXEL_MM = 0.4  # the smallest voxel side of these grids is 4 mm
 PAIRS = [("axial", "oblique"), ("left-handed oblique", "LPS"), ("oblique", "sagittal"), ("LPS", "left-handed")]
-
-
-def contents(slicer: ModuleType) -> dict[str, str]:
-    """Every node of the scene by ID with its voxels, and the items of the subject hierarchy."""
-    import vtk
-
-    subjects, items = slicer.mrmlScene.GetSubjectHierarchyNode(), vtk.vtkIdList()
-    found = {}
-    for i in range(slicer.mrmlScene.GetNumberOfNodes()):
-        node = slicer.mrmlScene.GetNthNode(i)
-        text = node.GetName() or ""
-        if node.IsA("vtkMRMLScalarVolumeNode") and node.GetImageData() is not None:
-            text += str(hash(volume_array(node).tobytes())) + str(Geometry.of(node).ijk_to_ras)
-        found[node.GetID()] = text
-    subjects.GetItemChildren(subjects.GetSceneItemID(), items, True)
-    for item in (items.GetId(i) for i in range(items.GetNumberOfIds())):
-        found[f"item {item}"] = subjects.GetItemName(item)
-    return found
-
-
-def parent_transform(slicer: ModuleType, linear: bool = True) -> object:
-    """A transform node: turned and shifted, or a bent grid."""
-    if linear:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table position")
-        matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = rotation((10, 20, -30)), (15.0, -22.0, 31.0)
-        node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-        return node
-    import vtk
-
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")
-    spline = vtk.vtkThinPlateSplineTransform()
-    for points, shift in ((spline.SetSourceLandmarks, 0), (spline.SetTargetLandmarks, 5)):
-        landmarks = vtk.vtkPoints()
-        for x, y, z in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (50, 50, 50)):
-            landmarks.InsertNextPoint(x, y, z + shift * (x == y))
-        points(landmarks)
-    node.SetAndObserveTransformToParent(spline)
-    return node
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    return small_weights(tmp_path / "small.pt")
 
 
 @pytest.fixture
@@ -97,7 +50,7 @@ def exact(slicer: ModuleType) -> Callable[..., tuple]:
 @pytest.mark.parametrize("parent", [False, True], ids=["alone", "under a transform"])
 def test_images_lie_in_the_world_where_their_nodes_do(slicer: ModuleType, turn: str, parent: bool) -> None:
     study = HeadStudy.of(turn)
-    node = study.nodes("visit", ("t1",), parent_transform(slicer) if parent else None)["t1"]
+    node = study.nodes("visit", ("t1",), table_position(slicer) if parent else None)["t1"]
     image = image_of(node)
     assert Geometry.from_sitk(image).matches(study.grid)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), study.visit.images["t1"])
