@@ -43,7 +43,7 @@ def draw_centre(
     ]
     chosen = "anywhere"
     if present:
-        shares = torch.tensor([share for _, share in present])
+        shares = torch.tensor([share for _, share in present], dtype=torch.float64)
         chosen = present[int(torch.multinomial(shares, 1, generator=generator))][0]
     if chosen == "anywhere":
         candidates = mask
