@@ -149,6 +149,10 @@ class _Run:
         batches = stream.batches(self.step)
         self.started = time.monotonic() - self.seconds
         saved = time.monotonic()
+        latest = self.log.rows[-1]["step"] if self.log.rows else 0
+        if self.step > latest and self.step % settings.validate_every_batches == 0:
+            self._end_epoch()  # interrupted just before its validation
+            self._save()
         self._find_end()
         while not self.stopped:
             try:
@@ -229,7 +233,7 @@ class _Run:
                 draw_validation(found.cases, self.folder / "validation.png", f"step {self.step}")
         self._judge(row)
         self.log.add(row)
-        if self.processes.writes:
+        if self.processes.writes and self.settings.pictures:
             draw_curves(self.log.rows, self.folder / "curves.png", self.config.network.name)
         self.seconds = time.monotonic() - self.started
 

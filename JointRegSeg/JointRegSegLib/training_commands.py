@@ -85,6 +85,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
 
 
 def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, folder: Path, report: Report) -> None:
+    from .training_figure import draw_curves
     from .weights import save_weights
 
     best = next((row for row in result.rows if row["step"] == result.best_step), {})
@@ -98,6 +99,7 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "versions": versions(), "licence": LICENCE, "notice": "research use only, not for clinical use",
     }  # fmt: skip
     save_weights(folder / "weights.pt", result.network, _finite(metadata))
+    draw_curves(result.rows, folder / "curves.png", config.network.name)
     report.summary |= summary | {"parameters": result.network.parameter_count}
     report.write(folder)
 

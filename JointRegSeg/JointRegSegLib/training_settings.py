@@ -40,7 +40,8 @@ class TrainingSettings:
     precision: 'auto' takes the fastest of the device. channels_last: null lets the device decide.
     seed: of weights, order, augmentation and dropout. workers: processes that prepare pairs, ``prefetch`` steps ahead.
     threads: of torch in this process, 0 for its default. device: where to train.
-    checkpoint_minutes: longest time that a crash loses. pictures: validation cases drawn after each epoch.
+    checkpoint_minutes: longest time that a crash loses. pictures: validation cases drawn after each epoch,
+        with the curves.
     """
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (

@@ -1,0 +1,437 @@
+"""Training of the joint network: it learns, resumes to the same trajectory, is the same for one process and two, and
+ends with a sentence and a good checkpoint whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from joint_training_cases import TINY, Shells, held_out, toy_config
+from JointRegSegLib.batch import main
+from JointRegSegLib.checkpoints import load_checkpoint, save_checkpoint
+from JointRegSegLib.joint_network import JointNetwork
+from JointRegSegLib.optimisation import Averaged
+from JointRegSegLib.training import TrainingDiverged, TrainingResult, new_network, train
+from JointRegSegLib.training_batches import UNLABELLED, Batch, BatchStream, collate
+from JointRegSegLib.training_config import TrainingConfig, config_from_dict
+from JointRegSegLib.training_settings import TrainingSettings
+from JointRegSegLib.training_step import batch_loss
+from JointRegSegLib.validation import validate
+from JointRegSegLib.weights import load_weights, save_weights
+
+TIMES = ("minutes",)
+
+
+def toy_training(config: TrainingConfig, folder: Path, source: Shells | None = None, **options) -> TrainingResult:
+    folder.mkdir(exist_ok=True)
+    return train(config, new_network(config), source or Shells(), held_out(), folder, **options)
+
+
+def numbers(result: TrainingResult) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in result.rows]
+
+
+def same(one: JointNetwork, other: JointNetwork) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_after(steps: int) -> Callable[[float, str], None]:
+    calls = []
+
+    def progress(fraction: float, message: str) -> None:
+        calls.append(message)
+        if len(calls) == steps:
+            raise KilledError
+
+    return progress
+
+
+def test_training_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 12, "validate_every_batches": 5})
+    result = toy_training(config, tmp_path)
+    losses = [row["val_loss"] for row in result.rows]
+    assert min(losses) < 0.8 * losses[0]
+    assert result.rows[-1]["val_dice_whole_tumor"] > 0.6
+    best = next(row for row in result.rows if row["step"] == result.best_step)
+    assert best["val_loss"] == min(losses) == result.best_score
+    again = validate(result.network, [collate([pair], 2) for pair in held_out()], config, _float32(config))
+    assert again.row["val_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_log_checkpoints_and_pictures_are_written(tmp_path: Path) -> None:
+    result = toy_training(toy_config({"epochs": 2, "pictures": 1}), tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {"last.pt", "best.pt", "log.csv", "curves.png", "validation.png"}
+    assert not [name for name in written if name.startswith(".")]
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 6]
+    assert float(rows[1]["val_loss"]) == pytest.approx(result.rows[1]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [7, 9])  # in the midst of an epoch, and at its end
+def test_an_interrupted_training_resumes_to_the_same_trajectory(tmp_path: Path, steps: int) -> None:
+    config = toy_config({"ema_decay": 0.8, "warmup_steps": 5, "learning_rate_patience": 1, "gradient_clip": 1.0})
+    whole = toy_training(config, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        toy_training(config, tmp_path / "parts", progress=kill_after(steps))
+    assert load_checkpoint(tmp_path / "parts" / "last.pt")["step"] == steps
+    resumed = toy_training(config, tmp_path / "parts", resume=True)
+    assert numbers(resumed) == numbers(whole)
+    assert same(resumed.network, whole.network)
+    assert (resumed.best_step, resumed.stopped) == (whole.best_step, whole.stopped)
+
+
+def test_a_longer_training_continues_a_finished_one(tmp_path: Path) -> None:
+    toy_training(toy_config({"epochs": 2}), tmp_path)
+    longer = toy_training(toy_config({"epochs": 4}), tmp_path, resume=True)
+    whole = toy_training(toy_config({"epochs": 4}), tmp_path / "whole")
+    assert numbers(longer) == numbers(whole)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    toy_training(toy_config({"epochs": 1}), tmp_path)
+    with pytest.raises(ValueError, match=r"training\.learning_rate was 0\.01 and is now 0\.02"):
+        toy_training(toy_config({"epochs": 1, "learning_rate": 0.02}), tmp_path, resume=True)
+    (tmp_path / "last.pt").write_bytes(b"half a check")
+    with pytest.raises(ValueError, match=r"last\.pt' is damaged"):
+        toy_training(toy_config({"epochs": 1}), tmp_path, resume=True)
+    torch.save({"x": Path("a")}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="not loaded"):
+        toy_training(toy_config({"epochs": 1}), tmp_path, resume=True)
+
+
+def test_divergence_is_one_sentence_and_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"step 8 .*checkpoint \(step 6\) is kept in .*last\.pt") as error:
+        toy_training(toy_config(), tmp_path, Shells(broken=14))
+    assert "\n" not in str(error.value)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["step"] == 6
+    assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+def test_training_stops_early_and_reduces_the_rate_on_a_plateau(tmp_path: Path) -> None:
+    config = toy_config(
+        {"epochs": 50, "patience": 5, "learning_rate_patience": 2, "learning_rate": 1e-9, "monitor": "dice"}
+    )
+    result = toy_training(config, tmp_path)
+    assert result.stopped == "no improvement for 5 epochs"
+    epochs = [row["step"] // 3 for row in result.rows]
+    assert epochs[-1] - result.best_step // 3 == 5
+    rates = [row["learning_rate"] / 1e-9 for row in result.rows[result.best_step // 3 :]]
+    assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04])
+
+
+def test_the_time_limit_ends_the_training_with_a_validation(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 0, "time_limit_minutes": 0.02, "validate_every_batches": 1000})
+    result = toy_training(config, tmp_path)
+    assert result.stopped == "0.02 minutes"
+    assert result.seconds >= 1.2
+    assert len(result.rows) == 1
+    assert result.rows[0]["step"] == result.steps > 1
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == result.steps
+
+
+def test_learning_rates_follow_their_schedules() -> None:
+    base = {"learning_rate": 1.0, "final_rate": 0.1, "epochs": 1, "steps": 100}
+    cosine = TrainingSettings(schedule="cosine", **base)
+    assert [cosine.rate(0, share) for share in (0, 0.5, 1)] == pytest.approx([1.0, 0.55, 0.1])
+    cycle = TrainingSettings(schedule="one_cycle", **base)
+    assert [cycle.rate(0, share) for share in (0, 0.15, 0.3, 1)] == pytest.approx([0.04, 0.52, 1.0, 0.1])
+    constant = TrainingSettings(schedule="constant", warmup_steps=4, **base)
+    assert [constant.rate(step, 0) for step in (0, 1, 3, 9)] == pytest.approx([0.25, 0.5, 1, 1])
+    plateau = TrainingSettings(schedule="plateau", **base)
+    assert [plateau.rate(0, 0, n) for n in (0, 1, 2)] == pytest.approx([1, 0.2, 0.04])
+    timed = TrainingSettings(steps=100, time_limit_minutes=1)
+    assert timed.share_done(20, 30) == 0.5
+    assert timed.share_done(80, 30) == 0.8
+
+
+def test_published_settings_are_the_defaults_of_the_published_network() -> None:
+    config = config_from_dict({"network": "estienne2020"})
+    settings = config.training
+    assert (settings.optimiser, settings.learning_rate, settings.batch_size) == ("adam", 2e-3, 2)
+    assert (settings.learning_rate_factor, settings.learning_rate_patience, settings.patience) == (0.2, 30, 50)
+    assert settings.validate_every_batches == 100
+    assert (config.loss.phi_weight, config.loss.registration_weight, config.loss.similarity) == (1e-10, 1, "mse")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"netwrok": "neurocest"}, "unknown keys netwrok"),
+        ({"training": {"learning_rat": 1}}, "training: unknown keys learning_rat"),
+        ({"data": {"pat": "memory"}}, "data: unknown keys pat"),
+        ({"loss": {"simil": "mse"}}, "loss: unknown keys simil"),
+        ({"network": {"chanels": [1]}}, "unknown keys chanels"),
+        ({"data": {"path": "tape"}}, "'tape' but must be one of memory"),
+        ({"training": {"learning_rate": -1}}, "learning_rate is -1"),
+        ({"training": {"batch_size": 3, "accumulation": 2}}, "not divisible"),
+        ({"training": {"epochs": 0}}, "no end"),
+        ({"network": "vnet_nowhere"}, "vnet_nowhere"),
+        ({"tasks": "sleep"}, "'sleep'"),
+        ({"training": []}, None),
+        ([], "object"),
+    ],
+)
+def test_unusable_configurations_name_the_key(values: object, message: str | None) -> None:
+    if message is None:
+        config_from_dict(values)  # an empty section
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        config_from_dict(values, "config.json")
+    assert str(error.value).startswith("config.json: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_survives_json() -> None:
+    config = toy_config({"ema_decay": 0.9}, tasks="segmentation", note="x")
+    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def first_batches(count: int = 6, **options) -> list[Batch]:
+    settings = {"seed": 3, "step_pairs": 4, "multiple": 2, **options}
+    stream = BatchStream(Shells(5), noisy, **settings).batches(settings.pop("first_step", 0))
+    return [next(stream) for _ in range(count)]
+
+
+def noisy(pair, generator: torch.Generator):
+    from dataclasses import replace
+
+    return tuple(
+        replace(s, images=s.images + torch.randn(s.images.shape, generator=generator) * s.mask) for s in pair
+    )
+
+
+def test_pairs_are_the_same_for_any_number_of_processes_passes_and_workers() -> None:
+    whole = torch.cat([batch.fixed for batch in first_batches(2)])
+    passes = torch.cat([batch.fixed for batch in first_batches(4, passes=2)])
+    workers = torch.cat([batch.fixed for batch in first_batches(2, workers=2)])
+    ranks = [first_batches(2, rank=rank, count=2) for rank in (0, 1)]
+    shared = torch.cat([batch.fixed for pair in zip(*ranks, strict=True) for batch in pair])
+    assert torch.equal(whole, passes)
+    assert torch.equal(whole, workers)
+    assert torch.equal(whole, shared)
+
+
+def test_every_pair_is_used_once_in_a_pass_over_the_data() -> None:
+    names = [name for batch in first_batches(5) for name in batch.names]
+    assert len(names) == 20
+    for start in range(0, 20, 5):
+        assert len(set(names[start : start + 5])) == 5
+    assert names[:5] != names[5:10]
+
+
+def test_studies_of_different_size_are_padded_to_a_common_grid() -> None:
+    small, large = Shells(1, 8)[0], Shells(1, 12)[0]
+    batch = collate([small, large], multiple=8)
+    assert batch.fixed.shape == (2, 4, 16, 16, 16)
+    assert torch.equal(batch.fixed[0, :, :8, :8, :8], small[0].images)
+    assert bool((batch.fixed[0, :, 8:] == -3).all())
+    assert not batch.fixed_mask[0, 8:].any()
+    assert not batch.fixed_labels[0, 8:].any()
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_pairs_labelled_or_not() -> None:
+    config, source = toy_config(), Shells()
+    from dataclasses import replace
+
+    pairs = [source[0], tuple(replace(study, labels=None) for study in source[1])]
+    network = new_network(config).train()
+    together, parts = batch_loss(network, collate(pairs, 2), config, True)
+    single = [batch_loss(network, collate([pair], 2), config, True)[0] for pair in pairs]
+    assert float(together) == pytest.approx(float(sum(single) / 2), rel=1e-5)
+    assert float(parts["loss"]) == pytest.approx(float(together), rel=1e-6)
+    assert bool((collate(pairs, 2).fixed_labels[1] == UNLABELLED).all())
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """With gloo; equal global batch, equal results to float tolerance."""
+    config = toy_config({"epochs": 3, "gradient_clip": 0.5, "ema_decay": 0.5})
+    script = tmp_path / "child.py"
+    folders = [Path(__file__).parent, *Path(__file__).resolve().parents[2:3]]
+    paths = [str(folders[0]), str(folders[1]), str(folders[1] / "JointRegSeg")]
+    script.write_text(
+        f"import sys, torch\nsys.path[:0] = {paths!r}\ntorch.set_num_threads(1)\n"
+        "from joint_training_cases import *\nfrom JointRegSegLib.distributed import processes\n"
+        "from JointRegSegLib.training import new_network, train\nfrom JointRegSegLib.weights import save_weights\n"
+        f"config = config_from_dict({config.to_dict()!r})\n"
+        "with processes('cpu') as these:\n"
+        f"    result = train(config, new_network(config), Shells(), held_out(), {str(tmp_path)!r}, processes=these)\n"
+        f"    if these.writes: save_weights({str(tmp_path / 'two.pt')!r}, result.network, {{}})\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = toy_training(config, tmp_path / "one")
+    two = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert len(two) == len(one.rows)
+    for row, expected in zip(two, numbers(one), strict=True):
+        found = {name: float(row[name]) for name in expected}
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    for a, b in zip(one.network.parameters(), load_weights(tmp_path / "two.pt").network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_accumulated_passes_give_the_same_updates(tmp_path: Path) -> None:
+    one = toy_training(toy_config({"epochs": 2}), tmp_path / "one")
+    two = toy_training(toy_config({"epochs": 2, "accumulation": 2}), tmp_path / "two")
+    assert numbers(two)[-1] == pytest.approx(numbers(one)[-1], rel=1e-3, abs=1e-5)
+
+
+def test_averaged_weights_follow_their_formula() -> None:
+    network = new_network(toy_config())
+    average, expected = Averaged(network, 0.3), next(network.parameters()).detach().clone()
+    for update in (1, 2, 3):
+        with torch.no_grad():
+            next(network.parameters()).add_(update)
+        average.update(network)
+        decay = min(0.3, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * next(network.parameters()).detach()
+    torch.testing.assert_close(next(average.network.parameters()), expected)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "registration"])
+def test_one_task_alone_leaves_the_other_head_as_it_was(tmp_path: Path, task: str) -> None:
+    config = toy_config({"epochs": 1}, tasks=task)
+    before, result = new_network(config), toy_training(config, tmp_path)
+    other = "registration" if task == "segmentation" else "segmentation"
+    changed = {
+        head: any(
+            not torch.equal(a, b)
+            for a, b in zip(getattr(before, head).parameters(), getattr(result.network, head).parameters(), strict=True)
+        )
+        for head in ("segmentation", "registration")
+    }
+    assert changed == {task: True, other: False}
+
+
+def test_registration_can_take_part_in_every_other_step_only(tmp_path: Path) -> None:
+    steps = toy_training(toy_config({"epochs": 2}, registration_every=2), tmp_path).rows
+    assert all("registration" in row and "segmentation" in row for row in steps)
+    assert steps[0]["loss"] < steps[0]["segmentation"] + steps[0]["registration"]
+
+
+def test_training_starts_from_weights_or_a_checkpoint(tmp_path: Path) -> None:
+    first = toy_training(toy_config({"epochs": 1}), tmp_path)
+    save_weights(tmp_path / "weights.pt", first.network, {})
+    for name in ("weights.pt", "best.pt"):
+        assert same(new_network(toy_config(initial_weights=str(tmp_path / name))), first.network)
+    save_checkpoint(tmp_path / "other.pt", {"kept": {"a": torch.zeros(1)}})
+    with pytest.raises(ValueError, match="another network"):
+        new_network(toy_config(initial_weights=str(tmp_path / "other.pt")))
+
+
+def test_modalities_of_the_network_are_chosen_from_the_data(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 1}, network={**TINY, "modalities": ["flair", "t1"]})
+    assert toy_training(config, tmp_path).steps == 3
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Manifest of three subjects with two visits each on grids of 4 mm; one is for validation."""
+    rows = ["subject,visit,flair,t1,label,mask,split"]
+    source = Shells(3, size=16, seed=5)
+    for subject in range(3):
+        for study, visit in zip(source[subject], ("1", "2"), strict=True):
+            stem = tmp_path / f"s{subject}-{visit}"
+            volumes = {"flair": study.images[3], "t1": study.images[0], "label": study.labels, "mask": study.mask}
+            for name, volume in volumes.items():
+                array = volume.numpy().astype(np.uint8 if name in ("label", "mask") else np.float32)
+                image = sitk.GetImageFromArray(array)
+                image.SetSpacing((4, 4, 4))
+                sitk.WriteImage(image, f"{stem}_{name}.nii.gz")
+            files = ",".join(f"{stem.name}_{name}.nii.gz" for name in volumes)
+            rows.append(f"s{subject},{visit},{files},{'val' if subject == 2 else 'train'}")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "cohort.csv"
+
+
+def write_config(folder: Path, path: str = "memory", **training) -> Path:
+    values = {
+        "network": TINY, "loss": {"window": 3},
+        "data": {"path": path, "preprocessing": {"spacing_mm": 4, "multiple_of": 2, "extent_mm": [64, 64, 64],
+                                                 "align": "none"}},
+        "training": {"epochs": 2, "validate_every_batches": 2, "precision": "float32", **training},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder / "config.json"
+
+
+@pytest.mark.parametrize("path", ["memory", "cache", "on_the_fly"])
+def test_the_command_trains_on_a_cohort_and_writes_weights_and_report(
+    cohort: Path, tmp_path: Path, path: str, capfd: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--config", str(write_config(tmp_path, path)), "--manifest", str(cohort), "--output", str(run)]
+    assert main(arguments) == 0, capfd.readouterr().err
+    loaded = load_weights(run / "weights.pt")
+    assert loaded.metadata["preprocessing"]["spacing_mm"] == 4
+    assert loaded.metadata["training"]["steps"] == 4
+    assert 0 <= loaded.metadata["training"]["validation"]["dice"] <= 1
+    report = json.loads((run / "report.json").read_text())
+    assert {entry["role"] for entry in report["inputs"]} == {"config", "manifest"}
+    assert report["summary"]["validation_pairs"] == 1
+    capfd.readouterr()
+    assert main(arguments) == 2
+    assert "--resume" in capfd.readouterr().err
+
+
+def test_a_terminated_command_leaves_a_checkpoint_and_continues(cohort: Path, tmp_path: Path) -> None:
+    config, run = write_config(tmp_path, epochs=100_000, learning_rate=1e-4), tmp_path / "run"
+    command = [sys.executable, "-m", "JointRegSegLib.batch", "train", "--config", str(config), "--manifest",
+               str(cohort), "--output", str(run)]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (run / "best.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "continue with --resume" in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
+    step = load_checkpoint(run / "last.pt")["step"]
+    assert step > 0
+    assert not (run / "weights.pt").exists()
+    write_config(tmp_path, epochs=step // 2 + 2, learning_rate=1e-4)
+    assert main([*command[3:], "--resume"]) == 0
+    assert load_weights(run / "weights.pt").metadata["training"]["steps"] == 2 * (step // 2 + 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--config", "config.json"], "--manifest"),
+        (["--config", "config.json", "--resume"], "no checkpoint"),
+        (["--config", "config.json", "--manifest", "missing.csv"], "missing.csv"),
+    ],
+)
+def test_unusable_arguments_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, arguments: list[str], words: str
+) -> None:
+    write_config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments, "--output", "run"]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def _float32(config: TrainingConfig):
+    from JointRegSegLib.optimisation import Precision
+
+    return Precision()
