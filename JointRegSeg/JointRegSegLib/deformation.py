@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .separable import resize
+
 _LARGEST_SHARE = 4
 """Copies of the gradient of a warped image, one a thread; more threads than these would cost more memory than time."""
 
@@ -134,7 +136,7 @@ def resize_displacement(displacement: Tensor, shape: tuple[int, ...] | torch.Siz
     old, new = tuple(displacement.shape[2:]), tuple(shape)
     if old == new:
         return displacement
-    resized = F.interpolate(displacement, size=new, mode="trilinear", align_corners=False)
+    resized = resize(displacement, new)
     scale = resized.new_tensor([n / o for n, o in zip(new, old, strict=True)])
     return resized * scale.view(1, 3, 1, 1, 1)
 

@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .separable import along_axes
+
 _NOISE_SHARE = 1e-4
 """Variance, as a share of the image's own, below which structure counts as noise and correlates with nothing."""
 _LEAST_SHARE = 1e-3
@@ -65,11 +67,11 @@ class BoxFilter:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, D, H, W) to the means at the centres (B, C, d, h, w)."""
-        return _along_axes(images, self.rows)
+        return along_axes(images, self.rows)
 
     def adjoint(self, values: Tensor) -> Tensor:
         """(B, C, d, h, w) back to all voxels: the gradient of the sum of products with ``values``."""
-        return _along_axes(values, tuple(matrix.t() for matrix in self.rows))
+        return along_axes(values, tuple(matrix.t() for matrix in self.rows))
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ class LocalStatistics:
         # which channels count depends on both images; those of the moving one join when it is known
         centres = at_centres.expand(-1, image.shape[1], -1, -1, -1) * _present(fixed)
         return cls(image, weights, share, mean, variance + _noise(image), centres, box)
+
+    @property
+    def structured_share(self) -> float:
+        """Share of the boxes that count in which the image has more structure than noise."""
+        structured = self.centres * (self.variance > 2 * _noise(self.image))
+        return float(structured.sum() / self.centres.sum().clamp_min(torch.finfo(self.centres.dtype).tiny))
 
     def correlation(self, moving: Tensor) -> Tensor:
         """Mean squared local correlation with an image (B, C, D, H, W)."""
@@ -193,16 +201,6 @@ def _band(size: int, window: int, stride: int, dtype: torch.dtype, device: torch
     voxels = torch.arange(size, device=device)
     rows = ((voxels - voxels[_centres(size, stride), None]).abs() <= window // 2).to(dtype)
     return rows / rows.sum(1, keepdim=True)
-
-
-def _along_axes(images: Tensor, matrices: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """(B, C, D, H, W) times one matrix (n, size) an axis."""
-    first, second, third = matrices
-    batch, channels, depth, _, width = images.shape
-    values = images.reshape(-1, width) @ third.t()
-    values = second @ values.view(batch * channels, depth, -1, len(third))
-    values = first @ values.view(batch * channels, depth, -1)
-    return values.view(batch, channels, len(first), len(second), len(third))
 
 
 def _at_least_float32(image: Tensor) -> Tensor:
