@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from joint_training_cases import TINY, Shells, held_out, toy_config
 from JointRegSegLib.batch import main
 from JointRegSegLib.checkpoints import load_checkpoint, save_checkpoint
 from JointRegSegLib.joint_network import JointNetwork
-from JointRegSegLib.optimisation import Averaged
+from JointRegSegLib.optimisation import Averaged, Precision
+from JointRegSegLib.study_sample import Pair
 from JointRegSegLib.training import TrainingDiverged, TrainingResult, new_network, train
 from JointRegSegLib.training_batches import UNLABELLED, Batch, BatchStream, collate
 from JointRegSegLib.training_config import TrainingConfig, config_from_dict
@@ -68,7 +70,7 @@ def test_training_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert result.rows[-1]["val_dice_whole_tumor"] > 0.6
     best = next(row for row in result.rows if row["step"] == result.best_step)
     assert best["val_loss"] == min(losses) == result.best_score
-    again = validate(result.network, [collate([pair], 2) for pair in held_out()], config, _float32(config))
+    again = validate(result.network, [collate([pair], 2) for pair in held_out()], config, Precision())
     assert again.row["val_loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
@@ -202,18 +204,14 @@ def test_a_configuration_survives_json() -> None:
     assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def first_batches(count: int = 6, **options) -> list[Batch]:
+def first_batches(number: int, **options) -> list[Batch]:
     settings = {"seed": 3, "step_pairs": 4, "multiple": 2, **options}
-    stream = BatchStream(Shells(5), noisy, **settings).batches(settings.pop("first_step", 0))
-    return [next(stream) for _ in range(count)]
+    stream = BatchStream(Shells(5), noisy, **settings).batches(0)
+    return [next(stream) for _ in range(number)]
 
 
-def noisy(pair, generator: torch.Generator):
-    from dataclasses import replace
-
-    return tuple(
-        replace(s, images=s.images + torch.randn(s.images.shape, generator=generator) * s.mask) for s in pair
-    )
+def noisy(pair: Pair, generator: torch.Generator) -> Pair:
+    return tuple(replace(s, images=s.images + torch.randn(s.images.shape, generator=generator) * s.mask) for s in pair)
 
 
 def test_pairs_are_the_same_for_any_number_of_processes_passes_and_workers() -> None:
@@ -247,14 +245,12 @@ def test_studies_of_different_size_are_padded_to_a_common_grid() -> None:
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_pairs_labelled_or_not() -> None:
     config, source = toy_config(), Shells()
-    from dataclasses import replace
-
     pairs = [source[0], tuple(replace(study, labels=None) for study in source[1])]
     network = new_network(config).train()
     together, parts = batch_loss(network, collate(pairs, 2), config, True)
     single = [batch_loss(network, collate([pair], 2), config, True)[0] for pair in pairs]
-    assert float(together) == pytest.approx(float(sum(single) / 2), rel=1e-5)
-    assert float(parts["loss"]) == pytest.approx(float(together), rel=1e-6)
+    torch.testing.assert_close(together, sum(single) / 2)
+    torch.testing.assert_close(parts["loss"], together.detach())
     assert bool((collate(pairs, 2).fixed_labels[1] == UNLABELLED).all())
 
 
@@ -262,8 +258,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """With gloo; equal global batch, equal results to float tolerance."""
     config = toy_config({"epochs": 3, "gradient_clip": 0.5, "ema_decay": 0.5})
     script = tmp_path / "child.py"
-    folders = [Path(__file__).parent, *Path(__file__).resolve().parents[2:3]]
-    paths = [str(folders[0]), str(folders[1]), str(folders[1] / "JointRegSeg")]
+    tests = Path(__file__).resolve().parent
+    paths = [str(tests), str(tests.parents[1]), str(tests.parents[1] / "JointRegSeg")]
     script.write_text(
         f"import sys, torch\nsys.path[:0] = {paths!r}\ntorch.set_num_threads(1)\n"
         "from joint_training_cases import *\nfrom JointRegSegLib.distributed import processes\n"
@@ -281,15 +277,19 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert len(two) == len(one.rows)
     for row, expected in zip(two, numbers(one), strict=True):
         found = {name: float(row[name]) for name in expected}
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert found["step"] == expected["step"]
+        for name in ("loss", "segmentation", "registration", "val_loss", "val_similarity"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+        assert found["val_dice"] == pytest.approx(expected["val_dice"], abs=0.01)  # a voxel or two on the border
     for a, b in zip(one.network.parameters(), load_weights(tmp_path / "two.pt").network.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=3e-4)
 
 
 def test_accumulated_passes_give_the_same_updates(tmp_path: Path) -> None:
     one = toy_training(toy_config({"epochs": 2}), tmp_path / "one")
     two = toy_training(toy_config({"epochs": 2, "accumulation": 2}), tmp_path / "two")
-    assert numbers(two)[-1] == pytest.approx(numbers(one)[-1], rel=1e-3, abs=1e-5)
+    for name in ("loss", "val_loss", "val_registration"):
+        assert two.rows[-1][name] == pytest.approx(one.rows[-1][name], rel=1e-4), name
 
 
 def test_averaged_weights_follow_their_formula() -> None:
@@ -376,7 +376,15 @@ def test_the_command_trains_on_a_cohort_and_writes_weights_and_report(
     cohort: Path, tmp_path: Path, path: str, capfd: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    arguments = ["train", "--config", str(write_config(tmp_path, path)), "--manifest", str(cohort), "--output", str(run)]
+    arguments = [
+        "train",
+        "--config",
+        str(write_config(tmp_path, path)),
+        "--manifest",
+        str(cohort),
+        "--output",
+        str(run),
+    ]
     assert main(arguments) == 0, capfd.readouterr().err
     loaded = load_weights(run / "weights.pt")
     assert loaded.metadata["preprocessing"]["spacing_mm"] == 4
@@ -429,9 +437,3 @@ def test_unusable_arguments_are_one_sentence(
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert words in lines[0]
-
-
-def _float32(config: TrainingConfig):
-    from JointRegSegLib.optimisation import Precision
-
-    return Precision()
