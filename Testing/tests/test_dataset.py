@@ -13,6 +13,8 @@ import torch
 from CESTQuantLib import dataset
 from CESTQuantLib.batch import main
 from CESTQuantLib.dataset import noisy_signals, read_dataset, signals_of, simulate_dataset
+from CESTQuantLib.network_file import check_protocol
+from CESTQuantLib.phantom import phantom_protocol
 from CESTQuantLib.protocol import read_protocol
 from CESTQuantLib.simulation import simulate
 from CESTQuantLib.training_config import FOLDER, config_from_dict, config_names, read_config
@@ -168,6 +170,7 @@ def test_configurations_that_come_along_are_valid() -> None:
     assert config_names()
     for name in config_names():
         assert read_config(name).targets
+    check_protocol(read_config("autocest_phantom").protocol, phantom_protocol())
     assert read_protocol(FOLDER / "strategy_3.json").measurement_count == 37
 
 
