@@ -255,8 +255,12 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_pairs_labelled_or_not() -> None:
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """With gloo; equal global batch, equal results to float tolerance."""
-    config = toy_config({"epochs": 3, "gradient_clip": 0.5, "ema_decay": 0.5})
+    """With gloo; equal global batch, equal results to float tolerance.
+
+    Plain gradient descent: Adam would blow up the rounding of gradients that are zero, such as those of biases before
+    a normalisation.
+    """
+    config = toy_config({"epochs": 3, "gradient_clip": 0.5, "ema_decay": 0.5, "optimiser": "sgd"})
     script = tmp_path / "child.py"
     tests = Path(__file__).resolve().parent
     paths = [str(tests), str(tests.parents[1]), str(tests.parents[1] / "JointRegSeg")]
@@ -282,7 +286,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             assert found[name] == pytest.approx(expected[name], rel=1e-4), name
         assert found["val_dice"] == pytest.approx(expected["val_dice"], abs=0.01)  # a voxel or two on the border
     for a, b in zip(one.network.parameters(), load_weights(tmp_path / "two.pt").network.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=3e-4)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_accumulated_passes_give_the_same_updates(tmp_path: Path) -> None:
