@@ -119,7 +119,7 @@ class JointRegSegParameterNode:
     segment: bool = True
     weightsPath: str
     affine: Affine
-    refineIterations: Annotated[int, WithinRange(0, 1000)] = 50
+    refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # as many as the method has on each level
     flips: bool = True
     carry: MaskNode
     folderName: str
@@ -280,7 +280,7 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             movingTumor=parameters.movingTumor,
             weights=(parameters.weightsPath or None) if parameters.segment else "none",
             affine=parameters.affine.value,
-            refine=parameters.refineIterations,
+            refine=None if parameters.refineIterations < 0 else parameters.refineIterations,
             flips=parameters.flips,
             carry=parameters.carry,
             folderName=parameters.folderName,
