@@ -110,26 +110,30 @@ def _voxel_weights(labels: Tensor, factors: Tensor) -> Tensor:
 
 
 def _soft_dice_loss(logarithms: Tensor, labels: Tensor, over: str) -> Tensor:
-    counted = (labels != IGNORED).to(logarithms.dtype)
+    classes = logarithms.shape[1]
+    numbers = torch.arange(classes, device=labels.device).view(1, -1, 1, 1, 1)
+    true = (labels.unsqueeze(1) == numbers).to(logarithms.dtype)  # nothing where ignored
+    # soft confusion matrix (B, predicted class, true class): all that any region's Dice needs
+    with torch.autocast(logarithms.device.type, enabled=False):
+        confusion = logarithms.exp().flatten(2) @ true.flatten(2).transpose(1, 2)
     losses = []
-    for members in _groups(over, logarithms.shape[1]):
-        predicted = sum(logarithms[:, c].exp() for c in members) * counted
-        true = sum((labels == c).to(logarithms.dtype) for c in members)
-        overlap = (predicted * true).sum((1, 2, 3))
-        sizes = predicted.sum((1, 2, 3)) + true.sum((1, 2, 3))
+    for members in _groups(over, classes):
+        predicted, actual = confusion[:, members], confusion[:, :, members]
+        overlap = predicted[:, :, members].sum((1, 2))
+        sizes = predicted.sum((1, 2)) + actual.sum((1, 2))
         losses.append(1 - (2 * overlap + _SMOOTHING) / (sizes + _SMOOTHING))
     return torch.stack(losses).mean()
 
 
-def _groups(over: str, classes: int) -> list[tuple[int, ...]]:
+def _groups(over: str, classes: int) -> list[list[int]]:
     """Classes that each Dice is taken over."""
     if over == "classes":
-        return [(c,) for c in range(1, classes)]
+        return [[c] for c in range(1, classes)]
     if over != "regions":
         raise ValueError(f"Dice over '{over}' is unknown; use regions or classes")
     if classes != len(CLASSES):
         raise ValueError(f"regions are made of {len(CLASSES)} classes, not {classes}; take the Dice over classes")
-    return [tuple(members) for members in REGIONS.values()]
+    return [list(members) for members in REGIONS.values()]
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
