@@ -73,7 +73,8 @@ class JointNetwork(nn.Module):
             fixed_logits, moving_logits = _resized(fixed_logits, shape), _resized(moving_logits, shape)
         if self.registration is not None:
             predicted = self._predicted(moving_codes, fixed_codes)
-            deformation = self._deformation(predicted, shape)
+            with torch.autocast(fixed.device.type, enabled=False):  # bfloat16 places points no better than 0.5 voxels
+                deformation = self._deformation(predicted, shape)
         return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
 
     def segment(self, study: Tensor, stride: int | None = None) -> Tensor:

@@ -42,9 +42,9 @@ def network_output(
 
 
 def network_inputs(batch: Batch, config: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Fixed and moving images with the network's own modalities."""
+    """Fixed and moving images with the network's own modalities, chosen from all or as they come."""
     wanted = config.network.modalities
-    if wanted == MODALITIES:
+    if wanted == MODALITIES or batch.fixed.shape[1] == len(wanted) < len(MODALITIES):
         return batch.fixed, batch.moving
     channels = [MODALITIES.index(name) for name in wanted]
     return batch.fixed[:, channels], batch.moving[:, channels]
