@@ -6,6 +6,7 @@ whatever the number of threads and shards.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -142,7 +143,9 @@ def write_dataset(
     for shard in range(shards):
         part = slice(shard * rows, (shard + 1) * rows)
         for name, values in zip(ARRAYS, (noisy, data.clean, parameters, data.noise_sd), strict=True):
-            np.save(folder / f"{name}-{shard:05d}.npy", values[part].numpy())
+            buffer = io.BytesIO()  # numpy's own writer does not say why it fails
+            np.save(buffer, values[part].numpy())
+            (folder / f"{name}-{shard:05d}.npy").write_bytes(buffer.getbuffer())
     manifest = {
         "kind": "neurocest data set", "samples": len(noisy), "shards": shards, "rows_a_shard": rows, "columns": columns,
         "measurements": protocol.measurement_count, "seed": seed, "protocol": protocol_to_dict(protocol),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import math
 import os
 import pickle
@@ -180,8 +182,10 @@ def _shown(value: Any) -> str:
 def save_tensors(values: dict, path: str | Path) -> Path:
     """``torch.save`` to a temporary name, then renamed; ValueError naming the file where it cannot be written."""
     path = Path(path)
+    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    torch.save(values, buffer)
     with whole_file(path) as temporary:
-        torch.save(values, temporary)
+        temporary.write_bytes(buffer.getbuffer())
     return path
 
 
@@ -211,7 +215,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise ValueError(f"cannot write '{path}': {error.strerror}") from None
+        raise ValueError(f"cannot write '{path}': {_reason(error)}") from None
     try:
         yield Path(name)
         mask = os.umask(0)
@@ -219,9 +223,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.chmod(name, 0o666 & ~mask)  # mkstemp made it private
         os.replace(name, path)
     except OSError as error:
-        raise ValueError(f"cannot write '{path}': {error.strerror or error}") from None
-    except RuntimeError as error:  # torch's own writer on a full disk
-        raise ValueError(f"cannot write '{path}': {str(error).splitlines()[0]}; is the disk full?") from None
+        raise ValueError(f"cannot write '{path}': {_reason(error)}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "the disk is full or its quota used up, free some space"
+    return error.strerror or str(error)

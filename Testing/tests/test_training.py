@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from CESTQuantLib import dataset, network_training
+from CESTQuantLib import dataset, network_training, training
 from CESTQuantLib.batch import main
 from CESTQuantLib.network import Dropout, ReconstructionNetwork
 from CESTQuantLib.network_file import load_network
@@ -277,3 +278,30 @@ def test_injected_noise_adds_to_that_of_the_data_and_replaces_none() -> None:
     batches = dataset.SimulatedBatches(file.network, data, config.protocol, config.outputs, 500, 1, injected_sd=0.004)
     _, _, log_rmse = batches.validation()
     assert float(log_rmse.exp().square().mean().sqrt()) == pytest.approx(0.005, rel=0.05)
+
+
+def test_a_disk_that_fills_up_in_training_keeps_the_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config, output = write_config(tmp_path, epochs=5), tmp_path / "n.pt"
+    assert main(["train", str(config), "--output", str(tmp_path / "whole.pt")]) == 0
+    written, save = [], training.save_tensors
+
+    def save_until_full(state: dict, path: Path) -> Path:
+        written.append(path)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if len(written) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+        try:
+            return save(state, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_tensors", save_until_full)
+        assert main(["train", str(config), "--output", str(output)]) == 2
+    assert "the disk is full" in capsys.readouterr().err.strip().splitlines()[-1]
+    (checkpoint,) = tmp_path.glob(".n.pt.*")
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 2
+    assert main(["train", str(config), "--output", str(output)]) == 0
+    assert same(load_network(output).network, load_network(tmp_path / "whole.pt").network)
