@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
 
 from JointRegSegLib.apply_commands import add_apply
+from JointRegSegLib.manifest_commands import add_manifest
 from JointRegSegLib.training_commands import add_train
 from NeuroCESTLib.commands import CommandParser, run
 
@@ -36,6 +37,7 @@ def _parser() -> CommandParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_apply(commands)
+    add_manifest(commands)
     add_train(commands)
     return parser
 

@@ -47,10 +47,11 @@ def open_data(
     if manifest is None and data.path != "synthetic":
         raise ValueError(f"data path '{data.path}' needs a cohort: give --manifest COHORT.csv")
     report = progress or (lambda fraction, message: None)
+    preparation = PreparationConfig.from_dict(dict(data.preprocessing))
     augmentation = None
     if data.augmentation is not None:
-        augmentation = Augmentation(AugmentationConfig.from_dict(data.augmentation, "data: augmentation"))
-    preparation = PreparationConfig.from_dict(dict(data.preprocessing))
+        settings = AugmentationConfig.from_dict(data.augmentation, "data: augmentation")
+        augmentation = Augmentation(settings, preparation.preprocessing.background)
     cohort = None if manifest is None else read_manifest(manifest)
     held_out = None
     if data.path == "synthetic":

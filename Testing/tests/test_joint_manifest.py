@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from JointRegSegLib.batch import main
 from JointRegSegLib.cohort_folder import cohort_of_folder, divide
 from JointRegSegLib.manifest import COLUMNS, Cohort, StudyRecord, manifest_text, read_manifest
 
@@ -233,3 +234,29 @@ def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
         divide(cohort_of(4), 0.5, 0.5)
     with pytest.raises(ValueError, match="2 subjects of 'cohort' are too few"):
         divide(cohort_of(2), 0.1, 0.1)
+
+
+def test_the_command_writes_a_manifest_that_reads_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture, slicer: object
+) -> None:
+    for number in range(4):
+        name = f"BraTS2021_{number:05d}"
+        brats(tmp_path / "data" / name, name, OLD if number else OLD[:4])
+    output = tmp_path / "cohort.csv"
+    assert main(["manifest", str(tmp_path / "data"), "--output", str(output), "--validation", "0.25"]) == 0
+    assert "4 studies of 4 subjects" in capfd.readouterr().err
+    cohort = read_manifest(output)
+    assert len(cohort) == 4
+    assert len(cohort.of_split("val")) == 1
+
+
+def test_the_command_refuses_in_one_line_and_keeps_the_earlier_manifest(
+    tmp_path: Path, capfd: pytest.CaptureFixture, slicer: object
+) -> None:
+    output = tmp_path / "cohort.csv"
+    output.write_text("earlier")
+    assert main(["manifest", str(tmp_path / "gone"), "--output", str(output)]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "gone' does not exist" in error
+    assert output.read_text() == "earlier"

@@ -16,8 +16,8 @@ SCENE_AND_PANEL = {
 }  # fmt: skip
 PANEL = {"qt", "ctk", "PySide6", "PythonQt"}
 SCENE_FILES = (
-    "apply_commands.py", "batch.py", "carrying.py", "evaluation_commands.py", "logic.py", "quantify_commands.py",
-    "report.py", "results.py", "study.py", "synthesis_commands.py", "training_commands.py",
+    "apply_commands.py", "batch.py", "carrying.py", "evaluation_commands.py", "logic.py", "manifest_commands.py",
+    "quantify_commands.py", "report.py", "results.py", "study.py", "synthesis_commands.py", "training_commands.py",
 )  # fmt: skip
 """Files of a module's library that belong to the scene layer; all others are science."""
 HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pandas", "pypulseq"}

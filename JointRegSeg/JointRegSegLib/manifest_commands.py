@@ -1,0 +1,39 @@
+"""The command ``jointregseg manifest``: the manifest of a folder of studies."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+from NeuroCESTLib.writing import write_text
+
+
+def add_manifest(commands) -> None:
+    parser = commands.add_parser(
+        "manifest", help="write the manifest of a folder whose files are named as in BraTS 2018 to 2023"
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="folder with studies, at any depth")
+    parser.add_argument("--output", required=True, metavar="COHORT.csv", help="manifest to write")
+    parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help="subjects to validate on (0-1)")
+    parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="subjects to test on (0-1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the division into splits")
+    parser.set_defaults(command=manifest_command)
+
+
+def manifest_command(options: Namespace) -> None:
+    """``jointregseg manifest``."""
+    from .cohort_folder import cohort_of_folder, divide
+    from .manifest import manifest_text
+
+    cohort = divide(cohort_of_folder(options.folder), options.validation, options.test, options.seed)
+    output = Path(options.output)
+    write_text(manifest_text(cohort, output.absolute().parent), output)
+    splits = Counter(study.split for study in cohort.studies)
+    shown = ", ".join(f"{count} in '{split}'" for split, count in splits.items())
+    labelled = sum(study.label is not None for study in cohort.studies)
+    print(
+        f"{output}: {len(cohort)} studies of {len(cohort.visits())} subjects ({shown}), {labelled} of them labelled",
+        file=sys.stderr,
+    )
