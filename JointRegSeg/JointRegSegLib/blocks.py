@@ -70,7 +70,8 @@ class Block(nn.Module):
         result = self.units(x)
         if not self.residual:
             return result
-        return result + (x if shortcut is None else shortcut)
+        shortcut = x if shortcut is None else shortcut
+        return result + shortcut if torch.is_grad_enabled() else result.add_(shortcut)
 
 
 class Down(nn.Module):

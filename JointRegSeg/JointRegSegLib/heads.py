@@ -30,6 +30,7 @@ class Decoder(nn.Module):
     def forward(self, codes: list[Tensor]) -> list[Tensor]:
         """Features by level, coarsest first."""
         features, x = [], codes.pop()
+        del codes[: self.finest]
         for up, block in zip(self.ups, self.blocks, strict=True):
             x = up(x)
             x = block(torch.cat([codes.pop(), x], dim=1), shortcut=x)
@@ -76,4 +77,7 @@ class RegistrationHead(nn.Module):
         return [torch.add(m, f, alpha=sign) for m, f in zip(moving, fixed, strict=True)]
 
     def forward(self, merged: list[Tensor]) -> Tensor:
-        return self.output(self.decoder(merged)[-1])
+        """Raw output at its own level, in the precision of the output's weights also under autocast."""
+        features = self.decoder(merged)[-1]
+        with torch.autocast(features.device.type, enabled=False):
+            return self.output(features.to(self.output.weight.dtype))

@@ -165,6 +165,8 @@ def _pooled(study: Tensor, stride: int) -> Tensor:
 
 
 def _resized(logits: Tensor, shape: torch.Size) -> Tensor:
+    """Interpolated to ``shape``, in float32 at least."""
     if logits.shape[2:] == shape:
         return logits
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return F.interpolate(logits, size=tuple(shape), mode="trilinear", align_corners=False)
