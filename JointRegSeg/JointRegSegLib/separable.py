@@ -32,6 +32,7 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for gradients later, whoever asks first
 def _interpolation(new: int, old: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(new, old), the rows of ``interpolate`` with align_corners=False."""
     unit = torch.eye(old, dtype=dtype, device=device)[None]
@@ -39,6 +40,7 @@ def _interpolation(new: int, old: int, dtype: torch.dtype, device: torch.device)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for gradients later, whoever asks first
 def _gaussian(size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     voxels = torch.arange(size, dtype=dtype, device=device)
     rows = torch.exp(-0.5 * ((voxels - voxels[:, None]) / sigma).square())

@@ -196,6 +196,7 @@ def _centres(size: int, stride: int) -> slice:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for gradients later, whoever asks first
 def _band(size: int, window: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(centres, size): rows that average the voxels within ``window`` about every stride-th voxel."""
     voxels = torch.arange(size, device=device)
