@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +146,11 @@ class _Run:
             rank=processes.rank, count=processes.count, multiple=self.multiple, workers=settings.workers,
             prefetch=settings.prefetch * passes, pin=self.device.type == "cuda",
         )  # fmt: skip
-        batches = stream.batches(self.step)
+        with closing(stream.batches(self.step)) as batches:
+            self._loop(batches, passes)
+
+    def _loop(self, batches: Iterator[Batch], passes: int) -> None:
+        settings = self.settings
         self.started = time.monotonic() - self.seconds
         saved = time.monotonic()
         latest = self.log.rows[-1]["step"] if self.log.rows else 0

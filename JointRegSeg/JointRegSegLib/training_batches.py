@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -105,13 +105,18 @@ class BatchStream:
         if workers:
             self._options |= {"prefetch_factor": max(prefetch, 1), "worker_init_fn": _quiet_worker}
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
-        """This process's batches, ``passes`` for each step, from a step on."""
+    def batches(self, first_step: int) -> Generator[Batch, None, None]:
+        """This process's batches, ``passes`` for each step, from a step on. ``close()`` ends the workers."""
         sampler = _Numbers(
             first_step, self._step_pairs, self._passes, self._rank, self._count, self._length, self._seed
         )
         collator = _Collator(self._multiple)
-        return iter(DataLoader(self._pairs, batch_sampler=sampler, collate_fn=collator, **self._options))
+        loaded = iter(DataLoader(self._pairs, batch_sampler=sampler, collate_fn=collator, **self._options))
+        try:
+            yield from loaded
+        finally:
+            if self._options["num_workers"]:
+                loaded._shutdown_workers()  # they ignore the signal that would end them when this process ends
 
 
 class _Pairs(Dataset):

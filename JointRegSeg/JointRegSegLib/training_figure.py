@@ -124,9 +124,9 @@ def _draw_case(figure: Any, row: Sequence[Any], case: ValidationCase) -> None:
         if classes is not None:
             outline(row[0], axial(classes, index), style)
     name = TITLES[MODALITIES[channel]] if channel < len(MODALITIES) else ""
-    row[0].set_title(f"{case.name}\n{name}: expected dashed, predicted solid", fontsize=8)
+    row[0].set_title(f"{case.fixed_name}\n{name}: expected dashed, predicted solid", fontsize=8)
     row[1].imshow(checkerboard(fixed, moving), **grey)
-    row[1].set_title("fixed / moving", fontsize=8)
+    row[1].set_title(f"fixed / moving\n{case.moving_name}", fontsize=8)
     if case.warped is not None:
         row[2].imshow(checkerboard(fixed, axial(case.warped[channel], index)), **grey)
         row[2].set_title("fixed / warped", fontsize=8)

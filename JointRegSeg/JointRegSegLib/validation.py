@@ -30,7 +30,8 @@ class ValidationCase:
     fixed, moving, warped: (C, D, H, W) images. labels, predicted: classes of the fixed study. jacobian: (D, H, W).
     """
 
-    name: str
+    fixed_name: str
+    moving_name: str
     fixed: np.ndarray
     moving: np.ndarray
     warped: np.ndarray | None
@@ -131,4 +132,4 @@ def _picture(output: JointOutput, batch: Batch) -> ValidationCase:
     predicted = None if output.fixed_logits is None else _classes(output.fixed_logits)
     labels = batch.fixed_labels[0].cpu().numpy() if _labelled(batch.fixed_labels) else None
     fixed, moving = batch.fixed[0].float().cpu().numpy(), batch.moving[0].float().cpu().numpy()
-    return ValidationCase(" / ".join(batch.names[0]), fixed, moving, warped, labels, predicted, determinant)
+    return ValidationCase(*batch.names[0], fixed, moving, warped, labels, predicted, determinant)

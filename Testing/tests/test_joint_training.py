@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -441,3 +442,13 @@ def test_unusable_arguments_are_one_sentence(
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert words in lines[0]
+
+
+def test_workers_end_with_the_training(tmp_path: Path) -> None:
+    """They ignore the signal that a terminal or batch system sends to all processes, so that the checkpoint is written
+    first; so they must be told to end."""
+    toy_training(toy_config({"epochs": 1, "workers": 2}), tmp_path)
+    assert multiprocessing.active_children() == []
+    with pytest.raises(KilledError):
+        toy_training(toy_config({"epochs": 8, "workers": 1}), tmp_path, progress=kill_after(2))
+    assert multiprocessing.active_children() == []
