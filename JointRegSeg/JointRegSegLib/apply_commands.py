@@ -49,7 +49,9 @@ def add_apply(commands) -> None:
         "--refine", type=int, metavar="N",
         help="iterations of the refinement on each level, 0 for none (default: that of the method)",
     )  # fmt: skip
-    parser.add_argument("--no-flips", action="store_true", help="segment once, without mirrored images and other contrasts")
+    parser.add_argument(
+        "--no-flips", action="store_true", help="segment once, without mirrored images and other contrasts"
+    )
     parser.add_argument(
         "--carry", nargs="+", default=[], metavar="FILE",
         help="other images (CEST maps) or .seg.nrrd of the moving visit to bring onto the fixed study",
