@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .deformation import Deformation, invert_displacement, jacobian_determinant, resize_displacement
+from .deformation import Deformation, compose, invert_displacement, jacobian_determinant, resize_displacement, warp
 from .working_grid import WorkingGrid
 
 _LARGEST_PAD = 24
-_HALVING_ERROR = 0.02
-"""Largest change in voxels for which a field is kept at half resolution."""
+_BLOCKS = (4, 2)
+_BLOCK_ERROR = 0.02
+"""Largest change in voxels for which a field is kept at blocks of voxels."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class PairTransform:
 
     moving_to_fixed: points of the fixed space to points of the moving space (LPS mm), x ↦ affine(x + u(x)), so that
     ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image. fixed_to_moving: its inverse, affine⁻¹ first.
-    affine: the linear part. grid: of the displacement fields. displacement, inverse: (1, 3, D, H, W) in its voxels,
-    zero on its border: beyond it the affine remains, in ITK and in VTK alike.
+    affine: the linear part. grid, displacement: of the field of the first, (1, 3, D, H, W) in voxels of that grid, zero
+    on its border: beyond it the affine remains, in ITK and in VTK alike.
     """
 
     moving_to_fixed: sitk.CompositeTransform
@@ -34,34 +35,52 @@ class PairTransform:
     affine: sitk.AffineTransform
     grid: WorkingGrid
     displacement: Tensor
-    inverse: Tensor
 
 
 def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.AffineTransform) -> PairTransform:
     """Transforms of a deformation on the working grid that follows an affine initialisation.
 
-    The fields are continued beyond the working grid and fade to zero there; inside they are as given. Fields that were
-    interpolated from blocks of two voxels, as networks with stride and optimisation at half resolution give them, are
-    kept at those blocks: an eighth of the size, and equal to 0.02 voxels.
+    The fields are continued beyond the working grid and fade to zero there; inside they are as given, the inverse after
+    some steps that bring it nearer to the inverse of the interpolated map. A field that was interpolated from blocks
+    of four or two voxels, as networks with stride and optimisation at half resolution give them, is kept at those
+    blocks, equal to 0.02 voxels and a fraction of the size; the inverse at blocks of two where the map allows blocks.
     """
-    fields = [deformation.displacement.detach().float().cpu()]
-    if deformation.inverse is not None:
-        fields.append(deformation.inverse.detach().float().cpu())
-    if fields[0].shape != (1, 3, *grid.shape):
-        raise ValueError(f"the displacement has shape {tuple(fields[0].shape)}, its grid {grid.shape}")
-    halves = [_halved(field) for field in fields]
-    if all(half is not None for half in halves):
-        fields, grid = halves, grid.coarser(2)
-    pad = _pad_needed(*fields)
-    fields, grid = [_faded(field, pad) for field in fields], grid.padded(pad)
-    if len(fields) == 1:  # the inverse of the wide field is right at the border of the working grid too
-        fields.append(invert_displacement(fields[0]))
-    forward, backward = fields
+    forward = deformation.displacement.detach().float().cpu()
+    if forward.shape != (1, 3, *grid.shape):
+        raise ValueError(f"the displacement has shape {tuple(forward.shape)}, its grid {grid.shape}")
+    small, factor = _in_blocks(forward)
+    field, there = _faded(small, grid.coarser(factor))
+    if deformation.inverse is None:  # of the wide field, right at the border of the working grid too
+        inverse, back = invert_displacement(field), there
+    else:
+        inverse = nearer_inverse(forward, deformation.inverse.detach().float().cpu())
+        inverse = inverse if factor == 1 else resize_displacement(inverse, [n // 2 for n in grid.shape])
+        inverse, back = _faded(inverse, grid.coarser(min(factor, 2)))
     return PairTransform(
-        _composite(affine, displacement_transform(forward[0], grid)),
-        _composite(displacement_transform(backward[0], grid), affine.GetInverse()),
-        affine, grid, forward, backward,
+        _composite(affine, displacement_transform(field[0], there)),
+        _composite(displacement_transform(inverse[0], back), affine.GetInverse()),
+        affine, there, field,
     )  # fmt: skip
+
+
+def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough: float = 0.02) -> Tensor:
+    """The inverse (1, 3, D, H, W) of a map after steps that take back what going there and back changes.
+
+    With e(x) = W(x) + u(W(x)) − x the error of the inverse W, W(x − e) is the inverse to second order. A voxel keeps
+    its value where the step does not help; the steps end where the largest error is below ``enough`` voxels.
+    """
+    error = compose(inverse, displacement)
+    length = torch.linalg.vector_norm(error, dim=1, keepdim=True)
+    for _ in range(steps):
+        if float(length.amax()) < enough:
+            break
+        candidate = warp(inverse, -error) - error
+        changed = compose(candidate, displacement)
+        shorter = torch.linalg.vector_norm(changed, dim=1, keepdim=True)
+        better = shorter < length
+        inverse = torch.where(better, candidate, inverse)
+        error, length = torch.where(better, changed, error), torch.minimum(shorter, length)
+    return inverse
 
 
 def displacement_transform(displacement: Tensor, grid: WorkingGrid) -> sitk.DisplacementFieldTransform:
@@ -131,33 +150,33 @@ def _composite(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTr
     return sitk.CompositeTransform([outer, inner])
 
 
-def _halved(field: Tensor) -> Tensor | None:
-    """The field on blocks of two voxels of which linear interpolation gives it back; None where that is not exact."""
+def _in_blocks(field: Tensor) -> tuple[Tensor, int]:
+    """The field on the largest blocks of voxels of which linear interpolation gives it back, and their edge."""
     full = field.shape[2:]
-    if any(n % 2 for n in full):
-        return None
-    half = tuple(n // 2 for n in full)
-    result = resize_displacement(field, half)
-    for _ in range(4):  # averaging the blocks smooths; what is missing is added
-        missing = field - resize_displacement(result, full)
-        if float(missing.abs().amax()) <= _HALVING_ERROR:
-            return result
-        result += resize_displacement(missing, half)
-    return None
+    for factor in _BLOCKS:
+        if any(n % factor for n in full):
+            continue
+        size = [n // factor for n in full]
+        result = resize_displacement(field, size)
+        last = math.inf
+        while True:  # averaging the blocks smooths; what is missing is added
+            missing = field - resize_displacement(result, full)
+            largest = float(missing.abs().amax())
+            if largest <= _BLOCK_ERROR:
+                return result, factor
+            if largest > 0.7 * last:
+                break
+            result, last = result + resize_displacement(missing, size), largest
+    return field, 1
 
 
-def _pad_needed(*fields: Tensor) -> int:
-    """Voxels in which a field can fade from the border without folding: twice its largest value there."""
-    largest = 0.0
-    for field in fields:
-        for axis in (2, 3, 4):
-            for index in (0, -1):
-                largest = max(largest, float(field.select(axis, index).abs().amax()))
-    return min(max(2, math.ceil(2 * largest)), _LARGEST_PAD)
+def _faded(field: Tensor, grid: WorkingGrid) -> tuple[Tensor, WorkingGrid]:
+    """The field continued by its border values times a cosine that falls to zero, and its larger grid.
 
-
-def _faded(field: Tensor, pad: int) -> Tensor:
-    """The field continued by its border values times a cosine that falls to zero in ``pad`` voxels."""
+    It fades over twice the largest border value, so that it does not fold.
+    """
+    border = [field.select(axis, index).abs().amax() for axis in (2, 3, 4) for index in (0, -1)]
+    pad = min(max(2, math.ceil(2 * float(max(border)))), _LARGEST_PAD)
     wide = F.pad(field, (pad,) * 6, mode="replicate")
     for axis in (2, 3, 4):
         size = wide.shape[axis]
@@ -170,4 +189,4 @@ def _faded(field: Tensor, pad: int) -> Tensor:
     for axis in (2, 3, 4):
         wide.select(axis, 0).zero_()
         wide.select(axis, -1).zero_()
-    return wide
+    return wide, grid.padded(pad)

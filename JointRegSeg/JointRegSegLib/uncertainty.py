@@ -1,0 +1,73 @@
+"""Uncertainty of a segmentation from test-time variants: mirrored and slightly rescaled copies of a study."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEFT_RIGHT = -1
+"""Axis of tensors (…, D, H, W) on the working grid that runs from left to right."""
+_GAIN = 1.1
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to show a study to the network: mirrored left-right or not, intensities in the brain times ``gain``."""
+
+    mirrored: bool = False
+    gain: float = 1.0
+
+    def apply(self, study: Tensor, background: float) -> Tensor:
+        """The variant of a study (…, D, H, W); background voxels keep their value."""
+        if self.gain != 1:
+            study = torch.where(study == background, study, study * self.gain)
+        return study.flip(LEFT_RIGHT) if self.mirrored else study
+
+    def undo(self, result: Tensor) -> Tensor:
+        """The network's result (…, D, H, W) for the variant, as it lies on the study."""
+        return result.flip(LEFT_RIGHT) if self.mirrored else result
+
+
+VARIANTS = (Variant(), Variant(mirrored=True), Variant(False, _GAIN), Variant(True, 1 / _GAIN))
+"""The study as it is and its test-time variants."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """probabilities: (class, D, H, W), the mean over the variants, sums to 1. counts: (variant, class), voxels at which
+    each class wins in each variant."""
+
+    probabilities: Tensor
+    counts: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """The class with the largest probability, (D, H, W) uint8."""
+        return self.probabilities.argmax(0).to(torch.uint8)
+
+
+class MeanSegmentation:
+    """Collects the logits of one study variant by variant."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._counts: list[Tensor] = []
+
+    def add(self, variant: Variant, logits: Tensor) -> None:
+        """Take the network's logits (1, class, D, H, W) for a variant of the study."""
+        shares = variant.undo(logits)[0].float().softmax(0)
+        self._counts.append(torch.bincount(shares.argmax(0).flatten(), minlength=len(shares)).cpu())
+        self._total = shares if self._total is None else self._total.add_(shares)
+
+    def result(self) -> Segmentation:
+        """Mean over the variants so far."""
+        assert self._total is not None
+        return Segmentation((self._total / len(self._counts)).cpu(), torch.stack(self._counts))
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of the classes at each voxel, 0 (certain) … 1 (all alike); (class, D, H, W) to (D, H, W)."""
+    return torch.special.entr(probabilities).sum(0).div_(math.log(len(probabilities)))
