@@ -8,12 +8,12 @@ from pathlib import Path
 
 from .chain import Problem
 from .distributions import TissueDistribution
-from .protocol import Protocol, protocol_from_dict, read_json, read_protocol
+from .protocol import Protocol, read_json
 from .schedule_bound import BoundSettings
 from .schedule_design import OBJECTIVES, Design
 from .schedule_limits import TRAINABLE, Limits
 from .training import TrainingSettings
-from .training_config import config_file
+from .training_config import config_file, config_protocol
 
 KEYS = (
     "protocol", "tissue", "targets", "target_weights", "noise_sd", "samples", "epochs", "seed", "network", "trainable",
@@ -53,7 +53,7 @@ def design_from_dict(values: dict, source: str = "configuration", folder: Path |
         if key not in values:
             raise ValueError(f"{source}: the key {key} is missing")
     tissue = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
-    protocol = _protocol(values["protocol"], source, folder or Path())
+    protocol = config_protocol(values["protocol"], source, folder or Path())
     try:
         design = _design(values, protocol, tissue)
         design.schedule()
@@ -116,9 +116,3 @@ def _whole(value, name: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
         raise ValueError(f"{name} is {value!r} but must be a whole number of at least {least}")
     return int(value)
-
-
-def _protocol(value, source: str, folder: Path) -> Protocol:
-    if isinstance(value, str):
-        return read_protocol(folder / value)
-    return protocol_from_dict(value, f"{source}: protocol")

@@ -89,8 +89,15 @@ def config_names() -> list[str]:
 
 
 def config_file(path: str | Path) -> Path:
-    """The file of a configuration that is given by its path, or by the name of one that comes with the module."""
-    return FOLDER / f"{path}.json" if str(path) in config_names() else Path(path)
+    """The file of a configuration that is given by its path, or by the name of one that comes with the module.
+
+    Raises ValueError where there is no such file.
+    """
+    if str(path) in config_names():
+        return FOLDER / f"{path}.json"
+    if not Path(path).exists():
+        raise ValueError(f"{path}: no such file; give a CONFIG.json or one of {', '.join(config_names())}")
+    return Path(path)
 
 
 def read_config(path: str | Path) -> TrainingConfig:
@@ -118,7 +125,7 @@ def config_from_dict(values: dict, source: str = "config", folder: Path | None =
 
 
 def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
-    protocol = _protocol(values["protocol"], source, folder)
+    protocol = config_protocol(values["protocol"], source, folder)
     if not bool((protocol.saturation_time_s > 0).any()):
         raise ValueError("the protocol has no saturation; give b1_uT and saturation_time_s")
     distribution = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
@@ -155,7 +162,8 @@ def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
     )  # fmt: skip
 
 
-def _protocol(value: dict | str, source: str, folder: Path) -> Protocol:
+def config_protocol(value: dict | str, source: str, folder: Path) -> Protocol:
+    """A configuration's protocol: inline, a sampling strategy by name ('strategy 1'), or a file in ``folder``."""
     if isinstance(value, dict):
         return protocol_from_dict(value, f"{source}: protocol")
     preset = FOLDER / f"{str(value).replace(' ', '_')}.json"

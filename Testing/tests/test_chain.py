@@ -322,3 +322,14 @@ def test_the_preset_is_a_usable_configuration_within_its_own_limits() -> None:
     assert design.limits.violations(design.protocol) == []
     assert design.limits.total_time_s == 35
     assert design.problem.targets == ("amine.fraction", "amine.k_Hz")
+
+
+def test_configurations_come_along_by_name_and_strategies_are_protocols(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert read_design("autocest_larginine").limits.total_time_s == 35
+    assert design_from_dict({**CONFIG, "protocol": "strategy 3", "limits": {}}).protocol.measurement_count == 37
+    assert run("optimize-schedule", "autocest_nothing", "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err.strip()
+    assert "autocest_nothing: no such file; give a CONFIG.json or one of autocest_guanidinium_7T, " in error
+    assert "\n" not in error

@@ -176,9 +176,9 @@ def test_configurations_that_come_along_are_valid() -> None:
 
 def test_a_hundred_thousand_spectra_of_thirty_measurements_and_six_pools_take_seconds() -> None:
     config = read_config("autocest_guanidinium_7T")  # water, four solutes and a semisolid pool
-    start = time.perf_counter()
+    start = time.process_time()  # summed over both threads; the wall time depends on what else the machine does
     data = simulate_dataset(config.distribution, config.protocol.select(torch.arange(30)), 20_000, threads=2)
-    assert 5 * (time.perf_counter() - start) < 10
+    assert 5 * (time.process_time() - start) / 2 < 10
     assert len(data.clean) == 20_000
 
 
