@@ -35,6 +35,8 @@ _REMASK = 10
 """Iterations after which the moving image's mask is warped anew, and over which a level's gain is judged."""
 _LEAST_POINTS = 4
 """Least voxels of an averaged image along an axis; levels that would have fewer are left out."""
+_SLOWDOWN = 0.8
+"""Share of the learning rate that is gone at the end of a level."""
 _SMALL_STEP = 0.25
 """Velocity, in voxels, that one step of the flow may cover."""
 _TENSORS = ("fixed", "moving", "fixed_mask", "moving_mask")
@@ -115,6 +117,7 @@ class _Level:
     ) -> Tensor:  # fmt: skip
         """The velocity (1, 3, d, h, w) after at most so many iterations."""
         velocity = resize_displacement(velocity, self.grid).clone().requires_grad_()
+        best, least = velocity.detach().clone(), math.inf
         optimiser = torch.optim.Adam([velocity], lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-4)
         voxels = velocity[0, 0].numel()  # the objective is a mean: times their number, derivatives are those of a voxel
         history: list[float] = []
@@ -125,19 +128,22 @@ class _Level:
             with torch.enable_grad():
                 displacement = self._displacement(velocity, settings.integration_steps)
                 if statistics is None or (self.moving_tumor is not None and iteration % _REMASK == 0):
-                    statistics = self._statistics(displacement.detach())
+                    statistics, least = self._statistics(displacement.detach()), math.inf
                     share = max(statistics.structured_share, 1e-3)
                 similarity = statistics.correlation(warp(self.moving, displacement)) / share
-                roughness = _roughness(velocity, settings.regulariser)
-                objective = settings.regularisation * roughness - similarity
+                objective = settings.regularisation * _roughness(velocity, settings.regulariser) - similarity
                 optimiser.zero_grad()
                 (voxels * share * objective).backward()
+            history.append(float(objective.detach()))
+            if history[-1] < least:  # steps of Adam may lead away again, even from a perfect start
+                best, least = velocity.detach().clone(), history[-1]
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * (1 - _SLOWDOWN * iteration / iterations)
             optimiser.step()
-            history.append(float(objective))
-            report(iteration + 1, float(similarity))
-            if iteration >= 2 * _REMASK and _gain(history) < settings.tolerance:
+            report(iteration + 1, float(similarity.detach()))
+            if iteration >= 2 * _REMASK and min(history[:-_REMASK]) - min(history[-_REMASK:]) < settings.tolerance:
                 break
-        return velocity.detach()
+        return best
 
     def _displacement(self, velocity: Tensor, most_steps: int) -> Tensor:
         """On the grid of the images; fewer squarings where the velocity is small."""
@@ -152,11 +158,6 @@ class _Level:
             free = (warp(self.moving_tumor, displacement) < 0.25).float()
             valid = free if valid is None else valid * free
         return LocalStatistics.of(self.fixed, self.settings.window, valid, self.settings.window_stride)
-
-
-def _gain(history: list[float]) -> float:
-    """How far the mean objective fell from the ten iterations before the last ten to those."""
-    return (sum(history[-2 * _REMASK : -_REMASK]) - sum(history[-_REMASK:])) / _REMASK
 
 
 def _roughness(velocity: Tensor, regulariser: str) -> Tensor:
@@ -174,13 +175,15 @@ def _roughness(velocity: Tensor, regulariser: str) -> Tensor:
 
 
 def _unfolded(velocity: Tensor, shape: torch.Size, steps: int) -> Deformation:
-    """The flow of a velocity and its inverse on the full grid.
+    """The flow of a velocity and its inverse on the full grid, integrated on half of it, where they agree better.
 
     Where the sampled map folds, as that of a very uneven velocity may, the velocity is smoothed until it does not.
     """
     for _ in range(20):
-        forward = resize_displacement(integrate_velocity(velocity, steps), shape)
-        backward = resize_displacement(integrate_velocity(-velocity, steps), shape)
+        half = [max(pair) for pair in zip(_coarser(shape, 2), velocity.shape[2:], strict=True)]
+        finer = resize_displacement(velocity, half)
+        forward = resize_displacement(integrate_velocity(finer, steps), shape)
+        backward = resize_displacement(integrate_velocity(-finer, steps), shape)
         if min(shape) < 2 or max(folded_fraction(forward), folded_fraction(backward)) == 0:
             break
         velocity = smooth(velocity, 0.7)

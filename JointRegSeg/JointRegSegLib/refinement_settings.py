@@ -50,12 +50,12 @@ class RefinementSettings:
 
     levels: tuple[RefinementLevel, ...] = (
         RefinementLevel(image_stride=4, velocity_stride=8, window=5, iterations=60),
-        RefinementLevel(image_stride=2, velocity_stride=8, window=5, iterations=20),
-        RefinementLevel(image_stride=2, velocity_stride=4, window=5, iterations=30),
+        RefinementLevel(image_stride=2, velocity_stride=8, window=5, iterations=20, window_stride=2),
+        RefinementLevel(image_stride=2, velocity_stride=4, window=5, iterations=30, window_stride=2),
     )
     iterations: int | None = None
-    regulariser: str = "diffusion"
-    regularisation: float = 0.2
+    regulariser: str = "curvature"
+    regularisation: float = 0.5
     learning_rate: float = 0.15
     tolerance: float = 5e-4
     time_limit_s: float | None = None
