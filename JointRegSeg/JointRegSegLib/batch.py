@@ -16,7 +16,9 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
 
 from JointRegSegLib.apply_commands import add_apply
+from JointRegSegLib.evaluation_commands import add_evaluate
 from JointRegSegLib.manifest_commands import add_manifest
+from JointRegSegLib.synthesis_commands import add_synthesize
 from JointRegSegLib.training_commands import add_train
 from NeuroCESTLib.commands import CommandParser, run
 
@@ -37,7 +39,9 @@ def _parser() -> CommandParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_apply(commands)
+    add_evaluate(commands)
     add_manifest(commands)
+    add_synthesize(commands)
     add_train(commands)
     return parser
 
