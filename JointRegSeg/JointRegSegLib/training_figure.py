@@ -116,7 +116,7 @@ def _draw_case(figure: Any, row: Sequence[Any], case: ValidationCase) -> None:
     channel = _channel(case.fixed)
     brain = case.fixed[channel] > case.fixed[channel].min()
     index = fullest_slice(case.labels if case.labels is not None else case.predicted, brain)
-    fixed, moving = (axial(images[channel], index) for images in (case.fixed, case.moving))
+    fixed = axial(case.fixed[channel], index)
     low, high = float(fixed.min()), float(np.percentile(fixed, 99.8))
     grey = {"cmap": "gray", "vmin": max(low, -2.5), "vmax": max(high, low + 1e-3), "interpolation": "nearest"}
     row[0].imshow(fixed, **grey)
@@ -125,8 +125,9 @@ def _draw_case(figure: Any, row: Sequence[Any], case: ValidationCase) -> None:
             outline(row[0], axial(classes, index), style)
     name = TITLES[MODALITIES[channel]] if channel < len(MODALITIES) else ""
     row[0].set_title(f"{case.fixed_name}\n{name}: expected dashed, predicted solid", fontsize=8)
-    row[1].imshow(checkerboard(fixed, moving), **grey)
-    row[1].set_title(f"fixed / moving\n{case.moving_name}", fontsize=8)
+    if case.moving is not None:
+        row[1].imshow(checkerboard(fixed, axial(case.moving[channel], index)), **grey)
+        row[1].set_title(f"fixed / moving\n{case.moving_name}", fontsize=8)
     if case.warped is not None:
         row[2].imshow(checkerboard(fixed, axial(case.warped[channel], index)), **grey)
         row[2].set_title("fixed / warped", fontsize=8)

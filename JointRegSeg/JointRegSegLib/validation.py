@@ -33,7 +33,7 @@ class ValidationCase:
     fixed_name: str
     moving_name: str
     fixed: np.ndarray
-    moving: np.ndarray
+    moving: np.ndarray | None
     warped: np.ndarray | None
     labels: np.ndarray | None
     predicted: np.ndarray | None
