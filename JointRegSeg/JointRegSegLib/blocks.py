@@ -42,11 +42,18 @@ class Unit(nn.Module):
         self.normalisation = InstanceNorm(channels) if config.normalisation == "instance" else None
         self.slope = SLOPE if config.activation == "leaky_relu" else 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.convolution(x)
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Of ``x``, or of its concatenation with ``beside``, which needs not be made: convolutions are linear."""
+        x = self.convolution(x) if beside is None else self._both(x, beside)
         if self.normalisation is not None:
             x = self.normalisation(x)
         return F.leaky_relu_(x, self.slope) if self.slope else F.relu_(x)
+
+    def _both(self, x: Tensor, beside: Tensor) -> Tensor:
+        convolution = self.convolution
+        first, second = convolution.weight.split([x.shape[1], beside.shape[1]], dim=1)
+        result = F.conv3d(x, first, convolution.bias, padding=convolution.padding)
+        return result.add_(F.conv3d(beside, second, padding=convolution.padding))
 
 
 def convolution_unit(config: NetworkConfig, inputs: int, outputs: int) -> Unit:
@@ -55,23 +62,24 @@ def convolution_unit(config: NetworkConfig, inputs: int, outputs: int) -> Unit:
 
 
 class Block(nn.Module):
-    """Some 3x3x3 units in a row; ``inputs`` differs from ``channels`` after a concatenation."""
+    """Some 3x3x3 units in a row; the first one may take a concatenation."""
 
     def __init__(self, config: NetworkConfig, inputs: int, channels: int, convolutions: int) -> None:
         super().__init__()
         self.residual = config.residual
         first = convolution_unit(config, inputs, channels)
-        self.units = nn.Sequential(
-            first, *(convolution_unit(config, channels, channels) for _ in range(convolutions - 1))
+        self.units = nn.ModuleList(
+            [first, *(convolution_unit(config, channels, channels) for _ in range(convolutions - 1))]
         )
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Units of ``x``, plus ``shortcut`` (``x`` itself if None) in residual networks."""
-        result = self.units(x)
+    def forward(self, x: Tensor, skipped: list[Tensor] | None = None) -> Tensor:
+        """Units of ``x``, after the last of the ``skipped`` codes where given, which is taken off; plus ``x``."""
+        result = self.units[0](x) if skipped is None else self.units[0](skipped.pop(), x)
+        for unit in self.units[1:]:
+            result = unit(result)
         if not self.residual:
             return result
-        shortcut = x if shortcut is None else shortcut
-        return result + shortcut if torch.is_grad_enabled() else result.add_(shortcut)
+        return result + x if torch.is_grad_enabled() else result.add_(x)
 
 
 class Down(nn.Module):

@@ -32,8 +32,7 @@ class Decoder(nn.Module):
         features, x = [], codes.pop()
         del codes[: self.finest]
         for up, block in zip(self.ups, self.blocks, strict=True):
-            x = up(x)
-            x = block(torch.cat([codes.pop(), x], dim=1), shortcut=x)
+            x = block(up(x), codes)
             features.append(x)
         return features
 

@@ -6,6 +6,7 @@ Neurosci. 14:17 (2020), of which 'estienne2020' is the published network and 'ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,8 @@ class JointNetwork(nn.Module):
         self.encoder = Encoder(config)
         self.segmentation = SegmentationHead(config) if config.segmentation else None
         self.registration = RegistrationHead(config) if config.registration else None
+        self.arrange: Callable[[Tensor], Tensor] | None = None
+        """Puts an averaged study into the number format and memory order of the weights, where they are special."""
         self._initialise()
 
     def forward(self, fixed: Tensor, moving: Tensor, stride: int | None = None) -> JointOutput:
@@ -62,8 +65,8 @@ class JointNetwork(nn.Module):
             )
         stride = self._checked_stride(fixed, stride)
         shape = fixed.shape[2:]
-        fixed_codes = self.encoder(_pooled(fixed, stride))
-        moving_codes = self.encoder(_pooled(moving, stride))
+        fixed_codes = self._codes(fixed, stride)
+        moving_codes = self._codes(moving, stride)
         fixed_logits = moving_logits = deformation = None
         fixed_auxiliary: tuple[Tensor, ...] = ()
         moving_auxiliary: tuple[Tensor, ...] = ()
@@ -86,12 +89,18 @@ class JointNetwork(nn.Module):
         if self.segmentation is None:
             raise ValueError(f"the network '{self.config.name}' has no segmentation head")
         stride = self._checked_stride(study, stride)
-        logits, auxiliary = self.segmentation(self.encoder(_pooled(study, stride)))
+        logits, auxiliary = self.segmentation(self._codes(study, stride))
         return _resized(logits, study.shape[2:]), auxiliary
 
     @property
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def _codes(self, study: Tensor, stride: int) -> list[Tensor]:
+        if stride > 1:
+            with torch.autocast(study.device.type, enabled=False):
+                study = F.avg_pool3d(study, stride)
+        return self.encoder(study if self.arrange is None else self.arrange(study))
 
     def _predicted(self, moving_codes: list[Tensor], fixed_codes: list[Tensor]) -> Tensor:
         """Raw output of the registration head at its own level. Empties both lists."""
@@ -158,10 +167,6 @@ class JointNetwork(nn.Module):
 def build_network(config: NetworkConfig) -> JointNetwork:
     """An untrained network; its weights come from torch's random generator."""
     return JointNetwork(config)
-
-
-def _pooled(study: Tensor, stride: int) -> Tensor:
-    return study if stride == 1 else F.avg_pool3d(study, stride)
 
 
 def _resized(logits: Tensor, shape: torch.Size) -> Tensor:

@@ -61,6 +61,7 @@ def converted(network: JointNetwork, form: ComputeFormat) -> JointNetwork:
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             module.to(dtype=torch.float32 if module is precise else form.dtype, memory_format=form.memory_format)
+    network.arrange = form.arrange
     return network
 
 
@@ -73,7 +74,7 @@ def run_fast(
     Everything in the result is float32 and contiguous. ``form`` forces a format. ValueError as of the network.
     """
     form = fastest_format(fixed.device) if form is None else form
-    output = converted(network, form)(form.arrange(fixed), form.arrange(moving), stride)
+    output = converted(network, form)(fixed, moving, stride)
     logits = {
         name: None if (value := getattr(output, name)) is None else value.float().contiguous()
         for name in ("fixed_logits", "moving_logits")
@@ -87,7 +88,7 @@ def segment_fast(
 ) -> Tensor:
     """``network.segment(study, stride)`` as :func:`run_fast` does it: logits in float32."""
     form = fastest_format(study.device) if form is None else form
-    return converted(network, form).segment(form.arrange(study), stride).float().contiguous()
+    return converted(network, form).segment(study, stride).float().contiguous()
 
 
 @functools.lru_cache(maxsize=8)
