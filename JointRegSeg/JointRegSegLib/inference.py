@@ -120,10 +120,10 @@ class _Pair:
         if missing:
             raise ValueError(f"the registration is to use {', '.join(missing)}, which not both studies have")
         self.driving = tuple(wanted or self.common)
-        values = {} if self.weights is None else dict(self.weights.metadata.get("preprocessing", {}))
-        self.config = PreprocessingConfig.from_dict(values)
         if self.weights is None:
+            self.config = PreprocessingConfig(spacing_mm=self.settings.spacing_mm)
             return
+        self.config = PreprocessingConfig.from_dict(self.weights.metadata.get("preprocessing", {}))
         known = self.weights.config.modalities
         for study in (self.fixed, self.moving):
             self.weights.check_modalities([m for m in study.present if m in known])

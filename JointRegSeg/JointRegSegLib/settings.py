@@ -22,6 +22,7 @@ class InferenceSettings:
     the optimisation ends after this time. test_time_flips: segment mirrored copies too; uncertainty and intervals of
     volumes need it. keep_probabilities: return the class probabilities on the native grids. smallest_island_ml:
     connected parts of the predicted tumour below this volume are removed, except the largest part; 0 keeps all.
+    spacing_mm: voxel size of the working grid without a network; a network has its own.
     registration_modalities: those that drive the optimisation, None for all that both studies have. device: of torch,
     None for the best one.
     """
@@ -32,6 +33,7 @@ class InferenceSettings:
     test_time_flips: bool = True
     keep_probabilities: bool = False
     smallest_island_ml: float = 0.1
+    spacing_mm: float = 1.0
     registration_modalities: tuple[str, ...] | None = None
     device: str | None = None
 
@@ -44,6 +46,8 @@ class InferenceSettings:
             raise ValueError(f"time_limit_s is {self.time_limit_s}: use a positive time")
         if not self.smallest_island_ml >= 0:
             raise ValueError(f"smallest_island_ml is {self.smallest_island_ml}: use 0 or more")
+        if not 0.2 <= self.spacing_mm <= 8:
+            raise ValueError(f"spacing_mm is {self.spacing_mm}: use 0.2 to 8 mm")
         for modality in self.registration_modalities or ():
             if modality not in MODALITIES:
                 raise ValueError(f"registration modality '{modality}' is unknown: use {', '.join(MODALITIES)}")
