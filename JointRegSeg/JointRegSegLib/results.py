@@ -144,6 +144,12 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
         storage.SetFileName(str(path))
         if not storage.ReadData(node):
             raise RuntimeError("Slicer's reader refused the transform between the studies")
+    # as ITK and the warped images have it; Slicer's own choice, cubic, differs between the points of a rough field
+    for part in (node.GetTransformToParent(), node.GetTransformFromParent()):
+        for number in range(part.GetNumberOfConcatenatedTransforms() if part.IsA("vtkGeneralTransform") else 0):
+            grid = part.GetConcatenatedTransform(number)
+            if grid.IsA("vtkGridTransform"):
+                grid.SetInterpolationModeToLinear()
     return node
 
 

@@ -102,18 +102,19 @@ def registration_error(points: np.ndarray, found: np.ndarray) -> float:
     return float(np.linalg.norm(found - to_second_visit(points), axis=1).mean())
 
 
-def small_weights(path: Path, spacing_mm: float = 4.0, seed: int = 0) -> Path:
-    """Weights file of a small untrained network that works on voxels of ``spacing_mm``."""
+def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True) -> Path:
+    """Weights file of a small untrained network on voxels of ``spacing_mm``; its deformation is the identity."""
     import torch
     from JointRegSegLib.configuration import NetworkConfig
     from JointRegSegLib.joint_network import build_network
     from JointRegSegLib.preprocessing import PreprocessingConfig
     from JointRegSegLib.weights import save_weights
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = NetworkConfig(
-        channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0, stride=1
-    )
+        channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0, stride=1,
+        segmentation=segmentation,
+    )  # fmt: skip
     preprocessing = PreprocessingConfig(spacing_mm=spacing_mm, multiple_of=8).to_dict()
     return save_weights(path, build_network(config), {"preprocessing": preprocessing})
 

@@ -20,7 +20,6 @@ from joint_studies import (
     table_position,
 )
 from JointRegSegLib.logic import JointRegSegLogic
-from JointRegSegLib.phantom import to_second_visit
 
 from NeuroCESTLib import display, hierarchy
 from NeuroCESTLib.geometry import Geometry
@@ -31,18 +30,22 @@ from NeuroCESTLib.volumes import add_volume, array_on, volume_array
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small untrained network that works on 4 mm voxels."""
-    return small_weights(tmp_path_factory.mktemp("weights") / "small.pt")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small untrained networks on 4 mm voxels: one segments and registers, one registers only."""
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "joint": small_weights(folder / "joint.pt"),
+        "registration": small_weights(folder / "registration.pt", segmentation=False),
+    }
 
 
 @pytest.fixture
-def processed(slicer: ModuleType, weights: Path) -> Callable[..., object]:
-    """Process studies (nodes by modality) quickly, with changes."""
+def processed(slicer: ModuleType, weights: dict[str, Path]) -> Callable[..., object]:
+    """Process studies (nodes by modality) quickly, with changes; ``network`` is one of ``weights``."""
 
-    def run(fixed: dict, moving: dict, **changes: object) -> object:
-        options = {"weights": weights, "refine": 10, "flips": False, "device": "cpu"} | changes
-        return JointRegSegLogic().process(fixed, moving, **options)
+    def run(fixed: dict, moving: dict, network: str = "registration", **changes: object) -> object:
+        options = {"weights": weights[network], "affine": "none", "refine": 10, "flips": False, "device": "cpu"}
+        return JointRegSegLogic().process(fixed, moving, **(options | changes))
 
     return run
 
@@ -53,13 +56,15 @@ def visits() -> tuple[HeadStudy, HeadStudy]:
 
 
 @pytest.mark.parametrize(
-    ("fixed", "moving", "parents"),
-    [("axial", "oblique", (False, False)), ("left-handed oblique", "sagittal", (True, True)),
-     ("LPS", "left-handed", (False, True))],
+    ("fixed", "moving", "parents", "affine", "share"),
+    [("axial", "oblique", (False, False), "affine", 0.5),
+     ("left-handed oblique", "sagittal", (True, True), "none", 0.8),
+     ("LPS", "left-handed", (False, True), "none", 0.8)],
 )  # fmt: skip
 def test_visits_are_registered_whatever_their_grids_and_parent_transforms(
-    slicer: ModuleType, processed: Callable, fixed: str, moving: str, parents: tuple[bool, bool]
+    slicer: ModuleType, processed: Callable, fixed: str, moving: str, parents: tuple, affine: str, share: float
 ) -> None:
+    """``share``: of the distance between the visits that may remain."""
     studies = HeadStudy.of(fixed), HeadStudy.of(moving, second=True)
     nodes = [
         study.nodes(name, parent=table_position(slicer) if parent else None)
@@ -67,18 +72,18 @@ def test_visits_are_registered_whatever_their_grids_and_parent_transforms(
     ]
     before = scene_contents(slicer)
     tumors = [add_segmentation_of(study, name) for study, name in zip(studies, ("a", "b"), strict=True)]
-    result = processed(*nodes, fixedTumor=tumors[0], movingTumor=tumors[1])
+    result = processed(*nodes, affine=affine, fixedTumor=tumors[0], movingTumor=tumors[1])
     points = points_in_head()
     there = by_node(result.transform, points, to_parent=False)
-    np.testing.assert_allclose(there, by_sitk(result.joint.moving_to_fixed, points), atol=0.1)
+    np.testing.assert_allclose(there, by_sitk(result.joint.moving_to_fixed, points), atol=0.05)
     np.testing.assert_allclose(by_node(result.transform, there, to_parent=True), points, atol=0.2)
     start = registration_error(points, points)
-    assert registration_error(points, there) < 0.35 * start
+    assert registration_error(points, there) < share * start
     assert Geometry.of(result.jacobian).matches(studies[0].grid)
     masks = masks_on(result.warpedSegmentation, studies[0].grid)
     truth = studies[0].visit.labels > 0
     overlap = np.logical_or.reduce(list(masks.values()))
-    assert 2 * (overlap & truth).sum() / (overlap.sum() + truth.sum()) > 0.7
+    assert 2 * (overlap & truth).sum() / (overlap.sum() + truth.sum()) > 0.6
     after = scene_contents(slicer)
     assert before.items() <= after.items()
 
@@ -93,7 +98,7 @@ def test_given_segmentations_come_out_as_they_are_with_their_volumes(
 ) -> None:
     tumors = [add_segmentation_of(study, name) for study, name in zip(visits, ("a", "b"), strict=True)]
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
-    result = processed(*nodes, weights="none", affine="rigid", refine=0, fixedTumor=tumors[0], movingTumor=tumors[1])
+    result = processed(*nodes, refine=0, fixedTumor=tumors[0], movingTumor=tumors[1])
     for node, study in zip((result.fixedSegmentation, result.movingSegmentation), visits, strict=True):
         for number, mask in enumerate(masks_on(node, study.grid).values(), start=1):
             np.testing.assert_array_equal(mask, study.visit.labels == number)
@@ -106,20 +111,20 @@ def test_given_segmentations_come_out_as_they_are_with_their_volumes(
 
 def test_one_modality_is_enough_to_register(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
     nodes = [study.nodes(name, ("t2",)) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
-    as_list = processed([None, None, nodes[0]["t2"]], [None, None, nodes[1]["t2"], None], weights="none")
+    as_list = processed([None, None, nodes[0]["t2"]], [None, None, nodes[1]["t2"], None], weights="none", refine=0)
     assert as_list.fixedSegmentation is as_list.movingSegmentation is as_list.volumes is None
     assert list(as_list.warped) == ["t2"]
+    result = processed({"T2": nodes[0]["t2"]}, {"t2w": nodes[1]["t2"]})
     points = points_in_head(50)
-    assert registration_error(points, by_node(as_list.transform, points, False)) < 0.5 * registration_error(
-        points, points
-    )
+    start = registration_error(points, points)
+    assert registration_error(points, by_node(result.transform, points, False)) < 0.8 * start
 
 
 def test_a_network_gives_segmentations_uncertainty_and_volumes(
     slicer: ModuleType, processed: Callable, visits: tuple
 ) -> None:
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
-    result = processed(*nodes, affine="none", refine=0, flips=True, folderName="mine")
+    result = processed(*nodes, "joint", refine=0, flips=True, folderName="mine")
     for which, study in zip(("fixed", "moving"), visits, strict=True):
         values = volume_array(result.uncertainty[which])
         assert Geometry.of(result.uncertainty[which]).matches(study.grid)
@@ -142,7 +147,7 @@ def test_cest_maps_and_segmentations_are_carried_along(
     display.show_map(amide, "mM", "viridis", (-50.0, 50.0))
     labels = add_volume(moving.visit.labels, grid, "labels", label=True)
     regions = add_segmentation({"tumour": moving.visit.labels > 0}, grid, "regions")
-    result = processed(*nodes, weights="none", carry=[amide, labels, regions])
+    result = processed(*nodes, carry=[amide, labels, regions])
     on_fixed = dict(zip(("amide", "labels", "regions"), result.carried, strict=True))
     assert [node.GetName() for node in result.carried] == [f"{name} on fixed" for name in on_fixed]
     assert display.unit_of(on_fixed["amide"]) == "mM"
@@ -170,7 +175,7 @@ def test_segmentations_are_regions_of_cestquant_in_the_same_place(
     fixed = visits[0]
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
     tumors = [add_segmentation_of(study, name) for study, name in zip(visits, ("a", "b"), strict=True)]
-    result = processed(*nodes, weights="none", refine=0, fixedTumor=tumors[0], movingTumor=tumors[1])
+    result = processed(*nodes, fixedTumor=tumors[0], movingTumor=tumors[1])
     # an acquisition of one slice, whose asymmetry is 1 % in healthy tissue and 2, 3, 4 % in the compartments
     middle = int((fixed.visit.labels == 1).sum(axis=(1, 2)).argmax())
     labels = fixed.visit.labels[middle : middle + 1]
@@ -206,7 +211,7 @@ def test_segmentations_are_regions_of_cestquant_in_the_same_place(
     np.testing.assert_allclose(by_node(to_world, there, True), centre[None, :3], atol=0.2)
 
 
-@pytest.mark.parametrize("stop_at", [0.0, 0.1, 0.3, 0.6, 0.92])
+@pytest.mark.parametrize("stop_at", [0.0, 0.2, 0.6, 0.92])
 def test_a_cancel_at_any_time_leaves_the_scene_as_it_was(
     slicer: ModuleType, processed: Callable, visits: tuple, stop_at: float
 ) -> None:
@@ -241,7 +246,7 @@ def test_a_failure_while_results_are_written_leaves_the_scene_as_it_was(
     before = scene_contents(slicer)
     monkeypatch.setattr(hierarchy, "put", lambda nodes, folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        processed(*nodes, weights="none", refine=0)
+        processed(*nodes, refine=0)
     assert scene_contents(slicer) == before
 
 
@@ -308,7 +313,7 @@ def test_an_unusable_study_is_refused_in_one_sentence_and_leaves_the_scene_as_it
     damage(nodes[0], slicer)
     before = scene_contents(slicer)
     with pytest.raises(ValueError, match=words) as caught:
-        processed(*nodes, weights="none")
+        processed(*nodes)
     assert "\n" not in str(caught.value)
     assert scene_contents(slicer) == before
 
@@ -348,7 +353,7 @@ def test_masks_and_segmentations_that_make_no_sense_are_named(
         ({"carry": slicer.mrmlScene.GetSubjectHierarchyNode()}, "neither image nor segmentation"),
     ):
         with pytest.raises(ValueError, match=words):
-            processed(*nodes, weights="none", refine=0, affine="none", **changes)
+            processed(*nodes, refine=0, **changes)
         assert scene_contents(slicer) == before
 
 
@@ -365,8 +370,9 @@ def test_the_sample_visits_are_two_folders_that_can_be_processed(slicer: ModuleT
         oedema = masks_on(tumor, grid)["Oedema"]
         assert brighter[oedema].mean() > 1.3 * brighter[brighter > 0].mean()
     points = points_in_head(50)
-    result = processed(studies["fixed"], studies["moving"], weights="none")
-    assert np.linalg.norm(to_second_visit(points) - by_node(result.transform, points, False), axis=1).mean() < 2.5
+    result = processed(studies["fixed"], studies["moving"])
+    start = registration_error(points, points)
+    assert registration_error(points, by_node(result.transform, points, False)) < 0.8 * start
 
 
 def test_images_of_any_type_of_numbers_are_taken(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
@@ -374,5 +380,5 @@ def test_images_of_any_type_of_numbers_are_taken(slicer: ModuleType, processed: 
     other = visits[0].visit.images["t1"]
     for dtype in (np.int16, np.uint8, np.float64):
         node = add_volume(other.astype(dtype), visits[0].grid, "typed")
-        result = processed({"t1": node}, nodes[1], weights="none", refine=0, affine="rigid")
+        result = processed({"t1": node}, nodes[1], refine=0)
         assert result.joint.jacobian.GetPixelID() == sitk.sitkFloat32
