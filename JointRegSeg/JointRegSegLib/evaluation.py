@@ -107,9 +107,9 @@ def evaluate_case(
         found = [result.fixed_labels, result.moving_labels]
     row["seconds"] = round(time.perf_counter() - start, 2)
     for side, labels, truth in zip(("fixed", "moving"), found, truths, strict=False):
-        row |= {f"{side}_{name}": value for name, value in _segmentation(labels, truth).items()}
+        row |= {f"{side}_{name}": value for name, value in segmentation_scores(labels, truth).items()}
     if result is not None:
-        row |= _changes(row) | _registration(case, studies, truths, result)
+        row |= _changes(row) | registration_scores(case, studies, truths, result)
     picture = _picture(case, studies, truths, found, result) if with_picture else None
     return row, picture
 
@@ -145,7 +145,8 @@ def _read(record: StudyRecord) -> tuple[StudyImages, sitk.Image | None]:
     return replace(study, brain_mask=mask, tumor_labels=None), truth
 
 
-def _segmentation(labels: sitk.Image | None, truth: sitk.Image | None) -> Row:
+def segmentation_scores(labels: sitk.Image | None, truth: sitk.Image | None) -> Row:
+    """Volumes and scores of the classes found in a study, and of the true ones on the same grid, as far as known."""
     row: Row = {}
     for prefix, image in (("", labels), ("expected_", truth)):
         if image is not None:
@@ -167,9 +168,10 @@ def _changes(row: Mapping[str, Any]) -> Row:
     return changes
 
 
-def _registration(
+def registration_scores(
     case: Case, studies: Sequence[StudyImages], truths: Sequence[sitk.Image | None], result: JointResult
 ) -> Row:
+    """Numbers of the map between two studies, see ``evaluate_case``. truths: on the grids of the first images."""
     row: Row = {}
     native = studies[0].reference
     fixed_truth, moving_truth = truths

@@ -174,7 +174,8 @@ def test_inverse_consistency_is_the_distance_after_the_round_trip() -> None:
         "label,r,a,s\na,-1,-2,3\nb,-4,-5,6\n",
         "label,l,p,s\na,1,2,3\nb,4,5,6\n",
         "# Markups fiducial file version = 5.6\n# CoordinateSystem = RAS\n"
-        "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc\n1,-1,-2,3,0,0,0,1,1,1,0,a,\n2,-4,-5,6,0,0,0,1,1,1,0,b,\n",
+        "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc\n"
+        "1,-1,-2,3,0,0,0,1,1,1,0,a,\n2,-4,-5,6,0,0,0,1,1,1,0,b,\n",
         "# CoordinateSystem = 1\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label\n1,1,2,3,0,0,0,1,1,1,0,a\n"
         "2,4,5,6,0,0,0,1,1,1,0,b\n",
     ],
