@@ -1,4 +1,7 @@
-"""The main job on the digital phantom, by the commands that a user types: maps, tables, a scene and pictures."""
+"""The main jobs by the commands that a user types: maps, segmentations, a deformation, tables, scenes and pictures.
+
+CESTQuant on the digital phantom, JointRegSeg on two visits of a synthetic patient; both beside the known truth.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output"
 
 
-def cestquant(*arguments: str) -> None:
-    """Show and run a ``cestquant`` command in the output folder."""
-    print(f"\n$ cestquant {shlex.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "CESTQuantLib.batch", *arguments]
-    status = subprocess.run(command, cwd=OUTPUT, check=False).returncode
+def run(program: str, *arguments: str) -> None:
+    """Show and run a command in the output folder."""
+    print(f"\n$ {program} {shlex.join(arguments)}", flush=True)
+    library = {"cestquant": "CESTQuantLib", "jointregseg": "JointRegSegLib"}[program]
+    status = subprocess.run([sys.executable, "-m", f"{library}.batch", *arguments], cwd=OUTPUT, check=False).returncode
     if status:
         sys.exit(status)
 
@@ -50,8 +53,43 @@ def print_comparison(roi_csv: Path) -> None:
     print("the saturation, which the analytic solution leaves out near 0 ppm.")
 
 
-def main() -> None:
-    OUTPUT.mkdir(exist_ok=True)
+def print_agreement(patient: Path, visits: Path) -> None:
+    """Overlap of the segmentations with the synthetic patient's labels, and distance from its true deformation."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    print(f"\n{'Dice with the known labels':28}{'whole tumour':>14}{'core':>14}{'enhancing':>14}")
+    for visit, which in (("visit1", "fixed"), ("visit2", "moving")):
+        truth, found = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            for path in (patient / f"{visit}_seg.nii.gz", visits / f"{which}_segmentation.seg.nrrd")
+        )
+        cells = []
+        for region in ((1, 2, 3), (1, 3), (3,)):
+            first, second = np.isin(truth, region), np.isin(found, region)
+            total = first.sum() + second.sum()
+            cells.append(f"{2 * (first & second).sum() / total:.3f}" if total else "none")
+        print(f"{visit:28}" + "".join(f"{cell:>14}" for cell in cells))
+    known, registered = (
+        sitk.ReadTransform(str(path))
+        for path in (patient / "true_visit2_to_visit1.h5", visits / "moving_to_fixed.h5")
+    )
+    mask = sitk.ReadImage(str(patient / "visit1_mask.nii.gz"))
+    voxels = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
+    chosen = voxels[np.random.default_rng(0).choice(len(voxels), 3000, replace=False)]
+    points = [mask.TransformIndexToPhysicalPoint(voxel.tolist()) for voxel in chosen]
+    there = np.array([known.TransformPoint(point) for point in points])
+    for name, places in (
+        ("as scanned", np.array(points)),
+        ("registered", np.array([registered.TransformPoint(point) for point in points])),
+    ):
+        distance = np.linalg.norm(places - there, axis=1)
+        most = np.percentile(distance, 95)
+        print(f"distance from the true place, {name}: mean {distance.mean():.2f} mm, 95 % below {most:.2f} mm")
+
+
+def cest_maps() -> None:
+    """Maps of the digital phantom."""
     acquisition = shlex.split(
         "--signal phantom/signal.seq.nrrd --reference phantom/m0.nii.gz --mask phantom/mask.nii.gz"
     )
@@ -61,13 +99,33 @@ def main() -> None:
     model = shlex.split(
         "--b1 phantom/b1.nii.gz --t1 phantom/t1.nii.gz --method r1rho --model phantom/model.json --scene"
     )
-    common = ("fit", *acquisition, *fields)
-    cestquant("phantom", "--output", "phantom")
-    cestquant(*common, *model, "--output", "model_fit")
-    cestquant(*common, "--method", "lorentzian", "--power", "1", "--output", "lorentzian")
-    cestquant(*common, *shlex.split("--method mtr-rex --power 1 --t1 phantom/t1.nii.gz --output mtr_rex"))
-    cestquant(*common, "--method", "mtrasym", "--power", "2.5", "--output", "mtr_asym")
+    common = ("cestquant", "fit", *acquisition, *fields)
+    run("cestquant", "phantom", "--output", "phantom")
+    run(*common, *model, "--output", "model_fit")
+    run(*common, "--method", "lorentzian", "--power", "1", "--output", "lorentzian")
+    run(*common, *shlex.split("--method mtr-rex --power 1 --t1 phantom/t1.nii.gz --output mtr_rex"))
+    run(*common, "--method", "mtrasym", "--power", "2.5", "--output", "mtr_asym")
     print_comparison(OUTPUT / "model_fit" / "roi.csv")
+
+
+def two_visits() -> None:
+    """Segmentations and deformation of a synthetic patient."""
+    seed = 7
+    patient = f"patients/synthetic{seed:06d}"
+    run("jointregseg", "synthesize", "--output", "patients", "--seed", str(seed), "--spacing", "2")
+    images = {v: [f"{patient}/{v}_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")] for v in ("visit1", "visit2")}
+    masks = ("--fixed-mask", f"{patient}/visit1_mask.nii.gz", "--moving-mask", f"{patient}/visit2_mask.nii.gz")
+    run(
+        "jointregseg", "apply", "--fixed", *images["visit1"], "--moving", *images["visit2"], *masks, "--scene",
+        "--output", "visits",
+    )  # fmt: skip
+    print_agreement(OUTPUT / patient, OUTPUT / "visits")
+
+
+def main() -> None:
+    OUTPUT.mkdir(exist_ok=True)
+    cest_maps()
+    two_visits()
     print("\nLeft in the folder 'output':")
     for path in sorted(OUTPUT.glob("*/report.png")) + sorted(OUTPUT.glob("*/scene.mrb")):
         print(f"  {path.relative_to(ROOT)}")
