@@ -120,6 +120,9 @@ class _Pair:
         if missing:
             raise ValueError(f"the registration is to use {', '.join(missing)}, which not both studies have")
         self.driving = tuple(wanted or self.common)
+        self.given = [
+            None if study.tumor_labels is None else _class_image(study) for study in (self.fixed, self.moving)
+        ]
         if self.weights is None:
             self.config = PreprocessingConfig(spacing_mm=self.settings.spacing_mm)
             return
@@ -160,9 +163,6 @@ class _Pair:
         self.prepared: list[PreparedStudy] = [
             prepare_checked(self.fixed, self.masks[0], self.config, self.grid),
             prepare_checked(self.moving, self.masks[1], self.config, self.grid, affine),
-        ]
-        self.given = [
-            None if study.tumor_labels is None else _class_image(study) for study in (self.fixed, self.moving)
         ]
 
     def _run_network(self, progress: Progress) -> NetworkResult:

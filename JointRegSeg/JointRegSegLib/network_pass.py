@@ -47,7 +47,7 @@ def run_network(
     common = [m in fixed.present and m in moving.present for m in modalities]
     alike = fixed.present == moving.present
     deformation: Deformation | None = None
-    means = MeanSegmentation(), MeanSegmentation()
+    means = [MeanSegmentation(study.mask.to(device)) for study in (fixed, moving)]
     with torch.inference_mode():
         if not alike and network.registration is not None and any(common):
             progress(0.0, "registering with the network")

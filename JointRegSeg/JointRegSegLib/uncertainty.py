@@ -50,15 +50,17 @@ class Segmentation:
 
 
 class MeanSegmentation:
-    """Collects the logits of one study variant by variant."""
+    """Collects the logits of one study variant by variant. Outside of the brain (D, H, W) there is no tumour."""
 
-    def __init__(self) -> None:
+    def __init__(self, brain: Tensor) -> None:
+        self._brain = brain
         self._total: Tensor | None = None
         self._counts: list[Tensor] = []
 
     def add(self, variant: Variant, logits: Tensor) -> None:
         """Take the network's logits (1, class, D, H, W) for a variant of the study."""
-        shares = variant.undo(logits)[0].float().softmax(0)
+        shares = variant.undo(logits)[0].float().softmax(0) * self._brain
+        shares[0] += ~self._brain
         self._counts.append(torch.bincount(shares.argmax(0).flatten(), minlength=len(shares)).cpu())
         self._total = shares if self._total is None else self._total.add_(shares)
 
