@@ -374,26 +374,28 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
                 self.doCleanups()
         slicer.util.getModuleWidget("JointRegSeg").enter()
 
-    def chooseInputs(self, modalities=("t1", "flair"), segment=False):
-        """What a user chooses before Apply; without the network, which takes longer."""
+    def chooseInputs(self, modalities=("t1", "flair"), affine=Affine.NONE):
+        """What a user chooses before Apply, with a small network on coarse voxels."""
         for which in STUDIES:
             for modality in modalities:
                 selector = getattr(self.ui, f"{which}{IMAGES[modality]}Selector")
                 selector.setCurrentNode(self.studies[which][modality])
-        self.ui.segmentCheckBox.checked = segment
+        self.ui.weightsPathLineEdit.currentPath = self.saveSmallNetwork()
+        self.ui.affineComboBox.currentIndex = list(Affine).index(affine)
+        self.ui.flipsCheckBox.checked = False
         self.ui.refineSpinBox.value = 5
 
     def saveSmallNetwork(self):
-        """Path of an untrained network, small enough for a test."""
+        """Path of an untrained network for voxels of 4 mm."""
         from JointRegSegLib.configuration import NetworkConfig
         from JointRegSegLib.joint_network import build_network
         from JointRegSegLib.weights import save_weights
 
         path = os.path.join(self.directory, "small.pt")
         config = NetworkConfig(
-            channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0
+            channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0, stride=1
         )
-        save_weights(path, build_network(config), {})
+        save_weights(path, build_network(config), {"preprocessing": {"spacing_mm": 4.0}})
         return path
 
     def nodeIDs(self):
@@ -413,7 +415,7 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
         self.assertIn("more than once", self.ui.applyButton.toolTip)
 
     def test_weightsAreNeededToSegment(self):
-        self.chooseInputs(segment=True)
+        self.chooseInputs()
         self.ui.weightsPathLineEdit.currentPath = os.path.join(self.directory, "absent.pt")
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("absent.pt", self.ui.applyButton.toolTip)
@@ -453,7 +455,7 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
         self.assertEqual(self.ui.weightsPathLineEdit.currentPath, "network.pt")
 
     def test_applyRegistersAndCarriesAlong(self):
-        self.chooseInputs()
+        self.chooseInputs(affine=Affine.RIGID)
         self.ui.fixedTumorSelector.setCurrentNode(self.studies["fixed"]["tumor"])
         self.ui.movingTumorSelector.setCurrentNode(self.studies["moving"]["tumor"])
         self.ui.carrySelector.setCurrentNode(self.studies["moving"]["t2"])
@@ -483,8 +485,8 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
         return float(np.nanmean(np.abs(array_on(first, grid) - array_on(second, grid))))
 
     def test_networkSegmentsBothVisits(self):
-        self.chooseInputs(segment=True)
-        self.ui.weightsPathLineEdit.currentPath = self.saveSmallNetwork()
+        self.chooseInputs()
+        self.ui.flipsCheckBox.checked = True
         self.ui.refineSpinBox.value = 0
         self.ui.applyButton.click()
         for which in STUDIES:
