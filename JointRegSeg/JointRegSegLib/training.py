@@ -15,7 +15,7 @@ from torch import Tensor
 from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
 from .distributed import Processes
 from .joint_network import JointNetwork
-from .optimisation import Averaged, Optimisation, Precision, choose_precision
+from .optimisation import Averaged, Optimisation, Precision, choose_precision, for_gradients
 from .study_sample import Pair
 from .training_batches import Batch, BatchStream, PairSource, collate
 from .training_config import TrainingConfig
@@ -118,9 +118,9 @@ class _Run:
             self.network.to(memory_format=torch.channels_last_3d)
         self.optimisation = Optimisation(self.network, self.settings, self.precision)
         self.average = Averaged(self.network, self.settings.ema_decay) if self.settings.ema_decay else None
-        multiple = config.network.multiple * (config.stride or config.network.stride)
-        self.multiple = multiple
-        self.validation = [collate([pair], multiple) for pair in validation]
+        self.stride = config.stride or config.network.stride
+        self.multiple = config.network.multiple * self.stride
+        self.validation = [collate([pair], self.multiple) for pair in validation]
         self.folder, self.progress = folder, progress
         self.log = TrainingLog(folder, writes=processes.writes)
         self.step, self.seconds, self.stopped = 0, 0.0, ""
@@ -187,7 +187,9 @@ class _Run:
         terms: dict[str, Tensor] = {}
         for _ in range(passes):
             batch = next(batches).to(self.device)
-            loss, parts = batch_loss(self.network, batch, self.config, registers, self.precision)
+            depth = batch.fixed.shape[2] // self.stride
+            precision = for_gradients(self.precision, depth, self.config.network, self.device)
+            loss, parts = batch_loss(self.network, batch, self.config, registers, precision)
             self.optimisation.backward(loss / passes)
             for name, value in parts.items():
                 terms[name] = terms.get(name, 0) + value.detach().double() / passes
