@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-SLOW = ("bench_schedules.py", "bench_reliability.py", "bench_autocest_methods.py")
+SLOW = ("bench_schedules.py", "bench_reliability.py", "bench_autocest_methods.py", "bench_joint_variants.py")
 """Benchmarks that train networks; they have a quick mode for this run."""
 
 
