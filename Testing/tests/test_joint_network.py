@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from JointRegSegLib.blocks import InstanceNorm
+from JointRegSegLib.blocks import InstanceNorm, convolution_unit
 from JointRegSegLib.configuration import NetworkConfig, load_network_config, network_config_names
 from JointRegSegLib.deformation import integrate_velocity, inverse_error, jacobian_determinant, resize_displacement
 from JointRegSegLib.joint_network import JointNetwork, build_network
@@ -205,6 +205,14 @@ def test_instance_norm_is_that_of_torch() -> None:
     assert channels_last.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.allclose(channels_last, reference(x), atol=1e-5)
     assert norm(torch.ones(1, 3, 1, 1, 1)).flatten().tolist() == [0.0, -1.0, 1.0]
+
+
+@pytest.mark.parametrize("normalisation", ["none", "instance"])
+def test_decoders_convolve_a_concatenation_without_making_it(normalisation: str) -> None:
+    torch.manual_seed(0)
+    unit = convolution_unit(replace(SMALL, normalisation=normalisation), 5, 3)
+    code, x = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
+    assert torch.allclose(unit(code, x), unit(torch.cat([code, x], dim=1)), atol=1e-5)
 
 
 def test_every_format_gives_the_same_answer() -> None:

@@ -1,0 +1,214 @@
+"""Forward pass of the joint network on two studies of 160 x 192 x 160: our fastest format against naive float32.
+
+The peer is the published network as a plain reading of its layers in float32, with the same weights. Every case runs
+in a process of its own with the same number of threads; the shortest of a few runs counts, the peak memory is that of
+the whole process. The network is trained for a minute on spheres first, so that Dice means something: the
+difference between the formats is the loss of accuracy. The default network is timed in its own fastest format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from benchmarking import Time, seconds
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
+
+from JointRegSegLib.configuration import load_network_config
+from JointRegSegLib.deformation import cumulative_displacement
+from JointRegSegLib.joint_network import JointNetwork, JointOutput, build_network
+from JointRegSegLib.labels import REGIONS
+from JointRegSegLib.losses import joint_loss
+from JointRegSegLib.precision import FLOAT32, candidate_formats, fastest_format, run_fast
+from JointRegSegLib.weights import load_weights, save_weights
+
+SIZE = (160, 192, 160)
+TARGET_MATRIX_UNITS, TARGET_ELSEWHERE = 3.0, 1.9
+LARGEST_MB, LARGEST_DICE_LOSS = 2048, 0.002
+TEST_SEEDS = (1_000_001, 1_000_002)
+PEER = "plain float32"
+MATRIX_UNITS = ("amx_bf16", "svebf16")
+"""As the kernel names them: x86, Arm."""
+
+
+def spheres(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
+    """A study (1, 4, D, H, W) of smooth texture with layered spheres, and its labels (1, D, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, 4, *(max(2, n // 8) for n in size), generator=generator)
+    study = F.interpolate(coarse, size=size, mode="trilinear") + 0.3 * torch.randn(1, 4, *size, generator=generator)
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
+    labels = torch.zeros(1, *size, dtype=torch.uint8)
+    for _ in range(max(2, round(math.prod(size) / 48**3))):
+        place = torch.rand(3, generator=generator)
+        radius = 5 + 5 * float(torch.rand(1, generator=generator))
+        distance = sum((a - p * n) ** 2 for a, p, n in zip(axes, place.tolist(), size, strict=True)).sqrt()
+        for share, label in ((1.0, 2), (0.75, 3), (0.5, 1)):
+            labels[:, distance < share * radius] = label
+    contrast = torch.tensor([[0.0, 0, 0, 0], [-2, -2, 1, 1], [-1, 0, 2, 2], [0, 3, 1, 1]])
+    return study + contrast[labels.long()].movedim(-1, 1), labels
+
+
+def trained(name: str, steps: int) -> JointNetwork:
+    torch.manual_seed(0)
+    network = build_network(load_network_config(name)).train()
+    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    loss_config = replace(network.config.loss, segmentation="dice_cross_entropy")
+    for step in range(steps):
+        (fixed, fixed_labels), (moving, moving_labels) = (spheres((32, 32, 32), 2 * step + n) for n in range(2))
+        loss, _ = joint_loss(network(fixed, moving, stride=1), fixed, moving, fixed_labels, moving_labels, loss_config)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def plain(network: JointNetwork, fixed: Tensor, moving: Tensor) -> JointOutput:
+    """The published network, layer by layer as in the paper."""
+
+    def convolved(units: nn.ModuleList, x: Tensor) -> Tensor:
+        for unit in units:
+            x = F.relu(unit.convolution(x))
+        return x
+
+    def encoded(study: Tensor) -> list[Tensor]:
+        x, codes = network.encoder.stem(study), []
+        for level, block in enumerate(network.encoder.blocks):
+            if level:
+                x = F.relu(network.encoder.downs[level - 1].unit.convolution(x))
+            x = x + convolved(block.units, x)
+            codes.append(x)
+        return codes
+
+    def decoded(head: nn.Module, codes: list[Tensor]) -> Tensor:
+        x = codes[-1]
+        for up, block, code in zip(head.decoder.ups, head.decoder.blocks, codes[-2::-1], strict=True):
+            x = F.relu(up.unit.convolution(x))
+            x = x + convolved(block.units, torch.cat([code, x], 1))
+        return head.output(x)
+
+    fixed_codes, moving_codes = encoded(fixed), encoded(moving)
+    logits = [decoded(network.segmentation, codes) for codes in (fixed_codes, moving_codes)]
+    merged = [m - f for m, f in zip(moving_codes, fixed_codes, strict=True)]
+    displacement = cumulative_displacement(decoded(network.registration, merged).sigmoid())
+    return JointOutput(*logits, displacement)  # the field alone instead of a deformation
+
+
+def measure(case: str, weights: Path, folder: Path, repeats: int) -> None:
+    """In the child process: run, write the labels, print what was measured."""
+    network = load_weights(weights).network
+    (fixed, _), (moving, _) = (spheres(SIZE, seed) for seed in TEST_SEEDS)
+    begin = time.perf_counter()
+    forms = {"fastest": fastest_format, "float32 channels last": lambda: candidate_formats()[1]}
+    form = forms.get(case, lambda: FLOAT32)()
+    choice = time.perf_counter() - begin
+    if case == PEER:
+        time_, output = seconds(lambda: plain(network, fixed, moving), repeats)
+        displacement = output.deformation
+    else:
+        time_, output = seconds(lambda: run_fast(network, fixed, moving, form=form), repeats)
+        displacement = output.deformation.displacement
+    found = {
+        "wall": time_.wall, "processor": time_.processor, "form": str(form), "choice": choice,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }  # fmt: skip
+    labels = torch.stack([x.argmax(1) for x in (output.fixed_logits, output.moving_logits)]).to(torch.uint8)
+    torch.save({"labels": labels, "displacement": displacement, "found": found}, folder / "result.pt")
+
+
+def run(case: str, weights: Path, folder: Path, repeats: int) -> dict:
+    command = [sys.executable, __file__, "--case", case, "--weights", str(weights), "--folder", str(folder)]
+    # torch without large pages, which are a part of ours
+    environment = os.environ | ({"THP_MEM_ALLOC_ENABLE": "0"} if case == PEER else {})
+    subprocess.run([*command, "--repeats", str(repeats)], check=True, env=environment)
+    return torch.load(folder / "result.pt", weights_only=True)
+
+
+def dice(labels: Tensor) -> Tensor:
+    """(2 studies, 3 regions) of predicted labels (2, 1, D, H, W) and the truth."""
+    rows = []
+    for found, seed in zip(labels, TEST_SEEDS, strict=True):
+        true = spheres(SIZE, seed)[1]
+        for members in REGIONS.values():
+            a, b = (torch.isin(x, torch.tensor(members, dtype=torch.uint8)) for x in (found, true))
+            rows.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return torch.stack(rows).view(2, 3)
+
+
+def has_matrix_units() -> bool:
+    """Whether the processor multiplies bfloat16 matrices in units of their own (not merely vectors of them)."""
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return any(word in words for word in MATRIX_UNITS)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=100, help="training steps before the measurement")
+    parser.add_argument("--repeats", type=int, default=3)
+    for name in ("--case", "--weights", "--folder"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        measure(arguments.case, Path(arguments.weights), Path(arguments.folder), arguments.repeats)
+        return 0
+    target = TARGET_MATRIX_UNITS if has_matrix_units() else TARGET_ELSEWHERE
+    print(f"## Forward pass of both studies, {' x '.join(map(str, SIZE))}, {torch.get_num_threads()} threads\n")
+    print(f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}; targets: {target:g}x, peak <= {LARGEST_MB} MB, ")
+    print(f"Dice lost <= {LARGEST_DICE_LOSS}\n")
+    print(
+        "| network | format | wall s | processor s | ratio (processor) | peak MB | Dice lost | displacement changed | |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    met = True
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        published = save_weights(folder / "published.pt", trained("estienne2020", arguments.steps), {})
+        default = save_weights(folder / "default.pt", trained("neurocest", 1), {})
+        peer = run(PEER, published, folder, arguments.repeats)
+        reference = dice(peer["labels"])
+        cases = (
+            ("published", PEER, None), ("published", "float32 channels last", published),
+            ("published", "fastest", published), ("default", "fastest", default),
+        )  # fmt: skip
+        for network, case, weights in cases:
+            result = peer if weights is None else run(case, weights, folder, arguments.repeats)
+            found, base = result["found"], peer["found"]
+            took = Time(found["wall"], found["processor"])
+            ratio, per_core = base["wall"] / took.wall, base["processor"] / took.processor
+            lost = change = "-"
+            verdict = True
+            if weights is not None:
+                verdict = found["peak_mb"] <= LARGEST_MB and (case != "fastest" or ratio >= target)
+            if network == "published":
+                difference = (reference - dice(result["labels"])).max().clamp_min(0)
+                verdict = verdict and float(difference) <= LARGEST_DICE_LOSS
+                moved = (result["displacement"] - peer["displacement"]).abs()
+                lost, change = f"{float(difference):.4f}", f"mean {moved.mean():.4f}, most {moved.max():.2f} voxels"
+            met = met and verdict
+            form = PEER if case == PEER else found["form"] + (" (chosen)" if case == "fastest" else "")
+            print(
+                f"| {network} | {form} | {took.wall:.2f} | {took.processor:.2f} | {ratio:.2f}x ({per_core:.2f}x) | "
+                f"{found['peak_mb']:.0f} | {lost} | {change} | {'met' if verdict else 'MISSED'} |",
+                flush=True,
+            )
+    print(f"\nDice of the plain network: {', '.join(f'{d:.3f}' for d in reference.mean(0))} (whole, core, enhancing)")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
