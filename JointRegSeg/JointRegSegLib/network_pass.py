@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .deformation import Deformation
 from .modalities import MODALITIES
-from .precision import run_fast
+from .precision import run_fast, segment_fast
 from .preprocessing import PreparedStudy
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 from .weights import LoadedWeights
@@ -37,7 +37,7 @@ def run_network(
     """Segment both studies from all their modalities, and register them by the modalities that both have.
 
     background: value outside of the brain. flips: average over the variants of ``uncertainty``. ``progress`` may raise
-    to cancel. Each pass of the network takes the same variant of both studies.
+    to cancel.
     """
     network = weights.network.to(device)
     modalities = network.config.modalities
@@ -55,15 +55,19 @@ def run_network(
             blank = torch.full((), background, device=device)
             output = run_fast(network, torch.where(shown, first, blank), torch.where(shown, second, blank))
             deformation = _on_processor(output.deformation)
-        for number, variant in enumerate(variants):
-            progress((number + 0.1) / len(variants), "segmenting" if network.segmentation else "registering")
-            output = run_fast(network, variant.apply(first, background), variant.apply(second, background))
-            if number == 0 and alike:
-                deformation = _on_processor(output.deformation)
-            for mean, logits in zip(means, (output.fixed_logits, output.moving_logits), strict=True):
-                if logits is not None:
-                    mean.add(variant, logits)
-            del output
+        progress(0.02, "segmenting" if network.segmentation is not None else "registering")
+        output = run_fast(network, first, second)
+        if alike:
+            deformation = _on_processor(output.deformation)
+        logits = [output.fixed_logits, output.moving_logits]
+        del output
+        for number, variant in enumerate(variants if network.segmentation is not None else ()):
+            for which, study in enumerate((first, second)):
+                progress((number + which / 2 + 0.1) / len(variants), "segmenting")
+                if number:
+                    logits[which] = segment_fast(network, variant.apply(study, background))
+                means[which].add(variant, logits[which])
+                logits[which] = None
     if network.segmentation is None:
         return NetworkResult(None, None, deformation)
     return NetworkResult(means[0].result(), means[1].result(), deformation)
