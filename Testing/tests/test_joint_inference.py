@@ -287,6 +287,20 @@ def test_small_islands_go_and_the_largest_part_stays() -> None:
     assert np.array_equal(sitk.GetArrayFromImage(without_islands(labels, 0.0)), array)
 
 
+def test_lone_oedema_goes_where_it_is_much_smaller_than_the_tumour() -> None:
+    array = np.zeros((24, 24, 24), np.uint8)
+    array[2:10, 2:10, 2:10] = 2
+    array[4:8, 4:8, 4:8] = 3
+    array[14:18, 2:6, 2:6] = 2  # an eighth of the largest part, without core
+    array[14:18, 12:16, 12:16] = 3  # as large, core
+    array[2:8, 14:20, 14:20] = 2  # two fifths of the largest part
+    labels = sitk.GetImageFromArray(array)
+    labels.SetSpacing((2.0, 2.0, 2.0))
+    expected = array.copy()
+    expected[14:18, 2:6, 2:6] = 0
+    assert np.array_equal(sitk.GetArrayFromImage(without_islands(labels, 0.1)), expected)
+
+
 def test_volumes_count_voxels_and_intervals_follow_the_variants() -> None:
     array = np.zeros((10, 10, 10), np.uint8)
     array[:2], array[2:3], array[3:4] = 2, 1, 3
