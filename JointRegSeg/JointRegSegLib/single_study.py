@@ -35,7 +35,7 @@ def segment_study(
     prepared = prepare_study(study.images, study.brain_mask, config, name=study.name)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     images = prepared.images[None, [MODALITIES.index(m) for m in network.modalities]].to(device)
-    mean = MeanSegmentation()
+    mean = MeanSegmentation(prepared.mask.to(device))
     for variant in VARIANTS if settings.test_time_flips else VARIANTS[:1]:
         mean.add(variant, segment_fast(weights.network.to(device), variant.apply(images, config.background)))
     labels = labels_to_native(mean.result().probabilities, prepared.grid, study.reference)
