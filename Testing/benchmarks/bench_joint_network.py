@@ -61,6 +61,9 @@ def spheres(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
 
 
 def trained(name: str, steps: int) -> JointNetwork:
+    """On one thread: small volumes gain nothing from more, and lose much where the machine has other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     network = build_network(load_network_config(name)).train()
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
@@ -71,6 +74,7 @@ def trained(name: str, steps: int) -> JointNetwork:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+    torch.set_num_threads(threads)
     return network.eval()
 
 
