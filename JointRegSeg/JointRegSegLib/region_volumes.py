@@ -14,8 +14,6 @@ VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: classes for name, classes in REGIONS.items() if len(classes) > 1},
 }
 """The compartments, each one class, and the regions that join them."""
-LONE_OEDEMA = 0.3
-"""Share of the largest part's volume that a part without core needs to be kept."""
 
 
 def voxel_ml(image: sitk.Image) -> float:
@@ -74,11 +72,7 @@ def volume_changes(
 
 
 def without_islands(labels: sitk.Image, smallest_ml: float) -> sitk.Image:
-    """Labels without what is hardly tumour; the largest connected part of the whole tumour always stays.
-
-    Parts below ``smallest_ml`` go, and so do parts with less core than that which are below ``LONE_OEDEMA`` of the
-    largest part: bright spots far from a tumour are rarely its oedema. 0 keeps everything.
-    """
+    """Labels without the connected parts of the whole tumour below ``smallest_ml``; the largest part always stays."""
     array = sitk.GetArrayFromImage(labels)
     where = np.argwhere(array)
     if not smallest_ml or not len(where):
@@ -89,9 +83,7 @@ def without_islands(labels: sitk.Image, smallest_ml: float) -> sitk.Image:
     )
     numbered = sitk.GetArrayFromImage(parts)
     sizes = np.bincount(numbered.ravel())
-    cores = np.bincount(numbered[np.isin(array[box], REGIONS["tumor_core"])], minlength=len(sizes))
-    least = smallest_ml / voxel_ml(labels)
-    kept = (sizes >= least) & ((cores >= least) | (sizes >= LONE_OEDEMA * sizes[1]))
+    kept = sizes * voxel_ml(labels) >= smallest_ml
     kept[0], kept[1] = False, True
     array[box] = np.where(kept[numbered], array[box], 0)
     cleaned = sitk.GetImageFromArray(array)

@@ -21,8 +21,7 @@ class InferenceSettings:
     optimisation on each level; 0 leaves the network's deformation (or, without a network, the affine). time_limit_s:
     the optimisation ends after this time. test_time_flips: segment mirrored copies too; uncertainty and intervals of
     volumes need it. keep_probabilities: return the class probabilities on the native grids. smallest_island_ml:
-    connected parts of the predicted tumour below this volume are removed, and lone oedema as
-    ``region_volumes.without_islands`` says, never the largest part; 0 keeps all.
+    connected parts of the predicted tumour below this volume are removed, except the largest part; 0 keeps all.
     spacing_mm: voxel size of the working grid without a network; a network has its own.
     registration_modalities: those that drive the optimisation, None for all that both studies have. device: of torch,
     None for the best one.

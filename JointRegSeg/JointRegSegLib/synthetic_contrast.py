@@ -25,8 +25,8 @@ _TISSUE = {
 _LESION = {
     "t1": ((0.48, 0.78), (0.42, 0.72), (0.25, 0.62), (0.45, 0.85)),
     "t1ce": ((0.48, 0.76), (0.42, 0.72), (0.22, 0.62), (0.95, 1.90)),
-    "t2": ((0.56, 0.95), (0.60, 1.05), (0.60, 1.20), (0.48, 0.95)),
-    "flair": ((0.66, 1.15), (0.66, 1.25), (0.20, 1.20), (0.60, 1.10)),
+    "t2": ((0.50, 0.95), (0.60, 1.05), (0.60, 1.20), (0.48, 0.95)),
+    "flair": ((0.60, 1.15), (0.66, 1.25), (0.20, 1.20), (0.60, 1.10)),
 }
 
 
@@ -94,6 +94,11 @@ class _Shared:
         falx = torch.exp(-((middle * spacing_mm) ** 2) / (2 * draw.uniform(0.7, 1.6) ** 2)).expand(shape)
         self.falx = falx * (tissues[ANATOMY_CSF] > 0.3) * (smooth(20) > -0.3)
         self.plexus = ventricles * torch.sigmoid((smooth(6) - draw.uniform(0.6, 1.6)) * 5)
+        rows = mask.any(-1).any(-1).nonzero().flatten()
+        low, high = (int(rows.min()), int(rows.max())) if len(rows) else (0, 1)
+        height = (torch.arange(shape[0]) - low) / max(high - low, 1)
+        back = torch.linspace(-1, 1, shape[1]).view(1, -1, 1)
+        self.below = torch.sigmoid((0.33 - height.view(-1, 1, 1) - 0.1 * back) * 25).expand(shape)
         self.texture = smooth(5)
         self.regional = smooth(25)
 
@@ -104,6 +109,8 @@ def _tissue_image(
     means = levels.tissue[name]
     shape = tuple(tissues.shape[1:])
     image = sum(mean * share for mean, share in zip(means, tissues, strict=True))
+    if draw.chance(0.6):  # cerebellum and brain stem are a little brighter or darker
+        image = image * (1 + draw.uniform(-0.15, 0.25) * shared.below)
     regional = draw.smooth(shape, 20 / spacing_mm)[0] * 0.5 + shared.regional * 0.5
     image = image * (1 + draw.uniform(0.01, 0.06) * regional * (tissues[ANATOMY_GM] + 0.4 * tissues[ANATOMY_WM]))
     return image + draw.uniform(0.0, 0.03) * shared.texture * (1 - tissues[ANATOMY_CSF])

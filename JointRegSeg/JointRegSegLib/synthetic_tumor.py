@@ -56,7 +56,7 @@ class Compartments:
 
     def labels(self) -> Tensor:
         """(D, H, W) uint8 classes; a resection cavity is background."""
-        labels = torch.where(self.oedema > 0.4, 2, 0)
+        labels = torch.where(self.oedema > 0.3, 2, 0)
         labels = torch.where(self.core > 0.5, torch.where(self.enhancing > 0.5, 3, 1), labels)
         return torch.where(self.cavity > 0.5, 0, labels).to(torch.uint8)
 

@@ -8,31 +8,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LEFT_RIGHT = -1
-"""Axis of tensors (…, D, H, W) on the working grid that runs from left to right."""
+FRONT_BACK, LEFT_RIGHT = -2, -1
+"""Axes of tensors (…, D, H, W) on the working grid."""
 _GAIN = 1.1
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to show a study to the network: mirrored left-right or not, intensities in the brain times ``gain``."""
+    """One way to show a study to the network: mirrored along axes or not, intensities in the brain times ``gain``."""
 
-    mirrored: bool = False
+    mirrored: tuple[int, ...] = ()
     gain: float = 1.0
 
     def apply(self, study: Tensor, background: float) -> Tensor:
         """The variant of a study (…, D, H, W); background voxels keep their value."""
         if self.gain != 1:
             study = torch.where(study == background, study, study * self.gain)
-        return study.flip(LEFT_RIGHT) if self.mirrored else study
+        return study.flip(self.mirrored) if self.mirrored else study
 
     def undo(self, result: Tensor) -> Tensor:
         """The network's result (…, D, H, W) for the variant, as it lies on the study."""
-        return result.flip(LEFT_RIGHT) if self.mirrored else result
+        return result.flip(self.mirrored) if self.mirrored else result
 
 
-VARIANTS = (Variant(), Variant(mirrored=True), Variant(False, _GAIN), Variant(True, 1 / _GAIN))
-"""The study as it is and its test-time variants."""
+VARIANTS = (Variant(), Variant((LEFT_RIGHT,)), Variant((FRONT_BACK,)), Variant((FRONT_BACK, LEFT_RIGHT)))
+"""The study as it is and its test-time variants. Heads turned back to front look unlike any that the network was trained
+on, but tumours look the same: what it takes for tumour both ways is more likely to be one."""
 
 
 @dataclass(frozen=True)
