@@ -50,7 +50,7 @@ def add_apply(commands) -> None:
         help="iterations of the refinement on each level, 0 for none (default: that of the method)",
     )  # fmt: skip
     parser.add_argument(
-        "--no-flips", action="store_true", help="segment once, without mirrored images and other contrasts"
+        "--no-flips", action="store_true", help="segment once, without mirrored images"
     )
     parser.add_argument(
         "--carry", nargs="+", default=[], metavar="FILE",

@@ -53,7 +53,7 @@ class JointRegSegLogic:
         fixedTumor, movingTumor: segmentations to use instead of the network's. weights: file of a network; None: the
         one that comes with the module; 'none': registration alone. affine: 'affine', 'rigid' or 'none'. refine:
         iterations of the instance optimisation a level, 0 for none, None for the default. flips: average the
-        segmentation over mirrored images and other contrasts, which also gives intervals. carry: node or nodes of the
+        segmentation over mirrored images, which also gives intervals. carry: node or nodes of the
         moving visit (CEST maps, segmentations) to bring onto the fixed study. device: 'auto' (CUDA where there is one),
         'cpu' or 'cuda'. progress(fraction, message) may raise to cancel.
 

@@ -65,7 +65,7 @@ def run_network(
             for which, study in enumerate((first, second)):
                 progress((number + which / 2 + 0.1) / len(variants), "segmenting")
                 if number:
-                    logits[which] = segment_fast(network, variant.apply(study, background))
+                    logits[which] = segment_fast(network, variant.apply(study))
                 means[which].add(variant, logits[which])
                 logits[which] = None
     if network.segmentation is None:

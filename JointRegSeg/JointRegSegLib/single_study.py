@@ -37,6 +37,6 @@ def segment_study(
     images = prepared.images[None, [MODALITIES.index(m) for m in network.modalities]].to(device)
     mean = MeanSegmentation(prepared.mask.to(device))
     for variant in VARIANTS if settings.test_time_flips else VARIANTS[:1]:
-        mean.add(variant, segment_fast(weights.network.to(device), variant.apply(images, config.background)))
+        mean.add(variant, segment_fast(weights.network.to(device), variant.apply(images)))
     labels = labels_to_native(mean.result().probabilities, prepared.grid, study.reference)
     return without_islands(labels, settings.smallest_island_ml)

@@ -1,4 +1,4 @@
-"""Uncertainty of a segmentation from test-time variants: mirrored and slightly rescaled copies of a study."""
+"""Uncertainty of a segmentation from test-time variants: mirrored copies of a study."""
 
 from __future__ import annotations
 
@@ -10,30 +10,26 @@ from torch import Tensor
 
 FRONT_BACK, LEFT_RIGHT = -2, -1
 """Axes of tensors (…, D, H, W) on the working grid."""
-_GAIN = 1.1
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to show a study to the network: mirrored along axes or not, intensities in the brain times ``gain``."""
+    """One way to show a study to the network: mirrored along axes."""
 
     mirrored: tuple[int, ...] = ()
-    gain: float = 1.0
 
-    def apply(self, study: Tensor, background: float) -> Tensor:
-        """The variant of a study (…, D, H, W); background voxels keep their value."""
-        if self.gain != 1:
-            study = torch.where(study == background, study, study * self.gain)
+    def apply(self, study: Tensor) -> Tensor:
+        """The variant of a study (…, D, H, W)."""
         return study.flip(self.mirrored) if self.mirrored else study
 
     def undo(self, result: Tensor) -> Tensor:
         """The network's result (…, D, H, W) for the variant, as it lies on the study."""
-        return result.flip(self.mirrored) if self.mirrored else result
+        return self.apply(result)
 
 
 VARIANTS = (Variant(), Variant((LEFT_RIGHT,)), Variant((FRONT_BACK,)), Variant((FRONT_BACK, LEFT_RIGHT)))
-"""The study as it is and its test-time variants. Heads turned back to front look unlike any that the network was trained
-on, but tumours look the same: what it takes for tumour both ways is more likely to be one."""
+"""The study as it is and its test-time variants. The network was trained on no head turned back to front, but tumours
+look the same: what it takes for tumour both ways is more likely to be one."""
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_the_uncertainty_is_largest_where_the_classes_are_alike(segmented: Joint
     assert found.min() >= 0
     assert found.max() <= 1
     brain = sitk.GetArrayFromImage(segmented.fixed_mask) > 0
-    assert np.corrcoef(found[brain], shares.max(axis=0)[brain])[0, 1] < -0.8
+    assert np.corrcoef(found[brain], shares.max(axis=0)[brain])[0, 1] < -0.7
 
 
 def test_intervals_hold_the_volumes(segmented: JointResult) -> None:
@@ -174,9 +174,7 @@ def test_averaged_over_mirrored_copies_the_network_knows_no_left_and_right(weigh
         cpu = torch.device("cpu")
         return run_network(weights, shown, shown, -3.0, flips, cpu, lambda f, m: None).fixed.probabilities[2]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("JointRegSegLib.network_pass.VARIANTS", VARIANTS[:2])
-        assert torch.allclose(edema(study, True), edema(mirrored, True).flip(-1), atol=1e-2)
+    assert torch.allclose(edema(study, True), edema(mirrored, True).flip(-1), atol=1e-2)
     assert not torch.allclose(edema(study, False), edema(mirrored, False).flip(-1), atol=5e-2)
 
 
@@ -314,10 +312,10 @@ def test_change_of_a_study_without_labels_is_unknown() -> None:
 
 def test_variants_are_undone() -> None:
     study = torch.randn(1, 4, 4, 5, 6, generator=torch.Generator().manual_seed(0))
-    study[0, 0] = -3
-    for variant in VARIANTS:
-        shown = variant.undo(variant.apply(study, -3.0))
-        assert torch.allclose(shown, torch.where(study == -3, study, study * variant.gain))
+    shown = [variant.apply(study) for variant in VARIANTS]
+    for variant, image in zip(VARIANTS, shown, strict=True):
+        assert torch.equal(variant.undo(image), study)
+    assert all(not torch.equal(a, b) for n, a in enumerate(shown) for b in shown[:n])
 
 
 def test_the_mean_segmentation_counts_every_variant() -> None:
