@@ -14,6 +14,7 @@ from .precision import run_fast, segment_fast
 from .preprocessing import PreparedStudy
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 from .weights import LoadedWeights
+from .working_grid import smallest_block
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def run_network(
     common = [m in fixed.present and m in moving.present for m in modalities]
     alike = fixed.present == moving.present
     deformation: Deformation | None = None
-    means = [MeanSegmentation(study.mask.to(device)) for study in (fixed, moving)]
+    # each study on no more background than its own brain needs, which networks with instance norm are sensitive to
+    blocks = [smallest_block(study.mask, network.config.multiple * network.config.stride) for study in (fixed, moving)]
+    means = [MeanSegmentation(s.mask[block].to(device)) for s, block in zip((fixed, moving), blocks, strict=True)]
     with torch.inference_mode():
         if not alike and network.registration is not None and any(common):
             progress(0.0, "registering with the network")
@@ -64,13 +67,16 @@ def run_network(
         for number, variant in enumerate(variants if network.segmentation is not None else ()):
             for which, study in enumerate((first, second)):
                 progress((number + which / 2 + 0.1) / len(variants), "segmenting")
-                if number:
-                    logits[which] = segment_fast(network, variant.apply(study))
+                part = study[(..., *blocks[which])]
+                if number or part.shape != study.shape:
+                    logits[which] = segment_fast(network, variant.apply(part))
                 means[which].add(variant, logits[which])
                 logits[which] = None
     if network.segmentation is None:
         return NetworkResult(None, None, deformation)
-    return NetworkResult(means[0].result(), means[1].result(), deformation)
+    shape = fixed.mask.shape
+    segmentations = [mean.result().placed(block, shape) for mean, block in zip(means, blocks, strict=True)]
+    return NetworkResult(*segmentations, deformation)
 
 
 def _on_processor(deformation: Deformation | None) -> Deformation | None:

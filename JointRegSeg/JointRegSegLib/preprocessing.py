@@ -16,6 +16,7 @@ from .normalisation import NORMALISATIONS, background_value, normalise
 from .study_images import StudyImages, checked_study
 from .working_grid import WorkingGrid, grid_around, mask_corners
 
+LEAST_MARGIN_MM = 2.0
 INTERPOLATIONS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline}
 
 
@@ -25,8 +26,9 @@ class PreprocessingConfig:
 
     spacing_mm: of the isotropic working grid. normalisation: see ``normalisation.normalise``. n4: correct the bias
     field first. interpolation: 'linear' or 'bspline' for images; labels are interpolated one-hot and linearly.
-    crop_margin_mm: from the brain to the border of the grid. multiple_of: divisor of the grid's sizes (16 for four
-    halvings, times the stride of the network). histogram_landmarks: for 'histogram', by modality.
+    crop_margin_mm: from the brain to the border of the grid; down to 2 mm where sizes are rounded up to multiples.
+    multiple_of: divisor of the grid's sizes (16 for four halvings, times the stride of the network).
+    histogram_landmarks: for 'histogram', by modality.
     """
 
     spacing_mm: float = 1.0
@@ -94,9 +96,10 @@ def brain_grid(masks: list[tuple[sitk.Image, sitk.Transform | None]], config: Pr
             back = transform.GetInverse()
             corners = np.array([back.TransformPoint(c.tolist()) for c in corners])
         points.append(corners)
-    return grid_around(
-        np.concatenate(points), config.spacing_mm, config.crop_margin_mm, config.multiple_of, anchor.GetOrigin()
-    )
+    margins = (config.crop_margin_mm, min(config.crop_margin_mm, LEAST_MARGIN_MM))
+    around, spacing, multiple = np.concatenate(points), config.spacing_mm, config.multiple_of
+    grids = [grid_around(around, spacing, margin, multiple, anchor.GetOrigin()) for margin in margins]
+    return grids[0] if multiple == 1 else grids[1]
 
 
 def prepare_study(

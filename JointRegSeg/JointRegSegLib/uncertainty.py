@@ -45,6 +45,17 @@ class Segmentation:
         """The class with the largest probability, (D, H, W) uint8."""
         return self.probabilities.argmax(0).to(torch.uint8)
 
+    def placed(self, block: tuple[slice, slice, slice], shape: tuple[int, ...]) -> Segmentation:
+        """This segmentation of a part of a grid on the whole grid of ``shape``, background elsewhere."""
+        if self.probabilities.shape[1:] == tuple(shape):
+            return self
+        whole = self.probabilities.new_zeros((len(self.probabilities), *shape))
+        whole[0] = 1
+        whole[(slice(None), *block)] = self.probabilities
+        counts = self.counts.clone()
+        counts[:, 0] += math.prod(shape) - self.probabilities[0].numel()
+        return Segmentation(whole, counts)
+
 
 class MeanSegmentation:
     """Collects the logits of one study variant by variant. Outside of the brain (D, H, W) there is no tumour."""

@@ -90,6 +90,21 @@ def grid_around(points_lps_mm: np.ndarray, spacing_mm: float, margin_mm: float, 
     return WorkingGrid(tuple(size[::-1]), float(spacing_mm), tuple(first.tolist()))
 
 
+def smallest_block(mask: Tensor, multiple: int) -> tuple[slice, slice, slice]:
+    """The part of a grid around a mask (D, H, W), its sizes multiples of ``multiple``, as the grid's own are.
+
+    Networks that normalise each instance are used to a certain share of background; more of it misleads them.
+    """
+    slices = []
+    for axis, full in enumerate(mask.shape):
+        used = torch.nonzero(mask.any(dim=tuple(a for a in range(3) if a != axis))).flatten()
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, full)
+        size = min(-(-(high - low) // multiple) * multiple, full)
+        start = min(max((low + high - size) // 2, 0), full - size)
+        slices.append(slice(start, start + size))
+    return slices[0], slices[1], slices[2]
+
+
 def mask_corners(mask: sitk.Image) -> np.ndarray:
     """Corners (8, 3) in LPS mm of the box around the non-zero voxels of a mask, voxels included."""
     voxels = sitk.GetArrayViewFromImage(mask) != 0
