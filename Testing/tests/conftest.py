@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,16 @@ SHARED = ROOT.parent / "shared"
 for folder in (ROOT, ROOT / "CESTQuant", ROOT / "JointRegSeg", ROOT / "Testing"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+def pytest_configure() -> None:
+    """Give None references to spare.
+
+    Some extension under the panel stand-ins returns None without counting it. Over two thousand tests the count reaches
+    zero, and Python before 3.12, in which None cannot die, ends the process.
+    """
+    if sys.version_info < (3, 12) and sys.implementation.name == "cpython":
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 @pytest.fixture(scope="session")
