@@ -52,7 +52,12 @@ def train_command(options: Namespace) -> int:
     with processes(config.training.device) as these, terminal_progress() as progress:
         if not these.writes:
             progress = _silenced(progress)
-        return _train(options, config, folder, these, progress)
+        try:
+            return _train(options, config, folder, these, progress)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only an empty one: nothing was trained
+            raise
 
 
 def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Any, progress: Any) -> int:
