@@ -39,6 +39,7 @@ def demons(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
 
 def elastix(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
     """itk-elastix: B-splines of 10 mm, its default parameters."""
+    os.chdir(folder)  # it leaves its field in the current folder
     from itk.support import helpers
 
     helpers._HAVE_TORCH = False  # itk imports torch where it is installed, and elastix crashes beside it
