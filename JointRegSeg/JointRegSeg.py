@@ -231,7 +231,7 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode.segment and path and not os.path.isfile(path):
             missing.append(_("The weights file {path} does not exist.").format(path=path))
         elif self._parameterNode.segment and not path and not os.path.isfile(self.logic.shippedWeights()):
-            missing.append(_("Choose a weights file, or switch the segmentation off: no weights come with the module."))
+            missing.append(_("Choose a weights file, or switch the segmentation off: the module has lost its own."))
         return missing
 
     def onApplyButton(self, checked=False):
