@@ -49,6 +49,9 @@ def processes() -> Iterator[Processes]:
     if count <= 1:
         yield Processes()
         return
+    # Imported by the optimisers once the group exists, its default arguments would keep the group's threads alive.
+    import torch.distributed.nn.functional  # noqa: F401
+
     dist.init_process_group("gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())

@@ -62,6 +62,9 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if count <= 1:
         yield Processes()
         return
+    # Imported by the optimisers once the group exists, its default arguments would keep the group's threads alive.
+    import torch.distributed.nn.functional
+
     on_gpu = device != "cpu" and torch.cuda.is_available() and dist.is_nccl_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu:

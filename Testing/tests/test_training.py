@@ -242,9 +242,9 @@ def test_data_sets_that_are_none_are_refused(tmp_path: Path, capsys: pytest.Capt
 def test_processes_train_the_network_of_one_process_dropout_included(tmp_path: Path) -> None:
     config = write_config(tmp_path, epochs=3, samples=2000, network={"width": 48, "dropout": 0.2})
     assert main(["train", str(config), "--output", str(tmp_path / "one.pt")]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29578",
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
                "-m", "CESTQuantLib.batch", "train", str(config), "--output", str(tmp_path / "two.pt")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     one, two = (load_network(tmp_path / f"{name}.pt") for name in ("one", "two"))
     assert two.training["loss"] == pytest.approx(one.training["loss"], rel=1e-4)
