@@ -49,6 +49,9 @@ class Augmentation:
         return tuple(self._drop_modalities(samples, generator))
 
     def _crop(self, samples: list[StudySample], generator: torch.Generator) -> list[StudySample]:
+        if most := self.config.patch_margin_voxels:
+            margin = int(torch.randint(most + 1, (1,), generator=generator))
+            samples = [spatial.pad(sample, margin) for sample in samples]
         fixed = samples[0]
         centre = draw_centre(fixed.labels, fixed.mask, self.config.patch_proportions, generator)
         corner = patch_corner(centre, self.config.patch, fixed.shape, f"'{fixed.name}'")

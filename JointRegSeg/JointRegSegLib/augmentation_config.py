@@ -55,6 +55,8 @@ class AugmentationConfig:
         is what the registration has to find).
     patch: shape (D, H, W) of a crop at the same place in both studies, or None; its centre in the fixed study lies
         in a class drawn by ``patch_proportions`` (class names of ``labels.CLASSES`` or 'anywhere').
+    patch_margin_voxels: the patch may reach up to a drawn 0 to so many voxels beyond the grid, where all is background,
+        so that the share of background varies, which moves the statistics of an instance normalisation.
     anisotropy: slices up to ``anisotropy_factor`` voxels thick along one axis. blur: Gaussian up to ``blur_voxels``.
     bias: smooth gain, up to exp(± ``bias_strength``), with a knot every ``bias_spacing_voxels``.
     contrast, shift, gamma: factor exp(± contrast) about the mean, ± shift in standard deviations of the brain,
@@ -73,6 +75,7 @@ class AugmentationConfig:
     patch_proportions: Mapping[str, float] = field(
         default_factory=lambda: {"anywhere": 0.4, "necrotic_core": 0.2, "edema": 0.2, "enhancing_tumor": 0.2}
     )
+    patch_margin_voxels: int = 0
     anisotropy_probability: float = 0.1
     anisotropy_factor: float = 3.0
     blur_probability: float = 0.15
@@ -104,6 +107,8 @@ class AugmentationConfig:
             if not isinstance(getattr(self, name), SpatialRanges):
                 raise ValueError(f"{name} is an object with the ranges of the geometry, got {getattr(self, name)!r}")
         _check_numbers(self, ("shared", "independent", "patch", "patch_proportions", "dropout_shared"))
+        if type(self.patch_margin_voxels) is not int:
+            raise ValueError(f"patch_margin_voxels must be a whole number, got {self.patch_margin_voxels!r}")
         if not self.anisotropy_factor >= 1:
             raise ValueError(f"anisotropy_factor must be at least 1, got {self.anisotropy_factor!r}")
         if not self.bias_spacing_voxels >= 2:

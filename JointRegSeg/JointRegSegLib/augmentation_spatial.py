@@ -116,6 +116,15 @@ def resample(sample: StudySample, positions: Tensor) -> StudySample:
     return StudySample(images, labels, mask, sample.name)
 
 
+def pad(sample: StudySample, margin: int) -> StudySample:
+    """The study with ``margin`` voxels of background on every side."""
+    sides = [margin] * 6
+    images = sample.outside[:, None, None, None].expand(-1, *(size + 2 * margin for size in sample.shape)).clone()
+    images[(slice(None), *(slice(margin, margin + size) for size in sample.shape))] = sample.images
+    labels = None if sample.labels is None else F.pad(sample.labels, sides)
+    return StudySample(images, labels, F.pad(sample.mask, sides), sample.name)
+
+
 def crop(sample: StudySample, corner: tuple[int, int, int], shape: tuple[int, int, int]) -> StudySample:
     """The patch of the given shape from ``corner`` on, copied."""
     window = tuple(slice(start, start + size) for start, size in zip(corner, shape, strict=True))

@@ -309,6 +309,27 @@ def test_unlabelled_studies_are_augmented_too() -> None:
     assert all(sample.labels is None for sample in Augmentation(config)(bare, generator()))
 
 
+def test_patches_with_a_margin_reach_into_the_background_around_the_grid() -> None:
+    """Their share of background varies, and what they show of the grid is unchanged."""
+    config = off(patch=(16, 16, 16), patch_proportions={"anywhere": 1.0}, patch_margin_voxels=8)
+    whole, seen = pair(), set()
+    for seed in range(20):
+        patch = Augmentation(config)(pair(), generator(seed))[0]
+        assert patch.shape == (16, 16, 16)
+        assert bool((patch.images[:, ~patch.mask] == whole[0].outside[:, None]).all())
+        inside = patch.images[:, patch.mask]
+        assert bool(torch.isin(inside, whole[0].images).all())
+        seen.add(int(patch.mask.sum()))
+    assert len(seen) > 10
+    padded = spatial.pad(whole[0], 5)
+    assert padded.shape == tuple(size + 10 for size in whole[0].shape)
+    again = spatial.crop(padded, (5, 5, 5), whole[0].shape)
+    assert torch.equal(again.images, whole[0].images)
+    assert torch.equal(again.labels, whole[0].labels)
+    assert torch.equal(again.mask, whole[0].mask)
+    assert int(padded.mask.sum()) == int(whole[0].mask.sum())
+
+
 def test_a_patch_larger_than_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match=r"patch \(32, 8, 8\) is larger than the grid \(24, 28, 20\) of 'fixed'"):
         Augmentation(off(patch=(32, 8, 8)))(pair(), generator())
@@ -336,6 +357,8 @@ def test_the_configuration_survives_json() -> None:
         ({"noise_sd": "loud"}, "noise_sd must be a number"),
         ({"patch": [8, 8]}, "patch needs three positive whole numbers"),
         ({"patch_proportions": {"tumour": 1}}, "unknown class 'tumour'"),
+        ({"patch_margin_voxels": 0.5}, "patch_margin_voxels must be a whole number"),
+        ({"patch_margin_voxels": -1}, "patch_margin_voxels must be a number of 0 or more"),
         ({"shared": {"flip": [0, 0, 2]}}, "flip needs a probability"),
         ({"shared": 3}, "shared is an object"),
         ({"dropout_shared": 1}, "dropout_shared is true or false"),
