@@ -6,14 +6,13 @@ where they are used, so that starting the application stays fast.
 """
 
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
-# ruff: noqa: PT009, PT027
+# ruff: noqa: PT009
 
 import enum
 import os
 from typing import Annotated, Union
 
 import slicer
-import vtk
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
     vtkMRMLScalarVolumeNode,
@@ -25,10 +24,10 @@ from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrappe
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
+
+from NeuroCESTLib.panel import PanelWidget
+from NeuroCESTLib.panel_test import PanelTest
 
 
 class CESTQuant(ScriptedLoadableModule):
@@ -73,15 +72,10 @@ def registerSampleData():
 def addSamplePhantom(source=None):
     """Simulate the digital phantom and add it to the scene."""
     with slicer.util.tryWithErrorDisplay(_("The phantom could not be simulated."), waitCursor=True):
-        ensureTorch()
+        from NeuroCESTLib.torch_extension import ensure_torch
+
+        ensure_torch("CESTQuant")
         return list(CESTQuantLogic().addPhantom().values())
-
-
-def ensureTorch():
-    """Make torch importable; in the application it comes through the PyTorch extension only."""
-    from NeuroCESTLib.torch_extension import ensure_torch
-
-    ensure_torch("CESTQuant")
 
 
 class Method(enum.Enum):
@@ -157,113 +151,35 @@ class CESTQuantParameterNode:
     folderName: str
 
 
-class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class CESTQuantWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic."""
 
-    def __init__(self, parent=None):
-        # Set before the base class, which calls setup() where there is no parent.
-        self.logic = None
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
-        self._sceneIsClosing = False
-        self._running = False
-        self._cancelRequested = False
-        VTKObservationMixin.__init__(self)
-        ScriptedLoadableModuleWidget.__init__(self, parent)
+    PATHS = ("protocolPath", "modelPath", "networkPath")
+    SECTIONS = ("inputsSection", "mapsSection", "methodSection", "modelSection", "outputsSection")
 
-    def setup(self):
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/CESTQuant.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = CESTQuantLogic()
-        self._pathWidgets = {
-            "protocolPath": self.ui.protocolPathLineEdit,
-            "modelPath": self.ui.modelPathLineEdit,
-            "networkPath": self.ui.networkPathLineEdit,
-        }
-        for name, widget in self._pathWidgets.items():
-            widget.connect(
-                "currentPathChanged(QString)", lambda path, name=name: self._onPathChanged(name, path)
-            )
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneReplaced)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneReplaced)
-        self.initializeParameterNode()
+    def makeLogic(self):
+        return CESTQuantLogic()
 
-    def cleanup(self):
-        """Called when the application closes and the panel is destroyed."""
-        self.setParameterNode(None)
-        self.removeObservers()
-
-    def enter(self):
-        """Called each time the user opens the module."""
-        self.initializeParameterNode()
-
-    def exit(self):
-        """Called each time the user leaves the module; from here on scenes get no parameter node."""
-        self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller, event):
-        """The parameter node goes with the scene; a run that is on its way ends."""
-        self._cancelRequested = True
-        self._sceneIsClosing = self._parameterNode is not None
-        self.setParameterNode(None)
-
-    def onSceneReplaced(self, caller, event):
-        """Another scene is there, with its own parameters or with none."""
-        if self._sceneIsClosing or self._parameterNode:
-            self._sceneIsClosing = False
-            self.initializeParameterNode()
+    def texts(self):
+        return _("Compute the maps."), _("The maps could not be computed.")
 
     def initializeParameterNode(self):
         """Take the scene's parameter node; the first acquisition is preselected."""
-        self.setParameterNode(self.logic.getParameterNode())
+        super().initializeParameterNode()
         if not self._parameterNode.signal:
             self._parameterNode.signal = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
 
-    def setParameterNode(self, parameterNode):
-        """Bind the widgets to another parameter node, or to none."""
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self._parameterNode = parameterNode
-        if self._parameterNode:
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self._onParametersModified()
-
-    def _onPathChanged(self, name, path):
-        if self._parameterNode and getattr(self._parameterNode, name) != path:
-            setattr(self._parameterNode, name, path)
-
-    def _onParametersModified(self, caller=None, event=None):
-        """Show paths, offer what the method takes, and say what Apply still needs."""
-        if self._parameterNode:
-            for name, widget in self._pathWidgets.items():
-                if widget.currentPath != getattr(self._parameterNode, name):
-                    widget.currentPath = getattr(self._parameterNode, name)
-            method = self._parameterNode.method
-            self.ui.asymmetryOffsetSpinBox.enabled = method == Method.MTR_ASYM
-            self.ui.powerSpinBox.enabled = method == Method.MTR_ASYM or method.takesPreset
-            self.ui.lorentzianPresetComboBox.enabled = method.takesPreset
-            self.ui.modelPathLineEdit.enabled = method.takesModel
-            self.ui.networkPathLineEdit.enabled = method.needsNetwork
-        missing = self.missingInputs()
-        self.ui.applyButton.enabled = not missing and not self._running
-        self.ui.applyButton.toolTip = "\n".join(missing) if missing else _("Compute the maps.")
-        if not self._running:
-            self._showStatus(missing[0] if missing else _("Ready."))
+    def offerSettings(self, parameters):
+        method = parameters.method
+        self.ui.asymmetryOffsetSpinBox.enabled = method == Method.MTR_ASYM
+        self.ui.powerSpinBox.enabled = method == Method.MTR_ASYM or method.takesPreset
+        self.ui.lorentzianPresetComboBox.enabled = method.takesPreset
+        self.ui.modelPathLineEdit.enabled = method.takesModel
+        self.ui.networkPathLineEdit.enabled = method.needsNetwork
 
     def missingInputs(self):
         """What has to be chosen before Apply, one sentence each."""
         parameters = self._parameterNode
-        if not parameters:
-            return [_("There is no scene.")]
         missing = []
         if not parameters.signal:
             missing.append(_("Choose the CEST acquisition, a sequence of volumes."))
@@ -281,39 +197,10 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing.append(_("The network file {path} does not exist.").format(path=parameters.networkPath))
         return missing
 
-    def onApplyButton(self, checked=False):
+    def run(self, progress):
         """Compute the maps."""
-        from NeuroCESTLib.progress import Cancelled
-
-        with slicer.util.tryWithErrorDisplay(_("The maps could not be computed."), waitCursor=True):
-            self._setRunning(True)
-            self.ui.progressBar.value = 0
-            status = ""
-            try:
-                ensureTorch()
-                result = self._fit()
-                status = _("{count} maps are in the folder '{folder}'.").format(
-                    count=len(result.nodes), folder=self._folderName(result)
-                )
-                self.ui.progressBar.value = 100
-            except Cancelled:
-                self.ui.progressBar.value = 0
-                status = _("Cancelled; nothing was changed.")
-            except Exception as error:
-                status = str(error) or type(error).__name__
-                raise
-            finally:
-                self._setRunning(False)
-                self._showStatus(status)
-
-    def onCancelButton(self, checked=False):
-        """Ask the run to end; it does at its next report of progress."""
-        self._cancelRequested = True
-        self.ui.cancelButton.enabled = False
-
-    def _fit(self):
         parameters = self._parameterNode
-        return self.logic.fit(
+        result = self.logic.fit(
             parameters.signal,
             parameters.protocolPath or None,
             method=parameters.method.value,
@@ -329,38 +216,11 @@ class CESTQuantWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             asymmetryOffset_ppm=parameters.asymmetryOffset_ppm,
             power_uT=parameters.power_uT or None,
             lorentzianPreset=parameters.lorentzianPreset,
-            progress=self._onProgress,
+            progress=progress,
         )
-
-    def _onProgress(self, fraction, message=""):
-        from NeuroCESTLib.progress import Cancelled
-
-        self.ui.progressBar.value = round(100 * fraction)
-        if message:
-            self._showStatus(message)
-        slicer.app.processEvents()
-        if self._cancelRequested:
-            raise Cancelled
-
-    def _setRunning(self, running):
-        self._running = running
-        self._cancelRequested = False
-        for section in (
-            self.ui.inputsSection,
-            self.ui.mapsSection,
-            self.ui.methodSection,
-            self.ui.modelSection,
-        ):
-            section.enabled = not running
-        self.ui.outputsSection.enabled = not running
-        self.ui.cancelButton.enabled = running
-        self._onParametersModified()
-
-    def _folderName(self, result):
-        return slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
-
-    def _showStatus(self, text):
-        self.ui.statusLabel.text = text
+        return _("{count} maps are in the folder '{folder}'.").format(
+            count=len(result.nodes), folder=self.folderName(result)
+        )
 
 
 class CESTQuantLogic(ScriptedLoadableModuleLogic):
@@ -400,23 +260,19 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class CESTQuantTest(ScriptedLoadableModuleTest):
+class CESTQuantTest(PanelTest):
     """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
 
-    def setUp(self):
-        """An empty scene with one small acquisition: 256 voxels, water and amide lines, M0 of 1000."""
-        import tempfile
+    MODULE = "CESTQuant"
 
+    def addSampleNodes(self):
+        """One small acquisition: 256 voxels, water and amide lines, M0 of 1000."""
         import numpy as np
 
         from NeuroCESTLib.geometry import Geometry
         from NeuroCESTLib.sequences import array_to_sequence
         from NeuroCESTLib.volumes import add_volume
 
-        temporaryDirectory = tempfile.TemporaryDirectory()
-        self.addCleanup(temporaryDirectory.cleanup)
-        self.directory = temporaryDirectory.name
-        slicer.mrmlScene.Clear()
         offsets = np.linspace(-5.0, 5.0, 21)
         spectrum = 1.0 - 0.9 / (1 + (offsets / 0.7) ** 2) - 0.06 / (1 + ((offsets - 3.5) / 0.5) ** 2)
         self.expectedAsymmetry = spectrum[offsets == -3.5][0] - spectrum[offsets == 3.5][0]
@@ -425,24 +281,6 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.signal = array_to_sequence(signal, geometry, "cest", offsets)
         self.reference = add_volume(np.full(geometry.shape, 1000.0, np.float32), geometry, "m0")
         self.protocolPath = self.writeOffsets("offsets.txt", offsets)
-        self.widget = slicer.util.getModuleWidget("CESTQuant")
-        self.widget.enter()
-        self.addCleanup(slicer.mrmlScene.Clear)
-        self.addCleanup(self.widget.exit)
-        self.ui = self.widget.ui
-
-    def runTest(self):
-        """All tests, for Slicer's self-test."""
-        import unittest
-
-        for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
-            self.delayDisplay(name)
-            self.setUp()
-            try:
-                getattr(self, name)()
-            finally:
-                self.doCleanups()
-        slicer.util.getModuleWidget("CESTQuant").enter()
 
     def writeOffsets(self, name, offsets):
         path = os.path.join(self.directory, name)
@@ -485,10 +323,6 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
             json.dump(protocol_to_dict(config.protocol), file)
         return network, protocol
 
-    def nodeIDs(self):
-        scene = slicer.mrmlScene
-        return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
-
     def test_applySaysWhatIsMissing(self):
         self.ui.signalSelector.setCurrentNode(None)
         self.ui.protocolPathLineEdit.currentPath = ""
@@ -508,9 +342,6 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         self.assertIs(self.ui.signalSelector.currentNode(), self.signal)
 
     def test_selectorsFollowTheScene(self):
-        for name, widget in vars(self.ui).items():
-            if name.endswith("Selector"):
-                self.assertIs(widget.mrmlScene(), slicer.mrmlScene, name)
         self.assertEqual(self.ui.signalSelector.nodeCount(), 1)
         self.assertEqual(self.ui.t1Selector.nodeCount(), 1)
         added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t1")
@@ -578,43 +409,10 @@ class CESTQuantTest(ScriptedLoadableModuleTest):
         # These Lorentzian lines are no spectrum of the network's tissue, and it says so.
         self.assertEqual(float(maps["reliable"].max()), 0.0)
 
-    def test_cancelLeavesTheSceneAsItWas(self):
-        def cancelHalfWay(percent):
-            if percent > 0:
-                self.ui.cancelButton.click()
-
-        self.chooseInputs()
-        before = self.nodeIDs()
-        self.ui.progressBar.value = 0
-        self.ui.progressBar.connect("valueChanged(int)", cancelHalfWay)
-        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", cancelHalfWay)
-        self.ui.applyButton.click()
-        self.assertEqual(self.ui.statusLabel.text, _("Cancelled; nothing was changed."))
-        self.assertEqual(self.nodeIDs(), before)
-        self.assertTrue(self.ui.applyButton.enabled)
-        self.assertFalse(self.ui.cancelButton.enabled)
-
     def test_wrongCountOfOffsetsIsReportedAndChangesNothing(self):
-        import unittest.mock
-
         self.chooseInputs()
         self.ui.protocolPathLineEdit.currentPath = self.writeOffsets("short.txt", [-3.5, 0.0, 3.5])
-        before = self.nodeIDs()
-        with unittest.mock.patch.object(slicer.util, "errorDisplay"), self.assertRaises(ValueError):
-            self.widget.onApplyButton()
-        self.assertIn("21", self.ui.statusLabel.text)
-        self.assertIn("3", self.ui.statusLabel.text)
-        self.assertEqual(self.nodeIDs(), before)
-        self.assertTrue(self.ui.applyButton.enabled)
-
-    def test_panelThatIsNotOpenAddsNothingToScenes(self):
-        self.widget.exit()
-        slicer.mrmlScene.RemoveNode(self.widget.logic.getParameterNode().parameterNode)
-        slicer.mrmlScene.Clear()
-        self.assertIsNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.widget.enter()
-        self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+        self.assertApplyFailsSaying("21", "3")
 
     def test_closingTheSceneEmptiesThePanel(self):
         self.chooseInputs()

@@ -6,24 +6,23 @@ where they are used, so that starting the application stays fast.
 """
 
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
-# ruff: noqa: PT009, PT027
+# ruff: noqa: PT009
 
 import enum
 import os
 from typing import Annotated, Union
 
 import slicer
-import vtk
 from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
+
+from NeuroCESTLib.panel import PanelWidget
+from NeuroCESTLib.panel_test import PanelTest
 
 STUDIES = ("fixed", "moving")
 # Selectors of a study by modality, in the order of the network's channels
@@ -125,97 +124,24 @@ class JointRegSegParameterNode:
     folderName: str
 
 
-class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class JointRegSegWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic."""
 
-    def __init__(self, parent=None):
-        # Set before the base class, which calls setup() where there is no parent.
-        self.logic = None
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
-        self._sceneIsClosing = False
-        self._running = False
-        self._cancelRequested = False
-        VTKObservationMixin.__init__(self)
-        ScriptedLoadableModuleWidget.__init__(self, parent)
+    PATHS = ("weightsPath",)
+    SECTIONS = ("fixedSection", "movingSection", "methodSection", "outputsSection")
 
-    def setup(self):
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/JointRegSeg.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = JointRegSegLogic()
-        self.ui.weightsPathLineEdit.connect("currentPathChanged(QString)", self._onWeightsPathChanged)
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneReplaced)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneReplaced)
-        self.initializeParameterNode()
+    def makeLogic(self):
+        return JointRegSegLogic()
 
-    def cleanup(self):
-        """Called when the application closes and the panel is destroyed."""
-        self.setParameterNode(None)
-        self.removeObservers()
+    def texts(self):
+        return _("Segment and register."), _("The studies could not be processed.")
 
-    def enter(self):
-        """Called each time the user opens the module."""
-        self.initializeParameterNode()
-
-    def exit(self):
-        """Called each time the user leaves the module; from here on scenes get no parameter node."""
-        self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller, event):
-        """The parameter node goes with the scene; a run that is on its way ends."""
-        self._cancelRequested = True
-        self._sceneIsClosing = self._parameterNode is not None
-        self.setParameterNode(None)
-
-    def onSceneReplaced(self, caller, event):
-        """Another scene is there, with its own parameters or with none."""
-        if self._sceneIsClosing or self._parameterNode:
-            self._sceneIsClosing = False
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self):
-        """Take the scene's parameter node."""
-        self.setParameterNode(self.logic.getParameterNode())
-
-    def setParameterNode(self, parameterNode):
-        """Bind the widgets to another parameter node, or to none."""
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self._parameterNode = parameterNode
-        if self._parameterNode:
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self._onParametersModified()
-
-    def _onWeightsPathChanged(self, path):
-        if self._parameterNode and self._parameterNode.weightsPath != path:
-            self._parameterNode.weightsPath = path
-
-    def _onParametersModified(self, caller=None, event=None):
-        """Show the path, offer what the segmentation takes, and say what Apply still needs."""
-        if self._parameterNode:
-            if self.ui.weightsPathLineEdit.currentPath != self._parameterNode.weightsPath:
-                self.ui.weightsPathLineEdit.currentPath = self._parameterNode.weightsPath
-            self.ui.weightsPathLineEdit.enabled = self._parameterNode.segment
-            self.ui.flipsCheckBox.enabled = self._parameterNode.segment
-        missing = self.missingInputs()
-        self.ui.applyButton.enabled = not missing and not self._running
-        self.ui.applyButton.toolTip = "\n".join(missing) if missing else _("Segment and register.")
-        if not self._running:
-            self._showStatus(missing[0] if missing else _("Ready."))
+    def offerSettings(self, parameters):
+        self.ui.weightsPathLineEdit.enabled = parameters.segment
+        self.ui.flipsCheckBox.enabled = parameters.segment
 
     def missingInputs(self):
         """What has to be chosen before Apply, one sentence each."""
-        if not self._parameterNode:
-            return [_("There is no scene.")]
         fixed, moving = (self._study(which) for which in STUDIES)
         missing = []
         if not fixed:
@@ -234,44 +160,10 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing.append(_("Choose a weights file, or switch the segmentation off: the module has lost its own."))
         return missing
 
-    def onApplyButton(self, checked=False):
+    def run(self, progress):
         """Segment and register."""
-        from NeuroCESTLib.progress import Cancelled
-        from NeuroCESTLib.torch_extension import ensure_torch
-
-        with slicer.util.tryWithErrorDisplay(_("The studies could not be processed."), waitCursor=True):
-            self._setRunning(True)
-            self.ui.progressBar.value = 0
-            status = ""
-            try:
-                ensure_torch("JointRegSeg")
-                result = self._process()
-                folder = slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
-                status = " ".join([_("The results are in the folder '{name}'.").format(name=folder), *result.warnings])
-                self.ui.progressBar.value = 100
-            except Cancelled:
-                self.ui.progressBar.value = 0
-                status = _("Cancelled; nothing was changed.")
-            except Exception as error:
-                status = str(error) or type(error).__name__
-                raise
-            finally:
-                self._setRunning(False)
-                self._showStatus(status)
-
-    def onCancelButton(self, checked=False):
-        """Ask the run to end; it does at its next report of progress."""
-        self._cancelRequested = True
-        self.ui.cancelButton.enabled = False
-
-    def _study(self, which):
-        """Images of the fixed or moving study that are chosen, by modality."""
-        nodes = {name: getattr(self._parameterNode, which + suffix) for name, suffix in IMAGES.items()}
-        return {name: node for name, node in nodes.items() if node}
-
-    def _process(self):
         parameters = self._parameterNode
-        return self.logic.process(
+        result = self.logic.process(
             self._study("fixed"),
             self._study("moving"),
             fixedMask=parameters.fixedMask,
@@ -284,30 +176,15 @@ class JointRegSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             flips=parameters.flips,
             carry=parameters.carry,
             folderName=parameters.folderName,
-            progress=self._onProgress,
+            progress=progress,
         )
+        where = _("The results are in the folder '{name}'.").format(name=self.folderName(result))
+        return " ".join([where, *result.warnings])
 
-    def _onProgress(self, fraction, message=""):
-        from NeuroCESTLib.progress import Cancelled
-
-        self.ui.progressBar.value = round(100 * fraction)
-        if message:
-            self._showStatus(message)
-        slicer.app.processEvents()
-        if self._cancelRequested:
-            raise Cancelled
-
-    def _setRunning(self, running):
-        self._running = running
-        self._cancelRequested = False
-        ui = self.ui
-        for section in (ui.fixedSection, ui.movingSection, ui.methodSection, ui.outputsSection):
-            section.enabled = not running
-        self.ui.cancelButton.enabled = running
-        self._onParametersModified()
-
-    def _showStatus(self, text):
-        self.ui.statusLabel.text = text
+    def _study(self, which):
+        """Images of the fixed or moving study that are chosen, by modality."""
+        nodes = {name: getattr(self._parameterNode, which + suffix) for name, suffix in IMAGES.items()}
+        return {name: node for name, node in nodes.items() if node}
 
 
 class JointRegSegLogic(ScriptedLoadableModuleLogic):
@@ -343,36 +220,15 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class JointRegSegTest(ScriptedLoadableModuleTest):
+class JointRegSegTest(PanelTest):
     """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
 
-    def setUp(self):
-        """A scene with the digital head at two visits, on small grids."""
-        import tempfile
+    MODULE = "JointRegSeg"
+    CANCEL_AT = 20
 
-        temporaryDirectory = tempfile.TemporaryDirectory()
-        self.addCleanup(temporaryDirectory.cleanup)
-        self.directory = temporaryDirectory.name
-        slicer.mrmlScene.Clear()
-        self.widget = slicer.util.getModuleWidget("JointRegSeg")
+    def addSampleNodes(self):
+        """The digital head at two visits, on small grids."""
         self.studies = self.widget.logic.addPhantom(spacing_mm=5.0)
-        self.widget.enter()
-        self.addCleanup(slicer.mrmlScene.Clear)
-        self.addCleanup(self.widget.exit)
-        self.ui = self.widget.ui
-
-    def runTest(self):
-        """All tests, for Slicer's self-test."""
-        import unittest
-
-        for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
-            self.delayDisplay(name)
-            self.setUp()
-            try:
-                getattr(self, name)()
-            finally:
-                self.doCleanups()
-        slicer.util.getModuleWidget("JointRegSeg").enter()
 
     def chooseInputs(self, modalities=("t1", "flair"), affine=Affine.NONE):
         """What a user chooses before Apply, with a small network on coarse voxels."""
@@ -398,10 +254,6 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
         save_weights(path, build_network(config), {"preprocessing": {"spacing_mm": 4.0}})
         return path
 
-    def nodeIDs(self):
-        scene = slicer.mrmlScene
-        return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
-
     def test_applySaysWhatIsMissing(self):
         self.ui.segmentCheckBox.checked = False
         self.assertFalse(self.ui.applyButton.enabled)
@@ -426,9 +278,6 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
         self.assertFalse(self.ui.flipsCheckBox.enabled)
 
     def test_selectorsFollowTheScene(self):
-        for name, widget in vars(self.ui).items():
-            if name.endswith("Selector"):
-                self.assertIs(widget.mrmlScene(), slicer.mrmlScene, name)
         count = self.ui.fixedT2Selector.nodeCount()
         added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t2")
         self.assertEqual(self.ui.fixedT2Selector.nodeCount(), count + 1)
@@ -496,44 +345,10 @@ class JointRegSegTest(ScriptedLoadableModuleTest):
             self.assertIsNotNone(slicer.util.getNode(f"{which} uncertainty"))
         self.assertIsNotNone(slicer.util.getNode("volumes"))
 
-    def test_cancelLeavesTheSceneAsItWas(self):
-        def cancelHalfWay(percent):
-            if percent > 20:
-                self.ui.cancelButton.click()
-
-        self.chooseInputs()
-        before = self.nodeIDs()
-        self.ui.progressBar.value = 0
-        self.ui.progressBar.connect("valueChanged(int)", cancelHalfWay)
-        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", cancelHalfWay)
-        self.ui.applyButton.click()
-        self.assertEqual(self.ui.statusLabel.text, _("Cancelled; nothing was changed."))
-        self.assertEqual(self.nodeIDs(), before)
-        self.assertTrue(self.ui.applyButton.enabled)
-        self.assertFalse(self.ui.cancelButton.enabled)
-
     def test_unusableInputIsReportedAndChangesNothing(self):
-        import unittest.mock
-
         self.chooseInputs()
-        image = slicer.util.arrayFromVolume(self.studies["fixed"]["flair"])
-        image[:] = 7
-        before = self.nodeIDs()
-        with unittest.mock.patch.object(slicer.util, "errorDisplay"), self.assertRaises(ValueError):
-            self.widget.onApplyButton()
-        self.assertIn("flair", self.ui.statusLabel.text)
-        self.assertIn("constant", self.ui.statusLabel.text)
-        self.assertEqual(self.nodeIDs(), before)
-        self.assertTrue(self.ui.applyButton.enabled)
-
-    def test_panelThatIsNotOpenAddsNothingToScenes(self):
-        self.widget.exit()
-        slicer.mrmlScene.RemoveNode(self.widget.logic.getParameterNode().parameterNode)
-        slicer.mrmlScene.Clear()
-        self.assertIsNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.widget.enter()
-        self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+        slicer.util.arrayFromVolume(self.studies["fixed"]["flair"])[:] = 7
+        self.assertApplyFailsSaying("flair", "constant")
 
     def test_parametersSurviveSavingAndLoadingTheScene(self):
         self.chooseInputs()

@@ -44,7 +44,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("JointRegSeg")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | {"weightsPath"} == set(JointRegSeg.JointRegSegParameterNode.allParameters)
+    assert bound | set(panel.PATHS) == set(JointRegSeg.JointRegSegParameterNode.allParameters)
 
 
 def test_picture_of_the_panel_is_drawn(tmp_path):

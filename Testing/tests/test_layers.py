@@ -20,6 +20,8 @@ SCENE_FILES = (
     "quantify_commands.py", "report.py", "results.py", "study.py", "synthesis_commands.py", "training_commands.py",
 )  # fmt: skip
 """Files of a module's library that belong to the scene layer; all others are science."""
+PANEL_FILES = ("panel.py", "panel_test.py")
+"""Files of NeuroCESTLib that belong to the panel layer: only the module files import them, within the application."""
 HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pandas", "pypulseq"}
 
 
@@ -34,7 +36,8 @@ def science_files() -> list[Path]:
 
 def scene_files() -> list[Path]:
     own = [ROOT / name / f"{name}Lib" / file for name in MODULES for file in SCENE_FILES]
-    return sorted((ROOT / "NeuroCESTLib").rglob("*.py")) + [file for file in own if file.exists()]
+    shared = [file for file in sorted((ROOT / "NeuroCESTLib").rglob("*.py")) if file.name not in PANEL_FILES]
+    return shared + [file for file in own if file.exists()]
 
 
 def module_files() -> list[Path]:
@@ -107,6 +110,12 @@ def test_the_shared_library_knows_no_module(file: Path) -> None:
     assert not imported_packages(parse(file)) & modules
 
 
+@pytest.mark.parametrize("file", scene_files() + science_files(), ids=name_of)
+def test_scene_and_science_do_not_import_the_panel(file: Path) -> None:
+    imports = [node for node in ast.walk(parse(file)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert not any("panel" in ast.unparse(node) for node in imports)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_do_not_import_each_other(name: str) -> None:
     others = {
@@ -128,7 +137,9 @@ def test_module_files_run_no_code_as_slicer_starts(file: Path) -> None:
     assert code_at_file_scope(parse(file)) == []
 
 
-@pytest.mark.parametrize("file", [f for f in sorted((ROOT / "NeuroCESTLib").glob("*.py"))], ids=name_of)
+@pytest.mark.parametrize(
+    "file", [f for f in sorted((ROOT / "NeuroCESTLib").glob("*.py")) if f.name not in PANEL_FILES], ids=name_of
+)
 def test_the_shared_library_imports_slicer_only_inside_functions(file: Path) -> None:
     """So that it can be imported before the host has been started."""
     packages = imported_packages(parse(file), file_scope_only=True)

@@ -72,7 +72,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("CESTQuant")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | set(panel._pathWidgets) == set(CESTQuant.CESTQuantParameterNode.allParameters)
+    assert bound | set(panel.PATHS) == set(CESTQuant.CESTQuantParameterNode.allParameters)
 
 
 def test_picture_of_the_panel_is_drawn(tmp_path):
@@ -132,6 +132,8 @@ def test_sample_phantom_is_registered_with_nothing_to_download(monkeypatch):
 
 
 def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
+    from NeuroCESTLib.torch_extension import ensure_torch
+
     asked = []
 
     class PyTorchUtilsLogic:
@@ -144,11 +146,11 @@ def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="PyTorch extension"):
-        CESTQuant.ensureTorch()
+        ensure_torch("CESTQuant")
     extension = SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic)
     monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
     with pytest.raises(RuntimeError, match="not installed"):
-        CESTQuant.ensureTorch()
+        ensure_torch("CESTQuant")
     assert asked == [(True, ">=2.2")]
 
 
