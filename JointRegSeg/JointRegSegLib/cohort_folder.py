@@ -6,15 +6,18 @@ import dataclasses
 import os
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .manifest import SPLITS, Cohort, StudyRecord
 from .modalities import MODALITIES, split_name
 
-_VISIT_FOLDER = re.compile(
-    r"(ses|session|visit|week|wk|time|timepoint|tp|t|day|month|scan|v)?[-_ ]?\d+([-_.]\d+)*"
+_VISIT = re.compile(
+    r"(ses|session|visit|week|wk|time|timepoint|tp|t|day|month|scan|v)[-_ ]?\d+([-_.]\d+)*"
     r"|baseline|follow[-_ ]?up\d*|pre([-_ ]?op)?|post([-_ ]?op)?"
 )
+_NUMBER = re.compile(r"[-_ ]?\d+([-_.]\d+)*")
+_LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
 _BRATS_2023 = re.compile(r"(BraTS-[A-Za-z]+-\d+)-(\d{3})")
 
 
@@ -23,7 +26,9 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
 
     A folder with recognised files (see ``modalities``) is one study, or several where its files have different names
     before the modality. BraTS 2023 names (BraTS-GLI-00000-001) give subject and visit; folders called like visits
-    (ses-01, week-012, baseline, 001) belong to the subject that their parent is named for; any other name is a subject.
+    (ses-01, week-012, baseline, 001) belong to the subject that their parent is named for, and so do files that are
+    named for a visit (visit1_t1.nii.gz) in a folder called like none, or by a number; any other name is a subject.
+    NAME_landmarks.csv (or .fcsv) beside the images is taken too. Links to folders are followed.
 
     Raises:
         ValueError: the folder is missing, holds no recognised image, two files claim one modality, or two studies
@@ -33,21 +38,19 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     if not folder.is_dir():
         raise ValueError(f"the folder '{folder}' does not exist")
     studies: dict[tuple[str, str], StudyRecord] = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found = _studies_in(Path(place), names)
-        alone = len(found) == 1 and Path(place) != folder
+    for place, names in _folders(folder):
+        found = _studies_in(place, names)
+        alone = len(found) == 1 and place != folder
         for prefix, files in found:
             images = {modality: files[modality] for modality in MODALITIES if modality in files}
-            if not images:
-                continue
-            subject, visit = _subject_and_visit(Path(place), prefix, alone)
+            subject, visit = _subject_and_visit(place, prefix, alone)
             if (subject, visit) in studies:
                 first = next(iter(studies[subject, visit].images.values())).parent
                 raise ValueError(
                     f"'{first}' and '{place}' both hold the study '{subject} {visit}'; rename one of the folders"
                 )
-            studies[subject, visit] = StudyRecord(subject, visit, images, files.get("label"), files.get("mask"))
+            others = (files.get(role) for role in ("label", "mask", "landmarks"))
+            studies[subject, visit] = StudyRecord(subject, visit, images, *others)
     if not studies:
         raise ValueError(
             f"no file below '{folder}' is named like an image of a study; expected are names as in BraTS, such as "
@@ -82,12 +85,35 @@ def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Coh
     return Cohort(cohort.source, tuple(studies))
 
 
+def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and all below it, each with the names of its files, and each once however many links lead there.
+
+    Links come after the folders themselves, so that a folder goes by its own name where it has one. A link to a folder
+    that holds ``top`` is not followed.
+    """
+    here, seen = Path(os.path.realpath(top)), set()
+    waiting = [top]
+    while waiting:
+        links = []
+        for start in waiting:
+            for place, folders, names in os.walk(start):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                real = Path(os.path.realpath(place))
+                if real in seen or real in here.parents:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                links += [Path(place) / name for name in folders if os.path.islink(os.path.join(place, name))]
+                yield Path(place), names
+        waiting = links
+
+
 def _studies_in(place: Path, names: list[str]) -> list[tuple[str, dict[str, Path]]]:
     """Studies among the files of one folder, as (what their file names have before the modality, files by role)."""
     groups: dict[str, dict[str, Path]] = {}
     roles: list[str] = []
     for name in sorted(names):
-        prefix, role = split_name(name)
+        prefix, role = _prefix_and_role(name)
         if role is None or name.startswith("."):
             continue
         group = groups.setdefault(prefix, {})
@@ -97,9 +123,16 @@ def _studies_in(place: Path, names: list[str]) -> list[tuple[str, dict[str, Path
             )
         group[role] = place / name
         roles.append(role)
-    if len(groups) > 1 and len(set(roles)) == len(roles):  # one study whose files have different first names
-        return [(next(iter(groups)), {role: file for group in groups.values() for role, file in group.items()})]
-    return list(groups.items())
+    found = [(prefix, group) for prefix, group in groups.items() if any(role in MODALITIES for role in group)]
+    if found and len(set(roles)) == len(roles):  # one study, even if its files have different first names
+        return [(found[0][0], {role: file for group in groups.values() for role, file in group.items()})]
+    return found
+
+
+def _prefix_and_role(name: str) -> tuple[str, str | None]:
+    """What a file name has before the word that tells what the file holds, and what that is."""
+    landmarks = _LANDMARKS.fullmatch(name)
+    return (landmarks.group(1), "landmarks") if landmarks else split_name(name)
 
 
 def _subject_and_visit(place: Path, prefix: str, alone: bool) -> tuple[str, str]:
@@ -108,6 +141,11 @@ def _subject_and_visit(place: Path, prefix: str, alone: bool) -> tuple[str, str]
         brats = _BRATS_2023.fullmatch(name)
         if brats is not None:
             return brats.group(1), brats.group(2)
-    if alone and _VISIT_FOLDER.fullmatch(place.name.lower()):
+    folder, file = place.name.lower(), prefix.lower()
+    if alone and _VISIT.fullmatch(folder):
+        return place.parent.name, place.name
+    if _VISIT.fullmatch(file):
+        return place.name, prefix
+    if alone and _NUMBER.fullmatch(folder):
         return place.parent.name, place.name
     return (place.name if alone or not prefix else prefix), "1"

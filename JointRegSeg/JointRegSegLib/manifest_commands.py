@@ -12,7 +12,8 @@ from NeuroCESTLib.writing import write_text
 
 def add_manifest(commands) -> None:
     parser = commands.add_parser(
-        "manifest", help="write the manifest of a folder whose files are named as in BraTS 2018 to 2023"
+        "manifest",
+        help="write the manifest of a folder whose files are named as in BraTS 2018 to 2023, or as synthesize does",
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder with studies, at any depth")
     parser.add_argument("--output", required=True, metavar="COHORT.csv", help="manifest to write")
@@ -33,7 +34,9 @@ def manifest_command(options: Namespace) -> None:
     splits = Counter(study.split for study in cohort.studies)
     shown = ", ".join(f"{count} in '{split}'" for split, count in splits.items())
     labelled = sum(study.label is not None for study in cohort.studies)
+    subjects = len(cohort.visits())
+    studies = f"{len(cohort)} {'study' if len(cohort) == 1 else 'studies'}"
     print(
-        f"{output}: {len(cohort)} studies of {len(cohort.visits())} subjects ({shown}), {labelled} of them labelled",
+        f"{output}: {studies} of {subjects} subject{'s' * (subjects > 1)} ({shown}), {labelled} labelled",
         file=sys.stderr,
     )

@@ -165,6 +165,61 @@ def test_visit_folders_belong_to_their_parent(tmp_path: Path) -> None:
     assert keys(cohort_of_folder(tmp_path)) == [("Patient-7", "ses-01"), ("Patient-7", "week-012-1")]
 
 
+def test_files_named_for_visits_belong_to_the_subject_of_their_folder(tmp_path: Path) -> None:
+    for subject, visits in (("P1", ("visit1", "visit2")), ("P2", ("baseline",)), ("003", ("ses-01", "ses-02"))):
+        for visit in visits:
+            brats(tmp_path / subject, visit, (*OLD, "mask"))
+    (tmp_path / "004").mkdir()
+    brats(tmp_path / "004", "visit1", OLD)
+    cohort = cohort_of_folder(tmp_path)
+    assert keys(cohort) == [
+        ("003", "ses-01"), ("003", "ses-02"), ("004", "visit1"), ("P1", "visit1"), ("P1", "visit2"), ("P2", "baseline")
+    ]  # fmt: skip
+    assert cohort.studies[3].label.name == "visit1_seg.nii.gz"
+    assert cohort.studies[4].mask.name == "visit2_mask.nii.gz"
+    assert keys(cohort_of_folder(tmp_path / "P1")) == [("P1", "visit1"), ("P1", "visit2")]
+
+
+def test_the_visit_of_a_folder_goes_before_that_of_its_files(tmp_path: Path) -> None:
+    brats(tmp_path / "P1/ses-02", "visit1", OLD)
+    assert keys(cohort_of_folder(tmp_path)) == [("P1", "ses-02")]
+
+
+def test_files_named_by_numbers_are_subjects(tmp_path: Path) -> None:
+    for name in ("001", "002"):
+        brats(tmp_path, name, OLD)
+    assert keys(cohort_of_folder(tmp_path)) == [("001", "1"), ("002", "1")]
+
+
+def test_landmarks_beside_the_images_are_taken(tmp_path: Path) -> None:
+    brats(tmp_path / "P1", "visit1", OLD)
+    brats(tmp_path / "P1", "visit2", OLD)
+    brats(tmp_path / "P2", "P2", OLD)
+    for name in ("P1/visit2_landmarks.csv", "P1/notes.csv", "P2/landmarks.fcsv"):
+        (tmp_path / name).touch()
+    found = [study.landmarks for study in cohort_of_folder(tmp_path).studies]
+    assert found == [None, tmp_path / "P1/visit2_landmarks.csv", tmp_path / "P2/landmarks.fcsv"]
+
+
+def test_linked_folders_are_followed_and_each_study_is_taken_once(tmp_path: Path) -> None:
+    cohort, store = tmp_path / "cohort", tmp_path / "store"
+    brats(store / "archive-17/ses-01", "x", OLD)
+    brats(cohort / "P2/ses-01", "x", OLD)
+    (cohort / "P1").symlink_to(store / "archive-17", target_is_directory=True)
+    (cohort / "A-latest").symlink_to(cohort / "P2/ses-01", target_is_directory=True)
+    found = cohort_of_folder(cohort)
+    assert keys(found) == [("P1", "ses-01"), ("P2", "ses-01")]
+    assert found.studies[0].label == cohort / "P1/ses-01/x_seg.nii.gz"
+
+
+def test_links_that_lead_back_up_end(tmp_path: Path) -> None:
+    brats(tmp_path / "cohort/P1", "P1", OLD)
+    brats(tmp_path / "other/P9", "P9", OLD)
+    for name, target in (("P1/back", "cohort"), ("P1/self", "cohort/P1"), ("outside", ".")):
+        (tmp_path / "cohort" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    assert keys(cohort_of_folder(tmp_path / "cohort")) == [("P1", "1")]
+
+
 def test_studies_in_one_folder_are_told_apart_by_their_names(tmp_path: Path) -> None:
     brats(tmp_path, "a", OLD)
     brats(tmp_path, "b", OLD)
@@ -248,6 +303,20 @@ def test_the_command_writes_a_manifest_that_reads_back(
     cohort = read_manifest(output)
     assert len(cohort) == 4
     assert len(cohort.of_split("val")) == 1
+
+
+def test_the_manifest_of_synthetic_patients_is_the_one_written_with_them(tmp_path: Path, slicer: object) -> None:
+    cohort = tmp_path / "patients/cohort.csv"
+    assert main(["synthesize", "--patients", "2", "--spacing", "4", "--output", str(cohort.parent)]) == 0
+    again = cohort.with_name("again.csv")
+    assert main(["manifest", str(cohort.parent), "--output", str(again)]) == 0
+    assert again.read_text() == cohort.read_text()
+
+
+def test_the_command_counts_one_study_as_one(tmp_path: Path, capfd: pytest.CaptureFixture, slicer: object) -> None:
+    brats(tmp_path / "data/P1", "P1", OLD)
+    assert main(["manifest", str(tmp_path / "data"), "--output", str(tmp_path / "cohort.csv")]) == 0
+    assert "1 study of 1 subject (1 in 'train'), 1 labelled" in capfd.readouterr().err
 
 
 def test_the_command_refuses_in_one_line_and_keeps_the_earlier_manifest(
