@@ -14,11 +14,12 @@ from torch import Tensor
 
 from .affine import AffineResult, Brain, align
 from .brain_mask import estimate_brain_mask
+from .compartments import title_of
 from .deformation import Deformation, identity_displacement
 from .inference_summary import registration_summary
 from .instance_optimisation import RefinementSettings, refine
 from .labels import CLASSES, to_classes
-from .modalities import MODALITIES
+from .modalities import MODALITIES, TITLES
 from .network_pass import NetworkResult, run_network
 from .preprocessing import (
     PreparedStudy,
@@ -27,7 +28,7 @@ from .preprocessing import (
     labels_on_grid,
     prepare_checked,
 )
-from .region_volumes import region_volumes, volume_changes, without_islands
+from .region_volumes import SHOWN_BY, guessed_regions, region_volumes, volume_changes, without_islands
 from .settings import InferenceSettings, JointResult, RegionVolume, VolumeChange
 from .spatial_transforms import jacobian_image, pair_transform, warp_image, warp_label_image
 from .study_images import StudyImages, checked_study, same_grid
@@ -77,6 +78,7 @@ class _Pair:
     report: Progress
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    guessed: set[str] = field(default_factory=set)
 
     def process(self) -> JointResult:
         with self._timed("checks and masks"):
@@ -133,9 +135,21 @@ class _Pair:
             ignored = [m for m in study.present if m not in known]
             if ignored:
                 self.warnings.append(f"the network does not use {', '.join(ignored)} of the {study.name} study")
+        self._warn_of_guesses()
         network = self.weights.config
         multiple = math.lcm(self.config.multiple_of, network.multiple * network.stride)
         self.config = replace(self.config, multiple_of=multiple)
+
+    def _warn_of_guesses(self) -> None:
+        for study, given in zip((self.fixed, self.moving), self.given, strict=True):
+            guessed = () if given is not None else guessed_regions(study.present)
+            self.guessed.update(guessed)
+            for modalities in dict.fromkeys(SHOWN_BY[region] for region in guessed):
+                names = [title_of(region).lower() for region in guessed if SHOWN_BY[region] == modalities]
+                self.warnings.append(
+                    f"the {study.name} study has no {' or '.join(TITLES[m] for m in modalities)}: its "
+                    f"{', '.join(names)} are guesses of the network, and their changes are left out"
+                )
 
     def _mask(self, study: StudyImages) -> sitk.Image:
         if study.brain_mask is None:
@@ -235,7 +249,7 @@ class _Pair:
         result = JointResult(
             labels[0], labels[1], entropies[0], entropies[1], self.masks[0], self.masks[1],
             there, transform.fixed_to_moving, self.alignment.transform, warped, warped_labels, jacobian,
-            volumes[0] + volumes[1], volume_changes(*volumes, labels[0], warped_labels, jacobian),
+            volumes[0] + volumes[1], volume_changes(*volumes, labels[0], warped_labels, jacobian, self.guessed),
             summary, tuple(self.warnings), self._probabilities(found, studies, ways),
         )  # fmt: skip
         progress(1.0, "done")

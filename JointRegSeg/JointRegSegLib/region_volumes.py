@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
@@ -14,6 +16,16 @@ VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: classes for name, classes in REGIONS.items() if len(classes) > 1},
 }
 """The compartments, each one class, and the regions that join them."""
+SHOWN_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("necrotic_core", "enhancing_tumor", "tumor_core"), ("t1ce",)),
+    **dict.fromkeys(("edema", "whole_tumor"), ("flair", "t2")),
+}
+"""Modalities of which a study needs one for a region to be more than a guess of the network."""
+
+
+def guessed_regions(present: Collection[str]) -> tuple[str, ...]:
+    """Regions that a network cannot see in a study with these modalities."""
+    return tuple(region for region in VOLUME_REGIONS if not set(SHOWN_BY[region]) & set(present))
 
 
 def voxel_ml(image: sitk.Image) -> float:
@@ -47,10 +59,12 @@ def volume_changes(
     fixed_labels: sitk.Image | None,
     warped_labels: sitk.Image | None,
     jacobian: sitk.Image,
+    guessed: Collection[str] = (),
 ) -> tuple[VolumeChange, ...]:
     """Change of every region from the fixed to the moving study; empty where neither was segmented.
 
-    warped_labels and jacobian lie on the grid of the fixed study.
+    warped_labels and jacobian lie on the grid of the fixed study. guessed: regions that one of the studies does not
+    show, whose change is left out.
     """
     before, after = ({row.region: row for row in rows} for rows in (fixed, moving))
     if not before and not after:
@@ -59,7 +73,7 @@ def volume_changes(
     for name, classes in VOLUME_REGIONS.items():
         first, last = before.get(name), after.get(name)
         change = low = high = percent = None
-        if first is not None and last is not None:
+        if first is not None and last is not None and name not in guessed:
             change = last.volume_ml - first.volume_ml
             percent = 100 * change / first.volume_ml if first.volume_ml else None
             if first.low_ml is not None and last.low_ml is not None:

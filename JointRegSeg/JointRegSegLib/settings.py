@@ -72,7 +72,8 @@ class VolumeChange:
     change_ml, change_percent: moving minus fixed (percent of fixed; None where the fixed one is empty), with the
     interval of ``change_ml``. moving_warped_ml: volume of the moving study's region on the fixed grid after the warp.
     fixed_deformed_ml: volume that the fixed study's region takes in the moving study according to the deformation
-    (Jacobian determinants summed over it). None where there is no segmentation of that study.
+    (Jacobian determinants summed over it). None where there is no segmentation of that study; changes are None too
+    where a predicted segmentation lacks the modality that shows the region.
     """
 
     region: str

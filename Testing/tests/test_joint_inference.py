@@ -14,7 +14,13 @@ from JointRegSegLib.inference import InferenceSettings, JointResult, StudyImages
 from JointRegSegLib.network_pass import run_network
 from JointRegSegLib.phantom import GROWTH, TUMOR_RADII_MM
 from JointRegSegLib.preprocessing import PreparedStudy
-from JointRegSegLib.region_volumes import VOLUME_REGIONS, region_volumes, volume_changes, without_islands
+from JointRegSegLib.region_volumes import (
+    VOLUME_REGIONS,
+    guessed_regions,
+    region_volumes,
+    volume_changes,
+    without_islands,
+)
 from JointRegSegLib.uncertainty import LEFT_RIGHT, VARIANTS, MeanSegmentation, Variant, entropy
 from JointRegSegLib.weights import LoadedWeights, load_weights
 from JointRegSegLib.working_grid import WorkingGrid
@@ -164,7 +170,9 @@ def test_intervals_hold_the_volumes(segmented: JointResult) -> None:
     for row in segmented.volumes:
         assert row.low_ml <= row.volume_ml <= row.high_ml
     assert any(row.high_ml > row.low_ml for row in segmented.volumes)
-    for row in segmented.changes:
+    rows = [region_volumes(getattr(segmented, f"{name}_labels"), name, torch.tensor([[9, 1, 2, 3], [9, 2, 3, 1]]))
+            for name in ("fixed", "moving")]  # fmt: skip
+    for row in volume_changes(*rows, None, None, segmented.jacobian):
         assert row.low_ml <= row.change_ml <= row.high_ml
 
 
@@ -332,6 +340,26 @@ def test_change_of_a_study_without_labels_is_unknown() -> None:
     assert (necrosis.fixed_ml, necrosis.moving_ml, necrosis.change_ml) == (1.0, None, None)
     assert necrosis.fixed_deformed_ml == pytest.approx(2.0)
     assert volume_changes((), (), None, None, twice) == ()
+
+
+def test_regions_that_a_study_does_not_show_are_guesses_whose_change_is_left_out(segmented: JointResult) -> None:
+    """The fixed study has T1 and FLAIR, the moving one T1 alone."""
+    first, second, third = segmented.warnings
+    assert first == (
+        "the fixed study has no T1ce: its necrotic core, enhancing tumour, tumour core are guesses of the network, "
+        "and their changes are left out"
+    )
+    assert "moving study has no T1ce" in second
+    assert "moving study has no FLAIR or T2: its oedema, whole tumour are" in third
+    assert all(row.change_ml is None and row.change_percent is None and row.low_ml is None for row in segmented.changes)
+    assert all(row.fixed_ml is not None and row.moving_ml is not None for row in segmented.changes)
+    assert guessed_regions(("t1", "t1ce", "t2")) == ()
+    assert guessed_regions(("t1", "flair")) == ("necrotic_core", "enhancing_tumor", "tumor_core")
+
+
+def test_given_segmentations_are_no_guesses(registered: JointResult) -> None:
+    assert not registered.warnings
+    assert all(row.change_ml is not None for row in registered.changes)
 
 
 def test_variants_are_undone() -> None:
