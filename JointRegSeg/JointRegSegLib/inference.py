@@ -206,8 +206,13 @@ class _Pair:
             return start or Deformation(identity_displacement(self.grid.shape))
         channels = [MODALITIES.index(m) for m in self.driving]
         first, second = (study.images[None, channels] for study in self.prepared)
-        values = {"iterations": self.settings.refine_iterations, "time_limit_s": self.settings.time_limit_s}
-        options = replace(RefinementSettings().for_spacing(self.grid.spacing_mm), **values)
+        settings = self.settings
+        values = {"iterations": settings.refine_iterations, "time_limit_s": settings.time_limit_s,
+                  "regulariser": settings.regulariser, "regularisation": settings.regularisation}  # fmt: skip
+        options = replace(
+            RefinementSettings().for_spacing(self.grid.spacing_mm),
+            **{name: value for name, value in values.items() if value is not None},
+        )
         return refine(first, second, start, *self._tumors(), options, progress)
 
     def _results(self, progress: Progress) -> JointResult:

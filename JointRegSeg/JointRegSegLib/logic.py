@@ -39,6 +39,9 @@ class JointRegSegLogic:
         weights: str | Path | None = None,
         affine: str = "affine",
         refine: int | None = None,
+        timeLimit_s: float | None = None,
+        regulariser: str | None = None,
+        regularisation: float | None = None,
         flips: bool = True,
         carry=None,
         folderName: str = "",
@@ -52,8 +55,9 @@ class JointRegSegLogic:
         world coordinates. fixedMask, movingMask: brain (label map, segmentation or volume), estimated without.
         fixedTumor, movingTumor: segmentations to use instead of the network's. weights: file of a network; None: the
         one that comes with the module; 'none': registration alone. affine: 'affine', 'rigid' or 'none'. refine:
-        iterations of the instance optimisation a level, 0 for none, None for the default. flips: average the
-        segmentation over mirrored images, which also gives intervals. carry: node or nodes of the
+        iterations of the instance optimisation a level, 0 for none, None for the default. timeLimit_s:
+        it ends after this time. regulariser, regularisation: 'curvature' (the default) or 'diffusion', and its weight.
+        flips: average the segmentation over mirrored images, which also gives intervals. carry: node or nodes of the
         moving visit (CEST maps, segmentations) to bring onto the fixed study. device: 'auto' (CUDA where there is one),
         'cpu' or 'cuda'. progress(fraction, message) may raise to cancel.
 
@@ -69,8 +73,9 @@ class JointRegSegLogic:
         from .inference import InferenceSettings, process_pair
 
         settings = InferenceSettings(
-            affine=affine, refine_iterations=refine, test_time_flips=flips, device=str(choose_device(device))
-        )
+            affine=affine, refine_iterations=refine, time_limit_s=timeLimit_s, regulariser=regulariser,
+            regularisation=regularisation, test_time_flips=flips, device=str(choose_device(device)),
+        )  # fmt: skip
         joint = process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
         report(0.92, "bringing the results into the scene")
         carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in extra]

@@ -9,6 +9,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from .modalities import MODALITIES
+from .refinement_settings import REGULARISERS
 
 AFFINE_KINDS = ("none", "rigid", "affine")
 
@@ -19,7 +20,8 @@ class InferenceSettings:
 
     affine: linear initialisation, 'none', 'rigid' or 'affine'. refine_iterations: iterations of the instance
     optimisation on each level; 0 leaves the network's deformation (or, without a network, the affine). time_limit_s:
-    the optimisation ends after this time. test_time_flips: segment mirrored copies too; uncertainty and intervals of
+    the optimisation ends after this time. regulariser, regularisation: what keeps it smooth, and its weight; None for
+    those of ``RefinementSettings``. test_time_flips: segment mirrored copies too; uncertainty and intervals of
     volumes need it. keep_probabilities: return the class probabilities on the native grids. smallest_island_ml:
     connected parts of the predicted tumour below this volume are removed, except the largest part; 0 keeps all.
     spacing_mm: voxel size of the working grid without a network; a network has its own.
@@ -30,6 +32,8 @@ class InferenceSettings:
     affine: str = "affine"
     refine_iterations: int | None = None
     time_limit_s: float | None = None
+    regulariser: str | None = None
+    regularisation: float | None = None
     test_time_flips: bool = True
     keep_probabilities: bool = False
     smallest_island_ml: float = 0.1
@@ -44,6 +48,10 @@ class InferenceSettings:
             raise ValueError(f"refine_iterations is {self.refine_iterations}: use 0 or more")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ValueError(f"time_limit_s is {self.time_limit_s}: use a positive time")
+        if self.regulariser not in (None, *REGULARISERS):
+            raise ValueError(f"regulariser '{self.regulariser}' is unknown: use {' or '.join(REGULARISERS)}")
+        if self.regularisation is not None and not self.regularisation >= 0:
+            raise ValueError(f"regularisation is {self.regularisation}: use 0 or more")
         if not self.smallest_island_ml >= 0:
             raise ValueError(f"smallest_island_ml is {self.smallest_island_ml}: use 0 or more")
         if not 0.2 <= self.spacing_mm <= 8:

@@ -262,9 +262,25 @@ def test_bad_pairs_are_refused_in_one_sentence(heads: tuple[HeadStudy, HeadStudy
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for name, value in (("affine", "bent"), ("refine_iterations", -1), ("time_limit_s", 0.0), ("spacing_mm", 50.0),
-                        ("registration_modalities", ("pet",)), ("smallest_island_ml", -1.0)):  # fmt: skip
+                        ("registration_modalities", ("pet",)), ("smallest_island_ml", -1.0), ("regulariser", "none"),
+                        ("regularisation", -1.0)):  # fmt: skip
         with pytest.raises(ValueError, match=name.split("_")[0]):
             InferenceSettings(**{name: value})
+
+
+def test_the_regulariser_and_its_weight_reach_the_refinement(heads: tuple[HeadStudy, HeadStudy]) -> None:
+    """The stiffer, the smaller the deformation; the two regularisers differ."""
+    fixed, moving = (study_of(head, name, ("t1",)) for head, name in zip(heads, NAMES, strict=True))
+
+    def spread(**values: object) -> float:
+        settings = replace(QUICK, affine="rigid", refine_iterations=8, **values)
+        result = process_pair(fixed, moving, None, settings)
+        return float(np.std(sitk.GetArrayViewFromImage(result.jacobian)))
+
+    usual = spread()
+    assert spread(regularisation=500.0) < 0.3 * usual
+    assert spread(regulariser="diffusion") != pytest.approx(usual, rel=1e-3)
+    assert spread(time_limit_s=1e-9) < 0.5 * usual
 
 
 def test_too_little_memory_is_told_in_one_sentence(
