@@ -155,6 +155,14 @@ def write_dataset(
     return manifest
 
 
+def remove_stale_shards(folder: Path, shards: int) -> None:
+    """Remove shards that an earlier, larger data set left in the folder: those beyond the first ``shards``."""
+    for name in ARRAYS:
+        for path in folder.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].npy"):
+            if int(path.stem.rpartition("-")[2]) >= shards:
+                path.unlink()
+
+
 @dataclass(frozen=True)
 class StoredDataSet:
     """A data set on disk; shards are memory-mapped, so that only what is used is read."""

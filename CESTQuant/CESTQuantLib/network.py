@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
-DEPTHS = range(1, 21)
+DEPTHS = range(2, 21)
 _SPREAD_WIDTH = 64
 _LOG_SD_LIMITS = (-9.0, 2.0)
 _WHITENING_FLOOR = 3.0
@@ -72,7 +72,7 @@ class ReconstructionNetwork(nn.Module):
     predicted RMSE of the tissue model. These come from a small head of their own that sees the signal and, without
     passing a gradient back, the features of the trunk: learning the uncertainty never costs accuracy.
 
-    inputs: number of measurements. outputs: number of parameters. depth: 1 … 20. dropout: share of units left out
+    inputs: number of measurements. outputs: number of parameters. depth: 2 … 20. dropout: share of units left out
     in training. Raises ValueError for sizes that make no network.
     """
 

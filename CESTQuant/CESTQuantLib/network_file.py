@@ -22,10 +22,13 @@ from torch import Tensor
 from .distributions import TissueDistribution
 from .network import ReconstructionNetwork
 from .protocol import Protocol, protocol_from_dict, protocol_to_dict
+from .simulation import ENGINES
 
 KIND = "neurocest reconstruction network"
 FORMAT = 2
 _TOLERANCE = 1e-4
+_LARGEST = 100_000
+"""Width, inputs or outputs beyond which a file is not believed: it would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ class NetworkFile:
 
 
 def save_network(file: NetworkFile, path: str | Path) -> Path:
-    """Write a network file, whole or not at all; ValueError where it cannot be written."""
+    """Write a network file, whole or not at all.
+
+    Raises ValueError where it cannot be written, and for a network that :func:`load_network` would refuse.
+    """
     calibration = file.calibration
     values = {
         "kind": KIND, "format": FORMAT, "options": file.network.options, "state": file.network.state_dict(),
@@ -94,6 +100,10 @@ def save_network(file: NetworkFile, path: str | Path) -> Path:
         "calibration": None if calibration is None else vars(calibration) | {},
         "versions": {"torch": str(torch.__version__), "format": FORMAT},
     }  # fmt: skip
+    try:
+        _file_of(values, "the network")
+    except ValueError as error:
+        raise ValueError(f"cannot write '{path}': {error}") from None
     return save_tensors(values, path)
 
 
@@ -104,33 +114,108 @@ def load_network(path: str | Path) -> NetworkFile:
         raise ValueError(f"{path}: not a reconstruction network; make one with 'cestquant train'")
     if values.get("format") != FORMAT:
         raise ValueError(f"{path}: written in format {values.get('format')}, this version reads format {FORMAT}")
+    return _file_of(values, str(path))
+
+
+def _file_of(values: dict, source: str) -> NetworkFile:
+    """The contents of a network file, every value checked; ValueError naming ``source`` for what cannot be used."""
     try:
-        network = ReconstructionNetwork(**values["options"])
-        network.load_state_dict(values["state"])
-        calibration = values["calibration"]
+        network = _network(values["options"], values["state"])
         file = NetworkFile(
-            network.eval(), protocol_from_dict(values["protocol"], str(path)), values["tissue"],
-            tuple(values["targets"]), tuple(values["outputs"]), values["engine"], tuple(values["noise_sd"]),
-            None if calibration is None else _calibration(calibration, values["options"]["inputs"]), values["training"],
+            network.eval(), protocol_from_dict(values["protocol"], "protocol"), values["tissue"],
+            _paths(values["targets"], "targets"), _paths(values["outputs"], "outputs"), values["engine"],
+            _pair(values["noise_sd"], "noise_sd"), None, _training(values["training"]),
         )  # fmt: skip
-        consistent = len(file.outputs) == network.options["outputs"] and set(file.targets) <= set(file.outputs)
-        inputs = network.options["inputs"] == file.protocol.measurement_count
-        known = set(file.outputs) <= set(file.distribution.entries)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path}: a damaged network file ({type(error).__name__} in its contents)") from None
-    if not (consistent and inputs and known):
-        raise ValueError(f"{path}: a damaged network file (its parts do not fit each other)")
-    numbers = [*network.state_dict().values(), *([] if file.calibration is None else [file.calibration.whitening])]
-    if not all(bool(torch.isfinite(value).all()) for value in numbers):
-        raise ValueError(f"{path}: a damaged network file (weights that are not finite)")
+        if file.engine not in ENGINES:
+            raise ValueError(f"engine {file.engine!r} is unknown")
+        if not 0 <= file.noise_sd[0] <= file.noise_sd[1] < 1:
+            raise ValueError("noise_sd must lie between 0 and 1")
+        _check_parts(file)
+        if values["calibration"] is not None:
+            calibration = _calibration(values["calibration"], file.protocol.measurement_count)
+            file = NetworkFile(**{**vars(file), "calibration": calibration})
+    except ValueError as error:
+        raise ValueError(f"{source}: a damaged network file ({error})") from None
+    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError, ArithmeticError) as error:
+        raise ValueError(f"{source}: a damaged network file ({type(error).__name__} in its contents)") from None
     return file
 
 
+def _network(options: Any, state: Any) -> ReconstructionNetwork:
+    """The network of a file; its weights are finite numbers of the type that the network has."""
+    if not all(isinstance(options[key], int) and not isinstance(options[key], bool) and options[key] < _LARGEST
+               for key in ("inputs", "outputs", "width", "depth")):  # fmt: skip
+        raise ValueError("the size of the network is no usable number")
+    network = ReconstructionNetwork(**options)
+    for name, own in network.state_dict().items():
+        value = state[name]
+        if not isinstance(value, Tensor) or value.dtype != own.dtype or value.shape != own.shape:
+            raise ValueError(f"the weights {name} are of another kind or size")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"the weights {name} are not finite")
+    network.load_state_dict(state)
+    if not bool((network.target_low < network.target_high).all()):
+        raise ValueError("the range of an output is empty")
+    return network
+
+
+def _check_parts(file: NetworkFile) -> None:
+    """Whether network, protocol, tissue and names fit each other."""
+    options, distribution = file.network.options, TissueDistribution.from_dict(file.tissue, "tissue")
+    fits = (
+        len(file.outputs) == options["outputs"]
+        and options["inputs"] == file.protocol.measurement_count
+        and set(file.targets) <= set(file.outputs) <= set(distribution.entries)
+        and set(distribution.varied) <= set(file.outputs)
+    )
+    if not fits:
+        raise ValueError("its parts do not fit each other")
+
+
 def _calibration(values: dict, measurements: int) -> Calibration:
-    calibration = Calibration(**{**values, "expected_rmse": tuple(values["expected_rmse"])})
-    if calibration.whitening.shape != (measurements, measurements):
-        raise TypeError("whitening of another size")
+    calibration = Calibration(**{**values, "expected_rmse": _pair(values["expected_rmse"], "expected_rmse")})
+    whitening = calibration.whitening
+    if not isinstance(whitening, Tensor) or not whitening.is_floating_point():
+        raise ValueError("the calibration is of another kind")
+    if whitening.shape != (measurements, measurements) or not bool(torch.isfinite(whitening).all()):
+        raise ValueError("the calibration is of another size or not finite")
+    _number(calibration.voxels, "the calibration's number of voxels")
+    if not _number(calibration.threshold, "the calibration's threshold") > 0:
+        raise ValueError("the calibration's threshold is not positive")
+    if not 0 < _number(calibration.false_alarm_rate, "the calibration's false_alarm_rate") < 1:
+        raise ValueError("the calibration's false_alarm_rate must lie between 0 and 1")
+    if not 0 < calibration.expected_rmse[0] <= calibration.expected_rmse[1]:
+        raise ValueError("the calibration's expected_rmse is no range")
     return calibration
+
+
+def _training(values: Any) -> dict[str, Any]:
+    """The summary of the training; of its numbers only the mean norm is used again."""
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ValueError("the summary of the training is no object")
+    if "mean_norm" in values and not _number(values["mean_norm"], "mean_norm") > 0:
+        raise ValueError("mean_norm is not positive")
+    return values
+
+
+def _paths(values: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name} are no names")
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{name} are none, or the same twice")
+    return tuple(values)
+
+
+def _pair(values: Any, name: str) -> tuple[float, float]:
+    if not isinstance(values, list | tuple) or len(values) != 2:
+        raise ValueError(f"{name} must be two numbers")
+    return _number(values[0], name), _number(values[1], name)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is not a finite number")
+    return value
 
 
 def check_protocol(trained: Protocol, measured: Protocol) -> None:

@@ -14,7 +14,7 @@ from .distributed import Processes
 from .network import normalise_input
 from .network_file import NetworkFile
 from .reliability import calibrate
-from .training import TrainingResult, train_network
+from .training import TrainingDiverged, TrainingResult, train_network
 from .training_config import TrainingConfig
 
 Progress = Callable[[float, str], None]
@@ -65,9 +65,10 @@ def train_from_config(
     if not processes.writes:
         return file, result
     report(0.96, "calibrating the reliability map")
-    calibration, errors = calibrate(
-        file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000, threads=threads
-    )
+    with without_checkpoint_if_diverged(checkpoint):
+        calibration, errors = calibrate(
+            file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000, threads=threads
+        )
     step("calibration")
     summary = {
         "samples": len(data), "epochs": len(result.loss), "best_epoch": result.best_epoch,
@@ -87,6 +88,17 @@ def _data(config: TrainingConfig, threads: int | None, progress: Progress) -> Da
     data = read_dataset(config.dataset)
     data.check(config)
     return data
+
+
+@contextlib.contextmanager
+def without_checkpoint_if_diverged(checkpoint: str | Path | None) -> Iterator[None]:
+    """Remove the checkpoint of a whole training whose result is of no use: to go on from it would give the same."""
+    try:
+        yield
+    except TrainingDiverged:
+        if checkpoint is not None:
+            Path(checkpoint).unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -48,7 +48,9 @@ def add_fit(commands) -> None:
     )
     parser.add_argument("--power", type=float, metavar="UT", help="which of several powers (uT) a contrast uses")
     parser.add_argument("--network", metavar="NETWORK.pt", help="for network: made by train or optimize-schedule")
-    parser.add_argument("--config", metavar="CONFIG.json", help="for dictionary: what to simulate, as for train")
+    parser.add_argument(
+        "--config", metavar="CONFIG.json", help="for dictionary: what to simulate, a file or a name as for train"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one")
     parser.set_defaults(command=fit_command)
 
@@ -131,10 +133,12 @@ def _add_settings_files(options: Namespace, report: Report) -> None:
     """Record the files that say how to quantify, and the maps that the model names."""
     from CESTQuantLib.logic import map_file
     from CESTQuantLib.tissue_model import read_tissue_model
+    from CESTQuantLib.training_config import config_file
 
     for role in ("protocol", "model", "network", "config"):
         if getattr(options, role, None):
-            report.add_input(role, getattr(options, role))
+            path = getattr(options, role)
+            report.add_input(role, config_file(path) if role == "config" else path)
     if getattr(options, "lorentzian", "").endswith(".json"):
         report.add_input("lorentzian", options.lorentzian)
     if getattr(options, "model", None):

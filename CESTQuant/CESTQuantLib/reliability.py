@@ -20,6 +20,7 @@ from .dataset import SimulatedBatches, signals_of, simulate_dataset
 from .network import normalise_input
 from .network_file import Calibration, NetworkFile
 from .reconstruction import Reconstruction, reconstruct
+from .training import TrainingDiverged
 
 STEPS = 2
 VOXELS_A_CHUNK = 8192
@@ -127,7 +128,8 @@ def calibrate(
     """Distribution of the residuals, and the misfit that the given share of modelled voxels exceeds.
 
     On tissues of the training distribution: the covariance from one half of them, the threshold from the other. Also
-    returns the errors of the network on these voxels, by '<path> …'.
+    returns the errors of the network on these voxels, by '<path> …'. Raises TrainingDiverged where the network gives
+    no finite numbers for them.
     """
     count = CALIBRATION_VOXELS[file.engine]
     data = simulate_dataset(
@@ -137,12 +139,14 @@ def calibrate(
     signal = source.validation()[0]
     found = reconstruct(file.network, signal)
     residual = signal - back_project(file, signal, found, threads=threads).signal
+    _require_finite(residual, found.expected_rmse)
     half = len(signal) // 2
     expected = (float(found.expected_rmse.min()), float(found.expected_rmse.max()))
     whitening = _whitening(residual[:half] / found.expected_rmse[:half, None])
     calibration = Calibration(torch.nan, false_alarm_rate, len(signal), whitening, expected)
     misfit = calibration.misfit(residual[half:], found.expected_rmse[half:])
     calibration = replace(calibration, threshold=float(torch.quantile(misfit.double(), 1 - false_alarm_rate)))
+    _require_finite(whitening, torch.tensor(calibration.threshold))
     errors: dict[str, float] = {}
     for i, path in enumerate(file.targets):
         truth = data.values[path][1:].float()
@@ -151,6 +155,14 @@ def calibrate(
         errors[f"{path} correlation"] = float(torch.corrcoef(torch.stack([found.mean[:, i], truth]))[0, 1])
         errors[f"{path} share within 2 sd"] = float((error.abs() <= 2 * found.sd[:, i]).float().mean())
     return calibration, errors
+
+
+def _require_finite(*values: Tensor) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise TrainingDiverged(
+            "the training diverged: what the network says of simulated tissues is not finite, so its reliability map "
+            "cannot be calibrated; lower the learning rate"
+        )
 
 
 def _whitening(residual: Tensor) -> Tensor:

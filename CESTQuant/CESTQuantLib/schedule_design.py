@@ -27,7 +27,7 @@ from .protocol import Protocol, protocol_to_dict
 from .schedule import TrainableSchedule
 from .schedule_bound import BoundSettings, minimise_bound
 from .schedule_limits import Limits, playable
-from .training import TrainingResult, TrainingSettings, train_network
+from .training import TrainingResult, TrainingSettings, lasting, train_network
 from .units import concentration_mM
 
 Progress = Callable[[float, str], None]
@@ -57,12 +57,12 @@ class Design:
         return TrainableSchedule(self.protocol, self.trainable, self.limits)
 
     def fingerprint(self) -> str:
-        """Same designs have the same; for checkpoints."""
+        """Same designs have the same, whatever their learning rates and number of epochs; for checkpoints."""
         tissue = {path: asdict(entry) for path, entry in self.problem.tissue.entries.items()}
         content = [
             protocol_to_dict(self.protocol), tissue, self.problem.targets, self.problem.weights, self.problem.noise_sd,
             self.problem.engine, asdict(self.limits), dict(self.trainable), self.objective, self.samples,
-            dict(self.network), asdict(self.bound), asdict(self.training),
+            dict(self.network), asdict(self.bound), lasting(self.training),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,16 +18,17 @@ from torch import Tensor
 from .dataset import SimulatedBatches, simulate_dataset, unnormalised
 from .network import ReconstructionNetwork, normalise_input
 from .network_file import NetworkFile
-from .network_training import one_thread_a_step
+from .network_training import one_thread_a_step, without_checkpoint_if_diverged
 from .reliability import calibrate
 from .simulation import simulate
 from .tissue_model import FIELD_KEYS
-from .training import TrainingDiverged, TrainingResult, train_network
+from .training import Batch, Objective, TrainingResult, train_network
 from .training_config import TrainingConfig
 
 LEAST_STEPS = 2000
 """A scan of few voxels is gone through often enough for this many steps."""
 _RANGE_PENALTY = 10.0
+_LARGEST_GRADIENT = 10.0
 _SPREAD_SAMPLES = {"r1rho": 20_000, "bloch-mcconnell": 5_000}
 _SPREAD_EPOCHS = 10
 _EXAMPLES = 20_000
@@ -34,7 +36,7 @@ Progress = Callable[[float, str], None]
 
 
 def train_on_scan(
-    config: TrainingConfig, signal: Tensor, progress: Progress | None = None
+    config: TrainingConfig, signal: Tensor, progress: Progress | None = None, checkpoint: str | Path | None = None
 ) -> tuple[NetworkFile, TrainingResult]:
     """Train on normalised signals (voxel, measurement) of a scan under ``config.protocol``; NaN voxels are left out.
 
@@ -42,7 +44,9 @@ def train_on_scan(
     ``config.tissue``. The uncertainties are then learned on simulated tissues, with the reconstruction held fixed, and
     the reliability map is calibrated as for any other network.
 
-    Raises ValueError without a usable voxel and TrainingDiverged where the loss is not finite.
+    checkpoint: a file of this scan and no other, see :func:`training.train_network`.
+
+    Raises ValueError without a usable voxel and TrainingDiverged where the loss is not finite or explodes.
     """
     report = progress or (lambda fraction, message: None)
     signal = signal[torch.isfinite(signal).all(1)].float()
@@ -60,56 +64,63 @@ def train_on_scan(
         noise /= _mean_norm(config)
     network.set_inputs(normalised[:_EXAMPLES], noise)
     with one_thread_a_step():
-        result = _fit_signals(network, config, normalised, noise, lambda f, m: report(0.8 * f, m))
+        result = _fit_signals(network, config, normalised, noise, lambda f, m: report(0.8 * f, m), checkpoint)
     seconds = time.perf_counter() - clock
-    file = NetworkFile(
-        network, config.protocol, config.tissue, config.targets, config.outputs, config.engine, config.noise_sd,
-        training={"mean_norm": _learn_spread(network, config)},
-    )  # fmt: skip
-    report(0.95, "calibrating the reliability map")
-    calibration, errors = calibrate(file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000)
+    with without_checkpoint_if_diverged(checkpoint):
+        file = NetworkFile(
+            network, config.protocol, config.tissue, config.targets, config.outputs, config.engine, config.noise_sd,
+            training={"mean_norm": _learn_spread(network, config)},
+        )  # fmt: skip
+        report(0.95, "calibrating the reliability map")
+        calibration, errors = calibrate(file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000)
     summary = {
         **file.training, "self_supervised": True, "voxels": len(signal), "epochs": len(result.loss),
-        "loss": result.loss, "validation_loss": [], "best_epoch": len(result.loss), "stopped": result.stopped,
+        "loss": result.loss, "validation_loss": [], "best_epoch": result.best_epoch, "stopped": result.stopped,
         "seed": config.settings.seed, "training_s": round(seconds, 3), "held_out": errors,
     }  # fmt: skip
     return replace(file, calibration=calibration, training=summary), result
 
 
+class _ScanBatches:
+    """The voxels of a scan, shuffled anew every epoch; they are what the network sees and what it is compared with."""
+
+    def __init__(self, signal: Tensor, batch: int) -> None:
+        self.signal, self.batch = signal, batch
+
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        for index in torch.randperm(len(self.signal), generator=generator).split(self.batch):
+            yield self.signal[index], self.signal[index], None
+
+    def validation(self) -> None:
+        """Nothing is held out."""
+
+
 def _fit_signals(
-    network: ReconstructionNetwork, config: TrainingConfig, signal: Tensor, noise: float, report: Progress
-) -> TrainingResult:
+    network: ReconstructionNetwork, config: TrainingConfig, signal: Tensor, noise: float, report: Progress,
+    checkpoint: str | Path | None,
+) -> TrainingResult:  # fmt: skip
     settings = config.settings
     batch = min(settings.batch_size, len(signal))
     epochs = max(settings.epochs, math.ceil(LEAST_STEPS * batch / len(signal)))
-    weights = [*network.trunk.parameters(), *network.mean.parameters()]
-    optimizer = torch.optim.RMSprop(weights, lr=settings.learning_rate)
-    generator = torch.Generator().manual_seed(settings.seed)
-    result = TrainingResult()
-    network.train()
-    for epoch in range(epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
-        total, count = 0.0, 0
-        for index in torch.randperm(len(signal), generator=generator).split(batch):
-            measured = signal[index]
-            outputs = network(measured)
-            predicted = differentiable_signal(network, config, outputs.clamp(-1, 1))
-            beyond = (outputs.abs() - 1).clamp_min(0).square().mean()
-            loss = ((predicted - measured) / noise).square().mean() + _RANGE_PENALTY * beyond
-            if not bool(torch.isfinite(loss)):
-                raise TrainingDiverged(f"the training diverged in epoch {epoch + 1} (the loss is {loss.item():g}); "
-                                       "lower the learning rate or narrow the ranges")  # fmt: skip
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, 10.0)
-            optimizer.step()
-            total, count = total + float(loss.detach()), count + 1
-        result.loss.append(total / count)
-        report((epoch + 1) / epochs, f"epoch {epoch + 1}: squared residual {result.loss[-1]:.3g} noise variances")
-    result.best_epoch = epochs
-    network.eval()
-    return result
+
+    def residual(outputs: Tensor, measured: Tensor) -> Tensor:
+        predicted = differentiable_signal(network, config, outputs.clamp(-1, 1))
+        return ((predicted - measured) / noise).square().mean()
+
+    def loss(batch: Batch) -> tuple[Tensor, Tensor]:
+        outputs = network(batch[0])
+        beyond = (outputs.abs() - 1).clamp_min(0).square().mean()
+        both = residual(outputs, batch[1]) + _RANGE_PENALTY * beyond
+        return both, both
+
+    with torch.no_grad():
+        few = signal[:_EXAMPLES]
+        centre = float(residual(torch.zeros(len(few), len(config.outputs)), few))
+    objective = Objective(loss, max(centre, 1.0), _LARGEST_GRADIENT)
+    return train_network(
+        network, _ScanBatches(signal, batch), replace(settings, epochs=epochs, patience=0, learn_spread=False), report,
+        checkpoint, objective=objective,
+    )  # fmt: skip
 
 
 def differentiable_signal(network: ReconstructionNetwork, config: TrainingConfig, outputs: Tensor) -> Tensor:

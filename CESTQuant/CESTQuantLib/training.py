@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +19,18 @@ Progress = Callable[[float, str], None]
 Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
+CHANGEABLE = ("learning_rate", "schedule_rate", "final_rate", "epochs", "patience", "head_start")
+"""Settings that may differ when a training goes on from a checkpoint: how fast and how long it learns, not what."""
+_EXPLODED = 1000.0
+"""An epoch whose loss is this many times that of predicting the mean has lost what was learned."""
+_HOPELESS = 2.0
+"""A training whose best loss is this many times that of predicting the mean has learned nothing."""
+_LEAST_BASELINE = 0.1
+"""Least loss of predicting the mean that is believed: few held-out voxels may happen to be alike."""
+
+
 class TrainingDiverged(ValueError):  # noqa: N818  a sentence for the user, who can act on it
-    """The loss became NaN or infinite; the network holds the last good state again."""
+    """The loss became NaN, infinite or huge; the network holds the last good state again, if there is one."""
 
 
 class BatchSource(Protocol):
@@ -31,6 +42,19 @@ class BatchSource(Protocol):
 
     def validation(self) -> Batch | None:
         """Held-out data in the same form, or None: then the training loss decides."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Another loss than the supervised one.
+
+    loss: of a batch: what to minimise, and what to report. baseline: the reported loss of a network that has learned
+    nothing. largest_gradient: norm to which the gradient of a step is cut, or None.
+    """
+
+    loss: Callable[[Batch], tuple[Tensor, Tensor]]
+    baseline: float
+    largest_gradient: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +104,7 @@ def train_network(
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
     *,
+    objective: Objective | None = None,
     schedule_parameters: Sequence[nn.Parameter] = (),
     reduce: Callable[[list[Tensor]], None] | None = None,
     after_epoch: Callable[[int, TrainingResult], None] | None = None,
@@ -88,31 +113,40 @@ def train_network(
     """Train ``network`` in place; at the end it holds the weights of the best epoch (by the held-out loss).
 
     checkpoint: file written, atomically, after every epoch; where it exists training resumes from it, to the same
-    trajectory as without the interruption. schedule_parameters: trained too, at ``settings.schedule_rate``. reduce:
+    trajectory as without the interruption. Learning rates, epochs and patience may differ from those of the
+    checkpoint, and a damaged one is left out with a warning. objective: instead of the supervised loss.
+    schedule_parameters: trained too, at ``settings.schedule_rate``. reduce:
     averages tensors in place over the processes of a distributed run. after_epoch(epoch, result) for what is to be
     recorded. ``progress`` may raise to cancel: the checkpoint stays.
 
-    Raises TrainingDiverged when the loss is not finite, with the last good checkpoint kept and loaded, and ValueError
-    for a checkpoint of another training.
+    Raises TrainingDiverged when the loss or a weight is not finite or the loss explodes, with the last good checkpoint
+    kept and loaded, and when the best epoch is worse than predicting the mean; ValueError for a checkpoint of another
+    training.
     """
     settings = settings or TrainingSettings()
-    run = _Run(network, batches, settings, list(schedule_parameters), reduce)
+    run = _Run(network, batches, settings, list(schedule_parameters), reduce, objective)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
         run.resume(path)
     report = progress or (lambda fraction, message: None)
     while run.epoch < settings.epochs and not run.finished:
-        good = run.state() if path is None else None
+        good, epoch = run.state() if path is None else None, run.epoch + 1
         try:
             run.train_epoch()
         except FloatingPointError as error:
-            raise _diverged(run, path, good, error) from None
+            raise _diverged(run, epoch, path, good, error) from None
         if after_epoch is not None:  # before the checkpoint: a killed run then lacks no record, it repeats one
             after_epoch(run.epoch, run.result)
         if path is not None and writes_checkpoint:
             save_tensors(run.state(), path)
         report(run.epoch / settings.epochs, run.message())
     run.load_best()
+    if run.is_hopeless:
+        if path is not None and writes_checkpoint:
+            path.unlink(missing_ok=True)  # there is nothing in it to go on from
+        raise TrainingDiverged(f"the training diverged: the loss of its best epoch ({run.result.best_epoch}) is "
+                               f"{run.best_loss:.3g}, that of predicting the mean {run.baseline:.3g}; "
+                               "lower the learning rate")  # fmt: skip
     return run.result
 
 
@@ -136,9 +170,10 @@ def training_loss(
 class _Run:
     def __init__(
         self, network: ReconstructionNetwork, batches: BatchSource, settings: TrainingSettings,
-        schedule: list[nn.Parameter], reduce: Callable[[list[Tensor]], None] | None,
+        schedule: list[nn.Parameter], reduce: Callable[[list[Tensor]], None] | None, objective: Objective | None,
     ) -> None:  # fmt: skip
         self.network, self.batches, self.settings, self.reduce = network, batches, settings, reduce
+        self.objective = objective
         self.weights = None if settings.weights is None else torch.tensor(settings.weights)
         self.schedule = schedule
         groups = [{"params": list(network.parameters()), "lr": settings.learning_rate}]
@@ -150,6 +185,17 @@ class _Run:
         self.result = TrainingResult()
         self.epoch = 0
         self.best: dict[str, Tensor] = {}
+        self.baseline = self._baseline()
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest loss so far, on the held-out data where there are some."""
+        return min(self.result.validation_loss or self.result.loss)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all epochs did worse than a network that has learned nothing."""
+        return bool(self.result.loss) and self.best_loss > _HOPELESS * self.baseline
 
     @property
     def finished(self) -> bool:
@@ -157,8 +203,8 @@ class _Run:
         return bool(patience) and self.epoch - self.result.best_epoch >= patience and self.epoch > 0
 
     def message(self) -> str:
-        latest = self.result.validation_loss or self.result.loss
-        return f"epoch {self.epoch}: loss {self.result.loss[-1]:.3g}, held out {latest[-1]:.3g}"
+        held_out = "".join(f", held out {loss:.3g}" for loss in self.result.validation_loss[-1:])
+        return f"epoch {self.epoch}: loss {self.result.loss[-1]:.3g}{held_out}"
 
     def train_epoch(self) -> None:
         share = self.epoch / self.settings.epochs
@@ -181,17 +227,21 @@ class _Run:
         if self.reduce is not None:
             self.reduce([loss])
         _require_finite(loss)
+        if not all(bool(torch.isfinite(value).all()) for value in self._weights().values()):
+            raise FloatingPointError("weights are not finite")
         self.epoch += 1
         self.result.loss.append(float(loss))
         self._judge()
 
     def _step(self, batch: Batch) -> Tensor:
         signal, targets, log_rmse = batch
-        loss, mse = self._loss(signal, targets, log_rmse)
+        loss, mse = self.objective.loss(batch) if self.objective else self._loss(signal, targets, log_rmse)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.reduce is not None:
             self.reduce([p.grad for p in (*self.network.parameters(), *self.schedule) if p.grad is not None])
+        if self.objective and self.objective.largest_gradient:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.objective.largest_gradient)
         self.optimizer.step()
         return mse.detach()
 
@@ -215,11 +265,26 @@ class _Run:
             _require_finite(loss)
             self.result.validation_loss.append(float(loss))
             losses = self.result.validation_loss
+        if losses[-1] > _EXPLODED * self.baseline:
+            raise FloatingPointError(f"the loss is {losses[-1]:.3g}, that of predicting the mean {self.baseline:.3g}")
         if losses[-1] <= min(losses):
             self.result.best_epoch = self.epoch
             self.best = self._weights()
         if self.finished:
             self.result.stopped = f"no improvement for {self.settings.patience} epochs"
+
+    def _baseline(self) -> float:
+        """Loss of a network that has learned nothing but the mean."""
+        if self.objective is not None:
+            return self.objective.baseline
+        weight = 1.0 if self.weights is None else float(self.weights.mean())
+        held_out = self.batches.validation()
+        if held_out is None:
+            return weight  # targets run from -1 to 1
+        targets = held_out[1].detach()
+        squared = (targets - targets.mean(0)).square()
+        mean = float((squared if self.weights is None else squared * self.weights).mean())
+        return max(mean, _LEAST_BASELINE * weight)
 
     def _weights(self) -> dict[str, Tensor]:
         weights = {f"network.{k}": v.detach().clone() for k, v in self.network.state_dict().items()}
@@ -249,12 +314,16 @@ class _Run:
         }  # fmt: skip
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint; ValueError where it belongs to another training."""
-        state = load_tensors(path)
-        if state.get("kind") != "neurocest training checkpoint":
-            raise ValueError(f"{path}: not a training checkpoint; remove it or choose another file")
-        same = state["settings"] == _plain(self.settings) and state["options"] == self.network.options
-        if not same:
+        """Continue from a checkpoint; ValueError where it belongs to another training, a warning if it is damaged."""
+        try:
+            state = load_tensors(path)
+            kind, settings, options = (state.get(key) for key in ("kind", "settings", "options"))
+            if kind != "neurocest training checkpoint":
+                raise ValueError("foreign file")
+        except ValueError:
+            warnings.warn(f"{path}: the checkpoint is damaged, so the training starts anew", stacklevel=3)
+            return
+        if _lasting(settings) != _lasting(_plain(self.settings)) or options != self.network.options:
             raise ValueError(f"{path}: the checkpoint belongs to another training; remove it to start anew")
         self._restore(state)
 
@@ -266,17 +335,30 @@ class _Run:
         self.result, self.epoch, self.best = TrainingResult(**state["result"]), state["epoch"], state["best"]
 
 
-def _diverged(run: _Run, path: Path | None, good: dict | None, error: FloatingPointError) -> TrainingDiverged:
+def _diverged(
+    run: _Run, epoch: int, path: Path | None, good: dict | None, error: FloatingPointError
+) -> TrainingDiverged:
     """Go back to the state before the epoch that diverged, and say so."""
-    epoch = run.epoch + 1
-    kept = "there is no earlier state to go back to"
+    kept = "there is no earlier state to go back to; lower the learning rate"
     if good is None and path is not None and path.exists():
         good = load_tensors(path)
-        kept = f"the last good checkpoint (epoch {good['epoch']}) is kept in '{path}'"
+        kept = (f"the last good checkpoint (epoch {good['epoch']}) is kept in '{path}'; "
+                "repeat with a lower learning rate to go on from there")  # fmt: skip
+    elif good is not None and good["epoch"]:
+        kept = f"the network is again that of epoch {good['epoch']}; lower the learning rate"
     if good is not None:
         run._restore(good)
         run.load_best()
-    return TrainingDiverged(f"the training diverged in epoch {epoch} ({error}): {kept}; lower the learning rate")
+    return TrainingDiverged(f"the training diverged in epoch {epoch} ({error}): {kept}")
+
+
+def lasting(settings: TrainingSettings) -> dict:
+    """The settings that a checkpoint is bound to, as plain values."""
+    return _lasting(_plain(settings))
+
+
+def _lasting(settings: dict | None) -> dict:
+    return {name: value for name, value in (settings or {}).items() if name not in CHANGEABLE}
 
 
 def _require_finite(value: Tensor) -> None:

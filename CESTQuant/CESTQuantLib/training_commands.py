@@ -9,11 +9,18 @@ import warnings
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from NeuroCESTLib.commands import OutputFolder
 from NeuroCESTLib.progress import terminal_progress
 from NeuroCESTLib.report import Report
 from NeuroCESTLib.writing import atomic_path, write_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".pt"
+REPORT = "report.json"
 
 
 def add_dataset(commands) -> None:
@@ -39,8 +46,10 @@ def add_train(commands) -> None:
 
 def dataset_command(options: Namespace) -> None:
     """``cestquant dataset``."""
-    from .dataset import simulate_dataset, write_dataset
+    from .dataset import MANIFEST, remove_stale_shards, simulate_dataset, write_dataset
 
+    for name in (MANIFEST, REPORT):
+        _keep_config(options, Path(options.output) / name)
     config, report = _config(options, "cestquant dataset")
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         with report.timed("simulation"):
@@ -49,17 +58,17 @@ def dataset_command(options: Namespace) -> None:
                 seed=config.settings.seed, engine=config.engine, progress=progress,
             )  # fmt: skip
         with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
-            manifest = write_dataset(
-                folder, data, config.tissue, config.protocol, config.settings.seed, config.engine
-            )
+            manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed, config.engine)
         report.summary |= {key: manifest[key] for key in ("samples", "shards", "measurements")}
         report.write(folder)
+    with write_errors(Path(options.output) / MANIFEST):
+        remove_stale_shards(Path(options.output), manifest["shards"])
     _say(report)
 
 
 def train_command(options: Namespace) -> None:
     """``cestquant train``."""
-    from .dataset import MANIFEST
+    from .dataset import MANIFEST, read_dataset
     from .distributed import processes
     from .network_file import save_network
     from .network_training import train_from_config
@@ -71,6 +80,9 @@ def train_command(options: Namespace) -> None:
     if options.self_supervised and options.dataset:
         raise ValueError("--dataset does not go with --self-supervised, which trains on the scan itself")
     output = Path(options.output)
+    if output.suffix != SUFFIX:
+        raise ValueError(f"cannot write '{output}': the name of a network file must end in {SUFFIX}")
+    _keep_config(options, output.parent / REPORT)
     with write_errors(output):
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
@@ -80,16 +92,18 @@ def train_command(options: Namespace) -> None:
         config = replace(config, dataset=Path(options.dataset))
     if config.dataset and not options.self_supervised:
         report.add_input("dataset", config.dataset / MANIFEST)
-    checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config)}.checkpoint"
+        report.warnings += _unused_samples(options, config, len(read_dataset(config.dataset)))
     with processes() as these:
         if these.count > 1 and options.self_supervised:
             raise ValueError("--self-supervised runs as one process, not under torchrun")
+        scan = _scan(options, config, report) if options.self_supervised else None
+        checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config, scan)}.checkpoint"
         if not these.writes:
             train_from_config(config, None, checkpoint, processes=these)
             return
         with terminal_progress() as progress:
             if options.self_supervised:
-                file, result = train_on_scan(config, _scan(options, config, report), progress)
+                file, result = train_on_scan(config, scan, progress, checkpoint)
             else:
                 file, result = train_from_config(config, progress, checkpoint, processes=these)
     save_network(file, output)
@@ -108,10 +122,10 @@ def train_command(options: Namespace) -> None:
 
 def _config(options: Namespace, command: str):
     """The configuration and a report that names it; warnings of the reader go into the report."""
-    from .training_config import config_file, read_config
+    from .training_config import read_config
 
     report = Report(command, {name: value for name, value in vars(options).items() if name != "command"})
-    report.add_input("config", config_file(options.config))
+    report.add_input("config", _config_file(options))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = read_config(options.config)
@@ -119,11 +133,38 @@ def _config(options: Namespace, command: str):
     return config, report
 
 
-def _fingerprint(config) -> str:
-    from .protocol import protocol_to_dict
+def _keep_config(options: Namespace, output: Path) -> None:
+    """Refuse an output that would replace the configuration."""
+    if output.exists() and output.samefile(_config_file(options)):
+        raise ValueError(f"cannot write '{output}': it is the configuration; choose another folder")
 
-    values = {**vars(config), "protocol": protocol_to_dict(config.protocol), "settings": vars(config.settings)}
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+def _config_file(options: Namespace) -> Path:
+    from .training_config import config_file
+
+    return config_file(options.config)
+
+
+def _unused_samples(options: Namespace, config, count: int) -> list[str]:
+    """A warning where the configuration asks for another number of samples than the data set has."""
+    from .protocol import read_json
+
+    if config.samples == count or "samples" not in read_json(_config_file(options)):
+        return []
+    return [f"{config.dataset}: all {count} samples of the data set are used, not the {config.samples} "
+            "that the configuration names"]  # fmt: skip
+
+
+def _fingerprint(config, scan: Tensor | None) -> str:
+    """Same for trainings whose checkpoints serve each other: learning rates and epochs may differ."""
+    from .protocol import protocol_to_dict
+    from .training import lasting
+
+    values = {**vars(config), "protocol": protocol_to_dict(config.protocol), "settings": lasting(config.settings)}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    if scan is not None:
+        digest.update(scan.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _scan(options: Namespace, config, report: Report):

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,43 @@ def test_divergence_is_one_sentence_and_the_last_good_checkpoint_is_kept(tmp_pat
     assert same(network, reference)  # without a checkpoint too, the last good weights are there again
 
 
+class Poisoned(Sums):
+    """From its second epoch on ``poison`` spoils the network within the epoch."""
+
+    def __init__(self, network: ReconstructionNetwork, poison: Callable[[ReconstructionNetwork], None]) -> None:
+        super().__init__()
+        self.network, self.poison = network, poison
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, None]]:
+        yield from super().epoch(generator)
+        if self.epochs == 2:
+            self.poison(self.network)
+
+
+@pytest.mark.parametrize(
+    ("poison", "said"),
+    [
+        (lambda network: network.spread[2].weight.data.fill_(torch.inf), "weights are not finite"),
+        (lambda network: network.mean.weight.data.mul_(1e6), r"the loss is .*e\+\d+, that of predicting the mean 0"),
+    ],
+)
+def test_a_spoiled_network_goes_back_to_its_last_good_epoch(poison, said: str, tmp_path: Path) -> None:
+    network = new_network(0.0)
+    with pytest.raises(TrainingDiverged, match=rf"epoch 2 \({said}.*: .*epoch 1\) is kept in '.*c\.pt'; repeat with"):
+        train_network(network, Poisoned(network, poison), TrainingSettings(epochs=4), checkpoint=tmp_path / "c.pt")
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 1
+    assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+
+
+def test_a_training_that_ends_worse_than_the_mean_has_failed(tmp_path: Path) -> None:
+    network = new_network(0.0)
+    with torch.no_grad():
+        network.mean.bias.fill_(3.0)
+    with pytest.raises(TrainingDiverged, match=r"best epoch \(1\) is .*, that of predicting the mean .*; lower the"):
+        train_network(network, Sums(), TrainingSettings(epochs=1), checkpoint=tmp_path / "c.pt")
+    assert not (tmp_path / "c.pt").exists()
+
+
 def test_training_stops_early_without_improvement() -> None:
     batches = Sums()
     batches.y = torch.randn(2000, 2, generator=torch.Generator().manual_seed(3))  # nothing to learn
@@ -132,10 +169,31 @@ def test_schedule_parameters_are_trained_at_their_own_rate() -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     train_network(new_network(), Sums(), TrainingSettings(epochs=1), checkpoint=tmp_path / "c.pt")
     with pytest.raises(ValueError, match="another training"):
-        train_network(new_network(), Sums(), TrainingSettings(epochs=2), checkpoint=tmp_path / "c.pt")
-    (tmp_path / "c.pt").write_bytes(b"half a check")
-    with pytest.raises(ValueError, match=r"c\.pt"):
-        train_network(new_network(), Sums(), TrainingSettings(epochs=1), checkpoint=tmp_path / "c.pt")
+        train_network(new_network(), Sums(), TrainingSettings(epochs=1, seed=1), checkpoint=tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="another training"):
+        train_network(new_network(0.0), Sums(), TrainingSettings(epochs=1), checkpoint=tmp_path / "c.pt")
+
+
+def test_a_damaged_checkpoint_starts_anew_with_a_warning(tmp_path: Path) -> None:
+    settings, path = TrainingSettings(epochs=2), tmp_path / "c.pt"
+    whole, anew = new_network(), new_network()
+    train_network(whole, Sums(), settings, checkpoint=path)
+    for damaged in (path.read_bytes()[:3000], b"half a check", b""):
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=r"c\.pt: the checkpoint is damaged, so the training starts anew"):
+            train_network(anew, Sums(), settings, checkpoint=path)
+        assert same(whole, anew)
+        anew = new_network()
+    assert torch.load(path, weights_only=True)["epoch"] == 2
+
+
+def test_a_training_goes_on_from_its_checkpoint_with_another_rate_and_more_epochs(tmp_path: Path) -> None:
+    train_network(new_network(), Sums(), TrainingSettings(epochs=2), checkpoint=tmp_path / "c.pt")
+    first = torch.load(tmp_path / "c.pt", weights_only=True)["result"]["loss"]
+    more = TrainingSettings(epochs=4, learning_rate=3e-4, patience=3)
+    result = train_network(new_network(), Sums(), more, checkpoint=tmp_path / "c.pt")
+    assert result.loss[:2] == first
+    assert len(result.loss) == 4
 
 
 def write_config(folder: Path, **changes) -> Path:
@@ -176,15 +234,64 @@ def test_a_killed_train_command_continues_to_the_same_network(tmp_path: Path) ->
     assert not list(tmp_path.glob(".killed.pt.*"))
 
 
-def test_diverging_train_command_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    config = write_config(tmp_path, learning_rate=1e30)
-    assert main(["train", str(config), "--output", str(tmp_path / "n.pt")]) != 0
-    assert "diverged" in capsys.readouterr().err.strip().splitlines()[-1]
-    assert not (tmp_path / "n.pt").exists()
+@pytest.mark.parametrize("rate", [1e3, 1e6, 1e30])
+def test_a_diverging_train_command_is_one_sentence_and_keeps_the_earlier_network(
+    rate: float, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / "n.pt"
+    assert main(["train", str(write_config(tmp_path, epochs=1, samples=600)), "--output", str(output)]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "config.json"}
+    capsys.readouterr()
+    config = write_config(tmp_path, samples=600, learning_rate=rate)
+    assert main(["train", str(config), "--output", str(output)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the training diverged in epoch 1 (" in said
+    assert said.endswith("lower the learning rate")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "config.json"} == before
+
+
+def test_a_diverged_train_command_goes_on_with_a_lower_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    output, broken = tmp_path / "n.pt", []
+    whole = dataset.SimulatedBatches.epoch
+
+    def epoch(self: dataset.SimulatedBatches, generator: torch.Generator) -> Iterator[tuple]:
+        broken.append(True)
+        for signal, targets, log_rmse in whole(self, generator):
+            yield (signal * torch.nan if len(broken) == 3 else signal), targets, log_rmse
+
+    monkeypatch.setattr(dataset.SimulatedBatches, "epoch", epoch)
+    assert main(["train", str(write_config(tmp_path, samples=600)), "--output", str(output)]) == 2
+    assert "epoch 2) is kept in" in capsys.readouterr().err
+    monkeypatch.undo()
+    epochs = []
+    monkeypatch.setattr(dataset.SimulatedBatches, "epoch", lambda *args: epochs.append(args) or whole(*args))
+    config = write_config(tmp_path, samples=600, learning_rate=5e-4, patience=9)
+    assert main(["train", str(config), "--output", str(output)]) == 0
+    assert len(epochs) == 4  # the two good ones of six are not repeated
+    assert not list(tmp_path.glob(".n.pt.*"))
+
+
+@pytest.mark.parametrize("name", ["net.png", "net.json", "net", "net.pt.gz"])
+def test_only_files_named_as_networks_are_written(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", str(write_config(tmp_path)), "--output", str(tmp_path / name)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith(f"{name}': the name of a network file must end in .pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_report_never_replaces_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = write_config(tmp_path).rename(tmp_path / "report.json")
+    before = config.read_text()
+    for command, output in (("train", tmp_path / "n.pt"), ("dataset", tmp_path)):
+        assert main([command, str(config), "--output", str(output)]) == 2
+        assert "it is the configuration; choose another folder" in capsys.readouterr().err
+    assert config.read_text() == before
 
 
 def test_a_data_set_on_disk_trains_the_same_network_as_new_spectra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(dataset, "BLOCKS_A_SHARD", 1)  # three shards
     config = write_config(tmp_path)
@@ -192,8 +299,10 @@ def test_a_data_set_on_disk_trains_the_same_network_as_new_spectra(
     assert main(["train", str(config), "--output", str(tmp_path / "new.pt")]) == 0
     monkeypatch.setattr(network_training, "simulate_dataset", None)  # nothing is simulated again
     assert main(["train", str(config), "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "one.pt")]) == 0
+    assert "warning" not in capsys.readouterr().err
     write_config(tmp_path, dataset="data", samples=7)
     assert main(["train", str(config), "--output", str(tmp_path / "two.pt")]) == 0
+    assert "all 3000 samples of the data set are used, not the 7 that" in capsys.readouterr().err
     new = load_network(tmp_path / "new.pt")
     for name in ("one.pt", "two.pt"):
         file = load_network(tmp_path / name)
