@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from NeuroCESTLib.commands import OutputFolder, settings_of
 from NeuroCESTLib.progress import part, terminal_progress
@@ -49,9 +51,7 @@ def add_apply(commands) -> None:
         "--refine", type=int, metavar="N",
         help="iterations of the refinement on each level, 0 for none (default: that of the method)",
     )  # fmt: skip
-    parser.add_argument(
-        "--no-flips", action="store_true", help="segment once, without mirrored images"
-    )
+    parser.add_argument("--no-flips", action="store_true", help="segment once, without mirrored images")
     parser.add_argument(
         "--carry", nargs="+", default=[], metavar="FILE",
         help="other images (CEST maps) or .seg.nrrd of the moving visit to bring onto the fixed study",
@@ -72,13 +72,16 @@ def apply_command(options: Namespace) -> None:
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib import host
         from NeuroCESTLib.device import choose_device
+        from NeuroCESTLib.volumes import stem
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
         with report.timed("reading"):
             nodes = _read(options, paths, report)
-        with report.timed("computing"):
+        with report.timed("computing"), _called_by_files(options, paths, nodes):
             result = _process(options, nodes, progress)
+        for node, path in zip(result.carried, options.carry, strict=True):
+            node.SetName(f"{stem(path)} on fixed")
         with report.timed("writing"):
             _write(options, paths, folder, result, report, part(progress, 0.95, 1.0))
         report.write(folder)
@@ -126,6 +129,8 @@ def _process(options: Namespace, nodes: dict, progress):
 
 def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) -> dict:
     """Input nodes by role: the studies by modality, masks, segmentations, and what is carried along."""
+    from JointRegSegLib.study_images import check_axes
+    from NeuroCESTLib.geometry import Geometry
     from NeuroCESTLib.segmentations import read_segmentation
     from NeuroCESTLib.volumes import read_volume, stem
 
@@ -147,10 +152,30 @@ def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) 
         report.add_input("carry", path)
         read = read_segmentation if path.lower().endswith(".seg.nrrd") else read_volume
         nodes["carry"].append(read(path, stem(path)))
+        if read is read_volume:
+            check_axes(Geometry.of(nodes["carry"][-1]).direction, f"'{path}'")
     names = [node.GetName() for node in nodes["carry"]]
     if len(set(names)) < len(names):
         raise ValueError("--carry has two files of the same name; rename one of them")
     return nodes
+
+
+@contextmanager
+def _called_by_files(options: Namespace, paths: dict[str, dict[str, str]], nodes: dict) -> Iterator[None]:
+    """The input nodes have the names of their files for a while, so that messages name these."""
+    called: list[tuple[Any, str]] = list(zip(nodes["carry"], options.carry, strict=True))
+    for which in STUDIES:
+        called += [(nodes[which][modality], path) for modality, path in paths[which].items()]
+        roles = (f"{which}_mask", f"{which}_tumor")
+        called += [(nodes[role], getattr(options, role)) for role in roles if role in nodes]
+    names = [node.GetName() for node, _ in called]
+    try:
+        for node, path in called:
+            node.SetName(str(path))
+        yield
+    finally:
+        for (node, _), name in zip(called, names, strict=True):
+            node.SetName(name)
 
 
 def _write(options: Namespace, paths: dict, folder: Path, result, report: Report, progress) -> None:

@@ -10,6 +10,7 @@ NORMALISATIONS = ("zscore", "percentile", "histogram", "zscore_crop")
 ZSCORE_RANGE = (-3.0, 6.0)
 LANDMARK_PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
 """Percentiles of the brain that 'histogram' moves to their standard positions (Nyul and Udupa 1999)."""
+_REMEDY = "check the brain mask, choose another image or leave it out"
 _STANDARD = tuple(NormalDist().inv_cdf(p / 100) for p in LANDMARK_PERCENTILES)
 
 
@@ -37,7 +38,7 @@ def normalise(
     """
     inside = values[mask]
     if inside.size == 0 or not float(np.ptp(inside)) > 0:
-        raise ValueError(f"{title} is constant inside of the brain: it holds no anatomy")
+        raise ValueError(f"{title} is constant inside of the brain: {_REMEDY}")
     low, high = ZSCORE_RANGE
     if method == "zscore":
         mean, sd = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
@@ -45,7 +46,7 @@ def normalise(
     if method == "percentile":
         first, last = np.percentile(inside, (1, 99))
         if not last > first:
-            raise ValueError(f"{title} hardly varies inside of the brain: it holds no anatomy")
+            raise ValueError(f"{title} hardly varies inside of the brain: {_REMEDY}")
         return _outside(np.clip((values - first) / (last - first), 0, 1), mask, 0.0)
     if method == "histogram":
         at, to = histogram_positions(inside), np.array(_STANDARD if landmarks is None else landmarks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,34 +36,36 @@ def study_of(nodes: Mapping[str, Any] | Sequence[Any], mask: Any, tumor: Any, na
     Raises:
         ValueError: one sentence that names the node.
     """
-    from .study_images import StudyImages
+    from .study_images import BRAIN_MASK, TUMOR, StudyImages, input_title
 
     chosen = _by_modality(nodes, name)
-    images = {modality: image_of(node) for modality, node in chosen.items()}
+    given = {**chosen, BRAIN_MASK: mask, TUMOR: tumor}
+    sources = {what: node.GetName() for what, node in given.items() if node is not None}
+    titles = {what: input_title(what, name, source) for what, source in sources.items()}
+    images = {modality: image_of(node, title=titles[modality]) for modality, node in chosen.items()}
     grid = Geometry.of(next(iter(chosen.values())))
-    brain = None if mask is None else _mask_image(mask, grid, f"brain mask of the {name} study")
-    labels = None if tumor is None else _tumor_image(tumor, grid)
-    return StudyImages(images, brain, labels, name), chosen
+    brain = None if mask is None else _mask_image(mask, grid, titles[BRAIN_MASK])
+    labels = None if tumor is None else _tumor_image(tumor, grid, titles[TUMOR], f"{TUMOR} of the {name} study")
+    return StudyImages(images, brain, labels, name, sources), chosen
 
 
-def image_of(node: Any, array: np.ndarray | None = None) -> sitk.Image:
-    """Image (LPS mm, world coordinates) of a volume node; ``array`` replaces its voxels.
+def image_of(node: Any, array: np.ndarray | None = None, title: str | None = None) -> sitk.Image:
+    """Image (LPS mm, world coordinates) of a volume node.
+
+    array: instead of the node's voxels. title: what messages call it, instead of the node's name.
 
     Raises:
         ValueError: no image, several numbers a voxel, or a parent transform that is not linear.
     """
     geometry = Geometry.of(node)
     voxels = volume_array(node) if array is None else array
-    return _sitk(voxels, geometry, node)
+    return _sitk(voxels, geometry, title or f"'{node.GetName()}'")
 
 
-def _sitk(voxels: np.ndarray, geometry: Geometry, node: Any) -> sitk.Image:
-    skew = np.abs(geometry.direction.T @ geometry.direction - np.eye(3)).max()
-    if skew > 1e-3:
-        raise ValueError(
-            f"'{node.GetName()}' has axes that are not perpendicular in the world (cosine {skew:.3g}): "
-            "resample it to a rectangular grid first"
-        )
+def _sitk(voxels: np.ndarray, geometry: Geometry, title: str) -> sitk.Image:
+    from .study_images import check_axes
+
+    check_axes(geometry.direction, title)
     return geometry.to_sitk(np.ascontiguousarray(voxels))
 
 
@@ -88,14 +91,20 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
         raise ValueError(
             f"the {name} study has no image: choose at least one of {', '.join(TITLES[m] for m in MODALITIES)}"
         )
+    for (m, node), (other, same) in combinations(chosen.items(), 2):
+        if same.GetID() == node.GetID():
+            both = f"{TITLES[m]} and for {TITLES[other]}"
+            raise ValueError(f"'{node.GetName()}' is given for {both} of the {name} study: give it for one of them")
     for node in chosen.values():
         if not node.IsA("vtkMRMLScalarVolumeNode"):
             raise ValueError(f"'{node.GetName()}' is no scalar volume: the {name} study needs 3-D images")
     return chosen
 
 
-def _mask_image(node: Any, grid: Geometry, what: str) -> sitk.Image:
+def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
     """Mask (uint8) on its own grid; the segments of a segmentation together on ``grid``."""
+    from .study_images import empty_mask
+
     if node.IsA("vtkMRMLSegmentationNode"):
         _require_linear(node)
         voxels = np.zeros(grid.shape, bool)
@@ -105,18 +114,22 @@ def _mask_image(node: Any, grid: Geometry, what: str) -> sitk.Image:
     else:
         array = volume_array(node)
         voxels = np.isfinite(array) & (array != 0)
-        image = _sitk(voxels.astype(np.uint8), Geometry.of(node), node)
+        image = _sitk(voxels.astype(np.uint8), Geometry.of(node), title)
     if not voxels.any():
-        raise ValueError(f"the {what}, '{node.GetName()}', is empty")
+        raise ValueError(empty_mask(title))
     return image
 
 
-def _tumor_image(node: Any, grid: Geometry) -> sitk.Image:
+def _tumor_image(node: Any, grid: Geometry, title: str, role: str) -> sitk.Image:
     """Classes (uint8) of a tumour segmentation: a label map on its own grid, a segmentation node on ``grid``."""
     from .labels import to_classes
 
     if not node.IsA("vtkMRMLSegmentationNode"):
-        return _sitk(to_classes(volume_array(node), node.GetName()), Geometry.of(node), node)
+        try:
+            classes = to_classes(volume_array(node), node.GetName())
+        except ValueError as error:
+            raise ValueError(f"{role}: {error}") from None
+        return _sitk(classes, Geometry.of(node), title)
     _require_linear(node)
     labels = np.zeros(grid.shape, np.uint8)
     masks = masks_on(node, grid)
@@ -124,7 +137,7 @@ def _tumor_image(node: Any, grid: Geometry) -> sitk.Image:
     unknown = [name for name, number in classes.items() if number is None]
     if unknown:
         raise ValueError(
-            f"the segment '{unknown[0]}' of '{node.GetName()}' is no known compartment: call the segments "
+            f"{role}: the segment '{unknown[0]}' of '{node.GetName()}' is no known compartment: call the segments "
             "'Necrotic core', 'Oedema' and 'Enhancing tumour', and remove others"
         )
     for name, mask in masks.items():

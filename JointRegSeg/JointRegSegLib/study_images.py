@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,6 +18,9 @@ LARGEST_VOXELS = 2**29
 """Most voxels of one volume: 800 x 800 x 800, 2 GB in single precision."""
 _SKEW_TOLERANCE = 1e-3
 _MOST_NOT_FINITE = 0.97  # a small brain in a large field of view, on a background of NaN
+_REMEDY = "choose another image or leave it out"
+BRAIN_MASK, TUMOR = "brain mask", "tumour segmentation"
+"""What messages call the other two inputs of a study."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,15 @@ class StudyImages:
     images: modality (of ``MODALITIES``) to scalar 3-D image; absent modalities are left out.
     brain_mask: non-zero in the brain; estimated where it is None.
     tumor_labels: a segmentation, non-zero in the tumour (classes 1 necrotic core, 2 oedema, 3 enhancing tumour).
-    name: what messages call the visit.
+    name: what messages call the visit. sources: file or node of each input by modality, ``BRAIN_MASK`` or ``TUMOR``,
+        which messages name where it is known.
     """
 
     images: Mapping[str, sitk.Image]
     brain_mask: sitk.Image | None = None
     tumor_labels: sitk.Image | None = None
     name: str = "study"
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -45,9 +50,15 @@ class StudyImages:
         """The first image: its grid is the native grid of the study."""
         return self.images[self.present[0]]
 
-    def title(self, modality: str) -> str:
-        """What messages call one image."""
-        return f"the {modality} image of the {self.name} study"
+    def title(self, what: str) -> str:
+        """What messages call an image (by its modality), the ``BRAIN_MASK`` or the ``TUMOR``."""
+        return input_title(what, self.name, self.sources.get(what))
+
+
+def input_title(what: str, study: str, source: str | None = None) -> str:
+    """What messages call an input of a study: its role, with its file or node where that is known."""
+    role = what if what in (BRAIN_MASK, TUMOR) else f"{what} image"
+    return f"the {role} of the {study} study" if source is None else f"the {role} '{source}' of the {study} study"
 
 
 def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
@@ -75,16 +86,31 @@ def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
                 f"{study.title(modality)} lies elsewhere in space than {study.title(checked.present[0])}: "
                 "check that both belong to one visit, or register them first"
             )
-    masks = {"brain mask": study.brain_mask, "tumour segmentation": study.tumor_labels}
-    for what, mask in masks.items():
+    for what, mask in ((BRAIN_MASK, study.brain_mask), (TUMOR, study.tumor_labels)):
         if mask is not None:
-            title = f"the {what} of the {study.name} study"
-            check_grid(mask, title)
+            check_grid(mask, study.title(what))
             if not overlap(checked.reference, mask):
-                raise ValueError(f"{title} lies elsewhere in space than {study.title(checked.present[0])}")
+                raise ValueError(
+                    f"{study.title(what)} lies elsewhere in space than {study.title(checked.present[0])}: "
+                    "choose the one that belongs to this visit, or leave it out"
+                )
     if study.brain_mask is not None and not sitk.GetArrayViewFromImage(study.brain_mask).any():
-        raise ValueError(f"the brain mask of the {study.name} study is empty: leave it out to have one estimated")
+        raise ValueError(empty_mask(study.title(BRAIN_MASK)))
     return checked, notes
+
+
+def empty_mask(title: str) -> str:
+    """What to say of a brain mask without a voxel."""
+    return f"{title} is empty: leave it out to have one estimated"
+
+
+def check_axes(direction: np.ndarray, title: str) -> None:
+    """ValueError where the axes (columns of ``direction``) of an image are not perpendicular."""
+    skew = np.abs(direction.T @ direction - np.eye(3)).max()
+    if not skew < _SKEW_TOLERANCE:
+        raise ValueError(
+            f"{title} has axes that are not perpendicular (cosine {skew:.3g}): resample it to a rectangular grid first"
+        )
 
 
 def check_grid(image: sitk.Image, title: str) -> None:
@@ -98,19 +124,14 @@ def check_grid(image: sitk.Image, title: str) -> None:
     if min(size) < SMALLEST_VOXELS or extent.min() < SMALLEST_EXTENT_MM:
         raise ValueError(
             f"{title} is too small ({shown} voxels, {' x '.join(f'{e:.0f}' for e in extent)} mm): each axis needs at "
-            f"least {SMALLEST_VOXELS} voxels and {SMALLEST_EXTENT_MM:g} mm"
+            f"least {SMALLEST_VOXELS} voxels and {SMALLEST_EXTENT_MM:g} mm; {_REMEDY}"
         )
     if np.prod(np.array(size, dtype=float)) > LARGEST_VOXELS:
         raise ValueError(
             f"{title} has {shown} voxels, which needs {np.prod(np.array(size, float)) * 4 / 2**30:.0f} GB alone: "
             f"crop or resample it to at most {LARGEST_VOXELS / 1e6:.0f} million voxels (about 800 along each axis)"
         )
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    skew = np.abs(direction.T @ direction - np.eye(3)).max()
-    if not skew < _SKEW_TOLERANCE:
-        raise ValueError(
-            f"{title} has axes that are not perpendicular (cosine {skew:.3g}): resample it to a rectangular grid first"
-        )
+    check_axes(np.array(image.GetDirection()).reshape(3, 3), title)
 
 
 def overlap(first: sitk.Image, second: sitk.Image) -> bool:
@@ -151,12 +172,12 @@ def _checked_intensities(image: sitk.Image, title: str) -> tuple[sitk.Image, lis
         finite = np.isfinite(values)
         bad = values.size - int(finite.sum())
         if bad > _MOST_NOT_FINITE * values.size:
-            raise ValueError(f"{title} is not finite in {100 * bad / values.size:.0f} % of its voxels: check the file")
+            raise ValueError(f"{title} is not finite in {100 * bad / values.size:.0f} % of its voxels: {_REMEDY}")
         low, high = float(values[finite].min()), float(values[finite].max())
         notes.append(f"{title} has {bad} voxels that are not finite; they were set to its lowest value {low:g}")
         cleaned = sitk.GetImageFromArray(np.where(finite, values, np.float32(low)))
         cleaned.CopyInformation(image)
         image = cleaned
     if low == high:
-        raise ValueError(f"{title} is constant ({low:g} everywhere): it holds no anatomy")
+        raise ValueError(f"{title} is constant ({low:g} everywhere) and shows no anatomy: {_REMEDY}")
     return image, notes

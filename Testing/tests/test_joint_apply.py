@@ -219,6 +219,44 @@ def _empty_mask(visits: Path, tmp_path: Path) -> dict:
     return {"fixed_mask": tmp_path / "mask.nii.gz"}
 
 
+def _changed(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, Path], dict]:
+    """A FLAIR image beside a good T1 one, with other voxels."""
+
+    def damage(visits: Path, tmp_path: Path) -> dict:
+        good = read(visits / "first" / "flair.nii.gz")
+        image = sitk.GetImageFromArray(change(sitk.GetArrayFromImage(good).astype(np.float32)))
+        image.CopyInformation(good[tuple(slice(0, n) for n in image.GetSize())])
+        sitk.WriteImage(image, str(tmp_path / "bad.nii.gz"))
+        return {"fixed": [visits / "first" / "t1.nii.gz", "-", "-", tmp_path / "bad.nii.gz"]}
+
+    return damage
+
+
+def _far_away(visits: Path, tmp_path: Path) -> dict:
+    image = read(visits / "first" / "flair.nii.gz")
+    image.SetOrigin((900.0, 900.0, 900.0))
+    sitk.WriteImage(image, str(tmp_path / "bad.nii.gz"))
+    return {"fixed": [visits / "first" / "t1.nii.gz", "-", "-", tmp_path / "bad.nii.gz"]}
+
+
+def _mask_far_away(visits: Path, tmp_path: Path) -> dict:
+    image = read(visits / "first" / "brain.nii.gz")
+    image.SetOrigin((900.0, 900.0, 900.0))
+    sitk.WriteImage(image, str(tmp_path / "mask.nii.gz"))
+    return {"fixed_mask": tmp_path / "mask.nii.gz"}
+
+
+def _sheared(visits: Path, tmp_path: Path) -> Path:
+    """An image whose axes are not perpendicular."""
+    image = sitk.GetImageFromArray(sitk.GetArrayFromImage(read(visits / "second" / "t1.nii.gz")))
+    image.SetSpacing((5.0, 5.0, 5.0))
+    sitk.WriteImage(image, str(tmp_path / "bad.nrrd"))
+    content = (tmp_path / "bad.nrrd").read_bytes()
+    assert content.count(b"(0,5,0)") == 1
+    (tmp_path / "bad.nrrd").write_bytes(content.replace(b"(0,5,0)", b"(1,5,0)"))
+    return tmp_path / "bad.nrrd"
+
+
 def _malicious(visits: Path, tmp_path: Path) -> dict:
     import pickle
 
@@ -239,8 +277,40 @@ def _malicious(visits: Path, tmp_path: Path) -> dict:
         (_five, "--fixed has 5 files; give at most 4, in the order T1 T1CE T2 FLAIR"),
         (_twice, "--moving has '{visits}/first/t1.nii.gz' for T1 and for T1ce"),
         (_none_common, "no modality in common"),
-        (_foreign_labels, "the label map 'fixed tumor' has the values 5, 10, 15"),
-        (_empty_mask, "'fixed mask', is empty"),
+        (
+            _foreign_labels,
+            "tumour segmentation of the fixed study: the label map '{folder}/labels.nii.gz' has the values 5, 10, 15",
+        ),
+        (
+            _empty_mask,
+            "the brain mask '{folder}/mask.nii.gz' of the fixed study is empty: leave it out to have one estimated",
+        ),
+        (
+            _changed(np.zeros_like),
+            "the flair image '{folder}/bad.nii.gz' of the fixed study is constant (0 everywhere) and shows no anatomy: "
+            "choose another image or leave it out",
+        ),
+        (
+            _changed(lambda values: np.full_like(values, np.nan)),
+            "the flair image '{folder}/bad.nii.gz' of the fixed study is not finite in 100 % of its voxels: "
+            "choose another image or leave it out",
+        ),
+        (_changed(lambda values: values[:5]), "the flair image '{folder}/bad.nii.gz' of the fixed study is too small"),
+        (_changed(lambda values: values[:5]), "voxels and 40 mm; choose another image or leave it out"),
+        (
+            _far_away,
+            "the flair image '{folder}/bad.nii.gz' of the fixed study lies elsewhere in space than "
+            "the t1 image '{visits}/first/t1.nii.gz' of the fixed study",
+        ),
+        (_mask_far_away, "the brain mask '{folder}/mask.nii.gz' of the fixed study lies elsewhere in space than"),
+        (
+            lambda visits, tmp_path: {"moving": [_sheared(visits, tmp_path)]},
+            "the t1 image '{folder}/bad.nrrd' of the moving study has axes that are not perpendicular",
+        ),
+        (
+            lambda visits, tmp_path: {"carry": [_sheared(visits, tmp_path)]},
+            "'{folder}/bad.nrrd' has axes that are not perpendicular",
+        ),
         (_malicious, "bad.pt'"),
         (lambda visits, tmp_path: {"fixed": ["-", "-"]}, "--fixed has no file"),
         (lambda visits, tmp_path: {"refine": -3}, "--refine is -3"),

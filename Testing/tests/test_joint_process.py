@@ -280,6 +280,10 @@ def _not_a_number(nodes: dict, slicer: ModuleType) -> None:
     slicer.util.arrayFromVolume(nodes["t1"])[:] = np.nan
 
 
+def _twice(nodes: dict, slicer: ModuleType) -> None:
+    nodes["flair"] = nodes["t1"]
+
+
 def _no_image(nodes: dict, slicer: ModuleType) -> None:
     nodes.clear()
 
@@ -295,12 +299,20 @@ def _label_map(nodes: dict, slicer: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_constant, "constant"),
+        (
+            _constant,
+            r"the t1 image 'fixed t1' of the fixed study is constant \(3 everywhere\) and shows no anatomy: "
+            "choose another image or leave it out",
+        ),
         (_bent, "'fixed t1' is under the non-linear transform 'bent': harden it first"),
-        (_sheared, "'fixed t1' has axes that are not perpendicular"),
-        (_elsewhere, "lies elsewhere"),
+        (_sheared, "the t1 image 'fixed t1' of the fixed study has axes that are not perpendicular"),
+        (
+            _elsewhere,
+            "the flair image 'fixed flair' of the fixed study lies elsewhere in space than the t1 image 'fixed t1' of",
+        ),
         (_empty, "'nothing' has no image"),
-        (_not_a_number, "not finite"),
+        (_not_a_number, "the t1 image 'fixed t1' of the fixed study is not finite in 100 %"),
+        (_twice, "'fixed t1' is given for T1 and for FLAIR of the fixed study: give it for one of them"),
         (_no_image, "the fixed study has no image"),
         (_foreign_name, "'dwi' is no known modality"),
         (_label_map, "'segments' is no scalar volume"),
@@ -347,9 +359,9 @@ def test_masks_and_segmentations_that_make_no_sense_are_named(
     unnamed = add_segmentation({"Segment_1": visits[0].visit.labels > 0}, grid, "drawn")
     before = scene_contents(slicer)
     for changes, words in (
-        ({"fixedMask": empty}, "the brain mask of the fixed study, 'empty', is empty"),
-        ({"fixedTumor": odd}, "'odd labels' has the value 7"),
-        ({"fixedTumor": unnamed}, "the segment 'Segment_1' of 'drawn' is no known compartment"),
+        ({"fixedMask": empty}, "the brain mask 'empty' of the fixed study is empty: leave it out"),
+        ({"fixedTumor": odd}, "tumour segmentation of the fixed study: the label map 'odd labels' has the value 7"),
+        ({"fixedTumor": unnamed}, "tumour segmentation of the fixed study: the segment 'Segment_1' of 'drawn' is no"),
         ({"carry": slicer.mrmlScene.GetSubjectHierarchyNode()}, "neither image nor segmentation"),
     ):
         with pytest.raises(ValueError, match=words):
