@@ -17,6 +17,8 @@ from .study_images import StudyImages, checked_study
 from .working_grid import WorkingGrid, grid_around, mask_corners
 
 LEAST_MARGIN_MM = 2.0
+LEARN = "learn"
+"""In a training configuration, instead of histogram landmarks: those of the studies that are trained on."""
 INTERPOLATIONS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline}
 
 
@@ -28,7 +30,7 @@ class PreprocessingConfig:
     field first. interpolation: 'linear' or 'bspline' for images; labels are interpolated one-hot and linearly.
     crop_margin_mm: from the brain to the border of the grid; down to 2 mm where sizes are rounded up to multiples.
     multiple_of: divisor of the grid's sizes (16 for four halvings, times the stride of the network).
-    histogram_landmarks: for 'histogram', by modality.
+    histogram_landmarks: for 'histogram', by modality; one without has those of a normal distribution.
     """
 
     spacing_mm: float = 1.0
@@ -40,12 +42,24 @@ class PreprocessingConfig:
     histogram_landmarks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("spacing_mm", "crop_margin_mm", "multiple_of"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int if name == "multiple_of" else int | float):
+                kind = "a whole number" if name == "multiple_of" else "a number"
+                raise ValueError(f"{name} is {value!r} but must be {kind}")
+        if not isinstance(self.n4, bool):
+            raise ValueError(f"n4 is {self.n4!r} but must be true or false")
         if not 0.2 <= self.spacing_mm <= 8:
             raise ValueError(f"spacing_mm is {self.spacing_mm}: use 0.2 ... 8 mm")
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation '{self.normalisation}' is unknown: use {', '.join(NORMALISATIONS)}")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation '{self.interpolation}' is unknown: use {', '.join(INTERPOLATIONS)}")
+        marks = self.histogram_landmarks
+        if not isinstance(marks, Mapping) or not all(isinstance(v, list | tuple) for v in marks.values()):
+            raise ValueError(f"histogram_landmarks is {marks!r} but must be an object with numbers by modality")
+        if unknown := [modality for modality in marks if modality not in MODALITIES]:
+            raise ValueError(f"histogram_landmarks: unknown modality {unknown[0]!r}; use {', '.join(MODALITIES)}")
         if self.crop_margin_mm < 0 or self.multiple_of < 1:
             raise ValueError("crop_margin_mm must not be negative, multiple_of at least 1")
 
@@ -62,10 +76,10 @@ class PreprocessingConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessingConfig:
-        """Checked settings from plain values; ValueError names unknown keys."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown preprocessing settings: {', '.join(unknown)}")
+        """Checked settings from plain values; ValueError names unknown keys and those that there are."""
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"preprocessing: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
         return cls(**dict(values))
 
 
@@ -145,7 +159,7 @@ def prepare_checked(
             continue
         raw, seen = _on_grid(study.images[modality], grid, transform, config.interpolation)
         if (seen & inside).sum() < 100:
-            raise ValueError(f"{study.title(modality)} does not reach the brain")
+            raise ValueError(f"{study.title(modality)} does not reach the brain: choose another image or leave it out")
         if config.n4:
             raw = correct_bias(raw, seen & inside, grid)
         landmarks = config.histogram_landmarks.get(modality)

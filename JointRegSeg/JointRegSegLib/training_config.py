@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,7 @@ def config_from_dict(values: Any, source: str = "configuration", folder: Path | 
         loss = LossConfig.from_dict({**network.loss.to_dict(), **_section(values, "loss")})
         data = from_mapping(DataConfig, _section(values, "data"), "data")
         training = from_mapping(TrainingSettings, {**network.training, **_section(values, "training")}, "training")
+        _check_data(data)
         own = {name: values[name] for name in _OWN if name in values}
         config = TrainingConfig(network, loss, data, training, **own)
     except (TypeError, AttributeError, KeyError) as error:
@@ -161,6 +162,31 @@ def config_from_dict(values: Any, source: str = "configuration", folder: Path | 
     if config.initial_weights is not None:
         config = replace(config, initial_weights=str(folder / str(config.initial_weights)))
     return config
+
+
+def _check_data(data: DataConfig) -> None:
+    """ValueError that names the section and the key where settings of the data cannot be used."""
+    from .augmentation_config import AugmentationConfig
+    from .pairing import Pairing, StudySampling
+    from .study_preparation import PreparationConfig
+    from .synthetic_source import SyntheticConfig
+
+    preparation = dict(data.preprocessing)
+    known = list(PreparationConfig().to_dict())
+    if unknown := sorted(set(preparation) - set(known)):
+        raise ValueError(f"data: preprocessing: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+    checks: dict[str, Callable[[], Any]] = {
+        "preprocessing: ": lambda: PreparationConfig.from_dict(preparation),
+        "synthetic: ": lambda: SyntheticConfig.from_dict(dict(data.synthetic)),
+        "augmentation: ": lambda: AugmentationConfig.from_dict(data.augmentation or {}, "augmentation"),
+        "pairing: ": lambda: Pairing.of(data.pairing),
+        "sampling: ": lambda: StudySampling.of(data.sampling),
+    }
+    for section, check in checks.items():
+        try:
+            check()
+        except ValueError as error:
+            raise ValueError(f"data: {'' if str(error).startswith(section) else section}{error}") from None
 
 
 def from_mapping(kind: type, values: Mapping[str, Any], where: str) -> Any:

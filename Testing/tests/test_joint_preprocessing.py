@@ -244,8 +244,10 @@ def test_settings_survive_json_and_unknown_ones_are_named() -> None:
     config = PreprocessingConfig(normalisation="histogram", histogram_landmarks={"t1": (-2.0, 0.0, 2.0)})
     again = PreprocessingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again.to_dict() == config.to_dict()
-    with pytest.raises(ValueError, match="unknown preprocessing settings: colour"):
+    with pytest.raises(ValueError, match="preprocessing: unknown keys colour; use spacing_mm, normalisation, n4"):
         PreprocessingConfig.from_dict({"colour": 1})
+    with pytest.raises(ValueError, match="histogram_landmarks: unknown modality 'pet'; use t1"):
+        PreprocessingConfig(histogram_landmarks={"pet": (0.0, 1.0)})
     with pytest.raises(ValueError, match="normalisation 'rank' is unknown"):
         PreprocessingConfig(normalisation="rank")
 

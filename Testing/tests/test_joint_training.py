@@ -446,6 +446,54 @@ def test_unusable_arguments_are_one_sentence(
     assert words in lines[0]
 
 
+SECTIONS = {
+    "network": ("chanels", "network: unknown keys chanels; use name, modalities, "),
+    "network.loss": ("windo", "network: loss: unknown keys windo; use segmentation, class_weights, "),
+    "loss": ("simil", "loss: unknown keys simil; use segmentation, class_weights, "),
+    "training": ("epoch", "training: unknown keys epoch; use optimiser, learning_rate, "),
+    "data": ("pat", "data: unknown keys pat; use path, length, "),
+    "data.preprocessing": ("spacing", "data: preprocessing: unknown keys spacing; use spacing_mm, normalisation, n4, "),
+    "data.synthetic": ("spacing", "data: synthetic: unknown keys spacing; use spacing_mm, templates, "),
+    "data.augmentation": ("blurr", "data: augmentation: unknown setting 'blurr'; known are shared, independent, patch"),
+    "data.augmentation.shared": ("flips", "data: augmentation: unknown setting 'flips'; known are flip, probability, "),
+    "data.pairing": ("sort", "data: pairing: unknown setting 'sort'; known are kind, both_directions"),
+    "data.sampling": ("number", "data: sampling: unknown setting 'number'; known are proportions, pairs"),
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_misspelt_key_is_named_with_its_file_section_and_the_keys_there_are(
+    tmp_path: Path, capfd: pytest.CaptureFixture, section: str
+) -> None:
+    key, words = SECTIONS[section]
+    values = inner = json.loads(write_config(tmp_path, "synthetic").read_text())
+    for name in section.split("."):
+        inner = inner.setdefault(name, {})
+    inner[key] = 1
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert main(["train", "--config", str(tmp_path / "config.json"), "--output", str(tmp_path / "run")]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {tmp_path / 'config.json'}: {words}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"spacing_mm": "1"}, "data: preprocessing: spacing_mm is '1' but must be a number"),
+        ({"multiple_of": 1.5}, "data: preprocessing: multiple_of is 1.5 but must be a whole number"),
+        ({"n4": "yes"}, "data: preprocessing: n4 is 'yes' but must be true or false"),
+        ({"histogram_landmarks": [1]}, "data: preprocessing: histogram_landmarks is "),
+        ({"align": "so"}, "data: preprocessing: align is 'so'"),
+        ({"extent_mm": 3}, "data: preprocessing: extent_mm needs three lengths"),
+    ],
+)
+def test_unusable_preprocessing_names_the_section_and_the_key(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=f"config.json: {words}"):
+        config_from_dict({"data": {"preprocessing": settings}}, "config.json")
+
+
 def test_workers_end_with_the_training(tmp_path: Path) -> None:
     """They ignore the signal that a terminal or batch system sends to all processes, so that the checkpoint is written
     first; so they must be told to end."""
