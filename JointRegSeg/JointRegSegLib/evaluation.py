@@ -221,7 +221,7 @@ def _picture(
     case: Case, studies: Sequence[StudyImages], truths: Sequence[sitk.Image | None],
     found: Sequence[sitk.Image | None], result: JointResult | None,
 ) -> ValidationCase:  # fmt: skip
-    """All on a grid along the patient's axes around the fixed brain."""
+    """All on a grid along the patient's axes around the fixed brain; the Jacobian is NaN outside of that brain."""
     fixed = studies[0]
     common = [m for m in _SHOWN if all(m in study.images for study in studies)]
     shown = common[0] if common else fixed.present[0]
@@ -244,7 +244,9 @@ def _picture(
     if result is not None and shown in studies[1].images:
         moving = volume(studies[1].images[shown], result.affine)
         warped = volume(studies[1].images[shown], result.moving_to_fixed)
-        jacobian = sitk.GetArrayFromImage(grid.resample(result.jacobian, None))
+        jacobian = sitk.GetArrayFromImage(grid.resample(result.jacobian, None, outside=math.nan))
+        brain = sitk.GetArrayFromImage(grid.resample(result.fixed_mask, None, sitk.sitkNearestNeighbor))
+        jacobian[brain == 0] = math.nan
     moving_name = "" if case.moving is None else f"{case.moving.name}, affine only"
     return ValidationCase(
         case.fixed.name, moving_name, volume(fixed.images[shown]), moving, warped, classes(truths[0]),

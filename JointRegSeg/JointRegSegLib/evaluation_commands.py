@@ -6,12 +6,11 @@ import json
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.commands import FAILURE, SUCCESS, OutputFolder, one_line, settings_of
-from NeuroCESTLib.progress import part, terminal_progress
+from NeuroCESTLib.progress import Progress, part, terminal_progress
 from NeuroCESTLib.report import Report
 from NeuroCESTLib.writing import write_text
 
@@ -42,18 +41,23 @@ def add_evaluate(commands) -> None:
     parser.add_argument("--refine", type=int, metavar="N", help="iterations of the instance optimisation, 0 for none")
     parser.add_argument("--no-flips", action="store_true", help="segment without test-time variants: faster, coarser")
     parser.add_argument("--no-pictures", action="store_true", help="tables only")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to compute; the fastest by default")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one (default)"
+    )
     parser.set_defaults(command=evaluate_command)
 
 
 def evaluate_command(options: Namespace) -> int:
     """``jointregseg evaluate``."""
+    from NeuroCESTLib.device import choose_device
+
     from .evaluation import cases_of
 
+    device = str(choose_device(options.device))
     variants = _variants(options.weights or [SHIPPED])
     cohort = _cohort(options)
     cases = cases_of(cohort)
-    report = Report("jointregseg evaluate", settings_of(options))
+    report = Report("jointregseg evaluate", settings_of(options), device)
     report.add_input("manifest", options.manifest)
     for name, weights in variants.items():
         if weights is not None and weights.path is not None:
@@ -65,12 +69,12 @@ def evaluate_command(options: Namespace) -> int:
             with report.timed(name), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 step = part(progress, number / count, (number + 1) / count)
-                rows.append(_case(name, weights, case, options, folder, len(variants) > 1, step))
+                rows.append(_case(name, weights, case, options, device, folder, len(variants) > 1, step))
             report.warnings += [f"{case.name}: {one_line(str(w.message))}" for w in caught if w.category is UserWarning]
         _write(rows, list(variants), folder, report)
     failed = [row for row in rows if "error" in row]
     if failed:
-        print(f"error: {len(failed)} of {len(rows)} cases failed, see '{Path(options.output) / 'cases.csv'}'",
+        print(f"error: {len(failed)} of {_cases(len(rows))} failed, see '{Path(options.output) / 'cases.csv'}'",
               file=sys.stderr)  # fmt: skip
     return FAILURE if failed else SUCCESS
 
@@ -100,22 +104,19 @@ def _cohort(options: Namespace) -> Cohort:
 
 
 def _case(
-    name: str, weights: LoadedWeights | None, case: Case, options: Namespace, folder: Path, several: bool,
-    progress: Callable[..., None],
+    name: str, weights: LoadedWeights | None, case: Case, options: Namespace, device: str, folder: Path, several: bool,
+    progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """The row of a case; what goes wrong becomes its 'error', and the rest goes on."""
     from .evaluation import evaluate_case
     from .settings import InferenceSettings
     from .training_figure import draw_validation
 
-    settings = InferenceSettings(
-        refine_iterations=options.refine, test_time_flips=not options.no_flips, device=options.device
-    )
-    progress(0.0, f"{name}: {case.name}")
+    settings = InferenceSettings(refine_iterations=options.refine, test_time_flips=not options.no_flips, device=device)
+    step = _named(progress, f"{name}: {case.name}")
+    step(0.0)
     try:
-        row, picture = evaluate_case(
-            case, weights, settings, lambda f, m="": progress(f, f"{name}: {case.name}: {m}"), not options.no_pictures
-        )
+        row, picture = evaluate_case(case, weights, settings, step, not options.no_pictures)
         if picture is not None:
             place = folder / "pictures" / (_file_name(name) if several else "")
             place.mkdir(parents=True, exist_ok=True)
@@ -126,6 +127,15 @@ def _case(
         row = {"case": case.name, "subject": case.fixed.subject, "fixed_visit": case.fixed.visit,
                "moving_visit": moving, "error": one_line(str(error))}  # fmt: skip
     return {"weights": name, **row}
+
+
+def _named(progress: Progress, title: str) -> Progress:
+    """Progress whose messages begin with a title."""
+
+    def report(fraction: float, message: str = "") -> None:
+        progress(fraction, f"{title}: {message}" if message else title)
+
+    return report
 
 
 def _write(rows: list[dict[str, Any]], names: list[str], folder: Path, report: Report) -> None:
@@ -145,9 +155,14 @@ def _write(rows: list[dict[str, Any]], names: list[str], folder: Path, report: R
     )
     failed = [{key: row[key] for key in ("weights", "case", "error")} for row in rows if "error" in row]
     write_text(json.dumps({"variants": summary, "failed": failed}, indent=2) + "\n", folder / "summary.json")
-    draw_overview(good, folder / "overview.png", f"{len({row['case'] for row in rows})} cases")
-    report.summary |= {"cases": len({row["case"] for row in rows}), "failed": failed, "variants": summary}
+    cases = len({row["case"] for row in rows})
+    draw_overview(good, folder / "overview.png", _cases(cases))
+    report.summary |= {"cases": cases, "failed": failed, "variants": summary}
     report.write(folder)
+
+
+def _cases(count: int) -> str:
+    return "1 case" if count == 1 else f"{count} cases"
 
 
 def _file_name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from NeuroCESTLib.figures import new_figure, save_figure, write_letters
 from NeuroCESTLib.geometry import Geometry
 from NeuroCESTLib.slices import SliceView, bounding_box, slice_view
 
-from .compartments import COMPARTMENTS, title_of
+from .compartments import title_of
 from .modalities import TITLES
 from .results import JACOBIAN_REACH, JointRegSegResult
+from .training_figure import JACOBIAN_TITLE, compartment_handles, fullest_slice, outline
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -76,14 +78,13 @@ def checkerboard(first: np.ndarray, second: np.ndarray, aspect: float) -> np.nda
 
 
 class _Cut:
-    """One slice of a grid, through the most of the tumour (or the brain), cropped to the brain."""
+    """One slice of a grid, through the most of the compartments (or the brain), cropped to the brain."""
 
     def __init__(self, grid: sitk.Image, labels: sitk.Image | None, brain: sitk.Image) -> None:
-        tumor = None if labels is None else _array(labels) > 0
         inside = _array(brain) > 0
-        self.view: SliceView = slice_view(
-            Geometry.from_sitk(grid), tumor if tumor is not None and tumor.any() else inside
-        )
+        view = slice_view(Geometry.from_sitk(grid), inside)
+        index = fullest_slice(None if labels is None else _array(labels), inside, view.axis)
+        self.view: SliceView = dataclasses.replace(view, index=index)
         self._box = bounding_box(self.view.cut(inside))
 
     def cut(self, image: sitk.Image) -> np.ndarray:
@@ -113,11 +114,7 @@ def _grey(picture: np.ndarray) -> np.ndarray:
 def _draw(axis: Any, picture: np.ndarray, cut: _Cut, title: str, labels: sitk.Image | None = None) -> None:
     axis.imshow(_grey(picture), cmap="gray", vmin=0, vmax=1, aspect=cut.view.aspect, interpolation="nearest")
     if labels is not None:
-        classes = cut.cut(labels)
-        for number in (2, 3, 1):  # the innermost last: neighbours share an outline
-            compartment, inside = COMPARTMENTS[number], classes == number
-            if inside.any() and not inside.all():
-                axis.contour(inside, levels=[0.5], colors=[compartment.color], linewidths=1.0)
+        outline(axis, cut.cut(labels))
     axis.set_title(title)
     axis.set_axis_off()
     write_letters(axis, cut.view.letters)
@@ -138,7 +135,7 @@ def _draw_overlay(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, values: n
 def _draw_map(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, jacobian: sitk.Image, brain: sitk.Image) -> None:
     values = np.where(cut.cut(brain) > 0, cut.cut(jacobian), np.nan)
     window = (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
-    _draw_overlay(figure, axis, cut, grey, values, "diverging", window, "Jacobian determinant")
+    _draw_overlay(figure, axis, cut, grey, values, "diverging", window, JACOBIAN_TITLE)
 
 
 def _draw_uncertainty(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, joint: Any) -> None:
@@ -151,13 +148,10 @@ def _draw_uncertainty(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, joint
 
 def _write_volumes(axis: Any, result: JointRegSegResult) -> None:
     """Legend of the compartments, and their volumes at both visits."""
-    from matplotlib.patches import Patch
-
     axis.set_axis_off()
     joint = result.joint
     if joint.fixed_labels is not None or joint.moving_labels is not None:
-        patches = [Patch(color=c.color, label=c.name) for c in COMPARTMENTS.values()]
-        axis.legend(handles=patches, loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
+        axis.legend(handles=compartment_handles(), loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
     rows = [
         [title_of(change.region), *(_ml(v) for v in (change.fixed_ml, change.moving_ml, change.change_ml))]
         for change in joint.changes

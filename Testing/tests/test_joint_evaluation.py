@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from joint_studies import HeadStudy, exact_result, points_in_head, small_weights
 from JointRegSegLib.batch import main
-from JointRegSegLib.evaluation import Case, cases_of, registration_scores, segmentation_scores, summarise
-from JointRegSegLib.manifest import Cohort, StudyRecord
+from JointRegSegLib.evaluation import (
+    Case,
+    cases_of,
+    evaluate_case,
+    registration_scores,
+    segmentation_scores,
+    summarise,
+)
+from JointRegSegLib.manifest import Cohort, StudyRecord, read_manifest
 from JointRegSegLib.phantom import to_second_visit
+from JointRegSegLib.settings import InferenceSettings
 from JointRegSegLib.study_images import StudyImages
 
 SPACING_MM = (5.0, 5.0, 5.0)
@@ -109,14 +118,27 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cohort.csv"
 
 
+def test_the_jacobian_is_shown_in_the_brain_only(cohort: Path) -> None:
+    case = cases_of(read_manifest(cohort))[0]
+    _, picture = evaluate_case(case, None, InferenceSettings(refine_iterations=2, spacing_mm=5.0))
+    brain = picture.fixed.max(axis=0) > 0
+    known = np.isfinite(picture.jacobian)
+    assert known.any()
+    assert not (known & ~brain).any()
+    assert not known[:, [0, -1]].any()
+    assert np.nanmin(picture.jacobian) > 0.3
+
+
 def test_a_cohort_is_scored_and_failed_cases_are_named(
     cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     output = tmp_path / "out"
     arguments = ["evaluate", "--manifest", str(cohort), "--weights", str(cohort.parent / "small.pt"), "none",
-                 "--refine", "15", "--no-flips", "--output", str(output)]  # fmt: skip
+                 "--refine", "15", "--no-flips", "--device", "auto", "--output", str(output)]  # fmt: skip
     assert main(arguments) == 1
-    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    said = capfd.readouterr().err.splitlines()
+    assert not [line for line in said if line.rstrip().endswith(":")]
+    errors = [line for line in said if line.startswith("error: ")]
     assert len(errors) == 4  # the broken one twice, the lone visit without a network, and the count of all
     assert "broken 1 (small)" in errors[0]
     assert "flair.nii.gz" in errors[0]
@@ -142,6 +164,7 @@ def test_a_cohort_is_scored_and_failed_cases_are_named(
     assert pictures == {"small/pair_1_2.png", "small/alone_1.png", "no_network/pair_1_2.png"}
     report = json.loads((output / "report.json").read_text())
     assert {entry["role"] for entry in report["inputs"]} == {"manifest", "weights small"}
+    assert report["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize(
