@@ -97,6 +97,18 @@ def test_data_sets_on_disk_are_memory_mapped_and_do_not_depend_on_the_shards(
     assert (tmp_path / "parts" / "report.json").is_file()
 
 
+def test_a_smaller_data_set_leaves_no_shard_of_the_larger_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "BLOCKS_A_SHARD", 1)
+    output = tmp_path / "out"
+    assert main(["dataset", str(write_config(tmp_path)), "--output", str(output)]) == 0
+    (output / "signal-notes.npy").write_text("the user's")
+    assert len(list(output.glob("*-0000?.npy"))) == 3 * len(dataset.ARRAYS)
+    assert main(["dataset", str(write_config(tmp_path, samples=1500)), "--output", str(output)]) == 0
+    assert len(list(output.glob("*-0000?.npy"))) == 2 * len(dataset.ARRAYS)
+    assert len(read_dataset(output)) == 1500
+    assert (output / "signal-notes.npy").exists()
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -70,7 +70,13 @@ def test_l2_normalisation_removes_the_scale_of_the_scanner() -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"depth": 21}, "depth"), ({"dropout": 1.0}, "dropout"), ({"activation": "sine"}, "sine"), ({"width": 0}, "unit")],
+    [
+        ({"depth": 21}, "depth"),
+        ({"depth": 1}, "must be 2 to 20"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"activation": "sine"}, "sine"),
+        ({"width": 0}, "unit"),
+    ],
 )
 def test_networks_that_cannot_be_are_refused(options: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -134,6 +140,83 @@ def test_damaged_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"{name}\.pt") as error:
             load_network(tmp_path / f"{name}.pt")
         assert "\n" not in str(error.value), name
+
+
+CALIBRATION = {"threshold": 1.2, "false_alarm_rate": 0.05, "voxels": 1000, "whitening": torch.eye(4),
+               "expected_rmse": [0.001, 0.01]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"engine": "foo"}, "engine 'foo' is unknown"),
+        ({"engine": ["r1rho"]}, "TypeError"),
+        ({"noise_sd": ["a", "b"]}, "noise_sd is not a finite number"),
+        ({"noise_sd": [0.006, 0.002]}, "noise_sd must lie"),
+        ({"noise_sd": 0.002}, "noise_sd must be two numbers"),
+        ({"training": None}, "summary of the training is no object"),
+        ({"training": {"mean_norm": "x"}}, "mean_norm is not a finite number"),
+        ({"targets": []}, "targets are none"),
+        ({"targets": "amide.fraction"}, "targets are no names"),
+        ({"targets": ["water.T2_s"]}, "do not fit"),
+        ({"outputs": ["amide.fraction", "amide.k_Hz", 3]}, "outputs are no names"),
+        ({"outputs": ["amide.fraction", "amide.k_Hz", "water.T2_s"]}, "do not fit"),
+        ({"tissue": {"water": "wet"}}, "tissue"),
+        ({"tissue": None}, "tissue"),
+        ({"protocol": {**PROTOCOL, "offsets_ppm": "far"}}, "offsets_ppm"),
+        ({"protocol": {**PROTOCOL, "offsets_ppm": [1.0, 2.0]}}, "do not fit"),
+        ({"calibration": 3}, "TypeError"),
+        ({"calibration": {**CALIBRATION, "threshold": "x"}}, "threshold is not a finite number"),
+        ({"calibration": {**CALIBRATION, "threshold": float("nan")}}, "threshold is not a finite number"),
+        ({"calibration": {**CALIBRATION, "false_alarm_rate": 2}}, "false_alarm_rate must lie"),
+        ({"calibration": {**CALIBRATION, "whitening": torch.eye(3)}}, "another size"),
+        ({"calibration": {**CALIBRATION, "whitening": torch.eye(4) / 0}}, "not finite"),
+        ({"calibration": {**CALIBRATION, "whitening": torch.eye(4).to(torch.complex64)}}, "another kind"),
+        ({"calibration": {**CALIBRATION, "expected_rmse": [0, "x"]}}, "expected_rmse"),
+        ({"calibration": {**CALIBRATION, "more": 1}}, "TypeError"),
+    ],
+)
+def test_every_value_of_a_network_file_is_checked_on_loading(changes: dict, said: str, tmp_path: Path) -> None:
+    save_network(network_file(), tmp_path / "n.pt")
+    values = torch.load(tmp_path / "n.pt", weights_only=True)
+    torch.save({**values, "calibration": CALIBRATION}, tmp_path / "crafted.pt")
+    load_network(tmp_path / "crafted.pt")
+    torch.save({**values, **changes}, tmp_path / "crafted.pt")
+    with pytest.raises(ValueError, match=rf"crafted\.pt: a damaged network file \(.*{said}") as error:
+        load_network(tmp_path / "crafted.pt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", [{"depth": "a"}, {"depth": 1}, {"width": 10**9}, {"inputs": 4.0}, {"dropout": "x"}])
+def test_impossible_options_of_a_network_file_name_the_file(option: dict, tmp_path: Path) -> None:
+    save_network(network_file(), tmp_path / "n.pt")
+    values = torch.load(tmp_path / "n.pt", weights_only=True)
+    torch.save({**values, "options": {**values["options"], **option}}, tmp_path / "crafted.pt")
+    with pytest.raises(ValueError, match=r"crafted\.pt: a damaged network file"):
+        load_network(tmp_path / "crafted.pt")
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.float64, torch.int64])
+def test_weights_of_another_kind_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    save_network(network_file(), tmp_path / "n.pt")
+    values = torch.load(tmp_path / "n.pt", weights_only=True)
+    values["state"]["mean.bias"] = values["state"]["mean.bias"].to(kind)
+    torch.save(values, tmp_path / "crafted.pt")
+    with pytest.raises(ValueError, match=r"crafted\.pt: .*the weights mean\.bias are of another kind"):
+        load_network(tmp_path / "crafted.pt")
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
+    file = network_file()
+    save_network(file, tmp_path / "n.pt")
+    before = (tmp_path / "n.pt").read_bytes()
+    bad = [replace(file, calibration=replace(file.calibration, threshold=float("nan")))]
+    bad += [replace(file, noise_sd=(0.1, float("inf"))), replace(file, engine="foo")]
+    file.network.spread[2].weight.data[0, 0] = torch.nan
+    for unusable in (*bad, file):
+        with pytest.raises(ValueError, match=r"cannot write '.*n\.pt': .*network"):
+            save_network(unusable, tmp_path / "n.pt")
+    assert (tmp_path / "n.pt").read_bytes() == before
 
 
 def test_a_file_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
