@@ -129,7 +129,9 @@ def _protocol(sequence, gamma: float | None) -> Protocol:
         values["recovery_time_s"] = [*leading[1:], saturations[-1].trailing_s]
     if readout is not None:
         angles, duration, echo_time = readout
-        values["recovery_time_s"] = _recovery(saturations, echo_time)
+        overhead = np.ravel(definitions.get("readout_overhead_s", 0.0)).astype(float)  # see pulseq_write
+        played = np.array(_recovery(saturations, echo_time))
+        values["recovery_time_s"] = played + (overhead if overhead.shape == played.shape else 0.0)
         values["readout_flip_angle_deg"] = angles
         spoiled = _number(definitions, "readout_spoiled", 0.0) == 1
         rules = {

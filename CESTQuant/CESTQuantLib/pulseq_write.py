@@ -2,8 +2,10 @@
 
 A file holds, for every measurement: saturation (a delay where B1 is 0), post-delay, excitation, echo delay, one ADC
 sample as placeholder of the site's readout, a spoiler where the protocol's readout is spoiled, and the rest of the
-recovery. The protocol's own numbers are kept in the definitions, since the format rounds amplitudes and frequencies
-to six digits and a measurement without RF has no frequency. :func:`pulseq.read_seq` gives the same protocol back.
+recovery. Sample and ideal excitation, which take no time in the protocol, are taken out of the recovery (as far as it
+holds them; the definition ``readout_overhead_s`` says how much), so that the file lasts as long as the protocol says.
+The protocol's own numbers are kept in the definitions, since the format rounds amplitudes and frequencies to six digits
+and a measurement without RF has no frequency. :func:`pulseq.read_seq` gives the same protocol back.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ BLOCK_RASTER_S = 1e-5
 RF_RASTER_S = 1e-6
 IDEAL_PULSE_S = 5e-4
 """Length of the excitation pulse that stands for an ideal one."""
+SAMPLE_S = BLOCK_RASTER_S
+"""Length of the ADC sample that stands for the readout."""
 SPOILER_S = 1e-3
 
 
@@ -62,6 +66,7 @@ class _Writer:
             for name in PER_MEASUREMENT
             if getattr(protocol, name) is not None
         }
+        self.overhead = [self._overhead(m) for m in range(protocol.measurement_count)]
         for name, value in self._definitions().items():
             self.sequence.set_definition(name, value)
         self.hz_per_ppm = protocol.rad_per_s_per_ppm / (2 * math.pi)
@@ -78,13 +83,23 @@ class _Writer:
             duration = _on_raster(protocol.readout_pulse_s or IDEAL_PULSE_S)
             self.sequence.add_block(self._block_pulse(math.radians(self.values["readout_flip_angle_deg"][m]), duration))
             self._wait(echo)
-        self.sequence.add_block(self.pypulseq.make_adc(num_samples=1, dwell=BLOCK_RASTER_S, system=self.system))
-        rest = _on_raster(self.values["recovery_time_s"][m] - echo)
+        self.sequence.add_block(self.pypulseq.make_adc(num_samples=1, dwell=SAMPLE_S, system=self.system))
+        rest = _on_raster(self._rest(m) - self.overhead[m])
         if protocol.readout_flip_angle_deg is not None and protocol.readout_pulse_s == 0 and rest >= SPOILER_S:
             spoiler = self.pypulseq.make_trapezoid("z", area=600.0, duration=SPOILER_S, system=self.system)
             self.sequence.add_block(spoiler)
             rest -= SPOILER_S
         self._wait(rest)
+
+    def _rest(self, m: int) -> float:
+        """Recovery that is left after the echo."""
+        echo = self.protocol.echo_time_s if self.protocol.readout_flip_angle_deg is not None else 0.0
+        return max(0.0, float(self.values["recovery_time_s"][m]) - echo)
+
+    def _overhead(self, m: int) -> float:
+        """What sample and ideal excitation take out of the recovery, which may be shorter."""
+        ideal = self.protocol.readout_flip_angle_deg is not None and self.protocol.readout_pulse_s == 0
+        return _on_raster(min(SAMPLE_S + ideal * IDEAL_PULSE_S, self._rest(m)))
 
     def _saturate(self, m: int) -> None:
         protocol, b1 = self.protocol, float(self.values["b1_uT"][m])
@@ -143,6 +158,7 @@ class _Writer:
         return values | {
             "B0": protocol.field_strength_T,
             "num_meas": protocol.measurement_count,
+            "readout_overhead_s": self.overhead,
             "gamma_rad_per_s_per_uT": repr(protocol.gamma_rad_per_s_per_uT),
             "magnetisation_carried_over": int(protocol.magnetisation_carried_over),
             "signal_normalisation": protocol.signal_normalisation,

@@ -10,7 +10,8 @@ from CESTQuantLib.pools import Pool, Tissue, Water
 from CESTQuantLib.protocol import PER_MEASUREMENT, Protocol, PulseTrain, read_protocol
 from CESTQuantLib.pulse_shapes import PulseShape
 from CESTQuantLib.pulseq import read_seq
-from CESTQuantLib.pulseq_write import write_seq
+from CESTQuantLib.pulseq_write import IDEAL_PULSE_S, SAMPLE_S, write_seq
+from CESTQuantLib.schedule_limits import scan_time_s
 from CESTQuantLib.simulation import simulate
 
 TISSUE = Tissue(Water(2.5, 0.8), (Pool("amine", 1.5e-3, 400.0, 2.5, 0.04, 3.0),))
@@ -59,6 +60,43 @@ def test_continuous_wave_schedules_read_back_the_same(changes: dict, tmp_path: P
     protocol = schedule(**changes)
     write_seq(protocol, tmp_path / "a.seq")
     same(protocol, read_seq(tmp_path / "a.seq"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"post_delay_s": 0.005},
+        {"readout_pulse_s": 0.0021, "echo_time_s": 0.02},
+        {"readout_flip_angle_deg": None},
+        {"echo_time_s": 0.01},
+        {"recovery_time_s": [0.5, 0.0005, 0.75, 0.02, 0.001]},
+    ],
+)
+def test_a_written_schedule_lasts_as_long_as_its_scan_time(changes: dict, tmp_path: Path) -> None:
+    import pypulseq
+
+    protocol = schedule(**changes)
+    write_seq(protocol, tmp_path / "a.seq")
+    sequence = pypulseq.Sequence()
+    sequence.read(str(tmp_path / "a.seq"))
+    excited = protocol.readout_flip_angle_deg is not None
+    rest = protocol.recovery_time_s - excited * protocol.echo_time_s
+    needed = SAMPLE_S + (IDEAL_PULSE_S if excited and protocol.readout_pulse_s == 0 else 0.0)
+    missing = float((needed - rest).clamp_min(0).sum())  # where the recovery is too short to hold them
+    assert missing < 6e-4
+    assert sequence.duration()[0] == pytest.approx(float(scan_time_s(protocol)) + missing, abs=1e-9)
+    same(protocol, read_seq(tmp_path / "a.seq"))
+
+
+def test_files_of_earlier_versions_read_as_they_did(tmp_path: Path) -> None:
+    """They have no such definition: the whole recovery follows the sample."""
+    write_seq(schedule(b1_uT=1.0), tmp_path / "a.seq")
+    lines = (tmp_path / "a.seq").read_text().splitlines(keepends=True)
+    (tmp_path / "a.seq").write_text("".join(line for line in lines if not line.startswith("readout_overhead_s")))
+    found = read_seq(tmp_path / "a.seq").recovery_time_s
+    expected = schedule().recovery_time_s - IDEAL_PULSE_S - SAMPLE_S
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_long_blocks_stay_small_files(tmp_path: Path) -> None:
