@@ -22,6 +22,8 @@ SHARPNESS = 12
 """Of the smooth cap: at 80 % of a shared limit it costs 0.6 %, at the limit itself 5.6 %."""
 _EDGE = 0.005
 _FULLEST = 0.995
+_EQUAL = 1e-9
+"""Relative difference below which two times are the same but for rounding."""
 
 
 class TrainableSchedule(nn.Module):
@@ -194,14 +196,26 @@ def _groups(name: str, option: Mapping, count: int) -> Tensor:
     return torch.tensor(groups)
 
 
+def _check_time(schedule: TrainableSchedule, limit: float) -> None:
+    """A budget must hold the shortest schedule, and leave something over where times are trained."""
+    spare, count = schedule.spare_time_s(), schedule.base.measurement_count
+    if abs(spare) <= _EQUAL * limit:
+        if any(name in schedule.raw for name in TIMES):
+            raise ValueError(
+                f"limits: total_time_s is {limit:.9g} s, which is just what {count} measurements take with these "
+                "minima and fixed times, so no time is left to train; raise it, or train no times"
+            )
+    elif spare < 0:
+        raise ValueError(
+            f"limits: total_time_s is {limit:.9g} s but {count} measurements take at least {limit - spare:.9g} s "
+            "with these minima and fixed times"
+        )
+
+
 def _check_feasible(schedule: TrainableSchedule) -> None:
     limits, base = schedule.limits, schedule.base
-    if limits.total_time_s is not None and schedule.spare_time_s() <= 0:
-        least = limits.total_time_s - schedule.spare_time_s()
-        raise ValueError(
-            f"limits: total_time_s is {limits.total_time_s:g} s but {base.measurement_count} measurements take at "
-            f"least {least:g} s with these minima and fixed times"
-        )
+    if limits.total_time_s is not None:
+        _check_time(schedule, limits.total_time_s)
     floor = schedule.floor("b1_uT")
     if limits.b1_peak_uT is not None and float(floor.max()) > limits.bounds["b1_uT"][1] * (1 + 1e-9):
         raise ValueError(f"limits: a fixed b1_uT of {float(floor.max()):g} exceeds b1_peak_uT")

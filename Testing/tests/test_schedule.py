@@ -98,7 +98,8 @@ def test_gradients_reach_every_parameter_and_are_exact() -> None:
 
     def mixture(*raws: torch.Tensor) -> torch.Tensor:
         found = torch.func.functional_call(
-            _Values(schedule), {f"schedule.raw.{n}": r for n, r in zip(schedule.raw, raws, strict=True)}, ())
+            _Values(schedule), {f"schedule.raw.{n}": r for n, r in zip(schedule.raw, raws, strict=True)}, ()
+        )
         return torch.stack([(w * found[n]).sum() for w, n in zip(weights, TRAINABLE, strict=True)])  # fmt: skip
 
     raws = [raw.detach().clone().requires_grad_() for raw in schedule.raw.values()]
@@ -146,6 +147,23 @@ def test_the_peak_limit_holds_for_the_peak_of_a_shaped_pulse() -> None:
 def test_impossible_limits_are_one_clear_sentence(trainable, limits: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         TrainableSchedule(protocol(), trainable, limits)
+
+
+def test_a_budget_that_is_just_the_minimum_serves_where_no_time_is_trained() -> None:
+    minimum = float(scan_time_s(protocol()))
+    for limit in (minimum, minimum * (1 - 1e-15)):
+        schedule = TrainableSchedule(protocol(), ["b1_uT"], {"total_time_s": limit})
+        assert float(scan_time_s(schedule.start)) == pytest.approx(limit)
+    with pytest.raises(ValueError, match=r"is 7\.8899 s but 6 measurements take at least 7\.89 s"):
+        TrainableSchedule(protocol(), ["b1_uT"], {"total_time_s": minimum - 1e-4})
+    with pytest.raises(ValueError, match=r"is 7\.88999999 s but 6 measurements take at least 7\.89 s"):
+        TrainableSchedule(protocol(), ["b1_uT"], {"total_time_s": minimum - 1e-8})
+
+
+def test_a_budget_that_is_just_the_minimum_leaves_no_time_to_train() -> None:
+    limits = {"total_time_s": 1.44, "minima": {"saturation_time_s": 0.2, "recovery_time_s": 0.025}}
+    with pytest.raises(ValueError, match=r"is 1\.44 s, which is just what 6 measurements take .* raise it, or"):
+        TrainableSchedule(protocol(), ["saturation_time_s", "recovery_time_s"], limits)
 
 
 def test_quantities_without_effect_are_refused() -> None:
