@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -133,7 +136,8 @@ class OutputFolder:
 
     Files are collected in a hidden folder, beside the wanted one or in it where it exists (it may be a file system
     of its own), and moved into place at the end. After an error or a cancel, results of an earlier run are as they
-    were. Other files in the folder stay.
+    were. Other files in the folder stay. Hidden folders that killed runs on this machine left for the same place are
+    removed.
 
     Raises:
         ValueError: the place cannot be written to; checked before any work is done.
@@ -154,7 +158,10 @@ class OutputFolder:
             if not self._existing_ancestor.is_dir():
                 raise ValueError(f"cannot write '{self.path}': '{self._existing_ancestor}' is not a folder")
             parent.mkdir(parents=True, exist_ok=True)
-            self._work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place if place.exists() else parent))
+            for folder in (place, parent):
+                _remove_leftovers(folder, place.name)
+            prefix = f".{place.name}-{os.getpid()}-{_machine()}-"
+            self._work = Path(tempfile.mkdtemp(prefix=prefix, dir=place if place.exists() else parent))
         return self._work
 
     def __exit__(
@@ -189,6 +196,35 @@ class OutputFolder:
         while parent != self._existing_ancestor and parent.exists() and not any(parent.iterdir()):
             parent.rmdir()
             parent = parent.parent
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """Remove hidden work folders for ``name`` whose process, of this machine, has ended."""
+    if not folder.is_dir():
+        return
+    pattern = re.compile(re.escape(f".{name}-") + rf"(\d+)-{_machine()}-\w+")
+    for place in folder.iterdir():
+        found = pattern.fullmatch(place.name)
+        if found and place.is_dir() and not place.is_symlink() and not _is_running(int(found[1])):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether the process may be alive; on Windows, where a signal cannot ask, always."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # of another user
+    return True
+
+
+def _machine() -> str:
+    """Short name of this machine, which a folder on a shared disk is marked with."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _umask() -> int:

@@ -139,6 +139,36 @@ def test_impossible_output_folders_are_refused_before_any_work(tmp_path: Path) -
             pytest.fail("work began")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell whether a process has ended")
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_a_killed_run_left_is_removed_by_the_next_one(exists: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    code = (
+        "import os, signal\n"
+        "from NeuroCESTLib.commands import OutputFolder\n"
+        f"with OutputFolder({str(out)!r}) as folder:\n"
+        "    (folder / 'map.txt').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60)
+    place = out if exists else tmp_path
+    (left,) = place.glob(".out-*")
+    others = [tmp_path / ".out-backup", tmp_path / f".other{left.name[4:]}", tmp_path / f"{left.name}.old"]
+    another = tmp_path / left.name.replace(left.name.split("-")[2], "0123abcd")  # of another machine
+    for kept in (*others, another):
+        kept.mkdir()
+    with OutputFolder(out) as living:
+        with OutputFolder(out) as folder:
+            (folder / "map.txt").write_text("new")
+        assert living.is_dir()
+        assert not left.exists()
+        (living / "second.txt").write_text("new")
+    assert sorted(os.listdir(out)) == ["map.txt", "second.txt"]
+    assert sorted(os.listdir(tmp_path)) == sorted(["out", another.name, *(kept.name for kept in others)])
+
+
 def test_errors_name_the_wanted_folder_and_not_the_hidden_one(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match=r"out/map\.nii\.gz' is bad") as caught,
