@@ -5,8 +5,9 @@ Matplotlib does not come with Slicer, so it is imported where a picture is drawn
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,12 @@ from NeuroCESTLib.writing import atomic_path
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
 _ROI_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999933")
+_OTHER_COLORS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#999933")  # beside those of a tumour
+TUMOR_COLORS = {
+    "necrotic core": (0.84, 0.37, 0.0), "oedema": (0.34, 0.71, 0.91), "enhancing tumour": (0.94, 0.89, 0.26)
+}  # fmt: skip
+"""Of the compartments that JointRegSeg finds, by their names in lower case: the same as in its own pictures."""
+_INNERMOST = "necrotic core"  # drawn last: neighbours share an outline
 _MAPS_A_ROW = 4
 _SPECTRA_A_ROW = 3
 _PANEL_INCHES = 3.1
@@ -185,14 +192,15 @@ def _draw_maps(figure: Any, scene: _Scene) -> None:
             scene.anatomy, cmap="gray", vmin=low, vmax=max(high, low + 1e-12), aspect=scene.aspect,
             interpolation="nearest",
         )  # fmt: skip
-        colors = ListedColormap(color_map_rgb(panel.color_map))
+        color_map = ListedColormap(color_map_rgb(panel.color_map))
         image = axis.imshow(
-            panel.array, cmap=colors, vmin=panel.window[0], vmax=panel.window[1],  # opaque: as on the bar
+            panel.array, cmap=color_map, vmin=panel.window[0], vmax=panel.window[1],  # opaque: as on the bar
             aspect=scene.aspect, interpolation="nearest",
         )  # fmt: skip
-        for color, (_, roi) in zip(_cycle(), scene.rois.items(), strict=False):
+        colors = region_colors(scene.rois)
+        for name, roi in sorted(scene.rois.items(), key=lambda item: item[0].lower() == _INNERMOST):
             if roi.any() and not roi.all():
-                axis.contour(roi, levels=[0.5], colors=[color], linewidths=1.2)
+                axis.contour(roi, levels=[0.5], colors=[colors[name]], linewidths=1.2)
         bar = figure.colorbar(image, ax=axis, shrink=_bar_length(scene), pad=0.02, extend=_extend(panel))
         bar.formatter.set_powerlimits((-3, 4))
         bar.set_label(panel.unit)
@@ -220,8 +228,7 @@ def _draw_spectra(figure: Any, spectra: Sequence[Spectrum], x_label: str, names:
     fitted = any(spectrum.fit is not None for spectrum in spectra)
     heights = (3, 1) if fitted else (3, 0.001)
     axes = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights * rows})
-    colors = dict(zip(names, _cycle(), strict=False))
-    free = iter(_cycle()[len(colors) :])
+    colors = region_colors([*names, *(spectrum.name for spectrum in spectra)])
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         upper, lower = axes[2 * row][column], axes[2 * row + 1][column]
@@ -230,15 +237,14 @@ def _draw_spectra(figure: Any, spectra: Sequence[Spectrum], x_label: str, names:
             lower.set_visible(False)
             continue
         spectrum = spectra[number]
-        color = colors.get(spectrum.name) or next(free)
         lower.sharex(upper)
-        _draw_spectrum(upper, lower, spectrum, color, x_label, first=column == 0)
+        _draw_spectrum(upper, lower, spectrum, colors[spectrum.name], x_label, first=column == 0)
         if not fitted:
             lower.set_visible(False)
             upper.set_xlabel(x_label)
 
 
-def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: str, x_label: str, first: bool) -> None:
+def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: Any, x_label: str, first: bool) -> None:
     order = np.argsort(spectrum.offsets, kind="stable")
     offsets, signal = np.asarray(spectrum.offsets)[order], np.asarray(spectrum.signal)[order]
     near = _near_water(offsets) if "ppm" in x_label else np.ones(len(offsets), bool)
@@ -248,8 +254,9 @@ def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: str, x_lab
         label = "mean ± SD"
         sd = np.asarray(spectrum.sd)[order][near]
         upper.fill_between(offsets, signal - sd, signal + sd, color=color, alpha=0.25, linewidth=0)
-    upper.plot(offsets, signal, "o", markersize=3, color=color, label=label if first else None)
-    upper.set_title(spectrum.name, color=color, fontweight="bold")
+    rim = {"markeredgecolor": "0.35", "markeredgewidth": 0.4}  # light colours need one on white
+    upper.plot(offsets, signal, "o", markersize=3, color=color, label=label if first else None, **rim)
+    upper.set_title(spectrum.name, color=color, fontweight="bold", path_effects=_dark_rim(color))
     upper.set_ylim(min(0.0, float(np.nanmin(signal, initial=0.0)) - 0.02), None)
     upper.grid(alpha=0.2)
     upper.tick_params(labelbottom=spectrum.fit is None)
@@ -258,7 +265,7 @@ def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: str, x_lab
         fit = np.asarray(spectrum.fit)[order][near]
         upper.plot(offsets, fit, "-", color="black", linewidth=1, label="fit" if first else None)
         residual = 100 * (signal - fit)
-        lower.plot(offsets, residual, "o-", markersize=2, linewidth=0.8, color=color)
+        lower.plot(offsets, residual, "o-", markersize=2, linewidth=0.8, color=color, **rim)
         reach = max(1.15 * float(np.nanmax(np.abs(residual), initial=0.0)), 0.1)
         lower.set_ylim(-reach, reach)
     lower.grid(alpha=0.2)
@@ -269,6 +276,15 @@ def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: str, x_lab
         upper.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=8)
     if "ppm" in x_label:
         upper.set_xlim(offsets.max(), offsets.min())  # chemical shift runs to the left
+
+
+def _dark_rim(color: Any) -> list[Any]:
+    """A rim in which text of a light colour can be read on white; none for other colours."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patheffects import withStroke
+
+    light = np.dot(to_rgb(color), (0.30, 0.59, 0.11)) > 0.7
+    return [withStroke(linewidth=1.5, foreground="0.35")] if light else []
 
 
 def _near_water(offsets: np.ndarray) -> np.ndarray:
@@ -344,8 +360,12 @@ def _spectra_size(count: int) -> tuple[float, float]:
     return columns * 3.6 + 0.4, rows * 3.6 + 0.3
 
 
-def _cycle() -> list[str]:
-    return list(_ROI_COLORS) * 4
+def region_colors(names: Iterable[str]) -> dict[str, Any]:
+    """Colours of regions by name: compartments of a tumour have their own, the others what is left of a cycle."""
+    names = list(dict.fromkeys(names))
+    known = {name: TUMOR_COLORS[name.lower()] for name in names if name.lower() in TUMOR_COLORS}
+    free = itertools.cycle(_OTHER_COLORS if known else _ROI_COLORS)
+    return {name: known.get(name) or next(free) for name in names}
 
 
 def _extend(panel: MapPanel) -> str:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from geometries import GRIDS, SHAPE
 
-from NeuroCESTLib.figures import MapPanel, Spectrum, maps_figure, report_figure, spectra_figure
+from NeuroCESTLib.figures import (
+    TUMOR_COLORS,
+    MapPanel,
+    Spectrum,
+    maps_figure,
+    region_colors,
+    report_figure,
+    spectra_figure,
+)
 from NeuroCESTLib.slices import bounding_box, slice_view
 
 RNG = np.random.default_rng(3)
@@ -49,6 +57,22 @@ def test_a_report_holds_maps_and_spectra(tmp_path: Path, count: int) -> None:
     spectra = [a_spectrum(f"roi {i}", fitted=i != 1) for i in range(count)]
     report_figure(tmp_path / "report.png", RNG.random(SHAPE), [a_map(str(i)) for i in range(count)], spectra)
     assert is_picture(tmp_path / "report.png")
+
+
+def test_compartments_of_a_tumour_have_the_colours_of_their_segmentation() -> None:
+    from JointRegSegLib.compartments import COMPARTMENTS
+
+    assert {c.name.lower(): c.color for c in COMPARTMENTS.values()} == TUMOR_COLORS
+    names = ["White matter", *(c.name for c in COMPARTMENTS.values()), "White matter"]
+    colors = region_colors(names)
+    assert [colors[c.name] for c in COMPARTMENTS.values()] == [c.color for c in COMPARTMENTS.values()]
+    assert colors["White matter"] not in TUMOR_COLORS.values()
+
+
+def test_regions_keep_their_colours_apart() -> None:
+    colors = region_colors(f"roi {number}" for number in range(9))
+    assert len(set(list(colors.values())[:7])) == 7
+    assert len(colors) == 9
 
 
 def test_spectra_without_a_fit_are_drawn(tmp_path: Path) -> None:
