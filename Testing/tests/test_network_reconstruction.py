@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from CESTQuantLib import self_supervised, training_config
 from CESTQuantLib.batch import main
 from CESTQuantLib.dataset import noisy_signals, simulate_dataset
 from CESTQuantLib.dictionary import nearest
@@ -20,7 +22,8 @@ from CESTQuantLib.reconstruction import reconstruct
 from CESTQuantLib.reliability import back_project
 from CESTQuantLib.self_supervised import differentiable_signal, train_on_scan
 from CESTQuantLib.signal import ZSpectra
-from CESTQuantLib.training_config import config_from_dict
+from CESTQuantLib.training import TrainingDiverged
+from CESTQuantLib.training_config import FOLDER, config_from_dict
 
 CONFIG = {
     "protocol": {"field_strength_T": 7.0, "b1_uT": [0.6] * 8 + [1.2] * 8 + [2.0] * 4, "saturation_time_s": 2.0,
@@ -187,6 +190,51 @@ def test_self_supervised_network_learns_on_one_scan_and_serves_the_next(config) 
         assert 0.88 < share < 0.99, target
 
 
+def test_a_killed_training_on_a_scan_continues_to_the_same_network(
+    config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_supervised, "LEAST_STEPS", 40)
+    tiny = replace(config, samples=1000, settings=replace(config.settings, epochs=20))
+    first, _ = scan(config, 600, seed=11)
+    path = tmp_path / "c.pt"
+
+    class KilledError(Exception):
+        pass
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_on_scan(tiny, first, kill, path)
+    assert 5 < torch.load(path, weights_only=True)["epoch"] < 19
+    resumed, result = train_on_scan(tiny, first, None, path)
+    whole, expected = train_on_scan(tiny, first)
+    assert result.loss == expected.loss
+    for one, other in zip(resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_diverging_training_on_a_scan_keeps_its_last_good_epoch(
+    config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = scan(config, 600, seed=11)
+    fast = replace(config, settings=replace(config.settings, learning_rate=1e6))
+    with pytest.raises(TrainingDiverged, match=r"diverged in epoch 1 .*; lower the learning rate"):
+        train_on_scan(fast, first, None, tmp_path / "fast.pt")
+    assert not (tmp_path / "fast.pt").exists()
+    whole, steps = self_supervised.differentiable_signal, []
+
+    def broken(*arguments) -> torch.Tensor:
+        steps.append(1)
+        return whole(*arguments) * (torch.nan if len(steps) > 8 else 1.0)  # the third epoch of three steps
+
+    monkeypatch.setattr(self_supervised, "differentiable_signal", broken)
+    with pytest.raises(TrainingDiverged, match=r"epoch 3 .*\(epoch 2\) is kept in '.*c\.pt'; repeat with a lower"):
+        train_on_scan(config, first, None, tmp_path / "c.pt")
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 2
+
+
 def test_self_supervised_training_needs_a_scan(config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(ValueError, match="no voxel"):
         train_on_scan(config, torch.full((5, 20), torch.nan))
@@ -230,6 +278,23 @@ def test_fit_command_writes_maps_and_refuses_bad_network_files(
     assert not (tmp_path / "bad").exists()
 
 
+def test_fit_command_takes_the_name_of_a_configuration_that_comes_along(
+    config, tmp_path: Path, slicer, capsys: pytest.CaptureFixture
+) -> None:
+    given, _ = write_scan(tmp_path, config)
+    fit = ["fit", *given, "--protocol", str(tmp_path / "protocol.json"), "--method", "dictionary"]
+    assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "trained for 30 measurements, the signal has 20" in line  # it was read
+    preset = json.loads((FOLDER / "larginine_9p4T.json").read_text())
+    (tmp_path / "larginine_9p4T.json").write_text(json.dumps({**preset, "protocol": CONFIG["protocol"], "samples": 50}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_config, "FOLDER", tmp_path)
+        assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert str(tmp_path / "larginine_9p4T.json") in [entry["path"] for entry in report["inputs"]]
+
+
 def test_train_command_on_a_scan_makes_a_network_for_it(config, tmp_path: Path, slicer) -> None:
     given, _ = write_scan(tmp_path, config)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "epochs": 5, "samples": 2000}))
@@ -238,3 +303,4 @@ def test_train_command_on_a_scan_makes_a_network_for_it(config, tmp_path: Path, 
     file = load_network(tmp_path / "scan.pt")
     assert file.training["self_supervised"] is True
     assert file.training["voxels"] == 320
+    assert not list(tmp_path.glob(".scan.pt.*"))
