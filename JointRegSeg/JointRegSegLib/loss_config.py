@@ -13,6 +13,9 @@ _CHOICES = {
     "similarity": ("lncc", "mse"),
 }
 
+MEDIAN_FREQUENCY = "median_frequency"
+"""Class weights that are computed from the labels of the training data; see ``training_data.open_data``."""
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -20,7 +23,8 @@ class LossConfig:
 
     Attributes:
         segmentation: 'cross_entropy', 'dice' (soft), or their sum.
-        class_weights: of the cross-entropy, one a class; empty for equal ones.
+        class_weights: of the cross-entropy, one a class; empty for equal ones; or 'median_frequency', for the median
+            frequency of all classes in the brains that are trained on, divided by the class's own.
         focal_gamma: exponent of the focal weighting (1 - p)^gamma of the cross-entropy; 0 for none.
         dice_over: soft Dice of the 'regions' whole tumour, core and enhancing, or of the 'classes' but background.
         auxiliary_weight: weight of the first lower level's outputs in deep supervision, halved from level to level.
@@ -38,7 +42,7 @@ class LossConfig:
     """
 
     segmentation: str = "dice_cross_entropy"
-    class_weights: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] | str = ()
     focal_gamma: float = 0.0
     dice_over: str = "regions"
     auxiliary_weight: float = 0.5
@@ -53,7 +57,7 @@ class LossConfig:
     jacobian_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "class_weights", tuple(float(v) for v in self.class_weights))
+        self._check_class_weights()
         for key, choices in _CHOICES.items():
             if getattr(self, key) not in choices:
                 raise ValueError(f"{key} is '{getattr(self, key)}' but must be one of {', '.join(choices)}")
@@ -63,13 +67,22 @@ class LossConfig:
                 raise ValueError(f"{entry.name} is {value!r} but must be a number of at least 0")
             if isinstance(entry.default, bool) and not isinstance(value, bool):
                 raise ValueError(f"{entry.name} is {value!r} but must be true or false")
-        if not all(map(_is_amount, self.class_weights)) or (self.class_weights and not any(self.class_weights)):
-            raise ValueError(f"class_weights are {list(self.class_weights)} but must be at least 0 and not all 0")
         if not isinstance(self.window, int) or self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"window is {self.window!r} but must be an odd number of at least 3")
 
+    def _check_class_weights(self) -> None:
+        given = self.class_weights
+        if given == MEDIAN_FREQUENCY:
+            return
+        if not isinstance(given, list | tuple) or not all(map(_is_amount, given)) or (given and not any(given)):
+            raise ValueError(
+                f"class_weights are {given!r} but must be numbers of at least 0 and not all 0, or '{MEDIAN_FREQUENCY}'"
+            )
+        object.__setattr__(self, "class_weights", tuple(float(v) for v in given))
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"class_weights": list(self.class_weights)}
+        given = self.class_weights
+        return asdict(self) | {"class_weights": given if isinstance(given, str) else list(given)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LossConfig:

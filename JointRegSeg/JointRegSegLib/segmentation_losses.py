@@ -6,7 +6,7 @@ Logits are (B, classes, D, H, W), labels (B, D, H, W) or (B, 1, D, H, W) of an i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -57,28 +57,6 @@ def majority_labels(labels: Tensor, shape: Sequence[int], classes: int) -> Tenso
     return majority.masked_fill(share == 0, IGNORED)
 
 
-def median_frequency_weights(labels: Iterable[Tensor], classes: int = len(CLASSES)) -> tuple[float, ...]:
-    """Class weights: median frequency / frequency, each among the studies in which the class occurs; their mean is 1.
-
-    A class that never occurs gets the weight 0. Source: Eigen & Fergus 2015.
-    """
-    voxels, sizes = torch.zeros(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
-    for study in labels:
-        values = study[study != IGNORED].long().flatten()
-        counts = torch.bincount(values, minlength=classes).double()
-        if len(counts) > classes:
-            raise ValueError(f"a label is {len(counts) - 1} but there are only the classes 0 to {classes - 1}")
-        voxels += counts
-        sizes += (counts > 0) * values.numel()
-    occurs = voxels > 0
-    if not occurs.any():
-        raise ValueError("class weights need studies with labels")
-    frequency = voxels[occurs] / sizes[occurs]
-    weights = torch.zeros(classes, dtype=torch.float64)
-    weights[occurs] = frequency.quantile(0.5) / frequency
-    return tuple((weights / weights[occurs].mean()).tolist())
-
-
 def _level_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     logarithms = _log_probabilities(logits)
     if config.segmentation == "dice":
@@ -89,8 +67,10 @@ def _level_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     return entropy + _soft_dice_loss(logarithms, labels, config.dice_over)
 
 
-def _cross_entropy(logarithms: Tensor, labels: Tensor, weights: Sequence[float], focal_gamma: float) -> Tensor:
+def _cross_entropy(logarithms: Tensor, labels: Tensor, weights: Sequence[float] | str, focal_gamma: float) -> Tensor:
     classes = logarithms.shape[1]
+    if isinstance(weights, str):
+        raise ValueError(f"the class weights '{weights}' are not computed yet: see training_data.open_data")
     if weights and len(weights) != classes:
         raise ValueError(f"there are {len(weights)} class weights for {classes} classes")
     factors = logarithms.new_tensor(weights) if weights else None

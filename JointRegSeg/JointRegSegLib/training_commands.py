@@ -72,6 +72,8 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
             report.add_input(role, path)
     with report.timed("data"):
         data = open_data(config, options.manifest, folder, progress)
+        config = data.config  # with what was learned from the data
+        report.settings["configuration"] = config.to_dict()
         network = new_network(config)
     try:
         with report.timed("training"):

@@ -26,7 +26,8 @@ class DataConfig:
     validation_pairs: held out, fixed ones; with a manifest at most so many of its split 'val'.
     cache: folder of the cache, relative to the run unless absolute.
     synthetic, preprocessing, pairing, sampling, augmentation: settings of these, see their own documentation; an
-    ``augmentation`` of null switches it off.
+    ``augmentation`` of null switches it off. In the preprocessing, histogram_landmarks may be 'learn': they are then
+    those of the split 'train', whose studies are prepared once more for it.
     """
 
     path: str = "memory"
@@ -168,6 +169,7 @@ def _check_data(data: DataConfig) -> None:
     """ValueError that names the section and the key where settings of the data cannot be used."""
     from .augmentation_config import AugmentationConfig
     from .pairing import Pairing, StudySampling
+    from .preprocessing import LEARN
     from .study_preparation import PreparationConfig
     from .synthetic_source import SyntheticConfig
 
@@ -175,6 +177,12 @@ def _check_data(data: DataConfig) -> None:
     known = list(PreparationConfig().to_dict())
     if unknown := sorted(set(preparation) - set(known)):
         raise ValueError(f"data: preprocessing: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+    if preparation.get("histogram_landmarks") == LEARN:
+        preparation.pop("histogram_landmarks")
+        if preparation.get("normalisation") != "histogram" or data.path == "synthetic":
+            raise ValueError(
+                f"data: preprocessing: histogram_landmarks '{LEARN}' needs the normalisation 'histogram' and a cohort"
+            )
     checks: dict[str, Callable[[], Any]] = {
         "preprocessing: ": lambda: PreparationConfig.from_dict(preparation),
         "synthetic: ": lambda: SyntheticConfig.from_dict(dict(data.synthetic)),

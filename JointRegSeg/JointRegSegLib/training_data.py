@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from .augmentation import Augmentation
 from .augmentation_config import AugmentationConfig
+from .checkpoints import LAST, load_checkpoint
+from .loss_config import MEDIAN_FREQUENCY
 from .manifest import Cohort, read_manifest
-from .study_preparation import PreparationConfig
-from .study_sample import Pair
-from .study_sources import open_pairs
+from .modalities import MODALITIES
+from .normalisation import ZSCORE_RANGE, histogram_landmarks
+from .preprocessing import LEARN
+from .sampling import class_counts, median_frequency_weights
+from .study_preparation import PreparationConfig, StudyPreparer
+from .study_sample import Pair, StudySample
+from .study_sources import StudyPairs, open_pairs
 from .training_batches import PairSource
 from .training_config import TrainingConfig
 
 Progress = Callable[[float, str], None]
 SYNTHETIC_SPACING_MM = 2.0
 _HELD_OUT_SEED = 1_000_003
+_COUNTED_PATIENTS = 16
+"""Synthetic patients whose labels give the class weights."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """source: of training pairs. validation: fixed pairs, not augmented. augmentation: None for none. preprocessing:
-    settings that are saved with the weights. description: for people."""
+    """config: with what was learned from the data (class weights, landmarks) as numbers. source: of training pairs.
+    validation: fixed pairs, not augmented. augmentation: None for none. preprocessing: settings that are saved with the
+    weights. description: for people."""
 
+    config: TrainingConfig
     source: PairSource
     validation: list[Pair]
     augmentation: Augmentation | None
@@ -38,21 +51,23 @@ def open_data(
 ) -> TrainingData:
     """The data that a configuration names.
 
-    Synthetic patients need no manifest; where one is given, its split 'val' validates them.
+    Synthetic patients need no manifest; where one is given, its split 'val' validates them. What is learned from the
+    data is that of the checkpoint in ``folder`` where there is one, so that a resumed training goes on with it.
 
     Raises:
         ValueError: settings or studies that cannot be used.
     """
-    data = config.data
-    if manifest is None and data.path != "synthetic":
-        raise ValueError(f"data path '{data.path}' needs a cohort: give --manifest COHORT.csv")
+    if manifest is None and config.data.path != "synthetic":
+        raise ValueError(f"data path '{config.data.path}' needs a cohort: give --manifest COHORT.csv")
     report = progress or (lambda fraction, message: None)
+    cohort = None if manifest is None else read_manifest(manifest)
+    config = _with_landmarks(config, cohort, Path(folder), report)
+    data = config.data
     preparation = PreparationConfig.from_dict(dict(data.preprocessing))
     augmentation = None
     if data.augmentation is not None:
         settings = AugmentationConfig.from_dict(data.augmentation, "data: augmentation")
         augmentation = Augmentation(settings, preparation.preprocessing.background)
-    cohort = None if manifest is None else read_manifest(manifest)
     held_out = None
     if data.path == "synthetic":
         source, held_out, description = _synthetic(config)
@@ -60,13 +75,14 @@ def open_data(
         source, description = _studies(config, cohort, Path(folder), report)
     if cohort is not None:
         held_out = _validation_studies(config, cohort, Path(folder), report) or held_out
+    config = _with_class_weights(config, source, Path(folder), report)
     validation = []
     for index in range(min(data.validation_pairs, len(held_out)) if held_out is not None else 0):
         report(0.0, f"validation pair {index + 1} of {data.validation_pairs}")
         validation.append(held_out[index])
     if config.training.monitor == "dice" and not any(s.labels is not None for pair in validation for s in pair):
         raise ValueError("monitor 'dice' needs labelled studies in the split 'val'; use monitor 'loss' without them")
-    return TrainingData(source, validation, augmentation, _preprocessing(config, preparation), description)
+    return TrainingData(config, source, validation, augmentation, _preprocessing(config, preparation), description)
 
 
 def _preprocessing(config: TrainingConfig, preparation: PreparationConfig) -> dict[str, Any]:
@@ -109,3 +125,65 @@ def _validation_studies(config: TrainingConfig, cohort: Cohort, folder: Path, re
     return open_pairs(
         cohort.of_split("val"), path, data.preprocessing, data.pairing, None, folder / data.cache, data.seed, report
     )
+
+
+def _with_class_weights(config: TrainingConfig, source: PairSource, folder: Path, report: Progress) -> TrainingConfig:
+    """The configuration with class weights as numbers."""
+    if config.loss.class_weights != MEDIAN_FREQUENCY:
+        return config
+    weights = _earlier(folder).get("loss", {}).get("class_weights", ()) if config.segments else ()
+    if config.segments and not weights:
+        counts = []
+        for study in _counted(source, report):
+            if study.labels is not None:
+                counts.append(class_counts(study.labels, study.mask))
+        if not counts:
+            raise ValueError(f"class_weights '{MEDIAN_FREQUENCY}' need labelled studies in the split 'train'")
+        weights = [_rounded(weight) for weight in median_frequency_weights(torch.stack(counts)).tolist()]
+    return replace(config, loss=replace(config.loss, class_weights=tuple(weights)))
+
+
+def _counted(source: PairSource, report: Progress) -> Iterator[StudySample]:
+    """The studies whose labels count: all of a cohort, or the visits of the first synthetic patients."""
+    studies = source.studies if isinstance(source, StudyPairs) else source
+    number = len(studies) if isinstance(source, StudyPairs) else min(len(source), _COUNTED_PATIENTS)
+    for index in range(number):
+        report(index / number, "class weights")
+        item = studies[index]
+        yield from (item,) if isinstance(item, StudySample) else item
+
+
+def _with_landmarks(config: TrainingConfig, cohort: Cohort | None, folder: Path, report: Progress) -> TrainingConfig:
+    """The configuration with histogram landmarks as numbers."""
+    settings = dict(config.data.preprocessing)
+    if settings.get("histogram_landmarks") != LEARN or cohort is None:
+        return config
+    learned = _earlier(folder).get("data", {}).get("preprocessing", {}).get("histogram_landmarks")
+    if not isinstance(learned, Mapping) or not learned:
+        learned = _landmarks(cohort.of_split("train"), settings, report)
+    return replace(config, data=replace(config.data, preprocessing=settings | {"histogram_landmarks": learned}))
+
+
+def _landmarks(cohort: Cohort, settings: Mapping[str, Any], report: Progress) -> dict[str, list[float]]:
+    """Mean positions of the landmarks over the studies of a cohort, by modality; prepares one study at a time."""
+    plain = {**settings, "normalisation": "zscore", "histogram_landmarks": {}}
+    prepare = StudyPreparer(cohort, PreparationConfig.from_dict(plain))
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for index, record in enumerate(cohort.studies):
+        report(index / len(cohort), f"histogram of {record.name}")
+        study = prepare(index)
+        for modality, image, present in zip(MODALITIES, study.images, study.present, strict=True):
+            inside = image[study.mask & (image > ZSCORE_RANGE[0])].numpy()  # not beyond the field of view
+            if present:
+                found.setdefault(modality, []).append(histogram_landmarks([inside]))
+    return {m: [_rounded(position) for position in np.mean(each, axis=0)] for m, each in found.items()}
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """Settings of the training that is continued; none where one starts."""
+    return load_checkpoint(folder / LAST)["trajectory"] if (folder / LAST).is_file() else {}
+
+
+def _rounded(value: float) -> float:
+    """To six digits, so that it is the same on every machine."""
+    return float(f"{value:.6g}")

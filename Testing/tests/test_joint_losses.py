@@ -26,7 +26,6 @@ from JointRegSegLib.segmentation_losses import (
     IGNORED,
     cross_entropy,
     majority_labels,
-    median_frequency_weights,
     segmentation_loss,
     soft_dice_loss,
 )  # fmt: skip
@@ -139,19 +138,13 @@ def test_lower_levels_learn_the_most_frequent_label() -> None:
     assert torch.equal(majority_labels(true, (2, 2, 2), 4), expected)
 
 
-def test_median_frequency_weights_favour_rare_classes() -> None:
-    first = torch.tensor([0] * 80 + [1] * 20)
-    second = torch.tensor([0] * 90 + [1] * 5 + [3] * 5 + [IGNORED] * 7)
-    weights = median_frequency_weights([first, second])
-    frequency = {0: 170 / 200, 1: 25 / 200, 3: 5 / 100}
-    assert weights[2] == 0
-    assert sum(weights) / 3 == pytest.approx(1)
-    for a in frequency:
-        assert weights[a] / weights[1] == pytest.approx(frequency[1] / frequency[a])
-    with pytest.raises(ValueError, match="a label is 4 but there are only the classes 0 to 3"):
-        median_frequency_weights([torch.tensor([4])])
-    with pytest.raises(ValueError, match="need studies with labels"):
-        median_frequency_weights([])
+def test_class_weights_that_were_not_computed_yet_are_refused() -> None:
+    config = LossConfig(class_weights="median_frequency")
+    assert LossConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="class weights 'median_frequency' are not computed yet"):
+        segmentation_loss(torch.zeros(2, 4, 4, 4, 4), labels(), config)
+    with pytest.raises(ValueError, match=r"class_weights are 'median' but must be numbers .* or 'median_frequency'"):
+        LossConfig(class_weights="median")
 
 
 def test_published_similarity_warps_the_moving_studys_mask() -> None:

@@ -22,11 +22,16 @@ from joint_training_cases import TINY, Shells, held_out, toy_config
 from JointRegSegLib.batch import main
 from JointRegSegLib.checkpoints import load_checkpoint, save_checkpoint
 from JointRegSegLib.joint_network import JointNetwork
+from JointRegSegLib.manifest import read_manifest
+from JointRegSegLib.normalisation import LANDMARK_PERCENTILES
 from JointRegSegLib.optimisation import Averaged, Precision, for_gradients
+from JointRegSegLib.sampling import class_counts, median_frequency_weights
 from JointRegSegLib.study_sample import Pair
+from JointRegSegLib.study_sources import open_pairs
 from JointRegSegLib.training import TrainingDiverged, TrainingResult, new_network, train
 from JointRegSegLib.training_batches import UNLABELLED, Batch, BatchStream, collate
-from JointRegSegLib.training_config import TrainingConfig, config_from_dict
+from JointRegSegLib.training_config import TrainingConfig, config_from_dict, read_config
+from JointRegSegLib.training_data import open_data
 from JointRegSegLib.training_settings import TrainingSettings
 from JointRegSegLib.training_step import batch_loss
 from JointRegSegLib.validation import validate
@@ -444,6 +449,89 @@ def test_unusable_arguments_are_one_sentence(
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert words in lines[0]
+
+
+def changed_config(folder: Path, path: str, **sections: dict) -> Path:
+    """The configuration of ``write_config`` with further values in some sections; ``preprocessing`` is one of data."""
+    file = write_config(folder, path)
+    values = json.loads(file.read_text())
+    values["data"]["preprocessing"] |= sections.pop("preprocessing", {})
+    for name, entries in sections.items():
+        values[name] |= entries
+    file.write_text(json.dumps(values))
+    return file
+
+
+def recorded(run: Path) -> tuple[dict, dict]:
+    """Metadata of the weights, and the configuration of the report."""
+    report = json.loads((run / "report.json").read_text())
+    return load_weights(run / "weights.pt").metadata, report["settings"]["configuration"]
+
+
+@pytest.mark.parametrize("path", ["memory", "on_the_fly"])
+def test_class_weights_of_the_training_studies_are_computed_once_and_recorded(
+    cohort: Path, tmp_path: Path, path: str
+) -> None:
+    weighted = {"loss": {"class_weights": "median_frequency"}}
+    config, run = changed_config(tmp_path, path, **weighted), tmp_path / "run"
+    counts = open_pairs(read_manifest(cohort).of_split("train"), "memory", read_config(config).data.preprocessing)
+    expected = pytest.approx(median_frequency_weights(counts.class_counts()).tolist(), rel=1e-5)
+    command = ["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]
+    assert main(command) == 0
+    metadata, settings = recorded(run)
+    assert settings["loss"]["class_weights"] == expected
+    assert metadata["configuration"]["loss"]["class_weights"] == expected
+    for file in tmp_path.glob("s0-*_label.nii.gz"):  # other labels
+        image = sitk.ReadImage(str(file))
+        sitk.WriteImage(image * 0, str(file))
+    changed_config(tmp_path, path, **weighted, training={"epochs": 3})
+    assert main([*command, "--resume"]) == 0
+    assert recorded(run)[1] == settings | {"training": settings["training"] | {"epochs": 3}}
+
+
+def test_class_weights_of_synthetic_patients_are_those_of_the_first_ones(tmp_path: Path) -> None:
+    data = {"path": "synthetic", "synthetic": {"spacing_mm": 8}, "length": 40, "validation_pairs": 0}
+    config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
+    opened = open_data(config, None, tmp_path)
+    studies = [study for index in range(16) for study in opened.source[index]]
+    counts = torch.stack([class_counts(study.labels, study.mask) for study in studies])
+    assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
+    assert opened.config.loss.class_weights[0] < 0.1
+
+
+def test_class_weights_need_labels(cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    rows = [row.split(",") for row in cohort.read_text().splitlines()]
+    cohort.write_text("\n".join(",".join(row[:4] + row[5:]) for row in rows) + "\n")
+    config = changed_config(tmp_path, "memory", loss={"class_weights": "median_frequency"})
+    assert main(["train", "--config", str(config), "--manifest", str(cohort), "--output", str(tmp_path / "run")]) == 2
+    assert "class_weights 'median_frequency' need labelled studies" in capfd.readouterr().err
+
+
+def test_histogram_landmarks_are_learned_and_kept_with_the_weights(cohort: Path, tmp_path: Path) -> None:
+    learn = {"preprocessing": {"normalisation": "histogram", "histogram_landmarks": "learn"}}
+    config, run = changed_config(tmp_path, "memory", **learn), tmp_path / "run"
+    command = ["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]
+    assert main(command) == 0
+    metadata, settings = recorded(run)
+    landmarks = metadata["preprocessing"]["histogram_landmarks"]
+    assert settings["data"]["preprocessing"]["histogram_landmarks"] == landmarks
+    assert landmarks.keys() == {"t1", "flair"}
+    pairs = open_pairs(read_manifest(cohort).of_split("train"), "memory", settings["data"]["preprocessing"])
+    for study in (study for pair in (pairs[0], pairs[1]) for study in pair):
+        found = np.percentile(study.images[3][study.mask], LANDMARK_PERCENTILES)
+        np.testing.assert_allclose(found, landmarks["flair"], atol=0.02)
+    for file in tmp_path.glob("s0-*_flair.nii.gz"):  # other contrast
+        sitk.WriteImage(sitk.Exp(sitk.ReadImage(str(file))), str(file))
+    changed_config(tmp_path, "memory", **learn, training={"epochs": 3})
+    assert main([*command, "--resume"]) == 0
+    assert recorded(run)[0]["preprocessing"]["histogram_landmarks"] == landmarks
+
+
+@pytest.mark.parametrize(("path", "normalisation"), [("memory", "zscore"), ("synthetic", "histogram")])
+def test_landmarks_cannot_be_learned_without_their_normalisation_or_a_cohort(path: str, normalisation: str) -> None:
+    settings = {"normalisation": normalisation, "histogram_landmarks": "learn"}
+    with pytest.raises(ValueError, match="data: preprocessing: histogram_landmarks 'learn' needs the normalisation"):
+        config_from_dict({"data": {"path": path, "preprocessing": settings}})
 
 
 SECTIONS = {
