@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,10 +156,14 @@ class _Descent:
 
 
 def _read(checkpoint: Path | None, whose: dict) -> dict:
-    """What a checkpoint of the same descent holds; nothing where there is none."""
+    """What a checkpoint of the same descent holds; nothing where there is none, and a warning if it is damaged."""
     if checkpoint is None or not checkpoint.exists():
         return {}
-    saved = load_tensors(checkpoint)
+    try:
+        saved = load_tensors(checkpoint)
+    except ValueError:
+        warnings.warn(f"{checkpoint}: the checkpoint is damaged, so the optimisation starts anew", stacklevel=3)
+        return {}
     same = all(saved.get(key) == value for key, value in whose.items() if key != "given")
     if not same or [raw.tolist() for raw in saved["given"]] != [raw.tolist() for raw in whose["given"]]:
         raise ValueError(f"{checkpoint}: the checkpoint belongs to another optimisation; remove it to start anew")

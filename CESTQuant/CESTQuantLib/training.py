@@ -322,6 +322,7 @@ class _Run:
                 raise ValueError("foreign file")
         except ValueError:
             warnings.warn(f"{path}: the checkpoint is damaged, so the training starts anew", stacklevel=3)
+            path.unlink(missing_ok=True)
             return
         if _lasting(settings) != _lasting(_plain(self.settings)) or options != self.network.options:
             raise ValueError(f"{path}: the checkpoint belongs to another training; remove it to start anew")

@@ -244,6 +244,9 @@ def test_an_interrupted_descent_goes_on_to_the_same_schedule(moment: int, tmp_pa
     resumed, same = descend(checkpoint=tmp_path / "c.pt")
     assert resumed == history
     assert all(torch.equal(values[name], same[name]) for name in values)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "c.pt").read_bytes()[:900])
+    with pytest.warns(UserWarning, match=r"cut\.pt: the checkpoint is damaged, so the optimisation starts anew"):
+        assert descend(checkpoint=tmp_path / "cut.pt")[0] == history
     with pytest.raises(ValueError, match=r"c\.pt: the checkpoint belongs to another optimisation"):
         minimise_bound(design.schedule(), design.problem, "crlb-d", design.bound, checkpoint=tmp_path / "c.pt")
 
@@ -287,6 +290,8 @@ def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monke
     with pytest.raises(TrainingDiverged, match=r"diverged in epoch 3 .* checkpoint \(epoch 2\) is kept"):
         optimise(design, checkpoints=tmp_path)
     monkeypatch.undo()
+    slower = replace(design, training=replace(design.training, learning_rate=1e-4, schedule_rate=1e-5, epochs=5))
+    assert slower.fingerprint() == design.fingerprint()  # the advice is to lower the rate: it goes on from here
     continued, undisturbed = optimise(design, checkpoints=tmp_path), optimise(design)
     assert continued.evolution == undisturbed.evolution
 

@@ -185,6 +185,9 @@ def test_a_damaged_checkpoint_starts_anew_with_a_warning(tmp_path: Path) -> None
         assert same(whole, anew)
         anew = new_network()
     assert torch.load(path, weights_only=True)["epoch"] == 2
+    path.write_bytes(b"half a check")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(TrainingDiverged, match="no earlier state"):
+        train_network(new_network(), Sums(broken=1), settings, checkpoint=path)
 
 
 def test_a_training_goes_on_from_its_checkpoint_with_another_rate_and_more_epochs(tmp_path: Path) -> None:
