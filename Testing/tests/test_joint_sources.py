@@ -406,7 +406,7 @@ def test_voxels_that_are_not_finite_are_told_and_do_no_harm(tmp_path: Path) -> N
     [
         ({"path": "network"}, "data path 'network' is unknown; use memory, cache, on_the_fly"),
         ({"path": "cache"}, "needs a folder for the cache"),
-        ({"preparation": {"spacing": 2}}, "unknown preprocessing settings: spacing"),
+        ({"preparation": {"spacing": 2}}, "preprocessing: unknown keys spacing; use spacing_mm, "),
         ({"preparation": {"extent_mm": [10]}}, "extent_mm needs three lengths"),
         ({"preparation": {"align": "elastic"}}, "align is 'elastic'; use affine, rigid, none"),
         ({"pairing": "twins"}, "pairing is 'twins'; use auto, visits, subjects"),
