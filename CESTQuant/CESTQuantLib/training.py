@@ -25,6 +25,8 @@ _EXPLODED = 1000.0
 """An epoch whose loss is this many times that of predicting the mean has lost what was learned."""
 _HOPELESS = 2.0
 """A training whose best loss is this many times that of predicting the mean has learned nothing."""
+_LEAST_STEPS = 50
+"""Steps after which this can be told; the first ones of RMSprop are large."""
 _LEAST_BASELINE = 0.1
 """Least loss of predicting the mean that is believed: few held-out voxels may happen to be alike."""
 
@@ -120,8 +122,8 @@ def train_network(
     recorded. ``progress`` may raise to cancel: the checkpoint stays.
 
     Raises TrainingDiverged when the loss or a weight is not finite or the loss explodes, with the last good checkpoint
-    kept and loaded, and when the best epoch is worse than predicting the mean; ValueError for a checkpoint of another
-    training.
+    kept and loaded, and when even the best epoch is far worse than predicting the mean; ValueError for a checkpoint of
+    another training.
     """
     settings = settings or TrainingSettings()
     run = _Run(network, batches, settings, list(schedule_parameters), reduce, objective)
@@ -146,7 +148,7 @@ def train_network(
             path.unlink(missing_ok=True)  # there is nothing in it to go on from
         raise TrainingDiverged(f"the training diverged: the loss of its best epoch ({run.result.best_epoch}) is "
                                f"{run.best_loss:.3g}, that of predicting the mean {run.baseline:.3g}; "
-                               "lower the learning rate")  # fmt: skip
+                               "lower the learning rate, or train for longer")  # fmt: skip
     return run.result
 
 
@@ -183,7 +185,7 @@ class _Run:
         self.optimizer = torch.optim.RMSprop(groups, foreach=True)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.result = TrainingResult()
-        self.epoch = 0
+        self.epoch, self.steps = 0, 0
         self.best: dict[str, Tensor] = {}
         self.baseline = self._baseline()
 
@@ -194,8 +196,8 @@ class _Run:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether all epochs did worse than a network that has learned nothing."""
-        return bool(self.result.loss) and self.best_loss > _HOPELESS * self.baseline
+        """Whether all epochs of a training that is not very short did worse than a network that has learned nothing."""
+        return self.steps >= _LEAST_STEPS and self.best_loss > _HOPELESS * self.baseline
 
     @property
     def finished(self) -> bool:
@@ -230,6 +232,7 @@ class _Run:
         if not all(bool(torch.isfinite(value).all()) for value in self._weights().values()):
             raise FloatingPointError("weights are not finite")
         self.epoch += 1
+        self.steps = count * self.epoch
         self.result.loss.append(float(loss))
         self._judge()
 
