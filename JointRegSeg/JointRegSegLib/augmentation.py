@@ -50,7 +50,9 @@ class Augmentation:
 
     def _crop(self, samples: list[StudySample], generator: torch.Generator) -> list[StudySample]:
         if most := self.config.patch_margin_voxels:
-            margin = int(torch.randint(most + 1, (1,), generator=generator))
+            short = max(p - n for p, n in zip(self.config.patch, samples[0].shape, strict=True))
+            least = min(max(0, -(-short // 2)), most)
+            margin = int(torch.randint(least, most + 1, (1,), generator=generator))
             samples = [spatial.pad(sample, margin) for sample in samples]
         fixed = samples[0]
         centre = draw_centre(fixed.labels, fixed.mask, self.config.patch_proportions, generator)

@@ -56,7 +56,8 @@ class AugmentationConfig:
     patch: shape (D, H, W) of a crop at the same place in both studies, or None; its centre in the fixed study lies
         in a class drawn by ``patch_proportions`` (class names of ``labels.CLASSES`` or 'anywhere').
     patch_margin_voxels: the patch may reach up to a drawn 0 to so many voxels beyond the grid, where all is background,
-        so that the share of background varies, which moves the statistics of an instance normalisation.
+        so that the share of background varies, which moves the statistics of an instance normalisation. A patch larger
+        than the grid needs it.
     anisotropy: slices up to ``anisotropy_factor`` voxels thick along one axis. blur: Gaussian up to ``blur_voxels``.
     bias: smooth gain, up to exp(± ``bias_strength``), with a knot every ``bias_spacing_voxels``.
     contrast, shift, gamma: factor exp(± contrast) about the mean, ± shift in standard deviations of the brain,

@@ -321,6 +321,8 @@ def test_patches_with_a_margin_reach_into_the_background_around_the_grid() -> No
         assert bool(torch.isin(inside, whole[0].images).all())
         seen.add(int(patch.mask.sum()))
     assert len(seen) > 10
+    larger = dataclasses.replace(config, patch=(32, 32, 32))  # than the grid of 24 x 28 x 20
+    assert Augmentation(larger)(pair(), generator())[0].shape == (32, 32, 32)
     padded = spatial.pad(whole[0], 5)
     assert padded.shape == tuple(size + 10 for size in whole[0].shape)
     again = spatial.crop(padded, (5, 5, 5), whole[0].shape)
