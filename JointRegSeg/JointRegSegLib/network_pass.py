@@ -14,7 +14,7 @@ from .precision import run_fast, segment_fast
 from .preprocessing import PreparedStudy
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 from .weights import LoadedWeights
-from .working_grid import smallest_block
+from .working_grid import block_around
 
 
 @dataclass(frozen=True)
@@ -42,41 +42,51 @@ def run_network(
     """
     network = weights.network.to(device)
     modalities = network.config.modalities
-    channels = [MODALITIES.index(m) for m in modalities]
-    first, second = (study.images[None, channels].to(device) for study in (fixed, moving))
-    variants = VARIANTS if flips and network.segmentation is not None else VARIANTS[:1]
-    common = [m in fixed.present and m in moving.present for m in modalities]
-    alike = fixed.present == moving.present
     deformation: Deformation | None = None
-    # each study on no more background than its own brain needs, which networks with instance norm are sensitive to
-    blocks = [smallest_block(study.mask, network.config.multiple * network.config.stride) for study in (fixed, moving)]
-    means = [MeanSegmentation(s.mask[block].to(device)) for s, block in zip((fixed, moving), blocks, strict=True)]
+    common = [m in fixed.present and m in moving.present for m in modalities]
     with torch.inference_mode():
-        if not alike and network.registration is not None and any(common):
+        if network.registration is not None and any(common):
             progress(0.0, "registering with the network")
             shown = torch.tensor(common, device=device).view(1, -1, 1, 1, 1)
             blank = torch.full((), background, device=device)
-            output = run_fast(network, torch.where(shown, first, blank), torch.where(shown, second, blank))
-            deformation = _on_processor(output.deformation)
-        progress(0.02, "segmenting" if network.segmentation is not None else "registering")
-        output = run_fast(network, first, second)
-        if alike:
-            deformation = _on_processor(output.deformation)
-        logits = [output.fixed_logits, output.moving_logits]
-        del output
-        for number, variant in enumerate(variants if network.segmentation is not None else ()):
-            for which, study in enumerate((first, second)):
-                progress((number + which / 2 + 0.1) / len(variants), "segmenting")
-                part = study[(..., *blocks[which])]
-                if number or part.shape != study.shape:
-                    logits[which] = segment_fast(network, variant.apply(part))
-                means[which].add(variant, logits[which])
-                logits[which] = None
+            first, second = (torch.where(shown, _channels(s, modalities, device), blank) for s in (fixed, moving))
+            deformation = _on_processor(run_fast(network, first, second).deformation)
+            del first, second
     if network.segmentation is None:
         return NetworkResult(None, None, deformation)
-    shape = fixed.mask.shape
-    segmentations = [mean.result().placed(block, shape) for mean, block in zip(means, blocks, strict=True)]
-    return NetworkResult(*segmentations, deformation)
+    found = [
+        segment_prepared(
+            weights, study, background, flips, device, lambda f, which=which: progress((f + which) / 2, "segmenting")
+        )
+        for which, study in enumerate((fixed, moving))
+    ]
+    return NetworkResult(found[0], found[1], deformation)
+
+
+def segment_prepared(
+    weights: LoadedWeights,
+    study: PreparedStudy,
+    background: float,
+    flips: bool,
+    device: torch.device,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Segmentation:
+    """Classes of one study, on as much background around its brain as the network was trained with."""
+    network = weights.network.to(device)
+    block = block_around(study.mask, network.config.multiple * network.config.stride, weights.brain_share)
+    images = block.take(_channels(study, network.config.modalities, device), background)
+    mean = MeanSegmentation(block.take(study.mask).to(device))
+    variants = VARIANTS if flips else VARIANTS[:1]
+    with torch.inference_mode():
+        for number, variant in enumerate(variants):
+            progress((number + 0.1) / len(variants))
+            mean.add(variant, segment_fast(network, variant.apply(images)))
+    return mean.result().placed(block, study.mask.shape)
+
+
+def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.device) -> Tensor:
+    """Images (1, C, D, H, W) of the network's modalities."""
+    return study.images[None, [MODALITIES.index(m) for m in modalities]].to(device)
 
 
 def _on_processor(deformation: Deformation | None) -> Deformation | None:

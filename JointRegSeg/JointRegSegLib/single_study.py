@@ -8,13 +8,11 @@ from dataclasses import replace
 import SimpleITK as sitk
 import torch
 
-from .modalities import MODALITIES
-from .precision import segment_fast
+from .network_pass import segment_prepared
 from .preprocessing import PreprocessingConfig, prepare_study
 from .region_volumes import without_islands
 from .settings import InferenceSettings
 from .study_images import StudyImages
-from .uncertainty import VARIANTS, MeanSegmentation
 from .weights import LoadedWeights
 from .working_grid import labels_to_native
 
@@ -34,9 +32,6 @@ def segment_study(
     config = replace(config, multiple_of=math.lcm(config.multiple_of, network.multiple * network.stride))
     prepared = prepare_study(study.images, study.brain_mask, config, name=study.name)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    images = prepared.images[None, [MODALITIES.index(m) for m in network.modalities]].to(device)
-    mean = MeanSegmentation(prepared.mask.to(device))
-    for variant in VARIANTS if settings.test_time_flips else VARIANTS[:1]:
-        mean.add(variant, segment_fast(weights.network.to(device), variant.apply(images)))
-    labels = labels_to_native(mean.result().probabilities, prepared.grid, study.reference)
+    segmentation = segment_prepared(weights, prepared, config.background, settings.test_time_flips, device)
+    labels = labels_to_native(segmentation.probabilities, prepared.grid, study.reference)
     return without_islands(labels, settings.smallest_island_ml)

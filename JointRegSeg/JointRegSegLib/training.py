@@ -191,7 +191,8 @@ class _Run:
             precision = for_gradients(self.precision, depth, self.config.network, self.device)
             loss, parts = batch_loss(self.network, batch, self.config, registers, precision)
             self.optimisation.backward(loss / passes)
-            for name, value in parts.items():
+            share = torch.stack([batch.fixed_mask.float().mean(), batch.moving_mask.float().mean()]).mean()
+            for name, value in {**parts, "brain_share": share}.items():
                 terms[name] = terms.get(name, 0) + value.detach().double() / passes
         values = list(terms.values())
         self.processes.average(values)

@@ -102,13 +102,20 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "training_pairs": len(data.source), "validation_pairs": len(data.validation), "data": data.description,
     }  # fmt: skip
     metadata = {
-        "preprocessing": data.preprocessing, "training": summary, "configuration": config.to_dict(),
+        "preprocessing": data.preprocessing, "brain_share": _brain_share(result), "training": summary,
+        "configuration": config.to_dict(),
         "versions": versions(), "licence": LICENCE, "notice": "research use only, not for clinical use",
     }  # fmt: skip
     save_weights(folder / "weights.pt", result.network, _finite(metadata))
     draw_curves(result.rows, folder / "curves.png", config.network.name)
     report.summary |= summary | {"parameters": result.network.parameter_count}
     report.write(folder)
+
+
+def _brain_share(result: TrainingResult) -> float | None:
+    """Part of the training's patches that is brain: inference shows the network as much background."""
+    shares = [row["brain_share"] for row in result.rows if "brain_share" in row]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _finite(value: Any) -> Any:

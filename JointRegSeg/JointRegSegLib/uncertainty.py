@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .working_grid import Block
+
 FRONT_BACK, LEFT_RIGHT = -2, -1
 """Axes of tensors (…, D, H, W) on the working grid."""
 
@@ -45,13 +47,9 @@ class Segmentation:
         """The class with the largest probability, (D, H, W) uint8."""
         return self.probabilities.argmax(0).to(torch.uint8)
 
-    def placed(self, block: tuple[slice, slice, slice], shape: tuple[int, ...]) -> Segmentation:
-        """This segmentation of a part of a grid on the whole grid of ``shape``, background elsewhere."""
-        if self.probabilities.shape[1:] == tuple(shape):
-            return self
-        whole = self.probabilities.new_zeros((len(self.probabilities), *shape))
-        whole[0] = 1
-        whole[(slice(None), *block)] = self.probabilities
+    def placed(self, block: Block, shape: tuple[int, ...]) -> Segmentation:
+        """This segmentation of a block around the brain on the whole grid of ``shape``, background elsewhere."""
+        whole = torch.cat([block.put(p[None], shape, float(c == 0)) for c, p in enumerate(self.probabilities)])
         counts = self.counts.clone()
         counts[:, 0] += math.prod(shape) - self.probabilities[0].numel()
         return Segmentation(whole, counts)

@@ -34,6 +34,12 @@ class LoadedWeights:
     def config(self) -> NetworkConfig:
         return self.network.config
 
+    @property
+    def brain_share(self) -> float | None:
+        """Part of the training's patches that was brain; None where the file does not tell."""
+        share = self.metadata.get("brain_share")
+        return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
+
     def check_modalities(self, modalities: Sequence[str]) -> None:
         """ValueError where a given modality is not among the network's, or all of the network's are missing."""
         known = self.config.modalities

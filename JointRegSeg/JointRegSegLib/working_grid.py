@@ -5,12 +5,14 @@ Tensors on it are ``(…, D, H, W)``: D runs to superior, H to anterior, W to ri
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
@@ -90,19 +92,48 @@ def grid_around(points_lps_mm: np.ndarray, spacing_mm: float, margin_mm: float, 
     return WorkingGrid(tuple(size[::-1]), float(spacing_mm), tuple(first.tolist()))
 
 
-def smallest_block(mask: Tensor, multiple: int) -> tuple[slice, slice, slice]:
-    """The part of a grid around a mask (D, H, W), its sizes multiples of ``multiple``, as the grid's own are.
+@dataclass(frozen=True)
+class Block:
+    """A box of voxels (D, H, W) of a grid, which may reach beyond it; ``start`` is its first voxel."""
 
-    Networks that normalise each instance are used to a certain share of background; more of it misleads them.
+    start: tuple[int, int, int]
+    shape: tuple[int, int, int]
+
+    def take(self, values: Tensor, outside: float = 0.0) -> Tensor:
+        """The values (…, D, H, W) of the grid in the block; ``outside`` beyond the grid."""
+        return F.pad(values, self._reach(values.shape[-3:]), value=outside)
+
+    def put(self, values: Tensor, shape: tuple[int, ...], outside: float = 0.0) -> Tensor:
+        """The block's values (…, D, H, W) on a grid of ``shape``; ``outside`` where it does not reach."""
+        return F.pad(values, [-reach for reach in self._reach(shape)], value=outside)
+
+    def _reach(self, shape: tuple[int, ...]) -> list[int]:
+        sides = [(-start, start + size - full) for start, size, full in zip(self.start, self.shape, shape, strict=True)]
+        return [reach for side in reversed(sides) for reach in side]
+
+
+def block_around(mask: Tensor, multiple: int, share: float | None = None) -> Block:
+    """The block around a mask (D, H, W), its sizes multiples of ``multiple``.
+
+    share: the part of the block that the mask should fill as nearly as may be, at the price of background; None: the
+    smallest block. Networks that normalise each instance expect the share that they were trained with.
     """
-    slices = []
+    ends = []
     for axis, full in enumerate(mask.shape):
         used = torch.nonzero(mask.any(dim=tuple(a for a in range(3) if a != axis))).flatten()
-        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, full)
-        size = min(-(-(high - low) // multiple) * multiple, full)
-        start = min(max((low + high - size) // 2, 0), full - size)
-        slices.append(slice(start, start + size))
-    return slices[0], slices[1], slices[2]
+        ends.append((int(used[0]), int(used[-1]) + 1) if len(used) else (0, full))
+    shapes = [[(-(-(high - low) // multiple) + more) * multiple for more in range(3)] for low, high in ends]
+    best = tuple(sizes[0] for sizes in shapes)
+    if share is not None and bool(mask.any()):
+        filled = int(mask.sum())
+
+        def misfit(shape: tuple[int, ...]) -> tuple[float, int]:
+            margins = [size - (high - low) for size, (low, high) in zip(shape, ends, strict=True)]
+            return round(abs(math.log(filled / math.prod(shape) / share)), 6), max(margins)
+
+        best = min(itertools.product(*shapes), key=misfit)
+    start = tuple((low + high - size) // 2 for (low, high), size in zip(ends, best, strict=True))
+    return Block(start, best)
 
 
 def mask_corners(mask: sitk.Image) -> np.ndarray:

@@ -23,7 +23,7 @@ from JointRegSegLib.region_volumes import (
 )
 from JointRegSegLib.uncertainty import LEFT_RIGHT, VARIANTS, MeanSegmentation, Variant, entropy
 from JointRegSegLib.weights import LoadedWeights, load_weights
-from JointRegSegLib.working_grid import WorkingGrid
+from JointRegSegLib.working_grid import WorkingGrid, block_around
 
 NAMES = ("fixed", "moving")
 QUICK = InferenceSettings(spacing_mm=4.0)
@@ -208,6 +208,23 @@ def test_a_larger_grid_does_not_change_the_segmentation(weights: LoadedWeights) 
     outside = found[0].probabilities[0].clone()
     outside[small] = 1
     assert (outside == 1).all()
+
+
+@pytest.mark.parametrize(("share", "shape"), [(None, (32, 48, 16)), (1.0, (32, 48, 16)), (0.125, (48, 48, 32))])
+def test_the_block_around_the_brain_has_as_much_background_as_the_training(share: float | None, shape: tuple) -> None:
+    mask = torch.zeros(40, 50, 30, dtype=torch.bool)
+    mask[2:26, 5:43, 20:30] = True
+    block = block_around(mask, 16, share)
+    assert block.shape == shape
+    part = block.take(mask)
+    assert part.shape == shape
+    assert int(part.sum()) == int(mask.sum())
+    centre = part.nonzero().float().mean(0) - (torch.tensor(shape) - 1) / 2
+    assert (centre.abs() <= 0.5).all()  # also where it reaches beyond the grid
+    values = torch.randn(4, *mask.shape)
+    inside = block.put(torch.ones(shape), mask.shape)
+    assert torch.equal(block.put(block.take(values, 7.0), mask.shape)[:, inside > 0], values[:, inside > 0])
+    assert bool((block.take(values, 7.0)[:, :, :, -1] == 7).all()) == (block.start[2] + shape[2] > 30)
 
 
 def test_modalities_that_the_network_does_not_know_are_ignored_with_a_warning(
