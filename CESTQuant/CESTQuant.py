@@ -408,6 +408,8 @@ class CESTQuantTest(PanelTest):
         self.assertTrue((maps["amide_fraction_sd"] > 0).all())
         # These Lorentzian lines are no spectrum of the network's tissue, and it says so.
         self.assertEqual(float(maps["reliable"].max()), 0.0)
+        display = slicer.util.getNode("reliable").GetScalarVolumeDisplayNode()
+        self.assertEqual((display.GetWindowLevelMin(), display.GetWindowLevelMax()), (0.0, 1.0))
 
     def test_wrongCountOfOffsetsIsReportedAndChangesNothing(self):
         self.chooseInputs()

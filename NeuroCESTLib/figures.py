@@ -105,7 +105,7 @@ def spectra_figure(
     plt = _pyplot()
     with plt.rc_context(_STYLE):
         figure = plt.figure(figsize=_spectra_size(len(spectra)), layout="constrained")
-        _draw_spectra(figure, spectra, x_label)
+        _draw_spectra(figure, spectra, (x_label, "Z = M / M0"))
         if title:
             figure.suptitle(title, fontweight="bold")
         save_figure(figure, path)
@@ -121,6 +121,7 @@ def report_figure(
     rois: Mapping[str, np.ndarray] | None = None,
     title: str = "",
     x_label: str = "offset (ppm)",
+    y_label: str = "Z = M / M0",
 ) -> None:
     """Draw maps and spectra on one page; arguments as of ``maps_figure`` and ``spectra_figure``."""
     if not spectra:
@@ -132,7 +133,7 @@ def report_figure(
         figure = plt.figure(figsize=(max(top[0], bottom[0]), top[1] + bottom[1]), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=(top[1], bottom[1]))
         _draw_maps(upper, scene)
-        _draw_spectra(lower, spectra, x_label, list(scene.rois))
+        _draw_spectra(lower, spectra, (x_label, y_label), list(scene.rois))
         if title:
             figure.suptitle(title, fontweight="bold")
         save_figure(figure, path)
@@ -223,7 +224,9 @@ def write_letters(axis: Any, letters: tuple[str, str, str, str]) -> None:
         text.set(ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")])
 
 
-def _draw_spectra(figure: Any, spectra: Sequence[Spectrum], x_label: str, names: Sequence[str] = ()) -> None:
+def _draw_spectra(
+    figure: Any, spectra: Sequence[Spectrum], labels: tuple[str, str], names: Sequence[str] = ()
+) -> None:
     rows, columns = _grid(len(spectra), _SPECTRA_A_ROW)
     fitted = any(spectrum.fit is not None for spectrum in spectra)
     heights = (3, 1) if fitted else (3, 0.001)
@@ -238,13 +241,16 @@ def _draw_spectra(figure: Any, spectra: Sequence[Spectrum], x_label: str, names:
             continue
         spectrum = spectra[number]
         lower.sharex(upper)
-        _draw_spectrum(upper, lower, spectrum, colors[spectrum.name], x_label, first=column == 0)
+        _draw_spectrum(upper, lower, spectrum, colors[spectrum.name], labels, first=column == 0)
         if not fitted:
             lower.set_visible(False)
-            upper.set_xlabel(x_label)
+            upper.set_xlabel(labels[0])
 
 
-def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: Any, x_label: str, first: bool) -> None:
+def _draw_spectrum(
+    upper: Any, lower: Any, spectrum: Spectrum, color: Any, labels: tuple[str, str], first: bool
+) -> None:
+    x_label, y_label = labels
     order = np.argsort(spectrum.offsets, kind="stable")
     offsets, signal = np.asarray(spectrum.offsets)[order], np.asarray(spectrum.signal)[order]
     near = _near_water(offsets) if "ppm" in x_label else np.ones(len(offsets), bool)
@@ -271,7 +277,7 @@ def _draw_spectrum(upper: Any, lower: Any, spectrum: Spectrum, color: Any, x_lab
     lower.grid(alpha=0.2)
     lower.set_xlabel(x_label)
     if first:
-        upper.set_ylabel("Z = M / M0")
+        upper.set_ylabel(y_label)
         lower.set_ylabel("residual (%)")
         upper.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=8)
     if "ppm" in x_label:

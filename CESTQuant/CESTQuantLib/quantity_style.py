@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Style:
-    """Unit as shown to users (empty: dimensionless) and colour map; ``centred`` windows are symmetric about 0."""
+    """Unit as shown to users (empty: dimensionless) and colour map; ``centred`` windows are symmetric about 0, and a
+    ``window`` is always that one."""
 
     unit: str
     color_map: str
     centred: bool = False
     rank: int = 5
+    window: tuple[float, float] | None = None
 
 
 _BY_ENDING = (
@@ -35,7 +37,7 @@ _BY_START = (
     ("b1_relative", Style("", "viridis", rank=3)),
     ("rmse", Style("", "inferno", rank=4)),
     ("misfit", Style("", "inferno", rank=4)),
-    ("reliable", Style("", "grey", rank=3)),
+    ("reliable", Style("", "grey", rank=3, window=(0.0, 1.0))),
     ("dot_product", Style("", "viridis", rank=4)),
 )
 

@@ -43,6 +43,7 @@ def draw_report(result: CESTQuantResult, path: str | Path, title: str = "") -> N
         rois=drawing.regions or None,
         title=title,
         x_label=_x_label(drawing),
+        y_label="Z = M / M0" if drawing.quantification.protocol.signal_normalisation == "m0" else "signal",
     )
 
 

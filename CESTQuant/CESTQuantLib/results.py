@@ -64,7 +64,7 @@ def _nodes_of(
         maps[name] = full.reshape(study.geometry.shape)
         nodes[name] = volumes.add_volume(maps[name], study.geometry, name)
         style = style_of(name)
-        display.show_map(nodes[name], style.unit, style.color_map, _window(maps[name], style.centred))
+        display.show_map(nodes[name], style.unit, style.color_map, style.window or _window(maps[name], style.centred))
     status = np.zeros(study.raw[0].size, dtype=np.uint8)
     status[study.voxels] = result.status.cpu().numpy()
     nodes["status"] = volumes.add_volume(status.reshape(study.geometry.shape), study.geometry, "status", label=True)

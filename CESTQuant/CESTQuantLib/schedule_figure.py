@@ -72,6 +72,7 @@ def _draw_training(axis, result: DesignResult) -> None:
         axis.semilogy(epochs, training.loss, color=color, lw=0.8, ls=":")
         axis.semilogy(epochs, training.validation_loss, color=color, label=f"{name} schedule")
     axis.set(title="equal training afterwards (dotted: training, line: held out)", xlabel="epoch", ylabel="MSE")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False, fontsize=8)
 
 

@@ -24,6 +24,7 @@ def draw_training(result: TrainingResult, path: str | Path, title: str = "") -> 
             axis.plot(epochs, result.validation_loss, color="#D55E00", label="held out")
             axis.axvline(result.best_epoch, color="0.6", linewidth=0.8, label=f"best epoch ({result.best_epoch})")
         axis.set(xlabel="epoch", ylabel="loss", yscale="log", title=title)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False)
         axis.grid(alpha=0.2)
         figure.savefig(path, dpi=150, format="png")

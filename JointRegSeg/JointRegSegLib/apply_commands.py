@@ -51,6 +51,11 @@ def add_apply(commands) -> None:
         "--refine", type=int, metavar="N",
         help="iterations of the refinement on each level, 0 for none (default: that of the method)",
     )  # fmt: skip
+    parser.add_argument("--time-limit", type=float, metavar="S", help="seconds after which the refinement ends")
+    parser.add_argument(
+        "--regulariser", choices=("curvature", "diffusion"), help="smoothness of the refinement (default: curvature)"
+    )
+    parser.add_argument("--regularisation", type=float, metavar="W", help="its weight (default: that of the method)")
     parser.add_argument("--no-flips", action="store_true", help="segment once, without mirrored images")
     parser.add_argument(
         "--carry", nargs="+", default=[], metavar="FILE",
@@ -119,6 +124,9 @@ def _process(options: Namespace, nodes: dict, progress):
         weights=options.weights,
         affine=options.affine,
         refine=options.refine,
+        timeLimit_s=options.time_limit,
+        regulariser=options.regulariser,
+        regularisation=options.regularisation,
         flips=not options.no_flips,
         carry=nodes["carry"],
         folderName=f"{Path(options.output).resolve().name}",

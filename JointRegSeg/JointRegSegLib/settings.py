@@ -47,7 +47,7 @@ class InferenceSettings:
         if self.refine_iterations is not None and self.refine_iterations < 0:
             raise ValueError(f"refine_iterations is {self.refine_iterations}: use 0 or more")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise ValueError(f"time_limit_s is {self.time_limit_s}: use a positive time")
+            raise ValueError(f"the time limit time_limit_s is {self.time_limit_s}: use a positive time")
         if self.regulariser not in (None, *REGULARISERS):
             raise ValueError(f"regulariser '{self.regulariser}' is unknown: use {' or '.join(REGULARISERS)}")
         if self.regularisation is not None and not self.regularisation >= 0:

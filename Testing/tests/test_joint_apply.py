@@ -314,6 +314,8 @@ def _malicious(visits: Path, tmp_path: Path) -> dict:
         (_malicious, "bad.pt'"),
         (lambda visits, tmp_path: {"fixed": ["-", "-"]}, "--fixed has no file"),
         (lambda visits, tmp_path: {"refine": -3}, "--refine is -3"),
+        (lambda visits, tmp_path: {"time_limit": -1.0}, "the time limit"),
+        (lambda visits, tmp_path: {"regularisation": -1.0}, "regularisation is -1"),
         (lambda visits, tmp_path: {"weights": tmp_path / "no.pt"}, "no.pt'"),
         (lambda visits, tmp_path: {"affine": "cubic"}, "invalid choice: 'cubic'"),
     ],
