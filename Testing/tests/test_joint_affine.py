@@ -166,3 +166,9 @@ def test_a_hopeless_pair_is_refused() -> None:
         new.CopyInformation(image)
     with pytest.raises(ValueError, match=r"alignment of the second study to the first study failed .* brain masks"):
         align(replace(FIXED, name="first"), Brain(rod, mask, None, "second"), "rigid")
+
+
+def test_the_same_brains_give_the_same_transform_to_the_last_bit() -> None:
+    moving = head(motion((3, -2, 4), (5, -4, 3), (1.03, 0.98, 1.0)), spacing=(2.5, 3.2, 4.0))
+    first, second = (align(FIXED, moving).transform for _ in range(2))
+    assert first.GetParameters() == second.GetParameters()
