@@ -51,7 +51,8 @@ def align(
 
     Centres of mass are brought together; the headers' own alignment, a coarse set of rotations and the principal axes
     compete by mutual information (Mattes et al. 2003), and the best are optimised at 4 mm; the winner is refined
-    rigidly, then affinely, at 2.5 mm. Sampling is seeded, and the same brains give the same transform to the last bit. ``progress`` may raise to cancel.
+    rigidly, then affinely, at 2.5 mm. Sampling is seeded, and the same brains give the same transform to the last bit.
+    ``progress`` may raise to cancel.
 
     Raises ValueError where the result is no plausible map between two brains.
     """

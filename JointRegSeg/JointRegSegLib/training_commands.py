@@ -102,9 +102,9 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "training_pairs": len(data.source), "validation_pairs": len(data.validation), "data": data.description,
     }  # fmt: skip
     metadata = {
-        "preprocessing": data.preprocessing, "brain_share": _brain_share(result), "training": summary,
-        "configuration": config.to_dict(),
-        "versions": versions(), "licence": LICENCE, "notice": "research use only, not for clinical use",
+        "preprocessing": data.preprocessing, "brain_share": config.training.brain_share or _brain_share(result),
+        "training": summary, "configuration": config.to_dict(), "versions": versions(),
+        "licence": LICENCE, "notice": "research use only, not for clinical use",
     }  # fmt: skip
     save_weights(folder / "weights.pt", result.network, _finite(metadata))
     draw_curves(result.rows, folder / "curves.png", config.network.name)
