@@ -26,8 +26,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleLogic,
 )
 
-from NeuroCESTLib.panel import PanelWidget
-from NeuroCESTLib.panel_test import PanelTest
+from NeuroCESTLib.panel.frame import PanelWidget
+from NeuroCESTLib.panel.self_test import PanelTest
 
 
 class CESTQuant(ScriptedLoadableModule):
@@ -72,7 +72,7 @@ def registerSampleData():
 def addSamplePhantom(source=None):
     """Simulate the digital phantom and add it to the scene."""
     with slicer.util.tryWithErrorDisplay(_("The phantom could not be simulated."), waitCursor=True):
-        from NeuroCESTLib.torch_extension import ensure_torch
+        from NeuroCESTLib.panel.torch_extension import ensure_torch
 
         ensure_torch("CESTQuant")
         return list(CESTQuantLogic().addPhantom().values())
@@ -269,9 +269,9 @@ class CESTQuantTest(PanelTest):
         """One small acquisition: 256 voxels, water and amide lines, M0 of 1000."""
         import numpy as np
 
-        from NeuroCESTLib.geometry import Geometry
-        from NeuroCESTLib.sequences import array_to_sequence
-        from NeuroCESTLib.volumes import add_volume
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.sequences import array_to_sequence
+        from NeuroCESTLib.scene.volumes import add_volume
 
         offsets = np.linspace(-5.0, 5.0, 21)
         spectrum = 1.0 - 0.9 / (1 + (offsets / 0.7) ** 2) - 0.06 / (1 + ((offsets - 3.5) / 0.5) ** 2)
@@ -299,10 +299,10 @@ class CESTQuantTest(PanelTest):
         """A small network for 21 offsets at 7 T, trained in seconds; paths of network and protocol."""
         import json
 
-        from CESTQuantLib.network_file import save_network
-        from CESTQuantLib.network_training import train_from_config
-        from CESTQuantLib.protocol import protocol_to_dict
-        from CESTQuantLib.training_config import config_from_dict
+        from CESTQuantLib.networks.files import save_network
+        from CESTQuantLib.networks.fixed_protocol import train_from_config
+        from CESTQuantLib.formats.protocol_json import protocol_to_dict
+        from CESTQuantLib.networks.config import config_from_dict
 
         pool = {"name": "amide", "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5, "k_Hz": 100.0}
         config = config_from_dict({

@@ -21,8 +21,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleLogic,
 )
 
-from NeuroCESTLib.panel import PanelWidget
-from NeuroCESTLib.panel_test import PanelTest
+from NeuroCESTLib.panel.frame import PanelWidget
+from NeuroCESTLib.panel.self_test import PanelTest
 
 STUDIES = ("fixed", "moving")
 # Selectors of a study by modality, in the order of the network's channels
@@ -243,9 +243,9 @@ class JointRegSegTest(PanelTest):
 
     def saveSmallNetwork(self):
         """Path of an untrained network for voxels of 4 mm."""
-        from JointRegSegLib.configuration import NetworkConfig
-        from JointRegSegLib.joint_network import build_network
-        from JointRegSegLib.weights import save_weights
+        from JointRegSegLib.network.configuration import NetworkConfig
+        from JointRegSegLib.network.joint import build_network
+        from JointRegSegLib.network.weights import save_weights
 
         path = os.path.join(self.directory, "small.pt")
         config = NetworkConfig(
@@ -327,8 +327,8 @@ class JointRegSegTest(PanelTest):
         """Mean absolute difference of two volumes where both have values."""
         import numpy as np
 
-        from NeuroCESTLib.geometry import Geometry
-        from NeuroCESTLib.volumes import array_on
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.volumes import array_on
 
         grid = Geometry.of(first)
         return float(np.nanmean(np.abs(array_on(first, grid) - array_on(second, grid))))

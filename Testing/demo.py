@@ -26,8 +26,8 @@ def run(program: str, *arguments: str) -> None:
 
 def print_comparison(roi_csv: Path) -> None:
     """Fitted medians beside the values that the phantom was made of."""
-    from CESTQuantLib.phantom import REGIONS
-    from CESTQuantLib.presets import tissue_values
+    from CESTQuantLib.tissue.phantom import REGIONS
+    from CESTQuantLib.formats.presets import tissue_values
 
     def truth(preset: str, quantity: str) -> float:
         values = tissue_values(preset)

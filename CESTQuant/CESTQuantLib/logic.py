@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib import display, hierarchy, progress, volumes
-from NeuroCESTLib.device import choose_device
-from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.segmentations import add_segmentation, masks_on
-from NeuroCESTLib.sequences import array_to_sequence
+from NeuroCESTLib.scene import display
+from NeuroCESTLib.scene import hierarchy
+from NeuroCESTLib.core import progress
+from NeuroCESTLib.scene import volumes
+from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
+from NeuroCESTLib.scene.sequences import array_to_sequence
 
-from .results import CESTQuantResult, into_scene
-from .study import PROTOCOL_ATTRIBUTE, Study
+from .scene.results import CESTQuantResult, into_scene
+from .scene.study import PROTOCOL_ATTRIBUTE, Study
 
 if TYPE_CHECKING:
-    from .quantification import Quantification
+    from .methods.registry import Quantification
 
 Progress = Callable[[float, str], None]
 MILLISECONDS_ABOVE_S = 50.0
@@ -92,7 +95,7 @@ class CESTQuantLogic:
         progress: Progress | None = None,
     ) -> CESTQuantResult:
         """B0 (and with 'wasabi' relative B1) from an acquisition of its own; arguments as in :meth:`fit`."""
-        from .field_methods import map_fields
+        from .methods.fields import map_fields
 
         report = progress or (lambda fraction, message: None)
         report(0.0, "reading")
@@ -108,8 +111,8 @@ class CESTQuantLogic:
 
     def addPhantom(self, *, seed: int = 1, noise_sd: float = 0.002, progress: Progress | None = None) -> dict[str, Any]:
         """Simulate the digital brain phantom and add it to the scene; nodes by name, in one folder."""
-        from .phantom import REGIONS, make_phantom
-        from .protocol import protocol_to_dict
+        from .tissue.phantom import REGIONS, make_phantom
+        from .formats.protocol_json import protocol_to_dict
 
         phantom = make_phantom(noise_sd=noise_sd, seed=seed, progress=progress)
         geometry = phantom_geometry()
@@ -144,7 +147,7 @@ class CESTQuantLogic:
         network=None,
         config=None,
     ) -> tuple[Quantification, tuple[str, ...]]:
-        from .quantification import METHODS, Settings, quantify
+        from .methods.registry import METHODS, Settings, quantify
 
         if method not in METHODS:
             raise ValueError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
@@ -186,7 +189,7 @@ class CESTQuantLogic:
 
 def phantom_geometry() -> Geometry:
     """Grid of the phantom: oblique, as brain slices are planned."""
-    from .phantom import SHAPE, SPACING_MM
+    from .tissue.phantom import SHAPE, SPACING_MM
 
     angle = np.deg2rad(12.0)
     tilt = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
@@ -213,7 +216,7 @@ def _usable_spectra(study: Study):
 
 def _require_fitted(study: Study, result: Quantification) -> None:
     """ValueError where no voxel has a result, with the number of voxels for each reason."""
-    from .marquardt import Status
+    from .fitting.marquardt import Status
 
     reasons = {
         Status.INVALID_DATA: "with unusable signal, M0 or maps",
@@ -227,7 +230,7 @@ def _require_fitted(study: Study, result: Quantification) -> None:
 
 
 def _tissue_model(model):
-    from .tissue_model import TissueModel, read_tissue_model, tissue_model_from_dict
+    from .tissue.model import TissueModel, read_tissue_model, tissue_model_from_dict
 
     if model is None or model == "" or isinstance(model, TissueModel):
         return model or None
@@ -238,8 +241,8 @@ def _lorentzian(preset: str | dict) -> str | dict:
     if isinstance(preset, dict):
         return preset
     if str(preset).endswith(".json"):
-        from .lorentzian_model import LorentzianModel
-        from .protocol import read_json
+        from .tissue.lorentzian_model import LorentzianModel
+        from NeuroCESTLib.core.checked_json import read_json
 
         description = read_json(preset)
         LorentzianModel.from_dict(description, str(preset))

@@ -15,12 +15,12 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     # without the folder of the file, whose modules could stand for Python's own
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
 
-from JointRegSegLib.apply_commands import add_apply
-from JointRegSegLib.evaluation_commands import add_evaluate
-from JointRegSegLib.manifest_commands import add_manifest
-from JointRegSegLib.synthesis_commands import add_synthesize
-from JointRegSegLib.training_commands import add_train
-from NeuroCESTLib.commands import CommandParser, run
+from .scene.apply_commands import add_apply
+from .scene.evaluation_commands import add_evaluate
+from .scene.manifest_commands import add_manifest
+from .scene.synthesis_commands import add_synthesize
+from .scene.training_commands import add_train
+from NeuroCESTLib.batch.frame import CommandParser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib import hierarchy
-from NeuroCESTLib.device import choose_device
-from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.progress import part
-from NeuroCESTLib.volumes import add_volume
+from NeuroCESTLib.scene import hierarchy
+from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.core.progress import part
+from NeuroCESTLib.scene.volumes import add_volume
 
-from .carrying import carried_along, require_carryable
-from .modalities import TITLES
-from .results import JointRegSegResult, add_tumor, into_scene
-from .study import study_of
+from .scene.carrying import carried_along, require_carryable
+from .images.modalities import TITLES
+from .scene.results import JointRegSegResult, add_tumor, into_scene
+from .scene.study import study_of
 
 Progress = Callable[[float, str], None]
 NO_NETWORK = "none"
@@ -70,7 +70,7 @@ class JointRegSegLogic:
         extra = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
         for node in extra:
             require_carryable(node)
-        from .inference import InferenceSettings, process_pair
+        from .inference.pipeline import InferenceSettings, process_pair
 
         settings = InferenceSettings(
             affine=affine, refine_iterations=refine, time_limit_s=timeLimit_s, regulariser=regulariser,
@@ -89,7 +89,7 @@ class JointRegSegLogic:
 
         The second visit lies on another grid, turned and of other spacing, as visits do.
         """
-        from .phantom import RADII_MM, make_visit
+        from .synthesis.phantom import RADII_MM, make_visit
 
         studies = {}
         for which, second, turn_deg, spacing in (
@@ -118,7 +118,7 @@ def load_network(weights: str | Path | None):
     """
     if weights is not None and str(weights) == NO_NETWORK:
         return None
-    from .weights import default_weights_path, load_weights
+    from .network.weights import default_weights_path, load_weights
 
     path = Path(weights) if weights is not None else default_weights_path()
     if weights is None and not path.is_file():

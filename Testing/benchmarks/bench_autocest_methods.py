@@ -17,14 +17,14 @@ from dataclasses import replace
 
 import torch
 from benchmarking import duration, seconds
-from CESTQuantLib.dataset import noisy_signals, simulate_dataset
-from CESTQuantLib.dictionary import match_dictionary
-from CESTQuantLib.model_fit import fit_tissue_model
-from CESTQuantLib.network_training import train_from_config
-from CESTQuantLib.reconstruction import reconstruct
-from CESTQuantLib.tissue_model import tissue_model_from_dict
-from CESTQuantLib.training_config import TrainingConfig, read_config
-from CESTQuantLib.units import concentration_mM
+from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
+from CESTQuantLib.networks.dictionary import match_dictionary
+from CESTQuantLib.tissue.fit import fit_tissue_model
+from CESTQuantLib.networks.fixed_protocol import train_from_config
+from CESTQuantLib.networks.reconstruction import reconstruct
+from CESTQuantLib.tissue.model import tissue_model_from_dict
+from CESTQuantLib.networks.config import TrainingConfig, read_config
+from CESTQuantLib.physics.units import concentration_mM
 
 MANY = 100_000
 RECONSTRUCTION_S, DATA_SET_S = 0.3, 10.0

@@ -26,13 +26,13 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.configuration import load_network_config
-from JointRegSegLib.deformation import cumulative_displacement
-from JointRegSegLib.joint_network import JointNetwork, JointOutput, build_network
-from JointRegSegLib.labels import REGIONS
-from JointRegSegLib.losses import joint_loss
-from JointRegSegLib.precision import FLOAT32, candidate_formats, fastest_format, run_fast
-from JointRegSegLib.weights import load_weights, save_weights
+from JointRegSegLib.network.configuration import load_network_config
+from JointRegSegLib.registration.deformation import cumulative_displacement
+from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
+from JointRegSegLib.images.labels import REGIONS
+from JointRegSegLib.losses.joint import joint_loss
+from JointRegSegLib.network.precision import FLOAT32, candidate_formats, fastest_format, run_fast
+from JointRegSegLib.network.weights import load_weights, save_weights
 
 SIZE = (160, 192, 160)
 TARGET_MATRIX_UNITS, TARGET_ELSEWHERE = 3.0, 1.9

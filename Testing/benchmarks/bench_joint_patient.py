@@ -21,8 +21,8 @@ import SimpleITK as sitk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.modalities import MODALITIES
-from JointRegSegLib.phantom import make_visit
+from JointRegSegLib.images.modalities import MODALITIES
+from JointRegSegLib.synthesis.phantom import make_visit
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S, LIMIT_GB = 90.0, 6.0

@@ -20,18 +20,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.deformation import jacobian_determinant, warp, warp_labels
-from JointRegSegLib.joint_network import JointNetwork
-from JointRegSegLib.labels import REGIONS
-from JointRegSegLib.metrics import dice, jacobian_statistics, region_scores, volume_ratios
-from JointRegSegLib.synthetic_patient import SyntheticPatient, synthetic_patient
-from JointRegSegLib.synthetic_source import sample_of
-from JointRegSegLib.templates import load_templates
-from JointRegSegLib.training import new_network, train
-from JointRegSegLib.training_batches import collate
-from JointRegSegLib.training_config import config_from_dict
-from JointRegSegLib.training_data import open_data
-from JointRegSegLib.training_step import network_output
+from JointRegSegLib.registration.deformation import jacobian_determinant, warp, warp_labels
+from JointRegSegLib.network.joint import JointNetwork
+from JointRegSegLib.images.labels import REGIONS
+from JointRegSegLib.metrics.scores import dice, jacobian_statistics, region_scores, volume_ratios
+from JointRegSegLib.synthesis.patient import SyntheticPatient, synthetic_patient
+from JointRegSegLib.synthesis.source import sample_of
+from JointRegSegLib.synthesis.templates import load_templates
+from JointRegSegLib.training.loop import new_network, train
+from JointRegSegLib.training.batches import collate
+from JointRegSegLib.training.config import config_from_dict
+from JointRegSegLib.training.data import open_data
+from JointRegSegLib.training.step import network_output
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "V-Net, segmentation alone": {"network": "vnet"},

@@ -17,8 +17,8 @@ from scipy.optimize import least_squares
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "CESTQuant"))
 
-from CESTQuantLib.fitting import Status
-from CESTQuantLib.lorentzian import LorentzianModel, fit_lorentzian
+from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.tissue.lorentzian import LorentzianModel, fit_lorentzian
 
 OFFSETS = np.linspace(-8, 8, 50)
 NOISE_SD = 0.005

@@ -7,7 +7,7 @@ import argparse
 import fit_problem
 import numpy as np
 from benchmarking import Table, seconds
-from CESTQuantLib.model_fit import fit_tissue_model
+from CESTQuantLib.tissue.fit import fit_tissue_model
 from scipy.optimize import least_squares
 
 

@@ -51,17 +51,17 @@ def ours(fixed: sitk.Image, moving: sitk.Image, with_network: bool) -> tuple[np.
     The network is not trained on this contrast, so the refinement starts from identity: time is counted, help is not.
     """
     import torch
-    from JointRegSegLib.instance_optimisation import refine
-    from JointRegSegLib.refinement_settings import RefinementSettings
+    from JointRegSegLib.registration.instance_optimization import refine
+    from JointRegSegLib.registration.refinement_settings import RefinementSettings
     from registration_pair import normalised
 
     images = [torch.from_numpy(sitk.GetArrayFromImage(image))[None, None] for image in (fixed, moving)]
     settings = RefinementSettings().for_spacing(fixed.GetSpacing()[0])
     network = None
     if with_network:
-        from JointRegSegLib.configuration import load_network_config
-        from JointRegSegLib.joint_network import build_network
-        from JointRegSegLib.precision import run_fast
+        from JointRegSegLib.network.configuration import load_network_config
+        from JointRegSegLib.network.joint import build_network
+        from JointRegSegLib.network.precision import run_fast
 
         network = build_network(load_network_config("neurocest")).eval()
     begin = time.perf_counter()
@@ -102,7 +102,7 @@ def run(method: str, folder: Path, threads: int) -> dict:
 
 def smoothness(found: dict, inside, spacing_mm: float) -> str:
     """Folded voxels, standard deviation of the log-Jacobian, mean inverse consistency error, as columns."""
-    from JointRegSegLib.deformation import inverse_error, jacobian_determinant
+    from JointRegSegLib.registration.deformation import inverse_error, jacobian_determinant
 
     jacobian = jacobian_determinant(found["forward"])
     folded = 100 * float((~(jacobian > 0)).double().mean())
@@ -120,7 +120,7 @@ def costs(found: dict) -> str:
 def known_pair(methods: dict[str, str], spacing_mm: int, threads: int, folder: Path) -> bool:
     """Print the table of the pair with a known deformation; whether the targets are met."""
     import registration_pair
-    from JointRegSegLib.deformation import warp_labels
+    from JointRegSegLib.registration.deformation import warp_labels
 
     pair = registration_pair.build(spacing_mm=spacing_mm)
     for name in ("fixed", "moving"):
@@ -179,8 +179,8 @@ def real_pair(methods: dict[str, str], threads: int, folder: Path) -> None:
         print("\nThe real pair is not on this machine: no second table.")
         return
     import torch
-    from JointRegSegLib.deformation import warp
-    from JointRegSegLib.similarity import lncc
+    from JointRegSegLib.registration.deformation import warp
+    from JointRegSegLib.registration.similarity import lncc
     from registration_pair import normalised
 
     images = []

@@ -21,13 +21,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "CESTQuant")]
 
-from CESTQuantLib.dataset import noisy_signals, simulate_dataset  # noqa: E402
-from CESTQuantLib.dictionary import match_dictionary  # noqa: E402
-from CESTQuantLib.distributions import TissueDistribution  # noqa: E402
-from CESTQuantLib.network_training import train_from_config  # noqa: E402
-from CESTQuantLib.reconstruction import reconstruct  # noqa: E402
-from CESTQuantLib.reliability import back_project  # noqa: E402
-from CESTQuantLib.training_config import TrainingConfig, read_config  # noqa: E402
+from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset  # noqa: E402
+from CESTQuantLib.networks.dictionary import match_dictionary  # noqa: E402
+from CESTQuantLib.tissue.distributions import TissueDistribution  # noqa: E402
+from CESTQuantLib.networks.fixed_protocol import train_from_config  # noqa: E402
+from CESTQuantLib.networks.reconstruction import reconstruct  # noqa: E402
+from CESTQuantLib.networks.reliability import back_project  # noqa: E402
+from CESTQuantLib.networks.config import TrainingConfig, read_config  # noqa: E402
 
 VOXELS = 4000
 WANTED = 0.95

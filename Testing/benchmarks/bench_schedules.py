@@ -18,13 +18,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "CESTQuant"))
 
-from CESTQuantLib.cramer_rao import parameter_sd_bound
-from CESTQuantLib.presets import FOLDER
-from CESTQuantLib.protocol import Protocol, read_protocol
-from CESTQuantLib.schedule_config import read_design
-from CESTQuantLib.schedule_design import Design, optimise, reconstruct
-from CESTQuantLib.schedule_limits import b1_rms_uT, scan_time_s
-from CESTQuantLib.units import concentration_mM
+from CESTQuantLib.schedules.cramer_rao import parameter_sd_bound
+from CESTQuantLib.formats.presets import FOLDER
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.schedules.config import read_design
+from CESTQuantLib.schedules.design import Design, optimise, reconstruct
+from CESTQuantLib.schedules.limits import b1_rms_uT, scan_time_s
+from CESTQuantLib.physics.units import concentration_mM
 
 STRATEGIES = (1, 2, 3)
 REPETITION_S, SATURATION_S = 2.0, 1.5

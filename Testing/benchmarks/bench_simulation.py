@@ -20,11 +20,11 @@ import torch
 from benchmarking import Table, Time, seconds
 from bmctool.parameters.Parameters import Parameters
 from bmctool.simulation.BMCSim import BMCSim
-from CESTQuantLib.pools import Pool, Semisolid, Tissue, Water
-from CESTQuantLib.protocol import Protocol, PulseTrain
-from CESTQuantLib.pulse_shapes import PulseShape
-from CESTQuantLib.simulation import simulate
-from CESTQuantLib.units import GAMMA_RAD_PER_S_PER_UT
+from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
+from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

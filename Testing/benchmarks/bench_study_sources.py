@@ -23,11 +23,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.augmentation import Augmentation
-from JointRegSegLib.augmentation_config import AugmentationConfig
-from JointRegSegLib.manifest import read_manifest
-from JointRegSegLib.modalities import MODALITIES
-from JointRegSegLib.study_sources import open_pairs
+from JointRegSegLib.augmentation.pipeline import Augmentation
+from JointRegSegLib.augmentation.config import AugmentationConfig
+from JointRegSegLib.cohort.manifest import read_manifest
+from JointRegSegLib.images.modalities import MODALITIES
+from JointRegSegLib.cohort.sources import open_pairs
 
 CASES = (
     ("memory", "memory", 0),

@@ -15,7 +15,7 @@ from pathlib import Path
 import fit_problem
 import torch
 from benchmarking import seconds
-from CESTQuantLib.model_fit import fit_tissue_model
+from CESTQuantLib.tissue.fit import fit_tissue_model
 
 LIMIT_S, LIMIT_GB = 15.0, 2.0
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.deformation import integrate_velocity, resize_displacement, warp, warp_labels
+from JointRegSegLib.registration.deformation import integrate_velocity, resize_displacement, warp, warp_labels
 
 TISSUES = ("CSF", "GM", "WM")
 _BOX = (slice(0, 160), slice(22, 214), slice(18, 178))

@@ -1,6 +1,6 @@
 """Panel host: runs a scripted module's panel without the Slicer application.
 
-The scene, its nodes, the storage nodes and ``slicer.util`` are the real ones (``NeuroCESTLib.host``), and
+The scene, its nodes, the storage nodes and ``slicer.util`` are the real ones (``NeuroCESTLib.scene.host``), and
 so are the Qt widgets and the ``QUiLoader`` (PySide6, off screen), made to answer as they do under PythonQt.
 Only what no Python package offers is stood in for: the ctk and qMRML widgets and Slicer's pure-Python
 packages ``ScriptedLoadableModule``, ``parameterNodeWrapper`` and ``i18n``.

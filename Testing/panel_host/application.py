@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from NeuroCESTLib import host
+from NeuroCESTLib.scene import host
 
 _application: Any = None  # Qt ends with the last reference to its application object
 

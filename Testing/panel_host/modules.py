@@ -9,7 +9,7 @@ from typing import Any
 
 import slicer
 
-from NeuroCESTLib import host
+from NeuroCESTLib.scene import host
 
 
 class qSlicerScriptedLoadableModuleWidget:  # noqa: N801

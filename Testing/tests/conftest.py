@@ -35,7 +35,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def slicer_host() -> ModuleType:
     """The ``slicer`` module of a running headless host."""
-    from NeuroCESTLib import host
+    from NeuroCESTLib.scene import host
 
     return host.start()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from CESTQuantLib.protocol import Protocol
-from CESTQuantLib.simulation import simulate
-from CESTQuantLib.tissue_model import tissue_model_from_dict
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 
 OFFSETS = torch.tensor([2.0, 2.5, 3.0, 3.5, 4.0, -3.0], dtype=torch.float64).repeat(5)
 B1 = torch.tensor([0.7, 1.5, 2.5, 4.0, 6.0], dtype=torch.float64).repeat_interleave(6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from NeuroCESTLib.geometry import Geometry
+from NeuroCESTLib.scene.geometry import Geometry
 
 
 def rotation(degrees: tuple[float, float, float]) -> np.ndarray:

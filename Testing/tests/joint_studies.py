@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from geometries import rotation
-from JointRegSegLib.phantom import RADII_MM, Visit, make_visit, to_second_visit
-from JointRegSegLib.settings import JointResult, RegionVolume, VolumeChange
+from JointRegSegLib.synthesis.phantom import RADII_MM, Visit, make_visit, to_second_visit
+from JointRegSegLib.inference.settings import JointResult, RegionVolume, VolumeChange
 
-from NeuroCESTLib.geometry import Geometry
-from NeuroCESTLib.volumes import add_volume, volume_array
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
 TURNS = {
     "axial": np.eye(3),
@@ -55,7 +55,7 @@ class HeadStudy:
         """Volume nodes; under ``parent`` (a linear transform node) they lie in the world where they lie without."""
         grid = self.grid
         if parent is not None:
-            from NeuroCESTLib.geometry import world_transform
+            from NeuroCESTLib.scene.geometry import world_transform
 
             probe = add_volume(np.zeros((2, 2, 2), np.uint8), Geometry.from_spacing((2, 2, 2)), "probe")
             probe.SetAndObserveTransformNodeID(parent.GetID())
@@ -105,10 +105,10 @@ def registration_error(points: np.ndarray, found: np.ndarray) -> float:
 def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True) -> Path:
     """Weights file of a small untrained network on voxels of ``spacing_mm``; its deformation is the identity."""
     import torch
-    from JointRegSegLib.configuration import NetworkConfig
-    from JointRegSegLib.joint_network import build_network
-    from JointRegSegLib.preprocessing import PreprocessingConfig
-    from JointRegSegLib.weights import save_weights
+    from JointRegSegLib.network.configuration import NetworkConfig
+    from JointRegSegLib.network.joint import build_network
+    from JointRegSegLib.images.preprocessing import PreprocessingConfig
+    from JointRegSegLib.network.weights import save_weights
 
     torch.manual_seed(0)
     config = NetworkConfig(
@@ -122,9 +122,9 @@ def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True
 def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -> JointResult:
     """The result of a perfect run: the known map between the visits, with everything that follows from it."""
     import torch
-    from JointRegSegLib.deformation import Deformation
-    from JointRegSegLib.spatial_transforms import jacobian_image, pair_transform, warp_image, warp_label_image
-    from JointRegSegLib.working_grid import grid_around, mask_corners
+    from JointRegSegLib.registration.deformation import Deformation
+    from JointRegSegLib.registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
+    from JointRegSegLib.images.grid import grid_around, mask_corners
 
     fixed_labels, moving_labels = (s.grid.to_sitk(s.visit.labels) for s in (fixed, moving))
     masks = [s.grid.to_sitk(s.visit.brain.astype(np.uint8)) for s in (fixed, moving)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from JointRegSegLib.study_sample import OUTSIDE, Pair, StudySample
-from JointRegSegLib.training_config import TrainingConfig, config_from_dict
+from JointRegSegLib.cohort.sample import OUTSIDE, Pair, StudySample
+from JointRegSegLib.training.config import TrainingConfig, config_from_dict
 
 TINY = {
     "base": "neurocest", "name": "tiny", "channels": [4, 8], "encoder_convolutions": [1, 1],

@@ -75,8 +75,8 @@ def test_installed_files_are_the_sources(installed: Path) -> None:
 def test_installed_packages_import_each_other(installed: Path) -> None:
     """All modules share one folder, so names must not clash and imports must find their packages."""
     script = (
-        "import NeuroCESTLib.host, NeuroCESTLib.commands, CESTQuantLib, JointRegSegLib; "
-        "print(NeuroCESTLib.host.__file__)"
+        "import NeuroCESTLib.scene.host, NeuroCESTLib.batch.frame, CESTQuantLib, JointRegSegLib; "
+        "print(NeuroCESTLib.scene.host.__file__)"
     )
     import os
     import sys

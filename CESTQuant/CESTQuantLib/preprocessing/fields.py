@@ -1,0 +1,182 @@
+"""B0 and B1 in CEST: centre of the water line, WASSR, and correction of spectra for both fields.
+
+Sign convention: `b0_shift_ppm` is where the water resonates on the axis of the acquired offsets. A voxel
+whose water lies at +0.3 ppm has b0_shift_ppm = +0.3, and its corrected spectrum at D is the acquired one at D
++ 0.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..fitting.least_squares import levenberg_marquardt
+from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
+from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
+
+Progress = Callable[[float, str], None]
+
+
+def shift_spectra(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor) -> Tensor:
+    """Spectra with the water moved to 0 ppm.
+
+    Args:
+        z: (voxel, offset); offsets_ppm: (offset,); b0_shift_ppm: (voxel,).
+
+    Returns:
+        (voxel, offset); NaN where the shifted offset was not acquired.
+    """
+    at = offsets_ppm.to(z) + b0_shift_ppm.to(z).unsqueeze(1)
+    return interpolate_spectra(z, offsets_ppm, at)
+
+
+def estimate_b0_shift(
+    z: Tensor,
+    offsets_ppm: Tensor,
+    *,
+    search_ppm: float = 1.5,
+    window_ppm: float = 1.0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Position of the water line from the Z-spectrum itself: one Lorentzian fitted around the smallest Z.
+
+    Args:
+        z: (voxel, offset); offsets_ppm: (offset,).
+        search_ppm: how far from 0 ppm the water may lie.
+        window_ppm: half-width of the fitted range; widened where it would hold fewer than seven offsets.
+
+    Returns:
+        (voxel,) in ppm; NaN where the fit failed or ended at the edge of the search.
+    """
+    offsets = offsets_ppm.to(z)
+    near = offsets.abs() <= search_ppm
+    if int(near.sum()) < 3:
+        raise ValueError(f"the water position needs at least 3 offsets within {search_ppm} ppm of 0")
+    sampled = torch.where(near, z, torch.inf).nan_to_num(nan=torch.inf)
+    lowest = offsets[sampled.argmin(1)]
+    distance = (offsets - lowest.unsqueeze(1)).abs()
+    reach = distance.kthvalue(min(7, len(offsets)), dim=1).values.clamp_min(window_ppm)
+    valid = (distance <= reach.unsqueeze(1) * (1 + 1e-6)) & z.isfinite()
+    water = LorentzianPool("water", Range(0.02, 0.8, 1.2), Range(0.1, 1.5, 20.0), Range(-1.0, 0.0, 1.0))
+    model = LorentzianModel((water,), Range(0.3, 1.0, 1.2))
+    start, lower, upper = (limit.expand(len(z), -1).clone() for limit in model.limits())
+    start[:, 3] = lowest
+    lower[:, 3], upper[:, 3] = -search_ppm, search_ppm
+    column = offsets.unsqueeze(1)
+    fit = levenberg_marquardt(
+        lambda parameters: model.predict(parameters, column),
+        z,
+        start,
+        lower,
+        upper,
+        valid=valid,
+        correlation=False,
+        threads=threads,
+        progress=progress,
+    )
+    position = fit.parameters[:, 3]
+    return torch.where(position.abs() < search_ppm, position, torch.nan)
+
+
+def wassr(
+    z: Tensor,
+    offsets_ppm: Tensor,
+    *,
+    search_ppm: float | None = None,
+    candidates: int = 21,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """B0 from the centre of symmetry of a water saturation shift reference acquisition.
+
+    Kim et al., Magn Reson Med 2009;61:1441: the centre minimises the mean squared difference between the
+    spectrum and its mirror image; here over the overlap, from the fitted line position, in two refinements
+    and a parabola.
+
+    Args:
+        z: (voxel, offset) acquired at low power; offsets_ppm: (offset,).
+        search_ppm: how far from 0 ppm the water may lie; by default the middle four fifths of the offsets.
+
+    Returns:
+        (voxel,) b0_shift_ppm; NaN where none is found.
+    """
+    offsets = offsets_ppm.to(z)
+    if search_ppm is None:
+        search_ppm = 0.8 * offsets.abs().max().item()
+    centre = estimate_b0_shift(
+        z, offsets, search_ppm=search_ppm, window_ppm=0.5, threads=threads, progress=progress
+    )
+    reach = 2 * offsets.unique().diff().median().item()
+    parts = []
+    for first in range(0, len(z), CHUNK_VOXELS // 8):
+        chunk = slice(first, first + CHUNK_VOXELS // 8)
+        middle, half = centre[chunk], reach
+        for _ in range(2):
+            middle, half = _most_symmetric(z[chunk], offsets, middle, half, candidates)
+        parts.append(middle)
+    return torch.cat(parts) if parts else centre
+
+
+def _most_symmetric(
+    z: Tensor, offsets: Tensor, middle: Tensor, half: float, candidates: int
+) -> tuple[Tensor, float]:
+    """Best of the centres within `half` of the middle, refined by a parabola; and the next half-range."""
+    steps = torch.linspace(-half, half, candidates, dtype=z.dtype, device=z.device)
+    centres = middle.unsqueeze(1) + steps  # (voxel, candidate)
+    mirrored = 2 * centres.unsqueeze(2) - offsets
+    image = interpolate_spectra(z, offsets, mirrored.flatten(1)).view_as(mirrored)
+    squared = (image - z.unsqueeze(1)).square()
+    shared = squared.isfinite()
+    asymmetry = torch.where(shared, squared, 0.0).sum(2) / shared.sum(2).clamp_min(1)
+    asymmetry = torch.where(shared.sum(2) >= len(offsets) // 3, asymmetry, torch.inf)
+    best = asymmetry.argmin(1, keepdim=True).clamp(1, candidates - 2)
+    below, at, above = (asymmetry.gather(1, best + move).squeeze(1) for move in (-1, 0, 1))
+    curvature = below - 2 * at + above
+    vertex = torch.where(curvature > 0, (below - above) / (2 * curvature), 0.0).nan_to_num(0.0).clamp(-1, 1)
+    spacing = 2 * half / (candidates - 1)
+    found = centres.gather(1, best).squeeze(1) + vertex * spacing
+    return torch.where(at.isfinite(), found, torch.nan), 2 * spacing
+
+
+def interpolate_b1(z: Tensor, b1_nominal_uT: Tensor, b1_relative: Tensor, target_uT: float) -> Tensor:
+    """Spectrum at the nominal B1 from acquisitions at one or several powers.
+
+    Windschuh et al., NMR Biomed 2015;28:529. Each acquisition was really made at b1_relative times its B1.
+    Inside the acquired powers the three nearest are joined by a parabola, outside and for two powers the line
+    through the two nearest is used; a single power is joined linearly with Z = 1 at zero power (good only for
+    small corrections).
+
+    Args:
+        z: (power, voxel, offset); b1_nominal_uT: (power,) distinct and positive; b1_relative: (voxel,).
+
+    Returns:
+        (voxel, offset) at target_uT; NaN where b1_relative is not positive.
+    """
+    powers = len(b1_nominal_uT)
+    if z.shape[:2] != (powers, len(b1_relative)):
+        raise ValueError(
+            f"z must be ({powers} powers, {len(b1_relative)} voxels, offset), not {tuple(z.shape)}"
+        )
+    if bool((b1_nominal_uT <= 0).any()) or len(b1_nominal_uT.unique()) < powers:
+        raise ValueError("b1_nominal_uT must be positive and distinct")
+    relative = torch.where(b1_relative > 0, b1_relative, torch.nan).to(z)
+    real = b1_nominal_uT.to(z).unsqueeze(1) * relative  # (power, voxel)
+    if powers == 1:
+        return 1 - (1 - z[0]) * (target_uT / real[0]).unsqueeze(1)
+    near = (real - target_uT).abs().nan_to_num(0.0).argsort(0)[: min(3, powers)]
+    inside = (real.amin(0) <= target_uT) & (target_uT <= real.amax(0))
+    used = inside | (torch.arange(len(near), device=z.device) < 2).unsqueeze(1)  # (node, voxel)
+    nodes = real.gather(0, near)
+    result = torch.zeros_like(z[0])
+    for i in range(len(near)):
+        weight = used[i].to(z)
+        for j in range(len(near)):
+            if j != i:
+                factor = (target_uT - nodes[j]) / (nodes[i] - nodes[j])
+                weight = weight * torch.where(used[j], factor, 1.0)
+        values = z.gather(0, near[i][None, :, None].expand(1, -1, z.shape[2]))[0]
+        result += weight.unsqueeze(1) * values
+    return torch.where(relative.isnan().unsqueeze(1), torch.nan, result)

@@ -1,0 +1,192 @@
+"""The commands ``cestquant dataset`` and ``cestquant train``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from NeuroCESTLib.batch.frame import OutputFolder
+from NeuroCESTLib.core.progress import terminal_progress
+from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.scene.writing import atomic_path, write_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".pt"
+REPORT = "report.json"
+
+
+def add_dataset(commands) -> None:
+    parser = commands.add_parser("dataset", help="simulated data set: spectra and their tissue parameters, in shards")
+    parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, noise_sd (of M0), samples, seed")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards and report")
+    parser.set_defaults(command=dataset_command)
+
+
+def add_train(commands) -> None:
+    parser = commands.add_parser("train", help="reconstruction network for a fixed protocol; also under torchrun")
+    parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a configuration that comes along")
+    parser.add_argument(
+        "--output", required=True, metavar="NETWORK.pt", help="file to write; a killed run continues when repeated"
+    )
+    parser.add_argument("--dataset", metavar="DIR", help="train on this data set of 'cestquant dataset'")
+    parser.add_argument("--self-supervised", action="store_true", help="train on the scan given by --signal instead")
+    parser.add_argument("--signal", nargs="+", metavar="MZ", help="4-D NIfTI, .seq.nrrd or 3-D files")
+    parser.add_argument("--reference", nargs="+", metavar="M0", help="M0 image (3-D) or images (4-D)")
+    parser.add_argument("--mask", metavar="M", help="mask on the grid of the signal")
+    parser.set_defaults(command=train_command)
+
+
+def dataset_command(options: Namespace) -> None:
+    """``cestquant dataset``."""
+    from ..networks.dataset import MANIFEST, remove_stale_shards, simulate_dataset, write_dataset
+
+    for name in (MANIFEST, REPORT):
+        _keep_config(options, Path(options.output) / name)
+    config, report = _config(options, "cestquant dataset")
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        with report.timed("simulation"):
+            data = simulate_dataset(
+                config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd,
+                seed=config.settings.seed, engine=config.engine, progress=progress,
+            )  # fmt: skip
+        with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
+            manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed, config.engine)
+        report.summary |= {key: manifest[key] for key in ("samples", "shards", "measurements")}
+        report.write(folder)
+    with write_errors(Path(options.output) / MANIFEST):
+        remove_stale_shards(Path(options.output), manifest["shards"])
+    _say(report)
+
+
+def train_command(options: Namespace) -> None:
+    """``cestquant train``."""
+    from ..networks.dataset import MANIFEST, read_dataset
+    from NeuroCESTLib.core.processes import processes
+    from ..networks.files import save_network
+    from ..networks.fixed_protocol import train_from_config
+    from ..networks.self_supervised import train_on_scan
+    from ..networks.figure import draw_training
+
+    if options.self_supervised != bool(options.signal):
+        raise ValueError("--self-supervised and --signal belong together: the network is trained on that scan")
+    if options.self_supervised and options.dataset:
+        raise ValueError("--dataset does not go with --self-supervised, which trains on the scan itself")
+    output = Path(options.output)
+    if output.suffix != SUFFIX:
+        raise ValueError(f"cannot write '{output}': the name of a network file must end in {SUFFIX}")
+    _keep_config(options, output.parent / REPORT)
+    with write_errors(output):
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        raise ValueError(f"cannot write '{output}': it is a folder")
+    config, report = _config(options, "cestquant train")
+    if options.dataset:
+        config = replace(config, dataset=Path(options.dataset))
+    if config.dataset and not options.self_supervised:
+        report.add_input("dataset", config.dataset / MANIFEST)
+        report.warnings += _unused_samples(options, config, len(read_dataset(config.dataset)))
+    with processes() as these:
+        if these.count > 1 and options.self_supervised:
+            raise ValueError("--self-supervised runs as one process, not under torchrun")
+        scan = _scan(options, config, report) if options.self_supervised else None
+        checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config, scan)}.checkpoint"
+        if not these.writes:
+            train_from_config(config, None, checkpoint, processes=these)
+            return
+        with terminal_progress() as progress:
+            if options.self_supervised:
+                file, result = train_on_scan(config, scan, progress, checkpoint)
+            else:
+                file, result = train_from_config(config, progress, checkpoint, processes=these)
+    save_network(file, output)
+    checkpoint.unlink(missing_ok=True)
+    with atomic_path(output.with_suffix(".png")) as picture:
+        draw_training(result, picture, output.name)
+    summary = {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
+    calibration = file.calibration
+    report.summary |= {
+        **summary, "loss": result.loss[-1], "validation_loss": (result.validation_loss or [None])[-1],
+        "misfit_threshold": calibration.threshold, "false_alarm_rate": calibration.false_alarm_rate,
+    }  # fmt: skip
+    report.write(output.absolute().parent)
+    _say(report)
+
+
+def _config(options: Namespace, command: str):
+    """The configuration and a report that names it; warnings of the reader go into the report."""
+    from ..networks.config import read_config
+
+    report = Report(command, {name: value for name, value in vars(options).items() if name != "command"})
+    report.add_input("config", _config_file(options))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        config = read_config(options.config)
+    report.warnings += [str(warning.message) for warning in caught]
+    return config, report
+
+
+def _keep_config(options: Namespace, output: Path) -> None:
+    """Refuse an output that would replace the configuration."""
+    if output.exists() and output.samefile(_config_file(options)):
+        raise ValueError(f"cannot write '{output}': it is the configuration; choose another folder")
+
+
+def _config_file(options: Namespace) -> Path:
+    from ..networks.config import config_file
+
+    return config_file(options.config)
+
+
+def _unused_samples(options: Namespace, config, count: int) -> list[str]:
+    """A warning where the configuration asks for another number of samples than the data set has."""
+    from NeuroCESTLib.core.checked_json import read_json
+
+    if config.samples == count or "samples" not in read_json(_config_file(options)):
+        return []
+    return [f"{config.dataset}: all {count} samples of the data set are used, not the {config.samples} "
+            "that the configuration names"]  # fmt: skip
+
+
+def _fingerprint(config, scan: Tensor | None) -> str:
+    """Same for trainings whose checkpoints serve each other: learning rates and epochs may differ."""
+    from ..formats.protocol_json import protocol_to_dict
+    from ..networks.training import lasting
+
+    values = {**vars(config), "protocol": protocol_to_dict(config.protocol), "settings": lasting(config.settings)}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    if scan is not None:
+        digest.update(scan.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _scan(options: Namespace, config, report: Report):
+    """Normalised signals (voxel, measurement) of the scan to train on."""
+    from NeuroCESTLib.scene import host
+
+    host.attach()
+    from NeuroCESTLib.scene.segmentations import read_segmentation
+    from NeuroCESTLib.scene.sequences import read_sequence
+
+    from .quantify_commands import read_reference
+    from .study import Study
+
+    for role in ("signal", "reference"):
+        for path in getattr(options, role) or ():
+            report.add_input(role, path)
+    signal = read_sequence(options.signal if len(options.signal) > 1 else options.signal[0])
+    reference = read_reference(options.reference) if options.reference else None
+    mask = read_segmentation(options.mask) if options.mask else None
+    return Study.of(signal, replace(config.protocol), reference, mask, None).spectra().signal
+
+
+def _say(report: Report) -> None:
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)

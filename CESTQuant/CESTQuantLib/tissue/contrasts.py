@@ -1,0 +1,64 @@
+"""CEST contrasts from label and reference: MTRasym, APTw, MTR_LD, MTR_Rex and AREX.
+
+Zhou et al., Magn Reson Med 2022;88:546 (APTw); Zaiss et al., NMR Biomed 2014;27:240 (MTR_Rex, AREX).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..fitting.interpolation import interpolate_spectra
+
+APT_OFFSET_PPM = 3.5
+
+
+def mtr_asym(
+    z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | None = None
+) -> Tensor:
+    """MTRasym(D) = Z(-D) - Z(+D), interpolated between acquired offsets (PCHIP).
+
+    Args:
+        z: (voxel, offset); offsets_ppm: (offset,).
+        at_ppm: (k,) or scalar, positive for protons downfield of water.
+        b0_shift_ppm: (voxel,) position of the water; +D is then counted from there, in one interpolation.
+
+    Returns:
+        (voxel, k); NaN where an offset lies outside the acquired range.
+    """
+    at = torch.atleast_1d(torch.as_tensor(at_ppm)).to(z)
+    both = torch.cat((-at, at))
+    if b0_shift_ppm is not None:
+        both = both + b0_shift_ppm.to(z).unsqueeze(1)
+    upfield, downfield = interpolate_spectra(z, offsets_ppm, both).chunk(2, 1)
+    return upfield - downfield
+
+
+def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
+    """APTw = MTRasym at 3.5 ppm; (voxel,)."""
+    return mtr_asym(z, offsets_ppm, torch.tensor([APT_OFFSET_PPM]), b0_shift_ppm).squeeze(1)
+
+
+def mtr_ld(z_label: Tensor, z_reference: Tensor) -> Tensor:
+    """Linear difference Zref - Zlab, elementwise."""
+    return z_reference - z_label
+
+
+def mtr_rex(z_label: Tensor, z_reference: Tensor) -> Tensor:
+    """1/Zlab - 1/Zref, elementwise: free of spill-over in the steady state; NaN where a Z is not positive."""
+    positive = (z_label > 0) & (z_reference > 0)
+    return torch.where(positive, 1 / z_label - 1 / z_reference, torch.nan)
+
+
+def arex(rex: Tensor, t1_s: Tensor, duty_cycle: float = 1.0) -> Tensor:
+    """Apparent exchange-dependent relaxation MTR_Rex / T1 / duty cycle in 1/s.
+
+    Args:
+        rex: (voxel,) or (voxel, k) MTR_Rex.
+        t1_s: (voxel,) water T1 in s; NaN where it is not positive.
+        duty_cycle: of the saturation, above 0 and at most 1.
+    """
+    if not 0 < duty_cycle <= 1:
+        raise ValueError(f"the duty cycle must be above 0 and at most 1, not {duty_cycle}")
+    rate = torch.where(t1_s > 0, 1 / t1_s, torch.nan)
+    return rex * rate.reshape(-1, *(1,) * (rex.ndim - 1)) / duty_cycle

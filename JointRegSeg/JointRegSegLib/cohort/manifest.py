@@ -1,0 +1,221 @@
+"""The manifest of a cohort: a CSV file with one study (visit of a subject) a line.
+
+Columns: ``subject``, ``visit``, the modalities ``t1``, ``t1ce``, ``t2``, ``flair``, then ``label`` (tumour classes),
+``mask`` (brain), ``landmarks`` (points) and ``split`` (train, val, test). Only ``subject`` and one modality are needed.
+Paths are relative to the manifest; an empty field or ``-`` means that there is no such file. The visits of a subject
+are in the order of the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..images.modalities import MODALITIES, SYNONYMS
+
+FILE_COLUMNS = (*MODALITIES, "label", "mask", "landmarks")
+COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split")
+SPLITS = ("train", "val", "test")
+_SPLIT_SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "testing": "test", "": "train"}
+_COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word in words} | {
+    "subjectid": "subject", "patient": "subject", "session": "visit", "timepoint": "visit",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """Files of one study. images: modality to file, in the order of ``MODALITIES``; the other files may be None."""
+
+    subject: str
+    visit: str
+    images: Mapping[str, Path]
+    label: Path | None = None
+    mask: Path | None = None
+    landmarks: Path | None = None
+    split: str = "train"
+
+    @property
+    def name(self) -> str:
+        """Subject and visit, for messages and file names."""
+        return f"{self.subject} {self.visit}" if self.visit else self.subject
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files by column."""
+        others = {"label": self.label, "mask": self.mask, "landmarks": self.landmarks}
+        return dict(self.images) | {column: path for column, path in others.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The studies of a manifest, in its order. source: the manifest, for messages."""
+
+    source: str
+    studies: tuple[StudyRecord, ...]
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def of_split(self, split: str) -> Cohort:
+        """The studies of one split. Raises ValueError where there are none."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split '{split}'; use {', '.join(SPLITS)}")
+        chosen = tuple(study for study in self.studies if study.split == split)
+        if not chosen:
+            there = Counter(study.split for study in self.studies)
+            shown = ", ".join(f"{count} in '{name}'" for name, count in there.items())
+            raise ValueError(f"'{self.source}' has no study in the split '{split}' ({shown})")
+        return Cohort(self.source, chosen)
+
+    def visits(self) -> dict[str, list[StudyRecord]]:
+        """Visits by subject, both in the order of the manifest."""
+        subjects: dict[str, list[StudyRecord]] = {}
+        for study in self.studies:
+            subjects.setdefault(study.subject, []).append(study)
+        return subjects
+
+
+def read_manifest(path: str | os.PathLike) -> Cohort:
+    """The cohort of a CSV manifest.
+
+    Raises:
+        ValueError: the file is unreadable or has no usable header; or, all at once with their lines, studies given
+            twice, unknown splits, subjects in two splits, studies without image, and files that do not exist.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    columns = _columns(rows[0][1], path)
+    problems: list[str] = []
+    missing: list[str] = []
+    studies: list[StudyRecord] = []
+    for line, fields in rows[1:]:
+        if len(fields) > len(columns) and any(field.strip() for field in fields[len(columns) :]):
+            problems.append(f"line {line} has {len(fields)} fields for {len(columns)} columns")
+            continue
+        values = {name: field.strip() for name, field in zip(columns, fields, strict=False) if name is not None}
+        study = _study(values, path.parent, line, problems)
+        if study is not None:
+            studies.append(study)
+            missing += [f"{file} (line {line}, {column})" for column, file in study.files.items() if not file.is_file()]
+    problems += _contradictions(studies)
+    if missing:
+        count = f"{len(missing)} files that do not exist" if len(missing) > 1 else "a file that does not exist"
+        problems.append(f"it names {count}: {', '.join(missing)}")
+    if not studies and not problems:
+        problems.append("it has a header but no study")
+    if problems:
+        raise ValueError(f"the manifest '{path}' cannot be used: {'; '.join(problems)}")
+    return Cohort(str(path), tuple(studies))
+
+
+def manifest_text(cohort: Cohort, folder: str | os.PathLike) -> str:
+    """CSV text of a cohort for a manifest in ``folder``, to which the paths are relative where they share a root."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for study in cohort.studies:
+        files = {column: _relative(file, Path(folder)) for column, file in study.files.items()}
+        writer.writerow([study.subject, study.visit, *(files.get(c, "") for c in FILE_COLUMNS), study.split])
+    return text.getvalue()
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Non-empty lines as (line number, fields); commas, semicolons or tabs, whichever the header has most of."""
+    if not path.is_file():
+        raise ValueError(f"the manifest '{path}' does not exist" if not path.is_dir() else f"'{path}' is a folder")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"the manifest '{path}' is no text in UTF-8: save it as CSV (UTF-8)") from None
+    except OSError as error:
+        raise ValueError(f"the manifest '{path}' cannot be read: {error.strerror}") from None
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        rows = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
+    except csv.Error as error:
+        raise ValueError(f"the manifest '{path}' is no CSV file: {error}") from None
+    if not rows:
+        raise ValueError(f"the manifest '{path}' is empty")
+    return rows
+
+
+def _columns(header: list[str], path: Path) -> list[str | None]:
+    """Column names by position; None for columns that are not ours, which are named in a warning."""
+    known: list[str | None] = []
+    foreign = []
+    for title in header:
+        word = re.sub(r"[^a-z0-9]", "", title.lower())
+        name = word if word in COLUMNS else _COLUMN_SYNONYMS.get(word)
+        known.append(name)
+        if name is None and word:
+            foreign.append(title.strip())
+    twice = [name for name, count in Counter(known).items() if name and count > 1]
+    needed = f"the columns are {', '.join(COLUMNS)}"
+    if twice:
+        raise ValueError(f"the manifest '{path}' has more than one column for {', '.join(twice)}; {needed}")
+    if "subject" not in known:
+        raise ValueError(f"the manifest '{path}' has no column 'subject' in its first line; {needed}")
+    if not any(modality in known for modality in MODALITIES):
+        raise ValueError(f"the manifest '{path}' has no column for an image; {needed}")
+    if foreign:
+        warnings.warn(f"'{path}': unknown columns {', '.join(foreign)} are left alone; {needed}", stacklevel=3)
+    return known
+
+
+def _study(values: dict[str, str], folder: Path, line: int, problems: list[str]) -> StudyRecord | None:
+    """The study of one line; what is wrong with it is added to ``problems``."""
+    files = {
+        column: folder / os.path.expanduser(values[column])
+        for column in FILE_COLUMNS
+        if values.get(column) not in (None, "", "-")
+    }
+    split = values.get("split", "").lower()
+    split = _SPLIT_SYNONYMS.get(split, split)
+    subject, visit = values.get("subject", ""), values.get("visit", "")
+    wrong = []
+    if not subject:
+        wrong.append(f"line {line} has no subject")
+    if split not in SPLITS:
+        wrong.append(f"line {line} has the split '{split}', which is none of {', '.join(SPLITS)}")
+    images = {modality: files[modality] for modality in MODALITIES if modality in files}
+    if not images:
+        wrong.append(f"line {line} ({subject} {visit}) has no image of any modality")
+    for file, count in Counter(files.values()).items():
+        if count > 1:
+            columns = " and ".join(column for column in files if files[column] == file)
+            wrong.append(f"line {line} names '{file}' for {columns}")
+    problems += wrong
+    if wrong:
+        return None
+    return StudyRecord(subject, visit, images, files.get("label"), files.get("mask"), files.get("landmarks"), split)
+
+
+def _contradictions(studies: list[StudyRecord]) -> list[str]:
+    """Studies given twice, and subjects in two splits (which would let a network see its test subjects)."""
+    problems = []
+    for (subject, visit), count in Counter((study.subject, study.visit) for study in studies).items():
+        if count > 1:
+            which = f"visit '{visit}' of '{subject}'" if visit else f"'{subject}' without a visit"
+            problems.append(f"{which} is there {count} times")
+    splits: dict[str, set[str]] = {}
+    for study in studies:
+        splits.setdefault(study.subject, set()).add(study.split)
+    for subject, found in splits.items():
+        if len(found) > 1:
+            problems.append(f"'{subject}' is in the splits {' and '.join(sorted(found))}: keep a subject in one")
+    return problems
+
+
+def _relative(file: Path, folder: Path) -> str:
+    file, folder = Path(os.path.abspath(file)), Path(os.path.abspath(folder))
+    shared = os.path.commonpath((file, folder)) if file.anchor == folder.anchor else file.anchor
+    return str(file) if shared == file.anchor else os.path.relpath(file, folder)

@@ -1,0 +1,179 @@
+"""Studies of a cohort read from their files and brought to tensors that can be paired.
+
+All studies get grids of one shape, centred on the brain. The later visits of a subject lie on the grid of its first
+one, after an affine registration, so that what remains between them is the deformation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..registration.affine import Brain, align
+from ..images.brain_mask import estimate_brain_mask
+from ..images.reading import header_problem, read_image, read_labels
+from .manifest import Cohort, StudyRecord
+from ..images.modalities import MODALITIES
+from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_checked
+from ..images.study import StudyImages, checked_study
+from .sample import StudySample
+from ..images.grid import WorkingGrid, grid_around, mask_corners
+
+ALIGNMENTS = ("affine", "rigid", "none")
+
+
+@dataclass(frozen=True)
+class PreparationConfig:
+    """How the studies of a cohort are prepared for training.
+
+    preprocessing: spacing, normalisation and so on. extent_mm: of the grid along (D, H, W), rounded up to the
+    multiples that the preprocessing asks for; a brain that is larger is cut. align: 'affine' or 'rigid' registration of
+    later visits to the first, or 'none' where the visits of a subject lie in one space already.
+    """
+
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    extent_mm: tuple[float, float, float] = (160.0, 192.0, 160.0)
+    align: str = "affine"
+
+    def __post_init__(self) -> None:
+        extent = tuple(self.extent_mm) if isinstance(self.extent_mm, list | tuple) else ()
+        if len(extent) != 3 or not all(isinstance(mm, int | float) and 8 <= mm <= 1000 for mm in extent):
+            raise ValueError(f"extent_mm needs three lengths of 8 to 1000 mm (D, H, W), got {self.extent_mm!r}")
+        object.__setattr__(self, "extent_mm", tuple(float(mm) for mm in extent))
+        if self.align not in ALIGNMENTS:
+            raise ValueError(f"align is {self.align!r}; use {', '.join(ALIGNMENTS)}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PreparationConfig:
+        """From plain values: ``extent_mm``, ``align``, and those of ``PreprocessingConfig``."""
+        own = {name: values[name] for name in ("extent_mm", "align") if name in values}
+        others = {name: value for name, value in values.items() if name not in own}
+        return cls(PreprocessingConfig.from_dict(others), **own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return self.preprocessing.to_dict() | {"extent_mm": list(self.extent_mm), "align": self.align}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Grid (D, H, W) of every study."""
+        return self.grid(np.zeros(3), (0.0, 0.0, 0.0)).shape
+
+    def grid(self, centre_lps_mm: np.ndarray, anchor_lps_mm: tuple[float, float, float]) -> WorkingGrid:
+        """The grid around a point; see ``working_grid.grid_around``."""
+        half = np.array(self.extent_mm[::-1]) / 2
+        points = np.stack((centre_lps_mm - half, centre_lps_mm + half))
+        config = self.preprocessing
+        return grid_around(points, config.spacing_mm, 0.0, config.multiple_of, anchor_lps_mm)
+
+
+class StudyPreparer:
+    """Prepares the studies of a cohort by their number.
+
+        prepare = StudyPreparer(read_manifest("cohort.csv").of_split("train"), PreparationConfig())
+        sample = prepare(0)
+
+    Headers of all files are read at once, so that unreadable ones are known before the work begins. Grids and
+    transforms between visits are found once and kept; they are small.
+
+    Raises:
+        ValueError: files that are no scalar volumes, all of them in one sentence.
+    """
+
+    def __init__(self, cohort: Cohort, config: PreparationConfig | None = None) -> None:
+        self.cohort = cohort
+        self.config = config or PreparationConfig()
+        first = {subject: visits[0] for subject, visits in cohort.visits().items()}
+        self._first = [first[record.subject] for record in cohort.studies]
+        self._grids: dict[str, WorkingGrid] = {}
+        self._transforms: dict[int, sitk.Transform | None] = {}
+        check_files(cohort)
+
+    def __len__(self) -> int:
+        return len(self.cohort)
+
+    def __call__(self, index: int) -> StudySample:
+        """The study as a sample. Raises ValueError that names the study and the file or image."""
+        record = self.cohort.studies[index]
+        study, mask = read_study(record)
+        grid, transform = self._frame(index, study, mask)
+        try:
+            prepared = prepare_checked(study, mask, self.config.preprocessing, grid, transform)
+        except ValueError as error:
+            raise ValueError(f"{error} ({_folder(record)})") from None
+        labels = None
+        if study.tumor_labels is not None:
+            labels = labels_on_grid(study.tumor_labels, grid, transform)
+        return StudySample(prepared.images, labels, prepared.mask, record.name)
+
+    def inputs(self, index: int) -> list[Path]:
+        """All files that the sample depends on: the study's own, and those of the visit that it is aligned to."""
+        record, first = self.cohort.studies[index], self._first[index]
+        records = [record] if record is first else [record, first]
+        return [file for each in records for column, file in sorted(each.files.items()) if column != "landmarks"]
+
+    def _frame(self, index: int, study: StudyImages, mask: sitk.Image) -> tuple[WorkingGrid, sitk.Transform | None]:
+        """Grid of the study's subject, and the transform from there to the study."""
+        record, first = self.cohort.studies[index], self._first[index]
+        if index not in self._transforms:
+            first_study, first_mask = (study, mask) if record is first else read_study(first)
+            corners = mask_corners(first_mask)
+            centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
+            self._grids[record.subject] = self.config.grid(centre, first_study.reference.GetOrigin())
+            self._transforms[index] = None
+            if record is not first and self.config.align != "none":
+                fixed, moving = _common(first_study, study)
+                self._transforms[index] = align(
+                    Brain(fixed, first_mask, first_study.tumor_labels, first.name),
+                    Brain(moving, mask, study.tumor_labels, record.name),
+                    self.config.align,
+                ).transform
+        return self._grids[record.subject], self._transforms[index]
+
+
+def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
+    """The checked images of a study, with tumour classes where it is labelled, and its brain mask.
+
+    Raises:
+        ValueError: names the study or file and what is wrong: unreadable, not 3-D, empty, constant, not finite, skewed,
+            apart from the others, or labels that are none.
+    """
+    images = {modality: read_image(path) for modality, path in record.images.items()}
+    labels = None if record.label is None else read_labels(record.label)
+    mask = None if record.mask is None else read_image(record.mask)
+    try:
+        study, notes = checked_study(StudyImages(images, mask, labels, record.name))
+        if mask is None:
+            estimate = estimate_brain_mask(study)
+            mask, notes = estimate.mask, [*notes, *estimate.warnings]
+    except ValueError as error:
+        raise ValueError(f"{error} ({_folder(record)})") from None
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return study, mask
+
+
+def check_files(cohort: Cohort) -> None:
+    """Raise one ValueError with every file of a cohort that is no scalar volume, by its header alone."""
+    files = [file for record in cohort.studies for column, file in record.files.items() if column != "landmarks"]
+    wrong = [problem for problem in map(header_problem, files) if problem is not None]
+    if wrong:
+        raise ValueError(f"'{cohort.source}': " + "; ".join(wrong))
+
+
+def _common(fixed: StudyImages, moving: StudyImages) -> tuple[sitk.Image, sitk.Image]:
+    """Images of the same modality of two studies, or the first of each; mutual information copes with both."""
+    for modality in MODALITIES:
+        if modality in fixed.images and modality in moving.images:
+            return fixed.images[modality], moving.images[modality]
+    return fixed.reference, moving.reference
+
+
+def _folder(record: StudyRecord) -> str:
+    return f"in '{next(iter(record.images.values())).parent}'"

@@ -1,0 +1,212 @@
+"""Pairs of studies by one of three ways with one interface: all in memory, cached on disk, or read as needed.
+
+    cohort = read_manifest("cohort.csv").of_split("train")
+    pairs = open_pairs(cohort, "cache", PreparationConfig(), cache="cache")
+    pairs.set_epoch(3)
+    fixed, moving = pairs[0]
+
+In memory is fastest and holds the whole cohort; the cache costs disk space once and reads only what is used; on the fly
+needs neither and prepares every study anew, which workers can do beside the training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from ..images.reading import read_labels
+from ..images.labels import CLASSES
+from .manifest import Cohort
+from ..images.modalities import MODALITIES
+from .pairing import Pairing, PairPlan, StudySampling
+from .sampling import class_counts
+from .cache import StudyCache
+from .preparation import PreparationConfig, StudyPreparer
+from .sample import Pair, StudySample
+
+PATHS = ("memory", "cache", "on_the_fly")
+Progress = Callable[[float, str], None]
+
+
+class Studies(Protocol):
+    """Samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> StudySample: ...
+
+    def counts(self, index: int) -> Tensor | None:
+        """(4,) voxels of each class in a study; None where it is not labelled."""
+
+
+class StudiesInMemory:
+    """Prepares all studies at once and keeps them. ``progress`` may raise to cancel.
+
+    Raises:
+        ValueError: the studies would not fit into the memory that is free.
+    """
+
+    def __init__(self, preparer: StudyPreparer, progress: Progress | None = None) -> None:
+        _require_memory(preparer)
+        self._samples = []
+        for index in range(len(preparer)):
+            if progress is not None:
+                progress(index / len(preparer), f"preparing {preparer.cohort.studies[index].name}")
+            self._samples.append(preparer(index))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> StudySample:
+        return self._samples[index]
+
+    def counts(self, index: int) -> Tensor | None:
+        sample = self._samples[index]
+        return None if sample.labels is None else class_counts(sample.labels, sample.mask)
+
+
+class CachedStudies(StudyCache):
+    """Studies of a ``StudyCache``, all of them built at the start. ``progress`` may raise to cancel; what is built by
+    then is kept."""
+
+    def __init__(self, preparer: StudyPreparer, folder: str | os.PathLike, progress: Progress | None = None) -> None:
+        super().__init__(preparer, folder)
+        for index in range(len(self)):
+            if progress is not None:
+                progress(index / len(self), f"preparing {preparer.cohort.studies[index].name}")
+            self[index]
+
+
+class StudiesOnTheFly:
+    """Reads and prepares a study whenever it is asked for; in workers of a data loader with one thread each."""
+
+    def __init__(self, preparer: StudyPreparer) -> None:
+        self.preparer = preparer
+
+    def __len__(self) -> int:
+        return len(self.preparer)
+
+    def __getitem__(self, index: int) -> StudySample:
+        if torch.utils.data.get_worker_info() is not None:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        return self.preparer(index)
+
+    def counts(self, index: int) -> Tensor | None:
+        """Voxels of each class in the label file as it is, in voxels of the working grid."""
+        record = self.preparer.cohort.studies[index]
+        if record.label is None:
+            return None
+        image = read_labels(record.label)
+        counts = class_counts(torch.from_numpy(sitk.GetArrayFromImage(image)))
+        volume = image.GetSpacing()[0] * image.GetSpacing()[1] * image.GetSpacing()[2]
+        return counts * volume / self.preparer.config.preprocessing.spacing_mm**3
+
+
+class StudyPairs:
+    """Pairs (fixed, moving) of studies; the pair at an index depends on seed, epoch and index alone."""
+
+    def __init__(self, studies: Studies, plan: PairPlan) -> None:
+        self.studies, self.plan = studies, plan
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the pairs of an epoch; validation stays with epoch 0."""
+        self.epoch = epoch
+        self.pairs = self.plan.epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"pair {index} of {len(self)}")
+        fixed, moving = self.pairs[index]
+        return self.studies[fixed], self.studies[moving]
+
+    def class_counts(self) -> Tensor:
+        """(study, 4) voxels of each class, zeros where a study is not labelled; for weights and sampling."""
+        return all_counts(self.studies)
+
+
+def all_counts(studies: Studies) -> Tensor:
+    """(study, 4) voxels of each class, zeros where a study is not labelled."""
+    counts = [studies.counts(index) for index in range(len(studies))]
+    return torch.stack([torch.zeros(len(CLASSES), dtype=torch.float64) if c is None else c for c in counts])
+
+
+def open_studies(
+    cohort: Cohort,
+    path: str,
+    config: PreparationConfig,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Studies:
+    """The studies of a cohort by one of ``PATHS``; ``cache`` is the folder of the path 'cache'."""
+    if path not in PATHS:
+        raise ValueError(f"data path {path!r} is unknown; use {', '.join(PATHS)}")
+    if path == "cache" and cache is None:
+        raise ValueError("the data path 'cache' needs a folder for the cache")
+    preparer = StudyPreparer(cohort, config)
+    if path == "memory":
+        return StudiesInMemory(preparer, progress)
+    return CachedStudies(preparer, cache, progress) if path == "cache" else StudiesOnTheFly(preparer)
+
+
+def open_pairs(
+    cohort: Cohort,
+    path: str = "memory",
+    preparation: PreparationConfig | Mapping[str, Any] | None = None,
+    pairing: Any = None,
+    sampling: Any = None,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> StudyPairs:
+    """Pairs of the studies of a cohort.
+
+    Args:
+        path: one of ``PATHS``.
+        preparation: a ``PreparationConfig`` or its plain values.
+        pairing: 'auto', 'visits', 'subjects', or the settings of ``pairing.Pairing``.
+        sampling: None, or the settings of ``pairing.StudySampling``.
+        cache: folder of the path 'cache'.
+        progress: of the preparation, which the paths 'memory' and 'cache' do here; may raise to cancel.
+
+    Raises:
+        ValueError: unusable settings or files, or a cohort of which no pair can be made.
+    """
+    if not isinstance(preparation, PreparationConfig):
+        preparation = PreparationConfig.from_dict(preparation or {})
+    rule, chosen = Pairing.of(pairing), StudySampling.of(sampling)
+    subjects = [study.subject for study in cohort.studies]
+    PairPlan(subjects, rule, source=f"'{cohort.source}'")  # refuses before the studies are prepared
+    studies = open_studies(cohort, path, preparation, cache, progress)
+    counts = None if chosen is None else all_counts(studies)
+    return StudyPairs(studies, PairPlan(subjects, rule, chosen, counts, seed, f"'{cohort.source}'"))
+
+
+def _require_memory(preparer: StudyPreparer) -> None:
+    """Raise ValueError where all studies together need more memory than is free."""
+    d, h, w = preparer.config.shape
+    needed = len(preparer) * d * h * w * (4 * len(MODALITIES) + 2)
+    free = _free_memory()
+    if free is not None and needed > free:
+        raise ValueError(
+            f"the {len(preparer)} studies of '{preparer.cohort.source}' need {needed / 2**30:.1f} GB in memory and "
+            f"{free / 2**30:.1f} GB are free: use the data path 'cache'"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be used without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None

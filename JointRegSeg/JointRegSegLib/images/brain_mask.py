@@ -1,0 +1,101 @@
+"""The brain mask of a study: read off skull-stripped volumes, estimated from heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from .head_mask import brain_in_head
+from .study import StudyImages, same_grid
+
+LARGEST_BRAIN_ML = 3000.0
+"""More than any brain with its fluid, templates and other enlarged ones included; a head is larger."""
+SMALLEST_BRAIN_ML = 200.0
+_CONSTANT_SHARE = 0.15
+"""Share of a volume at one exact value from which that value counts as its background."""
+
+
+@dataclass(frozen=True)
+class BrainMask:
+    """mask: uint8 image on the grid of the study's first image. stripped: read off skull-stripped volumes. warnings:
+    what the user should check."""
+
+    mask: sitk.Image
+    stripped: bool
+    warnings: tuple[str, ...] = ()
+
+
+def estimate_brain_mask(study: StudyImages) -> BrainMask:
+    """The mask of a checked study.
+
+    Skull-stripped volumes have one exact value in much of the volume: there the mask is what differs from it in any
+    modality, its largest part with holes filled. Otherwise the brain is estimated from the head in the first of T1,
+    T1ce, FLAIR, T2 that was given (``head_mask.brain_in_head``), with a warning.
+
+    Raises ValueError where no brain is found.
+    """
+    stripped = [_foreground(image) for image in study.images.values()]
+    if all(found is not None for found in stripped):
+        return BrainMask(_union([f for f in stripped if f is not None], study.reference), True)
+    heads = [m for m, found in zip(study.images, stripped, strict=True) if found is None]
+    first = next(m for m in ("t1", "t1ce", "flair", "t2") if m in heads)
+    if len(heads) < len(stripped):  # one modality is stripped, others are not: its mask serves for all
+        found = [f for f in stripped if f is not None]
+        return BrainMask(
+            _union(found, study.reference),
+            True,
+            (f"the brain mask of the {study.name} study is that of its skull-stripped images; others show the head",),
+        )
+    mask, certain = brain_in_head(study.images[first])
+    volume = _volume_ml(mask)
+    if not certain or not SMALLEST_BRAIN_ML < volume < LARGEST_BRAIN_ML:
+        raise ValueError(
+            f"no brain was found in {study.title(first)} (estimate of {volume:.0f} ml): give a brain mask, or "
+            "skull-stripped images"
+        )
+    warning = (
+        f"the brain mask of the {study.name} study was estimated from the head ({volume:.0f} ml): look at it, and give "
+        "a mask of your own where it is wrong"
+    )
+    return BrainMask(_union([mask], study.reference), False, (warning,))
+
+
+def _foreground(image: sitk.Image) -> sitk.Image | None:
+    """What differs from the constant background of a stripped volume, solid; None where it is not stripped."""
+    values = sitk.GetArrayViewFromImage(image)
+    faces = np.concatenate([v.ravel() for axis in range(3) for v in (values.take(0, axis), values.take(-1, axis))])
+    candidates, counts = np.unique(faces, return_counts=True)
+    background = candidates[counts.argmax()]
+    foreground = values != background
+    if 1 - foreground.mean() < _CONSTANT_SHARE or counts.max() < 0.5 * faces.size:
+        return None
+    mask = sitk.GetImageFromArray(foreground.astype(np.uint8))
+    mask.CopyInformation(image)
+    solid = solid_part(mask)
+    return solid if _volume_ml(solid) < LARGEST_BRAIN_ML else None
+
+
+def solid_part(mask: sitk.Image) -> sitk.Image:
+    """The largest connected part of a mask with its holes filled, uint8."""
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True)
+    return sitk.BinaryFillhole(sitk.Cast(parts == 1, sitk.sitkUInt8), foregroundValue=1)
+
+
+def _union(masks: list[sitk.Image], reference: sitk.Image) -> sitk.Image:
+    total: sitk.Image | None = None
+    for mask in masks:
+        here = (
+            mask
+            if same_grid(mask, reference)
+            else sitk.Resample(mask, reference, interpolator=sitk.sitkNearestNeighbor)
+        )
+        here.CopyInformation(reference)
+        total = here if total is None else total | here
+    assert total is not None
+    return total
+
+
+def _volume_ml(mask: sitk.Image) -> float:
+    return float(np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1000)

@@ -1,0 +1,181 @@
+"""Which network: frozen, checked, and as JSON. The named ones lie in ``configurations``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..losses.config import LossConfig
+from ..images.modalities import MODALITIES
+
+FOLDER = Path(__file__).resolve().parent / "configurations"
+_CHOICES = {
+    "normalisation": ("none", "instance"),
+    "activation": ("relu", "leaky_relu"),
+    "down": ("strided", "average"),
+    "up": ("transposed", "trilinear"),
+    "merge": ("subtract", "add", "concatenate"),
+    "deformation": ("cumulative", "displacement", "velocity"),
+}
+_LISTS = ("channels", "encoder_convolutions", "decoder_convolutions", "modalities")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that determines the layers of a network, and the loss it is trained with by default.
+
+    Attributes:
+        name: what it is called in files and messages.
+        modalities: input channels, in this order.
+        classes: segmentation classes with the background.
+        channels: feature channels from the finest to the coarsest level; sizes halve from level to level.
+        encoder_convolutions: 3x3x3 convolutions of the encoder's blocks, finest first.
+        decoder_convolutions: those of the decoders' blocks, finest first; one block less than levels.
+        stem: a linear 1x1x1 convolution before the first block.
+        residual: blocks add their input to their last convolution; a decoder's block adds what came from below.
+        segmentation, registration: which heads there are.
+        merge: how the two studies' codes are joined for the registration; 'concatenate' doubles its channels.
+        deformation: what the registration head predicts: 'cumulative' spatial gradients in (0, 2) that are summed,
+            'displacement' in voxels, or a stationary 'velocity', integrated by scaling and squaring.
+        registration_level: level at which the deformation is predicted; 0 is the finest.
+        antisymmetric: velocity r(F, M) - r(M, F), so that exchanged studies give the exact inverse.
+        integration_steps: squarings of a velocity.
+        zero_output: the registration starts as the identity.
+        auxiliary: lower levels with a segmentation output of their own, for deep supervision in training.
+        stride: the input is averaged over blocks of this many voxels an axis, and the outputs interpolated back.
+        loss: default loss.
+        training: default training settings, read by the training configuration; free keys.
+        note: free text.
+    """
+
+    name: str = "neurocest"
+    modalities: tuple[str, ...] = MODALITIES
+    classes: int = 4
+    channels: tuple[int, ...] = (16, 32, 64, 96, 128)
+    encoder_convolutions: tuple[int, ...] = (2, 2, 2, 2, 2)
+    decoder_convolutions: tuple[int, ...] = (2, 2, 2, 2)
+    stem: bool = False
+    residual: bool = False
+    normalisation: str = "instance"
+    activation: str = "leaky_relu"
+    down: str = "strided"
+    up: str = "transposed"
+    segmentation: bool = True
+    registration: bool = True
+    merge: str = "subtract"
+    deformation: str = "velocity"
+    registration_level: int = 1
+    antisymmetric: bool = True
+    integration_steps: int = 6
+    zero_output: bool = True
+    auxiliary: int = 2
+    stride: int = 2
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for key in _LISTS:
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+        if isinstance(self.loss, Mapping):
+            object.__setattr__(self, "loss", LossConfig.from_dict(self.loss))
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ValueError(f"{key} is '{getattr(self, key)}' but must be one of {', '.join(choices)}")
+        self._check_numbers()
+        self._check_heads()
+
+    def _check_numbers(self) -> None:
+        for key in ("channels", "encoder_convolutions", "decoder_convolutions"):
+            if not all(_whole(v) and 1 <= v <= 4096 for v in getattr(self, key)):
+                raise ValueError(f"{key} is {list(getattr(self, key))} but must be whole numbers of at least 1")
+        if not 2 <= self.levels <= 7:
+            raise ValueError(f"channels has {self.levels} levels but a network has 2 to 7")
+        for key, count in (("encoder_convolutions", self.levels), ("decoder_convolutions", self.levels - 1)):
+            if len(getattr(self, key)) != count:
+                raise ValueError(f"{key} has {len(getattr(self, key))} numbers but {self.levels} levels need {count}")
+        unknown = [m for m in self.modalities if m not in MODALITIES]
+        if unknown or not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise ValueError(f"modalities are {list(self.modalities)} but must be different ones of {list(MODALITIES)}")
+        limits = {
+            "classes": (2, 64), "registration_level": (0, self.levels - 2), "integration_steps": (1, 12),
+            "auxiliary": (0, self.levels - 2), "stride": (1, 8),
+        }  # fmt: skip
+        for key, (low, high) in limits.items():
+            value = getattr(self, key)
+            if not _whole(value) or not low <= value <= high:
+                raise ValueError(f"{key} is {value!r} but must be a whole number from {low} to {high}")
+        for key in ("stem", "residual", "segmentation", "registration", "antisymmetric", "zero_output"):
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"{key} is {getattr(self, key)!r} but must be true or false")
+
+    def _check_heads(self) -> None:
+        if not (self.segmentation or self.registration):
+            raise ValueError("a network needs a head: set segmentation or registration")
+        if self.registration and self.antisymmetric and (self.deformation != "velocity" or self.merge == "add"):
+            raise ValueError(
+                "antisymmetric needs the deformation 'velocity' and the merge 'subtract' or 'concatenate'; "
+                f"here they are '{self.deformation}' and '{self.merge}'"
+            )
+        if self.registration and self.deformation == "cumulative" and self.registration_level:
+            raise ValueError("the deformation 'cumulative' is summed at the finest level; set registration_level to 0")
+
+    @property
+    def levels(self) -> int:
+        return len(self.channels)
+
+    @property
+    def multiple(self) -> int:
+        """Inputs have sizes that are multiples of this (times the stride)."""
+        return 2 ** (self.levels - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in a JSON file."""
+        values = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "network configuration") -> NetworkConfig:
+        """Checked configuration; the ValueError names ``source`` and the key."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{source}: a network configuration is an object with keys such as channels")
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"{source}: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        except TypeError as error:
+            raise ValueError(f"{source}: a value has the wrong type ({error})") from None
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def network_config_names() -> list[str]:
+    """Names of the configurations that come with the module."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def load_network_config(name_or_path: str | Path = "neurocest") -> NetworkConfig:
+    """A configuration by its name, or from a JSON file.
+
+    Raises:
+        ValueError: neither a name nor a file, no JSON, or a value that cannot be; names the file.
+    """
+    path = FOLDER / f"{name_or_path}.json" if str(name_or_path) in network_config_names() else Path(name_or_path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        names = ", ".join(network_config_names())
+        raise ValueError(f"network configuration '{name_or_path}' is neither a file nor one of {names}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"network configuration '{path}' cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"network configuration '{path}' is no JSON: {error}") from None
+    return NetworkConfig.from_dict(values, str(path))

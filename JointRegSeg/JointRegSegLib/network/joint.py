@@ -1,0 +1,177 @@
+"""The joint network: one encoder for both studies, one head that segments each, one that registers them.
+
+Source: Estienne et al., Deep learning-based concurrent brain registration and tumor segmentation, Front. Comput.
+Neurosci. 14:17 (2020), of which 'estienne2020' is the published network and 'neurocest' a later relative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .configuration import NetworkConfig
+from ..registration.deformation import Deformation, cumulative_displacement, integrate_velocity, resize_displacement
+from .encoder import Encoder
+from .heads import RegistrationHead, SegmentationHead
+
+
+@dataclass(frozen=True)
+class JointOutput:
+    """What the network says of two studies (B, C, D, H, W).
+
+    fixed_logits, moving_logits: (B, classes, D, H, W); None without a segmentation head. deformation: on the grid of
+    the input, None without a registration head. fixed_auxiliary, moving_auxiliary: in training, logits of the lower
+    levels for deep supervision, finest first, each on its own grid.
+    """
+
+    fixed_logits: Tensor | None = None
+    moving_logits: Tensor | None = None
+    deformation: Deformation | None = None
+    fixed_auxiliary: tuple[Tensor, ...] = ()
+    moving_auxiliary: tuple[Tensor, ...] = ()
+
+
+class JointNetwork(nn.Module):
+    """Network of a configuration; make one with :func:`build_network`.
+
+    Stride: the input is averaged over blocks of ``stride`` voxels and the outputs are interpolated back to its grid.
+    It has no weights, so a network trained on 2 mm data with stride 1 serves 1 mm data with stride 2.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.segmentation = SegmentationHead(config) if config.segmentation else None
+        self.registration = RegistrationHead(config) if config.registration else None
+        self.arrange: Callable[[Tensor], Tensor] | None = None
+        """Puts an averaged study into the number format and memory order of the weights, where they are special."""
+        self._initialise()
+
+    def forward(self, fixed: Tensor, moving: Tensor, stride: int | None = None) -> JointOutput:
+        """Segment and register two studies of equal shape (B, C, D, H, W).
+
+        Raises:
+            ValueError: different shapes, a wrong number of channels, or sizes that are no multiples of the needed one.
+        """
+        if fixed.shape != moving.shape:
+            raise ValueError(
+                f"the fixed study has the shape {tuple(fixed.shape)}, the moving one {tuple(moving.shape)}; "
+                "resample both to one grid"
+            )
+        stride = self._checked_stride(fixed, stride)
+        shape = fixed.shape[2:]
+        fixed_codes = self._codes(fixed, stride)
+        moving_codes = self._codes(moving, stride)
+        fixed_logits = moving_logits = deformation = None
+        fixed_auxiliary: tuple[Tensor, ...] = ()
+        moving_auxiliary: tuple[Tensor, ...] = ()
+        if self.segmentation is not None:
+            fixed_logits, fixed_auxiliary = self.segmentation(list(fixed_codes))
+            moving_logits, moving_auxiliary = self.segmentation(list(moving_codes))
+            fixed_logits, moving_logits = _resized(fixed_logits, shape), _resized(moving_logits, shape)
+        if self.registration is not None:
+            predicted = self._predicted(moving_codes, fixed_codes)
+            with torch.autocast(fixed.device.type, enabled=False):  # bfloat16 places points no better than 0.5 voxels
+                deformation = self._deformation(predicted, shape)
+        return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
+
+    def segment(self, study: Tensor, stride: int | None = None) -> Tensor:
+        """Class scores (B, classes, D, H, W) of studies (B, C, D, H, W); ValueError as for two studies."""
+        return self.segment_levels(study, stride)[0]
+
+    def segment_levels(self, study: Tensor, stride: int | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Class scores on the study's grid, and in training those of the lower levels, finest first."""
+        if self.segmentation is None:
+            raise ValueError(f"the network '{self.config.name}' has no segmentation head")
+        stride = self._checked_stride(study, stride)
+        logits, auxiliary = self.segmentation(self._codes(study, stride))
+        return _resized(logits, study.shape[2:]), auxiliary
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _codes(self, study: Tensor, stride: int) -> list[Tensor]:
+        if stride > 1:
+            with torch.autocast(study.device.type, enabled=False):
+                study = F.avg_pool3d(study, stride)
+        return self.encoder(study if self.arrange is None else self.arrange(study))
+
+    def _predicted(self, moving_codes: list[Tensor], fixed_codes: list[Tensor]) -> Tensor:
+        """Raw output of the registration head at its own level. Empties both lists."""
+        head = self.registration
+        merged = head.merge(moving_codes, fixed_codes)
+        exchanged: list[Tensor] = []
+        if self.config.antisymmetric:
+            subtracted = self.config.merge == "subtract"
+            exchanged = [-m for m in merged] if subtracted else head.merge(fixed_codes, moving_codes)
+        moving_codes.clear()
+        fixed_codes.clear()
+        predicted = head(merged)
+        return predicted - head(exchanged) if exchanged else predicted
+
+    def _deformation(self, predicted: Tensor, shape: torch.Size) -> Deformation:
+        """The map on a grid of ``shape``, in float32 at least."""
+        if predicted.dtype in (torch.float16, torch.bfloat16):
+            predicted = predicted.float()
+        if self.config.deformation == "displacement":
+            return Deformation(resize_displacement(predicted, shape))
+        if self.config.deformation == "cumulative":
+            gradients = predicted.sigmoid()
+            displacement = resize_displacement(cumulative_displacement(gradients), shape)
+            return Deformation(displacement, gradients=gradients)
+        steps = self.config.integration_steps
+        there, back = (integrate_velocity(v, steps) for v in (predicted, -predicted))
+        return Deformation(
+            resize_displacement(there, shape), inverse=resize_displacement(back, shape), velocity=predicted
+        )
+
+    def _checked_stride(self, study: Tensor, stride: int | None) -> int:
+        stride = self.config.stride if stride is None else stride
+        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
+            raise ValueError(f"stride is {stride!r} but must be a whole number of at least 1")
+        channels = len(self.config.modalities)
+        if study.ndim != 5 or study.shape[1] != channels:
+            names = ", ".join(self.config.modalities)
+            raise ValueError(
+                f"the network '{self.config.name}' takes studies of shape (B, {channels}, D, H, W) with the "
+                f"channels {names}; this one has the shape {tuple(study.shape)}"
+            )
+        multiple = self.config.multiple * stride
+        if any(size % multiple or not size for size in study.shape[2:]):
+            raise ValueError(
+                f"the study has {' x '.join(map(str, study.shape[2:]))} voxels but the network '{self.config.name}' "
+                f"needs multiples of {multiple}; pad or crop it"
+            )
+        return stride
+
+    def _initialise(self) -> None:
+        """Weights after Glorot without normalisation (as published), after He with it; no bias."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                if self.config.normalisation == "none":
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.kaiming_normal_(module.weight, a=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.registration is not None and self.config.zero_output:
+            nn.init.zeros_(self.registration.output.weight)
+
+
+def build_network(config: NetworkConfig) -> JointNetwork:
+    """An untrained network; its weights come from torch's random generator."""
+    return JointNetwork(config)
+
+
+def _resized(logits: Tensor, shape: torch.Size) -> Tensor:
+    """Interpolated to ``shape``, in float32 at least."""
+    if logits.shape[2:] == shape:
+        return logits
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return F.interpolate(logits, size=tuple(shape), mode="trilinear", align_corners=False)

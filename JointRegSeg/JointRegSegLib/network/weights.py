@@ -1,0 +1,155 @@
+"""Weights files: a network with its configuration and what is known of its training. Loading one executes no code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from NeuroCESTLib.core.atomic_files import whole_file
+from .configuration import NetworkConfig
+from .joint import JointNetwork, build_network
+
+KIND = "neurocest joint network"
+FORMAT = 1
+_LARGEST_PARAMETERS = 500_000_000
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A network in evaluation mode, and its file's metadata: preprocessing, training summary, versions, licence."""
+
+    network: JointNetwork
+    metadata: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def config(self) -> NetworkConfig:
+        return self.network.config
+
+    @property
+    def brain_share(self) -> float | None:
+        """Part of the training's patches that was brain; None where the file does not tell."""
+        share = self.metadata.get("brain_share")
+        return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
+
+    def check_modalities(self, modalities: Sequence[str]) -> None:
+        """ValueError where a given modality is not among the network's, or all of the network's are missing."""
+        known = self.config.modalities
+        source = "the weights" if self.path is None else f"the weights '{self.path}'"
+        if unknown := [name for name in modalities if name not in known]:
+            raise ValueError(f"{source} know the modalities {', '.join(known)}, not {', '.join(unknown)}")
+        if not modalities:
+            raise ValueError(f"{source} need at least one of the modalities {', '.join(known)}")
+
+
+def default_weights_path() -> Path:
+    """Weights that come with the module: ``Resources/Weights`` beside this package, in the sources as installed."""
+    return Path(__file__).resolve().parents[1] / "Resources" / "Weights" / "neurocest.pt"
+
+
+def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str, Any], half: bool = False) -> Path:
+    """Write a weights file, whole or not at all.
+
+    Args:
+        path: file to write; an earlier one is replaced only by a complete one.
+        network: its state is saved as it is; ``half`` stores it in float16, half as large.
+        metadata: plain values only (numbers, texts, lists, dicts).
+
+    Raises:
+        ValueError: metadata that are not plain, or a path that cannot be written.
+    """
+    try:
+        plain = json.loads(json.dumps(dict(metadata), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the metadata of '{path}' must be plain finite values: {error}") from None
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    values = {
+        "kind": KIND, "format": FORMAT, "config": network.config.to_dict(), "state": state, "metadata": plain,
+        "versions": {"torch": str(torch.__version__)},
+    }  # fmt: skip
+    path = Path(path)
+    with whole_file(path) as temporary:
+        try:
+            torch.save(values, temporary)
+        except RuntimeError as error:  # torch's own writer, as on a full disk
+            raise ValueError(f"cannot write '{path}': {str(error).splitlines()[0]}; is the disk full?") from None
+    return path
+
+
+def load_weights(path: str | Path) -> LoadedWeights:
+    """Read a weights file; the weights come as float32.
+
+    Raises:
+        ValueError: no such file, damaged, malicious or foreign content; one sentence that names the file.
+    """
+    path = Path(path)
+    values = _load_values(path)
+    if values.get("kind") != KIND:
+        raise ValueError(f"'{path}' holds no weights of a joint network; make some with 'jointregseg train'")
+    if values.get("format") != FORMAT:
+        raise ValueError(f"'{path}' is of format {values.get('format')!r}, this version reads format {FORMAT}")
+    metadata, state = values.get("metadata"), values.get("state")
+    if not isinstance(metadata, dict) or not isinstance(state, dict):
+        raise ValueError(f"'{path}' is damaged: it lacks its state or its metadata")
+    config = NetworkConfig.from_dict(values.get("config"), f"'{path}' is damaged")
+    network = _shell(config, path)
+    _check_state(network, state, path)
+    network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    return LoadedWeights(network.requires_grad_(True).eval(), metadata, path)
+
+
+def _shell(config: NetworkConfig, path: Path) -> JointNetwork:
+    """The network without memory for its parameters, so that an absurd configuration costs nothing."""
+    with torch.device("meta"):
+        network = build_network(config)
+    if network.parameter_count > _LARGEST_PARAMETERS:
+        raise ValueError(f"'{path}' is damaged: its network would have {network.parameter_count} parameters")
+    return network
+
+
+def _check_state(network: JointNetwork, state: dict, path: Path) -> None:
+    expected = network.state_dict()
+    if missing := [name for name in expected if name not in state]:
+        raise ValueError(f"'{path}' is damaged: it lacks {len(missing)} weights, such as {missing[0]}")
+    if foreign := [name for name in state if name not in expected]:
+        raise ValueError(f"'{path}' is damaged: it has {len(foreign)} weights too many, such as {foreign[0]}")
+    for name, value in expected.items():
+        stored = state[name]
+        if not isinstance(stored, torch.Tensor) or not stored.is_floating_point() or stored.layout != torch.strided:
+            raise ValueError(f"'{path}' is damaged: {name} is no tensor of floating-point numbers")
+        if stored.shape != value.shape:
+            raise ValueError(
+                f"'{path}' is damaged: {name} has the shape {tuple(stored.shape)}, not {tuple(value.shape)}"
+            )
+        if not bool(torch.isfinite(stored).all()):
+            raise ValueError(f"'{path}' is damaged: {name} has weights that are not finite")
+
+
+def _load_values(path: Path) -> dict[str, Any]:
+    """``torch.load`` of tensors and plain values only; ValueError with one sentence for any other file."""
+    if not path.is_file():
+        raise ValueError(f"weights file '{path}' does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign files, which are refused below
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"'{path}' holds more than tensors and plain values, or is damaged: it was not loaded"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
+            MemoryError, zipfile.BadZipFile):  # fmt: skip
+        raise ValueError(f"'{path}' is damaged, or not a weights file") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"'{path}' is not a weights file")
+    return values

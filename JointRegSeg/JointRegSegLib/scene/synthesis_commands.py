@@ -1,0 +1,58 @@
+"""The command ``jointregseg synthesize``: synthetic patients with two visits, labels and the true deformation."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.progress import terminal_progress
+from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.scene.writing import write_text
+
+
+def add_synthesize(commands) -> None:
+    parser = commands.add_parser(
+        "synthesize", help="synthetic glioma patients with two visits, labels and the true deformation, as a cohort"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the patients and cohort.csv")
+    parser.add_argument("--patients", type=int, default=1, metavar="N", help="how many (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first patient; the others follow (default: 0)")
+    parser.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="edge of a voxel in mm (default: 1)")
+    parser.add_argument(
+        "--templates", metavar="DIR",
+        help="folder of further skull-stripped T1 templates (isotropic), beside the ICBM152 of the package nilearn",
+    )  # fmt: skip
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="split in the manifest")
+    parser.set_defaults(command=synthesize_command)
+
+
+def synthesize_command(options: Namespace) -> None:
+    """``jointregseg synthesize``."""
+    from ..cohort.manifest import Cohort, manifest_text
+    from ..synthesis.files import write_patient
+    from ..synthesis.templates import load_templates
+
+    if options.patients < 1:
+        raise ValueError(f"--patients is {options.patients}; give at least 1")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; give a whole number of at least 0")
+    if not 0.5 <= options.spacing <= 4:
+        raise ValueError(f"--spacing is {options.spacing:g} mm; give 0.5 to 4 mm")
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        report = Report("jointregseg synthesize", settings_of(options))
+        progress(0.0, "reading templates")
+        templates = [template.at(options.spacing) for template in load_templates(options.templates)]
+        studies = []
+        with report.timed("generating"):
+            for number in range(options.patients):
+                seed = options.seed + number
+                progress(number / options.patients, f"patient {number + 1} of {options.patients}")
+                place = folder / f"synthetic{seed:06d}"
+                place.mkdir()
+                studies += write_patient(templates, seed, options.spacing, place, options.split)
+        write_text(manifest_text(Cohort("cohort.csv", tuple(studies)), folder), folder / "cohort.csv")
+        report.summary = {"templates": [t.name for t in templates], "patients": options.patients}
+        report.write(folder)
+    print(f"{Path(options.output) / 'cohort.csv'}: {options.patients} patients, two visits each", file=sys.stderr)

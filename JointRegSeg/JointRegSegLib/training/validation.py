@@ -1,0 +1,135 @@
+"""Validation of a network during training: losses and scores on fixed pairs, and what pictures need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..registration.deformation import jacobian_determinant, warp, warp_labels
+from .processes import Processes
+from ..network.joint import JointNetwork, JointOutput
+from ..images.labels import REGIONS
+from ..metrics.scores import dice, jacobian_statistics, region_scores
+from .optimizer import Precision
+from .batches import UNLABELLED, Batch
+from .config import TrainingConfig
+from .log import Row
+from .step import network_output, output_loss
+
+_SCORES = tuple(f"dice_{name}" for name in REGIONS)
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """What a picture shows of a case; arrays of one grid (…, D, H, W), absent ones None.
+
+    fixed, moving, warped: (C, D, H, W) images. labels, predicted: classes of the fixed study. jacobian: (D, H, W).
+    """
+
+    fixed_name: str
+    moving_name: str
+    fixed: np.ndarray
+    moving: np.ndarray | None
+    warped: np.ndarray | None
+    labels: np.ndarray | None
+    predicted: np.ndarray | None
+    jacobian: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over the cases by name (``val_…``), and the cases to draw."""
+
+    row: Row
+    cases: list[ValidationCase]
+
+
+@torch.no_grad()
+def validate(
+    network: JointNetwork, cases: Sequence[Batch], config: TrainingConfig, precision: Precision,
+    processes: Processes | None = None, drawn: int = 0,
+) -> Validation:  # fmt: skip
+    """Losses and scores of a network on pairs of one each; shared by the processes, the means are the same in all.
+
+    ``val_dice_<region>`` are means over both studies of all labelled pairs, ``val_dice`` the mean of the three;
+    ``val_warped_dice`` is the whole tumour's of the fixed and the warped moving labels; ``val_folded_fraction`` and
+    ``val_sd_log_jacobian`` describe the map inside of the fixed brain. Scores that nothing was known for are left out.
+    """
+    processes = processes or Processes()
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    rows: list[Row] = []
+    pictures: list[ValidationCase] = []
+    for number in range(processes.rank, len(cases), processes.count):
+        batch = cases[number].to(device)
+        with precision.autocast(device):
+            output = network_output(network, batch, config, config.registers, precision)
+        _, parts = output_loss(output, batch, config)
+        rows.append({name: float(value) for name, value in parts.items()} | _scores(output, batch))
+        if len(pictures) < drawn:
+            pictures.append(_picture(output, batch))
+    network.train(was_training)
+    return Validation(_means(rows, processes, device), pictures)
+
+
+def _scores(output: JointOutput, batch: Batch) -> Row:
+    scores: Row = {}
+    if output.fixed_logits is not None:
+        sides = ((output.fixed_logits, batch.fixed_labels), (output.moving_logits, batch.moving_labels))
+        found = [
+            region_scores(_classes(logits), labels[0].cpu().numpy(), (1.0, 1.0, 1.0), distances=False)
+            for logits, labels in sides
+            if logits is not None and _labelled(labels)
+        ]
+        if found:
+            scores |= {name: float(np.mean([one[name] for one in found])) for name in _SCORES}
+            scores["dice"] = float(np.mean([scores[name] for name in _SCORES]))
+    if output.deformation is not None:
+        displacement = output.deformation.displacement
+        determinant = jacobian_determinant(displacement)[0, 0].cpu().numpy()
+        scores |= jacobian_statistics(determinant, batch.fixed_mask[0].cpu().numpy())
+        if _labelled(batch.fixed_labels) and _labelled(batch.moving_labels):
+            moved = warp_labels(batch.moving_labels[:, None], displacement, 4)[0, 0]
+            scores["warped_dice"] = dice((moved > 0).cpu().numpy(), (batch.fixed_labels[0] > 0).cpu().numpy())
+    return scores
+
+
+def _means(rows: list[Row], processes: Processes, device: torch.device) -> Row:
+    """Means over the cases of all processes; NaN does not count."""
+    names = ("loss", "segmentation", "registration", "similarity", "smoothness", "dice", *_SCORES, "warped_dice",
+             "folded_fraction", "sd_log_jacobian")  # fmt: skip
+    sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
+    for row in rows:
+        for column, name in enumerate(names):
+            value = row.get(name, float("nan"))
+            if name == "loss" or np.isfinite(value):  # a loss that is not finite must show
+                sums[0, column] += value
+                sums[1, column] += 1
+    processes.average([sums])
+    total, count = sums.tolist()
+    return {f"val_{name}": total[i] / count[i] for i, name in enumerate(names) if count[i]}
+
+
+def _labelled(labels: Tensor) -> bool:
+    return bool((labels != UNLABELLED).any())
+
+
+def _classes(logits: Tensor) -> np.ndarray:
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def _picture(output: JointOutput, batch: Batch) -> ValidationCase:
+    warped = determinant = None
+    if output.deformation is not None:
+        displacement = output.deformation.displacement
+        warped = warp(batch.moving[:1], displacement[:1])[0].cpu().numpy()
+        determinant = jacobian_determinant(displacement)[0, 0].cpu().numpy()
+    predicted = None if output.fixed_logits is None else _classes(output.fixed_logits)
+    labels = batch.fixed_labels[0].cpu().numpy() if _labelled(batch.fixed_labels) else None
+    fixed, moving = batch.fixed[0].float().cpu().numpy(), batch.moving[0].float().cpu().numpy()
+    return ValidationCase(*batch.names[0], fixed, moving, warped, labels, predicted, determinant)

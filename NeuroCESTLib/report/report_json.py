@@ -1,0 +1,125 @@
+"""``report.json``: what a run read, with what settings and versions, and what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from NeuroCESTLib.scene.image_files import existing_file
+from NeuroCESTLib.scene.writing import write_text
+
+_PACKAGES = ("neurocest", "torch", "numpy", "SimpleITK", "vtk", "pypulseq")
+
+
+class Report:
+    """Collects the facts of one run; ``write`` makes ``report.json`` of them.
+
+    Attributes:
+        settings: arguments and options as used.
+        summary: results in numbers.
+        warnings: sentences for the user.
+    """
+
+    def __init__(self, command: str, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
+        self.command = command
+        self.settings: dict[str, Any] = dict(settings or {})
+        self.device = device
+        self.summary: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self._inputs: list[dict[str, Any]] = []
+        self._timings_s: dict[str, float] = {}
+        self._started = datetime.datetime.now(datetime.timezone.utc)
+        self._clock = time.perf_counter()
+
+    def add_input(self, role: str, path: str | os.PathLike) -> None:
+        """Record an input file with its SHA-256.
+
+        Raises:
+            ValueError: the file is missing or unreadable.
+        """
+        path = existing_file(path)
+        entry = {"role": role, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        self._inputs.append(entry)
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Measure the wall time of a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._timings_s[step] = self._timings_s.get(step, 0.0) + time.perf_counter() - start
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as it is written; NaN and infinity become null."""
+        timings = {**self._timings_s, "total": time.perf_counter() - self._clock}
+        return _plain(
+            {
+                "command": self.command,
+                "started": self._started.isoformat(timespec="seconds"),
+                "inputs": self._inputs,
+                "settings": self.settings,
+                "versions": versions(),
+                "device": self.device,
+                "timings_s": {step: round(seconds, 3) for step, seconds in timings.items()},
+                "summary": self.summary,
+                "warnings": self.warnings,
+            }
+        )
+
+    def write(self, folder: str | os.PathLike) -> Path:
+        """Write ``report.json`` into ``folder``."""
+        return write_text(json.dumps(self.as_dict(), indent=2) + "\n", Path(folder) / "report.json")
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of the packages that make the result, and of Slicer's MRML."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    found["slicer"] = _slicer_version()
+    return found
+
+
+def _slicer_version() -> str:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return f"slicer-core {metadata.version('slicer-core')}"
+    import sys
+
+    app = getattr(sys.modules.get("slicer"), "app", None)
+    return str(getattr(app, "applicationVersion", "unknown"))
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy arrays and numbers, torch tensors
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)

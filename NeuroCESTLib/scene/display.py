@@ -1,0 +1,142 @@
+"""How maps look: unit, colour table, window and legend of a volume node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from NeuroCESTLib.scene.volumes import volume_array
+
+UNIT_ATTRIBUTE = "NeuroCEST.unit"
+
+# Anchors, evenly spaced, of perceptually uniform colour maps (sRGB, 0 … 255). Viridis and inferno are
+# the public-domain maps of S. van der Walt and N. Smith; the diverging one is Moreland's blue-white-red.
+_ANCHORS = {
+    "viridis": [
+        (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
+        (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37),
+    ],
+    "inferno": [
+        (0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85),
+        (227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164),
+    ],
+    "diverging": [
+        (59, 76, 192), (98, 130, 234), (141, 176, 254), (184, 208, 249), (221, 221, 221),
+        (245, 196, 173), (244, 154, 123), (222, 96, 77), (180, 4, 38),
+    ],
+}  # fmt: skip
+
+COLOR_MAPS = ("grey", *_ANCHORS)
+
+_UCUM = {"ppm": "[ppm]", "%": "%", "mM": "mmol/L", "Hz": "Hz", "s": "s", "ms": "ms", "mm": "mm", "": "1"}
+_COLORS = 256
+
+
+def color_map_rgb(name: str, count: int = _COLORS) -> np.ndarray:
+    """Colours ``(count, 3)`` of a map, 0 … 1.
+
+    Raises:
+        ValueError: no map of this name.
+    """
+    if name == "grey":
+        return np.repeat(np.linspace(0, 1, count)[:, None], 3, axis=1)
+    if name not in _ANCHORS:
+        raise ValueError(f"unknown colour map '{name}': choose one of {', '.join(COLOR_MAPS)}")
+    anchors = np.array(_ANCHORS[name]) / 255
+    position = np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(np.linspace(0, 1, count), position, c) for c in anchors.T], axis=1)
+
+
+def color_node(name: str) -> Any:
+    """Colour node of a map: Slicer's grey, or one of ours, made where the scene has none."""
+    import slicer
+
+    if name == "grey":
+        return slicer.mrmlScene.GetNodeByID("vtkMRMLColorTableNodeGrey")
+    title = f"NeuroCEST {name}"
+    for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
+        if node.GetName() == title:
+            return node
+    colors = color_map_rgb(name)
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetTypeToUser()
+    node.SetName(title)
+    node.SetAttribute("Category", "NeuroCEST")
+    node.SetHideFromEditors(False)
+    node.SetNumberOfColors(len(colors))
+    for i, (red, green, blue) in enumerate(colors):
+        node.SetColor(i, f"{i}", float(red), float(green), float(blue), 1.0)
+    node.GetLookupTable().SetTableRange(0, len(colors) - 1)
+    return slicer.mrmlScene.AddNode(node)
+
+
+def set_unit(node: Any, unit: str) -> None:
+    """Record the unit of the voxel values (empty: dimensionless), as attribute and as UCUM code."""
+    import slicer
+
+    node.SetAttribute(UNIT_ATTRIBUTE, unit)
+    code = slicer.vtkCodedEntry()
+    code.SetValueSchemeMeaning(_UCUM.get(unit, unit), "UCUM", unit or "no units")
+    node.SetVoxelValueUnits(code)
+
+
+def unit_of(node: Any) -> str:
+    """Unit of the voxel values that ``set_unit`` recorded; empty without any."""
+    return node.GetAttribute(UNIT_ATTRIBUTE) or ""
+
+
+def set_window(node: Any, low: float, high: float) -> None:
+    """Show the values ``low`` … ``high`` over the whole colour table.
+
+    Raises:
+        ValueError: the window is empty or not finite.
+    """
+    if not (np.isfinite([low, high]).all() and high > low):
+        raise ValueError(f"the window of '{node.GetName()}' must have low < high, not {low} and {high}")
+    display = _display(node)
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(float(low), float(high))
+
+
+def robust_window(array: np.ndarray, percentiles: tuple[float, float] = (2.0, 98.0)) -> tuple[float, float]:
+    """Window of the finite values of a map, without its outliers; (0, 1) where there are none."""
+    values = array[np.isfinite(array)]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, percentiles))
+    if high > low:
+        return low, high
+    width = max(abs(low), 1.0) * 1e-3
+    return low - width, high + width
+
+
+def show_map(
+    node: Any, unit: str, color_map: str, window: tuple[float, float] | None = None, legend: bool = True
+) -> None:
+    """Give a map its unit, colour table, window (default: robust) and colour legend."""
+    set_unit(node, unit)
+    display = _display(node)
+    display.SetAndObserveColorNodeID(color_node(color_map).GetID())
+    set_window(node, *(window or robust_window(volume_array(node))))
+    if legend:
+        add_legend(node)
+
+
+def add_legend(node: Any) -> Any:
+    """Colour legend of a volume with its name and unit, hidden until the user shows it."""
+    import slicer
+
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
+    if legend is not None:
+        unit = unit_of(node)
+        legend.SetTitleText(f"{node.GetName()} ({unit})" if unit else node.GetName())
+        legend.SetLabelFormat("%.3g")
+        legend.SetVisibility(False)
+    return legend
+
+
+def _display(node: Any) -> Any:
+    if node.GetScalarVolumeDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    return node.GetScalarVolumeDisplayNode()

@@ -1,0 +1,28 @@
+"""All or nothing: what an unfinished run has put into the scene is taken out again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def scene_unchanged_on_error() -> Iterator[None]:
+    """Where the block raises (errors and cancel alike), remove the nodes and folders that it added."""
+    import slicer
+
+    from NeuroCESTLib.scene import hierarchy
+    from NeuroCESTLib.scene import volumes
+
+    scene = slicer.mrmlScene
+    nodes = {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
+    folders = hierarchy.top_items()
+    try:
+        yield
+    except BaseException:
+        for node in [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]:
+            if node.GetScene() is not None and node.GetID() not in nodes:
+                volumes.remove(node)
+        for item in hierarchy.top_items() - folders:
+            hierarchy.remove_item(item)
+        raise

@@ -1,0 +1,145 @@
+"""Protocols written as pulseq files read back as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from CESTQuantLib.physics.pools import Pool, Tissue, Water
+from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
+from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.formats.pulseq import read_seq
+from CESTQuantLib.formats.pulseq_write import IDEAL_PULSE_S, SAMPLE_S, write_seq
+from CESTQuantLib.schedules.limits import scan_time_s
+from CESTQuantLib.physics.simulation import simulate
+
+TISSUE = Tissue(Water(2.5, 0.8), (Pool("amine", 1.5e-3, 400.0, 2.5, 0.04, 3.0),))
+
+
+def schedule(**changes) -> Protocol:
+    values = {
+        "offsets_ppm": [3.123, -4.0, 2.777, 3.5, 0.0],
+        "b1_uT": [2.345, 5.999, 0.0, 0.25, 1.0],
+        "saturation_time_s": [1.0, 0.0503, 2.5, 3.7711, 0.6],
+        "recovery_time_s": [0.5, 0.0312, 0.75, 0.02, 1.1],
+        "readout_flip_angle_deg": [60.0, 12.34, 90.0, 45.0, 30.0],
+        "magnetisation_carried_over": True,
+        "signal_normalisation": "l2",
+    }
+    return Protocol(9.4, **{**values, **changes})
+
+
+def same(one: Protocol, other: Protocol) -> None:
+    for name in PER_MEASUREMENT:
+        first, second = getattr(one, name), getattr(other, name)
+        if first is None or second is None:
+            assert first is second, name
+        else:
+            torch.testing.assert_close(second, first, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+    for name in ("field_strength_T", "readout_pulse_s", "echo_time_s", "magnetisation_carried_over",
+                 "signal_normalisation", "initial_magnetisation", "larmor_frequency_MHz"):  # fmt: skip
+        assert getattr(one, name) == pytest.approx(getattr(other, name)), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"post_delay_s": 0.005},
+        {"readout_pulse_s": 0.0021, "echo_time_s": 0.02},
+        {"readout_pulse_s": 0.0021, "echo_time_s": 0.02, "post_delay_s": [0.0, 0.001, 0.002, 0.003, 0.004]},
+        {"readout_flip_angle_deg": None},
+        {"readout_flip_angle_deg": None, "magnetisation_carried_over": False, "signal_normalisation": "m0"},
+        {"magnetisation_carried_over": False, "signal_normalisation": "none", "initial_magnetisation": 0.4},
+        {"larmor_frequency_MHz": 399.7},
+        {"b1_uT": 1.5, "saturation_time_s": 2.0, "readout_flip_angle_deg": 90.0},
+    ],
+)
+def test_continuous_wave_schedules_read_back_the_same(changes: dict, tmp_path: Path) -> None:
+    protocol = schedule(**changes)
+    write_seq(protocol, tmp_path / "a.seq")
+    same(protocol, read_seq(tmp_path / "a.seq"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"post_delay_s": 0.005},
+        {"readout_pulse_s": 0.0021, "echo_time_s": 0.02},
+        {"readout_flip_angle_deg": None},
+        {"echo_time_s": 0.01},
+        {"recovery_time_s": [0.5, 0.0005, 0.75, 0.02, 0.001]},
+    ],
+)
+def test_a_written_schedule_lasts_as_long_as_its_scan_time(changes: dict, tmp_path: Path) -> None:
+    import pypulseq
+
+    protocol = schedule(**changes)
+    write_seq(protocol, tmp_path / "a.seq")
+    sequence = pypulseq.Sequence()
+    sequence.read(str(tmp_path / "a.seq"))
+    excited = protocol.readout_flip_angle_deg is not None
+    rest = protocol.recovery_time_s - excited * protocol.echo_time_s
+    needed = SAMPLE_S + (IDEAL_PULSE_S if excited and protocol.readout_pulse_s == 0 else 0.0)
+    missing = float((needed - rest).clamp_min(0).sum())  # where the recovery is too short to hold them
+    assert missing < 6e-4
+    assert sequence.duration()[0] == pytest.approx(float(scan_time_s(protocol)) + missing, abs=1e-9)
+    same(protocol, read_seq(tmp_path / "a.seq"))
+
+
+def test_files_of_earlier_versions_read_as_they_did(tmp_path: Path) -> None:
+    """They have no such definition: the whole recovery follows the sample."""
+    write_seq(schedule(b1_uT=1.0), tmp_path / "a.seq")
+    lines = (tmp_path / "a.seq").read_text().splitlines(keepends=True)
+    (tmp_path / "a.seq").write_text("".join(line for line in lines if not line.startswith("readout_overhead_s")))
+    found = read_seq(tmp_path / "a.seq").recovery_time_s
+    expected = schedule().recovery_time_s - IDEAL_PULSE_S - SAMPLE_S
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_long_blocks_stay_small_files(tmp_path: Path) -> None:
+    write_seq(schedule(), tmp_path / "a.seq")
+    assert (tmp_path / "a.seq").stat().st_size < 10_000
+
+
+@pytest.mark.parametrize("shape", ["block", "gaussian", "sinc_gaussian"])
+def test_pulse_trains_read_back_to_the_same_signal(shape: str, tmp_path: Path) -> None:
+    train = PulseTrain(4, 0.05, 0.05, PulseShape.named(shape))
+    protocol = Protocol(3.0, [3.5, -3.5, 8.0], [1.0, 1.0, 0.0], train.total_time_s, pulses=train, post_delay_s=0.0065)
+    write_seq(protocol, tmp_path / "train.seq")
+    back = read_protocol(tmp_path / "train.seq")
+    same(protocol, back)
+    assert (back.pulses.n_pulses, back.pulses.delay_s) == (4, pytest.approx(0.05))
+    signals = [simulate(TISSUE, p) for p in (protocol, back)]
+    torch.testing.assert_close(signals[1], signals[0], rtol=0, atol=2e-6)
+
+
+def test_the_signals_of_a_written_schedule_are_those_of_the_original(tmp_path: Path) -> None:
+    protocol = schedule(readout_pulse_s=0.002, echo_time_s=0.015)
+    write_seq(protocol, tmp_path / "a.seq")
+    signals = [simulate(TISSUE, p) for p in (protocol, read_seq(tmp_path / "a.seq"))]
+    torch.testing.assert_close(signals[1], signals[0], rtol=0, atol=1e-9)
+
+
+def test_what_is_played_wins_over_definitions_that_say_otherwise(tmp_path: Path) -> None:
+    write_seq(schedule(), tmp_path / "a.seq")
+    text = (tmp_path / "a.seq").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("offsets_ppm"))
+    (tmp_path / "a.seq").write_text(text.replace(line, "offsets_ppm 1 2 3 4 5"))
+    torch.testing.assert_close(read_seq(tmp_path / "a.seq").offsets_ppm[0].item(), 3.123, rtol=0, atol=1e-5)
+
+
+def test_a_wrong_place_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.seq"):
+        write_seq(schedule(), tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="cannot write"):
+        write_seq(schedule(), tmp_path / "missing" / "a.seq")
+
+
+def test_the_published_schedule_survives_being_written(shared_data, tmp_path: Path) -> None:
+    original = read_seq(shared_data("data/cest/larginine_9p4T_mrf/acq_protocol.seq"))
+    write_seq(original, tmp_path / "b.seq")
+    same(original, read_seq(tmp_path / "b.seq"))

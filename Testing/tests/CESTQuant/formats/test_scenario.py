@@ -1,0 +1,116 @@
+"""Simulation scenarios from JSON: every preparation, and what is said about those that cannot be used."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from CESTQuantLib.formats.scenario import read_scenario
+from CESTQuantLib.physics.simulation import simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_protocol import json_values, one_line, reads_or_explains
+
+SCENARIO = {
+    "B0_T": 3.0,
+    "gamma_rad_per_s_per_uT": 267.5154109126009,
+    "water": {"f": 1.0, "T1_s": 1.3, "T2_s": 0.08},
+    "solute_pools_full_xyz": [{"name": "amide", "f": 1e-3, "k_Hz": 40.0, "T1_s": 1.0, "T2_s": 0.1, "dw_ppm": 3.5}],
+    "mt_pool_z_only": {"f": 0.1, "k_Hz": 30.0, "T1_s": 1.0, "T2_s": 1e-5, "dw_ppm": -2.6,
+                       "lineshape": "SuperLorentzian"},
+    "offsets_ppm": [-3.5, 2.0, 3.5],
+    "preparation": {"type": "CW block", "B1_uT": 2.0, "tsat_s": 1.0, "rel_B1": 0.9, "B0_shift_ppm": 0.1,
+                    "initial_Mz_fraction_all_pools": 0.8, "post_delay_s": 0.01},
+}  # fmt: skip
+TRAIN = {"type": "pulse train (piecewise constant samples)", "n_pulses": 3, "tp_s": 0.04, "td_s": 0.01,
+         "sample_dwell_s": 0.01, "B1_samples_uT": [1.0, 3.0, 3.0, 1.0]}  # fmt: skip
+SCHEDULE = {"type": "CW block schedule", "B1_uT": [1.0, 2.0, 3.0], "tsat_s": [0.5, 0.6, 0.7], "trec_s": 0.4,
+            "reset_before_each_offset": False}  # fmt: skip
+
+
+def scenario(preparation: dict | None = None, **changes) -> dict:
+    return copy.deepcopy(SCENARIO) | ({"preparation": preparation} if preparation else {}) | changes
+
+
+def spectrum(values: dict) -> torch.Tensor:
+    tissue, protocol, b0, b1 = read_scenario(values, "s.json")
+    return simulate(tissue, protocol, b0_shift_ppm=b0, b1_relative=b1)[0]
+
+
+def test_every_key_of_a_continuous_wave_scenario_counts():
+    reference = spectrum(scenario())
+    assert reference.shape == (3,)
+    for key, value in {"B1_uT": 1.5, "tsat_s": 0.7, "rel_B1": 1.1, "B0_shift_ppm": -0.1, "post_delay_s": 0.2,
+                       "initial_Mz_fraction_all_pools": 0.5}.items():  # fmt: skip
+        changed = spectrum(scenario(SCENARIO["preparation"] | {key: value}))
+        assert float((changed - reference).abs().max()) > 1e-4, key
+
+
+def test_one_value_per_offset_is_the_scenarios_one_by_one():
+    together = spectrum(scenario({"type": "CW block", "B1_uT": [1.0, 2.0, 3.0], "tsat_s": [0.5, 1.0, 1.5]}))
+    for i, (offset, b1, time) in enumerate(zip([-3.5, 2.0, 3.5], [1.0, 2.0, 3.0], [0.5, 1.0, 1.5], strict=True)):
+        alone = scenario({"type": "CW block", "B1_uT": b1, "tsat_s": time}, offsets_ppm=[offset])
+        torch.testing.assert_close(spectrum(alone)[0], together[i], rtol=0, atol=1e-12)
+
+
+def test_a_schedule_is_carried_over_and_a_block_is_not():
+    carried = spectrum(scenario(SCHEDULE))
+    reset = spectrum(scenario(SCHEDULE | {"type": "CW block"} | {"reset_before_each_offset": True}))
+    torch.testing.assert_close(carried[0], reset[0], rtol=0, atol=1e-12)
+    assert float((carried[1:] - reset[1:]).abs().min()) > 1e-3
+
+
+def test_a_train_is_its_samples():
+    one = spectrum(scenario(TRAIN | {"n_pulses": 1}))
+    block = spectrum(scenario(TRAIN | {"n_pulses": 1, "B1_samples_uT": [2.0], "sample_dwell_s": 0.04}))
+    cw = spectrum(scenario({"type": "CW block", "B1_uT": 2.0, "tsat_s": 0.04}))
+    torch.testing.assert_close(block, cw, rtol=0, atol=1e-12)
+    assert float((one - cw).abs().max()) > 1e-3
+
+
+def test_pools_may_be_absent():
+    water_only = spectrum(scenario(solute_pools_full_xyz=None, mt_pool_z_only=None))
+    assert float((water_only - spectrum(scenario())).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"water": None}, "water"),
+        ({"offsets_ppm": []}, "offsets_ppm is empty"),
+        ({"B0_T": -3.0}, "field_strength_T is -3"),
+        ({"mt_pool_z_only": SCENARIO["mt_pool_z_only"] | {"lineshape": "Voigt"}}, "lineshape 'voigt' is unknown"),
+        ({"preparation": {"type": "spin lock"}}, "preparation type 'spin lock' is unknown"),
+        ({"preparation": {"type": "CW block", "B1_uT": 1.0}}, "'tsat_s' is missing"),
+        ({"preparation": {"type": "CW block", "B1_uT": -1.0, "tsat_s": 1}}, "negative value -1"),
+        ({"preparation": TRAIN | {"sample_dwell_s": 0.02}}, "samples of 0.02 s last 0.08 s"),
+        ({"preparation": TRAIN | {"n_pulses": 0}}, "n_pulses is 0"),
+    ],
+)
+def test_unusable_scenarios_are_named(change, words):
+    with pytest.raises(ValueError, match=r"^s\.json: ") as caught:
+        read_scenario(scenario() | change, "s.json")
+    one_line(caught.value, "s.json")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["B0_T", "water", "offsets_ppm", "preparation"])
+def test_missing_keys_are_named(key):
+    with pytest.raises(ValueError, match=rf"s\.json: the key '{key}' is missing"):
+        read_scenario({k: v for k, v in scenario().items() if k != key}, "s.json")
+
+
+@given(st.sampled_from([*SCENARIO]), json_values, st.sampled_from([*SCENARIO["preparation"], *TRAIN, *SCHEDULE]))
+@settings(max_examples=80, deadline=None)
+def test_arbitrary_values_never_crash_a_scenario(key, value, preparation_key):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reads_or_explains(lambda: read_scenario(scenario() | {key: value}, "s.json"), "s.json")
+        for preparation in (SCENARIO["preparation"], TRAIN, SCHEDULE):
+            changed = scenario(preparation | {preparation_key: value})
+            reads_or_explains(lambda changed=changed: read_scenario(changed, "s.json"), "s.json")
+        reads_or_explains(lambda: read_scenario(value, "s.json"), "s.json")
+        solute = SCENARIO["solute_pools_full_xyz"][0] | {"k_Hz": value}
+        reads_or_explains(lambda: read_scenario(scenario(solute_pools_full_xyz=[solute]), "s.json"), "s.json")

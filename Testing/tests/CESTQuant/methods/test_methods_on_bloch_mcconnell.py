@@ -1,0 +1,63 @@
+"""Inverse methods applied to signals of the full Bloch-McConnell equations, not of their own formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from CESTQuantLib.methods.fields import map_fields
+from CESTQuantLib.physics.pools import Pool, Tissue, Water
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.methods.registry import Settings, quantify
+from CESTQuantLib.preprocessing.normalization import ZSpectra
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.model import tissue_model_from_dict
+
+CREATINE = Pool("creatine", 0.0018, 300.0, 1.0, 0.1, 1.9, protons=4)
+B0_PPM = torch.tensor([0.0, 0.2, -0.4, 0.6], dtype=torch.float64)
+B1 = torch.tensor([1.0, 0.8, 1.2, 0.6], dtype=torch.float64)
+
+
+def spectra(tissue: Tissue, protocol: Protocol, **fields: torch.Tensor) -> ZSpectra:
+    z = simulate(tissue, protocol, **fields)
+    return ZSpectra(z, protocol, z.mean(1))
+
+
+def model(T1_s: float, T2_s: float) -> Settings:
+    solute = {"name": "creatine", "protons": 4, "dw_ppm": 1.9, "T1_s": 1.0, "T2_s": 0.1}
+    solute |= {"fraction": {"fit": True, "bounds": [1e-5, 0.02]}, "k_Hz": {"fit": True, "bounds": [5, 3000]}}
+    values = {"water": {"T1_s": T1_s, "T2_s": T2_s}, "solutes": [solute], "semisolid": None}
+    return Settings(model=tissue_model_from_dict(values))
+
+
+def test_wasabi_recovers_both_fields():
+    protocol = Protocol(3.0, torch.linspace(-2, 2, 31), 3.7, 0.005)
+    maps = map_fields(spectra(Tissue(Water(1.3, 0.08)), protocol, b0_shift_ppm=B0_PPM, b1_relative=B1), "wasabi")
+    torch.testing.assert_close(maps.quantities["b0_shift_ppm"], B0_PPM, atol=0.01, rtol=0)
+    # the formula knows no relaxation during the pulse, which costs up to 0.023 here
+    torch.testing.assert_close(maps.quantities["b1_relative"], B1, atol=0.03, rtol=0)
+
+
+def test_wassr_recovers_the_b0_shift():
+    protocol = Protocol(3.0, torch.linspace(-1, 1, 21), 0.1, 0.5)
+    maps = map_fields(spectra(Tissue(Water(1.3, 0.08)), protocol, b0_shift_ppm=0.8 * B0_PPM), "wassr")
+    torch.testing.assert_close(maps.quantities["b0_shift_ppm"], 0.8 * B0_PPM, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("quesp", 0.03), ("omega-plot", 0.12)])
+def test_pairs_over_powers_give_fraction_and_rate(method, tolerance):
+    powers = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(powers))
+    study = spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), Protocol(7.0, offsets, powers.repeat(2), 10.0))
+    quantities = quantify(study, method, settings=model(3.0, 1.5)).quantities
+    assert float(quantities["creatine_fraction"]) == pytest.approx(0.0018, rel=tolerance)
+    assert float(quantities["creatine_exchange_rate_Hz"]) == pytest.approx(300, rel=tolerance)
+
+
+def test_qucesop_separates_the_target_from_water_and_a_neighbouring_solute():
+    offsets = torch.linspace(1.0, 2.8, 10, dtype=torch.float64)
+    powers = torch.tensor([0.5, 1.0, 1.5, 2.5], dtype=torch.float64)
+    protocol = Protocol(7.0, offsets.repeat(4), powers.repeat_interleave(10), 5.0)
+    tissue = Tissue(Water(1.5, 0.1), (CREATINE, Pool("amide", 0.001, 30.0, 1.0, 0.1, 3.5)))
+    quantities = quantify(spectra(tissue, protocol), "qucesop", settings=model(1.5, 0.1)).quantities
+    assert float(quantities["creatine_fraction"]) == pytest.approx(0.0018, rel=0.02)
+    assert float(quantities["creatine_exchange_rate_Hz"]) == pytest.approx(300, rel=0.03)

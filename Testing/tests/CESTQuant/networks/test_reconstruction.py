@@ -1,0 +1,307 @@
+"""Reconstruction by trained networks, its uncertainty and reliability, dictionary matching, self-supervised fitting."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from CESTQuantLib.networks import self_supervised
+from CESTQuantLib.networks import config as training_config
+from CESTQuantLib.batch import main
+from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
+from CESTQuantLib.networks.dictionary import nearest
+from CESTQuantLib.tissue.distributions import TissueDistribution
+from CESTQuantLib.networks.files import NetworkFile, load_network, save_network
+from CESTQuantLib.networks.fixed_protocol import train_from_config
+from CESTQuantLib.methods.registry import Settings, quantify
+from CESTQuantLib.networks.reconstruction import reconstruct
+from CESTQuantLib.networks.reliability import back_project
+from CESTQuantLib.networks.self_supervised import differentiable_signal, train_on_scan
+from CESTQuantLib.preprocessing.normalization import ZSpectra
+from CESTQuantLib.networks.training import TrainingDiverged
+from CESTQuantLib.networks.config import FOLDER, config_from_dict
+
+CONFIG = {
+    "protocol": {"field_strength_T": 7.0, "b1_uT": [0.6] * 8 + [1.2] * 8 + [2.0] * 4, "saturation_time_s": 2.0,
+                 "offsets_ppm": [-3.5, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5] * 2 + [2.5, 3.0, 3.5, 4.0]},
+    "tissue": {
+        "water": {"T1_s": {"uniform": [1.2, 1.8]}, "T2_s": 0.05},
+        "solutes": [{"name": "amide", "protons": 2, "fraction": {"uniform": [5e-4, 3e-3]},
+                     "k_Hz": {"uniform": [40, 300]}, "T1_s": 1.0, "T2_s": 0.03, "dw_ppm": 3.5}],
+        "b0_shift_ppm": {"uniform": [-0.1, 0.1]},
+    },
+    "targets": ["amide.fraction", "amide.k_Hz"], "samples": 12000, "epochs": 15, "seed": 4, "noise_sd": 0.002,
+    "network": {"width": 100},
+}  # fmt: skip
+EXTRA_POOL = {
+    "name": "other", "fraction": {"uniform": [1e-3, 3e-3]}, "k_Hz": 300, "T1_s": 1.0, "T2_s": 0.02, "dw_ppm": 2.2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config():
+    return config_from_dict(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def file(config) -> NetworkFile:
+    return train_from_config(config)[0]
+
+
+@pytest.fixture(scope="module")
+def path(file: NetworkFile, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_network(file, tmp_path_factory.mktemp("network") / "network.pt"))
+
+
+def scan(config, count: int = 1500, seed: int = 99, tissue: dict | None = None):
+    """Noisy signals of tissues, and their true values."""
+    distribution = TissueDistribution.from_dict(tissue or config.tissue)
+    data = simulate_dataset(distribution, config.protocol, count, noise_sd=config.noise_sd, seed=seed)
+    return noisy_signals(data, config.protocol, seed), data.values
+
+
+def spectra(config, signal: torch.Tensor) -> ZSpectra:
+    return ZSpectra(signal.double(), config.protocol, torch.ones(len(signal)))
+
+
+def test_network_recovers_parameters_with_honest_uncertainty(config, file: NetworkFile) -> None:
+    signal, truth = scan(config)
+    found = reconstruct(file.network, signal)
+    for i, (target, correlation) in enumerate((("amide.fraction", 0.97), ("amide.k_Hz", 0.97))):
+        true = truth[target].float()
+        error = (found.mean[:, i] - true) / found.sd[:, i]
+        assert float(torch.corrcoef(torch.stack([found.mean[:, i], true]))[0, 1]) > correlation, target
+        assert 0.6 < float((error.abs() < 1).float().mean()) < 0.8, target  # 0.68 for a normal distribution
+        assert 0.91 < float((error.abs() < 2).float().mean()) < 0.985, target  # 0.954
+
+
+def test_network_expects_the_noise_that_is_there(config, file: NetworkFile) -> None:
+    found = reconstruct(file.network, scan(config)[0])
+    assert float(found.expected_rmse.median()) == pytest.approx(0.002, rel=0.25)
+
+
+def test_reliability_has_the_stated_rate_of_false_alarms(config, file: NetworkFile) -> None:
+    signal, _ = scan(config, 4000)
+    found = reconstruct(file.network, signal)
+    back = back_project(file, signal, found)
+    misfit, rmse = file.calibration.misfit(signal - back.signal, found.expected_rmse), back.rmse
+    alarms = float((misfit > file.calibration.threshold).float().mean())
+    assert alarms == pytest.approx(file.calibration.false_alarm_rate, abs=0.012)
+    assert float(misfit.median()) == pytest.approx(1.0, abs=0.1)
+    assert 0.8 * 0.002 < float(rmse.median()) < 1.1 * 0.002
+
+
+def test_reliability_finds_an_extra_pool_in_the_window(config, file: NetworkFile) -> None:
+    tissue = copy.deepcopy(config.tissue)
+    tissue["solutes"].append(EXTRA_POOL)
+    good, bad = (scan(config, 1000, tissue=t)[0] for t in (config.tissue, tissue))
+    found = [reconstruct(file.network, s) for s in (good, bad)]
+    misfit = [
+        file.calibration.misfit(s - back_project(file, s, f).signal, f.expected_rmse)
+        for s, f in zip((good, bad), found, strict=True)
+    ]
+    wins = (misfit[1][:, None] > misfit[0][None]).float().mean()  # area under the ROC curve
+    assert float(wins) > 0.95
+
+
+def test_method_network_gives_maps_with_uncertainty_and_reliability(config, path: str) -> None:
+    signal, truth = scan(config, 300)
+    signal[7, 3] = torch.nan
+    result = quantify(spectra(config, signal), "network", settings=Settings(network=path))
+    for name in ("amide_fraction", "amide_exchange_rate_Hz", "amide_concentration_mM"):
+        assert torch.isfinite(result.quantities[name][:7]).all()
+        assert (result.quantities[f"{name}_sd"][:7] > 0).all()
+        assert torch.isnan(result.quantities[name][7])
+    concentration = truth["amide.fraction"] * 110000 / 2
+    keep = torch.arange(300) != 7
+    error = (result.quantities["amide_concentration_mM"] - concentration)[keep].abs().mean()
+    assert float(error) < 0.1 * float(concentration.mean())
+    assert set(result.quantities["reliable"][keep].tolist()) <= {0.0, 1.0}
+    assert float(result.quantities["reliable"][keep].mean()) > 0.88
+    assert (result.status == 5).nonzero().flatten().tolist() == [7]
+    assert result.predict(torch.tensor([0, 1])).shape == (2, 20)
+
+
+def test_known_maps_enter_the_physics_and_their_range_is_checked(config, path: str) -> None:
+    signal, truth = scan(config, 300)
+    given = spectra(config, signal)
+    right = quantify(given, "network", b0_shift_ppm=truth["b0_shift_ppm"], settings=Settings(network=path))
+    assert not right.warnings
+    wrong = quantify(given, "network", b0_shift_ppm=truth["b0_shift_ppm"] + 0.5, settings=Settings(network=path))
+    assert any("b0_shift_ppm" in warning and "trained" in warning for warning in wrong.warnings)
+    assert float(wrong.quantities["rmse"].median()) > 2 * float(right.quantities["rmse"].median())
+
+
+def test_a_signal_of_another_protocol_is_refused(config, path: str) -> None:
+    other = config_from_dict({**CONFIG, "protocol": {**CONFIG["protocol"], "saturation_time_s": 1.0}}).protocol
+    with pytest.raises(ValueError, match="saturation_time_s is 2, here 1"):
+        quantify(ZSpectra(scan(config, 5)[0], other, torch.ones(5)), "network", settings=Settings(network=path))
+
+
+def test_methods_say_which_file_they_need(config) -> None:
+    given = spectra(config, scan(config, 5)[0])
+    with pytest.raises(ValueError, match=r"NETWORK\.pt"):
+        quantify(given, "network")
+    with pytest.raises(ValueError, match=r"CONFIG\.json"):
+        quantify(given, "dictionary")
+
+
+def test_dictionary_matching_finds_the_entry_itself() -> None:
+    entries = torch.rand(40_000, 6, generator=torch.Generator().manual_seed(1))
+    index = torch.tensor([0, 5, 20_000, 39_999])
+    best, found = nearest(3.7 * entries[index], entries)
+    assert found.tolist() == index.tolist()
+    assert torch.allclose(best, torch.ones(4), atol=1e-5)
+
+
+def test_network_is_more_accurate_than_the_dictionary_of_its_own_data(config, path: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    signal, truth = scan(config, 600)
+    settings = Settings(network=path, config=str(tmp_path / "config.json"))
+    errors = {}
+    for method in ("network", "dictionary"):
+        found = quantify(spectra(config, signal), method, settings=settings).quantities
+        errors[method] = float((found["amide_exchange_rate_Hz"] - truth["amide.k_Hz"]).abs().mean())
+    assert errors["network"] < errors["dictionary"] < 60
+
+
+def test_physics_of_the_self_supervised_loss_has_gradients_in_every_output(config) -> None:
+    network = config.new_network()
+    outputs = torch.zeros(1, 4, requires_grad=True)
+    differentiable_signal(network, config, outputs).sum().backward()
+    assert (outputs.grad.abs() > 1e-5).all()
+
+
+def test_self_supervised_network_learns_on_one_scan_and_serves_the_next(config) -> None:
+    first, _ = scan(config, 1500, seed=11)
+    first[3] = torch.nan
+    file, result = train_on_scan(config, first)
+    assert result.loss[-1] < 2.0 < 10 < result.loss[0]  # in noise variances
+    second, truth = scan(config, 800, seed=12)
+    found = reconstruct(file.network, second)
+    for i, target in enumerate(config.targets):
+        true = truth[target].float()
+        assert float(torch.corrcoef(torch.stack([found.mean[:, i], true]))[0, 1]) > 0.9, target
+        share = float(((found.mean[:, i] - true).abs() < 2 * found.sd[:, i]).float().mean())
+        assert 0.88 < share < 0.99, target
+
+
+def test_a_killed_training_on_a_scan_continues_to_the_same_network(
+    config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_supervised, "LEAST_STEPS", 40)
+    tiny = replace(config, samples=1000, settings=replace(config.settings, epochs=20))
+    first, _ = scan(config, 600, seed=11)
+    path = tmp_path / "c.pt"
+
+    class KilledError(Exception):
+        pass
+
+    def kill(fraction: float, message: str) -> None:
+        if fraction > 0.4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_on_scan(tiny, first, kill, path)
+    assert 5 < torch.load(path, weights_only=True)["epoch"] < 19
+    resumed, result = train_on_scan(tiny, first, None, path)
+    whole, expected = train_on_scan(tiny, first)
+    assert result.loss == expected.loss
+    for one, other in zip(resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_diverging_training_on_a_scan_keeps_its_last_good_epoch(
+    config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = scan(config, 600, seed=11)
+    fast = replace(config, settings=replace(config.settings, learning_rate=1e6))
+    with pytest.raises(TrainingDiverged, match=r"diverged in epoch 1 .*; lower the learning rate"):
+        train_on_scan(fast, first, None, tmp_path / "fast.pt")
+    assert not (tmp_path / "fast.pt").exists()
+    whole, steps = self_supervised.differentiable_signal, []
+
+    def broken(*arguments) -> torch.Tensor:
+        steps.append(1)
+        return whole(*arguments) * (torch.nan if len(steps) > 8 else 1.0)  # the third epoch of three steps
+
+    monkeypatch.setattr(self_supervised, "differentiable_signal", broken)
+    with pytest.raises(TrainingDiverged, match=r"epoch 3 .*\(epoch 2\) is kept in '.*c\.pt'; repeat with a lower"):
+        train_on_scan(config, first, None, tmp_path / "c.pt")
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 2
+
+
+def test_self_supervised_training_needs_a_scan(config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(ValueError, match="no voxel"):
+        train_on_scan(config, torch.full((5, 20), torch.nan))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert main(["train", str(tmp_path / "config.json"), "--output", str(tmp_path / "n.pt"), "--self-supervised"]) == 2
+    assert "--signal" in capsys.readouterr().err
+
+
+def write_scan(folder: Path, config) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """A 4-D acquisition, its M0 and protocol as files; what to give a command, and the true values."""
+    import SimpleITK as sitk
+
+    signal, truth = scan(config, 5 * 8 * 8)
+    images = [sitk.GetImageFromArray(900 * column.reshape(5, 8, 8).numpy()) for column in signal.T]
+    sitk.WriteImage(sitk.JoinSeries(images), str(folder / "z.nii.gz"))
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((5, 8, 8), 900, np.float32)), str(folder / "m0.nii.gz"))
+    (folder / "protocol.json").write_text(json.dumps(CONFIG["protocol"]))
+    files = {"signal": "z.nii.gz", "reference": "m0.nii.gz"}
+    return [word for role, name in files.items() for word in (f"--{role}", str(folder / name))], truth
+
+
+def test_fit_command_writes_maps_and_refuses_bad_network_files(
+    config, path: str, tmp_path: Path, slicer, capsys: pytest.CaptureFixture
+) -> None:
+    given, truth = write_scan(tmp_path, config)
+    fit = ["fit", *given, "--protocol", str(tmp_path / "protocol.json"), "--method", "network"]
+    assert main([*fit, "--network", path, "--output", str(tmp_path / "out")]) == 0
+    import SimpleITK as sitk
+
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"amide_fraction.nii.gz", "amide_fraction_sd.nii.gz", "rmse.nii.gz", "reliable.nii.gz", "report.json",
+            "report.png"} <= names  # fmt: skip
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "amide_fraction.nii.gz")))
+    assert np.abs(found.ravel() - truth["amide.fraction"].numpy()).mean() < 3e-4
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {"signal", "protocol", "network"} <= {entry["role"] for entry in report["inputs"]}
+    assert report["summary"]["false_alarm_rate"] == 0.05
+    (tmp_path / "broken.pt").write_bytes(Path(path).read_bytes()[:5000])
+    assert main([*fit, "--network", str(tmp_path / "broken.pt"), "--output", str(tmp_path / "bad")]) == 2
+    assert "broken.pt" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
+
+
+def test_fit_command_takes_the_name_of_a_configuration_that_comes_along(
+    config, tmp_path: Path, slicer, capsys: pytest.CaptureFixture
+) -> None:
+    given, _ = write_scan(tmp_path, config)
+    fit = ["fit", *given, "--protocol", str(tmp_path / "protocol.json"), "--method", "dictionary"]
+    assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "trained for 30 measurements, the signal has 20" in line  # it was read
+    preset = json.loads((FOLDER / "larginine_9p4T.json").read_text())
+    (tmp_path / "larginine_9p4T.json").write_text(json.dumps({**preset, "protocol": CONFIG["protocol"], "samples": 50}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_config, "FOLDER", tmp_path)
+        assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert str(tmp_path / "larginine_9p4T.json") in [entry["path"] for entry in report["inputs"]]
+
+
+def test_train_command_on_a_scan_makes_a_network_for_it(config, tmp_path: Path, slicer) -> None:
+    given, _ = write_scan(tmp_path, config)
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "epochs": 5, "samples": 2000}))
+    train = ["train", str(tmp_path / "config.json"), "--self-supervised", *given]
+    assert main([*train, "--output", str(tmp_path / "scan.pt")]) == 0
+    file = load_network(tmp_path / "scan.pt")
+    assert file.training["self_supervised"] is True
+    assert file.training["voxels"] == 320
+    assert not list(tmp_path.glob(".scan.pt.*"))

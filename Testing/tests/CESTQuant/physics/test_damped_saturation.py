@@ -1,0 +1,87 @@
+"""Contour integration against the matrix exponential: equal where it claims to hold, and it knows where that is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from CESTQuantLib.physics import propagators
+from CESTQuantLib.physics.bloch_mcconnell import Field, equilibrium, rf_generator
+from CESTQuantLib.physics.damped_saturation import DampedSaturation
+from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+
+PPM = 267.5154109126009 * 3.0
+OFFSETS = torch.linspace(-6, 6, 49, dtype=torch.float64)[:, None]
+
+
+def tissue(T2_s: float, semisolid: Semisolid | None = None, rate: float = 5000.0) -> Tissue:
+    fraction = torch.tensor([1e-4, 1e-3, 5e-3], dtype=torch.float64)
+    amide = Pool("amide", fraction, 30.0, 1.3, 0.1, 3.5)
+    amine = Pool("amine", 2e-4, rate, 1.3, torch.tensor([0.2, 0.02, 0.005], dtype=torch.float64), 3.0)
+    return Tissue(Water(1.1, T2_s), (amide, amine), semisolid)
+
+
+TISSUES = {
+    "solutes": tissue(0.05),
+    "semisolid z-only": tissue(0.05, Semisolid(0.13, 30.0, 1.0, 4e-5, -3.0)),
+    "semisolid super-Lorentzian": tissue(0.05, Semisolid(0.13, 30.0, 1.0, 1e-5, -3.0, "superlorentzian")),
+    "semisolid xyz": tissue(0.05, Semisolid(0.13, 30.0, 1.0, 4e-5, -3.0, coupling="xyz")),
+    "water alone": Tissue(Water(1.1, 0.05)),
+}
+
+
+def both(t: Tissue, b1_uT: float, duration_s: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where contour integration holds (measurement,), its magnetisation and that of the matrix exponential."""
+    like = torch.empty(0, dtype=torch.float64)
+    field = Field(PPM, 0.1)
+    w1 = torch.full_like(OFFSETS, 267.5154109126009 * b1_uT)
+    duration = torch.full_like(OFFSETS, duration_s)
+    start = equilibrium(t, like, torch.Size((1, 3)), 0.7)
+    generator = rf_generator(t, field, OFFSETS, w1, like=like, batch=torch.Size((len(OFFSETS), 3)))
+    exact = propagators.apply(propagators.propagator(generator, duration), start)
+    damped = DampedSaturation(t, field, OFFSETS, w1, duration)
+    return damped.holds(), damped.magnetisation(start), exact
+
+
+@pytest.mark.parametrize("name", TISSUES)
+@pytest.mark.parametrize("b1_uT", [0.0, 0.5, 4.0])
+def test_every_component_equals_that_of_the_matrix_exponential(name, b1_uT):
+    holds, contour, exact = both(TISSUES[name], b1_uT, 3.0)
+    assert holds.all()
+    torch.testing.assert_close(contour.expand_as(exact), exact, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("duration_s", [0.005, 0.5, 2.0, 10.0])
+@pytest.mark.parametrize("T2_s", [0.02, 0.08, 0.3, 2.0])
+def test_it_holds_only_where_it_is_right(duration_s, T2_s):
+    holds, contour, exact = both(tissue(T2_s, rate=200.0), 2.0, duration_s)
+    error = (contour - exact).abs().amax((0, 2))
+    assert (error[holds] < 1e-9).all()
+
+
+def test_long_lived_precession_is_left_to_the_matrix_exponential():
+    holds, contour, exact = both(tissue(2.0), 2.0, 2.0)
+    assert not holds.any()
+    assert float((contour - exact).abs().max()) > 1e-3
+
+
+def test_a_spectrum_that_needs_both_ways_is_put_together_in_order():
+    t = tissue(0.08, rate=200.0)
+    holds, _, exact = both(t, 2.0, 2.0)
+    assert holds.any()
+    assert not holds.all()
+    protocol = Protocol(3.0, OFFSETS[:, 0], 2.0, 2.0, initial_magnetisation=0.7)
+    torch.testing.assert_close(simulate(t, protocol, b0_shift_ppm=0.1), exact[2].T, atol=1e-9, rtol=0)
+
+
+def test_gradients_in_tissue_and_acquisition_are_exact():
+    def signal(fraction, k, T2_s, offset, b1, duration):
+        pools = (Pool("amide", fraction, k, 1.3, 0.1, 3.5), Pool("noe", 0.004, 20.0, 1.3, 0.005, -3.5))
+        t = Tissue(Water(1.1, T2_s), pools, Semisolid(0.1, 30.0, 1.0, 4e-5, -3.0))
+        protocol = Protocol(3.0, offset, b1, duration)
+        return simulate(t, protocol)
+
+    values = [[1e-3], [40.0], [0.05], [-3.5, 0.6, 3.4], [1.0, 2.0, 3.0], [2.5, 3.0, 3.5]]
+    inputs = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in values]
+    assert torch.autograd.gradcheck(signal, inputs, eps=1e-6, atol=1e-6, rtol=1e-4)

@@ -1,0 +1,146 @@
+"""B0 and B1: water position, WASSR, WASABI, and the corrections, with their sign conventions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from CESTQuantLib.preprocessing.fields import estimate_b0_shift, interpolate_b1, shift_spectra, wassr
+from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.preprocessing.wasabi import WasabiPulse, wasabi
+
+PULSE = WasabiPulse()
+
+
+def water(offsets, shift, width=1.6):
+    distance = (offsets - shift) / (width / 2)
+    return 0.97 - 0.9 / (1 + distance**2)
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_water_at_plus_0p3_ppm_has_shift_plus_0p3_and_comes_out_centred():
+    offsets = torch.linspace(-5, 5, 81, dtype=torch.float64)
+    z = water(offsets, 0.3).unsqueeze(0)
+    shift = estimate_b0_shift(z, offsets)
+    assert shift.item() == pytest.approx(0.3, abs=1e-3)
+    corrected = shift_spectra(z, offsets, shift)
+    inner = offsets.abs() < 4.6
+    torch.testing.assert_close(corrected[0, inner], water(offsets, 0.0)[inner], atol=5e-3, rtol=0)
+    assert corrected[0, -2:].isnan().all()
+
+
+def test_water_position_is_found_despite_noise_and_side_lines():
+    offsets = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    shift = -0.6 + 1.2 * rand(500, 1)
+    z = water(offsets, shift) - 0.06 / (1 + ((offsets - shift - 3.5) / 0.5) ** 2)
+    z = z - 0.08 / (1 + ((offsets - shift + 3.5) / 1.5) ** 2) + 0.01 * randn(500, 65)
+    found = estimate_b0_shift(z, offsets)
+    assert (found - shift[:, 0]).abs().median() < 0.01
+    assert (found - shift[:, 0]).abs().max() < 0.1
+
+
+def test_voxels_without_signal_have_no_shift():
+    offsets = torch.linspace(-2, 2, 21, dtype=torch.float64)
+    z = torch.stack((water(offsets, 0.1), torch.zeros_like(offsets), torch.full_like(offsets, torch.nan)))
+    assert estimate_b0_shift(z, offsets).isnan().tolist() == [False, True, True]
+    assert wassr(z, offsets).isnan().tolist() == [False, True, True]
+
+
+def test_wassr_finds_the_centre_of_symmetry_of_a_line_that_is_no_lorentzian():
+    offsets = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)
+    shift = -0.7 + 1.4 * rand(300, 1)
+    z = 1 - 0.8 * torch.exp(-((offsets - shift).abs() ** 1.5) / 0.15) + 0.01 * randn(300, 31)
+    found = wassr(z, offsets)
+    assert (found - shift[:, 0]).abs().median() < 0.01
+    assert (found - shift[:, 0]).abs().max() < 0.06
+
+
+def wasabi_data(voxels, noise=0.01, seed=0):
+    offsets = torch.linspace(-2, 2, 31, dtype=torch.float64)
+    uniform = rand(4, voxels, seed=seed)
+    truth = torch.stack(
+        (
+            PULSE.b1_uT * (0.5 + 1.0 * uniform[0]),
+            -0.7 + 1.4 * uniform[1],
+            0.8 + 0.3 * uniform[2],
+            1.4 + 0.5 * uniform[3],
+        )
+    )
+    z = PULSE.predict(truth, offsets.unsqueeze(1))[0].T
+    return z + noise * randn(voxels, 31, seed=seed + 1), offsets, truth
+
+
+def test_wasabi_jacobian_matches_differences():
+    _, offsets, truth = wasabi_data(20)
+    step = 1e-6
+    _, jacobian = PULSE.predict(truth, offsets.unsqueeze(1))
+    for row in range(4):
+        move = torch.zeros(4, 1, dtype=torch.float64)
+        move[row] = step
+        ahead, behind = (PULSE.predict(truth + sign * move, offsets.unsqueeze(1))[0] for sign in (1, -1))
+        torch.testing.assert_close((ahead - behind) / (2 * step), jacobian[row], atol=2e-7, rtol=1e-5)
+
+
+def test_wasabi_finds_both_fields_wherever_they_lie_in_the_plausible_range():
+    z, offsets, truth = wasabi_data(3000)
+    maps = wasabi(z, offsets, PULSE)
+    b1_error = (maps.b1_relative - truth[0] / PULSE.b1_uT).abs()
+    b0_error = (maps.b0_shift_ppm - truth[1]).abs()
+    assert (b1_error < 0.05).all()
+    assert (b0_error < 0.08).all()
+    score = (maps.b1_relative - truth[0] / PULSE.b1_uT) / maps.b1_relative_sd
+    assert (score.abs() < 2.05).double().mean().item() == pytest.approx(0.95, abs=0.02)
+
+
+def test_wasabi_look_up_avoids_the_local_minima_that_one_start_falls_into():
+    z, offsets, truth = wasabi_data(1000)
+    fixed = wasabi(z, offsets, PULSE, start=torch.tensor([3.7, -0.1, 1.0, 2.0]))
+    table = wasabi(z, offsets, PULSE)
+    wrong = [((maps.b1_relative - truth[0] / 3.7).abs() > 0.05).sum().item() for maps in (fixed, table)]
+    assert wrong[0] > 50
+    assert wrong[1] <= 1
+
+
+def test_wasabi_works_at_seven_tesla_and_flags_empty_voxels():
+    pulse = WasabiPulse(b1_uT=3.7, duration_s=0.005, field_strength_T=7.0)
+    offsets = torch.linspace(-1.5, 1.5, 41, dtype=torch.float64)
+    truth = torch.tensor([[3.0, 0.25, 0.95, 1.7]], dtype=torch.float64).T
+    z = torch.cat((pulse.predict(truth, offsets.unsqueeze(1))[0].T, torch.zeros(1, 41, dtype=torch.float64)))
+    maps = wasabi(z, offsets, pulse)
+    assert maps.b0_shift_ppm[0].item() == pytest.approx(0.25, abs=1e-5)
+    assert maps.b1_relative[0].item() == pytest.approx(3.0 / 3.7, abs=1e-5)
+    assert maps.status[1] == Status.INVALID_DATA
+    assert maps.b1_relative[1].isnan()
+
+
+def saturation(b1):
+    return 1 / (1 + 0.6 * b1**2)
+
+
+@pytest.mark.parametrize(
+    ("powers", "tolerance"), [([1.0], 0.09), ([0.7, 1.4], 0.03), ([0.6, 0.9, 1.2, 1.5], 0.004)]
+)
+def test_b1_interpolation_approaches_the_nominal_spectrum_with_more_powers(powers, tolerance):
+    nominal = torch.tensor(powers, dtype=torch.float64)
+    relative = torch.tensor([0.8, 1.0, 1.2], dtype=torch.float64)
+    z = saturation(nominal[:, None, None] * relative[None, :, None]).expand(-1, -1, 5)
+    found = interpolate_b1(z, nominal, relative, 1.0)
+    torch.testing.assert_close(
+        found, saturation(torch.ones(3, 5, dtype=torch.float64)), atol=tolerance, rtol=0
+    )
+
+
+def test_b1_interpolation_is_exact_at_an_acquired_power_and_flags_bad_b1():
+    nominal = torch.tensor([0.5, 1.0, 2.0])
+    z = rand(3, 2, 4)
+    found = interpolate_b1(z, nominal, torch.tensor([1.0, 0.0]), 1.0)
+    torch.testing.assert_close(found[0], z[1, 0])
+    assert found[1].isnan().all()
+    with pytest.raises(ValueError, match="distinct"):
+        interpolate_b1(z, torch.tensor([1.0, 1.0, 2.0]), torch.ones(2), 1.0)

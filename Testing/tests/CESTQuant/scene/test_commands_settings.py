@@ -1,0 +1,175 @@
+"""Bad settings of the commands: protocols, models, pools and methods are refused in one sentence that says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from CESTQuantLib.formats.protocol_json import protocol_to_dict
+from studies import amine_model, fit, spectrum_protocol, write_json
+
+SPECTRUM = spectrum_protocol(count=21)
+OFFSETS = SPECTRUM.offsets_ppm.tolist()
+
+
+@pytest.fixture
+def protocol(tmp_path: Path) -> Callable[..., Path]:
+    """A protocol file with changed keys; a value of ... leaves the key out."""
+
+    def write(**changes: object) -> Path:
+        values = {k: v for k, v in (protocol_to_dict(SPECTRUM) | changes).items() if v is not ...}
+        return write_json(values, tmp_path / "p.json")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"offsets_ppm": OFFSETS[:-1]}, "the protocol has 20 offsets but 'signal' has 21 measurements"),
+        ({"offsets_ppm": ["a"] * 21}, "p.json: offsets_ppm must be"),
+        ({"offsets_ppm": [float("nan")] * 21}, "p.json: offsets_ppm"),
+        ({"offsets_ppm": ...}, "p.json: the key 'offsets_ppm' is missing"),
+        ({"b1_uT": -1.0}, "p.json: b1_uT contains the negative value -1"),
+        ({"b1_uT": [1.0, 2.0]}, "p.json: b1_uT has 2 values but offsets_ppm has 21"),
+        ({"field_strength_T": 0}, "p.json: field_strength_T"),
+        ({"signal_normalisation": "best"}, "signal_normalisation 'best' is unknown"),
+        ({"readout": [1]}, "p.json: readout"),
+        ({"pulse_shape": "magic", "n_pulses": 2, "pulse_duration_s": 0.1, "saturation_type": "pulse_train"}, "magic"),
+    ],
+)
+def test_unusable_protocols(refused: Callable, protocol: Callable, changes: dict, words: str) -> None:
+    assert words in refused(protocol=protocol(**changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("damaged.json", b'{"offsets_ppm": [1, 2', "damaged.json: not valid JSON (line 1"),
+        ("list.json", b"[1, 2]", "list.json: a protocol is a JSON object"),
+        ("binary.json", b"\xff\xfe\x00", "binary.json: not a readable text file"),
+        ("empty.json", b"", "empty.json' is empty"),
+        ("offsets.txt", b"1\n2\nx\n", "offsets.txt: line 3 holds 'x'"),
+        ("none.txt", b"# nothing\n", "none.txt: no offsets found"),
+        ("garbage.seq", b"garbage", "garbage.seq"),
+        ("binary.seq", b"\xff\xfe\x00\x01", "binary.seq"),
+    ],
+)
+def test_damaged_protocol_files(refused: Callable, tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert words in refused(protocol=tmp_path / name)
+
+
+def test_unknown_methods_and_options(refused: Callable) -> None:
+    assert "method 'magic' is unknown; use one of mtrasym, lorentzian" in refused("magic")
+    assert "required: --signal (see 'cestquant fit --help')" in refused(signal=None)
+    assert "unrecognized arguments: --magic" in refused(magic="1")
+    assert "invalid float value: 'x'" in refused(asymmetry_offset="x")
+
+
+@pytest.mark.parametrize("offset", [50.0, -3.5, 0.0, "nan"])
+def test_asymmetry_where_there_is_none(refused: Callable, offset: object) -> None:
+    words = "±50 ppm" if offset == 50 else "must be a positive number of ppm"
+    assert words in refused(asymmetry_offset=[3.5, offset])
+
+
+def change(path: str, value: object) -> dict:
+    """The model with one key changed ('solute' is the first solute); ... removes the key."""
+    model = json.loads(json.dumps(amine_model()))
+    *owners, key = path.split(".")
+    place = model
+    for owner in owners:
+        place = model["solutes"][0] if owner == "solute" else place[owner]
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (change("solute.fraction", 0.001) | {"solutes": []}, "the model has no fitted value"),
+        (change("solute.kHz", 30), "m.json: amine: unknown keys kHz; use fraction, k_Hz"),
+        (change("solute.k_Hz", ...), "m.json: amine: the key k_Hz is missing"),
+        (change("pools", []), "m.json: unknown keys pools"),
+        (change("water.T2_s", {"map": "t2.nii.gz"}), "file not found: 't2.nii.gz'"),
+        (change("water.T2_s", -1), "m.json: water T2_s is -1"),
+        (change("water.T2_s", "long"), "m.json: water.T2_s is 'long', which is not a number"),
+        (change("water.T2_s", float("nan")), "m.json: water.T2_s"),
+        (change("solute.fraction", fit(3, 0, 1)), "the start 3 lies outside its bounds"),
+        (change("solute.fraction", {"fit": True, "bounds": [1, 0]}), "amine.fraction: bounds must be two numbers"),
+        (change("solute.fraction", fit(0.1, 0, 1) | {"prior": {"mean": 1}}), "m.json: amine.fraction: "),
+        (change("solutes", ["amide"]), "m.json: solute 1 is an object"),
+        (change("water", 3), "m.json: water"),
+        (change("semisolid", True), "m.json: semisolid is null or an object"),
+        (change("solute.name", "../../amine"), "m.json: solute name '../../amine' must consist of"),
+        (change("solute.protons", -3), "m.json: amine: protons is -3 but must be positive"),
+        ([1], "m.json: a tissue model is an object"),
+    ],
+)
+def test_unusable_models(refused: Callable, good: Path, tmp_path: Path, model: object, words: str) -> None:
+    assert words in refused("r1rho", model=write_json(model, tmp_path / "m.json"), t1=good / "t1.nii.gz")
+
+
+def test_models_that_are_damaged_missing_or_lack_their_map(refused: Callable, good: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"water": ')
+    assert "m.json: not valid JSON" in refused("r1rho", model=tmp_path / "m.json")
+    for method in ("r1rho", "bloch-mcconnell"):
+        assert f"the method {method} needs a tissue model file" in refused(method)
+    line = refused("r1rho", model=good / "model.json")
+    assert line == "error: the model refers to the map 't1', which is not given"
+
+
+def test_more_fitted_values_than_measurements(refused: Callable, good: Path, tmp_path: Path) -> None:
+    pool = amine_model()["solutes"][0]
+    model = amine_model() | {"solutes": [pool | {"name": f"p{i}", "dw_ppm": 1.0 + i} for i in range(6)]}
+    line = refused("r1rho", good / "pairs", model=write_json(model, tmp_path / "m.json"), t1=good / "pairs/t1.nii.gz")
+    assert line == "error: 10 measurements do not determine 12 fitted values"
+
+
+@pytest.mark.parametrize("method", ["quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell"])
+def test_physical_methods_refuse_a_list_of_offsets(
+    refused: Callable, good: Path, tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "offsets.txt").write_text("\n".join(map(str, OFFSETS)))
+    files = {"protocol": tmp_path / "offsets.txt", "model": good / "model.json", "t1": good / "t1.nii.gz"}
+    assert "the protocol gives no saturation time and B1" in refused(method, **files)
+
+
+def test_quesp_says_what_it_lacks(refused: Callable, good: Path) -> None:
+    files = {"model": good / "model.json", "t1": good / "t1.nii.gz"}
+    for method in ("quesp", "omega-plot"):
+        assert "needs at least two pairs of measurements at +3 and -3 ppm" in refused(method, **files)
+        assert "give a model file that names the target solute" in refused(method, t1=good / "t1.nii.gz")
+        assert "give a T1 map" in refused(method, good / "pairs")
+        assert "cannot be shifted by a B0 map" in refused(method, good / "pairs", b0=good / "b0.nii.gz", **files)
+
+
+@pytest.mark.parametrize("method", ["mtrasym", "lorentzian", "mtr-rex"])
+def test_contrasts_of_several_powers_need_a_choice(refused: Callable, protocol: Callable, method: str) -> None:
+    two = protocol(b1_uT=[1.0, 2.0] * 10 + [1.0])
+    assert "the protocol has 2 powers (1, 2 uT); choose one" in refused(method, protocol=two)
+    assert "no measurement at 7 uT; the powers are 1, 2 uT" in refused(method, protocol=two, power=7)
+    assert "no measurement at 7 uT; the only power is 1 uT" in refused(method, power=7)
+
+
+@pytest.mark.parametrize(
+    ("pools", "words"),
+    [
+        ("9T", "preset '9T' is unknown; use 3T, 7T or"),
+        ("3T_two_step", "preset '3T_two_step' is unknown"),
+        ("absent.json", "file not found: 'absent.json'"),
+        ({}, "pools.json: a Lorentzian model is an object"),
+        ({"pools": [{"name": "water"}]}, "pools.json: pool 'water': amplitude must be three numbers"),
+        ({"pools": [{"name": "../w"}]}, "pools.json: pool name '../w'"),
+        ({"pools": [], "baseline": [1, 1, 1]}, "pools.json: a Lorentzian model has 1 to 6 pools"),
+    ],
+)
+def test_unusable_lorentzian_pools(refused: Callable, tmp_path: Path, pools: object, words: str) -> None:
+    given = write_json(pools, tmp_path / "pools.json") if isinstance(pools, dict) else pools
+    for method in ("lorentzian", "mtr-rex"):
+        assert words in refused(method, lorentzian=given)

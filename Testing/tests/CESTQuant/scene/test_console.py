@@ -1,0 +1,266 @@
+"""CESTQuantLogic as the Python console uses it: what a run adds to the scene, and what a failed one leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from CESTQuantLib.logic import CESTQuantLogic
+from studies import Acquisition, amine_model, write_json
+
+from NeuroCESTLib.scene import display
+from NeuroCESTLib.scene import hierarchy
+from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
+from NeuroCESTLib.scene.sequences import array_to_sequence, sequence_to_array
+from NeuroCESTLib.scene.tables import table_columns
+from NeuroCESTLib.scene.volumes import add_volume, volume_array
+
+
+@pytest.fixture
+def nodes(slicer: ModuleType, acquisition: Acquisition) -> dict[str, object]:
+    """The acquisition in the scene: signal, reference, b0, b1, t1, segmentation."""
+    grid = acquisition.geometry
+    offsets = acquisition.protocol.offsets_ppm.numpy()
+    half = np.zeros(grid.shape, bool)
+    half[:2] = True
+    return {
+        "signal": array_to_sequence(acquisition.signal, grid, "cest", offsets),
+        "reference": add_volume(acquisition.m0, grid, "m0"),
+        **{name: add_volume(values, grid, name) for name, values in acquisition.maps.items()},
+        "segmentation": add_segmentation({"half": half}, grid, "regions"),
+    }
+
+
+@pytest.fixture
+def fitted(nodes: dict, acquisition: Acquisition) -> Callable[..., object]:
+    """Run the logic on the nodes, with changes; inputs given as None are left out."""
+
+    def run(method: str = "r1rho", **changes: object) -> object:
+        inputs = {name: node for name, node in nodes.items() if name != "b1"}
+        options = {"protocol": acquisition.protocol, "model": amine_model(), **inputs, "device": "cpu", **changes}
+        signal, protocol = options.pop("signal"), options.pop("protocol")
+        return CESTQuantLogic().fit(signal, protocol, method=method, **options)
+
+    return run
+
+
+def contents(slicer: ModuleType) -> dict[str, str]:
+    """Every node of the scene by ID, with what it says of itself, and the items of the subject hierarchy."""
+    import vtk
+
+    subjects, items = slicer.mrmlScene.GetSubjectHierarchyNode(), vtk.vtkIdList()
+    found = {}
+    for i in range(slicer.mrmlScene.GetNumberOfNodes()):
+        node = slicer.mrmlScene.GetNthNode(i)
+        text = f"{node.GetName()} {node.GetNumberOfNodeReferences('display')}"
+        if node.IsA("vtkMRMLScalarVolumeNode") and node.GetImageData() is not None:
+            text += str(volume_array(node).tobytes())
+        if node.IsA("vtkMRMLSequenceNode"):
+            text += str(sequence_to_array(node)[0].tobytes())
+        found[node.GetID()] = text
+    subjects.GetItemChildren(subjects.GetSceneItemID(), items, True)
+    for item in (items.GetId(i) for i in range(items.GetNumberOfIds())):
+        found[f"item {item}"] = subjects.GetItemName(item)
+    return found
+
+
+def test_a_fit_adds_maps_with_units_colours_and_windows_in_one_folder(slicer: ModuleType, fitted: Callable) -> None:
+    before = contents(slicer)
+    result = fitted()
+    expected = {
+        "amine_fraction": ("", "viridis"), "amine_fraction_sd": ("", "inferno"),
+        "amine_exchange_rate_Hz": ("Hz", "inferno"), "amine_exchange_rate_Hz_sd": ("Hz", "inferno"),
+        "amine_concentration_mM": ("mM", "viridis"), "amine_concentration_mM_sd": ("mM", "inferno"),
+        "rmse": ("", "inferno"),
+    }  # fmt: skip
+    assert result.nodes.keys() == {*expected, "status"}
+    for name, (unit, colours) in expected.items():
+        node = result.nodes[name]
+        assert node.GetName() == name
+        assert display.unit_of(node) == unit
+        shown = node.GetDisplayNode()
+        assert shown.GetColorNode().GetName() == f"NeuroCEST {colours}"
+        assert not shown.GetAutoWindowLevel()
+        values = volume_array(node)
+        low, high = np.percentile(values[np.isfinite(values)], (2, 98))
+        assert shown.GetWindowLevelMin() == pytest.approx(low, rel=1e-3)
+        assert shown.GetWindowLevelMax() == pytest.approx(high, rel=1e-3)
+    assert result.nodes["status"].IsA("vtkMRMLLabelMapVolumeNode")
+    assert hierarchy.nodes_in(result.folderItemID) == [*result.nodes.values(), result.table]
+    assert hierarchy.folder_named("cest r1rho") == result.folderItemID
+    after = contents(slicer)
+    assert before.items() <= after.items()  # no input has changed
+    assert set(table_columns(result.table)["region"]) == {"half"}
+    assert result.report["medians"]["amine_fraction"] == pytest.approx(0.0025, rel=0.1)
+
+
+def test_signed_contrasts_have_a_window_about_zero(slicer: ModuleType, fitted: Callable) -> None:
+    result = fitted("mtrasym", b0=None)
+    for name in ("mtr_asym_3.5ppm", "b0_shift_ppm"):
+        shown = result.nodes[name].GetDisplayNode()
+        assert shown.GetWindowLevelMin() == -shown.GetWindowLevelMax() < 0
+        assert shown.GetColorNode().GetName() == "NeuroCEST diverging"
+    assert display.unit_of(result.nodes["b0_shift_ppm"]) == "ppm"
+
+
+def test_runs_have_folders_of_their_own_and_share_colour_tables(slicer: ModuleType, fitted: Callable) -> None:
+    first, second = fitted(), fitted()
+    assert first.folderItemID != second.folderItemID
+    assert {node.GetID() for node in first.nodes.values()}.isdisjoint(node.GetID() for node in second.nodes.values())
+    tables = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode")]
+    assert tables.count("NeuroCEST viridis") == 1
+
+
+def test_the_same_run_again_gives_the_same_maps(fitted: Callable) -> None:
+    first, second = (fitted("lorentzian").nodes["amide_amplitude"] for _ in range(2))
+    np.testing.assert_array_equal(volume_array(first), volume_array(second))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("r1rho", {"model": None}, "needs a tissue model"),
+        ("r1rho", {"t1": None}, "the model refers to the map 't1', which is not given"),
+        ("r1rho", {"model": amine_model() | {"water": {"T1_s": {"map": "x.nii.gz"}, "T2_s": 0.1}}}, "x.nii.gz"),
+        ("lorentzian", {"lorentzianPreset": "9T"}, "preset '9T' is unknown"),
+        ("mtrasym", {"asymmetryOffset_ppm": 40.0}, "±40 ppm"),
+        ("quesp", {"b0": None}, "needs at least two pairs"),
+        ("magic", {}, "method 'magic' is unknown"),
+        ("mtrasym", {"protocol": "absent.json"}, "absent.json"),
+        ("mtrasym", {"reference": None}, "no M0 reference for 'cest'"),
+        ("mtrasym", {"signal": None}, "no signal is chosen"),
+        ("mtrasym", {"device": "abacus"}, "device 'abacus' is unknown"),
+    ],
+)
+def test_an_error_leaves_the_scene_as_it_was(
+    slicer: ModuleType, fitted: Callable, method: str, changes: dict, words: str
+) -> None:
+    before = contents(slicer)
+    with pytest.raises(ValueError, match=words):
+        fitted(method, **changes)
+    assert contents(slicer) == before
+
+
+def test_a_single_volume_is_no_signal(slicer: ModuleType, fitted: Callable, nodes: dict) -> None:
+    with pytest.raises(ValueError, match="'m0' is one volume; the signal must be a sequence"):
+        fitted(signal=nodes["reference"])
+
+
+def test_a_damaged_map_of_the_model_leaves_no_node(slicer: ModuleType, fitted: Callable, tmp_path: Path) -> None:
+    (tmp_path / "t1.nii.gz").write_text("hello")
+    model = amine_model() | {"water": {"T1_s": {"map": "t1.nii.gz"}, "T2_s": 0.1}}
+    before = contents(slicer)
+    with pytest.raises(ValueError, match=r"'.*t1\.nii\.gz' is not an image"):
+        fitted(model=write_json(model, tmp_path / "model.json"))
+    assert contents(slicer) == before
+
+
+def test_a_failure_while_the_maps_are_written_leaves_the_scene_as_it_was(
+    slicer: ModuleType, fitted: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(slicer)
+    monkeypatch.setattr(hierarchy, "make_folder", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fitted()
+    assert contents(slicer) == before
+
+
+@pytest.mark.parametrize("stop_at", [0.0, 0.05, 0.5, 0.95])
+def test_a_cancel_at_any_time_leaves_the_scene_as_it_was(slicer: ModuleType, fitted: Callable, stop_at: float) -> None:
+    seen = []
+
+    def progress(fraction: float, message: str = "") -> None:
+        seen.append(fraction)
+        if fraction >= stop_at:
+            raise Cancelled
+
+    before = contents(slicer)
+    with pytest.raises(Cancelled):
+        fitted("bloch-mcconnell", progress=progress)
+    assert contents(slicer) == before
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("method", ["mtrasym", "lorentzian", "r1rho", "bloch-mcconnell"])
+def test_progress_runs_from_begin_to_end(fitted: Callable, method: str) -> None:
+    seen = []
+    fitted(method, progress=lambda fraction, message="": seen.append((fraction, message)))
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == pytest.approx(0.95)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+
+
+def test_m0_may_be_a_sequence(slicer: ModuleType, fitted: Callable, acquisition: Acquisition) -> None:
+    grid = acquisition.geometry
+    double = array_to_sequence(np.stack([acquisition.m0] * 2), grid, "m0s", [0, 1], "measurement", "")
+    by_volume, by_sequence = (
+        volume_array(fitted("mtrasym", **changes).nodes["mtr_asym_3.5ppm"]) for changes in ({}, {"reference": double})
+    )
+    np.testing.assert_allclose(by_volume, by_sequence, atol=1e-6)
+    far = array_to_sequence(np.ones((2, 2, 2, 2)), type(grid)((2, 2, 2), np.eye(4)), "far", [0, 1])
+    with pytest.raises(ValueError, match="the reference 'far' has another geometry"):
+        fitted("mtrasym", reference=far)
+
+
+def test_t1_in_ms_and_b1_in_percent_are_noticed(
+    slicer: ModuleType, fitted: Callable, nodes: dict, acquisition: Acquisition
+) -> None:
+    grid = acquisition.geometry
+    t1 = add_volume(acquisition.maps["t1"] * 1000, grid, "t1 in ms")
+    b1 = add_volume(acquisition.maps["b1"] * 100, grid, "b1 in percent")
+    plain, scaled = fitted(b1=nodes["b1"]), fitted(t1=t1, b1=b1)
+    assert plain.report["warnings"] == []
+    assert [line.split(" has a median")[0] for line in scaled.report["warnings"]] == [
+        "the B1 map 'b1 in percent'", "the T1 map 't1 in ms'"
+    ]  # fmt: skip
+    maps = [volume_array(result.nodes["amine_fraction"]) for result in (plain, scaled)]
+    np.testing.assert_allclose(*maps, rtol=1e-4)
+
+
+def test_analytic_solution_near_water_is_warned_about(fitted: Callable, acquisition: Acquisition) -> None:
+    from dataclasses import replace
+
+    short = replace(acquisition.protocol, saturation_time_s=0.2)
+    (warning,) = fitted(protocol=short).report["warnings"]
+    assert "within 1 ppm of water" in warning
+    assert "prefer bloch-mcconnell" in warning
+    assert fitted("lorentzian", protocol=short).report["warnings"] == []
+
+
+def test_offsets_can_come_from_the_sequence(slicer: ModuleType, fitted: Callable, acquisition: Acquisition) -> None:
+    by_protocol, by_index = (
+        volume_array(fitted("mtrasym", **changes).nodes["mtr_asym_3.5ppm"]) for changes in ({}, {"protocol": None})
+    )
+    np.testing.assert_array_equal(by_protocol, by_index)
+    counted = array_to_sequence(acquisition.signal, acquisition.geometry, "plain", range(21), "measurement", "")
+    with pytest.raises(ValueError, match="'plain' does not say its offsets in ppm; give a protocol"):
+        fitted("mtrasym", signal=counted, protocol=None)
+
+
+def test_unusable_voxels_are_nan_with_a_status(slicer: ModuleType, fitted: Callable, acquisition: Acquisition) -> None:
+    signal = acquisition.signal.copy()
+    signal[:, 0, 0, 0], signal[3, 0, 0, 1] = 0, np.nan
+    node = array_to_sequence(signal, acquisition.geometry, "holes", acquisition.protocol.offsets_ppm.numpy())
+    maps = {"mtrasym": "mtr_asym_3.5ppm", "lorentzian": "water_amplitude", "r1rho": "amine_fraction"}
+    for method, name in maps.items():
+        result = fitted(method, signal=node)
+        bad = np.zeros(acquisition.geometry.shape, bool)
+        bad[0, 0, :2] = True
+        if method == "mtrasym":
+            bad[0, 0, 1] = np.isnan(volume_array(result.nodes[name])[0, 0, 1])  # the missing offset may be far away
+        np.testing.assert_array_equal(np.isnan(volume_array(result.nodes[name])), bad)
+        np.testing.assert_array_equal(volume_array(result.nodes["status"]) == 5, bad)
+
+
+def test_regions_leave_no_trace_in_the_scene(slicer: ModuleType, nodes: dict, acquisition: Acquisition) -> None:
+    """Nor does making them: what slicer.util leaves of its temporary label maps is cleared away."""
+    assert slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeDisplayNode") == []
+    before = contents(slicer)
+    assert masks_on(nodes["segmentation"], acquisition.geometry)["half"].sum() == 60
+    assert contents(slicer) == before

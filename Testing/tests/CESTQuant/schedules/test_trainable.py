@@ -1,0 +1,173 @@
+"""Trainable schedules: limits hold for any parameters, gradients pass, impossible limits are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.schedules.trainable import TrainableSchedule
+from CESTQuantLib.schedules.limits import TRAINABLE, Limits, b1_rms_uT, playable, scan_time_s
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LIMITS = {
+    "b1_peak_uT": 6.0,
+    "b1_rms_uT": 2.0,
+    "total_time_s": 9.0,
+    "offsets_ppm": [1.0, 5.0],
+    "saturation_time_s": [0.1, 3.0],
+    "minima": {"recovery_time_s": 0.05, "readout_flip_angle_deg": 10},
+    "maxima": {"recovery_time_s": 2.0, "readout_flip_angle_deg": 90},
+}
+
+
+def protocol(**changes) -> Protocol:
+    values = {
+        "offsets_ppm": torch.linspace(2.0, 4.0, 6, dtype=torch.float64),
+        "b1_uT": torch.linspace(0.5, 3.0, 6, dtype=torch.float64),
+        "saturation_time_s": 0.8,
+        "recovery_time_s": 0.5,
+        "readout_flip_angle_deg": 60.0,
+        "readout_pulse_s": 0.01,
+        "post_delay_s": 0.005,
+        "magnetisation_carried_over": True,
+        "signal_normalisation": "l2",
+    }
+    return Protocol(9.4, **{**values, **changes})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-3, 3), min_size=30, max_size=30), st.sampled_from([0.01, 0.3, 1.0]))
+def test_every_limit_holds_for_any_parameters(numbers: list[float], size: float) -> None:
+    schedule = TrainableSchedule(protocol(), TRAINABLE, LIMITS)
+    with torch.no_grad():
+        rows = torch.tensor(numbers, dtype=torch.float64).reshape(5, 6)
+        for row, raw in zip(rows, schedule.raw.values(), strict=True):
+            raw.copy_(size * row)
+        found = schedule.protocol()
+    assert schedule.limits.violations(found, tolerance=1e-12) == []
+    assert Limits.from_dict(LIMITS).violations(playable(found, schedule.limits), tolerance=1e-9) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=12, max_size=12))
+def test_minima_and_fixed_powers_count_towards_the_average_power(numbers: list[float]) -> None:
+    limits = {"b1_peak_uT": 6.0, "b1_rms_uT": 2.2, "b1_uT": [1.0, 6.0], "saturation_time_s": [0.1, 1.0]}
+    start = protocol(b1_uT=torch.tensor([1.0, 2.0, 3.0, 3.0, 2.0, 1.9], dtype=torch.float64))
+    schedule = TrainableSchedule(start, {"b1_uT": {"fixed": [5]}, "saturation_time_s": True}, limits)
+    raw = torch.tensor(numbers, dtype=torch.float64)
+    with torch.no_grad():
+        schedule.raw["b1_uT"].copy_(raw[:5])
+        schedule.raw["saturation_time_s"].copy_(raw[5:11])
+        found = schedule.protocol()
+    assert float(b1_rms_uT(found)) <= 2.2
+    assert float(found.b1_uT.min()) >= 1.0
+    assert float(found.b1_uT[5]) == 1.9
+
+
+def test_a_schedule_within_its_limits_starts_as_it_is_given() -> None:
+    schedule = TrainableSchedule(protocol(), TRAINABLE, LIMITS)
+    for name in TRAINABLE:
+        torch.testing.assert_close(getattr(schedule.start, name), getattr(protocol(), name), rtol=0.01, atol=0.001)
+
+
+def test_a_schedule_beyond_its_limits_starts_inside_near_them() -> None:
+    schedule = TrainableSchedule(protocol(saturation_time_s=2.0), TRAINABLE, LIMITS)
+    assert 0.9 * 9.0 < float(scan_time_s(schedule.start)) < 9.0
+
+
+def test_tied_measurements_move_together_and_fixed_ones_stay() -> None:
+    ties = {"offsets_ppm": {"tie": [0, 0, 1, 1, 2, 2]}, "saturation_time_s": {"tie": "all"}, "b1_uT": {"fixed": [0, 3]}}
+    schedule = TrainableSchedule(protocol(), ties, {"b1_peak_uT": 6})
+    assert {name: len(raw) for name, raw in schedule.raw.items()} == {
+        "offsets_ppm": 3, "saturation_time_s": 1, "b1_uT": 4}  # fmt: skip
+    with torch.no_grad():
+        for raw in schedule.raw.values():
+            raw += 0.02 * torch.arange(1.0, len(raw) + 1)
+    found = schedule.protocol()
+    assert found.offsets_ppm.detach()[0] == found.offsets_ppm.detach()[1] != schedule.start.offsets_ppm[0]
+    assert len(set(found.saturation_time_s.tolist())) == 1
+    assert found.b1_uT.tolist()[0] == 0.5
+    assert found.b1_uT.tolist()[3] == pytest.approx(2.0)
+
+
+def test_gradients_reach_every_parameter_and_are_exact() -> None:
+    schedule = TrainableSchedule(protocol(), TRAINABLE, LIMITS)
+    weights = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(5, 6)
+
+    def mixture(*raws: torch.Tensor) -> torch.Tensor:
+        found = torch.func.functional_call(
+            _Values(schedule), {f"schedule.raw.{n}": r for n, r in zip(schedule.raw, raws, strict=True)}, ()
+        )
+        return torch.stack([(w * found[n]).sum() for w, n in zip(weights, TRAINABLE, strict=True)])  # fmt: skip
+
+    raws = [raw.detach().clone().requires_grad_() for raw in schedule.raw.values()]
+    assert torch.autograd.gradcheck(mixture, raws, eps=1e-7, atol=1e-5)
+    gradients = torch.autograd.grad(mixture(*raws).sum(), raws)
+    assert all(bool((g != 0).all()) for g in gradients)
+
+
+class _Values(torch.nn.Module):
+    def __init__(self, schedule: TrainableSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self) -> dict[str, torch.Tensor]:
+        return self.schedule.values()
+
+
+def test_the_peak_limit_holds_for_the_peak_of_a_shaped_pulse() -> None:
+    train = PulseTrain(10, 0.05, 0.05, PulseShape.named("gaussian"))
+    pulsed = protocol(pulses=train, saturation_time_s=train.total_time_s, b1_uT=1.0)
+    schedule = TrainableSchedule(pulsed, ["b1_uT"], {"b1_peak_uT": 5.0})
+    with torch.no_grad():
+        schedule.raw["b1_uT"].fill_(10.0)
+    highest = float(schedule.protocol().b1_uT.detach().max()) / train.rms_of_unit_peak
+    assert highest * float(train.shape.amplitude.max()) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "limits", "sentence"),
+    [
+        (["saturation_time_s"], {"total_time_s": 2.0}, r"total_time_s is 2 s but 6 measurements take at least 3\.2"),
+        (["b1_uT"], {"b1_rms_uT": 0.5, "minima": {"b1_uT": 1.0}}, "b1_rms_uT is 0.5 uT but fixed values or minima"),
+        (["offsets_ppm"], {"b1_rms_uT": 0.5}, "b1_rms_uT is 0.5 uT but fixed values"),
+        (["b1_uT"], {"b1_peak_uT": 1.0, "minima": {"b1_uT": 2.0}}, "minimum of b1_uT, 2, is not below its maximum, 1"),
+        (["b1_uT"], {"b1_peak_uT": -1}, "b1_peak_uT is -1 but must be positive"),
+        (["b1_uT"], {"total_time_s": "long"}, "total_time_s is 'long', which is not a number"),
+        (["b1_uT"], {"speed": 1}, "unknown keys speed"),
+        (["b1"], {}, "unknown quantities b1"),
+        ([], {}, "names no quantity"),
+        ({"b1_uT": {"tie": [1, 2]}}, {}, "2 labels for 6 measurements"),
+        ({"b1_uT": {"fixed": [9]}}, {}, "counted from 0 to 5"),
+        ({"b1_uT": {"fixed": range(6)}}, {}, "every measurement of b1_uT is fixed"),
+    ],
+)
+def test_impossible_limits_are_one_clear_sentence(trainable, limits: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        TrainableSchedule(protocol(), trainable, limits)
+
+
+def test_a_budget_that_is_just_the_minimum_serves_where_no_time_is_trained() -> None:
+    minimum = float(scan_time_s(protocol()))
+    for limit in (minimum, minimum * (1 - 1e-15)):
+        schedule = TrainableSchedule(protocol(), ["b1_uT"], {"total_time_s": limit})
+        assert float(scan_time_s(schedule.start)) == pytest.approx(limit)
+    with pytest.raises(ValueError, match=r"is 7\.8899 s but 6 measurements take at least 7\.89 s"):
+        TrainableSchedule(protocol(), ["b1_uT"], {"total_time_s": minimum - 1e-4})
+    with pytest.raises(ValueError, match=r"is 7\.88999999 s but 6 measurements take at least 7\.89 s"):
+        TrainableSchedule(protocol(), ["b1_uT"], {"total_time_s": minimum - 1e-8})
+
+
+def test_a_budget_that_is_just_the_minimum_leaves_no_time_to_train() -> None:
+    limits = {"total_time_s": 1.44, "minima": {"saturation_time_s": 0.2, "recovery_time_s": 0.025}}
+    with pytest.raises(ValueError, match=r"is 1\.44 s, which is just what 6 measurements take .* raise it, or"):
+        TrainableSchedule(protocol(), ["saturation_time_s", "recovery_time_s"], limits)
+
+
+def test_quantities_without_effect_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs a protocol with an excitation"):
+        TrainableSchedule(protocol(readout_flip_angle_deg=None), ["readout_flip_angle_deg"])
+    with pytest.raises(ValueError, match="no effect unless magnetisation_carried_over"):
+        TrainableSchedule(protocol(magnetisation_carried_over=False), ["recovery_time_s"])

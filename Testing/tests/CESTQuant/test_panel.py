@@ -1,0 +1,254 @@
+"""The panel in the panel host: the module's own self-test, and the honesty of the stand-ins."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("PySide6")
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
+
+import panel_host  # noqa: E402
+
+slicer = panel_host.start()
+CESTQuant = panel_host.load_module(REPOSITORY / "CESTQuant" / "CESTQuant.py")
+
+import ctk  # noqa: E402
+import qt  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_the_scene_as_it_was():
+    """The panel stays alive in this process; without this it would follow the scenes of other tests."""
+    yield
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    panel.exit()
+    slicer.mrmlScene.RemoveNode(panel.logic.getParameterNode().parameterNode)
+    slicer.mrmlScene.Clear()
+
+
+class TestCESTQuantPanel(CESTQuant.CESTQuantTest):
+    """The class that runs in the application, collected by pytest."""
+
+
+@pytest.fixture
+def load_ui(tmp_path):
+    """Load a .ui file with these widgets and connections in a qMRMLWidget named ``top``."""
+
+    def load(widgets, connections=""):
+        path = tmp_path / "panel.ui"
+        path.write_text(
+            '<ui version="4.0"><widget class="qMRMLWidget" name="top">'
+            '<layout class="QVBoxLayout" name="rows">'
+            f"{widgets}</layout></widget><connections>{connections}</connections></ui>"
+        )
+        return slicer.util.loadUI(str(path))
+
+    return load
+
+
+def connection(sender, signal, receiver, slot):
+    return (
+        f"<connection><sender>{sender}</sender><signal>{signal}</signal>"
+        f"<receiver>{receiver}</receiver><slot>{slot}</slot></connection>"
+    )
+
+
+SELECTOR = '<item><widget class="qMRMLNodeComboBox" name="selector"/></item>'
+
+
+def test_every_widget_of_the_panel_explains_itself():
+    ui = slicer.util.getModuleWidget("CESTQuant").ui
+    for name, widget in vars(ui).items():
+        if name.endswith(("Selector", "LineEdit", "ComboBox", "SpinBox", "Button", "Bar")):
+            assert widget.toolTip, name
+
+
+def test_panel_binds_every_parameter():
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
+    assert bound | set(panel.PATHS) == set(CESTQuant.CESTQuantParameterNode.allParameters)
+
+
+def test_picture_of_the_panel_is_drawn(tmp_path):
+    picture = tmp_path / "panel.png"
+    command = [sys.executable, str(REPOSITORY / "Testing" / "panel_picture.py"), str(picture)]
+    subprocess.run(command, check=True, capture_output=True)
+    image = qt.QImage(str(picture))
+    colors = {image.pixel(image.width() // 3, y) for y in range(0, image.height(), 5)}
+    assert image.width() > 800
+    assert len(colors) > 10
+
+
+def test_self_test_runs_as_in_the_application():
+    description = CESTQuant.CESTQuant(slicer.modules.cestquant)
+    assert description.parent.title
+    assert description.parent.categories
+    assert description.parent.contributors
+    assert "href" in description.parent.helpText
+    assert description.parent.acknowledgementText
+    assert not description.parent.icon.isNull()
+    description.runTest()
+
+
+def test_parameters_are_stored_as_slicers_own_wrapper_stores_them():
+    node = slicer.vtkMRMLScriptedModuleNode()
+    slicer.mrmlScene.AddNode(node)
+    parameters = CESTQuant.CESTQuantParameterNode(node)
+    parameters.t1 = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    parameters.mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    parameters.method = CESTQuant.Method.QUESP
+    assert node.GetNodeReferenceID("t1") == parameters.t1.GetID()
+    assert node.GetNodeReferenceID("mask_1") == parameters.mask.GetID()
+    assert node.GetParameter("reference_2") == "True"  # None, the last member of the union
+    assert node.GetParameter("method") == "QUESP"
+    assert node.GetParameter("asymmetryOffset_ppm") == "3.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("method", "quesp"), ("asymmetryOffset_ppm", -1.0), ("lorentzianPreset", "9T"), ("protocolPath", None)],
+)
+def test_parameter_refuses_a_value_that_is_not_allowed(name, value):
+    parameters = CESTQuant.CESTQuantParameterNode(slicer.vtkMRMLScriptedModuleNode())
+    with pytest.raises((TypeError, ValueError)):
+        setattr(parameters, name, value)
+
+
+def test_sample_phantom_is_registered_with_nothing_to_download(monkeypatch):
+    registered = []
+    logic = SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+    CESTQuant.registerSampleData()
+    (source,) = registered
+    assert source["uris"] == source["fileNames"] == source["nodeNames"] == []
+    assert Path(source["thumbnailFileName"]).is_file()
+    assert callable(source["customDownloader"])
+
+
+def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
+    from NeuroCESTLib.panel.torch_extension import ensure_torch
+
+    asked = []
+
+    class PyTorchUtilsLogic:
+        def torchInstalled(self):
+            return False
+
+        def installTorch(self, askConfirmation, torchVersionRequirement):
+            asked.append((askConfirmation, torchVersionRequirement))
+            return None  # the user said no
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="PyTorch extension"):
+        ensure_torch("CESTQuant")
+    extension = SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
+    with pytest.raises(RuntimeError, match="not installed"):
+        ensure_torch("CESTQuant")
+    assert asked == [(True, ">=2.2")]
+
+
+def test_nothing_heavy_is_imported_with_the_module():
+    code = (
+        f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / 'Testing')!r}]\n"
+        "import panel_host; panel_host.start(); before = set(sys.modules)\n"
+        f"panel_host.load_module({str(REPOSITORY / 'CESTQuant' / 'CESTQuant.py')!r})\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'CESTQuantLib'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[-2] == "[]"
+
+
+def test_property_is_an_attribute_and_cannot_be_called():
+    button = qt.QPushButton("Apply")
+    button.enabled = False
+    assert (button.text, button.enabled) == ("Apply", False)
+    with pytest.raises(TypeError):
+        button.text()
+
+
+def test_property_refuses_a_value_of_another_type():
+    with pytest.raises(ValueError, match="value takes a int"):
+        qt.QProgressBar().value = "half"
+
+
+@pytest.mark.parametrize("signature", ["clickd()", "clicked(int)", "currentNodeChanged(vtkMRMLNode*)"])
+def test_unknown_signal_is_an_error(signature):
+    with pytest.raises(AttributeError, match="has no signal"):
+        qt.QPushButton().connect(signature, lambda: None)
+
+
+def test_stand_in_knows_the_signals_of_the_real_class_only():
+    selector, received = slicer.qMRMLNodeComboBox(), []
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", received.append)
+    selector.connect("currentNodeChanged(bool)", received.append)
+    for signature in ("currentNodeChanged(PyObject)", "currentIndexChanged(int)"):
+        with pytest.raises(AttributeError, match="has no signal"):
+            selector.connect(signature, received.append)
+
+
+# Public names of the real classes (ctkCollapsibleButton.h, ctkPathLineEdit.h, qMRMLWidget.h,
+# qMRMLNodeComboBox.h), without those that the stand-ins do not need.
+REAL_NAMES = {
+    "ctkCollapsibleButton": "collapsed setCollapsed contentsCollapsed hitButton paintEvent",
+    "ctkPathLineEdit": "Dirs Files Drives Readable Writable Executable NoDot NoDotDot NoDotAndDotDot "
+    "comboBox currentPath setCurrentPath currentPathChanged validInputChanged filters setFilters nameFilters "
+    "setNameFilters settingKey setSettingKey showBrowseButton setShowBrowseButton",
+    "qMRMLWidget": "mrmlScene setMRMLScene mrmlSceneChanged",
+    "qMRMLNodeComboBox": "mrmlScene setMRMLScene nodeTypes hideChildNodeTypes showHidden showChildNodeTypes "
+    "noneEnabled noneDisplay addEnabled removeEnabled renameEnabled editEnabled selectNodeUponCreation "
+    "baseName nodeCount nodeFromIndex currentNode setCurrentNode currentNodeID setCurrentNodeID "
+    "setCurrentNodeIndex addNode removeCurrentNode currentNodeChanged nodeAddedByUser",
+}
+
+
+@pytest.mark.parametrize("name", REAL_NAMES)
+def test_stand_in_publishes_only_names_of_the_real_class(name):
+    from panel_host.ui_loader import STAND_INS
+
+    assert set(REAL_NAMES) == set(STAND_INS)
+    public = {member for member in vars(STAND_INS[name]) if not member.startswith("_")}
+    assert public - {"staticMetaObject"} <= set(REAL_NAMES[name].split())
+
+
+def test_unknown_names_are_absent():
+    with pytest.raises(AttributeError):
+        _ = ctk.ctkNotThere
+    with pytest.raises(AttributeError):
+        _ = slicer.qMRMLNodeComboBox().selectedNode
+
+
+def test_ui_connections_are_made(load_ui):
+    widget = load_ui(
+        SELECTOR,
+        connection("top", "mrmlSceneChanged(vtkMRMLScene*)", "selector", "setMRMLScene(vtkMRMLScene*)"),
+    )
+    widget.setMRMLScene(slicer.mrmlScene)
+    assert slicer.util.findChild(widget, "selector").mrmlScene() is slicer.mrmlScene
+
+
+@pytest.mark.parametrize(
+    ("widgets", "connections", "message"),
+    [
+        ('<item><widget class="qMRMLNodeSelector" name="a"/></item>', "", "qMRMLNodeSelector"),
+        (
+            '<item><widget class="QLabel" name="a"><property name="txt"><string/></property></widget></item>',
+            "",
+            "txt",
+        ),
+        (SELECTOR, connection("top", "sceneChanged()", "selector", "setMRMLScene(vtkMRMLScene*)"), "signal"),
+        (SELECTOR, connection("top", "mrmlSceneChanged(vtkMRMLScene*)", "selector", "setScene()"), "slot"),
+        (SELECTOR, connection("top", "mrmlSceneChanged(vtkMRMLScene*)", "absent", "hide()"), "absent"),
+    ],
+    ids=["class", "property", "signal", "slot", "receiver"],
+)
+def test_unknown_name_in_a_ui_file_is_an_error(load_ui, widgets, connections, message):
+    with pytest.raises(AttributeError, match=message):
+        load_ui(widgets, connections)

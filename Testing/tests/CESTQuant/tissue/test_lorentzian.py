@@ -1,0 +1,176 @@
+"""Lorentzian fits: recovery, derivatives, agreement with scipy, presets, reference spectra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from CESTQuantLib.tissue.contrasts import mtr_rex
+from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.tissue.lorentzian import (
+    LorentzianModel,
+    LorentzianPool,
+    Range,
+    fit_lorentzian,
+    fit_lorentzian_two_step,
+    two_step_preset,
+)
+from scipy.optimize import least_squares
+
+SEVEN = LorentzianModel.preset("lorentzian_7T")
+THREE = LorentzianModel.preset("lorentzian_3T")
+OFFSETS = torch.linspace(-8, 8, 50, dtype=torch.float64)
+# lowest and highest of Zi, amplitudes, widths, positions for water, amide, noe, mt, amine
+TISSUE = torch.tensor(
+    [[0.93, 0.60, 0.03, 0.05, 0.05, 0.02, 1.0, 0.8, 2.0, 15, 1.2, -0.2, 3.3, -3.8, -3.0, 1.8],
+     [0.99, 0.85, 0.10, 0.15, 0.20, 0.06, 2.0, 2.0, 4.0, 40, 2.5, 0.20, 3.7, -3.2, -1.5, 2.3]],
+    dtype=torch.float64,
+)  # fmt: skip
+
+
+def tissue(voxels, noise=0.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(voxels, 16, generator=generator, dtype=torch.float64)
+    truth = (TISSUE[0] + (TISSUE[1] - TISSUE[0]) * uniform).T
+    z = SEVEN.predict(truth, OFFSETS.unsqueeze(1))[0].T
+    return z + noise * torch.randn(z.shape, generator=generator, dtype=torch.float64), truth
+
+
+@pytest.mark.parametrize("model", [SEVEN, THREE, SEVEN.tied(), SEVEN.only("water")], ids=["7T", "3T", "tied", "water"])
+def test_analytic_jacobian_passes_gradcheck(model):
+    start, lower, upper = model.limits()
+    inside = lower + (upper - lower) * torch.linspace(0.3, 0.6, 3, dtype=torch.float64)[:, None]
+    parameters = (0.5 * inside + 0.5 * start).T.requires_grad_()
+    column = OFFSETS[::7].unsqueeze(1)
+
+    class Prediction(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values):
+            prediction, ctx.jacobian = model.predict(values, column)
+            return prediction
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (ctx.jacobian * gradient).sum(1)
+
+    assert torch.autograd.gradcheck(Prediction.apply, parameters, atol=1e-7)
+
+
+def test_fit_is_as_good_as_scipy_on_the_same_noisy_spectra():
+    z, _ = tissue(25, noise=0.005)
+    fit = fit_lorentzian(z, OFFSETS, SEVEN)
+    start, lower, upper = (limit.numpy() for limit in SEVEN.limits())
+    column = OFFSETS.unsqueeze(1)
+    excess = []
+    for voxel in range(25):
+
+        def evaluate(p):
+            return SEVEN.predict(torch.from_numpy(p)[:, None], column)
+
+        scipys = least_squares(
+            lambda p, voxel=voxel: evaluate(p)[0][:, 0].numpy() - z[voxel].numpy(),
+            np.clip(start, lower + 1e-6, upper - 1e-6),
+            lambda p: evaluate(p)[1][:, :, 0].numpy().T,
+            bounds=(lower, upper),
+            x_scale="jac",
+        )
+        excess.append(50 * fit.rmse[voxel].item() ** 2 / (2 * scipys.cost) - 1)
+    assert np.median(excess) < 1e-5
+    assert np.max(excess) < 5e-3
+
+
+def test_noise_free_spectra_are_recovered():
+    z, truth = tissue(200)
+    fit = fit_lorentzian(z, OFFSETS, SEVEN, tolerance=1e-10, max_iterations=300)
+    assert (fit.rmse < 1e-5).double().mean() > 0.98
+    found = fit.rmse < 1e-6
+    assert (fit.amplitude[found] - truth[1:6].T[found]).abs().median() < 1e-4
+    assert (fit.position_ppm[found] - truth[11:].T[found]).abs().median() < 1e-3
+
+
+def test_standard_errors_of_a_well_posed_model_cover_the_truth():
+    model = SEVEN.only("water", "amide", "noe")
+    generator = torch.Generator().manual_seed(3)
+    limits = TISSUE[:, [0, 1, 2, 3, 6, 7, 8, 11, 12, 13]]
+    truth = limits[0] + (limits[1] - limits[0]) * torch.rand(4000, 10, generator=generator, dtype=torch.float64)
+    z = model.predict(truth.T, OFFSETS.unsqueeze(1))[0].T
+    z = z + 0.002 * torch.randn(z.shape, generator=generator, dtype=torch.float64)
+    fit = fit_lorentzian(z, OFFSETS, model)
+    good = fit.status == Status.CONVERGED
+    assert good.double().mean() > 0.9
+    for values, deviations, columns in (
+        (fit.amplitude, fit.amplitude_sd, slice(1, 4)),
+        (fit.width_ppm, fit.width_ppm_sd, slice(4, 7)),
+        (fit.position_ppm, fit.position_ppm_sd, slice(7, 10)),
+    ):
+        score = ((values - truth[:, columns]) / deviations)[good]
+        assert ((score.abs() < 2.021).double().mean(0) - 0.95).abs().max() < 0.02  # t, 40 dof
+
+
+def test_tied_positions_follow_the_water():
+    start, _, _ = THREE.limits()
+    parameters = start.unsqueeze(1).repeat(1, 3)
+    parameters[2] = 0.05
+    parameters[-1] = torch.tensor([-0.4, 0.0, 0.4])
+    z = THREE.predict(parameters, OFFSETS.unsqueeze(1))[0].T
+    fit = fit_lorentzian(z, OFFSETS, THREE, tolerance=1e-10)
+    expected = parameters[-1].unsqueeze(1) + torch.tensor([0.0, 3.5, -3.5, -2.5])
+    torch.testing.assert_close(fit.position_ppm, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(fit.position_ppm_sd[:, 1], fit.position_ppm_sd[:, 0])
+    assert SEVEN.tied().pools[1].offset_from_water_ppm == 3.5
+
+
+def test_offsets_of_each_voxel_its_own_give_positions_relative_to_water():
+    z, truth = tissue(40)
+    common = fit_lorentzian(z, OFFSETS, SEVEN)
+    moved = fit_lorentzian(z, OFFSETS - truth[11].unsqueeze(1), SEVEN)
+    assert (moved.position_ppm[:, 0]).abs().max() < 0.01
+    assert (common.position_ppm[:, 0] - truth[11]).abs().max() < 0.01
+
+
+def test_reference_spectrum_leaves_out_the_pool():
+    z, _ = tissue(30)
+    fit = fit_lorentzian(z, OFFSETS, SEVEN)
+    at = torch.tensor([3.5], dtype=torch.float64)
+    label, reference = fit.spectrum(at), fit.spectrum(at, without=["amide"])
+    torch.testing.assert_close(reference - label, fit.line("amide", at))
+    torch.testing.assert_close(mtr_rex(label, reference), 1 / label - 1 / reference)
+    residual = (fit.spectrum(OFFSETS) - z).square().mean(1).sqrt()
+    torch.testing.assert_close(residual, fit.rmse, atol=1e-5, rtol=0.05)
+    with pytest.raises(ValueError, match="no pool 'creatine'"):
+        fit.line("creatine", at)
+
+
+def test_two_step_fit_separates_background_and_residual():
+    background, pools, excluded = two_step_preset()
+    offsets = torch.linspace(-12, 12, 97, dtype=torch.float64)
+    start, _, _ = background.limits()
+    z = background.predict(start.unsqueeze(1).repeat(1, 5), offsets.unsqueeze(1))[0].T
+    amplitude = torch.linspace(0.02, 0.06, 5, dtype=torch.float64).unsqueeze(1)
+    z = z - amplitude / (1 + ((offsets - 3.5) / 0.75) ** 2) - 0.05 / (1 + ((offsets + 3.5) / 1.25) ** 2)
+    fit = fit_lorentzian_two_step(z, offsets, background, pools, excluded)
+    found = fit.residual.amplitude[:, fit.residual.index("amide")]
+    assert (found - amplitude[:, 0]).abs().max() < 0.01
+    assert (found.diff() > 0).all()
+    assert (fit.background.position_ppm[:, 0]).abs().max() < 0.02
+
+
+def test_unusable_voxels_are_flagged():
+    z, _ = tissue(5, noise=0.002)
+    z[1], z[3, 7] = 0, torch.nan
+    fit = fit_lorentzian(z, OFFSETS, SEVEN)
+    assert fit.status[[1, 3]].tolist() == [Status.INVALID_DATA] * 2
+    assert fit.amplitude[[1, 3]].isnan().all()
+    assert fit.position_ppm[[1, 3]].isnan().all()
+    assert fit.amplitude[[0, 2, 4]].isfinite().all()
+
+
+def test_mistaken_models_are_refused():
+    with pytest.raises(ValueError, match="no Lorentzian preset"):
+        LorentzianModel.preset("lorentzian_1T")
+    with pytest.raises(ValueError, match="start"):
+        Range(1.0, 0.5, 2.0)
+    with pytest.raises(ValueError, match="either position_ppm or"):
+        LorentzianPool("amide", Range(0, 0, 1), Range(1, 1, 2))
+    with pytest.raises(ValueError, match="50 values but the signal has 49"):
+        fit_lorentzian(tissue(2)[0][:, :49], OFFSETS, SEVEN)

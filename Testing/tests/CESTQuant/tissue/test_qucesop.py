@@ -1,0 +1,129 @@
+"""QUCESOP and gQUCESOP: inversion to R1rho, recovery above a linear background, the reliability map."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.tissue.qucesop import fit_qucesop, r1rho_from_z
+from CESTQuantLib.physics.r1rho import EffectiveField, Exchange
+from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
+
+FIELD_T, TARGET_PPM = 9.4, 3.5
+GRID = torch.cartesian_prod(
+    torch.tensor([0.6, 1.0, 1.6], dtype=torch.float64), torch.linspace(2.5, 4.5, 21, dtype=torch.float64)
+)
+B1, OFFSETS = GRID[:, 0], GRID[:, 1]
+
+
+def rex(fraction, k, r2, ppm=TARGET_PPM, shift=0.0, relative=1.0):
+    """Exchange relaxation of a solute over the grid; (voxel, m)."""
+    scale = rad_per_s_per_ppm(FIELD_T)
+    water = (shift - OFFSETS[:, None]) * scale
+    w1 = GAMMA_RAD_PER_S_PER_UT * B1[:, None] * relative
+    dw = torch.full_like(fraction, ppm * scale)
+    return Exchange.of(EffectiveField.of(w1, water), water, fraction, k, r2, dw).rate.T
+
+
+def truth(voxels, seed=0):
+    uniform = torch.rand(3, voxels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 5e-4 + 1e-3 * uniform[0], 50 + 250 * uniform[1], 20 + 80 * uniform[2]
+
+
+def background():
+    return 0.6 + 0.5 * B1**2 + (0.05 - 0.1 * B1) * (OFFSETS - 3.2)
+
+
+def noise(voxels, size, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    return size * torch.randn(voxels, len(B1), generator=generator, dtype=torch.float64)
+
+
+def test_r1rho_is_recovered_from_steady_and_transient_z():
+    rate = torch.logspace(-0.5, 2, 30, dtype=torch.float64).unsqueeze(1).expand(-1, len(B1))
+    t1 = torch.full((30,), 1.6, dtype=torch.float64)
+    weff = EffectiveField.of(GAMMA_RAD_PER_S_PER_UT * B1, OFFSETS * rad_per_s_per_ppm(FIELD_T))
+    for time in (torch.inf, 2.0):
+        duration = torch.full_like(B1, time)
+        steady = 1 / 1.6 / rate
+        fall = torch.exp(-rate * min(time, 1e6))
+        z = weff.cos2 * ((1.0 - steady) * fall + steady)
+        found = r1rho_from_z(z, OFFSETS, B1, duration, t1, FIELD_T)
+        torch.testing.assert_close(found, rate, rtol=1e-6, atol=0)
+
+
+def test_unreachable_z_gives_nan():
+    z = torch.full((3, len(B1)), 0.5, dtype=torch.float64)
+    z[1], z[2] = 3.5, 0.0
+    found = r1rho_from_z(z, OFFSETS, B1, torch.full_like(B1, 3.0), torch.full((3,), 1.6), FIELD_T)
+    assert found[0].isfinite().all()
+    assert found[1:].isnan().all()
+
+
+def test_qucesop_recovers_fraction_and_rate_above_a_linear_background():
+    fraction, k, r2 = truth(200)
+    r1rho = rex(fraction, k, torch.full_like(r2, 1.0)) + background()
+    fit = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=1.0)
+    torch.testing.assert_close(fit.fraction, fraction, rtol=1e-4, atol=0)
+    torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
+    assert (fit.rmse_Hz < 1e-4).all()
+
+
+def test_gqucesop_recovers_the_linewidth_too_with_sound_errors():
+    fraction, k, r2 = truth(2000)
+    r1rho = rex(fraction, k, r2) + background() + noise(2000, 2e-3)
+    fit = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=None)
+    known = fit.status == Status.CONVERGED
+    assert known.double().mean() > 0.97
+    for value, deviation, expected in (
+        (fit.fraction, fit.fraction_sd, fraction),
+        (fit.exchange_rate_Hz, fit.exchange_rate_Hz_sd, k),
+        (fit.r2_Hz, fit.r2_Hz_sd, r2),
+    ):
+        score = ((value - expected) / deviation)[known]
+        assert (score.abs() < 2.005).double().mean().item() == pytest.approx(0.95, abs=0.02)  # t, 54 dof
+
+
+def test_broad_lines_bias_qucesop_but_not_gqucesop():
+    fraction, k, r2 = truth(200)
+    r1rho = rex(fraction, k, r2) + background()
+    narrow = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=1.0)
+    general = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=None)
+    errors = [((fit.exchange_rate_Hz - k).abs() / k).median().item() for fit in (narrow, general)]
+    assert errors[0] > 0.05
+    assert errors[1] < 1e-3
+
+
+def test_rmse_map_shows_where_another_solute_overlaps():
+    fraction, k, r2 = truth(100)
+    clean = rex(fraction, k, r2) + background() + noise(100, 1e-3)
+    other = rex(torch.full_like(k, 1e-3), torch.full_like(k, 150.0), torch.full_like(k, 30.0), ppm=2.9)
+    reliable = fit_qucesop(clean, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=None)
+    overlapped = fit_qucesop(clean + other, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=None)
+    assert reliable.rmse_Hz.median().item() == pytest.approx(1e-3, rel=0.15)
+    assert overlapped.rmse_Hz.median() > 5 * reliable.rmse_Hz.median()
+    torch.testing.assert_close(
+        (clean - reliable.synthesised_r1rho).square().mean(1).sqrt(), reliable.rmse_Hz, rtol=1e-9, atol=0
+    )
+
+
+def test_field_maps_are_used():
+    fraction, k, _ = truth(50)
+    shift, relative = torch.full_like(k, 0.15), torch.full_like(k, 0.85)
+    r1rho = rex(fraction, k, torch.full_like(k, 1.0), shift=shift, relative=relative) + background()
+    fit = fit_qucesop(
+        r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=1.0, b0_shift_ppm=shift, b1_relative=relative
+    )
+    torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
+
+
+def test_too_few_offsets_at_a_power_and_bad_voxels_are_named():
+    fraction, k, r2 = truth(3)
+    r1rho = rex(fraction, k, r2) + background()
+    r1rho[1, 4] = torch.nan
+    fit = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T)
+    assert fit.status[1] == Status.INVALID_DATA
+    assert fit.fraction[1].isnan()
+    assert fit.rmse_Hz[1].isnan()
+    with pytest.raises(ValueError, match="three offsets"):
+        fit_qucesop(r1rho[:, :23], OFFSETS[:23], B1[:23], TARGET_PPM, FIELD_T)

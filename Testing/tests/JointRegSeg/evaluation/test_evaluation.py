@@ -1,0 +1,187 @@
+"""jointregseg evaluate: the numbers of a known result, and a cohort of which some cases fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from joint_studies import HeadStudy, exact_result, points_in_head, small_weights
+from JointRegSegLib.batch import main
+from JointRegSegLib.evaluation.cases import (
+    Case,
+    cases_of,
+    evaluate_case,
+    registration_scores,
+    segmentation_scores,
+    summarise,
+)
+from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
+from JointRegSegLib.synthesis.phantom import to_second_visit
+from JointRegSegLib.inference.settings import InferenceSettings
+from JointRegSegLib.images.study import StudyImages
+
+SPACING_MM = (5.0, 5.0, 5.0)
+
+
+def write_landmarks(folder: Path) -> tuple[Path, Path]:
+    """The same points in both visits: RAS in one file, LPS in the other."""
+    first = points_in_head(12)
+    second = to_second_visit(first) * [-1, -1, 1]
+    for name, columns, points in (("first", "r,a,s", first), ("second", "x,y,z", second)):
+        rows = [f"p{n},{x:.4f},{y:.4f},{z:.4f}" for n, (x, y, z) in enumerate(points)]
+        (folder / f"{name}.csv").write_text("\n".join([f"name,{columns}", *rows]) + "\n")
+    return folder / "first.csv", folder / "second.csv"
+
+
+def record(subject: str, visit: str, landmarks: Path | None = None) -> StudyRecord:
+    return StudyRecord(subject, visit, {"flair": Path(f"{subject}{visit}.nii.gz")}, landmarks=landmarks)
+
+
+def test_a_perfect_map_scores_perfectly(tmp_path: Path) -> None:
+    studies = HeadStudy.of("axial"), HeadStudy.of("oblique", second=True)
+    result = exact_result(*studies)
+    landmarks = write_landmarks(tmp_path)
+    case = Case(*(record("a", str(n), path) for n, path in enumerate(landmarks)))
+    images = [StudyImages({"flair": study.image("flair")}) for study in studies]
+    truths = [study.grid.to_sitk(study.visit.labels) for study in studies]
+    row = registration_scores(case, images, truths, result)
+    assert row["landmarks"] == 12
+    assert row["landmark_error_mm_max_after"] < 0.4
+    assert row["landmark_error_mm_median_before"] > 3
+    assert row["landmark_improved"] == 1
+    assert row["warped_dice_whole_tumor"] > row["affine_dice_whole_tumor"] > 0.5
+    ratio = np.mean(sitk.GetArrayFromImage(result.jacobian)[studies[0].visit.labels > 0])
+    assert row["volume_ratio_whole_tumor"] == pytest.approx(1 / ratio, rel=0.1)
+    assert row["folded_fraction"] == 0
+    assert 0 < row["sd_log_jacobian"] < 0.3
+    assert row["inverse_error_max_mm"] < 0.5
+
+
+def test_volumes_and_scores_are_in_ml_and_mm_of_the_study() -> None:
+    study = HeadStudy.of("axial")
+    truth = study.grid.to_sitk(study.visit.labels)
+    shifted = study.grid.to_sitk(np.roll(study.visit.labels, 1, axis=0))
+    row = segmentation_scores(shifted, truth)
+    thickness = study.grid.spacing[2]
+    assert row["hd95_mm_whole_tumor"] == pytest.approx(thickness, rel=1e-5)
+    volume = (study.visit.labels > 0).sum() * np.prod(study.grid.spacing) / 1000
+    assert row["expected_volume_ml_whole_tumor"] == pytest.approx(volume)
+    assert 0.6 < row["dice_whole_tumor"] < 1
+    assert segmentation_scores(truth, None).keys() == {
+        f"volume_ml_{name}" for name in ("whole_tumor", "tumor_core", "enhancing_tumor")
+    }
+
+
+def test_later_visits_are_compared_with_the_first() -> None:
+    studies = (record("a", "1"), record("b", "1"), record("a", "2"), record("a", "3"))
+    names = [case.name for case in cases_of(Cohort("c.csv", studies))]
+    assert names == ["a 1 2", "a 1 3", "b 1"]
+
+
+def test_the_summary_takes_both_studies_together_and_leaves_out_nan() -> None:
+    rows = [
+        {"case": "a", "fixed_dice_tumor_core": 0.5, "moving_dice_tumor_core": 0.7, "seconds": 1.0},
+        {"case": "b", "fixed_dice_tumor_core": 0.9, "seconds": float("nan")},
+    ]
+    summary = summarise(rows)
+    core = summary["dice_tumor_core"]
+    assert (core["n"], core["mean"], core["median"], core["min"], core["max"]) == pytest.approx((3, 0.7, 0.7, 0.5, 0.9))
+    assert core["sd"] == pytest.approx(0.2)
+    assert summary["seconds"]["n"] == 1
+    assert "case" not in summary
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two visits with landmarks, one visit, and a subject whose image is damaged; with weights of no training."""
+    folder = tmp_path_factory.mktemp("cohort")
+    visits = {
+        "pair1": HeadStudy.of("axial", spacing_mm=SPACING_MM),
+        "pair2": HeadStudy.of("oblique", second=True, spacing_mm=SPACING_MM),
+        "alone1": HeadStudy.of("sagittal", spacing_mm=SPACING_MM),
+        "broken1": HeadStudy.of("axial", spacing_mm=SPACING_MM),
+    }
+    marks = dict(zip(("pair1", "pair2"), write_landmarks(folder), strict=True))
+    rows = ["subject,visit,t1,flair,label,mask,landmarks"]
+    for name, study in visits.items():
+        study.write(folder / name)
+        files = [f"{name}/{file}.nii.gz" for file in ("t1", "flair", "labels", "brain")]
+        rows.append(",".join([name[:-1], name[-1], *files, marks[name].name if name in marks else ""]))
+    (folder / "broken1" / "flair.nii.gz").write_bytes(b"no image")
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
+    small_weights(folder / "small.pt", 5.0)
+    return folder / "cohort.csv"
+
+
+def test_the_jacobian_is_shown_in_the_brain_only(cohort: Path) -> None:
+    case = cases_of(read_manifest(cohort))[0]
+    _, picture = evaluate_case(case, None, InferenceSettings(refine_iterations=2, spacing_mm=5.0))
+    brain = picture.fixed.max(axis=0) > 0
+    known = np.isfinite(picture.jacobian)
+    assert known.any()
+    assert not (known & ~brain).any()
+    assert not known[:, [0, -1]].any()
+    assert np.nanmin(picture.jacobian) > 0.3
+
+
+def test_a_cohort_is_scored_and_failed_cases_are_named(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["evaluate", "--manifest", str(cohort), "--weights", str(cohort.parent / "small.pt"), "none",
+                 "--refine", "15", "--no-flips", "--device", "auto", "--output", str(output)]  # fmt: skip
+    assert main(arguments) == 1
+    said = capfd.readouterr().err.splitlines()
+    assert not [line for line in said if line.rstrip().endswith(":")]
+    errors = [line for line in said if line.startswith("error: ")]
+    assert len(errors) == 4  # the broken one twice, the lone visit without a network, and the count of all
+    assert "broken 1 (small)" in errors[0]
+    assert "flair.nii.gz" in errors[0]
+    assert "3 of 6 cases failed" in errors[-1]
+    rows = {(row["weights"], row["case"]): row for row in csv.DictReader((output / "cases.csv").open())}
+    assert len(rows) == 6
+    pair, bare = rows["small", "pair 1 2"], rows["no network", "pair 1 2"]
+    assert 0 <= float(pair["fixed_dice_whole_tumor"]) < 0.5  # it never was trained
+    assert float(pair["moving_hd95_mm_tumor_core"]) > 0
+    assert bare["fixed_dice_whole_tumor"] == ""
+    assert float(bare["fixed_expected_volume_ml_whole_tumor"]) == pytest.approx(4 / 3 * np.pi * 2.1**3, rel=0.1)
+    assert float(bare["expected_change_ml_whole_tumor"]) > 5
+    assert float(bare["landmark_error_mm_median_after"]) < float(bare["landmark_error_mm_median_before"])
+    assert float(bare["folded_fraction"]) == 0
+    assert rows["small", "alone 1"]["warped_dice_whole_tumor"] == ""
+    assert "flair.nii.gz" in rows["small", "broken 1"]["error"]
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["variants"]["small"]["dice_whole_tumor"]["n"] == 3
+    assert {entry["case"] for entry in summary["failed"]} == {"broken 1", "alone 1"}
+    variants = list(csv.DictReader((output / "variants.csv").open()))
+    assert [row["weights"] for row in variants] == ["small", "no network"]
+    pictures = {path.relative_to(output / "pictures").as_posix() for path in (output / "pictures").rglob("*.png")}
+    assert pictures == {"small/pair_1_2.png", "small/alone_1.png", "no_network/pair_1_2.png"}
+    report = json.loads((output / "report.json").read_text())
+    assert {entry["role"] for entry in report["inputs"]} == {"manifest", "weights small"}
+    assert report["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--weights", "missing.pt"], "missing.pt"),
+        (["--manifest", "missing.csv"], "missing.csv"),
+        (["--split", "val"], "'val'"),
+    ],
+)
+def test_unusable_arguments_are_one_sentence_and_write_nothing(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture, changes: list[str], words: str
+) -> None:
+    given = {"--manifest": str(cohort), "--weights": str(cohort.parent / "small.pt"), "--output": str(tmp_path / "out")}
+    given |= dict([changes])
+    assert main(["evaluate", *[part for pair in given.items() for part in pair]]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,120 @@
+"""Label maps of either convention, and the files of a study recognised by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from JointRegSegLib.images.labels import CLASSES, REGIONS, region, to_classes
+from JointRegSegLib.images.modalities import MODALITIES, modality, recognise, role_of_file, split_name
+
+
+def label_map(*values: float, dtype: type = np.int16) -> np.ndarray:
+    return np.array(values, dtype=dtype).reshape(1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((0, 1, 2, 4), (0, 1, 2, 3)), ((0, 1, 2, 3), (0, 1, 2, 3)), ((0, 4), (0, 3)), ((0, 2), (0, 2)), ((0, 0), (0, 0))],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64, np.int32])
+def test_both_numberings_become_the_same_classes(given: tuple, expected: tuple, dtype: type) -> None:
+    classes = to_classes(label_map(*given, dtype=dtype), "seg.nii.gz")
+    assert classes.dtype == np.uint8
+    assert classes.ravel().tolist() == list(expected)
+
+
+def test_the_map_given_is_left_as_it_is() -> None:
+    given = label_map(0, 4, dtype=np.uint8)
+    to_classes(given, "seg.nii.gz")
+    assert given.ravel().tolist() == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0, 1, 3, 4), ("values 0, 1, 3, 4", "resection cavity")),
+        ((0, 1, 5), ("the value 5", "unknown labels")),
+        ((0, -1, 7), ("the values -1, 7", "unknown labels")),
+        ((0, 0.5), ("the value 0.5", "whole numbers")),
+        ((0, float("nan")), ("nan", "whole numbers")),
+        (tuple(range(40)), ("5, 6, 7, 8, 9, 10, …",)),
+        ((), ("is empty",)),
+    ],
+)
+def test_other_values_are_refused_by_value_and_file(values: tuple, said: tuple) -> None:
+    with pytest.raises(ValueError, match=r"the label map 'case/seg\.nii\.gz'") as error:
+        to_classes(np.array(values, dtype=float), "case/seg.nii.gz")
+    assert all(words in str(error.value) for words in said)
+
+
+def test_regions_are_nested() -> None:
+    classes = torch.arange(len(CLASSES))
+    assert region(classes, "whole_tumor").tolist() == [False, True, True, True]
+    assert region(classes, "tumor_core").tolist() == [False, True, False, True]
+    assert region(classes, "enhancing_tumor").tolist() == [False, False, False, True]
+    assert set(REGIONS["enhancing_tumor"]) < set(REGIONS["tumor_core"]) < set(REGIONS["whole_tumor"])
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "role"),
+    [
+        ("Brats18_TCIA01_131_1_t1ce.nii.gz", "Brats18_TCIA01_131_1", "t1ce"),
+        ("BraTS19_2013_0_1_flair.nii", "BraTS19_2013_0_1", "flair"),
+        ("BraTS20_Training_001_seg.nii.gz", "BraTS20_Training_001", "label"),
+        ("W39_1998.09.19_Segm.nii", "W39_1998.09.19", "label"),
+        ("BraTS2021_00006_t1.nii.gz", "BraTS2021_00006", "t1"),
+        ("BraTS-GLI-00000-000-t1n.nii.gz", "BraTS-GLI-00000-000", "t1"),
+        ("BraTS-GLI-00000-000-t1c.nii.gz", "BraTS-GLI-00000-000", "t1ce"),
+        ("BraTS-GLI-00000-000-t2w.nii.gz", "BraTS-GLI-00000-000", "t2"),
+        ("BraTS-GLI-00000-000-t2f.nii.gz", "BraTS-GLI-00000-000", "flair"),
+        ("BraTS-GLI-00000-000-seg.nii.gz", "BraTS-GLI-00000-000", "label"),
+        ("TCGA-FG-6692_fla_bet.nii.gz", "TCGA-FG-6692", "flair"),
+        ("TCGA-FG-6692_t1c_bet.nii.gz", "TCGA-FG-6692", "t1ce"),
+        ("TCGA-FG-6692_seg_fused-auto.nii.gz", "TCGA-FG-6692", "label"),
+        ("sub-1_ce-gadolinium_T1w.nii.gz", "sub-1_ce-gadolinium", "t1ce"),
+        ("P3_T2_FLAIR.nrrd", "P3", "flair"),
+        ("P3_T1_Gd.nrrd", "P3", "t1ce"),
+        ("CT1.nii.gz", "", "t1ce"),
+        ("P3_brain_mask.nii.gz", "P3", "mask"),
+        ("P3_tumor_mask.nii.gz", "P3_tumor_mask", None),
+        ("P3_dwi.nii.gz", "P3_dwi", None),
+        ("P3_t1.json", "P3_t1.json", None),
+        ("t1_of_someone.nii.gz", "t1_of_someone", None),
+    ],
+)  # fmt: skip
+def test_file_names_tell_study_and_role(name: str, study: str, role: str | None) -> None:
+    assert split_name(name) == (study, role)
+    assert role_of_file(Path("folder") / name) == role
+
+
+def test_modalities_go_by_their_synonyms() -> None:
+    assert [modality(name) for name in ("T1", "T1Gd", "T2-FLAIR", "t2w")] == ["t1", "t1ce", "flair", "t2"]
+    with pytest.raises(ValueError, match="'label' is no known modality; use one of t1, t1ce, t2, flair"):
+        modality("label")
+
+
+def test_a_folder_is_recognised_in_the_order_of_the_channels(tmp_path: Path) -> None:
+    for role in ("seg", "flair", "t2", "t1ce", "t1"):
+        (tmp_path / f"BraTS2021_00001_{role}.nii.gz").touch()
+    (tmp_path / "readme.txt").touch()
+    found = recognise(tmp_path)
+    assert tuple(found) == (*MODALITIES, "label")
+    assert found["t1ce"].name == "BraTS2021_00001_t1ce.nii.gz"
+
+
+def test_two_files_for_one_modality_are_refused(tmp_path: Path) -> None:
+    for name in ("a_t1.nii.gz", "b_t1.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"two files for T1: 'a_t1\.nii\.gz' and 'b_t1\.nii\.gz'"):
+        recognise(tmp_path)
+    with pytest.raises(ValueError, match=r"nowhere' does not exist"):
+        recognise(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("case", ["BraTS2021_00006", "TCGA-FG-6692"])
+def test_real_cases_are_recognised(shared_data: Callable[[str], Path], case: str) -> None:
+    assert set(recognise(shared_data(f"data/brain/{case}"))) == {*MODALITIES, "label"}

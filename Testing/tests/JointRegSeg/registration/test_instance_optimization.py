@@ -1,0 +1,279 @@
+"""Instance optimisation: it finds known deformations, spares tumours, stays invertible, stops and cancels."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from JointRegSegLib.registration.deformation import (
+    Deformation,
+    folded_fraction,
+    integrate_velocity,
+    inverse_error,
+    jacobian_determinant,
+    resize_displacement,
+    warp,
+)
+from JointRegSegLib.registration.instance_optimization import refine
+from JointRegSegLib.registration.refinement_settings import RefinementLevel, RefinementSettings
+from JointRegSegLib.registration.separable import smooth
+from JointRegSegLib.registration.similarity import LocalStatistics, lncc
+
+SHAPE = (32, 40, 24)
+QUICK = RefinementSettings(
+    levels=(RefinementLevel(2, 4, 5, 30), RefinementLevel(1, 4, 5, 15, 2)), mask_dilation=1, regularisation=0.2
+)
+
+
+def texture(seed: int = 0, shape: tuple[int, ...] = SHAPE, channels: int = 1) -> torch.Tensor:
+    """Smooth blobs within an ellipsoid, −3 outside, as a brain is after normalisation."""
+    generator = torch.Generator().manual_seed(seed)
+    image = smooth(torch.randn((1, channels, *shape), generator=generator), 1.5)
+    return torch.where(radius(shape) < 0.9, image / image.std(), -3.0)
+
+
+def radius(shape: tuple[int, ...] = SHAPE, centre: tuple[float, ...] = (0, 0, 0), size: float = 1) -> torch.Tensor:
+    """1 on the surface of the ellipsoid that touches the borders, or of a smaller one about another centre."""
+    axes = [torch.linspace(-1, 1, n) - c for n, c in zip(shape, centre, strict=True)]
+    squares = sum(g.square() for g in torch.meshgrid(*axes, indexing="ij"))
+    return squares.sqrt()[None, None] / size
+
+
+def known_velocity(size: float = 4.0, seed: int = 1, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    velocity = smooth(torch.randn((1, 3, *shape), generator=generator), 5.0)
+    return size * velocity / velocity.abs().max()
+
+
+def pair(size: float = 4.0, channels: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fixed image, moving image and the true displacement between them."""
+    fixed, velocity = texture(channels=channels), known_velocity(size)
+    moving = warp(fixed, integrate_velocity(-velocity))
+    return fixed, moving, integrate_velocity(velocity)
+
+
+def error(found: torch.Tensor, true: torch.Tensor) -> float:
+    return float((found - true).norm(dim=1, keepdim=True)[radius() < 0.8].mean())
+
+
+def test_known_deformation_is_found_whatever_the_contrast() -> None:
+    fixed, moving, true = pair()
+    start = error(torch.zeros_like(true), true)
+    found = refine(fixed, torch.where(moving > -2.5, 2 - moving, moving), settings=QUICK)
+    assert start > 0.9
+    assert error(found.displacement, true) < 0.4 * start
+    assert folded_fraction(found.displacement) == 0
+
+
+@pytest.mark.parametrize("regulariser", ["diffusion", "curvature"])
+def test_inverse_undoes_the_deformation(regulariser: str) -> None:
+    fixed, moving, _ = pair()
+    found = refine(fixed, moving, settings=RefinementSettings(QUICK.levels, regulariser=regulariser))
+    inside = radius() < 0.7
+    assert found.displacement.abs().max() > 1.5
+    assert inverse_error(found.displacement, found.inverse)[inside].mean() < 0.1
+    assert lncc(warp(fixed, found.inverse), moving) > 0.8
+    assert folded_fraction(found.inverse) == 0
+
+
+def test_result_is_the_flow_of_its_velocity() -> None:
+    fixed, moving, _ = pair()
+    found = refine(fixed, moving, settings=QUICK)
+    fine = integrate_velocity(resize_displacement(found.velocity, SHAPE))
+    assert (found.displacement - fine).abs().mean() < 0.05
+
+
+def test_refinement_takes_up_the_velocity_of_a_network() -> None:
+    fixed, moving, true = pair()
+    velocity = resize_displacement(0.6 * known_velocity(), (16, 20, 12))
+    displacement = resize_displacement(integrate_velocity(velocity), SHAPE)
+    kept = refine(fixed, moving, Deformation(displacement, velocity=velocity), settings=no_iterations())
+    assert error(kept.displacement, displacement) < 0.1
+    better = refine(fixed, moving, Deformation(displacement, velocity=velocity), settings=QUICK)
+    assert error(better.displacement, true) < 0.3
+    assert lncc(fixed, warp(moving, better.displacement)) > lncc(fixed, warp(moving, displacement)) + 0.03
+
+
+def test_displacement_without_a_velocity_is_followed_by_the_refinement() -> None:
+    fixed, moving, true = pair()
+    start = Deformation(0.5 * true)
+    found = refine(fixed, moving, start, settings=QUICK)
+    assert found.velocity is None
+    assert error(found.displacement, true) < 0.7 * error(start.displacement, true)
+    assert inverse_error(found.displacement, found.inverse)[radius() < 0.7].mean() < 0.1
+
+
+def no_iterations() -> RefinementSettings:
+    return RefinementSettings(levels=QUICK.levels, iterations=0)
+
+
+def test_identical_images_are_left_alone() -> None:
+    image = texture()
+    assert refine(image, image, settings=QUICK).displacement.abs().max() == 0
+
+
+def with_tumor(image: torch.Tensor, tumor: torch.Tensor, value: float) -> torch.Tensor:
+    return torch.where(tumor, torch.full_like(image, value), image)
+
+
+def carried_volume(found: Deformation, tumor: torch.Tensor) -> float:
+    """Volume that the tumour of the fixed study has in the moving one by the deformation, relative to its own."""
+    return float(jacobian_determinant(found.displacement)[tumor].mean())
+
+
+def test_mask_keeps_a_grown_tumour_from_stretching_the_brain() -> None:
+    image, centre = texture(), (0.1, -0.1, 0.0)
+    small, large = radius(centre=centre, size=0.25) < 1, radius(centre=centre, size=0.42) < 1
+    fixed, moving = with_tumor(image, small, 4.0), with_tumor(image, large, 4.0)
+    unmasked = refine(fixed, moving, settings=QUICK)
+    masked = refine(fixed, moving, None, small.float(), large.float(), QUICK)
+    assert carried_volume(unmasked, small) > 1.5
+    assert abs(carried_volume(masked, small) - 1) < 0.15
+    nothing = torch.zeros_like(masked.displacement)
+    assert error(masked.displacement, nothing) < 0.5 * error(unmasked.displacement, nothing)
+
+
+def test_mass_effect_outside_of_the_mask_is_followed() -> None:
+    """The tumour pushes the tissue away; its own voxels are new and match nothing."""
+    image, centre = texture(), (0.1, -0.1, 0.0)
+    distance = radius(centre=centre)
+    outward = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in SHAPE], indexing="ij"))[None]
+    middle = torch.tensor([(n - 1) / 2 * (1 + c) for n, c in zip(SHAPE, centre, strict=True)]).view(1, 3, 1, 1, 1)
+    velocity = 0.7 * (outward - middle) * torch.exp(-((distance / 0.4) ** 2))
+    tumor = distance < 0.25
+    true = integrate_velocity(velocity)
+    moving_tumor = warp(tumor.float(), integrate_velocity(-velocity)) > 0.5
+    moving = with_tumor(warp(image, integrate_velocity(-velocity)), moving_tumor, 4.0)
+    found = refine(with_tumor(image, tumor, -1.0), moving, None, tumor.float(), moving_tumor.float(), QUICK)
+    around = (distance > 0.35) & (distance < 0.6)
+    before = true.norm(dim=1, keepdim=True)[around].mean()
+    assert before > 0.7
+    assert (found.displacement - true).norm(dim=1, keepdim=True)[around].mean() < 0.5 * before
+
+
+def test_moving_mask_is_where_the_deformation_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed, moving, true = pair(3.0)
+    tumor = radius(centre=(0.3, 0.0, 0.0), size=0.25) < 1
+    masks, original = [], LocalStatistics.of.__func__
+
+    def noted(cls, image, window, mask, stride):
+        masks.append(mask)
+        return original(cls, image, window, mask, stride)
+
+    monkeypatch.setattr(LocalStatistics, "of", classmethod(noted))
+    start = Deformation(true, velocity=known_velocity(3.0))
+    moving_tumor = (warp(tumor.float(), integrate_velocity(-known_velocity(3.0))) > 0.5).float()
+    settings = RefinementSettings(levels=(RefinementLevel(1, 2, 5, 1),), mask_dilation=0)
+    refine(fixed, moving, start, None, moving_tumor, settings)
+    left_out = masks[0] == 0
+    assert (left_out & tumor).sum() > 0.95 * tumor.sum()
+    assert left_out.sum() < 1.5 * tumor.sum()
+
+
+def test_absent_modalities_and_several_channels() -> None:
+    fixed, moving, true = pair(channels=3)
+    fixed, moving = fixed.clone(), moving.clone()
+    fixed[:, 1] = -3
+    moving[:, 2] = -3
+    found = refine(fixed, moving, settings=QUICK)
+    assert error(found.displacement, true) < 0.4 * error(torch.zeros_like(true), true)
+
+
+def test_any_size_of_grid_is_registered() -> None:
+    shape = (21, 17, 13)
+    fixed = texture(shape=shape)
+    moving = warp(fixed, integrate_velocity(-known_velocity(3.0, shape=shape)))
+    found = refine(fixed, moving, settings=QUICK)
+    assert found.displacement.shape == found.inverse.shape == (1, 3, *shape)
+    assert lncc(fixed, warp(moving, found.displacement)) > lncc(fixed, moving) + 0.05
+
+
+def test_it_works_where_gradients_are_off() -> None:
+    with torch.inference_mode():
+        fixed, moving, true = pair()
+        found = refine(fixed, moving, settings=QUICK)
+        assert error(found.displacement, true) < 0.4
+    assert not found.displacement.requires_grad
+
+
+def test_progress_rises_to_one_and_may_cancel() -> None:
+    fixed, moving, _ = pair()
+    told: list[float] = []
+    refine(fixed, moving, settings=QUICK, progress=lambda fraction, message: told.append(fraction))
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len(told) > 20
+
+    def cancel(fraction: float, message: str) -> None:
+        if fraction > 0.2:
+            raise KeyboardInterrupt(message)
+
+    with pytest.raises(KeyboardInterrupt, match="level 1 of 2: correlation"):
+        refine(fixed, moving, settings=QUICK, progress=cancel)
+
+
+def test_time_limit_and_convergence_end_it() -> None:
+    fixed, moving, _ = pair()
+    told: list[float] = []
+    limited = RefinementSettings(levels=QUICK.levels, time_limit_s=1e-9)
+    assert refine(fixed, moving, settings=limited, progress=lambda f, m: told.append(f)).displacement.abs().max() == 0
+    assert told == [1]
+    told.clear()
+    endless = RefinementSettings(levels=(RefinementLevel(2, 4, 5, 100_000),), tolerance=1e-3)
+    refine(fixed, moving, settings=endless, progress=lambda f, m: told.append(f))
+    assert len(told) < 400
+
+
+def test_wild_velocity_is_smoothed_until_it_does_not_fold() -> None:
+    fixed, moving, _ = pair()
+    wild = 12 * torch.randn(1, 3, 16, 20, 12, generator=torch.Generator().manual_seed(0))
+    displacement = resize_displacement(integrate_velocity(wild), SHAPE)
+    assert folded_fraction(displacement) > 0.01
+    found = refine(fixed, moving, Deformation(displacement, velocity=wild), settings=no_iterations())
+    assert folded_fraction(found.displacement) == folded_fraction(found.inverse) == 0
+
+
+def test_settings_survive_json() -> None:
+    settings = RefinementSettings(levels=(RefinementLevel(1, 2, 3, 4, 2),), iterations=7, time_limit_s=5.0)
+    assert RefinementSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert RefinementSettings.from_dict({"regularisation": 1}).levels == RefinementSettings().levels
+
+
+def test_settings_in_millimetres_follow_the_spacing() -> None:
+    coarse = RefinementSettings().for_spacing(2.0)
+    assert [(level.image_stride, level.velocity_stride) for level in coarse.levels] == [(2, 4), (1, 4), (1, 2)]
+    assert coarse.mask_dilation == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"regulariser": "elastic"}, "regulariser 'elastic' is unknown"),
+        ({"regularisation": -1}, "regularisation of the refinement is -1"),
+        ({"learning_rate": math.nan}, "learning_rate of the refinement is nan"),
+        ({"speed": 3}, "do not have speed"),
+        ({"levels": []}, "at least one level"),
+        ({"levels": [{"image_stride": 2}]}, "needs image_stride, velocity_stride"),
+        ({"levels": [{"image_stride": 2, "velocity_stride": 1, "window": 5, "iterations": 3}]}, "at least image"),
+        ({"levels": [{"image_stride": 2, "velocity_stride": 2, "window": 4, "iterations": 3}]}, "odd number of voxels"),
+    ],
+)
+def test_unusable_settings_are_named(values: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RefinementSettings.from_dict(values)
+
+
+def test_unusable_images_are_named() -> None:
+    image = texture()
+    with pytest.raises(ValueError, match=r"moving has shape \(1, 1, 32, 40, 23\), not \(1, 1, 32, 40, 24\)"):
+        refine(image, image[..., 1:])
+    with pytest.raises(ValueError, match="fixed_mask has shape"):
+        refine(image, image, fixed_mask=image[..., 1:])
+    broken = image.clone()
+    broken[0, 0, 3, 3, 3] = math.nan
+    with pytest.raises(ValueError, match="moving has voxels that are not finite"):
+        refine(image, broken)
+    with pytest.raises(ValueError, match="deformation to start from"):
+        refine(image, image, Deformation(torch.zeros(1, 3, 4, 4, 4)))

@@ -1,0 +1,197 @@
+"""Pictures of registrations, trainings and evaluations: one look, and the slices and numbers they show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from joint_studies import HeadStudy, exact_result
+from JointRegSegLib.evaluation import figure as evaluation_figure
+from JointRegSegLib.scene import report
+from JointRegSegLib.training import figure as training_figure
+from JointRegSegLib.images.compartments import COMPARTMENTS
+from JointRegSegLib.scene.evaluation_commands import _cases, _named
+from JointRegSegLib.scene.results import JACOBIAN_REACH, JointRegSegResult
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
+from JointRegSegLib.training.validation import ValidationCase
+
+from NeuroCESTLib.scene.display import color_map_rgb
+
+COLORS = {compartment.name: compartment.color for compartment in COMPARTMENTS.values()}
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The figures that are drawn in a test, kept instead of written."""
+    from matplotlib import pyplot
+
+    drawn: list[Any] = []
+    for module in (training_figure, evaluation_figure):
+        monkeypatch.setattr(module, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
+    yield drawn
+    pyplot.close("all")
+
+
+def texts(figure: Any) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def legend(figure: Any) -> dict[str, tuple[float, ...]]:
+    """Names and colours of the patches in the legends."""
+    from matplotlib.legend import Legend
+
+    entries = [
+        (text.get_text(), patch.get_facecolor()[:3])
+        for one in figure.findobj(Legend)
+        for text, patch in zip(one.get_texts(), one.legend_handles, strict=True)
+        if hasattr(patch, "get_facecolor")
+    ]
+    return dict(entries)
+
+
+def contour_colors(axis: Any) -> set[tuple[float, ...]]:
+    from matplotlib.contour import ContourSet
+
+    return {tuple(np.round(c.get_edgecolor()[0][:3], 6)) for c in axis.collections if isinstance(c, ContourSet)}
+
+
+def maps(figure: Any) -> list[Any]:
+    """Pictures in the colours of the Jacobian map."""
+    # the scene's map and matplotlib's interpolate between the same colours
+    wanted = color_map_rgb("diverging")
+    images = [image for axis in figure.axes for image in axis.get_images()]
+    return [i for i in images if np.abs(i.cmap(np.linspace(0, 1, 256))[:, :3] - wanted).max() < 0.06]
+
+
+def tumour() -> np.ndarray:
+    """Oedema that is largest in slice 4, and a small enhancing rim around a smaller core in slice 9."""
+    labels = np.zeros((14, 20, 20), np.uint8)
+    labels[3:6, 3:17, 3:17] = 2
+    labels[6:10, 5:15, 5:15] = 2
+    labels[9, 8:12, 8:12] = 3
+    labels[9, 9:11, 9:11] = 1
+    return labels
+
+
+def validation_case(labels: np.ndarray | None, predicted: np.ndarray | None) -> ValidationCase:
+    images = np.zeros((4, 14, 20, 20), np.float32)
+    images[:, 1:-1, 2:-2, 2:-2] = np.random.default_rng(0).uniform(1, 2, (4, 12, 16, 16))
+    jacobian = np.full(images.shape[1:], 1.2, np.float32)
+    return ValidationCase("a 1", "a 2", images, images, images, labels, predicted, jacobian)
+
+
+def head_result() -> JointRegSegResult:
+    studies = {"fixed": HeadStudy.of("axial"), "moving": HeadStudy.of("oblique", second=True)}
+    joint = exact_result(*studies.values())
+    images = {which: StudyImages({m: s.image(m) for m in ("t1", "flair")}) for which, s in studies.items()}
+    return JointRegSegResult(joint=joint, studies=images)
+
+
+def test_the_slice_shows_all_compartments() -> None:
+    labels, brain = tumour(), np.ones((14, 20, 20), bool)
+    assert training_figure.fullest_slice(labels, brain) == 9
+    assert training_figure.fullest_slice(labels.transpose(1, 0, 2), brain.transpose(1, 0, 2), axis=1) == 9
+    assert training_figure.fullest_slice(np.where(labels == 2, labels, 0), brain) in (3, 4, 5)
+    brain[:5] = False
+    assert training_figure.fullest_slice(np.zeros_like(labels), brain) == 5
+    assert training_figure.fullest_slice(None, brain) == 5
+
+
+def test_the_report_cuts_the_fixed_visit_where_all_its_compartments_are() -> None:
+    import SimpleITK as sitk
+
+    labels, brain = sitk.GetImageFromArray(tumour()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
+    assert set(np.unique(report._Cut(brain, labels, brain).cut(labels))) == {0, 1, 2, 3}
+
+
+def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figures: list[Any]) -> None:
+    labels = tumour()
+    training_figure.draw_validation([validation_case(labels, np.roll(labels, 1, 1))], "validation.png")
+    report.draw_report(head_result(), "report.png")
+    for figure in figures:
+        shown = legend(figure)
+        assert {name: shown.get(name) for name in COLORS} == COLORS
+        outlined = contour_colors(figure.axes[0])
+        assert outlined
+        assert outlined <= set(COLORS.values())
+    assert contour_colors(figures[0].axes[0]) == set(COLORS.values())
+    assert {"expected", "predicted"} <= set(texts(figures[0]))
+
+
+def test_a_picture_without_segmentations_has_no_legend_of_them(figures: list[Any]) -> None:
+    training_figure.draw_validation([validation_case(None, None)], "validation.png")
+    assert figures[0].legends == []
+
+
+def test_jacobian_maps_have_one_scale_with_growth_in_red_and_nothing_outside(figures: list[Any]) -> None:
+    training_figure.draw_validation([validation_case(tumour(), None)], "validation.png")
+    report.draw_report(head_result(), "report.png")
+    for figure in figures:
+        (image,) = maps(figure)
+        assert image.get_clim() == training_figure.JACOBIAN_WINDOW == (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
+        red, _, blue, _ = image.cmap(image.norm(1.4))
+        assert red > blue
+        values = np.ma.filled(image.get_array(), np.nan)
+        assert np.isnan(values).any()
+        assert np.isfinite(values).any()
+        assert "Jacobian determinant (red: growth)" in texts(figure)
+    assert np.isnan(maps(figures[0])[0].get_array().filled(np.nan)[0]).all()
+
+
+def test_people_read_tumour_everywhere(figures: list[Any]) -> None:
+    names = ("whole_tumor", "tumor_core", "enhancing_tumor")
+    rows = [{"step": n, "loss": 1.0, **{f"val_dice_{name}": 0.5 for name in names}} for n in (1, 2)]
+    rows = [{**row, "val_dice": 0.5, "val_warped_dice": 0.4} for row in rows]
+    training_figure.draw_curves(rows, "curves.png")
+    evaluation_figure.draw_overview({"w": [{f"fixed_dice_{name}": 0.5 for name in names}]}, "overview.png")
+    for figure in figures:
+        said = " ".join(texts(figure)).lower()
+        assert "enhancing tumour" in said
+        assert "tumor " not in said + " "
+        assert "tumor" not in said.replace("tumour", "")
+
+
+def test_a_distance_to_nothing_is_marked_and_does_not_stretch_the_axis(figures: list[Any]) -> None:
+    rows = [{"fixed_hd95_mm_enhancing_tumor": value} for value in (2.0, 4.0, HD95_ONE_EMPTY_MM)]
+    evaluation_figure.draw_overview({"w": rows}, "overview.png")
+    (axis,) = figures[0].axes
+    assert axis.get_ylim()[1] < 10
+    (cross,) = [line for line in axis.lines if line.get_marker() == "x"]
+    assert len(cross.get_xdata()) == 1
+    assert "1" in [text.get_text() for text in axis.texts]
+    assert "without a distance" in axis.get_title()
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert sorted(value for line in dots for value in line.get_ydata()) == [2.0, 4.0]
+
+
+def test_distances_that_all_exist_are_not_marked(figures: list[Any]) -> None:
+    evaluation_figure.draw_overview({"w": [{"fixed_hd95_mm_tumor_core": 3.0}]}, "overview.png")
+    (axis,) = figures[0].axes
+    assert axis.get_title() == ""
+    assert not [line for line in axis.lines if line.get_marker() == "x"]
+
+
+def test_cases_are_counted_in_words_that_fit() -> None:
+    assert [_cases(count) for count in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_progress_without_a_message_ends_with_its_title() -> None:
+    said: list[tuple[float, str]] = []
+    step = _named(lambda fraction, message="": said.append((fraction, message)), "w: a 1 2")
+    step(0.1)
+    step(0.2, "segmenting")
+    assert said == [(0.1, "w: a 1 2"), (0.2, "w: a 1 2: segmenting")]
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    training_figure.draw_validation([validation_case(tumour(), tumour())] * 2, tmp_path / "validation.png", "two")
+    assert imread(tmp_path / "validation.png").shape[1] > 1000

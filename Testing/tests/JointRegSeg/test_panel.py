@@ -1,0 +1,134 @@
+"""The panel of JointRegSeg in the panel host: the module's own self-test, and what a reviewer looks for."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("PySide6")
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
+
+import panel_host  # noqa: E402
+
+slicer = panel_host.start()
+JointRegSeg = panel_host.load_module(REPOSITORY / "JointRegSeg" / "JointRegSeg.py")
+
+import qt  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_the_scene_as_it_was():
+    """The panel stays alive in this process; without this it would follow the scenes of other tests."""
+    yield
+    panel = slicer.util.getModuleWidget("JointRegSeg")
+    panel.exit()
+    slicer.mrmlScene.RemoveNode(panel.logic.getParameterNode().parameterNode)
+    slicer.mrmlScene.Clear()
+
+
+class TestJointRegSegPanel(JointRegSeg.JointRegSegTest):
+    """The class that runs in the application, collected by pytest."""
+
+
+def test_every_widget_of_the_panel_explains_itself():
+    ui = slicer.util.getModuleWidget("JointRegSeg").ui
+    for name, widget in vars(ui).items():
+        if name.endswith(("Selector", "LineEdit", "ComboBox", "SpinBox", "CheckBox", "Button", "Bar")):
+            assert widget.toolTip, name
+
+
+def test_panel_binds_every_parameter():
+    panel = slicer.util.getModuleWidget("JointRegSeg")
+    bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
+    assert bound | set(panel.PATHS) == set(JointRegSeg.JointRegSegParameterNode.allParameters)
+
+
+def test_picture_of_the_panel_is_drawn(tmp_path):
+    picture = tmp_path / "panel.png"
+    script = str(REPOSITORY / "Testing" / "panel_picture.py")
+    subprocess.run([sys.executable, script, "--module", "JointRegSeg", str(picture)], check=True, capture_output=True)
+    image = qt.QImage(str(picture))
+    colors = {image.pixel(image.width() // 3, y) for y in range(0, image.height(), 5)}
+    assert image.width() > 800
+    assert len(colors) > 10
+
+
+def test_description_has_what_the_extension_index_asks_for():
+    description = JointRegSeg.JointRegSeg(slicer.modules.jointregseg)
+    assert description.parent.title
+    assert description.parent.categories
+    assert description.parent.contributors
+    assert "href" in description.parent.helpText
+    assert "not for clinical use" in description.parent.helpText
+    assert description.parent.acknowledgementText
+    assert not description.parent.icon.isNull()
+
+
+def test_self_test_runs_every_test_as_in_the_application(monkeypatch):
+    ran = []
+    tests = [name for name in dir(JointRegSeg.JointRegSegTest) if name.startswith("test_")]
+    for name in tests:
+        monkeypatch.setattr(JointRegSeg.JointRegSegTest, name, lambda self, name=name: ran.append(name))
+    JointRegSeg.JointRegSeg(slicer.modules.jointregseg).runTest()
+    assert len(tests) > 8
+    assert ran == sorted(tests)
+
+
+def test_parameters_are_stored_as_slicers_own_wrapper_stores_them():
+    node = slicer.vtkMRMLScriptedModuleNode()
+    slicer.mrmlScene.AddNode(node)
+    parameters = JointRegSeg.JointRegSegParameterNode(node)
+    parameters.fixedT1ce = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    parameters.movingMask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    parameters.affine = JointRegSeg.Affine.RIGID
+    assert node.GetNodeReferenceID("fixedT1ce") == parameters.fixedT1ce.GetID()
+    assert node.GetNodeReferenceID("movingMask_1") == parameters.movingMask.GetID()
+    assert node.GetParameter("affine") == "RIGID"
+    assert node.GetParameter("segment") == "True"
+
+
+@pytest.mark.parametrize(("name", "value"), [("affine", "rigid"), ("refineIterations", -2), ("flips", None)])
+def test_parameter_refuses_a_value_that_is_not_allowed(name, value):
+    parameters = JointRegSeg.JointRegSegParameterNode(slicer.vtkMRMLScriptedModuleNode())
+    with pytest.raises((TypeError, ValueError)):
+        setattr(parameters, name, value)
+
+
+def test_choices_of_the_panel_are_those_of_the_method():
+    from JointRegSegLib.images.modalities import MODALITIES
+    from JointRegSegLib.inference.settings import AFFINE_KINDS
+    from JointRegSegLib.network.weights import default_weights_path
+
+    assert {kind.value for kind in JointRegSeg.Affine} == set(AFFINE_KINDS)
+    assert tuple(JointRegSeg.IMAGES) == MODALITIES
+    assert Path(slicer.util.getModuleWidget("JointRegSeg").logic.shippedWeights()) == default_weights_path()
+
+
+def test_sample_data_are_registered_with_nothing_to_download(monkeypatch):
+    registered = []
+    logic = SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+    JointRegSeg.registerSampleData()
+    (source,) = registered
+    assert source["uris"] == source["fileNames"] == source["nodeNames"] == []
+    assert Path(source["thumbnailFileName"]).is_file()
+    nodes = source["customDownloader"]()
+    assert sorted(node.GetClassName() for node in nodes) == (
+        8 * ["vtkMRMLScalarVolumeNode"] + 2 * ["vtkMRMLSegmentationNode"]
+    )
+
+
+def test_nothing_heavy_is_imported_with_the_module():
+    code = (
+        f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / 'Testing')!r}]\n"
+        "import panel_host; panel_host.start(); before = set(sys.modules)\n"
+        f"panel_host.load_module({str(REPOSITORY / 'JointRegSeg' / 'JointRegSeg.py')!r})\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'JointRegSegLib'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[-2] == "[]"

@@ -1,0 +1,255 @@
+"""The command ``jointregseg train`` on a cohort: what it writes, how it continues, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from joint_training_cases import TINY, Shells, toy_config
+from JointRegSegLib.batch import main
+from JointRegSegLib.training.checkpoints import load_checkpoint
+from JointRegSegLib.cohort.manifest import read_manifest
+from JointRegSegLib.images.normalization import LANDMARK_PERCENTILES
+from JointRegSegLib.cohort.sampling import class_counts, median_frequency_weights
+from JointRegSegLib.cohort.sources import open_pairs
+from JointRegSegLib.training.config import config_from_dict, read_config
+from JointRegSegLib.training.data import open_data
+from JointRegSegLib.network.weights import load_weights
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Manifest of three subjects with two visits each on grids of 4 mm; one is for validation."""
+    rows = ["subject,visit,flair,t1,label,mask,split"]
+    source = Shells(3, size=16, seed=5)
+    for subject in range(3):
+        for study, visit in zip(source[subject], ("1", "2"), strict=True):
+            stem = tmp_path / f"s{subject}-{visit}"
+            volumes = {"flair": study.images[3], "t1": study.images[0], "label": study.labels, "mask": study.mask}
+            for name, volume in volumes.items():
+                array = volume.numpy().astype(np.uint8 if name in ("label", "mask") else np.float32)
+                image = sitk.GetImageFromArray(array)
+                image.SetSpacing((4, 4, 4))
+                sitk.WriteImage(image, f"{stem}_{name}.nii.gz")
+            files = ",".join(f"{stem.name}_{name}.nii.gz" for name in volumes)
+            rows.append(f"s{subject},{visit},{files},{'val' if subject == 2 else 'train'}")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "cohort.csv"
+
+
+def write_config(folder: Path, path: str = "memory", **training) -> Path:
+    values = {
+        "network": TINY, "loss": {"window": 3},
+        "data": {"path": path, "preprocessing": {"spacing_mm": 4, "multiple_of": 2, "extent_mm": [64, 64, 64],
+                                                 "align": "none"}},
+        "training": {"epochs": 2, "validate_every_batches": 2, "precision": "float32", **training},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder / "config.json"
+
+
+@pytest.mark.parametrize("path", ["memory", "cache", "on_the_fly"])
+def test_the_command_trains_on_a_cohort_and_writes_weights_and_report(
+    cohort: Path, tmp_path: Path, path: str, capfd: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    arguments = [
+        "train",
+        "--config",
+        str(write_config(tmp_path, path)),
+        "--manifest",
+        str(cohort),
+        "--output",
+        str(run),
+    ]
+    assert main(arguments) == 0, capfd.readouterr().err
+    loaded = load_weights(run / "weights.pt")
+    assert loaded.metadata["preprocessing"]["spacing_mm"] == 4
+    assert loaded.metadata["training"]["steps"] == 4
+    assert 0 <= loaded.metadata["training"]["validation"]["dice"] <= 1
+    report = json.loads((run / "report.json").read_text())
+    assert {entry["role"] for entry in report["inputs"]} == {"config", "manifest"}
+    assert report["summary"]["validation_pairs"] == 1
+    capfd.readouterr()
+    assert main(arguments) == 2
+    assert "--resume" in capfd.readouterr().err
+
+
+def test_a_terminated_command_leaves_a_checkpoint_and_continues(cohort: Path, tmp_path: Path) -> None:
+    config, run = write_config(tmp_path, epochs=100_000, learning_rate=1e-4), tmp_path / "run"
+    command = [sys.executable, "-m", "JointRegSegLib.batch", "train", "--config", str(config), "--manifest",
+               str(cohort), "--output", str(run)]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (run / "best.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "continue with --resume" in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
+    step = load_checkpoint(run / "last.pt")["step"]
+    assert step > 0
+    assert not (run / "weights.pt").exists()
+    write_config(tmp_path, epochs=step // 2 + 2, learning_rate=1e-4)
+    assert main([*command[3:], "--resume"]) == 0
+    assert load_weights(run / "weights.pt").metadata["training"]["steps"] == 2 * (step // 2 + 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--config", "config.json"], "--manifest"),
+        (["--config", "config.json", "--resume"], "no checkpoint"),
+        (["--config", "config.json", "--manifest", "missing.csv"], "missing.csv"),
+    ],
+)
+def test_unusable_arguments_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, arguments: list[str], words: str
+) -> None:
+    write_config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments, "--output", "run"]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def changed_config(folder: Path, path: str, **sections: dict) -> Path:
+    """The configuration of ``write_config`` with further values in some sections; ``preprocessing`` is one of data."""
+    file = write_config(folder, path)
+    values = json.loads(file.read_text())
+    values["data"]["preprocessing"] |= sections.pop("preprocessing", {})
+    for name, entries in sections.items():
+        values[name] |= entries
+    file.write_text(json.dumps(values))
+    return file
+
+
+def recorded(run: Path) -> tuple[dict, dict]:
+    """Metadata of the weights, and the configuration of the report."""
+    report = json.loads((run / "report.json").read_text())
+    return load_weights(run / "weights.pt").metadata, report["settings"]["configuration"]
+
+
+@pytest.mark.parametrize("path", ["memory", "on_the_fly"])
+def test_class_weights_of_the_training_studies_are_computed_once_and_recorded(
+    cohort: Path, tmp_path: Path, path: str
+) -> None:
+    weighted = {"loss": {"class_weights": "median_frequency"}}
+    config, run = changed_config(tmp_path, path, **weighted), tmp_path / "run"
+    counts = open_pairs(read_manifest(cohort).of_split("train"), "memory", read_config(config).data.preprocessing)
+    expected = pytest.approx(median_frequency_weights(counts.class_counts()).tolist(), rel=1e-5)
+    command = ["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]
+    assert main(command) == 0
+    metadata, settings = recorded(run)
+    assert settings["loss"]["class_weights"] == expected
+    assert metadata["configuration"]["loss"]["class_weights"] == expected
+    for file in tmp_path.glob("s0-*_label.nii.gz"):  # other labels
+        image = sitk.ReadImage(str(file))
+        sitk.WriteImage(image * 0, str(file))
+    changed_config(tmp_path, path, **weighted, training={"epochs": 3})
+    assert main([*command, "--resume"]) == 0
+    assert recorded(run)[1] == settings | {"training": settings["training"] | {"epochs": 3}}
+
+
+def test_class_weights_of_synthetic_patients_are_those_of_the_first_ones(tmp_path: Path) -> None:
+    data = {"path": "synthetic", "synthetic": {"spacing_mm": 8}, "length": 40, "validation_pairs": 0}
+    config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
+    opened = open_data(config, None, tmp_path)
+    studies = [study for index in range(16) for study in opened.source[index]]
+    counts = torch.stack([class_counts(study.labels, study.mask) for study in studies])
+    assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
+    assert opened.config.loss.class_weights[0] < 0.1
+
+
+def test_class_weights_need_labels(cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    rows = [row.split(",") for row in cohort.read_text().splitlines()]
+    cohort.write_text("\n".join(",".join(row[:4] + row[5:]) for row in rows) + "\n")
+    config = changed_config(tmp_path, "memory", loss={"class_weights": "median_frequency"})
+    assert main(["train", "--config", str(config), "--manifest", str(cohort), "--output", str(tmp_path / "run")]) == 2
+    assert "class_weights 'median_frequency' need labelled studies" in capfd.readouterr().err
+
+
+def test_histogram_landmarks_are_learned_and_kept_with_the_weights(cohort: Path, tmp_path: Path) -> None:
+    learn = {"preprocessing": {"normalisation": "histogram", "histogram_landmarks": "learn"}}
+    config, run = changed_config(tmp_path, "memory", **learn), tmp_path / "run"
+    command = ["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]
+    assert main(command) == 0
+    metadata, settings = recorded(run)
+    landmarks = metadata["preprocessing"]["histogram_landmarks"]
+    assert settings["data"]["preprocessing"]["histogram_landmarks"] == landmarks
+    assert landmarks.keys() == {"t1", "flair"}
+    pairs = open_pairs(read_manifest(cohort).of_split("train"), "memory", settings["data"]["preprocessing"])
+    for study in (study for pair in (pairs[0], pairs[1]) for study in pair):
+        found = np.percentile(study.images[3][study.mask], LANDMARK_PERCENTILES)
+        np.testing.assert_allclose(found, landmarks["flair"], atol=0.02)
+    for file in tmp_path.glob("s0-*_flair.nii.gz"):  # other contrast
+        sitk.WriteImage(sitk.Exp(sitk.ReadImage(str(file))), str(file))
+    changed_config(tmp_path, "memory", **learn, training={"epochs": 3})
+    assert main([*command, "--resume"]) == 0
+    assert recorded(run)[0]["preprocessing"]["histogram_landmarks"] == landmarks
+
+
+@pytest.mark.parametrize(("path", "normalisation"), [("memory", "zscore"), ("synthetic", "histogram")])
+def test_landmarks_cannot_be_learned_without_their_normalisation_or_a_cohort(path: str, normalisation: str) -> None:
+    settings = {"normalisation": normalisation, "histogram_landmarks": "learn"}
+    with pytest.raises(ValueError, match="data: preprocessing: histogram_landmarks 'learn' needs the normalisation"):
+        config_from_dict({"data": {"path": path, "preprocessing": settings}})
+
+
+SECTIONS = {
+    "network": ("chanels", "network: unknown keys chanels; use name, modalities, "),
+    "network.loss": ("windo", "network: loss: unknown keys windo; use segmentation, class_weights, "),
+    "loss": ("simil", "loss: unknown keys simil; use segmentation, class_weights, "),
+    "training": ("epoch", "training: unknown keys epoch; use optimiser, learning_rate, "),
+    "data": ("pat", "data: unknown keys pat; use path, length, "),
+    "data.preprocessing": ("spacing", "data: preprocessing: unknown keys spacing; use spacing_mm, normalisation, n4, "),
+    "data.synthetic": ("spacing", "data: synthetic: unknown keys spacing; use spacing_mm, templates, "),
+    "data.augmentation": ("blurr", "data: augmentation: unknown setting 'blurr'; known are shared, independent, patch"),
+    "data.augmentation.shared": ("flips", "data: augmentation: unknown setting 'flips'; known are flip, probability, "),
+    "data.pairing": ("sort", "data: pairing: unknown setting 'sort'; known are kind, both_directions"),
+    "data.sampling": ("number", "data: sampling: unknown setting 'number'; known are proportions, pairs"),
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_misspelt_key_is_named_with_its_file_section_and_the_keys_there_are(
+    tmp_path: Path, capfd: pytest.CaptureFixture, section: str
+) -> None:
+    key, words = SECTIONS[section]
+    values = inner = json.loads(write_config(tmp_path, "synthetic").read_text())
+    for name in section.split("."):
+        inner = inner.setdefault(name, {})
+    inner[key] = 1
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert main(["train", "--config", str(tmp_path / "config.json"), "--output", str(tmp_path / "run")]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {tmp_path / 'config.json'}: {words}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"spacing_mm": "1"}, "data: preprocessing: spacing_mm is '1' but must be a number"),
+        ({"multiple_of": 1.5}, "data: preprocessing: multiple_of is 1.5 but must be a whole number"),
+        ({"n4": "yes"}, "data: preprocessing: n4 is 'yes' but must be true or false"),
+        ({"histogram_landmarks": [1]}, "data: preprocessing: histogram_landmarks is "),
+        ({"align": "so"}, "data: preprocessing: align is 'so'"),
+        ({"extent_mm": 3}, "data: preprocessing: extent_mm needs three lengths"),
+    ],
+)
+def test_unusable_preprocessing_names_the_section_and_the_key(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=f"config.json: {words}"):
+        config_from_dict({"data": {"preprocessing": settings}}, "config.json")

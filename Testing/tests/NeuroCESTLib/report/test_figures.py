@@ -1,0 +1,120 @@
+"""Report pictures are drawn, turned like a radiologist's, and refused clearly where they cannot be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from geometries import GRIDS, SHAPE
+
+from NeuroCESTLib.report.figures import (
+    TUMOR_COLORS,
+    MapPanel,
+    Spectrum,
+    maps_figure,
+    region_colors,
+    report_figure,
+    spectra_figure,
+)
+from NeuroCESTLib.scene.slices import bounding_box, slice_view
+
+RNG = np.random.default_rng(3)
+
+
+def a_map(name: str = "amide") -> MapPanel:
+    array = RNG.random(SHAPE)
+    array[0] = np.nan
+    return MapPanel(name, "%", array, "viridis", (0.2, 0.8))
+
+
+def a_spectrum(name: str, fitted: bool = True) -> Spectrum:
+    offsets = np.concatenate([[-300.0], np.linspace(4, -4, 17)])
+    signal = 1 - 0.8 / (1 + offsets**2)
+    return Spectrum(name, offsets, signal, np.full(18, 0.01), signal + 0.002 if fitted else None)
+
+
+def is_picture(path: Path) -> bool:
+    from matplotlib.image import imread
+
+    picture = imread(path)
+    return picture.shape[0] > 200 and picture.shape[1] > 200 and picture[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_maps_of_any_orientation_are_drawn(tmp_path: Path, name: str) -> None:
+    roi = np.zeros(SHAPE, bool)
+    roi[1:3, 1:3, 1:4] = True
+    maps_figure(
+        tmp_path / "maps.png", RNG.random(SHAPE), [a_map()], roi, GRIDS[name], {"tumour": roi}, "maps"
+    )
+    assert is_picture(tmp_path / "maps.png")
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_a_report_holds_maps_and_spectra(tmp_path: Path, count: int) -> None:
+    spectra = [a_spectrum(f"roi {i}", fitted=i != 1) for i in range(count)]
+    report_figure(tmp_path / "report.png", RNG.random(SHAPE), [a_map(str(i)) for i in range(count)], spectra)
+    assert is_picture(tmp_path / "report.png")
+
+
+def test_compartments_of_a_tumour_have_the_colours_of_their_segmentation() -> None:
+    from JointRegSegLib.images.compartments import COMPARTMENTS
+
+    assert {c.name.lower(): c.color for c in COMPARTMENTS.values()} == TUMOR_COLORS
+    names = ["White matter", *(c.name for c in COMPARTMENTS.values()), "White matter"]
+    colors = region_colors(names)
+    assert [colors[c.name] for c in COMPARTMENTS.values()] == [c.color for c in COMPARTMENTS.values()]
+    assert colors["White matter"] not in TUMOR_COLORS.values()
+
+
+def test_regions_keep_their_colours_apart() -> None:
+    colors = region_colors(f"roi {number}" for number in range(9))
+    assert len(set(list(colors.values())[:7])) == 7
+    assert len(colors) == 9
+
+
+def test_spectra_without_a_fit_are_drawn(tmp_path: Path) -> None:
+    spectra_figure(tmp_path / "z.png", [a_spectrum("vial", fitted=False)], "measurement", "vials")
+    assert is_picture(tmp_path / "z.png")
+
+
+def test_maps_without_any_value_are_drawn(tmp_path: Path) -> None:
+    empty = a_map()._replace(array=np.full(SHAPE, np.nan))
+    maps_figure(tmp_path / "maps.png", np.full(SHAPE, np.nan), [empty])
+    assert (tmp_path / "maps.png").stat().st_size > 1000
+
+
+def test_a_map_of_another_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'amide' has shape"):
+        maps_figure(tmp_path / "maps.png", np.ones((2, 3, 4)), [a_map()])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_matplotlib_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match="pip install matplotlib"):
+        spectra_figure(tmp_path / "z.png", [a_spectrum("vial")])
+
+
+def test_the_slice_with_most_of_the_mask_is_shown() -> None:
+    mask = np.zeros(SHAPE, bool)
+    mask[3, 1:4, 1:4] = True
+    mask[1, 1, 1] = True
+    view = slice_view(GRIDS["anisotropic"], mask)
+    assert (view.axis, view.index) == (0, 3)
+    rows, columns = bounding_box(np.pad(mask[3], 20))
+    assert rows.start > 15
+    assert columns.stop < 35
+
+
+def test_the_colours_of_a_map_are_those_of_its_bar(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    low = a_map()._replace(array=np.full(SHAPE, 0.2), color_map="viridis")
+    maps_figure(tmp_path / "maps.png", np.full(SHAPE, 1000.0), [low])
+    picture = imread(tmp_path / "maps.png")[..., :3]
+    darkest = np.array([68, 1, 84]) / 255
+    share = (np.abs(picture - darkest).max(-1) < 0.01).mean()
+    assert share > 0.05

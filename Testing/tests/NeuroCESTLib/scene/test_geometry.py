@@ -1,0 +1,147 @@
+"""Geometry: comparisons, reordering, resampling, parent transforms, ITK's world."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+from geometries import GRIDS, SHAPE, rotation, world_ramp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.slices import slice_view
+from NeuroCESTLib.scene.volumes import add_volume
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_geometry_of_a_volume_node_is_the_one_it_was_made_with(slicer: ModuleType, name: str) -> None:
+    geometry = GRIDS[name]
+    assert Geometry.of(add_volume(np.zeros(SHAPE), geometry, "v")).matches(geometry)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_geometry_agrees_with_simpleitk(name: str) -> None:
+    geometry = GRIDS[name]
+    image = geometry.to_sitk(world_ramp(geometry))
+    assert Geometry.from_sitk(image).matches(geometry)
+    lps = image.TransformIndexToPhysicalPoint((5, 2, 3))
+    expected = geometry.ijk_to_lps @ [5, 2, 3, 1]
+    np.testing.assert_allclose(lps, expected[:3], atol=1e-9)
+
+
+def test_parent_transforms_move_the_geometry(slicer: ModuleType) -> None:
+    volume = add_volume(np.zeros(SHAPE), GRIDS["oblique"], "v")
+    outer, inner = np.eye(4), np.eye(4)
+    outer[:3, :3], inner[:3, 3] = rotation((0, 30, 0)), (1, -2, 3)
+    parent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    slicer.util.updateTransformMatrixFromArray(parent, outer)
+    child = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    slicer.util.updateTransformMatrixFromArray(child, inner)
+    child.SetAndObserveTransformNodeID(parent.GetID())
+    volume.SetAndObserveTransformNodeID(child.GetID())
+    expected = outer @ inner @ GRIDS["oblique"].ijk_to_ras
+    np.testing.assert_allclose(Geometry.of(volume).ijk_to_ras, expected, atol=1e-9)
+    assert Geometry.of(volume, world=False).matches(GRIDS["oblique"])
+
+
+def test_non_linear_parent_transforms_are_refused(slicer: ModuleType) -> None:
+    import vtk
+
+    volume = add_volume(np.zeros(SHAPE), GRIDS["axial"], "v")
+    grid = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "warp")
+    displacement = vtk.vtkImageData()
+    displacement.SetDimensions(3, 3, 3)
+    displacement.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    displacement.GetPointData().GetScalars().Fill(1.0)
+    warp = slicer.vtkOrientedGridTransform()
+    warp.SetDisplacementGridData(displacement)
+    grid.SetAndObserveTransformToParent(warp)
+    volume.SetAndObserveTransformNodeID(grid.GetID())
+    with pytest.raises(ValueError, match="non-linear transform 'warp': harden it"):
+        Geometry.of(volume)
+
+
+@pytest.mark.parametrize(
+    ("other", "phrase"),
+    [
+        (Geometry.from_spacing((4, 5, 7)), "7 x 5 x 4 voxels instead of 6 x 5 x 4"),
+        (Geometry.from_spacing(SHAPE, (1, 1, 2)), "voxels of 1 x 1 x 2 mm instead of 1 x 1 x 1 mm"),
+        (Geometry.from_spacing(SHAPE, (1, 1, 1), (0, 0, 4)), "the same grid up to 4 mm apart"),
+        (Geometry.from_spacing(SHAPE, direction=rotation((0, 0, 10))), "axes turned by up to 10.0 degrees"),
+        (Geometry.from_spacing(SHAPE, (1, 1, 1), (0, 0, 1e-4)), ""),
+    ],
+)
+def test_difference_says_in_one_phrase_what_differs(other: Geometry, phrase: str) -> None:
+    assert GRIDS["axial"].difference(other) == phrase
+    assert GRIDS["axial"].matches(other) == (phrase == "")
+
+
+@pytest.mark.parametrize("target", GRIDS)
+@pytest.mark.parametrize("source", GRIDS)
+def test_resampling_keeps_what_is_linear_in_the_world(source: str, target: str) -> None:
+    fine = Geometry(SHAPE, GRIDS[source].ijk_to_ras)
+    big = Geometry.from_spacing((90, 90, 90), (2, 2, 2), fine.ijk_to_ras[:3, 3] - 90, rotation((3, 4, 5)))
+    values = GRIDS[target].resample(world_ramp(big), big)
+    inside = np.isfinite(values)
+    assert inside.any() or source != target
+    np.testing.assert_allclose(values[inside], world_ramp(GRIDS[target])[inside], atol=1e-6)
+
+
+def test_resampling_outside_the_source_gives_nan() -> None:
+    far = Geometry.from_spacing(SHAPE, (1, 1, 1), (500, 0, 0))
+    assert np.isnan(far.resample(np.ones(SHAPE), GRIDS["axial"])).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    order=st.permutations([0, 1, 2]),
+    flips=st.lists(st.booleans(), min_size=3, max_size=3),
+    name=st.sampled_from(sorted(GRIDS)),
+)
+def test_reordering_finds_the_same_voxels_in_any_order(
+    order: list[int], flips: list[bool], name: str
+) -> None:
+    geometry, values = GRIDS[name], world_ramp(GRIDS[name])
+    sizes = np.array(geometry.shape[::-1])
+    permutation = np.zeros((4, 4))
+    permutation[3, 3] = 1
+    for new, old in enumerate(order):
+        permutation[old, new] = -1 if flips[old] else 1
+        permutation[old, 3] = sizes[old] - 1 if flips[old] else 0
+    shape = tuple(int(sizes[old]) for old in order)[::-1]
+    other = Geometry(shape, geometry.ijk_to_ras @ permutation)
+    reordered = geometry.reorder(world_ramp(other), other)
+    np.testing.assert_allclose(reordered, values, atol=1e-9)
+
+
+def test_reordering_refuses_other_voxels() -> None:
+    values = world_ramp(GRIDS["anisotropic"])
+    assert GRIDS["axial"].reorder(values, GRIDS["anisotropic"]) is None
+    moved = GRIDS["axial"].ijk_to_ras.copy()
+    moved[0, 3] += 1.0
+    assert GRIDS["axial"].reorder(values, Geometry(SHAPE, moved)) is None
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.eye(3)], ids=["flat", "nan", "3x3"]
+)
+def test_impossible_matrices_are_refused(matrix: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="ijk_to_ras"):
+        Geometry(SHAPE, matrix)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_pictures_show_the_patients_right_on_the_left(name: str) -> None:
+    geometry = GRIDS[name]
+    view = slice_view(geometry)
+    k, j, i = np.meshgrid(*[np.arange(n) for n in geometry.shape], indexing="ij")
+    ras = (np.stack([i, j, k, np.ones_like(i)], axis=-1) @ geometry.ijk_to_ras.T)[..., :3]
+    x, y, z = (view.cut(ras[..., axis]) for axis in range(3))
+    left, right, top, _ = view.letters
+    sides = {"R": x, "L": -x, "A": y, "P": -y, "S": z, "I": -z}
+    assert sides[left][:, 0].mean() > sides[left][:, -1].mean()
+    assert sides[top][0].mean() > sides[top][-1].mean()
+    assert (left, right) in {("R", "L"), ("A", "P")}
+    assert top in "AS"

@@ -1,0 +1,179 @@
+"""Files are written whole or not at all, and results come back as they were."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from geometries import GRIDS, SHAPE, world_ramp
+
+from NeuroCESTLib.scene import display
+from NeuroCESTLib.scene import hierarchy
+from NeuroCESTLib.scene import writing
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.sequences import array_to_sequence
+from NeuroCESTLib.scene.tables import add_table, read_table, table_columns
+from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
+from NeuroCESTLib.scene.writing import atomic_path, write_node, write_scene, write_volume
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".nrrd"])
+@pytest.mark.parametrize("name", GRIDS)
+def test_written_volumes_are_read_alike_by_itk(
+    slicer: ModuleType, tmp_path: Path, name: str, extension: str
+) -> None:
+    array = world_ramp(GRIDS[name])
+    write_node(add_volume(array, GRIDS[name], "map"), tmp_path / f"map{extension}")
+    image = sitk.ReadImage(str(tmp_path / f"map{extension}"))
+    assert Geometry.from_sitk(image).matches(GRIDS[name])
+    np.testing.assert_allclose(sitk.GetArrayFromImage(image), array, atol=1e-9)
+    assert os.listdir(tmp_path) == [f"map{extension}"]
+
+
+def test_results_can_be_written_in_the_voxel_order_of_the_input(slicer: ModuleType, tmp_path: Path) -> None:
+    array = world_ramp(GRIDS["left-handed"])
+    sitk.WriteImage(GRIDS["left-handed"].to_sitk(array), str(tmp_path / "in.nii.gz"))
+    volume = slicer.util.loadVolume(str(tmp_path / "in.nii.gz"))
+    assert not np.array_equal(volume_array(volume), array)  # Slicer has reversed the slices
+    write_volume(volume, tmp_path / "out.nii.gz", like=tmp_path / "in.nii.gz")
+    out = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(out), array)
+    assert Geometry.from_sitk(out).matches(GRIDS["left-handed"])
+
+
+def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("earlier")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("interrupted")
+    assert path.read_text() == "earlier"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_a_full_disk_is_named_and_keeps_the_earlier_file(
+    slicer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = add_volume(world_ramp(GRIDS["axial"]), GRIDS["axial"], "map")
+    path = write_node(volume, tmp_path / "map.nii.gz")
+    before = path.read_bytes()
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.os, "replace", full)
+    with pytest.raises(ValueError, match=r"map.nii.gz': the disk is full"):
+        write_node(volume, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["map.nii.gz"]
+
+
+def test_output_that_a_writer_left_half_done_is_found(
+    slicer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the sequence writer reports success; the file tells otherwise."""
+    sequence = array_to_sequence(np.random.rand(2, *SHAPE), GRIDS["axial"], "z", [1, 2])
+    checked = writing._check_written
+
+    def cut_short(temporary: Path, path: Path) -> None:
+        temporary.write_bytes(temporary.read_bytes()[:-50])
+        checked(temporary, path)
+
+    monkeypatch.setattr(writing, "_check_written", cut_short)
+    with pytest.raises(ValueError, match=r"cannot write '.*z.seq.nrrd'"):
+        write_node(sequence, tmp_path / "z.seq.nrrd")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("no/map.nii.gz", "does not exist"),
+        ("file/map.nii.gz", "is not a folder"),
+        ("folder.nii.gz", "it is a folder"),
+        ("map.csv", "the name must end in .nii"),
+    ],
+)
+def test_impossible_places_are_refused_in_one_sentence(
+    slicer: ModuleType, tmp_path: Path, place: str, words: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.nii.gz").mkdir()
+    volume = add_volume(np.ones(SHAPE), GRIDS["axial"], "map")
+    with pytest.raises(ValueError, match=words):
+        write_node(volume, tmp_path / place)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(slicer: ModuleType, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(ValueError, match="the folder is read-only"):
+        write_node(add_volume(np.ones(SHAPE), GRIDS["axial"], "map"), tmp_path / "map.nii.gz")
+
+
+def test_permission_errors_are_put_into_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(writing.tempfile, "mkdtemp", refuse)
+    with pytest.raises(ValueError, match="the folder is read-only, choose another one"):
+        writing.write_text("x", tmp_path / "report.json")
+
+
+def test_tables_keep_names_types_and_nan(slicer: ModuleType, tmp_path: Path) -> None:
+    columns = {"segment": ["tumour", "white, matter"], "mean": [1.25, float("nan")], "voxels": [12, 0]}
+    write_node(add_table(columns, "roi"), tmp_path / "roi.csv")
+    assert (tmp_path / "roi.csv").read_text().splitlines()[0] == '"segment","mean","voxels"'
+    read = table_columns(read_table(tmp_path / "roi.csv"))
+    assert read["segment"] == columns["segment"]
+    assert read["voxels"] == [12, 0]
+    np.testing.assert_array_equal(read["mean"], columns["mean"])
+    with pytest.raises(ValueError, match="different lengths"):
+        add_table({"a": [1], "b": [1, 2]}, "bad")
+
+
+def test_a_scene_file_restores_maps_with_folder_unit_colours_and_window(
+    slicer: ModuleType, tmp_path: Path
+) -> None:
+    array = world_ramp(GRIDS["oblique"])
+    array[0, 0, 0] = np.nan
+    volume = add_volume(array, GRIDS["oblique"], "amide fraction")
+    display.show_map(volume, "ppm", "inferno", (-20, 30))
+    folder = hierarchy.make_folder("CEST")
+    hierarchy.put([volume], folder)
+    write_scene(tmp_path / "scene.mrb")
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    restored = slicer.util.getNode("amide fraction")
+    np.testing.assert_array_equal(array_on(restored, GRIDS["oblique"], strict=True), array)
+    assert display.unit_of(restored) == "ppm"
+    shown = restored.GetDisplayNode()
+    assert (shown.GetWindowLevelMin(), shown.GetWindowLevelMax()) == (-20, 30)
+    assert shown.GetColorNode().GetName() == "NeuroCEST inferno"
+    assert hierarchy.nodes_in(hierarchy.folder_named("CEST")) == [restored]
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(restored)
+    assert legend.GetTitleText() == "amide fraction (ppm)"
+
+
+def test_a_second_run_gets_a_folder_of_its_own(slicer: ModuleType) -> None:
+    first, second = hierarchy.make_folder("CEST"), hierarchy.make_folder("CEST")
+    assert first == hierarchy.folder_named("CEST")
+    assert second == hierarchy.folder_named("CEST (2)")
+    assert hierarchy.folder_named("no such folder") is None
+
+
+def test_colour_nodes_are_made_once(slicer: ModuleType) -> None:
+    assert display.color_node("viridis") is display.color_node("viridis")
+    assert display.color_node("grey").GetName() == "Grey"
+    with pytest.raises(ValueError, match="unknown colour map 'jet'"):
+        display.color_node("jet")
+
+
+@pytest.mark.parametrize("values", [[np.nan], [3.0, 3.0], [0.0, 0.0, np.nan]])
+def test_maps_without_contrast_still_get_a_window(values: list[float]) -> None:
+    low, high = display.robust_window(np.array(values))
+    assert low < high
