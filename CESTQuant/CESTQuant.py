@@ -299,23 +299,30 @@ class CESTQuantTest(PanelTest):
         """A small network for 21 offsets at 7 T, trained in seconds; paths of network and protocol."""
         import json
 
-        from CESTQuantLib.networks.files import save_network
-        from CESTQuantLib.networks.fixed_protocol import train_from_config
         from CESTQuantLib.formats.protocol_json import protocol_to_dict
         from CESTQuantLib.networks.config import config_from_dict
+        from CESTQuantLib.networks.files import save_network
+        from CESTQuantLib.networks.fixed_protocol import train_from_config
 
         pool = {"name": "amide", "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5, "k_Hz": 100.0}
-        config = config_from_dict({
-            "protocol": {
-                "field_strength_T": 7.0, "offsets_ppm": [-5.0 + 0.5 * i for i in range(21)], "b1_uT": 1.0,
-                "saturation_time_s": 2.0,
-            },
-            "tissue": {
-                "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
-                "solutes": [{**pool, "fraction": {"uniform": [0.0005, 0.003]}}],
-            },
-            "targets": ["amide.fraction"], "samples": 1000, "epochs": 3, "network": {"width": 32},
-        })  # fmt: skip
+        config = config_from_dict(
+            {
+                "protocol": {
+                    "field_strength_T": 7.0,
+                    "offsets_ppm": [-5.0 + 0.5 * i for i in range(21)],
+                    "b1_uT": 1.0,
+                    "saturation_time_s": 2.0,
+                },
+                "tissue": {
+                    "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
+                    "solutes": [{**pool, "fraction": {"uniform": [0.0005, 0.003]}}],
+                },
+                "targets": ["amide.fraction"],
+                "samples": 1000,
+                "epochs": 3,
+                "network": {"width": 32},
+            }
+        )
         network = os.path.join(self.directory, "network.pt")
         save_network(train_from_config(config)[0], network)
         protocol = os.path.join(self.directory, "protocol.json")

@@ -200,7 +200,7 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
 
     def shippedWeights(self):
         """Path of the weights that come with the module."""
-        return os.path.join(os.path.dirname(__file__), "Resources", "Weights", "neurocest.pt")
+        return os.path.join(os.path.dirname(__file__), "JointRegSegLib", "weights", "neurocest.pt")
 
     def process(self, fixedStudy, movingStudy, **options):
         """Segment and register two visits: ``process({"t1": node, "flair": node}, {"t1": node}, refine=50)``.

@@ -26,8 +26,8 @@ def run(program: str, *arguments: str) -> None:
 
 def print_comparison(roi_csv: Path) -> None:
     """Fitted medians beside the values that the phantom was made of."""
-    from CESTQuantLib.tissue.phantom import REGIONS
     from CESTQuantLib.formats.presets import tissue_values
+    from CESTQuantLib.tissue.phantom import REGIONS
 
     def truth(preset: str, quantity: str) -> float:
         values = tissue_values(preset)
@@ -71,8 +71,7 @@ def print_agreement(patient: Path, visits: Path) -> None:
             cells.append(f"{2 * (first & second).sum() / total:.3f}" if total else "none")
         print(f"{visit:28}" + "".join(f"{cell:>14}" for cell in cells))
     known, registered = (
-        sitk.ReadTransform(str(path))
-        for path in (patient / "true_visit2_to_visit1.h5", visits / "moving_to_fixed.h5")
+        sitk.ReadTransform(str(path)) for path in (patient / "true_visit2_to_visit1.h5", visits / "moving_to_fixed.h5")
     )
     mask = sitk.ReadImage(str(patient / "visit1_mask.nii.gz"))
     voxels = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
@@ -116,9 +115,17 @@ def two_visits() -> None:
     images = {v: [f"{patient}/{v}_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")] for v in ("visit1", "visit2")}
     masks = ("--fixed-mask", f"{patient}/visit1_mask.nii.gz", "--moving-mask", f"{patient}/visit2_mask.nii.gz")
     run(
-        "jointregseg", "apply", "--fixed", *images["visit1"], "--moving", *images["visit2"], *masks, "--scene",
-        "--output", "visits",
-    )  # fmt: skip
+        "jointregseg",
+        "apply",
+        "--fixed",
+        *images["visit1"],
+        "--moving",
+        *images["visit2"],
+        *masks,
+        "--scene",
+        "--output",
+        "visits",
+    )
     print_agreement(OUTPUT / patient, OUTPUT / "visits")
 
 

@@ -1,0 +1,59 @@
+"""Quantitative CEST-MRI: spin physics, fits, networks and schedules in torch, and the scene logic of CESTQuant."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .formats.protocol_files import read_protocol
+    from .methods.registry import METHODS, Settings, quantify
+    from .physics.pools import Pool, Tissue, Water
+    from .physics.protocol import Protocol
+    from .physics.simulation import simulate
+    from .preprocessing.normalization import ZSpectra
+    from .tissue.fit import fit
+    from .tissue.model import TissueModel, read_tissue_model
+
+_PLACES = {
+    "Pool": ".physics.pools",
+    "Tissue": ".physics.pools",
+    "Water": ".physics.pools",
+    "Protocol": ".physics.protocol",
+    "simulate": ".physics.simulation",
+    "read_protocol": ".formats.protocol_files",
+    "TissueModel": ".tissue.model",
+    "read_tissue_model": ".tissue.model",
+    "fit": ".tissue.fit",
+    "METHODS": ".methods.registry",
+    "Settings": ".methods.registry",
+    "quantify": ".methods.registry",
+    "ZSpectra": ".preprocessing.normalization",
+}
+"""The room of each public name, imported when the name is first used: torch takes seconds to load."""
+
+__all__ = [
+    "METHODS",
+    "Pool",
+    "Protocol",
+    "Settings",
+    "Tissue",
+    "TissueModel",
+    "Water",
+    "ZSpectra",
+    "fit",
+    "quantify",
+    "read_protocol",
+    "read_tissue_model",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PLACES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

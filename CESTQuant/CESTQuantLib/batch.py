@@ -16,11 +16,12 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     # without the folder of the file, whose signal.py would stand for Python's own
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
 
-from .scene.quantify_commands import add_fields, add_fit
-from .scene.training_commands import add_dataset, add_train
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.report.report_json import Report
+
+from .scene.quantify_commands import add_fields, add_fit
+from .scene.training_commands import add_dataset, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,11 +85,12 @@ def simulate_command(options: Namespace) -> None:
     import torch
 
     from NeuroCESTLib.core.checked_json import read_json
-    from .formats.pulseq import read_seq
+    from NeuroCESTLib.core.whole_files import write_text
+
     from .formats.pools_yaml import read_pools
+    from .formats.pulseq import read_seq
     from .formats.scenario import read_scenario
     from .physics.simulation import simulate
-    from NeuroCESTLib.scene.writing import write_text
 
     if (options.scenario is None) == (options.pools is None) or (options.pools is None) != (options.sequence is None):
         raise ValueError("give either SCENARIO.json, or --pools POOLS.yaml with --sequence PREP.seq")
@@ -117,11 +119,13 @@ def phantom_command(options: Namespace) -> None:
     """``cestquant phantom``: the sample data as files, for trying the other commands."""
     import json
 
+    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.scene import host
+    from NeuroCESTLib.scene.writing import write_node
+
+    from .formats.protocol_json import protocol_to_dict
     from .logic import CESTQuantLogic
     from .tissue.phantom import phantom_model, phantom_protocol
-    from .formats.protocol_json import protocol_to_dict
-    from NeuroCESTLib.scene import host
-    from NeuroCESTLib.scene.writing import write_node, write_text
 
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant phantom", settings_of(options))
@@ -139,12 +143,13 @@ def optimize_schedule_command(options: Namespace) -> None:
     """``cestquant optimize-schedule``."""
     import shutil
 
-    from NeuroCESTLib.core.processes import processes
     from NeuroCESTLib.core.checked_json import read_json
+    from NeuroCESTLib.core.processes import processes
+
+    from .networks.config import config_file
     from .schedules.config import read_design
     from .schedules.design import optimise
     from .schedules.files import summarise, write_design
-    from .networks.config import config_file
 
     config = config_file(options.config)
     design = read_design(config)

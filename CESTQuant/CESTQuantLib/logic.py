@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.core import progress
-from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.scene.sequences import array_to_sequence
@@ -23,8 +21,6 @@ from .scene.study import PROTOCOL_ATTRIBUTE, Study
 
 if TYPE_CHECKING:
     from .methods.registry import Quantification
-
-Progress = Callable[[float, str], None]
 MILLISECONDS_ABOVE_S = 50.0
 """No T1 in s is this long: a map with such a median is in ms."""
 LORENTZIAN_PRESETS = ("3T", "7T")
@@ -75,8 +71,17 @@ class CESTQuantLogic:
         report(0.0, "reading")
         study = Study.of(signalNode, protocol, reference, mask, signalNormalisation)
         quantification, warnings = self._quantify(
-            study, method, model, (b0, b1, t1), asymmetryOffset_ppm, lorentzianPreset, power_uT, device, report,
-            network, config,
+            study,
+            method,
+            model,
+            (b0, b1, t1),
+            asymmetryOffset_ppm,
+            lorentzianPreset,
+            power_uT,
+            device,
+            report,
+            network,
+            config,
         )
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         report(0.95, "writing maps into the scene")
@@ -111,8 +116,8 @@ class CESTQuantLogic:
 
     def addPhantom(self, *, seed: int = 1, noise_sd: float = 0.002, progress: Progress | None = None) -> dict[str, Any]:
         """Simulate the digital brain phantom and add it to the scene; nodes by name, in one folder."""
-        from .tissue.phantom import REGIONS, make_phantom
         from .formats.protocol_json import protocol_to_dict
+        from .tissue.phantom import REGIONS, make_phantom
 
         phantom = make_phantom(noise_sd=noise_sd, seed=seed, progress=progress)
         geometry = phantom_geometry()
@@ -241,8 +246,9 @@ def _lorentzian(preset: str | dict) -> str | dict:
     if isinstance(preset, dict):
         return preset
     if str(preset).endswith(".json"):
-        from .tissue.lorentzian_model import LorentzianModel
         from NeuroCESTLib.core.checked_json import read_json
+
+        from .tissue.lorentzian_model import LorentzianModel
 
         description = read_json(preset)
         LorentzianModel.from_dict(description, str(preset))

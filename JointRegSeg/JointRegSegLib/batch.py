@@ -6,6 +6,7 @@ headless host is started only where no application runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +16,20 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     # without the folder of the file, whose modules could stand for Python's own
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
 
+from NeuroCESTLib.batch.frame import CommandParser, run
+
 from .scene.apply_commands import add_apply
 from .scene.evaluation_commands import add_evaluate
 from .scene.manifest_commands import add_manifest
 from .scene.synthesis_commands import add_synthesize
 from .scene.training_commands import add_train
-from NeuroCESTLib.batch.frame import CommandParser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 success, 2 unusable arguments or input, 1 failure)."""
+    # Large tensors of torch lie in huge pages where the system offers them (Linux): with small ones the kernel spends
+    # as much time on handing out fresh pages as a convolution needs to fill them. Read by torch at its first allocation.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return run(_main, arguments)
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.core.progress import Progress, part
+from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.core.progress import part
 from NeuroCESTLib.scene.volumes import add_volume
 
-from .scene.carrying import carried_along, require_carryable
 from .images.modalities import TITLES
+from .scene.carrying import carried_along, require_carryable
 from .scene.results import JointRegSegResult, add_tumor, into_scene
 from .scene.study import study_of
 
-Progress = Callable[[float, str], None]
 NO_NETWORK = "none"
 """Instead of a weights file: registration alone."""
 
@@ -73,9 +72,14 @@ class JointRegSegLogic:
         from .inference.pipeline import InferenceSettings, process_pair
 
         settings = InferenceSettings(
-            affine=affine, refine_iterations=refine, time_limit_s=timeLimit_s, regulariser=regulariser,
-            regularisation=regularisation, test_time_flips=flips, device=str(choose_device(device)),
-        )  # fmt: skip
+            affine=affine,
+            refine_iterations=refine,
+            time_limit_s=timeLimit_s,
+            regulariser=regulariser,
+            regularisation=regularisation,
+            test_time_flips=flips,
+            device=str(choose_device(device)),
+        )
         joint = process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
         report(0.92, "bringing the results into the scene")
         carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in extra]

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from NeuroCESTLib.core.progress import Cancelled
-from NeuroCESTLib.scene.writing import write_errors
+from NeuroCESTLib.core.whole_files import write_errors
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 

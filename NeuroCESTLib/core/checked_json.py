@@ -1,17 +1,96 @@
-"""Numbers and names as they come from JSON files, checked and named in what is said about them."""
+"""JSON and text files, and the values in them, checked where they are read and named in every message."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Iterable, Mapping
 from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def number(value, name: str) -> float:
-    """A finite number; ValueError naming it otherwise."""
+def read_text(path: str | Path, remedy: str = "") -> str:
+    """Read a UTF-8 text file.
+
+    Args:
+        path: File to read.
+        remedy: What the user could give instead; it ends the message.
+
+    Returns:
+        The text of the file.
+
+    Raises:
+        ValueError: The file is missing or is not readable text; the message names it.
+    """
+    ending = f"; {remedy}" if remedy else ""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file{ending}") from None
+    except (UnicodeDecodeError, OSError):
+        raise ValueError(f"{path}: not a readable text file{ending}") from None
+
+
+def read_json(path: str | Path, remedy: str = "") -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: File to read.
+        remedy: What the user could give instead of an unreadable file; it ends the message.
+
+    Returns:
+        The value in the file; callers check that it is the object or list that they need.
+
+    Raises:
+        ValueError: The file is missing, is not text or is not valid JSON; the message names the file and the line.
+    """
+    text = read_text(path, remedy)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: not usable JSON (a number too long or values nested too deep)") from None
+
+
+def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str] = ()) -> dict[str, Any]:
+    """Check that a value is an object that has only known keys.
+
+    Every configuration of the project is read through this function, so a misspelled key is an error everywhere. The
+    one exception is ``protocol.json``: it describes an acquisition and may come from other software, so its reader
+    names unknown keys in a warning.
+
+    Args:
+        values: Object as read from JSON.
+        known: Keys that the message offers.
+        where: File and section, such as ``'config.json': training``; it opens the message.
+        also: Further keys that are accepted but not offered, such as notes.
+
+    Returns:
+        ``values`` as a dictionary.
+
+    Raises:
+        ValueError: ``values`` is not an object, or has unknown keys; the message lists the known ones.
+    """
+    known = tuple(known)
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: must be an object with the keys {', '.join(known)}")
+    if unknown := sorted(str(key) for key in values if key not in known and key not in tuple(also)):
+        raise ValueError(f"{where}: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+    return dict(values)
+
+
+def number(value: Any, name: str) -> float:
+    """Return a finite number as float.
+
+    Raises:
+        ValueError: The value is not a number, or is not finite; the message names it.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} is {_shortened(value)}, which is not a number")
     try:
@@ -23,10 +102,18 @@ def number(value, name: str) -> float:
     return result
 
 
-def numbers(value, name: str) -> Tensor:
-    """One or several numbers as a float tensor of shape (n,); a floating-point tensor keeps its dtype and graph."""
+def numbers(value: Any, name: str) -> Tensor:
+    """Return one or several numbers as a floating-point tensor of shape (n,).
+
+    A floating-point tensor keeps its dtype and its graph; everything else becomes float64.
+
+    Raises:
+        ValueError: The value is neither a number nor a flat list of numbers; the message names it.
+    """
+    import torch
+
     try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} must be a number or a list of numbers") from error
     if tensor.ndim > 1:
@@ -35,11 +122,15 @@ def numbers(value, name: str) -> Tensor:
 
 
 def require_file_name(name: str, what: str) -> None:
-    """ValueError unless a name, of which maps are named, is fit for file names."""
+    """Check that a name from which map files are named is fit for file names.
+
+    Raises:
+        ValueError: The name contains other characters than letters, digits, spaces and ``_ . + -``.
+    """
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise ValueError(f"{what} '{name}' must consist of letters, digits, spaces, '_', '.', '+' and '-'")
 
 
-def _shortened(value) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

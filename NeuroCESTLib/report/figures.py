@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from NeuroCESTLib.core.whole_files import whole_file
 from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
-from NeuroCESTLib.scene.writing import atomic_path
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
 _ROI_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999933")
 _OTHER_COLORS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#999933")  # beside those of a tumour
 TUMOR_COLORS = {
-    "necrotic core": (0.84, 0.37, 0.0), "oedema": (0.34, 0.71, 0.91), "enhancing tumour": (0.94, 0.89, 0.26)
-}  # fmt: skip
+    "necrotic core": (0.84, 0.37, 0.0),
+    "oedema": (0.34, 0.71, 0.91),
+    "enhancing tumour": (0.94, 0.89, 0.26),
+}
 """Of the compartments that JointRegSeg finds, by their names in lower case: the same as in its own pictures."""
 _INNERMOST = "necrotic core"  # drawn last: neighbours share an outline
 _MAPS_A_ROW = 4
@@ -166,8 +168,7 @@ class _Scene:
         self._box = bounding_box(body)
         self.anatomy = grey[self._box]
         self.maps = [
-            item._replace(array=np.where(visible, self._cut(_volume(item.array)), np.nan)[self._box])
-            for item in maps
+            item._replace(array=np.where(visible, self._cut(_volume(item.array)), np.nan)[self._box]) for item in maps
         ]
         self.rois = {name: self._cut(_volume(roi))[self._box] for name, roi in rois.items()}
         self.aspect = self.view.aspect if self.view is not None else 1.0
@@ -190,14 +191,22 @@ def _draw_maps(figure: Any, scene: _Scene) -> None:
     low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0, 1)
     for panel, axis in zip(scene.maps, axes, strict=False):
         axis.imshow(
-            scene.anatomy, cmap="gray", vmin=low, vmax=max(high, low + 1e-12), aspect=scene.aspect,
+            scene.anatomy,
+            cmap="gray",
+            vmin=low,
+            vmax=max(high, low + 1e-12),
+            aspect=scene.aspect,
             interpolation="nearest",
-        )  # fmt: skip
+        )
         color_map = ListedColormap(color_map_rgb(panel.color_map))
         image = axis.imshow(
-            panel.array, cmap=color_map, vmin=panel.window[0], vmax=panel.window[1],  # opaque: as on the bar
-            aspect=scene.aspect, interpolation="nearest",
-        )  # fmt: skip
+            panel.array,
+            cmap=color_map,
+            vmin=panel.window[0],
+            vmax=panel.window[1],  # opaque: as on the bar
+            aspect=scene.aspect,
+            interpolation="nearest",
+        )
         colors = region_colors(scene.rois)
         for name, roi in sorted(scene.rois.items(), key=lambda item: item[0].lower() == _INNERMOST):
             if roi.any() and not roi.all():
@@ -224,9 +233,7 @@ def write_letters(axis: Any, letters: tuple[str, str, str, str]) -> None:
         text.set(ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")])
 
 
-def _draw_spectra(
-    figure: Any, spectra: Sequence[Spectrum], labels: tuple[str, str], names: Sequence[str] = ()
-) -> None:
+def _draw_spectra(figure: Any, spectra: Sequence[Spectrum], labels: tuple[str, str], names: Sequence[str] = ()) -> None:
     rows, columns = _grid(len(spectra), _SPECTRA_A_ROW)
     fitted = any(spectrum.fit is not None for spectrum in spectra)
     heights = (3, 1) if fitted else (3, 0.001)
@@ -332,7 +339,7 @@ def save_figure(figure: Any, path: str | os.PathLike) -> None:
     from matplotlib import pyplot
 
     try:
-        with atomic_path(path) as temporary:
+        with whole_file(path) as temporary:
             figure.savefig(temporary, dpi=150, format="png")
     finally:
         pyplot.close(figure)

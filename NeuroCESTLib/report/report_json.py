@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.scene.image_files import existing_file
-from NeuroCESTLib.scene.writing import write_text
 
 _PACKAGES = ("neurocest", "torch", "numpy", "SimpleITK", "vtk", "pypulseq")
 

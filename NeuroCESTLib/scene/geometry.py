@@ -218,9 +218,7 @@ def world_transform(node: Any) -> np.ndarray:
     if parent is None:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
-        raise ValueError(
-            f"'{node.GetName()}' is under the non-linear transform '{parent.GetName()}': harden it first"
-        )
+        raise ValueError(f"'{node.GetName()}' is under the non-linear transform '{parent.GetName()}': harden it first")
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)

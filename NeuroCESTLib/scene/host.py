@@ -174,9 +174,7 @@ def start() -> ModuleType:
     try:
         import slicer
     except ImportError as error:
-        raise RuntimeError(
-            "the package slicer-core is missing: install it with 'pip install slicer-core'"
-        ) from error
+        raise RuntimeError("the package slicer-core is missing: install it with 'pip install slicer-core'") from error
     if is_running():
         return slicer
     if not hasattr(slicer, "vtkSlicerApplicationLogic"):

@@ -144,16 +144,29 @@ def _check_nifti_size(path: Path) -> None:
     except (gzip.BadGzipFile, zlib.error):
         raise ValueError(f"'{path}' is not an image: it is no gzip file, or a damaged one") from None
     if found < needed:
-        raise ValueError(
-            f"'{path}' is truncated: {found} of {needed} bytes are there; copy or export it again"
-        )
+        raise ValueError(f"'{path}' is truncated: {found} of {needed} bytes are there; copy or export it again")
 
 
 _NRRD_BYTES = {
-    "char": 1, "int8": 1, "uchar": 1, "uint8": 1, "short": 2, "int16": 2, "ushort": 2, "uint16": 2,
-    "int": 4, "int32": 4, "uint": 4, "uint32": 4, "float": 4, "longlong": 8, "int64": 8, "ulonglong": 8,
-    "uint64": 8, "double": 8,
-}  # fmt: skip
+    "char": 1,
+    "int8": 1,
+    "uchar": 1,
+    "uint8": 1,
+    "short": 2,
+    "int16": 2,
+    "ushort": 2,
+    "uint16": 2,
+    "int": 4,
+    "int32": 4,
+    "uint": 4,
+    "uint32": 4,
+    "float": 4,
+    "longlong": 8,
+    "int64": 8,
+    "ulonglong": 8,
+    "uint64": 8,
+    "double": 8,
+}
 
 
 def _check_nrrd_size(path: Path) -> None:
@@ -180,9 +193,7 @@ def _check_nrrd_size(path: Path) -> None:
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise ValueError(f"'{path}' is truncated or damaged: copy or export it again") from None
     if found < needed:
-        raise ValueError(
-            f"'{path}' is truncated: {found} of {needed} bytes are there; copy or export it again"
-        )
+        raise ValueError(f"'{path}' is truncated: {found} of {needed} bytes are there; copy or export it again")
 
 
 def _nifti_layout(header: bytes, path: Path) -> _NiftiLayout:

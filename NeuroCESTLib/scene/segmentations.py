@@ -39,9 +39,7 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
         for segment_name, mask in masks.items():
             segment = node.GetSegmentation().AddEmptySegment("", segment_name)
             with quiet_vtk(), _no_leftovers():
-                slicer.util.updateSegmentBinaryLabelmapFromArray(
-                    mask.astype(np.uint8), node, segment, reference
-                )
+                slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, reference)
         # The grid itself is kept in the node as text; the volume is not needed any more.
         node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), None)
     finally:

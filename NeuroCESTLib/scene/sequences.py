@@ -38,9 +38,7 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
     if header.complex_valued:
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.measurements < 2 and header.components < 2:
-        raise ValueError(
-            f"'{path}' is 3-D, one measurement: give a 4-D file or one 3-D file for each measurement"
-        )
+        raise ValueError(f"'{path}' is 3-D, one measurement: give a 4-D file or one 3-D file for each measurement")
     node = load(path, "SequenceFile", {"name": name or stem(path), "show": False})
     if not node.IsA("vtkMRMLSequenceNode") or node.GetNumberOfDataNodes() == 0:
         remove(node)
@@ -103,9 +101,7 @@ def array_to_sequence(
     return node
 
 
-def set_index(
-    node: Any, index_values: Sequence[float], index_name: str = "offset", unit: str = "ppm"
-) -> None:
+def set_index(node: Any, index_values: Sequence[float], index_name: str = "offset", unit: str = "ppm") -> None:
     """Give the measurements of a sequence node their values, in the order in which they are stored.
 
     Raises:

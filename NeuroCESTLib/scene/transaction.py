@@ -11,8 +11,7 @@ def scene_unchanged_on_error() -> Iterator[None]:
     """Where the block raises (errors and cancel alike), remove the nodes and folders that it added."""
     import slicer
 
-    from NeuroCESTLib.scene import hierarchy
-    from NeuroCESTLib.scene import volumes
+    from NeuroCESTLib.scene import hierarchy, volumes
 
     scene = slicer.mrmlScene
     nodes = {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}

@@ -52,9 +52,7 @@ def add_volume(array: np.ndarray, geometry: Geometry, name: str, label: bool = F
     import slicer
 
     if array.shape != geometry.shape:
-        raise ValueError(
-            f"the array for volume '{name}' has shape {array.shape}, its geometry {geometry.shape}"
-        )
+        raise ValueError(f"the array for volume '{name}' has shape {array.shape}, its geometry {geometry.shape}")
     class_name = "vtkMRMLLabelMapVolumeNode" if label else "vtkMRMLScalarVolumeNode"
     with quiet_vtk():  # slicer-core lacks the colour table that label maps ask for
         return slicer.util.addVolumeFromArray(storable(array), geometry.ijk_to_ras, name, class_name)

@@ -1,20 +1,14 @@
-"""Write nodes and the scene to files, whole or not at all.
-
-A file is written under its own name in a temporary folder beside its place and then moved, so that an
-interrupted or failed run leaves the earlier file as it was.
-"""
+"""Write nodes and the scene to files, whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.whole_files import whole_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.volumes import add_volume, quiet_vtk, remove, volume_array
@@ -28,55 +22,6 @@ _ENDINGS = {
     "vtkMRMLTransformNode": (".h5", ".tfm"),
     "vtkMRMLColorTableNode": (".ctbl",),
 }
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to, moved to ``path`` with all its companions when the block ends without error.
-
-    Raises:
-        ValueError: the folder is missing, read-only or full.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"cannot write '{path}': it is a folder")
-    with write_errors(path):
-        # A folder, not a name: file formats put the name of the file into the file.
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        with write_errors(path):
-            yield folder / path.name
-            # Companions such as a table's schema first, the file itself last.
-            written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
-            if not written or written[-1].name != path.name:
-                raise ValueError(f"cannot write '{path}': nothing was written")
-            for file in written:
-                os.replace(file, path.parent / file.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def write_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn errors of the file system into ValueError with one sentence."""
-    folder = Path(path).parent
-    try:
-        yield
-    except FileNotFoundError:
-        raise ValueError(f"cannot write '{path}': the folder '{folder}' does not exist") from None
-    except NotADirectoryError:
-        raise ValueError(f"cannot write '{path}': '{folder}' is not a folder") from None
-    except OSError as error:
-        raise ValueError(f"cannot write '{path}': {reason(error)}") from None
-
-
-def reason(error: OSError) -> str:
-    """Why the file system refused, in words and with the remedy."""
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "the folder is read-only, choose another one"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full, free some space"
-    return error.strerror or str(error)
 
 
 def write_node(node: Any, path: str | os.PathLike) -> Path:
@@ -96,7 +41,7 @@ def write_node(node: Any, path: str | os.PathLike) -> Path:
         raise ValueError(f"'{node.GetName()}' ({node.GetClassName()}) is of no kind that is written to files")
     if not path.name.lower().endswith(endings):
         raise ValueError(f"cannot write '{path}': the name must end in {' or '.join(endings)}")
-    with atomic_path(path) as temporary:
+    with whole_file(path) as temporary:
         storage = node.CreateDefaultStorageNode()
         storage.UnRegister(None)  # Create… hands over its reference
         storage.SetScene(slicer.mrmlScene)
@@ -145,7 +90,7 @@ def write_scene(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.name.lower().endswith(".mrb"):
         raise ValueError(f"cannot write '{path}': a scene with its data is a '.mrb' file")
-    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+    with whole_file(path) as temporary, tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
         # Copied in a second step: the archive writer reports each of its errors on a full disk in full.
         bundle = Path(folder) / path.name
         with quiet_vtk():
@@ -154,14 +99,6 @@ def write_scene(path: str | os.PathLike) -> Path:
             _raise_write_error(bundle)
         shutil.copyfile(bundle, temporary)
         _check_written(temporary, path)
-    return path
-
-
-def write_text(text: str, path: str | os.PathLike) -> Path:
-    """Write a text file (UTF-8)."""
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
     return path
 
 

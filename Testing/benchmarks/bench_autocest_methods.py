@@ -17,14 +17,15 @@ from dataclasses import replace
 
 import torch
 from benchmarking import duration, seconds
+
+from CESTQuantLib.networks.config import TrainingConfig, read_config
 from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
 from CESTQuantLib.networks.dictionary import match_dictionary
-from CESTQuantLib.tissue.fit import fit_tissue_model
 from CESTQuantLib.networks.fixed_protocol import train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct
-from CESTQuantLib.tissue.model import tissue_model_from_dict
-from CESTQuantLib.networks.config import TrainingConfig, read_config
 from CESTQuantLib.physics.units import concentration_mM
+from CESTQuantLib.tissue.fit import fit_tissue_model
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 
 MANY = 100_000
 RECONSTRUCTION_S, DATA_SET_S = 0.3, 10.0
@@ -74,9 +75,11 @@ def main() -> None:
     data = simulate_dataset(config.distribution, config.protocol, options.voxels, noise_sd=config.noise_sd, seed=991)
     signal, truth = noisy_signals(data, config.protocol, 991), data.values
 
-    print(f"\n{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; training "
-          f"{config.samples} spectra, {len(file.training['loss'])} epochs: {training.wall:.0f} s "
-          f"({training.processor:.0f} s of processor)\n")  # fmt: skip
+    print(
+        f"\n{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; training "
+        f"{config.samples} spectra, {len(file.training['loss'])} epochs: {training.wall:.0f} s "
+        f"({training.processor:.0f} s of processor)\n"
+    )
     print(f"| method | {' | '.join(config.targets)} | {MANY} voxels |")
     print(f"| --- {'| --- ' * len(config.targets)}| --- |")
     reconstruct(file.network, signal)

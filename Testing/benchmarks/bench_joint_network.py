@@ -26,13 +26,13 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.network.configuration import load_network_config
-from JointRegSegLib.registration.deformation import cumulative_displacement
-from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
 from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.losses.joint import joint_loss
+from JointRegSegLib.network.configuration import load_network_config
+from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
 from JointRegSegLib.network.precision import FLOAT32, candidate_formats, fastest_format, run_fast
 from JointRegSegLib.network.weights import load_weights, save_weights
+from JointRegSegLib.registration.deformation import cumulative_displacement
 
 SIZE = (160, 192, 160)
 TARGET_MATRIX_UNITS, TARGET_ELSEWHERE = 3.0, 1.9
@@ -125,9 +125,12 @@ def measure(case: str, weights: Path, folder: Path, repeats: int) -> None:
         time_, output = seconds(lambda: run_fast(network, fixed, moving, form=form), repeats)
         displacement = output.deformation.displacement
     found = {
-        "wall": time_.wall, "processor": time_.processor, "form": str(form), "choice": choice,
+        "wall": time_.wall,
+        "processor": time_.processor,
+        "form": str(form),
+        "choice": choice,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }  # fmt: skip
+    }
     labels = torch.stack([x.argmax(1) for x in (output.fixed_logits, output.moving_logits)]).to(torch.uint8)
     torch.save({"labels": labels, "displacement": displacement, "found": found}, folder / "result.pt")
 
@@ -186,9 +189,11 @@ def main() -> int:
         peer = run(PEER, published, folder, arguments.repeats)
         reference = dice(peer["labels"])
         cases = (
-            ("published", PEER, None), ("published", "float32 channels last", published),
-            ("published", "fastest", published), ("default", "fastest", default),
-        )  # fmt: skip
+            ("published", PEER, None),
+            ("published", "float32 channels last", published),
+            ("published", "fastest", published),
+            ("default", "fastest", default),
+        )
         for network, case, weights in cases:
             result = peer if weights is None else run(case, weights, folder, arguments.repeats)
             found, base = result["found"], peer["found"]

@@ -20,24 +20,25 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.registration.deformation import jacobian_determinant, warp, warp_labels
-from JointRegSegLib.network.joint import JointNetwork
 from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.metrics.scores import dice, jacobian_statistics, region_scores, volume_ratios
+from JointRegSegLib.network.joint import JointNetwork
+from JointRegSegLib.registration.deformation import jacobian_determinant, warp, warp_labels
 from JointRegSegLib.synthesis.patient import SyntheticPatient, synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of
 from JointRegSegLib.synthesis.templates import load_templates
-from JointRegSegLib.training.loop import new_network, train
 from JointRegSegLib.training.batches import collate
 from JointRegSegLib.training.config import config_from_dict
 from JointRegSegLib.training.data import open_data
+from JointRegSegLib.training.loop import new_network, train
 from JointRegSegLib.training.step import network_output
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "V-Net, segmentation alone": {"network": "vnet"},
     "registration alone": {"network": "registration_only"},
     "registration alone, relaxed loss": {
-        "network": "registration_only", "loss": {"relaxed": True, "mask_labels": True},
+        "network": "registration_only",
+        "loss": {"relaxed": True, "mask_labels": True},
     },
     "VoxelMorph-like head": {"network": "voxelmorph"},
     "joint, subtraction (estienne2020)": {"network": "estienne2020"},
@@ -45,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "joint, addition": {"network": "estienne2020_add"},
     "joint, without the relaxed loss": {"network": "estienne2020", "loss": {"relaxed": False}},
     "neurocest": {"network": "neurocest"},
-}  # fmt: skip
+}
 TEST_SEED = 77_000_000
 Row = dict[str, float]
 
@@ -62,8 +63,20 @@ def main() -> int:
         f"## Variants: {options.minutes:g} min each on {torch.get_num_threads()} threads, voxels of "
         f"{options.spacing:g} mm, {options.patients} patients in training, {len(patients)} in the test\n"
     )
-    _print(("variant", "parameters", "steps", "Dice WT", "TC", "ET", "tissue Dice", "error (mm)", "volume ratio",
-            "folded (%)"))  # fmt: skip
+    _print(
+        (
+            "variant",
+            "parameters",
+            "steps",
+            "Dice WT",
+            "TC",
+            "ET",
+            "tissue Dice",
+            "error (mm)",
+            "volume ratio",
+            "folded (%)",
+        )
+    )
     _print(["---"] * 10)
     _print(("no deformation", "", "", "", "", "", *_registration_cells(before)))
     with tempfile.TemporaryDirectory(prefix="neurocest-variants-") as place:
@@ -83,13 +96,29 @@ def main() -> int:
 
 def _train(changes: dict[str, Any], options: argparse.Namespace, cache: str, folder: Path) -> tuple:
     values = {
-        **changes, "stride": 1,
-        "data": {"path": "synthetic", "length": options.patients, "validation_pairs": 0,
-                 "synthetic": {"spacing_mm": options.spacing, "templates": options.templates, "cache": cache}},
-        "training": {"optimiser": "adam", "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 10,
-                     "batch_size": 1, "gradient_clip": 5.0, "patience": 0, "epochs": 0, "steps": options.steps,
-                     "time_limit_minutes": options.minutes, "validate_every_batches": 50, "pictures": 0},
-    }  # fmt: skip
+        **changes,
+        "stride": 1,
+        "data": {
+            "path": "synthetic",
+            "length": options.patients,
+            "validation_pairs": 0,
+            "synthetic": {"spacing_mm": options.spacing, "templates": options.templates, "cache": cache},
+        },
+        "training": {
+            "optimiser": "adam",
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "warmup_steps": 10,
+            "batch_size": 1,
+            "gradient_clip": 5.0,
+            "patience": 0,
+            "epochs": 0,
+            "steps": options.steps,
+            "time_limit_minutes": options.minutes,
+            "validate_every_batches": 50,
+            "pictures": 0,
+        },
+    }
     config = config_from_dict(values)
     data = open_data(config, None, folder)
     torch.manual_seed(0)
@@ -130,10 +159,11 @@ def _registration(patient: SyntheticPatient, displacement: torch.Tensor) -> Row:
     warped = warp_labels(moving.labels[None, None], displacement, 4)[0, 0]
     determinant = jacobian_determinant(displacement)[0, 0].numpy()
     return {
-        "tissue_dice": float(np.mean(overlaps)), "error_mm": float(error),
+        "tissue_dice": float(np.mean(overlaps)),
+        "error_mm": float(error),
         "volume_ratio": volume_ratios(moving.labels.numpy(), warped.numpy())["volume_ratio_whole_tumor"],
         "folded": 100 * jacobian_statistics(determinant, fixed.mask.numpy())["folded_fraction"],
-    }  # fmt: skip
+    }
 
 
 def _registration_cells(means: Row) -> list[str]:

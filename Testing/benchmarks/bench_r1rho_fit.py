@@ -7,8 +7,9 @@ import argparse
 import fit_problem
 import numpy as np
 from benchmarking import Table, seconds
-from CESTQuantLib.tissue.fit import fit_tissue_model
 from scipy.optimize import least_squares
+
+from CESTQuantLib.tissue.fit import fit_tissue_model
 
 
 def main() -> None:
@@ -26,19 +27,24 @@ def main() -> None:
         return [
             least_squares(
                 lambda p, row=row: fit_problem.analytic_spectrum(p, *settings) - row,
-                fit_problem.START, bounds=bounds, x_scale=fit_problem.START,
+                fit_problem.START,
+                bounds=bounds,
+                x_scale=fit_problem.START,
             )
             for row in data[some].numpy()
-        ]  # fmt: skip
+        ]
 
     table = Table("R1rho fit of fraction and exchange rate, 30 measurements", "voxel")
     peer_seconds, fits = seconds(peer)
     fit_tissue_model(data[:4000], protocol, model, engine="r1rho")  # warm-up
     our_seconds, fit = seconds(lambda: fit_tissue_model(data, protocol, model, engine="r1rho"), 3)
     accuracy = fit_problem.comparison(
-        fit.result.parameters[some].double().numpy(), np.array([f.x for f in fits]), truth[some].numpy(),
-        30 * fit.result.rmse[some].double().numpy() ** 2, np.array([2 * f.cost for f in fits]),
-    )  # fmt: skip
+        fit.result.parameters[some].double().numpy(),
+        np.array([f.x for f in fits]),
+        truth[some].numpy(),
+        30 * fit.result.rmse[some].double().numpy() ** 2,
+        np.array([2 * f.cost for f in fits]),
+    )
     ours = our_seconds / arguments.voxels
     table.row("scipy least_squares, same model", peer_seconds / arguments.peer_voxels, ours, 100, accuracy)
 

@@ -38,9 +38,10 @@ def measure(method: str, folder: Path) -> None:
 
         forward, inverse, seconds = getattr(registration_peers, method)(fixed, moving, folder)
     found = {
-        "seconds": seconds, "processor": time.process_time() - processor,
+        "seconds": seconds,
+        "processor": time.process_time() - processor,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }  # fmt: skip
+    }
     np.savez(folder / "fields.npz", forward=forward, inverse=np.zeros(0) if inverse is None else inverse)
     (folder / "measured.json").write_text(json.dumps(found))
 
@@ -51,9 +52,10 @@ def ours(fixed: sitk.Image, moving: sitk.Image, with_network: bool) -> tuple[np.
     The network is not trained on this contrast, so the refinement starts from identity: time is counted, help is not.
     """
     import torch
+    from registration_pair import normalised
+
     from JointRegSegLib.registration.instance_optimization import refine
     from JointRegSegLib.registration.refinement_settings import RefinementSettings
-    from registration_pair import normalised
 
     images = [torch.from_numpy(sitk.GetArrayFromImage(image))[None, None] for image in (fixed, moving)]
     settings = RefinementSettings().for_spacing(fixed.GetSpacing()[0])
@@ -120,6 +122,7 @@ def costs(found: dict) -> str:
 def known_pair(methods: dict[str, str], spacing_mm: int, threads: int, folder: Path) -> bool:
     """Print the table of the pair with a known deformation; whether the targets are met."""
     import registration_pair
+
     from JointRegSegLib.registration.deformation import warp_labels
 
     pair = registration_pair.build(spacing_mm=spacing_mm)
@@ -179,9 +182,10 @@ def real_pair(methods: dict[str, str], threads: int, folder: Path) -> None:
         print("\nThe real pair is not on this machine: no second table.")
         return
     import torch
+    from registration_pair import normalised
+
     from JointRegSegLib.registration.deformation import warp
     from JointRegSegLib.registration.similarity import lncc
-    from registration_pair import normalised
 
     images = []
     for name, letter in (("fixed", "A"), ("moving", "B")):

@@ -21,13 +21,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "CESTQuant")]
 
+from CESTQuantLib.networks.config import TrainingConfig, read_config  # noqa: E402
 from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset  # noqa: E402
 from CESTQuantLib.networks.dictionary import match_dictionary  # noqa: E402
-from CESTQuantLib.tissue.distributions import TissueDistribution  # noqa: E402
 from CESTQuantLib.networks.fixed_protocol import train_from_config  # noqa: E402
 from CESTQuantLib.networks.reconstruction import reconstruct  # noqa: E402
 from CESTQuantLib.networks.reliability import back_project  # noqa: E402
-from CESTQuantLib.networks.config import TrainingConfig, read_config  # noqa: E402
+from CESTQuantLib.tissue.distributions import TissueDistribution  # noqa: E402
 
 VOXELS = 4000
 WANTED = 0.95
@@ -49,11 +49,25 @@ def unmodelled(tissue: dict) -> dict[str, dict]:
         return cases[name]
 
     case("extra pool at 2.6 ppm")["solutes"].append(
-        {"name": "extra", "fraction": {"uniform": [0.001, 0.003]}, "k_Hz": {"uniform": [100, 400]}, "T1_s": 1.0,
-         "T2_s": 0.02, "dw_ppm": 2.6})  # fmt: skip
+        {
+            "name": "extra",
+            "fraction": {"uniform": [0.001, 0.003]},
+            "k_Hz": {"uniform": [100, 400]},
+            "T1_s": 1.0,
+            "T2_s": 0.02,
+            "dw_ppm": 2.6,
+        }
+    )
     case("extra pool at 1.6 ppm")["solutes"].append(
-        {"name": "extra", "fraction": {"uniform": [0.001, 0.003]}, "k_Hz": {"uniform": [100, 400]}, "T1_s": 1.0,
-         "T2_s": 0.02, "dw_ppm": 1.6})  # fmt: skip
+        {
+            "name": "extra",
+            "fraction": {"uniform": [0.001, 0.003]},
+            "k_Hz": {"uniform": [100, 400]},
+            "T1_s": 1.0,
+            "T2_s": 0.02,
+            "dw_ppm": 1.6,
+        }
+    )
     case("wrong background: B0 shift of 0.3 to 0.5 ppm")["b0_shift_ppm"] = {"uniform": [0.3, 0.5]}
     case("wrong background: semisolid with T2 of 0.1 ms")["semisolid"]["T2_s"] = 1e-4
     case("wrong background: water T2 of 8 to 12 ms")["water"]["T2_s"] = {"uniform": [0.008, 0.012]}
@@ -116,8 +130,10 @@ def main() -> int:
     for name, tissue in cases.items():
         others, their_rmse = misfit_and_rmse(file, config, tissue, seed=12)
         area, plain = area_under_roc(modelled, others), area_under_roc(rmse, their_rmse)
-        print(f"area under the ROC curve {area:.4f} ({'met' if area >= WANTED else 'MISSED'}), "
-              f"of the RMSE alone {plain:.4f}  {name}")  # fmt: skip
+        print(
+            f"area under the ROC curve {area:.4f} ({'met' if area >= WANTED else 'MISSED'}), "
+            f"of the RMSE alone {plain:.4f}  {name}"
+        )
     for name, seconds in times(file, config).items():
         print(f"{seconds:8.3f} s for 100,000 voxels  {name}")
     return 0

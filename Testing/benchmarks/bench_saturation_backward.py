@@ -14,6 +14,7 @@ import sys
 
 import torch
 from benchmarking import Table, Time, seconds
+
 from CESTQuantLib.physics.saturation import Block, saturate
 
 MEASUREMENTS = 30

@@ -18,14 +18,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "CESTQuant"))
 
-from CESTQuantLib.schedules.cramer_rao import parameter_sd_bound
 from CESTQuantLib.formats.presets import FOLDER
-from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.units import concentration_mM
 from CESTQuantLib.schedules.config import read_design
+from CESTQuantLib.schedules.cramer_rao import parameter_sd_bound
 from CESTQuantLib.schedules.design import Design, optimise, reconstruct
 from CESTQuantLib.schedules.limits import b1_rms_uT, scan_time_s
-from CESTQuantLib.physics.units import concentration_mM
 
 STRATEGIES = (1, 2, 3)
 REPETITION_S, SATURATION_S = 2.0, 1.5
@@ -34,9 +34,14 @@ REPETITION_S, SATURATION_S = 2.0, 1.5
 def fixed(design: Design, offsets: torch.Tensor, b1: torch.Tensor) -> Protocol:
     """A schedule with TR 2 s, saturation of 1.5 s and 90 degree readouts, as the sampling strategies have it."""
     return replace(
-        design.protocol, offsets_ppm=offsets, b1_uT=b1, saturation_time_s=SATURATION_S, post_delay_s=0.0,
-        recovery_time_s=REPETITION_S - SATURATION_S, readout_flip_angle_deg=90.0,
-    )  # fmt: skip
+        design.protocol,
+        offsets_ppm=offsets,
+        b1_uT=b1,
+        saturation_time_s=SATURATION_S,
+        post_delay_s=0.0,
+        recovery_time_s=REPETITION_S - SATURATION_S,
+        readout_flip_angle_deg=90.0,
+    )
 
 
 def unoptimised(design: Design, seconds: float) -> dict[str, Protocol]:
@@ -58,8 +63,9 @@ def unoptimised(design: Design, seconds: float) -> dict[str, Protocol]:
 def row(name: str, protocol: Protocol, errors: dict, design: Design) -> str:
     concentration, rate = errors["amine_concentration_mM"], errors["amine.k_Hz"]
     values = design.problem.draw(2000, torch.Generator().manual_seed(1))
-    bound = parameter_sd_bound(design.problem.tissue.tissue, values, design.problem.prior_sd(), protocol,
-                               design.problem.mean_noise_sd)  # fmt: skip
+    bound = parameter_sd_bound(
+        design.problem.tissue.tissue, values, design.problem.prior_sd(), protocol, design.problem.mean_noise_sd
+    )
     concentration_bound = float(concentration_mM(bound["amine.fraction"].mean(), 3))
     return (
         f"{name:26s} {protocol.measurement_count:3d} in {float(scan_time_s(protocol)):5.1f} s, "
@@ -81,17 +87,23 @@ def main() -> None:
         design = replace(design, training=replace(design.training, epochs=options.epochs))
     if options.quick:
         design = replace(
-            design, samples=1280, held_out=1000, training=replace(design.training, epochs=2),
-            network={}, bound=replace(design.bound, steps=40, starts=2, first_steps=20),
-        )  # fmt: skip
+            design,
+            samples=1280,
+            held_out=1000,
+            training=replace(design.training, epochs=2),
+            network={},
+            bound=replace(design.bound, steps=40, starts=2, first_steps=20),
+        )
     torch.set_num_threads(1)
     protons = design.problem.tissue.structure.protons
 
     begin = time.perf_counter()
     result = optimise(design)
     best = result.optimised.held_out.errors(protons)
-    print(f"optimised in {time.perf_counter() - begin:.0f} s "
-          f"({', '.join(f'{name} {seconds:.0f} s' for name, seconds in result.seconds.items())})")  # fmt: skip
+    print(
+        f"optimised in {time.perf_counter() - begin:.0f} s "
+        f"({', '.join(f'{name} {seconds:.0f} s' for name, seconds in result.seconds.items())})"
+    )
     with torch.no_grad():
         print(row("optimised", result.optimised.protocol, best, design))
         start, others = result.start.held_out.errors(protons), {}
@@ -104,9 +116,11 @@ def main() -> None:
         name = min(others, key=lambda n: others[n][quantity]["mae"])
         ratio = others[name][quantity]["mae"] / best[quantity]["mae"]
         verdict = "reached" if ratio >= target else "not reached"
-        print(f"{quantity}: {ratio:.2f} times below the best unoptimised schedule ({name}), "
-              f"{start[quantity]['mae'] / best[quantity]['mae']:.2f} times below the start; "
-              f"target {target:g}: {verdict}")  # fmt: skip
+        print(
+            f"{quantity}: {ratio:.2f} times below the best unoptimised schedule ({name}), "
+            f"{start[quantity]['mae'] / best[quantity]['mae']:.2f} times below the start; "
+            f"target {target:g}: {verdict}"
+        )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from benchmarking import Table, Time, seconds
 from bmctool.parameters.Parameters import Parameters
 from bmctool.simulation.BMCSim import BMCSim
+
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
@@ -50,9 +51,15 @@ def peer_parameters(tissue: Tissue) -> Parameters:
     values = {
         "water_pool": {"f": 1.0, "t1": tissue.water.T1_s, "t2": tissue.water.T2_s},
         "cest_pool": {p.name: pool(p) for p in tissue.solutes},
-        "b0": FIELD_T, "gamma": GAMMA_RAD_PER_S_PER_UT, "b0_inhom": 0.0, "rel_b1": 1.0, "verbose": False,
-        "reset_init_mag": True, "scale": 1.0, "max_pulse_samples": 500,
-    }  # fmt: skip
+        "b0": FIELD_T,
+        "gamma": GAMMA_RAD_PER_S_PER_UT,
+        "b0_inhom": 0.0,
+        "rel_b1": 1.0,
+        "verbose": False,
+        "reset_init_mag": True,
+        "scale": 1.0,
+        "max_pulse_samples": 500,
+    }
     if tissue.semisolid is not None:
         values["mt_pool"] = pool(tissue.semisolid) | {"lineshape": "SuperLorentzian"}
     return Parameters.from_dict(values)
@@ -79,9 +86,13 @@ def add_saturation(result: pypulseq.Sequence, protocol: Protocol, frequency_Hz: 
     dwell = train.duration_s / len(samples)
     for n in range(train.n_pulses):
         pulse = pypulseq.make_arbitrary_rf(
-            signal=samples * HZ_PER_UT, flip_angle=1.0, no_signal_scaling=True, dwell=dwell, phase_offset=phase,
+            signal=samples * HZ_PER_UT,
+            flip_angle=1.0,
+            no_signal_scaling=True,
+            dwell=dwell,
+            phase_offset=phase,
             **options,
-        )  # fmt: skip
+        )
         result.add_block(pulse)
         phase = (phase + 2 * math.pi * frequency_Hz * train.duration_s) % (2 * math.pi)
         if n < train.n_pulses - 1:

@@ -23,11 +23,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
-from JointRegSegLib.augmentation.pipeline import Augmentation
 from JointRegSegLib.augmentation.config import AugmentationConfig
+from JointRegSegLib.augmentation.pipeline import Augmentation
 from JointRegSegLib.cohort.manifest import read_manifest
-from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.cohort.sources import open_pairs
+from JointRegSegLib.images.modalities import MODALITIES
 
 CASES = (
     ("memory", "memory", 0),
@@ -137,8 +137,10 @@ def main() -> int:
         manifest = folder / "cohort.csv"
         _in_process(options, "write", 0, manifest)  # not here: processes inherit the peak memory of their parent
         size = sum(file.stat().st_size for file in folder.glob("*.nii.gz")) / 2**20
-        print(f"## Data paths: {2 * options.subjects} studies of {' x '.join(map(str, options.shape))} voxels "
-              f"({size:.0f} MB of files), working grid of {options.spacing:g} mm")  # fmt: skip
+        print(
+            f"## Data paths: {2 * options.subjects} studies of {' x '.join(map(str, options.shape))} voxels "
+            f"({size:.0f} MB of files), working grid of {options.spacing:g} mm"
+        )
         print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}; one thread each\n")
         print("| path | first pair | pairs / s | against on the fly | peak memory | own memory at the end | disk |")
         print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
@@ -148,8 +150,10 @@ def main() -> int:
             sums.add(round(row["checksum"], 1))
         slow = rows["on the fly"]["pairs_per_s"]
         for title, row in rows.items():
-            print(f"| {title} | {row['first_s']:.2f} s | {row['pairs_per_s']:.3g} | {row['pairs_per_s'] / slow:.1f}x "
-                  f"| {row['peak_mb']:.0f} MB | {row['own_mb']:.0f} MB | {row['disk_mb']:.0f} MB |")  # fmt: skip
+            print(
+                f"| {title} | {row['first_s']:.2f} s | {row['pairs_per_s']:.3g} | {row['pairs_per_s'] / slow:.1f}x "
+                f"| {row['peak_mb']:.0f} MB | {row['own_mb']:.0f} MB | {row['disk_mb']:.0f} MB |"
+            )
         print(f"\ndefault augmentation: {augmentation_s(manifest, folder / 'cache', options.spacing):.2f} s a pair")
         print(f"all paths delivered the same numbers: {len(sums) == 1}")
         return 0 if len(sums) == 1 else 1

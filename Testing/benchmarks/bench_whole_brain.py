@@ -15,6 +15,7 @@ from pathlib import Path
 import fit_problem
 import torch
 from benchmarking import seconds
+
 from CESTQuantLib.tissue.fit import fit_tissue_model
 
 LIMIT_S, LIMIT_GB = 15.0, 2.0
@@ -37,10 +38,14 @@ def measure(voxels: int) -> dict:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     error = ((fit.result.parameters - truth) / truth).abs().median(0).values
     return {
-        "wall": time.wall, "processor": time.processor, "bytes": peak - before, "data": data.nbytes,
+        "wall": time.wall,
+        "processor": time.processor,
+        "bytes": peak - before,
+        "data": data.nbytes,
         "results": sum(q.nbytes for q in fit.quantities.values()) + fit.result.correlation.nbytes,
-        "error": error.tolist(), "fitted": float(fit.result.fitted.double().mean()),
-    }  # fmt: skip
+        "error": error.tolist(),
+        "fitted": float(fit.result.fitted.double().mean()),
+    }
 
 
 def main() -> None:

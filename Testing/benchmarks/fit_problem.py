@@ -7,11 +7,12 @@ import math
 import benchmarking  # noqa: F401  (puts CESTQuantLib on the path)
 import numpy as np
 import torch
+from scipy.linalg import expm
+
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.tissue.model import TissueModel, tissue_model_from_dict
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
-from scipy.linalg import expm
+from CESTQuantLib.tissue.model import TissueModel, tissue_model_from_dict
 
 FIELD_T, T1_S, T2_S, SOLUTE_T1_S, SOLUTE_T2_S, DW_PPM, SATURATION_S = 9.4, 2.5, 0.6, 2.8, 0.04, 3.0, 3.0
 LOWER, UPPER, START = np.array([1e-5, 5.0]), np.array([1e-2, 1500.0]), np.array([1e-3, 300.0])

@@ -86,9 +86,7 @@ class _Wrapper:
         for name in mapping:
             if name not in self.allParameters:
                 raise ValueError(f"Cannot find a param with the given name: {name}")
-        connectors = {
-            name: create_connector(widget, self.allParameters[name]) for name, widget in mapping.items()
-        }
+        connectors = {name: create_connector(widget, self.allParameters[name]) for name, widget in mapping.items()}
         tag = len(self._guis)
         self._guis[tag] = connectors
         for name, connector in connectors.items():

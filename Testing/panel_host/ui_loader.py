@@ -70,9 +70,7 @@ def _verify_widget(element: ElementTree.Element) -> None:
         if entry.get("stdset") == "0" or (element.get("class"), name) in _OF_THE_LOADER:
             continue
         if widget_class.staticMetaObject.indexOfProperty(name) < 0:
-            raise UnknownNameError(
-                f"{widget_class.__name__} {element.get('name')!r} has no property {name!r}"
-            )
+            raise UnknownNameError(f"{widget_class.__name__} {element.get('name')!r} has no property {name!r}")
 
 
 def _take_enumerations(root: ElementTree.Element) -> list[tuple[str, str, int]]:

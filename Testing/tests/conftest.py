@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 
-for folder in (ROOT, ROOT / "CESTQuant", ROOT / "JointRegSeg", ROOT / "Testing"):
+for folder in (ROOT, ROOT / "CESTQuant", ROOT / "JointRegSeg", ROOT / "Testing", ROOT / "Testing" / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -91,8 +91,9 @@ def good(acquisition: Acquisition, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., str]:
     """Run ``cestquant fit`` with changed options, check that it is refused as it should be; its sentence."""
-    from CESTQuantLib.batch import main
     from studies import checksums, fit_arguments, messages
+
+    from CESTQuantLib.batch import main
 
     def run(method: str = "mtrasym", folder: Path = good, **changes: object) -> str:
         slicer.mrmlScene.Clear(0)
@@ -115,8 +116,9 @@ def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.Captur
 def quantified(slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Path]:
     """Run ``cestquant fit``, which must succeed with just the given warnings on standard error; the output folder."""
 
-    from CESTQuantLib.batch import main
     from studies import checksums, fit_arguments, messages
+
+    from CESTQuantLib.batch import main
 
     def run(folder: Path, method: str, warnings: tuple[str, ...] = (), **changes: object) -> Path:
         slicer.mrmlScene.Clear(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.model import tissue_model_from_dict
@@ -21,11 +22,18 @@ def fitted(start: float, low: float, high: float, **prior) -> dict:
 MODEL = {
     "water": {"T1_s": 2.5, "T2_s": 0.6},
     "solutes": [
-        {"name": "amine", "protons": 3, "dw_ppm": 3.0, "T1_s": 2.8, "T2_s": 0.04,
-         "fraction": fitted(1e-3, 1e-5, 1e-2), "k_Hz": fitted(300, 5, 1500)},
+        {
+            "name": "amine",
+            "protons": 3,
+            "dw_ppm": 3.0,
+            "T1_s": 2.8,
+            "T2_s": 0.04,
+            "fraction": fitted(1e-3, 1e-5, 1e-2),
+            "k_Hz": fitted(300, 5, 1500),
+        },
     ],
     "semisolid": None,
-}  # fmt: skip
+}
 SEMISOLID = {"fraction": 0.08, "k_Hz": 30.0, "T1_s": 1.0, "T2_s": 1e-5, "dw_ppm": -2.4, "lineshape": "superlorentzian"}
 
 
@@ -72,6 +80,12 @@ def errors(fit, truth: dict, model: dict) -> dict[str, float]:
 
 
 SCHEDULE = Protocol(
-    9.4, 3.0 + 0 * B1, B1[torch.randperm(30, generator=torch.Generator().manual_seed(4))], 2.5, recovery_time_s=1.0,
-    readout_flip_angle_deg=60.0, magnetisation_carried_over=True, signal_normalisation="l2",
-)  # fmt: skip
+    9.4,
+    3.0 + 0 * B1,
+    B1[torch.randperm(30, generator=torch.Generator().manual_seed(4))],
+    2.5,
+    recovery_time_s=1.0,
+    readout_flip_angle_deg=60.0,
+    magnetisation_carried_over=True,
+    signal_normalisation="l2",
+)

@@ -30,9 +30,7 @@ GRIDS = {
     "left-handed oblique": Geometry.from_spacing(
         SHAPE, SPACING, ORIGIN, rotation((5, 10, -33)) @ np.diag([1.0, -1, 1])
     ),
-    "sagittal": Geometry.from_spacing(
-        SHAPE, SPACING, ORIGIN, np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])
-    ),
+    "sagittal": Geometry.from_spacing(SHAPE, SPACING, ORIGIN, np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])),
 }
 PERPENDICULAR = list(GRIDS)
 

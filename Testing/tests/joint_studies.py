@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from geometries import rotation
-from JointRegSegLib.synthesis.phantom import RADII_MM, Visit, make_visit, to_second_visit
-from JointRegSegLib.inference.settings import JointResult, RegionVolume, VolumeChange
 
+from JointRegSegLib.inference.settings import JointResult, RegionVolume, VolumeChange
+from JointRegSegLib.synthesis.phantom import RADII_MM, Visit, make_visit, to_second_visit
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
@@ -105,16 +105,21 @@ def registration_error(points: np.ndarray, found: np.ndarray) -> float:
 def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True) -> Path:
     """Weights file of a small untrained network on voxels of ``spacing_mm``; its deformation is the identity."""
     import torch
+
+    from JointRegSegLib.images.preprocessing import PreprocessingConfig
     from JointRegSegLib.network.configuration import NetworkConfig
     from JointRegSegLib.network.joint import build_network
-    from JointRegSegLib.images.preprocessing import PreprocessingConfig
     from JointRegSegLib.network.weights import save_weights
 
     torch.manual_seed(0)
     config = NetworkConfig(
-        channels=(4, 8, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1), auxiliary=0, stride=1,
+        channels=(4, 8, 8),
+        encoder_convolutions=(1, 1, 1),
+        decoder_convolutions=(1, 1),
+        auxiliary=0,
+        stride=1,
         segmentation=segmentation,
-    )  # fmt: skip
+    )
     preprocessing = PreprocessingConfig(spacing_mm=spacing_mm, multiple_of=8).to_dict()
     return save_weights(path, build_network(config), {"preprocessing": preprocessing})
 
@@ -122,9 +127,10 @@ def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True
 def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -> JointResult:
     """The result of a perfect run: the known map between the visits, with everything that follows from it."""
     import torch
+
+    from JointRegSegLib.images.grid import grid_around, mask_corners
     from JointRegSegLib.registration.deformation import Deformation
     from JointRegSegLib.registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
-    from JointRegSegLib.images.grid import grid_around, mask_corners
 
     fixed_labels, moving_labels = (s.grid.to_sitk(s.visit.labels) for s in (fixed, moving))
     masks = [s.grid.to_sitk(s.visit.brain.astype(np.uint8)) for s in (fixed, moving)]
@@ -147,11 +153,22 @@ def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -
         percent = 100 * (ml[1] - ml[0]) / ml[0]
         changes.append(VolumeChange(region, *ml, ml[1] - ml[0], percent, None, None, ml[0], None))
     return JointResult(
-        fixed_labels, moving_labels, None, None, *masks, pair.moving_to_fixed, pair.fixed_to_moving, affine,
+        fixed_labels,
+        moving_labels,
+        None,
+        None,
+        *masks,
+        pair.moving_to_fixed,
+        pair.fixed_to_moving,
+        affine,
         {m: warp_image(moving.image(m), fixed_labels, pair.moving_to_fixed) for m in ("t1", "flair")},
         warp_label_image(moving_labels, fixed_labels, pair.moving_to_fixed),
-        jacobian_image(pair, fixed_labels), tuple(volumes), tuple(changes), {"folded_fraction": 0.0}, (),
-    )  # fmt: skip
+        jacobian_image(pair, fixed_labels),
+        tuple(volumes),
+        tuple(changes),
+        {"folded_fraction": 0.0},
+        (),
+    )
 
 
 def scene_contents(slicer: ModuleType) -> dict[str, str]:

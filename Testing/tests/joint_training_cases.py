@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from JointRegSegLib.cohort.sample import OUTSIDE, Pair, StudySample
 from JointRegSegLib.training.config import TrainingConfig, config_from_dict
 
 TINY = {
-    "base": "neurocest", "name": "tiny", "channels": [4, 8], "encoder_convolutions": [1, 1],
-    "decoder_convolutions": [1], "registration_level": 0, "auxiliary": 0, "stride": 1,
-}  # fmt: skip
+    "base": "neurocest",
+    "name": "tiny",
+    "channels": [4, 8],
+    "encoder_convolutions": [1, 1],
+    "decoder_convolutions": [1],
+    "registration_level": 0,
+    "auxiliary": 0,
+    "stride": 1,
+}
 
 
 @dataclass
@@ -57,9 +64,13 @@ class Shells:
 def toy_config(training: dict[str, Any] | None = None, **sections: Any) -> TrainingConfig:
     """Configuration for ``Shells``: 8 epochs of 3 steps with 2 pairs each."""
     settings = {
-        "epochs": 8, "validate_every_batches": 3, "learning_rate": 1e-2, "precision": "float32", "pictures": 0,
+        "epochs": 8,
+        "validate_every_batches": 3,
+        "learning_rate": 1e-2,
+        "precision": "float32",
+        "pictures": 0,
         **(training or {}),
-    }  # fmt: skip
+    }
     values = {"network": TINY, "loss": {"window": 3}, "data": {"path": "synthetic"}, "training": settings, **sections}
     return config_from_dict(values)
 

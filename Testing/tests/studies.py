@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.formats.protocol_json import protocol_to_dict
-from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.tissue.model import tissue_model_from_dict
 from geometries import GRIDS
 
+from CESTQuantLib.formats.protocol_json import protocol_to_dict
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import non_finite_voxels
 
@@ -36,8 +36,15 @@ def fit(start: float, low: float, high: float) -> dict:
 
 def amine_model(**changes: object) -> dict:
     """Model file of water with one amine pool (3 ppm): fraction and exchange rate are fitted, water T1 is a map."""
-    amine = {"name": "amine", "protons": 3, "dw_ppm": 3.0, "T1_s": 1.0, "T2_s": 0.04,
-             "fraction": fit(0.002, 1e-5, 0.02), "k_Hz": fit(200.0, 5.0, 3000.0)}  # fmt: skip
+    amine = {
+        "name": "amine",
+        "protons": 3,
+        "dw_ppm": 3.0,
+        "T1_s": 1.0,
+        "T2_s": 0.04,
+        "fraction": fit(0.002, 1e-5, 0.02),
+        "k_Hz": fit(200.0, 5.0, 3000.0),
+    }
     water = {"T1_s": {"map": "t1"}, "T2_s": 0.1}
     return {"water": water, "solutes": [amine | changes], "semisolid": None}
 
@@ -92,9 +99,12 @@ def acquire(
     fields = {"b0": spread(shape, -b0_ppm, b0_ppm, 90), "b1": spread(shape, 1 - b1_spread, 1 + b1_spread, 91)}
     flat = {path: torch.from_numpy(values.ravel()) for path, values in truth.items()}
     z = simulate(
-        tissue.tissue(flat), protocol, engine=engine, b0_shift_ppm=torch.from_numpy(fields["b0"].ravel()),
+        tissue.tissue(flat),
+        protocol,
+        engine=engine,
+        b0_shift_ppm=torch.from_numpy(fields["b0"].ravel()),
         b1_relative=torch.from_numpy(fields["b1"].ravel()),
-    )  # fmt: skip
+    )
     m0 = spread(shape, 0.8 * M0, 1.2 * M0, 92)
     signal = (z.numpy().T.reshape(-1, *shape) * m0).astype(np.float32)
     maps = {name: array.astype(np.float32) for name, array in {**fields, "t1": truth["water.T1_s"]}.items()}
@@ -156,9 +166,12 @@ def checksums(folder: Path) -> dict[str, str]:
 def fit_arguments(folder: Path, output: Path, method: str, **changes: object) -> list[str]:
     """Arguments of ``cestquant fit`` for an acquisition in a folder; None leaves an option out, True makes a flag."""
     options = {
-        "signal": folder / "signal.nii.gz", "protocol": folder / "protocol.json", "reference": folder / "m0.nii.gz",
-        "method": method, "output": output,
-    }  # fmt: skip
+        "signal": folder / "signal.nii.gz",
+        "protocol": folder / "protocol.json",
+        "reference": folder / "m0.nii.gz",
+        "method": method,
+        "output": output,
+    }
     arguments = ["fit"]
     for name, value in (options | changes).items():
         if value is not None:

@@ -7,18 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULES = [name for name in ("CESTQuant", "JointRegSeg") if (ROOT / name / f"{name}.py").exists()]
 
-SCENE_AND_PANEL = {
-    "slicer", "vtk", "vtkmodules", "qt", "ctk", "PySide6", "PythonQt", "NeuroCESTLib", "sitkUtils"
-}  # fmt: skip
+SCENE_AND_PANEL = {"slicer", "vtk", "vtkmodules", "qt", "ctk", "PySide6", "PythonQt", "NeuroCESTLib", "sitkUtils"}
 PANEL = {"qt", "ctk", "PySide6", "PythonQt"}
 SCENE_FILES = (
-    "apply_commands.py", "batch.py", "carrying.py", "evaluation_commands.py", "logic.py", "manifest_commands.py",
-    "quantify_commands.py", "report.py", "results.py", "study.py", "synthesis_commands.py", "training_commands.py",
-)  # fmt: skip
+    "apply_commands.py",
+    "batch.py",
+    "carrying.py",
+    "evaluation_commands.py",
+    "logic.py",
+    "manifest_commands.py",
+    "quantify_commands.py",
+    "report.py",
+    "results.py",
+    "study.py",
+    "synthesis_commands.py",
+    "training_commands.py",
+)
 """Files of a module's library that belong to the scene layer; all others are science."""
 PANEL_FILES = ("panel.py", "panel_test.py")
 """Files of NeuroCESTLib that belong to the panel layer: only the module files import them, within the application."""
@@ -118,9 +126,7 @@ def test_scene_and_science_do_not_import_the_panel(file: Path) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_do_not_import_each_other(name: str) -> None:
-    others = {
-        part for other in ("CESTQuant", "JointRegSeg") if other != name for part in (other, f"{other}Lib")
-    }
+    others = {part for other in ("CESTQuant", "JointRegSeg") if other != name for part in (other, f"{other}Lib")}
     for file in (ROOT / name).rglob("*.py"):
         assert not imported_packages(parse(file)) & others, name_of(file)
 

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = Path("lib/Slicer-5.13/qt-scripted-modules")
 
 # Where the files of a source folder lie in the one folder into which all modules are installed.
@@ -19,9 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is 
 
 
 def cmake(*arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["cmake", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
-    )
+    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
 
 
 def configure(source: Path, build: Path, *options: str) -> subprocess.CompletedProcess:

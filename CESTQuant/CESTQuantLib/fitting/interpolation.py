@@ -20,9 +20,7 @@ def sorted_spectra(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: counts of offsets and measurements that differ.
     """
     if offsets_ppm.shape != z.shape[1:]:
-        raise ValueError(
-            f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements"
-        )
+        raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
     distinct, place = torch.unique(offsets_ppm.to(z), return_inverse=True)
     if len(distinct) == len(offsets_ppm):
         return z[:, torch.argsort(offsets_ppm)], distinct

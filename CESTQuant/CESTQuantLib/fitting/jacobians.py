@@ -16,9 +16,7 @@ from .marquardt import Model
 Prediction = Callable[..., Tensor]
 
 
-def finite_difference_model(
-    function: Prediction, scale: Tensor | None = None, central: bool = False
-) -> Model:
+def finite_difference_model(function: Prediction, scale: Tensor | None = None, central: bool = False) -> Model:
     """Give `function` a Jacobian by forward (or central) differences, all evaluated in one call.
 
     Args:

@@ -19,10 +19,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .statistics import FitResult
-from .workers import FitInputs, Progress, run_chunks
 from .jacobians import autograd_model, finite_difference_model
 from .marquardt import Model, Status
+from .statistics import FitResult
+from .workers import FitInputs, Progress, run_chunks
 
 __all__ = ["FitResult", "Model", "Status", "autograd_model", "finite_difference_model", "levenberg_marquardt"]
 

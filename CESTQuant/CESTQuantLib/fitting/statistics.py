@@ -54,9 +54,7 @@ class Summary:
     status: Tensor  # (voxel,) uint8
 
 
-def summarise(
-    finished: ActiveSet, points: Tensor, noise_variance: Tensor | None, with_correlation: bool
-) -> Summary:
+def summarise(finished: ActiveSet, points: Tensor, noise_variance: Tensor | None, with_correlation: bool) -> Summary:
     """Summarise the fit of voxels that have finished.
 
     Args:

@@ -16,12 +16,12 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from .statistics import FitResult, summarise
+from NeuroCESTLib.core.progress import Progress
+
 from .marquardt import ActiveSet, Model, Problem, Status
+from .statistics import FitResult, summarise
 
 RETIRE_AT = 0.2  # share of finished voxels at which the others are moved together
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,7 @@ def _load(inputs: FitInputs, chunk: slice, status: Tensor) -> ActiveSet | None:
         prior_precision=precision,
     )
     start = parameters_last(inputs.start).clamp(lower, upper)
-    return ActiveSet(
-        problem, start, rows + chunk.start, inputs.max_iterations, inputs.tolerance, inputs.start_damping
-    )
+    return ActiveSet(problem, start, rows + chunk.start, inputs.max_iterations, inputs.tolerance, inputs.start_damping)
 
 
 def _write(result: FitResult, inputs: FitInputs, finished: ActiveSet) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from NeuroCESTLib.core.checked_json import number
+
 from ..physics.pools import Pool, Semisolid, Tissue, Water
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "presets"
+FOLDER = Path(__file__).resolve().parents[1] / "presets"
 
 
 @cache

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import read_json, read_text
+
 from ..physics.protocol import Protocol
 from .protocol_json import protocol_from_dict
 from .pulseq import read_seq

@@ -5,15 +5,29 @@ from __future__ import annotations
 import warnings
 
 from NeuroCESTLib.core.checked_json import number
+
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 
 _KNOWN_KEYS = {
-    "field_strength_T", *PER_MEASUREMENT, "saturation_type", "n_pulses", "pulse_duration_s", "duty_cycle",
-    "pulse_delay_s", "pulse_shape", "readout", "magnetisation_carried_over", "signal_normalisation",
-    "larmor_frequency_MHz", "gamma_rad_per_s_per_uT", "note", "solute", "initial_magnetisation",
-}  # fmt: skip
+    "field_strength_T",
+    *PER_MEASUREMENT,
+    "saturation_type",
+    "n_pulses",
+    "pulse_duration_s",
+    "duty_cycle",
+    "pulse_delay_s",
+    "pulse_shape",
+    "readout",
+    "magnetisation_carried_over",
+    "signal_normalisation",
+    "larmor_frequency_MHz",
+    "gamma_rad_per_s_per_uT",
+    "note",
+    "solute",
+    "initial_magnetisation",
+}
 
 
 def protocol_from_dict(values: dict, source: str = "protocol") -> Protocol:
@@ -107,9 +121,12 @@ def protocol_to_dict(protocol: Protocol) -> dict:
         train = protocol.pulses
         del values["saturation_time_s"]
         values.update(
-            saturation_type="pulse_train", n_pulses=train.n_pulses, pulse_duration_s=train.duration_s,
-            pulse_delay_s=train.delay_s, pulse_shape=train.shape.description(),
-        )  # fmt: skip
+            saturation_type="pulse_train",
+            n_pulses=train.n_pulses,
+            pulse_duration_s=train.duration_s,
+            pulse_delay_s=train.delay_s,
+            pulse_shape=train.shape.description(),
+        )
     if protocol.readout_pulse_s or protocol.echo_time_s:
         values["readout"] = {
             "pulse_duration_s": protocol.readout_pulse_s,

@@ -56,10 +56,18 @@ class _Writer:
     def __init__(self, pypulseq, protocol: Protocol) -> None:
         self.pypulseq, self.protocol = pypulseq, protocol
         self.system = pypulseq.Opts(
-            max_grad=40, grad_unit="mT/m", max_slew=130, slew_unit="T/m/s", rf_dead_time=0.0, rf_ringdown_time=0.0,
-            adc_dead_time=0.0, rf_raster_time=RF_RASTER_S, block_duration_raster=BLOCK_RASTER_S,
-            gamma=protocol.gamma_rad_per_s_per_uT * 1e6 / (2 * math.pi), B0=protocol.field_strength_T,
-        )  # fmt: skip
+            max_grad=40,
+            grad_unit="mT/m",
+            max_slew=130,
+            slew_unit="T/m/s",
+            rf_dead_time=0.0,
+            rf_ringdown_time=0.0,
+            adc_dead_time=0.0,
+            rf_raster_time=RF_RASTER_S,
+            block_duration_raster=BLOCK_RASTER_S,
+            gamma=protocol.gamma_rad_per_s_per_uT * 1e6 / (2 * math.pi),
+            B0=protocol.field_strength_T,
+        )
         self.sequence = pypulseq.Sequence(system=self.system)
         self.values = {
             name: getattr(protocol, name).detach().cpu().double().numpy()
@@ -124,9 +132,12 @@ class _Writer:
 
     def _block_pulse(self, angle_rad: float, duration: float, frequency: float = 0.0) -> SimpleNamespace:
         return self.pypulseq.make_block_pulse(
-            angle_rad, duration=duration, freq_offset=frequency, system=self.system,
+            angle_rad,
+            duration=duration,
+            freq_offset=frequency,
+            system=self.system,
             use="saturation" if frequency or duration > 0.01 else "excitation",
-        )  # fmt: skip
+        )
 
     def _shaped_pulse(self, train: PulseTrain, scale: float, frequency: float) -> SimpleNamespace:
         shape, duration = train.shape, _on_raster(train.duration_s)
@@ -140,10 +151,20 @@ class _Writer:
         if shape.phase_rad is not None:
             signal = signal * np.exp(1j * shape.phase_rad.double().numpy()[place])
         return SimpleNamespace(
-            type="rf", signal=signal, t=(np.arange(points) + 0.5) * RF_RASTER_S, shape_dur=duration,
-            freq_offset=frequency, phase_offset=0.0, freq_ppm=0.0, phase_ppm=0.0, dead_time=0.0, ringdown_time=0.0,
-            delay=0.0, center=duration / 2, use="saturation",
-        )  # fmt: skip
+            type="rf",
+            signal=signal,
+            t=(np.arange(points) + 0.5) * RF_RASTER_S,
+            shape_dur=duration,
+            freq_offset=frequency,
+            phase_offset=0.0,
+            freq_ppm=0.0,
+            phase_ppm=0.0,
+            dead_time=0.0,
+            ringdown_time=0.0,
+            delay=0.0,
+            center=duration / 2,
+            use="saturation",
+        )
 
     def _wait(self, duration_s: float) -> None:
         duration = _on_raster(duration_s)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from NeuroCESTLib.core.checked_json import number
+
 from ..physics.pools import Pool, Semisolid, Tissue, Water
 from ..physics.protocol import Protocol
-from .protocol_json import protocol_from_dict
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from .protocol_json import protocol_from_dict
 
 
 def tissue_from_scenario(scenario: dict) -> Tissue:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..tissue.contrasts import arex, mtr_asym, mtr_rex
-from ..preprocessing.fields import estimate_b0_shift, interpolate_b1, shift_spectra
-from ..tissue.lorentzian import LorentzianFit, LorentzianModel, fit_lorentzian
 from ..fitting.marquardt import Status
 from ..physics.protocol import Protocol
+from ..preprocessing.fields import estimate_b0_shift, interpolate_b1, shift_spectra
+from ..tissue.contrasts import arex, mtr_asym, mtr_rex
+from ..tissue.lorentzian import LorentzianFit, LorentzianModel, fit_lorentzian
 from .registry import Quantification, Task
 
 _POWER_TOLERANCE_UT = 1e-3
@@ -106,15 +106,23 @@ def _lorentzian_result(
 
     def predict(voxels: Tensor) -> Tensor:
         chosen = replace(
-            fit, baseline=fit.baseline[voxels], amplitude=fit.amplitude[voxels], width_ppm=fit.width_ppm[voxels],
+            fit,
+            baseline=fit.baseline[voxels],
+            amplitude=fit.amplitude[voxels],
+            width_ppm=fit.width_ppm[voxels],
             position_ppm=fit.position_ppm[voxels],
-        )  # fmt: skip
+        )
         return chosen.spectrum(offsets)
 
     return Quantification(
-        quantities, fit.status, signal, protocol, predict, {"median_rmse": float(fit.rmse.nanmedian())},
+        quantities,
+        fit.status,
+        signal,
+        protocol,
+        predict,
+        {"median_rmse": float(fit.rmse.nanmedian())},
         tuple(_unused_b1(task)),
-    )  # fmt: skip
+    )
 
 
 def _one_power(task: Task) -> tuple[Tensor, Protocol]:

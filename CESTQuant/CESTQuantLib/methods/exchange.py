@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..tissue.fit import fit_tissue_model
 from ..physics.protocol import Protocol
-from .registry import Quantification, Task
+from ..physics.units import concentration_mM
+from ..tissue.fit import fit_tissue_model
+from ..tissue.model import FitParameter, MapReference, TissueModel
 from ..tissue.qucesop import fit_qucesop, r1rho_from_z
 from ..tissue.quesp import ExchangeFit, fit_quesp, omega_plot
-from ..tissue.model import FitParameter, MapReference, TissueModel
-from ..physics.units import concentration_mM
+from .registry import Quantification, Task
 
 QUCESOP_WINDOW_PPM = 1.5
 """Half-width around the target in which the background of R1rho is taken as linear in the offset."""
@@ -69,9 +69,15 @@ def _model_fit(task: Task, engine: str, warnings: tuple[str, ...]) -> Quantifica
     b1 = task.b1_relative
     b1 = None if b1 is None else torch.where(b1 > 0, b1, torch.nan)
     fit = fit_tissue_model(
-        task.signal, task.protocol, model, engine=engine, maps=_physical(model, maps), b0_shift_ppm=task.b0_shift_ppm,
-        b1_relative=b1, progress=task.progress,
-    )  # fmt: skip
+        task.signal,
+        task.protocol,
+        model,
+        engine=engine,
+        maps=_physical(model, maps),
+        b0_shift_ppm=task.b0_shift_ppm,
+        b1_relative=b1,
+        progress=task.progress,
+    )
     summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
     summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
     return Quantification(fit.quantities, fit.result.status, task.signal, task.protocol, fit.predict, summary, warnings)
@@ -119,9 +125,15 @@ def _from_pairs(task: Task, *, steady_state: bool) -> Quantification:
         fit = omega_plot(signal[:, label], signal[:, reference], chosen.b1_uT, _t1(task), **common)
     else:
         fit = fit_quesp(
-            signal[:, label], signal[:, reference], chosen.b1_uT, chosen.saturation_time_s, _t1(task),
-            initial_z=protocol.initial_magnetisation, progress=task.progress, **common,
-        )  # fmt: skip
+            signal[:, label],
+            signal[:, reference],
+            chosen.b1_uT,
+            chosen.saturation_time_s,
+            _t1(task),
+            initial_z=protocol.initial_magnetisation,
+            progress=task.progress,
+            **common,
+        )
     return Quantification(_exchange_quantities(fit, target), fit.status, task.signal, task.protocol)
 
 
@@ -136,13 +148,25 @@ def qucesop_method(task: Task) -> Quantification:
     used = protocol.select(near).to(task.signal.device)
     fields = {"b0_shift_ppm": task.b0_shift_ppm, "b1_relative": task.b1_relative}
     r1rho = r1rho_from_z(
-        task.signal[:, near], used.offsets_ppm, used.b1_uT, used.saturation_time_s, _t1(task),
-        protocol.field_strength_T, initial_z=protocol.initial_magnetisation, **fields,
-    )  # fmt: skip
+        task.signal[:, near],
+        used.offsets_ppm,
+        used.b1_uT,
+        used.saturation_time_s,
+        _t1(task),
+        protocol.field_strength_T,
+        initial_z=protocol.initial_magnetisation,
+        **fields,
+    )
     fit = fit_qucesop(
-        r1rho, used.offsets_ppm, used.b1_uT, target.dw_ppm, protocol.field_strength_T, r2_Hz=target.r2_Hz,
-        progress=task.progress, **fields,
-    )  # fmt: skip
+        r1rho,
+        used.offsets_ppm,
+        used.b1_uT,
+        target.dw_ppm,
+        protocol.field_strength_T,
+        r2_Hz=target.r2_Hz,
+        progress=task.progress,
+        **fields,
+    )
     quantities = _exchange_quantities(fit, target)
     if target.r2_Hz is None:
         quantities[f"{target.name}_r2_Hz"], quantities[f"{target.name}_r2_Hz_sd"] = fit.r2_Hz, fit.r2_Hz_sd

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from ..preprocessing.fields import wassr
 from ..fitting.marquardt import Status
-from .registry import Quantification
+from ..preprocessing.fields import wassr
 from ..preprocessing.normalization import ZSpectra
 from ..preprocessing.wasabi import WasabiPulse, wasabi
+from .registry import Quantification
 
 FIELD_METHODS = ("wasabi", "wassr")
 

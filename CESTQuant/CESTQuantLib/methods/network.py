@@ -8,16 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..networks.dictionary import match_dictionary
 from ..fitting.marquardt import Status
-from ..tissue.fit import physical_names
 from ..networks.architecture import normalise_input
+from ..networks.config import read_config
+from ..networks.dictionary import match_dictionary
 from ..networks.files import check_protocol, load_network
-from .registry import Quantification, Task
 from ..networks.reconstruction import in_training_range, reconstruct
 from ..networks.reliability import back_project
-from ..networks.config import read_config
 from ..physics.units import concentration_mM
+from ..tissue.fit import physical_names
+from .registry import Quantification, Task
 
 _MAP_OF_PATH = {"b0_shift_ppm": "b0_shift_ppm", "b1_relative": "b1_relative", "water.T1_s": "t1_s"}
 
@@ -44,9 +44,11 @@ def network_method(task: Task) -> Quantification:
     clock = time.perf_counter()
     back = back_project(file, signal, found, known=known, progress=task.progress)
     summary = {
-        "reconstruction_s": seconds, "reliability_s": time.perf_counter() - clock,
-        "trained_samples": file.training.get("samples"), "median_rmse": float(back.rmse.nanmedian()),
-    }  # fmt: skip
+        "reconstruction_s": seconds,
+        "reliability_s": time.perf_counter() - clock,
+        "trained_samples": file.training.get("samples"),
+        "median_rmse": float(back.rmse.nanmedian()),
+    }
     means = {path: found.mean[:, i] for i, path in enumerate(file.outputs) if path in file.targets}
     sds = {path: found.sd[:, i] for i, path in enumerate(file.outputs) if path in file.targets}
     quantities = named_quantities(means, sds, file.distribution.structure.protons)
@@ -58,9 +60,10 @@ def network_method(task: Task) -> Quantification:
         quantities["misfit"] = file.calibration.misfit(signal - back.signal, found.expected_rmse)
         quantities["reliable"] = torch.where(usable, (quantities["misfit"] <= threshold).double(), torch.nan)
         summary |= {
-            "misfit_threshold": threshold, "false_alarm_rate": file.calibration.false_alarm_rate,
+            "misfit_threshold": threshold,
+            "false_alarm_rate": file.calibration.false_alarm_rate,
             "share_reliable": float(quantities["reliable"].nanmean()),
-        }  # fmt: skip
+        }
     else:
         warnings.append("the network file has no calibration: there is no map of reliable voxels")
     quantities = {name: torch.where(usable, value.double(), torch.nan) for name, value in quantities.items()}

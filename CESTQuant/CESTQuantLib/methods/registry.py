@@ -118,6 +118,14 @@ def quantify(
 
 
 METHODS = (
-    "mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell", "network",
+    "mtrasym",
+    "lorentzian",
+    "mtr-rex",
+    "quesp",
+    "omega-plot",
+    "qucesop",
+    "r1rho",
+    "bloch-mcconnell",
+    "network",
     "dictionary",
-)  # fmt: skip
+)

@@ -77,9 +77,14 @@ class ReconstructionNetwork(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, width: int = 300, depth: int = 2, dropout: float = 0.0,
+        self,
+        inputs: int,
+        outputs: int,
+        width: int = 300,
+        depth: int = 2,
+        dropout: float = 0.0,
         activation: str = "tanh",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if min(inputs, outputs, width) < 1:
             raise ValueError(f"a network needs at least one input, output and unit, got {inputs}, {outputs}, {width}")
@@ -89,8 +94,14 @@ class ReconstructionNetwork(nn.Module):
             raise ValueError(f"network dropout is {dropout:g} but must lie in [0, 1)")
         if activation not in ACTIVATIONS:
             raise ValueError(f"network activation '{activation}' is unknown; use one of {', '.join(ACTIVATIONS)}")
-        self.options = {"inputs": inputs, "outputs": outputs, "width": width, "depth": depth, "dropout": dropout,
-                        "activation": activation}  # fmt: skip
+        self.options = {
+            "inputs": inputs,
+            "outputs": outputs,
+            "width": width,
+            "depth": depth,
+            "dropout": dropout,
+            "activation": activation,
+        }
         layers: list[nn.Module] = []
         for layer in range(depth):
             layers += [nn.Linear(inputs if layer == 0 else width, width), ACTIVATIONS[activation]()]
@@ -98,8 +109,9 @@ class ReconstructionNetwork(nn.Module):
                 layers.append(Dropout(dropout))
         self.trunk = nn.Sequential(*layers)
         self.mean = nn.Linear(width, outputs)
-        self.spread = nn.Sequential(nn.Linear(2 * inputs + width, _SPREAD_WIDTH), nn.Tanh(),
-                                    nn.Linear(_SPREAD_WIDTH, outputs + 1))  # fmt: skip
+        self.spread = nn.Sequential(
+            nn.Linear(2 * inputs + width, _SPREAD_WIDTH), nn.Tanh(), nn.Linear(_SPREAD_WIDTH, outputs + 1)
+        )
         nn.init.zeros_(self.mean.bias)
         self.register_buffer("input_mean", torch.zeros(inputs))
         self.register_buffer("input_transform", torch.eye(inputs))
@@ -132,8 +144,9 @@ class ReconstructionNetwork(nn.Module):
             raise ValueError(f"{len(ranges)} ranges for {len(self.target_low)} outputs")
         for i, (path, (low, high)) in enumerate(ranges.items()):
             self.target_log[i] = path in logarithmic
-            self.target_low[i], self.target_high[i] = (math.log(low), math.log(high)) if path in logarithmic else (
-                low, high)  # fmt: skip
+            self.target_low[i], self.target_high[i] = (
+                (math.log(low), math.log(high)) if path in logarithmic else (low, high)
+            )
 
     def whitened(self, signal: Tensor) -> Tensor:
         """Inputs of the trunk, (voxel, measurement)."""

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.checked_json import read_json
+
+from ..formats.presets import FOLDER
+from ..formats.protocol_files import read_protocol
+from ..formats.protocol_json import protocol_from_dict
+from ..physics.protocol import Protocol
+from ..physics.simulation import ENGINES
 from ..tissue.distributions import TissueDistribution
 from .architecture import DEPTHS, ReconstructionNetwork
-from ..formats.presets import FOLDER
-from ..physics.protocol import Protocol
-from ..formats.protocol_json import protocol_from_dict
-from NeuroCESTLib.core.checked_json import read_json
-from ..formats.protocol_files import read_protocol
-from ..physics.simulation import ENGINES
 from .training import TrainingSettings
 
 NOISE_SD = (0.002, 0.006)
@@ -23,10 +24,24 @@ NOISE_INJECTION_SD = 0.002
 _SCHEDULE_KEYS = {"trainable", "limits", "objective", "target_weights", "head_start", "crlb", "held_out"}
 """Of configurations that serve ``cestquant optimize-schedule`` too."""
 _KNOWN = {
-    "protocol", "tissue", "targets", "noise_sd", "samples", "epochs", "seed", "network", "engine",
-    "batch_size", "learning_rate", "schedule_learning_rate", "patience", "false_alarm_rate", "dataset",
-    "noise_injection_sd", "note",
-}  # fmt: skip
+    "protocol",
+    "tissue",
+    "targets",
+    "noise_sd",
+    "samples",
+    "epochs",
+    "seed",
+    "network",
+    "engine",
+    "batch_size",
+    "learning_rate",
+    "schedule_learning_rate",
+    "patience",
+    "false_alarm_rate",
+    "dataset",
+    "noise_injection_sd",
+    "note",
+}
 _NETWORK_KEYS = {"width", "depth", "dropout", "activation"}
 
 
@@ -148,21 +163,30 @@ def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
         raise ValueError(f"false_alarm_rate is {rate:g} but must lie between 0 and 1")
     defaults = TrainingSettings()
     settings = TrainingSettings(
-        epochs=_count(values, "epochs", 100), batch_size=_count(values, "batch_size", 256),
+        epochs=_count(values, "epochs", 100),
+        batch_size=_count(values, "batch_size", 256),
         learning_rate=float(values.get("learning_rate", defaults.learning_rate)),
         schedule_rate=float(values.get("schedule_learning_rate", defaults.schedule_rate)),
-        patience=int(values.get("patience", defaults.patience)), seed=int(values.get("seed", 0)),
-    )  # fmt: skip
+        patience=int(values.get("patience", defaults.patience)),
+        seed=int(values.get("seed", 0)),
+    )
     noise = _noise(values.get("noise_sd", NOISE_SD))
     injection = float(values.get("noise_injection_sd", 0.0 if noise[1] else NOISE_INJECTION_SD))
     if not 0 <= injection < 1:
         raise ValueError(f"noise_injection_sd is {injection:g} but must lie between 0 and 1")
     return TrainingConfig(
-        protocol, values["tissue"], targets, noise,
-        _count(values, "samples", 100_000), engine,
-        _network(values.get("network") or {}), settings, rate,
-        folder / values["dataset"] if values.get("dataset") else None, injection,
-    )  # fmt: skip
+        protocol,
+        values["tissue"],
+        targets,
+        noise,
+        _count(values, "samples", 100_000),
+        engine,
+        _network(values.get("network") or {}),
+        settings,
+        rate,
+        folder / values["dataset"] if values.get("dataset") else None,
+        injection,
+    )
 
 
 def config_protocol(value: dict | str, source: str, folder: Path) -> Protocol:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.threads import in_threads
+
+from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
+from ..physics.protocol import Protocol
+from ..physics.simulation import simulate
 from ..tissue.distributions import TissueDistribution
+from ..tissue.model import FIELD_KEYS
 from .architecture import ReconstructionNetwork, normalise_input
 from .files import protocol_difference
-from ..physics.protocol import Protocol
-from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
-from ..physics.simulation import simulate
-from NeuroCESTLib.core.threads import in_threads
-from ..tissue.model import FIELD_KEYS
 
 if TYPE_CHECKING:
     from .config import TrainingConfig
@@ -37,7 +39,6 @@ BLOCKS_A_SHARD = 32
 MANIFEST = "dataset.json"
 ARRAYS = ("signal", "clean", "parameters", "noise_sd")
 """Of every shard: normalised noisy signals, signals without noise before any normalisation, and what they are of."""
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ def unnormalised(protocol: Protocol) -> Protocol:
 
 
 def signals_of(
-    distribution: TissueDistribution, values: Mapping[str, Tensor], protocol: Protocol, *, engine: str = "r1rho",
-    threads: int | None = None, progress: Progress | None = None,
-) -> Tensor:  # fmt: skip
+    distribution: TissueDistribution,
+    values: Mapping[str, Tensor],
+    protocol: Protocol,
+    *,
+    engine: str = "r1rho",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
     """Clean signals (voxel, measurement) float32 of values (voxel,) by path, in blocks shared out among threads."""
     protocol = unnormalised(protocol)
     dtype = torch.float32 if engine == "r1rho" else torch.float64
@@ -77,24 +83,36 @@ def signals_of(
     def compute(start: int) -> int:
         part = slice(start, min(start + block, count))
         entries = {
-            path: value[part] if path not in distribution.entries or distribution.entries[path].varies else
-            distribution.entries[path].first for path, value in cast.items()
-        }  # fmt: skip
+            path: value[part]
+            if path not in distribution.entries or distribution.entries[path].varies
+            else distribution.entries[path].first
+            for path, value in cast.items()
+        }
         fields = {key: entries[key] for key in FIELD_KEYS if key in entries}
         signal = simulate(distribution.tissue(entries), protocol, engine=engine, dtype=dtype, **fields)
         result[part] = signal.expand(part.stop - part.start, -1)
         return part.stop
 
-    in_threads(compute, range(0, count, block), threads, lambda stop: progress and progress(
-        min(1.0, stop / count), f"simulated {stop} of {count} spectra"))  # fmt: skip
+    in_threads(
+        compute,
+        range(0, count, block),
+        threads,
+        lambda stop: progress and progress(min(1.0, stop / count), f"simulated {stop} of {count} spectra"),
+    )
     return result
 
 
 def simulate_dataset(
-    distribution: TissueDistribution, protocol: Protocol, samples: int, *,
-    noise_sd: tuple[float, float] = (0.002, 0.006), seed: int = 0, engine: str = "r1rho", threads: int | None = None,
+    distribution: TissueDistribution,
+    protocol: Protocol,
+    samples: int,
+    *,
+    noise_sd: tuple[float, float] = (0.002, 0.006),
+    seed: int = 0,
+    engine: str = "r1rho",
+    threads: int | None = None,
     progress: Progress | None = None,
-) -> DataSet:  # fmt: skip
+) -> DataSet:
     """Draw tissues and simulate their signals; ``noise_sd`` is drawn evenly between its limits.
 
     Raises ValueError where a signal is not finite (a tissue that is impossible under the protocol).
@@ -148,10 +166,17 @@ def write_dataset(
             np.save(buffer, values[part].numpy())
             (folder / f"{name}-{shard:05d}.npy").write_bytes(buffer.getbuffer())
     manifest = {
-        "kind": "neurocest data set", "samples": len(noisy), "shards": shards, "rows_a_shard": rows, "columns": columns,
-        "measurements": protocol.measurement_count, "seed": seed, "protocol": protocol_to_dict(protocol),
-        "engine": engine, "tissue": tissue,
-    }  # fmt: skip
+        "kind": "neurocest data set",
+        "samples": len(noisy),
+        "shards": shards,
+        "rows_a_shard": rows,
+        "columns": columns,
+        "measurements": protocol.measurement_count,
+        "seed": seed,
+        "protocol": protocol_to_dict(protocol),
+        "engine": engine,
+        "tissue": tissue,
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return manifest
 
@@ -211,12 +236,16 @@ class StoredDataSet:
             if stored.get(path) != entry:
                 raise ValueError(f"{self.folder}: the data set is of another tissue: {path} differs; {remedy}")
         if self.manifest.get("engine", config.engine) != config.engine:
-            raise ValueError(f"{self.folder}: the data set was simulated by {self.manifest['engine']}, the "
-                             f"configuration says {config.engine}; {remedy}")  # fmt: skip
+            raise ValueError(
+                f"{self.folder}: the data set was simulated by {self.manifest['engine']}, the "
+                f"configuration says {config.engine}; {remedy}"
+            )
         low, high = min(float(a.min()) for a in self.noise_sd), max(float(a.max()) for a in self.noise_sd)
         if low < config.noise_sd[0] * (1 - 1e-6) or high > config.noise_sd[1] * (1 + 1e-6):
-            raise ValueError(f"{self.folder}: the data set has noise of {low:.3g} to {high:.3g}, beyond the "
-                             f"configuration's noise_sd; {remedy}")  # fmt: skip
+            raise ValueError(
+                f"{self.folder}: the data set has noise of {low:.3g} to {high:.3g}, beyond the "
+                f"configuration's noise_sd; {remedy}"
+            )
 
 
 def read_dataset(folder: str | Path) -> StoredDataSet:
@@ -233,9 +262,11 @@ def read_dataset(folder: str | Path) -> StoredDataSet:
         protocol = protocol_from_dict(manifest["protocol"], str(folder / MANIFEST))
         whole, rows = divmod(manifest["samples"], manifest["rows_a_shard"])
         lengths = [manifest["rows_a_shard"]] * whole + [rows] * (rows > 0)
-        complete = all([len(a) for a in shards] == lengths for shards in arrays.values()) and all(
-            a.shape[1:] == (protocol.measurement_count,) for a in (*arrays["signal"], *arrays["clean"])
-        ) and all(a.shape[1:] == (len(manifest["columns"]),) for a in arrays["parameters"])  # fmt: skip
+        complete = (
+            all([len(a) for a in shards] == lengths for shards in arrays.values())
+            and all(a.shape[1:] == (protocol.measurement_count,) for a in (*arrays["signal"], *arrays["clean"]))
+            and all(a.shape[1:] == (len(manifest["columns"]),) for a in arrays["parameters"])
+        )
     except FileNotFoundError as error:
         raise ValueError(f"{folder}: no complete data set ({Path(error.filename).name} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
@@ -253,10 +284,18 @@ class SimulatedBatches:
     """
 
     def __init__(
-        self, network: ReconstructionNetwork, data: DataSet | StoredDataSet, protocol: Protocol,
-        outputs: tuple[str, ...], batch_size: int, seed: int, held_out: int | None = None, *,
-        injected_sd: float = 0.0, processes: Processes | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        network: ReconstructionNetwork,
+        data: DataSet | StoredDataSet,
+        protocol: Protocol,
+        outputs: tuple[str, ...],
+        batch_size: int,
+        seed: int,
+        held_out: int | None = None,
+        *,
+        injected_sd: float = 0.0,
+        processes: Processes | None = None,
+    ) -> None:
         self._processes = processes or Processes()
         if batch_size % self._processes.count:
             raise ValueError(f"the batch of {batch_size} cannot be shared equally by {self._processes.count} processes")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .dataset import simulate_dataset
 from .architecture import normalise_input
 from .config import TrainingConfig
+from .dataset import simulate_dataset
 
 _VOXELS, _ENTRIES = 1024, 16384
 """Voxels and entries of one product: 64 MiB."""
@@ -35,9 +35,13 @@ def match_dictionary(
     """Match normalised signals (voxel, measurement) to ``config.samples`` simulated spectra without noise."""
     report = progress or (lambda fraction, message: None)
     data = simulate_dataset(
-        config.distribution, config.protocol, config.samples, seed=config.settings.seed, engine=config.engine,
+        config.distribution,
+        config.protocol,
+        config.samples,
+        seed=config.settings.seed,
+        engine=config.engine,
         progress=lambda f, m: report(0.3 * f, m),
-    )  # fmt: skip
+    )
     best, index = nearest(signal, data.clean, lambda f: report(0.3 + 0.7 * f, "matching"))
     found = normalise_input(data.clean[index], config.protocol.signal_normalisation)
     usable = torch.isfinite(signal).all(1)
@@ -47,9 +51,7 @@ def match_dictionary(
     return DictionaryMatch(values, torch.where(usable, best, nan), found, rmse)
 
 
-def nearest(
-    signal: Tensor, entries: Tensor, progress: Callable[[float], None] | None = None
-) -> tuple[Tensor, Tensor]:
+def nearest(signal: Tensor, entries: Tensor, progress: Callable[[float], None] | None = None) -> tuple[Tensor, Tensor]:
     """Largest dot product (voxel,) of unit vectors and the index of its entry, for signals (voxel, measurement)."""
     entries = normalise_input(entries, "l2")
     best = torch.full((len(signal),), -torch.inf)

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
 import math
-import os
-import pickle
-import tempfile
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+
+from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
+from ..physics.protocol import Protocol
+from ..physics.simulation import ENGINES
 from ..tissue.distributions import TissueDistribution
 from .architecture import ReconstructionNetwork
-from ..physics.protocol import Protocol
-from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
-from ..physics.simulation import ENGINES
 
 KIND = "neurocest reconstruction network"
 FORMAT = 2
@@ -94,13 +88,22 @@ def save_network(file: NetworkFile, path: str | Path) -> Path:
     """
     calibration = file.calibration
     values = {
-        "kind": KIND, "format": FORMAT, "options": file.network.options, "state": file.network.state_dict(),
-        "protocol": protocol_to_dict(file.protocol), "tissue": file.tissue, "targets": list(file.targets),
-        "outputs": list(file.outputs), "ranges": {p: list(file.distribution.ranges()[p]) for p in file.outputs},
-        "units": file.units, "engine": file.engine, "noise_sd": list(file.noise_sd), "training": file.training,
+        "kind": KIND,
+        "format": FORMAT,
+        "options": file.network.options,
+        "state": file.network.state_dict(),
+        "protocol": protocol_to_dict(file.protocol),
+        "tissue": file.tissue,
+        "targets": list(file.targets),
+        "outputs": list(file.outputs),
+        "ranges": {p: list(file.distribution.ranges()[p]) for p in file.outputs},
+        "units": file.units,
+        "engine": file.engine,
+        "noise_sd": list(file.noise_sd),
+        "training": file.training,
         "calibration": None if calibration is None else vars(calibration) | {},
         "versions": {"torch": str(torch.__version__), "format": FORMAT},
-    }  # fmt: skip
+    }
     try:
         _file_of(values, "the network")
     except ValueError as error:
@@ -110,7 +113,7 @@ def save_network(file: NetworkFile, path: str | Path) -> Path:
 
 def load_network(path: str | Path) -> NetworkFile:
     """Read a network file; ValueError with one sentence for a damaged, foreign or malicious file."""
-    values = load_tensors(path)
+    values = load_tensors(path, "network file")
     if values.get("kind") != KIND:
         raise ValueError(f"{path}: not a reconstruction network; make one with 'cestquant train'")
     if values.get("format") != FORMAT:
@@ -123,10 +126,16 @@ def _file_of(values: dict, source: str) -> NetworkFile:
     try:
         network = _network(values["options"], values["state"])
         file = NetworkFile(
-            network.eval(), protocol_from_dict(values["protocol"], "protocol"), values["tissue"],
-            _paths(values["targets"], "targets"), _paths(values["outputs"], "outputs"), values["engine"],
-            _pair(values["noise_sd"], "noise_sd"), None, _training(values["training"]),
-        )  # fmt: skip
+            network.eval(),
+            protocol_from_dict(values["protocol"], "protocol"),
+            values["tissue"],
+            _paths(values["targets"], "targets"),
+            _paths(values["outputs"], "outputs"),
+            values["engine"],
+            _pair(values["noise_sd"], "noise_sd"),
+            None,
+            _training(values["training"]),
+        )
         if file.engine not in ENGINES:
             raise ValueError(f"engine {file.engine!r} is unknown")
         if not 0 <= file.noise_sd[0] <= file.noise_sd[1] < 1:
@@ -144,8 +153,10 @@ def _file_of(values: dict, source: str) -> NetworkFile:
 
 def _network(options: Any, state: Any) -> ReconstructionNetwork:
     """The network of a file; its weights are finite numbers of the type that the network has."""
-    if not all(isinstance(options[key], int) and not isinstance(options[key], bool) and options[key] < _LARGEST
-               for key in ("inputs", "outputs", "width", "depth")):  # fmt: skip
+    if not all(
+        isinstance(options[key], int) and not isinstance(options[key], bool) and options[key] < _LARGEST
+        for key in ("inputs", "outputs", "width", "depth")
+    ):
         raise ValueError("the size of the network is no usable number")
     network = ReconstructionNetwork(**options)
     for name, own in network.state_dict().items():
@@ -263,59 +274,3 @@ def _difference(ours: Any, theirs: Any) -> str:
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "not given" if value is None else str(value)
-
-
-def save_tensors(values: dict, path: str | Path) -> Path:
-    """``torch.save`` to a temporary name, then renamed; ValueError naming the file where it cannot be written."""
-    path = Path(path)
-    buffer = io.BytesIO()  # torch's own writer does not say why it fails
-    torch.save(values, buffer)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-    return path
-
-
-def load_tensors(path: str | Path) -> dict[str, Any]:
-    """``torch.load`` of tensors and plain values only; ValueError with one sentence for any other file."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such network file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign files, which are refused below
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(f"{path}: holds more than tensors and plain values, or is damaged: not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
-            zipfile.BadZipFile):  # fmt: skip
-        raise ValueError(f"{path}: damaged, or not a network file") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: not a network file")
-    return values
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that is renamed to it when the block ends without error."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise ValueError(f"cannot write '{path}': {_reason(error)}") from None
-    try:
-        yield Path(name)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp made it private
-        os.replace(name, path)
-    except OSError as error:
-        raise ValueError(f"cannot write '{path}': {_reason(error)}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "the disk is full or its quota used up, free some space"
-    return error.strerror or str(error)

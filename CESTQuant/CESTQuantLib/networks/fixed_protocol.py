@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from .dataset import DataSet, SimulatedBatches, StoredDataSet, read_dataset, simulate_dataset
 from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress
+
 from .architecture import normalise_input
+from .config import TrainingConfig
+from .dataset import DataSet, SimulatedBatches, StoredDataSet, read_dataset, simulate_dataset
 from .files import NetworkFile
 from .reliability import calibrate
 from .training import TrainingDiverged, TrainingResult, train_network
-from .config import TrainingConfig
 
-Progress = Callable[[float, str], None]
 _EXAMPLES = 20_000
 _NUISANCE_WEIGHT = 0.1
 
 
 def train_from_config(
-    config: TrainingConfig, progress: Progress | None = None, checkpoint: str | Path | None = None,
-    threads: int | None = None, processes: Processes | None = None,
-) -> tuple[NetworkFile, TrainingResult]:  # fmt: skip
+    config: TrainingConfig,
+    progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
+    threads: int | None = None,
+    processes: Processes | None = None,
+) -> tuple[NetworkFile, TrainingResult]:
     """Simulate ``config.samples`` spectra or open the data set on disk, train, and calibrate the reliability map.
 
     The same spectra give the same network, from memory or from disk, trained by one process or shared by several (of
@@ -48,20 +52,37 @@ def train_from_config(
     noise = sum(config.training_noise_sd) / 2 / (mean_norm if normalisation == "l2" else 1.0)
     network.set_inputs(normalise_input(examples, normalisation), noise)
     batches = SimulatedBatches(
-        network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed,
-        injected_sd=config.noise_injection_sd, processes=processes,
-    )  # fmt: skip
+        network,
+        data,
+        config.protocol,
+        config.outputs,
+        config.settings.batch_size,
+        config.settings.seed,
+        injected_sd=config.noise_injection_sd,
+        processes=processes,
+    )
     network.share_batches(processes.rank, processes.count)
     with one_thread_a_step():
         result = train_network(
-            network, batches, config.weighted_settings(_NUISANCE_WEIGHT), lambda f, m: report(0.2 + 0.75 * f, m),
-            checkpoint, reduce=processes.average if processes.count > 1 else None, writes_checkpoint=processes.writes,
-        )  # fmt: skip
+            network,
+            batches,
+            config.weighted_settings(_NUISANCE_WEIGHT),
+            lambda f, m: report(0.2 + 0.75 * f, m),
+            checkpoint,
+            reduce=processes.average if processes.count > 1 else None,
+            writes_checkpoint=processes.writes,
+        )
     step("training")
     file = NetworkFile(
-        network, config.protocol, config.tissue, config.targets, config.outputs, config.engine,
-        config.training_noise_sd, training={"mean_norm": mean_norm},
-    )  # fmt: skip
+        network,
+        config.protocol,
+        config.tissue,
+        config.targets,
+        config.outputs,
+        config.engine,
+        config.training_noise_sd,
+        training={"mean_norm": mean_norm},
+    )
     if not processes.writes:
         return file, result
     report(0.96, "calibrating the reliability map")
@@ -71,20 +92,33 @@ def train_from_config(
         )
     step("calibration")
     summary = {
-        "samples": len(data), "epochs": len(result.loss), "best_epoch": result.best_epoch,
-        "stopped": result.stopped, "loss": result.loss, "validation_loss": result.validation_loss,
-        "mean_norm": mean_norm, "seed": config.settings.seed, "batch_size": config.settings.batch_size, **timings,
+        "samples": len(data),
+        "epochs": len(result.loss),
+        "best_epoch": result.best_epoch,
+        "stopped": result.stopped,
+        "loss": result.loss,
+        "validation_loss": result.validation_loss,
+        "mean_norm": mean_norm,
+        "seed": config.settings.seed,
+        "batch_size": config.settings.batch_size,
+        **timings,
         "held_out": errors,
-    }  # fmt: skip
+    }
     return NetworkFile(**{**vars(file), "calibration": calibration, "training": summary}), result
 
 
 def _data(config: TrainingConfig, threads: int | None, progress: Progress) -> DataSet | StoredDataSet:
     if config.dataset is None:
         return simulate_dataset(
-            config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd, seed=config.settings.seed,
-            engine=config.engine, threads=threads, progress=progress,
-        )  # fmt: skip
+            config.distribution,
+            config.protocol,
+            config.samples,
+            noise_sd=config.noise_sd,
+            seed=config.settings.seed,
+            engine=config.engine,
+            threads=threads,
+            progress=progress,
+        )
     data = read_dataset(config.dataset)
     data.check(config)
     return data

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.threads import in_threads
+
 from .architecture import ReconstructionNetwork
 from .files import NetworkFile
-from NeuroCESTLib.core.threads import in_threads
 
 VOXELS_AT_ONCE = 512
 """The activations of so many voxels stay in the cache, which makes the network twice as fast."""

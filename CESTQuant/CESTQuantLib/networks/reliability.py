@@ -10,14 +10,16 @@ of simulated voxels, tells the two apart better than its RMSE, which depends on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .dataset import SimulatedBatches, signals_of, simulate_dataset
+from NeuroCESTLib.core.progress import Progress
+
 from .architecture import normalise_input
+from .dataset import SimulatedBatches, signals_of, simulate_dataset
 from .files import Calibration, NetworkFile
 from .reconstruction import Reconstruction, reconstruct
 from .training import TrainingDiverged
@@ -28,7 +30,6 @@ CALIBRATION_VOXELS = {"r1rho": 10_000, "bloch-mcconnell": 2_000}
 _DIFFERENCE = 1e-2  # of half a training range
 _LEAST_SD = 0.02
 _LEAST_SPREAD = 0.01
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,20 @@ class Physics:
         values = {path: physical[:, i] for i, path in enumerate(self.file.outputs)}
         values |= {path: torch.full_like(physical[:, 0], number) for path, number in self.fixed.items()}
         values |= {path: value[voxels].to(physical.dtype) for path, value in self.known.items()}
-        clean = signals_of(self.distribution, values, self.file.protocol, engine=self.file.engine,
-                           threads=self.threads)  # fmt: skip
+        clean = signals_of(self.distribution, values, self.file.protocol, engine=self.file.engine, threads=self.threads)
         return normalise_input(clean, self.file.protocol.signal_normalisation)
 
 
 @torch.no_grad()
 def back_project(
-    file: NetworkFile, signal: Tensor, found: Reconstruction, *, known: Mapping[str, Tensor] | None = None,
-    threads: int | None = None, progress: Progress | None = None,
-) -> BackProjection:  # fmt: skip
+    file: NetworkFile,
+    signal: Tensor,
+    found: Reconstruction,
+    *,
+    known: Mapping[str, Tensor] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> BackProjection:
     """Back-projection of a reconstruction of normalised signals (voxel, measurement); NaN where a signal is.
 
     known: (voxel,) maps by path ('water.T1_s', 'b0_shift_ppm', ...) that are better known than the network can tell.
@@ -87,8 +92,13 @@ def _refined(
 ) -> Tensor:
     network = file.network
     start = network.to_normalised(found.mean[voxels]).nan_to_num(0.0).clamp(-1, 1)
-    precision = 1 / network.normalised_sd(found.mean[voxels], found.sd[voxels])[:, free].nan_to_num(
-        1.0).clamp(_LEAST_SD, 1.0).square()  # fmt: skip
+    precision = (
+        1
+        / network.normalised_sd(found.mean[voxels], found.sd[voxels])[:, free]
+        .nan_to_num(1.0)
+        .clamp(_LEAST_SD, 1.0)
+        .square()
+    )
     signal = signal.nan_to_num(0.0)
     noise = max(_noise_in_signal(file, signal), 1e-4)
     outputs = start.clone()

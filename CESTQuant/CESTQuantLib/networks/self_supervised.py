@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .dataset import SimulatedBatches, simulate_dataset, unnormalised
+from NeuroCESTLib.core.progress import Progress
+
+from ..physics.simulation import simulate
+from ..tissue.model import FIELD_KEYS
 from .architecture import ReconstructionNetwork, normalise_input
+from .config import TrainingConfig
+from .dataset import SimulatedBatches, simulate_dataset, unnormalised
 from .files import NetworkFile
 from .fixed_protocol import one_thread_a_step, without_checkpoint_if_diverged
 from .reliability import calibrate
-from ..physics.simulation import simulate
-from ..tissue.model import FIELD_KEYS
 from .training import Batch, Objective, TrainingResult, train_network
-from .config import TrainingConfig
 
 LEAST_STEPS = 2000
 """A scan of few voxels is gone through often enough for this many steps."""
@@ -32,7 +34,6 @@ _LARGEST_GRADIENT = 10.0
 _SPREAD_SAMPLES = {"r1rho": 20_000, "bloch-mcconnell": 5_000}
 _SPREAD_EPOCHS = 10
 _EXAMPLES = 20_000
-Progress = Callable[[float, str], None]
 
 
 def train_on_scan(
@@ -68,16 +69,30 @@ def train_on_scan(
     seconds = time.perf_counter() - clock
     with without_checkpoint_if_diverged(checkpoint):
         file = NetworkFile(
-            network, config.protocol, config.tissue, config.targets, config.outputs, config.engine, config.noise_sd,
+            network,
+            config.protocol,
+            config.tissue,
+            config.targets,
+            config.outputs,
+            config.engine,
+            config.noise_sd,
             training={"mean_norm": _learn_spread(network, config)},
-        )  # fmt: skip
+        )
         report(0.95, "calibrating the reliability map")
         calibration, errors = calibrate(file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000)
     summary = {
-        **file.training, "self_supervised": True, "voxels": len(signal), "epochs": len(result.loss),
-        "loss": result.loss, "validation_loss": [], "best_epoch": result.best_epoch, "stopped": result.stopped,
-        "seed": config.settings.seed, "training_s": round(seconds, 3), "held_out": errors,
-    }  # fmt: skip
+        **file.training,
+        "self_supervised": True,
+        "voxels": len(signal),
+        "epochs": len(result.loss),
+        "loss": result.loss,
+        "validation_loss": [],
+        "best_epoch": result.best_epoch,
+        "stopped": result.stopped,
+        "seed": config.settings.seed,
+        "training_s": round(seconds, 3),
+        "held_out": errors,
+    }
     return replace(file, calibration=calibration, training=summary), result
 
 
@@ -96,9 +111,13 @@ class _ScanBatches:
 
 
 def _fit_signals(
-    network: ReconstructionNetwork, config: TrainingConfig, signal: Tensor, noise: float, report: Progress,
+    network: ReconstructionNetwork,
+    config: TrainingConfig,
+    signal: Tensor,
+    noise: float,
+    report: Progress,
     checkpoint: str | Path | None,
-) -> TrainingResult:  # fmt: skip
+) -> TrainingResult:
     settings = config.settings
     batch = min(settings.batch_size, len(signal))
     epochs = max(settings.epochs, math.ceil(LEAST_STEPS * batch / len(signal)))
@@ -118,9 +137,13 @@ def _fit_signals(
         centre = float(residual(torch.zeros(len(few), len(config.outputs)), few))
     objective = Objective(loss, max(centre, 1.0), _LARGEST_GRADIENT)
     return train_network(
-        network, _ScanBatches(signal, batch), replace(settings, epochs=epochs, patience=0, learn_spread=False), report,
-        checkpoint, objective=objective,
-    )  # fmt: skip
+        network,
+        _ScanBatches(signal, batch),
+        replace(settings, epochs=epochs, patience=0, learn_spread=False),
+        report,
+        checkpoint,
+        objective=objective,
+    )
 
 
 def differentiable_signal(network: ReconstructionNetwork, config: TrainingConfig, outputs: Tensor) -> Tensor:
@@ -145,9 +168,13 @@ def _learn_spread(network: ReconstructionNetwork, config: TrainingConfig) -> flo
     """Teach the head of the uncertainties on simulated tissues; returns the mean norm of their signals."""
     samples = min(config.samples, _SPREAD_SAMPLES[config.engine])
     data = simulate_dataset(
-        config.distribution, config.protocol, samples, noise_sd=config.noise_sd, seed=config.settings.seed,
+        config.distribution,
+        config.protocol,
+        samples,
+        noise_sd=config.noise_sd,
+        seed=config.settings.seed,
         engine=config.engine,
-    )  # fmt: skip
+    )
     batches = SimulatedBatches(
         network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed
     )

@@ -12,10 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .architecture import Prediction, ReconstructionNetwork
-from .files import load_tensors, save_tensors
+from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
-Progress = Callable[[float, str], None]
+from .architecture import Prediction, ReconstructionNetwork
+
 Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -146,9 +147,11 @@ def train_network(
     if run.is_hopeless:
         if path is not None and writes_checkpoint:
             path.unlink(missing_ok=True)  # there is nothing in it to go on from
-        raise TrainingDiverged(f"the training diverged: the loss of its best epoch ({run.result.best_epoch}) is "
-                               f"{run.best_loss:.3g}, that of predicting the mean {run.baseline:.3g}; "
-                               "lower the learning rate, or train for longer")  # fmt: skip
+        raise TrainingDiverged(
+            f"the training diverged: the loss of its best epoch ({run.result.best_epoch}) is "
+            f"{run.best_loss:.3g}, that of predicting the mean {run.baseline:.3g}; "
+            "lower the learning rate, or train for longer"
+        )
     return run.result
 
 
@@ -171,9 +174,14 @@ def training_loss(
 
 class _Run:
     def __init__(
-        self, network: ReconstructionNetwork, batches: BatchSource, settings: TrainingSettings,
-        schedule: list[nn.Parameter], reduce: Callable[[list[Tensor]], None] | None, objective: Objective | None,
-    ) -> None:  # fmt: skip
+        self,
+        network: ReconstructionNetwork,
+        batches: BatchSource,
+        settings: TrainingSettings,
+        schedule: list[nn.Parameter],
+        reduce: Callable[[list[Tensor]], None] | None,
+        objective: Objective | None,
+    ) -> None:
         self.network, self.batches, self.settings, self.reduce = network, batches, settings, reduce
         self.objective = objective
         self.weights = None if settings.weights is None else torch.tensor(settings.weights)
@@ -310,16 +318,21 @@ class _Run:
     def state(self) -> dict:
         """All that the next epoch depends on."""
         return {
-            "kind": "neurocest training checkpoint", "settings": _plain(self.settings), "options": self.network.options,
-            "epoch": self.epoch, "weights": self._weights(), "best": self.best,
-            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
+            "kind": "neurocest training checkpoint",
+            "settings": _plain(self.settings),
+            "options": self.network.options,
+            "epoch": self.epoch,
+            "weights": self._weights(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
             "result": asdict(self.result),
-        }  # fmt: skip
+        }
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint; ValueError where it belongs to another training, a warning if it is damaged."""
         try:
-            state = load_tensors(path)
+            state = load_tensors(path, "training checkpoint")
             kind, settings, options = (state.get(key) for key in ("kind", "settings", "options"))
             if kind != "neurocest training checkpoint":
                 raise ValueError("foreign file")
@@ -345,9 +358,11 @@ def _diverged(
     """Go back to the state before the epoch that diverged, and say so."""
     kept = "there is no earlier state to go back to; lower the learning rate"
     if good is None and path is not None and path.exists():
-        good = load_tensors(path)
-        kept = (f"the last good checkpoint (epoch {good['epoch']}) is kept in '{path}'; "
-                "repeat with a lower learning rate to go on from there")  # fmt: skip
+        good = load_tensors(path, "training checkpoint")
+        kept = (
+            f"the last good checkpoint (epoch {good['epoch']}) is kept in '{path}'; "
+            "repeat with a lower learning rate to go on from there"
+        )
     elif good is not None and good["epoch"]:
         kept = f"the network is again that of epoch {good['epoch']}; lower the learning rate"
     if good is not None:

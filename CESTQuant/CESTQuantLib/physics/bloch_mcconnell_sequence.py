@@ -44,8 +44,10 @@ class _Run:
         self.tissue, self.protocol, self.like = tissue, protocol, like
         self.field = Field(protocol.rad_per_s_per_ppm, b0_shift_ppm)
         self.b1_relative = b1_relative
-        scalars = [like.new_tensor(v) if not isinstance(v, Tensor) else v
-                   for v in (*tissue.scalars(), b0_shift_ppm, b1_relative)]  # fmt: skip
+        scalars = [
+            like.new_tensor(v) if not isinstance(v, Tensor) else v
+            for v in (*tissue.scalars(), b0_shift_ppm, b1_relative)
+        ]
         shape = torch.broadcast_shapes((1, 1), *(s.shape for s in scalars))
         self.voxels = shape[-1]
         self.per_measurement_tissue = shape[-2] != 1

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.threads import in_threads
+
 from .r1rho import EffectiveField, Exchange, ExchangeGradients
 from .semisolid_lock import Coupled
-from NeuroCESTLib.core.threads import in_threads
 
 FIXED_INPUTS = 7
 """Leading inputs of a block, at these places."""

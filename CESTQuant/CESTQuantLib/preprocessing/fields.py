@@ -7,16 +7,14 @@ whose water lies at +0.3 ppm has b0_shift_ppm = +0.3, and its corrected spectrum
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ..fitting.least_squares import levenberg_marquardt
-from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
-from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
+from NeuroCESTLib.core.progress import Progress
 
-Progress = Callable[[float, str], None]
+from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
+from ..fitting.least_squares import levenberg_marquardt
+from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 
 
 def shift_spectra(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor) -> Tensor:
@@ -106,9 +104,7 @@ def wassr(
     offsets = offsets_ppm.to(z)
     if search_ppm is None:
         search_ppm = 0.8 * offsets.abs().max().item()
-    centre = estimate_b0_shift(
-        z, offsets, search_ppm=search_ppm, window_ppm=0.5, threads=threads, progress=progress
-    )
+    centre = estimate_b0_shift(z, offsets, search_ppm=search_ppm, window_ppm=0.5, threads=threads, progress=progress)
     reach = 2 * offsets.unique().diff().median().item()
     parts = []
     for first in range(0, len(z), CHUNK_VOXELS // 8):
@@ -120,9 +116,7 @@ def wassr(
     return torch.cat(parts) if parts else centre
 
 
-def _most_symmetric(
-    z: Tensor, offsets: Tensor, middle: Tensor, half: float, candidates: int
-) -> tuple[Tensor, float]:
+def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, candidates: int) -> tuple[Tensor, float]:
     """Best of the centres within `half` of the middle, refined by a parabola; and the next half-range."""
     steps = torch.linspace(-half, half, candidates, dtype=z.dtype, device=z.device)
     centres = middle.unsqueeze(1) + steps  # (voxel, candidate)
@@ -157,9 +151,7 @@ def interpolate_b1(z: Tensor, b1_nominal_uT: Tensor, b1_relative: Tensor, target
     """
     powers = len(b1_nominal_uT)
     if z.shape[:2] != (powers, len(b1_relative)):
-        raise ValueError(
-            f"z must be ({powers} powers, {len(b1_relative)} voxels, offset), not {tuple(z.shape)}"
-        )
+        raise ValueError(f"z must be ({powers} powers, {len(b1_relative)} voxels, offset), not {tuple(z.shape)}")
     if bool((b1_nominal_uT <= 0).any()) or len(b1_nominal_uT.unique()) < powers:
         raise ValueError("b1_nominal_uT must be positive and distinct")
     relative = torch.where(b1_relative > 0, b1_relative, torch.nan).to(z)

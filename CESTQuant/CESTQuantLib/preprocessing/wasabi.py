@@ -6,16 +6,15 @@ w1/(D - dB0) and weff^2 = w1^2 + (D - dB0)^2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress
+
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
-
-Progress = Callable[[float, str], None]
 
 LOOKUP_PHASE_STEP = 0.15  # rad of flip angle between look-up entries
 LOOKUP_RATIOS = (1.2, 1.5, 1.8, 2.1)  # d/c
@@ -107,9 +106,7 @@ def wasabi(
         start: (4,) or (voxel, 4) to use instead of the table.
     """
     if offsets_ppm.shape != z.shape[1:]:
-        raise ValueError(
-            f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements"
-        )
+        raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
     offsets = offsets_ppm.to(z)
     b1_range = tuple(pulse.b1_uT * limit for limit in b1_relative_range)
     if start is None:

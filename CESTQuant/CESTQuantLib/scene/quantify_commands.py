@@ -12,9 +12,17 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.report_json import Report
 
 METHODS = (
-    "mtrasym", "lorentzian", "mtr-rex", "quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell", "network",
+    "mtrasym",
+    "lorentzian",
+    "mtr-rex",
+    "quesp",
+    "omega-plot",
+    "qucesop",
+    "r1rho",
+    "bloch-mcconnell",
+    "network",
     "dictionary",
-)  # fmt: skip
+)
 
 
 def _add_acquisition(parser) -> None:
@@ -132,8 +140,8 @@ def _quantify_to_folder(options: Namespace, command: str, compute) -> None:
 def _add_settings_files(options: Namespace, report: Report) -> None:
     """Record the files that say how to quantify, and the maps that the model names."""
     from ..logic import map_file
-    from ..tissue.model import read_tissue_model
     from ..networks.config import config_file
+    from ..tissue.model import read_tissue_model
 
     for role in ("protocol", "model", "network", "config"):
         if getattr(options, role, None):
@@ -161,8 +169,13 @@ def _read(options: Namespace, report: Report) -> dict:
         for path in options.reference:
             report.add_input("reference", path)
         nodes["reference"] = read_reference(options.reference)
-    for role, read in (("mask", read_segmentation), ("b0", read_volume), ("b1", read_volume), ("t1", read_volume),
-                       ("segmentation", read_segmentation)):  # fmt: skip
+    for role, read in (
+        ("mask", read_segmentation),
+        ("b0", read_volume),
+        ("b1", read_volume),
+        ("t1", read_volume),
+        ("segmentation", read_segmentation),
+    ):
         if getattr(options, role, None):
             report.add_input(role, getattr(options, role))
             nodes[role] = read(getattr(options, role))
@@ -183,8 +196,10 @@ def read_reference(paths: Sequence[str]):
 
 
 def _write(options: Namespace, folder: Path, result, report: Report, progress) -> None:
+    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.scene.writing import write_scene, write_volume
+
     from .report import draw_report
-    from NeuroCESTLib.scene.writing import write_scene, write_text, write_volume
 
     like = options.signal[0] if not options.signal[0].endswith(".seq.nrrd") else None
     for count, (name, node) in enumerate(result.nodes.items()):

@@ -8,8 +8,8 @@ import numpy as np
 
 from NeuroCESTLib.report.figures import MapPanel, Spectrum, report_figure
 
-from .style import style_of
 from .results import CESTQuantResult, Drawing
+from .style import style_of
 
 MOST_MAPS = 8
 MOST_VOXELS_A_SPECTRUM = 2000

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
-from NeuroCESTLib.scene import volumes
+from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
@@ -90,8 +88,8 @@ def _window(array: np.ndarray, centred: bool) -> tuple[float, float]:
 def _region_columns(maps: dict[str, np.ndarray], regions: dict[str, np.ndarray]) -> dict[str, list]:
     import torch
 
-    from .style import style_of
     from ..preprocessing.normalization import region_statistics
+    from .style import style_of
 
     columns: dict[str, list] = {"region": [], "quantity": [], "unit": []}
     for region, mask in regions.items():

@@ -88,9 +88,9 @@ class Study:
 def _protocol(protocol, node, index: np.ndarray, normalisation: str | None):
     from dataclasses import replace
 
-    from ..physics.protocol import Protocol
-    from ..formats.protocol_json import protocol_from_dict
     from ..formats.protocol_files import read_protocol
+    from ..formats.protocol_json import protocol_from_dict
+    from ..physics.protocol import Protocol
 
     if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):
         protocol = json.loads(node.GetAttribute(PROTOCOL_ATTRIBUTE))

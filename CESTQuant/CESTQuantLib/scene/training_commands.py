@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder
 from NeuroCESTLib.core.progress import terminal_progress
+from NeuroCESTLib.core.whole_files import whole_file, write_errors
 from NeuroCESTLib.report.report_json import Report
-from NeuroCESTLib.scene.writing import atomic_path, write_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +54,14 @@ def dataset_command(options: Namespace) -> None:
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         with report.timed("simulation"):
             data = simulate_dataset(
-                config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd,
-                seed=config.settings.seed, engine=config.engine, progress=progress,
-            )  # fmt: skip
+                config.distribution,
+                config.protocol,
+                config.samples,
+                noise_sd=config.noise_sd,
+                seed=config.settings.seed,
+                engine=config.engine,
+                progress=progress,
+            )
         with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
             manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed, config.engine)
         report.summary |= {key: manifest[key] for key in ("samples", "shards", "measurements")}
@@ -68,12 +73,13 @@ def dataset_command(options: Namespace) -> None:
 
 def train_command(options: Namespace) -> None:
     """``cestquant train``."""
-    from ..networks.dataset import MANIFEST, read_dataset
     from NeuroCESTLib.core.processes import processes
+
+    from ..networks.dataset import MANIFEST, read_dataset
+    from ..networks.figure import draw_training
     from ..networks.files import save_network
     from ..networks.fixed_protocol import train_from_config
     from ..networks.self_supervised import train_on_scan
-    from ..networks.figure import draw_training
 
     if options.self_supervised != bool(options.signal):
         raise ValueError("--self-supervised and --signal belong together: the network is trained on that scan")
@@ -108,14 +114,17 @@ def train_command(options: Namespace) -> None:
                 file, result = train_from_config(config, progress, checkpoint, processes=these)
     save_network(file, output)
     checkpoint.unlink(missing_ok=True)
-    with atomic_path(output.with_suffix(".png")) as picture:
+    with whole_file(output.with_suffix(".png")) as picture:
         draw_training(result, picture, output.name)
     summary = {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
     calibration = file.calibration
     report.summary |= {
-        **summary, "loss": result.loss[-1], "validation_loss": (result.validation_loss or [None])[-1],
-        "misfit_threshold": calibration.threshold, "false_alarm_rate": calibration.false_alarm_rate,
-    }  # fmt: skip
+        **summary,
+        "loss": result.loss[-1],
+        "validation_loss": (result.validation_loss or [None])[-1],
+        "misfit_threshold": calibration.threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+    }
     report.write(output.absolute().parent)
     _say(report)
 
@@ -151,8 +160,10 @@ def _unused_samples(options: Namespace, config, count: int) -> list[str]:
 
     if config.samples == count or "samples" not in read_json(_config_file(options)):
         return []
-    return [f"{config.dataset}: all {count} samples of the data set are used, not the {config.samples} "
-            "that the configuration names"]  # fmt: skip
+    return [
+        f"{config.dataset}: all {count} samples of the data set are used, not the {config.samples} "
+        "that the configuration names"
+    ]
 
 
 def _fingerprint(config, scan: Tensor | None) -> str:

@@ -11,17 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+
+from ..networks.training import TrainingDiverged
+from ..physics.protocol import Protocol
 from .chain import Problem
 from .cramer_rao import covariance_bound, design_loss, signal_and_jacobian
-from ..networks.files import load_tensors, save_tensors
-from ..physics.protocol import Protocol
 from .trainable import LOGIT_PER_RAW, TrainableSchedule
-from ..networks.training import TrainingDiverged
 
 KIND = "neurocest schedule checkpoint"
 MOMENTS = 40
 """Of every descent are recorded, and written to the checkpoint."""
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class BoundSettings:
     rate: float = 0.1
 
 
-def schedule_bound(schedule: TrainableSchedule | Protocol, problem: Problem, objective: str, voxels: int,
-                   generator: torch.Generator) -> Tensor:  # fmt: skip
+def schedule_bound(
+    schedule: TrainableSchedule | Protocol, problem: Problem, objective: str, voxels: int, generator: torch.Generator
+) -> Tensor:
     """The objective (see ``cramer_rao.design_loss``) of a schedule over ``voxels`` random voxels."""
     protocol = schedule.protocol() if isinstance(schedule, TrainableSchedule) else schedule
     values = problem.draw(voxels, generator)
@@ -91,8 +93,11 @@ def minimise_bound(
     share = 0.3 / settings.starts
     for start in range(len(found), settings.starts):
         _set(schedule, given if start == 0 else _random_raw(schedule, _seeded(seed, 7, start)))
-        descend(settings.first_steps, _seeded(seed, 8, start),
-                report(start * share, (start + 1) * share, f"start {start + 1} of {settings.starts}, "))  # fmt: skip
+        descend(
+            settings.first_steps,
+            _seeded(seed, 8, start),
+            report(start * share, (start + 1) * share, f"start {start + 1} of {settings.starts}, "),
+        )
         with torch.no_grad():
             loss = float(schedule_bound(schedule, problem, objective, 2000, _seeded(seed, 9)))
         losses.append(loss if math.isfinite(loss) else math.inf)
@@ -105,9 +110,14 @@ class _Descent:
     """Adam on the bound from where the schedule is; can be interrupted at every recorded moment."""
 
     def __init__(
-        self, schedule: TrainableSchedule, problem: Problem, objective: str, settings: BoundSettings, steps: int,
+        self,
+        schedule: TrainableSchedule,
+        problem: Problem,
+        objective: str,
+        settings: BoundSettings,
+        steps: int,
         generator: torch.Generator,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.schedule, self.problem, self.objective, self.voxels = schedule, problem, objective, settings.voxels
         rate = settings.rate / LOGIT_PER_RAW
         self.optimiser = torch.optim.Adam(schedule.parameters(), rate)
@@ -131,8 +141,10 @@ class _Descent:
         except torch.linalg.LinAlgError:
             loss = torch.tensor(torch.nan)
         if not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(f"the objective {self.objective} is not a number after {self.step} of {self.steps} "
-                                   "steps; lower the rate of crlb or narrow the limits")  # fmt: skip
+            raise TrainingDiverged(
+                f"the objective {self.objective} is not a number after {self.step} of {self.steps} "
+                "steps; lower the rate of crlb or narrow the limits"
+            )
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -142,10 +154,13 @@ class _Descent:
 
     def state(self) -> dict:
         return {
-            "step": self.step, "history": self.history, "raws": _raws(self.schedule),
-            "optimiser": self.optimiser.state_dict(), "rates": self.rates.state_dict(),
+            "step": self.step,
+            "history": self.history,
+            "raws": _raws(self.schedule),
+            "optimiser": self.optimiser.state_dict(),
+            "rates": self.rates.state_dict(),
             "generator": self.generator.get_state(),
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict) -> None:
         _set(self.schedule, state["raws"])
@@ -160,7 +175,7 @@ def _read(checkpoint: Path | None, whose: dict) -> dict:
     if checkpoint is None or not checkpoint.exists():
         return {}
     try:
-        saved = load_tensors(checkpoint)
+        saved = load_tensors(checkpoint, "checkpoint")
     except ValueError:
         warnings.warn(f"{checkpoint}: the checkpoint is damaged, so the optimisation starts anew", stacklevel=3)
         return {}

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..tissue.distributions import Distribution, TissueDistribution
 from ..networks.architecture import ReconstructionNetwork, normalise_input
-from ..physics.protocol import Protocol
-from .trainable import TrainableSchedule
-from ..physics.simulation import simulate
 from ..networks.training import Batch
+from ..physics.protocol import Protocol
+from ..physics.simulation import simulate
+from ..tissue.distributions import Distribution, TissueDistribution
+from .trainable import TrainableSchedule
 
 FIELDS = ("b0_shift_ppm", "b1_relative")
 
@@ -101,9 +101,13 @@ class Chain(nn.Module):
     """
 
     def __init__(
-        self, acquisition: TrainableSchedule | Protocol, network: ReconstructionNetwork, problem: Problem,
-        outputs: tuple[str, ...], dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
+        self,
+        acquisition: TrainableSchedule | Protocol,
+        network: ReconstructionNetwork,
+        problem: Problem,
+        outputs: tuple[str, ...],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.schedule = acquisition if isinstance(acquisition, TrainableSchedule) else None
         self._protocol = acquisition if self.schedule is None else None
@@ -145,9 +149,16 @@ class ChainBatches:
     """
 
     def __init__(
-        self, chain: Chain, samples: int, batch_size: int, validation: int, seed: int, *, rank: int = 0,
+        self,
+        chain: Chain,
+        samples: int,
+        batch_size: int,
+        validation: int,
+        seed: int,
+        *,
+        rank: int = 0,
         processes: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if batch_size % processes:
             raise ValueError(f"the batch of {batch_size} cannot be shared equally by {processes} processes")
         self.chain, self.steps, self.batch_size = chain, max(1, samples // batch_size), batch_size

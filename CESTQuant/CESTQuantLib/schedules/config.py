@@ -6,21 +6,40 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from .chain import Problem
-from ..tissue.distributions import TissueDistribution
-from ..physics.protocol import Protocol
 from NeuroCESTLib.core.checked_json import read_json
+
+from ..networks.config import config_file, config_protocol
+from ..networks.training import TrainingSettings
+from ..physics.protocol import Protocol
+from ..tissue.distributions import TissueDistribution
 from .bound import BoundSettings
+from .chain import Problem
 from .design import OBJECTIVES, Design
 from .limits import TRAINABLE, Limits
-from ..networks.training import TrainingSettings
-from ..networks.config import config_file, config_protocol
 
 KEYS = (
-    "protocol", "tissue", "targets", "target_weights", "noise_sd", "samples", "epochs", "seed", "network", "trainable",
-    "limits", "objective", "batch_size", "learning_rate", "schedule_learning_rate", "patience", "head_start", "crlb",
-    "held_out", "engine", "note",
-)  # fmt: skip
+    "protocol",
+    "tissue",
+    "targets",
+    "target_weights",
+    "noise_sd",
+    "samples",
+    "epochs",
+    "seed",
+    "network",
+    "trainable",
+    "limits",
+    "objective",
+    "batch_size",
+    "learning_rate",
+    "schedule_learning_rate",
+    "patience",
+    "head_start",
+    "crlb",
+    "held_out",
+    "engine",
+    "note",
+)
 _NETWORK_KEYS = ("width", "depth", "dropout", "activation")
 _TRAINING = {"learning_rate": "learning_rate", "schedule_learning_rate": "schedule_rate"}
 
@@ -69,8 +88,9 @@ def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Des
     if len(noise) != 2:
         raise ValueError("noise_sd is a number or the lowest and the highest")
     targets = tuple([values["targets"]] if isinstance(values["targets"], str) else values["targets"])
-    problem = Problem(tissue, targets, noise, values.get("engine", "r1rho"),
-                      _weights(values.get("target_weights"), targets))  # fmt: skip
+    problem = Problem(
+        tissue, targets, noise, values.get("engine", "r1rho"), _weights(values.get("target_weights"), targets)
+    )
     objective = values.get("objective", ["crlb-a", "network"])
     objective = (objective,) if isinstance(objective, str) else tuple(objective)
     if not objective or set(objective) - set(OBJECTIVES):
@@ -86,12 +106,17 @@ def _design(values: dict, protocol: Protocol, tissue: TissueDistribution) -> Des
     if unknown := sorted(set(trainable) - set(TRAINABLE)):
         raise ValueError(f"trainable: unknown quantities {', '.join(unknown)}; use {', '.join(TRAINABLE)}")
     return Design(
-        protocol, problem, trainable, Limits.from_dict(values.get("limits")), objective,
+        protocol,
+        problem,
+        trainable,
+        Limits.from_dict(values.get("limits")),
+        objective,
         samples=_whole(values.get("samples", 100_000), "samples", 1),
         network=_known(values.get("network", {}), "network", _NETWORK_KEYS),
-        training=TrainingSettings(**training), bound=BoundSettings(**bound),
+        training=TrainingSettings(**training),
+        bound=BoundSettings(**bound),
         held_out=_whole(values.get("held_out", 20_000), "held_out", 2),
-    )  # fmt: skip
+    )
 
 
 def _weights(values, targets: tuple[str, ...]) -> tuple[float, ...] | None:

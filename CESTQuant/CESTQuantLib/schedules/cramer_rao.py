@@ -44,8 +44,11 @@ def signal_and_jacobian(
     unit = torch.tensor([float(prior_sd[name]) for name in names], dtype=torch.float64)
     voxels = max(value.numel() if isinstance(value, Tensor) else 1 for value in values.values())
     point = torch.stack([torch.as_tensor(values[name], dtype=torch.float64).expand(voxels) for name in names])
-    others = {name: torch.as_tensor(value, dtype=torch.float64).expand(voxels)
-              for name, value in values.items() if name not in names}  # fmt: skip
+    others = {
+        name: torch.as_tensor(value, dtype=torch.float64).expand(voxels)
+        for name, value in values.items()
+        if name not in names
+    }
     plain = replace(protocol, signal_normalisation="none")
     like = torch.empty(0, dtype=torch.float64, device=protocol.offsets_ppm.device)
 

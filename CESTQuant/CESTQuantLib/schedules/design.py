@@ -11,27 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.whole_files import whole_file
+
+from ..formats.protocol_json import protocol_to_dict
+from ..networks.architecture import ReconstructionNetwork, normalise_input
+from ..networks.training import TrainingResult, TrainingSettings, lasting, train_network
+from ..physics.protocol import Protocol
+from ..physics.units import concentration_mM
+from .bound import BoundSettings, minimise_bound
 from .chain import Chain, ChainBatches, Problem
 from .cramer_rao import OBJECTIVES as BOUNDS
-from NeuroCESTLib.core.processes import Processes
-from ..networks.architecture import ReconstructionNetwork, normalise_input
-from ..networks.files import whole_file
-from ..physics.protocol import Protocol
-from ..formats.protocol_json import protocol_to_dict
-from .trainable import TrainableSchedule
-from .bound import BoundSettings, minimise_bound
 from .limits import Limits, playable
-from ..networks.training import TrainingResult, TrainingSettings, lasting, train_network
-from ..physics.units import concentration_mM
+from .trainable import TrainableSchedule
 
-Progress = Callable[[float, str], None]
 OBJECTIVES = ("network", *BOUNDS)
 NUISANCE_WEIGHT = 0.1
 """Of the outputs that are no targets, in the loss of the final networks."""
@@ -61,10 +62,20 @@ class Design:
         """Same designs have the same, whatever their learning rates and number of epochs; for checkpoints."""
         tissue = {path: asdict(entry) for path, entry in self.problem.tissue.entries.items()}
         content = [
-            protocol_to_dict(self.protocol), tissue, self.problem.targets, self.problem.weights, self.problem.noise_sd,
-            self.problem.engine, asdict(self.limits), dict(self.trainable), self.objective, self.samples,
-            dict(self.network), asdict(self.bound), lasting(self.training),
-        ]  # fmt: skip
+            protocol_to_dict(self.protocol),
+            tissue,
+            self.problem.targets,
+            self.problem.weights,
+            self.problem.noise_sd,
+            self.problem.engine,
+            asdict(self.limits),
+            dict(self.trainable),
+            self.objective,
+            self.samples,
+            dict(self.network),
+            asdict(self.bound),
+            lasting(self.training),
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -121,8 +132,13 @@ class DesignResult:
     kept: str
 
 
-def optimise(design: Design, *, checkpoints: Path | None = None, processes: Processes | None = None,
-             progress: Progress | None = None) -> DesignResult:  # fmt: skip
+def optimise(
+    design: Design,
+    *,
+    checkpoints: Path | None = None,
+    processes: Processes | None = None,
+    progress: Progress | None = None,
+) -> DesignResult:
     """Run a design. checkpoints: a folder from which a killed run continues, for the same design.
 
     Raises ValueError for impossible limits and where the training diverged (the last good checkpoint stays).
@@ -149,9 +165,15 @@ def _optimise(design: Design, checkpoints: Path | None, processes: Processes, re
             moments = _train_together(schedule, design, path, processes, share)
         else:
             moments = minimise_bound(
-                schedule, design.problem, objective, design.bound, seed=design.training.seed, progress=share,
-                checkpoint=path, writes_checkpoint=processes.writes,
-            )  # fmt: skip
+                schedule,
+                design.problem,
+                objective,
+                design.bound,
+                seed=design.training.seed,
+                progress=share,
+                checkpoint=path,
+                writes_checkpoint=processes.writes,
+            )
         evolution += [{"phase": objective, **moment} for moment in moments]
         seconds[objective] = time.perf_counter() - begin
     wanted = {"start": start}
@@ -172,8 +194,14 @@ def _optimise(design: Design, checkpoints: Path | None, processes: Processes, re
     return DesignResult(results["start"], results[kept], evolution, seconds, kept)
 
 
-def reconstruct(protocol: Protocol, design: Design, *, checkpoint: Path | None = None,
-                processes: Processes | None = None, progress: Progress | None = None) -> Reconstruction:  # fmt: skip
+def reconstruct(
+    protocol: Protocol,
+    design: Design,
+    *,
+    checkpoint: Path | None = None,
+    processes: Processes | None = None,
+    progress: Progress | None = None,
+) -> Reconstruction:
     """Train a new network for a protocol that stays as it is, and try it on the design's held-out voxels."""
     processes = processes or Processes()
     outputs = design.problem.outputs
@@ -181,9 +209,14 @@ def reconstruct(protocol: Protocol, design: Design, *, checkpoint: Path | None =
     chain.network.share_batches(processes.rank, processes.count)
     weights = tuple(1.0 if path in design.problem.targets else NUISANCE_WEIGHT for path in outputs)
     training = train_network(
-        chain.network, _batches(chain, design, processes), replace(design.training, weights=weights), progress,
-        checkpoint, reduce=processes.average if processes.count > 1 else None, writes_checkpoint=processes.writes,
-    )  # fmt: skip
+        chain.network,
+        _batches(chain, design, processes),
+        replace(design.training, weights=weights),
+        progress,
+        checkpoint,
+        reduce=processes.average if processes.count > 1 else None,
+        writes_checkpoint=processes.writes,
+    )
     return Reconstruction(protocol, chain.network.eval(), training, _held_out(chain, design))
 
 
@@ -192,8 +225,10 @@ def new_network(protocol: Protocol, design: Design, outputs: tuple[str, ...]) ->
     problem, seed = design.problem, design.training.seed
     torch.manual_seed(seed)
     network = ReconstructionNetwork(protocol.measurement_count, len(outputs), **design.network)
-    network.set_targets({path: problem.tissue.ranges()[path] for path in outputs},
-                        [path for path in outputs if problem.tissue.is_logarithmic(path)])  # fmt: skip
+    network.set_targets(
+        {path: problem.tissue.ranges()[path] for path in outputs},
+        [path for path in outputs if problem.tissue.is_logarithmic(path)],
+    )
     generator = torch.Generator().manual_seed(seed + 104_729)
     with torch.no_grad():
         signal = problem.signal(problem.draw(_EXAMPLES, generator), protocol)
@@ -202,8 +237,9 @@ def new_network(protocol: Protocol, design: Design, outputs: tuple[str, ...]) ->
     return network
 
 
-def _train_together(schedule: TrainableSchedule, design: Design, checkpoint: Path | None, processes: Processes,
-                    progress: Progress) -> list[dict]:  # fmt: skip
+def _train_together(
+    schedule: TrainableSchedule, design: Design, checkpoint: Path | None, processes: Processes, progress: Progress
+) -> list[dict]:
     targets = design.problem.targets
     with torch.no_grad():
         protocol = schedule.protocol()
@@ -219,18 +255,30 @@ def _train_together(schedule: TrainableSchedule, design: Design, checkpoint: Pat
                 temporary.write_text(json.dumps(moments))
 
     train_network(
-        chain.network, _batches(chain, design, processes), replace(design.training, weights=design.problem.weights),
-        progress, checkpoint,
-        schedule_parameters=list(schedule.parameters()), after_epoch=after_epoch, writes_checkpoint=processes.writes,
+        chain.network,
+        _batches(chain, design, processes),
+        replace(design.training, weights=design.problem.weights),
+        progress,
+        checkpoint,
+        schedule_parameters=list(schedule.parameters()),
+        after_epoch=after_epoch,
+        writes_checkpoint=processes.writes,
         reduce=processes.average if processes.count > 1 else None,
-    )  # fmt: skip
+    )
     return moments
 
 
 def _batches(chain: Chain, design: Design, processes: Processes) -> ChainBatches:
     training = design.training
-    return ChainBatches(chain, design.samples, training.batch_size, min(design.held_out, 4000), training.seed,
-                        rank=processes.rank, processes=processes.count)  # fmt: skip
+    return ChainBatches(
+        chain,
+        design.samples,
+        training.batch_size,
+        min(design.held_out, 4000),
+        training.seed,
+        rank=processes.rank,
+        processes=processes.count,
+    )
 
 
 @torch.no_grad()

@@ -92,8 +92,9 @@ def _draw_quantity(axis, result: DesignResult, name: str) -> None:
 def _draw_scatter(axis, name: str, before, after, result: DesignResult, protons: Mapping[str, float]) -> None:
     label = name.replace("_", " ").replace(" mM", " (mM)").replace("k Hz", "exchange rate (Hz)").replace(".", " ")
     for (truth, estimate), color, held_out, what in (
-        (before, _BEFORE, result.start.held_out, "start"), (after, _AFTER, result.optimised.held_out, "optimised"),
-    ):  # fmt: skip
+        (before, _BEFORE, result.start.held_out, "start"),
+        (after, _AFTER, result.optimised.held_out, "optimised"),
+    ):
         text = f"{what}: {_words(held_out, name, protons)}"
         axis.plot(truth[:_MOST_POINTS], estimate[:_MOST_POINTS], ".", color=color, ms=1.5, label=text)
     ends = [float(after[0].min()), float(after[0].max())]

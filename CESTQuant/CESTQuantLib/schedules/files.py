@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from ..networks.files import NetworkFile, save_network
-from ..physics.protocol import PER_MEASUREMENT, Protocol
 from ..formats.protocol_json import protocol_to_dict
 from ..formats.pulseq_write import write_seq
+from ..networks.files import NetworkFile, save_network
 from ..networks.reliability import calibrate
+from ..physics.protocol import PER_MEASUREMENT, Protocol
 from .design import Design, DesignResult, Reconstruction
 from .figure import draw_design
 from .limits import b1_rms_uT, scan_time_s
@@ -69,9 +69,21 @@ def summarise(design: Design, result: DesignResult) -> dict:
 def _network_file(design: Design, part: Reconstruction, tissue: dict) -> NetworkFile:
     protons = design.problem.tissue.structure.protons
     training = {
-        "loss": part.training.loss, "validation_loss": part.training.validation_loss,
-        "best_epoch": part.training.best_epoch, "samples_an_epoch": design.samples, "seed": design.training.seed,
+        "loss": part.training.loss,
+        "validation_loss": part.training.validation_loss,
+        "best_epoch": part.training.best_epoch,
+        "samples_an_epoch": design.samples,
+        "seed": design.training.seed,
         "held_out": part.held_out.errors(protons),
-    }  # fmt: skip
-    return NetworkFile(part.network, part.protocol, tissue, design.problem.targets, design.problem.outputs,
-                       design.problem.engine, design.problem.noise_sd, None, training)  # fmt: skip
+    }
+    return NetworkFile(
+        part.network,
+        part.protocol,
+        tissue,
+        design.problem.targets,
+        design.problem.outputs,
+        design.problem.engine,
+        design.problem.noise_sd,
+        None,
+        training,
+    )

@@ -48,8 +48,11 @@ class Limits:
         """
         values = dict(values or {})
         minima, maxima = dict(values.pop("minima", {})), dict(values.pop("maxima", {}))
-        whole = {key: _positive(values.pop(key), key) for key in ("b1_peak_uT", "b1_rms_uT", "total_time_s")
-                 if values.get(key) is not None}  # fmt: skip
+        whole = {
+            key: _positive(values.pop(key), key)
+            for key in ("b1_peak_uT", "b1_rms_uT", "total_time_s")
+            if values.get(key) is not None
+        }
         unknown = sorted({*values, *minima, *maxima} - {*TRAINABLE, "b1_peak_uT", "b1_rms_uT", "total_time_s"})
         if unknown:
             raise ValueError(

@@ -222,8 +222,9 @@ def _check_feasible(schedule: TrainableSchedule) -> None:
     if limits.b1_rms_uT is None:
         return
     longest = {n: limits.bounds[n][1] if n in schedule.raw else schedule.floor(n) for n in TIMES}
-    least_pause = replace(base, saturation_time_s=longest["saturation_time_s"],
-                          recovery_time_s=schedule.floor("recovery_time_s"))  # fmt: skip
+    least_pause = replace(
+        base, saturation_time_s=longest["saturation_time_s"], recovery_time_s=schedule.floor("recovery_time_s")
+    )
     constant = "saturation_time_s" not in schedule.raw
     worst = b1_rms_uT(replace(least_pause, b1_uT=floor if constant else floor.max()))
     if float(worst) >= limits.b1_rms_uT:

@@ -13,9 +13,7 @@ from ..fitting.interpolation import interpolate_spectra
 APT_OFFSET_PPM = 3.5
 
 
-def mtr_asym(
-    z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | None = None
-) -> Tensor:
+def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
     """MTRasym(D) = Z(-D) - Z(+D), interpolated between acquired offsets (PCHIP).
 
     Args:

@@ -140,8 +140,9 @@ def _replace(node: dict, owner: str, found: dict[str, Distribution]) -> None:
 
 def _distribution(path: str, value: dict) -> Distribution:
     if len(value) != 1 or next(iter(value)) not in KINDS:
-        raise ValueError(f'{path}: use a number, {{"uniform": [a, b]}}, {{"log_uniform": [a, b]}} or '
-                         '{"normal": [mean, sd]}')  # fmt: skip
+        raise ValueError(
+            f'{path}: use a number, {{"uniform": [a, b]}}, {{"log_uniform": [a, b]}} or {{"normal": [mean, sd]}}'
+        )
     ((kind, numbers),) = value.items()
     plain = isinstance(numbers, list | tuple) and len(numbers) == 2
     if not plain or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..fitting.least_squares import FitResult, finite_difference_model, levenberg_marquardt
 from ..physics.protocol import Protocol
-from .r1rho_jacobian import analytic_model, has_analytic_jacobian
 from ..physics.simulation import ENGINES
-from .model import TissueModel
 from ..physics.units import concentration_mM
+from .model import TissueModel
+from .r1rho_jacobian import analytic_model, has_analytic_jacobian
 
 DAMPING_FROM_START = 0.1
 DAMPING_NEAR_SOLUTION = 1e-4
@@ -186,9 +186,12 @@ def _predict(
     model: TissueModel, protocol: Protocol, engine: str, values: Mapping[str, float | Tensor], like: Tensor
 ) -> Tensor:
     return ENGINES[engine](
-        model.tissue(values), protocol, b0_shift_ppm=values["b0_shift_ppm"], b1_relative=values["b1_relative"],
+        model.tissue(values),
+        protocol,
+        b0_shift_ppm=values["b0_shift_ppm"],
+        b1_relative=values["b1_relative"],
         like=like.new_empty(0),
-    )  # fmt: skip
+    )
 
 
 def _require_physical(protocol: Protocol) -> None:

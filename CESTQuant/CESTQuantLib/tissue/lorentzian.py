@@ -8,14 +8,17 @@ al., Magn Reson Med 2019;81:2412).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress
+
 from ..fitting.least_squares import FitResult, levenberg_marquardt
-from .lorentzian_model import PRESETS, LorentzianModel, LorentzianPool, Range
+from ..formats.presets import FOLDER as PRESETS
+from .lorentzian_model import LorentzianModel, LorentzianPool, Range
 
 __all__ = [
     "LorentzianFit",
@@ -27,8 +30,6 @@ __all__ = [
     "fit_lorentzian_two_step",
     "two_step_preset",
 ]
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,7 @@ def fit_lorentzian(
         ValueError: counts of offsets and measurements that differ.
     """
     if offsets_ppm.shape[-1] != z.shape[1]:
-        raise ValueError(
-            f"offsets_ppm has {offsets_ppm.shape[-1]} values but the signal has {z.shape[1]} measurements"
-        )
+        raise ValueError(f"offsets_ppm has {offsets_ppm.shape[-1]} values but the signal has {z.shape[1]} measurements")
     offsets_ppm = offsets_ppm.to(z)
     start, lower, upper = model.limits()
     settings = {"tolerance": tolerance, "max_iterations": max_iterations}
@@ -218,9 +217,7 @@ def fit_lorentzian_two_step(
     used = torch.ones_like(offsets_ppm, dtype=torch.bool)
     for low, high in excluded_ppm:
         used &= (offsets_ppm < low) | (offsets_ppm > high)
-    first = fit_lorentzian(
-        z[:, used], offsets_ppm[used], background, threads=threads, progress=_half(progress, 0.0)
-    )
+    first = fit_lorentzian(z[:, used], offsets_ppm[used], background, threads=threads, progress=_half(progress, 0.0))
     difference = z - first.spectrum(offsets_ppm)  # minus the sum of the remaining lines
     model = LorentzianModel(residual_pools, Range(0.0, 0.0, 0.0), background.source)
     relative = offsets_ppm.to(z) - first.position_ppm[:, :1]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import require_file_name
 
-PRESETS = Path(__file__).parent / "presets"
+from ..formats.presets import FOLDER as PRESETS
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import number, require_file_name
+from NeuroCESTLib.core.checked_json import number, read_json, require_file_name
+
 from ..physics.pools import Pool, Semisolid, Tissue, Water
-from NeuroCESTLib.core.checked_json import read_json
 
 WATER_KEYS = ("T1_s", "T2_s")
 SOLUTE_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..physics.pools import Tissue
 from ..formats.presets import tissue_values
+from ..physics.pools import Tissue
 from ..physics.protocol import Protocol
 from ..physics.simulation import simulate
 from .model import TissueModel, tissue_model_from_dict
@@ -100,10 +100,15 @@ def make_phantom(
 
     truth = {path: volume(values) for path, values in entries.items()}
     return Phantom(
-        np.abs(signal).reshape(-1, *labels.shape).astype(np.float32), np.abs(m0).astype(np.float32),
-        labels.astype(np.uint8), b0.astype(np.float32), b1.astype(np.float32),
-        truth["water.T1_s"].astype(np.float32), truth, protocol,
-    )  # fmt: skip
+        np.abs(signal).reshape(-1, *labels.shape).astype(np.float32),
+        np.abs(m0).astype(np.float32),
+        labels.astype(np.uint8),
+        b0.astype(np.float32),
+        b1.astype(np.float32),
+        truth["water.T1_s"].astype(np.float32),
+        truth,
+        protocol,
+    )
 
 
 def _coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

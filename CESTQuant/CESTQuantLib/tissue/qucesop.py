@@ -16,17 +16,16 @@ iterated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress
+
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..physics.r1rho import EffectiveField, Exchange
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
-
-Progress = Callable[[float, str], None]
 
 BISECTIONS = 40
 SLOWEST_HZ, FASTEST_HZ = 1e-3, 1e5

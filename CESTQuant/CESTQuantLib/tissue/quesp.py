@@ -15,18 +15,18 @@ state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .contrasts import mtr_rex
+from NeuroCESTLib.core.progress import Progress
+
 from ..fitting.least_squares import FitResult, Status, levenberg_marquardt
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from .contrasts import mtr_rex
 
-Progress = Callable[[float, str], None]
 Form = Literal["regular", "inverse"]
 
 LONG_S = 1e4  # stands for an infinite saturation

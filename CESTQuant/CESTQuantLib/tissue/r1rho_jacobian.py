@@ -31,8 +31,11 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
     if model.semisolid_kind is not None:
         through_lineshape = {"semisolid.T2_s", "semisolid.dw_ppm", "b0_shift_ppm", "b1_relative"}
         return model.semisolid_kind.get("coupling", "z-only") == "z-only" and not paths & through_lineshape
-    tissue = model.tissue(model.values({p.path: torch.tensor(p.start) for p in model.parameters},
-                                       {n: torch.tensor(1.0) for n in model.map_names}))  # fmt: skip
+    tissue = model.tissue(
+        model.values(
+            {p.path: torch.tensor(p.start) for p in model.parameters}, {n: torch.tensor(1.0) for n in model.map_names}
+        )
+    )
     return with_z_only_semisolid(tissue) is tissue
 
 

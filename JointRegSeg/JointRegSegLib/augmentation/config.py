@@ -67,10 +67,15 @@ class AugmentationConfig:
 
     shared: SpatialRanges = field(
         default_factory=lambda: SpatialRanges(
-            flip=(0.0, 0.0, 0.5), probability=0.5, rotation_deg=10.0, scaling=0.1, shear=0.03,
-            translation_voxels=4.0, deformation_voxels=3.0,
+            flip=(0.0, 0.0, 0.5),
+            probability=0.5,
+            rotation_deg=10.0,
+            scaling=0.1,
+            shear=0.03,
+            translation_voxels=4.0,
+            deformation_voxels=3.0,
         )
-    )  # fmt: skip
+    )
     independent: SpatialRanges = field(default_factory=SpatialRanges)
     patch: tuple[int, int, int] | None = None
     patch_proportions: Mapping[str, float] = field(

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .spatial import smooth_field
 from ..cohort.sample import OUTSIDE
+from .spatial import smooth_field
 
 HIGHEST = 6.0
 """Highest value of normalised images."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..cohort.sample import OUTSIDE, Pair, StudySample
+from ..cohort.sampling import draw_centre, patch_corner
 from . import intensity as intensity
 from . import spatial as spatial
 from .config import AugmentationConfig, SpatialRanges
-from ..cohort.sampling import draw_centre, patch_corner
-from ..cohort.sample import OUTSIDE, Pair, StudySample
 
 
 class Augmentation:

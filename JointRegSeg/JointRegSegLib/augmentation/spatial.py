@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images.labels import CLASSES
 from ..cohort.sample import StudySample
+from ..images.labels import CLASSES
 
 INJECTIVE_FRACTION = 0.4
 """A cubic B-spline deformation whose coefficients stay below this fraction of the knot spacing cannot fold

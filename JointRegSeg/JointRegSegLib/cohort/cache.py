@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.atomic_files import whole_file
-from .sampling import class_counts
+from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+
 from .preparation import StudyPreparer
 from .sample import StudySample
+from .sampling import class_counts
 
 VERSION = 1
 """To be raised when the preparation itself changes, so that older caches are rebuilt."""
@@ -84,24 +83,22 @@ class StudyCache:
         sample = self.preparer(index)
         counts = None if sample.labels is None else class_counts(sample.labels, sample.mask)
         content = {
-            "images": sample.images.contiguous(), "labels": sample.labels, "mask": sample.mask, "counts": counts,
+            "images": sample.images.contiguous(),
+            "labels": sample.labels,
+            "mask": sample.mask,
+            "counts": counts,
             "inputs": inputs,
-        }  # fmt: skip
-        path = self.path(index)
-        try:
-            with whole_file(path) as temporary:
-                torch.save(content, temporary)
-        except RuntimeError as error:  # torch's archive writer on a full disk
-            raise ValueError(f"cannot write '{path}': {str(error).splitlines()[0]}; is the disk full?") from None
+        }
+        save_tensors(content, self.path(index))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Content of a cache file with its tensors memory-mapped; None where it is missing, damaged or of another kind."""
     try:
-        kept = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        kept = load_tensors(path, "cached study", mapped=True)
+    except ValueError:
         return None
-    if not isinstance(kept, dict) or set(kept) != {"images", "labels", "mask", "counts", "inputs"}:
+    if set(kept) != {"images", "labels", "mask", "counts", "inputs"}:
         return None
     return kept
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .manifest import SPLITS, Cohort, StudyRecord
 from ..images.modalities import MODALITIES, split_name
+from .manifest import SPLITS, Cohort, StudyRecord
 
 _VISIT = re.compile(
     r"(ses|session|visit|week|wk|time|timepoint|tp|t|day|month|scan|v)[-_ ]?\d+([-_.]\d+)*"

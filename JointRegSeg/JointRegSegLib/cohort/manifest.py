@@ -25,8 +25,11 @@ COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split")
 SPLITS = ("train", "val", "test")
 _SPLIT_SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "testing": "test", "": "train"}
 _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word in words} | {
-    "subjectid": "subject", "patient": "subject", "session": "visit", "timepoint": "visit",
-}  # fmt: skip
+    "subjectid": "subject",
+    "patient": "subject",
+    "session": "visit",
+    "timepoint": "visit",
+}
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from ..registration.affine import Brain, align
 from ..images.brain_mask import estimate_brain_mask
-from ..images.reading import header_problem, read_image, read_labels
-from .manifest import Cohort, StudyRecord
+from ..images.grid import WorkingGrid, grid_around, mask_corners
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_checked
+from ..images.reading import header_problem, read_image, read_labels
 from ..images.study import StudyImages, checked_study
+from ..registration.affine import Brain, align
+from .manifest import Cohort, StudyRecord
 from .sample import StudySample
-from ..images.grid import WorkingGrid, grid_around, mask_corners
 
 ALIGNMENTS = ("affine", "rigid", "none")
 

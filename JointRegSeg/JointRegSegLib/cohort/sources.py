@@ -12,7 +12,7 @@ needs neither and prepares every study anew, which workers can do beside the tra
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,18 +20,19 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ..images.reading import read_labels
+from NeuroCESTLib.core.progress import Progress
+
 from ..images.labels import CLASSES
-from .manifest import Cohort
 from ..images.modalities import MODALITIES
-from .pairing import Pairing, PairPlan, StudySampling
-from .sampling import class_counts
+from ..images.reading import read_labels
 from .cache import StudyCache
+from .manifest import Cohort
+from .pairing import Pairing, PairPlan, StudySampling
 from .preparation import PreparationConfig, StudyPreparer
 from .sample import Pair, StudySample
+from .sampling import class_counts
 
 PATHS = ("memory", "cache", "on_the_fly")
-Progress = Callable[[float, str], None]
 
 
 class Studies(Protocol):

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..inference.pipeline import process_pair
-from ..images.labels import REGIONS, region
+from NeuroCESTLib.core.progress import Progress
+
 from ..cohort.manifest import Cohort, StudyRecord
+from ..cohort.preparation import read_study
+from ..images.labels import REGIONS, region
+from ..images.modalities import MODALITIES
+from ..images.preprocessing import PreprocessingConfig, brain_grid
+from ..images.study import StudyImages, same_grid
+from ..inference.pipeline import process_pair
+from ..inference.region_volumes import voxel_ml
+from ..inference.settings import InferenceSettings, JointResult
+from ..inference.single_study import segment_study
 from ..metrics.scores import (
     inverse_consistency,
     jacobian_statistics,
@@ -22,18 +31,10 @@ from ..metrics.scores import (
     region_scores,
     volume_ratios,
 )
-from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreprocessingConfig, brain_grid
-from ..inference.region_volumes import voxel_ml
-from ..inference.settings import InferenceSettings, JointResult
-from ..inference.single_study import segment_study
-from ..registration.transforms import warp_label_image
-from ..images.study import StudyImages, same_grid
-from ..cohort.preparation import read_study
-from ..training.validation import ValidationCase
 from ..network.weights import LoadedWeights
+from ..registration.transforms import warp_label_image
+from ..training.validation import ValidationCase
 
-Progress = Callable[[float, str], None]
 Row = dict[str, Any]
 TEXT_COLUMNS = ("weights", "case", "subject", "fixed_visit", "moving_visit", "error")
 _PICTURE_SPACING_MM = 1.5
@@ -92,9 +93,11 @@ def evaluate_case(
     settings = settings or InferenceSettings()
     start = time.perf_counter()
     row: Row = {
-        "case": case.name, "subject": case.fixed.subject, "fixed_visit": case.fixed.visit,
+        "case": case.name,
+        "subject": case.fixed.subject,
+        "fixed_visit": case.fixed.visit,
         "moving_visit": case.moving.visit if case.moving is not None else "",
-    }  # fmt: skip
+    }
     records = [record for record in (case.fixed, case.moving) if record is not None]
     studies, truths = zip(*[_read(record) for record in records], strict=True)
     if case.moving is None:
@@ -129,11 +132,15 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
             values.setdefault(pooled, []).append(float(value))
     return {
         name: {
-            "n": len(found), "mean": float(np.mean(found)), "median": float(np.median(found)),
-            "sd": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0, "min": min(found), "max": max(found),
+            "n": len(found),
+            "mean": float(np.mean(found)),
+            "median": float(np.median(found)),
+            "sd": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0,
+            "min": min(found),
+            "max": max(found),
         }
         for name, found in values.items()
-    }  # fmt: skip
+    }
 
 
 def _read(record: StudyRecord) -> tuple[StudyImages, sitk.Image | None]:
@@ -218,9 +225,12 @@ def _on_grid_of(native: sitk.Image, mask: sitk.Image) -> sitk.Image:
 
 
 def _picture(
-    case: Case, studies: Sequence[StudyImages], truths: Sequence[sitk.Image | None],
-    found: Sequence[sitk.Image | None], result: JointResult | None,
-) -> ValidationCase:  # fmt: skip
+    case: Case,
+    studies: Sequence[StudyImages],
+    truths: Sequence[sitk.Image | None],
+    found: Sequence[sitk.Image | None],
+    result: JointResult | None,
+) -> ValidationCase:
     """All on a grid along the patient's axes around the fixed brain; the Jacobian is NaN outside of that brain."""
     fixed = studies[0]
     common = [m for m in _SHOWN if all(m in study.images for study in studies)]
@@ -249,6 +259,12 @@ def _picture(
         jacobian[brain == 0] = math.nan
     moving_name = "" if case.moving is None else f"{case.moving.name}, affine only"
     return ValidationCase(
-        case.fixed.name, moving_name, volume(fixed.images[shown]), moving, warped, classes(truths[0]),
-        classes(found[0]), jacobian,
-    )  # fmt: skip
+        case.fixed.name,
+        moving_name,
+        volume(fixed.images[shown]),
+        moving,
+        warped,
+        classes(truths[0]),
+        classes(found[0]),
+        jacobian,
+    )

@@ -37,9 +37,13 @@ def draw_overview(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: str | P
         ("Dice", regions, [[f"{side}_dice_{name}" for side in both] for name in REGIONS], (0, 1)),
         (_HD95, regions, [[f"{side}_hd95_mm_{name}" for side in both] for name in REGIONS], None),
         ("Dice after warp", regions, [[f"warped_dice_{name}"] for name in REGIONS], (0, 1)),
-        ("landmark error, median (mm)", ["before", "affine", "after"],
-         [[f"landmark_error_mm_median_{stage}"] for stage in ("before", "affine", "after")], None),
-    ]  # fmt: skip
+        (
+            "landmark error, median (mm)",
+            ["before", "affine", "after"],
+            [[f"landmark_error_mm_median_{stage}"] for stage in ("before", "affine", "after")],
+            None,
+        ),
+    ]
     panels = [panel for panel in panels if any(_values(some, names) for some in rows.values() for names in panel[2])]
     if not panels:
         return

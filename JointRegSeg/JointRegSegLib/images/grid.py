@@ -71,8 +71,13 @@ class WorkingGrid:
         return WorkingGrid(tuple(n // factor for n in self.shape), self.spacing_mm * factor, tuple(origin.tolist()))
 
 
-def grid_around(points_lps_mm: np.ndarray, spacing_mm: float, margin_mm: float, multiple: int,
-                anchor_lps_mm: tuple[float, float, float]) -> WorkingGrid:  # fmt: skip
+def grid_around(
+    points_lps_mm: np.ndarray,
+    spacing_mm: float,
+    margin_mm: float,
+    multiple: int,
+    anchor_lps_mm: tuple[float, float, float],
+) -> WorkingGrid:
     """The grid around points (n, 3) with a margin, each size a multiple of ``multiple``.
 
     Voxel centres lie whole voxels away from ``anchor_lps_mm``, so that an image on an unrotated grid of the same

@@ -97,9 +97,14 @@ class _Surface:
         median = float(np.median(values[tuple(where[near].T)]))
         sphere, triangles = _icosphere(4)
         return cls(
-            centre + 0.5 * radius * sphere, triangles, _neighbours(triangles, len(sphere)), float(low), float(tissue),
-            median, centre,
-        )  # fmt: skip
+            centre + 0.5 * radius * sphere,
+            triangles,
+            _neighbours(triangles, len(sphere)),
+            float(low),
+            float(tissue),
+            median,
+            centre,
+        )
 
     def move(self, values: np.ndarray, smooth: bool) -> None:
         """One step of every point (Smith 2002, equations 2 to 14); ``smooth`` holds the surface stiffer."""

@@ -28,8 +28,18 @@ SYNONYMS = {
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _DECORATION = (
-    "bet", "brain", "reg", "n4", "stripped", "fused", "auto", "manual", "gt", "glistrboost", "manuallycorrected"
-)  # fmt: skip
+    "bet",
+    "brain",
+    "reg",
+    "n4",
+    "stripped",
+    "fused",
+    "auto",
+    "manual",
+    "gt",
+    "glistrboost",
+    "manuallycorrected",
+)
 _SECOND_WORDS = ("flair", "gd", "ce", "post")
 _LESION = ("tumor", "tumour", "lesion")
 _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}

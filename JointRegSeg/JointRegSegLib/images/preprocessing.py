@@ -11,10 +11,10 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from .grid import WorkingGrid, grid_around, mask_corners
 from .modalities import MODALITIES
 from .normalization import NORMALISATIONS, background_value, normalise
 from .study import StudyImages, checked_study
-from .grid import WorkingGrid, grid_around, mask_corners
 
 LEAST_MARGIN_MM = 2.0
 LEARN = "learn"
@@ -100,8 +100,9 @@ class PreparedStudy:
     name: str = "study"
 
 
-def brain_grid(masks: list[tuple[sitk.Image, sitk.Transform | None]], config: PreprocessingConfig,
-               anchor: sitk.Image) -> WorkingGrid:  # fmt: skip
+def brain_grid(
+    masks: list[tuple[sitk.Image, sitk.Transform | None]], config: PreprocessingConfig, anchor: sitk.Image
+) -> WorkingGrid:
     """The working grid around brains: masks with the linear transforms from points of the grid to theirs."""
     points = []
     for mask, transform in masks:

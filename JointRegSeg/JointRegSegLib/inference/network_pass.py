@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..registration.deformation import Deformation
-from ..images.modalities import MODALITIES
-from ..network.precision import run_fast, segment_fast
-from ..images.preprocessing import PreparedStudy
-from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
-from ..network.weights import LoadedWeights
 from ..images.grid import block_around
+from ..images.modalities import MODALITIES
+from ..images.preprocessing import PreparedStudy
+from ..network.precision import run_fast, segment_fast
+from ..network.weights import LoadedWeights
+from ..registration.deformation import Deformation
+from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 
 
 @dataclass(frozen=True)

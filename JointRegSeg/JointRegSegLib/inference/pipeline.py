@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,15 +12,13 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ..registration.affine import AffineResult, Brain, align
+from NeuroCESTLib.core.progress import Progress
+
 from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
-from ..registration.deformation import Deformation, identity_displacement
-from .summary import registration_summary
-from ..registration.instance_optimization import RefinementSettings, refine
+from ..images.grid import WorkingGrid, labels_to_native, to_native
 from ..images.labels import CLASSES, to_classes
 from ..images.modalities import MODALITIES, TITLES
-from .network_pass import NetworkResult, run_network
 from ..images.preprocessing import (
     PreparedStudy,
     PreprocessingConfig,
@@ -28,17 +26,19 @@ from ..images.preprocessing import (
     labels_on_grid,
     prepare_checked,
 )
+from ..images.study import StudyImages, checked_study, same_grid
+from ..network.weights import LoadedWeights
+from ..registration.affine import AffineResult, Brain, align
+from ..registration.deformation import Deformation, identity_displacement
+from ..registration.instance_optimization import RefinementSettings, refine
+from ..registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
+from .network_pass import NetworkResult, run_network
 from .region_volumes import SHOWN_BY, guessed_regions, region_volumes, volume_changes, without_islands
 from .settings import InferenceSettings, JointResult, RegionVolume, VolumeChange
-from ..registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
-from ..images.study import StudyImages, checked_study, same_grid
+from .summary import registration_summary
 from .uncertainty import Segmentation, entropy
-from ..network.weights import LoadedWeights
-from ..images.grid import WorkingGrid, labels_to_native, to_native
 
 __all__ = ["InferenceSettings", "JointResult", "RegionVolume", "StudyImages", "VolumeChange", "process_pair"]
-
-Progress = Callable[[float, str], None]
 
 
 def process_pair(
@@ -207,8 +207,12 @@ class _Pair:
         channels = [MODALITIES.index(m) for m in self.driving]
         first, second = (study.images[None, channels] for study in self.prepared)
         settings = self.settings
-        values = {"iterations": settings.refine_iterations, "time_limit_s": settings.time_limit_s,
-                  "regulariser": settings.regulariser, "regularisation": settings.regularisation}  # fmt: skip
+        values = {
+            "iterations": settings.refine_iterations,
+            "time_limit_s": settings.time_limit_s,
+            "regulariser": settings.regulariser,
+            "regularisation": settings.regularisation,
+        }
         options = replace(
             RefinementSettings().for_spacing(self.grid.spacing_mm),
             **{name: value for name, value in values.items() if value is not None},
@@ -227,10 +231,11 @@ class _Pair:
             for given, segmentation, study, way in zip(self.given, found, studies, ways, strict=True)
         ]
         entropies = [
-            None if segmentation is None or given is not None
+            None
+            if segmentation is None or given is not None
             else to_native(entropy(segmentation.probabilities), self.grid, study.reference, way)
             for given, segmentation, study, way in zip(self.given, found, studies, ways, strict=True)
-        ]  # fmt: skip
+        ]
         progress(0.3, "warping the moving images")
         there = transform.moving_to_fixed
         native = self.fixed.reference
@@ -252,11 +257,24 @@ class _Pair:
         summary["registration_modalities"] = list(self.driving)
         summary["seconds"] = self.seconds
         result = JointResult(
-            labels[0], labels[1], entropies[0], entropies[1], self.masks[0], self.masks[1],
-            there, transform.fixed_to_moving, self.alignment.transform, warped, warped_labels, jacobian,
-            volumes[0] + volumes[1], volume_changes(*volumes, labels[0], warped_labels, jacobian, self.guessed),
-            summary, tuple(self.warnings), self._probabilities(found, studies, ways),
-        )  # fmt: skip
+            labels[0],
+            labels[1],
+            entropies[0],
+            entropies[1],
+            self.masks[0],
+            self.masks[1],
+            there,
+            transform.fixed_to_moving,
+            self.alignment.transform,
+            warped,
+            warped_labels,
+            jacobian,
+            volumes[0] + volumes[1],
+            volume_changes(*volumes, labels[0], warped_labels, jacobian, self.guessed),
+            summary,
+            tuple(self.warnings),
+            self._probabilities(found, studies, ways),
+        )
         progress(1.0, "done")
         return result
 

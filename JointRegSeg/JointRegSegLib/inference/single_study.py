@@ -8,18 +8,16 @@ from dataclasses import replace
 import SimpleITK as sitk
 import torch
 
-from .network_pass import segment_prepared
+from ..images.grid import labels_to_native
 from ..images.preprocessing import PreprocessingConfig, prepare_study
-from .region_volumes import without_islands
-from .settings import InferenceSettings
 from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
-from ..images.grid import labels_to_native
+from .network_pass import segment_prepared
+from .region_volumes import without_islands
+from .settings import InferenceSettings
 
 
-def segment_study(
-    study: StudyImages, weights: LoadedWeights, settings: InferenceSettings | None = None
-) -> sitk.Image:
+def segment_study(study: StudyImages, weights: LoadedWeights, settings: InferenceSettings | None = None) -> sitk.Image:
     """Tumour classes (uint8) on the grid of the study's first image, as ``inference.process_pair`` finds them.
 
     Raises:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registration.affine import AffineResult
-from ..registration.deformation import Deformation, jacobian_determinant, resize_displacement, warp
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
+from ..registration.affine import AffineResult
+from ..registration.deformation import Deformation, jacobian_determinant, resize_displacement, warp
 from ..registration.similarity import lncc
 from ..registration.transforms import PairTransform
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..registration.deformation import Deformation, jacobian_determinant, warp
-from .config import LossConfig
 from ..registration.similarity import lncc
+from .config import LossConfig
 
 
 def tumour_of_labels(labels: Tensor) -> Tensor:
@@ -57,9 +57,13 @@ def folding(displacement: Tensor) -> Tensor:
 
 
 def registration_loss(
-    fixed: Tensor, moving: Tensor, deformation: Deformation, config: LossConfig,
-    fixed_tumour: Tensor | None = None, moving_tumour: Tensor | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+    fixed: Tensor,
+    moving: Tensor,
+    deformation: Deformation,
+    config: LossConfig,
+    fixed_tumour: Tensor | None = None,
+    moving_tumour: Tensor | None = None,
+) -> dict[str, Tensor]:
     """Weighted terms of a pair of studies (B, C, D, H, W): 'similarity' and the regularisers that have a weight.
 
     fixed_tumour, moving_tumour: (B, 1, D, H, W), each in its own study; both or none.
@@ -86,9 +90,13 @@ def registration_loss(
 
 
 def _dissimilarity(
-    fixed: Tensor, moving: Tensor, fixed_tumour: Tensor | None, moving_tumour: Tensor | None, displacement: Tensor,
+    fixed: Tensor,
+    moving: Tensor,
+    fixed_tumour: Tensor | None,
+    moving_tumour: Tensor | None,
+    displacement: Tensor,
     config: LossConfig,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     warped = warp(moving, displacement)
     healthy = None
     if config.relaxed and fixed_tumour is not None and moving_tumour is not None:

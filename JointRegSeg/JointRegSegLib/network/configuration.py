@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..losses.config import LossConfig
-from ..images.modalities import MODALITIES
+from NeuroCESTLib.core.checked_json import read_json
 
-FOLDER = Path(__file__).resolve().parent / "configurations"
+from ..images.modalities import MODALITIES
+from ..losses.config import LossConfig
+
+FOLDER = Path(__file__).resolve().parents[1] / "configurations"
 _CHOICES = {
     "normalisation": ("none", "instance"),
     "activation": ("relu", "leaky_relu"),
@@ -101,9 +102,12 @@ class NetworkConfig:
         if unknown or not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ValueError(f"modalities are {list(self.modalities)} but must be different ones of {list(MODALITIES)}")
         limits = {
-            "classes": (2, 64), "registration_level": (0, self.levels - 2), "integration_steps": (1, 12),
-            "auxiliary": (0, self.levels - 2), "stride": (1, 8),
-        }  # fmt: skip
+            "classes": (2, 64),
+            "registration_level": (0, self.levels - 2),
+            "integration_steps": (1, 12),
+            "auxiliary": (0, self.levels - 2),
+            "stride": (1, 8),
+        }
         for key, (low, high) in limits.items():
             value = getattr(self, key)
             if not _whole(value) or not low <= value <= high:
@@ -168,14 +172,7 @@ def load_network_config(name_or_path: str | Path = "neurocest") -> NetworkConfig
     Raises:
         ValueError: neither a name nor a file, no JSON, or a value that cannot be; names the file.
     """
-    path = FOLDER / f"{name_or_path}.json" if str(name_or_path) in network_config_names() else Path(name_or_path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        names = ", ".join(network_config_names())
-        raise ValueError(f"network configuration '{name_or_path}' is neither a file nor one of {names}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"network configuration '{path}' cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"network configuration '{path}' is no JSON: {error}") from None
+    names = network_config_names()
+    path = FOLDER / f"{name_or_path}.json" if str(name_or_path) in names else Path(name_or_path)
+    values = read_json(path, f"give a JSON file or one of {', '.join(names)}")
     return NetworkConfig.from_dict(values, str(path))

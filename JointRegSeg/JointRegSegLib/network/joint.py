@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .configuration import NetworkConfig
 from ..registration.deformation import Deformation, cumulative_displacement, integrate_velocity, resize_displacement
+from .configuration import NetworkConfig
 from .encoder import Encoder
 from .heads import RegistrationHead, SegmentationHead
 

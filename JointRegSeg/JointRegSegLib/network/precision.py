@@ -109,9 +109,14 @@ def _measured(device: str, threads: int) -> ComputeFormat:
 def _probe(form: ComputeFormat, device: str) -> Callable[[], None]:
     """A few layers such as these networks spend their time in."""
     layers = nn.Sequential(
-        nn.Conv3d(16, 8, 3, padding=1), nn.ReLU(True), nn.Conv3d(8, 16, 2, stride=2), nn.ReLU(True),
-        nn.Conv3d(16, 16, 3, padding=1), nn.ReLU(True), nn.ConvTranspose3d(16, 8, 2, stride=2),
-    )  # fmt: skip
+        nn.Conv3d(16, 8, 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv3d(8, 16, 2, stride=2),
+        nn.ReLU(True),
+        nn.Conv3d(16, 16, 3, padding=1),
+        nn.ReLU(True),
+        nn.ConvTranspose3d(16, 8, 2, stride=2),
+    )
     layers = layers.to(device=device, dtype=form.dtype, memory_format=form.memory_format)
     images = form.arrange(torch.zeros(1, 16, *_PROBE_SIZE, device=device))
 

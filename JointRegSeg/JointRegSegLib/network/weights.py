@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +10,8 @@ from typing import Any
 
 import torch
 
-from NeuroCESTLib.core.atomic_files import whole_file
+from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+
 from .configuration import NetworkConfig
 from .joint import JointNetwork, build_network
 
@@ -51,8 +49,8 @@ class LoadedWeights:
 
 
 def default_weights_path() -> Path:
-    """Weights that come with the module: ``Resources/Weights`` beside this package, in the sources as installed."""
-    return Path(__file__).resolve().parents[1] / "Resources" / "Weights" / "neurocest.pt"
+    """Return the path of the bundled weights, a data file of this package."""
+    return Path(__file__).resolve().parents[1] / "weights" / "neurocest.pt"
 
 
 def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str, Any], half: bool = False) -> Path:
@@ -74,16 +72,14 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     values = {
-        "kind": KIND, "format": FORMAT, "config": network.config.to_dict(), "state": state, "metadata": plain,
+        "kind": KIND,
+        "format": FORMAT,
+        "config": network.config.to_dict(),
+        "state": state,
+        "metadata": plain,
         "versions": {"torch": str(torch.__version__)},
-    }  # fmt: skip
-    path = Path(path)
-    with whole_file(path) as temporary:
-        try:
-            torch.save(values, temporary)
-        except RuntimeError as error:  # torch's own writer, as on a full disk
-            raise ValueError(f"cannot write '{path}': {str(error).splitlines()[0]}; is the disk full?") from None
-    return path
+    }
+    return save_tensors(values, path)
 
 
 def load_weights(path: str | Path) -> LoadedWeights:
@@ -93,7 +89,7 @@ def load_weights(path: str | Path) -> LoadedWeights:
         ValueError: no such file, damaged, malicious or foreign content; one sentence that names the file.
     """
     path = Path(path)
-    values = _load_values(path)
+    values = load_tensors(path, "weights file")
     if values.get("kind") != KIND:
         raise ValueError(f"'{path}' holds no weights of a joint network; make some with 'jointregseg train'")
     if values.get("format") != FORMAT:
@@ -133,23 +129,3 @@ def _check_state(network: JointNetwork, state: dict, path: Path) -> None:
             )
         if not bool(torch.isfinite(stored).all()):
             raise ValueError(f"'{path}' is damaged: {name} has weights that are not finite")
-
-
-def _load_values(path: Path) -> dict[str, Any]:
-    """``torch.load`` of tensors and plain values only; ValueError with one sentence for any other file."""
-    if not path.is_file():
-        raise ValueError(f"weights file '{path}' does not exist")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign files, which are refused below
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"'{path}' holds more than tensors and plain values, or is damaged: it was not loaded"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
-            MemoryError, zipfile.BadZipFile):  # fmt: skip
-        raise ValueError(f"'{path}' is damaged, or not a weights file") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"'{path}' is not a weights file")
-    return values

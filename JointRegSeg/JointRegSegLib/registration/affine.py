@@ -147,9 +147,12 @@ class _Problem:
         transform = type(start)(start)
         method.SetInitialTransform(transform, inPlace=True)
         method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=step_mm, minStep=0.005, numberOfIterations=iterations, relaxationFactor=0.6,
+            learningRate=step_mm,
+            minStep=0.005,
+            numberOfIterations=iterations,
+            relaxationFactor=0.6,
             gradientMagnitudeTolerance=1e-6,
-        )  # fmt: skip
+        )
         method.SetOptimizerScalesFromPhysicalShift()
         stopped: list[BaseException] = []
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress
+
 from .deformation import (
     Deformation,
     compose,
@@ -30,7 +32,6 @@ from .refinement_settings import RefinementLevel, RefinementSettings
 from .separable import smooth
 from .similarity import LocalStatistics
 
-Progress = Callable[[float, str], None]
 _REMASK = 10
 """Iterations after which the moving image's mask is warped anew, and over which a level's gain is judged."""
 _LEAST_POINTS = 4
@@ -43,9 +44,14 @@ _TENSORS = ("fixed", "moving", "fixed_mask", "moving_mask")
 
 
 def refine(
-    fixed: Tensor, moving: Tensor, start: Deformation | None = None, fixed_mask: Tensor | None = None,
-    moving_mask: Tensor | None = None, settings: RefinementSettings | None = None, progress: Progress | None = None,
-) -> Deformation:  # fmt: skip
+    fixed: Tensor,
+    moving: Tensor,
+    start: Deformation | None = None,
+    fixed_mask: Tensor | None = None,
+    moving_mask: Tensor | None = None,
+    settings: RefinementSettings | None = None,
+    progress: Progress | None = None,
+) -> Deformation:
     """The deformation of ``moving`` to ``fixed``, (1, C, D, H, W) each, that an optimisation from ``start`` leads to.
 
     start: of a network, or None for identity. If it has a velocity, that is what is optimised; a displacement alone is
@@ -97,9 +103,13 @@ class _Level:
 
     @classmethod
     def of(
-        cls, fixed: Tensor, moving: Tensor, fixed_tumor: Tensor | None, moving_tumor: Tensor | None,
+        cls,
+        fixed: Tensor,
+        moving: Tensor,
+        fixed_tumor: Tensor | None,
+        moving_tumor: Tensor | None,
         level: RefinementLevel,
-    ) -> _Level:  # fmt: skip
+    ) -> _Level:
         shape = _coarser(fixed.shape[2:], level.image_stride)
 
         def averaged(image: Tensor | None) -> Tensor | None:
@@ -107,14 +117,22 @@ class _Level:
 
         fixed_share = averaged(fixed_tumor)
         return cls(
-            averaged(fixed), averaged(moving), None if fixed_share is None else (fixed_share == 0).float(),
-            averaged(moving_tumor), _coarser(fixed.shape[2:], level.velocity_stride), level,
-        )  # fmt: skip
+            averaged(fixed),
+            averaged(moving),
+            None if fixed_share is None else (fixed_share == 0).float(),
+            averaged(moving_tumor),
+            _coarser(fixed.shape[2:], level.velocity_stride),
+            level,
+        )
 
     def optimised(
-        self, velocity: Tensor, settings: RefinementSettings, iterations: int, deadline: float,
+        self,
+        velocity: Tensor,
+        settings: RefinementSettings,
+        iterations: int,
+        deadline: float,
         report: Callable[[int, float], None],
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """The velocity (1, 3, d, h, w) after at most so many iterations."""
         velocity = resize_displacement(velocity, self.grid).clone().requires_grad_()
         best, least = velocity.detach().clone(), math.inf
@@ -224,9 +242,9 @@ def _dilated(mask: Tensor | None, voxels: int) -> Tensor | None:
         return None
     grown = (mask != 0).float()
     for _ in range(voxels):  # a cross at a time: about a ball in the end
-        grown = torch.stack([
-            F.max_pool3d(grown, size, 1, tuple(n // 2 for n in size)) for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3))
-        ]).amax(0)
+        grown = torch.stack(
+            [F.max_pool3d(grown, size, 1, tuple(n // 2 for n in size)) for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3))]
+        ).amax(0)
     return grown
 
 

@@ -85,15 +85,14 @@ class RefinementSettings:
 
     def for_spacing(self, spacing_mm: float) -> RefinementSettings:
         """The same in millimetres on images whose voxels are ``spacing_mm`` wide rather than 1 mm."""
+
         def scaled(stride: int, least: int) -> int:
             return max(least, round(stride / spacing_mm))
 
         levels = []
         for level in self.levels:
             image = scaled(level.image_stride, 1)
-            levels.append(
-                replace(level, image_stride=image, velocity_stride=scaled(level.velocity_stride, image))
-            )
+            levels.append(replace(level, image_stride=image, velocity_stride=scaled(level.velocity_stride, image)))
         dilation = scaled(self.mask_dilation, 1) if self.mask_dilation else 0
         return replace(self, levels=tuple(levels), mask_dilation=dilation)
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .deformation import Deformation, compose, invert_displacement, jacobian_determinant, resize_displacement, warp
 from ..images.grid import WorkingGrid
+from .deformation import Deformation, compose, invert_displacement, jacobian_determinant, resize_displacement, warp
 
 _LARGEST_PAD = 24
 _BLOCKS = (4, 2)
@@ -59,8 +59,10 @@ def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.Aff
     return PairTransform(
         _composite(affine, displacement_transform(field[0], there)),
         _composite(displacement_transform(inverse[0], back), affine.GetInverse()),
-        affine, there, field,
-    )  # fmt: skip
+        affine,
+        there,
+        field,
+    )
 
 
 def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough: float = 0.02) -> Tensor:

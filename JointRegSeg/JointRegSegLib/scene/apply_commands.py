@@ -29,28 +29,36 @@ def add_apply(commands) -> None:
     order = " ".join(TITLES[m].upper() for m in MODALITIES)
     for which in STUDIES:
         parser.add_argument(
-            f"--{which}", nargs="+", required=True, metavar="IMAGE",
+            f"--{which}",
+            nargs="+",
+            required=True,
+            metavar="IMAGE",
             help=f"images of the {which} study in the order {order}, '{ABSENT}' for a missing one; 1 to 4 files",
-        )  # fmt: skip
+        )
     for which in STUDIES:
         parser.add_argument(f"--{which}-mask", metavar="M", help=f"brain of the {which} study (default: estimated)")
     for which in STUDIES:
         parser.add_argument(
-            f"--{which}-tumor", metavar="SEG",
+            f"--{which}-tumor",
+            metavar="SEG",
             help=f"tumour of the {which} study, instead of the network's: .seg.nrrd or labels 1 necrotic core, "
             "2 oedema, 3 or 4 enhancing tumour",
-        )  # fmt: skip
+        )
     parser.add_argument(
         "--weights", metavar="W", help="weights file (.pt); 'none': register only (default: those of the module)"
     )
     parser.add_argument(
-        "--affine", choices=("affine", "rigid", "none"), default="affine",
+        "--affine",
+        choices=("affine", "rigid", "none"),
+        default="affine",
         help="linear alignment before the deformation (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--refine", type=int, metavar="N",
+        "--refine",
+        type=int,
+        metavar="N",
         help="iterations of the refinement on each level, 0 for none (default: that of the method)",
-    )  # fmt: skip
+    )
     parser.add_argument("--time-limit", type=float, metavar="S", help="seconds after which the refinement ends")
     parser.add_argument(
         "--regulariser", choices=("curvature", "diffusion"), help="smoothness of the refinement (default: curvature)"
@@ -58,9 +66,12 @@ def add_apply(commands) -> None:
     parser.add_argument("--regularisation", type=float, metavar="W", help="its weight (default: that of the method)")
     parser.add_argument("--no-flips", action="store_true", help="segment once, without mirrored images")
     parser.add_argument(
-        "--carry", nargs="+", default=[], metavar="FILE",
+        "--carry",
+        nargs="+",
+        default=[],
+        metavar="FILE",
         help="other images (CEST maps) or .seg.nrrd of the moving visit to bring onto the fixed study",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one (default)"
     )
@@ -75,8 +86,8 @@ def apply_command(options: Namespace) -> None:
     if options.refine is not None and options.refine < 0:
         raise ValueError(f"--refine is {options.refine}; give a number of iterations, 0 for none")
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
-        from NeuroCESTLib.scene import host
         from NeuroCESTLib.core.device import choose_device
+        from NeuroCESTLib.scene import host
         from NeuroCESTLib.scene.volumes import stem
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
@@ -137,10 +148,11 @@ def _process(options: Namespace, nodes: dict, progress):
 
 def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) -> dict:
     """Input nodes by role: the studies by modality, masks, segmentations, and what is carried along."""
-    from ..images.study import check_axes
     from NeuroCESTLib.scene.geometry import Geometry
     from NeuroCESTLib.scene.segmentations import read_segmentation
     from NeuroCESTLib.scene.volumes import read_volume, stem
+
+    from ..images.study import check_axes
 
     nodes: dict = {}
     if options.weights not in (None, "none"):
@@ -187,9 +199,11 @@ def _called_by_files(options: Namespace, paths: dict[str, dict[str, str]], nodes
 
 
 def _write(options: Namespace, paths: dict, folder: Path, result, report: Report, progress) -> None:
+    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.scene.writing import write_scene, write_volume
+
     from .report import draw_report
     from .results import write_transform
-    from NeuroCESTLib.scene.writing import write_scene, write_text, write_volume
 
     reference = {which: next(iter(paths[which].values())) for which in STUDIES}
     progress(0.0, "writing files")

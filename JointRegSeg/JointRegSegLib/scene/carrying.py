@@ -25,9 +25,7 @@ def require_carryable(node: Any) -> None:
     world_transform(node)
 
 
-def carried_along(
-    node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image
-) -> Callable[[], Any]:
+def carried_along(node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image) -> Callable[[], Any]:
     """What adds the node's counterpart on the grid of ``fixed`` to the scene.
 
     Volumes are interpolated linearly (NaN outside), label maps at the nearest voxel; of segmentations each segment is

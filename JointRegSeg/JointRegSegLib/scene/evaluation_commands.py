@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, one_line, settings_of
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
+from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.report_json import Report
-from NeuroCESTLib.scene.writing import write_text
 
 if TYPE_CHECKING:
-    from ..evaluation.cases import Case
     from ..cohort.manifest import Cohort
+    from ..evaluation.cases import Case
     from ..network.weights import LoadedWeights
 
 NO_WEIGHTS = "none"
@@ -30,10 +30,13 @@ def add_evaluate(commands) -> None:
     )
     parser.add_argument("--manifest", required=True, metavar="COHORT.csv", help="studies, with labels or landmarks")
     parser.add_argument(
-        "--weights", nargs="+", action="extend", metavar="W",
+        "--weights",
+        nargs="+",
+        action="extend",
+        metavar="W",
         help=f"weights files, each a row of the comparison; '{SHIPPED}' for those that come along, '{NO_WEIGHTS}' to "
         "register without a network",
-    )  # fmt: skip
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, pictures and report")
     parser.add_argument(
         "--split", choices=("all", "train", "val", "test"), help="studies to take; test where there are any, else all"
@@ -74,8 +77,10 @@ def evaluate_command(options: Namespace) -> int:
         _write(rows, list(variants), folder, report)
     failed = [row for row in rows if "error" in row]
     if failed:
-        print(f"error: {len(failed)} of {_cases(len(rows))} failed, see '{Path(options.output) / 'cases.csv'}'",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"error: {len(failed)} of {_cases(len(rows))} failed, see '{Path(options.output) / 'cases.csv'}'",
+            file=sys.stderr,
+        )
     return FAILURE if failed else SUCCESS
 
 
@@ -104,9 +109,15 @@ def _cohort(options: Namespace) -> Cohort:
 
 
 def _case(
-    name: str, weights: LoadedWeights | None, case: Case, options: Namespace, device: str, folder: Path, several: bool,
+    name: str,
+    weights: LoadedWeights | None,
+    case: Case,
+    options: Namespace,
+    device: str,
+    folder: Path,
+    several: bool,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The row of a case; what goes wrong becomes its 'error', and the rest goes on."""
     from ..evaluation.cases import evaluate_case
     from ..inference.settings import InferenceSettings
@@ -124,8 +135,13 @@ def _case(
     except _FAILURES as error:
         print(f"error: {case.name} ({name}): {one_line(str(error))}", file=sys.stderr)
         moving = case.moving.visit if case.moving is not None else ""
-        row = {"case": case.name, "subject": case.fixed.subject, "fixed_visit": case.fixed.visit,
-               "moving_visit": moving, "error": one_line(str(error))}  # fmt: skip
+        row = {
+            "case": case.name,
+            "subject": case.fixed.subject,
+            "fixed_visit": case.fixed.visit,
+            "moving_visit": moving,
+            "error": one_line(str(error)),
+        }
     return {"weights": name, **row}
 
 

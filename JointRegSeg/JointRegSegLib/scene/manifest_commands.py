@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
-from NeuroCESTLib.scene.writing import write_text
+from NeuroCESTLib.core.whole_files import write_text
 
 
 def add_manifest(commands) -> None:

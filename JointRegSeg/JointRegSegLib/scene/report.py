@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.report.figures import new_figure, save_figure, write_letters
+from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
 
 from ..images.compartments import title_of
 from ..images.modalities import TITLES
-from .results import JACOBIAN_REACH, JointRegSegResult
 from ..training.figure import JACOBIAN_TITLE, compartment_handles, fullest_slice, outline
+from .results import JACOBIAN_REACH, JointRegSegResult
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -120,15 +120,27 @@ def _draw(axis: Any, picture: np.ndarray, cut: _Cut, title: str, labels: sitk.Im
     write_letters(axis, cut.view.letters)
 
 
-def _draw_overlay(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, values: np.ndarray, colors: str,
-                  window: tuple[float, float], title: str) -> None:  # fmt: skip
+def _draw_overlay(
+    figure: Any,
+    axis: Any,
+    cut: _Cut,
+    grey: np.ndarray,
+    values: np.ndarray,
+    colors: str,
+    window: tuple[float, float],
+    title: str,
+) -> None:
     from matplotlib.colors import ListedColormap
 
     _draw(axis, grey, cut, title)
     image = axis.imshow(
-        values, cmap=ListedColormap(color_map_rgb(colors)), vmin=window[0], vmax=window[1], aspect=cut.view.aspect,
+        values,
+        cmap=ListedColormap(color_map_rgb(colors)),
+        vmin=window[0],
+        vmax=window[1],
+        aspect=cut.view.aspect,
         interpolation="nearest",
-    )  # fmt: skip
+    )
     figure.colorbar(image, ax=axis, shrink=0.7, pad=0.02, extend="both" if colors == "diverging" else "neither")
 
 
@@ -158,9 +170,13 @@ def _write_volumes(axis: Any, result: JointRegSegResult) -> None:
     ]
     if rows:
         table = axis.table(
-            rows, colLabels=["ml", "fixed", "moving", "change"], loc="lower left", cellLoc="right", edges="horizontal",
+            rows,
+            colLabels=["ml", "fixed", "moving", "change"],
+            loc="lower left",
+            cellLoc="right",
+            edges="horizontal",
             colWidths=[0.42, 0.2, 0.2, 0.2],
-        )  # fmt: skip
+        )
         table.auto_set_font_size(False)
         table.set_fontsize(8.5)
         table.scale(1.0, 1.5)

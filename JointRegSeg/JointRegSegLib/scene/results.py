@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
+from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.tables import add_table
@@ -24,8 +23,8 @@ from ..images.modalities import TITLES
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from ..inference.settings import JointResult
     from ..images.study import StudyImages
+    from ..inference.settings import JointResult
 
 JACOBIAN_REACH = 0.5
 """The Jacobian map is shown from 1 - this to 1 + this: from half the volume to one and a half times it."""
@@ -158,9 +157,9 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
     """Write a transform (.h5), whole or not at all."""
     import SimpleITK as sitk
 
-    from NeuroCESTLib.scene.writing import atomic_path
+    from NeuroCESTLib.core.whole_files import whole_file
 
-    with atomic_path(path) as temporary:
+    with whole_file(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
 
 
@@ -179,9 +178,15 @@ def volume_columns(joint: JointResult) -> dict[str, list]:
 def change_columns(joint: JointResult) -> dict[str, list]:
     """Changes from the fixed to the moving study as columns; what is not known is NaN."""
     names = (
-        "fixed_ml", "moving_ml", "change_ml", "change_percent", "low_ml", "high_ml", "moving_warped_ml",
+        "fixed_ml",
+        "moving_ml",
+        "change_ml",
+        "change_percent",
+        "low_ml",
+        "high_ml",
+        "moving_warped_ml",
         "fixed_deformed_ml",
-    )  # fmt: skip
+    )
     rows = joint.changes
     return {
         "region": [row.region for row in rows],

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
+from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.report_json import Report
-from NeuroCESTLib.scene.writing import write_text
 
 
 def add_synthesize(commands) -> None:
@@ -21,9 +21,10 @@ def add_synthesize(commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first patient; the others follow (default: 0)")
     parser.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="edge of a voxel in mm (default: 1)")
     parser.add_argument(
-        "--templates", metavar="DIR",
+        "--templates",
+        metavar="DIR",
         help="folder of further skull-stripped T1 templates (isotropic), beside the ICBM152 of the package nilearn",
-    )  # fmt: skip
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="split in the manifest")
     parser.set_defaults(command=synthesize_command)
 

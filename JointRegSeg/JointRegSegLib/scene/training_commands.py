@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, settings_of
 from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, terminal_progress
+from NeuroCESTLib.core.whole_files import write_errors
 from NeuroCESTLib.report.report_json import Report, versions
-from NeuroCESTLib.scene.writing import write_errors
 
 if TYPE_CHECKING:
-    from ..training.loop import TrainingResult
     from ..training.config import TrainingConfig
     from ..training.data import TrainingData
+    from ..training.loop import TrainingResult
 
 LICENCE = "MIT"
 
@@ -35,8 +35,9 @@ def add_train(commands) -> None:
 
 def train_command(options: Namespace) -> int:
     """``jointregseg train``."""
+    from NeuroCESTLib.core.processes import processes
+
     from ..training.checkpoints import LAST
-    from ..training.processes import processes
     from ..training.config import config_by_name
 
     config = config_by_name(options.config)
@@ -62,8 +63,8 @@ def train_command(options: Namespace) -> int:
 
 def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Any, progress: Any) -> int:
     from ..training.checkpoints import LAST
-    from ..training.loop import new_network, train
     from ..training.data import open_data
+    from ..training.loop import new_network, train
 
     report = Report("jointregseg train", settings_of(options) | {"configuration": config.to_dict()})
     report.device = str(processes.device(config.training.device))
@@ -78,9 +79,16 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
     try:
         with report.timed("training"):
             result = train(
-                config, network, data.source, data.validation, folder, augmentation=data.augmentation,
-                resume=options.resume, processes=processes, progress=progress,
-            )  # fmt: skip
+                config,
+                network,
+                data.source,
+                data.validation,
+                folder,
+                augmentation=data.augmentation,
+                resume=options.resume,
+                processes=processes,
+                progress=progress,
+            )
     except (Cancelled, KeyboardInterrupt):
         if processes.writes:
             print(f"interrupted: '{folder / LAST}' is written; continue with --resume", file=sys.stderr)
@@ -92,20 +100,29 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
 
 
 def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, folder: Path, report: Report) -> None:
-    from ..training.figure import draw_curves
     from ..network.weights import save_weights
+    from ..training.figure import draw_curves
 
     best = next((row for row in result.rows if row["step"] == result.best_step), {})
     summary = {
-        "steps": result.steps, "minutes": round(result.seconds / 60, 2), "stopped": result.stopped,
-        "best_step": result.best_step, "validation": {k[4:]: v for k, v in best.items() if k.startswith("val_")},
-        "training_pairs": len(data.source), "validation_pairs": len(data.validation), "data": data.description,
-    }  # fmt: skip
+        "steps": result.steps,
+        "minutes": round(result.seconds / 60, 2),
+        "stopped": result.stopped,
+        "best_step": result.best_step,
+        "validation": {k[4:]: v for k, v in best.items() if k.startswith("val_")},
+        "training_pairs": len(data.source),
+        "validation_pairs": len(data.validation),
+        "data": data.description,
+    }
     metadata = {
-        "preprocessing": data.preprocessing, "brain_share": config.training.brain_share or _brain_share(result),
-        "training": summary, "configuration": config.to_dict(), "versions": versions(),
-        "licence": LICENCE, "notice": "research use only, not for clinical use",
-    }  # fmt: skip
+        "preprocessing": data.preprocessing,
+        "brain_share": config.training.brain_share or _brain_share(result),
+        "training": summary,
+        "configuration": config.to_dict(),
+        "versions": versions(),
+        "licence": LICENCE,
+        "notice": "research use only, not for clinical use",
+    }
     save_weights(folder / "weights.pt", result.network, _finite(metadata))
     draw_curves(result.rows, folder / "curves.png", config.network.name)
     report.summary |= summary | {"parameters": result.network.parameter_count}

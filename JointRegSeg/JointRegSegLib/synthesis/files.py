@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..cohort.manifest import StudyRecord
+from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
-from .random_fields import Draw
 from ..registration.transforms import pair_transform
 from .patient import SyntheticPatient, Visit, synthetic_patient
+from .random_fields import Draw
 from .templates import Template
-from ..images.grid import WorkingGrid
 
 VISITS = ("visit1", "visit2")
 LANDMARKS = 20
@@ -26,9 +26,13 @@ _SCALE = 1000.0
 
 
 def write_patient(
-    templates: Sequence[Template], seed: int, spacing_mm: float, folder: Path, split: str = "train",
+    templates: Sequence[Template],
+    seed: int,
+    spacing_mm: float,
+    folder: Path,
+    split: str = "train",
     modalities: Sequence[str] = MODALITIES,
-) -> list[StudyRecord]:  # fmt: skip
+) -> list[StudyRecord]:
     """Generate the patient of a seed and write it into a folder; returns its two studies.
 
     Writes ``<visit>_<modality>.nii.gz``, ``<visit>_seg.nii.gz`` (1 necrotic core, 2 oedema, 3 enhancing tumour),

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..registration.deformation import Deformation, compose, identity_displacement, invert_displacement
 from ..images.modalities import MODALITIES
-from .random_fields import Draw
+from ..registration.deformation import Deformation, compose, identity_displacement, invert_displacement
 from .anatomy import carried, mass_effect, random_head, visit_deformation
 from .contrast import random_images
-from .tumor import Compartments, Tumor, TumorNoise, compartments, grown, random_tumor
+from .random_fields import Draw
 from .templates import Template
+from .tumor import Compartments, Tumor, TumorNoise, compartments, grown, random_tumor
 
 SHAPE_MM = (160, 192, 160)
 """Field of view along (D, H, W): superior, anterior, right."""
@@ -42,13 +42,16 @@ class SyntheticPatient:
 
 
 def synthetic_patient(
-    templates: Sequence[Template], seed: int, spacing_mm: float = 2.0, with_deformation: bool = False,
+    templates: Sequence[Template],
+    seed: int,
+    spacing_mm: float = 2.0,
+    with_deformation: bool = False,
     modalities: Sequence[str] = MODALITIES,
 ) -> SyntheticPatient:
     """The patient of a seed: always the same one for the same templates.
 
     templates: at ``spacing_mm`` (see :meth:`Template.at`).
-    """  # fmt: skip
+    """
     draw = Draw(seed)
     template = templates[int(draw.uniform(0, len(templates) - 1e-6))]
     shape = tuple(round(n / spacing_mm) for n in SHAPE_MM)
@@ -81,9 +84,15 @@ def _push(tumor: Tumor, shape: tuple[int, int, int], spacing_mm: float) -> Tenso
 
 
 def _visit(
-    healthy: Tensor, tumor: Tumor, noise: TumorNoise, push: Tensor, pose: Tensor, spacing_mm: float, draw: Draw,
+    healthy: Tensor,
+    tumor: Tumor,
+    noise: TumorNoise,
+    push: Tensor,
+    pose: Tensor,
+    spacing_mm: float,
+    draw: Draw,
     modalities: Sequence[str],
-) -> Visit:  # fmt: skip
+) -> Visit:
     tissues = carried(healthy, push)
     fields = torch.cat([tissues, compartments(tumor, tissues, noise, spacing_mm).stack()])
     if bool(pose.any()):

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.atomic_files import whole_file
+from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+
+from ..cohort.sample import OUTSIDE, Pair, StudySample
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE
-from ..cohort.sample import OUTSIDE, Pair, StudySample
 from .patient import Visit, synthetic_patient
 from .templates import Template, load_templates
 
@@ -74,14 +75,13 @@ class SyntheticSource:
         number = self.seed * _PATIENTS_PER_SEED + index
         file = None if self._cache is None else self._cache / f"{number}.pt"
         if file is not None and file.is_file():
-            kept = torch.load(file, weights_only=True)
+            kept = load_tensors(file, "cached patient")
         else:
             patient = synthetic_patient(self._templates, number, self.config.spacing_mm, False, self.config.modalities)
             kept = {side: _kept(visit) for side, visit in (("fixed", patient.fixed), ("moving", patient.moving))}
             if file is not None:
                 os.makedirs(file.parent, exist_ok=True)
-                with whole_file(file) as temporary:
-                    torch.save(kept, temporary)
+                save_tensors(kept, file)
         return tuple(_sample(kept[side], f"synthetic {number} {side}") for side in ("fixed", "moving"))
 
 

@@ -99,14 +99,20 @@ def grown(tumor: Tumor, draw: Draw) -> Tumor:
     """The same tumour at another visit: larger, smaller under treatment, or resected."""
     if draw.chance(0.25):
         return replace(
-            tumor, resected=True, residual=draw.uniform(0, 0.6), mass=tumor.mass * draw.uniform(-0.3, 0.3),
+            tumor,
+            resected=True,
+            residual=draw.uniform(0, 0.6),
+            mass=tumor.mass * draw.uniform(-0.3, 0.3),
             oedema_mm=tumor.oedema_mm * draw.uniform(0.2, 0.9),
-        )  # fmt: skip
+        )
     factor = draw.uniform(0.65, 1.5)
     return replace(
-        tumor, radii_mm=(tumor.radii_mm * factor).clamp(4, 34), oedema_mm=tumor.oedema_mm * draw.uniform(0.5, 1.6),
-        ring_mm=tumor.ring_mm * draw.uniform(0.7, 1.3), mass=min(0.7, tumor.mass * draw.uniform(0.6, 1.4)),
-    )  # fmt: skip
+        tumor,
+        radii_mm=(tumor.radii_mm * factor).clamp(4, 34),
+        oedema_mm=tumor.oedema_mm * draw.uniform(0.5, 1.6),
+        ring_mm=tumor.ring_mm * draw.uniform(0.7, 1.3),
+        mass=min(0.7, tumor.mass * draw.uniform(0.6, 1.4)),
+    )
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,15 @@ def collate(pairs: Sequence[Pair], multiple: int = 16, number: int = 0) -> Batch
     padded = [[_pad(sample, size) for sample in pair] for pair in pairs]
     fixed, moving = ([pair[side] for pair in padded] for side in (0, 1))
     return Batch(
-        torch.stack([s.images for s in fixed]), torch.stack([s.images for s in moving]), _labels(fixed),
-        _labels(moving), torch.stack([s.mask for s in fixed]), torch.stack([s.mask for s in moving]),
-        tuple((a.name, b.name) for a, b in pairs), number,
-    )  # fmt: skip
+        torch.stack([s.images for s in fixed]),
+        torch.stack([s.images for s in moving]),
+        _labels(fixed),
+        _labels(moving),
+        torch.stack([s.mask for s in fixed]),
+        torch.stack([s.mask for s in moving]),
+        tuple((a.name, b.name) for a, b in pairs),
+        number,
+    )
 
 
 class BatchStream:
@@ -87,10 +92,20 @@ class BatchStream:
     """
 
     def __init__(
-        self, source: PairSource, augmentation: Callable[[Pair, torch.Generator], Pair] | None, *, seed: int,
-        step_pairs: int, passes: int = 1, rank: int = 0, count: int = 1, multiple: int = 16, workers: int = 0,
-        prefetch: int = 2, pin: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        source: PairSource,
+        augmentation: Callable[[Pair, torch.Generator], Pair] | None,
+        *,
+        seed: int,
+        step_pairs: int,
+        passes: int = 1,
+        rank: int = 0,
+        count: int = 1,
+        multiple: int = 16,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin: bool = False,
+    ) -> None:
         if len(source) == 0:
             raise ValueError("the training data hold no pair of studies")
         if step_pairs % (count * passes):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..network.configuration import NetworkConfig, load_network_config, network_config_names
+from NeuroCESTLib.core.checked_json import read_json
+
 from ..losses.config import LossConfig
+from ..network.configuration import NetworkConfig, load_network_config, network_config_names
 from .settings import TrainingSettings
 
 DATA_PATHS = ("memory", "cache", "on_the_fly", "synthetic")
@@ -101,9 +102,12 @@ class TrainingConfig:
         """Plain values, which ``config_from_dict`` reads again."""
         values = {name: getattr(self, name) for name in _OWN}
         return {
-            "network": self.network.to_dict(), "loss": self.loss.to_dict(), "data": _plain(asdict(self.data)),
-            "training": _plain(asdict(self.training)), **values,
-        }  # fmt: skip
+            "network": self.network.to_dict(),
+            "loss": self.loss.to_dict(),
+            "data": _plain(asdict(self.data)),
+            "training": _plain(asdict(self.training)),
+            **values,
+        }
 
     def trajectory(self) -> dict[str, Any]:
         """What a resumed training must have in common with the one it continues: all that decides the weights."""
@@ -123,14 +127,7 @@ _KEYS = ("network", "loss", "data", "training", *_OWN)
 def read_config(path: str | Path) -> TrainingConfig:
     """Configuration of a JSON file; paths in it are relative to its folder. ValueError names the file and the key."""
     path = Path(path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: no JSON ({error})") from None
+    values = read_json(path)
     return config_from_dict(values, str(path), path.parent)
 
 
@@ -169,8 +166,8 @@ def _check_data(data: DataConfig) -> None:
     """ValueError that names the section and the key where settings of the data cannot be used."""
     from ..augmentation.config import AugmentationConfig
     from ..cohort.pairing import Pairing, StudySampling
-    from ..images.preprocessing import LEARN
     from ..cohort.preparation import PreparationConfig
+    from ..images.preprocessing import LEARN
     from ..synthesis.source import SyntheticConfig
 
     preparation = dict(data.preprocessing)

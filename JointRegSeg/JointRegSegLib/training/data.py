@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..augmentation.pipeline import Augmentation
+from NeuroCESTLib.core.progress import Progress
+
 from ..augmentation.config import AugmentationConfig
-from .checkpoints import LAST, load_checkpoint
-from ..losses.config import MEDIAN_FREQUENCY
+from ..augmentation.pipeline import Augmentation
 from ..cohort.manifest import Cohort, read_manifest
+from ..cohort.preparation import PreparationConfig, StudyPreparer
+from ..cohort.sample import Pair, StudySample
+from ..cohort.sampling import class_counts, median_frequency_weights
+from ..cohort.sources import StudyPairs, open_pairs
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE, histogram_landmarks
 from ..images.preprocessing import LEARN
-from ..cohort.sampling import class_counts, median_frequency_weights
-from ..cohort.preparation import PreparationConfig, StudyPreparer
-from ..cohort.sample import Pair, StudySample
-from ..cohort.sources import StudyPairs, open_pairs
+from ..losses.config import MEDIAN_FREQUENCY
 from .batches import PairSource
+from .checkpoints import LAST, load_checkpoint
 from .config import TrainingConfig
 
-Progress = Callable[[float, str], None]
 SYNTHETIC_SPACING_MM = 2.0
 _HELD_OUT_SEED = 1_000_003
 _COUNTED_PATIENTS = 16

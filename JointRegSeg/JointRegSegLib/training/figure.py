@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.core.atomic_files import whole_file
+from NeuroCESTLib.core.whole_files import whole_file
+
 from ..images.compartments import COMPARTMENTS, title_of
 from ..images.labels import REGIONS
 from ..images.modalities import MODALITIES, TITLES
@@ -189,9 +190,14 @@ def _curve(axis: Any, steps: Sequence[float], rows: Sequence[Row], name: str, co
     values = [row.get(name, math.nan) for row in rows]
     if any(math.isfinite(value) for value in values):
         axis.plot(
-            steps, values, "-o" if len(rows) < 40 else "-", color=color, label=label, markersize=2.5,
+            steps,
+            values,
+            "-o" if len(rows) < 40 else "-",
+            color=color,
+            label=label,
+            markersize=2.5,
             path_effects=[_rim()],
-        )  # fmt: skip
+        )
 
 
 def _rim() -> Any:

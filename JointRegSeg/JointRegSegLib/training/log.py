@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
 
-from NeuroCESTLib.core.atomic_files import whole_file
+from NeuroCESTLib.core.whole_files import write_csv
 
 Row = dict[str, float]
 
@@ -50,10 +49,7 @@ class TrainingLog:
 def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Write a CSV table with the columns of all rows; numbers to 7 digits, NaN as an empty field."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([_shown(row.get(name)) for name in columns] for row in rows)
+    write_csv(columns, ([_shown(row.get(name)) for name in columns] for row in rows), path)
 
 
 def _shown(value: Any) -> Any:

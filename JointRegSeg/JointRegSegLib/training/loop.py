@@ -12,20 +12,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
-from .processes import Processes
-from ..network.joint import JointNetwork
-from .optimizer import Averaged, Optimisation, Precision, choose_precision, for_gradients
+from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress
+
 from ..cohort.sample import Pair
+from ..network.joint import JointNetwork
+from ..network.weights import load_weights
 from .batches import Batch, BatchStream, PairSource, collate
+from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .figure import draw_curves, draw_validation
 from .log import Row, TrainingLog
+from .optimizer import Averaged, Optimisation, Precision, choose_precision, for_gradients
 from .step import batch_loss
 from .validation import validate
-from ..network.weights import load_weights
-
-Progress = Callable[[float, str], None]
 
 
 class TrainingDiverged(ValueError):  # noqa: N818  a sentence for the user, who can act on it
@@ -107,9 +107,14 @@ def new_network(config: TrainingConfig) -> JointNetwork:
 
 class _Run:
     def __init__(
-        self, config: TrainingConfig, network: JointNetwork, validation: Sequence[Pair], folder: Path,
-        processes: Processes, progress: Progress | None,
-    ) -> None:  # fmt: skip
+        self,
+        config: TrainingConfig,
+        network: JointNetwork,
+        validation: Sequence[Pair],
+        folder: Path,
+        processes: Processes,
+        progress: Progress | None,
+    ) -> None:
         self.config, self.settings, self.processes = config, config.training, processes
         self.device = processes.device(self.settings.device)
         self.network = network.to(self.device)
@@ -142,10 +147,18 @@ class _Run:
         settings, processes = self.settings, self.processes
         passes = max(settings.accumulation // processes.count, 1)
         stream = BatchStream(
-            source, augmentation, seed=settings.seed, step_pairs=settings.batch_size, passes=passes,
-            rank=processes.rank, count=processes.count, multiple=self.multiple, workers=settings.workers,
-            prefetch=settings.prefetch * passes, pin=self.device.type == "cuda",
-        )  # fmt: skip
+            source,
+            augmentation,
+            seed=settings.seed,
+            step_pairs=settings.batch_size,
+            passes=passes,
+            rank=processes.rank,
+            count=processes.count,
+            multiple=self.multiple,
+            workers=settings.workers,
+            prefetch=settings.prefetch * passes,
+            pin=self.device.type == "cuda",
+        )
         with closing(stream.batches(self.step)) as batches:
             self._loop(batches, passes)
 
@@ -275,13 +288,22 @@ class _Run:
         if not self.processes.writes:
             return
         state = {
-            "trajectory": self.config.trajectory(), "step": self.step, "seconds": self.seconds,
-            "network": self.network.state_dict(), "kept": self.kept.state_dict(),
-            "precision": self.precision.dtype, "optimisation": self.optimisation.state(),
+            "trajectory": self.config.trajectory(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "kept": self.kept.state_dict(),
+            "precision": self.precision.dtype,
+            "optimisation": self.optimisation.state(),
             "averaged_updates": self.average.updates if self.average else 0,
-            "best_step": self.best_step, "best_score": self.best_score, "stale": self.stale,
-            "stale_rate": self.stale_rate, "rows": self.log.rows, "sums": self.sums, "counts": self.counts,
-        }  # fmt: skip
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+            "stale": self.stale,
+            "stale_rate": self.stale_rate,
+            "rows": self.log.rows,
+            "sums": self.sums,
+            "counts": self.counts,
+        }
         save_checkpoint(self.folder / LAST, state)
 
     def resume(self) -> None:

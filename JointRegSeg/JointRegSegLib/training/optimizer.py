@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.processes import Processes
+
 from ..network.configuration import NetworkConfig
-from .processes import Processes
 from ..network.joint import JointNetwork
 from .settings import TrainingSettings
 
@@ -131,9 +132,11 @@ class Optimisation:
     def state(self) -> dict[str, Any]:
         """All that the next update depends on besides the weights."""
         return {
-            "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict(),
-            "reductions": self.reductions, "rate": self.rate,
-        }  # fmt: skip
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "reductions": self.reductions,
+            "rate": self.rate,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state."""
@@ -167,7 +170,8 @@ class Averaged:
 def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=settings.momentum, nesterov=settings.momentum > 0,
-                               weight_decay=decay)  # fmt: skip
+        return torch.optim.SGD(
+            parameters, rate, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=decay
+        )
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     return kind(parameters, rate, weight_decay=decay, foreach=True)

@@ -15,9 +15,20 @@ _CHOICES = {
 }
 _POSITIVE = ("learning_rate", "batch_size", "accumulation", "validate_every_batches", "checkpoint_minutes")
 _WHOLE = (
-    "batch_size", "accumulation", "epochs", "steps", "validate_every_batches", "learning_rate_patience", "patience",
-    "warmup_steps", "seed", "workers", "threads", "pictures", "prefetch",
-)  # fmt: skip
+    "batch_size",
+    "accumulation",
+    "epochs",
+    "steps",
+    "validate_every_batches",
+    "learning_rate_patience",
+    "patience",
+    "warmup_steps",
+    "seed",
+    "workers",
+    "threads",
+    "pictures",
+    "prefetch",
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +58,18 @@ class TrainingSettings:
     """
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
-        "epochs", "steps", "time_limit_minutes", "workers", "threads", "device", "checkpoint_minutes", "pictures",
-        "prefetch", "accumulation", "brain_share",
-    )  # fmt: skip
+        "epochs",
+        "steps",
+        "time_limit_minutes",
+        "workers",
+        "threads",
+        "device",
+        "checkpoint_minutes",
+        "pictures",
+        "prefetch",
+        "accumulation",
+        "brain_share",
+    )
 
     optimiser: str = "adam"
     learning_rate: float = 2e-3

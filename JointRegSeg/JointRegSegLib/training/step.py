@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..registration.deformation import Deformation
-from ..network.joint import JointNetwork, JointOutput
-from ..losses.joint import joint_loss
 from ..images.modalities import MODALITIES
-from .optimizer import Precision
+from ..losses.joint import joint_loss
+from ..network.joint import JointNetwork, JointOutput
+from ..registration.deformation import Deformation
 from .batches import UNLABELLED, Batch
 from .config import TrainingConfig
+from .optimizer import Precision
 
 
 def batch_loss(
@@ -81,13 +81,18 @@ def _of_pair(output: JointOutput, pair: int) -> JointOutput:
     deformation = output.deformation
     if deformation is not None:
         deformation = Deformation(
-            cut(deformation.displacement), cut(deformation.inverse), cut(deformation.velocity),
+            cut(deformation.displacement),
+            cut(deformation.inverse),
+            cut(deformation.velocity),
             cut(deformation.gradients),
-        )  # fmt: skip
+        )
     return JointOutput(
-        cut(output.fixed_logits), cut(output.moving_logits), deformation, cut_all(output.fixed_auxiliary),
+        cut(output.fixed_logits),
+        cut(output.moving_logits),
+        deformation,
+        cut_all(output.fixed_auxiliary),
         cut_all(output.moving_auxiliary),
-    )  # fmt: skip
+    )
 
 
 def _labels(side: Tensor, pair: int) -> Tensor | None:

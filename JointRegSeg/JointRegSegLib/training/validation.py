@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..registration.deformation import jacobian_determinant, warp, warp_labels
-from .processes import Processes
-from ..network.joint import JointNetwork, JointOutput
+from NeuroCESTLib.core.processes import Processes
+
 from ..images.labels import REGIONS
 from ..metrics.scores import dice, jacobian_statistics, region_scores
-from .optimizer import Precision
+from ..network.joint import JointNetwork, JointOutput
+from ..registration.deformation import jacobian_determinant, warp, warp_labels
 from .batches import UNLABELLED, Batch
 from .config import TrainingConfig
 from .log import Row
+from .optimizer import Precision
 from .step import network_output, output_loss
 
 _SCORES = tuple(f"dice_{name}" for name in REGIONS)
@@ -50,9 +51,13 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    network: JointNetwork, cases: Sequence[Batch], config: TrainingConfig, precision: Precision,
-    processes: Processes | None = None, drawn: int = 0,
-) -> Validation:  # fmt: skip
+    network: JointNetwork,
+    cases: Sequence[Batch],
+    config: TrainingConfig,
+    precision: Precision,
+    processes: Processes | None = None,
+    drawn: int = 0,
+) -> Validation:
     """Losses and scores of a network on pairs of one each; shared by the processes, the means are the same in all.
 
     ``val_dice_<region>`` are means over both studies of all labelled pairs, ``val_dice`` the mean of the three;
@@ -101,8 +106,18 @@ def _scores(output: JointOutput, batch: Batch) -> Row:
 
 def _means(rows: list[Row], processes: Processes, device: torch.device) -> Row:
     """Means over the cases of all processes; NaN does not count."""
-    names = ("loss", "segmentation", "registration", "similarity", "smoothness", "dice", *_SCORES, "warped_dice",
-             "folded_fraction", "sd_log_jacobian")  # fmt: skip
+    names = (
+        "loss",
+        "segmentation",
+        "registration",
+        "similarity",
+        "smoothness",
+        "dice",
+        *_SCORES,
+        "warped_dice",
+        "folded_fraction",
+        "sd_log_jacobian",
+    )
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
     for row in rows:
         for column, name in enumerate(names):

@@ -7,16 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("PySide6")
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
+sys.path[:0] = [str(ROOT), str(ROOT / "Testing")]
 
 import panel_host  # noqa: E402
 
 slicer = panel_host.start()
-CESTQuant = panel_host.load_module(REPOSITORY / "CESTQuant" / "CESTQuant.py")
+CESTQuant = panel_host.load_module(ROOT / "CESTQuant" / "CESTQuant.py")
 
 import ctk  # noqa: E402
 import qt  # noqa: E402
@@ -77,7 +77,7 @@ def test_panel_binds_every_parameter():
 
 def test_picture_of_the_panel_is_drawn(tmp_path):
     picture = tmp_path / "panel.png"
-    command = [sys.executable, str(REPOSITORY / "Testing" / "panel_picture.py"), str(picture)]
+    command = [sys.executable, str(ROOT / "Testing" / "panel_picture.py"), str(picture)]
     subprocess.run(command, check=True, capture_output=True)
     image = qt.QImage(str(picture))
     colors = {image.pixel(image.width() // 3, y) for y in range(0, image.height(), 5)}
@@ -156,9 +156,9 @@ def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
 
 def test_nothing_heavy_is_imported_with_the_module():
     code = (
-        f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / 'Testing')!r}]\n"
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'Testing')!r}]\n"
         "import panel_host; panel_host.start(); before = set(sys.modules)\n"
-        f"panel_host.load_module({str(REPOSITORY / 'CESTQuant' / 'CESTQuant.py')!r})\n"
+        f"panel_host.load_module({str(ROOT / 'CESTQuant' / 'CESTQuant.py')!r})\n"
         "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'CESTQuantLib'}\n"
         "print(sorted(heavy & (set(sys.modules) - before)))"
     )

@@ -6,16 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from paths import ROOT
 
 pytest.importorskip("PySide6")
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
+sys.path[:0] = [str(ROOT), str(ROOT / "Testing")]
 
 import panel_host  # noqa: E402
 
 slicer = panel_host.start()
-JointRegSeg = panel_host.load_module(REPOSITORY / "JointRegSeg" / "JointRegSeg.py")
+JointRegSeg = panel_host.load_module(ROOT / "JointRegSeg" / "JointRegSeg.py")
 
 import qt  # noqa: E402
 
@@ -49,7 +49,7 @@ def test_panel_binds_every_parameter():
 
 def test_picture_of_the_panel_is_drawn(tmp_path):
     picture = tmp_path / "panel.png"
-    script = str(REPOSITORY / "Testing" / "panel_picture.py")
+    script = str(ROOT / "Testing" / "panel_picture.py")
     subprocess.run([sys.executable, script, "--module", "JointRegSeg", str(picture)], check=True, capture_output=True)
     image = qt.QImage(str(picture))
     colors = {image.pixel(image.width() // 3, y) for y in range(0, image.height(), 5)}
@@ -124,9 +124,9 @@ def test_sample_data_are_registered_with_nothing_to_download(monkeypatch):
 
 def test_nothing_heavy_is_imported_with_the_module():
     code = (
-        f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / 'Testing')!r}]\n"
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'Testing')!r}]\n"
         "import panel_host; panel_host.start(); before = set(sys.modules)\n"
-        f"panel_host.load_module({str(REPOSITORY / 'JointRegSeg' / 'JointRegSeg.py')!r})\n"
+        f"panel_host.load_module({str(ROOT / 'JointRegSeg' / 'JointRegSeg.py')!r})\n"
         "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'JointRegSegLib'}\n"
         "print(sorted(heavy & (set(sys.modules) - before)))"
     )

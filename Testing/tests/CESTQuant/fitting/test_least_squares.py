@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.fitting.least_squares import Status, autograd_model, finite_difference_model, levenberg_marquardt
 from scipy.optimize import least_squares
 from scipy.stats import t as student
+
+from CESTQuantLib.fitting.least_squares import Status, autograd_model, finite_difference_model, levenberg_marquardt
 
 TIMES = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
 LIMITS = {"start": torch.tensor([1e-3, 3e3]), "lower": torch.zeros(2), "upper": torch.tensor([3e-3, 2e4])}
@@ -88,9 +89,7 @@ def test_jacobian_wrappers_give_the_analytic_fit(model):
 def test_float32_agrees_with_float64_far_below_the_standard_error():
     data, _, background = simulated(500)
     double = levenberg_marquardt(decay_with_jacobian, data, **LIMITS, arguments=(background,))
-    single = levenberg_marquardt(
-        decay_with_jacobian, data.float(), **LIMITS, arguments=(background.float(),)
-    )
+    single = levenberg_marquardt(decay_with_jacobian, data.float(), **LIMITS, arguments=(background.float(),))
     assert single.parameters.dtype == torch.float32
     assert ((single.parameters - double.parameters).abs() < 0.05 * double.standard_errors).all()
 
@@ -111,9 +110,14 @@ def test_parameter_at_its_bound_has_no_error_and_the_other_still_converges():
         return prediction, jacobian[1:]
 
     one = levenberg_marquardt(
-        only_rate, data[held], LIMITS["start"][1:], LIMITS["lower"][1:], LIMITS["upper"][1:],
-        arguments=(background[held],), tolerance=1e-12,
-    )  # fmt: skip
+        only_rate,
+        data[held],
+        LIMITS["start"][1:],
+        LIMITS["lower"][1:],
+        LIMITS["upper"][1:],
+        arguments=(background[held],),
+        tolerance=1e-12,
+    )
     torch.testing.assert_close(fit.parameters[held, 1:], one.parameters, rtol=1e-3, atol=0)
     torch.testing.assert_close(fit.standard_errors[held, 1:], one.standard_errors, rtol=1e-2, atol=0)
 
@@ -190,9 +194,7 @@ def test_tight_prior_wins_over_the_data_and_wide_prior_leaves_them():
     data, _, background = simulated(50)
     settings = {**LIMITS, "arguments": (background,), "prior_mean": torch.tensor([1e-3, 3e3])}
     free = levenberg_marquardt(decay_with_jacobian, data, **LIMITS, arguments=(background,))
-    tight = levenberg_marquardt(
-        decay_with_jacobian, data, **settings, prior_sd=torch.tensor([torch.inf, 1e-2])
-    )
+    tight = levenberg_marquardt(decay_with_jacobian, data, **settings, prior_sd=torch.tensor([torch.inf, 1e-2]))
     wide = levenberg_marquardt(decay_with_jacobian, data, **settings, prior_sd=torch.tensor([10.0, 1e9]))
     assert tight.parameters[:, 1].numpy() == pytest.approx(3e3, rel=1e-5)
     assert tight.standard_errors[:, 1].numpy() == pytest.approx(1e-2, rel=1e-3)
@@ -222,9 +224,7 @@ def test_chunks_and_threads_do_not_change_the_result():
     whole = levenberg_marquardt(decay_with_jacobian, data, **settings, chunk_voxels=10_000, threads=1)
     pieces = levenberg_marquardt(decay_with_jacobian, data, **settings, chunk_voxels=64, threads=3)
     torch.testing.assert_close(pieces.parameters, whole.parameters, rtol=1e-10, atol=0, equal_nan=True)
-    torch.testing.assert_close(
-        pieces.standard_errors, whole.standard_errors, rtol=1e-8, atol=0, equal_nan=True
-    )
+    torch.testing.assert_close(pieces.standard_errors, whole.standard_errors, rtol=1e-8, atol=0, equal_nan=True)
     assert (pieces.status == whole.status).all()
     assert (pieces.iterations == whole.iterations).all()
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from expm_reference import GAMMA, Sample
+
+from CESTQuantLib.formats.pools_yaml import read_pools
 from CESTQuantLib.formats.protocol_files import read_protocol
 from CESTQuantLib.formats.pulseq import read_seq
-from CESTQuantLib.formats.pools_yaml import read_pools
 from CESTQuantLib.physics.simulation import simulate
-from expm_reference import GAMMA, Sample
 
 pypulseq = pytest.importorskip("pypulseq")
 pytest.importorskip("yaml")
@@ -58,9 +59,15 @@ def gauss_samples(count: int) -> np.ndarray:
 
 def arbitrary_pulse(samples_uT: np.ndarray, dwell: float, offset_ppm: float, phase_offset: float = 0.0):
     return pypulseq.make_arbitrary_rf(
-        signal=samples_uT * HZ_PER_UT, flip_angle=1.0, no_signal_scaling=True, dwell=dwell, system=SYSTEM,
-        freq_offset=hertz(offset_ppm), phase_offset=phase_offset, use="saturation",
-    )  # fmt: skip
+        signal=samples_uT * HZ_PER_UT,
+        flip_angle=1.0,
+        no_signal_scaling=True,
+        dwell=dwell,
+        system=SYSTEM,
+        freq_offset=hertz(offset_ppm),
+        phase_offset=phase_offset,
+        use="saturation",
+    )
 
 
 class Writer:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from CESTQuantLib.physics.pools import Pool, Tissue, Water
-from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
+
 from CESTQuantLib.formats.protocol_files import read_protocol
-from CESTQuantLib.physics.pulse_shapes import PulseShape
 from CESTQuantLib.formats.pulseq import read_seq
 from CESTQuantLib.formats.pulseq_write import IDEAL_PULSE_S, SAMPLE_S, write_seq
-from CESTQuantLib.schedules.limits import scan_time_s
+from CESTQuantLib.physics.pools import Pool, Tissue, Water
+from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
 from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.schedules.limits import scan_time_s
 
 TISSUE = Tissue(Water(2.5, 0.8), (Pool("amine", 1.5e-3, 400.0, 2.5, 0.04, 3.0),))
 
@@ -38,8 +39,15 @@ def same(one: Protocol, other: Protocol) -> None:
             assert first is second, name
         else:
             torch.testing.assert_close(second, first, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
-    for name in ("field_strength_T", "readout_pulse_s", "echo_time_s", "magnetisation_carried_over",
-                 "signal_normalisation", "initial_magnetisation", "larmor_frequency_MHz"):  # fmt: skip
+    for name in (
+        "field_strength_T",
+        "readout_pulse_s",
+        "echo_time_s",
+        "magnetisation_carried_over",
+        "signal_normalisation",
+        "initial_magnetisation",
+        "larmor_frequency_MHz",
+    ):
         assert getattr(one, name) == pytest.approx(getattr(other, name)), name
 
 

@@ -7,27 +7,52 @@ import warnings
 
 import pytest
 import torch
-from CESTQuantLib.formats.scenario import read_scenario
-from CESTQuantLib.physics.simulation import simulate
+from arbitrary_values import json_values, one_line, reads_or_explains
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_protocol import json_values, one_line, reads_or_explains
+
+from CESTQuantLib.formats.scenario import read_scenario
+from CESTQuantLib.physics.simulation import simulate
 
 SCENARIO = {
     "B0_T": 3.0,
     "gamma_rad_per_s_per_uT": 267.5154109126009,
     "water": {"f": 1.0, "T1_s": 1.3, "T2_s": 0.08},
     "solute_pools_full_xyz": [{"name": "amide", "f": 1e-3, "k_Hz": 40.0, "T1_s": 1.0, "T2_s": 0.1, "dw_ppm": 3.5}],
-    "mt_pool_z_only": {"f": 0.1, "k_Hz": 30.0, "T1_s": 1.0, "T2_s": 1e-5, "dw_ppm": -2.6,
-                       "lineshape": "SuperLorentzian"},
+    "mt_pool_z_only": {
+        "f": 0.1,
+        "k_Hz": 30.0,
+        "T1_s": 1.0,
+        "T2_s": 1e-5,
+        "dw_ppm": -2.6,
+        "lineshape": "SuperLorentzian",
+    },
     "offsets_ppm": [-3.5, 2.0, 3.5],
-    "preparation": {"type": "CW block", "B1_uT": 2.0, "tsat_s": 1.0, "rel_B1": 0.9, "B0_shift_ppm": 0.1,
-                    "initial_Mz_fraction_all_pools": 0.8, "post_delay_s": 0.01},
-}  # fmt: skip
-TRAIN = {"type": "pulse train (piecewise constant samples)", "n_pulses": 3, "tp_s": 0.04, "td_s": 0.01,
-         "sample_dwell_s": 0.01, "B1_samples_uT": [1.0, 3.0, 3.0, 1.0]}  # fmt: skip
-SCHEDULE = {"type": "CW block schedule", "B1_uT": [1.0, 2.0, 3.0], "tsat_s": [0.5, 0.6, 0.7], "trec_s": 0.4,
-            "reset_before_each_offset": False}  # fmt: skip
+    "preparation": {
+        "type": "CW block",
+        "B1_uT": 2.0,
+        "tsat_s": 1.0,
+        "rel_B1": 0.9,
+        "B0_shift_ppm": 0.1,
+        "initial_Mz_fraction_all_pools": 0.8,
+        "post_delay_s": 0.01,
+    },
+}
+TRAIN = {
+    "type": "pulse train (piecewise constant samples)",
+    "n_pulses": 3,
+    "tp_s": 0.04,
+    "td_s": 0.01,
+    "sample_dwell_s": 0.01,
+    "B1_samples_uT": [1.0, 3.0, 3.0, 1.0],
+}
+SCHEDULE = {
+    "type": "CW block schedule",
+    "B1_uT": [1.0, 2.0, 3.0],
+    "tsat_s": [0.5, 0.6, 0.7],
+    "trec_s": 0.4,
+    "reset_before_each_offset": False,
+}
 
 
 def scenario(preparation: dict | None = None, **changes) -> dict:
@@ -42,8 +67,14 @@ def spectrum(values: dict) -> torch.Tensor:
 def test_every_key_of_a_continuous_wave_scenario_counts():
     reference = spectrum(scenario())
     assert reference.shape == (3,)
-    for key, value in {"B1_uT": 1.5, "tsat_s": 0.7, "rel_B1": 1.1, "B0_shift_ppm": -0.1, "post_delay_s": 0.2,
-                       "initial_Mz_fraction_all_pools": 0.5}.items():  # fmt: skip
+    for key, value in {
+        "B1_uT": 1.5,
+        "tsat_s": 0.7,
+        "rel_B1": 1.1,
+        "B0_shift_ppm": -0.1,
+        "post_delay_s": 0.2,
+        "initial_Mz_fraction_all_pools": 0.5,
+    }.items():
         changed = spectrum(scenario(SCENARIO["preparation"] | {key: value}))
         assert float((changed - reference).abs().max()) > 1e-4, key
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from CESTQuantLib.methods.fields import map_fields
+from CESTQuantLib.methods.registry import Settings, quantify
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.methods.registry import Settings, quantify
-from CESTQuantLib.preprocessing.normalization import ZSpectra
 from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.preprocessing.normalization import ZSpectra
 from CESTQuantLib.tissue.model import tissue_model_from_dict
 
 CREATINE = Pool("creatine", 0.0018, 300.0, 1.0, 0.1, 1.9, protons=4)

@@ -10,16 +10,25 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.networks.architecture import ReconstructionNetwork, normalise_input
 from CESTQuantLib.networks.files import Calibration, NetworkFile, check_protocol, load_network, save_network
-from CESTQuantLib.formats.protocol_json import protocol_from_dict
 
 PROTOCOL = {"field_strength_T": 7.0, "offsets_ppm": [-3.5, 2.0, 3.0, 3.5], "b1_uT": 1.0, "saturation_time_s": 2.0}
 TISSUE = {
     "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
-    "solutes": [{"name": "amide", "fraction": {"log_uniform": [1e-4, 1e-2]}, "k_Hz": {"uniform": [20, 300]},
-                 "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5}],
-}  # fmt: skip
+    "solutes": [
+        {
+            "name": "amide",
+            "fraction": {"log_uniform": [1e-4, 1e-2]},
+            "k_Hz": {"uniform": [20, 300]},
+            "T1_s": 1.0,
+            "T2_s": 0.05,
+            "dw_ppm": 3.5,
+        }
+    ],
+}
 OUTPUTS = ("amide.fraction", "amide.k_Hz", "water.T1_s")
 
 
@@ -31,10 +40,14 @@ def network_file() -> NetworkFile:
     )
     network.set_inputs(torch.rand(100, 4), 0.01)
     return NetworkFile(
-        network.eval(), protocol_from_dict(PROTOCOL), TISSUE, OUTPUTS[:2], OUTPUTS,
+        network.eval(),
+        protocol_from_dict(PROTOCOL),
+        TISSUE,
+        OUTPUTS[:2],
+        OUTPUTS,
         calibration=Calibration(1.2, 0.05, 1000, 2 * torch.eye(4), (0.001, 0.01)),
         training={"samples": 10, "loss": [1.0, 0.5]},
-    )  # fmt: skip
+    )
 
 
 def test_physical_and_normalised_units_are_inverse_and_span_the_ranges() -> None:
@@ -130,10 +143,12 @@ def test_damaged_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
     values = torch.load(tmp_path / "n.pt", weights_only=True)
     for name, changes in (
-        ("outputs", {"outputs": ["amide.fraction"]}), ("options", {"options": {"inputs": 4}}),
-        ("format", {"format": 99}), ("state", {"state": {}}),
+        ("outputs", {"outputs": ["amide.fraction"]}),
+        ("options", {"options": {"inputs": 4}}),
+        ("format", {"format": 99}),
+        ("state", {"state": {}}),
         ("nan", {"state": {**values["state"], "mean.bias": torch.full((3,), torch.nan)}}),
-    ):  # fmt: skip
+    ):
         torch.save({**values, **changes}, tmp_path / f"{name}.pt")
     names = ("cut", "empty", "text", "foreign", "tensor", "absent", "outputs", "options", "format", "state", "nan")
     for name in names:
@@ -142,8 +157,13 @@ def test_damaged_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(error.value), name
 
 
-CALIBRATION = {"threshold": 1.2, "false_alarm_rate": 0.05, "voxels": 1000, "whitening": torch.eye(4),
-               "expected_rmse": [0.001, 0.01]}  # fmt: skip
+CALIBRATION = {
+    "threshold": 1.2,
+    "false_alarm_rate": 0.05,
+    "voxels": 1000,
+    "whitening": torch.eye(4),
+    "expected_rmse": [0.001, 0.01],
+}
 
 
 @pytest.mark.parametrize(

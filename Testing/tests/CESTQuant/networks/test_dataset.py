@@ -10,33 +10,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.networks import dataset
+
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.networks import dataset
+from CESTQuantLib.networks.config import FOLDER, config_from_dict, config_names, read_config
 from CESTQuantLib.networks.dataset import noisy_signals, read_dataset, signals_of, simulate_dataset
 from CESTQuantLib.networks.files import check_protocol
-from CESTQuantLib.tissue.phantom import phantom_protocol
-from CESTQuantLib.formats.protocol_files import read_protocol
 from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.networks.config import FOLDER, config_from_dict, config_names, read_config
+from CESTQuantLib.tissue.phantom import phantom_protocol
 
 CONFIG = {
     "protocol": {"field_strength_T": 7.0, "offsets_ppm": [-3.5, 2.0, 3.0, 3.5], "b1_uT": 1.0, "saturation_time_s": 2.0},
     "tissue": {
         "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
-        "solutes": [{"name": "amide", "fraction": {"uniform": [5e-4, 3e-3]}, "k_Hz": {"uniform": [20, 300]},
-                     "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5}],
-        "b0_shift_ppm": {"uniform": [-0.1, 0.1]}, "b1_relative": {"uniform": [0.8, 1.2]},
+        "solutes": [
+            {
+                "name": "amide",
+                "fraction": {"uniform": [5e-4, 3e-3]},
+                "k_Hz": {"uniform": [20, 300]},
+                "T1_s": 1.0,
+                "T2_s": 0.05,
+                "dw_ppm": 3.5,
+            }
+        ],
+        "b0_shift_ppm": {"uniform": [-0.1, 0.1]},
+        "b1_relative": {"uniform": [0.8, 1.2]},
     },
-    "targets": ["amide.fraction", "amide.k_Hz"], "samples": 3000, "seed": 4,
-}  # fmt: skip
+    "targets": ["amide.fraction", "amide.k_Hz"],
+    "samples": 3000,
+    "seed": 4,
+}
 
 
 def simulated(threads: int = 1, **changes):
     config = config_from_dict({**CONFIG, **changes})
     data = simulate_dataset(
-        config.distribution, config.protocol, config.samples, noise_sd=config.noise_sd, seed=config.settings.seed,
-        engine=config.engine, threads=threads,
-    )  # fmt: skip
+        config.distribution,
+        config.protocol,
+        config.samples,
+        noise_sd=config.noise_sd,
+        seed=config.settings.seed,
+        engine=config.engine,
+        threads=threads,
+    )
     return config, data
 
 
@@ -54,9 +71,12 @@ def test_clean_signals_are_those_of_the_engine(engine: str) -> None:
     index = torch.tensor([0, 256, 699])
     values = {path: value[index] for path, value in data.values.items()}
     expected = simulate(
-        config.distribution.tissue(values), config.protocol, engine=engine, b0_shift_ppm=values["b0_shift_ppm"],
+        config.distribution.tissue(values),
+        config.protocol,
+        engine=engine,
+        b0_shift_ppm=values["b0_shift_ppm"],
         b1_relative=values["b1_relative"],
-    )  # fmt: skip
+    )
     assert torch.allclose(data.clean[index].double(), expected, atol=2e-6)
 
 

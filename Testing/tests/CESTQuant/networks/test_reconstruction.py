@@ -10,37 +10,60 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.networks import self_supervised
-from CESTQuantLib.networks import config as training_config
+
 from CESTQuantLib.batch import main
+from CESTQuantLib.methods.registry import Settings, quantify
+from CESTQuantLib.networks import config as training_config
+from CESTQuantLib.networks import self_supervised
+from CESTQuantLib.networks.config import FOLDER, config_from_dict
 from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
 from CESTQuantLib.networks.dictionary import nearest
-from CESTQuantLib.tissue.distributions import TissueDistribution
 from CESTQuantLib.networks.files import NetworkFile, load_network, save_network
 from CESTQuantLib.networks.fixed_protocol import train_from_config
-from CESTQuantLib.methods.registry import Settings, quantify
 from CESTQuantLib.networks.reconstruction import reconstruct
 from CESTQuantLib.networks.reliability import back_project
 from CESTQuantLib.networks.self_supervised import differentiable_signal, train_on_scan
-from CESTQuantLib.preprocessing.normalization import ZSpectra
 from CESTQuantLib.networks.training import TrainingDiverged
-from CESTQuantLib.networks.config import FOLDER, config_from_dict
+from CESTQuantLib.preprocessing.normalization import ZSpectra
+from CESTQuantLib.tissue.distributions import TissueDistribution
 
 CONFIG = {
-    "protocol": {"field_strength_T": 7.0, "b1_uT": [0.6] * 8 + [1.2] * 8 + [2.0] * 4, "saturation_time_s": 2.0,
-                 "offsets_ppm": [-3.5, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5] * 2 + [2.5, 3.0, 3.5, 4.0]},
+    "protocol": {
+        "field_strength_T": 7.0,
+        "b1_uT": [0.6] * 8 + [1.2] * 8 + [2.0] * 4,
+        "saturation_time_s": 2.0,
+        "offsets_ppm": [-3.5, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5] * 2 + [2.5, 3.0, 3.5, 4.0],
+    },
     "tissue": {
         "water": {"T1_s": {"uniform": [1.2, 1.8]}, "T2_s": 0.05},
-        "solutes": [{"name": "amide", "protons": 2, "fraction": {"uniform": [5e-4, 3e-3]},
-                     "k_Hz": {"uniform": [40, 300]}, "T1_s": 1.0, "T2_s": 0.03, "dw_ppm": 3.5}],
+        "solutes": [
+            {
+                "name": "amide",
+                "protons": 2,
+                "fraction": {"uniform": [5e-4, 3e-3]},
+                "k_Hz": {"uniform": [40, 300]},
+                "T1_s": 1.0,
+                "T2_s": 0.03,
+                "dw_ppm": 3.5,
+            }
+        ],
         "b0_shift_ppm": {"uniform": [-0.1, 0.1]},
     },
-    "targets": ["amide.fraction", "amide.k_Hz"], "samples": 12000, "epochs": 15, "seed": 4, "noise_sd": 0.002,
+    "targets": ["amide.fraction", "amide.k_Hz"],
+    "samples": 12000,
+    "epochs": 15,
+    "seed": 4,
+    "noise_sd": 0.002,
     "network": {"width": 100},
-}  # fmt: skip
+}
 EXTRA_POOL = {
-    "name": "other", "fraction": {"uniform": [1e-3, 3e-3]}, "k_Hz": 300, "T1_s": 1.0, "T2_s": 0.02, "dw_ppm": 2.2,
-}  # fmt: skip
+    "name": "other",
+    "fraction": {"uniform": [1e-3, 3e-3]},
+    "k_Hz": 300,
+    "T1_s": 1.0,
+    "T2_s": 0.02,
+    "dw_ppm": 2.2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +289,14 @@ def test_fit_command_writes_maps_and_refuses_bad_network_files(
     import SimpleITK as sitk
 
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert {"amide_fraction.nii.gz", "amide_fraction_sd.nii.gz", "rmse.nii.gz", "reliable.nii.gz", "report.json",
-            "report.png"} <= names  # fmt: skip
+    assert {
+        "amide_fraction.nii.gz",
+        "amide_fraction_sd.nii.gz",
+        "rmse.nii.gz",
+        "reliable.nii.gz",
+        "report.json",
+        "report.png",
+    } <= names
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "amide_fraction.nii.gz")))
     assert np.abs(found.ravel() - truth["amide.fraction"].numpy()).mean() < 3e-4
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -13,26 +13,42 @@ from pathlib import Path
 
 import pytest
 import torch
-from CESTQuantLib.networks import dataset
-from CESTQuantLib.networks import fixed_protocol as network_training
-from CESTQuantLib.networks import training
-from CESTQuantLib.batch import main
-from CESTQuantLib.networks.architecture import Dropout, ReconstructionNetwork
-from CESTQuantLib.networks.files import load_network
-from CESTQuantLib.networks.training import TrainingDiverged, TrainingSettings, train_network
-from CESTQuantLib.networks.config import config_from_dict
 from torch import Tensor
 
+from CESTQuantLib.batch import main
+from CESTQuantLib.networks import dataset, training
+from CESTQuantLib.networks import fixed_protocol as network_training
+from CESTQuantLib.networks.architecture import Dropout, ReconstructionNetwork
+from CESTQuantLib.networks.config import config_from_dict
+from CESTQuantLib.networks.files import load_network
+from CESTQuantLib.networks.training import TrainingDiverged, TrainingSettings, train_network
+
 TINY = {
-    "protocol": {"field_strength_T": 7.0, "offsets_ppm": [-3.5, 0.8, 2.0, 3.0, 3.5, 4.0, 3.5], "saturation_time_s": 2.0,
-                 "b1_uT": [1, 1, 1, 1, 1, 1, 2]},
+    "protocol": {
+        "field_strength_T": 7.0,
+        "offsets_ppm": [-3.5, 0.8, 2.0, 3.0, 3.5, 4.0, 3.5],
+        "saturation_time_s": 2.0,
+        "b1_uT": [1, 1, 1, 1, 1, 1, 2],
+    },
     "tissue": {
         "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
-        "solutes": [{"name": "amide", "fraction": {"uniform": [5e-4, 3e-3]}, "k_Hz": {"uniform": [20, 300]},
-                     "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5}],
+        "solutes": [
+            {
+                "name": "amide",
+                "fraction": {"uniform": [5e-4, 3e-3]},
+                "k_Hz": {"uniform": [20, 300]},
+                "T1_s": 1.0,
+                "T2_s": 0.05,
+                "dw_ppm": 3.5,
+            }
+        ],
     },
-    "targets": ["amide.fraction"], "samples": 3000, "epochs": 6, "seed": 4, "network": {"width": 48},
-}  # fmt: skip
+    "targets": ["amide.fraction"],
+    "samples": 3000,
+    "epochs": 6,
+    "seed": 4,
+    "network": {"width": 48},
+}
 
 
 class Sums:
@@ -359,8 +375,20 @@ def test_data_sets_that_are_none_are_refused(tmp_path: Path, capsys: pytest.Capt
 def test_processes_train_the_network_of_one_process_dropout_included(tmp_path: Path) -> None:
     config = write_config(tmp_path, epochs=3, samples=2000, network={"width": 48, "dropout": 0.2})
     assert main(["train", str(config), "--output", str(tmp_path / "one.pt")]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-               "-m", "CESTQuantLib.batch", "train", str(config), "--output", str(tmp_path / "two.pt")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "CESTQuantLib.batch",
+        "train",
+        str(config),
+        "--output",
+        str(tmp_path / "two.pt"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     one, two = (load_network(tmp_path / f"{name}.pt") for name in ("one", "two"))

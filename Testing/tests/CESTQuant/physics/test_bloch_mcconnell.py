@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from expm_reference import Sample
+
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
 from CESTQuantLib.physics.simulation import simulate
-from expm_reference import Sample
 
 WATER = {"f": 1.0, "k": 0.0, "T1": 1.3, "T2": 0.08, "dw": 0.0}
 AMIDE = {"f": 1.1e-3, "k": 40.0, "T1": 1.0, "T2": 0.1, "dw": 3.5}
@@ -120,9 +121,14 @@ def test_schedule_carries_the_magnetisation_over():
     times = np.linspace(0.2, 0.9, 7)
     waits = np.linspace(0.5, 0.1, 7)
     protocol = Protocol(
-        9.4, OFFSETS, B1_SCHEDULE, torch.from_numpy(times), post_delay_s=0.03,
-        recovery_time_s=torch.from_numpy(waits), magnetisation_carried_over=True,
-    )  # fmt: skip
+        9.4,
+        OFFSETS,
+        B1_SCHEDULE,
+        torch.from_numpy(times),
+        post_delay_s=0.03,
+        recovery_time_s=torch.from_numpy(waits),
+        magnetisation_carried_over=True,
+    )
     sample, reference = Sample([WATER, AMIDE, AMINE], BROAD, B0=9.4), []
     for offset, b1, duration, wait in zip(OFFSETS, B1_SCHEDULE, times, waits, strict=True):
         sample.step(duration, offset, b1)
@@ -134,9 +140,15 @@ def test_schedule_carries_the_magnetisation_over():
 
 def test_schedule_with_ideal_spoiled_readout():
     protocol = Protocol(
-        3.0, OFFSETS, B1_SCHEDULE, 0.6, recovery_time_s=0.7, readout_flip_angle_deg=FLIPS,
-        magnetisation_carried_over=True, signal_normalisation="none",
-    )  # fmt: skip
+        3.0,
+        OFFSETS,
+        B1_SCHEDULE,
+        0.6,
+        recovery_time_s=0.7,
+        readout_flip_angle_deg=FLIPS,
+        magnetisation_carried_over=True,
+        signal_normalisation="none",
+    )
     sample, reference = Sample([WATER, AMIDE], BROAD, B0=3.0, relative_b1=0.9), []
     for offset, b1, flip in zip(OFFSETS, B1_SCHEDULE, FLIPS, strict=True):
         sample.step(0.6, offset, b1)
@@ -150,9 +162,17 @@ def test_schedule_with_ideal_spoiled_readout():
 @pytest.mark.parametrize("normalisation", ["none", "l2"])
 def test_real_readout_pulse_with_echo_and_unspoiled_recovery(normalisation):
     protocol = Protocol(
-        9.4, OFFSETS, B1_SCHEDULE, 0.6, recovery_time_s=0.7, readout_flip_angle_deg=60.0, readout_pulse_s=0.0021,
-        echo_time_s=0.02, magnetisation_carried_over=True, signal_normalisation=normalisation,
-    )  # fmt: skip
+        9.4,
+        OFFSETS,
+        B1_SCHEDULE,
+        0.6,
+        recovery_time_s=0.7,
+        readout_flip_angle_deg=60.0,
+        readout_pulse_s=0.0021,
+        echo_time_s=0.02,
+        magnetisation_carried_over=True,
+        signal_normalisation=normalisation,
+    )
     ours = simulate(tissue(AMIDE, AMINE), protocol, b0_shift_ppm=0.04, b1_relative=1.07)
     sample, reference = Sample([WATER, AMIDE, AMINE], B0=9.4, shift=0.04, relative_b1=1.07), []
     b1_readout = math.radians(60.0) / (267.5154109126009 * 0.0021)
@@ -167,9 +187,7 @@ def test_real_readout_pulse_with_echo_and_unspoiled_recovery(normalisation):
 
 
 def test_real_readout_is_normalised_by_the_same_readout_at_equilibrium():
-    protocol = Protocol(
-        3.0, OFFSETS, 1.7, 1.2, readout_flip_angle_deg=40.0, readout_pulse_s=0.002, echo_time_s=0.01
-    )  # fmt: skip
+    protocol = Protocol(3.0, OFFSETS, 1.7, 1.2, readout_flip_angle_deg=40.0, readout_pulse_s=0.002, echo_time_s=0.01)
     b1_readout = math.radians(40.0) / (267.5154109126009 * 0.002)
     reference = []
     for offset in [*OFFSETS, None]:

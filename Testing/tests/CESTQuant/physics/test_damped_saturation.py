@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from CESTQuantLib.physics import propagators
 from CESTQuantLib.physics.bloch_mcconnell import Field, equilibrium, rf_generator
 from CESTQuantLib.physics.damped_saturation import DampedSaturation

@@ -1,18 +1,19 @@
-"""Both engines against the shared golden spectra (independent matrix exponentials of the same scenarios)."""
+"""Both engines against the golden spectra (independent matrix exponentials of the same scenarios)."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import TESTS
+
 from CESTQuantLib.formats.scenario import read_scenario
 from CESTQuantLib.physics.simulation import simulate
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-SCENARIOS = sorted(path.stem for path in GOLDEN.glob("*.json")) or ["golden spectra"]
+GOLDEN = TESTS / "golden"
+SCENARIOS = sorted(path.stem for path in GOLDEN.glob("*.json"))
 R1RHO_AT_3T = {
     "G01_amide2pool_3T_2uT_2s",
     "G02_BMsim_case1_creatine_15s",
@@ -27,9 +28,8 @@ OTHER_ANALYTIC = ("G04", "G22", "G23")
 
 
 @pytest.fixture
-def scenario(shared_data, name: str) -> dict:
-    folder = shared_data("golden")
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+def scenario(name: str) -> dict:
+    return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def spectrum(scenario: dict, engine: str, dtype: torch.dtype) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_r1rho_treats_a_broad_xyz_pool_as_semisolid_to_2e_3(scenario):
 
 
 def test_r1rho_follows_a_carried_over_schedule(shared_data):
-    path = shared_data("golden/G22_MRF_schedule_Larg_9p4T.json")
+    path = GOLDEN / "G22_MRF_schedule_Larg_9p4T.json"
     scenario = json.loads(path.read_text(encoding="utf-8"))
     z = spectrum(scenario, "r1rho", torch.float64)
     assert largest_difference(z, scenario["Z_expm_independent"]) <= 2e-3

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.autograd import gradcheck
+
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
 from CESTQuantLib.physics.saturation import FIXED_INPUTS, SOLUTE_INPUTS, Block, saturate
 from CESTQuantLib.physics.simulation import simulate
-from torch.autograd import gradcheck
 
 ENGINES = ("bloch-mcconnell", "r1rho")
 
@@ -29,10 +30,19 @@ def tissue_of(water_and_solutes, semisolid=None, **kind) -> Tissue:
 def tissue_leaves() -> list[torch.Tensor]:
     """T1, T2 of water; fraction, k, T1, T2, dw of two solutes; each (voxel,)."""
     return [
-        leaf(1.3, 1.6), leaf(0.08, 0.12),
-        leaf(8e-3, 1.2e-2), leaf(60.0, 90.0), leaf(1.0, 1.2), leaf(0.1, 0.05), leaf(3.5, 3.4),
-        leaf(5e-3, 1e-2), leaf(700.0, 400.0), leaf(1.1, 1.0), leaf(0.05, 0.08), leaf(2.0, 2.1),
-    ]  # fmt: skip
+        leaf(1.3, 1.6),
+        leaf(0.08, 0.12),
+        leaf(8e-3, 1.2e-2),
+        leaf(60.0, 90.0),
+        leaf(1.0, 1.2),
+        leaf(0.1, 0.05),
+        leaf(3.5, 3.4),
+        leaf(5e-3, 1e-2),
+        leaf(700.0, 400.0),
+        leaf(1.1, 1.0),
+        leaf(0.05, 0.08),
+        leaf(2.0, 2.1),
+    ]
 
 
 def semisolid_leaves() -> list[torch.Tensor]:
@@ -124,9 +134,14 @@ def test_gradients_of_the_local_fields(engine, kind, protocol):
     check(signal, [leaf(0.1, -0.2), leaf(0.9, 1.1)])
 
 
-ACQUISITION = {"offsets_ppm": leaf(-3.5, 1.2, 3.5), "b1_uT": leaf(1.5, 0.8, 2.5),
-               "saturation_time_s": leaf(0.6, 0.5, 0.7), "post_delay_s": leaf(0.02, 0.03, 0.01),
-               "recovery_time_s": leaf(0.5, 0.4, 0.3), "readout_flip_angle_deg": leaf(50.0, 30.0, 70.0)}  # fmt: skip
+ACQUISITION = {
+    "offsets_ppm": leaf(-3.5, 1.2, 3.5),
+    "b1_uT": leaf(1.5, 0.8, 2.5),
+    "saturation_time_s": leaf(0.6, 0.5, 0.7),
+    "post_delay_s": leaf(0.02, 0.03, 0.01),
+    "recovery_time_s": leaf(0.5, 0.4, 0.3),
+    "readout_flip_angle_deg": leaf(50.0, 30.0, 70.0),
+}
 
 
 def check_acquisition(base: Protocol, names: tuple[str, ...], engine: str, with_semisolid: bool, **readout) -> None:

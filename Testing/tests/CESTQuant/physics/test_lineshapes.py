@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.physics.lineshapes import saturation_rate, super_lorentzian
-from CESTQuantLib.physics.units import rad_per_s_per_ppm
 from expm_reference import exact_super_lorentzian
 from scipy.integrate import quad
+
+from CESTQuantLib.physics.lineshapes import saturation_rate, super_lorentzian
+from CESTQuantLib.physics.units import rad_per_s_per_ppm
 
 PPM_3T = rad_per_s_per_ppm(3.0)
 BRIDGE = 0.05 * PPM_3T

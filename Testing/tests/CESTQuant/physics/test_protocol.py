@@ -9,28 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.physics.protocol import Protocol, PulseTrain
-from CESTQuantLib.formats.protocol_json import protocol_from_dict, protocol_to_dict
-from NeuroCESTLib.core.checked_json import read_json
-from CESTQuantLib.formats.protocol_files import read_offsets, read_protocol
-from CESTQuantLib.physics.pulse_shapes import PulseShape
-from CESTQuantLib.tissue.model import read_tissue_model, tissue_model_from_dict
+from arbitrary_values import json_values, one_line, reads_or_explains, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from CESTQuantLib.formats.protocol_files import read_offsets, read_protocol
+from CESTQuantLib.formats.protocol_json import protocol_from_dict, protocol_to_dict
+from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.tissue.model import read_tissue_model, tissue_model_from_dict
+from NeuroCESTLib.core.checked_json import read_json
+
 CW = {"field_strength_T": 3.0, "offsets_ppm": [-3.5, 0.0, 3.5], "b1_uT": 2.0, "saturation_time_s": 2.0}
 TRAIN = {
-    "field_strength_T": 7.0, "offsets_ppm": [1.0, 2.0], "b1_uT": [0.6, 0.9], "saturation_type": "pulse_train",
-    "n_pulses": 20, "pulse_duration_s": 0.05, "duty_cycle": 0.5, "pulse_shape": "gaussian",
-}  # fmt: skip
+    "field_strength_T": 7.0,
+    "offsets_ppm": [1.0, 2.0],
+    "b1_uT": [0.6, 0.9],
+    "saturation_type": "pulse_train",
+    "n_pulses": 20,
+    "pulse_duration_s": 0.05,
+    "duty_cycle": 0.5,
+    "pulse_shape": "gaussian",
+}
 SMALL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def one_line(error: ValueError, name: str) -> None:
-    message = str(error)
-    assert message.startswith(f"{name}: ")
-    assert "\n" not in message
-    assert len(message) > len(name) + 10
 
 
 # values
@@ -200,26 +201,21 @@ def test_protocol_survives_the_round_trip_through_json(protocol):
 
 # arbitrary input
 
-words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | words,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=3),
-    max_leaves=8,
-)
 protocol_keys = st.sampled_from(
-    [*CW, *TRAIN, "post_delay_s", "recovery_time_s", "readout_flip_angle_deg", "readout", "signal_normalisation",
-     "magnetisation_carried_over", "larmor_frequency_MHz", "gamma_rad_per_s_per_uT", "initial_magnetisation"]
-)  # fmt: skip
-
-
-def reads_or_explains(read, name: str) -> None:
-    """``read`` returns, or raises ValueError with one line that begins with ``name``; nothing else."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            read()
-        except ValueError as error:
-            one_line(error, name)
+    [
+        *CW,
+        *TRAIN,
+        "post_delay_s",
+        "recovery_time_s",
+        "readout_flip_angle_deg",
+        "readout",
+        "signal_normalisation",
+        "magnetisation_carried_over",
+        "larmor_frequency_MHz",
+        "gamma_rad_per_s_per_uT",
+        "initial_magnetisation",
+    ]
+)
 
 
 @given(st.sampled_from([CW, TRAIN]), st.dictionaries(protocol_keys, json_values, max_size=4))
@@ -286,9 +282,14 @@ def test_offsets_file_with_comments_blank_lines_and_commas(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("1\n2\nthree\n", "line 3 holds 'three'"), ("", "no offsets found"), ("# none\n", "no offsets found"),
-     ("1\nnan\n", "not finite"), ("1\ninf\n", "not finite")],
-)  # fmt: skip
+    [
+        ("1\n2\nthree\n", "line 3 holds 'three'"),
+        ("", "no offsets found"),
+        ("# none\n", "no offsets found"),
+        ("1\nnan\n", "not finite"),
+        ("1\ninf\n", "not finite"),
+    ],
+)
 def test_unusable_offsets_files_are_named(tmp_path, content, words):
     path = tmp_path / "offsets.txt"
     path.write_text(content)

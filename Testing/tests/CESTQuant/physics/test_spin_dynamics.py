@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.r1rho_sequence import block_inputs, r1rho_signal
@@ -106,6 +107,8 @@ def test_derivatives_with_respect_to_the_tissue_are_exact() -> None:
         amine = replace(AMINE, fraction=fraction, k_Hz=k)
         return r1rho_signal(Tissue(Water(t1, 0.5), (amine,), SEMISOLID), schedule(4), b1_relative=b1, like=LIKE)
 
-    values = [torch.tensor(v, dtype=torch.float64, requires_grad=True)
-              for v in ([2e-3, 1e-3], [300.0, 900.0], [2.5, 1.2], [1.1, 0.9])]  # fmt: skip
+    values = [
+        torch.tensor(v, dtype=torch.float64, requires_grad=True)
+        for v in ([2e-3, 1e-3], [300.0, 900.0], [2.5, 1.2], [1.1, 0.9])
+    ]
     assert torch.autograd.gradcheck(signal, values, eps=1e-6, atol=1e-6, rtol=1e-4)

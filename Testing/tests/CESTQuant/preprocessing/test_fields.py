@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from CESTQuantLib.preprocessing.fields import estimate_b0_shift, interpolate_b1, shift_spectra, wassr
+
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.preprocessing.fields import estimate_b0_shift, interpolate_b1, shift_spectra, wassr
 from CESTQuantLib.preprocessing.wasabi import WasabiPulse, wasabi
 
 PULSE = WasabiPulse()
@@ -123,17 +124,13 @@ def saturation(b1):
     return 1 / (1 + 0.6 * b1**2)
 
 
-@pytest.mark.parametrize(
-    ("powers", "tolerance"), [([1.0], 0.09), ([0.7, 1.4], 0.03), ([0.6, 0.9, 1.2, 1.5], 0.004)]
-)
+@pytest.mark.parametrize(("powers", "tolerance"), [([1.0], 0.09), ([0.7, 1.4], 0.03), ([0.6, 0.9, 1.2, 1.5], 0.004)])
 def test_b1_interpolation_approaches_the_nominal_spectrum_with_more_powers(powers, tolerance):
     nominal = torch.tensor(powers, dtype=torch.float64)
     relative = torch.tensor([0.8, 1.0, 1.2], dtype=torch.float64)
     z = saturation(nominal[:, None, None] * relative[None, :, None]).expand(-1, -1, 5)
     found = interpolate_b1(z, nominal, relative, 1.0)
-    torch.testing.assert_close(
-        found, saturation(torch.ones(3, 5, dtype=torch.float64)), atol=tolerance, rtol=0
-    )
+    torch.testing.assert_close(found, saturation(torch.ones(3, 5, dtype=torch.float64)), atol=tolerance, rtol=0)
 
 
 def test_b1_interpolation_is_exact_at_an_acquired_power_and_flags_bad_b1():

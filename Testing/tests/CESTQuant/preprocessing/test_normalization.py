@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.preprocessing.normalization import normalise, region_statistics
 

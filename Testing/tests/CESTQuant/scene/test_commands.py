@@ -10,8 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.batch import main
-from CESTQuantLib.physics.protocol import Protocol
 from geometries import GRIDS
 from studies import (
     Acquisition,
@@ -26,6 +24,9 @@ from studies import (
     spread,
     write_json,
 )
+
+from CESTQuantLib.batch import main
+from CESTQuantLib.physics.protocol import Protocol
 
 FIELDS = {"b0", "b1", "t1"}
 
@@ -76,10 +77,12 @@ def lines(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """Folder with an acquisition that is a sum of two Lorentzian lines, and its true maps."""
     protocol, grid = spectrum_protocol(count=41), GRIDS["oblique"]
     truth = {
-        "water_amplitude": spread(grid.shape, 0.7, 0.9, 1), "water_width_ppm": spread(grid.shape, 1.0, 2.0, 2),
-        "water_position_ppm": spread(grid.shape, -0.2, 0.2, 3), "guan_amplitude": spread(grid.shape, 0.03, 0.15, 4),
+        "water_amplitude": spread(grid.shape, 0.7, 0.9, 1),
+        "water_width_ppm": spread(grid.shape, 1.0, 2.0, 2),
+        "water_position_ppm": spread(grid.shape, -0.2, 0.2, 3),
+        "guan_amplitude": spread(grid.shape, 0.03, 0.15, 4),
         "guan_width_ppm": spread(grid.shape, 1.0, 1.8, 5),
-    }  # fmt: skip
+    }
     truth["guan_position_ppm"] = truth["water_position_ppm"] + 2.0
     offsets = protocol.offsets_ppm.numpy()[:, None, None, None]
     z = np.full((41, *grid.shape), 0.98)
@@ -106,8 +109,9 @@ def test_lorentzian_lines_of_a_pool_file(quantified: Callable, lines: tuple) -> 
     np.testing.assert_allclose(read_image(output / "b0_shift_ppm.nii.gz"), truth["water_position_ppm"], atol=1e-3)
     assert read_image(output / "rmse.nii.gz").max() < 1e-4
     assert [entry["role"] for entry in json.loads((output / "report.json").read_text())["inputs"]][:2] == [
-        "protocol", "lorentzian"
-    ]  # fmt: skip
+        "protocol",
+        "lorentzian",
+    ]
 
 
 def test_mtr_rex_and_arex_with_a_t1_map(quantified: Callable, lines: tuple) -> None:

@@ -11,7 +11,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from CESTQuantLib.batch import main
 from geometries import GRIDS
 from studies import (
     Acquisition,
@@ -24,6 +23,7 @@ from studies import (
     write_series,
 )
 
+from CESTQuantLib.batch import main
 from NeuroCESTLib.scene.geometry import Geometry
 
 

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from CESTQuantLib.batch import main
-from CESTQuantLib.formats.protocol_json import protocol_to_dict
 from studies import Acquisition, checksums, fit_arguments, read_image, write_image, write_json, write_series
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
+from CESTQuantLib.batch import main
+from CESTQuantLib.formats.protocol_json import protocol_to_dict
+from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import read_sequence, set_index
 from NeuroCESTLib.scene.tables import table_columns
@@ -94,9 +93,10 @@ def test_warnings_are_lines_and_in_the_report(
     write_json(protocol_to_dict(acquisition.protocol) | {"te_ms": 3, "b1": 2}, tmp_path / "p.json")
     t1 = write_image(acquisition.maps["t1"] * 1000, acquisition.geometry, tmp_path / "t1.nii.gz")
     words = (
-        "p.json: unknown keys are ignored: b1, te_ms", "the T1 map 't1' has a median of 1995.8 and",
+        "p.json: unknown keys are ignored: b1, te_ms",
+        "the T1 map 't1' has a median of 1995.8 and",
         "the B1 map is not used",
-    )  # fmt: skip
+    )
     output = quantified(
         good, "mtr-rex", words, protocol=tmp_path / "p.json", t1=t1, b1=good / "b1.nii.gz", b0=good / "b0.nii.gz"
     )
@@ -114,8 +114,10 @@ def test_the_report_says_what_was_read_set_and_found(
     mask[1:3] = 1
     files = {
         "mask": write_image(mask, acquisition.geometry, tmp_path / "mask.nii.gz"),
-        "b0": good / "b0.nii.gz", "t1": good / "t1.nii.gz", "model": good / "model.json",
-    }  # fmt: skip
+        "b0": good / "b0.nii.gz",
+        "t1": good / "t1.nii.gz",
+        "model": good / "model.json",
+    }
     output = quantified(good, "r1rho", **files)
     report = json.loads((output / "report.json").read_text())
     assert report["command"] == "cestquant fit"
@@ -143,15 +145,19 @@ def test_regions_of_a_label_volume(quantified: Callable, good: Path, acquisition
     with open(output / "roi.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["region"], row["quantity"], row["n"]) for row in rows] == [
-        ("label 1", "mtr_asym_3.5ppm", "60"), ("label 4", "mtr_asym_3.5ppm", "6")
-    ]  # fmt: skip
+        ("label 1", "mtr_asym_3.5ppm", "60"),
+        ("label 4", "mtr_asym_3.5ppm", "6"),
+    ]
     values = read_image(output / "mtr_asym_3.5ppm.nii.gz")
     for row, label in zip(rows, (1, 4), strict=True):
         inside = values[labels == label].astype(float)
         expected = {
-            "mean": inside.mean(), "sd": inside.std(ddof=1), "median": np.median(inside),
-            "q1": np.quantile(inside, 0.25), "q3": np.quantile(inside, 0.75),
-        }  # fmt: skip
+            "mean": inside.mean(),
+            "sd": inside.std(ddof=1),
+            "median": np.median(inside),
+            "q1": np.quantile(inside, 0.25),
+            "q3": np.quantile(inside, 0.75),
+        }
         assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-6)
 
 

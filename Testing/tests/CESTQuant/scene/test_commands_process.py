@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from CESTQuantLib.batch import main
+from paths import ROOT
 from studies import (
     Acquisition,
     acquire,
@@ -26,19 +26,20 @@ from studies import (
     write_series,
 )
 
+from CESTQuantLib.batch import main
 from NeuroCESTLib.scene.geometry import Geometry
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH = ROOT / "CESTQuant" / "CESTQuantLib" / "batch.py"
 COMMANDS = ("simulate", "fit", "wasabi", "wassr", "phantom", "dataset", "train", "optimize-schedule")
 
 SCENARIO = {
-    "B0_T": 3.0, "gamma_rad_per_s_per_uT": 267.5153,
+    "B0_T": 3.0,
+    "gamma_rad_per_s_per_uT": 267.5153,
     "water": {"T1_s": 1.5, "T2_s": 0.08},
     "solute_pools_full_xyz": [{"name": "amide", "f": 0.001, "k_Hz": 50.0, "T1_s": 1.5, "T2_s": 0.1, "dw_ppm": 3.5}],
     "offsets_ppm": [-6.0, -3.5, 3.5, 6.0],
     "preparation": {"type": "CW block", "B1_uT": 2.0, "tsat_s": 10.0},
-}  # fmt: skip
+}
 
 
 def z_of(path: Path) -> np.ndarray:
@@ -94,8 +95,8 @@ scale: 1
 
 def test_community_formats_give_what_the_scenario_gives(tmp_path: Path) -> None:
     pytest.importorskip("pypulseq")
-    from CESTQuantLib.physics.protocol import Protocol
     from CESTQuantLib.formats.pulseq_write import write_seq
+    from CESTQuantLib.physics.protocol import Protocol
 
     (tmp_path / "p.yaml").write_text(POOLS)
     write_seq(Protocol(3.0, SCENARIO["offsets_ppm"], 2.0, 10.0), tmp_path / "p.seq")

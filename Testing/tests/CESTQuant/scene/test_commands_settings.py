@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from CESTQuantLib.formats.protocol_json import protocol_to_dict
 from studies import amine_model, fit, spectrum_protocol, write_json
+
+from CESTQuantLib.formats.protocol_json import protocol_to_dict
 
 SPECTRUM = spectrum_protocol(count=21)
 OFFSETS = SPECTRUM.offsets_ppm.tolist()
@@ -132,9 +133,7 @@ def test_more_fitted_values_than_measurements(refused: Callable, good: Path, tmp
 
 
 @pytest.mark.parametrize("method", ["quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell"])
-def test_physical_methods_refuse_a_list_of_offsets(
-    refused: Callable, good: Path, tmp_path: Path, method: str
-) -> None:
+def test_physical_methods_refuse_a_list_of_offsets(refused: Callable, good: Path, tmp_path: Path, method: str) -> None:
     (tmp_path / "offsets.txt").write_text("\n".join(map(str, OFFSETS)))
     files = {"protocol": tmp_path / "offsets.txt", "model": good / "model.json", "t1": good / "t1.nii.gz"}
     assert "the protocol gives no saturation time and B1" in refused(method, **files)

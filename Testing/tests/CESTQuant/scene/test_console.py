@@ -8,12 +8,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from CESTQuantLib.logic import CESTQuantLogic
 from studies import Acquisition, amine_model, write_json
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
+from CESTQuantLib.logic import CESTQuantLogic
 from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.scene.sequences import array_to_sequence, sequence_to_array
 from NeuroCESTLib.scene.tables import table_columns
@@ -72,11 +71,14 @@ def test_a_fit_adds_maps_with_units_colours_and_windows_in_one_folder(slicer: Mo
     before = contents(slicer)
     result = fitted()
     expected = {
-        "amine_fraction": ("", "viridis"), "amine_fraction_sd": ("", "inferno"),
-        "amine_exchange_rate_Hz": ("Hz", "inferno"), "amine_exchange_rate_Hz_sd": ("Hz", "inferno"),
-        "amine_concentration_mM": ("mM", "viridis"), "amine_concentration_mM_sd": ("mM", "inferno"),
+        "amine_fraction": ("", "viridis"),
+        "amine_fraction_sd": ("", "inferno"),
+        "amine_exchange_rate_Hz": ("Hz", "inferno"),
+        "amine_exchange_rate_Hz_sd": ("Hz", "inferno"),
+        "amine_concentration_mM": ("mM", "viridis"),
+        "amine_concentration_mM_sd": ("mM", "inferno"),
         "rmse": ("", "inferno"),
-    }  # fmt: skip
+    }
     assert result.nodes.keys() == {*expected, "status"}
     for name, (unit, colours) in expected.items():
         node = result.nodes[name]
@@ -217,8 +219,9 @@ def test_t1_in_ms_and_b1_in_percent_are_noticed(
     plain, scaled = fitted(b1=nodes["b1"]), fitted(t1=t1, b1=b1)
     assert plain.report["warnings"] == []
     assert [line.split(" has a median")[0] for line in scaled.report["warnings"]] == [
-        "the B1 map 'b1 in percent'", "the T1 map 't1 in ms'"
-    ]  # fmt: skip
+        "the B1 map 'b1 in percent'",
+        "the T1 map 't1 in ms'",
+    ]
     maps = [volume_array(result.nodes["amine_fraction"]) for result in (plain, scaled)]
     np.testing.assert_allclose(*maps, rtol=1e-4)
 

@@ -8,15 +8,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from CESTQuantLib.batch import main
-from CESTQuantLib.logic import CESTQuantLogic
-from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.scene.study import _order
 from geometries import GRIDS, rotation, world_ramp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from studies import M0, fit_arguments, write_image, write_json, write_series
 
+from CESTQuantLib.batch import main
+from CESTQuantLib.logic import CESTQuantLogic
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.scene.study import _order
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
@@ -98,8 +98,10 @@ def test_maps_on_another_grid_are_resampled_in_the_world(slicer: ModuleType, nam
     def shift(of: Geometry) -> np.ndarray:
         return world_ramp(of) / 500
 
-    z = 1 - 0.8 / (1 + (offsets[:, None, None, None] - shift(grid)) ** 2) - 0.1 / (
-        1 + (offsets[:, None, None, None] - shift(grid) - 2.0) ** 2 / 0.25
+    z = (
+        1
+        - 0.8 / (1 + (offsets[:, None, None, None] - shift(grid)) ** 2)
+        - 0.1 / (1 + (offsets[:, None, None, None] - shift(grid) - 2.0) ** 2 / 0.25)
     )
     node = array_to_sequence(z.astype(np.float32), grid, "cest", offsets)
     b0 = add_volume(shift(other).astype(np.float32), other, "b0")

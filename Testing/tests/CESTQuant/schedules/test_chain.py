@@ -13,39 +13,62 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
+
 from CESTQuantLib import batch
-from CESTQuantLib.schedules import bound as schedule_bound_module
-from CESTQuantLib.schedules.chain import Chain, ChainBatches, Problem
-from CESTQuantLib.tissue.distributions import TissueDistribution
-from CESTQuantLib.networks.architecture import ReconstructionNetwork
-from CESTQuantLib.networks.files import load_network
 from CESTQuantLib.formats.presets import FOLDER
 from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.networks.architecture import ReconstructionNetwork
+from CESTQuantLib.networks.files import load_network
+from CESTQuantLib.networks.training import TrainingDiverged
+from CESTQuantLib.schedules import bound as schedule_bound_module
 from CESTQuantLib.schedules.bound import BoundSettings, minimise_bound, schedule_bound
+from CESTQuantLib.schedules.chain import Chain, ChainBatches, Problem
 from CESTQuantLib.schedules.config import design_from_dict, read_design
 from CESTQuantLib.schedules.design import optimise
 from CESTQuantLib.schedules.limits import TRAINABLE, Limits, scan_time_s
-from CESTQuantLib.networks.training import TrainingDiverged
+from CESTQuantLib.tissue.distributions import TissueDistribution
 
-ROOT = Path(__file__).resolve().parents[2]
 TISSUE = {
     "water": {"T1_s": {"uniform": [2.5, 3.3]}, "T2_s": {"uniform": [0.4, 1.2]}},
-    "solutes": [{"name": "amine", "protons": 3, "dw_ppm": 3.0, "T1_s": 2.8, "T2_s": 0.04,
-                 "fraction": {"uniform": [0.00027, 0.0033]}, "k_Hz": {"log_uniform": [100, 1500]}}],
+    "solutes": [
+        {
+            "name": "amine",
+            "protons": 3,
+            "dw_ppm": 3.0,
+            "T1_s": 2.8,
+            "T2_s": 0.04,
+            "fraction": {"uniform": [0.00027, 0.0033]},
+            "k_Hz": {"log_uniform": [100, 1500]},
+        }
+    ],
     "b0_shift_ppm": {"normal": [0, 0.1]},
     "b1_relative": {"normal": [1, 0.07]},
-}  # fmt: skip
+}
 CONFIG = {
     "protocol": {
-        "field_strength_T": 9.4, "offsets_ppm": [2.5, 3.0, 3.5, 2.0, 4.0, 3.0], "b1_uT": [1, 2, 3, 4, 2, 0.5],
-        "saturation_time_s": 1.2, "recovery_time_s": 0.5, "readout_flip_angle_deg": 60,
-        "magnetisation_carried_over": True, "signal_normalisation": "l2",
+        "field_strength_T": 9.4,
+        "offsets_ppm": [2.5, 3.0, 3.5, 2.0, 4.0, 3.0],
+        "b1_uT": [1, 2, 3, 4, 2, 0.5],
+        "saturation_time_s": 1.2,
+        "recovery_time_s": 0.5,
+        "readout_flip_angle_deg": 60,
+        "magnetisation_carried_over": True,
+        "signal_normalisation": "l2",
     },
-    "tissue": TISSUE, "targets": ["amine.fraction", "amine.k_Hz"], "noise_sd": [0.002, 0.006],
-    "samples": 640, "epochs": 3, "seed": 1, "network": {"width": 24}, "trainable": list(TRAINABLE),
+    "tissue": TISSUE,
+    "targets": ["amine.fraction", "amine.k_Hz"],
+    "noise_sd": [0.002, 0.006],
+    "samples": 640,
+    "epochs": 3,
+    "seed": 1,
+    "network": {"width": 24},
+    "trainable": list(TRAINABLE),
     "limits": {"b1_peak_uT": 6, "b1_rms_uT": 3, "total_time_s": 12},
-    "crlb": {"steps": 20, "starts": 2, "first_steps": 10, "voxels": 64}, "held_out": 500, "batch_size": 64,
-}  # fmt: skip
+    "crlb": {"steps": 20, "starts": 2, "first_steps": 10, "voxels": 64},
+    "held_out": 500,
+    "batch_size": 64,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +144,10 @@ def test_noise_is_injected_before_the_normalisation() -> None:
 def test_processes_share_the_batch_of_one_process() -> None:
     chain, _, _ = exact_chain()
     whole = next(iter(ChainBatches(chain, 8, 8, 4, 0).epoch(torch.Generator().manual_seed(3))))
-    shares = [next(iter(ChainBatches(chain, 8, 8, 4, 0, rank=r, processes=2).epoch(torch.Generator().manual_seed(3))))
-              for r in (0, 1)]  # fmt: skip
+    shares = [
+        next(iter(ChainBatches(chain, 8, 8, 4, 0, rank=r, processes=2).epoch(torch.Generator().manual_seed(3))))
+        for r in (0, 1)
+    ]
     for part in range(3):
         torch.testing.assert_close(torch.cat([share[part] for share in shares]), whole[part])
     with pytest.raises(ValueError, match="cannot be shared equally by 3 processes"):
@@ -155,7 +180,13 @@ def test_the_bound_is_lowered_within_the_limits(objective: str) -> None:
 def test_the_command_writes_all_files_and_they_agree(tmp_path: Path) -> None:
     assert run("optimize-schedule", config(tmp_path), "--output", tmp_path / "out") == 0
     assert sorted(os.listdir(tmp_path / "out")) == [
-        "network.pt", "protocol.csv", "protocol.json", "protocol.seq", "report.json", "report.png"]  # fmt: skip
+        "network.pt",
+        "protocol.csv",
+        "protocol.json",
+        "protocol.seq",
+        "report.json",
+        "report.png",
+    ]
     assert sorted(os.listdir(tmp_path)) == ["config.json", "out"]
     from_json, from_seq = (read_protocol(tmp_path / "out" / f"protocol.{ending}") for ending in ("json", "seq"))
     rows = (tmp_path / "out" / "protocol.csv").read_text().splitlines()
@@ -179,9 +210,20 @@ def test_the_command_writes_all_files_and_they_agree(tmp_path: Path) -> None:
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     path = config(tmp_path, network={"width": 24, "dropout": 0.1})
     assert run("optimize-schedule", path, "--output", tmp_path / "one") == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-               "-m", "CESTQuantLib.batch", "optimize-schedule", str(path), "--output",
-               str(tmp_path / "two")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "CESTQuantLib.batch",
+        "optimize-schedule",
+        str(path),
+        "--output",
+        str(tmp_path / "two"),
+    ]
     place = os.pathsep.join([str(ROOT / "CESTQuant"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": place, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -197,15 +239,24 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "begun"),
-    [({"objective": "network", "epochs": 5, "samples": 2560}, "0-schedule.json"),
-     ({"objective": "crlb-a", "crlb": {**CONFIG["crlb"], "steps": 200}}, "0-schedule.pt")],
-)  # fmt: skip
+    [
+        ({"objective": "network", "epochs": 5, "samples": 2560}, "0-schedule.json"),
+        ({"objective": "crlb-a", "crlb": {**CONFIG["crlb"], "steps": 200}}, "0-schedule.pt"),
+    ],
+)
 def test_a_killed_run_continues_to_the_same_result(changes: dict, begun: str, tmp_path: Path) -> None:
     path = config(tmp_path, **changes)
     assert run("optimize-schedule", path, "--output", tmp_path / "whole") == 0
     place = os.pathsep.join([str(ROOT / "CESTQuant"), str(ROOT)])
-    command = [sys.executable, "-m", "CESTQuantLib.batch", "optimize-schedule", str(path), "--output",
-               str(tmp_path / "killed")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "CESTQuantLib.batch",
+        "optimize-schedule",
+        str(path),
+        "--output",
+        str(tmp_path / "killed"),
+    ]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": place}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(f".killed.training/*/{begun}")) and time.monotonic() < deadline:

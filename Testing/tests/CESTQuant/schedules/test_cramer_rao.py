@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from CESTQuantLib.schedules.cramer_rao import covariance_bound, design_loss, parameter_sd_bound, signal_and_jacobian
+
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.schedules.trainable import TrainableSchedule
 from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.schedules.cramer_rao import covariance_bound, design_loss, parameter_sd_bound, signal_and_jacobian
+from CESTQuantLib.schedules.trainable import TrainableSchedule
 from CESTQuantLib.tissue.model import tissue_model_from_dict
 
 MODEL = tissue_model_from_dict(
@@ -23,15 +24,27 @@ PRIOR_SD = {"amine.fraction": 1e-3, "amine.k_Hz": 400.0, "water.T1_s": 0.3, "b0_
 
 def values(voxels: int = 5) -> dict:
     spread = torch.linspace(0.2, 1, voxels, dtype=torch.float64)
-    return {**MODEL.entries, "amine.fraction": 2e-3 * spread, "amine.k_Hz": 900 * spread.flip(0),
-            "b0_shift_ppm": 0.1 * spread, "b1_relative": 1.0}  # fmt: skip
+    return {
+        **MODEL.entries,
+        "amine.fraction": 2e-3 * spread,
+        "amine.k_Hz": 900 * spread.flip(0),
+        "b0_shift_ppm": 0.1 * spread,
+        "b1_relative": 1.0,
+    }
 
 
 def schedule(normalisation: str = "l2") -> Protocol:
     spread = torch.linspace(0, 1, 10, dtype=torch.float64)
-    return Protocol(9.4, 3 + torch.sin(9 * spread), 0.5 + 4 * spread, 1.0, recovery_time_s=0.5,
-                    readout_flip_angle_deg=60.0, magnetisation_carried_over=True,
-                    signal_normalisation=normalisation)  # fmt: skip
+    return Protocol(
+        9.4,
+        3 + torch.sin(9 * spread),
+        0.5 + 4 * spread,
+        1.0,
+        recovery_time_s=0.5,
+        readout_flip_angle_deg=60.0,
+        magnetisation_carried_over=True,
+        signal_normalisation=normalisation,
+    )
 
 
 def test_a_linear_model_has_the_covariance_of_least_squares() -> None:
@@ -68,8 +81,9 @@ def test_the_jacobian_is_that_of_automatic_differentiation() -> None:
 
 def test_an_unknown_scale_costs_information() -> None:
     signal, jacobian = signal_and_jacobian(MODEL.tissue, values(), PRIOR_SD, schedule())
-    known, unknown = (torch.diagonal(covariance_bound(signal, jacobian, 0.004, n), dim1=1, dim2=2)
-                      for n in ("none", "l2"))  # fmt: skip
+    known, unknown = (
+        torch.diagonal(covariance_bound(signal, jacobian, 0.004, n), dim1=1, dim2=2) for n in ("none", "l2")
+    )
     assert bool((unknown > known).all())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from CESTQuantLib.physics.protocol import Protocol, PulseTrain
-from CESTQuantLib.physics.pulse_shapes import PulseShape
-from CESTQuantLib.schedules.trainable import TrainableSchedule
-from CESTQuantLib.schedules.limits import TRAINABLE, Limits, b1_rms_uT, playable, scan_time_s
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.schedules.limits import TRAINABLE, Limits, b1_rms_uT, playable, scan_time_s
+from CESTQuantLib.schedules.trainable import TrainableSchedule
 
 LIMITS = {
     "b1_peak_uT": 6.0,
@@ -81,7 +82,10 @@ def test_tied_measurements_move_together_and_fixed_ones_stay() -> None:
     ties = {"offsets_ppm": {"tie": [0, 0, 1, 1, 2, 2]}, "saturation_time_s": {"tie": "all"}, "b1_uT": {"fixed": [0, 3]}}
     schedule = TrainableSchedule(protocol(), ties, {"b1_peak_uT": 6})
     assert {name: len(raw) for name, raw in schedule.raw.items()} == {
-        "offsets_ppm": 3, "saturation_time_s": 1, "b1_uT": 4}  # fmt: skip
+        "offsets_ppm": 3,
+        "saturation_time_s": 1,
+        "b1_uT": 4,
+    }
     with torch.no_grad():
         for raw in schedule.raw.values():
             raw += 0.02 * torch.arange(1.0, len(raw) + 1)
@@ -100,7 +104,7 @@ def test_gradients_reach_every_parameter_and_are_exact() -> None:
         found = torch.func.functional_call(
             _Values(schedule), {f"schedule.raw.{n}": r for n, r in zip(schedule.raw, raws, strict=True)}, ()
         )
-        return torch.stack([(w * found[n]).sum() for w, n in zip(weights, TRAINABLE, strict=True)])  # fmt: skip
+        return torch.stack([(w * found[n]).sum() for w, n in zip(weights, TRAINABLE, strict=True)])
 
     raws = [raw.detach().clone().requires_grad_() for raw in schedule.raw.values()]
     assert torch.autograd.gradcheck(mixture, raws, eps=1e-7, atol=1e-5)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.tissue.contrasts import apt_weighted, arex, mtr_asym, mtr_ld, mtr_rex
-from CESTQuantLib.fitting.interpolation import interpolate_spectra
 from scipy.interpolate import PchipInterpolator
+
+from CESTQuantLib.fitting.interpolation import interpolate_spectra
+from CESTQuantLib.tissue.contrasts import apt_weighted, arex, mtr_asym, mtr_ld, mtr_rex
 
 OFFSETS = torch.linspace(-6, 6, 25, dtype=torch.float64)
 

@@ -7,16 +7,24 @@ import math
 
 import pytest
 import torch
+
 from CESTQuantLib.tissue.distributions import TissueDistribution
 
 TISSUE = {
     "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": {"normal": [0.06, 0.01]}},
     "solutes": [
-        {"name": "amine", "protons": 3, "fraction": {"log_uniform": [1e-4, 1e-2]}, "k_Hz": {"uniform": [100, 900]},
-         "T1_s": 1.0, "T2_s": 0.02, "dw_ppm": 3.0}
+        {
+            "name": "amine",
+            "protons": 3,
+            "fraction": {"log_uniform": [1e-4, 1e-2]},
+            "k_Hz": {"uniform": [100, 900]},
+            "T1_s": 1.0,
+            "T2_s": 0.02,
+            "dw_ppm": 3.0,
+        }
     ],
     "b0_shift_ppm": {"uniform": [-0.2, 0.2]},
-}  # fmt: skip
+}
 
 
 def sample(count: int = 20_000, seed: int = 1) -> dict[str, torch.Tensor]:

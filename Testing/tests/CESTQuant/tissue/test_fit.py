@@ -7,13 +7,14 @@ import math
 
 import pytest
 import torch
-from CESTQuantLib.fitting.least_squares import Status
-from CESTQuantLib.tissue.fit import fit_tissue_model
-from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.formats.protocol_json import protocol_from_dict
-from CESTQuantLib.tissue.model import tissue_model_from_dict
 from fit_cases import MODEL, PROTOCOL, SCHEDULE, errors, fitted, model_with, study, uniform
 from scipy.stats import t as student
+
+from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.formats.protocol_json import protocol_from_dict
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.tissue.fit import fit_tissue_model
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL, SCHEDULE], ids=["cw", "schedule"])
@@ -28,9 +29,14 @@ def test_noiseless_truth_is_recovered(engine, voxels, protocol):
 def test_bloch_mcconnell_fit_recovers_from_a_pulse_train():
     values = {"saturation_type": "pulse_train", "n_pulses": 10, "pulse_duration_s": 0.1, "duty_cycle": 0.8}
     protocol = protocol_from_dict(
-        values | {"field_strength_T": 9.4, "offsets_ppm": [2.0, 3.0, 3.5, -3.0] * 3,
-                  "b1_uT": [1.0] * 4 + [2.5] * 4 + [5.0] * 4, "pulse_shape": "gaussian"}
-    )  # fmt: skip
+        values
+        | {
+            "field_strength_T": 9.4,
+            "offsets_ppm": [2.0, 3.0, 3.5, -3.0] * 3,
+            "b1_uT": [1.0] * 4 + [2.5] * 4 + [5.0] * 4,
+            "pulse_shape": "gaussian",
+        }
+    )
     signal, truth = study(4, "bloch-mcconnell", protocol=protocol)
     fit = fit_tissue_model(signal, protocol, tissue_model_from_dict(MODEL), engine="bloch-mcconnell")
     assert max(errors(fit, truth, MODEL).values()) < 1e-3

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from CESTQuantLib.tissue.contrasts import mtr_rex
+from scipy.optimize import least_squares
+
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.tissue.contrasts import mtr_rex
 from CESTQuantLib.tissue.lorentzian import (
     LorentzianModel,
     LorentzianPool,
@@ -15,17 +17,18 @@ from CESTQuantLib.tissue.lorentzian import (
     fit_lorentzian_two_step,
     two_step_preset,
 )
-from scipy.optimize import least_squares
 
 SEVEN = LorentzianModel.preset("lorentzian_7T")
 THREE = LorentzianModel.preset("lorentzian_3T")
 OFFSETS = torch.linspace(-8, 8, 50, dtype=torch.float64)
 # lowest and highest of Zi, amplitudes, widths, positions for water, amide, noe, mt, amine
 TISSUE = torch.tensor(
-    [[0.93, 0.60, 0.03, 0.05, 0.05, 0.02, 1.0, 0.8, 2.0, 15, 1.2, -0.2, 3.3, -3.8, -3.0, 1.8],
-     [0.99, 0.85, 0.10, 0.15, 0.20, 0.06, 2.0, 2.0, 4.0, 40, 2.5, 0.20, 3.7, -3.2, -1.5, 2.3]],
+    [
+        [0.93, 0.60, 0.03, 0.05, 0.05, 0.02, 1.0, 0.8, 2.0, 15, 1.2, -0.2, 3.3, -3.8, -3.0, 1.8],
+        [0.99, 0.85, 0.10, 0.15, 0.20, 0.06, 2.0, 2.0, 4.0, 40, 2.5, 0.20, 3.7, -3.2, -1.5, 2.3],
+    ],
     dtype=torch.float64,
-)  # fmt: skip
+)
 
 
 def tissue(voxels, noise=0.0, seed=0):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from CESTQuantLib.fitting.least_squares import Status
-from CESTQuantLib.tissue.qucesop import fit_qucesop, r1rho_from_z
 from CESTQuantLib.physics.r1rho import EffectiveField, Exchange
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
+from CESTQuantLib.tissue.qucesop import fit_qucesop, r1rho_from_z
 
 FIELD_T, TARGET_PPM = 9.4, 3.5
 GRID = torch.cartesian_prod(
@@ -111,9 +112,7 @@ def test_field_maps_are_used():
     fraction, k, _ = truth(50)
     shift, relative = torch.full_like(k, 0.15), torch.full_like(k, 0.85)
     r1rho = rex(fraction, k, torch.full_like(k, 1.0), shift=shift, relative=relative) + background()
-    fit = fit_qucesop(
-        r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=1.0, b0_shift_ppm=shift, b1_relative=relative
-    )
+    fit = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=1.0, b0_shift_ppm=shift, b1_relative=relative)
     torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
 
 

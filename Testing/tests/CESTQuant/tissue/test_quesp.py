@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from CESTQuantLib.fitting.least_squares import Status
-from CESTQuantLib.tissue.quesp import _Saturation, fit_quesp, omega_plot
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
+from CESTQuantLib.tissue.quesp import _Saturation, fit_quesp, omega_plot
 
 POWERS = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0], dtype=torch.float64)
@@ -25,8 +26,7 @@ def pairs(voxels, b1_uT, time_s, noise=0.0, initial_z=1.0, seed=0):
     label = (initial_z - steady) * torch.exp(-(r1 + rex) * time_s[:, None]) + steady
     reference = (initial_z - 1) * torch.exp(-r1 * time_s[:, None]) + 1
     disturbed = [
-        z.T + noise * torch.randn(voxels, len(z), generator=generator, dtype=torch.float64)
-        for z in (label, reference)
+        z.T + noise * torch.randn(voxels, len(z), generator=generator, dtype=torch.float64) for z in (label, reference)
     ]
     return *disturbed, fraction, k, t1
 

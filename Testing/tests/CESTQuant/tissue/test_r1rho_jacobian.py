@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import pytest
 import torch
-from CESTQuantLib.tissue.fit import fit_tissue_model
-from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.tissue.r1rho_jacobian import has_analytic_jacobian, prediction_and_jacobian
-from CESTQuantLib.physics.simulation import ENGINES
-from CESTQuantLib.tissue.model import tissue_model_from_dict
 from fit_cases import B1, MODEL, OFFSETS, PROTOCOL, SCHEDULE, SEMISOLID, errors, fitted, study
+
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import ENGINES
+from CESTQuantLib.tissue.fit import fit_tissue_model
+from CESTQuantLib.tissue.model import tissue_model_from_dict
+from CESTQuantLib.tissue.r1rho_jacobian import has_analytic_jacobian, prediction_and_jacobian
 
 
 def every_pool(**fields) -> dict:
     free = {
         "water": {"T1_s": fitted(2.0, 1, 3), "T2_s": fitted(0.1, 0.05, 0.5)},
-        "solutes": [{"name": "amine", "dw_ppm": fitted(3.0, 2, 4), "T1_s": 1.0, "T2_s": fitted(0.03, 0.01, 0.1),
-                     "fraction": fitted(2e-3, 1e-5, 1e-2), "k_Hz": fitted(300, 5, 1500)}],
+        "solutes": [
+            {
+                "name": "amine",
+                "dw_ppm": fitted(3.0, 2, 4),
+                "T1_s": 1.0,
+                "T2_s": fitted(0.03, 0.01, 0.1),
+                "fraction": fitted(2e-3, 1e-5, 1e-2),
+                "k_Hz": fitted(300, 5, 1500),
+            }
+        ],
         "semisolid": None,
-    }  # fmt: skip
+    }
     return free | fields
 
 
 WITH_SEMISOLID = SEMISOLID | {
-    "fraction": fitted(0.08, 0, 0.3), "k_Hz": fitted(30, 5, 100), "T1_s": fitted(1.0, 0.5, 2.0)
-}  # fmt: skip
+    "fraction": fitted(0.08, 0, 0.3),
+    "k_Hz": fitted(30, 5, 100),
+    "T1_s": fitted(1.0, 0.5, 2.0),
+}
 FIELDS = {"b0_shift_ppm": fitted(0.05, -0.3, 0.3), "b1_relative": fitted(0.95, 0.5, 1.5)}
 
 

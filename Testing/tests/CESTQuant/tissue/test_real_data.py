@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from CESTQuantLib.tissue.fit import ModelFit, fit_tissue_model
-from CESTQuantLib.networks.files import check_protocol
-from CESTQuantLib.methods.network import named_quantities
-from CESTQuantLib.networks.fixed_protocol import train_from_config
+from paths import SHARED
+from scipy import ndimage
+
 from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.methods.network import named_quantities
+from CESTQuantLib.networks.config import read_config
+from CESTQuantLib.networks.files import check_protocol
+from CESTQuantLib.networks.fixed_protocol import train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct
 from CESTQuantLib.preprocessing.normalization import normalise
+from CESTQuantLib.tissue.fit import ModelFit, fit_tissue_model
 from CESTQuantLib.tissue.model import tissue_model_from_dict
-from CESTQuantLib.networks.config import read_config
-from scipy import ndimage
 
 CONCENTRATION_MM = 50.0
 INDEPENDENT = {"concentration_mM": [48.2, 51.2, 54.4], "exchange_rate_Hz": [191.0, 260.0, 404.0]}
@@ -62,7 +64,7 @@ def image(folder: Path, name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def phantom() -> Phantom:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "cest" / "larginine_9p4T_mrf"
+    folder = SHARED / "data" / "cest" / "larginine_9p4T_mrf"
     if not folder.exists():
         pytest.skip("needs the L-arginine phantom of the shared data, which is not on this machine")
     labels, count = ndimage.label(image(folder, "mask") > 0)

@@ -8,20 +8,25 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from JointRegSegLib.augmentation import intensity as intensity
 from JointRegSegLib.augmentation import spatial as spatial
-from JointRegSegLib.augmentation.pipeline import Augmentation, drop_modalities
 from JointRegSegLib.augmentation.config import AugmentationConfig, SpatialRanges
+from JointRegSegLib.augmentation.pipeline import Augmentation, drop_modalities
 from JointRegSegLib.cohort.sample import OUTSIDE, Pair, StudySample
-from torch import Tensor
 
 SHAPE = (24, 28, 20)
 STRONG = AugmentationConfig(
     shared=SpatialRanges((0.3, 0.3, 0.5), 1.0, 15, 0.15, 0.05, 2, 4, 8),
     independent=SpatialRanges((0.0, 0.0, 0.0), 1.0, 5, 0.05, 0.0, 1, 1, 8),
-    anisotropy_probability=0.5, blur_probability=0.5, bias_probability=0.5, intensity_probability=0.5,
-    noise_probability=0.5, dropout_probability=0.3,
-)  # fmt: skip
+    anisotropy_probability=0.5,
+    blur_probability=0.5,
+    bias_probability=0.5,
+    intensity_probability=0.5,
+    noise_probability=0.5,
+    dropout_probability=0.3,
+)
 
 
 def coordinates() -> Tensor:

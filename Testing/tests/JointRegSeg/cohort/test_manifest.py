@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.folders import cohort_of_folder, divide
 from JointRegSegLib.cohort.manifest import COLUMNS, Cohort, StudyRecord, manifest_text, read_manifest
@@ -42,10 +43,14 @@ def test_paths_are_relative_to_the_manifest(write: Callable[..., Path], tmp_path
     )
     first, second = read_manifest(path).studies
     assert first == StudyRecord(
-        "P1", "v1",
+        "P1",
+        "v1",
         {m: tmp_path / "ok" / f"{letter}.nii" for m, letter in zip(("t1", "t1ce", "t2", "flair"), "abcd", strict=True)},
-        tmp_path / "ok/s.nii", tmp_path / "ok/m.nii", tmp_path / "ok/l.csv", "val",
-    )  # fmt: skip
+        tmp_path / "ok/s.nii",
+        tmp_path / "ok/m.nii",
+        tmp_path / "ok/l.csv",
+        "val",
+    )
     assert (dict(second.images), second.label, second.split) == ({"t1": tmp_path / "ok/e.nii"}, None, "val")
     assert second.name == "P1 v2"
 
@@ -85,12 +90,18 @@ def test_everything_wrong_is_said_at_once(write: Callable[..., Path]) -> None:
     )
     said = refusal(path)
     for words in (
-        "2 files that do not exist", "gone1.nii (line 2, t1ce)", "gone2.nii (line 2, label)",
+        "2 files that do not exist",
+        "gone1.nii (line 2, t1ce)",
+        "gone2.nii (line 2, label)",
         "visit 'v1' of 'P1' is there 2 times",
         "line 4 has the split 'training data', which is none of train, val, test",
-        "line 5 (P3 v1) has no image of any modality", "line 6 has no subject",
-        "'P4' is in the splits test and train", "line 9 names", "for t1 and t2", "line 10 has 11 fields for 10 columns",
-    ):  # fmt: skip
+        "line 5 (P3 v1) has no image of any modality",
+        "line 6 has no subject",
+        "'P4' is in the splits test and train",
+        "line 9 names",
+        "for t1 and t2",
+        "line 10 has 11 fields for 10 columns",
+    ):
         assert words in said
     assert "\n" not in said
 
@@ -155,8 +166,10 @@ def test_brats_2023_names_give_subject_and_visit(tmp_path: Path) -> None:
     for name in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-GLI-00002-000"):
         brats(tmp_path / name, name, NEW, "-")
     assert keys(cohort_of_folder(tmp_path)) == [
-        ("BraTS-GLI-00002", "000"), ("BraTS-GLI-00005", "000"), ("BraTS-GLI-00005", "001")
-    ]  # fmt: skip
+        ("BraTS-GLI-00002", "000"),
+        ("BraTS-GLI-00005", "000"),
+        ("BraTS-GLI-00005", "001"),
+    ]
 
 
 def test_visit_folders_belong_to_their_parent(tmp_path: Path) -> None:
@@ -173,8 +186,13 @@ def test_files_named_for_visits_belong_to_the_subject_of_their_folder(tmp_path: 
     brats(tmp_path / "004", "visit1", OLD)
     cohort = cohort_of_folder(tmp_path)
     assert keys(cohort) == [
-        ("003", "ses-01"), ("003", "ses-02"), ("004", "visit1"), ("P1", "visit1"), ("P1", "visit2"), ("P2", "baseline")
-    ]  # fmt: skip
+        ("003", "ses-01"),
+        ("003", "ses-02"),
+        ("004", "visit1"),
+        ("P1", "visit1"),
+        ("P1", "visit2"),
+        ("P2", "baseline"),
+    ]
     assert cohort.studies[3].label.name == "visit1_seg.nii.gz"
     assert cohort.studies[4].mask.name == "visit2_mask.nii.gz"
     assert keys(cohort_of_folder(tmp_path / "P1")) == [("P1", "visit1"), ("P1", "visit2")]

@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 import torch
-from JointRegSegLib.augmentation.pipeline import Augmentation
+from torch import Tensor
+
 from JointRegSegLib.augmentation.config import AugmentationConfig
-from JointRegSegLib.images.labels import CLASSES
+from JointRegSegLib.augmentation.pipeline import Augmentation
+from JointRegSegLib.cohort.sample import OUTSIDE, StudySample
 from JointRegSegLib.cohort.sampling import (
     check_proportions,
     class_counts,
@@ -19,8 +21,7 @@ from JointRegSegLib.cohort.sampling import (
     patch_corner,
     study_weights,
 )
-from JointRegSegLib.cohort.sample import OUTSIDE, StudySample
-from torch import Tensor
+from JointRegSegLib.images.labels import CLASSES
 
 SHAPE = (20, 24, 16)
 

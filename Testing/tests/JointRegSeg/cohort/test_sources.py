@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+
 from JointRegSegLib.cohort import sources as study_sources
-from JointRegSegLib.images.reading import read_image
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
-from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.cohort.pairing import Pairing, PairPlan, StudySampling
 from JointRegSegLib.cohort.cache import StudyCache
+from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
+from JointRegSegLib.cohort.pairing import Pairing, PairPlan, StudySampling
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.cohort.sample import OUTSIDE, StudySample
 from JointRegSegLib.cohort.sources import PATHS, StudyPairs, all_counts, open_pairs, open_studies
+from JointRegSegLib.images.modalities import MODALITIES
+from JointRegSegLib.images.reading import read_image
 
 SIZE = 20
 SPACING = 4.0

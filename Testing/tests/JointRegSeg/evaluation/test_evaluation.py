@@ -11,7 +11,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, exact_result, points_in_head, small_weights
+
 from JointRegSegLib.batch import main
+from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
 from JointRegSegLib.evaluation.cases import (
     Case,
     cases_of,
@@ -20,10 +22,9 @@ from JointRegSegLib.evaluation.cases import (
     segmentation_scores,
     summarise,
 )
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
-from JointRegSegLib.synthesis.phantom import to_second_visit
-from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference.settings import InferenceSettings
+from JointRegSegLib.synthesis.phantom import to_second_visit
 
 SPACING_MM = (5.0, 5.0, 5.0)
 
@@ -133,8 +134,21 @@ def test_a_cohort_is_scored_and_failed_cases_are_named(
     cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     output = tmp_path / "out"
-    arguments = ["evaluate", "--manifest", str(cohort), "--weights", str(cohort.parent / "small.pt"), "none",
-                 "--refine", "15", "--no-flips", "--device", "auto", "--output", str(output)]  # fmt: skip
+    arguments = [
+        "evaluate",
+        "--manifest",
+        str(cohort),
+        "--weights",
+        str(cohort.parent / "small.pt"),
+        "none",
+        "--refine",
+        "15",
+        "--no-flips",
+        "--device",
+        "auto",
+        "--output",
+        str(output),
+    ]
     assert main(arguments) == 1
     said = capfd.readouterr().err.splitlines()
     assert not [line for line in said if line.rstrip().endswith(":")]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from JointRegSegLib.images.labels import CLASSES, REGIONS, region, to_classes
 from JointRegSegLib.images.modalities import MODALITIES, modality, recognise, role_of_file, split_name
 
@@ -85,7 +86,7 @@ def test_regions_are_nested() -> None:
         ("P3_t1.json", "P3_t1.json", None),
         ("t1_of_someone.nii.gz", "t1_of_someone", None),
     ],
-)  # fmt: skip
+)
 def test_file_names_tell_study_and_role(name: str, study: str, role: str | None) -> None:
     assert split_name(name) == (study, role)
     assert role_of_file(Path("folder") / name) == role

@@ -10,8 +10,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 from joint_studies import TURNS, HeadStudy, head_grid
+
 from JointRegSegLib.images import study as study_images
 from JointRegSegLib.images.brain_mask import estimate_brain_mask
+from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.normalization import (
     LANDMARK_PERCENTILES,
@@ -20,7 +22,6 @@ from JointRegSegLib.images.normalization import (
     histogram_landmarks,
     normalise,
 )
-from JointRegSegLib.synthesis.phantom import RADII_MM, TUMOR_CENTRE_MM, make_visit
 from JointRegSegLib.images.preprocessing import (
     PreprocessingConfig,
     correct_bias,
@@ -28,7 +29,7 @@ from JointRegSegLib.images.preprocessing import (
     prepare_study,
 )
 from JointRegSegLib.images.study import StudyImages, checked_study
-from JointRegSegLib.images.grid import WorkingGrid
+from JointRegSegLib.synthesis.phantom import RADII_MM, TUMOR_CENTRE_MM, make_visit
 
 COARSE = PreprocessingConfig(spacing_mm=4.0, multiple_of=8)
 

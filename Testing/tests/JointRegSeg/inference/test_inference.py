@@ -9,11 +9,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, by_sitk, points_in_head, registration_error, small_weights
-from JointRegSegLib.inference import pipeline as inference
-from JointRegSegLib.inference.pipeline import InferenceSettings, JointResult, StudyImages, process_pair
-from JointRegSegLib.inference.network_pass import run_network
-from JointRegSegLib.synthesis.phantom import GROWTH, TUMOR_RADII_MM
+
+from JointRegSegLib.images.grid import WorkingGrid, block_around
 from JointRegSegLib.images.preprocessing import PreparedStudy
+from JointRegSegLib.inference import pipeline as inference
+from JointRegSegLib.inference.network_pass import run_network
+from JointRegSegLib.inference.pipeline import InferenceSettings, JointResult, StudyImages, process_pair
 from JointRegSegLib.inference.region_volumes import (
     VOLUME_REGIONS,
     guessed_regions,
@@ -23,7 +24,7 @@ from JointRegSegLib.inference.region_volumes import (
 )
 from JointRegSegLib.inference.uncertainty import LEFT_RIGHT, VARIANTS, MeanSegmentation, Variant, entropy
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
-from JointRegSegLib.images.grid import WorkingGrid, block_around
+from JointRegSegLib.synthesis.phantom import GROWTH, TUMOR_RADII_MM
 
 NAMES = ("fixed", "moving")
 QUICK = InferenceSettings(spacing_mm=4.0)
@@ -170,8 +171,10 @@ def test_intervals_hold_the_volumes(segmented: JointResult) -> None:
     for row in segmented.volumes:
         assert row.low_ml <= row.volume_ml <= row.high_ml
     assert any(row.high_ml > row.low_ml for row in segmented.volumes)
-    rows = [region_volumes(getattr(segmented, f"{name}_labels"), name, torch.tensor([[9, 1, 2, 3], [9, 2, 3, 1]]))
-            for name in ("fixed", "moving")]  # fmt: skip
+    rows = [
+        region_volumes(getattr(segmented, f"{name}_labels"), name, torch.tensor([[9, 1, 2, 3], [9, 2, 3, 1]]))
+        for name in ("fixed", "moving")
+    ]
     for row in volume_changes(*rows, None, None, segmented.jacobian):
         assert row.low_ml <= row.change_ml <= row.high_ml
 
@@ -278,9 +281,16 @@ def test_bad_pairs_are_refused_in_one_sentence(heads: tuple[HeadStudy, HeadStudy
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for name, value in (("affine", "bent"), ("refine_iterations", -1), ("time_limit_s", 0.0), ("spacing_mm", 50.0),
-                        ("registration_modalities", ("pet",)), ("smallest_island_ml", -1.0), ("regulariser", "none"),
-                        ("regularisation", -1.0)):  # fmt: skip
+    for name, value in (
+        ("affine", "bent"),
+        ("refine_iterations", -1),
+        ("time_limit_s", 0.0),
+        ("spacing_mm", 50.0),
+        ("registration_modalities", ("pet",)),
+        ("smallest_island_ml", -1.0),
+        ("regulariser", "none"),
+        ("regularisation", -1.0),
+    ):
         with pytest.raises(ValueError, match=name.split("_")[0]):
             InferenceSettings(**{name: value})
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from JointRegSegLib.network.configuration import load_network_config
-from JointRegSegLib.registration.deformation import Deformation, warp
-from JointRegSegLib.network.joint import JointOutput, build_network
+from torch import Tensor
+from torch.nn import functional as F
+
 from JointRegSegLib.losses.config import LossConfig
 from JointRegSegLib.losses.joint import joint_loss
 from JointRegSegLib.losses.registration import (
@@ -21,16 +21,17 @@ from JointRegSegLib.losses.registration import (
     relaxed_mse,
     tumour_of_labels,
     tumour_of_logits,
-)  # fmt: skip
+)
 from JointRegSegLib.losses.segmentation import (
     IGNORED,
     cross_entropy,
     majority_labels,
     segmentation_loss,
     soft_dice_loss,
-)  # fmt: skip
-from torch import Tensor
-from torch.nn import functional as F
+)
+from JointRegSegLib.network.configuration import load_network_config
+from JointRegSegLib.network.joint import JointOutput, build_network
+from JointRegSegLib.registration.deformation import Deformation, warp
 
 DOUBLE = torch.float64
 
@@ -244,9 +245,14 @@ def test_joint_loss_is_segmentation_plus_beta_times_registration() -> None:
     true = [labels(s, batch=1, size=8) for s in (1, 2)]
     deformation = Deformation(0.3 * torch.randn(1, 3, 8, 8, 8), gradients=torch.rand(1, 3, 8, 8, 8))
     config = LossConfig(
-        "cross_entropy", registration_weight=0.7, similarity="mse", mask_labels=False, symmetric=False, phi_weight=1e-3,
+        "cross_entropy",
+        registration_weight=0.7,
+        similarity="mse",
+        mask_labels=False,
+        symmetric=False,
+        phi_weight=1e-3,
         smoothness_weight=0.0,
-    )  # fmt: skip
+    )
     total, terms = joint_loss(JointOutput(*logits, deformation), fixed, moving, *true, config)
     warped = warp(moving, deformation.displacement)
     r, d = (tumour_of_logits(x) for x in logits)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from JointRegSegLib.metrics.scores import (
     Landmarks,
     dice,

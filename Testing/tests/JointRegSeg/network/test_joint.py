@@ -8,19 +8,29 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
+from JointRegSegLib.losses.config import LossConfig
 from JointRegSegLib.network.blocks import InstanceNorm, convolution_unit
 from JointRegSegLib.network.configuration import NetworkConfig, load_network_config, network_config_names
-from JointRegSegLib.registration.deformation import integrate_velocity, inverse_error, jacobian_determinant, resize_displacement
 from JointRegSegLib.network.joint import JointNetwork, build_network
-from JointRegSegLib.losses.config import LossConfig
 from JointRegSegLib.network.precision import FLOAT32, candidate_formats, fastest_format, run_fast, segment_fast
-from torch import Tensor
+from JointRegSegLib.registration.deformation import (
+    integrate_velocity,
+    inverse_error,
+    jacobian_determinant,
+    resize_displacement,
+)
 
 PUBLISHED = load_network_config("estienne2020")
 SMALL = replace(
-    load_network_config("neurocest"), channels=(4, 6, 8), encoder_convolutions=(1, 1, 1), decoder_convolutions=(1, 1),
-    auxiliary=1, stride=1,
-)  # fmt: skip
+    load_network_config("neurocest"),
+    channels=(4, 6, 8),
+    encoder_convolutions=(1, 1, 1),
+    decoder_convolutions=(1, 1),
+    auxiliary=1,
+    stride=1,
+)
 
 
 def network(config: NetworkConfig, seed: int = 0, moving: float = 0.0) -> JointNetwork:
@@ -53,8 +63,15 @@ def test_published_networks_have_their_number_of_parameters(changes: dict, count
 
 
 def test_published_training_settings_are_the_defaults_of_its_configuration() -> None:
-    expected = {"optimiser": "adam", "learning_rate": 2e-3, "learning_rate_factor": 0.2, "learning_rate_patience": 30,
-                "patience": 50, "batch_size": 2, "validate_every_batches": 100}  # fmt: skip
+    expected = {
+        "optimiser": "adam",
+        "learning_rate": 2e-3,
+        "learning_rate_factor": 0.2,
+        "learning_rate_patience": 30,
+        "patience": 50,
+        "batch_size": 2,
+        "validate_every_batches": 100,
+    }
     assert dict(PUBLISHED.training) == expected
     loss = PUBLISHED.loss
     assert (loss.similarity, loss.phi_weight, loss.registration_weight) == ("mse", 1e-10, 1.0)
@@ -179,9 +196,15 @@ def test_other_steps_between_levels(down: str, up: str) -> None:
 
 def test_gradients_are_right() -> None:
     config = replace(
-        SMALL, channels=(2, 2), encoder_convolutions=(1, 1), decoder_convolutions=(1,), registration_level=0,
-        modalities=("t1",), auxiliary=0, integration_steps=2,
-    )  # fmt: skip
+        SMALL,
+        channels=(2, 2),
+        encoder_convolutions=(1, 1),
+        decoder_convolutions=(1,),
+        registration_level=0,
+        modalities=("t1",),
+        auxiliary=0,
+        integration_steps=2,
+    )
     net = network(config, moving=0.1).double()
     torch.manual_seed(5)
     fixed, moving = (torch.randn(1, 1, 4, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))

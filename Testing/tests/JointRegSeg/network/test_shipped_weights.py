@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from paths import ROOT
+
 from JointRegSegLib.images.labels import REGIONS, to_classes
-from JointRegSegLib.metrics.scores import dice
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.inference.single_study import segment_study
 from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference.single_study import segment_study
+from JointRegSegLib.metrics.scores import dice
+from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, load_weights
 from JointRegSegLib.synthesis.patient import synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of
 from JointRegSegLib.synthesis.templates import load_templates
 from JointRegSegLib.training.config import read_config
-from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, load_weights
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "JointRegSeg" / "Resources" / "Weights"
+FOLDER = ROOT / "JointRegSeg" / "JointRegSegLib" / "weights"
 REAL = ROOT.parent / "shared" / "data" / "brain"
 CASES = {
     "BraTS2021_00006": ("t1", "t1ce", "t2", "flair", "seg"),

@@ -10,14 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+
 from JointRegSegLib.network.configuration import NetworkConfig
 from JointRegSegLib.network.joint import JointNetwork, build_network
 from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, load_weights, save_weights
 
 CONFIG = NetworkConfig(
-    name="small", channels=(4, 6), encoder_convolutions=(1, 1), decoder_convolutions=(1,), registration_level=0,
-    auxiliary=0, stride=1,
-)  # fmt: skip
+    name="small",
+    channels=(4, 6),
+    encoder_convolutions=(1, 1),
+    decoder_convolutions=(1,),
+    registration_level=0,
+    auxiliary=0,
+    stride=1,
+)
 METADATA = {"preprocessing": {"spacing_mm": 2.0}, "training": {"steps": 10, "loss": [1.0, 0.5]}, "licence": "CC0"}
 
 
@@ -175,7 +181,7 @@ def test_unwritable_places_and_metadata_are_refused(tmp_path: Path) -> None:
 
 def test_shipped_weights_lie_beside_the_package() -> None:
     path = default_weights_path()
-    assert path.parts[-3:] == ("Resources", "Weights", "neurocest.pt")
+    assert path.parts[-3:] == ("JointRegSegLib", "weights", "neurocest.pt")
     assert (path.parents[2] / "JointRegSegLib").is_dir()
     if not path.exists():
         pytest.skip("no weights are shipped")

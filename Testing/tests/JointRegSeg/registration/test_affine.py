@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from geometries import rotation
+
 from JointRegSegLib.registration.affine import Brain, align, as_affine
 from JointRegSegLib.synthesis.phantom import RADII_MM, make_visit
-
 from NeuroCESTLib.scene.geometry import Geometry
 
 
-def head(matrix: np.ndarray | None = None, axes: np.ndarray | None = None, spacing: tuple = (3.0, 3.0, 3.0),
-         reach_mm: float = 85.0) -> Brain:  # fmt: skip
+def head(
+    matrix: np.ndarray | None = None,
+    axes: np.ndarray | None = None,
+    spacing: tuple = (3.0, 3.0, 3.0),
+    reach_mm: float = 85.0,
+) -> Brain:
     """The phantom on a grid with the given axes, moved in space by a matrix (4, 4), RAS mm."""
     matrix = np.eye(4) if matrix is None else matrix
     axes = np.eye(3) if axes is None else axes
@@ -56,11 +60,17 @@ FIXED = head()
 OBLIQUE = rotation((15, -20, 35))
 CASES = {
     "small motion, same grid": (motion((3, -2, 4), (5, -4, 3)), np.eye(3), (3.0, 3.0, 3.0)),
-    "other orientation and spacing": (motion((-8, 5, 10), (0, 12, -6)), np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]),
-                                      (2.5, 3.2, 4.0)),
-    "left-handed and far away": (motion((12, 8, -20), (150, -90, 200)), OBLIQUE @ np.diag([1.0, -1, 1]),
-                                 (3.0, 2.6, 3.4)),
-}  # fmt: skip
+    "other orientation and spacing": (
+        motion((-8, 5, 10), (0, 12, -6)),
+        np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]),
+        (2.5, 3.2, 4.0),
+    ),
+    "left-handed and far away": (
+        motion((12, 8, -20), (150, -90, 200)),
+        OBLIQUE @ np.diag([1.0, -1, 1]),
+        (3.0, 2.6, 3.4),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)

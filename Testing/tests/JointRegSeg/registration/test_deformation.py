@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from JointRegSegLib.registration import deformation as d
 
 SHAPE = (12, 15, 9)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from JointRegSegLib.registration.deformation import (
     Deformation,
     folded_fraction,

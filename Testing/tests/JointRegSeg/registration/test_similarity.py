@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+
 from JointRegSegLib.registration.similarity import BoxFilter, lncc, masked_mse
 
 SHAPE = (6, 9, 7)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+
+from JointRegSegLib.images.grid import RAS_DIRECTION, WorkingGrid, grid_around, labels_to_native, to_native
 from JointRegSegLib.registration.deformation import (
     Deformation,
     integrate_velocity,
@@ -25,7 +27,6 @@ from JointRegSegLib.registration.transforms import (
     warp_image,
     warp_label_image,
 )
-from JointRegSegLib.images.grid import RAS_DIRECTION, WorkingGrid, grid_around, labels_to_native, to_native
 
 GRID = WorkingGrid((24, 32, 28), 2.0, (30.0, 35.0, -20.0))
 
@@ -142,8 +143,9 @@ def test_the_inverse_returns_to_the_start(known: PairTransform) -> None:
 
 def test_the_inverse_of_a_velocity_field_is_taken_as_it_is() -> None:
     generator = torch.Generator().manual_seed(0)
-    velocity = torch.nn.functional.interpolate(torch.randn(1, 3, 3, 3, 3, generator=generator), size=GRID.shape,
-                                               mode="trilinear", align_corners=True)  # fmt: skip
+    velocity = torch.nn.functional.interpolate(
+        torch.randn(1, 3, 3, 3, 3, generator=generator), size=GRID.shape, mode="trilinear", align_corners=True
+    )
     forward, backward = integrate_velocity(velocity), integrate_velocity(-velocity)
     pair = pair_transform(Deformation(forward, backward), GRID, known_affine())
     at = CENTRE + np.random.default_rng(3).uniform(-15, 15, (100, 3))

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from joint_studies import HeadStudy, by_node, by_sitk, points_in_head, registration_error, small_weights
-from JointRegSegLib.batch import main
+from paths import ROOT
 from studies import checksums, messages
 
+from JointRegSegLib.batch import main
 from NeuroCESTLib.scene.geometry import Geometry
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH = ROOT / "JointRegSeg" / "JointRegSegLib" / "batch.py"
 MODALITIES = ("t1", "flair")
 
@@ -43,9 +43,15 @@ def arguments(visits: Path, output: Path, **changes: object) -> list[str]:
     options = {
         which: [str(visits / folder / f"{m}.nii.gz") if m in MODALITIES else "-" for m in ("t1", "t1ce", "t2", "flair")]
         for which, folder in (("fixed", "first"), ("moving", "second"))
-    }  # fmt: skip
-    options |= {"weights": visits / "small.pt", "refine": 5, "affine": "none", "no_flips": True, "device": "cpu",
-                "output": output}  # fmt: skip
+    }
+    options |= {
+        "weights": visits / "small.pt",
+        "refine": 5,
+        "affine": "none",
+        "no_flips": True,
+        "device": "cpu",
+        "output": output,
+    }
     words = ["apply"]
     for name, value in (options | changes).items():
         if value is not None:
@@ -60,9 +66,12 @@ def applied(visits: Path, slicer_host: ModuleType, tmp_path_factory: pytest.Temp
     slicer_host.mrmlScene.Clear(0)
     output = tmp_path_factory.mktemp("out") / "result"
     changes = {
-        "no_flips": None, "scene": True, "carry": [visits / "second" / "labels.nii.gz"], "affine": "rigid",
+        "no_flips": None,
+        "scene": True,
+        "carry": [visits / "second" / "labels.nii.gz"],
+        "affine": "rigid",
         "fixed_mask": visits / "first" / "brain.nii.gz",
-    }  # fmt: skip
+    }
     before = checksums(visits)
     assert main(arguments(visits, output, **changes)) == 0
     assert checksums(visits) == before
@@ -76,17 +85,35 @@ def read(path: Path) -> sitk.Image:
 
 def test_every_file_of_the_contract_is_written(applied: Path) -> None:
     assert {file.name for file in applied.iterdir()} == {
-        "fixed_segmentation.seg.nrrd", "moving_segmentation.seg.nrrd", "moving_segmentation_on_fixed.seg.nrrd",
-        "moving_to_fixed.h5", "fixed_to_moving.h5", "warped_t1.nii.gz", "warped_flair.nii.gz", "jacobian.nii.gz",
-        "fixed_uncertainty.nii.gz", "moving_uncertainty.nii.gz", "labels_on_fixed.nii.gz", "volumes.csv", "changes.csv",
-        "report.json", "report.png", "scene.mrb",
-    }  # fmt: skip
+        "fixed_segmentation.seg.nrrd",
+        "moving_segmentation.seg.nrrd",
+        "moving_segmentation_on_fixed.seg.nrrd",
+        "moving_to_fixed.h5",
+        "fixed_to_moving.h5",
+        "warped_t1.nii.gz",
+        "warped_flair.nii.gz",
+        "jacobian.nii.gz",
+        "fixed_uncertainty.nii.gz",
+        "moving_uncertainty.nii.gz",
+        "labels_on_fixed.nii.gz",
+        "volumes.csv",
+        "changes.csv",
+        "report.json",
+        "report.png",
+        "scene.mrb",
+    }
 
 
 def test_outputs_lie_on_the_voxels_of_the_inputs_left_handed_or_not(applied: Path, visits: Path) -> None:
     grids = {which: Geometry.from_sitk(read(visits / which / "t1.nii.gz")) for which in ("first", "second")}
-    on_fixed = ("warped_t1.nii.gz", "jacobian.nii.gz", "fixed_uncertainty.nii.gz", "fixed_segmentation.seg.nrrd",
-                "moving_segmentation_on_fixed.seg.nrrd", "labels_on_fixed.nii.gz")  # fmt: skip
+    on_fixed = (
+        "warped_t1.nii.gz",
+        "jacobian.nii.gz",
+        "fixed_uncertainty.nii.gz",
+        "fixed_segmentation.seg.nrrd",
+        "moving_segmentation_on_fixed.seg.nrrd",
+        "labels_on_fixed.nii.gz",
+    )
     for name in on_fixed:
         assert grids["first"].difference(Geometry.from_sitk(read(applied / name))) == "", name
     for name in ("moving_segmentation.seg.nrrd", "moving_uncertainty.nii.gz"):
@@ -135,9 +162,7 @@ def test_the_report_says_what_was_read_set_and_found(applied: Path, visits: Path
     assert report["command"] == "jointregseg apply"
     assert report["settings"]["refine"] == 5
     recorded = {entry["role"]: entry for entry in report["inputs"]}
-    assert recorded.keys() == {
-        "fixed t1", "fixed flair", "moving t1", "moving flair", "weights", "fixed mask", "carry"
-    }  # fmt: skip
+    assert recorded.keys() == {"fixed t1", "fixed flair", "moving t1", "moving flair", "weights", "fixed mask", "carry"}
     for entry in recorded.values():
         assert entry["sha256"] == hashlib.sha256(Path(entry["path"]).read_bytes()).hexdigest()
     assert report["versions"].keys() >= {"torch", "numpy", "slicer", "neurocest", "SimpleITK"}
@@ -174,8 +199,13 @@ def test_registration_alone_writes_no_segmentations(
     images = {which: [visits / folder / "t1.nii.gz"] for which, folder in (("fixed", "first"), ("moving", "second"))}
     assert main(arguments(visits, tmp_path / "out", weights="none", refine=0, **images)) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        "moving_to_fixed.h5", "fixed_to_moving.h5", "warped_t1.nii.gz", "jacobian.nii.gz", "report.json", "report.png"
-    }  # fmt: skip
+        "moving_to_fixed.h5",
+        "fixed_to_moving.h5",
+        "warped_t1.nii.gz",
+        "jacobian.nii.gz",
+        "report.json",
+        "report.png",
+    }
     assert [line for line in messages(capfd.readouterr().err) if not line.startswith("warning: ")] == []
     jacobian = sitk.GetArrayFromImage(read(tmp_path / "out" / "jacobian.nii.gz"))
     np.testing.assert_allclose(jacobian, 1.0, atol=1e-3)

@@ -19,12 +19,11 @@ from joint_studies import (
     small_weights,
     table_position,
 )
-from JointRegSegLib.logic import JointRegSegLogic
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
-from NeuroCESTLib.scene.geometry import Geometry
+from JointRegSegLib.logic import JointRegSegLogic
 from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.scene import display, hierarchy
+from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.scene.tables import table_columns
 from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
@@ -58,10 +57,12 @@ def visits() -> tuple[HeadStudy, HeadStudy]:
 
 @pytest.mark.parametrize(
     ("fixed", "moving", "parents", "affine", "share"),
-    [("axial", "oblique", (False, False), "affine", 0.5),
-     ("left-handed oblique", "sagittal", (True, True), "none", 0.8),
-     ("LPS", "left-handed", (False, True), "none", 0.8)],
-)  # fmt: skip
+    [
+        ("axial", "oblique", (False, False), "affine", 0.5),
+        ("left-handed oblique", "sagittal", (True, True), "none", 0.8),
+        ("LPS", "left-handed", (False, True), "none", 0.8),
+    ],
+)
 def test_visits_are_registered_whatever_their_grids_and_parent_transforms(
     slicer: ModuleType, processed: Callable, fixed: str, moving: str, parents: tuple, affine: str, share: float
 ) -> None:
@@ -136,9 +137,7 @@ def test_a_network_gives_segmentations_uncertainty_and_volumes(
     assert result.changes is not None
 
 
-def test_cest_maps_and_segmentations_are_carried_along(
-    slicer: ModuleType, processed: Callable, visits: tuple
-) -> None:
+def test_cest_maps_and_segmentations_are_carried_along(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
     fixed, moving = visits
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
     grid = moving.grid
@@ -170,7 +169,6 @@ def test_segmentations_are_regions_of_cestquant_in_the_same_place(
 ) -> None:
     """What one module gives the other passes through the scene: CEST numbers per tumour compartment."""
     from CESTQuantLib.logic import CESTQuantLogic
-
     from NeuroCESTLib.scene.sequences import array_to_sequence
 
     fixed = visits[0]

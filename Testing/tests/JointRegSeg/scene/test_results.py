@@ -18,10 +18,10 @@ from joint_studies import (
     registration_error,
     table_position,
 )
+
 from JointRegSegLib.images.compartments import COMPARTMENTS
 from JointRegSegLib.scene.results import into_scene, write_transform
 from JointRegSegLib.scene.study import class_of_segment, image_of, study_of
-
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
@@ -75,8 +75,10 @@ def test_node_file_and_simpleitk_agree_to_a_tenth_of_a_voxel(
             np.testing.assert_allclose(found, there, atol=TENTH_OF_A_VOXEL_MM / 4)
         # the other direction: the node's own inverse, and the file of the inverse map
         for found in (
-            by_node(result.transform, there, True), by_node(back, there, False), by_sitk(joint.fixed_to_moving, there)
-        ):  # fmt: skip
+            by_node(result.transform, there, True),
+            by_node(back, there, False),
+            by_sitk(joint.fixed_to_moving, there),
+        ):
             np.testing.assert_allclose(found, points, atol=TENTH_OF_A_VOXEL_MM)
     assert registration_error(inside, by_sitk(joint.moving_to_fixed, inside)) < 0.1
 
@@ -170,8 +172,17 @@ def test_the_scene_survives_saving_with_its_transform(slicer: ModuleType, exact:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("Necrotic core", 1), ("NCR/NET", 1), ("Non-enhancing tumour", 1), ("Oedema", 2), ("Peritumoral edema", 2),
-     ("ET", 3), ("Enhancing tumour", 3), ("Tumour", None), ("Ventricle", None)],
-)  # fmt: skip
+    [
+        ("Necrotic core", 1),
+        ("NCR/NET", 1),
+        ("Non-enhancing tumour", 1),
+        ("Oedema", 2),
+        ("Peritumoral edema", 2),
+        ("ET", 3),
+        ("Enhancing tumour", 3),
+        ("Tumour", None),
+        ("Ventricle", None),
+    ],
+)
 def test_segments_are_known_by_their_names(name: str, number: int | None) -> None:
     assert class_of_segment(name) == number

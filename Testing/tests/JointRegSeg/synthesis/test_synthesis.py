@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+
 from JointRegSegLib.batch import main
-from JointRegSegLib.registration.deformation import folded_fraction, inverse_error, warp
 from JointRegSegLib.cohort.manifest import read_manifest
-from JointRegSegLib.synthesis.random_fields import Draw, box_mean
 from JointRegSegLib.cohort.sample import OUTSIDE
+from JointRegSegLib.registration.deformation import folded_fraction, inverse_error, warp
 from JointRegSegLib.synthesis.patient import SyntheticPatient, synthetic_patient
+from JointRegSegLib.synthesis.random_fields import Draw, box_mean
 from JointRegSegLib.synthesis.source import SyntheticConfig, SyntheticSource
-from JointRegSegLib.synthesis.tumor import KINDS, Tumor, TumorNoise, compartments, random_tumor
 from JointRegSegLib.synthesis.templates import Template, load_templates
+from JointRegSegLib.synthesis.tumor import KINDS, Tumor, TumorNoise, compartments, random_tumor
 
 pytest.importorskip("nilearn", reason="synthetic patients are made of the template in the package nilearn")
 SPACING_MM = 4.0
@@ -193,9 +194,10 @@ def test_command_writes_a_cohort_with_the_truth(tmp_path: Path) -> None:
     for here, there in zip(places["visit1"], places["visit2"], strict=True):
         assert np.allclose(truth.TransformPoint(here), there, atol=2e-3)
         assert np.linalg.norm(np.subtract(back.TransformPoint(there), here)) < 1.0
-    assert sitk.ReadImage(str(first.images["t1"])).GetDirection() != sitk.ReadImage(
-        str(second.images["t1"])
-    ).GetDirection()
+    assert (
+        sitk.ReadImage(str(first.images["t1"])).GetDirection()
+        != sitk.ReadImage(str(second.images["t1"])).GetDirection()
+    )
     assert (output / "report.json").is_file()
 
 

@@ -15,17 +15,19 @@ from pathlib import Path
 import pytest
 import torch
 from joint_training_cases import TINY, Shells, held_out, toy_config
-from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
-from JointRegSegLib.network.joint import JointNetwork
-from JointRegSegLib.training.optimizer import Averaged, Precision, for_gradients
+from paths import ROOT, TESTS
+
 from JointRegSegLib.cohort.sample import Pair
-from JointRegSegLib.training.loop import TrainingDiverged, TrainingResult, new_network, train
+from JointRegSegLib.network.joint import JointNetwork
+from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.training.batches import UNLABELLED, Batch, BatchStream, collate
+from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
 from JointRegSegLib.training.config import TrainingConfig, config_from_dict
+from JointRegSegLib.training.loop import TrainingDiverged, TrainingResult, new_network, train
+from JointRegSegLib.training.optimizer import Averaged, Precision, for_gradients
 from JointRegSegLib.training.settings import TrainingSettings
 from JointRegSegLib.training.step import batch_loss
 from JointRegSegLib.training.validation import validate
-from JointRegSegLib.network.weights import load_weights, save_weights
 
 TIMES = ("minutes",)
 
@@ -258,12 +260,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """
     config = toy_config({"epochs": 3, "gradient_clip": 0.5, "ema_decay": 0.5, "optimiser": "sgd"})
     script = tmp_path / "child.py"
-    tests = Path(__file__).resolve().parent
-    paths = [str(tests), str(tests.parents[1]), str(tests.parents[1] / "JointRegSeg")]
+    paths = [str(TESTS), str(ROOT), str(ROOT / "JointRegSeg")]
     script.write_text(
         f"import sys, torch\nfrom pathlib import Path\nsys.path[:0] = {paths!r}\ntorch.set_num_threads(1)\n"
-        "from joint_training_cases import *\nfrom JointRegSegLib.training.processes import processes\n"
-        "from JointRegSegLib.training.loop import new_network, train\nfrom JointRegSegLib.network.weights import save_weights\n"
+        "from joint_training_cases import *\nfrom NeuroCESTLib.core.processes import processes\n"
+        "from JointRegSegLib.training.loop import new_network, train\n"
+        "from JointRegSegLib.network.weights import save_weights\n"
         f"config = config_from_dict({config.to_dict()!r})\n"
         "with processes('cpu') as these:\n"
         f"    result = train(config, new_network(config), Shells(), held_out(), {str(tmp_path)!r}, processes=these)\n"

@@ -14,15 +14,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 from joint_training_cases import TINY, Shells, toy_config
+
 from JointRegSegLib.batch import main
-from JointRegSegLib.training.checkpoints import load_checkpoint
 from JointRegSegLib.cohort.manifest import read_manifest
-from JointRegSegLib.images.normalization import LANDMARK_PERCENTILES
 from JointRegSegLib.cohort.sampling import class_counts, median_frequency_weights
 from JointRegSegLib.cohort.sources import open_pairs
+from JointRegSegLib.images.normalization import LANDMARK_PERCENTILES
+from JointRegSegLib.network.weights import load_weights
+from JointRegSegLib.training.checkpoints import load_checkpoint
 from JointRegSegLib.training.config import config_from_dict, read_config
 from JointRegSegLib.training.data import open_data
-from JointRegSegLib.network.weights import load_weights
 
 
 @pytest.fixture
@@ -47,11 +48,14 @@ def cohort(tmp_path: Path) -> Path:
 
 def write_config(folder: Path, path: str = "memory", **training) -> Path:
     values = {
-        "network": TINY, "loss": {"window": 3},
-        "data": {"path": path, "preprocessing": {"spacing_mm": 4, "multiple_of": 2, "extent_mm": [64, 64, 64],
-                                                 "align": "none"}},
+        "network": TINY,
+        "loss": {"window": 3},
+        "data": {
+            "path": path,
+            "preprocessing": {"spacing_mm": 4, "multiple_of": 2, "extent_mm": [64, 64, 64], "align": "none"},
+        },
         "training": {"epochs": 2, "validate_every_batches": 2, "precision": "float32", **training},
-    }  # fmt: skip
+    }
     (folder / "config.json").write_text(json.dumps(values))
     return folder / "config.json"
 
@@ -85,8 +89,18 @@ def test_the_command_trains_on_a_cohort_and_writes_weights_and_report(
 
 def test_a_terminated_command_leaves_a_checkpoint_and_continues(cohort: Path, tmp_path: Path) -> None:
     config, run = write_config(tmp_path, epochs=100_000, learning_rate=1e-4), tmp_path / "run"
-    command = [sys.executable, "-m", "JointRegSegLib.batch", "train", "--config", str(config), "--manifest",
-               str(cohort), "--output", str(run)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "JointRegSegLib.batch",
+        "train",
+        "--config",
+        str(config),
+        "--manifest",
+        str(cohort),
+        "--output",
+        str(run),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (run / "best.pt").exists() and time.monotonic() < deadline:

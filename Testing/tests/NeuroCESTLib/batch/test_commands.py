@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 
-from NeuroCESTLib.core import progress
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run
+from NeuroCESTLib.core import progress
 from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, part, terminal_progress
 from NeuroCESTLib.report.report_json import Report
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def raising(error: BaseException) -> Callable:

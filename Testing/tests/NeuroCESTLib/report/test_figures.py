@@ -46,9 +46,7 @@ def is_picture(path: Path) -> bool:
 def test_maps_of_any_orientation_are_drawn(tmp_path: Path, name: str) -> None:
     roi = np.zeros(SHAPE, bool)
     roi[1:3, 1:3, 1:4] = True
-    maps_figure(
-        tmp_path / "maps.png", RNG.random(SHAPE), [a_map()], roi, GRIDS[name], {"tumour": roi}, "maps"
-    )
+    maps_figure(tmp_path / "maps.png", RNG.random(SHAPE), [a_map()], roi, GRIDS[name], {"tumour": roi}, "maps")
     assert is_picture(tmp_path / "maps.png")
 
 

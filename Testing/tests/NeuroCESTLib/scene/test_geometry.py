@@ -100,9 +100,7 @@ def test_resampling_outside_the_source_gives_nan() -> None:
     flips=st.lists(st.booleans(), min_size=3, max_size=3),
     name=st.sampled_from(sorted(GRIDS)),
 )
-def test_reordering_finds_the_same_voxels_in_any_order(
-    order: list[int], flips: list[bool], name: str
-) -> None:
+def test_reordering_finds_the_same_voxels_in_any_order(order: list[int], flips: list[bool], name: str) -> None:
     geometry, values = GRIDS[name], world_ramp(GRIDS[name])
     sizes = np.array(geometry.shape[::-1])
     permutation = np.zeros((4, 4))
@@ -124,9 +122,7 @@ def test_reordering_refuses_other_voxels() -> None:
     assert GRIDS["axial"].reorder(values, Geometry(SHAPE, moved)) is None
 
 
-@pytest.mark.parametrize(
-    "matrix", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.eye(3)], ids=["flat", "nan", "3x3"]
-)
+@pytest.mark.parametrize("matrix", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.eye(3)], ids=["flat", "nan", "3x3"])
 def test_impossible_matrices_are_refused(matrix: np.ndarray) -> None:
     with pytest.raises(ValueError, match="ijk_to_ras"):
         Geometry(SHAPE, matrix)

@@ -9,10 +9,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 from NeuroCESTLib.scene import host
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:

@@ -51,9 +51,7 @@ def test_every_voxel_of_a_volume_file_keeps_its_place_in_the_world(
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_voxel_of_a_4d_file_keeps_its_place_in_the_world(
-    slicer: ModuleType, tmp_path: Path, name: str
-) -> None:
+def test_every_voxel_of_a_4d_file_keeps_its_place_in_the_world(slicer: ModuleType, tmp_path: Path, name: str) -> None:
     array = np.stack([world_ramp(GRIDS[name]) * factor for factor in (1, 2, 3)]).astype(np.float32)
     node = read_sequence(write_4d(tmp_path / "z.nii.gz", array, GRIDS[name]))
     read, geometry, index = sequence_to_array(node)
@@ -70,9 +68,7 @@ def test_arrays_of_any_type_become_volumes_without_loss(slicer: ModuleType, dtyp
 
 @pytest.mark.parametrize("extension", [".nii", ".nii.gz", ".nrrd"])
 @pytest.mark.parametrize("name", ["axial", "left-handed oblique"])
-def test_nan_and_infinity_in_files_are_kept(
-    slicer: ModuleType, tmp_path: Path, name: str, extension: str
-) -> None:
+def test_nan_and_infinity_in_files_are_kept(slicer: ModuleType, tmp_path: Path, name: str, extension: str) -> None:
     array = RNG.normal(size=SHAPE).astype(np.float32)
     array[1, 2, 3], array[0, 0, 0], array[3, 4, 5] = np.nan, np.inf, -np.inf
     sitk.WriteImage(GRIDS[name].to_sitk(array), str(tmp_path / f"v{extension}"))
@@ -98,9 +94,7 @@ def test_nan_in_a_4d_file_stays_in_its_measurement(slicer: ModuleType, tmp_path:
     ],
     ids=["ascending", "interleaved", "repeated", "reference", "close"],
 )
-def test_offsets_and_order_survive_a_seq_nrrd_file(
-    slicer: ModuleType, tmp_path: Path, offsets: list[float]
-) -> None:
+def test_offsets_and_order_survive_a_seq_nrrd_file(slicer: ModuleType, tmp_path: Path, offsets: list[float]) -> None:
     array = RNG.normal(size=(4, *SHAPE)).astype(np.float32)
     array[1, 0, 0, 0] = np.nan
     node = array_to_sequence(array, GRIDS["oblique"], "z", offsets)
@@ -275,9 +269,7 @@ def test_a_4d_file_is_no_volume(slicer: ModuleType, tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 0.999), extension=st.sampled_from([".nii", ".nii.gz", ".seq.nrrd"]))
-def test_a_file_cut_anywhere_is_never_read(
-    slicer: ModuleType, tmp_path: Path, cut: float, extension: str
-) -> None:
+def test_a_file_cut_anywhere_is_never_read(slicer: ModuleType, tmp_path: Path, cut: float, extension: str) -> None:
     whole = tmp_path / f"whole{extension}"
     if not whole.exists():
         array = RNG.normal(size=(3, *SHAPE)).astype(np.float32)
@@ -293,9 +285,7 @@ def test_a_file_cut_anywhere_is_never_read(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(min_size=0, max_size=600), extension=st.sampled_from([".nii", ".nii.gz", ".nrrd"]))
-def test_random_bytes_are_never_an_image(
-    slicer: ModuleType, tmp_path: Path, content: bytes, extension: str
-) -> None:
+def test_random_bytes_are_never_an_image(slicer: ModuleType, tmp_path: Path, content: bytes, extension: str) -> None:
     path = tmp_path / f"noise{extension}"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="noise"):

@@ -11,21 +11,18 @@ import pytest
 import SimpleITK as sitk
 from geometries import GRIDS, SHAPE, world_ramp
 
-from NeuroCESTLib.scene import display
-from NeuroCESTLib.scene import hierarchy
-from NeuroCESTLib.scene import writing
+from NeuroCESTLib.core.whole_files import whole_file
+from NeuroCESTLib.scene import display, hierarchy, writing
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import array_to_sequence
 from NeuroCESTLib.scene.tables import add_table, read_table, table_columns
 from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
-from NeuroCESTLib.scene.writing import atomic_path, write_node, write_scene, write_volume
+from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
 
 
 @pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".nrrd"])
 @pytest.mark.parametrize("name", GRIDS)
-def test_written_volumes_are_read_alike_by_itk(
-    slicer: ModuleType, tmp_path: Path, name: str, extension: str
-) -> None:
+def test_written_volumes_are_read_alike_by_itk(slicer: ModuleType, tmp_path: Path, name: str, extension: str) -> None:
     array = world_ramp(GRIDS[name])
     write_node(add_volume(array, GRIDS[name], "map"), tmp_path / f"map{extension}")
     image = sitk.ReadImage(str(tmp_path / f"map{extension}"))
@@ -48,7 +45,7 @@ def test_results_can_be_written_in_the_voxel_order_of_the_input(slicer: ModuleTy
 def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text("earlier")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+    with pytest.raises(RuntimeError), whole_file(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("interrupted")
     assert path.read_text() == "earlier"
@@ -136,9 +133,7 @@ def test_tables_keep_names_types_and_nan(slicer: ModuleType, tmp_path: Path) -> 
         add_table({"a": [1], "b": [1, 2]}, "bad")
 
 
-def test_a_scene_file_restores_maps_with_folder_unit_colours_and_window(
-    slicer: ModuleType, tmp_path: Path
-) -> None:
+def test_a_scene_file_restores_maps_with_folder_unit_colours_and_window(slicer: ModuleType, tmp_path: Path) -> None:
     array = world_ramp(GRIDS["oblique"])
     array[0, 0, 0] = np.nan
     volume = add_volume(array, GRIDS["oblique"], "amide fraction")

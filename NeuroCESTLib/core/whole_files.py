@@ -1,0 +1,98 @@
+"""Files that are written whole or not at all.
+
+A file is written under its own name in a temporary folder beside its place and then moved, so that an interrupted or
+failed run leaves the earlier file as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a path to write to, and move it to ``path`` with all its companions when the block ends without error.
+
+    Args:
+        path: File to write; an earlier one is replaced only by a complete one.
+
+    Yields:
+        A path of the same name in a temporary folder beside ``path``.
+
+    Raises:
+        ValueError: The folder is missing, read-only or full, or nothing was written; the message names the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"cannot write '{path}': it is a folder")
+    with write_errors(path):
+        # A folder, not a name: file formats put the name of the file into the file.
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        with write_errors(path):
+            yield folder / path.name
+            # Companions such as a table's schema first, the file itself last.
+            written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+            if not written or written[-1].name != path.name:
+                raise ValueError(f"cannot write '{path}': nothing was written")
+            for file in written:
+                os.replace(file, path.parent / file.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def write_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turn errors of the file system that occur while ``path`` is written into ValueError with one sentence."""
+    folder = Path(path).parent
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"cannot write '{path}': the folder '{folder}' does not exist") from None
+    except NotADirectoryError:
+        raise ValueError(f"cannot write '{path}': '{folder}' is not a folder") from None
+    except OSError as error:
+        raise ValueError(f"cannot write '{path}': {reason(error)}") from None
+
+
+def reason(error: OSError) -> str:
+    """Say in words why the file system refused, with the remedy."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "the folder is read-only, choose another one"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "the disk is full or its quota used up, free some space"
+    return error.strerror or str(error)
+
+
+def write_text(text: str, path: str | os.PathLike) -> Path:
+    """Write a UTF-8 text file, whole or not at all.
+
+    Raises:
+        ValueError: The file cannot be written; the message names it.
+    """
+    path = Path(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: str | os.PathLike) -> Path:
+    """Write a comma-separated table with a header line, whole or not at all.
+
+    Raises:
+        ValueError: The file cannot be written; the message names it.
+    """
+    path = Path(path)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
