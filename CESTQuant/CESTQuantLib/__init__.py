@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from .physics.protocol import Protocol
     from .physics.simulation import simulate
     from .preprocessing.normalization import ZSpectra
-    from .tissue.fit import fit
+    from .tissue.fit import fit_tissue_model as fit
     from .tissue.model import TissueModel, read_tissue_model
 
-_PLACES = {
+_MODULES = {
     "Pool": ".physics.pools",
     "Tissue": ".physics.pools",
     "Water": ".physics.pools",
@@ -24,13 +24,13 @@ _PLACES = {
     "read_protocol": ".formats.protocol_files",
     "TissueModel": ".tissue.model",
     "read_tissue_model": ".tissue.model",
-    "fit": ".tissue.fit",
+    "fit": ".tissue.fit:fit_tissue_model",
     "METHODS": ".methods.registry",
     "Settings": ".methods.registry",
     "quantify": ".methods.registry",
     "ZSpectra": ".preprocessing.normalization",
 }
-"""The room of each public name, imported when the name is first used: torch takes seconds to load."""
+"""Module of each public name. It is imported when the name is first used, because torch takes seconds to load."""
 
 __all__ = [
     "METHODS",
@@ -50,9 +50,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PLACES[name], __name__), name)
+    module, _, attribute = _MODULES[name].partition(":")
+    return getattr(importlib.import_module(module, __name__), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -6,11 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .images.study import StudyImages
+    from .inference.pipeline import process_pair
+    from .inference.settings import InferenceSettings, JointResult
+    from .inference.single_study import segment_study
     from .network.configuration import NetworkConfig, load_network_config
     from .network.joint import JointNetwork, build_network
     from .network.weights import default_weights_path, load_weights, save_weights
+    from .registration.deformation import Deformation, jacobian_determinant, warp
+    from .registration.instance_optimization import refine
 
-_PLACES = {
+_MODULES = {
     "JointNetwork": ".network.joint",
     "build_network": ".network.joint",
     "NetworkConfig": ".network.configuration",
@@ -18,24 +24,43 @@ _PLACES = {
     "default_weights_path": ".network.weights",
     "load_weights": ".network.weights",
     "save_weights": ".network.weights",
+    "StudyImages": ".images.study",
+    "process_pair": ".inference.pipeline",
+    "segment_study": ".inference.single_study",
+    "InferenceSettings": ".inference.settings",
+    "JointResult": ".inference.settings",
+    "refine": ".registration.instance_optimization",
+    "Deformation": ".registration.deformation",
+    "jacobian_determinant": ".registration.deformation",
+    "warp": ".registration.deformation",
 }
-"""The room of each public name, imported when the name is first used: torch takes seconds to load."""
+"""Module of each public name. It is imported when the name is first used, because torch takes seconds to load."""
 
 __all__ = [
+    "Deformation",
+    "InferenceSettings",
     "JointNetwork",
+    "JointResult",
     "NetworkConfig",
+    "StudyImages",
     "build_network",
     "default_weights_path",
+    "jacobian_determinant",
     "load_network_config",
     "load_weights",
+    "process_pair",
+    "refine",
     "save_weights",
+    "segment_study",
+    "warp",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PLACES[name], __name__), name)
+    module, _, attribute = _MODULES[name].partition(":")
+    return getattr(importlib.import_module(module, __name__), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,1 @@
+"""The frame of the module panels; the only library that knows Qt."""

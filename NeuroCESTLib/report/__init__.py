@@ -1,0 +1,1 @@
+"""Report pictures and ``report.json``."""

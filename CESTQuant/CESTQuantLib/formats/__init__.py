@@ -1,0 +1,1 @@
+"""File formats: protocols, pulseq sequences, pool files, simulation scenarios and the bundled presets."""

@@ -1,0 +1,1 @@
+"""Reconstruction networks: simulated data sets, training, dictionary matching and the reliability of estimates."""

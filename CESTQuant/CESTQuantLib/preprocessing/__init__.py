@@ -1,0 +1,1 @@
+"""What happens to spectra before a method sees them: normalization and field correction."""

@@ -1,0 +1,1 @@
+"""Evaluation of weights on labelled cases."""

@@ -1,0 +1,1 @@
+"""Two visits through the network: segmentations, deformation, volumes and their uncertainty."""

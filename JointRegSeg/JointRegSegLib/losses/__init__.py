@@ -1,0 +1,1 @@
+"""Losses that networks are trained with."""

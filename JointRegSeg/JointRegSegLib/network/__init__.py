@@ -1,0 +1,1 @@
+"""The joint network: blocks, encoder, heads, configuration, weights files and number formats."""

@@ -1,0 +1,1 @@
+"""Registration: alignment, deformations, similarity measures, transforms and instance optimization."""

@@ -1,0 +1,1 @@
+"""Synthetic patients: anatomy, tumours, contrasts, and a true deformation between two visits."""

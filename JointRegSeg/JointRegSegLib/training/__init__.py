@@ -1,0 +1,1 @@
+"""Training of the joint network: configuration, data, steps, validation, checkpoints and logs."""
