@@ -18,10 +18,10 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
 
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
-from .scene.quantify_commands import add_fields, add_fit
-from .scene.training_commands import add_dataset, add_train
+from .commands.quantify import add_fields, add_fit
+from .commands.training import add_dataset, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,17 +18,17 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
 
 from NeuroCESTLib.batch.frame import CommandParser, run
 
-from .scene.apply_commands import add_apply
-from .scene.evaluation_commands import add_evaluate
-from .scene.manifest_commands import add_manifest
-from .scene.synthesis_commands import add_synthesize
-from .scene.training_commands import add_train
+from .commands.apply import add_apply
+from .commands.evaluate import add_evaluate
+from .commands.manifest import add_manifest
+from .commands.synthesize import add_synthesize
+from .commands.train import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 success, 2 unusable arguments or input, 1 failure)."""
     # Large tensors of torch lie in huge pages where the system offers them (Linux): with small ones the kernel spends
-    # as much time on handing out fresh pages as a convolution needs to fill them. Read by torch at its first allocation.
+    # as much time on handing out fresh pages as a convolution needs to fill them. Read at torch's first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return run(_main, arguments)
 

@@ -27,12 +27,12 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
 from JointRegSegLib.images.labels import REGIONS
-from JointRegSegLib.losses.joint import joint_loss
 from JointRegSegLib.network.configuration import load_network_config
 from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
 from JointRegSegLib.network.precision import FLOAT32, candidate_formats, fastest_format, run_fast
 from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.registration.deformation import cumulative_displacement
+from JointRegSegLib.tasks.joint import joint_loss
 
 SIZE = (160, 192, 160)
 TARGET_MATRIX_UNITS, TARGET_ELSEWHERE = 3.0, 1.9

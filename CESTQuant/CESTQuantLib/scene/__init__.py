@@ -1,1 +1,1 @@
-"""The scene layer of CESTQuant: nodes and files to spectra, maps to nodes, reports, and the batch commands."""
+"""The scene layer of CESTQuant: nodes and files to spectra, maps to nodes, and reports."""

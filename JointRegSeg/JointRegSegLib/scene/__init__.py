@@ -1,1 +1,1 @@
-"""The scene layer of JointRegSeg: studies from nodes, results to nodes, reports, and the batch commands."""
+"""The scene layer of JointRegSeg: studies from nodes, results to nodes, and reports."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..images.modalities import MODALITIES
-from ..losses.joint import joint_loss
 from ..network.joint import JointNetwork, JointOutput
 from ..registration.deformation import Deformation
+from ..tasks.joint import joint_loss
 from .batches import UNLABELLED, Batch
 from .config import TrainingConfig
 from .optimizer import Precision

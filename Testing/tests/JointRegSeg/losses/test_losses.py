@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from JointRegSegLib.losses.config import LossConfig
-from JointRegSegLib.losses.joint import joint_loss
 from JointRegSegLib.losses.registration import (
     diffusion,
     folding,
@@ -32,6 +31,7 @@ from JointRegSegLib.losses.segmentation import (
 from JointRegSegLib.network.configuration import load_network_config
 from JointRegSegLib.network.joint import JointOutput, build_network
 from JointRegSegLib.registration.deformation import Deformation, warp
+from JointRegSegLib.tasks.joint import joint_loss
 
 DOUBLE = torch.float64
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from joint_studies import HeadStudy, exact_result
 
+from JointRegSegLib.commands.evaluate import _cases, _named
 from JointRegSegLib.evaluation import figure as evaluation_figure
 from JointRegSegLib.images.compartments import COMPARTMENTS
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
 from JointRegSegLib.scene import report
-from JointRegSegLib.scene.evaluation_commands import _cases, _named
 from JointRegSegLib.scene.results import JACOBIAN_REACH, JointRegSegResult
 from JointRegSegLib.training import figure as training_figure
 from JointRegSegLib.training.validation import ValidationCase

@@ -20,7 +20,7 @@ from paths import ROOT
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run
 from NeuroCESTLib.core import progress
 from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, part, terminal_progress
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
 
 def raising(error: BaseException) -> Callable:

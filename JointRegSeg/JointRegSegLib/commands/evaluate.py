@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, one_line, settings_of
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.core.whole_files import write_text
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
 if TYPE_CHECKING:
     from ..cohort.manifest import Cohort

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import part, terminal_progress
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
 METHODS = (
     "mtrasym",
@@ -199,7 +199,7 @@ def _write(options: Namespace, folder: Path, result, report: Report, progress) -
     from NeuroCESTLib.core.whole_files import write_text
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
-    from .report import draw_report
+    from ..scene.report import draw_report
 
     like = options.signal[0] if not options.signal[0].endswith(".seq.nrrd") else None
     for count, (name, node) in enumerate(result.nodes.items()):

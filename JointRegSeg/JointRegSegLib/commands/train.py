@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, settings_of
 from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, terminal_progress
 from NeuroCESTLib.core.whole_files import write_errors
-from NeuroCESTLib.report.report_json import Report, versions
+from NeuroCESTLib.report.record import Report, versions
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.core.whole_files import write_text
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
 
 def add_synthesize(commands) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from NeuroCESTLib.batch.frame import OutputFolder
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.core.whole_files import whole_file, write_errors
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,8 +186,8 @@ def _scan(options: Namespace, config, report: Report):
     from NeuroCESTLib.scene.segmentations import read_segmentation
     from NeuroCESTLib.scene.sequences import read_sequence
 
-    from .quantify_commands import read_reference
-    from .study import Study
+    from ..scene.study import Study
+    from .quantify import read_reference
 
     for role in ("signal", "reference"):
         for path in getattr(options, role) or ():

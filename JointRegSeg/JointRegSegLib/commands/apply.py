@@ -12,7 +12,7 @@ from typing import Any
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import part, terminal_progress
-from NeuroCESTLib.report.report_json import Report
+from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import MODALITIES, TITLES
 
@@ -202,8 +202,8 @@ def _write(options: Namespace, paths: dict, folder: Path, result, report: Report
     from NeuroCESTLib.core.whole_files import write_text
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
-    from .report import draw_report
-    from .results import write_transform
+    from ..scene.report import draw_report
+    from ..scene.results import write_transform
 
     reference = {which: next(iter(paths[which].values())) for which in STUDIES}
     progress(0.0, "writing files")

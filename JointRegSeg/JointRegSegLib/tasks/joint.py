@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..losses.config import LossConfig
+from ..losses.registration import registration_loss, tumour_of_labels, tumour_of_logits
+from ..losses.segmentation import segmentation_loss
 from ..network.configuration import NetworkConfig
 from ..network.joint import JointOutput
-from .config import LossConfig
-from .registration import registration_loss, tumour_of_labels, tumour_of_logits
-from .segmentation import segmentation_loss
 
 
 def joint_loss(
