@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.whole_files import write_csv
 from NeuroCESTLib.scene.image_files import existing_file
 from NeuroCESTLib.scene.volumes import load
 
@@ -50,6 +52,28 @@ def table_columns(node: Any) -> dict[str, list]:
         column = table.GetColumn(i)
         columns[column.GetName()] = [column.GetValue(row) for row in range(column.GetNumberOfValues())]
     return columns
+
+
+def write_table(node: Any, path: str | os.PathLike, digits: int = 8) -> Path:
+    """Write a table node as a comma-separated file with a header line, whole or not at all.
+
+    Args:
+        node: Table node.
+        path: File to write (``.csv``).
+        digits: Significant digits of numbers that are not integers.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: The file cannot be written; the message names it.
+    """
+    columns = table_columns(node)
+    rows = (
+        [f"{value:.{digits}g}" if isinstance(value, float) else value for value in row]
+        for row in zip(*columns.values(), strict=True)
+    )
+    return write_csv(list(columns), rows, path)
 
 
 def read_table(path: str | os.PathLike) -> Any:

@@ -199,7 +199,7 @@ def _called_by_files(options: Namespace, paths: dict[str, dict[str, str]], nodes
 
 
 def _write(options: Namespace, paths: dict, folder: Path, result, report: Report, progress) -> None:
-    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
     from ..scene.report import draw_report
@@ -231,7 +231,7 @@ def _write(options: Namespace, paths: dict, folder: Path, result, report: Report
         write_volume(node, folder / f"{name}.nii.gz", like=like)
     for name, table in (("volumes", result.volumes), ("changes", result.changes)):
         if table is not None:
-            write_text(_csv(table), folder / f"{name}.csv")
+            write_table(table, folder / f"{name}.csv", digits=6)
     progress(0.7, "drawing the report")
     draw_report(result, folder / "report.png", title=f"{Path(options.output).resolve().name}: jointregseg apply")
     if options.scene:
@@ -261,13 +261,3 @@ def write_segmentation(node, path: Path, like: str) -> None:
         write_node(ordered, path)
     finally:
         remove(ordered)
-
-
-def _csv(table) -> str:
-    from NeuroCESTLib.scene.tables import table_columns
-
-    columns = table_columns(table)
-    lines = [",".join(columns)]
-    for row in zip(*columns.values(), strict=True):
-        lines.append(",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row))
-    return "\n".join(lines) + "\n"
