@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from .physics.pools import Pool, Tissue, Water
     from .physics.protocol import Protocol
     from .physics.simulation import simulate
-    from .preprocessing.normalization import ZSpectra
     from .tissue.fit import fit_tissue_model as fit
     from .tissue.model import TissueModel, read_tissue_model
+    from .tissue.spectra import ZSpectra
 
 _MODULES = {
     "Pool": ".physics.pools",
@@ -28,7 +28,7 @@ _MODULES = {
     "METHODS": ".methods.registry",
     "Settings": ".methods.registry",
     "quantify": ".methods.registry",
-    "ZSpectra": ".preprocessing.normalization",
+    "ZSpectra": ".tissue.spectra",
 }
 """Module of each public name. It is imported when the name is first used, because torch takes seconds to load."""
 

@@ -8,8 +8,8 @@ import torch
 
 from ..fitting.marquardt import Status
 from ..preprocessing.fields import wassr
-from ..preprocessing.normalization import ZSpectra
 from ..preprocessing.wasabi import WasabiPulse, wasabi
+from ..tissue.spectra import ZSpectra
 from .registry import Quantification
 
 FIELD_METHODS = ("wasabi", "wassr")

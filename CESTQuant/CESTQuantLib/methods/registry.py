@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..physics.protocol import Protocol
-from ..preprocessing.normalization import ZSpectra
 from ..tissue.model import TissueModel
+from ..tissue.spectra import ZSpectra
 
 
 @dataclass(frozen=True)

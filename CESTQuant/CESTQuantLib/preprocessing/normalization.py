@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..physics.protocol import Protocol
+from ..tissue.spectra import ZSpectra
 
 FAR_OFF_RESONANCE_PPM = 20.0
 """Measurements at least this far from water may serve as M0 reference."""
-
-
-@dataclass(frozen=True)
-class ZSpectra:
-    """Spectra of the voxels to be fitted.
-
-    signal: (voxel, measurement), normalised; NaN where a measurement is unusable. protocol: of those measurements.
-    reference: (voxel,) mean reference signal, for pictures.
-    """
-
-    signal: Tensor
-    protocol: Protocol
-    reference: Tensor
 
 
 def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, where: str = "the signal") -> ZSpectra:
@@ -45,15 +31,15 @@ def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
     raw = raw.double()
     raw = torch.where((raw != 0).any(1, keepdim=True), raw, torch.nan)
     if protocol.signal_normalisation == "none":
-        return ZSpectra(raw, protocol, raw.abs().mean(1))
+        return ZSpectra(raw, protocol)
     if protocol.signal_normalisation == "l2":
         norm = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
-        return ZSpectra(_divide(raw, norm), protocol, raw.abs().mean(1))
+        return ZSpectra(_divide(raw, norm), protocol)
     if reference is not None:
         reference = reference.double()
         reference = reference[:, None] if reference.ndim == 1 else reference
         in_time = _in_time(reference, raw.shape[1])
-        return ZSpectra(_divide(raw, in_time), protocol, reference.mean(1))
+        return ZSpectra(_divide(raw, in_time), protocol)
     far = protocol.offsets_ppm.abs() >= FAR_OFF_RESONANCE_PPM
     if not bool(far.any()) or bool(far.all()):
         raise ValueError(
@@ -64,7 +50,7 @@ def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
     references = raw[:, index]
     in_time = _interpolate(references, index.double(), torch.arange(raw.shape[1], dtype=torch.float64))
     keep = ~far
-    return ZSpectra(_divide(raw, in_time)[:, keep], protocol.select(keep), references.mean(1))
+    return ZSpectra(_divide(raw, in_time)[:, keep], protocol.select(keep))
 
 
 def _divide(raw: Tensor, reference: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from CESTQuantLib.methods.registry import Settings, quantify
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.preprocessing.normalization import ZSpectra
 from CESTQuantLib.tissue.model import tissue_model_from_dict
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 CREATINE = Pool("creatine", 0.0018, 300.0, 1.0, 0.1, 1.9, protons=4)
 B0_PPM = torch.tensor([0.0, 0.2, -0.4, 0.6], dtype=torch.float64)
@@ -20,7 +20,7 @@ B1 = torch.tensor([1.0, 0.8, 1.2, 0.6], dtype=torch.float64)
 
 def spectra(tissue: Tissue, protocol: Protocol, **fields: torch.Tensor) -> ZSpectra:
     z = simulate(tissue, protocol, **fields)
-    return ZSpectra(z, protocol, z.mean(1))
+    return ZSpectra(z, protocol)
 
 
 def model(T1_s: float, T2_s: float) -> Settings:

@@ -24,8 +24,8 @@ from CESTQuantLib.networks.reconstruction import reconstruct
 from CESTQuantLib.networks.reliability import back_project
 from CESTQuantLib.networks.self_supervised import differentiable_signal, train_on_scan
 from CESTQuantLib.networks.training import TrainingDiverged
-from CESTQuantLib.preprocessing.normalization import ZSpectra
 from CESTQuantLib.tissue.distributions import TissueDistribution
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 CONFIG = {
     "protocol": {
@@ -89,7 +89,7 @@ def scan(config, count: int = 1500, seed: int = 99, tissue: dict | None = None):
 
 
 def spectra(config, signal: torch.Tensor) -> ZSpectra:
-    return ZSpectra(signal.double(), config.protocol, torch.ones(len(signal)))
+    return ZSpectra(signal.double(), config.protocol)
 
 
 def test_network_recovers_parameters_with_honest_uncertainty(config, file: NetworkFile) -> None:
@@ -163,7 +163,7 @@ def test_known_maps_enter_the_physics_and_their_range_is_checked(config, path: s
 def test_a_signal_of_another_protocol_is_refused(config, path: str) -> None:
     other = config_from_dict({**CONFIG, "protocol": {**CONFIG["protocol"], "saturation_time_s": 1.0}}).protocol
     with pytest.raises(ValueError, match="saturation_time_s is 2, here 1"):
-        quantify(ZSpectra(scan(config, 5)[0], other, torch.ones(5)), "network", settings=Settings(network=path))
+        quantify(ZSpectra(scan(config, 5)[0], other), "network", settings=Settings(network=path))
 
 
 def test_methods_say_which_file_they_need(config) -> None:

@@ -26,7 +26,6 @@ def same(first: torch.Tensor, second: torch.Tensor) -> None:
 def test_a_single_reference_divides_all_measurements():
     spectra = normalise(Z * M0[:, None], protocol(), M0)
     same(spectra.signal, Z)
-    same(spectra.reference, M0)
 
 
 def test_a_reference_per_offset_follows_the_drift():
@@ -56,7 +55,6 @@ def test_interleaved_far_off_resonance_reference():
     raw = torch.cat([one, Z[:, :2], one, Z[:, 2:], one], 1) * M0[:, None] * drift
     spectra = normalise(raw, protocol(offsets), None)
     same(spectra.signal, Z)
-    same(spectra.reference, M0 * drift[[0, 3, 7]].mean())
 
 
 def test_one_reference_at_the_start_is_used_for_all():

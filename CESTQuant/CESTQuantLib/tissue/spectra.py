@@ -1,0 +1,86 @@
+"""Measured spectra together with everything that is known about their voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..physics.protocol import Protocol
+
+FIELD_MAPS = ("b0_shift_ppm", "b1_relative", "t1_s")
+"""Maps that every method may use; each is a tensor of shape (voxel,) or None."""
+
+
+@dataclass(frozen=True)
+class ZSpectra:
+    """Normalised signals of the voxels to be quantified, with the protocol and the maps of these voxels.
+
+    This one object goes from the scene through the preprocessing and the methods to the fits.
+
+    Attributes:
+        signal: Signals of shape (voxel, measurement), normalised as ``protocol.signal_normalisation`` says. NaN marks
+            an unusable measurement.
+        protocol: Protocol of these measurements.
+        valid: Measurements that a fit uses, boolean of shape (voxel, measurement), or None for all. A voxel whose
+            signal is NaN in a measurement that is used cannot be fitted.
+        b0_shift_ppm: Position of the water resonance on the axis of the offsets in ppm, shape (voxel,), or None where
+            it is unknown.
+        b1_relative: Actual over nominal B1, shape (voxel,), or None where it is unknown.
+        t1_s: Longitudinal relaxation time of water in s, shape (voxel,), or None where it is unknown.
+        maps: Further maps of shape (voxel,) by the names with which a tissue model refers to them.
+
+    Raises:
+        ValueError: The shapes of signal, protocol and maps do not belong together.
+    """
+
+    signal: Tensor
+    protocol: Protocol
+    valid: Tensor | None = None
+    b0_shift_ppm: Tensor | None = None
+    b1_relative: Tensor | None = None
+    t1_s: Tensor | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.signal.ndim != 2 or self.signal.shape[1] != self.protocol.measurement_count:
+            raise ValueError(
+                f"the signal must be (voxel, measurement) with the {self.protocol.measurement_count} measurements of "
+                f"the protocol, not {tuple(self.signal.shape)}"
+            )
+        if self.valid is not None and self.valid.shape != self.signal.shape:
+            raise ValueError(f"valid has the shape {tuple(self.valid.shape)}, the signal {tuple(self.signal.shape)}")
+        fields = {name: value for name in FIELD_MAPS if (value := getattr(self, name)) is not None}
+        for name, values in {**fields, **self.maps}.items():
+            if values.shape != self.signal.shape[:1]:
+                raise ValueError(f"the map '{name}' has the shape {tuple(values.shape)}, not ({self.voxel_count},)")
+
+    @property
+    def voxel_count(self) -> int:
+        """Number of voxels."""
+        return len(self.signal)
+
+    def select(self, measurements: Tensor) -> ZSpectra:
+        """Return the spectra of a subset of the measurements.
+
+        Args:
+            measurements: Indices, or a boolean mask of shape (measurement,), on the CPU.
+
+        Returns:
+            Spectra with the same voxels and maps.
+        """
+        valid = None if self.valid is None else self.valid[:, measurements]
+        return replace(
+            self, signal=self.signal[:, measurements], protocol=self.protocol.select(measurements), valid=valid
+        )
+
+    def to(self, device: torch.device | str) -> ZSpectra:
+        """Return the spectra with signal, validity and maps on a device; the protocol stays on the CPU."""
+        moved = {
+            name: value.to(device)
+            for name in ("signal", "valid", *FIELD_MAPS)
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved, maps={name: values.to(device) for name, values in self.maps.items()})
