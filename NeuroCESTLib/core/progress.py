@@ -30,11 +30,18 @@ def silent(fraction: float, message: str = "") -> None:
     """Progress that nobody watches."""
 
 
-def part(progress: Progress, start: float, end: float) -> Progress:
-    """Progress of a step that takes the fractions ``start`` … ``end`` of the whole."""
+def part(progress: Progress, start: float, end: float, prefix: str = "") -> Progress:
+    """Return the progress of one step of a longer run.
+
+    Args:
+        progress: Progress of the whole run.
+        start: Fraction of the whole at which the step begins.
+        end: Fraction of the whole at which the step ends.
+        prefix: Text that opens every message of the step.
+    """
 
     def report(fraction: float, message: str = "") -> None:
-        progress(start + (end - start) * min(max(fraction, 0.0), 1.0), message)
+        progress(start + (end - start) * min(max(fraction, 0.0), 1.0), prefix + message)
 
     return report
 

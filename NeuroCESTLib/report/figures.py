@@ -1,7 +1,4 @@
-"""Report pictures: maps over anatomy, Z-spectra with fits, or both on one page.
-
-Matplotlib does not come with Slicer, so it is imported where a picture is drawn.
-"""
+"""Report pictures: maps over anatomy, Z-spectra with fits, or both on one page."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from NeuroCESTLib.core.whole_files import whole_file
+from NeuroCESTLib.core.pictures import STYLE, file_pyplot, save_figure
 from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
@@ -31,7 +28,6 @@ _INNERMOST = "necrotic core"  # drawn last: neighbours share an outline
 _MAPS_A_ROW = 4
 _SPECTRA_A_ROW = 3
 _PANEL_INCHES = 3.1
-_STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 class MapPanel(NamedTuple):
@@ -87,8 +83,8 @@ def maps_figure(
         ValueError: matplotlib is missing, arrays do not fit each other, or the file cannot be written.
     """
     scene = _Scene(anatomy, [MapPanel(*item) for item in maps], mask, geometry, rois or {})
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
+    plt = file_pyplot()
+    with plt.rc_context(STYLE):
         figure = plt.figure(figsize=_maps_size(scene), layout="constrained")
         _draw_maps(figure, scene)
         if title:
@@ -104,8 +100,8 @@ def spectra_figure(
     Raises:
         ValueError: matplotlib is missing, or the file cannot be written.
     """
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
+    plt = file_pyplot()
+    with plt.rc_context(STYLE):
         figure = plt.figure(figsize=_spectra_size(len(spectra)), layout="constrained")
         _draw_spectra(figure, spectra, (x_label, "Z = M / M0"))
         if title:
@@ -129,9 +125,9 @@ def report_figure(
     if not spectra:
         return maps_figure(path, anatomy, maps, mask, geometry, rois, title)
     scene = _Scene(anatomy, [MapPanel(*item) for item in maps], mask, geometry, rois or {})
-    plt = _pyplot()
+    plt = file_pyplot()
     top, bottom = _maps_size(scene), _spectra_size(len(spectra))
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(max(top[0], bottom[0]), top[1] + bottom[1]), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=(top[1], bottom[1]))
         _draw_maps(upper, scene)
@@ -305,44 +301,6 @@ def _near_water(offsets: np.ndarray) -> np.ndarray:
     reach = 5 * np.median(np.abs(offsets))
     near = np.abs(offsets) <= max(reach, 1.0)
     return near if near.sum() >= 3 else np.ones(len(offsets), bool)
-
-
-def new_figure(size_inches: tuple[float, float], title: str = "") -> Any:
-    """Empty matplotlib figure in the common style, for pictures that are laid out elsewhere.
-
-    Raises:
-        ValueError: matplotlib is missing.
-    """
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
-        figure = plt.figure(figsize=size_inches, layout="constrained")
-        if title:
-            figure.suptitle(title, fontweight="bold")
-    return figure
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ValueError(
-            "pictures need matplotlib, which is not installed: install it with 'pip install matplotlib'"
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def save_figure(figure: Any, path: str | os.PathLike) -> None:
-    """Write a figure as PNG, whole or not at all, and close it; ValueError where the file cannot be written."""
-    from matplotlib import pyplot
-
-    try:
-        with whole_file(path) as temporary:
-            figure.savefig(temporary, dpi=150, format="png")
-    finally:
-        pyplot.close(figure)
 
 
 def _grid(count: int, most_columns: int) -> tuple[int, int]:

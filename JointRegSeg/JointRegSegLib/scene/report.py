@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.report.figures import new_figure, save_figure, write_letters
+from NeuroCESTLib.core.pictures import new_figure, save_figure
+from NeuroCESTLib.report.figures import write_letters
 from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view

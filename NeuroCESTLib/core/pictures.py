@@ -1,0 +1,65 @@
+"""Matplotlib figures for PNG files; matplotlib does not come with Slicer, so it is imported where it is used."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.core.whole_files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
+"""Matplotlib settings that all report pictures share."""
+
+
+def file_pyplot() -> Any:
+    """Return ``matplotlib.pyplot`` drawing to files, so that it needs no window system.
+
+    Raises:
+        ValueError: Matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ValueError(
+            "pictures need matplotlib, which is not installed: install it with 'pip install matplotlib'"
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def new_figure(size_inches: tuple[float, float], title: str = "") -> Figure:
+    """Make an empty figure in the common style.
+
+    Args:
+        size_inches: Width and height.
+        title: Headline of the whole figure.
+
+    Raises:
+        ValueError: Matplotlib is not installed.
+    """
+    pyplot = file_pyplot()
+    with pyplot.rc_context(STYLE):
+        figure = pyplot.figure(figsize=size_inches, layout="constrained")
+        if title:
+            figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as PNG, whole or not at all, and close it.
+
+    Raises:
+        ValueError: The file cannot be written; the message names it.
+    """
+    from matplotlib import pyplot
+
+    try:
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, dpi=150, format="png")
+    finally:
+        pyplot.close(figure)
