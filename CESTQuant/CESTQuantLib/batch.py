@@ -85,7 +85,7 @@ def simulate_command(options: Namespace) -> None:
     import torch
 
     from NeuroCESTLib.core.checked_json import read_json
-    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.core.whole_files import write_csv
 
     from .formats.pools_yaml import read_pools
     from .formats.pulseq import read_seq
@@ -108,11 +108,8 @@ def simulate_command(options: Namespace) -> None:
         tissue, b0, b1 = pools.tissue, pools.b0_shift_ppm, pools.b1_relative
     dtype = {"float64": torch.float64, "float32": torch.float32}[options.dtype]
     z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype)[0]
-    rows = [
-        f"{i},{offset!r},{value!r}"
-        for i, (offset, value) in enumerate(zip(protocol.offsets_ppm.tolist(), z.tolist(), strict=True))
-    ]
-    write_text("\n".join(["index,offset_ppm,z", *rows]) + "\n", options.output)
+    rows = zip(range(len(z)), protocol.offsets_ppm.tolist(), z.tolist(), strict=True)
+    write_csv(("index", "offset_ppm", "z"), rows, options.output)
 
 
 def phantom_command(options: Namespace) -> None:

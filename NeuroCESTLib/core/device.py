@@ -1,17 +1,24 @@
-"""Where to compute."""
+"""The devices that a computation can run on."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = ("auto", "cpu", "cuda")
+"""Names that users may give."""
 
 
-def choose_device(name: str = "auto") -> Any:
-    """The torch device of a name: 'auto' is CUDA where there is one, else the processor.
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the torch device of a name.
+
+    Args:
+        name: One of ``DEVICES``; ``auto`` is CUDA where it is available and the CPU elsewhere.
 
     Raises:
-        ValueError: an unknown name, or CUDA where there is none.
+        ValueError: The name is unknown, or CUDA is not available on this machine.
     """
     import torch
 

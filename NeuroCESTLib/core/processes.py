@@ -1,4 +1,4 @@
-"""Several processes that train as one, started by torchrun: gloo on the CPU, NCCL on GPUs."""
+"""Training in several processes that ``torchrun`` started: gloo between CPUs, NCCL between GPUs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from NeuroCESTLib.core.device import choose_device
+
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among ``count``; the one of ``rank`` 0 writes files and shows progress."""
+    """This process as one of several that train together.
+
+    Attributes:
+        rank: Number of this process, from 0; the process of rank 0 writes files and shows progress.
+        count: Number of processes.
+        local_rank: Number of this process among those on the same machine.
+    """
 
     rank: int = 0
     count: int = 1
@@ -27,7 +35,11 @@ class Processes:
 
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors of one device by their mean over the processes, in place and in one message."""
+        """Replace each tensor by its mean over all processes.
+
+        Args:
+            tensors: Tensors of any shapes on one device, overwritten in place; one message carries them all.
+        """
         if self.count == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors])
@@ -39,47 +51,48 @@ class Processes:
             start += tensor.numel()
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Give all processes the values of rank 0, in place."""
+        """Overwrite the tensors of all processes, in place, with those of rank 0."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until every process has reached this call."""
         if self.count > 1:
             dist.barrier()
 
     def device(self, name: str) -> torch.device:
-        """Return the device of this process; ``auto`` is one GPU per process where there are any.
+        """Return the device of this process; processes on one machine take its GPUs in turn.
+
+        Args:
+            name: As for ``choose_device``.
 
         Raises:
-            ValueError: ``cuda`` was asked for on a machine without it.
+            ValueError: The name is unknown, or CUDA is not available on this machine.
         """
-        available = torch.cuda.is_available()
-        if name == "cuda" and not available:
-            raise ValueError("device 'cuda' is not available on this machine; use cpu or auto")
-        if name == "cpu" or not available:
-            return torch.device("cpu")
-        device = torch.device("cuda", self.local_rank % torch.cuda.device_count())
-        torch.cuda.set_device(device)
+        device = choose_device(name)
+        if device.type == "cuda":
+            device = torch.device("cuda", self.local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(device)
         return device
 
 
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
-    """Join the processes that torchrun started, or stay alone where it started none.
+    """Join the processes that ``torchrun`` started; without ``torchrun`` this process is the only one.
 
     Args:
-        device: ``auto`` or ``cuda`` to talk through NCCL where there are GPUs; ``cpu`` for gloo.
+        device: ``auto`` or ``cuda`` to communicate through NCCL where there are GPUs; ``cpu`` for gloo.
 
     Yields:
-        This process among the others.
+        This process as one of all.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count <= 1:
         yield Processes()
         return
-    # The optimizers would import this once the group exists, and its default arguments would keep the group alive.
+    # The optimizers would import this module once the group exists, and its default arguments would then keep the
+    # group alive.
     import torch.distributed.nn.functional
 
     on_gpu = device != "cpu" and torch.cuda.is_available() and dist.is_nccl_available()

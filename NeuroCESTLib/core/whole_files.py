@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import io
 import os
 import shutil
 import tempfile
@@ -87,12 +88,24 @@ def write_text(text: str, path: str | os.PathLike) -> Path:
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: str | os.PathLike) -> Path:
     """Write a comma-separated table with a header line, whole or not at all.
 
+    Args:
+        header: Names of the columns.
+        rows: Values of each row; what is not a text is written as ``str`` shows it.
+        path: File to write.
+
+    Returns:
+        The path of the file.
+
     Raises:
         ValueError: The file cannot be written; the message names it.
     """
-    path = Path(path)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    return path
+    return write_text(csv_text(header, rows), path)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a comma-separated table with a header line; values that contain commas or quotes are quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -196,7 +196,7 @@ def read_reference(paths: Sequence[str]):
 
 
 def _write(options: Namespace, folder: Path, result, report: Report, progress) -> None:
-    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
     from ..scene.report import draw_report
@@ -206,19 +206,9 @@ def _write(options: Namespace, folder: Path, result, report: Report, progress) -
         progress(count / len(result.nodes), "writing files")
         write_volume(node, folder / f"{name}.nii.gz", like=like)
     if result.table is not None:
-        write_text(_csv(result.table), folder / "roi.csv")
+        write_table(result.table, folder / "roi.csv", digits=8)
     draw_report(result, folder / "report.png", title=f"{Path(options.signal[0]).name}: {options.method}")
     if options.scene:
         write_scene(folder / "scene.mrb")
     report.warnings += result.report.pop("warnings")
     report.summary |= result.report
-
-
-def _csv(table) -> str:
-    from NeuroCESTLib.scene.tables import table_columns
-
-    columns = table_columns(table)
-    lines = [",".join(columns)]
-    for row in zip(*columns.values(), strict=True):
-        lines.append(",".join(f"{value:.8g}" if isinstance(value, float) else str(value) for value in row))
-    return "\n".join(lines) + "\n"

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from NeuroCESTLib.core.whole_files import csv_text
+
 from ..formats.protocol_json import protocol_to_dict
 from ..formats.pulseq_write import write_seq
 from ..networks.files import NetworkFile, save_network
@@ -42,8 +44,8 @@ def protocol_csv(protocol: Protocol) -> str:
     """One row a measurement; columns ``measurement`` (from 1) and the quantities that the protocol has."""
     names = [name for name in PER_MEASUREMENT if getattr(protocol, name) is not None]
     columns = [getattr(protocol, name).detach().tolist() for name in names]
-    rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns, strict=True)]
-    return "\n".join(["measurement," + ",".join(names), *(f"{m},{row}" for m, row in enumerate(rows, 1))]) + "\n"
+    rows = zip(*columns, strict=True)
+    return csv_text(["measurement", *names], ([m, *(f"{value:.6g}" for value in row)] for m, row in enumerate(rows, 1)))
 
 
 def summarise(design: Design, result: DesignResult) -> dict:

@@ -6,11 +6,11 @@ it too; ``clip`` ends the chain.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from NeuroCESTLib.core.smoothing import gaussian_smooth
 
 from ..cohort.sample import OUTSIDE
 from .spatial import smooth_field
@@ -57,10 +57,7 @@ def gamma(image: Tensor, mask: Tensor, exponent: float, outside: float = OUTSIDE
 def blur(image: Tensor, mask: Tensor, sd_voxels: float, outside: float = OUTSIDE) -> Tensor:
     """Gaussian smoothing inside the brain; the outside takes no part."""
     both = torch.stack(((image - outside) * mask, mask.to(image.dtype)))
-    rows = [_gaussian_rows(n, sd_voxels, image) for n in image.shape]
-    # As products with band matrices, which are much faster than convolutions of one channel.
-    both = rows[1] @ (both @ rows[2])
-    both = (rows[0] @ both.flatten(2)).view(2, *image.shape)
+    both = gaussian_smooth(both, sd_voxels, border="zero")
     return _within(mask, both, outside)
 
 
@@ -72,14 +69,6 @@ def thick_slices(image: Tensor, mask: Tensor, axis: int, factor: float, outside:
     thick = F.adaptive_avg_pool3d(both, size)
     thin = F.interpolate(thick, size=tuple(image.shape), mode="trilinear", align_corners=False)[0]
     return _within(mask, thin, outside)
-
-
-def _gaussian_rows(length: int, sd: float, like: Tensor) -> Tensor:
-    """(n, n) symmetric matrix that smooths along an axis; beyond the ends there is nothing."""
-    position = torch.arange(length, dtype=like.dtype, device=like.device)
-    weights = torch.exp(-0.5 * ((position[:, None] - position) / sd) ** 2)
-    reach = torch.arange(-math.ceil(6 * sd), math.ceil(6 * sd) + 1, dtype=like.dtype, device=like.device)
-    return weights / torch.exp(-0.5 * (reach / sd) ** 2).sum()
 
 
 def _within(mask: Tensor, smoothed: Tensor, outside: float) -> Tensor:

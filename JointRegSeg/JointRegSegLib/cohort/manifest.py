@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from NeuroCESTLib.core.whole_files import csv_text
+
 from ..images.modalities import MODALITIES, SYNONYMS
 
 FILE_COLUMNS = (*MODALITIES, "label", "mask", "landmarks")
@@ -120,13 +122,11 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
 
 def manifest_text(cohort: Cohort, folder: str | os.PathLike) -> str:
     """CSV text of a cohort for a manifest in ``folder``, to which the paths are relative where they share a root."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for study in cohort.studies:
         files = {column: _relative(file, Path(folder)) for column, file in study.files.items()}
-        writer.writerow([study.subject, study.visit, *(files.get(c, "") for c in FILE_COLUMNS), study.split])
-    return text.getvalue()
+        rows.append([study.subject, study.visit, *(files.get(c, "") for c in FILE_COLUMNS), study.split])
+    return csv_text(COLUMNS, rows)
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

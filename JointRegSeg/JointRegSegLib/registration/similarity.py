@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .separable import along_axes
+from NeuroCESTLib.core.smoothing import along_axes
 
 _NOISE_SHARE = 1e-4
 """Variance, as a share of the image's own, below which structure counts as noise and correlates with nothing."""

@@ -10,8 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.smoothing import gaussian_smooth
+
 from ..images.modalities import MODALITIES
-from .random_fields import Draw, box_mean, gaussian
+from .random_fields import Draw, box_mean
 from .tumor import ANATOMY_CSF, ANATOMY_GM, ANATOMY_WM, Compartments
 
 # CSF, grey, white matter: mean and standard deviation between patients
@@ -169,7 +171,9 @@ def _acquired(image: Tensor, mask: Tensor, shape: tuple[int, int, int], spacing_
     widths = [draw.uniform(0.0, 0.6)] * 3
     if draw.chance(0.5):
         widths[int(draw.uniform(0, 2.999))] = draw.uniform(0.5, 2.2)  # 2.35 times this is a slice's thickness in mm
-    image = gaussian(image[None], tuple(w / spacing_mm for w in widths))[0]
+    sigmas = (width / spacing_mm for width in widths)
+    # Less than 0.2 voxels changes nothing.
+    image = gaussian_smooth(image, [s if s >= 0.2 else 0.0 for s in sigmas], border="replicate", truncate=3)
     level = float(image[mask].mean()) if bool(mask.any()) else 1.0
     image = image + draw.uniform(0.0, 0.03) * level * draw.white(*shape)
     image = image.clamp_min(0)

@@ -11,6 +11,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.whole_files import write_csv
+
 from ..cohort.manifest import StudyRecord
 from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
@@ -57,8 +59,8 @@ def write_patient(
         label = _write(visit.labels, grid, poses[name], folder / f"{name}_seg.nii.gz", np.uint8)
         mask = _write(visit.mask, grid, poses[name], folder / f"{name}_mask.nii.gz", np.uint8)
         landmarks = folder / f"{name}_landmarks.csv"
-        rows = [f"{number},{x:.3f},{y:.3f},{z:.3f}" for number, (x, y, z) in enumerate(places[name], 1)]
-        landmarks.write_text("\n".join(["name,x,y,z", *rows]) + "\n", encoding="utf-8")
+        rows = ([number, *(f"{value:.3f}" for value in point)] for number, point in enumerate(places[name], 1))
+        write_csv(("name", "x", "y", "z"), rows, landmarks)
         studies.append(StudyRecord(f"synthetic{seed:06d}", name, images, label, mask, landmarks, split))
     return studies
 

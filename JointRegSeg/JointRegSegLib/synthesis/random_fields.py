@@ -54,19 +54,3 @@ def box_mean(field: Tensor, width: int) -> Tensor:
             sums = F.pad(padded.cumsum(axis), [1 if k == 6 - 2 * axis else 0 for k in range(6)])
             field = (sums.narrow(axis, width, size) - sums.narrow(axis, 0, size)) / width
     return field
-
-
-def gaussian(field: Tensor, sigma_voxels: tuple[float, float, float]) -> Tensor:
-    """(C, D, H, W) smoothed by a Gaussian of its own width along each axis."""
-    for axis, sigma in enumerate(sigma_voxels):
-        if sigma < 0.2:
-            continue
-        half = max(1, round(3 * sigma))
-        x = torch.arange(-half, half + 1, dtype=field.dtype)
-        kernel = torch.exp(-(x**2) / (2 * sigma**2))
-        kernel = (kernel / kernel.sum()).view([1, 1] + [-1 if a == axis else 1 for a in range(3)])
-        pad = [0] * 6
-        pad[4 - 2 * axis] = pad[5 - 2 * axis] = half
-        padded = F.pad(field[:, None], pad, mode="replicate")
-        field = F.conv3d(padded, kernel)[:, 0]
-    return field
