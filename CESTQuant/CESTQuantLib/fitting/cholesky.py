@@ -1,8 +1,7 @@
-"""Small symmetric positive systems, one a voxel, with the voxels last.
+"""Cholesky solutions of many small symmetric positive-definite systems, one per voxel, with the voxel axis last.
 
-The factorisation is unrolled over the matrix order (2 to about 20) and vectorised over the voxels: for the
-many small normal matrices of a parametric map this is faster than a batched LAPACK call, and needs no
-transposition.
+The factorisation is unrolled over the order of the matrix (2 to about 20) and vectorised over the voxels. For the many
+small normal matrices of a parametric map this is faster than a batched LAPACK call, and it needs no transposition.
 """
 
 from __future__ import annotations
@@ -11,26 +10,26 @@ import torch
 from torch import Tensor
 
 
-def _factorise(matrix: Tensor, right_hand_sides: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky factor with the forward-substituted right-hand sides appended below it.
+def _factorize(matrix: Tensor, right_hand_sides: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the Cholesky factor and forward-substitute the right-hand sides on the way.
 
-    The pivots are floored at the rounding error of a unit diagonal, so that a numerically singular direction
-    gives a huge (later rejected) step and never a NaN.
+    Pivots are not allowed to fall below the rounding error of a unit diagonal. A numerically singular direction then
+    gives a huge step, which the fit rejects, and never a NaN.
 
     Args:
         matrix: (p, p, voxel), scaled to a diagonal of about one.
         right_hand_sides: (r, p, voxel).
 
     Returns:
-        rows (p + r, p, voxel): the factor L (strictly lower part), then the forward-substituted sides;
-        inverse_pivots (p, voxel): 1 / L_kk.
+        The rows (p + r, p, voxel): first the factor L (strictly lower part), then the solutions y of L y = b; and the
+        inverse pivots 1 / L_kk, (p, voxel).
     """
     order = matrix.shape[0]
     rows = torch.cat((matrix, right_hand_sides))
-    floor = torch.finfo(matrix.dtype).eps
+    smallest_pivot = torch.finfo(matrix.dtype).eps
     inverse_pivots = torch.empty_like(matrix[0])
     for k in range(order):
-        inverse_pivots[k] = rows[k, k].clamp_min(floor).rsqrt()
+        inverse_pivots[k] = rows[k, k].clamp_min(smallest_pivot).rsqrt()
         column = rows[k + 1 :, k].mul_(inverse_pivots[k])
         if k + 1 < order:
             pivot_row = column[: order - k - 1]
@@ -39,7 +38,7 @@ def _factorise(matrix: Tensor, right_hand_sides: Tensor) -> tuple[Tensor, Tensor
 
 
 def _back_substitute(rows: Tensor, inverse_pivots: Tensor) -> Tensor:
-    """Solve L^T x = y for the sides that `_factorise` appended; returns (r, p, voxel)."""
+    """Solve L^T x = y for the right-hand sides that `_factorize` appended; returns (r, p, voxel)."""
     order = inverse_pivots.shape[0]
     solution = rows[order:]
     for k in range(order - 1, -1, -1):
@@ -50,12 +49,27 @@ def _back_substitute(rows: Tensor, inverse_pivots: Tensor) -> Tensor:
 
 
 def solve(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
-    """Solve A x = b for each voxel; matrix (p, p, voxel), right_hand_side (p, voxel) -> (p, voxel)."""
-    return _back_substitute(*_factorise(matrix, right_hand_side.unsqueeze(0)))[0]
+    """Solve A x = b in every voxel.
+
+    Args:
+        matrix: A, (p, p, voxel), symmetric positive definite and scaled to a diagonal of about one.
+        right_hand_side: b, (p, voxel).
+
+    Returns:
+        x, (p, voxel).
+    """
+    return _back_substitute(*_factorize(matrix, right_hand_side.unsqueeze(0)))[0]
 
 
 def inverse(matrix: Tensor) -> Tensor:
-    """Inverse of each voxel's matrix; (p, p, voxel) -> (p, p, voxel)."""
+    """Invert the matrix of every voxel.
+
+    Args:
+        matrix: (p, p, voxel), symmetric positive definite and scaled to a diagonal of about one.
+
+    Returns:
+        (p, p, voxel).
+    """
     order, _, voxels = matrix.shape
     identity = torch.eye(order, dtype=matrix.dtype, device=matrix.device)
-    return _back_substitute(*_factorise(matrix, identity.unsqueeze(-1).expand(-1, -1, voxels)))
+    return _back_substitute(*_factorize(matrix, identity.unsqueeze(-1).expand(-1, -1, voxels)))

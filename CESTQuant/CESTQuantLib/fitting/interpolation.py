@@ -1,8 +1,7 @@
-"""Interpolation of spectra: shape-preserving piecewise cubics, each voxel at its own offsets.
+"""Interpolation of spectra by shape-preserving piecewise cubics (PCHIP), at offsets of each voxel's own.
 
-Fritsch and Butland, SIAM J Sci Stat Comput 1984;5:300 (PCHIP): smooth, exact at the acquired offsets and
-without the overshoots that an ordinary spline makes beside the water dip, which would appear as false
-asymmetry.
+Fritsch and Butland, SIAM J Sci Stat Comput 1984;5:300. The curve is smooth, exact at the acquired offsets, and has none
+of the overshoots that an ordinary spline makes beside the water dip, which would appear as false asymmetry.
 """
 
 from __future__ import annotations
@@ -11,13 +10,21 @@ import torch
 from torch import Tensor
 
 CHUNK_VOXELS = 16384
+"""Voxels that are interpolated at a time."""
 
 
 def sorted_spectra(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
-    """Spectra (voxel, n) at ascending distinct offsets (n,); repeated offsets are averaged.
+    """Sort spectra by offset and average repeated offsets.
+
+    Args:
+        z: (voxel, offset).
+        offsets_ppm: (offset,), in any order.
+
+    Returns:
+        The spectra (voxel, n) and their n distinct offsets (n,), ascending.
 
     Raises:
-        ValueError: counts of offsets and measurements that differ.
+        ValueError: The numbers of offsets and measurements differ.
     """
     if offsets_ppm.shape != z.shape[1:]:
         raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
@@ -28,17 +35,26 @@ def sorted_spectra(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
     return mean / torch.bincount(place), distinct
 
 
-def slopes(z: Tensor, offsets_ppm: Tensor) -> Tensor:
-    """PCHIP derivatives at the knots; (voxel, n) at ascending offsets (n,), n >= 2."""
+def pchip_slopes(z: Tensor, offsets_ppm: Tensor) -> Tensor:
+    """Estimate the derivatives at the knots of the cubics.
+
+    Args:
+        z: (voxel, n), n >= 2.
+        offsets_ppm: (n,), ascending.
+
+    Returns:
+        (voxel, n), in 1/ppm.
+    """
     spacing = offsets_ppm.diff()
     secant = z.diff(dim=1) / spacing
     if len(spacing) == 1:
         return secant.expand(-1, 2)
     before, after = spacing[:-1], spacing[1:]
-    near, far = 2 * after + before, after + 2 * before
+    left_weight, right_weight = 2 * after + before, after + 2 * before
     left, right = secant[:, :-1], secant[:, 1:]
-    turning = left * right <= 0
-    inner = (near + far) / torch.where(turning, 1.0, near / left + far / right)
+    turning = left * right <= 0  # the slope at an extremum is zero
+    # elsewhere it is a weighted harmonic mean of the secants on both sides
+    inner = (left_weight + right_weight) / torch.where(turning, 1.0, left_weight / left + right_weight / right)
     inner = torch.where(turning, 0.0, inner)
     first = _end_slope(spacing[0], spacing[1], secant[:, 0], secant[:, 1])
     last = _end_slope(spacing[-1], spacing[-2], secant[:, -1], secant[:, -2])
@@ -46,7 +62,7 @@ def slopes(z: Tensor, offsets_ppm: Tensor) -> Tensor:
 
 
 def _end_slope(width: Tensor, next_width: Tensor, secant: Tensor, next_secant: Tensor) -> Tensor:
-    """Three-point derivative at an end, limited so that the curve stays monotone there."""
+    """Estimate the derivative at an end from three points, limited so that the curve stays monotone there."""
     slope = ((2 * width + next_width) * secant - width * next_secant) / (width + next_width)
     slope = torch.where(slope * secant <= 0, 0.0, slope)
     steep = (secant * next_secant <= 0) & (slope.abs() > 3 * secant.abs())
@@ -54,14 +70,18 @@ def _end_slope(width: Tensor, next_width: Tensor, secant: Tensor, next_secant: T
 
 
 def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tensor:
-    """Z of every voxel at other offsets; NaN outside the acquired range.
+    """Interpolate the spectrum of every voxel to other offsets.
 
     Args:
-        z: (voxel, n); offsets_ppm: (n,), in any order.
+        z: (voxel, offset).
+        offsets_ppm: (offset,), in any order; repeated offsets are averaged.
         at_ppm: (k,) or (voxel, k).
 
     Returns:
-        (voxel, k).
+        (voxel, k); NaN outside the acquired range.
+
+    Raises:
+        ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
     """
     z, knots = sorted_spectra(z, offsets_ppm)
     if len(knots) < 2:
@@ -75,15 +95,15 @@ def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tenso
 
 
 def _evaluate(z: Tensor, knots: Tensor, at: Tensor) -> Tensor:
-    """Cubic Hermite polynomials of the intervals that hold `at` (voxel, k)."""
-    derivative = slopes(z, knots)
+    """Evaluate the cubic Hermite polynomials of the intervals that hold ``at`` (voxel, k)."""
+    slope = pchip_slopes(z, knots)
     interval = torch.searchsorted(knots, at.contiguous(), right=True).sub_(1).clamp_(0, len(knots) - 2)
     width = knots.diff()[interval]
     t = (at - knots[interval]) / width
     z0, z1 = z.gather(1, interval), z.gather(1, interval + 1)
-    d0, d1 = derivative.gather(1, interval) * width, derivative.gather(1, interval + 1) * width
+    d0, d1 = slope.gather(1, interval) * width, slope.gather(1, interval + 1) * width
     rise = z1 - z0
     value = z0 + t * (d0 + t * (3 * rise - 2 * d0 - d1 + t * (d0 + d1 - 2 * rise)))
-    slack = 1e-5 * (knots[-1] - knots[0])  # rounding of the offsets themselves
+    slack = 1e-5 * (knots[-1] - knots[0])  # for the rounding of the offsets themselves
     outside = (at < knots[0] - slack) | (at > knots[-1] + slack) | at.isnan()
     return torch.where(outside, torch.nan, value)

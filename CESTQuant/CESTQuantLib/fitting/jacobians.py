@@ -1,6 +1,6 @@
-"""Jacobians for fit models that have only a prediction: by differences or by automatic differentiation.
+"""Jacobians for models that have only a prediction, by finite differences or by automatic differentiation.
 
-Both rely on a measurement of a voxel depending on no other voxel's parameters.
+Both rely on the prediction of a voxel depending on no other voxel's parameters.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .marquardt import Model
+from .problem import Model
 
-# (parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel)
-Prediction = Callable[..., Tensor]
+PredictionFunction = Callable[..., Tensor]
+"""(parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel)."""
 
 
-def finite_difference_model(function: Prediction, scale: Tensor | None = None, central: bool = False) -> Model:
-    """Give `function` a Jacobian by forward (or central) differences, all evaluated in one call.
+def finite_difference_model(function: PredictionFunction, scale: Tensor | None = None, central: bool = False) -> Model:
+    """Give a prediction a Jacobian by forward (or central) differences, all evaluated in one call.
 
     Args:
-        function: the prediction; it is called with 1 + p (central: 1 + 2 p) times the voxels.
-        scale: (p,) typical sizes of the parameters; the step is sqrt(eps) (central: cbrt(eps)) of the larger
-            of |parameter| and a hundredth of the scale. Without it the step is relative to |parameter|, or to
-            one where that is zero.
-        central: second-order differences, for float32 or strongly curved models.
+        function: The prediction; it is called with 1 + p (central: 1 + 2 p) times the voxels.
+        scale: (p,) typical sizes of the parameters; the step is sqrt(eps) (central: cbrt(eps)) times the larger of
+            |parameter| and a hundredth of the scale. Without it the step is relative to |parameter|, or to one where
+            that is zero.
+        central: Whether to take second-order differences, for float32 or strongly curved models.
+
+    Returns:
+        A model for `levenberg_marquardt`.
     """
 
     def model(parameters: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +48,7 @@ def finite_difference_model(function: Prediction, scale: Tensor | None = None, c
         tiled = [argument.repeat(*(1,) * (argument.ndim - 1), copies) for argument in arguments]
         values = function(batch.transpose(0, 1).reshape(count, copies * voxels), *tiled)
         values = values.unflatten(-1, (copies, voxels)).transpose(0, 1)  # (copy, measurement, voxel)
-        # the step really taken, after rounding of the parameter
+        # Divide by the step really taken, after rounding of the parameter.
         ahead = torch.diagonal(batch[1 : count + 1]).T
         behind = torch.diagonal(batch[count + 1 :]).T if central else parameters
         base = values[count + 1 :] if central else values[:1]
@@ -54,11 +57,17 @@ def finite_difference_model(function: Prediction, scale: Tensor | None = None, c
     return model
 
 
-def autograd_model(function: Prediction) -> Model:
-    """Give a differentiable `function` its exact Jacobian.
+def autograd_model(function: PredictionFunction) -> Model:
+    """Give a differentiable prediction its exact Jacobian.
 
-    Columns come from a double backward pass (the derivative of the vector-Jacobian product with respect to
-    its vector), p passes whatever the number of measurements, and safe in the fitter's threads.
+    Columns come from a double backward pass: the derivative of the vector-Jacobian product with respect to its vector.
+    That takes p passes whatever the number of measurements, and is safe in the threads of the fit.
+
+    Args:
+        function: The prediction, differentiable twice by autograd.
+
+    Returns:
+        A model for `levenberg_marquardt`.
     """
 
     def model(parameters: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,12 +75,12 @@ def autograd_model(function: Prediction) -> Model:
             variables = parameters.detach().requires_grad_()
             prediction = function(variables, *arguments)
             cotangent = torch.zeros_like(prediction, requires_grad=True)
-            (pulled,) = torch.autograd.grad(prediction, variables, cotangent, create_graph=True)
+            (pulled_back,) = torch.autograd.grad(prediction, variables, cotangent, create_graph=True)
             columns = []
             for row in range(len(parameters)):
-                direction = torch.zeros_like(pulled)
+                direction = torch.zeros_like(pulled_back)
                 direction[row] = 1
-                (column,) = torch.autograd.grad(pulled, cotangent, direction, retain_graph=True)
+                (column,) = torch.autograd.grad(pulled_back, cotangent, direction, retain_graph=True)
                 columns.append(column)
         return prediction.detach(), torch.stack(columns)
 

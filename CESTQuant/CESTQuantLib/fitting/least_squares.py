@@ -1,13 +1,8 @@
-"""Batched least squares with box bounds: one small Levenberg-Marquardt fit a voxel, any number of voxels.
+"""Batched least squares with box bounds: one small Levenberg-Marquardt fit per voxel, for any number of voxels.
 
-Marquardt, SIAM J Appl Math 1963;11:431 (damping in units of the normal matrix's diagonal, so that a fraction
-of 1e-3 and a rate of 1e3 1/s share one fit); damping per voxel by the gain ratio (Nielsen, IMM-REP-1999-05).
-A parameter at its bound with the gradient pressing outwards is held for that step and released when the
-gradient turns; the others go on converging without it.
-
-Public tensors are voxel-first. Inside, and in the model, the voxel is last, so that every operation runs
-along contiguous memory. Voxels are fitted in chunks that fit the processor's cache: memory does not grow with
-them.
+`marquardt` describes the algorithm. Public tensors are voxel-first; inside, and in the model, the voxel axis is last,
+so that every operation runs along contiguous memory. Voxels are fitted in chunks that fit the processor's cache, so
+that memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -19,16 +14,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress, silent
+
 from .jacobians import autograd_model, finite_difference_model
-from .marquardt import Model, Status
+from .marquardt import IterationSettings, Status
+from .problem import GaussianPrior, LeastSquaresProblem, Model
 from .statistics import FitResult
-from .workers import FitInputs, Progress, run_chunks
+from .workers import fit_chunks
 
 __all__ = ["FitResult", "Model", "Status", "autograd_model", "finite_difference_model", "levenberg_marquardt"]
 
-# p * m * voxels of a chunk: the measured optimum between cache and the cost of a call, and the room on a GPU
-JACOBIAN_VALUES_A_CHUNK = 2**19
-JACOBIAN_VALUES_A_CHUNK_GPU = 2**28
+JACOBIAN_VALUES_PER_CHUNK = 2**19
+"""Parameters x measurements x voxels of a chunk: the measured optimum between cache misses and the cost of a call."""
+JACOBIAN_VALUES_PER_CHUNK_GPU = 2**28
+"""The same on a GPU, where memory limits it."""
 SMALLEST_CHUNK = 1024
 
 
@@ -52,45 +51,81 @@ def levenberg_marquardt(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Fit `model` to each voxel's measurements.
+    """Fit a model to the measurements of every voxel.
 
     Args:
-        model: (parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), jacobian (p, m,
-            voxel); see `finite_difference_model` and `autograd_model` for models without a Jacobian.
+        model: Maps (parameters (p, voxel), *arguments (.., voxel)) to the prediction (m, voxel) and its Jacobian
+            (p, m, voxel). `finite_difference_model` and `autograd_model` make one from a prediction alone.
         data: (voxel, m), float32 or float64, on any device; the fit runs there and in that precision.
-        start, lower, upper: (p,) or (voxel, p); bounds may be infinite; starts are moved into the bounds.
-        arguments: per-voxel tensors (voxel, ..) that the model receives as (.., voxel).
+        start: (p,) or (voxel, p) start values; they are moved into the bounds.
+        lower: (p,) or (voxel, p) lower bounds, may be minus infinity.
+        upper: (p,) or (voxel, p) upper bounds, may be infinity.
+        arguments: Tensors (voxel, ..) that the model receives as (.., voxel), such as field maps.
         valid: (voxel, m) bool; other measurements have weight zero and may be NaN.
-        prior_mean, prior_sd: (p,) or (voxel, p) Gaussian priors; an infinite sd means none.
-        noise_sd: noise of a measurement, scalar or (voxel,): the weight of the data against the priors.
-            Without it a first fit without priors estimates it per voxel.
-        max_iterations: of each voxel.
-        tolerance: relative change of the residual sum of squares that counts as converged; 1e-8 in float64,
-            1e-5 in float32.
-        start_damping: of the first step, relative to the normal matrix's diagonal. Smaller is faster from good
-            starts; from poor ones it leads to poorer local minima.
-        correlation: whether to return the correlation matrices (p^2 values a voxel).
-        chunk_voxels, threads: processing units; by default sized to the cache and the processors.
-        progress: called as (fraction, message) after each chunk; what it raises cancels the fit.
+        prior_mean: (p,) or (voxel, p) means of Gaussian priors.
+        prior_sd: (p,) or (voxel, p) their standard deviations; an infinite one means no prior.
+        noise_sd: Standard deviation of a measurement, one value or (voxel,): the weight of the data against the priors,
+            and the scale of the standard errors. Without it, a first fit without priors estimates it in each voxel if
+            there are priors, and the standard errors follow from the residual if there are none.
+        max_iterations: Limit for each voxel.
+        tolerance: Relative change of the residual sum of squares that counts as converged; 1e-8 by default in float64
+            and 1e-5 in float32.
+        start_damping: Damping of the first step, relative to the diagonal of the normal matrix. A smaller one is faster
+            from good starts; from poor ones it leads to poorer local minima.
+        correlation: Whether to return the correlation matrices (p^2 values per voxel).
+        chunk_voxels: Voxels per chunk; by default such that a chunk fits the cache.
+        threads: Worker threads; by default one per processor.
+        progress: Called as (fraction, message) after each chunk; what it raises cancels the fit.
+
+    Returns:
+        Parameters, standard errors, residual and status of every voxel.
 
     Raises:
-        ValueError: shapes that do not fit together, or a lower bound above its upper bound.
+        ValueError: Shapes do not fit together, a lower bound lies above its upper bound, or only one of prior_mean and
+            prior_sd is given.
     """
-    inputs = _checked(
-        model,
-        data,
-        {"start": start, "lower": lower, "upper": upper, "prior_mean": prior_mean, "prior_sd": prior_sd},
-        tuple(arguments),
-        valid,
-        noise_sd,
-        max_iterations,
-        tolerance,
-        start_damping,
+
+    def like_data(value: Tensor) -> Tensor:
+        return torch.as_tensor(value, dtype=data.dtype, device=data.device)
+
+    if (prior_mean is None) != (prior_sd is None):
+        raise ValueError("priors need both prior_mean and prior_sd")
+    prior = None
+    if prior_mean is not None and prior_sd is not None:
+        prior = GaussianPrior(like_data(prior_mean), like_data(prior_sd))
+    if noise_sd is not None:
+        noise_sd = torch.as_tensor(noise_sd, dtype=data.dtype, device=data.device).expand(len(data))
+    problem = LeastSquaresProblem(
+        model=model,
+        data=data,
+        start=like_data(start),
+        lower=like_data(lower),
+        upper=like_data(upper),
+        arguments=tuple(argument.to(data) for argument in arguments),
+        valid=valid,
+        prior=prior,
+        noise_sd=noise_sd,
     )
+    if tolerance is None:
+        tolerance = 1e-8 if data.dtype == torch.float64 else 1e-5
+    settings = IterationSettings(max_iterations, tolerance, start_damping)
+    if prior is not None and noise_sd is None:
+        problem = _with_estimated_noise(problem, settings, chunk_voxels, threads)
+    return _fit(problem, settings, chunk_voxels, threads, correlation, progress or silent)
+
+
+def _fit(
+    problem: LeastSquaresProblem,
+    settings: IterationSettings,
+    chunk_voxels: int | None,
+    threads: int | None,
+    correlation: bool,
+    progress: Progress,
+) -> FitResult:
+    """Share the voxels of a problem out among threads; chunks and threads have the defaults that suit the device."""
+    data, count = problem.data, problem.parameter_count
     voxels, measurements = data.shape
-    count = inputs.start.shape[-1]
-    if inputs.prior_sd is not None and inputs.noise_sd is None:
-        inputs = _with_estimated_noise(inputs, chunk_voxels, threads)
+    on_cpu = data.device.type == "cpu"
     result = FitResult(
         parameters=data.new_full((voxels, count), torch.nan),
         standard_errors=data.new_full((voxels, count), torch.nan),
@@ -99,85 +134,22 @@ def levenberg_marquardt(
         status=torch.zeros(voxels, dtype=torch.uint8, device=data.device),
         iterations=torch.zeros(voxels, dtype=torch.int32, device=data.device),
     )
-    on_cpu = data.device.type == "cpu"
     if chunk_voxels is None:
-        values = JACOBIAN_VALUES_A_CHUNK if on_cpu else JACOBIAN_VALUES_A_CHUNK_GPU
+        values = JACOBIAN_VALUES_PER_CHUNK if on_cpu else JACOBIAN_VALUES_PER_CHUNK_GPU
         chunk_voxels = max(SMALLEST_CHUNK, values // (count * measurements))
     chunks = [slice(first, min(first + chunk_voxels, voxels)) for first in range(0, voxels, chunk_voxels)]
     if threads is None:
         threads = os.cpu_count() or 1
-    run_chunks(result, inputs, chunks, min(threads, len(chunks)) if on_cpu else 1, progress)
+    fit_chunks(result, problem, settings, chunks, min(threads, len(chunks)) if on_cpu else 1, progress)
     return result
 
 
-def _checked(
-    model: Model,
-    data: Tensor,
-    per_parameter: dict[str, Tensor | None],
-    arguments: tuple[Tensor, ...],
-    valid: Tensor | None,
-    noise_sd: float | Tensor | None,
-    max_iterations: int,
-    tolerance: float | None,
-    start_damping: float,
-) -> FitInputs:
-    if data.ndim != 2 or not data.is_floating_point():
-        raise ValueError(f"data must be a floating-point (voxel, m) tensor, not {tuple(data.shape)}")
-    voxels = data.shape[0]
-    count = torch.as_tensor(per_parameter["start"]).shape[-1]
-    given = {}
-    for name, value in per_parameter.items():
-        if value is not None:
-            value = torch.as_tensor(value, dtype=data.dtype, device=data.device)
-            if value.shape not in ((count,), (voxels, count)):
-                raise ValueError(f"{name} must be ({count},) or ({voxels}, {count}): {tuple(value.shape)}")
-        given[name] = value
-    if bool((given["lower"] > given["upper"]).any()):
-        raise ValueError("a lower bound lies above its upper bound")
-    if (given["prior_mean"] is None) != (given["prior_sd"] is None):
-        raise ValueError("priors need both prior_mean and prior_sd")
-    if valid is not None and valid.shape != data.shape:
-        raise ValueError(f"valid is {tuple(valid.shape)} but data is {tuple(data.shape)}")
-    for argument in arguments:
-        if argument.shape[:1] != data.shape[:1]:
-            raise ValueError(f"an argument is {tuple(argument.shape)} but the data have {voxels} voxels")
-    if noise_sd is not None:
-        noise_sd = torch.as_tensor(noise_sd, dtype=data.dtype, device=data.device).expand(voxels)
-    if tolerance is None:
-        tolerance = 1e-8 if data.dtype == torch.float64 else 1e-5
-    arguments = tuple(argument.to(data) for argument in arguments)
-    return FitInputs(
-        model=model,
-        data=data,
-        **given,
-        arguments=arguments,
-        valid=valid,
-        noise_sd=noise_sd,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        start_damping=start_damping,
-    )
-
-
-def _with_estimated_noise(inputs: FitInputs, chunk_voxels: int | None, threads: int | None) -> FitInputs:
-    """Noise and starts for a fit with priors, from a fit without."""
-    free = levenberg_marquardt(
-        inputs.model,
-        inputs.data,
-        inputs.start,
-        inputs.lower,
-        inputs.upper,
-        arguments=inputs.arguments,
-        valid=inputs.valid,
-        max_iterations=inputs.max_iterations,
-        tolerance=inputs.tolerance,
-        start_damping=inputs.start_damping,
-        correlation=False,
-        chunk_voxels=chunk_voxels,
-        threads=threads,
-    )
-    count = inputs.start.shape[-1]
-    points = inputs.points(torch.arange(len(inputs.data), device=inputs.data.device))
-    noise_sd = free.rmse * (points / (points - count).clamp_min(0)).sqrt()
-    start = torch.where(free.parameters.isfinite(), free.parameters, inputs.start)
-    return replace(inputs, noise_sd=noise_sd, start=start)
+def _with_estimated_noise(
+    problem: LeastSquaresProblem, settings: IterationSettings, chunk_voxels: int | None, threads: int | None
+) -> LeastSquaresProblem:
+    """Add the noise of every voxel to a problem with priors, and better starts, both from a fit without priors."""
+    free = _fit(replace(problem, prior=None), settings, chunk_voxels, threads, False, silent)
+    points = problem.valid_counts(torch.arange(len(problem.data), device=problem.data.device))
+    noise_sd = free.rmse * (points / (points - problem.parameter_count).clamp_min(0)).sqrt()
+    start = torch.where(free.parameters.isfinite(), free.parameters, problem.start)
+    return replace(problem, noise_sd=noise_sd, start=start)

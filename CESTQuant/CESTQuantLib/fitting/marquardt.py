@@ -1,101 +1,125 @@
-"""Levenberg-Marquardt iterations on a set of voxels, each with its own damping, bounds and convergence.
+"""Levenberg-Marquardt iterations on a batch of voxels, each with its own damping, bounds and convergence.
 
-Tensors here are voxel-last: parameters (p, voxel), predictions (m, voxel), Jacobians (p, m, voxel).
+In every voxel the fit minimises, over the p parameters x within their bounds, the sum of squares
+
+    S(x) = sum_m w_m (f_m(x) - y_m)^2 + sum_p c_p (x_p - mu_p)^2
+
+of the m measurements y, the model f, weights w of 0 or 1, and Gaussian priors of mean mu and precision
+c = (noise sd / prior sd)^2. One iteration goes through these steps:
+
+1. Linearise (`_linearize`). With the residual r = f(x) - y and the Jacobian J_pm = df_m/dx_p, the normal equations have
+   the gradient g = J r and the normal matrix N = J J^T; a prior adds c (x - mu) to g and c to the diagonal of N.
+2. Hold every parameter that lies at a bound while its gradient points outwards; it is released when the gradient turns.
+3. Scale every free parameter by u_p = N_pp^(-1/2), so that U N U has a unit diagonal and a fraction of 1e-3 and a rate
+   of 1e3 1/s can share one fit, and solve (U N U + lambda I) d = -U g for the step U d (Marquardt, SIAM J Appl Math
+   1963;11:431).
+4. Where the step crosses a bound, put those parameters on it and solve again for the others given that move.
+5. Stop where the step would lower S by no more than the tolerance times S (`ActiveSet.propose`).
+6. Otherwise evaluate the model at the proposed parameters. The gain ratio rho is the reduction of S over the reduction
+   that the quadratic model predicts. Accept the step if S falls, and by at least 1e-4 of the prediction.
+7. Adapt the damping of the voxel (Nielsen, IMM-REP-1999-05): after an accepted step multiply lambda by
+   max(1/5, 1 - (2 rho - 1)^3); after a rejected one by nu, and double nu.
+
+Tensors are voxel-last: parameters (p, voxel), predictions (m, voxel), Jacobians (p, m, voxel).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from .normal_matrix import NormalMatrix
-
-# (parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), jacobian (p, m, voxel)
-Model = Callable[..., tuple[Tensor, Tensor]]
+from .normal_matrix import NormalMatrix, normal_equations
+from .problem import VoxelBatch
 
 SMALLEST_DAMPING = 1e-7
-FASTEST_SHRINK = 0.2
-STALLED_DAMPING = 1e9  # no step, however short, lowers the residual any more
-TRUSTED_DAMPING = 1e-2  # below it the step is close enough to Gauss-Newton to judge convergence by
+STRONGEST_DAMPING_DECREASE = 0.2
+"""Smallest factor by which an accepted step multiplies the damping."""
+SMALLEST_GAIN_RATIO = 1e-4
+"""Smallest share of the predicted reduction with which a step is accepted."""
+STALLED_DAMPING = 1e9
+"""With this damping no step, however short, lowers the sum of squares any more."""
+TRUSTED_DAMPING = 1e-2
+"""Up to this damping a step is close enough to a Gauss-Newton step for its decrement to tell convergence."""
 
 
 class Status(IntEnum):
-    """Outcome of a voxel's fit."""
+    """Outcome of the fit of a voxel."""
 
-    MASKED = 0  # not fitted (set by the caller)
+    MASKED = 0
+    """Not fitted (set by the caller)."""
     CONVERGED = 1
-    AT_BOUND = 2  # converged with at least one parameter at a bound
-    FAILED = 3  # the model gave no finite prediction
+    AT_BOUND = 2
+    """Converged with at least one parameter at a bound."""
+    FAILED = 3
+    """The model gave no finite prediction."""
     NOT_ENOUGH_POINTS = 4
-    INVALID_DATA = 5  # NaN or infinite values, or a signal of zeros
-    ITERATION_LIMIT = 6  # not converged; the best parameters found are kept
+    """Fewer valid measurements than parameters."""
+    INVALID_DATA = 5
+    """NaN or infinite values, or a signal of zeros."""
+    ITERATION_LIMIT = 6
+    """Not converged; the best parameters found are kept."""
+
+
+_RUNNING = 0
+"""Status of a voxel that is still being iterated."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Data and settings of some voxels; `weight` (m, voxel) is 0 or 1, priors are in units of the noise."""
+class IterationSettings:
+    """Settings of the iterations.
 
-    model: Model
-    data: Tensor  # (m, voxel)
-    arguments: tuple[Tensor, ...]  # (.., voxel)
-    lower: Tensor  # (p, voxel)
-    upper: Tensor  # (p, voxel)
-    weight: Tensor | None = None
-    prior_mean: Tensor | None = None  # (p, voxel)
-    prior_precision: Tensor | None = None  # (p, voxel): (noise sd / prior sd)^2
+    Attributes:
+        max_iterations: Model evaluations after the first one that a voxel may take.
+        tolerance: Relative reduction of the sum of squares below which a voxel has converged.
+        start_damping: Damping lambda of the first step, relative to the diagonal of the normal matrix.
+    """
 
-    def at(self, index: Tensor) -> Problem:
-        """The same problem for some of its voxels."""
-
-        return self._each(lambda tensors: tensors[0].index_select(-1, index), self)
-
-    def joined(self, other: Problem) -> Problem:
-        """Both problems' voxels, these first."""
-        return self._each(lambda tensors: torch.cat(tensors, -1), self, other)
-
-    @staticmethod
-    def _each(function: Callable[[list[Tensor]], Tensor], *problems: Problem) -> Problem:
-        given = (problem.arguments for problem in problems)
-        changed = {"arguments": tuple(function(list(each)) for each in zip(*given, strict=True))}
-        for name in ("data", "lower", "upper", "weight", "prior_mean", "prior_precision"):
-            tensors = [getattr(problem, name) for problem in problems]
-            changed[name] = None if tensors[0] is None else function(tensors)
-        return replace(problems[0], **changed)
-
-    def prior_cost(self, parameters: Tensor) -> Tensor:
-        """Squared distance from the prior means in units of the noise variance; (voxel,)."""
-        return (self.prior_precision * (parameters - self.prior_mean).square()).sum(0)
+    max_iterations: int
+    tolerance: float
+    start_damping: float
 
 
 @dataclass
-class State:
-    """Where voxels stand: parameters and the normal equations there."""
+class Linearization:
+    """The normal equations of every voxel at its current parameters.
 
-    parameters: Tensor  # (p, voxel)
-    cost: Tensor  # (voxel,) residual sum of squares, with the prior term
-    gradient: Tensor  # (p, voxel) J^T r
-    normal: NormalMatrix  # J^T J
+    Attributes:
+        parameters: x, (p, voxel).
+        cost: S(x), (voxel,), the sum of squares with the prior term.
+        gradient: g = J r with the prior term, (p, voxel); half the gradient of S.
+        normal: N = J J^T with the prior term.
+    """
 
-    def at(self, index: Tensor) -> State:
-        vectors = (self.parameters, self.cost, self.gradient)
-        return State(*(vector.index_select(-1, index) for vector in vectors), self.normal.at(index))
+    parameters: Tensor
+    cost: Tensor
+    gradient: Tensor
+    normal: NormalMatrix
 
-    def joined(self, other: State) -> State:
-        return State(
+    def at(self, index: Tensor) -> Linearization:
+        """Return the equations of the voxels at the positions ``index`` (n,)."""
+        return Linearization(
+            self.parameters.index_select(-1, index),
+            self.cost.index_select(-1, index),
+            self.gradient.index_select(-1, index),
+            self.normal.at(index),
+        )
+
+    def joined(self, other: Linearization) -> Linearization:
+        """Return the equations of these voxels followed by those of the other ones."""
+        return Linearization(
             torch.cat((self.parameters, other.parameters), -1),
             torch.cat((self.cost, other.cost)),
             torch.cat((self.gradient, other.gradient), -1),
             self.normal.joined(other.normal),
         )
 
-    def where(self, accepted: Tensor, other: State) -> State:
-        """The other state in the accepted voxels, this one elsewhere."""
-        return State(
+    def where(self, accepted: Tensor, other: Linearization) -> Linearization:
+        """Return the other equations where ``accepted`` (voxel,) is true, and these elsewhere."""
+        return Linearization(
             torch.where(accepted, other.parameters, self.parameters),
             torch.where(accepted, other.cost, self.cost),
             torch.where(accepted, other.gradient, self.gradient),
@@ -103,144 +127,160 @@ class State:
         )
 
 
-def _linearise(problem: Problem, parameters: Tensor) -> State:
-    """Normal equations at `parameters`."""
-    prediction, jacobian = problem.model(parameters, *problem.arguments)
-    residual = prediction - problem.data
-    if problem.weight is not None:
-        residual = residual * problem.weight
-        jacobian = jacobian * problem.weight
+def _linearize(batch: VoxelBatch, parameters: Tensor) -> Linearization:
+    """Evaluate the model at ``parameters`` (p, voxel) and form the normal equations there."""
+    prediction, jacobian = batch.model(parameters, *batch.arguments)
+    residual = prediction - batch.data
+    if batch.weight is not None:
+        residual = residual * batch.weight
+        jacobian = jacobian * batch.weight
     cost = residual.square().sum(0)
-    normal, gradient = NormalMatrix.of(jacobian, residual)
-    if problem.prior_precision is not None:
-        cost += problem.prior_cost(parameters)
-        gradient += problem.prior_precision * (parameters - problem.prior_mean)
-        normal.diagonal().add_(problem.prior_precision)
-    return State(parameters, cost, gradient, normal)
+    normal, gradient = normal_equations(jacobian, residual)
+    if batch.prior is not None:
+        cost += batch.prior.cost(parameters)
+        gradient += batch.prior.gradient(parameters)
+        normal.diagonal().add_(batch.prior.precision)
+    return Linearization(parameters, cost, gradient, normal)
 
 
-def scales(normal: NormalMatrix, free: Tensor) -> Tensor:
-    """(p, voxel): the change of each parameter that moves the data by one; zero where it is held."""
+def parameter_scales(normal: NormalMatrix, free: Tensor) -> Tensor:
+    """Return u = N_pp^(-1/2), the change of a parameter that moves the prediction by one.
+
+    Args:
+        normal: Normal matrices N.
+        free: (p, voxel) bool, false for held parameters.
+
+    Returns:
+        (p, voxel); zero for held parameters and for those that the data do not depend on.
+    """
     diagonal = normal.diagonal()
     movable = free & (diagonal > torch.finfo(diagonal.dtype).tiny)
     return torch.where(movable, diagonal, 1.0).rsqrt() * movable
 
 
-def _solve_scaled(state: State, gradient: Tensor, unit: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Marquardt's step where `unit` is not zero, and its decrement -gradient.step."""
-    downhill = -gradient * unit
-    scaled_step = state.normal.solve(downhill, unit, damping)
-    return scaled_step * unit, (scaled_step * downhill).sum(0)
+def _damped_step(point: Linearization, gradient: Tensor, scale: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve for Marquardt's step (p, voxel), zero where the scale is, and its decrement -gradient.step (voxel,)."""
+    downhill = -gradient * scale
+    scaled_step = point.normal.solve(downhill, scale, damping)
+    return scaled_step * scale, (scaled_step * downhill).sum(0)
 
 
-def _bounded_step(problem: Problem, state: State, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Parameters after Marquardt's step within the bounds, and the decrement of the step before they cut it.
+def _bounded_step(batch: VoxelBatch, point: Linearization, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Take Marquardt's step within the bounds.
 
-    Parameters pressed against a bound are held. Those that the step would carry over one are put on it, and
-    the others are solved for again given that move.
+    Args:
+        batch: Voxels with their bounds.
+        point: Normal equations at the current parameters.
+        damping: (voxel,).
+
+    Returns:
+        The parameters after the step, (p, voxel), and the decrement of the step before the bounds cut it, (voxel,).
     """
-    lower, upper, parameters = problem.lower, problem.upper, state.parameters
-    pressed = (parameters <= lower) & (state.gradient > 0)
-    pressed |= (parameters >= upper) & (state.gradient < 0)
-    unit = scales(state.normal, ~pressed)
-    step, decrement = _solve_scaled(state, state.gradient, unit, damping)
+    lower, upper, parameters = batch.lower, batch.upper, point.parameters
+    held = (parameters <= lower) & (point.gradient > 0)
+    held |= (parameters >= upper) & (point.gradient < 0)
+    scale = parameter_scales(point.normal, ~held)
+    step, decrement = _damped_step(point, point.gradient, scale, damping)
     target = parameters + step
     inside = (target >= lower) & (target <= upper)
-    cut = (~inside).any(0).nonzero().squeeze(1)
+    cut = (~inside).any(0).nonzero().squeeze(1)  # voxels whose step crosses a bound
     if len(cut):
-        some, held = state.at(cut), ~inside[:, cut]
-        move = (target[:, cut].clamp(lower[:, cut], upper[:, cut]) - some.parameters) * held
-        gradient = some.gradient + some.normal.times(move)
-        step, _ = _solve_scaled(some, gradient, unit[:, cut] * ~held, damping[cut])
-        target[:, cut] = some.parameters + step + move
+        part, crossing = point.at(cut), ~inside[:, cut]
+        move = (target[:, cut].clamp(lower[:, cut], upper[:, cut]) - part.parameters) * crossing
+        gradient = part.gradient + part.normal.times(move)
+        step, _ = _damped_step(part, gradient, scale[:, cut] * ~crossing, damping[cut])
+        target[:, cut] = part.parameters + step + move
     return target.clamp(lower, upper), decrement
 
 
 class ActiveSet:
-    """Voxels being fitted together; finished ones leave, others may join.
+    """Voxels that are iterated together; those that have finished leave, and others may join.
 
-    A voxel has converged when the undamped step would lower its residual sum of squares by less than
-    `tolerance` of it (or by less than the rounding error of the data).
+    A voxel has converged when a nearly undamped step would lower its sum of squares by no more than the tolerance times
+    that sum, or by no more than the rounding error of its data.
+
+    Attributes:
+        batch: Data, bounds and priors of the voxels.
+        index: (voxel,) the numbers of these voxels in the whole fit.
+        settings: Settings of the iterations.
+        point: Normal equations at the best parameters so far.
+        trial: (p, voxel) proposed parameters.
+        status: (voxel,) `Status`, 0 while a voxel is still running.
+        iterations: (voxel,) number of proposals evaluated.
+        damping: (voxel,) lambda.
+        damping_increase: (voxel,) nu, by which a rejected step multiplies the damping.
+        rounding_error: (voxel,) changes of the sum of squares below this are rounding errors.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        start: Tensor,
-        index: Tensor,
-        max_iterations: int,
-        tolerance: float,
-        damping: float,
-    ) -> None:
-        """start (p, voxel) within the bounds; index (voxel,): the caller's numbers of these voxels."""
-        self.problem, self.index = problem, index
-        self.max_iterations, self.tolerance = max_iterations, tolerance
-        self.state = _linearise(problem, start)
-        finite = self.state.cost.isfinite() & self.state.normal.diagonal().isfinite().all(0)
-        self.status = torch.where(finite, 0, int(Status.FAILED))  # 0: still running
+    def __init__(self, batch: VoxelBatch, start: Tensor, index: Tensor, settings: IterationSettings) -> None:
+        """Evaluate the model at ``start`` (p, voxel), which lies within the bounds."""
+        self.batch, self.index, self.settings = batch, index, settings
+        self.point = _linearize(batch, start)
+        finite = self.point.cost.isfinite() & self.point.normal.diagonal().isfinite().all(0)
+        self.status = torch.where(finite, _RUNNING, int(Status.FAILED))
         self.iterations = torch.zeros_like(self.status)
-        self.damping = torch.full_like(self.state.cost, damping)
-        self.growth = torch.full_like(self.damping, 2.0)
+        self.damping = torch.full_like(self.point.cost, settings.start_damping)
+        self.damping_increase = torch.full_like(self.damping, 2.0)
         self.trial = start
-        self.floor = (4 * torch.finfo(start.dtype).eps) ** 2 * problem.data.square().sum(0)
+        self.rounding_error = (4 * torch.finfo(start.dtype).eps) ** 2 * batch.data.square().sum(0)
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def finished(self) -> Tensor:
-        """(voxel,) bool."""
-        return self.status != 0
+        """Which voxels are not iterated any more; (voxel,) bool."""
+        return self.status != _RUNNING
 
     def propose(self) -> None:
-        """First half of an iteration of every unfinished voxel: the step, and who has converged."""
-        problem, state = self.problem, self.state
-        trial, decrement = _bounded_step(problem, state, self.damping)
-        converged = decrement <= self.tolerance * state.cost + self.floor
+        """Do the first half of an iteration: propose a step and find the voxels that have converged."""
+        point = self.point
+        trial, decrement = _bounded_step(self.batch, point, self.damping)
+        converged = decrement <= self.settings.tolerance * point.cost + self.rounding_error
         converged &= self.damping <= TRUSTED_DAMPING
         running = ~self.finished
-        # the last step is too small to be worth a check, but brings the parameters closer still
-        state.parameters = torch.where(converged & running, trial, state.parameters)
-        converged |= (self.damping >= STALLED_DAMPING) | (trial == state.parameters).all(0)
+        # The last step is too small to be worth an evaluation, but brings the parameters closer still.
+        point.parameters = torch.where(converged & running, trial, point.parameters)
+        converged |= (self.damping >= STALLED_DAMPING) | (trial == point.parameters).all(0)
         self.status[converged & running] = int(Status.CONVERGED)
         self.trial = trial
 
     def advance(self) -> None:
-        """Second half: the model at the proposed step of every voxel, accepted where it lowers the residual."""
-        problem, state, trial = self.problem, self.state, self.trial
+        """Do the second half: evaluate the model at the proposed parameters and accept them where the cost falls."""
+        point, trial = self.point, self.trial
         running = ~self.finished
         self.iterations += running
-        step = trial - state.parameters
-        curvature = (state.normal.times(step) * step).sum(0)
-        predicted = -2 * (state.gradient * step).sum(0) - curvature
-        proposal = _linearise(problem, trial)
-        reduction = state.cost - proposal.cost
-        accepted = (reduction > 0) & (reduction >= 1e-4 * predicted) & running
-        gain = (reduction / predicted.clamp_min(torch.finfo(predicted.dtype).tiny)).clamp(0, 1)
-        self.state = state.where(accepted, proposal)
-        shrink = (1 - (2 * gain - 1) ** 3).clamp_min(FASTEST_SHRINK)
-        self.damping = self.damping * torch.where(accepted, shrink, self.growth)
+        step = trial - point.parameters
+        curvature = (point.normal.times(step) * step).sum(0)
+        predicted = -2 * (point.gradient * step).sum(0) - curvature
+        proposal = _linearize(self.batch, trial)
+        reduction = point.cost - proposal.cost
+        accepted = (reduction > 0) & (reduction >= SMALLEST_GAIN_RATIO * predicted) & running
+        gain_ratio = (reduction / predicted.clamp_min(torch.finfo(predicted.dtype).tiny)).clamp(0, 1)
+        self.point = point.where(accepted, proposal)
+        decrease = (1 - (2 * gain_ratio - 1) ** 3).clamp_min(STRONGEST_DAMPING_DECREASE)
+        self.damping = self.damping * torch.where(accepted, decrease, self.damping_increase)
         self.damping.clamp_min_(SMALLEST_DAMPING)
-        self.growth = torch.where(accepted, 2.0, 2 * self.growth)
-        self.status[running & (self.iterations >= self.max_iterations)] = int(Status.ITERATION_LIMIT)
+        self.damping_increase = torch.where(accepted, 2.0, 2 * self.damping_increase)
+        self.status[running & (self.iterations >= self.settings.max_iterations)] = int(Status.ITERATION_LIMIT)
 
     def select(self, chosen: Tensor) -> ActiveSet:
-        """The voxels at positions `chosen` (n,) as a set of their own."""
+        """Return the voxels at the positions ``chosen`` (n,) as a set of their own."""
         part = copy(self)
-        part.problem, part.state = self.problem.at(chosen), self.state.at(chosen)
+        part.batch, part.point = self.batch.at(chosen), self.point.at(chosen)
         part.trial = self.trial.index_select(-1, chosen)
         for name in _PER_VOXEL:
             setattr(part, name, getattr(self, name)[chosen])
         return part
 
     def joined(self, other: ActiveSet) -> ActiveSet:
-        """Both sets in one."""
+        """Return the voxels of both sets as one set, these first."""
         both = copy(self)
-        both.problem, both.state = self.problem.joined(other.problem), self.state.joined(other.state)
+        both.batch, both.point = self.batch.joined(other.batch), self.point.joined(other.point)
         both.trial = torch.cat((self.trial, other.trial), -1)
         for name in _PER_VOXEL:
             setattr(both, name, torch.cat((getattr(self, name), getattr(other, name))))
         return both
 
 
-_PER_VOXEL = ("index", "status", "iterations", "damping", "growth", "floor")
+_PER_VOXEL = ("index", "status", "iterations", "damping", "damping_increase", "rounding_error")

@@ -1,85 +1,94 @@
-"""Normal matrices J^T J of many voxels, in the layout that suits their order.
+"""Normal matrices N = J J^T of many voxels, in the memory layout that suits their order.
 
-Few parameters: elementwise sums and an unrolled Cholesky, voxels last. Many (a five-pool Lorentzian has 16): batched
-matrix products and LAPACK, voxels first. The two have the same interface, in which vectors are (p, voxel).
+With few parameters, elementwise sums and the unrolled Cholesky factorisation are fastest, with the voxel axis last.
+With many (a five-pool Lorentzian has 16), batched matrix products and LAPACK are, with the voxel axis first. Both
+layouts have the same interface, in which vectors are (p, voxel).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from . import cholesky as voxelwise_cholesky
+from . import cholesky
 
 LARGEST_ELEMENTWISE = 6
+"""Number of parameters up to which the elementwise layout is used."""
 
 
 @dataclass(frozen=True)
-class NormalMatrix:
-    """J^T J of each voxel; subclasses hold `values` in their own layout."""
+class NormalMatrix(ABC):
+    """Normal matrices of a batch of voxels.
+
+    Attributes:
+        values: The matrices; the subclass says in which layout.
+    """
 
     values: Tensor
     voxel_dimension: ClassVar[int]
 
-    @staticmethod
-    def of(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
-        """Normal matrices and J^T r (p, voxel) from Jacobians (p, m, voxel) and residuals (m, voxel)."""
-        if len(jacobian) <= LARGEST_ELEMENTWISE:
-            return ElementwiseNormalMatrix.of(jacobian, residual)
-        return BatchedNormalMatrix.of(jacobian, residual)
-
     def at(self, index: Tensor) -> NormalMatrix:
-        """Those of some voxels."""
+        """Return the matrices of the voxels at the positions ``index`` (n,)."""
         return type(self)(self.values.index_select(self.voxel_dimension, index))
 
     def joined(self, other: NormalMatrix) -> NormalMatrix:
-        """These and the other's voxels."""
+        """Return these matrices followed by those of ``other``, which has the same layout."""
         return type(self)(torch.cat((self.values, other.values), self.voxel_dimension))
 
+    @abstractmethod
     def diagonal(self) -> Tensor:
-        """(p, voxel), a view."""
-        raise NotImplementedError
+        """Return the diagonals (p, voxel) as a view, which may be written to."""
 
+    @abstractmethod
     def where(self, chosen: Tensor, other: NormalMatrix) -> NormalMatrix:
-        """The other's where chosen (voxel,), these elsewhere."""
-        raise NotImplementedError
+        """Return the matrices of ``other`` where ``chosen`` (voxel,) is true, and these elsewhere."""
 
+    @abstractmethod
     def times(self, vector: Tensor) -> Tensor:
-        """Matrix times vector; (p, voxel)."""
-        raise NotImplementedError
+        """Multiply every matrix by its vector; (p, voxel) -> (p, voxel)."""
 
-    def solve(self, right: Tensor, unit: Tensor, damping: Tensor) -> Tensor:
-        """Solve (U N U + damping) x = right, where U = diag(unit) makes the diagonal of U N U one or zero.
+    @abstractmethod
+    def solve(self, right_hand_side: Tensor, scale: Tensor, damping: Tensor) -> Tensor:
+        """Solve the damped and scaled normal equations (U N U + damping I) x = b with U = diag(scale).
 
-        A zero unit holds a parameter: its row and column become those of the identity.
+        Args:
+            right_hand_side: b, (p, voxel).
+            scale: (p, voxel) from `marquardt.parameter_scales`, which makes the diagonal of U N U one. A scale of
+                zero holds a parameter: its row and column are those of the identity.
+            damping: (voxel,).
+
+        Returns:
+            x, (p, voxel).
         """
-        raise NotImplementedError
 
-    def inverse(self, unit: Tensor) -> Tensor:
-        """Inverse of U N U with the held parameters' rows and columns those of the identity; (p, p, voxel)."""
-        raise NotImplementedError
+    @abstractmethod
+    def inverse(self, scale: Tensor) -> Tensor:
+        """Invert U N U; rows and columns of held parameters are those of the identity; returns (p, p, voxel)."""
+
+
+def normal_equations(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
+    """Form the normal matrix J J^T and the gradient J r in the layout that suits the number of parameters.
+
+    Args:
+        jacobian: J, (p, m, voxel), the derivative of measurement m with respect to parameter p.
+        residual: r, (m, voxel), prediction minus data.
+
+    Returns:
+        The normal matrices and the gradients (p, voxel); a gradient is half that of the sum of squares.
+    """
+    if len(jacobian) <= LARGEST_ELEMENTWISE:
+        return _elementwise_equations(jacobian, residual)
+    return _batched_equations(jacobian, residual)
 
 
 class ElementwiseNormalMatrix(NormalMatrix):
-    """Values (p, p, voxel)."""
+    """Normal matrices stored as (p, p, voxel)."""
 
     voxel_dimension = -1
-
-    @staticmethod
-    def of(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
-        jacobian = jacobian.contiguous()
-        count, _, voxels = jacobian.shape
-        values = jacobian.new_empty(count, count, voxels)
-        products = jacobian * residual
-        gradient = products.sum(1)
-        for row in range(count):  # in one buffer: fresh memory for each row costs as much as the sums
-            sums = torch.mul(jacobian[row:], jacobian[row], out=products[row:]).sum(1)
-            values[row, row:] = sums
-            values[row:, row] = sums
-        return ElementwiseNormalMatrix(values), gradient
 
     def diagonal(self) -> Tensor:
         return self.values.diagonal().T
@@ -90,28 +99,36 @@ class ElementwiseNormalMatrix(NormalMatrix):
     def times(self, vector: Tensor) -> Tensor:
         return (self.values * vector).sum(1)
 
-    def _scaled(self, unit: Tensor, diagonal: Tensor) -> Tensor:
-        matrix = self.values * unit * unit.unsqueeze(1)
-        matrix.diagonal().copy_(diagonal.unsqueeze(-1).expand(-1, len(unit)))
+    def solve(self, right_hand_side: Tensor, scale: Tensor, damping: Tensor) -> Tensor:
+        return cholesky.solve(self._scaled(scale, 1 + damping), right_hand_side)
+
+    def inverse(self, scale: Tensor) -> Tensor:
+        return cholesky.inverse(self._scaled(scale, torch.ones_like(scale[0])))
+
+    def _scaled(self, scale: Tensor, diagonal: Tensor) -> Tensor:
+        """Return U N U with its diagonal replaced by ``diagonal`` (voxel,)."""
+        matrix = self.values * scale * scale.unsqueeze(1)
+        matrix.diagonal().copy_(diagonal.unsqueeze(-1).expand(-1, len(scale)))
         return matrix
 
-    def solve(self, right: Tensor, unit: Tensor, damping: Tensor) -> Tensor:
-        return voxelwise_cholesky.solve(self._scaled(unit, 1 + damping), right)
 
-    def inverse(self, unit: Tensor) -> Tensor:
-        return voxelwise_cholesky.inverse(self._scaled(unit, torch.ones_like(unit[0])))
+def _elementwise_equations(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
+    jacobian = jacobian.contiguous()
+    count, _, voxels = jacobian.shape
+    values = jacobian.new_empty(count, count, voxels)
+    products = jacobian * residual
+    gradient = products.sum(1)
+    for row in range(count):  # in one buffer: allocating memory for each row costs as much as the sums
+        sums = torch.mul(jacobian[row:], jacobian[row], out=products[row:]).sum(1)
+        values[row, row:] = sums
+        values[row:, row] = sums
+    return ElementwiseNormalMatrix(values), gradient
 
 
 class BatchedNormalMatrix(NormalMatrix):
-    """Values (voxel, p, p). Fastest where the Jacobian is a permuted view of (voxel, p, m) memory."""
+    """Normal matrices stored as (voxel, p, p)."""
 
     voxel_dimension = 0
-
-    @staticmethod
-    def of(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
-        rows = jacobian.permute(2, 0, 1).contiguous()
-        gradient = torch.bmm(rows, residual.T.unsqueeze(2)).squeeze(2)
-        return BatchedNormalMatrix(torch.bmm(rows, rows.transpose(1, 2))), gradient.T.contiguous()
 
     def diagonal(self) -> Tensor:
         return self.values.diagonal(dim1=1, dim2=2).T
@@ -122,20 +139,28 @@ class BatchedNormalMatrix(NormalMatrix):
     def times(self, vector: Tensor) -> Tensor:
         return torch.bmm(self.values, vector.T.unsqueeze(2)).squeeze(2).T
 
-    def _scaled(self, unit: Tensor, diagonal: Tensor) -> Tensor:
-        unit = unit.T.contiguous()
-        matrix = self.values * unit.unsqueeze(1)
-        matrix *= unit.unsqueeze(2)
-        matrix.diagonal(dim1=1, dim2=2).copy_(diagonal.unsqueeze(1).expand_as(unit))
-        return matrix
+    def solve(self, right_hand_side: Tensor, scale: Tensor, damping: Tensor) -> Tensor:
+        factor, failed = torch.linalg.cholesky_ex(self._scaled(scale, 1 + damping))
+        solution = torch.cholesky_solve(right_hand_side.T.unsqueeze(2), factor).squeeze(2).T
+        # Singular at working precision: go downhill along the gradient until the damping has grown.
+        return torch.where(failed == 0, solution, right_hand_side / (1 + damping))
 
-    def solve(self, right: Tensor, unit: Tensor, damping: Tensor) -> Tensor:
-        factor, failed = torch.linalg.cholesky_ex(self._scaled(unit, 1 + damping))
-        solution = torch.cholesky_solve(right.T.unsqueeze(2), factor).squeeze(2).T
-        # singular at working precision: downhill, until the damping has grown
-        return torch.where(failed == 0, solution, right / (1 + damping))
-
-    def inverse(self, unit: Tensor) -> Tensor:
-        factor, failed = torch.linalg.cholesky_ex(self._scaled(unit, torch.ones_like(unit[0])))
+    def inverse(self, scale: Tensor) -> Tensor:
+        factor, failed = torch.linalg.cholesky_ex(self._scaled(scale, torch.ones_like(scale[0])))
         inverse = torch.cholesky_inverse(factor)
         return torch.where((failed == 0)[:, None, None], inverse, torch.inf).permute(1, 2, 0)
+
+    def _scaled(self, scale: Tensor, diagonal: Tensor) -> Tensor:
+        """Return U N U with its diagonal replaced by ``diagonal`` (voxel,)."""
+        scale = scale.T.contiguous()
+        matrix = self.values * scale.unsqueeze(1)
+        matrix *= scale.unsqueeze(2)
+        matrix.diagonal(dim1=1, dim2=2).copy_(diagonal.unsqueeze(1).expand_as(scale))
+        return matrix
+
+
+def _batched_equations(jacobian: Tensor, residual: Tensor) -> tuple[NormalMatrix, Tensor]:
+    """Fastest where the Jacobian is a permuted view of (voxel, p, m) memory."""
+    rows = jacobian.permute(2, 0, 1).contiguous()
+    gradient = torch.bmm(rows, residual.T.unsqueeze(2)).squeeze(2)
+    return BatchedNormalMatrix(torch.bmm(rows, rows.transpose(1, 2))), gradient.T.contiguous()

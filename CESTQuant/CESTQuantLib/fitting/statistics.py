@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .marquardt import ActiveSet, Status, scales
+from .marquardt import ActiveSet, Status, parameter_scales
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """Fitted parameters of each voxel; NaN where the status says the voxel was not fitted.
+    """Fitted parameters of every voxel; NaN where the status says that the voxel was not fitted.
 
     Attributes:
         parameters: (voxel, p).
-        standard_errors: (voxel, p); variance RSS/(m - free parameters) (or the given noise's) times the
-            inverse normal matrix. A parameter at a bound is no free parameter: its error is NaN, and those of
-            the others hold given its value. NaN too where the data do not determine the parameter, or leave
-            no freedom.
+        standard_errors: (voxel, p). The covariance is the noise variance times the inverse normal matrix; the noise
+            variance is the given one, or the residual sum of squares over (m - free parameters). A parameter at a
+            bound is not free: its error is NaN, and those of the others hold given its value. Errors are NaN also where
+            the data do not determine the parameter or leave no degree of freedom.
         correlation: (voxel, p, p) of the estimates, NaN in the same places; None if not asked for.
-        rmse: (voxel,) root mean square of the residual over the valid measurements.
+        rmse: (voxel,) root mean square of the residual over the valid measurements, in units of the data.
         status: (voxel,) uint8, see `Status`.
         iterations: (voxel,) int32.
     """
@@ -35,7 +35,7 @@ class FitResult:
 
     @property
     def fitted(self) -> Tensor:
-        """(voxel,) True where there are parameters."""
+        """Which voxels have parameters; (voxel,) bool."""
         return (
             (self.status == Status.CONVERGED)
             | (self.status == Status.AT_BOUND)
@@ -45,46 +45,58 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """Voxel-last outcome of a fit; NaN where the fit failed."""
+    """Outcome of the fit of a batch of voxels, voxel-last; NaN where the fit failed.
 
-    parameters: Tensor  # (p, voxel)
-    standard_errors: Tensor  # (p, voxel)
-    correlation: Tensor | None  # (p, p, voxel)
-    rmse: Tensor  # (voxel,)
-    status: Tensor  # (voxel,) uint8
+    Attributes:
+        parameters: (p, voxel).
+        standard_errors: (p, voxel).
+        correlation: (p, p, voxel); None if not asked for.
+        rmse: (voxel,).
+        status: (voxel,) uint8.
+    """
+
+    parameters: Tensor
+    standard_errors: Tensor
+    correlation: Tensor | None
+    rmse: Tensor
+    status: Tensor
 
 
-def summarise(finished: ActiveSet, points: Tensor, noise_variance: Tensor | None, with_correlation: bool) -> Summary:
+def summarize(
+    finished: ActiveSet, valid_counts: Tensor, noise_variance: Tensor | None, with_correlation: bool
+) -> Summary:
     """Summarise the fit of voxels that have finished.
 
     Args:
-        points: (voxel,) number of valid measurements.
-        noise_variance: (voxel,) where known; otherwise RSS / (points - free parameters).
+        finished: The voxels with the normal equations at their solution.
+        valid_counts: (voxel,) number of valid measurements.
+        noise_variance: (voxel,) where known; None to estimate it as RSS / (valid measurements - free parameters).
+        with_correlation: Whether to give the correlation matrices.
     """
-    problem, state, status, nan = finished.problem, finished.state, finished.status, torch.nan
-    parameters = state.parameters
-    free = (parameters > problem.lower) & (parameters < problem.upper)
+    batch, point, status, nan = finished.batch, finished.point, finished.status, torch.nan
+    parameters = point.parameters
+    free = (parameters > batch.lower) & (parameters < batch.upper)
     failed = status == Status.FAILED
     status = torch.where((status == Status.CONVERGED) & ~free.all(0), int(Status.AT_BOUND), status)
 
-    residual_sum = state.cost
-    if problem.prior_precision is not None:
-        residual_sum = (state.cost - problem.prior_cost(parameters)).clamp_min(0)
+    residual_sum = point.cost
+    if batch.prior is not None:
+        residual_sum = (point.cost - batch.prior.cost(parameters)).clamp_min(0)
     if noise_variance is None:
-        freedom = points - free.sum(0)
-        noise_variance = torch.where(freedom > 0, residual_sum / freedom.clamp_min(1), nan)
+        degrees_of_freedom = valid_counts - free.sum(0)
+        noise_variance = torch.where(degrees_of_freedom > 0, residual_sum / degrees_of_freedom.clamp_min(1), nan)
 
-    unit = scales(state.normal, free)
-    free = unit > 0
-    inverse = state.normal.inverse(unit)
-    variance = inverse.diagonal().T  # in scaled units: one for an uncorrelated parameter
-    known = free & (variance < 0.1 / torch.finfo(variance.dtype).eps) & ~failed
-    deviation = torch.where(known, variance, nan).sqrt()
+    scale = parameter_scales(point.normal, free)
+    free = scale > 0
+    inverse = point.normal.inverse(scale)
+    variance = inverse.diagonal().T  # of the scaled parameters: one where a parameter is uncorrelated with the others
+    determined = free & (variance < 0.1 / torch.finfo(variance.dtype).eps) & ~failed
+    deviation = torch.where(determined, variance, nan).sqrt()
     correlation = inverse / (deviation * deviation.unsqueeze(1)) if with_correlation else None
     return Summary(
         parameters=torch.where(failed, nan, parameters),
-        standard_errors=deviation * unit * noise_variance.sqrt(),
+        standard_errors=deviation * scale * noise_variance.sqrt(),
         correlation=correlation,
-        rmse=torch.where(failed, nan, (residual_sum / points).sqrt()),
+        rmse=torch.where(failed, nan, (residual_sum / valid_counts).sqrt()),
         status=status.to(torch.uint8),
     )
