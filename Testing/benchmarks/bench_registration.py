@@ -185,7 +185,7 @@ def real_pair(methods: dict[str, str], threads: int, folder: Path) -> None:
     from registration_pair import normalised
 
     from JointRegSegLib.registration.deformation import warp
-    from JointRegSegLib.registration.similarity import lncc
+    from JointRegSegLib.registration.local_correlation import lncc
 
     images = []
     for name, letter in (("fixed", "A"), ("moving", "B")):

@@ -9,7 +9,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from ..images.modalities import MODALITIES
-from ..registration.refinement_settings import REGULARISERS
+from ..registration.refinement_settings import check_regularizer
 
 AFFINE_KINDS = ("none", "rigid", "affine")
 
@@ -48,8 +48,8 @@ class InferenceSettings:
             raise ValueError(f"refine_iterations is {self.refine_iterations}: use 0 or more")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ValueError(f"the time limit time_limit_s is {self.time_limit_s}: use a positive time")
-        if self.regulariser not in (None, *REGULARISERS):
-            raise ValueError(f"regulariser '{self.regulariser}' is unknown: use {' or '.join(REGULARISERS)}")
+        if self.regulariser is not None:
+            check_regularizer(self.regulariser)
         if self.regularisation is not None and not self.regularisation >= 0:
             raise ValueError(f"regularisation is {self.regularisation}: use 0 or more")
         if not self.smallest_island_ml >= 0:

@@ -14,7 +14,7 @@ from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
 from ..registration.affine import AffineResult
 from ..registration.deformation import Deformation, jacobian_determinant, resize_displacement, warp
-from ..registration.similarity import lncc
+from ..registration.local_correlation import lncc
 from ..registration.transforms import PairTransform
 
 _POINTS = 5000

@@ -1,44 +1,49 @@
-"""Which loss: the terms and their weights, as JSON-able values."""
+"""Configuration of the loss: its terms and their weights, as plain values that fit into JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from NeuroCESTLib.core.checked_json import check_keys
+
+from ..registration.similarity import find_similarity
 
 _CHOICES = {
     "segmentation": ("dice_cross_entropy", "cross_entropy", "dice"),
     "dice_over": ("regions", "classes"),
-    "similarity": ("lncc", "mse"),
 }
 
 MEDIAN_FREQUENCY = "median_frequency"
-"""Class weights that are computed from the labels of the training data; see ``training_data.open_data``."""
+"""Class weights that are computed from the labels of the training data; see ``training.data.open_data``."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Total = segmentation + registration_weight * registration.
+    """Terms and weights of the loss: total = segmentation + registration_weight * registration.
 
     Attributes:
-        segmentation: 'cross_entropy', 'dice' (soft), or their sum.
-        class_weights: of the cross-entropy, one a class; empty for equal ones; or 'median_frequency', for the median
-            frequency of all classes in the brains that are trained on, divided by the class's own.
-        focal_gamma: exponent of the focal weighting (1 - p)^gamma of the cross-entropy; 0 for none.
-        dice_over: soft Dice of the 'regions' whole tumour, core and enhancing, or of the 'classes' but background.
-        auxiliary_weight: weight of the first lower level's outputs in deep supervision, halved from level to level.
-        registration_weight: beta of the paper.
-        similarity: 'mse' (the paper's) or 'lncc' (local normalised cross-correlation).
-        window: edge of the LNCC window in voxels of the image.
-        relaxed: leave out of the similarity where either study, the moving one warped, is tumour.
-        mask_labels: the tumour of the relaxed similarity is the given labels' where there are any, else (or if
-            False) the predicted one's.
-        symmetric: mean of both directions; needs a deformation with its inverse.
-        phi_weight: alpha, of the L1 norm of the cumulative deformation's gradients from identity (as a sum over the
-            grid and the components, mean over the batch; of the half gradients in (0, 1), as published).
-        smoothness_weight: of the mean squared first differences of the velocity (or displacement).
-        jacobian_weight: of the mean of max(0, -det J), which is zero without folding.
+        segmentation: 'cross_entropy', 'dice' (soft Dice), or their sum 'dice_cross_entropy'.
+        class_weights: Weights of the classes in the cross-entropy; empty for equal weights. 'median_frequency' gives
+            each class the median frequency of all classes in the brains of the training data, divided by its own.
+        focal_gamma: Exponent of the focal factor (1 - p)^gamma of the cross-entropy; 0 for none.
+        dice_over: Soft Dice is taken over the 'regions' (whole tumour, tumour core, enhancing tumour) or over the
+            'classes' except the background.
+        auxiliary_weight: Weight of the first lower level in deep supervision, halved from level to level.
+        registration_weight: Weight beta of the registration (Estienne et al. 2020).
+        similarity: Name of the similarity measure, see ``similarity.SIMILARITIES``: 'mse' as published, 'lncc', ...
+        window: Edge of the neighbourhoods of local similarities, in voxels of the image; an odd number.
+        relaxed: Leave out of the similarity what is tumour in the fixed or in the warped moving study.
+        mask_labels: Take the tumour of the relaxed similarity from the given labels where there are any; otherwise, or
+            if false, it is the predicted one.
+        symmetric: Average both directions of the registration; this needs a deformation with an inverse.
+        phi_weight: Weight alpha of the L1 norm of the difference between the gradients of a cumulative deformation and
+            those of the identity: a sum over the grid and the components, averaged over the batch. The gradients are
+            the half ones in (0, 1), as published.
+        smoothness_weight: Weight of the mean squared first differences of the velocity or, without one, of the
+            displacement.
+        jacobian_weight: Weight of the mean of max(0, -det J), which is zero without folding.
     """
 
     segmentation: str = "dice_cross_entropy"
@@ -61,6 +66,7 @@ class LossConfig:
         for key, choices in _CHOICES.items():
             if getattr(self, key) not in choices:
                 raise ValueError(f"{key} is '{getattr(self, key)}' but must be one of {', '.join(choices)}")
+        find_similarity(self.similarity)
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(entry.default, float) and not _is_amount(value):
@@ -71,33 +77,38 @@ class LossConfig:
             raise ValueError(f"window is {self.window!r} but must be an odd number of at least 3")
 
     def _check_class_weights(self) -> None:
-        given = self.class_weights
-        if given == MEDIAN_FREQUENCY:
+        weights = self.class_weights
+        if weights == MEDIAN_FREQUENCY:
             return
-        if not isinstance(given, list | tuple) or not all(map(_is_amount, given)) or (given and not any(given)):
+        if not isinstance(weights, list | tuple) or not all(map(_is_amount, weights)) or (weights and not any(weights)):
             raise ValueError(
-                f"class_weights are {given!r} but must be numbers of at least 0 and not all 0, or '{MEDIAN_FREQUENCY}'"
+                f"class_weights is {weights!r} but must be numbers of at least 0 and not all 0, or '{MEDIAN_FREQUENCY}'"
             )
-        object.__setattr__(self, "class_weights", tuple(float(v) for v in given))
+        object.__setattr__(self, "class_weights", tuple(float(weight) for weight in weights))
 
     def to_dict(self) -> dict[str, Any]:
-        given = self.class_weights
-        return asdict(self) | {"class_weights": given if isinstance(given, str) else list(given)}
+        """Return plain values, as in a JSON file."""
+        weights = self.class_weights
+        return asdict(self) | {"class_weights": weights if isinstance(weights, str) else list(weights)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LossConfig:
-        """Checked; the ValueError names the key."""
-        if not isinstance(values, Mapping):
-            raise ValueError("loss is an object with keys such as similarity")
-        known = [entry.name for entry in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"loss: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+    def from_dict(cls, values: Any, where: str = "loss") -> LossConfig:
+        """Build a configuration from plain values; those that are not given have their defaults.
+
+        Args:
+            values: Object as read from JSON.
+            where: File and section; it opens the message of an error.
+
+        Raises:
+            ValueError: A key is unknown or a value cannot be used; the message names it.
+        """
+        values = check_keys(values, [entry.name for entry in fields(cls)], where)
         try:
             return cls(**values)
         except ValueError as error:
-            raise ValueError(f"loss: {error}") from None
+            raise ValueError(f"{where}: {error}") from None
         except TypeError as error:
-            raise ValueError(f"loss: a value has the wrong type ({error})") from None
+            raise ValueError(f"{where}: a value has the wrong type ({error})") from None
 
 
 def _is_amount(value: Any) -> bool:

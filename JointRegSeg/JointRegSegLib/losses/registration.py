@@ -1,58 +1,79 @@
-"""Losses of the registration: similarity that leaves tumour out, and what keeps the map regular."""
+"""Loss of the registration: a similarity that leaves tumour out, and penalties that keep the map regular."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..registration.deformation import Deformation, jacobian_determinant, warp
-from ..registration.similarity import lncc
+from ..registration.similarity import find_similarity
 from .config import LossConfig
+from .segmentation import IGNORED
 
 
-def tumour_of_labels(labels: Tensor) -> Tensor:
-    """1 where a label (B, D, H, W) or (B, 1, D, H, W) is tumour, else 0: (B, 1, D, H, W), float32."""
+def tumor_of_labels(labels: Tensor) -> Tensor:
+    """Return 1 for tumour and 0 elsewhere, also where a voxel has no label.
+
+    Args:
+        labels: Class numbers of shape (B, D, H, W) or (B, 1, D, H, W).
+
+    Returns:
+        Mask of shape (B, 1, D, H, W), float32.
+    """
     labels = labels if labels.ndim == 5 else labels.unsqueeze(1)
-    return ((labels > 0) & (labels != 255)).float()
+    return ((labels > 0) & (labels != IGNORED)).float()
 
 
-def tumour_of_logits(logits: Tensor) -> Tensor:
-    """1 where the likeliest class of logits (B, classes, D, H, W) is tumour: (B, 1, D, H, W), without gradient."""
+def tumor_of_logits(logits: Tensor) -> Tensor:
+    """Return 1 where the most likely class is tumour, and 0 elsewhere.
+
+    Args:
+        logits: Class scores of shape (B, classes, D, H, W).
+
+    Returns:
+        Mask of shape (B, 1, D, H, W), float32, without a gradient.
+    """
     return (logits.detach().argmax(1, keepdim=True) > 0).float()
 
 
-def healthy_in_both(fixed_tumour: Tensor, moving_tumour: Tensor, displacement: Tensor) -> Tensor:
-    """Weight of the fixed grid's voxels in the relaxed similarity: R⁰seg · D⁰seg, the moving study's mask warped.
+def healthy_in_both(fixed_tumor: Tensor, moving_tumor: Tensor, displacement: Tensor) -> Tensor:
+    """Compute the weight of the voxels in the relaxed similarity, ``R0seg * D0seg``, with the moving mask warped.
 
-    The mask passes no gradient: else the map could lower the loss by moving tumour over whatever does not match.
+    The weights pass no gradient: otherwise the map could lower the loss by moving tumour over whatever does not match.
+
+    Args:
+        fixed_tumor: Tumour of the fixed study, 1 inside and 0 outside, of shape (B, 1, D, H, W).
+        moving_tumor: The same for the moving study, on its own grid.
+        displacement: Displacement of shape (B, 3, D, H, W) in voxels.
+
+    Returns:
+        Weights from 0 to 1 on the fixed grid, of shape (B, 1, D, H, W).
     """
     with torch.no_grad():
-        return (1 - fixed_tumour) * (1 - warp(moving_tumour, displacement.detach()))
-
-
-def relaxed_mse(fixed: Tensor, warped: Tensor, healthy: Tensor | None = None) -> Tensor:
-    """‖(R − D)·D⁰seg·R⁰seg‖² as a mean over all voxels of the channels (B, C, D, H, W) that both studies have.
-
-    Source: Estienne et al. 2020, eq. 6.
-    """
-    difference = fixed - warped if healthy is None else (fixed - warped) * healthy
-    present = _varies(fixed) & _varies(warped)
-    squares = difference.square() * present
-    return squares.sum() / (present.sum() * squares[0, 0].numel()).clamp_min(1)
+        return (1 - fixed_tumor) * (1 - warp(moving_tumor, displacement.detach()))
 
 
 def gradient_deviation(gradients: Tensor) -> Tensor:
-    """‖Φ − Φ_I‖₁: a sum over the grid and the components, a mean over the batch."""
+    """Compute the L1 distance of the gradients (B, 3, D, H, W) of a cumulative deformation from those of the identity.
+
+    It is a sum over the grid and the components, and a mean over the batch.
+    """
     return (gradients - 0.5).abs().sum() / len(gradients)
 
 
 def diffusion(field: Tensor) -> Tensor:
-    """Mean squared difference of neighbouring vectors of a field (B, 3, D, H, W) in voxels: a squared strain."""
-    return sum(field.diff(dim=axis).square().mean() for axis in (2, 3, 4) if field.shape[axis] > 1) / 3
+    """Compute the mean squared difference of neighbouring vectors of a field (B, 3, D, H, W) in voxels."""
+    total = field.new_zeros(())
+    for axis in (2, 3, 4):
+        if field.shape[axis] > 1:
+            total = total + field.diff(dim=axis).square().mean()
+    return total / 3
 
 
 def folding(displacement: Tensor) -> Tensor:
-    """Mean of max(0, −det J); zero for a map that does not fold."""
+    """Compute the mean of max(0, -det J) of a displacement (B, 3, D, H, W); zero for a map that does not fold."""
     return (-jacobian_determinant(displacement)).clamp_min(0).mean()
 
 
@@ -61,25 +82,35 @@ def registration_loss(
     moving: Tensor,
     deformation: Deformation,
     config: LossConfig,
-    fixed_tumour: Tensor | None = None,
-    moving_tumour: Tensor | None = None,
+    fixed_tumor: Tensor | None = None,
+    moving_tumor: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Weighted terms of a pair of studies (B, C, D, H, W): 'similarity' and the regularisers that have a weight.
+    """Compute the terms of the registration loss of pairs of studies.
 
-    fixed_tumour, moving_tumour: (B, 1, D, H, W), each in its own study; both or none.
+    Args:
+        fixed: Images of shape (B, C, D, H, W).
+        moving: Images of the same shape.
+        deformation: Map from the fixed to the moving grid.
+        config: Which terms, and their weights.
+        fixed_tumor: Tumour of the fixed studies on their own grid, of shape (B, 1, D, H, W); both masks or none.
+        moving_tumor: The same for the moving studies.
+
+    Returns:
+        Weighted terms: 'similarity', and those of the regularizers whose weight is not zero.
 
     Raises:
-        ValueError: a symmetric loss of a deformation without inverse, or a weight of gradients that it lacks.
+        ValueError: A symmetric loss of a deformation without inverse, or a weight of gradients that it lacks.
     """
-    if config.symmetric and deformation.inverse is None:
-        raise ValueError("a symmetric loss needs a deformation with its inverse; set symmetric to false")
-    if config.phi_weight and deformation.gradients is None:
-        raise ValueError("phi_weight is for the deformation 'cumulative'; set it to 0")
-    directions = [(fixed, moving, fixed_tumour, moving_tumour, deformation.displacement)]
+    sides = _Side(fixed, fixed_tumor), _Side(moving, moving_tumor)
+    losses = [_dissimilarity(*sides, deformation.displacement, config)]
     if config.symmetric:
-        directions.append((moving, fixed, moving_tumour, fixed_tumour, deformation.inverse))
-    terms = {"similarity": sum(_dissimilarity(*one, config) for one in directions) / len(directions)}
+        if deformation.inverse is None:
+            raise ValueError("a symmetric loss needs a deformation with its inverse; set symmetric to false")
+        losses.append(_dissimilarity(*sides[::-1], deformation.inverse, config))
+    terms = {"similarity": torch.stack(losses).sum() / len(losses)}
     if config.phi_weight:
+        if deformation.gradients is None:
+            raise ValueError("phi_weight is for the deformation 'cumulative'; set it to 0")
         terms["gradients"] = config.phi_weight * gradient_deviation(deformation.gradients)
     if config.smoothness_weight:
         field = deformation.displacement if deformation.velocity is None else deformation.velocity
@@ -89,24 +120,17 @@ def registration_loss(
     return terms
 
 
-def _dissimilarity(
-    fixed: Tensor,
-    moving: Tensor,
-    fixed_tumour: Tensor | None,
-    moving_tumour: Tensor | None,
-    displacement: Tensor,
-    config: LossConfig,
-) -> Tensor:
-    warped = warp(moving, displacement)
+@dataclass(frozen=True)
+class _Side:
+    """One side of the registration: images (B, C, D, H, W), and their tumour (B, 1, D, H, W) where it is known."""
+
+    images: Tensor
+    tumor: Tensor | None
+
+
+def _dissimilarity(fixed: _Side, moving: _Side, displacement: Tensor, config: LossConfig) -> Tensor:
+    warped = warp(moving.images, displacement)
     healthy = None
-    if config.relaxed and fixed_tumour is not None and moving_tumour is not None:
-        healthy = healthy_in_both(fixed_tumour, moving_tumour, displacement)
-    if config.similarity == "mse":
-        return relaxed_mse(fixed, warped, healthy)
-    return 1 - lncc(fixed, warped, config.window, healthy)
-
-
-def _varies(images: Tensor) -> Tensor:
-    """(B, C, 1, 1, 1): whether a channel holds anything; absent modalities are constant."""
-    flat = images.detach().flatten(2)
-    return (flat.amax(2) > flat.amin(2)).view(*images.shape[:2], 1, 1, 1)
+    if config.relaxed and fixed.tumor is not None and moving.tumor is not None:
+        healthy = healthy_in_both(fixed.tumor, moving.tumor, displacement)
+    return find_similarity(config.similarity).loss(fixed.images, warped, healthy, config.window)

@@ -8,6 +8,7 @@ fixed grid. Grids of different size cover the same field of view, border to bord
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -130,7 +131,7 @@ def folded_fraction(displacement: Tensor, mask: Tensor | None = None) -> float:
     return float(selected.double().mean()) if selected.numel() else 0.0
 
 
-def resize_displacement(displacement: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
+def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """The same map on another grid (…, *shape) over the same field of view, in voxels of that grid."""
     _check_field(displacement, "displacement")
     old, new = tuple(displacement.shape[2:]), tuple(shape)

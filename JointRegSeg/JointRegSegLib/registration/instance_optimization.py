@@ -1,9 +1,9 @@
-"""Registration of one pair by optimising its own deformation, with the tumour masked out.
+"""Registration of one pair of images by optimising its own deformation, with the tumour masked out.
 
-The deformation is the flow of a stationary velocity on a coarse grid, so it is smooth and has an inverse, that of the
-negative velocity. From coarse to fine images Adam raises the local correlation of the fixed and the warped moving image
-and keeps the velocity smooth. Where either study has tumour there is nothing to be matched: those voxels are left out
-of the local statistics, and the deformation there continues that of the surroundings.
+The deformation is the flow of a stationary velocity on a coarse grid. It is therefore smooth, and its inverse is the
+flow of the negative velocity. From coarse to fine images, Adam increases the similarity of the fixed image and the
+warped moving image while a regularizer keeps the velocity smooth. Where either study has tumour there is nothing to
+match: those voxels are left out of the similarity, and the deformation there continues that of the surroundings.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, silent
 
+from .comparison import Comparison
 from .deformation import (
     Deformation,
     compose,
@@ -30,17 +31,18 @@ from .deformation import (
 )
 from .refinement_settings import RefinementLevel, RefinementSettings
 from .separable import smooth
-from .similarity import LocalStatistics
+from .similarity import Similarity, find_similarity
 
 _REMASK = 10
-"""Iterations after which the moving image's mask is warped anew, and over which a level's gain is judged."""
-_LEAST_POINTS = 4
-"""Least voxels of an averaged image along an axis; levels that would have fewer are left out."""
+"""Number of iterations between two warps of the moving image's mask, over which the gain of a level is also judged."""
+_FEWEST_POINTS = 4
+"""Smallest number of voxels of an averaged image along an axis; levels with fewer are left out."""
 _SLOWDOWN = 0.8
 """Share of the learning rate that is gone at the end of a level."""
 _SMALL_STEP = 0.25
-"""Velocity, in voxels, that one step of the flow may cover."""
-_TENSORS = ("fixed", "moving", "fixed_mask", "moving_mask")
+"""Largest velocity in voxels that the first step of the integration may cover."""
+_LEAST_SHARE = 1e-3
+"""Smallest share of structure by which a similarity is divided."""
 
 
 def refine(
@@ -52,21 +54,32 @@ def refine(
     settings: RefinementSettings | None = None,
     progress: Progress | None = None,
 ) -> Deformation:
-    """The deformation of ``moving`` to ``fixed``, (1, C, D, H, W) each, that an optimisation from ``start`` leads to.
+    """Find the deformation of one pair of images by optimization from a given start.
 
-    start: of a network, or None for identity. If it has a velocity, that is what is optimised; a displacement alone is
-    kept and followed by the flow that is found. fixed_mask, moving_mask: (1, 1, D, H, W), non-zero in tumour. progress:
-    told the fraction done; may raise to cancel. Channels that are constant in either image do not count. The result has
-    displacement, inverse and, unless it started from a displacement alone, velocity; none of them folds. Raises
-    ValueError where the images cannot be compared.
+    Args:
+        fixed: Image of shape (1, C, D, H, W). Channels that are constant in either image do not count.
+        moving: Image of the same shape.
+        start: Deformation of a network, or None for the identity. If it has a velocity, that velocity is optimised; a
+            displacement alone is kept, and the flow that is found is applied before it.
+        fixed_mask: Tumour of the fixed image as non-zero voxels of a tensor (1, 1, D, H, W).
+        moving_mask: The same for the moving image.
+        settings: Similarity, levels, regularizer and limits; None for the defaults.
+        progress: Receives the fraction that is done; it may raise to cancel.
+
+    Returns:
+        A deformation without folds, with displacement, inverse and, unless it started from a displacement alone,
+        velocity.
+
+    Raises:
+        ValueError: The images cannot be compared; the message names the argument.
     """
-    settings, report = settings or RefinementSettings(), progress or (lambda fraction, message: None)
+    settings, report = settings or RefinementSettings(), progress or silent
     _check(fixed, moving, start, fixed_mask, moving_mask)
+    # Tensors made in inference mode cannot take part in a graph.
     with torch.inference_mode(False), torch.autocast(fixed.device.type, enabled=False):
-        # tensors made in inference mode cannot take part in a graph
         fixed, moving = (image.detach().float().clone() for image in (fixed, moving))
         fixed_tumor, moving_tumor = (_dilated(m, settings.mask_dilation) for m in (fixed_mask, moving_mask))
-        first, velocity = _started(start, fixed)
+        first, velocity = _starting_point(start, fixed)
         if first is not None:
             moving = warp(moving, first.displacement)
             moving_tumor = None if moving_tumor is None else warp(moving_tumor, first.displacement)
@@ -75,14 +88,13 @@ def refine(
         deadline = math.inf if settings.time_limit_s is None else time.perf_counter() + settings.time_limit_s
         done = 0
         for number, level in enumerate(levels, 1):
-            images = _Level.of(fixed, moving, fixed_tumor, moving_tumor, level)
-            before = done
+            images = _Level.of(fixed, moving, fixed_tumor, moving_tumor, level, settings)
 
-            def told(iteration: int, similarity: float, number: int = number, before: int = before) -> None:
-                message = f"deformation, level {number} of {len(levels)}: correlation {similarity:.3f}"
-                report((before + iteration) / max(planned, 1), message)
+            def report_iteration(iteration: int, similarity: float, number: int = number, done: int = done) -> None:
+                message = f"deformation, level {number} of {len(levels)}: {settings.similarity} {similarity:.3f}"
+                report((done + iteration) / max(planned, 1), message)
 
-            velocity = images.optimised(velocity, settings, settings.on_level(level), deadline, told)
+            velocity = images.optimize(velocity, settings.on_level(level), deadline, report_iteration)
             done += settings.on_level(level)
         refined = _unfolded(velocity, fixed.shape[2:], settings.integration_steps)
         result = refined if first is None else _followed_by(refined, first)
@@ -92,14 +104,16 @@ def refine(
 
 @dataclass(frozen=True)
 class _Level:
-    """The images of one level, on its grid, and the grid of its velocity."""
+    """The images of one level on its grid, and the shape of the grid of its velocity."""
 
     fixed: Tensor
     moving: Tensor
     fixed_valid: Tensor | None
     moving_tumor: Tensor | None
-    grid: tuple[int, ...]
-    settings: RefinementLevel
+    grid: tuple[int, int, int]
+    level: RefinementLevel
+    settings: RefinementSettings
+    measure: Similarity
 
     @classmethod
     def of(
@@ -109,80 +123,78 @@ class _Level:
         fixed_tumor: Tensor | None,
         moving_tumor: Tensor | None,
         level: RefinementLevel,
+        settings: RefinementSettings,
     ) -> _Level:
         shape = _coarser(fixed.shape[2:], level.image_stride)
-
-        def averaged(image: Tensor | None) -> Tensor | None:
-            return image if image is None or shape == image.shape[2:] else F.adaptive_avg_pool3d(image, shape)
-
-        fixed_share = averaged(fixed_tumor)
+        fixed_share = None if fixed_tumor is None else _averaged(fixed_tumor, shape)
         return cls(
-            averaged(fixed),
-            averaged(moving),
+            _averaged(fixed, shape),
+            _averaged(moving, shape),
             None if fixed_share is None else (fixed_share == 0).float(),
-            averaged(moving_tumor),
+            None if moving_tumor is None else _averaged(moving_tumor, shape),
             _coarser(fixed.shape[2:], level.velocity_stride),
             level,
+            settings,
+            find_similarity(settings.similarity),
         )
 
-    def optimised(
-        self,
-        velocity: Tensor,
-        settings: RefinementSettings,
-        iterations: int,
-        deadline: float,
-        report: Callable[[int, float], None],
+    def optimize(
+        self, velocity: Tensor, iterations: int, deadline: float, report: Callable[[int, float], None]
     ) -> Tensor:
-        """The velocity (1, 3, d, h, w) after at most so many iterations."""
+        """Return the best velocity (1, 3, d, h, w) that was found in at most so many iterations."""
+        settings = self.settings
         velocity = resize_displacement(velocity, self.grid).clone().requires_grad_()
         best, least = velocity.detach().clone(), math.inf
-        optimiser = torch.optim.Adam([velocity], lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-4)
-        voxels = velocity[0, 0].numel()  # the objective is a mean: times their number, derivatives are those of a voxel
+        optimizer = torch.optim.Adam([velocity], lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-4)
+        # The objective is a mean; multiplied by the number of voxels, its derivatives are those of one voxel.
+        voxels = velocity[0, 0].numel()
         history: list[float] = []
-        statistics = None
+        comparison: Comparison | None = None
         for iteration in range(iterations):
             if time.perf_counter() > deadline:
                 break
             with torch.enable_grad():
-                displacement = self._displacement(velocity, settings.integration_steps)
-                if statistics is None or (self.moving_tumor is not None and iteration % _REMASK == 0):
-                    statistics, least = self._statistics(displacement.detach()), math.inf
-                    share = max(statistics.structured_share, 1e-3)
-                similarity = statistics.correlation(warp(self.moving, displacement)) / share
-                objective = settings.regularisation * _roughness(velocity, settings.regulariser) - similarity
-                optimiser.zero_grad()
+                displacement = self._displacement(velocity)
+                if comparison is None or (self.moving_tumor is not None and iteration % _REMASK == 0):
+                    comparison, least = self._comparison(displacement.detach()), math.inf
+                    share = max(comparison.structured_share, _LEAST_SHARE)
+                similarity = comparison.similarity(warp(self.moving, displacement)) / share
+                penalty = settings.regularisation * _roughness(velocity, settings.regulariser)
+                objective = penalty - self.measure.gain * similarity
+                optimizer.zero_grad()
                 (voxels * share * objective).backward()
             history.append(float(objective.detach()))
-            if history[-1] < least:  # steps of Adam may lead away again, even from a perfect start
+            if history[-1] < least:  # a step of Adam may lead away again, even from a perfect start
                 best, least = velocity.detach().clone(), history[-1]
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - _SLOWDOWN * iteration / iterations)
-            optimiser.step()
+            optimizer.step()
             report(iteration + 1, float(similarity.detach()))
             if iteration >= 2 * _REMASK and min(history[:-_REMASK]) - min(history[-_REMASK:]) < settings.tolerance:
                 break
         return best
 
-    def _displacement(self, velocity: Tensor, most_steps: int) -> Tensor:
-        """On the grid of the images; fewer squarings where the velocity is small."""
+    def _displacement(self, velocity: Tensor) -> Tensor:
+        """Integrate a velocity to a displacement on the grid of the images, in fewer steps where it is small."""
         largest = float(velocity.detach().abs().amax())
-        steps = min(most_steps, max(2, math.ceil(math.log2(max(largest, 1e-6) / _SMALL_STEP))))
+        needed = max(2, math.ceil(math.log2(max(largest, 1e-6) / _SMALL_STEP)))
+        steps = min(self.settings.integration_steps, needed)
         return resize_displacement(integrate_velocity(velocity, steps), self.fixed.shape[2:])
 
-    def _statistics(self, displacement: Tensor) -> LocalStatistics:
-        """Of the fixed image, without the tumour of both."""
+    def _comparison(self, displacement: Tensor) -> Comparison:
+        """Prepare the fixed image without the tumour of either study, the moving one's as it is warped now."""
         valid = self.fixed_valid
         if self.moving_tumor is not None:
             free = (warp(self.moving_tumor, displacement) < 0.25).float()
             valid = free if valid is None else valid * free
-        return LocalStatistics.of(self.fixed, self.settings.window, valid, self.settings.window_stride)
+        return self.measure.prepare(self.fixed, valid, self.level.window, self.level.window_stride)
 
 
-def _roughness(velocity: Tensor, regulariser: str) -> Tensor:
+def _roughness(velocity: Tensor, regularizer: str) -> Tensor:
     """Half the mean squared first ('diffusion') or second ('curvature') derivatives, in voxels of its grid."""
     total = velocity.new_zeros(())
     for axis in (2, 3, 4):
-        if regulariser == "diffusion":
+        if regularizer == "diffusion":
             total = total + velocity.diff(dim=axis).square().sum()
             continue
         once = velocity.diff(dim=axis)
@@ -193,9 +205,9 @@ def _roughness(velocity: Tensor, regulariser: str) -> Tensor:
 
 
 def _unfolded(velocity: Tensor, shape: torch.Size, steps: int) -> Deformation:
-    """The flow of a velocity and its inverse on the full grid, integrated on half of it, where they agree better.
+    """Integrate a velocity to a map and its inverse on the full grid, at half its resolution, where they agree better.
 
-    Where the sampled map folds, as that of a very uneven velocity may, the velocity is smoothed until it does not.
+    If the sampled map folds, as that of a very uneven velocity may, the velocity is smoothed until it does not.
     """
     for _ in range(20):
         half = [max(pair) for pair in zip(_coarser(shape, 2), velocity.shape[2:], strict=True)]
@@ -208,8 +220,8 @@ def _unfolded(velocity: Tensor, shape: torch.Size, steps: int) -> Deformation:
     return Deformation(forward, backward, velocity)
 
 
-def _started(start: Deformation | None, like: Tensor) -> tuple[Deformation | None, Tensor]:
-    """A displacement to be kept, if the start is one without a velocity, and the velocity to begin with."""
+def _starting_point(start: Deformation | None, like: Tensor) -> tuple[Deformation | None, Tensor]:
+    """Return a displacement to keep, where the start has no velocity, and the velocity to begin with."""
     nothing = like.new_zeros((1, 3, *_coarser(like.shape[2:], 8)))
     if start is None:
         return None, nothing
@@ -221,27 +233,35 @@ def _started(start: Deformation | None, like: Tensor) -> tuple[Deformation | Non
 
 
 def _followed_by(refined: Deformation, first: Deformation) -> Deformation:
-    """x ↦ first(refined(x)), since the moving image had been warped by ``first``, and its inverse."""
+    """Return x ↦ first(refined(x)) and its inverse, for a moving image that had been warped by ``first``."""
     forward = compose(refined.displacement, first.displacement)
+    if first.inverse is None or refined.inverse is None:
+        return Deformation(forward)
     return Deformation(forward, compose(first.inverse, refined.inverse))
 
 
 def _usable(settings: RefinementSettings, shape: torch.Size) -> list[RefinementLevel]:
-    """The levels on which images of this size still have voxels enough; of small images at least the finest."""
-    levels = [level for level in settings.levels if min(shape) // level.image_stride >= _LEAST_POINTS]
+    """Return the levels on which images of this size have enough voxels; for small images at least the finest."""
+    levels = [level for level in settings.levels if min(shape) // level.image_stride >= _FEWEST_POINTS]
     return levels or [min(settings.levels, key=lambda level: level.image_stride)]
 
 
-def _coarser(shape: torch.Size, stride: int) -> tuple[int, ...]:
-    return tuple(max(1, round(n / stride)) for n in shape)
+def _coarser(shape: torch.Size, stride: int) -> tuple[int, int, int]:
+    depth, height, width = (max(1, round(n / stride)) for n in shape)
+    return depth, height, width
+
+
+def _averaged(image: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Average an image over blocks, to a grid of ``shape``."""
+    return image if shape == image.shape[2:] else F.adaptive_avg_pool3d(image, shape)
 
 
 def _dilated(mask: Tensor | None, voxels: int) -> Tensor | None:
-    """1 within ``voxels`` of the mask along the axes, 0 elsewhere; None for an empty one."""
+    """Return 1 within ``voxels`` of the mask and 0 elsewhere; None for an empty mask."""
     if mask is None or not bool((mask != 0).any()):
         return None
     grown = (mask != 0).float()
-    for _ in range(voxels):  # a cross at a time: about a ball in the end
+    for _ in range(voxels):  # one cross at a time gives about a ball
         grown = torch.stack(
             [F.max_pool3d(grown, size, 1, tuple(n // 2 for n in size)) for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3))]
         ).amax(0)
@@ -253,8 +273,8 @@ def _check(
 ) -> None:
     if fixed.ndim != 5 or len(fixed) != 1:
         raise ValueError(f"images to be registered have shape (1, C, D, H, W), not {tuple(fixed.shape)}")
-    shapes = dict(zip(_TENSORS, (fixed, moving, fixed_mask, moving_mask), strict=True))
-    for name, tensor in shapes.items():
+    tensors = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    for name, tensor in tensors.items():
         expected = fixed.shape if name == "moving" else (1, 1, *fixed.shape[2:])
         if name != "fixed" and tensor is not None and tensor.shape != expected:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected)} as the fixed image needs")

@@ -1,4 +1,4 @@
-"""Settings of the instance optimisation: levels from coarse to fine, regulariser, when to stop."""
+"""Settings of the instance optimization: similarity, levels from coarse to fine, regularizer, and when to stop."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-REGULARISERS = ("diffusion", "curvature")
+from NeuroCESTLib.core.checked_json import check_keys
+
+from .similarity import find_similarity
+
+REGULARIZERS = ("diffusion", "curvature")
 
 
 @dataclass(frozen=True)
 class RefinementLevel:
-    """One level: strides are in voxels of the images given.
+    """One level of the refinement.
 
-    image_stride: images are averaged over blocks of this size. velocity_stride: spacing of the velocity's grid, at
-    least image_stride. window: of the local correlation, in voxels of the averaged image, odd. window_stride: local
-    correlations are taken at every so many of those voxels. iterations: at most so many.
+    Attributes:
+        image_stride: Edge of the blocks over which images are averaged, in voxels of the given images.
+        velocity_stride: Spacing of the grid of the velocity in voxels of the given images, at least ``image_stride``.
+        window: Edge of the neighbourhoods of local similarities, in voxels of the averaged image; an odd number.
+        iterations: Largest number of iterations.
+        window_stride: Local similarities are evaluated at every so many voxels of the averaged image along each axis.
     """
 
     image_stride: int
@@ -27,25 +34,32 @@ class RefinementLevel:
     def __post_init__(self) -> None:
         if not 1 <= self.image_stride <= self.velocity_stride:
             raise ValueError(
-                f"velocity_stride {self.velocity_stride} must be at least image_stride {self.image_stride}, and that 1"
+                f"velocity_stride is {self.velocity_stride} and image_stride {self.image_stride}: use an image_stride "
+                "of at least 1 and a velocity_stride of at least image_stride"
             )
         if self.window < 3 or self.window % 2 == 0:
-            raise ValueError(f"the window must be an odd number of voxels, 3 or more, not {self.window}")
+            raise ValueError(f"window is {self.window}: use an odd number of voxels of at least 3")
         if self.window_stride < 1:
-            raise ValueError(f"window_stride must be at least 1, not {self.window_stride}")
+            raise ValueError(f"window_stride is {self.window_stride}: use 1 or more")
         if self.iterations < 0:
-            raise ValueError(f"iterations must not be negative: {self.iterations}")
+            raise ValueError(f"iterations is {self.iterations}: use 0 or more")
 
 
 @dataclass(frozen=True)
 class RefinementSettings:
-    """How :func:`instance_optimisation.refine` works; made for images of about 1 mm.
+    """How :func:`instance_optimization.refine` works; the defaults are meant for voxels of about 1 mm.
 
-    iterations: the most on each level, None for each level's own. regularisation: weight of the velocity's roughness
-    against the local correlation; ``regulariser`` takes it of first ('diffusion') or second ('curvature') derivatives.
-    learning_rate: largest step of the velocity, in voxels of its grid. tolerance: a level ends when the objective
-    gained less than this in the last ten iterations. time_limit_s: no iteration starts later. mask_dilation: tumour
-    masks grow by so many voxels. integration_steps: squarings of the velocity's exponential, at most.
+    Attributes:
+        levels: Levels from coarse to fine.
+        iterations: Largest number of iterations on every level; None for each level's own.
+        similarity: Name of the similarity measure, see ``similarity.SIMILARITIES``.
+        regulariser: Penalty of the velocity: its first ('diffusion') or second ('curvature') derivatives.
+        regularisation: Weight of that penalty against the similarity.
+        learning_rate: Largest step of the velocity, in voxels of its grid.
+        tolerance: A level ends when the objective gained less than this in its last ten iterations.
+        time_limit_s: No iteration starts later than this after the start; None for no limit.
+        mask_dilation: Number of voxels by which tumour masks are grown.
+        integration_steps: Largest number of squarings in the exponential of the velocity.
     """
 
     levels: tuple[RefinementLevel, ...] = (
@@ -61,13 +75,14 @@ class RefinementSettings:
     time_limit_s: float | None = None
     mask_dilation: int = 2
     integration_steps: int = 6
+    similarity: str = "lncc"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(_level(level) for level in self.levels))
         if not self.levels:
             raise ValueError("the refinement needs at least one level")
-        if self.regulariser not in REGULARISERS:
-            raise ValueError(f"regulariser '{self.regulariser}' is unknown: use {' or '.join(REGULARISERS)}")
+        find_similarity(self.similarity)
+        check_regularizer(self.regulariser)
         for name in ("regularisation", "tolerance", "mask_dilation", "iterations"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -80,11 +95,11 @@ class RefinementSettings:
             raise ValueError(f"integration_steps of the refinement is {self.integration_steps}: use 1 to 12")
 
     def on_level(self, level: RefinementLevel) -> int:
-        """The most iterations on this level."""
+        """Return the largest number of iterations on a level."""
         return level.iterations if self.iterations is None else self.iterations
 
     def for_spacing(self, spacing_mm: float) -> RefinementSettings:
-        """The same in millimetres on images whose voxels are ``spacing_mm`` wide rather than 1 mm."""
+        """Return settings that are the same in millimetres for voxels of ``spacing_mm`` instead of 1 mm."""
 
         def scaled(stride: int, least: int) -> int:
             return max(least, round(stride / spacing_mm))
@@ -97,27 +112,35 @@ class RefinementSettings:
         return replace(self, levels=tuple(levels), mask_dilation=dilation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them."""
+        """Return plain values, as in a JSON file."""
         return {**asdict(self), "levels": [asdict(level) for level in self.levels]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RefinementSettings:
-        """Settings from such values; those not given have their defaults, unknown ones raise ValueError."""
-        _require_known(values, cls, "refinement settings")
-        return cls(**{**values, **({"levels": tuple(values["levels"])} if "levels" in values else {})})
+        """Build settings from plain values; those that are not given have their defaults.
+
+        Raises:
+            ValueError: A key is unknown or a value cannot be used; the message names it.
+        """
+        values = check_keys(values, [entry.name for entry in fields(cls)], "refinement settings")
+        return cls(**values)
+
+
+def check_regularizer(name: str) -> None:
+    """Check the name of a regularizer.
+
+    Raises:
+        ValueError: The name is unknown; the message lists the known ones.
+    """
+    if name not in REGULARIZERS:
+        raise ValueError(f"regulariser '{name}' is unknown; use one of {', '.join(REGULARIZERS)}")
 
 
 def _level(values: RefinementLevel | Mapping[str, Any]) -> RefinementLevel:
     if isinstance(values, RefinementLevel):
         return values
-    _require_known(values, RefinementLevel, "a refinement level")
+    values = check_keys(values, [entry.name for entry in fields(RefinementLevel)], "refinement level")
     try:
         return RefinementLevel(**values)
     except TypeError as error:
         raise ValueError("a refinement level needs image_stride, velocity_stride, window and iterations") from error
-
-
-def _require_known(values: Mapping[str, Any], kind: type, what: str) -> None:
-    unknown = sorted(set(values) - {field.name for field in fields(kind)})
-    if unknown:
-        raise ValueError(f"{what} do not have {', '.join(unknown)}")

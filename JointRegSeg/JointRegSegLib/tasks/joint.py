@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..losses.config import LossConfig
-from ..losses.registration import registration_loss, tumour_of_labels, tumour_of_logits
+from ..losses.registration import registration_loss, tumor_of_labels, tumor_of_logits
 from ..losses.segmentation import segmentation_loss
 from ..network.configuration import NetworkConfig
 from ..network.joint import JointOutput
@@ -65,5 +65,5 @@ def joint_loss(
 def _tumour(logits: Tensor | None, labels: Tensor | None, config: LossConfig) -> Tensor | None:
     """Mask of a study's tumour, given or predicted, as configured; None where it is unknown."""
     if labels is not None and (config.mask_labels or logits is None):
-        return tumour_of_labels(labels)
-    return None if logits is None else tumour_of_logits(logits)
+        return tumor_of_labels(labels)
+    return None if logits is None else tumor_of_logits(logits)

@@ -17,9 +17,8 @@ from JointRegSegLib.losses.registration import (
     gradient_deviation,
     healthy_in_both,
     registration_loss,
-    relaxed_mse,
-    tumour_of_labels,
-    tumour_of_logits,
+    tumor_of_labels,
+    tumor_of_logits,
 )
 from JointRegSegLib.losses.segmentation import (
     IGNORED,
@@ -31,6 +30,7 @@ from JointRegSegLib.losses.segmentation import (
 from JointRegSegLib.network.configuration import load_network_config
 from JointRegSegLib.network.joint import JointOutput, build_network
 from JointRegSegLib.registration.deformation import Deformation, warp
+from JointRegSegLib.registration.squared_difference import relaxed_mse
 from JointRegSegLib.tasks.joint import joint_loss
 
 DOUBLE = torch.float64
@@ -144,7 +144,7 @@ def test_class_weights_that_were_not_computed_yet_are_refused() -> None:
     assert LossConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match="class weights 'median_frequency' are not computed yet"):
         segmentation_loss(torch.zeros(2, 4, 4, 4, 4), labels(), config)
-    with pytest.raises(ValueError, match=r"class_weights are 'median' but must be numbers .* or 'median_frequency'"):
+    with pytest.raises(ValueError, match=r"class_weights is 'median' but must be numbers .* or 'median_frequency'"):
         LossConfig(class_weights="median")
 
 
@@ -184,9 +184,9 @@ def test_masks_pass_no_gradient() -> None:
     torch.manual_seed(0)
     logits = torch.randn(1, 4, 4, 4, 4, requires_grad=True)
     displacement = (0.3 * torch.randn(1, 3, 4, 4, 4)).requires_grad_()
-    mask = healthy_in_both(tumour_of_logits(logits), tumour_of_logits(logits), displacement)
+    mask = healthy_in_both(tumor_of_logits(logits), tumor_of_logits(logits), displacement)
     assert not mask.requires_grad
-    assert torch.equal(tumour_of_logits(certain(labels())), tumour_of_labels(labels()))
+    assert torch.equal(tumor_of_logits(certain(labels())), tumor_of_labels(labels()))
 
 
 def test_absent_modalities_do_not_count() -> None:
@@ -217,7 +217,7 @@ def test_symmetric_similarity_does_not_change_with_the_order_of_the_studies(simi
     fixed, moving = torch.randn(2, 1, 2, 8, 8, 8)
     forward, backward = (0.4 * torch.randn(1, 3, 8, 8, 8) for _ in range(2))
     config = LossConfig(similarity=similarity, window=3, smoothness_weight=0.0)
-    tumours = [tumour_of_labels((torch.rand(1, 8, 8, 8) > 0.8).to(torch.uint8)) for _ in range(2)]
+    tumours = [tumor_of_labels((torch.rand(1, 8, 8, 8) > 0.8).to(torch.uint8)) for _ in range(2)]
     there = registration_loss(fixed, moving, Deformation(forward, backward), config, *tumours)
     back = registration_loss(moving, fixed, Deformation(backward, forward), config, *tumours[::-1])
     assert there.keys() == back.keys() == {"similarity"}
@@ -255,7 +255,7 @@ def test_joint_loss_is_segmentation_plus_beta_times_registration() -> None:
     )
     total, terms = joint_loss(JointOutput(*logits, deformation), fixed, moving, *true, config)
     warped = warp(moving, deformation.displacement)
-    r, d = (tumour_of_logits(x) for x in logits)
+    r, d = (tumor_of_logits(x) for x in logits)
     weight = (1 - r) * (1 - warp(d, deformation.displacement))
     similarity = ((fixed - warped) * weight).square().mean()
     regularity = 1e-3 * (deformation.gradients - 0.5).abs().sum()

@@ -315,7 +315,7 @@ def test_registration_alone_does_not_segment() -> None:
         ({"merge": "add"}, "antisymmetric needs"),
         ({"deformation": "cumulative", "antisymmetric": False}, "set registration_level to 0"),
         ({"registration": "yes"}, "must be true or false"),
-        ({"loss": {"similarity": "ssd"}}, "loss: similarity is 'ssd'"),
+        ({"loss": {"similarity": "ssd"}}, "loss: similarity 'ssd' is unknown; use one of lncc, mse"),
         ({"loss": {"weight": 1}}, "loss: unknown keys weight"),
         ({"loss": {"smoothness_weight": -1}}, "smoothness_weight is -1"),
     ],

@@ -18,9 +18,9 @@ from JointRegSegLib.registration.deformation import (
     warp,
 )
 from JointRegSegLib.registration.instance_optimization import refine
+from JointRegSegLib.registration.local_correlation import LocalStatistics, lncc
 from JointRegSegLib.registration.refinement_settings import RefinementLevel, RefinementSettings
 from JointRegSegLib.registration.separable import smooth
-from JointRegSegLib.registration.similarity import LocalStatistics, lncc
 
 SHAPE = (32, 40, 24)
 QUICK = RefinementSettings(
@@ -211,7 +211,7 @@ def test_progress_rises_to_one_and_may_cancel() -> None:
         if fraction > 0.2:
             raise KeyboardInterrupt(message)
 
-    with pytest.raises(KeyboardInterrupt, match="level 1 of 2: correlation"):
+    with pytest.raises(KeyboardInterrupt, match="level 1 of 2: lncc"):
         refine(fixed, moving, settings=QUICK, progress=cancel)
 
 
@@ -254,11 +254,15 @@ def test_settings_in_millimetres_follow_the_spacing() -> None:
         ({"regulariser": "elastic"}, "regulariser 'elastic' is unknown"),
         ({"regularisation": -1}, "regularisation of the refinement is -1"),
         ({"learning_rate": math.nan}, "learning_rate of the refinement is nan"),
-        ({"speed": 3}, "do not have speed"),
+        ({"speed": 3}, "refinement settings: unknown keys speed; use levels"),
+        ({"similarity": "ssd"}, "similarity 'ssd' is unknown; use one of lncc, mse"),
         ({"levels": []}, "at least one level"),
         ({"levels": [{"image_stride": 2}]}, "needs image_stride, velocity_stride"),
-        ({"levels": [{"image_stride": 2, "velocity_stride": 1, "window": 5, "iterations": 3}]}, "at least image"),
-        ({"levels": [{"image_stride": 2, "velocity_stride": 2, "window": 4, "iterations": 3}]}, "odd number of voxels"),
+        (
+            {"levels": [{"image_stride": 2, "velocity_stride": 1, "window": 5, "iterations": 3}]},
+            "velocity_stride is 1",
+        ),
+        ({"levels": [{"image_stride": 2, "velocity_stride": 2, "window": 4, "iterations": 3}]}, "window is 4"),
     ],
 )
 def test_unusable_settings_are_named(values: dict, words: str) -> None:
