@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+PYTEST := QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
 
-.PHONY: env demo test lint bench clean
+.PHONY: env demo test lint coverage docs bench clean
 
 env: $(STAMP)
 
@@ -18,17 +20,34 @@ $(STAMP): pyproject.toml Testing/system_libraries.sh
 	bash Testing/system_libraries.sh $(BIN)/python
 	touch $@
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --editable ".[docs]"
+	touch $@
+
 demo: env
 	$(BIN)/python Testing/demo.py
 
 test: lint
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: env
+	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/mypy
+
+coverage: env
+	$(BIN)/coverage erase
+	QT_QPA_PLATFORM=offscreen $(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet || true
+	$(BIN)/coverage report
+	$(BIN)/coverage html --quiet
+
+docs: $(DOCS_STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: env
 	$(BIN)/python Testing/benchmarks/run.py
 
 clean:
-	rm -rf build output .pytest_cache .ruff_cache .hypothesis
+	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
