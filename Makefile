@@ -43,11 +43,11 @@ coverage: env
 	$(BIN)/coverage html --quiet
 
 docs: $(DOCS_STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/site
 	@echo "build/site/index.html"
 
 bench: env
 	$(BIN)/python Testing/benchmarks/run.py
 
 clean:
-	rm -rf build output .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build output docs/api docs/images .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
