@@ -1,1 +1,5 @@
-"""What needs no Slicer: progress, processes, whole files, tensor files, checked JSON, devices and threads."""
+"""Code that needs no Slicer and that both modules share.
+
+Progress and cancelling, processes and threads, files that are written whole, tensor files, checked JSON, devices,
+smoothing, and figures for report pictures.
+"""

@@ -1,4 +1,4 @@
-"""JSON and text files, and the values in them, checked where they are read and named in every message."""
+"""JSON and text files, and the values in them, checked where they are read; every message names its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_text(path: str | Path, remedy: str = "") -> str:
 
     Args:
         path: File to read.
-        remedy: What the user could give instead; it ends the message.
+        remedy: What the user can do about a missing file; it ends the message.
 
     Returns:
         The text of the file.
@@ -41,10 +41,10 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
 
     Args:
         path: File to read.
-        remedy: What the user could give instead of an unreadable file; it ends the message.
+        remedy: What the user can do about a missing file; it ends the message.
 
     Returns:
-        The value in the file; callers check that it is the object or list that they need.
+        The value in the file, of any JSON type: callers check it, objects with ``check_keys``.
 
     Raises:
         ValueError: The file is missing, is not text or is not valid JSON; the message names the file and the line.
@@ -59,7 +59,7 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
 
 
 def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str] = ()) -> dict[str, Any]:
-    """Check that a value is an object that has only known keys.
+    """Check that a value is a JSON object with known keys only.
 
     Every configuration of the project is read through this function, so a misspelled key is an error everywhere. The
     one exception is ``protocol.json``: it describes an acquisition and may come from other software, so its reader
@@ -67,9 +67,9 @@ def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str
 
     Args:
         values: Object as read from JSON.
-        known: Keys that the message offers.
-        where: File and section, such as ``'config.json': training``; it opens the message.
-        also: Further keys that are accepted but not offered, such as notes.
+        known: Accepted keys, which the message lists.
+        where: File and section, such as ``'config.json': training``, with which the message begins.
+        also: Further accepted keys that the message does not list, such as notes.
 
     Returns:
         ``values`` as a dictionary.
@@ -88,8 +88,12 @@ def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str
 def number(value: Any, name: str) -> float:
     """Return a finite number as float.
 
+    Args:
+        value: Value as read from JSON; booleans are not numbers.
+        name: Name of the value, with which the message begins.
+
     Raises:
-        ValueError: The value is not a number, or is not finite; the message names it.
+        ValueError: The value is not a number, or is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} is {_shortened(value)}, which is not a number")
@@ -105,10 +109,13 @@ def number(value: Any, name: str) -> float:
 def numbers(value: Any, name: str) -> Tensor:
     """Return one or several numbers as a floating-point tensor of shape (n,).
 
-    A floating-point tensor keeps its dtype and its graph; everything else becomes float64.
+    Args:
+        value: A number, a flat list of numbers, or a tensor of at most one dimension. A floating-point tensor keeps
+            its dtype and its autograd graph; everything else becomes float64.
+        name: Name of the value, with which the message begins.
 
     Raises:
-        ValueError: The value is neither a number nor a flat list of numbers; the message names it.
+        ValueError: The value is neither a number nor a flat list of numbers.
     """
     import torch
 
@@ -122,10 +129,14 @@ def numbers(value: Any, name: str) -> Tensor:
 
 
 def require_file_name(name: str, what: str) -> None:
-    """Check that a name from which map files are named is fit for file names.
+    """Check that a name can be part of a file name.
+
+    Args:
+        name: Name such as that of a solute pool, after which map files are named.
+        what: What the name belongs to, with which the message begins.
 
     Raises:
-        ValueError: The name contains other characters than letters, digits, spaces and ``_ . + -``.
+        ValueError: The name contains characters other than letters, digits, spaces and ``_ . + -``.
     """
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise ValueError(f"{what} '{name}' must consist of letters, digits, spaces, '_', '.', '+' and '-'")

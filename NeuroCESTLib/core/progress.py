@@ -1,7 +1,7 @@
-"""Progress and cancel: one callable for the panel, the console and the terminal.
+"""Progress and cancelling, the same for the panel, the console and the terminal.
 
-Long functions take ``progress`` and call ``progress(fraction, message)`` with a fraction in 0 … 1. The call
-may raise ``Cancelled``, which the function lets through.
+A long function takes an argument ``progress`` and calls ``progress(fraction, message)`` with the fraction that is
+done, from 0 to 1. The call may raise ``Cancelled``, which the function must not catch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,27 @@ from collections.abc import Iterator
 from typing import Protocol, TextIO
 
 
-class Cancelled(Exception):  # noqa: N818  not an error: the user wanted it
+class Cancelled(Exception):  # noqa: N818  not an error: the user asked for it
     """The user stopped the run."""
 
 
 class Progress(Protocol):
-    """What long functions report to."""
+    """Callable to which long functions report."""
 
     def __call__(self, fraction: float, message: str = "") -> None:
-        """Report that ``fraction`` (0 … 1) is done; may raise ``Cancelled``."""
+        """Report progress.
+
+        Args:
+            fraction: Part of the work that is done, from 0 to 1.
+            message: What is being done, for the user.
+
+        Raises:
+            Cancelled: The user asked to stop.
+        """
 
 
 def silent(fraction: float, message: str = "") -> None:
-    """Progress that nobody watches."""
+    """Ignore progress; the default where nobody watches."""
 
 
 def part(progress: Progress, start: float, end: float, prefix: str = "") -> Progress:
@@ -47,7 +55,13 @@ def part(progress: Progress, start: float, end: float, prefix: str = "") -> Prog
 
 
 class TerminalProgress:
-    """A bar on a terminal, plain lines elsewhere, on standard error; raises ``Cancelled`` once cancelled."""
+    """Progress on standard error: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+        stream: Stream to write to; standard error by default.
+        width: Length of the bar in characters.
+        line_interval_s: Shortest time between two plain lines.
+    """
 
     def __init__(self, stream: TextIO | None = None, width: int = 30, line_interval_s: float = 5.0) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -58,12 +72,18 @@ class TerminalProgress:
         self._last_time = float("-inf")
         self._drawn = False
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` has been called."""
+        return self._cancelled.is_set()
+
     def cancel(self) -> None:
         """Make the next report raise ``Cancelled``."""
         self._cancelled.set()
 
     def __call__(self, fraction: float, message: str = "") -> None:
-        if self._cancelled.is_set():
+        """Show progress; raise ``Cancelled`` after a call of ``cancel``."""
+        if self.cancelled:
             raise Cancelled
         fraction = min(max(float(fraction), 0.0), 1.0)
         now = time.monotonic()
@@ -90,11 +110,17 @@ class TerminalProgress:
 
 @contextlib.contextmanager
 def terminal_progress() -> Iterator[TerminalProgress]:
-    """Terminal progress; the first Ctrl+C (or SIGTERM) cancels at the next report, the second interrupts at once."""
+    """Show progress on the terminal while the block runs.
+
+    The first Ctrl+C (or SIGTERM) cancels at the next report of progress; the second one interrupts at once.
+
+    Yields:
+        The progress to pass on.
+    """
     progress = TerminalProgress()
 
     def interrupt(number: int, frame: object) -> None:
-        if progress._cancelled.is_set():
+        if progress.cancelled:
             raise KeyboardInterrupt
         progress.cancel()
 

@@ -1,4 +1,4 @@
-"""Files of tensors and plain values, as torch writes them; loading one executes no code."""
+"""Files of tensors and plain values in torch's format; loading one never executes code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from NeuroCESTLib.core.whole_files import whole_file
 def save_tensors(values: Mapping[str, Any], path: str | Path) -> Path:
     """Write tensors and plain values, whole or not at all.
 
+    Args:
+        values: Tensors, numbers, texts, and lists and dictionaries of these.
+        path: File to write.
+
+    Returns:
+        The path of the file.
+
     Raises:
         ValueError: The file cannot be written; the message names it and says why.
     """
     path = Path(path)
-    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    buffer = io.BytesIO()  # torch's own writer does not say why it failed
     torch.save(dict(values), buffer)
     with whole_file(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
@@ -35,20 +42,20 @@ def load_tensors(path: str | Path, what: str, *, mapped: bool = False) -> dict[s
     Args:
         path: File to read.
         what: What the file should be, such as ``"network file"``; used in messages.
-        mapped: Map the tensors from the file instead of reading them: only what is used is read.
+        mapped: Map the file into memory instead of reading it, so that only the parts in use are read.
 
     Returns:
         The values of the file, on the CPU.
 
     Raises:
-        ValueError: The file is missing, damaged, of another kind, or holds more than tensors and plain values.
+        ValueError: The file is missing, damaged or of another kind, or holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"'{path}': no such {what}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign files, which are refused below
+            warnings.simplefilter("ignore")  # about foreign files, which are refused below
             values = torch.load(path, map_location="cpu", weights_only=True, mmap=True if mapped else None)
     except pickle.UnpicklingError:
         raise ValueError(f"'{path}' holds more than tensors and plain values, or is damaged: not loaded") from None

@@ -1,4 +1,4 @@
-"""Small pieces of work over the processors, one thread each."""
+"""Independent pieces of work spread over threads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ def in_threads(
     threads: int | None = None,
     done: Callable[[Result], object] | None = None,
 ) -> list[Result]:
-    """Results of ``work`` in the order of the items; ``done`` sees each one and may raise to cancel.
+    """Apply a function to every item, several items at once.
 
-    torch uses one thread inside each piece: for tensors that fit the cache, several threads an operation wait for each
-    other longer than they compute. By default as many pieces run at once as torch would use threads.
+    Inside each piece torch uses a single thread: on tensors that fit into the cache, several threads per operation
+    spend more time waiting for each other than computing.
+
+    Args:
+        work: Function of one item; it must not depend on the order of the items.
+        items: Its arguments.
+        threads: Number of items that are worked on at once; by default the number of threads that torch uses.
+        done: Called with each result in the order of the items; an exception that it raises cancels the rest.
+
+    Returns:
+        Results in the order of the items.
     """
     intra_op = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Files that are written whole or not at all.
 
-A file is written under its own name in a temporary folder beside its place and then moved, so that an interrupted or
-failed run leaves the earlier file as it was.
+A file is first written under its own name into a temporary folder next to its final place and then moved there, so
+that an interrupted or failed run leaves an earlier file as it was.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import Any
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a path to write to, and move it to ``path`` with all its companions when the block ends without error.
+    """Provide a temporary path to write to, and move what was written to ``path`` if the block ends without error.
+
+    Companions that a writer puts next to the file, such as the schema of a table, are moved along with it.
 
     Args:
-        path: File to write; an earlier one is replaced only by a complete one.
+        path: File to write; a complete file replaces an earlier one.
 
     Yields:
         A path of the same name in a temporary folder beside ``path``.
@@ -35,12 +37,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         raise ValueError(f"cannot write '{path}': it is a folder")
     with write_errors(path):
-        # A folder, not a name: file formats put the name of the file into the file.
+        # A temporary folder, not a temporary name: some formats store the name of the file in the file.
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         with write_errors(path):
             yield folder / path.name
-            # Companions such as a table's schema first, the file itself last.
+            # Companions first, the file itself last.
             written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
             if not written or written[-1].name != path.name:
                 raise ValueError(f"cannot write '{path}': nothing was written")
@@ -52,20 +54,29 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def write_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn errors of the file system that occur while ``path`` is written into ValueError with one sentence."""
+    """Turn file-system errors that occur while ``path`` is written into a ValueError of one sentence.
+
+    Args:
+        path: File or folder that is written.
+
+    Raises:
+        ValueError: The file system refused; the message names ``path`` and says why.
+        FileNotFoundError: The block looked for another file, which does not exist.
+    """
     folder = Path(path).parent
     try:
         yield
-    except FileNotFoundError:
-        raise ValueError(f"cannot write '{path}': the folder '{folder}' does not exist") from None
-    except NotADirectoryError:
-        raise ValueError(f"cannot write '{path}': '{folder}' is not a folder") from None
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir():
+            raise
+        problem = f"'{folder}' is not a folder" if folder.exists() else f"the folder '{folder}' does not exist"
+        raise ValueError(f"cannot write '{path}': {problem}") from None
     except OSError as error:
         raise ValueError(f"cannot write '{path}': {reason(error)}") from None
 
 
 def reason(error: OSError) -> str:
-    """Say in words why the file system refused, with the remedy."""
+    """Return why the file system refused to write, in words and with the remedy."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "the folder is read-only, choose another one"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -18,8 +16,7 @@ import pytest
 from paths import ROOT
 
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run
-from NeuroCESTLib.core import progress
-from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, part, terminal_progress
+from NeuroCESTLib.core.progress import Cancelled
 from NeuroCESTLib.report.record import Report
 
 
@@ -192,42 +189,6 @@ def test_the_report_tells_inputs_settings_versions_and_times(tmp_path: Path) -> 
     assert written["settings"] == {"method": "quesp", "output": str(tmp_path)}
     with pytest.raises(ValueError, match="file not found"):
         report.add_input("mask", tmp_path / "no.nii.gz")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
-    terminal, file = Terminal(), io.StringIO()
-    for stream in (terminal, file):
-        shown = TerminalProgress(stream)
-        for fraction in np.linspace(0, 1, 200):
-            shown(fraction, "fitting")
-        shown.close()
-    assert "\r[" in terminal.getvalue()
-    assert terminal.getvalue().endswith("\n")
-    assert file.getvalue().splitlines() == ["  0 % fitting", "100 % fitting"]
-
-
-def test_parts_of_a_run_share_one_bar() -> None:
-    seen: list[float] = []
-    whole = lambda fraction, message="": seen.append(fraction)  # noqa: E731
-    for fraction in (0.0, 0.5, 2.0):
-        part(whole, 0.2, 0.6)(fraction)
-    np.testing.assert_allclose(seen, [0.2, 0.4, 0.6])
-    progress.silent(0.5)
-
-
-def test_ctrl_c_cancels_at_the_next_report() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before = signal.getsignal(number)
-        with pytest.raises(Cancelled), terminal_progress() as shown:
-            shown(0.1)
-            os.kill(os.getpid(), number)
-            shown(0.2)
-        assert signal.getsignal(number) is before
 
 
 def test_an_interrupted_command_ends_with_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from geometries import GRIDS, SHAPE, world_ramp
 
-from NeuroCESTLib.core.whole_files import whole_file
+from NeuroCESTLib.core import whole_files
 from NeuroCESTLib.scene import display, hierarchy, writing
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import array_to_sequence
@@ -42,16 +42,6 @@ def test_results_can_be_written_in_the_voxel_order_of_the_input(slicer: ModuleTy
     assert Geometry.from_sitk(out).matches(GRIDS["left-handed"])
 
 
-def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path) -> None:
-    path = tmp_path / "report.json"
-    path.write_text("earlier")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("interrupted")
-    assert path.read_text() == "earlier"
-    assert os.listdir(tmp_path) == ["report.json"]
-
-
 def test_a_full_disk_is_named_and_keeps_the_earlier_file(
     slicer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +52,7 @@ def test_a_full_disk_is_named_and_keeps_the_earlier_file(
     def full(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing.os, "replace", full)
+    monkeypatch.setattr(whole_files.os, "replace", full)
     with pytest.raises(ValueError, match=r"map.nii.gz': the disk is full"):
         write_node(volume, path)
     assert path.read_bytes() == before
@@ -110,15 +100,6 @@ def test_a_read_only_folder_is_named(slicer: ModuleType, tmp_path: Path) -> None
     tmp_path.chmod(0o555)
     with pytest.raises(ValueError, match="the folder is read-only"):
         write_node(add_volume(np.ones(SHAPE), GRIDS["axial"], "map"), tmp_path / "map.nii.gz")
-
-
-def test_permission_errors_are_put_into_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(writing.tempfile, "mkdtemp", refuse)
-    with pytest.raises(ValueError, match="the folder is read-only, choose another one"):
-        writing.write_text("x", tmp_path / "report.json")
 
 
 def test_tables_keep_names_types_and_nan(slicer: ModuleType, tmp_path: Path) -> None:
