@@ -1,1 +1,1 @@
-"""The frame of the batch commands: arguments, exit status, output folders and progress."""
+"""The frame of the batch commands: arguments, exit status, warnings and output folders."""

@@ -1,7 +1,7 @@
-"""The common frame of the batch commands: arguments, exit status, output folders.
+"""The frame of every batch command: arguments, exit status, output folder.
 
-Exit status: 0 success, 2 unusable arguments or input, 1 failure or cancel. What went wrong is one line on
-standard error; a traceback comes only with ``--debug``.
+The exit status is 0 for success, 2 for unusable arguments or input, and 1 for a failure or a cancelled run. Standard
+error gets one line that says what went wrong; only ``--debug`` adds a traceback.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from NeuroCESTLib.core.progress import Cancelled
 from NeuroCESTLib.core.whole_files import write_errors
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 
-# What bad arguments and bad files raise. Other exceptions are failures of ours.
+# Exceptions that bad arguments and bad files raise; any other one is a failure of the program.
 _BAD_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something, once."""
+    """Help that adds the default of an option where it is informative and the text does not mention it yet."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, []) or "(default" in (action.help or ""):
@@ -41,15 +42,16 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line; adds ``--debug`` to the top parser."""
+    """Argument parser whose errors are one line and whose options cannot be abbreviated.
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        kwargs.setdefault("formatter_class", _Help)
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
+    It takes the arguments of ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """Print one line that says what is wrong and where help is; exit status 2."""
+        """Print one line that says what is wrong and how to get help, and exit with status 2."""
         self.exit(UNUSABLE, f"{self.prog}: {one_line(message)} (see '{self.prog} --help')\n")
 
 
@@ -57,8 +59,11 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     """Run a command and return its exit status.
 
     Args:
-        main: the command; gets the arguments without ``--debug``, returns an exit status or None for 0.
-        arguments: as ``sys.argv[1:]``, the default.
+        main: The command. It takes the arguments without ``--debug`` and returns an exit status, or None for 0.
+        arguments: Arguments of the command line; ``sys.argv[1:]`` by default.
+
+    Returns:
+        0 for success, 2 for unusable arguments or input, 1 for a failure or a cancelled run.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -71,7 +76,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     except (Cancelled, KeyboardInterrupt):
         print("cancelled, nothing written", file=sys.stderr)
         return FAILURE
-    except Exception as error:  # a command ends with a sentence, whatever happened
+    except Exception as error:  # whatever happened, a command ends with a sentence
         if debug:
             traceback.print_exc()
         status, line = _outcome(error)
@@ -81,27 +86,34 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
 
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Print what is meant for the user as ``warning: …``, without the place in the code."""
+    """Print warnings that are meant for the user as ``warning: …``, without the place in the code."""
     with warnings.catch_warnings():
-        shown = warnings.showwarning
+        default = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *args: object, **kwargs: object) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if category is UserWarning:
                 print(f"warning: {one_line(str(message))}", file=sys.stderr)
             else:
-                shown(message, category, *args, **kwargs)
+                default(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         yield
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, object]:
-    """Arguments as the report has them: all but the function that runs the command."""
+    """Return the arguments of a command for its report, without the function that runs it."""
     return {name: value for name, value in vars(options).items() if name != "command"}
 
 
 def one_line(text: str) -> str:
-    """``text`` without line breaks."""
+    """Return the text on one line, with single spaces."""
     return " ".join(str(text).split())
 
 
@@ -134,83 +146,95 @@ class OutputFolder:
         with OutputFolder("out") as folder:
             write_node(node, folder / "map.nii.gz")
 
-    Files are collected in a hidden folder, beside the wanted one or in it where it exists (it may be a file system
-    of its own), and moved into place at the end. After an error or a cancel, results of an earlier run are as they
-    were. Other files in the folder stay. Hidden folders that killed runs on this machine left for the same place are
-    removed.
+    Files are collected in a hidden folder and moved into place at the end. The hidden folder lies beside the wanted
+    one, or inside it where it exists already, because that may be a file system of its own. An error or a cancelled
+    run leaves earlier results as they were; other files in the folder always stay. Hidden folders that killed runs on
+    this machine left behind for the same place are removed.
+
+    Args:
+        path: Folder for the results; missing parents are made.
 
     Raises:
-        ValueError: the place cannot be written to; checked before any work is done.
+        ValueError: The folder cannot be written to; this is checked on entering, before any work is done.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
-        self._existing_ancestor: Path | None = None
-        self._work: Path | None = None
+        self._places: _Places | None = None
 
     def __enter__(self) -> Path:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"cannot write to '{self.path}': it is a file, not a folder")
-        place = self.path.resolve()
-        parent = place.parent
+        target = self.path.resolve()
+        parent = target.parent
         with write_errors(self.path):
-            self._existing_ancestor = next(p for p in (parent, *parent.parents) if p.exists())
-            if not self._existing_ancestor.is_dir():
-                raise ValueError(f"cannot write '{self.path}': '{self._existing_ancestor}' is not a folder")
+            ancestor = next(folder for folder in (parent, *parent.parents) if folder.exists())
+            if not ancestor.is_dir():
+                raise ValueError(f"cannot write '{self.path}': '{ancestor}' is not a folder")
             parent.mkdir(parents=True, exist_ok=True)
-            for folder in (place, parent):
-                _remove_leftovers(folder, place.name)
-            prefix = f".{place.name}-{os.getpid()}-{_machine()}-"
-            self._work = Path(tempfile.mkdtemp(prefix=prefix, dir=place if place.exists() else parent))
-        return self._work
+            for folder in (target, parent):
+                _remove_leftovers(folder, target.name)
+            prefix = f".{target.name}-{os.getpid()}-{_machine()}-"
+            work = Path(tempfile.mkdtemp(prefix=prefix, dir=target if target.exists() else parent))
+        self._places = _Places(work, ancestor)
+        return work
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._places is None:
+            return
+        work = self._places.work
         try:
             if kind is None:
                 with write_errors(self.path / "results"):
-                    self._move_into_place()
+                    self._move_into_place(work)
         finally:
-            shutil.rmtree(self._work, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
             if kind is not None:
-                self._remove_made_parents()
-        if isinstance(error, ValueError) and str(self._work) in str(error):
+                self._remove_made_parents(self._places.ancestor)
+        if isinstance(error, ValueError) and str(work) in str(error):
             # The user asked for the wanted folder and knows nothing of the hidden one.
-            raise ValueError(str(error).replace(str(self._work), str(self.path))) from None
+            raise ValueError(str(error).replace(str(work), str(self.path))) from None
 
-    def _move_into_place(self) -> None:
+    def _move_into_place(self, work: Path) -> None:
         if not self.path.exists():
-            self._work.chmod(0o777 & ~_umask())  # mkdtemp made it private
-            os.replace(self._work, self.path)
+            work.chmod(0o777 & ~_umask())  # mkdtemp made it private
+            os.replace(work, self.path)
             return
-        for source in sorted(self._work.rglob("*")):
-            target = self.path / source.relative_to(self._work)
+        for source in sorted(work.rglob("*")):
+            target = self.path / source.relative_to(work)
             if source.is_dir():
                 target.mkdir(exist_ok=True)
             else:
                 os.replace(source, target)
 
-    def _remove_made_parents(self) -> None:
+    def _remove_made_parents(self, ancestor: Path) -> None:
         parent = self.path.resolve().parent
-        while parent != self._existing_ancestor and parent.exists() and not any(parent.iterdir()):
+        while parent != ancestor and parent.exists() and not any(parent.iterdir()):
             parent.rmdir()
             parent = parent.parent
 
 
+@dataclass(frozen=True)
+class _Places:
+    work: Path  # hidden folder in which files are collected
+    ancestor: Path  # deepest folder on the way to the results that existed before the run
+
+
 def _remove_leftovers(folder: Path, name: str) -> None:
-    """Remove hidden work folders for ``name`` whose process, of this machine, has ended."""
+    """Remove hidden folders for ``name`` of processes on this machine that have ended."""
     if not folder.is_dir():
         return
     pattern = re.compile(re.escape(f".{name}-") + rf"(\d+)-{_machine()}-\w+")
-    for place in folder.iterdir():
-        found = pattern.fullmatch(place.name)
-        if found and place.is_dir() and not place.is_symlink() and not _is_running(int(found[1])):
-            shutil.rmtree(place, ignore_errors=True)
+    for entry in folder.iterdir():
+        found = pattern.fullmatch(entry.name)
+        if found and entry.is_dir() and not entry.is_symlink() and not _is_running(int(found[1])):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:
-    """Whether the process may be alive; on Windows, where a signal cannot ask, always."""
+    """Whether the process may still run; always on Windows, where a signal cannot tell."""
     if os.name == "nt":
         return True
     try:
@@ -218,12 +242,12 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass  # of another user
+        pass  # it belongs to another user
     return True
 
 
 def _machine() -> str:
-    """Short name of this machine, which a folder on a shared disk is marked with."""
+    """Short name of this machine, to mark its folders on a shared disk."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 

@@ -1,1 +1,1 @@
-"""Report pictures and ``report.json``."""
+"""What a run leaves behind besides its results: report pictures and ``report.json``."""

@@ -1,4 +1,4 @@
-"""``report.json``: what a run read, with what settings and versions, and what came out."""
+"""``report.json``: inputs, settings, versions, timings and results of a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -22,12 +23,14 @@ _PACKAGES = ("neurocest", "torch", "numpy", "SimpleITK", "vtk", "pypulseq")
 
 
 class Report:
-    """Collects the facts of one run; ``write`` makes ``report.json`` of them.
+    """Record of one run, from its start until ``write`` saves it as ``report.json``.
 
     Attributes:
-        settings: arguments and options as used.
-        summary: results in numbers.
-        warnings: sentences for the user.
+        command: Command that was run, such as ``cestquant fit``.
+        settings: Arguments and options of the run.
+        device: Device that computed.
+        summary: Results in numbers.
+        warnings: Sentences for the user.
     """
 
     def __init__(self, command: str, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
@@ -39,13 +42,17 @@ class Report:
         self._inputs: list[dict[str, Any]] = []
         self._timings_s: dict[str, float] = {}
         self._started = datetime.datetime.now(datetime.timezone.utc)
-        self._clock = time.perf_counter()
+        self._start = time.perf_counter()
 
     def add_input(self, role: str, path: str | os.PathLike) -> None:
-        """Record an input file with its SHA-256.
+        """Record an input file with its size and SHA-256 checksum.
+
+        Args:
+            role: What the file is used for, such as ``signal``.
+            path: The file.
 
         Raises:
-            ValueError: the file is missing or unreadable.
+            ValueError: The file is missing or cannot be read.
         """
         path = existing_file(path)
         entry = {"role": role, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -53,7 +60,7 @@ class Report:
 
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Measure the wall time of a step."""
+        """Measure the wall time of a step; repeated steps of the same name add up."""
         start = time.perf_counter()
         try:
             yield
@@ -61,8 +68,8 @@ class Report:
             self._timings_s[step] = self._timings_s.get(step, 0.0) + time.perf_counter() - start
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as it is written; NaN and infinity become null."""
-        timings = {**self._timings_s, "total": time.perf_counter() - self._clock}
+        """Return the content of ``report.json``; NaN and infinity become null."""
+        timings = {**self._timings_s, "total": time.perf_counter() - self._start}
         return _plain(
             {
                 "command": self.command,
@@ -78,12 +85,19 @@ class Report:
         )
 
     def write(self, folder: str | os.PathLike) -> Path:
-        """Write ``report.json`` into ``folder``."""
+        """Write ``report.json`` into a folder.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ValueError: The file cannot be written.
+        """
         return write_text(json.dumps(self.as_dict(), indent=2) + "\n", Path(folder) / "report.json")
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 checksum of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -92,7 +106,7 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of the packages that make the result, and of Slicer's MRML."""
+    """Return the versions of Python, of the packages that results depend on, and of Slicer."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -104,14 +118,12 @@ def versions() -> dict[str, str]:
 def _slicer_version() -> str:
     with contextlib.suppress(metadata.PackageNotFoundError):
         return f"slicer-core {metadata.version('slicer-core')}"
-    import sys
-
     app = getattr(sys.modules.get("slicer"), "app", None)
     return str(getattr(app, "applicationVersion", "unknown"))
 
 
 def _plain(value: Any) -> Any:
-    """``value`` in JSON's own types."""
+    """Return a value in JSON's own types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):

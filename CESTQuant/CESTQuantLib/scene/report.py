@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from NeuroCESTLib.report.figures import MapPanel, Spectrum, report_figure
+from NeuroCESTLib.report.figures import report_figure
+from NeuroCESTLib.report.maps import MapPanel
+from NeuroCESTLib.report.spectra import Spectrum
 
 from .results import CESTQuantResult, Drawing
 from .style import style_of

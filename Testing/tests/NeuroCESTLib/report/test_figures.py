@@ -1,23 +1,19 @@
-"""Report pictures are drawn, turned like a radiologist's, and refused clearly where they cannot be."""
+"""Report pictures are drawn in radiological orientation, or refused with a clear sentence."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from geometries import GRIDS, SHAPE
 
-from NeuroCESTLib.report.figures import (
-    TUMOR_COLORS,
-    MapPanel,
-    Spectrum,
-    maps_figure,
-    region_colors,
-    report_figure,
-    spectra_figure,
-)
+from NeuroCESTLib.report.colors import TUMOR_COLORS, region_colors
+from NeuroCESTLib.report.figures import maps_figure, report_figure, spectra_figure
+from NeuroCESTLib.report.maps import MapPanel
+from NeuroCESTLib.report.spectra import Spectrum
 from NeuroCESTLib.scene.slices import bounding_box, slice_view
 
 RNG = np.random.default_rng(3)
@@ -57,7 +53,7 @@ def test_a_report_holds_maps_and_spectra(tmp_path: Path, count: int) -> None:
     assert is_picture(tmp_path / "report.png")
 
 
-def test_compartments_of_a_tumour_have_the_colours_of_their_segmentation() -> None:
+def test_tumour_compartments_have_the_colours_of_their_segments() -> None:
     from JointRegSegLib.images.compartments import COMPARTMENTS
 
     assert {c.name.lower(): c.color for c in COMPARTMENTS.values()} == TUMOR_COLORS
@@ -79,7 +75,7 @@ def test_spectra_without_a_fit_are_drawn(tmp_path: Path) -> None:
 
 
 def test_maps_without_any_value_are_drawn(tmp_path: Path) -> None:
-    empty = a_map()._replace(array=np.full(SHAPE, np.nan))
+    empty = replace(a_map(), array=np.full(SHAPE, np.nan))
     maps_figure(tmp_path / "maps.png", np.full(SHAPE, np.nan), [empty])
     assert (tmp_path / "maps.png").stat().st_size > 1000
 
@@ -96,7 +92,7 @@ def test_missing_matplotlib_is_said_clearly(tmp_path: Path, monkeypatch: pytest.
         spectra_figure(tmp_path / "z.png", [a_spectrum("vial")])
 
 
-def test_the_slice_with_most_of_the_mask_is_shown() -> None:
+def test_the_slice_with_the_most_mask_voxels_is_shown() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[3, 1:4, 1:4] = True
     mask[1, 1, 1] = True
@@ -110,7 +106,7 @@ def test_the_slice_with_most_of_the_mask_is_shown() -> None:
 def test_the_colours_of_a_map_are_those_of_its_bar(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    low = a_map()._replace(array=np.full(SHAPE, 0.2), color_map="viridis")
+    low = replace(a_map(), array=np.full(SHAPE, 0.2), color_map="viridis")
     maps_figure(tmp_path / "maps.png", np.full(SHAPE, 1000.0), [low])
     picture = imread(tmp_path / "maps.png")[..., :3]
     darkest = np.array([68, 1, 84]) / 255

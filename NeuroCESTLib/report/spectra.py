@@ -1,0 +1,142 @@
+"""Z-spectra of regions, with their fits and the residuals below them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from NeuroCESTLib.report.colors import Color, region_colors
+from NeuroCESTLib.report.layout import MIN_COLUMNS, even_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
+
+# Light colours need a rim to be visible on white.
+_MARKER_RIM: dict[str, Any] = {"markeredgecolor": "0.35", "markeredgewidth": 0.4}
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Z-spectrum of one region.
+
+    Attributes:
+        name: Region; the same name among the outlined regions gives it the same colour.
+        offsets: Offsets in ppm, or measurement numbers; shape (n,).
+        signal: Mean signal relative to M0; shape (n,).
+        sd: Standard deviation over the region, shape (n,), or None.
+        fit: Fitted signal at the same offsets, shape (n,), or None.
+    """
+
+    name: str
+    offsets: np.ndarray
+    signal: np.ndarray
+    sd: np.ndarray | None = None
+    fit: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class AxisLabels:
+    """Labels of the spectra's axes; an x label in ppm lets chemical shift run from right to left.
+
+    Attributes:
+        x: Label of the offsets or measurements.
+        y: Label of the signal.
+    """
+
+    x: str = "offset (ppm)"
+    y: str = "Z = M / M0"
+
+    @property
+    def in_ppm(self) -> bool:
+        """Whether the x axis is a chemical shift."""
+        return "ppm" in self.x
+
+
+def spectra_size(count: int) -> tuple[float, float]:
+    """Width and height in inches that ``count`` spectra need."""
+    rows, columns = even_grid(count, MIN_COLUMNS)
+    return columns * 3.6 + 0.4, rows * 3.6 + 0.3
+
+
+def draw_spectra(
+    figure: FigureBase, spectra: Sequence[Spectrum], labels: AxisLabels, region_names: Sequence[str] = ()
+) -> None:
+    """Draw spectra side by side, each with its fit and, below it, the residual.
+
+    Args:
+        figure: Empty figure or part of a figure.
+        spectra: Spectra to draw.
+        labels: Labels of the axes.
+        region_names: Regions that are outlined elsewhere in the figure, in their order, so that colours agree.
+    """
+    rows, columns = even_grid(len(spectra), MIN_COLUMNS)
+    any_fit = any(spectrum.fit is not None for spectrum in spectra)
+    heights = (3, 1) if any_fit else (3, 0.001)
+    axes = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights * rows})
+    colors = region_colors([*region_names, *(spectrum.name for spectrum in spectra)])
+    for number in range(rows * columns):
+        row, column = divmod(number, columns)
+        upper, lower = axes[2 * row][column], axes[2 * row + 1][column]
+        if number >= len(spectra):
+            upper.set_visible(False)
+            lower.set_visible(False)
+            continue
+        spectrum = spectra[number]
+        lower.sharex(upper)
+        _draw_spectrum(upper, lower, spectrum, colors[spectrum.name], labels, first=column == 0)
+        if not any_fit:
+            lower.set_visible(False)
+            upper.set_xlabel(labels.x)
+
+
+def _draw_spectrum(upper: Axes, lower: Axes, spectrum: Spectrum, color: Color, labels: AxisLabels, first: bool) -> None:
+    order = np.argsort(spectrum.offsets, kind="stable")
+    offsets, signal = np.asarray(spectrum.offsets)[order], np.asarray(spectrum.signal)[order]
+    near = _near_water(offsets) if labels.in_ppm else np.ones(len(offsets), bool)
+    offsets, signal = offsets[near], signal[near]
+    label = "mean"
+    if spectrum.sd is not None:
+        label = "mean ± SD"
+        sd = np.asarray(spectrum.sd)[order][near]
+        upper.fill_between(offsets, signal - sd, signal + sd, color=color, alpha=0.25, linewidth=0)
+    upper.plot(offsets, signal, "o", markersize=3, color=color, label=label if first else None, **_MARKER_RIM)
+    upper.set_title(spectrum.name, color=color, fontweight="bold", path_effects=_text_rim(color))
+    upper.set_ylim(min(0.0, float(np.nanmin(signal, initial=0.0)) - 0.02), None)
+    upper.grid(alpha=0.2)
+    upper.tick_params(labelbottom=spectrum.fit is None)
+    lower.axhline(0, color="0.6", linewidth=0.8)
+    if spectrum.fit is not None:
+        fit = np.asarray(spectrum.fit)[order][near]
+        upper.plot(offsets, fit, "-", color="black", linewidth=1, label="fit" if first else None)
+        residual = 100 * (signal - fit)
+        lower.plot(offsets, residual, "o-", markersize=2, linewidth=0.8, color=color, **_MARKER_RIM)
+        limit = max(1.15 * float(np.nanmax(np.abs(residual), initial=0.0)), 0.1)
+        lower.set_ylim(-limit, limit)
+    lower.grid(alpha=0.2)
+    lower.set_xlabel(labels.x)
+    if first:
+        upper.set_ylabel(labels.y)
+        lower.set_ylabel("residual (%)")
+        upper.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=8)
+    if labels.in_ppm:
+        upper.set_xlim(offsets.max(), offsets.min())
+
+
+def _text_rim(color: Color) -> list[Any]:
+    """Path effects that make text of a light colour readable on white; none for other colours."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patheffects import withStroke
+
+    light = np.dot(to_rgb(color), (0.30, 0.59, 0.11)) > 0.7
+    return [withStroke(linewidth=1.5, foreground="0.35")] if light else []
+
+
+def _near_water(offsets: np.ndarray) -> np.ndarray:
+    """Select all offsets but far-off-resonance references, which would compress the rest of the spectrum."""
+    limit = 5 * np.median(np.abs(offsets))
+    near = np.abs(offsets) <= max(limit, 1.0)
+    return near if near.sum() >= 3 else np.ones(len(offsets), bool)
