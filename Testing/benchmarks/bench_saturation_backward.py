@@ -15,7 +15,7 @@ import sys
 import torch
 from benchmarking import Table, Time, seconds
 
-from CESTQuantLib.physics.saturation import Block, saturate
+from CESTQuantLib.physics.r1rho.saturation import Block, saturate
 
 MEASUREMENTS = 30
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from NeuroCESTLib.core.threads import in_threads
 
-from .bloch_mcconnell_sequence import bloch_mcconnell_signal
+from .bloch_mcconnell.sequence import bloch_mcconnell_signal
 from .pools import Scalar, Tissue
 from .protocol import Protocol
-from .r1rho_sequence import r1rho_signal
+from .r1rho.sequence import r1rho_signal
 
 SPECTRAL_POINTS_A_CHUNK = 2**13
 """Measurements x voxels at a time where no derivatives are asked for: the work then stays in the L2 cache."""

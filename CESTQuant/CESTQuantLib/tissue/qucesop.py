@@ -24,7 +24,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
-from ..physics.r1rho import EffectiveField, Exchange
+from ..physics.r1rho.exchange import EffectiveField, Exchange
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 
 BISECTIONS = 40

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..physics.protocol import Protocol
-from ..physics.r1rho_sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
-from ..physics.saturation import C0, FIXED_INPUTS, OFFSET, R1, R2, SEMISOLID_INPUTS, SOLUTE_INPUTS, W1, Z0, Block
+from ..physics.r1rho.saturation import C0, FIXED_INPUTS, OFFSET, R1, R2, SEMISOLID_INPUTS, SOLUTE_INPUTS, W1, Z0, Block
+from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
 from .model import TissueModel
 
 _SOLUTE_PLACES = {"fraction": 0, "k_Hz": 1, "T2_s": 2, "dw_ppm": 3}

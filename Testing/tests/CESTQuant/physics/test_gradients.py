@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
-from CESTQuantLib.physics.saturation import FIXED_INPUTS, SOLUTE_INPUTS, Block, saturate
+from CESTQuantLib.physics.r1rho.saturation import FIXED_INPUTS, SOLUTE_INPUTS, Block, saturate
 from CESTQuantLib.physics.simulation import simulate
 
 ENGINES = ("bloch-mcconnell", "r1rho")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from CESTQuantLib.fitting.least_squares import Status
-from CESTQuantLib.physics.r1rho import EffectiveField, Exchange
+from CESTQuantLib.physics.r1rho.exchange import EffectiveField, Exchange
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 from CESTQuantLib.tissue.qucesop import fit_qucesop, r1rho_from_z
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .protocol import Protocol
+from ..protocol import Protocol
 from .saturation import FIXED_INPUTS, SOLUTE_INPUTS, saturate
 
 W1, OFFSET, DURATION, Z0, C0, R1, R2 = range(FIXED_INPUTS)
@@ -92,7 +92,7 @@ def carried_over(
 ) -> Tensor:
     """Longitudinal water magnetisation (measurement, voxel) just before every readout.
 
-    inputs: of all measurements, as ``r1rho_sequence.block_inputs`` makes them; the start values z0 and c0 are those of
+    inputs: of all measurements, as ``sequence.block_inputs`` makes them; the start values z0 and c0 are those of
     the first measurement. flip_angle_rad: (measurement, voxel or 1), None where the sample leaves z as it is.
     """
     prepare = block_map(solutes, inputs)

@@ -12,11 +12,11 @@ import math
 import torch
 from torch import Tensor
 
+from ..pools import Scalar, Tissue
+from ..protocol import Protocol, PulseTrain
 from . import propagators
-from .bloch_mcconnell import Field, equilibrium, free_generator, rf_generator
 from .damped_saturation import DampedSaturation
-from .pools import Scalar, Tissue
-from .protocol import Protocol, PulseTrain
+from .equations import Field, equilibrium, free_generator, rf_generator
 
 
 def bloch_mcconnell_signal(

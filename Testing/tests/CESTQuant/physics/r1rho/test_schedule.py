@@ -9,8 +9,8 @@ import torch
 
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.physics.r1rho_sequence import block_inputs, r1rho_signal
-from CESTQuantLib.physics.saturation import saturate
+from CESTQuantLib.physics.r1rho.saturation import saturate
+from CESTQuantLib.physics.r1rho.sequence import block_inputs, r1rho_signal
 from CESTQuantLib.physics.simulation import simulate
 
 LIKE = torch.zeros(0, dtype=torch.float64)

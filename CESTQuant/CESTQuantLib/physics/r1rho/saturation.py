@@ -17,8 +17,8 @@ from torch import Tensor
 
 from NeuroCESTLib.core.threads import in_threads
 
-from .r1rho import EffectiveField, Exchange, ExchangeGradients
-from .semisolid_lock import Coupled
+from .exchange import EffectiveField, Exchange, ExchangeGradients
+from .locked_water import Coupled
 
 FIXED_INPUTS = 7
 """Leading inputs of a block, at these places."""

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bloch_mcconnell import Field
-from .lineshapes import saturation_rate
-from .pools import Scalar, Tissue
+from ..lineshapes import saturation_rate
+from ..pools import Scalar, Tissue
+from .equations import Field
 
 DAMPING = 23.0
 """Exponent by which precession must have decayed; exp(-23) = 1e-10."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .lineshapes import saturation_rate
-from .pools import Pool, Scalar, Semisolid, Tissue, Water
-from .protocol import Protocol
+from ..lineshapes import saturation_rate
+from ..pools import Pool, Scalar, Semisolid, Tissue, Water
+from ..protocol import Protocol
 from .saturation import saturate
-from .spin_dynamics import carried_over
+from .schedule import carried_over
 
 BROAD_T2_S = 1e-3
 """A solute pool with a shorter T2 is semisolid: its dwell in the transverse plane ends by dephasing, not exchange."""

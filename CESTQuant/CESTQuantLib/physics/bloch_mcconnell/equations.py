@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .lineshapes import saturation_rate
-from .pools import Pool, Scalar, Tissue
+from ..lineshapes import saturation_rate
+from ..pools import Pool, Scalar, Tissue
 
 WATER = 0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from CESTQuantLib.physics import propagators
-from CESTQuantLib.physics.bloch_mcconnell import Field, equilibrium, rf_generator
-from CESTQuantLib.physics.damped_saturation import DampedSaturation
+from CESTQuantLib.physics.bloch_mcconnell import propagators
+from CESTQuantLib.physics.bloch_mcconnell.damped_saturation import DampedSaturation
+from CESTQuantLib.physics.bloch_mcconnell.equations import Field, equilibrium, rf_generator
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate

@@ -1,0 +1,1 @@
+"""The numerical engine: the Bloch-McConnell equations of all pools, solved through a whole protocol."""
