@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .images.study import StudyImages
     from .inference.pipeline import process_pair
-    from .inference.settings import InferenceSettings, JointResult
+    from .inference.result import JointResult
+    from .inference.settings import InferenceSettings
     from .inference.single_study import segment_study
     from .network.configuration import NetworkConfig, load_network_config
     from .network.joint import JointNetwork, build_network
@@ -28,7 +29,7 @@ _MODULES = {
     "process_pair": ".inference.pipeline",
     "segment_study": ".inference.single_study",
     "InferenceSettings": ".inference.settings",
-    "JointResult": ".inference.settings",
+    "JointResult": ".inference.result",
     "refine": ".registration.instance_optimization",
     "Deformation": ".registration.deformation",
     "jacobian_determinant": ".registration.deformation",

@@ -69,7 +69,8 @@ class JointRegSegLogic:
         extra = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
         for node in extra:
             require_carryable(node)
-        from .inference.pipeline import InferenceSettings, process_pair
+        from .inference.pipeline import process_pair
+        from .inference.settings import InferenceSettings
 
         settings = InferenceSettings(
             affine=affine,

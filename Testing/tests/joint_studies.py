@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from geometries import rotation
 
-from JointRegSegLib.inference.settings import JointResult, RegionVolume, VolumeChange
+from JointRegSegLib.inference.result import JointResult, RegionVolume, VolumeChange
 from JointRegSegLib.synthesis.phantom import RADII_MM, Visit, make_visit, to_second_visit
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.volumes import add_volume, volume_array

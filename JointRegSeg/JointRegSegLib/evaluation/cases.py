@@ -21,7 +21,8 @@ from ..images.preprocessing import PreprocessingConfig, brain_grid
 from ..images.study import StudyImages, same_grid
 from ..inference.pipeline import process_pair
 from ..inference.region_volumes import voxel_ml
-from ..inference.settings import InferenceSettings, JointResult
+from ..inference.result import JointResult
+from ..inference.settings import InferenceSettings
 from ..inference.single_study import segment_study
 from ..metrics.scores import (
     inverse_consistency,

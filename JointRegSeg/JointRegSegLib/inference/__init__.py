@@ -1,1 +1,1 @@
-"""Two visits through the network: segmentations, deformation, volumes and their uncertainty."""
+"""Processing of two visits: segmentations, deformation, volumes of the tumour regions and their uncertainty."""

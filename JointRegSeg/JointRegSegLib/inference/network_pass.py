@@ -1,16 +1,19 @@
-"""The network on a pair of prepared studies: segmentations with test-time variants, and the deformation."""
+"""The network on prepared studies: segmentations averaged over mirrored copies, and the deformation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.core.progress import Progress, part, silent
+
 from ..images.grid import block_around
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..network.precision import run_fast, segment_fast
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
@@ -19,11 +22,33 @@ from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """Segmentations and deformation on the working grid, on the processor; None for heads that the network lacks."""
+    """What the network says of a pair on the working grid, on the CPU.
 
-    fixed: Segmentation | None
-    moving: Segmentation | None
-    deformation: Deformation | None
+    Attributes:
+        fixed: Segmentation of the fixed study; None if the network does not segment.
+        moving: Segmentation of the moving study; None if the network does not segment.
+        deformation: Deformation of the moving to the fixed study; None if the network does not register.
+    """
+
+    fixed: Segmentation | None = None
+    moving: Segmentation | None = None
+    deformation: Deformation | None = None
+
+
+def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
+    """Return the preprocessing that the network was trained with, on grids whose sizes it can halve.
+
+    Raises:
+        ValueError: The weights file holds settings that this version does not know.
+    """
+    config = PreprocessingConfig.from_dict(dict(weights.metadata.get("preprocessing", {})))
+    network = weights.config
+    return replace(config, multiple_of=math.lcm(config.multiple_of, network.multiple * network.stride))
+
+
+def network_device(name: str | None) -> torch.device:
+    """Return the device of a torch device name; None is CUDA where there is one, else the CPU."""
+    return choose_device() if name is None else torch.device(name)
 
 
 def run_network(
@@ -33,12 +58,18 @@ def run_network(
     background: float,
     flips: bool,
     device: torch.device,
-    progress: Callable[[float, str], None],
+    progress: Progress,
 ) -> NetworkResult:
-    """Segment both studies from all their modalities, and register them by the modalities that both have.
+    """Segment both studies from all their modalities and register them by the modalities that both have.
 
-    background: value outside of the brain. flips: average over the variants of ``uncertainty``. ``progress`` may raise
-    to cancel.
+    Args:
+        weights: Network to run.
+        fixed: Fixed study on the working grid.
+        moving: Moving study on the same grid.
+        background: Intensity outside of the brain.
+        flips: Average the segmentation over the variants of ``uncertainty``.
+        device: Device to compute on.
+        progress: May raise to cancel.
     """
     network = weights.network.to(device)
     modalities = network.config.modalities
@@ -50,17 +81,15 @@ def run_network(
             shown = torch.tensor(common, device=device).view(1, -1, 1, 1, 1)
             blank = torch.full((), background, device=device)
             first, second = (torch.where(shown, _channels(s, modalities, device), blank) for s in (fixed, moving))
-            deformation = _on_processor(run_fast(network, first, second).deformation)
+            deformation = _on_cpu(run_fast(network, first, second).deformation)
             del first, second
     if network.segmentation is None:
-        return NetworkResult(None, None, deformation)
-    found = [
-        segment_prepared(
-            weights, study, background, flips, device, lambda f, which=which: progress((f + which) / 2, "segmenting")
-        )
-        for which, study in enumerate((fixed, moving))
-    ]
-    return NetworkResult(found[0], found[1], deformation)
+        return NetworkResult(deformation=deformation)
+    return NetworkResult(
+        segment_prepared(weights, fixed, background, flips, device, part(progress, 0.0, 0.5)),
+        segment_prepared(weights, moving, background, flips, device, part(progress, 0.5, 1.0)),
+        deformation,
+    )
 
 
 def segment_prepared(
@@ -69,9 +98,21 @@ def segment_prepared(
     background: float,
     flips: bool,
     device: torch.device,
-    progress: Callable[[float], None] = lambda fraction: None,
+    progress: Progress = silent,
 ) -> Segmentation:
-    """Classes of one study, on as much background around its brain as the network was trained with."""
+    """Segment one study, shown with as much background around its brain as the training data had.
+
+    Args:
+        weights: Network to run; it must have a segmentation head.
+        study: Study on its working grid.
+        background: Intensity outside of the brain.
+        flips: Average over the variants of ``uncertainty``.
+        device: Device to compute on.
+        progress: May raise to cancel.
+
+    Returns:
+        The segmentation on the whole working grid, on the CPU.
+    """
     network = weights.network.to(device)
     block = block_around(study.mask, network.config.multiple * network.config.stride, weights.brain_share)
     images = block.take(_channels(study, network.config.modalities, device), background)
@@ -79,7 +120,7 @@ def segment_prepared(
     variants = VARIANTS if flips else VARIANTS[:1]
     with torch.inference_mode():
         for number, variant in enumerate(variants):
-            progress((number + 0.1) / len(variants))
+            progress((number + 0.1) / len(variants), "segmenting")
             mean.add(variant, segment_fast(network, variant.apply(images)))
     return mean.result().placed(block, study.mask.shape)
 
@@ -89,14 +130,17 @@ def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.d
     return study.images[None, [MODALITIES.index(m) for m in modalities]].to(device)
 
 
-def _on_processor(deformation: Deformation | None) -> Deformation | None:
-    def brought(field: Tensor | None) -> Tensor | None:
-        # a copy: tensors of inference mode cannot take part in the optimisation that follows
-        return None if field is None else field.detach().float().cpu().clone()
-
+def _on_cpu(deformation: Deformation | None) -> Deformation | None:
     if deformation is None:
         return None
     with torch.inference_mode(False):
         return Deformation(
-            brought(deformation.displacement), brought(deformation.inverse), brought(deformation.velocity)
+            _plain_copy(deformation.displacement),
+            None if deformation.inverse is None else _plain_copy(deformation.inverse),
+            None if deformation.velocity is None else _plain_copy(deformation.velocity),
         )
+
+
+def _plain_copy(field: Tensor) -> Tensor:
+    # A copy, because tensors made in inference mode cannot take part in the optimisation that follows.
+    return field.detach().float().cpu().clone()

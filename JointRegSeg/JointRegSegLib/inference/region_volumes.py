@@ -1,111 +1,163 @@
-"""Volumes of tumour compartments and regions, their intervals, and their change between two visits."""
+"""Volumes of the tumour regions, their intervals, and their change between two visits."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
 from ..images.labels import CLASSES, REGIONS
-from .settings import RegionVolume, VolumeChange
+from .result import RegionVolume, VolumeChange
 
 VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: (number,) for number, name in enumerate(CLASSES) if number},
     **{name: classes for name, classes in REGIONS.items() if len(classes) > 1},
 }
-"""The compartments, each one class, and the regions that join them."""
-SHOWN_BY: dict[str, tuple[str, ...]] = {
+"""Class numbers of each region whose volume is reported: the single classes, then the unions of classes."""
+VISIBLE_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("necrotic_core", "enhancing_tumor", "tumor_core"), ("t1ce",)),
     **dict.fromkeys(("edema", "whole_tumor"), ("flair", "t2")),
 }
-"""Modalities of which a study needs one for a region to be more than a guess of the network."""
+"""Modalities in which a region is visible. A network can only guess it in a study that has none of them."""
 
 
-def guessed_regions(present: Collection[str]) -> tuple[str, ...]:
-    """Regions that a network cannot see in a study with these modalities."""
-    return tuple(region for region in VOLUME_REGIONS if not set(SHOWN_BY[region]) & set(present))
+def regions_without_modality(present: Collection[str]) -> tuple[str, ...]:
+    """Return the regions that are visible in none of the given modalities."""
+    return tuple(region for region in VOLUME_REGIONS if not set(VISIBLE_IN[region]) & set(present))
 
 
 def voxel_ml(image: sitk.Image) -> float:
-    """Volume of a voxel in ml."""
+    """Return the volume of one voxel in ml."""
     return float(np.prod(image.GetSpacing())) / 1000
 
 
 def region_volumes(labels: sitk.Image, study: str, counts: Tensor | None = None) -> tuple[RegionVolume, ...]:
-    """Volume of every region in a label image.
+    """Measure the volume of every region in a label image.
 
-    counts: (variant, class) voxels of the test-time variants. The spread of a region over the variants, relative to
-    their mean, gives the interval around the volume; the volume itself always lies inside. None leaves it out.
+    The interval of a volume reaches from the smallest to the largest number of voxels that the region has over the
+    variants, relative to their mean, and is widened where needed so that it contains the volume.
+
+    Args:
+        labels: Classes (uint8).
+        study: 'fixed' or 'moving', for the rows.
+        counts: Number of voxels (variant, class) that each test-time variant assigned to each class; None, or a single
+            variant, gives no intervals.
+
+    Returns:
+        One row per region, in the order of ``VOLUME_REGIONS``.
     """
-    native = np.bincount(sitk.GetArrayViewFromImage(labels).ravel(), minlength=len(CLASSES))
+    voxels = np.bincount(sitk.GetArrayViewFromImage(labels).ravel(), minlength=len(CLASSES))
     rows = []
     for name, classes in VOLUME_REGIONS.items():
-        volume = float(native[list(classes)].sum()) * voxel_ml(labels)
+        volume = float(voxels[list(classes)].sum()) * voxel_ml(labels)
         low = high = None
         if counts is not None and len(counts) > 1:
-            spread = counts[:, list(classes)].sum(1).double()
-            mean = float(spread.mean())
-            low = min(volume, volume * float(spread.min()) / mean) if mean else volume
-            high = max(volume, volume * float(spread.max()) / mean) if mean else volume
+            by_variant = counts[:, list(classes)].sum(1).double()
+            mean = float(by_variant.mean())
+            low = min(volume, volume * float(by_variant.min()) / mean) if mean else volume
+            high = max(volume, volume * float(by_variant.max()) / mean) if mean else volume
         rows.append(RegionVolume(study, name, volume, low, high))
     return tuple(rows)
 
 
 def volume_changes(
-    fixed: tuple[RegionVolume, ...],
-    moving: tuple[RegionVolume, ...],
+    fixed: Sequence[RegionVolume],
+    moving: Sequence[RegionVolume],
     fixed_labels: sitk.Image | None,
     warped_labels: sitk.Image | None,
     jacobian: sitk.Image,
     guessed: Collection[str] = (),
 ) -> tuple[VolumeChange, ...]:
-    """Change of every region from the fixed to the moving study; empty where neither was segmented.
+    """Compare the volumes of every region between the fixed and the moving study.
 
-    warped_labels and jacobian lie on the grid of the fixed study. guessed: regions that one of the studies does not
-    show, whose change is left out.
+    Args:
+        fixed: Volumes of the fixed study; empty if it was not segmented.
+        moving: Volumes of the moving study; empty if it was not segmented.
+        fixed_labels: Classes of the fixed study.
+        warped_labels: Classes of the moving study, warped onto the grid of the fixed study.
+        jacobian: Jacobian determinant of the deformation on the grid of the fixed study.
+        guessed: Regions that the network could only guess in one of the studies; their change is left out.
+
+    Returns:
+        One row per region; none at all if neither study was segmented.
     """
-    before, after = ({row.region: row for row in rows} for rows in (fixed, moving))
-    if not before and not after:
+    if not fixed and not moving:
         return ()
-    rows = []
-    for name, classes in VOLUME_REGIONS.items():
-        first, last = before.get(name), after.get(name)
-        change = low = high = percent = None
-        if first is not None and last is not None and name not in guessed:
-            change = last.volume_ml - first.volume_ml
-            percent = 100 * change / first.volume_ml if first.volume_ml else None
-            if first.low_ml is not None and last.low_ml is not None:
-                low, high = last.low_ml - first.high_ml, last.high_ml - first.low_ml
-        known = [None if row is None else row.volume_ml for row in (first, last)]
-        warped = None if warped_labels is None else _volume(warped_labels, classes)
-        deformed = None if fixed_labels is None else _volume(fixed_labels, classes, jacobian)
-        rows.append(VolumeChange(name, *known, change, percent, low, high, warped, deformed))
-    return tuple(rows)
+    before, after = ({row.region: row for row in rows} for rows in (fixed, moving))
+    return tuple(
+        _change(
+            name,
+            before.get(name),
+            after.get(name),
+            name in guessed,
+            None if warped_labels is None else _volume_ml(warped_labels, classes),
+            None if fixed_labels is None else _volume_ml(fixed_labels, classes, jacobian),
+        )
+        for name, classes in VOLUME_REGIONS.items()
+    )
+
+
+def _change(
+    region: str,
+    before: RegionVolume | None,
+    after: RegionVolume | None,
+    guessed: bool,
+    moving_warped_ml: float | None,
+    fixed_deformed_ml: float | None,
+) -> VolumeChange:
+    change = percent = low = high = None
+    if before is not None and after is not None and not guessed:
+        change = after.volume_ml - before.volume_ml
+        percent = 100 * change / before.volume_ml if before.volume_ml else None
+        if after.low_ml is not None and before.high_ml is not None:
+            low = after.low_ml - before.high_ml
+        if after.high_ml is not None and before.low_ml is not None:
+            high = after.high_ml - before.low_ml
+    return VolumeChange(
+        region=region,
+        fixed_ml=None if before is None else before.volume_ml,
+        moving_ml=None if after is None else after.volume_ml,
+        change_ml=change,
+        change_percent=percent,
+        low_ml=low,
+        high_ml=high,
+        moving_warped_ml=moving_warped_ml,
+        fixed_deformed_ml=fixed_deformed_ml,
+    )
 
 
 def without_islands(labels: sitk.Image, smallest_ml: float) -> sitk.Image:
-    """Labels without the connected parts of the whole tumour below ``smallest_ml``; the largest part always stays."""
+    """Remove the connected parts of the whole tumour that are smaller than a volume.
+
+    Args:
+        labels: Classes (uint8).
+        smallest_ml: Volume in ml below which a part is removed; 0 removes nothing.
+
+    Returns:
+        The remaining classes. The largest part always stays.
+    """
     array = sitk.GetArrayFromImage(labels)
-    where = np.argwhere(array)
-    if not smallest_ml or not len(where):
+    tumor = np.argwhere(array)
+    if not smallest_ml or not len(tumor):
         return labels
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(where.min(0), where.max(0), strict=True))
+    box = tuple(slice(int(first), int(last) + 1) for first, last in zip(tumor.min(0), tumor.max(0), strict=True))
     parts = sitk.RelabelComponent(
         sitk.ConnectedComponent(sitk.GetImageFromArray((array[box] > 0).astype(np.uint8)), True), sortByObjectSize=True
     )
     numbered = sitk.GetArrayFromImage(parts)
     sizes = np.bincount(numbered.ravel())
-    kept = sizes * voxel_ml(labels) >= smallest_ml
-    kept[0], kept[1] = False, True
-    array[box] = np.where(kept[numbered], array[box], 0)
+    large_enough = sizes * voxel_ml(labels) >= smallest_ml
+    large_enough[0], large_enough[1] = False, True  # the background and the largest part
+    array[box] = np.where(large_enough[numbered], array[box], 0)
     cleaned = sitk.GetImageFromArray(array)
     cleaned.CopyInformation(labels)
     return cleaned
 
 
-def _volume(labels: sitk.Image, classes: tuple[int, ...], weights: sitk.Image | None = None) -> float:
+def _volume_ml(labels: sitk.Image, classes: tuple[int, ...], weights: sitk.Image | None = None) -> float:
+    """Volume of some classes; each voxel counts as much as ``weights`` says, if given."""
     inside = np.isin(sitk.GetArrayViewFromImage(labels), classes)
     if weights is None:
         return float(inside.sum()) * voxel_ml(labels)

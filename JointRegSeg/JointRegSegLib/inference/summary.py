@@ -1,4 +1,4 @@
-"""Numbers of the report: how well two visits were registered, and how far that can be trusted."""
+"""Numbers of the report that tell how well two visits were registered."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..registration.local_correlation import lncc
 from ..registration.transforms import PairTransform
 
 _POINTS = 5000
+"""Number of points, about, at which the error of the inverse is evaluated."""
 
 
 def registration_summary(
@@ -29,30 +30,48 @@ def registration_summary(
     driving: Sequence[str],
     fixed_tumor: Tensor | None,
 ) -> dict[str, Any]:
-    """Plain numbers; similarities and deformation in the brain without the tumour, at half resolution.
+    """Compute plain numbers for the report.
 
-    local_correlation_before, _after: mean squared local correlation (boxes of 9 voxels) after the affine alone and
-    after the deformation. brain_dice likewise. displacement_mm_mean, _max: of the deformation beyond the affine.
-    jacobian_min, _max and log_jacobian_sd: of the deformation beyond the affine. folded_fraction: share of the brain
-    where its determinant is not positive. inverse_error_mm_mean, _max: distance between points of the brain and
-    where the two transforms, one after the other, take them.
+    Similarities and the deformation are evaluated in the brain without the tumour, at half resolution.
+
+    Args:
+        fixed: Fixed study on the working grid.
+        moving: Moving study on the same grid, after the affine alignment.
+        deformation: Deformation from the fixed to the moving study on that grid, beyond the affine alignment.
+        transform: Transforms of the deformation with the affine alignment.
+        alignment: Result of the affine alignment.
+        driving: Modalities that drove the registration.
+        fixed_tumor: Tumour (1, 1, D, H, W) of the fixed study on the working grid; None if it is not known.
+
+    Returns:
+        - ``working_grid``: voxels along right, anterior, superior, and spacing in mm;
+        - ``affine``: mutual information, Dice overlap of the brains and singular values of the matrix;
+        - ``brain_dice_before``, ``brain_dice_after``: overlap of the brains after the affine alignment alone, and after
+          the deformation;
+        - ``local_correlation_before``, ``local_correlation_after``: mean squared local correlation in boxes of 9
+          voxels, likewise;
+        - ``displacement_mm_mean``, ``displacement_mm_max``: of the deformation beyond the affine alignment;
+        - ``jacobian_min``, ``jacobian_max``, ``log_jacobian_sd``: of its Jacobian determinant;
+        - ``folded_fraction``: fraction of the brain where that determinant is not positive;
+        - ``inverse_error_mm_mean``, ``inverse_error_mm_max``: distance between points of the brain and the points to
+          which the two transforms, one after the other, take them.
     """
     channels = [MODALITIES.index(m) for m in driving]
     half = tuple(n // 2 for n in fixed.grid.shape)
     spacing = fixed.grid.spacing_mm * 2
     first, second = (F.avg_pool3d(s.images[None, channels], 2) for s in (fixed, moving))
-    brain, other = (F.avg_pool3d(s.mask[None, None].float(), 2) >= 0.5 for s in (fixed, moving))
+    brain, moving_brain = (F.avg_pool3d(s.mask[None, None].float(), 2) >= 0.5 for s in (fixed, moving))
     displacement = resize_displacement(deformation.displacement, half)
-    outside = torch.zeros_like(brain) if fixed_tumor is None else F.max_pool3d(fixed_tumor.float(), 2) > 0
-    selected = brain & ~outside
+    tumor = torch.zeros_like(brain) if fixed_tumor is None else F.max_pool3d(fixed_tumor.float(), 2) > 0
+    selected = brain & ~tumor
     if not selected.any():  # all tumour
         selected = brain
     with torch.inference_mode():
-        warped, warped_mask = warp(second, displacement), warp(other.float(), displacement) >= 0.5
+        warped, warped_brain = warp(second, displacement), warp(moving_brain.float(), displacement) >= 0.5
         determinant = jacobian_determinant(displacement)[selected]
         length = torch.linalg.vector_norm(displacement, dim=1, keepdim=True)[selected] * spacing
-        counted = selected.float()
-        before, after = (_rounded(lncc(first, image, mask=counted)) for image in (second, warped))
+        mask = selected.float()
+        before, after = (_rounded(lncc(first, image, mask=mask)) for image in (second, warped))
     return {
         "working_grid": {"voxels": list(fixed.grid.size), "spacing_mm": fixed.grid.spacing_mm},
         "affine": {
@@ -60,8 +79,8 @@ def registration_summary(
             "brain_overlap": round(alignment.overlap, 4),
             "scale": [round(float(s), 4) for s in _singular_values(alignment)],
         },
-        "brain_dice_before": _dice(brain, other),
-        "brain_dice_after": _dice(brain, warped_mask),
+        "brain_dice_before": _dice(brain, moving_brain),
+        "brain_dice_after": _dice(brain, warped_brain),
         "local_correlation_before": before,
         "local_correlation_after": after,
         "displacement_mm_mean": _rounded(length.mean()),
@@ -75,12 +94,12 @@ def registration_summary(
 
 
 def _inverse_errors(fixed: PreparedStudy, transform: PairTransform) -> dict[str, float]:
-    index = torch.nonzero(fixed.mask)
-    index = index[:: max(1, len(index) // _POINTS)].numpy()[:, ::-1]
+    voxels = torch.nonzero(fixed.mask)
+    indices_ijk = voxels[:: max(1, len(voxels) // _POINTS)].numpy()[:, ::-1]
     grid = fixed.grid
-    points = grid.origin_lps_mm + index * (np.array([-1, -1, 1]) * grid.spacing_mm)
-    there, back = transform.moving_to_fixed, transform.fixed_to_moving
-    returned = np.array([back.TransformPoint(there.TransformPoint(p)) for p in points.tolist()])
+    points = grid.origin_lps_mm + indices_ijk * (np.array([-1, -1, 1]) * grid.spacing_mm)
+    to_moving, to_fixed = transform.moving_to_fixed.TransformPoint, transform.fixed_to_moving.TransformPoint
+    returned = np.array([to_fixed(to_moving(point)) for point in points.tolist()])
     distance = np.linalg.norm(returned - points, axis=1)
     return {
         "inverse_error_mm_mean": round(float(distance.mean()), 4),

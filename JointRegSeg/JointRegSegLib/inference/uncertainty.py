@@ -1,4 +1,4 @@
-"""Uncertainty of a segmentation from test-time variants: mirrored copies of a study."""
+"""Segmentation averaged over mirrored copies of a study (test-time variants), and its uncertainty."""
 
 from __future__ import annotations
 
@@ -16,39 +16,47 @@ FRONT_BACK, LEFT_RIGHT = -2, -1
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to show a study to the network: mirrored along axes."""
+    """A way to show a study to the network.
+
+    Attributes:
+        mirrored: Axes along which the study is mirrored; none for the study itself.
+    """
 
     mirrored: tuple[int, ...] = ()
 
     def apply(self, study: Tensor) -> Tensor:
-        """The variant of a study (…, D, H, W)."""
+        """Mirror a study (…, D, H, W)."""
         return study.flip(self.mirrored) if self.mirrored else study
 
     def undo(self, result: Tensor) -> Tensor:
-        """The network's result (…, D, H, W) for the variant, as it lies on the study."""
+        """Mirror the network's result (…, D, H, W) back, so that it fits the study."""
         return self.apply(result)
 
 
 VARIANTS = (Variant(), Variant((LEFT_RIGHT,)), Variant((FRONT_BACK,)), Variant((FRONT_BACK, LEFT_RIGHT)))
-"""The study as it is and its test-time variants. The network was trained on no head turned back to front, but tumours
-look the same: what it takes for tumour both ways is more likely to be one."""
+"""The study itself and its mirrored copies. The network was never trained on heads mirrored front to back, but a tumour
+looks the same either way: what the network takes for tumour in both is more likely to be one."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """probabilities: (class, D, H, W), the mean over the variants, sums to 1. counts: (variant, class), voxels at which
-    each class wins in each variant."""
+    """A segmentation averaged over variants.
+
+    Attributes:
+        probabilities: Class probabilities (class, D, H, W), the mean over the variants; they sum to 1.
+        counts: Number of voxels (variant, class) in which each class is the most probable one in each variant.
+    """
 
     probabilities: Tensor
     counts: Tensor
 
     @property
     def labels(self) -> Tensor:
-        """The class with the largest probability, (D, H, W) uint8."""
+        """Class with the largest probability, (D, H, W) uint8."""
         return self.probabilities.argmax(0).to(torch.uint8)
 
     def placed(self, block: Block, shape: tuple[int, ...]) -> Segmentation:
-        """This segmentation of a block around the brain on the whole grid of ``shape``, background elsewhere."""
+        """Place this segmentation of a block on the whole grid of ``shape`` (D, H, W), with background elsewhere."""
         whole = torch.cat([block.put(p[None], shape, float(c == 0)) for c, p in enumerate(self.probabilities)])
         counts = self.counts.clone()
         counts[:, 0] += math.prod(shape) - self.probabilities[0].numel()
@@ -56,26 +64,34 @@ class Segmentation:
 
 
 class MeanSegmentation:
-    """Collects the logits of one study variant by variant. Outside of the brain (D, H, W) there is no tumour."""
+    """Mean of the segmentations of one study, collected variant by variant."""
 
     def __init__(self, brain: Tensor) -> None:
+        """Start with no variant; outside of ``brain`` (D, H, W), bool, everything is background."""
         self._brain = brain
         self._total: Tensor | None = None
         self._counts: list[Tensor] = []
 
     def add(self, variant: Variant, logits: Tensor) -> None:
-        """Take the network's logits (1, class, D, H, W) for a variant of the study."""
-        shares = variant.undo(logits)[0].float().softmax(0) * self._brain
-        shares[0] += ~self._brain
-        self._counts.append(torch.bincount(shares.argmax(0).flatten(), minlength=len(shares)).cpu())
-        self._total = shares if self._total is None else self._total.add_(shares)
+        """Add the network's logits (1, class, D, H, W) for a variant of the study."""
+        probabilities = variant.undo(logits)[0].float().softmax(0) * self._brain
+        probabilities[0] += ~self._brain
+        self._counts.append(torch.bincount(probabilities.argmax(0).flatten(), minlength=len(probabilities)).cpu())
+        self._total = probabilities if self._total is None else self._total.add_(probabilities)
 
     def result(self) -> Segmentation:
-        """Mean over the variants so far."""
-        assert self._total is not None
+        """Return the mean over the variants that were added; at least one."""
+        assert self._total is not None, "no variant was added"
         return Segmentation((self._total / len(self._counts)).cpu(), torch.stack(self._counts))
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Entropy of the classes at each voxel, 0 (certain) … 1 (all alike); (class, D, H, W) to (D, H, W)."""
+    """Return the entropy of class probabilities at each voxel, relative to its largest value.
+
+    Args:
+        probabilities: Class probabilities (class, D, H, W).
+
+    Returns:
+        Entropy (D, H, W), from 0 (certain) to 1 (all classes equally probable).
+    """
     return torch.special.entr(probabilities).sum(0).div_(math.log(len(probabilities)))

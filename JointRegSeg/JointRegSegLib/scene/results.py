@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
     from ..images.study import StudyImages
-    from ..inference.settings import JointResult
+    from ..inference.result import JointResult
 
 JACOBIAN_REACH = 0.5
 """The Jacobian map is shown from 1 - this to 1 + this: from half the volume to one and a half times it."""

@@ -1,0 +1,107 @@
+"""Results of a run on two visits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import SimpleITK as sitk
+
+
+@dataclass(frozen=True)
+class RegionVolume:
+    """Volume of one tumour region in one study.
+
+    Attributes:
+        study: 'fixed' or 'moving'.
+        region: A class such as ``edema`` or a union of classes such as ``whole_tumor``.
+        volume_ml: Volume in ml.
+        low_ml: Smallest volume over the mirrored copies that were segmented, in ml; None without them.
+        high_ml: Largest volume over them, in ml; None without them.
+    """
+
+    study: str
+    region: str
+    volume_ml: float
+    low_ml: float | None = None
+    high_ml: float | None = None
+
+
+@dataclass(frozen=True)
+class VolumeChange:
+    """Change of one region from the fixed to the moving study.
+
+    A volume is None where its study was not segmented. The change is also None where a network segmented a study that
+    lacks the modality in which the region is visible, because the volume is then a guess.
+
+    Attributes:
+        region: A class or a union of classes, as in ``RegionVolume``.
+        fixed_ml: Volume in the fixed study, in ml.
+        moving_ml: Volume in the moving study, in ml.
+        change_ml: Moving minus fixed volume, in ml.
+        change_percent: The change in percent of the fixed volume; None where that is zero.
+        low_ml: Lower end of the interval of ``change_ml``; None without intervals of both volumes.
+        high_ml: Upper end of that interval.
+        moving_warped_ml: Volume of the moving study's region after it was warped onto the fixed grid, in ml.
+        fixed_deformed_ml: Volume that the fixed study's region takes up in the moving study according to the
+            deformation, in ml: the sum of the Jacobian determinants over the region.
+    """
+
+    region: str
+    fixed_ml: float | None
+    moving_ml: float | None
+    change_ml: float | None
+    change_percent: float | None
+    low_ml: float | None
+    high_ml: float | None
+    moving_warped_ml: float | None
+    fixed_deformed_ml: float | None
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """Results of ``process_pair``.
+
+    The native grid of a study is that of its first image. Physical points are LPS in mm.
+
+    Attributes:
+        fixed_labels: Classes (uint8) on the native grid of the fixed study; None if it was not segmented and came
+            without a segmentation.
+        moving_labels: The same for the moving study.
+        fixed_uncertainty: Entropy of the predicted classes, 0 (certain) to 1, on the native grid; None unless a network
+            segmented the study.
+        moving_uncertainty: The same for the moving study.
+        fixed_mask: Brain mask that was used, on the native grid.
+        moving_mask: The same for the moving study.
+        moving_to_fixed: Maps points of the fixed space to the moving space, so that
+            ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image.
+        fixed_to_moving: Inverse of ``moving_to_fixed``.
+        affine: Linear part of ``moving_to_fixed``.
+        warped: Images of the moving study on the grid of the fixed one, by modality.
+        warped_labels: Classes of the moving study on the grid of the fixed one.
+        jacobian: Jacobian determinant of ``moving_to_fixed`` on the grid of the fixed study.
+        volumes: Volumes of all regions of both studies.
+        changes: Changes of all regions; empty if neither study has a segmentation.
+        summary: Numbers for the report, with the times of the steps in seconds under 'seconds'.
+        warnings: Sentences for the user.
+        probabilities: Class probabilities by study ('fixed', 'moving') and class name; empty unless kept.
+    """
+
+    fixed_labels: sitk.Image | None
+    moving_labels: sitk.Image | None
+    fixed_uncertainty: sitk.Image | None
+    moving_uncertainty: sitk.Image | None
+    fixed_mask: sitk.Image
+    moving_mask: sitk.Image
+    moving_to_fixed: sitk.Transform
+    fixed_to_moving: sitk.Transform
+    affine: sitk.AffineTransform
+    warped: Mapping[str, sitk.Image]
+    warped_labels: sitk.Image | None
+    jacobian: sitk.Image
+    volumes: tuple[RegionVolume, ...]
+    changes: tuple[VolumeChange, ...]
+    summary: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    probabilities: Mapping[str, Mapping[str, sitk.Image]] = field(default_factory=dict)

@@ -1,0 +1,76 @@
+"""The network on prepared studies: mirrored copies, and the background that it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from joint_studies import small_weights
+
+from JointRegSegLib.images.grid import WorkingGrid, block_around
+from JointRegSegLib.images.preprocessing import PreparedStudy
+from JointRegSegLib.inference.network_pass import segment_prepared
+from JointRegSegLib.inference.uncertainty import VARIANTS
+from JointRegSegLib.network.weights import LoadedWeights, load_weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> LoadedWeights:
+    return load_weights(small_weights(tmp_path_factory.mktemp("weights") / "small.pt"))
+
+
+def random_numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_mean_over_mirrored_copies_does_not_tell_left_from_right(weights: LoadedWeights) -> None:
+    images = random_numbers(4, 16, 16, 24)
+    grid = WorkingGrid((16, 16, 24), 4.0, (0.0, 0.0, 0.0))
+    study = PreparedStudy(images, torch.ones(16, 16, 24, dtype=torch.bool), grid, weights.config.modalities)
+    mirrored = replace(study, images=images.flip(-1))
+
+    def edema(shown: PreparedStudy, flips: bool) -> torch.Tensor:
+        return segment_prepared(weights, shown, -3.0, flips, CPU).probabilities[2]
+
+    assert torch.allclose(edema(study, True), edema(mirrored, True).flip(-1), atol=1e-2)
+    assert not torch.allclose(edema(study, False), edema(mirrored, False).flip(-1), atol=5e-2)
+
+
+def test_a_larger_grid_does_not_change_the_segmentation(weights: LoadedWeights) -> None:
+    """A grid that also holds the other visit has more background, which the network is not shown."""
+    multiple = weights.config.multiple * weights.config.stride
+    images, mask = torch.full((4, 2 * multiple, 3 * multiple, 16), -3.0), torch.zeros(2 * multiple, 3 * multiple, 16)
+    brain = slice(1, multiple), slice(multiple + 1, 2 * multiple), slice(1, 15)
+    mask[brain] = 1
+    images[(slice(None), *brain)] = random_numbers(4, multiple - 1, multiple - 1, 14)
+    small = slice(0, multiple), slice(multiple, 2 * multiple), slice(0, 16)
+    found = []
+    for part in ((slice(None),) * 3, small):
+        grid = WorkingGrid(tuple(mask[part].shape), 4.0, (0.0, 0.0, 0.0))
+        study = PreparedStudy(images[(slice(None), *part)], mask[part].bool(), grid, weights.config.modalities)
+        found.append(segment_prepared(weights, study, -3.0, True, CPU))
+    assert torch.allclose(found[0].probabilities[(slice(None), *small)], found[1].probabilities, atol=2e-2)
+    assert torch.equal(found[0].counts.sum(1), torch.full((len(VARIANTS),), mask.numel()))
+    outside = found[0].probabilities[0].clone()
+    outside[small] = 1
+    assert (outside == 1).all()
+
+
+@pytest.mark.parametrize(("share", "shape"), [(None, (32, 48, 16)), (1.0, (32, 48, 16)), (0.125, (48, 48, 32))])
+def test_the_block_around_the_brain_has_as_much_background_as_the_training(share: float | None, shape: tuple) -> None:
+    mask = torch.zeros(40, 50, 30, dtype=torch.bool)
+    mask[2:26, 5:43, 20:30] = True
+    block = block_around(mask, 16, share)
+    assert block.shape == shape
+    part = block.take(mask)
+    assert part.shape == shape
+    assert int(part.sum()) == int(mask.sum())
+    centre = part.nonzero().float().mean(0) - (torch.tensor(shape) - 1) / 2
+    assert (centre.abs() <= 0.5).all()  # even where the block reaches beyond the grid
+    values = random_numbers(4, *mask.shape)
+    inside = block.put(torch.ones(shape), mask.shape)
+    assert torch.equal(block.put(block.take(values, 7.0), mask.shape)[:, inside > 0], values[:, inside > 0])
+    assert bool((block.take(values, 7.0)[:, :, :, -1] == 7).all()) == (block.start[2] + shape[2] > 30)

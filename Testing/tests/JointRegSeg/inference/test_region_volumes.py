@@ -1,0 +1,62 @@
+"""Volumes of the tumour regions, their intervals and changes, and the removal of small islands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from JointRegSegLib.inference.region_volumes import (
+    region_volumes,
+    regions_without_modality,
+    volume_changes,
+    without_islands,
+)
+
+
+def test_small_islands_are_removed_and_the_largest_part_stays() -> None:
+    array = np.zeros((20, 20, 20), np.uint8)
+    array[2:8, 2:8, 2:8] = 2
+    array[4:6, 4:6, 4:6] = 3
+    array[12:14, 12:14, 12:14] = 1  # 8 voxels
+    array[16:19, 3:6, 3:6] = 3  # 27 voxels
+    labels = sitk.GetImageFromArray(array)
+    labels.SetSpacing((1.0, 2.0, 5.0))  # 0.01 ml
+    kept = sitk.GetArrayFromImage(without_islands(labels, 0.2))
+    assert not kept[12:14].any()
+    assert np.array_equal(np.delete(kept, (12, 13), 0), np.delete(array, (12, 13), 0))
+    only_largest = sitk.GetArrayFromImage(without_islands(labels, 100.0))
+    assert np.array_equal(only_largest > 0, (array > 0) & (np.arange(20) < 10)[:, None, None])
+    assert np.array_equal(sitk.GetArrayFromImage(without_islands(labels, 0.0)), array)
+
+
+def test_volumes_count_voxels_and_intervals_follow_the_variants() -> None:
+    array = np.zeros((10, 10, 10), np.uint8)
+    array[:2], array[2:3], array[3:4] = 2, 1, 3
+    labels = sitk.GetImageFromArray(array)
+    labels.SetSpacing((2.0, 2.0, 2.5))  # 0.01 ml
+    counts = torch.tensor([[0, 10, 40, 20], [0, 10, 60, 20]])
+    rows = {row.region: row for row in region_volumes(labels, "fixed", counts)}
+    assert rows["edema"].volume_ml == pytest.approx(2.0)
+    assert (rows["edema"].low_ml, rows["edema"].high_ml) == pytest.approx((1.6, 2.4))
+    assert rows["tumor_core"].volume_ml == pytest.approx(2.0)
+    assert rows["whole_tumor"].volume_ml == pytest.approx(4.0)
+    assert rows["necrotic_core"].low_ml == rows["necrotic_core"].high_ml == pytest.approx(1.0)
+
+
+def test_a_change_is_unknown_if_one_study_has_no_segmentation() -> None:
+    array = np.full((10, 10, 10), 1, np.uint8)
+    labels = sitk.GetImageFromArray(array)
+    twice = sitk.GetImageFromArray(np.full(array.shape, 2, np.float32))
+    rows = volume_changes(region_volumes(labels, "fixed"), (), labels, None, twice)
+    necrosis = {row.region: row for row in rows}["necrotic_core"]
+    assert (necrosis.fixed_ml, necrosis.moving_ml, necrosis.change_ml) == (1.0, None, None)
+    assert necrosis.fixed_deformed_ml == pytest.approx(2.0)
+    assert volume_changes((), (), None, None, twice) == ()
+
+
+def test_regions_need_the_modality_in_which_they_are_visible() -> None:
+    assert regions_without_modality(("t1", "t1ce", "t2")) == ()
+    assert regions_without_modality(("t1", "flair")) == ("necrotic_core", "enhancing_tumor", "tumor_core")
+    assert regions_without_modality(("t1ce",)) == ("edema", "whole_tumor")
