@@ -19,7 +19,7 @@ class InferenceSettings:
         refine_iterations: Iterations of the instance optimisation on each level. 0 keeps the network's deformation
             (without a network: the affine alignment alone); None uses the number that is set for each level.
         time_limit_s: Time in seconds after which the instance optimisation ends; None for no limit.
-        regulariser: Penalty that keeps the velocity field smooth, one of ``REGULARISERS``; None for the default of
+        regulariser: Penalty that keeps the velocity field smooth, one of ``REGULARIZERS``; None for the default of
             ``RefinementSettings``.
         regularisation: Weight of that penalty; None for the default of ``RefinementSettings``.
         test_time_flips: Segment mirrored copies too and average. Without them there are no intervals of the volumes.
