@@ -13,16 +13,20 @@ from ..fitting.interpolation import interpolate_spectra
 APT_OFFSET_PPM = 3.5
 
 
-def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
-    """MTRasym(D) = Z(-D) - Z(+D), interpolated between acquired offsets (PCHIP).
+def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: float | Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
+    """Compute MTRasym(D) = Z(-D) - Z(+D), interpolated between acquired offsets (PCHIP).
 
     Args:
-        z: (voxel, offset); offsets_ppm: (offset,).
-        at_ppm: (k,) or scalar, positive for protons downfield of water.
-        b0_shift_ppm: (voxel,) position of the water; +D is then counted from there, in one interpolation.
+        z: (voxel, offset) normalised signal.
+        offsets_ppm: (offset,).
+        at_ppm: D, one offset or (k,), positive for protons downfield of water.
+        b0_shift_ppm: (voxel,) position of the water; D is then counted from there, in the same interpolation.
 
     Returns:
         (voxel, k); NaN where an offset lies outside the acquired range.
+
+    Raises:
+        ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
     """
     at = torch.atleast_1d(torch.as_tensor(at_ppm)).to(z)
     both = torch.cat((-at, at))
@@ -33,28 +37,37 @@ def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tenso
 
 
 def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
-    """APTw = MTRasym at 3.5 ppm; (voxel,)."""
-    return mtr_asym(z, offsets_ppm, torch.tensor([APT_OFFSET_PPM]), b0_shift_ppm).squeeze(1)
+    """Compute APTw = MTRasym at 3.5 ppm, (voxel,); arguments as in `mtr_asym`."""
+    return mtr_asym(z, offsets_ppm, APT_OFFSET_PPM, b0_shift_ppm).squeeze(1)
 
 
 def mtr_ld(z_label: Tensor, z_reference: Tensor) -> Tensor:
-    """Linear difference Zref - Zlab, elementwise."""
+    """Compute the linear difference MTR_LD = Zref - Zlab, elementwise."""
     return z_reference - z_label
 
 
 def mtr_rex(z_label: Tensor, z_reference: Tensor) -> Tensor:
-    """1/Zlab - 1/Zref, elementwise: free of spill-over in the steady state; NaN where a Z is not positive."""
+    """Compute the inverse difference MTR_Rex = 1/Zlab - 1/Zref, elementwise.
+
+    In the steady state it is free of spill-over. It is NaN where a Z is not positive.
+    """
     positive = (z_label > 0) & (z_reference > 0)
     return torch.where(positive, 1 / z_label - 1 / z_reference, torch.nan)
 
 
 def arex(rex: Tensor, t1_s: Tensor, duty_cycle: float = 1.0) -> Tensor:
-    """Apparent exchange-dependent relaxation MTR_Rex / T1 / duty cycle in 1/s.
+    """Compute the apparent exchange-dependent relaxation AREX = MTR_Rex / T1 / duty cycle.
 
     Args:
         rex: (voxel,) or (voxel, k) MTR_Rex.
-        t1_s: (voxel,) water T1 in s; NaN where it is not positive.
-        duty_cycle: of the saturation, above 0 and at most 1.
+        t1_s: (voxel,) water T1 in s.
+        duty_cycle: Duty cycle of the saturation, above 0 and at most 1.
+
+    Returns:
+        AREX in 1/s, of the shape of ``rex``; NaN where T1 is not positive.
+
+    Raises:
+        ValueError: The duty cycle is out of range.
     """
     if not 0 < duty_cycle <= 1:
         raise ValueError(f"the duty cycle must be above 0 and at most 1, not {duty_cycle}")

@@ -104,12 +104,12 @@ def change(path: str, value: object) -> dict:
         (change("solute.fraction", fit(3, 0, 1)), "the start 3 lies outside its bounds"),
         (change("solute.fraction", {"fit": True, "bounds": [1, 0]}), "amine.fraction: bounds must be two numbers"),
         (change("solute.fraction", fit(0.1, 0, 1) | {"prior": {"mean": 1}}), "m.json: amine.fraction: "),
-        (change("solutes", ["amide"]), "m.json: solute 1 is an object"),
+        (change("solutes", ["amide"]), "m.json: solute1: must be an object with the keys"),
         (change("water", 3), "m.json: water"),
-        (change("semisolid", True), "m.json: semisolid is null or an object"),
+        (change("semisolid", True), "m.json: semisolid: must be an object with the keys"),
         (change("solute.name", "../../amine"), "m.json: solute name '../../amine' must consist of"),
         (change("solute.protons", -3), "m.json: amine: protons is -3 but must be positive"),
-        ([1], "m.json: a tissue model is an object"),
+        ([1], "m.json: must be an object with the keys water, solutes, semisolid"),
     ],
 )
 def test_unusable_models(refused: Callable, good: Path, tmp_path: Path, model: object, words: str) -> None:
