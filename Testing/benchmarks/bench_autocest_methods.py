@@ -26,6 +26,7 @@ from CESTQuantLib.networks.reconstruction import reconstruct
 from CESTQuantLib.physics.units import concentration_mM
 from CESTQuantLib.tissue.fit import fit_tissue_model
 from CESTQuantLib.tissue.model import tissue_model_from_dict
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 MANY = 100_000
 RECONSTRUCTION_S, DATA_SET_S = 0.3, 10.0
@@ -87,7 +88,7 @@ def main() -> None:
     values = {path: found.mean[:, i] for i, path in enumerate(config.outputs)}
     row("network", config, values, truth, time.wall, options.voxels)
     model = tissue_model_from_dict(fitted(config), "tissue")
-    time, fit = seconds(lambda: fit_tissue_model(signal, config.protocol, model, engine=config.engine))
+    time, fit = seconds(lambda: fit_tissue_model(ZSpectra(signal, config.protocol), model, engine=config.engine))
     values = {p.path: fit.result.parameters[:, i] for i, p in enumerate(model.parameters)}
     row("least squares", config, values, truth, time.wall, options.voxels)
     time, match = seconds(lambda: match_dictionary(signal, config))

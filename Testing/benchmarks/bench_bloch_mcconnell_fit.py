@@ -10,6 +10,7 @@ from benchmarking import Table, seconds
 from scipy.optimize import least_squares
 
 from CESTQuantLib.tissue.fit import fit_tissue_model
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 
 def main() -> None:
@@ -36,8 +37,8 @@ def main() -> None:
 
     table = Table("Numerical Bloch-McConnell fit of fraction and exchange rate, 30 measurements", "voxel")
     peer_seconds, fits = seconds(peer)
-    fit_tissue_model(data[:200], protocol, model, engine="bloch-mcconnell")  # warm-up
-    our_seconds, fit = seconds(lambda: fit_tissue_model(data, protocol, model, engine="bloch-mcconnell"))
+    fit_tissue_model(ZSpectra(data[:200], protocol), model, engine="bloch-mcconnell")  # warm-up
+    our_seconds, fit = seconds(lambda: fit_tissue_model(ZSpectra(data, protocol), model, engine="bloch-mcconnell"))
     accuracy = fit_problem.comparison(
         fit.result.parameters[some].numpy(),
         np.array([f.x for f in fits]),

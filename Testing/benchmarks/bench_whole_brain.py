@@ -17,6 +17,7 @@ import torch
 from benchmarking import seconds
 
 from CESTQuantLib.tissue.fit import fit_tissue_model
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 LIMIT_S, LIMIT_GB = 15.0, 2.0
 
@@ -32,9 +33,9 @@ def measure(voxels: int) -> dict:
     copies = -(-voxels // len(some))
     data = some.float().repeat(copies, 1)[:voxels]
     truth = truth.repeat(copies, 1)[:voxels]
-    fit_tissue_model(data[:2000], protocol, model, engine="r1rho")
+    fit_tissue_model(ZSpectra(data[:2000], protocol), model, engine="r1rho")
     before = resident_bytes()
-    time, fit = seconds(lambda: fit_tissue_model(data, protocol, model, engine="r1rho"))
+    time, fit = seconds(lambda: fit_tissue_model(ZSpectra(data, protocol), model, engine="r1rho"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     error = ((fit.result.parameters - truth) / truth).abs().median(0).values
     return {

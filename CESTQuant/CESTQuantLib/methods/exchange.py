@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,16 +68,8 @@ def _model_fit(task: Task, engine: str, warnings: tuple[str, ...]) -> Quantifica
         maps.setdefault("t1", task.t1_s)
     b1 = task.b1_relative
     b1 = None if b1 is None else torch.where(b1 > 0, b1, torch.nan)
-    fit = fit_tissue_model(
-        task.signal,
-        task.protocol,
-        model,
-        engine=engine,
-        maps=_physical(model, maps),
-        b0_shift_ppm=task.b0_shift_ppm,
-        b1_relative=b1,
-        progress=task.progress,
-    )
+    spectra = replace(task.spectra, b0_shift_ppm=task.b0_shift_ppm, b1_relative=b1, maps=_physical(model, maps))
+    fit = fit_tissue_model(spectra, model, engine=engine, progress=task.progress)
     summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
     summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
     return Quantification(fit.quantities, fit.result.status, task.signal, task.protocol, fit.predict, summary, warnings)

@@ -1,202 +1,234 @@
-"""Voxelwise fits of tissue models with the R1rho or Bloch-McConnell engine."""
+"""Fits of a tissue model to every voxel, with the analytic R1rho solution or the Bloch-McConnell equations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..fitting.least_squares import FitResult, finite_difference_model, levenberg_marquardt
+from NeuroCESTLib.core.progress import Progress, silent
+
+from ..fitting.least_squares import FitResult, Model, finite_difference_model, levenberg_marquardt
+from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
 from ..physics.simulation import ENGINES
 from ..physics.units import concentration_mM
 from .model import TissueModel
 from .r1rho_jacobian import analytic_model, has_analytic_jacobian
+from .spectra import ZSpectra
 
 DAMPING_FROM_START = 0.1
 DAMPING_NEAR_SOLUTION = 1e-4
-PROPAGATORS_A_CHUNK = 2**13
+PROPAGATORS_PER_CHUNK = 2**13
 """Measurements x voxels x perturbed copies at a time: their matrices then stay in the L2 cache."""
-PROPAGATORS_A_CHUNK_CARRIED_OVER = 2**15
+PROPAGATORS_PER_CHUNK_CARRIED_OVER = 2**15
 """Larger where measurements are stepped through one by one, so that each step is long enough to be worth a call."""
 
 
 @dataclass(frozen=True)
-class ModelFit:
-    """Result of a fit with the model's own predictions.
+class SignalModel:
+    """The signal of a voxel as a function of its fitted values and maps.
 
-    quantities: name -> (voxel,), as written to maps (``<pool>_fraction``, ``<pool>_exchange_rate_Hz``,
-    ``<pool>_r2_Hz``, ``<pool>_concentration_mM``, each with ``<same>_sd``, and ``rmse``); NaN where not fitted.
+    Attributes:
+        tissue: Tissue model.
+        protocol: Acquisition.
+        engine: Name of the engine that computes the signal.
+        map_names: Names of the maps, in the order in which they are passed.
+    """
+
+    tissue: TissueModel
+    protocol: Protocol
+    engine: str
+    map_names: tuple[str, ...] = ()
+
+    def values(self, parameters: Tensor, *maps: Tensor) -> dict[str, Scalar]:
+        """Resolve the entries of the tissue model and the fields.
+
+        Args:
+            parameters: (p, voxel) fitted values.
+            maps: Tensors (voxel,).
+
+        Returns:
+            Values by path, ``b0_shift_ppm`` and ``b1_relative`` among them.
+        """
+        fitted = {parameter.path: parameters[i] for i, parameter in enumerate(self.tissue.parameters)}
+        by_name = {name: values.to(parameters.dtype) for name, values in zip(self.map_names, maps, strict=True)}
+        fields: dict[str, Scalar] = {
+            "b0_shift_ppm": by_name.get("b0_shift_ppm", 0.0),
+            "b1_relative": by_name.get("b1_relative", 1.0),
+        }
+        return fields | self.tissue.values(fitted, by_name)
+
+    def predict(self, parameters: Tensor, *maps: Tensor) -> Tensor:
+        """Compute the signal (measurement, voxel); arguments as in `values`."""
+        values = self.values(parameters, *maps)
+        return ENGINES[self.engine](
+            self.tissue.tissue(values),
+            self.protocol,
+            b0_shift_ppm=values["b0_shift_ppm"],
+            b1_relative=values["b1_relative"],
+            like=parameters.new_empty(0),
+        )
+
+    def with_finite_differences(self) -> Model:
+        """Return prediction and Jacobian by forward differences, with steps relative to the bounds."""
+        largest = [max(abs(parameter.lower), abs(parameter.upper)) for parameter in self.tissue.parameters]
+        return finite_difference_model(self.predict, scale=torch.tensor(largest, dtype=torch.float64))
+
+    def with_analytic_jacobian(self) -> Model:
+        """Return the prediction of the R1rho engine and its analytic Jacobian, see `has_analytic_jacobian`."""
+        return analytic_model(self.tissue, self.protocol, self.values)
+
+
+@dataclass(frozen=True)
+class ModelFit:
+    """Result of a fit, with the model's own predictions.
+
+    Attributes:
+        result: Parameters in the order of the model file, with standard errors and status.
+        quantities: Maps (voxel,) by the names of their files: ``<pool>_fraction``, ``<pool>_exchange_rate_Hz``,
+            ``<pool>_r2_Hz``, ``<pool>_concentration_mM``, each with ``<same>_sd``, and ``rmse``; NaN where not fitted.
+        signal_model: What was fitted.
+        maps: Maps (voxel,) that the signal model takes, in its order.
     """
 
     result: FitResult
     quantities: dict[str, Tensor]
-    model: TissueModel
-    protocol: Protocol
-    engine: str
-    maps: dict[str, Tensor]
-    b0_shift_ppm: Tensor | None
-    b1_relative: Tensor | None
+    signal_model: SignalModel
+    maps: tuple[Tensor, ...]
 
     def predict(self, voxels: Tensor, protocol: Protocol | None = None) -> Tensor:
-        """Fitted signal (voxel, measurement) of chosen voxels, under another protocol if one is given."""
-        arguments = {n: v[voxels] for n, v in self.maps.items()}
-        for name, value in (("b0_shift_ppm", self.b0_shift_ppm), ("b1_relative", self.b1_relative)):
-            if value is not None:
-                arguments[name] = value[voxels]
-        values = _values(self.model, self.result.parameters[voxels].T, arguments)
-        return _predict(self.model, protocol or self.protocol, self.engine, values, self.result.parameters).T
+        """Compute the fitted signal of some voxels.
+
+        Args:
+            voxels: (n,) indices.
+            protocol: Another protocol than the fitted one.
+
+        Returns:
+            (n, measurement).
+        """
+        signal_model = self.signal_model
+        if protocol is not None:
+            signal_model = replace(signal_model, protocol=protocol)
+        return signal_model.predict(self.result.parameters[voxels].T, *(values[voxels] for values in self.maps)).T
 
     def median_correlation(self) -> dict[str, float]:
-        """Median over fitted voxels of the correlation of every pair of fitted parameters, by 'a, b'."""
-        paths = [p.path for p in self.model.parameters]
+        """Return the median over fitted voxels of the correlation of every pair of fitted values, by 'a, b'."""
+        paths = [parameter.path for parameter in self.signal_model.tissue.parameters]
+        correlation = self.result.correlation
+        if correlation is None:
+            return {}
         return {
-            f"{paths[i]}, {paths[j]}": float(self.result.correlation[:, i, j].nanmedian())
+            f"{paths[i]}, {paths[j]}": float(correlation[:, i, j].nanmedian())
             for i in range(len(paths))
             for j in range(i)
         }
 
 
 def fit_tissue_model(
-    signal: Tensor,
-    protocol: Protocol,
+    spectra: ZSpectra,
     model: TissueModel,
     *,
     engine: str = "r1rho",
-    maps: Mapping[str, Tensor] | None = None,
-    b0_shift_ppm: Tensor | None = None,
-    b1_relative: Tensor | None = None,
-    valid: Tensor | None = None,
     max_iterations: int = 60,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> ModelFit:
     """Fit a tissue model to every voxel.
 
-    signal: (voxel, measurement), normalised as ``protocol.signal_normalisation`` says. maps: (voxel,) by the names
-    that the model refers to. b0_shift_ppm, b1_relative: (voxel,) local fields. valid: (voxel, measurement) bool.
-    The R1rho engine fits in float32 with analytic derivatives where they exist; otherwise, and for Bloch-McConnell,
-    in float64 with finite differences. For independent CW measurements, Bloch-McConnell starts from the R1rho fit.
+    The R1rho engine fits in float32 with analytic derivatives where these exist. Otherwise, and for Bloch-McConnell,
+    the fit runs in float64 with finite differences. For independent measurements after continuous-wave saturation,
+    Bloch-McConnell starts from the R1rho fit.
 
-    Raises ValueError for a model without fitted values or a map that is missing.
+    Args:
+        spectra: Signals with their protocol, fields, and the maps that the model refers to.
+        model: Tissue model with at least one fitted value.
+        engine: ``r1rho`` or ``bloch-mcconnell``.
+        max_iterations: Limit for each voxel.
+        progress: Called with the share of voxels that are fitted.
+
+    Raises:
+        ValueError: The model has no fitted value, a map or the saturation is missing, or the engine is unknown.
     """
+    fits = {"r1rho": _fit_r1rho, "bloch-mcconnell": _fit_bloch_mcconnell}
+    if engine not in fits:
+        raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(fits)}")
     if not model.parameters:
         raise ValueError('the model has no fitted value; give at least one as {"fit": true, …}')
-    missing = [n for n in model.map_names if n not in (maps or {})]
-    if missing:
+    if missing := [name for name in model.map_names if name not in _available_maps(spectra)]:
         raise ValueError(f"the model refers to the map '{missing[0]}', which is not given")
-    _require_physical(protocol)
-    task = _Task(signal, protocol, model, dict(maps or {}), b0_shift_ppm, b1_relative, valid, max_iterations, progress)
-    if engine == "r1rho":
-        result = task.fit_r1rho()
-    elif engine == "bloch-mcconnell":
-        result = task.fit_bloch_mcconnell()
-    else:
-        raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(ENGINES)}")
-    quantities = physical_quantities(model, result)
-    return ModelFit(result, quantities, model, protocol, engine, task.maps, b0_shift_ppm, b1_relative)
-
-
-@dataclass(frozen=True)
-class _Task:
-    signal: Tensor
-    protocol: Protocol
-    model: TissueModel
-    maps: dict[str, Tensor]
-    b0_shift_ppm: Tensor | None
-    b1_relative: Tensor | None
-    valid: Tensor | None
-    max_iterations: int
-    progress: Callable[[float, str], None] | None
-
-    def fit_r1rho(self) -> FitResult:
-        if has_analytic_jacobian(self.model, self.protocol):
-            evaluate = analytic_model(self.model, self.protocol, self._unpack)
-            return self._fit(evaluate, torch.float32, None, None, self.progress)
-        return self._fit(self._differences("r1rho"), torch.float64, None, None, self.progress)
-
-    def fit_bloch_mcconnell(self) -> FitResult:
-        start = None
-        cw = self.protocol.pulses is None and not self.protocol.magnetisation_carried_over
-        if cw and has_analytic_jacobian(self.model, self.protocol):
-            start = replace(self, progress=None).fit_r1rho().parameters.double()
-        copies = len(self.model.parameters) + 1
-        carried_over = self.protocol.magnetisation_carried_over
-        propagators = PROPAGATORS_A_CHUNK_CARRIED_OVER if carried_over else PROPAGATORS_A_CHUNK
-        chunk = max(1, propagators // (self.protocol.measurement_count * copies))
-        return self._fit(self._differences("bloch-mcconnell"), torch.float64, start, chunk, self.progress)
-
-    def _arguments(self) -> dict[str, Tensor]:
-        arguments = {n: self.maps[n] for n in self.model.map_names}
-        for name, value in (("b0_shift_ppm", self.b0_shift_ppm), ("b1_relative", self.b1_relative)):
-            if value is not None and name not in self.model.entries:
-                arguments[name] = value
-        return arguments
-
-    def _unpack(self, parameters: Tensor, *arguments: Tensor) -> dict[str, float | Tensor]:
-        return _values(self.model, parameters, dict(zip(self._arguments(), arguments, strict=True)))
-
-    def _differences(self, engine: str):
-        def predict(parameters: Tensor, *arguments: Tensor) -> Tensor:
-            values = self._unpack(parameters, *arguments)
-            return _predict(self.model, self.protocol, engine, values, parameters)
-
-        scale = torch.tensor([max(abs(p.lower), abs(p.upper)) for p in self.model.parameters], dtype=torch.float64)
-        return finite_difference_model(predict, scale=scale)
-
-    def _fit(self, evaluate, dtype: torch.dtype, start: Tensor | None, chunk: int | None, progress) -> FitResult:
-        parameters = self.model.parameters
-        default = torch.tensor([p.start for p in parameters], dtype=dtype, device=self.signal.device)
-        if start is not None:
-            start = torch.where(torch.isfinite(start), start, default)
-        priors = {}
-        if any(p.prior for p in parameters):
-            priors = {
-                "prior_mean": torch.tensor([p.prior[0] if p.prior else 0.0 for p in parameters], dtype=dtype),
-                "prior_sd": torch.tensor([p.prior[1] if p.prior else torch.inf for p in parameters], dtype=dtype),
-            }
-        return levenberg_marquardt(
-            evaluate,
-            self.signal.to(dtype),
-            default if start is None else start,
-            torch.tensor([p.lower for p in parameters], dtype=dtype),
-            torch.tensor([p.upper for p in parameters], dtype=dtype),
-            arguments=tuple(self._arguments().values()),
-            valid=self.valid,
-            max_iterations=self.max_iterations,
-            chunk_voxels=chunk,
-            start_damping=DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION,
-            progress=progress,
-            **priors,
-        )
-
-
-def _values(model: TissueModel, parameters: Tensor, arguments: Mapping[str, Tensor]) -> dict[str, float | Tensor]:
-    fitted = {p.path: parameters[i] for i, p in enumerate(model.parameters)}
-    arguments = {n: a.to(parameters.dtype) for n, a in arguments.items()}
-    fields = {
-        "b0_shift_ppm": arguments.get("b0_shift_ppm", 0.0),
-        "b1_relative": arguments.get("b1_relative", 1.0),
-    }
-    return fields | model.values(fitted, arguments)
-
-
-def _predict(
-    model: TissueModel, protocol: Protocol, engine: str, values: Mapping[str, float | Tensor], like: Tensor
-) -> Tensor:
-    return ENGINES[engine](
-        model.tissue(values),
-        protocol,
-        b0_shift_ppm=values["b0_shift_ppm"],
-        b1_relative=values["b1_relative"],
-        like=like.new_empty(0),
-    )
-
-
-def _require_physical(protocol: Protocol) -> None:
-    if not bool((protocol.saturation_time_s > 0).any()):
+    if not bool((spectra.protocol.saturation_time_s > 0).any()):
         raise ValueError("the protocol gives no saturation time and B1; a physical model needs a protocol.json or .seq")
+    maps = _maps_of_model(spectra, model)
+    signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps))
+    result = fits[engine](spectra, signal_model, max_iterations, progress or silent)
+    return ModelFit(result, physical_quantities(model, result), signal_model, tuple(maps.values()))
+
+
+def _available_maps(spectra: ZSpectra) -> dict[str, Tensor]:
+    """Return the maps that a model may refer to, by name; T1 under ``t1`` unless that is a map of its own."""
+    return dict(spectra.maps) if spectra.t1_s is None else {"t1": spectra.t1_s, **spectra.maps}
+
+
+def _maps_of_model(spectra: ZSpectra, model: TissueModel) -> dict[str, Tensor]:
+    """Return the maps that the model refers to, and the field maps unless the model has fields of its own."""
+    available = _available_maps(spectra)
+    maps = {name: available[name] for name in model.map_names}
+    fields = {"b0_shift_ppm": spectra.b0_shift_ppm, "b1_relative": spectra.b1_relative}
+    return maps | {n: values for n, values in fields.items() if values is not None and n not in model.entries}
+
+
+def _fit_r1rho(spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress) -> FitResult:
+    if has_analytic_jacobian(model.tissue, model.protocol):
+        return _iterate(spectra, model, model.with_analytic_jacobian(), torch.float32, max_iterations, progress)
+    return _iterate(spectra, model, model.with_finite_differences(), torch.float64, max_iterations, progress)
+
+
+def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress) -> FitResult:
+    protocol = model.protocol
+    carried_over = protocol.magnetisation_carried_over
+    start = None
+    if protocol.pulses is None and not carried_over and has_analytic_jacobian(model.tissue, protocol):
+        start = _fit_r1rho(spectra, replace(model, engine="r1rho"), max_iterations, silent).parameters.double()
+    copies = len(model.tissue.parameters) + 1
+    propagators = PROPAGATORS_PER_CHUNK_CARRIED_OVER if carried_over else PROPAGATORS_PER_CHUNK
+    chunk = max(1, propagators // (protocol.measurement_count * copies))
+    derivatives = model.with_finite_differences()
+    return _iterate(spectra, model, derivatives, torch.float64, max_iterations, progress, start, chunk)
+
+
+def _iterate(
+    spectra: ZSpectra,
+    model: SignalModel,
+    with_jacobian: Model,
+    dtype: torch.dtype,
+    max_iterations: int,
+    progress: Progress,
+    start: Tensor | None = None,
+    chunk_voxels: int | None = None,
+) -> FitResult:
+    """Run the Levenberg-Marquardt fit in a precision, from the model's starts or from ``start`` (voxel, p)."""
+    parameters = model.tissue.parameters
+    of_model = torch.tensor([p.start for p in parameters], dtype=dtype, device=spectra.signal.device)
+    prior_mean, prior_sd = None, None
+    if any(p.prior is not None for p in parameters):
+        priors = [(0.0, torch.inf) if p.prior is None else p.prior for p in parameters]
+        prior_mean, prior_sd = torch.tensor(priors, dtype=dtype).T
+    return levenberg_marquardt(
+        with_jacobian,
+        spectra.signal.to(dtype),
+        of_model if start is None else torch.where(torch.isfinite(start), start, of_model),
+        torch.tensor([p.lower for p in parameters], dtype=dtype),
+        torch.tensor([p.upper for p in parameters], dtype=dtype),
+        arguments=tuple(_maps_of_model(spectra, model.tissue).values()),
+        valid=spectra.valid,
+        prior_mean=prior_mean,
+        prior_sd=prior_sd,
+        max_iterations=max_iterations,
+        start_damping=DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION,
+        chunk_voxels=chunk_voxels,
+        progress=progress,
+    )
 
 
 _NAMES = {"fraction": "fraction", "k_Hz": "exchange_rate_Hz", "dw_ppm": "dw_ppm", "T1_s": "t1_s"}

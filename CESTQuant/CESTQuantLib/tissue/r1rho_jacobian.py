@@ -30,12 +30,8 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
         return False
     if model.semisolid_kind is not None:
         through_lineshape = {"semisolid.T2_s", "semisolid.dw_ppm", "b0_shift_ppm", "b1_relative"}
-        return model.semisolid_kind.get("coupling", "z-only") == "z-only" and not paths & through_lineshape
-    tissue = model.tissue(
-        model.values(
-            {p.path: torch.tensor(p.start) for p in model.parameters}, {n: torch.tensor(1.0) for n in model.map_names}
-        )
-    )
+        return model.semisolid_kind.coupling == "z-only" and not paths & through_lineshape
+    tissue = model.tissue(model.start_values())
     return with_z_only_semisolid(tissue) is tissue
 
 

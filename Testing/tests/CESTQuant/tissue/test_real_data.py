@@ -53,9 +53,7 @@ class Phantom:
         amine |= {"fraction": free(1e-3, 1e-5, 1e-2), "k_Hz": free(300, 5, 1500)}
         model = {"water": {"T1_s": 2.5, "T2_s": free(1.0, 0.3, 2.5)}, "solutes": [amine], "semisolid": None}
         spectra = normalise(signal, self.protocol, None)
-        return fit_tissue_model(
-            spectra.signal, spectra.protocol, tissue_model_from_dict(model), engine="bloch-mcconnell"
-        )
+        return fit_tissue_model(spectra, tissue_model_from_dict(model), engine="bloch-mcconnell")
 
 
 def image(folder: Path, name: str) -> np.ndarray:
