@@ -141,7 +141,7 @@ def _exit_status(stop: SystemExit) -> int:
 
 
 class OutputFolder:
-    """A folder for results that appears whole or not at all.
+    """A folder for results that appears whole or not at all::
 
         with OutputFolder("out") as folder:
             write_node(node, folder / "map.nii.gz")

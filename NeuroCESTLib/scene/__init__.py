@@ -1,1 +1,1 @@
-"""The MRML scene: nodes to tensors with their geometry and back, files through Slicer, and the headless host."""
+"""The MRML scene: nodes to arrays with their geometry and back, files through Slicer, and the headless host."""

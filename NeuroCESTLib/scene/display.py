@@ -1,4 +1,4 @@
-"""How maps look: unit, colour table, window and legend of a volume node."""
+"""How maps are displayed: unit, colour table, window and legend of a volume node."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from NeuroCESTLib.scene.volumes import volume_array
 
 UNIT_ATTRIBUTE = "NeuroCEST.unit"
+"""Node attribute that holds the unit of the voxel values."""
 
-# Anchors, evenly spaced, of perceptually uniform colour maps (sRGB, 0 … 255). Viridis and inferno are
-# the public-domain maps of S. van der Walt and N. Smith; the diverging one is Moreland's blue-white-red.
+# Evenly spaced anchors of perceptually uniform colour maps (sRGB, 0 to 255). Viridis and inferno are the public-domain
+# maps of S. van der Walt and N. Smith; the diverging one is Moreland's map from blue over white to red.
 _ANCHORS = {
     "viridis": [
         (68, 1, 84),
@@ -49,16 +50,24 @@ _ANCHORS = {
 }
 
 COLOR_MAPS = ("grey", *_ANCHORS)
+"""Names of the colour maps."""
 
 _UCUM = {"ppm": "[ppm]", "%": "%", "mM": "mmol/L", "Hz": "Hz", "s": "s", "ms": "ms", "mm": "mm", "": "1"}
 _COLORS = 256
 
 
 def color_map_rgb(name: str, count: int = _COLORS) -> np.ndarray:
-    """Colours ``(count, 3)`` of a map, 0 … 1.
+    """Return the colours of a colour map.
+
+    Args:
+        name: One of ``COLOR_MAPS``.
+        count: Number of colours.
+
+    Returns:
+        Red, green and blue from 0 to 1, of shape (count, 3).
 
     Raises:
-        ValueError: no map of this name.
+        ValueError: The name is unknown.
     """
     if name == "grey":
         return np.repeat(np.linspace(0, 1, count)[:, None], 3, axis=1)
@@ -66,11 +75,18 @@ def color_map_rgb(name: str, count: int = _COLORS) -> np.ndarray:
         raise ValueError(f"unknown colour map '{name}': choose one of {', '.join(COLOR_MAPS)}")
     anchors = np.array(_ANCHORS[name]) / 255
     position = np.linspace(0, 1, len(anchors))
-    return np.stack([np.interp(np.linspace(0, 1, count), position, c) for c in anchors.T], axis=1)
+    return np.stack([np.interp(np.linspace(0, 1, count), position, channel) for channel in anchors.T], axis=1)
 
 
 def color_node(name: str) -> Any:
-    """Colour node of a map: Slicer's grey, or one of ours, made where the scene has none."""
+    """Return the colour node of a colour map: Slicer's own grey, or one that is made at its first use in a scene.
+
+    Args:
+        name: One of ``COLOR_MAPS``.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     import slicer
 
     if name == "grey":
@@ -93,7 +109,7 @@ def color_node(name: str) -> Any:
 
 
 def set_unit(node: Any, unit: str) -> None:
-    """Record the unit of the voxel values (empty: dimensionless), as attribute and as UCUM code."""
+    """Record the unit of the voxel values as node attribute and as UCUM code; empty for dimensionless values."""
     import slicer
 
     node.SetAttribute(UNIT_ATTRIBUTE, unit)
@@ -103,15 +119,15 @@ def set_unit(node: Any, unit: str) -> None:
 
 
 def unit_of(node: Any) -> str:
-    """Unit of the voxel values that ``set_unit`` recorded; empty without any."""
+    """Return the unit of the voxel values that ``set_unit`` recorded; empty without one."""
     return node.GetAttribute(UNIT_ATTRIBUTE) or ""
 
 
 def set_window(node: Any, low: float, high: float) -> None:
-    """Show the values ``low`` … ``high`` over the whole colour table.
+    """Spread the colour table of a volume node over the values from ``low`` to ``high``.
 
     Raises:
-        ValueError: the window is empty or not finite.
+        ValueError: The window is empty or not finite.
     """
     if not (np.isfinite([low, high]).all() and high > low):
         raise ValueError(f"the window of '{node.GetName()}' must have low < high, not {low} and {high}")
@@ -121,7 +137,15 @@ def set_window(node: Any, low: float, high: float) -> None:
 
 
 def robust_window(array: np.ndarray, percentiles: tuple[float, float] = (2.0, 98.0)) -> tuple[float, float]:
-    """Window of the finite values of a map, without its outliers; (0, 1) where there are none."""
+    """Return a window that leaves out the outliers of a map.
+
+    Args:
+        array: Values of any shape; only finite ones count.
+        percentiles: Percentiles of the values at the two ends of the window.
+
+    Returns:
+        Lowest and highest value of the window; (0, 1) where no value is finite.
+    """
     values = array[np.isfinite(array)]
     if values.size == 0:
         return 0.0, 1.0
@@ -135,7 +159,18 @@ def robust_window(array: np.ndarray, percentiles: tuple[float, float] = (2.0, 98
 def show_map(
     node: Any, unit: str, color_map: str, window: tuple[float, float] | None = None, legend: bool = True
 ) -> None:
-    """Give a map its unit, colour table, window (default: robust) and colour legend."""
+    """Set how a map is displayed.
+
+    Args:
+        node: Volume node of the map.
+        unit: Unit of the values; empty for dimensionless ones.
+        color_map: One of ``COLOR_MAPS``.
+        window: Values at the two ends of the colour table; ``robust_window`` by default.
+        legend: Whether to add a colour legend.
+
+    Raises:
+        ValueError: The colour map is unknown, or the window is empty or not finite.
+    """
     set_unit(node, unit)
     display = _display(node)
     display.SetAndObserveColorNodeID(color_node(color_map).GetID())
@@ -145,7 +180,7 @@ def show_map(
 
 
 def add_legend(node: Any) -> Any:
-    """Colour legend of a volume with its name and unit, hidden until the user shows it."""
+    """Add a colour legend with the name and unit of a volume; it is hidden until the user shows it."""
     import slicer
 
     legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
@@ -158,6 +193,7 @@ def add_legend(node: Any) -> Any:
 
 
 def _display(node: Any) -> Any:
+    """Display node of a volume, made where there is none."""
     if node.GetScalarVolumeDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     return node.GetScalarVolumeDisplayNode()

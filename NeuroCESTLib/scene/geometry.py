@@ -1,7 +1,7 @@
-"""Where the voxels of an array lie: the one place for RAS, LPS and index conversions.
+"""Voxel grids in space; the only place that converts between voxel indices, RAS and LPS.
 
-Arrays are in numpy order ``(K, J, I)`` (slice, row, column); index vectors and matrices are in the order
-``(i, j, k)`` that Slicer and ITK use. World coordinates are RAS in mm unless a name says LPS.
+Arrays are in numpy's order (K, J, I), that is slice, row, column; index vectors and matrices are in the order (i, j, k)
+of Slicer and ITK. World coordinates are RAS in mm unless a name says LPS.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-# Files keep geometry in single precision (NIfTI), so equal grids differ by some 1e-4 mm at their far corner.
-_CORNER_TOLERANCE = 1e-3
+# NIfTI files store the geometry in single precision, so equal grids differ by about 1e-4 mm at their far corner.
+_CORNER_TOLERANCE = 1e-3  # in voxels
 _CORNER_TOLERANCE_MM = 1e-3
 
 
@@ -25,9 +25,14 @@ _CORNER_TOLERANCE_MM = 1e-3
 class Geometry:
     """A voxel grid in space.
 
+    Geometries are equal if they hold the same voxels within the precision of image files.
+
     Attributes:
-        shape: number of voxels ``(K, J, I)``.
-        ijk_to_ras: matrix (4, 4), float64, from voxel index ``(i, j, k, 1)`` to world ``(R, A, S, 1)`` in mm.
+        shape: Number of voxels (K, J, I).
+        ijk_to_ras: Matrix (4, 4), float64, from voxel index (i, j, k, 1) to world coordinates (R, A, S, 1) in mm.
+
+    Raises:
+        ValueError: The shape or the matrix is impossible.
     """
 
     shape: tuple[int, int, int]
@@ -49,14 +54,16 @@ class Geometry:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Geometry) and self.matches(other)
 
-    __hash__ = None  # type: ignore[assignment]  # equality has a tolerance, so no hash can agree with it
-
     @classmethod
     def of(cls, volume_node: Any, world: bool = True) -> Geometry:
-        """Geometry of a volume node; with ``world``, linear parent transforms are applied.
+        """Return the geometry of a volume node.
+
+        Args:
+            volume_node: The volume node.
+            world: Whether to apply parent transforms, which must be linear.
 
         Raises:
-            ValueError: the node has no image, or a parent transform is not linear.
+            ValueError: The node has no image, or a parent transform is not linear.
         """
         import slicer
         import vtk
@@ -69,7 +76,8 @@ class Geometry:
         ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
         if world:
             ijk_to_ras = world_transform(volume_node) @ ijk_to_ras
-        return cls(tuple(reversed(image.GetDimensions())), ijk_to_ras)
+        columns, rows, slices = image.GetDimensions()
+        return cls((slices, rows, columns), ijk_to_ras)
 
     @classmethod
     def from_spacing(
@@ -79,7 +87,15 @@ class Geometry:
         origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
         direction: np.ndarray | None = None,
     ) -> Geometry:
-        """Geometry from spacing ``(i, j, k)`` mm, origin (R, A, S) mm and axes i, j, k as columns (3, 3)."""
+        """Build a geometry from its parts.
+
+        Args:
+            shape: Number of voxels (K, J, I).
+            spacing: Voxel size along (i, j, k) in mm.
+            origin: Centre of the first voxel (R, A, S) in mm.
+            direction: Matrix (3, 3) whose columns are the unit vectors (RAS) of the axes i, j and k; the identity by
+                default.
+        """
         matrix = np.eye(4)
         matrix[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction)) * np.asarray(spacing)
         matrix[:3, 3] = origin
@@ -87,35 +103,35 @@ class Geometry:
 
     @property
     def spacing(self) -> np.ndarray:
-        """Voxel size along ``(i, j, k)`` in mm."""
+        """Voxel size along (i, j, k) in mm."""
         return np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
 
     @property
     def direction(self) -> np.ndarray:
-        """Unit vectors of the axes i, j, k as columns, RAS."""
+        """Matrix (3, 3) whose columns are the unit vectors (RAS) of the axes i, j and k."""
         return self.ijk_to_ras[:3, :3] / self.spacing
 
     @property
     def origin(self) -> np.ndarray:
-        """Centre of the first voxel, RAS mm."""
+        """Centre of the first voxel, RAS in mm."""
         return self.ijk_to_ras[:3, 3].copy()
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel."""
+        """Volume of one voxel in mm³."""
         return float(abs(np.linalg.det(self.ijk_to_ras[:3, :3])))
 
     @property
     def ijk_to_lps(self) -> np.ndarray:
-        """Matrix (4, 4) from voxel index to LPS mm, the world of ITK and of transform files."""
+        """Matrix (4, 4) from voxel index to LPS in mm, the world coordinates of ITK and of transform files."""
         return _RAS_TO_LPS @ self.ijk_to_ras
 
     def matches(self, other: Geometry) -> bool:
-        """Whether both grids hold the same voxels, within the precision of image files."""
+        """Whether both grids hold the same voxels within the precision of image files."""
         return not self.difference(other)
 
     def difference(self, other: Geometry) -> str:
-        """What tells ``other`` from this geometry, as one phrase; empty if nothing does."""
+        """Describe in one phrase how ``other`` differs from this geometry; empty where it does not."""
         if self.shape != other.shape:
             return f"{_size(other.shape)} voxels instead of {_size(self.shape)}"
         distance = self._corner_distance(other)
@@ -126,25 +142,35 @@ class Geometry:
         if not np.allclose(self.direction, other.direction, atol=1e-3):
             cosine = np.clip((self.direction * other.direction).sum(axis=0), -1, 1)
             return f"axes turned by up to {np.degrees(np.arccos(cosine)).max():.1f} degrees"
-        return f"the same grid up to {distance:.3g} mm apart"
+        return f"the same grid, shifted by up to {distance:.3g} mm"
 
     def _corner_distance(self, other: Geometry) -> float:
-        """Largest distance in mm between equal corners of the two grids."""
+        """Largest distance in mm between corresponding corners of two grids of the same shape."""
         last = np.array(self.shape[::-1]) - 1
         corners = np.array([[i, j, k, 1] for i in (0, last[0]) for j in (0, last[1]) for k in (0, last[2])])
         return float(np.linalg.norm(corners @ (self.ijk_to_ras - other.ijk_to_ras).T, axis=1).max())
 
     def apply_to(self, volume_node: Any) -> None:
-        """Give a volume node this geometry; the node's image must have this shape already."""
+        """Set this geometry on a volume node, whose image must have the same shape."""
         import slicer
 
         volume_node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(self.ijk_to_ras))
 
     def resample(self, array: np.ndarray, source: Geometry, linear: bool = True) -> np.ndarray:
-        """Values of ``array`` (shape of ``source``) at the voxels of this geometry.
+        """Interpolate an array at the voxels of this geometry.
 
-        Linear, or nearest neighbour with ``linear=False``. Floating-point output outside the source is NaN
-        (0 for integers). Works in index space, so sheared and left-handed grids are exact too.
+        Interpolation takes place in index space, so that sheared and left-handed grids are exact as well.
+
+        Args:
+            array: Values on the grid ``source``.
+            source: Geometry of ``array``.
+            linear: Whether to interpolate linearly; otherwise the nearest voxel counts.
+
+        Returns:
+            Values of the shape of this geometry; outside the source NaN, or 0 for integers.
+
+        Raises:
+            ValueError: The array does not have the shape of its geometry.
         """
         import SimpleITK as sitk
 
@@ -161,10 +187,17 @@ class Geometry:
         return sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, method, outside))
 
     def reorder(self, array: np.ndarray, source: Geometry) -> np.ndarray | None:
-        """``array`` of the grid ``source`` in the voxel order of this one, where both hold the same voxels.
+        """Bring an array into the voxel order of this geometry.
 
-        Slicer's readers turn left-handed files into right-handed volumes, so that the same voxels occur in
-        another order. None where the grids hold different voxels.
+        Slicer's readers turn left-handed files into right-handed volumes, in which the same voxels are in another
+        order.
+
+        Args:
+            array: Values on the grid ``source``.
+            source: Geometry of ``array``.
+
+        Returns:
+            The values in the order of this geometry, or None where the two grids hold different voxels.
         """
         to_source = np.linalg.inv(source.ijk_to_ras) @ self.ijk_to_ras
         axes = np.rint(to_source[:3, :3])
@@ -184,7 +217,7 @@ class Geometry:
         return np.ascontiguousarray(voxels)
 
     def to_sitk(self, array: np.ndarray) -> sitk.Image:
-        """SimpleITK image (LPS) of an array of this shape; the axes must be perpendicular."""
+        """Return a SimpleITK image (LPS) of an array of this shape; the axes must be perpendicular."""
         import SimpleITK as sitk
 
         image = sitk.GetImageFromArray(array)
@@ -196,20 +229,27 @@ class Geometry:
 
     @classmethod
     def from_sitk(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:
-        """Geometry of a SimpleITK image (LPS), or of the header that a reader holds; 4-D: of each volume."""
+        """Return the geometry of a SimpleITK image, or of an image file from its reader.
+
+        Args:
+            image: Image or reader (LPS). A 4-D image has the geometry of each of its volumes; a 2-D image is one
+                axial slice of 1 mm.
+        """
         dimension = image.GetDimension()
-        direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+        used = min(dimension, 3)
         matrix = np.eye(4)
-        matrix[:3, :3] = direction * np.array(image.GetSpacing()[:3])
-        matrix[:3, 3] = image.GetOrigin()[:3]
-        return cls(tuple(reversed(image.GetSize()[:3])), _RAS_TO_LPS @ matrix)
+        direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:used, :used]
+        matrix[:used, :used] = direction * np.array(image.GetSpacing()[:used])
+        matrix[:used, 3] = image.GetOrigin()[:used]
+        columns, rows, slices = (*image.GetSize(), 1)[:3]
+        return cls((slices, rows, columns), _RAS_TO_LPS @ matrix)
 
 
 def world_transform(node: Any) -> np.ndarray:
-    """Matrix (4, 4) of the linear parent transforms of a node, RAS to RAS; the identity without any.
+    """Return the matrix (4, 4) of a node's parent transforms, RAS to RAS in mm; the identity without any.
 
     Raises:
-        ValueError: a parent transform is not linear.
+        ValueError: A parent transform is not linear.
     """
     import slicer
     import vtk

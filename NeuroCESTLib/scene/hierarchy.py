@@ -1,4 +1,4 @@
-"""One subject-hierarchy folder for the nodes of a run."""
+"""Folders of the subject hierarchy; the nodes of a run share one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any
 
 
 def make_folder(name: str) -> int:
-    """New folder at the top of the subject hierarchy, with a name that is not taken; its item ID."""
+    """Make a folder at the top of the subject hierarchy.
+
+    Args:
+        name: Name of the folder; where it is taken already, a number in brackets is added.
+
+    Returns:
+        Item ID of the folder.
+    """
     hierarchy, top = _hierarchy()
-    taken = set(_child_names(hierarchy, top))
+    taken = {hierarchy.GetItemName(item) for item in _children(hierarchy, top)}
     unique, count = name, 1
     while unique in taken:
         count += 1
@@ -18,56 +25,49 @@ def make_folder(name: str) -> int:
 
 
 def put(nodes: Iterable[Any], folder: int) -> None:
-    """Put nodes into a folder. CreateItem makes a new item or moves the existing one, in either host."""
+    """Put nodes into a folder of the subject hierarchy, given by its item ID."""
     hierarchy, _ = _hierarchy()
     for node in nodes:
+        # Makes a new item, or moves the existing one; both in the application and in the headless host.
         hierarchy.CreateItem(folder, node)
 
 
 def nodes_in(folder: int) -> list[Any]:
-    """Nodes directly in a folder, in order."""
-    import vtk
-
+    """Return the nodes directly in a folder, in their order."""
     hierarchy, _ = _hierarchy()
-    items = vtk.vtkIdList()
-    hierarchy.GetItemChildren(folder, items, False)
-    nodes = (hierarchy.GetItemDataNode(items.GetId(i)) for i in range(items.GetNumberOfIds()))
+    nodes = (hierarchy.GetItemDataNode(item) for item in _children(hierarchy, folder))
     return [node for node in nodes if node is not None]
 
 
 def folder_named(name: str) -> int | None:
-    """Item ID of the top folder called ``name``, or None."""
+    """Return the item ID of the top folder called ``name``, or None where there is none."""
     hierarchy, top = _hierarchy()
     item = hierarchy.GetItemChildWithName(top, name)
     return item or None
 
 
 def top_items() -> set[int]:
-    """IDs of all items at the top of the subject hierarchy."""
-    import vtk
-
-    hierarchy, top = _hierarchy()
-    items = vtk.vtkIdList()
-    hierarchy.GetItemChildren(top, items, False)
-    return {items.GetId(i) for i in range(items.GetNumberOfIds())}
+    """Return the IDs of all items at the top of the subject hierarchy."""
+    return set(_children(*_hierarchy()))
 
 
 def remove_item(item: int) -> None:
-    """Remove an item of the subject hierarchy, if it is still there; data nodes stay."""
+    """Remove an item of the subject hierarchy where it still exists; its data nodes stay in the scene."""
     hierarchy, _ = _hierarchy()
     hierarchy.RemoveItem(item, False, False)
 
 
 def _hierarchy() -> tuple[Any, int]:
+    """Subject-hierarchy node of the scene, and the item at its top."""
     import slicer
 
     node = slicer.mrmlScene.GetSubjectHierarchyNode()
     return node, node.GetSceneItemID()
 
 
-def _child_names(hierarchy: Any, parent: int) -> list[str]:
+def _children(hierarchy: Any, parent: int) -> list[int]:
     import vtk
 
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(parent, items, False)
-    return [hierarchy.GetItemName(items.GetId(i)) for i in range(items.GetNumberOfIds())]
+    return [items.GetId(i) for i in range(items.GetNumberOfIds())]

@@ -1,4 +1,4 @@
-"""A slice of a volume as a radiologist looks at it: patient's right on the left, anterior or head up."""
+"""Slices in radiological orientation: the patient's right on the left, anterior or head at the top."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry
 
-# Towards which side columns and rows of a picture run, RAS, for the anatomical axis along the slice normal.
+# Direction (RAS) in which the columns and rows of a picture run, by the anatomical axis of the slice normal.
 _COLUMNS = {0: np.array([0, -1, 0]), 1: np.array([-1, 0, 0]), 2: np.array([-1, 0, 0])}
 _ROWS = {0: np.array([0, 0, -1]), 1: np.array([0, 0, -1]), 2: np.array([0, -1, 0])}
 _LETTERS = {0: ("A", "P", "S", "I"), 1: ("R", "L", "S", "I"), 2: ("R", "L", "A", "P")}
@@ -16,14 +16,16 @@ _LETTERS = {0: ("A", "P", "S", "I"), 1: ("R", "L", "S", "I"), 2: ("R", "L", "A",
 
 @dataclass(frozen=True)
 class SliceView:
-    """How to cut and turn arrays ``(K, J, I)`` of one geometry into pictures.
+    """How to turn arrays (K, J, I) of one geometry into pictures of one slice.
 
     Attributes:
-        axis: array axis along the slice normal.
-        index: which slice.
-        transposed, flip_rows, flip_columns: what turns the cut into the picture, in this order.
-        aspect: height over width of a pixel.
-        letters: patient's side at the left, right, top and bottom of the picture.
+        axis: Array axis along the slice normal.
+        index: Number of the slice along this axis.
+        transposed: Whether rows and columns of the cut are exchanged first.
+        flip_rows: Whether the rows are reversed next.
+        flip_columns: Whether the columns are reversed last.
+        aspect: Height over width of a pixel.
+        letters: Patient's side at the left, right, top and bottom of the picture.
     """
 
     axis: int
@@ -35,7 +37,7 @@ class SliceView:
     letters: tuple[str, str, str, str]
 
     def cut(self, array: np.ndarray) -> np.ndarray:
-        """Picture (row, column) of an array ``(K, J, I)``."""
+        """Cut the picture (row, column) of the slice out of an array (K, J, I)."""
         picture = np.take(array, self.index, axis=self.axis)
         if self.transposed:
             picture = picture.T
@@ -45,9 +47,14 @@ class SliceView:
 
 
 def slice_view(geometry: Geometry, mask: np.ndarray | None = None) -> SliceView:
-    """View of the acquired slice, or of the axial one of a volume without thick slices.
+    """Choose a slice and its orientation.
 
-    The slice is the one with most voxels of ``mask`` (bool ``(K, J, I)``), the middle one without a mask.
+    Thick slices are shown as they were acquired; volumes without thick slices are shown in axial orientation.
+
+    Args:
+        geometry: Voxel grid of the arrays.
+        mask: Voxels of interest, bool (K, J, I): the slice with the most of them is chosen. Without a mask, or with an
+            empty one, it is the middle slice.
     """
     axis = _slice_axis(geometry)
     if mask is not None and mask.any():
@@ -58,20 +65,25 @@ def slice_view(geometry: Geometry, mask: np.ndarray | None = None) -> SliceView:
     row_axis, column_axis = (a for a in range(3) if a != axis)
     direction = geometry.direction[:, ::-1]  # columns in array order K, J, I
     normal = int(np.abs(direction[:, axis]).argmax())
-    wanted_column, wanted_row = _COLUMNS[normal], _ROWS[normal]
-    along = np.abs(np.stack([wanted_row, wanted_column]) @ direction[:, [row_axis, column_axis]])
+    column_direction, row_direction = _COLUMNS[normal], _ROWS[normal]
+    along = np.abs(np.stack([row_direction, column_direction]) @ direction[:, [row_axis, column_axis]])
     transposed = bool(along[0, 1] + along[1, 0] > along[0, 0] + along[1, 1])
     if transposed:
         row_axis, column_axis = column_axis, row_axis
-    flip_rows = bool(direction[:, row_axis] @ wanted_row < 0)
-    flip_columns = bool(direction[:, column_axis] @ wanted_column < 0)
+    flip_rows = bool(direction[:, row_axis] @ row_direction < 0)
+    flip_columns = bool(direction[:, column_axis] @ column_direction < 0)
     spacing = geometry.spacing[::-1]
     aspect = float(spacing[row_axis] / spacing[column_axis])
     return SliceView(axis, index, transposed, flip_rows, flip_columns, aspect, _LETTERS[normal])
 
 
 def bounding_box(picture: np.ndarray, margin: float = 0.05) -> tuple[slice, slice]:
-    """Rows and columns that hold the True pixels of a picture, with a margin; everything without any."""
+    """Return the rows and columns that contain the True pixels of a picture.
+
+    Args:
+        picture: Bool (row, column); without any True pixel the box is the whole picture.
+        margin: Margin on each side as a fraction of the box; at least one pixel.
+    """
     if not picture.any():
         return slice(None), slice(None)
     box = []

@@ -1,4 +1,4 @@
-"""Table nodes: one column a quantity."""
+"""Table nodes with one column for each quantity, and CSV files of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from NeuroCESTLib.scene.volumes import load
 
 
 def add_table(columns: Mapping[str, Sequence[Any]], name: str) -> Any:
-    """New table node with the given columns: numbers or texts, all of one length.
+    """Add a table node to the scene.
+
+    Args:
+        columns: Values of each column by its title: numbers or texts, all columns of the same length.
+        name: Name of the node.
+
+    Returns:
+        The table node.
 
     Raises:
-        ValueError: columns of different lengths.
+        ValueError: The columns have different lengths.
     """
     import slicer
     import vtk
@@ -44,8 +51,8 @@ def add_table(columns: Mapping[str, Sequence[Any]], name: str) -> Any:
     return node
 
 
-def table_columns(node: Any) -> dict[str, list]:
-    """Columns of a table node by name: lists of numbers or texts."""
+def table_columns(node: Any) -> dict[str, list[Any]]:
+    """Return the columns of a table node by title, as lists of numbers or texts."""
     table = node.GetTable()
     columns = {}
     for i in range(table.GetNumberOfColumns()):
@@ -77,9 +84,9 @@ def write_table(node: Any, path: str | os.PathLike, digits: int = 8) -> Path:
 
 
 def read_table(path: str | os.PathLike) -> Any:
-    """Read a ``.csv`` or ``.tsv`` file as a table node.
+    """Read a ``.csv`` or ``.tsv`` file into the scene as a table node.
 
     Raises:
-        ValueError: the file is missing or cannot be read.
+        ValueError: The file is missing or cannot be read.
     """
     return load(existing_file(path), "TableFile", {})

@@ -1,4 +1,4 @@
-"""All or nothing: what an unfinished run has put into the scene is taken out again."""
+"""Runs that leave the scene unchanged unless they succeed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def scene_unchanged_on_error() -> Iterator[None]:
-    """Where the block raises (errors and cancel alike), remove the nodes and folders that it added."""
+    """Remove the nodes and folders that the block added if it raises an exception, ``Cancelled`` included."""
     import slicer
 
     from NeuroCESTLib.scene import hierarchy, volumes

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.nifti_files import non_finite_voxels
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, non_finite_voxels, read_header
+from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, read_header
 
 _IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".seg.nrrd", ".seq.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 

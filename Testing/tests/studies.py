@@ -17,8 +17,8 @@ from CESTQuantLib.formats.protocol_json import protocol_to_dict
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.model import tissue_model_from_dict
+from NeuroCESTLib.core.nifti_files import non_finite_voxels
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.image_files import non_finite_voxels
 
 M0 = 800.0
 """Reference signal of the simulated scanner at the first voxel; it varies by 20 % over the volume."""

@@ -68,7 +68,7 @@ def test_non_linear_parent_transforms_are_refused(slicer: ModuleType) -> None:
     [
         (Geometry.from_spacing((4, 5, 7)), "7 x 5 x 4 voxels instead of 6 x 5 x 4"),
         (Geometry.from_spacing(SHAPE, (1, 1, 2)), "voxels of 1 x 1 x 2 mm instead of 1 x 1 x 1 mm"),
-        (Geometry.from_spacing(SHAPE, (1, 1, 1), (0, 0, 4)), "the same grid up to 4 mm apart"),
+        (Geometry.from_spacing(SHAPE, (1, 1, 1), (0, 0, 4)), "the same grid, shifted by up to 4 mm"),
         (Geometry.from_spacing(SHAPE, direction=rotation((0, 0, 10))), "axes turned by up to 10.0 degrees"),
         (Geometry.from_spacing(SHAPE, (1, 1, 1), (0, 0, 1e-4)), ""),
     ],

@@ -1,0 +1,170 @@
+"""NIfTI-1 files at the level of their bytes: sizes, completeness, and values that readers replace.
+
+NIfTI readers fill the missing part of a truncated file with zeros without a word, and Slicer's reader replaces NaN by
+zero. A fit or a network would take both for signal.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+_HEADER_BYTES = 348
+_CHUNK_BYTES = 1 << 20
+_FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
+
+
+class NotNifti1Error(ValueError):
+    """The file does not have the header of a NIfTI-1 file."""
+
+
+@dataclass(frozen=True)
+class NiftiLayout:
+    """Sizes, type and place of the data in a NIfTI-1 file.
+
+    Attributes:
+        sizes: Number of voxels along each axis, in the order of the file (i, j, k, measurement, ...).
+        dtype: Type of the values if they are real floating-point numbers; ``uint8`` stands for all other types.
+        data_offset: Position of the data in bytes; 0 where they are in another file (``.hdr`` and ``.img``).
+        data_bytes: Size of the data in bytes.
+    """
+
+    sizes: tuple[int, ...]
+    dtype: np.dtype
+    data_offset: int
+    data_bytes: int
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes that the uncompressed file must have."""
+        return self.data_offset + self.data_bytes if self.data_offset else _HEADER_BYTES
+
+
+def is_nifti(path: str | os.PathLike) -> bool:
+    """Whether a file is a NIfTI file by its name."""
+    return Path(path).name.lower().endswith((".nii", ".nii.gz"))
+
+
+def nifti_layout(path: str | os.PathLike) -> NiftiLayout:
+    """Read where and how a NIfTI-1 file stores its data.
+
+    Args:
+        path: File ending in ``.nii`` or ``.nii.gz``.
+
+    Raises:
+        NotNifti1Error: The file has another header.
+        ValueError: The header is damaged, or the file cannot be read; the message names it.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            header = file.read(_HEADER_BYTES)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(_read_problem(path, error)) from None
+    if len(header) < _HEADER_BYTES or header[344:348] not in (b"n+1\0", b"ni1\0"):
+        if header[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
+            raise NotNifti1Error(f"'{path}' is NIfTI-2, which Slicer does not read: convert it to NIfTI-1")
+        raise NotNifti1Error(f"'{path}' is not an image: it has no NIfTI header")
+    order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+    rank, *sizes = struct.unpack(order + "8h", header[40:56])
+    datatype, bits = struct.unpack(order + "2h", header[70:74])
+    offset = struct.unpack(order + "f", header[108:112])[0]
+    single_file = header[344:348] == b"n+1\0"
+    sizes = [max(size, 1) if axis >= 3 and size == 0 else size for axis, size in enumerate(sizes[: max(rank, 0)])]
+    if not 1 <= rank <= 7 or bits <= 0 or min(sizes) < 1 or (single_file and not offset >= _HEADER_BYTES):
+        raise ValueError(f"'{path}' has a damaged NIfTI header")
+    return NiftiLayout(
+        sizes=tuple(sizes),
+        dtype=np.dtype(order + _FLOATS.get(datatype, "u1")),
+        data_offset=int(offset) if single_file else 0,
+        data_bytes=(math.prod(sizes) * bits + 7) // 8,
+    )
+
+
+def check_complete(path: str | os.PathLike, trust_size: bool = False) -> None:
+    """Check that a NIfTI-1 file has as many bytes as its header announces.
+
+    Args:
+        path: File ending in ``.nii`` or ``.nii.gz``.
+        trust_size: Whether the unpacked size that a compressed file states at its end is enough if it is the announced
+            one; otherwise the file is unpacked to its end, which finds damage in the middle too.
+
+    Raises:
+        NotNifti1Error: The file has another header.
+        ValueError: The file is truncated, damaged or cannot be read; the message names it.
+    """
+    path = Path(path)
+    needed = nifti_layout(path).file_bytes
+    try:
+        if trust_size and _stated_size(path) == needed % 2**32:
+            return
+        found = 0
+        with _open(path) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                found += len(chunk)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(_read_problem(path, error)) from None
+    if found < needed:
+        raise ValueError(f"'{path}' is truncated: it has {found} of {needed} bytes; copy or export it again")
+
+
+def non_finite_voxels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Find NaN and infinity in a NIfTI file.
+
+    Args:
+        path: File of any format.
+
+    Returns:
+        Indices (i, j, k, measurement) of shape (n, 4) in the order of the file, and the values of shape (n,). n is 0
+        for files of other formats and for integers.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = Path(path)
+    none = np.empty((0, 4), dtype=np.int64), np.empty(0)
+    if not is_nifti(path):
+        return none
+    layout = nifti_layout(path)
+    if layout.dtype.kind != "f" or layout.data_offset == 0:
+        return none
+    with _open(path) as file:
+        file.seek(layout.data_offset)
+        values = np.frombuffer(file.read(layout.data_bytes), layout.dtype)
+    flat = np.flatnonzero(~np.isfinite(values))
+    sizes = (*layout.sizes, 1, 1, 1)[:3]
+    index = np.unravel_index(flat, (*sizes, values.size // math.prod(sizes)), order="F")
+    return np.stack(index, axis=1), values[flat].astype(np.float64)
+
+
+def _open(path: Path) -> gzip.GzipFile | BinaryIO:
+    return gzip.open(path, "rb") if _is_compressed(path) else open(path, "rb")
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _stated_size(path: Path) -> int:
+    """Size of the (unpacked) file modulo 2^32; a gzip file of one part states it in its last four bytes."""
+    if not _is_compressed(path):
+        return path.stat().st_size % 2**32
+    with open(path, "rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return struct.unpack("<I", file.read(4))[0]
+
+
+def _read_problem(path: Path, error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return f"'{path}' is truncated or damaged: its compressed data end early; copy it again"
+    if isinstance(error, (gzip.BadGzipFile, zlib.error)):
+        return f"'{path}' is not an image: it is not a gzip file, or a damaged one"
+    return f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,119 @@
+"""NIfTI files are complete, or are refused in one sentence; NaN and infinity are found where readers lose them."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from NeuroCESTLib.core.nifti_files import (
+    NotNifti1Error,
+    check_complete,
+    is_nifti,
+    nifti_layout,
+    non_finite_voxels,
+)
+
+SHAPE = (3, 4, 5)
+
+
+def written(path: Path, dtype: type = np.float32) -> Path:
+    """A NIfTI file of random numbers, which do not compress."""
+    array = np.random.default_rng(5).normal(scale=100, size=SHAPE).astype(dtype)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "f4"), (np.float64, "f8"), (np.int16, "u1")])
+def test_the_layout_says_where_the_data_are(name: str, dtype: type, kind: str, tmp_path: Path) -> None:
+    layout = nifti_layout(written(tmp_path / name, dtype))
+    assert layout.sizes == SHAPE[::-1]
+    assert layout.dtype == np.dtype(kind)
+    assert layout.data_bytes == np.prod(SHAPE) * np.dtype(dtype).itemsize
+    assert layout.file_bytes == layout.data_offset + layout.data_bytes
+
+
+@pytest.mark.parametrize("trust_size", [False, True])
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+def test_complete_files_pass_and_shorter_ones_do_not(name: str, trust_size: bool, tmp_path: Path) -> None:
+    whole = written(tmp_path / name)
+    check_complete(whole, trust_size)
+    content = whole.read_bytes()
+    for length in (40, len(content) // 2, len(content) - 1):
+        part = tmp_path / f"part_{name}"
+        part.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=f"part_{name}' (is truncated|is not an image)"):
+            check_complete(part, trust_size)
+
+
+def test_data_missing_before_the_compression_are_noticed(tmp_path: Path) -> None:
+    content = gzip.decompress(written(tmp_path / "v.nii.gz").read_bytes())
+    path = tmp_path / "short.nii.gz"
+    path.write_bytes(gzip.compress(content[:-8]))
+    with pytest.raises(ValueError, match=r"short\.nii\.gz' is truncated: it has 584 of 592 bytes"):
+        check_complete(path, trust_size=True)
+
+
+def test_damage_in_the_middle_is_found_by_unpacking_the_whole_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "v.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"v\.nii\.gz'"):
+        check_complete(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (struct.pack("<i", 540) + bytes(600), "is NIfTI-2, which Slicer does not read"),
+        (bytes(600), "is not an image: it has no NIfTI header"),
+        (b"offset,z\n", "is not an image: it has no NIfTI header"),
+    ],
+)
+def test_other_headers_are_told_apart_from_damage(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "v.nii").write_bytes(content)
+    with pytest.raises(NotNifti1Error, match=words):
+        check_complete(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(40, struct.pack("<h", 9)), (42, struct.pack("<h", -3)), (72, struct.pack("<h", 0))]
+)
+def test_impossible_headers_are_damaged(place: int, value: bytes, tmp_path: Path) -> None:
+    path = written(tmp_path / "v.nii")
+    content = bytearray(path.read_bytes())
+    content[place : place + len(value)] = value
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="has a damaged NIfTI header") as caught:
+        nifti_layout(path)
+    assert not isinstance(caught.value, NotNifti1Error)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no\.nii' cannot be read: No such file"):
+        check_complete(tmp_path / "no.nii")
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_and_infinity_are_found_with_their_place(name: str, dtype: type, tmp_path: Path) -> None:
+    array = np.zeros((2, *SHAPE), dtype)
+    array[0, 1, 2, 3], array[1, 2, 0, 4] = np.nan, -np.inf
+    series = sitk.JoinSeries([sitk.GetImageFromArray(volume) for volume in array])
+    sitk.WriteImage(series, str(tmp_path / name))
+    index, values = non_finite_voxels(tmp_path / name)
+    assert index.tolist() == [[3, 2, 1, 0], [4, 0, 2, 1]]
+    np.testing.assert_array_equal(values, [np.nan, -np.inf])
+
+
+def test_integers_and_other_formats_have_no_such_voxels(tmp_path: Path) -> None:
+    assert len(non_finite_voxels(written(tmp_path / "v.nii", np.int16))[0]) == 0
+    assert len(non_finite_voxels(written(tmp_path / "v.nrrd"))[0]) == 0
+    assert is_nifti("V.NII.GZ")
+    assert not is_nifti("v.nrrd")
