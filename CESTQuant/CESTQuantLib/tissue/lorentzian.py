@@ -1,20 +1,20 @@
-"""Multi-pool Lorentzian fit of Z-spectra, in one step or background first.
+"""Multi-pool Lorentzian fits of Z-spectra, with all lines in one step or the background first.
 
-One step: all lines at once (Windschuh et al., NMR Biomed 2015;28:529). Two steps: water and semisolid are
-fitted to the offsets outside the CEST and NOE ranges, then the lines of the remaining difference (Deshmane et
-al., Magn Reson Med 2019;81:2412).
+In one step all lines are fitted at once (Windschuh et al., NMR Biomed 2015;28:529). In two steps water and semisolid
+are fitted to the offsets outside the CEST and NOE ranges, then the lines of the remaining difference (Deshmane et al.,
+Magn Reson Med 2019;81:2412).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..formats.presets import FOLDER as PRESETS
@@ -26,21 +26,32 @@ __all__ = [
     "LorentzianPool",
     "Range",
     "TwoStepFit",
+    "TwoStepModel",
     "fit_lorentzian",
     "fit_lorentzian_two_step",
-    "two_step_preset",
 ]
+
+DAMPING_FROM_MODEL_START = 0.1
+DAMPING_FROM_MEAN = 0.01
 
 
 @dataclass(frozen=True)
 class LorentzianFit:
-    """Lines of each voxel; NaN where the status says the voxel was not fitted.
+    """Fitted lines of every voxel; NaN where the status says that the voxel was not fitted.
+
+    Standard errors are NaN for parameters at a bound.
 
     Attributes:
-        baseline: (voxel,) Zi, with its standard error `baseline_sd`.
-        amplitude, width_ppm, position_ppm: (voxel, pool), with standard errors `.._sd` (NaN at a bound); a
-            tied position has the water's error.
-        rmse, status: (voxel,).
+        model: What was fitted.
+        fit: Parameters in the order of the model, and status.
+        baseline: (voxel,) Zi.
+        baseline_sd: (voxel,) its standard error.
+        amplitude: (voxel, pool), in units of Z.
+        amplitude_sd: (voxel, pool).
+        width_ppm: (voxel, pool) full width at half maximum.
+        width_ppm_sd: (voxel, pool).
+        position_ppm: (voxel, pool).
+        position_ppm_sd: (voxel, pool); a tied position has the error of the water's.
     """
 
     model: LorentzianModel
@@ -56,27 +67,41 @@ class LorentzianFit:
 
     @property
     def rmse(self) -> Tensor:
+        """Root mean square of the residual, (voxel,)."""
         return self.fit.rmse
 
     @property
     def status(self) -> Tensor:
+        """Outcome of the fit, (voxel,) uint8, see `fitting.marquardt.Status`."""
         return self.fit.status
 
     def index(self, pool: str) -> int:
-        """Place of a pool in the model; ValueError for an unknown one."""
+        """Return the place of a pool in the model.
+
+        Raises:
+            ValueError: The model has no such pool.
+        """
         if pool not in self.model.names:
             raise ValueError(f"the fit has no pool '{pool}' (it has {', '.join(self.model.names)})")
         return self.model.names.index(pool)
 
     def line(self, pool: str, offsets_ppm: Tensor) -> Tensor:
-        """A pool's line at offsets (n,) or (voxel, n); (voxel, n)."""
+        """Evaluate the line of a pool at offsets (n,) or (voxel, n); returns (voxel, n)."""
         place = self.index(pool)
         quarter = self.width_ppm[:, place, None].square() / 4
         distance = offsets_ppm.to(quarter) - self.position_ppm[:, place, None]
         return self.amplitude[:, place, None] * quarter / (quarter + distance.square())
 
     def spectrum(self, offsets_ppm: Tensor, without: Iterable[str] = ()) -> Tensor:
-        """Fitted Z (voxel, n) at offsets (n,) or (voxel, n); with pools left out, their reference."""
+        """Evaluate the fitted spectrum.
+
+        Args:
+            offsets_ppm: (n,) or (voxel, n).
+            without: Pools to leave out, which gives their reference.
+
+        Returns:
+            Z, (voxel, n).
+        """
         left_out = [self.index(pool) for pool in without]
         spectrum = self.baseline.unsqueeze(1)
         for place, pool in enumerate(self.model.names):
@@ -98,32 +123,40 @@ def fit_lorentzian(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> LorentzianFit:
-    """Fit the model's lines to each voxel.
+    """Fit the lines of a model to the spectrum of every voxel.
 
     Args:
         z: (voxel, offset) normalised signal, float32 or float64.
-        offsets_ppm: (offset,), or (voxel, offset) where they differ (B0-corrected).
+        offsets_ppm: (offset,), or (voxel, offset) where they differ between voxels (B0-corrected).
+        model: Lines with start values and bounds.
         valid: (voxel, offset) bool; other measurements are left out.
-        start_from_mean: fit the mean spectrum first and start every voxel there: fewer iterations, and the
-            voxels end in the same local minimum.
-        tolerance, max_iterations, correlation, threads, progress: as in `levenberg_marquardt`.
+        start_from_mean: Whether to fit the mean spectrum first and start every voxel from there, which takes fewer
+            iterations and leads all voxels to the same local minimum.
+        tolerance: As in `levenberg_marquardt`.
+        max_iterations: As in `levenberg_marquardt`.
+        correlation: As in `levenberg_marquardt`.
+        threads: As in `levenberg_marquardt`.
+        progress: As in `levenberg_marquardt`.
 
     Raises:
-        ValueError: counts of offsets and measurements that differ.
+        ValueError: The numbers of offsets and measurements differ.
     """
     if offsets_ppm.shape[-1] != z.shape[1]:
         raise ValueError(f"offsets_ppm has {offsets_ppm.shape[-1]} values but the signal has {z.shape[1]} measurements")
     offsets_ppm = offsets_ppm.to(z)
     start, lower, upper = model.limits()
-    settings = {"tolerance": tolerance, "max_iterations": max_iterations}
-    damping = 0.1
+    damping = DAMPING_FROM_MODEL_START
     if start_from_mean:
-        start = _start_from_mean(z, offsets_ppm, model, valid, settings)
-        damping = 0.01
+        start = _start_from_mean(z, offsets_ppm, model, valid, tolerance, max_iterations)
+        damping = DAMPING_FROM_MEAN
     common = offsets_ppm.ndim == 1
-    column = offsets_ppm.unsqueeze(1) if common else None
+    column = offsets_ppm.unsqueeze(1)
+
+    def predict_at_common_offsets(parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return model.predict(parameters, column)
+
     result = levenberg_marquardt(
-        (lambda parameters: model.predict(parameters, column)) if common else model.predict,
+        predict_at_common_offsets if common else model.predict,
         z,
         start,
         lower,
@@ -134,23 +167,29 @@ def fit_lorentzian(
         correlation=correlation,
         threads=threads,
         progress=progress,
-        **settings,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
     )
-    return _named(model, result)
+    return _lines(model, result)
 
 
 def _start_from_mean(
-    z: Tensor, offsets_ppm: Tensor, model: LorentzianModel, valid: Tensor | None, settings: dict
+    z: Tensor,
+    offsets_ppm: Tensor,
+    model: LorentzianModel,
+    valid: Tensor | None,
+    tolerance: float | None,
+    max_iterations: int,
 ) -> Tensor:
-    """Parameters of the mean spectrum, or the model's starts where that cannot be fitted; (p,) float64."""
+    """Fit the mean spectrum; returns (p,) float64, the model's start values where the mean cannot be fitted."""
     start, lower, upper = model.limits()
-    known = z.isfinite() & (z != 0).any(1, keepdim=True)
+    usable = z.isfinite() & (z != 0).any(1, keepdim=True)
     if valid is not None:
-        known &= valid
-    count = known.sum(0)
+        usable &= valid
+    count = usable.sum(0)
     if not bool(count.any()):
         return start
-    mean = (torch.where(known, z, 0.0).sum(0) / count.clamp_min(1)).double()
+    mean = (torch.where(usable, z, 0.0).sum(0) / count.clamp_min(1)).double()
     offsets = offsets_ppm if offsets_ppm.ndim == 1 else offsets_ppm.nanmean(0)
     column = offsets.double().unsqueeze(1)
     fit = levenberg_marquardt(
@@ -161,16 +200,18 @@ def _start_from_mean(
         upper,
         valid=(count > 0).unsqueeze(0),
         correlation=False,
-        **settings,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
     )
-    # a tenth of the way back to the model's starts, which takes a parameter at its bound off it
+    # A tenth of the way back to the model's start values takes parameters off their bounds.
     return torch.where(fit.parameters[0].isfinite(), 0.9 * fit.parameters[0].to(start) + 0.1 * start, start)
 
 
-def _named(model: LorentzianModel, fit: FitResult) -> LorentzianFit:
+def _lines(model: LorentzianModel, fit: FitResult) -> LorentzianFit:
+    """Name the parameters of a fit."""
     count = len(model.pools)
-    own = {pool: 1 + 2 * count + place for place, pool in enumerate(model.free_positions)}
-    position_sd = [fit.standard_errors[:, own.get(pool, own[0])] for pool in range(count)]
+    column = {pool: 1 + 2 * count + place for place, pool in enumerate(model.fitted_positions)}
+    position_sd = [fit.standard_errors[:, column.get(pool, column[0])] for pool in range(count)]
     return LorentzianFit(
         model=model,
         fit=fit,
@@ -186,57 +227,74 @@ def _named(model: LorentzianModel, fit: FitResult) -> LorentzianFit:
 
 
 @dataclass(frozen=True)
+class TwoStepModel:
+    """A background, and the lines that are fitted to what it leaves.
+
+    Attributes:
+        background: Water and semisolid.
+        residual_pools: Lines of the residual, at positions relative to the water.
+        excluded_ppm: Ranges (from, to) of offsets that the background fit leaves out.
+    """
+
+    background: LorentzianModel
+    residual_pools: tuple[LorentzianPool, ...]
+    excluded_ppm: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def preset(cls, name: str = "lorentzian_3T_two_step") -> TwoStepModel:
+        """Read the model of ``presets/<name>.json``."""
+        path = PRESETS / f"{name}.json"
+        description = dict(read_json(path))
+        residual_pools = description.pop("residual_pools")
+        excluded = tuple((low, high) for low, high in description.pop("excluded_from_background_ppm"))
+        background = LorentzianModel.from_dict(description, str(path))
+        residual = LorentzianModel.from_dict({**description, "pools": residual_pools}, str(path))
+        return cls(background, residual.pools, excluded)
+
+
+@dataclass(frozen=True)
 class TwoStepFit:
-    """Background lines, and those of what lies below it (positions relative to the water)."""
+    """Result of a fit in two steps.
+
+    Attributes:
+        background: Lines of the background.
+        residual: Lines of what the background leaves; positions are relative to the water.
+    """
 
     background: LorentzianFit
     residual: LorentzianFit
 
     def reference(self, offsets_ppm: Tensor) -> Tensor:
-        """Background spectrum at offsets (n,); (voxel, n)."""
+        """Evaluate the background spectrum at offsets (n,); returns (voxel, n)."""
         return self.background.spectrum(offsets_ppm)
 
 
 def fit_lorentzian_two_step(
     z: Tensor,
     offsets_ppm: Tensor,
-    background: LorentzianModel,
-    residual_pools: tuple[LorentzianPool, ...],
-    excluded_ppm: tuple[tuple[float, float], ...],
+    model: TwoStepModel,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> TwoStepFit:
-    """Fit the background outside `excluded_ppm`, then the residual's lines relative to the fitted water
-    position.
+    """Fit the background outside the excluded ranges, then the lines of the residual.
 
     Args:
-        z: (voxel, offset); offsets_ppm: (offset,).
-        excluded_ppm: ranges (from, to) that the background fit leaves out.
+        z: (voxel, offset) normalised signal.
+        offsets_ppm: (offset,).
+        model: Background, lines of the residual and excluded ranges.
+        threads: As in `levenberg_marquardt`.
+        progress: As in `levenberg_marquardt`.
     """
+    progress = progress or silent
     used = torch.ones_like(offsets_ppm, dtype=torch.bool)
-    for low, high in excluded_ppm:
+    for low, high in model.excluded_ppm:
         used &= (offsets_ppm < low) | (offsets_ppm > high)
-    first = fit_lorentzian(z[:, used], offsets_ppm[used], background, threads=threads, progress=_half(progress, 0.0))
-    difference = z - first.spectrum(offsets_ppm)  # minus the sum of the remaining lines
-    model = LorentzianModel(residual_pools, Range(0.0, 0.0, 0.0), background.source)
-    relative = offsets_ppm.to(z) - first.position_ppm[:, :1]
-    second = fit_lorentzian(difference, relative, model, threads=threads, progress=_half(progress, 0.5))
-    return TwoStepFit(first, second)
-
-
-def two_step_preset(
-    name: str = "lorentzian_3T_two_step",
-) -> tuple[LorentzianModel, tuple[LorentzianPool, ...], tuple[tuple[float, float], ...]]:
-    """Background model, residual pools and excluded ranges of a preset file."""
-    description = json.loads((PRESETS / f"{name}.json").read_text(encoding="utf-8"))
-    background = LorentzianModel.from_dict(description)
-    pools = LorentzianModel.from_dict({**description, "pools": description["residual_pools"]}).pools
-    excluded = tuple((low, high) for low, high in description["excluded_from_background_ppm"])
-    return background, pools, excluded
-
-
-def _half(progress: Progress | None, done: float) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda fraction, message: progress(done + fraction / 2, message)
+    background = fit_lorentzian(
+        z[:, used], offsets_ppm[used], model.background, threads=threads, progress=part(progress, 0.0, 0.5)
+    )
+    difference = z - background.spectrum(offsets_ppm)  # minus the sum of the remaining lines
+    residual_model = LorentzianModel(model.residual_pools, Range(0.0, 0.0, 0.0), model.background.source)
+    relative = offsets_ppm.to(z) - background.position_ppm[:, :1]
+    residual = fit_lorentzian(difference, relative, residual_model, threads=threads, progress=part(progress, 0.5, 1.0))
+    return TwoStepFit(background, residual)

@@ -207,10 +207,7 @@ def _read_solutes(entries: dict[str, Entry], solutes: Any, source: str) -> dict[
             name = str(solute.get("name", name))
         if name in found or name in ("water", "semisolid"):
             raise ValueError(f"{source}: the solute name '{name}' is used twice or reserved; choose another one")
-        try:
-            require_file_name(name, "solute name")
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from None
+        require_file_name(name, f"{source}: solute name")
         values = _read_pool(entries, name, solute, source, SOLUTE_KEYS, ("name", "protons"))
         found[name] = None
         if values.get("protons"):

@@ -1,15 +1,14 @@
-"""QUESP, QUEST and the omega plot: fraction and exchange rate from label/reference pairs over B1 or
-saturation time.
+"""QUESP, QUEST and the omega plot: fraction and exchange rate from pairs of label and reference measurements.
 
-McMahon et al., Magn Reson Med 2006;55:836; inverse forms and spill-over: Zaiss et al., Magn Reson Med
-2018;79:1708; omega plot: Dixon et al., Magn Reson Med 2010;63:625. With Rex = f k w1^2/(w1^2 + k (k + R2b))
-and R = R1 + Rex:
+The pairs are acquired at several B1 amplitudes or saturation times: McMahon et al., Magn Reson Med 2006;55:836; inverse
+forms and spill-over: Zaiss et al., Magn Reson Med 2018;79:1708; omega plot: Dixon et al., Magn Reson Med 2010;63:625.
+With Rex = f k w1^2/(w1^2 + k (k + R2b)), R = R1 + Rex and the initial magnetisation Zi:
 
-    Zlab(t) = (Zi - R1/R) exp(-R t) + R1/R,    Zref(t) = (Zi - 1) exp(-R1 t) + 1
-    regular: Zref - Zlab;    inverse: 1/Zlab - 1/Zref  (= Rex/R1 in the steady state)
+    Zlab(t) = (Zi - R1/R) exp(-R t) + R1/R
+    Zref(t) = (Zi - 1) exp(-R1 t) + 1
 
-The regular form assumes no direct saturation of the water; in the inverse form it cancels in the steady
-state.
+The regular form is the contrast Zref - Zlab, the inverse form 1/Zlab - 1/Zref, which is Rex/R1 in the steady state. The
+regular form assumes no direct saturation of the water; in the inverse form it cancels in the steady state.
 """
 
 from __future__ import annotations
@@ -25,16 +24,29 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import FitResult, Status, levenberg_marquardt
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
-from .contrasts import mtr_rex
+from .contrasts import mtr_ld, mtr_rex
 
 Form = Literal["regular", "inverse"]
 
-LONG_S = 1e4  # stands for an infinite saturation
+LONG_S = 1e4
+"""Stands for an infinite saturation time."""
+GRID_RATES = 16
+"""Exchange rates that are tried for the start of the fit."""
+SMALLEST_DIVISOR = 1e-30
 
 
 @dataclass(frozen=True)
 class ExchangeFit:
-    """Fraction and exchange rate with standard errors, residual and status; (voxel,) each."""
+    """Fraction and exchange rate of every voxel; NaN where not fitted.
+
+    Attributes:
+        fraction: (voxel,) proton fraction (water = 1).
+        fraction_sd: (voxel,) its standard error.
+        exchange_rate_Hz: (voxel,) in 1/s.
+        exchange_rate_Hz_sd: (voxel,) its standard error.
+        rmse: (voxel,) root mean square of the residual, in units of what was fitted.
+        status: (voxel,) uint8, see `fitting.marquardt.Status`.
+    """
 
     fraction: Tensor
     fraction_sd: Tensor
@@ -45,35 +57,61 @@ class ExchangeFit:
 
 
 @dataclass(frozen=True)
-class _Saturation:
-    """The two-pool saturation model over measurements; columns (measurement, 1)."""
+class TwoPoolContrast:
+    """The contrast between reference and label of a solute pool in exchange with water.
 
-    w1: Tensor  # rad/s
+    Attributes:
+        w1: (measurement, 1) nominal RF amplitude in rad/s.
+        duration_s: (measurement, 1) saturation time.
+        r2_Hz: R2 of the exchanging protons in 1/s.
+        initial_z: Z before the saturation.
+        form: ``regular`` or ``inverse``.
+    """
+
+    w1: Tensor
     duration_s: Tensor
     r2_Hz: float
     initial_z: float
     form: Form
 
     def exchange(self, fraction: Tensor, k: Tensor, w1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rex and its derivatives by f and k, 1/s."""
+        """Compute Rex in 1/s and its derivatives with respect to the fraction f and the exchange rate k.
+
+        Args:
+            fraction: f, (voxel,).
+            k: (voxel,) in 1/s.
+            w1: (measurement, voxel) actual RF amplitude in rad/s.
+
+        Returns:
+            Rex, dRex/df and dRex/dk, (measurement, voxel) each.
+        """
         denominator = w1 * w1 + k * (k + self.r2_Hz)
         efficiency = w1 * w1 / denominator
-        by_k = fraction * efficiency * (1 - k * (2 * k + self.r2_Hz) / denominator)
-        return fraction * k * efficiency, k * efficiency, by_k
+        rex_by_k = fraction * efficiency * (1 - k * (2 * k + self.r2_Hz) / denominator)
+        return fraction * k * efficiency, k * efficiency, rex_by_k
 
     def predict(self, parameters: Tensor, r1: Tensor, b1_relative: Tensor) -> tuple[Tensor, Tensor]:
-        """Contrast (m, voxel) and Jacobian (2, m, voxel) for f, k (2, voxel)."""
-        rex, by_f, by_k = self.exchange(parameters[0], parameters[1], self.w1 * b1_relative)
+        """Compute the contrast and its derivatives with respect to fraction and exchange rate.
+
+        Args:
+            parameters: (2, voxel), f and k.
+            r1: (voxel,) R1 of water in 1/s.
+            b1_relative: (voxel,) actual over nominal B1.
+
+        Returns:
+            The contrast (measurement, voxel) and its Jacobian (2, measurement, voxel).
+        """
+        rex, rex_by_f, rex_by_k = self.exchange(parameters[0], parameters[1], self.w1 * b1_relative)
         rate = r1 + rex
         decay = (-rate * self.duration_s).exp()
         steady = r1 / rate
         label = (self.initial_z - steady) * decay + steady
-        by_rex = -steady / rate * (1 - decay) - self.duration_s * (self.initial_z - steady) * decay
+        label_by_rex = -steady / rate * (1 - decay) - self.duration_s * (self.initial_z - steady) * decay
         reference = (self.initial_z - 1) * (-r1 * self.duration_s).exp() + 1
         if self.form == "regular":
-            return reference - label, torch.stack((-by_rex * by_f, -by_rex * by_k))
-        inner = -by_rex / label.square()
-        return 1 / label - 1 / reference, torch.stack((inner * by_f, inner * by_k))
+            return reference - label, torch.stack((-label_by_rex * rex_by_f, -label_by_rex * rex_by_k))
+        contrast_by_rex = -label_by_rex / label.square()
+        return 1 / label - 1 / reference, torch.stack((contrast_by_rex * rex_by_f, contrast_by_rex * rex_by_k))
 
 
 def fit_quesp(
@@ -92,22 +130,28 @@ def fit_quesp(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ExchangeFit:
-    """QUESP (varying B1) or QUEST (varying saturation time), or both at once.
+    """Fit QUESP (B1 varies), QUEST (the saturation time varies), or both at once.
 
     Args:
-        z_label, z_reference: (voxel, m) at +D and -D of the exchanging protons.
-        b1_uT, saturation_time_s: (m,); an infinite time means the steady state.
+        z_label: (voxel, m) at the offset +D of the exchanging protons.
+        z_reference: (voxel, m) at -D.
+        b1_uT: (m,) nominal B1.
+        saturation_time_s: (m,); infinity means the steady state.
         t1_s: (voxel,) water T1.
-        form: 'regular' fits Zref - Zlab, 'inverse' 1/Zlab - 1/Zref.
-        r2_Hz: R2 of the exchanging protons.
+        form: ``regular`` fits Zref - Zlab, ``inverse`` fits 1/Zlab - 1/Zref.
+        r2_Hz: R2 of the exchanging protons in 1/s.
         initial_z: Z before the saturation.
-        b1_relative: (voxel,) factor of the B1 map.
+        b1_relative: (voxel,) actual over nominal B1; None for one.
+        fraction_bounds: Lower and upper bound of the fraction.
+        exchange_rate_bounds_Hz: Lower and upper bound of the exchange rate in 1/s.
+        threads: As in `levenberg_marquardt`.
+        progress: As in `levenberg_marquardt`.
 
     Raises:
-        ValueError: unknown form, or counts of powers and measurements that differ.
+        ValueError: The form is unknown, or the numbers of powers and measurements differ.
     """
     if form not in ("regular", "inverse"):
-        raise ValueError(f"form must be 'regular' or 'inverse', not '{form}'")
+        raise ValueError(f"form '{form}' is unknown; use one of regular, inverse")
     measurements = z_label.shape[1]
     b1_uT, saturation_time_s = (torch.atleast_1d(torch.as_tensor(x)) for x in (b1_uT, saturation_time_s))
     if z_reference.shape != z_label.shape or {len(b1_uT), len(saturation_time_s)} - {1, measurements}:
@@ -115,17 +159,15 @@ def fit_quesp(
             f"{measurements} labels need as many references, B1 and saturation times, not "
             f"{z_reference.shape[1]}, {len(b1_uT)} and {len(saturation_time_s)}"
         )
-    r1 = torch.where(t1_s > 0, 1 / t1_s, torch.nan).to(z_label)
-    relative = torch.ones_like(r1) if b1_relative is None else b1_relative.to(r1)
+    r1, relative = _r1_and_relative_b1(t1_s, b1_relative, z_label)
     w1 = (GAMMA_RAD_PER_S_PER_UT * b1_uT.to(z_label)).expand(measurements).unsqueeze(1)
     duration = saturation_time_s.to(z_label).clamp_max(LONG_S).expand(measurements).unsqueeze(1)
-    model = _Saturation(w1, duration, r2_Hz, initial_z, form)
+    model = TwoPoolContrast(w1, duration, r2_Hz, initial_z, form)
     inverse = mtr_rex(z_label, z_reference)
-    contrast = inverse if form == "inverse" else z_reference - z_label
     limits = torch.tensor([fraction_bounds, exchange_rate_bounds_Hz], dtype=torch.float64).T
     fit = levenberg_marquardt(
         model.predict,
-        contrast,
+        inverse if form == "inverse" else mtr_ld(z_label, z_reference),
         _best_start(model, inverse, r1, relative, limits),
         limits[0],
         limits[1],
@@ -133,24 +175,53 @@ def fit_quesp(
         threads=threads,
         progress=progress,
     )
-    return _named(fit)
+    return _exchange_fit(fit)
 
 
-def _best_start(model: _Saturation, inverse: Tensor, r1: Tensor, relative: Tensor, limits: Tensor) -> Tensor:
-    """The rate of a coarse grid, and its fraction, that explain the inverse contrast best; (voxel, 2)."""
+def _r1_and_relative_b1(t1_s: Tensor, b1_relative: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return R1 in 1/s, NaN where T1 is not positive, and the relative B1, (voxel,) each in the dtype of ``like``."""
+    r1 = torch.where(t1_s > 0, 1 / t1_s, torch.nan).to(like)
+    return r1, torch.ones_like(r1) if b1_relative is None else b1_relative.to(r1)
+
+
+def _best_start(model: TwoPoolContrast, inverse: Tensor, r1: Tensor, relative: Tensor, limits: Tensor) -> Tensor:
+    """Find the exchange rate of a coarse grid, with its fraction, that explains the inverse contrast best.
+
+    Args:
+        model: The contrast.
+        inverse: (voxel, m) inverse contrast, Rex/R1 in the steady state.
+        r1: (voxel,) in 1/s.
+        relative: (voxel,) relative B1.
+        limits: (2, 2), lower and upper bounds of fraction and rate.
+
+    Returns:
+        Fraction and rate, (voxel, 2).
+    """
     low, high = limits[:, 1].tolist()
     best = torch.full_like(r1, torch.inf)
     start = inverse.new_empty(len(r1), 2)
-    target = (inverse * r1.unsqueeze(1)).nan_to_num(0.0)
-    for k in torch.logspace(math.log10(low), math.log10(high), 16).tolist():
-        shape = model.exchange(torch.ones_like(r1), torch.full_like(r1, k), model.w1 * relative)[0].T
-        shape = shape.nan_to_num(0.0)
-        fraction = (target * shape).sum(1) / shape.square().sum(1).clamp_min(1e-30)
-        misfit = (target - fraction.unsqueeze(1) * shape).square().sum(1)
+    rex = (inverse * r1.unsqueeze(1)).nan_to_num(0.0)
+    for k in torch.logspace(math.log10(low), math.log10(high), GRID_RATES).tolist():
+        rex_of_unit_fraction = model.exchange(torch.ones_like(r1), torch.full_like(r1, k), model.w1 * relative)[0].T
+        shape = rex_of_unit_fraction.nan_to_num(0.0)
+        fraction = (rex * shape).sum(1) / shape.square().sum(1).clamp_min(SMALLEST_DIVISOR)
+        misfit = (rex - fraction.unsqueeze(1) * shape).square().sum(1)
         better = misfit < best
         best = torch.where(better, misfit, best)
         start[better] = torch.stack((fraction, torch.full_like(fraction, k)), 1)[better]
     return start.nan_to_num(0.0)
+
+
+def _exchange_fit(fit: FitResult) -> ExchangeFit:
+    """Name the parameters of a fit."""
+    return ExchangeFit(
+        fraction=fit.parameters[:, 0],
+        fraction_sd=fit.standard_errors[:, 0],
+        exchange_rate_Hz=fit.parameters[:, 1],
+        exchange_rate_Hz_sd=fit.standard_errors[:, 1],
+        rmse=fit.rmse,
+        status=fit.status,
+    )
 
 
 def omega_plot(
@@ -163,29 +234,90 @@ def omega_plot(
     b1_relative: Tensor | None = None,
     weighted: bool = True,
 ) -> ExchangeFit:
-    """Fraction and rate from the straight line of 1/MTR_Rex against 1/w1^2 (steady state).
+    """Fit a straight line to 1/MTR_Rex against 1/w1^2, which gives fraction and exchange rate in the steady state.
 
-    1/MTR_Rex = R1 [1/(f k) + (k + R2b)/f / w1^2]: slope/intercept = k (k + R2b).
+    1/MTR_Rex = R1 [1/(f k) + (k + R2b)/f / w1^2], so that slope/intercept = k (k + R2b).
 
     Args:
-        as in `fit_quesp`.
-        weighted: weights MTR_Rex^4, which undo the amplification of noise by the reciprocal.
+        z_label: (voxel, m) at the offset +D of the exchanging protons.
+        z_reference: (voxel, m) at -D.
+        b1_uT: (m,) nominal B1.
+        t1_s: (voxel,) water T1.
+        r2_Hz: R2b of the exchanging protons in 1/s.
+        b1_relative: (voxel,) actual over nominal B1; None for one.
+        weighted: Whether to weight with MTR_Rex^4, which undoes the amplification of noise by the reciprocal.
 
     Returns:
-        errors by propagation through the line's covariance; rmse in units of 1/MTR_Rex; status FAILED, and
-        NaN, where slope or intercept is not positive.
+        Fraction and rate with errors propagated from the covariance of the line; rmse in units of 1/MTR_Rex. Where
+        slope or intercept is not positive the status is FAILED and the values are NaN.
     """
     contrast = mtr_rex(z_label, z_reference)
-    r1 = torch.where(t1_s > 0, 1 / t1_s, torch.nan).to(contrast)
-    relative = torch.ones_like(r1) if b1_relative is None else b1_relative.to(r1)
+    r1, relative = _r1_and_relative_b1(t1_s, b1_relative, contrast)
     w1 = GAMMA_RAD_PER_S_PER_UT * b1_uT.to(contrast) * relative.unsqueeze(1)
     unit = w1.square().mean(1, keepdim=True)  # keeps the abscissa near one
     x, y = unit / w1.square(), 1 / contrast
     usable = y.isfinite() & (contrast > 0) & x.isfinite()
     points = usable.sum(1)
-    weight = contrast.pow(4) if weighted else torch.ones_like(contrast)
+    line = _fit_line(x, y, contrast.pow(4) if weighted else torch.ones_like(contrast), usable, points)
+
+    product = line.slope * unit.squeeze(1) / line.intercept  # k (k + R2b) in 1/s^2
+    root = (r2_Hz**2 + 4 * product).sqrt()
+    k = (root - r2_Hz) / 2
+    fraction = r1 / (line.intercept * k)
+    # Derivatives of k with respect to slope and intercept, then those of f = R1/(intercept k).
+    k_by_slope, k_by_intercept = product / line.slope / root, -product / line.intercept / root
+    f_by_slope = -fraction / k * k_by_slope
+    f_by_intercept = -fraction / k * k_by_intercept - fraction / line.intercept
+
+    good = (line.slope > 0) & (line.intercept > 0) & (points >= 2) & fraction.isfinite()
+    status = torch.where(good, int(Status.CONVERGED), int(Status.FAILED))
+    status[points < 2] = int(Status.NOT_ENOUGH_POINTS)
+    status[~(contrast.isfinite().any(1) & r1.isfinite())] = int(Status.INVALID_DATA)
+    good = status == int(Status.CONVERGED)
+
+    def where_good(value: Tensor) -> Tensor:
+        return torch.where(good, value, torch.nan)
+
+    return ExchangeFit(
+        fraction=where_good(fraction),
+        fraction_sd=where_good(line.deviation(f_by_slope, f_by_intercept)),
+        exchange_rate_Hz=where_good(k),
+        exchange_rate_Hz_sd=where_good(line.deviation(k_by_slope, k_by_intercept)),
+        rmse=where_good(line.rmse),
+        status=status.to(torch.uint8),
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A weighted straight line through the points of every voxel; (voxel,) each."""
+
+    slope: Tensor
+    intercept: Tensor
+    slope_variance: Tensor
+    intercept_variance: Tensor
+    covariance: Tensor
+    rmse: Tensor
+
+    def deviation(self, by_slope: Tensor, by_intercept: Tensor) -> Tensor:
+        """Return the standard error of a quantity with these derivatives with respect to slope and intercept."""
+        mixed = 2 * by_slope * by_intercept * self.covariance
+        variance = by_slope.square() * self.slope_variance + by_intercept.square() * self.intercept_variance + mixed
+        return variance.sqrt()
+
+
+def _fit_line(x: Tensor, y: Tensor, weight: Tensor, usable: Tensor, points: Tensor) -> _Line:
+    """Fit weighted lines to y against x.
+
+    Args:
+        x: (voxel, m).
+        y: (voxel, m).
+        weight: (voxel, m).
+        usable: (voxel, m) bool, false for points to leave out.
+        points: (voxel,) number of usable points.
+    """
     weight = torch.where(usable, weight, 0.0)
-    weight = weight / weight.mean(1, keepdim=True).clamp_min(1e-30)
+    weight = weight / weight.mean(1, keepdim=True).clamp_min(SMALLEST_DIVISOR)
     x, y = (torch.where(usable, each, 0.0) for each in (x, y))
     total = weight.sum(1)
     x_mean, y_mean = (weight * x).sum(1) / total, (weight * y).sum(1) / total
@@ -195,39 +327,11 @@ def omega_plot(
     residual = y - intercept.unsqueeze(1) - slope.unsqueeze(1) * x
     variance = (weight * residual.square()).sum(1) / (points - 2).clamp_min(1)
     variance = torch.where(points > 2, variance, torch.nan)
-    slope_var = variance / spread
-    intercept_var = variance * (1 / total + x_mean.square() / spread)
-    covariance = -variance * x_mean / spread
-
-    slope_scaled = slope * unit.squeeze(1)  # rad^2/s^2
-    product = slope_scaled / intercept  # k (k + R2b)
-    root = (r2_Hz**2 + 4 * product).sqrt()
-    k = (root - r2_Hz) / 2
-    fraction = r1 / (intercept * k)
-    # k by slope and intercept, then f = R1/(intercept k)
-    k_slope, k_intercept = product / slope / root, -product / intercept / root
-    f_slope, f_intercept = -fraction / k * k_slope, -fraction / k * k_intercept - fraction / intercept
-
-    def deviation(by_slope: Tensor, by_intercept: Tensor) -> Tensor:
-        mixed = 2 * by_slope * by_intercept * covariance
-        return (by_slope.square() * slope_var + by_intercept.square() * intercept_var + mixed).sqrt()
-
-    good = (slope > 0) & (intercept > 0) & (points >= 2) & fraction.isfinite()
-    status = torch.where(good, int(Status.CONVERGED), int(Status.FAILED))
-    status[points < 2] = int(Status.NOT_ENOUGH_POINTS)
-    status[~(contrast.isfinite().any(1) & r1.isfinite())] = int(Status.INVALID_DATA)
-    rmse = (torch.where(usable, residual, 0.0).square().sum(1) / points.clamp_min(1)).sqrt()
-    good = status == int(Status.CONVERGED)
-    values = (fraction, deviation(f_slope, f_intercept), k, deviation(k_slope, k_intercept), rmse)
-    return ExchangeFit(*(torch.where(good, value, torch.nan) for value in values), status.to(torch.uint8))
-
-
-def _named(fit: FitResult) -> ExchangeFit:
-    return ExchangeFit(
-        fraction=fit.parameters[:, 0],
-        fraction_sd=fit.standard_errors[:, 0],
-        exchange_rate_Hz=fit.parameters[:, 1],
-        exchange_rate_Hz_sd=fit.standard_errors[:, 1],
-        rmse=fit.rmse,
-        status=fit.status,
+    return _Line(
+        slope=slope,
+        intercept=intercept,
+        slope_variance=variance / spread,
+        intercept_variance=variance * (1 / total + x_mean.square() / spread),
+        covariance=-variance * x_mean / spread,
+        rmse=(torch.where(usable, residual, 0.0).square().sum(1) / points.clamp_min(1)).sqrt(),
     )

@@ -162,7 +162,7 @@ def test_contrasts_of_several_powers_need_a_choice(refused: Callable, protocol: 
         ("9T", "preset '9T' is unknown; use 3T, 7T or"),
         ("3T_two_step", "preset '3T_two_step' is unknown"),
         ("absent.json", "file not found: 'absent.json'"),
-        ({}, "pools.json: a Lorentzian model is an object"),
+        ({}, "pools.json: pools must be a list of objects"),
         ({"pools": [{"name": "water"}]}, "pools.json: pool 'water': amplitude must be three numbers"),
         ({"pools": [{"name": "../w"}]}, "pools.json: pool name '../w'"),
         ({"pools": [], "baseline": [1, 1, 1]}, "pools.json: a Lorentzian model has 1 to 6 pools"),

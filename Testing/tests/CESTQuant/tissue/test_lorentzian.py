@@ -13,9 +13,9 @@ from CESTQuantLib.tissue.lorentzian import (
     LorentzianModel,
     LorentzianPool,
     Range,
+    TwoStepModel,
     fit_lorentzian,
     fit_lorentzian_two_step,
-    two_step_preset,
 )
 
 SEVEN = LorentzianModel.preset("lorentzian_7T")
@@ -145,13 +145,13 @@ def test_reference_spectrum_leaves_out_the_pool():
 
 
 def test_two_step_fit_separates_background_and_residual():
-    background, pools, excluded = two_step_preset()
+    model = TwoStepModel.preset()
     offsets = torch.linspace(-12, 12, 97, dtype=torch.float64)
-    start, _, _ = background.limits()
-    z = background.predict(start.unsqueeze(1).repeat(1, 5), offsets.unsqueeze(1))[0].T
+    start, _, _ = model.background.limits()
+    z = model.background.predict(start.unsqueeze(1).repeat(1, 5), offsets.unsqueeze(1))[0].T
     amplitude = torch.linspace(0.02, 0.06, 5, dtype=torch.float64).unsqueeze(1)
     z = z - amplitude / (1 + ((offsets - 3.5) / 0.75) ** 2) - 0.05 / (1 + ((offsets + 3.5) / 1.25) ** 2)
-    fit = fit_lorentzian_two_step(z, offsets, background, pools, excluded)
+    fit = fit_lorentzian_two_step(z, offsets, model)
     found = fit.residual.amplitude[:, fit.residual.index("amide")]
     assert (found - amplitude[:, 0]).abs().max() < 0.01
     assert (found.diff() > 0).all()
@@ -169,7 +169,7 @@ def test_unusable_voxels_are_flagged():
 
 
 def test_mistaken_models_are_refused():
-    with pytest.raises(ValueError, match="no Lorentzian preset"):
+    with pytest.raises(ValueError, match="preset 'lorentzian_1T' is unknown; use one of"):
         LorentzianModel.preset("lorentzian_1T")
     with pytest.raises(ValueError, match="start"):
         Range(1.0, 0.5, 2.0)

@@ -7,7 +7,7 @@ import torch
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
-from CESTQuantLib.tissue.quesp import _Saturation, fit_quesp, omega_plot
+from CESTQuantLib.tissue.quesp import TwoPoolContrast, fit_quesp, omega_plot
 
 POWERS = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0], dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_b1_map_is_used():
 
 @pytest.mark.parametrize("form", ["regular", "inverse"])
 def test_jacobian_matches_differences(form):
-    model = _Saturation(GAMMA_RAD_PER_S_PER_UT * POWERS[:, None], POWERS[:, None], R2, 0.9, form)
+    model = TwoPoolContrast(GAMMA_RAD_PER_S_PER_UT * POWERS[:, None], POWERS[:, None], R2, 0.9, form)
     parameters = torch.tensor([[1e-3, 2e-3], [300.0, 900.0]], dtype=torch.float64)
     r1, relative = torch.tensor([0.5, 0.7], dtype=torch.float64), torch.tensor([1.0, 0.9], dtype=torch.float64)
     _, jacobian = model.predict(parameters, r1, relative)
@@ -119,7 +119,7 @@ def test_voxels_without_signal_or_t1_are_flagged():
 def test_unknown_form_and_wrong_counts_are_refused():
     time = torch.full_like(POWERS, 3.0)
     label, reference, _, _, t1 = pairs(2, POWERS, time)
-    with pytest.raises(ValueError, match="form"):
+    with pytest.raises(ValueError, match="form 'other' is unknown; use one of"):
         fit_quesp(label, reference, POWERS, time, t1, form="other")
     with pytest.raises(ValueError, match="8 labels"):
         fit_quesp(label, reference, POWERS[:5], time, t1)
