@@ -1,9 +1,9 @@
 """The headless host: Slicer's real scene without Slicer's application.
 
-``start()`` gives the ``slicer`` package of the ``slicer-core`` wheel what the application gives it:
-a scene, the application logic with the module logics, the default colour nodes, and the file I/O that
-``slicer.util.loadVolume``, ``saveNode``, ``loadScene`` and the like go through. The demo, the tests and
-cluster jobs then run the same module logics as the panels do.
+``start`` completes the ``slicer`` package of the ``slicer-core`` wheel with what the application would set up: a scene,
+the application logic with the module logics, the default colour nodes, and the file I/O behind
+``slicer.util.loadVolume``, ``saveNode``, ``loadScene`` and the like. Commands, tests and cluster jobs then run the same
+module logics as the panels do::
 
     from NeuroCESTLib.scene import host
 
@@ -14,17 +14,17 @@ cluster jobs then run the same module logics as the panels do.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-# Module name in ``slicer.modules`` -> logic class in the wheel, in an order in which each logic finds
-# those that it asks the application logic for (segmentations: terminologies; sequences: none).
+from NeuroCESTLib.scene.vtk_messages import quiet_vtk
+
+# Module name in ``slicer.modules`` and class of its logic in the wheel. A logic that asks the application logic for
+# another one comes after it: segmentations need terminologies.
 _MODULE_LOGICS = {
     "Colors": "vtkSlicerColorLogic",
     "Units": "vtkSlicerUnitsLogic",
@@ -44,45 +44,52 @@ _MODULE_LOGICS = {
 
 
 class HeadlessModule:
-    """One entry of ``slicer.modules``: what scripts use of a module without a panel."""
+    """Entry of ``slicer.modules``: the part of a module that scripts use and that needs no panel.
+
+    Attributes:
+        name: Name of the module as in the application, such as ``CropVolume``.
+    """
 
     def __init__(self, name: str, logic: Any) -> None:
         self.name = name
         self._logic = logic
 
     def logic(self) -> Any:
-        """The module's logic, as ``qSlicerAbstractCoreModule::logic()``."""
+        """Return the module's logic, as ``qSlicerAbstractCoreModule::logic()`` does."""
         return self._logic
 
 
 class HeadlessModules:
-    """``slicer.modules``: the modules of the host as attributes, in lower case as in the application."""
+    """``slicer.modules``: the modules as attributes, whose names are in lower case as in the application."""
 
     def add(self, module: HeadlessModule) -> None:
-        """Make ``module`` reachable as ``slicer.modules.<name>``."""
+        """Make a module available as ``slicer.modules.<name>``."""
         setattr(self, module.name.lower(), module)
+
+    def __getattr__(self, name: str) -> HeadlessModule:
+        raise AttributeError(f"the headless host has no module '{name}'")
 
 
 class HeadlessModuleManager:
-    """``slicer.app.moduleManager()``."""
+    """Modules by name: ``slicer.app.moduleManager()``."""
 
     def __init__(self, modules: HeadlessModules) -> None:
         self._modules = modules
 
     def module(self, name: str) -> HeadlessModule | None:
-        """The module called ``name``, or None."""
+        """Return the module called ``name``, or None where there is none."""
         return getattr(self._modules, name.lower(), None)
 
     def modulesNames(self) -> list[str]:
-        """Names of all modules."""
+        """Return the names of all modules."""
         return sorted(module.name for module in vars(self._modules).values())
 
 
 class HeadlessApplication:
     """``slicer.app``: the part of ``qSlicerCoreApplication`` that needs no window.
 
-    Names are those of the application, so that code written for it finds them; whatever is absent here
-    raises AttributeError instead of pretending to work.
+    The names are those of the application, so that code written for it works here too. Anything else raises
+    AttributeError instead of pretending to work.
     """
 
     applicationName = "NeuroCEST headless host"
@@ -100,51 +107,51 @@ class HeadlessApplication:
         return self._logic.GetTemporaryPath()
 
     def applicationLogic(self) -> Any:
-        """The ``vtkSlicerApplicationLogic``."""
+        """Return the ``vtkSlicerApplicationLogic``."""
         return self._logic
 
     def coreIOManager(self) -> Any:
-        """File I/O behind ``slicer.util.load…`` and ``save…``."""
+        """Return the file I/O behind the load and save functions of ``slicer.util``."""
         return self._io_manager
 
     ioManager = coreIOManager
 
     def moduleManager(self) -> HeadlessModuleManager:
-        """Access to modules by name."""
+        """Return the modules by name."""
         return self._module_manager
 
     def layoutManager(self) -> None:
-        """None, as in an application without a main window."""
+        """Return None, as in an application without a main window."""
         return None
 
     def testingEnabled(self) -> bool:
-        """True, which makes ``slicer.util`` report errors in the log and never in a dialog."""
+        """Return True, so that ``slicer.util`` reports errors in the log and never in a dialogue."""
         return True
 
     def commandOptions(self) -> HeadlessApplication:
-        """Start-up options; only ``noMainWindow`` is known."""
+        """Return the start-up options, of which ``noMainWindow`` is the only one here."""
         return self
 
     noMainWindow = True
 
     def startupEnvironment(self) -> dict[str, str]:
-        """Environment for launched processes."""
+        """Return the environment for processes that are launched from here."""
         return dict(os.environ)
 
     def processEvents(self) -> None:
-        """Nothing waits for events here."""
+        """Do nothing: no events wait here."""
 
     def pauseRender(self) -> None:
-        """Nothing is rendered here."""
+        """Do nothing: nothing is rendered here."""
 
     def resumeRender(self) -> None:
-        """Nothing is rendered here."""
+        """Do nothing: nothing is rendered here."""
 
     def setOverrideCursor(self, cursor: object) -> None:
-        """There is no cursor here."""
+        """Do nothing: there is no cursor here."""
 
     def restoreOverrideCursor(self) -> None:
-        """There is no cursor here."""
+        """Do nothing: there is no cursor here."""
 
 
 def in_application() -> bool:
@@ -159,15 +166,18 @@ def is_running() -> bool:
 
 
 def attach() -> ModuleType:
-    """The ``slicer`` module of the application that runs, or of the headless host, which is started where none does."""
+    """Return the ``slicer`` module of the running application; outside an application, start the headless host."""
     return sys.modules["slicer"] if in_application() else start()
 
 
 def start() -> ModuleType:
-    """Start the headless host and return the ``slicer`` module; a second call returns the running host.
+    """Start the headless host.
+
+    Returns:
+        The ``slicer`` module; a second call returns that of the running host.
 
     Raises:
-        RuntimeError: inside a Slicer application, or where the ``slicer-core`` package is missing.
+        RuntimeError: The interpreter runs inside a Slicer application, or the ``slicer-core`` package is missing.
     """
     if in_application():
         raise RuntimeError("the headless host cannot start inside a Slicer application: use its own scene")
@@ -191,13 +201,13 @@ def start() -> ModuleType:
     slicer.mrmlScene = scene
     slicer.modules = modules
     slicer.app = HeadlessApplication(application_logic, modules, CoreIOManager(scene, modules))
-    # The application resolves it on demand; asking once creates it, so that it is saved with every scene.
+    # Made at the first request; it then belongs to every scene that is saved.
     scene.GetSubjectHierarchyNode()
     return slicer
 
 
 def _make_scene(slicer: ModuleType, application_logic: Any) -> Any:
-    """A scene with remote I/O (``.mrb`` needs it), application logic and crosshair node."""
+    """Make a scene with a crosshair node, application logic, and the remote I/O that ``.mrb`` files need."""
     import vtk
 
     scene = slicer.vtkMRMLScene()
@@ -211,48 +221,34 @@ def _make_scene(slicer: ModuleType, application_logic: Any) -> Any:
     data_io_manager.SetCacheManager(cache)
     remote_io.SetDataIOManager(data_io_manager)
     remote_io.AddDataIOToScene()
-    scene.neurocest_remote_io = remote_io  # keeps it alive as long as the scene
+    scene.neurocest_remote_io = remote_io  # keeps the object alive as long as the scene
 
     scene.AddNode(slicer.vtkMRMLCrosshairNode())
     application_logic.SetMRMLScene(scene)
     application_logic.SetMRMLSceneDataIO(scene, remote_io, slicer.vtkDataIOManagerLogic())
-    for collection in (application_logic.SetSliceLogics, application_logic.SetViewLogics):
-        collection(vtk.vtkCollection())
+    application_logic.SetSliceLogics(vtk.vtkCollection())
+    application_logic.SetViewLogics(vtk.vtkCollection())
     return scene
 
 
 def _cache_folder() -> str:
-    """A folder for scenes that are being unpacked, removed when the interpreter ends."""
+    """Make a folder in which scenes are unpacked, and remove it when the interpreter ends."""
     folder = tempfile.mkdtemp(prefix="neurocest-cache-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _make_modules(slicer: ModuleType, application_logic: Any, scene: Any) -> HeadlessModules:
-    """Create the module logics; setting their scene registers their node classes."""
+    """Make the module logics; they register their node classes as soon as they get the scene."""
     modules = HeadlessModules()
-    for name, class_name in _MODULE_LOGICS.items():
-        logic = getattr(slicer, class_name)()
-        logic.SetMRMLApplicationLogic(application_logic)
-        application_logic.SetModuleLogic(name, logic)
-        if name == "Colors":
-            application_logic.SetColorLogic(logic)
-        with _quiet():
+    with quiet_vtk():  # the wheel lacks the terminology and colour files that the logics look for
+        for name, class_name in _MODULE_LOGICS.items():
+            logic = getattr(slicer, class_name)()
+            logic.SetMRMLApplicationLogic(application_logic)
+            application_logic.SetModuleLogic(name, logic)
+            if name == "Colors":
+                application_logic.SetColorLogic(logic)
             logic.SetMRMLScene(scene)
-        modules.add(HeadlessModule(name, logic))
-    with _quiet():
+            modules.add(HeadlessModule(name, logic))
         modules.colors.logic().AddDefaultColorNodes()
     return modules
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence VTK: the wheel lacks the terminology and colour files for which the logics then look."""
-    import vtk
-
-    shown = vtk.vtkObject.GetGlobalWarningDisplay()
-    vtk.vtkObject.GlobalWarningDisplayOff()
-    try:
-        yield
-    finally:
-        vtk.vtkObject.SetGlobalWarningDisplay(shown)

@@ -1,6 +1,6 @@
-"""File I/O of the headless host: what ``slicer.app.coreIOManager()`` does for ``slicer.util``.
+"""File I/O of the headless host, in place of ``slicer.app.coreIOManager()`` of the application.
 
-Every read and write goes through the module logics and storage nodes that the application uses.
+Every file is read and written by the module logics and storage nodes that the application uses as well.
 """
 
 from __future__ import annotations
@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# File types by extension; the longest match wins, the rest are volumes as in the application.
+from NeuroCESTLib.scene.image_files import node_name
+
+if TYPE_CHECKING:
+    from NeuroCESTLib.scene.host import HeadlessModules
+
+# Type of a file by its extension, of which the longest match counts; other files are volumes, as in the application.
 _TYPE_OF_EXTENSION = {
     ".mrml": "SceneFile",
     ".mrb": "SceneFile",
@@ -32,12 +37,12 @@ _TYPE_OF_EXTENSION = {
 
 
 class CoreIOManager:
-    """Load and save nodes with the signatures of ``qSlicerCoreIOManager``."""
+    """Reading and writing of nodes with the signatures of ``qSlicerCoreIOManager``."""
 
-    def __init__(self, scene: Any, modules: Any) -> None:
+    def __init__(self, scene: Any, modules: HeadlessModules) -> None:
         self._scene = scene
         self._modules = modules
-        self._readers: dict[str, Callable[[str, dict, Any], Any]] = {
+        self._readers: dict[str, Callable[[str, dict[str, Any], Any], Any]] = {
             "VolumeFile": self._load_volume,
             "SegmentationFile": self._load_segmentation,
             "SequenceFile": self._load_sequence,
@@ -50,17 +55,27 @@ class CoreIOManager:
         }
 
     def fileType(self, filename: str | os.PathLike) -> str:
-        """Type of the reader for a file, by its name."""
+        """Return the type of the reader for a file, by its name."""
         name = str(filename).lower()
         matches = [extension for extension in _TYPE_OF_EXTENSION if name.endswith(extension)]
         return _TYPE_OF_EXTENSION[max(matches, key=len)] if matches else "VolumeFile"
 
     def fileWriterFileType(self, node: Any) -> str:
-        """Type of the writer for a node; storage nodes write them all."""
+        """Return the type of the writer for a node: always ``NodeFile``, because storage nodes write all of them."""
         return "NodeFile"
 
-    def loadNodes(self, file_type: str, properties: dict, loaded: Any = None, messages: Any = None) -> bool:
-        """Read a file into the scene; nodes are added to the collection ``loaded``."""
+    def loadNodes(self, file_type: str, properties: dict[str, Any], loaded: Any = None, messages: Any = None) -> bool:
+        """Read a file into the scene.
+
+        Args:
+            file_type: Type of the reader, such as ``VolumeFile``.
+            properties: ``fileName`` and further properties of the reader, such as ``name``.
+            loaded: ``vtkCollection`` to which the node is added.
+            messages: ``vtkMRMLMessageCollection`` for errors.
+
+        Returns:
+            Whether the file was read.
+        """
         filename = str(properties.get("fileName", ""))
         if not os.path.exists(filename):
             _report(messages, f"file not found: {filename}")
@@ -78,8 +93,17 @@ class CoreIOManager:
             loaded.AddItem(node)
         return True
 
-    def saveNodes(self, file_type: str, properties: dict, messages: Any = None) -> bool:
-        """Write one node (``nodeID``) or the scene (``SceneFile``) to ``fileName``."""
+    def saveNodes(self, file_type: str, properties: dict[str, Any], messages: Any = None) -> bool:
+        """Write a node or the scene to a file.
+
+        Args:
+            file_type: ``SceneFile`` for the scene; anything else is a node.
+            properties: ``fileName``, for nodes ``nodeID``, and ``useCompression`` where it matters.
+            messages: ``vtkMRMLMessageCollection`` for errors.
+
+        Returns:
+            Whether the file was written.
+        """
         filename = str(properties["fileName"])
         if file_type == "SceneFile":
             return self.saveScene(filename, messages)
@@ -103,14 +127,14 @@ class CoreIOManager:
         return written
 
     def loadScene(self, filename: str, add: bool = False, messages: Any = None) -> bool:
-        """Read a ``.mrml`` or ``.mrb`` scene; ``add`` keeps the nodes that are there."""
+        """Read a ``.mrml`` or ``.mrb`` file; ``add`` keeps the nodes that are in the scene already."""
         if filename.lower().endswith(".mrb"):
             return bool(self._scene.ReadFromMRB(filename, not add, messages))
         self._scene.SetURL(filename)
         return bool(self._scene.Import(messages) if add else self._scene.Connect(messages))
 
     def saveScene(self, filename: str, messages: Any = None) -> bool:
-        """Write the scene as ``.mrb`` bundle, ``.mrml`` file, or folder with all data."""
+        """Write the scene as an ``.mrb`` bundle, as an ``.mrml`` file, or as a folder with all data."""
         if filename.lower().endswith(".mrb"):
             return bool(self._scene.WriteToMRB(filename, None, messages))
         if filename.lower().endswith(".mrml"):
@@ -120,10 +144,10 @@ class CoreIOManager:
         os.makedirs(filename, exist_ok=True)
         return bool(self._scene.SaveSceneToSlicerDataBundleDirectory(filename, None, messages))
 
-    def _load_volume(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_volume(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         import vtk
 
-        # Bits of vtkSlicerVolumesLogic::LoadingOptions.
+        # Bits of vtkSlicerVolumesLogic::LoadingOptions
         options = (
             1 * bool(properties.get("labelmap", False))
             + 2 * bool(properties.get("center", False))
@@ -137,7 +161,7 @@ class CoreIOManager:
         name = properties.get("name") or node_name(filename)
         return self._modules.volumes.logic().AddArchetypeVolume(filename, name, options, files, messages)
 
-    def _load_segmentation(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_segmentation(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         color_node = self._scene.GetNodeByID(properties.get("colorNodeID", ""))
         name = properties.get("name") or node_name(filename)
         logic = self._modules.segmentations.logic()
@@ -145,33 +169,33 @@ class CoreIOManager:
             filename, bool(properties.get("autoOpacities", True)), name, color_node, messages
         )
 
-    def _load_sequence(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_sequence(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         node = self._modules.sequences.logic().AddSequence(filename, messages)
         if node is not None and properties.get("name"):
             node.SetName(properties["name"])
         return node
 
-    def _load_table(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_table(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         name = properties.get("name") or node_name(filename)
         return self._modules.tables.logic().AddTable(filename, name, True, "", messages)
 
-    def _load_transform(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_transform(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         return self._modules.transforms.logic().AddTransform(filename, self._scene, messages)
 
-    def _load_color_table(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_color_table(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         return self._modules.colors.logic().LoadColorFile(filename, node_name(filename), messages)
 
-    def _load_model(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_model(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         import slicer
 
         system = properties.get("coordinateSystem", slicer.vtkMRMLStorageNode.CoordinateSystemLPS)
         return self._modules.models.logic().AddModel(filename, system, messages)
 
-    def _load_markups(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_markups(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         node_id = self._modules.markups.logic().LoadMarkups(filename, node_name(filename), messages)
         return self._scene.GetNodeByID(node_id) if node_id else None
 
-    def _load_text(self, filename: str, properties: dict, messages: Any) -> Any:
+    def _load_text(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         node = self._scene.AddNewNodeByClass("vtkMRMLTextNode", node_name(filename))
         storage = self._scene.AddNewNodeByClass("vtkMRMLTextStorageNode")
         storage.SetFileName(filename)
@@ -181,15 +205,6 @@ class CoreIOManager:
         self._scene.RemoveNode(storage)
         self._scene.RemoveNode(node)
         return None
-
-
-def node_name(filename: str | os.PathLike) -> str:
-    """Name of a node read from ``filename``: the file name without its (composite) extension."""
-    name = Path(filename).name
-    for extension in sorted((*_TYPE_OF_EXTENSION, ".nii.gz", ".nrrd", ".nii", ".mha"), key=len, reverse=True):
-        if name.lower().endswith(extension) and len(name) > len(extension):
-            return name[: -len(extension)]
-    return Path(name).stem or name
 
 
 def _report(messages: Any, text: str) -> None:

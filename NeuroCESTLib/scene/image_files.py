@@ -14,6 +14,15 @@ from NeuroCESTLib.core import nifti_files
 from NeuroCESTLib.scene.geometry import Geometry
 
 _CHUNK = 1 << 20
+_COMPOSITE_EXTENSIONS = (
+    ".nii.gz",
+    ".seg.nrrd",
+    ".seg.nhdr",
+    ".seq.nrrd",
+    ".seq.nhdr",
+    ".seq.mrb",
+    ".mrk.json",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,15 @@ def existing_file(path: str | os.PathLike) -> Path:
     if path.stat().st_size == 0:
         raise ValueError(f"'{path}' is empty: copy or export it again")
     return path
+
+
+def node_name(path: str | os.PathLike) -> str:
+    """Return the name of a node that is read from a file: the file name without its extension, such as ``.nii.gz``."""
+    name = Path(path).name
+    for extension in _COMPOSITE_EXTENSIONS:
+        if name.lower().endswith(extension) and len(name) > len(extension):
+            return name[: -len(extension)]
+    return Path(name).stem
 
 
 def read_header(path: str | os.PathLike) -> ImageHeader:

@@ -1,4 +1,4 @@
-"""Segmentations and label maps as named masks on a voxel grid."""
+"""Segmentations and label maps as masks, one for each segment or label."""
 
 from __future__ import annotations
 
@@ -10,25 +10,39 @@ from typing import Any
 import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.image_files import existing_file, read_header
-from NeuroCESTLib.scene.volumes import add_volume, labels_on, load, quiet_vtk, read_volume, remove, stem
+from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
+from NeuroCESTLib.scene.volumes import add_volume, labels_on, load, read_volume, remove
+from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 
 def read_segmentation(path: str | os.PathLike, name: str | None = None) -> Any:
-    """Read ``.seg.nrrd`` as a segmentation node, any other image as a label-map volume node.
+    """Read a segmentation file into the scene.
+
+    Args:
+        path: ``.seg.nrrd``, read as a segmentation node, or any other 3-D image, read as a label-map volume node.
+        name: Name of the node; the name of the file by default.
 
     Raises:
-        ValueError: the file is missing, no image or truncated.
+        ValueError: The file is missing, not an image, or truncated.
     """
     path = existing_file(path)
     if path.name.lower().endswith((".seg.nrrd", ".seg.nhdr")):
         read_header(path)  # a damaged file would end the process inside the reader
-        return load(path, "SegmentationFile", {"name": name or stem(path)})
+        return load(path, "SegmentationFile", {"name": name or node_name(path)})
     return read_volume(path, name, label=True)
 
 
 def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str) -> Any:
-    """New segmentation node with one segment a mask (bool, ``(K, J, I)``) on ``geometry``."""
+    """Add a segmentation node to the scene.
+
+    Args:
+        masks: Voxels of each segment by its name, bool (K, J, I).
+        geometry: Voxel grid of the masks, which the node keeps as its own.
+        name: Name of the node.
+
+    Returns:
+        The segmentation node.
+    """
     import slicer
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -40,7 +54,7 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
             segment = node.GetSegmentation().AddEmptySegment("", segment_name)
             with quiet_vtk(), _no_leftovers():
                 slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, reference)
-        # The grid itself is kept in the node as text; the volume is not needed any more.
+        # The node stores the grid as text, so the reference volume is no longer needed.
         node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), None)
     finally:
         remove(reference)
@@ -48,10 +62,10 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
 
 
 def grid_of(node: Any) -> Geometry:
-    """Voxel grid that a segmentation was made on.
+    """Return the voxel grid on which a segmentation was made.
 
     Raises:
-        ValueError: the node does not say, as segmentations without an image do.
+        ValueError: The node stores no grid; this is so for segmentations that were made without an image.
     """
     import slicer
     import vtk
@@ -69,7 +83,12 @@ def grid_of(node: Any) -> Geometry:
 
 
 def copy_segment_styles(source: Any, target: Any) -> None:
-    """Give the segments of ``target`` the colours and terminology of those of ``source``, one by one."""
+    """Copy the colours and terminology of segments.
+
+    Args:
+        source: Segmentation node to copy from.
+        target: Segmentation node with the same segments in the same order.
+    """
     import vtk
 
     for number in range(source.GetSegmentation().GetNumberOfSegments()):
@@ -83,13 +102,21 @@ def copy_segment_styles(source: Any, target: Any) -> None:
 
 
 def masks_on(node: Any, geometry: Geometry, strict: bool = False) -> dict[str, np.ndarray]:
-    """Segments of a segmentation node, or labels of a label volume, as bool ``(K, J, I)`` on ``geometry``.
+    """Return the segments of a segmentation, or the labels of a label volume, as masks.
 
-    Parent transforms are applied; other grids are sampled at the nearest voxel. Labels without a name in
-    the colour table are called ``label <value>``; empty segments are included, all False.
+    Parent transforms are applied.
+
+    Args:
+        node: Segmentation node, or label-map volume node.
+        geometry: Voxel grid of the masks; nodes on other grids are sampled at the nearest voxel.
+        strict: Whether to refuse a label volume on another grid instead.
+
+    Returns:
+        Voxels of each segment by its name, bool (K, J, I); empty segments are included. Labels that have no name in
+        the colour table are called ``label <value>``.
 
     Raises:
-        ValueError: the node holds no segment, or is a label volume of another grid with ``strict``.
+        ValueError: The node holds no segment or label, or is a label volume on another grid and ``strict`` is set.
     """
     if node.IsA("vtkMRMLSegmentationNode"):
         return _segments_on(node, geometry)
@@ -117,7 +144,7 @@ def _segments_on(node: Any, geometry: Geometry) -> dict[str, np.ndarray]:
             try:
                 with quiet_vtk(), _no_leftovers():
                     array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, reference)
-            except (RuntimeError, AttributeError):  # how slicer.util meets a segment without any voxel
+            except (RuntimeError, AttributeError):  # slicer.util raises these for a segment without voxels
                 array = None
             filled = array is not None and array.shape == geometry.shape
             masks[name] = array > 0 if filled else np.zeros(geometry.shape, bool)
@@ -128,7 +155,7 @@ def _segments_on(node: Any, geometry: Geometry) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _no_leftovers() -> Iterator[None]:
-    """Remove the display node that slicer.util leaves of each of its temporary label maps."""
+    """Remove the display nodes that slicer.util leaves behind for its temporary label maps."""
     import slicer
 
     class_name = "vtkMRMLLabelMapVolumeDisplayNode"
@@ -142,7 +169,7 @@ def _no_leftovers() -> Iterator[None]:
 
 
 def _label_name(node: Any, value: int) -> str:
-    """Name of a label in the node's own colour table; the application's generic names say nothing."""
+    """Name of a label in the node's own colour table, where it is more than the application's generic name."""
     display = node.GetDisplayNode()
     colors = display.GetColorNode() if display is not None else None
     if colors is None or not colors.IsA("vtkMRMLColorTableNode") or colors.GetType() != colors.File:

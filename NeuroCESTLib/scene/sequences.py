@@ -1,9 +1,9 @@
-"""Sequence nodes: Z-spectra in the scene, one volume a measurement.
+"""Sequence nodes, which hold Z-spectra in the scene as one volume per measurement.
 
-A numeric sequence index sorts its items and holds each value once. Acquisitions are often unsorted and
-repeat offsets, so such sequences get a text index in the order of acquisition, in which a repeated
-value carries its count: ``3``, ``3 (2)``, ``3 (3)``. The number in front is the value, in Slicer's
-sequence browser and in the ``.seq.nrrd`` file too.
+A numeric sequence index sorts its items and holds each value only once. Acquisitions, however, are often unsorted and
+repeat offsets. Such sequences get a text index in the order of acquisition, in which a repeated value is followed by
+its count: ``3``, ``3 (2)``, ``3 (3)``. The leading number is the value, also in Slicer's sequence browser and in
+``.seq.nrrd`` files.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from typing import Any
 import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
-from NeuroCESTLib.scene.image_files import existing_file, read_header
-from NeuroCESTLib.scene.volumes import load, read_volume, remove, restore_non_finite, stem, storable, volume_array
+from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
+from NeuroCESTLib.scene.volumes import load, read_volume, remove, restore_non_finite, storable, volume_array
 
 
 def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: str | None = None) -> Any:
-    """Read one 4-D file (NIfTI, ``.seq.nrrd``) or several 3-D files as a sequence node.
+    """Read a series of volumes into the scene as a sequence node.
 
-    ``.seq.nrrd`` keeps its index; other files get the measurement number, 0 … n − 1 (see ``set_index``).
+    Args:
+        paths: One 4-D file (NIfTI or ``.seq.nrrd``), or several 3-D files on the same grid.
+        name: Name of the node; the name of the first file by default.
+
+    Returns:
+        The sequence node. The index of a ``.seq.nrrd`` file is kept; other files are indexed by the number of the
+        measurement from 0 (see ``set_index``).
 
     Raises:
-        ValueError: a file is missing, no image, truncated, 3-D where 4-D is needed, or on another grid.
+        ValueError: A file is missing, not an image, truncated, 3-D although it is the only one, or on another grid.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -39,11 +45,11 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.measurements < 2 and header.components < 2:
         raise ValueError(f"'{path}' is 3-D, one measurement: give a 4-D file or one 3-D file for each measurement")
-    node = load(path, "SequenceFile", {"name": name or stem(path), "show": False})
+    node = load(path, "SequenceFile", {"name": name or node_name(path), "show": False})
     if not node.IsA("vtkMRMLSequenceNode") or node.GetNumberOfDataNodes() == 0:
         remove(node)
         raise ValueError(f"'{path}' holds no sequence of volumes")
-    node.SetName(name or stem(path))
+    node.SetName(name or node_name(path))
     restore_non_finite([node.GetNthDataNode(i) for i in range(node.GetNumberOfDataNodes())], path, header)
     if not path.name.lower().endswith((".seq.nrrd", ".seq.nhdr")):
         node.SetIndexName("measurement")
@@ -52,19 +58,19 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
 
 
 def _read_volumes(paths: Sequence[str | os.PathLike], name: str | None) -> Any:
-    arrays, first = [], None
+    arrays: list[np.ndarray] = []
+    geometries: list[Geometry] = []
     for path in paths:
         volume = read_volume(path)
         try:
-            geometry = Geometry.of(volume)
-            first = first or geometry
-            if difference := first.difference(geometry):
-                raise ValueError(f"'{path}' has another geometry than '{paths[0]}': {difference}")
             arrays.append(volume_array(volume))
+            geometries.append(Geometry.of(volume))
         finally:
             remove(volume)
-    name = name or stem(paths[0])
-    return array_to_sequence(np.stack(arrays), first, name, range(len(arrays)), "measurement", "")
+        if difference := geometries[0].difference(geometries[-1]):
+            raise ValueError(f"'{path}' has another geometry than '{paths[0]}': {difference}")
+    name = name or node_name(paths[0])
+    return array_to_sequence(np.stack(arrays), geometries[0], name, range(len(arrays)), "measurement", "")
 
 
 def array_to_sequence(
@@ -75,10 +81,21 @@ def array_to_sequence(
     index_name: str = "offset",
     unit: str = "ppm",
 ) -> Any:
-    """New sequence node of an array ``(measurement, K, J, I)`` with one index value a measurement.
+    """Add a sequence node to the scene.
+
+    Args:
+        array: Values of shape (measurement, K, J, I).
+        geometry: Voxel grid of each volume.
+        name: Name of the node.
+        index_values: One finite number for each measurement, such as its offset in ppm; in any order, also repeated.
+        index_name: Name of the index.
+        unit: Unit of the index values.
+
+    Returns:
+        The sequence node.
 
     Raises:
-        ValueError: shapes or counts do not agree.
+        ValueError: The shapes or the numbers of values do not agree, or an index value is not finite.
     """
     import slicer
 
@@ -102,14 +119,20 @@ def array_to_sequence(
 
 
 def set_index(node: Any, index_values: Sequence[float], index_name: str = "offset", unit: str = "ppm") -> None:
-    """Give the measurements of a sequence node their values, in the order in which they are stored.
+    """Replace the index values of a sequence node.
+
+    Args:
+        node: Sequence node.
+        index_values: One finite number for each measurement, in the order in which the measurements are stored.
+        index_name: Name of the index.
+        unit: Unit of the index values.
 
     Raises:
-        ValueError: another number of values than measurements, or values that are not finite.
+        ValueError: The number of values is not that of the measurements, or a value is not finite.
     """
     count = node.GetNumberOfDataNodes()
     labels, numeric = _index_labels(index_values, count, node.GetName())
-    # As text, no value is sorted or taken for another while they change one by one.
+    # In a text index, values are neither sorted nor merged while they are changed one by one.
     node.SetIndexType(node.TextIndex)
     for values in ([f"measurement {i}" for i in range(count)], labels):
         for i, value in enumerate(values):
@@ -120,12 +143,14 @@ def set_index(node: Any, index_values: Sequence[float], index_name: str = "offse
 
 
 def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
-    """Signal ``(measurement, K, J, I)`` in floating point, its geometry in the world, and the index values.
+    """Return the values of a sequence node.
 
-    Index values are in stored order, float64, NaN where a text index does not begin with a number.
+    Returns:
+        Signal of shape (measurement, K, J, I) in floating point, its geometry with parent transforms applied, and the
+        index values of shape (measurement,); see ``index_values``.
 
     Raises:
-        ValueError: the sequence is empty, holds no volumes, or volumes on different grids.
+        ValueError: The sequence is empty, or holds something other than scalar volumes on one grid.
     """
     count = node.GetNumberOfDataNodes()
     if count == 0:
@@ -148,7 +173,7 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
 
 
 def index_values(node: Any) -> np.ndarray:
-    """Index values of a sequence node in stored order, float64; NaN for text without a number in front."""
+    """Return the index values of a sequence node in stored order, float64; NaN for text that begins with no number."""
     values = []
     for i in range(node.GetNumberOfDataNodes()):
         words = node.GetNthIndexValue(i).split()
@@ -159,18 +184,19 @@ def index_values(node: Any) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def _index_labels(values: Sequence[float], count: int, name: str) -> tuple[list[str], bool]:
-    """Texts of the index values, and whether they may be a numeric index (ascending, all different)."""
+def _index_labels(index_values: Sequence[float], count: int, name: str) -> tuple[list[str], bool]:
+    """Texts of the index values, and whether they can be a numeric index: ascending and all different."""
     import slicer
 
-    values = np.asarray(values, dtype=np.float64).ravel()
+    values = np.asarray(index_values, dtype=np.float64).ravel()
     if values.size != count:
         raise ValueError(f"{values.size} index values are given, but '{name}' has {count} measurements")
     if not np.isfinite(values).all():
         raise ValueError(f"the index values of '{name}' must be finite numbers")
     tolerance = slicer.vtkMRMLSequenceNode().GetNumericIndexValueTolerance()
     numeric = bool((np.diff(values) > 2 * tolerance).all())
-    labels, seen = [], {}
+    labels: list[str] = []
+    seen: dict[str, int] = {}
     for value in values:
         text = repr(float(value)).removesuffix(".0")
         seen[text] = seen.get(text, 0) + 1
@@ -179,7 +205,7 @@ def _index_labels(values: Sequence[float], count: int, name: str) -> tuple[list[
 
 
 def _proxy_transform(node: Any) -> np.ndarray:
-    """World transform (4, 4) of the volume that a sequence browser shows for this sequence, if any."""
+    """World transform (4, 4) of the proxy volume in which a sequence browser shows this sequence."""
     import slicer
 
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):

@@ -1,10 +1,9 @@
-"""Volume nodes: reading, making, and taking arrays from them on a wanted voxel grid."""
+"""Volume nodes: reading and making them, and their voxels on any grid."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,23 @@ import numpy as np
 
 from NeuroCESTLib.core.nifti_files import non_finite_voxels
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, read_header
-
-_IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".seg.nrrd", ".seq.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header
+from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 
 def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = False) -> Any:
-    """Read a 3-D image file as a scalar volume node (``label``: a label-map volume node).
+    """Read a 3-D image file into the scene.
+
+    Args:
+        path: Image file.
+        name: Name of the node; the name of the file by default.
+        label: Whether to make a label-map volume node instead of a scalar volume node.
+
+    Returns:
+        The volume node; NaN and infinity are kept.
 
     Raises:
-        ValueError: the file is missing, no image, truncated, or not one 3-D scalar image.
+        ValueError: The file is missing, not an image, truncated, or not a single 3-D scalar image.
     """
     path = existing_file(path)
     header = read_header(path)
@@ -32,8 +38,8 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
     if header.complex_valued:
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.components > 1:
-        raise ValueError(f"'{path}' has {header.components} numbers a voxel, but a scalar image is needed")
-    properties = {"name": name or stem(path), "labelmap": label, "singleFile": True, "show": False}
+        raise ValueError(f"'{path}' has {header.components} values per voxel, but a scalar image is needed")
+    properties = {"name": name or node_name(path), "labelmap": label, "singleFile": True, "show": False}
     node = load(path, "VolumeFile", properties)
     if not node.IsA("vtkMRMLScalarVolumeNode") or node.GetImageData() is None:
         remove(node)
@@ -43,27 +49,35 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
 
 
 def add_volume(array: np.ndarray, geometry: Geometry, name: str, label: bool = False) -> Any:
-    """New scalar volume node (``label``: label map) of an array ``(K, J, I)`` on ``geometry``; NaN is kept.
+    """Add a volume node to the scene.
 
-    Types that volume nodes refuse (bool, float16, 64-bit integers) are widened or narrowed without loss.
+    Args:
+        array: Values of shape (K, J, I), NaN included. Types that volume nodes refuse (bool, float16, 64-bit integers)
+            are converted without loss.
+        geometry: Voxel grid of the array.
+        name: Name of the node.
+        label: Whether to make a label-map volume node instead of a scalar volume node.
+
+    Returns:
+        The volume node.
 
     Raises:
-        ValueError: the array has another shape than the geometry.
+        ValueError: The array does not have the shape of the geometry.
     """
     import slicer
 
     if array.shape != geometry.shape:
         raise ValueError(f"the array for volume '{name}' has shape {array.shape}, its geometry {geometry.shape}")
     class_name = "vtkMRMLLabelMapVolumeNode" if label else "vtkMRMLScalarVolumeNode"
-    with quiet_vtk():  # slicer-core lacks the colour table that label maps ask for
+    with quiet_vtk():  # slicer-core lacks the colour table that label maps look for
         return slicer.util.addVolumeFromArray(storable(array), geometry.ijk_to_ras, name, class_name)
 
 
 def volume_array(node: Any) -> np.ndarray:
-    """Copy of a volume node's voxels ``(K, J, I)`` in their own type, NaN included.
+    """Return a copy of the voxels of a volume node, of shape (K, J, I), in their own type.
 
     Raises:
-        ValueError: the node has no image or several numbers a voxel.
+        ValueError: The node has no image, or several values per voxel.
     """
     import slicer
 
@@ -71,18 +85,26 @@ def volume_array(node: Any) -> np.ndarray:
         raise ValueError(f"the volume '{node.GetName()}' has no image: load it first")
     array = slicer.util.arrayFromVolume(node)
     if array.ndim != 3:
-        raise ValueError(f"the volume '{node.GetName()}' has {array.shape[-1]} numbers a voxel, not one")
+        raise ValueError(f"the volume '{node.GetName()}' has {array.shape[-1]} values per voxel, not one")
     return array.copy()
 
 
 def array_on(node: Any, geometry: Geometry, strict: bool = False) -> np.ndarray:
-    """Values ``(K, J, I)``, floating point, of a volume node at the voxels of ``geometry`` in the world.
+    """Return the values of a volume node on a voxel grid.
 
-    The same voxels in another order are reordered. Another grid is resampled linearly, NaN outside the
-    volume; with ``strict`` it is refused.
+    Parent transforms are applied. The same voxels in another order are reordered exactly.
+
+    Args:
+        node: Volume node.
+        geometry: Voxel grid of the result; nodes on other grids are interpolated linearly.
+        strict: Whether to refuse a node on another grid instead.
+
+    Returns:
+        Values of shape (K, J, I) in floating point, NaN outside the volume.
 
     Raises:
-        ValueError: no image, a non-linear parent transform, or ``strict`` and another grid.
+        ValueError: The node has no image, a parent transform is not linear, or the grid is another one and ``strict``
+            is set.
     """
     source = Geometry.of(node)
     array = volume_array(node)
@@ -96,10 +118,14 @@ def array_on(node: Any, geometry: Geometry, strict: bool = False) -> np.ndarray:
 
 
 def mask_on(node: Any, geometry: Geometry) -> np.ndarray:
-    """Non-zero voxels (bool, ``(K, J, I)``) of a mask volume, which must lie on the grid of ``geometry``.
+    """Return the voxels of a mask volume that are not zero, bool (K, J, I).
+
+    Args:
+        node: Volume node on the grid of ``geometry``.
+        geometry: Voxel grid of the result.
 
     Raises:
-        ValueError: the mask has another geometry or holds no voxel.
+        ValueError: The mask is on another grid, or is empty.
     """
     array = array_on(node, geometry, strict=True)
     mask = np.isfinite(array) & (array != 0)
@@ -109,7 +135,13 @@ def mask_on(node: Any, geometry: Geometry) -> np.ndarray:
 
 
 def restore_non_finite(nodes: Sequence[Any], path: Path, header: ImageHeader) -> None:
-    """Put NaN and infinity back into the volumes of a file, one node a measurement."""
+    """Put NaN and infinity back into the volumes that were read from a NIfTI file.
+
+    Args:
+        nodes: Volume nodes, one for each measurement.
+        path: The file.
+        header: Its header.
+    """
     import slicer
 
     index, values = non_finite_voxels(path)
@@ -125,7 +157,17 @@ def restore_non_finite(nodes: Sequence[Any], path: Path, header: ImageHeader) ->
 
 
 def labels_on(node: Any, geometry: Geometry, strict: bool = False) -> np.ndarray:
-    """Labels (integers, ``(K, J, I)``) of a label volume at the voxels of ``geometry``, nearest neighbour."""
+    """Return the labels of a label volume on a voxel grid, integers of shape (K, J, I).
+
+    Args:
+        node: Volume node of labels.
+        geometry: Voxel grid of the result; nodes on other grids are sampled at the nearest voxel.
+        strict: Whether to refuse a node on another grid instead.
+
+    Raises:
+        ValueError: The node has no image, a parent transform is not linear, or the grid is another one and ``strict``
+            is set.
+    """
     source = Geometry.of(node)
     array = np.nan_to_num(volume_array(node)).round().astype(np.int32)
     same = geometry.reorder(array, source)
@@ -144,7 +186,11 @@ def _other_grid(node: Any, geometry: Geometry, source: Geometry) -> str:
 
 
 def storable(array: np.ndarray) -> np.ndarray:
-    """``array`` in a type that volume nodes and NIfTI files hold, without changing a value."""
+    """Convert an array to a type that volume nodes and NIfTI files can hold, without changing a value.
+
+    Raises:
+        ValueError: There is no such type.
+    """
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
     if array.dtype == np.float16:
@@ -158,11 +204,19 @@ def storable(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def load(path: Path, file_type: str, properties: dict) -> Any:
-    """Read a file through Slicer's I/O into the scene, with one sentence instead of VTK's error output.
+def load(path: Path, file_type: str, properties: dict[str, Any]) -> Any:
+    """Read a file into the scene through Slicer's file I/O.
+
+    Args:
+        path: File to read.
+        file_type: Slicer's name of the reader, such as ``VolumeFile``.
+        properties: Properties that Slicer's reader takes, such as ``name``.
+
+    Returns:
+        The node.
 
     Raises:
-        ValueError: it cannot be read; nothing is left in the scene.
+        ValueError: The file cannot be read; the scene is left as it was, and VTK's own messages are not shown.
     """
     import slicer
 
@@ -179,7 +233,7 @@ def load(path: Path, file_type: str, properties: dict) -> Any:
 
 
 def remove(node: Any) -> None:
-    """Take a node, its display nodes and its storage node out of the scene."""
+    """Remove a node from the scene, together with its display nodes and storage nodes."""
     import slicer
 
     companions = []
@@ -190,25 +244,3 @@ def remove(node: Any) -> None:
     for companion in [*companions, node]:
         if companion is not None and companion.GetScene() is not None:
             slicer.mrmlScene.RemoveNode(companion)
-
-
-@contextlib.contextmanager
-def quiet_vtk() -> Iterator[None]:
-    """Silence VTK's warnings: the caller reports what failed in words of its own."""
-    import vtk
-
-    shown = vtk.vtkObject.GetGlobalWarningDisplay()
-    vtk.vtkObject.GlobalWarningDisplayOff()
-    try:
-        yield
-    finally:
-        vtk.vtkObject.SetGlobalWarningDisplay(shown)
-
-
-def stem(path: str | os.PathLike) -> str:
-    """File name without its (composite) image extension: the name of the node."""
-    name = Path(path).name
-    for extension in _IMAGE_EXTENSIONS:
-        if name.lower().endswith(extension):
-            return name[: -len(extension)] or name
-    return Path(name).stem

@@ -1,4 +1,4 @@
-"""Write nodes and the scene to files, whole or not at all."""
+"""Writing of nodes and of the whole scene to files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from NeuroCESTLib.core.whole_files import whole_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
-from NeuroCESTLib.scene.volumes import add_volume, quiet_vtk, remove, volume_array
+from NeuroCESTLib.scene.volumes import add_volume, remove, volume_array
+from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 _IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 _ENDINGS = {
@@ -25,25 +26,33 @@ _ENDINGS = {
 
 
 def write_node(node: Any, path: str | os.PathLike) -> Path:
-    """Write a volume (``.nii.gz``, ``.nrrd``), sequence (``.seq.nrrd``), segmentation (``.seg.nrrd``), table
-    (``.csv``, ``.tsv``), transform (``.h5``) or colour table (``.ctbl``) with Slicer's own storage node.
+    """Write a node to a file with Slicer's own storage node.
 
-    The node in the scene keeps its storage node; parent transforms are not applied.
+    The node keeps the storage node that it has; parent transforms are not applied.
+
+    Args:
+        node: Volume, sequence, segmentation, table, transform or colour-table node.
+        path: File to write. Its ending must fit the node: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha`` for volumes,
+            ``.seq.nrrd`` for sequences, ``.seg.nrrd`` for segmentations, ``.csv`` or ``.tsv`` for tables, ``.h5`` or
+            ``.tfm`` for transforms, ``.ctbl`` for colour tables.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: an ending that does not fit the node, or a folder that is missing, read-only or full.
+        ValueError: The ending does not fit the node, or the folder is missing, read-only or full.
     """
     import slicer
 
     path = Path(path)
     endings = next((endings for name, endings in _ENDINGS.items() if node.IsA(name)), None)
     if endings is None:
-        raise ValueError(f"'{node.GetName()}' ({node.GetClassName()}) is of no kind that is written to files")
+        raise ValueError(f"'{node.GetName()}' cannot be written to a file: it is a {node.GetClassName()}")
     if not path.name.lower().endswith(endings):
         raise ValueError(f"cannot write '{path}': the name must end in {' or '.join(endings)}")
     with whole_file(path) as temporary:
         storage = node.CreateDefaultStorageNode()
-        storage.UnRegister(None)  # Create… hands over its reference
+        storage.UnRegister(None)  # the caller of Create... owns the reference
         storage.SetScene(slicer.mrmlScene)
         storage.SetFileName(str(temporary))
         storage.SetUseCompression(1)
@@ -56,23 +65,31 @@ def write_node(node: Any, path: str | os.PathLike) -> Path:
 
 
 def write_volume(node: Any, path: str | os.PathLike, like: str | os.PathLike | None = None) -> Path:
-    """Write a volume node; with ``like``, in the voxel order of that image file.
+    """Write a volume node with its parent transforms applied.
 
-    Slicer reverses the slices of left-handed files as it reads them. ``like`` undoes that, so that the
-    voxels of the result can be compared with those of the input one by one. A volume on other voxels than
-    those of the file is written as it is.
+    Args:
+        node: Volume node.
+        path: File to write.
+        like: Image file in whose voxel order to write. Slicer reverses the slices of left-handed files when it reads
+            them; this undoes it, so that result and input can be compared voxel by voxel. It has no effect where the
+            file holds other voxels than the node.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: As for ``write_node``, or ``like`` cannot be read.
     """
-    target = read_header(like).geometry if like is not None else None
-    source = Geometry.of(node)
-    array = target.reorder(volume_array(node), source) if target is not None else None
-    if array is None and node.GetParentTransformNode() is None:
+    source = geometry = Geometry.of(node)
+    array = volume_array(node)
+    if like is not None:
+        file_geometry = read_header(like).geometry
+        reordered = file_geometry.reorder(array, source)
+        if reordered is not None:
+            array, geometry = reordered, file_geometry
+    if geometry is source and node.GetParentTransformNode() is None:
         return write_node(node, path)
-    ordered = add_volume(
-        volume_array(node) if array is None else array,
-        source if array is None else target,
-        node.GetName(),
-        node.IsA("vtkMRMLLabelMapVolumeNode"),
-    )
+    ordered = add_volume(array, geometry, node.GetName(), node.IsA("vtkMRMLLabelMapVolumeNode"))
     try:
         return write_node(ordered, path)
     finally:
@@ -82,8 +99,11 @@ def write_volume(node: Any, path: str | os.PathLike, like: str | os.PathLike | N
 def write_scene(path: str | os.PathLike) -> Path:
     """Write the whole scene with its data as one ``.mrb`` bundle.
 
+    Returns:
+        The path of the file.
+
     Raises:
-        ValueError: another ending, or a folder that is missing, read-only or full.
+        ValueError: The ending is another one, or the folder is missing, read-only or full.
     """
     import slicer
 
@@ -91,7 +111,7 @@ def write_scene(path: str | os.PathLike) -> Path:
     if not path.name.lower().endswith(".mrb"):
         raise ValueError(f"cannot write '{path}': a scene with its data is a '.mrb' file")
     with whole_file(path) as temporary, tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
-        # Copied in a second step: the archive writer reports each of its errors on a full disk in full.
+        # Copied in a second step, because on a full disk the archive writer would print every one of its errors.
         bundle = Path(folder) / path.name
         with quiet_vtk():
             written = slicer.util.saveScene(str(bundle), {})
@@ -103,7 +123,7 @@ def write_scene(path: str | os.PathLike) -> Path:
 
 
 def _check_written(temporary: Path, path: Path) -> None:
-    """Some writers report success on a full disk; look at what they wrote."""
+    """Check what a writer has written, because some of them report success on a full disk."""
     import zipfile
 
     name = temporary.name.lower()

@@ -88,7 +88,7 @@ def apply_command(options: Namespace) -> None:
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
-        from NeuroCESTLib.scene.volumes import stem
+        from NeuroCESTLib.scene.image_files import node_name
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
@@ -97,7 +97,7 @@ def apply_command(options: Namespace) -> None:
         with report.timed("computing"), _called_by_files(options, paths, nodes):
             result = _process(options, nodes, progress)
         for node, path in zip(result.carried, options.carry, strict=True):
-            node.SetName(f"{stem(path)} on fixed")
+            node.SetName(f"{node_name(path)} on fixed")
         with report.timed("writing"):
             _write(options, paths, folder, result, report, part(progress, 0.95, 1.0))
         report.write(folder)
@@ -149,8 +149,9 @@ def _process(options: Namespace, nodes: dict, progress):
 def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) -> dict:
     """Input nodes by role: the studies by modality, masks, segmentations, and what is carried along."""
     from NeuroCESTLib.scene.geometry import Geometry
+    from NeuroCESTLib.scene.image_files import node_name
     from NeuroCESTLib.scene.segmentations import read_segmentation
-    from NeuroCESTLib.scene.volumes import read_volume, stem
+    from NeuroCESTLib.scene.volumes import read_volume
 
     from ..images.study import check_axes
 
@@ -171,7 +172,7 @@ def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) 
     for path in options.carry:
         report.add_input("carry", path)
         read = read_segmentation if path.lower().endswith(".seg.nrrd") else read_volume
-        nodes["carry"].append(read(path, stem(path)))
+        nodes["carry"].append(read(path, node_name(path)))
         if read is read_volume:
             check_axes(Geometry.of(nodes["carry"][-1]).direction, f"'{path}'")
     names = [node.GetName() for node in nodes["carry"]]

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.image_files import node_name
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on, read_segmentation
 from NeuroCESTLib.scene.sequences import (
     array_to_sequence,
@@ -36,6 +37,21 @@ def storable_nodes(slicer: ModuleType) -> list[str]:
 def write_4d(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     sitk.WriteImage(sitk.JoinSeries([geometry.to_sitk(volume) for volume in array]), str(path))
     return path
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("t1.nii.gz", "t1"),
+        ("Tumour.SEG.NRRD", "Tumour"),
+        ("z.seq.nrrd", "z"),
+        ("visit.1.nii", "visit.1"),
+        ("roi.csv", "roi"),
+        (".nii.gz", ".nii"),
+    ],
+)
+def test_nodes_are_named_by_their_file_without_its_extension(file: str, name: str) -> None:
+    assert node_name(f"folder/{file}") == name
 
 
 @pytest.mark.parametrize("extension", [".nii", ".nii.gz", ".nrrd"])
@@ -74,6 +90,20 @@ def test_nan_and_infinity_in_files_are_kept(slicer: ModuleType, tmp_path: Path, 
     sitk.WriteImage(GRIDS[name].to_sitk(array), str(tmp_path / f"v{extension}"))
     node = read_volume(tmp_path / f"v{extension}")
     np.testing.assert_array_equal(array_on(node, GRIDS[name], strict=True), array)
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz", ".nrrd"])
+def test_a_2d_image_is_one_slice_and_keeps_nan(slicer: ModuleType, tmp_path: Path, extension: str) -> None:
+    picture = RNG.normal(size=(5, 6)).astype(np.float32)
+    picture[1, 2] = np.nan
+    image = sitk.GetImageFromArray(picture)
+    image.SetSpacing((2, 3))
+    image.SetOrigin((5, 7))
+    image.SetDirection((0, 1, -1, 0))
+    sitk.WriteImage(image, str(tmp_path / f"slice{extension}"))
+    node = read_volume(tmp_path / f"slice{extension}")
+    np.testing.assert_array_equal(volume_array(node), picture[None])
+    assert Geometry.of(node).matches(Geometry.from_sitk(image))
 
 
 def test_nan_in_a_4d_file_stays_in_its_measurement(slicer: ModuleType, tmp_path: Path) -> None:
