@@ -1,1 +1,1 @@
-"""The frame of the module panels; the only library that knows Qt."""
+"""The frame of the module panels; below the module files, only this room knows Qt."""

@@ -1,7 +1,9 @@
-"""The frame of a module's panel: the life of its parameter node, Apply, progress and Cancel.
+"""The frame of a module's panel: binding of its parameter node, Apply, progress and Cancel.
 
-Panel layer: imported by the module files only, once the application or the panel host is there.
+Only the module files import it, when the application or the panel host is running.
 """
+
+from typing import Any
 
 import slicer
 import vtk
@@ -11,21 +13,25 @@ from slicer.util import VTKObservationMixin
 
 
 class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """A panel whose ``.ui`` file has applyButton, cancelButton, progressBar and statusLabel.
+    """Panel with an Apply and a Cancel button, progress and status.
 
-    A module says the rest: ``makeLogic``, ``missingInputs``, ``run``, ``texts`` and, where it has any, ``PATHS``,
-    ``SECTIONS`` and ``offerSettings``.
+    The ``.ui`` file must contain ``applyButton``, ``cancelButton``, ``progressBar`` and ``statusLabel``. A module
+    implements ``makeLogic``, ``missingInputs``, ``run`` and ``texts`` and, where it needs them, sets ``PATHS`` and
+    ``SECTIONS`` and implements ``offerSettings``.
+
+    Attributes:
+        PATHS: Names of the parameters that are paths of files. The widget of ``modelPath`` is called
+            ``modelPathLineEdit``; this class binds it, because the parameter node wrapper saves an empty path as ".".
+        SECTIONS: Names of the widgets that are disabled during a run.
     """
 
-    PATHS = ()
-    """Parameters that are files; the widget of ``modelPath`` is ``modelPathLineEdit``, which no wrapper binds."""
-    SECTIONS = ()
-    """Parts of the panel that a run locks."""
+    PATHS: tuple[str, ...] = ()
+    SECTIONS: tuple[str, ...] = ()
 
     def __init__(self, parent=None):
-        # Set before the base class, which calls setup() where there is no parent.
-        self.logic = None
-        self._parameterNode = None
+        # Set before the base class is initialised, because it calls setup() where there is no parent.
+        self.logic: Any = None
+        self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
         self._sceneIsClosing = False
         self._running = False
@@ -34,23 +40,30 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def makeLogic(self):
-        """The module's logic."""
+        """Return a new logic of the module."""
         raise NotImplementedError
 
     def missingInputs(self):
-        """What has to be chosen before Apply, one sentence each; called with a parameter node only."""
+        """Return what still has to be chosen before Apply, as a list of sentences; called only with a parameter node."""
         raise NotImplementedError
 
     def run(self, progress):
-        """Do what Apply promises; the sentence that says where the results are."""
+        """Do the work of Apply.
+
+        Args:
+            progress: Progress to report to, which raises ``Cancelled`` after a click on Cancel.
+
+        Returns:
+            A sentence that says where the results are.
+        """
         raise NotImplementedError
 
     def texts(self):
-        """What Apply does, and what is said when it fails: two sentences."""
+        """Return two sentences: what Apply does, and what an error message says when it fails."""
         raise NotImplementedError
 
     def offerSettings(self, parameters):
-        """Enable what the chosen method takes."""
+        """Enable the widgets of the settings that the chosen method uses."""
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
@@ -72,36 +85,36 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        """Called when the application closes and the panel is destroyed."""
+        """Release the parameter node and all observers; called when the application closes."""
         self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self):
-        """Called each time the user opens the module."""
+        """Bind the scene's parameter node; called each time the user opens the module."""
         self.initializeParameterNode()
 
     def exit(self):
-        """Called each time the user leaves the module; from here on scenes get no parameter node."""
+        """Release the parameter node; called each time the user leaves the module, after which scenes get none."""
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
-        """The parameter node goes with the scene; a run that is on its way ends."""
+        """Release the parameter node, which is removed with the scene, and cancel a run in progress."""
         self._cancelRequested = True
         self._sceneIsClosing = self._parameterNode is not None
         self.setParameterNode(None)
 
     def onSceneReplaced(self, caller, event):
-        """Another scene is there, with its own parameters or with none."""
+        """Bind the parameter node of the new scene."""
         if self._sceneIsClosing or self._parameterNode:
             self._sceneIsClosing = False
             self.initializeParameterNode()
 
     def initializeParameterNode(self):
-        """Take the scene's parameter node."""
+        """Bind the scene's parameter node, which is made where there is none."""
         self.setParameterNode(self.logic.getParameterNode())
 
     def setParameterNode(self, parameterNode):
-        """Bind the widgets to another parameter node, or to none."""
+        """Bind the widgets to a parameter node, or to none."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
@@ -112,7 +125,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._onParametersModified()
 
     def onApplyButton(self, checked=False):
-        """Run, and say where the results are or why there are none."""
+        """Run, and show where the results are or why there are none."""
         from NeuroCESTLib.core.progress import Cancelled
         from NeuroCESTLib.panel.torch_extension import ensure_torch
 
@@ -135,12 +148,12 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._showStatus(status)
 
     def onCancelButton(self, checked=False):
-        """Ask the run to end; it does at its next report of progress."""
+        """Ask the run to stop, which it does at its next report of progress."""
         self._cancelRequested = True
         self.ui.cancelButton.enabled = False
 
     def folderName(self, result):
-        """Name of the subject-hierarchy folder that holds a result."""
+        """Return the name of the subject-hierarchy folder that holds a result."""
         return slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
 
     def _pathWidget(self, parameter):
@@ -151,7 +164,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             setattr(self._parameterNode, parameter, path)
 
     def _onParametersModified(self, caller=None, event=None):
-        """Show paths, offer what the method takes, and say what Apply still needs."""
+        """Show the paths, enable the settings of the chosen method, and show what Apply still needs."""
         missing = [_("There is no scene.")]
         if self._parameterNode:
             for parameter in self.PATHS:

@@ -1,4 +1,4 @@
-"""What the self-tests of both modules share, in the application as in the panel host."""
+"""The part of the self-tests that both modules share; it runs in the application and in the panel host."""
 
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009, PT027
@@ -11,20 +11,24 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 
 class PanelTest(ScriptedLoadableModuleTest):
-    """A module adds ``MODULE``, ``chooseInputs`` and its own ``test_…`` methods.
+    """Self-test of a module.
 
-    CANCEL_AT: percent of progress after which the test of Cancel presses it.
+    A module sets ``MODULE``, implements ``addSampleNodes`` and ``chooseInputs``, and adds tests of its own.
+
+    Attributes:
+        MODULE: Name of the module.
+        CANCEL_AT: Progress in percent after which the test of Cancel clicks it.
     """
 
     MODULE = ""
     CANCEL_AT = 0
 
     def chooseInputs(self):
-        """Choose what Apply needs."""
+        """Choose the inputs that Apply needs."""
         raise NotImplementedError
 
     def setUp(self):
-        """An empty scene, the module's panel, and a folder that the test may fill."""
+        """Clear the scene, open the module's panel, and make a folder for the files of the test."""
         import tempfile
 
         temporaryDirectory = tempfile.TemporaryDirectory()
@@ -39,11 +43,11 @@ class PanelTest(ScriptedLoadableModuleTest):
         self.addCleanup(self.widget.exit)
 
     def addSampleNodes(self):
-        """Add what the tests work on to the scene."""
+        """Add the nodes that the tests work on to the scene."""
         raise NotImplementedError
 
     def runTest(self):
-        """All tests, for Slicer's self-test."""
+        """Run all tests, as Slicer's self-test does."""
         for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
             self.delayDisplay(name)
             self.setUp()
@@ -54,12 +58,12 @@ class PanelTest(ScriptedLoadableModuleTest):
         slicer.util.getModuleWidget(self.MODULE).enter()
 
     def nodeIDs(self):
-        """Of all nodes in the scene."""
+        """Return the IDs of all nodes in the scene."""
         scene = slicer.mrmlScene
         return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
 
     def assertApplyFailsSaying(self, *parts):
-        """Apply reports an error with these parts, leaves the scene as it was, and can be pressed again."""
+        """Check that Apply shows an error with these parts, leaves the scene as it was, and can be clicked again."""
         import unittest.mock
 
         before = self.nodeIDs()
@@ -76,15 +80,15 @@ class PanelTest(ScriptedLoadableModuleTest):
                 self.assertIs(widget.mrmlScene(), slicer.mrmlScene, name)
 
     def test_cancelLeavesTheSceneAsItWas(self):
-        def cancelOnTheWay(percent):
+        def cancelDuringRun(percent):
             if percent > self.CANCEL_AT:
                 self.ui.cancelButton.click()
 
         self.chooseInputs()
         before = self.nodeIDs()
         self.ui.progressBar.value = 0
-        self.ui.progressBar.connect("valueChanged(int)", cancelOnTheWay)
-        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", cancelOnTheWay)
+        self.ui.progressBar.connect("valueChanged(int)", cancelDuringRun)
+        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", cancelDuringRun)
         self.ui.applyButton.click()
         self.assertEqual(self.ui.statusLabel.text, _("Cancelled; nothing was changed."))
         self.assertEqual(self.nodeIDs(), before)

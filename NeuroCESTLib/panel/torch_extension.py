@@ -1,15 +1,19 @@
-"""PyTorch in the application: it comes through the PyTorch extension, never through pip."""
+"""PyTorch in the application, where the PyTorch extension installs it; pip never does."""
 
 from __future__ import annotations
 
 TORCH_REQUIREMENT = ">=2.2"
+"""Versions of PyTorch that work."""
 
 
 def ensure_torch(module: str) -> None:
-    """Make torch importable for the module of that name; the user is asked before anything is installed.
+    """Make sure that torch can be imported; the user is asked before anything is installed.
+
+    Args:
+        module: Name of the module that needs it, for messages.
 
     Raises:
-        RuntimeError: the PyTorch extension is missing, or the user refused.
+        RuntimeError: The PyTorch extension is missing, or the user declined to install PyTorch.
     """
     import importlib.util
 
