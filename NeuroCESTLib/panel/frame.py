@@ -44,7 +44,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         raise NotImplementedError
 
     def missingInputs(self):
-        """Return what still has to be chosen before Apply, as a list of sentences; called only with a parameter node."""
+        """Return what still has to be chosen before Apply, as sentences; only called with a parameter node."""
         raise NotImplementedError
 
     def run(self, progress):
