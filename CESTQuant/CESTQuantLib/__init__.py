@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .formats.protocol_files import read_protocol
-    from .methods.registry import METHODS, Settings, quantify
+    from .methods.base import Settings
+    from .methods.registry import METHODS, quantify
     from .physics.pools import Pool, Tissue, Water
     from .physics.protocol import Protocol
     from .physics.simulation import simulate
@@ -26,7 +27,7 @@ _MODULES = {
     "read_tissue_model": ".tissue.model",
     "fit": ".tissue.fit:fit_tissue_model",
     "METHODS": ".methods.registry",
-    "Settings": ".methods.registry",
+    "Settings": ".methods.base",
     "quantify": ".methods.registry",
     "ZSpectra": ".tissue.spectra",
 }

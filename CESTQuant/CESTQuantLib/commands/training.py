@@ -1,4 +1,4 @@
-"""The commands ``cestquant dataset`` and ``cestquant train``."""
+"""``cestquant dataset`` and ``train``: simulated data sets, and networks that learn from them or from a scan."""
 
 from __future__ import annotations
 
@@ -11,45 +11,50 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from NeuroCESTLib.batch.frame import OutputFolder
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.core.whole_files import whole_file, write_errors
 from NeuroCESTLib.report.record import Report
 
+from .acquisition import add_images, read_images
+
 if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
     from torch import Tensor
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+    from ..networks.config import TrainingConfig
 
 SUFFIX = ".pt"
 REPORT = "report.json"
 
 
-def add_dataset(commands) -> None:
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the commands to the parser."""
     parser = commands.add_parser("dataset", help="simulated data set: spectra and their tissue parameters, in shards")
     parser.add_argument("config", metavar="CONFIG.json", help="protocol, tissue, noise_sd (of M0), samples, seed")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards and report")
-    parser.set_defaults(command=dataset_command)
+    parser.set_defaults(command=run_dataset)
 
-
-def add_train(commands) -> None:
     parser = commands.add_parser("train", help="reconstruction network for a fixed protocol; also under torchrun")
-    parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a configuration that comes along")
+    parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a bundled configuration")
     parser.add_argument(
         "--output", required=True, metavar="NETWORK.pt", help="file to write; a killed run continues when repeated"
     )
     parser.add_argument("--dataset", metavar="DIR", help="train on this data set of 'cestquant dataset'")
     parser.add_argument("--self-supervised", action="store_true", help="train on the scan given by --signal instead")
-    parser.add_argument("--signal", nargs="+", metavar="MZ", help="4-D NIfTI, .seq.nrrd or 3-D files")
-    parser.add_argument("--reference", nargs="+", metavar="M0", help="M0 image (3-D) or images (4-D)")
-    parser.add_argument("--mask", metavar="M", help="mask on the grid of the signal")
-    parser.set_defaults(command=train_command)
+    add_images(parser, required=False)
+    parser.set_defaults(command=run_train)
 
 
-def dataset_command(options: Namespace) -> None:
-    """``cestquant dataset``."""
+def run_dataset(options: Namespace) -> None:
+    """Run ``cestquant dataset``."""
     from ..networks.dataset import MANIFEST, remove_stale_shards, simulate_dataset, write_dataset
 
     for name in (MANIFEST, REPORT):
-        _keep_config(options, Path(options.output) / name)
+        _refuse_to_replace_config(options, Path(options.output) / name)
     config, report = _config(options, "cestquant dataset")
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         with report.timed("simulation"):
@@ -68,37 +73,21 @@ def dataset_command(options: Namespace) -> None:
         report.write(folder)
     with write_errors(Path(options.output) / MANIFEST):
         remove_stale_shards(Path(options.output), manifest["shards"])
-    _say(report)
+    _print_warnings(report)
 
 
-def train_command(options: Namespace) -> None:
-    """``cestquant train``."""
+def run_train(options: Namespace) -> None:
+    """Run ``cestquant train``."""
     from NeuroCESTLib.core.processes import processes
 
-    from ..networks.dataset import MANIFEST, read_dataset
     from ..networks.figure import draw_training
     from ..networks.files import save_network
     from ..networks.fixed_protocol import train_from_config
     from ..networks.self_supervised import train_on_scan
 
-    if options.self_supervised != bool(options.signal):
-        raise ValueError("--self-supervised and --signal belong together: the network is trained on that scan")
-    if options.self_supervised and options.dataset:
-        raise ValueError("--dataset does not go with --self-supervised, which trains on the scan itself")
-    output = Path(options.output)
-    if output.suffix != SUFFIX:
-        raise ValueError(f"cannot write '{output}': the name of a network file must end in {SUFFIX}")
-    _keep_config(options, output.parent / REPORT)
-    with write_errors(output):
-        output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
-        raise ValueError(f"cannot write '{output}': it is a folder")
+    output = _network_file(options)
     config, report = _config(options, "cestquant train")
-    if options.dataset:
-        config = replace(config, dataset=Path(options.dataset))
-    if config.dataset and not options.self_supervised:
-        report.add_input("dataset", config.dataset / MANIFEST)
-        report.warnings += _unused_samples(options, config, len(read_dataset(config.dataset)))
+    config = _with_dataset(options, config, report)
     with processes() as these:
         if these.count > 1 and options.self_supervised:
             raise ValueError("--self-supervised runs as one process, not under torchrun")
@@ -108,7 +97,7 @@ def train_command(options: Namespace) -> None:
             train_from_config(config, None, checkpoint, processes=these)
             return
         with terminal_progress() as progress:
-            if options.self_supervised:
+            if scan is not None:
                 file, result = train_on_scan(config, scan, progress, checkpoint)
             else:
                 file, result = train_from_config(config, progress, checkpoint, processes=these)
@@ -116,24 +105,50 @@ def train_command(options: Namespace) -> None:
     checkpoint.unlink(missing_ok=True)
     with whole_file(output.with_suffix(".png")) as picture:
         draw_training(result, picture, output.name)
-    summary = {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
-    calibration = file.calibration
-    report.summary |= {
-        **summary,
-        "loss": result.loss[-1],
-        "validation_loss": (result.validation_loss or [None])[-1],
-        "misfit_threshold": calibration.threshold,
-        "false_alarm_rate": calibration.false_alarm_rate,
-    }
+    report.summary |= {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
+    report.summary["loss"] = result.loss[-1]
+    report.summary["validation_loss"] = result.validation_loss[-1] if result.validation_loss else None
+    if file.calibration is not None:
+        report.summary["misfit_threshold"] = file.calibration.threshold
+        report.summary["false_alarm_rate"] = file.calibration.false_alarm_rate
     report.write(output.absolute().parent)
-    _say(report)
+    _print_warnings(report)
 
 
-def _config(options: Namespace, command: str):
-    """The configuration and a report that names it; warnings of the reader go into the report."""
+def _network_file(options: Namespace) -> Path:
+    """Check the options of ``train`` that do not need the configuration, and return the file to write."""
+    if options.self_supervised != bool(options.signal):
+        raise ValueError("--self-supervised and --signal belong together: the network is trained on that scan")
+    if options.self_supervised and options.dataset:
+        raise ValueError("--dataset does not go with --self-supervised, which trains on the scan itself")
+    output = Path(options.output)
+    if output.suffix != SUFFIX:
+        raise ValueError(f"cannot write '{output}': the name of a network file must end in {SUFFIX}")
+    _refuse_to_replace_config(options, output.parent / REPORT)
+    with write_errors(output):
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        raise ValueError(f"cannot write '{output}': it is a folder")
+    return output
+
+
+def _with_dataset(options: Namespace, config: TrainingConfig, report: Report) -> TrainingConfig:
+    """Use the data set of ``--dataset``, and record the one that is used."""
+    from ..networks.dataset import MANIFEST, read_dataset
+
+    if options.dataset:
+        config = replace(config, dataset=Path(options.dataset))
+    if config.dataset and not options.self_supervised:
+        report.add_input("dataset", config.dataset / MANIFEST)
+        report.warnings += _unused_samples(options, config, len(read_dataset(config.dataset)))
+    return config
+
+
+def _config(options: Namespace, command: str) -> tuple[TrainingConfig, Report]:
+    """Read the configuration, and start a report that names it and has the warnings of its reader."""
     from ..networks.config import read_config
 
-    report = Report(command, {name: value for name, value in vars(options).items() if name != "command"})
+    report = Report(command, settings_of(options))
     report.add_input("config", _config_file(options))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -142,8 +157,7 @@ def _config(options: Namespace, command: str):
     return config, report
 
 
-def _keep_config(options: Namespace, output: Path) -> None:
-    """Refuse an output that would replace the configuration."""
+def _refuse_to_replace_config(options: Namespace, output: Path) -> None:
     if output.exists() and output.samefile(_config_file(options)):
         raise ValueError(f"cannot write '{output}': it is the configuration; choose another folder")
 
@@ -154,8 +168,8 @@ def _config_file(options: Namespace) -> Path:
     return config_file(options.config)
 
 
-def _unused_samples(options: Namespace, config, count: int) -> list[str]:
-    """A warning where the configuration asks for another number of samples than the data set has."""
+def _unused_samples(options: Namespace, config: TrainingConfig, count: int) -> list[str]:
+    """Warn where the configuration asks for another number of samples than the data set has."""
     from NeuroCESTLib.core.checked_json import read_json
 
     if config.samples == count or "samples" not in read_json(_config_file(options)):
@@ -166,8 +180,8 @@ def _unused_samples(options: Namespace, config, count: int) -> list[str]:
     ]
 
 
-def _fingerprint(config, scan: Tensor | None) -> str:
-    """Same for trainings whose checkpoints serve each other: learning rates and epochs may differ."""
+def _fingerprint(config: TrainingConfig, scan: Tensor | None) -> str:
+    """Return a name shared by trainings that can continue each other: learning rates and epochs may differ."""
     from ..formats.protocol_json import protocol_to_dict
     from ..networks.training import lasting
 
@@ -178,26 +192,18 @@ def _fingerprint(config, scan: Tensor | None) -> str:
     return digest.hexdigest()[:12]
 
 
-def _scan(options: Namespace, config, report: Report):
-    """Normalised signals (voxel, measurement) of the scan to train on."""
+def _scan(options: Namespace, config: TrainingConfig, report: Report) -> Tensor:
+    """Read the normalised signals (voxel, measurement) of the scan to train on."""
     from NeuroCESTLib.scene import host
 
     host.attach()
-    from NeuroCESTLib.scene.segmentations import read_segmentation
-    from NeuroCESTLib.scene.sequences import read_sequence
-
     from ..scene.study import Study
-    from .quantify import read_reference
 
-    for role in ("signal", "reference"):
-        for path in getattr(options, role) or ():
-            report.add_input(role, path)
-    signal = read_sequence(options.signal if len(options.signal) > 1 else options.signal[0])
-    reference = read_reference(options.reference) if options.reference else None
-    mask = read_segmentation(options.mask) if options.mask else None
-    return Study.of(signal, replace(config.protocol), reference, mask, None).spectra().signal
+    nodes = read_images(options, report)
+    study = Study.of(nodes["signal"], config.protocol, nodes.get("reference"), nodes.get("mask"), None)
+    return study.spectra().signal
 
 
-def _say(report: Report) -> None:
+def _print_warnings(report: Report) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -1,190 +1,145 @@
-"""Methods that give fractions and exchange rates: model fits, QUESP, omega plot and QUCESOP."""
+"""Methods that give fraction and exchange rate of one target pool: QUESP, omega plot and QUCESOP."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from .base import Input, Method, Quantification, Settings
+from .quantities import POOL_QUANTITIES, RMSE
 
-from ..physics.protocol import Protocol
-from ..physics.units import concentration_mM
-from ..tissue.fit import fit_tissue_model
-from ..tissue.model import FitParameter, MapReference, TissueModel
-from ..tissue.qucesop import fit_qucesop, r1rho_from_z
-from ..tissue.quesp import ExchangeFit, fit_quesp, omega_plot
-from .registry import Quantification, Task
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..physics.protocol import Protocol
+    from ..tissue.model import TissueModel
+    from ..tissue.qucesop import QucesopFit
+    from ..tissue.quesp import ExchangeFit
+    from ..tissue.spectra import ZSpectra
 
 QUCESOP_WINDOW_PPM = 1.5
 """Half-width around the target in which the background of R1rho is taken as linear in the offset."""
-_NEAR_WATER_PPM = 1.0
-_LONG_AGAINST_T2 = 10.0
 
 
-def r1rho_method(task: Task) -> Quantification:
-    """Fit of the tissue model with the analytic R1rho solution."""
-    warning = near_water_warning(task.protocol, _model(task, "r1rho"))
-    return _model_fit(task, "r1rho", warning)
+def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Fit QUESP/QUEST in the inverse form to label and reference pairs at several powers or saturation times."""
+    from ..tissue.quesp import fit_quesp
+
+    target, pairs, t1_s = _pairs_of_target(spectra, settings)
+    fit = fit_quesp(
+        pairs.label,
+        pairs.reference,
+        pairs.protocol.b1_uT,
+        pairs.protocol.saturation_time_s,
+        t1_s,
+        r2_Hz=target.r2_Hz or 0.0,
+        initial_z=pairs.protocol.initial_magnetisation,
+        b1_relative=spectra.b1_relative,
+        progress=progress,
+    )
+    quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse}
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol)
 
 
-def bloch_mcconnell_method(task: Task) -> Quantification:
-    """Fit of the tissue model with the numerical Bloch-McConnell equations."""
-    _model(task, "bloch-mcconnell")
-    return _model_fit(task, "bloch-mcconnell", ())
+def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Draw the omega plot through label and reference pairs at several powers."""
+    from ..tissue.quesp import omega_plot as fit_omega_plot
+
+    target, pairs, t1_s = _pairs_of_target(spectra, settings)
+    fit = fit_omega_plot(
+        pairs.label,
+        pairs.reference,
+        pairs.protocol.b1_uT,
+        t1_s,
+        r2_Hz=target.r2_Hz or 0.0,
+        b1_relative=spectra.b1_relative,
+    )
+    quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse}
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol)
 
 
-def near_water_warning(protocol: Protocol, model: TissueModel) -> tuple[str, ...]:
-    """Sentences that name measurements where the analytic solution is not to be trusted, see :mod:`saturation`."""
-    warnings = []
-    T2_s = model.entries["water.T2_s"]
-    T2_s = T2_s.upper if isinstance(T2_s, FitParameter) else T2_s if isinstance(T2_s, float) else 0.1
-    near = (protocol.offsets_ppm.abs() < _NEAR_WATER_PPM) & (protocol.saturation_time_s < _LONG_AGAINST_T2 * T2_s)
-    if protocol.pulses is not None:
-        warnings.append(
-            "pulse trains enter R1rho as continuous wave of equal power (0.04 to 0.12 in Z): prefer bloch-mcconnell"
-        )
-    if bool(near.any()):
-        warnings.append(
-            f"{int(near.sum())} measurements lie within {_NEAR_WATER_PPM:g} ppm of water, saturated for less than "
-            f"{_LONG_AGAINST_T2:g} T2 (T2 up to {T2_s:g} s): the analytic solution fails there, prefer bloch-mcconnell"
-        )
-    if protocol.readout_pulse_s > 0:
-        warnings.append("R1rho takes the readout as spoiled, this protocol does not spoil: prefer bloch-mcconnell")
-    return tuple(warnings)
+def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Fit QUCESOP, or gQUCESOP where the model fits the target's T2."""
+    from ..tissue.qucesop import fit_qucesop, r1rho_from_z
 
-
-def _model(task: Task, method: str) -> TissueModel:
-    if task.settings.model is None:
-        raise ValueError(f"the method {method} needs a tissue model file")
-    return task.settings.model
-
-
-def _model_fit(task: Task, engine: str, warnings: tuple[str, ...]) -> Quantification:
-    model, measurements = task.settings.model, task.protocol.measurement_count
-    if len(model.parameters) > measurements + sum(p.prior is not None for p in model.parameters):
-        raise ValueError(f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
-    maps = dict(task.settings.maps)
-    if task.t1_s is not None:
-        maps.setdefault("t1", task.t1_s)
-    b1 = task.b1_relative
-    b1 = None if b1 is None else torch.where(b1 > 0, b1, torch.nan)
-    spectra = replace(task.spectra, b0_shift_ppm=task.b0_shift_ppm, b1_relative=b1, maps=_physical(model, maps))
-    fit = fit_tissue_model(spectra, model, engine=engine, progress=task.progress)
-    summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
-    summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
-    return Quantification(fit.quantities, fit.result.status, task.signal, task.protocol, fit.predict, summary, warnings)
-
-
-def _physical(model: TissueModel, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Maps with NaN, which the fit flags voxel by voxel, where a time is not positive or an amount negative."""
-    maps = dict(maps)
-    for path, entry in model.entries.items():
-        if isinstance(entry, MapReference) and entry.name in maps:
-            values, key = maps[entry.name], path.rpartition(".")[2]
-            if key in ("T1_s", "T2_s", "b1_relative"):
-                maps[entry.name] = torch.where(values > 0, values, torch.nan)
-            elif key in ("fraction", "k_Hz"):
-                maps[entry.name] = torch.where(values >= 0, values, torch.nan)
-    return maps
+    _require_cw(spectra.protocol)
+    target = _target(spectra.protocol, settings.model)
+    near = (spectra.protocol.offsets_ppm - target.dw_ppm).abs() <= QUCESOP_WINDOW_PPM
+    if not bool(near.any()):
+        raise ValueError(f"no measurement within {QUCESOP_WINDOW_PPM:g} ppm of the target at {target.dw_ppm:g} ppm")
+    used = spectra.select(near)
+    protocol = used.protocol.to(used.signal.device)
+    r1rho = r1rho_from_z(
+        used.signal,
+        protocol.offsets_ppm,
+        protocol.b1_uT,
+        protocol.saturation_time_s,
+        _t1(spectra, settings.model),
+        protocol.field_strength_T,
+        initial_z=protocol.initial_magnetisation,
+        b0_shift_ppm=used.b0_shift_ppm,
+        b1_relative=used.b1_relative,
+    )
+    fit = fit_qucesop(
+        r1rho,
+        protocol.offsets_ppm,
+        protocol.b1_uT,
+        target.dw_ppm,
+        protocol.field_strength_T,
+        r2_Hz=target.r2_Hz,
+        b0_shift_ppm=used.b0_shift_ppm,
+        b1_relative=used.b1_relative,
+        progress=progress,
+    )
+    quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse_Hz}
+    if target.r2_Hz is None:
+        quantities[f"{target.name}_r2_Hz"], quantities[f"{target.name}_r2_Hz_sd"] = fit.r2_Hz, fit.r2_Hz_sd
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol)
 
 
 @dataclass(frozen=True)
 class _Target:
+    """The exchanging pool: its offset, its R2 (None where it is fitted) and its number of protons, if known."""
+
     name: str
     dw_ppm: float
     r2_Hz: float | None
     protons: float | None
 
 
-def quesp_method(task: Task) -> Quantification:
-    """QUESP/QUEST in the inverse form from label and reference pairs at several powers or times."""
-    return _from_pairs(task, steady_state=False)
+@dataclass(frozen=True)
+class _Pairs:
+    """Signals (voxel, pair) at the offset of the target and at its mirror image, and the protocol of the former."""
+
+    label: Tensor
+    reference: Tensor
+    protocol: Protocol
 
 
-def omega_plot_method(task: Task) -> Quantification:
-    """Omega plot from label and reference pairs at several powers."""
-    return _from_pairs(task, steady_state=True)
+def _pairs_of_target(spectra: ZSpectra, settings: Settings) -> tuple[_Target, _Pairs, Tensor]:
+    """Return the target, its pairs of measurements and the T1 of water (voxel,) in s."""
+    from ..preprocessing.pairs import label_reference_pairs
 
-
-def _from_pairs(task: Task, *, steady_state: bool) -> Quantification:
-    _require_cw(task.protocol)
-    target = _target(task)
-    signal, protocol = _with_b0(task)
-    label, reference = _pairs(protocol, target.dw_ppm)
-    chosen = protocol.select(label).to(signal.device)
-    common = {"r2_Hz": target.r2_Hz or 0.0, "b1_relative": task.b1_relative}
-    if steady_state:
-        fit = omega_plot(signal[:, label], signal[:, reference], chosen.b1_uT, _t1(task), **common)
-    else:
-        fit = fit_quesp(
-            signal[:, label],
-            signal[:, reference],
-            chosen.b1_uT,
-            chosen.saturation_time_s,
-            _t1(task),
-            initial_z=protocol.initial_magnetisation,
-            progress=task.progress,
-            **common,
+    _require_cw(spectra.protocol)
+    target = _target(spectra.protocol, settings.model)
+    if spectra.b0_shift_ppm is not None and float(spectra.b0_shift_ppm.nan_to_num().abs().max()) > 0:
+        raise ValueError(
+            "pairs of single offsets cannot be shifted by a B0 map; correct the spectra first or use r1rho"
         )
-    return Quantification(_exchange_quantities(fit, target), fit.status, task.signal, task.protocol)
+    label, reference = label_reference_pairs(spectra.protocol, target.dw_ppm)
+    protocol = spectra.protocol.select(label).to(spectra.signal.device)
+    pairs = _Pairs(spectra.signal[:, label], spectra.signal[:, reference], protocol)
+    return target, pairs, _t1(spectra, settings.model)
 
 
-def qucesop_method(task: Task) -> Quantification:
-    """QUCESOP; gQUCESOP where the model fits the target's T2."""
-    _require_cw(task.protocol)
-    target = _target(task)
-    protocol = task.protocol
-    near = (protocol.offsets_ppm - target.dw_ppm).abs() <= QUCESOP_WINDOW_PPM
-    if not bool(near.any()):
-        raise ValueError(f"no measurement within {QUCESOP_WINDOW_PPM:g} ppm of the target at {target.dw_ppm:g} ppm")
-    used = protocol.select(near).to(task.signal.device)
-    fields = {"b0_shift_ppm": task.b0_shift_ppm, "b1_relative": task.b1_relative}
-    r1rho = r1rho_from_z(
-        task.signal[:, near],
-        used.offsets_ppm,
-        used.b1_uT,
-        used.saturation_time_s,
-        _t1(task),
-        protocol.field_strength_T,
-        initial_z=protocol.initial_magnetisation,
-        **fields,
-    )
-    fit = fit_qucesop(
-        r1rho,
-        used.offsets_ppm,
-        used.b1_uT,
-        target.dw_ppm,
-        protocol.field_strength_T,
-        r2_Hz=target.r2_Hz,
-        progress=task.progress,
-        **fields,
-    )
-    quantities = _exchange_quantities(fit, target)
-    if target.r2_Hz is None:
-        quantities[f"{target.name}_r2_Hz"], quantities[f"{target.name}_r2_Hz_sd"] = fit.r2_Hz, fit.r2_Hz_sd
-    return Quantification(quantities, fit.status, task.signal, task.protocol)
+def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
+    """Return the first solute of the model; without a model, a narrow line at the only positive offset."""
+    import torch
 
-
-def _exchange_quantities(fit: ExchangeFit, target: _Target) -> dict[str, Tensor]:
-    quantities = {
-        f"{target.name}_fraction": fit.fraction,
-        f"{target.name}_fraction_sd": fit.fraction_sd,
-        f"{target.name}_exchange_rate_Hz": fit.exchange_rate_Hz,
-        f"{target.name}_exchange_rate_Hz_sd": fit.exchange_rate_Hz_sd,
-    }
-    if target.protons:
-        for suffix in ("", "_sd"):
-            fraction = quantities[f"{target.name}_fraction{suffix}"]
-            quantities[f"{target.name}_concentration_mM{suffix}"] = concentration_mM(fraction, target.protons)
-    quantities["rmse"] = fit.rmse if isinstance(fit, ExchangeFit) else fit.rmse_Hz
-    return quantities
-
-
-def _target(task: Task) -> _Target:
-    """The first solute of the model; without a model, a narrow line at the largest positive offset."""
-    model = task.settings.model
     if model is None:
-        positive = task.protocol.offsets_ppm[task.protocol.offsets_ppm > 0]
+        positive = protocol.offsets_ppm[protocol.offsets_ppm > 0]
         if len(torch.unique(torch.round(positive, decimals=3))) != 1:
             raise ValueError("several offsets were acquired; give a model file that names the target solute")
         return _Target("solute", float(positive[0]), 1.0, None)
@@ -198,50 +153,68 @@ def _target(task: Task) -> _Target:
     return _Target(name, dw_ppm, r2_Hz, model.protons.get(name))
 
 
-def _t1(task: Task) -> Tensor:
-    if task.t1_s is not None:
-        return torch.where(task.t1_s > 0, task.t1_s, torch.nan).double()
-    model = task.settings.model
+def _t1(spectra: ZSpectra, model: TissueModel | None) -> Tensor:
+    """Return the T1 of water (voxel,) in s from the map or else from the model; NaN where it is not positive."""
+    import torch
+
+    if spectra.t1_s is not None:
+        return torch.where(spectra.t1_s > 0, spectra.t1_s, torch.nan).double()
     value = model.entries["water.T1_s"] if model else None
     if not isinstance(value, float):
         raise ValueError("this method needs the T1 of water: give a T1 map, or a model with water T1_s as a number")
-    return torch.full((len(task.signal),), value, dtype=torch.float64, device=task.signal.device)
-
-
-def _with_b0(task: Task) -> tuple[Tensor, Protocol]:
-    if task.b0_shift_ppm is not None and float(task.b0_shift_ppm.nan_to_num().abs().max()) > 0:
-        raise ValueError(
-            "pairs of single offsets cannot be shifted by a B0 map; correct the spectra first or use r1rho"
-        )
-    return task.signal, task.protocol
+    return torch.full((spectra.voxel_count,), value, dtype=torch.float64, device=spectra.signal.device)
 
 
 def _require_cw(protocol: Protocol) -> None:
     if protocol.pulses is not None:
-        raise ValueError("this method holds for continuous-wave saturation, the protocol has pulse trains")
-    if not bool((protocol.saturation_time_s > 0).any()):
-        raise ValueError("the protocol gives no saturation time and B1; this method needs a protocol.json or .seq")
+        raise ValueError("this method holds for continuous-wave saturation, but the protocol has pulse trains")
 
 
-def _pairs(protocol: Protocol, dw_ppm: float) -> tuple[Tensor, Tensor]:
-    """Indices of the measurements at +dw and of those at -dw with equal B1 and duration."""
-    labels, references = [], []
-    for i in range(protocol.measurement_count):
-        if abs(float(protocol.offsets_ppm[i]) - dw_ppm) > 0.05 or float(protocol.b1_uT[i]) == 0:
-            continue
-        for j in range(protocol.measurement_count):
-            same = (
-                abs(float(protocol.offsets_ppm[j]) + dw_ppm) <= 0.05
-                and abs(float(protocol.b1_uT[j] - protocol.b1_uT[i])) < 1e-3
-                and abs(float(protocol.saturation_time_s[j] - protocol.saturation_time_s[i])) < 1e-6
-            )
-            if same:
-                labels.append(i)
-                references.append(j)
-                break
-    if len(labels) < 2:
-        raise ValueError(
-            f"needs at least two pairs of measurements at +{dw_ppm:g} and -{dw_ppm:g} ppm with equal B1 and duration, "
-            f"found {len(labels)}"
-        )
-    return torch.tensor(labels), torch.tensor(references)
+def _exchange_quantities(fit: ExchangeFit | QucesopFit, target: _Target) -> dict[str, Tensor]:
+    from ..tissue.quantities import named_quantities
+
+    fraction, rate = f"{target.name}.fraction", f"{target.name}.k_Hz"
+    return named_quantities(
+        {fraction: fit.fraction, rate: fit.exchange_rate_Hz},
+        {fraction: fit.fraction_sd, rate: fit.exchange_rate_Hz_sd},
+        {} if target.protons is None else {target.name: target.protons},
+    )
+
+
+_QUANTITIES = (*POOL_QUANTITIES, RMSE)
+
+METHODS = (
+    Method(
+        "quesp",
+        "QUESP / QUEST",
+        "Fraction and exchange rate from label and reference pairs at several powers or saturation times.",
+        quesp,
+        takes=(Input.MODEL, Input.B1, Input.T1),
+        physical=True,
+        quantities=_QUANTITIES,
+        publications=("McMahon et al., Magn Reson Med 2006;55:836", "Zaiss et al., Magn Reson Med 2018;79:1708"),
+    ),
+    Method(
+        "omega-plot",
+        "Omega plot",
+        "Fraction and exchange rate from the straight line of 1/MTR_Rex against 1/B1 squared (steady state).",
+        omega_plot,
+        takes=(Input.MODEL, Input.B1, Input.T1),
+        physical=True,
+        quantities=_QUANTITIES,
+        publications=("Dixon et al., Magn Reson Med 2010;63:625",),
+    ),
+    Method(
+        "qucesop",
+        "QUCESOP",
+        "Fraction and exchange rate from R1rho around the target at several powers, above a linear background.",
+        qucesop,
+        takes=(Input.MODEL, Input.B0, Input.B1, Input.T1),
+        physical=True,
+        quantities=_QUANTITIES,
+        publications=(
+            "Wang et al., Magn Reson Med 2021, 10.1002/mrm.28436",
+            "Wang et al., NMR Biomed 2024;37:e5098",
+        ),
+    ),
+)

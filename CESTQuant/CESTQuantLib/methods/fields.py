@@ -1,33 +1,23 @@
-"""Field maps from acquisitions of their own: WASSR and WASABI."""
+"""Field maps from acquisitions of their own: WASABI and WASSR."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
+from .base import Method, Quantification, Settings
+from .quantities import B0_SHIFT, B1_RELATIVE, RMSE
 
-from ..fitting.marquardt import Status
-from ..preprocessing.fields import wassr
-from ..preprocessing.wasabi import WasabiPulse, wasabi
-from ..tissue.spectra import ZSpectra
-from .registry import Quantification
+if TYPE_CHECKING:
+    from NeuroCESTLib.core.progress import Progress
 
-FIELD_METHODS = ("wasabi", "wassr")
+    from ..tissue.spectra import ZSpectra
 
 
-def map_fields(spectra: ZSpectra, method: str, progress: Callable[[float, str], None] | None = None) -> Quantification:
-    """``b0_shift_ppm`` and, with WASABI, ``b1_relative`` with standard errors, (voxel,) each.
+def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Map B0 shift and relative B1 with their standard errors."""
+    from ..preprocessing.wasabi import WasabiPulse, wasabi
 
-    Raises ValueError for another method, or a protocol without the pulse that WASABI needs.
-    """
     protocol = spectra.protocol
-    if method == "wassr":
-        shift = wassr(spectra.signal, protocol.offsets_ppm, progress=progress)
-        status = torch.where(torch.isfinite(shift), Status.CONVERGED, Status.FAILED).to(torch.uint8)
-        status[~torch.isfinite(spectra.signal).all(1)] = Status.INVALID_DATA
-        return Quantification({"b0_shift_ppm": shift}, status, spectra.signal, protocol)
-    if method != "wasabi":
-        raise ValueError(f"method '{method}' is unknown; use one of {', '.join(FIELD_METHODS)}")
     b1, duration = protocol.b1_uT, protocol.saturation_time_s
     if float(b1.max()) <= 0 or float(duration.max()) <= 0 or float(b1.max() - b1.min()) > 1e-3:
         raise ValueError("WASABI needs a protocol with one B1 and one pulse duration for all measurements")
@@ -37,3 +27,37 @@ def map_fields(spectra: ZSpectra, method: str, progress: Callable[[float, str], 
     names = ("b0_shift_ppm", "b0_shift_ppm_sd", "b1_relative", "b1_relative_sd")
     quantities = {name: getattr(fit, name) for name in names} | {"rmse": fit.fit.rmse}
     return Quantification(quantities, fit.status, spectra.signal, protocol)
+
+
+def map_wassr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Map the B0 shift."""
+    import torch
+
+    from ..fitting.marquardt import Status
+    from ..preprocessing.fields import wassr
+
+    shift = wassr(spectra.signal, spectra.protocol.offsets_ppm, progress=progress)
+    status = torch.where(torch.isfinite(shift), Status.CONVERGED, Status.FAILED).to(torch.uint8)
+    status[~torch.isfinite(spectra.signal).all(1)] = Status.INVALID_DATA
+    return Quantification({"b0_shift_ppm": shift}, status, spectra.signal, spectra.protocol)
+
+
+METHODS = (
+    Method(
+        "wasabi",
+        "WASABI",
+        "B0 shift (ppm) and relative B1 from the oscillation of the signal after a short block pulse.",
+        map_wasabi,
+        physical=True,
+        quantities=(B0_SHIFT, B1_RELATIVE, RMSE),
+        publications=("Schuenke et al., Magn Reson Med 2017;77:571",),
+    ),
+    Method(
+        "wassr",
+        "WASSR",
+        "B0 shift (ppm) from the centre of symmetry of the direct water saturation.",
+        map_wassr,
+        quantities=(B0_SHIFT,),
+        publications=("Kim et al., Magn Reson Med 2009;61:1441",),
+    ),
+)

@@ -1,131 +1,129 @@
-"""One entry for every method: normalised spectra in, named quantities with standard errors out."""
+"""The registry of methods, and the one entry that runs them.
+
+A further method is a file of this folder with its ``METHODS``, named in ``_FAMILIES``. The command line, the panel, the
+display of the maps and the report take everything that they know about methods from here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from NeuroCESTLib.core.progress import Progress, silent
 
-from ..physics.protocol import Protocol
-from ..tissue.model import TissueModel
-from ..tissue.spectra import ZSpectra
+from . import asymmetry, exchange, fields, lorentzian, model_fit, simulated
+from .base import Input, Method, Quantification, Settings
+from .quantities import Quantity
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..tissue.spectra import ZSpectra
+
+_FAMILIES = (asymmetry, lorentzian, exchange, model_fit, simulated)
+
+METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
+"""Methods that quantify an acquisition, by name."""
+
+FIELD_METHODS: dict[str, Method] = {method.name: method for method in fields.METHODS}
+"""Methods that map B0 and B1 from acquisitions of their own, by name."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a method may be told; each uses what it needs.
+def method_named(name: str, methods: Mapping[str, Method] = METHODS) -> Method:
+    """Return a method by its name.
 
-    model: tissue model (model fits; target of QUESP, omega plot and QUCESOP). lorentzian: preset or description of
-    pools. asymmetry_offsets_ppm: where MTRasym is evaluated. power_uT: which of several powers a contrast uses.
-    maps: (voxel,) by the names the model refers to. network: network file; config: configuration of a dictionary.
+    Raises:
+        ValueError: There is no such method; the message lists the known ones.
     """
-
-    model: TissueModel | None = None
-    lorentzian: str | dict = "lorentzian_3T"
-    asymmetry_offsets_ppm: tuple[float, ...] = (3.5,)
-    power_uT: float | None = None
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    network: str | None = None
-    config: str | None = None
+    if name not in methods:
+        raise ValueError(f"method '{name}' is unknown; use one of {', '.join(methods)}")
+    return methods[name]
 
 
-@dataclass(frozen=True)
-class Task:
-    """Spectra and what is known of each voxel: B0 shift (ppm), relative B1 and T1 (s), (voxel,) or None."""
-
-    spectra: ZSpectra
-    b0_shift_ppm: Tensor | None
-    b1_relative: Tensor | None
-    t1_s: Tensor | None
-    settings: Settings
-    progress: Callable[[float, str], None] | None
-
-    @property
-    def signal(self) -> Tensor:
-        return self.spectra.signal
-
-    @property
-    def protocol(self) -> Protocol:
-        return self.spectra.protocol
+def methods_using(what: Input) -> tuple[str, ...]:
+    """Return the names of the methods that need or take an input."""
+    return tuple(name for name, method in METHODS.items() if method.uses(what))
 
 
-@dataclass(frozen=True)
-class Quantification:
-    """Quantities (voxel,) by name, fit status (voxel,), and the spectra that were fitted.
+def quantity_named(name: str) -> Quantity:
+    """Return unit and display of a map.
 
-    predict: (indices) -> fitted signal (n, measurement) at ``protocol``'s measurements, or None for contrasts.
+    Args:
+        name: Name of the map; a standard error (``<name>_sd``) has the unit of its quantity.
+
+    Returns:
+        The quantity of the first method that gives such maps; an unknown one is dimensionless.
     """
-
-    quantities: dict[str, Tensor]
-    status: Tensor
-    signal: Tensor
-    protocol: Protocol
-    predict: Callable[[Tensor], Tensor] | None = None
-    summary: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    base = name.removesuffix("_sd")
+    known = (quantity for method in (*METHODS.values(), *FIELD_METHODS.values()) for quantity in method.quantities)
+    quantity = next((quantity for quantity in known if fnmatchcase(base, quantity.pattern)), Quantity(base))
+    return quantity if name == base else quantity.of_standard_error()
 
 
 def quantify(
     spectra: ZSpectra,
     method: str,
-    *,
-    b0_shift_ppm: Tensor | None = None,
-    b1_relative: Tensor | None = None,
-    t1_s: Tensor | None = None,
     settings: Settings | None = None,
+    *,
     device: torch.device | str = "cpu",
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Quantification:
-    """Run a method of :data:`METHODS` on spectra (voxel, measurement), on a device.
+    """Run a method.
 
-    Raises ValueError for an unknown method and where a method lacks something, saying what.
+    Args:
+        spectra: Normalised spectra with the maps of their voxels.
+        method: Name in :data:`METHODS`.
+        settings: Settings of the method; by default those of :class:`Settings`.
+        device: Device to compute on.
+        progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
+
+    Returns:
+        Maps with standard errors, on the device.
+
+    Raises:
+        ValueError: The method is unknown, something that it needs is not given, or it cannot work with the
+            acquisition; the message says which.
     """
-    from .contrasts import lorentzian_method, mtr_asym_method, mtr_rex_method
-    from .exchange import (
-        bloch_mcconnell_method,
-        omega_plot_method,
-        qucesop_method,
-        quesp_method,
-        r1rho_method,
-    )
-    from .network import dictionary_method, network_method
+    return _run(method_named(method), spectra, settings or Settings(), device, progress)
 
-    methods = {
-        "mtrasym": mtr_asym_method,
-        "lorentzian": lorentzian_method,
-        "mtr-rex": mtr_rex_method,
-        "quesp": quesp_method,
-        "omega-plot": omega_plot_method,
-        "qucesop": qucesop_method,
-        "r1rho": r1rho_method,
-        "bloch-mcconnell": bloch_mcconnell_method,
-        "network": network_method,
-        "dictionary": dictionary_method,
+
+def map_fields(spectra: ZSpectra, method: str = "wasabi", *, progress: Progress = silent) -> Quantification:
+    """Map B0, and with WASABI relative B1, from an acquisition for that purpose.
+
+    Args:
+        spectra: Normalised spectra of the field-mapping acquisition.
+        method: Name in :data:`FIELD_METHODS`.
+        progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
+
+    Returns:
+        ``b0_shift_ppm`` and, with WASABI, ``b1_relative`` with their standard errors.
+
+    Raises:
+        ValueError: The method is unknown, or the protocol lacks the pulse that WASABI needs.
+    """
+    return _run(method_named(method, FIELD_METHODS), spectra, Settings(), "cpu", progress)
+
+
+def _run(
+    method: Method, spectra: ZSpectra, settings: Settings, device: torch.device | str, progress: Progress
+) -> Quantification:
+    method.require(_given(spectra, settings))
+    if method.physical and not bool((spectra.protocol.saturation_time_s > 0).any()):
+        raise ValueError(f"the protocol gives no saturation time and B1; {method.name} needs a protocol.json or .seq")
+    return method.run(spectra.to(device), settings, progress)
+
+
+def _given(spectra: ZSpectra, settings: Settings) -> set[Input]:
+    values = {
+        Input.B0: spectra.b0_shift_ppm,
+        Input.B1: spectra.b1_relative,
+        Input.T1: spectra.t1_s,
+        Input.MODEL: settings.model,
+        Input.LORENTZIAN: settings.lorentzian,
+        Input.ASYMMETRY_OFFSET: settings.asymmetry_offsets_ppm or None,
+        Input.POWER: settings.power_uT,
+        Input.NETWORK: settings.network or None,
+        Input.CONFIG: settings.config or None,
     }
-    if method not in methods:
-        raise ValueError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
-    settings = settings or Settings()
-    fields = [None if field is None else field.to(device) for field in (b0_shift_ppm, b1_relative, t1_s)]
-    task = Task(
-        replace(spectra, signal=spectra.signal.to(device)),
-        *fields,
-        replace(settings, maps={name: values.to(device) for name, values in settings.maps.items()}),
-        progress,
-    )
-    return methods[method](task)
-
-
-METHODS = (
-    "mtrasym",
-    "lorentzian",
-    "mtr-rex",
-    "quesp",
-    "omega-plot",
-    "qucesop",
-    "r1rho",
-    "bloch-mcconnell",
-    "network",
-    "dictionary",
-)
+    return {what for what, value in values.items() if value is not None}

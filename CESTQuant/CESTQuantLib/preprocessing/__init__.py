@@ -1,1 +1,1 @@
-"""What happens to spectra before a method sees them: normalization and field correction."""
+"""What happens to signals before a method uses them: normalisation, field maps and correction for B0 and B1."""

@@ -1,11 +1,13 @@
 """B0 and B1 in CEST: centre of the water line, WASSR, and correction of spectra for both fields.
 
-Sign convention: `b0_shift_ppm` is where the water resonates on the axis of the acquired offsets. A voxel
-whose water lies at +0.3 ppm has b0_shift_ppm = +0.3, and its corrected spectrum at D is the acquired one at D
-+ 0.3.
+Sign convention: ``b0_shift_ppm`` is the position of the water resonance on the axis of the acquired offsets. A voxel
+whose water lies at +0.3 ppm has ``b0_shift_ppm = +0.3``, and its corrected spectrum at offset D is the acquired one at
+D + 0.3.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,19 +17,42 @@ from NeuroCESTLib.core.progress import Progress
 from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
 from ..fitting.least_squares import levenberg_marquardt
 from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
+from ..tissue.spectra import ZSpectra
 
 
 def shift_spectra(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor) -> Tensor:
-    """Spectra with the water moved to 0 ppm.
+    """Move the water of each spectrum to 0 ppm.
 
     Args:
-        z: (voxel, offset); offsets_ppm: (offset,); b0_shift_ppm: (voxel,).
+        z: Spectra (voxel, offset).
+        offsets_ppm: Acquired offsets (offset,) in ppm, in any order.
+        b0_shift_ppm: Position of the water (voxel,) in ppm.
 
     Returns:
-        (voxel, offset); NaN where the shifted offset was not acquired.
+        Spectra (voxel, offset) at the same offsets from water; NaN where the shifted offset was not acquired.
     """
     at = offsets_ppm.to(z) + b0_shift_ppm.to(z).unsqueeze(1)
     return interpolate_spectra(z, offsets_ppm, at)
+
+
+def centered_on_water(spectra: ZSpectra) -> ZSpectra:
+    """Correct spectra for their B0 map, if they have one.
+
+    Args:
+        spectra: Spectra as acquired.
+
+    Returns:
+        Spectra with the water at 0 ppm. Offsets that the shift moves out of the acquired range are NaN and no longer
+        valid. Voxels that were acquired with NaN are NaN throughout, for the fit to refuse.
+    """
+    shift = spectra.b0_shift_ppm
+    if shift is None:
+        return spectra
+    complete = torch.isfinite(spectra.signal).all(1, keepdim=True)
+    signal = shift_spectra(spectra.signal, spectra.protocol.offsets_ppm, shift)
+    signal = torch.where(complete, signal, torch.nan)
+    valid = torch.isfinite(signal) | ~complete
+    return replace(spectra, signal=signal, valid=valid, b0_shift_ppm=torch.zeros_like(shift))
 
 
 def estimate_b0_shift(
@@ -39,15 +64,21 @@ def estimate_b0_shift(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Position of the water line from the Z-spectrum itself: one Lorentzian fitted around the smallest Z.
+    """Estimate the position of the water line from the Z-spectrum, with one Lorentzian fitted around the smallest Z.
 
     Args:
-        z: (voxel, offset); offsets_ppm: (offset,).
-        search_ppm: how far from 0 ppm the water may lie.
-        window_ppm: half-width of the fitted range; widened where it would hold fewer than seven offsets.
+        z: Spectra (voxel, offset).
+        offsets_ppm: Acquired offsets (offset,) in ppm.
+        search_ppm: Largest distance of the water from 0 ppm.
+        window_ppm: Half-width of the fitted range; it is widened where it would hold fewer than seven offsets.
+        threads: Number of threads; by default as many as torch uses.
+        progress: Called with the fraction done and a message; may raise to cancel.
 
     Returns:
-        (voxel,) in ppm; NaN where the fit failed or ended at the edge of the search.
+        Position (voxel,) in ppm; NaN where the fit failed or ended at the edge of the search range.
+
+    Raises:
+        ValueError: Fewer than three offsets lie in the search range.
     """
     offsets = offsets_ppm.to(z)
     near = offsets.abs() <= search_ppm
@@ -88,18 +119,22 @@ def wassr(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """B0 from the centre of symmetry of a water saturation shift reference acquisition.
+    """Find B0 as the centre of symmetry of a water saturation shift reference (WASSR) acquisition.
 
-    Kim et al., Magn Reson Med 2009;61:1441: the centre minimises the mean squared difference between the
-    spectrum and its mirror image; here over the overlap, from the fitted line position, in two refinements
-    and a parabola.
+    Kim et al., Magn Reson Med 2009;61:1441: the centre minimises the mean squared difference between the spectrum and
+    its mirror image. Here the difference is taken over the overlap of the two, and the search starts from the fitted
+    position of the line, with two refinements and a parabola through the best three candidates.
 
     Args:
-        z: (voxel, offset) acquired at low power; offsets_ppm: (offset,).
-        search_ppm: how far from 0 ppm the water may lie; by default the middle four fifths of the offsets.
+        z: Spectra (voxel, offset), acquired at low power.
+        offsets_ppm: Acquired offsets (offset,) in ppm.
+        search_ppm: Largest distance of the water from 0 ppm; by default four fifths of the largest offset.
+        candidates: Number of centres that are compared in each refinement.
+        threads: Number of threads; by default as many as torch uses.
+        progress: Called with the fraction done and a message; may raise to cancel.
 
     Returns:
-        (voxel,) b0_shift_ppm; NaN where none is found.
+        B0 shift (voxel,) in ppm; NaN where no centre is found.
     """
     offsets = offsets_ppm.to(z)
     if search_ppm is None:
@@ -117,7 +152,7 @@ def wassr(
 
 
 def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, candidates: int) -> tuple[Tensor, float]:
-    """Best of the centres within `half` of the middle, refined by a parabola; and the next half-range."""
+    """Return the best of the centres within ``half`` of the middle, refined by a parabola, and the next half-range."""
     steps = torch.linspace(-half, half, candidates, dtype=z.dtype, device=z.device)
     centres = middle.unsqueeze(1) + steps  # (voxel, candidate)
     mirrored = 2 * centres.unsqueeze(2) - offsets
@@ -136,18 +171,24 @@ def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, can
 
 
 def interpolate_b1(z: Tensor, b1_nominal_uT: Tensor, b1_relative: Tensor, target_uT: float) -> Tensor:
-    """Spectrum at the nominal B1 from acquisitions at one or several powers.
+    """Interpolate the spectrum at the wanted B1 from acquisitions at one or several powers.
 
-    Windschuh et al., NMR Biomed 2015;28:529. Each acquisition was really made at b1_relative times its B1.
-    Inside the acquired powers the three nearest are joined by a parabola, outside and for two powers the line
-    through the two nearest is used; a single power is joined linearly with Z = 1 at zero power (good only for
-    small corrections).
+    Windschuh et al., NMR Biomed 2015;28:529. The actual B1 of each acquisition was ``b1_relative`` times the nominal
+    one. Between the actual powers, a parabola through the three nearest is used; beyond them, and for two powers, the
+    line through the two nearest. A single power is joined linearly with Z = 1 at zero power, which is good enough only
+    for small corrections.
 
     Args:
-        z: (power, voxel, offset); b1_nominal_uT: (power,) distinct and positive; b1_relative: (voxel,).
+        z: Spectra (power, voxel, offset).
+        b1_nominal_uT: Nominal B1 (power,) in uT, distinct and positive.
+        b1_relative: Actual over nominal B1 (voxel,).
+        target_uT: B1 in uT of the wanted spectrum.
 
     Returns:
-        (voxel, offset) at target_uT; NaN where b1_relative is not positive.
+        Spectra (voxel, offset) at ``target_uT``; NaN where ``b1_relative`` is not positive.
+
+    Raises:
+        ValueError: The shapes do not belong together, or the nominal powers are not positive and distinct.
     """
     powers = len(b1_nominal_uT)
     if z.shape[:2] != (powers, len(b1_relative)):

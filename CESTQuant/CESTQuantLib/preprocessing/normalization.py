@@ -1,8 +1,7 @@
-"""Measured Z-spectra: normalisation by reference images, and what counts as a usable voxel."""
+"""Normalisation of measured signals by their reference images."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,16 +12,27 @@ FAR_OFF_RESONANCE_PPM = 20.0
 """Measurements at least this far from water may serve as M0 reference."""
 
 
-def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, where: str = "the signal") -> ZSpectra:
-    """Normalise raw signals (voxel, measurement) as the protocol says.
+def normalize(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, where: str = "the signal") -> ZSpectra:
+    """Normalise raw signals as the protocol says.
 
-    'm0': by ``reference`` of shape (voxel,), or (voxel, n): n = measurement count gives one reference per
-    measurement; other n are references acquired evenly over the acquisition, interpolated linearly in time. Without
-    one, the measurements at least 20 ppm off resonance serve (interpolated in time where interleaved) and are left
-    out of the spectra. 'l2': by the root sum of squares over the measurements. 'none': as is. Voxels without any
-    signal, all zeros, become NaN.
+    - ``m0``: divide by the reference. Without one, the measurements at least 20 ppm off resonance serve as reference
+      (interpolated in time where they are interleaved) and are left out of the spectra.
+    - ``l2``: divide by the root sum of squares over the measurements.
+    - ``none``: leave the signals as they are.
 
-    Raises ValueError where the number of measurements and offsets differ or no reference is to be had.
+    Args:
+        raw: Signals (voxel, measurement) in scanner units.
+        protocol: Protocol of these measurements.
+        reference: M0 of shape (voxel,), or (voxel, n): with n equal to the number of measurements, each measurement has
+            its own reference; other n are references acquired evenly over the acquisition, interpolated linearly in
+            time.
+        where: Name of the signal in messages.
+
+    Returns:
+        Spectra in float64. Voxels without any signal (all zeros) and signals without a positive reference are NaN.
+
+    Raises:
+        ValueError: The numbers of measurements and offsets differ, or there is no reference.
     """
     if raw.shape[1] != protocol.measurement_count:
         raise ValueError(
@@ -43,8 +53,8 @@ def normalise(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
     far = protocol.offsets_ppm.abs() >= FAR_OFF_RESONANCE_PPM
     if not bool(far.any()) or bool(far.all()):
         raise ValueError(
-            f"no M0 reference for {where}: give an M0 image, a measurement at least {FAR_OFF_RESONANCE_PPM:g} ppm off "
-            "resonance, or set signal_normalisation to 'none' if it is normalised already"
+            f"no M0 reference for {where}: give an M0 image or a measurement at least {FAR_OFF_RESONANCE_PPM:g} ppm "
+            "off resonance, or set signal_normalisation to 'none' if the signal is normalised already"
         )
     index = torch.nonzero(far).flatten()
     references = raw[:, index]
@@ -59,6 +69,7 @@ def _divide(raw: Tensor, reference: Tensor) -> Tensor:
 
 
 def _in_time(reference: Tensor, measurements: int) -> Tensor:
+    """Return the reference (voxel, 1) or (voxel, measurement) at the times of the measurements."""
     count = reference.shape[1]
     if count in (1, measurements):
         return reference
@@ -67,27 +78,10 @@ def _in_time(reference: Tensor, measurements: int) -> Tensor:
 
 
 def _interpolate(values: Tensor, at: Tensor, wanted: Tensor) -> Tensor:
-    """Linear interpolation along the last axis, constant beyond the ends."""
+    """Interpolate linearly along the last axis; constant beyond the ends."""
     if len(at) == 1:
         return values
     upper = torch.searchsorted(at, wanted).clamp(1, len(at) - 1)
     lower = upper - 1
     weight = ((wanted - at[lower]) / (at[upper] - at[lower])).clamp(0, 1)
     return values[:, lower] * (1 - weight) + values[:, upper] * weight
-
-
-def region_statistics(values: Tensor) -> dict[str, float]:
-    """Mean, SD, median, quartiles and count of the finite values."""
-    finite = values[torch.isfinite(values)].double()
-    if len(finite) == 0:
-        nan = float("nan")
-        return {"n": 0, "mean": nan, "sd": nan, "median": nan, "q1": nan, "q3": nan}
-    quartiles = np.quantile(finite.cpu().numpy(), [0.25, 0.5, 0.75])  # torch.quantile stops at 2^24 values
-    return {
-        "n": len(finite),
-        "mean": float(finite.mean()),
-        "sd": float(finite.std()) if len(finite) > 1 else 0.0,
-        "median": float(quartiles[1]),
-        "q1": float(quartiles[0]),
-        "q3": float(quartiles[2]),
-    }

@@ -1,7 +1,7 @@
-"""WASABI: B0 and B1 together from the Rabi oscillation of a short block pulse over offsets.
+"""WASABI: B0 and B1 together from the Rabi oscillation over the offsets after a short block pulse.
 
-Schuenke et al., Magn Reson Med 2017;77:571: Z = |c - d sin^2(theta) sin^2(weff tp / 2)| with tan(theta) =
-w1/(D - dB0) and weff^2 = w1^2 + (D - dB0)^2.
+Schuenke et al., Magn Reson Med 2017;77:571: ``Z = |c - d sin^2(theta) sin^2(weff tp / 2)|`` with
+``tan(theta) = w1/(D - dB0)`` and ``weff^2 = w1^2 + (D - dB0)^2``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,24 @@ from NeuroCESTLib.core.progress import Progress
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 
-LOOKUP_PHASE_STEP = 0.15  # rad of flip angle between look-up entries
-LOOKUP_RATIOS = (1.2, 1.5, 1.8, 2.1)  # d/c
+LOOKUP_PHASE_STEP = 0.15
+"""Difference of the flip angle between neighbouring entries of the look-up table, in rad."""
+LOOKUP_RATIOS = (1.2, 1.5, 1.8, 2.1)
+"""Values of d/c in the look-up table."""
 LOOKUP_VOXELS = 2048
+"""Voxels that are compared with the table at a time."""
 
 
 @dataclass(frozen=True)
 class WasabiPulse:
-    """The acquisition: nominal B1, pulse duration and field; 3.7 uT and 5 ms at 3 T in the source."""
+    """Block pulse of the acquisition; the defaults are those of the publication.
+
+    Attributes:
+        b1_uT: Nominal B1 in uT.
+        duration_s: Duration in s.
+        field_strength_T: Static field in T.
+        gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT).
+    """
 
     b1_uT: float = 3.7
     duration_s: float = 0.005
@@ -32,17 +42,26 @@ class WasabiPulse:
 
     @property
     def rad_per_s_per_ppm(self) -> float:
+        """Angular frequency of one ppm in rad/s."""
         return self.gamma_rad_per_s_per_uT * self.field_strength_T
 
     def inversion(self, b1_uT: Tensor, offset_ppm: Tensor) -> Tensor:
-        """sin^2(theta) sin^2(weff tp/2), elementwise; offset from the water."""
+        """Return ``sin^2(theta) sin^2(weff tp / 2)`` elementwise, for B1 in uT and the offset from water in ppm."""
         w1 = self.gamma_rad_per_s_per_uT * b1_uT
         detuning = self.rad_per_s_per_ppm * offset_ppm
         total = w1 * w1 + detuning * detuning
         return w1 * w1 / total * (total.sqrt() * (self.duration_s / 2)).sin().square()
 
     def predict(self, parameters: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
-        """Z (offset, voxel) and Jacobian (4, offset, voxel) for B1 [uT], dB0 [ppm], c, d (4, voxel)."""
+        """Predict the spectrum and its derivatives.
+
+        Args:
+            parameters: B1 in uT, B0 shift in ppm, c and d, shape (4, voxel).
+            offsets_ppm: Offsets in ppm, shape (offset, 1).
+
+        Returns:
+            Z (offset, voxel), and its derivatives (4, offset, voxel) with respect to the parameters.
+        """
         b1, shift, c, d = parameters
         half = self.duration_s / 2
         w1 = self.gamma_rad_per_s_per_uT * b1
@@ -53,7 +72,7 @@ class WasabiPulse:
         phase = weff * half
         sin, cos = phase.sin(), phase.cos()
         inversion = sine2 * sin * sin
-        oscillation = 2 * sine2 * sin * cos * half / weff  # along either component of the effective field
+        oscillation = 2 * sine2 * sin * cos * half / weff  # common to both components of the effective field
         by_w1 = w1 * (2 * detuning * detuning / (total * total) * sin * sin + oscillation)
         by_detuning = detuning * (oscillation - 2 * inversion / total)
         signed = c - d * inversion
@@ -71,16 +90,25 @@ class WasabiPulse:
 
 @dataclass(frozen=True)
 class WasabiFit:
-    """Field maps (voxel,), NaN where not fitted; `.._sd` are standard errors."""
+    """Field maps of shape (voxel,), NaN where not fitted.
+
+    Attributes:
+        b0_shift_ppm: B0 shift in ppm.
+        b0_shift_ppm_sd: Its standard error.
+        b1_relative: Actual over nominal B1.
+        b1_relative_sd: Its standard error.
+        fit: The fit itself, with the parameters B1 (uT), B0 shift (ppm), c and d.
+    """
 
     b0_shift_ppm: Tensor
     b0_shift_ppm_sd: Tensor
     b1_relative: Tensor
     b1_relative_sd: Tensor
-    fit: FitResult  # parameters B1 [uT], b0_shift [ppm], c, d
+    fit: FitResult
 
     @property
     def status(self) -> Tensor:
+        """Status of every voxel's fit, shape (voxel,)."""
         return self.fit.status
 
 
@@ -97,18 +125,29 @@ def wasabi(
 ) -> WasabiFit:
     """Fit B0 and B1 of every voxel.
 
-    The residual has many local minima, so every voxel starts at its best entry of a table over both fields and d/c;
-    c is only a scale.
+    The sum of squares has many local minima. Every voxel therefore starts at its best entry of a table over both fields
+    and d/c; c is only a scale.
 
     Args:
-        z: (voxel, offset), normalised; offsets_ppm: (offset,).
-        b0_range_ppm, b1_relative_range: extent of the table and bounds of the fit.
-        start: (4,) or (voxel, 4) to use instead of the table.
+        z: Normalised magnitude spectra (voxel, offset).
+        offsets_ppm: Acquired offsets (offset,) in ppm.
+        pulse: Block pulse of the acquisition.
+        b0_range_ppm: Lowest and highest B0 shift in ppm, for the table and the fit.
+        b1_relative_range: Lowest and highest relative B1, for the table and the fit.
+        start: Start values (4,) or (voxel, 4) of B1 (uT), B0 shift (ppm), c and d, instead of those from the table.
+        threads: Number of threads; by default as many as torch uses.
+        progress: Called with the fraction done and a message; may raise to cancel.
+
+    Returns:
+        Field maps with standard errors.
+
+    Raises:
+        ValueError: The numbers of offsets and measurements differ.
     """
     if offsets_ppm.shape != z.shape[1:]:
         raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
     offsets = offsets_ppm.to(z)
-    b1_range = tuple(pulse.b1_uT * limit for limit in b1_relative_range)
+    b1_range = (pulse.b1_uT * b1_relative_range[0], pulse.b1_uT * b1_relative_range[1])
     if start is None:
         start = _look_up(z, offsets, pulse, b0_range_ppm, b1_range)
     column = offsets.unsqueeze(1)
@@ -133,7 +172,7 @@ def _look_up(
     b0_range_ppm: tuple[float, float],
     b1_range_uT: tuple[float, float],
 ) -> Tensor:
-    """Best table entry of each voxel as parameters (voxel, 4)."""
+    """Return the best entry of the look-up table for each voxel, as parameters (voxel, 4)."""
 
     def grid(limits: tuple[float, float], phase_per_unit: float) -> Tensor:
         number = max(5, int((limits[1] - limits[0]) * phase_per_unit / LOOKUP_PHASE_STEP) + 2)

@@ -1,1 +1,1 @@
-"""The scene layer of CESTQuant: nodes and files to spectra, maps to nodes, and reports."""
+"""Between scene and science: acquisitions and maps as tensors, results as nodes, their display and their report."""

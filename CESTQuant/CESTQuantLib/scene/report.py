@@ -1,4 +1,4 @@
-"""The picture of a run: maps over anatomy, and spectra of the regions with fit and residual."""
+"""The report picture of a run: maps over anatomy, and spectra of the regions with fit and residual."""
 
 from __future__ import annotations
 
@@ -10,51 +10,57 @@ from NeuroCESTLib.report.figures import report_figure
 from NeuroCESTLib.report.maps import MapPanel
 from NeuroCESTLib.report.spectra import Spectrum
 
+from ..methods.registry import quantity_named
 from .results import CESTQuantResult, Drawing
-from .style import style_of
 
 MOST_MAPS = 8
-MOST_VOXELS_A_SPECTRUM = 2000
+"""Maps in the picture; further ones, of lower rank, are left out."""
+MOST_VOXELS_PER_SPECTRUM = 2000
+"""Voxels that a mean spectrum is made of; larger regions are thinned out evenly."""
 
 
 def draw_report(result: CESTQuantResult, path: str | Path, title: str = "") -> None:
-    """Write the report picture (PNG) of a run; ValueError where matplotlib is missing or the file cannot be written."""
+    """Write the report picture of a run.
+
+    Args:
+        result: What the run has put into the scene.
+        path: File to write (``.png``).
+        title: Title of the picture.
+
+    Raises:
+        ValueError: matplotlib is missing, or the file cannot be written.
+    """
     drawing = result.drawing
-    names = sorted((n for n in drawing.maps if not n.endswith("_sd")), key=lambda n: style_of(n).rank)
+    names = sorted((n for n in drawing.maps if not n.endswith("_sd")), key=lambda n: quantity_named(n).rank)
     shown = [n for n in names if np.isfinite(drawing.maps[n]).any()][:MOST_MAPS]
     fitted = np.zeros(drawing.geometry.shape, bool)
     fitted.reshape(-1)[drawing.voxels] = np.isfinite(drawing.quantification.signal.cpu().numpy()).any(1)
-    windows = {n: result.nodes[n].GetScalarVolumeDisplayNode() for n in shown}
-    panels = [
-        MapPanel(
-            n.replace("_", " ").removesuffix(f" {style_of(n).unit}"),
-            style_of(n).unit,
-            drawing.maps[n],
-            style_of(n).color_map,
-            (windows[n].GetWindowLevelMin(), windows[n].GetWindowLevelMax()),
-        )
-        for n in shown
-    ]
     report_figure(
         path,
         drawing.anatomy,
-        panels,
+        [_panel(result, name) for name in shown],
         _spectra(drawing, fitted),
         mask=fitted,
         geometry=drawing.geometry,
         rois=drawing.regions or None,
         title=title,
-        x_label=_x_label(drawing),
+        x_label="offset (ppm)" if _by_offset(drawing) else "measurement",
         y_label="Z = M / M0" if drawing.quantification.protocol.signal_normalisation == "m0" else "signal",
     )
 
 
-def _x_label(drawing: Drawing) -> str:
-    return "offset (ppm)" if _by_offset(drawing) else "measurement"
+def _panel(result: CESTQuantResult, name: str) -> MapPanel:
+    quantity, shown = quantity_named(name), result.nodes[name].GetScalarVolumeDisplayNode()
+    title = name.replace("_", " ").removesuffix(f" {quantity.unit}")
+    window = (shown.GetWindowLevelMin(), shown.GetWindowLevelMax())
+    return MapPanel(title, quantity.unit, result.drawing.maps[name], quantity.color_map, window)
 
 
 def _by_offset(drawing: Drawing) -> bool:
-    """A Z-spectrum has one measurement an offset; schedules are drawn in order of acquisition."""
+    """Whether to draw over the offsets: so for Z-spectra, which have one measurement per offset.
+
+    Schedules repeat offsets and are drawn in the order of acquisition.
+    """
     offsets = drawing.quantification.protocol.offsets_ppm.detach().numpy()
     return len(np.unique(offsets)) == len(offsets)
 
@@ -74,7 +80,7 @@ def _spectra(drawing: Drawing, fitted: np.ndarray) -> list[Spectrum]:
 def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
     import torch
 
-    step = max(1, len(rows) // MOST_VOXELS_A_SPECTRUM)
+    step = max(1, len(rows) // MOST_VOXELS_PER_SPECTRUM)
     index = torch.from_numpy(rows[::step])
     quantification = drawing.quantification
     signal = quantification.signal[index].cpu().numpy()
@@ -88,7 +94,7 @@ def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
         usable = np.isfinite(predicted).all(1)
         if usable.any():
             signal, fit = signal[usable], predicted[usable]
-    known = np.isfinite(signal).any(0)  # a B0 correction leaves the ends of the spectrum empty
+    known = np.isfinite(signal).any(0)  # a B0 correction empties the ends of the spectrum
     signal, x = signal[:, known], x[known]
     if fit is not None:
         fit = np.nanmean(np.where(np.isfinite(signal), fit[:, known], np.nan), axis=0)

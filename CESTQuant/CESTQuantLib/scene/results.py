@@ -1,8 +1,8 @@
-"""Quantities into the scene: volume nodes with unit, colours and window, a table of regions, one folder."""
+"""Results into the scene: volume nodes with unit, colours and window, a table of regions, one folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,29 +12,26 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
+from ..methods.registry import quantity_named
+from .regions import region_columns
 from .study import Study
 
 if TYPE_CHECKING:
-    from ..methods.registry import Quantification
-
-
-@dataclass
-class CESTQuantResult:
-    """Nodes of a run by quantity, their subject-hierarchy folder, the table of regions, and what to report.
-
-    ``drawing`` is what :func:`CESTQuantLib.scene.report.draw_report` needs.
-    """
-
-    nodes: dict[str, Any]
-    folderItemID: int
-    table: Any = None
-    report: dict[str, Any] = field(default_factory=dict)
-    drawing: Drawing | None = None
+    from ..methods.base import Method, Quantification
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Arrays behind a report picture: (K, J, I) on ``geometry``; ``voxels`` are flat indices of the fitted ones."""
+    """What the report picture shows.
+
+    Attributes:
+        geometry: Voxel grid.
+        anatomy: Image (K, J, I) under the maps.
+        voxels: Flat indices of the voxels that were quantified.
+        regions: Boolean masks (K, J, I) by name.
+        quantification: Result over these voxels.
+        maps: Maps (K, J, I) by name.
+    """
 
     geometry: Geometry
     anatomy: np.ndarray
@@ -44,67 +41,104 @@ class Drawing:
     maps: dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class CESTQuantResult:
+    """What a run has put into the scene.
+
+    Attributes:
+        nodes: Volume nodes by quantity, and ``status``.
+        folderItemID: Their folder in the subject hierarchy.
+        table: Table node of the regions, or None.
+        report: Numbers for ``report.json``: voxels by status, medians, the method's summary and publications; and the
+            ``warnings``, sentences for the user.
+        drawing: What the report picture shows.
+    """
+
+    nodes: dict[str, Any]
+    folderItemID: int
+    table: Any
+    report: dict[str, Any]
+    drawing: Drawing
+
+
+def require_result(study: Study, result: Quantification) -> None:
+    """Check that at least one voxel has a result.
+
+    Raises:
+        ValueError: No voxel has one; the message says how many voxels failed for which reason.
+    """
+    from ..fitting.marquardt import Status
+
+    reasons = {
+        Status.INVALID_DATA: "with unusable signal, M0 or maps",
+        Status.NOT_ENOUGH_POINTS: "with too few measurements",
+        Status.FAILED: "where the method gives no value",
+    }
+    counts = {reason: int((result.status == status).sum()) for status, reason in reasons.items()}
+    if sum(counts.values()) == len(result.status):
+        found = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+        raise ValueError(f"no voxel of '{study.name}' could be quantified ({found}): check the maps, mask and protocol")
+
+
 def into_scene(
-    study: Study, result: Quantification, warnings: tuple[str, ...], regions: dict[str, np.ndarray], folder: str
+    study: Study,
+    method: Method,
+    result: Quantification,
+    *,
+    warnings: tuple[str, ...],
+    regions: dict[str, np.ndarray],
+    folder: str,
 ) -> CESTQuantResult:
-    """Maps, status and table of a run as nodes in one folder; after an error the scene is as it was."""
+    """Put maps, status and table of a run into one folder of the scene; after an error the scene is as it was.
+
+    Args:
+        study: Acquisition that was quantified.
+        method: Method that was used.
+        result: What it returned.
+        warnings: Sentences for the user.
+        regions: Boolean masks (K, J, I) by name; with any, there is a table.
+        folder: Name of the folder.
+    """
     with scene_unchanged_on_error():
-        return _nodes_of(study, result, warnings, regions, folder)
+        maps, nodes = {}, {}
+        for name, values in result.quantities.items():
+            maps[name] = _on_grid(study, values.detach().cpu().numpy().astype(np.float32), np.nan)
+            nodes[name] = _map_node(name, maps[name], study.geometry)
+        status = _on_grid(study, result.status.cpu().numpy().astype(np.uint8), 0)
+        nodes["status"] = volumes.add_volume(status, study.geometry, "status", label=True)
+        table = add_table(region_columns(maps, regions), "regions") if regions else None
+        item = hierarchy.make_folder(folder)
+        hierarchy.put([*nodes.values(), *([table] if table is not None else [])], item)
+        images = study.raw if study.reference is None else study.reference
+        anatomy = np.nan_to_num(images.mean(0)).astype(np.float32)
+        drawing = Drawing(study.geometry, anatomy, study.voxels, regions, result, maps)
+        report = _report(study, method, result) | {"warnings": list(warnings)}
+        return CESTQuantResult(nodes, item, table, report, drawing)
 
 
-def _nodes_of(
-    study: Study, result: Quantification, warnings: tuple[str, ...], regions: dict[str, np.ndarray], folder: str
-) -> CESTQuantResult:
-    from .style import style_of
-
-    nodes, maps = {}, {}
-    for name, values in result.quantities.items():
-        full = np.full(study.raw[0].size, np.nan, dtype=np.float32)
-        full[study.voxels] = values.detach().cpu().numpy()
-        maps[name] = full.reshape(study.geometry.shape)
-        nodes[name] = volumes.add_volume(maps[name], study.geometry, name)
-        style = style_of(name)
-        display.show_map(nodes[name], style.unit, style.color_map, style.window or _window(maps[name], style.centred))
-    status = np.zeros(study.raw[0].size, dtype=np.uint8)
-    status[study.voxels] = result.status.cpu().numpy()
-    nodes["status"] = volumes.add_volume(status.reshape(study.geometry.shape), study.geometry, "status", label=True)
-    table = add_table(_region_columns(maps, regions), "regions") if regions else None
-    item = hierarchy.make_folder(folder)
-    hierarchy.put([*nodes.values(), *([table] if table is not None else [])], item)
-    full_reference = study.raw if study.reference is None else study.reference
-    anatomy = np.nan_to_num(full_reference.mean(0)).astype(np.float32)
-    drawing = Drawing(study.geometry, anatomy, study.voxels, regions, result, maps)
-    report = _report(result, warnings)
-    report["voxels"]["masked"] += study.raw[0].size - len(study.voxels)
-    return CESTQuantResult(nodes, item, table, report, drawing)
+def _on_grid(study: Study, values: np.ndarray, elsewhere: float) -> np.ndarray:
+    """Return an array (K, J, I) of the values (voxel,), with another value at the voxels that were not quantified."""
+    full = np.full(study.raw[0].size, elsewhere, dtype=values.dtype)
+    full[study.voxels] = values
+    return full.reshape(study.geometry.shape)
 
 
-def _window(array: np.ndarray, centred: bool) -> tuple[float, float]:
-    low, high = display.robust_window(array)
-    reach = max(abs(low), abs(high))
-    return (-reach, reach) if centred else (low, high)
+def _map_node(name: str, array: np.ndarray, geometry: Geometry) -> Any:
+    quantity = quantity_named(name)
+    window = quantity.window
+    if window is None:
+        window = display.robust_window(array)
+        reach = max(abs(window[0]), abs(window[1]))
+        window = (-reach, reach) if quantity.centered else window
+    node = volumes.add_volume(array, geometry, name)
+    display.show_map(node, quantity.unit, quantity.color_map, window)
+    return node
 
 
-def _region_columns(maps: dict[str, np.ndarray], regions: dict[str, np.ndarray]) -> dict[str, list]:
-    import torch
-
-    from ..preprocessing.normalization import region_statistics
-    from .style import style_of
-
-    columns: dict[str, list] = {"region": [], "quantity": [], "unit": []}
-    for region, mask in regions.items():
-        for name, array in maps.items():
-            if name.endswith("_sd"):
-                continue
-            statistics = region_statistics(torch.from_numpy(array[mask]))
-            for key, value in {"region": region, "quantity": name, "unit": style_of(name).unit, **statistics}.items():
-                columns.setdefault(key, []).append(value)
-    return columns
-
-
-def _report(result: Quantification, warnings: tuple[str, ...]) -> dict[str, Any]:
+def _report(study: Study, method: Method, result: Quantification) -> dict[str, Any]:
     from ..fitting.marquardt import Status
 
     counts = {status.name.lower(): int((result.status == status).sum()) for status in Status}
-    medians = {n: float(v.nanmedian()) for n, v in result.quantities.items()}
-    return {"voxels": counts, "medians": medians, **result.summary, "warnings": list(warnings)}
+    counts["masked"] += study.raw[0].size - len(study.voxels)
+    medians = {name: float(values.nanmedian()) for name, values in result.quantities.items()}
+    return {"voxels": counts, "medians": medians, **result.summary, "publications": list(method.publications)}

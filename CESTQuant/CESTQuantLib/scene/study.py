@@ -1,12 +1,12 @@
-"""An acquisition in the scene as arrays: signal, reference, mask and maps on one voxel grid."""
+"""An acquisition in the scene as arrays: signal, reference and mask on one voxel grid."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,14 +19,29 @@ if TYPE_CHECKING:
     import torch
 
     from ..physics.protocol import Protocol
+    from ..tissue.spectra import ZSpectra
 
 PROTOCOL_ATTRIBUTE = "NeuroCEST.protocol"
-"""Attribute of a sequence node that holds the text of its protocol.json."""
+"""Attribute of a sequence node that holds the text of its ``protocol.json``."""
+OFFSET_TOLERANCE_PPM = 2e-3
+"""Offsets of a sequence and of its protocol that differ by less are the same."""
+ASSUMED_FIELD_T = 3.0
+"""Field strength where only offsets are known; methods that work with offsets alone do not use it."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """The acquisition as arrays: raw (measurement, K, J, I), and the flat indices of the voxels to fit."""
+    """An acquisition as arrays.
+
+    Attributes:
+        name: Name of the signal node.
+        raw: Signals (measurement, K, J, I) in the order of the protocol.
+        geometry: Voxel grid.
+        protocol: Protocol of the measurements.
+        reference: M0 images (n, K, J, I), or None.
+        voxels: Flat indices of the voxels to quantify.
+        warnings: Sentences for the user about the protocol.
+    """
 
     name: str
     raw: np.ndarray
@@ -37,56 +52,79 @@ class Study:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, signalNode, protocol, reference, mask, normalisation: str | None) -> Study:
-        if signalNode is None:
-            raise ValueError("no signal is chosen; give a sequence node with one volume a measurement")
-        if not signalNode.IsA("vtkMRMLSequenceNode"):
+    def of(cls, signal: Any, protocol: Any, reference: Any, mask: Any, normalisation: str | None) -> Study:
+        """Take an acquisition from the scene.
+
+        Args:
+            signal: Sequence node with one volume per measurement.
+            protocol: Path, dictionary or ``Protocol``; None for what the sequence carries.
+            reference: Volume or sequence node of M0, or None.
+            mask: Volume, label map or segmentation node; None for all voxels.
+            normalisation: ``m0``, ``l2`` or ``none`` instead of what the protocol says; None to keep it.
+
+        Raises:
+            ValueError: A node or the protocol cannot be used, or they do not belong together.
+        """
+        if signal is None:
+            raise ValueError("no signal is chosen; give a sequence node with one volume per measurement")
+        if not signal.IsA("vtkMRMLSequenceNode"):
             raise ValueError(
-                f"'{signalNode.GetName()}' is one volume; the signal must be a sequence, one a measurement"
+                f"'{signal.GetName()}' is one volume; the signal must be a sequence with one volume per measurement"
             )
-        raw, geometry, index = sequence_to_array(signalNode)
-        name = signalNode.GetName()
+        raw, geometry, index = sequence_to_array(signal)
+        name = signal.GetName()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            protocol = _protocol(protocol, signalNode, index, normalisation)
+            read = _protocol(protocol, signal, index)
         noted = tuple(" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning)
-        if len(raw) != protocol.measurement_count:
+        if normalisation is not None:
+            read = replace(read, signal_normalisation=normalisation)
+        if len(raw) != read.measurement_count:
             raise ValueError(
-                f"the protocol has {protocol.measurement_count} offsets but '{name}' has {len(raw)} measurements"
+                f"the protocol has {read.measurement_count} offsets but '{name}' has {len(raw)} measurements"
             )
-        raw = raw[_order(signalNode, index, protocol, name)]
+        raw = raw[acquisition_order(signal, index, read)]
         reference_array = None if reference is None else _reference(reference, geometry)
         chosen = np.ones(geometry.shape, bool) if mask is None else _mask(mask, geometry)
-        return cls(name, raw, geometry, protocol, reference_array, np.flatnonzero(chosen), noted)
+        return cls(name, raw, geometry, read, reference_array, np.flatnonzero(chosen), noted)
 
-    def values(self, node):
-        """Values (voxel,) of a volume node at the voxels to fit, float64 tensor."""
+    def values(self, node: Any) -> torch.Tensor:
+        """Return the values (voxel,) of a volume node at the voxels to quantify, float64."""
         import torch
 
         array = volumes.array_on(node, self.geometry)
         return torch.from_numpy(array.reshape(-1)[self.voxels].astype(np.float64))
 
-    def values_of_file(self, path: str):
+    def values_of_file(self, path: str | Path) -> torch.Tensor:
+        """Return the values (voxel,) of a volume file at the voxels to quantify, float64."""
         node = volumes.read_volume(path)
         try:
             return self.values(node)
         finally:
             volumes.remove(node)
 
-    def spectra(self):
+    def spectra(self) -> ZSpectra:
+        """Return the normalised spectra of the voxels to quantify.
+
+        Raises:
+            ValueError: There is no reference, or no voxel has a usable signal.
+        """
         import torch
 
-        from ..preprocessing.normalization import normalise
+        from ..preprocessing.normalization import normalize
 
         def at_voxels(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array.reshape(len(array), -1)[:, self.voxels].T.astype(np.float32))
 
         reference = None if self.reference is None else at_voxels(self.reference)
-        return normalise(at_voxels(self.raw), self.protocol, reference, where=f"'{self.name}'")
+        spectra = normalize(at_voxels(self.raw), self.protocol, reference, where=f"'{self.name}'")
+        if not bool(torch.isfinite(spectra.signal).all(1).any()):
+            raise ValueError(f"'{self.name}' has no voxel with a usable signal and M0: check the reference and mask")
+        return spectra
 
 
-def _protocol(protocol, node, index: np.ndarray, normalisation: str | None):
-    from dataclasses import replace
+def _protocol(protocol: Any, node: Any, index: np.ndarray) -> Protocol:
+    import torch
 
     from ..formats.protocol_files import read_protocol
     from ..formats.protocol_json import protocol_from_dict
@@ -97,41 +135,58 @@ def _protocol(protocol, node, index: np.ndarray, normalisation: str | None):
     if protocol is None:
         if not np.isfinite(index).all() or node.GetIndexUnit() != "ppm":
             raise ValueError(f"'{node.GetName()}' does not say its offsets in ppm; give a protocol")
-        protocol = Protocol(3.0, index, b1_uT=0.0, saturation_time_s=0.0)
-    elif isinstance(protocol, dict):
-        protocol = protocol_from_dict(protocol)
-    elif not isinstance(protocol, Protocol):
-        protocol = read_protocol(Path(protocol))
-    return protocol if normalisation is None else replace(protocol, signal_normalisation=normalisation)
+        offsets = torch.as_tensor(index, dtype=torch.float64)
+        unknown = torch.zeros_like(offsets)
+        return Protocol(ASSUMED_FIELD_T, offsets, b1_uT=unknown, saturation_time_s=unknown)
+    if isinstance(protocol, Protocol):
+        return protocol
+    return protocol_from_dict(protocol) if isinstance(protocol, dict) else read_protocol(Path(protocol))
 
 
-def _order(node, index: np.ndarray, protocol, name: str) -> np.ndarray:
-    """Order of the sequence's measurements in the protocol: Slicer sorts sequences by a numeric index."""
+def acquisition_order(node: Any, index: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Find the order in which the volumes of a sequence were acquired; Slicer sorts sequences by a numeric index.
+
+    Args:
+        node: Sequence node.
+        index: Index values (measurement,) of the sequence as stored.
+        protocol: Protocol in the order of the acquisition.
+
+    Returns:
+        For every measurement of the protocol, its position in the sequence.
+
+    Raises:
+        ValueError: The offsets are not those of the protocol, or repeated offsets leave the order open.
+    """
     as_stored = np.arange(len(index))
     offsets = protocol.offsets_ppm.detach().numpy()
-    if node.GetIndexUnit() != "ppm" or not np.isfinite(index).all() or np.allclose(index, offsets, atol=2e-3):
+    tolerance = OFFSET_TOLERANCE_PPM
+    if node.GetIndexUnit() != "ppm" or not np.isfinite(index).all() or np.allclose(index, offsets, atol=tolerance):
         return as_stored
     by_index, by_offset = np.argsort(index, kind="stable"), np.argsort(offsets, kind="stable")
-    if not np.allclose(index[by_index], offsets[by_offset], atol=2e-3):
-        raise ValueError(f"the offsets of '{name}' ({index[0]:g}, {index[1]:g}, …) are not those of the protocol")
-    if (np.diff(offsets[by_offset]) < 2e-3).any():
-        raise ValueError(f"'{name}' is ordered otherwise than the protocol, and repeated offsets leave the order open")
+    if not np.allclose(index[by_index], offsets[by_offset], atol=tolerance):
+        raise ValueError(
+            f"the offsets of '{node.GetName()}' ({index[0]:g}, {index[1]:g}, …) are not those of the protocol"
+        )
+    if (np.diff(offsets[by_offset]) < tolerance).any():
+        raise ValueError(
+            f"'{node.GetName()}' has another order than the protocol, and repeated offsets leave the order open"
+        )
     order = np.empty(len(index), dtype=np.int64)
     order[by_offset] = by_index
     return order
 
 
-def _reference(node, geometry: Geometry) -> np.ndarray:
-    """Reference images (n, K, J, I) of an M0 volume or sequence."""
+def _reference(node: Any, geometry: Geometry) -> np.ndarray:
+    """Return the images (n, K, J, I) of an M0 volume or sequence."""
     if not node.IsA("vtkMRMLSequenceNode"):
         return volumes.array_on(node, geometry)[None]
-    array, own, _ = sequence_to_array(node)
-    if difference := geometry.difference(own):
+    array, found, _ = sequence_to_array(node)
+    if difference := geometry.difference(found):
         raise ValueError(f"the reference '{node.GetName()}' has another geometry than the signal: {difference}")
     return array
 
 
-def _mask(node, geometry: Geometry) -> np.ndarray:
+def _mask(node: Any, geometry: Geometry) -> np.ndarray:
     if not node.IsA("vtkMRMLSegmentationNode"):
         return volumes.mask_on(node, geometry)
     mask = np.any(list(masks_on(node, geometry).values()), axis=0)

@@ -13,8 +13,8 @@ from ..fitting.least_squares import FitResult, Model, finite_difference_model, l
 from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
 from ..physics.simulation import ENGINES
-from ..physics.units import concentration_mM
 from .model import TissueModel
+from .quantities import named_quantities
 from .r1rho_jacobian import analytic_model, has_analytic_jacobian
 from .spectra import ZSpectra
 
@@ -231,30 +231,8 @@ def _iterate(
     )
 
 
-_NAMES = {"fraction": "fraction", "k_Hz": "exchange_rate_Hz", "dw_ppm": "dw_ppm", "T1_s": "t1_s"}
-
-
-def physical_names(path: str) -> str:
-    """Name of the map of an entry by its path; that of a T2 is the name of R2 = 1/T2."""
-    owner, _, key = path.rpartition(".")
-    if key == "T2_s":
-        return f"{owner}_r2_Hz"
-    return f"{owner}_{_NAMES[key]}" if owner else key
-
-
 def physical_quantities(model: TissueModel, result: FitResult) -> dict[str, Tensor]:
     """Maps of a fit by name, with standard errors as ``<name>_sd``; T2 is reported as R2 = 1/T2 in 1/s."""
-    maps: dict[str, Tensor] = {}
-    for i, p in enumerate(model.parameters):
-        value, error = result.parameters[:, i], result.standard_errors[:, i]
-        owner, _, key = p.path.rpartition(".")
-        name = physical_names(p.path)
-        if key == "T2_s":
-            value, error = 1 / value, error / value**2
-        maps[name], maps[f"{name}_sd"] = value, error
-        if key == "fraction" and owner in model.protons:
-            name = f"{owner}_concentration_mM"
-            maps[name] = concentration_mM(value, model.protons[owner])
-            maps[f"{name}_sd"] = concentration_mM(error, model.protons[owner])
-    maps["rmse"] = result.rmse
-    return maps
+    values = {p.path: result.parameters[:, i] for i, p in enumerate(model.parameters)}
+    errors = {p.path: result.standard_errors[:, i] for i, p in enumerate(model.parameters)}
+    return named_quantities(values, errors, model.protons) | {"rmse": result.rmse}

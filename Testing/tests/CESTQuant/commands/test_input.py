@@ -20,10 +20,12 @@ from studies import (
     read_image,
     spectrum_protocol,
     write_image,
+    write_json,
     write_series,
 )
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.protocol_json import protocol_to_dict
 from NeuroCESTLib.scene.geometry import Geometry
 
 
@@ -119,14 +121,23 @@ def test_measurements_in_files_of_different_grids(
     assert f"'{tmp_path / 'second.nii.gz'}' has another geometry than '{good / 'm0.nii.gz'}'" in line
 
 
-def test_wasabi_needs_its_pulse(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    (tmp_path / "offsets.txt").write_text("\n".join(map(str, spectrum_protocol(count=21).offsets_ppm.tolist())))
-    arguments = ["wasabi", *fit_arguments(good, tmp_path / "out", "")[1:], "--protocol", str(tmp_path / "offsets.txt")]
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ("offsets.txt", "the protocol gives no saturation time and B1; wasabi needs a protocol.json or .seq"),
+        ("two.json", "WASABI needs a protocol with one B1 and one pulse duration for all measurements"),
+    ],
+)
+def test_wasabi_needs_its_pulse(
+    slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture, protocol: str, words: str
+) -> None:
+    spectrum = spectrum_protocol(count=21)
+    (tmp_path / "offsets.txt").write_text("\n".join(map(str, spectrum.offsets_ppm.tolist())))
+    write_json(protocol_to_dict(spectrum) | {"b1_uT": [1.0, 2.0] * 10 + [1.0]}, tmp_path / "two.json")
+    arguments = ["wasabi", *fit_arguments(good, tmp_path / "out", "")[1:], "--protocol", str(tmp_path / protocol)]
     place = arguments.index("--method")
     assert main(arguments[:place] + arguments[place + 2 :]) == 2
-    assert messages(capfd.readouterr().err) == [
-        "error: WASABI needs a protocol with one B1 and one pulse duration for all measurements"
-    ]
+    assert messages(capfd.readouterr().err) == [f"error: {words}"]
     assert not (tmp_path / "out").exists()
 
 
@@ -159,7 +170,7 @@ def test_a_full_disk_is_named_and_the_earlier_result_kept(
     (tiny_disk / "earlier.txt").write_text("earlier")
     for output in (tiny_disk / "out", tiny_disk):
         assert main(fit_arguments(good, output, "mtrasym", scene=True)) == 2
-        assert "the disk is full, free some space" in messages(capfd.readouterr().err)[0]
+        assert "the disk is full" in messages(capfd.readouterr().err)[0]
         assert checksums(tiny_disk).keys() == {"earlier.txt"}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from CESTQuantLib.methods.fields import map_fields
-from CESTQuantLib.methods.registry import Settings, quantify
+from CESTQuantLib.methods.base import Settings
+from CESTQuantLib.methods.registry import map_fields, quantify
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate

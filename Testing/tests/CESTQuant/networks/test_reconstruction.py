@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from CESTQuantLib.batch import main
-from CESTQuantLib.methods.registry import Settings, quantify
+from CESTQuantLib.methods.base import Settings
+from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.networks import config as training_config
 from CESTQuantLib.networks import self_supervised
 from CESTQuantLib.networks.config import FOLDER, config_from_dict
@@ -153,9 +154,11 @@ def test_method_network_gives_maps_with_uncertainty_and_reliability(config, path
 def test_known_maps_enter_the_physics_and_their_range_is_checked(config, path: str) -> None:
     signal, truth = scan(config, 300)
     given = spectra(config, signal)
-    right = quantify(given, "network", b0_shift_ppm=truth["b0_shift_ppm"], settings=Settings(network=path))
+    given = replace(given, b0_shift_ppm=truth["b0_shift_ppm"])
+    right = quantify(given, "network", Settings(network=path))
     assert not right.warnings
-    wrong = quantify(given, "network", b0_shift_ppm=truth["b0_shift_ppm"] + 0.5, settings=Settings(network=path))
+    shifted = replace(given, b0_shift_ppm=truth["b0_shift_ppm"] + 0.5)
+    wrong = quantify(shifted, "network", Settings(network=path))
     assert any("b0_shift_ppm" in warning and "trained" in warning for warning in wrong.warnings)
     assert float(wrong.quantities["rmse"].median()) > 2 * float(right.quantities["rmse"].median())
 

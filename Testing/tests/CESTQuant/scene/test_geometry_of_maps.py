@@ -16,7 +16,7 @@ from studies import M0, fit_arguments, write_image, write_json, write_series
 from CESTQuantLib.batch import main
 from CESTQuantLib.logic import CESTQuantLogic
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.scene.study import _order
+from CESTQuantLib.scene.study import acquisition_order
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
@@ -220,6 +220,9 @@ class Index:
     def GetIndexUnit(self) -> str:
         return self._unit
 
+    def GetName(self) -> str:
+        return "z"
+
 
 offsets_lists = st.lists(st.integers(-2000, 2000), min_size=2, max_size=30, unique=True)
 
@@ -231,9 +234,9 @@ def test_any_shuffled_index_is_put_into_the_order_of_the_protocol(values: list[i
     protocol = Protocol(3.0, offsets, 1.0, 1.0)
     index = offsets.copy()
     random.shuffle(index)
-    np.testing.assert_array_equal(index[_order(Index(), index, protocol, "z")], offsets)
+    np.testing.assert_array_equal(index[acquisition_order(Index(), index, protocol)], offsets)
     # a plain count says nothing of offsets
-    np.testing.assert_array_equal(_order(Index(""), index, protocol, "z"), np.arange(len(index)))
+    np.testing.assert_array_equal(acquisition_order(Index(""), index, protocol), np.arange(len(index)))
 
 
 @given(offsets_lists, st.data())
@@ -242,11 +245,11 @@ def test_repeated_offsets_are_never_guessed(values: list[int], data: st.DataObje
     """With repeated offsets the measurements are taken as stored where the index says so, and refused otherwise."""
     repeated = np.array([*values, data.draw(st.sampled_from(values))]) / 100
     protocol = Protocol(3.0, repeated, 1.0, 1.0)
-    np.testing.assert_array_equal(_order(Index(), repeated, protocol, "z"), np.arange(len(repeated)))
+    np.testing.assert_array_equal(acquisition_order(Index(), repeated, protocol), np.arange(len(repeated)))
     shuffled = repeated[data.draw(st.permutations(range(len(repeated))))]
     if not np.array_equal(shuffled, repeated):
         with pytest.raises(ValueError, match="repeated offsets leave the order open"):
-            _order(Index(), shuffled, protocol, "z")
+            acquisition_order(Index(), shuffled, protocol)
 
 
 def test_array_on_of_a_map_agrees_with_itk(slicer: ModuleType) -> None:

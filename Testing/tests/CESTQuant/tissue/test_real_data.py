@@ -13,7 +13,6 @@ from paths import SHARED
 from scipy import ndimage
 
 from CESTQuantLib.formats.protocol_files import read_protocol
-from CESTQuantLib.methods.network import named_quantities
 from CESTQuantLib.networks.config import read_config
 from CESTQuantLib.networks.files import check_protocol
 from CESTQuantLib.networks.fixed_protocol import train_from_config
@@ -21,6 +20,7 @@ from CESTQuantLib.networks.reconstruction import reconstruct
 from CESTQuantLib.preprocessing.normalization import normalise
 from CESTQuantLib.tissue.fit import ModelFit, fit_tissue_model
 from CESTQuantLib.tissue.model import tissue_model_from_dict
+from CESTQuantLib.tissue.quantities import named_quantities
 
 CONCENTRATION_MM = 50.0
 INDEPENDENT = {"concentration_mM": [48.2, 51.2, 54.4], "exchange_rate_Hz": [191.0, 260.0, 404.0]}

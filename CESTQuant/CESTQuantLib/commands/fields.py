@@ -1,0 +1,43 @@
+"""``cestquant wasabi`` and ``wassr``: field maps from acquisitions of their own."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from ..methods.registry import FIELD_METHODS
+from .maps import add_acquisition, maps_to_folder
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..logic import CESTQuantLogic
+    from ..scene.results import CESTQuantResult
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add a command for each field-mapping method to the parser."""
+    for name, method in FIELD_METHODS.items():
+        parser = commands.add_parser(name, help=f"{method.title}: {method.summary}")
+        add_acquisition(parser)
+        parser.set_defaults(command=run, method=name)
+
+
+def run(options: Namespace) -> None:
+    """Run ``cestquant wasabi`` or ``wassr``."""
+
+    def compute(logic: CESTQuantLogic, nodes: dict[str, Any], progress: Progress) -> CESTQuantResult:
+        return logic.fieldMaps(
+            nodes["signal"],
+            options.protocol,
+            method=options.method,
+            reference=nodes.get("reference"),
+            mask=nodes.get("mask"),
+            signalNormalisation=options.normalisation,
+            progress=progress,
+        )
+
+    maps_to_folder(options, options.method, compute)

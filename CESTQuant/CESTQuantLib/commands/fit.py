@@ -1,0 +1,110 @@
+"""``cestquant fit``: maps of an acquisition by one of the methods of the registry."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.core.device import DEVICES
+
+from ..methods.base import Input, Method
+from ..methods.registry import METHODS, method_named
+from .maps import add_acquisition, maps_to_folder
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..logic import CESTQuantLogic
+    from ..scene.results import CESTQuantResult
+
+_ARGUMENTS: Mapping[Input, dict[str, Any]] = {
+    Input.B0: {"metavar": "MAP", "help": "B0 shift in ppm"},
+    Input.B1: {"metavar": "MAP", "help": "relative B1 (1 = nominal)"},
+    Input.T1: {"metavar": "MAP", "help": "water T1 in s"},
+    Input.MODEL: {"metavar": "MODEL.json", "help": "tissue model: T1 and T2 in s, rates in Hz, shifts in ppm"},
+    Input.LORENTZIAN: {"metavar": "POOLS", "help": "Lorentzian pools: 3T (default), 7T or a pool description .json"},
+    Input.ASYMMETRY_OFFSET: {
+        "type": float,
+        "nargs": "+",
+        "metavar": "PPM",
+        "help": "offsets of the asymmetry in ppm (default: 3.5)",
+    },
+    Input.POWER: {"type": float, "metavar": "UT", "help": "which of several powers (uT) a contrast uses"},
+    Input.NETWORK: {"metavar": "NETWORK.pt", "help": "network file, made by train or optimize-schedule"},
+    Input.CONFIG: {
+        "metavar": "CONFIG.json",
+        "help": "configuration of the data to simulate: a file, or a name as for train",
+    },
+}
+"""Option of every input; the methods that use it are added to the help from the registry."""
+_DEFAULTS: Mapping[Input, Any] = {Input.LORENTZIAN: "3T", Input.ASYMMETRY_OFFSET: [3.5]}
+_MAPS = tuple(what.argument for what in (Input.B0, Input.B1, Input.T1))
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    methods = " ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+    parser = commands.add_parser("fit", help="maps of a CEST acquisition", epilog=f"Methods: {methods}")
+    add_acquisition(parser)
+    parser.add_argument("--method", required=True, metavar="METHOD", help=", ".join(METHODS))
+    for what, keywords in _ARGUMENTS.items():
+        parser.add_argument(what.option, **keywords | {"help": f"{keywords['help']} ({_users(what)})"})
+    parser.add_argument("--segmentation", metavar="SEG", help="regions for the table: .seg.nrrd or label volume")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA if there is one")
+    parser.set_defaults(command=run)
+
+
+def _users(what: Input) -> str:
+    """Say which methods need or use an input."""
+    needing = [name for name, method in METHODS.items() if what in method.needs]
+    using = [name for name, method in METHODS.items() if what in method.takes]
+    users = {"needed by": needing, "used by": using}
+    return "; ".join(f"{verb} {', '.join(names)}" for verb, names in users.items() if names)
+
+
+def run(options: Namespace) -> None:
+    """Run ``cestquant fit``."""
+    method = method_named(options.method)
+    given = [what for what in _ARGUMENTS if getattr(options, what.argument) is not None]
+    method.require(given)
+    for what, value in _DEFAULTS.items():
+        if what not in given:
+            setattr(options, what.argument, value)
+
+    def compute(logic: CESTQuantLogic, nodes: dict[str, Any], progress: Progress) -> CESTQuantResult:
+        return logic.fit(
+            nodes["signal"],
+            options.protocol,
+            method=options.method,
+            model=options.model,
+            reference=nodes.get("reference"),
+            mask=nodes.get("mask"),
+            b0=nodes.get("b0"),
+            b1=nodes.get("b1"),
+            t1=nodes.get("t1"),
+            segmentation=nodes.get("segmentation"),
+            asymmetryOffset_ppm=tuple(options.asymmetry_offset),
+            lorentzianPreset=options.lorentzian,
+            power_uT=options.power,
+            network=options.network,
+            config=options.config,
+            signalNormalisation=options.normalisation,
+            device=options.device,
+            progress=progress,
+        )
+
+    maps_to_folder(options, "fit", compute, maps=(*_MAPS, "segmentation"), warnings=_unused(method, given))
+
+
+def _unused(method: Method, given: list[Input]) -> list[str]:
+    """Return a sentence for every option that the method does not use."""
+    warnings = []
+    for what in given:
+        if not method.uses(what):
+            users = [name for name, other in METHODS.items() if other.uses(what)]
+            warnings.append(f"the method {method.name} does not use {what.option}, which is for {', '.join(users)}")
+    return warnings

@@ -1,0 +1,108 @@
+"""What the commands that make maps have in common: their arguments, and an output folder of maps and reports."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.progress import Progress, part, terminal_progress
+from NeuroCESTLib.report.record import Report
+
+from .acquisition import add_images, read_images
+
+if TYPE_CHECKING:
+    from ..logic import CESTQuantLogic
+    from ..scene.results import CESTQuantResult
+
+Compute = Callable[["CESTQuantLogic", dict[str, Any], Progress], "CESTQuantResult"]
+"""How a command makes its maps: with the logic, from the nodes by the name of their argument."""
+
+
+def add_acquisition(parser: ArgumentParser) -> None:
+    """Add the arguments of the acquisition and of the output folder."""
+    add_images(parser)
+    parser.add_argument("--protocol", required=True, metavar="P", help="protocol.json, offsets in ppm (text) or .seq")
+    parser.add_argument(
+        "--normalisation", choices=("m0", "l2", "none"), help="normalisation of the signal, instead of the protocol's"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for maps and report")
+    parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
+
+
+def maps_to_folder(
+    options: Namespace, command: str, compute: Compute, maps: Sequence[str] = (), warnings: Sequence[str] = ()
+) -> None:
+    """Read an acquisition, make maps, and write maps, table, report and scene: all of them or none.
+
+    Args:
+        options: Arguments of the command, which :func:`add_acquisition` has added.
+        command: Name of the command.
+        compute: How the maps are made.
+        maps: Names of further arguments that give one image each.
+        warnings: Sentences for the user about the arguments.
+    """
+    from NeuroCESTLib.core.device import choose_device
+
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        report = Report(f"cestquant {command}", settings_of(options), str(choose_device(_device(options))))
+        report.warnings += warnings
+        _add_settings_files(options, report)
+        from NeuroCESTLib.scene import host
+
+        host.attach()
+        from ..logic import CESTQuantLogic
+
+        with report.timed("reading"):
+            nodes = read_images(options, report, maps)
+        with report.timed("computing"):
+            result = compute(CESTQuantLogic(), nodes, progress)
+        with report.timed("writing"):
+            _write(options, folder, result, report, part(progress, 0.95, 1.0))
+        report.write(folder)
+        for warning in report.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def _device(options: Namespace) -> str:
+    return getattr(options, "device", "cpu")
+
+
+def _add_settings_files(options: Namespace, report: Report) -> None:
+    """Record the files that say how to quantify, and the maps that the model names."""
+    from ..networks.config import config_file
+    from ..scene.maps import NODE_MAPS, map_file
+    from ..tissue.model import read_tissue_model
+
+    for role in ("protocol", "model", "network", "config"):
+        if path := getattr(options, role, None):
+            report.add_input(role, config_file(path) if role == "config" else path)
+    if getattr(options, "lorentzian", "").endswith(".json"):
+        report.add_input("lorentzian", options.lorentzian)
+    if model := getattr(options, "model", None):
+        for name in read_tissue_model(model).map_names:
+            if name not in NODE_MAPS:
+                report.add_input("map", map_file(name, model))
+
+
+def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Report, progress: Progress) -> None:
+    from NeuroCESTLib.scene.tables import write_table
+    from NeuroCESTLib.scene.writing import write_scene, write_volume
+
+    from ..scene.report import draw_report
+
+    like = options.signal[0] if not options.signal[0].endswith(".seq.nrrd") else None
+    for count, (name, node) in enumerate(result.nodes.items()):
+        progress(count / len(result.nodes), "writing files")
+        write_volume(node, folder / f"{name}.nii.gz", like=like)
+    if result.table is not None:
+        write_table(result.table, folder / "roi.csv", digits=8)
+    draw_report(result, folder / "report.png", title=f"{Path(options.signal[0]).name}: {options.method}")
+    if options.scene:
+        write_scene(folder / "scene.mrb")
+    summary = dict(result.report)
+    report.warnings += summary.pop("warnings")
+    report.summary |= summary

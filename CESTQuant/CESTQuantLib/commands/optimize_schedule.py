@@ -1,0 +1,65 @@
+"""``cestquant optimize-schedule``: acquisition protocol and reconstruction network, optimised as one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.progress import terminal_progress
+from NeuroCESTLib.report.record import Report
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "optimize-schedule", help="acquisition protocol and network optimised as one; also under torchrun"
+    )
+    parser.add_argument("config", metavar="CONFIG.json", help="a file, or the name of a bundled configuration")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder; a killed run continues when repeated")
+    parser.set_defaults(command=run)
+
+
+def run(options: Namespace) -> None:
+    """Run ``cestquant optimize-schedule``."""
+    from NeuroCESTLib.core.checked_json import read_json
+    from NeuroCESTLib.core.processes import processes
+
+    from ..networks.config import config_file
+    from ..schedules.config import read_design
+    from ..schedules.design import optimise
+    from ..schedules.files import summarise, write_design
+
+    config = config_file(options.config)
+    design = read_design(config)
+    output = Path(options.output)
+    training = output.absolute().parent / f".{output.name}.training"
+    checkpoints = training / design.fingerprint()
+    with processes() as these:
+        if not these.writes:
+            these.wait()
+            optimise(design, checkpoints=checkpoints, processes=these)
+            return
+        with terminal_progress() as progress, OutputFolder(output) as folder:
+            report = Report("cestquant optimize-schedule", settings_of(options))
+            report.add_input("config", config)
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            these.wait()
+            result = optimise(design, checkpoints=checkpoints, processes=these, progress=progress)
+            write_design(design, result, read_json(config)["tissue"], folder, config.stem)
+            violated = design.limits.violations(design.protocol)
+            if violated:
+                report.warnings.append(f"the start was moved inside the limits: {'; '.join(violated)}")
+            report.summary |= summarise(design, result)
+            report.write(folder)
+        shutil.rmtree(training, ignore_errors=True)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""``cestquant simulate``: the Z-spectrum of a tissue as a table."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("simulate", help="Z-spectrum of a scenario, as CSV with index, offset_ppm, z")
+    parser.add_argument("scenario", nargs="?", metavar="SCENARIO.json", help="tissue, offsets (ppm) and preparation")
+    parser.add_argument("--pools", metavar="POOLS.yaml", help="pulseq-cest pool file, with --sequence")
+    parser.add_argument("--sequence", metavar="PREP.seq", help="pulseq file of the preparation")
+    parser.add_argument("--output", required=True, metavar="OUT.csv", help="file to write")
+    parser.add_argument(
+        "--engine", choices=("bloch-mcconnell", "r1rho"), default="bloch-mcconnell", help="solution of the equations"
+    )
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="floating-point precision")
+    parser.set_defaults(command=run)
+
+
+def run(options: Namespace) -> None:
+    """Run ``cestquant simulate``."""
+    import torch
+
+    from NeuroCESTLib.core.checked_json import read_json
+    from NeuroCESTLib.core.whole_files import write_csv
+
+    from ..formats.pools_yaml import read_pools
+    from ..formats.pulseq import read_seq
+    from ..formats.scenario import read_scenario
+    from ..physics.simulation import simulate
+
+    if (options.scenario is None) == (options.pools is None) or (options.pools is None) != (options.sequence is None):
+        raise ValueError("give either SCENARIO.json, or --pools POOLS.yaml with --sequence PREP.seq")
+    if options.scenario is not None:
+        tissue, protocol, b0, b1 = read_scenario(read_json(options.scenario), options.scenario)
+    else:
+        pools = read_pools(options.pools)
+        protocol = read_seq(options.sequence, pools.gamma_rad_per_s_per_uT)
+        protocol = replace(
+            protocol,
+            magnetisation_carried_over=protocol.magnetisation_carried_over or pools.magnetisation_carried_over,
+            initial_magnetisation=pools.initial_magnetisation,
+            field_strength_T=pools.field_strength_T,
+        )
+        tissue, b0, b1 = pools.tissue, pools.b0_shift_ppm, pools.b1_relative
+    dtype = {"float64": torch.float64, "float32": torch.float32}[options.dtype]
+    z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype)[0]
+    rows = zip(range(len(z)), protocol.offsets_ppm.tolist(), z.tolist(), strict=True)
+    write_csv(("index", "offset_ppm", "z"), rows, options.output)

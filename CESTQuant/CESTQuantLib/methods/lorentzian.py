@@ -1,0 +1,122 @@
+"""Methods that fit a sum of Lorentzian lines to the Z-spectrum: the lines themselves, MTR_Rex and AREX."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .base import Input, Method, Quantification, Settings
+from .quantities import B0_SHIFT, RMSE, Quantity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..tissue.lorentzian import LorentzianFit
+    from ..tissue.spectra import ZSpectra
+
+DEFAULT_PRESET = "lorentzian_3T"
+
+
+def lorentzian_lines(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Fit amplitude, width and position of every line."""
+    fit, used, warnings = _fit(spectra, settings, progress)
+    quantities = {"baseline": fit.baseline, "baseline_sd": fit.baseline_sd}
+    for i, pool in enumerate(fit.model.names):
+        for name in ("amplitude", "width_ppm", "position_ppm"):
+            quantities[f"{pool}_{name}"] = getattr(fit, name)[:, i]
+            quantities[f"{pool}_{name}_sd"] = getattr(fit, f"{name}_sd")[:, i]
+    return _result(fit, used, quantities, warnings)
+
+
+def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Compute MTR_Rex and MTR_LD of every solute line at its position, and with a T1 map AREX.
+
+    The label is the fitted spectrum, the reference the fitted spectrum without the line.
+    """
+    from ..tissue.contrasts import arex, mtr_ld, mtr_rex
+
+    fit, used, warnings = _fit(spectra, settings, progress)
+    quantities = {}
+    for i, pool in enumerate(fit.model.names[1:], start=1):
+        at = fit.position_ppm[:, i : i + 1]
+        label, reference = fit.spectrum(at)[:, 0], fit.spectrum(at, without=[pool])[:, 0]
+        rex = mtr_rex(label, reference)
+        quantities[f"mtr_rex_{pool}"] = rex
+        quantities[f"mtr_ld_{pool}"] = mtr_ld(label, reference)
+        if used.t1_s is not None:
+            quantities[f"arex_{pool}"] = arex(rex, used.t1_s.to(rex), used.protocol.duty_cycle)
+    return _result(fit, used, quantities, warnings)
+
+
+def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[LorentzianFit, ZSpectra, list[str]]:
+    """Fit the lines to the spectrum of one power, with the water moved to 0 ppm where there is a B0 map."""
+    from ..preprocessing.fields import centered_on_water
+    from ..preprocessing.powers import at_one_power, unused_b1_warnings
+    from ..tissue.lorentzian import fit_lorentzian
+    from ..tissue.lorentzian_model import LorentzianModel
+
+    model = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
+    warnings = unused_b1_warnings(spectra)
+    used = centered_on_water(at_one_power(spectra, settings.power_uT))
+    offsets = used.protocol.offsets_ppm.float()
+    fit = fit_lorentzian(used.signal.float(), offsets, model, valid=used.valid, progress=progress)
+    return fit, used, warnings
+
+
+def _result(fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str]) -> Quantification:
+    if used.b0_shift_ppm is None:
+        quantities["b0_shift_ppm"] = fit.position_ppm[:, 0]
+    quantities["rmse"] = fit.rmse
+    offsets = used.protocol.offsets_ppm.to(used.signal.device).float()
+
+    def predict(voxels: Tensor) -> Tensor:
+        chosen = replace(
+            fit,
+            baseline=fit.baseline[voxels],
+            amplitude=fit.amplitude[voxels],
+            width_ppm=fit.width_ppm[voxels],
+            position_ppm=fit.position_ppm[voxels],
+        )
+        return chosen.spectrum(offsets)
+
+    summary = {"median_rmse": float(fit.rmse.nanmedian())}
+    return Quantification(quantities, fit.status, used.signal, used.protocol, predict, summary, tuple(warnings))
+
+
+METHODS = (
+    Method(
+        "lorentzian",
+        "Lorentzian fit",
+        "Amplitude, width and position of Lorentzian lines of water, semisolid and CEST pools.",
+        lorentzian_lines,
+        takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1),
+        quantities=(
+            Quantity("*_amplitude", rank=1),
+            Quantity("*_width_ppm", "ppm", rank=6),
+            Quantity("*_position_ppm", "ppm", "diverging", rank=6),
+            B0_SHIFT,
+            RMSE,
+        ),
+        publications=(
+            "Zaiss et al., J Magn Reson 2011;211:149",
+            "Windschuh et al., NMR Biomed 2015;28:529",
+        ),
+    ),
+    Method(
+        "mtr-rex",
+        "MTR_Rex and AREX",
+        "Exchange-dependent relaxation from Lorentzian lines: MTR_Rex, MTR_LD and, with a T1 map, AREX.",
+        mtr_rex_and_arex,
+        takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1, Input.T1),
+        quantities=(
+            Quantity("arex_*", "Hz", rank=0),
+            Quantity("mtr_rex_*", rank=1),
+            Quantity("mtr_ld_*", rank=2),
+            B0_SHIFT,
+            RMSE,
+        ),
+        publications=("Zaiss et al., NMR Biomed 2014;27:240",),
+    ),
+)

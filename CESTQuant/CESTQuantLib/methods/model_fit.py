@@ -1,0 +1,127 @@
+"""Fits of a tissue model to the spectra, with the analytic R1rho solution or the Bloch-McConnell equations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .base import Input, Method, Quantification, Settings
+from .quantities import B0_SHIFT, B1_RELATIVE, POOL_QUANTITIES, RMSE
+
+if TYPE_CHECKING:
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..physics.protocol import Protocol
+    from ..tissue.model import TissueModel
+    from ..tissue.spectra import ZSpectra
+
+NEAR_WATER_PPM = 1.0
+"""Within this distance from water the analytic solution needs a saturation that is long against T2."""
+LONG_AGAINST_T2 = 10.0
+"""Saturation time in units of T2 from which the analytic solution also holds near water."""
+
+
+def fit_r1rho(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Fit the tissue model with the analytic R1rho solution."""
+    assert settings.model is not None  # Method.needs
+    return _fit(spectra, settings.model, "r1rho", analytic_warnings(spectra.protocol, settings.model), progress)
+
+
+def fit_bloch_mcconnell(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Fit the tissue model with the numerical solution of the Bloch-McConnell equations."""
+    assert settings.model is not None  # Method.needs
+    return _fit(spectra, settings.model, "bloch-mcconnell", (), progress)
+
+
+def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]:
+    """Name the measurements for which the analytic solution cannot be trusted, see ``physics/saturation.py``."""
+    from ..tissue.model import FitParameter
+
+    warnings = []
+    entry = model.entries["water.T2_s"]
+    T2_s = entry.upper if isinstance(entry, FitParameter) else entry if isinstance(entry, float) else 0.1
+    near = (protocol.offsets_ppm.abs() < NEAR_WATER_PPM) & (protocol.saturation_time_s < LONG_AGAINST_T2 * T2_s)
+    if protocol.pulses is not None:
+        warnings.append(
+            "R1rho treats pulse trains as continuous-wave saturation of equal power (error of 0.04 to 0.12 in Z): "
+            "prefer bloch-mcconnell"
+        )
+    if bool(near.any()):
+        warnings.append(
+            f"{int(near.sum())} measurements lie within {NEAR_WATER_PPM:g} ppm of water and are saturated for less "
+            f"than {LONG_AGAINST_T2:g} T2 (T2 up to {T2_s:g} s): the analytic solution fails there, "
+            "prefer bloch-mcconnell"
+        )
+    if protocol.readout_pulse_s > 0:
+        warnings.append("R1rho assumes a spoiled readout, which this protocol does not have: prefer bloch-mcconnell")
+    return tuple(warnings)
+
+
+def _fit(
+    spectra: ZSpectra, model: TissueModel, engine: str, warnings: tuple[str, ...], progress: Progress
+) -> Quantification:
+    from ..tissue.fit import fit_tissue_model
+
+    measurements = spectra.protocol.measurement_count
+    if len(model.parameters) > measurements + sum(p.prior is not None for p in model.parameters):
+        raise ValueError(f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
+    fit = fit_tissue_model(_physical(model, spectra), model, engine=engine, progress=progress)
+    summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
+    summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
+    return Quantification(
+        fit.quantities, fit.result.status, spectra.signal, spectra.protocol, fit.predict, summary, warnings
+    )
+
+
+def _physical(model: TissueModel, spectra: ZSpectra) -> ZSpectra:
+    """Replace values of maps that are not physical by NaN, which the fit flags voxel by voxel.
+
+    These are times and relative B1 that are not positive, and amounts and rates that are negative.
+    """
+    import torch
+
+    from ..tissue.model import MapReference
+
+    t1 = {} if spectra.t1_s is None else {"t1": spectra.t1_s}
+    maps = {**t1, **spectra.maps}
+    for path, entry in model.entries.items():
+        if isinstance(entry, MapReference) and entry.name in maps:
+            values, key = maps[entry.name], path.rpartition(".")[2]
+            if key in ("T1_s", "T2_s", "b1_relative"):
+                maps[entry.name] = torch.where(values > 0, values, torch.nan)
+            elif key in ("fraction", "k_Hz"):
+                maps[entry.name] = torch.where(values >= 0, values, torch.nan)
+    b1 = spectra.b1_relative
+    return replace(spectra, maps=maps, b1_relative=None if b1 is None else torch.where(b1 > 0, b1, torch.nan))
+
+
+_TAKES = (Input.B0, Input.B1, Input.T1)
+_QUANTITIES = (*POOL_QUANTITIES, B0_SHIFT, B1_RELATIVE, RMSE)
+
+METHODS = (
+    Method(
+        "r1rho",
+        "R1rho model fit (analytic)",
+        "Fit of a tissue model with the analytic R1rho solution: fast, for saturation that is long against T2.",
+        fit_r1rho,
+        needs=(Input.MODEL,),
+        takes=_TAKES,
+        physical=True,
+        quantities=_QUANTITIES,
+        publications=(
+            "Trott and Palmer, J Magn Reson 2002;154:157",
+            "Zaiss and Bachert, NMR Biomed 2013;26:507",
+        ),
+    ),
+    Method(
+        "bloch-mcconnell",
+        "Bloch-McConnell model fit (numerical)",
+        "Fit of a tissue model with the numerical Bloch-McConnell equations: for every protocol, and slower.",
+        fit_bloch_mcconnell,
+        needs=(Input.MODEL,),
+        takes=_TAKES,
+        physical=True,
+        quantities=_QUANTITIES,
+        publications=("McConnell, J Chem Phys 1958;28:430", "Woessner et al., Magn Reson Med 2005;53:790"),
+    ),
+)

@@ -1,0 +1,184 @@
+"""Methods that use simulated data: reconstruction by a trained network, and dictionary matching."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .base import Input, Method, Quantification, Settings
+from .quantities import B0_SHIFT, B1_RELATIVE, POOL_QUANTITIES, RMSE, Quantity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..networks.files import NetworkFile
+    from ..tissue.spectra import ZSpectra
+
+_MAP_OF_PATH = {"b0_shift_ppm": "b0_shift_ppm", "b1_relative": "b1_relative", "water.T1_s": "t1_s"}
+"""Map of the spectra by the path of the tissue entry that it gives."""
+
+
+def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Reconstruct the parameters with a network, with their uncertainties and a reliability map.
+
+    Maps of B0, B1 and T1 that are given replace the network's own values in the physics. Besides the parameters there
+    are four maps (see ``networks/reliability.py``):
+
+    - ``rmse``: root mean square difference between the signal and the physics of the reconstructed parameters,
+    - ``rmse_expected``: the difference that the network expects from the noise,
+    - ``misfit``: how unusual the difference is, about 1 where the model holds,
+    - ``reliable``: 1 where the misfit is below the calibrated threshold, 0 elsewhere.
+
+    Raises:
+        ValueError: The network file is unusable, or the signal has another protocol than the network.
+    """
+    import torch
+
+    from ..networks.files import check_protocol, load_network
+    from ..networks.reconstruction import in_training_range, reconstruct
+    from ..networks.reliability import back_project
+
+    assert settings.network is not None  # Method.needs
+    file = load_network(settings.network)
+    check_protocol(file.protocol, spectra.protocol)
+    signal = _cpu_signal(spectra)
+    known = _known(spectra, file.distribution.entries)
+    clock = time.perf_counter()
+    found = reconstruct(file.network, signal)
+    seconds = time.perf_counter() - clock
+    clock = time.perf_counter()
+    back = back_project(file, signal, found, known=known, progress=progress)
+    summary: dict[str, float | int | str | None] = {
+        "reconstruction_s": seconds,
+        "reliability_s": time.perf_counter() - clock,
+        "trained_samples": file.training.get("samples"),
+        "median_rmse": float(back.rmse.nanmedian()),
+    }
+    quantities = _parameters(file, found.mean, found.sd)
+    quantities |= {"rmse": back.rmse, "rmse_expected": found.expected_rmse}
+    usable = torch.isfinite(back.rmse)
+    warnings = in_training_range(file, known)
+    if file.calibration is not None:
+        threshold = file.calibration.threshold
+        misfit = file.calibration.misfit(signal - back.signal, found.expected_rmse)
+        reliable = torch.where(usable, (misfit <= threshold).double(), torch.nan)
+        quantities |= {"misfit": misfit, "reliable": reliable}
+        summary |= {
+            "misfit_threshold": threshold,
+            "false_alarm_rate": file.calibration.false_alarm_rate,
+            "share_reliable": float(reliable.nanmean()),
+        }
+    else:
+        warnings.append("the network file has no calibration: there is no map of reliable voxels")
+    return Quantification(
+        _where_usable(quantities, usable),
+        _status(usable),
+        signal,
+        spectra.protocol,
+        lambda index: back.signal[index],
+        summary,
+        tuple(warnings),
+    )
+
+
+def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Take the parameters of the simulated spectrum with the largest dot product.
+
+    Raises:
+        ValueError: The configuration is unusable, or the signal has another protocol than the configuration.
+    """
+    import torch
+
+    from ..networks.config import read_config
+    from ..networks.dictionary import match_dictionary
+    from ..networks.files import check_protocol
+    from ..tissue.quantities import named_quantities
+
+    assert settings.config is not None  # Method.needs
+    config = read_config(settings.config)
+    check_protocol(config.protocol, spectra.protocol)
+    signal = _cpu_signal(spectra)
+    clock = time.perf_counter()
+    match = match_dictionary(signal, config, progress=progress)
+    values = {path: match.values[path] for path in config.targets}
+    quantities = named_quantities(values, {}, config.distribution.structure.protons)
+    quantities |= {"rmse": match.rmse, "dot_product": match.dot_product}
+    usable = torch.isfinite(match.rmse)
+    summary = {"dictionary_entries": config.samples, "matching_s": time.perf_counter() - clock}
+    return Quantification(
+        _where_usable(quantities, usable),
+        _status(usable),
+        signal,
+        spectra.protocol,
+        lambda index: match.signal[index],
+        summary,
+    )
+
+
+def _parameters(file: NetworkFile, mean: Tensor, sd: Tensor) -> dict[str, Tensor]:
+    """Maps of the network's targets by name, from its outputs (voxel, output)."""
+    from ..tissue.quantities import named_quantities
+
+    means = {path: mean[:, i] for i, path in enumerate(file.outputs) if path in file.targets}
+    sds = {path: sd[:, i] for i, path in enumerate(file.outputs) if path in file.targets}
+    return named_quantities(means, sds, file.distribution.structure.protons)
+
+
+def _cpu_signal(spectra: ZSpectra) -> Tensor:
+    from ..networks.architecture import normalise_input
+
+    return normalise_input(spectra.signal.cpu().float(), spectra.protocol.signal_normalisation)
+
+
+def _known(spectra: ZSpectra, entries: Mapping[str, object]) -> dict[str, Tensor]:
+    """Return the maps (voxel,) that are given, by the path of the tissue entry."""
+    given = {path: getattr(spectra, name) for path, name in _MAP_OF_PATH.items() if path in entries}
+    return {path: value.cpu().float() for path, value in given.items() if value is not None}
+
+
+def _where_usable(quantities: Mapping[str, Tensor], usable: Tensor) -> dict[str, Tensor]:
+    import torch
+
+    return {name: torch.where(usable, value.double(), torch.nan) for name, value in quantities.items()}
+
+
+def _status(usable: Tensor) -> Tensor:
+    import torch
+
+    from ..fitting.marquardt import Status
+
+    return torch.where(usable, int(Status.CONVERGED), int(Status.INVALID_DATA)).to(torch.uint8)
+
+
+_POOLS_AND_FIELDS = (*POOL_QUANTITIES, B0_SHIFT, B1_RELATIVE, RMSE)
+
+METHODS = (
+    Method(
+        "network",
+        "Trained network, with reliability",
+        "Parameters reconstructed by a network that was trained for the protocol, with uncertainty and reliability.",
+        reconstruct_by_network,
+        needs=(Input.NETWORK,),
+        takes=(Input.B0, Input.B1, Input.T1),
+        physical=True,
+        quantities=(
+            *_POOLS_AND_FIELDS,
+            Quantity("misfit", color_map="inferno", rank=4),
+            Quantity("reliable", color_map="grey", rank=3, window=(0.0, 1.0)),
+        ),
+        publications=("Perlman et al., Magn Reson Med 2022;87:2792",),
+    ),
+    Method(
+        "dictionary",
+        "Dictionary matching",
+        "Parameters of the simulated spectrum that is most similar to the measured one.",
+        match_by_dictionary,
+        needs=(Input.CONFIG,),
+        physical=True,
+        quantities=(*_POOLS_AND_FIELDS, Quantity("dot_product", rank=4)),
+        publications=("Cohen et al., Magn Reson Med 2018;80:2449",),
+    ),
+)

@@ -1,0 +1,78 @@
+"""Acquisitions at several powers: the spectrum of one of them, corrected for B1 where there is a map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..physics.protocol import Protocol
+from ..tissue.spectra import ZSpectra
+from .fields import interpolate_b1
+
+POWER_TOLERANCE_UT = 1e-3
+
+
+def acquired_powers_uT(protocol: Protocol) -> Tensor:
+    """Return the distinct B1 values of a protocol in uT, ascending, rounded to 0.001 uT."""
+    return torch.unique(torch.round(protocol.b1_uT, decimals=3))
+
+
+def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
+    """Return the spectra at one power.
+
+    Args:
+        spectra: Spectra as acquired, at one or several powers.
+        power_uT: Wanted B1 in uT; None if only one power was acquired.
+
+    Returns:
+        All measurements if only one power was acquired. Otherwise, with a map of the relative B1, the spectra
+        interpolated to the wanted power; without a map, the measurements that were acquired at it.
+
+    Raises:
+        ValueError: Several powers were acquired and none is chosen, the wanted power was not acquired, or the offsets
+            differ between the powers, so that nothing can be interpolated.
+    """
+    protocol, powers = spectra.protocol, acquired_powers_uT(spectra.protocol)
+    listed = ", ".join(f"{power:g}" for power in powers.tolist())
+    if len(powers) == 1:
+        if power_uT is not None and float(powers) > 0 and abs(float(powers) - power_uT) >= POWER_TOLERANCE_UT:
+            raise ValueError(f"no measurement at {power_uT:g} uT; the only power is {listed} uT")
+        return spectra
+    if power_uT is None:
+        raise ValueError(f"the protocol has {len(powers)} powers ({listed} uT); choose one for the contrast (--power)")
+    members = [(protocol.b1_uT - power).abs() < POWER_TOLERANCE_UT for power in powers]
+    if spectra.b1_relative is not None:
+        return _interpolated(spectra, spectra.b1_relative, powers, members, power_uT)
+    for power, member in zip(powers, members, strict=True):
+        if abs(float(power) - power_uT) < POWER_TOLERANCE_UT:
+            return spectra.select(member)
+    raise ValueError(f"no measurement at {power_uT:g} uT; the powers are {listed} uT")
+
+
+def unused_b1_warnings(spectra: ZSpectra) -> list[str]:
+    """Return a sentence for the user where a B1 map is given that cannot correct a contrast, otherwise nothing."""
+    if spectra.b1_relative is None or len(acquired_powers_uT(spectra.protocol)) > 1:
+        return []
+    return ["the B1 map is not used: with a single power the contrast cannot be corrected for B1"]
+
+
+def _interpolated(
+    spectra: ZSpectra, b1_relative: Tensor, powers: Tensor, members: list[Tensor], power_uT: float
+) -> ZSpectra:
+    """Spectra at ``power_uT``, interpolated between the powers, whose measurements are ``members``."""
+    protocol = spectra.protocol
+    first = protocol.offsets_ppm[members[0]]
+    order = torch.argsort(first)
+    stack = []
+    for member in members:
+        offsets = protocol.offsets_ppm[member]
+        order_here = torch.argsort(offsets)
+        if len(offsets) != len(first) or not torch.allclose(offsets[order_here], first[order]):
+            raise ValueError("interpolation in B1 needs the same offsets at every power")
+        stack.append(spectra.signal[:, member][:, order_here])
+    signal = interpolate_b1(torch.stack(stack), powers.to(spectra.signal.device), b1_relative, power_uT)
+    chosen = protocol.select(torch.nonzero(members[0]).flatten()[order])
+    chosen = replace(chosen, b1_uT=torch.full_like(chosen.b1_uT, power_uT))
+    return replace(spectra, signal=signal, protocol=chosen, valid=None)

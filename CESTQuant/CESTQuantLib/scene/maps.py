@@ -1,0 +1,87 @@
+"""Maps that go with an acquisition: B0, B1, T1, and those that a tissue model names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .study import Study
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..tissue.model import TissueModel
+    from ..tissue.spectra import ZSpectra
+
+MILLISECONDS_ABOVE_S = 50.0
+"""No T1 is this long in s: a map with a higher median is in ms."""
+PERCENT_ABOVE = 10.0
+"""No relative B1 is this high: a map with a higher median is in percent."""
+NODE_MAPS = ("b0", "b1", "t1")
+"""Names with which a model refers to the maps that are given as nodes; all others are files."""
+
+
+@dataclass(frozen=True)
+class MapNodes:
+    """Volume nodes of B0 shift (ppm), relative B1 and water T1 (s); None for what is not known."""
+
+    b0: Any = None
+    b1: Any = None
+    t1: Any = None
+
+
+def with_maps(
+    study: Study, spectra: ZSpectra, nodes: MapNodes, model: TissueModel | None, model_file: str | Path | None
+) -> tuple[ZSpectra, list[str]]:
+    """Add maps to the spectra of a study.
+
+    Args:
+        study: Acquisition that the spectra come from.
+        spectra: Its spectra.
+        nodes: Maps in the scene, resampled to the signal.
+        model: Tissue model, whose further maps are read from files.
+        model_file: File that the model was read from, if any; maps may lie beside it.
+
+    Returns:
+        The spectra with their maps, and sentences about maps that are not in their proper unit.
+
+    Raises:
+        ValueError: A map that the model refers to is not given, or its file is unusable.
+    """
+    warnings: list[str] = []
+    values = {name: study.values(node) for name in NODE_MAPS if (node := getattr(nodes, name)) is not None}
+    if "b1" in values:
+        values["b1"] = _rescaled(values["b1"], nodes.b1, "B1", PERCENT_ABOVE, 100, "%", warnings)
+    if "t1" in values:
+        values["t1"] = _rescaled(values["t1"], nodes.t1, "T1", MILLISECONDS_ABOVE_S, 1000, "ms", warnings)
+    named = {}
+    for name in model.map_names if model is not None else []:
+        if name not in NODE_MAPS:
+            named[name] = study.values_of_file(map_file(name, model_file))
+        elif name in values:
+            named[name] = values[name]
+        else:
+            raise ValueError(f"the model refers to the map '{name}', which is not given")
+    b0, b1, t1 = (values.get(name) for name in NODE_MAPS)
+    return replace(spectra, b0_shift_ppm=b0, b1_relative=b1, t1_s=t1, maps=named), warnings
+
+
+def map_file(name: str, model_file: str | Path | None) -> Path:
+    """Find the file of a map that a model names: as the model says, else beside the model file."""
+    if model_file is None or Path(name).exists():
+        return Path(name)
+    beside = Path(model_file).parent / name
+    return beside if beside.exists() else Path(name)
+
+
+def _rescaled(
+    values: torch.Tensor, node: Any, name: str, above: float, factor: float, unit: str, warnings: list[str]
+) -> torch.Tensor:
+    """Return a map in its proper unit, with a warning where its values can only be meant in another one."""
+    positive = values[values > 0]
+    if len(positive) and float(positive.median()) > above:
+        median = f"{float(positive.median()):g}"
+        warnings.append(f"the {name} map '{node.GetName()}' has a median of {median} and is taken to be in {unit}")
+        return values / factor
+    return values
