@@ -1,4 +1,4 @@
-"""The batched least-squares fitter against scipy, simulation and awkward data."""
+"""The batched least-squares fit against scipy, simulations and unusable data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOISE = 2e-5
 
 
 def decay(parameters, background):
-    """A fraction of 1e-3 decaying at 1e3 1/s: as badly scaled as a fit of fraction and exchange rate."""
+    """An amplitude of 1e-3 that decays at 1e3 1/s: as badly scaled as a fit of fraction and exchange rate."""
     return parameters[0] * torch.exp(-parameters[1] * 1e-3 * TIMES.to(parameters)) + background
 
 
@@ -27,6 +27,7 @@ def decay_with_jacobian(parameters, background):
 
 
 def simulated(voxels, noise=NOISE, seed=0):
+    """Data (voxel, m), true parameters (voxel, 2) and the background (voxel,)."""
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(3, voxels, generator=generator, dtype=torch.float64)
     truth = torch.stack((5e-4 + 1e-3 * uniform[0], 1e3 + 5e3 * uniform[1]))
@@ -48,7 +49,7 @@ def test_fit_agrees_with_scipy_least_squares():
         assert 30 * ours.rmse[voxel].item() ** 2 == pytest.approx(2 * theirs.cost, rel=1e-6)
 
 
-def test_standard_errors_cover_the_truth_in_95_percent():
+def test_standard_errors_cover_the_true_values_in_95_percent():
     data, truth, background = simulated(20_000)
     fit = levenberg_marquardt(decay_with_jacobian, data, **LIMITS, arguments=(background,))
     score = (fit.parameters - truth) / fit.standard_errors
@@ -78,7 +79,7 @@ def test_correlation_matches_the_scatter_of_the_estimates():
     ],
     ids=["autograd", "forward differences", "central differences"],
 )
-def test_jacobian_wrappers_give_the_analytic_fit(model):
+def test_numerical_jacobians_give_the_same_fit_as_analytic_ones(model):
     data, _, background = simulated(200)
     analytic = levenberg_marquardt(decay_with_jacobian, data, **LIMITS, arguments=(background,))
     wrapped = levenberg_marquardt(model, data, **LIMITS, arguments=(background,))
@@ -139,7 +140,7 @@ def test_noise_free_data_are_recovered_exactly():
     assert (fit.status == Status.CONVERGED).all()
 
 
-def test_unusable_voxels_are_flagged_and_never_filled():
+def test_unusable_voxels_are_flagged_and_have_no_values():
     data, _, background = simulated(8)
     data[0, 3] = torch.nan
     data[1] = 0
@@ -175,7 +176,7 @@ def test_left_out_measurements_have_no_influence():
     torch.testing.assert_close(fit.standard_errors, other.standard_errors, rtol=1e-12, atol=0)
 
 
-def test_a_model_without_finite_prediction_fails_that_voxel_alone():
+def test_a_prediction_that_is_not_finite_fails_its_voxel_alone():
     data, _, background = simulated(10)
 
     def broken(parameters, background, sick):
@@ -190,19 +191,19 @@ def test_a_model_without_finite_prediction_fails_that_voxel_alone():
     assert fit.fitted.sum() == 9
 
 
-def test_tight_prior_wins_over_the_data_and_wide_prior_leaves_them():
+def test_a_narrow_prior_overrules_the_data_and_a_wide_one_does_not_matter():
     data, _, background = simulated(50)
     settings = {**LIMITS, "arguments": (background,), "prior_mean": torch.tensor([1e-3, 3e3])}
     free = levenberg_marquardt(decay_with_jacobian, data, **LIMITS, arguments=(background,))
-    tight = levenberg_marquardt(decay_with_jacobian, data, **settings, prior_sd=torch.tensor([torch.inf, 1e-2]))
+    narrow = levenberg_marquardt(decay_with_jacobian, data, **settings, prior_sd=torch.tensor([torch.inf, 1e-2]))
     wide = levenberg_marquardt(decay_with_jacobian, data, **settings, prior_sd=torch.tensor([10.0, 1e9]))
-    assert tight.parameters[:, 1].numpy() == pytest.approx(3e3, rel=1e-5)
-    assert tight.standard_errors[:, 1].numpy() == pytest.approx(1e-2, rel=1e-3)
+    assert narrow.parameters[:, 1].numpy() == pytest.approx(3e3, rel=1e-5)
+    assert narrow.standard_errors[:, 1].numpy() == pytest.approx(1e-2, rel=1e-3)
     torch.testing.assert_close(wide.parameters, free.parameters, rtol=1e-4, atol=0)
 
 
-def test_prior_combines_with_the_data_by_precision():
-    """Linear model, known noise: the posterior has a closed form."""
+def test_prior_and_data_are_weighted_with_their_precisions():
+    """For a linear model and known noise the posterior has a closed form."""
     data = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
 
     def constant(parameters):
@@ -229,7 +230,7 @@ def test_chunks_and_threads_do_not_change_the_result():
     assert (pieces.iterations == whole.iterations).all()
 
 
-def test_progress_reaches_one_and_can_cancel():
+def test_progress_reaches_one_and_can_cancel_the_fit():
     data, _, background = simulated(600)
     seen = []
     settings = {**LIMITS, "arguments": (background,), "chunk_voxels": 50}
@@ -259,7 +260,7 @@ def test_errors_of_the_model_reach_the_caller():
         levenberg_marquardt(faulty, data, **LIMITS, arguments=(background,))
 
 
-def test_unfitting_shapes_and_bounds_are_refused():
+def test_shapes_and_bounds_that_do_not_fit_together_are_refused():
     data, _, background = simulated(4)
     with pytest.raises(ValueError, match="lower"):
         levenberg_marquardt(decay_with_jacobian, data, LIMITS["start"], torch.zeros(3), LIMITS["upper"])
@@ -267,5 +268,11 @@ def test_unfitting_shapes_and_bounds_are_refused():
         levenberg_marquardt(decay_with_jacobian, data, LIMITS["start"], LIMITS["upper"], LIMITS["lower"])
     with pytest.raises(ValueError, match="argument"):
         levenberg_marquardt(decay_with_jacobian, data, **LIMITS, arguments=(background[:2],))
-    with pytest.raises(ValueError, match="prior"):
+    with pytest.raises(ValueError, match="priors need both prior_mean and prior_sd"):
         levenberg_marquardt(decay_with_jacobian, data, **LIMITS, prior_mean=torch.zeros(2))
+    with pytest.raises(ValueError, match="prior_sd must be"):
+        levenberg_marquardt(decay_with_jacobian, data, **LIMITS, prior_mean=torch.zeros(2), prior_sd=torch.ones(3))
+    with pytest.raises(ValueError, match="valid is"):
+        levenberg_marquardt(decay_with_jacobian, data, **LIMITS, valid=torch.ones(4, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="data must be a floating-point"):
+        levenberg_marquardt(decay_with_jacobian, data[0], **LIMITS)

@@ -1,0 +1,47 @@
+"""Interpolation of spectra by shape-preserving cubics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import PchipInterpolator
+
+from CESTQuantLib.fitting.interpolation import interpolate_spectra
+
+OFFSETS = torch.linspace(-6, 6, 25, dtype=torch.float64)
+WATER_LINE = (1 - 0.9 / (1 + (OFFSETS / 0.8) ** 2)).unsqueeze(0)
+
+
+def test_interpolation_is_scipys_pchip():
+    generator = torch.Generator().manual_seed(0)
+    knots = torch.sort(torch.rand(12, generator=generator, dtype=torch.float64))[0]
+    z = torch.rand(30, 12, generator=generator, dtype=torch.float64)
+    z[:, 5] = z[:, 4]
+    inside = knots[0] + (knots[-1] - knots[0]) * torch.rand(30, 40, generator=generator, dtype=torch.float64)
+    ours = interpolate_spectra(z, knots, inside)
+    theirs = [PchipInterpolator(knots, z[row])(inside[row]) for row in range(30)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_the_order_of_the_offsets_does_not_matter():
+    at = torch.tensor([-3.3, 0.1, 2.2])
+    shuffle = torch.randperm(25, generator=torch.Generator().manual_seed(0))
+    shuffled = interpolate_spectra(WATER_LINE[:, shuffle], OFFSETS[shuffle], at)
+    torch.testing.assert_close(shuffled, interpolate_spectra(WATER_LINE, OFFSETS, at))
+
+
+def test_repeated_offsets_are_averaged():
+    at = torch.tensor([-3.3, 0.1, 2.2])
+    twice = interpolate_spectra(torch.cat((WATER_LINE + 0.1, WATER_LINE - 0.1), 1), torch.cat((OFFSETS, OFFSETS)), at)
+    torch.testing.assert_close(twice, interpolate_spectra(WATER_LINE, OFFSETS, at))
+
+
+def test_nothing_is_extrapolated():
+    values = interpolate_spectra(WATER_LINE, OFFSETS, torch.tensor([-6.1, -6.0, 6.0, 6.1]))[0]
+    assert values.isnan().tolist() == [True, False, False, True]
+
+
+def test_a_single_offset_is_refused():
+    with pytest.raises(ValueError, match="at least two different offsets"):
+        interpolate_spectra(torch.ones(2, 3), torch.ones(3), torch.zeros(1))
