@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def read_text(path: str | Path, remedy: str = "") -> str:
@@ -83,6 +87,30 @@ def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str
     if unknown := sorted(str(key) for key in values if key not in known and key not in tuple(also)):
         raise ValueError(f"{where}: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
     return dict(values)
+
+
+def settings_from_json(kind: type[Settings], values: Any, where: str) -> Settings:
+    """Build a settings dataclass from an object as read from JSON.
+
+    Args:
+        kind: Dataclass whose fields are the keys; it checks its values when it is made.
+        values: Object as read from JSON.
+        where: File and section, such as ``'config.json': training``; it opens every message.
+
+    Returns:
+        The settings; fields without a key have their defaults.
+
+    Raises:
+        ValueError: ``values`` is not an object, has unknown keys, or has a value that the dataclass refuses.
+    """
+    known = [field.name for field in dataclasses.fields(kind) if field.init]
+    checked = check_keys(values, known, where)
+    try:
+        return kind(**checked)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise ValueError(f"{where}: a value has the wrong type ({error})") from None
 
 
 def number(value: Any, name: str) -> float:

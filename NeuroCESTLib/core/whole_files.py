@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +120,22 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
+    """Write rows of named values as a comma-separated table, whole or not at all.
+
+    The columns are those of all rows, in the order in which they first occur. Numbers have 7 digits; a value that is
+    missing, None or NaN is an empty field.
+
+    Raises:
+        ValueError: The file cannot be written; the message names it.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return write_csv(columns, ([_field(row.get(name)) for name in columns] for row in rows), path)
+
+
+def _field(value: Any) -> Any:
+    if value is None or value != value:
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else value

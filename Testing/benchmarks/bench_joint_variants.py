@@ -21,7 +21,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
 from JointRegSegLib.images.labels import REGIONS
-from JointRegSegLib.metrics.scores import dice, jacobian_statistics, region_scores, volume_ratios
+from JointRegSegLib.metrics.deformation import jacobian_statistics
+from JointRegSegLib.metrics.overlap import dice, region_scores, volume_ratios
 from JointRegSegLib.network.joint import JointNetwork
 from JointRegSegLib.registration.deformation import jacobian_determinant, warp, warp_labels
 from JointRegSegLib.synthesis.patient import SyntheticPatient, synthetic_patient

@@ -121,7 +121,7 @@ def _case(
     """The row of a case; what goes wrong becomes its 'error', and the rest goes on."""
     from ..evaluation.cases import evaluate_case
     from ..inference.settings import InferenceSettings
-    from ..training.figure import draw_validation
+    from ..pictures.cases import draw_cases
 
     settings = InferenceSettings(refine_iterations=options.refine, test_time_flips=not options.no_flips, device=device)
     step = _named(progress, f"{name}: {case.name}")
@@ -131,7 +131,7 @@ def _case(
         if picture is not None:
             place = folder / "pictures" / (_file_name(name) if several else "")
             place.mkdir(parents=True, exist_ok=True)
-            draw_validation([picture], place / f"{_file_name(case.name)}.png", f"{case.name}, {name}")
+            draw_cases([picture], place / f"{_file_name(case.name)}.png", f"{case.name}, {name}")
     except _FAILURES as error:
         print(f"error: {case.name} ({name}): {one_line(str(error))}", file=sys.stderr)
         moving = case.moving.visit if case.moving is not None else ""
@@ -156,18 +156,19 @@ def _named(progress: Progress, title: str) -> Progress:
 
 def _write(rows: list[dict[str, Any]], names: list[str], folder: Path, report: Report) -> None:
     """cases.csv, summary.csv, summary.json, variants.csv, overview.png and report.json."""
-    from ..evaluation.cases import summarise
-    from ..evaluation.figure import draw_overview
-    from ..training.log import write_rows
+    from NeuroCESTLib.core.whole_files import write_rows
+
+    from ..evaluation.overview import draw_overview
+    from ..evaluation.summary import summarize
 
     good = {name: [row for row in rows if row["weights"] == name and "error" not in row] for name in names}
-    summary = {name: summarise(some) for name, some in good.items()}
+    summary = {name: summarize(some) for name, some in good.items()}
     table = [{"weights": n, "metric": m, **numbers} for n, found in summary.items() for m, numbers in found.items()]
-    write_rows(folder / "cases.csv", rows)
-    write_rows(folder / "summary.csv", table)
+    write_rows(rows, folder / "cases.csv")
+    write_rows(table, folder / "summary.csv")
     write_rows(
-        folder / "variants.csv",
         [{"weights": n, "cases": len(good[n]), **{m: v["mean"] for m, v in s.items()}} for n, s in summary.items()],
+        folder / "variants.csv",
     )
     failed = [{key: row[key] for key in ("weights", "case", "error")} for row in rows if "error" in row]
     write_text(json.dumps({"variants": summary, "failed": failed}, indent=2) + "\n", folder / "summary.json")

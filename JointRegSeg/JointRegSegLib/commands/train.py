@@ -101,7 +101,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
 
 def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, folder: Path, report: Report) -> None:
     from ..network.weights import save_weights
-    from ..training.figure import draw_curves
+    from ..training.curves import draw_curves
 
     best = next((row for row in result.rows if row["step"] == result.best_step), {})
     summary = {

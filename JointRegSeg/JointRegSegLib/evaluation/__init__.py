@@ -1,1 +1,1 @@
-"""Evaluation of weights on labelled cases."""
+"""Evaluation of weights on a cohort: a row of numbers and a picture per case, and their summary."""

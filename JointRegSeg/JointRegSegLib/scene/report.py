@@ -16,7 +16,9 @@ from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
 
 from ..images.compartments import title_of
 from ..images.modalities import TITLES
-from ..training.figure import JACOBIAN_TITLE, compartment_handles, fullest_slice, outline
+from ..pictures.cases import JACOBIAN_TITLE
+from ..pictures.compartments import compartment_handles, outline
+from ..pictures.slices import checkerboard, fullest_slice
 from .results import JACOBIAN_REACH, JointRegSegResult
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 PREFERRED = ("t1ce", "flair", "t1", "t2")
 """Modality that is shown, the first that both visits have."""
-SQUARES = 8
-"""Squares of a checkerboard along the longer side."""
 
 
 def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") -> None:
@@ -67,15 +67,6 @@ def shown_modalities(result: JointRegSegResult) -> tuple[str, str]:
         if modality in fixed and modality in moving:
             return modality, modality
     return fixed[0], moving[0]
-
-
-def checkerboard(first: np.ndarray, second: np.ndarray, aspect: float) -> np.ndarray:
-    """Squares of two pictures (row, column) in turn."""
-    rows, columns = first.shape
-    side = max(rows * aspect, columns) / SQUARES
-    row = (np.arange(rows) * aspect // side).astype(int)
-    column = (np.arange(columns) // side).astype(int)
-    return np.where((row[:, None] + column[None, :]) % 2 == 0, first, second)
 
 
 class _Cut:

@@ -18,10 +18,11 @@ from NeuroCESTLib.core.progress import Progress
 from ..cohort.sample import Pair
 from ..network.joint import JointNetwork
 from ..network.weights import load_weights
+from ..pictures.cases import draw_cases
 from .batches import Batch, BatchStream, PairSource, collate
 from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
 from .config import TrainingConfig
-from .figure import draw_curves, draw_validation
+from .curves import draw_curves
 from .log import Row, TrainingLog
 from .optimizer import Averaged, Optimisation, Precision, choose_precision, for_gradients
 from .step import batch_loss
@@ -250,7 +251,7 @@ class _Run:
             found = validate(self.kept, self.validation, self.config, self.precision, self.processes, drawn)
             row |= found.row
             if found.cases:
-                draw_validation(found.cases, self.folder / "validation.png", f"step {self.step}")
+                draw_cases(found.cases, self.folder / "validation.png", f"step {self.step}")
         self._judge(row)
         self.log.add(row)
         if self.processes.writes and self.settings.pictures:
@@ -320,7 +321,7 @@ class _Run:
             self.average.updates = state["averaged_updates"]
         for name in ("step", "seconds", "best_step", "best_score", "stale", "stale_rate", "sums", "counts"):
             setattr(self, name, state[name])
-        self.log = TrainingLog(self.folder, state["rows"], self.processes.writes)
+        self.log = TrainingLog(self.folder, state["rows"], writes=self.processes.writes)
 
     def _diverged(self, error: FloatingPointError) -> TrainingDiverged:
         kept = "there is no earlier checkpoint"

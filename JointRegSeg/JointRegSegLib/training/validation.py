@@ -12,8 +12,11 @@ from torch import Tensor
 from NeuroCESTLib.core.processes import Processes
 
 from ..images.labels import REGIONS
-from ..metrics.scores import dice, jacobian_statistics, region_scores
+from ..images.modalities import MODALITIES, TITLES
+from ..metrics.deformation import jacobian_statistics
+from ..metrics.overlap import dice, region_scores
 from ..network.joint import JointNetwork, JointOutput
+from ..pictures.cases import SHOWN_MODALITIES, CasePicture
 from ..registration.deformation import jacobian_determinant, warp, warp_labels
 from .batches import UNLABELLED, Batch
 from .config import TrainingConfig
@@ -25,28 +28,11 @@ _SCORES = tuple(f"dice_{name}" for name in REGIONS)
 
 
 @dataclass(frozen=True)
-class ValidationCase:
-    """What a picture shows of a case; arrays of one grid (…, D, H, W), absent ones None.
-
-    fixed, moving, warped: (C, D, H, W) images. labels, predicted: classes of the fixed study. jacobian: (D, H, W).
-    """
-
-    fixed_name: str
-    moving_name: str
-    fixed: np.ndarray
-    moving: np.ndarray | None
-    warped: np.ndarray | None
-    labels: np.ndarray | None
-    predicted: np.ndarray | None
-    jacobian: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class Validation:
     """Means over the cases by name (``val_…``), and the cases to draw."""
 
     row: Row
-    cases: list[ValidationCase]
+    cases: list[CasePicture]
 
 
 @torch.no_grad()
@@ -69,7 +55,7 @@ def validate(
     network.eval()
     device = next(network.parameters()).device
     rows: list[Row] = []
-    pictures: list[ValidationCase] = []
+    pictures: list[CasePicture] = []
     for number in range(processes.rank, len(cases), processes.count):
         batch = cases[number].to(device)
         with precision.autocast(device):
@@ -77,7 +63,7 @@ def validate(
         _, parts = output_loss(output, batch, config)
         rows.append({name: float(value) for name, value in parts.items()} | _scores(output, batch))
         if len(pictures) < drawn:
-            pictures.append(_picture(output, batch))
+            pictures.append(_picture(output, batch, config))
     network.train(was_training)
     return Validation(_means(rows, processes, device), pictures)
 
@@ -138,13 +124,31 @@ def _classes(logits: Tensor) -> np.ndarray:
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-def _picture(output: JointOutput, batch: Batch) -> ValidationCase:
+def _picture(output: JointOutput, batch: Batch, config: TrainingConfig) -> CasePicture:
+    """What the picture of the batch's first pair shows: one modality, the classes and the deformation."""
+    channel, modality = _shown_channel(batch, config)
     warped = determinant = None
     if output.deformation is not None:
         displacement = output.deformation.displacement
-        warped = warp(batch.moving[:1], displacement[:1])[0].cpu().numpy()
+        warped = warp(batch.moving[:1, channel : channel + 1], displacement[:1])[0, 0].cpu().numpy()
         determinant = jacobian_determinant(displacement)[0, 0].cpu().numpy()
-    predicted = None if output.fixed_logits is None else _classes(output.fixed_logits)
-    labels = batch.fixed_labels[0].cpu().numpy() if _labelled(batch.fixed_labels) else None
-    fixed, moving = batch.fixed[0].float().cpu().numpy(), batch.moving[0].float().cpu().numpy()
-    return ValidationCase(*batch.names[0], fixed, moving, warped, labels, predicted, determinant)
+    return CasePicture(
+        *batch.names[0],
+        TITLES[modality],
+        batch.fixed[0, channel].float().cpu().numpy(),
+        batch.moving[0, channel].float().cpu().numpy(),
+        warped,
+        batch.fixed_labels[0].cpu().numpy() if _labelled(batch.fixed_labels) else None,
+        None if output.fixed_logits is None else _classes(output.fixed_logits),
+        determinant,
+    )
+
+
+def _shown_channel(batch: Batch, config: TrainingConfig) -> tuple[int, str]:
+    """Channel and name of the preferred modality that the fixed study has."""
+    names = MODALITIES if batch.fixed.shape[1] == len(MODALITIES) else config.network.modalities
+    images = batch.fixed[0].flatten(1)
+    varies = (images.amax(1) > images.amin(1)).tolist()
+    present = [name for name in SHOWN_MODALITIES if name in names and varies[names.index(name)]]
+    shown = present[0] if present else names[0]
+    return names.index(shown), shown

@@ -15,7 +15,7 @@ from JointRegSegLib.images.labels import REGIONS, to_classes
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.single_study import segment_study
-from JointRegSegLib.metrics.scores import dice
+from JointRegSegLib.metrics.overlap import dice
 from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, load_weights
 from JointRegSegLib.synthesis.patient import synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of

@@ -11,14 +11,15 @@ import pytest
 from joint_studies import HeadStudy, exact_result
 
 from JointRegSegLib.commands.evaluate import _cases, _named
-from JointRegSegLib.evaluation import figure as evaluation_figure
+from JointRegSegLib.evaluation import overview
 from JointRegSegLib.images.compartments import COMPARTMENTS
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
+from JointRegSegLib.pictures import cases as case_pictures
+from JointRegSegLib.pictures.cases import CasePicture, draw_cases
 from JointRegSegLib.scene import report
 from JointRegSegLib.scene.results import JACOBIAN_REACH, JointRegSegResult
-from JointRegSegLib.training import figure as training_figure
-from JointRegSegLib.training.validation import ValidationCase
+from JointRegSegLib.training import curves
 from NeuroCESTLib.scene.display import color_map_rgb
 
 COLORS = {compartment.name: compartment.color for compartment in COMPARTMENTS.values()}
@@ -30,8 +31,8 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     from matplotlib import pyplot
 
     drawn: list[Any] = []
-    for module in (training_figure, evaluation_figure):
-        monkeypatch.setattr(module, "save", lambda figure, path: drawn.append(figure))
+    for module in (case_pictures, curves, overview):
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: drawn.append(figure))
     monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
     yield drawn
     pyplot.close("all")
@@ -80,11 +81,11 @@ def tumour() -> np.ndarray:
     return labels
 
 
-def validation_case(labels: np.ndarray | None, predicted: np.ndarray | None) -> ValidationCase:
-    images = np.zeros((4, 14, 20, 20), np.float32)
-    images[:, 1:-1, 2:-2, 2:-2] = np.random.default_rng(0).uniform(1, 2, (4, 12, 16, 16))
-    jacobian = np.full(images.shape[1:], 1.2, np.float32)
-    return ValidationCase("a 1", "a 2", images, images, images, labels, predicted, jacobian)
+def validation_case(labels: np.ndarray | None, predicted: np.ndarray | None) -> CasePicture:
+    image = np.zeros((14, 20, 20), np.float32)
+    image[1:-1, 2:-2, 2:-2] = np.random.default_rng(0).uniform(1, 2, (12, 16, 16))
+    jacobian = np.full(image.shape, 1.2, np.float32)
+    return CasePicture("a 1", "a 2", "FLAIR", image, image, image, labels, predicted, jacobian)
 
 
 def head_result() -> JointRegSegResult:
@@ -92,16 +93,6 @@ def head_result() -> JointRegSegResult:
     joint = exact_result(*studies.values())
     images = {which: StudyImages({m: s.image(m) for m in ("t1", "flair")}) for which, s in studies.items()}
     return JointRegSegResult(joint=joint, studies=images)
-
-
-def test_the_slice_shows_all_compartments() -> None:
-    labels, brain = tumour(), np.ones((14, 20, 20), bool)
-    assert training_figure.fullest_slice(labels, brain) == 9
-    assert training_figure.fullest_slice(labels.transpose(1, 0, 2), brain.transpose(1, 0, 2), axis=1) == 9
-    assert training_figure.fullest_slice(np.where(labels == 2, labels, 0), brain) in (3, 4, 5)
-    brain[:5] = False
-    assert training_figure.fullest_slice(np.zeros_like(labels), brain) == 5
-    assert training_figure.fullest_slice(None, brain) == 5
 
 
 def test_the_report_cuts_the_fixed_visit_where_all_its_compartments_are() -> None:
@@ -113,7 +104,7 @@ def test_the_report_cuts_the_fixed_visit_where_all_its_compartments_are() -> Non
 
 def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figures: list[Any]) -> None:
     labels = tumour()
-    training_figure.draw_validation([validation_case(labels, np.roll(labels, 1, 1))], "validation.png")
+    draw_cases([validation_case(labels, np.roll(labels, 1, 1))], "validation.png")
     report.draw_report(head_result(), "report.png")
     for figure in figures:
         shown = legend(figure)
@@ -126,16 +117,16 @@ def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figu
 
 
 def test_a_picture_without_segmentations_has_no_legend_of_them(figures: list[Any]) -> None:
-    training_figure.draw_validation([validation_case(None, None)], "validation.png")
+    draw_cases([validation_case(None, None)], "validation.png")
     assert figures[0].legends == []
 
 
 def test_jacobian_maps_have_one_scale_with_growth_in_red_and_nothing_outside(figures: list[Any]) -> None:
-    training_figure.draw_validation([validation_case(tumour(), None)], "validation.png")
+    draw_cases([validation_case(tumour(), None)], "validation.png")
     report.draw_report(head_result(), "report.png")
     for figure in figures:
         (image,) = maps(figure)
-        assert image.get_clim() == training_figure.JACOBIAN_WINDOW == (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
+        assert image.get_clim() == case_pictures.JACOBIAN_WINDOW == (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
         red, _, blue, _ = image.cmap(image.norm(1.4))
         assert red > blue
         values = np.ma.filled(image.get_array(), np.nan)
@@ -149,8 +140,8 @@ def test_people_read_tumour_everywhere(figures: list[Any]) -> None:
     names = ("whole_tumor", "tumor_core", "enhancing_tumor")
     rows = [{"step": n, "loss": 1.0, **{f"val_dice_{name}": 0.5 for name in names}} for n in (1, 2)]
     rows = [{**row, "val_dice": 0.5, "val_warped_dice": 0.4} for row in rows]
-    training_figure.draw_curves(rows, "curves.png")
-    evaluation_figure.draw_overview({"w": [{f"fixed_dice_{name}": 0.5 for name in names}]}, "overview.png")
+    curves.draw_curves(rows, "curves.png")
+    overview.draw_overview({"w": [{f"fixed_dice_{name}": 0.5 for name in names}]}, "overview.png")
     for figure in figures:
         said = " ".join(texts(figure)).lower()
         assert "enhancing tumour" in said
@@ -160,7 +151,7 @@ def test_people_read_tumour_everywhere(figures: list[Any]) -> None:
 
 def test_a_distance_to_nothing_is_marked_and_does_not_stretch_the_axis(figures: list[Any]) -> None:
     rows = [{"fixed_hd95_mm_enhancing_tumor": value} for value in (2.0, 4.0, HD95_ONE_EMPTY_MM)]
-    evaluation_figure.draw_overview({"w": rows}, "overview.png")
+    overview.draw_overview({"w": rows}, "overview.png")
     (axis,) = figures[0].axes
     assert axis.get_ylim()[1] < 10
     (cross,) = [line for line in axis.lines if line.get_marker() == "x"]
@@ -172,7 +163,7 @@ def test_a_distance_to_nothing_is_marked_and_does_not_stretch_the_axis(figures: 
 
 
 def test_distances_that_all_exist_are_not_marked(figures: list[Any]) -> None:
-    evaluation_figure.draw_overview({"w": [{"fixed_hd95_mm_tumor_core": 3.0}]}, "overview.png")
+    overview.draw_overview({"w": [{"fixed_hd95_mm_tumor_core": 3.0}]}, "overview.png")
     (axis,) = figures[0].axes
     assert axis.get_title() == ""
     assert not [line for line in axis.lines if line.get_marker() == "x"]
@@ -193,5 +184,5 @@ def test_progress_without_a_message_ends_with_its_title() -> None:
 def test_pictures_are_written(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    training_figure.draw_validation([validation_case(tumour(), tumour())] * 2, tmp_path / "validation.png", "two")
+    draw_cases([validation_case(tumour(), tumour())] * 2, tmp_path / "validation.png", "two")
     assert imread(tmp_path / "validation.png").shape[1] > 1000

@@ -1,0 +1,120 @@
+"""Scores of one case: segmentations against labels, and the map between two visits against labels and landmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..images.labels import REGIONS, region
+from ..images.study import same_grid
+from ..inference.region_volumes import voxel_ml
+from ..inference.result import JointResult
+from ..metrics.deformation import inverse_consistency, jacobian_statistics
+from ..metrics.landmarks import landmark_errors, read_landmarks
+from ..metrics.overlap import region_scores, volume_ratios
+from ..registration.transforms import warp_label_image
+
+_SUMMARY_COLUMNS = ("local_correlation_before", "local_correlation_after")
+
+
+def segmentation_scores(predicted: sitk.Image | None, expected: sitk.Image | None) -> dict[str, float]:
+    """Measure and compare the tumour of one study.
+
+    Args:
+        predicted: Predicted classes, or None.
+        expected: Reference classes on the same grid, or None.
+
+    Returns:
+        ``volume_ml_<region>`` of the prediction and ``expected_volume_ml_<region>`` of the reference, as far as there
+        are any, and ``dice_<region>`` and ``hd95_mm_<region>`` where there are both.
+    """
+    row: dict[str, float] = {}
+    for prefix, image in (("", predicted), ("expected_", expected)):
+        if image is not None:
+            classes = sitk.GetArrayViewFromImage(image)
+            row |= {f"{prefix}volume_ml_{n}": float(region(classes, n).sum()) * voxel_ml(image) for n in REGIONS}
+    if predicted is not None and expected is not None:
+        found, reference = sitk.GetArrayFromImage(predicted), sitk.GetArrayFromImage(expected)
+        row |= region_scores(found, reference, predicted.GetSpacing()[::-1])
+    return row
+
+
+def warp_scores(
+    native: sitk.Image, fixed_labels: sitk.Image | None, moving_labels: sitk.Image | None, result: JointResult
+) -> dict[str, float]:
+    """Score what the map between two studies does to the tumour of the moving one.
+
+    Args:
+        native: First image of the fixed study, whose grid is used.
+        fixed_labels: Reference classes on that grid, or None.
+        moving_labels: Reference classes on the grid of the moving study's first image, or None.
+        result: Transforms of the pair.
+
+    Returns:
+        ``volume_ratio_<region>`` with moving labels, and ``affine_dice_<region>`` and ``warped_dice_<region>`` where
+        both studies have labels.
+    """
+    if moving_labels is None:
+        return {}
+    warped = sitk.GetArrayFromImage(warp_label_image(moving_labels, native, result.moving_to_fixed))
+    ratio = voxel_ml(native) / voxel_ml(moving_labels)
+    row = volume_ratios(sitk.GetArrayFromImage(moving_labels), warped, ratio)
+    if fixed_labels is not None:
+        expected = sitk.GetArrayFromImage(fixed_labels)
+        affine = sitk.GetArrayFromImage(warp_label_image(moving_labels, native, result.affine))
+        for prefix, classes in (("affine", affine), ("warped", warped)):
+            scores = region_scores(classes, expected, native.GetSpacing()[::-1], distances=False)
+            row |= {f"{prefix}_{name}": value for name, value in scores.items()}
+    return row
+
+
+def landmark_scores(fixed: Path | None, moving: Path | None, result: JointResult) -> dict[str, float]:
+    """Score the map between two studies by their landmarks.
+
+    Args:
+        fixed: Landmark file of the fixed study, or None.
+        moving: Landmark file of the moving study, or None.
+        result: Transforms of the pair.
+
+    Returns:
+        ``landmarks`` (their number), ``landmark_error_mm_<mean|median|max>_<before|affine|after>`` and
+        ``landmark_improved``; nothing where a study has no landmarks.
+
+    Raises:
+        ValueError: A file cannot be used, or the studies have no landmark in common.
+    """
+    if fixed is None or moving is None:
+        return {}
+    points, targets = read_landmarks(fixed), read_landmarks(moving)
+    transforms = {"before": None, "affine": result.affine, "after": result.moving_to_fixed}
+    errors = {stage: landmark_errors(points, targets, transform) for stage, transform in transforms.items()}
+    row: dict[str, float] = {"landmarks": len(errors["after"])}
+    for stage, values in errors.items():
+        for name, function in (("mean", np.mean), ("median", np.median), ("max", np.max)):
+            row[f"landmark_error_mm_{name}_{stage}"] = float(function(values))
+    row["landmark_improved"] = float((errors["after"] < errors["before"]).mean())
+    return row
+
+
+def map_scores(native: sitk.Image, result: JointResult) -> dict[str, float]:
+    """Score the map between two studies by itself, in the fixed brain.
+
+    Args:
+        native: First image of the fixed study, whose grid is used.
+        result: Transforms, Jacobian map and summary of the pair.
+
+    Returns:
+        ``folded_fraction``, ``sd_log_jacobian``, ``inverse_error_<mean|max>_mm``, and
+        ``local_correlation_<before|after>`` where the summary has them.
+    """
+    mask = sitk.GetArrayFromImage(_on_grid_of(native, result.fixed_mask)) != 0
+    row = jacobian_statistics(sitk.GetArrayFromImage(result.jacobian), mask)
+    row |= inverse_consistency(result.moving_to_fixed, result.fixed_to_moving, native, mask)
+    return row | {name: result.summary[name] for name in _SUMMARY_COLUMNS if name in result.summary}
+
+
+def _on_grid_of(native: sitk.Image, mask: sitk.Image) -> sitk.Image:
+    identity = sitk.Transform(3, sitk.sitkIdentity)
+    return mask if same_grid(mask, native) else sitk.Resample(mask, native, identity, sitk.sitkNearestNeighbor)

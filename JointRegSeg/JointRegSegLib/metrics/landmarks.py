@@ -1,0 +1,126 @@
+"""Landmarks: points of a study read from a file, and their error after a registration."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+LANDMARK_SYSTEMS = ("LPS", "RAS")
+_COORDINATES = (("x", "y", "z"), ("l", "p", "s"), ("r", "a", "s"))
+_NAME_COLUMNS = ("name", "label", "landmark")
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Points of one study.
+
+    Attributes:
+        points: Coordinates (x, y, z) in LPS mm by name.
+        path: File that they were read from, for messages.
+    """
+
+    points: dict[str, tuple[float, float, float]]
+    path: str = ""
+
+
+def read_landmarks(path: str | Path) -> Landmarks:
+    """Read points from a CSV file or a Slicer markups table (``.csv``, ``.fcsv``).
+
+    The file needs the columns ``x, y, z`` in mm; a column ``name``, ``label`` or ``landmark`` names the points, which
+    are numbered otherwise. Coordinates are LPS unless the columns are called ``r, a, s`` or a comment line says
+    ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The points in LPS mm.
+
+    Raises:
+        ValueError: The file cannot be read or has no usable points; the message names it.
+    """
+    header, rows, system = _read_table(path)
+    columns = next((names for names in _COORDINATES if set(names) <= set(header)), None)
+    if columns is None:
+        raise ValueError(f"landmarks '{path}' need the columns x, y, z (LPS mm), or r, a, s (RAS mm)")
+    system = {"l": "LPS", "r": "RAS"}.get(columns[0], system)
+    if system not in LANDMARK_SYSTEMS:
+        raise ValueError(f"landmarks '{path}': the coordinate system '{system}' is unknown; use LPS or RAS")
+    return Landmarks(_points(rows, header, columns, -1 if system == "RAS" else 1, path), str(path))
+
+
+def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.Transform | None) -> np.ndarray:
+    """Compute the registration error of every landmark that both studies have.
+
+    Args:
+        fixed: Landmarks of the fixed study.
+        moving: Landmarks of the moving study.
+        moving_to_fixed: Transform that maps points of the fixed space to the moving space (LPS mm); None for the
+            identity, which gives the error before registration.
+
+    Returns:
+        Distances (n,) in mm between the mapped fixed landmarks and the moving ones.
+
+    Raises:
+        ValueError: The studies have no landmark in common.
+    """
+    common = [name for name in fixed.points if name in moving.points]
+    if not common:
+        raise ValueError(f"the landmarks of '{fixed.path}' and '{moving.path}' have no name in common")
+    mapped = [
+        fixed.points[name] if moving_to_fixed is None else moving_to_fixed.TransformPoint(fixed.points[name])
+        for name in common
+    ]
+    return np.linalg.norm(np.array(mapped) - np.array([moving.points[name] for name in common]), axis=1)
+
+
+def _read_table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
+    """Column names in lower case, rows of fields, and the coordinate system that comments state (LPS by default)."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"landmarks '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    system, header, data = "LPS", None, []
+    for line in lines:
+        if line.startswith("#"):
+            key, _, value = line.lstrip("# ").partition("=")
+            if key.strip().lower() == "coordinatesystem":
+                system = {"0": "RAS", "1": "LPS"}.get(value.strip(), value.strip().upper())
+            elif key.strip().lower() == "columns":
+                header = [name.strip().lower() for name in value.split(",")]
+        elif line.strip():
+            data.append(line)
+    rows = list(csv.reader(data))
+    if header is None:
+        header = [name.strip().lower() for name in rows.pop(0)] if rows else []
+    return header, rows, system
+
+
+def _points(
+    rows: list[list[str]], header: list[str], columns: tuple[str, ...], sign: int, path: str | Path
+) -> dict[str, tuple[float, float, float]]:
+    """Points by name; ``sign`` is -1 to turn RAS into LPS."""
+    positions = [header.index(name) for name in columns]
+    naming = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
+    points = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            x, y, z = (float(row[position]) for position in positions)
+        except (ValueError, IndexError):
+            raise ValueError(
+                f"landmarks '{path}': row {number} does not have three numbers in {', '.join(columns)}"
+            ) from None
+        if not np.isfinite([x, y, z]).all():
+            raise ValueError(f"landmarks '{path}': row {number} is not finite")
+        name = row[naming].strip() if naming is not None and naming < len(row) else ""
+        name = name or str(number)
+        if name in points:
+            raise ValueError(f"landmarks '{path}': the name '{name}' occurs twice")
+        points[name] = (sign * x, sign * y, z)
+    if not points:
+        raise ValueError(f"landmarks '{path}' contain no point")
+    return points

@@ -1,0 +1,27 @@
+"""Figures that are optional: without matplotlib a picture is left out with a warning, and nothing else is lost."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from NeuroCESTLib.core import pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def optional_figure(size_inches: tuple[float, float]) -> Figure | None:
+    """Make an empty figure in the common style.
+
+    Args:
+        size_inches: Width and height.
+
+    Returns:
+        The figure; None where matplotlib is not installed, after a warning.
+    """
+    try:
+        return pictures.new_figure(size_inches)
+    except ValueError as error:
+        warnings.warn(f"a picture is left out: {error}", stacklevel=2)
+        return None

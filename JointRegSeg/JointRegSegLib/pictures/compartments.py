@@ -1,0 +1,34 @@
+"""Tumour compartments in pictures: outlines and legend, in the colours of the segmentations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..images.compartments import COMPARTMENTS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
+
+
+def outline(axis: Axes, classes: np.ndarray, style: str = "solid") -> None:
+    """Draw the outlines of the compartments.
+
+    Args:
+        axis: Axes that show the slice.
+        classes: Classes (row, column) of the slice.
+        style: Matplotlib's line style.
+    """
+    for number in (2, 3, 1):  # the innermost last, because neighbours share an outline
+        inside = classes == number
+        if inside.any() and not inside.all():
+            axis.contour(inside, levels=[0.5], colors=[COMPARTMENTS[number].color], linewidths=1.1, linestyles=style)
+
+
+def compartment_handles() -> list[Patch]:
+    """Make the legend entries of the compartments."""
+    from matplotlib.patches import Patch
+
+    return [Patch(color=compartment.color, label=compartment.name) for compartment in COMPARTMENTS.values()]

@@ -1,0 +1,64 @@
+"""Landmark files of every kind become LPS coordinates, and errors are distances in mm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+
+from JointRegSegLib.metrics.landmarks import Landmarks, landmark_errors, read_landmarks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,x,y,z\na,1,2,3\nb,4,5,6\n",
+        "label,r,a,s\na,-1,-2,3\nb,-4,-5,6\n",
+        "label,l,p,s\na,1,2,3\nb,4,5,6\n",
+        "# Markups fiducial file version = 5.6\n# CoordinateSystem = RAS\n"
+        "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc\n"
+        "1,-1,-2,3,0,0,0,1,1,1,0,a,\n2,-4,-5,6,0,0,0,1,1,1,0,b,\n",
+        "# CoordinateSystem = 1\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label\n1,1,2,3,0,0,0,1,1,1,0,a\n"
+        "2,4,5,6,0,0,0,1,1,1,0,b\n",
+    ],
+)
+def test_landmarks_of_any_file_are_converted_to_lps(tmp_path: Path, text: str) -> None:
+    (tmp_path / "points.csv").write_text(text)
+    assert read_landmarks(tmp_path / "points.csv").points == {"a": (1, 2, 3), "b": (4, 5, 6)}
+
+
+def test_landmarks_without_names_are_numbered(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n4,5,6\n")
+    assert list(read_landmarks(tmp_path / "points.csv").points) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b,c\n1,2,3\n", "columns x, y, z"),
+        ("x,y,z\n1,2\n", "row 1"),
+        ("x,y,z\n1,2,nan\n", "not finite"),
+        ("name,x,y,z\na,1,2,3\na,1,2,3\n", "'a' occurs twice"),
+        ("x,y,z\n", "no point"),
+        ("", "columns x, y, z"),
+        ("# CoordinateSystem = IJK\nx,y,z\n1,2,3\n", "'IJK'"),
+    ],
+)
+def test_the_message_names_an_unusable_file(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(ValueError, match=words) as error:
+        read_landmarks(tmp_path / "points.csv")
+    assert "points.csv" in str(error.value)
+    with pytest.raises(ValueError, match=r"none\.csv"):
+        read_landmarks(tmp_path / "none.csv")
+
+
+def test_errors_compare_mapped_fixed_landmarks_with_moving_ones() -> None:
+    fixed = Landmarks({"a": (1, 0, 0), "b": (0, 2, 0), "only here": (9, 9, 9)})
+    moving = Landmarks({"b": (0, 2, 7), "a": (1, 0, 3)})
+    assert landmark_errors(fixed, moving, None) == pytest.approx([3, 7])
+    shift = sitk.TranslationTransform(3, (0, 0, 3.0))
+    assert landmark_errors(fixed, moving, shift) == pytest.approx([0, 4])
+    with pytest.raises(ValueError, match="no name in common"):
+        landmark_errors(fixed, Landmarks({"c": (0, 0, 0)}), None)
