@@ -1,97 +1,105 @@
-"""The CMake files package every file that belongs to the extension, and only existing ones."""
+"""The extension's CMake files and the Python wheel package every file that belongs to them, and nothing else."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
+import sysconfig
+import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+from paths import LIBRARIES, ROOT
 
 INSTALLED = Path("lib/Slicer-5.13/qt-scripted-modules")
-
-# Where the files of a source folder lie in the one folder into which all modules are installed.
+"""Folder into which Slicer installs all modules of an extension."""
 SOURCES = {"CESTQuant": Path(), "JointRegSeg": Path(), "NeuroCESTLib": Path("NeuroCESTLib")}
-NOT_PACKAGED = {"CMakeLists.txt"}
+"""Source folder -> its place in the folder of installed modules."""
 
-pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+
+
+def files_in(folder: Path) -> set[Path]:
+    """Files below a folder that are part of a package, relative to it."""
+    return {
+        file.relative_to(folder)
+        for file in folder.rglob("*")
+        if file.is_file()
+        and file.name != "CMakeLists.txt"
+        and "__pycache__" not in file.parts
+        and not file.name.startswith(".")
+    }
+
+
+def copied(names: list[str], target: Path) -> Path:
+    """Copy files and folders of the repository to where a test may change them."""
+    target.mkdir()
+    for name in names:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target / name)
+    return target
 
 
 def cmake(*arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def configure(source: Path, build: Path, *options: str) -> subprocess.CompletedProcess:
-    slicer_dir = f"-DSlicer_DIR={ROOT / 'Testing' / 'cmake'}"
-    return cmake("-S", source, "-B", build, slicer_dir, "-DBUILD_TESTING=ON", *options)
+def configure(source: Path, build: Path) -> subprocess.CompletedProcess:
+    slicer = f"-DSlicer_DIR={ROOT / 'Testing' / 'cmake'}"
+    return cmake("-S", source, "-B", build, slicer, "-DBUILD_TESTING=ON")
+
+
+def install(source: Path, folder: Path) -> Path:
+    """Configure and install the extension; the folder of installed modules."""
+    result = configure(source, folder / "build")
+    assert result.returncode == 0, result.stderr
+    result = cmake("--install", folder / "build", "--prefix", folder / "prefix")
+    assert result.returncode == 0, result.stderr
+    return folder / "prefix" / INSTALLED
 
 
 def packaged_files(root: Path) -> dict[Path, Path]:
-    """Files that belong into the package: place in the installed folder -> source file."""
-    files = {}
-    for name, place in SOURCES.items():
-        for file in (root / name).rglob("*"):
-            if not file.is_file() or file.name in NOT_PACKAGED:
-                continue
-            if "__pycache__" in file.parts or file.name.startswith("."):
-                continue
-            files[place / file.relative_to(root / name)] = file
-    return files
+    """Files of the extension: place in the folder of installed modules -> source file."""
+    return {place / file: root / name / file for name, place in SOURCES.items() for file in files_in(root / name)}
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("install")
-    result = configure(ROOT, build)
-    assert result.returncode == 0, result.stderr
-    result = cmake("--install", build, "--prefix", prefix)
-    assert result.returncode == 0, result.stderr
-    return prefix / INSTALLED
+    """The folder of installed modules."""
+    return install(ROOT, tmp_path_factory.mktemp("extension"))
 
 
-def test_every_file_of_the_modules_is_installed(installed: Path) -> None:
-    missing = [str(place) for place in packaged_files(ROOT) if not (installed / place).is_file()]
-    assert not missing, f"present but not listed in CMakeLists.txt: {missing}"
+@pytest.fixture
+def extension(tmp_path: Path) -> Path:
+    """A copy of the extension that a test may damage."""
+    return copied(["CMakeLists.txt", *SOURCES], tmp_path / "extension")
 
 
-def test_nothing_else_is_installed(installed: Path) -> None:
-    expected = set(packaged_files(ROOT))
+@needs_cmake
+def test_cmake_installs_the_files_of_the_modules_unchanged_and_nothing_else(installed: Path) -> None:
+    expected = packaged_files(ROOT)
     found = {file.relative_to(installed) for file in installed.rglob("*") if file.is_file()}
-    assert found <= expected, f"installed, but no file of the modules: {found - expected}"
+    assert set(expected) - found == set(), "not listed in CMakeLists.txt: run Testing/cmake_lists.py"
+    assert found - set(expected) == set(), "installed, but not a file of the modules"
+    assert [place for place, file in expected.items() if (installed / place).read_bytes() != file.read_bytes()] == []
 
 
-def test_installed_files_are_the_sources(installed: Path) -> None:
-    changed = [
-        str(place)
-        for place, source in packaged_files(ROOT).items()
-        if (installed / place).is_file() and (installed / place).read_bytes() != source.read_bytes()
-    ]
-    assert not changed
-
-
+@needs_cmake
 def test_installed_packages_import_each_other(installed: Path) -> None:
     """All modules share one folder, so names must not clash and imports must find their packages."""
-    script = (
-        "import NeuroCESTLib.scene.host, NeuroCESTLib.batch.frame, CESTQuantLib, JointRegSegLib; "
-        "print(NeuroCESTLib.scene.host.__file__)"
-    )
-    import os
-    import sys
-
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=installed,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
-    )
+    imports = "import NeuroCESTLib.scene.host, NeuroCESTLib.batch.frame, CESTQuantLib, JointRegSegLib"
+    result = python_without_repository(installed, "-c", f"{imports}; print(NeuroCESTLib.scene.host.__file__)")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(str(installed))
 
 
-def test_module_tests_are_registered(tmp_path: Path) -> None:
+@needs_cmake
+def test_cmake_registers_the_modules_self_tests(tmp_path: Path) -> None:
     assert configure(ROOT, tmp_path).returncode == 0
     listed = subprocess.run(["ctest", "-N"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     for module in ("CESTQuant", "JointRegSeg"):
@@ -99,29 +107,92 @@ def test_module_tests_are_registered(tmp_path: Path) -> None:
         assert f"py_{module}\n" in listed
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The extension in a folder where it can be damaged."""
-    copy = tmp_path / "extension"
-    copy.mkdir()
-    shutil.copy(ROOT / "CMakeLists.txt", copy)
-    for name in SOURCES:
-        if (ROOT / name).exists():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
-
-
-def test_a_listed_but_missing_file_stops_the_configuration(copy: Path, tmp_path: Path) -> None:
-    (copy / "NeuroCESTLib" / "geometry.py").unlink()
-    result = configure(copy, tmp_path / "build")
+@needs_cmake
+@pytest.mark.parametrize(
+    "file", ["NeuroCESTLib/scene/geometry.py", "CESTQuant/CESTQuantLib/logic.py", "JointRegSeg/JointRegSeg.py"]
+)
+def test_a_listed_file_that_is_missing_stops_the_configuration(file: str, extension: Path, tmp_path: Path) -> None:
+    (extension / file).unlink()
+    result = configure(extension, tmp_path / "build")
     assert result.returncode != 0
-    assert "geometry.py" in result.stderr
+    assert file.split("/", 1)[1] in result.stderr
 
 
-def test_a_present_but_unlisted_file_is_found(copy: Path, tmp_path: Path) -> None:
-    (copy / "NeuroCESTLib" / "forgotten.py").write_text("")
-    assert configure(copy, tmp_path / "build").returncode == 0
-    cmake("--install", tmp_path / "build", "--prefix", tmp_path / "prefix")
-    installed = tmp_path / "prefix" / INSTALLED
-    missing = [place for place in packaged_files(copy) if not (installed / place).is_file()]
-    assert Path("NeuroCESTLib/forgotten.py") in missing
+@needs_cmake
+@pytest.mark.parametrize("file", ["NeuroCESTLib/scene/forgotten.py", "CESTQuant/CESTQuantLib/presets/forgotten.json"])
+def test_a_file_that_is_not_listed_is_found_missing(file: str, extension: Path, tmp_path: Path) -> None:
+    (extension / file).write_text("")
+    installed = install(extension, tmp_path)
+    missing = [source for place, source in packaged_files(extension).items() if not (installed / place).is_file()]
+    assert missing == [extension / file]
+
+
+def python_without_repository(libraries: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Python with the libraries in a folder and the packages of this environment, but without the repository.
+
+    ``-S`` keeps an editable installation from adding the repository to the path.
+    """
+    packages = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(libraries), *packages])}
+    return subprocess.run(
+        [sys.executable, "-S", "-B", *arguments],
+        cwd=libraries,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the unpacked wheel, as ``pip install .`` installs it; built without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = copied(["pyproject.toml", "README.md", "LICENSE.txt", *SOURCES], folder / "source")
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    command = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(folder), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (file,) = folder.glob("neurocest-*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_wheel_has_every_sub_package_and_data_file_of_a_library(library: str, wheel: Path) -> None:
+    source = ROOT / LIBRARIES[library] / library
+    assert files_in(wheel / library) == files_in(source)
+    for folder in {"CESTQuantLib": ["presets"], "JointRegSegLib": ["configurations", "weights"]}.get(library, []):
+        assert any((wheel / library / folder).iterdir())
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_commands_and_no_other_packages(wheel: Path) -> None:
+    (metadata,) = wheel.glob("*.dist-info")
+    assert {file.name for file in wheel.iterdir()} == {*LIBRARIES, metadata.name}
+    scripts = ConfigParser()
+    scripts.read(metadata / "entry_points.txt")
+    commands = dict(scripts["console_scripts"])
+    assert commands["cestquant"] == "CESTQuantLib.batch:main"
+    assert commands["jointregseg"] == "JointRegSegLib.batch:main"
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_loads_its_default_weights(wheel: Path) -> None:
+    code = (
+        "from JointRegSegLib import default_weights_path, load_weights; "
+        "load_weights(default_weights_path()); print(default_weights_path())"
+    )
+    result = python_without_repository(wheel, "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(str(wheel))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["CESTQuantLib", "JointRegSegLib"])
+def test_the_installed_wheel_runs_its_commands(library: str, wheel: Path) -> None:
+    result = python_without_repository(wheel, "-m", f"{library}.batch", "--help")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: ")
