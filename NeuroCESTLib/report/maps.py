@@ -97,10 +97,10 @@ def cut_slice(
     def cut(array: np.ndarray) -> np.ndarray:
         return view.cut(_volume(array)) if view is not None else _volume(array)[fullest]
 
-    visible, grey = cut(shown), cut(volume)
-    box = bounding_box(visible | (np.nan_to_num(grey) > 0.1 * np.nanmax(grey, initial=0)))
+    visible, gray = cut(shown), cut(volume)
+    box = bounding_box(visible | (np.nan_to_num(gray) > 0.1 * np.nanmax(gray, initial=0)))
     return MapSlice(
-        anatomy=grey[box],
+        anatomy=gray[box],
         panels=[replace(panel, array=np.where(visible, cut(panel.array), np.nan)[box]) for panel in panels],
         regions={name: cut(region)[box] for name, region in regions.items()},
         aspect=view.aspect if view is not None else 1.0,

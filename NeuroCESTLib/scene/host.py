@@ -200,7 +200,8 @@ def start() -> ModuleType:
     modules = _make_modules(slicer, application_logic, scene)
     slicer.mrmlScene = scene
     slicer.modules = modules
-    slicer.app = HeadlessApplication(application_logic, modules, CoreIOManager(scene, modules))
+    io_manager = CoreIOManager(scene, lambda name: getattr(modules, name).logic())
+    slicer.app = HeadlessApplication(application_logic, modules, io_manager)
     # Made at the first request; it then belongs to every scene that is saved.
     scene.GetSubjectHierarchyNode()
     return slicer

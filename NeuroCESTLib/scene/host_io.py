@@ -8,12 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from NeuroCESTLib.scene.image_files import node_name
-
-if TYPE_CHECKING:
-    from NeuroCESTLib.scene.host import HeadlessModules
 
 # Type of a file by its extension, of which the longest match counts; other files are volumes, as in the application.
 _TYPE_OF_EXTENSION = {
@@ -39,9 +36,15 @@ _TYPE_OF_EXTENSION = {
 class CoreIOManager:
     """Reading and writing of nodes with the signatures of ``qSlicerCoreIOManager``."""
 
-    def __init__(self, scene: Any, modules: HeadlessModules) -> None:
+    def __init__(self, scene: Any, logic: Callable[[str], Any]) -> None:
+        """Read into and write from a scene.
+
+        Args:
+            scene: The ``vtkMRMLScene``.
+            logic: Function that returns the logic of a module by its name in lower case.
+        """
         self._scene = scene
-        self._modules = modules
+        self._logic = logic
         self._readers: dict[str, Callable[[str, dict[str, Any], Any], Any]] = {
             "VolumeFile": self._load_volume,
             "SegmentationFile": self._load_segmentation,
@@ -159,40 +162,40 @@ class CoreIOManager:
         for name in properties.get("fileNames", []):
             files.InsertNextValue(str(name))
         name = properties.get("name") or node_name(filename)
-        return self._modules.volumes.logic().AddArchetypeVolume(filename, name, options, files, messages)
+        return self._logic("volumes").AddArchetypeVolume(filename, name, options, files, messages)
 
     def _load_segmentation(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         color_node = self._scene.GetNodeByID(properties.get("colorNodeID", ""))
         name = properties.get("name") or node_name(filename)
-        logic = self._modules.segmentations.logic()
+        logic = self._logic("segmentations")
         return logic.LoadSegmentationFromFile(
             filename, bool(properties.get("autoOpacities", True)), name, color_node, messages
         )
 
     def _load_sequence(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
-        node = self._modules.sequences.logic().AddSequence(filename, messages)
+        node = self._logic("sequences").AddSequence(filename, messages)
         if node is not None and properties.get("name"):
             node.SetName(properties["name"])
         return node
 
     def _load_table(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         name = properties.get("name") or node_name(filename)
-        return self._modules.tables.logic().AddTable(filename, name, True, "", messages)
+        return self._logic("tables").AddTable(filename, name, True, "", messages)
 
     def _load_transform(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
-        return self._modules.transforms.logic().AddTransform(filename, self._scene, messages)
+        return self._logic("transforms").AddTransform(filename, self._scene, messages)
 
     def _load_color_table(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
-        return self._modules.colors.logic().LoadColorFile(filename, node_name(filename), messages)
+        return self._logic("colors").LoadColorFile(filename, node_name(filename), messages)
 
     def _load_model(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
         import slicer
 
         system = properties.get("coordinateSystem", slicer.vtkMRMLStorageNode.CoordinateSystemLPS)
-        return self._modules.models.logic().AddModel(filename, system, messages)
+        return self._logic("models").AddModel(filename, system, messages)
 
     def _load_markups(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:
-        node_id = self._modules.markups.logic().LoadMarkups(filename, node_name(filename), messages)
+        node_id = self._logic("markups").LoadMarkups(filename, node_name(filename), messages)
         return self._scene.GetNodeByID(node_id) if node_id else None
 
     def _load_text(self, filename: str, properties: dict[str, Any], messages: Any) -> Any:

@@ -14,12 +14,13 @@ import pytest
 if TYPE_CHECKING:
     from studies import Acquisition
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-for folder in (ROOT, ROOT / "CESTQuant", ROOT / "JointRegSeg", ROOT / "Testing", ROOT / "Testing" / "tests"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+from paths import LIBRARIES, ROOT, SHARED
+
+for folder in (*LIBRARIES.values(), "Testing"):
+    if str(ROOT / folder) not in sys.path:
+        sys.path.insert(0, str(ROOT / folder))
 
 
 def pytest_configure() -> None:

@@ -1,51 +1,50 @@
-"""Imports go one way: panel -> scene -> science -> core. Read from the syntax trees, nothing is imported.
+"""The rules of the house, read from the syntax trees of the libraries: layers, circles, folders and spelling.
 
-A file's layer follows from its folder, see ``LAYERS``.
+Imports go one way: panel -> scene -> science -> core. The layer of a file follows from its folder alone, so that a new
+file needs no entry here.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+from paths import LIBRARIES, ROOT, TESTS
 
 MODULES = ("CESTQuant", "JointRegSeg")
-LIBRARIES = {"CESTQuantLib": "CESTQuant", "JointRegSegLib": "JointRegSeg", "NeuroCESTLib": "."}
-"""Package -> folder that contains it, relative to the repository."""
 
 CORE, SCIENCE, SCENE, PANEL = "core", "science", "scene", "panel"
 ORDER = (CORE, SCIENCE, SCENE, PANEL)
-FORBIDDEN = {
-    CORE: {"slicer", "vtk", "vtkmodules", "qt", "ctk", "PySide6", "PythonQt", "sitkUtils"},
-    SCIENCE: {"slicer", "vtk", "vtkmodules", "qt", "ctk", "PySide6", "PythonQt", "sitkUtils"},
-    SCENE: {"qt", "ctk", "PySide6", "PythonQt"},
-    PANEL: set(),
-}
-"""Packages of the host that a layer must not know."""
+QT = frozenset({"qt", "ctk", "PySide6", "PythonQt"})
+HOST = frozenset({"slicer", "vtk", "vtkmodules", "sitkUtils", *QT})
+FORBIDDEN: dict[str, frozenset[str]] = {CORE: HOST, SCIENCE: HOST, SCENE: QT, PANEL: frozenset()}
+"""Packages of the host that a layer must not import."""
+HEAVY = frozenset({"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pandas", "pypulseq"})
+"""Packages that take long to import."""
 
 LARGEST_FOLDER = 16
-"""Python files in a folder, ``__init__.py`` included: what a reader takes in at once."""
-
-HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pandas", "pypulseq"}
+"""Most Python files in a folder, ``__init__.py`` included."""
 
 
-def layer_of(dotted: str) -> str:
-    """Layer of a module of the libraries, given as ``CESTQuantLib.physics.pools``."""
-    library, *rest = dotted.split(".")
+def layer_of(name: str) -> str:
+    """Layer of a module of the libraries, such as ``CESTQuantLib.physics.pools``."""
+    library, *rest = name.split(".")
     room = rest[0] if rest else ""
     if library == "NeuroCESTLib":
         return {"core": CORE, "panel": PANEL}.get(room, SCENE)
-    return SCENE if room in ("", "logic", "batch", "scene", "commands") else SCIENCE
+    at_the_root = FILES[name].parent.name == library
+    return SCENE if at_the_root or room in ("scene", "commands") else SCIENCE
 
 
 def library_files() -> dict[str, Path]:
-    """Every file of the three libraries by its dotted name; a package has the name of its folder."""
+    """Files of the libraries by the name of the module; a package has the name of its folder."""
     files = {}
     for library, folder in LIBRARIES.items():
         for file in sorted((ROOT / folder / library).rglob("*.py")):
@@ -55,30 +54,50 @@ def library_files() -> dict[str, Path]:
 
 
 FILES = library_files()
+MODULE_FILES = [ROOT / name / f"{name}.py" for name in MODULES]
 
 
-def module_files() -> list[Path]:
-    return [ROOT / name / f"{name}.py" for name in MODULES]
+@cache
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
-def imported_modules(dotted: str, tree: ast.AST, files: dict[str, Path]) -> set[str]:
-    """Modules of the libraries that a module imports, anywhere in it, by their dotted names."""
-    package = dotted if files[dotted].name == "__init__.py" else dotted.rpartition(".")[0]
+def path_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imported_modules(name: str, tree: ast.AST) -> set[str]:
+    """Modules of the libraries that a module imports, anywhere in it."""
+    package = name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
-            name = ".".join(part for part in (base, node.module or "") if part)
-            found |= {f"{name}.{alias.name}" if f"{name}.{alias.name}" in files else name for alias in node.names}
+            parents = package.split(".")
+            base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
+            source = ".".join(part for part in (base, node.module or "") if part)
+            found |= {f"{source}.{alias.name}" if f"{source}.{alias.name}" in FILES else source for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name in files}
+    return found & set(FILES)
 
 
+@cache
 def imports() -> dict[str, set[str]]:
-    """For every module of the libraries, those that it imports. Public names of a package's root do not count."""
-    graph = {name: imported_modules(name, parse(file), FILES) for name, file in FILES.items()}
-    return {name: set() if name in LIBRARIES else used for name, used in graph.items()}
+    """Modules that each module imports; the public names at the root of a library do not count."""
+    graph = {name: imported_modules(name, parse(file)) for name, file in FILES.items()}
+    return {name: set() if name in LIBRARIES else imported for name, imported in graph.items()}
+
+
+def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Rooms that each room imports."""
+
+    def room_of(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    found: dict[str, set[str]] = {}
+    for name, imported in graph.items():
+        found.setdefault(room_of(name), set()).update(map(room_of, imported))
+    return {room: imported - {room} for room, imported in found.items()}
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -109,15 +128,6 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The graph of the folders: which imports from which."""
-    found: dict[str, set[str]] = {}
-    for name, used in graph.items():
-        room = ".".join(name.split(".")[:2])
-        found.setdefault(room, set()).update(".".join(other.split(".")[:2]) for other in used)
-    return {room: used - {room} for room, used in found.items()}
-
-
 def imported_packages(tree: ast.AST, file_scope_only: bool = False) -> set[str]:
     """Top-level names of the packages that a syntax tree imports."""
     packages = set()
@@ -125,14 +135,14 @@ def imported_packages(tree: ast.AST, file_scope_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             packages |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            packages.add(node.module.split(".")[0])
+            packages.add(str(node.module).split(".")[0])
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("import_module", "__import__"):
             packages |= {str(a.value).split(".")[0] for a in node.args if isinstance(a, ast.Constant)}
     return packages
 
 
 def file_scope(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that run when the file is imported: everything outside of function bodies."""
+    """Nodes that run when the file is imported: everything outside function bodies."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
@@ -143,7 +153,7 @@ def file_scope(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def code_at_file_scope(tree: ast.Module) -> list[str]:
-    """Statements of a module file besides imports, definitions, its docstring and translation binding."""
+    """Statements at file scope that are neither imports, definitions, constants nor docstrings."""
     found = []
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)):
@@ -153,37 +163,27 @@ def code_at_file_scope(tree: ast.Module) -> list[str]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and not any(
             isinstance(part, (ast.Call, ast.ListComp, ast.DictComp, ast.SetComp)) for part in ast.walk(node)
         ):
-            continue  # a constant
+            continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         found.append(ast.unparse(node))
     return found
 
 
-def parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), str(file))
-
-
-def name_of(file: Path) -> str:
-    return str(file.relative_to(ROOT))
-
-
 @pytest.mark.parametrize("name", FILES)
-def test_a_layer_knows_nothing_of_the_host_beyond_its_own(name: str) -> None:
-    assert not imported_packages(parse(FILES[name])) & FORBIDDEN[layer_of(name)]
+def test_a_layer_imports_no_package_of_the_host_beyond_its_own(name: str) -> None:
+    assert imported_packages(parse(FILES[name])) & FORBIDDEN[layer_of(name)] == set()
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in LIBRARIES])
 def test_a_layer_imports_no_higher_one(name: str) -> None:
     rank = ORDER.index(layer_of(name))
-    used = imported_modules(name, parse(FILES[name]), FILES)
-    assert {other for other in used if other not in LIBRARIES and ORDER.index(layer_of(other)) > rank} == set()
+    assert {other for other in imports()[name] if ORDER.index(layer_of(other)) > rank} == set()
 
 
-def test_science_takes_only_the_core_from_the_shared_library() -> None:
-    for name, used in imports().items():
-        if layer_of(name) == SCIENCE:
-            assert {other for other in used if other.startswith("NeuroCESTLib") and layer_of(other) != CORE} == set()
+@pytest.mark.parametrize("name", [name for name in FILES if name not in LIBRARIES])
+def test_modules_import_each_other_directly_and_not_through_the_public_names(name: str) -> None:
+    assert imports()[name] & set(LIBRARIES) == set()
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -194,30 +194,16 @@ def test_no_room_imports_itself_through_others() -> None:
     assert circles(rooms(imports())) == []
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_folders_are_small_and_every_room_says_what_lives_there(library: str) -> None:
-    root = ROOT / LIBRARIES[library] / library
-    for folder in {file.parent for file in root.rglob("*.py")}:
-        assert len(list(folder.glob("*.py"))) <= LARGEST_FOLDER, name_of(folder)
-        assert ast.get_docstring(parse(folder / "__init__.py")), name_of(folder)
-
-
-def test_file_names_do_not_repeat_the_name_of_their_folder() -> None:
-    repeated = [name for name in FILES if name.count(".") > 1 and name.split(".")[-1].startswith(name.split(".")[-2])]
-    assert repeated == []
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "NeuroCESTLib").rglob("*.py")), ids=name_of)
-def test_the_shared_library_knows_no_module(file: Path) -> None:
-    modules = {"CESTQuant", "CESTQuantLib", "JointRegSeg", "JointRegSegLib"}
-    assert not imported_packages(parse(file)) & modules
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("NeuroCESTLib")])
+def test_the_shared_library_knows_no_module(name: str) -> None:
+    assert imported_packages(parse(FILES[name])) & {*MODULES, *(f"{module}Lib" for module in MODULES)} == set()
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_do_not_import_each_other(name: str) -> None:
     others = {part for other in MODULES if other != name for part in (other, f"{other}Lib")}
     for file in (ROOT / name).rglob("*.py"):
-        assert not imported_packages(parse(file)) & others, name_of(file)
+        assert imported_packages(parse(file)) & others == set(), path_of(file)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -225,7 +211,7 @@ def test_importing_a_library_sets_no_environment_variable_and_loads_nothing_heav
     code = (
         "import os, sys; before = dict(os.environ); "
         f"import {name}; "
-        f"assert dict(os.environ) == before; print(sorted(set(sys.modules) & {HEAVY | {'slicer', 'vtk'}!r}))"
+        f"assert dict(os.environ) == before; print(sorted(set(sys.modules) & {set(HEAVY | {'slicer', 'vtk'})!r}))"
     )
     paths = os.pathsep.join(str(ROOT / folder) for folder in LIBRARIES.values())
     environment = {**os.environ, "PYTHONPATH": paths}
@@ -233,23 +219,90 @@ def test_importing_a_library_sets_no_environment_variable_and_loads_nothing_heav
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-@pytest.mark.parametrize("file", module_files(), ids=name_of)
-def test_module_files_import_nothing_heavy_as_slicer_starts(file: Path) -> None:
-    tree = parse(file)
+@pytest.mark.parametrize("file", MODULE_FILES, ids=path_of)
+def test_module_files_import_nothing_heavy_when_slicer_starts(file: Path) -> None:
     libraries = {f"{name}Lib" for name in MODULES}
-    assert not imported_packages(tree, file_scope_only=True) & (HEAVY | libraries)
+    assert imported_packages(parse(file), file_scope_only=True) & (HEAVY | libraries) == set()
 
 
-@pytest.mark.parametrize("file", module_files(), ids=name_of)
-def test_module_files_run_no_code_as_slicer_starts(file: Path) -> None:
+@pytest.mark.parametrize("file", MODULE_FILES, ids=path_of)
+def test_module_files_run_no_code_when_slicer_starts(file: Path) -> None:
     assert code_at_file_scope(parse(file)) == []
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n.startswith("NeuroCESTLib") and layer_of(n) == SCENE])
 def test_the_shared_scene_layer_imports_slicer_only_inside_functions(name: str) -> None:
-    """So that it can be imported before the host has been started."""
+    """It can then be imported before the host has been started."""
     packages = imported_packages(parse(FILES[name]), file_scope_only=True)
-    assert not packages & {"slicer", "vtk", "torch", "matplotlib", "SimpleITK"}
+    assert packages & {"slicer", "vtk", "torch", "matplotlib", "SimpleITK"} == set()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_folders_are_small_and_every_room_says_what_lives_there(library: str) -> None:
+    root = ROOT / LIBRARIES[library] / library
+    for folder in {file.parent for file in root.rglob("*.py")}:
+        assert len(list(folder.glob("*.py"))) <= LARGEST_FOLDER, path_of(folder)
+        assert ast.get_docstring(parse(folder / "__init__.py")), path_of(folder)
+
+
+def test_file_names_do_not_repeat_the_name_of_their_folder() -> None:
+    repeated = [
+        path_of(file)
+        for file in FILES.values()
+        if file.stem.split("_")[0].removesuffix("s") == file.parent.name.removesuffix("s")
+    ]
+    assert repeated == []
+
+
+def test_tests_are_in_the_same_rooms_as_the_code() -> None:
+    for library, folder in LIBRARIES.items():
+        tests = TESTS / library.removesuffix("Lib") if folder != "." else TESTS / library
+        rooms_of_tests = {file.parent.relative_to(tests) for file in tests.rglob("test_*.py")}
+        code = ROOT / folder / library
+        assert [str(room) for room in rooms_of_tests if not (code / room).is_dir()] == []
+
+
+BRITISH = re.compile(
+    "normalis|optimis|minimis|maximis|initialis|regularis|organis|summaris|serialis|generalis|specialis|localis"
+    "|parametris|parameteris|magnetis|quantis|discretis|vectoris|symmetris|standardis|randomis|synchronis|visualis"
+    "|equalis|penalis|polaris|factoris|diagonalis|linearis|characteris|categoris|customis|utilis|recognis|harmonis"
+    "|stabilis|realisa|realised|analyse|colour|tumour|behaviour|neighbour|favour|honour|centre|fibre|litre|metres?$"
+    "|metres?_|grey|catalogue|analogue|dialogue|artefact|modell(ed|er|ing)|labell|oedema|licence|defence|programme"
+)
+"""British spellings that occur in names; prose is British, identifiers are American as in torch and Slicer."""
+CONTRACT: dict[str, set[str]] = {
+    "NeuroCESTLib": set(),
+}
+"""Names in each library that users' files and scripts contain, and that therefore never change."""
+
+
+def identifiers(tree: ast.AST) -> set[str]:
+    """Names that a file gives to functions, classes, arguments, variables and attributes."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+        elif isinstance(node, ast.alias) and node.asname:
+            names.add(node.asname)
+    return names
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.split(".")[0] in CONTRACT])
+def test_identifiers_are_spelled_american(name: str) -> None:
+    names = {*identifiers(parse(FILES[name])), FILES[name].stem} - CONTRACT[name.split(".")[0]]
+    assert {identifier for identifier in names if BRITISH.search(identifier.lower())} == set()
+
+
+@pytest.mark.parametrize("library", CONTRACT)
+def test_names_of_the_contract_are_in_use(library: str) -> None:
+    used = {name for module, file in FILES.items() if module.startswith(library) for name in identifiers(parse(file))}
+    assert CONTRACT[library] - used == set()
 
 
 @pytest.mark.parametrize(
@@ -268,10 +321,7 @@ def test_the_lint_sees_every_kind_of_import(code: str, expected: set[str]) -> No
 def test_the_lint_tells_file_scope_from_function_bodies() -> None:
     tree = ast.parse("import os\nclass A:\n    import numpy\n    def f(self):\n        import torch")
     assert imported_packages(tree, file_scope_only=True) == {"os", "numpy"}
-    assert code_at_file_scope(ast.parse("A = 1\nprint(A)\nB = sorted([2])")) == [
-        "print(A)",
-        "B = sorted([2])",
-    ]
+    assert code_at_file_scope(ast.parse("A = 1\nprint(A)\nB = sorted([2])")) == ["print(A)", "B = sorted([2])"]
 
 
 def test_the_lint_finds_circles() -> None:
@@ -281,5 +331,30 @@ def test_the_lint_finds_circles() -> None:
 
 def test_the_lint_resolves_relative_imports() -> None:
     tree = ast.parse("from ..physics.pools import Pool\nfrom . import study\nfrom NeuroCESTLib.core import progress")
-    used = imported_modules("CESTQuantLib.scene.results", tree, FILES)
-    assert used == {"CESTQuantLib.physics.pools", "CESTQuantLib.scene.study", "NeuroCESTLib.core.progress"}
+    imported = imported_modules("CESTQuantLib.scene.results", tree)
+    assert imported == {"CESTQuantLib.physics.pools", "CESTQuantLib.scene.study", "NeuroCESTLib.core.progress"}
+
+
+def test_the_lint_tells_the_layers_apart() -> None:
+    layers = {
+        "NeuroCESTLib.core.progress": CORE,
+        "NeuroCESTLib.report.figures": SCENE,
+        "NeuroCESTLib.panel.frame": PANEL,
+        "CESTQuantLib.physics.pools": SCIENCE,
+        "CESTQuantLib.scene": SCENE,
+        "CESTQuantLib.logic": SCENE,
+        "JointRegSegLib": SCENE,
+    }
+    assert {name: layer_of(name) for name in layers} == layers
+
+
+def test_the_lint_collects_the_names_that_a_file_gives() -> None:
+    tree = ast.parse(
+        "import numpy as colours\n"
+        "def normalise(centre, *, grey=1): total = [tumour for tumour in centre]\n"
+        "class Analyser:\n    fibre: int = read.behaviour\n    def f(self): self.licence, other.x = 1, 2\n"
+    )
+    assert identifiers(tree) == {
+        *("colours", "normalise", "centre", "grey", "total", "tumour"),
+        *("Analyser", "fibre", "f", "self", "licence", "x"),
+    }
