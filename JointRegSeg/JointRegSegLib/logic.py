@@ -1,125 +1,139 @@
-"""Scene layer of JointRegSeg: MRML nodes in, MRML nodes out; the same for panel, console and batch commands."""
+"""Logic of JointRegSeg: MRML nodes in, MRML nodes out; the same for the panel, the console and the batch commands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from NeuroCESTLib.core.device import choose_device
-from NeuroCESTLib.core.progress import Progress, part
+from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.volumes import add_volume
 
 from .images.modalities import TITLES
+from .inference.settings import NO_NETWORK, InferenceSettings
 from .scene.carrying import carried_along, require_carryable
 from .scene.results import JointRegSegResult, add_tumor, into_scene
 from .scene.study import study_of
 
-NO_NETWORK = "none"
-"""Instead of a weights file: registration alone."""
+if TYPE_CHECKING:
+    from .network.weights import LoadedWeights
 
 
 class JointRegSegLogic:
-    """Segmentations and deformation from nodes."""
+    """Segmentation and registration of studies that are nodes of the scene."""
 
     def process(
         self,
         fixedStudy: Mapping[str, Any] | Sequence[Any],
         movingStudy: Mapping[str, Any] | Sequence[Any],
         *,
-        fixedMask=None,
-        movingMask=None,
-        fixedTumor=None,
-        movingTumor=None,
+        fixedMask: Any = None,
+        movingMask: Any = None,
+        fixedTumor: Any = None,
+        movingTumor: Any = None,
         weights: str | Path | None = None,
         affine: str = "affine",
         refine: int | None = None,
         timeLimit_s: float | None = None,
+        similarity: str | None = None,
         regulariser: str | None = None,
         regularisation: float | None = None,
         flips: bool = True,
-        carry=None,
+        carry: Any = None,
         folderName: str = "",
         device: str = "auto",
         progress: Progress | None = None,
     ) -> JointRegSegResult:
         """Segment and register two visits; the scene gains one folder of results, or nothing after an error or cancel.
 
-        fixedStudy, movingStudy: volume nodes by modality (t1, t1ce, t2, flair; one is enough to register), or a list in
-        that order with None for what is missing. Any geometry; linear parent transforms are applied, results are in
-        world coordinates. fixedMask, movingMask: brain (label map, segmentation or volume), estimated without.
-        fixedTumor, movingTumor: segmentations to use instead of the network's. weights: file of a network; None: the
-        one that comes with the module; 'none': registration alone. affine: 'affine', 'rigid' or 'none'. refine:
-        iterations of the instance optimisation a level, 0 for none, None for the default. timeLimit_s:
-        it ends after this time. regulariser, regularisation: 'curvature' (the default) or 'diffusion', and its weight.
-        flips: average the segmentation over mirrored images, which also gives intervals. carry: node or nodes of the
-        moving visit (CEST maps, segmentations) to bring onto the fixed study. device: 'auto' (CUDA where there is one),
-        'cpu' or 'cuda'. progress(fraction, message) may raise to cancel.
+        The results are in world coordinates.
 
-        Raises ValueError with one sentence that names the node or file.
+        Args:
+            fixedStudy: Volume nodes by modality ('t1', 't1ce', 't2', 'flair'), or a list in that order with None for
+                each modality that is missing. One image is enough to register. Images may have any geometry; linear
+                parent transforms are applied.
+            movingStudy: The same for the visit that is registered to the fixed one.
+            fixedMask: Brain of the fixed study (label map, segmentation, or volume that is not zero there); None to
+                have it estimated.
+            movingMask: The same for the moving study.
+            fixedTumor: Segmentation or label map of the fixed study, to use instead of the network's; None for the
+                network's.
+            movingTumor: The same for the moving study.
+            weights: Weights file of a network; None for the bundled one, 'none' to register without segmenting.
+            affine: Linear alignment before the deformation: 'affine', 'rigid' or 'none'.
+            refine: Iterations of the instance optimisation on each level; 0 for none, None for the default.
+            timeLimit_s: Time in seconds after which the instance optimisation ends.
+            similarity: Name of the similarity measure that the instance optimisation maximises, see
+                ``similarity.SIMILARITIES``; None for the default, local normalised cross-correlation.
+            regulariser: Penalty that keeps the velocity field smooth: 'curvature' (the default) or 'diffusion'.
+            regularisation: Weight of that penalty.
+            flips: Average the segmentation over mirrored images, which also gives intervals of the volumes.
+            carry: Node, or list of nodes, of the moving visit (CEST maps, segmentations) to bring onto the fixed study.
+            folderName: Name of the subject-hierarchy folder; by default it is made of the names of the studies.
+            device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Raises:
+            ValueError: A node, file or setting cannot be used; one sentence that names it.
         """
-        report = progress or (lambda fraction, message: None)
+        report = progress or silent
         report(0.0, "reading")
-        fixed, shown = study_of(fixedStudy, fixedMask, fixedTumor, "fixed")
-        moving, sources = study_of(movingStudy, movingMask, movingTumor, "moving")
-        extra = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
-        for node in extra:
+        fixed, fixed_nodes = study_of(fixedStudy, fixedMask, fixedTumor, "fixed")
+        moving, moving_nodes = study_of(movingStudy, movingMask, movingTumor, "moving")
+        nodes_to_carry = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
+        for node in nodes_to_carry:
             require_carryable(node)
         from .inference.pipeline import process_pair
-        from .inference.settings import InferenceSettings
 
         settings = InferenceSettings(
             affine=affine,
             refine_iterations=refine,
             time_limit_s=timeLimit_s,
+            similarity=similarity,
             regulariser=regulariser,
             regularisation=regularisation,
             test_time_flips=flips,
             device=str(choose_device(device)),
         )
         joint = process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
-        report(0.92, "bringing the results into the scene")
-        carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in extra]
-        folder = folderName or " and ".join(next(iter(nodes.values())).GetName() for nodes in (shown, sources))
-        result = into_scene(joint, {"fixed": fixed, "moving": moving}, sources, carried, folder)
+        report(0.92, "adding the results to the scene")
+        carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in nodes_to_carry]
+        names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
+        folder = folderName or " and ".join(names)
+        result = into_scene(joint, {"fixed": fixed, "moving": moving}, moving_nodes, carried, folder)
         report(1.0, "done")
         return result
 
     def addPhantom(self, *, spacing_mm: float = 2.0) -> dict[str, dict[str, Any]]:
-        """Add the head of formulas at two visits to the scene; nodes by modality (and 'tumor'), by study.
+        """Add a digital head with a tumour at two visits to the scene.
 
-        The second visit lies on another grid, turned and of other spacing, as visits do.
+        The second visit lies on another grid, rotated and with another spacing, as real visits do.
+
+        Args:
+            spacing_mm: Voxel size of the first visit.
+
+        Returns:
+            Nodes by modality (and 'tumor') of each study ('fixed', 'moving').
         """
-        from .synthesis.phantom import RADII_MM, make_visit
-
-        studies = {}
-        for which, second, turn_deg, spacing in (
-            ("fixed", False, 0.0, np.full(3, spacing_mm)),
-            ("moving", True, 8.0, spacing_mm * np.array([1.0, 1.1, 1.2])),
-        ):
-            angle = np.radians(turn_deg)
-            turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-            size = np.ceil(2 * (RADII_MM + 6 + 4 * second) / spacing).astype(int)
-            corner = -turn @ np.diag(spacing) @ ((size - 1) / 2)
-            geometry = Geometry.from_spacing(tuple(size[::-1]), spacing, corner, turn)
-            visit = make_visit(geometry.shape, geometry.ijk_to_ras, second)
-            name = f"phantom visit {1 + second}"
-            nodes = {m: add_volume(array, geometry, f"{name} {TITLES[m]}") for m, array in visit.images.items()}
-            nodes["tumor"] = add_tumor(geometry.to_sitk(visit.labels), f"{name} tumour")
-            hierarchy.put(nodes.values(), hierarchy.make_folder(name))
-            studies[which] = nodes
-        return studies
+        return {"fixed": _add_phantom_visit(False, spacing_mm), "moving": _add_phantom_visit(True, spacing_mm)}
 
 
-def load_network(weights: str | Path | None):
-    """The network of a weights file (None: the module's own), or None for 'none'.
+def load_network(weights: str | Path | None) -> LoadedWeights | None:
+    """Load a network.
+
+    Args:
+        weights: Weights file; None for the bundled one, 'none' for no network.
+
+    Returns:
+        The network, or None for 'none'.
 
     Raises:
-        ValueError: the file is missing or unusable.
+        ValueError: The file is missing or cannot be used.
     """
     if weights is not None and str(weights) == NO_NETWORK:
         return None
@@ -128,7 +142,28 @@ def load_network(weights: str | Path | None):
     path = Path(weights) if weights is not None else default_weights_path()
     if weights is None and not path.is_file():
         raise ValueError(
-            f"the weights that come with the module are missing ('{path.name}'): give a weights file, or 'none' to "
-            "register without segmenting"
+            f"the bundled weights ('{path.name}') are missing: give a weights file, or '{NO_NETWORK}' to register "
+            "without segmenting"
         )
     return load_weights(path)
+
+
+def _add_phantom_visit(second: bool, spacing_mm: float) -> dict[str, Any]:
+    """Nodes of one visit of the digital head by modality, and its tumour."""
+    from .synthesis.phantom import RADII_MM, make_visit
+
+    angle = np.radians(8.0 if second else 0.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    spacing = spacing_mm * np.array([1.0, 1.1, 1.2] if second else [1.0, 1.0, 1.0])
+    size = np.ceil(2 * (RADII_MM + 6 + 4 * second) / spacing).astype(int)
+    ijk_to_ras = np.eye(4)
+    ijk_to_ras[:3, :3] = turn * spacing
+    ijk_to_ras[:3, 3] = -turn @ np.diag(spacing) @ ((size - 1) / 2)
+    i, j, k = (int(n) for n in size)
+    geometry = Geometry((k, j, i), ijk_to_ras)
+    visit = make_visit(geometry.shape, geometry.ijk_to_ras, second)
+    name = f"phantom visit {1 + second}"
+    nodes = {m: add_volume(array, geometry, f"{name} {TITLES[m]}") for m, array in visit.images.items()}
+    nodes["tumor"] = add_tumor(geometry.to_sitk(visit.labels), f"{name} tumour")
+    hierarchy.put(nodes.values(), hierarchy.make_folder(name))
+    return nodes

@@ -7,6 +7,7 @@ done, from 0 to 1. The call may raise ``Cancelled``, which the function must not
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 import threading
@@ -109,15 +110,18 @@ class TerminalProgress:
 
 
 @contextlib.contextmanager
-def terminal_progress() -> Iterator[TerminalProgress]:
+def terminal_progress(visible: bool = True) -> Iterator[TerminalProgress]:
     """Show progress on the terminal while the block runs.
 
     The first Ctrl+C (or SIGTERM) cancels at the next report of progress; the second one interrupts at once.
 
+    Args:
+        visible: Write to the terminal; a process among others that shows nothing can still be cancelled.
+
     Yields:
         The progress to pass on.
     """
-    progress = TerminalProgress()
+    progress = TerminalProgress(None if visible else io.StringIO())
 
     def interrupt(number: int, frame: object) -> None:
         if progress.cancelled:

@@ -70,7 +70,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return the content of ``report.json``; NaN and infinity become null."""
         timings = {**self._timings_s, "total": time.perf_counter() - self._start}
-        return _plain(
+        return plain_values(
             {
                 "command": self.command,
                 "started": self._started.isoformat(timespec="seconds"),
@@ -122,14 +122,14 @@ def _slicer_version() -> str:
     return str(getattr(app, "applicationVersion", "unknown"))
 
 
-def _plain(value: Any) -> Any:
-    """Return a value in JSON's own types."""
+def plain_values(value: Any) -> Any:
+    """Return a value in JSON's own types; NaN and infinity become None, unknown types texts."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if hasattr(value, "tolist"):  # numpy arrays and numbers, torch tensors
-        return _plain(value.tolist())
+        return plain_values(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):

@@ -1,1 +1,4 @@
-"""The batch commands of ``jointregseg``: arguments and files in, files out; the work is done by the Logic."""
+"""The subcommands of ``jointregseg``, one file each; ``add(commands)`` adds a subcommand to the parser.
+
+Nothing here imports torch before a command runs, so that ``--help`` answers at once.
+"""

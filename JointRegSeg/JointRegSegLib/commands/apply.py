@@ -1,39 +1,47 @@
-"""``jointregseg apply``: two visits in files, through the scene, to segmentations, transforms and a report."""
+"""``jointregseg apply``: two visits from files to segmentations, transforms and a report."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
-from NeuroCESTLib.core.progress import part, terminal_progress
+from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import MODALITIES, TITLES
+from ..inference.settings import AFFINE_KINDS, NO_NETWORK
+from ..registration.refinement_settings import REGULARIZERS, RefinementSettings
+from .options import add_device, add_refinement, check_refinement
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+    from ..scene.results import JointRegSegResult
 
 STUDIES = ("fixed", "moving")
 ABSENT = "-"
 """Stands for a modality that was not acquired."""
+_ORDER = " ".join(TITLES[m].upper() for m in MODALITIES)
 
 
-def add_apply(commands) -> None:
-    """Arguments of ``jointregseg apply``."""
-    parser = commands.add_parser(
-        "apply", help="segment and register two visits", formatter_class=argparse.HelpFormatter
-    )
-    order = " ".join(TITLES[m].upper() for m in MODALITIES)
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("apply", help="segment and register two visits")
     for which in STUDIES:
         parser.add_argument(
             f"--{which}",
             nargs="+",
             required=True,
             metavar="IMAGE",
-            help=f"images of the {which} study in the order {order}, '{ABSENT}' for a missing one; 1 to 4 files",
+            help=f"images of the {which} study in the order {_ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
         )
     for which in STUDIES:
         parser.add_argument(f"--{which}-mask", metavar="M", help=f"brain of the {which} study (default: estimated)")
@@ -45,46 +53,47 @@ def add_apply(commands) -> None:
             "2 oedema, 3 or 4 enhancing tumour",
         )
     parser.add_argument(
-        "--weights", metavar="W", help="weights file (.pt); 'none': register only (default: those of the module)"
+        "--weights",
+        metavar="W",
+        help=f"weights file (.pt), or '{NO_NETWORK}' to register without segmenting (default: the bundled weights)",
     )
     parser.add_argument(
         "--affine",
-        choices=("affine", "rigid", "none"),
+        choices=AFFINE_KINDS,
         default="affine",
-        help="linear alignment before the deformation (default: %(default)s)",
+        help="linear alignment before the deformation",
+    )
+    add_refinement(parser)
+    parser.add_argument("--time-limit", type=float, metavar="S", help="time in seconds after which the refinement ends")
+    parser.add_argument(
+        "--regulariser",
+        choices=REGULARIZERS,
+        help="penalty that keeps the velocity field of the refinement smooth (default: "
+        f"{RefinementSettings().regulariser})",
     )
     parser.add_argument(
-        "--refine",
-        type=int,
-        metavar="N",
-        help="iterations of the refinement on each level, 0 for none (default: that of the method)",
+        "--regularisation",
+        type=float,
+        metavar="W",
+        help=f"weight of that penalty (default: {RefinementSettings().regularisation:g})",
     )
-    parser.add_argument("--time-limit", type=float, metavar="S", help="seconds after which the refinement ends")
-    parser.add_argument(
-        "--regulariser", choices=("curvature", "diffusion"), help="smoothness of the refinement (default: curvature)"
-    )
-    parser.add_argument("--regularisation", type=float, metavar="W", help="its weight (default: that of the method)")
-    parser.add_argument("--no-flips", action="store_true", help="segment once, without mirrored images")
     parser.add_argument(
         "--carry",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="other images (CEST maps) or .seg.nrrd of the moving visit to bring onto the fixed study",
+        help="further images (CEST maps) or .seg.nrrd files of the moving visit to bring onto the fixed study",
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one (default)"
-    )
+    add_device(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
-    parser.set_defaults(command=apply_command)
+    parser.set_defaults(command=run)
 
 
-def apply_command(options: Namespace) -> None:
-    """``jointregseg apply``: all results or none."""
+def run(options: Namespace) -> None:
+    """Run ``jointregseg apply``; it writes all results or none."""
     paths = {which: files_by_modality(getattr(options, which), f"--{which}") for which in STUDIES}
-    if options.refine is not None and options.refine < 0:
-        raise ValueError(f"--refine is {options.refine}; give a number of iterations, 0 for none")
+    check_refinement(options)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
@@ -93,61 +102,65 @@ def apply_command(options: Namespace) -> None:
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
         with report.timed("reading"):
-            nodes = _read(options, paths, report)
-        with report.timed("computing"), _called_by_files(options, paths, nodes):
-            result = _process(options, nodes, progress)
+            inputs = _read(options, paths, report)
+        with report.timed("computing"), _named_by_files(inputs):
+            result = _process(options, inputs, part(progress, 0.0, 0.95))
         for node, path in zip(result.carried, options.carry, strict=True):
             node.SetName(f"{node_name(path)} on fixed")
         with report.timed("writing"):
-            _write(options, paths, folder, result, report, part(progress, 0.95, 1.0))
+            _write(options, paths, folder, result, part(progress, 0.95, 1.0))
+        report.warnings += result.warnings
+        report.summary |= result.report
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 
 def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:
-    """Files of a study by modality, from the order on the command line.
+    """Assign the files of a study to modalities by their order on the command line.
+
+    Args:
+        paths: Files in the order of ``MODALITIES``, '-' for a missing one.
+        option: Option that they were given with, for messages.
 
     Raises:
-        ValueError: more than four, or none at all.
+        ValueError: There are more than four files or none at all, or a file is given twice.
     """
     if len(paths) > len(MODALITIES):
-        order = " ".join(TITLES[m].upper() for m in MODALITIES)
-        raise ValueError(f"{option} has {len(paths)} files; give at most {len(MODALITIES)}, in the order {order}")
+        raise ValueError(f"{option} has {len(paths)} files; give at most {len(MODALITIES)}, in the order {_ORDER}")
     files = {m: path for m, path in zip(MODALITIES, paths, strict=False) if path != ABSENT}
     if not files:
         raise ValueError(f"{option} has no file; at least one image is needed")
     for modality, path in files.items():
         for other, same in files.items():
             if other != modality and same == path:
-                raise ValueError(f"{option} has '{path}' for {TITLES[modality]} and for {TITLES[other]}")
+                raise ValueError(
+                    f"{option} has '{path}' for {TITLES[modality]} and for {TITLES[other]}; give it for one of them"
+                )
     return files
 
 
-def _process(options: Namespace, nodes: dict, progress):
-    from ..logic import JointRegSegLogic
+@dataclass
+class _Inputs:
+    """Nodes of the input files.
 
-    return JointRegSegLogic().process(
-        nodes["fixed"],
-        nodes["moving"],
-        **{f"{which}Mask": nodes.get(f"{which}_mask") for which in STUDIES},
-        **{f"{which}Tumor": nodes.get(f"{which}_tumor") for which in STUDIES},
-        weights=options.weights,
-        affine=options.affine,
-        refine=options.refine,
-        timeLimit_s=options.time_limit,
-        regulariser=options.regulariser,
-        regularisation=options.regularisation,
-        flips=not options.no_flips,
-        carry=nodes["carry"],
-        folderName=f"{Path(options.output).resolve().name}",
-        device=options.device,
-        progress=part(progress, 0.0, 0.95),
-    )
+    Attributes:
+        studies: Volume nodes by study and modality.
+        masks: Brain masks by study.
+        tumors: Tumour segmentations by study.
+        carried: Nodes to bring onto the fixed study.
+        files: Every node with its file.
+    """
+
+    studies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    masks: dict[str, Any] = field(default_factory=dict)
+    tumors: dict[str, Any] = field(default_factory=dict)
+    carried: list[Any] = field(default_factory=list)
+    files: list[tuple[Any, str]] = field(default_factory=list)
 
 
-def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) -> dict:
-    """Input nodes by role: the studies by modality, masks, segmentations, and what is carried along."""
+def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Report) -> _Inputs:
+    """Read the input files and record them in the report."""
     from NeuroCESTLib.scene.geometry import Geometry
     from NeuroCESTLib.scene.image_files import node_name
     from NeuroCESTLib.scene.segmentations import read_segmentation
@@ -155,80 +168,117 @@ def _read(options: Namespace, paths: dict[str, dict[str, str]], report: Report) 
 
     from ..images.study import check_axes
 
-    nodes: dict = {}
-    if options.weights not in (None, "none"):
+    inputs = _Inputs()
+    if options.weights not in (None, NO_NETWORK):
         report.add_input("weights", options.weights)
+
+    def read(reader: Callable[[str, str], Any], path: str, role: str, name: str) -> Any:
+        report.add_input(role, path)
+        node = reader(path, name)
+        inputs.files.append((node, path))
+        return node
+
     for which in STUDIES:
-        nodes[which] = {}
-        for modality, path in paths[which].items():
-            report.add_input(f"{which} {modality}", path)
-            nodes[which][modality] = read_volume(path, f"{which} {TITLES[modality]}")
-        for what in ("mask", "tumor"):
-            role = f"{which}_{what}"
-            if getattr(options, role):
-                report.add_input(role.replace("_", " "), getattr(options, role))
-                nodes[role] = read_segmentation(getattr(options, role), role.replace("_", " "))
-    nodes["carry"] = []
+        inputs.studies[which] = {
+            modality: read(read_volume, path, f"{which} {modality}", f"{which} {TITLES[modality]}")
+            for modality, path in paths[which].items()
+        }
+        for what, nodes in (("mask", inputs.masks), ("tumor", inputs.tumors)):
+            if path := getattr(options, f"{which}_{what}"):
+                nodes[which] = read(read_segmentation, path, f"{which} {what}", f"{which} {what}")
     for path in options.carry:
-        report.add_input("carry", path)
-        read = read_segmentation if path.lower().endswith(".seg.nrrd") else read_volume
-        nodes["carry"].append(read(path, node_name(path)))
-        if read is read_volume:
-            check_axes(Geometry.of(nodes["carry"][-1]).direction, f"'{path}'")
-    names = [node.GetName() for node in nodes["carry"]]
+        if _is_segmentation(path):
+            node = read(read_segmentation, path, "carry", node_name(path))
+        else:
+            node = read(read_volume, path, "carry", node_name(path))
+            check_axes(Geometry.of(node).direction, f"'{path}'")
+        inputs.carried.append(node)
+    names = [node.GetName() for node in inputs.carried]
     if len(set(names)) < len(names):
         raise ValueError("--carry has two files of the same name; rename one of them")
-    return nodes
+    return inputs
+
+
+def _is_segmentation(path: str) -> bool:
+    return path.lower().endswith(".seg.nrrd")
 
 
 @contextmanager
-def _called_by_files(options: Namespace, paths: dict[str, dict[str, str]], nodes: dict) -> Iterator[None]:
-    """The input nodes have the names of their files for a while, so that messages name these."""
-    called: list[tuple[Any, str]] = list(zip(nodes["carry"], options.carry, strict=True))
-    for which in STUDIES:
-        called += [(nodes[which][modality], path) for modality, path in paths[which].items()]
-        roles = (f"{which}_mask", f"{which}_tumor")
-        called += [(nodes[role], getattr(options, role)) for role in roles if role in nodes]
-    names = [node.GetName() for node, _ in called]
+def _named_by_files(inputs: _Inputs) -> Iterator[None]:
+    """Give the input nodes the names of their files for a while, so that messages name the files."""
+    names = [node.GetName() for node, _ in inputs.files]
     try:
-        for node, path in called:
+        for node, path in inputs.files:
             node.SetName(str(path))
         yield
     finally:
-        for (node, _), name in zip(called, names, strict=True):
+        for (node, _), name in zip(inputs.files, names, strict=True):
             node.SetName(name)
 
 
-def _write(options: Namespace, paths: dict, folder: Path, result, report: Report, progress) -> None:
+def _process(options: Namespace, inputs: _Inputs, progress: Progress) -> JointRegSegResult:
+    from ..logic import JointRegSegLogic
+
+    return JointRegSegLogic().process(
+        inputs.studies["fixed"],
+        inputs.studies["moving"],
+        fixedMask=inputs.masks.get("fixed"),
+        movingMask=inputs.masks.get("moving"),
+        fixedTumor=inputs.tumors.get("fixed"),
+        movingTumor=inputs.tumors.get("moving"),
+        weights=options.weights,
+        affine=options.affine,
+        refine=options.refine,
+        timeLimit_s=options.time_limit,
+        similarity=options.similarity,
+        regulariser=options.regulariser,
+        regularisation=options.regularisation,
+        flips=not options.no_flips,
+        carry=inputs.carried,
+        folderName=Path(options.output).resolve().name,
+        device=options.device,
+        progress=progress,
+    )
+
+
+def _write(
+    options: Namespace,
+    paths: Mapping[str, Mapping[str, str]],
+    folder: Path,
+    result: JointRegSegResult,
+    progress: Progress,
+) -> None:
+    """Write all results but the report; each file in the voxel order of the first image of its study."""
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
     from ..scene.report import draw_report
     from ..scene.results import write_transform
 
-    reference = {which: next(iter(paths[which].values())) for which in STUDIES}
+    fixed, moving = (next(iter(paths[which].values())) for which in STUDIES)
     progress(0.0, "writing files")
-    for which, node in (("fixed", result.fixedSegmentation), ("moving", result.movingSegmentation)):
+    segmentations = [
+        ("fixed_segmentation", result.fixedSegmentation, fixed),
+        ("moving_segmentation", result.movingSegmentation, moving),
+        ("moving_segmentation_on_fixed", result.warpedSegmentation, fixed),
+    ]
+    volumes = [(f"warped_{modality}", node, fixed) for modality, node in result.warped.items()]
+    volumes.append(("jacobian", result.jacobian, fixed))
+    volumes += [
+        (f"{which}_uncertainty", node, moving if which == "moving" else fixed)
+        for which, node in result.uncertainty.items()
+    ]
+    for node, path in zip(result.carried, options.carry, strict=True):
+        name = f"{node.GetName().removesuffix(' on fixed')}_on_fixed"
+        (segmentations if _is_segmentation(path) else volumes).append((name, node, fixed))
+    for name, node, like in segmentations:
         if node is not None:
-            write_segmentation(node, folder / f"{which}_segmentation.seg.nrrd", reference[which])
-    if result.warpedSegmentation is not None:
-        name = "moving_segmentation_on_fixed.seg.nrrd"
-        write_segmentation(result.warpedSegmentation, folder / name, reference["fixed"])
+            write_segmentation(node, folder / f"{name}.seg.nrrd", like)
     progress(0.1, "writing transforms")
     write_transform(result.joint.moving_to_fixed, folder / "moving_to_fixed.h5")
     write_transform(result.joint.fixed_to_moving, folder / "fixed_to_moving.h5")
-    volumes = {f"warped_{modality}": node for modality, node in result.warped.items()}
-    volumes |= {"jacobian": result.jacobian}
-    volumes |= {f"{which}_uncertainty": node for which, node in result.uncertainty.items()}
-    for node, source in zip(result.carried, options.carry, strict=True):
-        name = node.GetName().removesuffix(" on fixed")
-        if source.lower().endswith(".seg.nrrd"):
-            write_segmentation(node, folder / f"{name}_on_fixed.seg.nrrd", reference["fixed"])
-        else:
-            volumes[f"{name}_on_fixed"] = node
-    for count, (name, node) in enumerate(volumes.items()):
+    for count, (name, node, like) in enumerate(volumes):
         progress(0.2 + 0.5 * count / len(volumes), "writing images")
-        like = reference["moving" if name == "moving_uncertainty" else "fixed"]
         write_volume(node, folder / f"{name}.nii.gz", like=like)
     for name, table in (("volumes", result.volumes), ("changes", result.changes)):
         if table is not None:
@@ -238,14 +288,17 @@ def _write(options: Namespace, paths: dict, folder: Path, result, report: Report
     if options.scene:
         progress(0.8, "writing the scene")
         write_scene(folder / "scene.mrb")
-    report.warnings += result.warnings
-    report.summary |= result.report
 
 
-def write_segmentation(node, path: Path, like: str) -> None:
-    """Write a segmentation node in the voxel order of the image file that it belongs to.
+def write_segmentation(node: Any, path: Path, like: str) -> None:
+    """Write a segmentation node in the voxel order of an image file.
 
-    Slicer reverses the slices of left-handed files as it reads them; the order of the file is kept here.
+    Slicer reverses the slices of left-handed files as it reads them; here the order of the file is kept.
+
+    Args:
+        node: Segmentation node.
+        path: File to write (``.seg.nrrd``).
+        like: Image file of the study that the segmentation belongs to.
     """
     from NeuroCESTLib.scene.image_files import read_header
     from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_of, masks_on
@@ -253,7 +306,7 @@ def write_segmentation(node, path: Path, like: str) -> None:
     from NeuroCESTLib.scene.writing import write_node
 
     wanted = read_header(like).geometry
-    if grid_of(node).matches(wanted):
+    if wanted is None or grid_of(node).matches(wanted):
         write_node(node, path)
         return
     ordered = add_segmentation(masks_on(node, wanted), wanted, node.GetName())

@@ -1,4 +1,4 @@
-"""The command ``jointregseg evaluate``."""
+"""``jointregseg evaluate``: weights scored on a cohort."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,26 @@ from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.record import Report
 
+from ..inference.settings import NO_NETWORK, InferenceSettings
+from .options import add_device, add_refinement, check_refinement
+
 if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
     from ..cohort.manifest import Cohort
     from ..evaluation.cases import Case
     from ..network.weights import LoadedWeights
 
-NO_WEIGHTS = "none"
-SHIPPED = "default"
+BUNDLED = "default"
+"""Given instead of a weights file for the bundled weights."""
 _FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
+"""Errors that end the evaluation of one case, not that of the cohort."""
 
 
-def add_evaluate(commands) -> None:
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
     parser = commands.add_parser(
         "evaluate", help="score weights on a cohort: Dice, HD95 (mm), volumes (ml), landmarks (mm), Jacobian"
     )
@@ -34,45 +44,51 @@ def add_evaluate(commands) -> None:
         nargs="+",
         action="extend",
         metavar="W",
-        help=f"weights files, each a row of the comparison; '{SHIPPED}' for those that come along, '{NO_WEIGHTS}' to "
-        "register without a network",
+        help=f"weights files to compare, each of which gives a row of the comparison; '{BUNDLED}' for the bundled "
+        f"weights (default), '{NO_NETWORK}' to register without a network",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, pictures and report")
     parser.add_argument(
-        "--split", choices=("all", "train", "val", "test"), help="studies to take; test where there are any, else all"
+        "--split",
+        choices=("all", "train", "val", "test"),
+        help="studies to evaluate (default: test if the manifest has that split, else all)",
     )
-    parser.add_argument("--refine", type=int, metavar="N", help="iterations of the instance optimisation, 0 for none")
-    parser.add_argument("--no-flips", action="store_true", help="segment without test-time variants: faster, coarser")
-    parser.add_argument("--no-pictures", action="store_true", help="tables only")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA if there is one (default)"
-    )
-    parser.set_defaults(command=evaluate_command)
+    add_refinement(parser)
+    parser.add_argument("--no-pictures", action="store_true", help="write tables only")
+    add_device(parser)
+    parser.set_defaults(command=run)
 
 
-def evaluate_command(options: Namespace) -> int:
-    """``jointregseg evaluate``."""
+def run(options: Namespace) -> int:
+    """Run ``jointregseg evaluate``."""
     from NeuroCESTLib.core.device import choose_device
 
     from ..evaluation.cases import cases_of
 
+    check_refinement(options)
     device = str(choose_device(options.device))
-    variants = _variants(options.weights or [SHIPPED])
-    cohort = _cohort(options)
-    cases = cases_of(cohort)
+    variants = _variants(options.weights or [BUNDLED])
+    cases = cases_of(_cohort(options))
     report = Report("jointregseg evaluate", settings_of(options), device)
     report.add_input("manifest", options.manifest)
     for name, weights in variants.items():
         if weights is not None and weights.path is not None:
             report.add_input(f"weights {name}", weights.path)
+    settings = InferenceSettings(
+        refine_iterations=options.refine,
+        similarity=options.similarity,
+        test_time_flips=not options.no_flips,
+        device=device,
+    )
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        pictures = None if options.no_pictures else _Pictures(folder / "pictures", len(variants) > 1)
         rows: list[dict[str, Any]] = []
         count = len(variants) * len(cases)
         for number, (name, weights, case) in enumerate((n, w, c) for n, w in variants.items() for c in cases):
             with report.timed(name), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 step = part(progress, number / count, (number + 1) / count)
-                rows.append(_case(name, weights, case, options, device, folder, len(variants) > 1, step))
+                rows.append(_evaluate(name, weights, case, settings, pictures, _named(step, f"{name}: {case.name}")))
             report.warnings += [f"{case.name}: {one_line(str(w.message))}" for w in caught if w.category is UserWarning]
         _write(rows, list(variants), folder, report)
     failed = [row for row in rows if "error" in row]
@@ -85,22 +101,22 @@ def evaluate_command(options: Namespace) -> int:
 
 
 def _variants(names: list[str]) -> dict[str, LoadedWeights | None]:
-    """Weights by a name that tells them apart."""
+    """Weights by names that tell them apart in the tables."""
     from ..network.weights import default_weights_path, load_weights
 
     loaded: dict[str, LoadedWeights | None] = {}
     for name in dict.fromkeys(names):
-        if name == NO_WEIGHTS:
+        if name == NO_NETWORK:
             loaded["no network"] = None
             continue
-        path = default_weights_path() if name == SHIPPED else Path(name)
-        title = path.stem if path.stem not in (*loaded, "weights", "best") else f"{path.absolute().parent.name}"
+        path = default_weights_path() if name == BUNDLED else Path(name)
+        title = path.stem if path.stem not in (*loaded, "weights", "best") else path.absolute().parent.name
         loaded[title if title not in loaded else str(path)] = load_weights(path)
     return loaded
 
 
 def _cohort(options: Namespace) -> Cohort:
-    """The studies to evaluate; with --split as asked for."""
+    """Studies of the chosen split."""
     from ..cohort.manifest import read_manifest
 
     cohort = read_manifest(options.manifest)
@@ -108,45 +124,50 @@ def _cohort(options: Namespace) -> Cohort:
     return cohort if split == "all" else cohort.of_split(split)
 
 
-def _case(
+@dataclass(frozen=True)
+class _Pictures:
+    """Place of the pictures of the cases; those of several weights lie in a folder each."""
+
+    folder: Path
+    several_weights: bool
+
+    def path(self, weights: str, case: str) -> Path:
+        place = self.folder / _file_name(weights) if self.several_weights else self.folder
+        place.mkdir(parents=True, exist_ok=True)
+        return place / f"{_file_name(case)}.png"
+
+
+def _evaluate(
     name: str,
     weights: LoadedWeights | None,
     case: Case,
-    options: Namespace,
-    device: str,
-    folder: Path,
-    several: bool,
+    settings: InferenceSettings,
+    pictures: _Pictures | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The row of a case; what goes wrong becomes its 'error', and the rest goes on."""
+    """Row of one case; a failure becomes its 'error', so that the other cases are evaluated."""
     from ..evaluation.cases import evaluate_case
-    from ..inference.settings import InferenceSettings
     from ..pictures.cases import draw_cases
 
-    settings = InferenceSettings(refine_iterations=options.refine, test_time_flips=not options.no_flips, device=device)
-    step = _named(progress, f"{name}: {case.name}")
-    step(0.0)
+    progress(0.0)
     try:
-        row, picture = evaluate_case(case, weights, settings, step, not options.no_pictures)
-        if picture is not None:
-            place = folder / "pictures" / (_file_name(name) if several else "")
-            place.mkdir(parents=True, exist_ok=True)
-            draw_cases([picture], place / f"{_file_name(case.name)}.png", f"{case.name}, {name}")
+        row, picture = evaluate_case(case, weights, settings, progress, pictures is not None)
+        if picture is not None and pictures is not None:
+            draw_cases([picture], pictures.path(name, case.name), f"{case.name}, {name}")
     except _FAILURES as error:
         print(f"error: {case.name} ({name}): {one_line(str(error))}", file=sys.stderr)
-        moving = case.moving.visit if case.moving is not None else ""
         row = {
             "case": case.name,
             "subject": case.fixed.subject,
             "fixed_visit": case.fixed.visit,
-            "moving_visit": moving,
+            "moving_visit": case.moving.visit if case.moving is not None else "",
             "error": one_line(str(error)),
         }
     return {"weights": name, **row}
 
 
 def _named(progress: Progress, title: str) -> Progress:
-    """Progress whose messages begin with a title."""
+    """Progress whose messages start with a title."""
 
     def report(fraction: float, message: str = "") -> None:
         progress(fraction, f"{title}: {message}" if message else title)
@@ -155,7 +176,7 @@ def _named(progress: Progress, title: str) -> Progress:
 
 
 def _write(rows: list[dict[str, Any]], names: list[str], folder: Path, report: Report) -> None:
-    """cases.csv, summary.csv, summary.json, variants.csv, overview.png and report.json."""
+    """Write cases.csv, summary.csv, summary.json, variants.csv, overview.png and report.json."""
     from NeuroCESTLib.core.whole_files import write_rows
 
     from ..evaluation.overview import draw_overview
@@ -183,5 +204,5 @@ def _cases(count: int) -> str:
 
 
 def _file_name(text: str) -> str:
-    """``text`` with what file systems do not like replaced."""
+    """Text with the characters replaced that file systems may refuse."""
     return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in text) or "case"

@@ -1,36 +1,52 @@
-"""The command ``jointregseg synthesize``: synthetic patients with two visits, labels and the true deformation."""
+"""``jointregseg synthesize``: synthetic patients with two visits, labels and the true deformation."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.record import Report
 
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
 
-def add_synthesize(commands) -> None:
+    from NeuroCESTLib.batch.frame import CommandParser
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
     parser = commands.add_parser(
         "synthesize", help="synthetic glioma patients with two visits, labels and the true deformation, as a cohort"
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the patients and cohort.csv")
-    parser.add_argument("--patients", type=int, default=1, metavar="N", help="how many (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first patient; the others follow (default: 0)")
-    parser.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="edge of a voxel in mm (default: 1)")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for the patients and their manifest cohort.csv"
+    )
+    parser.add_argument("--patients", type=int, default=1, metavar="N", help="number of patients")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first patient; each further one has the next number"
+    )
+    parser.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="voxel size in mm, 0.5 to 4")
     parser.add_argument(
         "--templates",
         metavar="DIR",
-        help="folder of further skull-stripped T1 templates (isotropic), beside the ICBM152 of the package nilearn",
+        help="folder of skull-stripped T1 templates (isotropic) to use besides the ICBM152 template of nilearn",
     )
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="split in the manifest")
-    parser.set_defaults(command=synthesize_command)
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="train",
+        help="split that the manifest gives for the patients",
+    )
+    parser.set_defaults(command=run)
 
 
-def synthesize_command(options: Namespace) -> None:
-    """``jointregseg synthesize``."""
+def run(options: Namespace) -> None:
+    """Run ``jointregseg synthesize``."""
     from ..cohort.manifest import Cohort, manifest_text
     from ..synthesis.files import write_patient
     from ..synthesis.templates import load_templates

@@ -1,40 +1,51 @@
-"""The command ``jointregseg train``."""
+"""``jointregseg train``: a network trained on a cohort or on synthetic patients."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, settings_of
-from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, terminal_progress
+from NeuroCESTLib.core.progress import Cancelled, Progress, terminal_progress
 from NeuroCESTLib.core.whole_files import write_errors
-from NeuroCESTLib.report.record import Report, versions
+from NeuroCESTLib.report.record import Report, plain_values, versions
 
 if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+    from NeuroCESTLib.core.processes import Processes
+
     from ..training.config import TrainingConfig
     from ..training.data import TrainingData
     from ..training.loop import TrainingResult
 
 LICENCE = "MIT"
+"""Licence of the weights."""
 
 
-def add_train(commands) -> None:
-    parser = commands.add_parser("train", help="train a network on a cohort or on synthetic patients; also by torchrun")
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "train", help="train a network on a cohort or on synthetic patients; can be started by torchrun"
+    )
     parser.add_argument(
-        "--config", required=True, metavar="CONFIG.json", help="network, data, loss, training; or a network's name"
+        "--config",
+        required=True,
+        metavar="CONFIG.json",
+        help="configuration of network, data, loss and training, or the name of a bundled network",
     )
     parser.add_argument("--manifest", metavar="COHORT.csv", help="studies; not needed for synthetic patients")
     parser.add_argument("--output", required=True, metavar="RUN", help="folder for weights, checkpoints, log, pictures")
     parser.add_argument("--resume", action="store_true", help="continue the training in RUN from its last checkpoint")
-    parser.set_defaults(command=train_command)
+    parser.set_defaults(command=run)
 
 
-def train_command(options: Namespace) -> int:
-    """``jointregseg train``."""
+def run(options: Namespace) -> int:
+    """Run ``jointregseg train``."""
     from NeuroCESTLib.core.processes import processes
 
     from ..training.checkpoints import LAST
@@ -50,18 +61,16 @@ def train_command(options: Namespace) -> int:
         raise ValueError(f"'{folder}' holds no checkpoint to resume from; leave out --resume to start a training")
     with write_errors(folder / LAST):
         folder.mkdir(parents=True, exist_ok=True)
-    with processes(config.training.device) as these, terminal_progress() as progress:
-        if not these.writes:
-            progress = _silenced(progress)
+    with processes(config.training.device) as these, terminal_progress(visible=these.writes) as progress:
         try:
             return _train(options, config, folder, these, progress)
         except BaseException:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # only an empty one: nothing was trained
+                folder.rmdir()  # succeeds only for an empty folder, in which nothing was trained
             raise
 
 
-def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Any, progress: Any) -> int:
+def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Processes, progress: Progress) -> int:
     from ..training.checkpoints import LAST
     from ..training.data import open_data
     from ..training.loop import new_network, train
@@ -73,7 +82,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
             report.add_input(role, path)
     with report.timed("data"):
         data = open_data(config, options.manifest, folder, progress)
-        config = data.config  # with what was learned from the data
+        config = data.config  # with the values that were learned from the data
         report.settings["configuration"] = config.to_dict()
         network = new_network(config)
     try:
@@ -100,6 +109,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
 
 
 def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, folder: Path, report: Report) -> None:
+    """Write the weights with what is known of their training, the curves and the report."""
     from ..network.weights import save_weights
     from ..training.curves import draw_curves
 
@@ -109,7 +119,7 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "minutes": round(result.seconds / 60, 2),
         "stopped": result.stopped,
         "best_step": result.best_step,
-        "validation": {k[4:]: v for k, v in best.items() if k.startswith("val_")},
+        "validation": {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")},
         "training_pairs": len(data.source),
         "validation_pairs": len(data.validation),
         "data": data.description,
@@ -123,31 +133,13 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "licence": LICENCE,
         "notice": "research use only, not for clinical use",
     }
-    save_weights(folder / "weights.pt", result.network, _finite(metadata))
+    save_weights(folder / "weights.pt", result.network, plain_values(metadata))
     draw_curves(result.rows, folder / "curves.png", config.network.name)
     report.summary |= summary | {"parameters": result.network.parameter_count}
     report.write(folder)
 
 
 def _brain_share(result: TrainingResult) -> float | None:
-    """Part of the training's patches that is brain: inference shows the network as much background."""
+    """Mean fraction of brain in the patches of the training; inference shows the network as much background."""
     shares = [row["brain_share"] for row in result.rows if "brain_share" in row]
     return sum(shares) / len(shares) if shares else None
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with NaN and infinity as null, as the metadata of weights must be."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
-
-
-def _silenced(progress: TerminalProgress) -> TerminalProgress:
-    """The same progress, still to be cancelled, with nothing shown: rank 0 speaks for all."""
-    with contextlib.suppress(AttributeError):
-        progress._stream, progress._terminal = io.StringIO(), False
-    return progress

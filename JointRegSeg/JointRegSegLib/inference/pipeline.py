@@ -188,6 +188,7 @@ def _refinement_settings(settings: InferenceSettings, spacing_mm: float) -> Refi
         default,
         iterations=settings.refine_iterations,
         time_limit_s=settings.time_limit_s,
+        similarity=default.similarity if settings.similarity is None else settings.similarity,
         regulariser=default.regulariser if settings.regulariser is None else settings.regulariser,
         regularisation=default.regularisation if settings.regularisation is None else settings.regularisation,
     )
@@ -223,6 +224,8 @@ def _results(
     progress(0.8, "measuring volumes")
     changes = volume_changes(fixed.volumes, moving.volumes, fixed.labels, warped_labels, jacobian, pair.guessed)
     fixed_tumor = _tumor(pair.fixed, found.fixed, prepared.fixed)
+    refined = settings.refine_iterations != 0
+    similarity = _refinement_settings(settings, grid.spacing_mm).similarity if refined else None
     summary = registration_summary(
         prepared.fixed, prepared.moving, deformation, transform, prepared.alignment, pair.driving, fixed_tumor
     )
@@ -242,7 +245,7 @@ def _results(
         jacobian=jacobian,
         volumes=fixed.volumes + moving.volumes,
         changes=changes,
-        summary={**summary, "registration_modalities": list(pair.driving)},
+        summary={**summary, "registration_modalities": list(pair.driving), "similarity": similarity},
         warnings=pair.warnings,
         probabilities={study: images for study, images in probabilities.items() if images},
     )

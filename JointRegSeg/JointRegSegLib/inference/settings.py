@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from ..images.modalities import MODALITIES
 from ..registration.refinement_settings import check_regularizer
+from ..registration.similarity import find_similarity
 
 AFFINE_KINDS = ("none", "rigid", "affine")
+"""Linear alignments that precede the deformation."""
+NO_NETWORK = "none"
+"""Given instead of a weights file to register without segmenting."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class InferenceSettings:
         refine_iterations: Iterations of the instance optimisation on each level. 0 keeps the network's deformation
             (without a network: the affine alignment alone); None uses the number that is set for each level.
         time_limit_s: Time in seconds after which the instance optimisation ends; None for no limit.
+        similarity: Measure of the image similarity that the instance optimisation maximises, a name of
+            ``similarity.SIMILARITIES``; None for the default of ``RefinementSettings``.
         regulariser: Penalty that keeps the velocity field smooth, one of ``REGULARIZERS``; None for the default of
             ``RefinementSettings``.
         regularisation: Weight of that penalty; None for the default of ``RefinementSettings``.
@@ -34,6 +40,7 @@ class InferenceSettings:
     affine: str = "affine"
     refine_iterations: int | None = None
     time_limit_s: float | None = None
+    similarity: str | None = None
     regulariser: str | None = None
     regularisation: float | None = None
     test_time_flips: bool = True
@@ -50,6 +57,8 @@ class InferenceSettings:
             raise ValueError(f"refine_iterations is {self.refine_iterations}: use 0 or more")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ValueError(f"the time limit time_limit_s is {self.time_limit_s}: use a positive time")
+        if self.similarity is not None:
+            find_similarity(self.similarity)
         if self.regulariser is not None:
             check_regularizer(self.regulariser)
         if self.regularisation is not None and not self.regularisation >= 0:

@@ -1,1 +1,1 @@
-"""The scene layer of JointRegSeg: studies from nodes, results to nodes, and reports."""
+"""Studies read from MRML nodes, results put into the scene, and the picture of a run."""

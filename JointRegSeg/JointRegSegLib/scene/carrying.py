@@ -1,4 +1,4 @@
-"""Other images and segmentations of the moving visit, such as CEST maps, brought onto the fixed study."""
+"""Further images and segmentations of the moving visit, such as CEST maps, brought onto the fixed study."""
 
 from __future__ import annotations
 
@@ -19,17 +19,34 @@ if TYPE_CHECKING:
 
 
 def require_carryable(node: Any) -> None:
-    """ValueError where a node is neither image nor segmentation, or under a transform that is not linear."""
+    """Check that a node can be brought onto the fixed study.
+
+    Raises:
+        ValueError: The node is neither an image nor a segmentation, or is under a transform that is not linear.
+    """
     if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode")):
-        raise ValueError(f"'{node.GetName()}' is neither image nor segmentation, so it cannot be carried along")
+        raise ValueError(
+            f"'{node.GetName()}' is neither an image nor a segmentation, so it cannot be carried along: choose a "
+            "volume, label map or segmentation"
+        )
     world_transform(node)
 
 
 def carried_along(node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image) -> Callable[[], Any]:
-    """What adds the node's counterpart on the grid of ``fixed`` to the scene.
+    """Resample a node of the moving visit onto the fixed study.
 
-    Volumes are interpolated linearly (NaN outside), label maps at the nearest voxel; of segmentations each segment is
-    sampled on the grid of ``moving`` and keeps at least half a voxel. transform: points of fixed to points of moving.
+    Volumes are interpolated linearly and label maps by the nearest voxel. The segments of a segmentation are sampled on
+    the grid of ``moving`` and interpolated linearly; a voxel belongs to a segment that fills at least half of it.
+
+    Args:
+        node: Volume, label map or segmentation.
+        transform: Maps points of the fixed space to points of the moving space (LPS mm).
+        fixed: Image whose grid the result has.
+        moving: Image of the moving study.
+
+    Returns:
+        A function that adds the resampled node to the scene and returns it. Voxels outside of the field of view are NaN
+        in volumes and 0 in label maps.
     """
     name, geometry = f"{node.GetName()} on fixed", Geometry.from_sitk(fixed)
     if node.IsA("vtkMRMLSegmentationNode"):
@@ -50,14 +67,14 @@ def carried_along(node: Any, transform: sitk.Transform, fixed: sitk.Image, movin
 def _resampled(image: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, linear: bool = True) -> np.ndarray:
     import SimpleITK as sitk
 
-    method = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
-    real = image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64)
-    outside = float("nan") if real and linear else 0.0
-    return sitk.GetArrayFromImage(sitk.Resample(image, fixed, transform, method, outside))
+    interpolator = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
+    floating = image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64)
+    outside = float("nan") if floating and linear else 0.0
+    return sitk.GetArrayFromImage(sitk.Resample(image, fixed, transform, interpolator, outside))
 
 
 def _add_volume(array: np.ndarray, geometry: Geometry, name: str, source: Any, label: bool) -> Any:
-    """Volume node with unit, colours and window of its source."""
+    """Add a volume node with the unit, colours and window of its source."""
     node = add_volume(array, geometry, name, label)
     shown = source.GetDisplayNode()
     if label or shown is None:
@@ -71,7 +88,7 @@ def _add_volume(array: np.ndarray, geometry: Geometry, name: str, source: Any, l
 
 
 def _add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str, source: Any) -> Any:
-    """Segmentation node with colours and terminology of its source."""
+    """Add a segmentation node with the colours and terminology of its source."""
     node = add_segmentation(masks, geometry, name)
     copy_segment_styles(source, node)
     return node

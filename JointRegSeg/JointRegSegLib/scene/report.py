@@ -1,10 +1,10 @@
-"""The picture of a run: both visits with their compartments, before and after, Jacobian map and volumes."""
+"""Picture of a run: both visits with their compartments, before and after the registration, Jacobian map, volumes."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,52 +16,67 @@ from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
 
 from ..images.compartments import title_of
 from ..images.modalities import TITLES
-from ..pictures.cases import JACOBIAN_TITLE
+from ..pictures.cases import JACOBIAN_TITLE, JACOBIAN_WINDOW
 from ..pictures.compartments import compartment_handles, outline
 from ..pictures.slices import checkerboard, fullest_slice
-from .results import JACOBIAN_REACH, JointRegSegResult
+from .results import JointRegSegResult
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..inference.result import JointResult
 
 PREFERRED = ("t1ce", "flair", "t1", "t2")
-"""Modality that is shown, the first that both visits have."""
+"""Order of preference of the modality that is shown; the first one that both visits have is taken."""
 
 
 def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") -> None:
-    """Write the report picture (PNG); ValueError where matplotlib is missing or the file cannot be written."""
+    """Write the picture of a run (PNG).
+
+    Args:
+        result: Result of the run.
+        path: File to write.
+        title: Headline of the picture.
+
+    Raises:
+        ValueError: Matplotlib is not installed, or the file cannot be written.
+    """
     import SimpleITK as sitk
 
     joint = result.joint
     fixed_modality, moving_modality = shown_modalities(result)
     fixed = result.studies["fixed"].images[fixed_modality]
     moving = result.studies["moving"].images[moving_modality]
+    fixed_cut = _Cut(joint.jacobian, joint.fixed_labels, joint.fixed_mask)
+    moving_labels = None if joint.moving_labels is None else _on_grid(joint.moving_labels, moving)
+    moving_cut = _Cut(moving, moving_labels, _on_grid(joint.moving_mask, moving))
+
+    def on_fixed(image: sitk.Image, transform: sitk.Transform) -> np.ndarray:
+        resampled = sitk.Resample(image, joint.jacobian, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+        return fixed_cut.of(resampled)
+
     identity = sitk.Transform(3, sitk.sitkIdentity)
-    maps = {"fixed": (fixed, identity), "before": (moving, identity), "after": (moving, joint.moving_to_fixed)}
-    on_fixed = {
-        name: sitk.Resample(image, joint.jacobian, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        for name, (image, transform) in maps.items()
-    }
-    here = _Cut(joint.jacobian, joint.fixed_labels, joint.fixed_mask)
-    there = _Cut(moving, _onto(joint.moving_labels, moving), _onto(joint.moving_mask, moving))
-    pictures = {name: here.cut(image) for name, image in on_fixed.items()}
+    fixed_picture = on_fixed(fixed, identity)
+    before, after = on_fixed(moving, identity), on_fixed(moving, joint.moving_to_fixed)
     figure = new_figure((13.2, 7.4), title)
     axes = figure.subplots(2, 4)
-    first, second = TITLES[fixed_modality], TITLES[moving_modality]
-    _draw(axes[0, 0], pictures["fixed"], here, f"fixed, {first}", joint.fixed_labels)
-    _draw(axes[0, 1], there.cut(moving), there, f"moving, {second}", _onto(joint.moving_labels, moving))
-    _draw(axes[0, 2], pictures["after"], here, f"moving on fixed, {second}", joint.warped_labels)
-    _write_volumes(axes[0, 3], result)
-    for axis, name in ((axes[1, 0], "before"), (axes[1, 1], "after")):
-        board = checkerboard(_grey(pictures["fixed"]), _grey(pictures[name]), here.view.aspect)
-        _draw(axis, board, here, f"checkerboard {name}")
-    _draw_map(figure, axes[1, 2], here, pictures["fixed"], joint.jacobian, joint.fixed_mask)
-    _draw_uncertainty(figure, axes[1, 3], here, pictures["fixed"], joint)
+    fixed_title, moving_title = TITLES[fixed_modality], TITLES[moving_modality]
+    _draw(axes[0, 0], fixed_picture, fixed_cut, f"fixed, {fixed_title}", joint.fixed_labels)
+    _draw(axes[0, 1], moving_cut.of(moving), moving_cut, f"moving, {moving_title}", moving_labels)
+    _draw(axes[0, 2], after, fixed_cut, f"moving on fixed, {moving_title}", joint.warped_labels)
+    _write_volumes(axes[0, 3], joint)
+    for axis, picture, name in ((axes[1, 0], before, "before"), (axes[1, 1], after, "after")):
+        board = checkerboard(_grey(fixed_picture), _grey(picture), fixed_cut.view.aspect)
+        _draw(axis, board, fixed_cut, f"checkerboard {name}")
+    _draw_jacobian(figure, axes[1, 2], fixed_cut, fixed_picture, joint)
+    _draw_uncertainty(figure, axes[1, 3], fixed_cut, fixed_picture, joint)
     save_figure(figure, path)
 
 
 def shown_modalities(result: JointRegSegResult) -> tuple[str, str]:
-    """Modality of the fixed and of the moving study to show: the same one where they share any."""
+    """Choose the modality of the fixed and of the moving study to show: the same one if they share any."""
     fixed, moving = (result.studies[which].present for which in ("fixed", "moving"))
     for modality in PREFERRED:
         if modality in fixed and modality in moving:
@@ -70,17 +85,18 @@ def shown_modalities(result: JointRegSegResult) -> tuple[str, str]:
 
 
 class _Cut:
-    """One slice of a grid, through the most of the compartments (or the brain), cropped to the brain."""
+    """The slice of a grid that shows most of the compartments (or of the brain), cropped to the brain."""
 
     def __init__(self, grid: sitk.Image, labels: sitk.Image | None, brain: sitk.Image) -> None:
-        inside = _array(brain) > 0
-        view = slice_view(Geometry.from_sitk(grid), inside)
-        index = fullest_slice(None if labels is None else _array(labels), inside, view.axis)
+        """Choose the slice of ``grid`` by the classes and the brain mask, which lie on the same grid."""
+        in_brain = _array(brain) > 0
+        view = slice_view(Geometry.from_sitk(grid), in_brain)
+        index = fullest_slice(None if labels is None else _array(labels), in_brain, view.axis)
         self.view: SliceView = dataclasses.replace(view, index=index)
-        self._box = bounding_box(self.view.cut(inside))
+        self._box = bounding_box(self.view.cut(in_brain))
 
-    def cut(self, image: sitk.Image) -> np.ndarray:
-        """Picture (row, column) of an image on the grid."""
+    def of(self, image: sitk.Image) -> np.ndarray:
+        """Return the picture (row, column) of an image on the grid."""
         return self.view.cut(_array(image))[self._box]
 
 
@@ -90,31 +106,32 @@ def _array(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayViewFromImage(image)
 
 
-def _onto(labels: sitk.Image | None, image: sitk.Image) -> sitk.Image | None:
+def _on_grid(labels: sitk.Image, image: sitk.Image) -> sitk.Image:
+    """Labels or a mask at the voxels of an image."""
     import SimpleITK as sitk
 
-    return None if labels is None else sitk.Resample(labels, image, sitk.Transform(), sitk.sitkNearestNeighbor)
+    return sitk.Resample(labels, image, sitk.Transform(), sitk.sitkNearestNeighbor)
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
-    """Picture from 0 to 1, without outliers."""
+    """Picture scaled to 0 ... 1 between its 1st and 99.5th percentile."""
     values = picture[np.isfinite(picture) & (picture != 0)]
     low, high = np.percentile(values, (1, 99.5)) if values.size else (0.0, 1.0)
     return np.clip((np.nan_to_num(picture) - low) / max(high - low, 1e-12), 0, 1)
 
 
-def _draw(axis: Any, picture: np.ndarray, cut: _Cut, title: str, labels: sitk.Image | None = None) -> None:
+def _draw(axis: Axes, picture: np.ndarray, cut: _Cut, title: str, labels: sitk.Image | None = None) -> None:
     axis.imshow(_grey(picture), cmap="gray", vmin=0, vmax=1, aspect=cut.view.aspect, interpolation="nearest")
     if labels is not None:
-        outline(axis, cut.cut(labels))
+        outline(axis, cut.of(labels))
     axis.set_title(title)
     axis.set_axis_off()
     write_letters(axis, cut.view.letters)
 
 
 def _draw_overlay(
-    figure: Any,
-    axis: Any,
+    figure: Figure,
+    axis: Axes,
     cut: _Cut,
     grey: np.ndarray,
     values: np.ndarray,
@@ -136,24 +153,22 @@ def _draw_overlay(
     figure.colorbar(image, ax=axis, shrink=0.7, pad=0.02, extend="both" if colors == "diverging" else "neither")
 
 
-def _draw_map(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, jacobian: sitk.Image, brain: sitk.Image) -> None:
-    values = np.where(cut.cut(brain) > 0, cut.cut(jacobian), np.nan)
-    window = (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
-    _draw_overlay(figure, axis, cut, grey, values, "diverging", window, JACOBIAN_TITLE)
+def _draw_jacobian(figure: Figure, axis: Axes, cut: _Cut, grey: np.ndarray, joint: JointResult) -> None:
+    values = np.where(cut.of(joint.fixed_mask) > 0, cut.of(joint.jacobian), np.nan)
+    _draw_overlay(figure, axis, cut, grey, values, "diverging", JACOBIAN_WINDOW, JACOBIAN_TITLE)
 
 
-def _draw_uncertainty(figure: Any, axis: Any, cut: _Cut, grey: np.ndarray, joint: Any) -> None:
+def _draw_uncertainty(figure: Figure, axis: Axes, cut: _Cut, grey: np.ndarray, joint: JointResult) -> None:
     if joint.fixed_uncertainty is None:
         axis.set_visible(False)
         return
-    values = np.where(cut.cut(joint.fixed_mask) > 0, cut.cut(joint.fixed_uncertainty), np.nan)
+    values = np.where(cut.of(joint.fixed_mask) > 0, cut.of(joint.fixed_uncertainty), np.nan)
     _draw_overlay(figure, axis, cut, grey, values, "inferno", (0.0, 1.0), "uncertainty, fixed")
 
 
-def _write_volumes(axis: Any, result: JointRegSegResult) -> None:
-    """Legend of the compartments, and their volumes at both visits."""
+def _write_volumes(axis: Axes, joint: JointResult) -> None:
+    """Write the legend of the compartments and a table of the volumes of both visits."""
     axis.set_axis_off()
-    joint = result.joint
     if joint.fixed_labels is not None or joint.moving_labels is not None:
         axis.legend(handles=compartment_handles(), loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
     rows = [

@@ -1,15 +1,16 @@
-"""Results into the scene: segmentations, transform, warped volumes, maps and a table, in one folder."""
+"""Results of a run put into the scene: segmentations, transform, warped volumes, maps and tables in one folder."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.whole_files import whole_file
 from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
@@ -19,6 +20,7 @@ from NeuroCESTLib.scene.volumes import add_volume
 
 from ..images.compartments import COMPARTMENTS
 from ..images.modalities import TITLES
+from ..pictures.cases import JACOBIAN_WINDOW
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -26,22 +28,33 @@ if TYPE_CHECKING:
     from ..images.study import StudyImages
     from ..inference.result import JointResult
 
-JACOBIAN_REACH = 0.5
-"""The Jacobian map is shown from 1 - this to 1 + this: from half the volume to one and a half times it."""
-
 
 @dataclass
 class JointRegSegResult:
-    """Nodes of a run and the subject-hierarchy folder that holds them.
+    """Nodes of a run, and the subject-hierarchy folder that holds them.
 
-    fixedSegmentation, movingSegmentation: of each visit, on the grid of its first image; None where there was neither
-        a network nor a given segmentation. warpedSegmentation: the moving one on the fixed study.
-    transform: the moving study's nodes put under it lie on the fixed study; it can be hardened and inverted.
-    warped: images of the moving study on the fixed study's grid, by modality. carried: what else was brought along.
-    jacobian: local change of volume from the fixed to the moving study (1: none). uncertainty: by study.
-    volumes, changes: tables. report: numbers. warnings: sentences. joint: the same results as images and transforms.
+    Attributes:
+        joint: The same results as images and transforms.
+        studies: Images that were processed, by study ('fixed', 'moving').
+        fixedSegmentation: Segmentation of the fixed visit on the grid of its first image; None if no network segmented
+            it and no segmentation was given.
+        movingSegmentation: The same for the moving visit.
+        warpedSegmentation: Segmentation of the moving visit on the fixed study.
+        transform: Nodes of the moving study that are put under this transform lie on the fixed study. It can be
+            hardened and inverted.
+        warped: Images of the moving study on the grid of the fixed one, by modality.
+        carried: Further nodes of the moving visit that were brought along.
+        jacobian: Local volume of the moving relative to the fixed study; 1 is no change.
+        uncertainty: Entropy of the predicted classes, 0 to 1, by study.
+        volumes: Table of the volumes.
+        changes: Table of their changes.
+        folderItemID: Subject-hierarchy item of the folder.
+        report: Numbers for the report.
+        warnings: Sentences for the user.
     """
 
+    joint: JointResult
+    studies: dict[str, StudyImages]
     fixedSegmentation: Any = None
     movingSegmentation: Any = None
     warpedSegmentation: Any = None
@@ -55,37 +68,42 @@ class JointRegSegResult:
     folderItemID: int = 0
     report: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    joint: JointResult | None = None
-    studies: dict[str, StudyImages] = field(default_factory=dict)
 
     @property
     def nodes(self) -> list[Any]:
         """All nodes, in the order of the folder."""
-        single = (self.fixedSegmentation, self.movingSegmentation, self.warpedSegmentation, self.transform)
+        first = (self.fixedSegmentation, self.movingSegmentation, self.warpedSegmentation, self.transform)
         last = (self.jacobian, *self.uncertainty.values(), self.volumes, self.changes)
-        return [n for n in (*single, *self.warped.values(), *self.carried, *last) if n is not None]
+        return [n for n in (*first, *self.warped.values(), *self.carried, *last) if n is not None]
 
 
 def into_scene(
-    joint: JointResult, studies: Mapping[str, StudyImages], sources: Mapping[str, Any], carried: list, folder: str
+    joint: JointResult,
+    studies: Mapping[str, StudyImages],
+    sources: Mapping[str, Any],
+    carried: Sequence[Callable[[], Any]],
+    folder: str,
 ) -> JointRegSegResult:
-    """Results as nodes in one folder; after an error the scene is as it was.
+    """Add the results of a run to the scene as nodes in one folder; after an error the scene is as it was.
 
-    studies: images of 'fixed' and 'moving'. sources: nodes of the moving study by modality, whose window the warped
-    images take. carried: pairs of node and what to add for it, see ``carrying.carried_along``.
+    Args:
+        joint: Results to add.
+        studies: Images of 'fixed' and 'moving'.
+        sources: Nodes of the moving study by modality; the warped volumes are shown in their windows.
+        carried: Functions that add further nodes, see ``carrying.carried_along``.
+        folder: Name of the subject-hierarchy folder.
     """
     with scene_unchanged_on_error():
-        result = JointRegSegResult(joint=joint, studies=dict(studies))
-        result.fixedSegmentation = add_tumor(joint.fixed_labels, "fixed segmentation")
-        result.movingSegmentation = add_tumor(joint.moving_labels, "moving segmentation")
-        result.warpedSegmentation = add_tumor(joint.warped_labels, "moving segmentation on fixed")
+        result = JointRegSegResult(joint, dict(studies))
+        result.fixedSegmentation = _add_if_segmented(joint.fixed_labels, "fixed segmentation")
+        result.movingSegmentation = _add_if_segmented(joint.moving_labels, "moving segmentation")
+        result.warpedSegmentation = _add_if_segmented(joint.warped_labels, "moving segmentation on fixed")
         result.transform = add_transform(joint.moving_to_fixed, "moving to fixed")
         for modality, image in joint.warped.items():
             result.warped[modality] = _warped_volume(image, f"{TITLES[modality]} warped", sources[modality])
         result.carried = [add() for add in carried]
         result.jacobian = _add_image(joint.jacobian, "Jacobian determinant")
-        window = (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
-        display.show_map(result.jacobian, "", "diverging", window)
+        display.show_map(result.jacobian, "", "diverging", JACOBIAN_WINDOW)
         for which, image in (("fixed", joint.fixed_uncertainty), ("moving", joint.moving_uncertainty)):
             if image is not None:
                 result.uncertainty[which] = _add_image(image, f"{which} uncertainty")
@@ -100,10 +118,17 @@ def into_scene(
         return result
 
 
-def add_tumor(labels: sitk.Image | None, name: str) -> Any:
-    """Segmentation node of classes: a segment for each compartment, empty ones too; None for None."""
-    if labels is None:
-        return None
+def _add_if_segmented(labels: sitk.Image | None, name: str) -> Any:
+    return None if labels is None else add_tumor(labels, name)
+
+
+def add_tumor(labels: sitk.Image, name: str) -> Any:
+    """Add a segmentation node with one segment per compartment, empty ones included.
+
+    Args:
+        labels: Tumour classes.
+        name: Name of the node.
+    """
     import SimpleITK as sitk
 
     voxels = sitk.GetArrayViewFromImage(labels)
@@ -114,7 +139,7 @@ def add_tumor(labels: sitk.Image | None, name: str) -> Any:
 
 
 def style_tumor(node: Any) -> None:
-    """Colours and terminology of the compartments, by the names of the segments."""
+    """Give the segments that are named as compartments their colours and terminology."""
     segmentation = node.GetSegmentation()
     for number in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(number)
@@ -127,15 +152,19 @@ def style_tumor(node: Any) -> None:
 
 
 def add_transform(transform: sitk.Transform, name: str) -> Any:
-    """Transform node of a map from points of the fixed to points of the moving space (LPS mm).
+    """Add a transform node.
 
-    Slicer applies the opposite direction to nodes, as it does with transform files of ITK: what is put under the node
-    moves from the moving to the fixed space.
+    Slicer moves nodes in the opposite direction, as it does with transform files of ITK: a node that is put under the
+    transform node moves from the moving to the fixed space.
+
+    Args:
+        transform: Map from points of the fixed space to points of the moving space (LPS mm).
+        name: Name of the node.
     """
     import slicer
 
     with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
-        # Slicer's own reader, so that the node is what a user gets who loads the file
+        # Through a file, so that the node is the same as a user gets who loads the transform file.
         path = Path(folder) / "transform.h5"
         write_transform(transform, path)
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", name)
@@ -144,7 +173,8 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
         storage.SetFileName(str(path))
         if not storage.ReadData(node):
             raise RuntimeError("Slicer's reader refused the transform between the studies")
-    # as ITK and the warped images have it; Slicer's own choice, cubic, differs between the points of a rough field
+    # ITK and the warped images interpolate the field linearly. Slicer's default is cubic, which gives other values
+    # between the grid points of a rough field.
     for part in (node.GetTransformToParent(), node.GetTransformFromParent()):
         for number in range(part.GetNumberOfConcatenatedTransforms() if part.IsA("vtkGeneralTransform") else 0):
             grid = part.GetConcatenatedTransform(number)
@@ -154,17 +184,15 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
 
 
 def write_transform(transform: sitk.Transform, path: Path) -> None:
-    """Write a transform (.h5), whole or not at all."""
+    """Write a transform file (.h5), whole or not at all."""
     import SimpleITK as sitk
-
-    from NeuroCESTLib.core.whole_files import whole_file
 
     with whole_file(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
 
 
 def volume_columns(joint: JointResult) -> dict[str, list]:
-    """Volumes as columns: study, region, ml and interval (empty interval: NaN)."""
+    """Return the columns of the table of volumes: study, region, volume and interval in ml; NaN without interval."""
     rows = joint.volumes
     return {
         "study": [row.study for row in rows],
@@ -176,7 +204,7 @@ def volume_columns(joint: JointResult) -> dict[str, list]:
 
 
 def change_columns(joint: JointResult) -> dict[str, list]:
-    """Changes from the fixed to the moving study as columns; what is not known is NaN."""
+    """Return the columns of the table of changes, see ``VolumeChange``; NaN for what is not known."""
     names = (
         "fixed_ml",
         "moving_ml",
@@ -205,7 +233,7 @@ def _add_image(image: sitk.Image, name: str) -> Any:
 
 
 def _warped_volume(image: sitk.Image, name: str, source: Any) -> Any:
-    """Volume node shown in the window of the image that it was warped from."""
+    """Add a volume node that is shown in the window of the volume that it was warped from."""
     import slicer
 
     node = _add_image(image, name)

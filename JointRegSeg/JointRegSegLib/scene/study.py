@@ -1,4 +1,4 @@
-"""A visit in the scene as images in world coordinates: volumes, brain mask and tumour, wherever their nodes lie."""
+"""A visit read from the scene: volumes, brain mask and tumour segmentation as images in world coordinates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.segmentations import masks_on
 from NeuroCESTLib.scene.volumes import volume_array
 
@@ -18,30 +18,38 @@ if TYPE_CHECKING:
 
     from ..images.study import StudyImages
 
-# Words of segment names by class: our own names first, then those of BraTS and of common tools.
 _WORDS = {
     1: ("necrotic", "necrosis", "ncr", "net", "nonenhancing", "core"),
     2: ("oedema", "edema", "ed", "flair", "snfh"),
     3: ("enhancing", "enhancement", "et"),
 }
+"""Words in the names of segments by class: first those that this module writes, then those of BraTS and other tools."""
 
 
-def study_of(nodes: Mapping[str, Any] | Sequence[Any], mask: Any, tumor: Any, name: str) -> tuple[StudyImages, dict]:
-    """Images of a study and their nodes by modality.
+def study_of(
+    nodes: Mapping[str, Any] | Sequence[Any], mask: Any, tumor: Any, name: str
+) -> tuple[StudyImages, dict[str, Any]]:
+    """Read a study from its nodes.
 
-    nodes: volume nodes by modality (synonyms such as 't1gd' too), or a list in the order T1, T1ce, T2, FLAIR; None for
-    what is missing. mask: brain, tumor: segmentation or label map with the classes, or None. Linear parent transforms
-    are applied.
+    Args:
+        nodes: Volume nodes by modality (synonyms such as 't1gd' are known), or a list in the order T1, T1ce, T2, FLAIR
+            with None for each modality that is missing. Linear parent transforms are applied.
+        mask: Node of the brain mask, or None.
+        tumor: Segmentation or label map with the tumour classes, or None.
+        name: Name of the study in messages.
+
+    Returns:
+        The images of the study, and its volume nodes by modality.
 
     Raises:
-        ValueError: one sentence that names the node.
+        ValueError: A node cannot be used; one sentence that names it.
     """
     from ..images.study import BRAIN_MASK, TUMOR, StudyImages, input_title
 
     chosen = _by_modality(nodes, name)
     given = {**chosen, BRAIN_MASK: mask, TUMOR: tumor}
-    sources = {what: node.GetName() for what, node in given.items() if node is not None}
-    titles = {what: input_title(what, name, source) for what, source in sources.items()}
+    sources = {role: node.GetName() for role, node in given.items() if node is not None}
+    titles = {role: input_title(role, name, source) for role, source in sources.items()}
     images = {modality: image_of(node, title=titles[modality]) for modality, node in chosen.items()}
     grid = Geometry.of(next(iter(chosen.values())))
     brain = None if mask is None else _mask_image(mask, grid, titles[BRAIN_MASK])
@@ -50,19 +58,23 @@ def study_of(nodes: Mapping[str, Any] | Sequence[Any], mask: Any, tumor: Any, na
 
 
 def image_of(node: Any, array: np.ndarray | None = None, title: str | None = None) -> sitk.Image:
-    """Image (LPS mm, world coordinates) of a volume node.
+    """Convert a volume node to an image in world coordinates (LPS mm).
 
-    array: instead of the node's voxels. title: what messages call it, instead of the node's name.
+    Args:
+        node: Volume node.
+        array: Voxels (K, J, I) to use instead of those of the node.
+        title: Name of the image in messages; None for the name of the node.
 
     Raises:
-        ValueError: no image, several numbers a voxel, or a parent transform that is not linear.
+        ValueError: The node has no image or several values per voxel, is under a transform that is not linear, or its
+            axes are not perpendicular.
     """
     geometry = Geometry.of(node)
     voxels = volume_array(node) if array is None else array
-    return _sitk(voxels, geometry, title or f"'{node.GetName()}'")
+    return _sitk_image(voxels, geometry, title or f"'{node.GetName()}'")
 
 
-def _sitk(voxels: np.ndarray, geometry: Geometry, title: str) -> sitk.Image:
+def _sitk_image(voxels: np.ndarray, geometry: Geometry, title: str) -> sitk.Image:
     from ..images.study import check_axes
 
     check_axes(geometry.direction, title)
@@ -70,13 +82,16 @@ def _sitk(voxels: np.ndarray, geometry: Geometry, title: str) -> sitk.Image:
 
 
 def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[str, Any]:
+    """Volume nodes by modality, in the order of ``MODALITIES``."""
     from ..images.modalities import MODALITIES, TITLES, modality
 
     if isinstance(nodes, Mapping):
         given: dict[str, Any] = {}
         for key, node in nodes.items():
             if modality(key) in given:
-                raise ValueError(f"the {name} study has two images for {TITLES[modality(key)]}")
+                raise ValueError(
+                    f"the {name} study has two images for {TITLES[modality(key)]}: give one image per modality"
+                )
             given[modality(key)] = node
     else:
         nodes = list(nodes)
@@ -91,22 +106,24 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
         raise ValueError(
             f"the {name} study has no image: choose at least one of {', '.join(TITLES[m] for m in MODALITIES)}"
         )
-    for (m, node), (other, same) in combinations(chosen.items(), 2):
-        if same.GetID() == node.GetID():
-            both = f"{TITLES[m]} and for {TITLES[other]}"
-            raise ValueError(f"'{node.GetName()}' is given for {both} of the {name} study: give it for one of them")
+    for (first, node), (second, other) in combinations(chosen.items(), 2):
+        if node.GetID() == other.GetID():
+            raise ValueError(
+                f"'{node.GetName()}' is given for {TITLES[first]} and for {TITLES[second]} of the {name} study: give "
+                "it for one of them"
+            )
     for node in chosen.values():
         if not node.IsA("vtkMRMLScalarVolumeNode"):
-            raise ValueError(f"'{node.GetName()}' is no scalar volume: the {name} study needs 3-D images")
+            raise ValueError(f"'{node.GetName()}' is not a scalar volume: the {name} study needs 3-D images")
     return chosen
 
 
 def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
-    """Mask (uint8) on its own grid; the segments of a segmentation together on ``grid``."""
+    """Brain mask (uint8) on its own grid; that of a segmentation is the union of its segments on ``grid``."""
     from ..images.study import empty_mask
 
     if node.IsA("vtkMRMLSegmentationNode"):
-        _require_linear(node)
+        world_transform(node)  # refuses transforms that are not linear
         voxels = np.zeros(grid.shape, bool)
         for mask in masks_on(node, grid).values():
             voxels |= mask
@@ -114,7 +131,7 @@ def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
     else:
         array = volume_array(node)
         voxels = np.isfinite(array) & (array != 0)
-        image = _sitk(voxels.astype(np.uint8), Geometry.of(node), title)
+        image = _sitk_image(voxels.astype(np.uint8), Geometry.of(node), title)
     if not voxels.any():
         raise ValueError(empty_mask(title))
     return image
@@ -129,32 +146,24 @@ def _tumor_image(node: Any, grid: Geometry, title: str, role: str) -> sitk.Image
             classes = to_classes(volume_array(node), node.GetName())
         except ValueError as error:
             raise ValueError(f"{role}: {error}") from None
-        return _sitk(classes, Geometry.of(node), title)
-    _require_linear(node)
+        return _sitk_image(classes, Geometry.of(node), title)
+    world_transform(node)  # refuses transforms that are not linear
     labels = np.zeros(grid.shape, np.uint8)
-    masks = masks_on(node, grid)
-    classes = {name: class_of_segment(name) for name in masks}
-    unknown = [name for name, number in classes.items() if number is None]
-    if unknown:
-        raise ValueError(
-            f"{role}: the segment '{unknown[0]}' of '{node.GetName()}' is no known compartment: call the segments "
-            "'Necrotic core', 'Oedema' and 'Enhancing tumour', and remove others"
-        )
-    for name, mask in masks.items():
-        labels[mask & (labels < classes[name])] = classes[name]  # where segments overlap, the more specific one
+    for name, mask in masks_on(node, grid).items():
+        number = class_of_segment(name)
+        if number is None:
+            raise ValueError(
+                f"{role}: the segment '{name}' of '{node.GetName()}' is not a known compartment: call the segments "
+                "'Necrotic core', 'Oedema' and 'Enhancing tumour', and remove others"
+            )
+        labels[mask & (labels < number)] = number  # where segments overlap, the higher class wins
     return grid.to_sitk(labels)
 
 
 def class_of_segment(name: str) -> int | None:
-    """Class 1 to 3 that the name of a segment tells, such as 'Oedema' or 'ET'; None where it does not."""
+    """Return the class, 1 to 3, that a segment's name such as 'Oedema' or 'ET' stands for; None if it is unknown."""
     words = re.findall(r"[a-z]+", name.lower().replace("non-enhancing", "nonenhancing"))
     for number, known in _WORDS.items():
         if any(word in known for word in words):
             return number
     return None
-
-
-def _require_linear(node: Any) -> None:
-    from NeuroCESTLib.scene.geometry import world_transform
-
-    world_transform(node)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from joint_studies import HeadStudy, exact_result
 
-from JointRegSegLib.commands.evaluate import _cases, _named
 from JointRegSegLib.evaluation import overview
 from JointRegSegLib.images.compartments import COMPARTMENTS
 from JointRegSegLib.images.study import StudyImages
@@ -18,7 +17,7 @@ from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
 from JointRegSegLib.pictures import cases as case_pictures
 from JointRegSegLib.pictures.cases import CasePicture, draw_cases
 from JointRegSegLib.scene import report
-from JointRegSegLib.scene.results import JACOBIAN_REACH, JointRegSegResult
+from JointRegSegLib.scene.results import JointRegSegResult
 from JointRegSegLib.training import curves
 from NeuroCESTLib.scene.display import color_map_rgb
 
@@ -92,14 +91,14 @@ def head_result() -> JointRegSegResult:
     studies = {"fixed": HeadStudy.of("axial"), "moving": HeadStudy.of("oblique", second=True)}
     joint = exact_result(*studies.values())
     images = {which: StudyImages({m: s.image(m) for m in ("t1", "flair")}) for which, s in studies.items()}
-    return JointRegSegResult(joint=joint, studies=images)
+    return JointRegSegResult(joint, images)
 
 
 def test_the_report_cuts_the_fixed_visit_where_all_its_compartments_are() -> None:
     import SimpleITK as sitk
 
     labels, brain = sitk.GetImageFromArray(tumour()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
-    assert set(np.unique(report._Cut(brain, labels, brain).cut(labels))) == {0, 1, 2, 3}
+    assert set(np.unique(report._Cut(brain, labels, brain).of(labels))) == {0, 1, 2, 3}
 
 
 def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figures: list[Any]) -> None:
@@ -126,7 +125,7 @@ def test_jacobian_maps_have_one_scale_with_growth_in_red_and_nothing_outside(fig
     report.draw_report(head_result(), "report.png")
     for figure in figures:
         (image,) = maps(figure)
-        assert image.get_clim() == case_pictures.JACOBIAN_WINDOW == (1 - JACOBIAN_REACH, 1 + JACOBIAN_REACH)
+        assert image.get_clim() == case_pictures.JACOBIAN_WINDOW == (0.5, 1.5)
         red, _, blue, _ = image.cmap(image.norm(1.4))
         assert red > blue
         values = np.ma.filled(image.get_array(), np.nan)
@@ -167,18 +166,6 @@ def test_distances_that_all_exist_are_not_marked(figures: list[Any]) -> None:
     (axis,) = figures[0].axes
     assert axis.get_title() == ""
     assert not [line for line in axis.lines if line.get_marker() == "x"]
-
-
-def test_cases_are_counted_in_words_that_fit() -> None:
-    assert [_cases(count) for count in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
-
-
-def test_progress_without_a_message_ends_with_its_title() -> None:
-    said: list[tuple[float, str]] = []
-    step = _named(lambda fraction, message="": said.append((fraction, message)), "w: a 1 2")
-    step(0.1)
-    step(0.2, "segmenting")
-    assert said == [(0.1, "w: a 1 2"), (0.2, "w: a 1 2: segmenting")]
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:

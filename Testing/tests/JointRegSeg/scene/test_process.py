@@ -314,7 +314,7 @@ def _label_map(nodes: dict, slicer: ModuleType) -> None:
         (_twice, "'fixed t1' is given for T1 and for FLAIR of the fixed study: give it for one of them"),
         (_no_image, "the fixed study has no image"),
         (_foreign_name, "'dwi' is no known modality"),
-        (_label_map, "'segments' is no scalar volume"),
+        (_label_map, "'segments' is not a scalar volume"),
     ],
 )
 def test_an_unusable_study_is_refused_in_one_sentence_and_leaves_the_scene_as_it_was(
@@ -360,8 +360,11 @@ def test_masks_and_segmentations_that_make_no_sense_are_named(
     for changes, words in (
         ({"fixedMask": empty}, "the brain mask 'empty' of the fixed study is empty: leave it out"),
         ({"fixedTumor": odd}, "tumour segmentation of the fixed study: the label map 'odd labels' has the value 7"),
-        ({"fixedTumor": unnamed}, "tumour segmentation of the fixed study: the segment 'Segment_1' of 'drawn' is no"),
-        ({"carry": slicer.mrmlScene.GetSubjectHierarchyNode()}, "neither image nor segmentation"),
+        (
+            {"fixedTumor": unnamed},
+            "tumour segmentation of the fixed study: the segment 'Segment_1' of 'drawn' is not a known",
+        ),
+        ({"carry": slicer.mrmlScene.GetSubjectHierarchyNode()}, "neither an image nor a segmentation"),
     ):
         with pytest.raises(ValueError, match=words):
             processed(*nodes, refine=0, **changes)

@@ -1,0 +1,49 @@
+"""Options that several subcommands have."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from NeuroCESTLib.core.device import DEVICES
+
+from ..registration.refinement_settings import RefinementSettings
+from ..registration.similarity import SIMILARITIES
+
+
+def add_refinement(parser: ArgumentParser) -> None:
+    """Add the options of the refinement and of the averaging over mirrored images."""
+    parser.add_argument(
+        "--refine",
+        type=int,
+        metavar="N",
+        help="iterations of the refinement on each level, 0 for none (default: a number for each level)",
+    )
+    measures = "; ".join(f"{name}: {measure.title}, for {measure.suits}" for name, measure in SIMILARITIES.items())
+    parser.add_argument(
+        "--similarity",
+        choices=tuple(SIMILARITIES),
+        metavar="NAME",
+        help=f"similarity of the images that the refinement maximises (default: {RefinementSettings().similarity}). "
+        f"{measures}",
+    )
+    parser.add_argument(
+        "--no-flips",
+        action="store_true",
+        help="segment the images once, without their mirrored copies: faster, but less accurate and without intervals "
+        "of the volumes",
+    )
+
+
+def check_refinement(options: Namespace) -> None:
+    """Check the values of the options of the refinement.
+
+    Raises:
+        ValueError: The number of iterations is negative.
+    """
+    if options.refine is not None and options.refine < 0:
+        raise ValueError(f"--refine is {options.refine}; give a number of iterations, 0 for none")
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Add the option of the device."""
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA if there is one (default)")
