@@ -1,4 +1,4 @@
-"""Tissue distributions: what is drawn lies where the configuration says, and impossible ones are refused."""
+"""Distributions of tissues: samples are distributed as configured, and impossible distributions are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_samples_have_the_moments_of_their_distributions() -> None:
     assert float(values["water.T1_s"].mean()) == pytest.approx(1.5, abs=0.01)
     assert float(values["water.T1_s"].std()) == pytest.approx(1 / math.sqrt(12), abs=0.005)
     assert float(values["water.T2_s"].mean()) == pytest.approx(0.06, abs=5e-4)
-    assert float(values["water.T2_s"].std()) == pytest.approx(0.00987, abs=2e-4)  # cut at three sd
+    assert float(values["water.T2_s"].std()) == pytest.approx(0.00987, abs=2e-4)  # cut at three standard deviations
     assert float(values["amine.fraction"].log10().mean()) == pytest.approx(-3.0, abs=0.02)
 
 
@@ -56,7 +56,7 @@ def test_every_entry_is_sampled_and_fixed_ones_do_not_vary() -> None:
     assert TissueDistribution.from_dict(TISSUE).tissue(values).solutes[0].protons == 3
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_sample() -> None:
     assert all(torch.equal(a, b) for a, b in zip(sample().values(), sample().values(), strict=True))
     assert not torch.equal(sample()["water.T1_s"], sample(seed=2)["water.T1_s"])
 
@@ -73,7 +73,10 @@ def test_the_seed_decides() -> None:
         (("water", "T1_s"), {"fit": True, "start": 1.0, "bounds": [0.5, 2.0]}, "no place"),
         (("water", "T1_s"), 0.0, "T1_s"),
         (("b1_relative",), {"uniform": [0.0, 1.0]}, "physically possible"),
-        (("water",), 3, "tissue"),
+        (("water", "T1_s"), {"uniform": [1.0, "long"]}, "a number of uniform is 'long'"),
+        (("water", "T2"), 0.1, "water: unknown keys T2; use T1_s, T2_s"),
+        (("lipid",), {}, "unknown keys lipid; use water, solutes, semisolid"),
+        (("water",), 3, "water: must be an object with the keys T1_s, T2_s"),
     ],
 )
 def test_impossible_distributions_are_refused_by_name(path: tuple, value: object, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Lorentzian fits: recovery, derivatives, agreement with scipy, presets, reference spectra."""
+"""Lorentzian fits: recovery, derivatives, agreement with scipy, presets and reference spectra."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from CESTQuantLib.tissue.lorentzian import (
 
 SEVEN = LorentzianModel.preset("lorentzian_7T")
 THREE = LorentzianModel.preset("lorentzian_3T")
+WATER = {"name": "water", "amplitude": [0, 0.8, 1], "width_ppm": [1, 2, 3], "position_ppm": [-1, 0, 1]}
 OFFSETS = torch.linspace(-8, 8, 50, dtype=torch.float64)
-# lowest and highest of Zi, amplitudes, widths, positions for water, amide, noe, mt, amine
 TISSUE = torch.tensor(
     [
         [0.93, 0.60, 0.03, 0.05, 0.05, 0.02, 1.0, 0.8, 2.0, 15, 1.2, -0.2, 3.3, -3.8, -3.0, 1.8],
@@ -29,9 +29,11 @@ TISSUE = torch.tensor(
     ],
     dtype=torch.float64,
 )
+"""Lowest and highest Zi, amplitudes, widths and positions of water, amide, NOE, semisolid and amine."""
 
 
 def tissue(voxels, noise=0.0, seed=0):
+    """Spectra (voxel, offset) and true parameters (p, voxel)."""
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(voxels, 16, generator=generator, dtype=torch.float64)
     truth = (TISSUE[0] + (TISSUE[1] - TISSUE[0]) * uniform).T
@@ -91,7 +93,7 @@ def test_noise_free_spectra_are_recovered():
     assert (fit.position_ppm[found] - truth[11:].T[found]).abs().median() < 1e-3
 
 
-def test_standard_errors_of_a_well_posed_model_cover_the_truth():
+def test_standard_errors_of_a_well_posed_model_cover_the_true_values():
     model = SEVEN.only("water", "amide", "noe")
     generator = torch.Generator().manual_seed(3)
     limits = TISSUE[:, [0, 1, 2, 3, 6, 7, 8, 11, 12, 13]]
@@ -107,7 +109,7 @@ def test_standard_errors_of_a_well_posed_model_cover_the_truth():
         (fit.position_ppm, fit.position_ppm_sd, slice(7, 10)),
     ):
         score = ((values - truth[:, columns]) / deviations)[good]
-        assert ((score.abs() < 2.021).double().mean(0) - 0.95).abs().max() < 0.02  # t, 40 dof
+        assert ((score.abs() < 2.021).double().mean(0) - 0.95).abs().max() < 0.02  # Student t, 40 degrees of freedom
 
 
 def test_tied_positions_follow_the_water():
@@ -123,7 +125,7 @@ def test_tied_positions_follow_the_water():
     assert SEVEN.tied().pools[1].offset_from_water_ppm == 3.5
 
 
-def test_offsets_of_each_voxel_its_own_give_positions_relative_to_water():
+def test_offsets_may_differ_between_voxels_and_positions_are_relative_to_them():
     z, truth = tissue(40)
     common = fit_lorentzian(z, OFFSETS, SEVEN)
     moved = fit_lorentzian(z, OFFSETS - truth[11].unsqueeze(1), SEVEN)
@@ -131,7 +133,7 @@ def test_offsets_of_each_voxel_its_own_give_positions_relative_to_water():
     assert (common.position_ppm[:, 0] - truth[11]).abs().max() < 0.01
 
 
-def test_reference_spectrum_leaves_out_the_pool():
+def test_a_reference_spectrum_leaves_out_its_pool():
     z, _ = tissue(30)
     fit = fit_lorentzian(z, OFFSETS, SEVEN)
     at = torch.tensor([3.5], dtype=torch.float64)
@@ -144,7 +146,7 @@ def test_reference_spectrum_leaves_out_the_pool():
         fit.line("creatine", at)
 
 
-def test_two_step_fit_separates_background_and_residual():
+def test_a_two_step_fit_separates_background_and_residual():
     model = TwoStepModel.preset()
     offsets = torch.linspace(-12, 12, 97, dtype=torch.float64)
     start, _, _ = model.background.limits()
@@ -168,7 +170,27 @@ def test_unusable_voxels_are_flagged():
     assert fit.amplitude[[0, 2, 4]].isfinite().all()
 
 
-def test_mistaken_models_are_refused():
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lines": []}, "p.json: unknown keys lines; use pools, baseline"),
+        ({"residual_pools": []}, "p.json: unknown keys residual_pools; use pools, baseline"),
+        ({"pools": [{**WATER, "width": 1}]}, "p.json: pool 1: unknown keys width; use name, amplitude, width_ppm"),
+        ({"pools": [{**WATER, "amplitude": [0, "a", 1]}]}, "p.json: pool 'water': amplitude: the start is 'a'"),
+        ({"pools": [{**WATER, "width_ppm": [0, 1, 2]}]}, "p.json: pool 'water': width_ppm must be above 0"),
+        ({"pools": [WATER, {**WATER, "position_ppm": None, "name": "mt"}]}, "p.json: pool 'mt' needs either"),
+        ({"baseline": [1, 0, 1]}, "p.json: baseline: the start 0.0 must lie within"),
+    ],
+)
+def test_unusable_descriptions_are_refused_by_name(changes, said):
+    description = {"pools": [WATER], "baseline": [0.5, 1, 1]}
+    assert LorentzianModel.from_dict(description).names == ("water",)
+    with pytest.raises(ValueError, match=r"^p\.json: ") as caught:
+        LorentzianModel.from_dict({**description, **changes}, "p.json")
+    assert str(caught.value).startswith(said)
+
+
+def test_impossible_models_are_refused():
     with pytest.raises(ValueError, match="preset 'lorentzian_1T' is unknown; use one of"):
         LorentzianModel.preset("lorentzian_1T")
     with pytest.raises(ValueError, match="start"):

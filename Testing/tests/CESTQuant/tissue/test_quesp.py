@@ -1,4 +1,4 @@
-"""QUESP, QUEST and omega plot on two-pool data, and against the Bloch-McConnell equations."""
+"""QUESP, QUEST and the omega plot on data of the two-pool solution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R2 = 30.0
 
 
 def pairs(voxels, b1_uT, time_s, noise=0.0, initial_z=1.0, seed=0):
-    """Labels and references of the closed two-pool solution, with the truth."""
+    """Labels and references (voxel, m) of the closed two-pool solution, and the true fraction, rate and T1."""
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(3, voxels, generator=generator, dtype=torch.float64)
     fraction, k, t1 = 5e-4 + 1.5e-3 * uniform[0], 100 + 700 * uniform[1], 1.5 + 1.5 * uniform[2]
@@ -52,7 +52,7 @@ def test_fraction_and_rate_are_recovered(form, b1, time):
         torch.testing.assert_close(rate(fit.fraction, fit.exchange_rate_Hz), rate(fraction, k), rtol=1e-4, atol=0)
 
 
-def test_steady_state_omega_plot_and_inverse_quesp_agree():
+def test_omega_plot_and_inverse_quesp_agree_in_the_steady_state():
     forever = torch.full_like(POWERS, torch.inf)
     label, reference, fraction, k, t1 = pairs(100, POWERS, torch.full_like(POWERS, 100.0))
     line = omega_plot(label, reference, POWERS, t1, r2_Hz=R2)
@@ -62,7 +62,7 @@ def test_steady_state_omega_plot_and_inverse_quesp_agree():
         torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
 
 
-def test_standard_errors_of_quesp_cover_the_truth():
+def test_standard_errors_of_quesp_cover_the_true_values():
     time = torch.full_like(POWERS, 4.0)
     label, reference, fraction, k, t1 = pairs(8000, POWERS, time, noise=0.001)
     fit = fit_quesp(label, reference, POWERS, time, t1, form="regular", r2_Hz=R2)
@@ -73,17 +73,19 @@ def test_standard_errors_of_quesp_cover_the_truth():
         (fit.exchange_rate_Hz, fit.exchange_rate_Hz_sd, k),
     ):
         score = ((value - truth) / deviation)[known]
-        assert (score.abs() < 2.447).double().mean().item() == pytest.approx(0.95, abs=0.02)  # t, 6 dof
+        assert (score.abs() < 2.447).double().mean().item() == pytest.approx(
+            0.95, abs=0.02
+        )  # Student t, 6 degrees of freedom
 
 
-def test_omega_plot_errors_are_of_the_right_size():
+def test_standard_errors_of_the_omega_plot_have_the_right_size():
     label, reference, _, k, t1 = pairs(4000, POWERS, torch.full_like(POWERS, 100.0), noise=0.0005)
     fit = omega_plot(label, reference, POWERS, t1, r2_Hz=R2)
     score = ((fit.exchange_rate_Hz - k) / fit.exchange_rate_Hz_sd)[fit.status == Status.CONVERGED]
     assert (score.abs() < 2.447).double().mean() > 0.9
 
 
-def test_b1_map_is_used():
+def test_the_b1_map_is_used():
     time = torch.full_like(POWERS, 3.0)
     label, reference, fraction, k, t1 = pairs(50, 0.8 * POWERS, time)
     relative = torch.full((50,), 0.8, dtype=torch.float64)
@@ -93,7 +95,7 @@ def test_b1_map_is_used():
 
 
 @pytest.mark.parametrize("form", ["regular", "inverse"])
-def test_jacobian_matches_differences(form):
+def test_the_analytic_jacobian_equals_finite_differences(form):
     model = TwoPoolContrast(GAMMA_RAD_PER_S_PER_UT * POWERS[:, None], POWERS[:, None], R2, 0.9, form)
     parameters = torch.tensor([[1e-3, 2e-3], [300.0, 900.0]], dtype=torch.float64)
     r1, relative = torch.tensor([0.5, 0.7], dtype=torch.float64), torch.tensor([1.0, 0.9], dtype=torch.float64)
@@ -116,7 +118,7 @@ def test_voxels_without_signal_or_t1_are_flagged():
         assert fit.status[3] == Status.CONVERGED
 
 
-def test_unknown_form_and_wrong_counts_are_refused():
+def test_an_unknown_form_and_wrong_counts_are_refused():
     time = torch.full_like(POWERS, 3.0)
     label, reference, _, _, t1 = pairs(2, POWERS, time)
     with pytest.raises(ValueError, match="form 'other' is unknown; use one of"):

@@ -1,4 +1,4 @@
-"""Measured data: the L-arginine phantom of 50 mM at three pH, fitted with the Bloch-McConnell equations."""
+"""Measured data: a phantom with 50 mM of L-arginine at three pH, fitted and reconstructed by a network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from fit_cases import fitted
 from paths import SHARED
 from scipy import ndimage
 
@@ -17,21 +18,24 @@ from CESTQuantLib.networks.config import read_config
 from CESTQuantLib.networks.files import check_protocol
 from CESTQuantLib.networks.fixed_protocol import train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct
-from CESTQuantLib.preprocessing.normalization import normalise
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.tissue.fit import ModelFit, fit_tissue_model
 from CESTQuantLib.tissue.model import tissue_model_from_dict
 from CESTQuantLib.tissue.quantities import named_quantities
 
+pytestmark = pytest.mark.slow
+
 CONCENTRATION_MM = 50.0
 INDEPENDENT = {"concentration_mM": [48.2, 51.2, 54.4], "exchange_rate_Hz": [191.0, 260.0, 404.0]}
-"""Matrix-exponential fits of the vial means with water T1 fixed at 2.5 s, by ascending exchange rate."""
-THEIR_ERROR_MM = [6.1, 3.8, 1.4]
+"""Independent fits of the vial means by matrix exponentials, water T1 fixed at 2.5 s, by ascending exchange rate."""
+INDEPENDENT_ERROR_MM = [6.1, 3.8, 1.4]
 
 
 @dataclass(frozen=True)
 class Vial:
     signal: torch.Tensor  # (voxel, measurement)
-    published_rates_Hz: list[float]  # medians of dictionary matching and network
+    published_rates_Hz: list[float]  # medians by dictionary matching and by the network
 
     @property
     def published_network_rate_Hz(self) -> float:
@@ -41,18 +45,15 @@ class Vial:
 @dataclass(frozen=True)
 class Phantom:
     vials: list[Vial]  # by ascending published exchange rate
-    protocol: object
+    protocol: Protocol
 
     def fit(self, signal: torch.Tensor) -> ModelFit:
-        """Fraction, exchange rate and water T2, with water T1 fixed as published."""
-
-        def free(start: float, low: float, high: float) -> dict:
-            return {"fit": True, "start": start, "bounds": [low, high]}
+        """Fit fraction, exchange rate and water T2, with water T1 fixed as published."""
 
         amine = {"name": "amine", "protons": 3, "dw_ppm": 3.0, "T1_s": 2.8, "T2_s": 0.04}
-        amine |= {"fraction": free(1e-3, 1e-5, 1e-2), "k_Hz": free(300, 5, 1500)}
-        model = {"water": {"T1_s": 2.5, "T2_s": free(1.0, 0.3, 2.5)}, "solutes": [amine], "semisolid": None}
-        spectra = normalise(signal, self.protocol, None)
+        amine |= {"fraction": fitted(1e-3, 1e-5, 1e-2), "k_Hz": fitted(300, 5, 1500)}
+        model = {"water": {"T1_s": 2.5, "T2_s": fitted(1.0, 0.3, 2.5)}, "solutes": [amine], "semisolid": None}
+        spectra = normalize(signal, self.protocol, None)
         return fit_tissue_model(spectra, tissue_model_from_dict(model), engine="bloch-mcconnell")
 
 
@@ -85,8 +86,10 @@ def fits(phantom: Phantom) -> list[ModelFit]:
 
 @pytest.fixture(scope="module")
 def reconstructions(phantom: Phantom) -> list[dict[str, torch.Tensor]]:
-    """Maps of every vial by a network for the preset of this schedule: a sixth of its spectra and three fifths of its
-    epochs, which takes some ten seconds of one core."""
+    """Maps of every vial by a network for the preset of this schedule.
+
+    It is trained with a sixth of the preset's spectra and three fifths of its epochs, which takes some ten seconds.
+    """
     config = read_config("larginine_9p4T")
     check_protocol(config.protocol, phantom.protocol)
     config = replace(config, samples=10_000, settings=replace(config.settings, epochs=60))
@@ -94,21 +97,19 @@ def reconstructions(phantom: Phantom) -> list[dict[str, torch.Tensor]]:
     protons = file.distribution.structure.protons
     maps = []
     for vial in phantom.vials:
-        signal = normalise(vial.signal, phantom.protocol, None).signal
+        signal = normalize(vial.signal, phantom.protocol, None).signal
         found = reconstruct(file.network, signal.float())
         means = {path: found.mean[:, i] for i, path in enumerate(file.targets)}
         maps.append(named_quantities(means, {}, protons))
     return maps
 
 
-def test_a_network_of_our_simulator_finds_the_concentration_of_every_vial_within_10_percent(reconstructions):
+def test_a_network_finds_the_concentration_of_every_vial_within_10_percent(reconstructions):
     for maps in reconstructions:
         assert float(maps["amine_concentration_mM"].nanmedian()) == pytest.approx(CONCENTRATION_MM, rel=0.10)
 
 
-def test_a_network_of_our_simulator_finds_exchange_rates_within_15_percent_of_the_published_network(
-    phantom, reconstructions
-):
+def test_a_network_finds_exchange_rates_within_15_percent_of_those_of_the_published_network(phantom, reconstructions):
     for maps, vial in zip(reconstructions, phantom.vials, strict=True):
         rate = float(maps["amine_exchange_rate_Hz"].nanmedian())
         assert rate == pytest.approx(vial.published_network_rate_Hz, rel=0.15)
@@ -136,14 +137,14 @@ def test_vial_means_agree_with_independent_fits_within_their_errors(phantom):
         unit = vial.signal / vial.signal.norm(dim=1, keepdim=True)
         maps = phantom.fit(unit.mean(0, keepdim=True)).quantities
         assert float(maps["amine_concentration_mM"]) == pytest.approx(
-            INDEPENDENT["concentration_mM"][i], abs=THEIR_ERROR_MM[i] / 3
+            INDEPENDENT["concentration_mM"][i], abs=INDEPENDENT_ERROR_MM[i] / 3
         )
-        assert float(maps["amine_concentration_mM_sd"]) == pytest.approx(THEIR_ERROR_MM[i], rel=0.1)
+        assert float(maps["amine_concentration_mM_sd"]) == pytest.approx(INDEPENDENT_ERROR_MM[i], rel=0.1)
         assert float(maps["amine_exchange_rate_Hz"]) == pytest.approx(INDEPENDENT["exchange_rate_Hz"][i], rel=0.01)
         assert 1.5e-3 < float(maps["rmse"]) < 2.1e-3
 
 
-def test_fraction_and_rate_are_strongly_correlated_and_said_to_be(fits):
+def test_the_fit_reports_the_strong_correlation_of_fraction_and_rate(fits):
     for fit in fits:
         assert fit.median_correlation()["amine.k_Hz, amine.fraction"] < -0.85
 
