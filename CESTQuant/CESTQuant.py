@@ -1,14 +1,13 @@
 """CESTQuant: quantitative maps from CEST acquisitions.
 
-The four classes of a scripted module: what the application shows of it, its panel, its logic and its
-self-test. The science is in CESTQuantLib, the scene's input and output in NeuroCESTLib; both are imported
-where they are used, so that starting the application stays fast.
+The four classes of a scripted module: its description, its panel, its logic and its self-test. The science and the
+methods are in CESTQuantLib, what the modules share is in NeuroCESTLib. CESTQuantLib is imported only where it is used,
+so that the application starts fast.
 """
 
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
-import enum
 import os
 from typing import Annotated, Union
 
@@ -20,7 +19,7 @@ from slicer import (
     vtkMRMLSequenceNode,
 )
 from slicer.i18n import tr as _
-from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import Choice, Validator, WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -31,7 +30,7 @@ from NeuroCESTLib.panel.self_test import PanelTest
 
 
 class CESTQuant(ScriptedLoadableModule):
-    """What the application shows of the module."""
+    """Description of the module for the application."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -41,18 +40,18 @@ class CESTQuant(ScriptedLoadableModule):
         self.parent.contributors = ["NeuroCEST contributors"]
         self.parent.helpText = _(
             "Quantitative maps from chemical exchange saturation transfer (CEST) MRI: asymmetry, Lorentzian "
-            "amplitudes, MTR_Rex, and pool fractions and exchange rates from model fits, in physical units, "
-            "with standard errors. "
+            "amplitudes, MTR_Rex, and pool fractions and exchange rates from model fits and networks, in physical "
+            "units and with standard errors. "
             '<p>See the <a href="https://github.com/NeuroCEST/SlicerNeuroCEST">documentation</a>.</p>'
         )
         self.parent.acknowledgementText = _(
-            "Built on 3D Slicer and PyTorch. Each method names its publication in the report of a run."
+            "Built on 3D Slicer and PyTorch. The report of a run lists the publications of its method."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 def registerSampleData():
-    """Offer the digital phantom in the Sample Data module; it is simulated here, nothing is downloaded."""
+    """Offer the digital phantom in the Sample Data module; it is simulated, nothing is downloaded."""
     try:
         import SampleData
     except ImportError:  # applications may be built without that module
@@ -78,60 +77,22 @@ def addSamplePhantom(source=None):
         return list(CESTQuantLogic().addPhantom().values())
 
 
-class Method(enum.Enum):
-    """How maps are made of spectra. Values are the names that the logic and the batch command take."""
+class KnownMethod(Validator):
+    """Accepts the names of methods that CESTQuantLib has."""
 
-    LORENTZIAN = "lorentzian"
-    MTR_ASYM = "mtrasym"
-    MTR_REX = "mtr-rex"
-    QUESP = "quesp"
-    OMEGA_PLOT = "omega-plot"
-    QUCESOP = "qucesop"
-    R1RHO = "r1rho"
-    BLOCH_MCCONNELL = "bloch-mcconnell"
-    NETWORK = "network"
+    def validate(self, value):
+        """Raise ValueError for the name of another method."""
+        from CESTQuantLib.methods.registry import method_named
 
-    def label(self):
-        """What the panel shows."""
-        return {
-            Method.LORENTZIAN: _("Lorentzian fit"),
-            Method.MTR_ASYM: _("MTR asymmetry (APTw)"),
-            Method.MTR_REX: _("MTR_Rex and AREX"),
-            Method.QUESP: _("QUESP / QUEST"),
-            Method.OMEGA_PLOT: _("Omega plot"),
-            Method.QUCESOP: _("QUCESOP"),
-            Method.R1RHO: _("R1rho model fit (analytic)"),
-            Method.BLOCH_MCCONNELL: _("Bloch-McConnell model fit (numerical)"),
-            Method.NETWORK: _("Trained network, with reliability"),
-        }[self]
-
-    @property
-    def needsModel(self):
-        """Whether nothing can be fitted without a model file."""
-        return self in (Method.R1RHO, Method.BLOCH_MCCONNELL)
-
-    @property
-    def takesModel(self):
-        """Whether a model file is of any use."""
-        return self.needsModel or self in (Method.QUESP, Method.OMEGA_PLOT, Method.QUCESOP)
-
-    @property
-    def needsNetwork(self):
-        """Whether a trained network does the work."""
-        return self is Method.NETWORK
-
-    @property
-    def takesPreset(self):
-        """Whether pools are fitted as Lorentzian lines."""
-        return self in (Method.LORENTZIAN, Method.MTR_REX)
+        method_named(value)
 
 
-# Unions with None are what parameterNodeWrapper takes for "any of these nodes" (X | None is not).
+# Unions with None are how parameterNodeWrapper expresses "any of these nodes" (X | None does not work).
 @parameterNodeWrapper
 class CESTQuantParameterNode:
     """Settings of the panel, saved with the scene.
 
-    Paths are texts, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
+    Paths are strings, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
     """
 
     signal: vtkMRMLSequenceNode
@@ -141,21 +102,42 @@ class CESTQuantParameterNode:
     b0: vtkMRMLScalarVolumeNode
     b1: vtkMRMLScalarVolumeNode
     t1: vtkMRMLScalarVolumeNode
-    method: Method
+    method: Annotated[str, KnownMethod()] = "lorentzian"
     asymmetryOffset_ppm: Annotated[float, WithinRange(0.0, 100.0)] = 3.5
     power_uT: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
     lorentzianPreset: Annotated[str, Choice(["3T", "7T"])] = "3T"
     modelPath: str
     networkPath: str
+    configPath: str
     segmentation: vtkMRMLSegmentationNode
     folderName: str
 
 
 class CESTQuantWidget(PanelWidget):
-    """The panel: binds the parameter node to the widgets and calls the logic."""
+    """The panel: binds the parameter node to the widgets and calls the logic.
 
-    PATHS = ("protocolPath", "modelPath", "networkPath")
+    Attributes:
+        INPUTS: Parameter and widget of every input that only some methods use, by its name in the registry of methods.
+        OPTIONAL_SECTIONS: Sections that are hidden if the method uses none of their inputs.
+    """
+
+    PATHS = ("protocolPath", "modelPath", "networkPath", "configPath")
     SECTIONS = ("inputsSection", "mapsSection", "methodSection", "modelSection", "outputsSection")
+    INPUTS = {  # noqa: RUF012
+        "b0": ("b0", "b0Selector"),
+        "b1": ("b1", "b1Selector"),
+        "t1": ("t1", "t1Selector"),
+        "lorentzian": ("lorentzianPreset", "lorentzianPresetComboBox"),
+        "asymmetry-offset": ("asymmetryOffset_ppm", "asymmetryOffsetSpinBox"),
+        "power": ("power_uT", "powerSpinBox"),
+        "model": ("modelPath", "modelPathLineEdit"),
+        "network": ("networkPath", "networkPathLineEdit"),
+        "config": ("configPath", "configPathLineEdit"),
+    }
+    OPTIONAL_SECTIONS = {  # noqa: RUF012
+        "mapsSection": ("b0", "b1", "t1"),
+        "modelSection": ("model", "network", "config"),
+    }
 
     def makeLogic(self):
         return CESTQuantLogic()
@@ -163,22 +145,62 @@ class CESTQuantWidget(PanelWidget):
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
 
+    def setup(self):
+        """Build the panel; the registry of methods says what can be chosen."""
+        super().setup()
+        self.showMethods()
+        self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethodChosen)
+
+    def showMethods(self):
+        """List the methods of the registry."""
+        import qt
+
+        from CESTQuantLib.methods.registry import METHODS
+
+        choices = self.ui.methodComboBox
+        blocked = choices.blockSignals(True)  # filling the list chooses nothing
+        choices.clear()
+        for method in METHODS.values():
+            choices.addItem(_(method.title), method.name)
+            choices.setItemData(choices.count - 1, _(method.summary), qt.Qt.ToolTipRole)
+        choices.blockSignals(blocked)
+        self._onParametersModified()
+
+    def onMethodChosen(self, index):
+        """Take over the method that the user has chosen."""
+        name = self.ui.methodComboBox.itemData(index)
+        if self._parameterNode and name and self._parameterNode.method != name:
+            self._parameterNode.method = name
+
     def initializeParameterNode(self):
-        """Take the scene's parameter node; the first acquisition is preselected."""
+        """Bind the scene's parameter node; the first acquisition is preselected."""
         super().initializeParameterNode()
         if not self._parameterNode.signal:
             self._parameterNode.signal = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
 
+    def usedInputs(self, parameters):
+        """Return the names of the inputs that the chosen method uses."""
+        from CESTQuantLib.methods.base import Input
+        from CESTQuantLib.methods.registry import METHODS
+
+        method = METHODS.get(parameters.method)
+        return {what.value for what in Input if method and method.uses(what)}
+
     def offerSettings(self, parameters):
-        method = parameters.method
-        self.ui.asymmetryOffsetSpinBox.enabled = method == Method.MTR_ASYM
-        self.ui.powerSpinBox.enabled = method == Method.MTR_ASYM or method.takesPreset
-        self.ui.lorentzianPresetComboBox.enabled = method.takesPreset
-        self.ui.modelPathLineEdit.enabled = method.takesModel
-        self.ui.networkPathLineEdit.enabled = method.needsNetwork
+        """Show the chosen method and the inputs that it uses."""
+        choices = self.ui.methodComboBox
+        choices.currentIndex = choices.findData(parameters.method)
+        used = self.usedInputs(parameters)
+        for name, (_parameter, widget) in self.INPUTS.items():
+            getattr(self.ui, widget).visible = name in used
+            getattr(self.ui, f"{widget}Label").visible = name in used
+        for section, names in self.OPTIONAL_SECTIONS.items():
+            getattr(self.ui, section).visible = not used.isdisjoint(names)
 
     def missingInputs(self):
-        """What has to be chosen before Apply, one sentence each."""
+        """Return what has to be chosen before Apply, as sentences."""
+        from CESTQuantLib.methods.registry import METHODS
+
         parameters = self._parameterNode
         missing = []
         if not parameters.signal:
@@ -187,36 +209,37 @@ class CESTQuantWidget(PanelWidget):
             missing.append(_("Choose the protocol: a JSON file, a text file of offsets, or a .seq file."))
         elif parameters.protocolPath and not os.path.isfile(parameters.protocolPath):
             missing.append(_("The protocol file {path} does not exist.").format(path=parameters.protocolPath))
-        if parameters.method.needsModel and not parameters.modelPath:
-            missing.append(_("Choose the model file: this method fits its parameters."))
-        if parameters.method.takesModel and parameters.modelPath and not os.path.isfile(parameters.modelPath):
-            missing.append(_("The model file {path} does not exist.").format(path=parameters.modelPath))
-        if parameters.method.needsNetwork and not parameters.networkPath:
-            missing.append(_("Choose the network file: this method reconstructs with a trained network."))
-        elif parameters.method.needsNetwork and not os.path.isfile(parameters.networkPath):
-            missing.append(_("The network file {path} does not exist.").format(path=parameters.networkPath))
+        method = METHODS.get(parameters.method)
+        if method is None:
+            missing.append(_("The method {name} is not installed: choose another one.").format(name=parameters.method))
+            return missing
+        given = {what for what, (parameter, _widget) in self.INPUTS.items() if getattr(parameters, parameter)}
+        for what in method.needs:
+            if what.value not in given:
+                missing.append(_("Choose {what}: the method needs it.").format(what=what.title))
+        for name in self.usedInputs(parameters) & {"model", "network", "config"} & given:
+            path = getattr(parameters, self.INPUTS[name][0])
+            if not os.path.isfile(path):
+                missing.append(_("The file {path} does not exist.").format(path=path))
         return missing
 
     def run(self, progress):
         """Compute the maps."""
         parameters = self._parameterNode
+        used = self.usedInputs(parameters)
+        chosen = {parameter: getattr(parameters, parameter) for parameter, _w in (self.INPUTS[name] for name in used)}
+        # 0 µT means the single acquired power, and an empty path no file.
+        options = {parameter.removesuffix("Path"): value for parameter, value in chosen.items() if value}
         result = self.logic.fit(
             parameters.signal,
             parameters.protocolPath or None,
-            method=parameters.method.value,
-            model=(parameters.modelPath or None) if parameters.method.takesModel else None,
-            network=parameters.networkPath if parameters.method.needsNetwork else None,
+            method=parameters.method,
             reference=parameters.reference,
             mask=parameters.mask,
-            b0=parameters.b0,
-            b1=parameters.b1,
-            t1=parameters.t1,
             segmentation=parameters.segmentation,
             folderName=parameters.folderName,
-            asymmetryOffset_ppm=parameters.asymmetryOffset_ppm,
-            power_uT=parameters.power_uT or None,
-            lorentzianPreset=parameters.lorentzianPreset,
             progress=progress,
+            **options,
         )
         return _("{count} maps are in the folder '{folder}'.").format(
             count=len(result.nodes), folder=self.folderName(result)
@@ -226,13 +249,18 @@ class CESTQuantWidget(PanelWidget):
 class CESTQuantLogic(ScriptedLoadableModuleLogic):
     """Maps from nodes, for the panel and the Python console.
 
-    The work is done by ``CESTQuantLib.logic``, which the batch commands share; it is imported at the first call, so
-    that starting the application stays fast.
+    ``CESTQuantLib.logic`` does the work, also for the batch commands. It is imported at the first call, so that the
+    application starts fast.
     """
 
     def getParameterNode(self):
-        """The parameters of the panel."""
-        return CESTQuantParameterNode(super().getParameterNode())
+        """Return the parameters of the panel."""
+        node = super().getParameterNode()
+        stored = node.GetParameter("method")
+        if stored.isupper():  # scenes of earlier versions have the name of an enumeration's member, such as MTR_REX
+            name = {"MTR_ASYM": "mtrasym"}.get(stored, stored.lower().replace("_", "-"))
+            node.SetParameter("method", name)
+        return CESTQuantParameterNode(node)
 
     def fit(self, signalNode, protocol, **options):
         """Quantify an acquisition: ``fit(sequenceNode, "protocol.json", method="lorentzian", reference=m0Node)``.
@@ -242,7 +270,7 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         return self._shared().fit(signalNode, protocol, **options)
 
     def fieldMaps(self, signalNode, protocol, **options):
-        """Field maps from a WASABI or WASSR acquisition; see ``CESTQuantLib.logic.CESTQuantLogic.fieldMaps``."""
+        """Map B0 and B1 from a WASABI or WASSR acquisition; see ``CESTQuantLib.logic.CESTQuantLogic.fieldMaps``."""
         return self._shared().fieldMaps(signalNode, protocol, **options)
 
     def hasProtocol(self, signalNode):
@@ -250,7 +278,7 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         return self._shared().hasProtocol(signalNode)
 
     def addPhantom(self, **options):
-        """Simulate the digital phantom and add it to the scene; its nodes by name."""
+        """Simulate the digital phantom and add it to the scene; returns its nodes by name."""
         return self._shared().addPhantom(**options)
 
     @staticmethod
@@ -261,12 +289,12 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
 
 
 class CESTQuantTest(PanelTest):
-    """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
+    """Uses the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
 
     MODULE = "CESTQuant"
 
     def addSampleNodes(self):
-        """One small acquisition: 256 voxels, water and amide lines, M0 of 1000."""
+        """Add a small acquisition: 256 voxels, lines of water and amide, M0 of 1000."""
         import numpy as np
 
         from NeuroCESTLib.scene.geometry import Geometry
@@ -288,15 +316,15 @@ class CESTQuantTest(PanelTest):
             file.writelines(f"{offset:g}\n" for offset in offsets)
         return path
 
-    def chooseInputs(self, method=Method.MTR_ASYM):
-        """What a user chooses before Apply."""
+    def chooseInputs(self, method="mtrasym"):
+        """Choose what a user chooses before Apply."""
         self.ui.signalSelector.setCurrentNode(self.signal)
         self.ui.referenceSelector.setCurrentNode(self.reference)
         self.ui.protocolPathLineEdit.currentPath = self.protocolPath
-        self.ui.methodComboBox.currentIndex = list(Method).index(method)
+        self.ui.methodComboBox.currentIndex = self.ui.methodComboBox.findData(method)
 
     def trainNetwork(self):
-        """A small network for 21 offsets at 7 T, trained in seconds; paths of network and protocol."""
+        """Train a small network for 21 offsets at 7 T, in seconds; return the paths of network and protocol."""
         import json
 
         from CESTQuantLib.formats.protocol_json import protocol_to_dict
@@ -341,7 +369,7 @@ class CESTQuantTest(PanelTest):
         self.chooseInputs()
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertNotIn("Choose", self.ui.applyButton.toolTip)
-        self.chooseInputs(Method.R1RHO)
+        self.chooseInputs("r1rho")
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("model", self.ui.applyButton.toolTip)
 
@@ -361,31 +389,35 @@ class CESTQuantTest(PanelTest):
 
     def test_widgetsAndParametersFollowEachOther(self):
         parameters = self.widget.logic.getParameterNode()
-        self.chooseInputs(Method.MTR_ASYM)
-        self.assertEqual(parameters.method, Method.MTR_ASYM)
+        self.chooseInputs("mtrasym")
+        self.assertEqual(parameters.method, "mtrasym")
         self.assertEqual(parameters.protocolPath, self.protocolPath)
         self.assertIs(parameters.reference, self.reference)
         self.ui.asymmetryOffsetSpinBox.value = 2.0
         self.ui.folderNameLineEdit.text = "visit 1"
         self.assertEqual(parameters.asymmetryOffset_ppm, 2.0)
         self.assertEqual(parameters.folderName, "visit 1")
-        parameters.method = Method.LORENTZIAN
+        parameters.method = "lorentzian"
         parameters.lorentzianPreset = "7T"
         parameters.mask = self.reference
-        self.assertEqual(self.ui.methodComboBox.currentText, Method.LORENTZIAN.label())
+        self.assertEqual(self.ui.methodComboBox.currentText, "Lorentzian fit")
         self.assertEqual(self.ui.lorentzianPresetComboBox.currentText, "7T")
         self.assertIs(self.ui.maskSelector.currentNode(), self.reference)
 
-    def test_settingsAreOfferedWhereTheMethodTakesThem(self):
-        for method, offset, preset, model in (
-            (Method.MTR_ASYM, True, False, False),
-            (Method.LORENTZIAN, False, True, False),
-            (Method.BLOCH_MCCONNELL, False, False, True),
+    def test_onlyTheInputsThatTheMethodUsesAreShown(self):
+        for method, used in (
+            ("mtrasym", {"b0", "b1", "asymmetry-offset", "power"}),
+            ("lorentzian", {"b0", "b1", "lorentzian", "power"}),
+            ("bloch-mcconnell", {"b0", "b1", "t1", "model"}),
+            ("dictionary", {"config"}),
         ):
             self.chooseInputs(method)
-            self.assertEqual(self.ui.asymmetryOffsetSpinBox.enabled, offset)
-            self.assertEqual(self.ui.lorentzianPresetComboBox.enabled, preset)
-            self.assertEqual(self.ui.modelPathLineEdit.enabled, model)
+            rows = {name: getattr(self.ui, widget) for name, (_parameter, widget) in self.widget.INPUTS.items()}
+            self.assertEqual({name for name, row in rows.items() if not row.isHidden()}, used)
+            labels = {name: getattr(self.ui, f"{rows[name].name}Label") for name in rows}
+            self.assertEqual({name for name, label in labels.items() if not label.isHidden()}, used)
+        self.assertTrue(self.ui.mapsSection.isHidden())
+        self.assertFalse(self.ui.modelSection.isHidden())
 
     def test_applyPutsMapsIntoOneFolder(self):
         self.chooseInputs()
@@ -403,8 +435,8 @@ class CESTQuantTest(PanelTest):
         self.assertFalse(self.ui.cancelButton.enabled)
 
     def test_networkReconstructsWithUncertaintyAndReliability(self):
-        self.chooseInputs(Method.NETWORK)
-        self.assertTrue(self.ui.networkPathLineEdit.enabled)
+        self.chooseInputs("network")
+        self.assertFalse(self.ui.networkPathLineEdit.isHidden())
         self.assertIn("network", self.ui.applyButton.toolTip)
         network, protocol = self.trainNetwork()
         self.ui.networkPathLineEdit.currentPath = network
@@ -413,7 +445,7 @@ class CESTQuantTest(PanelTest):
         names = ("amide_fraction", "amide_fraction_sd", "rmse", "reliable")
         maps = {name: slicer.util.arrayFromVolume(slicer.util.getNode(name)) for name in names}
         self.assertTrue((maps["amide_fraction_sd"] > 0).all())
-        # These Lorentzian lines are no spectrum of the network's tissue, and it says so.
+        # Such Lorentzian lines are not a spectrum of the tissue that the network was trained for, and it notices.
         self.assertEqual(float(maps["reliable"].max()), 0.0)
         display = slicer.util.getNode("reliable").GetScalarVolumeDisplayNode()
         self.assertEqual((display.GetWindowLevelMin(), display.GetWindowLevelMax()), (0.0, 1.0))
@@ -443,7 +475,7 @@ class CESTQuantTest(PanelTest):
         self.assertEqual(self.ui.signalSelector.currentNode().GetName(), "cest")
         self.assertEqual(self.ui.referenceSelector.currentNode().GetName(), "m0")
         self.assertEqual(self.ui.protocolPathLineEdit.currentPath, self.protocolPath)
-        self.assertEqual(self.ui.methodComboBox.currentText, Method.MTR_ASYM.label())
+        self.assertEqual(self.ui.methodComboBox.currentText, "MTR asymmetry (APTw)")
         self.assertEqual(self.ui.asymmetryOffsetSpinBox.value, 2.0)
         self.assertEqual(self.ui.folderNameLineEdit.text, "visit 1")
         self.ui.applyButton.click()

@@ -22,23 +22,15 @@ if TYPE_CHECKING:
     from ..scene.results import CESTQuantResult
 
 _ARGUMENTS: Mapping[Input, dict[str, Any]] = {
-    Input.B0: {"metavar": "MAP", "help": "B0 shift in ppm"},
-    Input.B1: {"metavar": "MAP", "help": "relative B1 (1 = nominal)"},
-    Input.T1: {"metavar": "MAP", "help": "water T1 in s"},
-    Input.MODEL: {"metavar": "MODEL.json", "help": "tissue model: T1 and T2 in s, rates in Hz, shifts in ppm"},
-    Input.LORENTZIAN: {"metavar": "POOLS", "help": "Lorentzian pools: 3T (default), 7T or a pool description .json"},
-    Input.ASYMMETRY_OFFSET: {
-        "type": float,
-        "nargs": "+",
-        "metavar": "PPM",
-        "help": "offsets of the asymmetry in ppm (default: 3.5)",
-    },
-    Input.POWER: {"type": float, "metavar": "UT", "help": "which of several powers (uT) a contrast uses"},
-    Input.NETWORK: {"metavar": "NETWORK.pt", "help": "network file, made by train or optimize-schedule"},
-    Input.CONFIG: {
-        "metavar": "CONFIG.json",
-        "help": "configuration of the data to simulate: a file, or a name as for train",
-    },
+    Input.B0: {"help": "B0 shift in ppm"},
+    Input.B1: {"help": "relative B1 (1 = nominal)"},
+    Input.T1: {"help": "water T1 in s"},
+    Input.MODEL: {"help": "tissue model: T1 and T2 in s, rates in Hz, shifts in ppm"},
+    Input.LORENTZIAN: {"help": "Lorentzian pools: 3T (default), 7T or a pool description .json"},
+    Input.ASYMMETRY_OFFSET: {"type": float, "nargs": "+", "help": "offsets of the asymmetry in ppm (default: 3.5)"},
+    Input.POWER: {"type": float, "help": "which of several powers (uT) a contrast uses"},
+    Input.NETWORK: {"help": "network file, made by train or optimize-schedule"},
+    Input.CONFIG: {"help": "configuration of the data to simulate: a file, or a name as for train"},
 }
 """Option of every input; the methods that use it are added to the help from the registry."""
 _DEFAULTS: Mapping[Input, Any] = {Input.LORENTZIAN: "3T", Input.ASYMMETRY_OFFSET: [3.5]}
@@ -52,7 +44,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     add_acquisition(parser)
     parser.add_argument("--method", required=True, metavar="METHOD", help=", ".join(METHODS))
     for what, keywords in _ARGUMENTS.items():
-        parser.add_argument(what.option, **keywords | {"help": f"{keywords['help']} ({_users(what)})"})
+        keywords = {**keywords, "metavar": what.metavar, "help": f"{keywords['help']} ({_users(what)})"}
+        parser.add_argument(what.option, **keywords)
     parser.add_argument("--segmentation", metavar="SEG", help="regions for the table: .seg.nrrd or label volume")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA if there is one")
     parser.set_defaults(command=run)

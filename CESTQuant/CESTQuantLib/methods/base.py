@@ -44,21 +44,31 @@ class Input(enum.Enum):
         return self.value.replace("-", "_")
 
     @property
-    def description(self) -> str:
+    def metavar(self) -> str:
+        """What the command line calls the value of the option."""
+        return _WHAT[self][1]
+
+    @property
+    def title(self) -> str:
         """What to give, as the end of the sentence 'the method needs …'."""
-        return _DESCRIPTIONS[self]
+        return _WHAT[self][0]
+
+    @property
+    def description(self) -> str:
+        """What to give, with the command-line option that gives it."""
+        return f"{self.title} ({self.option} {self.metavar})"
 
 
-_DESCRIPTIONS = {
-    Input.B0: "a map of the B0 shift in ppm (--b0 MAP)",
-    Input.B1: "a map of the relative B1 (--b1 MAP)",
-    Input.T1: "a map of the water T1 in s (--t1 MAP)",
-    Input.MODEL: "a tissue model file (--model MODEL.json)",
-    Input.LORENTZIAN: "a description of Lorentzian pools (--lorentzian POOLS)",
-    Input.ASYMMETRY_OFFSET: "the offset of the asymmetry in ppm (--asymmetry-offset PPM)",
-    Input.POWER: "the B1 of the spectrum to use in uT (--power UT)",
-    Input.NETWORK: "a network file (--network NETWORK.pt)",
-    Input.CONFIG: "a configuration of the data to simulate (--config CONFIG.json)",
+_WHAT = {
+    Input.B0: ("a map of the B0 shift in ppm", "MAP"),
+    Input.B1: ("a map of the relative B1", "MAP"),
+    Input.T1: ("a map of the water T1 in s", "MAP"),
+    Input.MODEL: ("a tissue model file", "MODEL.json"),
+    Input.LORENTZIAN: ("a description of Lorentzian pools", "POOLS"),
+    Input.ASYMMETRY_OFFSET: ("the offset of the asymmetry in ppm", "PPM"),
+    Input.POWER: ("the B1 of the spectrum to use in uT", "UT"),
+    Input.NETWORK: ("a network file", "NETWORK.pt"),
+    Input.CONFIG: ("a configuration of the data to simulate", "CONFIG.json"),
 }
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import further_contrast
 import pytest
 from paths import ROOT
 
@@ -14,6 +15,9 @@ pytest.importorskip("PySide6")
 sys.path[:0] = [str(ROOT), str(ROOT / "Testing")]
 
 import panel_host  # noqa: E402
+
+from CESTQuantLib.methods.base import Input  # noqa: E402
+from CESTQuantLib.methods.registry import METHODS  # noqa: E402
 
 slicer = panel_host.start()
 CESTQuant = panel_host.load_module(ROOT / "CESTQuant" / "CESTQuant.py")
@@ -72,7 +76,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("CESTQuant")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | set(panel.PATHS) == set(CESTQuant.CESTQuantParameterNode.allParameters)
+    assert bound | {"method", *panel.PATHS} == set(CESTQuant.CESTQuantParameterNode.allParameters)
 
 
 def test_picture_of_the_panel_is_drawn(tmp_path):
@@ -102,17 +106,57 @@ def test_parameters_are_stored_as_slicers_own_wrapper_stores_them():
     parameters = CESTQuant.CESTQuantParameterNode(node)
     parameters.t1 = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
     parameters.mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    parameters.method = CESTQuant.Method.QUESP
+    parameters.method = "quesp"
     assert node.GetNodeReferenceID("t1") == parameters.t1.GetID()
     assert node.GetNodeReferenceID("mask_1") == parameters.mask.GetID()
     assert node.GetParameter("reference_2") == "True"  # None, the last member of the union
-    assert node.GetParameter("method") == "QUESP"
+    assert node.GetParameter("method") == "quesp"
     assert node.GetParameter("asymmetryOffset_ppm") == "3.5"
+
+
+def test_scenes_of_earlier_versions_keep_their_method():
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    node = panel.logic.getParameterNode().parameterNode
+    for stored, name in (("MTR_ASYM", "mtrasym"), ("BLOCH_MCCONNELL", "bloch-mcconnell"), ("qucesop", "qucesop")):
+        node.SetParameter("method", stored)
+        assert panel.logic.getParameterNode().method == name
+
+
+def test_the_panel_offers_the_methods_of_the_registry():
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    choices = panel.ui.methodComboBox
+    assert [choices.itemData(i) for i in range(choices.count)] == list(METHODS)
+    assert [choices.itemText(i) for i in range(choices.count)] == [method.title for method in METHODS.values()]
+    assert {what.value for what in Input} == set(panel.INPUTS)
+
+
+def test_the_panel_offers_a_further_contrast(monkeypatch):
+    (method,) = further_contrast.METHODS
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    panel.enter()
+    with monkeypatch.context() as patch:
+        patch.setitem(METHODS, method.name, method)
+        panel.showMethods()
+        panel.ui.methodComboBox.currentIndex = panel.ui.methodComboBox.findData(method.name)
+        assert panel.ui.methodComboBox.currentText == "Depth of saturation"
+        assert panel.logic.getParameterNode().method == method.name
+        shown = {name for name, (_, widget) in panel.INPUTS.items() if not getattr(panel.ui, widget).isHidden()}
+        assert shown == {"asymmetry-offset"}
+        panel.logic.getParameterNode().method = "lorentzian"
+    panel.showMethods()
+
+
+def test_a_method_of_another_installation_is_named():
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    panel.enter()
+    panel.logic.getParameterNode().parameterNode.SetParameter("method", "magic")
+    assert "The method magic is not installed: choose another one." in panel.missingInputs()
+    panel.logic.getParameterNode().method = "lorentzian"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("method", "quesp"), ("asymmetryOffset_ppm", -1.0), ("lorentzianPreset", "9T"), ("protocolPath", None)],
+    [("method", "magic"), ("asymmetryOffset_ppm", -1.0), ("lorentzianPreset", "9T"), ("protocolPath", None)],
 )
 def test_parameter_refuses_a_value_that_is_not_allowed(name, value):
     parameters = CESTQuant.CESTQuantParameterNode(slicer.vtkMRMLScriptedModuleNode())

@@ -70,6 +70,17 @@ def test_unknown_methods_and_options(refused: Callable) -> None:
     assert "invalid float value: 'x'" in refused(asymmetry_offset="x")
 
 
+def test_options_that_the_method_does_not_use_are_named(quantified: Callable, good: Path) -> None:
+    words = (
+        "the method mtrasym does not use --t1, which is for mtr-rex, quesp, omega-plot, qucesop, r1rho, ",
+        "the method mtrasym does not use --model, which is for quesp, omega-plot, qucesop, r1rho, bloch-mcconnell",
+    )
+    files = {name: good / f"{name}.nii.gz" for name in ("b0", "t1")}
+    output = quantified(good, "mtrasym", words, model=good / "model.json", **files)
+    noted = json.loads((output / "report.json").read_text())["warnings"]
+    assert all(word in line for word, line in zip(words, noted, strict=True))
+
+
 @pytest.mark.parametrize("offset", [50.0, -3.5, 0.0, "nan"])
 def test_asymmetry_where_there_is_none(refused: Callable, offset: object) -> None:
     words = "±50 ppm" if offset == 50 else "must be a positive number of ppm"

@@ -1,0 +1,148 @@
+"""The registry of methods: one place from which the commands, the panel and the display of maps derive."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import further_contrast
+import pytest
+import torch
+from paths import ROOT
+from studies import Acquisition, read_image
+
+from CESTQuantLib.batch import main
+from CESTQuantLib.methods.base import Input, Settings
+from CESTQuantLib.methods.registry import FIELD_METHODS, METHODS, map_fields, method_named, quantify, quantity_named
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.tissue.spectra import ZSpectra
+from NeuroCESTLib.scene.display import COLOR_MAPS
+
+ALL = (*METHODS.values(), *FIELD_METHODS.values())
+
+
+def spectra(**maps: torch.Tensor) -> ZSpectra:
+    """Two voxels at three offsets."""
+    signal = torch.tensor([[0.9, 0.1, 0.8], [0.9, 0.2, 0.7]], dtype=torch.float64)
+    return ZSpectra(signal, Protocol(3.0, [-3.5, 0.0, 3.5], 1.0, 2.0), **maps)
+
+
+def test_names_and_titles_are_unique() -> None:
+    assert len({method.name for method in ALL}) == len(ALL)
+    assert len({method.title for method in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
+def test_every_method_describes_itself(method) -> None:
+    assert method.summary.endswith(".")
+    assert method.run.__doc__
+    assert method.publications
+    assert method.quantities
+    assert {quantity.color_map for quantity in method.quantities} <= set(COLOR_MAPS)
+    assert not set(method.needs) & set(method.takes)
+
+
+def test_every_input_is_used_by_a_method() -> None:
+    assert {what for method in ALL for what in (*method.needs, *method.takes)} == set(Input)
+
+
+def test_methods_agree_on_the_display_of_a_quantity() -> None:
+    shown: dict[str, object] = {}
+    for quantity in (quantity for method in ALL for quantity in method.quantities):
+        assert shown.setdefault(quantity.pattern, quantity) == quantity
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "color_map"),
+    [
+        ("amide_exchange_rate_Hz", "Hz", "inferno"),
+        ("amide_concentration_mM", "mM", "viridis"),
+        ("mtr_asym_3.5ppm", "", "diverging"),
+        ("rmse_expected", "", "inferno"),
+        ("reliable_fraction", "", "viridis"),  # of a pool called 'reliable'
+        ("something_else", "", "viridis"),
+    ],
+)
+def test_quantities_are_recognised_by_their_names(name: str, unit: str, color_map: str) -> None:
+    quantity, error = quantity_named(name), quantity_named(f"{name}_sd")
+    assert (quantity.unit, quantity.color_map) == (unit, color_map)
+    assert (error.unit, error.color_map, error.centered) == (unit, "inferno", False)
+    assert error.rank > quantity.rank
+
+
+def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="method 'magic' is unknown; use one of mtrasym, lorentzian, mtr-rex"):
+        quantify(spectra(), "magic")
+    with pytest.raises(ValueError, match="method 'quesp' is unknown; use one of wasabi, wassr"):
+        map_fields(spectra(), "quesp")
+    assert method_named("quesp") is METHODS["quesp"]
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("r1rho", r"the method r1rho needs a tissue model file \(--model MODEL\.json\)"),
+        ("network", r"the method network needs a network file \(--network NETWORK\.pt\)"),
+        ("dictionary", r"the method dictionary needs a configuration of .* \(--config CONFIG\.json\)"),
+    ],
+)
+def test_a_method_says_what_it_lacks(method: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        quantify(spectra(), method)
+
+
+def test_physical_methods_need_the_saturation() -> None:
+    offsets_only = replace(spectra(), protocol=Protocol(3.0, [-3.5, 0.0, 3.5], 0.0, 0.0))
+    needs_nothing = [method for method in METHODS.values() if method.physical and not method.needs]
+    assert needs_nothing
+    for method in needs_nothing:
+        with pytest.raises(ValueError, match=f"no saturation time and B1; {method.name} needs a protocol.json or .seq"):
+            quantify(offsets_only, method.name)
+
+
+def test_listing_the_methods_and_building_the_command_loads_nothing_heavy() -> None:
+    """The panel lists the methods where torch may not be installed yet, and ``--help`` should answer at once."""
+    code = (
+        "import sys; from CESTQuantLib.methods.registry import METHODS; assert METHODS\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'vtk', 'slicer'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "from CESTQuantLib.batch import _parser; _parser()\n"
+        "assert not (heavy - {'numpy'}) & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "CESTQuant")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def depth(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a further contrast, which is in the registry during the test."""
+    (method,) = further_contrast.METHODS
+    monkeypatch.setitem(METHODS, method.name, method)
+    return method.name
+
+
+def test_a_further_contrast_runs_through_the_registry(depth: str) -> None:
+    result = quantify(spectra(), depth, Settings(asymmetry_offsets_ppm=(3.5,)))
+    assert result.quantities["depth_3.5ppm"].tolist() == pytest.approx([20.0, 30.0])
+    assert (quantity_named("depth_3.5ppm").unit, quantity_named("depth_3.5ppm_sd").unit) == ("%", "%")
+
+
+def test_a_further_contrast_is_a_method_of_the_command(
+    depth: str, quantified: Callable, acquisition: Acquisition, good: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert main(["fit", "--help"]) == 0
+    text = " ".join(capfd.readouterr().out.split())
+    assert "depth: Loss of signal at the offset, in percent." in text
+    assert "(default: 3.5) (used by mtrasym, depth)" in text
+    output = quantified(good, depth, asymmetry_offset=3, segmentation=good / "mask.nii.gz")
+    expected = 100 * (1 - acquisition.signal[15] / acquisition.m0)  # 3 ppm is the sixteenth of 21 offsets
+    assert read_image(output / "depth_3ppm.nii.gz").ravel() == pytest.approx(expected.ravel(), rel=1e-4)
+    assert "depth_3ppm,%," in (output / "roi.csv").read_text()
+    report = json.loads((output / "report.json").read_text())
+    assert report["summary"]["publications"] == list(METHODS[depth].publications)
