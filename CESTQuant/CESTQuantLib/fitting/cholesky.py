@@ -38,7 +38,7 @@ def _factorize(matrix: Tensor, right_hand_sides: Tensor) -> tuple[Tensor, Tensor
 
 
 def _back_substitute(rows: Tensor, inverse_pivots: Tensor) -> Tensor:
-    """Solve L^T x = y for the right-hand sides that `_factorize` appended; returns (r, p, voxel)."""
+    """Solve L^T x = y for the right-hand sides that ``_factorize`` appended; returns (r, p, voxel)."""
     order = inverse_pivots.shape[0]
     solution = rows[order:]
     for k in range(order - 1, -1, -1):

@@ -13,7 +13,7 @@ from torch import Tensor
 from .problem import Model
 
 PredictionFunction = Callable[..., Tensor]
-"""(parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel)."""
+"""``(parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel)``."""
 
 
 def finite_difference_model(function: PredictionFunction, scale: Tensor | None = None, central: bool = False) -> Model:
@@ -21,13 +21,13 @@ def finite_difference_model(function: PredictionFunction, scale: Tensor | None =
 
     Args:
         function: The prediction; it is called with 1 + p (central: 1 + 2 p) times the voxels.
-        scale: (p,) typical sizes of the parameters; the step is sqrt(eps) (central: cbrt(eps)) times the larger of
-            |parameter| and a hundredth of the scale. Without it the step is relative to |parameter|, or to one where
-            that is zero.
+        scale: (p,) typical sizes of the parameters. The step is sqrt(eps) (central: cbrt(eps)) times the larger of the
+            magnitude of the parameter and a hundredth of the scale. Without a scale the step is relative to the
+            magnitude of the parameter, or to one where that is zero.
         central: Whether to take second-order differences, for float32 or strongly curved models.
 
     Returns:
-        A model for `levenberg_marquardt`.
+        A model for ``levenberg_marquardt``.
     """
 
     def model(parameters: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def autograd_model(function: PredictionFunction) -> Model:
         function: The prediction, differentiable twice by autograd.
 
     Returns:
-        A model for `levenberg_marquardt`.
+        A model for ``levenberg_marquardt``.
     """
 
     def model(parameters: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Batched least squares with box bounds: one small Levenberg-Marquardt fit per voxel, for any number of voxels.
 
-`marquardt` describes the algorithm. Public tensors are voxel-first; inside, and in the model, the voxel axis is last,
+``marquardt`` describes the algorithm. Public tensors are voxel-first; inside, and in the model, the voxel axis is last,
 so that every operation runs along contiguous memory. Voxels are fitted in chunks that fit the processor's cache, so
 that memory does not grow with their number.
 """
@@ -54,8 +54,8 @@ def levenberg_marquardt(
     """Fit a model to the measurements of every voxel.
 
     Args:
-        model: Maps (parameters (p, voxel), *arguments (.., voxel)) to the prediction (m, voxel) and its Jacobian
-            (p, m, voxel). `finite_difference_model` and `autograd_model` make one from a prediction alone.
+        model: Maps parameters (p, voxel) and ``arguments`` (.., voxel) to the prediction (m, voxel) and its Jacobian
+            (p, m, voxel). ``finite_difference_model`` and ``autograd_model`` make one from a prediction alone.
         data: (voxel, m), float32 or float64, on any device; the fit runs there and in that precision.
         start: (p,) or (voxel, p) start values; they are moved into the bounds.
         lower: (p,) or (voxel, p) lower bounds, may be minus infinity.

@@ -1,20 +1,20 @@
 """Levenberg-Marquardt iterations on a batch of voxels, each with its own damping, bounds and convergence.
 
-In every voxel the fit minimises, over the p parameters x within their bounds, the sum of squares
+In every voxel the fit minimises, over the p parameters x within their bounds, the sum of squares::
 
     S(x) = sum_m w_m (f_m(x) - y_m)^2 + sum_p c_p (x_p - mu_p)^2
 
 of the m measurements y, the model f, weights w of 0 or 1, and Gaussian priors of mean mu and precision
 c = (noise sd / prior sd)^2. One iteration goes through these steps:
 
-1. Linearise (`_linearize`). With the residual r = f(x) - y and the Jacobian J_pm = df_m/dx_p, the normal equations have
-   the gradient g = J r and the normal matrix N = J J^T; a prior adds c (x - mu) to g and c to the diagonal of N.
+1. Linearise (``_linearize``). With the residual r = f(x) - y and the Jacobian J_pm = df_m/dx_p, the normal equations
+   have the gradient g = J r and the normal matrix N = J J^T; a prior adds c (x - mu) to g and c to the diagonal of N.
 2. Hold every parameter that lies at a bound while its gradient points outwards; it is released when the gradient turns.
 3. Scale every free parameter by u_p = N_pp^(-1/2), so that U N U has a unit diagonal and a fraction of 1e-3 and a rate
    of 1e3 1/s can share one fit, and solve (U N U + lambda I) d = -U g for the step U d (Marquardt, SIAM J Appl Math
    1963;11:431).
 4. Where the step crosses a bound, put those parameters on it and solve again for the others given that move.
-5. Stop where the step would lower S by no more than the tolerance times S (`ActiveSet.propose`).
+5. Stop where the step would lower S by no more than the tolerance times S (``ActiveSet.propose``).
 6. Otherwise evaluate the model at the proposed parameters. The gain ratio rho is the reduction of S over the reduction
    that the quadratic model predicts. Accept the step if S falls, and by at least 1e-4 of the prediction.
 7. Adapt the damping of the voxel (Nielsen, IMM-REP-1999-05): after an accepted step multiply lambda by
@@ -205,7 +205,7 @@ class ActiveSet:
         settings: Settings of the iterations.
         point: Normal equations at the best parameters so far.
         trial: (p, voxel) proposed parameters.
-        status: (voxel,) `Status`, 0 while a voxel is still running.
+        status: (voxel,) ``Status``, 0 while a voxel is still running.
         iterations: (voxel,) number of proposals evaluated.
         damping: (voxel,) lambda.
         damping_increase: (voxel,) nu, by which a rejected step multiplies the damping.

@@ -57,7 +57,7 @@ class NormalMatrix(ABC):
 
         Args:
             right_hand_side: b, (p, voxel).
-            scale: (p, voxel) from `marquardt.parameter_scales`, which makes the diagonal of U N U one. A scale of
+            scale: (p, voxel) from ``marquardt.parameter_scales``, which makes the diagonal of U N U one. A scale of
                 zero holds a parameter: its row and column are those of the identity.
             damping: (voxel,).
 

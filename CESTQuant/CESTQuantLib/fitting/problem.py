@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Model = Callable[..., tuple[Tensor, Tensor]]
-"""(parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), Jacobian (p, m, voxel)."""
+"""``(parameters (p, voxel), *arguments (.., voxel)) -> prediction (m, voxel), Jacobian (p, m, voxel)``."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class LeastSquaresProblem:
 
         Args:
             voxels: (n,) indices.
-            data: (n, m) their data, finite, as `used_data` gives them.
+            data: (n, m) their data, finite, as ``used_data`` gives them.
         """
         return VoxelBatch(
             model=self.model,
@@ -151,7 +151,7 @@ class PriorTerm:
 
 @dataclass(frozen=True)
 class VoxelBatch:
-    """Voxels that are iterated together: the data of a `LeastSquaresProblem`, gathered voxel-last.
+    """Voxels that are iterated together: the data of a ``LeastSquaresProblem``, gathered voxel-last.
 
     Attributes:
         model: Prediction and Jacobian.

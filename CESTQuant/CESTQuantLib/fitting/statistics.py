@@ -22,7 +22,7 @@ class FitResult:
             the data do not determine the parameter or leave no degree of freedom.
         correlation: (voxel, p, p) of the estimates, NaN in the same places; None if not asked for.
         rmse: (voxel,) root mean square of the residual over the valid measurements, in units of the data.
-        status: (voxel,) uint8, see `Status`.
+        status: (voxel,) uint8, see ``Status``.
         iterations: (voxel,) int32.
     """
 

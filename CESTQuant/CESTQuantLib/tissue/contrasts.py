@@ -37,7 +37,7 @@ def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: float | Tensor, b0_shift_pp
 
 
 def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
-    """Compute APTw = MTRasym at 3.5 ppm, (voxel,); arguments as in `mtr_asym`."""
+    """Compute APTw = MTRasym at 3.5 ppm, (voxel,); arguments as in ``mtr_asym``."""
     return mtr_asym(z, offsets_ppm, APT_OFFSET_PPM, b0_shift_ppm).squeeze(1)
 
 

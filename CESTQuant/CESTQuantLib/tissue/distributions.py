@@ -66,11 +66,11 @@ class Distribution:
 class TissueDistribution:
     """Distribution of a tissue and of the fields in which it is measured, with independent entries.
 
-    ```python
-    distribution = TissueDistribution.from_dict(config["tissue"], "config.json")
-    values = distribution.sample(1000, torch.Generator().manual_seed(1))
-    signal = simulate(distribution.tissue(values), protocol, b0_shift_ppm=values["b0_shift_ppm"])
-    ```
+    For example::
+
+        distribution = TissueDistribution.from_dict(config["tissue"], "config.json")
+        values = distribution.sample(1000, torch.Generator().manual_seed(1))
+        signal = simulate(distribution.tissue(values), protocol, b0_shift_ppm=values["b0_shift_ppm"])
 
     Attributes:
         entries: Distributions by path, such as ``water.T1_s``, ``amine.k_Hz``, ``semisolid.fraction``,

@@ -61,7 +61,7 @@ class SignalModel:
         return fields | self.tissue.values(fitted, by_name)
 
     def predict(self, parameters: Tensor, *maps: Tensor) -> Tensor:
-        """Compute the signal (measurement, voxel); arguments as in `values`."""
+        """Compute the signal (measurement, voxel); arguments as in ``values``."""
         values = self.values(parameters, *maps)
         return ENGINES[self.engine](
             self.tissue.tissue(values),
@@ -77,7 +77,7 @@ class SignalModel:
         return finite_difference_model(self.predict, scale=torch.tensor(largest, dtype=torch.float64))
 
     def with_analytic_jacobian(self) -> Model:
-        """Return the prediction of the R1rho engine and its analytic Jacobian, see `has_analytic_jacobian`."""
+        """Return the prediction of the R1rho engine and its analytic Jacobian, see ``has_analytic_jacobian``."""
         return analytic_model(self.tissue, self.protocol, self.values)
 
 
@@ -162,7 +162,7 @@ def fit_tissue_model(
     maps = _maps_of_model(spectra, model)
     signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps))
     result = fits[engine](spectra, signal_model, max_iterations, progress or silent)
-    return ModelFit(result, physical_quantities(model, result), signal_model, tuple(maps.values()))
+    return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()))
 
 
 def _available_maps(spectra: ZSpectra) -> dict[str, Tensor]:
@@ -231,8 +231,8 @@ def _iterate(
     )
 
 
-def physical_quantities(model: TissueModel, result: FitResult) -> dict[str, Tensor]:
-    """Maps of a fit by name, with standard errors as ``<name>_sd``; T2 is reported as R2 = 1/T2 in 1/s."""
+def _named_maps(model: TissueModel, result: FitResult) -> dict[str, Tensor]:
+    """Return the maps of a fit by the names of their files, see ``ModelFit.quantities``."""
     values = {p.path: result.parameters[:, i] for i, p in enumerate(model.parameters)}
     errors = {p.path: result.standard_errors[:, i] for i, p in enumerate(model.parameters)}
     return named_quantities(values, errors, model.protons) | {"rmse": result.rmse}

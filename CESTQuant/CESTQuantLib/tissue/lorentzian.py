@@ -72,7 +72,7 @@ class LorentzianFit:
 
     @property
     def status(self) -> Tensor:
-        """Outcome of the fit, (voxel,) uint8, see `fitting.marquardt.Status`."""
+        """Outcome of the fit, (voxel,) uint8, see ``fitting.marquardt.Status``."""
         return self.fit.status
 
     def index(self, pool: str) -> int:
@@ -132,11 +132,11 @@ def fit_lorentzian(
         valid: (voxel, offset) bool; other measurements are left out.
         start_from_mean: Whether to fit the mean spectrum first and start every voxel from there, which takes fewer
             iterations and leads all voxels to the same local minimum.
-        tolerance: As in `levenberg_marquardt`.
-        max_iterations: As in `levenberg_marquardt`.
-        correlation: As in `levenberg_marquardt`.
-        threads: As in `levenberg_marquardt`.
-        progress: As in `levenberg_marquardt`.
+        tolerance: As in ``levenberg_marquardt``.
+        max_iterations: As in ``levenberg_marquardt``.
+        correlation: As in ``levenberg_marquardt``.
+        threads: As in ``levenberg_marquardt``.
+        progress: As in ``levenberg_marquardt``.
 
     Raises:
         ValueError: The numbers of offsets and measurements differ.
@@ -283,8 +283,8 @@ def fit_lorentzian_two_step(
         z: (voxel, offset) normalised signal.
         offsets_ppm: (offset,).
         model: Background, lines of the residual and excluded ranges.
-        threads: As in `levenberg_marquardt`.
-        progress: As in `levenberg_marquardt`.
+        threads: As in ``levenberg_marquardt``.
+        progress: As in ``levenberg_marquardt``.
     """
     progress = progress or silent
     used = torch.ones_like(offsets_ppm, dtype=torch.bool)

@@ -60,7 +60,7 @@ Entry = float | FitParameter | MapReference
 
 @dataclass(frozen=True)
 class SemisolidKind:
-    """What is not fitted of a semisolid pool; see `physics.pools.Semisolid` for its attributes."""
+    """What is not fitted of a semisolid pool; see ``physics.pools.Semisolid`` for its attributes."""
 
     lineshape: str = Semisolid.lineshape
     coupling: str = Semisolid.coupling
@@ -117,7 +117,7 @@ class TissueModel:
         return self.values(starts, {name: torch.tensor(1.0) for name in self.map_names})
 
     def tissue(self, values: Mapping[str, Scalar]) -> Tissue:
-        """Build the tissue from values by path, as `values` returns them.
+        """Build the tissue from values by path, as ``values`` returns them.
 
         Raises:
             ValueError: A value is not physical; the message names it.

@@ -44,7 +44,7 @@ class Phantom:
     Attributes:
         signal: (measurement, K, J, I) in scanner units.
         m0: Reference image in scanner units.
-        labels: Regions, 0 for air, see `REGIONS`.
+        labels: Regions, 0 for air, see ``REGIONS``.
         b0_shift_ppm: Position of the water in ppm.
         b1_relative: Actual over nominal B1.
         t1_s: Water T1 in s.

@@ -2,7 +2,7 @@
 
 The pairs are acquired at several B1 amplitudes or saturation times: McMahon et al., Magn Reson Med 2006;55:836; inverse
 forms and spill-over: Zaiss et al., Magn Reson Med 2018;79:1708; omega plot: Dixon et al., Magn Reson Med 2010;63:625.
-With Rex = f k w1^2/(w1^2 + k (k + R2b)), R = R1 + Rex and the initial magnetisation Zi:
+With Rex = f k w1^2/(w1^2 + k (k + R2b)), R = R1 + Rex and the initial magnetisation Zi::
 
     Zlab(t) = (Zi - R1/R) exp(-R t) + R1/R
     Zref(t) = (Zi - 1) exp(-R1 t) + 1
@@ -45,7 +45,7 @@ class ExchangeFit:
         exchange_rate_Hz: (voxel,) in 1/s.
         exchange_rate_Hz_sd: (voxel,) its standard error.
         rmse: (voxel,) root mean square of the residual, in units of what was fitted.
-        status: (voxel,) uint8, see `fitting.marquardt.Status`.
+        status: (voxel,) uint8, see ``fitting.marquardt.Status``.
     """
 
     fraction: Tensor
@@ -144,8 +144,8 @@ def fit_quesp(
         b1_relative: (voxel,) actual over nominal B1; None for one.
         fraction_bounds: Lower and upper bound of the fraction.
         exchange_rate_bounds_Hz: Lower and upper bound of the exchange rate in 1/s.
-        threads: As in `levenberg_marquardt`.
-        progress: As in `levenberg_marquardt`.
+        threads: As in ``levenberg_marquardt``.
+        progress: As in ``levenberg_marquardt``.
 
     Raises:
         ValueError: The form is unknown, or the numbers of powers and measurements differ.
