@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.scene.image_files import existing_file
 
@@ -94,15 +94,6 @@ class Report:
             ValueError: The file cannot be written.
         """
         return write_text(json.dumps(self.as_dict(), indent=2) + "\n", Path(folder) / "report.json")
-
-
-def sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 checksum of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

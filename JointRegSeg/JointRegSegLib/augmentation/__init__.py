@@ -1,1 +1,1 @@
-"""Random changes of study pairs in training: spatial ones and those of intensity."""
+"""Augmentation of study pairs: random changes of geometry and of intensity while a network is trained."""

@@ -1,7 +1,7 @@
 """Intensity augmentation of single normalised images (D, H, W).
 
-Every function takes an image that has the value ``outside`` outside of the brain mask and returns a new one that has
-it too; ``clip`` ends the chain.
+Every function takes an image that has the value ``outside`` outside the brain mask, and returns a new image for which
+the same holds. ``clip`` comes last.
 """
 
 from __future__ import annotations
@@ -20,30 +20,68 @@ HIGHEST = 6.0
 
 
 def clip(image: Tensor, mask: Tensor, outside: float = OUTSIDE) -> Tensor:
-    """The image between ``outside`` and ``HIGHEST`` in the mask, ``outside`` elsewhere."""
+    """Limit the image to values from ``outside`` to ``HIGHEST`` in the mask.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        outside: Value outside the brain.
+    """
     return torch.where(mask, image.clamp(outside, HIGHEST), outside)
 
 
 def add_noise(image: Tensor, mask: Tensor, sd: float, generator: torch.Generator, outside: float = OUTSIDE) -> Tensor:
-    """White Gaussian noise inside the mask; ``sd`` in standard deviations of the brain."""
+    """Add white Gaussian noise inside the mask.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        sd: Standard deviation of the noise, in standard deviations of the brain.
+        generator: Source of the noise.
+        outside: Value outside the brain.
+    """
     noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
     return torch.where(mask, image + noise.mul_(sd * _moments(image, mask)[1]), outside)
 
 
 def bias_field(image: Tensor, mask: Tensor, coefficients: Tensor, spacing: float, outside: float = OUTSIDE) -> Tensor:
-    """Multiply the intensity above the background by exp(field), the cubic B-spline field of (d, h, w) coefficients."""
-    gain = smooth_field(coefficients[..., None], tuple(image.shape), spacing)[..., 0].exp_()
+    """Multiply the intensity above the background by exp(field) of a smooth field.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        coefficients: Coefficients (d, h, w) of the cubic B-spline field; see ``spatial.knots``.
+        spacing: Knot spacing in voxels.
+        outside: Value outside the brain.
+    """
+    d, h, w = image.shape
+    gain = smooth_field(coefficients[..., None], (d, h, w), spacing)[..., 0].exp_()
     return torch.where(mask, (image - outside) * gain + outside, outside)
 
 
 def shift_and_contrast(image: Tensor, mask: Tensor, shift: float, contrast: float, outside: float = OUTSIDE) -> Tensor:
-    """Distances from the mean of the brain times ``contrast``, plus ``shift`` standard deviations of the brain."""
+    """Scale the distances from the mean of the brain, and shift them.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        shift: Shift in standard deviations of the brain.
+        contrast: Factor of the distances from the mean.
+        outside: Value outside the brain.
+    """
     mean, sd = _moments(image, mask)
     return torch.where(mask, (image - mean) * contrast + (mean + shift * sd), outside)
 
 
 def gamma(image: Tensor, mask: Tensor, exponent: float, outside: float = OUTSIDE) -> Tensor:
-    """Bend the intensities of the brain between their extremes by a power; mean and standard deviation stay."""
+    """Raise the intensities of the brain, scaled from 0 to 1, to a power, and restore their mean and spread.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        exponent: Exponent of the power.
+        outside: Value outside the brain.
+    """
     lowest = torch.where(mask, image, torch.inf).amin()
     highest = torch.where(mask, image, -torch.inf).amax()
     if not bool(highest > lowest):
@@ -55,24 +93,38 @@ def gamma(image: Tensor, mask: Tensor, exponent: float, outside: float = OUTSIDE
 
 
 def blur(image: Tensor, mask: Tensor, sd_voxels: float, outside: float = OUTSIDE) -> Tensor:
-    """Gaussian smoothing inside the brain; the outside takes no part."""
+    """Smooth the brain with a Gaussian that leaves out everything outside the mask.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        sd_voxels: Standard deviation of the Gaussian in voxels.
+        outside: Value outside the brain.
+    """
     both = torch.stack(((image - outside) * mask, mask.to(image.dtype)))
     both = gaussian_smooth(both, sd_voxels, border="zero")
     return _within(mask, both, outside)
 
 
 def thick_slices(image: Tensor, mask: Tensor, axis: int, factor: float, outside: float = OUTSIDE) -> Tensor:
-    """The image as if acquired with slices ``factor`` voxels thick along an axis and interpolated back."""
-    size = list(image.shape)
-    size[axis] = max(2, round(size[axis] / factor))
+    """Simulate an acquisition with thick slices that was interpolated back to the grid.
+
+    Args:
+        image: Image (D, H, W).
+        mask: Brain (D, H, W) bool.
+        axis: Axis perpendicular to the slices.
+        factor: Slice thickness in voxels.
+        outside: Value outside the brain.
+    """
+    d, h, w = (max(2, round(n / factor)) if k == axis else n for k, n in enumerate(image.shape))
     both = torch.stack(((image - outside) * mask, mask.to(image.dtype)))[None]
-    thick = F.adaptive_avg_pool3d(both, size)
+    thick = F.adaptive_avg_pool3d(both, (d, h, w))
     thin = F.interpolate(thick, size=tuple(image.shape), mode="trilinear", align_corners=False)[0]
     return _within(mask, thin, outside)
 
 
 def _within(mask: Tensor, smoothed: Tensor, outside: float) -> Tensor:
-    """Smoothed intensity above the background divided by the smoothed mask; the two are (2, D, H, W)."""
+    """Smoothed intensity above the background divided by the smoothed mask, which are stacked in (2, D, H, W)."""
     return torch.where(mask, smoothed[0] / smoothed[1].clamp(min=1e-3) + outside, outside)
 
 
@@ -81,5 +133,6 @@ def _mean(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in the mask."""
     mean = _mean(image, mask)
     return mean, _mean((image - mean) ** 2, mask).sqrt()

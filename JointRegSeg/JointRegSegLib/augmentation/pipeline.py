@@ -1,101 +1,133 @@
-"""Random augmentation of a pair of studies, label-consistent and decided by the generator alone."""
+"""Random augmentation of a pair of studies: labels follow the images, and the generator alone decides."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..cohort.sample import OUTSIDE, Pair, StudySample
-from ..cohort.sampling import draw_centre, patch_corner
-from . import intensity as intensity
-from . import spatial as spatial
+from ..cohort.sampling import draw_center, patch_corner
+from . import intensity, spatial
 from .config import AugmentationConfig, SpatialRanges
 
 
 class Augmentation:
-    """Augments (fixed, moving) by a configuration.
+    """Augments pairs (fixed, moving) as configured.
 
         augment = Augmentation(AugmentationConfig(noise_sd=0.2))
         fixed, moving = augment((fixed, moving), torch.Generator().manual_seed(7))
 
-    Geometry comes first (flips, then one resampling for affine map and deformation), then the patch, then thick
-    slices and blur, bias field, contrast, gamma and noise of each image by itself, at last modality dropout. Outside
-    of the brain images keep their value, and absent modalities stay absent. The studies given are left as they are.
-
-    background: value of an absent modality, which the preprocessing decides (-3 for z-scores).
+    Geometry comes first (mirroring, then one resampling for affine map and deformation), then the patch. Thick slices,
+    blur, bias field, contrast, gamma and noise change each image by itself, and modalities are dropped last. Images
+    keep their value outside the brain, absent modalities stay absent, and the given studies are not changed.
     """
 
     def __init__(self, config: AugmentationConfig, background: float = OUTSIDE) -> None:
+        """Set the augmentation up.
+
+        Args:
+            config: What is changed, and how much.
+            background: Value of an absent modality, which depends on the normalisation (-3 for z-scores).
+        """
         self.config = config
         self.background = background
 
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """The augmented pair; the same generator state gives the same pair."""
+        """Augment a pair.
+
+        Args:
+            pair: Fixed and moving study.
+            generator: Source of all random numbers; the same state gives the same pair.
+
+        Returns:
+            The augmented pair.
+
+        Raises:
+            ValueError: The studies have different grids, or the patch is larger than the grid.
+        """
+        fixed, moving = pair
         config = self.config
-        shared = _draw_geometry(config.shared, pair[0].shape, generator)
-        if pair[1].shape != pair[0].shape and shared.resamples:
+        shared = _draw_geometry(config.shared, fixed.shape, generator)
+        if moving.shape != fixed.shape and shared.affine is not None:
             raise ValueError(
-                f"'{pair[0].name}' and '{pair[1].name}' have different grids ({pair[0].shape} and {pair[1].shape}); "
+                f"'{fixed.name}' and '{moving.name}' have different grids ({fixed.shape} and {moving.shape}); "
                 "prepare both studies on one grid"
             )
-        own = [_draw_geometry(config.independent, sample.shape, generator) for sample in pair]
-        samples = [_move(sample, shared, geometry) for sample, geometry in zip(pair, own, strict=True)]
+        fixed_geometry, moving_geometry = (
+            _draw_geometry(config.independent, sample.shape, generator) for sample in pair
+        )
+        fixed, moving = _move(fixed, shared, fixed_geometry), _move(moving, shared, moving_geometry)
         if config.patch is not None:
-            samples = self._crop(samples, generator)
-        samples = [self._change_intensity(sample, generator) for sample in samples]
-        return tuple(self._drop_modalities(samples, generator))
+            fixed, moving = self._crop(fixed, moving, config.patch, generator)
+        fixed, moving = self._change_intensity(fixed, generator), self._change_intensity(moving, generator)
+        return self._drop_modalities(fixed, moving, generator)
 
-    def _crop(self, samples: list[StudySample], generator: torch.Generator) -> list[StudySample]:
+    def _crop(
+        self, fixed: StudySample, moving: StudySample, patch: tuple[int, int, int], generator: torch.Generator
+    ) -> Pair:
+        """Cut the patch out of both studies at the same place."""
         if most := self.config.patch_margin_voxels:
-            short = max(p - n for p, n in zip(self.config.patch, samples[0].shape, strict=True))
+            short = max(p - n for p, n in zip(patch, fixed.shape, strict=True))
             least = min(max(0, -(-short // 2)), most)
             margin = int(torch.randint(least, most + 1, (1,), generator=generator))
-            samples = [spatial.pad(sample, margin) for sample in samples]
-        fixed = samples[0]
-        centre = draw_centre(fixed.labels, fixed.mask, self.config.patch_proportions, generator)
-        corner = patch_corner(centre, self.config.patch, fixed.shape, f"'{fixed.name}'")
-        return [spatial.crop(sample, corner, self.config.patch) for sample in samples]
+            fixed, moving = spatial.pad(fixed, margin), spatial.pad(moving, margin)
+        center = draw_center(fixed.labels, fixed.mask, self.config.patch_proportions, generator)
+        corner = patch_corner(center, patch, fixed.shape, f"'{fixed.name}'")
+        return spatial.crop(fixed, corner, patch), spatial.crop(moving, corner, patch)
 
     def _change_intensity(self, sample: StudySample, generator: torch.Generator) -> StudySample:
+        """Change the images of a study, each by itself."""
         present = sample.present.tolist()
         # Drawn for absent modalities too: what one modality gets does not depend on the presence of another.
-        steps = [_draw_intensity(self.config, sample.shape, generator) for _ in present]
-        if not any(step.any for step in steps):
+        changes = [_draw_intensity(self.config, sample.shape, generator) for _ in present]
+        if not any(change.any for change in changes):
             return sample
         outside = sample.outside.tolist()
         images = [
-            step.apply(image, sample.mask, generator, value) if there and step.any else image
-            for image, step, there, value in zip(sample.images, steps, present, outside, strict=True)
+            change.apply(image, sample.mask, generator, value) if is_present and change.any else image
+            for image, change, is_present, value in zip(sample.images, changes, present, outside, strict=True)
         ]
-        return StudySample(torch.stack(images), sample.labels, sample.mask, sample.name)
+        return replace(sample, images=torch.stack(images))
 
-    def _drop_modalities(self, samples: list[StudySample], generator: torch.Generator) -> list[StudySample]:
+    def _drop_modalities(self, fixed: StudySample, moving: StudySample, generator: torch.Generator) -> Pair:
+        """Make modalities of the studies absent; each study keeps at least one."""
         probability = self.config.dropout_probability
         if probability == 0:
-            return samples
-        channels = len(samples[0].images)
-        drawn = [torch.rand(channels, generator=generator) for _ in samples]
+            return fixed, moving
+        draws = [torch.rand(len(fixed.images), generator=generator) for _ in range(2)]
         if self.config.dropout_shared:
-            present = samples[0].present & samples[1].present
-            drawn = [drawn[0], drawn[0]]
-            keeps = [_kept(drawn[0] >= probability, present.cpu(), drawn[0])] * 2
+            present = fixed.present & moving.present
+            keep = _keep(draws[0] >= probability, present.cpu(), draws[0])
+            keeps = [keep, keep]
         else:
-            keeps = [_kept(d >= probability, s.present.cpu(), d) for d, s in zip(drawn, samples, strict=True)]
-        return [drop_modalities(sample, keep, self.background) for sample, keep in zip(samples, keeps, strict=True)]
+            keeps = [
+                _keep(drawn >= probability, sample.present.cpu(), drawn)
+                for drawn, sample in zip(draws, (fixed, moving), strict=True)
+            ]
+        return (
+            drop_modalities(fixed, keeps[0], self.background),
+            drop_modalities(moving, keeps[1], self.background),
+        )
 
 
 def drop_modalities(sample: StudySample, keep: Tensor, background: float = OUTSIDE) -> StudySample:
-    """The sample with the modalities that are not in ``keep`` (C,) bool made absent."""
+    """Make modalities of a study absent.
+
+    Args:
+        sample: Study.
+        keep: Modalities (C,) bool that stay.
+        background: Value of an absent modality.
+    """
     if bool(keep.all()):
         return sample
     keep = keep.to(sample.images.device)[:, None, None, None]
-    return StudySample(torch.where(keep, sample.images, background), sample.labels, sample.mask, sample.name)
+    return replace(sample, images=torch.where(keep, sample.images, background))
 
 
-def _kept(keep: Tensor, present: Tensor, drawn: Tensor) -> Tensor:
+def _keep(keep: Tensor, present: Tensor, drawn: Tensor) -> Tensor:
     """``keep`` such that at least one present modality stays: the one that was furthest from being dropped."""
     if present.any() and not (keep & present).any():
         keep = keep.clone()
@@ -104,18 +136,28 @@ def _kept(keep: Tensor, present: Tensor, drawn: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Geometry:
-    """One drawn geometric change."""
+class _Affine:
+    """A drawn affine map with a deformation.
 
-    mirrored: tuple[int, ...]
-    matrix: Tensor | None  # (3, 3), without the mirrors; None: flips only
-    translation: Tensor | None
-    coefficients: Tensor | None  # (d, h, w, 3) in voxels
+    Attributes:
+        matrix: Matrix (3, 3) without the mirroring.
+        translation: Translation (3,) in voxels.
+        coefficients: Coefficients (d, h, w, 3) of the deformation in voxels, or None.
+        knot_spacing: Knot spacing of the deformation in voxels.
+    """
+
+    matrix: Tensor
+    translation: Tensor
+    coefficients: Tensor | None
     knot_spacing: float
 
-    @property
-    def resamples(self) -> bool:
-        return self.matrix is not None
+
+@dataclass(frozen=True)
+class _Geometry:
+    """A drawn geometric change: axes of mirroring, and the map that needs resampling, if any."""
+
+    mirrored: tuple[int, ...]
+    affine: _Affine | None
 
 
 def _uniform(generator: torch.Generator, count: int, reach: float) -> Tensor:
@@ -126,7 +168,7 @@ def _draw_geometry(ranges: SpatialRanges, shape: tuple[int, int, int], generator
     draws = torch.rand(4, generator=generator).tolist()
     mirrored = tuple(axis for axis in range(3) if draws[axis] < ranges.flip[axis])
     if ranges.flips_only or draws[3] >= ranges.probability:
-        return _Geometry(mirrored, None, None, None, ranges.knot_spacing_voxels)
+        return _Geometry(mirrored, None)
     rotation, scale, shear, translation = (
         _uniform(generator, 3, reach)
         for reach in (ranges.rotation_deg, ranges.scaling, ranges.shear, ranges.translation_voxels)
@@ -137,15 +179,14 @@ def _draw_geometry(ranges: SpatialRanges, shape: tuple[int, int, int], generator
         reach = min(ranges.deformation_voxels, spatial.INJECTIVE_FRACTION * ranges.knot_spacing_voxels)
         coefficients = _uniform(generator, 3 * math.prod(size), reach).view(*size, 3)
     matrix = spatial.affine_matrix(rotation, scale, shear)
-    return _Geometry(mirrored, matrix, translation, coefficients, ranges.knot_spacing_voxels)
+    return _Geometry(mirrored, _Affine(matrix, translation, coefficients, ranges.knot_spacing_voxels))
 
 
-def _move(sample: StudySample, shared: _Geometry, own: _Geometry) -> StudySample:
-    """Apply both geometries in one resampling: first the flips, then shared ∘ own, with their deformations added."""
-    sample = spatial.flip(
-        sample, tuple(axis for axis in range(3) if (axis in shared.mirrored) != (axis in own.mirrored))
-    )
-    parts = [part for part in (shared, own) if part.resamples]
+def _move(sample: StudySample, shared: _Geometry, independent: _Geometry) -> StudySample:
+    """Apply both changes in one resampling: mirroring, then shared ∘ independent with their deformations added."""
+    axes = (axis for axis in range(3) if (axis in shared.mirrored) != (axis in independent.mirrored))
+    sample = spatial.flip(sample, tuple(axes))
+    parts = [geometry.affine for geometry in (shared, independent) if geometry.affine is not None]
     if not parts:
         return sample
     device = sample.images.device
@@ -163,20 +204,30 @@ def _move(sample: StudySample, shared: _Geometry, own: _Geometry) -> StudySample
 
 @dataclass(frozen=True)
 class _IntensityChange:
-    """One drawn change of one image; None where a step is left out."""
+    """A drawn change of one image; None where a step is left out.
 
-    slices: tuple[int, float] | None  # axis, factor
+    Attributes:
+        slices: Axis and thickness (voxels) of thick slices.
+        blur: Standard deviation of the blur in voxels.
+        bias: Coefficients and knot spacing (voxels) of the bias field.
+        contrast: Shift, contrast factor and gamma exponent.
+        noise: Standard deviation of the noise.
+    """
+
+    slices: tuple[int, float] | None
     blur: float | None
-    bias: tuple[Tensor, float] | None  # coefficients, spacing
-    contrast: tuple[float, float, float] | None  # shift, contrast, gamma
+    bias: tuple[Tensor, float] | None
+    contrast: tuple[float, float, float] | None
     noise: float | None
 
     @property
     def any(self) -> bool:
+        """Whether the image is changed at all."""
         steps = (self.slices, self.blur, self.bias, self.contrast, self.noise)
         return any(step is not None for step in steps)
 
     def apply(self, image: Tensor, mask: Tensor, generator: torch.Generator, outside: float) -> Tensor:
+        """Change an image (D, H, W)."""
         if self.slices is not None:
             image = intensity.thick_slices(image, mask, *self.slices, outside)
         if self.blur is not None:

@@ -1,1 +1,1 @@
-"""Cohorts of patients: manifest, prepared studies, their cache, and the pairs drawn from them."""
+"""Cohorts of patients: the manifest, studies prepared for training and their cache, and the pairs drawn from them."""

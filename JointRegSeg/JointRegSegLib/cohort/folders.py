@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..images.modalities import MODALITIES, split_name
@@ -22,16 +22,28 @@ _BRATS_2023 = re.compile(r"(BraTS-[A-Za-z]+-\d+)-(\d{3})")
 
 
 def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
-    """All studies below a folder, in the order of their names, all in the split 'train'.
+    """Find all studies below a folder.
 
-    A folder with recognised files (see ``modalities``) is one study, or several where its files have different names
-    before the modality. BraTS 2023 names (BraTS-GLI-00000-001) give subject and visit; folders called like visits
-    (ses-01, week-012, baseline, 001) belong to the subject that their parent is named for, and so do files that are
-    named for a visit (visit1_t1.nii.gz) in a folder called like none, or by a number; any other name is a subject.
-    NAME_landmarks.csv (or .fcsv) beside the images is taken too. Links to folders are followed.
+    A folder with recognised files (see ``images.modalities``) is one study, or several where the part of the file
+    names before the modality differs. Subject and visit follow from the names:
+
+    - BraTS 2023 names (``BraTS-GLI-00000-001``) contain both.
+    - A folder called like a visit (``ses-01``, ``week-012``, ``baseline``, ``001``) belongs to the subject that its
+      parent folder is named after.
+    - Files called like a visit (``visit1_t1.nii.gz``) belong to the subject that their folder is named after, unless
+      that folder is itself called like a visit.
+    - Any other name is the name of a subject.
+
+    ``NAME_landmarks.csv`` (or ``.fcsv``) beside the images is taken too. Links to folders are followed.
+
+    Args:
+        folder: Folder to search.
+
+    Returns:
+        The studies in the order of their names, all in the split ``train``.
 
     Raises:
-        ValueError: the folder is missing, holds no recognised image, two files claim one modality, or two studies
+        ValueError: The folder is missing or holds no recognised image, two files are of one modality, or two studies
             have the same subject and visit.
     """
     folder = Path(os.path.abspath(folder))
@@ -49,8 +61,9 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
                 raise ValueError(
                     f"'{first}' and '{place}' both hold the study '{subject} {visit}'; rename one of the folders"
                 )
-            others = (files.get(role) for role in ("label", "mask", "landmarks"))
-            studies[subject, visit] = StudyRecord(subject, visit, images, *others)
+            studies[subject, visit] = StudyRecord(
+                subject, visit, images, files.get("label"), files.get("mask"), files.get("landmarks")
+            )
     if not studies:
         raise ValueError(
             f"no file below '{folder}' is named like an image of a study; expected are names as in BraTS, such as "
@@ -60,13 +73,21 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
 
 
 def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Cohort:
-    """The cohort with its subjects divided at random into train, val and test.
+    """Divide the subjects of a cohort at random into the splits train, val and test.
 
-    validation, test: shares of the subjects, 0 to 1; a share above 0 gets one subject at least. All visits of a subject
-    come into one split.
+    All visits of a subject are in one split. A share above 0 gets at least one subject.
+
+    Args:
+        cohort: Cohort to divide.
+        validation: Share of the subjects for validation, from 0 to 1.
+        test: Share of the subjects for testing, from 0 to 1.
+        seed: Seed of the draw.
+
+    Returns:
+        The same studies with their splits.
 
     Raises:
-        ValueError: shares that leave nothing to train on.
+        ValueError: The shares leave nothing to train on.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(f"shares of {validation:g} for validation and {test:g} for testing leave nothing to train on")
@@ -78,18 +99,17 @@ def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Coh
             f"{len(subjects)} subjects of '{cohort.source}' are too few to give {counts[0]} to validation and "
             f"{counts[1]} to testing"
         )
-    val, held_out = set(subjects[: counts[0]]), set(subjects[counts[0] : sum(counts)])
-    _, *rest = SPLITS
-    splits = dict.fromkeys(val, rest[0]) | dict.fromkeys(held_out, rest[1])
-    studies = (dataclasses.replace(s, split=splits.get(s.subject, SPLITS[0])) for s in cohort.studies)
-    return Cohort(cohort.source, tuple(studies))
+    train, val, held_out = SPLITS
+    splits = dict.fromkeys(subjects[: counts[0]], val) | dict.fromkeys(subjects[counts[0] : sum(counts)], held_out)
+    studies = tuple(replace(study, split=splits.get(study.subject, train)) for study in cohort.studies)
+    return replace(cohort, studies=studies)
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
-    """A folder and all below it, each with the names of its files, and each once however many links lead there.
+    """A folder and all below it with the names of their files, each once however many links lead to it.
 
-    Links come after the folders themselves, so that a folder goes by its own name where it has one. A link to a folder
-    that holds ``top`` is not followed.
+    Links come after the folders themselves, so that a folder is known by its own name where it has one. A link to a
+    folder that contains ``top`` is not followed.
     """
     here, seen = Path(os.path.realpath(top)), set()
     waiting = [top]
@@ -109,7 +129,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _studies_in(place: Path, names: list[str]) -> list[tuple[str, dict[str, Path]]]:
-    """Studies among the files of one folder, as (what their file names have before the modality, files by role)."""
+    """Studies among the files of one folder, as (part of the file names before the modality, files by role)."""
     groups: dict[str, dict[str, Path]] = {}
     roles: list[str] = []
     for name in sorted(names):
@@ -119,24 +139,24 @@ def _studies_in(place: Path, names: list[str]) -> list[tuple[str, dict[str, Path
         group = groups.setdefault(prefix, {})
         if role in group:
             raise ValueError(
-                f"'{place}' has two files for {role}, '{group[role].name}' and '{name}'; keep one of them there"
+                f"'{place}' has two files for {role}, '{group[role].name}' and '{name}'; keep only one of them there"
             )
         group[role] = place / name
         roles.append(role)
     found = [(prefix, group) for prefix, group in groups.items() if any(role in MODALITIES for role in group)]
-    if found and len(set(roles)) == len(roles):  # one study, even if its files have different first names
+    if found and len(set(roles)) == len(roles):  # a single study, even if its file names begin differently
         return [(found[0][0], {role: file for group in groups.values() for role, file in group.items()})]
     return found
 
 
 def _prefix_and_role(name: str) -> tuple[str, str | None]:
-    """What a file name has before the word that tells what the file holds, and what that is."""
+    """The part of a file name before the word that says what the file holds, and what it holds."""
     landmarks = _LANDMARKS.fullmatch(name)
     return (landmarks.group(1), "landmarks") if landmarks else split_name(name)
 
 
 def _subject_and_visit(place: Path, prefix: str, alone: bool) -> tuple[str, str]:
-    """Names of subject and visit. prefix: of the file names. alone: the folder is for this study."""
+    """Names of subject and visit from a folder and the prefix of its files; ``alone``: it holds no other study."""
     for name in (place.name, prefix) if alone else (prefix,):
         brats = _BRATS_2023.fullmatch(name)
         if brats is not None:

@@ -1,4 +1,4 @@
-"""The manifest of a cohort: a CSV file with one study (visit of a subject) a line.
+"""The manifest of a cohort: a CSV file with a line per study, which is one visit of a subject.
 
 Columns: ``subject``, ``visit``, the modalities ``t1``, ``t1ce``, ``t2``, ``flair``, then ``label`` (tumour classes),
 ``mask`` (brain), ``landmarks`` (points) and ``split`` (train, val, test). Only ``subject`` and one modality are needed.
@@ -15,7 +15,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from NeuroCESTLib.core.whole_files import csv_text
@@ -36,7 +36,17 @@ _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """Files of one study. images: modality to file, in the order of ``MODALITIES``; the other files may be None."""
+    """Files of one study.
+
+    Attributes:
+        subject: Name of the subject.
+        visit: Name of the visit; may be empty.
+        images: File of each modality, in the order of ``MODALITIES``.
+        label: Tumour classes, or None.
+        mask: Brain mask, or None.
+        landmarks: Points, or None.
+        split: One of ``SPLITS``.
+    """
 
     subject: str
     visit: str
@@ -53,14 +63,19 @@ class StudyRecord:
 
     @property
     def files(self) -> dict[str, Path]:
-        """All files by column."""
+        """All files by column of the manifest."""
         others = {"label": self.label, "mask": self.mask, "landmarks": self.landmarks}
         return dict(self.images) | {column: path for column, path in others.items() if path is not None}
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The studies of a manifest, in its order. source: the manifest, for messages."""
+    """The studies of a manifest.
+
+    Attributes:
+        source: The manifest or folder, for messages.
+        studies: The studies in the order of the manifest.
+    """
 
     source: str
     studies: tuple[StudyRecord, ...]
@@ -69,18 +84,22 @@ class Cohort:
         return len(self.studies)
 
     def of_split(self, split: str) -> Cohort:
-        """The studies of one split. Raises ValueError where there are none."""
+        """Select the studies of one split.
+
+        Raises:
+            ValueError: The split is unknown or has no study.
+        """
         if split not in SPLITS:
             raise ValueError(f"unknown split '{split}'; use {', '.join(SPLITS)}")
         chosen = tuple(study for study in self.studies if study.split == split)
         if not chosen:
-            there = Counter(study.split for study in self.studies)
-            shown = ", ".join(f"{count} in '{name}'" for name, count in there.items())
+            counts = Counter(study.split for study in self.studies)
+            shown = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
             raise ValueError(f"'{self.source}' has no study in the split '{split}' ({shown})")
-        return Cohort(self.source, chosen)
+        return replace(self, studies=chosen)
 
     def visits(self) -> dict[str, list[StudyRecord]]:
-        """Visits by subject, both in the order of the manifest."""
+        """Group the visits by subject; subjects and visits are in the order of the manifest."""
         subjects: dict[str, list[StudyRecord]] = {}
         for study in self.studies:
             subjects.setdefault(study.subject, []).append(study)
@@ -88,11 +107,17 @@ class Cohort:
 
 
 def read_manifest(path: str | os.PathLike) -> Cohort:
-    """The cohort of a CSV manifest.
+    """Read the cohort of a CSV manifest.
+
+    Args:
+        path: Manifest; fields may be separated by commas, semicolons or tabs.
+
+    Returns:
+        The cohort, whose paths include the folder of the manifest.
 
     Raises:
-        ValueError: the file is unreadable or has no usable header; or, all at once with their lines, studies given
-            twice, unknown splits, subjects in two splits, studies without image, and files that do not exist.
+        ValueError: The file is unreadable or has no usable header. Studies that occur twice, unknown splits, subjects
+            in two splits, studies without an image and missing files are all named in one message, with their lines.
     """
     path = Path(path)
     rows = _rows(path)
@@ -121,7 +146,15 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
 
 
 def manifest_text(cohort: Cohort, folder: str | os.PathLike) -> str:
-    """CSV text of a cohort for a manifest in ``folder``, to which the paths are relative where they share a root."""
+    """Write a cohort as the text of a manifest.
+
+    Args:
+        cohort: Studies to write.
+        folder: Folder that the manifest is meant for; paths are relative to it where they share a root with it.
+
+    Returns:
+        CSV text.
+    """
     rows = []
     for study in cohort.studies:
         files = {column: _relative(file, Path(folder)) for column, file in study.files.items()}
@@ -130,13 +163,13 @@ def manifest_text(cohort: Cohort, folder: str | os.PathLike) -> str:
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Non-empty lines as (line number, fields); commas, semicolons or tabs, whichever the header has most of."""
+    """Non-empty lines as (line number, fields); the delimiter is whichever the header has most of."""
     if not path.is_file():
-        raise ValueError(f"the manifest '{path}' does not exist" if not path.is_dir() else f"'{path}' is a folder")
+        raise ValueError(f"'{path}' is a folder" if path.is_dir() else f"the manifest '{path}' does not exist")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"the manifest '{path}' is no text in UTF-8: save it as CSV (UTF-8)") from None
+        raise ValueError(f"the manifest '{path}' is not a text file in UTF-8: save it as CSV (UTF-8)") from None
     except OSError as error:
         raise ValueError(f"the manifest '{path}' cannot be read: {error.strerror}") from None
     header = next((line for line in text.splitlines() if line.strip()), "")
@@ -145,14 +178,14 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     try:
         rows = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
-        raise ValueError(f"the manifest '{path}' is no CSV file: {error}") from None
+        raise ValueError(f"the manifest '{path}' is not a CSV file: {error}") from None
     if not rows:
         raise ValueError(f"the manifest '{path}' is empty")
     return rows
 
 
 def _columns(header: list[str], path: Path) -> list[str | None]:
-    """Column names by position; None for columns that are not ours, which are named in a warning."""
+    """Column names by position; None for unknown columns, which are named in a warning."""
     known: list[str | None] = []
     foreign = []
     for title in header:
@@ -170,12 +203,12 @@ def _columns(header: list[str], path: Path) -> list[str | None]:
     if not any(modality in known for modality in MODALITIES):
         raise ValueError(f"the manifest '{path}' has no column for an image; {needed}")
     if foreign:
-        warnings.warn(f"'{path}': unknown columns {', '.join(foreign)} are left alone; {needed}", stacklevel=3)
+        warnings.warn(f"'{path}': unknown columns {', '.join(foreign)} are ignored; {needed}", stacklevel=3)
     return known
 
 
 def _study(values: dict[str, str], folder: Path, line: int, problems: list[str]) -> StudyRecord | None:
-    """The study of one line; what is wrong with it is added to ``problems``."""
+    """The study of one line; its mistakes are added to ``problems``."""
     files = {
         column: folder / os.path.expanduser(values[column])
         for column in FILE_COLUMNS
@@ -188,7 +221,7 @@ def _study(values: dict[str, str], folder: Path, line: int, problems: list[str])
     if not subject:
         wrong.append(f"line {line} has no subject")
     if split not in SPLITS:
-        wrong.append(f"line {line} has the split '{split}', which is none of {', '.join(SPLITS)}")
+        wrong.append(f"line {line} has the unknown split '{split}', use {', '.join(SPLITS)}")
     images = {modality: files[modality] for modality in MODALITIES if modality in files}
     if not images:
         wrong.append(f"line {line} ({subject} {visit}) has no image of any modality")
@@ -203,22 +236,23 @@ def _study(values: dict[str, str], folder: Path, line: int, problems: list[str])
 
 
 def _contradictions(studies: list[StudyRecord]) -> list[str]:
-    """Studies given twice, and subjects in two splits (which would let a network see its test subjects)."""
+    """Studies that occur twice, and subjects in two splits (which would let a network see its test subjects)."""
     problems = []
     for (subject, visit), count in Counter((study.subject, study.visit) for study in studies).items():
         if count > 1:
             which = f"visit '{visit}' of '{subject}'" if visit else f"'{subject}' without a visit"
-            problems.append(f"{which} is there {count} times")
+            problems.append(f"{which} occurs {count} times")
     splits: dict[str, set[str]] = {}
     for study in studies:
         splits.setdefault(study.subject, set()).add(study.split)
     for subject, found in splits.items():
         if len(found) > 1:
-            problems.append(f"'{subject}' is in the splits {' and '.join(sorted(found))}: keep a subject in one")
+            problems.append(f"'{subject}' is in the splits {' and '.join(sorted(found))}: keep a subject in one split")
     return problems
 
 
 def _relative(file: Path, folder: Path) -> str:
+    """Path of a file relative to a folder; absolute where they share nothing but the root."""
     file, folder = Path(os.path.abspath(file)), Path(os.path.abspath(folder))
     shared = os.path.commonpath((file, folder)) if file.anchor == folder.anchor else file.anchor
     return str(file) if shared == file.anchor else os.path.relpath(file, folder)

@@ -1,4 +1,4 @@
-"""Which two studies make a pair: visits of one subject, or studies of different subjects, anew in each epoch."""
+"""Which two studies make a pair: visits of one subject, or studies of different subjects, drawn anew in each epoch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.checked_json import settings_from_json
+
 from .sampling import check_proportions, draw_studies, study_weights
 
 KINDS = ("auto", "visits", "subjects")
@@ -16,12 +18,13 @@ KINDS = ("auto", "visits", "subjects")
 
 @dataclass(frozen=True)
 class Pairing:
-    """Rule for pairs.
+    """Rule by which studies are paired.
 
-    kind: 'visits' pairs the visits of each subject, every two of them once an epoch; 'subjects' pairs studies of
-        different subjects at random, each study once as fixed and (nearly always) once as moving; 'auto' takes visits
-        where any subject has two.
-    both_directions: visits change places at random; otherwise the earlier one is fixed.
+    Attributes:
+        kind: ``visits`` pairs the visits of each subject: every two of them meet once per epoch. ``subjects`` pairs
+            studies of different subjects at random: in each epoch every study is once the fixed one and, nearly
+            always, once the moving one. ``auto`` pairs visits where any subject has two, and subjects otherwise.
+        both_directions: Either of two visits may be the fixed one, at random; otherwise the earlier one is.
     """
 
     kind: str = "auto"
@@ -29,22 +32,30 @@ class Pairing:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"pairing is {self.kind!r}; use {', '.join(KINDS)}")
+            raise ValueError(f"kind is {self.kind!r}; use {', '.join(KINDS)}")
         if not isinstance(self.both_directions, bool):
-            raise ValueError(f"both_directions of the pairing is true or false, got {self.both_directions!r}")
+            raise ValueError(f"both_directions is {self.both_directions!r} but must be true or false")
 
     @classmethod
-    def of(cls, value: Any) -> Pairing:
-        """From a name, an object with settings, or None for the default."""
-        return cls(**_settings(cls, {"kind": value} if isinstance(value, str) else value, "pairing"))
+    def of(cls, value: Any, where: str = "pairing") -> Pairing:
+        """Build the rule from a kind, an object with settings, or None for the default.
+
+        Raises:
+            ValueError: The value cannot be used; the message begins with ``where``.
+        """
+        if value is None:
+            return cls()
+        return settings_from_json(cls, {"kind": value} if isinstance(value, str) else value, where)
 
 
 @dataclass(frozen=True)
 class StudySampling:
-    """Drawing of the fixed study by what it contains, with replacement: over- and under-sampling.
+    """Drawing of the fixed study by the classes it contains, with replacement: over- and under-sampling.
 
-    proportions: by class name of ``labels.CLASSES`` ('background': studies without tumour) or 'anywhere' (all studies).
-    pairs: an epoch; 0 for as many as without sampling.
+    Attributes:
+        proportions: Proportions by class name of ``labels.CLASSES`` (``background`` means studies without tumour) or
+            ``anywhere`` (all studies).
+        pairs: Pairs per epoch; 0 for as many as without sampling.
     """
 
     proportions: Mapping[str, float] = field(default_factory=lambda: {"anywhere": 1.0})
@@ -52,24 +63,26 @@ class StudySampling:
 
     def __post_init__(self) -> None:
         if not isinstance(self.proportions, Mapping):
-            raise ValueError(f"proportions of the sampling is an object, got {self.proportions!r}")
-        check_proportions(self.proportions, "sampling")
+            raise ValueError(f"proportions is {self.proportions!r} but must be an object")
+        check_proportions(self.proportions, "proportions")
         if isinstance(self.pairs, bool) or not isinstance(self.pairs, int) or self.pairs < 0:
-            raise ValueError(f"pairs of the sampling must be a whole number of 0 or more, got {self.pairs!r}")
+            raise ValueError(f"pairs is {self.pairs!r} but must be a whole number of 0 or more")
 
     @classmethod
-    def of(cls, value: Any) -> StudySampling | None:
-        """From an object with settings, or None for no sampling."""
-        return None if value is None else cls(**_settings(cls, value, "sampling"))
+    def of(cls, value: Any, where: str = "sampling") -> StudySampling | None:
+        """Build the settings from an object; None for no sampling.
+
+        Raises:
+            ValueError: The value cannot be used; the message begins with ``where``.
+        """
+        return None if value is None else settings_from_json(cls, value, where)
 
 
 class PairPlan:
-    """Pairs of study numbers for every epoch, decided by seed and epoch alone.
+    """The pairs of study numbers of every epoch, which seed and epoch alone decide.
 
-    subjects: of each study, visits in their order. counts: (study, 4) voxels of each class, needed with ``sampling``.
-
-    Raises:
-        ValueError: no pair can be made.
+    Attributes:
+        of_visits: Whether visits of a subject are paired, and not studies of different subjects.
     """
 
     def __init__(
@@ -81,74 +94,80 @@ class PairPlan:
         seed: int = 0,
         source: str = "the cohort",
     ) -> None:
+        """Plan the pairs of a cohort.
+
+        Args:
+            subjects: Subject of each study; the visits of a subject are in their order.
+            pairing: Rule; None for the default.
+            sampling: How fixed studies are drawn; None to take each one as often.
+            counts: Voxels (study, 4) of each class; needed with ``sampling``.
+            seed: Seed of all draws.
+            source: Name of the cohort, for messages.
+
+        Raises:
+            ValueError: No pair can be made.
+        """
         self.subjects, self.seed = list(subjects), seed
         self.pairing = pairing or Pairing()
-        visits: dict[str, list[int]] = {}
+        self._visits: dict[str, list[int]] = {}
         for number, subject in enumerate(self.subjects):
-            visits.setdefault(subject, []).append(number)
-        self._visits = visits
-        several = any(len(numbers) > 1 for numbers in visits.values())
+            self._visits.setdefault(subject, []).append(number)
+        several = any(len(numbers) > 1 for numbers in self._visits.values())
         self.of_visits = several if self.pairing.kind == "auto" else self.pairing.kind == "visits"
         if self.of_visits and not several:
-            raise ValueError(f"no subject of {source} has two visits: give more, or pair subjects")
-        if not self.of_visits and len(visits) < 2:
+            raise ValueError(f"no subject of {source} has two visits: add visits, or pair subjects")
+        if not self.of_visits and len(self._visits) < 2:
             raise ValueError(
-                f"{source} has a single subject, so that subjects cannot be paired: give more, or pair visits"
+                f"{source} has a single subject, so that subjects cannot be paired: add subjects, or pair visits"
             )
-        self._pairs = [(a, b) for numbers in visits.values() for i, a in enumerate(numbers) for b in numbers[i + 1 :]]
-        self._length = len(self._pairs) if self.of_visits else len(self.subjects)
-        self._weights = None
+        self._visit_pairs = [
+            (a, b) for numbers in self._visits.values() for i, a in enumerate(numbers) for b in numbers[i + 1 :]
+        ]
+        self._length = len(self._visit_pairs) if self.of_visits else len(self.subjects)
+        self._weights: Tensor | None = None
         if sampling is not None:
             if counts is None:
                 raise ValueError("sampling by class needs the class counts of the studies")
-            usable = torch.tensor([not self.of_visits or len(visits[s]) > 1 for s in self.subjects])
+            usable = torch.tensor([not self.of_visits or len(self._visits[s]) > 1 for s in self.subjects])
             self._weights = study_weights(counts * usable[:, None], sampling.proportions) * usable
             self._length = sampling.pairs or self._length
 
     def __len__(self) -> int:
-        """Pairs an epoch."""
+        """Pairs per epoch."""
         return self._length
 
     def epoch(self, epoch: int) -> list[tuple[int, int]]:
-        """(fixed, moving) study numbers of an epoch."""
+        """Draw the (fixed, moving) study numbers of an epoch."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         if self._weights is not None:
             fixed = draw_studies(self._weights, self._length, generator)
             return [(number, self._partner(number, generator)) for number in fixed]
         if self.of_visits:
-            return self._visit_pairs(generator)
-        return self._subject_pairs(generator)
+            return self._pairs_of_visits(generator)
+        return self._pairs_of_subjects(generator)
 
-    def _visit_pairs(self, generator: torch.Generator) -> list[tuple[int, int]]:
-        turned = torch.rand(len(self._pairs), generator=generator) < 0.5
-        turned = turned.tolist() if self.pairing.both_directions else [False] * len(self._pairs)
-        pairs = [(b, a) if turn else (a, b) for (a, b), turn in zip(self._pairs, turned, strict=True)]
+    def _pairs_of_visits(self, generator: torch.Generator) -> list[tuple[int, int]]:
+        """Every two visits of each subject, in random order and, where wanted, direction."""
+        drawn = torch.rand(len(self._visit_pairs), generator=generator).tolist()
+        pairs = [
+            (b, a) if self.pairing.both_directions and number < 0.5 else (a, b)
+            for (a, b), number in zip(self._visit_pairs, drawn, strict=True)
+        ]
         return [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
 
-    def _subject_pairs(self, generator: torch.Generator) -> list[tuple[int, int]]:
-        """Neighbours on a random ring; those of one subject, which happen with many visits, are paired otherwise."""
+    def _pairs_of_subjects(self, generator: torch.Generator) -> list[tuple[int, int]]:
+        """Neighbours on a random ring of all studies; two neighbours of one subject get other partners."""
         ring = torch.randperm(len(self.subjects), generator=generator).tolist()
         pairs = zip(ring, [*ring[1:], ring[0]], strict=True)
         return [(a, b if self.subjects[a] != self.subjects[b] else self._partner(a, generator)) for a, b in pairs]
 
     def _partner(self, fixed: int, generator: torch.Generator) -> int:
-        own = self._visits[self.subjects[fixed]]
+        """Draw the moving study for a fixed one."""
+        same_subject = self._visits[self.subjects[fixed]]
         if self.of_visits:
-            others = [number for number in own if number != fixed]
+            others = [number for number in same_subject if number != fixed]
             if not self.pairing.both_directions:
-                others = [number for number in own if number > fixed] or others
+                others = [number for number in same_subject if number > fixed] or others
         else:
             others = [number for number, subject in enumerate(self.subjects) if subject != self.subjects[fixed]]
         return others[int(torch.randint(len(others), (1,), generator=generator))]
-
-
-def _settings(cls: type, value: Any, what: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    known = list(cls.__dataclass_fields__)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{what} is an object with {', '.join(known)}, got {value!r}")
-    unknown = [name for name in value if name not in known]
-    if unknown:
-        raise ValueError(f"{what}: unknown setting {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
-    return dict(value)

@@ -1,7 +1,7 @@
 """Studies of a cohort read from their files and brought to tensors that can be paired.
 
-All studies get grids of one shape, centred on the brain. The later visits of a subject lie on the grid of its first
-one, after an affine registration, so that what remains between them is the deformation.
+All studies get grids of one shape, centred on the brain. The later visits of a subject lie on the grid of the first
+one, after an affine registration, so that only the deformation remains between them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+
+from NeuroCESTLib.core.checked_json import check_keys
 
 from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import WorkingGrid, grid_around, mask_corners
@@ -32,9 +34,12 @@ ALIGNMENTS = ("affine", "rigid", "none")
 class PreparationConfig:
     """How the studies of a cohort are prepared for training.
 
-    preprocessing: spacing, normalisation and so on. extent_mm: of the grid along (D, H, W), rounded up to the
-    multiples that the preprocessing asks for; a brain that is larger is cut. align: 'affine' or 'rigid' registration of
-    later visits to the first, or 'none' where the visits of a subject lie in one space already.
+    Attributes:
+        preprocessing: Voxel size, normalisation and so on.
+        extent_mm: Size of the grid in mm along (D, H, W), rounded up to the multiples that the preprocessing asks for;
+            a larger brain is cut.
+        align: Registration of later visits to the first one: ``affine``, ``rigid``, or ``none`` where the visits of a
+            subject are already in one space.
     """
 
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
@@ -50,14 +55,25 @@ class PreparationConfig:
             raise ValueError(f"align is {self.align!r}; use {', '.join(ALIGNMENTS)}")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PreparationConfig:
-        """From plain values: ``extent_mm``, ``align``, and those of ``PreprocessingConfig``."""
-        own = {name: values[name] for name in ("extent_mm", "align") if name in values}
-        others = {name: value for name, value in values.items() if name not in own}
-        return cls(PreprocessingConfig.from_dict(others), **own)
+    def from_dict(cls, values: Mapping[str, Any], where: str = "preprocessing") -> PreparationConfig:
+        """Build the settings from one object with ``extent_mm``, ``align`` and the keys of ``PreprocessingConfig``.
+
+        Args:
+            values: Object as read from JSON; keys that are left out have their defaults.
+            where: File and section; it opens the message of an error.
+
+        Raises:
+            ValueError: A key is unknown or a value cannot be used; the message names it.
+        """
+        others = check_keys(values, cls().to_dict(), where)
+        own = {name: others.pop(name) for name in ("extent_mm", "align") if name in others}
+        try:
+            return cls(PreprocessingConfig(**others), **own)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return self.preprocessing.to_dict() | {"extent_mm": list(self.extent_mm), "align": self.align}
 
     @property
@@ -65,10 +81,15 @@ class PreparationConfig:
         """Grid (D, H, W) of every study."""
         return self.grid(np.zeros(3), (0.0, 0.0, 0.0)).shape
 
-    def grid(self, centre_lps_mm: np.ndarray, anchor_lps_mm: tuple[float, float, float]) -> WorkingGrid:
-        """The grid around a point; see ``working_grid.grid_around``."""
+    def grid(self, center_lps_mm: np.ndarray, anchor_lps_mm: tuple[float, float, float]) -> WorkingGrid:
+        """Make the grid around a point.
+
+        Args:
+            center_lps_mm: Centre of the grid (3,), LPS mm.
+            anchor_lps_mm: Point that the voxel centres are lined up with, LPS mm; see ``images.grid.grid_around``.
+        """
         half = np.array(self.extent_mm[::-1]) / 2
-        points = np.stack((centre_lps_mm - half, centre_lps_mm + half))
+        points = np.stack((center_lps_mm - half, center_lps_mm + half))
         config = self.preprocessing
         return grid_around(points, config.spacing_mm, 0.0, config.multiple_of, anchor_lps_mm)
 
@@ -79,14 +100,20 @@ class StudyPreparer:
         prepare = StudyPreparer(read_manifest("cohort.csv").of_split("train"), PreparationConfig())
         sample = prepare(0)
 
-    Headers of all files are read at once, so that unreadable ones are known before the work begins. Grids and
-    transforms between visits are found once and kept; they are small.
-
-    Raises:
-        ValueError: files that are no scalar volumes, all of them in one sentence.
+    The headers of all files are read at once, so that unreadable files are known before the work begins. Grids and
+    transforms between visits are computed once and stored, because they are small.
     """
 
     def __init__(self, cohort: Cohort, config: PreparationConfig | None = None) -> None:
+        """Check the files of a cohort.
+
+        Args:
+            cohort: Studies to prepare.
+            config: Settings; None for the defaults.
+
+        Raises:
+            ValueError: Some files are not scalar volumes; one message names all of them.
+        """
         self.cohort = cohort
         self.config = config or PreparationConfig()
         first = {subject: visits[0] for subject, visits in cohort.visits().items()}
@@ -99,7 +126,11 @@ class StudyPreparer:
         return len(self.cohort)
 
     def __call__(self, index: int) -> StudySample:
-        """The study as a sample. Raises ValueError that names the study and the file or image."""
+        """Prepare a study.
+
+        Raises:
+            ValueError: A file or image cannot be used; the message names it and the study.
+        """
         record = self.cohort.studies[index]
         study, mask = read_study(record)
         grid, transform = self._frame(index, study, mask)
@@ -113,22 +144,22 @@ class StudyPreparer:
         return StudySample(prepared.images, labels, prepared.mask, record.name)
 
     def inputs(self, index: int) -> list[Path]:
-        """All files that the sample depends on: the study's own, and those of the visit that it is aligned to."""
+        """List all files that a sample depends on: the study's own, and those of the visit it is aligned to."""
         record, first = self.cohort.studies[index], self._first[index]
         records = [record] if record is first else [record, first]
         return [file for each in records for column, file in sorted(each.files.items()) if column != "landmarks"]
 
     def _frame(self, index: int, study: StudyImages, mask: sitk.Image) -> tuple[WorkingGrid, sitk.Transform | None]:
-        """Grid of the study's subject, and the transform from there to the study."""
+        """Grid of the study's subject, and the transform from its points to those of the study."""
         record, first = self.cohort.studies[index], self._first[index]
         if index not in self._transforms:
             first_study, first_mask = (study, mask) if record is first else read_study(first)
             corners = mask_corners(first_mask)
-            centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
-            self._grids[record.subject] = self.config.grid(centre, first_study.reference.GetOrigin())
+            center = (corners.min(axis=0) + corners.max(axis=0)) / 2
+            self._grids[record.subject] = self.config.grid(center, first_study.reference.GetOrigin())
             self._transforms[index] = None
             if record is not first and self.config.align != "none":
-                fixed, moving = _common(first_study, study)
+                fixed, moving = _images_to_align(first_study, study)
                 self._transforms[index] = align(
                     Brain(fixed, first_mask, first_study.tumor_labels, first.name),
                     Brain(moving, mask, study.tumor_labels, record.name),
@@ -138,11 +169,20 @@ class StudyPreparer:
 
 
 def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
-    """The checked images of a study, with tumour classes where it is labelled, and its brain mask.
+    """Read and check the images of a study.
+
+    What is unusual but usable is told in warnings.
+
+    Args:
+        record: Files of the study.
+
+    Returns:
+        The images, with tumour classes where the study is labelled, and the brain mask, which is estimated where the
+        record has none.
 
     Raises:
-        ValueError: names the study or file and what is wrong: unreadable, not 3-D, empty, constant, not finite, skewed,
-            apart from the others, or labels that are none.
+        ValueError: A file is unreadable, not 3-D, empty, constant, not finite, skewed or away from the others, or its
+            labels are unknown; the message names the study or file.
     """
     images = {modality: read_image(path) for modality, path in record.images.items()}
     labels = None if record.label is None else read_labels(record.label)
@@ -160,15 +200,19 @@ def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
 
 
 def check_files(cohort: Cohort) -> None:
-    """Raise one ValueError with every file of a cohort that is no scalar volume, by its header alone."""
+    """Check the headers of all files of a cohort.
+
+    Raises:
+        ValueError: Some files are not scalar volumes; one message names all of them.
+    """
     files = [file for record in cohort.studies for column, file in record.files.items() if column != "landmarks"]
     wrong = [problem for problem in map(header_problem, files) if problem is not None]
     if wrong:
         raise ValueError(f"'{cohort.source}': " + "; ".join(wrong))
 
 
-def _common(fixed: StudyImages, moving: StudyImages) -> tuple[sitk.Image, sitk.Image]:
-    """Images of the same modality of two studies, or the first of each; mutual information copes with both."""
+def _images_to_align(fixed: StudyImages, moving: StudyImages) -> tuple[sitk.Image, sitk.Image]:
+    """Images of one modality, or the first image of each study, which mutual information can compare as well."""
     for modality in MODALITIES:
         if modality in fixed.images and modality in moving.images:
             return fixed.images[modality], moving.images[modality]

@@ -1,25 +1,26 @@
-"""One study as the network sees it: what every source of training data yields, two at a time."""
+"""One preprocessed study as the network sees it; every source of training data yields pairs of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 OUTSIDE = -3.0
-"""Value of normalised images outside of the brain, and of a modality that is absent everywhere."""
+"""Value of z-scored images outside the brain, and of an absent modality everywhere."""
 
 
 @dataclass(frozen=True)
 class StudySample:
     """A preprocessed study.
 
-    images: (C, D, H, W) float32, one channel a modality, normalised in the brain; each has one value elsewhere and an
-        absent modality has it everywhere (``OUTSIDE`` where the brain is z-scored).
-    labels: (D, H, W) uint8 classes, or None where the study is not labelled.
-    mask: (D, H, W) bool, the brain.
-    name: subject and visit, for messages.
+    Attributes:
+        images: Images (C, D, H, W) float32, a channel per modality, normalised in the brain. Outside the brain each
+            has a single value, which an absent modality has everywhere (``OUTSIDE`` where the brain is z-scored).
+        labels: Classes (D, H, W) uint8; None for a study without labels.
+        mask: Brain (D, H, W) bool.
+        name: Subject and visit, for messages.
     """
 
     images: Tensor
@@ -40,26 +41,27 @@ class StudySample:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Grid (D, H, W)."""
-        return tuple(self.images.shape[1:])
+        _, d, h, w = self.images.shape
+        return d, h, w
 
     @property
     def present(self) -> Tensor:
-        """(C,) bool: the modalities that are there, which is those that vary."""
+        """Which modalities (C,) the study has, bool: those whose image is not constant."""
         images = self.images.flatten(1)
         return (images != images[:, :1]).any(1)
 
     @property
     def outside(self) -> Tensor:
-        """(C,) value of each image outside of the brain; ``OUTSIDE`` where the brain fills the grid."""
+        """Value (C,) of each image outside the brain; ``OUTSIDE`` where the brain fills the grid."""
         beyond = ~self.mask.flatten()
         if not bool(beyond.any()):
             return torch.full((len(self.images),), OUTSIDE, device=self.images.device)
         return self.images.flatten(1)[:, int(beyond.to(torch.uint8).argmax())]
 
     def to(self, device: torch.device | str) -> StudySample:
-        """The same sample on another device."""
+        """Return the same sample on another device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return StudySample(self.images.to(device), labels, self.mask.to(device), self.name)
+        return replace(self, images=self.images.to(device), labels=labels, mask=self.mask.to(device))
 
 
 Pair = tuple[StudySample, StudySample]

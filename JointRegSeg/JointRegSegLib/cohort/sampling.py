@@ -1,4 +1,4 @@
-"""Class balance by sampling: patches centred on chosen classes, studies drawn by what they contain."""
+"""Class balance: patch centres drawn from chosen classes, studies drawn by the classes they contain, class weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from torch import Tensor
 
 from ..images.labels import CLASSES
 
+ANYWHERE = "anywhere"
+"""Instead of a class: any voxel of the brain, or any study."""
+
 
 def check_proportions(proportions: Mapping[str, float], source: str = "patch_proportions") -> dict[str, float]:
-    """Proportions by class name or 'anywhere', scaled to a sum of one.
+    """Check proportions of classes and scale them to a sum of one.
+
+    Args:
+        proportions: Numbers of 0 or more by class name of ``CLASSES`` or ``anywhere``.
+        source: What the proportions are for; it opens the message of an error.
+
+    Returns:
+        The scaled proportions.
 
     Raises:
-        ValueError: unknown names, negative numbers, or a sum of zero.
+        ValueError: A class is unknown, a number is negative, or all are zero.
     """
-    known = (*CLASSES, "anywhere")
+    known = (*CLASSES, ANYWHERE)
     unknown = [name for name in proportions if name not in known]
     if unknown:
         raise ValueError(f"{source}: unknown class {', '.join(map(repr, unknown))}; use {', '.join(known)}")
@@ -26,31 +36,24 @@ def check_proportions(proportions: Mapping[str, float], source: str = "patch_pro
     return {name: value / total for name, value in proportions.items()}
 
 
-def draw_centre(
+def draw_center(
     labels: Tensor | None, mask: Tensor, proportions: Mapping[str, float], generator: torch.Generator
 ) -> tuple[int, int, int]:
-    """A voxel of a class drawn by ``proportions`` ('background' is brain without tumour, 'anywhere' the whole brain).
+    """Draw a voxel of a class that is drawn by its proportion.
 
-    Classes that the study lacks leave their share to the others; without labels or any of the wanted classes, the
-    voxel lies anywhere in the brain, and in an empty brain anywhere on the grid.
+    Classes that the study lacks leave their share to the others. Without labels, or without any of the wanted classes,
+    the voxel lies anywhere in the brain; in an empty brain it lies anywhere on the grid.
+
+    Args:
+        labels: Classes (D, H, W), or None.
+        mask: Brain (D, H, W) bool.
+        proportions: Proportions by class name (``background`` is brain without tumour) or ``anywhere`` (whole brain).
+        generator: Source of the random numbers.
+
+    Returns:
+        Indices of the voxel along (D, H, W).
     """
-    wanted = {"anywhere": 1.0} if labels is None else dict(proportions)
-    counts = None if labels is None else torch.bincount(labels.reshape(-1), minlength=len(CLASSES))
-    present = [
-        (name, share)
-        for name, share in wanted.items()
-        if share > 0 and (counts is None or name in ("anywhere", "background") or counts[CLASSES.index(name)] > 0)
-    ]
-    chosen = "anywhere"
-    if present:
-        shares = torch.tensor([share for _, share in present], dtype=torch.float64)
-        chosen = present[int(torch.multinomial(shares, 1, generator=generator))][0]
-    if chosen == "anywhere":
-        candidates = mask
-    elif chosen == "background":
-        candidates = mask & (labels == 0)
-    else:
-        candidates = labels == CLASSES.index(chosen)
+    candidates = _candidates(labels, mask, proportions, generator)
     voxels = candidates.reshape(-1).nonzero()[:, 0]
     count = len(voxels) or mask.numel()
     drawn = int(torch.randint(count, (1,), generator=generator))
@@ -60,29 +63,53 @@ def draw_centre(
 
 
 def patch_corner(
-    centre: Sequence[int], patch: Sequence[int], shape: Sequence[int], name: str = "the study"
+    center: Sequence[int], patch: Sequence[int], shape: Sequence[int], name: str = "the study"
 ) -> tuple[int, int, int]:
-    """First voxel of the patch around a centre, moved inwards where it would leave the grid.
+    """Find the first voxel of the patch around a centre, moved inwards where the patch would leave the grid.
+
+    Args:
+        center: Voxel (D, H, W) around which the patch lies.
+        patch: Size of the patch (D, H, W).
+        shape: Size of the grid (D, H, W).
+        name: Name of the study, for messages.
+
+    Returns:
+        Lowest indices of the patch along (D, H, W).
 
     Raises:
-        ValueError: the patch is larger than the grid.
+        ValueError: The patch is larger than the grid.
     """
     if any(p > n for p, n in zip(patch, shape, strict=True)):
         raise ValueError(f"the patch {tuple(patch)} is larger than the grid {tuple(shape)} of {name}")
-    return tuple(min(max(c - p // 2, 0), n - p) for c, p, n in zip(centre, patch, shape, strict=True))
+    d, h, w = (min(max(c - p // 2, 0), n - p) for c, p, n in zip(center, patch, shape, strict=True))
+    return d, h, w
 
 
 def class_counts(labels: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(4,) voxels of each class, within the mask where one is given."""
+    """Count the voxels of each class.
+
+    Args:
+        labels: Classes of any shape.
+        mask: Voxels to count, bool, of the same shape; None for all.
+
+    Returns:
+        Counts (4,) float64.
+    """
     values = labels if mask is None else labels[mask]
     return torch.bincount(values.reshape(-1), minlength=len(CLASSES)).double()
 
 
 def class_frequencies(counts: Tensor) -> Tensor:
-    """(4,) frequency of each class in the studies where it occurs, from counts (study, 4).
+    """Compute the frequency of each class in the studies where it occurs.
 
-    The classical definition for median-frequency weights (Eigen and Fergus 2015): voxels of a class divided by
-    all voxels of the studies that contain it; 0 for a class that never occurs.
+    This is the definition for median-frequency weights (Eigen and Fergus 2015): the voxels of a class divided by all
+    voxels of the studies that contain it.
+
+    Args:
+        counts: Voxels (study, 4) of each class.
+
+    Returns:
+        Frequencies (4,); 0 for a class that never occurs.
     """
     totals = counts.sum(1, keepdim=True)
     where = counts > 0
@@ -90,7 +117,17 @@ def class_frequencies(counts: Tensor) -> Tensor:
 
 
 def median_frequency_weights(counts: Tensor) -> Tensor:
-    """(4,) float32 weights of the classes in a loss: median frequency / frequency; 0 for a class that never occurs."""
+    """Compute weights of the classes in a loss: the median frequency divided by the frequency of the class.
+
+    Args:
+        counts: Voxels (study, 4) of each class.
+
+    Returns:
+        Weights (4,) float32; 0 for a class that never occurs.
+
+    Raises:
+        ValueError: The studies have no labelled voxel.
+    """
     frequency = class_frequencies(counts)
     seen = frequency > 0
     if not seen.any():
@@ -100,25 +137,31 @@ def median_frequency_weights(counts: Tensor) -> Tensor:
 
 
 def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
-    """Probability (study,) to draw each study so that classes are met in given proportions over many draws.
+    """Compute the probabilities with which studies are drawn so that classes are met in given proportions.
 
-    Each proportion is shared out over the studies that contain the class ('background': studies without tumour,
-    'anywhere': all studies): over-sampling where few do, under-sampling where many do. Shares of classes that no
-    study contains go to the others.
+    Each proportion is shared equally by the studies that contain the class, which over-samples them where they are few
+    and under-samples them where they are many. Proportions of classes that no study contains go to the others.
 
     Args:
-        counts: (study, 4) voxels of each class.
-        proportions: by class name or 'anywhere'; see ``check_proportions``.
+        counts: Voxels (study, 4) of each class.
+        proportions: Proportions by class name (``background`` means studies without tumour) or ``anywhere`` (all
+            studies).
+
+    Returns:
+        Probabilities (study,) float64, with a sum of one.
+
+    Raises:
+        ValueError: There is no study, or none with any of the wanted classes.
     """
     if len(counts) == 0:
         raise ValueError("there is no study to draw from")
-    tumour = counts[:, 1:].sum(1) > 0
+    tumor = counts[:, 1:].sum(1) > 0
     weights = torch.zeros(len(counts), dtype=torch.float64)
     for name, share in check_proportions(proportions).items():
-        if name == "anywhere":
-            members = torch.ones_like(tumour)
+        if name == ANYWHERE:
+            members = torch.ones_like(tumor)
         elif name == "background":
-            members = ~tumour
+            members = ~tumor
         else:
             members = counts[:, CLASSES.index(name)] > 0
         if members.any():
@@ -129,12 +172,38 @@ def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
 
 
 def draw_studies(weights: Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """``count`` study numbers drawn by their weights with replacement, as evenly as the weights allow.
+    """Draw studies by their weights with replacement, as evenly as the weights allow (systematic sampling).
 
-    Systematic sampling: a study of weight p comes floor(p·count) or ceil(p·count) times, in random order.
+    Args:
+        weights: Weights (study,).
+        count: How many to draw.
+        generator: Source of the random numbers.
+
+    Returns:
+        Study numbers in random order; a study of probability p is drawn floor(p·count) or ceil(p·count) times.
     """
     edges = weights.double().cumsum(0) / weights.double().sum()
     start = torch.rand(1, generator=generator, dtype=torch.float64)
     points = (torch.arange(count, dtype=torch.float64) + start) / count
     chosen = torch.searchsorted(edges, points, right=True).clamp(max=len(weights) - 1)
     return chosen[torch.randperm(count, generator=generator)].tolist()
+
+
+def _candidates(
+    labels: Tensor | None, mask: Tensor, proportions: Mapping[str, float], generator: torch.Generator
+) -> Tensor:
+    """Voxels (D, H, W) bool of a class that is drawn among the wanted classes that the study has."""
+    wanted = {ANYWHERE: 1.0} if labels is None else dict(proportions)
+    counts = None if labels is None else torch.bincount(labels.reshape(-1), minlength=len(CLASSES))
+    present = [
+        (name, share)
+        for name, share in wanted.items()
+        if share > 0 and (counts is None or name in (ANYWHERE, "background") or counts[CLASSES.index(name)] > 0)
+    ]
+    chosen = ANYWHERE
+    if present:
+        shares = torch.tensor([share for _, share in present], dtype=torch.float64)
+        chosen = present[int(torch.multinomial(shares, 1, generator=generator))][0]
+    if labels is None or chosen == ANYWHERE:
+        return mask
+    return mask & (labels == 0) if chosen == "background" else labels == CLASSES.index(chosen)

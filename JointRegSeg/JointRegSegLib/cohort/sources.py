@@ -1,12 +1,12 @@
-"""Pairs of studies by one of three ways with one interface: all in memory, cached on disk, or read as needed.
+"""Pairs of studies from one of three sources with one interface: in memory, cached on disk, or read as needed.
 
     cohort = read_manifest("cohort.csv").of_split("train")
     pairs = open_pairs(cohort, "cache", PreparationConfig(), cache="cache")
     pairs.set_epoch(3)
     fixed, moving = pairs[0]
 
-In memory is fastest and holds the whole cohort; the cache costs disk space once and reads only what is used; on the fly
-needs neither and prepares every study anew, which workers can do beside the training.
+Memory is fastest and holds the whole cohort. The cache needs disk space, is built once, and only what is used is read
+from it. On the fly needs neither and prepares every study anew, which workers can do while the training goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, silent
 
 from ..images.labels import CLASSES
 from ..images.modalities import MODALITIES
@@ -33,6 +33,7 @@ from .sample import Pair, StudySample
 from .sampling import class_counts
 
 PATHS = ("memory", "cache", "on_the_fly")
+"""Data paths: where prepared studies come from."""
 
 
 class Studies(Protocol):
@@ -43,22 +44,26 @@ class Studies(Protocol):
     def __getitem__(self, index: int) -> StudySample: ...
 
     def counts(self, index: int) -> Tensor | None:
-        """(4,) voxels of each class in a study; None where it is not labelled."""
+        """Return the voxels (4,) of each class in a study; None for a study without labels."""
 
 
 class StudiesInMemory:
-    """Prepares all studies at once and keeps them. ``progress`` may raise to cancel.
+    """Studies that are all prepared at the start and held in memory."""
 
-    Raises:
-        ValueError: the studies would not fit into the memory that is free.
-    """
+    def __init__(self, preparer: StudyPreparer, progress: Progress = silent) -> None:
+        """Prepare all studies.
 
-    def __init__(self, preparer: StudyPreparer, progress: Progress | None = None) -> None:
+        Args:
+            preparer: Prepares the studies.
+            progress: Called before each study; may raise to cancel.
+
+        Raises:
+            ValueError: The studies do not fit into the free memory.
+        """
         _require_memory(preparer)
         self._samples = []
         for index in range(len(preparer)):
-            if progress is not None:
-                progress(index / len(preparer), f"preparing {preparer.cohort.studies[index].name}")
+            progress(index / len(preparer), f"preparing {preparer.cohort.studies[index].name}")
             self._samples.append(preparer(index))
 
     def __len__(self) -> int:
@@ -68,24 +73,33 @@ class StudiesInMemory:
         return self._samples[index]
 
     def counts(self, index: int) -> Tensor | None:
+        """Return the voxels (4,) of each class in the brain of a study; None for a study without labels."""
         sample = self._samples[index]
         return None if sample.labels is None else class_counts(sample.labels, sample.mask)
 
 
 class CachedStudies(StudyCache):
-    """Studies of a ``StudyCache``, all of them built at the start. ``progress`` may raise to cancel; what is built by
-    then is kept."""
+    """Studies of a ``StudyCache`` that are all built at the start."""
 
-    def __init__(self, preparer: StudyPreparer, folder: str | os.PathLike, progress: Progress | None = None) -> None:
+    def __init__(self, preparer: StudyPreparer, folder: str | os.PathLike, progress: Progress = silent) -> None:
+        """Build all studies that are missing or out of date.
+
+        Args:
+            preparer: Prepares the studies.
+            folder: Folder for the caches of all settings.
+            progress: Called before each study; may raise to cancel, which keeps what is built so far.
+
+        Raises:
+            ValueError: The folder cannot be written to.
+        """
         super().__init__(preparer, folder)
         for index in range(len(self)):
-            if progress is not None:
-                progress(index / len(self), f"preparing {preparer.cohort.studies[index].name}")
+            progress(index / len(self), f"preparing {preparer.cohort.studies[index].name}")
             self[index]
 
 
 class StudiesOnTheFly:
-    """Reads and prepares a study whenever it is asked for; in workers of a data loader with one thread each."""
+    """Studies that are read and prepared whenever they are asked for; workers of a data loader use a thread each."""
 
     def __init__(self, preparer: StudyPreparer) -> None:
         self.preparer = preparer
@@ -99,7 +113,7 @@ class StudiesOnTheFly:
         return self.preparer(index)
 
     def counts(self, index: int) -> Tensor | None:
-        """Voxels of each class in the label file as it is, in voxels of the working grid."""
+        """Return the voxels (4,) of each class in the label file, converted to voxels of the working grid."""
         record = self.preparer.cohort.studies[index]
         if record.label is None:
             return None
@@ -117,7 +131,7 @@ class StudyPairs:
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the pairs of an epoch; validation stays with epoch 0."""
+        """Draw the pairs of an epoch; validation stays at epoch 0."""
         self.epoch = epoch
         self.pairs = self.plan.epoch(epoch)
 
@@ -131,12 +145,12 @@ class StudyPairs:
         return self.studies[fixed], self.studies[moving]
 
     def class_counts(self) -> Tensor:
-        """(study, 4) voxels of each class, zeros where a study is not labelled; for weights and sampling."""
+        """Count the voxels (study, 4) of each class; zeros for studies without labels."""
         return all_counts(self.studies)
 
 
 def all_counts(studies: Studies) -> Tensor:
-    """(study, 4) voxels of each class, zeros where a study is not labelled."""
+    """Count the voxels (study, 4) of each class; zeros for studies without labels."""
     counts = [studies.counts(index) for index in range(len(studies))]
     return torch.stack([torch.zeros(len(CLASSES), dtype=torch.float64) if c is None else c for c in counts])
 
@@ -146,9 +160,23 @@ def open_studies(
     path: str,
     config: PreparationConfig,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Studies:
-    """The studies of a cohort by one of ``PATHS``; ``cache`` is the folder of the path 'cache'."""
+    """Open the studies of a cohort.
+
+    Args:
+        cohort: Studies to prepare.
+        path: One of ``PATHS``.
+        config: How the studies are prepared.
+        cache: Folder for the data path ``cache``.
+        progress: Called while studies are prepared; may raise to cancel.
+
+    Returns:
+        The prepared studies.
+
+    Raises:
+        ValueError: The data path is unknown or lacks its folder, or a study cannot be used.
+    """
     if path not in PATHS:
         raise ValueError(f"data path {path!r} is unknown; use {', '.join(PATHS)}")
     if path == "cache" and cache is None:
@@ -156,7 +184,9 @@ def open_studies(
     preparer = StudyPreparer(cohort, config)
     if path == "memory":
         return StudiesInMemory(preparer, progress)
-    return CachedStudies(preparer, cache, progress) if path == "cache" else StudiesOnTheFly(preparer)
+    if path == "cache" and cache is not None:
+        return CachedStudies(preparer, cache, progress)
+    return StudiesOnTheFly(preparer)
 
 
 def open_pairs(
@@ -167,20 +197,25 @@ def open_pairs(
     sampling: Any = None,
     cache: str | Path | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> StudyPairs:
-    """Pairs of the studies of a cohort.
+    """Open pairs of the studies of a cohort.
 
     Args:
-        path: one of ``PATHS``.
-        preparation: a ``PreparationConfig`` or its plain values.
-        pairing: 'auto', 'visits', 'subjects', or the settings of ``pairing.Pairing``.
+        cohort: Studies to pair.
+        path: One of ``PATHS``.
+        preparation: How the studies are prepared: a ``PreparationConfig`` or its plain values.
+        pairing: ``auto``, ``visits``, ``subjects``, or the settings of ``pairing.Pairing``.
         sampling: None, or the settings of ``pairing.StudySampling``.
-        cache: folder of the path 'cache'.
-        progress: of the preparation, which the paths 'memory' and 'cache' do here; may raise to cancel.
+        cache: Folder for the data path ``cache``.
+        seed: Seed of the pairs.
+        progress: Called while the data paths ``memory`` and ``cache`` prepare the studies; may raise to cancel.
+
+    Returns:
+        The pairs of epoch 0.
 
     Raises:
-        ValueError: unusable settings or files, or a cohort of which no pair can be made.
+        ValueError: Settings or files cannot be used, or no pair can be made of the cohort.
     """
     if not isinstance(preparation, PreparationConfig):
         preparation = PreparationConfig.from_dict(preparation or {})

@@ -1,4 +1,4 @@
-"""Class balance by sampling: patches meet the asked proportions, studies are drawn by what they contain."""
+"""Class balance by sampling: patches meet the wanted proportions, studies are drawn by the classes they contain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from JointRegSegLib.cohort.sampling import (
     check_proportions,
     class_counts,
     class_frequencies,
-    draw_centre,
+    draw_center,
     draw_studies,
     median_frequency_weights,
     patch_corner,
@@ -41,29 +41,29 @@ def labelled() -> tuple[Tensor, Tensor]:
     return labels, mask
 
 
-def test_patch_centres_meet_the_asked_proportions() -> None:
+def test_patch_centers_meet_the_wanted_proportions() -> None:
     labels, mask = labelled()
     wanted = {"background": 0.1, "necrotic_core": 0.4, "edema": 0.3, "enhancing_tumor": 0.2}
     draw = generator()
     count = 3000
-    found = Counter(CLASSES[int(labels[draw_centre(labels, mask, wanted, draw)])] for _ in range(count))
+    found = Counter(CLASSES[int(labels[draw_center(labels, mask, wanted, draw)])] for _ in range(count))
     for name, share in wanted.items():
         assert found[name] / count == pytest.approx(share, abs=0.03)  # more than three standard deviations
 
 
-def test_every_voxel_of_a_class_is_as_likely() -> None:
+def test_voxels_of_a_class_are_equally_likely() -> None:
     labels, mask = labelled()
     draw = generator()
-    found = Counter(draw_centre(labels, mask, {"enhancing_tumor": 1.0}, draw) for _ in range(1600))
+    found = Counter(draw_center(labels, mask, {"enhancing_tumor": 1.0}, draw) for _ in range(1600))
     assert len(found) == 8
     assert all(abs(count - 200) < 60 for count in found.values())
 
 
-def test_anywhere_is_anywhere_in_the_brain_and_background_is_brain_without_tumour() -> None:
+def test_anywhere_is_the_whole_brain_and_background_is_brain_without_tumor() -> None:
     labels, mask = labelled()
     draw = generator()
     for name, allowed in (("anywhere", mask), ("background", mask & (labels == 0))):
-        assert all(bool(allowed[draw_centre(labels, mask, {name: 1.0}, draw)]) for _ in range(200))
+        assert all(bool(allowed[draw_center(labels, mask, {name: 1.0}, draw)]) for _ in range(200))
 
 
 def test_classes_that_a_study_lacks_leave_their_share_to_the_others() -> None:
@@ -71,32 +71,32 @@ def test_classes_that_a_study_lacks_leave_their_share_to_the_others() -> None:
     labels[labels == 1] = 0
     wanted = {"necrotic_core": 0.8, "edema": 0.1, "enhancing_tumor": 0.1}
     draw = generator()
-    found = Counter(int(labels[draw_centre(labels, mask, wanted, draw)]) for _ in range(1000))
+    found = Counter(int(labels[draw_center(labels, mask, wanted, draw)]) for _ in range(1000))
     assert found[2] / 1000 == pytest.approx(0.5, abs=0.06)
     assert found[2] + found[3] == 1000
 
 
-def test_studies_without_labels_or_tumour_or_brain_still_give_a_centre() -> None:
+def test_studies_without_labels_tumor_or_brain_still_give_a_center() -> None:
     labels, mask = labelled()
-    tumour_only = {"enhancing_tumor": 1.0}
-    assert bool(mask[draw_centre(None, mask, tumour_only, generator())])
-    assert bool(mask[draw_centre(torch.zeros_like(labels), mask, tumour_only, generator())])
+    tumor_only = {"enhancing_tumor": 1.0}
+    assert bool(mask[draw_center(None, mask, tumor_only, generator())])
+    assert bool(mask[draw_center(torch.zeros_like(labels), mask, tumor_only, generator())])
     empty = torch.zeros_like(mask)
-    centre = draw_centre(None, empty, tumour_only, generator())
-    assert all(0 <= c < n for c, n in zip(centre, SHAPE, strict=True))
+    center = draw_center(None, empty, tumor_only, generator())
+    assert all(0 <= c < n for c, n in zip(center, SHAPE, strict=True))
 
 
-def test_patches_lie_inside_the_grid_and_hold_their_centre() -> None:
-    for centre in ((0, 0, 0), (19, 23, 15), (10, 3, 8)):
-        corner = patch_corner(centre, (8, 10, 16), SHAPE)
-        for start, size, n, c in zip(corner, (8, 10, 16), SHAPE, centre, strict=True):
+def test_patches_lie_inside_the_grid_and_contain_their_center() -> None:
+    for center in ((0, 0, 0), (19, 23, 15), (10, 3, 8)):
+        corner = patch_corner(center, (8, 10, 16), SHAPE)
+        for start, size, n, c in zip(corner, (8, 10, 16), SHAPE, center, strict=True):
             assert 0 <= start <= c < start + size <= n
     with pytest.raises(ValueError, match=r"patch \(21, 8, 8\) is larger than the grid \(20, 24, 16\) of the study"):
         patch_corner((0, 0, 0), (21, 8, 8), SHAPE)
 
 
-def test_patches_of_the_augmentation_meet_the_proportions_too() -> None:
-    """Of patches of a single voxel, the class of that voxel is the class that was drawn."""
+def test_patches_of_the_augmentation_meet_the_proportions() -> None:
+    """In a patch of a single voxel, the class of that voxel is the one that was drawn."""
     labels, mask = labelled()
     images = torch.where(mask, torch.rand(4, *SHAPE, generator=generator()), OUTSIDE)
     study = StudySample(images, labels, mask, "study")
@@ -124,7 +124,7 @@ def test_weights_of_classes_that_never_occur_are_zero() -> None:
         median_frequency_weights(torch.zeros(3, 4))
 
 
-def test_voxels_are_counted_in_the_mask() -> None:
+def test_voxels_are_counted_inside_the_mask() -> None:
     labels, mask = labelled()
     assert class_counts(labels)[1:].tolist() == [1, 27, 8]
     assert class_counts(labels, mask).sum() == mask.sum()
@@ -141,7 +141,7 @@ def test_rare_classes_are_over_sampled_and_common_ones_under_sampled() -> None:
     assert weights.tolist() == pytest.approx([0.2 / 6] * 6 + [0.1] * 3 + [0.5])
 
 
-def test_proportions_of_absent_classes_go_to_the_others() -> None:
+def test_proportions_of_absent_classes_go_to_the_other_classes() -> None:
     weights = study_weights(counts_of_ten(), {"necrotic_core": 0.5, "anywhere": 0.5})
     assert weights.tolist() == pytest.approx([0.1] * 10)
     with pytest.raises(ValueError, match="no study contains any of the wanted classes necrotic_core"):
@@ -163,7 +163,7 @@ def test_draws_follow_the_weights_as_evenly_as_they_can() -> None:
 
 
 @pytest.mark.parametrize(
-    ("proportions", "said"),
+    ("proportions", "message"),
     [
         ({"oedema": 1}, "unknown class 'oedema'; use background, necrotic_core, edema, enhancing_tumor, anywhere"),
         ({"edema": -1, "anywhere": 2}, "proportions must be 0 or more"),
@@ -172,8 +172,8 @@ def test_draws_follow_the_weights_as_evenly_as_they_can() -> None:
         ({"edema": float("nan")}, "proportions must be 0 or more"),
     ],
 )
-def test_unusable_proportions_are_refused(proportions: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_unusable_proportions_are_refused(proportions: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         check_proportions(proportions)
 
 

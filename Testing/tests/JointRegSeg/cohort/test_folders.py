@@ -1,0 +1,156 @@
+"""Cohorts from folders: which files make a study, whose study it is, and the division into splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
+
+from JointRegSegLib.cohort.folders import cohort_of_folder, divide
+from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
+
+
+def keys(cohort: Cohort) -> list[tuple[str, str]]:
+    return [(study.subject, study.visit) for study in cohort.studies]
+
+
+def test_brats_2018_folders_are_found_below_their_grades(tmp_path: Path) -> None:
+    write_brats(tmp_path / "HGG/Brats18_A_1", "Brats18_A_1", OLD_NAMES)
+    write_brats(tmp_path / "LGG/Brats18_B_1", "Brats18_B_1", OLD_NAMES[:4])
+    cohort = cohort_of_folder(tmp_path)
+    assert keys(cohort) == [("Brats18_A_1", "1"), ("Brats18_B_1", "1")]
+    assert cohort.studies[0].label.name == "Brats18_A_1_seg.nii.gz"
+    assert cohort.studies[1].label is None
+
+
+def test_brats_2023_names_give_subject_and_visit(tmp_path: Path) -> None:
+    for name in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-GLI-00002-000"):
+        write_brats(tmp_path / name, name, NEW_NAMES, "-")
+    assert keys(cohort_of_folder(tmp_path)) == [
+        ("BraTS-GLI-00002", "000"),
+        ("BraTS-GLI-00005", "000"),
+        ("BraTS-GLI-00005", "001"),
+    ]
+
+
+def test_visit_folders_belong_to_their_parent(tmp_path: Path) -> None:
+    for visit in ("ses-01", "week-012-1"):
+        write_brats(tmp_path / "Patient-7" / visit, "x", OLD_NAMES)
+    assert keys(cohort_of_folder(tmp_path)) == [("Patient-7", "ses-01"), ("Patient-7", "week-012-1")]
+
+
+def test_files_named_for_visits_belong_to_the_subject_of_their_folder(tmp_path: Path) -> None:
+    for subject, visits in (("P1", ("visit1", "visit2")), ("P2", ("baseline",)), ("003", ("ses-01", "ses-02"))):
+        for visit in visits:
+            write_brats(tmp_path / subject, visit, (*OLD_NAMES, "mask"))
+    (tmp_path / "004").mkdir()
+    write_brats(tmp_path / "004", "visit1", OLD_NAMES)
+    cohort = cohort_of_folder(tmp_path)
+    assert keys(cohort) == [
+        ("003", "ses-01"),
+        ("003", "ses-02"),
+        ("004", "visit1"),
+        ("P1", "visit1"),
+        ("P1", "visit2"),
+        ("P2", "baseline"),
+    ]
+    assert cohort.studies[3].label.name == "visit1_seg.nii.gz"
+    assert cohort.studies[4].mask.name == "visit2_mask.nii.gz"
+    assert keys(cohort_of_folder(tmp_path / "P1")) == [("P1", "visit1"), ("P1", "visit2")]
+
+
+def test_a_folder_named_for_a_visit_takes_precedence_over_its_files(tmp_path: Path) -> None:
+    write_brats(tmp_path / "P1/ses-02", "visit1", OLD_NAMES)
+    assert keys(cohort_of_folder(tmp_path)) == [("P1", "ses-02")]
+
+
+def test_files_named_by_numbers_belong_to_different_subjects(tmp_path: Path) -> None:
+    for name in ("001", "002"):
+        write_brats(tmp_path, name, OLD_NAMES)
+    assert keys(cohort_of_folder(tmp_path)) == [("001", "1"), ("002", "1")]
+
+
+def test_landmarks_beside_the_images_belong_to_the_study(tmp_path: Path) -> None:
+    write_brats(tmp_path / "P1", "visit1", OLD_NAMES)
+    write_brats(tmp_path / "P1", "visit2", OLD_NAMES)
+    write_brats(tmp_path / "P2", "P2", OLD_NAMES)
+    for name in ("P1/visit2_landmarks.csv", "P1/notes.csv", "P2/landmarks.fcsv"):
+        (tmp_path / name).touch()
+    found = [study.landmarks for study in cohort_of_folder(tmp_path).studies]
+    assert found == [None, tmp_path / "P1/visit2_landmarks.csv", tmp_path / "P2/landmarks.fcsv"]
+
+
+def test_linked_folders_are_followed_and_each_study_is_taken_once(tmp_path: Path) -> None:
+    cohort, store = tmp_path / "cohort", tmp_path / "store"
+    write_brats(store / "archive-17/ses-01", "x", OLD_NAMES)
+    write_brats(cohort / "P2/ses-01", "x", OLD_NAMES)
+    (cohort / "P1").symlink_to(store / "archive-17", target_is_directory=True)
+    (cohort / "A-latest").symlink_to(cohort / "P2/ses-01", target_is_directory=True)
+    found = cohort_of_folder(cohort)
+    assert keys(found) == [("P1", "ses-01"), ("P2", "ses-01")]
+    assert found.studies[0].label == cohort / "P1/ses-01/x_seg.nii.gz"
+
+
+def test_links_to_a_parent_folder_are_not_followed(tmp_path: Path) -> None:
+    write_brats(tmp_path / "cohort/P1", "P1", OLD_NAMES)
+    write_brats(tmp_path / "other/P9", "P9", OLD_NAMES)
+    for name, target in (("P1/back", "cohort"), ("P1/self", "cohort/P1"), ("outside", ".")):
+        (tmp_path / "cohort" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    assert keys(cohort_of_folder(tmp_path / "cohort")) == [("P1", "1")]
+
+
+def test_studies_in_one_folder_are_distinguished_by_their_file_names(tmp_path: Path) -> None:
+    write_brats(tmp_path, "a", OLD_NAMES)
+    write_brats(tmp_path, "b", OLD_NAMES)
+    write_brats(tmp_path, "BraTS-GLI-00001-002", NEW_NAMES, "-")
+    assert keys(cohort_of_folder(tmp_path)) == [("BraTS-GLI-00001", "002"), ("a", "1"), ("b", "1")]
+
+
+def test_a_label_with_another_name_belongs_to_the_single_study_of_its_folder(tmp_path: Path) -> None:
+    write_brats(tmp_path / "BraTS20_355", "BraTS20_355", OLD_NAMES[:4])
+    (tmp_path / "BraTS20_355/W39_1998.09.19_Segm.nii").touch()
+    (study,) = cohort_of_folder(tmp_path).studies
+    assert (study.subject, study.label.name) == ("BraTS20_355", "W39_1998.09.19_Segm.nii")
+
+
+def test_unusable_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no file below"):
+        cohort_of_folder(tmp_path)
+    write_brats(tmp_path / "a", "a", ("t1", "t1n"))
+    with pytest.raises(ValueError, match=r"two files for t1, 'a_t1\.nii\.gz' and 'a_t1n\.nii\.gz'"):
+        cohort_of_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"gone' does not exist"):
+        cohort_of_folder(tmp_path / "gone")
+
+
+def test_two_folders_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    for parent in ("x", "y"):
+        write_brats(tmp_path / parent / "case", "case", OLD_NAMES)
+    with pytest.raises(ValueError, match="both hold the study 'case 1'"):
+        cohort_of_folder(tmp_path)
+
+
+def cohort_of(subjects: int, visits: int = 2) -> Cohort:
+    return Cohort(
+        "cohort",
+        tuple(
+            StudyRecord(f"P{s}", f"v{v}", {"t1": Path(f"{s}-{v}.nii")}) for s in range(subjects) for v in range(visits)
+        ),
+    )
+
+
+def test_subjects_are_divided_by_shares_and_keep_their_visits_together() -> None:
+    divided = divide(cohort_of(20), validation=0.1, test=0.25, seed=3)
+    counts = {split: len(divided.of_split(split).visits()) for split in ("train", "val", "test")}
+    assert counts == {"train": 13, "val": 2, "test": 5}
+    assert all(len({visit.split for visit in visits}) == 1 for visits in divided.visits().values())
+    assert divide(cohort_of(20), 0.1, 0.25, seed=3) == divided
+    assert divide(cohort_of(20), 0.1, 0.25, seed=4) != divided
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave nothing to train on"):
+        divide(cohort_of(4), 0.5, 0.5)
+    with pytest.raises(ValueError, match="2 subjects of 'cohort' are too few"):
+        divide(cohort_of(2), 0.1, 0.1)

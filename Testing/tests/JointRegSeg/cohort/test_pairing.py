@@ -1,0 +1,59 @@
+"""Which studies are paired: visits or subjects, the same for the same seed and epoch, sampled by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+
+from JointRegSegLib.cohort.pairing import Pairing, PairPlan, StudySampling
+
+SUBJECTS = ["A", "A", "A", "B", "B", "C", "D", "E"]
+"""Subject of each study."""
+
+
+def test_every_two_visits_of_a_subject_meet_once_an_epoch() -> None:
+    plan = PairPlan(SUBJECTS, Pairing("visits"))
+    directions = Counter()
+    for epoch in range(40):
+        pairs = plan.epoch(epoch)
+        assert sorted(tuple(sorted(pair)) for pair in pairs) == [(0, 1), (0, 2), (1, 2), (3, 4)]
+        directions.update(pairs)
+    assert 8 < directions[3, 4] < 32
+    assert directions[3, 4] + directions[4, 3] == 40
+    forward = PairPlan(SUBJECTS, Pairing("visits", both_directions=False))
+    assert all(a < b for epoch in range(5) for a, b in forward.epoch(epoch))
+
+
+def test_subjects_are_never_paired_with_themselves_and_every_study_is_the_fixed_one_once() -> None:
+    plan = PairPlan(SUBJECTS, Pairing("subjects"), seed=3)
+    met = set()
+    for epoch in range(30):
+        pairs = plan.epoch(epoch)
+        assert sorted(a for a, _ in pairs) == list(range(len(SUBJECTS)))
+        assert all(SUBJECTS[a] != SUBJECTS[b] for a, b in pairs)
+        met |= set(pairs)
+    assert len(met) > 35  # of 48 possible ones
+
+
+def test_seed_and_epoch_decide_the_pairs() -> None:
+    plan = PairPlan(SUBJECTS, Pairing("subjects"), seed=3)
+    assert plan.epoch(2) == PairPlan(SUBJECTS, Pairing("subjects"), seed=3).epoch(2)
+    assert plan.epoch(2) != plan.epoch(3)
+    assert plan.epoch(2) != PairPlan(SUBJECTS, Pairing("subjects"), seed=4).epoch(2)
+
+
+def test_auto_pairs_visits_where_a_subject_has_two() -> None:
+    assert PairPlan(SUBJECTS).of_visits
+    assert not PairPlan(["A", "B"]).of_visits
+
+
+def test_sampling_meets_the_proportions_over_an_epoch() -> None:
+    counts = torch.tensor([[10, 0, 0, 0]] * 6 + [[10, 5, 5, 0], [10, 0, 5, 5]], dtype=torch.float64)
+    sampling = StudySampling({"enhancing_tumor": 0.5, "background": 0.5}, pairs=120)
+    plan = PairPlan(list("ABCDEFGH"), Pairing("subjects"), sampling, counts)
+    fixed = Counter(a for a, _ in plan.epoch(0))
+    assert len(plan) == 120
+    assert fixed[7] == 60
+    assert fixed[6] == 0
+    assert all(fixed[i] == 10 for i in range(6))
