@@ -1,7 +1,8 @@
-"""Small simulated acquisitions as files: what a user hands to the commands, with the truth beside it."""
+"""Small simulated acquisitions as files, as a user has them, together with their true parameters."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -24,18 +25,32 @@ M0 = 800.0
 """Reference signal of the simulated scanner at the first voxel; it varies by 20 % over the volume."""
 
 
+AMIDE_SCENARIO = {
+    "B0_T": 3.0,
+    "gamma_rad_per_s_per_uT": 267.5153,
+    "water": {"T1_s": 1.5, "T2_s": 0.08},
+    "solute_pools_full_xyz": [{"name": "amide", "f": 0.001, "k_Hz": 50.0, "T1_s": 1.5, "T2_s": 0.1, "dw_ppm": 3.5}],
+    "offsets_ppm": [-6.0, -3.5, 3.5, 6.0],
+    "preparation": {"type": "CW block", "B1_uT": 2.0, "tsat_s": 10.0},
+}
+"""Scenario file of ``cestquant simulate``: amide at four offsets, saturated almost to the steady state."""
+
+
 def spread(shape: tuple[int, ...], low: float, high: float, seed: int = 0) -> np.ndarray:
-    """Values between low and high that differ from voxel to voxel without any symmetry."""
+    """Return values between low and high that differ from voxel to voxel without any symmetry."""
     return np.random.default_rng(seed).permutation(np.linspace(low, high, int(np.prod(shape)))).reshape(shape)
 
 
 def fit(start: float, low: float, high: float) -> dict:
-    """A fitted value of a model file."""
+    """Return a fitted value of a model file."""
     return {"fit": True, "start": start, "bounds": [low, high]}
 
 
 def amine_model(**changes: object) -> dict:
-    """Model file of water with one amine pool (3 ppm): fraction and exchange rate are fitted, water T1 is a map."""
+    """Return a model file of water and an amine pool at 3 ppm.
+
+    Its fraction and exchange rate are fitted, the water T1 is a map. ``changes`` are other values of the pool.
+    """
     amine = {
         "name": "amine",
         "protons": 3,
@@ -51,7 +66,16 @@ def amine_model(**changes: object) -> dict:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """A simulated acquisition: arrays (K, J, I) on ``geometry``, signal (measurement, K, J, I) in scanner units."""
+    """A simulated acquisition.
+
+    Attributes:
+        geometry: Voxel grid of all arrays.
+        protocol: Protocol of the measurements.
+        signal: Signals (measurement, K, J, I) in scanner units.
+        m0: Reference (K, J, I).
+        maps: B0 shift in ppm, relative B1 and T1 in s as ``b0``, ``b1`` and ``t1``, (K, J, I).
+        truth: True values (K, J, I) by path of the tissue entry.
+    """
 
     geometry: Geometry
     protocol: Protocol
@@ -61,7 +85,7 @@ class Acquisition:
     truth: dict[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
-        """Write ``signal.nii.gz``, ``m0.nii.gz``, ``mask.nii.gz``, the maps and ``protocol.json``; the folder."""
+        """Write ``signal.nii.gz``, ``m0.nii.gz``, ``mask.nii.gz``, the maps and ``protocol.json`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         write_series(self.signal, self.geometry, folder / "signal.nii.gz")
         write_image(self.m0, self.geometry, folder / "m0.nii.gz")
@@ -82,9 +106,16 @@ def acquire(
     engine: str = "bloch-mcconnell",
     **values: tuple[float, float],
 ) -> Acquisition:
-    """Simulate ``model``; ``values`` are ranges of its entries, such as amine_fraction=(0.001, 0.003), over the voxels.
+    """Simulate an acquisition.
 
-    b0_ppm, b1_spread: the fields vary by so much to either side of 0 and 1.
+    Args:
+        protocol: Protocol to simulate.
+        model: Model file that names the pools; by default that of :func:`amine_model`.
+        geometry: Voxel grid; by default a small oblique one.
+        b0_ppm: Largest B0 shift in ppm; the voxels lie between minus and plus this value.
+        b1_spread: Largest deviation of the relative B1 from 1.
+        engine: Engine of the simulation.
+        values: Ranges of entries over the voxels, such as ``amine_fraction=(0.001, 0.003)``.
     """
     geometry = geometry or GRIDS["left-handed oblique"]
     shape = geometry.shape
@@ -117,12 +148,12 @@ def _path(name: str) -> str:
 
 
 def spectrum_protocol(b1_uT: float = 1.0, time_s: float = 3.0, reach_ppm: float = 6.0, count: int = 41) -> Protocol:
-    """A Z-spectrum of evenly spaced offsets at 3 T."""
+    """Return the protocol of a Z-spectrum with evenly spaced offsets at 3 T."""
     return Protocol(3.0, torch.linspace(-reach_ppm, reach_ppm, count, dtype=torch.float64), b1_uT, time_s)
 
 
 def pairs_protocol(offset_ppm: float = 3.0, times_s: tuple[float, ...] = (6.0,)) -> Protocol:
-    """Label and reference at +-offset for five powers: QUESP and the omega plot."""
+    """Return the protocol of QUESP and the omega plot: label and reference at ±offset for five powers."""
     powers = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     b1 = powers.repeat_interleave(2).repeat(len(times_s))
     sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(len(powers) * len(times_s))
@@ -144,11 +175,20 @@ def write_series(array: np.ndarray, geometry: Geometry, path: Path) -> Path:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Voxels (K, J, I) of a NIfTI file as they lie there, without Slicer; NaN too, which ITK reads as zero."""
+    """Read the voxels (K, J, I) of a NIfTI file in the order of the file, without Slicer; NaN is kept."""
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     index, values = non_finite_voxels(path)
     array[tuple(index[:, axis] for axis in (2, 1, 0))] = values
     return array
+
+
+def read_spectrum(path: Path) -> np.ndarray:
+    """Read the table of ``cestquant simulate``, checked: offsets in ppm and Z, (measurement, 2)."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["index", "offset_ppm", "z"]
+    assert [int(row["index"]) for row in rows] == list(range(len(rows)))
+    return np.array([[float(row["offset_ppm"]), float(row["z"])] for row in rows])
 
 
 def write_json(values: dict, path: Path) -> Path:
@@ -158,13 +198,16 @@ def write_json(values: dict, path: Path) -> Path:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file under a folder, hidden ones too, by its path there."""
+    """Return the SHA-256 of every file below a folder, including hidden ones, by its relative path."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def fit_arguments(folder: Path, output: Path, method: str, **changes: object) -> list[str]:
-    """Arguments of ``cestquant fit`` for an acquisition in a folder; None leaves an option out, True makes a flag."""
+    """Return arguments of ``cestquant fit`` for an acquisition in a folder.
+
+    ``changes`` are other options: None leaves an option out, True makes it a flag.
+    """
     options = {
         "signal": folder / "signal.nii.gz",
         "protocol": folder / "protocol.json",
@@ -182,5 +225,5 @@ def fit_arguments(folder: Path, output: Path, method: str, **changes: object) ->
 
 
 def messages(stderr: str) -> list[str]:
-    """Lines on standard error that are no progress."""
+    """Return the lines on standard error that do not report progress."""
     return [line for line in stderr.splitlines() if not re.match(r"\s*\d+ % ", line)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from NeuroCESTLib.report.record import Report
+if TYPE_CHECKING:
+    from NeuroCESTLib.report.record import Report
 
 
 def add_images(parser: ArgumentParser, *, required: bool = True) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
-from NeuroCESTLib.report.record import Report
 
 from .acquisition import add_images, read_images
 
 if TYPE_CHECKING:
+    from NeuroCESTLib.report.record import Report
+
     from ..logic import CESTQuantLogic
     from ..scene.results import CESTQuantResult
 
@@ -46,6 +47,7 @@ def maps_to_folder(
         warnings: Sentences for the user about the arguments.
     """
     from NeuroCESTLib.core.device import choose_device
+    from NeuroCESTLib.report.record import Report
 
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report(f"cestquant {command}", settings_of(options), str(choose_device(_device(options))))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
-from NeuroCESTLib.report.record import Report
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -32,6 +31,7 @@ def run(options: Namespace) -> None:
     """Run ``cestquant optimize-schedule``."""
     from NeuroCESTLib.core.checked_json import read_json
     from NeuroCESTLib.core.processes import processes
+    from NeuroCESTLib.report.record import Report
 
     from ..networks.config import config_file
     from ..schedules.config import read_design

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
-from NeuroCESTLib.report.record import Report
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -30,6 +29,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``cestquant phantom``."""
     from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.report.record import Report
     from NeuroCESTLib.scene import host
     from NeuroCESTLib.scene.writing import write_node
 

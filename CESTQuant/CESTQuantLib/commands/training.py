@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.core.whole_files import whole_file, write_errors
-from NeuroCESTLib.report.record import Report
 
 from .acquisition import add_images, read_images
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from NeuroCESTLib.batch.frame import CommandParser
+    from NeuroCESTLib.report.record import Report
 
     from ..networks.config import TrainingConfig
 
@@ -146,6 +146,8 @@ def _with_dataset(options: Namespace, config: TrainingConfig, report: Report) ->
 
 def _config(options: Namespace, command: str) -> tuple[TrainingConfig, Report]:
     """Read the configuration, and start a report that names it and has the warnings of its reader."""
+    from NeuroCESTLib.report.record import Report
+
     from ..networks.config import read_config
 
     report = Report(command, settings_of(options))

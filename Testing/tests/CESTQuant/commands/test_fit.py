@@ -1,4 +1,4 @@
-"""Every method through the command, on small simulated acquisitions: the maps are there, named right, and true."""
+"""Every method through the command, on small simulated acquisitions: names and values of its maps."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_mtrasym_at_several_offsets(quantified: Callable, acquisition: Acquisiti
     assert (read_image(output / "status.nii.gz") == 1).all()
 
 
-def test_mtrasym_finds_the_water_where_no_b0_map_is_given(quantified: Callable, tmp_path: Path) -> None:
+def test_mtrasym_estimates_b0_without_a_map(quantified: Callable, tmp_path: Path) -> None:
     folder = acquire(spectrum_protocol(count=41), b0_ppm=0.1).write(tmp_path / "in")
-    alone, told = (quantified(folder, "mtrasym", b0=b0) for b0 in (None, folder / "b0.nii.gz"))
-    assert maps_in(alone) == {"mtr_asym_3.5ppm", "b0_shift_ppm", "status"}
+    estimated, given = (quantified(folder, "mtrasym", b0=b0) for b0 in (None, folder / "b0.nii.gz"))
+    assert maps_in(estimated) == {"mtr_asym_3.5ppm", "b0_shift_ppm", "status"}
     b0 = read_image(folder / "b0.nii.gz")
-    np.testing.assert_allclose(read_image(alone / "b0_shift_ppm.nii.gz"), b0, atol=0.03)
-    asymmetry = [read_image(folder / "mtr_asym_3.5ppm.nii.gz") for folder in (alone, told)]
+    np.testing.assert_allclose(read_image(estimated / "b0_shift_ppm.nii.gz"), b0, atol=0.03)
+    asymmetry = [read_image(folder / "mtr_asym_3.5ppm.nii.gz") for folder in (estimated, given)]
     np.testing.assert_allclose(*asymmetry, rtol=0.08)
     assert asymmetry[1].min() > 0.02
 
@@ -74,7 +74,7 @@ POOLS = {
 
 @pytest.fixture
 def lines(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """Folder with an acquisition that is a sum of two Lorentzian lines, and its true maps."""
+    """Return the folder of an acquisition that is a sum of two Lorentzian lines, and its true maps."""
     protocol, grid = spectrum_protocol(count=41), GRIDS["oblique"]
     truth = {
         "water_amplitude": spread(grid.shape, 0.7, 0.9, 1),
@@ -99,7 +99,7 @@ def line(truth: dict[str, np.ndarray], pool: str, offset: np.ndarray) -> np.ndar
     return truth[f"{pool}_amplitude"] * quarter / (quarter + (offset - truth[f"{pool}_position_ppm"]) ** 2)
 
 
-def test_lorentzian_lines_of_a_pool_file(quantified: Callable, lines: tuple) -> None:
+def test_lorentzian_fit_of_a_pool_description(quantified: Callable, lines: tuple) -> None:
     folder, truth = lines
     output = quantified(folder, "lorentzian", lorentzian=folder / "pools.json")
     names = [f"{p}_{q}" for p in ("water", "guan") for q in ("amplitude", "width_ppm", "position_ppm")]
@@ -140,7 +140,7 @@ SLOW = {"engine": "bloch-mcconnell", "amine_k_Hz": (80.0, 250.0), "amine_fractio
 
 
 def near_target() -> Protocol:
-    """Thirteen offsets around 3 ppm at three powers."""
+    """Return a protocol of thirteen offsets around 3 ppm at three powers."""
     offsets = torch.linspace(1.5, 4.5, 13, dtype=torch.float64)
     return Protocol(7.0, offsets.repeat(3), torch.tensor([0.5, 1.0, 2.0]).double().repeat_interleave(13), 8.0)
 
@@ -190,7 +190,7 @@ def test_fitted_relaxation_is_reported_as_a_rate(quantified: Callable, tmp_path:
     np.testing.assert_allclose(read_image(output / "water_r2_Hz.nii.gz"), expected, rtol=1e-3)
 
 
-def test_a_model_finds_its_maps_beside_itself(quantified: Callable, good: Path, tmp_path: Path) -> None:
+def test_maps_of_a_model_are_found_beside_the_model_file(quantified: Callable, good: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "t1map.nii.gz").write_bytes((good / "t1.nii.gz").read_bytes())
     model = amine_model() | {"water": {"T1_s": {"map": "t1map.nii.gz"}, "T2_s": 0.1}}

@@ -1,4 +1,4 @@
-"""Bad input to the commands: exit status 2, one sentence that names what is wrong, nothing written, nothing changed."""
+"""Unusable input to the commands: exit status 2, one sentence that says what is wrong, no file written or changed."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_missing_files_and_folders_are_named(refused: Callable, tmp_path: Path, 
     assert f"'{tmp_path}' is a folder, not a file" in refused(**{option: tmp_path})
 
 
-def test_the_model_of_a_contrast_must_exist_too(refused: Callable) -> None:
+def test_a_model_file_must_exist_even_if_the_method_does_not_use_it(refused: Callable) -> None:
     assert refused(model="absent.json") == "error: file not found: 'absent.json'"
 
 
 @pytest.mark.parametrize("option", ["signal", "reference", "mask", "b0", "segmentation"])
 @pytest.mark.parametrize("kind", ["truncated.nii.gz", "text.nii.gz", "text.nii", "text.png", "empty.nii", "cut.nii"])
-def test_files_that_are_no_images_are_named(
+def test_files_that_are_not_images_are_named(
     refused: Callable, good: Path, acquisition: Acquisition, tmp_path: Path, option: str, kind: str
 ) -> None:
     path = tmp_path / kind
@@ -64,13 +64,13 @@ def test_damaged_nrrd_files_are_named(refused: Callable, tmp_path: Path, name: s
     assert f"'{tmp_path / name}'" in refused(**{name.split(".")[0]: tmp_path / name})
 
 
-def test_a_single_volume_is_no_signal_and_a_series_no_map(refused: Callable, good: Path) -> None:
+def test_a_single_volume_is_refused_as_signal_and_a_series_as_map(refused: Callable, good: Path) -> None:
     assert "is 3-D, one measurement: give a 4-D file or one 3-D file" in refused(signal=good / "m0.nii.gz")
     for option in ("mask", "b0", "b1", "t1", "segmentation"):
         assert "holds 21 volumes, but one 3-D volume is needed" in refused(**{option: good / "signal.nii.gz"})
 
 
-def test_masks_of_another_geometry_or_without_a_voxel(
+def test_masks_of_another_geometry_or_without_voxels(
     refused: Callable, acquisition: Acquisition, tmp_path: Path
 ) -> None:
     grid, mask = acquisition.geometry, tmp_path / "brain.nii.gz"
@@ -84,7 +84,7 @@ def test_masks_of_another_geometry_or_without_a_voxel(
     assert "'brain' has no label where the signal is" in refused(segmentation=mask)
 
 
-def test_a_signal_without_m0_says_the_three_remedies(refused: Callable) -> None:
+def test_a_signal_without_reference_is_refused_with_three_remedies(refused: Callable) -> None:
     line = refused(reference=None)
     assert "give an M0 image" in line
     assert "20 ppm off" in line
@@ -93,7 +93,7 @@ def test_a_signal_without_m0_says_the_three_remedies(refused: Callable) -> None:
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
 @pytest.mark.parametrize("method", ["mtrasym", "lorentzian", "r1rho"])
-def test_an_acquisition_without_any_usable_voxel(
+def test_an_acquisition_without_usable_voxels(
     refused: Callable, good: Path, acquisition: Acquisition, tmp_path: Path, value: float, method: str
 ) -> None:
     empty = np.full_like(acquisition.signal, value)
@@ -142,7 +142,7 @@ def test_wasabi_needs_its_pulse(
 
 
 @pytest.mark.parametrize("place", ["file", "file/out"])
-def test_output_in_place_of_a_file(
+def test_an_output_folder_that_is_a_file(
     slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture, place: str
 ) -> None:
     (tmp_path / "file").write_text("the user's")
@@ -154,7 +154,7 @@ def test_output_in_place_of_a_file(
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Path:
-    """A file system of 64 KiB; the test is skipped where none can be mounted."""
+    """Mount a file system of 64 KiB; the test is skipped where this is not possible."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]

@@ -1,4 +1,4 @@
-"""What the commands read and write beside the maps: any form of signal, report, table, picture, scene."""
+"""What the commands read and write besides the maps: all forms of signal, report, table, picture and scene."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_far_off_resonance_measurement_serves_as_m0(
     np.testing.assert_allclose(*maps, atol=1e-6)
 
 
-def test_warnings_are_lines_and_in_the_report(
+def test_warnings_are_printed_and_reported(
     quantified: Callable, good: Path, acquisition: Acquisition, tmp_path: Path
 ) -> None:
     write_json(protocol_to_dict(acquisition.protocol) | {"te_ms": 3, "b1": 2}, tmp_path / "p.json")
@@ -107,7 +107,7 @@ def test_warnings_are_lines_and_in_the_report(
     np.testing.assert_allclose(*maps, rtol=1e-4)
 
 
-def test_the_report_says_what_was_read_set_and_found(
+def test_the_report_has_inputs_settings_and_results(
     quantified: Callable, good: Path, acquisition: Acquisition, tmp_path: Path
 ) -> None:
     mask = np.zeros(acquisition.geometry.shape, np.uint8)
@@ -161,7 +161,7 @@ def test_regions_of_a_label_volume(quantified: Callable, good: Path, acquisition
         assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_signal_of_any_form_gives_the_same_maps(
+def test_every_form_of_signal_gives_the_same_maps(
     slicer: ModuleType, quantified: Callable, good: Path, acquisition: Acquisition, tmp_path: Path
 ) -> None:
     parts = [
@@ -169,7 +169,9 @@ def test_a_signal_of_any_form_gives_the_same_maps(
         for number, volume in enumerate(acquisition.signal)
     ]
     shuffled = np.random.default_rng(0).permutation(21)
-    node = read_sequence([parts[number] for number in shuffled])  # Slicer sorts it by its index when it is read again
+    node = read_sequence(
+        [parts[number] for number in shuffled]
+    )  # when the file is read again, Slicer sorts it by its index
     set_index(node, acquisition.protocol.offsets_ppm.numpy()[shuffled])
     write_node(node, tmp_path / "signal.seq.nrrd")
     files = {"b0": good / "b0.nii.gz", "mask": good / "mask.nii.gz"}
@@ -216,7 +218,7 @@ def test_the_scene_opens_with_maps_table_units_and_colours(
     np.testing.assert_allclose(on_signal, read_image(output / "amine_exchange_rate_Hz.nii.gz"), rtol=1e-5)
     columns = table_columns(nodes["regions"])
     assert list(columns) == ["region", "quantity", "unit", "n", "mean", "sd", "median", "q1", "q3"]
-    assert "signal" not in nodes  # the inputs are in the scene, not among the results
+    assert "signal" not in nodes  # inputs are in the scene, but not among the results
     assert slicer.mrmlScene.GetFirstNodeByName("signal") is not None
 
 

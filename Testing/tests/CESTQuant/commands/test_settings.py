@@ -1,4 +1,4 @@
-"""Bad settings of the commands: protocols, models, pools and methods are refused in one sentence that says why."""
+"""Unusable settings of the commands: protocols, models, pools and methods are refused with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OFFSETS = SPECTRUM.offsets_ppm.tolist()
 
 @pytest.fixture
 def protocol(tmp_path: Path) -> Callable[..., Path]:
-    """A protocol file with changed keys; a value of ... leaves the key out."""
+    """Return a function that writes a protocol file with changed keys; the value ... leaves a key out."""
 
     def write(**changes: object) -> Path:
         values = {k: v for k, v in (protocol_to_dict(SPECTRUM) | changes).items() if v is not ...}
@@ -82,13 +82,13 @@ def test_options_that_the_method_does_not_use_are_named(quantified: Callable, go
 
 
 @pytest.mark.parametrize("offset", [50.0, -3.5, 0.0, "nan"])
-def test_asymmetry_where_there_is_none(refused: Callable, offset: object) -> None:
+def test_offsets_without_an_asymmetry(refused: Callable, offset: object) -> None:
     words = "±50 ppm" if offset == 50 else "must be a positive number of ppm"
     assert words in refused(asymmetry_offset=[3.5, offset])
 
 
 def change(path: str, value: object) -> dict:
-    """The model with one key changed ('solute' is the first solute); ... removes the key."""
+    """Return the model with one key changed ('solute' is the first solute); ... removes the key."""
     model = json.loads(json.dumps(amine_model()))
     *owners, key = path.split(".")
     place = model
@@ -127,7 +127,7 @@ def test_unusable_models(refused: Callable, good: Path, tmp_path: Path, model: o
     assert words in refused("r1rho", model=write_json(model, tmp_path / "m.json"), t1=good / "t1.nii.gz")
 
 
-def test_models_that_are_damaged_missing_or_lack_their_map(refused: Callable, good: Path, tmp_path: Path) -> None:
+def test_models_that_are_damaged_or_missing_or_lack_a_map(refused: Callable, good: Path, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text('{"water": ')
     assert "m.json: not valid JSON" in refused("r1rho", model=tmp_path / "m.json")
     for method in ("r1rho", "bloch-mcconnell"):
@@ -160,7 +160,9 @@ def test_quesp_says_what_it_lacks(refused: Callable, good: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["mtrasym", "lorentzian", "mtr-rex"])
-def test_contrasts_of_several_powers_need_a_choice(refused: Callable, protocol: Callable, method: str) -> None:
+def test_one_of_several_powers_must_be_chosen_for_a_contrast(
+    refused: Callable, protocol: Callable, method: str
+) -> None:
     two = protocol(b1_uT=[1.0, 2.0] * 10 + [1.0])
     assert "the protocol has 2 powers (1, 2 uT); choose one" in refused(method, protocol=two)
     assert "no measurement at 7 uT; the powers are 1, 2 uT" in refused(method, protocol=two, power=7)

@@ -108,15 +108,12 @@ def test_physical_methods_need_the_saturation() -> None:
 def test_listing_the_methods_and_building_the_command_loads_nothing_heavy() -> None:
     """The panel lists the methods where torch may not be installed yet, and ``--help`` should answer at once."""
     code = (
-        "import sys; from CESTQuantLib.methods.registry import METHODS; assert METHODS\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'vtk', 'slicer'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "from CESTQuantLib.batch import _parser; _parser()\n"
-        "assert not (heavy - {'numpy'}) & set(sys.modules), heavy & set(sys.modules)\n"
+        "import sys; from CESTQuantLib.batch import _parser; _parser()\n"
+        "print(sorted({'torch', 'numpy', 'scipy', 'SimpleITK', 'matplotlib', 'vtk', 'slicer'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "CESTQuant")])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
 @pytest.fixture

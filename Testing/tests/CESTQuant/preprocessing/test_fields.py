@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from CESTQuantLib.fitting.least_squares import Status
-from CESTQuantLib.preprocessing.fields import estimate_b0_shift, interpolate_b1, shift_spectra, wassr
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.preprocessing.fields import centered_on_water, estimate_b0_shift, interpolate_b1, shift_spectra, wassr
 from CESTQuantLib.preprocessing.wasabi import WasabiPulse, wasabi
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 PULSE = WasabiPulse()
 
@@ -25,7 +27,7 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_water_at_plus_0p3_ppm_has_shift_plus_0p3_and_comes_out_centred():
+def test_water_at_plus_0p3_ppm_has_shift_plus_0p3_and_is_moved_to_zero():
     offsets = torch.linspace(-5, 5, 81, dtype=torch.float64)
     z = water(offsets, 0.3).unsqueeze(0)
     shift = estimate_b0_shift(z, offsets)
@@ -34,6 +36,17 @@ def test_water_at_plus_0p3_ppm_has_shift_plus_0p3_and_comes_out_centred():
     inner = offsets.abs() < 4.6
     torch.testing.assert_close(corrected[0, inner], water(offsets, 0.0)[inner], atol=5e-3, rtol=0)
     assert corrected[0, -2:].isnan().all()
+
+
+def test_centering_leaves_out_offsets_that_were_not_acquired_and_keeps_bad_voxels_for_the_fit_to_refuse() -> None:
+    signal = torch.tensor([[0.9, 0.1, 0.8], [0.9, torch.nan, 0.8]], dtype=torch.float64)
+    shift = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    centered = centered_on_water(ZSpectra(signal, Protocol(3.0, [-3.0, 0.0, 3.0], 1.0, 2.0), b0_shift_ppm=shift))
+    assert centered.valid.tolist() == [[True, True, False], [True, True, True]]
+    assert centered.signal.isnan().tolist() == [[False, False, True], [True, True, True]]
+    assert centered.b0_shift_ppm.tolist() == [0.0, 0.0]
+    plain = ZSpectra(signal, Protocol(3.0, [-3.0, 0.0, 3.0], 1.0, 2.0))
+    assert centered_on_water(plain) is plain
 
 
 def test_water_position_is_found_despite_noise_and_side_lines():
@@ -53,7 +66,7 @@ def test_voxels_without_signal_have_no_shift():
     assert wassr(z, offsets).isnan().tolist() == [False, True, True]
 
 
-def test_wassr_finds_the_centre_of_symmetry_of_a_line_that_is_no_lorentzian():
+def test_wassr_finds_the_centre_of_symmetry_of_a_line_that_is_not_lorentzian():
     offsets = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)
     shift = -0.7 + 1.4 * rand(300, 1)
     z = 1 - 0.8 * torch.exp(-((offsets - shift).abs() ** 1.5) / 0.15) + 0.01 * randn(300, 31)
@@ -88,7 +101,7 @@ def test_wasabi_jacobian_matches_differences():
         torch.testing.assert_close((ahead - behind) / (2 * step), jacobian[row], atol=2e-7, rtol=1e-5)
 
 
-def test_wasabi_finds_both_fields_wherever_they_lie_in_the_plausible_range():
+def test_wasabi_finds_both_fields_anywhere_in_the_plausible_range():
     z, offsets, truth = wasabi_data(3000)
     maps = wasabi(z, offsets, PULSE)
     b1_error = (maps.b1_relative - truth[0] / PULSE.b1_uT).abs()
@@ -99,7 +112,7 @@ def test_wasabi_finds_both_fields_wherever_they_lie_in_the_plausible_range():
     assert (score.abs() < 2.05).double().mean().item() == pytest.approx(0.95, abs=0.02)
 
 
-def test_wasabi_look_up_avoids_the_local_minima_that_one_start_falls_into():
+def test_wasabi_look_up_table_avoids_the_local_minima_of_a_single_start():
     z, offsets, truth = wasabi_data(1000)
     fixed = wasabi(z, offsets, PULSE, start=torch.tensor([3.7, -0.1, 1.0, 2.0]))
     table = wasabi(z, offsets, PULSE)

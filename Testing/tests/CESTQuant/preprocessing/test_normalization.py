@@ -1,4 +1,4 @@
-"""Normalisation of raw signals by the references that acquisitions bring along."""
+"""Normalisation of raw signals by their references."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_l2_of_a_zero_voxel_is_nan():
     assert bool(normalize(0 * Z, protocol(normalisation="l2"), None).signal.isnan().all())
 
 
-def test_none_leaves_the_signal():
+def test_none_leaves_the_signal_as_it_is():
     same(normalize(Z, protocol(normalisation="none"), None).signal, Z)
 
 

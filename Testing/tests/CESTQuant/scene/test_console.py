@@ -1,4 +1,4 @@
-"""CESTQuantLogic as the Python console uses it: what a run adds to the scene, and what a failed one leaves alone."""
+"""CESTQuantLogic as in the Python console: what a run adds to the scene, and that a failed one changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
 @pytest.fixture
 def nodes(slicer: ModuleType, acquisition: Acquisition) -> dict[str, object]:
-    """The acquisition in the scene: signal, reference, b0, b1, t1, segmentation."""
+    """Add the acquisition to the scene: signal, reference, b0, b1, t1, segmentation."""
     grid = acquisition.geometry
     offsets = acquisition.protocol.offsets_ppm.numpy()
     half = np.zeros(grid.shape, bool)
@@ -36,7 +36,7 @@ def nodes(slicer: ModuleType, acquisition: Acquisition) -> dict[str, object]:
 
 @pytest.fixture
 def fitted(nodes: dict, acquisition: Acquisition) -> Callable[..., object]:
-    """Run the logic on the nodes, with changes; inputs given as None are left out."""
+    """Return a function that runs the logic on the nodes, with changes; inputs given as None are left out."""
 
     def run(method: str = "r1rho", **changes: object) -> object:
         inputs = {name: node for name, node in nodes.items() if name != "b1"}
@@ -48,7 +48,7 @@ def fitted(nodes: dict, acquisition: Acquisition) -> Callable[..., object]:
 
 
 def contents(slicer: ModuleType) -> dict[str, str]:
-    """Every node of the scene by ID, with what it says of itself, and the items of the subject hierarchy."""
+    """Return a description of every node of the scene by its ID, and the items of the subject hierarchy."""
     import vtk
 
     subjects, items = slicer.mrmlScene.GetSubjectHierarchyNode(), vtk.vtkIdList()
@@ -109,7 +109,7 @@ def test_signed_contrasts_have_a_window_about_zero(slicer: ModuleType, fitted: C
     assert display.unit_of(result.nodes["b0_shift_ppm"]) == "ppm"
 
 
-def test_runs_have_folders_of_their_own_and_share_colour_tables(slicer: ModuleType, fitted: Callable) -> None:
+def test_each_run_has_its_own_folder_and_runs_share_colour_tables(slicer: ModuleType, fitted: Callable) -> None:
     first, second = fitted(), fitted()
     assert first.folderItemID != second.folderItemID
     assert {node.GetID() for node in first.nodes.values()}.isdisjoint(node.GetID() for node in second.nodes.values())
@@ -147,8 +147,10 @@ def test_an_error_leaves_the_scene_as_it_was(
     assert contents(slicer) == before
 
 
-def test_a_single_volume_is_no_signal(slicer: ModuleType, fitted: Callable, nodes: dict) -> None:
-    with pytest.raises(ValueError, match="'m0' is one volume; the signal must be a sequence"):
+def test_a_single_volume_is_refused_as_signal(slicer: ModuleType, fitted: Callable, nodes: dict) -> None:
+    with pytest.raises(
+        ValueError, match="'m0' is one volume; the signal must be a sequence with one volume per measurement"
+    ):
         fitted(signal=nodes["reference"])
 
 

@@ -1,4 +1,4 @@
-"""Geometry is sacred: maps lie on the voxels of the signal, in the scene and in files, whatever the grid."""
+"""Maps lie on the voxels of the signal, in the scene and in files, on every grid."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PROTOCOL = {"field_strength_T": 3.0, "offsets_ppm": OFFSETS.tolist(), "b1_uT": 1
 
 
 def in_world(grid: Geometry) -> np.ndarray:
-    """A contrast between 0.02 and 0.2 that is a function of the place in the world: (K, J, I)."""
+    """Return a contrast (K, J, I) between 0.02 and 0.2 that depends on the position in the world only."""
     return 0.11 + world_ramp(grid) / 4000
 
 
 def asymmetric(grid: Geometry) -> np.ndarray:
-    """Signal (measurement, K, J, I) whose MTRasym at 3.5 ppm is :func:`in_world`."""
+    """Return signals (measurement, K, J, I) whose MTRasym at 3.5 ppm is :func:`in_world`."""
     z = np.stack([np.full(grid.shape, value) for value in (0.9, 0.5, 0.1, 0.5, 0.9)])
     z[-1] -= in_world(grid)
     return (M0 * z).astype(np.float32)
@@ -78,7 +78,7 @@ def test_nodes_lie_on_the_signal_voxel_by_voxel(slicer: ModuleType, name: str) -
 
 
 def larger(grid: Geometry, turned: np.ndarray) -> Geometry:
-    """A turned grid of 2 mm that holds another one."""
+    """Return a rotated grid of 2 mm that contains another one."""
     ends = [grid.ijk_to_ras @ [i, j, k, 1] for i in (0, 5) for j in (0, 4) for k in (0, 3)]
     centre = np.mean(ends, axis=0)[:3]
     count = int(np.ceil(max(np.linalg.norm(end[:3] - centre) for end in ends))) + 2
@@ -90,7 +90,7 @@ def larger(grid: Geometry, turned: np.ndarray) -> Geometry:
 
 @pytest.mark.parametrize("name", ["anisotropic", "oblique", "left-handed oblique"])
 def test_maps_on_another_grid_are_resampled_in_the_world(slicer: ModuleType, name: str) -> None:
-    """B0 is linear in the world, so that resampling is exact; the spectrum is the water line where B0 says."""
+    """B0 is linear in the world, so that resampling is exact; the spectrum is a water line shifted by it."""
     grid = GRIDS[name]
     other = larger(grid, rotation((20, 30, -10)))
     offsets = np.linspace(-4, 4, 41)
@@ -114,7 +114,7 @@ def test_maps_on_another_grid_are_resampled_in_the_world(slicer: ModuleType, nam
 
 
 def under_transform(slicer: ModuleType, node: object) -> np.ndarray:
-    """Put a node under a rotation and shift; its matrix."""
+    """Put a node under a rotation and translation, and return their matrix."""
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation((10, -20, 30)), (5.0, -7.0, 11.0)
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
@@ -124,7 +124,7 @@ def under_transform(slicer: ModuleType, node: object) -> np.ndarray:
 
 
 def test_parent_transforms_of_maps_and_masks_are_respected(slicer: ModuleType) -> None:
-    """The same mask, moved by its parent transform, no longer lies on the signal; moved back by its own it does."""
+    """A mask that its parent transform moves off the signal is refused; one that it moves back is used."""
     grid = GRIDS["oblique"]
     chosen = np.zeros(grid.shape, np.uint8)
     chosen[1:3, 2:4, 1:5] = 1
@@ -146,7 +146,7 @@ def test_a_signal_under_a_transform_gives_maps_that_align_in_the_world(slicer: M
     proxy = browser.GetProxyNode(node)
     matrix = under_transform(slicer, proxy)
     moved = Geometry(grid.shape, matrix @ grid.ijk_to_ras)
-    # the field map lies where the signal is shown: elsewhere it would leave voxels without a value
+    # the field map lies where the signal is shown; anywhere else, voxels would have no value
     result = mtr_asym(node, b0=zero_b0(moved)).nodes["mtr_asym_3.5ppm"]
     assert Geometry.of(result).matches(moved)
     assert Geometry.of(result).matches(Geometry.of(proxy))
@@ -169,7 +169,7 @@ def test_regions_of_a_segmentation_on_another_grid(slicer: ModuleType) -> None:
 
 
 def half_voxels() -> np.ndarray:
-    """From indices of a grid of half the voxel size to those of the whole one."""
+    """Return the matrix from indices of a grid with half the voxel size to indices of the grid."""
     matrix = np.diag([0.5, 0.5, 0.5, 1.0])
     matrix[:3, 3] = -0.25
     return matrix
@@ -185,7 +185,7 @@ def test_a_segmentation_serves_as_mask(slicer: ModuleType) -> None:
 
 
 def numeric_sequence(slicer: ModuleType, signal: np.ndarray, grid: Geometry, offsets: np.ndarray) -> object:
-    """A sequence as Slicer itself makes it: a numeric index, which Slicer keeps sorted."""
+    """Add a sequence as Slicer makes it, with a numeric index, which Slicer keeps sorted."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "cest")
     node.SetIndexName("offset")
     node.SetIndexUnit("ppm")
@@ -212,7 +212,7 @@ def test_a_sequence_with_other_offsets_than_the_protocol_is_refused(slicer: Modu
 
 
 class Index:
-    """What the order of measurements asks of a sequence node."""
+    """What ``acquisition_order`` needs of a sequence node."""
 
     def __init__(self, unit: str = "ppm") -> None:
         self._unit = unit
@@ -235,14 +235,14 @@ def test_any_shuffled_index_is_put_into_the_order_of_the_protocol(values: list[i
     index = offsets.copy()
     random.shuffle(index)
     np.testing.assert_array_equal(index[acquisition_order(Index(), index, protocol)], offsets)
-    # a plain count says nothing of offsets
+    # an index without the unit ppm does not contain offsets
     np.testing.assert_array_equal(acquisition_order(Index(""), index, protocol), np.arange(len(index)))
 
 
 @given(offsets_lists, st.data())
 @settings(max_examples=40, deadline=None)
 def test_repeated_offsets_are_never_guessed(values: list[int], data: st.DataObject) -> None:
-    """With repeated offsets the measurements are taken as stored where the index says so, and refused otherwise."""
+    """With repeated offsets, measurements are used in the stored order if it is the protocol's, else refused."""
     repeated = np.array([*values, data.draw(st.sampled_from(values))]) / 100
     protocol = Protocol(3.0, repeated, 1.0, 1.0)
     np.testing.assert_array_equal(acquisition_order(Index(), repeated, protocol), np.arange(len(repeated)))
@@ -253,7 +253,7 @@ def test_repeated_offsets_are_never_guessed(values: list[int], data: st.DataObje
 
 
 def test_array_on_of_a_map_agrees_with_itk(slicer: ModuleType) -> None:
-    """Resampling of a field map, against SimpleITK's in its own convention (LPS)."""
+    """Compare the resampling of a field map with SimpleITK's, which uses another convention (LPS)."""
     grid, other = GRIDS["left-handed oblique"], larger(GRIDS["left-handed oblique"], rotation((0, 15, 40)))
     field = np.random.default_rng(1).normal(size=other.shape).astype(np.float32)
     ours = array_on(add_volume(field, other, "b0"), grid)

@@ -1,4 +1,4 @@
-"""Inverse methods applied to signals of the full Bloch-McConnell equations, not of their own formulas."""
+"""Methods applied to signals of the full Bloch-McConnell equations instead of their own formulas."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_wasabi_recovers_both_fields():
     protocol = Protocol(3.0, torch.linspace(-2, 2, 31), 3.7, 0.005)
     maps = map_fields(spectra(Tissue(Water(1.3, 0.08)), protocol, b0_shift_ppm=B0_PPM, b1_relative=B1), "wasabi")
     torch.testing.assert_close(maps.quantities["b0_shift_ppm"], B0_PPM, atol=0.01, rtol=0)
-    # the formula knows no relaxation during the pulse, which costs up to 0.023 here
+    # the formula neglects relaxation during the pulse, which costs up to 0.023 here
     torch.testing.assert_close(maps.quantities["b1_relative"], B1, atol=0.03, rtol=0)
 
 

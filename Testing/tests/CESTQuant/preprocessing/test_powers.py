@@ -1,0 +1,63 @@
+"""The spectrum of one of several powers, for contrasts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.preprocessing.powers import acquired_powers_uT, at_one_power, unused_b1_warnings
+from CESTQuantLib.tissue.spectra import ZSpectra
+
+OFFSETS = torch.tensor([-3.0, 0.0, 3.0], dtype=torch.float64)
+
+
+def spectra(*powers_uT: float, **maps: torch.Tensor) -> ZSpectra:
+    """Two voxels whose signal falls linearly with B1, at three offsets per power."""
+    b1 = torch.tensor(powers_uT, dtype=torch.float64).repeat_interleave(3)
+    b1_relative = maps.get("b1_relative", torch.ones(2, dtype=torch.float64))
+    signal = 1 - 0.1 * b1 * b1_relative.unsqueeze(1)
+    return ZSpectra(signal, Protocol(3.0, OFFSETS.repeat(len(powers_uT)), b1, 2.0), **maps)
+
+
+def test_the_only_power_needs_no_choice() -> None:
+    one = spectra(1.0)
+    assert at_one_power(one, None) is one
+    assert at_one_power(one, 1.0) is one
+    with pytest.raises(ValueError, match="no measurement at 2 uT; the only power is 1 uT"):
+        at_one_power(one, 2.0)
+
+
+def test_one_of_several_powers_is_selected() -> None:
+    several = spectra(0.5, 1.0, 2.0)
+    assert acquired_powers_uT(several.protocol).tolist() == [0.5, 1.0, 2.0]
+    chosen = at_one_power(several, 1.0)
+    assert chosen.protocol.b1_uT.tolist() == [1.0] * 3
+    torch.testing.assert_close(chosen.signal, several.signal[:, 3:6])
+    for power, words in ((None, r"3 powers \(0.5, 1, 2 uT\); choose one"), (1.5, "the powers are 0.5, 1, 2 uT")):
+        with pytest.raises(ValueError, match=words):
+            at_one_power(several, power)
+
+
+def test_with_a_b1_map_spectra_are_interpolated_to_the_nominal_power() -> None:
+    relative = torch.tensor([0.9, 1.1], dtype=torch.float64)
+    chosen = at_one_power(spectra(0.5, 1.0, 2.0, b1_relative=relative), 1.0)
+    torch.testing.assert_close(chosen.signal, torch.full((2, 3), 0.9, dtype=torch.float64))
+    assert chosen.protocol.b1_uT.tolist() == [1.0] * 3
+    assert chosen.b1_relative is relative
+
+
+def test_interpolation_needs_the_same_offsets_at_every_power() -> None:
+    offsets = torch.cat((OFFSETS, OFFSETS + 0.5))
+    protocol = Protocol(3.0, offsets, torch.tensor([1.0, 2.0], dtype=torch.float64).repeat_interleave(3), 2.0)
+    uneven = ZSpectra(torch.ones(2, 6, dtype=torch.float64), protocol, b1_relative=torch.ones(2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="needs the same offsets at every power"):
+        at_one_power(uneven, 1.0)
+
+
+def test_a_b1_map_that_cannot_correct_anything_is_noticed() -> None:
+    relative = torch.ones(2, dtype=torch.float64)
+    assert unused_b1_warnings(spectra(1.0)) == []
+    assert unused_b1_warnings(spectra(1.0, 2.0, b1_relative=relative)) == []
+    (warning,) = unused_b1_warnings(spectra(1.0, b1_relative=relative))
+    assert "the B1 map is not used" in warning
