@@ -1,11 +1,11 @@
 """JointRegSeg: tumour segmentations of two brain MR studies, and the deformation between them.
 
-The four classes of a scripted module: what the application shows of it, its panel, its logic and its
-self-test. The science is in JointRegSegLib, the scene's input and output in NeuroCESTLib; both are imported
-where they are used, so that starting the application stays fast.
+This file has the four classes of a scripted module: its description, panel, logic and self-test. The science is in
+JointRegSegLib, the input and output of the scene in NeuroCESTLib. Both are imported where they are used, so that the
+application starts fast.
 """
 
-# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# The self-test also runs in the application, which has no pytest; hence unittest's assertions.
 # ruff: noqa: PT009
 
 import enum
@@ -30,7 +30,7 @@ IMAGES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "Flair"}
 
 
 class JointRegSeg(ScriptedLoadableModule):
-    """What the application shows of the module."""
+    """Description of the module in the application."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -39,9 +39,9 @@ class JointRegSeg(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["NeuroCEST contributors"]
         self.parent.helpText = _(
-            "Two brain MR studies of a glioma patient in, tumour segmentations of both visits and the deformation "
-            "between them out: necrotic core, oedema and enhancing tumour, their volumes and change, warped images "
-            "and a Jacobian map. For research, not for clinical use. "
+            "Segments the tumour in two brain MR studies of a glioma patient and finds the deformation between them: "
+            "necrotic core, oedema and enhancing tumour, their volumes and changes, warped images and a Jacobian map. "
+            "For research, not for clinical use. "
             '<p>See the <a href="https://github.com/NeuroCEST/SlicerNeuroCEST">documentation</a>.</p>'
         )
         self.parent.acknowledgementText = _(
@@ -55,7 +55,7 @@ def registerSampleData():
     """Offer a digital head at two visits in the Sample Data module; it is computed here, nothing is downloaded."""
     try:
         import SampleData
-    except ImportError:  # applications may be built without that module
+    except ImportError:  # an application can be built without that module
         return
     icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
@@ -76,22 +76,22 @@ def addSamplePhantom(source=None):
 
 
 class Affine(enum.Enum):
-    """What is found before the deformation. Values are the names that the logic and the batch command take."""
+    """Linear alignment before the deformation; the values are the names that the logic and the batch command take."""
 
     AFFINE = "affine"
     RIGID = "rigid"
     NONE = "none"
 
     def label(self):
-        """What the panel shows."""
+        """Text in the panel."""
         return {
             Affine.AFFINE: _("Affine (rotation, shift, scale, shear)"),
             Affine.RIGID: _("Rigid (rotation, shift)"),
-            Affine.NONE: _("None (aligned already)"),
+            Affine.NONE: _("None (already aligned)"),
         }[self]
 
 
-# Unions with None are what parameterNodeWrapper takes for "any of these nodes" (X | None is not).
+# parameterNodeWrapper understands "any of these nodes" as a typing.Union with None; it does not know X | None.
 MaskNode = Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007
 TumorNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
 
@@ -100,7 +100,7 @@ TumorNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # n
 class JointRegSegParameterNode:
     """Settings of the panel, saved with the scene.
 
-    Paths are texts, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
+    Paths are strings, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
     """
 
     fixedT1: vtkMRMLScalarVolumeNode
@@ -118,7 +118,7 @@ class JointRegSegParameterNode:
     segment: bool = True
     weightsPath: str
     affine: Affine
-    refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # as many as the method has on each level
+    refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # the default number of each level
     flips: bool = True
     carry: MaskNode
     folderName: str
@@ -141,7 +141,7 @@ class JointRegSegWidget(PanelWidget):
         self.ui.flipsCheckBox.enabled = parameters.segment
 
     def missingInputs(self):
-        """What has to be chosen before Apply, one sentence each."""
+        """List what has to be chosen before Apply, one sentence each."""
         fixed, moving = (self._study(which) for which in STUDIES)
         missing = []
         if not fixed:
@@ -157,11 +157,11 @@ class JointRegSegWidget(PanelWidget):
         if self._parameterNode.segment and path and not os.path.isfile(path):
             missing.append(_("The weights file {path} does not exist.").format(path=path))
         elif self._parameterNode.segment and not path and not os.path.isfile(self.logic.shippedWeights()):
-            missing.append(_("Choose a weights file, or switch the segmentation off: the module has lost its own."))
+            missing.append(_("Choose a weights file, or switch the segmentation off: the bundled weights are missing."))
         return missing
 
     def run(self, progress):
-        """Segment and register."""
+        """Segment and register; return the sentence that says where the results are."""
         parameters = self._parameterNode
         result = self.logic.process(
             self._study("fixed"),
@@ -182,35 +182,35 @@ class JointRegSegWidget(PanelWidget):
         return " ".join([where, *result.warnings])
 
     def _study(self, which):
-        """Images of the fixed or moving study that are chosen, by modality."""
+        """Chosen images of the fixed or moving study, by modality."""
         nodes = {name: getattr(self._parameterNode, which + suffix) for name, suffix in IMAGES.items()}
         return {name: node for name, node in nodes.items() if node}
 
 
 class JointRegSegLogic(ScriptedLoadableModuleLogic):
-    """Segmentations and deformation from nodes, for the panel and the Python console.
+    """Segmentation and registration of nodes, for the panel and the Python console.
 
-    The work is done by ``JointRegSegLib.logic``, which the batch commands share; it is imported at the first call, so
-    that starting the application stays fast.
+    ``JointRegSegLib.logic`` does the work, for the batch commands too. It is imported at the first call, so that the
+    application starts fast.
     """
 
     def getParameterNode(self):
-        """The parameters of the panel."""
+        """Return the parameters of the panel."""
         return JointRegSegParameterNode(super().getParameterNode())
 
     def shippedWeights(self):
-        """Path of the weights that come with the module."""
+        """Return the path of the bundled weights."""
         return os.path.join(os.path.dirname(__file__), "JointRegSegLib", "weights", "neurocest.pt")
 
     def process(self, fixedStudy, movingStudy, **options):
         """Segment and register two visits: ``process({"t1": node, "flair": node}, {"t1": node}, refine=50)``.
 
-        Options and result: see ``JointRegSegLib.logic.JointRegSegLogic.process``.
+        For the options and the result see ``JointRegSegLib.logic.JointRegSegLogic.process``.
         """
         return self._shared().process(fixedStudy, movingStudy, **options)
 
     def addPhantom(self, **options):
-        """Add a digital head at two visits to the scene; its nodes by study and modality."""
+        """Add a digital head at two visits to the scene; return its nodes by study and modality."""
         return self._shared().addPhantom(**options)
 
     @staticmethod
@@ -231,7 +231,7 @@ class JointRegSegTest(PanelTest):
         self.studies = self.widget.logic.addPhantom(spacing_mm=5.0)
 
     def chooseInputs(self, modalities=("t1", "flair"), affine=Affine.NONE):
-        """What a user chooses before Apply, with a small network on coarse voxels."""
+        """Make the choices of a user before Apply, with a small network for coarse voxels."""
         for which in STUDIES:
             for modality in modalities:
                 selector = getattr(self.ui, f"{which}{IMAGES[modality]}Selector")
@@ -242,7 +242,7 @@ class JointRegSegTest(PanelTest):
         self.ui.refineSpinBox.value = 5
 
     def saveSmallNetwork(self):
-        """Path of an untrained network for voxels of 4 mm."""
+        """Save an untrained network for voxels of 4 mm and return its path."""
         from JointRegSegLib.network.configuration import NetworkConfig
         from JointRegSegLib.network.joint import build_network
         from JointRegSegLib.network.weights import save_weights
@@ -324,7 +324,7 @@ class JointRegSegTest(PanelTest):
         self.assertFalse(self.ui.cancelButton.enabled)
 
     def difference(self, first, second):
-        """Mean absolute difference of two volumes where both have values."""
+        """Return the mean absolute difference of two volumes where both have values."""
         import numpy as np
 
         from NeuroCESTLib.scene.geometry import Geometry

@@ -1,4 +1,4 @@
-"""Two visits of the digital head on grids of every kind, as images, files and nodes, with the truth beside them."""
+"""Two visits of the digital head on grids of every orientation, as images, files and nodes, with their true values."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SPACING_MM = (4.0, 4.4, 5.1)
 
 
 def head_grid(turn: str, spacing_mm: tuple[float, float, float] = SPACING_MM) -> Geometry:
-    """A grid of the given orientation around the head."""
+    """Grid of an orientation of ``TURNS`` around the head."""
     axes, spacing = TURNS[turn], np.array(spacing_mm)
-    reach = np.sqrt(((axes * RADII_MM[:, None]) ** 2).sum(axis=0)) + 10  # of the ellipsoid along each axis
-    size = np.ceil(2 * reach / spacing).astype(int) + 1
+    half_width = np.sqrt(((axes * RADII_MM[:, None]) ** 2).sum(axis=0)) + 10  # of the ellipsoid along each axis
+    size = np.ceil(2 * half_width / spacing).astype(int) + 1
     corner = -axes @ (spacing * (size - 1) / 2)
     return Geometry.from_spacing(tuple(size[::-1]), tuple(spacing), tuple(corner), axes)
 
 
 @dataclass(frozen=True)
 class HeadStudy:
-    """One visit on a grid."""
+    """One visit, sampled on a grid."""
 
     grid: Geometry
     visit: Visit
@@ -52,7 +52,7 @@ class HeadStudy:
         return self.grid.to_sitk(self.visit.images[modality])
 
     def nodes(self, name: str, modalities: tuple[str, ...] = ("t1", "flair"), parent: Any = None) -> dict[str, Any]:
-        """Volume nodes; under ``parent`` (a linear transform node) they lie in the world where they lie without."""
+        """Volume nodes; a ``parent`` (linear transform node) does not change where they lie in the world."""
         grid = self.grid
         if parent is not None:
             from NeuroCESTLib.scene.geometry import world_transform
@@ -68,7 +68,7 @@ class HeadStudy:
         return nodes
 
     def write(self, folder: Path, modalities: tuple[str, ...] = ("t1", "flair")) -> Path:
-        """Write the images, ``labels.nii.gz`` and ``brain.nii.gz``, without Slicer; the folder."""
+        """Write the images, ``labels.nii.gz`` and ``brain.nii.gz`` without Slicer; return the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for modality in modalities:
             sitk.WriteImage(self.image(modality), str(folder / f"{modality}.nii.gz"))
@@ -78,7 +78,7 @@ class HeadStudy:
 
 
 def points_in_head(count: int = 200, seed: int = 0) -> np.ndarray:
-    """Random points (count, 3) of the first visit's head, RAS mm."""
+    """Random points (count, 3) in the head at the first visit, RAS mm."""
     generator = np.random.default_rng(seed)
     directions = generator.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -86,24 +86,24 @@ def points_in_head(count: int = 200, seed: int = 0) -> np.ndarray:
 
 
 def by_sitk(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
-    """Points (n, 3), RAS mm, through a transform of SimpleITK."""
+    """Map points (n, 3), RAS mm, by a transform of SimpleITK."""
     lps = np.array([-1.0, -1.0, 1.0])
     return np.array([transform.TransformPoint((p * lps).tolist()) for p in points]) * lps
 
 
 def by_node(node: Any, points: np.ndarray, to_parent: bool) -> np.ndarray:
-    """Points (n, 3), RAS mm, through a transform node."""
+    """Map points (n, 3), RAS mm, by a transform node."""
     transform = node.GetTransformToParent() if to_parent else node.GetTransformFromParent()
     return np.array([transform.TransformPoint(p.tolist()) for p in points])
 
 
 def registration_error(points: np.ndarray, found: np.ndarray) -> float:
-    """Mean distance in mm of where points of the first visit were found from where they are."""
+    """Mean distance in mm between found and true positions, at the second visit, of points of the first visit."""
     return float(np.linalg.norm(found - to_second_visit(points), axis=1).mean())
 
 
 def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True) -> Path:
-    """Weights file of a small untrained network on voxels of ``spacing_mm``; its deformation is the identity."""
+    """Save a small untrained network for voxels of ``spacing_mm``; its deformation is the identity."""
     import torch
 
     from JointRegSegLib.images.preprocessing import PreprocessingConfig
@@ -125,7 +125,7 @@ def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True
 
 
 def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -> JointResult:
-    """The result of a perfect run: the known map between the visits, with everything that follows from it."""
+    """Result of a perfect run: the true map between the visits, and all that follows from it."""
     import torch
 
     from JointRegSegLib.images.grid import grid_around, mask_corners
@@ -153,26 +153,27 @@ def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -
         percent = 100 * (ml[1] - ml[0]) / ml[0]
         changes.append(VolumeChange(region, *ml, ml[1] - ml[0], percent, None, None, ml[0], None))
     return JointResult(
-        fixed_labels,
-        moving_labels,
-        None,
-        None,
-        *masks,
-        pair.moving_to_fixed,
-        pair.fixed_to_moving,
-        affine,
-        {m: warp_image(moving.image(m), fixed_labels, pair.moving_to_fixed) for m in ("t1", "flair")},
-        warp_label_image(moving_labels, fixed_labels, pair.moving_to_fixed),
-        jacobian_image(pair, fixed_labels),
-        tuple(volumes),
-        tuple(changes),
-        {"folded_fraction": 0.0},
-        (),
+        fixed_labels=fixed_labels,
+        moving_labels=moving_labels,
+        fixed_uncertainty=None,
+        moving_uncertainty=None,
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+        moving_to_fixed=pair.moving_to_fixed,
+        fixed_to_moving=pair.fixed_to_moving,
+        affine=affine,
+        warped={m: warp_image(moving.image(m), fixed_labels, pair.moving_to_fixed) for m in ("t1", "flair")},
+        warped_labels=warp_label_image(moving_labels, fixed_labels, pair.moving_to_fixed),
+        jacobian=jacobian_image(pair, fixed_labels),
+        volumes=tuple(volumes),
+        changes=tuple(changes),
+        summary={"folded_fraction": 0.0},
+        warnings=(),
     )
 
 
 def scene_contents(slicer: ModuleType) -> dict[str, str]:
-    """Every node of the scene by ID with its voxels, and the items of the subject hierarchy."""
+    """Describe every node of the scene (with its voxels) and every item of the subject hierarchy, to compare scenes."""
     import vtk
 
     subjects, items = slicer.mrmlScene.GetSubjectHierarchyNode(), vtk.vtkIdList()
@@ -192,7 +193,7 @@ def scene_contents(slicer: ModuleType) -> dict[str, str]:
 
 
 def table_position(slicer: ModuleType) -> Any:
-    """A linear transform node that turns and shifts."""
+    """Linear transform node that rotates and shifts."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table position")
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation((10, 20, -30)), (15.0, -22.0, 31.0)
@@ -201,7 +202,7 @@ def table_position(slicer: ModuleType) -> Any:
 
 
 def bent_transform(slicer: ModuleType) -> Any:
-    """A transform node that is not linear."""
+    """Transform node that is not linear."""
     import vtk
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")

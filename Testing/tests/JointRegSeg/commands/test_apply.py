@@ -1,4 +1,4 @@
-"""``jointregseg apply`` as users start it: files in, files out, all of them or none."""
+"""``jointregseg apply`` as users start it: files in, and either all result files or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,7 @@ from paths import ROOT
 from studies import checksums, messages
 
 from JointRegSegLib.batch import main
+from JointRegSegLib.registration.similarity import SIMILARITIES
 from NeuroCESTLib.scene.geometry import Geometry
 
 BATCH = ROOT / "JointRegSeg" / "JointRegSegLib" / "batch.py"
@@ -62,7 +62,7 @@ def arguments(visits: Path, output: Path, **changes: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def applied(visits: Path, slicer_host: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of a run with everything, scene included."""
+    """Output of a run that writes everything, the scene included."""
     slicer_host.mrmlScene.Clear(0)
     output = tmp_path_factory.mktemp("out") / "result"
     changes = {
@@ -70,6 +70,7 @@ def applied(visits: Path, slicer_host: ModuleType, tmp_path_factory: pytest.Temp
         "scene": True,
         "carry": [visits / "second" / "labels.nii.gz"],
         "affine": "rigid",
+        "similarity": "mse",
         "fixed_mask": visits / "first" / "brain.nii.gz",
     }
     before = checksums(visits)
@@ -126,10 +127,10 @@ def test_the_transform_file_resamples_the_moving_image_onto_the_fixed_one(applie
     resampled = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))
     np.testing.assert_allclose(sitk.GetArrayFromImage(read(applied / "warped_t1.nii.gz")), resampled, atol=1e-3)
     points = points_in_head()
-    there = by_sitk(transform, points)
-    assert registration_error(points, there) < 0.5 * registration_error(points, points)
+    mapped = by_sitk(transform, points)
+    assert registration_error(points, mapped) < 0.5 * registration_error(points, points)
     back = sitk.ReadTransform(str(applied / "fixed_to_moving.h5"))
-    assert np.percentile(np.linalg.norm(by_sitk(back, there) - points, axis=1), 90) < 0.4
+    assert np.percentile(np.linalg.norm(by_sitk(back, mapped) - points, axis=1), 90) < 0.4
 
 
 def test_slicer_reads_transforms_and_scene_as_they_were_written(applied: Path, slicer: ModuleType) -> None:
@@ -157,10 +158,12 @@ def test_segmentation_files_hold_classes_with_names_and_codes(applied: Path, sli
     assert image.GetNumberOfComponentsPerPixel() == 1
 
 
-def test_the_report_says_what_was_read_set_and_found(applied: Path, visits: Path) -> None:
+def test_the_report_records_inputs_settings_and_results(applied: Path, visits: Path) -> None:
     report = json.loads((applied / "report.json").read_text())
     assert report["command"] == "jointregseg apply"
     assert report["settings"]["refine"] == 5
+    assert report["settings"]["similarity"] == "mse"
+    assert report["summary"]["similarity"] == "mse"
     recorded = {entry["role"]: entry for entry in report["inputs"]}
     assert recorded.keys() == {"fixed t1", "fixed flair", "moving t1", "moving flair", "weights", "fixed mask", "carry"}
     for entry in recorded.values():
@@ -185,7 +188,7 @@ def test_volumes_are_those_of_the_segmentations(applied: Path) -> None:
         assert {row["region"] for row in csv.DictReader(file)} == {row["region"] for row in rows}
 
 
-def test_the_picture_shows_something(applied: Path) -> None:
+def test_the_picture_is_not_blank(applied: Path) -> None:
     from matplotlib.image import imread
 
     picture = imread(applied / "report.png")
@@ -250,7 +253,7 @@ def _empty_mask(visits: Path, tmp_path: Path) -> dict:
 
 
 def _changed(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, Path], dict]:
-    """A FLAIR image beside a good T1 one, with other voxels."""
+    """A usable T1 image, and a FLAIR image with changed voxels."""
 
     def damage(visits: Path, tmp_path: Path) -> dict:
         good = read(visits / "first" / "flair.nii.gz")
@@ -348,9 +351,10 @@ def _malicious(visits: Path, tmp_path: Path) -> dict:
         (lambda visits, tmp_path: {"regularisation": -1.0}, "regularisation is -1"),
         (lambda visits, tmp_path: {"weights": tmp_path / "no.pt"}, "no.pt'"),
         (lambda visits, tmp_path: {"affine": "cubic"}, "invalid choice: 'cubic'"),
+        (lambda visits, tmp_path: {"similarity": "likeness"}, "invalid choice: 'likeness' (choose from"),
     ],
 )
-def test_unusable_input_is_one_line_and_writes_nothing(
+def test_unusable_input_gives_one_line_and_writes_nothing(
     visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture, change: Callable, words: str
 ) -> None:
     changes = change(visits, tmp_path)
@@ -372,9 +376,13 @@ def test_help_names_every_option_with_its_unit_or_format(capfd: pytest.CaptureFi
     for option in ("--fixed", "--moving", "--fixed-mask", "--moving-mask", "--weights", "--refine", "--scene"):
         assert option in text
     assert "T1 T1CE T2 FLAIR" in text
+    for name, measure in SIMILARITIES.items():
+        assert f"{name}: {measure.title}, for {measure.suits}" in text.replace(
+            "cross- correlation", "cross-correlation"
+        )
 
 
-def test_the_file_runs_by_itself_as_in_the_application(visits: Path, tmp_path: Path) -> None:
+def test_the_file_runs_on_its_own_as_in_the_application(visits: Path, tmp_path: Path) -> None:
     images = {which: [visits / folder / "t1.nii.gz"] for which, folder in (("fixed", "first"), ("moving", "second"))}
     words = arguments(visits, tmp_path / "out", weights="none", refine=0, **images)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -386,7 +394,7 @@ def test_the_file_runs_by_itself_as_in_the_application(visits: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_one_line_and_keeps_earlier_results(
+def test_an_interrupt_prints_one_line_and_keeps_earlier_results(
     visits: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -396,10 +404,9 @@ def test_an_interrupt_is_one_line_and_keeps_earlier_results(
     with subprocess.Popen(
         [sys.executable, str(BATCH), *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        first = process.stderr.readline()
-        time.sleep(1.0)
+        first = process.stderr.readline()  # the first progress: the signal will be handled
         process.send_signal(number)
-        process.wait(timeout=60)
+        process.wait()
         rest = process.stderr.read()
         assert process.stdout.read() == ""
     assert first.strip().startswith("0 %")

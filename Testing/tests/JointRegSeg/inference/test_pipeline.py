@@ -127,6 +127,7 @@ def test_the_registration_increases_the_similarity(registered: JointResult) -> N
     assert summary["local_correlation_after"] > summary["local_correlation_before"] + 0.05
     assert summary["brain_dice_after"] >= summary["brain_dice_before"]
     assert set(summary["seconds"]) >= {"affine", "refinement", "results"}
+    assert summary["similarity"] == "lncc"
 
 
 def test_without_iterations_the_transform_is_the_affine_alignment(heads: tuple[HeadStudy, HeadStudy]) -> None:
@@ -137,6 +138,7 @@ def test_without_iterations_the_transform_is_the_affine_alignment(heads: tuple[H
     assert np.allclose(sitk.GetArrayFromImage(result.jacobian), 1, atol=1e-4)
     assert result.fixed_labels is None
     assert result.changes == ()
+    assert result.summary["similarity"] is None
 
 
 # --- with a network --------------------------------------------------------------------------------------------------
@@ -237,13 +239,15 @@ def test_settings_out_of_range_are_refused() -> None:
         ("smallest_island_ml", -1.0),
         ("regulariser", "none"),
         ("regularisation", -1.0),
+        ("similarity", "none"),
     ):
         with pytest.raises(ValueError, match=name.split("_")[0]):
             InferenceSettings(**{name: value})
 
 
-def test_the_regulariser_and_its_weight_reach_the_refinement(heads: tuple[HeadStudy, HeadStudy]) -> None:
-    """A stiffer field deforms less, and the two regularisers give different results."""
+@pytest.mark.slow
+def test_the_settings_of_the_refinement_have_their_effect(heads: tuple[HeadStudy, HeadStudy]) -> None:
+    """A stiffer field deforms less; other regularisers and similarities give other results."""
     fixed, moving = (study_of(head, name, ("t1",)) for head, name in zip(heads, NAMES, strict=True))
 
     def spread(**values: object) -> float:
@@ -254,6 +258,8 @@ def test_the_regulariser_and_its_weight_reach_the_refinement(heads: tuple[HeadSt
     usual = spread()
     assert spread(regularisation=500.0) < 0.3 * usual
     assert spread(regulariser="diffusion") != pytest.approx(usual, rel=1e-3)
+    assert spread(similarity="lncc") == usual
+    assert spread(similarity="mse") != pytest.approx(usual, rel=1e-3)
     assert spread(time_limit_s=1e-9) < 0.5 * usual
 
 

@@ -1,4 +1,4 @@
-"""Pictures of registrations, trainings and evaluations: one look, and the slices and numbers they show."""
+"""Pictures of registrations, trainings and evaluations: their common look, and the slices and numbers that they show."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def maps(figure: Any) -> list[Any]:
     return [i for i in images if np.abs(i.cmap(np.linspace(0, 1, 256))[:, :3] - wanted).max() < 0.06]
 
 
-def tumour() -> np.ndarray:
+def tumor() -> np.ndarray:
     """Oedema that is largest in slice 4, and a small enhancing rim around a smaller core in slice 9."""
     labels = np.zeros((14, 20, 20), np.uint8)
     labels[3:6, 3:17, 3:17] = 2
@@ -94,15 +94,15 @@ def head_result() -> JointRegSegResult:
     return JointRegSegResult(joint, images)
 
 
-def test_the_report_cuts_the_fixed_visit_where_all_its_compartments_are() -> None:
+def test_the_report_shows_the_slice_with_all_compartments() -> None:
     import SimpleITK as sitk
 
-    labels, brain = sitk.GetImageFromArray(tumour()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
+    labels, brain = sitk.GetImageFromArray(tumor()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
     assert set(np.unique(report._Cut(brain, labels, brain).of(labels))) == {0, 1, 2, 3}
 
 
 def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figures: list[Any]) -> None:
-    labels = tumour()
+    labels = tumor()
     draw_cases([validation_case(labels, np.roll(labels, 1, 1))], "validation.png")
     report.draw_report(head_result(), "report.png")
     for figure in figures:
@@ -115,13 +115,13 @@ def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figu
     assert {"expected", "predicted"} <= set(texts(figures[0]))
 
 
-def test_a_picture_without_segmentations_has_no_legend_of_them(figures: list[Any]) -> None:
+def test_a_picture_without_segmentations_has_no_legend(figures: list[Any]) -> None:
     draw_cases([validation_case(None, None)], "validation.png")
     assert figures[0].legends == []
 
 
 def test_jacobian_maps_have_one_scale_with_growth_in_red_and_nothing_outside(figures: list[Any]) -> None:
-    draw_cases([validation_case(tumour(), None)], "validation.png")
+    draw_cases([validation_case(tumor(), None)], "validation.png")
     report.draw_report(head_result(), "report.png")
     for figure in figures:
         (image,) = maps(figure)
@@ -135,17 +135,17 @@ def test_jacobian_maps_have_one_scale_with_growth_in_red_and_nothing_outside(fig
     assert np.isnan(maps(figures[0])[0].get_array().filled(np.nan)[0]).all()
 
 
-def test_people_read_tumour_everywhere(figures: list[Any]) -> None:
+def test_texts_spell_tumour_in_british_english(figures: list[Any]) -> None:
     names = ("whole_tumor", "tumor_core", "enhancing_tumor")
     rows = [{"step": n, "loss": 1.0, **{f"val_dice_{name}": 0.5 for name in names}} for n in (1, 2)]
     rows = [{**row, "val_dice": 0.5, "val_warped_dice": 0.4} for row in rows]
     curves.draw_curves(rows, "curves.png")
     overview.draw_overview({"w": [{f"fixed_dice_{name}": 0.5 for name in names}]}, "overview.png")
     for figure in figures:
-        said = " ".join(texts(figure)).lower()
-        assert "enhancing tumour" in said
-        assert "tumor " not in said + " "
-        assert "tumor" not in said.replace("tumour", "")
+        text = " ".join(texts(figure)).lower()
+        assert "enhancing tumour" in text
+        assert "tumor " not in text + " "
+        assert "tumor" not in text.replace("tumour", "")
 
 
 def test_a_distance_to_nothing_is_marked_and_does_not_stretch_the_axis(figures: list[Any]) -> None:
@@ -171,5 +171,5 @@ def test_distances_that_all_exist_are_not_marked(figures: list[Any]) -> None:
 def test_pictures_are_written(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    draw_cases([validation_case(tumour(), tumour())] * 2, tmp_path / "validation.png", "two")
+    draw_cases([validation_case(tumor(), tumor())] * 2, tmp_path / "validation.png", "two")
     assert imread(tmp_path / "validation.png").shape[1] > 1000

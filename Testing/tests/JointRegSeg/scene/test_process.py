@@ -1,4 +1,4 @@
-"""A whole run through the logic: two visits in the scene, whatever their grids and parents, to results or nothing."""
+"""Runs of the logic on two visits in the scene, on any grids and under any parents: all results or none."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def visits() -> tuple[HeadStudy, HeadStudy]:
 def test_visits_are_registered_whatever_their_grids_and_parent_transforms(
     slicer: ModuleType, processed: Callable, fixed: str, moving: str, parents: tuple, affine: str, share: float
 ) -> None:
-    """``share``: of the distance between the visits that may remain."""
+    """``share`` is the largest fraction of the initial distance between the visits that may remain."""
     studies = HeadStudy.of(fixed), HeadStudy.of(moving, second=True)
     nodes = [
         study.nodes(name, parent=table_position(slicer) if parent else None)
@@ -76,11 +76,11 @@ def test_visits_are_registered_whatever_their_grids_and_parent_transforms(
     tumors = [add_segmentation_of(study, name) for study, name in zip(studies, ("a", "b"), strict=True)]
     result = processed(*nodes, affine=affine, fixedTumor=tumors[0], movingTumor=tumors[1])
     points = points_in_head()
-    there = by_node(result.transform, points, to_parent=False)
-    np.testing.assert_allclose(there, by_sitk(result.joint.moving_to_fixed, points), atol=0.05)
-    np.testing.assert_allclose(by_node(result.transform, there, to_parent=True), points, atol=0.2)
+    mapped = by_node(result.transform, points, to_parent=False)
+    np.testing.assert_allclose(mapped, by_sitk(result.joint.moving_to_fixed, points), atol=0.05)
+    np.testing.assert_allclose(by_node(result.transform, mapped, to_parent=True), points, atol=0.2)
     start = registration_error(points, points)
-    assert registration_error(points, there) < share * start
+    assert registration_error(points, mapped) < share * start
     assert Geometry.of(result.jacobian).matches(studies[0].grid)
     masks = masks_on(result.warpedSegmentation, studies[0].grid)
     truth = studies[0].visit.labels > 0
@@ -95,7 +95,7 @@ def add_segmentation_of(study: HeadStudy, name: str) -> object:
     return add_segmentation({text: study.visit.labels == n for n, text in names.items()}, study.grid, name)
 
 
-def test_given_segmentations_come_out_as_they_are_with_their_volumes(
+def test_given_segmentations_are_returned_unchanged_with_their_volumes(
     slicer: ModuleType, processed: Callable, visits: tuple
 ) -> None:
     tumors = [add_segmentation_of(study, name) for study, name in zip(visits, ("a", "b"), strict=True)]
@@ -143,7 +143,7 @@ def test_cest_maps_and_segmentations_are_carried_along(slicer: ModuleType, proce
     grid = moving.grid
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     world = np.stack([i, j, k, np.ones_like(i)], axis=-1) @ grid.ijk_to_ras.T
-    amide = add_volume(world[..., 0].astype(np.float32), grid, "amide")  # where a voxel is: its own R in mm
+    amide = add_volume(world[..., 0].astype(np.float32), grid, "amide")  # the R coordinate of each voxel in mm
     display.show_map(amide, "mM", "viridis", (-50.0, 50.0))
     labels = add_volume(moving.visit.labels, grid, "labels", label=True)
     regions = add_segmentation({"tumour": moving.visit.labels > 0}, grid, "regions")
@@ -155,19 +155,19 @@ def test_cest_maps_and_segmentations_are_carried_along(slicer: ModuleType, proce
     centres = np.argwhere(fixed.visit.brain)[::211]
     points = np.column_stack([centres[:, ::-1], np.ones(len(centres))]) @ fixed.grid.ijk_to_ras.T
     found = volume_array(on_fixed["amide"])[tuple(centres.T)]
-    there = by_sitk(result.joint.moving_to_fixed, points[:, :3])[:, 0]
+    mapped = by_sitk(result.joint.moving_to_fixed, points[:, :3])[:, 0]
     inside = np.isfinite(found)
     assert inside.mean() > 0.9
-    np.testing.assert_allclose(found[inside], there[inside], atol=1e-2)
+    np.testing.assert_allclose(found[inside], mapped[inside], atol=1e-2)
     mask = masks_on(on_fixed["regions"], fixed.grid)["tumour"]
     label = volume_array(on_fixed["labels"]) > 0
     assert 2 * (mask & label).sum() / (mask.sum() + label.sum()) > 0.8
 
 
-def test_segmentations_are_regions_of_cestquant_in_the_same_place(
+def test_segmentations_serve_cestquant_as_regions_in_the_same_place(
     slicer: ModuleType, processed: Callable, visits: tuple
 ) -> None:
-    """What one module gives the other passes through the scene: CEST numbers per tumour compartment."""
+    """The modules exchange data through the scene only: CEST values per tumour compartment."""
     from CESTQuantLib.logic import CESTQuantLogic
     from NeuroCESTLib.scene.sequences import array_to_sequence
 
@@ -206,8 +206,8 @@ def test_segmentations_are_regions_of_cestquant_in_the_same_place(
     asymmetry.SetAndObserveTransformNodeID(result.transform.GetID())
     to_world = asymmetry.GetParentTransformNode()
     centre = grid.ijk_to_ras @ [grid.shape[2] / 2, grid.shape[1] / 2, 0, 1]
-    there = by_sitk(result.joint.moving_to_fixed, centre[None, :3])
-    np.testing.assert_allclose(by_node(to_world, there, True), centre[None, :3], atol=0.2)
+    mapped = by_sitk(result.joint.moving_to_fixed, centre[None, :3])
+    np.testing.assert_allclose(by_node(to_world, mapped, True), centre[None, :3], atol=0.2)
 
 
 @pytest.mark.parametrize("stop_at", [0.0, 0.2, 0.6, 0.92])
@@ -229,7 +229,7 @@ def test_a_cancel_at_any_time_leaves_the_scene_as_it_was(
     assert seen == sorted(seen)
 
 
-def test_progress_runs_from_begin_to_end(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
+def test_progress_runs_from_0_to_1(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
     seen = []
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
     processed(*nodes, progress=lambda fraction, message="": seen.append(fraction))
@@ -335,6 +335,7 @@ def test_an_unusable_study_is_refused_in_one_sentence_and_leaves_the_scene_as_it
         ({"weights": "absent.pt"}, "absent.pt"),
         ({"affine": "projective"}, "affine 'projective' is unknown"),
         ({"refine": -1}, "-1"),
+        ({"similarity": "likeness"}, "similarity 'likeness' is unknown; use one of lncc, mse"),
         ({"device": "abacus"}, "device 'abacus' is unknown"),
     ],
 )
@@ -348,7 +349,7 @@ def test_unusable_settings_are_refused(
     assert scene_contents(slicer) == before
 
 
-def test_masks_and_segmentations_that_make_no_sense_are_named(
+def test_unusable_masks_and_segmentations_are_refused_by_name(
     slicer: ModuleType, processed: Callable, visits: tuple
 ) -> None:
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
@@ -389,7 +390,7 @@ def test_the_sample_visits_are_two_folders_that_can_be_processed(slicer: ModuleT
     assert registration_error(points, by_node(result.transform, points, False)) < 0.8 * start
 
 
-def test_images_of_any_type_of_numbers_are_taken(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
+def test_images_of_any_number_type_are_accepted(slicer: ModuleType, processed: Callable, visits: tuple) -> None:
     nodes = [study.nodes(name, ("t1",)) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
     other = visits[0].visit.images["t1"]
     for dtype in (np.int16, np.uint8, np.float64):

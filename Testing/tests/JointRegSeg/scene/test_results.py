@@ -1,4 +1,4 @@
-"""What a run of JointRegSeg adds to the scene and where it lies: a perfect result, compared node by node."""
+"""Nodes that a run adds to the scene, and where they lie: a perfect result, compared node by node."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def exact(slicer: ModuleType) -> Callable[..., tuple]:
 
 @pytest.mark.parametrize("turn", ["axial", "left-handed oblique", "sagittal"])
 @pytest.mark.parametrize("parent", [False, True], ids=["alone", "under a transform"])
-def test_images_lie_in_the_world_where_their_nodes_do(slicer: ModuleType, turn: str, parent: bool) -> None:
+def test_images_have_the_world_position_of_their_nodes(slicer: ModuleType, turn: str, parent: bool) -> None:
     study = HeadStudy.of(turn)
     node = study.nodes("visit", ("t1",), table_position(slicer) if parent else None)["t1"]
     image = image_of(node)
@@ -66,18 +66,18 @@ def test_node_file_and_simpleitk_agree_to_a_tenth_of_a_voxel(
     for which, transform in (("moving_to_fixed", joint.moving_to_fixed), ("fixed_to_moving", joint.fixed_to_moving)):
         write_transform(transform, tmp_path / f"{which}.h5")
     for points in (inside, outside):
-        there = by_sitk(joint.moving_to_fixed, points)
+        mapped = by_sitk(joint.moving_to_fixed, points)
         by_file = by_sitk(sitk.ReadTransform(str(tmp_path / "moving_to_fixed.h5")), points)
         loaded = slicer.util.loadTransform(str(tmp_path / "moving_to_fixed.h5"))
         back = slicer.util.loadTransform(str(tmp_path / "fixed_to_moving.h5"))
-        np.testing.assert_allclose(by_file, there, atol=1e-9)
+        np.testing.assert_allclose(by_file, mapped, atol=1e-9)
         for found in (by_node(result.transform, points, False), by_node(loaded, points, False)):
-            np.testing.assert_allclose(found, there, atol=TENTH_OF_A_VOXEL_MM / 4)
-        # the other direction: the node's own inverse, and the file of the inverse map
+            np.testing.assert_allclose(found, mapped, atol=TENTH_OF_A_VOXEL_MM / 4)
+        # the opposite direction: the inverse of the node, and the file of the inverse map
         for found in (
-            by_node(result.transform, there, True),
-            by_node(back, there, False),
-            by_sitk(joint.fixed_to_moving, there),
+            by_node(result.transform, mapped, True),
+            by_node(back, mapped, False),
+            by_sitk(joint.fixed_to_moving, mapped),
         ):
             np.testing.assert_allclose(found, points, atol=TENTH_OF_A_VOXEL_MM)
     assert registration_error(inside, by_sitk(joint.moving_to_fixed, inside)) < 0.1
@@ -184,5 +184,5 @@ def test_the_scene_survives_saving_with_its_transform(slicer: ModuleType, exact:
         ("Ventricle", None),
     ],
 )
-def test_segments_are_known_by_their_names(name: str, number: int | None) -> None:
+def test_the_name_of_a_segment_tells_its_class(name: str, number: int | None) -> None:
     assert class_of_segment(name) == number
