@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from geometries import rotation
 
+from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.result import JointResult, RegionVolume, VolumeChange
 from JointRegSegLib.synthesis.phantom import RADII_MM, Visit, make_visit, to_second_visit
 from NeuroCESTLib.scene.geometry import Geometry
@@ -50,6 +51,15 @@ class HeadStudy:
 
     def image(self, modality: str) -> sitk.Image:
         return self.grid.to_sitk(self.visit.images[modality])
+
+    @property
+    def labels(self) -> sitk.Image:
+        """True tumour classes."""
+        return self.grid.to_sitk(self.visit.labels)
+
+    def images(self, name: str, modalities: tuple[str, ...] = ("t1", "flair"), **more: Any) -> StudyImages:
+        """Images as the science layer takes them; ``more`` are further fields of ``StudyImages``."""
+        return StudyImages({m: self.image(m) for m in modalities}, name=name, **more)
 
     def nodes(self, name: str, modalities: tuple[str, ...] = ("t1", "flair"), parent: Any = None) -> dict[str, Any]:
         """Volume nodes; a ``parent`` (linear transform node) does not change where they lie in the world."""
@@ -132,7 +142,7 @@ def exact_result(fixed: HeadStudy, moving: HeadStudy, spacing_mm: float = 4.0) -
     from JointRegSegLib.registration.deformation import Deformation
     from JointRegSegLib.registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
 
-    fixed_labels, moving_labels = (s.grid.to_sitk(s.visit.labels) for s in (fixed, moving))
+    fixed_labels, moving_labels = fixed.labels, moving.labels
     masks = [s.grid.to_sitk(s.visit.brain.astype(np.uint8)) for s in (fixed, moving)]
     grid = grid_around(mask_corners(masks[0]), spacing_mm, 6.0, 8, (0.0, 0.0, 0.0))
     affine = sitk.AffineTransform(3)

@@ -1,4 +1,4 @@
-"""Pictures of registrations, trainings and evaluations: their common look, and the slices and numbers that they show."""
+"""Pictures of registrations, trainings and evaluations: their common look, and the slices and numbers they show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from joint_studies import HeadStudy, exact_result
 
 from JointRegSegLib.evaluation import overview
 from JointRegSegLib.images.compartments import COMPARTMENTS
-from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
 from JointRegSegLib.pictures import cases as case_pictures
 from JointRegSegLib.pictures.cases import CasePicture, draw_cases
@@ -90,7 +89,7 @@ def validation_case(labels: np.ndarray | None, predicted: np.ndarray | None) -> 
 def head_result() -> JointRegSegResult:
     studies = {"fixed": HeadStudy.of("axial"), "moving": HeadStudy.of("oblique", second=True)}
     joint = exact_result(*studies.values())
-    images = {which: StudyImages({m: s.image(m) for m in ("t1", "flair")}) for which, s in studies.items()}
+    images = {which: study.images(which) for which, study in studies.items()}
     return JointRegSegResult(joint, images)
 
 
