@@ -1,49 +1,52 @@
-"""Tissue as exchanging proton pools: water, solutes, and an optional semisolid pool.
+"""Tissue as proton pools in exchange: water, solutes and an optional semisolid pool.
 
-Every scalar may be a number or a tensor that broadcasts against ``(measurement, voxel)``, usually ``(voxel,)``.
-Field names follow the model file (``T1_s``, ``k_Hz``, ...); fractions are proton fractions with water = 1 and
-exchange rates run from the pool to water (McConnell 1958).
+Every scalar is a number, or a tensor that broadcasts against (measurement, voxel); most have the shape (voxel,). The
+fields are named as in the model file (``T1_s``, ``k_Hz``, ...). Fractions are proton fractions with water = 1, and
+exchange rates are those from the pool to water (McConnell, J Chem Phys 1958;28:430).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from .lineshapes import lineshape_named
+
 Scalar = float | Tensor
-LINESHAPES = ("lorentzian", "superlorentzian")
 COUPLINGS = ("z-only", "xyz")
-
-
-def _require(condition_value: Scalar, what: str, minimum: float, *, strict: bool) -> None:
-    value = torch.as_tensor(condition_value).detach()
-    finite = value[torch.isfinite(value)]
-    bad = finite <= minimum if strict else finite < minimum
-    if bool(bad.any()):
-        relation = "greater than" if strict else "at least"
-        raise ValueError(f"{what} is {float(finite[bad].flatten()[0]):g} but must be {relation} {minimum:g}")
 
 
 @dataclass(frozen=True)
 class Water:
-    """Free water: relaxation times in s; its fraction is 1 and its chemical shift 0 ppm."""
+    """Free water; its fraction is 1 and its chemical shift 0 ppm.
+
+    Attributes:
+        T1_s: Longitudinal relaxation time in s.
+        T2_s: Transverse relaxation time in s.
+    """
 
     T1_s: Scalar
     T2_s: Scalar
 
     def __post_init__(self) -> None:
-        for name in ("T1_s", "T2_s"):
-            _require(getattr(self, name), f"water {name}", 0.0, strict=True)
+        _require_positive(self, "water", "T1_s", "T2_s")
 
 
 @dataclass(frozen=True)
 class Pool:
     """A solute pool with transverse and longitudinal magnetisation, in exchange with water.
 
-    ``fraction`` (water = 1), ``k_Hz`` (pool to water), ``T1_s``, ``T2_s``, ``dw_ppm`` (chemical shift from water);
-    ``protons`` is the number of exchangeable protons per molecule, for concentrations.
+    Attributes:
+        name: Name of the pool, unique within a tissue.
+        fraction: Proton fraction (water = 1).
+        k_Hz: Exchange rate from the pool to water in 1/s.
+        T1_s: Longitudinal relaxation time in s.
+        T2_s: Transverse relaxation time in s.
+        dw_ppm: Chemical shift from water in ppm.
+        protons: Exchangeable protons per molecule, from which a concentration follows; None where it is unknown.
     """
 
     name: str
@@ -55,23 +58,30 @@ class Pool:
     protons: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("T1_s", "T2_s"):
-            _require(getattr(self, name), f"pool '{self.name}': {name}", 0.0, strict=True)
-        for name in ("fraction", "k_Hz"):
-            _require(getattr(self, name), f"pool '{self.name}': {name}", 0.0, strict=False)
+        _require_positive(self, f"pool '{self.name}':", "T1_s", "T2_s")
+        _require_not_negative(self, f"pool '{self.name}':", "fraction", "k_Hz")
 
 
 @dataclass(frozen=True)
 class Semisolid:
-    """Semisolid (magnetisation transfer) pool.
+    """The semisolid (magnetisation transfer) pool.
 
-    ``coupling = "z-only"``: only longitudinal magnetisation, saturated at the rate w1^2 pi g(offset) of its
-    ``lineshape``. ``coupling = "xyz"``: a full pool with transverse magnetisation (Lorentzian by nature). The two
-    are not interchangeable: fitted fractions and rates differ by up to 30 % and 50 %.
+    With the coupling ``"z-only"`` it has longitudinal magnetisation only, which RF saturates at the rate w1^2 pi g of
+    its lineshape. With ``"xyz"`` it is a full pool with transverse magnetisation, whose line is Lorentzian by nature.
+    The two are not interchangeable: fitted fractions differ by up to 30 % and fitted rates by up to 50 %.
 
-    ``bridge_ppm``: half-width of the gap around the singular centre of a super-Lorentzian that is bridged, see
-    :func:`lineshapes.super_lorentzian`. The default keeps the exact lineshape all but at its centre; 1 ppm, as in the
-    simulators of the pulseq-cest community, avoids the narrow dip that tissue does not show.
+    Attributes:
+        fraction: Proton fraction (water = 1).
+        k_Hz: Exchange rate from the pool to water in 1/s.
+        T1_s: Longitudinal relaxation time in s.
+        T2_s: Transverse relaxation time in s.
+        dw_ppm: Chemical shift from water in ppm.
+        lineshape: Name in :data:`lineshapes.LINESHAPES`.
+        coupling: ``"z-only"`` or ``"xyz"``.
+        bridge_ppm: Half-width in ppm of the gap around the centre of a singular lineshape that is bridged, see
+            :func:`lineshapes.super_lorentzian`. The default keeps the exact lineshape everywhere but at its very
+            centre; 1 ppm, as in the simulators of the pulseq-cest community, avoids the narrow dip that tissue does
+            not show.
     """
 
     fraction: Scalar
@@ -84,21 +94,27 @@ class Semisolid:
     bridge_ppm: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("T1_s", "T2_s", "bridge_ppm"):
-            _require(getattr(self, name), f"semisolid {name}", 0.0, strict=True)
-        for name in ("fraction", "k_Hz"):
-            _require(getattr(self, name), f"semisolid {name}", 0.0, strict=False)
-        if self.lineshape not in LINESHAPES:
-            raise ValueError(f"semisolid lineshape '{self.lineshape}' is unknown; use one of {', '.join(LINESHAPES)}")
+        _require_positive(self, "semisolid", "T1_s", "T2_s", "bridge_ppm")
+        _require_not_negative(self, "semisolid", "fraction", "k_Hz")
+        lineshape_named(self.lineshape)
         if self.coupling not in COUPLINGS:
             raise ValueError(f"semisolid coupling '{self.coupling}' is unknown; use one of {', '.join(COUPLINGS)}")
         if self.coupling == "xyz" and self.lineshape != "lorentzian":
             raise ValueError("a semisolid pool with xyz coupling is Lorentzian; use coupling 'z-only' for others")
 
 
+AnyPool = TypeVar("AnyPool", Water, Pool, Semisolid)
+
+
 @dataclass(frozen=True)
 class Tissue:
-    """Water, its solutes and an optional semisolid pool."""
+    """Water with its solutes and an optional semisolid pool.
+
+    Attributes:
+        water: The free water.
+        solutes: Solute pools with different names.
+        semisolid: The semisolid pool, or None.
+    """
 
     water: Water
     solutes: tuple[Pool, ...] = ()
@@ -123,22 +139,48 @@ class Tissue:
         return self.semisolid if self.semisolid is not None and self.semisolid.coupling == "z-only" else None
 
     def voxels(self, part: slice) -> Tissue:
-        """The tissue of some of the voxels, the last axis of its tensors."""
+        """Return the tissue of some of the voxels, the last axis of its tensors."""
 
-        def select(pool):
-            values = {f.name: getattr(pool, f.name) for f in fields(pool)}
-            several = {n: v[..., part] for n, v in values.items() if isinstance(v, Tensor) and v.numel() > 1}
+        def select(pool: AnyPool) -> AnyPool:
+            values = {field.name: getattr(pool, field.name) for field in fields(pool)}
+            # Any, because the names of the fields are known only when it runs
+            several: dict[str, Any] = {
+                name: value[..., part]
+                for name, value in values.items()
+                if isinstance(value, Tensor) and value.numel() > 1
+            }
             return replace(pool, **several)
 
         semisolid = None if self.semisolid is None else select(self.semisolid)
-        return Tissue(select(self.water), tuple(select(p) for p in self.solutes), semisolid)
+        return Tissue(select(self.water), tuple(select(pool) for pool in self.solutes), semisolid)
 
     def scalars(self) -> list[Scalar]:
-        """Every physical value of every pool, for finding the common shape, dtype and device."""
-        pools = [self.water, *self.solutes, *([self.semisolid] if self.semisolid else [])]
+        """Return every physical value of every pool, from which the common shape, dtype and device follow."""
+        pools: list[Water | Pool | Semisolid] = [self.water, *self.solutes]
+        if self.semisolid is not None:
+            pools.append(self.semisolid)
         return [
-            getattr(pool, f.name)
+            getattr(pool, field.name)
             for pool in pools
-            for f in fields(pool)
-            if f.name.endswith(("_s", "_Hz", "_ppm", "fraction"))
+            for field in fields(pool)
+            if field.name.endswith(("_s", "_Hz", "_ppm", "fraction"))
         ]
+
+
+def _require_positive(pool: Water | Pool | Semisolid, owner: str, *names: str) -> None:
+    for name in names:
+        value = torch.as_tensor(getattr(pool, name)).detach()
+        _refuse_where(value <= 0, value, f"{owner} {name}", "greater than 0")
+
+
+def _require_not_negative(pool: Water | Pool | Semisolid, owner: str, *names: str) -> None:
+    for name in names:
+        value = torch.as_tensor(getattr(pool, name)).detach()
+        _refuse_where(value < 0, value, f"{owner} {name}", "at least 0")
+
+
+def _refuse_where(bad: Tensor, value: Tensor, what: str, required: str) -> None:
+    """Raise ValueError with the first finite value that is ``bad``; NaN and infinity pass."""
+    bad = bad & torch.isfinite(value)
+    if bool(bad.any()):
+        raise ValueError(f"{what} is {float(value[bad].flatten()[0]):g} but must be {required}")
