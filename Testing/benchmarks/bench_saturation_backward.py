@@ -15,7 +15,9 @@ import sys
 import torch
 from benchmarking import Table, Time, seconds
 
-from CESTQuantLib.physics.r1rho.saturation import Block, saturate
+from CESTQuantLib.physics.r1rho.block import Block
+from CESTQuantLib.physics.r1rho.inputs import BlockInputs
+from CESTQuantLib.physics.r1rho.saturation import saturate
 
 MEASUREMENTS = 30
 
@@ -50,9 +52,9 @@ def measure(by_hand: bool, semisolid: bool, voxels: int, repeats: int) -> dict:
 
     def pass_through() -> list[torch.Tensor]:
         if by_hand:
-            z, _ = saturate(2, values)
+            z, _ = saturate(BlockInputs.from_flat(values, 2))
         else:
-            z = Block.solve(2, values).z
+            z = Block.solve(BlockInputs.from_flat(values, 2)).z
         return torch.autograd.grad((weight * z).sum(), values, allow_unused=True)
 
     before = peak_bytes()

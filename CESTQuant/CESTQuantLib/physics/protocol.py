@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from NeuroCESTLib.core.checked_json import numbers
 
 from .pulse_shapes import PulseTrain
 from .units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm, rad_per_s_per_ppm_from_larmor
+
+__all__ = ["NORMALISATIONS", "PER_MEASUREMENT", "SATURATION_TYPES", "Protocol", "PulseTrain"]
 
 SATURATION_TYPES = ("cw", "pulse_train")
 NORMALISATIONS = ("m0", "l2", "none")
@@ -24,29 +27,50 @@ PER_MEASUREMENT = (
     "readout_flip_angle_deg",
     "initial_recovery_s",
 )
+"""Quantities of a protocol that have one value per measurement."""
 _NOT_NEGATIVE = ("b1_uT", "saturation_time_s", "post_delay_s", "recovery_time_s", "initial_recovery_s")
+_TIMES_THAT_MAY_BE_ABSENT = ("post_delay_s", "recovery_time_s", "initial_recovery_s")
+
+
+def _no_time() -> Tensor:
+    return torch.zeros(1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A saturation-transfer protocol of ``measurement_count`` measurements.
+    """A saturation-transfer protocol.
 
-    Per-measurement quantities are float64 tensors of shape ``(measurement,)``; they may carry gradients.
+    Quantities per measurement may be given as one number for all measurements, as a list or as a tensor. They become
+    tensors of shape (measurement,), which keep their dtype and gradients; everything else becomes float64.
 
-    field_strength_T: static field in T.
-    offsets_ppm: RF offset from water, positive towards higher ppm.
-    b1_uT: RF amplitude of a CW block; for a pulse train the root mean square over pulses and the gaps between
-        them (continuous-wave power equivalent).
-    saturation_time_s: duration of a CW block; of a train, derived from its pulses.
-    pulses: number of pulses, duration and gap in s, and shape of a train; None for CW.
-    post_delay_s: free evolution between saturation and readout.
-    recovery_time_s: from the end of the excitation (or the sample, without excitation) to the next saturation;
-        matters only where the magnetisation is carried over, otherwise every measurement starts anew.
-    initial_magnetisation, initial_recovery_s: every measurement (carried over: the first) starts with this share of
-        the equilibrium magnetisation of all pools, and evolves freely for this time before its saturation.
-    readout_flip_angle_deg: excitation; None where the longitudinal magnetisation is sampled without one.
-    readout_pulse_s, echo_time_s: a real block pulse after which nothing is spoiled and the signal is the transverse
-        water magnetisation at the echo (counted from the end of the pulse); 0 and 0 mean an ideal spoiled excitation.
+    Attributes:
+        field_strength_T: Static field in T.
+        offsets_ppm: RF offset from water in ppm, positive towards higher ppm, (measurement,).
+        b1_uT: RF amplitude in uT, (measurement,): that of a CW block, or the root mean square over the pulses of a
+            train and the gaps between them (continuous-wave power equivalent).
+        saturation_time_s: Duration of the saturation in s, (measurement,); that of a train follows from its pulses.
+        pulses: Pulse train; None for CW.
+        post_delay_s: Free evolution between saturation and readout in s, (measurement,).
+        recovery_time_s: Time in s from the end of the excitation (or from the sample, without excitation) to the next
+            saturation, (measurement,). It matters only where the magnetisation is carried over.
+        readout_flip_angle_deg: Flip angle of the excitation in degrees, (measurement,); None where the longitudinal
+            magnetisation is sampled without an excitation.
+        readout_pulse_s: Duration in s of a real block pulse, after which nothing is spoiled and the signal is the
+            transverse water magnetisation at the echo; 0 for an ideal spoiled excitation.
+        echo_time_s: Time in s from the end of the readout pulse to the echo.
+        magnetisation_carried_over: Whether a measurement starts from what the last one left; otherwise every
+            measurement starts afresh.
+        initial_magnetisation: Share of the equilibrium magnetisation of all pools with which every measurement (with
+            carried-over magnetisation: the first) starts.
+        initial_recovery_s: Free evolution in s between this start and the saturation, (measurement,).
+        signal_normalisation: ``"m0"`` (relative to the same readout at equilibrium), ``"l2"`` (norm 1 over the
+            measurements) or ``"none"``.
+        larmor_frequency_MHz: Measured Larmor frequency in MHz, which replaces the nominal field in conversions of ppm;
+            None where it is unknown.
+        gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT).
+
+    Raises:
+        ValueError: A value is missing, not finite, out of its range, or has another number of values than offsets_ppm.
     """
 
     field_strength_T: float
@@ -54,14 +78,14 @@ class Protocol:
     b1_uT: Tensor
     saturation_time_s: Tensor
     pulses: PulseTrain | None = None
-    post_delay_s: Tensor | None = None
-    recovery_time_s: Tensor | None = None
+    post_delay_s: Tensor = field(default_factory=_no_time)
+    recovery_time_s: Tensor = field(default_factory=_no_time)
     readout_flip_angle_deg: Tensor | None = None
     readout_pulse_s: float = 0.0
     echo_time_s: float = 0.0
     magnetisation_carried_over: bool = False
     initial_magnetisation: float = 1.0
-    initial_recovery_s: Tensor | None = None
+    initial_recovery_s: Tensor = field(default_factory=_no_time)
     signal_normalisation: str = "m0"
     larmor_frequency_MHz: float | None = None
     gamma_rad_per_s_per_uT: float = GAMMA_RAD_PER_S_PER_UT
@@ -71,19 +95,20 @@ class Protocol:
         object.__setattr__(self, "offsets_ppm", offsets)
         for name in PER_MEASUREMENT[1:]:
             value = getattr(self, name)
-            if value is None and name in ("post_delay_s", "recovery_time_s", "initial_recovery_s"):
+            if value is None and name in _TIMES_THAT_MAY_BE_ABSENT:
                 value = 0.0
             if value is not None or name != "readout_flip_angle_deg":
-                object.__setattr__(self, name, _per_measurement(value, name, len(offsets)))
+                object.__setattr__(self, name, _one_per_measurement(value, name, len(offsets)))
         _validate(self)
 
     @property
     def measurement_count(self) -> int:
+        """Number of measurements."""
         return len(self.offsets_ppm)
 
     @property
     def rad_per_s_per_ppm(self) -> float:
-        """Angular frequency of one ppm; from the measured Larmor frequency where it is known."""
+        """Angular frequency of one ppm in rad/s, from the measured Larmor frequency where it is known."""
         if self.larmor_frequency_MHz is not None:
             return rad_per_s_per_ppm_from_larmor(self.larmor_frequency_MHz)
         return rad_per_s_per_ppm(self.field_strength_T, self.gamma_rad_per_s_per_uT)
@@ -94,21 +119,34 @@ class Protocol:
         return 1.0 if self.pulses is None else self.pulses.duty_cycle
 
     def tensors(self) -> list[Tensor]:
-        """The per-measurement quantities that are set."""
-        return [value for value in (getattr(self, n) for n in PER_MEASUREMENT) if value is not None]
+        """Return the quantities per measurement that are set."""
+        values = (getattr(self, name) for name in PER_MEASUREMENT)
+        return [value for value in values if value is not None]
 
-    def select(self, index: Tensor) -> Protocol:
-        """The protocol of a subset of measurements (indices or a boolean mask of shape (measurement,))."""
-        return replace(self, **{n: getattr(self, n)[index] for n in PER_MEASUREMENT if getattr(self, n) is not None})
+    def select(self, index: Tensor | slice) -> Protocol:
+        """Return the protocol of some measurements: indices, a boolean mask of shape (measurement,), or a slice."""
+        return self._changed(lambda value: value[index])
 
     def to(self, device: torch.device | str) -> Protocol:
-        """The protocol with its tensors on a device."""
+        """Return the protocol with its tensors on a device."""
+        return self._changed(lambda value: value.to(device))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Protocol:
+        """The protocol with every quantity per measurement changed in the same way."""
+        angles = self.readout_flip_angle_deg
         return replace(
-            self, **{n: getattr(self, n).to(device) for n in PER_MEASUREMENT if getattr(self, n) is not None}
+            self,
+            offsets_ppm=change(self.offsets_ppm),
+            b1_uT=change(self.b1_uT),
+            saturation_time_s=change(self.saturation_time_s),
+            post_delay_s=change(self.post_delay_s),
+            recovery_time_s=change(self.recovery_time_s),
+            readout_flip_angle_deg=None if angles is None else change(angles),
+            initial_recovery_s=change(self.initial_recovery_s),
         )
 
 
-def _per_measurement(value, name: str, count: int) -> Tensor:
+def _one_per_measurement(value: object, name: str, count: int) -> Tensor:
     tensor = numbers(value, name)
     if len(tensor) == 1:
         return tensor.expand(count)
@@ -141,6 +179,5 @@ def _validate(protocol: Protocol) -> None:
         raise ValueError(
             f"signal_normalisation '{protocol.signal_normalisation}' is unknown; use one of {', '.join(NORMALISATIONS)}"
         )
-    carried = protocol.magnetisation_carried_over and protocol.recovery_time_s is not None
-    if carried and bool((protocol.recovery_time_s < protocol.echo_time_s).any()):
+    if protocol.magnetisation_carried_over and bool((protocol.recovery_time_s < protocol.echo_time_s).any()):
         raise ValueError("recovery_time_s counts from the excitation and must not be shorter than echo_time_s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,16 @@ SAMPLES = 100
 
 @dataclass(frozen=True)
 class PulseShape:
-    """Amplitude (and phase in rad) of one pulse, samples of equal duration: tensors of shape ``(sample,)``.
+    """One pulse as samples of equal duration.
 
-    ``absolute`` samples are in uT; others are relative and scaled by the protocol's B1.
+    Attributes:
+        name: Name of a known shape (one of ``SHAPES``), or ``"samples"``.
+        amplitude: RF amplitude of every sample, (sample,); negative values invert the RF phase.
+        phase_rad: RF phase of every sample in rad, (sample,); None for RF along x.
+        absolute: Whether the amplitude is in uT; otherwise it is relative, and scaled by the protocol's B1.
+
+    Raises:
+        ValueError: There are no samples, all are zero, or a value is not finite.
     """
 
     name: str
@@ -44,13 +52,20 @@ class PulseShape:
 
     @property
     def root_mean_square(self) -> float:
+        """Root mean square of the amplitude, in its unit."""
         return float((self.amplitude**2).mean().sqrt())
 
     @classmethod
     def named(cls, name: str, samples: int = SAMPLES) -> PulseShape:
-        """``block``; ``gaussian`` (standard deviation duration/5, as in the golden trains); ``sinc_gaussian``.
+        """Return a known shape.
 
-        The sinc-Gaussian has three lobes a side under a Gaussian of standard deviation duration/5.
+        Args:
+            name: ``"block"``; ``"gaussian"``, whose standard deviation is a fifth of the duration, as in the golden
+                trains; or ``"sinc_gaussian"``, a sinc with three lobes on each side under the same Gaussian.
+            samples: Number of samples; a block has one.
+
+        Raises:
+            ValueError: The shape is unknown.
         """
         if name == "block":
             return cls(name, torch.ones(1, dtype=torch.float64))
@@ -63,8 +78,16 @@ class PulseShape:
         raise ValueError(f"pulse_shape '{name}' is unknown; use one of {', '.join(SHAPES)} or samples_uT with dwell_s")
 
     @classmethod
-    def from_description(cls, description: str | dict, duration_s: float) -> PulseShape:
-        """Shape from the protocol key ``pulse_shape``: a name, or samples_uT with dwell_s (and phase_rad)."""
+    def from_description(cls, description: str | dict[str, Any], duration_s: float) -> PulseShape:
+        """Return the shape that the protocol key ``pulse_shape`` describes.
+
+        Args:
+            description: A name, or an object with ``samples_uT``, ``dwell_s`` and optionally ``phase_rad``.
+            duration_s: Duration of the pulse in s, which the samples must fill.
+
+        Raises:
+            ValueError: The description is not usable.
+        """
         if isinstance(description, str):
             return cls.named(description)
         if not isinstance(description, dict) or "samples_uT" not in description:
@@ -82,11 +105,11 @@ class PulseShape:
         phase = None if phase is None else numbers(phase, "pulse_shape: phase_rad")
         return cls("samples", amplitude, phase, absolute=True)
 
-    def description(self) -> str | dict:
-        """The value of the protocol key ``pulse_shape``."""
+    def description(self) -> str | dict[str, list[float]]:
+        """Return the value of the protocol key ``pulse_shape`` that describes this shape."""
         if not self.absolute:
             return self.name
-        values: dict = {"samples_uT": self.amplitude.tolist()}
+        values = {"samples_uT": self.amplitude.tolist()}
         if self.phase_rad is not None:
             values["phase_rad"] = self.phase_rad.tolist()
         return values
@@ -94,7 +117,17 @@ class PulseShape:
 
 @dataclass(frozen=True)
 class PulseTrain:
-    """``n_pulses`` equal pulses of ``duration_s`` separated by gaps of ``delay_s`` (none after the last)."""
+    """Equal pulses separated by equal gaps.
+
+    Attributes:
+        n_pulses: Number of pulses.
+        duration_s: Duration of a pulse in s.
+        delay_s: Duration of a gap in s; there is none after the last pulse.
+        shape: Shape of a pulse.
+
+    Raises:
+        ValueError: There is no pulse, or a duration is negative.
+    """
 
     n_pulses: int
     duration_s: float
@@ -111,13 +144,15 @@ class PulseTrain:
 
     @property
     def total_time_s(self) -> float:
+        """Duration in s from the start of the first pulse to the end of the last."""
         return self.n_pulses * self.duration_s + (self.n_pulses - 1) * self.delay_s
 
     @property
     def duty_cycle(self) -> float:
+        """Fraction of pulse and gap during which RF is on."""
         return self.duration_s / (self.duration_s + self.delay_s)
 
     @property
     def rms_of_unit_peak(self) -> float:
-        """Root mean square, over pulse and gap, of the shape's own samples."""
+        """Root mean square of the shape's own samples over pulse and gap, in the unit of the samples."""
         return self.shape.root_mean_square * self.duty_cycle**0.5

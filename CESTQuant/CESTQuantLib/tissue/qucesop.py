@@ -25,6 +25,7 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..physics.r1rho.exchange import EffectiveField, Exchange
+from ..physics.r1rho.inputs import SoluteInputs
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 
 BISECTIONS = 40
@@ -118,12 +119,14 @@ class _Target:
         w1 = self.w1 * b1_relative
         r2 = parameters[2] if self.fixed_r2_Hz is None else torch.full_like(parameters[0], self.fixed_r2_Hz)
         dw = torch.full_like(parameters[0], self.dw)
-        return Exchange.of(EffectiveField.of(w1, water), water, parameters[0], parameters[1], r2, dw)
+        solute = SoluteInputs(fraction=parameters[0], k=parameters[1], R2=r2, dw=dw)
+        return Exchange.of(EffectiveField.of(w1, water), water, solute)
 
     def predict(self, parameters: Tensor, b0_shift_ppm: Tensor, b1_relative: Tensor) -> tuple[Tensor, Tensor]:
         exchange = self.exchange(parameters, b0_shift_ppm, b1_relative)
-        gradients = exchange.gradients(1.0, (True, True, self.fixed_r2_Hz is None, False), False)
-        columns = [column for column in gradients.own if column is not None]
+        fitted = SoluteInputs(fraction=True, k=True, R2=self.fixed_r2_Hz is None, dw=False)
+        gradients = exchange.gradients(1.0, fitted)
+        columns = [column for column in gradients.solute.flat() if column is not None]
         return self.projection @ exchange.rate, torch.stack([self.projection @ column for column in columns])
 
 

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from ..physics.protocol import Protocol
-from ..physics.r1rho.saturation import C0, FIXED_INPUTS, OFFSET, R1, R2, SEMISOLID_INPUTS, SOLUTE_INPUTS, W1, Z0, Block
+from ..physics.r1rho.block import Block
+from ..physics.r1rho.inputs import BlockInputs
+from ..physics.r1rho.schedule import recovery_inputs
 from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
 from .model import TissueModel
-
-_SOLUTE_PLACES = {"fraction": 0, "k_Hz": 1, "T2_s": 2, "dw_ppm": 3}
-_SEMISOLID_PLACES = {"fraction": 0, "k_Hz": 1, "T1_s": 2}
 
 
 def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
@@ -38,76 +37,101 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
 def prediction_and_jacobian(
     model: TissueModel, protocol: Protocol, values: Mapping[str, float | Tensor], like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Signal (measurement, voxel) and its derivatives (parameter, measurement, voxel).
+    """Compute the signal of a tissue model and its derivatives with respect to the fitted values.
 
-    values: every entry of the model by path, and the fields 'b0_shift_ppm' and 'b1_relative'; tensors are (voxel,).
+    Args:
+        model: Model for which :func:`has_analytic_jacobian` holds.
+        protocol: Acquisition.
+        values: Every entry of the model by path, and the fields ``b0_shift_ppm`` and ``b1_relative``; numbers or
+            tensors of shape (voxel,).
+        like: Tensor that gives dtype and device.
+
+    Returns:
+        Signal of shape (measurement, voxel) and its derivatives of shape (parameter, measurement, voxel).
     """
-    tissue = model.tissue(values)
-    solutes = len(tissue.solutes)
     inputs = block_inputs(
-        tissue, protocol, b0_shift_ppm=values["b0_shift_ppm"], b1_relative=values["b1_relative"], like=like
+        model.tissue(values),
+        protocol,
+        b0_shift_ppm=values["b0_shift_ppm"],
+        b1_relative=values["b1_relative"],
+        like=like,
     )
-    slots = [_slot(p.path, model, protocol, values, like) for p in model.parameters]
-    needed = [False] * len(inputs)
-    needed[Z0] = needed[C0] = True
-    for slot, _ in slots:
-        if slot is not None:
-            needed[slot] = True
-    block = Block.solve(solutes, inputs)
-    z, gz, gc, late = _after_delay(block, protocol, inputs, solutes, like)
-    gradients = block.gradients(gz, gc, needed)
-    for slot, gradient in late.items():
-        if needed[slot]:
-            gradients[slot] = gradients[slot] + gradient
+    solutes, count = len(inputs.solutes), len(inputs.flat())
+    places = BlockInputs.from_flat(range(count), solutes)
+    actions = [_action(p.path, model, protocol, values, like, places) for p in model.parameters]
+    used = {place for place, _ in actions}
+    if inputs.semisolid is not None:
+        used.add(places.c0)  # starts at equilibrium, which is the pool's fraction
+    block = Block.solve(inputs)
+    z, gz, gc, during_delay = _after_delay(block, protocol, like, places)
+    needed = BlockInputs.from_flat([place in used for place in range(count)], solutes)
+    gradients = block.gradients(gz, gc, needed).flat()
     jacobian = []
-    for p, (slot, factor) in zip(model.parameters, slots, strict=True):
-        column = torch.zeros_like(z) if slot is None else gradients[slot] * factor
-        if p.path == "semisolid.fraction":
-            column = column + gradients[C0] * protocol.initial_magnetisation
+    for p, (place, factor) in zip(model.parameters, actions, strict=True):
+        gradient = None if place is None else gradients[place]
+        if place is None or gradient is None:
+            column = torch.zeros_like(z)
+        else:
+            column = (gradient + during_delay[place] if place in during_delay else gradient) * factor
+        start = gradients[places.c0]
+        if p.path == "semisolid.fraction" and start is not None:
+            column = column + start * protocol.initial_magnetisation
         jacobian.append(column.expand(z.shape))
     return _normalised(z, torch.stack(jacobian), protocol, flip_angle_rad(protocol, values["b1_relative"], like))
 
 
-def _slot(
-    path: str, model: TissueModel, protocol: Protocol, values: Mapping[str, float | Tensor], like: Tensor
+def _action(
+    path: str,
+    model: TissueModel,
+    protocol: Protocol,
+    values: Mapping[str, float | Tensor],
+    like: Tensor,
+    places: BlockInputs[int],
 ) -> tuple[int | None, float | Tensor]:
-    """The block input through which a parameter acts, and the input's derivative with respect to it."""
+    """Place of the block input through which a parameter acts, and the input's derivative with respect to it."""
     if path == "b0_shift_ppm":
-        return OFFSET, protocol.rad_per_s_per_ppm
+        return places.offset, protocol.rad_per_s_per_ppm
     if path == "b1_relative":
-        return W1, protocol.gamma_rad_per_s_per_uT * protocol.b1_uT.to(like)[:, None]
+        return places.w1, protocol.gamma_rad_per_s_per_uT * protocol.b1_uT.to(like)[:, None]
     owner, key = path.rsplit(".", 1)
-    inverse = key in ("T1_s", "T2_s")
-    factor: float | Tensor = -1 / values[path] ** 2 if inverse else 1.0
-    if key == "dw_ppm":
+    factor: float | Tensor = 1.0
+    if key in ("T1_s", "T2_s"):
+        factor = -1 / values[path] ** 2
+    elif key == "dw_ppm":
         factor = protocol.rad_per_s_per_ppm
     if owner == "water":
-        return {"T1_s": R1, "T2_s": R2}[key], factor
-    if owner == "semisolid":
-        return FIXED_INPUTS + SOLUTE_INPUTS * len(model.solute_names) + _SEMISOLID_PLACES[key], factor
-    first = FIXED_INPUTS + SOLUTE_INPUTS * model.solute_names.index(owner)
-    return (first + _SOLUTE_PLACES[key], factor) if key in _SOLUTE_PLACES else (None, factor)
+        return {"T1_s": places.R1, "T2_s": places.R2}[key], factor
+    if owner == "semisolid" and (pool := places.semisolid) is not None:
+        return {"fraction": pool.fraction, "k_Hz": pool.k, "T1_s": pool.R1}[key], factor
+    solute = places.solutes[model.solute_names.index(owner)]
+    named = {"fraction": solute.fraction, "k_Hz": solute.k, "T2_s": solute.R2, "dw_ppm": solute.dw}
+    return named.get(key), factor
 
 
 def _after_delay(
-    block: Block, protocol: Protocol, inputs: list[Tensor], solutes: int, like: Tensor
+    block: Block, protocol: Protocol, like: Tensor, places: BlockInputs[int]
 ) -> tuple[Tensor, Tensor | float, Tensor | float, dict[int, Tensor]]:
-    """Signal after the post-delay, its derivatives with respect to z and c before it, and those acting during it."""
+    """Signal after the post-delay, its derivatives with respect to z and c before it, and those acting during it.
+
+    The latter are given by the places of the inputs of the block.
+    """
     delay = protocol.post_delay_s.to(like)[:, None]
     if not bool(delay.any()):
         return block.z, 1.0, 0.0, {}
-    zero = torch.zeros_like(delay)
-    free = [zero, zero, delay, block.z, block.c, inputs[R1], inputs[R2]]
-    first = FIXED_INPUTS + SOLUTE_INPUTS * solutes
-    semisolid = inputs[first:]
-    if semisolid:
-        free += [*semisolid[: SEMISOLID_INPUTS - 1], zero]
-    recovery = Block.solve(0, free)
-    gradients = recovery.gradients(1.0, 0.0, [True] * len(free))
-    late = {R1: gradients[R1]}
-    for place in range(SEMISOLID_INPUTS - 1 if semisolid else 0):
-        late[first + place] = gradients[FIXED_INPUTS + place]
-    return recovery.z, gradients[Z0], gradients[C0], late
+    inputs = recovery_inputs(block.inputs, delay, block.z, block.c)
+    recovery = Block.solve(inputs)
+    everything = BlockInputs.from_flat([True] * len(inputs.flat()), 0)
+    gradients = recovery.gradients(1.0, 0.0, everything)
+    acting = [(places.R1, gradients.R1)]
+    if places.semisolid is not None and (pool := gradients.semisolid) is not None:
+        at = places.semisolid
+        acting += [(at.fraction, pool.fraction), (at.k, pool.k), (at.R1, pool.R1)]
+    during = {place: gradient for place, gradient in acting if gradient is not None}
+    return recovery.z, _given(gradients.z0), _given(gradients.c0), during
+
+
+def _given(gradient: Tensor | None) -> Tensor | float:
+    return 0.0 if gradient is None else gradient
 
 
 def _normalised(z: Tensor, jacobian: Tensor, protocol: Protocol, angle: Tensor | None) -> tuple[Tensor, Tensor]:

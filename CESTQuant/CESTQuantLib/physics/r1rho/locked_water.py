@@ -1,7 +1,7 @@
-"""Exact solution of water along the effective field coupled to a z-only semisolid pool (a 2 x 2 linear system).
+"""Water locked along the effective field during a saturation block: alone, or coupled to a z-only semisolid pool.
 
-z' = -A z + B c + b1,  c' = C z - D c + b2, where z is the locked water magnetisation projected on z.
-Zaiss et al., NMR Biomed 2015;28:217 keep the slower eigenvalue only; both are kept here.
+z is the locked water magnetisation projected on z, c the longitudinal magnetisation of the semisolid pool. Both classes
+solve the equations of motion exactly, and differentiate the solution with formulas derived by hand.
 """
 
 from __future__ import annotations
@@ -11,18 +11,133 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .inputs import BlockInputs, SemisolidInputs
+
+_TINY = 1e-12  # (1/s)^2; keeps 0/0 away where the two eigenvalues meet
+
+
+@dataclass(frozen=True)
+class LockedGradients:
+    """Derivatives of a weighted sum of z and c after a block; None where they are not needed.
+
+    Attributes:
+        R1rho: With respect to the relaxation rate along the effective field.
+        cos2: With respect to cos^2(theta), at fixed R1rho.
+        duration: With respect to the duration of the block.
+        z0: With respect to water z before the block.
+        c0: With respect to semisolid z before the block.
+        R1: With respect to R1 of water, its part in R1rho included.
+        semisolid: With respect to the quantities of the semisolid pool; None without one.
+    """
+
+    R1rho: Tensor
+    cos2: Tensor | None
+    duration: Tensor | None
+    z0: Tensor | None
+    c0: Tensor | None
+    R1: Tensor | None
+    semisolid: SemisolidInputs[Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class WaterAlone:
+    """Locked water without a semisolid pool, which decays to its steady state cos^2(theta) R1 / R1rho with R1rho.
+
+    Attributes:
+        inputs: Inputs of the block.
+        cos2: cos^2(theta) of the effective field.
+        R1rho: Relaxation rate along the effective field in 1/s.
+        decay: exp(-R1rho t).
+        steady: Water z in the steady state.
+        z: Water z after the block.
+    """
+
+    inputs: BlockInputs[Tensor]
+    cos2: Tensor
+    R1rho: Tensor
+    decay: Tensor
+    steady: Tensor
+    z: Tensor
+
+    @classmethod
+    def solve(cls, inputs: BlockInputs[Tensor], cos2: Tensor, R1rho: Tensor) -> WaterAlone:
+        """Solve the block."""
+        decay = torch.exp(-R1rho * inputs.duration)
+        steady = cos2 * inputs.R1 / R1rho
+        z = torch.addcmul(steady, cos2 * inputs.z0 - steady, decay)
+        return cls(inputs, cos2, R1rho, decay, steady, z)
+
+    @property
+    def c(self) -> Tensor:
+        """The given longitudinal magnetisation of the absent semisolid pool, which the block leaves as it is."""
+        return self.inputs.c0
+
+    def gradients(
+        self, gz: Tensor | float, gc: Tensor | float, needed: BlockInputs[bool], of_field: bool
+    ) -> LockedGradients:
+        """Return the derivatives of gz z + gc c.
+
+        Args:
+            gz: Weight of water z after the block.
+            gc: Weight of semisolid z after the block.
+            needed: Inputs with respect to which derivatives are needed.
+            of_field: Whether those with respect to the effective field are needed.
+        """
+        inputs, cos2 = self.inputs, self.cos2
+        decayed = gz * self.decay
+        of_steady = (gz - decayed) / self.R1rho
+        of_start = decayed * (cos2 * inputs.z0 - self.steady)
+        g_R1rho = torch.addcmul(of_steady * self.steady, of_start, inputs.duration).neg_()
+        return LockedGradients(
+            R1rho=g_R1rho,
+            cos2=torch.addcmul(decayed * inputs.z0, of_steady, inputs.R1) if of_field else None,
+            duration=of_start * -self.R1rho if needed.duration else None,
+            z0=decayed * cos2 if needed.z0 else None,
+            c0=(gc if isinstance(gc, Tensor) else torch.full_like(self.z, gc)) if needed.c0 else None,
+            R1=(of_steady + g_R1rho) * cos2 if needed.R1 else None,
+        )
+
 
 @dataclass(frozen=True)
 class Coupled:
-    """Coefficients, solution (z, c) at time t, and what the derivatives need."""
+    """Locked water coupled to a z-only semisolid pool: z' = -A z + B c + b1, c' = C z - D c + b2.
 
+    Zaiss et al., NMR Biomed 2015;28:217 keep only the slower of the two eigenvalues mean -+ s; both are kept here, so
+    that ``z = z_steady + P dz + S (half dz + B dc)`` and ``c = c_steady + P dc + S (C dz - half dc)``.
+
+    Attributes:
+        inputs: Inputs of the block.
+        semisolid: Those of them that belong to the semisolid pool.
+        cos2: cos^2(theta) of the effective field.
+        A: Decay rate of z in 1/s: R1rho and the exchange to the semisolid pool.
+        B: Rate from c to z in 1/s.
+        C: Rate from z to c in 1/s.
+        D: Decay rate of c in 1/s.
+        b1: Inhomogeneous term of z in 1/s.
+        b2: Inhomogeneous term of c in 1/s.
+        determinant: A D - B C in 1/s^2.
+        z_steady: z in the steady state.
+        c_steady: c in the steady state.
+        dz: z at the start less that of the steady state.
+        dc: c at the start less that of the steady state.
+        mean: -(A + D) / 2.
+        half: (D - A) / 2.
+        splitting2: s^2 = half^2 + B C.
+        P: Mean of the two exponentials.
+        S: Difference of the two exponentials over 2 s.
+        z: Water z after the block.
+        c: Semisolid z after the block.
+    """
+
+    inputs: BlockInputs[Tensor]
+    semisolid: SemisolidInputs[Tensor]
+    cos2: Tensor
     A: Tensor
     B: Tensor
     C: Tensor
     D: Tensor
     b1: Tensor
     b2: Tensor
-    t: Tensor
     determinant: Tensor
     z_steady: Tensor
     c_steady: Tensor
@@ -37,53 +152,89 @@ class Coupled:
     c: Tensor
 
     @classmethod
-    def solve(cls, R: Tensor, cos2: Tensor, R1: Tensor, z0: Tensor, c0: Tensor, t: Tensor, fc, kc, R1c, Rrf) -> Coupled:
-        """From the water's decay rate R along the field and the semisolid pool's parameters; rates in 1/s."""
+    def solve(
+        cls, inputs: BlockInputs[Tensor], semisolid: SemisolidInputs[Tensor], cos2: Tensor, R1rho: Tensor
+    ) -> Coupled:
+        """Solve the block."""
+        fc, kc, R1c, Rrf = semisolid.flat()
+        t = inputs.duration
         B = kc * cos2
         C = fc * kc
-        A = R + C * cos2
+        A = R1rho + C * cos2
         D = kc + R1c + Rrf
-        b1 = R1 * cos2
+        b1 = inputs.R1 * cos2
         b2 = R1c * fc
-        determinant = R * D + C * cos2 * (R1c + Rrf)  # A D - B C without cancellation
+        determinant = R1rho * D + C * cos2 * (R1c + Rrf)  # A D - B C without cancellation
         z_steady = (D * b1 + B * b2) / determinant
         c_steady = (A * b2 + C * b1) / determinant
-        dz = cos2 * z0 - z_steady
-        dc = c0 - c_steady
+        dz = cos2 * inputs.z0 - z_steady
+        dc = inputs.c0 - c_steady
         mean = -(A + D) / 2
         half = (D - A) / 2
         splitting2 = half * half + B * C
-        s = torch.sqrt(splitting2 + 1e-12)
+        s = torch.sqrt(splitting2 + _TINY)
         fast = torch.exp((mean - s) * t)
         slow = torch.exp(-determinant / (s - mean) * t)  # mean + s without cancellation
         P = (slow + fast) / 2
         S = (slow - fast) / (2 * s)
-        z = z_steady + P * dz + S * (half * dz + B * dc)
-        c = c_steady + P * dc + S * (C * dz - half * dc)
-        return cls(A, B, C, D, b1, b2, t, determinant, z_steady, c_steady, dz, dc, mean, half, splitting2, P, S, z, c)
+        return cls(
+            inputs=inputs,
+            semisolid=semisolid,
+            cos2=cos2,
+            A=A,
+            B=B,
+            C=C,
+            D=D,
+            b1=b1,
+            b2=b2,
+            determinant=determinant,
+            z_steady=z_steady,
+            c_steady=c_steady,
+            dz=dz,
+            dc=dc,
+            mean=mean,
+            half=half,
+            splitting2=splitting2,
+            P=P,
+            S=S,
+            z=z_steady + P * dz + S * (half * dz + B * dc),
+            c=c_steady + P * dc + S * (C * dz - half * dc),
+        )
 
-    def gradients(self, gz: Tensor, gc: Tensor) -> dict[str, Tensor]:
-        """Reverse-mode derivatives of gz * z + gc * c with respect to A, B, C, D, b1, b2, t and the start values."""
-        P, S, h, t = self.P, self.S, self.half, self.t
+    def gradients(
+        self, gz: Tensor | float, gc: Tensor | float, needed: BlockInputs[bool], of_field: bool
+    ) -> LockedGradients:
+        """Return the derivatives of gz z + gc c, all of them; the arguments are those of :class:`WaterAlone`."""
+        P, S, h, t, cos2 = self.P, self.S, self.half, self.inputs.duration, self.cos2
         gP = gz * self.dz + gc * self.dc
         gS = gz * (h * self.dz + self.B * self.dc) + gc * (self.C * self.dz - h * self.dc)
         g_dz = gz * (P + S * h) + gc * (S * self.C)
         g_dc = gz * (S * self.B) + gc * (P - S * h)
         g_mean = t * (gP * P + gS * S)
-        g_split = gP * (t * S / 2) + gS * (t * P - S) / (2 * self.splitting2 + 2e-12)
+        g_split = gP * (t * S / 2) + gS * (t * P - S) / (2 * self.splitting2 + 2 * _TINY)
         g_half = S * (gz * self.dz - gc * self.dc) + 2 * h * g_split
         g_t = gP * (self.mean * P + self.splitting2 * S) + gS * (self.mean * S + P)
         wz = (gz - g_dz) / self.determinant
         wc = (gc - g_dc) / self.determinant
         g_det = -(wz * self.z_steady + wc * self.c_steady)
-        return {
-            "A": -(g_mean + g_half) / 2 + wc * self.b2 + g_det * self.D,
-            "B": gz * S * self.dc + self.C * g_split + wz * self.b2 - g_det * self.C,
-            "C": gc * S * self.dz + self.B * g_split + wc * self.b1 - g_det * self.B,
-            "D": (g_half - g_mean) / 2 + wz * self.b1 + g_det * self.A,
-            "b1": wz * self.D + wc * self.C,
-            "b2": wz * self.B + wc * self.A,
-            "t": g_t,
-            "z_start": g_dz,
-            "c_start": g_dc,
-        }
+        g_A = -(g_mean + g_half) / 2 + wc * self.b2 + g_det * self.D
+        g_B = gz * S * self.dc + self.C * g_split + wz * self.b2 - g_det * self.C
+        g_C = gc * S * self.dz + self.B * g_split + wc * self.b1 - g_det * self.B
+        g_D = (g_half - g_mean) / 2 + wz * self.b1 + g_det * self.A
+        g_b1 = wz * self.D + wc * self.C
+        g_b2 = wz * self.B + wc * self.A
+        fc, kc, R1c, _ = self.semisolid.flat()
+        return LockedGradients(
+            R1rho=g_A,
+            cos2=g_A * fc * kc + g_B * kc + g_b1 * self.inputs.R1 + g_dz * self.inputs.z0,
+            duration=g_t,
+            z0=g_dz * cos2,
+            c0=g_dc,
+            R1=(g_b1 + g_A) * cos2,
+            semisolid=SemisolidInputs(
+                fraction=g_A * kc * cos2 + g_C * kc + g_b2 * R1c,
+                k=g_A * fc * cos2 + g_B * cos2 + g_C * fc + g_D,
+                R1=g_D + g_b2 * fc,
+                saturation_rate=g_D,
+            ),
+        )

@@ -1,43 +1,59 @@
 """Magnetisation carried from measurement to measurement: saturation, delay, excitation, recovery, as affine maps.
 
 Between its start and its readout every measurement acts on the longitudinal state (water z, semisolid c) as an affine
-map, state -> A state + b. The maps of all measurements are solved in one batched call; only the short recursion
-through the start values is sequential. Readouts are ideal and spoiled: the signal is z sin(angle), z cos(angle) stays.
+map, state -> A state + b. The maps of all measurements are solved in one batched call; only the short recursion through
+the start values is sequential. Readouts are ideal and spoiled: the signal is z sin(flip angle), and z cos(flip angle)
+stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..protocol import Protocol
-from .saturation import FIXED_INPUTS, SOLUTE_INPUTS, saturate
-
-W1, OFFSET, DURATION, Z0, C0, R1, R2 = range(FIXED_INPUTS)
+from .inputs import BlockInputs
+from .saturation import saturate
 
 
 @dataclass(frozen=True)
-class AffineMap:
-    """(z, c) -> (zz z + zc c + z, cz z + cc c + c); tensors broadcast against (measurement, voxel).
+class WaterMap:
+    """The map z -> slope z + constant of water alone; tensors broadcast against (measurement, voxel)."""
 
-    ``zc``, ``cz``, ``cc`` and ``c`` are None where there is no semisolid pool.
+    slope: Tensor
+    constant: Tensor
+
+    def then(self, later: WaterMap) -> WaterMap:
+        """Return this map followed by another one."""
+        return WaterMap(later.slope * self.slope, torch.addcmul(later.constant, later.slope, self.constant))
+
+
+@dataclass(frozen=True)
+class CoupledMap:
+    """The map (z, c) -> (zz z + zc c + z, cz z + cc c + c); tensors broadcast against (measurement, voxel).
+
+    Attributes:
+        zz: What water z contributes to itself.
+        zc: What semisolid z contributes to water z.
+        cz: What water z contributes to semisolid z.
+        cc: What semisolid z contributes to itself.
+        z: Constant part of water z.
+        c: Constant part of semisolid z.
     """
 
     zz: Tensor
+    zc: Tensor
+    cz: Tensor
+    cc: Tensor
     z: Tensor
-    zc: Tensor | None = None
-    cz: Tensor | None = None
-    cc: Tensor | None = None
-    c: Tensor | None = None
+    c: Tensor
 
-    def then(self, later: AffineMap) -> AffineMap:
-        """This map followed by another one."""
-        if self.cc is None:
-            return AffineMap(later.zz * self.zz, torch.addcmul(later.z, later.zz, self.z))
-        return AffineMap(
+    def then(self, later: CoupledMap) -> CoupledMap:
+        """Return this map followed by another one."""
+        return CoupledMap(
             zz=later.zz * self.zz + later.zc * self.cz,
             zc=later.zz * self.zc + later.zc * self.cc,
             cz=later.cz * self.zz + later.cc * self.cz,
@@ -46,98 +62,137 @@ class AffineMap:
             c=later.cz * self.z + later.cc * self.c + later.c,
         )
 
-    def scaled_z(self, factor: Tensor) -> AffineMap:
-        """This map followed by a multiplication of z."""
-        if self.cc is None:
-            return AffineMap(factor * self.zz, factor * self.z)
-        return AffineMap(factor * self.zz, factor * self.z, factor * self.zc, self.cz, self.cc, self.c)
+    def apply(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Return water z and semisolid z after the map."""
+        return self.zz * z + self.zc * c + self.z, self.cz * z + self.cc * c + self.c
+
+    def one_later(self, count: int) -> CoupledMap:
+        """Return the maps of ``count`` measurements, each at the place of the measurement that follows."""
+        return CoupledMap(*(part.expand(count, -1).roll(1, 0) for part in self._parts()))
+
+    def measurements(self, count: int) -> list[CoupledMap]:
+        """Return the map of each of ``count`` measurements, of tensors of shape (voxel,)."""
+        return [
+            CoupledMap(*parts) for parts in zip(*(p.expand(count, -1).unbind(0) for p in self._parts()), strict=True)
+        ]
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.zz, self.zc, self.cz, self.cc, self.z, self.c
 
 
-def block_map(solutes: int, inputs: Sequence[Tensor]) -> AffineMap:
-    """The affine map of a saturation block (inputs of :class:`saturation.Block`; its start values are not used).
-
-    The block is solved for the start values (0, 0), (1, 0) and, with a semisolid pool, (0, 1); offset, exchange and
-    relaxation enter once.
-    """
-    semisolid = len(inputs) > FIXED_INPUTS + SOLUTE_INPUTS * solutes
-    one = torch.ones_like(inputs[DURATION][..., :1, :1])
-    starts_z = [one * 0, one, *([one * 0] if semisolid else [])]
-    starts_c = [one * 0, one * 0, *([one] if semisolid else [])]
-    probed = list(inputs)
-    probed[Z0], probed[C0] = torch.stack(starts_z), torch.stack(starts_c)
-    z, c = saturate(solutes, probed)
-    if not semisolid:
-        return AffineMap(z[1] - z[0], z[0])
-    return AffineMap(zz=z[1] - z[0], zc=z[2] - z[0], cz=c[1] - c[0], cc=c[2] - c[0], z=z[0], c=c[0])
-
-
-def free_map(duration: Tensor, solutes: int, inputs: Sequence[Tensor]) -> AffineMap | None:
-    """The map of free longitudinal recovery for ``duration`` (measurement, 1) in s; None where it is always 0.
-
-    Water recovers with R1; with a semisolid pool, by the same 2 x 2 solution as under RF, without RF.
-    """
-    if not duration.requires_grad and not bool(duration.any()):
-        return None
-    semisolid = inputs[FIXED_INPUTS + SOLUTE_INPUTS * solutes :]
-    if not semisolid:
-        decay = torch.exp(-duration * inputs[R1])
-        return AffineMap(decay, 1 - decay)
-    zero = torch.zeros_like(duration)
-    free = [zero, zero, duration, zero, zero, inputs[R1], inputs[R2], *semisolid[:3], zero]
-    return block_map(0, free)
-
-
-def carried_over(
-    inputs: Sequence[Tensor], solutes: int, protocol: Protocol, flip_angle_rad: Tensor | None, like: Tensor
+def longitudinal_magnetization(
+    inputs: BlockInputs[Tensor], protocol: Protocol, flip_angle_rad: Tensor | None, like: Tensor
 ) -> Tensor:
-    """Longitudinal water magnetisation (measurement, voxel) just before every readout.
+    """Compute the longitudinal water magnetisation just before every readout of a schedule.
 
-    inputs: of all measurements, as ``sequence.block_inputs`` makes them; the start values z0 and c0 are those of
-    the first measurement. flip_angle_rad: (measurement, voxel or 1), None where the sample leaves z as it is.
+    Args:
+        inputs: Inputs of the saturation blocks of all measurements, (measurement, 1) or (measurement, voxel); the start
+            values z0 and c0 are those of the first measurement.
+        protocol: Schedule.
+        flip_angle_rad: Flip angles in rad, (measurement, voxel or 1); None where the readout leaves z as it is.
+        like: Tensor that gives dtype and device.
+
+    Returns:
+        Water z of shape (measurement, voxel).
     """
-    prepare = block_map(solutes, inputs)
-    wait = free_map(_column(protocol.post_delay_s, like), solutes, inputs)
-    if wait is not None:
-        prepare = prepare.then(wait)
-    # from one readout to the next: excitation, recovery, then the next preparation
-    after = free_map(_column(protocol.recovery_time_s, like), solutes, inputs)
-    keep = like.new_ones(1, 1) if flip_angle_rad is None else torch.cos(flip_angle_rad)
-    count = protocol.measurement_count
-    z = inputs[Z0].reshape(1, -1) if inputs[Z0].ndim == 0 else inputs[Z0]
-    c = inputs[C0].reshape(1, -1) if inputs[C0].ndim == 0 else inputs[C0]
-    if prepare.cc is None:
-        return _water_recursion(prepare, after, keep, z, count)
-    return _coupled_recursion(prepare, after, keep, z, c, count)
+    delay, recovery = (value.to(like)[:, None] for value in (protocol.post_delay_s, protocol.recovery_time_s))
+    kept = like.new_ones(1, 1) if flip_angle_rad is None else torch.cos(flip_angle_rad)
+    z, c = (start.reshape(1, -1) if start.ndim == 0 else start for start in (inputs.z0, inputs.c0))
+    if inputs.semisolid is None:
+        return _water_recursion(inputs, delay, recovery, kept, z, protocol.measurement_count)
+    return _coupled_recursion(inputs, delay, recovery, kept, z, c, protocol.measurement_count)
 
 
-def _water_recursion(prepare: AffineMap, after: AffineMap | None, keep: Tensor, z: Tensor, count: int) -> Tensor:
+def recovery_inputs(inputs: BlockInputs[Tensor], duration: Tensor, z0: Tensor, c0: Tensor) -> BlockInputs[Tensor]:
+    """Return the inputs of the block that stands for free longitudinal recovery: no RF, no exchange with solutes.
+
+    Args:
+        inputs: Inputs of a saturation block of the same tissue.
+        duration: Duration of the recovery in s, (measurement, 1).
+        z0: Water z before it.
+        c0: Semisolid z before it.
+    """
+    zero = torch.zeros_like(duration)
+    semisolid = None if inputs.semisolid is None else replace(inputs.semisolid, saturation_rate=zero)
+    return BlockInputs(zero, zero, duration, z0, c0, inputs.R1, inputs.R2, semisolid=semisolid)
+
+
+def takes_time(duration: Tensor) -> bool:
+    """Return whether a duration is not 0 everywhere, or carries gradients."""
+    return duration.requires_grad or bool(duration.any())
+
+
+def _water_map(inputs: BlockInputs[Tensor]) -> WaterMap:
+    """The map of a saturation block, which is solved for the start values 0 and 1."""
+    one = torch.ones_like(inputs.duration[..., :1, :1])
+    z, _ = saturate(replace(inputs, z0=torch.stack([one * 0, one]), c0=torch.stack([one * 0, one * 0])))
+    of_zero, of_one = z
+    return WaterMap(of_one - of_zero, of_zero)
+
+
+def _free_water_map(inputs: BlockInputs[Tensor], duration: Tensor) -> WaterMap:
+    """The map of free recovery with R1."""
+    decay = torch.exp(-duration * inputs.R1)
+    return WaterMap(decay, 1 - decay)
+
+
+def _coupled_map(inputs: BlockInputs[Tensor]) -> CoupledMap:
+    """The map of a saturation block, which is solved for the start values (0, 0), (1, 0) and (0, 1)."""
+    one = torch.ones_like(inputs.duration[..., :1, :1])
+    zero = one * 0
+    z, c = saturate(replace(inputs, z0=torch.stack([zero, one, zero]), c0=torch.stack([zero, zero, one])))
+    (z_of_none, z_of_z, z_of_c), (c_of_none, c_of_z, c_of_c) = z, c
+    return CoupledMap(
+        zz=z_of_z - z_of_none,
+        zc=z_of_c - z_of_none,
+        cz=c_of_z - c_of_none,
+        cc=c_of_c - c_of_none,
+        z=z_of_none,
+        c=c_of_none,
+    )
+
+
+def _free_coupled_map(inputs: BlockInputs[Tensor], duration: Tensor) -> CoupledMap:
+    """The map of free recovery: the same 2 x 2 solution as under RF, without RF."""
+    zero = torch.zeros_like(duration)
+    return _coupled_map(recovery_inputs(inputs, duration, zero, zero))
+
+
+def _water_recursion(
+    inputs: BlockInputs[Tensor], delay: Tensor, recovery: Tensor, kept: Tensor, z: Tensor, count: int
+) -> Tensor:
     """z before every readout: z_1 = a_1 z_0 + b_1, z_m = a_m (r (k z_(m-1)) + s) + b_m, with r, s of the recovery."""
-    shape = torch.broadcast_shapes(prepare.zz.shape, z.shape, keep.shape, after.zz.shape if after else (1, 1))
-    slope, start = prepare.zz.expand(count, shape[-1]), prepare.z.expand(count, shape[-1])
-    back = keep.expand(count, -1) if after is None else (keep * after.zz).expand(count, -1)
-    slopes = torch.cat([slope[:1], slope[1:] * back[:-1]])
-    offsets = start
-    if after is not None:
-        gain = after.z.expand(count, shape[-1])
-        offsets = torch.cat([start[:1], torch.addcmul(start[1:], slope[1:], gain[:-1])])
-    return _AffineRecursion.apply(slopes, offsets, z.expand(1, shape[-1])[0])
+    prepare = _water_map(inputs)
+    if takes_time(delay):
+        prepare = prepare.then(_free_water_map(inputs, delay))
+    recover = _free_water_map(inputs, recovery) if takes_time(recovery) else None
+    shape = torch.broadcast_shapes(
+        prepare.slope.shape, z.shape, kept.shape, (1, 1) if recover is None else recover.slope.shape
+    )
+    slopes, constants = (part.expand(count, shape[-1]) for part in (prepare.slope, prepare.constant))
+    between = kept if recover is None else kept * recover.slope
+    chained = torch.cat([slopes[:1], slopes[1:] * between.expand(count, -1)[:-1]])
+    if recover is not None:
+        gained = recover.constant.expand(count, shape[-1])
+        constants = torch.cat([constants[:1], torch.addcmul(constants[1:], slopes[1:], gained[:-1])])
+    return _AffineRecursion.apply(chained, constants, z.expand(1, shape[-1])[0])
 
 
 class _AffineRecursion(torch.autograd.Function):
     """z_m = a_m z_(m-1) + b_m for m = 1 ... n, from z_0; (n, voxel). The backward pass runs the adjoint recursion."""
 
     @staticmethod
-    def forward(ctx, slopes: Tensor, offsets: Tensor, start: Tensor) -> Tensor:
-        z = torch.empty_like(offsets, memory_format=torch.contiguous_format)
+    def forward(ctx: Any, slopes: Tensor, constants: Tensor, start: Tensor) -> Tensor:
+        z = torch.empty_like(constants, memory_format=torch.contiguous_format)
         previous = start
         for m in range(len(slopes)):
-            previous = torch.addcmul(offsets[m], slopes[m], previous, out=z[m])
+            previous = torch.addcmul(constants[m], slopes[m], previous, out=z[m])
         ctx.save_for_backward(slopes, z, start)
         return z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         slopes, z, start = ctx.saved_tensors
         adjoint = gradient.clone()
         for m in range(len(slopes) - 1, 0, -1):
@@ -147,30 +202,22 @@ class _AffineRecursion(torch.autograd.Function):
 
 
 def _coupled_recursion(
-    prepare: AffineMap, after: AffineMap | None, keep: Tensor, z: Tensor, c: Tensor, count: int
+    inputs: BlockInputs[Tensor], delay: Tensor, recovery: Tensor, kept: Tensor, z: Tensor, c: Tensor, count: int
 ) -> Tensor:
-    """The same with a semisolid pool, whose longitudinal magnetisation the spoiled excitation leaves alone."""
+    """The same with a semisolid pool, whose longitudinal magnetisation the spoiled excitation leaves as it is."""
+    prepare = _coupled_map(inputs)
+    if takes_time(delay):
+        prepare = prepare.then(_free_coupled_map(inputs, delay))
     step = prepare
-    if after is not None:
+    if takes_time(recovery):
         # recovery after readout m - 1 comes before preparation m; nothing comes before the first
-        earlier = AffineMap(*(None if v is None else v.expand(count, -1).roll(1, 0) for v in _parts(after)))
-        step = earlier.then(prepare)
-    keep = keep.expand(count, -1)
-    parts = [p.expand(count, -1).unbind(0) for p in _parts(step)]
-    first = [p[:1].expand(1, -1)[0] for p in _parts(prepare)]
+        step = _free_coupled_map(inputs, recovery).one_later(count).then(prepare)
+    kept = kept.expand(count, -1)
+    steps = [*prepare.measurements(count)[:1], *step.measurements(count)[1:]]
     result = []
     for m in range(count):
-        zz, z1, zc, cz, cc, c1 = first if m == 0 else [p[m] for p in parts]
         if m:
-            z = z * keep[m - 1]
-        z, c = zz * z + zc * c + z1, cz * z + cc * c + c1
+            z = z * kept[m - 1]
+        z, c = steps[m].apply(z, c)
         result.append(z)
     return torch.cat(torch.broadcast_tensors(*result))
-
-
-def _parts(affine: AffineMap) -> tuple[Tensor, ...]:
-    return affine.zz, affine.z, affine.zc, affine.cz, affine.cc, affine.c
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like)[:, None]
