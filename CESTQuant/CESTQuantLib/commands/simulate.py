@@ -6,6 +6,8 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..physics.engines import ENGINES
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -19,8 +21,9 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser.add_argument("--pools", metavar="POOLS.yaml", help="pulseq-cest pool file, with --sequence")
     parser.add_argument("--sequence", metavar="PREP.seq", help="pulseq file of the preparation")
     parser.add_argument("--output", required=True, metavar="OUT.csv", help="file to write")
+    titles = ", ".join(f"{name} ({engine.title})" for name, engine in ENGINES.items())
     parser.add_argument(
-        "--engine", choices=("bloch-mcconnell", "r1rho"), default="bloch-mcconnell", help="solution of the equations"
+        "--engine", choices=tuple(ENGINES), default="bloch-mcconnell", metavar="ENGINE", help=f"one of {titles}"
     )
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="floating-point precision")
     parser.set_defaults(command=run)
@@ -41,7 +44,8 @@ def run(options: Namespace) -> None:
     if (options.scenario is None) == (options.pools is None) or (options.pools is None) != (options.sequence is None):
         raise ValueError("give either SCENARIO.json, or --pools POOLS.yaml with --sequence PREP.seq")
     if options.scenario is not None:
-        tissue, protocol, b0, b1 = read_scenario(read_json(options.scenario), options.scenario)
+        scenario = read_scenario(read_json(options.scenario), options.scenario)
+        tissue, protocol, b0, b1 = scenario.tissue, scenario.protocol, scenario.b0_shift_ppm, scenario.b1_relative
     else:
         pools = read_pools(options.pools)
         protocol = read_seq(options.sequence, pools.gamma_rad_per_s_per_uT)

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
-from NeuroCESTLib.core.checked_json import number
+from NeuroCESTLib.core.checked_json import number, read_text
 
+from ..physics.lineshapes import plain_name
 from ..physics.pools import Pool, Semisolid, Tissue, Water
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from .protocol_json import warn_of_unknown_keys
 
 COMMUNITY_BRIDGE_PPM = 1.0
-"""Bridged half-width of a super-Lorentzian in the pulseq-cest simulators."""
+"""Half-width in ppm of the bridged centre of a super-Lorentzian in the pulseq-cest simulators."""
+_FILE_KEYS = {"water_pool", "cest_pool", "mt_pool", "b0", "gamma", "b0_inhom", "rel_b1", "scale", "reset_init_mag"}
+_SIMULATOR_KEYS = {"verbose", "max_pulse_samples"}
+_RELAXATION_KEYS = {"t1", "t2", "r1", "r2"}
+_POOL_KEYS = {"f", "k", "dw", *_RELAXATION_KEYS}
 
 
 @dataclass(frozen=True)
 class PoolFile:
-    """Tissue and simulation settings of a pulseq-cest pool file."""
+    """Tissue and simulation settings of a pulseq-cest pool file.
+
+    Attributes:
+        tissue: Pools, with fractions relative to water.
+        field_strength_T: Static field in T.
+        gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT).
+        b0_shift_ppm: B0 shift in ppm.
+        b1_relative: RF amplitude relative to the nominal one.
+        initial_magnetisation: Share of the equilibrium magnetisation with which the simulation starts.
+        magnetisation_carried_over: Whether a measurement starts from what the last one left.
+    """
 
     tissue: Tissue
     field_strength_T: float
@@ -27,10 +44,25 @@ class PoolFile:
     magnetisation_carried_over: bool
 
 
-def read_pools(path: str | Path) -> PoolFile:
-    """Pools from a pulseq-cest ``.yaml``; relaxation as times (t1, t2) or rates (r1, r2).
+class _Relaxation(TypedDict):
+    T1_s: float
+    T2_s: float
 
-    Raises ValueError naming the file and the key, and where PyYAML is missing.
+
+class _Exchange(_Relaxation):
+    fraction: float
+    k_Hz: float
+    dw_ppm: float
+
+
+def read_pools(path: str | Path) -> PoolFile:
+    """Read a pulseq-cest pool file, with relaxation given as times (t1, t2) or rates (r1, r2).
+
+    Keys that are not known are named in a warning, because the files come from other software.
+
+    Raises:
+        ValueError: The file cannot be read, a value is missing or unusable, or PyYAML is not installed; the message
+            names the file and the key.
     """
     path = Path(path)
     try:
@@ -39,40 +71,26 @@ def read_pools(path: str | Path) -> PoolFile:
         raise ValueError(
             f"{path}: reading .yaml files needs the package PyYAML; install it or use a scenario .json"
         ) from None
+    text = read_text(path, "give a pulseq-cest pool .yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give a pulseq-cest pool .yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
         raise ValueError(f"{path}: not a readable YAML file") from None
     try:
-        return _pool_file(values)
+        return _pool_file(values, str(path))
     except KeyError as error:
         raise ValueError(f"{path}: the key {error} is missing") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _pool_file(values: dict) -> PoolFile:
+def _pool_file(values: Any, source: str) -> PoolFile:
     if not isinstance(values, dict):
         raise ValueError("a pool file is a mapping with water_pool and cest_pool")
-    water_values = values["water_pool"]
-    water_fraction = _number(water_values.get("f", 1.0), "water_pool: f")
-    if not water_fraction > 0:
-        raise ValueError("water_pool: f must be positive")
-    solute_values = (values.get("cest_pool") or {}).items()
-    solutes = tuple(Pool(str(name), **_exchange(p, str(name), water_fraction)) for name, p in solute_values)
-    mt = values.get("mt_pool")
-    semisolid = None
-    if mt:
-        lineshape = str(mt.get("lineshape", "Lorentzian")).lower().replace("-", "").replace("_", "")
-        semisolid = Semisolid(
-            **_exchange({"dw": 0.0, **mt}, "mt_pool", water_fraction),
-            lineshape=lineshape,
-            bridge_ppm=COMMUNITY_BRIDGE_PPM,
-        )
+    warn_of_unknown_keys(values, _FILE_KEYS | _SIMULATOR_KEYS, source)
+    water, water_fraction = _water(values["water_pool"], source)
     return PoolFile(
-        tissue=Tissue(Water(**_relaxation(water_values, "water_pool")), solutes, semisolid),
+        tissue=Tissue(water, _solutes(values, water_fraction, source), _semisolid(values, water_fraction, source)),
         field_strength_T=_positive(values["b0"], "b0"),
         gamma_rad_per_s_per_uT=_positive(values.get("gamma", GAMMA_RAD_PER_S_PER_UT), "gamma"),
         b0_shift_ppm=_number(values.get("b0_inhom", 0.0), "b0_inhom"),
@@ -82,7 +100,33 @@ def _pool_file(values: dict) -> PoolFile:
     )
 
 
-def _exchange(pool: dict, name: str, water_fraction: float) -> dict[str, float]:
+def _water(values: dict[str, Any], source: str) -> tuple[Water, float]:
+    """Water and its fraction, to which those of the other pools are related."""
+    fraction = _number(values.get("f", 1.0), "water_pool: f")
+    if not fraction > 0:
+        raise ValueError("water_pool: f must be positive")
+    warn_of_unknown_keys(values, _POOL_KEYS, f"{source}: water_pool")
+    return Water(**_relaxation(values, "water_pool")), fraction
+
+
+def _solutes(values: dict[str, Any], water_fraction: float, source: str) -> tuple[Pool, ...]:
+    solutes = []
+    for name, pool in (values.get("cest_pool") or {}).items():
+        solutes.append(Pool(str(name), **_exchange(pool, str(name), water_fraction)))
+        warn_of_unknown_keys(pool, _POOL_KEYS, f"{source}: {name}")
+    return tuple(solutes)
+
+
+def _semisolid(values: dict[str, Any], water_fraction: float, source: str) -> Semisolid | None:
+    if not (pool := values.get("mt_pool")):
+        return None
+    exchange = _exchange({"dw": 0.0, **pool}, "mt_pool", water_fraction)
+    warn_of_unknown_keys(pool, {"lineshape", *_POOL_KEYS}, f"{source}: mt_pool")
+    lineshape = plain_name(str(pool.get("lineshape", "Lorentzian")))
+    return Semisolid(**exchange, lineshape=lineshape, bridge_ppm=COMMUNITY_BRIDGE_PPM)
+
+
+def _exchange(pool: dict[str, Any], name: str, water_fraction: float) -> _Exchange:
     return {
         "fraction": _number(pool["f"], f"{name}: f") / water_fraction,
         "k_Hz": _number(pool["k"], f"{name}: k"),
@@ -91,7 +135,7 @@ def _exchange(pool: dict, name: str, water_fraction: float) -> dict[str, float]:
     }
 
 
-def _relaxation(pool: dict, name: str) -> dict[str, float]:
+def _relaxation(pool: dict[str, Any], name: str) -> _Relaxation:
     def time(key: str, rate_key: str) -> float:
         if key in pool:
             return _positive(pool[key], f"{name}: {key}")
@@ -100,14 +144,14 @@ def _relaxation(pool: dict, name: str) -> dict[str, float]:
     return {"T1_s": time("t1", "r1"), "T2_s": time("t2", "r2")}
 
 
-def _positive(value, name: str) -> float:
+def _positive(value: object, name: str) -> float:
     result = _number(value, name)
     if not result > 0:
         raise ValueError(f"{name} is {result:g} but must be positive")
     return result
 
 
-def _number(value, name: str) -> float:
+def _number(value: object, name: str) -> float:
     """A number, or a quotient written as text ('1/0.08'), as the pool libraries do."""
     try:
         if isinstance(value, str) and value.count("/") == 1:

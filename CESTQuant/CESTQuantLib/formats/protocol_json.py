@@ -1,10 +1,14 @@
-"""The keys of a ``protocol.json``: protocol from them, and back."""
+"""The keys of a ``protocol.json``: a protocol from them, and back."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from NeuroCESTLib.core.checked_json import number
+from torch import Tensor
+
+from NeuroCESTLib.core.checked_json import number, numbers
 
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
@@ -30,16 +34,26 @@ _KNOWN_KEYS = {
 }
 
 
-def protocol_from_dict(values: dict, source: str = "protocol") -> Protocol:
-    """Protocol from the keys of a ``protocol.json``; unknown keys are named in a warning.
+def warn_of_unknown_keys(values: Mapping[Any, object], known: Iterable[str], source: str) -> None:
+    """Name the unknown keys of a file that may come from other software in a warning, and go on without them."""
+    known = set(known)
+    if unknown := sorted(str(key) for key in values if key not in known):
+        warnings.warn(f"{source}: unknown keys are ignored: {', '.join(unknown)}", stacklevel=3)
 
-    Raises ValueError naming ``source`` and the key for values that are missing or unusable.
+
+def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Protocol:
+    """Return the protocol that the keys of a ``protocol.json`` describe.
+
+    Args:
+        values: Object as read from JSON; unknown keys are named in a warning.
+        source: Name of the file, which opens the messages.
+
+    Raises:
+        ValueError: A value is missing or unusable; the message names the source and the key.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{source}: a protocol is a JSON object with keys such as field_strength_T and offsets_ppm")
-    unknown = sorted(set(values) - _KNOWN_KEYS)
-    if unknown:
-        warnings.warn(f"{source}: unknown keys are ignored: {', '.join(unknown)}", stacklevel=2)
+    warn_of_unknown_keys(values, _KNOWN_KEYS, source)
     try:
         return _from_known(values)
     except KeyError as error:
@@ -48,32 +62,25 @@ def protocol_from_dict(values: dict, source: str = "protocol") -> Protocol:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _from_known(values: dict) -> Protocol:
-    train = _train_from(values)
-    kind = values.get("saturation_type", "pulse_train" if train else "cw")
-    if kind not in SATURATION_TYPES:
-        raise ValueError(f"saturation_type '{kind}' is unknown; use one of {', '.join(SATURATION_TYPES)}")
-    if kind == "pulse_train" and train is None:
-        raise ValueError("a pulse train needs n_pulses and pulse_duration_s")
-    if kind == "cw":
-        train = None
-    time = train.total_time_s if train else values["saturation_time_s"]
-    own_amplitude = train is not None and train.shape.absolute and "b1_uT" not in values
-    b1 = train.rms_of_unit_peak if own_amplitude else values["b1_uT"]
+def _from_known(values: dict[str, Any]) -> Protocol:
+    train = _pulse_train(values)
     readout = values.get("readout") or {}
     if not isinstance(readout, dict):
         raise ValueError("readout is an object with pulse_duration_s and echo_time_s")
     larmor = values.get("larmor_frequency_MHz")
+    angles = values.get("readout_flip_angle_deg")
     return Protocol(
         field_strength_T=number(values["field_strength_T"], "field_strength_T"),
-        offsets_ppm=values["offsets_ppm"],
-        b1_uT=b1,
-        saturation_time_s=time,
+        offsets_ppm=numbers(values["offsets_ppm"], "offsets_ppm"),
+        b1_uT=_b1(values, train),
+        saturation_time_s=numbers(
+            values["saturation_time_s"] if train is None else train.total_time_s, "saturation_time_s"
+        ),
         pulses=train,
-        post_delay_s=values.get("post_delay_s"),
-        recovery_time_s=values.get("recovery_time_s"),
-        initial_recovery_s=values.get("initial_recovery_s"),
-        readout_flip_angle_deg=values.get("readout_flip_angle_deg"),
+        post_delay_s=_time(values, "post_delay_s"),
+        recovery_time_s=_time(values, "recovery_time_s"),
+        initial_recovery_s=_time(values, "initial_recovery_s"),
+        readout_flip_angle_deg=None if angles is None else numbers(angles, "readout_flip_angle_deg"),
         readout_pulse_s=number(readout.get("pulse_duration_s", 0.0), "readout: pulse_duration_s"),
         echo_time_s=number(readout.get("echo_time_s", 0.0), "readout: echo_time_s"),
         magnetisation_carried_over=bool(values.get("magnetisation_carried_over", False)),
@@ -86,9 +93,34 @@ def _from_known(values: dict) -> Protocol:
     )
 
 
-def _train_from(values: dict) -> PulseTrain | None:
-    if "n_pulses" not in values or "pulse_duration_s" not in values:
+def _time(values: dict[str, Any], key: str) -> Tensor:
+    """A time that is 0 where it is not given."""
+    value = values.get(key)
+    return numbers(0.0 if value is None else value, key)
+
+
+def _b1(values: dict[str, Any], train: PulseTrain | None) -> Tensor:
+    """B1 in uT; samples in uT say it themselves where it is not given."""
+    if train is not None and train.shape.absolute and "b1_uT" not in values:
+        return numbers(train.rms_of_unit_peak, "b1_uT")
+    return numbers(values["b1_uT"], "b1_uT")
+
+
+def _pulse_train(values: dict[str, Any]) -> PulseTrain | None:
+    """The pulse train, which is checked also where ``saturation_type`` says that it is not played; None for CW."""
+    given = "n_pulses" in values and "pulse_duration_s" in values
+    train = _train_of_keys(values) if given else None
+    kind = values.get("saturation_type", "pulse_train" if given else "cw")
+    if kind not in SATURATION_TYPES:
+        raise ValueError(f"saturation_type '{kind}' is unknown; use one of {', '.join(SATURATION_TYPES)}")
+    if kind == "cw":
         return None
+    if train is None:
+        raise ValueError("a pulse train needs n_pulses and pulse_duration_s")
+    return train
+
+
+def _train_of_keys(values: dict[str, Any]) -> PulseTrain:
     duration = number(values["pulse_duration_s"], "pulse_duration_s")
     if not duration > 0:
         raise ValueError(f"pulse_duration_s is {duration:g} but must be positive")
@@ -106,32 +138,29 @@ def _train_from(values: dict) -> PulseTrain | None:
     return PulseTrain(int(count), duration, delay, shape)
 
 
-def protocol_to_dict(protocol: Protocol) -> dict:
-    """The keys of a ``protocol.json`` that reads back to the same protocol."""
-    values: dict = {"field_strength_T": protocol.field_strength_T}
+def protocol_to_dict(protocol: Protocol) -> dict[str, Any]:
+    """Return the keys of a ``protocol.json`` that reads back to the same protocol."""
+    values: dict[str, Any] = {"field_strength_T": protocol.field_strength_T}
     for name in PER_MEASUREMENT:
         value = getattr(protocol, name)
         if value is not None and not (name == "initial_recovery_s" and not value.any()):
-            numbers = value.detach().cpu().tolist()
-            same = name != "offsets_ppm" and len(set(numbers)) == 1
-            values[name] = numbers[0] if same else numbers
+            listed = value.detach().cpu().tolist()
+            same = name != "offsets_ppm" and len(set(listed)) == 1
+            values[name] = listed[0] if same else listed
     if protocol.pulses is None:
         values["saturation_type"] = "cw"
     else:
         train = protocol.pulses
         del values["saturation_time_s"]
-        values.update(
-            saturation_type="pulse_train",
-            n_pulses=train.n_pulses,
-            pulse_duration_s=train.duration_s,
-            pulse_delay_s=train.delay_s,
-            pulse_shape=train.shape.description(),
-        )
-    if protocol.readout_pulse_s or protocol.echo_time_s:
-        values["readout"] = {
-            "pulse_duration_s": protocol.readout_pulse_s,
-            "echo_time_s": protocol.echo_time_s,
+        values |= {
+            "saturation_type": "pulse_train",
+            "n_pulses": train.n_pulses,
+            "pulse_duration_s": train.duration_s,
+            "pulse_delay_s": train.delay_s,
+            "pulse_shape": train.shape.description(),
         }
+    if protocol.readout_pulse_s or protocol.echo_time_s:
+        values["readout"] = {"pulse_duration_s": protocol.readout_pulse_s, "echo_time_s": protocol.echo_time_s}
     values["magnetisation_carried_over"] = protocol.magnetisation_carried_over
     values["initial_magnetisation"] = protocol.initial_magnetisation
     values["signal_normalisation"] = protocol.signal_normalisation

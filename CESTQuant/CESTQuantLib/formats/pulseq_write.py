@@ -1,11 +1,11 @@
 """Writing a protocol as a pulseq sequence file (.seq), through pypulseq.
 
-A file holds, for every measurement: saturation (a delay where B1 is 0), post-delay, excitation, echo delay, one ADC
+For every measurement a file holds: saturation (a delay where B1 is 0), post-delay, excitation, echo delay, one ADC
 sample as placeholder of the site's readout, a spoiler where the protocol's readout is spoiled, and the rest of the
 recovery. Sample and ideal excitation, which take no time in the protocol, are taken out of the recovery (as far as it
 holds them; the definition ``readout_overhead_s`` says how much), so that the file lasts as long as the protocol says.
-The protocol's own numbers are kept in the definitions, since the format rounds amplitudes and frequencies to six digits
-and a measurement without RF has no frequency. :func:`pulseq.read_seq` gives the same protocol back.
+The numbers of the protocol are kept in the definitions, because the format rounds amplitudes and frequencies to six
+digits, and a measurement without RF has no frequency. :func:`pulseq.read_seq` returns the same protocol.
 """
 
 from __future__ import annotations
@@ -14,26 +14,36 @@ import math
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from ..physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
+from NeuroCESTLib.core.whole_files import whole_file
+
+from ..physics.protocol import PER_MEASUREMENT, Protocol
+from ..physics.pulse_shapes import PulseTrain
 
 BLOCK_RASTER_S = 1e-5
 RF_RASTER_S = 1e-6
 IDEAL_PULSE_S = 5e-4
-"""Length of the excitation pulse that stands for an ideal one."""
+"""Duration in s of the excitation pulse that stands for an ideal one."""
 SAMPLE_S = BLOCK_RASTER_S
-"""Length of the ADC sample that stands for the readout."""
+"""Duration in s of the ADC sample that stands for the readout."""
 SPOILER_S = 1e-3
+"""Duration in s of the spoiler."""
 
 
 def write_seq(protocol: Protocol, path: str | Path) -> None:
-    """Write a protocol to ``path``; durations are rounded to 10 us.
+    """Write a protocol as a pulseq file, whole or not at all; durations are rounded to 10 us.
 
     Continuous-wave blocks are written as two-sample block pulses, so that the file stays small.
 
-    Raises ValueError where pypulseq is missing or the file cannot be written.
+    Args:
+        protocol: Protocol to write.
+        path: File to write; its name must end in ``.seq``.
+
+    Raises:
+        ValueError: pypulseq is not installed, or the file cannot be written.
     """
     pypulseq = _pypulseq(path)
     path = Path(path)
@@ -42,18 +52,15 @@ def write_seq(protocol: Protocol, path: str | Path) -> None:
     writer = _Writer(pypulseq, protocol)
     for measurement in range(protocol.measurement_count):
         writer.add(measurement)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            writer.sequence.write(str(path))
-    except OSError as error:
-        raise ValueError(f"cannot write '{path}': {error.strerror or error}") from None
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        writer.sequence.write(str(temporary))
 
 
 class _Writer:
     """A sequence that grows measurement by measurement."""
 
-    def __init__(self, pypulseq, protocol: Protocol) -> None:
+    def __init__(self, pypulseq: Any, protocol: Protocol) -> None:
         self.pypulseq, self.protocol = pypulseq, protocol
         self.system = pypulseq.Opts(
             max_grad=40,
@@ -100,12 +107,12 @@ class _Writer:
         self._wait(rest)
 
     def _rest(self, m: int) -> float:
-        """Recovery that is left after the echo."""
+        """Recovery in s that is left after the echo."""
         echo = self.protocol.echo_time_s if self.protocol.readout_flip_angle_deg is not None else 0.0
         return max(0.0, float(self.values["recovery_time_s"][m]) - echo)
 
     def _overhead(self, m: int) -> float:
-        """What sample and ideal excitation take out of the recovery, which may be shorter."""
+        """Time in s that sample and ideal excitation take out of the recovery, which may be shorter."""
         ideal = self.protocol.readout_flip_angle_deg is not None and self.protocol.readout_pulse_s == 0
         return _on_raster(min(SAMPLE_S + ideal * IDEAL_PULSE_S, self._rest(m)))
 
@@ -171,9 +178,9 @@ class _Writer:
         if duration > 0:
             self.sequence.add_block(self.pypulseq.make_delay(duration))
 
-    def _definitions(self) -> dict:
+    def _definitions(self) -> dict[str, Any]:
         protocol = self.protocol
-        values = {name: value.tolist() for name, value in self.values.items()}
+        values: dict[str, Any] = {name: value.tolist() for name, value in self.values.items()}
         if protocol.larmor_frequency_MHz is not None:
             values["larmor_frequency_MHz"] = protocol.larmor_frequency_MHz
         return values | {
@@ -192,7 +199,7 @@ def _on_raster(duration_s: float) -> float:
     return round(float(duration_s) / BLOCK_RASTER_S) * BLOCK_RASTER_S
 
 
-def _pypulseq(path: str | Path):
+def _pypulseq(path: str | Path) -> Any:
     try:
         import pypulseq
     except ImportError:

@@ -2,59 +2,176 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
 from NeuroCESTLib.core.checked_json import number
 
+from ..physics.lineshapes import plain_name
 from ..physics.pools import Pool, Semisolid, Tissue, Water
 from ..physics.protocol import Protocol
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
-from .protocol_json import protocol_from_dict
+from .protocol_json import protocol_from_dict, warn_of_unknown_keys
+
+_SCENARIO_KEYS = {
+    "B0_T",
+    "gamma_rad_per_s_per_uT",
+    "water",
+    "solute_pools_full_xyz",
+    "mt_pool_z_only",
+    "offsets_ppm",
+    "preparation",
+}
+_RECORD_KEYS = {
+    "id",
+    "description",
+    "units",
+    "conventions",
+    "gamma_MHz_per_T",
+    "recommended_truth",
+    "timing_s",
+    "seq_build_s",
+    "software",
+    "note",
+    "notes",
+}
+"""What the golden spectra say about themselves."""
+_RECORD_PREFIXES = ("Z_", "max_abs_diff_")
+"""Beginnings of the names of simulated spectra and their differences."""
+_PREPARATION_KEYS = {
+    "type",
+    "post_delay_s",
+    "initial_Mz_fraction_all_pools",
+    "B0_shift_ppm",
+    "rel_B1",
+    "B1_uT",
+    "tsat_s",
+    "trec_s",
+    "reset_before_each_offset",
+    "n_pulses",
+    "tp_s",
+    "td_s",
+    "sample_dwell_s",
+    "B1_samples_uT",
+    "phase_samples_rad",
+    "B1_rms_pulse_uT",
+    "B1_cwpe_uT",
+    "phase_rule",
+    "readout",
+    "note",
+}
+_POOL_KEYS = {"name", "f", "k_Hz", "T1_s", "T2_s", "dw_ppm", "note"}
 
 
-def tissue_from_scenario(scenario: dict) -> Tissue:
-    """Tissue from the keys ``water``, ``solute_pools_full_xyz`` and ``mt_pool_z_only``."""
-    water = _object(scenario["water"], "water")
-    pools = scenario.get("solute_pools_full_xyz") or []
+@dataclass(frozen=True)
+class Scenario:
+    """A tissue under a protocol.
+
+    Attributes:
+        tissue: Pools.
+        protocol: Acquisition.
+        b0_shift_ppm: B0 shift in ppm.
+        b1_relative: RF amplitude relative to the nominal one.
+    """
+
+    tissue: Tissue
+    protocol: Protocol
+    b0_shift_ppm: float
+    b1_relative: float
+
+
+class _Relaxation(TypedDict):
+    T1_s: float
+    T2_s: float
+
+
+class _Exchange(_Relaxation):
+    fraction: float
+    k_Hz: float
+    dw_ppm: float
+
+
+def read_scenario(values: dict[str, Any], source: str) -> Scenario:
+    """Return the scenario that a JSON object describes.
+
+    Args:
+        values: Object as read from JSON. Keys that are not known are named in a warning, because such files come from
+            other software.
+        source: Name of the file, which opens the messages.
+
+    Raises:
+        ValueError: A value is missing or unusable; the message names the source and the key.
+    """
+    try:
+        values = _object(values, "a scenario")
+        preparation = _object(values["preparation"], "preparation")
+        scenario = Scenario(
+            tissue=_tissue(values),
+            protocol=_protocol(values, preparation),
+            b0_shift_ppm=number(preparation.get("B0_shift_ppm", 0.0), "B0_shift_ppm"),
+            b1_relative=number(preparation.get("rel_B1", 1.0), "rel_B1"),
+        )
+    except KeyError as error:
+        raise ValueError(f"{source}: the key {error} is missing") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: {error}") from None
+    _warn_of_unknown_keys(values, source)
+    return scenario
+
+
+def _warn_of_unknown_keys(values: dict[str, Any], source: str) -> None:
+    records = {key for key in values if str(key).startswith(_RECORD_PREFIXES)}
+    warn_of_unknown_keys(values, _SCENARIO_KEYS | _RECORD_KEYS | records, source)
+    warn_of_unknown_keys(values["preparation"], _PREPARATION_KEYS, f"{source}: preparation")
+    warn_of_unknown_keys(values["water"], _POOL_KEYS, f"{source}: water")
+    for pool in values.get("solute_pools_full_xyz") or []:
+        warn_of_unknown_keys(pool, _POOL_KEYS, f"{source}: {pool.get('name', 'solute pool')}")
+    warn_of_unknown_keys(values.get("mt_pool_z_only") or {}, {"lineshape", *_POOL_KEYS}, f"{source}: mt_pool_z_only")
+
+
+def _tissue(values: dict[str, Any]) -> Tissue:
+    water = _object(values["water"], "water")
+    pools = values.get("solute_pools_full_xyz") or []
     if not isinstance(pools, list | tuple):
         raise ValueError("solute_pools_full_xyz is a list of objects")
     solutes = tuple(_solute(_object(p, f"solute pool {i}"), f"pool{i}") for i, p in enumerate(pools, start=1))
-    mt = scenario.get("mt_pool_z_only")
     semisolid = None
-    if mt:
-        mt = {"dw_ppm": 0.0, **_object(mt, "mt_pool_z_only")}
-        lineshape = str(mt.get("lineshape", "lorentzian")).lower().replace("-", "").replace("_", "")
-        semisolid = Semisolid(**_exchange(mt, "mt_pool_z_only"), lineshape=lineshape)
+    if pool := values.get("mt_pool_z_only"):
+        pool = {"dw_ppm": 0.0, **_object(pool, "mt_pool_z_only")}
+        lineshape = plain_name(str(pool.get("lineshape", "lorentzian")))
+        semisolid = Semisolid(**_exchange(pool, "mt_pool_z_only"), lineshape=lineshape)
     return Tissue(Water(**_relaxation(water, "water")), solutes, semisolid)
 
 
-def _solute(values: dict, default_name: str) -> Pool:
+def _solute(values: dict[str, Any], default_name: str) -> Pool:
     name = str(values.get("name", default_name))
     return Pool(name, **_exchange(values, name))
 
 
-def _exchange(values: dict, owner: str) -> dict[str, float]:
-    named = {"fraction": "f", "k_Hz": "k_Hz", "dw_ppm": "dw_ppm"}
-    own = {name: number(values[key], f"{owner}: {key}") for name, key in named.items()}
-    return own | _relaxation(values, owner)
+def _exchange(values: dict[str, Any], pool: str) -> _Exchange:
+    return {
+        "fraction": number(values["f"], f"{pool}: f"),
+        "k_Hz": number(values["k_Hz"], f"{pool}: k_Hz"),
+        "dw_ppm": number(values["dw_ppm"], f"{pool}: dw_ppm"),
+        **_relaxation(values, pool),
+    }
 
 
-def _relaxation(values: dict, owner: str) -> dict[str, float]:
-    return {key: number(values[key], f"{owner}: {key}") for key in ("T1_s", "T2_s")}
+def _relaxation(values: dict[str, Any], pool: str) -> _Relaxation:
+    return {"T1_s": number(values["T1_s"], f"{pool}: T1_s"), "T2_s": number(values["T2_s"], f"{pool}: T2_s")}
 
 
-def _object(value, name: str) -> dict:
+def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} is not an object")
     return value
 
 
-def protocol_from_scenario(scenario: dict) -> Protocol:
-    """Protocol from ``B0_T``, ``offsets_ppm`` and ``preparation``."""
-    preparation = _object(scenario["preparation"], "preparation")
+def _protocol(scenario: dict[str, Any], preparation: dict[str, Any]) -> Protocol:
     kind = str(preparation["type"])
-    gamma = scenario.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT)
     values = {
         "field_strength_T": scenario["B0_T"],
-        "gamma_rad_per_s_per_uT": gamma,
+        "gamma_rad_per_s_per_uT": scenario.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT),
         "offsets_ppm": scenario["offsets_ppm"],
         "post_delay_s": preparation.get("post_delay_s", 0.0),
         "initial_magnetisation": preparation.get("initial_Mz_fraction_all_pools", 1.0),
@@ -79,21 +196,3 @@ def protocol_from_scenario(scenario: dict) -> Protocol:
             "'pulse train (piecewise constant samples)'"
         )
     return protocol_from_dict(values, "preparation")
-
-
-def fields_from_scenario(scenario: dict) -> tuple[float, float]:
-    """B0 shift in ppm and relative B1 of a scenario."""
-    preparation = scenario["preparation"]
-    b0_shift_ppm, b1_relative = preparation.get("B0_shift_ppm", 0.0), preparation.get("rel_B1", 1.0)
-    return number(b0_shift_ppm, "B0_shift_ppm"), number(b1_relative, "rel_B1")
-
-
-def read_scenario(scenario: dict, source: str) -> tuple[Tissue, Protocol, float, float]:
-    """Tissue, protocol, B0 shift (ppm) and relative B1; ValueError naming ``source`` and the key that is wrong."""
-    try:
-        scenario = _object(scenario, "a scenario")
-        return (tissue_from_scenario(scenario), protocol_from_scenario(scenario), *fields_from_scenario(scenario))
-    except KeyError as error:
-        raise ValueError(f"{source}: the key {error} is missing") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{source}: {error}") from None
