@@ -122,7 +122,7 @@ def exact_spectrum(tissue: Tissue, protocol: Protocol) -> np.ndarray:
         return {"f": p.fraction, "k": p.k_Hz, "T1": p.T1_s, "T2": p.T2_s, "dw": p.dw_ppm}
 
     water = {"f": 1.0, "k": 0.0, "T1": tissue.water.T1_s, "T2": tissue.water.T2_s, "dw": 0.0}
-    semisolid = None if tissue.semisolid is None else pool(tissue.semisolid) | {"super": True}
+    semisolid = None if tissue.semisolid is None else pool(tissue.semisolid) | {"lineshape": tissue.semisolid.lineshape}
     result = []
     for offset, b1, time in zip(protocol.offsets_ppm, protocol.b1_uT, protocol.saturation_time_s, strict=True):
         sample = Sample([water, *map(pool, tissue.solutes)], semisolid, B0=FIELD_T)

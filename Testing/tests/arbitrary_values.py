@@ -1,4 +1,4 @@
-"""Arbitrary JSON values for readers, which must read them or explain in one sentence why not."""
+"""Arbitrary JSON values for readers, which must either read them or say in one sentence why they cannot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 
 def one_line(error: ValueError, name: str) -> None:
+    """Check that a message is one line that begins with the name of the file and says something."""
     message = str(error)
     assert message.startswith(f"{name}: ")
     assert "\n" not in message
@@ -23,7 +24,7 @@ json_values = st.recursive(
 
 
 def reads_or_explains(read, name: str) -> None:
-    """``read`` returns, or raises ValueError with one line that begins with ``name``; nothing else."""
+    """Check that ``read`` returns, or raises ValueError with one line that begins with ``name``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

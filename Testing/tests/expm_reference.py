@@ -1,7 +1,8 @@
-"""Independent Bloch-McConnell reference for the tests: plain loops, one matrix exponential a step, scipy only.
+"""Independent Bloch-McConnell reference for the tests: plain loops, one matrix exponential per step, scipy only.
 
-Written from the equations alone and sharing nothing with CESTQuantLib. Pools are dictionaries with f, k, T1, T2, dw
-(water first, f = 1, k = 0); components are ordered z of all pools, then x, then y, and a z-only pool last.
+It is written from the equations alone and shares nothing with CESTQuantLib. Pools are dictionaries with f, k (1/s), T1,
+T2 (s) and dw (ppm), water first (f = 1, k = 0); a z-only pool may have a lineshape. Components are ordered z of all
+pools, then x, then y, and a z-only pool last.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from itertools import pairwise
 import numpy as np
 from scipy.integrate import quad
 from scipy.linalg import expm
+from scipy.stats import norm
 
 GAMMA = 267.5154109126009
 
 
 def exact_super_lorentzian(offset: float, T2: float) -> float:
-    """pi g in s by adaptive quadrature on both sides of the magic angle."""
+    """pi g in s of a super-Lorentzian at an offset in rad/s, by quadrature on both sides of the magic angle."""
 
     def integrand(u: float) -> float:
         s = abs(3 * u * u - 1)
@@ -37,11 +39,29 @@ def exact_super_lorentzian(offset: float, T2: float) -> float:
 
 
 def lorentzian(offset: float, T2: float) -> float:
+    """pi g in s of a Lorentzian at an offset in rad/s."""
     return T2 / (1 + (offset * T2) ** 2)
 
 
+def gaussian(offset: float, T2: float) -> float:
+    """pi g in s of a Gaussian at an offset in rad/s: the normal distribution of standard deviation 1/T2."""
+    return math.pi * float(norm.pdf(offset, scale=1 / T2))
+
+
+LINESHAPES = {"lorentzian": lorentzian, "superlorentzian": exact_super_lorentzian, "gaussian": gaussian}
+
+
 class Sample:
-    """Magnetisation of one voxel, moved on step by step."""
+    """Magnetisation of one voxel, which evolves step by step.
+
+    Args:
+        pools: Pools with x, y and z magnetisation.
+        mt: z-only semisolid pool.
+        B0: Static field in T.
+        shift: Local B0 shift in ppm.
+        relative_b1: RF amplitude relative to the nominal one.
+        start: Share of the equilibrium magnetisation at the start.
+    """
 
     def __init__(self, pools, mt=None, *, B0, shift=0.0, relative_b1=1.0, start=1.0) -> None:
         self.pools, self.mt, self.shift, self.relative_b1 = pools, mt, shift, relative_b1
@@ -55,23 +75,25 @@ class Sample:
 
     @property
     def z(self) -> float:
+        """Longitudinal magnetisation of water."""
         return float(self.m[0])
 
     @property
     def transverse(self) -> float:
+        """Magnitude of the transverse magnetisation of water."""
         n = len(self.pools)
         return math.hypot(self.m[n], self.m[2 * n])
 
     def spoil(self, flip: float) -> None:
-        """Ideal excitation by ``flip`` with everything transverse lost."""
+        """Excite ideally by ``flip`` rad and lose everything transverse."""
         n = len(self.pools)
         z_components = [*range(n), *([3 * n] if self.mt is not None else [])]
-        kept = self.m[z_components] * math.cos(flip)
+        remaining = self.m[z_components] * math.cos(flip)
         self.m[:] = 0
-        self.m[z_components] = kept
+        self.m[z_components] = remaining
 
     def step(self, duration: float, frame_ppm: float = 0.0, b1: float = 0.0, phase: float = 0.0) -> None:
-        """RF of ``b1`` uT in the frame at ``frame_ppm``; without RF use the water frame."""
+        """Evolve for ``duration`` s under RF of ``b1`` uT in the frame at ``frame_ppm``; gaps use the water frame."""
         n = len(self.pools)
         A = np.zeros((len(self.m), len(self.m)))
         c = np.zeros(len(self.m))
@@ -90,10 +112,10 @@ class Sample:
             A[z, x] += w1 * math.sin(phase)
             A[z, y] -= w1 * math.cos(phase)
             if i > 0:
-                for own, water in ((z, 0), (x, n), (y, 2 * n)):
-                    A[own, own] -= pool["k"]
-                    A[water, own] += pool["k"]
-                    A[own, water] += pool["f"] * pool["k"]
+                for row, water in ((z, 0), (x, n), (y, 2 * n)):
+                    A[row, row] -= pool["k"]
+                    A[water, row] += pool["k"]
+                    A[row, water] += pool["f"] * pool["k"]
                     A[water, water] -= pool["f"] * pool["k"]
         if self.mt is not None:
             self._add_semisolid(A, c, frame_ppm, w1)
@@ -105,7 +127,7 @@ class Sample:
         mt, last = self.mt, len(self.m) - 1
         rate = 0.0
         if w1 != 0:
-            shape = exact_super_lorentzian if mt.get("super") else lorentzian
+            shape = LINESHAPES[mt.get("lineshape", "lorentzian")]
             rate = w1**2 * shape((mt["dw"] + self.shift - frame_ppm) * self.ppm, mt["T2"])
         A[last, last] -= 1 / mt["T1"] + mt["k"] + rate
         A[last, 0] += mt["f"] * mt["k"]

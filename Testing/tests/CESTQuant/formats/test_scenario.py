@@ -60,8 +60,8 @@ def scenario(preparation: dict | None = None, **changes) -> dict:
 
 
 def spectrum(values: dict) -> torch.Tensor:
-    tissue, protocol, b0, b1 = read_scenario(values, "s.json")
-    return simulate(tissue, protocol, b0_shift_ppm=b0, b1_relative=b1)[0]
+    found = read_scenario(values, "s.json")
+    return simulate(found.tissue, found.protocol, b0_shift_ppm=found.b0_shift_ppm, b1_relative=found.b1_relative)[0]
 
 
 def test_every_key_of_a_continuous_wave_scenario_counts():

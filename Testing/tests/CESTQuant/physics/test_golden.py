@@ -33,8 +33,9 @@ def scenario(name: str) -> dict:
 
 
 def spectrum(scenario: dict, engine: str, dtype: torch.dtype) -> np.ndarray:
-    tissue, protocol, b0_shift_ppm, b1_relative = read_scenario(scenario, scenario["id"])
-    z = simulate(tissue, protocol, engine=engine, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, dtype=dtype)
+    found = read_scenario(scenario, scenario["id"])
+    fields = {"b0_shift_ppm": found.b0_shift_ppm, "b1_relative": found.b1_relative}
+    z = simulate(found.tissue, found.protocol, engine=engine, **fields, dtype=dtype)
     assert z.dtype == dtype
     return z[0].double().numpy()
 

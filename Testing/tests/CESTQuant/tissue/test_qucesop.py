@@ -7,6 +7,7 @@ import torch
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.physics.r1rho.exchange import EffectiveField, Exchange
+from CESTQuantLib.physics.r1rho.inputs import SoluteInputs
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 from CESTQuantLib.tissue.qucesop import fit_qucesop, r1rho_from_z
 
@@ -23,7 +24,7 @@ def rex(fraction, k, r2, ppm=TARGET_PPM, shift=0.0, relative=1.0):
     water = (shift - OFFSETS[:, None]) * scale
     w1 = GAMMA_RAD_PER_S_PER_UT * B1[:, None] * relative
     dw = torch.full_like(fraction, ppm * scale)
-    return Exchange.of(EffectiveField.of(w1, water), water, fraction, k, r2, dw).rate.T
+    return Exchange.of(EffectiveField.of(w1, water), water, SoluteInputs(fraction, k, r2, dw)).rate.T
 
 
 def truth(voxels, seed=0):

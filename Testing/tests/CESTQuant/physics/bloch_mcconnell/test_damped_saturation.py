@@ -42,7 +42,7 @@ def both(t: Tissue, b1_uT: float, duration_s: float) -> tuple[torch.Tensor, torc
     generator = rf_generator(t, field, OFFSETS, w1, like=like, batch=torch.Size((len(OFFSETS), 3)))
     exact = propagators.apply(propagators.propagator(generator, duration), start)
     damped = DampedSaturation(t, field, OFFSETS, w1, duration)
-    return damped.holds(), damped.magnetisation(start), exact
+    return damped.holds(), damped.magnetization(start), exact
 
 
 @pytest.mark.parametrize("name", TISSUES)

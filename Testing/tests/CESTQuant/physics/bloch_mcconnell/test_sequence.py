@@ -66,7 +66,7 @@ def test_z_only_lorentzian_semisolid():
 
 def test_z_only_super_lorentzian_semisolid_agrees_with_exact_quadrature():
     ours = simulate(tissue(AMIDE, mt=BROAD, lineshape="superlorentzian"), Protocol(3.0, OFFSETS, 1.7, 1.2))
-    agree(ours, cw({"pools": [WATER, AMIDE], "mt": BROAD | {"super": True}, "B0": 3.0}), 1e-6)
+    agree(ours, cw({"pools": [WATER, AMIDE], "mt": BROAD | {"lineshape": "superlorentzian"}, "B0": 3.0}), 1e-6)
 
 
 def test_xyz_semisolid_is_one_more_full_pool():

@@ -9,6 +9,7 @@ import torch
 
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.r1rho.inputs import BlockInputs
 from CESTQuantLib.physics.r1rho.saturation import saturate
 from CESTQuantLib.physics.r1rho.sequence import block_inputs, r1rho_signal
 from CESTQuantLib.physics.simulation import simulate
@@ -40,22 +41,25 @@ def schedule(count: int = 8, **changes) -> Protocol:
 def one_by_one(tissue: Tissue, protocol: Protocol) -> torch.Tensor:
     """The signal of a schedule, every block solved from the start values that the last one left."""
     inputs = block_inputs(tissue, protocol, b0_shift_ppm=FIELDS["b0_shift_ppm"], b1_relative=0.9, like=LIKE)
-    solutes, z, c = len(tissue.solutes), inputs[3], inputs[4]
-    signals = []
+    z, c, signals = inputs.z0, inputs.c0, []
     for m in range(protocol.measurement_count):
-        row = [i[m : m + 1] if i.ndim == 2 and len(i) > 1 else i for i in inputs]
-        row[3], row[4] = z, c
+        rows = [i[m : m + 1] if i.ndim == 2 and len(i) > 1 else i for i in inputs.flat()]
+        block = BlockInputs.from_flat(rows, len(inputs.solutes))
 
-        def free(z, c, duration, row=row):
+        def recovered(
+            z: torch.Tensor, c: torch.Tensor, duration: torch.Tensor, block: BlockInputs[torch.Tensor] = block
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             zero = torch.zeros(1, 1, dtype=torch.float64)
-            tail = [*row[7 + 4 * solutes :][:3], zero] if tissue.semisolid else []
-            return saturate(0, [zero, zero, duration.reshape(1, 1), z, c, row[5], row[6], *tail])
+            without_rf = replace(block, w1=zero, offset=zero, duration=duration.reshape(1, 1), z0=z, c0=c, solutes=())
+            if block.semisolid is not None:
+                without_rf = replace(without_rf, semisolid=replace(block.semisolid, saturation_rate=zero))
+            return saturate(without_rf)
 
-        z, c = saturate(solutes, row)
-        z, c = free(z, c, protocol.post_delay_s[m])
+        z, c = saturate(replace(block, z0=z, c0=c))
+        z, c = recovered(z, c, protocol.post_delay_s[m])
         angle = torch.deg2rad(protocol.readout_flip_angle_deg[m]) * 0.9
         signals.append(z * torch.sin(angle))
-        z, c = free(z * torch.cos(angle), c, protocol.recovery_time_s[m])
+        z, c = recovered(z * torch.cos(angle), c, protocol.recovery_time_s[m])
     return torch.cat(signals)
 
 

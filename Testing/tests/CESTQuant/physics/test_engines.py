@@ -1,0 +1,52 @@
+"""The registry of engines: what simulates, and what is said about engines that do not exist."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from paths import ROOT
+
+from CESTQuantLib.physics.engines import ENGINES, Engine, engine_named
+from CESTQuantLib.physics.pools import Tissue, Water
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+
+PROTOCOL = Protocol(3.0, [1.0, 2.0, 3.0], 1.5, 2.0)
+TISSUE = Tissue(Water(1.3, 0.08))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_computes_measurements_by_voxels(name: str) -> None:
+    like = torch.empty(0, dtype=torch.float64)
+    signal = ENGINES[name](TISSUE, PROTOCOL, b1_relative=torch.ones(2, dtype=torch.float64), like=like)
+    assert signal.expand(3, 2).dtype == torch.float64
+    torch.testing.assert_close(signal.T.expand(2, 3)[:1], simulate(TISSUE, PROTOCOL, engine=name))
+
+
+def test_unknown_engines_are_refused_with_the_list_of_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="engine 'epg' is unknown; use one of bloch-mcconnell, r1rho"):
+        engine_named("epg")
+    with pytest.raises(ValueError, match="engine 'epg' is unknown"):
+        simulate(TISSUE, PROTOCOL, engine="epg")
+
+
+def test_a_further_engine_is_an_entry_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_happens(tissue, protocol, *, b0_shift_ppm=0.0, b1_relative=1.0, like):
+        return like.new_ones(protocol.measurement_count, 1)
+
+    monkeypatch.setitem(ENGINES, "none", Engine("no saturation at all", lambda: nothing_happens))
+    assert simulate(TISSUE, PROTOCOL, engine="none").tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_listing_the_engines_loads_neither_torch_nor_the_engines() -> None:
+    code = (
+        "import sys; from CESTQuantLib.physics.engines import ENGINES; "
+        "print(sorted(ENGINES), 'torch' in sys.modules, 'CESTQuantLib.physics.r1rho' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "CESTQuant")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "['bloch-mcconnell', 'r1rho'] False False"
