@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from NeuroCESTLib.core.whole_files import whole_file
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
@@ -48,6 +49,13 @@ def new_figure(size_inches: tuple[float, float], title: str = "") -> Figure:
         if title:
             figure.suptitle(title, fontweight="bold")
     return figure
+
+
+def number_whole(axis: Axis) -> None:
+    """Let the ticks of an axis be whole numbers, as for epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:

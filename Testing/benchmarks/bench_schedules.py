@@ -24,8 +24,10 @@ from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.units import concentration_mM
 from CESTQuantLib.schedules.config import read_design
 from CESTQuantLib.schedules.cramer_rao import parameter_sd_bound
-from CESTQuantLib.schedules.design import Design, optimise, reconstruct
+from CESTQuantLib.schedules.design import Design
+from CESTQuantLib.schedules.evaluation import evaluate_schedule
 from CESTQuantLib.schedules.limits import b1_rms_uT, scan_time_s
+from CESTQuantLib.schedules.optimization import optimize
 
 STRATEGIES = (1, 2, 3)
 REPETITION_S, SATURATION_S = 2.0, 1.5
@@ -98,18 +100,18 @@ def main() -> None:
     protons = design.problem.tissue.structure.protons
 
     begin = time.perf_counter()
-    result = optimise(design)
-    best = result.optimised.held_out.errors(protons)
+    result = optimize(design)
+    best = result.optimized.held_out.errors(protons)
     print(
         f"optimised in {time.perf_counter() - begin:.0f} s "
         f"({', '.join(f'{name} {seconds:.0f} s' for name, seconds in result.seconds.items())})"
     )
     with torch.no_grad():
-        print(row("optimised", result.optimised.protocol, best, design))
+        print(row("optimised", result.optimized.protocol, best, design))
         start, others = result.start.held_out.errors(protons), {}
         print(row("start of the optimisation", result.start.protocol, start, design))
-    for name, protocol in unoptimised(design, float(scan_time_s(result.optimised.protocol)) + 0.5).items():
-        others[name] = reconstruct(protocol, design).held_out.errors(protons)
+    for name, protocol in unoptimised(design, float(scan_time_s(result.optimized.protocol)) + 0.5).items():
+        others[name] = evaluate_schedule(protocol, design).held_out.errors(protons)
         with torch.no_grad():
             print(row(name, protocol, others[name], design), flush=True)
     for quantity, target in (("amine_concentration_mM", 5.0), ("amine.k_Hz", 2.0)):

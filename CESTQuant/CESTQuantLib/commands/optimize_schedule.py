@@ -35,8 +35,8 @@ def run(options: Namespace) -> None:
 
     from ..networks.config import config_file
     from ..schedules.config import read_design
-    from ..schedules.design import optimise
-    from ..schedules.files import summarise, write_design
+    from ..schedules.files import summarize, write_design
+    from ..schedules.optimization import optimize
 
     config = config_file(options.config)
     design = read_design(config)
@@ -46,19 +46,19 @@ def run(options: Namespace) -> None:
     with processes() as these:
         if not these.writes:
             these.wait()
-            optimise(design, checkpoints=checkpoints, processes=these)
+            optimize(design, checkpoints=checkpoints, processes=these)
             return
         with terminal_progress() as progress, OutputFolder(output) as folder:
             report = Report("cestquant optimize-schedule", settings_of(options))
             report.add_input("config", config)
             checkpoints.mkdir(parents=True, exist_ok=True)
             these.wait()
-            result = optimise(design, checkpoints=checkpoints, processes=these, progress=progress)
+            result = optimize(design, checkpoints=checkpoints, processes=these, progress=progress)
             write_design(design, result, read_json(config)["tissue"], folder, config.stem)
             violated = design.limits.violations(design.protocol)
             if violated:
                 report.warnings.append(f"the start was moved inside the limits: {'; '.join(violated)}")
-            report.summary |= summarise(design, result)
+            report.summary |= summarize(design, result)
             report.write(folder)
         shutil.rmtree(training, ignore_errors=True)
     for warning in report.warnings:

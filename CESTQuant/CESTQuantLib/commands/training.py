@@ -7,7 +7,7 @@ import json
 import sys
 import warnings
 from argparse import Namespace
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 def run_dataset(options: Namespace) -> None:
     """Run ``cestquant dataset``."""
-    from ..networks.dataset import MANIFEST, remove_stale_shards, simulate_dataset, write_dataset
+    from ..networks.dataset import simulate_dataset
+    from ..networks.shards import MANIFEST, remove_stale_shards, write_dataset
 
     for name in (MANIFEST, REPORT):
         _refuse_to_replace_config(options, Path(options.output) / name)
@@ -69,10 +70,10 @@ def run_dataset(options: Namespace) -> None:
             )
         with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
             manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed, config.engine)
-        report.summary |= {key: manifest[key] for key in ("samples", "shards", "measurements")}
+        report.summary |= {key: getattr(manifest, key) for key in ("samples", "shards", "measurements")}
         report.write(folder)
     with write_errors(Path(options.output) / MANIFEST):
-        remove_stale_shards(Path(options.output), manifest["shards"])
+        remove_stale_shards(Path(options.output), manifest.shards)
     _print_warnings(report)
 
 
@@ -94,7 +95,7 @@ def run_train(options: Namespace) -> None:
         scan = _scan(options, config, report) if options.self_supervised else None
         checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config, scan)}.checkpoint"
         if not these.writes:
-            train_from_config(config, None, checkpoint, processes=these)
+            train_from_config(config, checkpoint=checkpoint, processes=these)
             return
         with terminal_progress() as progress:
             if scan is not None:
@@ -134,7 +135,7 @@ def _network_file(options: Namespace) -> Path:
 
 def _with_dataset(options: Namespace, config: TrainingConfig, report: Report) -> TrainingConfig:
     """Use the data set of ``--dataset``, and record the one that is used."""
-    from ..networks.dataset import MANIFEST, read_dataset
+    from ..networks.shards import MANIFEST, read_dataset
 
     if options.dataset:
         config = replace(config, dataset=Path(options.dataset))
@@ -185,9 +186,9 @@ def _unused_samples(options: Namespace, config: TrainingConfig, count: int) -> l
 def _fingerprint(config: TrainingConfig, scan: Tensor | None) -> str:
     """Return a name shared by trainings that can continue each other: learning rates and epochs may differ."""
     from ..formats.protocol_json import protocol_to_dict
-    from ..networks.training import lasting
 
-    values = {**vars(config), "protocol": protocol_to_dict(config.protocol), "settings": lasting(config.settings)}
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values |= {"protocol": protocol_to_dict(config.protocol), "settings": config.settings.lasting()}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     if scan is not None:
         digest.update(scan.contiguous().numpy().tobytes())

@@ -38,7 +38,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     import torch
 
     from ..networks.files import check_protocol, load_network
-    from ..networks.reconstruction import in_training_range, reconstruct
+    from ..networks.reconstruction import out_of_range_warnings, reconstruct
     from ..networks.reliability import back_project
 
     assert settings.network is not None  # Method.needs
@@ -60,7 +60,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     quantities = _parameters(file, found.mean, found.sd)
     quantities |= {"rmse": back.rmse, "rmse_expected": found.expected_rmse}
     usable = torch.isfinite(back.rmse)
-    warnings = in_training_range(file, known)
+    warnings = out_of_range_warnings(file, known)
     if file.calibration is not None:
         threshold = file.calibration.threshold
         misfit = file.calibration.misfit(signal - back.signal, found.expected_rmse)
@@ -128,9 +128,9 @@ def _parameters(file: NetworkFile, mean: Tensor, sd: Tensor) -> dict[str, Tensor
 
 
 def _cpu_signal(spectra: ZSpectra) -> Tensor:
-    from ..networks.architecture import normalise_input
+    from ..networks.architecture import normalize_input
 
-    return normalise_input(spectra.signal.cpu().float(), spectra.protocol.signal_normalisation)
+    return normalize_input(spectra.signal.cpu().float(), spectra.protocol.signal_normalisation)
 
 
 def _known(spectra: ZSpectra, entries: Mapping[str, object]) -> dict[str, Tensor]:

@@ -1,39 +1,73 @@
-"""The reconstruction network: measured signals in, tissue parameters with their uncertainty out."""
+"""The reconstruction network: normalised signals in, tissue parameters and their uncertainty out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from NeuroCESTLib.core.processes import Processes
+
+from ..physics.protocol import NORMALISATIONS
+
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+"""Activation functions of the hidden layers by name."""
 DEPTHS = range(2, 21)
+"""Numbers of hidden layers that a network may have."""
 _SPREAD_WIDTH = 64
 _LOG_SD_LIMITS = (-9.0, 2.0)
+_LARGEST_SQUARE = 9.0
+"""Squared whitened inputs of the uncertainty head are cut here: 3 standard deviations of the training signals."""
+_TYPICAL_LOG_RMSE = -5.0
+"""An RMSE of 0.7 % of the equilibrium signal, so that the head predicts differences from it of about 1."""
 _WHITENING_FLOOR = 3.0
-"""Directions of the input whose spread is below this many noise standard deviations are not blown up."""
+"""Input directions whose spread is below this many noise standard deviations are not amplified to unit variance."""
 
 
-def normalise_input(signal: Tensor, normalisation: str) -> Tensor:
-    """Signals (voxel, measurement) as the network takes them.
+class NetworkOptions(TypedDict, total=False):
+    """Options of a network that a configuration may set; see :class:`ReconstructionNetwork`."""
 
-    'l2': divided by the root sum of squares over the measurements, which removes the unknown scale of a scanner;
-    'm0' and 'none': as they are, since they are normalised by a reference already.
+    width: int
+    depth: int
+    dropout: float
+    activation: str
+
+
+def normalize_input(signal: Tensor, normalization: str) -> Tensor:
+    """Normalise signals as the network expects them.
+
+    Args:
+        signal: Signals of shape (voxel, measurement).
+        normalization: ``l2`` divides each signal by the root of its sum of squares over the measurements, which removes
+            the unknown scale of a scanner. ``m0`` and ``none`` leave signals unchanged: they are already relative to a
+            reference.
+
+    Returns:
+        Signals of shape (voxel, measurement).
+
+    Raises:
+        ValueError: The normalisation is unknown.
     """
-    if normalisation == "l2":
+    if normalization not in NORMALISATIONS:
+        raise ValueError(f"normalisation '{normalization}' is unknown; use one of {', '.join(NORMALISATIONS)}")
+    if normalization == "l2":
         return signal / torch.linalg.vector_norm(signal, dim=1, keepdim=True).clamp_min(1e-12)
     return signal
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of voxels, in normalised units (-1 … 1 over the training range).
+    """Output of the network in normalised units, in which each training range runs from -1 to 1.
 
-    mean, log_sd: (voxel, output). log_rmse: (voxel,) natural logarithm of the root-mean-square difference that the
-    signal has from the signal of the true parameters.
+    Attributes:
+        mean: Expected parameters, (voxel, output).
+        log_sd: Natural logarithm of their standard deviations, (voxel, output).
+        log_rmse: Natural logarithm of the expected root-mean-square difference between the signal and the noise-free
+            signal of the true parameters, (voxel,), relative to the normalised signal.
     """
 
     mean: Tensor
@@ -42,39 +76,61 @@ class Prediction:
 
 
 class Dropout(nn.Module):
-    """Leaves out a share of the units in training; every sample has the mask that it has in the whole batch.
+    """Dropout whose mask for a sample does not depend on how many processes share the batch.
 
-    Where several processes share a batch, each draws the masks of the whole batch from the same random numbers and
-    takes its own rows: the result is that of one process.
+    Each process draws the masks of the whole batch from the same random numbers and keeps the rows of its own share, so
+    that several processes give the result of one.
+
+    Attributes:
+        share: Share of the units that are set to zero in training.
+        processes: This process among those that share the batches.
     """
 
     def __init__(self, share: float) -> None:
         super().__init__()
-        self.share, self.rank, self.processes = share, 0, 1
+        self.share, self.processes = share, Processes()
 
     def forward(self, units: Tensor) -> Tensor:
+        """Drop units, (voxel, unit), and scale the others up so that their expected values stay the same."""
         if not self.training:
             return units
         rows, width = units.shape
-        kept = torch.rand(rows * self.processes, width) >= self.share
-        return units * kept[self.rank * rows : (self.rank + 1) * rows] / (1 - self.share)
+        kept = torch.rand(rows * self.processes.count, width) >= self.share
+        first = self.processes.rank * rows
+        return units * kept[first : first + rows] / (1 - self.share)
 
 
 class ReconstructionNetwork(nn.Module):
-    """Feed-forward network with ``depth`` hidden layers of ``width`` (default 2 x 300 tanh; Perlman et al. 2022).
+    """Feed-forward network from normalised signals to tissue parameters.
+
+    The default, two hidden layers of 300 tanh units, is that of Perlman et al. 2022 (AutoCEST).
 
         network = ReconstructionNetwork(30, 2)
         network.set_targets({"amine.fraction": (1e-4, 5e-3), "amine.k_Hz": (50, 1500)})
         network.set_inputs(example_signals, noise_sd=0.004)
         physical = network.to_physical(network(signals))
 
-    ``forward`` gives the normalised outputs (voxel, output); ``predict`` also their standard deviations and the
-    predicted RMSE of the tissue model. These come from a small head of their own that sees the signal and, without
-    passing a gradient back, the features of the trunk: learning the uncertainty never costs accuracy.
+    Calling the network gives the normalised parameters; :meth:`predict` also gives their standard deviations and the
+    expected RMSE of the tissue model. These come from a small head that sees the signal and the features of the trunk
+    but passes no gradient back to it, so that learning the uncertainty never costs accuracy.
 
-    inputs: number of measurements. outputs: number of parameters. depth: 2 … 20. dropout: share of units left out
-    in training. Raises ValueError for sizes that make no network.
+    Args:
+        inputs: Number of measurements.
+        outputs: Number of tissue parameters.
+        width: Units of a hidden layer.
+        depth: Number of hidden layers, 2 to 20.
+        dropout: Share of hidden units that are dropped in training, in [0, 1).
+        activation: One of ``ACTIVATIONS``.
+
+    Raises:
+        ValueError: No network of this size can be built, or the activation is unknown.
     """
+
+    input_mean: Tensor
+    input_transform: Tensor
+    target_low: Tensor
+    target_high: Tensor
+    target_log: Tensor
 
     def __init__(
         self,
@@ -94,6 +150,7 @@ class ReconstructionNetwork(nn.Module):
             raise ValueError(f"network dropout is {dropout:g} but must lie in [0, 1)")
         if activation not in ACTIVATIONS:
             raise ValueError(f"network activation '{activation}' is unknown; use one of {', '.join(ACTIVATIONS)}")
+        self.inputs, self.outputs = inputs, outputs
         self.options = {
             "inputs": inputs,
             "outputs": outputs,
@@ -119,17 +176,20 @@ class ReconstructionNetwork(nn.Module):
         self.register_buffer("target_high", torch.ones(outputs))
         self.register_buffer("target_log", torch.zeros(outputs, dtype=torch.bool))
 
-    def share_batches(self, rank: int, processes: int) -> None:
-        """Say that in training this network sees the ``rank``-th share of batches that ``processes`` networks share."""
+    def share_batches(self, processes: Processes) -> None:
+        """Prepare for batches that several processes share, each of which trains a copy of this network."""
         for module in self.modules():
             if isinstance(module, Dropout):
-                module.rank, module.processes = rank, processes
+                module.processes = processes
 
     @torch.no_grad()
     def set_inputs(self, signal: Tensor, noise_sd: float = 0.0) -> None:
-        """Whiten the inputs by example signals (voxel, measurement): what matters is a small part of each signal.
+        """Set the whitening of the inputs; it is needed since what matters is a small part of each signal.
 
-        ``noise_sd``, in units of the signal, bounds how much directions that hold little but noise are amplified.
+        Args:
+            signal: Normalised example signals, (voxel, measurement).
+            noise_sd: Standard deviation of their noise. It bounds how much input directions that hold little but noise
+                are amplified.
         """
         values = signal.double()
         self.input_mean.copy_(values.mean(0))
@@ -138,10 +198,18 @@ class ReconstructionNetwork(nn.Module):
         self.input_transform.copy_(directions / torch.sqrt(spread.clamp_min(0) + floor))
 
     @torch.no_grad()
-    def set_targets(self, ranges: Mapping[str, Sequence[float]], logarithmic: Sequence[str] = ()) -> None:
-        """Ranges (low, high) of the outputs by path, in their order; those in ``logarithmic`` are learned as logs."""
-        if len(ranges) != len(self.target_low):
-            raise ValueError(f"{len(ranges)} ranges for {len(self.target_low)} outputs")
+    def set_targets(self, ranges: Mapping[str, tuple[float, float]], logarithmic: Collection[str] = ()) -> None:
+        """Set the ranges of the outputs, which become -1 … 1 in normalised units.
+
+        Args:
+            ranges: Lowest and highest value of every output by path, in the order of the outputs.
+            logarithmic: Paths of the outputs that are learned as logarithms.
+
+        Raises:
+            ValueError: The number of ranges is not that of the outputs.
+        """
+        if len(ranges) != self.outputs:
+            raise ValueError(f"{len(ranges)} ranges for {self.outputs} outputs")
         for i, (path, (low, high)) in enumerate(ranges.items()):
             self.target_log[i] = path in logarithmic
             self.target_low[i], self.target_high[i] = (
@@ -149,47 +217,58 @@ class ReconstructionNetwork(nn.Module):
             )
 
     def whitened(self, signal: Tensor) -> Tensor:
-        """Inputs of the trunk, (voxel, measurement)."""
+        """Return the inputs of the trunk, (voxel, measurement), for normalised signals of the same shape."""
         return (signal - self.input_mean) @ self.input_transform
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Normalised outputs (voxel, output) of normalised signals (voxel, measurement)."""
+        """Return normalised parameters (voxel, output) for normalised signals (voxel, measurement)."""
         return self.mean(self.trunk(self.whitened(signal)))
 
     def predict(self, signal: Tensor) -> Prediction:
-        """Outputs with standard deviations and the predicted RMSE."""
+        """Return parameters, their standard deviations and the expected RMSE.
+
+        Args:
+            signal: Normalised signals, (voxel, measurement).
+        """
         inputs = self.whitened(signal)
         features = self.trunk(inputs)
         seen = inputs.detach()
-        spread = self.spread(torch.cat([seen, seen.square().clamp_max(9.0), features.detach()], 1))
+        spread = self.spread(torch.cat([seen, seen.square().clamp_max(_LARGEST_SQUARE), features.detach()], 1))
         low, high = _LOG_SD_LIMITS
         log_sd = low + (high - low) * torch.sigmoid(spread[:, :-1])
-        return Prediction(self.mean(features), log_sd, spread[:, -1] - 5.0)
+        return Prediction(self.mean(features), log_sd, spread[:, -1] + _TYPICAL_LOG_RMSE)
 
-    def to_normalised(self, physical: Tensor) -> Tensor:
-        """Targets (voxel, output) in their own units -> -1 … 1 over the training range."""
+    def to_normalized(self, physical: Tensor) -> Tensor:
+        """Convert parameters (voxel, output) from their own units to -1 … 1 over the training range."""
         values = torch.where(self.target_log, torch.log(physical.clamp_min(1e-30)), physical)
-        centre, half = self._scale(values)
-        return (values - centre) / half
+        center, half = self._scale(values)
+        return (values - center) / half
 
     def to_physical(self, outputs: Tensor) -> Tensor:
-        """Normalised outputs (voxel, output) -> targets in their own units."""
-        centre, half = self._scale(outputs)
-        values = outputs * half + centre
-        # no exponential of what is no logarithm: it would overflow, and spoil the gradient of the other branch
+        """Convert normalised parameters (voxel, output) to their own units."""
+        center, half = self._scale(outputs)
+        values = outputs * half + center
+        # Outputs that are no logarithms are set to 0 first: their exponential could overflow, and although torch.where
+        # does not select it, it would spoil the gradient.
         return torch.where(self.target_log, torch.exp(torch.where(self.target_log, values, 0.0)), values)
 
     def physical_sd(self, prediction: Prediction) -> Tensor:
-        """Standard deviations (voxel, output) in the targets' own units, to first order."""
+        """Return the standard deviations (voxel, output) in the units of the parameters, to first order."""
         _, half = self._scale(prediction.mean)
         sd = torch.exp(prediction.log_sd) * half
         return torch.where(self.target_log, sd * self.to_physical(prediction.mean), sd)
 
-    def normalised_sd(self, physical: Tensor, sd: Tensor) -> Tensor:
-        """Inverse of :meth:`physical_sd`."""
+    def normalized_sd(self, physical: Tensor, sd: Tensor) -> Tensor:
+        """Convert standard deviations back to normalised units: the inverse of :meth:`physical_sd`.
+
+        Args:
+            physical: Parameters in their own units, (voxel, output).
+            sd: Their standard deviations in the same units, (voxel, output).
+        """
         _, half = self._scale(physical)
         return torch.where(self.target_log, sd / physical.clamp_min(1e-30), sd) / half
 
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        centre, half = (self.target_high + self.target_low) / 2, (self.target_high - self.target_low) / 2
-        return centre.to(like.dtype), half.to(like.dtype)
+        """Centres and half widths (output,) of the training ranges, as logarithms where these are learned."""
+        center, half = (self.target_high + self.target_low) / 2, (self.target_high - self.target_low) / 2
+        return center.to(like.dtype), half.to(like.dtype)

@@ -1,14 +1,21 @@
-"""CONFIG.json of data sets and trainings: what to simulate, what to learn, how long."""
+"""CONFIG.json of data sets and trainings: what to simulate, what to learn, for how long.
+
+``cestquant optimize-schedule`` reads the same files; what only it uses is read in :mod:`schedules.config`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from NeuroCESTLib.core.checked_json import read_json
+import torch
+
+from NeuroCESTLib.core.checked_json import check_keys, number, read_json
 
 from ..formats.presets import FOLDER
 from ..formats.protocol_files import read_protocol
@@ -16,14 +23,15 @@ from ..formats.protocol_json import protocol_from_dict
 from ..physics.protocol import Protocol
 from ..physics.simulation import ENGINES
 from ..tissue.distributions import TissueDistribution
-from .architecture import DEPTHS, ReconstructionNetwork
-from .training import TrainingSettings
+from .architecture import NetworkOptions, ReconstructionNetwork
+from .dataset import NOISE_SD
+from .settings import TrainingSettings, output_weights
 
-NOISE_SD = (0.002, 0.006)
 NOISE_INJECTION_SD = 0.002
-_SCHEDULE_KEYS = {"trainable", "limits", "objective", "target_weights", "head_start", "crlb", "held_out"}
-"""Of configurations that serve ``cestquant optimize-schedule`` too."""
-_KNOWN = {
+"""Default standard deviation of the noise that a training adds to samples without noise."""
+SAMPLES = 100_000
+"""Default number of samples."""
+CONFIG_KEYS = (
     "protocol",
     "tissue",
     "targets",
@@ -35,34 +43,53 @@ _KNOWN = {
     "engine",
     "batch_size",
     "learning_rate",
-    "schedule_learning_rate",
     "patience",
     "false_alarm_rate",
     "dataset",
     "noise_injection_sd",
-    "note",
-}
-_NETWORK_KEYS = {"width", "depth", "dropout", "activation"}
+    "trainable",
+    "limits",
+    "objective",
+    "target_weights",
+    "schedule_learning_rate",
+    "head_start",
+    "crlb",
+    "held_out",
+)
+"""Keys of a CONFIG.json. Every command accepts all of them, so that one file serves all commands."""
+_NETWORK_KEYS = ("width", "depth", "dropout", "activation")
+_PRESETS = ("larginine", "autocest")
+"""Beginnings of the names of bundled configurations; other bundled files are protocols and pool descriptions."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A checked configuration.
+    """A checked configuration of a data set or a training.
 
-    noise_sd: lowest and highest standard deviation of the white noise, relative to the equilibrium signal (before an
-    L2 normalisation); training draws it anew for every batch. network: width, depth, dropout, activation.
-    false_alarm_rate: share of modelled voxels that the reliability map may reject. dataset: folder of a data set on
-    disk to train on instead of ``samples`` new spectra. noise_injection_sd: of white noise that the training adds to
-    that of the data; by default NOISE_INJECTION_SD where the data have none, and otherwise 0.
+    Attributes:
+        protocol: Acquisition protocol.
+        tissue: Distribution of the tissues, as in the file.
+        targets: Paths of the wanted parameters, such as ``amine.k_Hz``.
+        noise_sd: Lowest and highest standard deviation of the white noise, relative to the equilibrium signal and
+            before any L2 normalisation; a training draws the noise anew for every batch.
+        samples: Number of spectra to simulate.
+        engine: ``r1rho`` or ``bloch-mcconnell``.
+        network: Options of the network.
+        settings: How to train.
+        false_alarm_rate: Share of the voxels that the tissue model does explain and that the reliability map may reject
+            nevertheless.
+        dataset: Folder of a data set on disk to train on; None simulates ``samples`` new spectra.
+        noise_injection_sd: Standard deviation of white noise that the training adds to that of the samples; by default
+            ``NOISE_INJECTION_SD`` where the samples have none, and otherwise 0.
     """
 
     protocol: Protocol
-    tissue: dict
+    tissue: dict[str, Any]
     targets: tuple[str, ...]
     noise_sd: tuple[float, float] = NOISE_SD
-    samples: int = 100_000
+    samples: int = SAMPLES
     engine: str = "r1rho"
-    network: dict[str, Any] = field(default_factory=dict)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     false_alarm_rate: float = 0.05
     dataset: Path | None = None
@@ -71,45 +98,69 @@ class TrainingConfig:
     @property
     def training_noise_sd(self) -> tuple[float, float]:
         """Lowest and highest standard deviation of all noise that the network learns to expect."""
-        return tuple(math.hypot(sd, self.noise_injection_sd) for sd in self.noise_sd)
+        low, high = self.noise_sd
+        return math.hypot(low, self.noise_injection_sd), math.hypot(high, self.noise_injection_sd)
 
-    @property
+    @functools.cached_property
     def distribution(self) -> TissueDistribution:
+        """Distribution of the tissues."""
         return TissueDistribution.from_dict(self.tissue, "tissue")
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the network predicts: the targets, then every other entry that varies (for the reliability map)."""
-        return (*self.targets, *(path for path in self.distribution.varied if path not in self.targets))
+        """Paths of the network's outputs: the targets, then all other varied entries, for the reliability map."""
+        return outputs_of(self.targets, self.distribution)
 
-    def weighted_settings(self, nuisance_weight: float) -> TrainingSettings:
-        """Settings whose loss weighs the outputs that are no targets less."""
-        others = len(self.outputs) - len(self.targets)
-        return replace(self.settings, weights=(1.0,) * len(self.targets) + (nuisance_weight,) * others)
+    def weighted_settings(self) -> TrainingSettings:
+        """Return the settings of a training in which outputs that are no targets count less."""
+        return replace(self.settings, weights=output_weights(self.outputs, self.targets))
 
     def new_network(self) -> ReconstructionNetwork:
-        """An untrained network with the ranges of the outputs; weights from the seed."""
-        import torch
+        """Return an untrained network for this configuration."""
+        return new_network(
+            self.protocol.measurement_count, self.outputs, self.distribution, self.network, self.settings.seed
+        )
 
-        distribution, outputs = self.distribution, self.outputs
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            network = ReconstructionNetwork(self.protocol.measurement_count, len(outputs), **self.network)
-        ranges = distribution.ranges()
-        logarithmic = [path for path in outputs if distribution.is_logarithmic(path)]
-        network.set_targets({path: ranges[path] for path in outputs}, logarithmic)
-        return network
+
+def outputs_of(targets: Sequence[str], distribution: TissueDistribution) -> tuple[str, ...]:
+    """Return the paths of all entries of a tissue that vary, the targets first."""
+    return (*targets, *(path for path in distribution.varied if path not in targets))
+
+
+def new_network(
+    measurements: int, outputs: Sequence[str], distribution: TissueDistribution, options: NetworkOptions, seed: int
+) -> ReconstructionNetwork:
+    """Make an untrained network whose outputs have the ranges of a distribution.
+
+    Args:
+        measurements: Number of inputs.
+        outputs: Paths of the outputs.
+        distribution: Distribution of the tissues.
+        options: Options of the network.
+        seed: Seed of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ReconstructionNetwork(measurements, len(outputs), **options)
+    ranges = distribution.ranges()
+    logarithmic = [path for path in outputs if distribution.is_logarithmic(path)]
+    network.set_targets({path: ranges[path] for path in outputs}, logarithmic)
+    return network
 
 
 def config_names() -> list[str]:
-    """Names of the configurations that come with the module."""
-    return sorted(p.stem for p in FOLDER.glob("*.json") if p.stem.startswith(("larginine", "autocest")))
+    """Return the names of the bundled configurations."""
+    return sorted(path.stem for path in FOLDER.glob("*.json") if path.stem.startswith(_PRESETS))
 
 
 def config_file(path: str | Path) -> Path:
-    """The file of a configuration that is given by its path, or by the name of one that comes with the module.
+    """Return the file of a configuration.
 
-    Raises ValueError where there is no such file.
+    Args:
+        path: A file, or the name of a bundled configuration.
+
+    Raises:
+        ValueError: There is no such file.
     """
     if str(path) in config_names():
         return FOLDER / f"{path}.json"
@@ -119,78 +170,90 @@ def config_file(path: str | Path) -> Path:
 
 
 def read_config(path: str | Path) -> TrainingConfig:
-    """Configuration from a JSON file, or by the name of one that comes with the module."""
+    """Read the configuration of a data set or a training.
+
+    Args:
+        path: A file, or the name of a bundled configuration.
+
+    Raises:
+        ValueError: The file cannot be used; the message names it and the key.
+    """
     path = config_file(path)
     return config_from_dict(read_json(path), str(path), path.parent)
 
 
-def config_from_dict(values: dict, source: str = "config", folder: Path | None = None) -> TrainingConfig:
-    """Checked configuration; paths in it are relative to ``folder``. ValueError names ``source`` and the key."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{source}: a configuration is an object with the keys protocol, tissue and targets")
-    unknown = sorted(set(values) - _KNOWN - _SCHEDULE_KEYS)
-    if unknown:
-        warnings.warn(f"{source}: unknown keys are ignored: {', '.join(unknown)}", stacklevel=2)
-    for key in ("protocol", "tissue"):
+def config_from_dict(values: Any, source: str = "config", folder: Path | None = None) -> TrainingConfig:
+    """Check the values of a CONFIG.json for a data set or a training.
+
+    Args:
+        values: Object as read from JSON, see ``CONFIG_KEYS``; ``protocol`` and ``tissue`` are required.
+        source: Name that opens every message.
+        folder: Folder that paths in the configuration are relative to; by default the current one.
+
+    Raises:
+        ValueError: A key is unknown, is missing or has an unusable value; the message names it.
+    """
+    folder = folder or Path()
+    values = check_config_keys(values, source, ("protocol", "tissue"))
+    with errors_naming(source):
+        protocol = config_protocol(values["protocol"], source, folder)
+        if not bool((protocol.saturation_time_s > 0).any()):
+            raise ValueError("the protocol has no saturation; give b1_uT and saturation_time_s")
+        distribution = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
+        targets = names(values.get("targets") or distribution.varied)
+        require_targets(targets, distribution)
+        noise_sd = noise_limits(values.get("noise_sd", NOISE_SD))
+        dataset = values.get("dataset")
+        return TrainingConfig(
+            protocol=protocol,
+            tissue=values["tissue"],
+            targets=targets,
+            noise_sd=noise_sd,
+            samples=whole_number(values.get("samples", SAMPLES), "samples", 1),
+            engine=engine_name(values.get("engine", "r1rho")),
+            network=network_options(values.get("network") or {}),
+            settings=training_settings(values),
+            false_alarm_rate=_false_alarm_rate(values.get("false_alarm_rate", 0.05)),
+            dataset=folder / dataset if dataset else None,
+            noise_injection_sd=_noise_injection(values.get("noise_injection_sd"), noise_sd),
+        )
+
+
+def check_config_keys(values: Any, source: str, required: Sequence[str]) -> dict[str, Any]:
+    """Check that a configuration has only known keys and all the required ones.
+
+    Raises:
+        ValueError: A key is unknown or missing; the message names ``source`` and the key.
+    """
+    values = check_keys(values, CONFIG_KEYS, source, also=("note",))
+    for key in required:
         if key not in values:
             raise ValueError(f"{source}: the key '{key}' is missing")
+    return values
+
+
+@contextlib.contextmanager
+def errors_naming(source: str) -> Iterator[None]:
+    """Turn errors about the values of a configuration into ValueError with a message that ``source`` opens."""
     try:
-        return _checked(values, source, folder or Path())
+        yield
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{source}: a value has the wrong type ({error})") from None
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(source) else f"{source}: {error}") from None
 
 
-def _checked(values: dict, source: str, folder: Path) -> TrainingConfig:
-    protocol = config_protocol(values["protocol"], source, folder)
-    if not bool((protocol.saturation_time_s > 0).any()):
-        raise ValueError("the protocol has no saturation; give b1_uT and saturation_time_s")
-    distribution = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
-    targets = tuple(values.get("targets") or distribution.varied)
-    for target in targets:
-        if target not in distribution.entries:
-            raise ValueError(f"the target '{target}' is no entry of the tissue; use {', '.join(distribution.varied)}")
-        if not distribution.entries[target].varies:
-            raise ValueError(f"the target '{target}' is a fixed number, so there is nothing to learn; give it a range")
-    if not targets or len(set(targets)) != len(targets):
-        raise ValueError("the targets must name different entries of the tissue that vary")
-    engine = values.get("engine", "r1rho")
-    if engine not in ENGINES:
-        raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(ENGINES)}")
-    rate = float(values.get("false_alarm_rate", 0.05))
-    if not 0 < rate < 1:
-        raise ValueError(f"false_alarm_rate is {rate:g} but must lie between 0 and 1")
-    defaults = TrainingSettings()
-    settings = TrainingSettings(
-        epochs=_count(values, "epochs", 100),
-        batch_size=_count(values, "batch_size", 256),
-        learning_rate=float(values.get("learning_rate", defaults.learning_rate)),
-        schedule_rate=float(values.get("schedule_learning_rate", defaults.schedule_rate)),
-        patience=int(values.get("patience", defaults.patience)),
-        seed=int(values.get("seed", 0)),
-    )
-    noise = _noise(values.get("noise_sd", NOISE_SD))
-    injection = float(values.get("noise_injection_sd", 0.0 if noise[1] else NOISE_INJECTION_SD))
-    if not 0 <= injection < 1:
-        raise ValueError(f"noise_injection_sd is {injection:g} but must lie between 0 and 1")
-    return TrainingConfig(
-        protocol,
-        values["tissue"],
-        targets,
-        noise,
-        _count(values, "samples", 100_000),
-        engine,
-        _network(values.get("network") or {}),
-        settings,
-        rate,
-        folder / values["dataset"] if values.get("dataset") else None,
-        injection,
-    )
+def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
+    """Read the protocol of a configuration.
 
+    Args:
+        value: The protocol itself, the name of a sampling strategy (``strategy 1``), or a file relative to ``folder``.
+        source: Name of the configuration.
+        folder: Folder of the configuration.
 
-def config_protocol(value: dict | str, source: str, folder: Path) -> Protocol:
-    """A configuration's protocol: inline, a sampling strategy by name ('strategy 1'), or a file in ``folder``."""
+    Raises:
+        ValueError: The protocol cannot be used.
+    """
     if isinstance(value, dict):
         return protocol_from_dict(value, f"{source}: protocol")
     preset = FOLDER / f"{str(value).replace(' ', '_')}.json"
@@ -199,25 +262,104 @@ def config_protocol(value: dict | str, source: str, folder: Path) -> Protocol:
     return read_protocol(folder / str(value))
 
 
-def _noise(value: float | list) -> tuple[float, float]:
-    low, high = (value, value) if isinstance(value, int | float) else (float(v) for v in value)
+def require_targets(targets: Sequence[str], tissue: TissueDistribution) -> None:
+    """Check that there are targets, that all of them vary in the tissue, and that none is named twice.
+
+    Raises:
+        ValueError: A target cannot be learned; the message lists those that can.
+    """
+    fixed = [path for path in targets if path not in tissue.varied]
+    if fixed or not targets:
+        raise ValueError(
+            f"targets: {', '.join(fixed) or 'none given'}; choose among what varies in the tissue: "
+            f"{', '.join(tissue.varied)}"
+        )
+    if len(set(targets)) != len(targets):
+        raise ValueError(f"targets: {', '.join(targets)} names an entry twice")
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """Return one or several names as a tuple of texts."""
+    return (value,) if isinstance(value, str) else tuple(str(name) for name in value)
+
+
+def engine_name(value: Any) -> str:
+    """Return the name of an engine.
+
+    Raises:
+        ValueError: The engine is unknown.
+    """
+    if value not in ENGINES:
+        raise ValueError(f"engine '{value}' is unknown; use one of {', '.join(ENGINES)}")
+    return value
+
+
+def network_options(values: Any) -> NetworkOptions:
+    """Check the options of a network.
+
+    Raises:
+        ValueError: An option is unknown, or no such network can be built.
+    """
+    options = check_keys(values, _NETWORK_KEYS, "network")
+    with torch.random.fork_rng(devices=[]):
+        ReconstructionNetwork(1, 1, **options)
+    return cast(NetworkOptions, options)  # the network has just been built from them
+
+
+def training_settings(values: Mapping[str, Any]) -> TrainingSettings:
+    """Return the settings of a training from the keys of a configuration.
+
+    Raises:
+        ValueError: A number is unusable; the message names the key.
+    """
+    defaults = TrainingSettings()
+    return TrainingSettings(
+        epochs=whole_number(values.get("epochs", defaults.epochs), "epochs", 1),
+        batch_size=whole_number(values.get("batch_size", defaults.batch_size), "batch_size", 1),
+        learning_rate=number(values.get("learning_rate", defaults.learning_rate), "learning_rate"),
+        schedule_rate=number(values.get("schedule_learning_rate", defaults.schedule_rate), "schedule_learning_rate"),
+        patience=whole_number(values.get("patience", defaults.patience), "patience", 0),
+        seed=whole_number(values.get("seed", defaults.seed), "seed"),
+    )
+
+
+def noise_limits(value: Any) -> tuple[float, float]:
+    """Return the lowest and the highest standard deviation of the noise, from a number or a pair of numbers.
+
+    Raises:
+        ValueError: The numbers do not lie between 0 and 1, the lower first.
+    """
+    low, high = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    low, high = number(low, "noise_sd"), number(high, "noise_sd")
     if not 0 <= low <= high < 1:
         raise ValueError(f"noise_sd is [{low:g}, {high:g}]; give a number or [low, high] between 0 and 1")
-    return float(low), float(high)
+    return low, high
 
 
-def _count(values: dict, key: str, default: int) -> int:
-    number = values.get(key, default)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{key} is {number!r} but must be a whole number of at least 1")
-    return number
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
+    """Return a whole number.
+
+    Raises:
+        ValueError: The value is no whole number, or is below ``least``; the message opens with ``name``.
+    """
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} is {value!r} but must be a whole number{bound}")
+    return int(value)
 
 
-def _network(values: dict) -> dict:
-    unknown = sorted(set(values) - _NETWORK_KEYS)
-    if unknown:
-        raise ValueError(f"network: unknown keys {', '.join(unknown)}; use {', '.join(sorted(_NETWORK_KEYS))}")
-    if values.get("depth", 2) not in DEPTHS:
-        raise ValueError(f"network: depth is {values['depth']} but must be {DEPTHS[0]} to {DEPTHS[-1]}")
-    ReconstructionNetwork(1, 1, **values)  # checks the rest
-    return dict(values)
+def _false_alarm_rate(value: Any) -> float:
+    rate = number(value, "false_alarm_rate")
+    if not 0 < rate < 1:
+        raise ValueError(f"false_alarm_rate is {rate:g} but must lie between 0 and 1")
+    return rate
+
+
+def _noise_injection(value: Any, noise_sd: tuple[float, float]) -> float:
+    if value is None:
+        return 0.0 if noise_sd[1] else NOISE_INJECTION_SD
+    injected = number(value, "noise_injection_sd")
+    if not 0 <= injected < 1:
+        raise ValueError(f"noise_injection_sd is {injected:g} but must lie between 0 and 1")
+    return injected

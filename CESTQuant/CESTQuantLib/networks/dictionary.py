@@ -1,25 +1,31 @@
-"""Dictionary matching: the simulated spectrum whose direction is the nearest to the measured one."""
+"""Dictionary matching: the simulated spectrum whose direction is nearest to that of the measured one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .architecture import normalise_input
+from NeuroCESTLib.core.progress import Progress, part, silent
+
+from .architecture import normalize_input
 from .config import TrainingConfig
 from .dataset import simulate_dataset
 
 _VOXELS, _ENTRIES = 1024, 16384
-"""Voxels and entries of one product: 64 MiB."""
+"""Voxels and dictionary entries of one product, which takes 64 MiB."""
 
 
 @dataclass(frozen=True)
 class DictionaryMatch:
-    """values: (voxel,) by path; dot_product: (voxel,) of unit vectors; signal: (voxel, measurement) of the entry,
-    normalised as the protocol says; rmse: (voxel,) its distance from the measured one. NaN without a usable signal.
+    """Best dictionary entry of every voxel; NaN where the measured signal is not finite.
+
+    Attributes:
+        values: Tissue parameters of the entry by path, (voxel,).
+        dot_product: Dot product of the unit vectors of measured signal and entry, (voxel,).
+        signal: Signal of the entry, (voxel, measurement), normalised as the protocol says.
+        rmse: Root-mean-square difference between that signal and the measured one, (voxel,).
     """
 
     values: dict[str, Tensor]
@@ -29,21 +35,24 @@ class DictionaryMatch:
 
 
 @torch.no_grad()
-def match_dictionary(
-    signal: Tensor, config: TrainingConfig, progress: Callable[[float, str], None] | None = None
-) -> DictionaryMatch:
-    """Match normalised signals (voxel, measurement) to ``config.samples`` simulated spectra without noise."""
-    report = progress or (lambda fraction, message: None)
+def match_dictionary(signal: Tensor, config: TrainingConfig, progress: Progress = silent) -> DictionaryMatch:
+    """Match signals to a dictionary of ``config.samples`` simulated spectra without noise.
+
+    Args:
+        signal: Normalised signals, (voxel, measurement).
+        config: What to simulate.
+        progress: Called while simulating and matching; may raise to cancel.
+    """
     data = simulate_dataset(
         config.distribution,
         config.protocol,
         config.samples,
         seed=config.settings.seed,
         engine=config.engine,
-        progress=lambda f, m: report(0.3 * f, m),
+        progress=part(progress, 0.0, 0.3),
     )
-    best, index = nearest(signal, data.clean, lambda f: report(0.3 + 0.7 * f, "matching"))
-    found = normalise_input(data.clean[index], config.protocol.signal_normalisation)
+    best, index = nearest(signal, data.clean, part(progress, 0.3, 1.0))
+    found = normalize_input(data.clean[index], config.protocol.signal_normalisation)
     usable = torch.isfinite(signal).all(1)
     nan = torch.tensor(torch.nan)
     rmse = torch.where(usable, (signal - found).square().mean(1).sqrt(), nan)
@@ -51,19 +60,27 @@ def match_dictionary(
     return DictionaryMatch(values, torch.where(usable, best, nan), found, rmse)
 
 
-def nearest(signal: Tensor, entries: Tensor, progress: Callable[[float], None] | None = None) -> tuple[Tensor, Tensor]:
-    """Largest dot product (voxel,) of unit vectors and the index of its entry, for signals (voxel, measurement)."""
-    entries = normalise_input(entries, "l2")
+def nearest(signal: Tensor, entries: Tensor, progress: Progress = silent) -> tuple[Tensor, Tensor]:
+    """Find the entry with the largest dot product of unit vectors.
+
+    Args:
+        signal: Signals, (voxel, measurement).
+        entries: Signals of the dictionary, (entry, measurement).
+        progress: Called after every chunk of voxels; may raise to cancel.
+
+    Returns:
+        Largest dot product and index of its entry, both of shape (voxel,).
+    """
+    entries = normalize_input(entries, "l2")
     best = torch.full((len(signal),), -torch.inf)
     index = torch.zeros(len(signal), dtype=torch.int64)
     for first in range(0, len(signal), _VOXELS):
         voxels = slice(first, first + _VOXELS)
-        unit = normalise_input(signal[voxels].nan_to_num(0.0), "l2")
+        unit = normalize_input(signal[voxels].nan_to_num(0.0), "l2")
         for start in range(0, len(entries), _ENTRIES):
             products, places = (unit @ entries[start : start + _ENTRIES].T).max(1)
             better = products > best[voxels]
             best[voxels] = torch.where(better, products, best[voxels])
             index[voxels] = torch.where(better, places + start, index[voxels])
-        if progress is not None:
-            progress(min(1.0, (first + _VOXELS) / len(signal)))
+        progress(min(1.0, (first + _VOXELS) / len(signal)), "matching")
     return best, index

@@ -5,94 +5,90 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from NeuroCESTLib.core.processes import Processes
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, part, silent
 
-from .architecture import normalise_input
+from .architecture import ReconstructionNetwork, normalize_input
 from .config import TrainingConfig
-from .dataset import DataSet, SimulatedBatches, StoredDataSet, read_dataset, simulate_dataset
+from .dataset import SimulatedBatches, simulate_dataset
 from .files import NetworkFile
+from .objective import Samples
 from .reliability import calibrate
-from .training import TrainingDiverged, TrainingResult, train_network
+from .shards import read_dataset
+from .training import TrainingDiverged, TrainingResult, one_thread, train_network
 
 _EXAMPLES = 20_000
-_NUISANCE_WEIGHT = 0.1
+"""Samples from which the inputs of a network are scaled."""
 
 
 def train_from_config(
     config: TrainingConfig,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     checkpoint: str | Path | None = None,
     threads: int | None = None,
     processes: Processes | None = None,
 ) -> tuple[NetworkFile, TrainingResult]:
-    """Simulate ``config.samples`` spectra or open the data set on disk, train, and calibrate the reliability map.
+    """Simulate spectra or open a data set on disk, train a network, and calibrate its reliability map.
 
-    The same spectra give the same network, from memory or from disk, trained by one process or shared by several (of
-    which the first one calibrates). checkpoint: see :func:`training.train_network`. Raises ValueError with one
-    sentence where the configuration is impossible and TrainingDiverged where the loss is not finite.
+    The same spectra give the same network, from memory or from disk, in one process or in several. Of several
+    processes the first one calibrates.
+
+    Args:
+        config: What to simulate and to learn.
+        progress: Called throughout; may raise to cancel.
+        checkpoint: File to continue from, see :func:`training.train_network`.
+        threads: Threads of the simulations; by default as many as torch uses.
+        processes: This process among those that train together; by default it is the only one.
+
+    Returns:
+        The network with everything that belongs to it, and the course of its training.
+
+    Raises:
+        ValueError: The configuration is impossible.
+        TrainingDiverged: The training diverged.
     """
-    report = progress or (lambda fraction, message: None)
     processes = processes or Processes()
-    clock, timings = time.perf_counter(), {}
-
-    def step(name: str) -> None:
-        timings[f"{name}_s"] = round(time.perf_counter() - clock - sum(timings.values()), 3)
-
-    data = _data(config, threads, lambda f, m: report(0.2 * f, m))
-    step("simulation")
-    network = config.new_network()
-    normalisation = config.protocol.signal_normalisation
-    examples = data.rows(torch.arange(min(_EXAMPLES, len(data))), config.outputs)[0]
-    mean_norm = float(torch.linalg.vector_norm(examples, dim=1).mean())
-    noise = sum(config.training_noise_sd) / 2 / (mean_norm if normalisation == "l2" else 1.0)
-    network.set_inputs(normalise_input(examples, normalisation), noise)
-    batches = SimulatedBatches(
-        network,
-        data,
-        config.protocol,
-        config.outputs,
-        config.settings.batch_size,
-        config.settings.seed,
-        injected_sd=config.noise_injection_sd,
-        processes=processes,
-    )
-    network.share_batches(processes.rank, processes.count)
-    with one_thread_a_step():
-        result = train_network(
+    timings: dict[str, float] = {}
+    with _timed(timings, "simulation_s"):
+        samples = _samples(config, threads, part(progress, 0.0, 0.2))
+    with _timed(timings, "training_s"):
+        network = config.new_network()
+        mean_norm = _set_inputs(network, config, samples)
+        network.share_batches(processes)
+        batches = SimulatedBatches(
             network,
-            batches,
-            config.weighted_settings(_NUISANCE_WEIGHT),
-            lambda f, m: report(0.2 + 0.75 * f, m),
-            checkpoint,
-            reduce=processes.average if processes.count > 1 else None,
-            writes_checkpoint=processes.writes,
+            samples,
+            config.protocol,
+            config.outputs,
+            config.settings.batch_size,
+            config.settings.seed,
+            injected_sd=config.noise_injection_sd,
+            processes=processes,
         )
-    step("training")
-    file = NetworkFile(
-        network,
-        config.protocol,
-        config.tissue,
-        config.targets,
-        config.outputs,
-        config.engine,
-        config.training_noise_sd,
-        training={"mean_norm": mean_norm},
-    )
+        with one_thread():
+            result = train_network(
+                network,
+                batches,
+                config.weighted_settings(),
+                part(progress, 0.2, 0.95),
+                checkpoint,
+                processes=processes,
+            )
+    file = network_file(network, config, config.training_noise_sd, mean_norm)
     if not processes.writes:
         return file, result
-    report(0.96, "calibrating the reliability map")
-    with without_checkpoint_if_diverged(checkpoint):
+    progress(0.96, "calibrating the reliability map")
+    with _timed(timings, "calibration_s"), removed_if_diverged(checkpoint):
         calibration, errors = calibrate(
             file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000, threads=threads
         )
-    step("calibration")
     summary = {
-        "samples": len(data),
+        "samples": len(samples),
         "epochs": len(result.loss),
         "best_epoch": result.best_epoch,
         "stopped": result.stopped,
@@ -104,10 +100,44 @@ def train_from_config(
         **timings,
         "held_out": errors,
     }
-    return NetworkFile(**{**vars(file), "calibration": calibration, "training": summary}), result
+    return replace(file, calibration=calibration, training=summary), result
 
 
-def _data(config: TrainingConfig, threads: int | None, progress: Progress) -> DataSet | StoredDataSet:
+def network_file(
+    network: ReconstructionNetwork, config: TrainingConfig, noise_sd: tuple[float, float], mean_norm: float
+) -> NetworkFile:
+    """Return a network with what belongs to it, not yet calibrated.
+
+    Args:
+        network: Trained network.
+        config: Configuration that it was trained for.
+        noise_sd: Lowest and highest standard deviation of the noise that it was trained with.
+        mean_norm: Mean norm of the signals before an L2 normalisation, relative to the equilibrium signal.
+    """
+    return NetworkFile(
+        network=network,
+        protocol=config.protocol,
+        tissue=config.tissue,
+        targets=config.targets,
+        outputs=config.outputs,
+        engine=config.engine,
+        noise_sd=noise_sd,
+        training={"mean_norm": mean_norm},
+    )
+
+
+@contextlib.contextmanager
+def removed_if_diverged(checkpoint: str | Path | None) -> Iterator[None]:
+    """Remove the checkpoint of a finished training whose result is useless: continuing from it would give the same."""
+    try:
+        yield
+    except TrainingDiverged:
+        if checkpoint is not None:
+            Path(checkpoint).unlink(missing_ok=True)
+        raise
+
+
+def _samples(config: TrainingConfig, threads: int | None, progress: Progress) -> Samples:
     if config.dataset is None:
         return simulate_dataset(
             config.distribution,
@@ -119,28 +149,27 @@ def _data(config: TrainingConfig, threads: int | None, progress: Progress) -> Da
             threads=threads,
             progress=progress,
         )
-    data = read_dataset(config.dataset)
-    data.check(config)
-    return data
+    stored = read_dataset(config.dataset)
+    stored.require_match(config)
+    return stored
+
+
+def _set_inputs(network: ReconstructionNetwork, config: TrainingConfig, samples: Samples) -> float:
+    """Scale the inputs of a network by some samples; returns the mean norm of their noise-free signals."""
+    normalization = config.protocol.signal_normalisation
+    clean = samples.rows(torch.arange(min(_EXAMPLES, len(samples))), config.outputs).clean
+    mean_norm = float(torch.linalg.vector_norm(clean, dim=1).mean())
+    mean_noise = sum(config.training_noise_sd) / 2
+    # An L2 normalisation divides signal and noise by the norm.
+    network.set_inputs(
+        normalize_input(clean, normalization), mean_noise / (mean_norm if normalization == "l2" else 1.0)
+    )
+    return mean_norm
 
 
 @contextlib.contextmanager
-def without_checkpoint_if_diverged(checkpoint: str | Path | None) -> Iterator[None]:
-    """Remove the checkpoint of a whole training whose result is of no use: to go on from it would give the same."""
-    try:
-        yield
-    except TrainingDiverged:
-        if checkpoint is not None:
-            Path(checkpoint).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def one_thread_a_step() -> Iterator[None]:
-    """Steps on batches of 256 are too small to be shared out: one thread is as fast, and leaves the other core free."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    """Record how long a block takes, in s."""
+    begin = time.perf_counter()
+    yield
+    timings[name] = round(time.perf_counter() - begin, 3)

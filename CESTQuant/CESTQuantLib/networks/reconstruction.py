@@ -14,12 +14,22 @@ from .architecture import ReconstructionNetwork
 from .files import NetworkFile
 
 VOXELS_AT_ONCE = 512
-"""The activations of so many voxels stay in the cache, which makes the network twice as fast."""
+"""Voxels of a chunk: their activations stay in the cache, which makes the network twice as fast."""
+_MARGIN = 0.02
+"""Share of a training range by which known values may leave it."""
+_TOLERATED_SHARE = 0.01
+"""Share of the voxels that may leave a training range by more."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Per voxel: mean and sd (voxel, output) in the outputs' own units, and the RMSE that the network expects."""
+    """Parameters that a network found.
+
+    Attributes:
+        mean: Parameters in their own units, (voxel, output).
+        sd: Their standard deviations in the same units, (voxel, output).
+        expected_rmse: RMSE of the tissue model that the network expects, (voxel,), relative to the normalised signal.
+    """
 
     mean: Tensor
     sd: Tensor
@@ -28,10 +38,16 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruct(network: ReconstructionNetwork, signal: Tensor, threads: int | None = None) -> Reconstruction:
-    """Parameters of normalised signals (voxel, measurement), in small chunks that are shared out among threads."""
+    """Reconstruct tissue parameters.
+
+    Args:
+        network: Trained network.
+        signal: Normalised signals, (voxel, measurement).
+        threads: Threads that share the chunks of voxels; by default as many as torch uses.
+    """
     network.eval()
     signal = signal.float()
-    count, outputs = len(signal), network.options["outputs"]
+    count, outputs = len(signal), network.outputs
     result = Reconstruction(torch.empty(count, outputs), torch.empty(count, outputs), torch.empty(count))
 
     @torch.no_grad()
@@ -46,16 +62,21 @@ def reconstruct(network: ReconstructionNetwork, signal: Tensor, threads: int | N
     return result
 
 
-def in_training_range(file: NetworkFile, maps: Mapping[str, Tensor]) -> list[str]:
-    """Warnings for known maps (voxel,) by path that leave the range the network was trained for."""
+def out_of_range_warnings(file: NetworkFile, maps: Mapping[str, Tensor]) -> list[str]:
+    """Return warnings about known maps that leave the ranges that a network was trained for.
+
+    Args:
+        file: Trained network.
+        maps: Known values by path, (voxel,); NaN where they are unknown.
+    """
     warnings = []
     for path, (low, high) in file.distribution.ranges().items():
         if path not in maps:
             continue
         values = maps[path][torch.isfinite(maps[path])]
-        margin = 0.02 * (high - low) + 1e-3 * max(abs(low), abs(high))
+        margin = _MARGIN * (high - low) + 1e-3 * max(abs(low), abs(high))
         outside = float(((values < low - margin) | (values > high + margin)).double().mean()) if len(values) else 0.0
-        if outside > 0.01:
+        if outside > _TOLERATED_SHARE:
             warnings.append(
                 f"{100 * outside:.0f} % of the voxels have a {path} outside the range {low:g} to {high:g} that the "
                 "network was trained for; do not trust it there"

@@ -2,226 +2,202 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from NeuroCESTLib.core.progress import Progress
-from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress, silent
 
-from .architecture import Prediction, ReconstructionNetwork
+from .architecture import ReconstructionNetwork
+from .checkpoints import Checkpoint
+from .objective import Batch, BatchSource, Objective, supervised_objective
+from .settings import CHANGEABLE, TrainingSettings
 
-Batch = tuple[Tensor, Tensor, Tensor | None]
-
-
-CHANGEABLE = ("learning_rate", "schedule_rate", "final_rate", "epochs", "patience", "head_start")
-"""Settings that may differ when a training goes on from a checkpoint: how fast and how long it learns, not what."""
+_KIND = "neurocest training checkpoint"
 _EXPLODED = 1000.0
-"""An epoch whose loss is this many times that of predicting the mean has lost what was learned."""
+"""A loss of this many times that of predicting the mean shows that the network has lost what it had learned."""
 _HOPELESS = 2.0
 """A training whose best loss is this many times that of predicting the mean has learned nothing."""
 _LEAST_STEPS = 50
-"""Steps after which this can be told; the first ones of RMSprop are large."""
-_LEAST_BASELINE = 0.1
-"""Least loss of predicting the mean that is believed: few held-out voxels may happen to be alike."""
+"""Steps after which a training can be called hopeless; the first steps of RMSprop are large."""
+_STEPS_PER_CHECK = 64
+"""Steps between checks of the loss, each of which waits for the device."""
 
 
 class TrainingDiverged(ValueError):  # noqa: N818  a sentence for the user, who can act on it
-    """The loss became NaN, infinite or huge; the network holds the last good state again, if there is one."""
-
-
-class BatchSource(Protocol):
-    """Where the training takes its data from; see :class:`dataset.SimulatedBatches` for one that is in memory."""
-
-    def epoch(self, generator: torch.Generator) -> Iterable[Batch]:
-        """Batches of one epoch: network input (voxel, measurement), normalised targets (voxel, output) and, or None,
-        the logarithm of the RMS difference from the true signal (voxel,). All randomness comes from ``generator``."""
-
-    def validation(self) -> Batch | None:
-        """Held-out data in the same form, or None: then the training loss decides."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Another loss than the supervised one.
-
-    loss: of a batch: what to minimise, and what to report. baseline: the reported loss of a network that has learned
-    nothing. largest_gradient: norm to which the gradient of a step is cut, or None.
-    """
-
-    loss: Callable[[Batch], tuple[Tensor, Tensor]]
-    baseline: float
-    largest_gradient: float | None = None
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train; the defaults are those of the published chain.
-
-    learning_rate, schedule_rate: of the network and of acquisition parameters; both decay by a cosine to ``final_rate``
-    of themselves. patience: epochs without improvement after which training stops early (0: never). weights: of the
-    outputs in the loss. learn_spread: also train the head of the uncertainties. head_start: epochs in which the network
-    learns while acquisition parameters stay as they are: an untrained network would move them to where it does best.
-    """
-
-    epochs: int = 100
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    schedule_rate: float = 1e-4
-    final_rate: float = 0.01
-    patience: int = 20
-    seed: int = 0
-    weights: tuple[float, ...] | None = None
-    learn_spread: bool = True
-    head_start: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "schedule_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training: {name} is {getattr(self, name)!r} but must be positive")
-        for name in ("patience", "head_start"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"training: {name} must not be negative")
+    """The loss became NaN, infinite or huge; the network is in its last good state again, if there is one."""
 
 
 @dataclass
 class TrainingResult:
-    """Losses by epoch (mean squared error on the normalised targets), the best epoch, and why training ended."""
+    """Course of a training.
+
+    Attributes:
+        loss: Reported loss of every epoch; in supervised training the mean squared error of the normalised targets.
+        validation_loss: The same of the held-out samples; empty where there are none.
+        best_epoch: Number of the best epoch, from 1.
+        stopped: Why the training ended.
+    """
 
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = "all epochs"
 
+    @property
+    def judged(self) -> list[float]:
+        """Losses that decide on the best epoch: those of the held-out samples where there are some."""
+        return self.validation_loss or self.loss
+
 
 def train_network(
     network: ReconstructionNetwork,
     batches: BatchSource,
     settings: TrainingSettings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     checkpoint: str | Path | None = None,
     *,
     objective: Objective | None = None,
     schedule_parameters: Sequence[nn.Parameter] = (),
-    reduce: Callable[[list[Tensor]], None] | None = None,
+    processes: Processes | None = None,
     after_epoch: Callable[[int, TrainingResult], None] | None = None,
-    writes_checkpoint: bool = True,
 ) -> TrainingResult:
-    """Train ``network`` in place; at the end it holds the weights of the best epoch (by the held-out loss).
+    """Train a network in place; at the end it has the weights of its best epoch.
 
-    checkpoint: file written, atomically, after every epoch; where it exists training resumes from it, to the same
-    trajectory as without the interruption. Learning rates, epochs and patience may differ from those of the
-    checkpoint, and a damaged one is left out with a warning. objective: instead of the supervised loss.
-    schedule_parameters: trained too, at ``settings.schedule_rate``. reduce:
-    averages tensors in place over the processes of a distributed run. after_epoch(epoch, result) for what is to be
-    recorded. ``progress`` may raise to cancel: the checkpoint stays.
+    Args:
+        network: Network to train.
+        batches: Samples to train on.
+        settings: How to train.
+        progress: Called after every epoch; it may raise to cancel, and the checkpoint stays.
+        checkpoint: File that is written after every epoch. Where it exists, the training continues from it, to the same
+            result as without the interruption. Learning rates, epochs and patience may differ from those of the
+            checkpoint. A damaged checkpoint is removed with a warning.
+        objective: What to minimise; by default the supervised loss.
+        schedule_parameters: Acquisition parameters that are trained too, at ``settings.schedule_rate``.
+        processes: This process among those that train together; by default it is the only one.
+        after_epoch: Called with the epoch, from 1, and the result so far.
 
-    Raises TrainingDiverged when the loss or a weight is not finite or the loss explodes, with the last good checkpoint
-    kept and loaded, and when even the best epoch is far worse than predicting the mean; ValueError for a checkpoint of
-    another training.
+    Raises:
+        TrainingDiverged: The loss or a weight is not finite, or the loss exploded; the last good checkpoint is kept and
+            loaded. Or even the best epoch is far worse than predicting the mean.
+        ValueError: The checkpoint belongs to another training.
     """
-    settings = settings or TrainingSettings()
-    run = _Run(network, batches, settings, list(schedule_parameters), reduce, objective)
-    path = Path(checkpoint) if checkpoint is not None else None
-    if path is not None and path.exists():
-        run.resume(path)
-    report = progress or (lambda fraction, message: None)
-    while run.epoch < settings.epochs and not run.finished:
-        good, epoch = run.state() if path is None else None, run.epoch + 1
-        try:
+    settings, processes = settings or TrainingSettings(), processes or Processes()
+    objective = objective or supervised_objective(network, settings, batches.validation())
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), _KIND, "training", processes.writes)
+    run = _Run(network, batches, settings, objective, list(schedule_parameters), processes)
+    run.resume(file)
+    while not run.is_over:
+        with _return_to_last_good_state(run, file):
             run.train_epoch()
-        except FloatingPointError as error:
-            raise _diverged(run, epoch, path, good, error) from None
-        if after_epoch is not None:  # before the checkpoint: a killed run then lacks no record, it repeats one
+        if after_epoch is not None:  # before the checkpoint, so that a killed run repeats a record but never lacks one
             after_epoch(run.epoch, run.result)
-        if path is not None and writes_checkpoint:
-            save_tensors(run.state(), path)
-        report(run.epoch / settings.epochs, run.message())
+        file.save(run.state())
+        progress(run.epoch / settings.epochs, run.message())
     run.load_best()
     if run.is_hopeless:
-        if path is not None and writes_checkpoint:
-            path.unlink(missing_ok=True)  # there is nothing in it to go on from
+        file.remove()  # there is nothing in it to go on from
         raise TrainingDiverged(
             f"the training diverged: the loss of its best epoch ({run.result.best_epoch}) is "
-            f"{run.best_loss:.3g}, that of predicting the mean {run.baseline:.3g}; "
+            f"{min(run.result.judged):.3g}, that of predicting the mean {objective.baseline:.3g}; "
             "lower the learning rate, or train for longer"
         )
     return run.result
 
 
-def training_loss(
-    prediction: Prediction, targets: Tensor, log_rmse: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """(loss to minimise, mean squared error of the targets).
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: steps on a few hundred samples are too small for several, which wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
-    The uncertainties are learned by the Gaussian likelihood of the errors, which are constants to it.
-    """
-    error = prediction.mean - targets
-    squared = error.square() if weights is None else error.square() * weights
-    mse = squared.mean()
-    variance = torch.exp(2 * prediction.log_sd)
-    spread = (prediction.log_sd + 0.5 * error.detach().square() / variance).mean()
-    if log_rmse is not None:
-        spread = spread + (prediction.log_rmse - log_rmse).square().mean()
-    return mse + spread, mse
+
+@contextlib.contextmanager
+def _return_to_last_good_state(run: _Run, file: Checkpoint) -> Iterator[None]:
+    """Where an epoch diverges, restore the state before it, from the checkpoint or from memory, and say so."""
+    before = run.state() if file.path is None else None
+    epoch = run.epoch + 1
+    try:
+        yield
+    except FloatingPointError as error:
+        advice = "there is no earlier state to go back to; lower the learning rate"
+        good = before if file.path is None else file.load()
+        if good is not None:
+            run.restore(good)
+            run.load_best()
+            if file.path is not None:
+                advice = (
+                    f"the last good checkpoint (epoch {run.epoch}) is kept in '{file.path}'; "
+                    "repeat with a lower learning rate to go on from there"
+                )
+            elif run.epoch:
+                advice = f"the network is again that of epoch {run.epoch}; lower the learning rate"
+        raise TrainingDiverged(f"the training diverged in epoch {epoch} ({error}): {advice}") from None
 
 
 class _Run:
+    """State of a training: everything that the next epoch depends on."""
+
     def __init__(
         self,
         network: ReconstructionNetwork,
         batches: BatchSource,
         settings: TrainingSettings,
+        objective: Objective,
         schedule: list[nn.Parameter],
-        reduce: Callable[[list[Tensor]], None] | None,
-        objective: Objective | None,
+        processes: Processes,
     ) -> None:
-        self.network, self.batches, self.settings, self.reduce = network, batches, settings, reduce
-        self.objective = objective
-        self.weights = None if settings.weights is None else torch.tensor(settings.weights)
-        self.schedule = schedule
-        groups = [{"params": list(network.parameters()), "lr": settings.learning_rate}]
+        self.network, self.batches, self.settings, self.objective = network, batches, settings, objective
+        self.schedule, self.processes = schedule, processes
+        groups: list[dict[str, Any]] = [{"params": list(network.parameters()), "lr": settings.learning_rate}]
         if schedule:
             groups.append({"params": schedule, "lr": settings.schedule_rate})
-        self.rates = [group["lr"] for group in groups]
+        self.rates: list[float] = [group["lr"] for group in groups]
         self.optimizer = torch.optim.RMSprop(groups, foreach=True)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.result = TrainingResult()
         self.epoch, self.steps = 0, 0
         self.best: dict[str, Tensor] = {}
-        self.baseline = self._baseline()
-
-    @property
-    def best_loss(self) -> float:
-        """The lowest loss so far, on the held-out data where there are some."""
-        return min(self.result.validation_loss or self.result.loss)
 
     @property
     def is_hopeless(self) -> bool:
         """Whether all epochs of a training that is not very short did worse than a network that has learned nothing."""
-        return self.steps >= _LEAST_STEPS and self.best_loss > _HOPELESS * self.baseline
+        return self.steps >= _LEAST_STEPS and min(self.result.judged) > _HOPELESS * self.objective.baseline
 
     @property
-    def finished(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether the last epoch is done, or there was no improvement for too long."""
+        return self.epoch >= self.settings.epochs or self._is_out_of_patience
+
+    @property
+    def _is_out_of_patience(self) -> bool:
         patience = self.settings.patience
         return bool(patience) and self.epoch - self.result.best_epoch >= patience and self.epoch > 0
 
     def message(self) -> str:
+        """Return what to show of the last epoch."""
         held_out = "".join(f", held out {loss:.3g}" for loss in self.result.validation_loss[-1:])
         return f"epoch {self.epoch}: loss {self.result.loss[-1]:.3g}{held_out}"
 
     def train_epoch(self) -> None:
-        share = self.epoch / self.settings.epochs
-        factor = self.settings.final_rate + (1 - self.settings.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.epoch)  # dropout
+        """Train for one epoch and judge it.
+
+        Raises:
+            FloatingPointError: The loss or a weight is not finite, or the loss exploded.
+        """
+        self._set_rates()
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.epoch)  # of dropout
         for parameter in self.schedule:
             parameter.requires_grad_(self.epoch >= self.settings.head_start)
         self.network.train()
@@ -229,13 +205,12 @@ class _Run:
         for batch in self.batches.epoch(self.generator):
             total += self._step(batch)
             count += 1
-            if count % 64 == 0:
+            if count % _STEPS_PER_CHECK == 0:
                 _require_finite(total)
         if count == 0:
             raise ValueError("the training data hold no batch")
         loss = total / count
-        if self.reduce is not None:
-            self.reduce([loss])
+        self.processes.average([loss])
         _require_finite(loss)
         if not all(bool(torch.isfinite(value).all()) for value in self._weights().values()):
             raise FloatingPointError("weights are not finite")
@@ -244,82 +219,69 @@ class _Run:
         self.result.loss.append(float(loss))
         self._judge()
 
+    def _set_rates(self) -> None:
+        """Let the learning rates decay along a cosine."""
+        share = self.epoch / self.settings.epochs
+        factor = self.settings.final_rate + (1 - self.settings.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
     def _step(self, batch: Batch) -> Tensor:
-        signal, targets, log_rmse = batch
-        loss, mse = self.objective.loss(batch) if self.objective else self._loss(signal, targets, log_rmse)
+        losses = self.objective.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.reduce is not None:
-            self.reduce([p.grad for p in (*self.network.parameters(), *self.schedule) if p.grad is not None])
-        if self.objective and self.objective.largest_gradient:
+        losses.minimized.backward()
+        if self.processes.count > 1:
+            trained = (*self.network.parameters(), *self.schedule)
+            self.processes.average([p.grad for p in trained if p.grad is not None])
+        if self.objective.largest_gradient:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.objective.largest_gradient)
         self.optimizer.step()
-        return mse.detach()
-
-    def _loss(self, signal: Tensor, targets: Tensor, log_rmse: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.settings.learn_spread:
-            return training_loss(self.network.predict(signal), targets, log_rmse, self.weights)
-        squared = (self.network(signal) - targets).square()
-        mse = (squared if self.weights is None else squared * self.weights).mean()
-        return mse, mse
+        return losses.reported.detach()
 
     @torch.no_grad()
     def _judge(self) -> None:
-        """Remember the weights where the held-out loss (or else the training loss) is the lowest so far."""
+        """Keep the weights if the deciding loss is the lowest so far."""
         held_out = self.batches.validation()
-        losses = self.result.loss
         if held_out is not None:
             self.network.eval()
-            loss = self._loss(*held_out)[1].double()
-            if self.reduce is not None:
-                self.reduce([loss])
+            loss = self.objective.loss(held_out).reported.double()
+            self.processes.average([loss])
             _require_finite(loss)
             self.result.validation_loss.append(float(loss))
-            losses = self.result.validation_loss
-        if losses[-1] > _EXPLODED * self.baseline:
-            raise FloatingPointError(f"the loss is {losses[-1]:.3g}, that of predicting the mean {self.baseline:.3g}")
+        losses, baseline = self.result.judged, self.objective.baseline
+        if losses[-1] > _EXPLODED * baseline:
+            raise FloatingPointError(f"the loss is {losses[-1]:.3g}, that of predicting the mean {baseline:.3g}")
         if losses[-1] <= min(losses):
             self.result.best_epoch = self.epoch
             self.best = self._weights()
-        if self.finished:
+        if self._is_out_of_patience:
             self.result.stopped = f"no improvement for {self.settings.patience} epochs"
 
-    def _baseline(self) -> float:
-        """Loss of a network that has learned nothing but the mean."""
-        if self.objective is not None:
-            return self.objective.baseline
-        weight = 1.0 if self.weights is None else float(self.weights.mean())
-        held_out = self.batches.validation()
-        if held_out is None:
-            return weight  # targets run from -1 to 1
-        targets = held_out[1].detach()
-        squared = (targets - targets.mean(0)).square()
-        mean = float((squared if self.weights is None else squared * self.weights).mean())
-        return max(mean, _LEAST_BASELINE * weight)
-
     def _weights(self) -> dict[str, Tensor]:
-        weights = {f"network.{k}": v.detach().clone() for k, v in self.network.state_dict().items()}
+        weights = {f"network.{name}": value.detach().clone() for name, value in self.network.state_dict().items()}
         return weights | {f"schedule.{i}": p.detach().clone() for i, p in enumerate(self.schedule)}
 
     @torch.no_grad()
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
-        own = {k.removeprefix("network."): v for k, v in weights.items() if k.startswith("network.")}
-        self.network.load_state_dict(own)
+        of_network = {
+            name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")
+        }
+        self.network.load_state_dict(of_network)
         for i, parameter in enumerate(self.schedule):
             parameter.copy_(weights[f"schedule.{i}"])
 
     def load_best(self) -> None:
+        """Put the weights of the best epoch into the network and the schedule."""
         if self.best:
             self._load_weights(self.best)
         for parameter in self.schedule:
             parameter.requires_grad_(True)
         self.network.eval()
 
-    def state(self) -> dict:
-        """All that the next epoch depends on."""
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next epoch depends on."""
         return {
-            "kind": "neurocest training checkpoint",
-            "settings": _plain(self.settings),
+            "settings": self.settings.plain(),
             "options": self.network.options,
             "epoch": self.epoch,
             "weights": self._weights(),
@@ -329,63 +291,28 @@ class _Run:
             "result": asdict(self.result),
         }
 
-    def resume(self, path: Path) -> None:
-        """Continue from a checkpoint; ValueError where it belongs to another training, a warning if it is damaged."""
-        try:
-            state = load_tensors(path, "training checkpoint")
-            kind, settings, options = (state.get(key) for key in ("kind", "settings", "options"))
-            if kind != "neurocest training checkpoint":
-                raise ValueError("foreign file")
-        except ValueError:
-            warnings.warn(f"{path}: the checkpoint is damaged, so the training starts anew", stacklevel=3)
-            path.unlink(missing_ok=True)
-            return
-        if _lasting(settings) != _lasting(_plain(self.settings)) or options != self.network.options:
-            raise ValueError(f"{path}: the checkpoint belongs to another training; remove it to start anew")
-        self._restore(state)
-
-    def _restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
         self._load_weights(state["weights"])
         if state["optimizer"]["state"]:
             self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.result, self.epoch, self.best = TrainingResult(**state["result"]), state["epoch"], state["best"]
 
+    def resume(self, file: Checkpoint) -> None:
+        """Continue from a checkpoint, if there is one.
 
-def _diverged(
-    run: _Run, epoch: int, path: Path | None, good: dict | None, error: FloatingPointError
-) -> TrainingDiverged:
-    """Go back to the state before the epoch that diverged, and say so."""
-    kept = "there is no earlier state to go back to; lower the learning rate"
-    if good is None and path is not None and path.exists():
-        good = load_tensors(path, "training checkpoint")
-        kept = (
-            f"the last good checkpoint (epoch {good['epoch']}) is kept in '{path}'; "
-            "repeat with a lower learning rate to go on from there"
-        )
-    elif good is not None and good["epoch"]:
-        kept = f"the network is again that of epoch {good['epoch']}; lower the learning rate"
-    if good is not None:
-        run._restore(good)
-        run.load_best()
-    return TrainingDiverged(f"the training diverged in epoch {epoch} ({error}): {kept}")
+        Raises:
+            ValueError: It belongs to another training.
+        """
+        state = file.load()
+        if state is None:
+            return
+        settings = {name: value for name, value in state["settings"].items() if name not in CHANGEABLE}
+        file.require_same_run(settings == self.settings.lasting() and state["options"] == self.network.options)
+        self.restore(state)
 
 
-def lasting(settings: TrainingSettings) -> dict:
-    """The settings that a checkpoint is bound to, as plain values."""
-    return _lasting(_plain(settings))
-
-
-def _lasting(settings: dict | None) -> dict:
-    return {name: value for name, value in (settings or {}).items() if name not in CHANGEABLE}
-
-
-def _require_finite(value: Tensor) -> None:
-    if not bool(torch.isfinite(value)):
-        raise FloatingPointError(f"the loss is {float(value):g}")
-
-
-def _plain(settings: TrainingSettings) -> dict:
-    values = asdict(settings)
-    values["weights"] = list(settings.weights) if settings.weights is not None else None
-    return values
+def _require_finite(loss: Tensor) -> None:
+    if not bool(torch.isfinite(loss)):
+        raise FloatingPointError(f"the loss is {float(loss):g}")

@@ -1,1 +1,1 @@
-"""Acquisition schedules: their limits, the Cramér-Rao bound, and the chain through which they are optimized."""
+"""Acquisition schedules: their limits, the Cramér-Rao bound, and the chain through which they are optimised."""

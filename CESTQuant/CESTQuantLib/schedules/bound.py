@@ -1,36 +1,46 @@
-"""Designing a schedule by the Cramer-Rao bound: cheap, smooth, without a network; from several starts."""
+"""Design of a schedule by the Cramér-Rao bound: cheap, smooth, without a network, and from several starts."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress
-from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..networks.checkpoints import Checkpoint
 from ..networks.training import TrainingDiverged
 from ..physics.protocol import Protocol
-from .chain import Problem
 from .cramer_rao import covariance_bound, design_loss, signal_and_jacobian
-from .trainable import LOGIT_PER_RAW, TrainableSchedule
+from .problem import EstimationProblem
+from .trainable import LOGIT_PER_RAW, Moment, TrainableSchedule
 
-KIND = "neurocest schedule checkpoint"
 MOMENTS = 40
-"""Of every descent are recorded, and written to the checkpoint."""
+"""Moments of every descent that are recorded, and at which the checkpoint is written."""
+_KIND = "neurocest schedule checkpoint"
+_COMPARED_VOXELS = 2000
+"""Voxels on which the ends of the first descents are compared."""
+_SHARE_OF_STARTS = 0.3
+"""Share of the progress that the first descents take."""
 
 
 @dataclass(frozen=True)
 class BoundSettings:
-    """Minimisation of the bound: ``steps`` of Adam from the best of ``starts`` (the given schedule and random ones).
+    """How to minimise the bound; the fields are keys of ``crlb`` in a configuration.
 
-    Every step draws ``voxels``; with few of them, the rare voxels that dominate the mean make the descent noisy and
-    its end depend on chance. rate: of Adam, in units of the sigmoids' logits.
+    Attributes:
+        steps: Steps of Adam from the best of all starts.
+        starts: Number of starts: the given schedule and random ones.
+        first_steps: Steps of Adam from every start.
+        voxels: Voxels that every step draws. With few of them, the rare voxels that dominate the mean make the descent
+            noisy and its end depend on chance.
+        rate: Learning rate of Adam, in units of the sigmoids' logits.
     """
 
     steps: int = 600
@@ -41,9 +51,24 @@ class BoundSettings:
 
 
 def schedule_bound(
-    schedule: TrainableSchedule | Protocol, problem: Problem, objective: str, voxels: int, generator: torch.Generator
+    schedule: TrainableSchedule | Protocol,
+    problem: EstimationProblem,
+    objective: str,
+    voxels: int,
+    generator: torch.Generator,
 ) -> Tensor:
-    """The objective (see ``cramer_rao.design_loss``) of a schedule over ``voxels`` random voxels."""
+    """Compute the objective of a schedule over random voxels.
+
+    Args:
+        schedule: Schedule or protocol.
+        problem: What is to be estimated.
+        objective: One of ``cramer_rao.OBJECTIVES``.
+        voxels: Number of voxels.
+        generator: Random numbers to draw them with.
+
+    Returns:
+        Loss, a scalar, see :func:`cramer_rao.design_loss`.
+    """
     protocol = schedule.protocol() if isinstance(schedule, TrainableSchedule) else schedule
     values = problem.draw(voxels, generator)
     signal, jacobian = signal_and_jacobian(problem.tissue.tissue, values, problem.prior_sd(), protocol, problem.engine)
@@ -51,68 +76,77 @@ def schedule_bound(
     return design_loss(covariance, range(len(problem.targets)), objective, problem.weights)
 
 
-def minimise_bound(
+def minimize_bound(
     schedule: TrainableSchedule,
-    problem: Problem,
+    problem: EstimationProblem,
     objective: str = "crlb-a",
     settings: BoundSettings | None = None,
     *,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     checkpoint: Path | None = None,
-    writes_checkpoint: bool = True,
-) -> list[dict]:
-    """Train a schedule on the Cramer-Rao bound, in place; the history (``loss``, ``schedule``) of some 40 moments.
+    processes: Processes | None = None,
+) -> list[Moment]:
+    """Train a schedule, in place, on the Cramér-Rao bound.
 
-    checkpoint: written, atomically, at these moments; where it exists the descent goes on from it, to the same end as
-    without the interruption. Raises TrainingDiverged where the bound is not finite and ValueError for a checkpoint of
-    another descent.
+    Args:
+        schedule: Schedule to train.
+        problem: What is to be estimated.
+        objective: One of ``cramer_rao.OBJECTIVES``.
+        settings: How to minimise.
+        seed: Seed of the starts and of the voxels.
+        progress: Called at every recorded moment; may raise to cancel.
+        checkpoint: File that is written at every recorded moment. Where it exists, the descent continues from it, to
+            the same end as without the interruption.
+        processes: This process among those that do the same; the first one writes the checkpoint.
+
+    Returns:
+        About ``MOMENTS`` moments (step, loss and schedule) of the last descent.
+
+    Raises:
+        TrainingDiverged: The bound is not finite.
+        ValueError: The checkpoint belongs to another descent.
     """
     settings = settings or BoundSettings()
     given = _raws(schedule)
-    whose = {"kind": KIND, "settings": asdict(settings), "objective": objective, "seed": seed, "given": given}
-    saved = _read(checkpoint, whose)
-    found, losses = saved.get("found", []), saved.get("losses", [])
+    file = Checkpoint(checkpoint, _KIND, "optimisation", (processes or Processes()).writes)
+    identity = {"settings": asdict(settings), "objective": objective, "seed": seed, "given": given}
+    saved = _load(file, identity)
+    ends: list[list[Tensor]] = saved.get("found", [])
+    losses: list[float] = saved.get("losses", [])
 
-    def report(low: float, high: float, prefix: str = "") -> Progress:
-        say = progress or (lambda fraction, message: None)
-        return lambda fraction, message: say(low + (high - low) * fraction, prefix + message)
-
-    def descend(steps: int, generator: torch.Generator, report: Progress) -> list[dict]:
+    def descend(steps: int, generator: torch.Generator, report: Progress) -> list[Moment]:
         descent = _Descent(schedule, problem, objective, settings, steps, generator)
         if "descent" in saved:
             descent.restore(saved.pop("descent"))
-
-        def keep() -> None:
-            if checkpoint is not None and writes_checkpoint:
-                save_tensors({**whose, "found": found, "losses": losses, "descent": descent.state()}, checkpoint)
-
-        descent.run(keep, report)
+        for moment in descent.moments():
+            file.save({**identity, "found": ends, "losses": losses, "descent": descent.state()})
+            report(moment["step"] / steps, f"{objective}: step {moment['step']} of {steps}, {moment['loss']:.4g}")
         return descent.history
 
-    share = 0.3 / settings.starts
-    for start in range(len(found), settings.starts):
-        _set(schedule, given if start == 0 else _random_raw(schedule, _seeded(seed, 7, start)))
+    for start in range(len(ends), settings.starts):
+        _set(schedule, given if start == 0 else _random_raws(schedule, _seeded(seed, 7, start)))
+        first, last = (_SHARE_OF_STARTS * number / settings.starts for number in (start, start + 1))
         descend(
             settings.first_steps,
             _seeded(seed, 8, start),
-            report(start * share, (start + 1) * share, f"start {start + 1} of {settings.starts}, "),
+            part(progress, first, last, f"start {start + 1} of {settings.starts}, "),
         )
         with torch.no_grad():
-            loss = float(schedule_bound(schedule, problem, objective, 2000, _seeded(seed, 9)))
+            loss = float(schedule_bound(schedule, problem, objective, _COMPARED_VOXELS, _seeded(seed, 9)))
         losses.append(loss if math.isfinite(loss) else math.inf)
-        found.append(_raws(schedule))
-    _set(schedule, found[losses.index(min(losses))])
-    return descend(settings.steps, _seeded(seed, 10), report(0.3, 1.0))
+        ends.append(_raws(schedule))
+    _set(schedule, ends[losses.index(min(losses))])
+    return descend(settings.steps, _seeded(seed, 10), part(progress, _SHARE_OF_STARTS, 1.0))
 
 
 class _Descent:
-    """Adam on the bound from where the schedule is; can be interrupted at every recorded moment."""
+    """Adam on the bound from where the schedule is; it can be interrupted at every recorded moment."""
 
     def __init__(
         self,
         schedule: TrainableSchedule,
-        problem: Problem,
+        problem: EstimationProblem,
         objective: str,
         settings: BoundSettings,
         steps: int,
@@ -120,20 +154,19 @@ class _Descent:
     ) -> None:
         self.schedule, self.problem, self.objective, self.voxels = schedule, problem, objective, settings.voxels
         rate = settings.rate / LOGIT_PER_RAW
-        self.optimiser = torch.optim.Adam(schedule.parameters(), rate)
-        self.rates = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, total_steps=max(steps, 2))
+        self.optimizer = torch.optim.Adam(schedule.parameters(), rate)
+        self.rates = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rate, total_steps=max(steps, 2))
         self.generator, self.step, self.steps = generator, 0, steps
-        self.history: list[dict] = []
+        self.history: list[Moment] = []
 
-    def run(self, keep: Callable[[], None], report: Progress) -> None:
+    def moments(self) -> Iterator[Moment]:
+        """Descend, and return every recorded moment when it is reached."""
         every = max(1, self.steps // MOMENTS)
         while self.step < self.steps:
             loss = self._step()
             if self.step % every == 1 or every == 1 or self.step == self.steps:
-                values = {name: value.detach().tolist() for name, value in self.schedule.values().items()}
-                self.history.append({"step": self.step, "loss": loss, "schedule": values})
-                keep()
-                report(self.step / self.steps, f"{self.objective}: step {self.step} of {self.steps}, {loss:.4g}")
+                self.history.append({"step": self.step, "loss": loss, "schedule": self.schedule.plain_values()})
+                yield self.history[-1]
 
     def _step(self) -> float:
         try:
@@ -145,51 +178,52 @@ class _Descent:
                 f"the objective {self.objective} is not a number after {self.step} of {self.steps} "
                 "steps; lower the rate of crlb or narrow the limits"
             )
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self.rates.step()
         self.step += 1
         return float(loss.detach())
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
         return {
             "step": self.step,
             "history": self.history,
             "raws": _raws(self.schedule),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimizer.state_dict(),
             "rates": self.rates.state_dict(),
             "generator": self.generator.get_state(),
         }
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
         _set(self.schedule, state["raws"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimiser"])
         self.rates.load_state_dict(state["rates"])
         self.generator.set_state(state["generator"])
         self.step, self.history = state["step"], state["history"]
 
 
-def _read(checkpoint: Path | None, whose: dict) -> dict:
-    """What a checkpoint of the same descent holds; nothing where there is none, and a warning if it is damaged."""
-    if checkpoint is None or not checkpoint.exists():
+def _load(file: Checkpoint, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of the same descent holds; nothing where there is none."""
+    saved = file.load()
+    if saved is None:
         return {}
-    try:
-        saved = load_tensors(checkpoint, "checkpoint")
-    except ValueError:
-        warnings.warn(f"{checkpoint}: the checkpoint is damaged, so the optimisation starts anew", stacklevel=3)
-        return {}
-    same = all(saved.get(key) == value for key, value in whose.items() if key != "given")
-    if not same or [raw.tolist() for raw in saved["given"]] != [raw.tolist() for raw in whose["given"]]:
-        raise ValueError(f"{checkpoint}: the checkpoint belongs to another optimisation; remove it to start anew")
+    same = all(saved.get(key) == value for key, value in identity.items() if key != "given")
+    file.require_same_run(same and _numbers(saved["given"]) == _numbers(identity["given"]))
     return saved
+
+
+def _numbers(raws: Sequence[Tensor]) -> list[list[float]]:
+    return [raw.tolist() for raw in raws]
 
 
 def _raws(schedule: TrainableSchedule) -> list[Tensor]:
     return [raw.detach().clone() for raw in schedule.raw.values()]
 
 
-def _random_raw(schedule: TrainableSchedule, generator: torch.Generator) -> list[Tensor]:
+def _random_raws(schedule: TrainableSchedule, generator: torch.Generator) -> list[Tensor]:
     shares = [torch.rand(raw.shape, generator=generator, dtype=raw.dtype) for raw in schedule.raw.values()]
     return [torch.logit(0.1 + 0.8 * share) / LOGIT_PER_RAW for share in shares]
 
@@ -201,5 +235,5 @@ def _set(schedule: TrainableSchedule, raws: Sequence[Tensor]) -> None:
 
 
 def _seeded(*numbers: int) -> torch.Generator:
-    """A generator for one purpose: the same numbers give the same draws."""
+    """Random numbers for one purpose: the same numbers give the same draws."""
     return torch.Generator().manual_seed(sum(n * 1_009**p for p, n in enumerate(reversed(numbers))) % 2**62)

@@ -1,10 +1,10 @@
-"""Cramer-Rao bound of tissue parameters under a protocol: how well any unbiased estimator can do.
+"""The Cramér-Rao bound of tissue parameters under a protocol: how precise any unbiased estimator can be.
 
 With white noise of standard deviation s and the Jacobian J of the signal, the Fisher information of one voxel is
-J^T J / s^2. What is known beforehand, a prior of standard deviation p, adds 1/p^2 (the Bayesian, or van Trees, form
-with the information taken at the voxel's own parameters). All parameters are in units of their prior's standard
-deviation, so a bound of 1 means that the measurement tells nothing. The bounds are differentiable with respect to the
-protocol, which makes them objectives for schedules (A- and D-optimal design).
+`J^T J / s^2`. Prior knowledge with standard deviation p adds `1 / p^2` (the Bayesian, or van Trees, form with the
+information taken at the parameters of the voxel). All parameters are in units of the standard deviation of their prior,
+so that a bound of 1 means that the measurement tells nothing. The bounds are differentiable with respect to the
+protocol, which makes them objectives for the design of schedules (A- and D-optimal design).
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from ..physics.protocol import Protocol
 from ..physics.simulation import ENGINES
 
 OBJECTIVES = ("crlb-a", "crlb-d", "crlb-sd")
-FIELDS = ("b0_shift_ppm", "b1_relative")
+"""Summaries of the bound that a schedule can be designed by, see :func:`design_loss`."""
+_SCALE_INFORMATION = 1e-6
+"""Prior information on the unknown scale of an L2-normalised signal: practically none."""
 
 TissueOf = Callable[[Mapping[str, Tensor | float]], Tissue]
+"""Makes a tissue of its entries by path."""
 
 
 def signal_and_jacobian(
@@ -33,13 +36,28 @@ def signal_and_jacobian(
     protocol: Protocol,
     engine: str = "r1rho",
 ) -> tuple[Tensor, Tensor]:
-    """Signal (measurement, voxel) before normalisation, and its Jacobian (parameter, measurement, voxel).
+    """Simulate signals with their derivatives with respect to tissue parameters.
 
-    tissue_of: makes a tissue of values by path ('amine.k_Hz', ...). values: by path, numbers or (voxel,), with the
-    fields 'b0_shift_ppm' and 'b1_relative' where they are not 0 and 1. prior_sd: the estimated parameters, in order;
-    derivatives are with respect to the parameter in units of it. Central differences in float64, all parameters in
-    one call: exact to about 1e-9, and differentiable once more with respect to the protocol.
+    The derivatives are central differences in float64, computed for all parameters in one call. They are exact to about
+    1e-9, and can be differentiated once more with respect to the protocol.
+
+    Args:
+        tissue_of: Makes a tissue of its entries by path.
+        values: Entries by path (``amine.k_Hz``, …), numbers or (voxel,); also the fields ``b0_shift_ppm`` and
+            ``b1_relative`` where they are not 0 and 1.
+        prior_sd: Standard deviations of the priors of the estimated parameters by path, in their own units. The
+            derivatives are with respect to the parameters in units of them.
+        protocol: Acquisition protocol.
+        engine: ``r1rho`` or ``bloch-mcconnell``.
+
+    Returns:
+        Signal (measurement, voxel) before any L2 normalisation, and its Jacobian (parameter, measurement, voxel).
+
+    Raises:
+        ValueError: The engine is unknown.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(ENGINES)}")
     names = list(prior_sd)
     unit = torch.tensor([float(prior_sd[name]) for name in names], dtype=torch.float64)
     voxels = max(value.numel() if isinstance(value, Tensor) else 1 for value in values.values())
@@ -49,34 +67,42 @@ def signal_and_jacobian(
         for name, value in values.items()
         if name not in names
     }
-    plain = replace(protocol, signal_normalisation="none")
+    unnormalized = replace(protocol, signal_normalisation="none")
     like = torch.empty(0, dtype=torch.float64, device=protocol.offsets_ppm.device)
 
     def predict(parameters: Tensor, *rest: Tensor) -> Tensor:
-        now = dict(zip(others, rest, strict=True)) | dict(zip(names, parameters, strict=True))
-        b0, b1 = now.pop("b0_shift_ppm", 0.0), now.pop("b1_relative", 1.0)
-        return ENGINES[engine](tissue_of(now), plain, b0_shift_ppm=b0, b1_relative=b1, like=like)
+        entries: dict[str, Tensor | float] = {
+            **dict(zip(others, rest, strict=True)),
+            **dict(zip(names, parameters, strict=True)),
+        }
+        b0, b1 = entries.pop("b0_shift_ppm", 0.0), entries.pop("b1_relative", 1.0)
+        return ENGINES[engine](tissue_of(entries), unnormalized, b0_shift_ppm=b0, b1_relative=b1, like=like)
 
     model = finite_difference_model(predict, scale=unit, central=True)
     signal, jacobian = model(point, *others.values())
     return signal, jacobian * unit[:, None, None]
 
 
-def covariance_bound(signal: Tensor, jacobian: Tensor, noise_sd: Tensor | float, normalisation: str) -> Tensor:
-    """Lowest covariance (voxel, parameter, parameter) in units of the priors' standard deviations.
+def covariance_bound(signal: Tensor, jacobian: Tensor, noise_sd: Tensor | float, normalization: str) -> Tensor:
+    """Compute the lowest covariance that the estimates of the parameters can have.
 
-    signal (measurement, voxel), jacobian (parameter, measurement, voxel) as :func:`signal_and_jacobian` returns them;
-    noise_sd: of the signal before normalisation, a number or (voxel,). With normalisation 'l2' the scale of the signal
-    is unknown too.
+    Args:
+        signal: Signal (measurement, voxel) as :func:`signal_and_jacobian` returns it.
+        jacobian: Jacobian (parameter, measurement, voxel) as :func:`signal_and_jacobian` returns it.
+        noise_sd: Standard deviation of the noise before the normalisation, a number or (voxel,).
+        normalization: Normalisation of the protocol; with ``l2`` the scale of the signal is unknown too.
+
+    Returns:
+        Covariance (voxel, parameter, parameter) in units of the standard deviations of the priors.
     """
-    known = len(jacobian)
-    columns = torch.cat([jacobian, signal[None]]) if normalisation == "l2" else jacobian
+    count = len(jacobian)
+    columns = torch.cat([jacobian, signal[None]]) if normalization == "l2" else jacobian
     columns = columns.permute(2, 1, 0) / torch.as_tensor(noise_sd, dtype=signal.dtype).reshape(-1, 1, 1)
     information = columns.transpose(1, 2) @ columns
     prior = torch.ones(columns.shape[2], dtype=signal.dtype)
-    prior[known:] = 1e-6  # nothing is known of the scale
+    prior[count:] = _SCALE_INFORMATION
     factor = torch.linalg.cholesky(information + torch.diag(prior))
-    return torch.cholesky_inverse(factor)[:, :known, :known]
+    return torch.cholesky_inverse(factor)[:, :count, :count]
 
 
 def parameter_sd_bound(
@@ -87,7 +113,19 @@ def parameter_sd_bound(
     noise_sd: Tensor | float,
     engine: str = "r1rho",
 ) -> dict[str, Tensor]:
-    """Lowest standard deviation (voxel,) of every estimated parameter, in its own unit; arguments as above."""
+    """Compute the lowest standard deviations that the estimates of the parameters can have.
+
+    Args:
+        tissue_of: As for :func:`signal_and_jacobian`, and so are the arguments that follow.
+        values: Entries of the tissues by path.
+        prior_sd: Standard deviations of the priors of the estimated parameters by path, in their own units.
+        protocol: Acquisition protocol.
+        noise_sd: Standard deviation of the noise before any normalisation, a number or (voxel,).
+        engine: ``r1rho`` or ``bloch-mcconnell``.
+
+    Returns:
+        Standard deviations (voxel,) by path, in the parameters' own units.
+    """
     signal, jacobian = signal_and_jacobian(tissue_of, values, prior_sd, protocol, engine)
     covariance = covariance_bound(signal, jacobian, noise_sd, protocol.signal_normalisation)
     variances = torch.diagonal(covariance, dim1=1, dim2=2)
@@ -97,12 +135,26 @@ def parameter_sd_bound(
 def design_loss(
     covariance: Tensor, targets: Sequence[int], objective: str, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """How badly a design estimates the targets (their places among the parameters); the others are nuisances.
+    """Summarise how imprecisely the targets can be estimated; all other parameters are nuisances.
 
-    'crlb-a': mean over voxels and targets of the variance bound relative to the prior variance, 0 to 1, the least
-    mean squared error on normalised targets in the linear approximation. 'crlb-sd': the same of standard deviations:
-    the mean absolute error, which a few badly determined voxels do not dominate. 'crlb-d': mean log determinant of
-    the targets' covariance, per target; indifferent to how the targets are scaled and to their ``weights``.
+    - ``crlb-a``: mean over voxels and targets of the variance bound relative to the variance of the prior, 0 to 1. In
+      the linear approximation it is the lowest mean squared error of normalised targets.
+    - ``crlb-sd``: the same for standard deviations, the mean absolute error; a few badly determined voxels do not
+      dominate it.
+    - ``crlb-d``: mean logarithm of the determinant of the targets' covariance, per target; it does not depend on the
+      scale of the targets nor on their ``weights``.
+
+    Args:
+        covariance: Covariance (voxel, parameter, parameter) as :func:`covariance_bound` returns it.
+        targets: Indices of the targets among the parameters.
+        objective: One of ``OBJECTIVES``.
+        weights: Weight of every target; None weighs them equally.
+
+    Returns:
+        Loss, a scalar.
+
+    Raises:
+        ValueError: The objective is unknown.
     """
     index = torch.as_tensor(list(targets))
     block = covariance[:, index][:, :, index]

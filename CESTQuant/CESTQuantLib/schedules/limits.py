@@ -1,19 +1,22 @@
-"""Limits of a schedule: hardware (peak B1), safety (time-averaged B1^2), durations and the scan time as a budget."""
+"""Limits of a schedule: hardware (peak B1), safety (time-averaged B1^2), durations, and the scan time as a budget."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.checked_json import check_keys, number
+
 from ..physics.protocol import Protocol
 
 TRAINABLE = ("offsets_ppm", "b1_uT", "saturation_time_s", "readout_flip_angle_deg", "recovery_time_s")
-"""Per-measurement quantities that can be trained; the names of the key ``trainable`` of a configuration."""
+"""Per-measurement quantities that can be trained; the names that the key ``trainable`` of a configuration takes."""
 TIMES = ("saturation_time_s", "recovery_time_s")
+"""Trainable quantities that share the scan time."""
 DEFAULT_BOUNDS = {
     "offsets_ppm": (-8.0, 8.0),
     "b1_uT": (0.0, 6.0),
@@ -21,14 +24,21 @@ DEFAULT_BOUNDS = {
     "readout_flip_angle_deg": (5.0, 90.0),
     "recovery_time_s": (0.02, 5.0),
 }
+"""Lowest and highest value of every trainable quantity where a configuration does not say."""
+_OF_THE_WHOLE = ("b1_peak_uT", "b1_rms_uT", "total_time_s")
+_KEYS = (*_OF_THE_WHOLE, "minima", "maxima", *TRAINABLE)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of every quantity, and what holds for the schedule as a whole (None: not limited).
+    """What a schedule must keep.
 
-    bounds: lowest and highest value by quantity. b1_peak_uT: of the RF amplitude within a pulse. b1_rms_uT: root of
-    B1^2 averaged over the scan time, gaps and readouts included. total_time_s: scan time, see :func:`scan_time_s`.
+    Attributes:
+        bounds: Lowest and highest value of every trainable quantity.
+        b1_peak_uT: Highest RF amplitude within a pulse, in uT; None does not limit it.
+        b1_rms_uT: Highest root of B1^2 averaged over the scan time, gaps and readouts included, in uT; None does not
+            limit it.
+        total_time_s: Longest scan time in s, see :func:`scan_time_s`; None does not limit it.
     """
 
     bounds: Mapping[str, tuple[float, float]]
@@ -37,28 +47,22 @@ class Limits:
     total_time_s: float | None = None
 
     @classmethod
-    def from_dict(cls, values: Mapping | None) -> Limits:
-        """Limits from a configuration's ``limits``.
+    def from_dict(cls, values: Any) -> Limits:
+        """Read the key ``limits`` of a configuration.
 
-        Keys: ``b1_peak_uT``, ``b1_rms_uT``, ``total_time_s``, and the bounds of a quantity either as
-        ``"offsets_ppm": [low, high]`` or in ``"minima": {"offsets_ppm": low}`` and ``"maxima"``.
+        Args:
+            values: Object with the keys ``b1_peak_uT``, ``b1_rms_uT``, ``total_time_s``, and the bounds of a quantity
+                either as ``"offsets_ppm": [low, high]`` or in ``"minima": {"offsets_ppm": low}`` and ``"maxima"``; None
+                sets no limits but the default bounds.
 
-        Raises ValueError naming the key for unknown names, for values that are not positive numbers, and where a
-        minimum is not below its maximum.
+        Raises:
+            ValueError: A key is unknown, a value is not a positive number, or a minimum is not below its maximum; the
+                message names the key.
         """
-        values = dict(values or {})
-        minima, maxima = dict(values.pop("minima", {})), dict(values.pop("maxima", {}))
-        whole = {
-            key: _positive(values.pop(key), key)
-            for key in ("b1_peak_uT", "b1_rms_uT", "total_time_s")
-            if values.get(key) is not None
-        }
-        unknown = sorted({*values, *minima, *maxima} - {*TRAINABLE, "b1_peak_uT", "b1_rms_uT", "total_time_s"})
-        if unknown:
-            raise ValueError(
-                f"limits: unknown keys {', '.join(unknown)}; use b1_peak_uT, b1_rms_uT, total_time_s, minima, maxima, "
-                f"{', '.join(TRAINABLE)}"
-            )
+        values = check_keys(values or {}, _KEYS, "limits")
+        minima = check_keys(values.get("minima") or {}, TRAINABLE, "limits: minima")
+        maxima = check_keys(values.get("maxima") or {}, TRAINABLE, "limits: maxima")
+        whole = {key: _positive(values[key], key) for key in _OF_THE_WHOLE if values.get(key) is not None}
         bounds = {}
         for name, (low, high) in DEFAULT_BOUNDS.items():
             if name == "b1_uT" and "b1_peak_uT" in whole:
@@ -74,7 +78,14 @@ class Limits:
         return cls(bounds, **whole)
 
     def for_protocol(self, protocol: Protocol) -> Limits:
-        """Limits as they apply to a protocol: peak B1 in the units of its ``b1_uT``, recovery beyond the echo."""
+        """Return the limits as they apply to a protocol.
+
+        The peak B1 is converted to the units of the protocol's ``b1_uT``, and the recovery, which is counted from the
+        excitation, lasts at least until the echo.
+
+        Raises:
+            ValueError: Nothing is left between two bounds.
+        """
         bounds = dict(self.bounds)
         if self.b1_peak_uT is not None:
             low, high = bounds["b1_uT"]
@@ -89,83 +100,114 @@ class Limits:
         return replace(self, bounds=bounds)
 
     def violations(self, protocol: Protocol, tolerance: float = 1e-6) -> list[str]:
-        """What a protocol violates, one clause each; empty where it keeps all limits to a relative tolerance."""
+        """Return what a protocol violates, one clause each; empty where it keeps all limits.
+
+        Args:
+            protocol: Protocol to check.
+            tolerance: Tolerance relative to the width of a range, or to the limit of the whole.
+        """
         found = []
-        limits = self.for_protocol(protocol)
-        for name, (low, high) in limits.bounds.items():
+        for name, (low, high) in self.for_protocol(protocol).bounds.items():
             value = getattr(protocol, name)
-            slack = tolerance * (high - low)
             if value is None:
                 continue
+            slack = tolerance * (high - low)
             least, most = float(value.min()), float(value.max())
             if least < low - slack or most > high + slack:
-                found.append(f"{name} runs from {least:g} to {most:g}, beyond {low:g} to {high:g}")
-        whole = (("b1_rms_uT", b1_rms_uT(protocol)), ("total_time_s", scan_time_s(protocol)))
-        for name, value in whole:
-            limit = getattr(self, name)
-            if limit is not None and float(value) > limit * (1 + tolerance):
-                found.append(f"{name} is {float(value):g}, above {limit:g}")
+                found.append(f"{name} runs from {least:g} to {most:g}, outside {low:g} to {high:g}")
+        for name, reached, limit in (
+            ("b1_rms_uT", b1_rms_uT(protocol), self.b1_rms_uT),
+            ("total_time_s", scan_time_s(protocol), self.total_time_s),
+        ):
+            if limit is not None and float(reached) > limit * (1 + tolerance):
+                found.append(f"{name} is {float(reached):g}, above {limit:g}")
         return found
 
 
 def scan_time_s(protocol: Protocol) -> Tensor:
-    """Scan time in s: saturation, post-delay, readout pulse and recovery of all measurements (a scalar tensor)."""
+    """Return the scan time in s, a scalar: saturation, post-delay, readout and recovery of all measurements."""
     times = protocol.saturation_time_s + protocol.post_delay_s + protocol.recovery_time_s
     return times.sum() + protocol.measurement_count * protocol.readout_pulse_s
 
 
 def b1_rms_uT(protocol: Protocol) -> Tensor:
-    """Root of the saturation's B1^2 averaged over the scan time (a scalar tensor), a proxy of the SAR."""
+    """Return the root of the saturation's B1^2 averaged over the scan time in uT, a scalar: a proxy of the SAR."""
     energy = (protocol.b1_uT**2 * protocol.saturation_time_s).sum()
     return torch.sqrt(energy / scan_time_s(protocol))
 
 
 def peak_of_unit_b1(protocol: Protocol) -> float:
-    """Highest RF amplitude of a pulse for ``b1_uT`` = 1 (1 for continuous wave)."""
+    """Return the highest RF amplitude of a pulse per unit of ``b1_uT``; 1 for continuous wave."""
     if protocol.pulses is None:
         return 1.0
     return float(protocol.pulses.shape.amplitude.abs().max()) / protocol.pulses.rms_of_unit_peak
 
 
 def playable(protocol: Protocol, limits: Limits) -> Protocol:
-    """The protocol on the raster of a scanner, still within its limits; without gradients.
+    """Round a protocol to the raster of a scanner so that it still keeps its limits.
 
-    Offsets to 0.001 ppm, flip angles to 0.01 degrees; times down to 0.1 ms and B1 down to 0.001 uT.
+    Offsets are rounded to 0.001 ppm and flip angles to 0.01 degrees; times are rounded down to 0.1 ms and B1 to
+    0.001 uT.
+
+    Args:
+        protocol: Protocol that keeps the limits.
+        limits: Limits that apply to it.
+
+    Returns:
+        Rounded protocol without gradients.
     """
     rounded = {
         "offsets_ppm": torch.round(protocol.offsets_ppm.detach(), decimals=3),
         "b1_uT": _down(protocol.b1_uT.detach(), 1e-3),
         "recovery_time_s": _down(protocol.recovery_time_s.detach(), 1e-4),
+        "post_delay_s": protocol.post_delay_s.detach(),
     }
     if protocol.pulses is None:
         rounded["saturation_time_s"] = _down(protocol.saturation_time_s.detach(), 1e-4)
     if protocol.readout_flip_angle_deg is not None:
         rounded["readout_flip_angle_deg"] = torch.round(protocol.readout_flip_angle_deg.detach(), decimals=2)
-    result = replace(protocol, **rounded, post_delay_s=protocol.post_delay_s.detach())
+    result = with_quantities(protocol, rounded)
     rms = float(b1_rms_uT(result))
     if limits.b1_rms_uT is not None and rms > limits.b1_rms_uT:  # shorter pauses raise the average a little
         result = replace(result, b1_uT=_down(result.b1_uT * (limits.b1_rms_uT / rms), 1e-3))
     return result
 
 
+def with_quantities(protocol: Protocol, quantities: Mapping[str, Tensor]) -> Protocol:
+    """Return a protocol with other values of some per-measurement quantities.
+
+    Args:
+        protocol: Protocol to change.
+        quantities: Values (measurement,) by name: those of ``TRAINABLE``, and ``post_delay_s``.
+    """
+    return replace(
+        protocol,
+        offsets_ppm=quantities.get("offsets_ppm", protocol.offsets_ppm),
+        b1_uT=quantities.get("b1_uT", protocol.b1_uT),
+        saturation_time_s=quantities.get("saturation_time_s", protocol.saturation_time_s),
+        readout_flip_angle_deg=quantities.get("readout_flip_angle_deg", protocol.readout_flip_angle_deg),
+        recovery_time_s=quantities.get("recovery_time_s", protocol.recovery_time_s),
+        post_delay_s=quantities.get("post_delay_s", protocol.post_delay_s),
+    )
+
+
 def _down(value: Tensor, raster: float) -> Tensor:
-    """Down to the raster; what lies within a millionth of the next point is on it."""
+    """Round down to a raster; a value within a millionth of the next point is on it already."""
     return torch.round(torch.floor(value / raster + 1e-6) * raster, decimals=6)
 
 
-def _number(value, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"limits: {name} is {value!r}, which is not a number")
-    return float(value)
+def _number(value: Any, name: str) -> float:
+    return number(value, f"limits: {name}")
 
 
-def _positive(value, name: str) -> float:
-    if _number(value, name) <= 0:
-        raise ValueError(f"limits: {name} is {value:g} but must be positive")
-    return float(value)
+def _positive(value: Any, name: str) -> float:
+    result = _number(value, name)
+    if result <= 0:
+        raise ValueError(f"limits: {name} is {result:g} but must be positive")
+    return result
 
 
-def _pair(value, name: str) -> tuple[float, float]:
+def _pair(value: Any, name: str) -> tuple[float, float]:
     if isinstance(value, Mapping) and set(value) == {"min", "max"}:
         value = (value["min"], value["max"])
     if not isinstance(value, list | tuple) or len(value) != 2:

@@ -1,29 +1,98 @@
-"""A schedule whose acquisition parameters are trained, and which keeps its limits whatever the parameters are.
+"""A schedule whose acquisition parameters are trained, and which keeps its limits for any values of its parameters.
 
-Every trained value is its minimum plus a sigmoid share of its range. Times share the budget, and B1 the power that
-is allowed on average, by a smooth factor that approaches but never exceeds what is left: nothing is clipped.
+Every trained value is its minimum plus a sigmoid share of its range. Times share the scan time, and B1 shares the
+average power that is allowed, by a smooth factor that approaches but never exceeds what is left: nothing is clipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from NeuroCESTLib.core.checked_json import check_keys
+
 from ..physics.protocol import Protocol
-from .limits import TIMES, TRAINABLE, Limits, b1_rms_uT, scan_time_s
+from .limits import TIMES, TRAINABLE, Limits, b1_rms_uT, scan_time_s, with_quantities
 
 LOGIT_PER_RAW = 50.0
-"""Steepness of the sigmoid, such that RMSprop at 1e-4, which moves a raw parameter by about 1e-4 a step, crosses a
-range in some thousand steps."""
+"""Steepness of the sigmoid. RMSprop at a rate of 1e-4 moves a raw parameter by about 1e-4 in a step, so that it crosses
+a range in some thousand steps."""
 SHARPNESS = 12
-"""Of the smooth cap: at 80 % of a shared limit it costs 0.6 %, at the limit itself 5.6 %."""
+"""Exponent of the smooth cap: at 80 % of a shared limit it costs 0.6 %, at the limit itself 5.6 %."""
 _EDGE = 0.005
-_FULLEST = 0.995
+"""Distance of the initial sigmoid shares from 0 and 1, where there would be no gradient."""
 _EQUAL = 1e-9
-"""Relative difference below which two times are the same but for rounding."""
+"""Relative difference up to which two times differ by rounding alone."""
+_SEARCHES = 8
+
+
+class Moment(TypedDict, total=False):
+    """A recorded moment of the optimisation of a schedule; the keys are those of ``report.json``.
+
+    Attributes:
+        phase: ``start``, or the objective that is being optimised.
+        step: Step of the phase, or epoch of a joint training.
+        loss: Value of the objective.
+        schedule: Values of every trained quantity by name.
+    """
+
+    phase: str
+    step: int
+    loss: float
+    schedule: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class TrainedQuantity:
+    """How a quantity is trained.
+
+    Attributes:
+        tie: One label per measurement; measurements with the same label share a value. ``all`` ties all of them, None
+            none.
+        fixed: Indices, from 0, of measurements that keep their value.
+    """
+
+    tie: str | Sequence[object] | None = None
+    fixed: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, name: str, option: Any) -> TrainedQuantity:
+        """Read what a configuration says of a quantity: true, or an object with the keys ``tie`` and ``fixed``.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        if option is True:
+            return cls()
+        values = check_keys(option, ("tie", "fixed"), f"trainable: {name}")
+        return cls(values.get("tie"), [int(index) for index in values.get("fixed", [])])
+
+    def groups(self, name: str, count: int) -> Tensor:
+        """Return the index of the parameter of every measurement, (measurement,); -1 where it is fixed.
+
+        Raises:
+            ValueError: The labels or indices do not fit ``count`` measurements.
+        """
+        if self.tie is None:
+            labels: Sequence[object] = range(count)
+        else:
+            labels = ["all"] * count if self.tie == "all" else list(self.tie)
+        if len(labels) != count:
+            raise ValueError(f"trainable: the tie of {name} has {len(labels)} labels for {count} measurements")
+        if any(not 0 <= index < count for index in self.fixed):
+            raise ValueError(f"trainable: fixed measurements of {name} are counted from 0 to {count - 1}")
+        order: dict[str, int] = {}
+        groups = [
+            -1 if measurement in self.fixed else order.setdefault(str(label), len(order))
+            for measurement, label in enumerate(labels)
+        ]
+        if not order:
+            raise ValueError(f"trainable: every measurement of {name} is fixed")
+        return torch.tensor(groups)
 
 
 class TrainableSchedule(nn.Module):
@@ -32,28 +101,35 @@ class TrainableSchedule(nn.Module):
         schedule = TrainableSchedule(protocol, ["offsets_ppm", "b1_uT"], {"b1_peak_uT": 6, "total_time_s": 35})
         loss(simulate(tissue, schedule.protocol())).backward()
 
-    protocol: where to start; values at or beyond a limit are moved inside. trainable: names of TRAINABLE, or a mapping
-    from name to true or to an object with ``tie`` ("all", or a label per measurement: equal labels share a value)
-    and ``fixed`` (indices of measurements that keep their value). limits: see :class:`schedule_limits.Limits`.
+    Args:
+        protocol: Where to start; values at or beyond a limit are moved inside.
+        trainable: Names of ``TRAINABLE``, or a mapping from name to true or to an object with ``tie`` and ``fixed``;
+            see :class:`TrainedQuantity`.
+        limits: Limits, or the values of a configuration's ``limits``.
 
-    Raises ValueError with one sentence for limits that no schedule can keep.
+    Attributes:
+        limits: Limits as they apply to the protocol.
+        base: Protocol without gradients that the trained quantities replace values of.
+        start: Schedule at its start, inside the limits.
+        raw: Unconstrained parameters of every trained quantity by name.
+
+    Raises:
+        ValueError: No schedule can keep the limits, or a quantity cannot be trained.
     """
 
     def __init__(
-        self, protocol: Protocol, trainable: Sequence[str] | Mapping, limits: Limits | Mapping | None = None
+        self, protocol: Protocol, trainable: Sequence[str] | Mapping[str, Any], limits: Limits | Any = None
     ) -> None:
         super().__init__()
         given = limits if isinstance(limits, Limits) else Limits.from_dict(limits)
         self.limits = given.for_protocol(protocol)
         self.base = _detached(protocol)
-        options = _options(trainable, protocol)
         self.raw = nn.ParameterDict()
-        for name, option in options.items():
-            groups = _groups(name, option, protocol.measurement_count)
+        for name, quantity in _trained_quantities(trainable, protocol).items():
+            groups = quantity.groups(name, protocol.measurement_count)
             self.register_buffer(f"_group_{name}", groups, persistent=False)
-            count = int(groups.max()) + 1
-            self.raw[name] = nn.Parameter(torch.zeros(count, dtype=torch.float64))
-        _check_feasible(self)
+            self.raw[name] = nn.Parameter(torch.zeros(int(groups.max()) + 1, dtype=torch.float64))
+        _require_feasible(self)
         self._start_from(self.base)
         self.start = _detached(self.protocol())
 
@@ -68,78 +144,94 @@ class TrainableSchedule(nn.Module):
         return all(bool(torch.isfinite(raw).all()) for raw in self.raw.values())
 
     def values(self) -> dict[str, Tensor]:
-        """Every trained quantity, (measurement,) float64, with gradients."""
+        """Return every trained quantity by name, (measurement,) float64, with gradients."""
         shares = {name: torch.sigmoid(LOGIT_PER_RAW * raw) for name, raw in self.raw.items()}
         spans = {name: self._span(name, share) for name, share in shares.items()}
         result = {name: self.floor(name) + spans[name] for name in self.names if name not in (*TIMES, "b1_uT")}
-        times = [name for name in TIMES if name in spans]
-        factor = 1.0
-        if times and self.limits.total_time_s is not None:
-            factor = smooth_cap(sum(spans[name].sum() for name in times), self.spare_time_s())
-        result |= {name: self.floor(name) + factor * spans[name] for name in times}
+        times = {name: spans[name] for name in TIMES if name in spans}
+        if times:
+            factor = self._time_factor(times)
+            result |= {name: self.floor(name) + factor * span for name, span in times.items()}
         if "b1_uT" in spans:
             result["b1_uT"] = self.floor("b1_uT") + self._power_factor(spans["b1_uT"], result) * spans["b1_uT"]
         return result
 
+    def plain_values(self) -> dict[str, list[float]]:
+        """Return every trained quantity by name as a list of numbers, one per measurement."""
+        return {name: value.detach().tolist() for name, value in self.values().items()}
+
     def protocol(self) -> Protocol:
-        """The protocol; its tensors carry the gradients of the raw parameters."""
-        return replace(self.base, **self.values())
+        """Return the protocol; its tensors carry the gradients of the raw parameters."""
+        return with_quantities(self.base, self.values())
 
     def floor(self, name: str) -> Tensor:
-        """(measurement,) lowest value of every measurement: the minimum where it is trained, its value where fixed."""
+        """Return the lowest value of every measurement, (measurement,): the minimum, or the value where it is fixed."""
         value = getattr(self.base, name)
         if name not in self.raw:
             return value
         low = torch.full_like(value, self.limits.bounds[name][0])
         return torch.where(self._groups_of(name) >= 0, low, value)
 
-    def spare_time_s(self) -> float:
-        """What the budget leaves beyond the shortest possible schedule."""
-        shortest = replace(self.base, **{name: self.floor(name) for name in TIMES})
-        return self.limits.total_time_s - float(scan_time_s(shortest))
+    def shortest_time_s(self) -> float:
+        """Return the scan time in s of the shortest schedule that keeps the minima and fixed times."""
+        return float(scan_time_s(with_quantities(self.base, {name: self.floor(name) for name in TIMES})))
 
     def _groups_of(self, name: str) -> Tensor:
         return getattr(self, f"_group_{name}")
 
     def _span(self, name: str, share: Tensor) -> Tensor:
-        """(measurement,) distance from the floor that the sigmoid shares of the groups ask for."""
+        """Distance from the floor, (measurement,), that the sigmoid shares of the groups ask for."""
         groups = self._groups_of(name)
         low, high = self.limits.bounds[name]
         return torch.where(groups >= 0, (high - low) * share[groups.clamp_min(0)], 0.0)
 
+    def _time_factor(self, spans: Mapping[str, Tensor]) -> Tensor | float:
+        """Factor by which the trained times are shortened to fit into the scan time."""
+        if self.limits.total_time_s is None:
+            return 1.0
+        wanted = torch.stack([span.sum() for span in spans.values()]).sum()
+        return smooth_cap(wanted, self.limits.total_time_s - self.shortest_time_s())
+
     def _power_factor(self, span: Tensor, times: Mapping[str, Tensor]) -> Tensor | float:
-        """By the triangle inequality of the root mean square, floor and scaled span together keep the limit."""
+        """Factor by which B1 is lowered to keep the average power.
+
+        By the triangle inequality of the root mean square, floor and scaled span together keep the limit.
+        """
         if self.limits.b1_rms_uT is None:
             return 1.0
-        timed = replace(self.base, **{name: times[name] for name in TIMES if name in times})
-        room = self.limits.b1_rms_uT - b1_rms_uT(replace(timed, b1_uT=self.floor("b1_uT") + 1e-12))
-        return smooth_cap(b1_rms_uT(replace(timed, b1_uT=span + 1e-12)), room)
+        timed = with_quantities(self.base, {name: times[name] for name in TIMES if name in times})
+        floor = with_quantities(timed, {"b1_uT": self.floor("b1_uT") + 1e-12})
+        room = self.limits.b1_rms_uT - b1_rms_uT(floor)
+        return smooth_cap(b1_rms_uT(with_quantities(timed, {"b1_uT": span + 1e-12})), room)
 
     @torch.no_grad()
     def _start_from(self, protocol: Protocol) -> None:
-        """Raw parameters whose schedule is the given one, or the nearest inside the limits."""
+        """Set raw parameters whose schedule is the given one, or the nearest inside the limits."""
         wanted = {}
         for name in self.names:
             groups = self._groups_of(name)
             span = (getattr(protocol, name) - self.floor(name)).clamp_min(0)
             sums = torch.zeros_like(self.raw[name]).index_add_(0, groups[groups >= 0], span[groups >= 0])
             wanted[name] = sums / torch.bincount(groups[groups >= 0])
-        for together in ([n for n in self.names if n in TIMES], [n for n in self.names if n == "b1_uT"]):
-            for name in together:
-                self._set_share(name, wanted[name])
-            # the cap shrinks what the shares ask for: ask for as much more, a few times since the ranges end
-            for _ in range(8 if together else 0):
-                values = self.values()
-                for name in together:
-                    got = (values[name] - self.floor(name))[self._groups_of(name) >= 0].mean()
-                    ratio = float(wanted[name].mean() / got.clamp_min(1e-12))
-                    if ratio > 1.001:
-                        low, high = self.limits.bounds[name]
-                        share = torch.sigmoid(LOGIT_PER_RAW * self.raw[name])
-                        self._set_share(name, share * (high - low) * min(ratio, 1.2))
         for name in self.names:
-            if name not in (*TIMES, "b1_uT"):
-                self._set_share(name, wanted[name])
+            self._set_share(name, wanted[name])
+        for together in ([n for n in self.names if n in TIMES], [n for n in self.names if n == "b1_uT"]):
+            self._undo_cap(together, wanted)
+
+    def _undo_cap(self, together: Sequence[str], wanted: Mapping[str, Tensor]) -> None:
+        """Ask for more of quantities that share a limit, since the cap shrinks what the shares ask for.
+
+        Several times, because the shares end at their ranges.
+        """
+        for _ in range(_SEARCHES if together else 0):
+            values = self.values()
+            for name in together:
+                got = (values[name] - self.floor(name))[self._groups_of(name) >= 0].mean()
+                ratio = float(wanted[name].mean() / got.clamp_min(1e-12))
+                if ratio > 1.001:
+                    low, high = self.limits.bounds[name]
+                    share = torch.sigmoid(LOGIT_PER_RAW * self.raw[name])
+                    self._set_share(name, share * (high - low) * min(ratio, 1.2))
 
     def _set_share(self, name: str, span: Tensor) -> None:
         low, high = self.limits.bounds[name]
@@ -148,57 +240,71 @@ class TrainableSchedule(nn.Module):
 
 
 def smooth_cap(total: Tensor, room: Tensor | float) -> Tensor:
-    """Factor f of about min(1, room / total), smooth, with f < 1 and f total < room."""
+    """Return a factor f of about min(1, room / total) that is smooth, with f < 1 and f total < room."""
     return (1 + (total / room) ** SHARPNESS) ** (-1 / SHARPNESS)
 
 
 def _detached(protocol: Protocol) -> Protocol:
-    names = (*TRAINABLE, "post_delay_s")
-    values = {n: getattr(protocol, n) for n in names if getattr(protocol, n) is not None}
-    return replace(protocol, **{n: v.detach().double().clone() for n, v in values.items()})
+    values = {name: getattr(protocol, name) for name in (*TRAINABLE, "post_delay_s")}
+    return with_quantities(
+        protocol, {name: value.detach().double().clone() for name, value in values.items() if value is not None}
+    )
 
 
-def _options(trainable: Sequence[str] | Mapping, protocol: Protocol) -> dict[str, dict]:
+def trained_names(trainable: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says of the quantities that are trained, by name.
+
+    Raises:
+        ValueError: A quantity is unknown, or none is named.
+    """
     if isinstance(trainable, str):
         trainable = [trainable]
     options = dict(trainable) if isinstance(trainable, Mapping) else dict.fromkeys(trainable, True)
-    options = {name: {} if option is True else option for name, option in options.items() if option is not False}
-    unknown = sorted(set(options) - set(TRAINABLE))
-    if unknown:
+    if unknown := sorted(set(options) - set(TRAINABLE)):
         raise ValueError(f"trainable: unknown quantities {', '.join(unknown)}; use {', '.join(TRAINABLE)}")
+    options = {name: option for name, option in options.items() if option is not False}
     if not options:
         raise ValueError(f"trainable names no quantity; use some of {', '.join(TRAINABLE)}")
-    for name, option in options.items():
-        if not isinstance(option, Mapping) or set(option) - {"tie", "fixed"}:
-            raise ValueError(f"trainable: {name} is true or an object with the keys tie and fixed")
-    if "readout_flip_angle_deg" in options and protocol.readout_flip_angle_deg is None:
-        raise ValueError("trainable: readout_flip_angle_deg needs a protocol with an excitation, this one has none")
-    if "recovery_time_s" in options and not protocol.magnetisation_carried_over:
-        raise ValueError("trainable: recovery_time_s has no effect unless magnetisation_carried_over is true")
-    if "saturation_time_s" in options and protocol.pulses is not None:
-        raise ValueError("trainable: the saturation_time_s of a pulse train follows from its pulses")
     return options
 
 
-def _groups(name: str, option: Mapping, count: int) -> Tensor:
-    """(measurement,) index of the parameter of every measurement, -1 where it is fixed."""
-    tie = option.get("tie", list(range(count)))
-    labels = ["all"] * count if tie == "all" else list(tie)
-    if len(labels) != count:
-        raise ValueError(f"trainable: the tie of {name} has {len(labels)} labels for {count} measurements")
-    fixed = {int(index) for index in option.get("fixed", [])}
-    if any(not 0 <= index < count for index in fixed):
-        raise ValueError(f"trainable: fixed measurements of {name} are counted from 0 to {count - 1}")
-    order: dict = {}
-    groups = [-1 if m in fixed else order.setdefault(str(label), len(order)) for m, label in enumerate(labels)]
-    if not order:
-        raise ValueError(f"trainable: every measurement of {name} is fixed")
-    return torch.tensor(groups)
+def _trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: Protocol) -> dict[str, TrainedQuantity]:
+    quantities = {name: TrainedQuantity.of(name, option) for name, option in trained_names(trainable).items()}
+    if "readout_flip_angle_deg" in quantities and protocol.readout_flip_angle_deg is None:
+        raise ValueError("trainable: readout_flip_angle_deg needs a protocol with an excitation, this one has none")
+    if "recovery_time_s" in quantities and not protocol.magnetisation_carried_over:
+        raise ValueError("trainable: recovery_time_s has no effect unless magnetisation_carried_over is true")
+    if "saturation_time_s" in quantities and protocol.pulses is not None:
+        raise ValueError("trainable: the saturation_time_s of a pulse train follows from its pulses")
+    return quantities
 
 
-def _check_time(schedule: TrainableSchedule, limit: float) -> None:
-    """A budget must hold the shortest schedule, and leave something over where times are trained."""
-    spare, count = schedule.spare_time_s(), schedule.base.measurement_count
+def _require_feasible(schedule: TrainableSchedule) -> None:
+    """Check that some schedule keeps the limits.
+
+    Raises:
+        ValueError: None does.
+    """
+    _require_feasible_time(schedule)
+    limits, floor = schedule.limits, schedule.floor("b1_uT")
+    if limits.b1_peak_uT is not None and float(floor.max()) > limits.bounds["b1_uT"][1] * (1 + 1e-9):
+        raise ValueError(f"limits: a fixed b1_uT of {float(floor.max()):g} exceeds b1_peak_uT")
+    if limits.b1_rms_uT is None:
+        return
+    worst = _highest_unavoidable_rms_uT(schedule, floor)
+    if worst >= limits.b1_rms_uT:
+        raise ValueError(
+            f"limits: b1_rms_uT is {limits.b1_rms_uT:g} uT but fixed values or minima alone reach {worst:g} uT"
+        )
+
+
+def _require_feasible_time(schedule: TrainableSchedule) -> None:
+    """Check that the scan time suffices for the shortest schedule, and leaves some time where times are trained."""
+    limit = schedule.limits.total_time_s
+    if limit is None:
+        return
+    shortest, count = schedule.shortest_time_s(), schedule.base.measurement_count
+    spare = limit - shortest
     if abs(spare) <= _EQUAL * limit:
         if any(name in schedule.raw for name in TIMES):
             raise ValueError(
@@ -207,27 +313,20 @@ def _check_time(schedule: TrainableSchedule, limit: float) -> None:
             )
     elif spare < 0:
         raise ValueError(
-            f"limits: total_time_s is {limit:.9g} s but {count} measurements take at least {limit - spare:.9g} s "
+            f"limits: total_time_s is {limit:.9g} s but {count} measurements take at least {shortest:.9g} s "
             "with these minima and fixed times"
         )
 
 
-def _check_feasible(schedule: TrainableSchedule) -> None:
-    limits, base = schedule.limits, schedule.base
-    if limits.total_time_s is not None:
-        _check_time(schedule, limits.total_time_s)
-    floor = schedule.floor("b1_uT")
-    if limits.b1_peak_uT is not None and float(floor.max()) > limits.bounds["b1_uT"][1] * (1 + 1e-9):
-        raise ValueError(f"limits: a fixed b1_uT of {float(floor.max()):g} exceeds b1_peak_uT")
-    if limits.b1_rms_uT is None:
-        return
-    longest = {n: limits.bounds[n][1] if n in schedule.raw else schedule.floor(n) for n in TIMES}
-    least_pause = replace(
-        base, saturation_time_s=longest["saturation_time_s"], recovery_time_s=schedule.floor("recovery_time_s")
-    )
-    constant = "saturation_time_s" not in schedule.raw
-    worst = b1_rms_uT(replace(least_pause, b1_uT=floor if constant else floor.max()))
-    if float(worst) >= limits.b1_rms_uT:
-        raise ValueError(
-            f"limits: b1_rms_uT is {limits.b1_rms_uT:g} uT but fixed values or minima alone reach {float(worst):g} uT"
-        )
+def _highest_unavoidable_rms_uT(schedule: TrainableSchedule, floor: Tensor) -> float:
+    """Highest average power, in uT, that fixed values and minima can reach with the longest saturation."""
+    trained_time = "saturation_time_s" in schedule.raw
+    saturation = schedule.floor("saturation_time_s")
+    worst = {
+        "saturation_time_s": torch.full_like(saturation, schedule.limits.bounds["saturation_time_s"][1])
+        if trained_time
+        else saturation,
+        "recovery_time_s": schedule.floor("recovery_time_s"),
+        "b1_uT": torch.full_like(floor, float(floor.max())) if trained_time else floor,
+    }
+    return float(b1_rms_uT(with_quantities(schedule.base, worst)))

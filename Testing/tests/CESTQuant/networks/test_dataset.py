@@ -1,39 +1,29 @@
-"""Simulated data sets: reproducible, as the engines say, whole or not at all."""
+"""Simulated data sets: reproducible, equal to the signals of the engines, written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
-import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from training_configs import amide_tissue, protocol_7T, write_config
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.formats.protocol_files import read_protocol
-from CESTQuantLib.networks import dataset
+from CESTQuantLib.networks import dataset, shards
 from CESTQuantLib.networks.config import FOLDER, config_from_dict, config_names, read_config
-from CESTQuantLib.networks.dataset import noisy_signals, read_dataset, signals_of, simulate_dataset
+from CESTQuantLib.networks.dataset import noisy_signals, signals_of, simulate_dataset
 from CESTQuantLib.networks.files import check_protocol
+from CESTQuantLib.networks.shards import read_dataset
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.phantom import phantom_protocol
 
 CONFIG = {
-    "protocol": {"field_strength_T": 7.0, "offsets_ppm": [-3.5, 2.0, 3.0, 3.5], "b1_uT": 1.0, "saturation_time_s": 2.0},
+    "protocol": protocol_7T([-3.5, 2.0, 3.0, 3.5]),
     "tissue": {
-        "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": 0.05},
-        "solutes": [
-            {
-                "name": "amide",
-                "fraction": {"uniform": [5e-4, 3e-3]},
-                "k_Hz": {"uniform": [20, 300]},
-                "T1_s": 1.0,
-                "T2_s": 0.05,
-                "dw_ppm": 3.5,
-            }
-        ],
+        **amide_tissue(),
         "b0_shift_ppm": {"uniform": [-0.1, 0.1]},
         "b1_relative": {"uniform": [0.8, 1.2]},
     },
@@ -94,18 +84,12 @@ def test_l2_normalised_signals_have_unit_norm_after_the_noise() -> None:
     assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
 
 
-def write_config(folder: Path, **changes) -> Path:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**CONFIG, **changes}))
-    return path
-
-
 def test_data_sets_on_disk_are_memory_mapped_and_do_not_depend_on_the_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = write_config(tmp_path)
+    config = write_config(tmp_path, CONFIG)
     assert main(["dataset", str(config), "--output", str(tmp_path / "whole")]) == 0
-    monkeypatch.setattr(dataset, "BLOCKS_A_SHARD", 1)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 1024)
     assert main(["dataset", str(config), "--output", str(tmp_path / "parts")]) == 0
     whole, parts = read_dataset(tmp_path / "whole"), read_dataset(tmp_path / "parts")
     assert (len(whole.signal), len(parts.signal)) == (1, 3)
@@ -118,13 +102,13 @@ def test_data_sets_on_disk_are_memory_mapped_and_do_not_depend_on_the_shards(
 
 
 def test_a_smaller_data_set_leaves_no_shard_of_the_larger_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "BLOCKS_A_SHARD", 1)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 1024)
     output = tmp_path / "out"
-    assert main(["dataset", str(write_config(tmp_path)), "--output", str(output)]) == 0
+    assert main(["dataset", str(write_config(tmp_path, CONFIG)), "--output", str(output)]) == 0
     (output / "signal-notes.npy").write_text("the user's")
-    assert len(list(output.glob("*-0000?.npy"))) == 3 * len(dataset.ARRAYS)
-    assert main(["dataset", str(write_config(tmp_path, samples=1500)), "--output", str(output)]) == 0
-    assert len(list(output.glob("*-0000?.npy"))) == 2 * len(dataset.ARRAYS)
+    assert len(list(output.glob("*-0000?.npy"))) == 3 * len(shards.ARRAYS)
+    assert main(["dataset", str(write_config(tmp_path, CONFIG, samples=1500)), "--output", str(output)]) == 0
+    assert len(list(output.glob("*-0000?.npy"))) == 2 * len(shards.ARRAYS)
     assert len(read_dataset(output)) == 1500
     assert (output / "signal-notes.npy").exists()
 
@@ -140,7 +124,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "save", save_until_full)
-    assert main(["dataset", str(write_config(tmp_path)), "--output", str(tmp_path / "out")]) == 2
+    assert main(["dataset", str(write_config(tmp_path, CONFIG)), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "full" in error
     assert str(tmp_path / "out") in error
@@ -148,7 +132,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
 
 def test_incomplete_data_sets_are_refused(tmp_path: Path) -> None:
-    main(["dataset", str(write_config(tmp_path)), "--output", str(tmp_path / "out")])
+    main(["dataset", str(write_config(tmp_path, CONFIG)), "--output", str(tmp_path / "out")])
     (tmp_path / "out" / "noise_sd-00000.npy").unlink()
     with pytest.raises(ValueError, match="noise_sd-00000"):
         read_dataset(tmp_path / "out")
@@ -169,12 +153,15 @@ def test_incomplete_data_sets_are_refused(tmp_path: Path) -> None:
         ({"tissue": {}}, "water"),
         ({"network": {"depth": 30}}, "depth"),
         ({"false_alarm_rate": 1.5}, "false_alarm_rate"),
+        ({"seed": 1.5}, "seed is 1.5 but must be a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast', which is not a number"),
+        ({"sampels": 100}, "unknown keys sampels; use protocol, tissue, targets, noise_sd, samples, epochs"),
     ],
 )
 def test_impossible_configurations_are_one_sentence(
     changes: dict, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(["dataset", str(write_config(tmp_path, **changes)), "--output", str(tmp_path / "out")]) == 2
+    assert main(["dataset", str(write_config(tmp_path, CONFIG, **changes)), "--output", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
@@ -198,20 +185,12 @@ def test_sampling_strategies_are_presets(number: int, count: int) -> None:
         assert len(set(b1[:20].tolist())) == 20
 
 
-def test_configurations_that_come_along_are_valid() -> None:
+def test_bundled_configurations_are_valid() -> None:
     assert config_names()
     for name in config_names():
         assert read_config(name).targets
     check_protocol(read_config("autocest_phantom").protocol, phantom_protocol())
     assert read_protocol(FOLDER / "strategy_3.json").measurement_count == 37
-
-
-def test_a_hundred_thousand_spectra_of_thirty_measurements_and_six_pools_take_seconds() -> None:
-    config = read_config("autocest_guanidinium_7T")  # water, four solutes and a semisolid pool
-    start = time.process_time()  # summed over both threads; the wall time depends on what else the machine does
-    data = simulate_dataset(config.distribution, config.protocol.select(torch.arange(30)), 20_000, threads=2)
-    assert 5 * (time.process_time() - start) / 2 < 10
-    assert len(data.clean) == 20_000
 
 
 def test_tissues_without_a_finite_signal_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

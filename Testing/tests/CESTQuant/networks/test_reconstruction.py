@@ -1,4 +1,4 @@
-"""Reconstruction by trained networks, its uncertainty and reliability, dictionary matching, self-supervised fitting."""
+"""Reconstruction by trained networks with uncertainty and reliability, and dictionary matching."""
 
 from __future__ import annotations
 
@@ -10,53 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_configs import SCAN_CONFIG, scan, write_scan
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.networks import config as training_config
-from CESTQuantLib.networks import self_supervised
-from CESTQuantLib.networks.config import FOLDER, config_from_dict
-from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
+from CESTQuantLib.networks.config import FOLDER, TrainingConfig, config_from_dict
 from CESTQuantLib.networks.dictionary import nearest
-from CESTQuantLib.networks.files import NetworkFile, load_network, save_network
+from CESTQuantLib.networks.files import NetworkFile, save_network
 from CESTQuantLib.networks.fixed_protocol import train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct
 from CESTQuantLib.networks.reliability import back_project
-from CESTQuantLib.networks.self_supervised import differentiable_signal, train_on_scan
-from CESTQuantLib.networks.training import TrainingDiverged
-from CESTQuantLib.tissue.distributions import TissueDistribution
 from CESTQuantLib.tissue.spectra import ZSpectra
 
-CONFIG = {
-    "protocol": {
-        "field_strength_T": 7.0,
-        "b1_uT": [0.6] * 8 + [1.2] * 8 + [2.0] * 4,
-        "saturation_time_s": 2.0,
-        "offsets_ppm": [-3.5, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5] * 2 + [2.5, 3.0, 3.5, 4.0],
-    },
-    "tissue": {
-        "water": {"T1_s": {"uniform": [1.2, 1.8]}, "T2_s": 0.05},
-        "solutes": [
-            {
-                "name": "amide",
-                "protons": 2,
-                "fraction": {"uniform": [5e-4, 3e-3]},
-                "k_Hz": {"uniform": [40, 300]},
-                "T1_s": 1.0,
-                "T2_s": 0.03,
-                "dw_ppm": 3.5,
-            }
-        ],
-        "b0_shift_ppm": {"uniform": [-0.1, 0.1]},
-    },
-    "targets": ["amide.fraction", "amide.k_Hz"],
-    "samples": 12000,
-    "epochs": 15,
-    "seed": 4,
-    "noise_sd": 0.002,
-    "network": {"width": 100},
-}
 EXTRA_POOL = {
     "name": "other",
     "fraction": {"uniform": [1e-3, 3e-3]},
@@ -68,8 +35,8 @@ EXTRA_POOL = {
 
 
 @pytest.fixture(scope="module")
-def config():
-    return config_from_dict(CONFIG)
+def config() -> TrainingConfig:
+    return config_from_dict(SCAN_CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +47,6 @@ def file(config) -> NetworkFile:
 @pytest.fixture(scope="module")
 def path(file: NetworkFile, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_network(file, tmp_path_factory.mktemp("network") / "network.pt"))
-
-
-def scan(config, count: int = 1500, seed: int = 99, tissue: dict | None = None):
-    """Noisy signals of tissues, and their true values."""
-    distribution = TissueDistribution.from_dict(tissue or config.tissue)
-    data = simulate_dataset(distribution, config.protocol, count, noise_sd=config.noise_sd, seed=seed)
-    return noisy_signals(data, config.protocol, seed), data.values
 
 
 def spectra(config, signal: torch.Tensor) -> ZSpectra:
@@ -164,7 +124,9 @@ def test_known_maps_enter_the_physics_and_their_range_is_checked(config, path: s
 
 
 def test_a_signal_of_another_protocol_is_refused(config, path: str) -> None:
-    other = config_from_dict({**CONFIG, "protocol": {**CONFIG["protocol"], "saturation_time_s": 1.0}}).protocol
+    other = config_from_dict(
+        {**SCAN_CONFIG, "protocol": {**SCAN_CONFIG["protocol"], "saturation_time_s": 1.0}}
+    ).protocol
     with pytest.raises(ValueError, match="saturation_time_s is 2, here 1"):
         quantify(ZSpectra(scan(config, 5)[0], other), "network", settings=Settings(network=path))
 
@@ -186,7 +148,7 @@ def test_dictionary_matching_finds_the_entry_itself() -> None:
 
 
 def test_network_is_more_accurate_than_the_dictionary_of_its_own_data(config, path: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(SCAN_CONFIG))
     signal, truth = scan(config, 600)
     settings = Settings(network=path, config=str(tmp_path / "config.json"))
     errors = {}
@@ -194,93 +156,6 @@ def test_network_is_more_accurate_than_the_dictionary_of_its_own_data(config, pa
         found = quantify(spectra(config, signal), method, settings=settings).quantities
         errors[method] = float((found["amide_exchange_rate_Hz"] - truth["amide.k_Hz"]).abs().mean())
     assert errors["network"] < errors["dictionary"] < 60
-
-
-def test_physics_of_the_self_supervised_loss_has_gradients_in_every_output(config) -> None:
-    network = config.new_network()
-    outputs = torch.zeros(1, 4, requires_grad=True)
-    differentiable_signal(network, config, outputs).sum().backward()
-    assert (outputs.grad.abs() > 1e-5).all()
-
-
-def test_self_supervised_network_learns_on_one_scan_and_serves_the_next(config) -> None:
-    first, _ = scan(config, 1500, seed=11)
-    first[3] = torch.nan
-    file, result = train_on_scan(config, first)
-    assert result.loss[-1] < 2.0 < 10 < result.loss[0]  # in noise variances
-    second, truth = scan(config, 800, seed=12)
-    found = reconstruct(file.network, second)
-    for i, target in enumerate(config.targets):
-        true = truth[target].float()
-        assert float(torch.corrcoef(torch.stack([found.mean[:, i], true]))[0, 1]) > 0.9, target
-        share = float(((found.mean[:, i] - true).abs() < 2 * found.sd[:, i]).float().mean())
-        assert 0.88 < share < 0.99, target
-
-
-def test_a_killed_training_on_a_scan_continues_to_the_same_network(
-    config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(self_supervised, "LEAST_STEPS", 40)
-    tiny = replace(config, samples=1000, settings=replace(config.settings, epochs=20))
-    first, _ = scan(config, 600, seed=11)
-    path = tmp_path / "c.pt"
-
-    class KilledError(Exception):
-        pass
-
-    def kill(fraction: float, message: str) -> None:
-        if fraction > 0.4:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train_on_scan(tiny, first, kill, path)
-    assert 5 < torch.load(path, weights_only=True)["epoch"] < 19
-    resumed, result = train_on_scan(tiny, first, None, path)
-    whole, expected = train_on_scan(tiny, first)
-    assert result.loss == expected.loss
-    for one, other in zip(resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_diverging_training_on_a_scan_keeps_its_last_good_epoch(
-    config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, _ = scan(config, 600, seed=11)
-    fast = replace(config, settings=replace(config.settings, learning_rate=1e6))
-    with pytest.raises(TrainingDiverged, match=r"diverged in epoch 1 .*; lower the learning rate"):
-        train_on_scan(fast, first, None, tmp_path / "fast.pt")
-    assert not (tmp_path / "fast.pt").exists()
-    whole, steps = self_supervised.differentiable_signal, []
-
-    def broken(*arguments) -> torch.Tensor:
-        steps.append(1)
-        return whole(*arguments) * (torch.nan if len(steps) > 8 else 1.0)  # the third epoch of three steps
-
-    monkeypatch.setattr(self_supervised, "differentiable_signal", broken)
-    with pytest.raises(TrainingDiverged, match=r"epoch 3 .*\(epoch 2\) is kept in '.*c\.pt'; repeat with a lower"):
-        train_on_scan(config, first, None, tmp_path / "c.pt")
-    assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 2
-
-
-def test_self_supervised_training_needs_a_scan(config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(ValueError, match="no voxel"):
-        train_on_scan(config, torch.full((5, 20), torch.nan))
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    assert main(["train", str(tmp_path / "config.json"), "--output", str(tmp_path / "n.pt"), "--self-supervised"]) == 2
-    assert "--signal" in capsys.readouterr().err
-
-
-def write_scan(folder: Path, config) -> tuple[list[str], dict[str, torch.Tensor]]:
-    """A 4-D acquisition, its M0 and protocol as files; what to give a command, and the true values."""
-    import SimpleITK as sitk
-
-    signal, truth = scan(config, 5 * 8 * 8)
-    images = [sitk.GetImageFromArray(900 * column.reshape(5, 8, 8).numpy()) for column in signal.T]
-    sitk.WriteImage(sitk.JoinSeries(images), str(folder / "z.nii.gz"))
-    sitk.WriteImage(sitk.GetImageFromArray(np.full((5, 8, 8), 900, np.float32)), str(folder / "m0.nii.gz"))
-    (folder / "protocol.json").write_text(json.dumps(CONFIG["protocol"]))
-    files = {"signal": "z.nii.gz", "reference": "m0.nii.gz"}
-    return [word for role, name in files.items() for word in (f"--{role}", str(folder / name))], truth
 
 
 def test_fit_command_writes_maps_and_refuses_bad_network_files(
@@ -311,7 +186,7 @@ def test_fit_command_writes_maps_and_refuses_bad_network_files(
     assert not (tmp_path / "bad").exists()
 
 
-def test_fit_command_takes_the_name_of_a_configuration_that_comes_along(
+def test_fit_command_takes_the_name_of_a_bundled_configuration(
     config, tmp_path: Path, slicer, capsys: pytest.CaptureFixture
 ) -> None:
     given, _ = write_scan(tmp_path, config)
@@ -320,20 +195,11 @@ def test_fit_command_takes_the_name_of_a_configuration_that_comes_along(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "trained for 30 measurements, the signal has 20" in line  # it was read
     preset = json.loads((FOLDER / "larginine_9p4T.json").read_text())
-    (tmp_path / "larginine_9p4T.json").write_text(json.dumps({**preset, "protocol": CONFIG["protocol"], "samples": 50}))
+    (tmp_path / "larginine_9p4T.json").write_text(
+        json.dumps({**preset, "protocol": SCAN_CONFIG["protocol"], "samples": 50})
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_config, "FOLDER", tmp_path)
         assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert str(tmp_path / "larginine_9p4T.json") in [entry["path"] for entry in report["inputs"]]
-
-
-def test_train_command_on_a_scan_makes_a_network_for_it(config, tmp_path: Path, slicer) -> None:
-    given, _ = write_scan(tmp_path, config)
-    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "epochs": 5, "samples": 2000}))
-    train = ["train", str(tmp_path / "config.json"), "--self-supervised", *given]
-    assert main([*train, "--output", str(tmp_path / "scan.pt")]) == 0
-    file = load_network(tmp_path / "scan.pt")
-    assert file.training["self_supervised"] is True
-    assert file.training["voxels"] == 320
-    assert not list(tmp_path.glob(".scan.pt.*"))

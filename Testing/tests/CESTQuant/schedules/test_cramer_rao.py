@@ -128,14 +128,14 @@ def test_the_objective_is_differentiable_in_every_acquisition_parameter(objectiv
 
 def test_a_few_steps_on_the_bound_halve_it() -> None:
     trained = TrainableSchedule(schedule(), ["offsets_ppm", "b1_uT", "saturation_time_s"], {"total_time_s": 16})
-    optimiser = torch.optim.Adam(trained.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(trained.parameters(), 2e-3)
     losses = []
     for _ in range(40):
         signal, jacobian = signal_and_jacobian(MODEL.tissue, values(), PRIOR_SD, trained.protocol())
         loss = design_loss(covariance_bound(signal, jacobian, 0.004, "l2"), [0, 1], "crlb-a")
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] / 2
 

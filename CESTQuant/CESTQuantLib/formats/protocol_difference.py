@@ -1,0 +1,70 @@
+"""The first difference between two acquisition protocols, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..physics.protocol import Protocol
+from .protocol_json import protocol_to_dict
+
+_TOLERANCE = 1e-4
+"""Relative and absolute difference up to which two numbers are the same."""
+_NOT_ACQUISITION = ("note", "solute")
+
+
+def protocol_difference(expected: Protocol, found: Protocol) -> str:
+    """Say in words how a protocol first differs from the expected one.
+
+    Args:
+        expected: Protocol to compare with.
+        found: Protocol that is called "here".
+
+    Returns:
+        A clause such as ``saturation_time_s is 2, here 1``; empty where the protocols agree to a relative tolerance of
+        1e-4.
+    """
+    first, second = protocol_to_dict(expected), protocol_to_dict(found)
+    for key in dict.fromkeys((*first, *second)):
+        if key not in _NOT_ACQUISITION and (difference := _difference(first.get(key), second.get(key))):
+            return f"{key} {difference}"
+    return ""
+
+
+def _difference(expected: Any, found: Any) -> str:
+    """How two values differ; empty where they do not. A number stands for a list of equal ones."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for key in dict.fromkeys((*expected, *found)):
+            if difference := _difference(expected.get(key), found.get(key)):
+                return f"{key} {difference}"
+        return ""
+    if isinstance(expected, list) or isinstance(found, list):
+        return _difference_of_lists(expected, found)
+    if _is_number(expected) and _is_number(found):
+        same = math.isclose(expected, found, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    else:
+        same = expected == found
+    return "" if same else f"is {_shown(expected)}, here {_shown(found)}"
+
+
+def _difference_of_lists(expected: Any, found: Any) -> str:
+    length = len(expected) if isinstance(expected, list) else len(found)
+    first = expected if isinstance(expected, list) else [expected] * length
+    second = found if isinstance(found, list) else [found] * length
+    if len(first) != len(second):
+        return f"has {len(first)} values, here {len(second)}"
+    for measurement, (one, other) in enumerate(zip(first, second, strict=True), start=1):
+        if difference := _difference(one, other):
+            return f"of measurement {measurement} {difference}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,68 @@
+"""Settings of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CHANGEABLE = ("learning_rate", "schedule_rate", "final_rate", "epochs", "patience", "head_start")
+"""Settings that may differ when a training continues from a checkpoint: how fast and how long it learns, not what."""
+NUISANCE_WEIGHT = 0.1
+"""Weight in the loss of outputs that are no targets; the reliability map needs them."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train a network, and with it the acquisition parameters of a schedule if there are any.
+
+    The defaults are those of the published chain (AutoCEST; Perlman et al., MRM 2022;87:2792).
+
+    Attributes:
+        epochs: Largest number of epochs.
+        batch_size: Samples per step.
+        learning_rate: Initial rate of RMSprop for the weights of the network.
+        schedule_rate: Initial rate for acquisition parameters.
+        final_rate: Share of the initial rates that is left at the end; they decay along a cosine.
+        patience: Epochs without improvement after which the training stops early; 0 trains to the end.
+        seed: Seed of the order of the samples, of their noise and of dropout.
+        weights: Weight of every output in the loss; None weighs them equally.
+        learn_spread: Whether the head of the uncertainties is trained too.
+        head_start: Epochs in which only the network learns. An untrained network would move the acquisition parameters
+            to where it happens to do best.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    epochs: int = 100
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    schedule_rate: float = 1e-4
+    final_rate: float = 0.01
+    patience: int = 20
+    seed: int = 0
+    weights: tuple[float, ...] | None = None
+    learn_spread: bool = True
+    head_start: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "schedule_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training: {name} is {getattr(self, name)!r} but must be positive")
+        for name in ("patience", "head_start"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training: {name} must not be negative")
+
+    def plain(self) -> dict[str, Any]:
+        """Return all settings as plain values by name."""
+        return asdict(self) | {"weights": None if self.weights is None else list(self.weights)}
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the settings that a checkpoint is bound to, as plain values by name."""
+        return {name: value for name, value in self.plain().items() if name not in CHANGEABLE}
+
+
+def output_weights(outputs: Sequence[str], targets: Sequence[str]) -> tuple[float, ...]:
+    """Return the weight of every output in the loss: 1 for targets, ``NUISANCE_WEIGHT`` for the others."""
+    return tuple(1.0 if path in targets else NUISANCE_WEIGHT for path in outputs)

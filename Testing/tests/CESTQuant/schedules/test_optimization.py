@@ -1,0 +1,65 @@
+"""Optimised schedules: head start, what is kept, divergence, and configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from schedule_configs import SCHEDULE_CONFIG
+
+from CESTQuantLib.networks.objective import Batch
+from CESTQuantLib.networks.training import TrainingDiverged, one_thread
+from CESTQuantLib.schedules.chain import ChainBatches
+from CESTQuantLib.schedules.config import design_from_dict
+from CESTQuantLib.schedules.optimization import optimize
+
+
+@pytest.fixture(autouse=True)
+def small_steps() -> Iterator[None]:
+    """Batches are small: several threads would wait for each other."""
+    with one_thread():
+        yield
+
+
+def test_the_network_has_a_head_start_before_the_schedule_moves() -> None:
+    evolution = optimize(
+        design_from_dict({**SCHEDULE_CONFIG, "objective": "network", "epochs": 4, "head_start": 2})
+    ).evolution
+    first, *_, last = (moment["schedule"] for moment in evolution)
+    assert [moment["schedule"] == first for moment in evolution] == [True, True, True, False, False]
+    assert last["recovery_time_s"] != first["recovery_time_s"]
+    assert design_from_dict({**SCHEDULE_CONFIG, "epochs": 40}).training.head_start == 10
+
+
+@pytest.mark.slow
+def test_joint_training_that_makes_the_schedule_worse_is_not_kept() -> None:
+    changes = {"epochs": 6, "samples": 2560, "crlb": {"steps": 80, "starts": 1, "first_steps": 20, "voxels": 64}}
+    ruined = optimize(design_from_dict({**SCHEDULE_CONFIG, **changes, "schedule_learning_rate": 0.03}))
+    assert ruined.kept == "crlb-a"
+    before = next(m for m in reversed(ruined.evolution) if m["phase"] == "crlb-a")["schedule"]
+    assert ruined.optimized.protocol.offsets_ppm.tolist() == pytest.approx(before["offsets_ppm"], abs=0.002)
+    assert ruined.evolution[-1]["schedule"]["offsets_ppm"] != pytest.approx(before["offsets_ppm"], abs=0.1)
+
+
+def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    design = design_from_dict({**SCHEDULE_CONFIG, "objective": "network", "epochs": 4})
+    whole, epochs = ChainBatches.epoch, []
+
+    def poisoned(self: ChainBatches, generator: torch.Generator) -> Iterator[Batch]:
+        epochs.append(len(epochs))
+        if len(epochs) == 3:
+            with torch.no_grad():
+                self.chain.acquisition.raw["b1_uT"].fill_(float("nan"))
+        yield from whole(self, generator)
+
+    monkeypatch.setattr(ChainBatches, "epoch", poisoned)
+    with pytest.raises(TrainingDiverged, match=r"diverged in epoch 3 .* checkpoint \(epoch 2\) is kept"):
+        optimize(design, checkpoints=tmp_path)
+    monkeypatch.undo()
+    slower = replace(design, training=replace(design.training, learning_rate=1e-4, schedule_rate=1e-5, epochs=5))
+    assert slower.fingerprint() == design.fingerprint()  # the advice is to lower the rate: it goes on from here
+    continued, undisturbed = optimize(design, checkpoints=tmp_path), optimize(design)
+    assert continued.evolution == undisturbed.evolution
