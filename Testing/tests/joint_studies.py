@@ -13,7 +13,7 @@ from geometries import rotation
 
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.result import JointResult, RegionVolume, VolumeChange
-from JointRegSegLib.synthesis.phantom import RADII_MM, Visit, make_visit, to_second_visit
+from JointRegSegLib.synthesis.phantom import RADII_MM, PhantomVisit, make_visit, to_second_visit
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
@@ -42,7 +42,7 @@ class HeadStudy:
     """One visit, sampled on a grid."""
 
     grid: Geometry
-    visit: Visit
+    visit: PhantomVisit
 
     @classmethod
     def of(cls, turn: str, second: bool = False, spacing_mm: tuple[float, float, float] = SPACING_MM) -> HeadStudy:

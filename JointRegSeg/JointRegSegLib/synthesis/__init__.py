@@ -1,1 +1,1 @@
-"""Synthetic patients: anatomy, tumours, contrasts, and a true deformation between two visits."""
+"""Synthetic glioma patients for training and tests, and a small phantom that needs no template."""

@@ -1,4 +1,4 @@
-"""A new head from a template: random pose, size and shape, and the deformation between two visits."""
+"""A new head made from a template: random pose, size and shape, and the deformation between two visits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registration.deformation import integrate_velocity, resize_displacement, warp
-from .random_fields import Draw
+from .random_fields import Draw, voxel_positions
 from .templates import Template
 
 
 def random_head(template: Template, shape: tuple[int, int, int], draw: Draw) -> Tensor:
-    """Tissue probabilities (3, D, H, W) of a head that no one has, on the template's spacing.
+    """Make the tissues of a new head.
 
-    Rotated by up to about 12 degrees, scaled by up to 15 % along each axis, mirrored in half of the heads, and deformed
-    smoothly; ventricles and sulci are widened or narrowed by a power of the CSF's probability.
+    The template is rotated by up to about 12 degrees, scaled by up to 15 % along each axis, mirrored in half of the
+    heads, and deformed smoothly. Ventricles and sulci are widened or narrowed by a power of the probability of CSF.
+
+    Args:
+        template: Anatomy to start from.
+        shape: Grid (D, H, W) of the head, with the voxel size of the template.
+        draw: Source of the random numbers.
+
+    Returns:
+        Probabilities (3, D, H, W) of CSF, grey and white matter.
     """
     spacing = template.spacing_mm
     tissues = template.tissues
@@ -26,13 +34,13 @@ def random_head(template: Template, shape: tuple[int, int, int], draw: Draw) -> 
         matrix = matrix @ _rotation(axis, draw.normal(0, 5.0 if axis else 7.0))
     matrix = matrix @ torch.diag(torch.tensor([1 / (1 + draw.uniform(-0.13, 0.15)) for _ in range(3)]))
     bend = draw.smooth(shape, 40 / spacing, 3) * (2.5 / spacing) + draw.smooth(shape, 15 / spacing, 3) * (0.8 / spacing)
-    centre = (torch.tensor(shape, dtype=torch.float32) - 1) / 2
+    center = (torch.tensor(shape, dtype=torch.float32) - 1) / 2
     brain = tissues.sum(0) > 0.5
-    middle = torch.stack([w.float().mean() for w in brain.nonzero().unbind(1)])
+    brain_center = torch.stack([w.float().mean() for w in brain.nonzero().unbind(1)])
     shift = torch.tensor([draw.normal(0, 3.0) / spacing for _ in range(3)])
-    voxels = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))
-    positions = torch.einsum("ij,jdhw->idhw", matrix, voxels - (centre + shift).view(3, 1, 1, 1)) + bend
-    positions = positions + middle.view(3, 1, 1, 1)
+    from_center = voxel_positions(shape) - (center + shift).view(3, 1, 1, 1)
+    positions = torch.einsum("ij,jdhw->idhw", matrix, from_center) + bend
+    positions = positions + brain_center.view(3, 1, 1, 1)
     sizes = torch.tensor(tissues.shape[1:], dtype=torch.float32).view(3, 1, 1, 1)
     grid = (positions * 2 / (sizes - 1) - 1).permute(1, 2, 3, 0).flip(-1)
     moved = F.grid_sample(tissues[None], grid[None], padding_mode="zeros", align_corners=True)[0]
@@ -43,30 +51,44 @@ def random_head(template: Template, shape: tuple[int, int, int], draw: Draw) -> 
 
 
 def visit_deformation(shape: tuple[int, int, int], spacing_mm: float, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Displacement (1, 3, D, H, W) in voxels from a visit's grid to the patient's, and its inverse.
+    """Make the deformation that remains after an affine alignment: a smooth diffeomorphism of some 1 to 3 mm.
 
-    What remains after an affine alignment: a smooth diffeomorphism of some 1 to 3 mm.
+    Args:
+        shape: Grid (D, H, W).
+        spacing_mm: Voxel size in mm.
+        draw: Source of the random numbers.
+
+    Returns:
+        Displacement (1, 3, D, H, W) in voxels from the grid of a visit to that of the patient, and its inverse.
     """
-    coarse = tuple(max(4, n // 4) for n in shape)
+    d, h, w = (max(4, n // 4) for n in shape)
     size = draw.uniform(0.5, 2.0) / (4 * spacing_mm)
-    velocity = draw.smooth(coarse, draw.uniform(25, 45) / (4 * spacing_mm), 3)[None] * size
-    there, back = (resize_displacement(integrate_velocity(v, 4), shape) for v in (velocity, -velocity))
-    return there, back
+    velocity = draw.smooth((d, h, w), draw.uniform(25, 45) / (4 * spacing_mm), 3)[None] * size
+    forward, inverse = (resize_displacement(integrate_velocity(v, 4), shape) for v in (velocity, -velocity))
+    return forward, inverse
 
 
-def mass_effect(shape: tuple[int, int, int], centre: Tensor, radius: float, strength: float) -> Tensor:
-    """Displacement (1, 3, D, H, W) in voxels that pulls the anatomy around a centre (3,) apart.
+def mass_effect(shape: tuple[int, int, int], center: Tensor, radius: float, strength: float) -> Tensor:
+    """Make the displacement that pushes the anatomy around a tumour outwards.
 
-    It maps a point of the visit to healthy anatomy, nearer to the centre by ``strength`` within [-0.4, 0.8) there and
-    by nothing far away: the tissue that lay near the centre has been pushed outwards (negative: drawn inwards).
+    It maps a point of the visit to healthy anatomy: nearer to the centre by the fraction ``strength`` close to it, and
+    not at all far away. The tissue that was close to the centre is thereby pushed outwards.
+
+    Args:
+        shape: Grid (D, H, W).
+        center: Centre (3,) of the tumour in voxels.
+        radius: Distance in voxels over which the effect falls off (standard deviation of a Gaussian).
+        strength: Strength within [-0.4, 0.8); a negative one draws the tissue inwards.
+
+    Returns:
+        Displacement (1, 3, D, H, W) in voxels.
     """
-    voxels = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))
-    away = voxels - centre.view(3, 1, 1, 1)
+    away = voxel_positions(shape) - center.view(3, 1, 1, 1)
     return (-strength * away * torch.exp(-away.square().sum(0) / (2 * radius**2)))[None]
 
 
-def carried(fields: Tensor, displacement: Tensor) -> Tensor:
-    """Fields (C, D, H, W) warped by a displacement (1, 3, D, H, W)."""
+def warp_fields(fields: Tensor, displacement: Tensor) -> Tensor:
+    """Warp fields (C, D, H, W) by a displacement (1, 3, D, H, W) in voxels."""
     return warp(fields[None], displacement)[0]
 
 

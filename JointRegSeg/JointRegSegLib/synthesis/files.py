@@ -1,4 +1,4 @@
-"""A synthetic patient as files: two visits in geometries of their own, labels, landmarks, and the true transform."""
+"""A synthetic patient as files: two visits, each in its own geometry, labels, landmarks, and the true transform."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from ..cohort.manifest import StudyRecord
 from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
 from ..registration.transforms import pair_transform
-from .patient import SyntheticPatient, Visit, synthetic_patient
-from .random_fields import Draw
+from .patient import SyntheticPatient, SyntheticVisit, synthetic_patient
+from .random_fields import Draw, grid_of
 from .templates import Template
 
 VISITS = ("visit1", "visit2")
 LANDMARKS = 20
+"""Number of landmarks."""
 _SCALE = 1000.0
 """Intensities are stored as whole numbers; white matter on T1 is about 830."""
+
+Point = tuple[float, float, float]
+"""LPS mm."""
 
 
 def write_patient(
@@ -35,45 +39,70 @@ def write_patient(
     split: str = "train",
     modalities: Sequence[str] = MODALITIES,
 ) -> list[StudyRecord]:
-    """Generate the patient of a seed and write it into a folder; returns its two studies.
+    """Make the patient of a seed and write it into a folder.
 
-    Writes ``<visit>_<modality>.nii.gz``, ``<visit>_seg.nii.gz`` (1 necrotic core, 2 oedema, 3 enhancing tumour),
-    ``<visit>_mask.nii.gz``, ``<visit>_landmarks.csv`` (LPS mm), and the true map ``true_visit2_to_visit1.h5``, which
-    takes points of visit 1 to visit 2 (LPS mm) as ``moving_to_fixed.h5`` does, with its inverse
-    ``true_visit1_to_visit2.h5``. The second visit lies tilted and shifted in the scanner.
+    The files are ``<visit>_<modality>.nii.gz``, ``<visit>_seg.nii.gz`` (1 necrotic core, 2 oedema, 3 enhancing
+    tumour), ``<visit>_mask.nii.gz``, ``<visit>_landmarks.csv`` (LPS mm), and the true map
+    ``true_visit2_to_visit1.h5``, which maps points of visit 1 to visit 2 (LPS mm) as ``moving_to_fixed.h5`` does, with
+    its inverse ``true_visit1_to_visit2.h5``. The second visit is tilted and shifted in the scanner.
+
+    Args:
+        templates: Anatomies with voxels of ``spacing_mm``.
+        seed: Seed of the patient.
+        spacing_mm: Voxel size in mm.
+        folder: Folder to write into; it exists.
+        split: Split of the patient in a manifest.
+        modalities: Modalities to write.
+
+    Returns:
+        The records of the two studies.
     """
     patient = synthetic_patient(templates, seed, spacing_mm, with_deformation=True, modalities=modalities)
+    assert patient.deformation is not None  # as asked for
     grid = _grid(patient)
     pose = _pose(Draw(seed + 1))
     transforms = pair_transform(patient.deformation, grid, pose)
     sitk.WriteTransform(transforms.moving_to_fixed, str(folder / "true_visit2_to_visit1.h5"))
     sitk.WriteTransform(transforms.fixed_to_moving, str(folder / "true_visit1_to_visit2.h5"))
-    points = _landmarks(patient.fixed, grid, Draw(seed + 2))
-    places = {VISITS[0]: points, VISITS[1]: [transforms.moving_to_fixed.TransformPoint(p) for p in points]}
-    poses = {VISITS[0]: None, VISITS[1]: pose}
-    studies = []
-    for name, visit in zip(VISITS, (patient.fixed, patient.moving), strict=True):
-        images = {}
-        for modality, image in zip(modalities, visit.images, strict=True):
-            images[modality] = _write(image * _SCALE, grid, poses[name], folder / f"{name}_{modality}.nii.gz", np.int16)
-        label = _write(visit.labels, grid, poses[name], folder / f"{name}_seg.nii.gz", np.uint8)
-        mask = _write(visit.mask, grid, poses[name], folder / f"{name}_mask.nii.gz", np.uint8)
-        landmarks = folder / f"{name}_landmarks.csv"
-        rows = ([number, *(f"{value:.3f}" for value in point)] for number, point in enumerate(places[name], 1))
-        write_csv(("name", "x", "y", "z"), rows, landmarks)
-        studies.append(StudyRecord(f"synthetic{seed:06d}", name, images, label, mask, landmarks, split))
-    return studies
+    first = _landmarks(patient.fixed, grid, Draw(seed + 2))
+    second = [transforms.moving_to_fixed.TransformPoint(point) for point in first]
+    subject = f"synthetic{seed:06d}"
+    return [
+        _write_visit(patient.fixed, modalities, grid, None, first, folder, subject, VISITS[0], split),
+        _write_visit(patient.moving, modalities, grid, pose, second, folder, subject, VISITS[1], split),
+    ]
+
+
+def _write_visit(
+    visit: SyntheticVisit,
+    modalities: Sequence[str],
+    grid: WorkingGrid,
+    pose: sitk.AffineTransform | None,
+    landmarks: Sequence[Point],
+    folder: Path,
+    subject: str,
+    name: str,
+    split: str,
+) -> StudyRecord:
+    images = {}
+    for modality, image in zip(modalities, visit.images, strict=True):
+        images[modality] = _write_image(image * _SCALE, grid, pose, folder / f"{name}_{modality}.nii.gz", np.int16)
+    label = _write_image(visit.labels, grid, pose, folder / f"{name}_seg.nii.gz", np.uint8)
+    mask = _write_image(visit.mask, grid, pose, folder / f"{name}_mask.nii.gz", np.uint8)
+    rows = ([number, *(f"{value:.3f}" for value in point)] for number, point in enumerate(landmarks, 1))
+    table = write_csv(("name", "x", "y", "z"), rows, folder / f"{name}_landmarks.csv")
+    return StudyRecord(subject, name, images, label, mask, table, split)
 
 
 def _grid(patient: SyntheticPatient) -> WorkingGrid:
     """The patient's grid, centred at the origin."""
-    shape = tuple(patient.fixed.mask.shape)
+    shape = grid_of(patient.fixed.mask)
     half = [(n - 1) / 2 * patient.spacing_mm for n in reversed(shape)]
     return WorkingGrid(shape, patient.spacing_mm, (half[0], half[1], -half[2]))
 
 
 def _pose(draw: Draw) -> sitk.AffineTransform:
-    """Rigid map from the first visit's scanner space to the second's: some 5 degrees and 5 mm."""
+    """Rigid map from the scanner space of the first visit to that of the second: some 5 degrees and 5 mm."""
     euler = sitk.Euler3DTransform()
     euler.SetRotation(*(math.radians(draw.normal(0, 4)) for _ in range(3)))
     euler.SetTranslation([draw.normal(0, 5) for _ in range(3)])
@@ -83,7 +112,8 @@ def _pose(draw: Draw) -> sitk.AffineTransform:
     return affine
 
 
-def _write(values: Tensor, grid: WorkingGrid, pose: sitk.AffineTransform | None, path: Path, dtype: type) -> Path:
+def _write_image(values: Tensor, grid: WorkingGrid, pose: sitk.AffineTransform | None, path: Path, dtype: type) -> Path:
+    """Write a volume (D, H, W), moved by the pose without resampling."""
     array = values.numpy()
     image = grid.to_sitk((np.rint(array) if values.is_floating_point() else array).astype(dtype))
     if pose is not None:
@@ -94,12 +124,12 @@ def _write(values: Tensor, grid: WorkingGrid, pose: sitk.AffineTransform | None,
     return path
 
 
-def _landmarks(visit: Visit, grid: WorkingGrid, draw: Draw) -> list[tuple[float, float, float]]:
-    """Points (LPS mm) in healthy brain, drawn evenly."""
-    places = (visit.mask & (visit.labels == 0)).flatten().nonzero().flatten()
-    if len(places) == 0:
+def _landmarks(visit: SyntheticVisit, grid: WorkingGrid, draw: Draw) -> list[Point]:
+    """Points in healthy brain, drawn evenly; none where there is no healthy brain."""
+    candidates = (visit.mask & (visit.labels == 0)).flatten().nonzero().flatten()
+    if len(candidates) == 0:
         return []
-    chosen = places[torch.randint(len(places), (LANDMARKS,), generator=draw.generator)]
+    chosen = candidates[torch.randint(len(candidates), (LANDMARKS,), generator=draw.generator)]
     image = grid.to_sitk(visit.mask.numpy().astype(np.uint8))
     _, height, width = visit.mask.shape
     return [

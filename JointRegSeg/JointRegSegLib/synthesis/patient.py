@@ -10,20 +10,26 @@ from torch import Tensor
 
 from ..images.modalities import MODALITIES
 from ..registration.deformation import Deformation, compose, identity_displacement, invert_displacement
-from .anatomy import carried, mass_effect, random_head, visit_deformation
+from .anatomy import mass_effect, random_head, visit_deformation, warp_fields
 from .contrast import random_images
 from .random_fields import Draw
 from .templates import Template
-from .tumor import Compartments, Tumor, TumorNoise, compartments, grown, random_tumor
+from .tumor import Tumor, TumorFields, TumorNoise, changed_tumor, random_tumor, tumor_fields
 
 SHAPE_MM = (160, 192, 160)
-"""Field of view along (D, H, W): superior, anterior, right."""
+"""Field of view along (D, H, W), which run to superior, anterior and right."""
 
 
 @dataclass(frozen=True)
-class Visit:
-    """images: (C, D, H, W), arbitrary units, zero outside of the brain; labels: (D, H, W) uint8 classes; mask: bool;
-    tissues: (3, D, H, W) CSF, grey and white matter of the healthy anatomy."""
+class SyntheticVisit:
+    """One visit of a synthetic patient.
+
+    Attributes:
+        images: Images (C, D, H, W) in arbitrary units, zero outside the brain.
+        labels: Classes (D, H, W) uint8.
+        mask: Brain (D, H, W) bool.
+        tissues: Probabilities (3, D, H, W) of CSF, grey and white matter of the healthy anatomy.
+    """
 
     images: Tensor
     labels: Tensor
@@ -33,10 +39,17 @@ class Visit:
 
 @dataclass(frozen=True)
 class SyntheticPatient:
-    """Two visits on one grid and, where asked for, the true map from the first to the second."""
+    """Two visits on one grid.
 
-    fixed: Visit
-    moving: Visit
+    Attributes:
+        fixed: First visit.
+        moving: Second visit.
+        deformation: True map from the first visit to the second, or None if it was not asked for.
+        spacing_mm: Voxel size in mm.
+    """
+
+    fixed: SyntheticVisit
+    moving: SyntheticVisit
     deformation: Deformation | None
     spacing_mm: float
 
@@ -48,39 +61,43 @@ def synthetic_patient(
     with_deformation: bool = False,
     modalities: Sequence[str] = MODALITIES,
 ) -> SyntheticPatient:
-    """The patient of a seed: always the same one for the same templates.
+    """Make the patient of a seed, always the same one for the same templates.
 
-    templates: at ``spacing_mm`` (see :meth:`Template.at`).
+    Args:
+        templates: Anatomies with voxels of ``spacing_mm`` (see ``Template.at``).
+        seed: Seed of the patient.
+        spacing_mm: Voxel size in mm.
+        with_deformation: Whether to compute the true deformation between the visits.
+        modalities: Channels of the images, in this order.
     """
     draw = Draw(seed)
     template = templates[int(draw.uniform(0, len(templates) - 1e-6))]
-    shape = tuple(round(n / spacing_mm) for n in SHAPE_MM)
+    d, h, w = (round(n / spacing_mm) for n in SHAPE_MM)
+    shape = (d, h, w)
     healthy = random_head(template, shape, draw)
     noise = TumorNoise.of(shape, spacing_mm, draw)
     first = random_tumor(healthy, spacing_mm, draw)
-    tumors = (first, grown(first, draw))
-    there, back = visit_deformation(shape, spacing_mm, draw)
-    still = identity_displacement(shape)
-    visits, pushes = [], []
-    for tumor, pose in zip(tumors, (still, there), strict=True):
-        push = _push(tumor, shape, spacing_mm)
-        visits.append(_visit(healthy, tumor, noise, push, pose, spacing_mm, draw, modalities))
-        pushes.append(push)
-    forward = inverse = None
+    second = changed_tumor(first, draw)
+    pose, inverse_pose = visit_deformation(shape, spacing_mm, draw)
+    pushes = [_push(tumor, shape, spacing_mm) for tumor in (first, second)]
+    unmoved = identity_displacement(shape)
+    before = _visit(healthy, first, noise, pushes[0], unmoved, spacing_mm, draw, modalities)
+    after = _visit(healthy, second, noise, pushes[1], pose, spacing_mm, draw, modalities)
+    deformation = swapped = None
     if with_deformation:
-        forward = compose(compose(pushes[0], invert_displacement(pushes[1])), back)
-        inverse = compose(compose(there, pushes[1]), invert_displacement(pushes[0]))
-    deformation = Deformation(forward, inverse) if forward is not None else None
+        forward = compose(compose(pushes[0], invert_displacement(pushes[1])), inverse_pose)
+        inverse = compose(compose(pose, pushes[1]), invert_displacement(pushes[0]))
+        deformation, swapped = Deformation(forward, inverse), Deformation(inverse, forward)
     if draw.chance(0.5):
-        return SyntheticPatient(*visits, deformation, spacing_mm)
-    swapped = Deformation(inverse, forward) if forward is not None else None
-    return SyntheticPatient(visits[1], visits[0], swapped, spacing_mm)
+        return SyntheticPatient(before, after, deformation, spacing_mm)
+    return SyntheticPatient(after, before, swapped, spacing_mm)
 
 
 def _push(tumor: Tumor, shape: tuple[int, int, int], spacing_mm: float) -> Tensor:
+    """Mass effect (1, 3, D, H, W) of a tumour around its largest ellipsoid."""
     largest = int(tumor.radii_mm.argmax())
     radius = float(tumor.radii_mm[largest]) * 1.4 + 4
-    return mass_effect(shape, tumor.centres[largest], radius / spacing_mm, tumor.mass)
+    return mass_effect(shape, tumor.centers[largest], radius / spacing_mm, tumor.mass)
 
 
 def _visit(
@@ -92,14 +109,15 @@ def _visit(
     spacing_mm: float,
     draw: Draw,
     modalities: Sequence[str],
-) -> Visit:
-    tissues = carried(healthy, push)
-    fields = torch.cat([tissues, compartments(tumor, tissues, noise, spacing_mm).stack()])
+) -> SyntheticVisit:
+    """One visit: the head with the mass effect and the tumour, moved to the pose of the visit, and its images."""
+    tissues = warp_fields(healthy, push)
+    fields = torch.cat([tissues, tumor_fields(tumor, tissues, noise, spacing_mm).stack()])
     if bool(pose.any()):
-        fields = carried(fields, pose)
-    tissues, parts = fields[:3], Compartments.of(fields[3:])
+        fields = warp_fields(fields, pose)
+    tissues, parts = fields[:3], TumorFields.of(fields[3:])
     brain = tissues.sum(0)
     mask = brain > draw.uniform(0.35, 0.65)
     labels = parts.labels() * mask
     images = random_images(tissues, parts, mask, spacing_mm, draw, modalities)
-    return Visit(images, labels, mask, tissues)
+    return SyntheticVisit(images, labels, mask, tissues)

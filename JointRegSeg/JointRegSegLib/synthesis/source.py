@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.checked_json import settings_from_json
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..cohort.sample import OUTSIDE, Pair, StudySample
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE
-from .patient import Visit, synthetic_patient
-from .templates import Template, load_templates
+from .patient import SyntheticVisit, synthetic_patient
+from .templates import load_templates
 
+SPACING_MM = 2.0
+"""Default voxel size in mm."""
 _PATIENTS_PER_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """spacing_mm: of the grid, 160 x 192 x 160 mm large. templates: folder of further skull-stripped T1 templates
-    beside the one of nilearn, or None. cache: folder in which patients are kept once they have been generated, or None.
-    modalities: channels, in this order."""
+    """Settings of synthetic patients.
 
-    spacing_mm: float = 2.0
+    Attributes:
+        spacing_mm: Voxel size in mm of the grid, which is 160 x 192 x 160 mm large.
+        templates: Folder with skull-stripped T1 templates in addition to the template of nilearn, or None.
+        cache: Folder in which patients are stored once they have been generated, or None.
+        modalities: Channels, in this order.
+    """
+
+    spacing_mm: float = SPACING_MM
     templates: str | None = None
     cache: str | None = None
     modalities: tuple[str, ...] = MODALITIES
@@ -36,29 +44,41 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
         if unknown := [m for m in self.modalities if m not in MODALITIES]:
-            raise ValueError(f"synthetic: modalities {unknown} are unknown; use {', '.join(MODALITIES)}")
+            raise ValueError(f"unknown modalities {', '.join(map(str, unknown))}; use {', '.join(MODALITIES)}")
         if not isinstance(self.spacing_mm, int | float) or not 0.5 <= self.spacing_mm <= 8:
-            raise ValueError(f"synthetic: spacing_mm is {self.spacing_mm!r} but must lie between 0.5 and 8")
+            raise ValueError(f"spacing_mm is {self.spacing_mm!r} but must lie between 0.5 and 8")
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
         return asdict(self) | {"modalities": list(self.modalities)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SyntheticConfig:
-        """Checked; the ValueError names the key."""
-        known = [entry.name for entry in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"synthetic: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
-        return cls(**values)
+    def from_dict(cls, values: Any, where: str = "synthetic") -> SyntheticConfig:
+        """Build the settings from an object as read from JSON.
+
+        Raises:
+            ValueError: A key is unknown or a value cannot be used; the message begins with ``where``.
+        """
+        return settings_from_json(cls, values, where)
 
 
 class SyntheticSource:
-    """``length`` patients of a seed; ``source[i]`` is always the same pair of visits."""
+    """Pairs of visits of synthetic patients; ``source[i]`` is always the same pair."""
 
     def __init__(self, config: SyntheticConfig, length: int, seed: int = 0) -> None:
+        """Load the templates.
+
+        Args:
+            config: Settings of the patients.
+            length: Number of patients.
+            seed: Seed; different seeds have different patients.
+
+        Raises:
+            ValueError: There is no usable template for the voxel size.
+        """
         self.config, self.length, self.seed = config, length, seed
-        self._templates: list[Template] = [t.at(config.spacing_mm) for t in load_templates(config.templates)]
-        names = "-".join(t.name for t in self._templates)
+        self._templates = [template.at(config.spacing_mm) for template in load_templates(config.templates)]
+        names = "-".join(template.name for template in self._templates)
         self._cache = None
         if config.cache is not None:
             self._cache = Path(config.cache) / f"{names}-{config.spacing_mm:g}mm-{'-'.join(config.modalities)}"
@@ -67,36 +87,44 @@ class SyntheticSource:
         return self.length
 
     def set_epoch(self, epoch: int) -> None:
-        """The patients are the same in every epoch."""
+        """Do nothing: the patients are the same in every epoch."""
 
     def __getitem__(self, index: int) -> Pair:
         if not 0 <= index < self.length:
             raise IndexError(index)
         number = self.seed * _PATIENTS_PER_SEED + index
+        visits = self._visits(number)
+        return (
+            _sample(visits["fixed"], f"synthetic {number} fixed"),
+            _sample(visits["moving"], f"synthetic {number} moving"),
+        )
+
+    def _visits(self, number: int) -> dict[str, dict[str, Tensor]]:
+        """Both visits of a patient, from the cache where they are stored."""
         file = None if self._cache is None else self._cache / f"{number}.pt"
         if file is not None and file.is_file():
-            kept = load_tensors(file, "cached patient")
-        else:
-            patient = synthetic_patient(self._templates, number, self.config.spacing_mm, False, self.config.modalities)
-            kept = {side: _kept(visit) for side, visit in (("fixed", patient.fixed), ("moving", patient.moving))}
-            if file is not None:
-                os.makedirs(file.parent, exist_ok=True)
-                save_tensors(kept, file)
-        return tuple(_sample(kept[side], f"synthetic {number} {side}") for side in ("fixed", "moving"))
+            return load_tensors(file, "cached patient")
+        patient = synthetic_patient(self._templates, number, self.config.spacing_mm, False, self.config.modalities)
+        visits = {"fixed": _stored(patient.fixed), "moving": _stored(patient.moving)}
+        if file is not None:
+            os.makedirs(file.parent, exist_ok=True)
+            save_tensors(visits, file)
+        return visits
 
 
-def sample_of(visit: Visit, name: str) -> StudySample:
-    """The visit as the network sees it."""
-    return _sample(_kept(visit), name)
+def sample_of(visit: SyntheticVisit, name: str) -> StudySample:
+    """Convert a visit to a sample with z-scored images."""
+    return _sample(_stored(visit), name)
 
 
-def _kept(visit: Visit) -> dict[str, Tensor]:
+def _stored(visit: SyntheticVisit) -> dict[str, Tensor]:
+    """What the cache stores of a visit."""
     images = torch.stack([_zscore(image, visit.mask) for image in visit.images])
     return {"images": images.half(), "labels": visit.labels, "mask": visit.mask}
 
 
-def _sample(kept: Mapping[str, Tensor], name: str) -> StudySample:
-    return StudySample(kept["images"].float(), kept["labels"], kept["mask"], name)
+def _sample(stored: Mapping[str, Tensor], name: str) -> StudySample:
+    return StudySample(stored["images"].float(), stored["labels"], stored["mask"], name)
 
 
 def _zscore(image: Tensor, mask: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from JointRegSegLib.images.preprocessing import (
     prepare_study,
 )
 from JointRegSegLib.images.study import StudyImages, checked_study
-from JointRegSegLib.synthesis.phantom import RADII_MM, TUMOR_CENTRE_MM, make_visit
+from JointRegSegLib.synthesis.phantom import RADII_MM, TUMOR_CENTER_MM, make_visit
 
 COARSE = PreprocessingConfig(spacing_mm=4.0, multiple_of=8)
 
@@ -163,7 +163,7 @@ def test_labels_keep_their_place_and_volume(study: HeadStudy) -> None:
     expected = make_visit(fine.shape, _matrix(fine)).labels
     for number in (1, 2, 3):
         assert (found == number).sum() == pytest.approx((expected == number).sum(), rel=0.3)
-    assert np.linalg.norm(at[found == 1].mean(axis=0) - TUMOR_CENTRE_MM) < 2
+    assert np.linalg.norm(at[found == 1].mean(axis=0) - TUMOR_CENTER_MM) < 2
     assert found.dtype == np.uint8
 
 

@@ -1,0 +1,38 @@
+"""Synthetic patients as a source of training pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from JointRegSegLib.cohort.sample import OUTSIDE
+from JointRegSegLib.synthesis.source import SyntheticConfig, SyntheticSource
+
+pytest.importorskip("nilearn", reason="synthetic patients are made from the template in the package nilearn")
+SPACING_MM = 4.0
+
+
+def test_source_yields_normalized_pairs_and_stores_them_in_a_cache(tmp_path: Path) -> None:
+    config = SyntheticConfig(spacing_mm=SPACING_MM, cache=str(tmp_path))
+    source = SyntheticSource(config, 2, seed=3)
+    fixed, moving = source[1]
+    assert len(list(tmp_path.rglob("*.pt"))) == 1
+    for sample in (fixed, moving):
+        inside = sample.images[:, sample.mask]
+        assert (sample.images[:, ~sample.mask] == OUTSIDE).all()
+        assert float(inside.mean(1).abs().max()) < 0.1
+    again = SyntheticSource(config, 2, seed=3)[1][0]
+    assert torch.equal(again.images, fixed.images)
+    with pytest.raises(IndexError):
+        source[2]
+
+
+def test_settings_of_the_source_are_checked() -> None:
+    with pytest.raises(ValueError, match="synthetic: unknown keys spacing; use spacing_mm, templates"):
+        SyntheticConfig.from_dict({"spacing": 2})
+    with pytest.raises(ValueError, match="between 0\\.5 and 8"):
+        SyntheticConfig(spacing_mm=20)
+    with pytest.raises(ValueError, match="must be a whole multiple of the 1 mm"):
+        SyntheticSource(SyntheticConfig(spacing_mm=1.5), 1)

@@ -1,0 +1,71 @@
+"""Growth of synthetic tumours in tissues of simple shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from JointRegSegLib.synthesis.random_fields import Draw, box_mean
+from JointRegSegLib.synthesis.templates import load_templates
+from JointRegSegLib.synthesis.tumor import KINDS, Tumor, TumorNoise, random_tumor, tumor_fields
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_tumor_has_its_compartments(kind: str) -> None:
+    shape = (24, 24, 24)
+    tissues = torch.zeros(3, *shape)
+    tissues[2] = 1  # white matter everywhere
+    tumor = Tumor(kind, torch.full((1, 3), 12.0), torch.tensor([18.0]), torch.eye(3)[None], 0.1, 10.0, 4.0, 0.0)
+    labels = tumor_fields(tumor, tissues, TumorNoise.of(shape, 2.0, Draw(3)), 2.0).labels()
+    counts = torch.bincount(labels.flatten().long(), minlength=4)
+    assert counts[2] > 0
+    assert (counts[3] == 0) == (kind == "non_enhancing")
+    if kind == "ring":  # enhancement surrounds the necrosis
+        middle, outer = labels[12, 12, 12], labels[12, 12, 12:].tolist()
+        assert middle == 1
+        assert outer.index(3) > 0
+        assert outer.index(3) < outer.index(2)
+
+
+def test_edema_follows_white_matter_and_spares_fluid() -> None:
+    shape = (32, 32, 32)
+    tissues = torch.zeros(3, *shape)
+    tissues[2, ..., :16] = 1
+    tissues[1, ..., 16:24] = 1
+    tissues[0, ..., 24:] = 1
+    tumor = Tumor("solid", torch.full((1, 3), 16.0), torch.tensor([8.0]), torch.eye(3)[None], 0.0, 16.0, 4.0, 0.0)
+    labels = tumor_fields(tumor, tissues, TumorNoise.of(shape, 2.0, Draw(1)), 2.0).labels()
+    edema = (labels == 2).sum((0, 1))
+    assert int(edema[:16].sum()) > 1.5 * int(edema[16:24].sum())
+    assert int(edema[25:].sum()) == 0
+
+
+def test_a_resection_leaves_a_cavity_that_is_background() -> None:
+    shape = (24, 24, 24)
+    tissues = torch.zeros(3, *shape)
+    tissues[2] = 1
+    tumor = Tumor(
+        "ring", torch.full((1, 3), 12.0), torch.tensor([16.0]), torch.eye(3)[None], 0.1, 8.0, 4.0, 0.0, True, 0.5
+    )
+    parts = tumor_fields(tumor, tissues, TumorNoise.of(shape, 2.0, Draw(3)), 2.0)
+    assert parts.labels()[12, 12, 12] == 0
+    assert parts.cavity[12, 12, 12] > 0.99
+
+
+def test_tumors_are_centered_inside_the_head() -> None:
+    pytest.importorskip("nilearn", reason="needs the template in the package nilearn")
+    tissues = load_templates()[0].at(4.0).tissues
+    for seed in range(20):
+        tumor = random_tumor(tissues, 4.0, Draw(seed))
+        d, h, w = (int(v) for v in tumor.centers[0])
+        assert float(tissues[:, d, h, w].sum()) > 0.5
+
+
+def test_box_mean_averages_over_cubes() -> None:
+    field = torch.randn(2, 9, 8, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for width in (3, 5):
+        half = width // 2
+        expected = torch.nn.functional.pad(field[None], (half,) * 6, mode="replicate")[0]
+        for axis in (1, 2, 3):
+            expected = expected.unfold(axis, width, 1).mean(-1)
+        assert torch.allclose(box_mean(field, width), expected)
