@@ -119,6 +119,7 @@ class JointRegSegParameterNode:
     weightsPath: str
     affine: Affine
     refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # the default number of each level
+    similarity: str  # empty for the default
     flips: bool = True
     carry: MaskNode
     folderName: str
@@ -136,7 +137,41 @@ class JointRegSegWidget(PanelWidget):
     def texts(self):
         return _("Segment and register."), _("The studies could not be processed.")
 
+    def setup(self):
+        """Build the panel; the registry of similarities says what the refinement can maximise."""
+        super().setup()
+        self.showSimilarities()
+        self.ui.similarityComboBox.connect("currentIndexChanged(int)", self.onSimilarityChosen)
+
+    def showSimilarities(self):
+        """List the similarities of the registry."""
+        import qt
+
+        from JointRegSegLib.registration.similarity import SIMILARITIES
+
+        choices = self.ui.similarityComboBox
+        blocked = choices.blockSignals(True)  # filling the list chooses nothing
+        choices.clear()
+        choices.addItem(_("Default"), "")
+        for name, similarity in SIMILARITIES.items():
+            choices.addItem(_(similarity.title), name)
+            choices.setItemData(
+                choices.count - 1, _("For {images}.").format(images=similarity.suits), qt.Qt.ToolTipRole
+            )
+        choices.blockSignals(blocked)
+        self._onParametersModified()
+
+    def onSimilarityChosen(self, index):
+        """Take over the similarity that the user has chosen."""
+        name = self.ui.similarityComboBox.itemData(index)
+        if self._parameterNode and name is not None and self._parameterNode.similarity != name:
+            self._parameterNode.similarity = name
+
     def offerSettings(self, parameters):
+        """Show the chosen similarity, and enable what the other choices leave to choose."""
+        choices = self.ui.similarityComboBox
+        choices.currentIndex = choices.findData(parameters.similarity)
+        choices.enabled = parameters.refineIterations != 0
         self.ui.weightsPathLineEdit.enabled = parameters.segment
         self.ui.flipsCheckBox.enabled = parameters.segment
 
@@ -173,6 +208,7 @@ class JointRegSegWidget(PanelWidget):
             weights=(parameters.weightsPath or None) if parameters.segment else "none",
             affine=parameters.affine.value,
             refine=None if parameters.refineIterations < 0 else parameters.refineIterations,
+            similarity=parameters.similarity or None,
             flips=parameters.flips,
             carry=parameters.carry,
             folderName=parameters.folderName,
@@ -293,13 +329,19 @@ class JointRegSegTest(PanelTest):
         self.assertIs(parameters.movingFlair, self.studies["moving"]["flair"])
         self.assertEqual(parameters.refineIterations, 5)
         self.ui.affineComboBox.currentIndex = list(Affine).index(Affine.RIGID)
+        self.ui.similarityComboBox.currentIndex = self.ui.similarityComboBox.findData("mse")
         self.ui.folderNameLineEdit.text = "glioma"
         self.assertEqual(parameters.affine, Affine.RIGID)
+        self.assertEqual(parameters.similarity, "mse")
         self.assertEqual(parameters.folderName, "glioma")
         parameters.affine = Affine.NONE
+        parameters.similarity = ""
         parameters.movingTumor = self.studies["moving"]["tumor"]
         parameters.weightsPath = "network.pt"
         self.assertEqual(self.ui.affineComboBox.currentText, Affine.NONE.label())
+        self.assertEqual(self.ui.similarityComboBox.currentText, "Default")
+        self.ui.refineSpinBox.value = 0
+        self.assertFalse(self.ui.similarityComboBox.enabled)
         self.assertIs(self.ui.movingTumorSelector.currentNode(), self.studies["moving"]["tumor"])
         self.assertEqual(self.ui.weightsPathLineEdit.currentPath, "network.pt")
 

@@ -87,6 +87,16 @@ class HeadStudy:
         return folder
 
 
+def layered_tumor() -> np.ndarray:
+    """Oedema that is largest in slices 3 to 5, and a small enhancing rim around a smaller core in slice 9."""
+    labels = np.zeros((14, 20, 20), np.uint8)
+    labels[3:6, 3:17, 3:17] = 2
+    labels[6:10, 5:15, 5:15] = 2
+    labels[9, 8:12, 8:12] = 3
+    labels[9, 9:11, 9:11] = 1
+    return labels
+
+
 def points_in_head(count: int = 200, seed: int = 0) -> np.ndarray:
     """Random points (count, 3) in the head at the first visit, RAS mm."""
     generator = np.random.default_rng(seed)

@@ -252,8 +252,8 @@ def _write(
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
+    from ..scene.files import write_segmentation, write_transform
     from ..scene.report import draw_report
-    from ..scene.results import write_transform
 
     fixed, moving = (next(iter(paths[which].values())) for which in STUDIES)
     progress(0.0, "writing files")
@@ -288,30 +288,3 @@ def _write(
     if options.scene:
         progress(0.8, "writing the scene")
         write_scene(folder / "scene.mrb")
-
-
-def write_segmentation(node: Any, path: Path, like: str) -> None:
-    """Write a segmentation node in the voxel order of an image file.
-
-    Slicer reverses the slices of left-handed files as it reads them; here the order of the file is kept.
-
-    Args:
-        node: Segmentation node.
-        path: File to write (``.seg.nrrd``).
-        like: Image file of the study that the segmentation belongs to.
-    """
-    from NeuroCESTLib.scene.image_files import read_header
-    from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_of, masks_on
-    from NeuroCESTLib.scene.volumes import remove
-    from NeuroCESTLib.scene.writing import write_node
-
-    wanted = read_header(like).geometry
-    if wanted is None or grid_of(node).matches(wanted):
-        write_node(node, path)
-        return
-    ordered = add_segmentation(masks_on(node, wanted), wanted, node.GetName())
-    try:
-        copy_segment_styles(node, ordered)
-        write_node(ordered, path)
-    finally:
-        remove(ordered)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.core.whole_files import whole_file
 from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
@@ -21,6 +20,7 @@ from NeuroCESTLib.scene.volumes import add_volume
 from ..images.compartments import COMPARTMENTS
 from ..images.modalities import TITLES
 from ..pictures.cases import JACOBIAN_WINDOW
+from .files import write_transform
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -181,14 +181,6 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
             if grid.IsA("vtkGridTransform"):
                 grid.SetInterpolationModeToLinear()
     return node
-
-
-def write_transform(transform: sitk.Transform, path: Path) -> None:
-    """Write a transform file (.h5), whole or not at all."""
-    import SimpleITK as sitk
-
-    with whole_file(path) as temporary:
-        sitk.WriteTransform(transform, str(temporary))
 
 
 def volume_columns(joint: JointResult) -> dict[str, list]:

@@ -1,4 +1,4 @@
-"""The panel of JointRegSeg in the panel host: the module's own self-test, and what a reviewer looks for."""
+"""The panel of JointRegSeg in the panel host: the module's self-test, its parameters and its description."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ import qt  # noqa: E402
 
 @pytest.fixture(scope="module", autouse=True)
 def leave_the_scene_as_it_was():
-    """The panel stays alive in this process; without this it would follow the scenes of other tests."""
+    """Detach the panel, which lives as long as this process and would otherwise follow the scenes of other tests."""
     yield
     panel = slicer.util.getModuleWidget("JointRegSeg")
     panel.exit()
@@ -31,7 +31,7 @@ def leave_the_scene_as_it_was():
 
 
 class TestJointRegSegPanel(JointRegSeg.JointRegSegTest):
-    """The class that runs in the application, collected by pytest."""
+    """The self-test that runs in the application, collected by pytest."""
 
 
 def test_every_widget_of_the_panel_explains_itself():
@@ -44,7 +44,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("JointRegSeg")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | set(panel.PATHS) == set(JointRegSeg.JointRegSegParameterNode.allParameters)
+    assert bound | {"similarity", *panel.PATHS} == set(JointRegSeg.JointRegSegParameterNode.allParameters)
 
 
 def test_picture_of_the_panel_is_drawn(tmp_path):
@@ -98,7 +98,15 @@ def test_parameter_refuses_a_value_that_is_not_allowed(name, value):
         setattr(parameters, name, value)
 
 
-def test_choices_of_the_panel_are_those_of_the_method():
+def test_the_panel_offers_the_similarities_of_the_registry():
+    from JointRegSegLib.registration.similarity import SIMILARITIES
+
+    choices = slicer.util.getModuleWidget("JointRegSeg").ui.similarityComboBox
+    assert [choices.itemData(i) for i in range(choices.count)] == ["", *SIMILARITIES]
+    assert [choices.itemText(i) for i in range(1, choices.count)] == [entry.title for entry in SIMILARITIES.values()]
+
+
+def test_choices_of_the_panel_are_those_of_the_logic():
     from JointRegSegLib.images.modalities import MODALITIES
     from JointRegSegLib.inference.settings import AFFINE_KINDS
     from JointRegSegLib.network.weights import default_weights_path

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from joint_studies import layered_tumor
 
 from JointRegSegLib.pictures.slices import SQUARES, axial, checkerboard, fullest_slice
 
 
-def tumor() -> np.ndarray:
-    """Oedema that is largest in slices 3 to 5, and a small enhancing rim around a smaller core in slice 9."""
-    labels = np.zeros((14, 20, 20), np.uint8)
-    labels[3:6, 3:17, 3:17] = 2
-    labels[6:10, 5:15, 5:15] = 2
-    labels[9, 8:12, 8:12] = 3
-    labels[9, 9:11, 9:11] = 1
-    return labels
-
-
 def test_the_fullest_slice_shows_all_compartments() -> None:
-    labels, brain = tumor(), np.ones((14, 20, 20), bool)
+    labels, brain = layered_tumor(), np.ones((14, 20, 20), bool)
     assert fullest_slice(labels, brain) == 9
     assert fullest_slice(labels.transpose(1, 0, 2), brain.transpose(1, 0, 2), axis=1) == 9
     assert fullest_slice(np.where(labels == 2, labels, 0), brain) in (3, 4, 5)

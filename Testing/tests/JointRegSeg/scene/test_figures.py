@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from joint_studies import HeadStudy, exact_result
+from joint_studies import HeadStudy, exact_result, layered_tumor
 
 from JointRegSegLib.evaluation import overview
 from JointRegSegLib.images.compartments import COMPARTMENTS
@@ -69,16 +69,6 @@ def maps(figure: Any) -> list[Any]:
     return [i for i in images if np.abs(i.cmap(np.linspace(0, 1, 256))[:, :3] - wanted).max() < 0.06]
 
 
-def tumor() -> np.ndarray:
-    """Oedema that is largest in slice 4, and a small enhancing rim around a smaller core in slice 9."""
-    labels = np.zeros((14, 20, 20), np.uint8)
-    labels[3:6, 3:17, 3:17] = 2
-    labels[6:10, 5:15, 5:15] = 2
-    labels[9, 8:12, 8:12] = 3
-    labels[9, 9:11, 9:11] = 1
-    return labels
-
-
 def validation_case(labels: np.ndarray | None, predicted: np.ndarray | None) -> CasePicture:
     image = np.zeros((14, 20, 20), np.float32)
     image[1:-1, 2:-2, 2:-2] = np.random.default_rng(0).uniform(1, 2, (12, 16, 16))
@@ -96,12 +86,12 @@ def head_result() -> JointRegSegResult:
 def test_the_report_shows_the_slice_with_all_compartments() -> None:
     import SimpleITK as sitk
 
-    labels, brain = sitk.GetImageFromArray(tumor()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
+    labels, brain = sitk.GetImageFromArray(layered_tumor()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
     assert set(np.unique(report._Cut(brain, labels, brain).of(labels))) == {0, 1, 2, 3}
 
 
 def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figures: list[Any]) -> None:
-    labels = tumor()
+    labels = layered_tumor()
     draw_cases([validation_case(labels, np.roll(labels, 1, 1))], "validation.png")
     report.draw_report(head_result(), "report.png")
     for figure in figures:
@@ -120,7 +110,7 @@ def test_a_picture_without_segmentations_has_no_legend(figures: list[Any]) -> No
 
 
 def test_jacobian_maps_have_one_scale_with_growth_in_red_and_nothing_outside(figures: list[Any]) -> None:
-    draw_cases([validation_case(tumor(), None)], "validation.png")
+    draw_cases([validation_case(layered_tumor(), None)], "validation.png")
     report.draw_report(head_result(), "report.png")
     for figure in figures:
         (image,) = maps(figure)
@@ -170,5 +160,5 @@ def test_distances_that_all_exist_are_not_marked(figures: list[Any]) -> None:
 def test_pictures_are_written(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    draw_cases([validation_case(tumor(), tumor())] * 2, tmp_path / "validation.png", "two")
+    draw_cases([validation_case(layered_tumor(), layered_tumor())] * 2, tmp_path / "validation.png", "two")
     assert imread(tmp_path / "validation.png").shape[1] > 1000

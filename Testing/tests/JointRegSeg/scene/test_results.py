@@ -20,7 +20,8 @@ from joint_studies import (
 )
 
 from JointRegSegLib.images.compartments import COMPARTMENTS
-from JointRegSegLib.scene.results import into_scene, write_transform
+from JointRegSegLib.scene.files import write_transform
+from JointRegSegLib.scene.results import into_scene
 from JointRegSegLib.scene.study import class_of_segment, image_of, study_of
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry

@@ -1,0 +1,45 @@
+"""Result files: transforms, and segmentations in the voxel order of the images that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.core.whole_files import whole_file
+from NeuroCESTLib.scene.image_files import read_header
+from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_of, masks_on
+from NeuroCESTLib.scene.volumes import remove
+from NeuroCESTLib.scene.writing import write_node
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+
+def write_transform(transform: sitk.Transform, path: Path) -> None:
+    """Write a transform file (.h5), whole or not at all."""
+    import SimpleITK as sitk
+
+    with whole_file(path) as temporary:
+        sitk.WriteTransform(transform, str(temporary))
+
+
+def write_segmentation(node: Any, path: Path, like: str) -> None:
+    """Write a segmentation node in the voxel order of an image file.
+
+    Slicer reverses the slices of left-handed files as it reads them; here the order of the file is kept.
+
+    Args:
+        node: Segmentation node.
+        path: File to write (``.seg.nrrd``).
+        like: Image file of the study that the segmentation belongs to.
+    """
+    wanted = read_header(like).geometry
+    if wanted is None or grid_of(node).matches(wanted):
+        write_node(node, path)
+        return
+    ordered = add_segmentation(masks_on(node, wanted), wanted, node.GetName())
+    try:
+        copy_segment_styles(node, ordered)
+        write_node(ordered, path)
+    finally:
+        remove(ordered)
