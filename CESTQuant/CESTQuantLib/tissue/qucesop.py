@@ -1,17 +1,16 @@
 """QUCESOP and gQUCESOP: exchange parameters from R1rho over offsets and powers, above a linear background.
 
-Wang Y, Chen JF, Li P, Gao JH, Magn Reson Med 2021, 10.1002/mrm.28436; Wang Y, Sun YX, Yang QY, Gao JH, NMR
-Biomed 2024;37:e5098, 10.1002/nbm.5098. Around the target's offset, R1rho of all other pools (semisolid, other
-solutes) is taken as linear:
+Wang Y, Chen JF, Li P, Gao JH, Magn Reson Med 2021, 10.1002/mrm.28436; Wang Y, Sun YX, Yang QY, Gao JH, NMR Biomed
+2024;37:e5098, 10.1002/nbm.5098. Around the offset of the target, R1rho of all other pools (semisolid, other solutes) is
+taken as linear in the offset D::
 
     R1rho(D, w1) = c0(w1) + c1(w1) (D - Dref) + cw sin^2(theta) + Rex(D, w1; f, k, R2b)
 
-The abstracts do not state how the linear part depends on w1. Decisions of this project: the two coefficients are
-free at every power, since semisolid saturation and overlapping solutes each depend on w1 in their own way; and the
-spill-over of water, which is R1 + (R2 - R1) sin^2(theta) and no straight line near water, enters with its own form
-and one coefficient, at the nominal fields. All are linear, so they are eliminated exactly by projecting data and
-model on the complement of their columns (variable projection with a constant basis), and only f, k (and R2b) are
-iterated.
+The abstracts do not say how the linear part depends on w1. This project decides: the two coefficients are free at every
+power, since semisolid saturation and overlapping solutes each depend on w1 in their own way. The spill-over of water,
+R1 + (R2 - R1) sin^2(theta), is no straight line near water, so it enters with its own form and one coefficient, at the
+nominal fields. All of these coefficients are linear. They are eliminated exactly by projecting data and model onto the
+complement of their columns (variable projection with a constant basis), and only f, k (and R2b) are iterated.
 """
 
 from __future__ import annotations
@@ -30,6 +29,11 @@ from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 
 BISECTIONS = 40
 SLOWEST_HZ, FASTEST_HZ = 1e-3, 1e5
+"""Range of R1rho in 1/s that is searched."""
+LONG_S = 1e6
+"""Stands for an infinite saturation time."""
+FEWEST_OFFSETS = 3
+"""Offsets per power that a linear background and a target need."""
 
 
 def r1rho_from_z(
@@ -44,17 +48,23 @@ def r1rho_from_z(
     b0_shift_ppm: Tensor | None = None,
     b1_relative: Tensor | None = None,
 ) -> Tensor:
-    """R1rho of each measurement after continuous-wave saturation, 1/s.
+    """Invert Z after continuous-wave saturation to R1rho.
 
-    Solves Z = cos^2(theta) [Zi exp(-R t) + R1 (1 - exp(-R t))/R], which falls monotonically with R, by
-    bisection.
+    Solves Z = cos^2(theta) [Zi exp(-R t) + R1 (1 - exp(-R t))/R], which falls monotonically with R, by bisection.
 
     Args:
-        z: (voxel, m); offsets_ppm, b1_uT, saturation_time_s: (m,) (a time may be infinite); t1_s: (voxel,).
-        b0_shift_ppm, b1_relative: (voxel,).
+        z: (voxel, m) normalised signal.
+        offsets_ppm: (m,).
+        b1_uT: (m,) nominal B1.
+        saturation_time_s: (m,), may be infinite.
+        t1_s: (voxel,) water T1.
+        field_strength_T: Static field.
+        initial_z: Zi before the saturation.
+        b0_shift_ppm: (voxel,) position of the water; None for zero.
+        b1_relative: (voxel,) actual over nominal B1; None for one.
 
     Returns:
-        (voxel, m); NaN where no rate between 1e-3 and 1e5 1/s gives Z.
+        R1rho in 1/s, (voxel, m); NaN where no rate between 1e-3 and 1e5 1/s gives Z.
     """
     offset = offsets_ppm.to(z) - (0 if b0_shift_ppm is None else b0_shift_ppm.to(z).unsqueeze(1))
     w1 = GAMMA_RAD_PER_S_PER_UT * b1_uT.to(z)
@@ -63,29 +73,37 @@ def r1rho_from_z(
     cos2 = EffectiveField.of(w1, offset * rad_per_s_per_ppm(field_strength_T)).cos2
     target = z / cos2
     r1 = (1 / t1_s).to(z).unsqueeze(1)
-    duration = saturation_time_s.to(z).clamp_max(1e6)
+    duration = saturation_time_s.to(z).clamp_max(LONG_S)
 
-    def locked(rate: Tensor) -> Tensor:
+    def locked_z(rate: Tensor) -> Tensor:
         decay = (-rate * duration).exp()
         return initial_z * decay + r1 * (1 - decay) / rate
 
     low, high = torch.full_like(target, SLOWEST_HZ), torch.full_like(target, FASTEST_HZ)
-    reachable = (target <= locked(low)) & (target >= locked(high)) & (z > 0)
+    reachable = (target <= locked_z(low)) & (target >= locked_z(high)) & (z > 0)
     for _ in range(BISECTIONS):
         middle = (low * high).sqrt()
-        slower = locked(middle) < target
+        slower = locked_z(middle) < target
         low, high = torch.where(slower, low, middle), torch.where(slower, middle, high)
     return torch.where(reachable, (low * high).sqrt(), torch.nan)
 
 
 @dataclass(frozen=True)
 class QucesopFit:
-    """Exchange parameters (voxel,) with standard errors, NaN where not fitted.
+    """Exchange parameters of every voxel; NaN where not fitted.
 
-    `r2_Hz` is the given value for QUCESOP and fitted for gQUCESOP. `rmse_Hz` is the root mean square
-    difference
-    between acquired and synthesised R1rho trajectories: the reliability map, high where other solutes overlap
-    with the target in a way that a line does not describe. `synthesised_r1rho` is (voxel, m).
+    Attributes:
+        fraction: (voxel,) proton fraction (water = 1).
+        fraction_sd: (voxel,) its standard error.
+        exchange_rate_Hz: (voxel,) in 1/s.
+        exchange_rate_Hz_sd: (voxel,) its standard error.
+        r2_Hz: (voxel,) R2b in 1/s, the given one for QUCESOP and the fitted one for gQUCESOP.
+        r2_Hz_sd: (voxel,) its standard error; NaN for a given one.
+        rmse_Hz: (voxel,) root mean square difference between acquired and synthesised R1rho in 1/s. This is the
+            reliability map: it is high where other solutes overlap with the target in a way that a line does not
+            describe.
+        synthesised_r1rho: (voxel, m) in 1/s.
+        fit: Result of the iterations.
     """
 
     fraction: Tensor
@@ -100,21 +118,38 @@ class QucesopFit:
 
     @property
     def status(self) -> Tensor:
+        """Outcome of the fit, (voxel,) uint8, see ``fitting.marquardt.Status``."""
         return self.fit.status
 
 
 @dataclass(frozen=True)
-class _Target:
-    """Rex of the target solute over the measurements, and its projection off the linear background."""
+class ProjectedExchange:
+    """Rex of the target solute over the measurements, and its projection off the linear background.
 
-    offset: Tensor  # (m, 1) rad/s of the RF from the nominal water frequency
-    w1: Tensor  # (m, 1) rad/s
-    dw: float  # rad/s
+    Attributes:
+        offset: (m, 1) offset of the RF from the nominal water frequency in rad/s.
+        w1: (m, 1) nominal RF amplitude in rad/s.
+        dw: Chemical shift of the target from water in rad/s.
+        rad_per_s_per_ppm: Angular frequency of one ppm.
+        projection: (m - columns of the background, m).
+        fixed_r2_Hz: R2b of the target in 1/s; None if it is fitted.
+    """
+
+    offset: Tensor
+    w1: Tensor
+    dw: float
     rad_per_s_per_ppm: float
-    projection: Tensor  # (m - 2 powers - 1, m)
+    projection: Tensor
     fixed_r2_Hz: float | None
 
     def exchange(self, parameters: Tensor, b0_shift_ppm: Tensor, b1_relative: Tensor) -> Exchange:
+        """Compute the exchange of the target.
+
+        Args:
+            parameters: (2 or 3, voxel), f, k and R2b where it is fitted.
+            b0_shift_ppm: (voxel,).
+            b1_relative: (voxel,).
+        """
         water = b0_shift_ppm * self.rad_per_s_per_ppm - self.offset
         w1 = self.w1 * b1_relative
         r2 = parameters[2] if self.fixed_r2_Hz is None else torch.full_like(parameters[0], self.fixed_r2_Hz)
@@ -123,6 +158,11 @@ class _Target:
         return Exchange.of(EffectiveField.of(w1, water), water, solute)
 
     def predict(self, parameters: Tensor, b0_shift_ppm: Tensor, b1_relative: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute projected Rex and its derivatives with respect to the fitted parameters.
+
+        Returns:
+            The prediction (row of the projection, voxel) and its Jacobian (parameter, row of the projection, voxel).
+        """
         exchange = self.exchange(parameters, b0_shift_ppm, b1_relative)
         fitted = SoluteInputs(fraction=True, k=True, R2=self.fixed_r2_Hz is None, dw=False)
         gradients = exchange.gradients(1.0, fitted)
@@ -146,18 +186,25 @@ def fit_qucesop(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> QucesopFit:
-    """Fit f and k (QUCESOP), and with r2_Hz=None also R2b (gQUCESOP).
+    """Fit f and k (QUCESOP), and also R2b (gQUCESOP) where it is not given.
 
     Args:
-        r1rho: (voxel, m) in 1/s, see `r1rho_from_z`; offsets around the target at one or more powers.
-        offsets_ppm, b1_uT: (m,); measurements of equal B1 share their linear coefficients.
-        target_ppm: chemical shift of the target from the water.
-        r2_Hz: R2 of the target; small in QUCESOP, which assumes a narrow line; None fits it.
-        b0_shift_ppm, b1_relative: (voxel,).
-        start, lower, upper: of f, k [1/s] and R2b [1/s].
+        r1rho: (voxel, m) in 1/s, see ``r1rho_from_z``, at offsets around the target and one or more powers.
+        offsets_ppm: (m,).
+        b1_uT: (m,) nominal B1; measurements of equal B1 share their linear coefficients.
+        target_ppm: Chemical shift of the target from water.
+        field_strength_T: Static field.
+        r2_Hz: R2b of the target in 1/s, small in QUCESOP, which assumes a narrow line; None to fit it.
+        b0_shift_ppm: (voxel,) position of the water; None for zero.
+        b1_relative: (voxel,) actual over nominal B1; None for one.
+        start: Start values of f, k in 1/s and R2b in 1/s.
+        lower: Lower bounds of the same.
+        upper: Upper bounds of the same.
+        threads: As in ``levenberg_marquardt``.
+        progress: As in ``levenberg_marquardt``.
 
     Raises:
-        ValueError: fewer than three offsets at a power, or fewer measurements than unknowns.
+        ValueError: There are fewer than three offsets at a power, or fewer measurements than unknowns.
     """
     voxels, measurements = r1rho.shape
     if len(offsets_ppm) != measurements or len(b1_uT) != measurements:
@@ -167,12 +214,12 @@ def fit_qucesop(
         )
     offsets, powers = offsets_ppm.to(r1rho), b1_uT.to(r1rho)
     scale = rad_per_s_per_ppm(field_strength_T)
-    lines = _background(offsets, powers, target_ppm, scale)
+    basis = _background_basis(offsets, powers, target_ppm, scale)
     unknowns = 3 if r2_Hz is None else 2
-    if measurements - lines.shape[1] < unknowns:
-        raise ValueError(f"{measurements} measurements do not determine {lines.shape[1] + unknowns} unknowns")
-    complement = torch.linalg.qr(lines, mode="complete")[0][:, lines.shape[1] :].T
-    model = _Target(
+    if measurements - basis.shape[1] < unknowns:
+        raise ValueError(f"{measurements} measurements do not determine {basis.shape[1] + unknowns} unknowns")
+    complement = torch.linalg.qr(basis, mode="complete")[0][:, basis.shape[1] :].T
+    model = ProjectedExchange(
         offset=(offsets * scale).unsqueeze(1),
         w1=(powers * GAMMA_RAD_PER_S_PER_UT).unsqueeze(1),
         dw=target_ppm * scale,
@@ -192,30 +239,34 @@ def fit_qucesop(
         threads=threads,
         progress=progress,
     )
-    target = model.exchange(fit.parameters.T, shift, relative).rate.T
-    background = (r1rho - target) @ torch.linalg.pinv(lines).T @ lines.T
-    synthesised = background + target
-    fixed = torch.where(fit.fitted, r2_Hz if r2_Hz is not None else 0.0, torch.nan).to(r1rho)
+    rex = model.exchange(fit.parameters.T, shift, relative).rate.T
+    background = (r1rho - rex) @ torch.linalg.pinv(basis).T @ basis.T
+    synthesised = background + rex
+    given_r2 = torch.where(fit.fitted, 0.0 if r2_Hz is None else r2_Hz, torch.nan).to(r1rho)
     return QucesopFit(
         fraction=fit.parameters[:, 0],
         fraction_sd=fit.standard_errors[:, 0],
         exchange_rate_Hz=fit.parameters[:, 1],
         exchange_rate_Hz_sd=fit.standard_errors[:, 1],
-        r2_Hz=fit.parameters[:, 2] if r2_Hz is None else fixed,
-        r2_Hz_sd=fit.standard_errors[:, 2] if r2_Hz is None else torch.full_like(fixed, torch.nan),
+        r2_Hz=fit.parameters[:, 2] if r2_Hz is None else given_r2,
+        r2_Hz_sd=fit.standard_errors[:, 2] if r2_Hz is None else torch.full_like(given_r2, torch.nan),
         rmse_Hz=(r1rho - synthesised).square().mean(1).sqrt(),
         synthesised_r1rho=synthesised,
         fit=fit,
     )
 
 
-def _background(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, rad_per_s_per_ppm: float) -> Tensor:
-    """Columns of the background: a constant and a slope for every power, and the tilt of water; (m, 2 powers + 1)."""
+def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, rad_per_s_per_ppm: float) -> Tensor:
+    """Return the columns of the background: a constant and a slope per power, and the sin^2(theta) of water.
+
+    Returns:
+        (m, 2 powers + 1).
+    """
     columns = []
     for power in b1_uT.unique():
-        here = (b1_uT == power).to(offsets_ppm)
-        if int(here.sum()) < 3:
+        at_power = (b1_uT == power).to(offsets_ppm)
+        if int(at_power.sum()) < FEWEST_OFFSETS:
             raise ValueError(f"QUCESOP needs three offsets or more at each power; {power:g} uT has fewer")
-        columns += [here, here * (offsets_ppm - reference_ppm)]
+        columns += [at_power, at_power * (offsets_ppm - reference_ppm)]
     columns.append(EffectiveField.of(b1_uT * GAMMA_RAD_PER_S_PER_UT, offsets_ppm * rad_per_s_per_ppm).sin2)
     return torch.stack(columns, 1)

@@ -1,4 +1,9 @@
-"""R1rho prediction with analytic Jacobian, for fits: the derivatives of the saturation block mapped to parameters."""
+"""The signal of the R1rho engine and its analytic derivatives with respect to the fitted values of a tissue model.
+
+The saturation block gives the derivatives of its result with respect to its inputs, such as R2 of water. The chain rule
+leads from there to the fitted values, such as T2 of water, and adds what these do outside the block: during the delay
+after it, in the normalisation of the signal, and as the start of the semisolid pool at equilibrium.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..fitting.problem import Model
+from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
 from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
@@ -16,16 +23,16 @@ from .model import TissueModel
 
 
 def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
-    """Whether every fitted value enters the block through inputs with hand-derived derivatives."""
+    """Tell whether every fitted value acts through inputs of the block that have hand-derived derivatives."""
     if protocol.magnetisation_carried_over:
         return False
     if protocol.initial_magnetisation != 1 and bool(protocol.initial_recovery_s.any()):
         return False
     paths = {p.path for p in model.parameters}
     excited = protocol.readout_flip_angle_deg is not None and protocol.signal_normalisation != "m0"
-    if excited and "b1_relative" in paths:  # B1 acts through the flip angle too
+    if excited and "b1_relative" in paths:  # B1 acts through the flip angle, too
         return False
-    if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:  # and T2 through the decay to the echo
+    if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:  # T2 acts through the decay to the echo
         return False
     if model.semisolid_kind is not None:
         through_lineshape = {"semisolid.T2_s", "semisolid.dw_ppm", "b0_shift_ppm", "b1_relative"}
@@ -35,19 +42,20 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
 
 
 def prediction_and_jacobian(
-    model: TissueModel, protocol: Protocol, values: Mapping[str, float | Tensor], like: Tensor
+    model: TissueModel, protocol: Protocol, values: Mapping[str, Scalar], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute the signal of a tissue model and its derivatives with respect to the fitted values.
 
     Args:
-        model: Model for which :func:`has_analytic_jacobian` holds.
+        model: Model for which ``has_analytic_jacobian`` holds.
         protocol: Acquisition.
         values: Every entry of the model by path, and the fields ``b0_shift_ppm`` and ``b1_relative``; numbers or
             tensors of shape (voxel,).
         like: Tensor that gives dtype and device.
 
     Returns:
-        Signal of shape (measurement, voxel) and its derivatives of shape (parameter, measurement, voxel).
+        The signal (measurement, voxel) and its Jacobian (parameter, measurement, voxel), with the parameters in the
+        order of the model file.
     """
     inputs = block_inputs(
         model.tissue(values),
@@ -77,18 +85,23 @@ def prediction_and_jacobian(
         if p.path == "semisolid.fraction" and start is not None:
             column = column + start * protocol.initial_magnetisation
         jacobian.append(column.expand(z.shape))
-    return _normalised(z, torch.stack(jacobian), protocol, flip_angle_rad(protocol, values["b1_relative"], like))
+    return _normalized(z, torch.stack(jacobian), protocol, flip_angle_rad(protocol, values["b1_relative"], like))
 
 
 def _action(
     path: str,
     model: TissueModel,
     protocol: Protocol,
-    values: Mapping[str, float | Tensor],
+    values: Mapping[str, Scalar],
     like: Tensor,
     places: BlockInputs[int],
 ) -> tuple[int | None, float | Tensor]:
-    """Place of the block input through which a parameter acts, and the input's derivative with respect to it."""
+    """Find the block input through which a parameter acts.
+
+    Returns:
+        The place of the input, None if the parameter has no effect, and the derivative of the input with respect to
+        the parameter.
+    """
     if path == "b0_shift_ppm":
         return places.offset, protocol.rad_per_s_per_ppm
     if path == "b1_relative":
@@ -111,9 +124,11 @@ def _action(
 def _after_delay(
     block: Block, protocol: Protocol, like: Tensor, places: BlockInputs[int]
 ) -> tuple[Tensor, Tensor | float, Tensor | float, dict[int, Tensor]]:
-    """Signal after the post-delay, its derivatives with respect to z and c before it, and those acting during it.
+    """Let the magnetisation recover during the delay between saturation and readout.
 
-    The latter are given by the places of the inputs of the block.
+    Returns:
+        Water z after the delay; its derivatives with respect to z of water and of the semisolid pool before the delay;
+        and its derivatives with respect to what acts during the delay, by the place among the inputs of the block.
     """
     delay = protocol.post_delay_s.to(like)[:, None]
     if not bool(delay.any()):
@@ -134,7 +149,8 @@ def _given(gradient: Tensor | None) -> Tensor | float:
     return 0.0 if gradient is None else gradient
 
 
-def _normalised(z: Tensor, jacobian: Tensor, protocol: Protocol, angle: Tensor | None) -> tuple[Tensor, Tensor]:
+def _normalized(z: Tensor, jacobian: Tensor, protocol: Protocol, angle: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Excite and normalise the signal as the protocol says, and its derivatives with it."""
     if angle is not None and protocol.signal_normalisation != "m0":
         excitation = torch.sin(angle)
         z, jacobian = z * excitation, jacobian * excitation
@@ -145,12 +161,17 @@ def _normalised(z: Tensor, jacobian: Tensor, protocol: Protocol, angle: Tensor |
     return unit, (jacobian - unit * (unit * jacobian).sum(1, keepdim=True)) / norm
 
 
-def analytic_model(
-    model: TissueModel, protocol: Protocol, unpack: Callable[..., Mapping[str, float | Tensor]]
-) -> Callable[..., tuple[Tensor, Tensor]]:
-    """A fitter's model: (parameters (p, voxel), *arguments) -> prediction, Jacobian; ``unpack`` names the values."""
+def analytic_model(model: TissueModel, protocol: Protocol, values: Callable[..., Mapping[str, Scalar]]) -> Model:
+    """Return a model for ``levenberg_marquardt``.
+
+    Args:
+        model: Model for which ``has_analytic_jacobian`` holds.
+        protocol: Acquisition.
+        values: Maps parameters (p, voxel) and the arguments of the fit (voxel,) to the values that
+            ``prediction_and_jacobian`` takes.
+    """
 
     def evaluate(parameters: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        return prediction_and_jacobian(model, protocol, unpack(parameters, *arguments), parameters)
+        return prediction_and_jacobian(model, protocol, values(parameters, *arguments), parameters)
 
     return evaluate

@@ -1,4 +1,4 @@
-"""QUCESOP and gQUCESOP: inversion to R1rho, recovery above a linear background, the reliability map."""
+"""QUCESOP and gQUCESOP: inversion to R1rho, recovery above a linear background, and the reliability map."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def rex(fraction, k, r2, ppm=TARGET_PPM, shift=0.0, relative=1.0):
 
 
 def truth(voxels, seed=0):
+    """True fraction, exchange rate and R2b of the target; (voxel,) each."""
     uniform = torch.rand(3, voxels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return 5e-4 + 1e-3 * uniform[0], 50 + 250 * uniform[1], 20 + 80 * uniform[2]
 
 
 def background():
+    """Linear background (m,) of R1rho, with coefficients of its own at every power."""
     return 0.6 + 0.5 * B1**2 + (0.05 - 0.1 * B1) * (OFFSETS - 3.2)
 
 
@@ -54,7 +56,7 @@ def test_r1rho_is_recovered_from_steady_and_transient_z():
         torch.testing.assert_close(found, rate, rtol=1e-6, atol=0)
 
 
-def test_unreachable_z_gives_nan():
+def test_a_z_that_no_rate_explains_gives_nan():
     z = torch.full((3, len(B1)), 0.5, dtype=torch.float64)
     z[1], z[2] = 3.5, 0.0
     found = r1rho_from_z(z, OFFSETS, B1, torch.full_like(B1, 3.0), torch.full((3,), 1.6), FIELD_T)
@@ -71,7 +73,7 @@ def test_qucesop_recovers_fraction_and_rate_above_a_linear_background():
     assert (fit.rmse_Hz < 1e-4).all()
 
 
-def test_gqucesop_recovers_the_linewidth_too_with_sound_errors():
+def test_gqucesop_recovers_r2_as_well_and_its_standard_errors_cover_the_true_values():
     fraction, k, r2 = truth(2000)
     r1rho = rex(fraction, k, r2) + background() + noise(2000, 2e-3)
     fit = fit_qucesop(r1rho, OFFSETS, B1, TARGET_PPM, FIELD_T, r2_Hz=None)
@@ -83,7 +85,9 @@ def test_gqucesop_recovers_the_linewidth_too_with_sound_errors():
         (fit.r2_Hz, fit.r2_Hz_sd, r2),
     ):
         score = ((value - expected) / deviation)[known]
-        assert (score.abs() < 2.005).double().mean().item() == pytest.approx(0.95, abs=0.02)  # t, 54 dof
+        assert (score.abs() < 2.005).double().mean().item() == pytest.approx(
+            0.95, abs=0.02
+        )  # Student t, 54 degrees of freedom
 
 
 def test_broad_lines_bias_qucesop_but_not_gqucesop():
@@ -96,7 +100,7 @@ def test_broad_lines_bias_qucesop_but_not_gqucesop():
     assert errors[1] < 1e-3
 
 
-def test_rmse_map_shows_where_another_solute_overlaps():
+def test_the_rmse_map_shows_where_another_solute_overlaps():
     fraction, k, r2 = truth(100)
     clean = rex(fraction, k, r2) + background() + noise(100, 1e-3)
     other = rex(torch.full_like(k, 1e-3), torch.full_like(k, 150.0), torch.full_like(k, 30.0), ppm=2.9)
@@ -117,7 +121,7 @@ def test_field_maps_are_used():
     torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
 
 
-def test_too_few_offsets_at_a_power_and_bad_voxels_are_named():
+def test_unusable_voxels_are_flagged():
     fraction, k, r2 = truth(3)
     r1rho = rex(fraction, k, r2) + background()
     r1rho[1, 4] = torch.nan
@@ -125,5 +129,8 @@ def test_too_few_offsets_at_a_power_and_bad_voxels_are_named():
     assert fit.status[1] == Status.INVALID_DATA
     assert fit.fraction[1].isnan()
     assert fit.rmse_Hz[1].isnan()
-    with pytest.raises(ValueError, match="three offsets"):
-        fit_qucesop(r1rho[:, :23], OFFSETS[:23], B1[:23], TARGET_PPM, FIELD_T)
+
+
+def test_too_few_offsets_at_a_power_are_refused():
+    with pytest.raises(ValueError, match="three offsets or more at each power; 1 uT has fewer"):
+        fit_qucesop(torch.ones(2, 23), OFFSETS[:23], B1[:23], TARGET_PPM, FIELD_T)

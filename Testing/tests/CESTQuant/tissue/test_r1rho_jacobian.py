@@ -1,4 +1,4 @@
-"""Analytic derivatives of the R1rho prediction against finite differences."""
+"""Analytic derivatives of the R1rho signal against finite differences."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from CESTQuantLib.tissue.r1rho_jacobian import has_analytic_jacobian, prediction
 
 
 def every_pool(**fields) -> dict:
+    """A model file with every value of water and a solute fitted, and further entries."""
     free = {
         "water": {"T1_s": fitted(2.0, 1, 3), "T2_s": fitted(0.1, 0.05, 0.5)},
         "solutes": [
@@ -82,7 +83,7 @@ def test_analytic_jacobian_equals_finite_differences(kind, delay, normalisation)
         ({"semisolid": {k: v for k, v in SEMISOLID.items() if k != "lineshape"} | {"coupling": "xyz"}}, PROTOCOL),
     ],
 )
-def test_models_beyond_the_analytic_jacobian_are_fitted_by_differences(values, protocol):
+def test_models_without_an_analytic_jacobian_are_fitted_with_finite_differences(values, protocol):
     model = every_pool(**values)
     if values:
         model["water"] = {"T1_s": 2.0, "T2_s": 0.1}
