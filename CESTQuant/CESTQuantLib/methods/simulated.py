@@ -73,15 +73,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
         }
     else:
         warnings.append("the network file has no calibration: there is no map of reliable voxels")
-    return Quantification(
-        _where_usable(quantities, usable),
-        _status(usable),
-        signal,
-        spectra.protocol,
-        lambda index: back.signal[index],
-        summary,
-        tuple(warnings),
-    )
+    return _result(spectra, signal, quantities, back.signal, usable, summary, tuple(warnings))
 
 
 def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -108,14 +100,7 @@ def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progres
     quantities |= {"rmse": match.rmse, "dot_product": match.dot_product}
     usable = torch.isfinite(match.rmse)
     summary = {"dictionary_entries": config.samples, "matching_s": time.perf_counter() - clock}
-    return Quantification(
-        _where_usable(quantities, usable),
-        _status(usable),
-        signal,
-        spectra.protocol,
-        lambda index: match.signal[index],
-        summary,
-    )
+    return _result(spectra, signal, quantities, match.signal, usable, summary)
 
 
 def _parameters(file: NetworkFile, mean: Tensor, sd: Tensor) -> dict[str, Tensor]:
@@ -139,18 +124,23 @@ def _known(spectra: ZSpectra, entries: Mapping[str, object]) -> dict[str, Tensor
     return {path: value.cpu().float() for path, value in given.items() if value is not None}
 
 
-def _where_usable(quantities: Mapping[str, Tensor], usable: Tensor) -> dict[str, Tensor]:
-    import torch
-
-    return {name: torch.where(usable, value.double(), torch.nan) for name, value in quantities.items()}
-
-
-def _status(usable: Tensor) -> Tensor:
+def _result(
+    spectra: ZSpectra,
+    signal: Tensor,
+    quantities: Mapping[str, Tensor],
+    fitted: Tensor,
+    usable: Tensor,
+    summary: Mapping[str, float | int | str | None],
+    warnings: tuple[str, ...] = (),
+) -> Quantification:
+    """Return maps (voxel,) that are NaN where the voxel is not usable, and the fitted signals (voxel, measurement)."""
     import torch
 
     from ..fitting.marquardt import Status
 
-    return torch.where(usable, int(Status.CONVERGED), int(Status.INVALID_DATA)).to(torch.uint8)
+    maps = {name: torch.where(usable, values.double(), torch.nan) for name, values in quantities.items()}
+    status = torch.where(usable, int(Status.CONVERGED), int(Status.INVALID_DATA)).to(torch.uint8)
+    return Quantification(maps, status, signal, spectra.protocol, lambda index: fitted[index], summary, warnings)
 
 
 _POOLS_AND_FIELDS = (*POOL_QUANTITIES, B0_SHIFT, B1_RELATIVE, RMSE)
