@@ -1,7 +1,7 @@
-"""Write the file lists of the CMakeLists.txt files anew from what lies in the folders.
+"""Update the file lists in the ``CMakeLists.txt`` files of the modules and of the shared library.
 
-CMake packages only files that are listed one by one. Run this after adding, moving or removing a file:
-``python Testing/cmake_lists.py``. The packaging tests compare the lists with the folders.
+CMake packages only files that are listed one by one. Run ``python Testing/cmake_lists.py`` after adding, moving or
+removing a file. The packaging tests compare the lists with the folders.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def listed(folder: Path) -> tuple[list[str], list[str]]:
-    """Python scripts and other files below a folder that belong into the package, relative to it."""
+    """Return the Python files and the other files of a folder that belong to the package, relative to the folder."""
     files = sorted(
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
@@ -26,16 +26,16 @@ def listed(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def with_list(text: str, variable: str, names: list[str]) -> str:
-    """CMake text in which ``set(variable ...)`` lists the names, one a line."""
+    """Return the text of a CMake file in which ``set(variable ...)`` lists the names, one per line."""
     lines = "".join(f"  {name}\n" for name in names)
     new, count = re.subn(rf"set\({variable}\n[^)]*\)", f"set({variable}\n{lines}  )", text)
     if count != 1:
-        raise SystemExit(f"set({variable} ...) stands {count} times in the file, not once")
+        raise SystemExit(f"the file must contain set({variable} ...) once, not {count} times")
     return new
 
 
 def main() -> None:
-    """Rewrite the lists of both modules and of the shared library."""
+    """Update all lists."""
     for name, prefix in (("CESTQuant", "MODULE"), ("JointRegSeg", "MODULE"), ("NeuroCESTLib", "LIBRARY")):
         file = ROOT / name / "CMakeLists.txt"
         scripts, resources = listed(ROOT / name)

@@ -1,6 +1,6 @@
-"""The main jobs by the commands that a user types: maps, segmentations, a deformation, tables, scenes and pictures.
+"""The main tasks with the commands that a user would type, and their results next to the known truth.
 
-CESTQuant on the digital phantom, JointRegSeg on two visits of a synthetic patient; both beside the known truth.
+CESTQuant computes maps of the digital phantom; JointRegSeg segments and registers two visits of a synthetic patient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OUTPUT = ROOT / "output"
 
 
 def run(program: str, *arguments: str) -> None:
-    """Show and run a command in the output folder."""
+    """Print a command and run it in the output folder."""
     print(f"\n$ {program} {shlex.join(arguments)}", flush=True)
     library = {"cestquant": "CESTQuantLib", "jointregseg": "JointRegSegLib"}[program]
     status = subprocess.run([sys.executable, "-m", f"{library}.batch", *arguments], cwd=OUTPUT, check=False).returncode
@@ -25,21 +25,21 @@ def run(program: str, *arguments: str) -> None:
 
 
 def print_comparison(roi_csv: Path) -> None:
-    """Fitted medians beside the values that the phantom was made of."""
+    """Print the fitted medians next to the values from which the phantom was made."""
     from CESTQuantLib.formats.presets import tissue_values
     from CESTQuantLib.tissue.phantom import REGIONS
 
     def truth(preset: str, quantity: str) -> float:
         values = tissue_values(preset)
         amide = values["solutes"][0]
-        # the fit holds the amide rate at 50/s; in slow exchange fraction x rate is what is measured
-        known = {
+        # The fit holds the amide rate at 50/s; in slow exchange the measurement depends on fraction times rate.
+        values_of_model = {
             "amide_fraction": amide["fraction"] * amide["k_Hz"] / 50,
             "semisolid_fraction": values["semisolid"]["fraction"],
             "semisolid_exchange_rate_Hz": values["semisolid"]["k_Hz"],
             "water_r2_Hz": 1 / values["water"]["T2_s"],
         }
-        return known[quantity]
+        return values_of_model[quantity]
 
     with open(roi_csv, newline="") as file:
         rows = {(row["region"], row["quantity"]): float(row["median"]) for row in csv.DictReader(file)}
@@ -49,12 +49,14 @@ def print_comparison(roi_csv: Path) -> None:
     for region, preset in REGIONS.values():
         cells = [f"{rows[region, q]:.4g} ({truth(preset, q):.4g})" for q in quantities]
         print(f"{region:22}" + "".join(f"{cell:>30}" for cell in cells))
-    print("Where the model does not hold the rmse map says so: in cerebrospinal fluid the water hardly relaxes within")
-    print("the saturation, which the analytic solution leaves out near 0 ppm.")
+    print(
+        "The rmse map shows where the model does not hold: in cerebrospinal fluid the water hardly relaxes during the"
+    )
+    print("saturation, which the analytic solution neglects near 0 ppm.")
 
 
 def print_agreement(patient: Path, visits: Path) -> None:
-    """Overlap of the segmentations with the synthetic patient's labels, and distance from its true deformation."""
+    """Print the overlap with the synthetic patient's labels and the distance from its true deformation."""
     import numpy as np
     import SimpleITK as sitk
 
@@ -70,25 +72,25 @@ def print_agreement(patient: Path, visits: Path) -> None:
             total = first.sum() + second.sum()
             cells.append(f"{2 * (first & second).sum() / total:.3f}" if total else "none")
         print(f"{visit:28}" + "".join(f"{cell:>14}" for cell in cells))
-    known, registered = (
+    true, registered = (
         sitk.ReadTransform(str(path)) for path in (patient / "true_visit2_to_visit1.h5", visits / "moving_to_fixed.h5")
     )
     mask = sitk.ReadImage(str(patient / "visit1_mask.nii.gz"))
     voxels = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
     chosen = voxels[np.random.default_rng(0).choice(len(voxels), 3000, replace=False)]
     points = [mask.TransformIndexToPhysicalPoint(voxel.tolist()) for voxel in chosen]
-    there = np.array([known.TransformPoint(point) for point in points])
+    true_places = np.array([true.TransformPoint(point) for point in points])
     for name, places in (
         ("as scanned", np.array(points)),
         ("registered", np.array([registered.TransformPoint(point) for point in points])),
     ):
-        distance = np.linalg.norm(places - there, axis=1)
-        most = np.percentile(distance, 95)
-        print(f"distance from the true place, {name}: mean {distance.mean():.2f} mm, 95 % below {most:.2f} mm")
+        distance = np.linalg.norm(places - true_places, axis=1)
+        percentile = np.percentile(distance, 95)
+        print(f"distance from the true place, {name}: mean {distance.mean():.2f} mm, 95 % below {percentile:.2f} mm")
 
 
 def cest_maps() -> None:
-    """Maps of the digital phantom."""
+    """Compute maps of the digital phantom with four methods."""
     acquisition = shlex.split(
         "--signal phantom/signal.seq.nrrd --reference phantom/m0.nii.gz --mask phantom/mask.nii.gz"
     )
@@ -108,7 +110,7 @@ def cest_maps() -> None:
 
 
 def two_visits() -> None:
-    """Segmentations and deformation of a synthetic patient."""
+    """Segment and register two visits of a synthetic patient."""
     seed = 8
     patient = f"patients/synthetic{seed:06d}"
     run("jointregseg", "synthesize", "--output", "patients", "--seed", str(seed), "--spacing", "2")
@@ -133,7 +135,7 @@ def main() -> None:
     OUTPUT.mkdir(exist_ok=True)
     cest_maps()
     two_visits()
-    print("\nLeft in the folder 'output':")
+    print("\nIn the folder 'output':")
     for path in sorted(OUTPUT.glob("*/report.png")) + sorted(OUTPUT.glob("*/scene.mrb")):
         print(f"  {path.relative_to(ROOT)}")
 

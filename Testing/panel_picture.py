@@ -1,7 +1,7 @@
-"""Draw a panel off screen: ``panel_picture.py [--module CESTQuant|JointRegSeg] OUT.png``.
+"""Draw a panel off screen, to judge its layout.
 
-The picture is captioned "rendered with stand-in widgets", because that is what it shows: Slicer's own
-widgets look a little different. It serves to judge the layout, not as a screenshot of Slicer.
+The caption of the picture says "rendered with stand-in widgets", because Slicer's own widgets look a little different:
+it is not a screenshot of Slicer.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 CAPTION = "{module} panel, rendered with stand-in widgets"
-WIDTH = 440  # of Slicer's module panel, in pixels at normal resolution
+WIDTH = 440
+"""Width of Slicer's module panel in pixels at normal resolution."""
 SCALE = 2
+"""Enlargement of the picture."""
 
 
 def main() -> int:
-    """Draw the panel with inputs chosen."""
+    """Draw the panel of a module after some inputs have been chosen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--module", choices=("CESTQuant", "JointRegSeg"), default="CESTQuant", help="whose panel")
     parser.add_argument("output", type=Path, help="picture to write (.png)")
@@ -85,7 +87,7 @@ def _choose_joint(ui: Any, slicer: Any) -> None:
 
 
 def _touch(path: str) -> str:
-    """An empty file, so that the panel finds it."""
+    """Make an empty file for the panel to find."""
     Path(path).parent.mkdir()
     Path(path).touch()
     return path

@@ -1,12 +1,12 @@
-# Slicer's CMake macros as far as this extension uses them, to check its packaging without a Slicer build:
-# they refuse what Slicer refuses, install to where Slicer installs, and register the same tests.
+# The CMake macros of Slicer that this extension uses, to check its packaging without a build of Slicer. They refuse
+# what Slicer's macros refuse, install to the same place, and register the same tests.
 set(Slicer_QTSCRIPTEDMODULES_LIB_DIR "lib/Slicer-5.13/qt-scripted-modules")
 set(Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR "${Slicer_QTSCRIPTEDMODULES_LIB_DIR}")
 set(Slicer_USE_FILE "${CMAKE_CURRENT_LIST_DIR}/UseSlicer.cmake")
 set(Slicer_EXTENSION_GENERATE_CONFIG "${CMAKE_CURRENT_LIST_DIR}/SlicerExtensionGenerateConfig.cmake")
 set(Slicer_EXTENSION_CPACK "${CMAKE_CURRENT_LIST_DIR}/SlicerExtensionCPack.cmake")
 
-# Copies to the build tree, installs, and refuses files that do not exist.
+# Copies files to the build tree and installs them; refuses files that do not exist.
 function(ctkMacroCompilePythonScript)
   cmake_parse_arguments(MY "NO_INSTALL_SUBDIR" "TARGET_NAME;DESTINATION_DIR;INSTALL_DIR" "SCRIPTS;RESOURCES" ${ARGN})
   if(MY_UNPARSED_ARGUMENTS OR NOT MY_TARGET_NAME OR NOT MY_DESTINATION_DIR OR NOT MY_INSTALL_DIR)

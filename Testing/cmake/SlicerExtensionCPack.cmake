@@ -1,1 +1,1 @@
-# Packages are made by Slicer's own build; the installed tree is what is checked here.
+# Slicer's own build makes the packages; only the installed tree is checked here.

@@ -1,3 +1,3 @@
-# Slicer's file of this name sets up compilers and CTest; Python modules need the latter only.
+# Slicer's file of this name sets up compilers and CTest, of which Python modules need only CTest.
 option(BUILD_TESTING "Register the tests" ON)
 enable_testing()

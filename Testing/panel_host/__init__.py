@@ -1,12 +1,12 @@
-"""Panel host: runs a scripted module's panel without the Slicer application.
+"""The panel host, which runs the panel of a scripted module without the Slicer application.
 
-The scene, its nodes, the storage nodes and ``slicer.util`` are the real ones (``NeuroCESTLib.scene.host``), and
-so are the Qt widgets and the ``QUiLoader`` (PySide6, off screen), made to answer as they do under PythonQt.
-Only what no Python package offers is stood in for: the ctk and qMRML widgets and Slicer's pure-Python
-packages ``ScriptedLoadableModule``, ``parameterNodeWrapper`` and ``i18n``.
+The scene, its nodes, the storage nodes and ``slicer.util`` are the real ones (``NeuroCESTLib.scene.host``). The Qt
+widgets and the ``QUiLoader`` are real as well (PySide6, off screen), adapted to behave as under PythonQt. Stand-ins
+replace only what no Python package offers: the ctk and qMRML widgets, and Slicer's Python packages
+``ScriptedLoadableModule``, ``parameterNodeWrapper`` and ``i18n``.
 
-Stand-ins publish only names that the real classes have. Whatever is not known here (a widget class, a
-property, a signal, a connection) raises instead of passing silently.
+Stand-ins have only names that the real classes have. Anything unknown (a widget class, a property, a signal, a
+connection) raises an error instead of being ignored::
 
     import panel_host
 

@@ -1,4 +1,4 @@
-"""``slicer.app`` with Qt, and the registration of everything that a module file imports."""
+"""``slicer.app`` with Qt, and the registration of the packages that a module file imports."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _application: Any = None  # Qt ends with the last reference to its application o
 
 
 class PanelApplication(host.HeadlessApplication):
-    """The headless application plus what needs Qt."""
+    """The headless application with the part that needs Qt."""
 
     def processEvents(self) -> None:
-        """Let clicks and repaints happen."""
+        """Process pending clicks and repaints."""
         _application.processEvents()
 
     def setOverrideCursor(self, cursor: Any) -> None:
-        """Show ``cursor`` until it is restored."""
+        """Show a cursor until ``restoreOverrideCursor`` is called."""
         _application.setOverrideCursor(cursor)
 
     def restoreOverrideCursor(self) -> None:
-        """Show the cursor that was there before."""
+        """Show the previous cursor again."""
         _application.restoreOverrideCursor()
 
     def topLevelWidgets(self) -> list:
-        """All windows; there is no main window among them."""
+        """Return all windows; there is no main window among them."""
         return _application.topLevelWidgets()
 
     def connect(self, signal: str, slot: Any) -> bool:
-        """Connect ``startupCompleted()``; start-up is over when modules are loaded, so it comes at once."""
+        """Call the slot of ``startupCompleted()`` at once, because modules are loaded after start-up here."""
         if signal != "startupCompleted()":
             raise AttributeError(f"qSlicerApplication has no signal {signal!r} in the panel host")
         slot()
@@ -40,7 +40,7 @@ class PanelApplication(host.HeadlessApplication):
 
 
 def start() -> ModuleType:
-    """Start the headless host and Qt, register ``qt``, ``ctk`` and the doubles; return ``slicer``."""
+    """Start the headless host and Qt, register ``qt``, ``ctk`` and the stand-ins, and return ``slicer``."""
     global _application
     slicer = host.start()
     if _application is not None:
@@ -62,12 +62,12 @@ def start() -> ModuleType:
     for name, stand_in in ui_loader.STAND_INS.items():
         setattr(ctk if name.startswith("ctk") else slicer, name, stand_in)
     sys.modules.update({"qt": qt, "ctk": ctk})
-    doubles = {
+    packages = {
         "ScriptedLoadableModule": scripted_module,
         "parameterNodeWrapper": parameter_node_wrapper,
         "i18n": i18n,
     }
-    for name, double in doubles.items():
-        sys.modules[f"slicer.{name}"] = double
-        setattr(slicer, name, double)
+    for name, package in packages.items():
+        sys.modules[f"slicer.{name}"] = package
+        setattr(slicer, name, package)
     return slicer

@@ -1,4 +1,4 @@
-"""Stand-ins for the ctk widgets of the panels; every public name is one of the real class."""
+"""Stand-ins for the ctk widgets of the panels; the real classes have every public name that is here."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801
         self.contentsCollapsed.emit(self.collapsed)
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
-        """Only the header reacts to the mouse."""
+        """Return whether the mouse is on the header, the only part that reacts to it."""
         return position.y() < self._headerHeight()
 
     def paintEvent(self, event: QtGui.QPaintEvent) -> None:
-        """Header with an arrow and the title, and a frame around the contents."""
+        """Draw a header with an arrow and the title, and a frame around the contents."""
         painter = QtWidgets.QStylePainter(self)
         palette, height = self.palette, self._headerHeight()
         painter.setPen(palette.color(QtGui.QPalette.Mid))
@@ -93,7 +93,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         self._combo_box.editTextChanged.connect(self._onTextChanged)
 
     def comboBox(self) -> QtWidgets.QComboBox:
-        """The combo box within."""
+        """Return the combo box inside."""
         return self._combo_box
 
     def _onTextChanged(self, path: str) -> None:
@@ -107,7 +107,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         return self._combo_box.currentText
 
     def setCurrentPath(self, path: str) -> None:
-        """Show ``path``."""
+        """Set the path."""
         if not isinstance(path, str):
             raise ValueError(f"ctkPathLineEdit.currentPath takes a QString, not {path!r}")
         self._combo_box.setEditText(path)
@@ -116,21 +116,21 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         return self._filters
 
     def setFilters(self, filters: int) -> None:
-        """Which entries can be chosen."""
+        """Set which kinds of entries can be chosen."""
         self._filters = filters
 
     def _nameFilters(self) -> list[str]:
         return self._name_filters
 
     def setNameFilters(self, filters: list[str]) -> None:
-        """Wildcards of the file dialog."""
+        """Set the wildcards of the file dialogue."""
         self._name_filters = list(filters)
 
     def _settingKey(self) -> str:
         return self._setting_key
 
     def setSettingKey(self, key: str) -> None:
-        """Key of the history of paths; the history itself is not kept here."""
+        """Set the key under which the history of paths is stored; this stand-in keeps no history."""
         self._setting_key = key
 
     def _showBrowseButton(self) -> bool:

@@ -1,9 +1,10 @@
-"""Which widget shows which type of parameter, as exactly as ``slicer.parameterNodeWrapper`` has it."""
+"""Connections between widgets and typed parameters, as strict as those of ``slicer.parameterNodeWrapper``."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,31 @@ from panel_host.parameter_values import (
 )
 
 
+@dataclass
 class GuiConnector:
-    """Reads and writes one widget."""
+    """Connection of one widget.
 
-    def __init__(self, widget: QtWidgets.QWidget, signal: Any, read: Callable, write: Callable) -> None:
-        self.widget, self.signal, self.read, self.write = widget, signal, read, write
+    Attributes:
+        widget: The widget.
+        signal: Signal that the widget emits when its value changes.
+        read: Function that returns the value of the widget.
+        write: Function that sets the value of the widget.
+        slot: Slot that is connected to the signal, or None.
+    """
+
+    widget: QtWidgets.QWidget
+    signal: Any
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    slot: Callable[..., None] | None = None
 
 
 def create_connector(widget: QtWidgets.QWidget, parameter: Parameter) -> GuiConnector:
-    """The connector of a parameter and a widget of exactly the class that can show it."""
+    """Return the connector for a parameter and a widget, whose class must be exactly one that can show it.
+
+    Raises:
+        RuntimeError: The widget cannot show the parameter.
+    """
     kind, value_type = type(widget), parameter.type
     if kind is qMRMLNodeComboBox and parameter.node_classes:
         widget.nodeTypes = [node_class().GetClassName() for node_class in parameter.node_classes]

@@ -1,11 +1,11 @@
-"""Double of ``slicer.i18n``: texts stay in English."""
+"""Stand-in for ``slicer.i18n``, in which texts stay in English."""
 
 
 def translate(context: str, text: str) -> str:
-    """The translation of ``text``; here the text itself."""
+    """Return the text itself, as there is no translation here."""
     return text
 
 
 def tr(text: str) -> str:
-    """The translation of ``text``; here the text itself."""
+    """Return the text itself, as there is no translation here."""
     return text

@@ -1,4 +1,4 @@
-"""Scripted modules as the application keeps them: description, panel and self-test."""
+"""Scripted modules as the application manages them: description, panel and self-test."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from NeuroCESTLib.scene import host
 
 
 class qSlicerScriptedLoadableModuleWidget:  # noqa: N801
-    """The application's side of a panel: holds the Python object."""
+    """The application's side of a panel, which holds the Python object."""
 
     def __init__(self, panel: Any) -> None:
         self._panel = panel
 
     def self(self) -> Any:
-        """The module's Python ``...Widget`` object."""
+        """Return the module's Python widget object."""
         return self._panel
 
 
 class qSlicerScriptedLoadableModule(host.HeadlessModule):  # noqa: N801
-    """The application's side of a module: the ``parent`` that the module file describes itself to."""
+    """The application's side of a module: the ``parent`` to which the module file writes its description."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path.stem, None)
@@ -32,19 +32,19 @@ class qSlicerScriptedLoadableModule(host.HeadlessModule):  # noqa: N801
         self._representation: qSlicerScriptedLoadableModuleWidget | None = None
 
     def widgetRepresentation(self) -> qSlicerScriptedLoadableModuleWidget:
-        """The module's panel, made at the first call."""
+        """Return the module's panel, which is made at the first call."""
         if self._representation is None:
             self._representation = self.createNewWidgetRepresentation()
         return self._representation
 
     def createNewWidgetRepresentation(self) -> qSlicerScriptedLoadableModuleWidget:
-        """Another panel of the module."""
+        """Make another panel of the module."""
         module = importlib.import_module(self.name)
         return qSlicerScriptedLoadableModuleWidget(getattr(module, self.name + "Widget")())
 
 
 def load_module(path: str | Path) -> Any:
-    """Load a module file as the application does at start-up and return the Python module."""
+    """Load a module file as the application does when it starts, and return the Python module."""
     path = Path(path).resolve()
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))

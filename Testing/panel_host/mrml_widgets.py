@@ -1,4 +1,4 @@
-"""Stand-ins for the qMRML widgets of the panels, over the real scene."""
+"""Stand-ins for the qMRML widgets of the panels; they work on the real scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PySide6.QtCore import Property, Signal
 
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
-    """Widget that hands a scene on to its children through ``mrmlSceneChanged``."""
+    """Widget that passes its scene on to its children through ``mrmlSceneChanged``."""
 
     mrmlSceneChanged = Signal(object)
     _SIGNALS: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
@@ -21,18 +21,18 @@ class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
         self._scene: Any = None
 
     def mrmlScene(self) -> Any:
-        """The scene, or None."""
+        """Return the scene, or None."""
         return self._scene
 
     def setMRMLScene(self, scene: Any) -> None:
-        """Set the scene and tell the children."""
+        """Set the scene and pass it on."""
         if scene is not self._scene:
             self._scene = scene
             self.mrmlSceneChanged.emit(scene)
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
-    """Selector of the scene's nodes of certain classes; follows the scene."""
+    """Selector for nodes of certain classes, which follows the scene."""
 
     currentNodeChanged = Signal(object)
     _currentNodeValid = Signal(bool)
@@ -101,11 +101,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     del _setting
 
     def mrmlScene(self) -> Any:
-        """The scene, or None."""
+        """Return the scene, or None."""
         return self._scene
 
     def setMRMLScene(self, scene: Any) -> None:
-        """Follow ``scene``."""
+        """Set the scene whose nodes can be chosen."""
         for observed, tag in self._observations:
             observed.RemoveObserver(tag)
         self._scene = scene
@@ -117,19 +117,19 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         self._update()
 
     def nodeCount(self) -> int:
-        """Number of nodes to choose from."""
+        """Return the number of nodes to choose from."""
         return len(self._nodes)
 
     def nodeFromIndex(self, index: int) -> Any:
-        """The node at ``index``, or None."""
+        """Return the node at a place in the list, or None."""
         return self._nodes[index] if 0 <= index < len(self._nodes) else None
 
     def currentNode(self) -> Any:
-        """The chosen node, or None."""
+        """Return the chosen node, or None."""
         return self._current
 
     def setCurrentNode(self, node: Any) -> None:
-        """Choose ``node``; one that is not in the list counts as None."""
+        """Choose a node; None and nodes that are not in the list clear the choice."""
         if node is not None and not isinstance(node, vtk.vtkObject):
             raise ValueError(f"qMRMLNodeComboBox.setCurrentNode takes a vtkMRMLNode, not {node!r}")
         row = self._nodes.index(node) if node in self._nodes else None
@@ -150,7 +150,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     currentNodeID = Property(str, _currentNodeID, setCurrentNodeID)
 
     def addNode(self, node_type: str = "") -> Any:
-        """Create a node as the entry "Create new..." does."""
+        """Make a node as the entry "Create new..." does."""
         node_type = node_type or self.nodeTypes[0]
         if node_type not in self.nodeTypes:
             return None
@@ -180,7 +180,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         return node.GetClassName() in self.nodeTypes
 
     def _update(self) -> None:
-        """List the scene's nodes again; the chosen node stays chosen while it is there."""
+        """List the scene's nodes again; the chosen node stays chosen while it is in the list."""
         scene = self._scene
         nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
         self._nodes = [node for node in nodes if self._isListed(node)]

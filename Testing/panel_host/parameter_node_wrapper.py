@@ -1,4 +1,4 @@
-"""Double of ``slicer.parameterNodeWrapper``: typed parameters in a parameter node, bound to widgets."""
+"""Stand-in for ``slicer.parameterNodeWrapper``: typed parameters in a parameter node, bound to widgets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SlicerParameterNamePropertyName = "SlicerParameterName"
 
 
 def parameterNodeWrapper(wrapped: type | None = None) -> Any:
-    """Class decorator: the annotated members become parameters of a node."""
+    """Decorate a class so that its annotated members become parameters of a parameter node."""
     return _wrap if wrapped is None else _wrap(wrapped)
 
 
 def isParameterNodeWrapper(wrapper: Any) -> bool:
-    """Whether a class or an object was made by :func:`parameterNodeWrapper`."""
+    """Whether a class, or the class of an object, was decorated with ``parameterNodeWrapper``."""
     return getattr(wrapper, "_is_parameter_node_wrapper", False)
 
 
@@ -62,7 +62,7 @@ def _as_property(parameter: Parameter) -> property:
 
 
 class _Wrapper:
-    """What a wrapped class is given."""
+    """Methods that a decorated class receives."""
 
     allParameters: dict[str, Parameter]
 
@@ -75,14 +75,14 @@ class _Wrapper:
                 parameter.write(parameterNode, parameter.default)
 
     def connectGui(self, gui: Any) -> int:
-        """Bind every widget that has the property ``SlicerParameterName``."""
+        """Bind every widget that has the property ``SlicerParameterName``; return a tag for ``disconnectGui``."""
         is_widget = isinstance(gui, QtWidgets.QWidget)
         widgets = gui.findChildren(QtWidgets.QWidget) if is_widget else vars(gui).values()
         named = {widget.property(SlicerParameterNamePropertyName): widget for widget in widgets}
         return self.connectParametersToGui({name: widget for name, widget in named.items() if name})
 
     def connectParametersToGui(self, mapping: dict[str, QtWidgets.QWidget]) -> int:
-        """Bind widgets to parameters by name."""
+        """Bind widgets to parameters by the name of the parameter; return a tag for ``disconnectGui``."""
         for name in mapping:
             if name not in self.allParameters:
                 raise ValueError(f"Cannot find a param with the given name: {name}")
@@ -97,7 +97,7 @@ class _Wrapper:
         return tag
 
     def disconnectGui(self, tag: int) -> None:
-        """Undo :meth:`connectGui`."""
+        """Undo a call of ``connectGui``, given by its tag."""
         for connector in self._guis.pop(tag, {}).values():
             connector.signal.disconnect(connector.slot)
 
@@ -133,7 +133,7 @@ class _Wrapper:
         return self.parameterNode.AddObserver(event, callback, priority)
 
     def RemoveObserver(self, tag: int) -> None:
-        """End an observation."""
+        """Stop observing the parameter node."""
         self.parameterNode.RemoveObserver(tag)
 
     def Modified(self) -> None:

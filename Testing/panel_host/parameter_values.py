@@ -1,7 +1,7 @@
-"""How typed parameters are checked and kept in a ``vtkMRMLScriptedModuleNode``.
+"""Typed parameters, checked and stored in a ``vtkMRMLScriptedModuleNode``.
 
-Keys and texts are those of Slicer's own ``parameterNodeWrapper``, so a scene saved with the double opens
-in the application and the other way round.
+Keys and texts are those of Slicer's own ``parameterNodeWrapper``, so that a scene that is saved with this stand-in can
+be opened in the application, and the other way round.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import slicer
 
 @dataclass
 class Default:
-    """Value of a parameter that was not set."""
+    """Annotation with the value of a parameter that was never set."""
 
     value: Any = None
 
 
 class Validator:
-    """Refuses values by raising ValueError."""
+    """Annotation that refuses values by raising ValueError."""
 
     def validate(self, value: Any) -> None:
-        """Raise where ``value`` is not allowed."""
+        """Raise ValueError where a value is not allowed."""
         raise NotImplementedError
 
 
 @dataclass
 class WithinRange(Validator):
-    """Limits of a number, both included."""
+    """Annotation with the limits of a number, both included."""
 
     minimum: float
     maximum: float
@@ -44,7 +44,7 @@ class WithinRange(Validator):
 
 @dataclass
 class Choice(Validator):
-    """The allowed values."""
+    """Annotation with the allowed values."""
 
     choices: list
 
@@ -54,14 +54,14 @@ class Choice(Validator):
 
 
 def split_annotations(annotated: Any) -> tuple[Any, tuple]:
-    """The type and the annotations of ``Annotated[type, ...]`` or of a plain type."""
+    """Return the type and the annotations of ``Annotated[type, ...]``, or of a plain type."""
     if hasattr(annotated, "__metadata__"):
         return typing.get_args(annotated)[0], annotated.__metadata__
     return annotated, ()
 
 
 def node_classes(value_type: Any) -> list[type]:
-    """The node classes of ``vtkMRML...Node`` or ``Union[vtkMRML...Node, ..., None]``; empty for others."""
+    """Return the node classes of a type: of one class, or of a ``Union`` of classes and None; empty for other types."""
     members = typing.get_args(value_type) if typing.get_origin(value_type) is typing.Union else (value_type,)
     members = [member for member in members if member is not type(None)]
     are_nodes = all(isinstance(member, type) and issubclass(member, slicer.vtkMRMLNode) for member in members)
@@ -80,28 +80,28 @@ class Parameter:
         self.node_classes = node_classes(self.type)
         if not self.node_classes and self.type not in (int, float, bool, str, Path) and not self._is_enum():
             raise TypeError(f"Unable to create serializer for {name}: {self.type}")
-        given = [entry.value for entry in annotations if isinstance(entry, Default)]
-        self.default = default if default is not None else (given[0] if given else self._own_default())
+        defaults = [entry.value for entry in annotations if isinstance(entry, Default)]
+        self.default = default if default is not None else (defaults[0] if defaults else self._default_of_type())
 
     def _is_enum(self) -> bool:
         return isinstance(self.type, type) and issubclass(self.type, enum.Enum)
 
-    def _own_default(self) -> Any:
+    def _default_of_type(self) -> Any:
         if self.node_classes:
             return None
         return next(iter(self.type)) if self._is_enum() else self.type()
 
     def _keys(self) -> list[str]:
-        """Keys in the node; each member of a union has its own, None being the last."""
+        """Keys in the node; each member of a union has one, and None has the last one."""
         members = len(self.node_classes) + 1 if self.is_union else 1
         return [f"{self.name}_{index}" for index in range(members)] if self.is_union else [self.name]
 
     def is_in(self, node: Any) -> bool:
-        """Whether the parameter was ever written to ``node``."""
+        """Whether the parameter was ever written to a node."""
         return any(node.HasParameter(key) for key in self._keys())
 
     def write(self, node: Any, value: Any) -> None:
-        """Check ``value`` and write it."""
+        """Check a value and write it to a node."""
         self._check(value)
         with slicer.util.NodeModify(node):
             if self.node_classes:
@@ -124,7 +124,7 @@ class Parameter:
             node.SetNodeReferenceID(key, value.GetID())
 
     def read(self, node: Any) -> Any:
-        """The value; the default where nothing was written."""
+        """Return the value in a node; the default where none was written."""
         if not self.is_in(node):
             self.write(node, self.default)
         if self.node_classes:

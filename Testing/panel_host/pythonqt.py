@@ -1,9 +1,9 @@
-"""Make PySide6 classes answer as they do under PythonQt, which is what Slicer's scripts see.
+"""Adaptation of PySide6 classes to behave as under PythonQt, which Slicer's scripts use.
 
-PythonQt publishes Qt's properties as attributes: ``button.text`` is a string, ``button.enabled = False``
-sets it, and ``button.text()`` fails because a string cannot be called. PySide6 publishes the getters
-instead. The names are taken from Qt's own meta-objects, so none is invented here. (PySide's
-``true_property`` feature is no substitute: it removes setters such as ``setText``.)
+PythonQt makes Qt's properties attributes: ``button.text`` is a string, ``button.enabled = False`` sets a property, and
+``button.text()`` fails because a string cannot be called. PySide6 has getters instead. The names come from Qt's own
+meta-objects, so none of them is invented. PySide's ``true_property`` feature cannot be used instead, because it removes
+setters such as ``setText``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 from PySide6 import QtCore, QtGui, QtWidgets
 
 _QT_MODULES = (QtCore, QtGui, QtWidgets)
-# Static functions with the names of properties; PySide6 itself and other libraries call them.
+# These have static functions with the names of properties, which PySide6 itself and other libraries call.
 _APPLICATION_CLASSES = (QtCore.QCoreApplication,)
 
 
 class UnknownNameError(AttributeError):
-    """A name that the real class does not have: a signal, a property or a widget class."""
+    """A signal, property or widget class that does not exist in Qt or Slicer."""
 
 
 def apply() -> None:
-    """Patch all QObject classes of QtCore, QtGui and QtWidgets; a second call changes nothing."""
+    """Adapt all QObject classes of QtCore, QtGui and QtWidgets; a second call changes nothing."""
     if hasattr(QtCore.QObject, "className"):
         return
     for module in _QT_MODULES:
@@ -37,7 +37,7 @@ def apply() -> None:
 
 
 def make_qt_module() -> ModuleType:
-    """The ``qt`` module: the names of QtCore, QtGui and QtWidgets in one place, as in Slicer."""
+    """Make the module ``qt``, which has the names of QtCore, QtGui and QtWidgets in one place as in Slicer."""
     module = ModuleType("qt", "Qt as Slicer's scripts import it, from PySide6.")
     for source in _QT_MODULES:
         for name in dir(source):
@@ -63,10 +63,11 @@ def _meta_property(qt_class: type, name: str) -> QtCore.QMetaProperty:
 
 
 class _PublishedProperty(property):
-    """A property of objects; the class keeps its static function of that name, as ``QTimer.singleShot``.
+    """Property of the objects of a class, which itself keeps a static function of the same name.
 
-    Some getters are virtual (``sizeHint``). For these Qt asks a Python object whether it overrides the
-    getter, while the property is being read; the answer is then PySide6's own method, which means no.
+    ``QTimer.singleShot`` is such a function. Some getters are virtual, such as ``sizeHint``. While such a property is
+    read, Qt looks whether the Python object overrides the getter; it is then given PySide6's own method, which means
+    that it does not.
     """
 
     original: Any = None
@@ -103,7 +104,7 @@ def _published_property(meta_property: QtCore.QMetaProperty) -> _PublishedProper
 def _replace_connect() -> None:
     """Give QObject PythonQt's ``connect("signal(type)", slot)`` and ``disconnect``.
 
-    PySide6 resolves these two names before it looks at the class, hence ``__getattribute__``.
+    This takes ``__getattribute__``, because PySide6 resolves these two names before it looks at the class.
     """
     original = QtCore.QObject.__getattribute__
 
@@ -118,10 +119,13 @@ def _replace_connect() -> None:
 
 
 def signal_of(sender: QtCore.QObject, signature: str) -> Any:
-    """The bound signal of ``sender`` with a C++ signature such as ``clicked(bool)``.
+    """Return the bound signal of an object with a C++ signature such as ``clicked(bool)``.
 
-    Stand-ins list the signatures of the real class in ``_SIGNALS``, because PySide6 cannot declare a signal
-    with a VTK argument; Qt's classes are asked through their meta-object.
+    Stand-ins list the signatures of the real class in ``_SIGNALS``, because PySide6 cannot declare signals with VTK
+    arguments; the meta-objects of Qt's own classes know theirs.
+
+    Raises:
+        UnknownNameError: The class has no such signal.
     """
     normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
     for base in type(sender).__mro__:
@@ -149,7 +153,7 @@ def _disconnect(sender: QtCore.QObject, signature: str, *target: Any) -> bool:
 
 
 def _slot(target: tuple) -> Callable:
-    """The callable of ``connect(signal, callable)`` or ``connect(signal, receiver, "slot(type)")``."""
+    """Callable of ``connect(signal, callable)`` or of ``connect(signal, receiver, "slot(type)")``."""
     if len(target) == 1 and callable(target[0]):
         return target[0]
     if len(target) == 2 and isinstance(target[1], str):
@@ -158,7 +162,11 @@ def _slot(target: tuple) -> Callable:
 
 
 def slot_of(receiver: QtCore.QObject, signature: str) -> Callable:
-    """The bound slot of ``receiver`` with a C++ signature such as ``setVisible(bool)``."""
+    """Return the bound slot of an object with a C++ signature such as ``setVisible(bool)``.
+
+    Raises:
+        UnknownNameError: The class has no such slot.
+    """
     normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
     published = [name for base in type(receiver).__mro__ for name in vars(base).get("_SLOTS", ())]
     if normalized not in published and receiver.metaObject().indexOfSlot(normalized) < 0:

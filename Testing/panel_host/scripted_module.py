@@ -1,4 +1,4 @@
-"""Double of ``slicer.ScriptedLoadableModule``: the four base classes, as far as the modules use them."""
+"""Stand-in for ``slicer.ScriptedLoadableModule``: the part of its four base classes that the modules use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class ScriptedLoadableModule:
-    """Describes the module to the application."""
+    """Description of the module for the application."""
 
     def __init__(self, parent: Any) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class ScriptedLoadableModule:
                 break
 
     def resourcePath(self, filename: str) -> str:
-        """Path of a file in the module's ``Resources``."""
+        """Return the path of a file in the module's ``Resources``."""
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def runTest(self, msec: int = 100, **kwargs: Any) -> None:
@@ -50,7 +50,7 @@ class ScriptedLoadableModule:
 
 
 class ScriptedLoadableModuleWidget:
-    """The module's panel."""
+    """Panel of the module."""
 
     def __init__(self, parent: Any = None) -> None:
         import qt
@@ -68,18 +68,18 @@ class ScriptedLoadableModuleWidget:
             self.setup()
 
     def resourcePath(self, filename: str) -> str:
-        """Path of a file in the module's ``Resources``."""
+        """Return the path of a file in the module's ``Resources``."""
         return os.path.join(os.path.dirname(slicer.util.modulePath(self.moduleName)), "Resources", filename)
 
     def setup(self) -> None:
-        """Where the application adds its developer section."""
+        """Do nothing; the application adds a developer section here."""
 
     def cleanup(self) -> None:
-        """Called before the module is unloaded."""
+        """Do nothing; called before the module is unloaded."""
 
 
 class ScriptedLoadableModuleLogic:
-    """The module's logic, with its parameter node."""
+    """Logic of the module, with its parameter node."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class ScriptedLoadableModuleLogic:
         self.isSingletonParameterNode = True
 
     def getParameterNode(self) -> Any:
-        """The module's parameter node; made where the scene has none."""
+        """Return the module's parameter node, which is made where the scene has none."""
         node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
         if node is None:
             return slicer.mrmlScene.AddNode(self.createParameterNode())
@@ -95,7 +95,7 @@ class ScriptedLoadableModuleLogic:
         return node
 
     def createParameterNode(self) -> Any:
-        """A parameter node that is not in the scene yet."""
+        """Make a parameter node without adding it to the scene."""
         node = slicer.vtkMRMLScriptedModuleNode()
         node.SetSingletonTag(self.moduleName)
         node.SetAttribute("ModuleName", self.moduleName)
@@ -104,15 +104,15 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    """Base of the module's self-test."""
+    """Self-test of the module."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.messageDelay = 0
 
     def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None:
-        """Report progress of the test and let pending events happen."""
+        """Report the progress of the test and process pending events."""
         slicer.util.delayDisplay(message, self.messageDelay)
 
     def runTest(self) -> None:
-        """Overridden by the module."""
+        """Do nothing; the module overrides this."""

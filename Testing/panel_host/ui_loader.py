@@ -1,4 +1,4 @@
-"""Qt's own ``QUiLoader``, which here verifies what it would silently skip and makes the connections."""
+"""Qt's own ``QUiLoader``, extended to refuse what it would silently skip and to make the connections."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STAND_INS: dict[str, type[QtWidgets.QWidget]] = {
 }
 
 
-# Properties that exist in .ui files only; the loader acts on them itself.
+# Properties that exist in .ui files only and that the loader handles itself.
 _OF_THE_LOADER = {("Line", "orientation"), ("QLabel", "buddy")}
 
 
 class QUiLoader(QtUiTools.QUiLoader):
-    """Loads ``.ui`` files; an unknown class, property, connection, signal or slot raises."""
+    """Loader of ``.ui`` files that raises an error at any unknown class, property, connection, signal or slot."""
 
     def __init__(self, parent: QtCore.QObject | None = None) -> None:
         super().__init__(parent)
@@ -33,7 +33,11 @@ class QUiLoader(QtUiTools.QUiLoader):
             self.registerCustomWidget(stand_in)
 
     def load(self, file: QtCore.QIODevice, parent: QtWidgets.QWidget | None = None) -> QtWidgets.QWidget:
-        """Build the widget that ``file`` describes."""
+        """Build the widget that a ``.ui`` file describes.
+
+        Raises:
+            UnknownNameError: The file uses a class, property, signal, slot or name that does not exist.
+        """
         root = ElementTree.fromstring(bytes(file.readAll().data()))
         for element in root.iter("widget"):
             _verify_widget(element)
@@ -49,7 +53,7 @@ class QUiLoader(QtUiTools.QUiLoader):
             setattr(_named(widget, name), property_name, value)
         for section in widget.findChildren(ctk_widgets.ctkCollapsibleButton):
             if section.collapsed:
-                section._showContents()  # the property was set before there were children to hide
+                section._showContents()  # the property was set before there were any children to hide
         for connection in connections:
             sender, receiver = _named(widget, connection["sender"]), _named(widget, connection["receiver"])
             signal_of(sender, connection["signal"]).connect(slot_of(receiver, connection["slot"]))
@@ -74,7 +78,7 @@ def _verify_widget(element: ElementTree.Element) -> None:
 
 
 def _take_enumerations(root: ElementTree.Element) -> list[tuple[str, str, int]]:
-    """Values of the stand-ins' enumerations, which Qt cannot translate from their names."""
+    """Take the values of the stand-ins' enumerations out of the file, because Qt cannot translate their names."""
     taken = []
     for element in root.iter("widget"):
         stand_in = STAND_INS.get(element.get("class", ""))
