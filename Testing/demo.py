@@ -72,14 +72,14 @@ def print_agreement(patient: Path, visits: Path) -> None:
             total = first.sum() + second.sum()
             cells.append(f"{2 * (first & second).sum() / total:.3f}" if total else "none")
         print(f"{visit:28}" + "".join(f"{cell:>14}" for cell in cells))
-    true, registered = (
+    true_transform, registered = (
         sitk.ReadTransform(str(path)) for path in (patient / "true_visit2_to_visit1.h5", visits / "moving_to_fixed.h5")
     )
     mask = sitk.ReadImage(str(patient / "visit1_mask.nii.gz"))
     voxels = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
     chosen = voxels[np.random.default_rng(0).choice(len(voxels), 3000, replace=False)]
     points = [mask.TransformIndexToPhysicalPoint(voxel.tolist()) for voxel in chosen]
-    true_places = np.array([true.TransformPoint(point) for point in points])
+    true_places = np.array([true_transform.TransformPoint(point) for point in points])
     for name, places in (
         ("as scanned", np.array(points)),
         ("registered", np.array([registered.TransformPoint(point) for point in points])),
