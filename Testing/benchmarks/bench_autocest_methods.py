@@ -1,9 +1,10 @@
 """Network against least squares and dictionary on identical held-out data: errors and times.
 
-An L-arginine phantom at 9.4 T (17 measurements, L2-normalised; T1, T2, B0 and B1 unknown too) with noise of 0.002 to
-0.006. The network and the dictionary learn from the same simulated distribution; least squares fits all that varies,
-inside the same ranges, and knows the normal distributions of the fields as priors. Also the times of a data set of
-100,000 spectra (30 measurements, six pools) and of the reconstruction of 100,000 voxels:
+The data are those of an L-arginine phantom at 9.4 T (17 measurements, L2-normalised; T1, T2, B0 and B1 are unknown as
+well) with noise of 0.002 to 0.006. The network and the dictionary learn from the same simulated distribution. Least
+squares fits every parameter that varies, within the same range, and takes the normal distributions of the fields as
+priors. The times to simulate 100,000 spectra (30 measurements, six pools) and to reconstruct 100,000 voxels are
+measured as well:
 
     python Testing/benchmarks/bench_autocest_methods.py [--config autocest_larginine] [--voxels 2000] [--quick]
 """
@@ -16,7 +17,7 @@ import os
 from dataclasses import replace
 
 import torch
-from benchmarking import duration, seconds
+from benchmarking import Time, duration, seconds
 
 from CESTQuantLib.networks.config import TrainingConfig, read_config
 from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
@@ -33,12 +34,13 @@ RECONSTRUCTION_S, DATA_SET_S = 0.3, 10.0
 
 
 def fitted(config: TrainingConfig) -> dict:
-    """The tissue as a model for least squares: what is a distribution is fitted."""
+    """Return the tissue as a model for least squares, in which every distribution becomes a fitted parameter."""
     entries = config.distribution.entries
     tissue = copy.deepcopy(config.tissue)
-    for node, owner in ((tissue, ""), (tissue["water"], "water."), *((s, f"{s['name']}.") for s in tissue["solutes"])):
+    solutes = ((solute, f"{solute['name']}.") for solute in tissue["solutes"])
+    for node, prefix in ((tissue, ""), (tissue["water"], "water."), *solutes):
         for key in node:
-            entry = entries.get(f"{owner}{key}")
+            entry = entries.get(f"{prefix}{key}")
             if entry is not None and entry.varies:
                 low, high = entry.range
                 node[key] = {"fit": True, "start": (low + high) / 2, "bounds": [low, high]}
@@ -66,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="autocest_larginine", help="protocol, tissue and training")
     parser.add_argument("--voxels", type=int, default=2000, help="held-out voxels")
-    parser.add_argument("--quick", action="store_true", help="little training, few voxels: shows only that it runs")
+    parser.add_argument("--quick", action="store_true", help="little training, few voxels: only shows that it runs")
     options = parser.parse_args()
     config = read_config(options.config)
     if options.quick:
@@ -79,7 +81,7 @@ def main() -> None:
     print(
         f"\n{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; training "
         f"{config.samples} spectra, {len(file.training['loss'])} epochs: {training.wall:.0f} s "
-        f"({training.processor:.0f} s of processor)\n"
+        f"({training.processor:.0f} s of processor time)\n"
     )
     print(f"| method | {' | '.join(config.targets)} | {MANY} voxels |")
     print(f"| --- {'| --- ' * len(config.targets)}| --- |")
@@ -103,9 +105,12 @@ def main() -> None:
     report("data set of 100,000 spectra, 30 measurements, 6 pools", time, DATA_SET_S)
 
 
-def report(what: str, time, target: float) -> None:
+def report(what: str, time: Time, target: float) -> None:
     verdict = "met" if time.wall <= target else "MISSED"
-    print(f"{what}: {time.wall:.3g} s ({time.processor:.3g} s of processor), target {target:g} s {verdict}", flush=True)
+    print(
+        f"{what}: {time.wall:.3g} s ({time.processor:.3g} s of processor time), target {target:g} s {verdict}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Forward pass of the joint network on two studies of 160 x 192 x 160: our fastest format against naive float32.
 
-The peer is the published network as a plain reading of its layers in float32, with the same weights. Every case runs
-in a process of its own with the same number of threads; the shortest of a few runs counts, the peak memory is that of
-the whole process. The network is trained for a minute on spheres first, so that Dice means something: the
-difference between the formats is the loss of accuracy. The default network is timed in its own fastest format.
+The peer is a plain implementation of the published network in float32, layer by layer, with the same weights. Every
+case runs in a process of its own with the same number of threads; the fastest of several runs counts, and the peak
+memory is that of the whole process. The network is first trained on spheres for a minute, so that Dice is meaningful:
+its difference between the formats is the loss of accuracy. The default network is timed in its own fastest format.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from benchmarking import Time, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
-
 from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.network.configuration import load_network_config
 from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
@@ -40,11 +38,11 @@ LARGEST_MB, LARGEST_DICE_LOSS = 2048, 0.002
 TEST_SEEDS = (1_000_001, 1_000_002)
 PEER = "plain float32"
 MATRIX_UNITS = ("amx_bf16", "svebf16")
-"""As the kernel names them: x86, Arm."""
+"""Names that the Linux kernel has for them, on x86 and on Arm."""
 
 
 def spheres(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
-    """A study (1, 4, D, H, W) of smooth texture with layered spheres, and its labels (1, D, H, W)."""
+    """Return a study (1, 4, D, H, W) of smooth texture with layered spheres, and its labels (1, D, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, 4, *(max(2, n // 8) for n in size), generator=generator)
     study = F.interpolate(coarse, size=size, mode="trilinear") + 0.3 * torch.randn(1, 4, *size, generator=generator)
@@ -61,7 +59,10 @@ def spheres(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
 
 
 def trained(name: str, steps: int) -> JointNetwork:
-    """On one thread: small volumes gain nothing from more, and lose much where the machine has other work."""
+    """Return a network after a few steps of training.
+
+    It trains on one thread: small volumes gain nothing from more threads and lose much on a busy machine.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -80,7 +81,7 @@ def trained(name: str, steps: int) -> JointNetwork:
 
 @torch.no_grad()
 def plain(network: JointNetwork, fixed: Tensor, moving: Tensor) -> JointOutput:
-    """The published network, layer by layer as in the paper."""
+    """Apply the published network, layer by layer as in the paper."""
 
     def convolved(units: nn.ModuleList, x: Tensor) -> Tensor:
         for unit in units:
@@ -107,11 +108,11 @@ def plain(network: JointNetwork, fixed: Tensor, moving: Tensor) -> JointOutput:
     logits = [decoded(network.segmentation, codes) for codes in (fixed_codes, moving_codes)]
     merged = [m - f for m, f in zip(moving_codes, fixed_codes, strict=True)]
     displacement = cumulative_displacement(decoded(network.registration, merged).sigmoid())
-    return JointOutput(*logits, displacement)  # the field alone instead of a deformation
+    return JointOutput(*logits, displacement)  # only the field instead of a deformation
 
 
 def measure(case: str, weights: Path, folder: Path, repeats: int) -> None:
-    """In the child process: run, write the labels, print what was measured."""
+    """Run a case and write its results; called in a process of its own."""
     network = load_weights(weights).network
     (fixed, _), (moving, _) = (spheres(SIZE, seed) for seed in TEST_SEEDS)
     begin = time.perf_counter()
@@ -137,14 +138,14 @@ def measure(case: str, weights: Path, folder: Path, repeats: int) -> None:
 
 def run(case: str, weights: Path, folder: Path, repeats: int) -> dict:
     command = [sys.executable, __file__, "--case", case, "--weights", str(weights), "--folder", str(folder)]
-    # torch without large pages, which are a part of ours
+    # Large pages of torch belong to our side of the comparison.
     environment = os.environ | ({"THP_MEM_ALLOC_ENABLE": "0"} if case == PEER else {})
     subprocess.run([*command, "--repeats", str(repeats)], check=True, env=environment)
     return torch.load(folder / "result.pt", weights_only=True)
 
 
 def dice(labels: Tensor) -> Tensor:
-    """(2 studies, 3 regions) of predicted labels (2, 1, D, H, W) and the truth."""
+    """Return Dice (2 studies, 3 regions) of predicted labels (2, 1, D, H, W) with the true ones."""
     rows = []
     for found, seed in zip(labels, TEST_SEEDS, strict=True):
         true = spheres(SIZE, seed)[1]
@@ -155,7 +156,7 @@ def dice(labels: Tensor) -> Tensor:
 
 
 def has_matrix_units() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in units of their own (not merely vectors of them)."""
+    """Whether the processor has units that multiply bfloat16 matrices, not only vectors."""
     try:
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:

@@ -1,7 +1,7 @@
-"""A whole patient, both visits of 240 x 240 x 155 voxels and four modalities, from files to files: time and memory.
+"""Time and memory for a whole patient, from files to files: two visits of 240 x 240 x 155 voxels, four modalities.
 
-Runs ``jointregseg apply`` as a user would, in a process of its own. The patient is the digital head, scaled to an adult
-brain of 1.5 litres, unless files are given.
+Runs ``jointregseg apply`` as a user would, in a process of its own. Unless files are given, the patient is the digital
+head, scaled to an adult brain of 1.5 litres.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
+from libraries import ROOT
 
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.synthesis.phantom import make_visit
 
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S, LIMIT_GB = 90.0, 6.0
 SHAPE = (155, 240, 240)
 _ADULT = 0.85
-"""Millimetres of the phantom in a millimetre of the patient."""
+"""Millimetres of the phantom per millimetre of the patient."""
 
 
 def write_patient(folder: Path) -> dict[str, list[str]]:
-    """Files of both visits in the order of the modalities, 16-bit at 1 mm as BraTS has them."""
+    """Write 16-bit files of both visits at 1 mm, as in BraTS; return their paths in the order of the modalities."""
     matrix = np.diag([_ADULT] * 3 + [1.0])
     matrix[:3, 3] = [-_ADULT * (n - 1) / 2 for n in reversed(SHAPE)]
     files: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Networks and losses side by side: each is trained for the same time on the same synthetic patients.
+"""Comparison of networks and losses, each trained for the same time on the same synthetic patients.
 
-Tested on patients that none was trained on, whose true deformation is known: Dice of the three tumour regions, Dice of
-the warped tissues (CSF, grey and white matter) and error of the deformation outside of both tumours, volume of the
-tumour after the warp relative to before, folded voxels.
+They are tested on patients that were not used for training and whose true deformation is known. The measures are Dice
+of the three tumour regions; Dice of the warped tissues (CSF, grey and white matter) and error of the deformation, both
+outside the tumours; volume of the tumour after warping relative to before; and folded voxels.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
 from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.metrics.deformation import jacobian_statistics
@@ -146,11 +145,11 @@ def _test(network: JointNetwork, config: Any, patient: SyntheticPatient) -> Row:
 
 
 def _registration(patient: SyntheticPatient, displacement: torch.Tensor) -> Row:
-    """Of a map (1, 3, D, H, W) in voxels from the fixed to the moving visit of a patient."""
+    """Return the measures of a displacement (1, 3, D, H, W) in voxels from the fixed to the moving visit."""
     fixed, moving = patient.fixed, patient.moving
     truth = patient.deformation.displacement
-    moved_tumour = warp((moving.labels > 0).float()[None, None], truth)[0, 0] > 0.1
-    healthy = fixed.mask & (fixed.labels == 0) & ~moved_tumour
+    moved_tumor = warp((moving.labels > 0).float()[None, None], truth)[0, 0] > 0.1
+    healthy = fixed.mask & (fixed.labels == 0) & ~moved_tumor
     error = torch.linalg.vector_norm(displacement - truth, dim=1)[0][healthy].mean() * patient.spacing_mm
     tissues = warp(moving.tissues[None].float(), displacement)[0]
     overlaps = [
@@ -185,15 +184,19 @@ def _print(cells: Sequence[Any]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training for each variant")
-    parser.add_argument("--steps", type=int, default=0, help="end after so many steps instead; 0 for the time alone")
-    parser.add_argument("--spacing", type=float, default=4.0, help="voxels (mm)")
-    parser.add_argument("--patients", type=int, default=200, help="generated once, then used by all variants")
+    parser.add_argument("--minutes", type=float, default=5.0, help="time of training of each variant (min)")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="number of training steps, which then end a training early; 0 for no limit"
+    )
+    parser.add_argument("--spacing", type=float, default=4.0, help="voxel size (mm)")
+    parser.add_argument(
+        "--patients", type=int, default=200, help="patients for training, generated once and used by all variants"
+    )
     parser.add_argument("--test-patients", type=int, default=10)
-    parser.add_argument("--templates", help="folder of further templates")
-    parser.add_argument("--cache", help="folder in which the patients are kept for the next run")
-    parser.add_argument("--only", metavar="WORD", help="variants with this in their name")
-    parser.add_argument("--quick", action="store_true", help="two steps each on coarse voxels: does it run?")
+    parser.add_argument("--templates", help="folder of additional templates")
+    parser.add_argument("--cache", help="folder that keeps the patients for the next run")
+    parser.add_argument("--only", metavar="WORD", help="only variants that have this word in their name")
+    parser.add_argument("--quick", action="store_true", help="two steps each on coarse voxels: only shows that it runs")
     options = parser.parse_args()
     if options.quick:
         options.minutes, options.steps, options.spacing, options.patients, options.test_patients = 0.5, 2, 8.0, 2, 2

@@ -1,28 +1,25 @@
 """Five-pool Lorentzian fit of 50 offsets: the batched fitter against scipy least_squares with analytic Jacobian.
 
-Both fit the same noisy spectra with the same model, bounds and starts in the same run. Prints the time of a voxel,
-the ratio, and how the residual sums of squares compare.
+Both fit the same noisy spectra with the same model, bounds and starting values in the same run. Prints the time per
+voxel, its ratio, and how the residual sums of squares compare.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import numpy as np
 import torch
 from scipy.optimize import least_squares
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "CESTQuant"))
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.tissue.lorentzian import LorentzianModel, fit_lorentzian
 
 OFFSETS = np.linspace(-8, 8, 50)
 NOISE_SD = 0.005
-# lowest and highest of Zi, amplitudes, widths, positions for water, amide, noe, mt, amine
+# Lowest and highest Zi, amplitudes, widths and positions of water, amide, NOE, MT and amine
 TISSUE = np.array(
     [
         [0.93, 0.60, 0.03, 0.05, 0.05, 0.02, 1.0, 0.8, 2.0, 15, 1.2, -0.2, 3.3, -3.8, -3.0, 1.8],
@@ -32,7 +29,7 @@ TISSUE = np.array(
 
 
 def spectra(voxels: int) -> torch.Tensor:
-    """Noisy five-pool spectra; (voxel, 50) float64."""
+    """Return noisy five-pool spectra (voxel, 50), float64."""
     random = np.random.default_rng(0)
     truth = torch.from_numpy(random.uniform(TISSUE[0], TISSUE[1], (voxels, 16)).T.copy())
     model = LorentzianModel.preset("lorentzian_7T")
@@ -52,13 +49,13 @@ def peer_jacobian(p: np.ndarray, data: np.ndarray) -> np.ndarray:
     distance = OFFSETS - position
     inverse = 1 / (width**2 / 4 + distance**2)
     shape = width**2 / 4 * inverse
-    by_width = amplitude * width / 2 * inverse * (1 - shape)
-    by_position = 2 * amplitude * shape * inverse * distance
-    return np.concatenate((np.ones((1, 50)), -shape, -by_width, -by_position)).T
+    width_derivative = amplitude * width / 2 * inverse * (1 - shape)
+    position_derivative = 2 * amplitude * shape * inverse * distance
+    return np.concatenate((np.ones((1, 50)), -shape, -width_derivative, -position_derivative)).T
 
 
 def peer(data: np.ndarray, x_scale: float | str) -> tuple[float, np.ndarray]:
-    """Seconds a voxel and residual sums of squares of scipy."""
+    """Return scipy's time per voxel in s and residual sums of squares (voxel,)."""
     start, lower, upper = (limit.numpy() for limit in LorentzianModel.preset("lorentzian_7T").limits())
     start = np.clip(start, lower + 1e-6, upper - 1e-6)
     begin = time.perf_counter()
@@ -78,8 +75,8 @@ def main() -> None:
     peer_data = data[: arguments.peer_voxels].numpy()
     default_seconds, _ = peer(peer_data, 1.0)
     peer_seconds, peer_cost = peer(peer_data, "jac")
-    print(f"scipy least_squares, analytic Jacobian, default settings: {default_seconds * 1e6:8.1f} us a voxel")
-    print(f"scipy least_squares, analytic Jacobian, x_scale='jac':    {peer_seconds * 1e6:8.1f} us a voxel")
+    print(f"scipy least_squares, analytic Jacobian, default settings: {default_seconds * 1e6:8.1f} us per voxel")
+    print(f"scipy least_squares, analytic Jacobian, x_scale='jac':    {peer_seconds * 1e6:8.1f} us per voxel")
     for dtype in (torch.float64, torch.float32):
         z, offsets = data.to(dtype), torch.from_numpy(OFFSETS).to(dtype)
         model = LorentzianModel.preset("lorentzian_7T")
@@ -91,7 +88,7 @@ def main() -> None:
         excess = ((found - peer_data) ** 2).sum(1) / peer_cost - 1
         unfinished = (fit.status == Status.ITERATION_LIMIT).sum().item()
         print(
-            f"batched fit, {str(dtype)[6:]}: {seconds * 1e6:8.1f} us a voxel, {default_seconds / seconds:.0f}x and "
+            f"batched fit, {str(dtype)[6:]}: {seconds * 1e6:8.1f} us per voxel, {default_seconds / seconds:.0f}x and "
             f"{peer_seconds / seconds:.0f}x; residual sum of squares against scipy's: median {np.median(excess):+.1e}, "
             f"90 % within {np.quantile(abs(excess), 0.9):.1e}, mean {excess.mean():+.1e}; "
             f"{fit.fit.iterations.double().mean():.1f} iterations; not converged: {unfinished}"

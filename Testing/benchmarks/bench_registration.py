@@ -1,9 +1,9 @@
-"""Registration: time, memory, overlap, error and folding, beside other programs on the same pair in the same run.
+"""Registration compared with other programs on the same pair in the same run: time, memory, overlap, error, folding.
 
-The pair is a template and the same after a known deformation, a change of intensity and noise; a second, real pair, two
-subjects, has no truth: similarity and smoothness alone. Every method runs in a process of its own with the same number
-of threads; seconds are those of the registration itself, without reading and writing. Neither pair has an affine part
-to be found, and no method looks for one.
+The pair consists of a template and its copy after a known deformation, a change of intensity and noise. A second pair,
+of two real subjects, has no known deformation, so only similarity and smoothness are compared. Every method runs in a
+process of its own with the same number of threads; the times are those of the registration itself, without reading and
+writing. Neither pair needs an affine alignment, and no method looks for one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import libraries
 import numpy as np
 import SimpleITK as sitk
 
 LIMIT_DICE, LIMIT_MM = 0.87, 1.1
 OURS = "JointRegSeg network + refinement"
 METHODS = {"refinement": OURS, "no_network": "JointRegSeg refinement alone"}
-REAL_PAIR = Path(__file__).resolve().parents[3] / "shared" / "data" / "brain" / "OASIS_pair_LapIRN"
+REAL_PAIR = libraries.ROOT.parent / "shared" / "data" / "brain" / "OASIS_pair_LapIRN"
 
 
 def measure(method: str, folder: Path) -> None:
-    """In the child process: register, write the fields, print seconds and peak memory."""
+    """Register and write the fields, the time and the peak memory; called in a process of its own."""
     fixed, moving = (sitk.ReadImage(str(folder / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("fixed", "moving"))
     processor = time.process_time()
     if method in METHODS:
@@ -47,12 +50,13 @@ def measure(method: str, folder: Path) -> None:
 
 
 def ours(fixed: sitk.Image, moving: sitk.Image, with_network: bool) -> tuple[np.ndarray, np.ndarray, float]:
-    """The forward pass of the default network on four channels, one present, and the refinement.
+    """Register with the refinement, after a forward pass of the default network on four channels of which one exists.
 
-    The network is not trained on this contrast, so the refinement starts from identity: time is counted, help is not.
+    The network is not trained for this contrast, so the refinement starts from identity: the time of the network counts
+    although its result is not used.
     """
     import torch
-    from registration_pair import normalised
+    from registration_pair import normalized
 
     from JointRegSegLib.registration.instance_optimization import refine
     from JointRegSegLib.registration.refinement_settings import RefinementSettings
@@ -67,18 +71,18 @@ def ours(fixed: sitk.Image, moving: sitk.Image, with_network: bool) -> tuple[np.
 
         network = build_network(load_network_config("neurocest")).eval()
     begin = time.perf_counter()
-    one, other = (normalised(image) for image in images)
+    fixed_z, moving_z = (normalized(image) for image in images)
     if network is not None:
-        absent = torch.full_like(one, -3).expand(-1, 3, -1, -1, -1)
+        absent = torch.full_like(fixed_z, -3).expand(-1, 3, -1, -1, -1)
         with torch.inference_mode():
-            run_fast(network, *(_padded(torch.cat([image, absent], 1)) for image in (one, other)))
-    found = refine(one, other, settings=settings)
+            run_fast(network, *(_padded(torch.cat([image, absent], 1)) for image in (fixed_z, moving_z)))
+    found = refine(fixed_z, moving_z, settings=settings)
     seconds = time.perf_counter() - begin
     return found.displacement[0].numpy(), found.inverse[0].numpy(), seconds
 
 
 def _padded(study):
-    """To multiples of 32 voxels, which the network needs."""
+    """Pad a study to multiples of 32 voxels, as the network needs."""
     import torch
 
     margins = [side for n in reversed(study.shape[2:]) for side in (0, -n % 32)]
@@ -86,7 +90,7 @@ def _padded(study):
 
 
 def run(method: str, folder: Path, threads: int) -> dict:
-    """The measured numbers, and the fields as tensors."""
+    """Run a method in a process of its own; return its measurements and its fields as tensors."""
     import torch
 
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -102,8 +106,21 @@ def run(method: str, folder: Path, threads: int) -> dict:
     return {**measured, "forward": forward, "inverse": inverse if inverse.ndim == 5 else None}
 
 
+def results(
+    methods: dict[str, str], folder: Path, threads: int, columns: int
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Run the methods one after the other; print a row for each that fails, and yield name, title and result."""
+    for method, title in methods.items():
+        try:
+            found = run(method, folder, threads)
+        except RuntimeError as error:
+            print(f"| {title} | failed: {error} {'| ' * (columns - 2)}|", flush=True)
+        else:
+            yield method, title, found
+
+
 def smoothness(found: dict, inside, spacing_mm: float) -> str:
-    """Folded voxels, standard deviation of the log-Jacobian, mean inverse consistency error, as columns."""
+    """Return folded voxels, standard deviation of the log-Jacobian and mean inverse consistency error as columns."""
     from JointRegSegLib.registration.deformation import inverse_error, jacobian_determinant
 
     jacobian = jacobian_determinant(found["forward"])
@@ -120,7 +137,7 @@ def costs(found: dict) -> str:
 
 
 def known_pair(methods: dict[str, str], spacing_mm: int, threads: int, folder: Path) -> bool:
-    """Print the table of the pair with a known deformation; whether the targets are met."""
+    """Print the table of the pair with a known deformation; return whether the targets are met."""
     import registration_pair
 
     from JointRegSegLib.registration.deformation import warp_labels
@@ -138,12 +155,7 @@ def known_pair(methods: dict[str, str], spacing_mm: int, threads: int, folder: P
     print("\n| method | s | processor s | peak MB | Dice | error mm | folded % | SD log J | inverse mm |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     rows = {}
-    for method, title in methods.items():
-        try:
-            found = run(method, folder, threads)
-        except RuntimeError as error:
-            print(f"| {title} | failed: {error} | | | | | | | |", flush=True)
-            continue
+    for method, title, found in results(methods, folder, threads, columns=9):
         warped = warp_labels(pair.moving_labels, found["forward"], 4)
         overlap = registration_pair.dice(pair.fixed_labels, warped)
         away = (found["forward"] - pair.displacement).norm(dim=1, keepdim=True)[pair.brain]
@@ -158,16 +170,16 @@ def known_pair(methods: dict[str, str], spacing_mm: int, threads: int, folder: P
 
 
 def _targets(rows: dict[str, dict]) -> bool:
-    own, demons = rows.get("refinement"), rows.get("demons")
-    if own is None or demons is None:
+    ours, demons = rows.get("refinement"), rows.get("demons")
+    if ours is None or demons is None:
         return False
     peers = [row for method, row in rows.items() if method not in METHODS]
     checks = {
-        f"Dice at least {LIMIT_DICE}": own["dice"] >= LIMIT_DICE,
-        f"error at most {LIMIT_MM} mm": own["error"] <= LIMIT_MM,
-        "no more time than demons": own["seconds"] <= demons["seconds"],
+        f"Dice at least {LIMIT_DICE}": ours["dice"] >= LIMIT_DICE,
+        f"error at most {LIMIT_MM} mm": ours["error"] <= LIMIT_MM,
+        "no more time than demons": ours["seconds"] <= demons["seconds"],
         "ahead of every peer in overlap and error": all(
-            own["dice"] > row["dice"] and own["error"] < row["error"] for row in peers
+            ours["dice"] > row["dice"] and ours["error"] < row["error"] for row in peers
         ),
     }
     print()
@@ -177,12 +189,12 @@ def _targets(rows: dict[str, dict]) -> bool:
 
 
 def real_pair(methods: dict[str, str], threads: int, folder: Path) -> None:
-    """Print the table of two real subjects, where they are at hand."""
+    """Print the table of two real subjects, if their images are on this machine."""
     if not REAL_PAIR.exists():
         print("\nThe real pair is not on this machine: no second table.")
         return
     import torch
-    from registration_pair import normalised
+    from registration_pair import normalized
 
     from JointRegSegLib.registration.deformation import warp
     from JointRegSegLib.registration.local_correlation import lncc
@@ -192,19 +204,14 @@ def real_pair(methods: dict[str, str], threads: int, folder: Path) -> None:
         image = sitk.ReadImage(str(REAL_PAIR / f"image_{letter}_160x192x144.nii.gz"), sitk.sitkFloat32)
         plain = sitk.GetImageFromArray(sitk.GetArrayFromImage(image))
         sitk.WriteImage(plain, str(folder / f"{name}.nii.gz"))
-        images.append(normalised(torch.from_numpy(sitk.GetArrayFromImage(plain))[None, None]))
+        images.append(normalized(torch.from_numpy(sitk.GetArrayFromImage(plain))[None, None]))
     fixed, moving = images
     inside = fixed > -3
     print(f"\n## Two real subjects, {threads} threads\n")
     print(f"Before: local correlation {lncc(fixed, moving, 9, inside.float(), 2):.3f}\n")
     print("| method | s | processor s | peak MB | local correlation | folded % | SD log J | inverse mm |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for method, title in methods.items():
-        try:
-            found = run(method, folder, threads)
-        except RuntimeError as error:
-            print(f"| {title} | failed: {error} | | | | | | |", flush=True)
-            continue
+    for _, title, found in results(methods, folder, threads, columns=8):
         alike = lncc(fixed, warp(moving, found["forward"]), 9, inside.float(), 2)
         print(f"| {title} | {costs(found)} | {alike:.3f} | {smoothness(found, inside, 1.0)} |", flush=True)
 
@@ -217,7 +224,6 @@ def main() -> int:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
     if arguments.child:
         measure(arguments.child, arguments.folder)
         return 0

@@ -1,7 +1,7 @@
-"""Does the reliability map find voxels that the model does not cover? Areas under the ROC curve, and times.
+"""Detection of voxels that the model does not cover by the reliability map: areas under the ROC curve, and times.
 
 Trains a network for the guanidinium configuration (7 T, six pools) on simulated data, then compares the misfit of
-modelled voxels with that of voxels of another composition, all with noise of 0.002 to 0.006:
+voxels that the model covers with that of voxels of another composition, all with noise of 0.002 to 0.006:
 
     python Testing/benchmarks/bench_reliability.py [--samples 40000] [--epochs 30] [--quick]
 """
@@ -14,60 +14,40 @@ import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "CESTQuant")]
-
-from CESTQuantLib.networks.config import TrainingConfig, read_config  # noqa: E402
-from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset  # noqa: E402
-from CESTQuantLib.networks.dictionary import match_dictionary  # noqa: E402
-from CESTQuantLib.networks.fixed_protocol import train_from_config  # noqa: E402
-from CESTQuantLib.networks.reconstruction import reconstruct  # noqa: E402
-from CESTQuantLib.networks.reliability import back_project  # noqa: E402
-from CESTQuantLib.tissue.distributions import TissueDistribution  # noqa: E402
+from CESTQuantLib.networks.config import TrainingConfig, read_config
+from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
+from CESTQuantLib.networks.dictionary import match_dictionary
+from CESTQuantLib.networks.fixed_protocol import train_from_config
+from CESTQuantLib.networks.reconstruction import reconstruct
+from CESTQuantLib.networks.reliability import back_project
+from CESTQuantLib.tissue.distributions import TissueDistribution
 
 VOXELS = 4000
-WANTED = 0.95
+TARGET_AREA = 0.95
 
 
-def area_under_roc(modelled: torch.Tensor, others: torch.Tensor) -> float:
-    """Probability that a voxel of the others has the larger value."""
-    ranks = torch.cat([modelled, others]).argsort().argsort().double() + 1
-    n, m = len(modelled), len(others)
+def area_under_roc(covered: torch.Tensor, others: torch.Tensor) -> float:
+    """Return the probability that a voxel of the others has a larger value than one that the model covers."""
+    ranks = torch.cat([covered, others]).argsort().argsort().double() + 1
+    n, m = len(covered), len(others)
     return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
 
 
-def unmodelled(tissue: dict) -> dict[str, dict]:
-    """Tissues that the network's model does not cover, by what is wrong with them."""
+def other_tissues(tissue: dict) -> dict[str, dict]:
+    """Return tissues that the network's model does not cover, by their difference from it."""
     cases = {}
 
     def case(name: str) -> dict:
         cases[name] = copy.deepcopy(tissue)
         return cases[name]
 
-    case("extra pool at 2.6 ppm")["solutes"].append(
-        {
-            "name": "extra",
-            "fraction": {"uniform": [0.001, 0.003]},
-            "k_Hz": {"uniform": [100, 400]},
-            "T1_s": 1.0,
-            "T2_s": 0.02,
-            "dw_ppm": 2.6,
-        }
-    )
-    case("extra pool at 1.6 ppm")["solutes"].append(
-        {
-            "name": "extra",
-            "fraction": {"uniform": [0.001, 0.003]},
-            "k_Hz": {"uniform": [100, 400]},
-            "T1_s": 1.0,
-            "T2_s": 0.02,
-            "dw_ppm": 1.6,
-        }
-    )
+    extra = {"fraction": {"uniform": [0.001, 0.003]}, "k_Hz": {"uniform": [100, 400]}, "T1_s": 1.0, "T2_s": 0.02}
+    for dw_ppm in (2.6, 1.6):
+        case(f"extra pool at {dw_ppm} ppm")["solutes"].append({"name": "extra", **extra, "dw_ppm": dw_ppm})
     case("wrong background: B0 shift of 0.3 to 0.5 ppm")["b0_shift_ppm"] = {"uniform": [0.3, 0.5]}
     case("wrong background: semisolid with T2 of 0.1 ms")["semisolid"]["T2_s"] = 1e-4
     case("wrong background: water T2 of 8 to 12 ms")["water"]["T2_s"] = {"uniform": [0.008, 0.012]}
@@ -86,7 +66,7 @@ def misfit_and_rmse(file, config: TrainingConfig, tissue: dict, seed: int) -> tu
 
 
 def times(file, config: TrainingConfig, count: int = 100_000) -> dict[str, float]:
-    """Seconds for 100,000 voxels: simulation, network alone, reliability map and dictionary (extrapolated)."""
+    """Return the times in s for 100,000 voxels; those of reliability map and dictionary are extrapolated."""
     start = time.perf_counter()
     data = simulate_dataset(config.distribution, config.protocol, count, noise_sd=config.noise_sd, seed=3)
     result = {"simulation": time.perf_counter() - start}
@@ -123,15 +103,15 @@ def main() -> int:
     file, _ = train_from_config(config)
     training = {k: v for k, v in file.training.items() if k.endswith("_s") or k in ("samples", "epochs")}
     print(json.dumps({"training": training, "held_out": file.training["held_out"]}, indent=1))
-    modelled, rmse = misfit_and_rmse(file, config, config.tissue, seed=11)
-    alarms = float((modelled > file.calibration.threshold).double().mean())
+    covered, rmse = misfit_and_rmse(file, config, config.tissue, seed=11)
+    alarms = float((covered > file.calibration.threshold).double().mean())
     print(f"false alarms {100 * alarms:.1f} % (stated {100 * file.calibration.false_alarm_rate:g} %)")
-    cases = unmodelled(config.tissue)
+    cases = other_tissues(config.tissue)
     for name, tissue in cases.items():
         others, their_rmse = misfit_and_rmse(file, config, tissue, seed=12)
-        area, plain = area_under_roc(modelled, others), area_under_roc(rmse, their_rmse)
+        area, plain = area_under_roc(covered, others), area_under_roc(rmse, their_rmse)
         print(
-            f"area under the ROC curve {area:.4f} ({'met' if area >= WANTED else 'MISSED'}), "
+            f"area under the ROC curve {area:.4f} ({'met' if area >= TARGET_AREA else 'MISSED'}), "
             f"of the RMSE alone {plain:.4f}  {name}"
         )
     for name, seconds in times(file, config).items():

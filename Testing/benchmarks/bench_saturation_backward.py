@@ -1,7 +1,7 @@
-"""Forward and backward pass of the saturation block: the hand-derived Function against plain autograd of its formula.
+"""Forward and backward pass of the saturation block: the hand-derived Function against autograd of its formula.
 
-Time on one core and peak memory beyond the inputs, for the derivatives of all inputs; each case runs in a process of
-its own, so that its peak memory is its own.
+Measures the time on one core and the peak memory beyond the inputs, for derivatives with respect to all inputs. Each
+case runs in a process of its own, so that the peak memory is that of the case alone.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def main() -> None:
         by_hand, semisolid = (word == "True" for word in arguments.case)
         print(json.dumps(measure(by_hand, semisolid, arguments.voxels, arguments.repeats)))
         return
-    table = Table("Derivatives of the saturation block in all inputs, 30 measurements", f"{arguments.voxels} voxels")
+    table = Table(
+        "Derivatives of the saturation block with respect to all inputs, 30 measurements", f"{arguments.voxels} voxels"
+    )
     for semisolid in (False, True):
         plain, by_hand = (in_own_process(hand, semisolid) for hand in (False, True))
         worst = max(abs(a - b) / (abs(b) + 1e-30) for a, b in zip(by_hand["checks"], plain["checks"], strict=True) if b)

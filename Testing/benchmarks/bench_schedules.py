@@ -1,22 +1,19 @@
 """An optimised schedule against unoptimised ones of equal scan time, on a simulated L-arginine phantom at 9.4 T.
 
-Every schedule gets a network of its own, trained equally (same noise, samples, epochs and seed), and all are tried on
-the same held-out voxels with B0 and B1 inhomogeneity. The three sampling strategies (TR 2 s) are thinned evenly to
-the measurements that fit the scan time; the random schedule has the optimised one's number of measurements. Prints
-mean absolute errors, correlations, the Cramer-Rao bound, and the ratio to the best unoptimised schedule.
+A network is trained for each schedule in the same way (same noise, samples, epochs and seed), and all are tested on
+the same held-out voxels with B0 and B1 inhomogeneity. The three sampling strategies (TR 2 s) are thinned evenly to as
+many measurements as fit into the scan time; the random schedule has the same number. Prints mean absolute errors,
+correlations, the Cramér-Rao bound, and the ratio to the best unoptimised schedule.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "CESTQuant"))
 
 from CESTQuantLib.formats.presets import FOLDER
 from CESTQuantLib.formats.protocol_files import read_protocol
@@ -34,7 +31,7 @@ REPETITION_S, SATURATION_S = 2.0, 1.5
 
 
 def fixed(design: Design, offsets: torch.Tensor, b1: torch.Tensor) -> Protocol:
-    """A schedule with TR 2 s, saturation of 1.5 s and 90 degree readouts, as the sampling strategies have it."""
+    """Return a schedule with a TR of 2 s, 1.5 s of saturation and readouts of 90 degrees, as in the strategies."""
     return replace(
         design.protocol,
         offsets_ppm=offsets,
@@ -46,20 +43,20 @@ def fixed(design: Design, offsets: torch.Tensor, b1: torch.Tensor) -> Protocol:
     )
 
 
-def unoptimised(design: Design, seconds: float) -> dict[str, Protocol]:
-    """Schedules of the same scan time that nobody optimised."""
+def reference_schedules(design: Design, seconds: float) -> dict[str, Protocol]:
+    """Return schedules of the same scan time that are not optimised."""
     count = int(seconds / REPETITION_S + 1e-9)
-    found = {}
+    schedules = {}
     for number in STRATEGIES:
         whole = read_protocol(FOLDER / f"strategy_{number}.json")
         every = torch.linspace(0, whole.measurement_count - 1, count).round().long()
-        found[f"strategy {number}, thinned"] = fixed(design, whole.offsets_ppm[every], whole.b1_uT[every])
+        schedules[f"strategy {number}, thinned"] = fixed(design, whole.offsets_ppm[every], whole.b1_uT[every])
     generator = torch.Generator().manual_seed(0)
     random = torch.rand(2, count, generator=generator, dtype=torch.float64)
-    found["random"] = fixed(design, 1 + 4 * random[0], 0.25 + 5.75 * random[1])
+    schedules["random"] = fixed(design, 1 + 4 * random[0], 0.25 + 5.75 * random[1])
     spread = torch.linspace(-5, 5, count, dtype=torch.float64)
-    found["uniform Z-spectrum, 1 uT"] = fixed(design, spread, torch.ones_like(spread))
-    return found
+    schedules["uniform Z-spectrum, 1 uT"] = fixed(design, spread, torch.ones_like(spread))
+    return schedules
 
 
 def row(name: str, protocol: Protocol, errors: dict, design: Design) -> str:
@@ -80,9 +77,15 @@ def row(name: str, protocol: Protocol, errors: dict, design: Design) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default=str(FOLDER / "autocest_larginine.json"), help="what is optimised, and how")
-    parser.add_argument("--epochs", type=int, help="of every training; 64,000 voxels each in the preset")
-    parser.add_argument("--quick", action="store_true", help="a run of seconds that shows nothing but that it runs")
+    parser.add_argument(
+        "--config",
+        default=str(FOLDER / "autocest_larginine.json"),
+        help="configuration of the schedule and of its optimisation",
+    )
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of every training; in the preset one epoch has 64,000 voxels"
+    )
+    parser.add_argument("--quick", action="store_true", help="a run of seconds that only shows that it runs")
     options = parser.parse_args()
     design = read_design(options.config)
     if options.epochs:
@@ -110,7 +113,7 @@ def main() -> None:
         print(row("optimised", result.optimized.protocol, best, design))
         start, others = result.start.held_out.errors(protons), {}
         print(row("start of the optimisation", result.start.protocol, start, design))
-    for name, protocol in unoptimised(design, float(scan_time_s(result.optimized.protocol)) + 0.5).items():
+    for name, protocol in reference_schedules(design, float(scan_time_s(result.optimized.protocol)) + 0.5).items():
         others[name] = evaluate_schedule(protocol, design).held_out.errors(protons)
         with torch.no_grad():
             print(row(name, protocol, others[name], design), flush=True)

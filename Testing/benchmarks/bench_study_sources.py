@@ -1,8 +1,8 @@
-"""The three data paths of training against each other: in memory, cached on disk, read as needed.
+"""Comparison of the three data paths of training: in memory, cached on disk, read when needed.
 
-Writes a cohort of synthetic files (compressed NIfTI, 16 bit, four modalities and a label map, two visits a subject),
-lets each path deliver every pair a few times, in a process of its own, and prints the time until the first pair, pairs
-a second afterwards, memory and disk space. What a pair costs otherwise is printed with it: the default augmentation.
+Writes a cohort of synthetic files (compressed NIfTI, 16 bit, four modalities and a label map, two visits per subject).
+Each path then delivers every pair several times, in a process of its own. Prints the time until the first pair, the
+pairs per second afterwards, memory and disk space, and for comparison the time of the default augmentation.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import numpy as np
 import SimpleITK as sitk
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
 
 from JointRegSegLib.augmentation.config import AugmentationConfig
 from JointRegSegLib.augmentation.pipeline import Augmentation
 from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.sources import open_pairs
 from JointRegSegLib.images.modalities import MODALITIES
+from NeuroCESTLib.core.whole_files import write_csv
 
 CASES = (
     ("memory", "memory", 0),
@@ -39,11 +39,11 @@ CASES = (
 
 
 def write_cohort(folder: Path, subjects: int, shape: tuple[int, int, int]) -> Path:
-    """Skull-stripped ellipsoids with texture and a tumour of three shells; the manifest."""
-    lines = ["subject,visit," + ",".join(MODALITIES) + ",label"]
+    """Write skull-stripped ellipsoids with texture and a tumour of three shells; return the path of the manifest."""
+    rows = []
     z = np.stack(np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in shape], indexing="ij"))
     brain = (z**2).sum(0) < 0.85
-    tumour = np.sqrt(((z - 0.25) ** 2).sum(0))
+    radius = np.sqrt(((z - 0.25) ** 2).sum(0))
     for subject in range(subjects):
         for visit in (1, 2):
             random = np.random.default_rng((subject, visit))
@@ -52,13 +52,12 @@ def write_cohort(folder: Path, subjects: int, shape: tuple[int, int, int]) -> Pa
                 values = 300 + 60 * np.sin(7 * z[0] + subject) * np.cos(9 * z[2]) + 15 * random.standard_normal(shape)
                 names.append(f"S{subject}_{visit}_{modality}.nii.gz")
                 _write(np.where(brain, values, 0).astype(np.int16), folder / names[-1])
-            labels = (tumour < 0.3).astype(np.uint8) * 2
-            labels[tumour < 0.2], labels[tumour < 0.1] = 4, 1
+            labels = (radius < 0.3).astype(np.uint8) * 2
+            labels[radius < 0.2], labels[radius < 0.1] = 4, 1
             names.append(f"S{subject}_{visit}_seg.nii.gz")
             _write(labels, folder / names[-1])
-            lines.append(f"S{subject},{visit}," + ",".join(names))
-    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
-    return folder / "cohort.csv"
+            rows.append([f"S{subject}", visit, *names])
+    return write_csv(["subject", "visit", *MODALITIES, "label"], rows, folder / "cohort.csv")
 
 
 def _write(array: np.ndarray, path: Path) -> None:
@@ -68,8 +67,10 @@ def _write(array: np.ndarray, path: Path) -> None:
 
 
 def measure(manifest: Path, path: str, workers: int, cache: Path, spacing_mm: float, passes: int) -> dict[str, float]:
-    """Figures of one path, in this process: call it in a fresh one. Peak memory is that of the largest process, with
-    about 250 MB of libraries."""
+    """Measure one path in this process, which must be a fresh one.
+
+    The peak memory is that of the largest process and includes about 250 MB of libraries.
+    """
     torch.set_num_threads(1)
     begin = time.perf_counter()
     cohort = read_manifest(manifest)
@@ -97,7 +98,7 @@ def measure(manifest: Path, path: str, workers: int, cache: Path, spacing_mm: fl
 
 
 def _own_mb() -> float:
-    """Memory of this process that is no file's: mapped pages can be dropped at any time."""
+    """Memory of this process without mapped files, whose pages can be dropped at any time."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
@@ -105,7 +106,7 @@ def _own_mb() -> float:
 
 
 def augmentation_s(manifest: Path, cache: Path, spacing_mm: float) -> float:
-    """Seconds that the default augmentation takes a pair, mean of 20, one thread."""
+    """Return the time of the default augmentation per pair in s: mean of 20 on one thread."""
     torch.set_num_threads(1)
     settings = {"spacing_mm": spacing_mm, "align": "none"}
     pair = open_pairs(read_manifest(manifest), "cache", settings, "subjects", cache=cache)[0]
@@ -119,10 +120,10 @@ def augmentation_s(manifest: Path, cache: Path, spacing_mm: float) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--subjects", type=int, default=3, help="of two visits each")
-    parser.add_argument("--shape", type=int, nargs=3, default=(155, 200, 170), help="voxels of the files, of 1 mm")
-    parser.add_argument("--spacing", type=float, default=2.0, help="of the working grid, in mm")
-    parser.add_argument("--passes", type=int, default=2, help="over all pairs")
+    parser.add_argument("--subjects", type=int, default=3, help="subjects, with two visits each")
+    parser.add_argument("--shape", type=int, nargs=3, default=(155, 200, 170), help="voxels of the files at 1 mm")
+    parser.add_argument("--spacing", type=float, default=2.0, help="spacing of the working grid (mm)")
+    parser.add_argument("--passes", type=int, default=2, help="number of times that every pair is delivered")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -135,7 +136,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="study-sources-") as name:
         folder = Path(name)
         manifest = folder / "cohort.csv"
-        _in_process(options, "write", 0, manifest)  # not here: processes inherit the peak memory of their parent
+        _in_process(
+            options, "write", 0, manifest
+        )  # not in this process: children inherit the peak memory of their parent
         size = sum(file.stat().st_size for file in folder.glob("*.nii.gz")) / 2**20
         print(
             f"## Data paths: {2 * options.subjects} studies of {' x '.join(map(str, options.shape))} voxels "
@@ -154,13 +157,13 @@ def main() -> int:
                 f"| {title} | {row['first_s']:.2f} s | {row['pairs_per_s']:.3g} | {row['pairs_per_s'] / slow:.1f}x "
                 f"| {row['peak_mb']:.0f} MB | {row['own_mb']:.0f} MB | {row['disk_mb']:.0f} MB |"
             )
-        print(f"\ndefault augmentation: {augmentation_s(manifest, folder / 'cache', options.spacing):.2f} s a pair")
+        print(f"\ndefault augmentation: {augmentation_s(manifest, folder / 'cache', options.spacing):.2f} s per pair")
         print(f"all paths delivered the same numbers: {len(sums) == 1}")
         return 0 if len(sums) == 1 else 1
 
 
 def _in_process(options: argparse.Namespace, path: str, workers: int, manifest: Path) -> str:
-    """Run one case in a process of its own; what it prints."""
+    """Run one case in a process of its own; return what it prints."""
     case = json.dumps([path, workers, str(manifest), str(manifest.parent / "cache")])
     call = [sys.executable, __file__, "--case", case, "--spacing", str(options.spacing)]
     call += ["--passes", str(options.passes), "--subjects", str(options.subjects)]

@@ -1,6 +1,6 @@
-"""A whole brain, fraction and exchange rate from 30 measurements: time, and peak memory beyond the data.
+"""Time and memory to fit fraction and exchange rate in a whole brain, from 30 measurements.
 
-Every size runs in a process of its own; peak memory is that of the fit above what stood before it (program and data).
+Every size runs in a process of its own; the peak memory is that of the fit alone, without program and data.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
         print(
             f"| {voxels} | {found['wall']:.2f} s | {found['processor']:.2f} s | {found['data'] / 2**20:.0f} MiB "
             f"| {found['bytes'] / 2**20:.0f} MiB | {found['results'] / 2**20:.0f} MiB | median {errors} "
-            f"| {LIMIT_S:g} s a 300,000, {LIMIT_GB:g} GB: {'met' if within else 'MISSED'} |",
+            f"| {LIMIT_S:g} s per 300,000, {LIMIT_GB:g} GB: {'met' if within else 'MISSED'} |",
             flush=True,
         )
 

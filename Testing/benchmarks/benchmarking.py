@@ -1,25 +1,27 @@
-"""What the benchmarks share: the path to the science, timing, and the table that each of them prints."""
+"""Timing, and the table that the benchmarks print."""
 
 from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: threads slow the peers' 7 x 7 matrices down
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: threads slow down the peers' 7 x 7 matrices
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "CESTQuant"))
 
 
 @dataclass(frozen=True)
 class Time:
-    """Wall time, and processor time summed over threads, in s."""
+    """Duration of a run.
+
+    Attributes:
+        wall: Wall time in s.
+        processor: Processor time in s, summed over threads.
+    """
 
     wall: float
     processor: float
@@ -32,7 +34,7 @@ class Time:
 
 
 def seconds(function: Callable[[], object], repeats: int = 1) -> tuple[Time, object]:
-    """The shortest of a few runs, and what the last one returned."""
+    """Return the time of the fastest of several runs, and the result of the last one."""
     times, result = [], None
     for _ in range(repeats):
         begin, begin_processor = time.perf_counter(), time.process_time()
@@ -42,6 +44,7 @@ def seconds(function: Callable[[], object], repeats: int = 1) -> tuple[Time, obj
 
 
 def duration(value: float) -> str:
+    """Return a time in s as text with a fitting unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -49,10 +52,14 @@ def duration(value: float) -> str:
 
 
 class Table:
-    """Rows of peer, ours and ratio; printed as markdown.
+    """Table in Markdown that compares our times with those of a peer.
 
-    Ratios are of wall time. On a machine that others use too they suffer: the ratio of processor times, in brackets,
-    does not, and is that of one core against one core.
+    The ratio is that of the wall times. It suffers on a machine that others use at the same time; the ratio of the
+    processor times, in brackets, does not: it compares one core with one core.
+
+    Args:
+        title: Headline.
+        per: What the times are per, such as ``voxel``.
     """
 
     def __init__(self, title: str, per: str) -> None:
@@ -63,6 +70,7 @@ class Table:
         print("| --- | --- | --- | --- | --- | --- |", flush=True)
 
     def row(self, case: str, peer: Time, ours: Time, target: float, accuracy: str) -> None:
+        """Print a row; the target is the ratio of the times that should be reached."""
         ratio, per_core = peer.wall / ours.wall, peer.processor / ours.processor
         verdict = f"{target:g}x {'met' if ratio >= target else 'MISSED'}"
         print(

@@ -1,33 +1,40 @@
-"""The pair of images of the registration benchmark: a template, and the same deformed, brightened and noisy.
+"""The pair of images of the registration benchmark: a template, and its copy deformed, brightened and with noise.
 
-The true deformation is known: the flow of a smooth random velocity. ``build`` is deterministic for a seed.
+The deformation is known: it is the flow of a smooth random velocity field. ``build`` gives the same pair for a seed.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import libraries  # noqa: F401  (puts the libraries on the path)
 import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "JointRegSeg"))
-
 from JointRegSegLib.registration.deformation import integrate_velocity, resize_displacement, warp, warp_labels
 
 TISSUES = ("CSF", "GM", "WM")
 _BOX = (slice(0, 160), slice(22, 214), slice(18, 178))
-"""The brain in the template's array: 160 x 192 x 160 voxels of 1 mm."""
+"""Part of the template that contains the brain: 160 x 192 x 160 voxels of 1 mm."""
 _MEAN_MM, _SMOOTHNESS_MM, _LOCAL_SHARE, _UNEVENNESS = 3.5, (20.0, 8.0), 0.5, 0.4
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Images (1, 1, D, H, W), labels 1 CSF, 2 GM, 3 WM, and the true map from fixed to moving grid in voxels."""
+    """Two images with their labels and the true deformation.
+
+    Attributes:
+        fixed: Fixed image (1, 1, D, H, W).
+        moving: Moving image (1, 1, D, H, W).
+        fixed_labels: 1 CSF, 2 grey matter, 3 white matter; of the same shape.
+        moving_labels: The same for the moving image.
+        displacement: True displacement (1, 3, D, H, W) in voxels from the fixed to the moving grid.
+        spacing_mm: Voxel size.
+    """
 
     fixed: Tensor
     moving: Tensor
@@ -38,19 +45,20 @@ class Pair:
 
     @property
     def brain(self) -> Tensor:
+        """Voxels of the brain in the fixed image, bool."""
         return self.fixed_labels > 0
 
 
 def build(seed: int = 1, spacing_mm: int = 1) -> Pair:
-    """The pair on a grid of 160 x 192 x 160 voxels of 1 mm, or of half as many of 2 mm."""
-    t1, grey, white = (_template(name) for name in ("t1", "gm", "wm"))
+    """Build the pair on a grid of 160 x 192 x 160 voxels of 1 mm, or of half as many per axis of 2 mm."""
+    t1, gray, white = (_template(name) for name in ("t1", "gm", "wm"))
     brain = t1 > 0
-    shares = torch.cat([(255 - grey - white).clamp_min(0) * brain, grey, white], 1)
+    shares = torch.cat([(255 - gray - white).clamp_min(0) * brain, gray, white], 1)
     labels = (shares.argmax(1, keepdim=True) + 1).to(torch.uint8) * brain
     generator = torch.Generator().manual_seed(seed)
     velocity = _velocity(tuple(t1.shape[2:]), generator)
     scale = 1.0
-    for _ in range(4):  # until the mean length of the displacement in the brain is as wanted
+    for _ in range(4):  # until the displacement in the brain has the mean length _MEAN_MM
         coarse = integrate_velocity(scale * velocity, 7)
         displacement = resize_displacement(coarse, t1.shape[2:])
         scale *= _MEAN_MM / float(displacement.norm(dim=1, keepdim=True)[brain].mean())
@@ -64,30 +72,30 @@ def build(seed: int = 1, spacing_mm: int = 1) -> Pair:
     moving_labels = warp_labels(labels, inverse, 4)
     if spacing_mm != 1:
         pool = torch.nn.AvgPool3d(spacing_mm)
-        centre = (slice(None), slice(None), *[slice(spacing_mm // 2, None, spacing_mm)] * 3)
+        center = (slice(None), slice(None), *[slice(spacing_mm // 2, None, spacing_mm)] * 3)
         fixed, moving, displacement = pool(fixed), pool(moving), pool(displacement) / spacing_mm
-        labels, moving_labels = labels[centre], moving_labels[centre]
+        labels, moving_labels = labels[center], moving_labels[center]
     return Pair(fixed, moving, labels, moving_labels, displacement, float(spacing_mm))
 
 
 def dice(labels: Tensor, warped: Tensor) -> float:
-    """Mean overlap of the three tissues."""
+    """Return the mean Dice of the three tissues."""
     scores = []
     for value in range(1, len(TISSUES) + 1):
-        one, other = labels == value, warped == value
-        scores.append(2 * float((one & other).sum()) / float(one.sum() + other.sum()))
+        first, second = labels == value, warped == value
+        scores.append(2 * float((first & second).sum()) / float(first.sum() + second.sum()))
     return float(np.mean(scores))
 
 
-def normalised(image: Tensor) -> Tensor:
-    """z-scores of a stripped image (1, 1, D, H, W) in −3 … 6, and −3 outside of the brain."""
+def normalized(image: Tensor) -> Tensor:
+    """Return the z-scores of a skull-stripped image (1, 1, D, H, W), limited to -3 to 6; -3 outside the brain."""
     brain = image > 0
     values = image[brain]
     return torch.where(brain, (image - values.mean()) / values.std(), -3.0).clamp(-3, 6)
 
 
 def to_image(tensor: Tensor, spacing_mm: float) -> sitk.Image:
-    """(1, 1, D, H, W) as an image in LPS at the origin; array order is kept."""
+    """Return a tensor (1, 1, D, H, W) as an image in LPS at the origin; the order of the voxels is kept."""
     image = sitk.GetImageFromArray(tensor[0, 0].numpy())
     image.SetSpacing((spacing_mm,) * 3)
     return image
@@ -101,7 +109,7 @@ def _template(name: str) -> Tensor:
 
 
 def _velocity(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Two scales of smooth noise, stronger in some places than in others; on a 2 mm grid, of no particular size."""
+    """Smooth noise of two scales on a 2 mm grid, stronger in some places than in others; its amplitude is arbitrary."""
     coarse = tuple(n // 2 for n in shape)
     (large, small), (uneven,) = (
         [_smooth_noise(channels, coarse, mm / 2, generator) for mm in scales]
@@ -111,7 +119,7 @@ def _velocity(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _smooth_noise(channels: int, shape: tuple[int, ...], smoothness: float, generator: torch.Generator) -> Tensor:
-    """White noise (1, channels, *shape) after a Gaussian of ``smoothness`` voxels, periodic, of unit variance."""
+    """White noise (1, channels, D, H, W) after a periodic Gaussian of ``smoothness`` voxels, of unit variance."""
     frequencies = torch.meshgrid(*(torch.fft.fftfreq(n) for n in shape), indexing="ij")
     gaussian = torch.exp(-2 * (torch.pi * smoothness) ** 2 * sum(f.square() for f in frequencies))
     noise = torch.fft.fftn(torch.randn((1, channels, *shape), generator=generator), dim=(2, 3, 4))
@@ -120,6 +128,6 @@ def _smooth_noise(channels: int, shape: tuple[int, ...], smoothness: float, gene
 
 
 def _linear_bias(shape: torch.Size) -> Tensor:
-    """0.8 to 1.2 from corner to corner."""
+    """Bias that rises linearly from 0.8 in one corner to 1.2 in the opposite one."""
     ramps = [torch.linspace(-1, 1, n).view([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(shape)]
     return (1 + 0.2 * (ramps[0] - ramps[1] + ramps[2]) / 3)[None, None]

@@ -1,7 +1,7 @@
-"""Other registration programs on the benchmark's pair, deformable stage alone, with the settings they recommend.
+"""Other registration programs for the benchmark: their deformable stage alone, with the settings they recommend.
 
-Every function takes two images and the folder for its own files. It returns the displacement from the fixed to the
-moving image in voxels (3, D, H, W), the inverse where the program gives one, and the seconds that it took.
+Every function takes the fixed and the moving image and a folder for its files. It returns the displacement (3, D, H, W)
+from the fixed to the moving image in voxels, its inverse where the program provides one, and its time in s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Result = tuple[np.ndarray, np.ndarray | None, float]
 
 
 def demons(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
-    """SimpleITK's diffeomorphic demons on three levels, histograms matched."""
+    """Register with SimpleITK's diffeomorphic demons on three levels after matching the histograms."""
     begin = time.perf_counter()
     matched = sitk.HistogramMatching(moving, fixed, 128, 10, True)
     field = None
@@ -38,14 +38,16 @@ def demons(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
 
 
 def elastix(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
-    """itk-elastix: B-splines of 10 mm, its default parameters."""
-    os.chdir(folder)  # it leaves its field in the current folder
+    """Register with itk-elastix: B-splines of 10 mm and its default parameters."""
+    os.chdir(folder)  # elastix writes its field into the current folder
     from itk.support import helpers
 
-    helpers._HAVE_TORCH = False  # itk imports torch where it is installed, and elastix crashes beside it
+    helpers._HAVE_TORCH = False  # itk imports torch where it is installed, and elastix then crashes
     import itk
 
-    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(_threads())  # as an argument of elastix it crashes
+    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(
+        _threads()
+    )  # elastix crashes if this is an argument of the registration
     images = [_to_itk(image, itk) for image in (fixed, moving)]
     parameters = itk.ParameterObject.New()
     parameters.AddParameterMap(parameters.GetDefaultParameterMap("bspline", 4, 10.0))
@@ -58,12 +60,12 @@ def elastix(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
 
 
 def syn_mi(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
-    """ANTs SyN with mutual information, iterations (40, 20, 0), the default of its Python package."""
+    """Register with ANTs SyN and mutual information, iterations (40, 20, 0): the default of its Python package."""
     return _ants(fixed, moving, folder, type_of_transform="SyNOnly", initial_transform="Identity")
 
 
 def syn_quick(fixed: sitk.Image, moving: sitk.Image, folder: Path) -> Result:
-    """ANTs' antsRegistrationSyNQuick, deformable stage alone."""
+    """Register with ANTs' antsRegistrationSyNQuick, deformable stage alone."""
     return _ants(fixed, moving, folder, type_of_transform="antsRegistrationSyNQuick[so]")
 
 
@@ -108,5 +110,5 @@ def _voxels(field: sitk.Image) -> np.ndarray:
 
 
 def _channels_first(array: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """(D, H, W, xyz) in mm to (3, D, H, W) in voxels, channel order D, H, W."""
+    """Convert a field (D, H, W, xyz) in mm to (3, D, H, W) in voxels with channels in the order D, H, W."""
     return np.ascontiguousarray((array / np.asarray(spacing))[..., ::-1].transpose(3, 0, 1, 2), dtype=np.float32)

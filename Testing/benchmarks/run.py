@@ -1,4 +1,4 @@
-"""Run every benchmark in a process of its own, one after the other, and say which failed."""
+"""Runs every benchmark in a process of its own, one after the other, and names those that failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 SLOW = ("bench_schedules.py", "bench_reliability.py", "bench_autocest_methods.py", "bench_joint_variants.py")
-"""Benchmarks that train networks; they have a quick mode for this run."""
+"""Benchmarks that train networks; their quick mode is used here."""
 
 
 def main() -> int:
