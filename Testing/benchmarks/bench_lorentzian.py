@@ -15,7 +15,8 @@ import torch
 from scipy.optimize import least_squares
 
 from CESTQuantLib.fitting.least_squares import Status
-from CESTQuantLib.tissue.lorentzian import LorentzianModel, fit_lorentzian
+from CESTQuantLib.tissue.lorentzian import fit_lorentzian
+from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
 
 OFFSETS = np.linspace(-8, 8, 50)
 NOISE_SD = 0.005

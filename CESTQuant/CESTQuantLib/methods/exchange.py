@@ -45,7 +45,7 @@ def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifi
 
 def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Draw the omega plot through label and reference pairs at several powers."""
-    from ..tissue.quesp import omega_plot as fit_omega_plot
+    from ..tissue.omega_plot import omega_plot as fit_omega_plot
 
     target, pairs, t1_s = _pairs_of_target(spectra, settings)
     fit = fit_omega_plot(

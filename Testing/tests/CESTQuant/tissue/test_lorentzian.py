@@ -9,14 +9,9 @@ from scipy.optimize import least_squares
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.tissue.contrasts import mtr_rex
-from CESTQuantLib.tissue.lorentzian import (
-    LorentzianModel,
-    LorentzianPool,
-    Range,
-    TwoStepModel,
-    fit_lorentzian,
-    fit_lorentzian_two_step,
-)
+from CESTQuantLib.tissue.lorentzian import fit_lorentzian
+from CESTQuantLib.tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
+from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
 SEVEN = LorentzianModel.preset("lorentzian_7T")
 THREE = LorentzianModel.preset("lorentzian_3T")

@@ -7,7 +7,8 @@ import torch
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
-from CESTQuantLib.tissue.quesp import TwoPoolContrast, fit_quesp, omega_plot
+from CESTQuantLib.tissue.omega_plot import omega_plot
+from CESTQuantLib.tissue.quesp import TwoPoolContrast, fit_quesp
 
 POWERS = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0], dtype=torch.float64)
