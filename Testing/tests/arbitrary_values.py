@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+SEEDED = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+"""Settings of property tests: the same draws in every run, and no limit of time."""
 
 
 def one_line(error: ValueError, name: str) -> None:
@@ -23,7 +30,7 @@ json_values = st.recursive(
 )
 
 
-def reads_or_explains(read, name: str) -> None:
+def reads_or_explains(read: Callable[[], object], name: str) -> None:
     """Check that ``read`` returns, or raises ValueError with one line that begins with ``name``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

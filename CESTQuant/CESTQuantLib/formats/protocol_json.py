@@ -32,13 +32,17 @@ _KNOWN_KEYS = {
     "solute",
     "initial_magnetisation",
 }
+_KEYS_OF_PARTS = {
+    "readout": ("pulse_duration_s", "echo_time_s"),
+    "pulse_shape": ("samples_uT", "dwell_s", "phase_rad"),
+}
 
 
 def warn_of_unknown_keys(values: Mapping[Any, object], known: Iterable[str], source: str) -> None:
     """Name the unknown keys of a file that may come from other software in a warning, and go on without them."""
     known = set(known)
     if unknown := sorted(str(key) for key in values if key not in known):
-        warnings.warn(f"{source}: unknown keys are ignored: {', '.join(unknown)}", stacklevel=3)
+        warnings.warn(f"{source}: unknown keys are ignored: {', '.join(unknown)}", stacklevel=4)
 
 
 def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Protocol:
@@ -54,12 +58,20 @@ def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Prot
     if not isinstance(values, dict):
         raise ValueError(f"{source}: a protocol is a JSON object with keys such as field_strength_T and offsets_ppm")
     warn_of_unknown_keys(values, _KNOWN_KEYS, source)
+    _warn_of_unknown_parts(values, source)
     try:
         return _from_known(values)
     except KeyError as error:
         raise ValueError(f"{source}: the key {error} is missing") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _warn_of_unknown_parts(values: dict[str, Any], source: str) -> None:
+    for key, known in _KEYS_OF_PARTS.items():
+        part = values.get(key)
+        if isinstance(part, dict):
+            warn_of_unknown_keys(part, known, f"{source}: {key}")
 
 
 def _from_known(values: dict[str, Any]) -> Protocol:

@@ -155,7 +155,7 @@ def _exact(definitions: Mapping[str, Any], name: str, played: np.ndarray, silent
 def _recovery(definitions: Mapping[str, Any], measurements: list[Measurement], echo_time: float) -> np.ndarray:
     """Time in s from every excitation to the next saturation.
 
-    Where the sequence leaves it open, it is the median of the others. A file written by :mod:`pulseq_write` says how
+    Where the sequence leaves it open, it is the median of the others. A file written by :mod:`.pulseq_write` says how
     much of it is taken up by the sample and the ideal excitation.
     """
     known = [m.delays_s[0] if m.pulses else math.nan for m in measurements[1:]]

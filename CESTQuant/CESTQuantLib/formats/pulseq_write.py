@@ -5,7 +5,7 @@ sample as placeholder of the site's readout, a spoiler where the protocol's read
 recovery. Sample and ideal excitation, which take no time in the protocol, are taken out of the recovery (as far as it
 holds them; the definition ``readout_overhead_s`` says how much), so that the file lasts as long as the protocol says.
 The numbers of the protocol are kept in the definitions, because the format rounds amplitudes and frequencies to six
-digits, and a measurement without RF has no frequency. :func:`pulseq.read_seq` returns the same protocol.
+digits, and a measurement without RF has no frequency. :func:`.read_seq` returns the same protocol.
 """
 
 from __future__ import annotations

@@ -76,10 +76,10 @@ class Semisolid:
         T1_s: Longitudinal relaxation time in s.
         T2_s: Transverse relaxation time in s.
         dw_ppm: Chemical shift from water in ppm.
-        lineshape: Name in :data:`lineshapes.LINESHAPES`.
+        lineshape: Name in :data:`.LINESHAPES`.
         coupling: ``"z-only"`` or ``"xyz"``.
         bridge_ppm: Half-width in ppm of the gap around the centre of a singular lineshape that is bridged, see
-            :func:`lineshapes.super_lorentzian`. The default keeps the exact lineshape everywhere but at its very
+            :func:`.super_lorentzian`. The default keeps the exact lineshape everywhere but at its very
             centre; 1 ppm, as in the simulators of the pulseq-cest community, avoids the narrow dip that tissue does
             not show.
     """

@@ -35,7 +35,7 @@ def simulate(
     Args:
         tissue: Pools whose values are numbers or tensors of shape (voxel,).
         protocol: Acquisition.
-        engine: Name in :data:`engines.ENGINES`.
+        engine: Name in :data:`.ENGINES`.
         b0_shift_ppm: Local B0 shift in ppm, which moves all pools together; a number or (voxel,).
         b1_relative: RF amplitude relative to the nominal one; a number or (voxel,).
         dtype: Floating-point type of the result.

@@ -56,7 +56,7 @@ class _State(Generic[Component]):
     semisolid: Component | None
 
     def components(self) -> list[Component]:
-        """Components in the order of :mod:`equations`."""
+        """Components in the order of :mod:`.equations`."""
         vectors = (self.water, *self.pools)
         components = [component for vector in vectors for component in (vector.x, vector.y, vector.z)]
         return components if self.semisolid is None else [*components, self.semisolid]
@@ -297,7 +297,7 @@ class DampedSaturation:
         """Return the magnetisation (n, measurement, voxel) after the saturation.
 
         Args:
-            start: Magnetisation before it, (n, measurement or 1, voxel), ordered as in :mod:`equations`.
+            start: Magnetisation before it, (n, measurement or 1, voxel), ordered as in :mod:`.equations`.
         """
         steady, away = self._steady_and_away(start)
         decayed = self.system.resolve(self._nodes(), away)

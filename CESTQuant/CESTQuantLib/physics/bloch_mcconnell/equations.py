@@ -2,7 +2,7 @@
 
 A magnetisation vector holds x, y and z of water, then x, y and z of every further pool, then z of a z-only semisolid
 pool; :func:`x_row`, :func:`y_row` and :func:`z_row` give their rows. All batch axes come last, see
-:mod:`propagators`. Every input may carry gradients.
+:mod:`.propagators`. Every input may carry gradients.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Terms:
         self.values[row, column] = self.values[row, column] + value
 
     def generator(self, like: Tensor, batch: torch.Size) -> Tensor:
-        """Return the tensor [A | c] of shape (n, n + 1, *batch) with the dtype and device of ``like``."""
+        """Return the tensor [A | c] of shape ``(n, n + 1, *batch)`` with the dtype and device of ``like``."""
         zero = like.new_zeros(()).expand(batch)
         rows = [
             torch.stack([self._entry(row, column, zero) for column in range(self.size + 1)]) for row in range(self.size)
@@ -180,7 +180,7 @@ def rf_generator(
         batch: Shape of the batch, usually (measurement, voxel).
 
     Returns:
-        Generator [A | c] of shape (n, n + 1, *batch).
+        Generator [A | c] of shape ``(n, n + 1, *batch)``.
     """
     terms = Terms(state_size(tissue))
     add_relaxation(terms, tissue)
@@ -192,7 +192,7 @@ def rf_generator(
 
 
 def free_generator(tissue: Tissue, field: Field, *, like: Tensor, batch: torch.Size) -> Tensor:
-    """Return the generator (n, n + 1, *batch) of the evolution without RF, in the water frame."""
+    """Return the generator ``(n, n + 1, *batch)`` of the evolution without RF, in the water frame."""
     terms = Terms(state_size(tissue))
     add_relaxation(terms, tissue)
     add_exchange(terms, tissue)
@@ -201,7 +201,7 @@ def free_generator(tissue: Tissue, field: Field, *, like: Tensor, batch: torch.S
 
 
 def equilibrium(tissue: Tissue, like: Tensor, batch: torch.Size, scale: Scalar = 1.0) -> Tensor:
-    """Return the magnetisation (n, *batch) with the z component of every pool at ``scale`` times its fraction."""
+    """Return the magnetisation ``(n, *batch)`` with the z component of every pool at ``scale`` times its fraction."""
     zero = like.new_zeros(()).expand(batch)
     fractions: list[Scalar] = [1.0, *(pool.fraction for pool in tissue.transverse_pools)]
     components: list[Tensor] = []
@@ -213,10 +213,10 @@ def equilibrium(tissue: Tissue, like: Tensor, batch: torch.Size, scale: Scalar =
 
 
 def spoiled(magnetisation: Tensor, cosine: Tensor) -> Tensor:
-    """Return the magnetisation (n, *batch) after an ideal excitation that leaves nothing transverse.
+    """Return the magnetisation ``(n, *batch)`` after an ideal excitation that leaves nothing transverse.
 
     Args:
-        magnetisation: Components before the excitation, shape (n, *batch).
+        magnetisation: Components before the excitation, shape ``(n, *batch)``.
         cosine: Cosine of the flip angle, which the longitudinal components keep; broadcasts against the batch.
     """
     components = len(magnetisation)

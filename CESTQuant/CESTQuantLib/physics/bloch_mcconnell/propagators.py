@@ -26,7 +26,7 @@ _BATCHED_FROM = 9
 
 
 def product(first: Tensor, second: Tensor) -> Tensor:
-    """Multiply the square part of ``first`` by all of ``second``; both and the result are (n, n + 1, *batch)."""
+    """Multiply the square part of ``first`` by all of ``second``; both and the result are ``(n, n + 1, *batch)``."""
     n = first.shape[0]
     if n >= _BATCHED_FROM:
         return _matrix_first(torch.matmul(_matrix_last(first)[..., :n], _matrix_last(second)))
@@ -37,7 +37,7 @@ def product(first: Tensor, second: Tensor) -> Tensor:
 
 
 def compose(later: Tensor, earlier: Tensor) -> Tensor:
-    """Return the propagator of ``earlier`` followed by ``later``, (n, n + 1, *batch) like both."""
+    """Return the propagator of ``earlier`` followed by ``later``, ``(n, n + 1, *batch)`` like both."""
     return later + earlier + product(later, earlier)
 
 
@@ -53,7 +53,7 @@ def power(propagator: Tensor, exponent: int) -> Tensor:
 
 
 def apply(propagator: Tensor, magnetisation: Tensor) -> Tensor:
-    """Return the magnetisation (n, *batch) after a propagator (n, n + 1, *batch)."""
+    """Return the magnetisation ``(n, *batch)`` after a propagator ``(n, n + 1, *batch)``."""
     n = propagator.shape[0]
     if n >= _BATCHED_FROM:
         return magnetisation + _change(_matrix_last(propagator), magnetisation)
@@ -67,12 +67,12 @@ def propagator(generator: Tensor, duration_s: Tensor) -> Tensor:
     """Compute the propagator of a generator by scaling and squaring.
 
     Args:
-        generator: [A | c] of shape (n, n + 1, *batch).
+        generator: [A | c] of shape ``(n, n + 1, *batch)``.
         duration_s: Duration t in s; broadcasts against the batch.
 
     Returns:
-        X = exp(A t) - 1 and g = (exp(A t) - 1) A^-1 c, of shape (n, n + 1, *batch) and the dtype of the generator. The
-        inhomogeneous column needs no inverse of A.
+        X = exp(A t) - 1 and g = (exp(A t) - 1) A^-1 c, of shape ``(n, n + 1, *batch)`` and the dtype of the generator.
+        The inhomogeneous column needs no inverse of A.
     """
     exact = generator.double()
     if len(exact) >= _BATCHED_FROM:
@@ -114,7 +114,7 @@ def _taylor(a: Tensor) -> Tensor:
 
 
 def _plus_product(scale: float, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """scale x total + product(first, second) in one pass; all three (n, n + 1, *batch)."""
+    """scale x total + product(first, second) in one pass; all three ``(n, n + 1, *batch)``."""
     n = first.shape[0]
     if n < _BATCHED_FROM:
         return product(first, second).add_(total, alpha=scale)

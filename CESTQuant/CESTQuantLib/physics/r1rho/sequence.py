@@ -23,8 +23,8 @@ def r1rho_signal(
 ) -> Tensor:
     """Compute the signal of a protocol by the analytic R1rho solution.
 
-    Readouts are ideal and spoiled. For the accuracy see :mod:`block`; where nothing is spoiled between measurements use
-    the Bloch-McConnell engine instead.
+    Readouts are ideal and spoiled. For the accuracy see :mod:`.block`; where nothing is spoiled between measurements,
+    use the Bloch-McConnell engine instead.
 
     Args:
         tissue: Pools whose values broadcast against (measurement, voxel).

@@ -1,296 +1,87 @@
-"""Protocols: values checked where they are made, round trips, and readers that meet arbitrary files."""
+"""Protocols: values per measurement, units, and what belongs to a measurement."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from pathlib import Path
+import math
 
-import numpy as np
 import pytest
 import torch
-from arbitrary_values import json_values, one_line, reads_or_explains
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from CESTQuantLib.formats.protocol_files import read_offsets, read_protocol
-from CESTQuantLib.formats.protocol_json import protocol_from_dict, protocol_to_dict
-from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
-from NeuroCESTLib.core.checked_json import read_json
+from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, concentration_mM
 
-CW = {"field_strength_T": 3.0, "offsets_ppm": [-3.5, 0.0, 3.5], "b1_uT": 2.0, "saturation_time_s": 2.0}
-TRAIN = {
-    "field_strength_T": 7.0,
-    "offsets_ppm": [1.0, 2.0],
-    "b1_uT": [0.6, 0.9],
-    "saturation_type": "pulse_train",
-    "n_pulses": 20,
-    "pulse_duration_s": 0.05,
-    "duty_cycle": 0.5,
-    "pulse_shape": "gaussian",
-}
-SMALL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+OFFSETS = [-3.5, 0.0, 3.5]
 
 
-# values
-
-
-def test_one_value_serves_all_measurements():
-    protocol = protocol_from_dict(CW)
+def test_numbers_and_lists_become_one_float64_value_per_measurement() -> None:
+    protocol = Protocol(3.0, OFFSETS, 2, [1, 2, 3])
+    for name in PER_MEASUREMENT:
+        value = getattr(protocol, name)
+        assert value is None or (value.shape, value.dtype) == ((3,), torch.float64), name
     assert protocol.b1_uT.tolist() == [2.0, 2.0, 2.0]
-    assert protocol.measurement_count == 3
+    assert protocol.saturation_time_s.tolist() == [1.0, 2.0, 3.0]
+    assert protocol.recovery_time_s.tolist() == [0.0, 0.0, 0.0]
+    assert protocol.readout_flip_angle_deg is None
+
+
+def test_tensors_keep_their_gradients() -> None:
+    b1 = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    assert Protocol(3.0, OFFSETS, b1, 2.0).b1_uT.requires_grad
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"b1_uT": -1.0}, "b1_uT contains the negative value -1"),
-        ({"b1_uT": [1.0, 2.0]}, "b1_uT has 2 values but offsets_ppm has 3"),
-        ({"b1_uT": "two"}, "b1_uT must be a number"),
-        ({"b1_uT": None}, "b1_uT"),
+        ({"b1_uT": [1.0, 2.0]}, "b1_uT has 2 values but offsets_ppm has 3; give one value or 3"),
+        ({"saturation_time_s": -1.0}, "saturation_time_s contains the negative value -1"),
+        ({"post_delay_s": math.nan}, "post_delay_s contains a value that is not finite"),
         ({"offsets_ppm": []}, "offsets_ppm is empty"),
-        ({"offsets_ppm": [1.0, float("nan"), 2.0]}, "offsets_ppm contains a value that is not finite"),
-        ({"offsets_ppm": [1.0, None, 2.0]}, "offsets_ppm must be a number"),
-        ({"saturation_time_s": -2}, "saturation_time_s contains the negative value"),
-        ({"saturation_time_s": [1, 2, float("inf")]}, "saturation_time_s contains a value that is not finite"),
-        ({"field_strength_T": 0}, "field_strength_T is 0 but must be positive"),
-        ({"field_strength_T": float("inf")}, "field_strength_T"),
-        ({"field_strength_T": [3.0]}, "field_strength_T is [3.0]"),
-        ({"recovery_time_s": -0.1}, "recovery_time_s contains the negative value"),
-        ({"saturation_type": "spin-lock"}, "saturation_type 'spin-lock' is unknown"),
-        ({"saturation_type": "pulse_train"}, "n_pulses"),
-        ({"signal_normalisation": "max"}, "signal_normalisation 'max' is unknown"),
-        ({"larmor_frequency_MHz": "400 MHz"}, "larmor_frequency_MHz"),
-        ({"larmor_frequency_MHz": -400.0}, "larmor_frequency_MHz"),
-        ({"gamma_rad_per_s_per_uT": float("nan")}, "gamma_rad_per_s_per_uT"),
-        ({"initial_magnetisation": float("nan")}, "initial_magnetisation"),
-        ({"readout": [1, 2]}, "readout"),
-        ({"readout": {"pulse_duration_s": -0.001}}, "readout_pulse_s is -0.001"),
-        ({"readout": {"echo_time_s": -0.02}}, "echo_time_s"),
-        (
-            {"magnetisation_carried_over": True, "recovery_time_s": 0.01, "readout": {"echo_time_s": 0.02}},
-            "must not be shorter than echo_time_s",
-        ),
+        ({"field_strength_T": -3.0}, "field_strength_T is -3 but must be positive"),
+        ({"echo_time_s": -0.01}, "echo_time_s is -0.01 but must be 0 or more"),
+        ({"signal_normalisation": "max"}, "signal_normalisation 'max' is unknown; use one of m0, l2, none"),
+        ({"magnetisation_carried_over": True, "echo_time_s": 0.02}, "must not be shorter than echo_time_s"),
     ],
 )
-def test_unusable_values_are_refused_by_name(change, words):
-    with pytest.raises(ValueError, match=r"p\.json: ") as caught:
-        protocol_from_dict(CW | change, "p.json")
-    one_line(caught.value, "p.json")
-    assert words in str(caught.value)
+def test_unusable_values_are_refused_by_name(change: dict, words: str) -> None:
+    values = {"field_strength_T": 3.0, "offsets_ppm": OFFSETS, "b1_uT": 2.0, "saturation_time_s": 2.0}
+    with pytest.raises(ValueError, match=words):
+        Protocol(**values | change)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"n_pulses": 0}, "n_pulses is 0"),
-        ({"n_pulses": float("inf")}, "n_pulses"),
-        ({"n_pulses": 2.5}, "n_pulses"),
-        ({"pulse_duration_s": 0}, "pulse_duration_s is 0"),
-        ({"pulse_delay_s": -1e-3}, "pulse_delay_s is -0.001"),
-        ({"duty_cycle": 1.5}, "duty_cycle is 1.5"),
-        ({"duty_cycle": 0}, "duty_cycle is 0"),
-        ({"pulse_shape": "fermi"}, "pulse_shape 'fermi' is unknown"),
-        ({"pulse_shape": 7}, "pulse_shape"),
-        ({"pulse_shape": {"samples_uT": [], "dwell_s": 1e-3}}, "at least one sample"),
-        ({"pulse_shape": {"samples_uT": [0.0, 0.0]}}, "only zero samples"),
-        ({"pulse_shape": {"samples_uT": [1.0, 2.0], "dwell_s": 1e-3}}, "samples of 0.001 s last 0.002 s"),
-        ({"pulse_shape": {"samples_uT": [1.0, float("nan")]}}, "not finite"),
-        ({"pulse_shape": {"samples_uT": [1.0, 2.0], "phase_rad": [0.0]}}, "phase"),
-    ],
-)
-def test_unusable_pulse_trains_are_refused_by_name(change, words):
-    with pytest.raises(ValueError, match=r"p\.json: ") as caught:
-        protocol_from_dict(TRAIN | change, "p.json")
-    one_line(caught.value, "p.json")
-    assert words in str(caught.value)
+def test_a_larmor_frequency_replaces_the_nominal_field() -> None:
+    assert Protocol(3.0, OFFSETS, 2.0, 2.0).rad_per_s_per_ppm == pytest.approx(3.0 * GAMMA_RAD_PER_S_PER_UT)
+    measured = Protocol(3.0, OFFSETS, 2.0, 2.0, larmor_frequency_MHz=127.74)
+    assert measured.rad_per_s_per_ppm == pytest.approx(2 * math.pi * 127.74)
 
 
-@pytest.mark.parametrize("key", ["field_strength_T", "offsets_ppm", "b1_uT", "saturation_time_s"])
-def test_missing_keys_are_named(key):
-    with pytest.raises(ValueError, match=f"p.json: the key '{key}' is missing"):
-        protocol_from_dict({k: v for k, v in CW.items() if k != key}, "p.json")
+@pytest.mark.parametrize("index", [torch.tensor([2, 0]), torch.tensor([True, False, True]), slice(1, None)])
+def test_a_selection_keeps_what_belongs_to_a_measurement(index: torch.Tensor | slice) -> None:
+    protocol = Protocol(3.0, OFFSETS, [1, 2, 3], [4, 5, 6], recovery_time_s=7.0, readout_flip_angle_deg=[10, 20, 30])
+    part = protocol.select(index)
+    for name in PER_MEASUREMENT:
+        torch.testing.assert_close(getattr(part, name), getattr(protocol, name)[index])
+    assert part.measurement_count == 2
+    assert len(part.tensors()) == len(PER_MEASUREMENT)
 
 
-def test_unknown_keys_are_named_in_a_warning():
-    with pytest.warns(UserWarning, match="p.json: unknown keys are ignored: b1_ut, te"):
-        protocol_from_dict(CW | {"te": 1, "b1_ut": 2}, "p.json")
+def test_a_train_has_gaps_between_its_pulses_only() -> None:
+    train = PulseTrain(4, 0.05, 0.05, PulseShape.named("block"))
+    assert train.total_time_s == pytest.approx(0.35)
+    assert train.duty_cycle == 0.5
+    assert train.rms_of_unit_peak == pytest.approx(math.sqrt(0.5))
+    assert Protocol(3.0, OFFSETS, 1.0, train.total_time_s, train).duty_cycle == 0.5
+    assert Protocol(3.0, OFFSETS, 1.0, 2.0).duty_cycle == 1.0
 
 
-def test_b1_of_a_train_is_the_root_mean_square_over_pulses_and_gaps():
-    samples = [1.0, 3.0, 2.0, 0.5]
-    values = {k: v for k, v in TRAIN.items() if k != "b1_uT"}
-    protocol = protocol_from_dict(values | {"pulse_shape": {"samples_uT": samples}})
-    assert protocol.b1_uT[0].item() == pytest.approx(np.sqrt(np.mean(np.square(samples)) * 0.5))
-    assert protocol.saturation_time_s[0].item() == pytest.approx(20 * 0.05 + 19 * 0.05)
+def test_named_shapes_are_symmetric_and_highest_in_the_middle() -> None:
+    for name in ("gaussian", "sinc_gaussian"):
+        amplitude = PulseShape.named(name, 101).amplitude
+        torch.testing.assert_close(amplitude, amplitude.flip(0))
+        assert int(amplitude.argmax()) == 50
+    assert float(PulseShape.named("sinc_gaussian").amplitude.min()) < 0
 
 
-def test_larmor_frequency_replaces_the_nominal_field():
-    protocol = protocol_from_dict(CW | {"larmor_frequency_MHz": 400.32})
-    assert protocol.rad_per_s_per_ppm == pytest.approx(2 * np.pi * 400.32)
-
-
-def test_selection_keeps_what_belongs_to_a_measurement():
-    protocol = protocol_from_dict(CW | {"b1_uT": [1.0, 2.0, 3.0], "readout_flip_angle_deg": [10, 20, 30]})
-    part = protocol.select(torch.tensor([2, 0]))
-    assert part.offsets_ppm.tolist() == [3.5, -3.5]
-    assert part.b1_uT.tolist() == [3.0, 1.0]
-    assert part.readout_flip_angle_deg.tolist() == [30.0, 10.0]
-
-
-# round trip
-
-positive = st.floats(1e-3, 20, allow_nan=False)
-
-
-@st.composite
-def protocols(draw) -> Protocol:
-    count = draw(st.integers(1, 6))
-
-    def per_measurement(values):
-        return draw(st.one_of(values, st.lists(values, min_size=count, max_size=count)))
-
-    offsets = draw(st.lists(st.floats(-300, 300), min_size=count, max_size=count))
-    train = None
-    if draw(st.booleans()):
-        shapes = [PulseShape.named("block"), PulseShape.named("gaussian"), PulseShape.named("sinc_gaussian")]
-        samples = torch.tensor(draw(st.lists(positive, min_size=1, max_size=5)), dtype=torch.float64)
-        shapes.append(PulseShape("samples", samples, absolute=True))
-        shapes.append(PulseShape("samples", samples, samples * 0.3, absolute=True))
-        train = PulseTrain(
-            draw(st.integers(1, 40)), draw(positive), draw(st.floats(0, 1)), draw(st.sampled_from(shapes))
-        )
-    echo = draw(st.floats(0, 0.05))
-    return Protocol(
-        field_strength_T=draw(positive),
-        offsets_ppm=torch.tensor(offsets, dtype=torch.float64),
-        b1_uT=per_measurement(st.floats(0, 10)),
-        saturation_time_s=train.total_time_s if train else per_measurement(st.floats(0, 10)),
-        pulses=train,
-        post_delay_s=per_measurement(st.floats(0, 1)),
-        recovery_time_s=per_measurement(st.floats(0.05, 5)),
-        readout_flip_angle_deg=draw(st.none()) or per_measurement(st.floats(0, 180)),
-        readout_pulse_s=draw(st.floats(0, 0.01)),
-        echo_time_s=echo,
-        magnetisation_carried_over=draw(st.booleans()),
-        initial_magnetisation=draw(st.floats(-1, 1)),
-        signal_normalisation=draw(st.sampled_from(["m0", "l2", "none"])),
-        larmor_frequency_MHz=draw(st.one_of(st.none(), st.floats(40, 500))),
-    )
-
-
-@given(protocols())
-@SMALL
-def test_protocol_survives_the_round_trip_through_json(protocol):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        back = protocol_from_dict(json.loads(json.dumps(protocol_to_dict(protocol))))
-    for name, value in vars(protocol).items():
-        if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(getattr(back, name), value, rtol=1e-12, atol=1e-12)
-        elif name != "pulses":
-            assert getattr(back, name) == value
-    assert (back.pulses is None) == (protocol.pulses is None)
-    if protocol.pulses:
-        assert back.pulses.n_pulses == protocol.pulses.n_pulses
-        assert back.pulses.shape.description() == protocol.pulses.shape.description()
-        assert back.pulses.rms_of_unit_peak == pytest.approx(protocol.pulses.rms_of_unit_peak)
-
-
-# arbitrary input
-
-protocol_keys = st.sampled_from(
-    [
-        *CW,
-        *TRAIN,
-        "post_delay_s",
-        "recovery_time_s",
-        "readout_flip_angle_deg",
-        "readout",
-        "signal_normalisation",
-        "magnetisation_carried_over",
-        "larmor_frequency_MHz",
-        "gamma_rad_per_s_per_uT",
-        "initial_magnetisation",
-    ]
-)
-
-
-@given(st.sampled_from([CW, TRAIN]), st.dictionaries(protocol_keys, json_values, max_size=4))
-@SMALL
-def test_arbitrary_values_never_crash_the_protocol(base, changes):
-    reads_or_explains(lambda: protocol_from_dict(base | changes, "p.json"), "p.json")
-
-
-@given(json_values)
-@SMALL
-def test_arbitrary_json_is_no_protocol_but_no_crash(value):
-    reads_or_explains(lambda: protocol_from_dict(value, "p.json"), "p.json")
-
-
-@given(st.binary(max_size=80) | st.text(max_size=60).map(lambda t: t.encode("utf-8", "ignore")))
-@SMALL
-def test_arbitrary_files_never_crash_the_readers(tmp_path, content):
-    for suffix in (".json", ".txt", ".seq"):
-        path = tmp_path / f"file{suffix}"
-        path.write_bytes(content)
-        reads_or_explains(lambda path=path: read_protocol(path), str(path))
-
-
-@pytest.mark.parametrize("content", ["9" * 5000, "[" * 100_000, '{"field_strength_T": 3', "NaN", "[1, 2]", "", "null"])
-def test_damaged_json_is_named(tmp_path, content):
-    path = tmp_path / "p.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"p\.json") as caught:
-        read_protocol(path)
-    one_line(caught.value, str(path))
-
-
-# text files of offsets
-
-
-def test_offsets_file_with_comments_blank_lines_and_commas(tmp_path):
-    path = tmp_path / "offsets.txt"
-    path.write_text("# ppm\n-3.5\n\n0, 1.5  # two on a line\n3.5e0\n")
-    assert read_offsets(path).tolist() == [-3.5, 0.0, 1.5, 3.5]
-    protocol = read_protocol(path)
-    assert protocol.saturation_time_s.tolist() == [0.0] * 4
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("1\n2\nthree\n", "line 3 holds 'three'"),
-        ("", "no offsets found"),
-        ("# none\n", "no offsets found"),
-        ("1\nnan\n", "not finite"),
-        ("1\ninf\n", "not finite"),
-    ],
-)
-def test_unusable_offsets_files_are_named(tmp_path, content, words):
-    path = tmp_path / "offsets.txt"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=words) as caught:
-        read_protocol(path)
-    one_line(caught.value, str(path))
-
-
-@pytest.mark.parametrize("name", ["absent.json", "absent.txt", "absent.seq", "x" * 300 + ".txt"])
-def test_missing_files_are_named(tmp_path, name):
-    with pytest.raises(ValueError, match=name[:20]) as caught:
-        read_protocol(tmp_path / name)
-    one_line(caught.value, str(tmp_path / name))
-
-
-def test_a_folder_is_no_protocol(tmp_path):
-    for name in ("folder.json", "folder.txt", "folder.seq"):
-        (tmp_path / name).mkdir()
-        with pytest.raises(ValueError, match=name):
-            read_protocol(tmp_path / name)
-
-
-def test_json_reader_returns_what_is_there(tmp_path):
-    path = Path(tmp_path / "a.json")
-    path.write_text('{"a": [1, 2]}')
-    assert read_json(path) == {"a": [1, 2]}
+def test_a_fraction_of_water_protons_is_a_concentration() -> None:
+    assert concentration_mM(0.003, 3) == pytest.approx(110.0)
+    assert concentration_mM(torch.tensor([0.001, 0.002]), 2).tolist() == pytest.approx([55.0, 110.0])
