@@ -1,16 +1,19 @@
-"""Pulseq sequences and pulseq-cest pool files: what is played is what is simulated, and what is damaged is named."""
+"""Pulseq sequences: what is played is what is simulated, and files that cannot be used are named."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from expm_reference import GAMMA, Sample
+from pool_files import POOLS, pools_file
 
 from CESTQuantLib.formats.pools_yaml import read_pools
 from CESTQuantLib.formats.protocol_files import read_protocol
@@ -24,28 +27,13 @@ FIELD_T = 3.0
 HZ_PER_UT = GAMMA / (2 * math.pi)
 OFFSETS = [-4.0, -1.0, 0.0, 2.0, 3.5]
 SYSTEM = pypulseq.Opts(rf_dead_time=0.0, rf_ringdown_time=0.0, adc_dead_time=0.0, B0=FIELD_T)
-POOLS = """
-water_pool: {f: 1.0, t1: 1.3, t2: 0.075}
-cest_pool:
-  amide: {f: 0.0009, r1: 1.0, t2: 0.1, k: 40, dw: 3.5}
-  amine: {f: 0.002, t1: 1.1, t2: 0.03, k: 900, dw: 2.0}
-mt_pool: {f: 0.1, t1: 1.0, t2: 4.0e-05, k: 30, dw: -2.6, lineshape: Lorentzian}
-b0: 3
-gamma: 267.5154109126009
-b0_inhom: 0.0
-rel_b1: 1.0
-verbose: False
-reset_init_mag: True
-scale: 1.0
-max_pulse_samples: 300
-"""
 
 
 def hertz(offset_ppm: float) -> float:
     return offset_ppm * FIELD_T * HZ_PER_UT
 
 
-def block_pulse(b1_uT: float, duration: float, offset_ppm: float = 0.0):
+def block_pulse(b1_uT: float, duration: float, offset_ppm: float = 0.0) -> SimpleNamespace:
     angle = b1_uT * duration * GAMMA
     return pypulseq.make_block_pulse(
         angle, duration=duration, freq_offset=hertz(offset_ppm), system=SYSTEM, use="saturation"
@@ -57,7 +45,9 @@ def gauss_samples(count: int) -> np.ndarray:
     return np.exp(-0.5 * (t / 0.2) ** 2)
 
 
-def arbitrary_pulse(samples_uT: np.ndarray, dwell: float, offset_ppm: float, phase_offset: float = 0.0):
+def arbitrary_pulse(
+    samples_uT: np.ndarray, dwell: float, offset_ppm: float, phase_offset: float = 0.0
+) -> SimpleNamespace:
     return pypulseq.make_arbitrary_rf(
         signal=samples_uT * HZ_PER_UT,
         flip_angle=1.0,
@@ -73,13 +63,13 @@ def arbitrary_pulse(samples_uT: np.ndarray, dwell: float, offset_ppm: float, pha
 class Writer:
     """A sequence under construction."""
 
-    def __init__(self, offsets=OFFSETS, field: float | None = FIELD_T) -> None:
+    def __init__(self, offsets: Sequence[float] = OFFSETS, field: float | None = FIELD_T) -> None:
         self.sequence = pypulseq.Sequence(SYSTEM)
         self.sequence.set_definition("offsets_ppm", list(offsets))
         if field is not None:
             self.sequence.set_definition("B0", field)
 
-    def play(self, *events) -> None:
+    def play(self, *events: SimpleNamespace) -> None:
         self.sequence.add_block(*events)
 
     def wait(self, seconds: float) -> None:
@@ -94,18 +84,19 @@ class Writer:
         return path
 
 
-def cw_sequence(folder: Path, b1=1.7, duration=0.8, delay=0.0065, recovery=3.0) -> Path:
+def cw_sequence(folder: Path, recovery: float = 3.0) -> Path:
     writer = Writer()
     for offset in OFFSETS:
         writer.wait(recovery)
-        writer.play(block_pulse(b1, duration, offset))
-        writer.wait(delay)
+        writer.play(block_pulse(1.7, 0.8, offset))
+        writer.wait(0.0065)
         writer.sample()
     return writer.write(folder)
 
 
-def train_sequence(folder: Path, samples: np.ndarray, dwell=2e-4, pulses=5, gap=0.004, recovery=0.0) -> Path:
-    """Phases advance during pulses and not during gaps, as the pulseq-cest library writes them."""
+def train_sequence(folder: Path, samples: np.ndarray, recovery: float = 0.0) -> Path:
+    """Five pulses with gaps; phases advance during pulses and not during gaps, as in the pulseq-cest library."""
+    dwell, pulses, gap = 2e-4, 5, 0.004
     writer = Writer()
     for offset in OFFSETS:
         phase = 0.0
@@ -121,12 +112,6 @@ def train_sequence(folder: Path, samples: np.ndarray, dwell=2e-4, pulses=5, gap=
     return writer.write(folder)
 
 
-def pools_file(folder: Path, text: str = POOLS) -> Path:
-    path = folder / "pools.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 def ours(sequence: Path, pools: Path) -> np.ndarray:
     """As ``cestquant simulate --pools --sequence`` does."""
     found = read_pools(pools)
@@ -139,7 +124,7 @@ def ours(sequence: Path, pools: Path) -> np.ndarray:
     return simulate(found.tissue, protocol, **fields)[0].numpy()
 
 
-def test_continuous_wave_is_read_back(tmp_path):
+def test_continuous_wave_is_read_back(tmp_path: Path) -> None:
     protocol = read_protocol(cw_sequence(tmp_path))
     assert protocol.pulses is None
     assert protocol.field_strength_T == FIELD_T
@@ -150,7 +135,7 @@ def test_continuous_wave_is_read_back(tmp_path):
     assert not protocol.magnetisation_carried_over
 
 
-def test_gaussian_train_with_gaps_is_read_back(tmp_path):
+def test_gaussian_train_with_gaps_is_read_back(tmp_path: Path) -> None:
     samples = 3.0 * gauss_samples(100)
     protocol = read_seq(train_sequence(tmp_path, samples))
     train = protocol.pulses
@@ -163,7 +148,7 @@ def test_gaussian_train_with_gaps_is_read_back(tmp_path):
     np.testing.assert_allclose(protocol.b1_uT, expected, rtol=1e-5)
 
 
-def test_readout_pulse_makes_a_carried_over_schedule(tmp_path):
+def test_readout_pulse_makes_a_carried_over_schedule(tmp_path: Path) -> None:
     writer = Writer()
     for offset in OFFSETS:
         writer.play(block_pulse(2.0, 0.5, offset))
@@ -182,7 +167,7 @@ def test_readout_pulse_makes_a_carried_over_schedule(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["cw", "train", "bipolar"])
-def test_simulated_sequences_agree_with_an_independent_exponential(tmp_path, kind):
+def test_simulated_sequences_agree_with_an_independent_exponential(tmp_path: Path, kind: str) -> None:
     samples = {"cw": np.ones(1), "train": 3 * gauss_samples(20), "bipolar": 3 * np.cos(np.linspace(-4, 4, 20))}[kind]
     path = cw_sequence(tmp_path) if kind == "cw" else train_sequence(tmp_path, samples)
     water = {"f": 1.0, "k": 0.0, "T1": 1.3, "T2": 0.075, "dw": 0.0}
@@ -215,7 +200,7 @@ def bmctool_spectrum(sequence: Path, pools: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("options", [{}, {"scale": 0.4}, {"reset_init_mag": False}, {"rel_b1": 0.8}])
 @pytest.mark.parametrize("kind", ["cw", "train", "padded"])
-def test_simulated_sequences_agree_with_bmctool(tmp_path, kind, options):
+def test_simulated_sequences_agree_with_bmctool(tmp_path: Path, kind: str, options: dict[str, float]) -> None:
     pytest.importorskip("bmctool")
     samples = 3 * gauss_samples(20)
     if kind == "padded":  # zero samples are a gap for these simulators
@@ -229,7 +214,7 @@ def test_simulated_sequences_agree_with_bmctool(tmp_path, kind, options):
     np.testing.assert_allclose(ours(path, pools), bmctool_spectrum(path, pools), atol=tolerance)
 
 
-def test_wasabi_of_the_bmctool_library_agrees_to_1e_9():
+def test_wasabi_of_the_bmctool_library_agrees_to_1e_9() -> None:
     bmctool = pytest.importorskip("bmctool")
     library = Path(bmctool.__file__).parent / "library"
     sequence, pools = library / "seq-library" / "WASABI.seq", library / "sim-library" / "config_1pool.yaml"
@@ -238,7 +223,8 @@ def test_wasabi_of_the_bmctool_library_agrees_to_1e_9():
     assert np.abs(z - bmctool_spectrum(sequence, pools)).max() <= 1e-9
 
 
-def test_arginine_sequence_agrees_with_its_protocol(shared_data):
+@pytest.mark.slow
+def test_arginine_sequence_agrees_with_its_protocol(shared_data: Callable[[str], Path]) -> None:
     folder = shared_data("data/cest/larginine_9p4T_mrf")
     from_seq, from_json = read_seq(folder / "acq_protocol.seq"), read_protocol(folder / "protocol.json")
     np.testing.assert_allclose(from_seq.offsets_ppm, from_json.offsets_ppm, atol=1e-4)
@@ -248,19 +234,20 @@ def test_arginine_sequence_agrees_with_its_protocol(shared_data):
     assert from_seq.magnetisation_carried_over
 
 
-# what cannot be used
+# files that cannot be used
 
 
-def unusable(path: Path, read=read_seq) -> str:
+def unusable(path: Path) -> str:
+    """Message about a file that cannot be used, one line that begins with its name."""
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
-        read(path)
+        read_seq(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     return message
 
 
-def test_sequences_that_are_no_saturation_are_named(tmp_path):
+def test_sequences_without_a_usable_saturation_are_named(tmp_path: Path) -> None:
     no_field = Writer(field=None)
     no_field.play(block_pulse(1.0, 0.1))
     no_field.sample()
@@ -286,14 +273,14 @@ def test_sequences_that_are_no_saturation_are_named(tmp_path):
 
 @pytest.mark.timeout(60)  # pypulseq's parser never ends within a truncated shape
 @pytest.mark.parametrize("cut", [0.02, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
-def test_truncated_sequences_are_named(tmp_path, cut):
+def test_truncated_sequences_are_named(tmp_path: Path, cut: float) -> None:
     path = train_sequence(tmp_path, 3 * gauss_samples(100))
     content = path.read_bytes()
     path.write_bytes(content[: int(cut * len(content))])
     unusable(path)
 
 
-def test_files_that_are_no_sequences_are_named(tmp_path):
+def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
     for content in (b"", b"hello", bytes(range(256)), b"[VERSION]\nmajor x\n"):
         path = tmp_path / "a.seq"
         path.write_bytes(content)
@@ -301,55 +288,7 @@ def test_files_that_are_no_sequences_are_named(tmp_path):
     unusable(tmp_path / "absent.seq")
 
 
-# pools
-
-
-def test_pools_are_read_with_times_rates_and_quotients(tmp_path):
-    text = POOLS.replace("r1: 1.0, t2: 0.1", "r1: 1/1.25, r2: 10").replace("b0_inhom: 0.0", "b0_inhom: 0.2")
-    found = read_pools(pools_file(tmp_path, text))
-    amide, amine = found.tissue.solutes
-    assert (amide.T1_s, amide.T2_s, amide.dw_ppm) == pytest.approx((1.25, 0.1, 3.5))
-    assert amine.k_Hz == 900
-    assert found.tissue.semisolid.lineshape == "lorentzian"
-    assert found.b0_shift_ppm == 0.2
-    assert not found.magnetisation_carried_over
-
-
-def test_fractions_are_relative_to_water(tmp_path):
-    found = read_pools(pools_file(tmp_path, POOLS.replace("water_pool: {f: 1.0", "water_pool: {f: 2.0")))
-    assert found.tissue.solutes[0].fraction == pytest.approx(0.00045)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("water_pool", "water", "'water_pool' is missing"),
-        ("f: 0.0009,", "", "'f' is missing"),
-        ("t1: 1.3, ", "", "r1"),
-        ("k: 40", "k: fast", "fast"),
-        ("k: 40", "k: -40", "-40"),
-        ("t2: 0.03", "t2: 0", "0"),
-        ("t2: 0.03", "r2: 1/0", "1/0"),
-        ("lineshape: Lorentzian", "lineshape: Voigt", "voigt"),
-        ("b0: 3", "b0: [3", "YAML"),
-        ("k: 40", "k: .nan", "nan"),
-        ("b0: 3\n", "b0: -3\n", "b0"),
-        ("rel_b1: 1.0", "rel_b1: .inf", "rel_b1"),
-    ],
-)
-def test_unusable_pool_files_are_named(tmp_path, old, new, words):
-    assert words in unusable(pools_file(tmp_path, POOLS.replace(old, new)), read_pools)
-
-
-@pytest.mark.parametrize(
-    "content", ["", "3", "- a\n- b\n", "water_pool: 3\n", "water_pool: {t1: 1, t2: 1}\ncest_pool: 4"]
-)
-def test_yaml_of_another_kind_is_named(tmp_path, content):
-    unusable(pools_file(tmp_path, content), read_pools)
-    unusable(tmp_path / "absent.yaml", read_pools)
-
-
-def test_voxelwise_simulation_of_a_sequence(tmp_path):
+def test_voxelwise_simulation_of_a_sequence(tmp_path: Path) -> None:
     found, protocol = read_pools(pools_file(tmp_path)), read_seq(cw_sequence(tmp_path))
     shifts = torch.tensor([0.0, 0.3], dtype=torch.float64)
     both = simulate(found.tissue, protocol, b0_shift_ppm=shifts)

@@ -1,15 +1,18 @@
-"""Simulation scenarios from JSON: every preparation, and what is said about those that cannot be used."""
+"""Simulation scenarios from JSON: what every preparation means, and what is said about those that cannot be used."""
 
 from __future__ import annotations
 
 import copy
+import json
 import warnings
+from typing import Any
 
 import pytest
 import torch
-from arbitrary_values import json_values, one_line, reads_or_explains
-from hypothesis import given, settings
+from arbitrary_values import SEEDED, json_values, one_line, reads_or_explains
+from hypothesis import given
 from hypothesis import strategies as st
+from paths import TESTS
 
 from CESTQuantLib.formats.scenario import read_scenario
 from CESTQuantLib.physics.simulation import simulate
@@ -55,16 +58,16 @@ SCHEDULE = {
 }
 
 
-def scenario(preparation: dict | None = None, **changes) -> dict:
+def scenario(preparation: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     return copy.deepcopy(SCENARIO) | ({"preparation": preparation} if preparation else {}) | changes
 
 
-def spectrum(values: dict) -> torch.Tensor:
+def spectrum(values: dict[str, Any]) -> torch.Tensor:
     found = read_scenario(values, "s.json")
     return simulate(found.tissue, found.protocol, b0_shift_ppm=found.b0_shift_ppm, b1_relative=found.b1_relative)[0]
 
 
-def test_every_key_of_a_continuous_wave_scenario_counts():
+def test_every_key_of_a_continuous_wave_scenario_counts() -> None:
     reference = spectrum(scenario())
     assert reference.shape == (3,)
     for key, value in {
@@ -79,21 +82,21 @@ def test_every_key_of_a_continuous_wave_scenario_counts():
         assert float((changed - reference).abs().max()) > 1e-4, key
 
 
-def test_one_value_per_offset_is_the_scenarios_one_by_one():
+def test_one_value_per_offset_gives_the_same_as_one_scenario_per_offset() -> None:
     together = spectrum(scenario({"type": "CW block", "B1_uT": [1.0, 2.0, 3.0], "tsat_s": [0.5, 1.0, 1.5]}))
     for i, (offset, b1, time) in enumerate(zip([-3.5, 2.0, 3.5], [1.0, 2.0, 3.0], [0.5, 1.0, 1.5], strict=True)):
         alone = scenario({"type": "CW block", "B1_uT": b1, "tsat_s": time}, offsets_ppm=[offset])
         torch.testing.assert_close(spectrum(alone)[0], together[i], rtol=0, atol=1e-12)
 
 
-def test_a_schedule_is_carried_over_and_a_block_is_not():
+def test_a_schedule_is_carried_over_and_a_block_is_not() -> None:
     carried = spectrum(scenario(SCHEDULE))
     reset = spectrum(scenario(SCHEDULE | {"type": "CW block"} | {"reset_before_each_offset": True}))
     torch.testing.assert_close(carried[0], reset[0], rtol=0, atol=1e-12)
     assert float((carried[1:] - reset[1:]).abs().min()) > 1e-3
 
 
-def test_a_train_is_its_samples():
+def test_a_train_is_played_sample_by_sample() -> None:
     one = spectrum(scenario(TRAIN | {"n_pulses": 1}))
     block = spectrum(scenario(TRAIN | {"n_pulses": 1, "B1_samples_uT": [2.0], "sample_dwell_s": 0.04}))
     cw = spectrum(scenario({"type": "CW block", "B1_uT": 2.0, "tsat_s": 0.04}))
@@ -101,7 +104,7 @@ def test_a_train_is_its_samples():
     assert float((one - cw).abs().max()) > 1e-3
 
 
-def test_pools_may_be_absent():
+def test_pools_may_be_absent() -> None:
     water_only = spectrum(scenario(solute_pools_full_xyz=None, mt_pool_z_only=None))
     assert float((water_only - spectrum(scenario())).abs().max()) > 1e-3
 
@@ -120,7 +123,7 @@ def test_pools_may_be_absent():
         ({"preparation": TRAIN | {"n_pulses": 0}}, "n_pulses is 0"),
     ],
 )
-def test_unusable_scenarios_are_named(change, words):
+def test_unusable_scenarios_are_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=r"^s\.json: ") as caught:
         read_scenario(scenario() | change, "s.json")
     one_line(caught.value, "s.json")
@@ -128,14 +131,41 @@ def test_unusable_scenarios_are_named(change, words):
 
 
 @pytest.mark.parametrize("key", ["B0_T", "water", "offsets_ppm", "preparation"])
-def test_missing_keys_are_named(key):
+def test_missing_keys_are_named(key: str) -> None:
     with pytest.raises(ValueError, match=rf"s\.json: the key '{key}' is missing"):
         read_scenario({k: v for k, v in scenario().items() if k != key}, "s.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"B0": 3.0}, r"^s\.json: unknown keys are ignored: B0$"),
+        ({"water": SCENARIO["water"] | {"R1": 1.0}}, r"^s\.json: water: unknown keys are ignored: R1$"),
+        (
+            {"mt_pool_z_only": SCENARIO["mt_pool_z_only"] | {"line": "Gaussian"}},
+            r"^s\.json: mt_pool_z_only: unknown keys are ignored: line$",
+        ),
+        (
+            {"preparation": SCENARIO["preparation"] | {"B0_shift": 0.1}},
+            r"^s\.json: preparation: unknown keys are ignored: B0_shift$",
+        ),
+    ],
+)
+def test_unknown_keys_are_named_in_a_warning(change: dict[str, Any], words: str) -> None:
+    with pytest.warns(UserWarning, match=words):
+        read_scenario(scenario() | change, "s.json")
+
+
+def test_the_golden_spectra_have_no_unknown_keys() -> None:
+    for path in (TESTS / "golden").glob("*.json"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_scenario(json.loads(path.read_text(encoding="utf-8")), path.name)
+
+
 @given(st.sampled_from([*SCENARIO]), json_values, st.sampled_from([*SCENARIO["preparation"], *TRAIN, *SCHEDULE]))
-@settings(max_examples=80, deadline=None)
-def test_arbitrary_values_never_crash_a_scenario(key, value, preparation_key):
+@SEEDED
+def test_arbitrary_values_never_crash_a_scenario(key: str, value: Any, preparation_key: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reads_or_explains(lambda: read_scenario(scenario() | {key: value}, "s.json"), "s.json")

@@ -1,4 +1,4 @@
-"""Both engines against the golden spectra (independent matrix exponentials of the same scenarios)."""
+"""Both engines against the golden spectra, which are independent matrix exponentials of the same scenarios."""
 
 from __future__ import annotations
 
@@ -46,39 +46,39 @@ def largest_difference(z: np.ndarray, truth: list, where: np.ndarray | None = No
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_bloch_mcconnell_in_float64_agrees_to_1e_9(scenario):
+def test_bloch_mcconnell_in_float64_agrees_to_1e_9(scenario: dict) -> None:
     z = spectrum(scenario, "bloch-mcconnell", torch.float64)
     assert largest_difference(z, scenario["Z_expm_independent"]) <= 1e-9
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_bloch_mcconnell_in_float32_agrees_to_1e_4(scenario):
+def test_bloch_mcconnell_in_float32_agrees_to_1e_4(scenario: dict) -> None:
     z = spectrum(scenario, "bloch-mcconnell", torch.float32)
     assert largest_difference(z, scenario["Z_expm_independent"]) <= 1e-4
 
 
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if n in R1RHO_AT_3T] or SCENARIOS)
-def test_r1rho_is_within_2e_3_beyond_1_ppm_at_3T(scenario):
+def test_r1rho_is_within_2e_3_beyond_1_ppm_at_3T(scenario: dict) -> None:
     z = spectrum(scenario, "r1rho", torch.float64)
     beyond = np.abs(np.array(scenario["offsets_ppm"]) - scenario["preparation"]["B0_shift_ppm"]) > 1
     assert largest_difference(z, scenario["Z_expm_independent"], beyond) <= 2e-3
 
 
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if not n.startswith(OTHER_ANALYTIC)])
-def test_r1rho_agrees_with_the_independent_analytic_column(scenario):
+def test_r1rho_agrees_with_the_independent_analytic_column(scenario: dict) -> None:
     scenario["preparation"]["post_delay_s"] = 0.0  # the column is taken at the end of the saturation
     z = spectrum(scenario, "r1rho", torch.float64)
     assert largest_difference(z, scenario["Z_analytic_R1rho_2x2MT"]) <= 1e-9
 
 
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if "xyzMT" in n] or SCENARIOS)
-def test_r1rho_treats_a_broad_xyz_pool_as_semisolid_to_2e_3(scenario):
+def test_r1rho_treats_a_broad_xyz_pool_as_semisolid_to_2e_3(scenario: dict) -> None:
     z = spectrum(scenario, "r1rho", torch.float64)
     beyond = np.abs(np.array(scenario["offsets_ppm"])) > 1
     assert largest_difference(z, scenario["Z_expm_independent"], beyond) <= 2e-3
 
 
-def test_r1rho_follows_a_carried_over_schedule(shared_data):
+def test_r1rho_follows_a_carried_over_schedule() -> None:
     path = GOLDEN / "G22_MRF_schedule_Larg_9p4T.json"
     scenario = json.loads(path.read_text(encoding="utf-8"))
     z = spectrum(scenario, "r1rho", torch.float64)

@@ -1,4 +1,4 @@
-"""Contour integration against the matrix exponential: equal where it claims to hold, and it knows where that is."""
+"""Contour integration against the matrix exponential: they are equal wherever the former says that it holds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TISSUES = {
 
 
 def both(t: Tissue, b1_uT: float, duration_s: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where contour integration holds (measurement,), its magnetisation and that of the matrix exponential."""
+    """Whether contour integration holds (measurement,), its magnetisation, and that of the matrix exponential."""
     like = torch.empty(0, dtype=torch.float64)
     field = Field(PPM, 0.1)
     w1 = torch.full_like(OFFSETS, 267.5154109126009 * b1_uT)
@@ -47,7 +47,7 @@ def both(t: Tissue, b1_uT: float, duration_s: float) -> tuple[torch.Tensor, torc
 
 @pytest.mark.parametrize("name", TISSUES)
 @pytest.mark.parametrize("b1_uT", [0.0, 0.5, 4.0])
-def test_every_component_equals_that_of_the_matrix_exponential(name, b1_uT):
+def test_every_component_equals_that_of_the_matrix_exponential(name: str, b1_uT: float) -> None:
     holds, contour, exact = both(TISSUES[name], b1_uT, 3.0)
     assert holds.all()
     torch.testing.assert_close(contour.expand_as(exact), exact, atol=1e-10, rtol=0)
@@ -55,19 +55,19 @@ def test_every_component_equals_that_of_the_matrix_exponential(name, b1_uT):
 
 @pytest.mark.parametrize("duration_s", [0.005, 0.5, 2.0, 10.0])
 @pytest.mark.parametrize("T2_s", [0.02, 0.08, 0.3, 2.0])
-def test_it_holds_only_where_it_is_right(duration_s, T2_s):
+def test_it_holds_only_where_it_is_exact(duration_s: float, T2_s: float) -> None:
     holds, contour, exact = both(tissue(T2_s, rate=200.0), 2.0, duration_s)
     error = (contour - exact).abs().amax((0, 2))
     assert (error[holds] < 1e-9).all()
 
 
-def test_long_lived_precession_is_left_to_the_matrix_exponential():
+def test_long_lived_precession_is_left_to_the_matrix_exponential() -> None:
     holds, contour, exact = both(tissue(2.0), 2.0, 2.0)
     assert not holds.any()
     assert float((contour - exact).abs().max()) > 1e-3
 
 
-def test_a_spectrum_that_needs_both_ways_is_put_together_in_order():
+def test_a_spectrum_that_needs_both_solutions_keeps_the_order_of_its_measurements() -> None:
     t = tissue(0.08, rate=200.0)
     holds, _, exact = both(t, 2.0, 2.0)
     assert holds.any()
@@ -76,8 +76,15 @@ def test_a_spectrum_that_needs_both_ways_is_put_together_in_order():
     torch.testing.assert_close(simulate(t, protocol, b0_shift_ppm=0.1), exact[2].T, atol=1e-9, rtol=0)
 
 
-def test_gradients_in_tissue_and_acquisition_are_exact():
-    def signal(fraction, k, T2_s, offset, b1, duration):
+def test_gradients_in_tissue_and_acquisition_are_exact() -> None:
+    def signal(
+        fraction: torch.Tensor,
+        k: torch.Tensor,
+        T2_s: torch.Tensor,
+        offset: torch.Tensor,
+        b1: torch.Tensor,
+        duration: torch.Tensor,
+    ) -> torch.Tensor:
         pools = (Pool("amide", fraction, k, 1.3, 0.1, 3.5), Pool("noe", 0.004, 20.0, 1.3, 0.005, -3.5))
         t = Tissue(Water(1.1, T2_s), pools, Semisolid(0.1, 30.0, 1.0, 4e-5, -3.0))
         protocol = Protocol(3.0, offset, b1, duration)

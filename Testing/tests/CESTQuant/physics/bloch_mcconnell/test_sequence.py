@@ -21,7 +21,7 @@ BROAD = {"f": 0.12, "k": 25.0, "T1": 1.0, "T2": 1e-5, "dw": -2.5}
 OFFSETS = [-6.0, -2.4, -0.4, 0.0, 0.7, 2.2, 3.5]
 
 
-def tissue(*solutes: dict, mt: dict | None = None, **kind) -> Tissue:
+def tissue(*solutes: dict, mt: dict | None = None, **kind: str) -> Tissue:
     def values(pool: dict) -> dict:
         return dict(fraction=pool["f"], k_Hz=pool["k"], T1_s=pool["T1"], T2_s=pool["T2"], dw_ppm=pool["dw"])
 
@@ -44,37 +44,39 @@ def cw(sample_arguments: dict, b1: float = 1.7, duration: float = 1.2, delay: fl
     return result
 
 
-def test_continuous_wave_with_three_pools():
+def test_continuous_wave_with_three_pools() -> None:
     ours = simulate(tissue(AMIDE, AMINE), Protocol(3.0, OFFSETS, 1.7, 1.2))
     agree(ours, cw({"pools": [WATER, AMIDE, AMINE], "B0": 3.0}))
 
 
-def test_b0_shift_moves_all_pools_and_relative_b1_scales_the_field():
+def test_b0_shift_moves_all_pools_and_relative_b1_scales_the_field() -> None:
     ours = simulate(tissue(AMIDE), Protocol(7.0, OFFSETS, 1.7, 1.2), b0_shift_ppm=0.23, b1_relative=0.81)
     agree(ours, cw({"pools": [WATER, AMIDE], "B0": 7.0, "shift": 0.23, "relative_b1": 0.81}))
 
 
-def test_initial_magnetisation_and_post_delay():
+def test_initial_magnetisation_and_post_delay() -> None:
     protocol = Protocol(3.0, OFFSETS, 1.7, 1.2, post_delay_s=0.4, initial_magnetisation=0.35)
     agree(simulate(tissue(AMIDE), protocol), cw({"pools": [WATER, AMIDE], "B0": 3.0, "start": 0.35}, delay=0.4))
 
 
-def test_z_only_lorentzian_semisolid():
+def test_z_only_lorentzian_semisolid() -> None:
     ours = simulate(tissue(AMIDE, mt=BROAD), Protocol(3.0, OFFSETS, 1.7, 1.2, post_delay_s=0.1))
     agree(ours, cw({"pools": [WATER, AMIDE], "mt": BROAD, "B0": 3.0}, delay=0.1))
 
 
-def test_z_only_super_lorentzian_semisolid_agrees_with_exact_quadrature():
+def test_z_only_super_lorentzian_semisolid_agrees_with_exact_quadrature() -> None:
     ours = simulate(tissue(AMIDE, mt=BROAD, lineshape="superlorentzian"), Protocol(3.0, OFFSETS, 1.7, 1.2))
     agree(ours, cw({"pools": [WATER, AMIDE], "mt": BROAD | {"lineshape": "superlorentzian"}, "B0": 3.0}), 1e-6)
 
 
-def test_xyz_semisolid_is_one_more_full_pool():
+def test_xyz_semisolid_is_one_more_full_pool() -> None:
     ours = simulate(tissue(AMIDE, mt=BROAD, coupling="xyz"), Protocol(3.0, OFFSETS, 1.7, 1.2))
     agree(ours, cw({"pools": [WATER, AMIDE, BROAD], "B0": 3.0}))
 
 
-def run_train(sample: Sample, offset: float, pulses: int, samples, phases, dwell: float, gap: float) -> float:
+def run_train(
+    sample: Sample, offset: float, pulses: int, samples: np.ndarray, phases: np.ndarray, dwell: float, gap: float
+) -> float:
     for n in range(pulses):
         for b1, phase in zip(samples, phases, strict=True):
             sample.step(dwell, offset, b1, phase)
@@ -85,7 +87,7 @@ def run_train(sample: Sample, offset: float, pulses: int, samples, phases, dwell
 
 @pytest.mark.parametrize("phase_modulated", [False, True])
 @pytest.mark.parametrize("pulses", [1, 2, 7])
-def test_shaped_pulse_train_with_gaps(phase_modulated, pulses):
+def test_shaped_pulse_train_with_gaps(phase_modulated: bool, pulses: int) -> None:
     t = (np.arange(16) + 0.5) / 16 - 0.5
     samples = 3.1 * np.exp(-0.5 * (t / 0.2) ** 2)
     phases = 40 * t**2 if phase_modulated else np.zeros(16)
@@ -103,7 +105,7 @@ def test_shaped_pulse_train_with_gaps(phase_modulated, pulses):
     agree(ours, reference)
 
 
-def test_bipolar_pulse_keeps_the_sign_of_its_samples():
+def test_bipolar_pulse_keeps_the_sign_of_its_samples() -> None:
     samples = np.array([0.5, -1.0, 2.0, 3.0, 2.0, -1.0, 0.5])
     train = PulseTrain(3, 0.021, 0.004, PulseShape("samples", torch.from_numpy(samples), absolute=True))
     protocol = Protocol(3.0, OFFSETS, train.rms_of_unit_peak, train.total_time_s, train)
@@ -117,7 +119,7 @@ B1_SCHEDULE = [2.0, 0.0, 3.5, 1.0, 2.5, 0.5, 4.0]
 FLIPS = [60.0, 20.0, 45.0, 90.0, 10.0, 30.0, 75.0]
 
 
-def test_schedule_carries_the_magnetisation_over():
+def test_schedule_carries_the_magnetisation_over() -> None:
     times = np.linspace(0.2, 0.9, 7)
     waits = np.linspace(0.5, 0.1, 7)
     protocol = Protocol(
@@ -138,7 +140,7 @@ def test_schedule_carries_the_magnetisation_over():
     agree(simulate(tissue(AMIDE, AMINE, mt=BROAD), protocol), reference)
 
 
-def test_schedule_with_ideal_spoiled_readout():
+def test_schedule_with_ideal_spoiled_readout() -> None:
     protocol = Protocol(
         3.0,
         OFFSETS,
@@ -160,7 +162,7 @@ def test_schedule_with_ideal_spoiled_readout():
 
 
 @pytest.mark.parametrize("normalisation", ["none", "l2"])
-def test_real_readout_pulse_with_echo_and_unspoiled_recovery(normalisation):
+def test_real_readout_pulse_with_echo_and_unspoiled_recovery(normalisation: str) -> None:
     protocol = Protocol(
         9.4,
         OFFSETS,
@@ -186,7 +188,7 @@ def test_real_readout_pulse_with_echo_and_unspoiled_recovery(normalisation):
     agree(ours, list(np.array(reference) / scale))
 
 
-def test_real_readout_is_normalised_by_the_same_readout_at_equilibrium():
+def test_real_readout_is_normalised_by_the_same_readout_at_equilibrium() -> None:
     protocol = Protocol(3.0, OFFSETS, 1.7, 1.2, readout_flip_angle_deg=40.0, readout_pulse_s=0.002, echo_time_s=0.01)
     b1_readout = math.radians(40.0) / (267.5154109126009 * 0.002)
     reference = []
@@ -200,7 +202,7 @@ def test_real_readout_is_normalised_by_the_same_readout_at_equilibrium():
     agree(simulate(tissue(AMIDE), protocol), list(np.array(reference[:-1]) / reference[-1]))
 
 
-def test_voxels_do_not_influence_each_other():
+def test_voxels_do_not_influence_each_other() -> None:
     fraction = torch.tensor([5e-4, 1e-3, 2e-3], dtype=torch.float64)
     k = torch.tensor([20.0, 400.0, 5000.0], dtype=torch.float64)
     protocol = Protocol(3.0, OFFSETS, 1.7, 1.2)

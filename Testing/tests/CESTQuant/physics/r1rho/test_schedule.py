@@ -1,4 +1,4 @@
-"""Magnetisation carried through a schedule: against one-by-one solution, Bloch-McConnell and finite differences."""
+"""Magnetisation carried through a schedule: against single blocks, Bloch-McConnell and finite differences."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def schedule(count: int = 8, **changes) -> Protocol:
 
 
 def one_by_one(tissue: Tissue, protocol: Protocol) -> torch.Tensor:
-    """The signal of a schedule, every block solved from the start values that the last one left."""
+    """Signal of a schedule, with every block solved from the magnetisation that the last one left."""
     inputs = block_inputs(tissue, protocol, b0_shift_ppm=FIELDS["b0_shift_ppm"], b1_relative=0.9, like=LIKE)
     z, c, signals = inputs.z0, inputs.c0, []
     for m in range(protocol.measurement_count):

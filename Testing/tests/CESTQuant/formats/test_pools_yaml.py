@@ -1,0 +1,88 @@
+"""Pool files of the pulseq-cest community."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+from arbitrary_values import one_line
+from pool_files import POOLS, pools_file
+
+from CESTQuantLib.formats.pools_yaml import read_pools
+
+pytest.importorskip("yaml")
+
+
+def unusable(path: Path) -> str:
+    """Message about a file that cannot be used, one line that begins with its name."""
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        read_pools(path)
+    one_line(caught.value, str(path))
+    return str(caught.value)
+
+
+def test_pools_are_read_with_times_rates_and_quotients(tmp_path: Path) -> None:
+    text = POOLS.replace("r1: 1.0, t2: 0.1", "r1: 1/1.25, r2: 10").replace("b0_inhom: 0.0", "b0_inhom: 0.2")
+    found = read_pools(pools_file(tmp_path, text))
+    amide, amine = found.tissue.solutes
+    assert (amide.T1_s, amide.T2_s, amide.dw_ppm) == pytest.approx((1.25, 0.1, 3.5))
+    assert amine.k_Hz == 900
+    assert found.tissue.semisolid.lineshape == "lorentzian"
+    assert found.b0_shift_ppm == 0.2
+    assert not found.magnetisation_carried_over
+
+
+def test_fractions_are_relative_to_water(tmp_path: Path) -> None:
+    found = read_pools(pools_file(tmp_path, POOLS.replace("water_pool: {f: 1.0", "water_pool: {f: 2.0")))
+    assert found.tissue.solutes[0].fraction == pytest.approx(0.00045)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("water_pool: {f: 1.0, t1: 1.3, t2: 0.075}", "", "'water_pool' is missing"),
+        ("f: 0.0009,", "", "'f' is missing"),
+        ("t1: 1.3, ", "", "r1"),
+        ("k: 40", "k: fast", "fast"),
+        ("k: 40", "k: -40", "-40"),
+        ("t2: 0.03", "t2: 0", "0"),
+        ("t2: 0.03", "r2: 1/0", "1/0"),
+        ("lineshape: Lorentzian", "lineshape: Voigt", "voigt"),
+        ("b0: 3", "b0: [3", "YAML"),
+        ("k: 40", "k: .nan", "nan"),
+        ("b0: 3\n", "b0: -3\n", "b0"),
+        ("rel_b1: 1.0", "rel_b1: .inf", "rel_b1"),
+    ],
+)
+def test_unusable_pool_files_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert words in unusable(pools_file(tmp_path, POOLS.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "3", "- a\n- b\n", "water_pool: 3\n", "water_pool: {t1: 1, t2: 1}\ncest_pool: 4"]
+)
+def test_yaml_of_another_kind_is_named(tmp_path: Path, content: str) -> None:
+    unusable(pools_file(tmp_path, content))
+    unusable(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("b0_inhom", "b0_inhomogeneity", ": unknown keys are ignored: b0_inhomogeneity"),
+        ("k: 40", "k: 40, kex: 40", ": amide: unknown keys are ignored: kex"),
+        ("lineshape", "line_shape", ": mt_pool: unknown keys are ignored: line_shape"),
+    ],
+)
+def test_unknown_keys_are_named_in_a_warning(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = pools_file(tmp_path, POOLS.replace(old, new))
+    with pytest.warns(UserWarning, match=re.escape(f"{path}{words}")):
+        read_pools(path)
+
+
+def test_the_keys_of_the_community_are_known(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_pools(pools_file(tmp_path))
