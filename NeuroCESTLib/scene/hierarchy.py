@@ -52,9 +52,29 @@ def top_items() -> set[int]:
 
 
 def remove_item(item: int) -> None:
-    """Remove an item of the subject hierarchy where it still exists; its data nodes stay in the scene."""
+    """Remove an item of the subject hierarchy where it still exists.
+
+    Its data node stays in the scene; items below it move to the top of the hierarchy.
+    """
     hierarchy, _ = _hierarchy()
     hierarchy.RemoveItem(item, False, False)
+
+
+def remove_empty_top_items(kept: set[int]) -> None:
+    """Remove items at the top of the subject hierarchy that hold no node of the scene, and the empty items below them.
+
+    Args:
+        kept: IDs of items that stay in any case.
+    """
+    while empty := [item for item in top_items() - kept if not _has_node(item)]:
+        for item in empty:
+            remove_item(item)
+
+
+def _has_node(item: int) -> bool:
+    # The headless host keeps the items of nodes that have been removed from the scene.
+    node = _hierarchy()[0].GetItemDataNode(item)
+    return node is not None and node.GetScene() is not None
 
 
 def _hierarchy() -> tuple[Any, int]:

@@ -15,13 +15,12 @@ def scene_unchanged_on_error() -> Iterator[None]:
 
     scene = slicer.mrmlScene
     nodes = {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
-    folders = hierarchy.top_items()
+    items = hierarchy.top_items()
     try:
         yield
     except BaseException:
         for node in [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]:
             if node.GetScene() is not None and node.GetID() not in nodes:
                 volumes.remove(node)
-        for item in hierarchy.top_items() - folders:
-            hierarchy.remove_item(item)
+        hierarchy.remove_empty_top_items(kept=items)
         raise

@@ -14,7 +14,6 @@ from NeuroCESTLib.report.colors import TUMOR_COLORS, region_colors
 from NeuroCESTLib.report.figures import maps_figure, report_figure, spectra_figure
 from NeuroCESTLib.report.maps import MapPanel
 from NeuroCESTLib.report.spectra import Spectrum
-from NeuroCESTLib.scene.slices import bounding_box, slice_view
 
 RNG = np.random.default_rng(3)
 
@@ -90,17 +89,6 @@ def test_missing_matplotlib_is_said_clearly(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match="pip install matplotlib"):
         spectra_figure(tmp_path / "z.png", [a_spectrum("vial")])
-
-
-def test_the_slice_with_the_most_mask_voxels_is_shown() -> None:
-    mask = np.zeros(SHAPE, bool)
-    mask[3, 1:4, 1:4] = True
-    mask[1, 1, 1] = True
-    view = slice_view(GRIDS["anisotropic"], mask)
-    assert (view.axis, view.index) == (0, 3)
-    rows, columns = bounding_box(np.pad(mask[3], 20))
-    assert rows.start > 15
-    assert columns.stop < 35
 
 
 def test_the_colours_of_a_map_are_those_of_its_bar(tmp_path: Path) -> None:

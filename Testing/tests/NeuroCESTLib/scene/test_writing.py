@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and results come back as they were."""
+"""Nodes and scenes are written whole or not at all, and come back as they were."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from NeuroCESTLib.core import whole_files
 from NeuroCESTLib.scene import display, hierarchy, writing
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import array_to_sequence
-from NeuroCESTLib.scene.tables import add_table, read_table, table_columns
 from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
 from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
 
@@ -59,11 +58,11 @@ def test_a_full_disk_is_named_and_keeps_the_earlier_file(
     assert os.listdir(tmp_path) == ["map.nii.gz"]
 
 
-def test_output_that_a_writer_left_half_done_is_found(
+def test_an_incomplete_file_is_noticed_although_the_writer_reports_success(
     slicer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk the sequence writer reports success; the file tells otherwise."""
-    sequence = array_to_sequence(np.random.rand(2, *SHAPE), GRIDS["axial"], "z", [1, 2])
+    """The sequence writer does so on a full disk."""
+    sequence = array_to_sequence(np.ones((2, *SHAPE)), GRIDS["axial"], "z", [1, 2])
     checked = writing._check_written
 
     def cut_short(temporary: Path, path: Path) -> None:
@@ -102,18 +101,6 @@ def test_a_read_only_folder_is_named(slicer: ModuleType, tmp_path: Path) -> None
         write_node(add_volume(np.ones(SHAPE), GRIDS["axial"], "map"), tmp_path / "map.nii.gz")
 
 
-def test_tables_keep_names_types_and_nan(slicer: ModuleType, tmp_path: Path) -> None:
-    columns = {"segment": ["tumour", "white, matter"], "mean": [1.25, float("nan")], "voxels": [12, 0]}
-    write_node(add_table(columns, "roi"), tmp_path / "roi.csv")
-    assert (tmp_path / "roi.csv").read_text().splitlines()[0] == '"segment","mean","voxels"'
-    read = table_columns(read_table(tmp_path / "roi.csv"))
-    assert read["segment"] == columns["segment"]
-    assert read["voxels"] == [12, 0]
-    np.testing.assert_array_equal(read["mean"], columns["mean"])
-    with pytest.raises(ValueError, match="different lengths"):
-        add_table({"a": [1], "b": [1, 2]}, "bad")
-
-
 def test_a_scene_file_restores_maps_with_folder_unit_colours_and_window(slicer: ModuleType, tmp_path: Path) -> None:
     array = world_ramp(GRIDS["oblique"])
     array[0, 0, 0] = np.nan
@@ -133,23 +120,3 @@ def test_a_scene_file_restores_maps_with_folder_unit_colours_and_window(slicer: 
     assert hierarchy.nodes_in(hierarchy.folder_named("CEST")) == [restored]
     legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(restored)
     assert legend.GetTitleText() == "amide fraction (ppm)"
-
-
-def test_a_second_run_gets_a_folder_of_its_own(slicer: ModuleType) -> None:
-    first, second = hierarchy.make_folder("CEST"), hierarchy.make_folder("CEST")
-    assert first == hierarchy.folder_named("CEST")
-    assert second == hierarchy.folder_named("CEST (2)")
-    assert hierarchy.folder_named("no such folder") is None
-
-
-def test_colour_nodes_are_made_once(slicer: ModuleType) -> None:
-    assert display.color_node("viridis") is display.color_node("viridis")
-    assert display.color_node("grey").GetName() == "Grey"
-    with pytest.raises(ValueError, match="unknown colour map 'jet'"):
-        display.color_node("jet")
-
-
-@pytest.mark.parametrize("values", [[np.nan], [3.0, 3.0], [0.0, 0.0, np.nan]])
-def test_maps_without_contrast_still_get_a_window(values: list[float]) -> None:
-    low, high = display.robust_window(np.array(values))
-    assert low < high

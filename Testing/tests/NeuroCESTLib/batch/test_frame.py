@@ -1,9 +1,7 @@
-"""The frame of the batch commands: exit status, one-line errors, output folders, report, progress."""
+"""The frame of the batch commands: exit status, errors of one line, warnings, output folders."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -11,13 +9,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from paths import ROOT
 
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run
 from NeuroCESTLib.core.progress import Cancelled
-from NeuroCESTLib.report.record import Report
 
 
 def raising(error: BaseException) -> Callable:
@@ -172,23 +168,6 @@ def test_errors_name_the_wanted_folder_and_not_the_hidden_one(tmp_path: Path) ->
     ):
         raise ValueError(f"'{folder / 'map.nii.gz'}' is bad")
     assert str(tmp_path / "out" / "map.nii.gz") in str(caught.value)
-
-
-def test_the_report_tells_inputs_settings_versions_and_times(tmp_path: Path) -> None:
-    (tmp_path / "mz.nii.gz").write_bytes(b"data")
-    report = Report("cestquant fit", {"method": "quesp", "output": tmp_path})
-    report.add_input("signal", tmp_path / "mz.nii.gz")
-    with report.timed("fit"):
-        pass
-    report.summary = {"rmse": np.float32(0.5), "failed": float("nan"), "n": np.arange(2)}
-    written = json.loads(report.write(tmp_path).read_text())
-    assert written["inputs"][0]["sha256"] == hashlib.sha256(b"data").hexdigest()
-    assert written["summary"] == {"rmse": 0.5, "failed": None, "n": [0, 1]}
-    assert set(written["versions"]) >= {"python", "torch", "numpy", "SimpleITK", "slicer"}
-    assert set(written["timings_s"]) == {"fit", "total"}
-    assert written["settings"] == {"method": "quesp", "output": str(tmp_path)}
-    with pytest.raises(ValueError, match="file not found"):
-        report.add_input("mask", tmp_path / "no.nii.gz")
 
 
 def test_an_interrupted_command_ends_with_one_line(tmp_path: Path) -> None:

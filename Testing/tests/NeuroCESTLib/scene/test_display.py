@@ -1,0 +1,59 @@
+"""Units, colour tables, windows and legends of maps."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+from geometries import GRIDS, SHAPE
+
+from NeuroCESTLib.scene import display
+from NeuroCESTLib.scene.volumes import add_volume
+
+
+@pytest.mark.parametrize("name", display.COLOR_MAPS)
+def test_colour_maps_run_over_colours_from_zero_to_one(name: str) -> None:
+    colors = display.color_map_rgb(name, 64)
+    assert colors.shape == (64, 3)
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    assert len(np.unique(colors, axis=0)) == 64
+
+
+def test_colour_nodes_are_made_once(slicer: ModuleType) -> None:
+    assert display.color_node("viridis") is display.color_node("viridis")
+    assert display.color_node("grey").GetName() == "Grey"
+    with pytest.raises(ValueError, match="unknown colour map 'jet'"):
+        display.color_node("jet")
+
+
+@pytest.mark.parametrize("values", [[np.nan], [3.0, 3.0], [0.0, 0.0, np.nan]])
+def test_maps_without_contrast_still_get_a_window(values: list[float]) -> None:
+    low, high = display.robust_window(np.array(values))
+    assert low < high
+
+
+def test_a_window_leaves_out_outliers_and_values_that_are_not_finite() -> None:
+    values = np.concatenate([np.linspace(0, 1, 1000), [np.nan, np.inf, 1e6]])
+    low, high = display.robust_window(values)
+    assert 0 < low < 0.05
+    assert 0.95 < high < 1
+
+
+@pytest.mark.parametrize("window", [(1.0, 1.0), (2.0, 1.0), (0.0, float("nan"))])
+def test_impossible_windows_are_refused(slicer: ModuleType, window: tuple[float, float]) -> None:
+    node = add_volume(np.zeros(SHAPE), GRIDS["axial"], "map")
+    with pytest.raises(ValueError, match="the window of 'map' must have low < high"):
+        display.set_window(node, *window)
+
+
+@pytest.mark.parametrize(("unit", "code", "title"), [("Hz", "Hz", "rate (Hz)"), ("", "1", "rate")])
+def test_a_map_shows_its_unit(slicer: ModuleType, unit: str, code: str, title: str) -> None:
+    node = add_volume(np.arange(120.0).reshape(SHAPE), GRIDS["axial"], "rate")
+    display.show_map(node, unit, "viridis", (0, 100))
+    assert display.unit_of(node) == unit
+    assert node.GetVoxelValueUnits().GetCodeValue() == code
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+    assert legend.GetTitleText() == title
+    assert not legend.GetVisibility()
