@@ -32,11 +32,18 @@ class Distribution:
         kind: ``fixed``, ``uniform``, ``log_uniform``, or ``normal``, which is cut at three standard deviations.
         first: The fixed value, the lower limit, or the mean.
         second: The fixed value, the upper limit, or the standard deviation.
+
+    Raises:
+        ValueError: The kind is unknown; the message lists the known ones.
     """
 
     kind: str
     first: float
     second: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("fixed", *KINDS):
+            raise ValueError(f"distribution '{self.kind}' is unknown; use one of {', '.join(KINDS)}")
 
     @property
     def range(self) -> tuple[float, float]:

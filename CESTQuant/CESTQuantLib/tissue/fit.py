@@ -10,9 +10,9 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..fitting.least_squares import FitResult, Model, finite_difference_model, levenberg_marquardt
+from ..physics.engines import engine_named
 from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
-from ..physics.simulation import ENGINES
 from .model import TissueModel
 from .quantities import named_quantities
 from .r1rho_jacobian import analytic_model, has_analytic_jacobian
@@ -63,7 +63,7 @@ class SignalModel:
     def predict(self, parameters: Tensor, *maps: Tensor) -> Tensor:
         """Compute the signal (measurement, voxel); arguments as in ``values``."""
         values = self.values(parameters, *maps)
-        return ENGINES[self.engine](
+        return engine_named(self.engine)(
             self.tissue.tissue(values),
             self.protocol,
             b0_shift_ppm=values["b0_shift_ppm"],

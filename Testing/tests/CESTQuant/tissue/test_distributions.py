@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from CESTQuantLib.tissue.distributions import TissueDistribution
+from CESTQuantLib.tissue.distributions import Distribution, TissueDistribution
 
 TISSUE = {
     "water": {"T1_s": {"uniform": [1.0, 2.0]}, "T2_s": {"normal": [0.06, 0.01]}},
@@ -89,3 +89,8 @@ def test_impossible_distributions_are_refused_by_name(path: tuple, value: object
         TissueDistribution.from_dict(tissue, "config.json: tissue")
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("config.json: tissue")
+
+
+def test_an_unknown_distribution_is_refused() -> None:
+    with pytest.raises(ValueError, match="'triangle' is unknown; use one of uniform, log_uniform, normal"):
+        Distribution("triangle", 0.0, 1.0)

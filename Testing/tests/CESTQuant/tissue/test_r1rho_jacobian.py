@@ -6,8 +6,8 @@ import pytest
 import torch
 from fit_cases import B1, MODEL, OFFSETS, PROTOCOL, SCHEDULE, SEMISOLID, errors, fit, fitted, study
 
+from CESTQuantLib.physics.engines import ENGINES
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.physics.simulation import ENGINES
 from CESTQuantLib.tissue.model import tissue_model_from_dict
 from CESTQuantLib.tissue.r1rho_jacobian import has_analytic_jacobian, prediction_and_jacobian
 
