@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the headless host, a clean scene, shared data where it exists."""
+"""Fixtures that all tests share: the headless host, an empty scene, acquisitions, and data beside the repository."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -23,11 +24,18 @@ for folder in (*LIBRARIES.values(), "Testing"):
         sys.path.insert(0, str(ROOT / folder))
 
 
-def pytest_configure() -> None:
-    """Give None references to spare.
+# The same examples in every run, whatever time the machine takes for them.
+hypothesis.settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("repeatable")
 
-    Some extension under the panel stand-ins returns None without counting it. Over two thousand tests the count reaches
-    zero, and Python before 3.12, in which None cannot die, ends the process.
+
+def pytest_configure() -> None:
+    """Raise the reference count of None.
+
+    An extension below the panel's stand-ins returns None without counting the reference. In more than two thousand
+    tests the count would reach zero, upon which Python before 3.12 ends the process; later versions do not count.
     """
     if sys.version_info < (3, 12) and sys.implementation.name == "cpython":
         ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
@@ -35,7 +43,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def slicer_host() -> ModuleType:
-    """The ``slicer`` module of a running headless host."""
+    """``slicer`` module of the running headless host."""
     from NeuroCESTLib.scene import host
 
     return host.start()
@@ -43,7 +51,7 @@ def slicer_host() -> ModuleType:
 
 @pytest.fixture
 def slicer(slicer_host: ModuleType) -> Iterator[ModuleType]:
-    """The ``slicer`` module with an empty scene, before and after the test."""
+    """``slicer`` module, with an empty scene before and after the test."""
     slicer_host.mrmlScene.Clear(0)
     yield slicer_host
     slicer_host.mrmlScene.Clear(0)
@@ -59,7 +67,7 @@ def clean_scene(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """Path of a file or folder under ``../shared``; the test is skipped where it is absent."""
+    """Function that returns the path of a file or folder under ``../shared`` and skips the test where it is missing."""
 
     def path(name: str) -> Path:
         found = SHARED / name
@@ -72,7 +80,7 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def acquisition() -> Acquisition:
-    """A small simulated Z-spectrum of 21 offsets, on an oblique left-handed grid."""
+    """Small simulated acquisition of 21 offsets on an oblique left-handed grid."""
     from studies import acquire, spectrum_protocol
 
     return acquire(spectrum_protocol(count=21), b0_ppm=0.1)
@@ -91,7 +99,7 @@ def good(acquisition: Acquisition, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., str]:
-    """Run ``cestquant fit`` with changed options, check that it is refused as it should be; its sentence."""
+    """Function that runs ``cestquant fit`` on unusable input, checks that it is refused, and returns its message."""
     from studies import checksums, fit_arguments, messages
 
     from CESTQuantLib.batch import main
@@ -105,7 +113,7 @@ def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.Captur
         lines = messages(printed.err)
         assert (status, len(lines), printed.out) == (2, 1, ""), printed.err
         assert "Traceback" not in lines[0]
-        assert "Error" not in lines[0]  # no name of an exception
+        assert "Error" not in lines[0]  # the name of an exception
         assert (checksums(good), checksums(tmp_path)) == before
         assert not (tmp_path / "out").exists()
         return lines[0]
@@ -115,8 +123,7 @@ def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.Captur
 
 @pytest.fixture
 def quantified(slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Path]:
-    """Run ``cestquant fit``, which must succeed with just the given warnings on standard error; the output folder."""
-
+    """Function that runs ``cestquant fit``, checks that it succeeds with the given warnings, and returns its output."""
     from studies import checksums, fit_arguments, messages
 
     from CESTQuantLib.batch import main

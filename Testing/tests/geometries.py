@@ -1,4 +1,4 @@
-"""Voxel grids for tests: rotated, oblique, flipped, anisotropic, sheared."""
+"""Voxel grids for tests: anisotropic, rotated, oblique and left-handed ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from NeuroCESTLib.scene.geometry import Geometry
 
 
 def rotation(degrees: tuple[float, float, float]) -> np.ndarray:
-    """Rotation matrix (3, 3) about R, then A, then S."""
+    """Return the rotation matrix (3, 3) about R, then A, then S."""
     x, y, z = np.radians(degrees)
     about_r = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
     about_a = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
@@ -32,11 +32,10 @@ GRIDS = {
     ),
     "sagittal": Geometry.from_spacing(SHAPE, SPACING, ORIGIN, np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])),
 }
-PERPENDICULAR = list(GRIDS)
 
 
 def world_ramp(geometry: Geometry) -> np.ndarray:
-    """Values (K, J, I) that are linear in world coordinates, so that linear resampling keeps them exact."""
+    """Return values (K, J, I) that are linear in world coordinates, which linear interpolation reproduces exactly."""
     k, j, i = np.meshgrid(*[np.arange(n) for n in geometry.shape], indexing="ij")
     ras = np.stack([i, j, k, np.ones_like(i)], axis=-1) @ geometry.ijk_to_ras.T
     return ras[..., 0] + 2 * ras[..., 1] - 3 * ras[..., 2] + 5

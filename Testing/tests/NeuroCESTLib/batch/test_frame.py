@@ -144,7 +144,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(exists: bool, tmp_pat
         "    (folder / 'map.txt').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     place = out if exists else tmp_path
     (left,) = place.glob(".out-*")
     others = [tmp_path / ".out-backup", tmp_path / f".other{left.name[4:]}", tmp_path / f"{left.name}.old"]
@@ -182,8 +182,6 @@ def test_an_interrupted_command_ends_with_one_line(tmp_path: Path) -> None:
         "        progress(0.5, 'fitting')\n"
         "sys.exit(run(main, []))\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "cancelled, nothing written\n")
     assert os.listdir(tmp_path) == []
