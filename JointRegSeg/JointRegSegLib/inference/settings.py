@@ -52,7 +52,7 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         if self.affine not in AFFINE_KINDS:
-            raise ValueError(f"affine '{self.affine}' is unknown: use {', '.join(AFFINE_KINDS)}")
+            raise ValueError(f"affine '{self.affine}' is unknown; use one of {', '.join(AFFINE_KINDS)}")
         if self.refine_iterations is not None and self.refine_iterations < 0:
             raise ValueError(f"refine_iterations is {self.refine_iterations}: use 0 or more")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
@@ -69,4 +69,4 @@ class InferenceSettings:
             raise ValueError(f"spacing_mm is {self.spacing_mm}: use 0.2 to 8 mm")
         for modality in self.registration_modalities or ():
             if modality not in MODALITIES:
-                raise ValueError(f"registration modality '{modality}' is unknown: use {', '.join(MODALITIES)}")
+                raise ValueError(f"registration modality '{modality}' is unknown; use one of {', '.join(MODALITIES)}")

@@ -7,7 +7,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.inference.region_volumes import (
+    VISIBLE_IN,
+    VOLUME_REGIONS,
     region_volumes,
     regions_without_modality,
     volume_changes,
@@ -54,6 +57,11 @@ def test_a_change_is_unknown_if_one_study_has_no_segmentation() -> None:
     assert (necrosis.fixed_ml, necrosis.moving_ml, necrosis.change_ml) == (1.0, None, None)
     assert necrosis.fixed_deformed_ml == pytest.approx(2.0)
     assert volume_changes((), (), None, None, twice) == ()
+
+
+def test_every_region_is_visible_in_some_modality() -> None:
+    assert VISIBLE_IN.keys() == VOLUME_REGIONS.keys()
+    assert {modality for modalities in VISIBLE_IN.values() for modality in modalities} <= set(MODALITIES)
 
 
 def test_regions_need_the_modality_in_which_they_are_visible() -> None:
