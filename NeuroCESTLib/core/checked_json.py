@@ -134,6 +134,24 @@ def number(value: Any, name: str) -> float:
     return result
 
 
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
+    """Return a whole number as int; 3.0 is one too.
+
+    Args:
+        value: Value as read from JSON; booleans are not numbers.
+        name: Name of the value, with which the message begins.
+        least: Smallest accepted number; None accepts all.
+
+    Raises:
+        ValueError: The value is not a whole number, or is below ``least``.
+    """
+    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} is {_shortened(value)} but must be a whole number{bound}")
+    return int(value)
+
+
 def numbers(value: Any, name: str) -> Tensor:
     """Return one or several numbers as a floating-point tensor of shape (n,).
 

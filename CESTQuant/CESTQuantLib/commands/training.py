@@ -51,7 +51,6 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 def run_dataset(options: Namespace) -> None:
     """Run ``cestquant dataset``."""
-    from ..networks.dataset import simulate_dataset
     from ..networks.shards import MANIFEST, remove_stale_shards, write_dataset
 
     for name in (MANIFEST, REPORT):
@@ -59,15 +58,7 @@ def run_dataset(options: Namespace) -> None:
     config, report = _config(options, "cestquant dataset")
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         with report.timed("simulation"):
-            data = simulate_dataset(
-                config.distribution,
-                config.protocol,
-                config.samples,
-                noise_sd=config.noise_sd,
-                seed=config.settings.seed,
-                engine=config.engine,
-                progress=progress,
-            )
+            data = config.simulate(progress=progress)
         with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
             manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed, config.engine)
         report.summary |= {key: getattr(manifest, key) for key in ("samples", "shards", "measurements")}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
+from NeuroCESTLib.core.checked_json import check_keys
 from NeuroCESTLib.core.processes import Processes
 
 from ..physics.protocol import NORMALISATIONS
@@ -35,6 +36,22 @@ class NetworkOptions(TypedDict, total=False):
     depth: int
     dropout: float
     activation: str
+
+
+def network_options(values: Any) -> NetworkOptions:
+    """Check the options of a network.
+
+    Args:
+        values: Object as read from JSON, with some of the keys of :class:`NetworkOptions`.
+
+    Raises:
+        ValueError: An option is unknown, or no such network can be built.
+        TypeError: An option has another type.
+    """
+    options = check_keys(values, NetworkOptions.__annotations__, "network")
+    with torch.random.fork_rng(devices=[]):
+        ReconstructionNetwork(1, 1, **options)
+    return cast(NetworkOptions, options)  # a network has just been built from them
 
 
 def normalize_input(signal: Tensor, normalization: str) -> Tensor:

@@ -8,24 +8,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-
-from NeuroCESTLib.core.checked_json import check_keys, number, read_json
+from NeuroCESTLib.core.checked_json import check_keys, number, read_json, whole_number
+from NeuroCESTLib.core.progress import Progress, silent
 
 from ..formats.presets import FOLDER
 from ..formats.protocol_files import read_protocol
 from ..formats.protocol_json import protocol_from_dict
+from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
-from ..physics.simulation import ENGINES
 from ..tissue.distributions import TissueDistribution
-from .architecture import NetworkOptions, ReconstructionNetwork
-from .dataset import NOISE_SD
+from .architecture import NetworkOptions, ReconstructionNetwork, network_options
+from .dataset import NOISE_SD, DataSet, simulate_dataset
 from .settings import TrainingSettings, output_weights
+from .targets import new_network, outputs_of, require_targets
 
 NOISE_INJECTION_SD = 0.002
 """Default standard deviation of the noise that a training adds to samples without noise."""
@@ -57,7 +57,6 @@ CONFIG_KEYS = (
     "held_out",
 )
 """Keys of a CONFIG.json. Every command accepts all of them, so that one file serves all commands."""
-_NETWORK_KEYS = ("width", "depth", "dropout", "activation")
 _PRESETS = ("larginine", "autocest")
 """Beginnings of the names of bundled configurations; other bundled files are protocols and pool descriptions."""
 
@@ -115,37 +114,33 @@ class TrainingConfig:
         """Return the settings of a training in which outputs that are no targets count less."""
         return replace(self.settings, weights=output_weights(self.outputs, self.targets))
 
+    def simulate(self, samples: int | None = None, threads: int | None = None, progress: Progress = silent) -> DataSet:
+        """Simulate spectra.
+
+        Args:
+            samples: Number of spectra; by default that of the configuration.
+            threads: Threads that share the simulation; by default as many as torch uses.
+            progress: Called after every block; may raise to cancel.
+
+        Raises:
+            ValueError: A tissue is impossible under the protocol.
+        """
+        return simulate_dataset(
+            self.distribution,
+            self.protocol,
+            self.samples if samples is None else samples,
+            noise_sd=self.noise_sd,
+            seed=self.settings.seed,
+            engine=self.engine,
+            threads=threads,
+            progress=progress,
+        )
+
     def new_network(self) -> ReconstructionNetwork:
         """Return an untrained network for this configuration."""
         return new_network(
             self.protocol.measurement_count, self.outputs, self.distribution, self.network, self.settings.seed
         )
-
-
-def outputs_of(targets: Sequence[str], distribution: TissueDistribution) -> tuple[str, ...]:
-    """Return the paths of all entries of a tissue that vary, the targets first."""
-    return (*targets, *(path for path in distribution.varied if path not in targets))
-
-
-def new_network(
-    measurements: int, outputs: Sequence[str], distribution: TissueDistribution, options: NetworkOptions, seed: int
-) -> ReconstructionNetwork:
-    """Make an untrained network whose outputs have the ranges of a distribution.
-
-    Args:
-        measurements: Number of inputs.
-        outputs: Paths of the outputs.
-        distribution: Distribution of the tissues.
-        options: Options of the network.
-        seed: Seed of the weights.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = ReconstructionNetwork(measurements, len(outputs), **options)
-    ranges = distribution.ranges()
-    logarithmic = [path for path in outputs if distribution.is_logarithmic(path)]
-    network.set_targets({path: ranges[path] for path in outputs}, logarithmic)
-    return network
 
 
 def config_names() -> list[str]:
@@ -203,16 +198,17 @@ def config_from_dict(values: Any, source: str = "config", folder: Path | None = 
         targets = names(values.get("targets") or distribution.varied)
         require_targets(targets, distribution)
         noise_sd = noise_limits(values.get("noise_sd", NOISE_SD))
-        dataset = values.get("dataset")
+        dataset, engine = values.get("dataset"), values.get("engine", "r1rho")
+        engine_named(engine)
         return TrainingConfig(
             protocol=protocol,
             tissue=values["tissue"],
             targets=targets,
             noise_sd=noise_sd,
             samples=whole_number(values.get("samples", SAMPLES), "samples", 1),
-            engine=engine_name(values.get("engine", "r1rho")),
+            engine=engine,
             network=network_options(values.get("network") or {}),
-            settings=training_settings(values),
+            settings=TrainingSettings.from_config(values),
             false_alarm_rate=_false_alarm_rate(values.get("false_alarm_rate", 0.05)),
             dataset=folder / dataset if dataset else None,
             noise_injection_sd=_noise_injection(values.get("noise_injection_sd"), noise_sd),
@@ -262,65 +258,9 @@ def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
     return read_protocol(folder / str(value))
 
 
-def require_targets(targets: Sequence[str], tissue: TissueDistribution) -> None:
-    """Check that there are targets, that all of them vary in the tissue, and that none is named twice.
-
-    Raises:
-        ValueError: A target cannot be learned; the message lists those that can.
-    """
-    fixed = [path for path in targets if path not in tissue.varied]
-    if fixed or not targets:
-        raise ValueError(
-            f"targets: {', '.join(fixed) or 'none given'}; choose among what varies in the tissue: "
-            f"{', '.join(tissue.varied)}"
-        )
-    if len(set(targets)) != len(targets):
-        raise ValueError(f"targets: {', '.join(targets)} names an entry twice")
-
-
 def names(value: Any) -> tuple[str, ...]:
     """Return one or several names as a tuple of texts."""
     return (value,) if isinstance(value, str) else tuple(str(name) for name in value)
-
-
-def engine_name(value: Any) -> str:
-    """Return the name of an engine.
-
-    Raises:
-        ValueError: The engine is unknown.
-    """
-    if value not in ENGINES:
-        raise ValueError(f"engine '{value}' is unknown; use one of {', '.join(ENGINES)}")
-    return value
-
-
-def network_options(values: Any) -> NetworkOptions:
-    """Check the options of a network.
-
-    Raises:
-        ValueError: An option is unknown, or no such network can be built.
-    """
-    options = check_keys(values, _NETWORK_KEYS, "network")
-    with torch.random.fork_rng(devices=[]):
-        ReconstructionNetwork(1, 1, **options)
-    return cast(NetworkOptions, options)  # the network has just been built from them
-
-
-def training_settings(values: Mapping[str, Any]) -> TrainingSettings:
-    """Return the settings of a training from the keys of a configuration.
-
-    Raises:
-        ValueError: A number is unusable; the message names the key.
-    """
-    defaults = TrainingSettings()
-    return TrainingSettings(
-        epochs=whole_number(values.get("epochs", defaults.epochs), "epochs", 1),
-        batch_size=whole_number(values.get("batch_size", defaults.batch_size), "batch_size", 1),
-        learning_rate=number(values.get("learning_rate", defaults.learning_rate), "learning_rate"),
-        schedule_rate=number(values.get("schedule_learning_rate", defaults.schedule_rate), "schedule_learning_rate"),
-        patience=whole_number(values.get("patience", defaults.patience), "patience", 0),
-        seed=whole_number(values.get("seed", defaults.seed), "seed"),
-    )
 
 
 def noise_limits(value: Any) -> tuple[float, float]:
@@ -334,19 +274,6 @@ def noise_limits(value: Any) -> tuple[float, float]:
     if not 0 <= low <= high < 1:
         raise ValueError(f"noise_sd is [{low:g}, {high:g}]; give a number or [low, high] between 0 and 1")
     return low, high
-
-
-def whole_number(value: Any, name: str, least: int | None = None) -> int:
-    """Return a whole number.
-
-    Raises:
-        ValueError: The value is no whole number, or is below ``least``; the message opens with ``name``.
-    """
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-    if not whole or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name} is {value!r} but must be a whole number{bound}")
-    return int(value)
 
 
 def _false_alarm_rate(value: Any) -> float:

@@ -16,6 +16,7 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 from NeuroCESTLib.core.threads import in_threads
 
+from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
 from ..physics.simulation import simulate
 from ..tissue.distributions import TissueDistribution
@@ -47,11 +48,9 @@ class Effort:
     spread_voxels: int
 
 
-EFFORTS = {
-    "r1rho": Effort(torch.float32, 1024, 10_000, 20_000),
-    "bloch-mcconnell": Effort(torch.float64, 256, 2_000, 5_000),
-}
-"""Effort by engine; the full Bloch-McConnell equations are slower and need double precision."""
+_EFFORTS = {"r1rho": Effort(torch.float32, 1024, 10_000, 20_000)}
+_OTHER_EFFORT = Effort(torch.float64, 256, 2_000, 5_000)
+"""Of engines that, as the full Bloch-McConnell equations, are slower and need double precision."""
 
 
 def effort_of(engine: str) -> Effort:
@@ -60,9 +59,8 @@ def effort_of(engine: str) -> Effort:
     Raises:
         ValueError: The engine is unknown.
     """
-    if engine not in EFFORTS:
-        raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(EFFORTS)}")
-    return EFFORTS[engine]
+    engine_named(engine)
+    return _EFFORTS.get(engine, _OTHER_EFFORT)
 
 
 @dataclass(frozen=True)

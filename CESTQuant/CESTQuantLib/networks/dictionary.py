@@ -11,7 +11,6 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .architecture import normalize_input
 from .config import TrainingConfig
-from .dataset import simulate_dataset
 
 _VOXELS, _ENTRIES = 1024, 16384
 """Voxels and dictionary entries of one product, which takes 64 MiB."""
@@ -43,14 +42,7 @@ def match_dictionary(signal: Tensor, config: TrainingConfig, progress: Progress 
         config: What to simulate.
         progress: Called while simulating and matching; may raise to cancel.
     """
-    data = simulate_dataset(
-        config.distribution,
-        config.protocol,
-        config.samples,
-        seed=config.settings.seed,
-        engine=config.engine,
-        progress=part(progress, 0.0, 0.3),
-    )
+    data = config.simulate(progress=part(progress, 0.0, 0.3))
     best, index = nearest(signal, data.clean, part(progress, 0.3, 1.0))
     found = normalize_input(data.clean[index], config.protocol.signal_normalisation)
     usable = torch.isfinite(signal).all(1)

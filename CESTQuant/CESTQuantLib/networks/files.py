@@ -15,8 +15,8 @@ from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..formats.protocol_difference import protocol_difference
 from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
+from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
-from ..physics.simulation import ENGINES
 from ..tissue.distributions import TissueDistribution
 from .architecture import ReconstructionNetwork
 
@@ -187,8 +187,7 @@ def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:
             noise_sd=_pair(values["noise_sd"], "noise_sd"),
             training=_training(values["training"]),
         )
-        if file.engine not in ENGINES:
-            raise ValueError(f"engine {file.engine!r} is unknown")
+        engine_named(file.engine)
         if not 0 <= file.noise_sd[0] <= file.noise_sd[1] < 1:
             raise ValueError("noise_sd must lie between 0 and 1")
         _require_matching_parts(file)

@@ -15,7 +15,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .architecture import ReconstructionNetwork, normalize_input
 from .config import TrainingConfig
-from .dataset import SimulatedBatches, simulate_dataset
+from .dataset import SimulatedBatches
 from .files import NetworkFile
 from .objective import Samples
 from .reliability import calibrate
@@ -139,16 +139,7 @@ def removed_if_diverged(checkpoint: str | Path | None) -> Iterator[None]:
 
 def _samples(config: TrainingConfig, threads: int | None, progress: Progress) -> Samples:
     if config.dataset is None:
-        return simulate_dataset(
-            config.distribution,
-            config.protocol,
-            config.samples,
-            noise_sd=config.noise_sd,
-            seed=config.settings.seed,
-            engine=config.engine,
-            threads=threads,
-            progress=progress,
-        )
+        return config.simulate(threads=threads, progress=progress)
     stored = read_dataset(config.dataset)
     stored.require_match(config)
     return stored

@@ -21,7 +21,7 @@ from ..physics.simulation import simulate
 from ..tissue.model import FIELD_KEYS
 from .architecture import ReconstructionNetwork, normalize_input
 from .config import TrainingConfig
-from .dataset import SimulatedBatches, effort_of, simulate_dataset, without_l2
+from .dataset import SimulatedBatches, effort_of, without_l2
 from .files import NetworkFile
 from .fixed_protocol import network_file, removed_if_diverged
 from .objective import Batch, Losses, Objective
@@ -170,21 +170,12 @@ def differentiable_signal(network: ReconstructionNetwork, config: TrainingConfig
 
 def _mean_norm(config: TrainingConfig) -> float:
     """Mean norm of some simulated signals, by which an L2 normalisation divides signal and noise."""
-    few = simulate_dataset(config.distribution, config.protocol, 256, seed=config.settings.seed, engine=config.engine)
-    return float(torch.linalg.vector_norm(few.clean, dim=1).mean())
+    return float(torch.linalg.vector_norm(config.simulate(256).clean, dim=1).mean())
 
 
 def _learn_spread(network: ReconstructionNetwork, config: TrainingConfig) -> float:
     """Train the head of the uncertainties on simulated tissues; returns the mean norm of their signals."""
-    samples = min(config.samples, effort_of(config.engine).spread_voxels)
-    data = simulate_dataset(
-        config.distribution,
-        config.protocol,
-        samples,
-        noise_sd=config.noise_sd,
-        seed=config.settings.seed,
-        engine=config.engine,
-    )
+    data = config.simulate(min(config.samples, effort_of(config.engine).spread_voxels))
     batches = SimulatedBatches(
         network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed
     )

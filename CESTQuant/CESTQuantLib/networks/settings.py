@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from NeuroCESTLib.core.checked_json import number, whole_number
 
 CHANGEABLE = ("learning_rate", "schedule_rate", "final_rate", "epochs", "patience", "head_start")
 """Settings that may differ when a training continues from a checkpoint: how fast and how long it learns, not what."""
@@ -53,6 +55,22 @@ class TrainingSettings:
         for name in ("patience", "head_start"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training: {name} must not be negative")
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """Take the settings from the keys of a configuration; those without a key have their defaults.
+
+        Raises:
+            ValueError: A number is unusable; the message names the key.
+        """
+        return cls(
+            epochs=whole_number(values.get("epochs", cls.epochs), "epochs", 1),
+            batch_size=whole_number(values.get("batch_size", cls.batch_size), "batch_size", 1),
+            learning_rate=number(values.get("learning_rate", cls.learning_rate), "learning_rate"),
+            schedule_rate=number(values.get("schedule_learning_rate", cls.schedule_rate), "schedule_learning_rate"),
+            patience=whole_number(values.get("patience", cls.patience), "patience", 0),
+            seed=whole_number(values.get("seed", cls.seed), "seed"),
+        )
 
     def plain(self) -> dict[str, Any]:
         """Return all settings as plain values by name."""

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
 from .architecture import ReconstructionNetwork
-from .checkpoints import Checkpoint
 from .objective import Batch, BatchSource, Objective, supervised_objective
 from .settings import CHANGEABLE, TrainingSettings
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.checked_json import number, whole_number
+from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, part, silent
 
-from ..networks.checkpoints import Checkpoint
 from ..networks.training import TrainingDiverged
 from ..physics.protocol import Protocol
 from .cramer_rao import covariance_bound, design_loss, signal_and_jacobian
@@ -41,6 +42,9 @@ class BoundSettings:
         voxels: Voxels that every step draws. With few of them, the rare voxels that dominate the mean make the descent
             noisy and its end depend on chance.
         rate: Learning rate of Adam, in units of the sigmoids' logits.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     steps: int = 600
@@ -48,6 +52,12 @@ class BoundSettings:
     first_steps: int = 150
     voxels: int = 256
     rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("starts", 1), ("first_steps", 0), ("voxels", 1)):
+            object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
+        if not number(self.rate, "rate") > 0:
+            raise ValueError(f"rate is {self.rate:g} but must be positive")
 
 
 def schedule_bound(

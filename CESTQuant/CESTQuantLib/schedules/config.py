@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import check_keys, number, read_json
+from NeuroCESTLib.core.checked_json import check_keys, number, read_json, settings_from_json, whole_number
 
+from ..networks.architecture import network_options
 from ..networks.config import (
     SAMPLES,
     check_config_keys,
     config_file,
     config_protocol,
-    engine_name,
     errors_naming,
     names,
-    network_options,
     noise_limits,
-    training_settings,
-    whole_number,
 )
 from ..networks.settings import TrainingSettings
 from ..tissue.distributions import TissueDistribution
@@ -28,7 +25,7 @@ from .bound import BoundSettings
 from .design import JOINT_TRAINING, OBJECTIVES, Design
 from .limits import Limits
 from .problem import EstimationProblem
-from .trainable import trained_names
+from .quantities import trained_names
 
 
 def read_design(path: str | Path) -> Design:
@@ -76,7 +73,7 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
             tissue=TissueDistribution.from_dict(values["tissue"], f"{source}: tissue"),
             targets=targets,
             noise_sd=noise_limits(values.get("noise_sd", 0.002)),
-            engine=engine_name(values.get("engine", "r1rho")),
+            engine=values.get("engine", "r1rho"),
             weights=_weights(values.get("target_weights"), targets),
         )
         design = Design(
@@ -88,7 +85,7 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
             samples=whole_number(values.get("samples", SAMPLES), "samples", 1),
             network=network_options(values.get("network") or {}),
             training=_training(values),
-            bound=_bound(values.get("crlb") or {}),
+            bound=settings_from_json(BoundSettings, values.get("crlb") or {}, "crlb"),
             held_out=whole_number(values.get("held_out", 20_000), "held_out", 2),
         )
         design.schedule()
@@ -103,20 +100,8 @@ def _objectives(value: Any) -> tuple[str, ...]:
 
 
 def _training(values: Mapping[str, Any]) -> TrainingSettings:
-    training = training_settings(values)
+    training = TrainingSettings.from_config(values)
     return replace(training, head_start=whole_number(values.get("head_start", training.epochs // 4), "head_start", 0))
-
-
-def _bound(values: Any) -> BoundSettings:
-    given = check_keys(values, [field.name for field in fields(BoundSettings)], "crlb")
-    defaults = BoundSettings()
-    return BoundSettings(
-        steps=whole_number(given.get("steps", defaults.steps), "crlb: steps", 0),
-        starts=whole_number(given.get("starts", defaults.starts), "crlb: starts", 1),
-        first_steps=whole_number(given.get("first_steps", defaults.first_steps), "crlb: first_steps", 0),
-        voxels=whole_number(given.get("voxels", defaults.voxels), "crlb: voxels", 1),
-        rate=number(given.get("rate", defaults.rate), "crlb: rate"),
-    )
 
 
 def _weights(values: Any, targets: Sequence[str]) -> tuple[float, ...] | None:

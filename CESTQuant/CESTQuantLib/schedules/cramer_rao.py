@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..fitting.jacobians import finite_difference_model
+from ..physics.engines import engine_named
 from ..physics.pools import Tissue
 from ..physics.protocol import Protocol
-from ..physics.simulation import ENGINES
 
 OBJECTIVES = ("crlb-a", "crlb-d", "crlb-sd")
 """Summaries of the bound that a schedule can be designed by, see :func:`design_loss`."""
@@ -56,8 +56,7 @@ def signal_and_jacobian(
     Raises:
         ValueError: The engine is unknown.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(ENGINES)}")
+    signal_of = engine_named(engine)
     names = list(prior_sd)
     unit = torch.tensor([float(prior_sd[name]) for name in names], dtype=torch.float64)
     voxels = max(value.numel() if isinstance(value, Tensor) else 1 for value in values.values())
@@ -76,7 +75,7 @@ def signal_and_jacobian(
             **dict(zip(names, parameters, strict=True)),
         }
         b0, b1 = entries.pop("b0_shift_ppm", 0.0), entries.pop("b1_relative", 1.0)
-        return ENGINES[engine](tissue_of(entries), unnormalized, b0_shift_ppm=b0, b1_relative=b1, like=like)
+        return signal_of(tissue_of(entries), unnormalized, b0_shift_ppm=b0, b1_relative=b1, like=like)
 
     model = finite_difference_model(predict, scale=unit, central=True)
     signal, jacobian = model(point, *others.values())

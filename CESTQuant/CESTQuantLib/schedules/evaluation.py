@@ -14,8 +14,8 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..networks.architecture import ReconstructionNetwork, normalize_input
-from ..networks.config import new_network
 from ..networks.settings import output_weights
+from ..networks.targets import new_network
 from ..networks.training import TrainingResult, train_network
 from ..physics.protocol import Protocol
 from ..physics.units import concentration_mM

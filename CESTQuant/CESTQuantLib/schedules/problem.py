@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..networks.config import engine_name, noise_limits, outputs_of, require_targets
+from ..networks.config import noise_limits
 from ..networks.dataset import without_l2
+from ..networks.targets import outputs_of, require_targets
+from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
 from ..physics.simulation import simulate
 from ..tissue.distributions import Distribution, TissueDistribution
@@ -42,7 +44,7 @@ class EstimationProblem:
     def __post_init__(self) -> None:
         require_targets(self.targets, self.tissue)
         noise_limits(self.noise_sd)
-        engine_name(self.engine)
+        engine_named(self.engine)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -7,16 +7,14 @@ average power that is allowed, by a smooth factor that approaches but never exce
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from NeuroCESTLib.core.checked_json import check_keys
-
 from ..physics.protocol import Protocol
 from .limits import TIMES, TRAINABLE, Limits, b1_rms_uT, scan_time_s, with_quantities
+from .quantities import trained_quantities
 
 LOGIT_PER_RAW = 50.0
 """Steepness of the sigmoid. RMSprop at a rate of 1e-4 moves a raw parameter by about 1e-4 in a step, so that it crosses
@@ -46,55 +44,6 @@ class Moment(TypedDict, total=False):
     schedule: dict[str, list[float]]
 
 
-@dataclass(frozen=True)
-class TrainedQuantity:
-    """How a quantity is trained.
-
-    Attributes:
-        tie: One label per measurement; measurements with the same label share a value. ``all`` ties all of them, None
-            none.
-        fixed: Indices, from 0, of measurements that keep their value.
-    """
-
-    tie: str | Sequence[object] | None = None
-    fixed: Sequence[int] = ()
-
-    @classmethod
-    def of(cls, name: str, option: Any) -> TrainedQuantity:
-        """Read what a configuration says of a quantity: true, or an object with the keys ``tie`` and ``fixed``.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        if option is True:
-            return cls()
-        values = check_keys(option, ("tie", "fixed"), f"trainable: {name}")
-        return cls(values.get("tie"), [int(index) for index in values.get("fixed", [])])
-
-    def groups(self, name: str, count: int) -> Tensor:
-        """Return the index of the parameter of every measurement, (measurement,); -1 where it is fixed.
-
-        Raises:
-            ValueError: The labels or indices do not fit ``count`` measurements.
-        """
-        if self.tie is None:
-            labels: Sequence[object] = range(count)
-        else:
-            labels = ["all"] * count if self.tie == "all" else list(self.tie)
-        if len(labels) != count:
-            raise ValueError(f"trainable: the tie of {name} has {len(labels)} labels for {count} measurements")
-        if any(not 0 <= index < count for index in self.fixed):
-            raise ValueError(f"trainable: fixed measurements of {name} are counted from 0 to {count - 1}")
-        order: dict[str, int] = {}
-        groups = [
-            -1 if measurement in self.fixed else order.setdefault(str(label), len(order))
-            for measurement, label in enumerate(labels)
-        ]
-        if not order:
-            raise ValueError(f"trainable: every measurement of {name} is fixed")
-        return torch.tensor(groups)
-
-
 class TrainableSchedule(nn.Module):
     """A protocol as a function of unconstrained parameters.
 
@@ -104,7 +53,7 @@ class TrainableSchedule(nn.Module):
     Args:
         protocol: Where to start; values at or beyond a limit are moved inside.
         trainable: Names of ``TRAINABLE``, or a mapping from name to true or to an object with ``tie`` and ``fixed``;
-            see :class:`TrainedQuantity`.
+            see :class:`quantities.TrainedQuantity`.
         limits: Limits, or the values of a configuration's ``limits``.
 
     Attributes:
@@ -125,7 +74,7 @@ class TrainableSchedule(nn.Module):
         self.limits = given.for_protocol(protocol)
         self.base = _detached(protocol)
         self.raw = nn.ParameterDict()
-        for name, quantity in _trained_quantities(trainable, protocol).items():
+        for name, quantity in trained_quantities(trainable, protocol).items():
             groups = quantity.groups(name, protocol.measurement_count)
             self.register_buffer(f"_group_{name}", groups, persistent=False)
             self.raw[name] = nn.Parameter(torch.zeros(int(groups.max()) + 1, dtype=torch.float64))
@@ -249,34 +198,6 @@ def _detached(protocol: Protocol) -> Protocol:
     return with_quantities(
         protocol, {name: value.detach().double().clone() for name, value in values.items() if value is not None}
     )
-
-
-def trained_names(trainable: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a configuration says of the quantities that are trained, by name.
-
-    Raises:
-        ValueError: A quantity is unknown, or none is named.
-    """
-    if isinstance(trainable, str):
-        trainable = [trainable]
-    options = dict(trainable) if isinstance(trainable, Mapping) else dict.fromkeys(trainable, True)
-    if unknown := sorted(set(options) - set(TRAINABLE)):
-        raise ValueError(f"trainable: unknown quantities {', '.join(unknown)}; use {', '.join(TRAINABLE)}")
-    options = {name: option for name, option in options.items() if option is not False}
-    if not options:
-        raise ValueError(f"trainable names no quantity; use some of {', '.join(TRAINABLE)}")
-    return options
-
-
-def _trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: Protocol) -> dict[str, TrainedQuantity]:
-    quantities = {name: TrainedQuantity.of(name, option) for name, option in trained_names(trainable).items()}
-    if "readout_flip_angle_deg" in quantities and protocol.readout_flip_angle_deg is None:
-        raise ValueError("trainable: readout_flip_angle_deg needs a protocol with an excitation, this one has none")
-    if "recovery_time_s" in quantities and not protocol.magnetisation_carried_over:
-        raise ValueError("trainable: recovery_time_s has no effect unless magnetisation_carried_over is true")
-    if "saturation_time_s" in quantities and protocol.pulses is not None:
-        raise ValueError("trainable: the saturation_time_s of a pulse train follows from its pulses")
-    return quantities
 
 
 def _require_feasible(schedule: TrainableSchedule) -> None:

@@ -121,7 +121,7 @@ CALIBRATION = {
     ("changes", "said"),
     [
         ({"engine": "foo"}, "engine 'foo' is unknown"),
-        ({"engine": ["r1rho"]}, "TypeError"),
+        ({"engine": ["r1rho"]}, r"engine '\['r1rho'\]' is unknown"),
         ({"noise_sd": ["a", "b"]}, "noise_sd is not a finite number"),
         ({"noise_sd": [0.006, 0.002]}, "noise_sd must lie"),
         ({"noise_sd": 0.002}, "noise_sd must be two numbers"),

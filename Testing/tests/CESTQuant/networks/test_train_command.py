@@ -13,13 +13,14 @@ from command_runs import run_killed, run_under_torchrun
 from training_configs import amide_tissue, protocol_7T, write_config
 
 from CESTQuantLib.batch import main
-from CESTQuantLib.networks import checkpoints, fixed_protocol, shards
+from CESTQuantLib.networks import shards
 from CESTQuantLib.networks.architecture import ReconstructionNetwork
-from CESTQuantLib.networks.config import config_from_dict
+from CESTQuantLib.networks.config import TrainingConfig, config_from_dict
 from CESTQuantLib.networks.dataset import SimulatedBatches, simulate_dataset
 from CESTQuantLib.networks.files import load_network
 from CESTQuantLib.networks.fixed_protocol import train_from_config
 from CESTQuantLib.networks.objective import Batch
+from NeuroCESTLib.core import checkpoints
 
 BATCH = "CESTQuantLib.batch"
 TINY = {
@@ -132,7 +133,7 @@ def test_a_data_set_on_disk_trains_the_same_network_as_new_spectra(
     config = write_config(tmp_path, TINY)
     assert main(["dataset", str(config), "--output", str(tmp_path / "data")]) == 0
     assert main(["train", str(config), "--output", str(tmp_path / "new.pt")]) == 0
-    monkeypatch.setattr(fixed_protocol, "simulate_dataset", None)  # nothing is simulated again
+    monkeypatch.setattr(TrainingConfig, "simulate", None)  # nothing is simulated again
     assert main(["train", str(config), "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "one.pt")]) == 0
     assert "warning" not in capsys.readouterr().err
     write_config(tmp_path, TINY, dataset="data", samples=7)

@@ -10,7 +10,15 @@ import torch
 from arbitrary_values import json_values, one_line, reads_or_explains
 from hypothesis import given
 
-from NeuroCESTLib.core.checked_json import check_keys, number, numbers, read_json, read_text, require_file_name
+from NeuroCESTLib.core.checked_json import (
+    check_keys,
+    number,
+    numbers,
+    read_json,
+    read_text,
+    require_file_name,
+    whole_number,
+)
 
 
 def test_values_come_back_as_json_has_them(tmp_path: Path) -> None:
@@ -73,6 +81,23 @@ def test_numbers_are_finite_and_not_booleans_or_texts() -> None:
             number(value, "seed")
     with pytest.raises(ValueError, match=r"^seed is 'x{36}\.\.\., which"):
         number("x" * 5000, "seed")
+
+
+def test_whole_numbers_become_integers() -> None:
+    assert [whole_number(value, "count") for value in (3, 3.0, -2)] == [3, 3, -2]
+    assert isinstance(whole_number(3.0, "count"), int)
+    assert whole_number(0, "count", 0) == 0
+
+
+@pytest.mark.parametrize("value", [2.5, "3", True, None, [1], math.inf, math.nan])
+def test_what_is_not_a_whole_number_is_refused_by_name(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^count is .* but must be a whole number$"):
+        whole_number(value, "count")
+
+
+def test_whole_numbers_below_the_least_are_refused_with_it() -> None:
+    with pytest.raises(ValueError, match=r"^epochs is 0 but must be a whole number of at least 1$"):
+        whole_number(0, "epochs", 1)
 
 
 def test_lists_of_numbers_become_float64_and_tensors_keep_their_type_and_graph() -> None:

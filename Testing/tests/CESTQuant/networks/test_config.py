@@ -1,0 +1,109 @@
+"""CONFIG.json: one set of keys for data sets, trainings and schedules, checked where it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from schedule_configs import SCHEDULE_CONFIG
+from training_configs import amide_tissue, protocol_7T
+
+from CESTQuantLib.batch import main
+from CESTQuantLib.networks.config import CONFIG_KEYS, config_from_dict
+from CESTQuantLib.networks.settings import TrainingSettings
+from CESTQuantLib.schedules.config import design_from_dict
+
+COMPLETE: dict[str, Any] = {
+    **SCHEDULE_CONFIG,
+    "engine": "r1rho",
+    "learning_rate": 0.002,
+    "patience": 5,
+    "false_alarm_rate": 0.1,
+    "dataset": "data",
+    "noise_injection_sd": 0.001,
+    "objective": "crlb-a",
+    "target_weights": {"amine.k_Hz": 2},
+    "schedule_learning_rate": 0.0002,
+    "head_start": 1,
+    "note": "a note is always accepted",
+}
+READERS = [config_from_dict, design_from_dict]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_every_command_accepts_every_key(read: Callable) -> None:
+    assert set(COMPLETE) == {*CONFIG_KEYS, "note"}
+    read(COMPLETE)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_an_unknown_key_is_refused_with_the_known_ones(read: Callable) -> None:
+    with pytest.raises(ValueError, match=r"c\.json: unknown keys epoch, sampels; use protocol, tissue, .*held_out$"):
+        read({**COMPLETE, "sampels": 100, "epoch": 3}, "c.json")
+
+
+@pytest.mark.parametrize("command", ["dataset", "train", "optimize-schedule"])
+def test_the_commands_refuse_an_unknown_key_before_any_work(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "c.json").write_text('{"protocol": {}, "tissue": {}, "targets": [], "sampels": 1}')
+    assert main([command, str(tmp_path / "c.json"), "--output", str(tmp_path / "n.pt")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "c.json: unknown keys sampels; use protocol, tissue" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_what_is_not_an_object_is_refused_with_the_keys(read: Callable) -> None:
+    with pytest.raises(ValueError, match=r"c\.json: must be an object with the keys protocol, tissue"):
+        read([1, 2], "c.json")
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"protocol": None}, "c.json: "),
+        ({"tissue": "wet"}, "c.json: tissue"),
+        ({"targets": ["amine.fraction"] * 2}, "targets: amine.fraction, amine.fraction names an entry twice"),
+        ({"targets": ["water.R9"]}, r"targets: water\.R9; choose among what varies in the tissue: water\.T1_s"),
+        ({"noise_sd": [0.01, 0.002]}, r"noise_sd is \[0\.01, 0\.002\]; give a number or"),
+        ({"noise_sd": [0.01, 0.02, 0.03]}, "noise_sd is .*, which is not a number"),
+        ({"engine": "bloch"}, "engine 'bloch' is unknown; use one of bloch-mcconnell, r1rho"),
+        ({"epochs": 2.5}, "epochs is 2.5 but must be a whole number of at least 1"),
+        ({"patience": -1}, "patience is -1 but must be a whole number of at least 0"),
+        ({"seed": "one"}, "seed is 'one' but must be a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast', which is not a number"),
+        ({"learning_rate": 0}, "learning_rate is 0.0 but must be positive"),
+        ({"network": {"with": 30}}, "network: unknown keys with; use width, depth, dropout, activation"),
+        ({"network": {"width": "wide"}}, "a value has the wrong type"),
+        ({"network": {"depth": 30}}, "network depth is 30 but must be 2 to 20"),
+    ],
+)
+def test_both_readers_refuse_unusable_values_in_the_same_words(read: Callable, changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as error:
+        read({**COMPLETE, "target_weights": None, **changes}, "c.json")
+    assert str(error.value).startswith("c.json: ")
+    assert "\n" not in str(error.value)
+
+
+def test_one_target_needs_no_list_and_all_that_varies_is_learned_without_targets() -> None:
+    config = {"protocol": protocol_7T([-3.5, 3.0, 3.5]), "tissue": amide_tissue(), "targets": "amide.k_Hz"}
+    assert config_from_dict(config).targets == ("amide.k_Hz",)
+    assert config_from_dict(config).outputs == ("amide.k_Hz", "water.T1_s", "amide.fraction")
+    del config["targets"]
+    assert config_from_dict(config).targets == ("water.T1_s", "amide.fraction", "amide.k_Hz")
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    config = config_from_dict({**COMPLETE, "samples": 100.0, "epochs": 3.0, "seed": -2})
+    assert (config.samples, config.settings.epochs, config.settings.seed) == (100, 3, -2)
+
+
+def test_settings_that_change_how_fast_is_learned_do_not_bind_a_checkpoint() -> None:
+    settings = TrainingSettings(learning_rate=0.1, epochs=3, patience=1, weights=(1.0, 0.5))
+    assert settings.lasting() == TrainingSettings(weights=(1.0, 0.5)).lasting()
+    assert settings.lasting() != TrainingSettings(seed=1, weights=(1.0, 0.5)).lasting()
+    assert settings.lasting()["weights"] == [1.0, 0.5]
