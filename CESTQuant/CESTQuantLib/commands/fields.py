@@ -1,4 +1,4 @@
-"""``cestquant wasabi`` and ``wassr``: field maps from acquisitions of their own."""
+"""``cestquant wasabi`` and ``wassr``: field maps from separate acquisitions."""
 
 from __future__ import annotations
 

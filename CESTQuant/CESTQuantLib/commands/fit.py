@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from NeuroCESTLib.core.device import DEVICES
 
 from ..methods.base import Input, Method
-from ..methods.registry import METHODS, method_named
+from ..methods.registry import METHODS, method_named, methods_using
 from .maps import add_acquisition, maps_to_folder
 
 if TYPE_CHECKING:
@@ -98,6 +98,6 @@ def _unused(method: Method, given: list[Input]) -> list[str]:
     warnings = []
     for what in given:
         if not method.uses(what):
-            users = [name for name, other in METHODS.items() if other.uses(what)]
-            warnings.append(f"the method {method.name} does not use {what.option}, which is for {', '.join(users)}")
+            users = ", ".join(methods_using(what))
+            warnings.append(f"the method {method.name} does not use {what.option}, which is for {users}")
     return warnings

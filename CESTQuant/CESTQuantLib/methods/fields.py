@@ -1,4 +1,4 @@
-"""Field maps from acquisitions of their own: WASABI and WASSR."""
+"""Field maps from separate acquisitions: WASABI and WASSR."""
 
 from __future__ import annotations
 

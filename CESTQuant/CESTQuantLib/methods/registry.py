@@ -27,7 +27,7 @@ METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for me
 """Methods that quantify an acquisition, by name."""
 
 FIELD_METHODS: dict[str, Method] = {method.name: method for method in fields.METHODS}
-"""Methods that map B0 and B1 from acquisitions of their own, by name."""
+"""Methods that map B0 and B1 from separate acquisitions for that purpose, by name."""
 
 
 def method_named(name: str, methods: Mapping[str, Method] = METHODS) -> Method:
