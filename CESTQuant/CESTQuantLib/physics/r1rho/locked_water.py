@@ -102,8 +102,8 @@ class WaterAlone:
 class Coupled:
     """Locked water coupled to a z-only semisolid pool: z' = -A z + B c + b1, c' = C z - D c + b2.
 
-    Zaiss et al., NMR Biomed 2015;28:217 keep only the slower of the two eigenvalues mean -+ s; both are kept here, so
-    that ``z = z_steady + P dz + S (half dz + B dc)`` and ``c = c_steady + P dc + S (C dz - half dc)``.
+    Zaiss et al., NMR Biomed 2015;28:217 keep only the slower of the two eigenvalues mean - s and mean + s. Here both
+    are used, so that ``z = z_steady + P dz + S (half dz + B dc)`` and ``c = c_steady + P dc + S (C dz - half dc)``.
 
     Attributes:
         inputs: Inputs of the block.

@@ -96,11 +96,11 @@ def longitudinal_magnetization(
         Water z of shape (measurement, voxel).
     """
     delay, recovery = (value.to(like)[:, None] for value in (protocol.post_delay_s, protocol.recovery_time_s))
-    kept = like.new_ones(1, 1) if flip_angle_rad is None else torch.cos(flip_angle_rad)
+    remaining = like.new_ones(1, 1) if flip_angle_rad is None else torch.cos(flip_angle_rad)
     z, c = (start.reshape(1, -1) if start.ndim == 0 else start for start in (inputs.z0, inputs.c0))
     if inputs.semisolid is None:
-        return _water_recursion(inputs, delay, recovery, kept, z, protocol.measurement_count)
-    return _coupled_recursion(inputs, delay, recovery, kept, z, c, protocol.measurement_count)
+        return _water_recursion(inputs, delay, recovery, remaining, z, protocol.measurement_count)
+    return _coupled_recursion(inputs, delay, recovery, remaining, z, c, protocol.measurement_count)
 
 
 def recovery_inputs(inputs: BlockInputs[Tensor], duration: Tensor, z0: Tensor, c0: Tensor) -> BlockInputs[Tensor]:
@@ -159,7 +159,7 @@ def _free_coupled_map(inputs: BlockInputs[Tensor], duration: Tensor) -> CoupledM
 
 
 def _water_recursion(
-    inputs: BlockInputs[Tensor], delay: Tensor, recovery: Tensor, kept: Tensor, z: Tensor, count: int
+    inputs: BlockInputs[Tensor], delay: Tensor, recovery: Tensor, remaining: Tensor, z: Tensor, count: int
 ) -> Tensor:
     """z before every readout: z_1 = a_1 z_0 + b_1, z_m = a_m (r (k z_(m-1)) + s) + b_m, with r, s of the recovery."""
     prepare = _water_map(inputs)
@@ -167,10 +167,10 @@ def _water_recursion(
         prepare = prepare.then(_free_water_map(inputs, delay))
     recover = _free_water_map(inputs, recovery) if takes_time(recovery) else None
     shape = torch.broadcast_shapes(
-        prepare.slope.shape, z.shape, kept.shape, (1, 1) if recover is None else recover.slope.shape
+        prepare.slope.shape, z.shape, remaining.shape, (1, 1) if recover is None else recover.slope.shape
     )
     slopes, constants = (part.expand(count, shape[-1]) for part in (prepare.slope, prepare.constant))
-    between = kept if recover is None else kept * recover.slope
+    between = remaining if recover is None else remaining * recover.slope
     chained = torch.cat([slopes[:1], slopes[1:] * between.expand(count, -1)[:-1]])
     if recover is not None:
         gained = recover.constant.expand(count, shape[-1])
@@ -202,7 +202,7 @@ class _AffineRecursion(torch.autograd.Function):
 
 
 def _coupled_recursion(
-    inputs: BlockInputs[Tensor], delay: Tensor, recovery: Tensor, kept: Tensor, z: Tensor, c: Tensor, count: int
+    inputs: BlockInputs[Tensor], delay: Tensor, recovery: Tensor, remaining: Tensor, z: Tensor, c: Tensor, count: int
 ) -> Tensor:
     """The same with a semisolid pool, whose longitudinal magnetisation the spoiled excitation leaves as it is."""
     prepare = _coupled_map(inputs)
@@ -212,12 +212,12 @@ def _coupled_recursion(
     if takes_time(recovery):
         # recovery after readout m - 1 comes before preparation m; nothing comes before the first
         step = _free_coupled_map(inputs, recovery).one_later(count).then(prepare)
-    kept = kept.expand(count, -1)
+    remaining = remaining.expand(count, -1)
     steps = [*prepare.measurements(count)[:1], *step.measurements(count)[1:]]
     result = []
     for m in range(count):
         if m:
-            z = z * kept[m - 1]
+            z = z * remaining[m - 1]
         z, c = steps[m].apply(z, c)
         result.append(z)
     return torch.cat(torch.broadcast_tensors(*result))
