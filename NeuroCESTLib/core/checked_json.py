@@ -95,7 +95,7 @@ def settings_from_json(kind: type[Settings], values: Any, where: str) -> Setting
     Args:
         kind: Dataclass whose fields are the keys; it checks its values when it is made.
         values: Object as read from JSON.
-        where: File and section, such as ``'config.json': training``; it opens every message.
+        where: File and section, such as ``'config.json': training``, with which every message begins.
 
     Returns:
         The settings; fields without a key have their defaults.
@@ -135,7 +135,7 @@ def number(value: Any, name: str) -> float:
 
 
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
-    """Return a whole number as int; 3.0 is one too.
+    """Return a whole number as int; 3.0 counts as one.
 
     Args:
         value: Value as read from JSON; booleans are not numbers.
@@ -143,9 +143,12 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
         least: Smallest accepted number; None accepts all.
 
     Raises:
-        ValueError: The value is not a whole number, or is below ``least``.
+        ValueError: The value is not a whole number, is too large for a float, or is below ``least``.
     """
-    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    try:
+        whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    except OverflowError:
+        raise ValueError(f"{name} is {_shortened(value)}, which is too large") from None
     if not whole or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name} is {_shortened(value)} but must be a whole number{bound}")

@@ -95,6 +95,11 @@ def test_what_is_not_a_whole_number_is_refused_by_name(value: object) -> None:
         whole_number(value, "count")
 
 
+def test_whole_numbers_that_no_float_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^seed is 10{36}\.\.\., which is too large$"):
+        whole_number(10**400, "seed")
+
+
 def test_whole_numbers_below_the_least_are_refused_with_it() -> None:
     with pytest.raises(ValueError, match=r"^epochs is 0 but must be a whole number of at least 1$"):
         whole_number(0, "epochs", 1)

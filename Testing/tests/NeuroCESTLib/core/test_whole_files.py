@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from NeuroCESTLib.core import whole_files
-from NeuroCESTLib.core.whole_files import csv_text, write_csv, write_text
+from NeuroCESTLib.core.whole_files import csv_text, write_csv, write_rows, write_text
 
 
 def test_a_file_appears_under_its_name_and_nothing_stays_beside_it(tmp_path: Path) -> None:
@@ -126,3 +126,9 @@ def test_tables_are_quoted_only_where_commas_or_quotes_demand_it(tmp_path: Path)
     expected = 'region,n,mean\ncore,1,0.5\n"grey, ""deep""",2,nan\n,3,\n'
     assert path.read_bytes() == expected.encode()
     assert csv_text(["region", "n", "mean"], rows) == expected
+
+
+def test_rows_of_named_values_may_have_different_columns(tmp_path: Path) -> None:
+    rows = [{"case": "a", "dice": 1 / 3}, {"case": "b", "dice": float("nan"), "n": 2}, {"n": None}]
+    write_rows(rows, tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == "case,dice,n\na,0.3333333,\nb,,2\n,,\n"
