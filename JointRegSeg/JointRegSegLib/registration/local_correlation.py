@@ -45,7 +45,7 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, mask: Tensor | None = N
 
 
 def prepare(fixed: Tensor, mask: Tensor | None, window: int, stride: int) -> LocalStatistics:
-    """Prepare a fixed image; see :data:`similarity.Prepare`."""
+    """Prepare a fixed image; see `similarity.Prepare`."""
     return LocalStatistics.of(fixed, window, mask, stride)
 
 
@@ -109,7 +109,7 @@ class LocalStatistics:
 
     @classmethod
     def of(cls, fixed: Tensor, window: int = 9, mask: Tensor | None = None, stride: int = 1) -> LocalStatistics:
-        """Compute the statistics of fixed images (B, C, D, H, W); the other arguments are those of :func:`lncc`."""
+        """Compute the statistics of fixed images (B, C, D, H, W); the other arguments are those of `lncc`."""
         box = BoxFilter.of(fixed, window, stride)
         image = fixed - fixed.detach().mean((2, 3, 4), keepdim=True)  # squares about the mean lose few digits
         weights = share = None
@@ -117,7 +117,7 @@ class LocalStatistics:
         if mask is not None:
             weights = mask.to(image.dtype).expand(len(image), -1, -1, -1, -1)
             share = box(weights)
-            depth, height, width = (_centers(n, stride) for n in weights.shape[2:])
+            depth, height, width = (central_voxels(n, stride) for n in weights.shape[2:])
             at_centers = weights[..., depth, height, width] * (share > _LEAST_SHARE)
             share = share.clamp_min(_LEAST_SHARE)
         mean, variance = _moments(image, weights, share, box)
@@ -210,7 +210,7 @@ def _present(image: Tensor) -> Tensor:
     return varying_channels(image).to(image.dtype)
 
 
-def _centers(size: int, stride: int) -> slice:
+def central_voxels(size: int, stride: int) -> slice:
     """Select every stride-th of ``size`` voxels, in the middle of its stride."""
     return slice(min(stride // 2, (size - 1) // 2), None, stride)
 
@@ -220,5 +220,5 @@ def _centers(size: int, stride: int) -> slice:
 def _band(size: int, window: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Rows (centers, size) that average the voxels of the window about every stride-th voxel."""
     voxels = torch.arange(size, device=device)
-    rows = ((voxels - voxels[_centers(size, stride), None]).abs() <= window // 2).to(dtype)
+    rows = ((voxels - voxels[central_voxels(size, stride), None]).abs() <= window // 2).to(dtype)
     return rows / rows.sum(1, keepdim=True)

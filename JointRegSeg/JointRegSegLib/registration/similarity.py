@@ -1,6 +1,6 @@
 """The registry of similarity measures: training's loss and the instance optimization take theirs from here.
 
-A new measure costs one file with a function ``prepare`` and one line of :data:`SIMILARITIES`. Importing this file does
+A new measure costs one file with a function ``prepare`` and one line of `SIMILARITIES`. Importing this file does
 not load torch, so that panels and help texts can list the measures.
 """
 
@@ -32,7 +32,7 @@ class Similarity:
     Attributes:
         name: Name in settings, commands and reports.
         title: Name in panels and help texts.
-        prepare: Prepares a fixed image for comparisons; see :data:`Prepare`.
+        prepare: Prepares a fixed image for comparisons; see `Prepare`.
         suits: Which images it suits, as a phrase for help texts.
         cost: Time of an iteration of the refinement relative to that with local correlation.
         best: Similarity of perfectly matching images; ``best`` minus the similarity is the loss of a training.
@@ -105,6 +105,23 @@ _ALL = (
         "Mean squared difference",
         _prepare_of("squared_difference"),
         "images of the same contrast and normalisation",
+        cost=0.8,
+    ),
+    Similarity(
+        "nmi",
+        "Normalised mutual information",
+        _prepare_of("mutual_information"),
+        "images of different contrasts, where each tissue has one intensity throughout the image",
+        cost=1.3,
+        best=2.0,
+        gain=0.3,
+    ),
+    Similarity(
+        "mind",
+        "Self-similarity context (MIND-SSC)",
+        _prepare_of("mind"),
+        "images of different contrasts whose edges lie in the same places, also with a bias field",
+        cost=1.8,
     ),
 )
 

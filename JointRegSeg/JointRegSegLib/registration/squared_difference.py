@@ -31,7 +31,7 @@ def relaxed_mse(fixed: Tensor, moving: Tensor, healthy: Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class SquaredDifference:
-    """A fixed image to be compared by the mean squared difference; see :class:`comparison.Comparison`."""
+    """A fixed image to be compared by the mean squared difference; see `comparison.Comparison`."""
 
     fixed: Tensor
     healthy: Tensor | None
@@ -51,5 +51,5 @@ class SquaredDifference:
 
 
 def prepare(fixed: Tensor, mask: Tensor | None, window: int, stride: int) -> SquaredDifference:
-    """Prepare a fixed image; see :data:`similarity.Prepare`."""
+    """Prepare a fixed image; see `similarity.Prepare`."""
     return SquaredDifference(fixed, mask, window, stride)
