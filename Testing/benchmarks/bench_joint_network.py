@@ -27,10 +27,11 @@ from torch.nn import functional as F
 from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.network.configuration import load_network_config
 from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
-from JointRegSegLib.network.precision import FLOAT32, candidate_formats, fastest_format, run_fast
+from JointRegSegLib.network.precision import FLOAT32, candidate_precisions, fastest_precision, run_fast
 from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.registration.deformation import cumulative_displacement
 from JointRegSegLib.tasks.joint import joint_loss
+from JointRegSegLib.tasks.protocol import StudyPair
 
 SIZE = (160, 192, 160)
 TARGET_MATRIX_UNITS, TARGET_ELSEWHERE = 3.0, 1.9
@@ -71,7 +72,8 @@ def trained(name: str, steps: int) -> JointNetwork:
     loss_config = replace(network.config.loss, segmentation="dice_cross_entropy")
     for step in range(steps):
         (fixed, fixed_labels), (moving, moving_labels) = (spheres((32, 32, 32), 2 * step + n) for n in range(2))
-        loss, _ = joint_loss(network(fixed, moving, stride=1), fixed, moving, fixed_labels, moving_labels, loss_config)
+        pair = StudyPair(fixed, moving, fixed_labels, moving_labels)
+        loss, _ = joint_loss(network(fixed, moving, stride=1), pair, loss_config)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -116,19 +118,19 @@ def measure(case: str, weights: Path, folder: Path, repeats: int) -> None:
     network = load_weights(weights).network
     (fixed, _), (moving, _) = (spheres(SIZE, seed) for seed in TEST_SEEDS)
     begin = time.perf_counter()
-    forms = {"fastest": fastest_format, "float32 channels last": lambda: candidate_formats()[1]}
-    form = forms.get(case, lambda: FLOAT32)()
+    choices = {"fastest": fastest_precision, "float32 channels last": lambda: candidate_precisions()[1]}
+    precision = choices.get(case, lambda: FLOAT32)()
     choice = time.perf_counter() - begin
     if case == PEER:
         time_, output = seconds(lambda: plain(network, fixed, moving), repeats)
         displacement = output.deformation
     else:
-        time_, output = seconds(lambda: run_fast(network, fixed, moving, form=form), repeats)
+        time_, output = seconds(lambda: run_fast(network, fixed, moving, precision=precision), repeats)
         displacement = output.deformation.displacement
     found = {
         "wall": time_.wall,
         "processor": time_.processor,
-        "form": str(form),
+        "form": str(precision),
         "choice": choice,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

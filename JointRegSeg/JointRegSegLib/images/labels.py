@@ -1,4 +1,4 @@
-"""Tumour classes, the regions that are scored, and label maps of either BraTS convention."""
+"""Tumour classes, the regions in which they are scored, and label maps of both BraTS conventions."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ import numpy as np
 CLASSES = ("background", "necrotic_core", "edema", "enhancing_tumor")
 """Name of each class by its number; the necrotic core includes the rest of the non-enhancing core."""
 
+UNLABELED = 255
+"""Label of voxels that have none; they take no part in losses and scores."""
+
 REGIONS: dict[str, tuple[int, ...]] = {
     "whole_tumor": (1, 2, 3),
     "tumor_core": (1, 3),
     "enhancing_tumor": (3,),
 }
-"""Nested regions that segmentations are scored in, as the classes they join."""
+"""Nested regions in which segmentations are scored, each with the numbers of its classes."""
 
 ENHANCING = CLASSES.index("enhancing_tumor")
-_BRATS_ENHANCING = 4  # until BraTS 2021; since 2023 it is 3, our own number
+_BRATS_ENHANCING = 4  # until BraTS 2021; since 2023 it is 3, as here
 _KNOWN = (0, 1, 2, 3, _BRATS_ENHANCING)
 
 
 def to_classes(array: np.ndarray, source: str) -> np.ndarray:
-    """Classes 0 to 3 of a label map numbered 1, 2, 4 (BraTS until 2021) or 1, 2, 3 (BraTS since 2023).
+    """Convert a label map to our classes, from the numbers 1, 2, 4 (BraTS until 2021) or 1, 2, 3 (BraTS since 2023).
 
     Args:
-        array: label map of any shape and number type; whole numbers only.
-        source: name of the file or node, for messages.
+        array: Label map of any shape and number type; whole numbers only.
+        source: Name of the file or node, for messages.
 
     Returns:
-        uint8 array of the same shape with 0 background, 1 necrotic core, 2 oedema, 3 enhancing tumour.
+        uint8 array of the same shape with 0 background, 1 necrotic core, 2 oedema and 3 enhancing tumour.
 
     Raises:
-        ValueError: fractions, NaN, values that neither convention has, or 3 and 4 in one map.
+        ValueError: The map has fractions, NaN, values that neither convention has, or both 3 and 4.
     """
     array = np.asarray(array)
     if array.size == 0:
@@ -56,7 +59,7 @@ def to_classes(array: np.ndarray, source: str) -> np.ndarray:
 
 
 def region(classes: np.ndarray, name: str) -> np.ndarray:
-    """Boolean mask of a region of ``REGIONS`` in an array (numpy or torch) of classes."""
+    """Return the boolean mask of a region of ``REGIONS`` in an array of classes of any shape."""
     mask = classes == REGIONS[name][0]
     for number in REGIONS[name][1:]:
         mask = mask | (classes == number)
@@ -64,7 +67,7 @@ def region(classes: np.ndarray, name: str) -> np.ndarray:
 
 
 def _distinct(array: np.ndarray) -> list[float]:
-    """Distinct values in rising order, NaN last."""
-    if array.dtype == np.uint8:  # without sorting millions of voxels
+    """Return the distinct values in ascending order, NaN last."""
+    if array.dtype == np.uint8:  # counting avoids sorting millions of voxels
         return [float(value) for value in np.flatnonzero(np.bincount(array.reshape(-1)))]
     return [float(value) for value in np.unique(array)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..images.labels import UNLABELED
 from ..registration.deformation import Deformation, jacobian_determinant, warp
 from ..registration.similarity import find_similarity
 from .config import LossConfig
-from .segmentation import IGNORED
 
 
 def tumor_of_labels(labels: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def tumor_of_labels(labels: Tensor) -> Tensor:
         Mask of shape (B, 1, D, H, W), float32.
     """
     labels = labels if labels.ndim == 5 else labels.unsqueeze(1)
-    return ((labels > 0) & (labels != IGNORED)).float()
+    return ((labels > 0) & (labels != UNLABELED)).float()
 
 
 def tumor_of_logits(logits: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Losses of the segmentation: cross-entropy, soft Dice, and both at several levels.
+"""Loss of the segmentation: cross-entropy and soft Dice, with deep supervision at several levels.
 
-Logits are (B, classes, D, H, W), labels (B, D, H, W) or (B, 1, D, H, W) of an integer dtype; voxels labelled
-:data:`IGNORED` count nowhere.
+Logits are (B, classes, D, H, W), and labels (B, D, H, W) or (B, 1, D, H, W) of an integer dtype. Voxels with the label
+`labels.UNLABELED` take no part.
 """
 
 from __future__ import annotations
@@ -12,26 +12,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..images.labels import CLASSES, REGIONS
+from ..images.labels import CLASSES, REGIONS, UNLABELED
 from .config import LossConfig
 
-IGNORED = 255
 _SMOOTHING = 1.0
-"""Voxels added to overlap and sizes, so that an absent region costs what is predicted of it and no more."""
+"""Voxels added to the overlap and the sizes, so that an absent region costs no more than what is predicted of it."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Sequence[float] = (), focal_gamma: float = 0.0) -> Tensor:
-    """Mean of −(1 − p)^gamma log p of the true class, weighted by class; zero where every voxel is ignored.
+    """Compute the mean of -(1 - p)^gamma log p over the voxels, p being the probability of the true class.
 
     Sources: Estienne et al. 2020, eq. 4; the focal factor from Lin et al. 2017.
+
+    Args:
+        logits: Class scores (B, classes, D, H, W).
+        labels: Classes (B, D, H, W) or (B, 1, D, H, W).
+        weights: Weights of the classes in the mean; empty for equal weights.
+        focal_gamma: Exponent gamma of the focal factor; 0 for none.
+
+    Returns:
+        A scalar; zero where no voxel has a label.
+
+    Raises:
+        ValueError: The labels or the weights do not fit the logits.
     """
     return _cross_entropy(_log_probabilities(logits), _checked(labels, logits), weights, focal_gamma)
 
 
 def soft_dice_loss(logits: Tensor, labels: Tensor, over: str = "regions") -> Tensor:
-    """1 − mean soft Dice over studies and over the three regions, or over the ``classes`` but background.
+    """Compute 1 minus the mean soft Dice over the studies and over regions or classes.
 
-    Source: Milletari et al. 2016, with plain sums in the denominator.
+    Source: Milletari et al. 2016, with plain sums instead of squares in the denominator.
+
+    Args:
+        logits: Class scores (B, classes, D, H, W).
+        labels: Classes (B, D, H, W) or (B, 1, D, H, W).
+        over: 'regions' (whole tumour, tumour core, enhancing tumour) or 'classes' (all but the background).
+
+    Raises:
+        ValueError: The labels do not fit the logits, or ``over`` is unknown.
     """
     return _soft_dice_loss(_log_probabilities(logits), _checked(labels, logits), over)
 
@@ -39,7 +58,18 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, over: str = "regions") -> Ten
 def segmentation_loss(
     logits: Tensor, labels: Tensor, config: LossConfig | None = None, auxiliary: Sequence[Tensor] = ()
 ) -> Tensor:
-    """Loss of a configuration: at the finest level, and with halving weights at the lower ones, as a weighted mean."""
+    """Compute the loss of a configuration as a weighted mean over the levels.
+
+    Args:
+        logits: Class scores (B, classes, D, H, W) of the finest level.
+        labels: Classes (B, D, H, W) or (B, 1, D, H, W).
+        config: Terms and weights; None for the defaults.
+        auxiliary: Class scores of the lower levels, finest first, each on its own grid. Their weights are halved from
+            level to level.
+
+    Raises:
+        ValueError: The labels or the class weights do not fit the logits.
+    """
     config = config or LossConfig()
     total, weights, weight = _level_loss(logits, _checked(labels, logits), config), 1.0, config.auxiliary_weight
     for lower in auxiliary if weight else ():
@@ -50,11 +80,21 @@ def segmentation_loss(
 
 
 def majority_labels(labels: Tensor, shape: Sequence[int], classes: int) -> Tensor:
-    """The most frequent label in each block of the finer grid: (B, *shape). The lowest of equally frequent ones."""
+    """Return the most frequent label in each block of a finer grid.
+
+    Args:
+        labels: Classes (B, D, H, W) or (B, 1, D, H, W).
+        shape: Size (d, h, w) of the coarser grid.
+        classes: Number of classes.
+
+    Returns:
+        Classes (B, d, h, w), int64; the lowest of equally frequent ones, and `labels.UNLABELED` in blocks without any.
+    """
     labels = _flat(labels)
-    counts = torch.stack([F.adaptive_avg_pool3d((labels == c).float(), tuple(shape)) for c in range(classes)], 1)
-    share, majority = counts.max(1)
-    return majority.masked_fill(share == 0, IGNORED)
+    depth, height, width = shape
+    shares = [F.adaptive_avg_pool3d((labels == c).float(), (depth, height, width)) for c in range(classes)]
+    share, majority = torch.stack(shares, 1).max(1)
+    return majority.masked_fill(share == 0, UNLABELED)
 
 
 def _level_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
@@ -70,30 +110,30 @@ def _level_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
 def _cross_entropy(logarithms: Tensor, labels: Tensor, weights: Sequence[float] | str, focal_gamma: float) -> Tensor:
     classes = logarithms.shape[1]
     if isinstance(weights, str):
-        raise ValueError(f"the class weights '{weights}' are not computed yet: see training_data.open_data")
+        raise ValueError(f"the class weights '{weights}' are not computed yet: see training.data.open_data")
     if weights and len(weights) != classes:
         raise ValueError(f"there are {len(weights)} class weights for {classes} classes")
     factors = logarithms.new_tensor(weights) if weights else None
     if not focal_gamma:
-        total = F.nll_loss(logarithms, labels, factors, ignore_index=IGNORED, reduction="sum")
+        total = F.nll_loss(logarithms, labels, factors, ignore_index=UNLABELED, reduction="sum")
     else:
-        own = -F.nll_loss(logarithms, labels, ignore_index=IGNORED, reduction="none")
-        focal = -((1 - own.exp()).clamp_min(0) ** focal_gamma) * own
+        logarithm = -F.nll_loss(logarithms, labels, ignore_index=UNLABELED, reduction="none")
+        focal = -((1 - logarithm.exp()).clamp_min(0) ** focal_gamma) * logarithm
         total = (focal if factors is None else focal * _voxel_weights(labels, factors)).sum()
-    counted = labels != IGNORED
+    counted = labels != UNLABELED
     size = counted.sum() if factors is None else _voxel_weights(labels, factors)[counted].sum()
     return total / size.clamp_min(torch.finfo(logarithms.dtype).tiny)
 
 
 def _voxel_weights(labels: Tensor, factors: Tensor) -> Tensor:
-    return factors[labels.where(labels != IGNORED, torch.zeros_like(labels))]
+    return factors[labels.where(labels != UNLABELED, torch.zeros_like(labels))]
 
 
 def _soft_dice_loss(logarithms: Tensor, labels: Tensor, over: str) -> Tensor:
     classes = logarithms.shape[1]
     numbers = torch.arange(classes, device=labels.device).view(1, -1, 1, 1, 1)
-    true = (labels.unsqueeze(1) == numbers).to(logarithms.dtype)  # nothing where ignored
-    # soft confusion matrix (B, predicted class, true class): all that any region's Dice needs
+    true = (labels.unsqueeze(1) == numbers).to(logarithms.dtype)  # zero for voxels without a label
+    # The soft confusion matrix (B, predicted class, true class) is all that the Dice of any region needs.
     with torch.autocast(logarithms.device.type, enabled=False):
         confusion = logarithms.exp().flatten(2) @ true.flatten(2).transpose(1, 2)
     losses = []
@@ -106,7 +146,7 @@ def _soft_dice_loss(logarithms: Tensor, labels: Tensor, over: str) -> Tensor:
 
 
 def _groups(over: str, classes: int) -> list[list[int]]:
-    """Classes that each Dice is taken over."""
+    """Return the groups of classes over which Dice is taken."""
     if over == "classes":
         return [[c] for c in range(1, classes)]
     if over != "regions":
@@ -117,7 +157,7 @@ def _groups(over: str, classes: int) -> list[list[int]]:
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
-    """In float32 at least, whatever the autocast."""
+    """Compute logarithms of the class probabilities, in float32 at least whatever the autocast."""
     with torch.autocast(logits.device.type, enabled=False):
         return F.log_softmax(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, dim=1)
 
@@ -130,7 +170,7 @@ def _checked(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def _flat(labels: Tensor) -> Tensor:
-    """(B, D, H, W), int64."""
+    """Return labels as (B, D, H, W), int64."""
     if labels.is_floating_point():
-        raise ValueError(f"labels are whole numbers, not {labels.dtype}")
+        raise ValueError(f"labels must be whole numbers, not {labels.dtype}")
     return (labels.squeeze(1) if labels.ndim == 5 else labels).long()

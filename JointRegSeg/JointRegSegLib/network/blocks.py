@@ -1,4 +1,7 @@
-"""Building blocks: convolutions with normalisation and activation, steps down and up. Tensors are (B, C, D, H, W)."""
+"""Building blocks of the network; all tensors are (B, C, D, H, W).
+
+Convolutions with normalisation and activation, and the steps between the levels.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from torch.nn import functional as F
 from .configuration import NetworkConfig
 
 SLOPE = 0.01
-"""Of the leaky ReLU."""
+"""Slope of the leaky ReLU for negative values."""
 
 
 class InstanceNorm(nn.Module):
-    """Zero mean and unit variance of every channel of every study, then a learnt scale and shift.
+    """Normalisation of every channel of every study to zero mean and unit variance, then a learnt scale and shift.
 
-    One batch normalisation a study: on a processor that is several times faster than ``nn.InstanceNorm3d``, and it
-    keeps the channels-last format. Statistics are float32 also in bfloat16.
+    It is computed as one batch normalisation per study. On processors this is several times faster than
+    ``nn.InstanceNorm3d`` and keeps the channels-last order. The statistics are in float32 also for bfloat16.
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
@@ -34,35 +37,41 @@ class InstanceNorm(nn.Module):
 
 
 class Unit(nn.Module):
-    """Convolution, normalisation where the configuration has one, activation."""
+    """A convolution, a normalisation where the configuration has one, and an activation."""
 
-    def __init__(self, config: NetworkConfig, convolution: nn.Module, channels: int) -> None:
+    # The names of the submodules, such as normalisation, are those of the weights in files.
+    def __init__(self, config: NetworkConfig, convolution: nn.Conv3d | nn.ConvTranspose3d, channels: int) -> None:
         super().__init__()
         self.convolution = convolution
         self.normalisation = InstanceNorm(channels) if config.normalisation == "instance" else None
         self.slope = SLOPE if config.activation == "leaky_relu" else 0.0
 
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Of ``x``, or of its concatenation with ``beside``, which needs not be made: convolutions are linear."""
-        x = self.convolution(x) if beside is None else self._both(x, beside)
+        """Apply the unit to ``x``, or to the concatenation of ``x`` and ``beside``.
+
+        The concatenation is never made: as convolutions are linear, its two parts are convolved one after the other.
+        """
+        x = self.convolution(x) if beside is None else self._convolve_both(x, beside)
         if self.normalisation is not None:
             x = self.normalisation(x)
         return F.leaky_relu_(x, self.slope) if self.slope else F.relu_(x)
 
-    def _both(self, x: Tensor, beside: Tensor) -> Tensor:
+    def _convolve_both(self, x: Tensor, beside: Tensor) -> Tensor:
         convolution = self.convolution
+        if not isinstance(convolution, nn.Conv3d):
+            raise TypeError("only an ordinary convolution takes a concatenation")
         first, second = convolution.weight.split([x.shape[1], beside.shape[1]], dim=1)
         result = F.conv3d(x, first, convolution.bias, padding=convolution.padding)
         return result.add_(F.conv3d(beside, second, padding=convolution.padding))
 
 
 def convolution_unit(config: NetworkConfig, inputs: int, outputs: int) -> Unit:
-    """3x3x3, 'same' padding."""
+    """Build a unit with a 3x3x3 convolution that keeps the size."""
     return Unit(config, nn.Conv3d(inputs, outputs, 3, padding=1, bias=_has_bias(config)), outputs)
 
 
 class Block(nn.Module):
-    """Some 3x3x3 units in a row; the first one may take a concatenation."""
+    """Several 3x3x3 units in a row, the first of which may take a concatenation."""
 
     def __init__(self, config: NetworkConfig, inputs: int, channels: int, convolutions: int) -> None:
         super().__init__()
@@ -73,7 +82,12 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, skipped: list[Tensor] | None = None) -> Tensor:
-        """Units of ``x``, after the last of the ``skipped`` codes where given, which is taken off; plus ``x``."""
+        """Apply the units to ``x``, and add ``x`` where the configuration says so.
+
+        Args:
+            x: Features of this level.
+            skipped: Codes of the encoder, of which the last one is removed and concatenated before ``x``; or None.
+        """
         result = self.units[0](x) if skipped is None else self.units[0](skipped.pop(), x)
         for unit in self.units[1:]:
             result = unit(result)
@@ -83,7 +97,7 @@ class Block(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the size: a strided 2x2x2 convolution, or an average and a 1x1x1 convolution."""
+    """Step to half the size: a strided 2x2x2 convolution, or an average and a 1x1x1 convolution."""
 
     def __init__(self, config: NetworkConfig, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -96,13 +110,13 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the size: a transposed 2x2x2 convolution, or a 1x1x1 convolution and trilinear interpolation."""
+    """Step to twice the size: a transposed 2x2x2 convolution, or a 1x1x1 convolution and trilinear interpolation."""
 
     def __init__(self, config: NetworkConfig, inputs: int, outputs: int) -> None:
         super().__init__()
         self.trilinear = config.up == "trilinear"
         if self.trilinear:
-            convolution: nn.Module = nn.Conv3d(inputs, outputs, 1, bias=_has_bias(config))
+            convolution: nn.Conv3d | nn.ConvTranspose3d = nn.Conv3d(inputs, outputs, 1, bias=_has_bias(config))
         else:
             convolution = nn.ConvTranspose3d(inputs, outputs, 2, stride=2, bias=_has_bias(config))
         self.unit = Unit(config, convolution, outputs)
@@ -113,4 +127,4 @@ class Up(nn.Module):
 
 
 def _has_bias(config: NetworkConfig) -> bool:
-    return config.normalisation == "none"  # a normalisation takes it away again
+    return config.normalisation == "none"  # a normalisation would remove it again

@@ -1,4 +1,4 @@
-"""Which network: frozen, checked, and as JSON. The named ones lie in ``configurations``."""
+"""Configurations of networks as checked values that fit into JSON; the named ones lie in ``configurations``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.checked_json import check_keys, read_json
 
 from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
@@ -26,30 +26,37 @@ _LISTS = ("channels", "encoder_convolutions", "decoder_convolutions", "modalitie
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Everything that determines the layers of a network, and the loss it is trained with by default.
+    """Everything that determines the layers of a network, and the loss with which it is trained by default.
 
     Attributes:
-        name: what it is called in files and messages.
-        modalities: input channels, in this order.
-        classes: segmentation classes with the background.
-        channels: feature channels from the finest to the coarsest level; sizes halve from level to level.
-        encoder_convolutions: 3x3x3 convolutions of the encoder's blocks, finest first.
-        decoder_convolutions: those of the decoders' blocks, finest first; one block less than levels.
-        stem: a linear 1x1x1 convolution before the first block.
-        residual: blocks add their input to their last convolution; a decoder's block adds what came from below.
-        segmentation, registration: which heads there are.
-        merge: how the two studies' codes are joined for the registration; 'concatenate' doubles its channels.
-        deformation: what the registration head predicts: 'cumulative' spatial gradients in (0, 2) that are summed,
-            'displacement' in voxels, or a stationary 'velocity', integrated by scaling and squaring.
-        registration_level: level at which the deformation is predicted; 0 is the finest.
-        antisymmetric: velocity r(F, M) - r(M, F), so that exchanged studies give the exact inverse.
-        integration_steps: squarings of a velocity.
-        zero_output: the registration starts as the identity.
-        auxiliary: lower levels with a segmentation output of their own, for deep supervision in training.
-        stride: the input is averaged over blocks of this many voxels an axis, and the outputs interpolated back.
-        loss: default loss.
-        training: default training settings, read by the training configuration; free keys.
-        note: free text.
+        name: Name of the network in files and messages.
+        modalities: Input channels, in this order.
+        classes: Number of segmentation classes, including the background.
+        channels: Feature channels from the finest to the coarsest level; sizes halve from level to level.
+        encoder_convolutions: Numbers of 3x3x3 convolutions in the blocks of the encoder, finest first.
+        decoder_convolutions: The same for the decoders, which have one block less than there are levels.
+        stem: Whether a linear 1x1x1 convolution precedes the first block.
+        residual: Whether blocks add their input to the output of their last convolution; a decoder's block adds what
+            came from the level below.
+        normalisation: 'none' or 'instance'.
+        activation: 'relu' or 'leaky_relu'.
+        down: Step to the next coarser level: 'strided' convolution or 'average'.
+        up: Step to the next finer level: 'transposed' convolution or 'trilinear' interpolation.
+        segmentation: Whether there is a segmentation head.
+        registration: Whether there is a registration head.
+        merge: How the codes of the two studies are joined for the registration: 'subtract', 'add' or 'concatenate',
+            which doubles the number of channels.
+        deformation: What the registration head predicts: spatial gradients in (0, 2) that are summed ('cumulative'), a
+            'displacement' in voxels, or a stationary 'velocity' that is integrated by scaling and squaring.
+        registration_level: Level at which the deformation is predicted; 0 is the finest.
+        antisymmetric: Whether the velocity is r(F, M) - r(M, F), so that exchanged studies give the exact inverse.
+        integration_steps: Number of squarings in the integration of a velocity.
+        zero_output: Whether the registration of the untrained network is the identity.
+        auxiliary: Number of lower levels with a segmentation output of their own, for deep supervision in training.
+        stride: Edge in voxels of the blocks over which the input is averaged; the outputs are interpolated back.
+        loss: Default loss of a training.
+        training: Default training settings; their keys are checked where a training is configured.
+        note: Free text.
     """
 
     name: str = "neurocest"
@@ -129,26 +136,31 @@ class NetworkConfig:
 
     @property
     def levels(self) -> int:
+        """Number of levels."""
         return len(self.channels)
 
     @property
     def multiple(self) -> int:
-        """Inputs have sizes that are multiples of this (times the stride)."""
+        """Number of which every size of the averaged input must be a multiple."""
         return 2 ** (self.levels - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in a JSON file."""
+        """Return plain values, as in a JSON file."""
         values = asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "network configuration") -> NetworkConfig:
-        """Checked configuration; the ValueError names ``source`` and the key."""
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{source}: a network configuration is an object with keys such as channels")
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"{source}: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+    def from_dict(cls, values: Any, source: str = "network configuration") -> NetworkConfig:
+        """Build a configuration from plain values; those that are not given have their defaults.
+
+        Args:
+            values: Object as read from JSON.
+            source: File and section; it opens the message of an error.
+
+        Raises:
+            ValueError: A key is unknown or a value cannot be used; the message names it.
+        """
+        values = check_keys(values, [entry.name for entry in fields(cls)], source)
         try:
             return cls(**values)
         except ValueError as error:
@@ -162,15 +174,19 @@ def _whole(value: Any) -> bool:
 
 
 def network_config_names() -> list[str]:
-    """Names of the configurations that come with the module."""
+    """Return the names of the configurations that come with the module."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def load_network_config(name_or_path: str | Path = "neurocest") -> NetworkConfig:
-    """A configuration by its name, or from a JSON file.
+    """Read a configuration that comes with the module, or a JSON file.
+
+    Args:
+        name_or_path: Name of a configuration, see `network_config_names`, or path of a JSON file.
 
     Raises:
-        ValueError: neither a name nor a file, no JSON, or a value that cannot be; names the file.
+        ValueError: There is no such configuration or file, it is not JSON, or a value cannot be used; the message names
+            the file.
     """
     names = network_config_names()
     path = FOLDER / f"{name_or_path}.json" if str(name_or_path) in names else Path(name_or_path)

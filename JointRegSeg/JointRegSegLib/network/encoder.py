@@ -1,4 +1,4 @@
-"""The encoder that both studies share."""
+"""The encoder, which both studies share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .configuration import NetworkConfig
 
 
 class Encoder(nn.Module):
-    """One study (B, C, D, H, W) to its codes, from the finest level to the coarsest."""
+    """Encoder of a study (B, C, D, H, W) into its codes, from the finest level to the coarsest."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -20,10 +20,11 @@ class Encoder(nn.Module):
         for level, (channels, count) in enumerate(zip(config.channels, config.encoder_convolutions, strict=True)):
             if level:
                 self.downs.append(Down(config, config.channels[level - 1], channels))
-            enters = inputs if level == 0 and not config.stem else channels
-            self.blocks.append(Block(config, enters, channels, count))
+            block_inputs = inputs if level == 0 and not config.stem else channels
+            self.blocks.append(Block(config, block_inputs, channels, count))
 
     def forward(self, study: Tensor) -> list[Tensor]:
+        """Return one tensor (B, channels, d, h, w) per level, each of half the size of the one before."""
         codes = [self.blocks[0](self.stem(study))]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
             codes.append(block(down(codes[-1])))

@@ -1,4 +1,4 @@
-"""The two heads: decoders of the same shape that turn codes into class scores, or into a deformation."""
+"""The two heads: decoders of the same shape that turn codes into class scores or into a deformation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from .configuration import NetworkConfig
 
 
 class Decoder(nn.Module):
-    """Codes, finest first, to features of the levels from the coarsest but one up to ``finest``.
-
-    ``codes`` is emptied on the way: outside training that frees the finer levels' memory as early as possible.
-    """
+    """Decoder of codes into features, from the second coarsest level up to the level ``finest``."""
 
     def __init__(self, config: NetworkConfig, widening: int = 1, finest: int = 0) -> None:
         super().__init__()
@@ -28,7 +25,15 @@ class Decoder(nn.Module):
             inputs = channels
 
     def forward(self, codes: list[Tensor]) -> list[Tensor]:
-        """Features by level, coarsest first."""
+        """Decode one study or one merged pair.
+
+        Args:
+            codes: Codes by level, finest first. The list is emptied: outside of training this frees the memory of the
+                finer levels as early as possible.
+
+        Returns:
+            Features by level, coarsest first.
+        """
         features, x = [], codes.pop()
         del codes[: self.finest]
         for up, block in zip(self.ups, self.blocks, strict=True):
@@ -38,7 +43,7 @@ class Decoder(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Class scores at the finest level and, for deep supervision, at the next lower ones."""
+    """Head that computes class scores at the finest level and, for deep supervision, at the next lower ones."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -48,7 +53,7 @@ class SegmentationHead(nn.Module):
         self.auxiliary = nn.ModuleList(nn.Conv3d(channels, config.classes, 1) for channels in lower)
 
     def forward(self, codes: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits (B, classes, D, H, W), and in training those of the lower levels, finest first."""
+        """Compute logits (B, classes, D, H, W), and in training those of the lower levels, finest first."""
         features = self.decoder(codes)
         auxiliary: tuple[Tensor, ...] = ()
         if self.training:
@@ -58,25 +63,24 @@ class SegmentationHead(nn.Module):
 
 
 class RegistrationHead(nn.Module):
-    """Three components at the level ``registration_level``, from the merged codes of all levels."""
+    """Head that predicts a field of three components at ``registration_level`` from the merged codes of all levels."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.merge_mode = config.merge
         self.decoder = Decoder(config, 2 if config.merge == "concatenate" else 1, config.registration_level)
-        # an antisymmetric difference takes a bias away
+        # A bias would cancel in an antisymmetric difference.
         self.output = nn.Conv3d(config.channels[config.registration_level], 3, 1, bias=not config.antisymmetric)
-        self.zero_output = config.zero_output
 
     def merge(self, moving: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
-        """Codes of the two studies joined, level by level: source minus reference, as published."""
+        """Join the codes of the two studies level by level; a difference is source minus reference, as published."""
         if self.merge_mode == "concatenate":
             return [torch.cat(pair, dim=1) for pair in zip(moving, fixed, strict=True)]
         sign = -1 if self.merge_mode == "subtract" else 1
         return [torch.add(m, f, alpha=sign) for m, f in zip(moving, fixed, strict=True)]
 
     def forward(self, merged: list[Tensor]) -> Tensor:
-        """Raw output at its own level, in the precision of the output's weights also under autocast."""
+        """Compute the raw output at the level of the head, in the dtype of the output's weights also under autocast."""
         features = self.decoder(merged)[-1]
         with torch.autocast(features.device.type, enabled=False):
             return self.output(features.to(self.output.weight.dtype))

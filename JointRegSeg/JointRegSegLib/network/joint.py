@@ -1,7 +1,8 @@
-"""The joint network: one encoder for both studies, one head that segments each, one that registers them.
+"""The joint network: one encoder for both studies, one head that segments each of them, and one that registers them.
 
-Source: Estienne et al., Deep learning-based concurrent brain registration and tumor segmentation, Front. Comput.
-Neurosci. 14:17 (2020), of which 'estienne2020' is the published network and 'neurocest' a later relative.
+Source: Estienne et al., Deep learning-based concurrent brain registration and tumor segmentation, Frontiers in
+Computational Neuroscience 14:17 (2020). The configuration 'estienne2020' is the published network, and 'neurocest' is
+derived from it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from .heads import RegistrationHead, SegmentationHead
 
 @dataclass(frozen=True)
 class JointOutput:
-    """What the network says of two studies (B, C, D, H, W).
+    """Output of the network for pairs of studies (B, C, D, H, W).
 
-    fixed_logits, moving_logits: (B, classes, D, H, W); None without a segmentation head. deformation: on the grid of
-    the input, None without a registration head. fixed_auxiliary, moving_auxiliary: in training, logits of the lower
-    levels for deep supervision, finest first, each on its own grid.
+    Attributes:
+        fixed_logits: Class scores (B, classes, D, H, W) of the fixed studies; None without a segmentation head.
+        moving_logits: The same for the moving studies.
+        deformation: Map between the studies on the grid of the input; None without a registration head.
+        fixed_auxiliary: In training, class scores of the lower levels for deep supervision, finest first, each on its
+            own grid.
+        moving_auxiliary: The same for the moving studies.
     """
 
     fixed_logits: Tensor | None = None
@@ -34,12 +39,34 @@ class JointOutput:
     fixed_auxiliary: tuple[Tensor, ...] = ()
     moving_auxiliary: tuple[Tensor, ...] = ()
 
+    def select(self, pair: int) -> JointOutput:
+        """Return the output for one pair of the batch, as a batch of one."""
+
+        def part(scores: Tensor | None) -> Tensor | None:
+            return None if scores is None else scores[pair : pair + 1]
+
+        return JointOutput(
+            part(self.fixed_logits),
+            part(self.moving_logits),
+            None if self.deformation is None else self.deformation.select(pair),
+            tuple(level[pair : pair + 1] for level in self.fixed_auxiliary),
+            tuple(level[pair : pair + 1] for level in self.moving_auxiliary),
+        )
+
 
 class JointNetwork(nn.Module):
-    """Network of a configuration; make one with :func:`build_network`.
+    """Network of a configuration, made by `build_network`.
 
-    Stride: the input is averaged over blocks of ``stride`` voxels and the outputs are interpolated back to its grid.
-    It has no weights, so a network trained on 2 mm data with stride 1 serves 1 mm data with stride 2.
+    The input is averaged over blocks of ``stride`` voxels along each axis, and the outputs are interpolated back to its
+    grid. No weights depend on the stride, so a network that was trained on 2 mm data with stride 1 can be used for 1 mm
+    data with stride 2.
+
+    Attributes:
+        config: Configuration of the network.
+        encoder: Encoder of both studies.
+        segmentation: Segmentation head, or None.
+        registration: Registration head, or None.
+        convert: Puts a study into the number format and memory order of the weights; None for the usual ones.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -48,15 +75,23 @@ class JointNetwork(nn.Module):
         self.encoder = Encoder(config)
         self.segmentation = SegmentationHead(config) if config.segmentation else None
         self.registration = RegistrationHead(config) if config.registration else None
-        self.arrange: Callable[[Tensor], Tensor] | None = None
-        """Puts an averaged study into the number format and memory order of the weights, where they are special."""
-        self._initialise()
+        self.convert: Callable[[Tensor], Tensor] | None = None
+        self._initialize()
 
     def forward(self, fixed: Tensor, moving: Tensor, stride: int | None = None) -> JointOutput:
-        """Segment and register two studies of equal shape (B, C, D, H, W).
+        """Segment and register pairs of studies.
+
+        Args:
+            fixed: Studies (B, C, D, H, W) with the modalities of the configuration.
+            moving: Studies of the same shape.
+            stride: Edge of the blocks of voxels that are averaged; None for that of the configuration.
+
+        Returns:
+            Segmentations and deformation on the grid of the input.
 
         Raises:
-            ValueError: different shapes, a wrong number of channels, or sizes that are no multiples of the needed one.
+            ValueError: The shapes differ, the number of channels is wrong, or a size is not a multiple of
+                ``config.multiple`` times the stride.
         """
         if fixed.shape != moving.shape:
             raise ValueError(
@@ -75,17 +110,17 @@ class JointNetwork(nn.Module):
             moving_logits, moving_auxiliary = self.segmentation(list(moving_codes))
             fixed_logits, moving_logits = _resized(fixed_logits, shape), _resized(moving_logits, shape)
         if self.registration is not None:
-            predicted = self._predicted(moving_codes, fixed_codes)
-            with torch.autocast(fixed.device.type, enabled=False):  # bfloat16 places points no better than 0.5 voxels
+            predicted = self._predicted(self.registration, moving_codes, fixed_codes)
+            with torch.autocast(fixed.device.type, enabled=False):  # bfloat16 resolves positions only to 0.5 voxels
                 deformation = self._deformation(predicted, shape)
         return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
 
     def segment(self, study: Tensor, stride: int | None = None) -> Tensor:
-        """Class scores (B, classes, D, H, W) of studies (B, C, D, H, W); ValueError as for two studies."""
+        """Compute class scores (B, classes, D, H, W) of studies (B, C, D, H, W), with the errors of `forward`."""
         return self.segment_levels(study, stride)[0]
 
     def segment_levels(self, study: Tensor, stride: int | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Class scores on the study's grid, and in training those of the lower levels, finest first."""
+        """Compute class scores on the grid of the studies, and in training those of the lower levels, finest first."""
         if self.segmentation is None:
             raise ValueError(f"the network '{self.config.name}' has no segmentation head")
         stride = self._checked_stride(study, stride)
@@ -94,17 +129,18 @@ class JointNetwork(nn.Module):
 
     @property
     def parameter_count(self) -> int:
+        """Number of weights."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _codes(self, study: Tensor, stride: int) -> list[Tensor]:
+        """Encode a study, averaged over blocks of ``stride`` voxels."""
         if stride > 1:
             with torch.autocast(study.device.type, enabled=False):
                 study = F.avg_pool3d(study, stride)
-        return self.encoder(study if self.arrange is None else self.arrange(study))
+        return self.encoder(study if self.convert is None else self.convert(study))
 
-    def _predicted(self, moving_codes: list[Tensor], fixed_codes: list[Tensor]) -> Tensor:
-        """Raw output of the registration head at its own level. Empties both lists."""
-        head = self.registration
+    def _predicted(self, head: RegistrationHead, moving_codes: list[Tensor], fixed_codes: list[Tensor]) -> Tensor:
+        """Return the raw output of the registration head at its own level, and empty both lists."""
         merged = head.merge(moving_codes, fixed_codes)
         exchanged: list[Tensor] = []
         if self.config.antisymmetric:
@@ -116,7 +152,7 @@ class JointNetwork(nn.Module):
         return predicted - head(exchanged) if exchanged else predicted
 
     def _deformation(self, predicted: Tensor, shape: torch.Size) -> Deformation:
-        """The map on a grid of ``shape``, in float32 at least."""
+        """Turn the raw output into a deformation on a grid of ``shape``, in float32 at least."""
         if predicted.dtype in (torch.float16, torch.bfloat16):
             predicted = predicted.float()
         if self.config.deformation == "displacement":
@@ -126,9 +162,9 @@ class JointNetwork(nn.Module):
             displacement = resize_displacement(cumulative_displacement(gradients), shape)
             return Deformation(displacement, gradients=gradients)
         steps = self.config.integration_steps
-        there, back = (integrate_velocity(v, steps) for v in (predicted, -predicted))
+        forward, backward = (integrate_velocity(velocity, steps) for velocity in (predicted, -predicted))
         return Deformation(
-            resize_displacement(there, shape), inverse=resize_displacement(back, shape), velocity=predicted
+            resize_displacement(forward, shape), inverse=resize_displacement(backward, shape), velocity=predicted
         )
 
     def _checked_stride(self, study: Tensor, stride: int | None) -> int:
@@ -150,8 +186,8 @@ class JointNetwork(nn.Module):
             )
         return stride
 
-    def _initialise(self) -> None:
-        """Weights after Glorot without normalisation (as published), after He with it; no bias."""
+    def _initialize(self) -> None:
+        """Draw weights after Glorot without normalisation (as published), else after He; biases are zero."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 if self.config.normalisation == "none":
@@ -165,12 +201,12 @@ class JointNetwork(nn.Module):
 
 
 def build_network(config: NetworkConfig) -> JointNetwork:
-    """An untrained network; its weights come from torch's random generator."""
+    """Build an untrained network, whose weights are drawn from torch's random generator."""
     return JointNetwork(config)
 
 
 def _resized(logits: Tensor, shape: torch.Size) -> Tensor:
-    """Interpolated to ``shape``, in float32 at least."""
+    """Interpolate class scores to ``shape``, in float32 at least."""
     if logits.shape[2:] == shape:
         return logits
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

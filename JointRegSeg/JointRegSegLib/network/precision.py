@@ -1,113 +1,164 @@
-"""How to compute fastest on a device: number format and memory order, found by measuring, once a process."""
+"""Number format and memory order of convolutions: the fastest pair on a device, found by measuring once per process."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .joint import JointNetwork, JointOutput
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 @dataclass(frozen=True)
-class ComputeFormat:
-    """Number format of the convolutions, and order of their features in memory."""
+class Precision:
+    """Number format of the convolutions, and the order of their features in memory.
 
-    dtype: torch.dtype = torch.float32
-    memory_format: torch.memory_format = torch.contiguous_format
+    Attributes:
+        dtype: 'float32', 'bfloat16' or 'float16'.
+        channels_last: Whether the channels of a voxel lie side by side.
+    """
+
+    dtype: str = "float32"
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"number format '{self.dtype}' is unknown; use one of {', '.join(_DTYPES)}")
 
     def __str__(self) -> str:
-        order = " channels last" if self.memory_format == torch.channels_last_3d else ""
-        return str(self.dtype).removeprefix("torch.") + order
+        return f"{self.dtype} channels last" if self.channels_last else self.dtype
 
-    def arrange(self, images: Tensor) -> Tensor:
-        """Images (B, C, D, H, W) in this format."""
-        return images.to(self.dtype).contiguous(memory_format=self.memory_format)
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The number format as torch names it."""
+        return _DTYPES[self.dtype]
+
+    @contextlib.contextmanager
+    def autocast(self, device: torch.device) -> Iterator[None]:
+        """Compute convolutions in the number format; weights, sums and losses stay in float32."""
+        with torch.autocast(device.type, dtype=self.torch_dtype, enabled=self.dtype != "float32"):
+            yield
+
+    def arrange(self, volume: Tensor) -> Tensor:
+        """Return a volume (B, C, D, H, W) in the memory order; channels-first volumes stay as they are."""
+        return volume.contiguous(memory_format=torch.channels_last_3d) if self.channels_last else volume
+
+    def convert(self, volume: Tensor) -> Tensor:
+        """Return a volume (B, C, D, H, W) in the number format and the memory order."""
+        return volume.to(self.torch_dtype).contiguous(memory_format=self._memory_format)
+
+    def arrange_weights(self, network: nn.Module) -> None:
+        """Put the kernels of a network's convolutions into the memory order."""
+        for parameter in network.parameters():
+            if parameter.ndim == 5:
+                parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last_3d if self.channels_last else torch.contiguous_format
 
 
-FLOAT32 = ComputeFormat()
-_CANDIDATES = (
-    FLOAT32,
-    ComputeFormat(torch.float32, torch.channels_last_3d),
-    ComputeFormat(torch.bfloat16, torch.channels_last_3d),
-)
-_ON_GPU = (ComputeFormat(torch.float16), ComputeFormat(torch.float16, torch.channels_last_3d))
+FLOAT32 = Precision()
+_CANDIDATES = (FLOAT32, Precision("float32", True), Precision("bfloat16", True))
+_ON_GPU = (Precision("float16"), Precision("float16", True))
 _PROBE_SIZE = (24, 32, 24)
 _REPEATS = 4
 
 
-def candidate_formats(device: torch.device | str = "cpu") -> tuple[ComputeFormat, ...]:
-    """Formats worth measuring on a device; the exact one first."""
+def candidate_precisions(device: torch.device | str = "cpu") -> tuple[Precision, ...]:
+    """Return the formats that are worth measuring on a device, the exact one first."""
     return _CANDIDATES + _ON_GPU if torch.device(device).type == "cuda" else _CANDIDATES
 
 
-def fastest_format(device: torch.device | str = "cpu") -> ComputeFormat:
-    """The fastest format of a device for networks of this kind; measured the first time, in a fraction of a second."""
+def fastest_precision(device: torch.device | str = "cpu") -> Precision:
+    """Return the fastest format of a device for networks of this kind.
+
+    The first call measures it, which takes a fraction of a second; later calls return the same.
+    """
     return _measured(str(torch.device(device)), torch.get_num_threads())
 
 
-def converted(network: JointNetwork, form: ComputeFormat) -> JointNetwork:
-    """A copy of the network for inference in a format.
+def converted(network: JointNetwork, precision: Precision) -> JointNetwork:
+    """Return a copy of a network for inference in a format.
 
-    Normalisations, and the output of the registration, stay in float32: sums of many small numbers need its digits.
+    Normalisations and the output of the registration stay in float32: sums of many small numbers need its digits.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    precise = None if network.registration is None else network.registration.output
+    exact = None if network.registration is None else network.registration.output
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-            module.to(dtype=torch.float32 if module is precise else form.dtype, memory_format=form.memory_format)
-    network.arrange = form.arrange
+            module.to(dtype=torch.float32 if module is exact else precision.torch_dtype)
+    precision.arrange_weights(network)
+    network.convert = precision.convert
     return network
 
 
 @torch.no_grad()
 def run_fast(
-    network: JointNetwork, fixed: Tensor, moving: Tensor, stride: int | None = None, form: ComputeFormat | None = None
+    network: JointNetwork,
+    fixed: Tensor,
+    moving: Tensor,
+    stride: int | None = None,
+    precision: Precision | None = None,
 ) -> JointOutput:
-    """``network(fixed, moving, stride)`` in evaluation mode and the fastest format, without gradients.
+    """Run ``network(fixed, moving, stride)`` in evaluation mode, without gradients.
 
-    Everything in the result is float32 and contiguous. ``form`` forces a format. ValueError as of the network.
+    Args:
+        network: Network with weights in float32; it is not changed.
+        fixed: Studies (B, C, D, H, W).
+        moving: Studies of the same shape.
+        stride: As for the network.
+        precision: Format to compute in; None for the fastest one of the device.
+
+    Returns:
+        The output of the network, float32 and contiguous.
+
+    Raises:
+        ValueError: The network cannot take the studies.
     """
-    form = fastest_format(fixed.device) if form is None else form
-    output = converted(network, form)(fixed, moving, stride)
-    logits = {
-        name: None if (value := getattr(output, name)) is None else value.float().contiguous()
-        for name in ("fixed_logits", "moving_logits")
-    }
-    return replace(output, **logits)
+    precision = fastest_precision(fixed.device) if precision is None else precision
+    output = converted(network, precision)(fixed, moving, stride)
+    return JointOutput(_plain(output.fixed_logits), _plain(output.moving_logits), output.deformation)
 
 
 @torch.no_grad()
 def segment_fast(
-    network: JointNetwork, study: Tensor, stride: int | None = None, form: ComputeFormat | None = None
+    network: JointNetwork, study: Tensor, stride: int | None = None, precision: Precision | None = None
 ) -> Tensor:
-    """``network.segment(study, stride)`` as :func:`run_fast` does it: logits in float32."""
-    form = fastest_format(study.device) if form is None else form
-    return converted(network, form).segment(study, stride).float().contiguous()
+    """Run ``network.segment(study, stride)`` as `run_fast` does; the logits are float32 and contiguous."""
+    precision = fastest_precision(study.device) if precision is None else precision
+    return converted(network, precision).segment(study, stride).float().contiguous()
+
+
+def _plain(logits: Tensor | None) -> Tensor | None:
+    return None if logits is None else logits.float().contiguous()
 
 
 @functools.lru_cache(maxsize=8)
-def _measured(device: str, threads: int) -> ComputeFormat:
-    """Formats are measured in turns, so that what else the machine does hits all alike; the shortest time counts."""
-    runs = {form: _probe(form, device) for form in candidate_formats(device)}
+def _measured(device: str, threads: int) -> Precision:
+    """Measure the formats in turns, so that other load of the machine affects all alike; the shortest time counts."""
+    runs = {precision: _probe(precision, device) for precision in candidate_precisions(device)}
     times = dict.fromkeys(runs, float("inf"))
     with torch.no_grad():
         for repeat in range(_REPEATS):
-            for form, run in runs.items():
+            for precision, run in runs.items():
                 begin = time.perf_counter()
                 run()
-                if repeat:  # the first one warms up
-                    times[form] = min(times[form], time.perf_counter() - begin)
+                if repeat:  # the first run warms up
+                    times[precision] = min(times[precision], time.perf_counter() - begin)
     return min(times, key=times.__getitem__)
 
 
-def _probe(form: ComputeFormat, device: str) -> Callable[[], None]:
-    """A few layers such as these networks spend their time in."""
+def _probe(precision: Precision, device: str) -> Callable[[], None]:
+    """Return a function that runs a few layers like those in which these networks spend their time."""
     layers = nn.Sequential(
         nn.Conv3d(16, 8, 3, padding=1),
         nn.ReLU(True),
@@ -117,8 +168,9 @@ def _probe(form: ComputeFormat, device: str) -> Callable[[], None]:
         nn.ReLU(True),
         nn.ConvTranspose3d(16, 8, 2, stride=2),
     )
-    layers = layers.to(device=device, dtype=form.dtype, memory_format=form.memory_format)
-    images = form.arrange(torch.zeros(1, 16, *_PROBE_SIZE, device=device))
+    layers = layers.to(device=device, dtype=precision.torch_dtype)
+    precision.arrange_weights(layers)
+    images = precision.convert(torch.zeros(1, 16, *_PROBE_SIZE, device=device))
 
     def run() -> None:
         layers(images)

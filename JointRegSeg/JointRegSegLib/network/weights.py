@@ -1,4 +1,7 @@
-"""Weights files: a network with its configuration and what is known of its training. Loading one executes no code."""
+"""Weights files, which hold a network with its configuration and a record of its training.
+
+Loading a file executes no code of it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,13 @@ _LARGEST_PARAMETERS = 500_000_000
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network in evaluation mode, and its file's metadata: preprocessing, training summary, versions, licence."""
+    """A network that was read from a weights file.
+
+    Attributes:
+        network: Network in evaluation mode.
+        metadata: What the file records: preprocessing, summary of the training, versions, licence.
+        path: The file, or None.
+    """
 
     network: JointNetwork
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -30,16 +39,21 @@ class LoadedWeights:
 
     @property
     def config(self) -> NetworkConfig:
+        """Configuration of the network."""
         return self.network.config
 
     @property
     def brain_share(self) -> float | None:
-        """Part of the training's patches that was brain; None where the file does not tell."""
+        """Share of the training's patches that was brain, in (0, 1]; None where the file does not record it."""
         share = self.metadata.get("brain_share")
         return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
 
     def check_modalities(self, modalities: Sequence[str]) -> None:
-        """ValueError where a given modality is not among the network's, or all of the network's are missing."""
+        """Check that the network can use the modalities of a study.
+
+        Raises:
+            ValueError: The network does not know one of them, or there are none.
+        """
         known = self.config.modalities
         source = "the weights" if self.path is None else f"the weights '{self.path}'"
         if unknown := [name for name in modalities if name not in known]:
@@ -57,12 +71,16 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
     """Write a weights file, whole or not at all.
 
     Args:
-        path: file to write; an earlier one is replaced only by a complete one.
-        network: its state is saved as it is; ``half`` stores it in float16, half as large.
-        metadata: plain values only (numbers, texts, lists, dicts).
+        path: File to write; an earlier one is replaced only by a complete one.
+        network: Network whose weights are saved.
+        metadata: Record of the training, of plain values only (numbers, texts, lists, dictionaries).
+        half: Whether to store the weights in float16, which halves the size of the file.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: metadata that are not plain, or a path that cannot be written.
+        ValueError: The metadata are not plain values, or the file cannot be written.
     """
     try:
         plain = json.loads(json.dumps(dict(metadata), allow_nan=False))
@@ -83,17 +101,17 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
 
 
 def load_weights(path: str | Path) -> LoadedWeights:
-    """Read a weights file; the weights come as float32.
+    """Read a weights file; the weights of the network are float32.
 
     Raises:
-        ValueError: no such file, damaged, malicious or foreign content; one sentence that names the file.
+        ValueError: The file is missing, damaged, or something other than a weights file; the message names it.
     """
     path = Path(path)
     values = load_tensors(path, "weights file")
     if values.get("kind") != KIND:
-        raise ValueError(f"'{path}' holds no weights of a joint network; make some with 'jointregseg train'")
+        raise ValueError(f"'{path}' holds no weights of a joint network; make a weights file with 'jointregseg train'")
     if values.get("format") != FORMAT:
-        raise ValueError(f"'{path}' is of format {values.get('format')!r}, this version reads format {FORMAT}")
+        raise ValueError(f"'{path}' has format {values.get('format')!r}, but this version reads format {FORMAT}")
     metadata, state = values.get("metadata"), values.get("state")
     if not isinstance(metadata, dict) or not isinstance(state, dict):
         raise ValueError(f"'{path}' is damaged: it lacks its state or its metadata")
@@ -105,7 +123,7 @@ def load_weights(path: str | Path) -> LoadedWeights:
 
 
 def _shell(config: NetworkConfig, path: Path) -> JointNetwork:
-    """The network without memory for its parameters, so that an absurd configuration costs nothing."""
+    """Build the network without memory for its weights, so that an absurd configuration costs nothing."""
     with torch.device("meta"):
         network = build_network(config)
     if network.parameter_count > _LARGEST_PARAMETERS:
@@ -122,7 +140,7 @@ def _check_state(network: JointNetwork, state: dict, path: Path) -> None:
     for name, value in expected.items():
         stored = state[name]
         if not isinstance(stored, torch.Tensor) or not stored.is_floating_point() or stored.layout != torch.strided:
-            raise ValueError(f"'{path}' is damaged: {name} is no tensor of floating-point numbers")
+            raise ValueError(f"'{path}' is damaged: {name} is not a tensor of floating-point numbers")
         if stored.shape != value.shape:
             raise ValueError(
                 f"'{path}' is damaged: {name} has the shape {tuple(stored.shape)}, not {tuple(value.shape)}"

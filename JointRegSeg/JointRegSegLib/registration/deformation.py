@@ -1,8 +1,9 @@
-"""Deformations: displacement fields, how they warp, compose, integrate and invert.
+"""Deformations as displacement fields: warping, composition, integration and inversion.
 
-A displacement ``u`` (B, 3, D, H, W) is in voxels of the grid it lies on, channel c along spatial axis c. It maps a
-point x of the fixed grid to the point x + u(x) of the moving image, so ``warp(moving, u)`` is the moving image on the
-fixed grid. Grids of different size cover the same field of view, border to border (as average pooling makes them).
+A displacement ``u`` (B, 3, D, H, W) is in voxels of the grid on which it lies, with channel c along spatial axis c. It
+maps a point x of the fixed grid to the point x + u(x) of the moving image, so ``warp(moving, u)`` is the moving image
+on the fixed grid. Grids of different sizes cover the same field of view from border to border, as with average
+pooling.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from torch import Tensor
 from .separable import resize
 
 _LARGEST_SHARE = 4
-"""Copies of the gradient of a warped image, one a thread; more threads than these would cost more memory than time."""
+"""Largest number of threads, each with its own copy of the image's gradient; more would cost more memory than time."""
 
 
 @dataclass(frozen=True)
 class Deformation:
-    """A map from the fixed grid to the moving one, with whatever it was made from.
+    """A map from the fixed grid to the moving one, with the quantities it was computed from.
 
-    displacement: (B, 3, D, H, W) in voxels. inverse: the same of the inverse map, from the moving grid to the fixed
-    one. velocity: stationary velocity (B, 3, d, h, w) in voxels of its own grid, which may be coarser. gradients: the
-    spatial gradients Φ in (0, 1), 0.5 being identity, of which the displacement is the cumulative sum.
+    Attributes:
+        displacement: Displacement (B, 3, D, H, W) in voxels.
+        inverse: Displacement of the inverse map, from the moving grid to the fixed one, of the same shape.
+        velocity: Stationary velocity (B, 3, d, h, w) in voxels of its own grid, which may be coarser.
+        gradients: Spatial gradients Φ (B, 3, d, h, w) in (0, 1), of which the displacement is the cumulative sum; 0.5
+            everywhere is the identity.
     """
 
     displacement: Tensor
@@ -41,18 +45,35 @@ class Deformation:
             if field is not None:
                 _check_field(field, name)
 
+    def select(self, pair: int) -> Deformation:
+        """Return the deformation of one pair of the batch, as a batch of one."""
+
+        def part(field: Tensor | None) -> Tensor | None:
+            return None if field is None else field[pair : pair + 1]
+
+        displacement = self.displacement[pair : pair + 1]
+        return Deformation(displacement, part(self.inverse), part(self.velocity), part(self.gradients))
+
 
 def identity_displacement(shape: tuple[int, ...], like: Tensor | None = None, batch: int = 1) -> Tensor:
-    """Zeros (batch, 3, *shape), with dtype and device of ``like``."""
+    """Return zeros of shape (batch, 3, *shape), with the dtype and device of ``like``."""
     return torch.zeros((batch, 3, *shape)) if like is None else like.new_zeros((batch, 3, *shape))
 
 
 def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
-    """The image (B, C, d, h, w) at the points x + u(x): (B, C, D, H, W).
+    """Sample images at the points x + u(x).
 
-    displacement: (B or 1, 3, D, H, W), in voxels of the image. mode: "bilinear" (trilinear) or "nearest"; padding:
-    "border" (points outside take the nearest voxel's value) or "zeros". Images in integers or half precision are
-    sampled in the displacement's precision; nearest neighbours keep the image's dtype.
+    Args:
+        image: Images (B or 1, C, d, h, w). Integers and half precision are converted to the dtype of the displacement.
+        displacement: Displacements (B or 1, 3, D, H, W) in voxels of the image.
+        mode: 'bilinear' (trilinear interpolation) or 'nearest'.
+        padding: Value of points outside of the image: 'border' (that of the nearest voxel) or 'zeros'.
+
+    Returns:
+        Warped images (B, C, D, H, W), in the dtype of the displacement, or of the image for nearest neighbours.
+
+    Raises:
+        ValueError: The shapes do not fit each other.
     """
     _check_field(displacement, "displacement")
     if image.ndim != 5:
@@ -60,14 +81,23 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", padding: s
     batch = max(len(image), len(displacement))
     if len(image) not in (1, batch) or len(displacement) not in (1, batch):
         raise ValueError(f"{len(image)} images cannot be warped by {len(displacement)} displacements")
-    grid = _normalised_points(displacement, image.shape[2:])
+    grid = _normalized_points(displacement, image.shape[2:])
     image_values = image.to(grid.dtype).expand(batch, -1, -1, -1, -1)
     values = _sample(image_values, grid.expand(batch, -1, -1, -1, -1), mode, padding)
     return values.to(image.dtype) if mode == "nearest" else values
 
 
 def warp_labels(labels: Tensor, displacement: Tensor, classes: int | None = None) -> Tensor:
-    """Labels (B, 1, D, H, W), of an integer dtype, warped one-hot and linearly: the class with the largest share."""
+    """Warp labels as one-hot images with linear interpolation; the class with the largest share wins.
+
+    Args:
+        labels: Class numbers (B, 1, d, h, w) of an integer dtype.
+        displacement: Displacements (B, 3, D, H, W) in voxels.
+        classes: Number of classes; None to take the largest label.
+
+    Returns:
+        Class numbers (B, 1, D, H, W) in the dtype of the labels.
+    """
     classes = int(labels.max()) + 1 if classes is None else classes
     best = torch.full((len(labels), 1, *displacement.shape[2:]), -1.0, device=labels.device, dtype=displacement.dtype)
     winner = torch.zeros_like(best, dtype=labels.dtype)
@@ -79,14 +109,21 @@ def warp_labels(labels: Tensor, displacement: Tensor, classes: int | None = None
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """Displacement of x ↦ y + second(y) with y = x + first(x); both (B, 3, D, H, W), on the same grid."""
+    """Return the displacement of x ↦ y + second(y) with y = x + first(x); all are (B, 3, D, H, W) on one grid."""
     return first + warp(second, first)
 
 
 def integrate_velocity(velocity: Tensor, steps: int = 6) -> Tensor:
-    """Displacement at unit time of the flow of a stationary velocity (B, 3, D, H, W), by scaling and squaring.
+    """Integrate a stationary velocity to its flow at unit time, by scaling and squaring (Arsigny et al. 2006).
 
-    The negative velocity gives the inverse map. Computed in float32 at least. Source: Arsigny et al. 2006.
+    The negative velocity gives the inverse map.
+
+    Args:
+        velocity: Velocity (B, 3, D, H, W) in voxels.
+        steps: Number of squarings.
+
+    Returns:
+        Displacement of the same shape, in float32 at least.
     """
     _check_field(velocity, "velocity")
     with torch.autocast(velocity.device.type, enabled=False):
@@ -97,10 +134,17 @@ def integrate_velocity(velocity: Tensor, steps: int = 6) -> Tensor:
 
 
 def cumulative_displacement(gradients: Tensor) -> Tensor:
-    """Displacement of which Φ (B, 3, D, H, W) in (0, 1) are the gradients: sums of 2Φ_c along axis c are coordinates.
+    """Sum half spatial gradients to a displacement: the coordinate c is the cumulative sum of 2Φ_c along axis c.
 
-    Φ = 0.5 everywhere is exactly the identity map: the sum 2Φ_0 + … + 2Φ_i would be i + 1, so it starts at −1.
-    Every coordinate grows along its own axis. Source: Estienne et al. 2020, section 2.2, but for the start.
+    With Φ = 0.5 everywhere the sum 2Φ_0 + … + 2Φ_i is i + 1. It is therefore started at −1, so that this is exactly the
+    identity map. Every coordinate grows along its own axis. Source: Estienne et al. 2020, section 2.2, except for the
+    start of the sum.
+
+    Args:
+        gradients: Half gradients Φ (B, 3, D, H, W) in (0, 1).
+
+    Returns:
+        Displacement of the same shape in voxels, in float32 at least.
     """
     _check_field(gradients, "gradients")
     steps = 2 * (gradients.float() if gradients.dtype in (torch.float16, torch.bfloat16) else gradients) - 1
@@ -108,9 +152,19 @@ def cumulative_displacement(gradients: Tensor) -> Tensor:
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """det(I + ∇u) (B, 1, D, H, W) by central differences, one-sided ones at the borders.
+    """Compute det(I + ∇u) by central differences, with one-sided ones at the borders.
 
-    It is the volume in the moving image of what fills a unit volume of the fixed grid; at or below 0 the map folds.
+    The determinant is the volume that a unit volume of the fixed grid has in the moving image. The map folds where
+    it is not positive.
+
+    Args:
+        displacement: Displacement (B, 3, D, H, W) in voxels.
+
+    Returns:
+        Determinants (B, 1, D, H, W).
+
+    Raises:
+        ValueError: An axis has fewer than two voxels.
     """
     _check_field(displacement, "displacement")
     if min(displacement.shape[2:]) < 2:
@@ -125,14 +179,14 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
 
 def folded_fraction(displacement: Tensor, mask: Tensor | None = None) -> float:
-    """Share of voxels, of those in a mask (B, 1, D, H, W), where the Jacobian determinant is not positive."""
+    """Return the share of the voxels in a mask (B, 1, D, H, W) whose Jacobian determinant is not positive."""
     folded = ~(jacobian_determinant(displacement) > 0)
     selected = folded if mask is None else folded[mask.bool()]
     return float(selected.double().mean()) if selected.numel() else 0.0
 
 
 def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
-    """The same map on another grid (…, *shape) over the same field of view, in voxels of that grid."""
+    """Resample a displacement (B, 3, D, H, W) to another grid over the same field of view, in voxels of that grid."""
     _check_field(displacement, "displacement")
     old, new = tuple(displacement.shape[2:]), tuple(shape)
     if old == new:
@@ -143,17 +197,24 @@ def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def invert_displacement(displacement: Tensor, iterations: int = 100, tolerance: float = 1e-3) -> Tensor:
-    """Displacement of the inverse map, by the fixed-point iteration w ← −u(x + w); (B, 3, D, H, W).
+    """Invert a map by the fixed-point iteration w ← −u(x + w) (Chen et al. 2008).
 
-    Stops where no voxel moves by more than ``tolerance`` voxels. The inverse of a folded map does not exist, and what
-    points outside of the grid come from is not known: :func:`inverse_error` tells how far the result can be trusted.
-    Source: Chen et al. 2008.
+    A folded map has no inverse, and the map is not known for points outside of the grid: `inverse_error` shows how far
+    the result can be trusted.
+
+    Args:
+        displacement: Displacement (B, 3, D, H, W) in voxels.
+        iterations: Largest number of iterations.
+        tolerance: The iteration ends when no voxel moves by more than this, in voxels.
+
+    Returns:
+        Displacement of the inverse map, of the same shape.
     """
     inverse, rate, largest = -displacement, 1.0, math.inf
     for _ in range(iterations):
         step = warp(displacement, inverse).add_(inverse).neg_()
         change = float(step.abs().amax())
-        if change > largest:  # where the map expands more than twofold the plain iteration swings
+        if change > largest:  # the plain iteration oscillates where the map expands more than twofold
             rate = max(rate / 2, 0.1)
         largest = change
         inverse = inverse + rate * step
@@ -163,24 +224,24 @@ def invert_displacement(displacement: Tensor, iterations: int = 100, tolerance: 
 
 
 def inverse_error(first: Tensor, second: Tensor) -> Tensor:
-    """Distance in voxels between x and second(first(x)): (B, 1, D, H, W), zero where they are each other's inverse."""
+    """Return the distance in voxels between x and second(first(x)), which is 0 for inverse maps: (B, 1, D, H, W)."""
     return torch.linalg.vector_norm(compose(first, second), dim=1, keepdim=True)
 
 
-def _normalised_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
-    """x + u(x) as ``grid_sample`` wants it: (B, D, H, W, 3), last axis first, the image's corners at −1 and 1."""
+def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
+    """Return x + u(x) as ``grid_sample`` expects it: (B, D, H, W, 3), last axis first, image corners at −1 and 1."""
     coordinates = []
     for axis in (2, 1, 0):
         size, points = image_shape[axis], displacement.shape[2 + axis]
         voxels = torch.arange(points, dtype=displacement.dtype, device=displacement.device)
         position = displacement[:, axis] + voxels.view([-1 if a == axis else 1 for a in range(3)])
-        # an axis of one voxel has both corners at its centre: every point of it is at 0
+        # An axis of one voxel has both corners at its centre, so every point is at 0.
         coordinates.append(position * (2 / (size - 1)) - 1 if size > 1 else torch.zeros_like(position))
     return torch.stack(coordinates, -1)
 
 
 def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    """grid_sample, which on a CPU uses one thread an image: a single one is divided among the threads."""
+    """Call ``grid_sample``, which uses one thread per image on processors, with a single image divided into parts."""
     shares = min(torch.get_num_threads(), _LARGEST_SHARE if image.requires_grad else 64)
     _, depth, height, width, _ = grid.shape
     rows = depth * height

@@ -47,7 +47,7 @@ class RefinementLevel:
 
 @dataclass(frozen=True)
 class RefinementSettings:
-    """How :func:`instance_optimization.refine` works; the defaults are meant for voxels of about 1 mm.
+    """How `instance_optimization.refine` works; the defaults are meant for voxels of about 1 mm.
 
     Attributes:
         levels: Levels from coarse to fine.

@@ -1,4 +1,4 @@
-"""Linear operations on volumes that work along one axis after the other, as matrix products."""
+"""Interpolation and smoothing of volumes along one axis after the other, as matrix products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from NeuroCESTLib.core.smoothing import along_axes, gaussian_smooth
 
 
 def resize(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Trilinear interpolation over the same field of view; the gradient is a matrix product as well."""
+    """Interpolate volumes (B, C, D, H, W) trilinearly to another shape over the same field of view.
+
+    The gradient is computed by matrix products as well.
+    """
     sizes = zip(shape, images.shape[2:], strict=True)
     return along_axes(images, [_interpolation(new, old, images.dtype, images.device) for new, old in sizes])
 
@@ -24,8 +27,8 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for gradients later, whoever asks first
+@torch.inference_mode(False)  # The matrix is cached, and later calls may need gradients.
 def _interpolation(new: int, old: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(new, old), the rows of ``interpolate`` with align_corners=False."""
+    """Weights (new, old) of linear ``interpolate`` with align_corners=False."""
     unit = torch.eye(old, dtype=dtype, device=device)[None]
     return F.interpolate(unit, size=new, mode="linear", align_corners=False)[0].t().contiguous()

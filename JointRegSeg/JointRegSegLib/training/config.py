@@ -11,6 +11,7 @@ from NeuroCESTLib.core.checked_json import read_json
 
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig, load_network_config, network_config_names
+from ..tasks.registry import find_task
 from .settings import TrainingSettings
 
 DATA_PATHS = ("memory", "cache", "on_the_fly", "synthetic")
@@ -58,9 +59,9 @@ class DataConfig:
 class TrainingConfig:
     """A checked configuration.
 
-    stride: of the network during training; 1 where the data lie on the grid that the network works on. tasks: what is
-    trained. registration_every: the registration takes part in every n-th step only. initial_weights: file to start
-    from. note: free text.
+    stride: of the network during training; 1 where the data lie on the grid that the network works on. task: name of
+    the task, see ``tasks.registry``. tasks: which parts of the joint task are trained. registration_every: the
+    registration takes part in every n-th step only. initial_weights: file to start from. note: free text.
     """
 
     network: NetworkConfig
@@ -68,12 +69,14 @@ class TrainingConfig:
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     stride: int | None = None
+    task: str = "joint"
     tasks: str = "both"
     registration_every: int = 1
     initial_weights: str | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
+        find_task(self.task)
         if self.tasks not in TASKS:
             raise ValueError(f"tasks is {self.tasks!r} but must be one of {', '.join(TASKS)}")
         for name in ("stride", "registration_every"):
@@ -120,7 +123,7 @@ class TrainingConfig:
         return values
 
 
-_OWN = ("stride", "tasks", "registration_every", "initial_weights", "note")
+_OWN = ("stride", "task", "tasks", "registration_every", "initial_weights", "note")
 _KEYS = ("network", "loss", "data", "training", *_OWN)
 
 

@@ -17,14 +17,16 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..cohort.sample import Pair
 from ..network.joint import JointNetwork
+from ..network.precision import Precision
 from ..network.weights import load_weights
 from ..pictures.cases import draw_cases
+from ..tasks.joint import JOINT
 from .batches import Batch, BatchStream, PairSource, collate
 from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .curves import draw_curves
 from .log import Row, TrainingLog
-from .optimizer import Averaged, Optimisation, Precision, choose_precision, for_gradients
+from .optimizer import Averaged, Optimisation, choose_precision, for_gradients
 from .step import batch_loss
 from .validation import validate
 
@@ -120,8 +122,7 @@ class _Run:
         self.device = processes.device(self.settings.device)
         self.network = network.to(self.device)
         self.precision = _common(choose_precision(self.settings, self.device, self.network), processes, self.device)
-        if self.precision.channels_last:
-            self.network.to(memory_format=torch.channels_last_3d)
+        self.precision.arrange_weights(self.network)
         self.optimisation = Optimisation(self.network, self.settings, self.precision)
         self.average = Averaged(self.network, self.settings.ema_decay) if self.settings.ema_decay else None
         self.stride = config.stride or config.network.stride
@@ -311,7 +312,8 @@ class _Run:
         """Continue from the last checkpoint; ValueError where it belongs to another training."""
         path = self.folder / LAST
         state = load_checkpoint(path)
-        check_same(state["trajectory"], self.config.trajectory(), path)
+        # Checkpoints of earlier versions have no task.
+        check_same({"task": JOINT.name, **state["trajectory"]}, self.config.trajectory(), path)
         self.network.load_state_dict(state["network"])
         if self.settings.precision == "auto" and self.device.type == "cpu":  # whatever is faster now
             self.precision = Precision(state["precision"], self.precision.channels_last)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,28 +14,10 @@ from NeuroCESTLib.core.processes import Processes
 
 from ..network.configuration import NetworkConfig
 from ..network.joint import JointNetwork
+from ..network.precision import Precision
 from .settings import TrainingSettings
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TRIAL = 32  # edge of the volume that formats are compared on
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Number format of the convolutions, whose results may be rounded, and the order of their channels."""
-
-    dtype: str = "float32"
-    channels_last: bool = False
-
-    @contextlib.contextmanager
-    def autocast(self, device: torch.device) -> Iterator[None]:
-        """Convolutions in the format; weights, sums and losses stay float32."""
-        with torch.autocast(device.type, dtype=_DTYPES[self.dtype], enabled=self.dtype != "float32"):
-            yield
-
-    def arrange(self, volume: Tensor) -> Tensor:
-        """The volume in the order of channels that suits."""
-        return volume.contiguous(memory_format=torch.channels_last_3d) if self.channels_last else volume
 
 
 def for_gradients(precision: Precision, depth: int, network: NetworkConfig, device: torch.device) -> Precision:
@@ -77,8 +57,7 @@ def _step_seconds(network: JointNetwork, precision: Precision, device: torch.dev
     """Shortest of three passes there and back."""
     size = -(-_TRIAL // network.config.multiple) * network.config.multiple
     study = precision.arrange(torch.zeros(1, len(network.config.modalities), size, size, size, device=device))
-    if precision.channels_last:
-        network.to(memory_format=torch.channels_last_3d)
+    precision.arrange_weights(network)
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..images.modalities import MODALITIES
 from ..network.joint import JointNetwork, JointOutput
-from ..registration.deformation import Deformation
-from ..tasks.joint import joint_loss
+from ..network.precision import Precision
+from ..tasks.protocol import StudyPair
+from ..tasks.registry import find_task
 from .batches import UNLABELLED, Batch
 from .config import TrainingConfig
-from .optimizer import Precision
 
 
 def batch_loss(
@@ -51,50 +51,25 @@ def network_inputs(batch: Batch, config: TrainingConfig) -> tuple[Tensor, Tensor
 
 
 def output_loss(output: JointOutput, batch: Batch, config: TrainingConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """As ``batch_loss``, of an output.
+    """Compute the loss of an output of the network, as `batch_loss` does.
 
-    Each pair's loss is computed by itself, so that the mean does not depend on how pairs are divided into batches.
+    The loss of each pair is computed by itself, so that the mean does not depend on how pairs are divided into batches.
     """
-    images = network_inputs(batch, config)
-    total: Tensor | float = 0.0
+    task = find_task(config.task)
+    total = batch.fixed.new_zeros(())
     parts: dict[str, Tensor] = {}
-    for pair in range(len(batch)):
-        fixed, moving = (side[pair : pair + 1] for side in images)
-        labels = [_labels(side, pair) for side in (batch.fixed_labels, batch.moving_labels)]
-        own = _of_pair(output, pair)
-        value, terms = joint_loss(own, fixed, moving, *labels, config.loss, config.network)
+    for index in range(len(batch)):
+        value, terms = task.loss(output.select(index), study_pair(batch, index, config), config.loss)
         total = total + value / len(batch)
         for name, term in {"loss": value.detach(), **terms}.items():
-            parts[name] = parts.get(name, 0.0) + term / len(batch)
+            parts[name] = parts.get(name, torch.zeros_like(term)) + term / len(batch)
     return total, parts
 
 
-def _of_pair(output: JointOutput, pair: int) -> JointOutput:
-    """The output for one pair of the batch."""
-
-    def cut(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[pair : pair + 1]
-
-    def cut_all(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(value[pair : pair + 1] for value in values)
-
-    deformation = output.deformation
-    if deformation is not None:
-        deformation = Deformation(
-            cut(deformation.displacement),
-            cut(deformation.inverse),
-            cut(deformation.velocity),
-            cut(deformation.gradients),
-        )
-    return JointOutput(
-        cut(output.fixed_logits),
-        cut(output.moving_logits),
-        deformation,
-        cut_all(output.fixed_auxiliary),
-        cut_all(output.moving_auxiliary),
-    )
-
-
-def _labels(side: Tensor, pair: int) -> Tensor | None:
-    labels = side[pair : pair + 1]
-    return None if bool(torch.eq(labels, UNLABELLED).all()) else labels
+def study_pair(batch: Batch, index: int, config: TrainingConfig) -> StudyPair:
+    """Return one pair of a batch for a task, with the modalities of the network and None for absent labels."""
+    part = slice(index, index + 1)
+    fixed, moving = network_inputs(batch, config)
+    labels = (batch.fixed_labels[part], batch.moving_labels[part])
+    fixed_labels, moving_labels = (None if bool((side == UNLABELLED).all()) else side for side in labels)
+    return StudyPair(fixed[part], moving[part], fixed_labels, moving_labels, batch.fixed_mask[part])

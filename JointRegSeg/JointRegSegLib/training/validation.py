@@ -11,20 +11,16 @@ from torch import Tensor
 
 from NeuroCESTLib.core.processes import Processes
 
-from ..images.labels import REGIONS
 from ..images.modalities import MODALITIES, TITLES
-from ..metrics.deformation import jacobian_statistics
-from ..metrics.overlap import dice, region_scores
 from ..network.joint import JointNetwork, JointOutput
+from ..network.precision import Precision
 from ..pictures.cases import SHOWN_MODALITIES, CasePicture
-from ..registration.deformation import jacobian_determinant, warp, warp_labels
+from ..registration.deformation import jacobian_determinant, warp
+from ..tasks.registry import find_task
 from .batches import UNLABELLED, Batch
 from .config import TrainingConfig
 from .log import Row
-from .optimizer import Precision
-from .step import network_output, output_loss
-
-_SCORES = tuple(f"dice_{name}" for name in REGIONS)
+from .step import network_output, output_loss, study_pair
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ def validate(
     ``val_sd_log_jacobian`` describe the map inside of the fixed brain. Scores that nothing was known for are left out.
     """
     processes = processes or Processes()
+    task = find_task(config.task)
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
@@ -61,49 +58,17 @@ def validate(
         with precision.autocast(device):
             output = network_output(network, batch, config, config.registers, precision)
         _, parts = output_loss(output, batch, config)
-        rows.append({name: float(value) for name, value in parts.items()} | _scores(output, batch))
+        scores = task.scores(output, study_pair(batch, 0, config))
+        rows.append({name: float(value) for name, value in parts.items()} | scores)
         if len(pictures) < drawn:
             pictures.append(_picture(output, batch, config))
     network.train(was_training)
-    return Validation(_means(rows, processes, device), pictures)
+    return Validation(_means(rows, task.reported, processes, device), pictures)
 
 
-def _scores(output: JointOutput, batch: Batch) -> Row:
-    scores: Row = {}
-    if output.fixed_logits is not None:
-        sides = ((output.fixed_logits, batch.fixed_labels), (output.moving_logits, batch.moving_labels))
-        found = [
-            region_scores(_classes(logits), labels[0].cpu().numpy(), (1.0, 1.0, 1.0), distances=False)
-            for logits, labels in sides
-            if logits is not None and _labelled(labels)
-        ]
-        if found:
-            scores |= {name: float(np.mean([one[name] for one in found])) for name in _SCORES}
-            scores["dice"] = float(np.mean([scores[name] for name in _SCORES]))
-    if output.deformation is not None:
-        displacement = output.deformation.displacement
-        determinant = jacobian_determinant(displacement)[0, 0].cpu().numpy()
-        scores |= jacobian_statistics(determinant, batch.fixed_mask[0].cpu().numpy())
-        if _labelled(batch.fixed_labels) and _labelled(batch.moving_labels):
-            moved = warp_labels(batch.moving_labels[:, None], displacement, 4)[0, 0]
-            scores["warped_dice"] = dice((moved > 0).cpu().numpy(), (batch.fixed_labels[0] > 0).cpu().numpy())
-    return scores
-
-
-def _means(rows: list[Row], processes: Processes, device: torch.device) -> Row:
+def _means(rows: list[Row], reported: Sequence[str], processes: Processes, device: torch.device) -> Row:
     """Means over the cases of all processes; NaN does not count."""
-    names = (
-        "loss",
-        "segmentation",
-        "registration",
-        "similarity",
-        "smoothness",
-        "dice",
-        *_SCORES,
-        "warped_dice",
-        "folded_fraction",
-        "sd_log_jacobian",
-    )
+    names = ("loss", *reported)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
     for row in rows:
         for column, name in enumerate(names):

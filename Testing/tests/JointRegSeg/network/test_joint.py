@@ -11,10 +11,18 @@ import torch
 from torch import Tensor
 
 from JointRegSegLib.losses.config import LossConfig
+from JointRegSegLib.network import precision as precision_module
 from JointRegSegLib.network.blocks import InstanceNorm, convolution_unit
 from JointRegSegLib.network.configuration import NetworkConfig, load_network_config, network_config_names
-from JointRegSegLib.network.joint import JointNetwork, build_network
-from JointRegSegLib.network.precision import FLOAT32, candidate_formats, fastest_format, run_fast, segment_fast
+from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
+from JointRegSegLib.network.precision import (
+    FLOAT32,
+    Precision,
+    candidate_precisions,
+    fastest_precision,
+    run_fast,
+    segment_fast,
+)
 from JointRegSegLib.registration.deformation import (
     integrate_velocity,
     inverse_error,
@@ -238,24 +246,24 @@ def test_decoders_convolve_a_concatenation_without_making_it(normalisation: str)
     assert torch.allclose(unit(code, x), unit(torch.cat([code, x], dim=1)), atol=1e-5)
 
 
-def test_every_format_gives_the_same_answer() -> None:
+def test_every_precision_gives_the_same_answer() -> None:
     config = replace(SMALL, channels=(8, 16, 16))
     net, (fixed, moving) = network(config, moving=0.1), studies((16, 16, 16))
     exact = net(fixed, moving)
     spread = exact.fixed_logits.std()
-    for form in candidate_formats("cpu"):
-        output = run_fast(net, fixed, moving, form=form)
-        tolerance = 1e-4 if form.dtype == torch.float32 else 0.05
+    for precision in candidate_precisions("cpu"):
+        output = run_fast(net, fixed, moving, precision=precision)
+        tolerance = 1e-4 if precision.dtype == "float32" else 0.05
         assert output.fixed_logits.dtype == output.deformation.displacement.dtype == torch.float32
         assert output.fixed_logits.is_contiguous()
         assert (output.moving_logits - exact.moving_logits).abs().max() < 4 * tolerance * spread
         assert (output.deformation.displacement - exact.deformation.displacement).abs().max() < tolerance
-        assert torch.equal(segment_fast(net, fixed, form=form), output.fixed_logits)
+        assert torch.equal(segment_fast(net, fixed, precision=precision), output.fixed_logits)
     assert all(p.dtype == torch.float32 and p.requires_grad for p in net.parameters())  # the original is untouched
 
 
 def test_fast_run_needs_no_gradients_but_its_result_can_be_refined() -> None:
-    output = run_fast(network(SMALL, moving=0.1).train(), *studies(), form=FLOAT32)
+    output = run_fast(network(SMALL, moving=0.1).train(), *studies(), precision=FLOAT32)
     displacement = output.deformation.displacement
     assert not displacement.requires_grad
     start = displacement.requires_grad_()
@@ -263,14 +271,41 @@ def test_fast_run_needs_no_gradients_but_its_result_can_be_refined() -> None:
     assert start.grad is not None
 
 
-def test_fastest_format_is_a_candidate_and_measured_once() -> None:
-    import time
+def test_fastest_precision_is_a_candidate_and_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = fastest_precision("cpu")
+    assert found in candidate_precisions("cpu")
+    monkeypatch.setattr(precision_module, "_probe", None)  # measuring again would fail
+    assert fastest_precision(torch.device("cpu")) is found
 
-    form = fastest_format("cpu")
-    assert form in candidate_formats("cpu")
-    begin = time.perf_counter()
-    assert fastest_format(torch.device("cpu")) is form
-    assert time.perf_counter() - begin < 0.01
+
+def test_a_precision_converts_volumes_and_weights() -> None:
+    precision = Precision("bfloat16", channels_last=True)
+    volume = torch.randn(1, 4, 2, 3, 5)
+    assert str(precision) == "bfloat16 channels last"
+    assert precision.arrange(volume).dtype == torch.float32
+    assert precision.convert(volume).dtype == torch.bfloat16
+    convolution = torch.nn.Conv3d(4, 4, 3)
+    precision.arrange_weights(convolution)
+    for tensor in (precision.arrange(volume), precision.convert(volume), convolution.weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last_3d)
+    assert FLOAT32.convert(volume) is volume
+
+
+def test_an_unknown_number_format_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="number format 'int8' is unknown; use one of float32, bfloat16, float16"):
+        Precision("int8")
+
+
+def test_one_pair_of_a_batch_is_selected_with_everything_that_belongs_to_it() -> None:
+    net, (fixed, moving) = network(SMALL, moving=0.1).train(), studies((16, 16, 16), batch=2)
+    output = net(fixed, moving)
+    second = output.select(1)
+    assert torch.equal(second.moving_logits, output.moving_logits[1:])
+    assert torch.equal(second.deformation.inverse, output.deformation.inverse[1:])
+    assert torch.equal(second.deformation.velocity, output.deformation.velocity[1:])
+    assert second.deformation.gradients is None
+    assert [level.shape[0] for level in second.fixed_auxiliary] == [1]
+    assert JointOutput().select(0) == JointOutput()
 
 
 @pytest.mark.parametrize(
@@ -330,10 +365,10 @@ def test_unusable_configurations_name_file_and_key(values: dict, words: str, tmp
 
 
 def test_missing_and_broken_configurations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'unet' is neither a file nor one of estienne2020, .*neurocest"):
+    with pytest.raises(ValueError, match=r"unet: no such file; give a JSON file or one of estienne2020, .*neurocest"):
         load_network_config("unet")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ValueError, match=r"broken\.json' is no JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json: not valid JSON"):
         load_network_config(tmp_path / "broken.json")
 
 

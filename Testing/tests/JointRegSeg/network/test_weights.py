@@ -125,7 +125,7 @@ def test_foreign_files_are_refused(saved: Path) -> None:
     ("changes", "words"),
     [
         ({"kind": "neurocest reconstruction network"}, "holds no weights of a joint network"),
-        ({"format": 99}, "is of format 99, this version reads format 1"),
+        ({"format": 99}, "has format 99, but this version reads format 1"),
         ({"metadata": None}, "lacks its state or its metadata"),
         ({"state": None}, "lacks its state or its metadata"),
         ({"config": None}, "is damaged: a network configuration is an object"),
