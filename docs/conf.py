@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from latex2mathml.converter import convert
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from registration_cases import QUICK, SHAPE, error, known_velocity, pair, radius, texture
 
 from JointRegSegLib.registration.deformation import (
     Deformation,
@@ -20,43 +21,6 @@ from JointRegSegLib.registration.deformation import (
 from JointRegSegLib.registration.instance_optimization import refine
 from JointRegSegLib.registration.local_correlation import LocalStatistics, lncc
 from JointRegSegLib.registration.refinement_settings import RefinementLevel, RefinementSettings
-from JointRegSegLib.registration.separable import smooth
-
-SHAPE = (32, 40, 24)
-QUICK = RefinementSettings(
-    levels=(RefinementLevel(2, 4, 5, 30), RefinementLevel(1, 4, 5, 15, 2)), mask_dilation=1, regularisation=0.2
-)
-
-
-def texture(seed: int = 0, shape: tuple[int, ...] = SHAPE, channels: int = 1) -> torch.Tensor:
-    """Smooth blobs within an ellipsoid, −3 outside, as a brain is after normalisation."""
-    generator = torch.Generator().manual_seed(seed)
-    image = smooth(torch.randn((1, channels, *shape), generator=generator), 1.5)
-    return torch.where(radius(shape) < 0.9, image / image.std(), -3.0)
-
-
-def radius(shape: tuple[int, ...] = SHAPE, centre: tuple[float, ...] = (0, 0, 0), size: float = 1) -> torch.Tensor:
-    """1 on the surface of the ellipsoid that touches the borders, or of a smaller one about another centre."""
-    axes = [torch.linspace(-1, 1, n) - c for n, c in zip(shape, centre, strict=True)]
-    squares = sum(g.square() for g in torch.meshgrid(*axes, indexing="ij"))
-    return squares.sqrt()[None, None] / size
-
-
-def known_velocity(size: float = 4.0, seed: int = 1, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    velocity = smooth(torch.randn((1, 3, *shape), generator=generator), 5.0)
-    return size * velocity / velocity.abs().max()
-
-
-def pair(size: float = 4.0, channels: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Fixed image, moving image and the true displacement between them."""
-    fixed, velocity = texture(channels=channels), known_velocity(size)
-    moving = warp(fixed, integrate_velocity(-velocity))
-    return fixed, moving, integrate_velocity(velocity)
-
-
-def error(found: torch.Tensor, true: torch.Tensor) -> float:
-    return float((found - true).norm(dim=1, keepdim=True)[radius() < 0.8].mean())
 
 
 def test_known_deformation_is_found_whatever_the_contrast() -> None:
@@ -125,8 +89,8 @@ def carried_volume(found: Deformation, tumor: torch.Tensor) -> float:
 
 
 def test_mask_keeps_a_grown_tumour_from_stretching_the_brain() -> None:
-    image, centre = texture(), (0.1, -0.1, 0.0)
-    small, large = radius(centre=centre, size=0.25) < 1, radius(centre=centre, size=0.42) < 1
+    image, center = texture(), (0.1, -0.1, 0.0)
+    small, large = radius(center=center, size=0.25) < 1, radius(center=center, size=0.42) < 1
     fixed, moving = with_tumor(image, small, 4.0), with_tumor(image, large, 4.0)
     unmasked = refine(fixed, moving, settings=QUICK)
     masked = refine(fixed, moving, None, small.float(), large.float(), QUICK)
@@ -138,10 +102,10 @@ def test_mask_keeps_a_grown_tumour_from_stretching_the_brain() -> None:
 
 def test_mass_effect_outside_of_the_mask_is_followed() -> None:
     """The tumour pushes the tissue away; its own voxels are new and match nothing."""
-    image, centre = texture(), (0.1, -0.1, 0.0)
-    distance = radius(centre=centre)
+    image, center = texture(), (0.1, -0.1, 0.0)
+    distance = radius(center=center)
     outward = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in SHAPE], indexing="ij"))[None]
-    middle = torch.tensor([(n - 1) / 2 * (1 + c) for n, c in zip(SHAPE, centre, strict=True)]).view(1, 3, 1, 1, 1)
+    middle = torch.tensor([(n - 1) / 2 * (1 + c) for n, c in zip(SHAPE, center, strict=True)]).view(1, 3, 1, 1, 1)
     velocity = 0.7 * (outward - middle) * torch.exp(-((distance / 0.4) ** 2))
     tumor = distance < 0.25
     true = integrate_velocity(velocity)
@@ -156,7 +120,7 @@ def test_mass_effect_outside_of_the_mask_is_followed() -> None:
 
 def test_moving_mask_is_where_the_deformation_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, moving, true = pair(3.0)
-    tumor = radius(centre=(0.3, 0.0, 0.0), size=0.25) < 1
+    tumor = radius(center=(0.3, 0.0, 0.0), size=0.25) < 1
     masks, original = [], LocalStatistics.of.__func__
 
     def noted(cls, image, window, mask, stride):
