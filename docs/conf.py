@@ -84,7 +84,21 @@ def bring_pictures(_: Any) -> None:
     shutil.copytree(ROOT / "Resources" / "Screenshots", ROOT / "docs" / "images", dirs_exist_ok=True)
 
 
+def methods_table(_: Any, name: str, source: list[str]) -> None:
+    """Replace the mark in the page of CESTQuant by a table of its methods, read from their registry."""
+    if name != "cestquant":
+        return
+    from CESTQuantLib.methods.registry import FIELD_METHODS, METHODS
+
+    lines = ["| method | what it computes | needs | takes | sources |", "| --- | --- | --- | --- | --- |"]
+    for method in (*METHODS.values(), *FIELD_METHODS.values()):
+        needs, takes = (", ".join(f"`{what.option}`" for what in inputs) for inputs in (method.needs, method.takes))
+        lines.append(f"| `{method.name}` | {method.summary} | {needs} | {takes} | {'; '.join(method.publications)} |")
+    source[0] = source[0].replace("<!-- methods -->", "\n".join(lines))
+
+
 def setup(app: Any) -> None:
-    """Register the formulas and the pictures."""
+    """Register the formulas, the table of methods and the pictures."""
     app.add_html_math_renderer("mathml", inline_renderers=(inline_formula, None), block_renderers=(block_formula, None))
     app.connect("builder-inited", bring_pictures, priority=1)
+    app.connect("source-read", methods_table)
