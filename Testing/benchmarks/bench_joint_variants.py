@@ -28,9 +28,10 @@ from JointRegSegLib.synthesis.patient import SyntheticPatient, synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of
 from JointRegSegLib.synthesis.templates import load_templates
 from JointRegSegLib.training.batches import collate
-from JointRegSegLib.training.config import config_from_dict
+from JointRegSegLib.training.config_files import config_from_dict
 from JointRegSegLib.training.data import open_data
-from JointRegSegLib.training.loop import new_network, train
+from JointRegSegLib.training.initial import new_network
+from JointRegSegLib.training.loop import train
 from JointRegSegLib.training.step import network_output
 
 VARIANTS: dict[str, dict[str, Any]] = {

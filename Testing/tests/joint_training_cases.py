@@ -1,14 +1,20 @@
-"""A toy training: tumours of three shells in noise, and a network of a few hundred weights."""
+"""A toy training: tumours of three shells in noise, and a network with a few hundred weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from JointRegSegLib.cohort.sample import OUTSIDE, Pair, StudySample
-from JointRegSegLib.training.config import TrainingConfig, config_from_dict
+from JointRegSegLib.training.config import TrainingConfig
+from JointRegSegLib.training.config_files import config_from_dict
+from JointRegSegLib.training.initial import new_network
+from JointRegSegLib.training.loop import train
+from JointRegSegLib.training.state import TrainingResult
+from NeuroCESTLib.core.progress import Progress
 
 TINY = {
     "base": "neurocest",
@@ -24,7 +30,16 @@ TINY = {
 
 @dataclass
 class Shells:
-    """``length`` pairs of studies on a grid of ``size``³; from pair ``broken`` on (in the order of use) all is NaN."""
+    """Pairs of studies with a tumour of three shells in noise.
+
+    Attributes:
+        length: Number of pairs.
+        size: Edge of the grid in voxels.
+        seed: Seed of the studies.
+        broken: Number of pairs, in the order of use, after which all images are NaN; None for never.
+        epoch: Epoch, on which the studies depend.
+        used: Number of pairs used so far.
+    """
 
     length: int = 6
     size: int = 16
@@ -42,12 +57,12 @@ class Shells:
     def __getitem__(self, index: int) -> Pair:
         generator = torch.Generator().manual_seed(self.seed * 10_000 + self.epoch * self.length + index)
         self.used += 1
-        return tuple(self._study(generator, f"{index} {visit}") for visit in ("a", "b"))
+        return self._study(generator, f"{index} a"), self._study(generator, f"{index} b")
 
     def _study(self, generator: torch.Generator, name: str) -> StudySample:
-        centre = self.size / 4 + self.size / 2 * torch.rand(3, generator=generator)
+        center = self.size / 4 + self.size / 2 * torch.rand(3, generator=generator)
         axes = torch.meshgrid(*[torch.arange(self.size).float()] * 3, indexing="ij")
-        distance = (torch.stack(axes) - centre.view(3, 1, 1, 1)).norm(dim=0)
+        distance = (torch.stack(axes) - center.view(3, 1, 1, 1)).norm(dim=0)
         labels = torch.zeros(distance.shape, dtype=torch.uint8)
         for number, radius in ((2, 5.0), (3, 3.5), (1, 2.0)):
             labels[distance < radius] = number
@@ -76,6 +91,42 @@ def toy_config(training: dict[str, Any] | None = None, **sections: Any) -> Train
 
 
 def held_out(count: int = 2) -> list[Pair]:
-    """Validation pairs."""
+    """Pairs for validation."""
     source = Shells(count, seed=9)
     return [source[index] for index in range(count)]
+
+
+def toy_training(config: TrainingConfig, folder: Path, source: Shells | None = None, **options: Any) -> TrainingResult:
+    """Train the network of a configuration on ``Shells``."""
+    folder.mkdir(exist_ok=True)
+    return train(config, new_network(config), source or Shells(), held_out(), folder, **options)
+
+
+class KilledError(Exception):
+    """What ``kill_after`` raises."""
+
+
+def kill_after(steps: int) -> Progress:
+    """Progress that interrupts a training after so many steps."""
+    calls: list[str] = []
+
+    def progress(fraction: float, message: str = "") -> None:
+        calls.append(message)
+        if len(calls) == steps:
+            raise KilledError
+
+    return progress
+
+
+@dataclass
+class SteppedClock:
+    """A clock, and a progress that advances it by ``step_seconds``: a training in which every step takes that long."""
+
+    step_seconds: float
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        self.now += self.step_seconds

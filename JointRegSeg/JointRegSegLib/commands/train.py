@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..training.config import TrainingConfig
     from ..training.data import TrainingData
-    from ..training.loop import TrainingResult
+    from ..training.state import TrainingResult
 
 LICENCE = "MIT"
 """Licence of the weights."""
@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
     from NeuroCESTLib.core.processes import processes
 
     from ..training.checkpoints import LAST
-    from ..training.config import config_by_name
+    from ..training.config_files import config_by_name
 
     config = config_by_name(options.config)
     folder = Path(options.output)
@@ -73,7 +73,8 @@ def run(options: Namespace) -> int:
 def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Processes, progress: Progress) -> int:
     from ..training.checkpoints import LAST
     from ..training.data import open_data
-    from ..training.loop import new_network, train
+    from ..training.initial import new_network
+    from ..training.loop import train
 
     report = Report("jointregseg train", settings_of(options) | {"configuration": config.to_dict()})
     report.device = str(processes.device(config.training.device))

@@ -1,1 +1,1 @@
-"""Training of the joint network: configuration, data, steps, validation, checkpoints and logs."""
+"""Training of the joint network: configuration, data, the loop with its checkpoints and log, and validation."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..cohort.sample import Pair, StudySample
+from ..images.labels import UNLABELED
 
-UNLABELLED = 255
-"""Class of voxels that count in no loss and no score."""
+Augment = Callable[[Pair, torch.Generator], Pair]
+"""Changes a pair at random; the generator alone decides."""
 
 
 class PairSource(Protocol):
-    """Where pairs come from. The pair at an index depends on the epoch and the index alone."""
+    """Source of pairs; the pair at an index depends on the epoch and the index alone."""
 
     def __len__(self) -> int: ...
 
@@ -32,9 +34,15 @@ class PairSource(Protocol):
 class Batch:
     """Pairs side by side on one grid.
 
-    fixed, moving: (B, C, D, H, W). fixed_labels, moving_labels: (B, D, H, W) uint8, ``UNLABELLED`` throughout for a
-    study without labels. fixed_mask, moving_mask: (B, D, H, W) bool, the brains. names: of the studies of each
-    pair. number: of the first pair in the stream.
+    Attributes:
+        fixed: Images (B, C, D, H, W) of the fixed studies.
+        moving: Images (B, C, D, H, W) of the moving studies.
+        fixed_labels: Classes (B, D, H, W) uint8, ``UNLABELED`` everywhere for a study without labels.
+        moving_labels: The same for the moving studies.
+        fixed_mask: Brains (B, D, H, W) bool.
+        moving_mask: The same for the moving studies.
+        names: Names of the studies of each pair.
+        number: Number of the first pair in the stream.
     """
 
     fixed: Tensor
@@ -50,28 +58,44 @@ class Batch:
         return len(self.fixed)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Return the same batch on a device."""
         if self.fixed.device == device:
             return self
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """For faster copies to a GPU; called by the data loader."""
-        return replace(self, **{k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)})
+        """Return the same batch in pinned memory, for faster copies to a GPU; the data loader calls this."""
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            fixed=change(self.fixed),
+            moving=change(self.moving),
+            fixed_labels=change(self.fixed_labels),
+            moving_labels=change(self.moving_labels),
+            fixed_mask=change(self.fixed_mask),
+            moving_mask=change(self.moving_mask),
+        )
 
 
 def collate(pairs: Sequence[Pair], multiple: int = 16, number: int = 0) -> Batch:
-    """Pairs as one batch; grids are padded at their ends to common sizes that are multiples of ``multiple``."""
+    """Combine pairs to one batch; grids are padded at their ends to a common size.
+
+    Args:
+        pairs: Pairs of studies.
+        multiple: The sizes of the common grid are multiples of this.
+        number: Number of the first pair in the stream.
+    """
     samples = [sample for pair in pairs for sample in pair]
     size = [-(-max(sample.shape[axis] for sample in samples) // multiple) * multiple for axis in range(3)]
-    padded = [[_pad(sample, size) for sample in pair] for pair in pairs]
-    fixed, moving = ([pair[side] for pair in padded] for side in (0, 1))
+    fixed = [_pad(pair[0], size) for pair in pairs]
+    moving = [_pad(pair[1], size) for pair in pairs]
     return Batch(
         torch.stack([s.images for s in fixed]),
         torch.stack([s.images for s in moving]),
-        _labels(fixed),
-        _labels(moving),
+        torch.stack([_labels(s) for s in fixed]),
+        torch.stack([_labels(s) for s in moving]),
         torch.stack([s.mask for s in fixed]),
         torch.stack([s.mask for s in moving]),
         tuple((a.name, b.name) for a, b in pairs),
@@ -80,21 +104,16 @@ def collate(pairs: Sequence[Pair], multiple: int = 16, number: int = 0) -> Batch
 
 
 class BatchStream:
-    """Batches from pair number ``first`` on, without end.
+    """Batches of augmented pairs without end.
 
-    Pair n is the source's pair of a shuffled position in pass n // length, augmented by a generator seeded with n: so
-    the stream is the same however it is divided among workers, processes and sessions.
-
-    Args:
-        step_pairs: pairs a step over all processes. passes: forward passes that this process makes of its share.
-        rank, count: of this process, which takes every step's part of that number.
-        multiple: divisor of the grid's sizes.
+    Pair n is the source's pair at a shuffled position in pass n // length, augmented by a generator seeded with n. The
+    stream is therefore the same however it is divided among workers, processes and sessions.
     """
 
     def __init__(
         self,
         source: PairSource,
-        augmentation: Callable[[Pair, torch.Generator], Pair] | None,
+        augmentation: Augment | None,
         *,
         seed: int,
         step_pairs: int,
@@ -106,6 +125,24 @@ class BatchStream:
         prefetch: int = 2,
         pin: bool = False,
     ) -> None:
+        """Set the stream up.
+
+        Args:
+            source: Source of the pairs.
+            augmentation: Random changes of the pairs, or None.
+            seed: Seed of order and augmentation.
+            step_pairs: Pairs per step, over all processes.
+            passes: Forward passes that this process makes of its part of a step.
+            rank: Number of this process; it takes the part of this number of every step.
+            count: Number of processes.
+            multiple: The sizes of the grids are multiples of this.
+            workers: Processes that prepare pairs; 0 for this one.
+            prefetch: Batches that each worker prepares ahead.
+            pin: Put the batches into pinned memory.
+
+        Raises:
+            ValueError: The source has no pair, or a step cannot be divided among processes and passes.
+        """
         if len(source) == 0:
             raise ValueError("the training data hold no pair of studies")
         if step_pairs % (count * passes):
@@ -113,41 +150,42 @@ class BatchStream:
                 f"batch_size {step_pairs} cannot be shared by {count} processes with {passes} passes each; "
                 "choose a multiple"
             )
-        self._pairs = _Pairs(source, augmentation, seed)
-        self._step_pairs, self._passes, self._rank, self._count = step_pairs, passes, rank, count
-        self._length, self._seed, self._multiple = len(source), seed, multiple
-        self._options: dict = {"num_workers": workers, "pin_memory": pin}
+        self._pairs = _NumberedPairs(source, augmentation, seed)
+        self._numbers = _PairNumbers(0, step_pairs, passes, rank, count, len(source), seed)
+        self._multiple = multiple
+        self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
         if workers:
-            self._options |= {"prefetch_factor": max(prefetch, 1), "worker_init_fn": _quiet_worker}
+            self._options |= {"prefetch_factor": max(prefetch, 1), "worker_init_fn": _ignore_signals}
 
     def batches(self, first_step: int) -> Generator[Batch, None, None]:
-        """This process's batches, ``passes`` for each step, from a step on. ``close()`` ends the workers."""
-        sampler = _Numbers(
-            first_step, self._step_pairs, self._passes, self._rank, self._count, self._length, self._seed
-        )
+        """Yield this process's batches from a step on, ``passes`` for each step; ``close()`` ends the workers."""
+        sampler = replace(self._numbers, first_step=first_step)
         collator = _Collator(self._multiple)
-        loaded = iter(DataLoader(self._pairs, batch_sampler=sampler, collate_fn=collator, **self._options))
+        # Workers pickle the collator; the sampler is any iterable of lists, which torch's annotation does not say.
+        loader: DataLoader[Any] = DataLoader(self._pairs, batch_sampler=sampler, collate_fn=collator, **self._options)
+        loaded = iter(loader)
         try:
             yield from loaded
         finally:
-            if self._options["num_workers"]:
+            if isinstance(loaded, _MultiProcessingDataLoaderIter):
                 loaded._shutdown_workers()  # they ignore the signal that would end them when this process ends
 
 
-class _Pairs(Dataset):
-    """The pair of (pass, index, number)."""
+class _NumberedPairs(Dataset):
+    """The augmented pair of (pass, index, number)."""
 
-    def __init__(self, source: PairSource, augmentation: Callable | None, seed: int) -> None:
-        self.source, self.augmentation, self.seed, self.turn = source, augmentation, seed, -1
+    def __init__(self, source: PairSource, augmentation: Augment | None, seed: int) -> None:
+        self._source, self._augmentation, self._seed = source, augmentation, seed
+        self._pass = -1
 
     def __getitem__(self, item: tuple[int, int, int]) -> tuple[Pair, int]:
-        turn, index, number = item
-        if turn != self.turn:
-            self.source.set_epoch(turn)
-            self.turn = turn
-        pair = self.source[index]
-        if self.augmentation is not None:
-            pair = self.augmentation(pair, torch.Generator().manual_seed(self.seed * 1_000_003 + number))
+        pass_number, index, number = item
+        if pass_number != self._pass:
+            self._source.set_epoch(pass_number)
+            self._pass = pass_number
+        pair = self._source[index]
+        if self._augmentation is not None:
+            pair = self._augmentation(pair, torch.Generator().manual_seed(self._seed * 1_000_003 + number))
         return pair, number
 
 
@@ -160,8 +198,8 @@ class _Collator:
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """Which pairs this process takes, as (pass, index, number), one list a forward pass."""
+class _PairNumbers:
+    """Which pairs this process takes, as (pass, index, number): a list for each forward pass, without end."""
 
     first_step: int
     step_pairs: int
@@ -172,40 +210,42 @@ class _Numbers:
     seed: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        own = self.step_pairs // self.count
-        size = own // self.passes
-        turn, order = -1, []
+        share = self.step_pairs // self.count
+        size = share // self.passes
+        pass_number, order = -1, []
         step = self.first_step
         while True:
-            start = step * self.step_pairs + self.rank * own
+            start = step * self.step_pairs + self.rank * share
             items = []
-            for number in range(start, start + own):
-                if number // self.length != turn:
-                    turn = number // self.length
-                    generator = torch.Generator().manual_seed(self.seed * 7_919 + turn)
+            for number in range(start, start + share):
+                if number // self.length != pass_number:
+                    pass_number = number // self.length
+                    generator = torch.Generator().manual_seed(self.seed * 7_919 + pass_number)
                     order = torch.randperm(self.length, generator=generator).tolist()
-                items.append((turn, order[number % self.length], number))
+                items.append((pass_number, order[number % self.length], number))
             for part in range(self.passes):
                 yield items[part * size : (part + 1) * size]
             step += 1
 
 
 def _pad(sample: StudySample, size: Sequence[int]) -> StudySample:
+    """The study with background added at the ends of its axes."""
     if tuple(size) == sample.shape:
         return sample
     ends = [end for axis in (2, 1, 0) for end in (0, size[axis] - sample.shape[axis])]
     labels = None if sample.labels is None else functional.pad(sample.labels, ends)
     channels = zip(sample.images, sample.outside.tolist(), strict=True)
     images = torch.stack([functional.pad(image, ends, value=value) for image, value in channels])
-    return StudySample(images, labels, functional.pad(sample.mask, ends), sample.name)
+    return replace(sample, images=images, labels=labels, mask=functional.pad(sample.mask, ends))
 
 
-def _labels(samples: Sequence[StudySample]) -> Tensor:
-    missing = [torch.full(sample.shape, UNLABELLED, dtype=torch.uint8) for sample in samples if sample.labels is None]
-    return torch.stack([missing.pop() if sample.labels is None else sample.labels for sample in samples])
+def _labels(sample: StudySample) -> Tensor:
+    if sample.labels is not None:
+        return sample.labels
+    return torch.full(sample.shape, UNLABELED, dtype=torch.uint8)
 
 
-def _quiet_worker(_: int) -> None:
-    """Interruptions are the main process's business: it writes a checkpoint and then ends the workers."""
+def _ignore_signals(_: int) -> None:
+    """Leave interruptions to the main process, which writes a checkpoint and then ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

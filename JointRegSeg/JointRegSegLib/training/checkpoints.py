@@ -1,4 +1,4 @@
-"""Checkpoints of a training: all that the next step depends on, in one file."""
+"""Checkpoints of a training: everything that the next step depends on, in one file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values, whole or not at all.
 
     Raises:
-        ValueError: The file cannot be written.
+        ValueError: The file cannot be written; the message names it.
     """
     save_tensors({"kind": KIND, **state}, path)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without executing code of it.
+    """Read a checkpoint without executing code of the file.
 
     Raises:
-        ValueError: There is no such file, or it is not a checkpoint; one sentence that names it.
+        ValueError: There is no such file, or it is not a checkpoint; the message names it.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,13 +35,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def check_same(found: Any, wanted: Any, path: str | Path) -> None:
-    """ValueError that names the first setting in which two trainings differ."""
+def check_same(found: dict[str, Any], wanted: dict[str, Any], path: str | Path) -> None:
+    """Check that a checkpoint belongs to the same training.
+
+    Args:
+        found: Settings in the checkpoint.
+        wanted: Settings of the training that is to go on.
+        path: The checkpoint, for the message.
+
+    Raises:
+        ValueError: The settings differ; the message names the first difference.
+    """
     if difference := _difference(found, wanted, ""):
         raise ValueError(f"'{path}' belongs to another training: {difference}; use another output folder")
 
 
 def _difference(found: Any, wanted: Any, name: str) -> str:
+    """First difference between two nested dictionaries in words; empty where there is none."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys((*found, *wanted)):
             if difference := _difference(found.get(key), wanted.get(key), f"{name}.{key}".strip(".")):

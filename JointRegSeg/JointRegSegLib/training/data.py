@@ -1,43 +1,40 @@
-"""The data of a training: source of pairs, validation pairs, augmentation and preprocessing of a configuration."""
+"""Data of a training: source of pairs, validation pairs, augmentation and preprocessing of a configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.config import AugmentationConfig
 from ..augmentation.pipeline import Augmentation
 from ..cohort.manifest import Cohort, read_manifest
-from ..cohort.preparation import PreparationConfig, StudyPreparer
-from ..cohort.sample import Pair, StudySample
-from ..cohort.sampling import class_counts, median_frequency_weights
-from ..cohort.sources import StudyPairs, open_pairs
-from ..images.modalities import MODALITIES
-from ..images.normalization import ZSCORE_RANGE, histogram_landmarks
-from ..images.preprocessing import LEARN
-from ..losses.config import MEDIAN_FREQUENCY
+from ..cohort.preparation import PreparationConfig
+from ..cohort.sample import Pair
+from ..cohort.sources import open_pairs
+from ..synthesis.source import SyntheticConfig, SyntheticSource
 from .batches import PairSource
-from .checkpoints import LAST, load_checkpoint
 from .config import TrainingConfig
+from .learned import with_class_weights, with_histogram_landmarks
 
-SYNTHETIC_SPACING_MM = 2.0
 _HELD_OUT_SEED = 1_000_003
-_COUNTED_PATIENTS = 16
-"""Synthetic patients whose labels give the class weights."""
+"""Added to the seed of the synthetic patients for those of the validation."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """config: with what was learned from the data (class weights, landmarks) as numbers. source: of training pairs.
-    validation: fixed pairs, not augmented. augmentation: None for none. preprocessing: settings that are saved with the
-    weights. description: for people."""
+    """What a training needs besides the network.
+
+    Attributes:
+        config: Configuration in which everything learned from the data (class weights, landmarks) stands as numbers.
+        source: Training pairs.
+        validation: Fixed pairs, not augmented.
+        augmentation: Random changes of the training pairs, or None.
+        preprocessing: Preprocessing that is saved with the weights.
+        description: Where the data come from, in words.
+    """
 
     config: TrainingConfig
     source: PairSource
@@ -48,143 +45,119 @@ class TrainingData:
 
 
 def open_data(
-    config: TrainingConfig, manifest: str | Path | None, folder: str | Path, progress: Progress | None = None
+    config: TrainingConfig, manifest: str | Path | None, folder: str | Path, progress: Progress = silent
 ) -> TrainingData:
-    """The data that a configuration names.
+    """Open the data of a configuration.
 
-    Synthetic patients need no manifest; where one is given, its split 'val' validates them. What is learned from the
-    data is that of the checkpoint in ``folder`` where there is one, so that a resumed training goes on with it.
+    Synthetic patients need no manifest; where one is given, its split ``val`` validates them. What is learned from the
+    data is taken from the checkpoint in ``folder`` where there is one, so that a resumed training goes on with it.
+
+    Args:
+        config: Configuration of the training.
+        manifest: Manifest of the cohort, or None.
+        folder: Output folder of the training.
+        progress: Called while studies are prepared; may raise to cancel.
 
     Raises:
-        ValueError: settings or studies that cannot be used.
+        ValueError: Settings or studies cannot be used, or the manifest is missing.
     """
-    if manifest is None and config.data.path != "synthetic":
-        raise ValueError(f"data path '{config.data.path}' needs a cohort: give --manifest COHORT.csv")
-    report = progress or (lambda fraction, message: None)
-    cohort = None if manifest is None else read_manifest(manifest)
-    config = _with_landmarks(config, cohort, Path(folder), report)
-    data = config.data
-    preparation = PreparationConfig.from_dict(dict(data.preprocessing))
-    augmentation = None
-    if data.augmentation is not None:
-        settings = AugmentationConfig.from_dict(data.augmentation, "data: augmentation")
-        augmentation = Augmentation(settings, preparation.preprocessing.background)
-    held_out = None
-    if data.path == "synthetic":
-        source, held_out, description = _synthetic(config)
+    folder = Path(folder)
+    if manifest is None:
+        training, held_out, description = _synthetic_pairs(config)
     else:
-        source, description = _studies(config, cohort, Path(folder), report)
-    if cohort is not None:
-        held_out = _validation_studies(config, cohort, Path(folder), report) or held_out
-    config = _with_class_weights(config, source, Path(folder), report)
-    validation = []
-    for index in range(min(data.validation_pairs, len(held_out)) if held_out is not None else 0):
-        report(0.0, f"validation pair {index + 1} of {data.validation_pairs}")
-        validation.append(held_out[index])
-    if config.training.monitor == "dice" and not any(s.labels is not None for pair in validation for s in pair):
-        raise ValueError("monitor 'dice' needs labelled studies in the split 'val'; use monitor 'loss' without them")
-    return TrainingData(config, source, validation, augmentation, _preprocessing(config, preparation), description)
+        cohort = read_manifest(manifest)
+        config = with_histogram_landmarks(config, cohort, folder, progress)
+        training, held_out, description = _cohort_pairs(config, cohort, folder, progress)
+    config = with_class_weights(config, training, folder, progress)
+    preparation = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing")
+    augmentation = None
+    if config.data.augmentation is not None:
+        settings = AugmentationConfig.from_dict(config.data.augmentation, "data: augmentation")
+        augmentation = Augmentation(settings, preparation.preprocessing.background)
+    validation = _validation_pairs(config, held_out, progress)
+    return TrainingData(
+        config, training, validation, augmentation, _saved_preprocessing(config, preparation), description
+    )
 
 
-def _preprocessing(config: TrainingConfig, preparation: PreparationConfig) -> dict[str, Any]:
-    """Preprocessing for using the network with its own stride, which may be another than in training: a network
-    trained with stride 1 on voxels of 2 mm serves voxels of 1 mm with stride 2."""
-    spacing = preparation.preprocessing.spacing_mm
-    if config.data.path == "synthetic":
-        spacing = float(config.data.synthetic.get("spacing_mm", SYNTHETIC_SPACING_MM))
-    spacing *= (config.stride or config.network.stride) / config.network.stride
-    return preparation.preprocessing.to_dict() | {"spacing_mm": spacing}
+_Opened = tuple[PairSource, PairSource | None, str]
+"""Training pairs, held-out pairs where there are any, and where they come from in words."""
 
 
-def _synthetic(config: TrainingConfig) -> tuple[PairSource, PairSource, str]:
-    """Patients that are generated as they are needed; those of validation have another seed."""
-    from ..synthesis.source import SyntheticConfig, SyntheticSource
-
+def _synthetic_pairs(config: TrainingConfig) -> _Opened:
+    """Patients that are generated as they are needed; those of the validation have another seed."""
     data = config.data
-    settings = SyntheticConfig.from_dict(dict(data.synthetic))
-    source = SyntheticSource(settings, data.length, data.seed)
+    if data.path != "synthetic":
+        raise ValueError(f"data path '{data.path}' needs a cohort: give --manifest COHORT.csv")
+    settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
+    training = SyntheticSource(settings, data.length, data.seed)
     held_out = SyntheticSource(settings, max(data.validation_pairs, 1), data.seed + _HELD_OUT_SEED)
-    return source, held_out, f"synthetic patients, seed {data.seed}"
+    return training, held_out, f"synthetic patients, seed {data.seed}"
 
 
-def _studies(config: TrainingConfig, cohort: Cohort, folder: Path, report: Progress) -> tuple[PairSource, str]:
-    """Pairs of the split 'train'."""
+def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress: Progress) -> _Opened:
+    """Pairs of the splits 'train' and 'val'; the training pairs may be synthetic all the same."""
     data = config.data
-    studies = cohort.of_split("train")
-    source = open_pairs(
-        studies, data.path, data.preprocessing, data.pairing, data.sampling, folder / data.cache, data.seed, report
-    )
-    return source, f"{len(studies)} studies of {len(studies.visits())} subjects"
+    training: PairSource
+    held_out: PairSource | None = None
+    if data.path == "synthetic":
+        training, held_out, description = _synthetic_pairs(config)
+    else:
+        studies = cohort.of_split("train")
+        description = f"{len(studies)} studies of {len(studies.visits())} subjects"
+        training = open_pairs(
+            studies,
+            data.path,
+            data.preprocessing,
+            data.pairing,
+            data.sampling,
+            folder / data.cache,
+            data.seed,
+            progress,
+        )
+    if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
+        # Without a cache they are prepared as they are read, because only a few are used.
+        path = "cache" if data.path == "cache" else "on_the_fly"
+        held_out = _open_split(config, cohort.of_split("val"), path, None, folder, progress)
+    return training, held_out, description
 
 
-def _validation_studies(config: TrainingConfig, cohort: Cohort, folder: Path, report: Progress) -> PairSource | None:
-    """Pairs of the split 'val', prepared as they are read; None where there is none."""
-    if not config.data.validation_pairs or all(study.split != "val" for study in cohort.studies):
-        return None
+def _open_split(
+    config: TrainingConfig, studies: Cohort, path: str, sampling: Any, folder: Path, progress: Progress
+) -> PairSource:
     data = config.data
-    path = "cache" if data.path == "cache" else "on_the_fly"
     return open_pairs(
-        cohort.of_split("val"), path, data.preprocessing, data.pairing, None, folder / data.cache, data.seed, report
+        studies,
+        path,
+        PreparationConfig.from_dict(data.preprocessing, "data: preprocessing"),
+        data.pairing,
+        sampling,
+        folder / data.cache,
+        data.seed,
+        progress,
     )
 
 
-def _with_class_weights(config: TrainingConfig, source: PairSource, folder: Path, report: Progress) -> TrainingConfig:
-    """The configuration with class weights as numbers."""
-    if config.loss.class_weights != MEDIAN_FREQUENCY:
-        return config
-    weights = _earlier(folder).get("loss", {}).get("class_weights", ()) if config.segments else ()
-    if config.segments and not weights:
-        counts = []
-        for study in _counted(source, report):
-            if study.labels is not None:
-                counts.append(class_counts(study.labels, study.mask))
-        if not counts:
-            raise ValueError(f"class_weights '{MEDIAN_FREQUENCY}' need labelled studies in the split 'train'")
-        weights = [_rounded(weight) for weight in median_frequency_weights(torch.stack(counts)).tolist()]
-    return replace(config, loss=replace(config.loss, class_weights=tuple(weights)))
+def _validation_pairs(config: TrainingConfig, held_out: PairSource | None, progress: Progress) -> list[Pair]:
+    """Read the first held-out pairs, as many as the configuration wants and there are."""
+    wanted = config.data.validation_pairs
+    pairs: list[Pair] = []
+    if held_out is not None:
+        for index in range(min(wanted, len(held_out))):
+            progress(0.0, f"validation pair {index + 1} of {wanted}")
+            pairs.append(held_out[index])
+    if config.training.monitor == "dice" and not any(study.labels is not None for pair in pairs for study in pair):
+        raise ValueError("monitor 'dice' needs labelled studies in the split 'val'; use monitor 'loss' without them")
+    return pairs
 
 
-def _counted(source: PairSource, report: Progress) -> Iterator[StudySample]:
-    """The studies whose labels count: all of a cohort, or the visits of the first synthetic patients."""
-    studies = source.studies if isinstance(source, StudyPairs) else source
-    number = len(studies) if isinstance(source, StudyPairs) else min(len(source), _COUNTED_PATIENTS)
-    for index in range(number):
-        report(index / number, "class weights")
-        item = studies[index]
-        yield from (item,) if isinstance(item, StudySample) else item
+def _saved_preprocessing(config: TrainingConfig, preparation: PreparationConfig) -> dict[str, Any]:
+    """Preprocessing for using the network with its own stride, which may differ from that of the training.
 
-
-def _with_landmarks(config: TrainingConfig, cohort: Cohort | None, folder: Path, report: Progress) -> TrainingConfig:
-    """The configuration with histogram landmarks as numbers."""
-    settings = dict(config.data.preprocessing)
-    if settings.get("histogram_landmarks") != LEARN or cohort is None:
-        return config
-    learned = _earlier(folder).get("data", {}).get("preprocessing", {}).get("histogram_landmarks")
-    if not isinstance(learned, Mapping) or not learned:
-        learned = _landmarks(cohort.of_split("train"), settings, report)
-    return replace(config, data=replace(config.data, preprocessing=settings | {"histogram_landmarks": learned}))
-
-
-def _landmarks(cohort: Cohort, settings: Mapping[str, Any], report: Progress) -> dict[str, list[float]]:
-    """Mean positions of the landmarks over the studies of a cohort, by modality; prepares one study at a time."""
-    plain = {**settings, "normalisation": "zscore", "histogram_landmarks": {}}
-    prepare = StudyPreparer(cohort, PreparationConfig.from_dict(plain))
-    found: dict[str, list[tuple[float, ...]]] = {}
-    for index, record in enumerate(cohort.studies):
-        report(index / len(cohort), f"histogram of {record.name}")
-        study = prepare(index)
-        for modality, image, present in zip(MODALITIES, study.images, study.present, strict=True):
-            inside = image[study.mask & (image > ZSCORE_RANGE[0])].numpy()  # not beyond the field of view
-            if present:
-                found.setdefault(modality, []).append(histogram_landmarks([inside]))
-    return {m: [_rounded(position) for position in np.mean(each, axis=0)] for m, each in found.items()}
-
-
-def _earlier(folder: Path) -> dict[str, Any]:
-    """Settings of the training that is continued; none where one starts."""
-    return load_checkpoint(folder / LAST)["trajectory"] if (folder / LAST).is_file() else {}
-
-
-def _rounded(value: float) -> float:
-    """To six digits, so that it is the same on every machine."""
-    return float(f"{value:.6g}")
+    A network that was trained with stride 1 on voxels of 2 mm serves voxels of 1 mm with stride 2.
+    """
+    spacing_mm = preparation.preprocessing.spacing_mm
+    if config.data.path == "synthetic":
+        spacing_mm = float(SyntheticConfig.from_dict(config.data.synthetic, "data: synthetic").spacing_mm)
+    spacing_mm *= config.training_stride / config.network.stride
+    return preparation.preprocessing.to_dict() | {"spacing_mm": spacing_mm}

@@ -17,14 +17,23 @@ from ..network.joint import JointNetwork
 from ..network.precision import Precision
 from .settings import TrainingSettings
 
-_TRIAL = 32  # edge of the volume that formats are compared on
+_TRIAL_VOXELS = 32
+"""Edge of the volume on which number formats are compared."""
+_WORTH_ROUNDING = 0.9
+"""bfloat16 is taken where a step takes less than this fraction of the time in float32."""
 
 
 def for_gradients(precision: Precision, depth: int, network: NetworkConfig, device: torch.device) -> Precision:
-    """The number format in which the gradients of a volume of ``depth`` voxels (D, after the stride) are right.
+    """Choose a number format in which the gradients of a volume are right.
 
     On processors the weights' gradient of a 3x3x3 convolution in bfloat16 is arbitrary where the map is two voxels
     deep (torch 2.13 with oneDNN; found by comparison with float32): such volumes are computed in float32.
+
+    Args:
+        precision: Wanted format.
+        depth: Size of the volume along D, after the stride.
+        network: Configuration of the network.
+        device: Device that computes.
     """
     depths = [depth >> level for level in range(network.levels)]
     if device.type == "cpu" and precision.dtype == "bfloat16" and 2 in depths:
@@ -33,29 +42,133 @@ def for_gradients(precision: Precision, depth: int, network: NetworkConfig, devi
 
 
 def choose_precision(settings: TrainingSettings, device: torch.device, network: JointNetwork) -> Precision:
-    """The number format that the settings ask for; 'auto' takes the fastest.
+    """Choose the number format that the settings ask for; ``auto`` takes the fastest.
 
-    On a GPU that is bfloat16 where it has it, else float16. On a processor a training step of each format is timed on
-    a small volume, and float32 wins unless bfloat16 takes less than 0.9 of its time.
+    On a GPU that is bfloat16 where the GPU supports it, and float16 otherwise. On a processor a training step in each
+    format is timed on a small volume, and float32 wins unless bfloat16 takes less than 0.9 of its time.
+
+    Args:
+        settings: Settings of the training.
+        device: Device that computes.
+        network: Network to time; it is not changed.
+
+    Raises:
+        ValueError: float16 is asked for on a processor.
     """
+    channels_last = settings.channels_last is not False
     if device.type == "cuda":
-        best = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        dtype = best if settings.precision == "auto" else settings.precision
-        return Precision(dtype, settings.channels_last is not False)
+        fastest = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        return Precision(fastest if settings.precision == "auto" else settings.precision, channels_last)
     if settings.precision == "float16":
         raise ValueError("precision 'float16' needs a GPU; use auto, float32 or bfloat16")
-    channels_last = settings.channels_last is not False
     if settings.precision != "auto":
         return Precision(settings.precision, channels_last)
     trial = copy.deepcopy(network)
     exact, rounded = (Precision(dtype, channels_last) for dtype in ("float32", "bfloat16"))
-    faster = _step_seconds(trial, rounded, device) < 0.9 * _step_seconds(trial, exact, device)
+    faster = _step_seconds(trial, rounded, device) < _WORTH_ROUNDING * _step_seconds(trial, exact, device)
     return rounded if faster else exact
 
 
+def common_precision(precision: Precision, processes: Processes, device: torch.device) -> Precision:
+    """Give all processes the choice of rank 0, because they may have measured differently."""
+    rounded = torch.tensor(float(precision.dtype == "bfloat16"), device=device)
+    processes.share([rounded])
+    if precision.dtype == "float16":
+        return precision
+    return replace(precision, dtype="bfloat16" if rounded else "float32")
+
+
+class WeightUpdater:
+    """The optimiser of a network with gradient clipping and, for float16, scaled losses.
+
+    Attributes:
+        reductions: How often the learning rate was reduced on a plateau; the training loop counts them.
+        rate: Learning rate of the latest step.
+    """
+
+    def __init__(self, network: JointNetwork, settings: TrainingSettings, precision: Precision) -> None:
+        self._parameters = [p for p in network.parameters() if p.requires_grad]
+        self._clip = settings.gradient_clip
+        self._optimizer = _optimizer(self._parameters, settings)
+        self._scaler = torch.amp.GradScaler(enabled=precision.dtype == "float16")
+        self.reductions, self.rate = 0, 0.0
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        self._scaler.scale(loss).backward()
+
+    def step(self, rate: float, processes: Processes) -> None:
+        """Update the weights with the gradients, averaged over the processes, and clear the gradients.
+
+        Args:
+            rate: Learning rate.
+            processes: This process among the others.
+
+        Raises:
+            FloatingPointError: A gradient is not finite; the weights are unchanged.
+        """
+        for parameter in self._parameters:
+            if parameter.grad is None and processes.count > 1:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.average([p.grad for p in self._parameters if p.grad is not None])
+        self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip or float("inf"))
+        if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            raise FloatingPointError(f"the norm of the gradients is {float(norm):g}")
+        self.rate = rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next update depends on besides the weights, for a checkpoint."""
+        return {
+            "optimiser": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "reductions": self.reductions,
+            "rate": self.rate,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state of ``state()``."""
+        self._optimizer.load_state_dict(state["optimiser"])
+        if self._scaler.is_enabled() and state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        self.reductions, self.rate = state["reductions"], state["rate"]
+
+
+class AveragedNetwork:
+    """Exponential moving average of a network's weights.
+
+    The decay grows with the number of updates, (1 + n) / (10 + n), so that the first weights are soon forgotten.
+
+    Attributes:
+        network: Network with the averaged weights.
+        updates: Number of updates so far.
+    """
+
+    def __init__(self, network: JointNetwork, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.updates = 0
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: JointNetwork) -> None:
+        """Include the present weights of a network."""
+        self.updates += 1
+        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        averaged: list[Tensor] = list(self.network.parameters())
+        latest: list[Tensor] = list(network.parameters())
+        torch._foreach_lerp_(averaged, latest, 1 - decay)
+        for buffer, latest_buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            buffer.copy_(latest_buffer)
+
+
 def _step_seconds(network: JointNetwork, precision: Precision, device: torch.device) -> float:
-    """Shortest of three passes there and back."""
-    size = -(-_TRIAL // network.config.multiple) * network.config.multiple
+    """Shortest time in s of three forward and backward passes."""
+    size = -(-_TRIAL_VOXELS // network.config.multiple) * network.config.multiple
     study = precision.arrange(torch.zeros(1, len(network.config.modalities), size, size, size, device=device))
     precision.arrange_weights(network)
     best = float("inf")
@@ -65,92 +178,18 @@ def _step_seconds(network: JointNetwork, precision: Precision, device: torch.dev
             output = network(study, study, 1)
         parts = [output.fixed_logits, output.moving_logits]
         parts.append(output.deformation.displacement if output.deformation is not None else None)
-        sum(part.float().sum() for part in parts if part is not None).backward()
+        torch.stack([part.float().sum() for part in parts if part is not None]).sum().backward()
         best = min(best, time.perf_counter() - start)
     return best
 
 
-class Optimisation:
-    """The optimiser of a network with clipping and, for float16, scaled losses.
-
-    reductions: how often the learning rate was reduced on a plateau; counted by the training. rate: the latest one.
-    """
-
-    def __init__(self, network: JointNetwork, settings: TrainingSettings, precision: Precision) -> None:
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.clip = settings.gradient_clip
-        self.optimiser = _optimiser(self.parameters, settings)
-        self.scaler = torch.amp.GradScaler(enabled=precision.dtype == "float16")
-        self.reductions, self.rate = 0, 0.0
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
-        self.scaler.scale(loss).backward()
-
-    def step(self, rate: float, processes: Processes) -> None:
-        """Update the weights with the gradients, averaged over the processes, and forget these.
-
-        Raises:
-            FloatingPointError: a gradient is not finite; the weights are as they were.
-        """
-        for parameter in self.parameters:
-            if parameter.grad is None and processes.count > 1:
-                parameter.grad = torch.zeros_like(parameter)
-        processes.average([p.grad for p in self.parameters if p.grad is not None])
-        self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip or float("inf"))
-        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise FloatingPointError(f"the norm of the gradients is {float(norm):g}")
-        self.rate = rate
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-
-    def state(self) -> dict[str, Any]:
-        """All that the next update depends on besides the weights."""
-        return {
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "reductions": self.reductions,
-            "rate": self.rate,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state."""
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.scaler.is_enabled() and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.reductions, self.rate = state["reductions"], state["rate"]
-
-
-class Averaged:
-    """Exponential moving average of a network's weights.
-
-    The decay grows with the number of updates, (1 + n) / (10 + n), so that the first weights are soon forgotten.
-    """
-
-    def __init__(self, network: JointNetwork, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.decay, self.updates = decay, 0
-
-    @torch.no_grad()
-    def update(self, network: JointNetwork) -> None:
-        """Take in the present weights."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own, new = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(own, new, 1 - decay)
-        for buffer, latest in zip(self.network.buffers(), network.buffers(), strict=True):
-            buffer.copy_(latest)
-
-
-def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, rate, momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=decay
-        )
-    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, weight_decay=decay, foreach=True)
+def _optimizer(parameters: list[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    rate, decay, name = settings.learning_rate, settings.weight_decay, settings.optimiser
+    if name == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(parameters, rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay, foreach=True)
+    if name == "adam":
+        return torch.optim.Adam(parameters, rate, weight_decay=decay, foreach=True)
+    raise ValueError(f"optimiser '{name}' is unknown; use adam, adamw or sgd")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 _CHOICES = {
     "optimiser": ("adam", "adamw", "sgd"),
@@ -14,6 +14,7 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
 }
 _POSITIVE = ("learning_rate", "batch_size", "accumulation", "validate_every_batches", "checkpoint_minutes")
+_AT_MOST_ONE = ("learning_rate_factor", "final_rate", "ema_decay", "momentum", "brain_share")
 _WHOLE = (
     "batch_size",
     "accumulation",
@@ -29,32 +30,55 @@ _WHOLE = (
     "pictures",
     "prefetch",
 )
+_RISE = 0.3
+"""Part of the training in which the schedule 'one_cycle' raises the learning rate."""
+_FIRST_RATE = 0.04
+"""Learning rate at the start of the schedule 'one_cycle', relative to the highest one."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """Settings of the training loop; the defaults are those of Estienne et al. 2020.
 
-    A *step* is one update of the weights; an *epoch* is ``validate_every_batches`` steps and ends with a validation.
+    A *step* is one update of the weights. An *epoch* is ``validate_every_batches`` steps and ends with a validation.
 
-    optimiser, learning_rate, weight_decay, momentum (of sgd): as torch has them.
-    schedule: of the learning rate. 'plateau': times ``learning_rate_factor`` after ``learning_rate_patience`` epochs
-        without improvement. 'cosine' and 'one_cycle' fall to ``final_rate`` of it at the end of the training;
-        'one_cycle' rises in the first 30 %. All rise linearly over ``warmup_steps``.
-    gradient_clip: largest norm of all gradients, 0 for none.
-    batch_size: pairs a step, over all processes. accumulation: passes that a step is divided into, to save memory.
-    epochs, steps, time_limit_minutes: whichever is reached first ends the training; 0 for no limit. The time is that
-        of all sessions of a resumed training; a schedule that ends with it depends on the speed of the machine.
-    patience: epochs without improvement after which the training ends; 0 for never.
-    monitor: what improvement is: lower validation 'loss', or higher mean 'dice' of the three regions.
-    ema_decay: of an exponential moving average of the weights, which is validated and kept; 0 for none.
-    precision: 'auto' takes the fastest of the device. channels_last: null lets the device decide.
-    seed: of weights, order, augmentation and dropout. workers: processes that prepare pairs, ``prefetch`` steps ahead.
-    threads: of torch in this process, 0 for its default. device: where to train.
-    checkpoint_minutes: longest time that a crash loses. pictures: validation cases drawn after each epoch,
-        with the curves.
-    brain_share: part that the brain takes of the block on which the weights segment a study, written into them; 0 for
-        the mean over the patches of the training. Less of it makes a network with instance norm find more tumour.
+    Attributes:
+        optimiser: ``adam``, ``adamw`` or ``sgd``, as in torch.
+        learning_rate: Highest learning rate.
+        weight_decay: Weight decay, as in torch.
+        momentum: Momentum of ``sgd``.
+        schedule: Course of the learning rate. ``plateau`` multiplies it by ``learning_rate_factor`` after
+            ``learning_rate_patience`` epochs without improvement. ``cosine`` and ``one_cycle`` fall to the fraction
+            ``final_rate`` of it at the end of the training; ``one_cycle`` rises in the first 30 %. All of them,
+            ``constant`` too, rise linearly over ``warmup_steps``.
+        learning_rate_factor: Factor of a reduction on a plateau.
+        learning_rate_patience: Epochs without improvement before a reduction; 0 for no reduction.
+        final_rate: Learning rate at the end relative to the highest one.
+        warmup_steps: Steps of the linear rise.
+        gradient_clip: Largest norm of all gradients; 0 for no limit.
+        batch_size: Pairs per step, over all processes.
+        accumulation: Forward passes that a step is divided into, to save memory.
+        epochs: Length in epochs; of ``epochs``, ``steps`` and ``time_limit_minutes`` whichever is reached first ends
+            the training, and 0 stands for no limit.
+        steps: Length in steps.
+        time_limit_minutes: Length in minutes over all sessions of a resumed training; a schedule that ends with it
+            depends on the speed of the machine.
+        validate_every_batches: Steps per epoch.
+        patience: Epochs without improvement after which the training ends; 0 for never.
+        monitor: What counts as improvement: a lower validation ``loss``, or a higher mean ``dice`` of the regions.
+        ema_decay: Decay of an exponential moving average of the weights, which is validated and kept; 0 for none.
+        precision: Number format of the convolutions; ``auto`` takes the fastest one of the device.
+        channels_last: Memory order of the convolutions; None (null) lets the device decide.
+        seed: Seed of weights, order, augmentation and dropout.
+        workers: Processes that prepare pairs.
+        prefetch: Steps that they prepare ahead.
+        threads: Threads of torch in this process; 0 for its default.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        checkpoint_minutes: Largest time between checkpoints, which a crash can lose.
+        pictures: Validation cases that are drawn after each epoch, with the curves; 0 for no pictures.
+        brain_share: Fraction of brain in the block on which the weights segment a study, which is written into them; 0
+            for the mean over the patches of the training. With less of it, a network with instance normalisation finds
+            more tumour.
     """
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
@@ -70,6 +94,7 @@ class TrainingSettings:
         "accumulation",
         "brain_share",
     )
+    """Settings that may change when a training is resumed."""
 
     optimiser: str = "adam"
     learning_rate: float = 2e-3
@@ -102,45 +127,75 @@ class TrainingSettings:
     brain_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r} but must be one of {', '.join(choices)}")
-        for name in _WHOLE:
-            if not _is(getattr(self, name), int):
-                raise ValueError(f"{name} is {getattr(self, name)!r} but must be a whole number of at least 0")
-        for name, value in vars(self).items():
-            if name not in _CHOICES and name != "channels_last" and not _is(value, int | float):
-                raise ValueError(f"{name} is {value!r} but must be a number of at least 0")
+        self._check_types()
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r} but must be positive")
         if not (self.epochs or self.steps or self.time_limit_minutes):
             raise ValueError("the training has no end: give epochs, steps or time_limit_minutes")
-        for name in ("learning_rate_factor", "final_rate", "ema_decay", "momentum", "brain_share"):
+        for name in _AT_MOST_ONE:
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r} but must lie between 0 and 1")
         if self.ema_decay == 1:
             raise ValueError("ema_decay is 1, which would keep the first weights for ever; use a value such as 0.999")
-        if self.channels_last not in (None, True, False):
-            raise ValueError(f"channels_last is {self.channels_last!r} but must be true, false or null")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
 
+    def _check_types(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r} but must be one of {', '.join(choices)}")
+        for name in _WHOLE:
+            if not _is_amount(getattr(self, name)) or not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} is {getattr(self, name)!r} but must be a whole number of at least 0")
+        for name, value in vars(self).items():
+            if name not in _CHOICES and name != "channels_last" and not _is_amount(value):
+                raise ValueError(f"{name} is {value!r} but must be a number of at least 0")
+        if self.channels_last not in (None, True, False):
+            raise ValueError(f"channels_last is {self.channels_last!r} but must be true, false or null")
+
     @property
     def last_step(self) -> int:
-        """The step that ends the training at the latest; 0 where only the time does."""
+        """Step that ends the training at the latest; 0 where only time does."""
         ends = [end for end in (self.steps, self.epochs * self.validate_every_batches) if end]
         return min(ends, default=0)
 
     def share_done(self, step: int, seconds: float) -> float:
-        """How much of the training is behind it after ``step`` steps and so many seconds: 0 … 1."""
+        """Compute the fraction of the training that is done, 0 to 1.
+
+        Args:
+            step: Steps so far.
+            seconds: Time so far.
+        """
         shares = [step / self.last_step] if self.last_step else []
         if self.time_limit_minutes:
             shares.append(seconds / 60 / self.time_limit_minutes)
         return min(max(shares), 1.0)
 
+    def end_reason(self, step: int, seconds: float, epochs_without_improvement: int) -> str:
+        """Say why the training ends here; an empty text if it goes on.
+
+        Args:
+            step: Steps so far.
+            seconds: Time so far.
+            epochs_without_improvement: Epochs since the best validation.
+        """
+        if self.last_step and step >= self.last_step:
+            return "all steps"
+        if self.time_limit_minutes and seconds >= 60 * self.time_limit_minutes:
+            return f"{self.time_limit_minutes:g} minutes"
+        if self.patience and epochs_without_improvement >= self.patience:
+            return f"no improvement for {self.patience} epochs"
+        return ""
+
     def rate(self, step: int, share: float, reductions: int = 0) -> float:
-        """Learning rate of the step with the number ``step`` (from 0) after ``reductions`` on plateaus."""
+        """Compute the learning rate of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            share: Fraction of the training that is done.
+            reductions: Reductions on plateaus so far.
+        """
         rise = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         if self.schedule == "plateau":
             return self.learning_rate * rise * self.learning_rate_factor**reductions
@@ -148,14 +203,13 @@ class TrainingSettings:
             return self.learning_rate * rise
         if self.schedule == "one_cycle":
             if share < _RISE:
-                return self.learning_rate * rise * (0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * share / _RISE)))
+                risen = 0.5 * (1 - math.cos(math.pi * share / _RISE))
+                return self.learning_rate * rise * (_FIRST_RATE + (1 - _FIRST_RATE) * risen)
             share = (share - _RISE) / (1 - _RISE)
         fall = 0.5 * (1 + math.cos(math.pi * share))
         return self.learning_rate * rise * (self.final_rate + (1 - self.final_rate) * fall)
 
 
-_RISE = 0.3
-
-
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+def _is_amount(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number of at least 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

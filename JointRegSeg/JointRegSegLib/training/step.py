@@ -5,33 +5,43 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..images.labels import UNLABELED
 from ..images.modalities import MODALITIES
 from ..network.joint import JointNetwork, JointOutput
-from ..network.precision import Precision
+from ..network.precision import FLOAT32, Precision
 from ..tasks.protocol import StudyPair
 from ..tasks.registry import find_task
-from .batches import UNLABELLED, Batch
+from .batches import Batch
 from .config import TrainingConfig
 
 
 def batch_loss(
-    network: JointNetwork, batch: Batch, config: TrainingConfig, registers: bool, precision: Precision | None = None
+    network: JointNetwork, batch: Batch, config: TrainingConfig, registers: bool, precision: Precision = FLOAT32
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss to minimise, and its parts by name with 'loss' for the whole, as means over the pairs.
+    """Compute the loss of a batch.
 
-    registers: whether the registration takes part in this step.
+    Args:
+        network: Network to train.
+        batch: Pairs on the network's device.
+        config: Configuration of the training.
+        registers: Whether the registration takes part in this step.
+        precision: Number format of the convolutions.
+
+    Returns:
+        The loss to minimise, and its parts by name without gradient, as means over the pairs; ``loss`` is the whole.
     """
-    precision = precision or Precision()
     with precision.autocast(batch.fixed.device):
         output = network_output(network, batch, config, registers, precision)
     return output_loss(output, batch, config)
 
 
 def network_output(
-    network: JointNetwork, batch: Batch, config: TrainingConfig, registers: bool, precision: Precision | None = None
+    network: JointNetwork, batch: Batch, config: TrainingConfig, registers: bool, precision: Precision = FLOAT32
 ) -> JointOutput:
-    """What the network says of a batch, without heads that are not trained."""
-    precision = precision or Precision()
+    """Compute the output of the network for a batch, leaving out heads that are not trained.
+
+    Args: as for ``batch_loss``.
+    """
     fixed, moving = (precision.arrange(images) for images in network_inputs(batch, config))
     if registers:
         output = network(fixed, moving, config.stride)
@@ -42,7 +52,13 @@ def network_output(
 
 
 def network_inputs(batch: Batch, config: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Fixed and moving images with the network's own modalities, chosen from all or as they come."""
+    """Select the modalities of the network from the images of a batch.
+
+    A batch has the channels of ``MODALITIES``, or already those of the network.
+
+    Returns:
+        Fixed and moving images (B, C, D, H, W).
+    """
     wanted = config.network.modalities
     if wanted == MODALITIES or batch.fixed.shape[1] == len(wanted) < len(MODALITIES):
         return batch.fixed, batch.moving
@@ -51,7 +67,7 @@ def network_inputs(batch: Batch, config: TrainingConfig) -> tuple[Tensor, Tensor
 
 
 def output_loss(output: JointOutput, batch: Batch, config: TrainingConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the loss of an output of the network, as `batch_loss` does.
+    """Compute the loss of an output of the network, as ``batch_loss`` does.
 
     The loss of each pair is computed by itself, so that the mean does not depend on how pairs are divided into batches.
     """
@@ -67,9 +83,9 @@ def output_loss(output: JointOutput, batch: Batch, config: TrainingConfig) -> tu
 
 
 def study_pair(batch: Batch, index: int, config: TrainingConfig) -> StudyPair:
-    """Return one pair of a batch for a task, with the modalities of the network and None for absent labels."""
+    """Select one pair of a batch for a task, with the modalities of the network and None for absent labels."""
     part = slice(index, index + 1)
     fixed, moving = network_inputs(batch, config)
     labels = (batch.fixed_labels[part], batch.moving_labels[part])
-    fixed_labels, moving_labels = (None if bool((side == UNLABELLED).all()) else side for side in labels)
+    fixed_labels, moving_labels = (None if bool((side == UNLABELED).all()) else side for side in labels)
     return StudyPair(fixed[part], moving[part], fixed_labels, moving_labels, batch.fixed_mask[part])

@@ -1,4 +1,4 @@
-"""Validation of a network during training: losses and scores on fixed pairs, and what pictures need."""
+"""Validation of a network during training: losses and scores on fixed pairs, and what their pictures show."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from NeuroCESTLib.core.processes import Processes
 
+from ..images.labels import UNLABELED
 from ..images.modalities import MODALITIES, TITLES
 from ..network.joint import JointNetwork, JointOutput
 from ..network.precision import Precision
 from ..pictures.cases import SHOWN_MODALITIES, CasePicture
 from ..registration.deformation import jacobian_determinant, warp
 from ..tasks.registry import find_task
-from .batches import UNLABELLED, Batch
+from .batches import Batch
 from .config import TrainingConfig
 from .log import Row
 from .step import network_output, output_loss, study_pair
@@ -25,7 +26,12 @@ from .step import network_output, output_loss, study_pair
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over the cases by name (``val_…``), and the cases to draw."""
+    """Result of a validation.
+
+    Attributes:
+        row: Means over the cases by name, ``val_<name>``.
+        cases: What the pictures of the first cases show.
+    """
 
     row: Row
     cases: list[CasePicture]
@@ -40,11 +46,18 @@ def validate(
     processes: Processes | None = None,
     drawn: int = 0,
 ) -> Validation:
-    """Losses and scores of a network on pairs of one each; shared by the processes, the means are the same in all.
+    """Compute losses and scores of a network on held-out pairs.
 
-    ``val_dice_<region>`` are means over both studies of all labelled pairs, ``val_dice`` the mean of the three;
-    ``val_warped_dice`` is the whole tumour's of the fixed and the warped moving labels; ``val_folded_fraction`` and
-    ``val_sd_log_jacobian`` describe the map inside of the fixed brain. Scores that nothing was known for are left out.
+    The processes share the cases, and all of them get the same means. Which scores there are depends on the task, see
+    ``tasks.joint.joint_scores``; those for which nothing is known are left out.
+
+    Args:
+        network: Network to validate.
+        cases: Batches of one pair each.
+        config: Configuration of the training.
+        precision: Number format of the convolutions.
+        processes: This process among the others; None for a single one.
+        drawn: Number of cases to prepare pictures of.
     """
     processes = processes or Processes()
     task = find_task(config.task)
@@ -67,7 +80,7 @@ def validate(
 
 
 def _means(rows: list[Row], reported: Sequence[str], processes: Processes, device: torch.device) -> Row:
-    """Means over the cases of all processes; NaN does not count."""
+    """Means over the cases of all processes; scores that are not finite do not count."""
     names = ("loss", *reported)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
     for row in rows:
@@ -81,14 +94,6 @@ def _means(rows: list[Row], reported: Sequence[str], processes: Processes, devic
     return {f"val_{name}": total[i] / count[i] for i, name in enumerate(names) if count[i]}
 
 
-def _labelled(labels: Tensor) -> bool:
-    return bool((labels != UNLABELLED).any())
-
-
-def _classes(logits: Tensor) -> np.ndarray:
-    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-
-
 def _picture(output: JointOutput, batch: Batch, config: TrainingConfig) -> CasePicture:
     """What the picture of the batch's first pair shows: one modality, the classes and the deformation."""
     channel, modality = _shown_channel(batch, config)
@@ -97,13 +102,14 @@ def _picture(output: JointOutput, batch: Batch, config: TrainingConfig) -> CaseP
         displacement = output.deformation.displacement
         warped = warp(batch.moving[:1, channel : channel + 1], displacement[:1])[0, 0].cpu().numpy()
         determinant = jacobian_determinant(displacement)[0, 0].cpu().numpy()
+    labelled = bool((batch.fixed_labels != UNLABELED).any())
     return CasePicture(
         *batch.names[0],
         TITLES[modality],
         batch.fixed[0, channel].float().cpu().numpy(),
         batch.moving[0, channel].float().cpu().numpy(),
         warped,
-        batch.fixed_labels[0].cpu().numpy() if _labelled(batch.fixed_labels) else None,
+        batch.fixed_labels[0].cpu().numpy() if labelled else None,
         None if output.fixed_logits is None else _classes(output.fixed_logits),
         determinant,
     )
@@ -117,3 +123,8 @@ def _shown_channel(batch: Batch, config: TrainingConfig) -> tuple[int, str]:
     present = [name for name in SHOWN_MODALITIES if name in names and varies[names.index(name)]]
     shown = present[0] if present else names[0]
     return names.index(shown), shown
+
+
+def _classes(logits: Tensor) -> np.ndarray:
+    """Most likely classes (D, H, W) of the first study of logits (B, classes, D, H, W)."""
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()

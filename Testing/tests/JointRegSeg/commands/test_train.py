@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
-from joint_training_cases import TINY, Shells, toy_config
+from joint_training_cases import TINY, Shells
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import read_manifest
-from JointRegSegLib.cohort.sampling import class_counts, median_frequency_weights
+from JointRegSegLib.cohort.sampling import median_frequency_weights
 from JointRegSegLib.cohort.sources import open_pairs
 from JointRegSegLib.images.normalization import LANDMARK_PERCENTILES
 from JointRegSegLib.network.weights import load_weights
 from JointRegSegLib.training.checkpoints import load_checkpoint
-from JointRegSegLib.training.config import config_from_dict, read_config
-from JointRegSegLib.training.data import open_data
+from JointRegSegLib.training.config_files import read_config
 
 
 @pytest.fixture
@@ -87,6 +85,7 @@ def test_the_command_trains_on_a_cohort_and_writes_weights_and_report(
     assert "--resume" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_terminated_command_leaves_a_checkpoint_and_continues(cohort: Path, tmp_path: Path) -> None:
     config, run = write_config(tmp_path, epochs=100_000, learning_rate=1e-4), tmp_path / "run"
     command = [
@@ -102,11 +101,11 @@ def test_a_terminated_command_leaves_a_checkpoint_and_continues(cohort: Path, tm
         str(run),
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (run / "best.pt").exists() and time.monotonic() < deadline:
+    while not (run / "best.pt").exists():  # the sign that it trains
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 1
     assert "continue with --resume" in errors.strip().splitlines()[-1]
     assert "Traceback" not in errors
@@ -149,6 +148,15 @@ def changed_config(folder: Path, path: str, **sections: dict) -> Path:
     return file
 
 
+def test_a_misspelt_key_is_one_sentence_and_writes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    config = changed_config(tmp_path, "synthetic", training={"epoch": 1})
+    assert main(["train", "--config", str(config), "--output", str(tmp_path / "run")]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {config}: training: unknown keys epoch; use optimiser, learning_rate, ")
+    assert not (tmp_path / "run").exists()
+
+
 def recorded(run: Path) -> tuple[dict, dict]:
     """Metadata of the weights, and the configuration of the report."""
     report = json.loads((run / "report.json").read_text())
@@ -174,16 +182,6 @@ def test_class_weights_of_the_training_studies_are_computed_once_and_recorded(
     changed_config(tmp_path, path, **weighted, training={"epochs": 3})
     assert main([*command, "--resume"]) == 0
     assert recorded(run)[1] == settings | {"training": settings["training"] | {"epochs": 3}}
-
-
-def test_class_weights_of_synthetic_patients_are_those_of_the_first_ones(tmp_path: Path) -> None:
-    data = {"path": "synthetic", "synthetic": {"spacing_mm": 8}, "length": 40, "validation_pairs": 0}
-    config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
-    opened = open_data(config, None, tmp_path)
-    studies = [study for index in range(16) for study in opened.source[index]]
-    counts = torch.stack([class_counts(study.labels, study.mask) for study in studies])
-    assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
-    assert opened.config.loss.class_weights[0] < 0.1
 
 
 def test_class_weights_need_labels(cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
@@ -212,58 +210,3 @@ def test_histogram_landmarks_are_learned_and_kept_with_the_weights(cohort: Path,
     changed_config(tmp_path, "memory", **learn, training={"epochs": 3})
     assert main([*command, "--resume"]) == 0
     assert recorded(run)[0]["preprocessing"]["histogram_landmarks"] == landmarks
-
-
-@pytest.mark.parametrize(("path", "normalisation"), [("memory", "zscore"), ("synthetic", "histogram")])
-def test_landmarks_cannot_be_learned_without_their_normalisation_or_a_cohort(path: str, normalisation: str) -> None:
-    settings = {"normalisation": normalisation, "histogram_landmarks": "learn"}
-    with pytest.raises(ValueError, match="data: preprocessing: histogram_landmarks 'learn' needs the normalisation"):
-        config_from_dict({"data": {"path": path, "preprocessing": settings}})
-
-
-SECTIONS = {
-    "network": ("chanels", "network: unknown keys chanels; use name, modalities, "),
-    "network.loss": ("windo", "network: loss: unknown keys windo; use segmentation, class_weights, "),
-    "loss": ("simil", "loss: unknown keys simil; use segmentation, class_weights, "),
-    "training": ("epoch", "training: unknown keys epoch; use optimiser, learning_rate, "),
-    "data": ("pat", "data: unknown keys pat; use path, length, "),
-    "data.preprocessing": ("spacing", "data: preprocessing: unknown keys spacing; use spacing_mm, normalisation, n4, "),
-    "data.synthetic": ("spacing", "data: synthetic: unknown keys spacing; use spacing_mm, templates, "),
-    "data.augmentation": ("blurr", "data: augmentation: unknown setting 'blurr'; known are shared, independent, patch"),
-    "data.augmentation.shared": ("flips", "data: augmentation: unknown setting 'flips'; known are flip, probability, "),
-    "data.pairing": ("sort", "data: pairing: unknown setting 'sort'; known are kind, both_directions"),
-    "data.sampling": ("number", "data: sampling: unknown setting 'number'; known are proportions, pairs"),
-}
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_a_misspelt_key_is_named_with_its_file_section_and_the_keys_there_are(
-    tmp_path: Path, capfd: pytest.CaptureFixture, section: str
-) -> None:
-    key, words = SECTIONS[section]
-    values = inner = json.loads(write_config(tmp_path, "synthetic").read_text())
-    for name in section.split("."):
-        inner = inner.setdefault(name, {})
-    inner[key] = 1
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    assert main(["train", "--config", str(tmp_path / "config.json"), "--output", str(tmp_path / "run")]) == 2
-    lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"error: {tmp_path / 'config.json'}: {words}")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"spacing_mm": "1"}, "data: preprocessing: spacing_mm is '1' but must be a number"),
-        ({"multiple_of": 1.5}, "data: preprocessing: multiple_of is 1.5 but must be a whole number"),
-        ({"n4": "yes"}, "data: preprocessing: n4 is 'yes' but must be true or false"),
-        ({"histogram_landmarks": [1]}, "data: preprocessing: histogram_landmarks is "),
-        ({"align": "so"}, "data: preprocessing: align is 'so'"),
-        ({"extent_mm": 3}, "data: preprocessing: extent_mm needs three lengths"),
-    ],
-)
-def test_unusable_preprocessing_names_the_section_and_the_key(settings: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=f"config.json: {words}"):
-        config_from_dict({"data": {"preprocessing": settings}}, "config.json")

@@ -20,7 +20,7 @@ from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, 
 from JointRegSegLib.synthesis.patient import synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of
 from JointRegSegLib.synthesis.templates import load_templates
-from JointRegSegLib.training.config import read_config
+from JointRegSegLib.training.config_files import read_config
 
 FOLDER = ROOT / "JointRegSeg" / "JointRegSegLib" / "weights"
 REAL = ROOT.parent / "shared" / "data" / "brain"

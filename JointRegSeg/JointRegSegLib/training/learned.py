@@ -1,0 +1,124 @@
+"""What a training learns from its data before it starts: class weights and histogram landmarks.
+
+Both are part of the configuration in the checkpoint, from which a resumed training takes them, and are rounded to six
+digits, so that they are the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from NeuroCESTLib.core.progress import Progress
+
+from ..cohort.manifest import Cohort
+from ..cohort.preparation import PreparationConfig, StudyPreparer
+from ..cohort.sample import StudySample
+from ..cohort.sampling import class_counts, median_frequency_weights
+from ..cohort.sources import StudyPairs
+from ..images.modalities import MODALITIES
+from ..images.normalization import ZSCORE_RANGE, histogram_landmarks
+from ..images.preprocessing import LEARN
+from ..losses.config import MEDIAN_FREQUENCY
+from .batches import PairSource
+from .checkpoints import LAST, load_checkpoint
+from .config import TrainingConfig
+
+_COUNTED_PATIENTS = 16
+"""Synthetic patients from whose labels the class weights are computed."""
+
+
+def with_class_weights(config: TrainingConfig, source: PairSource, folder: Path, progress: Progress) -> TrainingConfig:
+    """Replace class weights 'median_frequency' by numbers.
+
+    Args:
+        config: Configuration of the training.
+        source: Training pairs, whose labels are counted unless the training is resumed.
+        folder: Output folder of the training.
+        progress: Called before each study; may raise to cancel.
+
+    Raises:
+        ValueError: No study has labels.
+    """
+    if config.loss.class_weights != MEDIAN_FREQUENCY:
+        return config
+    weights = _earlier(folder, "loss", "class_weights") if config.segments else ()
+    if config.segments and not weights:
+        counts = []
+        for study in _counted_studies(source, progress):
+            if study.labels is not None:
+                counts.append(class_counts(study.labels, study.mask))
+        if not counts:
+            raise ValueError(f"class_weights '{MEDIAN_FREQUENCY}' need labelled studies in the split 'train'")
+        weights = [_rounded(weight) for weight in median_frequency_weights(torch.stack(counts)).tolist()]
+    return replace(config, loss=replace(config.loss, class_weights=tuple(weights)))
+
+
+def with_histogram_landmarks(
+    config: TrainingConfig, cohort: Cohort, folder: Path, progress: Progress
+) -> TrainingConfig:
+    """Replace histogram landmarks 'learn' by numbers.
+
+    Args:
+        config: Configuration of the training.
+        cohort: Cohort, whose split 'train' is prepared unless the training is resumed.
+        folder: Output folder of the training.
+        progress: Called before each study; may raise to cancel.
+
+    Raises:
+        ValueError: A study cannot be used.
+    """
+    settings = dict(config.data.preprocessing)
+    if settings.get("histogram_landmarks") != LEARN:
+        return config
+    learned = _earlier(folder, "data", "preprocessing", "histogram_landmarks")
+    if not isinstance(learned, Mapping) or not learned:
+        learned = _mean_landmarks(cohort.of_split("train"), settings, progress)
+    return replace(config, data=replace(config.data, preprocessing=settings | {"histogram_landmarks": learned}))
+
+
+def _counted_studies(source: PairSource, progress: Progress) -> Iterator[StudySample]:
+    """Studies whose labels count: all of a cohort, or both visits of the first synthetic patients."""
+    if isinstance(source, StudyPairs):
+        for index in range(len(source.studies)):
+            progress(index / len(source.studies), "class weights")
+            yield source.studies[index]
+        return
+    count = min(len(source), _COUNTED_PATIENTS)
+    for index in range(count):
+        progress(index / count, "class weights")
+        yield from source[index]
+
+
+def _mean_landmarks(cohort: Cohort, settings: Mapping[str, Any], progress: Progress) -> dict[str, list[float]]:
+    """Mean positions of the landmarks over the studies, by modality; one study at a time is prepared."""
+    plain = {**settings, "normalisation": "zscore", "histogram_landmarks": {}}
+    prepare = StudyPreparer(cohort, PreparationConfig.from_dict(plain, "data: preprocessing"))
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for index, record in enumerate(cohort.studies):
+        progress(index / len(cohort), f"histogram of {record.name}")
+        study = prepare(index)
+        for modality, image, present in zip(MODALITIES, study.images, study.present, strict=True):
+            inside = image[study.mask & (image > ZSCORE_RANGE[0])].numpy()  # not beyond the field of view
+            if present:
+                found.setdefault(modality, []).append(histogram_landmarks([inside]))
+    return {m: [_rounded(position) for position in np.mean(each, axis=0)] for m, each in found.items()}
+
+
+def _earlier(folder: Path, *keys: str) -> Any:
+    """A setting of the training that is resumed; empty where one starts or the setting is missing."""
+    if not (folder / LAST).is_file():
+        return ()
+    value: Any = load_checkpoint(folder / LAST)["trajectory"]
+    for key in keys:
+        value = value.get(key, {}) if isinstance(value, Mapping) else ()
+    return value
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,98 @@
+"""Configurations of a training: what cannot be used is named with its file, section and key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from joint_training_cases import TINY, toy_config
+
+from JointRegSegLib.training.config_files import config_from_dict, read_config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"netwrok": "neurocest"}, "unknown keys netwrok"),
+        ({"training": {"learning_rat": 1}}, "training: unknown keys learning_rat"),
+        ({"data": {"pat": "memory"}}, "data: unknown keys pat"),
+        ({"loss": {"simil": "mse"}}, "loss: unknown keys simil"),
+        ({"network": {"chanels": [1]}}, "unknown keys chanels"),
+        ({"data": {"path": "tape"}}, "'tape' but must be one of memory"),
+        ({"training": {"learning_rate": -1}}, "learning_rate is -1"),
+        ({"training": {"batch_size": 3, "accumulation": 2}}, "not divisible"),
+        ({"training": {"epochs": 0}}, "no end"),
+        ({"network": "vnet_nowhere"}, "vnet_nowhere"),
+        ({"tasks": "sleep"}, "'sleep'"),
+        ({"training": []}, None),
+        ([], "object"),
+    ],
+)
+def test_unusable_configurations_name_the_key(values: object, message: str | None) -> None:
+    if message is None:
+        config_from_dict(values)  # an empty section
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        config_from_dict(values, "config.json")
+    assert str(error.value).startswith("config.json: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_survives_json() -> None:
+    config = toy_config({"ema_decay": 0.9}, tasks="segmentation", note="x")
+    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+SECTIONS = {
+    "network": ("chanels", "network: unknown keys chanels; use name, modalities, "),
+    "network.loss": ("windo", "network: loss: unknown keys windo; use segmentation, class_weights, "),
+    "loss": ("simil", "loss: unknown keys simil; use segmentation, class_weights, "),
+    "training": ("epoch", "training: unknown keys epoch; use optimiser, learning_rate, "),
+    "data": ("pat", "data: unknown keys pat; use path, length, "),
+    "data.preprocessing": ("spacing", "data: preprocessing: unknown keys spacing; use spacing_mm, normalisation, n4, "),
+    "data.synthetic": ("spacing", "data: synthetic: unknown keys spacing; use spacing_mm, templates, "),
+    "data.augmentation": ("blurr", "data: augmentation: unknown keys blurr; use shared, independent, patch"),
+    "data.augmentation.shared": ("flips", "data: augmentation: shared: unknown keys flips; use flip, probability, "),
+    "data.pairing": ("sort", "data: pairing: unknown keys sort; use kind, both_directions"),
+    "data.sampling": ("number", "data: sampling: unknown keys number; use proportions, pairs"),
+}
+"""A misspelt key of each section, and the message about it."""
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_misspelt_key_is_named_with_its_file_section_and_the_known_keys(tmp_path: Path, section: str) -> None:
+    key, message = SECTIONS[section]
+    values: dict = {"network": dict(TINY), "data": {"path": "synthetic"}}
+    inner = values
+    for name in section.split("."):
+        inner = inner.setdefault(name, {})
+    inner[key] = 1
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="unknown keys") as error:
+        read_config(path)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(("path", "normalisation"), [("memory", "zscore"), ("synthetic", "histogram")])
+def test_landmarks_cannot_be_learned_without_their_normalisation_or_a_cohort(path: str, normalisation: str) -> None:
+    settings = {"normalisation": normalisation, "histogram_landmarks": "learn"}
+    with pytest.raises(ValueError, match="data: preprocessing: histogram_landmarks 'learn' needs the normalisation"):
+        config_from_dict({"data": {"path": path, "preprocessing": settings}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"spacing_mm": "1"}, "data: preprocessing: spacing_mm is '1' but must be a number"),
+        ({"multiple_of": 1.5}, "data: preprocessing: multiple_of is 1.5 but must be a whole number"),
+        ({"n4": "yes"}, "data: preprocessing: n4 is 'yes' but must be true or false"),
+        ({"histogram_landmarks": [1]}, "data: preprocessing: histogram_landmarks is "),
+        ({"align": "so"}, "data: preprocessing: align is 'so'"),
+        ({"extent_mm": 3}, "data: preprocessing: extent_mm needs three lengths"),
+    ],
+)
+def test_unusable_preprocessing_names_the_section_and_the_key(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=f"config.json: {words}"):
+        config_from_dict({"data": {"preprocessing": settings}}, "config.json")

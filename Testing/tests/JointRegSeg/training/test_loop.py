@@ -1,0 +1,225 @@
+"""Training of the joint network: it learns, resumes on the same trajectory, gives the same result with one process and
+two, and ends with a sentence and a good checkpoint whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from joint_training_cases import TINY, KilledError, Shells, SteppedClock, held_out, kill_after, toy_config, toy_training
+from paths import ROOT, TESTS
+
+from JointRegSegLib.network.joint import JointNetwork
+from JointRegSegLib.network.precision import Precision
+from JointRegSegLib.network.weights import load_weights, save_weights
+from JointRegSegLib.training.batches import collate
+from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
+from JointRegSegLib.training.initial import new_network
+from JointRegSegLib.training.state import TrainingDiverged, TrainingResult
+from JointRegSegLib.training.validation import validate
+
+
+def numbers(result: TrainingResult) -> list[dict[str, float]]:
+    """The log without times."""
+    return [{name: value for name, value in row.items() if name != "minutes"} for row in result.rows]
+
+
+def same(one: JointNetwork, other: JointNetwork) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_training_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 12, "validate_every_batches": 5})
+    result = toy_training(config, tmp_path)
+    losses = [row["val_loss"] for row in result.rows]
+    assert min(losses) < 0.8 * losses[0]
+    assert result.rows[-1]["val_dice_whole_tumor"] > 0.6
+    best = next(row for row in result.rows if row["step"] == result.best_step)
+    assert best["val_loss"] == min(losses) == result.best_score
+    again = validate(result.network, [collate([pair], 2) for pair in held_out()], config, Precision())
+    assert again.row["val_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_log_checkpoints_and_pictures_are_written(tmp_path: Path) -> None:
+    result = toy_training(toy_config({"epochs": 2, "pictures": 1}), tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {"last.pt", "best.pt", "log.csv", "curves.png", "validation.png"}
+    assert not [name for name in written if name.startswith(".")]
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 6]
+    assert float(rows[1]["val_loss"]) == pytest.approx(result.rows[1]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [7, 9])  # within an epoch, and at its end
+def test_an_interrupted_training_resumes_on_the_same_trajectory(tmp_path: Path, steps: int) -> None:
+    config = toy_config({"ema_decay": 0.8, "warmup_steps": 5, "learning_rate_patience": 1, "gradient_clip": 1.0})
+    whole = toy_training(config, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        toy_training(config, tmp_path / "parts", progress=kill_after(steps))
+    assert load_checkpoint(tmp_path / "parts" / "last.pt")["step"] == steps
+    resumed = toy_training(config, tmp_path / "parts", resume=True)
+    assert numbers(resumed) == numbers(whole)
+    assert same(resumed.network, whole.network)
+    assert (resumed.best_step, resumed.stopped) == (whole.best_step, whole.stopped)
+
+
+def test_a_longer_training_continues_a_finished_one(tmp_path: Path) -> None:
+    toy_training(toy_config({"epochs": 2}), tmp_path)
+    longer = toy_training(toy_config({"epochs": 4}), tmp_path, resume=True)
+    whole = toy_training(toy_config({"epochs": 4}), tmp_path / "whole")
+    assert numbers(longer) == numbers(whole)
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    toy_training(toy_config({"epochs": 1}), tmp_path)
+    with pytest.raises(ValueError, match=r"training\.learning_rate was 0\.01 and is now 0\.02"):
+        toy_training(toy_config({"epochs": 1, "learning_rate": 0.02}), tmp_path, resume=True)
+    (tmp_path / "last.pt").write_bytes(b"half a check")
+    with pytest.raises(ValueError, match=r"last\.pt' is damaged"):
+        toy_training(toy_config({"epochs": 1}), tmp_path, resume=True)
+    torch.save({"x": Path("a")}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="not loaded"):
+        toy_training(toy_config({"epochs": 1}), tmp_path, resume=True)
+
+
+def test_divergence_is_reported_in_one_sentence_and_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"step 8 .*checkpoint \(step 6\) is kept in .*last\.pt") as error:
+        toy_training(toy_config(), tmp_path, Shells(broken=14))
+    assert "\n" not in str(error.value)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["step"] == 6
+    assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+def test_training_stops_early_and_reduces_the_rate_on_a_plateau(tmp_path: Path) -> None:
+    config = toy_config(
+        {"epochs": 50, "patience": 5, "learning_rate_patience": 2, "learning_rate": 1e-9, "monitor": "dice"}
+    )
+    result = toy_training(config, tmp_path)
+    assert result.stopped == "no improvement for 5 epochs"
+    epochs = [row["step"] // 3 for row in result.rows]
+    assert epochs[-1] - result.best_step // 3 == 5
+    rates = [row["learning_rate"] / 1e-9 for row in result.rows[result.best_step // 3 :]]
+    assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04])
+
+
+def test_the_time_limit_ends_the_training_with_a_validation(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 0, "time_limit_minutes": 1, "validate_every_batches": 1000})
+    clock = SteppedClock(step_seconds=20)
+    result = toy_training(config, tmp_path, clock=clock, progress=clock.progress)
+    assert result.stopped == "1 minutes"
+    assert result.steps == 4  # the first step ends at 0 s
+    assert [row["step"] for row in result.rows] == [4]
+    assert "val_loss" in result.rows[0]
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 4
+
+
+def test_a_time_limit_that_is_over_ends_a_resumed_training_at_once(tmp_path: Path) -> None:
+    clock = SteppedClock(step_seconds=20)
+    toy_training(toy_config({"epochs": 2}), tmp_path, clock=clock, progress=clock.progress)
+    config = toy_config({"epochs": 0, "time_limit_minutes": 1})
+    resumed = toy_training(config, tmp_path, resume=True, clock=SteppedClock(0), progress=kill_after(1))
+    assert (resumed.steps, resumed.stopped) == (6, "1 minutes")
+
+
+def test_checkpoints_within_an_epoch_follow_the_clock(tmp_path: Path) -> None:
+    clock = SteppedClock(step_seconds=60)
+    config = toy_config({"epochs": 1, "validate_every_batches": 1000, "checkpoint_minutes": 3})
+    with pytest.raises(TrainingDiverged, match=r"the last good checkpoint \(step 4\)"):
+        toy_training(config, tmp_path, Shells(broken=10), clock=clock, progress=clock.progress)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """With gloo and the same global batch, the results agree to the tolerance of float32.
+
+    The optimiser is plain gradient descent, because Adam would magnify the rounding of gradients that are zero, such as
+    those of biases before a normalisation.
+    """
+    config = toy_config({"epochs": 3, "gradient_clip": 0.5, "ema_decay": 0.5, "optimiser": "sgd"})
+    script = tmp_path / "child.py"
+    paths = [str(TESTS), str(ROOT), str(ROOT / "JointRegSeg")]
+    script.write_text(
+        f"import sys, torch\nfrom pathlib import Path\nsys.path[:0] = {paths!r}\ntorch.set_num_threads(1)\n"
+        "from joint_training_cases import *\nfrom NeuroCESTLib.core.processes import processes\n"
+        "from JointRegSegLib.training.initial import new_network\nfrom JointRegSegLib.training.loop import train\n"
+        "from JointRegSegLib.network.weights import save_weights\n"
+        f"config = config_from_dict({config.to_dict()!r})\n"
+        "with processes('cpu') as these:\n"
+        f"    result = train(config, new_network(config), Shells(), held_out(), {str(tmp_path)!r}, processes=these)\n"
+        f"    if these.writes: save_weights({str(tmp_path / 'two.pt')!r}, result.network, {{}})\n"
+        # a thread of gloo that outlives the group can abort the end of the process
+        "assert not any('gloo' in name.read_text() for name in Path('/proc/self/task').glob('*/comm'))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = toy_training(config, tmp_path / "one")
+    two = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert len(two) == len(one.rows)
+    for row, expected in zip(two, numbers(one), strict=True):
+        found = {name: float(row[name]) for name in expected}
+        assert found["step"] == expected["step"]
+        for name in ("loss", "segmentation", "registration", "val_loss", "val_similarity"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+        assert found["val_dice"] == pytest.approx(expected["val_dice"], abs=0.01)  # a voxel or two on the border
+    for a, b in zip(one.network.parameters(), load_weights(tmp_path / "two.pt").network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_passes_give_the_same_updates(tmp_path: Path) -> None:
+    one = toy_training(toy_config({"epochs": 2}), tmp_path / "one")
+    two = toy_training(toy_config({"epochs": 2, "accumulation": 2}), tmp_path / "two")
+    for name in ("loss", "val_loss", "val_registration"):
+        assert two.rows[-1][name] == pytest.approx(one.rows[-1][name], rel=1e-4), name
+
+
+@pytest.mark.parametrize("task", ["segmentation", "registration"])
+def test_training_one_part_leaves_the_other_head_unchanged(tmp_path: Path, task: str) -> None:
+    config = toy_config({"epochs": 1}, tasks=task)
+    before, result = new_network(config), toy_training(config, tmp_path)
+    other = "registration" if task == "segmentation" else "segmentation"
+    changed = {
+        head: any(
+            not torch.equal(a, b)
+            for a, b in zip(getattr(before, head).parameters(), getattr(result.network, head).parameters(), strict=True)
+        )
+        for head in ("segmentation", "registration")
+    }
+    assert changed == {task: True, other: False}
+
+
+def test_the_registration_can_take_part_in_every_other_step_only(tmp_path: Path) -> None:
+    steps = toy_training(toy_config({"epochs": 2}, registration_every=2), tmp_path).rows
+    assert all("registration" in row and "segmentation" in row for row in steps)
+    assert steps[0]["loss"] < steps[0]["segmentation"] + steps[0]["registration"]
+
+
+def test_training_starts_from_weights_or_a_checkpoint(tmp_path: Path) -> None:
+    first = toy_training(toy_config({"epochs": 1}), tmp_path)
+    save_weights(tmp_path / "weights.pt", first.network, {})
+    for name in ("weights.pt", "best.pt"):
+        assert same(new_network(toy_config(initial_weights=str(tmp_path / name))), first.network)
+    save_checkpoint(tmp_path / "other.pt", {"kept": {"a": torch.zeros(1)}})
+    with pytest.raises(ValueError, match="another network"):
+        new_network(toy_config(initial_weights=str(tmp_path / "other.pt")))
+
+
+def test_the_modalities_of_the_network_are_selected_from_the_data(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 1}, network={**TINY, "modalities": ["flair", "t1"]})
+    assert toy_training(config, tmp_path).steps == 3
+
+
+def test_workers_end_with_the_training(tmp_path: Path) -> None:
+    """Workers ignore the signal that a terminal or batch system sends to all processes, so that the checkpoint is
+    written first; therefore the training has to end them."""
+    toy_training(toy_config({"epochs": 1, "workers": 2}), tmp_path)
+    assert multiprocessing.active_children() == []
+    with pytest.raises(KilledError):
+        toy_training(toy_config({"epochs": 8, "workers": 1}), tmp_path, progress=kill_after(2))
+    assert multiprocessing.active_children() == []
