@@ -61,14 +61,16 @@ class WorkingGrid:
     def padded(self, voxels: int) -> WorkingGrid:
         """This grid with ``voxels`` more on every side."""
         origin = np.array(self.origin_lps_mm) - _SIGNS * voxels * self.spacing_mm
-        return WorkingGrid(tuple(n + 2 * voxels for n in self.shape), self.spacing_mm, tuple(origin.tolist()))
+        d, h, w = (n + 2 * voxels for n in self.shape)
+        return WorkingGrid((d, h, w), self.spacing_mm, tuple(origin.tolist()))
 
     def coarser(self, factor: int) -> WorkingGrid:
         """The grid whose voxels are blocks of ``factor`` cubed of this one; the shape must be divisible."""
         if any(n % factor for n in self.shape):
             raise ValueError(f"a grid of {self.shape} voxels has no blocks of {factor}")
         origin = np.array(self.origin_lps_mm) + _SIGNS * (factor - 1) / 2 * self.spacing_mm
-        return WorkingGrid(tuple(n // factor for n in self.shape), self.spacing_mm * factor, tuple(origin.tolist()))
+        d, h, w = (n // factor for n in self.shape)
+        return WorkingGrid((d, h, w), self.spacing_mm * factor, tuple(origin.tolist()))
 
 
 def grid_around(
@@ -137,8 +139,9 @@ def block_around(mask: Tensor, multiple: int, share: float | None = None) -> Blo
             return round(abs(math.log(filled / math.prod(shape) / share)), 6), max(margins)
 
         best = min(itertools.product(*shapes), key=misfit)
-    start = tuple((low + high - size) // 2 for (low, high), size in zip(ends, best, strict=True))
-    return Block(start, best)
+    first, second, third = ((low + high - size) // 2 for (low, high), size in zip(ends, best, strict=True))
+    depth, height, width = best
+    return Block((first, second, third), (depth, height, width))
 
 
 def mask_corners(mask: sitk.Image) -> np.ndarray:

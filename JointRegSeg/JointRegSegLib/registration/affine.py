@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+
+from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 
@@ -45,7 +46,7 @@ def align(
     fixed: Brain,
     moving: Brain,
     kind: str = "affine",
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress = silent,
 ) -> AffineResult:
     """The rigid or affine transform between two brains; ``kind`` 'none' gives the identity.
 
@@ -58,25 +59,25 @@ def align(
     """
     if kind == "none":
         return AffineResult(sitk.AffineTransform(3), 0.0, _overlap(fixed, moving, sitk.AffineTransform(3)))
-    report = progress or (lambda fraction, message: None)
-    report(0.0, "aligning the visits")
+    progress(0.0, "aligning the visits")
     coarse = _Problem(fixed, moving, _COARSE_MM)
     best = None
     starts = coarse.starts()
     for number, start in enumerate(starts):
-        found, value = coarse.optimise(start, 2.0, 100, lambda f, n=number: report(0.4 * (n + f) / len(starts), ""))
+        done, share = 0.4 * number / len(starts), 0.4 / len(starts)
+        found, value = coarse.optimise(start, 2.0, 100, part(progress, done, done + share))
         if best is None or value < best[1]:
             best = found, value
     assert best is not None
     fine = _Problem(fixed, moving, _FINE_MM)
-    transform, value = fine.optimise(best[0], 1.0, 60, lambda f: report(0.4 + 0.25 * f, ""))
+    transform, value = fine.optimise(best[0], 1.0, 60, part(progress, 0.4, 0.65))
     if kind == "affine":
         affine = sitk.AffineTransform(3)
         affine.SetCenter(transform.GetCenter())
         affine.SetMatrix(transform.GetMatrix())
         affine.SetTranslation(transform.GetTranslation())
         for step_mm in (0.2, 0.05):  # larger steps may leave the basin of the rigid solution
-            found, better = fine.optimise(affine, step_mm, 100, lambda f: report(0.65 + 0.35 * f, ""))
+            found, better = fine.optimise(affine, step_mm, 100, part(progress, 0.65, 1.0))
             if better < value:
                 transform, value = found, better
                 break
@@ -89,7 +90,7 @@ def align(
             f"{overlap:.2f}, stretch {stretch.min():.2f} to {stretch.max():.2f}): check the brain masks, or align the "
             "visits by hand and choose no affine alignment"
         )
-    report(1.0, "")
+    progress(1.0, "")
     return AffineResult(result, -value, overlap)
 
 
@@ -140,7 +141,7 @@ class _Problem:
         ]
 
     def optimise(
-        self, start: sitk.Transform, step_mm: float, iterations: int, report: Callable[[float], None]
+        self, start: sitk.Transform, step_mm: float, iterations: int, progress: Progress
     ) -> tuple[sitk.Transform, float]:
         """The transform of the kind of ``start`` with the largest mutual information, and its negative."""
         method = self._method()
@@ -158,7 +159,7 @@ class _Problem:
 
         def watch() -> None:
             try:
-                report(method.GetOptimizerIteration() / iterations)
+                progress(method.GetOptimizerIteration() / iterations)
             except BaseException as error:  # a cancel: raised again below, not through ITK
                 stopped.append(error)
                 method.StopRegistration()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from JointRegSegLib.tasks.registry import TASKS, find_task
-from JointRegSegLib.training.config import config_from_dict
+from JointRegSegLib.training.config_files import config_from_dict
 
 
 def test_every_task_is_found_by_its_name() -> None:
