@@ -271,6 +271,10 @@ BRITISH = re.compile(
 )
 """British spellings that occur in names; prose is British, identifiers are American as in torch and Slicer."""
 CONTRACT: dict[str, set[str]] = {
+    "CESTQuantLib": {
+        *("signal_normalisation", "magnetisation_carried_over", "initial_magnetisation"),  # fields of the protocol
+        "signalNormalisation",  # argument of the logic
+    },
     "NeuroCESTLib": set(),
 }
 """Names in each library that users' files and scripts contain, and that therefore never change."""

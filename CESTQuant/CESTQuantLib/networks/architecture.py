@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from NeuroCESTLib.core.checked_json import check_keys
 from NeuroCESTLib.core.processes import Processes
 
-from ..physics.protocol import NORMALISATIONS
+from ..physics.protocol import NORMALIZATIONS
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 """Activation functions of the hidden layers by name."""
@@ -69,8 +69,8 @@ def normalize_input(signal: Tensor, normalization: str) -> Tensor:
     Raises:
         ValueError: The normalisation is unknown.
     """
-    if normalization not in NORMALISATIONS:
-        raise ValueError(f"normalisation '{normalization}' is unknown; use one of {', '.join(NORMALISATIONS)}")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalisation '{normalization}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
     if normalization == "l2":
         return signal / torch.linalg.vector_norm(signal, dim=1, keepdim=True).clamp_min(1e-12)
     return signal

@@ -93,8 +93,8 @@ def _super_lorentzian_integral(x: Tensor) -> Tensor:
     node, weight = _gauss_legendre(16, x)
     u = node / math.sqrt(6.0)  # s from 1 down to 1/2, smooth in u
     s = 1 - 3 * u**2
-    centre = (weight * torch.exp(-2 * (x / s) ** 2) / s).sum(0) / math.sqrt(6.0)
-    return side(2.0, 1.0) + side(0.5, -1.0) + centre
+    center = (weight * torch.exp(-2 * (x / s) ** 2) / s).sum(0) / math.sqrt(6.0)
+    return side(2.0, 1.0) + side(0.5, -1.0) + center
 
 
 def _gauss_legendre(count: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from NeuroCESTLib.core.checked_json import numbers
 from .pulse_shapes import PulseTrain
 from .units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm, rad_per_s_per_ppm_from_larmor
 
-__all__ = ["NORMALISATIONS", "PER_MEASUREMENT", "SATURATION_TYPES", "Protocol", "PulseTrain"]
+__all__ = ["NORMALIZATIONS", "PER_MEASUREMENT", "SATURATION_TYPES", "Protocol", "PulseTrain"]
 
 SATURATION_TYPES = ("cw", "pulse_train")
-NORMALISATIONS = ("m0", "l2", "none")
+NORMALIZATIONS = ("m0", "l2", "none")
 PER_MEASUREMENT = (
     "offsets_ppm",
     "b1_uT",
@@ -175,9 +175,9 @@ def _validate(protocol: Protocol) -> None:
             raise ValueError(f"{name} contains a value that is not finite")
         if name in _NOT_NEGATIVE and bool((value < 0).any()):
             raise ValueError(f"{name} contains the negative value {float(value.min()):g}; it must be 0 or more")
-    if protocol.signal_normalisation not in NORMALISATIONS:
+    if protocol.signal_normalisation not in NORMALIZATIONS:
         raise ValueError(
-            f"signal_normalisation '{protocol.signal_normalisation}' is unknown; use one of {', '.join(NORMALISATIONS)}"
+            f"signal_normalisation '{protocol.signal_normalisation}' is unknown; use one of {', '.join(NORMALIZATIONS)}"
         )
     if protocol.magnetisation_carried_over and bool((protocol.recovery_time_s < protocol.echo_time_s).any()):
         raise ValueError("recovery_time_s counts from the excitation and must not be shorter than echo_time_s")

@@ -139,23 +139,23 @@ def wassr(
     offsets = offsets_ppm.to(z)
     if search_ppm is None:
         search_ppm = 0.8 * offsets.abs().max().item()
-    centre = estimate_b0_shift(z, offsets, search_ppm=search_ppm, window_ppm=0.5, threads=threads, progress=progress)
+    center = estimate_b0_shift(z, offsets, search_ppm=search_ppm, window_ppm=0.5, threads=threads, progress=progress)
     reach = 2 * offsets.unique().diff().median().item()
     parts = []
     for first in range(0, len(z), CHUNK_VOXELS // 8):
         chunk = slice(first, first + CHUNK_VOXELS // 8)
-        middle, half = centre[chunk], reach
+        middle, half = center[chunk], reach
         for _ in range(2):
             middle, half = _most_symmetric(z[chunk], offsets, middle, half, candidates)
         parts.append(middle)
-    return torch.cat(parts) if parts else centre
+    return torch.cat(parts) if parts else center
 
 
 def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, candidates: int) -> tuple[Tensor, float]:
     """Return the best of the centres within ``half`` of the middle, refined by a parabola, and the next half-range."""
     steps = torch.linspace(-half, half, candidates, dtype=z.dtype, device=z.device)
-    centres = middle.unsqueeze(1) + steps  # (voxel, candidate)
-    mirrored = 2 * centres.unsqueeze(2) - offsets
+    centers = middle.unsqueeze(1) + steps  # (voxel, candidate)
+    mirrored = 2 * centers.unsqueeze(2) - offsets
     image = interpolate_spectra(z, offsets, mirrored.flatten(1)).view_as(mirrored)
     squared = (image - z.unsqueeze(1)).square()
     shared = squared.isfinite()
@@ -166,7 +166,7 @@ def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, can
     curvature = below - 2 * at + above
     vertex = torch.where(curvature > 0, (below - above) / (2 * curvature), 0.0).nan_to_num(0.0).clamp(-1, 1)
     spacing = 2 * half / (candidates - 1)
-    found = centres.gather(1, best).squeeze(1) + vertex * spacing
+    found = centers.gather(1, best).squeeze(1) + vertex * spacing
     return torch.where(at.isfinite(), found, torch.nan), 2 * spacing
 
 

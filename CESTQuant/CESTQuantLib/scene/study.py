@@ -52,7 +52,7 @@ class Study:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, signal: Any, protocol: Any, reference: Any, mask: Any, normalisation: str | None) -> Study:
+    def of(cls, signal: Any, protocol: Any, reference: Any, mask: Any, normalization: str | None) -> Study:
         """Take an acquisition from the scene.
 
         Args:
@@ -60,7 +60,7 @@ class Study:
             protocol: Path, dictionary or ``Protocol``; None for what the sequence carries.
             reference: Volume or sequence node of M0, or None.
             mask: Volume, label map or segmentation node; None for all voxels.
-            normalisation: ``m0``, ``l2`` or ``none`` instead of what the protocol says; None to keep it.
+            normalization: ``m0``, ``l2`` or ``none`` instead of what the protocol says; None to keep it.
 
         Raises:
             ValueError: A node or the protocol cannot be used, or they do not belong together.
@@ -77,8 +77,8 @@ class Study:
             warnings.simplefilter("always", UserWarning)
             read = _protocol(protocol, signal, index)
         noted = tuple(" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning)
-        if normalisation is not None:
-            read = replace(read, signal_normalisation=normalisation)
+        if normalization is not None:
+            read = replace(read, signal_normalisation=normalization)
         if len(raw) != read.measurement_count:
             raise ValueError(
                 f"the protocol has {read.measurement_count} offsets but '{name}' has {len(raw)} measurements"

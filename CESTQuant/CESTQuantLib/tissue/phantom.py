@@ -15,12 +15,12 @@ from ..physics.protocol import Protocol
 from ..physics.simulation import simulate
 from .model import TissueModel, tissue_model_from_dict
 
-AIR, WHITE_MATTER, GREY_MATTER, FLUID, OEDEMA, TUMOR_CORE = range(6)
+AIR, WHITE_MATTER, GRAY_MATTER, FLUID, EDEMA, TUMOR_CORE = range(6)
 REGIONS = {
     WHITE_MATTER: ("white matter", "white matter 3T"),
-    GREY_MATTER: ("grey matter", "grey matter 3T"),
+    GRAY_MATTER: ("grey matter", "grey matter 3T"),
     FLUID: ("cerebrospinal fluid", "cerebrospinal fluid 3T"),
-    OEDEMA: ("oedema", "oedema 3T"),
+    EDEMA: ("oedema", "oedema 3T"),
     TUMOR_CORE: ("tumour core", "glioma 3T"),
 }
 """Name of the region and its tissue preset, by label value."""
@@ -144,15 +144,15 @@ def _anatomy() -> np.ndarray:
     radius = np.sqrt(x**2 + y**2 + z**2)
     angle = np.arctan2(y, x)
     labels = np.full(SHAPE, AIR, dtype=np.int64)
-    labels[radius < 1.0] = GREY_MATTER
+    labels[radius < 1.0] = GRAY_MATTER
     labels[radius < 0.84 + 0.05 * np.cos(9 * angle)] = WHITE_MATTER
     for side in (-1, 1):
-        deep_grey = ((x - 0.3 * side) / 0.12) ** 2 + ((y - 0.02) / 0.17) ** 2 + (z / 0.5) ** 2 < 1
+        deep_gray = ((x - 0.3 * side) / 0.12) ** 2 + ((y - 0.02) / 0.17) ** 2 + (z / 0.5) ** 2 < 1
         ventricle = ((x - 0.11 * side - 0.08 * side * y) / 0.07) ** 2 + ((y - 0.05) / 0.38) ** 2 + (z / 0.5) ** 2 < 1
-        labels[deep_grey] = GREY_MATTER
+        labels[deep_gray] = GRAY_MATTER
         labels[ventricle] = FLUID
     tumor = np.sqrt(((x - 0.45) / 0.30) ** 2 + ((y + 0.30) / 0.27) ** 2 + (z / 0.5) ** 2)
-    labels[(tumor < 1.0) & (labels == WHITE_MATTER)] = OEDEMA
+    labels[(tumor < 1.0) & (labels == WHITE_MATTER)] = EDEMA
     labels[(tumor < 0.62) & (radius < 0.95)] = TUMOR_CORE
     return labels
 

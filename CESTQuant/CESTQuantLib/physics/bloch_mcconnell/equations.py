@@ -212,15 +212,15 @@ def equilibrium(tissue: Tissue, like: Tensor, batch: torch.Size, scale: Scalar =
     return torch.stack(components)
 
 
-def spoiled(magnetisation: Tensor, cosine: Tensor) -> Tensor:
+def spoiled(magnetization: Tensor, cosine: Tensor) -> Tensor:
     """Return the magnetisation ``(n, *batch)`` after an ideal excitation that leaves nothing transverse.
 
     Args:
-        magnetisation: Components before the excitation, shape ``(n, *batch)``.
+        magnetization: Components before the excitation, shape ``(n, *batch)``.
         cosine: Cosine of the flip angle, which the longitudinal components keep; broadcasts against the batch.
     """
-    components = len(magnetisation)
+    components = len(magnetization)
     pools = components // 3
     transverse = {row(pool) for pool in range(pools) for row in (x_row, y_row)}
-    zero = torch.zeros_like(magnetisation[z_row(WATER)] * cosine)
-    return torch.stack([zero if row in transverse else magnetisation[row] * cosine + zero for row in range(components)])
+    zero = torch.zeros_like(magnetization[z_row(WATER)] * cosine)
+    return torch.stack([zero if row in transverse else magnetization[row] * cosine + zero for row in range(components)])

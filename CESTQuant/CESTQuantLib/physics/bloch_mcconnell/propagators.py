@@ -52,15 +52,15 @@ def power(propagator: Tensor, exponent: int) -> Tensor:
     return base if result is None else compose(base, result)
 
 
-def apply(propagator: Tensor, magnetisation: Tensor) -> Tensor:
+def apply(propagator: Tensor, magnetization: Tensor) -> Tensor:
     """Return the magnetisation ``(n, *batch)`` after a propagator ``(n, n + 1, *batch)``."""
     n = propagator.shape[0]
     if n >= _BATCHED_FROM:
-        return magnetisation + _change(_matrix_last(propagator), magnetisation)
-    change = propagator[:, n] + propagator[:, 0] * magnetisation[0]
+        return magnetization + _change(_matrix_last(propagator), magnetization)
+    change = propagator[:, n] + propagator[:, 0] * magnetization[0]
     for k in range(1, n):
-        change = torch.addcmul(change, propagator[:, k], magnetisation[k])
-    return magnetisation + change
+        change = torch.addcmul(change, propagator[:, k], magnetization[k])
+    return magnetization + change
 
 
 def propagator(generator: Tensor, duration_s: Tensor) -> Tensor:
@@ -123,9 +123,9 @@ def _plus_product(scale: float, total: Tensor, first: Tensor, second: Tensor) ->
     return _matrix_first(result.reshape(_matrix_last(total).shape))
 
 
-def _change(matrices: Tensor, magnetisation: Tensor) -> Tensor:
+def _change(matrices: Tensor, magnetization: Tensor) -> Tensor:
     n = matrices.shape[-2]
-    moved = torch.matmul(matrices[..., :n], magnetisation.movedim(0, -1).unsqueeze(-1)).squeeze(-1)
+    moved = torch.matmul(matrices[..., :n], magnetization.movedim(0, -1).unsqueeze(-1)).squeeze(-1)
     return (moved + matrices[..., n]).movedim(-1, 0)
 
 

@@ -83,27 +83,27 @@ class _Run:
             if protocol.readout_flip_angle_deg is None:
                 return z
             return z * torch.sin(self._flip_angle(protocol.readout_flip_angle_deg) * self.b1_relative)
-        magnetisation = self._saturated(start)
+        magnetization = self._saturated(start)
         if wait is not None:
-            magnetisation = propagators.apply(wait, magnetisation)
-        return self._read(magnetisation)[0]
+            magnetization = propagators.apply(wait, magnetization)
+        return self._read(magnetization)[0]
 
     def _schedule(self) -> Tensor:
         """Signal (measurement, voxel) where every measurement starts from what the last one left."""
         protocol = self.protocol
         wait = self._free(protocol.post_delay_s)
-        magnetisation = self._start()
+        magnetization = self._start()
         saturate = self._saturation(self._blocks())
         recover = self._free(self._recovery_after_readout())
         signals = []
         for m in range(protocol.measurement_count):
             one = slice(m, m + 1)
-            magnetisation = propagators.apply(saturate[:, :, one], magnetisation)
+            magnetization = propagators.apply(saturate[:, :, one], magnetization)
             if wait is not None:
-                magnetisation = propagators.apply(_of_measurement(wait, m), magnetisation)
-            sample, magnetisation = self._read(magnetisation, one)
+                magnetization = propagators.apply(_of_measurement(wait, m), magnetization)
+            sample, magnetization = self._read(magnetization, one)
             if recover is not None:
-                magnetisation = propagators.apply(_of_measurement(recover, m), magnetisation)
+                magnetization = propagators.apply(_of_measurement(recover, m), magnetization)
             signals.append(sample)
         return torch.cat(signals)
 
@@ -217,20 +217,20 @@ class _Run:
         used = self.protocol.echo_time_s if self.protocol.readout_flip_angle_deg is not None else 0.0
         return self.protocol.recovery_time_s - used
 
-    def _read(self, magnetisation: Tensor, measurements: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def _read(self, magnetization: Tensor, measurements: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Signal (measurement, voxel) and magnetisation after the readout (at the echo)."""
         protocol = self.protocol
         if protocol.readout_flip_angle_deg is None:
-            return magnetisation[z_row(WATER)], magnetisation
+            return magnetization[z_row(WATER)], magnetization
         if protocol.readout_pulse_s == 0:
             angle = self._flip_angle(protocol.readout_flip_angle_deg)[measurements] * self.b1_relative
-            return magnetisation[z_row(WATER)] * torch.sin(angle), spoiled(magnetisation, torch.cos(angle))
+            return magnetization[z_row(WATER)] * torch.sin(angle), spoiled(magnetization, torch.cos(angle))
         excite = self._excitation
         if excite.shape[2] != 1:
             excite = excite[:, :, measurements]
-        magnetisation = propagators.apply(excite, magnetisation)
-        x, y = magnetisation[x_row(WATER)], magnetisation[y_row(WATER)]
-        return torch.sqrt(x**2 + y**2 + _TINY_SIGNAL_SQUARED), magnetisation
+        magnetization = propagators.apply(excite, magnetization)
+        x, y = magnetization[x_row(WATER)], magnetization[y_row(WATER)]
+        return torch.sqrt(x**2 + y**2 + _TINY_SIGNAL_SQUARED), magnetization
 
     def _flip_angle(self, flip_angle_deg: Tensor) -> Tensor:
         """Nominal flip angles in rad, (measurement, 1)."""
