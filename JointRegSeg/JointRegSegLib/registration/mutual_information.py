@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .comparison import varying_channels
 
-BINS = 16
+BINS = 24
 """Bins of the histogram along each intensity axis; more of them follow noise rather than tissue in small images."""
 _LEAST_PROBABILITY = 1e-12
 """Probability below which the logarithm is that of this value, so that empty bins have a finite derivative."""

@@ -114,7 +114,7 @@ _ALL = (
         "images of different contrasts, where each tissue has one intensity throughout the image",
         cost=1.3,
         best=2.0,
-        gain=0.3,
+        gain=0.5,
     ),
     Similarity(
         "mind",

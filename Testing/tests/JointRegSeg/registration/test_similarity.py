@@ -100,7 +100,7 @@ def test_images_of_inverted_contrast_are_registered_where_their_intensities_do_n
     inverted = torch.where(moving > -2.5, -moving, moving)
     start = error(torch.zeros_like(true), true)
     assert error(refine(fixed, inverted, settings=replace(QUICK, similarity="mse")).displacement, true) > 0.8 * start
-    assert error(refine(fixed, inverted, settings=replace(QUICK, similarity=name)).displacement, true) < 0.5 * start
+    assert error(refine(fixed, inverted, settings=replace(QUICK, similarity=name)).displacement, true) < 0.6 * start
 
 
 @dataclass(frozen=True)
