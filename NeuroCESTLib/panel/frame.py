@@ -66,6 +66,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Enable the widgets of the settings that the chosen method uses."""
 
     def setup(self):
+        """Build the panel from its ``.ui`` file and connect it; called once."""
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath(f"UI/{self.moduleName}.ui"))
         self.layout.addWidget(uiWidget)
