@@ -1,4 +1,4 @@
-"""Commands in processes of their own: several that train together, and one that is killed on its way."""
+"""Commands in processes of their own: several that train together, and one that is killed before it ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from paths import ROOT
+from paths import LIBRARIES, ROOT
 
 _KILLED = """
 import importlib, os, signal, sys
@@ -31,8 +31,8 @@ sys.exit(main(sys.argv[4:]))
 
 def environment() -> dict[str, str]:
     """Environment in which the libraries of this checkout are imported."""
-    folders = (ROOT, ROOT / "CESTQuant", ROOT / "JointRegSeg")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders)}
+    folders = [str(ROOT / folder) for folder in LIBRARIES.values()]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def run_under_torchrun(batch: str, arguments: Sequence[object], count: int = 2) -> None:

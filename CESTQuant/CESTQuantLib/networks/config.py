@@ -70,7 +70,7 @@ class TrainingConfig:
         tissue: Distribution of the tissues, as in the file.
         targets: Paths of the wanted parameters, such as ``amine.k_Hz``.
         noise_sd: Lowest and highest standard deviation of the white noise, relative to the equilibrium signal and
-            before any L2 normalisation; a training draws the noise anew for every batch.
+            before any L2 normalisation; a training draws new noise for every batch.
         samples: Number of spectra to simulate.
         engine: ``r1rho`` or ``bloch-mcconnell``.
         network: Options of the network.

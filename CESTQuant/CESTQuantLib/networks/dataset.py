@@ -211,7 +211,7 @@ def _noise_block(shape: torch.Size, seed: int, block: int) -> Tensor:
 
 
 class SimulatedBatches:
-    """Batches of simulated samples, shuffled anew and with new noise in every epoch.
+    """Batches of simulated samples, with a new order and new noise in every epoch.
 
     Several processes share the batches that one process would have.
 

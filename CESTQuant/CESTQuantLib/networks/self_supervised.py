@@ -98,7 +98,7 @@ def train_on_scan(
 
 
 class _ScanBatches:
-    """Voxels of a scan, shuffled anew in every epoch; their signals are both input and target."""
+    """Voxels of a scan, in a new order in every epoch; their signals are both input and target."""
 
     def __init__(self, signal: Tensor, batch_size: int) -> None:
         self.signal, self.batch_size = signal, batch_size

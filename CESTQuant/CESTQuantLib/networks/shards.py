@@ -181,7 +181,7 @@ class StoredDataSet:
         """
         if difference := self._difference(config):
             raise ValueError(
-                f"{self.folder}: the data set {difference}; simulate it anew with 'cestquant dataset', or train with "
+                f"{self.folder}: the data set {difference}; simulate it again with 'cestquant dataset', or train with "
                 "the configuration that made it"
             )
 

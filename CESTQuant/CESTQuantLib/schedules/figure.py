@@ -95,7 +95,7 @@ def _draw_quantity(axis: Axes, result: DesignResult, name: str) -> None:
         axis.plot(measurements, values, color=_AFTER, alpha=alpha, lw=0.7)
     for label, schedule, color in _both(result):
         axis.plot(measurements, getattr(schedule.protocol, name).numpy(), "o-", color=color, ms=3, label=label)
-    axis.plot([], [], color=_AFTER, alpha=0.3, lw=0.7, label="on the way")
+    axis.plot([], [], color=_AFTER, alpha=0.3, lw=0.7, label="in between")
     axis.set_ylabel(_LABELS[name])
 
 

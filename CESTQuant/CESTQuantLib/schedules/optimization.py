@@ -1,9 +1,9 @@
 """A schedule optimised, rounded to what a scanner plays, and compared with where it started.
 
 The phases of a design follow one another on the same schedule: those named ``crlb-…`` minimise the Cramér-Rao bound,
-``network`` trains schedule and network as one chain. Then a network is trained anew, equally, for the start and for the
-result, and both are tried on the same held-out voxels. Where the last phase is joint training, the schedule before it
-gets a network too, and the better of the two is the result.
+``network`` trains schedule and network as one chain. Then a new network is trained in the same way for the start and
+for the result, and both are tried on the same held-out voxels. Where the last phase is joint training, the schedule
+before it gets a network too, and the better of the two is the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cramer-Rao bound: closed forms, agreement with what fits scatter by, derivatives, and use as an objective."""
+"""Cramér-Rao bound: closed forms, agreement with the scatter of fits, derivatives, and use as an objective."""
 
 from __future__ import annotations
 
