@@ -44,10 +44,10 @@ def run(options: Namespace) -> None:
     write_text(manifest_text(cohort, output.absolute().parent), output)
     splits = Counter(study.split for study in cohort.studies)
     by_split = ", ".join(f"{count} in '{split}'" for split, count in splits.items())
-    labelled = sum(study.label is not None for study in cohort.studies)
+    labeled = sum(study.label is not None for study in cohort.studies)
     subjects = len(cohort.visits())
     studies = f"{len(cohort)} {'study' if len(cohort) == 1 else 'studies'}"
     print(
-        f"{output}: {studies} of {subjects} subject{'s' * (subjects > 1)} ({by_split}), {labelled} labelled",
+        f"{output}: {studies} of {subjects} subject{'s' * (subjects > 1)} ({by_split}), {labeled} labelled",
         file=sys.stderr,
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..training.data import TrainingData
     from ..training.state import TrainingResult
 
-LICENCE = "MIT"
+LICENSE = "MIT"
 """Licence of the weights."""
 
 
@@ -131,7 +131,7 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "training": summary,
         "configuration": config.to_dict(),
         "versions": versions(),
-        "licence": LICENCE,
+        "licence": LICENSE,
         "notice": "research use only, not for clinical use",
     }
     save_weights(folder / "weights.pt", result.network, plain_values(metadata))

@@ -68,7 +68,7 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     _draw(axes[0, 2], after, fixed_cut, f"moving on fixed, {moving_title}", joint.warped_labels)
     _write_volumes(axes[0, 3], joint)
     for axis, picture, name in ((axes[1, 0], before, "before"), (axes[1, 1], after, "after")):
-        board = checkerboard(_grey(fixed_picture), _grey(picture), fixed_cut.view.aspect)
+        board = checkerboard(_gray(fixed_picture), _gray(picture), fixed_cut.view.aspect)
         _draw(axis, board, fixed_cut, f"checkerboard {name}")
     _draw_jacobian(figure, axes[1, 2], fixed_cut, fixed_picture, joint)
     _draw_uncertainty(figure, axes[1, 3], fixed_cut, fixed_picture, joint)
@@ -113,7 +113,7 @@ def _on_grid(labels: sitk.Image, image: sitk.Image) -> sitk.Image:
     return sitk.Resample(labels, image, sitk.Transform(), sitk.sitkNearestNeighbor)
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
+def _gray(picture: np.ndarray) -> np.ndarray:
     """Picture scaled to 0 ... 1 between its 1st and 99.5th percentile."""
     values = picture[np.isfinite(picture) & (picture != 0)]
     low, high = np.percentile(values, (1, 99.5)) if values.size else (0.0, 1.0)
@@ -121,7 +121,7 @@ def _grey(picture: np.ndarray) -> np.ndarray:
 
 
 def _draw(axis: Axes, picture: np.ndarray, cut: _Cut, title: str, labels: sitk.Image | None = None) -> None:
-    axis.imshow(_grey(picture), cmap="gray", vmin=0, vmax=1, aspect=cut.view.aspect, interpolation="nearest")
+    axis.imshow(_gray(picture), cmap="gray", vmin=0, vmax=1, aspect=cut.view.aspect, interpolation="nearest")
     if labels is not None:
         outline(axis, cut.of(labels))
     axis.set_title(title)
@@ -133,7 +133,7 @@ def _draw_overlay(
     figure: Figure,
     axis: Axes,
     cut: _Cut,
-    grey: np.ndarray,
+    gray: np.ndarray,
     values: np.ndarray,
     colors: str,
     window: tuple[float, float],
@@ -141,7 +141,7 @@ def _draw_overlay(
 ) -> None:
     from matplotlib.colors import ListedColormap
 
-    _draw(axis, grey, cut, title)
+    _draw(axis, gray, cut, title)
     image = axis.imshow(
         values,
         cmap=ListedColormap(color_map_rgb(colors)),
@@ -153,17 +153,17 @@ def _draw_overlay(
     figure.colorbar(image, ax=axis, shrink=0.7, pad=0.02, extend="both" if colors == "diverging" else "neither")
 
 
-def _draw_jacobian(figure: Figure, axis: Axes, cut: _Cut, grey: np.ndarray, joint: JointResult) -> None:
+def _draw_jacobian(figure: Figure, axis: Axes, cut: _Cut, gray: np.ndarray, joint: JointResult) -> None:
     values = np.where(cut.of(joint.fixed_mask) > 0, cut.of(joint.jacobian), np.nan)
-    _draw_overlay(figure, axis, cut, grey, values, "diverging", JACOBIAN_WINDOW, JACOBIAN_TITLE)
+    _draw_overlay(figure, axis, cut, gray, values, "diverging", JACOBIAN_WINDOW, JACOBIAN_TITLE)
 
 
-def _draw_uncertainty(figure: Figure, axis: Axes, cut: _Cut, grey: np.ndarray, joint: JointResult) -> None:
+def _draw_uncertainty(figure: Figure, axis: Axes, cut: _Cut, gray: np.ndarray, joint: JointResult) -> None:
     if joint.fixed_uncertainty is None:
         axis.set_visible(False)
         return
     values = np.where(cut.of(joint.fixed_mask) > 0, cut.of(joint.fixed_uncertainty), np.nan)
-    _draw_overlay(figure, axis, cut, grey, values, "inferno", (0.0, 1.0), "uncertainty, fixed")
+    _draw_overlay(figure, axis, cut, gray, values, "inferno", (0.0, 1.0), "uncertainty, fixed")
 
 
 def _write_volumes(axis: Axes, joint: JointResult) -> None:

@@ -230,10 +230,10 @@ def _warped_volume(image: sitk.Image, name: str, source: Any) -> Any:
 
     node = _add_image(image, name)
     shown = source.GetScalarVolumeDisplayNode() if source is not None else None
-    grey = slicer.mrmlScene.GetNodeByID("vtkMRMLColorTableNodeGrey")
+    gray = slicer.mrmlScene.GetNodeByID("vtkMRMLColorTableNodeGrey")
     node.CreateDefaultDisplayNodes()
-    if grey is not None:
-        node.GetScalarVolumeDisplayNode().SetAndObserveColorNodeID(grey.GetID())
+    if gray is not None:
+        node.GetScalarVolumeDisplayNode().SetAndObserveColorNodeID(gray.GetID())
     low, high = display.robust_window(slicer.util.arrayFromVolume(node)[::2, ::2, ::2], (1.0, 99.5))
     if shown is not None and not shown.GetAutoWindowLevel():
         low, high = shown.GetWindowLevelMin(), shown.GetWindowLevelMax()

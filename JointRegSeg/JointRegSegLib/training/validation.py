@@ -102,14 +102,14 @@ def _picture(output: JointOutput, batch: Batch, config: TrainingConfig) -> CaseP
         displacement = output.deformation.displacement
         warped = warp(batch.moving[:1, channel : channel + 1], displacement[:1])[0, 0].cpu().numpy()
         determinant = jacobian_determinant(displacement)[0, 0].cpu().numpy()
-    labelled = bool((batch.fixed_labels != UNLABELED).any())
+    labeled = bool((batch.fixed_labels != UNLABELED).any())
     return CasePicture(
         *batch.names[0],
         TITLES[modality],
         batch.fixed[0, channel].float().cpu().numpy(),
         batch.moving[0, channel].float().cpu().numpy(),
         warped,
-        batch.fixed_labels[0].cpu().numpy() if labelled else None,
+        batch.fixed_labels[0].cpu().numpy() if labeled else None,
         None if output.fixed_logits is None else _classes(output.fixed_logits),
         determinant,
     )
