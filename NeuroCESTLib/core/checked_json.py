@@ -65,9 +65,9 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
 def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str] = ()) -> dict[str, Any]:
     """Check that a value is a JSON object with known keys only.
 
-    Every configuration of the project is read through this function, so a misspelled key is an error everywhere. The
-    one exception is ``protocol.json``: it describes an acquisition and may come from other software, so its reader
-    names unknown keys in a warning.
+    Every configuration of the project is read through this function, so a misspelled key is an error everywhere.
+    Files that describe an experiment and may come from other software (``protocol.json``, simulation scenarios, pool
+    files) are the exception: their readers name unknown keys in a warning.
 
     Args:
         values: Object as read from JSON.
