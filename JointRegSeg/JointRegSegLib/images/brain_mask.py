@@ -1,4 +1,4 @@
-"""The brain mask of a study: read off skull-stripped volumes, estimated from heads."""
+"""Brain mask of a study, taken from skull-stripped volumes or estimated from heads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from .head_mask import brain_in_head
 from .study import StudyImages, same_grid
 
 LARGEST_BRAIN_ML = 3000.0
-"""More than any brain with its fluid, templates and other enlarged ones included; a head is larger."""
+"""More than any brain with its fluid, including enlarged ones such as templates, and less than a head."""
 SMALLEST_BRAIN_ML = 200.0
 _CONSTANT_SHARE = 0.15
-"""Share of a volume at one exact value from which that value counts as its background."""
+"""Share of a volume that must have one exact value for it to count as the background."""
 
 
 @dataclass(frozen=True)
 class BrainMask:
-    """mask: uint8 image on the grid of the study's first image. stripped: read off skull-stripped volumes. warnings:
-    what the user should check."""
+    """A brain mask and where it comes from.
+
+    Attributes:
+        mask: uint8 image on the grid of the study's first image.
+        stripped: Whether it was taken from skull-stripped volumes.
+        warnings: What the user should check.
+    """
 
     mask: sitk.Image
     stripped: bool
@@ -28,13 +33,14 @@ class BrainMask:
 
 
 def estimate_brain_mask(study: StudyImages) -> BrainMask:
-    """The mask of a checked study.
+    """Find the brain mask of a checked study.
 
-    Skull-stripped volumes have one exact value in much of the volume: there the mask is what differs from it in any
-    modality, its largest part with holes filled. Otherwise the brain is estimated from the head in the first of T1,
-    T1ce, FLAIR, T2 that was given (``head_mask.brain_in_head``), with a warning.
+    Skull-stripped volumes have one exact value in much of the volume. Their mask is the largest connected part of what
+    differs from that value in any modality, with holes filled. Otherwise the brain is estimated from the head
+    (``head_mask.brain_in_head``) in the first of T1, T1ce, FLAIR and T2 that is present, with a warning.
 
-    Raises ValueError where no brain is found.
+    Raises:
+        ValueError: No brain is found; the message names the image.
     """
     stripped = [_foreground(image) for image in study.images.values()]
     if all(found is not None for found in stripped):
@@ -46,7 +52,7 @@ def estimate_brain_mask(study: StudyImages) -> BrainMask:
         return BrainMask(
             _union(found, study.reference),
             True,
-            (f"the brain mask of the {study.name} study is that of its skull-stripped images; others show the head",),
+            (f"the brain mask of the {study.name} study comes from its skull-stripped images; others show the head",),
         )
     mask, certain = brain_in_head(study.images[first])
     volume = _volume_ml(mask)
@@ -56,14 +62,14 @@ def estimate_brain_mask(study: StudyImages) -> BrainMask:
             "skull-stripped images"
         )
     warning = (
-        f"the brain mask of the {study.name} study was estimated from the head ({volume:.0f} ml): look at it, and give "
-        "a mask of your own where it is wrong"
+        f"the brain mask of the {study.name} study was estimated from the head ({volume:.0f} ml): check it, and give a "
+        "brain mask if it is wrong"
     )
     return BrainMask(_union([mask], study.reference), False, (warning,))
 
 
 def _foreground(image: sitk.Image) -> sitk.Image | None:
-    """What differs from the constant background of a stripped volume, solid; None where it is not stripped."""
+    """Return the solid foreground of a skull-stripped volume; None for a volume with skull."""
     values = sitk.GetArrayViewFromImage(image)
     faces = np.concatenate([v.ravel() for axis in range(3) for v in (values.take(0, axis), values.take(-1, axis))])
     candidates, counts = np.unique(faces, return_counts=True)
@@ -78,7 +84,7 @@ def _foreground(image: sitk.Image) -> sitk.Image | None:
 
 
 def solid_part(mask: sitk.Image) -> sitk.Image:
-    """The largest connected part of a mask with its holes filled, uint8."""
+    """Return the largest connected part of a mask with its holes filled, uint8."""
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True)
     return sitk.BinaryFillhole(sitk.Cast(parts == 1, sitk.sitkUInt8), foregroundValue=1)
 
@@ -86,13 +92,13 @@ def solid_part(mask: sitk.Image) -> sitk.Image:
 def _union(masks: list[sitk.Image], reference: sitk.Image) -> sitk.Image:
     total: sitk.Image | None = None
     for mask in masks:
-        here = (
+        resampled = (
             mask
             if same_grid(mask, reference)
             else sitk.Resample(mask, reference, interpolator=sitk.sitkNearestNeighbor)
         )
-        here.CopyInformation(reference)
-        total = here if total is None else total | here
+        resampled.CopyInformation(reference)
+        total = resampled if total is None else total | resampled
     assert total is not None
     return total
 

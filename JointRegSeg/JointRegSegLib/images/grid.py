@@ -1,6 +1,6 @@
-"""The isotropic RAS grid on which both visits are processed, and the way back to native grids.
+"""The isotropic RAS grid on which both visits are processed, and the resampling back to native grids.
 
-Tensors on it are ``(…, D, H, W)``: D runs to superior, H to anterior, W to right.
+Tensors on it are (…, D, H, W), with D towards superior, H towards anterior and W towards right.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
-"""ITK direction (LPS, row by row) of an image whose axes i, j, k run to right, anterior, superior."""
+"""ITK direction (LPS, row by row) of an image whose axes i, j, k point to right, anterior and superior."""
 _SIGNS = np.array([-1.0, -1.0, 1.0])
 LARGEST_GRID = 320**3
-"""Most voxels of a working grid: both studies, features and deformation of this many need about 12 GB."""
+"""Largest number of voxels of a working grid, for which studies, features and deformation need about 12 GB."""
 
 
 @dataclass(frozen=True)
 class WorkingGrid:
-    """shape (D, H, W); spacing_mm of all axes; origin_lps_mm: centre of the first voxel."""
+    """An isotropic RAS grid.
+
+    Attributes:
+        shape: Number of voxels (D, H, W).
+        spacing_mm: Spacing along all axes.
+        origin_lps_mm: Centre of the first voxel.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: float
@@ -32,7 +38,7 @@ class WorkingGrid:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Voxels along i, j, k (right, anterior, superior)."""
+        """Number of voxels along i, j and k (right, anterior, superior)."""
         return self.shape[::-1]
 
     def resample(
@@ -42,7 +48,14 @@ class WorkingGrid:
         interpolator: int = sitk.sitkLinear,
         outside: float = 0.0,
     ) -> sitk.Image:
-        """``image`` on this grid; ``transform`` maps points of the grid to points of the image (LPS mm)."""
+        """Resample an image to this grid.
+
+        Args:
+            image: Image on any grid.
+            transform: Map from points of the grid to points of the image (LPS mm); None for the identity.
+            interpolator: Interpolator of SimpleITK.
+            outside: Value of voxels beyond the image.
+        """
         transform = sitk.Transform(3, sitk.sitkIdentity) if transform is None else transform
         spacing = (self.spacing_mm,) * 3
         return sitk.Resample(
@@ -50,7 +63,7 @@ class WorkingGrid:
         )
 
     def to_sitk(self, values: Tensor | np.ndarray) -> sitk.Image:
-        """Image of values (D, H, W), or vector image of values (D, H, W, component)."""
+        """Return an image of values (D, H, W), or a vector image of values (D, H, W, component)."""
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
         image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=array.ndim == 4)
         image.SetSpacing((self.spacing_mm,) * 3)
@@ -59,13 +72,17 @@ class WorkingGrid:
         return image
 
     def padded(self, voxels: int) -> WorkingGrid:
-        """This grid with ``voxels`` more on every side."""
+        """Return this grid with ``voxels`` more on every side."""
         origin = np.array(self.origin_lps_mm) - _SIGNS * voxels * self.spacing_mm
         d, h, w = (n + 2 * voxels for n in self.shape)
         return WorkingGrid((d, h, w), self.spacing_mm, tuple(origin.tolist()))
 
     def coarser(self, factor: int) -> WorkingGrid:
-        """The grid whose voxels are blocks of ``factor`` cubed of this one; the shape must be divisible."""
+        """Return the grid whose voxels are blocks of ``factor`` voxels along each axis of this one.
+
+        Raises:
+            ValueError: The shape is not divisible by the factor.
+        """
         if any(n % factor for n in self.shape):
             raise ValueError(f"a grid of {self.shape} voxels has no blocks of {factor}")
         origin = np.array(self.origin_lps_mm) + _SIGNS * (factor - 1) / 2 * self.spacing_mm
@@ -80,10 +97,18 @@ def grid_around(
     multiple: int,
     anchor_lps_mm: tuple[float, float, float],
 ) -> WorkingGrid:
-    """The grid around points (n, 3) with a margin, each size a multiple of ``multiple``.
+    """Return the grid around points with a margin.
 
-    Voxel centres lie whole voxels away from ``anchor_lps_mm``, so that an image on an unrotated grid of the same
-    spacing keeps its voxels. ValueError names size and memory where the grid would be too large.
+    Args:
+        points_lps_mm: Points (n, 3).
+        spacing_mm: Voxel size.
+        margin_mm: Distance from the points to the border of the grid, at least.
+        multiple: Divisor of the sizes of the grid.
+        anchor_lps_mm: Point from which all voxel centres lie whole voxels away, so that an image on an unrotated grid
+            of the same spacing keeps its voxels.
+
+    Raises:
+        ValueError: The grid would be too large; the message gives its size and the memory that it needs.
     """
     low, high = points_lps_mm.min(axis=0) - margin_mm, points_lps_mm.max(axis=0) + margin_mm
     size = [math.ceil((h - l) / spacing_mm / multiple - 1e-6) * multiple for l, h in zip(low, high, strict=True)]  # noqa: E741
@@ -93,25 +118,30 @@ def grid_around(
             f"the brain needs a working grid of {' x '.join(map(str, size))} voxels of {spacing_mm:g} mm (about "
             f"{gigabytes:.0f} GB of memory): give a brain mask, or a larger spacing_mm in the preprocessing settings"
         )
-    centre = (low + high) / 2
-    first = centre - _SIGNS * (np.array(size) - 1) / 2 * spacing_mm
+    center = (low + high) / 2
+    first = center - _SIGNS * (np.array(size) - 1) / 2 * spacing_mm
     first += np.array(anchor_lps_mm) - first - np.round((np.array(anchor_lps_mm) - first) / spacing_mm) * spacing_mm
     return WorkingGrid(tuple(size[::-1]), float(spacing_mm), tuple(first.tolist()))
 
 
 @dataclass(frozen=True)
-class Block:
-    """A box of voxels (D, H, W) of a grid, which may reach beyond it; ``start`` is its first voxel."""
+class VoxelBlock:
+    """A box of voxels of a grid, which may extend beyond it.
+
+    Attributes:
+        start: First voxel (D, H, W), which may be negative.
+        shape: Number of voxels (D, H, W).
+    """
 
     start: tuple[int, int, int]
     shape: tuple[int, int, int]
 
     def take(self, values: Tensor, outside: float = 0.0) -> Tensor:
-        """The values (…, D, H, W) of the grid in the block; ``outside`` beyond the grid."""
+        """Cut the block out of values (…, D, H, W) of the grid, with ``outside`` beyond the grid."""
         return F.pad(values, self._reach(values.shape[-3:]), value=outside)
 
     def put(self, values: Tensor, shape: tuple[int, ...], outside: float = 0.0) -> Tensor:
-        """The block's values (…, D, H, W) on a grid of ``shape``; ``outside`` where it does not reach."""
+        """Put values (…, D, H, W) of the block onto a grid of ``shape``, with ``outside`` beyond the block."""
         return F.pad(values, [-reach for reach in self._reach(shape)], value=outside)
 
     def _reach(self, shape: tuple[int, ...]) -> list[int]:
@@ -119,11 +149,16 @@ class Block:
         return [reach for side in reversed(sides) for reach in side]
 
 
-def block_around(mask: Tensor, multiple: int, share: float | None = None) -> Block:
-    """The block around a mask (D, H, W), its sizes multiples of ``multiple``.
+def block_around(mask: Tensor, multiple: int, share: float | None = None) -> VoxelBlock:
+    """Return the block around a mask.
 
-    share: the part of the block that the mask should fill as nearly as may be, at the price of background; None: the
-    smallest block. Networks that normalise each instance expect the share that they were trained with.
+    Networks with instance normalisation expect that the brain fills the same share of the block as in their training.
+
+    Args:
+        mask: Mask (D, H, W).
+        multiple: Divisor of the sizes of the block.
+        share: Share of the block that the mask should fill, as nearly as possible, by including more background; None
+            for the smallest block.
     """
     ends = []
     for axis, full in enumerate(mask.shape):
@@ -141,11 +176,11 @@ def block_around(mask: Tensor, multiple: int, share: float | None = None) -> Blo
         best = min(itertools.product(*shapes), key=misfit)
     first, second, third = ((low + high - size) // 2 for (low, high), size in zip(ends, best, strict=True))
     depth, height, width = best
-    return Block((first, second, third), (depth, height, width))
+    return VoxelBlock((first, second, third), (depth, height, width))
 
 
 def mask_corners(mask: sitk.Image) -> np.ndarray:
-    """Corners (8, 3) in LPS mm of the box around the non-zero voxels of a mask, voxels included."""
+    """Return the corners (8, 3) in LPS mm of the box around the non-zero voxels of a mask, whole voxels included."""
     voxels = sitk.GetArrayViewFromImage(mask) != 0
     ends = []
     for axis in (2, 1, 0):  # i, j, k
@@ -162,10 +197,18 @@ def to_native(
     transform: sitk.Transform | None = None,
     outside: float = 0.0,
 ) -> sitk.Image:
-    """Values (D, H, W) of a working grid at the voxels of ``native``, linear, single precision.
+    """Resample values of a working grid to the voxels of a native image.
 
-    transform maps points of the native image to points of the working grid (for a study that was brought onto the
-    grid through a transform: its inverse).
+    Args:
+        values: Values (D, H, W).
+        grid: Their grid.
+        native: Image whose grid is used.
+        transform: Map from points of the native image to points of the working grid (LPS mm), which is the inverse of
+            the transform with which the study was resampled; None for the identity.
+        outside: Value beyond the working grid.
+
+    Returns:
+        Image in single precision, linearly interpolated.
     """
     image = grid.to_sitk(values.float())
     transform = sitk.Transform(3, sitk.sitkIdentity) if transform is None else transform
@@ -175,10 +218,16 @@ def to_native(
 def labels_to_native(
     probabilities: Tensor, grid: WorkingGrid, native: sitk.Image, transform: sitk.Transform | None = None
 ) -> sitk.Image:
-    """Labels (uint8) on the native grid from class probabilities (class, D, H, W), class 0 the background.
+    """Return the labels (uint8) on a native grid from class probabilities on a working grid.
 
-    The probabilities are interpolated and the largest wins, so that outlines are smooth whatever the grids. Only the
-    part of the native grid where any other class than the background can win is computed.
+    The probabilities are interpolated and the largest wins, so that outlines are smooth for all grids. Only the part of
+    the native grid in which a class other than the background can win is computed.
+
+    Args:
+        probabilities: Probabilities (class, D, H, W), with the background as class 0.
+        grid: Their grid.
+        native: Image whose grid is used.
+        transform: As for `to_native`.
     """
     transform = sitk.Transform(3, sitk.sitkIdentity) if transform is None else transform
     labels = sitk.Image(native.GetSize(), sitk.sitkUInt8)

@@ -1,4 +1,4 @@
-"""Brain from a head by a deformable surface that stops at the skull (Smith, Human Brain Mapping 17:143, 2002)."""
+"""Brain extraction by a deformable surface that stops at the skull (Smith, Human Brain Mapping 17:143, 2002)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .grid import WorkingGrid, grid_around
 
 _SPACING_MM = 2.0
 _HEAD_MM = 175.0
-"""Height of a head from the vertex to below the brain; what is lower (neck) is left out."""
+"""Height of a head from the vertex to below the brain; everything lower (the neck) is left out."""
 _STEPS = 450
 _FRACTION = 0.7
-"""Where between the darkest and the brightest tissue below it the surface stops; larger is tighter."""
+"""Threshold between the darkest and the brightest tissue below the surface at which it stops; larger is tighter."""
 _TISSUE_SHARE = 0.6
 _CORE_VOXELS = 2
 _INWARD_MM, _OUTWARD_MM = 20.0, 10.0
@@ -22,11 +22,17 @@ _SMALLEST_RADIUS_MM, _LARGEST_RADIUS_MM = 3.33, 10.0
 
 
 def brain_in_head(image: sitk.Image) -> tuple[sitk.Image, bool]:
-    """Estimated brain of an image with skull (uint8, on the image's grid), and whether it has the shape of one.
+    """Estimate the brain of an image with skull.
 
-    On the Colin27 head, as it is, turned, cut, with bias and noise, in thick slices and with inverted contrast, the
-    Dice with its brain mask was 0.89 to 0.93: the brain was kept, and an eighth to a fifth more (fluid, dura, skull
-    base).
+    On the Colin27 head (original, rotated, cropped, with bias field and noise, in thick slices, and with inverted
+    contrast) the Dice overlap with its brain mask was 0.89 to 0.93: the whole brain was kept, with an eighth to a fifth
+    more volume (fluid, dura, skull base).
+
+    Args:
+        image: Image of a head.
+
+    Returns:
+        The brain mask (uint8, on the grid of the image), and whether it has a plausible shape.
     """
     grid, values = _head(image)
     surface = _Surface.around(values)
@@ -40,7 +46,7 @@ def brain_in_head(image: sitk.Image) -> tuple[sitk.Image, bool]:
 
 
 def _head(image: sitk.Image) -> tuple[WorkingGrid, np.ndarray]:
-    """The upper part of the head on a 2 mm RAS grid, (D, H, W)."""
+    """Resample the upper part of the head to a 2 mm RAS grid (D, H, W)."""
     ends = [(-0.5, n - 0.5) for n in image.GetSize()]
     corners = [
         image.TransformContinuousIndexToPhysicalPoint((i, j, k)) for i in ends[0] for j in ends[1] for k in ends[2]
@@ -54,7 +60,7 @@ def _head(image: sitk.Image) -> tuple[WorkingGrid, np.ndarray]:
     low, high = np.percentile(values[values > 0], (2, 98))
     tissue = values > low + 0.1 * (high - low)
     filled = tissue.mean(axis=(1, 2)) * tissue.shape[1] * tissue.shape[2] * _SPACING_MM**2
-    slices = np.flatnonzero(filled > 1500)  # mm2: the vertex, not noise
+    slices = np.flatnonzero(filled > 1500)  # mm²: excludes noise above the vertex
     top = int(slices[-1]) + 1 if len(slices) else len(values)
     bottom = max(0, top - round(_HEAD_MM / _SPACING_MM))
     origin = np.array(grid.origin_lps_mm) + np.array([0, 0, bottom * _SPACING_MM])
@@ -63,7 +69,7 @@ def _head(image: sitk.Image) -> tuple[WorkingGrid, np.ndarray]:
 
 
 def _without_thin_parts(inside: np.ndarray, values: np.ndarray, median: float) -> np.ndarray:
-    """The tissue inside the surface that is thicker than a membrane or a nerve, smoothed and solid; (D, H, W) uint8."""
+    """Return the tissue inside the surface that is thicker than a membrane or nerve, smoothed and solid (D, H, W)."""
     tissue = sitk.GetImageFromArray((inside & (values > _TISSUE_SHARE * median)).astype(np.uint8))
     core = sitk.BinaryErode(tissue, [_CORE_VOXELS] * 3, sitk.sitkBall, 0, 1, False)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(core), sortByObjectSize=True)
@@ -74,47 +80,57 @@ def _without_thin_parts(inside: np.ndarray, values: np.ndarray, median: float) -
 
 @dataclass
 class _Surface:
-    """A closed triangle mesh in voxel coordinates (k, j, i), and the intensities that steer it."""
+    """A closed triangle mesh in voxel coordinates (k, j, i), and the intensities that drive it.
+
+    Attributes:
+        points: Vertices (point, 3).
+        triangles: Vertex numbers (triangle, 3).
+        neighbors: Neighbours of each vertex (point, 6); -1 as the sixth of those that have five.
+        low: Intensity of the background (2nd percentile).
+        tissue: Threshold between background and tissue.
+        median: Median intensity within the head.
+        center: Centre of mass of the head.
+    """
 
     points: np.ndarray
     triangles: np.ndarray
-    neighbours: np.ndarray  # (point, 6), -1 where a point has five
+    neighbors: np.ndarray
     low: float
     tissue: float
     median: float
-    centre: np.ndarray
+    center: np.ndarray
 
     @classmethod
     def around(cls, values: np.ndarray) -> _Surface:
-        """A sphere of half the head's radius at its centre of mass."""
+        """Create a sphere of half the radius of the head at its centre of mass."""
         low, high = np.percentile(values[values > 0], (2, 98))
         tissue = low + 0.1 * (high - low)
         where = np.argwhere(values > tissue)
         weights = np.minimum(values[values > tissue], high)
-        centre = (where * weights[:, None]).sum(0) / weights.sum()
+        center = (where * weights[:, None]).sum(0) / weights.sum()
         radius = (len(where) * 3 / (4 * np.pi)) ** (1 / 3)
-        near = np.linalg.norm(where - centre, axis=1) < radius
+        near = np.linalg.norm(where - center, axis=1) < radius
         median = float(np.median(values[tuple(where[near].T)]))
         sphere, triangles = _icosphere(4)
         return cls(
-            centre + 0.5 * radius * sphere,
+            center + 0.5 * radius * sphere,
             triangles,
-            _neighbours(triangles, len(sphere)),
+            _neighbors(triangles, len(sphere)),
             float(low),
             float(tissue),
             median,
-            centre,
+            center,
         )
 
     def move(self, values: np.ndarray, smooth: bool) -> None:
-        """One step of every point (Smith 2002, equations 2 to 14); ``smooth`` holds the surface stiffer."""
+        """Move every point by one step (Smith 2002, equations 2 to 14); ``smooth`` makes the surface stiffer."""
         normals = self._normals()
-        known = self.neighbours >= 0
-        around = np.where(known[..., None], self.points[self.neighbours], 0).sum(1) / known.sum(1)[:, None]
+        known = self.neighbors >= 0
+        around = np.where(known[..., None], self.points[self.neighbors], 0).sum(1) / known.sum(1)[:, None]
         toward = around - self.points
         along = (toward * normals).sum(1, keepdims=True)
         normal_part = along * normals
-        edges = np.linalg.norm(self.points[self.neighbours] - self.points[:, None], axis=-1)
+        edges = np.linalg.norm(self.points[self.neighbors] - self.points[:, None], axis=-1)
         edge = float(edges[known].mean())
         curvature = 2 * np.abs(along) / edge**2 / _SPACING_MM  # 1 / radius in 1 / mm
         steepness = 6 / (1 / _SMALLEST_RADIUS_MM - 1 / _LARGEST_RADIUS_MM)
@@ -127,7 +143,7 @@ class _Surface:
         self.points += step
 
     def _pull(self, values: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Outward while the tissue under each point is bright, inward where it is dark."""
+        """Return the force on each point: outwards where the tissue below it is bright, inwards where it is dark."""
         deep = self._samples(values, normals, _INWARD_MM)
         near = deep[:, : round(_OUTWARD_MM / _SPACING_MM)]
         darkest = np.maximum(self.low, np.minimum(self.median, deep.min(1)))
@@ -151,10 +167,10 @@ class _Surface:
             for axis in range(3):
                 normals[:, axis] += np.bincount(self.triangles[:, corner], faces[:, axis], len(self.points))
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        return normals * np.sign((normals * (self.points - self.centre)).sum())
+        return normals * np.sign((normals * (self.points - self.center)).sum())
 
     def filled(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The voxels inside, (D, H, W) bool."""
+        """Return the voxels inside the surface (D, H, W), boolean."""
         a, b, c = (self.points[self.triangles[:, n]] for n in range(3))
         marks = []
         for u in np.linspace(0, 1, 9):
@@ -167,13 +183,13 @@ class _Surface:
         return sitk.GetArrayFromImage(outside)[1:-1, 1:-1, 1:-1] == 0
 
     def plausible(self) -> bool:
-        """Whether the extents are those of a brain: no axis more than twice another."""
+        """Return whether the extents are those of a brain: no axis is more than twice as long as another."""
         extent = np.ptp(self.points, axis=0)
         return bool(extent.max() < 2 * extent.min())
 
 
 def _icosphere(level: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) on the unit sphere and triangles (m, 3) of an icosahedron divided ``level`` times."""
+    """Return points (n, 3) on the unit sphere and triangles (m, 3) of an icosahedron divided ``level`` times."""
     golden = (1 + 5**0.5) / 2
     points = [np.roll(p, n) for n in range(3) for p in ([0, s, t * golden] for s in (-1, 1) for t in (-1, 1))]
     points = np.array(points, dtype=float) / np.linalg.norm([1, golden])
@@ -200,8 +216,8 @@ def _icosphere(level: int) -> tuple[np.ndarray, np.ndarray]:
     return points, faces
 
 
-def _neighbours(triangles: np.ndarray, count: int) -> np.ndarray:
-    """Neighbours of every point, (point, 6), -1 where there are fewer."""
+def _neighbors(triangles: np.ndarray, count: int) -> np.ndarray:
+    """Return the neighbours of every point (point, 6), -1 where there are fewer."""
     pairs = np.unique(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=0)
     result = np.full((count, 6), -1)
     filled = np.zeros(count, dtype=int)

@@ -1,7 +1,8 @@
-"""The four modalities, their synonyms, and the files of a study recognised by their names.
+"""The four modalities and their synonyms, and the recognition of a study's files by their names.
 
-Known: BraTS 2018 to 2021 (``NAME_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``), BraTS 2023 (``NAME-t1n``, ``-t1c``,
-``-t2w``, ``-t2f``, ``-seg``), and skull-stripped collections (``NAME_t1_bet``, ``_t1c_bet``, ``_fla_bet``).
+Known names are those of BraTS 2018 to 2021 (``NAME_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``), of BraTS 2023
+(``NAME-t1n``, ``-t1c``, ``-t2w``, ``-t2f``, ``-seg``) and of skull-stripped collections (``NAME_t1_bet``, ``_t1c_bet``,
+``_fla_bet``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Order of the channels."""
 
 TITLES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
-"""Names for people."""
+"""Names of the modalities in texts."""
 
 SYNONYMS = {
     "t1": ("t1", "t1n", "t1w", "t1pre"),
@@ -24,7 +25,7 @@ SYNONYMS = {
     "label": ("seg", "segm", "label", "labels", "segmentation"),
     "mask": ("mask", "brainmask"),
 }
-"""Words by which file names tell what is in the file; the first is the usual one."""
+"""Words in file names for what the file contains, the usual one first."""
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _DECORATION = (
@@ -46,27 +47,27 @@ _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}
 
 
 def modality(name: str) -> str:
-    """Modality of a name or synonym, upper or lower case.
+    """Return the modality of a name or synonym in upper or lower case.
 
     Raises:
-        ValueError: no modality goes by that name.
+        ValueError: The name is unknown; the message lists the modalities.
     """
     role = _ROLES.get(re.sub(r"[^a-z0-9]", "", name.lower()))
     if role not in MODALITIES:
-        raise ValueError(f"'{name}' is no known modality; use one of {', '.join(MODALITIES)}")
+        raise ValueError(f"modality '{name}' is unknown; use one of {', '.join(MODALITIES)}")
     return role
 
 
 def role_of_file(path: str | os.PathLike) -> str | None:
-    """What a file holds by its name: a modality, 'label', 'mask', or None where the name does not tell.
+    """Return what a file contains by its name: a modality, 'label', 'mask', or None if the name does not show it.
 
-    The last telling word of the name counts, so that subjects may be called anything.
+    Only the end of the name counts, so that subjects can have any name.
     """
     return split_name(path)[1]
 
 
 def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
-    """Name of the study in a file name, and what the file holds: ('BraTS2021_00006', 't1ce')."""
+    """Split a file name into the name of the study and what the file contains, such as ('BraTS2021_00006', 't1ce')."""
     stem = _stem(Path(path).name)
     if stem is None:
         return Path(path).name, None
@@ -89,14 +90,15 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
     return (stem[:start].rstrip("_-. ") if role else stem), role
 
 
-def recognise(folder: str | os.PathLike) -> dict[str, Path]:
-    """Files of the study in a folder by what they hold: modalities, and 'label' and 'mask' where there are.
+def find_study_files(folder: str | os.PathLike) -> dict[str, Path]:
+    """Find the files of the study in a folder by their names.
 
     Returns:
-        Paths in the order of ``MODALITIES``, then label and mask; empty where no file name tells.
+        Paths by modality in the order of ``MODALITIES``, then those of 'label' and 'mask' if present; empty if no name
+        is recognised.
 
     Raises:
-        ValueError: the folder is missing, or two files claim the same modality.
+        ValueError: The folder is missing, or two files have names of the same modality.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -109,14 +111,14 @@ def recognise(folder: str | os.PathLike) -> dict[str, Path]:
         if role in found:
             raise ValueError(
                 f"'{folder}' has two files for {TITLES.get(role, role)}: '{found[role].name}' and '{path.name}'; "
-                "keep one study a folder, or name the files in a manifest"
+                "keep one study per folder, or list the files in a manifest"
             )
         found[role] = path
     return {role: found[role] for role in (*MODALITIES, "label", "mask") if role in found}
 
 
 def _stem(name: str) -> str | None:
-    """File name without the ending of an image; None for other files."""
+    """Return a file name without its image ending; None for other files."""
     for ending in IMAGE_ENDINGS:
         if name.lower().endswith(ending):
             return name[: -len(ending)].removesuffix(".seg")

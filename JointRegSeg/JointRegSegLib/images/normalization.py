@@ -6,36 +6,63 @@ from statistics import NormalDist
 
 import numpy as np
 
-NORMALISATIONS = ("zscore", "percentile", "histogram", "zscore_crop")
+NORMALIZATIONS = ("zscore", "percentile", "histogram", "zscore_crop")
 ZSCORE_RANGE = (-3.0, 6.0)
 LANDMARK_PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
-"""Percentiles of the brain that 'histogram' moves to their standard positions (Nyul and Udupa 1999)."""
+"""Percentiles of the brain that 'histogram' maps to their standard positions (Nyul and Udupa 1999)."""
 _REMEDY = "check the brain mask, choose another image or leave it out"
 _STANDARD = tuple(NormalDist().inv_cdf(p / 100) for p in LANDMARK_PERCENTILES)
 
 
 def background_value(method: str) -> float:
-    """Value of voxels outside of the brain after a normalisation, and of an absent modality."""
+    """Return the value of voxels outside of the brain and of absent modalities after a normalisation.
+
+    Raises:
+        ValueError: The method is unknown; the message lists the known ones.
+    """
+    check_normalization(method)
     return {"zscore": ZSCORE_RANGE[0], "histogram": ZSCORE_RANGE[0], "percentile": 0.0, "zscore_crop": 0.0}[method]
 
 
-def normalise(
+def check_normalization(method: str) -> None:
+    """Check the name of a normalisation.
+
+    Raises:
+        ValueError: The method is unknown; the message lists the known ones.
+    """
+    if method not in NORMALIZATIONS:
+        raise ValueError(f"normalisation '{method}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
+
+
+def normalize(
     values: np.ndarray,
     mask: np.ndarray,
     method: str = "zscore",
     landmarks: tuple[float, ...] | None = None,
     title: str = "the image",
 ) -> np.ndarray:
-    """Normalised values, float32, of the same shape.
+    """Normalise the intensities of one volume.
 
-    'zscore': zero mean and unit variance in the mask, clipped to [-3, 6], -3 outside. 'percentile': the 1st and 99th
-    percentile of the mask become 0 and 1, clipped, 0 outside. 'histogram': percentiles of the mask move to
-    ``landmarks`` (default: those of a normal distribution), linear in between, clipped and outside as for 'zscore'.
-    'zscore_crop': zero mean and unit variance over the whole array with zeros outside of the mask, as Estienne et al.
-    2020 did it, not clipped.
+    Args:
+        values: Intensities (D, H, W).
+        mask: Brain (D, H, W), boolean.
+        method: One of the following.
+            'zscore': zero mean and unit variance in the mask, clipped to [-3, 6]; -3 outside.
+            'percentile': the 1st and 99th percentile of the mask become 0 and 1, clipped; 0 outside.
+            'histogram': percentiles of the mask are mapped to ``landmarks``, linearly in between; clipped, and outside
+            of the mask, as for 'zscore'.
+            'zscore_crop': zero mean and unit variance over the whole array with zeros outside of the mask, not clipped,
+            as in Estienne et al. 2020.
+        landmarks: Standard positions of `LANDMARK_PERCENTILES`; None for those of a normal distribution.
+        title: Name of the image in messages.
 
-    Raises ValueError, naming ``title``, where the values in the mask do not vary.
+    Returns:
+        Normalised values (D, H, W), float32.
+
+    Raises:
+        ValueError: The intensities in the mask do not vary, or the method is unknown.
     """
+    check_normalization(method)
     inside = values[mask]
     if inside.size == 0 or not float(np.ptp(inside)) > 0:
         raise ValueError(f"{title} is constant inside of the brain: {_REMEDY}")
@@ -49,37 +76,39 @@ def normalise(
             raise ValueError(f"{title} hardly varies inside of the brain: {_REMEDY}")
         return _outside(np.clip((values - first) / (last - first), 0, 1), mask, 0.0)
     if method == "histogram":
-        at, to = histogram_positions(inside), np.array(_STANDARD if landmarks is None else landmarks)
-        return _outside(np.clip(_piecewise(values, at, to), low, high), mask, low)
-    if method == "zscore_crop":
-        crop = np.where(mask, values, 0).astype(np.float64)
-        return ((crop - crop.mean()) / crop.std()).astype(np.float32)
-    raise ValueError(f"normalisation '{method}' is unknown: use {', '.join(NORMALISATIONS)}")
+        positions, standard = histogram_positions(inside), np.array(_STANDARD if landmarks is None else landmarks)
+        return _outside(np.clip(_piecewise(values, positions, standard), low, high), mask, low)
+    crop = np.where(mask, values, 0).astype(np.float64)
+    return ((crop - crop.mean()) / crop.std()).astype(np.float32)
 
 
 def histogram_positions(inside: np.ndarray) -> np.ndarray:
-    """Intensities at the landmark percentiles, made strictly increasing."""
+    """Return the intensities at the landmark percentiles of values (n,), made strictly increasing."""
     positions = np.percentile(inside, LANDMARK_PERCENTILES)
     smallest = 1e-6 * max(float(np.ptp(positions)), 1e-6)
     return np.maximum.accumulate(positions + smallest * np.arange(len(positions)))
 
 
 def histogram_landmarks(volumes: list[np.ndarray]) -> tuple[float, ...]:
-    """Standard positions of the landmarks learned from brains: mean over volumes, each z-scored first.
+    """Learn the standard positions of the landmarks as the mean over z-scored brains.
 
-    volumes: one array of brain intensities each.
+    Args:
+        volumes: Intensities (n,) in the brain of each volume.
+
+    Returns:
+        One position for each of `LANDMARK_PERCENTILES`.
     """
     found = [histogram_positions((v - v.mean()) / v.std()) for v in volumes]
     return tuple(float(x) for x in np.mean(found, axis=0))
 
 
-def _piecewise(values: np.ndarray, at: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Linear between the landmarks; beyond them with the slope of the outermost pieces."""
-    result = np.interp(values, at, to)
-    for beyond, a, b in ((values < at[0], 0, 1), (values > at[-1], -2, -1)):
-        slope = (to[b] - to[a]) / (at[b] - at[a])
+def _piecewise(values: np.ndarray, positions: np.ndarray, standard: np.ndarray) -> np.ndarray:
+    """Map intensities linearly between the landmarks, and beyond them with the slope of the outermost pieces."""
+    result = np.interp(values, positions, standard)
+    for beyond, a, b in ((values < positions[0], 0, 1), (values > positions[-1], -2, -1)):
+        slope = (standard[b] - standard[a]) / (positions[b] - positions[a])
         edge = a if a == 0 else b
-        result[beyond] = to[edge] + slope * (values[beyond] - at[edge])
+        result[beyond] = standard[edge] + slope * (values[beyond] - positions[edge])
     return result
 
 

@@ -1,4 +1,4 @@
-"""From the volumes of a visit to a normalised tensor on an isotropic RAS grid around the brain."""
+"""Preparation of a visit: from its volumes to a normalised tensor on an isotropic RAS grid around the brain."""
 
 from __future__ import annotations
 
@@ -11,26 +11,34 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.checked_json import check_keys
+
 from .grid import WorkingGrid, grid_around, mask_corners
 from .modalities import MODALITIES
-from .normalization import NORMALISATIONS, background_value, normalise
+from .normalization import background_value, check_normalization, normalize
 from .study import StudyImages, checked_study
 
 LEAST_MARGIN_MM = 2.0
+"""Margin around the brain where the sizes of the grid are rounded up to multiples."""
 LEARN = "learn"
-"""In a training configuration, instead of histogram landmarks: those of the studies that are trained on."""
+"""Value of ``histogram_landmarks`` in training configurations: learn the landmarks from the training data."""
 INTERPOLATIONS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline}
 
 
 @dataclass(frozen=True)
 class PreprocessingConfig:
-    """How studies become tensors; saved with the weights of a network.
+    """Settings by which studies become tensors; they are saved with the weights of a network.
 
-    spacing_mm: of the isotropic working grid. normalisation: see ``normalisation.normalise``. n4: correct the bias
-    field first. interpolation: 'linear' or 'bspline' for images; labels are interpolated one-hot and linearly.
-    crop_margin_mm: from the brain to the border of the grid; down to 2 mm where sizes are rounded up to multiples.
-    multiple_of: divisor of the grid's sizes (16 for four halvings, times the stride of the network).
-    histogram_landmarks: for 'histogram', by modality; one without has those of a normal distribution.
+    Attributes:
+        spacing_mm: Voxel size of the isotropic working grid.
+        normalisation: One of ``normalization.NORMALIZATIONS``, see ``normalization.normalize``.
+        n4: Whether to correct the bias field first.
+        interpolation: 'linear' or 'bspline' for images; labels are interpolated as one-hot images, linearly.
+        crop_margin_mm: Distance from the brain to the border of the grid; down to 2 mm where sizes are rounded up to
+            multiples.
+        multiple_of: Divisor of the sizes of the grid: 16 for four halvings, times the stride of the network.
+        histogram_landmarks: Landmarks of the normalisation 'histogram' by modality; modalities without them have those
+            of a normal distribution.
     """
 
     spacing_mm: float = 1.0
@@ -50,11 +58,10 @@ class PreprocessingConfig:
         if not isinstance(self.n4, bool):
             raise ValueError(f"n4 is {self.n4!r} but must be true or false")
         if not 0.2 <= self.spacing_mm <= 8:
-            raise ValueError(f"spacing_mm is {self.spacing_mm}: use 0.2 ... 8 mm")
-        if self.normalisation not in NORMALISATIONS:
-            raise ValueError(f"normalisation '{self.normalisation}' is unknown: use {', '.join(NORMALISATIONS)}")
+            raise ValueError(f"spacing_mm is {self.spacing_mm}: use 0.2 to 8 mm")
+        check_normalization(self.normalisation)
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation '{self.interpolation}' is unknown: use {', '.join(INTERPOLATIONS)}")
+            raise ValueError(f"interpolation '{self.interpolation}' is unknown; use one of {', '.join(INTERPOLATIONS)}")
         marks = self.histogram_landmarks
         if not isinstance(marks, Mapping) or not all(isinstance(v, list | tuple) for v in marks.values()):
             raise ValueError(f"histogram_landmarks is {marks!r} but must be an object with numbers by modality")
@@ -69,27 +76,33 @@ class PreprocessingConfig:
         return background_value(self.normalisation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values, as in a JSON file."""
         values = asdict(self)
         values["histogram_landmarks"] = {m: list(v) for m, v in self.histogram_landmarks.items()}
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PreprocessingConfig:
-        """Checked settings from plain values; ValueError names unknown keys and those that there are."""
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"preprocessing: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
-        return cls(**dict(values))
+    def from_dict(cls, values: Any) -> PreprocessingConfig:
+        """Build settings from plain values; those that are not given have their defaults.
+
+        Raises:
+            ValueError: A key is unknown or a value cannot be used; the message names it.
+        """
+        return cls(**check_keys(values, [entry.name for entry in fields(cls)], "preprocessing"))
 
 
 @dataclass(frozen=True)
 class PreparedStudy:
     """A study on a working grid.
 
-    images: (modality, D, H, W) float32, in the order of ``MODALITIES``, absent ones at the background value.
-    mask: (D, H, W) bool, the brain. present: modalities that were given. transform: points of the grid to points of
-    the study's own space (LPS mm), None for the identity.
+    Attributes:
+        images: Normalised images (modality, D, H, W), float32, in the order of ``MODALITIES``; absent ones have the
+            background value.
+        mask: Brain (D, H, W), boolean.
+        grid: The working grid.
+        present: Modalities that were given.
+        transform: Map from points of the grid to points of the study's own space (LPS mm); None for the identity.
+        name: Name of the study in messages.
     """
 
     images: Tensor
@@ -103,7 +116,17 @@ class PreparedStudy:
 def brain_grid(
     masks: list[tuple[sitk.Image, sitk.Transform | None]], config: PreprocessingConfig, anchor: sitk.Image
 ) -> WorkingGrid:
-    """The working grid around brains: masks with the linear transforms from points of the grid to theirs."""
+    """Return the working grid around brains.
+
+    Args:
+        masks: Brain masks, each with the linear transform from points of the grid to points of the mask (LPS mm), or
+            None for the identity.
+        config: Spacing, margin and divisor of the sizes.
+        anchor: Image from whose origin the voxel centres lie whole voxels away.
+
+    Raises:
+        ValueError: The grid would be too large.
+    """
     points = []
     for mask, transform in masks:
         corners = mask_corners(mask)
@@ -125,14 +148,18 @@ def prepare_study(
     transform: sitk.Transform | None = None,
     name: str = "study",
 ) -> PreparedStudy:
-    """All modalities of a study, normalised, on one RAS grid around the brain.
+    """Resample all modalities of a study to one RAS grid around the brain, and normalise them.
 
-    The images may have different grids of any direction and spacing, as long as they overlap in space. mask: the
-    brain, on any grid; estimated where it is None. grid: the working grid to use (default: one around the brain).
-    transform: points of that grid to points of the study (LPS mm), such as the affine to the fixed study.
+    Args:
+        images: Images by modality. Their grids may differ in direction and spacing, as long as they overlap in space.
+        mask: Brain mask on any grid; None to estimate it.
+        config: Settings; None for the defaults.
+        grid: Working grid; None for one around the brain.
+        transform: Map from points of that grid to points of the study (LPS mm), such as the affine to the fixed study.
+        name: Name of the study in messages.
 
     Raises:
-        ValueError: one sentence that names the image and what is wrong, see ``study_images.checked_study``.
+        ValueError: An image cannot be used, see ``study.checked_study``; the message names it.
     """
     study, _ = checked_study(StudyImages(images, mask, None, name))
     if mask is None:
@@ -150,7 +177,7 @@ def prepare_checked(
     grid: WorkingGrid,
     transform: sitk.Transform | None = None,
 ) -> PreparedStudy:
-    """As ``prepare_study``, for a study that was checked already."""
+    """Prepare a study that was checked already; see `prepare_study`."""
     inside = mask_on_grid(mask, grid, transform)
     if not inside.any():
         raise ValueError(f"the brain of the {study.name} study lies outside of the working grid")
@@ -164,14 +191,14 @@ def prepare_checked(
         if config.n4:
             raw = correct_bias(raw, seen & inside, grid)
         landmarks = config.histogram_landmarks.get(modality)
-        channels[channel] = normalise(raw, seen & inside, config.normalisation, landmarks, study.title(modality))
+        channels[channel] = normalize(raw, seen & inside, config.normalisation, landmarks, study.title(modality))
     return PreparedStudy(
         torch.from_numpy(channels), torch.from_numpy(inside), grid, study.present, transform, study.name
     )
 
 
 def mask_on_grid(mask: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None) -> np.ndarray:
-    """A mask on the working grid, (D, H, W) bool: at least half of the voxel inside, by linear interpolation."""
+    """Resample a mask to the working grid: (D, H, W), true where at least half of a voxel lies inside."""
     image = sitk.Cast(sitk.Cast(mask, sitk.sitkFloat32) != 0, sitk.sitkFloat32)
     return sitk.GetArrayFromImage(grid.resample(image, transform)) >= 0.5
 
@@ -179,8 +206,17 @@ def mask_on_grid(mask: sitk.Image, grid: WorkingGrid, transform: sitk.Transform 
 def labels_on_grid(
     labels: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None, classes: int = 4
 ) -> Tensor:
-    """Labels 0 … classes - 1 on the working grid, (D, H, W) uint8: one-hot, linear, the largest share wins."""
-    best = np.full(grid.shape, 0.5, dtype=np.float32)
+    """Resample labels to the working grid as one-hot images with linear interpolation; the largest share wins.
+
+    Args:
+        labels: Labels from 0 to classes - 1.
+        grid: The working grid.
+        transform: Map from points of the grid to points of the labels (LPS mm); None for the identity.
+        classes: Number of classes.
+
+    Returns:
+        Labels (D, H, W), uint8.
+    """
     share = np.zeros(grid.shape, dtype=np.float32)
     winner = np.zeros(grid.shape, dtype=np.uint8)
     parts = []
@@ -188,7 +224,7 @@ def labels_on_grid(
         part = sitk.Cast(labels == value, sitk.sitkFloat32)
         parts.append(sitk.GetArrayFromImage(grid.resample(part, transform)))
         share += parts[-1]
-    best = 1 - share  # the background's
+    best = 1 - share  # that of the background
     for value, part in enumerate(parts, start=1):
         better = part > best
         best[better], winner[better] = part[better], value
@@ -196,7 +232,16 @@ def labels_on_grid(
 
 
 def correct_bias(values: np.ndarray, mask: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-    """N4 (Tustison et al. 2010) inside the mask, the field found on voxels of about 4 mm; (D, H, W)."""
+    """Correct the bias field by N4 (Tustison et al. 2010), with the field estimated on voxels of about 4 mm.
+
+    Args:
+        values: Intensities (D, H, W).
+        mask: Voxels from which the field is estimated (D, H, W), boolean.
+        grid: Their working grid.
+
+    Returns:
+        Corrected intensities (D, H, W), float32.
+    """
     image = grid.to_sitk(values - min(float(values[mask].min()), 0.0) + 1e-3)
     shrink = max(1, round(4 / grid.spacing_mm))
     small = sitk.Shrink(image, [shrink] * 3)
@@ -213,10 +258,10 @@ def correct_bias(values: np.ndarray, mask: np.ndarray, grid: WorkingGrid) -> np.
 def _on_grid(
     image: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None, interpolation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values and field of view, both (D, H, W), of an image on the working grid; smoothed before it gets coarser."""
+    """Return values and field of view (D, H, W) of an image on the working grid, smoothed first if that is coarser."""
     spacing = np.array(image.GetSpacing())
     ratio = grid.spacing_mm / spacing
-    # the Gaussian that takes a voxel of the image's size to one of the grid's, as variances of boxes add
+    # The Gaussian turns a voxel of the image into one of the grid, as the variances of boxes add.
     sigma = np.where(ratio > 1.25, np.sqrt(np.maximum(ratio**2 - 1, 0) / 12) * spacing, 0.0)
     if sigma.any():
         image = sitk.DiscreteGaussian(image, variance=(sigma**2).tolist(), useImageSpacing=True)

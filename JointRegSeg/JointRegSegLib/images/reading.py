@@ -1,4 +1,7 @@
-"""Image files read with SimpleITK, which by itself fills up truncated NIfTI files with zeros and says nothing."""
+"""Reading of image files with SimpleITK.
+
+SimpleITK silently fills truncated NIfTI files with zeros, so their length is checked here.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,28 @@ from .study import check_grid
 
 
 def read_image(path: str | os.PathLike) -> sitk.Image:
-    """An image file. Raises ValueError naming it where it cannot be read or ends early."""
+    """Read an image file.
+
+    Raises:
+        ValueError: The file cannot be read or is truncated; the message names it.
+    """
     path = Path(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError:
         raise ValueError(unreadable(path)) from None
     if is_nifti(path):
-        with contextlib.suppress(NotNifti1Error):  # other kinds are left to SimpleITK
+        with contextlib.suppress(NotNifti1Error):  # SimpleITK checks the other kinds itself
             check_complete(path, trust_size=True)
     return image
 
 
 def read_labels(path: str | os.PathLike) -> sitk.Image:
-    """The tumour classes of a label file (uint8). Raises ValueError naming it; see ``labels.to_classes``."""
+    """Read the tumour classes (uint8) of a label file.
+
+    Raises:
+        ValueError: The file cannot be read or is not a label map, see ``labels.to_classes``; the message names it.
+    """
     image = read_image(path)
     check_grid(image, f"'{path}'")
     classes = sitk.GetImageFromArray(to_classes(sitk.GetArrayViewFromImage(image), str(path)))
@@ -37,7 +48,11 @@ def read_labels(path: str | os.PathLike) -> sitk.Image:
 
 
 def header_problem(path: str | os.PathLike) -> str | None:
-    """Why a file cannot be a scalar volume, by its header alone; None where it can."""
+    """Check by the header of a file whether it can be a scalar volume.
+
+    Returns:
+        A sentence that names the file and says why it cannot; None if it can.
+    """
     path = Path(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -49,11 +64,11 @@ def header_problem(path: str | os.PathLike) -> str | None:
     if reader.GetDimension() == 3 and values == 1:
         return None
     size = " x ".join(str(n) for n in reader.GetSize())
-    return f"'{path}' is no scalar 3-D volume ({size} voxels, {values} value{'s' * (values > 1)} each)"
+    return f"'{path}' is not a scalar 3-D volume ({size} voxels, {values} value{'s' * (values > 1)} per voxel)"
 
 
 def unreadable(path: Path) -> str:
-    """What to say of a file that is no image."""
+    """Return the message for a file that is not an image."""
     if not path.is_file():
         return f"'{path}' does not exist"
     return f"'{path}' cannot be read as an image: it is damaged or of another type"

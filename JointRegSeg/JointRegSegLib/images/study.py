@@ -13,25 +13,27 @@ from .modalities import MODALITIES
 SMALLEST_VOXELS = 8
 """Fewest voxels along an axis."""
 SMALLEST_EXTENT_MM = 40.0
-"""Smallest extent along an axis: less holds no tumour with its surroundings."""
+"""Smallest extent along an axis that can contain a tumour with its surroundings."""
 LARGEST_VOXELS = 2**29
-"""Most voxels of one volume: 800 x 800 x 800, 2 GB in single precision."""
+"""Largest number of voxels of one volume: 800 x 800 x 800, 2 GB in single precision."""
 _SKEW_TOLERANCE = 1e-3
 _MOST_NOT_FINITE = 0.97  # a small brain in a large field of view, on a background of NaN
 _REMEDY = "choose another image or leave it out"
 BRAIN_MASK, TUMOR = "brain mask", "tumour segmentation"
-"""What messages call the other two inputs of a study."""
+"""Names of the other two inputs of a study in messages."""
 
 
 @dataclass(frozen=True)
 class StudyImages:
-    """One visit: a volume per modality, each on its own grid, all in one physical space.
+    """One visit: one volume per modality, each on its own grid, all in one physical space.
 
-    images: modality (of ``MODALITIES``) to scalar 3-D image; absent modalities are left out.
-    brain_mask: non-zero in the brain; estimated where it is None.
-    tumor_labels: a segmentation, non-zero in the tumour (classes 1 necrotic core, 2 oedema, 3 enhancing tumour).
-    name: what messages call the visit. sources: file or node of each input by modality, ``BRAIN_MASK`` or ``TUMOR``,
-        which messages name where it is known.
+    Attributes:
+        images: Scalar 3-D images by modality (of ``MODALITIES``); absent modalities are left out.
+        brain_mask: Image that is not zero in the brain; None to estimate it.
+        tumor_labels: Segmentation that is not zero in the tumour (1 necrotic core, 2 oedema, 3 enhancing tumour), or
+            None.
+        name: Name of the visit in messages.
+        sources: File or node of each input by modality, ``BRAIN_MASK`` or ``TUMOR``, for messages.
     """
 
     images: Mapping[str, sitk.Image]
@@ -47,32 +49,39 @@ class StudyImages:
 
     @property
     def reference(self) -> sitk.Image:
-        """The first image: its grid is the native grid of the study."""
+        """The first image, whose grid is the native grid of the study."""
         return self.images[self.present[0]]
 
     def title(self, what: str) -> str:
-        """What messages call an image (by its modality), the ``BRAIN_MASK`` or the ``TUMOR``."""
+        """Return the name in messages of an image (by its modality), the ``BRAIN_MASK`` or the ``TUMOR``."""
         return input_title(what, self.name, self.sources.get(what))
 
 
 def input_title(what: str, study: str, source: str | None = None) -> str:
-    """What messages call an input of a study: its role, with its file or node where that is known."""
+    """Return the name of an input in messages: its role and study, with its file or node where that is known."""
     role = what if what in (BRAIN_MASK, TUMOR) else f"{what} image"
     return f"the {role} of the {study} study" if source is None else f"the {role} '{source}' of the {study} study"
 
 
 def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
-    """The study with finite single-precision images, and warnings.
+    """Check a study, and convert its images to finite single precision.
 
-    NaN and infinite voxels are common outside of the brain (masked processing); they are replaced by the lowest finite
-    value of the image, with a warning. ValueError names the image that is empty, constant, hardly finite
-    anywhere, too small or large, not three-dimensional, skewed, or apart from the others.
+    NaN and infinite voxels are common outside of the brain after masked processing. They are replaced by the lowest
+    finite value of the image, with a warning.
+
+    Returns:
+        The study with its converted images, and the warnings.
+
+    Raises:
+        ValueError: An image is empty, constant, almost nowhere finite, too small or too large, not three-dimensional,
+            skewed, or elsewhere in space than the others; the message names it.
     """
     if not study.images:
         raise ValueError(f"the {study.name} study has no image: give at least one of {', '.join(MODALITIES)}")
     for modality in study.images:
         if modality not in MODALITIES:
-            raise ValueError(f"'{modality}' of the {study.name} study is no modality: use {', '.join(MODALITIES)}")
+            known = ", ".join(MODALITIES)
+            raise ValueError(f"'{modality}' of the {study.name} study is not a modality; use one of {known}")
     images, notes = {}, []
     for modality in study.present:
         image = study.images[modality]
@@ -100,12 +109,16 @@ def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
 
 
 def empty_mask(title: str) -> str:
-    """What to say of a brain mask without a voxel."""
+    """Return the message for a brain mask without voxels."""
     return f"{title} is empty: leave it out to have one estimated"
 
 
 def check_axes(direction: np.ndarray, title: str) -> None:
-    """ValueError where the axes (columns of ``direction``) of an image are not perpendicular."""
+    """Check that the axes of an image, the columns of ``direction`` (3, 3), are perpendicular.
+
+    Raises:
+        ValueError: They are not; the message names the image.
+    """
     skew = np.abs(direction.T @ direction - np.eye(3)).max()
     if not skew < _SKEW_TOLERANCE:
         raise ValueError(
@@ -114,10 +127,14 @@ def check_axes(direction: np.ndarray, title: str) -> None:
 
 
 def check_grid(image: sitk.Image, title: str) -> None:
-    """ValueError where an image is no scalar volume on a usable grid."""
+    """Check that an image is a scalar volume on a usable grid.
+
+    Raises:
+        ValueError: It is not; the message names the image and the remedy.
+    """
     size = image.GetSize()
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        kind = f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()} values a voxel"
+        kind = f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()} values per voxel"
         raise ValueError(f"{title} is {kind}: give one scalar 3-D volume")
     shown = " x ".join(map(str, size))
     extent = np.array(size) * image.GetSpacing()
@@ -135,7 +152,7 @@ def check_grid(image: sitk.Image, title: str) -> None:
 
 
 def overlap(first: sitk.Image, second: sitk.Image) -> bool:
-    """Whether the boxes of two images share a part of at least a tenth of the smaller one."""
+    """Return whether the boxes of two images overlap by at least a tenth of the smaller one."""
     box = _box(first), _box(second)
     common = np.minimum(box[0][1], box[1][1]) - np.maximum(box[0][0], box[1][0])
     smaller = min(np.prod(high - low) for low, high in box)
@@ -143,7 +160,7 @@ def overlap(first: sitk.Image, second: sitk.Image) -> bool:
 
 
 def same_grid(first: sitk.Image, second: sitk.Image) -> bool:
-    """Whether two images hold the same voxels, within the precision of image files."""
+    """Return whether two images have the same voxels, within the precision of image files."""
     if first.GetSize() != second.GetSize():
         return False
     last = [n - 1 for n in first.GetSize()]
@@ -155,7 +172,7 @@ def same_grid(first: sitk.Image, second: sitk.Image) -> bool:
 
 
 def _box(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest LPS coordinates of an image, voxels included."""
+    """Return the lowest and highest LPS coordinates of an image in mm, whole voxels included."""
     ends = [(-0.5, n - 0.5) for n in image.GetSize()]
     corners = [
         image.TransformContinuousIndexToPhysicalPoint((i, j, k)) for i in ends[0] for j in ends[1] for k in ends[2]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..images.modalities import MODALITIES
+from ..registration import AFFINE_KINDS
 from ..registration.refinement_settings import check_regularizer
 from ..registration.similarity import find_similarity
 
-AFFINE_KINDS = ("none", "rigid", "affine")
-"""Linear alignments that precede the deformation."""
 NO_NETWORK = "none"
 """Given instead of a weights file to register without segmenting."""
 

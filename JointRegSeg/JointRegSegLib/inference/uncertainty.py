@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..images.grid import Block
+from ..images.grid import VoxelBlock
 
 FRONT_BACK, LEFT_RIGHT = -2, -1
 """Axes of tensors (…, D, H, W) on the working grid."""
@@ -55,7 +55,7 @@ class Segmentation:
         """Class with the largest probability, (D, H, W) uint8."""
         return self.probabilities.argmax(0).to(torch.uint8)
 
-    def placed(self, block: Block, shape: tuple[int, ...]) -> Segmentation:
+    def placed(self, block: VoxelBlock, shape: tuple[int, ...]) -> Segmentation:
         """Place this segmentation of a block on the whole grid of ``shape`` (D, H, W), with background elsewhere."""
         whole = torch.cat([block.put(p[None], shape, float(c == 0)) for c, p in enumerate(self.probabilities)])
         counts = self.counts.clone()

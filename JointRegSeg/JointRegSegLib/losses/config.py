@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import check_keys
+from NeuroCESTLib.core.checked_json import settings_from_json
 
 from ..registration.similarity import find_similarity
 
@@ -102,13 +102,7 @@ class LossConfig:
         Raises:
             ValueError: A key is unknown or a value cannot be used; the message names it.
         """
-        values = check_keys(values, [entry.name for entry in fields(cls)], where)
-        try:
-            return cls(**values)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        except TypeError as error:
-            raise ValueError(f"{where}: a value has the wrong type ({error})") from None
+        return settings_from_json(cls, values, where)
 
 
 def _is_amount(value: Any) -> bool:

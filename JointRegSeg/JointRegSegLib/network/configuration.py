@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import check_keys, read_json
+from NeuroCESTLib.core.checked_json import read_json, settings_from_json
 
 from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
@@ -160,13 +160,7 @@ class NetworkConfig:
         Raises:
             ValueError: A key is unknown or a value cannot be used; the message names it.
         """
-        values = check_keys(values, [entry.name for entry in fields(cls)], source)
-        try:
-            return cls(**values)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from None
-        except TypeError as error:
-            raise ValueError(f"{source}: a value has the wrong type ({error})") from None
+        return settings_from_json(cls, values, source)
 
 
 def _whole(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Rigid or affine alignment of two visits by mutual information of their brains (SimpleITK)."""
+"""Rigid or affine alignment of two visits by the mutual information of their brains, with SimpleITK."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import WorkingGrid, grid_around, mask_corners
+from . import AFFINE_KINDS
 
 _COARSE_MM, _FINE_MM = 4.0, 2.5
 _MARGIN_MM = 10.0
@@ -19,13 +20,18 @@ _STARTS = 3
 _LARGEST_STRETCH = 1.6
 _SMALLEST_OVERLAP = 0.7
 _PROMISING = 0.8
-"""Share of the best mutual information among the starts that a start needs to be optimised too."""
+"""Share of the best mutual information among the starting points that another one needs to be optimised as well."""
 
 
 @dataclass(frozen=True)
 class AffineResult:
-    """transform: points of the fixed space to points of the moving space (LPS mm). mutual_information: at the end.
-    overlap: Dice of the two brains, where both images reach."""
+    """A linear alignment and its quality.
+
+    Attributes:
+        transform: Map from points of the fixed space to points of the moving space (LPS mm).
+        mutual_information: Mutual information after the alignment.
+        overlap: Dice overlap of the two brains in the common field of view.
+    """
 
     transform: sitk.AffineTransform
     mutual_information: float
@@ -34,7 +40,14 @@ class AffineResult:
 
 @dataclass(frozen=True)
 class Brain:
-    """One side of a registration: a checked image, its brain mask, and what to leave out (such as a tumour)."""
+    """One side of an alignment.
+
+    Attributes:
+        image: Checked image.
+        mask: Brain mask.
+        left_out: Mask of what to leave out, such as a tumour, or None.
+        name: Name of the study in messages.
+    """
 
     image: sitk.Image
     mask: sitk.Image
@@ -48,36 +61,45 @@ def align(
     kind: str = "affine",
     progress: Progress = silent,
 ) -> AffineResult:
-    """The rigid or affine transform between two brains; ``kind`` 'none' gives the identity.
+    """Find the rigid or affine transform between two brains.
 
-    Centres of mass are brought together; the headers' own alignment, a coarse set of rotations and the principal axes
-    compete by mutual information (Mattes et al. 2003), and the best are optimised at 4 mm; the winner is refined
-    rigidly, then affinely, at 2.5 mm. Sampling is seeded, and the same brains give the same transform to the last bit.
-    ``progress`` may raise to cancel.
+    Centres of mass are brought together. The headers' own alignment, a coarse set of rotations and the principal axes
+    are compared by mutual information (Mattes et al. 2003), and the best of them are optimised at 4 mm. The best result
+    is refined at 2.5 mm, first rigidly, then affinely. Sampling is seeded, and the same brains give the same transform
+    to the last bit.
 
-    Raises ValueError where the result is no plausible map between two brains.
+    Args:
+        fixed: Brain of the fixed study.
+        moving: Brain of the moving study.
+        kind: 'rigid', 'affine' or 'none', which gives the identity.
+        progress: Receives the fraction that is done; it may raise to cancel.
+
+    Raises:
+        ValueError: The result is not a plausible map between two brains, or the kind is unknown.
     """
+    if kind not in AFFINE_KINDS:
+        raise ValueError(f"affine '{kind}' is unknown; use one of {', '.join(AFFINE_KINDS)}")
     if kind == "none":
         return AffineResult(sitk.AffineTransform(3), 0.0, _overlap(fixed, moving, sitk.AffineTransform(3)))
     progress(0.0, "aligning the visits")
-    coarse = _Problem(fixed, moving, _COARSE_MM)
+    coarse = _BrainPair(fixed, moving, _COARSE_MM)
     best = None
     starts = coarse.starts()
     for number, start in enumerate(starts):
         done, share = 0.4 * number / len(starts), 0.4 / len(starts)
-        found, value = coarse.optimise(start, 2.0, 100, part(progress, done, done + share))
+        found, value = coarse.optimize(start, 2.0, 100, part(progress, done, done + share))
         if best is None or value < best[1]:
             best = found, value
     assert best is not None
-    fine = _Problem(fixed, moving, _FINE_MM)
-    transform, value = fine.optimise(best[0], 1.0, 60, part(progress, 0.4, 0.65))
+    fine = _BrainPair(fixed, moving, _FINE_MM)
+    transform, value = fine.optimize(best[0], 1.0, 60, part(progress, 0.4, 0.65))
     if kind == "affine":
         affine = sitk.AffineTransform(3)
         affine.SetCenter(transform.GetCenter())
         affine.SetMatrix(transform.GetMatrix())
         affine.SetTranslation(transform.GetTranslation())
         for step_mm in (0.2, 0.05):  # larger steps may leave the basin of the rigid solution
-            found, better = fine.optimise(affine, step_mm, 100, part(progress, 0.65, 1.0))
+            found, better = fine.optimize(affine, step_mm, 100, part(progress, 0.65, 1.0))
             if better < value:
                 transform, value = found, better
                 break
@@ -95,7 +117,7 @@ def align(
 
 
 def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
-    """A linear transform as AffineTransform about the origin."""
+    """Convert a linear transform to an AffineTransform about the origin."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(axis))) - origin for axis in np.eye(3)]
     affine = sitk.AffineTransform(3)
@@ -104,32 +126,32 @@ def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
     return affine
 
 
-class _Problem:
-    """Both brains at one resolution, with everything else set to the background."""
+class _BrainPair:
+    """Both brains at one resolution, with the background at a constant value."""
 
     def __init__(self, fixed: Brain, moving: Brain, spacing_mm: float) -> None:
         self.fixed, self.fixed_mask, self.fixed_solid = _on_small_grid(fixed, spacing_mm)
         self.moving, self.moving_mask, self.moving_solid = _on_small_grid(moving, spacing_mm)
-        # around the brain too: its outline counts
+        # The mask includes the surroundings of the brain, so that its outline counts.
         around = sitk.BinaryDilate(self.fixed_solid, [max(1, round(5 / spacing_mm))] * 3)
         self.fixed_mask = self.fixed_mask & around
         voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(self.fixed_mask)))
         self.sampling = min(1.0, max(0.1, 20000 / max(voxels, 1)))
 
     def starts(self) -> list[sitk.Euler3DTransform]:
-        """The most promising rigid starts, best first."""
-        fixed_centre, fixed_axes = _moments(self.fixed_solid)
-        moving_centre, moving_axes = _moments(self.moving_solid)
-        shift = moving_centre - fixed_centre
-        candidates = [_rigid(np.eye(3), fixed_centre, np.zeros(3))]
+        """Return the most promising rigid starting points, best first."""
+        fixed_center, fixed_axes = _moments(self.fixed_solid)
+        moving_center, moving_axes = _moments(self.moving_solid)
+        shift = moving_center - fixed_center
+        candidates = [_rigid(np.eye(3), fixed_center, np.zeros(3))]
         steps = np.radians([-30.0, 0.0, 30.0])
         for angles in itertools.product(steps, repeat=3):
             turn = sitk.Euler3DTransform()
             turn.SetRotation(*angles)
-            candidates.append(_rigid(np.array(turn.GetMatrix()).reshape(3, 3), fixed_centre, shift))
+            candidates.append(_rigid(np.array(turn.GetMatrix()).reshape(3, 3), fixed_center, shift))
         for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
             rotation = moving_axes @ np.diag(signs) @ fixed_axes.T
-            candidates.append(_rigid(rotation, fixed_centre, shift))
+            candidates.append(_rigid(rotation, fixed_center, shift))
         method = self._method()
         values = []
         for candidate in candidates:
@@ -140,10 +162,10 @@ class _Problem:
             candidates[14]
         ]
 
-    def optimise(
+    def optimize(
         self, start: sitk.Transform, step_mm: float, iterations: int, progress: Progress
     ) -> tuple[sitk.Transform, float]:
-        """The transform of the kind of ``start`` with the largest mutual information, and its negative."""
+        """Return the transform of the kind of ``start`` with the largest mutual information, and minus that value."""
         method = self._method()
         transform = type(start)(start)
         method.SetInitialTransform(transform, inPlace=True)
@@ -160,7 +182,7 @@ class _Problem:
         def watch() -> None:
             try:
                 progress(method.GetOptimizerIteration() / iterations)
-            except BaseException as error:  # a cancel: raised again below, not through ITK
+            except BaseException as error:  # a cancel, raised again below instead of through ITK
                 stopped.append(error)
                 method.StopRegistration()
 
@@ -182,7 +204,7 @@ class _Problem:
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(self.sampling, _SEED)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetNumberOfWorkUnits(1)  # several add up in any order, and trainings amplify the rounding
+        method.SetNumberOfWorkUnits(1)  # several would sum in varying order, and trainings amplify the rounding
         return method
 
 
@@ -198,7 +220,7 @@ def _reason(error: RuntimeError) -> str:
 
 
 def _on_small_grid(brain: Brain, spacing_mm: float) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
-    """Image with a constant background, mask of what counts, and the brain, on a coarse RAS grid around it."""
+    """Return the image with a constant background, the mask of what counts, and the brain, on a coarse RAS grid."""
     grid = grid_around(mask_corners(brain.mask), spacing_mm, _MARGIN_MM, 1, brain.image.GetOrigin())
     sigma = np.array([spacing_mm / 2 if spacing_mm > 1.2 * s else 0.0 for s in brain.image.GetSpacing()])
     image = brain.image
@@ -224,27 +246,27 @@ def _on_grid(mask: sitk.Image, grid: WorkingGrid) -> np.ndarray:
 
 
 def _moments(mask: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Centre of mass (LPS mm) and principal axes as columns (right-handed, largest first) of a mask."""
+    """Return the centre of mass (LPS mm) and the principal axes of a mask as columns, right-handed, largest first."""
     index = np.argwhere(sitk.GetArrayViewFromImage(mask) != 0)[:, ::-1]
     matrix = np.array(mask.GetDirection()).reshape(3, 3) * mask.GetSpacing()
     points = index @ matrix.T + mask.GetOrigin()
-    centre = points.mean(axis=0)
-    _, axes = np.linalg.eigh(np.cov((points - centre).T))
+    center = points.mean(axis=0)
+    _, axes = np.linalg.eigh(np.cov((points - center).T))
     axes = axes[:, ::-1]
     axes[:, 2] *= np.sign(np.linalg.det(axes))
-    return centre, axes
+    return center, axes
 
 
-def _rigid(rotation: np.ndarray, centre: np.ndarray, translation: np.ndarray) -> sitk.Euler3DTransform:
+def _rigid(rotation: np.ndarray, center: np.ndarray, translation: np.ndarray) -> sitk.Euler3DTransform:
     transform = sitk.Euler3DTransform()
-    transform.SetCenter(centre.tolist())
+    transform.SetCenter(center.tolist())
     transform.SetMatrix(rotation.ravel().tolist(), 1e-6)
     transform.SetTranslation(translation.tolist())
     return transform
 
 
 def _overlap(fixed: Brain, moving: Brain, transform: sitk.Transform) -> float:
-    """Dice of the brains on a coarse grid, within what the moving image shows."""
+    """Compute the Dice overlap of the brains on a coarse grid, within the common field of view."""
     grid = grid_around(mask_corners(fixed.mask), _COARSE_MM, 3 * _MARGIN_MM, 1, fixed.image.GetOrigin())
     first = _on_grid(fixed.mask, grid)
     solid = sitk.Cast(sitk.Cast(moving.mask, sitk.sitkFloat32) != 0, sitk.sitkFloat32)
@@ -252,8 +274,8 @@ def _overlap(fixed: Brain, moving: Brain, transform: sitk.Transform) -> float:
     field = sitk.Image(moving.image.GetSize(), sitk.sitkUInt8) + 1
     field.CopyInformation(moving.image)
     seen = sitk.GetArrayFromImage(grid.resample(field, transform, sitk.sitkNearestNeighbor)) > 0
-    own = sitk.Image(fixed.image.GetSize(), sitk.sitkUInt8) + 1
-    own.CopyInformation(fixed.image)
-    seen &= sitk.GetArrayFromImage(grid.resample(own, None, sitk.sitkNearestNeighbor)) > 0
+    fixed_field = sitk.Image(fixed.image.GetSize(), sitk.sitkUInt8) + 1
+    fixed_field.CopyInformation(fixed.image)
+    seen &= sitk.GetArrayFromImage(grid.resample(fixed_field, None, sitk.sitkNearestNeighbor)) > 0
     total = int((first & seen).sum() + (second & seen).sum())
     return 2 * int((first & second & seen).sum()) / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Displacements of the working grid as transforms of SimpleITK (LPS mm), and results on native grids."""
+"""Conversion of displacements on the working grid to transforms of SimpleITK (LPS mm), and results on native grids."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from .deformation import Deformation, compose, invert_displacement, jacobian_det
 _LARGEST_PAD = 24
 _BLOCKS = (4, 2)
 _BLOCK_ERROR = 0.02
-"""Largest change in voxels for which a field is kept at blocks of voxels."""
+"""Largest change in voxels that is accepted where a field is stored for blocks of voxels."""
 
 
 @dataclass(frozen=True)
 class PairTransform:
     """The map between two studies and its inverse.
 
-    moving_to_fixed: points of the fixed space to points of the moving space (LPS mm), x ↦ affine(x + u(x)), so that
-    ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image. fixed_to_moving: its inverse, affine⁻¹ first.
-    affine: the linear part. grid, displacement: of the field of the first, (1, 3, D, H, W) in voxels of that grid, zero
-    on its border: beyond it the affine remains, in ITK and in VTK alike.
+    Attributes:
+        moving_to_fixed: Map x ↦ affine(x + u(x)) from points of the fixed space to points of the moving space (LPS mm),
+            so that ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image.
+        fixed_to_moving: Its inverse, which applies the inverse of the affine first.
+        affine: Linear part.
+        grid: Grid of the displacement u.
+        displacement: Displacement u (1, 3, D, H, W) in voxels of that grid. It is zero on the border of the grid, so
+            that the affine alone remains beyond it, both in ITK and in VTK.
     """
 
     moving_to_fixed: sitk.CompositeTransform
@@ -38,38 +42,56 @@ class PairTransform:
 
 
 def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.AffineTransform) -> PairTransform:
-    """Transforms of a deformation on the working grid that follows an affine initialisation.
+    """Build the transforms of a deformation on the working grid that was found after an affine alignment.
 
-    The fields are continued beyond the working grid and fade to zero there; inside they are as given, the inverse after
-    some steps that bring it nearer to the inverse of the interpolated map. A field that was interpolated from blocks
-    of four or two voxels, as networks with stride and optimisation at half resolution give them, is kept at those
-    blocks, equal to 0.02 voxels and a fraction of the size; the inverse at blocks of two where the map allows blocks.
+    The fields are continued beyond the working grid, where they fade to zero. Inside they are as given, except that a
+    few steps bring the inverse nearer to that of the interpolated map. Networks with a stride and the refinement at
+    half resolution give fields that were interpolated from blocks of two or four voxels. These are stored for the
+    blocks, which changes them by at most 0.02 voxels and saves most of the size; their inverse is stored for blocks of
+    two.
+
+    Args:
+        deformation: Deformation of one pair; without an inverse, that is computed.
+        grid: The working grid.
+        affine: Map from points of the fixed space to points of the moving space (LPS mm).
+
+    Raises:
+        ValueError: The displacement does not have the shape of the grid.
     """
     forward = deformation.displacement.detach().float().cpu()
     if forward.shape != (1, 3, *grid.shape):
         raise ValueError(f"the displacement has shape {tuple(forward.shape)}, its grid {grid.shape}")
     small, factor = _in_blocks(forward)
-    field, there = _faded(small, grid.coarser(factor))
-    if deformation.inverse is None:  # of the wide field, right at the border of the working grid too
-        inverse, back = invert_displacement(field), there
+    field, field_grid = _faded(small, grid.coarser(factor))
+    if deformation.inverse is None:  # that of the wider field is right at the border of the working grid too
+        inverse, inverse_grid = invert_displacement(field), field_grid
     else:
         inverse = nearer_inverse(forward, deformation.inverse.detach().float().cpu())
         inverse = inverse if factor == 1 else resize_displacement(inverse, [n // 2 for n in grid.shape])
-        inverse, back = _faded(inverse, grid.coarser(min(factor, 2)))
+        inverse, inverse_grid = _faded(inverse, grid.coarser(min(factor, 2)))
     return PairTransform(
-        _composite(affine, displacement_transform(field[0], there)),
-        _composite(displacement_transform(inverse[0], back), affine.GetInverse()),
+        _composite(affine, displacement_transform(field[0], field_grid)),
+        _composite(displacement_transform(inverse[0], inverse_grid), affine.GetInverse()),
         affine,
-        there,
+        field_grid,
         field,
     )
 
 
 def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough: float = 0.02) -> Tensor:
-    """The inverse (1, 3, D, H, W) of a map after steps that take back what going there and back changes.
+    """Improve the inverse of a map by steps that correct its inverse consistency error.
 
-    With e(x) = W(x) + u(W(x)) − x the error of the inverse W, W(x − e) is the inverse to second order. A voxel keeps
-    its value where the step does not help; the steps end where the largest error is below ``enough`` voxels.
+    With the error e(x) = W(x) + u(W(x)) − x of the inverse W, W(x − e) is the inverse to second order. A voxel keeps
+    its value where a step does not help.
+
+    Args:
+        displacement: Displacement (1, 3, D, H, W) of the map in voxels.
+        inverse: Approximate displacement of its inverse, of the same shape.
+        steps: Largest number of steps.
+        enough: Largest error in voxels at which the steps end.
+
+    Returns:
+        Improved displacement of the inverse, of the same shape.
     """
     error = compose(inverse, displacement)
     length = torch.linalg.vector_norm(error, dim=1, keepdim=True)
@@ -86,12 +108,12 @@ def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough
 
 
 def displacement_transform(displacement: Tensor, grid: WorkingGrid) -> sitk.DisplacementFieldTransform:
-    """The transform x ↦ x + u(x) in LPS mm of a displacement (3, D, H, W) in voxels along D, H, W."""
+    """Build the transform x ↦ x + u(x) in LPS mm of a displacement (3, D, H, W) in voxels along D, H, W."""
     return sitk.DisplacementFieldTransform(displacement_image(displacement, grid))
 
 
 def displacement_image(displacement: Tensor, grid: WorkingGrid) -> sitk.Image:
-    """Vector image (LPS mm, double precision, as transforms need it) of a displacement (3, D, H, W) in voxels."""
+    """Convert a displacement (3, D, H, W) in voxels to a vector image (LPS mm) in double, as transforms need it."""
     up, front, right = displacement.detach().cpu().numpy()
     field = np.empty((*grid.shape, 3), dtype=np.float64)
     np.multiply(right, -grid.spacing_mm, out=field[..., 0])
@@ -101,16 +123,16 @@ def displacement_image(displacement: Tensor, grid: WorkingGrid) -> sitk.Image:
 
 
 def displacement_of(image: sitk.Image) -> Tensor:
-    """The displacement (3, D, H, W) in voxels of a vector image (LPS mm) on an RAS grid."""
+    """Convert a vector image (LPS mm) on an RAS grid to a displacement (3, D, H, W) in voxels."""
     left, back, up = np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0)
     spacing = image.GetSpacing()[0]
     return torch.from_numpy(np.stack([up / spacing, -back / spacing, -left / spacing]).astype(np.float32))
 
 
 def jacobian_image(transform: PairTransform, native: sitk.Image) -> sitk.Image:
-    """Determinant of the derivative of moving_to_fixed at the voxels of ``native``, single precision.
+    """Compute the Jacobian determinant of ``moving_to_fixed`` at the voxels of a native image, in single precision.
 
-    The volume in the moving space of what fills a unit volume of the fixed space, linear part included.
+    It is the volume in the moving space of a unit volume of the fixed space, with the linear part included.
     """
     linear = abs(np.linalg.det(np.array(transform.affine.GetMatrix()).reshape(3, 3)))
     values = jacobian_determinant(transform.displacement)[0, 0] * linear
@@ -122,14 +144,21 @@ def jacobian_image(transform: PairTransform, native: sitk.Image) -> sitk.Image:
 def warp_image(
     moving: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, outside: float | None = None
 ) -> sitk.Image:
-    """The moving image on the grid of the fixed one, linear; beyond its field of view its lowest value."""
+    """Resample the moving image to the grid of the fixed one, linearly.
+
+    Args:
+        moving: Moving image.
+        fixed: Image whose grid is used.
+        transform: Map from points of the fixed space to points of the moving space (LPS mm).
+        outside: Value beyond the field of view of the moving image; None for its lowest value.
+    """
     if outside is None:
         outside = float(sitk.GetArrayViewFromImage(moving).min())
     return sitk.Resample(moving, fixed, transform, sitk.sitkLinear, outside)
 
 
 def warp_label_image(moving: sitk.Image, fixed: sitk.Image, transform: sitk.Transform) -> sitk.Image:
-    """Labels on the grid of the fixed image, one-hot and linear: the class with the largest share, uint8."""
+    """Resample labels to the grid of the fixed image as one-hot images, linearly; the largest share wins (uint8)."""
     values = [int(v) for v in np.unique(sitk.GetArrayViewFromImage(moving)) if v]
     background = sitk.GetArrayFromImage(_share(moving == 0, fixed, transform, 1.0))
     winner = np.zeros(background.shape, dtype=np.uint8)
@@ -148,12 +177,12 @@ def _share(part: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, outsi
 
 
 def _composite(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTransform:
-    """x ↦ outer(inner(x)): the transform added last is applied first."""
+    """Return x ↦ outer(inner(x)); SimpleITK applies the transform that was added last first."""
     return sitk.CompositeTransform([outer, inner])
 
 
 def _in_blocks(field: Tensor) -> tuple[Tensor, int]:
-    """The field on the largest blocks of voxels of which linear interpolation gives it back, and their edge."""
+    """Return the field on the largest blocks of voxels from which interpolation restores it, and their edge."""
     full = field.shape[2:]
     for factor in _BLOCKS:
         if any(n % factor for n in full):
@@ -161,7 +190,7 @@ def _in_blocks(field: Tensor) -> tuple[Tensor, int]:
         size = [n // factor for n in full]
         result = resize_displacement(field, size)
         last = math.inf
-        while True:  # averaging the blocks smooths; what is missing is added
+        while True:  # averaging over blocks smooths the field; the difference is added
             missing = field - resize_displacement(result, full)
             largest = float(missing.abs().amax())
             if largest <= _BLOCK_ERROR:
@@ -173,7 +202,7 @@ def _in_blocks(field: Tensor) -> tuple[Tensor, int]:
 
 
 def _faded(field: Tensor, grid: WorkingGrid) -> tuple[Tensor, WorkingGrid]:
-    """The field continued by its border values times a cosine that falls to zero, and its larger grid.
+    """Continue a field by its border values times a cosine that falls to zero; return it with its larger grid.
 
     It fades over twice the largest border value, so that it does not fold.
     """
@@ -187,7 +216,7 @@ def _faded(field: Tensor, grid: WorkingGrid) -> tuple[Tensor, WorkingGrid]:
         shape = [1] * 5
         shape[axis] = size
         wide *= (0.5 * (1 + torch.cos(math.pi * beyond))).view(shape)
-    # the cosine of pi leaves rounding, the border must be exactly zero
+    # The cosine of pi leaves a rounding error, and the border must be exactly zero.
     for axis in (2, 3, 4):
         wide.select(axis, 0).zero_()
         wide.select(axis, -1).zero_()

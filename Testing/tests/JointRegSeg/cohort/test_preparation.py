@@ -94,7 +94,7 @@ def noise(*shape: int) -> np.ndarray:
         (lambda p: p["t2"].write_bytes(p["t2"].read_bytes()[:200]), ["x_t2.nii.gz' is truncated or damaged"]),
         (lambda p: write(p["t1"], np.zeros((SIZE,) * 3)), ["the t1 image of the B 1 study is constant", "B-1'"]),
         (lambda p: write(p["label"], np.full((SIZE,) * 3, 9)), ["x_seg.nii.gz' has the value 9"]),
-        (lambda p: write(p["t1"], noise(4, SIZE, SIZE, SIZE)), ["x_t1.nii.gz' is no scalar 3-D volume"]),
+        (lambda p: write(p["t1"], noise(4, SIZE, SIZE, SIZE)), ["x_t1.nii.gz' is not a scalar 3-D volume"]),
         (lambda p: write(p["t1"], noise(4, 4, 4)), ["the t1 image of the B 1 study is too small"]),
         (lambda p: write(p["flair"], noise(SIZE, SIZE, SIZE), 900.0), ["lies elsewhere in space"]),
     ],

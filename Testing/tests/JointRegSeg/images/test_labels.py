@@ -1,4 +1,4 @@
-"""Label maps of either convention, and the files of a study recognised by their names."""
+"""Label maps of both conventions, and the files of a study found by their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from JointRegSegLib.images.labels import CLASSES, REGIONS, region, to_classes
-from JointRegSegLib.images.modalities import MODALITIES, modality, recognise, role_of_file, split_name
+from JointRegSegLib.images.modalities import MODALITIES, find_study_files, modality, role_of_file, split_name
 
 
 def label_map(*values: float, dtype: type = np.int16) -> np.ndarray:
@@ -94,15 +94,15 @@ def test_file_names_tell_study_and_role(name: str, study: str, role: str | None)
 
 def test_modalities_go_by_their_synonyms() -> None:
     assert [modality(name) for name in ("T1", "T1Gd", "T2-FLAIR", "t2w")] == ["t1", "t1ce", "flair", "t2"]
-    with pytest.raises(ValueError, match="'label' is no known modality; use one of t1, t1ce, t2, flair"):
+    with pytest.raises(ValueError, match="modality 'label' is unknown; use one of t1, t1ce, t2, flair"):
         modality("label")
 
 
-def test_a_folder_is_recognised_in_the_order_of_the_channels(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_found_in_the_order_of_the_channels(tmp_path: Path) -> None:
     for role in ("seg", "flair", "t2", "t1ce", "t1"):
         (tmp_path / f"BraTS2021_00001_{role}.nii.gz").touch()
     (tmp_path / "readme.txt").touch()
-    found = recognise(tmp_path)
+    found = find_study_files(tmp_path)
     assert tuple(found) == (*MODALITIES, "label")
     assert found["t1ce"].name == "BraTS2021_00001_t1ce.nii.gz"
 
@@ -111,11 +111,11 @@ def test_two_files_for_one_modality_are_refused(tmp_path: Path) -> None:
     for name in ("a_t1.nii.gz", "b_t1.nii.gz"):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=r"two files for T1: 'a_t1\.nii\.gz' and 'b_t1\.nii\.gz'"):
-        recognise(tmp_path)
+        find_study_files(tmp_path)
     with pytest.raises(ValueError, match=r"nowhere' does not exist"):
-        recognise(tmp_path / "nowhere")
+        find_study_files(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("case", ["BraTS2021_00006", "TCGA-FG-6692"])
-def test_real_cases_are_recognised(shared_data: Callable[[str], Path], case: str) -> None:
-    assert set(recognise(shared_data(f"data/brain/{case}"))) == {*MODALITIES, "label"}
+def test_files_of_real_cases_are_found(shared_data: Callable[[str], Path], case: str) -> None:
+    assert set(find_study_files(shared_data(f"data/brain/{case}"))) == {*MODALITIES, "label"}

@@ -17,10 +17,10 @@ from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.normalization import (
     LANDMARK_PERCENTILES,
-    NORMALISATIONS,
+    NORMALIZATIONS,
     background_value,
     histogram_landmarks,
-    normalise,
+    normalize,
 )
 from JointRegSegLib.images.preprocessing import (
     PreprocessingConfig,
@@ -184,11 +184,11 @@ def random_brain() -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
-@pytest.mark.parametrize("method", NORMALISATIONS)
+@pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_normalised_images_do_not_depend_on_the_scanners_scale(method: str) -> None:
     values, mask = random_brain()
     values = values * mask
-    first, second = normalise(values, mask, method), normalise(7.5 * values, mask, method)
+    first, second = normalize(values, mask, method), normalize(7.5 * values, mask, method)
     assert np.allclose(first, second, atol=1e-3)
     if method != "zscore_crop":
         assert (first[~mask] == background_value(method)).all()
@@ -197,19 +197,19 @@ def test_normalised_images_do_not_depend_on_the_scanners_scale(method: str) -> N
 def test_zscores_are_clipped() -> None:
     values, mask = random_brain()
     values[10, 10, 10] = 1e6
-    assert normalise(values, mask, "zscore").max() == 6
+    assert normalize(values, mask, "zscore").max() == 6
 
 
 def test_percentiles_become_zero_and_one() -> None:
     values, mask = random_brain()
-    found = normalise(values, mask, "percentile")
+    found = normalize(values, mask, "percentile")
     assert (found.min(), found.max()) == (0, 1)
     assert np.isclose((found[mask] == 1).mean(), 0.01, atol=2e-3)
 
 
 def test_histograms_of_different_shape_become_one() -> None:
     values, mask = random_brain()
-    found = [normalise(v, mask, "histogram")[mask] for v in (values, np.sqrt(values), values**2)]
+    found = [normalize(v, mask, "histogram")[mask] for v in (values, np.sqrt(values), values**2)]
     quantiles = [np.percentile(f, LANDMARK_PERCENTILES) for f in found]
     assert np.allclose(quantiles[0], quantiles[1], atol=0.02)
     assert np.allclose(quantiles[0], quantiles[2], atol=0.02)
@@ -218,15 +218,15 @@ def test_histograms_of_different_shape_become_one() -> None:
 def test_histogram_landmarks_are_learned_from_a_cohort() -> None:
     values, mask = random_brain()
     learned = histogram_landmarks([values[mask], 3 * values[mask] + 5])
-    found = normalise(values, mask, "histogram", learned)[mask]
+    found = normalize(values, mask, "histogram", learned)[mask]
     assert np.allclose(np.percentile(found, LANDMARK_PERCENTILES), learned, atol=0.02)
-    assert np.allclose(found, normalise(values, mask, "zscore")[mask], atol=0.05)
+    assert np.allclose(found, normalize(values, mask, "zscore")[mask], atol=0.05)
 
 
 def test_the_published_normalisation_counts_the_background() -> None:
     values, mask = random_brain()
     crop = np.where(mask, values, 0)
-    assert np.allclose(normalise(values, mask, "zscore_crop"), (crop - crop.mean()) / crop.std(), atol=1e-4)
+    assert np.allclose(normalize(values, mask, "zscore_crop"), (crop - crop.mean()) / crop.std(), atol=1e-4)
 
 
 def test_bias_correction_flattens_a_tissue() -> None:
@@ -316,7 +316,7 @@ def test_bad_images_are_refused_in_one_sentence_that_names_them(study: HeadStudy
     assert "not finite in 99 % of its voxels" in refused(replace(first, images={"t1": holes}))
     assert "too small (5 x" in refused(replace(first, images={"t1": good[:5]}))
     vector = sitk.Compose(good, good)
-    assert "3-D with 2 values a voxel" in refused(replace(first, images={"t1": vector}))
+    assert "3-D with 2 values per voxel" in refused(replace(first, images={"t1": vector}))
     assert "2-D" in refused(replace(first, images={"t1": good[:, :, 3]}))
     far = sitk.Image(good)
     far.SetOrigin((900.0, 0.0, 0.0))

@@ -64,7 +64,7 @@ def test_work_divided_among_threads_changes_nothing(threads: int) -> None:
         divided = torch.autograd.grad(d.warp(image, u).square().sum(), (image, u))
     finally:
         torch.set_num_threads(before)
-    grid = d._normalised_points(u, image.shape[2:])
+    grid = d._normalized_points(u, image.shape[2:])
     whole = torch.nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=True)
     for one, other in zip(divided, torch.autograd.grad(whole.square().sum(), (image, u)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

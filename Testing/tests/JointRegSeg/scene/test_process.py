@@ -313,7 +313,7 @@ def _label_map(nodes: dict, slicer: ModuleType) -> None:
         (_not_a_number, "the t1 image 'fixed t1' of the fixed study is not finite in 100 %"),
         (_twice, "'fixed t1' is given for T1 and for FLAIR of the fixed study: give it for one of them"),
         (_no_image, "the fixed study has no image"),
-        (_foreign_name, "'dwi' is no known modality"),
+        (_foreign_name, "modality 'dwi' is unknown"),
         (_label_map, "'segments' is not a scalar volume"),
     ],
 )
