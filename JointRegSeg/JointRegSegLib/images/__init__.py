@@ -1,1 +1,1 @@
-"""Images of a study: modalities, labels, reading, masks, normalization and the working grid."""
+"""Images of a study: modalities, labels, reading, masks, normalisation and the working grid."""

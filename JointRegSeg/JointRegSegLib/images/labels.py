@@ -1,29 +1,30 @@
-"""Tumour classes, the regions in which they are scored, and label maps of both BraTS conventions."""
+"""Tumour classes, the regions on which segmentations are scored, and label maps of both BraTS conventions."""
 
 from __future__ import annotations
 
 import numpy as np
 
 CLASSES = ("background", "necrotic_core", "edema", "enhancing_tumor")
-"""Name of each class by its number; the necrotic core includes the rest of the non-enhancing core."""
+"""Name of each class by its number; the necrotic core stands for the whole non-enhancing core."""
 
 UNLABELED = 255
-"""Label of voxels that have none; they take no part in losses and scores."""
+"""Value of voxels without a label, which losses and scores ignore."""
 
 REGIONS: dict[str, tuple[int, ...]] = {
     "whole_tumor": (1, 2, 3),
     "tumor_core": (1, 3),
     "enhancing_tumor": (3,),
 }
-"""Nested regions in which segmentations are scored, each with the numbers of its classes."""
+"""Nested regions on which segmentations are scored, each with the numbers of its classes."""
 
 ENHANCING = CLASSES.index("enhancing_tumor")
+"""Number of the enhancing tumour."""
 _BRATS_ENHANCING = 4  # until BraTS 2021; since 2023 it is 3, as here
 _KNOWN = (0, 1, 2, 3, _BRATS_ENHANCING)
 
 
 def to_classes(array: np.ndarray, source: str) -> np.ndarray:
-    """Convert a label map to our classes, from the numbers 1, 2, 4 (BraTS until 2021) or 1, 2, 3 (BraTS since 2023).
+    """Convert a label map with the numbers 1, 2, 4 (BraTS until 2021) or 1, 2, 3 (since 2023) to ``CLASSES``.
 
     Args:
         array: Label map of any shape and number type; whole numbers only.
@@ -50,7 +51,7 @@ def to_classes(array: np.ndarray, source: str) -> np.ndarray:
     if ENHANCING in values and _BRATS_ENHANCING in values:
         raise ValueError(
             f"the label map '{source}' has both 3 and 4 (values {', '.join(f'{value:g}' for value in values)}): "
-            "enhancing tumour is 4 until BraTS 2021 and 3 since 2023, and in BraTS 2024 4 is the resection cavity; "
+            "enhancing tumour is 4 until BraTS 2021 and 3 since 2023, and 4 is the resection cavity in BraTS 2024; "
             "keep one of the two (set 4 to 0 in a map of BraTS 2024)"
         )
     classes = array.astype(np.uint8)
@@ -59,7 +60,15 @@ def to_classes(array: np.ndarray, source: str) -> np.ndarray:
 
 
 def region(classes: np.ndarray, name: str) -> np.ndarray:
-    """Return the boolean mask of a region of ``REGIONS`` in an array of classes of any shape."""
+    """Select a region.
+
+    Args:
+        classes: Class numbers, of any shape.
+        name: Region in ``REGIONS``.
+
+    Returns:
+        Boolean mask of the same shape.
+    """
     mask = classes == REGIONS[name][0]
     for number in REGIONS[name][1:]:
         mask = mask | (classes == number)

@@ -1,6 +1,6 @@
-"""Building blocks of the network; all tensors are (B, C, D, H, W).
+"""Building blocks of the network: convolutions with normalisation and activation, and the steps between the levels.
 
-Convolutions with normalisation and activation, and the steps between the levels.
+All tensors have the shape (B, C, D, H, W).
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ SLOPE = 0.01
 
 
 class InstanceNorm(nn.Module):
-    """Normalisation of every channel of every study to zero mean and unit variance, then a learnt scale and shift.
+    """Normalisation of each channel of each study to zero mean and unit variance, then a learnt scale and shift.
 
-    It is computed as one batch normalisation per study. On processors this is several times faster than
-    ``nn.InstanceNorm3d`` and keeps the channels-last order. The statistics are in float32 also for bfloat16.
+    It is computed as one batch normalisation per study. On a CPU this is several times faster than
+    ``nn.InstanceNorm3d``, and it keeps the channels-last order. The statistics are computed in float32 even for
+    bfloat16.
+
+    Attributes:
+        weight: Scale of each channel (C,).
+        bias: Shift of each channel (C,).
+        epsilon: Number added to the variance before the division.
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
@@ -29,6 +35,7 @@ class InstanceNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise features (B, C, D, H, W)."""
         studies = [
             torch.batch_norm(study, self.weight, self.bias, None, None, True, 0.0, self.epsilon, False)
             for study in x.split(1)
@@ -37,9 +44,9 @@ class InstanceNorm(nn.Module):
 
 
 class Unit(nn.Module):
-    """A convolution, a normalisation where the configuration has one, and an activation."""
+    """Convolution, then a normalisation if the configuration has one, then an activation."""
 
-    # The names of the submodules, such as normalisation, are those of the weights in files.
+    # The names of the submodules, such as normalisation, are part of the names of the weights in files.
     def __init__(self, config: NetworkConfig, convolution: nn.Conv3d | nn.ConvTranspose3d, channels: int) -> None:
         super().__init__()
         self.convolution = convolution
@@ -47,9 +54,14 @@ class Unit(nn.Module):
         self.slope = SLOPE if config.activation == "leaky_relu" else 0.0
 
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Apply the unit to ``x``, or to the concatenation of ``x`` and ``beside``.
+        """Apply the unit to features, or to the concatenation of two sets of features.
 
-        The concatenation is never made: as convolutions are linear, its two parts are convolved one after the other.
+        As convolutions are linear, the two parts are convolved one after the other and added, without making the
+        concatenation.
+
+        Args:
+            x: Features (B, C, D, H, W).
+            beside: Features of the same size that follow ``x`` along the channels, or None.
         """
         x = self.convolution(x) if beside is None else self._convolve_both(x, beside)
         if self.normalisation is not None:
@@ -59,19 +71,19 @@ class Unit(nn.Module):
     def _convolve_both(self, x: Tensor, beside: Tensor) -> Tensor:
         convolution = self.convolution
         if not isinstance(convolution, nn.Conv3d):
-            raise TypeError("only an ordinary convolution takes a concatenation")
+            raise TypeError("only an ordinary convolution can be applied to a concatenation")
         first, second = convolution.weight.split([x.shape[1], beside.shape[1]], dim=1)
         result = F.conv3d(x, first, convolution.bias, padding=convolution.padding)
         return result.add_(F.conv3d(beside, second, padding=convolution.padding))
 
 
 def convolution_unit(config: NetworkConfig, inputs: int, outputs: int) -> Unit:
-    """Build a unit with a 3x3x3 convolution that keeps the size."""
+    """Build a unit with a 3 x 3 x 3 convolution that keeps the size."""
     return Unit(config, nn.Conv3d(inputs, outputs, 3, padding=1, bias=_has_bias(config)), outputs)
 
 
 class Block(nn.Module):
-    """Several 3x3x3 units in a row, the first of which may take a concatenation."""
+    """Several 3 x 3 x 3 units in a row; the first may be applied to a concatenation."""
 
     def __init__(self, config: NetworkConfig, inputs: int, channels: int, convolutions: int) -> None:
         super().__init__()
@@ -82,11 +94,12 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, skipped: list[Tensor] | None = None) -> Tensor:
-        """Apply the units to ``x``, and add ``x`` where the configuration says so.
+        """Apply the units to ``x``, and add ``x`` if the configuration asks for residual blocks.
 
         Args:
-            x: Features of this level.
-            skipped: Codes of the encoder, of which the last one is removed and concatenated before ``x``; or None.
+            x: Features (B, C, D, H, W) of this level.
+            skipped: Codes of the encoder by level, or None. The last one is removed from the list and concatenated
+                before ``x``.
         """
         result = self.units[0](x) if skipped is None else self.units[0](skipped.pop(), x)
         for unit in self.units[1:]:
@@ -97,7 +110,7 @@ class Block(nn.Module):
 
 
 class Down(nn.Module):
-    """Step to half the size: a strided 2x2x2 convolution, or an average and a 1x1x1 convolution."""
+    """Step to half the size: a strided 2 x 2 x 2 convolution, or an average and a 1 x 1 x 1 convolution."""
 
     def __init__(self, config: NetworkConfig, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -106,11 +119,12 @@ class Down(nn.Module):
         self.unit = Unit(config, nn.Conv3d(inputs, outputs, size, stride=size, bias=_has_bias(config)), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve the size of features (B, C, D, H, W)."""
         return self.unit(F.avg_pool3d(x, 2) if self.average else x)
 
 
 class Up(nn.Module):
-    """Step to twice the size: a transposed 2x2x2 convolution, or a 1x1x1 convolution and trilinear interpolation."""
+    """Step to twice the size: a transposed 2 x 2 x 2, or a 1 x 1 x 1 convolution and trilinear interpolation."""
 
     def __init__(self, config: NetworkConfig, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -122,9 +136,10 @@ class Up(nn.Module):
         self.unit = Unit(config, convolution, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Double the size of features (B, C, D, H, W)."""
         x = self.unit(x)
         return F.interpolate(x, scale_factor=2, mode="trilinear") if self.trilinear else x
 
 
 def _has_bias(config: NetworkConfig) -> bool:
-    return config.normalisation == "none"  # a normalisation would remove it again
+    return config.normalisation == "none"  # a normalisation would remove the bias again

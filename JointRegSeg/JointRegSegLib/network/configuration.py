@@ -1,4 +1,4 @@
-"""Configurations of networks as checked values that fit into JSON; the named ones lie in ``configurations``."""
+"""Configurations of networks, which can be stored as JSON; those that have a name lie in ``configurations``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configurations"
-_CHOICES = {
+_CHOICES = {  # values of the keys that are names
     "normalisation": ("none", "instance"),
     "activation": ("relu", "leaky_relu"),
     "down": ("strided", "average"),
@@ -33,28 +33,29 @@ class NetworkConfig:
         modalities: Input channels, in this order.
         classes: Number of segmentation classes, including the background.
         channels: Feature channels from the finest to the coarsest level; sizes halve from level to level.
-        encoder_convolutions: Numbers of 3x3x3 convolutions in the blocks of the encoder, finest first.
-        decoder_convolutions: The same for the decoders, which have one block less than there are levels.
-        stem: Whether a linear 1x1x1 convolution precedes the first block.
-        residual: Whether blocks add their input to the output of their last convolution; a decoder's block adds what
-            came from the level below.
+        encoder_convolutions: Number of 3 x 3 x 3 convolutions in each block of the encoder, finest first.
+        decoder_convolutions: The same for the decoders, which have one block fewer than there are levels.
+        stem: Whether a linear 1 x 1 x 1 convolution precedes the first block.
+        residual: Whether blocks add their input to the output of their last convolution; a block of a decoder adds its
+            input from the next coarser level.
         normalisation: 'none' or 'instance'.
         activation: 'relu' or 'leaky_relu'.
         down: Step to the next coarser level: 'strided' convolution or 'average'.
         up: Step to the next finer level: 'transposed' convolution or 'trilinear' interpolation.
         segmentation: Whether there is a segmentation head.
         registration: Whether there is a registration head.
-        merge: How the codes of the two studies are joined for the registration: 'subtract', 'add' or 'concatenate',
-            which doubles the number of channels.
-        deformation: What the registration head predicts: spatial gradients in (0, 2) that are summed ('cumulative'), a
+        merge: How the codes of the two studies are joined for the registration: 'subtract', 'add' or 'concatenate';
+            the last doubles the number of channels.
+        deformation: What the registration head predicts: spatial gradients that are summed ('cumulative'), a
             'displacement' in voxels, or a stationary 'velocity' that is integrated by scaling and squaring.
         registration_level: Level at which the deformation is predicted; 0 is the finest.
-        antisymmetric: Whether the velocity is r(F, M) - r(M, F), so that exchanged studies give the exact inverse.
+        antisymmetric: Whether the velocity is ``r(F, M) - r(M, F)`` with r the output of the head, so that exchanging the
+            studies F and M gives the exact inverse.
         integration_steps: Number of squarings in the integration of a velocity.
-        zero_output: Whether the registration of the untrained network is the identity.
-        auxiliary: Number of lower levels with a segmentation output of their own, for deep supervision in training.
+        zero_output: Whether the untrained network predicts the identity as its deformation.
+        auxiliary: Number of coarser levels with a segmentation output of their own, for deep supervision in training.
         stride: Edge in voxels of the blocks over which the input is averaged; the outputs are interpolated back.
-        loss: Default loss of a training.
+        loss: Default loss of the training.
         training: Default training settings; their keys are checked where a training is configured.
         note: Free text.
     """
@@ -107,7 +108,9 @@ class NetworkConfig:
                 raise ValueError(f"{key} has {len(getattr(self, key))} numbers but {self.levels} levels need {count}")
         unknown = [m for m in self.modalities if m not in MODALITIES]
         if unknown or not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise ValueError(f"modalities are {list(self.modalities)} but must be different ones of {list(MODALITIES)}")
+            raise ValueError(
+                f"modalities are {list(self.modalities)} but must be different ones from {list(MODALITIES)}"
+            )
         limits = {
             "classes": (2, 64),
             "registration_level": (0, self.levels - 2),
@@ -125,7 +128,7 @@ class NetworkConfig:
 
     def _check_heads(self) -> None:
         if not (self.segmentation or self.registration):
-            raise ValueError("a network needs a head: set segmentation or registration")
+            raise ValueError("a network needs at least one head: set segmentation or registration to true")
         if self.registration and self.antisymmetric and (self.deformation != "velocity" or self.merge == "add"):
             raise ValueError(
                 "antisymmetric needs the deformation 'velocity' and the merge 'subtract' or 'concatenate'; "
@@ -136,29 +139,29 @@ class NetworkConfig:
 
     @property
     def levels(self) -> int:
-        """Number of levels."""
+        """Number of resolution levels."""
         return len(self.channels)
 
     @property
     def multiple(self) -> int:
-        """Number of which every size of the averaged input must be a multiple."""
+        """Number of which each size of the input, after averaging over the stride, must be a multiple."""
         return 2 ** (self.levels - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as in a JSON file."""
+        """Return plain values for JSON."""
         values = asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "network configuration") -> NetworkConfig:
-        """Build a configuration from plain values; those that are not given have their defaults.
+        """Build a configuration from plain values; missing keys have their default values.
 
         Args:
-            values: Object as read from JSON.
-            source: File and section; it opens the message of an error.
+            values: Object as read from a JSON file.
+            source: File and section, with which the message of an error starts.
 
         Raises:
-            ValueError: A key is unknown or a value cannot be used; the message names it.
+            ValueError: A key is unknown or a value is not allowed; the message names it.
         """
         return settings_from_json(cls, values, source)
 
@@ -168,18 +171,18 @@ def _whole(value: Any) -> bool:
 
 
 def network_config_names() -> list[str]:
-    """Return the names of the configurations that come with the module."""
+    """Return the names of the configurations that are part of the package."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def load_network_config(name_or_path: str | Path = "neurocest") -> NetworkConfig:
-    """Read a configuration that comes with the module, or a JSON file.
+    """Read a configuration that is part of the package, or a JSON file.
 
     Args:
-        name_or_path: Name of a configuration, see `network_config_names`, or path of a JSON file.
+        name_or_path: Name of a configuration, see ``network_config_names``, or path of a JSON file.
 
     Raises:
-        ValueError: There is no such configuration or file, it is not JSON, or a value cannot be used; the message names
+        ValueError: There is no such configuration or file, it is not JSON, or a value is not allowed; the message names
             the file.
     """
     names = network_config_names()

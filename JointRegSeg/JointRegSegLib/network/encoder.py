@@ -1,4 +1,4 @@
-"""The encoder, which both studies share."""
+"""The encoder, which is shared by both studies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .configuration import NetworkConfig
 
 
 class Encoder(nn.Module):
-    """Encoder of a study (B, C, D, H, W) into its codes, from the finest level to the coarsest."""
+    """Encoder of a study (B, C, D, H, W) into codes, one per level from the finest to the coarsest."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -24,7 +24,14 @@ class Encoder(nn.Module):
             self.blocks.append(Block(config, block_inputs, channels, count))
 
     def forward(self, study: Tensor) -> list[Tensor]:
-        """Return one tensor (B, channels, d, h, w) per level, each of half the size of the one before."""
+        """Encode studies.
+
+        Args:
+            study: Studies (B, C, D, H, W).
+
+        Returns:
+            One tensor (B, channels, d, h, w) per level, each half the size of the one before.
+        """
         codes = [self.blocks[0](self.stem(study))]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
             codes.append(block(down(codes[-1])))

@@ -1,4 +1,4 @@
-"""The two heads: decoders of the same shape that turn codes into class scores or into a deformation."""
+"""The two heads: decoders of the same design that turn codes into class scores or into a deformation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from .configuration import NetworkConfig
 
 
 class Decoder(nn.Module):
-    """Decoder of codes into features, from the second coarsest level up to the level ``finest``."""
+    """Decoder of codes into features, from the second coarsest level to the level ``finest``.
+
+    Args:
+        config: Configuration of the network.
+        widening: Factor by which the codes have more channels than those of the encoder; 2 for concatenated codes.
+        finest: Finest level that is decoded; 0 is that of the input.
+    """
 
     def __init__(self, config: NetworkConfig, widening: int = 1, finest: int = 0) -> None:
         super().__init__()
@@ -28,11 +34,11 @@ class Decoder(nn.Module):
         """Decode one study or one merged pair.
 
         Args:
-            codes: Codes by level, finest first. The list is emptied: outside of training this frees the memory of the
-                finer levels as early as possible.
+            codes: Codes (B, channels, d, h, w) by level, finest first. The list is emptied, which frees the memory of
+                the codes as early as possible when no gradients are computed.
 
         Returns:
-            Features by level, coarsest first.
+            Features (B, channels, d, h, w) by level, coarsest first.
         """
         features, x = [], codes.pop()
         del codes[: self.finest]
@@ -43,7 +49,7 @@ class Decoder(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Head that computes class scores at the finest level and, for deep supervision, at the next lower ones."""
+    """Head that computes class scores at the finest level and, for deep supervision, at the next coarser ones."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -53,7 +59,7 @@ class SegmentationHead(nn.Module):
         self.auxiliary = nn.ModuleList(nn.Conv3d(channels, config.classes, 1) for channels in lower)
 
     def forward(self, codes: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute logits (B, classes, D, H, W), and in training those of the lower levels, finest first."""
+        """Compute logits (B, classes, D, H, W) and, in training, those of the coarser levels, finest first."""
         features = self.decoder(codes)
         auxiliary: tuple[Tensor, ...] = ()
         if self.training:
@@ -63,7 +69,7 @@ class SegmentationHead(nn.Module):
 
 
 class RegistrationHead(nn.Module):
-    """Head that predicts a field of three components at ``registration_level`` from the merged codes of all levels."""
+    """Head that predicts a vector field at ``registration_level`` from the merged codes of all levels."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -73,14 +79,21 @@ class RegistrationHead(nn.Module):
         self.output = nn.Conv3d(config.channels[config.registration_level], 3, 1, bias=not config.antisymmetric)
 
     def merge(self, moving: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
-        """Join the codes of the two studies level by level; a difference is source minus reference, as published."""
+        """Join the codes of the two studies level by level; differences are moving minus fixed, as published."""
         if self.merge_mode == "concatenate":
             return [torch.cat(pair, dim=1) for pair in zip(moving, fixed, strict=True)]
         sign = -1 if self.merge_mode == "subtract" else 1
         return [torch.add(m, f, alpha=sign) for m, f in zip(moving, fixed, strict=True)]
 
     def forward(self, merged: list[Tensor]) -> Tensor:
-        """Compute the raw output at the level of the head, in the dtype of the output's weights also under autocast."""
+        """Compute the raw output at the level of the head.
+
+        Args:
+            merged: Merged codes by level, finest first; the list is emptied.
+
+        Returns:
+            Vector field (B, 3, d, h, w), in the dtype of the weights of the output even under autocast.
+        """
         features = self.decoder(merged)[-1]
         with torch.autocast(features.device.type, enabled=False):
             return self.output(features.to(self.output.weight.dtype))

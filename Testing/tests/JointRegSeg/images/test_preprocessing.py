@@ -1,4 +1,4 @@
-"""Studies become normalised tensors on a grid whose axes run to right, anterior and superior; bad ones are refused."""
+"""Preprocessing of studies into normalised tensors on an RAS grid, and refusal of unusable studies."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def brain_of(study: HeadStudy) -> sitk.Image:
 
 
 def ras_points(grid: WorkingGrid) -> np.ndarray:
-    """RAS mm of the voxels of a working grid, (D, H, W, 3), by its definition."""
+    """Return the RAS positions (D, H, W, 3) in mm of the voxels of a working grid, by its definition."""
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     first = np.array(grid.origin_lps_mm) * [-1, -1, 1]
     return first + grid.spacing_mm * np.stack([i, j, k], axis=-1)
 
 
 def edited(image: sitk.Image, change) -> sitk.Image:
-    """A copy of an image whose array was changed."""
+    """Return a copy of an image with a changed array."""
     array = sitk.GetArrayFromImage(image)
     changed = sitk.GetImageFromArray(change(array))
     changed.CopyInformation(image)
@@ -67,7 +67,7 @@ def edited(image: sitk.Image, change) -> sitk.Image:
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_axes_run_to_superior_anterior_and_right_whatever_the_file(turn: str) -> None:
-    """The image is its own position: x + 2 y + 3 z in RAS mm, masked to a ball, percentiles undone by a line fit."""
+    """The image shows x + 2 y + 3 z of RAS positions in mm, in a ball; a line fit undoes the normalisation."""
     grid = head_grid(turn)
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     at = np.stack([i, j, k], axis=-1) @ grid.ijk_to_ras[:3, :3].T + grid.ijk_to_ras[:3, 3]
@@ -109,7 +109,7 @@ def test_an_aligned_image_keeps_its_voxels() -> None:
     assert np.allclose(values, np.sort(expected[np.flip(sitk.GetArrayFromImage(mask), (1, 2)) > 0]), atol=1e-5)
 
 
-def test_absent_modalities_and_the_outside_of_the_brain_are_at_the_background(study: HeadStudy) -> None:
+def test_absent_modalities_and_voxels_outside_the_brain_have_the_background_value(study: HeadStudy) -> None:
     prepared = prepare_study(images_of(study), brain_of(study), COARSE)
     assert prepared.present == ("t1", "flair")
     assert prepared.images.shape[0] == len(MODALITIES)
@@ -128,8 +128,8 @@ def test_modalities_of_a_study_may_lie_on_different_grids() -> None:
     assert np.corrcoef(mixed.images[2].numpy()[inside], same.images[2].numpy()[inside])[0, 1] > 0.75
 
 
-def test_a_study_comes_onto_another_grid_through_a_transform(study: HeadStudy) -> None:
-    """An image shifted in space, and the transform that says by how much, give the tensor of the original."""
+def test_a_study_is_resampled_to_another_grid_through_a_transform(study: HeadStudy) -> None:
+    """A shifted image together with the transform that describes the shift gives the tensor of the original."""
     shift = (12.0, -8.0, 20.0)
     first = prepare_study(images_of(study), brain_of(study), COARSE)
     moved = {m: sitk.Image(image) for m, image in images_of(study).items()}
@@ -141,7 +141,7 @@ def test_a_study_comes_onto_another_grid_through_a_transform(study: HeadStudy) -
     assert torch.allclose(first.images, second.images, atol=1e-3)
 
 
-def test_finer_images_are_smoothed_before_they_get_coarser() -> None:
+def test_images_finer_than_the_grid_are_smoothed_before_resampling() -> None:
     generator = np.random.default_rng(1)
     noise = sitk.GetImageFromArray(generator.normal(100, 10, (60, 60, 60)).astype(np.float32))
     mask = sitk.GetImageFromArray(np.ones((60, 60, 60), np.uint8))
@@ -152,7 +152,7 @@ def test_finer_images_are_smoothed_before_they_get_coarser() -> None:
     grid = brain_grid([(mask, None)], config, noise)
     values, seen = _on_grid(noise, grid, None, "linear")
     inner = seen & (np.abs(values - 100) < 60)
-    assert values[inner].std() < 4  # single voxels picked from the noise would have 10
+    assert values[inner].std() < 4  # without smoothing, the standard deviation would be 10
 
 
 def test_labels_keep_their_place_and_volume(study: HeadStudy) -> None:
@@ -207,7 +207,7 @@ def test_percentiles_become_zero_and_one() -> None:
     assert np.isclose((found[mask] == 1).mean(), 0.01, atol=2e-3)
 
 
-def test_histograms_of_different_shape_become_one() -> None:
+def test_histograms_of_different_shapes_become_equal() -> None:
     values, mask = random_brain()
     found = [normalize(v, mask, "histogram")[mask] for v in (values, np.sqrt(values), values**2)]
     quantiles = [np.percentile(f, LANDMARK_PERCENTILES) for f in found]
@@ -223,13 +223,13 @@ def test_histogram_landmarks_are_learned_from_a_cohort() -> None:
     assert np.allclose(found, normalize(values, mask, "zscore")[mask], atol=0.05)
 
 
-def test_the_published_normalisation_counts_the_background() -> None:
+def test_the_published_normalisation_includes_the_background() -> None:
     values, mask = random_brain()
     crop = np.where(mask, values, 0)
     assert np.allclose(normalize(values, mask, "zscore_crop"), (crop - crop.mean()) / crop.std(), atol=1e-4)
 
 
-def test_bias_correction_flattens_a_tissue() -> None:
+def test_bias_correction_makes_a_tissue_more_uniform() -> None:
     grid = WorkingGrid((32, 32, 32), 4.0, (62.0, 62.0, -62.0))
     at = np.stack(np.meshgrid(*[np.linspace(-1, 1, 32)] * 3, indexing="ij"), -1)
     mask = np.linalg.norm(at, axis=-1) < 0.9
@@ -241,7 +241,7 @@ def test_bias_correction_flattens_a_tissue() -> None:
     assert after < 0.6 * before
 
 
-def test_settings_survive_json_and_unknown_ones_are_named() -> None:
+def test_settings_can_be_stored_as_json_and_unknown_ones_are_named() -> None:
     config = PreprocessingConfig(normalisation="histogram", histogram_landmarks={"t1": (-2.0, 0.0, 2.0)})
     again = PreprocessingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again.to_dict() == config.to_dict()
@@ -276,7 +276,7 @@ def test_the_brain_in_a_head_is_found_with_a_warning() -> None:
     at = np.stack([i, j, k], axis=-1) @ grid.ijk_to_ras[:3, :3].T + grid.ijk_to_ras[:3, 3]
     radius = np.linalg.norm(at / RADII_MM, axis=-1)
     brain = make_visit(grid.shape, grid.ijk_to_ras).images["t1"]
-    inside = radius * 1.18  # its inner part as brain, in a dark skull and a bright scalp
+    inside = radius * 1.18  # the brain is the inner part, inside a dark skull and a bright scalp
     head = np.where(inside < 1, brain, np.where(inside < 1.09, 12.0, np.where(inside < 1.25, 140.0, 0.0)))
     noise = np.random.default_rng(3).rayleigh(3.0, grid.shape)
     study = StudyImages({"t1": grid.to_sitk((head + noise).astype(np.float32))}, name="first")
@@ -336,14 +336,14 @@ def test_skewed_axes_are_refused(study: HeadStudy) -> None:
     assert "not perpendicular" in refused(StudyImages({"t1": skewed}, name="first"))
 
 
-def test_huge_volumes_are_refused_with_their_memory(study: HeadStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_volumes_are_refused_with_the_memory_they_need(study: HeadStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_images, "LARGEST_VOXELS", 1000)
     message = refused(StudyImages({"t1": study.image("t1")}, name="first"))
     assert "voxels, which needs" in message
     assert "crop or resample" in message
 
 
-def test_some_voxels_that_are_not_finite_become_background_with_a_warning(study: HeadStudy) -> None:
+def test_non_finite_voxels_become_background_with_a_warning(study: HeadStudy) -> None:
     holes = edited(study.image("t1"), lambda a: np.where(study.visit.brain, a, np.nan))
     holes = edited(holes, lambda a: _with(a, tuple(n // 2 for n in a.shape), np.inf))
     checked, notes = checked_study(StudyImages({"t1": holes}, name="first"))
@@ -357,11 +357,11 @@ def test_some_voxels_that_are_not_finite_become_background_with_a_warning(study:
 def test_an_image_that_does_not_vary_in_the_brain_is_refused(study: HeadStudy) -> None:
     flat = edited(study.image("t1"), lambda a: np.where(study.visit.brain, 50, np.arange(a.size).reshape(a.shape) % 9))
     mask = sitk.BinaryErode(brain_of(study), [2] * 3)
-    with pytest.raises(ValueError, match="the t1 image of the first study is constant inside of the brain"):
+    with pytest.raises(ValueError, match="the t1 image of the first study is constant inside the brain"):
         prepare_study({"t1": flat}, mask, COARSE, name="first")
 
 
-def test_a_brain_off_the_working_grid_is_refused(study: HeadStudy) -> None:
+def test_a_brain_outside_the_working_grid_is_refused(study: HeadStudy) -> None:
     grid = WorkingGrid((16, 16, 16), 4.0, (2000.0, 0.0, 0.0))
-    with pytest.raises(ValueError, match="brain of the first study lies outside of the working grid"):
+    with pytest.raises(ValueError, match="brain of the first study lies outside the working grid"):
         prepare_study(images_of(study), brain_of(study), COARSE, grid, name="first")
