@@ -46,11 +46,11 @@ class NetworkConfig:
         registration: Whether there is a registration head.
         merge: How the codes of the two studies are joined for the registration: 'subtract', 'add' or 'concatenate';
             the last doubles the number of channels.
-        deformation: What the registration head predicts: spatial gradients that are summed ('cumulative'), a
+        deformation: What the registration head predicts: spatial gradients in (0, 2) that are summed ('cumulative'), a
             'displacement' in voxels, or a stationary 'velocity' that is integrated by scaling and squaring.
         registration_level: Level at which the deformation is predicted; 0 is the finest.
-        antisymmetric: Whether the velocity is ``r(F, M) - r(M, F)`` with r the output of the head, so that exchanging the
-            studies F and M gives the exact inverse.
+        antisymmetric: Whether the velocity is ``r(F, M) - r(M, F)``, where r is the output of the head, so that
+            exchanging the studies F and M gives the exact inverse.
         integration_steps: Number of squarings in the integration of a velocity.
         zero_output: Whether the untrained network predicts the identity as its deformation.
         auxiliary: Number of coarser levels with a segmentation output of their own, for deep supervision in training.

@@ -79,7 +79,7 @@ class RegistrationHead(nn.Module):
         self.output = nn.Conv3d(config.channels[config.registration_level], 3, 1, bias=not config.antisymmetric)
 
     def merge(self, moving: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
-        """Join the codes of the two studies level by level; differences are moving minus fixed, as published."""
+        """Join the codes of the two studies level by level; a difference is moving minus fixed, as published."""
         if self.merge_mode == "concatenate":
             return [torch.cat(pair, dim=1) for pair in zip(moving, fixed, strict=True)]
         sign = -1 if self.merge_mode == "subtract" else 1

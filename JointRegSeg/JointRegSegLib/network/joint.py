@@ -1,4 +1,4 @@
-"""The joint network: one encoder for both studies, one head that segments each of them, and one that registers them.
+"""The joint network: an encoder for both studies, a head that segments each study, and a head that registers them.
 
 Source: Estienne et al., Deep learning-based concurrent brain registration and tumor segmentation, Frontiers in
 Computational Neuroscience 14:17 (2020). The configuration 'estienne2020' is the published network, and 'neurocest' is
@@ -22,14 +22,14 @@ from .heads import RegistrationHead, SegmentationHead
 
 @dataclass(frozen=True)
 class JointOutput:
-    """Output of the network for pairs of studies (B, C, D, H, W).
+    """Output of the network for pairs of studies.
 
     Attributes:
         fixed_logits: Class scores (B, classes, D, H, W) of the fixed studies; None without a segmentation head.
         moving_logits: The same for the moving studies.
-        deformation: Map between the studies on the grid of the input; None without a registration head.
-        fixed_auxiliary: In training, class scores of the lower levels for deep supervision, finest first, each on its
-            own grid.
+        deformation: Deformation between the studies on the grid of the input; None without a registration head.
+        fixed_auxiliary: In training, class scores (B, classes, d, h, w) of the coarser levels for deep supervision,
+            finest first, each on its own grid.
         moving_auxiliary: The same for the moving studies.
     """
 
@@ -40,7 +40,7 @@ class JointOutput:
     moving_auxiliary: tuple[Tensor, ...] = ()
 
     def select(self, pair: int) -> JointOutput:
-        """Return the output for one pair of the batch, as a batch of one."""
+        """Return the output for the pair with the given index, as a batch of one."""
 
         def part(scores: Tensor | None) -> Tensor | None:
             return None if scores is None else scores[pair : pair + 1]
@@ -55,18 +55,19 @@ class JointOutput:
 
 
 class JointNetwork(nn.Module):
-    """Network of a configuration, made by `build_network`.
+    """Network for segmentation, registration or both, as its configuration says; see ``build_network``.
 
-    The input is averaged over blocks of ``stride`` voxels along each axis, and the outputs are interpolated back to its
-    grid. No weights depend on the stride, so a network that was trained on 2 mm data with stride 1 can be used for 1 mm
-    data with stride 2.
+    The input is averaged over blocks of ``stride`` voxels along each axis, and the outputs are interpolated back to the
+    grid of the input. The weights do not depend on the stride, so that a network trained on 2 mm data with stride 1 can
+    be used for 1 mm data with stride 2.
 
     Attributes:
         config: Configuration of the network.
         encoder: Encoder of both studies.
         segmentation: Segmentation head, or None.
         registration: Registration head, or None.
-        convert: Puts a study into the number format and memory order of the weights; None for the usual ones.
+        convert: Function that brings a study into the number format and memory order of the weights; None for float32
+            in the usual order.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -82,12 +83,12 @@ class JointNetwork(nn.Module):
         """Segment and register pairs of studies.
 
         Args:
-            fixed: Studies (B, C, D, H, W) with the modalities of the configuration.
-            moving: Studies of the same shape.
-            stride: Edge of the blocks of voxels that are averaged; None for that of the configuration.
+            fixed: Fixed studies (B, C, D, H, W) with the modalities of the configuration as channels.
+            moving: Moving studies, of the same shape.
+            stride: Edge in voxels of the blocks that are averaged; None for that of the configuration.
 
         Returns:
-            Segmentations and deformation on the grid of the input.
+            Class scores and deformation on the grid of the input.
 
         Raises:
             ValueError: The shapes differ, the number of channels is wrong, or a size is not a multiple of
@@ -116,11 +117,23 @@ class JointNetwork(nn.Module):
         return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
 
     def segment(self, study: Tensor, stride: int | None = None) -> Tensor:
-        """Compute class scores (B, classes, D, H, W) of studies (B, C, D, H, W), with the errors of `forward`."""
+        """Segment studies.
+
+        Args:
+            study: Studies (B, C, D, H, W) with the modalities of the configuration as channels.
+            stride: As for ``forward``.
+
+        Returns:
+            Class scores (B, classes, D, H, W).
+
+        Raises:
+            ValueError: The network has no segmentation head, the number of channels is wrong, or a size is not a
+                multiple of ``config.multiple`` times the stride.
+        """
         return self.segment_levels(study, stride)[0]
 
     def segment_levels(self, study: Tensor, stride: int | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute class scores on the grid of the studies, and in training those of the lower levels, finest first."""
+        """Segment studies as ``segment`` does; in training, also return the scores of coarser levels, finest first."""
         if self.segmentation is None:
             raise ValueError(f"the network '{self.config.name}' has no segmentation head")
         stride = self._checked_stride(study, stride)
@@ -129,18 +142,18 @@ class JointNetwork(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Number of weights."""
+        """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _codes(self, study: Tensor, stride: int) -> list[Tensor]:
-        """Encode a study, averaged over blocks of ``stride`` voxels."""
+        """Average a study over blocks of ``stride`` voxels and encode it."""
         if stride > 1:
             with torch.autocast(study.device.type, enabled=False):
                 study = F.avg_pool3d(study, stride)
         return self.encoder(study if self.convert is None else self.convert(study))
 
     def _predicted(self, head: RegistrationHead, moving_codes: list[Tensor], fixed_codes: list[Tensor]) -> Tensor:
-        """Return the raw output of the registration head at its own level, and empty both lists."""
+        """Return the raw output (B, 3, d, h, w) of the registration head at its level, and empty both lists."""
         merged = head.merge(moving_codes, fixed_codes)
         exchanged: list[Tensor] = []
         if self.config.antisymmetric:
@@ -152,7 +165,7 @@ class JointNetwork(nn.Module):
         return predicted - head(exchanged) if exchanged else predicted
 
     def _deformation(self, predicted: Tensor, shape: torch.Size) -> Deformation:
-        """Turn the raw output into a deformation on a grid of ``shape``, in float32 at least."""
+        """Turn the raw output into a deformation on a grid of ``shape``, in at least float32."""
         if predicted.dtype in (torch.float16, torch.bfloat16):
             predicted = predicted.float()
         if self.config.deformation == "displacement":
@@ -168,6 +181,7 @@ class JointNetwork(nn.Module):
         )
 
     def _checked_stride(self, study: Tensor, stride: int | None) -> int:
+        """Return the stride to use, after checking that the network can take studies with it."""
         stride = self.config.stride if stride is None else stride
         if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
             raise ValueError(f"stride is {stride!r} but must be a whole number of at least 1")
@@ -176,7 +190,7 @@ class JointNetwork(nn.Module):
             names = ", ".join(self.config.modalities)
             raise ValueError(
                 f"the network '{self.config.name}' takes studies of shape (B, {channels}, D, H, W) with the "
-                f"channels {names}; this one has the shape {tuple(study.shape)}"
+                f"channels {names}; this study has the shape {tuple(study.shape)}"
             )
         multiple = self.config.multiple * stride
         if any(size % multiple or not size for size in study.shape[2:]):
@@ -187,7 +201,7 @@ class JointNetwork(nn.Module):
         return stride
 
     def _initialize(self) -> None:
-        """Draw weights after Glorot without normalisation (as published), else after He; biases are zero."""
+        """Draw weights by the method of Glorot without normalisation (as published), else of He; set biases to zero."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 if self.config.normalisation == "none":
@@ -201,12 +215,12 @@ class JointNetwork(nn.Module):
 
 
 def build_network(config: NetworkConfig) -> JointNetwork:
-    """Build an untrained network, whose weights are drawn from torch's random generator."""
+    """Build an untrained network; its weights are drawn from the global random generator of torch."""
     return JointNetwork(config)
 
 
 def _resized(logits: Tensor, shape: torch.Size) -> Tensor:
-    """Interpolate class scores to ``shape``, in float32 at least."""
+    """Interpolate class scores to ``shape``, in at least float32."""
     if logits.shape[2:] == shape:
         return logits
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -1,4 +1,4 @@
-"""Number format and memory order of convolutions: the fastest pair on a device, found by measuring once per process."""
+"""Number format and memory order of convolutions; the fastest pair on a device is measured once per process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Precision:
-    """Number format of the convolutions, and the order of their features in memory.
+    """Number format of convolutions, and the order of their features in memory.
 
     Attributes:
         dtype: 'float32', 'bfloat16' or 'float16'.
-        channels_last: Whether the channels of a voxel lie side by side.
+        channels_last: Whether the channels of a voxel are contiguous in memory.
     """
 
     dtype: str = "float32"
@@ -38,17 +38,17 @@ class Precision:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The number format as torch names it."""
+        """Number format as a dtype of torch."""
         return _DTYPES[self.dtype]
 
     @contextlib.contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
-        """Compute convolutions in the number format; weights, sums and losses stay in float32."""
+        """Run convolutions in the number format within the context; weights, sums and losses stay in float32."""
         with torch.autocast(device.type, dtype=self.torch_dtype, enabled=self.dtype != "float32"):
             yield
 
     def arrange(self, volume: Tensor) -> Tensor:
-        """Return a volume (B, C, D, H, W) in the memory order; channels-first volumes stay as they are."""
+        """Return a volume (B, C, D, H, W) in channels-last order if this is the memory order, else unchanged."""
         return volume.contiguous(memory_format=torch.channels_last_3d) if self.channels_last else volume
 
     def convert(self, volume: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Precision:
         return volume.to(self.torch_dtype).contiguous(memory_format=self._memory_format)
 
     def arrange_weights(self, network: nn.Module) -> None:
-        """Put the kernels of a network's convolutions into the memory order."""
+        """Bring the kernels of the convolutions of a network into the memory order."""
         for parameter in network.parameters():
             if parameter.ndim == 5:
                 parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
@@ -67,21 +67,22 @@ class Precision:
 
 
 FLOAT32 = Precision()
+"""The exact format, in which networks are stored."""
 _CANDIDATES = (FLOAT32, Precision("float32", True), Precision("bfloat16", True))
 _ON_GPU = (Precision("float16"), Precision("float16", True))
 _PROBE_SIZE = (24, 32, 24)
-_REPEATS = 4
+_REPEATS = 4  # the first one warms up
 
 
 def candidate_precisions(device: torch.device | str = "cpu") -> tuple[Precision, ...]:
-    """Return the formats that are worth measuring on a device, the exact one first."""
+    """Return the formats that may be fastest on a device, starting with float32 in the usual order."""
     return _CANDIDATES + _ON_GPU if torch.device(device).type == "cuda" else _CANDIDATES
 
 
 def fastest_precision(device: torch.device | str = "cpu") -> Precision:
-    """Return the fastest format of a device for networks of this kind.
+    """Return the fastest format on a device for networks of this kind.
 
-    The first call measures it, which takes a fraction of a second; later calls return the same.
+    The first call measures the formats, which takes a fraction of a second; later calls return the same format.
     """
     return _measured(str(torch.device(device)), torch.get_num_threads())
 
@@ -89,7 +90,8 @@ def fastest_precision(device: torch.device | str = "cpu") -> Precision:
 def converted(network: JointNetwork, precision: Precision) -> JointNetwork:
     """Return a copy of a network for inference in a format.
 
-    Normalisations and the output of the registration stay in float32: sums of many small numbers need its digits.
+    Normalisations and the output layer of the registration stay in float32, as sums of many small numbers need its
+    precision.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     exact = None if network.registration is None else network.registration.output
@@ -116,13 +118,13 @@ def run_fast(
         fixed: Studies (B, C, D, H, W).
         moving: Studies of the same shape.
         stride: As for the network.
-        precision: Format to compute in; None for the fastest one of the device.
+        precision: Format of the computation; None for the fastest one on the device.
 
     Returns:
-        The output of the network, float32 and contiguous.
+        Output of the network, float32 and contiguous.
 
     Raises:
-        ValueError: The network cannot take the studies.
+        ValueError: The shapes of the studies do not fit the network; see ``JointNetwork.forward``.
     """
     precision = fastest_precision(fixed.device) if precision is None else precision
     output = converted(network, precision)(fixed, moving, stride)
@@ -133,7 +135,7 @@ def run_fast(
 def segment_fast(
     network: JointNetwork, study: Tensor, stride: int | None = None, precision: Precision | None = None
 ) -> Tensor:
-    """Run ``network.segment(study, stride)`` as `run_fast` does; the logits are float32 and contiguous."""
+    """Run ``network.segment(study, stride)`` as ``run_fast`` does; the logits are float32 and contiguous."""
     precision = fastest_precision(study.device) if precision is None else precision
     return converted(network, precision).segment(study, stride).float().contiguous()
 
@@ -144,7 +146,7 @@ def _plain(logits: Tensor | None) -> Tensor | None:
 
 @functools.lru_cache(maxsize=8)
 def _measured(device: str, threads: int) -> Precision:
-    """Measure the formats in turns, so that other load of the machine affects all alike; the shortest time counts."""
+    """Measure the formats in turn, so that other load on the machine affects all alike; the shortest time counts."""
     runs = {precision: _probe(precision, device) for precision in candidate_precisions(device)}
     times = dict.fromkeys(runs, float("inf"))
     with torch.no_grad():
@@ -158,7 +160,7 @@ def _measured(device: str, threads: int) -> Precision:
 
 
 def _probe(precision: Precision, device: str) -> Callable[[], None]:
-    """Return a function that runs a few layers like those in which these networks spend their time."""
+    """Return a function that runs a few layers like those in which these networks spend most of their time."""
     layers = nn.Sequential(
         nn.Conv3d(16, 8, 3, padding=1),
         nn.ReLU(True),

@@ -1,6 +1,6 @@
 """Weights files, which hold a network with its configuration and a record of its training.
 
-Loading a file executes no code of it.
+Loading a file never executes code from it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LARGEST_PARAMETERS = 500_000_000
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network that was read from a weights file.
+    """Network that was read from a weights file.
 
     Attributes:
         network: Network in evaluation mode.
-        metadata: What the file records: preprocessing, summary of the training, versions, licence.
-        path: The file, or None.
+        metadata: Record in the file: preprocessing, summary of the training, versions, licence.
+        path: Weights file, or None for a network that was not read from a file.
     """
 
     network: JointNetwork
@@ -44,7 +44,7 @@ class LoadedWeights:
 
     @property
     def brain_share(self) -> float | None:
-        """Share of the training's patches that was brain, in (0, 1]; None where the file does not record it."""
+        """Share of the training patches that was brain, in (0, 1]; None if the file does not record it."""
         share = self.metadata.get("brain_share")
         return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
 
@@ -52,7 +52,7 @@ class LoadedWeights:
         """Check that the network can use the modalities of a study.
 
         Raises:
-            ValueError: The network does not know one of them, or there are none.
+            ValueError: The network does not know one of the modalities, or there are none.
         """
         known = self.config.modalities
         source = "the weights" if self.path is None else f"the weights '{self.path}'"
@@ -63,24 +63,24 @@ class LoadedWeights:
 
 
 def default_weights_path() -> Path:
-    """Return the path of the bundled weights, a data file of this package."""
+    """Return the path of the weights that are part of this package."""
     return Path(__file__).resolve().parents[1] / "weights" / "neurocest.pt"
 
 
 def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str, Any], half: bool = False) -> Path:
-    """Write a weights file, whole or not at all.
+    """Write a weights file, completely or not at all.
 
     Args:
-        path: File to write; an earlier one is replaced only by a complete one.
+        path: File to write; an existing file is replaced only by a complete one.
         network: Network whose weights are saved.
-        metadata: Record of the training, of plain values only (numbers, texts, lists, dictionaries).
-        half: Whether to store the weights in float16, which halves the size of the file.
+        metadata: Record of the training; plain values only (numbers, strings, lists, dictionaries).
+        half: Whether to store the weights as float16, which halves the size of the file.
 
     Returns:
-        The path of the file.
+        Path of the file.
 
     Raises:
-        ValueError: The metadata are not plain values, or the file cannot be written.
+        ValueError: The metadata are not plain finite values, or the file cannot be written.
     """
     try:
         plain = json.loads(json.dumps(dict(metadata), allow_nan=False))
@@ -101,20 +101,25 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
 
 
 def load_weights(path: str | Path) -> LoadedWeights:
-    """Read a weights file; the weights of the network are float32.
+    """Read a weights file.
+
+    Returns:
+        Network with float32 weights in evaluation mode, and the record of its training.
 
     Raises:
-        ValueError: The file is missing, damaged, or something other than a weights file; the message names it.
+        ValueError: The file is missing, damaged or not a weights file of a joint network; the message names it.
     """
     path = Path(path)
     values = load_tensors(path, "weights file")
     if values.get("kind") != KIND:
-        raise ValueError(f"'{path}' holds no weights of a joint network; make a weights file with 'jointregseg train'")
+        raise ValueError(
+            f"'{path}' does not hold the weights of a joint network; make a weights file with 'jointregseg train'"
+        )
     if values.get("format") != FORMAT:
         raise ValueError(f"'{path}' has format {values.get('format')!r}, but this version reads format {FORMAT}")
     metadata, state = values.get("metadata"), values.get("state")
     if not isinstance(metadata, dict) or not isinstance(state, dict):
-        raise ValueError(f"'{path}' is damaged: it lacks its state or its metadata")
+        raise ValueError(f"'{path}' is damaged: its state or its metadata are missing")
     config = NetworkConfig.from_dict(values.get("config"), f"'{path}' is damaged")
     network = _shell(config, path)
     _check_state(network, state, path)
@@ -123,7 +128,7 @@ def load_weights(path: str | Path) -> LoadedWeights:
 
 
 def _shell(config: NetworkConfig, path: Path) -> JointNetwork:
-    """Build the network without memory for its weights, so that an absurd configuration costs nothing."""
+    """Build the network without allocating its weights, so that an absurd configuration needs no memory."""
     with torch.device("meta"):
         network = build_network(config)
     if network.parameter_count > _LARGEST_PARAMETERS:
@@ -132,11 +137,14 @@ def _shell(config: NetworkConfig, path: Path) -> JointNetwork:
 
 
 def _check_state(network: JointNetwork, state: dict, path: Path) -> None:
+    """Check that the weights in a file are finite and are exactly those of the network."""
     expected = network.state_dict()
     if missing := [name for name in expected if name not in state]:
-        raise ValueError(f"'{path}' is damaged: it lacks {len(missing)} weights, such as {missing[0]}")
+        raise ValueError(f"'{path}' is damaged: {len(missing)} weights are missing, such as {missing[0]}")
     if foreign := [name for name in state if name not in expected]:
-        raise ValueError(f"'{path}' is damaged: it has {len(foreign)} weights too many, such as {foreign[0]}")
+        raise ValueError(
+            f"'{path}' is damaged: {len(foreign)} weights do not belong to the network, such as {foreign[0]}"
+        )
     for name, value in expected.items():
         stored = state[name]
         if not isinstance(stored, torch.Tensor) or not stored.is_floating_point() or stored.layout != torch.strided:

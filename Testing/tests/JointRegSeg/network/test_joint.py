@@ -1,4 +1,4 @@
-"""The joint network: published size, symmetry, starting points, and what it refuses."""
+"""The joint network: published size, symmetry, untrained state, precisions, and refusal of unusable input."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SMALL = replace(
 
 
 def network(config: NetworkConfig, seed: int = 0, moving: float = 0.0) -> JointNetwork:
-    """Seeded; ``moving`` is the size of the registration's output weights, which else start at zero."""
+    """Build a seeded network; ``moving`` is the standard deviation of the output weights of the registration."""
     torch.manual_seed(seed)
     result = build_network(config)
     if moving:
@@ -66,7 +66,7 @@ def studies(size: tuple[int, int, int] = (16, 16, 32), channels: int = 4, batch:
         ({"registration": False, "channels": (16, 32, 64, 128, 256)}, 10_037_380),
     ],
 )
-def test_published_networks_have_their_number_of_parameters(changes: dict, count: int) -> None:
+def test_published_networks_have_the_published_number_of_parameters(changes: dict, count: int) -> None:
     assert build_network(replace(PUBLISHED, **changes)).parameter_count == count
 
 
@@ -103,12 +103,12 @@ def test_every_named_configuration_segments_and_registers_on_the_input_grid(name
         assert (output.deformation.gradients is not None) == (config.deformation == "cumulative")
 
 
-def test_one_encoder_and_one_head_serve_both_studies() -> None:
+def test_encoder_and_segmentation_head_are_shared_by_both_studies() -> None:
     net, (fixed, moving) = network(PUBLISHED), studies((16, 16, 16))
-    there, back = net(fixed, moving), net(moving, fixed)
-    assert torch.allclose(there.fixed_logits, back.moving_logits, atol=1e-5)
-    assert torch.allclose(there.fixed_logits, net.segment(fixed), atol=1e-5)
-    assert not torch.allclose(there.fixed_logits, there.moving_logits, atol=1e-2)
+    forward, backward = net(fixed, moving), net(moving, fixed)
+    assert torch.allclose(forward.fixed_logits, backward.moving_logits, atol=1e-5)
+    assert torch.allclose(forward.fixed_logits, net.segment(fixed), atol=1e-5)
+    assert not torch.allclose(forward.fixed_logits, forward.moving_logits, atol=1e-2)
 
 
 def test_published_registration_of_neutral_gradients_is_the_identity() -> None:
@@ -137,13 +137,13 @@ def test_default_network_starts_as_the_identity() -> None:
 @pytest.mark.parametrize("merge", ["subtract", "concatenate"])
 def test_exchanging_the_studies_gives_exactly_the_inverse(merge: str) -> None:
     net, (fixed, moving) = network(replace(SMALL, merge=merge), moving=0.3), studies()
-    there, back = net(fixed, moving).deformation, net(moving, fixed).deformation
-    assert there.displacement.abs().max() > 0.3
-    assert torch.allclose(there.displacement, back.inverse, atol=1e-5)
-    assert torch.allclose(there.inverse, back.displacement, atol=1e-5)
+    forward, backward = net(fixed, moving).deformation, net(moving, fixed).deformation
+    assert forward.displacement.abs().max() > 0.3
+    assert torch.allclose(forward.displacement, backward.inverse, atol=1e-5)
+    assert torch.allclose(forward.inverse, backward.displacement, atol=1e-5)
 
 
-def test_equal_studies_are_not_moved() -> None:
+def test_equal_studies_are_not_deformed() -> None:
     fixed, _ = studies()
     for merge in ("subtract", "concatenate"):
         displacement = network(replace(SMALL, merge=merge), moving=1.0)(fixed, fixed).deformation.displacement
@@ -152,7 +152,7 @@ def test_equal_studies_are_not_moved() -> None:
 
 @pytest.mark.parametrize(("size", "shift", "tolerance"), [(0.02, 0.5, 0.1), (0.15, 3.0, 1.5)])
 def test_map_and_inverse_undo_each_other_without_folding(size: float, shift: float, tolerance: float) -> None:
-    """Even for an untrained network's velocity, whose neighbours differ by up to twice their distance."""
+    """This holds even for the velocity of an untrained network, which differs by up to twice the voxel distance."""
     torch.manual_seed(3)
     coarse = torch.randn(2, 4, 4, 4, 4)
     fixed, moving = torch.nn.functional.interpolate(coarse, size=(32, 32, 32), mode="trilinear").split(1)
@@ -163,7 +163,7 @@ def test_map_and_inverse_undo_each_other_without_folding(size: float, shift: flo
     assert inverse_error(deformation.displacement, deformation.inverse)[inner].max() < tolerance
 
 
-def test_stride_works_on_averages_and_returns_to_the_input_grid() -> None:
+def test_stride_averages_the_input_and_output_is_on_the_input_grid() -> None:
     net, (fixed, moving) = network(SMALL, moving=0.3), studies((16, 16, 16))
     fine = [torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest") for x in (fixed, moving)]
     coarse, double = net(fixed, moving, stride=1), net(*fine, stride=2)
@@ -176,7 +176,7 @@ def test_stride_works_on_averages_and_returns_to_the_input_grid() -> None:
     assert torch.allclose(double.deformation.velocity, coarse.deformation.velocity, atol=1e-5)
 
 
-def test_lower_levels_have_outputs_in_training_only() -> None:
+def test_coarser_levels_have_outputs_in_training_only() -> None:
     net, (fixed, moving) = network(load_network_config()), studies((32, 32, 32))
     assert net(fixed, moving, stride=1).fixed_auxiliary == ()
     output = net.train()(fixed, moving, stride=1)
@@ -184,7 +184,7 @@ def test_lower_levels_have_outputs_in_training_only() -> None:
     assert [tuple(x.shape[2:]) for x in net.segment_levels(moving, 1)[1]] == [(16, 16, 16), (8, 8, 8)]
 
 
-def test_every_weight_takes_part() -> None:
+def test_every_weight_has_a_gradient() -> None:
     for config in (replace(SMALL, zero_output=False), PUBLISHED):
         net = network(config).train()
         output = net(*studies((16, 16, 16)))
@@ -202,7 +202,7 @@ def test_other_steps_between_levels(down: str, up: str) -> None:
     assert output.fixed_logits.shape == (1, 4, 16, 16, 32)
 
 
-def test_gradients_are_right() -> None:
+def test_gradients_agree_with_finite_differences() -> None:
     config = replace(
         SMALL,
         channels=(2, 2),
@@ -224,7 +224,7 @@ def test_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(outputs, (fixed, moving), eps=1e-6, atol=1e-5, fast_mode=True)
 
 
-def test_instance_norm_is_that_of_torch() -> None:
+def test_instance_norm_agrees_with_torch() -> None:
     norm, reference = InstanceNorm(3), torch.nn.InstanceNorm3d(3, affine=True)
     with torch.no_grad():
         for module in (norm, reference):
@@ -239,14 +239,14 @@ def test_instance_norm_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("normalisation", ["none", "instance"])
-def test_decoders_convolve_a_concatenation_without_making_it(normalisation: str) -> None:
+def test_convolution_in_two_parts_agrees_with_that_of_the_concatenation(normalisation: str) -> None:
     torch.manual_seed(0)
     unit = convolution_unit(replace(SMALL, normalisation=normalisation), 5, 3)
     code, x = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
     assert torch.allclose(unit(code, x), unit(torch.cat([code, x], dim=1)), atol=1e-5)
 
 
-def test_every_precision_gives_the_same_answer() -> None:
+def test_every_precision_gives_the_same_output() -> None:
     config = replace(SMALL, channels=(8, 16, 16))
     net, (fixed, moving) = network(config, moving=0.1), studies((16, 16, 16))
     exact = net(fixed, moving)
@@ -262,7 +262,7 @@ def test_every_precision_gives_the_same_answer() -> None:
     assert all(p.dtype == torch.float32 and p.requires_grad for p in net.parameters())  # the original is untouched
 
 
-def test_fast_run_needs_no_gradients_but_its_result_can_be_refined() -> None:
+def test_fast_run_computes_no_gradients_but_its_result_can_be_refined() -> None:
     output = run_fast(network(SMALL, moving=0.1).train(), *studies(), precision=FLOAT32)
     displacement = output.deformation.displacement
     assert not displacement.requires_grad
@@ -296,7 +296,7 @@ def test_an_unknown_number_format_is_an_error_that_lists_the_known_ones() -> Non
         Precision("int8")
 
 
-def test_one_pair_of_a_batch_is_selected_with_everything_that_belongs_to_it() -> None:
+def test_selecting_a_pair_of_a_batch_selects_all_outputs_of_it() -> None:
     net, (fixed, moving) = network(SMALL, moving=0.1).train(), studies((16, 16, 16), batch=2)
     output = net(fixed, moving)
     second = output.select(1)
@@ -319,7 +319,7 @@ def test_one_pair_of_a_batch_is_selected_with_everything_that_belongs_to_it() ->
         ),
         ((1, 4, 16, 16, 16), (1, 4, 16, 16, 16), 2, "needs multiples of 32; pad or crop it"),
         ((1, 4, 16, 16, 16), (1, 4, 16, 16, 32), 1, "the moving one (1, 4, 16, 16, 32); resample both to one grid"),
-        ((1, 3, 16, 16, 16), (1, 3, 16, 16, 16), 1, "channels t1, t1ce, t2, flair; this one has the shape (1, 3, 16"),
+        ((1, 3, 16, 16, 16), (1, 3, 16, 16, 16), 1, "channels t1, t1ce, t2, flair; this study has the shape (1, 3, 16"),
         ((4, 16, 16, 16), (4, 16, 16, 16), 1, "takes studies of shape (B, 4, D, H, W)"),
         ((1, 4, 16, 16, 16), (1, 4, 16, 16, 16), 0, "stride is 0"),
     ],
@@ -346,7 +346,7 @@ def test_registration_alone_does_not_segment() -> None:
         ({"modalities": ["t1", "pd"]}, "modalities are ['t1', 'pd']"),
         ({"modalities": ["t1", "t1"]}, "must be different ones"),
         ({"stride": 2.5}, "stride is 2.5"),
-        ({"segmentation": False, "registration": False}, "needs a head"),
+        ({"segmentation": False, "registration": False}, "needs at least one head"),
         ({"merge": "add"}, "antisymmetric needs"),
         ({"deformation": "cumulative", "antisymmetric": False}, "set registration_level to 0"),
         ({"registration": "yes"}, "must be true or false"),
@@ -355,7 +355,7 @@ def test_registration_alone_does_not_segment() -> None:
         ({"loss": {"smoothness_weight": -1}}, "smoothness_weight is -1"),
     ],
 )
-def test_unusable_configurations_name_file_and_key(values: dict, words: str, tmp_path: Path) -> None:
+def test_unusable_configurations_are_refused_with_file_and_key(values: dict, words: str, tmp_path: Path) -> None:
     path = tmp_path / "network.json"
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r".") as caught:
@@ -372,7 +372,7 @@ def test_missing_and_broken_configurations_are_refused(tmp_path: Path) -> None:
         load_network_config(tmp_path / "broken.json")
 
 
-def test_configurations_survive_json() -> None:
+def test_configurations_can_be_stored_as_json() -> None:
     for name in network_config_names():
         config = load_network_config(name)
         assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,4 +1,4 @@
-"""The weights that come with the module: safe, small, documented, and able to find tumours."""
+"""The weights that are part of the package: small, documented and able to find tumours."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_weights_are_small_and_documented() -> None:
         assert word in card
 
 
-def test_weights_say_how_they_were_made_and_name_no_place_on_a_machine(weights: LoadedWeights) -> None:
+def test_weights_record_their_preprocessing_and_contain_no_paths(weights: LoadedWeights) -> None:
     assert weights.config.name == "neurocest"
     assert weights.config.modalities == MODALITIES
     text = json.dumps(dict(weights.metadata), default=str)
@@ -53,14 +53,14 @@ def test_weights_say_how_they_were_made_and_name_no_place_on_a_machine(weights: 
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.name)
-def test_configurations_of_the_training_can_be_read(file: Path) -> None:
+def test_configurations_of_the_training_are_valid(file: Path) -> None:
     config = read_config(file)
     assert config.network.name == "neurocest"
     assert config.data.path == "synthetic"
 
 
 def test_tumours_of_synthetic_patients_are_found(weights: LoadedWeights) -> None:
-    pytest.importorskip("nilearn", reason="synthetic patients are made of the template in the package nilearn")
+    pytest.importorskip("nilearn", reason="synthetic patients need the template in the package nilearn")
     templates = [template.at(2.0) for template in load_templates()]
     overlap, total = 0, 0
     for seed in (500_000_001, 500_000_002):
@@ -76,7 +76,7 @@ def test_tumours_of_synthetic_patients_are_found(weights: LoadedWeights) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_tumours_of_real_patients_are_found(weights: LoadedWeights, name: str) -> None:
     if not (REAL / name).is_dir():
-        pytest.skip(f"needs the case {name} of the shared data, which is not on this machine")
+        pytest.skip(f"needs the case {name} of the shared data")
     *images, truth = (sitk.ReadImage(str(REAL / name / f"{name}_{part}.nii.gz")) for part in CASES[name])
     found = sitk.GetArrayFromImage(segment_study(StudyImages(dict(zip(MODALITIES, images, strict=True))), weights))
     known = to_classes(sitk.GetArrayFromImage(truth), name)

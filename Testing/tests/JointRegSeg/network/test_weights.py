@@ -1,7 +1,8 @@
-"""Weights files: what is saved comes back; whatever else is refused in one sentence, and never executed."""
+"""Weights files: saved networks can be read back; other files are refused in one sentence and never executed."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -38,7 +39,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def rewritten(path: Path, **changes: Any) -> Path:
-    """The file with some values replaced, or left out where None."""
+    """Replace values in a weights file; None removes a value."""
     values = torch.load(path, weights_only=True)
     for key, value in changes.items():
         if value is None:
@@ -58,7 +59,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_saved_network_and_metadata_come_back(saved: Path) -> None:
+def test_saved_network_and_metadata_are_read_back(saved: Path) -> None:
     loaded = load_weights(saved)
     assert loaded.config == CONFIG
     assert loaded.metadata == METADATA
@@ -87,7 +88,7 @@ def test_half_precision_files_are_half_as_large_and_nearly_equal(saved: Path, tm
         assert torch.allclose(stored, value, rtol=1e-3, atol=1e-6), name
 
 
-def test_file_that_executes_code_is_refused_and_does_nothing(saved: Path, tmp_path: Path) -> None:
+def test_file_with_code_is_refused_and_the_code_is_not_executed(saved: Path, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
 
     class Malicious:
@@ -110,8 +111,8 @@ def test_damaged_files_are_refused(saved: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no weights")
     refusal(text)
-    assert "does not exist" in refusal(tmp_path / "absent.pt")
-    assert "does not exist" in refusal(tmp_path)
+    assert "no such weights file" in refusal(tmp_path / "absent.pt")
+    assert "no such weights file" in refusal(tmp_path)
 
 
 def test_foreign_files_are_refused(saved: Path) -> None:
@@ -124,23 +125,26 @@ def test_foreign_files_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "neurocest reconstruction network"}, "holds no weights of a joint network"),
+        ({"kind": "neurocest reconstruction network"}, "does not hold the weights of a joint network"),
         ({"format": 99}, "has format 99, but this version reads format 1"),
-        ({"metadata": None}, "lacks its state or its metadata"),
-        ({"state": None}, "lacks its state or its metadata"),
-        ({"config": None}, "is damaged: a network configuration is an object"),
+        ({"metadata": None}, "its state or its metadata are missing"),
+        ({"state": None}, "its state or its metadata are missing"),
+        ({"config": None}, "is damaged: must be an object with the keys name, "),
         ({"config": {"channels": [4, 6, 8]}}, "is damaged: encoder_convolutions has 5 numbers"),
         ({"config": lambda c: c | {"classes": 5}}, "segmentation.output.weight has the shape (4, 4, 1, 1, 1), not (5,"),
         ({"config": lambda c: c | {"modalities": ["t1"]}}, "has the shape (4, 4, 3, 3, 3), not (4, 1, 3, 3, 3)"),
         ({"config": lambda c: c | {"channels": [4096, 4096]}}, "its network would have 2"),
-        ({"state": lambda s: dict(list(s.items())[1:])}, "it lacks 1 weights, such as encoder"),
-        ({"state": lambda s: s | {"extra": torch.zeros(1)}}, "1 weights too many, such as extra"),
-        ({"state": lambda s: s | {"segmentation.output.bias": "0"}}, "segmentation.output.bias is no tensor"),
-        ({"state": lambda s: s | {"segmentation.output.bias": torch.zeros(4, dtype=torch.int64)}}, "is no tensor of"),
+        ({"state": lambda s: dict(list(s.items())[1:])}, "1 weights are missing, such as encoder"),
+        ({"state": lambda s: s | {"extra": torch.zeros(1)}}, "1 weights do not belong to the network, such as extra"),
+        ({"state": lambda s: s | {"segmentation.output.bias": "0"}}, "segmentation.output.bias is not a tensor"),
+        (
+            {"state": lambda s: s | {"segmentation.output.bias": torch.zeros(4, dtype=torch.int64)}},
+            "is not a tensor of",
+        ),
         ({"state": lambda s: s | {"segmentation.output.bias": torch.full((4,), torch.nan)}}, "that are not finite"),
     ],
 )
-def test_inconsistent_files_name_what_is_wrong(saved: Path, changes: dict, words: str) -> None:
+def test_inconsistent_files_are_refused_with_the_reason(saved: Path, changes: dict, words: str) -> None:
     assert words in refusal(rewritten(saved, **changes))
 
 
@@ -155,21 +159,21 @@ def test_modalities_that_the_network_does_not_know_are_refused() -> None:
         loaded.check_modalities([])
 
 
-def test_failed_writing_keeps_the_earlier_file(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writing_keeps_the_existing_file(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
-    def broken(values: dict, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise RuntimeError("unexpected pos 1 vs 0")
+    def disk_full(path: Path, content: bytes) -> int:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(ValueError, match=r"cannot write '.*weights\.pt'.*disk full"):
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(ValueError, match=r"cannot write '.*weights\.pt': the disk is full"):
         save_weights(saved, network(1), {})
     assert saved.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
 
 
-def test_unwritable_places_and_metadata_are_refused(tmp_path: Path) -> None:
+def test_folders_and_metadata_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot write '.*absent.*w\.pt'"):
         save_weights(tmp_path / "absent" / "w.pt", network(), {})
     with pytest.raises(ValueError, match=r"metadata of '.*w\.pt' must be plain finite values"):
@@ -179,7 +183,7 @@ def test_unwritable_places_and_metadata_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "w.pt").exists()
 
 
-def test_shipped_weights_lie_beside_the_package() -> None:
+def test_shipped_weights_are_part_of_the_package() -> None:
     path = default_weights_path()
     assert path.parts[-3:] == ("JointRegSegLib", "weights", "neurocest.pt")
     assert (path.parents[2] / "JointRegSegLib").is_dir()
