@@ -1,4 +1,4 @@
-"""What all similarity measures share: the protocol of a prepared comparison, and the handling of absent modalities."""
+"""Parts common to all similarity measures: the protocol of a prepared comparison, and checks of the images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Comparison(Protocol):
 
     @property
     def structured_share(self) -> float:
-        """Share (0 to 1) of what the similarity averages over that holds more structure than noise.
+        """Fraction (0 to 1) of the positions averaged by the similarity that hold more structure than noise.
 
-        The refinement divides by it, so that empty background does not weaken the similarity against the regularizer.
+        The refinement divides by it, so that empty background does not weaken the similarity relative to the regulariser.
         """
 
     def similarity(self, moving: Tensor) -> Tensor:
-        """Compare with a moving image on the grid of the fixed one.
+        """Compare the fixed image with a moving image on the same grid.
 
         Args:
-            moving: Image of shape (B, C, D, H, W), of the shape and dtype of the fixed one.
+            moving: Image of shape (B, C, D, H, W), with the shape and dtype of the fixed one.
 
         Returns:
             A scalar, larger for images that are more alike, with a gradient with respect to ``moving``.
@@ -30,13 +30,13 @@ class Comparison(Protocol):
 
 
 def varying_channels(images: Tensor) -> Tensor:
-    """Find the channels that hold an image; those of absent modalities are constant.
+    """Find the channels that hold an image; channels of absent modalities are constant.
 
     Args:
         images: Images of shape (B, C, D, H, W).
 
     Returns:
-        Booleans of shape (B, C, 1, 1, 1), without a gradient.
+        Booleans of shape (B, C, 1, 1, 1).
     """
     flat = images.detach().flatten(2)
     return (flat.amax(2) > flat.amin(2)).view(*images.shape[:2], 1, 1, 1)
@@ -46,12 +46,12 @@ def check_comparable(fixed: Tensor, moving: Tensor) -> None:
     """Check that two images have the same shape.
 
     Raises:
-        ValueError: They have not; the message gives both shapes.
+        ValueError: The shapes differ; the message gives both.
     """
     if fixed.shape != moving.shape:
         raise ValueError(f"images of shapes {tuple(fixed.shape)} and {tuple(moving.shape)} cannot be compared")
 
 
 def at_least_float32(image: Tensor) -> Tensor:
-    """Return an image in float64 if it is in float64, else in float32."""
+    """Return a float64 image as it is, and any other image as float32."""
     return image if image.dtype == torch.float64 else image.float()

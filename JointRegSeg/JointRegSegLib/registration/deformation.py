@@ -1,9 +1,9 @@
 """Deformations as displacement fields: warping, composition, integration and inversion.
 
-A displacement ``u`` (B, 3, D, H, W) is in voxels of the grid on which it lies, with channel c along spatial axis c. It
-maps a point x of the fixed grid to the point x + u(x) of the moving image, so ``warp(moving, u)`` is the moving image
-on the fixed grid. Grids of different sizes cover the same field of view from border to border, as with average
-pooling.
+A displacement ``u`` (B, 3, D, H, W) is in voxels of its own grid; channel c is the component along the spatial axis c.
+It maps a point x of the fixed grid to the point ``x + u(x)`` of the moving image, so that ``warp(moving, u)`` is the
+moving image on the fixed grid. Grids of different sizes cover the same field of view from border to border, as they do
+after average pooling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from .separable import resize
 
 _LARGEST_SHARE = 4
-"""Largest number of threads, each with its own copy of the image's gradient; more would cost more memory than time."""
+"""Largest number of threads that compute a gradient. Each holds a copy of it, so more would cost too much memory."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Deformation:
         displacement: Displacement (B, 3, D, H, W) in voxels.
         inverse: Displacement of the inverse map, from the moving grid to the fixed one, of the same shape.
         velocity: Stationary velocity (B, 3, d, h, w) in voxels of its own grid, which may be coarser.
-        gradients: Spatial gradients Φ (B, 3, d, h, w) in (0, 1), of which the displacement is the cumulative sum; 0.5
-            everywhere is the identity.
+        gradients: Spatial gradients Φ (B, 3, d, h, w) in (0, 1), from which ``cumulative_displacement`` computes the
+            displacement; 0.5 everywhere gives the identity.
     """
 
     displacement: Tensor
@@ -48,36 +48,36 @@ class Deformation:
     def select(self, pair: int) -> Deformation:
         """Return the deformation of one pair of the batch, as a batch of one."""
 
-        def part(field: Tensor | None) -> Tensor | None:
+        def select(field: Tensor | None) -> Tensor | None:
             return None if field is None else field[pair : pair + 1]
 
         displacement = self.displacement[pair : pair + 1]
-        return Deformation(displacement, part(self.inverse), part(self.velocity), part(self.gradients))
+        return Deformation(displacement, select(self.inverse), select(self.velocity), select(self.gradients))
 
 
 def identity_displacement(shape: tuple[int, ...], like: Tensor | None = None, batch: int = 1) -> Tensor:
-    """Return zeros of shape (batch, 3, *shape), with the dtype and device of ``like``."""
+    """Return zeros of shape ``(batch, 3, *shape)``, with the dtype and device of ``like``."""
     return torch.zeros((batch, 3, *shape)) if like is None else like.new_zeros((batch, 3, *shape))
 
 
 def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
-    """Sample images at the points x + u(x).
+    """Sample images at the points ``x + u(x)``.
 
     Args:
         image: Images (B or 1, C, d, h, w). Integers and half precision are converted to the dtype of the displacement.
         displacement: Displacements (B or 1, 3, D, H, W) in voxels of the image.
         mode: 'bilinear' (trilinear interpolation) or 'nearest'.
-        padding: Value of points outside of the image: 'border' (that of the nearest voxel) or 'zeros'.
+        padding: Value of points outside the image: 'border' (that of the nearest voxel) or 'zeros'.
 
     Returns:
-        Warped images (B, C, D, H, W), in the dtype of the displacement, or of the image for nearest neighbours.
+        Warped images (B, C, D, H, W), in the dtype of the displacement, or in that of the image for nearest neighbours.
 
     Raises:
         ValueError: The shapes do not fit each other.
     """
     _check_field(displacement, "displacement")
     if image.ndim != 5:
-        raise ValueError(f"an image to be warped has shape (B, C, D, H, W), not {tuple(image.shape)}")
+        raise ValueError(f"an image to be warped must have shape (B, C, D, H, W), not {tuple(image.shape)}")
     batch = max(len(image), len(displacement))
     if len(image) not in (1, batch) or len(displacement) not in (1, batch):
         raise ValueError(f"{len(image)} images cannot be warped by {len(displacement)} displacements")
@@ -93,7 +93,7 @@ def warp_labels(labels: Tensor, displacement: Tensor, classes: int | None = None
     Args:
         labels: Class numbers (B, 1, d, h, w) of an integer dtype.
         displacement: Displacements (B, 3, D, H, W) in voxels.
-        classes: Number of classes; None to take the largest label.
+        classes: Number of classes; None for the largest label plus one.
 
     Returns:
         Class numbers (B, 1, D, H, W) in the dtype of the labels.
@@ -109,7 +109,15 @@ def warp_labels(labels: Tensor, displacement: Tensor, classes: int | None = None
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """Return the displacement of x ↦ y + second(y) with y = x + first(x); all are (B, 3, D, H, W) on one grid."""
+    """Compose two maps on one grid; the first one is applied first.
+
+    Args:
+        first: Displacement (B, 3, D, H, W) in voxels.
+        second: Displacement of the same shape.
+
+    Returns:
+        Displacement of ``x ↦ y + second(y)`` with ``y = x + first(x)``, of the same shape.
+    """
     return first + warp(second, first)
 
 
@@ -134,11 +142,11 @@ def integrate_velocity(velocity: Tensor, steps: int = 6) -> Tensor:
 
 
 def cumulative_displacement(gradients: Tensor) -> Tensor:
-    """Sum half spatial gradients to a displacement: the coordinate c is the cumulative sum of 2Φ_c along axis c.
+    """Sum half spatial gradients to a map: its coordinate c is the cumulative sum of ``2Φ_c`` along axis c.
 
-    With Φ = 0.5 everywhere the sum 2Φ_0 + … + 2Φ_i is i + 1. It is therefore started at −1, so that this is exactly the
-    identity map. Every coordinate grows along its own axis. Source: Estienne et al. 2020, section 2.2, except for the
-    start of the sum.
+    For Φ = 0.5 everywhere, the sum over the voxels 0 to i is i + 1. The sum therefore starts at −1, so that this is
+    exactly the identity map. Every coordinate increases along its axis. Source: Estienne et al. 2020, section 2.2,
+    except for the start of the sum.
 
     Args:
         gradients: Half gradients Φ (B, 3, D, H, W) in (0, 1).
@@ -152,7 +160,7 @@ def cumulative_displacement(gradients: Tensor) -> Tensor:
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """Compute det(I + ∇u) by central differences, with one-sided ones at the borders.
+    """Compute ``det(I + ∇u)`` by central differences, with one-sided differences at the borders.
 
     The determinant is the volume that a unit volume of the fixed grid has in the moving image. The map folds where
     it is not positive.
@@ -161,14 +169,14 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
         displacement: Displacement (B, 3, D, H, W) in voxels.
 
     Returns:
-        Determinants (B, 1, D, H, W).
+        Determinants (B, 1, D, H, W), dimensionless.
 
     Raises:
         ValueError: An axis has fewer than two voxels.
     """
     _check_field(displacement, "displacement")
     if min(displacement.shape[2:]) < 2:
-        raise ValueError(f"the Jacobian needs two voxels along every axis, not {tuple(displacement.shape[2:])}")
+        raise ValueError(f"the Jacobian needs at least two voxels along every axis, not {tuple(displacement.shape[2:])}")
     rows = []
     for component in range(3):
         row = list(torch.gradient(displacement[:, component], dim=(1, 2, 3)))
@@ -179,7 +187,15 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
 
 def folded_fraction(displacement: Tensor, mask: Tensor | None = None) -> float:
-    """Return the share of the voxels in a mask (B, 1, D, H, W) whose Jacobian determinant is not positive."""
+    """Compute the fraction of voxels in which a map folds, where its Jacobian determinant is not positive.
+
+    Args:
+        displacement: Displacement (B, 3, D, H, W) in voxels.
+        mask: Voxels that count, as non-zero voxels of a tensor (B, 1, D, H, W); None for all.
+
+    Returns:
+        A fraction from 0 to 1; 0 for an empty mask.
+    """
     folded = ~(jacobian_determinant(displacement) > 0)
     selected = folded if mask is None else folded[mask.bool()]
     return float(selected.double().mean()) if selected.numel() else 0.0
@@ -197,10 +213,10 @@ def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def invert_displacement(displacement: Tensor, iterations: int = 100, tolerance: float = 1e-3) -> Tensor:
-    """Invert a map by the fixed-point iteration w ← −u(x + w) (Chen et al. 2008).
+    """Invert a map by the fixed-point iteration ``w ← −u(x + w)`` (Chen et al. 2008).
 
-    A folded map has no inverse, and the map is not known for points outside of the grid: `inverse_error` shows how far
-    the result can be trusted.
+    A map that folds has no inverse, and outside the grid the map is unknown. ``inverse_error`` shows how accurate the
+    result is.
 
     Args:
         displacement: Displacement (B, 3, D, H, W) in voxels.
@@ -224,12 +240,20 @@ def invert_displacement(displacement: Tensor, iterations: int = 100, tolerance: 
 
 
 def inverse_error(first: Tensor, second: Tensor) -> Tensor:
-    """Return the distance in voxels between x and second(first(x)), which is 0 for inverse maps: (B, 1, D, H, W)."""
+    """Compute the distance between x and ``second(first(x))``, which is zero for maps inverse to each other.
+
+    Args:
+        first: Displacement (B, 3, D, H, W) in voxels.
+        second: Displacement of the same shape.
+
+    Returns:
+        Distances (B, 1, D, H, W) in voxels.
+    """
     return torch.linalg.vector_norm(compose(first, second), dim=1, keepdim=True)
 
 
 def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
-    """Return x + u(x) as ``grid_sample`` expects it: (B, D, H, W, 3), last axis first, image corners at −1 and 1."""
+    """Return ``x + u(x)`` as ``grid_sample`` expects it: (B, D, H, W, 3), last axis first, image corners at −1 and 1."""
     coordinates = []
     for axis in (2, 1, 0):
         size, points = image_shape[axis], displacement.shape[2 + axis]
@@ -241,7 +265,7 @@ def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
 
 
 def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    """Call ``grid_sample``, which uses one thread per image on processors, with a single image divided into parts."""
+    """Call ``grid_sample`` on parts of a single image, since on the CPU it uses only one thread per image."""
     shares = min(torch.get_num_threads(), _LARGEST_SHARE if image.requires_grad else 64)
     _, depth, height, width, _ = grid.shape
     rows = depth * height
@@ -255,6 +279,6 @@ def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
 
 def _check_field(field: Tensor, name: str) -> None:
     if field.ndim != 5 or field.shape[1] != 3:
-        raise ValueError(f"a {name} has shape (B, 3, D, H, W), not {tuple(field.shape)}")
+        raise ValueError(f"{name} must have shape (B, 3, D, H, W), not {tuple(field.shape)}")
     if not field.is_floating_point():
-        raise ValueError(f"a {name} is in floating-point numbers, not {field.dtype}")
+        raise ValueError(f"{name} must have a floating-point dtype, not {field.dtype}")

@@ -1,9 +1,9 @@
-"""Registration of one pair of images by optimising its own deformation, with the tumour masked out.
+"""Registration of one pair of images by optimising its deformation, with the tumour masked out.
 
 The deformation is the flow of a stationary velocity on a coarse grid. It is therefore smooth, and its inverse is the
 flow of the negative velocity. From coarse to fine images, Adam increases the similarity of the fixed image and the
-warped moving image while a regularizer keeps the velocity smooth. Where either study has tumour there is nothing to
-match: those voxels are left out of the similarity, and the deformation there continues that of the surroundings.
+warped moving image while a regulariser keeps the velocity smooth. Where either study has tumour, the tissue has no
+counterpart: those voxels are left out of the similarity, and the deformation continues from the surroundings.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from .separable import smooth
 from .similarity import Similarity, find_similarity
 
 _REMASK = 10
-"""Number of iterations between two warps of the moving image's mask, over which the gain of a level is also judged."""
+"""Number of iterations after which the moving mask is warped again; convergence is judged over as many."""
 _FEWEST_POINTS = 4
-"""Smallest number of voxels of an averaged image along an axis; levels with fewer are left out."""
+"""Smallest number of voxels of an averaged image along any axis; levels with fewer are skipped."""
 _SLOWDOWN = 0.8
-"""Share of the learning rate that is gone at the end of a level."""
+"""Fraction by which the learning rate falls, linearly, in the course of a level."""
 _SMALL_STEP = 0.25
 """Largest velocity in voxels that the first step of the integration may cover."""
 _LEAST_SHARE = 1e-3
-"""Smallest share of structure by which a similarity is divided."""
+"""Smallest share of voxels with structure by which a similarity is divided."""
 
 
 def refine(
@@ -54,24 +54,25 @@ def refine(
     settings: RefinementSettings | None = None,
     progress: Progress | None = None,
 ) -> Deformation:
-    """Find the deformation of one pair of images by optimization from a given start.
+    """Find the deformation between one pair of images by optimisation from a given start.
 
     Args:
         fixed: Image of shape (1, C, D, H, W). Channels that are constant in either image do not count.
         moving: Image of the same shape.
-        start: Deformation of a network, or None for the identity. If it has a velocity, that velocity is optimised; a
-            displacement alone is kept, and the flow that is found is applied before it.
-        fixed_mask: Tumour of the fixed image as non-zero voxels of a tensor (1, 1, D, H, W).
+        start: Deformation that a network found, of shape (1, 3, D, H, W) in voxels; None for the identity. If it has a
+            velocity, that velocity is optimised further. A displacement without a velocity is kept as it is, and the
+            flow that is found is applied before it.
+        fixed_mask: Tumour of the fixed image as non-zero voxels of a tensor (1, 1, D, H, W); None if there is none.
         moving_mask: The same for the moving image.
-        settings: Similarity, levels, regularizer and limits; None for the defaults.
+        settings: Similarity, levels, regulariser and limits; None for the defaults.
         progress: Receives the fraction that is done; it may raise to cancel.
 
     Returns:
-        A deformation without folds, with displacement, inverse and, unless it started from a displacement alone,
-        velocity.
+        A deformation with its inverse, on the grid of the fixed image. It has a velocity and is free of folds unless
+        it started from a displacement without a velocity.
 
     Raises:
-        ValueError: The images cannot be compared; the message names the argument.
+        ValueError: An argument has the wrong shape or values that are not finite; the message names it.
     """
     settings, report = settings or RefinementSettings(), progress or silent
     _check(fixed, moving, start, fixed_mask, moving_mask)
@@ -104,7 +105,7 @@ def refine(
 
 @dataclass(frozen=True)
 class _Level:
-    """The images of one level on its grid, and the shape of the grid of its velocity."""
+    """Images of one level on its grid, and the shape of the grid of its velocity."""
 
     fixed: Tensor
     moving: Tensor
@@ -141,12 +142,12 @@ class _Level:
     def optimize(
         self, velocity: Tensor, iterations: int, deadline: float, report: Callable[[int, float], None]
     ) -> Tensor:
-        """Return the best velocity (1, 3, d, h, w) that was found in at most so many iterations."""
+        """Return the best velocity (1, 3, d, h, w) found within a number of iterations and before the deadline."""
         settings = self.settings
         velocity = resize_displacement(velocity, self.grid).clone().requires_grad_()
         best, least = velocity.detach().clone(), math.inf
         optimizer = torch.optim.Adam([velocity], lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-4)
-        # The objective is a mean; multiplied by the number of voxels, its derivatives are those of one voxel.
+        # The objective is a mean. Times the number of voxels, its derivatives do not depend on the size of the grid.
         voxels = velocity[0, 0].numel()
         history: list[float] = []
         comparison: Comparison | None = None
@@ -164,7 +165,7 @@ class _Level:
                 optimizer.zero_grad()
                 (voxels * share * objective).backward()
             history.append(float(objective.detach()))
-            if history[-1] < least:  # a step of Adam may lead away again, even from a perfect start
+            if history[-1] < least:  # Adam may also step away from the optimum, even from a perfect start
                 best, least = velocity.detach().clone(), history[-1]
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - _SLOWDOWN * iteration / iterations)
@@ -182,16 +183,16 @@ class _Level:
         return resize_displacement(integrate_velocity(velocity, steps), self.fixed.shape[2:])
 
     def _comparison(self, displacement: Tensor) -> Comparison:
-        """Prepare the fixed image without the tumour of either study, the moving one's as it is warped now."""
+        """Prepare the fixed image, leaving out its tumour and that of the moving study as currently warped."""
         valid = self.fixed_valid
         if self.moving_tumor is not None:
-            free = (warp(self.moving_tumor, displacement) < 0.25).float()
-            valid = free if valid is None else valid * free
+            healthy = (warp(self.moving_tumor, displacement) < 0.25).float()
+            valid = healthy if valid is None else valid * healthy
         return self.measure.prepare(self.fixed, valid, self.level.window, self.level.window_stride)
 
 
 def _roughness(velocity: Tensor, regularizer: str) -> Tensor:
-    """Half the mean squared first ('diffusion') or second ('curvature') derivatives, in voxels of its grid."""
+    """Compute half the mean squared first ('diffusion') or second ('curvature') derivatives, in voxels of its grid."""
     total = velocity.new_zeros(())
     for axis in (2, 3, 4):
         if regularizer == "diffusion":
@@ -205,9 +206,10 @@ def _roughness(velocity: Tensor, regularizer: str) -> Tensor:
 
 
 def _unfolded(velocity: Tensor, shape: torch.Size, steps: int) -> Deformation:
-    """Integrate a velocity to a map and its inverse on the full grid, at half its resolution, where they agree better.
+    """Integrate a velocity to a map and its inverse on the full grid, smoothing it until neither folds.
 
-    If the sampled map folds, as that of a very uneven velocity may, the velocity is smoothed until it does not.
+    The integration takes place at half the resolution of the full grid, where the map and its inverse agree better.
+    Only a very uneven velocity needs smoothing.
     """
     for _ in range(20):
         half = [max(pair) for pair in zip(_coarser(shape, 2), velocity.shape[2:], strict=True)]
@@ -222,18 +224,18 @@ def _unfolded(velocity: Tensor, shape: torch.Size, steps: int) -> Deformation:
 
 def _starting_point(start: Deformation | None, like: Tensor) -> tuple[Deformation | None, Tensor]:
     """Return a displacement to keep, where the start has no velocity, and the velocity to begin with."""
-    nothing = like.new_zeros((1, 3, *_coarser(like.shape[2:], 8)))
+    zero = like.new_zeros((1, 3, *_coarser(like.shape[2:], 8)))
     if start is None:
-        return None, nothing
+        return None, zero
     if start.velocity is not None:
         return None, start.velocity.detach().float().clone()
     displacement = start.displacement.detach().float().clone()
     inverse = invert_displacement(displacement) if start.inverse is None else start.inverse.detach().float().clone()
-    return Deformation(displacement, inverse), nothing
+    return Deformation(displacement, inverse), zero
 
 
 def _followed_by(refined: Deformation, first: Deformation) -> Deformation:
-    """Return x ↦ first(refined(x)) and its inverse, for a moving image that had been warped by ``first``."""
+    """Return ``x ↦ first(refined(x))`` and its inverse; ``refined`` was found for a moving image warped by ``first``."""
     forward = compose(refined.displacement, first.displacement)
     if first.inverse is None or refined.inverse is None:
         return Deformation(forward)
@@ -241,7 +243,7 @@ def _followed_by(refined: Deformation, first: Deformation) -> Deformation:
 
 
 def _usable(settings: RefinementSettings, shape: torch.Size) -> list[RefinementLevel]:
-    """Return the levels on which images of this size have enough voxels; for small images at least the finest."""
+    """Return the levels on which images of this size have enough voxels, or else the finest level."""
     levels = [level for level in settings.levels if min(shape) // level.image_stride >= _FEWEST_POINTS]
     return levels or [min(settings.levels, key=lambda level: level.image_stride)]
 
@@ -261,7 +263,7 @@ def _dilated(mask: Tensor | None, voxels: int) -> Tensor | None:
     if mask is None or not bool((mask != 0).any()):
         return None
     grown = (mask != 0).float()
-    for _ in range(voxels):  # one cross at a time gives about a ball
+    for _ in range(voxels):  # repeated dilation by a cross approximates a ball
         grown = torch.stack(
             [F.max_pool3d(grown, size, 1, tuple(n // 2 for n in size)) for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3))]
         ).amax(0)
@@ -272,16 +274,16 @@ def _check(
     fixed: Tensor, moving: Tensor, start: Deformation | None, fixed_mask: Tensor | None, moving_mask: Tensor | None
 ) -> None:
     if fixed.ndim != 5 or len(fixed) != 1:
-        raise ValueError(f"images to be registered have shape (1, C, D, H, W), not {tuple(fixed.shape)}")
+        raise ValueError(f"images to be registered must have shape (1, C, D, H, W), not {tuple(fixed.shape)}")
     tensors = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
     for name, tensor in tensors.items():
         expected = fixed.shape if name == "moving" else (1, 1, *fixed.shape[2:])
         if name != "fixed" and tensor is not None and tensor.shape != expected:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected)} as the fixed image needs")
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected)} as the fixed image requires")
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} has voxels that are not finite numbers")
     if start is not None and start.displacement.shape != (1, 3, *fixed.shape[2:]):
         raise ValueError(
             f"the deformation to start from has shape {tuple(start.displacement.shape)}, not "
-            f"{(1, 3, *fixed.shape[2:])} as the fixed image needs"
+            f"{(1, 3, *fixed.shape[2:])} as the fixed image requires"
         )

@@ -20,21 +20,19 @@ _LEAST_SHARE = 1e-3
 
 
 def lncc(fixed: Tensor, moving: Tensor, window: int = 9, mask: Tensor | None = None, stride: int = 1) -> Tensor:
-    """Compute the mean squared local correlation of two images.
-
-    Source: Avants et al. 2008, with the squared coefficient.
+    """Compute the mean squared local correlation coefficient of two images (Avants et al. 2008).
 
     Args:
         fixed: Images of shape (B, C, D, H, W). Channels that are constant in either image (absent modalities) do not
             count.
         moving: Images of the same shape.
-        window: Edge in voxels of the boxes over which the statistics are taken, an odd number.
+        window: Edge of the boxes over which the statistics are taken, an odd number of voxels.
         mask: Weights of shape (B or 1, 1 or C, D, H, W). Voxels of zero weight are left out of the statistics of every
             box, and the mean over the boxes is weighted by the weight of their central voxel.
-        stride: Boxes are centred on every voxel, or on every so many voxels along each axis.
+        stride: Spacing of the box centres along each axis, in voxels.
 
     Returns:
-        A scalar from 0 to 1, in float32 at least; 1 - lncc is the loss.
+        A scalar from 0 to 1, in float32 at least; ``1 - lncc`` is the loss.
 
     Raises:
         ValueError: The images differ in shape, or the window is not an odd number.
@@ -45,7 +43,7 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, mask: Tensor | None = N
 
 
 def prepare(fixed: Tensor, mask: Tensor | None, window: int, stride: int) -> LocalStatistics:
-    """Prepare a fixed image; see `similarity.Prepare`."""
+    """Prepare a fixed image for the local correlation; see ``similarity.Prepare``."""
     return LocalStatistics.of(fixed, window, mask, stride)
 
 
@@ -53,8 +51,8 @@ def prepare(fixed: Tensor, mask: Tensor | None, window: int, stride: int) -> Loc
 class BoxFilter:
     """Means over boxes, computed as products with one banded matrix per axis, each row of which averages one window.
 
-    On processors a product with an 80 x 80 matrix is faster than two passes of a running sum. It does not lose digits
-    as the difference of two long sums does, and the borders need no special treatment: windows are cut there.
+    On the CPU, a product with an 80 x 80 matrix is faster than two passes of a running sum. It does not lose digits as
+    the difference of two long sums does, and it needs no special treatment of the borders, where windows are cut off.
 
     Attributes:
         rows: Matrices of shape (centres, voxels), one for each axis.
@@ -64,7 +62,7 @@ class BoxFilter:
 
     @classmethod
     def of(cls, like: Tensor, window: int, stride: int = 1) -> BoxFilter:
-        """Build the filter for images of the shape (…, D, H, W), dtype and device of ``like``.
+        """Build the filter for images with the spatial shape (…, D, H, W), dtype and device of ``like``.
 
         Raises:
             ValueError: The window is not an odd number of voxels, or the stride is below 1.
@@ -77,26 +75,26 @@ class BoxFilter:
         return cls((depth, height, width))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Average images (B, C, D, H, W) over the box of each centre: (B, C, d, h, w)."""
+        """Average images (B, C, D, H, W) over the box of each centre, giving (B, C, d, h, w)."""
         return along_axes(images, self.rows)
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Apply the transposed filter to ``values`` (B, C, d, h, w), as gradients need it: (B, C, D, H, W)."""
+        """Apply the transposed filter to values (B, C, d, h, w), giving gradients (B, C, D, H, W)."""
         return along_axes(values, tuple(matrix.t() for matrix in self.rows))
 
 
 @dataclass(frozen=True)
 class LocalStatistics:
-    """What the local correlation of a fixed image with any moving image needs again and again.
+    """Local statistics of a fixed image, computed once for its correlation with many moving images.
 
     Attributes:
-        image: Fixed images (B, C, D, H, W), with zero mean.
-        weights: Weights of the voxels (B, 1 or C, D, H, W), or None.
-        share: Mean weight in each box (B, 1 or C, d, h, w), or None.
+        image: Fixed images (B, C, D, H, W), shifted to zero mean.
+        weights: Weights of the voxels (B, 1 or C, D, H, W); None for equal weights.
+        share: Mean weight in each box (B, 1 or C, d, h, w); None for equal weights.
         mean: Local means (B, C, d, h, w).
-        variance: Local variances of the same shape, with the noise added.
+        variance: Local variances of the same shape, plus a small constant for the noise.
         centers: Weight of each box in the result, of the same shape; 0 for channels without an image.
-        filter: The means over the boxes.
+        filter: Filter that averages over the boxes.
     """
 
     image: Tensor
@@ -109,9 +107,9 @@ class LocalStatistics:
 
     @classmethod
     def of(cls, fixed: Tensor, window: int = 9, mask: Tensor | None = None, stride: int = 1) -> LocalStatistics:
-        """Compute the statistics of fixed images (B, C, D, H, W); the other arguments are those of `lncc`."""
+        """Compute the statistics of fixed images (B, C, D, H, W); the other arguments are those of ``lncc``."""
         box = BoxFilter.of(fixed, window, stride)
-        image = fixed - fixed.detach().mean((2, 3, 4), keepdim=True)  # squares about the mean lose few digits
+        image = fixed - fixed.detach().mean((2, 3, 4), keepdim=True)  # so that differences of squares lose few digits
         weights = share = None
         at_centers = image.new_ones((len(image), 1, *(len(rows) for rows in box.rows)))
         if mask is not None:
@@ -121,27 +119,28 @@ class LocalStatistics:
             at_centers = weights[..., depth, height, width] * (share > _LEAST_SHARE)
             share = share.clamp_min(_LEAST_SHARE)
         mean, variance = _moments(image, weights, share, box)
-        # Which channels count depends on both images; those of the moving one are taken out when it is known.
+        # Channels that are constant in the moving image are excluded later, when it is known.
         centers = at_centers.expand(-1, image.shape[1], -1, -1, -1) * _present(fixed)
         return cls(image, weights, share, mean, variance + _noise(image), centers, box)
 
     @property
     def structured_share(self) -> float:
-        """Share of the boxes that count in which the fixed image has more structure than noise."""
+        """Weighted fraction (0 to 1) of the boxes in which the fixed image has more structure than noise."""
         structured = self.centers * (self.variance > 2 * _noise(self.image))
         return float(structured.sum() / self.centers.sum().clamp_min(torch.finfo(self.centers.dtype).tiny))
 
     def similarity(self, moving: Tensor) -> Tensor:
-        """Compute the mean squared local correlation with images ``moving`` (B, C, D, H, W)."""
+        """Compute the mean squared local correlation with moving images (B, C, D, H, W), a scalar from 0 to 1."""
         return _LocalCorrelation.apply(self.image, moving, self)
 
 
 class _LocalCorrelation(torch.autograd.Function):
     """The ratio c²/(ab) of the weighted local covariance c and variances a and b, and its gradient in closed form.
 
-    With F the filter of means, dc/dJ(x) for one box is the box times w(x)(I(x) − mean I)/share. Summed over boxes, with
-    factors p for c and r for b, the gradient is w·(I·Fᵀp + J·2Fᵀr − Fᵀ(p·mean I + 2r·mean J)). This takes three filters
-    forward and three backward, and keeps nothing but a, b, c and the means.
+    I is the fixed image, J the moving image, w their weights and F the filter of means. Within one box the derivative
+    dc/dJ(x) is ``w(x) (I(x) − mean I) / share`` times the box. Summed over all boxes, with p and r the derivatives of
+    the result with respect to c and b, the gradient is ``w·(I·Fᵀp + J·2Fᵀr − Fᵀ(p·mean I + 2r·mean J))``. This takes
+    three filters forward and three backward, and stores only a, b, c and the means.
     """
 
     @staticmethod
@@ -172,9 +171,9 @@ class _LocalCorrelation(torch.autograd.Function):
         by_covariance = 2 * scale * ratio
         half = by_covariance * covariance  # twice the derivative with respect to a variance is −half / variance
 
-        def gradient_of(values: Tensor, mean: Tensor, variance: Tensor, partner: Tensor, its_mean: Tensor) -> Tensor:
+        def gradient_of(values: Tensor, mean: Tensor, variance: Tensor, partner: Tensor, partner_mean: Tensor) -> Tensor:
             by_variance = -half / variance
-            means = by_covariance * its_mean + by_variance * mean
+            means = by_covariance * partner_mean + by_variance * mean
             first, second, third = fixed.filter.adjoint(torch.cat([by_covariance, by_variance, means], 1)).split(
                 values.shape[1], 1
             )
@@ -190,7 +189,7 @@ class _LocalCorrelation(torch.autograd.Function):
 
 
 def _moments(image: Tensor, weights: Tensor | None, share: Tensor | None, box: BoxFilter) -> tuple[Tensor, Tensor]:
-    """Compute local means and variances, without a graph."""
+    """Compute local means and variances without recording gradients."""
     with torch.no_grad():
         weighted = image if weights is None else image * weights
         mean, square = box(weighted), box(weighted * image)
@@ -200,25 +199,25 @@ def _moments(image: Tensor, weights: Tensor | None, share: Tensor | None, box: B
 
 
 def _noise(image: Tensor) -> Tensor:
-    """Variance (B, C, 1, 1, 1) that is added to every local one; positive for constant images too."""
+    """Return the variance (B, C, 1, 1, 1) that is added to every local one; it is positive even for constant images."""
     with torch.no_grad():
         return _NOISE_SHARE * image.var((2, 3, 4), correction=0, keepdim=True).clamp_min(1e-12)
 
 
 def _present(image: Tensor) -> Tensor:
-    """Return 1 for channels that vary and 0 for constant ones (B, C, 1, 1, 1), in the dtype of the image."""
+    """Return 1 for channels that vary and 0 for constant ones, as (B, C, 1, 1, 1) in the dtype of the image."""
     return varying_channels(image).to(image.dtype)
 
 
 def central_voxels(size: int, stride: int) -> slice:
-    """Select every stride-th of ``size`` voxels, in the middle of its stride."""
+    """Return a slice of every stride-th of ``size`` voxels, each in the middle of its stride."""
     return slice(min(stride // 2, (size - 1) // 2), None, stride)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # The matrix is cached, and later calls may need gradients.
 def _band(size: int, window: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Rows (centers, size) that average the voxels of the window about every stride-th voxel."""
+    """Return a matrix (centres, size) whose rows average the windows around every stride-th voxel."""
     voxels = torch.arange(size, device=device)
     rows = ((voxels - voxels[central_voxels(size, stride), None]).abs() <= window // 2).to(dtype)
     return rows / rows.sum(1, keepdim=True)

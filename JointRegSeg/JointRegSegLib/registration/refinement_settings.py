@@ -1,4 +1,4 @@
-"""Settings of the instance optimization: similarity, levels from coarse to fine, regularizer, and when to stop."""
+"""Settings of the instance optimisation: similarity, levels from coarse to fine, regulariser and stopping criteria."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ REGULARIZERS = ("diffusion", "curvature")
 
 @dataclass(frozen=True)
 class RefinementLevel:
-    """One level of the refinement.
+    """One level of the refinement, in which images and velocity have a fixed resolution.
 
     Attributes:
-        image_stride: Edge of the blocks over which images are averaged, in voxels of the given images.
-        velocity_stride: Spacing of the grid of the velocity in voxels of the given images, at least ``image_stride``.
+        image_stride: Edge of the blocks over which the images are averaged, in voxels of the given images.
+        velocity_stride: Spacing of the velocity grid, in voxels of the given images, at least ``image_stride``.
         window: Edge of the neighbourhoods of local similarities, in voxels of the averaged image; an odd number.
         iterations: Largest number of iterations.
-        window_stride: Local similarities are evaluated at every so many voxels of the averaged image along each axis.
+        window_stride: Spacing of the neighbourhoods along each axis, in voxels of the averaged image.
     """
 
     image_stride: int
@@ -47,19 +47,19 @@ class RefinementLevel:
 
 @dataclass(frozen=True)
 class RefinementSettings:
-    """How `instance_optimization.refine` works; the defaults are meant for voxels of about 1 mm.
+    """Settings of ``instance_optimization.refine``; the defaults are meant for voxels of about 1 mm.
 
     Attributes:
         levels: Levels from coarse to fine.
-        iterations: Largest number of iterations on every level; None for each level's own.
+        iterations: Largest number of iterations on every level; None for the number that each level gives.
         similarity: Name of the similarity measure, see ``similarity.SIMILARITIES``.
-        regulariser: Penalty of the velocity: its first ('diffusion') or second ('curvature') derivatives.
-        regularisation: Weight of that penalty against the similarity.
-        learning_rate: Largest step of the velocity, in voxels of its grid.
-        tolerance: A level ends when the objective gained less than this in its last ten iterations.
-        time_limit_s: No iteration starts later than this after the start; None for no limit.
+        regulariser: Penalty on the first ('diffusion') or second ('curvature') derivatives of the velocity.
+        regularisation: Weight of that penalty relative to the similarity.
+        learning_rate: Largest step of the velocity in one iteration, in voxels of its grid.
+        tolerance: A level ends when the objective has improved by less than this in the last ten iterations.
+        time_limit_s: Time in seconds after which no further iteration starts; None for no limit.
         mask_dilation: Number of voxels by which tumour masks are grown.
-        integration_steps: Largest number of squarings in the exponential of the velocity.
+        integration_steps: Largest number of squarings in the integration of the velocity.
     """
 
     levels: tuple[RefinementLevel, ...] = (
@@ -95,11 +95,11 @@ class RefinementSettings:
             raise ValueError(f"integration_steps of the refinement is {self.integration_steps}: use 1 to 12")
 
     def on_level(self, level: RefinementLevel) -> int:
-        """Return the largest number of iterations on a level."""
+        """Return the largest number of iterations that these settings allow on a level."""
         return level.iterations if self.iterations is None else self.iterations
 
     def for_spacing(self, spacing_mm: float) -> RefinementSettings:
-        """Return settings that are the same in millimetres for voxels of ``spacing_mm`` instead of 1 mm."""
+        """Convert settings meant for voxels of 1 mm to voxels of ``spacing_mm``, keeping all lengths in millimetres."""
 
         def scaled(stride: int, least: int) -> int:
             return max(least, round(stride / spacing_mm))
@@ -108,16 +108,19 @@ class RefinementSettings:
         for level in self.levels:
             image = scaled(level.image_stride, 1)
             levels.append(replace(level, image_stride=image, velocity_stride=scaled(level.velocity_stride, image)))
-        dilation = scaled(self.mask_dilation, 1) if self.mask_dilation else 0
-        return replace(self, levels=tuple(levels), mask_dilation=dilation)
+        mask_dilation = scaled(self.mask_dilation, 1) if self.mask_dilation else 0
+        return replace(self, levels=tuple(levels), mask_dilation=mask_dilation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as in a JSON file."""
+        """Return the settings as plain values for a JSON file."""
         return {**asdict(self), "levels": [asdict(level) for level in self.levels]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RefinementSettings:
-        """Build settings from plain values; those that are not given have their defaults.
+        """Build settings from plain values; missing ones take their defaults.
+
+        Args:
+            values: Settings as read from a JSON file.
 
         Raises:
             ValueError: A key is unknown or a value cannot be used; the message names it.
@@ -127,7 +130,7 @@ class RefinementSettings:
 
 
 def check_regularizer(name: str) -> None:
-    """Check the name of a regularizer.
+    """Check the name of a regulariser.
 
     Raises:
         ValueError: The name is unknown; the message lists the known ones.
