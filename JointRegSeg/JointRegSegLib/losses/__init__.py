@@ -1,1 +1,1 @@
-"""Losses that networks are trained with."""
+"""Losses with which the networks are trained."""

@@ -1,4 +1,4 @@
-"""Configuration of the loss: its terms and their weights, as plain values that fit into JSON."""
+"""Configuration of the loss: its terms and their weights, as plain values for a JSON file."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _CHOICES = {
 }
 
 MEDIAN_FREQUENCY = "median_frequency"
-"""Class weights that are computed from the labels of the training data; see ``training.data.open_data``."""
+"""Name of the class weights that are computed from the training labels; see ``training.data.open_data``."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Terms and weights of the loss: total = segmentation + registration_weight * registration.
+    """Terms and weights of the loss, ``segmentation + registration_weight * registration``.
 
     Attributes:
         segmentation: 'cross_entropy', 'dice' (soft Dice), or their sum 'dice_cross_entropy'.
         class_weights: Weights of the classes in the cross-entropy; empty for equal weights. 'median_frequency' gives
             each class the median frequency of all classes in the brains of the training data, divided by its own.
-        focal_gamma: Exponent of the focal factor (1 - p)^gamma of the cross-entropy; 0 for none.
-        dice_over: Soft Dice is taken over the 'regions' (whole tumour, tumour core, enhancing tumour) or over the
-            'classes' except the background.
+        focal_gamma: Exponent of the focal factor ``(1 - p)^gamma`` of the cross-entropy; 0 for none.
+        dice_over: What the soft Dice is averaged over: 'regions' (whole tumour, tumour core, enhancing tumour) or
+            'classes' (all but the background).
         auxiliary_weight: Weight of the first lower level in deep supervision, halved from level to level.
-        registration_weight: Weight beta of the registration (Estienne et al. 2020).
-        similarity: Name of the similarity measure, see ``similarity.SIMILARITIES``: 'mse' as published, 'lncc', ...
+        registration_weight: Weight beta of the registration term (Estienne et al. 2020).
+        similarity: Name of the similarity measure; see ``similarity.SIMILARITIES``. Estienne et al. used 'mse'.
         window: Edge of the neighbourhoods of local similarities, in voxels of the image; an odd number.
-        relaxed: Leave out of the similarity what is tumour in the fixed or in the warped moving study.
-        mask_labels: Take the tumour of the relaxed similarity from the given labels where there are any; otherwise, or
-            if false, it is the predicted one.
-        symmetric: Average both directions of the registration; this needs a deformation with an inverse.
+        relaxed: Whether the tumour of the fixed and of the warped moving study is left out of the similarity.
+        mask_labels: Whether the tumour of the relaxed similarity is taken from the given labels. If false, or for
+            studies without labels, it is the predicted one.
+        symmetric: Whether both directions of the registration are averaged, which needs a deformation with an inverse.
         phi_weight: Weight alpha of the L1 norm of the difference between the gradients of a cumulative deformation and
             those of the identity: a sum over the grid and the components, averaged over the batch. The gradients are
-            the half ones in (0, 1), as published.
-        smoothness_weight: Weight of the mean squared first differences of the velocity or, without one, of the
+            half gradients in (0, 1), as published.
+        smoothness_weight: Weight of the mean squared first differences of the velocity or, if there is none, of the
             displacement.
-        jacobian_weight: Weight of the mean of max(0, -det J), which is zero without folding.
+        jacobian_weight: Weight of the mean of ``max(0, -det J)``, which is zero for a map that does not fold.
     """
 
     segmentation: str = "dice_cross_entropy"
@@ -87,17 +87,17 @@ class LossConfig:
         object.__setattr__(self, "class_weights", tuple(float(weight) for weight in weights))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as in a JSON file."""
+        """Return the configuration as plain values for a JSON file."""
         weights = self.class_weights
         return asdict(self) | {"class_weights": weights if isinstance(weights, str) else list(weights)}
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "loss") -> LossConfig:
-        """Build a configuration from plain values; those that are not given have their defaults.
+        """Build a configuration from plain values; missing ones take their defaults.
 
         Args:
             values: Object as read from JSON.
-            where: File and section; it opens the message of an error.
+            where: File and section, with which the message of an error begins.
 
         Raises:
             ValueError: A key is unknown or a value cannot be used; the message names it.

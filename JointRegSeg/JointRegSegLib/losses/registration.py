@@ -1,4 +1,4 @@
-"""Loss of the registration: a similarity that leaves tumour out, and penalties that keep the map regular."""
+"""Loss of the registration: a similarity that leaves out tumour, and penalties that keep the map regular."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .config import LossConfig
 
 
 def tumor_of_labels(labels: Tensor) -> Tensor:
-    """Return 1 for tumour and 0 elsewhere, also where a voxel has no label.
+    """Return 1 in tumour and 0 elsewhere, including voxels without a label.
 
     Args:
         labels: Class numbers of shape (B, D, H, W) or (B, 1, D, H, W).
@@ -27,7 +27,7 @@ def tumor_of_labels(labels: Tensor) -> Tensor:
 
 
 def tumor_of_logits(logits: Tensor) -> Tensor:
-    """Return 1 where the most likely class is tumour, and 0 elsewhere.
+    """Return 1 where the most probable class is a tumour class, and 0 elsewhere.
 
     Args:
         logits: Class scores of shape (B, classes, D, H, W).
@@ -39,9 +39,10 @@ def tumor_of_logits(logits: Tensor) -> Tensor:
 
 
 def healthy_in_both(fixed_tumor: Tensor, moving_tumor: Tensor, displacement: Tensor) -> Tensor:
-    """Compute the weight of the voxels in the relaxed similarity, ``R0seg * D0seg``, with the moving mask warped.
+    """Compute the weights of the relaxed similarity, ``R0seg * D0seg``, with the moving mask warped.
 
-    The weights pass no gradient: otherwise the map could lower the loss by moving tumour over whatever does not match.
+    Source: Estienne et al. 2020, eq. 6. The weights carry no gradient. Otherwise the map could lower the loss by moving
+    tumour over tissue that does not match.
 
     Args:
         fixed_tumor: Tumour of the fixed study, 1 inside and 0 outside, of shape (B, 1, D, H, W).
@@ -56,15 +57,19 @@ def healthy_in_both(fixed_tumor: Tensor, moving_tumor: Tensor, displacement: Ten
 
 
 def gradient_deviation(gradients: Tensor) -> Tensor:
-    """Compute the L1 distance of the gradients (B, 3, D, H, W) of a cumulative deformation from those of the identity.
+    """Compute the L1 distance of the gradients of a cumulative deformation from those of the identity.
 
-    It is a sum over the grid and the components, and a mean over the batch.
+    Args:
+        gradients: Half gradients of shape (B, 3, D, H, W) in (0, 1); 0.5 is the identity.
+
+    Returns:
+        The sum over the grid and the components, averaged over the batch.
     """
     return (gradients - 0.5).abs().sum() / len(gradients)
 
 
 def diffusion(field: Tensor) -> Tensor:
-    """Compute the mean squared difference of neighbouring vectors of a field (B, 3, D, H, W) in voxels."""
+    """Compute the mean squared difference between neighbouring vectors of a field (B, 3, D, H, W) in voxels."""
     total = field.new_zeros(())
     for axis in (2, 3, 4):
         if field.shape[axis] > 1:
@@ -73,7 +78,7 @@ def diffusion(field: Tensor) -> Tensor:
 
 
 def folding(displacement: Tensor) -> Tensor:
-    """Compute the mean of max(0, -det J) of a displacement (B, 3, D, H, W); zero for a map that does not fold."""
+    """Compute the mean of ``max(0, -det J)`` of a displacement (B, 3, D, H, W); it is zero without folds."""
     return (-jacobian_determinant(displacement)).clamp_min(0).mean()
 
 
@@ -90,16 +95,18 @@ def registration_loss(
     Args:
         fixed: Images of shape (B, C, D, H, W).
         moving: Images of the same shape.
-        deformation: Map from the fixed to the moving grid.
-        config: Which terms, and their weights.
-        fixed_tumor: Tumour of the fixed studies on their own grid, of shape (B, 1, D, H, W); both masks or none.
+        deformation: Maps from the fixed to the moving grid.
+        config: Terms and their weights.
+        fixed_tumor: Tumour of the fixed studies on their own grid, of shape (B, 1, D, H, W). Tumour is
+            left out only if both masks are given.
         moving_tumor: The same for the moving studies.
 
     Returns:
-        Weighted terms: 'similarity', and those of the regularizers whose weight is not zero.
+        Weighted terms, which are scalars. They are 'similarity' and, if their weights are not zero, 'gradients',
+        'smoothness' and 'folding'.
 
     Raises:
-        ValueError: A symmetric loss of a deformation without inverse, or a weight of gradients that it lacks.
+        ValueError: The configuration needs an inverse or gradients that the deformation does not have.
     """
     sides = _Side(fixed, fixed_tumor), _Side(moving, moving_tumor)
     losses = [_dissimilarity(*sides, deformation.displacement, config)]
@@ -122,7 +129,7 @@ def registration_loss(
 
 @dataclass(frozen=True)
 class _Side:
-    """One side of the registration: images (B, C, D, H, W), and their tumour (B, 1, D, H, W) where it is known."""
+    """One side of the registration: images (B, C, D, H, W), and their tumour (B, 1, D, H, W) if it is known."""
 
     images: Tensor
     tumor: Tensor | None

@@ -1,7 +1,7 @@
 """Loss of the segmentation: cross-entropy and soft Dice, with deep supervision at several levels.
 
-Logits are (B, classes, D, H, W), and labels (B, D, H, W) or (B, 1, D, H, W) of an integer dtype. Voxels with the label
-`labels.UNLABELED` take no part.
+Logits have shape (B, classes, D, H, W); labels have shape (B, D, H, W) or (B, 1, D, H, W) and an integer dtype. Voxels
+with the label ``images.labels.UNLABELED`` are ignored.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..images.labels import CLASSES, REGIONS, UNLABELED
 from .config import LossConfig
 
 _SMOOTHING = 1.0
-"""Voxels added to the overlap and the sizes, so that an absent region costs no more than what is predicted of it."""
+"""Voxels added to the overlap and the sizes; the loss of an absent region is 0 when none of it is predicted."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Sequence[float] = (), focal_gamma: float = 0.0) -> Tensor:
-    """Compute the mean of -(1 - p)^gamma log p over the voxels, p being the probability of the true class.
+    """Compute the mean of ``-(1 - p)^gamma log p`` over the voxels, where p is the probability of the true class.
 
-    Sources: Estienne et al. 2020, eq. 4; the focal factor from Lin et al. 2017.
+    Source: Estienne et al. 2020, eq. 4; the focal factor is from Lin et al. 2017.
 
     Args:
         logits: Class scores (B, classes, D, H, W).
@@ -40,7 +40,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Sequence[float] = (),
 
 
 def soft_dice_loss(logits: Tensor, labels: Tensor, over: str = "regions") -> Tensor:
-    """Compute 1 minus the mean soft Dice over the studies and over regions or classes.
+    """Compute 1 minus the soft Dice coefficient, averaged over the studies and over regions or classes.
 
     Source: Milletari et al. 2016, with plain sums instead of squares in the denominator.
 
@@ -48,6 +48,9 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, over: str = "regions") -> Ten
         logits: Class scores (B, classes, D, H, W).
         labels: Classes (B, D, H, W) or (B, 1, D, H, W).
         over: 'regions' (whole tumour, tumour core, enhancing tumour) or 'classes' (all but the background).
+
+    Returns:
+        A scalar from 0 to 1.
 
     Raises:
         ValueError: The labels do not fit the logits, or ``over`` is unknown.
@@ -58,14 +61,17 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, over: str = "regions") -> Ten
 def segmentation_loss(
     logits: Tensor, labels: Tensor, config: LossConfig | None = None, auxiliary: Sequence[Tensor] = ()
 ) -> Tensor:
-    """Compute the loss of a configuration as a weighted mean over the levels.
+    """Compute the segmentation loss of a configuration as a weighted mean over the levels.
 
     Args:
         logits: Class scores (B, classes, D, H, W) of the finest level.
         labels: Classes (B, D, H, W) or (B, 1, D, H, W).
         config: Terms and weights; None for the defaults.
-        auxiliary: Class scores of the lower levels, finest first, each on its own grid. Their weights are halved from
+        auxiliary: Class scores of the lower levels, finest first, each on its own grid. The weights are halved from
             level to level.
+
+    Returns:
+        A scalar.
 
     Raises:
         ValueError: The labels or the class weights do not fit the logits.
@@ -80,7 +86,7 @@ def segmentation_loss(
 
 
 def majority_labels(labels: Tensor, shape: Sequence[int], classes: int) -> Tensor:
-    """Return the most frequent label in each block of a finer grid.
+    """Return the most frequent label in each block of voxels of a coarser grid.
 
     Args:
         labels: Classes (B, D, H, W) or (B, 1, D, H, W).
@@ -88,7 +94,8 @@ def majority_labels(labels: Tensor, shape: Sequence[int], classes: int) -> Tenso
         classes: Number of classes.
 
     Returns:
-        Classes (B, d, h, w), int64; the lowest of equally frequent ones, and `labels.UNLABELED` in blocks without any.
+        Classes (B, d, h, w), int64. Of equally frequent ones the lowest is taken; blocks without labels hold
+        ``images.labels.UNLABELED``.
     """
     labels = _flat(labels)
     depth, height, width = shape
@@ -110,7 +117,7 @@ def _level_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
 def _cross_entropy(logarithms: Tensor, labels: Tensor, weights: Sequence[float] | str, focal_gamma: float) -> Tensor:
     classes = logarithms.shape[1]
     if isinstance(weights, str):
-        raise ValueError(f"the class weights '{weights}' are not computed yet: see training.data.open_data")
+        raise ValueError(f"the class weights '{weights}' have not been computed yet: see training.data.open_data")
     if weights and len(weights) != classes:
         raise ValueError(f"there are {len(weights)} class weights for {classes} classes")
     factors = logarithms.new_tensor(weights) if weights else None
@@ -133,7 +140,7 @@ def _soft_dice_loss(logarithms: Tensor, labels: Tensor, over: str) -> Tensor:
     classes = logarithms.shape[1]
     numbers = torch.arange(classes, device=labels.device).view(1, -1, 1, 1, 1)
     true = (labels.unsqueeze(1) == numbers).to(logarithms.dtype)  # zero for voxels without a label
-    # The soft confusion matrix (B, predicted class, true class) is all that the Dice of any region needs.
+    # The Dice of any region follows from the soft confusion matrix (B, predicted class, true class).
     with torch.autocast(logarithms.device.type, enabled=False):
         confusion = logarithms.exp().flatten(2) @ true.flatten(2).transpose(1, 2)
     losses = []
@@ -146,7 +153,7 @@ def _soft_dice_loss(logarithms: Tensor, labels: Tensor, over: str) -> Tensor:
 
 
 def _groups(over: str, classes: int) -> list[list[int]]:
-    """Return the groups of classes over which Dice is taken."""
+    """Return the groups of classes for which the Dice coefficient is computed."""
     if over == "classes":
         return [[c] for c in range(1, classes)]
     if over != "regions":
@@ -157,7 +164,7 @@ def _groups(over: str, classes: int) -> list[list[int]]:
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
-    """Compute logarithms of the class probabilities, in float32 at least whatever the autocast."""
+    """Compute the logarithms of the class probabilities, in float32 at least, even under autocast."""
     with torch.autocast(logits.device.type, enabled=False):
         return F.log_softmax(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, dim=1)
 

@@ -15,7 +15,8 @@ class Comparison(Protocol):
     def structured_share(self) -> float:
         """Fraction (0 to 1) of the positions averaged by the similarity that hold more structure than noise.
 
-        The refinement divides by it, so that empty background does not weaken the similarity relative to the regulariser.
+        The refinement divides by it, so that empty background does not weaken the similarity relative to the
+        regulariser.
         """
 
     def similarity(self, moving: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .separable import resize
 
-_LARGEST_SHARE = 4
+_MOST_GRADIENT_THREADS = 4
 """Largest number of threads that compute a gradient. Each holds a copy of it, so more would cost too much memory."""
 
 
@@ -176,7 +176,9 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     """
     _check_field(displacement, "displacement")
     if min(displacement.shape[2:]) < 2:
-        raise ValueError(f"the Jacobian needs at least two voxels along every axis, not {tuple(displacement.shape[2:])}")
+        raise ValueError(
+            f"the Jacobian needs at least two voxels along every axis, not {tuple(displacement.shape[2:])}"
+        )
     rows = []
     for component in range(3):
         row = list(torch.gradient(displacement[:, component], dim=(1, 2, 3)))
@@ -253,7 +255,7 @@ def inverse_error(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
-    """Return ``x + u(x)`` as ``grid_sample`` expects it: (B, D, H, W, 3), last axis first, image corners at −1 and 1."""
+    """Return ``x + u(x)`` for ``grid_sample``: (B, D, H, W, 3), last axis first, with image corners at −1 and 1."""
     coordinates = []
     for axis in (2, 1, 0):
         size, points = image_shape[axis], displacement.shape[2 + axis]
@@ -266,14 +268,14 @@ def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:
 
 def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
     """Call ``grid_sample`` on parts of a single image, since on the CPU it uses only one thread per image."""
-    shares = min(torch.get_num_threads(), _LARGEST_SHARE if image.requires_grad else 64)
+    count = min(torch.get_num_threads(), _MOST_GRADIENT_THREADS if image.requires_grad else 64)
     _, depth, height, width, _ = grid.shape
     rows = depth * height
-    shares = math.gcd(shares, rows)
-    if len(image) > 1 or image.device.type != "cpu" or shares == 1 or rows * width < 4096:
+    count = math.gcd(count, rows)
+    if len(image) > 1 or image.device.type != "cpu" or count == 1 or rows * width < 4096:
         return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
-    parts = grid.reshape(shares, rows // shares, 1, width, 3)
-    values = F.grid_sample(image.expand(shares, -1, -1, -1, -1), parts, mode, padding, align_corners=True)
+    parts = grid.reshape(count, rows // count, 1, width, 3)
+    values = F.grid_sample(image.expand(count, -1, -1, -1, -1), parts, mode, padding, align_corners=True)
     return values.transpose(0, 1).reshape(1, image.shape[1], depth, height, width)
 
 

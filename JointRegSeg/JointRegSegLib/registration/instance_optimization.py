@@ -235,7 +235,7 @@ def _starting_point(start: Deformation | None, like: Tensor) -> tuple[Deformatio
 
 
 def _followed_by(refined: Deformation, first: Deformation) -> Deformation:
-    """Return ``x ↦ first(refined(x))`` and its inverse; ``refined`` was found for a moving image warped by ``first``."""
+    """Return ``x ↦ first(refined(x))`` and its inverse, where ``refined`` was found after warping by ``first``."""
     forward = compose(refined.displacement, first.displacement)
     if first.inverse is None or refined.inverse is None:
         return Deformation(forward)
@@ -279,7 +279,9 @@ def _check(
     for name, tensor in tensors.items():
         expected = fixed.shape if name == "moving" else (1, 1, *fixed.shape[2:])
         if name != "fixed" and tensor is not None and tensor.shape != expected:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected)} as the fixed image requires")
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected)} as the fixed image requires"
+            )
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} has voxels that are not finite numbers")
     if start is not None and start.displacement.shape != (1, 3, *fixed.shape[2:]):

@@ -171,7 +171,9 @@ class _LocalCorrelation(torch.autograd.Function):
         by_covariance = 2 * scale * ratio
         half = by_covariance * covariance  # twice the derivative with respect to a variance is −half / variance
 
-        def gradient_of(values: Tensor, mean: Tensor, variance: Tensor, partner: Tensor, partner_mean: Tensor) -> Tensor:
+        def gradient_of(
+            values: Tensor, mean: Tensor, variance: Tensor, partner: Tensor, partner_mean: Tensor
+        ) -> Tensor:
             by_variance = -half / variance
             means = by_covariance * partner_mean + by_variance * mean
             first, second, third = fixed.filter.adjoint(torch.cat([by_covariance, by_variance, means], 1)).split(

@@ -107,7 +107,7 @@ def test_lower_levels_learn_the_most_frequent_label() -> None:
 def test_class_weights_that_were_not_computed_yet_are_refused() -> None:
     config = LossConfig(class_weights="median_frequency")
     assert LossConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(ValueError, match="class weights 'median_frequency' are not computed yet"):
+    with pytest.raises(ValueError, match="class weights 'median_frequency' have not been computed yet"):
         segmentation_loss(torch.zeros(2, 4, 4, 4, 4), labels(), config)
     with pytest.raises(ValueError, match=r"class_weights is 'median' but must be numbers .* or 'median_frequency'"):
         LossConfig(class_weights="median")

@@ -20,12 +20,12 @@ def head(
     spacing: tuple = (3.0, 3.0, 3.0),
     reach_mm: float = 85.0,
 ) -> Brain:
-    """The phantom on a grid with the given axes, moved in space by a matrix (4, 4), RAS mm."""
+    """Return the phantom on a grid with the given axes, moved in space by a matrix (4, 4) in RAS mm."""
     matrix = np.eye(4) if matrix is None else matrix
     axes = np.eye(3) if axes is None else axes
     size = np.ceil(2 * reach_mm / np.array(spacing)).astype(int)
-    centre = matrix[:3, 3] + [2, -3, 1]
-    grid = Geometry.from_spacing(tuple(size[::-1]), spacing, tuple(centre - axes @ (spacing * (size - 1) / 2)), axes)
+    center = matrix[:3, 3] + [2, -3, 1]
+    grid = Geometry.from_spacing(tuple(size[::-1]), spacing, tuple(center - axes @ (spacing * (size - 1) / 2)), axes)
     visit = make_visit(grid.shape, np.linalg.inv(matrix) @ grid.ijk_to_ras)
     return Brain(grid.to_sitk(visit.images["t1"]), grid.to_sitk(visit.brain.astype(np.uint8)))
 
@@ -38,7 +38,7 @@ def motion(degrees: tuple, shift_mm: tuple, scales: tuple = (1.0, 1.0, 1.0)) -> 
 
 
 def found_matrix(transform: sitk.AffineTransform) -> np.ndarray:
-    """(4, 4) in RAS mm."""
+    """Return the matrix (4, 4) of a transform in RAS mm."""
     flip = np.diag([-1.0, -1, 1])
     matrix = np.eye(4)
     matrix[:3, :3] = flip @ np.array(transform.GetMatrix()).reshape(3, 3) @ flip
@@ -47,12 +47,12 @@ def found_matrix(transform: sitk.AffineTransform) -> np.ndarray:
 
 
 def errors(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Largest distance in the brain, mm, and angle between the rotations, degrees."""
+    """Return the largest distance in the brain (mm) and the angle between the rotations (degrees) of two matrices."""
     directions = np.random.default_rng(0).normal(size=(300, 3))
     points = np.c_[directions / np.linalg.norm(directions, axis=1, keepdims=True) * RADII_MM, np.ones(300)]
     distance = np.linalg.norm((points @ (found - true).T)[:, :3], axis=1).max()
-    turns = [np.linalg.svd(m[:3, :3]) for m in (found, true)]
-    first, second = (u @ v for u, _, v in turns)
+    factors = [np.linalg.svd(m[:3, :3]) for m in (found, true)]
+    first, second = (u @ v for u, _, v in factors)
     return distance, float(np.degrees(np.arccos(np.clip((np.trace(first.T @ second) - 1) / 2, -1, 1))))
 
 
@@ -60,7 +60,7 @@ FIXED = head()
 OBLIQUE = rotation((15, -20, 35))
 CASES = {
     "small motion, same grid": (motion((3, -2, 4), (5, -4, 3)), np.eye(3), (3.0, 3.0, 3.0)),
-    "other orientation and spacing": (
+    "different orientation and spacing": (
         motion((-8, 5, 10), (0, 12, -6)),
         np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]),
         (2.5, 3.2, 4.0),
@@ -91,13 +91,13 @@ def test_an_affine_map_is_recovered() -> None:
     assert angle < 0.5
 
 
-def test_a_large_turn_is_found_from_several_starts() -> None:
+def test_a_large_rotation_is_recovered_from_several_starts() -> None:
     true = motion((35, 10, 60), (0, 0, 40))
     result = align(FIXED, head(true, reach_mm=95.0), "rigid")
     assert errors(found_matrix(result.transform), true)[0] < 0.7
 
 
-def test_other_contrast_and_field_strength_do_not_matter() -> None:
+def test_a_different_contrast_and_intensity_scale_do_not_matter() -> None:
     true = motion((5, 4, -6), (8, -3, 5))
     moving = head(true, OBLIQUE)
     brighter = sitk.Cast(
@@ -107,8 +107,8 @@ def test_other_contrast_and_field_strength_do_not_matter() -> None:
     assert errors(found_matrix(result.transform), true)[0] < 0.5
 
 
-def test_a_part_of_the_brain_is_enough() -> None:
-    """A slab whose upper third was not acquired: what it does not show does not count as background."""
+def test_a_brain_that_was_acquired_in_part_is_aligned() -> None:
+    """The upper third of the brain lies outside the moving image; it must not be treated as background."""
     true = motion((4, -3, 5), (6, 4, -8))
     moving = head(true)
     cut = slice(0, 38)
@@ -118,8 +118,8 @@ def test_a_part_of_the_brain_is_enough() -> None:
     assert result.overlap > 0.95
 
 
-def test_what_is_left_out_has_no_influence() -> None:
-    """A bright object that lies elsewhere in the moving image pulls the alignment, unless it is left out."""
+def test_voxels_that_are_left_out_have_no_influence() -> None:
+    """A bright object at different places in the two images would distort the alignment if it were not left out."""
     true = motion((3, -2, 4), (5, -4, 3))
     moving = head(true)
 
@@ -144,13 +144,18 @@ def test_the_result_is_reproducible() -> None:
     assert np.allclose(first.GetParameters(), second.GetParameters(), atol=1e-3)
 
 
-def test_without_alignment_the_headers_count() -> None:
+def test_the_kind_none_relies_on_the_headers() -> None:
     result = align(FIXED, FIXED, "none")
     assert np.allclose(found_matrix(result.transform), np.eye(4))
     assert result.overlap == 1
 
 
-def test_progress_grows_and_may_cancel() -> None:
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="alignment 'similarity' is unknown; use one of none, rigid, affine"):
+        align(FIXED, FIXED, "similarity")
+
+
+def test_progress_increases_and_can_cancel() -> None:
     class Stopped(Exception):  # noqa: N818
         pass
 
@@ -166,8 +171,8 @@ def test_progress_grows_and_may_cancel() -> None:
     assert seen == sorted(seen)
 
 
-def test_a_hopeless_pair_is_refused() -> None:
-    """A rod is no brain: no rigid motion brings them over each other."""
+def test_images_that_cannot_be_aligned_are_refused() -> None:
+    """No rigid motion aligns a brain with a rod."""
     image = FIXED.image
     array = np.zeros(sitk.GetArrayFromImage(image).shape, np.float32)
     array[2:-2, 25:31, 25:31] = np.random.default_rng(1).uniform(50, 100, (array.shape[0] - 4, 6, 6))

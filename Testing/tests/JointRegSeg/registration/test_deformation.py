@@ -10,23 +10,23 @@ import torch
 from JointRegSegLib.registration import deformation as d
 
 SHAPE = (12, 15, 9)
-"""No two axes are equal, so that mixing them up shows."""
+"""All axes differ in length, so that a confusion of axes is noticed."""
 
 
 def coordinates(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """(1, 3, D, H, W): the voxel indices of every voxel."""
+    """Return the indices of every voxel, (1, 3, D, H, W)."""
     return torch.stack(torch.meshgrid(*[torch.arange(n, dtype=dtype) for n in shape], indexing="ij"))[None]
 
 
 def affine(matrix: list[list[float]], shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
-    """Displacement of x ↦ A (x − centre) + centre."""
+    """Return the displacement of ``x ↦ A (x − center) + center``."""
     x = coordinates(shape)
-    centre = (torch.tensor(shape, dtype=x.dtype) - 1).view(1, 3, 1, 1, 1) / 2
-    return torch.einsum("ij,bjdhw->bidhw", torch.tensor(matrix, dtype=x.dtype), x - centre) + centre - x
+    center = (torch.tensor(shape, dtype=x.dtype) - 1).view(1, 3, 1, 1, 1) / 2
+    return torch.einsum("ij,bjdhw->bidhw", torch.tensor(matrix, dtype=x.dtype), x - center) + center - x
 
 
 def smooth(shape: tuple[int, ...] = SHAPE, size: float = 1.0, seed: int = 0) -> torch.Tensor:
-    """A smooth field of sines, ``size`` voxels at most, that vanishes at the borders."""
+    """Return a smooth field of sines with at most ``size`` voxels that vanishes at the borders."""
     generator = torch.Generator().manual_seed(seed)
     x = coordinates(shape) / (torch.tensor(shape).view(1, 3, 1, 1, 1) - 1)
     bump = torch.sin(math.pi * x).prod(1, keepdim=True)
@@ -34,7 +34,7 @@ def smooth(shape: tuple[int, ...] = SHAPE, size: float = 1.0, seed: int = 0) -> 
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_translation_moves_the_image_along_its_own_axis(axis: int) -> None:
+def test_translation_moves_the_image_along_the_axis_of_its_component(axis: int) -> None:
     image = torch.rand(1, 2, *SHAPE)
     shift = torch.zeros(1, 3, *SHAPE)
     shift[:, axis] = 2
@@ -45,7 +45,7 @@ def test_translation_moves_the_image_along_its_own_axis(axis: int) -> None:
     torch.testing.assert_close(warped.narrow(2 + axis, SHAPE[axis] - 2, 2), torch.cat([last, last], 2 + axis))
 
 
-def test_linear_image_is_sampled_exactly_anywhere() -> None:
+def test_linear_image_is_interpolated_exactly() -> None:
     x = coordinates()
     image = (2 * x[:, :1] - 3 * x[:, 1:2] + 5 * x[:, 2:]) + 1
     u = smooth(size=0.9)
@@ -54,7 +54,7 @@ def test_linear_image_is_sampled_exactly_anywhere() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_work_divided_among_threads_changes_nothing(threads: int) -> None:
+def test_number_of_threads_does_not_change_the_result(threads: int) -> None:
     shape = (16, 18, 20)
     image = torch.rand(1, 2, *shape, requires_grad=True)
     u = (torch.rand(1, 3, *shape) * 6 - 3).requires_grad_()
@@ -70,7 +70,7 @@ def test_work_divided_among_threads_changes_nothing(threads: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_warp_takes_a_field_on_another_grid_and_zeros_outside() -> None:
+def test_warp_accepts_a_field_on_another_grid_and_pads_with_zeros() -> None:
     image = torch.ones(1, 1, 6, 7, 8)
     u = torch.zeros(1, 3, 4, 5, 3)
     assert d.warp(image, u).shape == (1, 1, 4, 5, 3)
@@ -78,14 +78,14 @@ def test_warp_takes_a_field_on_another_grid_and_zeros_outside() -> None:
     assert torch.equal(d.warp(image, u, padding="zeros")[..., 1:], torch.zeros(1, 1, 4, 5, 2))
 
 
-def test_nearest_neighbours_keep_labels_and_dtype() -> None:
+def test_nearest_neighbour_interpolation_keeps_labels_and_dtype() -> None:
     labels = torch.randint(0, 4, (1, 1, *SHAPE), dtype=torch.uint8)
     warped = d.warp(labels, smooth(size=0.4), mode="nearest")
     assert warped.dtype == torch.uint8
     assert torch.equal(warped, labels)
 
 
-def test_labels_warped_one_hot_follow_a_shift_by_most_of_a_voxel() -> None:
+def test_labels_follow_a_shift_of_more_than_half_a_voxel() -> None:
     labels = torch.randint(0, 4, (1, 1, *SHAPE), dtype=torch.uint8)
     shift = torch.zeros(1, 3, *SHAPE)
     shift[:, 1] = 0.7
@@ -111,7 +111,9 @@ def test_flow_of_a_linear_velocity_is_the_matrix_exponential() -> None:
     velocity = affine((torch.eye(3) + torch.tensor(generator)).tolist())
     expected = affine(torch.linalg.matrix_exp(torch.tensor(generator)).tolist())
     difference = d.integrate_velocity(velocity, steps=8) - expected
-    assert difference[..., 2:-2, 2:-2, 2:-2].abs().max() < 0.01  # voxels; the first order of the smallest step remains
+    assert (
+        difference[..., 2:-2, 2:-2, 2:-2].abs().max() < 0.01
+    )  # in voxels: the error of the first-order start of the squaring
 
 
 def test_negative_velocity_gives_the_inverse_map() -> None:
@@ -135,7 +137,7 @@ def test_integration_is_differentiable() -> None:
     assert torch.autograd.gradcheck(lambda v: d.integrate_velocity(v, 3), velocity)
 
 
-def test_identity_gradients_are_exactly_the_identity_map() -> None:
+def test_gradients_of_one_half_give_exactly_the_identity_map() -> None:
     phi = torch.full((2, 3, *SHAPE), 0.5)
     assert torch.equal(d.cumulative_displacement(phi), torch.zeros(2, 3, *SHAPE))
     image = torch.rand(2, 1, *SHAPE)
@@ -150,7 +152,7 @@ def test_gradients_are_the_steps_between_neighbouring_points(axis: int) -> None:
     torch.testing.assert_close(steps, 2 * phi[:, axis].narrow(axis + 1, 1, SHAPE[axis] - 1))
 
 
-def test_jacobian_determinant_of_affine_maps_is_that_of_the_matrix_at_borders_too() -> None:
+def test_jacobian_determinant_of_an_affine_map_is_that_of_its_matrix_even_at_the_borders() -> None:
     matrix = [[1.2, 0.3, 0.1], [-0.2, 0.9, 0.25], [0.15, -0.1, 1.4]]
     determinant = d.jacobian_determinant(affine(matrix))
     assert determinant.shape == (1, 1, *SHAPE)
@@ -159,18 +161,18 @@ def test_jacobian_determinant_of_affine_maps_is_that_of_the_matrix_at_borders_to
     )
 
 
-def test_rotation_keeps_volume() -> None:
+def test_rotation_preserves_volume() -> None:
     c, s = math.cos(0.4), math.sin(0.4)
     determinant = d.jacobian_determinant(affine([[1, 0, 0], [0, c, -s], [0, s, c]]))
     torch.testing.assert_close(determinant, torch.ones_like(determinant))
 
 
-def test_fold_is_counted_where_it_is() -> None:
+def test_folds_are_counted_within_the_mask() -> None:
     assert d.folded_fraction(smooth(size=0.3)) == 0
     mirrored = affine([[1, 0, 0], [0, 1, 0], [0, 0, -1]])
     assert d.folded_fraction(mirrored) == 1
     u = torch.zeros(1, 3, *SHAPE)
-    u[:, 2, :, :, 4:] = -3  # the voxels right of column 4 jump back over their neighbours
+    u[:, 2, :, :, 4:] = -3  # the voxels from column 4 on jump back over their neighbours
     assert d.folded_fraction(u) == pytest.approx(2 / SHAPE[2])
     mask = torch.zeros(1, 1, *SHAPE, dtype=torch.bool)
     mask[..., 6:] = True
@@ -184,14 +186,14 @@ def test_inverse_of_a_displacement_undoes_it() -> None:
     assert d.inverse_error(inverse, u).max() < 0.003
 
 
-def test_inverse_of_an_expansion_by_three_is_found() -> None:
+def test_threefold_expansion_is_inverted() -> None:
     shape = (31, 27, 25)
     wide = affine([[3, 0, 0], [0, 2.5, 0], [0, 0, 2.2]], shape)
     expected = affine([[1 / 3, 0, 0], [0, 0.4, 0], [0, 0, 1 / 2.2]], shape)
     assert (d.invert_displacement(wide) - expected).abs().max() < 0.02
 
 
-def test_inverse_error_shows_what_is_not_an_inverse() -> None:
+def test_inverse_error_is_large_for_a_map_that_is_not_the_inverse() -> None:
     u = smooth(size=1)
     assert d.inverse_error(u, u).max() > 1
 
@@ -204,7 +206,7 @@ def test_resized_displacement_is_the_same_map(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(resized, (translation[..., :1, :1, :1] * scale).expand(1, 3, *shape))
 
 
-def test_displacement_of_pooled_images_warps_the_full_ones_alike() -> None:
+def test_displacement_of_pooled_images_applies_to_the_full_images() -> None:
     shape = (16, 20, 24)
     u = smooth(shape, 2).float()
     coarse = torch.nn.functional.avg_pool3d(u, 2) / 2
@@ -212,11 +214,11 @@ def test_displacement_of_pooled_images_warps_the_full_ones_alike() -> None:
 
 
 def test_unusable_fields_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"displacement has shape \(B, 3, D, H, W\), not \(1, 2, 4, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"displacement must have shape \(B, 3, D, H, W\), not \(1, 2, 4, 4, 4\)"):
         d.warp(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 2, 4, 4, 4))
     with pytest.raises(ValueError, match="floating-point"):
         d.Deformation(torch.zeros(1, 3, 4, 4, 4, dtype=torch.int32))
     with pytest.raises(ValueError, match="2 images cannot be warped by 3 displacements"):
         d.warp(torch.zeros(2, 1, 4, 4, 4), torch.zeros(3, 3, 4, 4, 4))
-    with pytest.raises(ValueError, match="two voxels"):
+    with pytest.raises(ValueError, match="at least two voxels"):
         d.jacobian_determinant(torch.zeros(1, 3, 4, 1, 4))

@@ -1,4 +1,4 @@
-"""Instance optimisation: it finds known deformations, spares tumours, stays invertible, stops and cancels."""
+"""Instance optimisation finds known deformations, leaves out tumours, stays invertible, and can be stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from JointRegSegLib.registration.local_correlation import LocalStatistics, lncc
 from JointRegSegLib.registration.refinement_settings import RefinementLevel, RefinementSettings
 
 
-def test_known_deformation_is_found_whatever_the_contrast() -> None:
+def test_known_deformation_is_found_despite_inverted_contrast() -> None:
     fixed, moving, true = pair()
     start = error(torch.zeros_like(true), true)
     found = refine(fixed, torch.where(moving > -2.5, 2 - moving, moving), settings=QUICK)
@@ -33,7 +33,7 @@ def test_known_deformation_is_found_whatever_the_contrast() -> None:
 
 
 @pytest.mark.parametrize("regulariser", ["diffusion", "curvature"])
-def test_inverse_undoes_the_deformation(regulariser: str) -> None:
+def test_inverse_cancels_the_deformation(regulariser: str) -> None:
     fixed, moving, _ = pair()
     found = refine(fixed, moving, settings=RefinementSettings(QUICK.levels, regulariser=regulariser))
     inside = radius() < 0.7
@@ -50,7 +50,7 @@ def test_result_is_the_flow_of_its_velocity() -> None:
     assert (found.displacement - fine).abs().mean() < 0.05
 
 
-def test_refinement_takes_up_the_velocity_of_a_network() -> None:
+def test_refinement_continues_from_the_velocity_of_a_network() -> None:
     fixed, moving, true = pair()
     velocity = resize_displacement(0.6 * known_velocity(), (16, 20, 12))
     displacement = resize_displacement(integrate_velocity(velocity), SHAPE)
@@ -61,7 +61,7 @@ def test_refinement_takes_up_the_velocity_of_a_network() -> None:
     assert lncc(fixed, warp(moving, better.displacement)) > lncc(fixed, warp(moving, displacement)) + 0.03
 
 
-def test_displacement_without_a_velocity_is_followed_by_the_refinement() -> None:
+def test_displacement_without_a_velocity_is_refined_too() -> None:
     fixed, moving, true = pair()
     start = Deformation(0.5 * true)
     found = refine(fixed, moving, start, settings=QUICK)
@@ -74,7 +74,7 @@ def no_iterations() -> RefinementSettings:
     return RefinementSettings(levels=QUICK.levels, iterations=0)
 
 
-def test_identical_images_are_left_alone() -> None:
+def test_identical_images_are_not_deformed() -> None:
     image = texture()
     assert refine(image, image, settings=QUICK).displacement.abs().max() == 0
 
@@ -83,25 +83,25 @@ def with_tumor(image: torch.Tensor, tumor: torch.Tensor, value: float) -> torch.
     return torch.where(tumor, torch.full_like(image, value), image)
 
 
-def carried_volume(found: Deformation, tumor: torch.Tensor) -> float:
-    """Volume that the tumour of the fixed study has in the moving one by the deformation, relative to its own."""
+def mapped_volume(found: Deformation, tumor: torch.Tensor) -> float:
+    """Return the volume of the fixed tumour after mapping to the moving study, relative to its volume before."""
     return float(jacobian_determinant(found.displacement)[tumor].mean())
 
 
-def test_mask_keeps_a_grown_tumour_from_stretching_the_brain() -> None:
+def test_masks_prevent_tumour_growth_from_stretching_the_brain() -> None:
     image, center = texture(), (0.1, -0.1, 0.0)
     small, large = radius(center=center, size=0.25) < 1, radius(center=center, size=0.42) < 1
     fixed, moving = with_tumor(image, small, 4.0), with_tumor(image, large, 4.0)
     unmasked = refine(fixed, moving, settings=QUICK)
     masked = refine(fixed, moving, None, small.float(), large.float(), QUICK)
-    assert carried_volume(unmasked, small) > 1.5
-    assert abs(carried_volume(masked, small) - 1) < 0.15
-    nothing = torch.zeros_like(masked.displacement)
-    assert error(masked.displacement, nothing) < 0.5 * error(unmasked.displacement, nothing)
+    assert mapped_volume(unmasked, small) > 1.5
+    assert abs(mapped_volume(masked, small) - 1) < 0.15
+    identity = torch.zeros_like(masked.displacement)
+    assert error(masked.displacement, identity) < 0.5 * error(unmasked.displacement, identity)
 
 
-def test_mass_effect_outside_of_the_mask_is_followed() -> None:
-    """The tumour pushes the tissue away; its own voxels are new and match nothing."""
+def test_mass_effect_outside_the_mask_is_recovered() -> None:
+    """The tumour displaces the surrounding tissue; its voxels have no counterpart in the other study."""
     image, center = texture(), (0.1, -0.1, 0.0)
     distance = radius(center=center)
     outward = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in SHAPE], indexing="ij"))[None]
@@ -118,16 +118,16 @@ def test_mass_effect_outside_of_the_mask_is_followed() -> None:
     assert (found.displacement - true).norm(dim=1, keepdim=True)[around].mean() < 0.5 * before
 
 
-def test_moving_mask_is_where_the_deformation_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moving_mask_is_warped_by_the_deformation(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, moving, true = pair(3.0)
     tumor = radius(center=(0.3, 0.0, 0.0), size=0.25) < 1
     masks, original = [], LocalStatistics.of.__func__
 
-    def noted(cls, image, window, mask, stride):
+    def record(cls, image, window, mask, stride):
         masks.append(mask)
         return original(cls, image, window, mask, stride)
 
-    monkeypatch.setattr(LocalStatistics, "of", classmethod(noted))
+    monkeypatch.setattr(LocalStatistics, "of", classmethod(record))
     start = Deformation(true, velocity=known_velocity(3.0))
     moving_tumor = (warp(tumor.float(), integrate_velocity(-known_velocity(3.0))) > 0.5).float()
     settings = RefinementSettings(levels=(RefinementLevel(1, 2, 5, 1),), mask_dilation=0)
@@ -137,7 +137,7 @@ def test_moving_mask_is_where_the_deformation_carries_it(monkeypatch: pytest.Mon
     assert left_out.sum() < 1.5 * tumor.sum()
 
 
-def test_absent_modalities_and_several_channels() -> None:
+def test_channels_of_absent_modalities_are_ignored() -> None:
     fixed, moving, true = pair(channels=3)
     fixed, moving = fixed.clone(), moving.clone()
     fixed[:, 1] = -3
@@ -146,7 +146,7 @@ def test_absent_modalities_and_several_channels() -> None:
     assert error(found.displacement, true) < 0.4 * error(torch.zeros_like(true), true)
 
 
-def test_any_size_of_grid_is_registered() -> None:
+def test_odd_grid_sizes_are_registered() -> None:
     shape = (21, 17, 13)
     fixed = texture(shape=shape)
     moving = warp(fixed, integrate_velocity(-known_velocity(3.0, shape=shape)))
@@ -155,7 +155,7 @@ def test_any_size_of_grid_is_registered() -> None:
     assert lncc(fixed, warp(moving, found.displacement)) > lncc(fixed, moving) + 0.05
 
 
-def test_it_works_where_gradients_are_off() -> None:
+def test_refinement_works_in_inference_mode() -> None:
     with torch.inference_mode():
         fixed, moving, true = pair()
         found = refine(fixed, moving, settings=QUICK)
@@ -163,13 +163,13 @@ def test_it_works_where_gradients_are_off() -> None:
     assert not found.displacement.requires_grad
 
 
-def test_progress_rises_to_one_and_may_cancel() -> None:
+def test_progress_rises_to_one_and_can_cancel() -> None:
     fixed, moving, _ = pair()
-    told: list[float] = []
-    refine(fixed, moving, settings=QUICK, progress=lambda fraction, message: told.append(fraction))
-    assert told == sorted(told)
-    assert told[-1] == 1
-    assert len(told) > 20
+    fractions: list[float] = []
+    refine(fixed, moving, settings=QUICK, progress=lambda fraction, message: fractions.append(fraction))
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert len(fractions) > 20
 
     def cancel(fraction: float, message: str) -> None:
         if fraction > 0.2:
@@ -179,34 +179,36 @@ def test_progress_rises_to_one_and_may_cancel() -> None:
         refine(fixed, moving, settings=QUICK, progress=cancel)
 
 
-def test_time_limit_and_convergence_end_it() -> None:
+def test_time_limit_and_convergence_end_the_refinement() -> None:
     fixed, moving, _ = pair()
-    told: list[float] = []
+    fractions: list[float] = []
     limited = RefinementSettings(levels=QUICK.levels, time_limit_s=1e-9)
-    assert refine(fixed, moving, settings=limited, progress=lambda f, m: told.append(f)).displacement.abs().max() == 0
-    assert told == [1]
-    told.clear()
+    assert (
+        refine(fixed, moving, settings=limited, progress=lambda f, m: fractions.append(f)).displacement.abs().max() == 0
+    )
+    assert fractions == [1]
+    fractions.clear()
     endless = RefinementSettings(levels=(RefinementLevel(2, 4, 5, 100_000),), tolerance=1e-3)
-    refine(fixed, moving, settings=endless, progress=lambda f, m: told.append(f))
-    assert len(told) < 400
+    refine(fixed, moving, settings=endless, progress=lambda f, m: fractions.append(f))
+    assert len(fractions) < 400
 
 
-def test_wild_velocity_is_smoothed_until_it_does_not_fold() -> None:
+def test_velocity_that_folds_is_smoothed_until_it_does_not() -> None:
     fixed, moving, _ = pair()
-    wild = 12 * torch.randn(1, 3, 16, 20, 12, generator=torch.Generator().manual_seed(0))
-    displacement = resize_displacement(integrate_velocity(wild), SHAPE)
+    rough = 12 * torch.randn(1, 3, 16, 20, 12, generator=torch.Generator().manual_seed(0))
+    displacement = resize_displacement(integrate_velocity(rough), SHAPE)
     assert folded_fraction(displacement) > 0.01
-    found = refine(fixed, moving, Deformation(displacement, velocity=wild), settings=no_iterations())
+    found = refine(fixed, moving, Deformation(displacement, velocity=rough), settings=no_iterations())
     assert folded_fraction(found.displacement) == folded_fraction(found.inverse) == 0
 
 
-def test_settings_survive_json() -> None:
+def test_settings_are_restored_from_json() -> None:
     settings = RefinementSettings(levels=(RefinementLevel(1, 2, 3, 4, 2),), iterations=7, time_limit_s=5.0)
     assert RefinementSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     assert RefinementSettings.from_dict({"regularisation": 1}).levels == RefinementSettings().levels
 
 
-def test_settings_in_millimetres_follow_the_spacing() -> None:
+def test_settings_are_scaled_to_the_voxel_spacing() -> None:
     coarse = RefinementSettings().for_spacing(2.0)
     assert [(level.image_stride, level.velocity_stride) for level in coarse.levels] == [(2, 4), (1, 4), (1, 2)]
     assert coarse.mask_dilation == 1
@@ -229,12 +231,12 @@ def test_settings_in_millimetres_follow_the_spacing() -> None:
         ({"levels": [{"image_stride": 2, "velocity_stride": 2, "window": 4, "iterations": 3}]}, "window is 4"),
     ],
 )
-def test_unusable_settings_are_named(values: dict, words: str) -> None:
+def test_error_names_the_unusable_setting(values: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RefinementSettings.from_dict(values)
 
 
-def test_unusable_images_are_named() -> None:
+def test_error_names_the_unusable_image() -> None:
     image = texture()
     with pytest.raises(ValueError, match=r"moving has shape \(1, 1, 32, 40, 23\), not \(1, 1, 32, 40, 24\)"):
         refine(image, image[..., 1:])

@@ -32,9 +32,9 @@ GRID = WorkingGrid((24, 32, 28), 2.0, (30.0, 35.0, -20.0))
 
 
 def rotation(degrees: tuple[float, float, float]) -> np.ndarray:
-    turn = sitk.Euler3DTransform()
-    turn.SetRotation(*np.radians(degrees))
-    return np.array(turn.GetMatrix()).reshape(3, 3)
+    transform = sitk.Euler3DTransform()
+    transform.SetRotation(*np.radians(degrees))
+    return np.array(transform.GetMatrix()).reshape(3, 3)
 
 
 NATIVE = {
@@ -46,19 +46,19 @@ NATIVE = {
 }
 
 
-def native_grid(name: str, centre: np.ndarray, extent_mm: float = 44.0) -> sitk.Image:
-    """An empty float image of an orientation around a point, of about ``extent_mm``."""
+def native_grid(name: str, center: np.ndarray, extent_mm: float = 44.0) -> sitk.Image:
+    """Return an empty image with a named orientation, centred on a point and about ``extent_mm`` wide."""
     direction, spacing = NATIVE[name]
     size = np.ceil(extent_mm / np.array(spacing)).astype(int)
     image = sitk.Image(size.tolist(), sitk.sitkFloat32)
     image.SetSpacing(spacing)
     image.SetDirection(direction.ravel().tolist())
-    image.SetOrigin((centre - direction @ (np.array(spacing) * (size - 1) / 2)).tolist())
+    image.SetOrigin((center - direction @ (np.array(spacing) * (size - 1) / 2)).tolist())
     return image
 
 
 def points(image: sitk.Image) -> np.ndarray:
-    """LPS mm of all voxels, (n, 3), in the order of the array."""
+    """Return the positions of all voxels in LPS mm, (n, 3), in the order of the array."""
     index = np.stack(np.meshgrid(*[np.arange(n) for n in reversed(image.GetSize())], indexing="ij"), -1).reshape(-1, 3)
     matrix = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     return index[:, ::-1] @ matrix.T + image.GetOrigin()
@@ -70,16 +70,16 @@ def with_values(image: sitk.Image, values: np.ndarray) -> sitk.Image:
     return filled
 
 
-def centre_of(grid: WorkingGrid) -> np.ndarray:
+def center_of(grid: WorkingGrid) -> np.ndarray:
     return np.array(grid.origin_lps_mm) + np.array([-1, -1, 1]) * (np.array(grid.size) - 1) / 2 * grid.spacing_mm
 
 
-CENTRE = centre_of(GRID)
+CENTER = center_of(GRID)
 
 
 def known_displacement_mm(at: np.ndarray) -> np.ndarray:
-    """A smooth displacement in LPS mm, of up to 4 mm, (n, 3)."""
-    x, y, z = ((at - CENTRE) / 30).T
+    """Return a smooth displacement of up to 4 mm at points (n, 3), in LPS mm."""
+    x, y, z = ((at - CENTER) / 30).T
     return np.stack([3 * np.sin(x + 2 * y), 2.5 * np.cos(1.5 * z) * np.exp(-(x**2)), 4 * np.sin(y - z + 0.3)], -1)
 
 
@@ -97,7 +97,7 @@ def affine_map(at: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def known() -> PairTransform:
-    """The transform of the known displacement followed by the known affine, from a tensor in voxels."""
+    """Build the transform of the known displacement and the known affine map from a tensor in voxels."""
     mm = known_displacement_mm(points(GRID.to_sitk(np.zeros(GRID.shape, np.float32)))).reshape(*GRID.shape, 3)
     voxels = np.stack([mm[..., 2], -mm[..., 1], -mm[..., 0]]) / GRID.spacing_mm
     displacement = torch.from_numpy(voxels).float()[None]
@@ -105,21 +105,21 @@ def known() -> PairTransform:
 
 
 def pattern(at: np.ndarray) -> np.ndarray:
-    """Smooth values in the moving space."""
+    """Return smooth values at points (n, 3) of the moving space."""
     x, y, z = (at / 17).T
     return np.sin(x) + np.cos(1.3 * y) * np.sin(0.8 * z + 1) + 0.02 * x * z
 
 
 @pytest.mark.parametrize("moving_name", NATIVE)
 @pytest.mark.parametrize("fixed_name", NATIVE)
-def test_the_warped_image_shows_each_point_where_the_map_says(
+def test_each_voxel_of_the_warped_image_shows_the_mapped_point(
     known: PairTransform, fixed_name: str, moving_name: str
 ) -> None:
-    """Coordinates are the image: three channels that hold their own LPS position are linear, so sampling is exact."""
-    fixed = native_grid(fixed_name, CENTRE, 30)
-    moving = native_grid(moving_name, affine_map(CENTRE[None])[0], 80)
+    """The images hold their LPS coordinates, which linear interpolation reproduces exactly."""
+    fixed = native_grid(fixed_name, CENTER, 30)
+    moving = native_grid(moving_name, affine_map(CENTER[None])[0], 80)
     at = points(fixed)
-    inside = np.abs(at - CENTRE).max(axis=1) < 21  # of the field
+    inside = np.abs(at - CENTER).max(axis=1) < 21  # within the displacement field
     expected = affine_map(at + known_displacement_mm(at))
     for axis in range(3):
         warped = warp_image(with_values(moving, points(moving)[:, axis]), fixed, known.moving_to_fixed)
@@ -128,33 +128,33 @@ def test_the_warped_image_shows_each_point_where_the_map_says(
         assert np.abs(found - expected[:, axis])[inside].max() < 0.1 * min(moving.GetSpacing())
 
 
-def test_points_map_as_the_tensor_says(known: PairTransform) -> None:
-    at = CENTRE + np.random.default_rng(1).uniform(-20, 20, (200, 3))
+def test_points_are_mapped_as_by_the_tensor(known: PairTransform) -> None:
+    at = CENTER + np.random.default_rng(1).uniform(-20, 20, (200, 3))
     found = np.array([known.moving_to_fixed.TransformPoint(p.tolist()) for p in at])
     assert np.abs(found - affine_map(at + known_displacement_mm(at))).max() < 0.06
 
 
 def test_the_inverse_returns_to_the_start(known: PairTransform) -> None:
-    at = CENTRE + np.random.default_rng(2).uniform(-18, 18, (200, 3))
-    there = [known.moving_to_fixed.TransformPoint(p.tolist()) for p in at]
-    back = np.array([known.fixed_to_moving.TransformPoint(p) for p in there])
+    at = CENTER + np.random.default_rng(2).uniform(-18, 18, (200, 3))
+    mapped = [known.moving_to_fixed.TransformPoint(p.tolist()) for p in at]
+    back = np.array([known.fixed_to_moving.TransformPoint(p) for p in mapped])
     assert np.abs(back - at).max() < 0.02 * GRID.spacing_mm
 
 
-def test_the_inverse_of_a_velocity_field_is_taken_as_it_is() -> None:
+def test_a_given_inverse_is_used() -> None:
     generator = torch.Generator().manual_seed(0)
     velocity = torch.nn.functional.interpolate(
         torch.randn(1, 3, 3, 3, 3, generator=generator), size=GRID.shape, mode="trilinear", align_corners=True
     )
     forward, backward = integrate_velocity(velocity), integrate_velocity(-velocity)
     pair = pair_transform(Deformation(forward, backward), GRID, known_affine())
-    at = CENTRE + np.random.default_rng(3).uniform(-15, 15, (100, 3))
-    there = [pair.moving_to_fixed.TransformPoint(p.tolist()) for p in at]
-    assert np.abs(np.array([pair.fixed_to_moving.TransformPoint(p) for p in there]) - at).max() < 0.1
+    at = CENTER + np.random.default_rng(3).uniform(-15, 15, (100, 3))
+    mapped = [pair.moving_to_fixed.TransformPoint(p.tolist()) for p in at]
+    assert np.abs(np.array([pair.fixed_to_moving.TransformPoint(p) for p in mapped]) - at).max() < 0.1
 
 
-def test_beyond_the_field_only_the_affine_remains(known: PairTransform) -> None:
-    far = CENTRE + np.array([[200.0, 0, 0], [0, -300, 0], [150, 150, 150]])
+def test_beyond_the_field_only_the_affine_map_remains(known: PairTransform) -> None:
+    far = CENTER + np.array([[200.0, 0, 0], [0, -300, 0], [150, 150, 150]])
     found = np.array([known.moving_to_fixed.TransformPoint(p.tolist()) for p in far])
     assert np.allclose(found, affine_map(far), atol=1e-9)
 
@@ -166,12 +166,12 @@ def test_the_field_is_continuous_and_zero_on_its_border(known: PairTransform) ->
         for axis in range(3):
             assert not array.take([0, -1], axis).any()
     steps = [known.displacement.diff(dim=axis).abs().amax() for axis in (2, 3, 4)]
-    assert max(steps) < 1  # voxels a voxel: it does not fold where it fades
+    assert max(steps) < 1  # in voxels per voxel: the field does not fold where it fades
 
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_the_jacobian_is_that_of_the_whole_map(known: PairTransform, name: str) -> None:
-    native = native_grid(name, CENTRE, 30)
+    native = native_grid(name, CENTER, 30)
     at = points(native)
     step = 1e-4
     columns = [
@@ -181,27 +181,30 @@ def test_the_jacobian_is_that_of_the_whole_map(known: PairTransform, name: str) 
     ]
     expected = np.linalg.det(np.stack(columns, axis=-1))
     found = sitk.GetArrayFromImage(jacobian_image(known, native)).ravel()
-    inside = np.abs(at - CENTRE).max(axis=1) < 20
+    inside = np.abs(at - CENTER).max(axis=1) < 20
     assert np.ptp(expected[inside]) > 0.12
     assert np.abs(found - expected)[inside].max() < 0.02
 
 
-def test_a_file_holds_the_same_transform(known: PairTransform, tmp_path: Path) -> None:
-    at = CENTRE + np.random.default_rng(4).uniform(-40, 40, (200, 3))
-    for name, transform in (("there.h5", known.moving_to_fixed), ("back.h5", known.fixed_to_moving)):
+def test_a_transform_is_restored_from_a_file(known: PairTransform, tmp_path: Path) -> None:
+    at = CENTER + np.random.default_rng(4).uniform(-40, 40, (200, 3))
+    for name, transform in (
+        ("moving_to_fixed.h5", known.moving_to_fixed),
+        ("fixed_to_moving.h5", known.fixed_to_moving),
+    ):
         sitk.WriteTransform(transform, str(tmp_path / name))
         read = sitk.ReadTransform(str(tmp_path / name))
         for point in at.tolist():
             assert read.TransformPoint(point) == transform.TransformPoint(point)
 
 
-def test_displacements_and_vector_images_are_the_same_thing() -> None:
+def test_displacements_are_restored_from_vector_images() -> None:
     displacement = torch.randn(3, *GRID.shape, generator=torch.Generator().manual_seed(5))
     assert torch.allclose(displacement_of(displacement_image(displacement, GRID)), displacement, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_fields_made_in_blocks_of_voxels_are_stored_there_without_loss(factor: int) -> None:
+def test_fields_interpolated_from_blocks_of_voxels_are_stored_in_those_blocks(factor: int) -> None:
     generator = torch.Generator().manual_seed(6)
     smooth = torch.randn(1, 3, 4, 5, 4, generator=generator)
     size = [n // factor for n in GRID.shape]
@@ -219,37 +222,37 @@ def test_fields_made_in_blocks_of_voxels_are_stored_there_without_loss(factor: i
         assert np.allclose(moved, [-right, -front, up], atol=0.03 * GRID.spacing_mm)
 
 
-def test_an_approximate_inverse_gets_nearer_to_the_inverse() -> None:
+def test_an_approximate_inverse_is_improved() -> None:
     generator = torch.Generator().manual_seed(8)
     coarse = 2 * torch.randn(1, 3, 6, 8, 7, generator=generator)
-    there, back = (resize_displacement(integrate_velocity(v), GRID.shape) for v in (coarse / 4, -coarse / 4))
-    before, after = inverse_error(there, back), inverse_error(there, nearer_inverse(there, back))
+    forward, backward = (resize_displacement(integrate_velocity(v), GRID.shape) for v in (coarse / 4, -coarse / 4))
+    before, after = inverse_error(forward, backward), inverse_error(forward, nearer_inverse(forward, backward))
     inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     assert after[inner].mean() < 0.3 * before[inner].mean()
     assert before[inner].mean() > 0.02
 
 
-def test_rough_fields_keep_their_resolution() -> None:
+def test_rough_fields_are_stored_at_full_resolution() -> None:
     rough = 0.3 * torch.randn(1, 3, *GRID.shape, generator=torch.Generator().manual_seed(7))
     assert pair_transform(Deformation(rough, -rough), GRID, sitk.AffineTransform(3)).grid.spacing_mm == GRID.spacing_mm
 
 
-def test_a_displacement_of_another_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match="its grid"):
+def test_a_displacement_with_another_shape_than_its_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"not \(1, 3, 24, 32, 28\)"):
         pair_transform(Deformation(torch.zeros(1, 3, 8, 8, 8)), GRID, sitk.AffineTransform(3))
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_labels_keep_volume_and_place_on_any_grid(name: str) -> None:
-    """A ball on the working grid, brought to a native grid, and from there warped by the identity."""
+def test_labels_keep_their_volume_and_position_on_any_grid(name: str) -> None:
+    """A ball on the working grid is resampled to a native grid and then warped by the identity."""
     at = points(GRID.to_sitk(np.zeros(GRID.shape, np.float32)))
-    distance = np.linalg.norm(at - CENTRE, axis=1).reshape(GRID.shape)
+    distance = np.linalg.norm(at - CENTER, axis=1).reshape(GRID.shape)
     labels = torch.from_numpy(np.where(distance < 8, 3, np.where(distance < 14, 2, 0)))
     shares = torch.nn.functional.one_hot(labels, 4).movedim(-1, 0).float()
-    native = native_grid(name, CENTRE + np.array([3, -2, 1]))
+    native = native_grid(name, CENTER + np.array([3, -2, 1]))
     found = labels_to_native(shares, GRID, native)
     array = sitk.GetArrayFromImage(found).ravel()
-    radius = np.linalg.norm(points(native) - CENTRE, axis=1)
+    radius = np.linalg.norm(points(native) - CENTER, axis=1)
     assert found.GetPixelID() == sitk.sitkUInt8
     voxel = np.linalg.norm([GRID.spacing_mm] * 3) / 2
     assert (array[radius < 8 - voxel] == 3).all()
@@ -261,24 +264,24 @@ def test_labels_keep_volume_and_place_on_any_grid(name: str) -> None:
     assert np.array_equal(sitk.GetArrayFromImage(same).ravel(), array)
 
 
-def test_labels_off_the_native_grid_are_background() -> None:
+def test_voxels_beyond_the_working_grid_are_background() -> None:
     shares = torch.zeros(4, *GRID.shape)
     shares[0] = 1
     shares[0, :3, :3, :3], shares[1, :3, :3, :3] = 0, 1
-    native = native_grid("oblique", CENTRE + 300)
+    native = native_grid("oblique", CENTER + 300)
     assert not sitk.GetArrayFromImage(labels_to_native(shares, GRID, native)).any()
 
 
-def test_values_return_to_a_study_through_its_transform() -> None:
-    """The moving study came onto the grid through the affine; its results go back through the inverse."""
+def test_values_are_resampled_to_a_study_through_its_transform() -> None:
+    """The affine map brought the moving study to the working grid; its inverse takes the results back."""
     at = points(GRID.to_sitk(np.zeros(GRID.shape, np.float32)))
     values = torch.from_numpy(pattern(affine_map(at)).reshape(GRID.shape))
-    native = native_grid("left-handed", affine_map(CENTRE[None])[0], 24)
+    native = native_grid("left-handed", affine_map(CENTER[None])[0], 24)
     found = to_native(values, GRID, native, known_affine().GetInverse())
     assert np.abs(sitk.GetArrayFromImage(found).ravel() - pattern(points(native))).max() < 0.02
 
 
-def test_the_grid_keeps_the_voxels_of_an_aligned_image() -> None:
+def test_the_grid_coincides_with_the_voxels_of_an_aligned_image() -> None:
     corners = np.array([[10.2, -30.0, 5.0], [60.0, 41.5, 70.3]])
     grid = grid_around(corners, 1.0, 6.0, 16, (0.25, -239.0, 0.5))
     offset = np.array(grid.origin_lps_mm) - [0.25, -239.0, 0.5]
