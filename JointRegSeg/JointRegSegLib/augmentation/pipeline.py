@@ -15,7 +15,7 @@ from .config import AugmentationConfig, SpatialRanges
 
 
 class Augmentation:
-    """Augments pairs (fixed, moving) as configured.
+    """Augments pairs (fixed, moving) as configured::
 
         augment = Augmentation(AugmentationConfig(noise_sd=0.2))
         fixed, moving = augment((fixed, moving), torch.Generator().manual_seed(7))

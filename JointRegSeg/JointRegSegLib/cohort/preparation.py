@@ -95,7 +95,7 @@ class PreparationConfig:
 
 
 class StudyPreparer:
-    """Prepares the studies of a cohort by their number.
+    """Prepares the studies of a cohort by their number::
 
         prepare = StudyPreparer(read_manifest("cohort.csv").of_split("train"), PreparationConfig())
         sample = prepare(0)

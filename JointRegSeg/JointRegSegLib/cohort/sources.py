@@ -1,4 +1,4 @@
-"""Pairs of studies from one of three sources with one interface: in memory, cached on disk, or read as needed.
+"""Pairs of studies from one of three sources with one interface: in memory, cached on disk, or read as needed::
 
     cohort = read_manifest("cohort.csv").of_split("train")
     pairs = open_pairs(cohort, "cache", PreparationConfig(), cache="cache")

@@ -40,7 +40,7 @@ def inverse_consistency(
         count: Largest number of points; they are spread evenly over the mask.
 
     Returns:
-        Mean and maximum of |inverse(forward(x)) − x| in mm, as ``inverse_error_mean_mm`` and
+        Mean and maximum of ``|inverse(forward(x)) - x|`` in mm, as ``inverse_error_mean_mm`` and
         ``inverse_error_max_mm``; NaN for an empty mask. Points that leave the field of view count too.
     """
     indices = np.argwhere(np.asarray(mask, bool))[:, ::-1]

@@ -11,7 +11,7 @@ from .surface_distance import hd95
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Compute the Dice overlap 2|a ∩ b| / (|a| + |b|) of two masks.
+    """Compute the Dice overlap ``2 |a ∩ b| / (|a| + |b|)`` of two masks.
 
     Args:
         a: Mask of any shape.

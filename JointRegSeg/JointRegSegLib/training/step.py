@@ -40,7 +40,7 @@ def network_output(
 ) -> JointOutput:
     """Compute the output of the network for a batch, leaving out heads that are not trained.
 
-    Args: as for ``batch_loss``.
+    The arguments are those of ``batch_loss``.
     """
     fixed, moving = (precision.arrange(images) for images in network_inputs(batch, config))
     if registers:

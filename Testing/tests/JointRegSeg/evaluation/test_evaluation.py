@@ -123,6 +123,7 @@ def test_the_jacobian_is_shown_in_the_brain_only(cohort: Path) -> None:
     assert np.nanmin(picture.jacobian) > 0.3
 
 
+@pytest.mark.slow
 def test_a_cohort_is_scored_and_failed_cases_are_named(
     cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
