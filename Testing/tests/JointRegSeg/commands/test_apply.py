@@ -321,15 +321,15 @@ def _malicious(visits: Path, tmp_path: Path) -> dict:
         (
             _changed(np.zeros_like),
             "the flair image '{folder}/bad.nii.gz' of the fixed study is constant (0 everywhere) and shows no anatomy: "
-            "choose another image or leave this one out",
+            "choose another image or leave it out",
         ),
         (
             _changed(lambda values: np.full_like(values, np.nan)),
             "the flair image '{folder}/bad.nii.gz' of the fixed study is not finite in 100 % of its voxels: "
-            "choose another image or leave this one out",
+            "choose another image or leave it out",
         ),
         (_changed(lambda values: values[:5]), "the flair image '{folder}/bad.nii.gz' of the fixed study is too small"),
-        (_changed(lambda values: values[:5]), "voxels and 40 mm; choose another image or leave this one out"),
+        (_changed(lambda values: values[:5]), "voxels and 40 mm; choose another image or leave it out"),
         (
             _far_away,
             "the flair image '{folder}/bad.nii.gz' of the fixed study lies elsewhere in space than "
