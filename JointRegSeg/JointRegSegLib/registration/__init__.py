@@ -1,4 +1,4 @@
-"""Registration: alignment, deformations, similarity measures, transforms and instance optimization."""
+"""Registration: alignment, deformations, similarity measures, transforms and instance optimisation."""
 
 AFFINE_KINDS = ("none", "rigid", "affine")
 """Linear alignments that precede the deformation."""

@@ -14,23 +14,28 @@ from ..images.grid import WorkingGrid, grid_around, mask_corners
 from . import AFFINE_KINDS
 
 _COARSE_MM, _FINE_MM = 4.0, 2.5
+"""Spacing of the grids on which the starts are compared and the winner is refined."""
 _MARGIN_MM = 10.0
+"""Width of the margin that these grids leave around the brain."""
 _SEED = 20
 _STARTS = 3
-_LARGEST_STRETCH = 1.6
-_SMALLEST_OVERLAP = 0.7
+"""Largest number of starts that are optimised."""
 _PROMISING = 0.8
-"""Share of the best mutual information among the starting points that another one needs to be optimised as well."""
+"""Smallest mutual information of a start that is optimised, as a share of that of the best start."""
+_LARGEST_STRETCH = 1.6
+"""Largest plausible singular value of the linear map; its reciprocal is the smallest one."""
+_SMALLEST_OVERLAP = 0.7
+"""Smallest Dice coefficient of the aligned brains with which an alignment is accepted."""
 
 
 @dataclass(frozen=True)
 class AffineResult:
-    """A linear alignment and its quality.
+    """A linear map between two brains, and how well it aligns them.
 
     Attributes:
-        transform: Map from points of the fixed space to points of the moving space (LPS mm).
-        mutual_information: Mutual information after the alignment.
-        overlap: Dice overlap of the two brains in the common field of view.
+        transform: Map of points of the fixed space to points of the moving space (LPS mm).
+        mutual_information: Mutual information of the aligned brains (Mattes et al. 2003) in nats; 0 without alignment.
+        overlap: Dice coefficient of the two brains within the field of view of both images.
     """
 
     transform: sitk.AffineTransform
@@ -40,12 +45,12 @@ class AffineResult:
 
 @dataclass(frozen=True)
 class Brain:
-    """One side of an alignment.
+    """One side of a registration.
 
     Attributes:
-        image: Checked image.
-        mask: Brain mask.
-        left_out: Mask of what to leave out, such as a tumour, or None.
+        image: Scalar image whose intensities drive the alignment.
+        mask: Brain as non-zero voxels.
+        left_out: Voxels to be ignored, such as a tumour, as non-zero voxels; None if there are none.
         name: Name of the study in messages.
     """
 
@@ -63,19 +68,24 @@ def align(
 ) -> AffineResult:
     """Find the rigid or affine transform between two brains.
 
-    Centres of mass are brought together. The headers' own alignment, a coarse set of rotations and the principal axes
-    are compared by mutual information (Mattes et al. 2003), and the best of them are optimised at 4 mm. The best result
-    is refined at 2.5 mm, first rigidly, then affinely. Sampling is seeded, and the same brains give the same transform
-    to the last bit.
+    Several starts are compared by mutual information (Mattes et al. 2003): the position given by the image headers
+    and, with the centres of mass brought together, a coarse set of rotations and the alignments of the principal axes.
+    The most promising starts are optimised on a grid of 4 mm. The best result is refined on a grid of 2.5 mm, first as
+    a rigid and then, for an affine transform, as an affine map. The random sampling is seeded, so that the same brains
+    give the same transform to the last bit.
 
     Args:
-        fixed: Brain of the fixed study.
-        moving: Brain of the moving study.
-        kind: 'rigid', 'affine' or 'none', which gives the identity.
+        fixed: Brain that defines the fixed space.
+        moving: Brain to be aligned with it.
+        kind: 'rigid' (6 parameters), 'affine' (12 parameters), or 'none' for the identity, which relies on the headers.
         progress: Receives the fraction that is done; it may raise to cancel.
 
+    Returns:
+        The map from the fixed to the moving space, with its mutual information and the overlap of the brains.
+
     Raises:
-        ValueError: The result is not a plausible map between two brains, or the kind is unknown.
+        ValueError: The kind is unknown, the brains do not overlap enough to be aligned, or the result is not a
+            plausible map between two brains.
     """
     if kind not in AFFINE_KINDS:
         raise ValueError(f"affine '{kind}' is unknown; use one of {', '.join(AFFINE_KINDS)}")
@@ -98,10 +108,10 @@ def align(
         affine.SetCenter(transform.GetCenter())
         affine.SetMatrix(transform.GetMatrix())
         affine.SetTranslation(transform.GetTranslation())
-        for step_mm in (0.2, 0.05):  # larger steps may leave the basin of the rigid solution
-            found, better = fine.optimize(affine, step_mm, 100, part(progress, 0.65, 1.0))
-            if better < value:
-                transform, value = found, better
+        for step_mm in (0.2, 0.05):  # larger steps may leave the basin of attraction of the rigid solution
+            found, found_value = fine.optimize(affine, step_mm, 100, part(progress, 0.65, 1.0))
+            if found_value < value:
+                transform, value = found, found_value
                 break
     result = as_affine(transform)
     overlap = _overlap(fixed, moving, result)
@@ -117,7 +127,7 @@ def align(
 
 
 def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
-    """Convert a linear transform to an AffineTransform about the origin."""
+    """Convert a linear transform of any class to an affine transform about the origin (LPS mm)."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(axis))) - origin for axis in np.eye(3)]
     affine = sitk.AffineTransform(3)
@@ -127,28 +137,28 @@ def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
 
 
 class _BrainPair:
-    """Both brains at one resolution, with the background at a constant value."""
+    """Both brains at one resolution, with everything else set to a constant background."""
 
     def __init__(self, fixed: Brain, moving: Brain, spacing_mm: float) -> None:
         self.fixed, self.fixed_mask, self.fixed_solid = _on_small_grid(fixed, spacing_mm)
         self.moving, self.moving_mask, self.moving_solid = _on_small_grid(moving, spacing_mm)
-        # The mask includes the surroundings of the brain, so that its outline counts.
-        around = sitk.BinaryDilate(self.fixed_solid, [max(1, round(5 / spacing_mm))] * 3)
-        self.fixed_mask = self.fixed_mask & around
+        # Samples are also drawn within 5 mm around the brain, so that its outline counts.
+        dilated = sitk.BinaryDilate(self.fixed_solid, [max(1, round(5 / spacing_mm))] * 3)
+        self.fixed_mask = self.fixed_mask & dilated
         voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(self.fixed_mask)))
         self.sampling = min(1.0, max(0.1, 20000 / max(voxels, 1)))
 
     def starts(self) -> list[sitk.Euler3DTransform]:
-        """Return the most promising rigid starting points, best first."""
+        """Return the most promising rigid starts, best first."""
         fixed_center, fixed_axes = _moments(self.fixed_solid)
         moving_center, moving_axes = _moments(self.moving_solid)
         shift = moving_center - fixed_center
         candidates = [_rigid(np.eye(3), fixed_center, np.zeros(3))]
         steps = np.radians([-30.0, 0.0, 30.0])
         for angles in itertools.product(steps, repeat=3):
-            turn = sitk.Euler3DTransform()
-            turn.SetRotation(*angles)
-            candidates.append(_rigid(np.array(turn.GetMatrix()).reshape(3, 3), fixed_center, shift))
+            rotated = sitk.Euler3DTransform()
+            rotated.SetRotation(*angles)
+            candidates.append(_rigid(np.array(rotated.GetMatrix()).reshape(3, 3), fixed_center, shift))
         for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
             rotation = moving_axes @ np.diag(signs) @ fixed_axes.T
             candidates.append(_rigid(rotation, fixed_center, shift))
@@ -158,14 +168,16 @@ class _BrainPair:
             method.SetInitialTransform(candidate)
             values.append(_evaluate(method, self.fixed, self.moving))
         order = np.argsort(values, kind="stable")[:_STARTS]
-        return [candidates[n] for n in order if values[n] < 0 and values[n] <= _PROMISING * values[order[0]]] or [
-            candidates[14]
-        ]
+        promising = [candidates[n] for n in order if values[n] < 0 and values[n] <= _PROMISING * values[order[0]]]
+        return promising or [candidates[14]]  # the one that brings the centres of mass together without a rotation
 
     def optimize(
         self, start: sitk.Transform, step_mm: float, iterations: int, progress: Progress
     ) -> tuple[sitk.Transform, float]:
-        """Return the transform of the kind of ``start`` with the largest mutual information, and minus that value."""
+        """Return the transform with the largest mutual information, of the class of ``start``, and its metric.
+
+        The metric is the negative mutual information.
+        """
         method = self._method()
         transform = type(start)(start)
         method.SetInitialTransform(transform, inPlace=True)
@@ -182,7 +194,7 @@ class _BrainPair:
         def watch() -> None:
             try:
                 progress(method.GetOptimizerIteration() / iterations)
-            except BaseException as error:  # a cancel, raised again below instead of through ITK
+            except BaseException as error:  # a cancellation, which must not pass through ITK: it is raised again below
                 stopped.append(error)
                 method.StopRegistration()
 
@@ -204,14 +216,14 @@ class _BrainPair:
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(self.sampling, _SEED)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetNumberOfWorkUnits(1)  # several would sum in varying order, and trainings amplify the rounding
+        method.SetNumberOfWorkUnits(1)  # several would add in varying order, and training amplifies the rounding errors
         return method
 
 
 def _evaluate(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> float:
     try:
         return method.MetricEvaluate(fixed, moving)
-    except RuntimeError:  # too few samples overlap
+    except RuntimeError:  # too few samples lie within both masks
         return 0.0
 
 
@@ -220,7 +232,7 @@ def _reason(error: RuntimeError) -> str:
 
 
 def _on_small_grid(brain: Brain, spacing_mm: float) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
-    """Return the image with a constant background, the mask of what counts, and the brain, on a coarse RAS grid."""
+    """Resample to an RAS grid around the brain: image with constant background, mask of valid voxels, brain mask."""
     grid = grid_around(mask_corners(brain.mask), spacing_mm, _MARGIN_MM, 1, brain.image.GetOrigin())
     sigma = np.array([spacing_mm / 2 if spacing_mm > 1.2 * s else 0.0 for s in brain.image.GetSpacing()])
     image = brain.image
@@ -228,16 +240,16 @@ def _on_small_grid(brain: Brain, spacing_mm: float) -> tuple[sitk.Image, sitk.Im
         image = sitk.DiscreteGaussian(image, variance=(sigma**2).tolist(), useImageSpacing=True)
     outside = float(np.finfo(np.float32).min)
     values = sitk.GetArrayFromImage(grid.resample(image, None, sitk.sitkLinear, outside))
-    seen = values > outside
+    covered = values > outside
     solid = _on_grid(brain.mask, grid)
-    inside = seen & solid
+    inside = covered & solid
     low, high = np.percentile(values[inside], (0.5, 99.5)) if inside.any() else (0.0, 1.0)
     width = max(float(high - low), 1e-6)
     values = np.where(inside, np.clip((values - low) / width, 0, 1), -0.25).astype(np.float32)
-    counts = seen.copy()
+    valid = covered.copy()
     if brain.left_out is not None:
-        counts &= ~_on_grid(brain.left_out, grid)
-    return grid.to_sitk(values), grid.to_sitk(counts.astype(np.uint8)), grid.to_sitk(solid.astype(np.uint8))
+        valid &= ~_on_grid(brain.left_out, grid)
+    return grid.to_sitk(values), grid.to_sitk(valid.astype(np.uint8)), grid.to_sitk(solid.astype(np.uint8))
 
 
 def _on_grid(mask: sitk.Image, grid: WorkingGrid) -> np.ndarray:
@@ -246,7 +258,7 @@ def _on_grid(mask: sitk.Image, grid: WorkingGrid) -> np.ndarray:
 
 
 def _moments(mask: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centre of mass (LPS mm) and the principal axes of a mask as columns, right-handed, largest first."""
+    """Return the centre of mass (LPS mm) and the principal axes (columns, right-handed, longest first) of a mask."""
     index = np.argwhere(sitk.GetArrayViewFromImage(mask) != 0)[:, ::-1]
     matrix = np.array(mask.GetDirection()).reshape(3, 3) * mask.GetSpacing()
     points = index @ matrix.T + mask.GetOrigin()
@@ -266,16 +278,18 @@ def _rigid(rotation: np.ndarray, center: np.ndarray, translation: np.ndarray) ->
 
 
 def _overlap(fixed: Brain, moving: Brain, transform: sitk.Transform) -> float:
-    """Compute the Dice overlap of the brains on a coarse grid, within the common field of view."""
+    """Compute the Dice coefficient of the brains on a coarse grid, within the fields of view of both images."""
     grid = grid_around(mask_corners(fixed.mask), _COARSE_MM, 3 * _MARGIN_MM, 1, fixed.image.GetOrigin())
-    first = _on_grid(fixed.mask, grid)
-    solid = sitk.Cast(sitk.Cast(moving.mask, sitk.sitkFloat32) != 0, sitk.sitkFloat32)
-    second = sitk.GetArrayFromImage(grid.resample(solid, transform)) >= 0.5
-    field = sitk.Image(moving.image.GetSize(), sitk.sitkUInt8) + 1
-    field.CopyInformation(moving.image)
-    seen = sitk.GetArrayFromImage(grid.resample(field, transform, sitk.sitkNearestNeighbor)) > 0
-    fixed_field = sitk.Image(fixed.image.GetSize(), sitk.sitkUInt8) + 1
-    fixed_field.CopyInformation(fixed.image)
-    seen &= sitk.GetArrayFromImage(grid.resample(fixed_field, None, sitk.sitkNearestNeighbor)) > 0
-    total = int((first & seen).sum() + (second & seen).sum())
-    return 2 * int((first & second & seen).sum()) / total if total else 0.0
+    fixed_brain = _on_grid(fixed.mask, grid)
+    moving_solid = sitk.Cast(sitk.Cast(moving.mask, sitk.sitkFloat32) != 0, sitk.sitkFloat32)
+    moving_brain = sitk.GetArrayFromImage(grid.resample(moving_solid, transform)) >= 0.5
+    covered = _field_of_view(moving.image, grid, transform) & _field_of_view(fixed.image, grid)
+    total = int((fixed_brain & covered).sum() + (moving_brain & covered).sum())
+    return 2 * int((fixed_brain & moving_brain & covered).sum()) / total if total else 0.0
+
+
+def _field_of_view(image: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None) -> np.ndarray:
+    """Return the points of a grid that lie within an image."""
+    ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+    ones.CopyInformation(image)
+    return sitk.GetArrayFromImage(grid.resample(ones, transform, sitk.sitkNearestNeighbor)) > 0

@@ -1,4 +1,4 @@
-"""Conversion of displacements on the working grid to transforms of SimpleITK (LPS mm), and results on native grids."""
+"""Displacements of the working grid as transforms of SimpleITK (LPS mm), and images and labels warped by them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from ..images.grid import WorkingGrid
 from .deformation import Deformation, compose, invert_displacement, jacobian_determinant, resize_displacement, warp
 
 _LARGEST_PAD = 24
+"""Largest number of voxels by which a field is continued beyond its grid."""
 _BLOCKS = (4, 2)
+"""Edges in voxels of the blocks in which a field may be stored."""
 _BLOCK_ERROR = 0.02
-"""Largest change in voxels that is accepted where a field is stored for blocks of voxels."""
+"""Largest change, in voxels, that storing a field in blocks may cause."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,14 @@ class PairTransform:
     """The map between two studies and its inverse.
 
     Attributes:
-        moving_to_fixed: Map x ↦ affine(x + u(x)) from points of the fixed space to points of the moving space (LPS mm),
-            so that ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image.
-        fixed_to_moving: Its inverse, which applies the inverse of the affine first.
-        affine: Linear part.
-        grid: Grid of the displacement u.
-        displacement: Displacement u (1, 3, D, H, W) in voxels of that grid. It is zero on the border of the grid, so
-            that the affine alone remains beyond it, both in ITK and in VTK.
+        moving_to_fixed: Map of points of the fixed space to points of the moving space (LPS mm),
+            ``x ↦ affine(x + u(x))``. ``sitk.Resample(moving, fixed, moving_to_fixed)`` is therefore the moving image
+            warped to the fixed one.
+        fixed_to_moving: The inverse map, which applies ``affine⁻¹`` first.
+        affine: The linear part.
+        grid: Grid of the displacement u in the fixed space.
+        displacement: Displacement u of shape (1, 3, D, H, W) in voxels of ``grid``. It is zero on the border, so that
+            beyond the grid the affine map remains, in ITK as well as in VTK.
     """
 
     moving_to_fixed: sitk.CompositeTransform
@@ -42,28 +45,32 @@ class PairTransform:
 
 
 def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.AffineTransform) -> PairTransform:
-    """Build the transforms of a deformation on the working grid that was found after an affine alignment.
+    """Convert a deformation on the working grid, found after an affine alignment, to transforms.
 
-    The fields are continued beyond the working grid, where they fade to zero. Inside they are as given, except that a
-    few steps bring the inverse nearer to that of the interpolated map. Networks with a stride and the refinement at
-    half resolution give fields that were interpolated from blocks of two or four voxels. These are stored for the
-    blocks, which changes them by at most 0.02 voxels and saves most of the size; their inverse is stored for blocks of
-    two.
+    The fields are continued beyond the working grid, where they fade to zero. Within it they are as given, except that
+    a few iterations bring the inverse closer to the inverse of the interpolated map. A field that was interpolated from
+    blocks of four or two voxels, as it is by networks with a stride and by an optimisation at half resolution, is
+    stored in those blocks. That takes a fraction of the memory and changes the field by 0.02 voxels at most. If the
+    field can be stored in blocks, the inverse is stored in blocks of two voxels.
 
     Args:
-        deformation: Deformation of one pair; without an inverse, that is computed.
-        grid: The working grid.
-        affine: Map from points of the fixed space to points of the moving space (LPS mm).
+        deformation: Deformation of one pair, (1, 3, D, H, W) in voxels of ``grid``. Without an inverse, the
+            displacement is inverted.
+        grid: Working grid.
+        affine: Map of points of the fixed space to points of the moving space (LPS mm), applied after the displacement.
+
+    Returns:
+        The map and its inverse.
 
     Raises:
-        ValueError: The displacement does not have the shape of the grid.
+        ValueError: The displacement has another shape than the grid.
     """
     forward = deformation.displacement.detach().float().cpu()
     if forward.shape != (1, 3, *grid.shape):
-        raise ValueError(f"the displacement has shape {tuple(forward.shape)}, its grid {grid.shape}")
+        raise ValueError(f"the displacement has shape {tuple(forward.shape)}, not {(1, 3, *grid.shape)}")
     small, factor = _in_blocks(forward)
     field, field_grid = _faded(small, grid.coarser(factor))
-    if deformation.inverse is None:  # that of the wider field is right at the border of the working grid too
+    if deformation.inverse is None:  # inverting the continued field is correct at the border of the working grid too
         inverse, inverse_grid = invert_displacement(field), field_grid
     else:
         inverse = nearer_inverse(forward, deformation.inverse.detach().float().cpu())
@@ -79,19 +86,19 @@ def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.Aff
 
 
 def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough: float = 0.02) -> Tensor:
-    """Improve the inverse of a map by steps that correct its inverse consistency error.
+    """Improve an approximate inverse of a map.
 
-    With the error e(x) = W(x) + u(W(x)) − x of the inverse W, W(x − e) is the inverse to second order. A voxel keeps
-    its value where a step does not help.
+    If ``e(x) = W(x) + u(W(x)) − x`` is the error of the inverse W of the displacement u, then ``W(x − e(x))`` is the
+    inverse to second order. A voxel keeps its value where such a step would increase its error.
 
     Args:
-        displacement: Displacement (1, 3, D, H, W) of the map in voxels.
-        inverse: Approximate displacement of its inverse, of the same shape.
+        displacement: Displacement u of shape (1, 3, D, H, W) in voxels.
+        inverse: Displacement of the approximate inverse, of the same shape.
         steps: Largest number of steps.
-        enough: Largest error in voxels at which the steps end.
+        enough: The iteration ends when the largest error is below this, in voxels.
 
     Returns:
-        Improved displacement of the inverse, of the same shape.
+        Displacement of the improved inverse, of the same shape.
     """
     error = compose(inverse, displacement)
     length = torch.linalg.vector_norm(error, dim=1, keepdim=True)
@@ -108,12 +115,12 @@ def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough
 
 
 def displacement_transform(displacement: Tensor, grid: WorkingGrid) -> sitk.DisplacementFieldTransform:
-    """Build the transform x ↦ x + u(x) in LPS mm of a displacement (3, D, H, W) in voxels along D, H, W."""
+    """Convert a displacement (3, D, H, W) in voxels along D, H and W to the transform ``x ↦ x + u(x)`` in LPS mm."""
     return sitk.DisplacementFieldTransform(displacement_image(displacement, grid))
 
 
 def displacement_image(displacement: Tensor, grid: WorkingGrid) -> sitk.Image:
-    """Convert a displacement (3, D, H, W) in voxels to a vector image (LPS mm) in double, as transforms need it."""
+    """Convert a displacement (3, D, H, W) in voxels to a vector image (LPS mm) in the float64 that transforms need."""
     up, front, right = displacement.detach().cpu().numpy()
     field = np.empty((*grid.shape, 3), dtype=np.float64)
     np.multiply(right, -grid.spacing_mm, out=field[..., 0])
@@ -123,16 +130,23 @@ def displacement_image(displacement: Tensor, grid: WorkingGrid) -> sitk.Image:
 
 
 def displacement_of(image: sitk.Image) -> Tensor:
-    """Convert a vector image (LPS mm) on an RAS grid to a displacement (3, D, H, W) in voxels."""
+    """Convert a vector image (LPS mm) on an RAS grid to a displacement (3, D, H, W) in voxels, float32."""
     left, back, up = np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0)
     spacing = image.GetSpacing()[0]
     return torch.from_numpy(np.stack([up / spacing, -back / spacing, -left / spacing]).astype(np.float32))
 
 
 def jacobian_image(transform: PairTransform, native: sitk.Image) -> sitk.Image:
-    """Compute the Jacobian determinant of ``moving_to_fixed`` at the voxels of a native image, in single precision.
+    """Compute the Jacobian determinant of ``moving_to_fixed``, including its linear part.
 
-    It is the volume in the moving space of a unit volume of the fixed space, with the linear part included.
+    The determinant is the volume in the moving space of the tissue that fills a unit volume of the fixed space.
+
+    Args:
+        transform: Map between the studies.
+        native: Image of the fixed study that defines the grid of the result.
+
+    Returns:
+        Determinants (dimensionless) on the grid of ``native``, float32.
     """
     linear = abs(np.linalg.det(np.array(transform.affine.GetMatrix()).reshape(3, 3)))
     values = jacobian_determinant(transform.displacement)[0, 0] * linear
@@ -144,13 +158,16 @@ def jacobian_image(transform: PairTransform, native: sitk.Image) -> sitk.Image:
 def warp_image(
     moving: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, outside: float | None = None
 ) -> sitk.Image:
-    """Resample the moving image to the grid of the fixed one, linearly.
+    """Warp the moving image to the grid of the fixed one with linear interpolation.
 
     Args:
-        moving: Moving image.
-        fixed: Image whose grid is used.
-        transform: Map from points of the fixed space to points of the moving space (LPS mm).
+        moving: Image to be warped.
+        fixed: Image that defines the grid of the result.
+        transform: Map of points of the fixed space to points of the moving space (LPS mm).
         outside: Value beyond the field of view of the moving image; None for its lowest value.
+
+    Returns:
+        The warped image, of the pixel type of the moving one.
     """
     if outside is None:
         outside = float(sitk.GetArrayViewFromImage(moving).min())
@@ -158,31 +175,41 @@ def warp_image(
 
 
 def warp_label_image(moving: sitk.Image, fixed: sitk.Image, transform: sitk.Transform) -> sitk.Image:
-    """Resample labels to the grid of the fixed image as one-hot images, linearly; the largest share wins (uint8)."""
+    """Warp labels to the grid of the fixed image as one-hot images with linear interpolation.
+
+    Args:
+        moving: Labels; 0 is the background, and also the value beyond the field of view.
+        fixed: Image that defines the grid of the result.
+        transform: Map of points of the fixed space to points of the moving space (LPS mm).
+
+    Returns:
+        For each voxel the label with the largest share, uint8.
+    """
     values = [int(v) for v in np.unique(sitk.GetArrayViewFromImage(moving)) if v]
-    background = sitk.GetArrayFromImage(_share(moving == 0, fixed, transform, 1.0))
-    winner = np.zeros(background.shape, dtype=np.uint8)
+    largest = sitk.GetArrayFromImage(_share(moving == 0, fixed, transform, 1.0))
+    winner = np.zeros(largest.shape, dtype=np.uint8)
     for value in values:
         share = sitk.GetArrayFromImage(_share(moving == value, fixed, transform, 0.0))
-        better = share > background
+        better = share > largest
         winner[better] = value
-        np.maximum(background, share, out=background)
+        np.maximum(largest, share, out=largest)
     image = sitk.GetImageFromArray(winner)
     image.CopyInformation(fixed)
     return image
 
 
-def _share(part: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, outside: float) -> sitk.Image:
-    return sitk.Resample(sitk.Cast(part, sitk.sitkFloat32), fixed, transform, sitk.sitkLinear, outside)
+def _share(members: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, outside: float) -> sitk.Image:
+    """Warp a binary image linearly, which gives the share of the class in each voxel."""
+    return sitk.Resample(sitk.Cast(members, sitk.sitkFloat32), fixed, transform, sitk.sitkLinear, outside)
 
 
 def _composite(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTransform:
-    """Return x ↦ outer(inner(x)); SimpleITK applies the transform that was added last first."""
+    """Return the map ``x ↦ outer(inner(x))``; SimpleITK applies the transform that was added last first."""
     return sitk.CompositeTransform([outer, inner])
 
 
 def _in_blocks(field: Tensor) -> tuple[Tensor, int]:
-    """Return the field on the largest blocks of voxels from which interpolation restores it, and their edge."""
+    """Return a field in the largest blocks from which linear interpolation restores it, and their edge in voxels."""
     full = field.shape[2:]
     for factor in _BLOCKS:
         if any(n % factor for n in full):
@@ -190,21 +217,21 @@ def _in_blocks(field: Tensor) -> tuple[Tensor, int]:
         size = [n // factor for n in full]
         result = resize_displacement(field, size)
         last = math.inf
-        while True:  # averaging over blocks smooths the field; the difference is added
-            missing = field - resize_displacement(result, full)
-            largest = float(missing.abs().amax())
+        while True:  # resampling smooths the field; the difference is resampled and added until it is small
+            difference = field - resize_displacement(result, full)
+            largest = float(difference.abs().amax())
             if largest <= _BLOCK_ERROR:
                 return result, factor
             if largest > 0.7 * last:
                 break
-            result, last = result + resize_displacement(missing, size), largest
+            result, last = result + resize_displacement(difference, size), largest
     return field, 1
 
 
 def _faded(field: Tensor, grid: WorkingGrid) -> tuple[Tensor, WorkingGrid]:
     """Continue a field by its border values times a cosine that falls to zero; return it with its larger grid.
 
-    It fades over twice the largest border value, so that it does not fold.
+    It fades over a distance of twice its largest border value, so that it does not fold.
     """
     border = [field.select(axis, index).abs().amax() for axis in (2, 3, 4) for index in (0, -1)]
     pad = min(max(2, math.ceil(2 * float(max(border)))), _LARGEST_PAD)
@@ -216,7 +243,7 @@ def _faded(field: Tensor, grid: WorkingGrid) -> tuple[Tensor, WorkingGrid]:
         shape = [1] * 5
         shape[axis] = size
         wide *= (0.5 * (1 + torch.cos(math.pi * beyond))).view(shape)
-    # The cosine of pi leaves a rounding error, and the border must be exactly zero.
+    # The border must be exactly zero, and 1 + cos(π) is zero only up to rounding.
     for axis in (2, 3, 4):
         wide.select(axis, 0).zero_()
         wide.select(axis, -1).zero_()

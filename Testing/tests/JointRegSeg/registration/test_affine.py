@@ -151,7 +151,7 @@ def test_the_kind_none_relies_on_the_headers() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="alignment 'similarity' is unknown; use one of none, rigid, affine"):
+    with pytest.raises(ValueError, match="affine 'similarity' is unknown; use one of none, rigid, affine"):
         align(FIXED, FIXED, "similarity")
 
 
@@ -187,9 +187,3 @@ def test_the_same_brains_give_the_same_transform_to_the_last_bit() -> None:
     moving = head(motion((3, -2, 4), (5, -4, 3), (1.03, 0.98, 1.0)), spacing=(2.5, 3.2, 4.0))
     first, second = (align(FIXED, moving).transform for _ in range(2))
     assert first.GetParameters() == second.GetParameters()
-
-
-def test_an_unknown_kind_is_an_error_that_lists_the_known_ones() -> None:
-    brain = Brain(sitk.Image(8, 8, 8, sitk.sitkFloat32), sitk.Image(8, 8, 8, sitk.sitkUInt8))
-    with pytest.raises(ValueError, match="affine 'similarity' is unknown; use one of none, rigid, affine"):
-        align(brain, brain, "similarity")
