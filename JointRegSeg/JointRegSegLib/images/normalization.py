@@ -65,7 +65,7 @@ def normalize(
     check_normalization(method)
     inside = values[mask]
     if inside.size == 0 or not float(np.ptp(inside)) > 0:
-        raise ValueError(f"{title} is constant inside of the brain: {_REMEDY}")
+        raise ValueError(f"{title} is constant inside the brain: {_REMEDY}")
     low, high = ZSCORE_RANGE
     if method == "zscore":
         mean, sd = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
@@ -73,7 +73,7 @@ def normalize(
     if method == "percentile":
         first, last = np.percentile(inside, (1, 99))
         if not last > first:
-            raise ValueError(f"{title} hardly varies inside of the brain: {_REMEDY}")
+            raise ValueError(f"{title} hardly varies inside the brain: {_REMEDY}")
         return _outside(np.clip((values - first) / (last - first), 0, 1), mask, 0.0)
     if method == "histogram":
         positions, standard = histogram_positions(inside), np.array(_STANDARD if landmarks is None else landmarks)

@@ -72,7 +72,7 @@ class PreprocessingConfig:
 
     @property
     def background(self) -> float:
-        """Value outside of the brain and of absent modalities."""
+        """Value outside the brain and of absent modalities."""
         return background_value(self.normalisation)
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def prepare_checked(
     """Prepare a study that was checked already; see `prepare_study`."""
     inside = mask_on_grid(mask, grid, transform)
     if not inside.any():
-        raise ValueError(f"the brain of the {study.name} study lies outside of the working grid")
+        raise ValueError(f"the brain of the {study.name} study lies outside the working grid")
     channels = np.full((len(MODALITIES), *grid.shape), config.background, dtype=np.float32)
     for channel, modality in enumerate(MODALITIES):
         if modality not in study.images:

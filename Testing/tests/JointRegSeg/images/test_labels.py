@@ -22,20 +22,20 @@ def label_map(*values: float, dtype: type = np.int16) -> np.ndarray:
     [((0, 1, 2, 4), (0, 1, 2, 3)), ((0, 1, 2, 3), (0, 1, 2, 3)), ((0, 4), (0, 3)), ((0, 2), (0, 2)), ((0, 0), (0, 0))],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64, np.int32])
-def test_both_numberings_become_the_same_classes(given: tuple, expected: tuple, dtype: type) -> None:
+def test_both_numberings_give_the_same_classes(given: tuple, expected: tuple, dtype: type) -> None:
     classes = to_classes(label_map(*given, dtype=dtype), "seg.nii.gz")
     assert classes.dtype == np.uint8
     assert classes.ravel().tolist() == list(expected)
 
 
-def test_the_map_given_is_left_as_it_is() -> None:
+def test_the_given_map_is_not_changed() -> None:
     given = label_map(0, 4, dtype=np.uint8)
     to_classes(given, "seg.nii.gz")
     assert given.ravel().tolist() == [0, 4]
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "words"),
     [
         ((0, 1, 3, 4), ("values 0, 1, 3, 4", "resection cavity")),
         ((0, 1, 5), ("the value 5", "unknown labels")),
@@ -46,10 +46,10 @@ def test_the_map_given_is_left_as_it_is() -> None:
         ((), ("is empty",)),
     ],
 )
-def test_other_values_are_refused_by_value_and_file(values: tuple, said: tuple) -> None:
+def test_other_values_are_refused_with_a_message_that_names_value_and_file(values: tuple, words: tuple) -> None:
     with pytest.raises(ValueError, match=r"the label map 'case/seg\.nii\.gz'") as error:
         to_classes(np.array(values, dtype=float), "case/seg.nii.gz")
-    assert all(words in str(error.value) for words in said)
+    assert all(word in str(error.value) for word in words)
 
 
 def test_regions_are_nested() -> None:
@@ -92,7 +92,7 @@ def test_file_names_tell_study_and_role(name: str, study: str, role: str | None)
     assert role_of_file(Path("folder") / name) == role
 
 
-def test_modalities_go_by_their_synonyms() -> None:
+def test_modalities_are_known_by_their_synonyms() -> None:
     assert [modality(name) for name in ("T1", "T1Gd", "T2-FLAIR", "t2w")] == ["t1", "t1ce", "flair", "t2"]
     with pytest.raises(ValueError, match="modality 'label' is unknown; use one of t1, t1ce, t2, flair"):
         modality("label")
