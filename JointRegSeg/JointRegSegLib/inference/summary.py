@@ -44,6 +44,8 @@ def registration_summary(
         fixed_tumor: Tumour (1, 1, D, H, W) of the fixed study on the working grid; None if it is not known.
 
     Returns:
+        Numbers and lists of numbers by name:
+
         - ``working_grid``: voxels along right, anterior, superior, and spacing in mm;
         - ``affine``: mutual information, Dice overlap of the brains and singular values of the matrix;
         - ``brain_dice_before``, ``brain_dice_after``: overlap of the brains after the affine alignment alone, and after
