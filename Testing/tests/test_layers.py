@@ -275,6 +275,7 @@ CONTRACT: dict[str, set[str]] = {
         *("signal_normalisation", "magnetisation_carried_over", "initial_magnetisation"),  # fields of the protocol
         "signalNormalisation",  # argument of the logic
     },
+    "JointRegSegLib": {"normalisation", "optimiser", "regularisation", "regulariser"},  # keys of configurations
     "NeuroCESTLib": set(),
 }
 """Names in each library that users' files and scripts contain, and that therefore never change."""
