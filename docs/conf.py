@@ -57,6 +57,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+smartquotes = False  # they turn the dashes of options into a long one
 nitpicky = False
 suppress_warnings = ["ref.python"]  # libraries and modules have classes of equal names, such as TrainingConfig
 
