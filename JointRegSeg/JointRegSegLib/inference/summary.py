@@ -13,7 +13,7 @@ from torch import Tensor
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
 from ..registration.affine import AffineResult
-from ..registration.deformation import Deformation, jacobian_determinant, resize_displacement, warp
+from ..registration.deformation import Deformation, jacobian_determinant, length, resize_displacement, warp
 from ..registration.local_correlation import lncc
 from ..registration.transforms import PairTransform
 
@@ -71,7 +71,7 @@ def registration_summary(
     with torch.inference_mode():
         warped, warped_brain = warp(second, displacement), warp(moving_brain.float(), displacement) >= 0.5
         determinant = jacobian_determinant(displacement)[selected]
-        length = torch.linalg.vector_norm(displacement, dim=1, keepdim=True)[selected] * spacing
+        distance = length(displacement)[selected] * spacing
         mask = selected.float()
         before, after = (_rounded(lncc(first, image, mask=mask)) for image in (second, warped))
     return {
@@ -85,8 +85,8 @@ def registration_summary(
         "brain_dice_after": _dice(brain, warped_brain),
         "local_correlation_before": before,
         "local_correlation_after": after,
-        "displacement_mm_mean": _rounded(length.mean()),
-        "displacement_mm_max": _rounded(length.max()),
+        "displacement_mm_mean": _rounded(distance.mean()),
+        "displacement_mm_max": _rounded(distance.max()),
         "jacobian_min": _rounded(determinant.min()),
         "jacobian_max": _rounded(determinant.max()),
         "log_jacobian_sd": _rounded(determinant.clamp(min=1e-3).log().std()),

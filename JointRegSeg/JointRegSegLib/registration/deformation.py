@@ -251,7 +251,12 @@ def inverse_error(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         Distances (B, 1, D, H, W) in voxels.
     """
-    return torch.linalg.vector_norm(compose(first, second), dim=1, keepdim=True)
+    return length(compose(first, second))
+
+
+def length(displacement: Tensor) -> Tensor:
+    """Return the length (B, 1, D, H, W) of every vector of a displacement (B, 3, D, H, W), in its own unit."""
+    return displacement.square().sum(1, keepdim=True).sqrt()  # vector_norm takes ten times as long on the CPU
 
 
 def _normalized_points(displacement: Tensor, image_shape: torch.Size) -> Tensor:

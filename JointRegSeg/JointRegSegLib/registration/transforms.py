@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.grid import WorkingGrid
-from .deformation import Deformation, compose, invert_displacement, jacobian_determinant, resize_displacement, warp
+from .deformation import (
+    Deformation,
+    compose,
+    invert_displacement,
+    jacobian_determinant,
+    length,
+    resize_displacement,
+    warp,
+)
 
 _LARGEST_PAD = 24
 """Largest number of voxels by which a field is continued beyond its grid."""
@@ -101,16 +109,16 @@ def nearer_inverse(displacement: Tensor, inverse: Tensor, steps: int = 2, enough
         Displacement of the improved inverse, of the same shape.
     """
     error = compose(inverse, displacement)
-    length = torch.linalg.vector_norm(error, dim=1, keepdim=True)
+    distance = length(error)
     for _ in range(steps):
-        if float(length.amax()) < enough:
+        if float(distance.amax()) < enough:
             break
         candidate = warp(inverse, -error) - error
         changed = compose(candidate, displacement)
-        shorter = torch.linalg.vector_norm(changed, dim=1, keepdim=True)
-        better = shorter < length
+        shorter = length(changed)
+        better = shorter < distance
         inverse = torch.where(better, candidate, inverse)
-        error, length = torch.where(better, changed, error), torch.minimum(shorter, length)
+        error, distance = torch.where(better, changed, error), torch.minimum(shorter, distance)
     return inverse
 
 
