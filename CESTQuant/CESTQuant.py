@@ -8,7 +8,9 @@ so that the application starts fast.
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
+import importlib.util
 import os
+import sys
 from typing import Annotated, Union
 
 import slicer
@@ -19,14 +21,22 @@ from slicer import (
     vtkMRMLSequenceNode,
 )
 from slicer.i18n import tr as _
+from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, Validator, WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
 )
 
+if sys.version_info < (3, 10):  # noqa: UP036  an older application loads this file too
+    raise RuntimeError("NeuroCEST needs Slicer 5.10 or later, because earlier ones bring a Python before 3.10.")
+if importlib.util.find_spec("NeuroCESTLib") is None:
+    # In a source checkout the library that both modules share lies beside this folder, where Slicer does not look.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from NeuroCESTLib.panel import self_test
 from NeuroCESTLib.panel.frame import PanelWidget
-from NeuroCESTLib.panel.self_test import PanelTest
+from NeuroCESTLib.panel.sample_data import PhantomFileReader, registerPhantom, withProgressDialog
 
 
 class CESTQuant(ScriptedLoadableModule):
@@ -34,8 +44,8 @@ class CESTQuant(ScriptedLoadableModule):
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
-        self.parent.title = "CESTQuant"
-        self.parent.categories = ["Quantification"]
+        self.parent.title = _("CESTQuant")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
         self.parent.dependencies = []
         self.parent.contributors = ["NeuroCEST contributors"]
         self.parent.helpText = _(
@@ -52,29 +62,34 @@ class CESTQuant(ScriptedLoadableModule):
 
 def registerSampleData():
     """Offer the digital phantom in the Sample Data module; it is simulated, nothing is downloaded."""
-    try:
-        import SampleData
-    except ImportError:  # applications may be built without that module
-        return
-    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="NeuroCEST",
-        sampleName="CEST brain phantom",
-        thumbnailFileName=os.path.join(icons, "CESTQuant.png"),
-        uris=[],
-        fileNames=[],
-        nodeNames=[],
-        customDownloader=addSamplePhantom,
-    )
+    registerPhantom(__file__, "brain.cestphantom", "CEST brain phantom", "CEST phantom", addSamplePhantom)
 
 
-def addSamplePhantom(source=None):
-    """Simulate the digital phantom and add it to the scene."""
+def addSamplePhantom(source=None, **settings):
+    """Simulate the digital phantom and add it to the scene; return its nodes, none after a click on Cancel."""
+    from NeuroCESTLib.core.progress import Cancelled
+    from NeuroCESTLib.panel.torch_extension import ensure_torch
+
     with slicer.util.tryWithErrorDisplay(_("The phantom could not be simulated."), waitCursor=True):
-        from NeuroCESTLib.panel.torch_extension import ensure_torch
-
         ensure_torch("CESTQuant")
-        return list(CESTQuantLogic().addPhantom().values())
+        try:
+            nodes = withProgressDialog(
+                _("Simulating the phantom"), lambda progress: CESTQuantLogic().addPhantom(progress=progress, **settings)
+            )
+        except Cancelled:
+            return []
+        return list(nodes.values())
+
+
+class CESTQuantFileReader(PhantomFileReader):
+    """Reader of the sample data's description; the application finds it by its name."""
+
+    DESCRIPTION = "CEST brain phantom"
+    SUFFIX = "cestphantom"
+    SETTINGS = ("seed", "noise_sd")
+
+    def makePhantom(self, settings):
+        return addSamplePhantom(**settings)
 
 
 class KnownMethod(Validator):
@@ -288,7 +303,7 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class CESTQuantTest(PanelTest):
+class CESTQuantTest(self_test.PanelTest):
     """Uses the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
 
     MODULE = "CESTQuant"
@@ -480,3 +495,10 @@ class CESTQuantTest(PanelTest):
         self.assertEqual(self.ui.folderNameLineEdit.text, "visit 1")
         self.ui.applyButton.click()
         self.assertIsNotNone(slicer.util.getNode("*mtr_asym*"))
+
+    def test_aPathCanBeClearedAndTakeAnyEnding(self):
+        parameters = self.widget.logic.getParameterNode()
+        field = self.ui.protocolPathLineEdit
+        for path in (self.protocolPath, self.writeOffsets("offsets.list", [0.0]), ""):
+            field.comboBox().setEditText(path)  # as typed by the user
+            self.assertEqual(parameters.protocolPath, path)

@@ -9,20 +9,30 @@ application starts fast.
 # ruff: noqa: PT009
 
 import enum
+import importlib.util
 import os
+import sys
 from typing import Annotated, Union
 
 import slicer
 from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
+from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
 )
 
+if sys.version_info < (3, 10):  # noqa: UP036  an older application loads this file too
+    raise RuntimeError("NeuroCEST needs Slicer 5.10 or later, because earlier ones bring a Python before 3.10.")
+if importlib.util.find_spec("NeuroCESTLib") is None:
+    # In a source checkout the library that both modules share lies beside this folder, where Slicer does not look.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from NeuroCESTLib.panel import self_test
 from NeuroCESTLib.panel.frame import PanelWidget
-from NeuroCESTLib.panel.self_test import PanelTest
+from NeuroCESTLib.panel.sample_data import PhantomFileReader, registerPhantom, withProgressDialog
 
 STUDIES = ("fixed", "moving")
 # Selectors of a study by modality, in the order of the network's channels
@@ -34,8 +44,11 @@ class JointRegSeg(ScriptedLoadableModule):
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
-        self.parent.title = "JointRegSeg"
-        self.parent.categories = ["Segmentation", "Registration"]
+        self.parent.title = _("JointRegSeg")
+        self.parent.categories = [
+            translate("qSlicerAbstractCoreModule", "Segmentation"),
+            translate("qSlicerAbstractCoreModule", "Registration"),
+        ]
         self.parent.dependencies = []
         self.parent.contributors = ["NeuroCEST contributors"]
         self.parent.helpText = _(
@@ -53,26 +66,34 @@ class JointRegSeg(ScriptedLoadableModule):
 
 def registerSampleData():
     """Offer a digital head at two visits in the Sample Data module; it is computed here, nothing is downloaded."""
-    try:
-        import SampleData
-    except ImportError:  # an application can be built without that module
-        return
-    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="NeuroCEST",
-        sampleName="Brain tumour at two visits (digital phantom)",
-        thumbnailFileName=os.path.join(icons, "JointRegSeg.png"),
-        uris=[],
-        fileNames=[],
-        nodeNames=[],
-        customDownloader=addSamplePhantom,
-    )
+    name = "Brain tumour at two visits (digital phantom)"
+    registerPhantom(__file__, "head.visitsphantom", name, "T1 fixed", addSamplePhantom)
 
 
-def addSamplePhantom(source=None):
-    """Compute the digital head at two visits and add it to the scene."""
+def addSamplePhantom(source=None, **settings):
+    """Compute the digital head at two visits and add it to the scene; return its nodes, or none after Cancel."""
+    from NeuroCESTLib.core.progress import Cancelled
+
     with slicer.util.tryWithErrorDisplay(_("The phantom could not be made."), waitCursor=True):
-        return [node for study in JointRegSegLogic().addPhantom().values() for node in study.values()]
+        try:
+            studies = withProgressDialog(
+                _("Computing the phantom"),
+                lambda progress: JointRegSegLogic().addPhantom(progress=progress, **settings),
+            )
+        except Cancelled:
+            return []
+        return [node for study in studies.values() for node in study.values()]
+
+
+class JointRegSegFileReader(PhantomFileReader):
+    """Reader of the sample data's description; the application finds it by its name."""
+
+    DESCRIPTION = "Brain tumour at two visits, digital phantom"
+    SUFFIX = "visitsphantom"
+    SETTINGS = ("spacing_mm",)
+
+    def makePhantom(self, settings):
+        return addSamplePhantom(**settings)
 
 
 class Affine(enum.Enum):
@@ -256,7 +277,7 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class JointRegSegTest(PanelTest):
+class JointRegSegTest(self_test.PanelTest):
     """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""
 
     MODULE = "JointRegSeg"

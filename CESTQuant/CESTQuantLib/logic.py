@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene.segmentations import masks_on
@@ -15,7 +16,7 @@ from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify
 from .scene.maps import MapNodes, with_maps
 from .scene.phantom import add_phantom
 from .scene.results import CESTQuantResult, into_scene, require_result
-from .scene.study import PROTOCOL_ATTRIBUTE, Study
+from .scene.study import Study, knows_its_offsets
 
 if TYPE_CHECKING:
     from .tissue.lorentzian_model import LorentzianModel
@@ -96,7 +97,12 @@ class CESTQuantLogic:
             network=network,
             config=config,
         )
-        result = quantify(spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95))
+        result = in_background(
+            lambda report: quantify(
+                spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
+            ),
+            report,
+        )
         require_result(study, result)
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         report(0.95, "writing maps into the scene")
@@ -143,7 +149,8 @@ class CESTQuantLogic:
         report(0.0, "reading")
         chosen = method_named(method, FIELD_METHODS)
         study = Study.of(signalNode, protocol, reference, mask, signalNormalisation)
-        result = map_fields(study.spectra(), method, progress=part(report, 0.05, 0.95))
+        spectra = study.spectra()
+        result = in_background(lambda report: map_fields(spectra, method, progress=part(report, 0.05, 0.95)), report)
         require_result(study, result)
         report(0.95, "writing maps into the scene")
         folder = folderName or f"{study.name} {method}"
@@ -152,8 +159,8 @@ class CESTQuantLogic:
         )
 
     def hasProtocol(self, signalNode: Any) -> bool:
-        """Whether the acquisition carries its protocol, as the sample data do."""
-        return signalNode is not None and bool(signalNode.GetAttribute(PROTOCOL_ATTRIBUTE))
+        """Whether the acquisition says how it was made: by its protocol, as the sample data, or by offsets in ppm."""
+        return signalNode is not None and knows_its_offsets(signalNode)
 
     def addPhantom(self, *, seed: int = 1, noise_sd: float = 0.002, progress: Progress | None = None) -> dict[str, Any]:
         """Simulate the digital brain phantom and add it to the scene; returns its nodes by name.

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from NeuroCESTLib.scene.volumes import add_volume
 
 from .images.modalities import TITLES
@@ -22,6 +24,7 @@ from .scene.study import study_of
 
 if TYPE_CHECKING:
     from .network.weights import LoadedWeights
+    from .synthesis.phantom import PhantomVisit
 
 
 class JointRegSegLogic:
@@ -100,7 +103,10 @@ class JointRegSegLogic:
             test_time_flips=flips,
             device=str(choose_device(device)),
         )
-        joint = process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
+        network = load_network(weights)
+        joint = in_background(
+            lambda report: process_pair(fixed, moving, network, settings, part(report, 0.02, 0.92)), report
+        )
         report(0.92, "adding the results to the scene")
         carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in nodes_to_carry]
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
@@ -109,18 +115,38 @@ class JointRegSegLogic:
         report(1.0, "done")
         return result
 
-    def addPhantom(self, *, spacing_mm: float = 2.0) -> dict[str, dict[str, Any]]:
+    def addPhantom(self, *, spacing_mm: float = 2.0, progress: Progress | None = None) -> dict[str, dict[str, Any]]:
         """Add a digital head with a tumour at two visits to the scene.
 
         The second visit lies on another grid, rotated and with another spacing, as real visits do.
 
         Args:
             spacing_mm: Voxel size of the first visit.
+            progress: Called with the fraction done and a message; may raise to cancel.
 
         Returns:
             Nodes by modality (and 'tumor') of each study ('fixed', 'moving').
         """
-        return {"fixed": _add_phantom_visit(False, spacing_mm), "moving": _add_phantom_visit(True, spacing_mm)}
+        from .synthesis.phantom import make_visit
+
+        report = progress or silent
+        geometries = [_phantom_geometry(second, spacing_mm) for second in (False, True)]
+
+        def compute(report: Progress) -> list[PhantomVisit]:
+            visits = []
+            for second, geometry in enumerate(geometries):
+                report(second / 2, f"visit {1 + second}")
+                visits.append(make_visit(geometry.shape, geometry.ijk_to_ras, bool(second)))
+            return visits
+
+        visits = in_background(compute, report)
+        with scene_unchanged_on_error():
+            nodes = [
+                _add_phantom_visit(visit, geometry, f"phantom visit {number}")
+                for number, visit, geometry in zip((1, 2), visits, geometries, strict=True)
+            ]
+            report(1.0, "done")
+        return dict(zip(("fixed", "moving"), nodes, strict=True))
 
 
 def load_network(weights: str | Path | None) -> LoadedWeights | None:
@@ -148,9 +174,9 @@ def load_network(weights: str | Path | None) -> LoadedWeights | None:
     return load_weights(path)
 
 
-def _add_phantom_visit(second: bool, spacing_mm: float) -> dict[str, Any]:
-    """Nodes of one visit of the digital head by modality, and its tumour."""
-    from .synthesis.phantom import RADII_MM, make_visit
+def _phantom_geometry(second: bool, spacing_mm: float) -> Geometry:
+    """Return the voxel grid of a visit of the digital head."""
+    from .synthesis.phantom import RADII_MM
 
     angle = np.radians(8.0 if second else 0.0)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
@@ -160,9 +186,11 @@ def _add_phantom_visit(second: bool, spacing_mm: float) -> dict[str, Any]:
     ijk_to_ras[:3, :3] = turn * spacing
     ijk_to_ras[:3, 3] = -turn @ np.diag(spacing) @ ((size - 1) / 2)
     i, j, k = (int(n) for n in size)
-    geometry = Geometry((k, j, i), ijk_to_ras)
-    visit = make_visit(geometry.shape, geometry.ijk_to_ras, second)
-    name = f"phantom visit {1 + second}"
+    return Geometry((k, j, i), ijk_to_ras)
+
+
+def _add_phantom_visit(visit: PhantomVisit, geometry: Geometry, name: str) -> dict[str, Any]:
+    """Add a visit of the digital head; return its nodes by modality, and its tumour."""
     nodes = {m: add_volume(array, geometry, f"{name} {TITLES[m]}") for m, array in visit.images.items()}
     nodes["tumor"] = add_tumor(geometry.to_sitk(visit.labels), f"{name} tumour")
     hierarchy.put(nodes.values(), hierarchy.make_folder(name))

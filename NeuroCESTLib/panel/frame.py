@@ -74,8 +74,9 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
         for parameter in self.PATHS:
-            self._pathWidget(parameter).connect(
-                "currentPathChanged(QString)", lambda path, parameter=parameter: self._onPathChanged(parameter, path)
+            # Not currentPathChanged: it keeps quiet about an empty field, and about endings beside the name filters.
+            self._pathWidget(parameter).comboBox().connect(
+                "editTextChanged(QString)", lambda path, parameter=parameter: self._onPathChanged(parameter, path)
             )
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
@@ -127,6 +128,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onApplyButton(self, checked=False):
         """Run, and show where the results are or why there are none."""
+        from NeuroCESTLib.core.background import InteractiveProgress
         from NeuroCESTLib.core.progress import Cancelled
         from NeuroCESTLib.panel.torch_extension import ensure_torch
 
@@ -136,7 +138,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             status = ""
             try:
                 ensure_torch(self.moduleName)
-                status = self.run(self._onProgress)
+                status = self.run(InteractiveProgress(self._onProgress))
                 self.ui.progressBar.value = 100
             except Cancelled:
                 self.ui.progressBar.value = 0

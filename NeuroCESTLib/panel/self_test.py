@@ -3,6 +3,7 @@
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009, PT027
 
+import importlib.util
 import unittest
 
 import slicer
@@ -28,9 +29,15 @@ class PanelTest(ScriptedLoadableModuleTest):
         raise NotImplementedError
 
     def setUp(self):
-        """Clear the scene, open the module's panel, and make a folder for the files of the test."""
+        """Clear the scene, open the module's panel, and make a folder for the files of the test.
+
+        Raises:
+            SkipTest: PyTorch is not installed, as in an application that has just been built.
+        """
         import tempfile
 
+        if importlib.util.find_spec("torch") is None:
+            self.skipTest("PyTorch is not installed: install it with the PyTorch extension")
         temporaryDirectory = tempfile.TemporaryDirectory()
         self.addCleanup(temporaryDirectory.cleanup)
         self.directory = temporaryDirectory.name
@@ -50,9 +57,12 @@ class PanelTest(ScriptedLoadableModuleTest):
         """Run all tests, as Slicer's self-test does."""
         for name in unittest.defaultTestLoader.getTestCaseNames(type(self)):
             self.delayDisplay(name)
-            self.setUp()
             try:
+                self.setUp()
                 getattr(self, name)()
+            except unittest.SkipTest as reason:
+                self.delayDisplay(str(reason))
+                return
             finally:
                 self.doCleanups()
         slicer.util.getModuleWidget(self.MODULE).enter()

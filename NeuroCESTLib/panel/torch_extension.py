@@ -13,11 +13,19 @@ def ensure_torch(module: str) -> None:
         module: Name of the module that needs it, for messages.
 
     Raises:
-        RuntimeError: The PyTorch extension is missing, or the user declined to install PyTorch.
+        RuntimeError: The PyTorch extension is missing, the user declined to install PyTorch, or the version that is
+            installed is too old.
     """
+    import importlib.metadata
     import importlib.util
 
     if importlib.util.find_spec("torch"):
+        version = importlib.metadata.version("torch")
+        if _release(version) < _release(TORCH_REQUIREMENT):
+            raise RuntimeError(
+                f"{module} needs PyTorch {TORCH_REQUIREMENT}, but {version} is installed: uninstall it in the module "
+                "'PyTorch Utils', restart and press Apply again."
+            )
         return
     try:
         import PyTorchUtils
@@ -30,3 +38,10 @@ def ensure_torch(module: str) -> None:
         askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
     ):
         raise RuntimeError(f"PyTorch was not installed; {module} cannot compute without it.")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return the numbers of the major and minor version, for comparison."""
+    import re
+
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

@@ -57,6 +57,15 @@ class CoreIOManager:
             "MarkupsFile": self._load_markups,
         }
 
+    def addReader(self, file_type: str, reader: Callable[[str, dict[str, Any], Any], Any]) -> None:
+        """Read files of a further type; only the host has this, the application finds readers by itself.
+
+        Args:
+            file_type: Type of the files.
+            reader: Function of file name, properties and messages that returns the node, or None.
+        """
+        self._readers[file_type] = reader
+
     def fileType(self, filename: str | os.PathLike) -> str:
         """Return the type of the reader for a file, by its name."""
         name = str(filename).lower()

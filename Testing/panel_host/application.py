@@ -51,7 +51,7 @@ def start() -> ModuleType:
     pythonqt.apply()
     from PySide6 import QtWidgets
 
-    from panel_host import i18n, parameter_node_wrapper, scripted_module, ui_loader
+    from panel_host import i18n, parameter_node_wrapper, sample_data, scripted_module, ui_loader
 
     _application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["panel_host"])
     _application.setStyle("Fusion")
@@ -61,7 +61,7 @@ def start() -> ModuleType:
     qt.QUiLoader = ui_loader.QUiLoader
     for name, stand_in in ui_loader.STAND_INS.items():
         setattr(ctk if name.startswith("ctk") else slicer, name, stand_in)
-    sys.modules.update({"qt": qt, "ctk": ctk})
+    sys.modules.update({"qt": qt, "ctk": ctk, "SampleData": sample_data})
     packages = {
         "ScriptedLoadableModule": scripted_module,
         "parameterNodeWrapper": parameter_node_wrapper,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import ClassVar
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -97,11 +97,21 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         return self._combo_box
 
     def _onTextChanged(self, path: str) -> None:
-        valid = Path(path).is_file() if self._filters & self.Files else Path(path).is_dir()
+        """Say that the path has changed, as the real class does: only where the name filters accept the text."""
+        valid = re.fullmatch(self._accepted(), path) is not None
+        if valid:
+            self.currentPathChanged.emit(path)
         if valid != self._valid:
             self._valid = valid
             self.validInputChanged.emit(valid)
-        self.currentPathChanged.emit(path)
+
+    def _accepted(self) -> str:
+        """Return the regular expression that the real class makes of its name filters; it never accepts no text.
+
+        Of each wildcard it uses the first ending alone, whose last letter it makes optional.
+        """
+        endings = re.findall(r"\*\.(\w+)[^\s;)]*", " ".join(self._name_filters))
+        return "|".join(rf".*\.{ending}?" for ending in endings) or ".+"
 
     def _currentPath(self) -> str:
         return self._combo_box.currentText

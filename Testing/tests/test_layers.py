@@ -152,8 +152,12 @@ def file_scope(tree: ast.AST) -> Iterator[ast.AST]:
         yield from file_scope(node)
 
 
+CHECKS_AT_LOADING = ("TYPE_CHECKING", "sys.version_info <", "importlib.util.find_spec('NeuroCESTLib')")
+"""Conditions at file scope that are no work: whether the application is new enough, and where the library lies."""
+
+
 def code_at_file_scope(tree: ast.Module) -> list[str]:
-    """Statements at file scope that are neither imports, definitions, constants nor docstrings."""
+    """Statements at file scope that are neither imports, definitions, constants, docstrings nor checks at loading."""
     found = []
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)):
@@ -164,7 +168,7 @@ def code_at_file_scope(tree: ast.Module) -> list[str]:
             isinstance(part, (ast.Call, ast.ListComp, ast.DictComp, ast.SetComp)) for part in ast.walk(node)
         ):
             continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test).startswith(CHECKS_AT_LOADING):
             continue
         found.append(ast.unparse(node))
     return found

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.background import in_background
+from NeuroCESTLib.core.progress import Progress, part
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
@@ -35,7 +36,9 @@ def add_phantom(seed: int, noise_sd: float, progress: Progress) -> dict[str, Any
     from ..formats.protocol_json import protocol_to_dict
     from ..tissue.phantom import REGIONS, make_phantom
 
-    phantom = make_phantom(noise_sd=noise_sd, seed=seed, progress=progress)
+    phantom = in_background(
+        lambda report: make_phantom(noise_sd=noise_sd, seed=seed, progress=part(report, 0.0, 0.98)), progress
+    )
     geometry = phantom_geometry()
     offsets = phantom.protocol.offsets_ppm.tolist()
     nodes = {

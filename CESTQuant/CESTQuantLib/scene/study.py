@@ -13,7 +13,7 @@ import numpy as np
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import masks_on
-from NeuroCESTLib.scene.sequences import sequence_to_array
+from NeuroCESTLib.scene.sequences import index_values, sequence_to_array
 
 if TYPE_CHECKING:
     import torch
@@ -123,6 +123,15 @@ class Study:
         return spectra
 
 
+def knows_its_offsets(node: Any) -> bool:
+    """Whether a sequence node carries its protocol, or has its offsets in ppm as index."""
+    return bool(node.GetAttribute(PROTOCOL_ATTRIBUTE)) or _index_is_offsets(node, index_values(node))
+
+
+def _index_is_offsets(node: Any, index: np.ndarray) -> bool:
+    return node.GetIndexUnit() == "ppm" and len(index) > 0 and bool(np.isfinite(index).all())
+
+
 def _protocol(protocol: Any, node: Any, index: np.ndarray) -> Protocol:
     import torch
 
@@ -133,7 +142,7 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray) -> Protocol:
     if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):
         protocol = json.loads(node.GetAttribute(PROTOCOL_ATTRIBUTE))
     if protocol is None:
-        if not np.isfinite(index).all() or node.GetIndexUnit() != "ppm":
+        if not _index_is_offsets(node, index):
             raise ValueError(f"'{node.GetName()}' does not say its offsets in ppm; give a protocol")
         offsets = torch.as_tensor(index, dtype=torch.float64)
         unknown = torch.zeros_like(offsets)

@@ -1,8 +1,10 @@
 """The panel of CESTQuant in the panel host: the module's self-test, its parameters, and its choice of methods."""
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,15 +139,54 @@ def test_parameter_refuses_a_value_that_is_not_allowed(name, value):
         setattr(parameters, name, value)
 
 
-def test_sample_phantom_is_registered_with_nothing_to_download(monkeypatch):
-    registered = []
-    logic = SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
-    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+def test_sample_phantom_can_be_loaded_by_name(monkeypatch):
+    import SampleData
+
+    made = []
+    monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
+    monkeypatch.setattr(
+        CESTQuant.CESTQuantLogic,
+        "addPhantom",
+        lambda self, progress, **settings: (
+            made.append(settings) or {"signal": slicer.mrmlScene.AddNode(slicer.vtkMRMLSequenceNode())}
+        ),
+    )
     CESTQuant.registerSampleData()
-    (source,) = registered
-    assert source["uris"] == source["fileNames"] == source["nodeNames"] == []
-    assert Path(source["thumbnailFileName"]).is_file()
-    assert callable(source["customDownloader"])
+    node = SampleData.downloadSample("CEST brain phantom")
+    assert node.IsA("vtkMRMLSequenceNode")
+    assert made == [{"seed": 1, "noise_sd": 0.002}]
+    (source,) = slicer.modules.sampleDataSources["NeuroCEST"]
+    assert Path(source.thumbnailFileName).is_file()
+    assert source.customDownloader(source) == [slicer.util.getNodesByClass("vtkMRMLSequenceNode")[-1]]
+
+
+def test_damaged_description_of_a_phantom_is_refused(tmp_path, caplog):
+    (tmp_path / "p.cestphantom").write_text('{"sed": 1}')
+    assert not slicer.app.coreIOManager().loadNodes("cestphantom", {"fileName": str(tmp_path / "p.cestphantom")})
+    assert "sed" in caplog.text
+
+
+def test_unittest_collects_the_tests_of_the_module_alone(monkeypatch):
+    def tests_in(suite):
+        return [test for part in suite for test in tests_in(part)] if isinstance(suite, unittest.TestSuite) else [suite]
+
+    # as ctest runs them in the application, see slicer.testing.runUnitTest
+    suite = unittest.defaultTestLoader.loadTestsFromName("CESTQuant")
+    assert {type(test) for test in tests_in(suite)} == {CESTQuant.CESTQuantTest}
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    result = unittest.TestResult()
+    suite.run(result)
+    assert result.wasSuccessful()
+    assert len(result.skipped) == result.testsRun > 8
+
+
+def test_description_is_translated(monkeypatch):
+    monkeypatch.setattr(CESTQuant, "_", lambda text: f"<{text}>")
+    monkeypatch.setattr(CESTQuant, "translate", lambda context, text: f"{context}: {text}")
+    parent = CESTQuant.CESTQuant(slicer.modules.cestquant).parent
+    assert parent.title == "<CESTQuant>"
+    assert parent.categories == ["qSlicerAbstractCoreModule: Quantification"]
 
 
 def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
@@ -169,6 +210,18 @@ def test_torch_comes_through_the_pytorch_extension_only(monkeypatch):
     with pytest.raises(RuntimeError, match="not installed"):
         ensure_torch("CESTQuant")
     assert asked == [(True, ">=2.2")]
+
+
+@pytest.mark.parametrize(("version", "usable"), [("1.13.1", False), ("2.2.0+cu121", True), ("2.10.0", True)])
+def test_torch_must_be_recent_enough(monkeypatch, version, usable):
+    from NeuroCESTLib.panel.torch_extension import ensure_torch
+
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    if usable:
+        ensure_torch("CESTQuant")
+    else:
+        with pytest.raises(RuntimeError, match=r"needs PyTorch >=2\.2, but 1\.13\.1"):
+            ensure_torch("CESTQuant")
 
 
 def test_nothing_heavy_is_imported_with_the_module():

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import unittest
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from paths import ROOT
+
+from NeuroCESTLib.core.checksum import sha256
 
 pytest.importorskip("PySide6")
 
@@ -116,18 +118,29 @@ def test_choices_of_the_panel_are_those_of_the_logic():
     assert Path(slicer.util.getModuleWidget("JointRegSeg").logic.shippedWeights()) == default_weights_path()
 
 
-def test_sample_data_are_registered_with_nothing_to_download(monkeypatch):
-    registered = []
-    logic = SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
-    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+def test_sample_data_can_be_loaded_by_name(monkeypatch, tmp_path):
+    import SampleData
+
+    monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
     JointRegSeg.registerSampleData()
-    (source,) = registered
-    assert source["uris"] == source["fileNames"] == source["nodeNames"] == []
-    assert Path(source["thumbnailFileName"]).is_file()
-    nodes = source["customDownloader"]()
+    (source,) = slicer.modules.sampleDataSources["NeuroCEST"]
+    assert Path(source.thumbnailFileName).is_file()
+    coarse = tmp_path / "coarse.visitsphantom"
+    coarse.write_text('{"spacing_mm": 8.0}')
+    source.uris, source.checksums = [coarse.as_uri()], [f"SHA256:{sha256(coarse)}"]
+    node = SampleData.downloadSample("Brain tumour at two visits (digital phantom)")
+    assert node.GetName() == "phantom visit 1 T1"
+    assert node.GetSpacing() == (8.0, 8.0, 8.0)
+    slicer.mrmlScene.Clear()
+    nodes = source.customDownloader(source, spacing_mm=8.0)
     assert sorted(node.GetClassName() for node in nodes) == (
         8 * ["vtkMRMLScalarVolumeNode"] + 2 * ["vtkMRMLSegmentationNode"]
     )
+
+
+def test_unittest_collects_the_tests_of_the_module_alone():
+    suite = unittest.defaultTestLoader.loadTestsFromName("JointRegSeg")
+    assert [type(test) for part in suite for test in part] == len(list(*suite)) * [JointRegSeg.JointRegSegTest]
 
 
 def test_nothing_heavy_is_imported_with_the_module():

@@ -71,6 +71,29 @@ def test_stand_in_knows_the_signals_of_the_real_class_only():
             selector.connect(signature, received.append)
 
 
+@pytest.mark.parametrize(
+    ("filters", "text", "said"),
+    [
+        (["Protocol (*.json *.txt)"], "p.json", True),
+        (["Protocol (*.json *.txt)"], "p.jso", True),  # the last letter is optional
+        (["Protocol (*.json *.txt)"], "p.csv", False),
+        (["Protocol (*.json *.txt)"], "", False),
+        (["Signal (*.seq.nrrd)", "All (*)"], "a.seq", True),  # the first ending counts, a bare star is no ending
+        (["Signal (*.seq.nrrd)", "All (*)"], "a.nrrd", False),
+        ([], "anything", True),
+        ([], "", False),
+    ],
+)
+def test_path_field_says_only_what_its_name_filters_accept(filters, text, said):
+    field, received = ctk.ctkPathLineEdit(), []
+    field.nameFilters = filters
+    field.currentPath = "before"
+    field.connect("currentPathChanged(QString)", received.append)
+    field.currentPath = text
+    assert received == [text] * said
+    assert field.currentPath == text
+
+
 # Public names of the real classes (ctkCollapsibleButton.h, ctkPathLineEdit.h, qMRMLWidget.h,
 # qMRMLNodeComboBox.h), without those that the stand-ins do not need.
 REAL_NAMES = {
