@@ -31,6 +31,13 @@ SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 # Exceptions that bad arguments and bad files raise; any other one is a failure of the program.
 _BAD_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
+_REMEDIES = {
+    "torch": "PyTorch is not installed: in Slicer, install the extension PyTorch and press 'Install PyTorch' in its "
+    "module 'PyTorch Utils'; elsewhere run 'pip install torch'",
+    "SimpleITK": "SimpleITK is not installed: run 'pip install SimpleITK' (Slicer brings its own)",
+}
+"""What to do about a package that is missing, by its name."""
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Help that adds the default of an option where it is informative and the text does not mention it yet."""
@@ -120,6 +127,8 @@ def one_line(text: str) -> str:
 def _outcome(error: Exception) -> tuple[int, str]:
     if isinstance(error, _BAD_INPUT):
         return UNUSABLE, _sentence(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in _REMEDIES:
+        return FAILURE, _REMEDIES[error.name]
     if isinstance(error, MemoryError):
         return FAILURE, "not enough memory: use fewer voxels (a mask), or a machine with more"
     return FAILURE, f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from NeuroCESTLib.core.packages import MissingPackage
 from NeuroCESTLib.core.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -19,14 +20,12 @@ def file_pyplot() -> Any:
     """Return ``matplotlib.pyplot`` drawing to files, so that it needs no window system.
 
     Raises:
-        ValueError: Matplotlib is not installed.
+        MissingPackage: Matplotlib is not installed.
     """
     try:
         import matplotlib
     except ImportError:
-        raise ValueError(
-            "pictures need matplotlib, which is not installed: install it with 'pip install matplotlib'"
-        ) from None
+        raise MissingPackage("matplotlib", "pictures need") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -41,7 +40,7 @@ def new_figure(size_inches: tuple[float, float], title: str = "") -> Figure:
         title: Headline of the whole figure.
 
     Raises:
-        ValueError: Matplotlib is not installed.
+        MissingPackage: Matplotlib is not installed.
     """
     pyplot = file_pyplot()
     with pyplot.rc_context(STYLE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,3 +105,11 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size(), local)
     finally:
         dist.destroy_process_group()
+
+
+def inside_application() -> bool:
+    """Whether this interpreter belongs to Slicer's application, of whose process no copy may be made.
+
+    A forked copy would share the application's windows and threads. PythonQt exists inside the application alone.
+    """
+    return "PythonQt" in sys.modules

@@ -128,7 +128,6 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onApplyButton(self, checked=False):
         """Run, and show where the results are or why there are none."""
-        from NeuroCESTLib.core.background import InteractiveProgress
         from NeuroCESTLib.core.progress import Cancelled
         from NeuroCESTLib.panel.torch_extension import ensure_torch
 
@@ -138,7 +137,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             status = ""
             try:
                 ensure_torch(self.moduleName)
-                status = self.run(InteractiveProgress(self._onProgress))
+                status = self._runWithPackages()
                 self.ui.progressBar.value = 100
             except Cancelled:
                 self.ui.progressBar.value = 0
@@ -149,6 +148,20 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             finally:
                 self._setRunning(False)
                 self._showStatus(status)
+
+    def _runWithPackages(self):
+        """Run; a package that turns out to be missing is installed if the user agrees, and the run starts again."""
+        from NeuroCESTLib.core.background import InteractiveProgress
+        from NeuroCESTLib.core.packages import MissingPackage
+        from NeuroCESTLib.panel.optional_packages import install
+
+        progress = InteractiveProgress(self._onProgress)
+        try:
+            return self.run(progress)
+        except MissingPackage as missing:
+            if not install(missing, self.moduleName):
+                raise
+        return self.run(progress)
 
     def onCancelButton(self, checked=False):
         """Ask the run to stop, which it does at its next report of progress."""

@@ -91,6 +91,7 @@ def _add_settings_files(options: Namespace, report: Report) -> None:
 
 
 def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Report, progress: Progress) -> None:
+    from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
@@ -102,7 +103,8 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
         write_volume(node, folder / f"{name}.nii.gz", like=like)
     if result.table is not None:
         write_table(result.table, folder / "roi.csv", digits=8)
-    draw_report(result, folder / "report.png", title=f"{Path(options.signal[0]).name}: {options.method}")
+    with left_out_without_its_package("report.png", report.warnings.append):
+        draw_report(result, folder / "report.png", title=f"{Path(options.signal[0]).name}: {options.method}")
     if options.scene:
         write_scene(folder / "scene.mrb")
     summary = dict(result.report)

@@ -70,6 +70,7 @@ def run_dataset(options: Namespace) -> None:
 
 def run_train(options: Namespace) -> None:
     """Run ``cestquant train``."""
+    from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.core.processes import processes
 
     from ..networks.figure import draw_training
@@ -95,8 +96,9 @@ def run_train(options: Namespace) -> None:
                 file, result = train_from_config(config, progress, checkpoint, processes=these)
     save_network(file, output)
     checkpoint.unlink(missing_ok=True)
-    with whole_file(output.with_suffix(".png")) as picture:
-        draw_training(result, picture, output.name)
+    picture = output.with_suffix(".png")
+    with left_out_without_its_package(picture.name, report.warnings.append), whole_file(picture) as temporary:
+        draw_training(result, temporary, output.name)
     report.summary |= {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
     report.summary["loss"] = result.loss[-1]
     report.summary["validation_loss"] = result.validation_loss[-1] if result.validation_loss else None

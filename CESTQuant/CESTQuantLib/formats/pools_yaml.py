@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from NeuroCESTLib.core.checked_json import number, read_text
+from NeuroCESTLib.core.packages import MissingPackage
 
 from ..physics.lineshapes import plain_name
 from ..physics.pools import Pool, Semisolid, Tissue, Water
@@ -68,9 +69,7 @@ def read_pools(path: str | Path) -> PoolFile:
     try:
         import yaml
     except ImportError:
-        raise ValueError(
-            f"{path}: reading .yaml files needs the package PyYAML; install it or use a scenario .json"
-        ) from None
+        raise MissingPackage("yaml", f"{path}: .yaml files need the package") from None
     text = read_text(path, "give a pulseq-cest pool .yaml")
     try:
         values = yaml.safe_load(text)

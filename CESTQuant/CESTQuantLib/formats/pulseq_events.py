@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.packages import MissingPackage
+
 MAX_SAMPLES = 200
 """Samples kept of a shaped pulse; longer shapes are averaged down."""
 _SILENT_HZ = 1e-6
@@ -87,9 +89,7 @@ def load_sequence(path: Path) -> Any:
     try:
         import pypulseq
     except ImportError:
-        raise ValueError(
-            f"{path}: reading .seq files needs the package pypulseq; install it or give a protocol.json"
-        ) from None
+        raise MissingPackage("pypulseq", f"{path}: .seq files need the package") from None
     if _ends_within_a_shape(path):
         raise ValueError(f"{path}: the file ends in the middle of a pulse shape; it is truncated")
     sequence = pypulseq.Sequence()

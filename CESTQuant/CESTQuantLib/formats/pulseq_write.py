@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.packages import MissingPackage
 from NeuroCESTLib.core.whole_files import whole_file
 
 from ..physics.protocol import PER_MEASUREMENT, Protocol
@@ -203,5 +204,5 @@ def _pypulseq(path: str | Path) -> Any:
     try:
         import pypulseq
     except ImportError:
-        raise ValueError(f"writing '{path}' needs the package pypulseq; install it or use protocol.json") from None
+        raise MissingPackage("pypulseq", "writing .seq files needs the package") from None
     return pypulseq

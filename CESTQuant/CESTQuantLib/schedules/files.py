@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.packages import left_out_without_its_package
 from NeuroCESTLib.core.whole_files import write_csv, write_text
 
 from ..formats.protocol_json import protocol_to_dict
@@ -27,6 +28,8 @@ FALSE_ALARM_RATE = 0.05
 def write_design(design: Design, result: DesignResult, tissue: dict[str, Any], folder: Path, title: str = "") -> None:
     """Write ``protocol.json``, ``protocol.csv``, ``protocol.seq``, ``network.pt`` and ``report.png``.
 
+    Without pypulseq or matplotlib, ``protocol.seq`` or ``report.png`` is left out, with a warning.
+
     Args:
         design: What was optimised.
         result: Result of the optimisation.
@@ -35,17 +38,19 @@ def write_design(design: Design, result: DesignResult, tissue: dict[str, Any], f
         title: Headline of the picture.
 
     Raises:
-        ValueError: A file cannot be written, or matplotlib is not installed.
+        ValueError: A file cannot be written.
         TrainingDiverged: The network does not give finite numbers for simulated tissues.
     """
     protocol = result.optimized.protocol
     write_text(json.dumps(protocol_to_dict(protocol), indent=1), folder / "protocol.json")
     _write_protocol_csv(protocol, folder / "protocol.csv")
-    write_seq(protocol, folder / "protocol.seq")
+    with left_out_without_its_package("protocol.seq"):
+        write_seq(protocol, folder / "protocol.seq")
     file = _network_file(design, result.optimized, tissue)
     calibration, _ = calibrate(file, FALSE_ALARM_RATE, seed=design.training.seed + 1)
     save_network(replace(file, calibration=calibration), folder / "network.pt")
-    draw_design(result, folder / "report.png", design.problem.tissue.structure.protons, title)
+    with left_out_without_its_package("report.png"):
+        draw_design(result, folder / "report.png", design.problem.tissue.structure.protons, title)
 
 
 def summarize(design: Design, result: DesignResult) -> dict[str, Any]:

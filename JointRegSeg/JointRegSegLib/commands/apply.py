@@ -249,6 +249,7 @@ def _write(
     progress: Progress,
 ) -> None:
     """Write all results but the report; each file in the voxel order of the first image of its study."""
+    from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
@@ -284,7 +285,8 @@ def _write(
         if table is not None:
             write_table(table, folder / f"{name}.csv", digits=6)
     progress(0.7, "drawing the report")
-    draw_report(result, folder / "report.png", title=f"{Path(options.output).resolve().name}: jointregseg apply")
+    with left_out_without_its_package("report.png", result.warnings.append):
+        draw_report(result, folder / "report.png", title=f"{Path(options.output).resolve().name}: jointregseg apply")
     if options.scene:
         progress(0.8, "writing the scene")
         write_scene(folder / "scene.mrb")

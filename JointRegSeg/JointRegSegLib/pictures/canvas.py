@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core import pictures
+from NeuroCESTLib.core.packages import left_out_without_its_package
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +20,6 @@ def optional_figure(size_inches: tuple[float, float]) -> Figure | None:
     Returns:
         The figure; None where matplotlib is not installed, after a warning.
     """
-    try:
+    with left_out_without_its_package("a picture"):
         return pictures.new_figure(size_inches)
-    except ValueError as error:
-        warnings.warn(f"a picture is left out: {error}", stacklevel=2)
-        return None
+    return None

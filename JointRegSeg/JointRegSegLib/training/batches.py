@@ -13,6 +13,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from NeuroCESTLib.core.packages import warn_user
+from NeuroCESTLib.core.processes import inside_application
+
 from ..cohort.sample import Pair, StudySample
 from ..images.labels import UNLABELED
 
@@ -136,7 +139,7 @@ class BatchStream:
             rank: Number of this process; it takes the part of this number of every step.
             count: Number of processes.
             multiple: The sizes of the grids are multiples of this.
-            workers: Processes that prepare pairs; 0 for this one.
+            workers: Processes that prepare pairs; 0 for this one, as always inside the application.
             prefetch: Batches that each worker prepares ahead.
             pin: Put the batches into pinned memory.
 
@@ -153,6 +156,9 @@ class BatchStream:
         self._pairs = _NumberedPairs(source, augmentation, seed)
         self._numbers = _PairNumbers(0, step_pairs, passes, rank, count, len(source), seed)
         self._multiple = multiple
+        if workers and inside_application():
+            warn_user("inside the application this process prepares the pairs itself; 'workers' is ignored")
+            workers = 0
         self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
         if workers:
             self._options |= {"prefetch_factor": max(prefetch, 1), "worker_init_fn": _ignore_signals}

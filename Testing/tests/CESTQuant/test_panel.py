@@ -224,6 +224,43 @@ def test_torch_must_be_recent_enough(monkeypatch, version, usable):
             ensure_torch("CESTQuant")
 
 
+def test_missing_package_is_offered_for_installation_and_the_run_starts_again(monkeypatch):
+    from NeuroCESTLib.core.packages import MissingPackage
+
+    asked, runs = [], []
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    panel.enter()
+
+    def run(progress):
+        runs.append(progress)
+        if len(runs) == 1:
+            raise MissingPackage("pypulseq", "'protocol.seq': .seq files need the package")
+        return "done"
+
+    packaging = SimpleNamespace(pip_ensure=lambda requirement, requester: asked.append((requirement, requester)))
+    monkeypatch.setitem(sys.modules, "slicer.packaging", packaging)
+    packaging.__spec__ = importlib.util.spec_from_loader("slicer.packaging", None)
+    monkeypatch.setattr(panel, "run", run)
+    monkeypatch.setattr(type(slicer.app), "testingEnabled", lambda self: False)
+    panel.onApplyButton()
+    assert asked == [("pypulseq>=1.4", "CESTQuant")]
+    assert len(runs) == 2
+    assert panel.ui.statusLabel.text == "done"
+
+
+def test_declined_installation_says_what_is_missing(monkeypatch):
+    from NeuroCESTLib.core.packages import MissingPackage
+    from NeuroCESTLib.panel.optional_packages import install
+
+    questions = []
+    monkeypatch.setattr(type(slicer.app), "testingEnabled", lambda self: False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: questions.append(text))
+    monkeypatch.setattr(slicer.util, "pip_install", lambda requirement: pytest.fail("installed without consent"))
+    assert not install(MissingPackage("yaml", "'pools.yaml': .yaml files need the package"), "CESTQuant")
+    (question,) = questions
+    assert question.startswith("'pools.yaml': .yaml files need the package PyYAML")
+
+
 def test_nothing_heavy_is_imported_with_the_module():
     code = (
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'Testing')!r}]\n"

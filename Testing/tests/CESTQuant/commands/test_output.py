@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,3 +236,14 @@ def test_running_again_replaces_the_maps_and_keeps_other_files(good: Path, slice
     assert second["report.json"] != first["report.json"]
     assert set(second) - set(first) == {"mtr_asym_3ppm.nii.gz", "b0_shift_ppm.nii.gz"}
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_without_matplotlib_only_the_picture_is_missing(
+    quantified: Callable, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    output = quantified(good, "mtrasym", warnings=("report.png is left out: pictures need matplotlib",))
+    assert (output / "mtr_asym_3.5ppm.nii.gz").is_file()
+    assert not (output / "report.png").exists()
+    report = json.loads((output / "report.json").read_text())
+    assert [warning.split(":")[0] for warning in report["warnings"]] == ["report.png is left out"]

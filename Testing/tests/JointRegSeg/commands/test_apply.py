@@ -196,6 +196,16 @@ def test_the_picture_is_not_blank(applied: Path) -> None:
     assert picture[..., :3].std() > 0.1
 
 
+def test_without_matplotlib_only_the_picture_is_missing(
+    visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(arguments(visits, tmp_path / "out", weights="none", no_flips=None)) == 0
+    assert "warning: report.png is left out: pictures need matplotlib" in capfd.readouterr().err
+    assert (tmp_path / "out" / "moving_to_fixed.h5").is_file()
+    assert not (tmp_path / "out" / "report.png").exists()
+
+
 def test_registration_alone_writes_no_segmentations(
     visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from joint_training_cases import Shells
 
@@ -31,6 +34,14 @@ def test_pairs_are_the_same_for_any_number_of_processes_passes_and_workers() -> 
     assert torch.equal(whole, passes)
     assert torch.equal(whole, workers)
     assert torch.equal(whole, shared)
+
+
+def test_the_application_is_never_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PythonQt", None)
+    with pytest.warns(UserWarning, match="'workers' is ignored"):
+        stream = BatchStream(Shells(5), noisy, seed=3, step_pairs=4, multiple=2, workers=2).batches(0)
+    next(stream)
+    assert multiprocessing.active_children() == []
 
 
 def test_every_pair_is_used_once_in_a_pass_over_the_data() -> None:

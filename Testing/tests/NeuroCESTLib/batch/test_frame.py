@@ -31,6 +31,8 @@ def raising(error: BaseException) -> Callable:
         (PermissionError(13, "Permission denied", "out"), 2, "error: 'out': Permission denied"),
         (RuntimeError("singular"), 1, "error: RuntimeError: singular"),
         (MemoryError(), 1, "error: not enough memory"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "error: PyTorch is not installed: in Slicer"),
+        (ModuleNotFoundError("No module named 'odd'", name="odd"), 1, "error: ModuleNotFoundError: No module named"),
         (Cancelled(), 1, "cancelled, nothing written"),
         (KeyboardInterrupt(), 1, "cancelled, nothing written"),
     ],
