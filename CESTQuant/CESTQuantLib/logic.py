@@ -15,7 +15,7 @@ from .methods.base import Settings
 from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify
 from .scene.maps import MapNodes, with_maps
 from .scene.phantom import add_phantom
-from .scene.results import CESTQuantResult, into_scene, require_result
+from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.study import Study, knows_its_offsets
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class CESTQuantLogic:
         network: str | None = None,
         config: str | None = None,
         signalNormalisation: str | None = None,
+        m0OverTime: str = "interpolated",
+        fieldStrength_T: float | None = None,
         device: str = "auto",
         progress: Progress | None = None,
     ) -> CESTQuantResult:
@@ -72,6 +74,10 @@ class CESTQuantLogic:
             network: Network file (method ``network``).
             config: Configuration of the simulated data, a file or the name of a preset (method ``dictionary``).
             signalNormalisation: ``m0``, ``l2`` or ``none`` instead of what the protocol says.
+            m0OverTime: How several M0 references act: ``interpolated`` at the time of every measurement (drift), or
+                their ``mean``.
+            fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
+                Hz.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
             progress: Called with the fraction done and a message; may raise to cancel.
 
@@ -84,10 +90,19 @@ class CESTQuantLogic:
         report = progress or silent
         report(0.0, "reading")
         chosen = method_named(method)
-        study = Study.of(signalNode, protocol, reference, mask, signalNormalisation)
+        study = Study.of(
+            signalNode,
+            protocol,
+            reference,
+            mask,
+            signalNormalisation,
+            m0_over_time=m0OverTime,
+            field_strength_T=fieldStrength_T,
+        )
         tissue = _tissue_model(model)
         model_file = model if isinstance(model, str | Path) else None
-        spectra, noted = with_maps(study, study.spectra(), MapNodes(b0, b1, t1), tissue, model_file)
+        normalized, noted_of_m0 = study.spectra()
+        spectra, noted = with_maps(study, normalized, MapNodes(b0, b1, t1), tissue, model_file)
         offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
         settings = Settings(
             model=tissue,
@@ -110,7 +125,7 @@ class CESTQuantLogic:
             study,
             chosen,
             result,
-            warnings=(*study.warnings, *noted, *result.warnings),
+            warnings=(*study.warnings, *noted_of_m0, *noted, *result.warnings, *failure_warnings(study, result)),
             regions=regions,
             folder=folderName or f"{study.name} {method}",
         )
@@ -125,6 +140,8 @@ class CESTQuantLogic:
         mask: Any = None,
         folderName: str = "",
         signalNormalisation: str | None = None,
+        m0OverTime: str = "interpolated",
+        fieldStrength_T: float | None = None,
         progress: Progress | None = None,
     ) -> CESTQuantResult:
         """Map B0, and with ``wasabi`` relative B1, from an acquisition for that purpose.
@@ -137,6 +154,10 @@ class CESTQuantLogic:
             mask: Volume, label map or segmentation on the grid of the signal.
             folderName: Name of the folder; by default the names of signal and method.
             signalNormalisation: ``m0``, ``l2`` or ``none`` instead of what the protocol says.
+            m0OverTime: How several M0 references act: ``interpolated`` at the time of every measurement (drift), or
+                their ``mean``.
+            fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
+                Hz.
             progress: Called with the fraction done and a message; may raise to cancel.
 
         Returns:
@@ -148,14 +169,27 @@ class CESTQuantLogic:
         report = progress or silent
         report(0.0, "reading")
         chosen = method_named(method, FIELD_METHODS)
-        study = Study.of(signalNode, protocol, reference, mask, signalNormalisation)
-        spectra = study.spectra()
+        study = Study.of(
+            signalNode,
+            protocol,
+            reference,
+            mask,
+            signalNormalisation,
+            m0_over_time=m0OverTime,
+            field_strength_T=fieldStrength_T,
+        )
+        spectra, noted = study.spectra()
         result = in_background(lambda report: map_fields(spectra, method, progress=part(report, 0.05, 0.95)), report)
         require_result(study, result)
         report(0.95, "writing maps into the scene")
         folder = folderName or f"{study.name} {method}"
         return into_scene(
-            study, chosen, result, warnings=(*study.warnings, *result.warnings), regions={}, folder=folder
+            study,
+            chosen,
+            result,
+            warnings=(*study.warnings, *noted, *result.warnings, *failure_warnings(study, result)),
+            regions={},
+            folder=folder,
         )
 
     def hasProtocol(self, signalNode: Any) -> bool:
@@ -174,13 +208,16 @@ class CESTQuantLogic:
 
 
 def _tissue_model(model: Any) -> TissueModel | None:
+    from .preprocessing.magnitudes import require_seconds
     from .tissue.model import TissueModel, read_tissue_model, tissue_model_from_dict
 
     if model is None or model == "":
         return None
     if isinstance(model, TissueModel):
         return model
-    return tissue_model_from_dict(model) if isinstance(model, dict) else read_tissue_model(model)
+    read = tissue_model_from_dict(model) if isinstance(model, dict) else read_tissue_model(model)
+    require_seconds(read, "the model" if isinstance(model, dict) else str(model))
+    return read
 
 
 def _lorentzian_model(preset: str | Path | Mapping[str, Any]) -> LorentzianModel:
@@ -190,7 +227,7 @@ def _lorentzian_model(preset: str | Path | Mapping[str, Any]) -> LorentzianModel
 
     if isinstance(preset, Mapping):
         return LorentzianModel.from_dict(dict(preset))
-    if str(preset).endswith(".json"):
+    if str(preset).lower().endswith(".json"):
         return LorentzianModel.from_dict(read_json(preset), str(preset))
     name = str(preset).removeprefix("lorentzian_")
     if name not in LORENTZIAN_PRESETS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,7 +21,7 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def read_text(path: str | Path, remedy: str = "") -> str:
-    """Read a UTF-8 text file.
+    """Read a text file in UTF-8, with or without a byte-order mark, or in UTF-16 with one.
 
     Args:
         path: File to read.
@@ -33,10 +35,17 @@ def read_text(path: str | Path, remedy: str = "") -> str:
     """
     ending = f"; {remedy}" if remedy else ""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if wide else "utf-8").lstrip("\ufeff")
+        if wide:
+            text[:1].replace("\u2212", "-").encode(
+                "ascii"
+            )  # any two bytes are a character of UTF-16: this one must begin a text
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file{ending}") from None
-    except (UnicodeDecodeError, OSError):
+    except (UnicodeError, OSError):
         raise ValueError(f"{path}: not a readable text file{ending}") from None
 
 
@@ -55,11 +64,18 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
     """
     text = read_text(path, remedy)
     try:
-        return json.loads(text)
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text)
+        return json.loads(with_ascii_minus(text))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: not usable JSON (a number too long or values nested too deep)") from None
+
+
+def with_ascii_minus(text: str) -> str:
+    """Replace the typographic minus sign (U+2212) before a number, as word processors write it, by the hyphen-minus."""
+    return re.sub(r"\u2212(?=[\d.])", "-", text)
 
 
 def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str] = ()) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
+_VECTOR_INTENTS = (1006, 1007)  # NIfTI's codes of displacement fields and other vectors
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
 
 
@@ -51,6 +52,93 @@ class NiftiLayout:
 def is_nifti(path: str | os.PathLike) -> bool:
     """Whether a file is a NIfTI file by its name."""
     return Path(path).name.lower().endswith((".nii", ".nii.gz"))
+
+
+def is_pair(path: str | os.PathLike) -> bool:
+    """Whether a file is one of the two of an image in ``.hdr`` and ``.img`` by its name."""
+    return Path(path).name.lower().endswith(tuple(ending + zipped for ending in _PAIR for zipped in ("", ".gz")))
+
+
+def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
+    """Write a NIfTI-1 image that Slicer does not read as a plain file of at most four dimensions.
+
+    These are images in two files (``.hdr`` and ``.img``), and images of more than four dimensions of which all beyond
+    the third but one have a single entry, such as (x, y, z, 1, measurement).
+
+    Args:
+        path: Image file, for a pair either of the two.
+        folder: Folder for the plain file.
+
+    Returns:
+        The plain file, or ``path`` itself where it is one already or no such image.
+
+    Raises:
+        NotNifti1Error: A ``.hdr`` file has another header, such as that of Analyze 7.5, which gives no orientation.
+        ValueError: The file is damaged or truncated, or its partner is missing; the message names it.
+    """
+    path = Path(path)
+    pair = is_pair(path)
+    if not pair and not is_nifti(path):
+        return path
+    header_path, data_path = _partners(path) if pair else (path, path)
+    try:
+        layout = nifti_layout(header_path)
+    except NotNifti1Error:
+        if pair:
+            raise
+        return path  # the reader says what is wrong with it
+    if not pair and len(layout.sizes) <= 4:
+        return path
+    try:
+        with _open(header_path) as file:
+            header = bytearray(file.read(_HEADER_BYTES))
+        order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+        if not _squeeze(header, order, layout.sizes):
+            return path
+        with _open(data_path) as file:
+            file.seek(int(struct.unpack(order + "f", header[108:112])[0]))
+            data = file.read(layout.data_bytes)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(_read_problem(data_path, error)) from None
+    if len(data) < layout.data_bytes:
+        raise ValueError(
+            f"'{data_path}' is truncated: it has {len(data)} of {layout.data_bytes} bytes; copy or export it again"
+        )
+    header[108:112] = struct.pack(order + "f", _HEADER_BYTES + 4)
+    header[344:348] = b"n+1\0"
+    plain = Path(folder) / f"{path.name.split('.')[0]}.nii"
+    plain.write_bytes(bytes(header) + b"\0" * 4 + data)
+    return plain
+
+
+_PAIR = {".hdr": ".img", ".img": ".hdr"}
+
+
+def _partners(path: Path) -> tuple[Path, Path]:
+    """Return the header file and the data file of a pair of which one is given."""
+    zipped = path.suffix if path.suffix.lower() == ".gz" else ""
+    stem = path.with_suffix("") if zipped else path
+    wanted = _PAIR[stem.suffix.lower()]
+    candidates = [stem.with_suffix(ending + end) for ending in (wanted, wanted.upper()) for end in (zipped, "", ".gz")]
+    partner = next((candidate for candidate in candidates if candidate.exists()), None)
+    if partner is None:
+        raise ValueError(f"'{path}' is one of two files, and '{candidates[0].name}' is missing beside it")
+    return (path, partner) if wanted == ".img" else (partner, path)
+
+
+def _squeeze(header: bytearray, order: str, sizes: tuple[int, ...]) -> bool:
+    """Leave out the dimensions beyond the third that have one entry; False where the image stays as it is."""
+    intent = struct.unpack(order + "h", header[68:70])[0]
+    spacing = struct.unpack(order + "8f", header[76:108])
+    long = [axis for axis in range(3, len(sizes)) if sizes[axis] > 1]
+    if intent in _VECTOR_INTENTS or len(long) > 1:
+        return False
+    kept = [*range(min(3, len(sizes))), *long]
+    dimensions = [len(kept), *(sizes[axis] for axis in kept)]
+    spacings = [spacing[0], *(spacing[axis + 1] for axis in kept)]
+    header[40:56] = struct.pack(order + "8h", *dimensions, *[1] * (8 - len(dimensions)))
+    header[76:108] = struct.pack(order + "8f", *spacings, *[1.0] * (8 - len(spacings)))
+    return True
 
 
 def nifti_layout(path: str | os.PathLike) -> NiftiLayout:

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import math
 import os
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from NeuroCESTLib.scene.geometry import Geometry
 _CHUNK = 1 << 20
 _COMPOSITE_EXTENSIONS = (
     ".nii.gz",
+    ".hdr.gz",
+    ".img.gz",
     ".seg.nrrd",
     ".seg.nhdr",
     ".seq.nrrd",
@@ -84,6 +87,12 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
         ValueError: The file is missing, not an image, or truncated.
     """
     path = existing_file(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return _plain_header(nifti_files.plain_file(path, folder))
+
+
+def _plain_header(path: Path) -> ImageHeader:
+    """Read the header of an image file of at most four dimensions."""
     if nifti_files.is_nifti(path):
         nifti_files.check_complete(path)
     elif path.name.lower().endswith(".nrrd"):

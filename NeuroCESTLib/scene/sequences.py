@@ -9,14 +9,25 @@ its count: ``3``, ``3 (2)``, ``3 (3)``. The leading number is the value, also in
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.nifti_files import plain_file
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
-from NeuroCESTLib.scene.volumes import load, read_volume, remove, restore_non_finite, storable, volume_array
+from NeuroCESTLib.scene.volumes import (
+    forget_file,
+    load,
+    read_volume,
+    remove,
+    restore_non_finite,
+    storable,
+    volume_array,
+)
 
 
 def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: str | None = None) -> Any:
@@ -40,17 +51,25 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
     if len(paths) > 1:
         return _read_volumes(paths, name)
     path = existing_file(paths[0])
-    header = read_header(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return _read_plain_sequence(path, plain_file(path, folder), name or node_name(path))
+
+
+def _read_plain_sequence(path: Path, plain: Path, name: str) -> Any:
+    """Read a series from a file of at most four dimensions; messages name the file ``path`` that it comes from."""
+    header = read_header(plain)
     if header.complex_valued:
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.measurements < 2 and header.components < 2:
         raise ValueError(f"'{path}' is 3-D, one measurement: give a 4-D file or one 3-D file for each measurement")
-    node = load(path, "SequenceFile", {"name": name or node_name(path), "show": False})
+    node = load(plain, "SequenceFile", {"name": name, "show": False})
     if not node.IsA("vtkMRMLSequenceNode") or node.GetNumberOfDataNodes() == 0:
         remove(node)
         raise ValueError(f"'{path}' holds no sequence of volumes")
-    node.SetName(name or node_name(path))
-    restore_non_finite([node.GetNthDataNode(i) for i in range(node.GetNumberOfDataNodes())], path, header)
+    node.SetName(name)
+    restore_non_finite([node.GetNthDataNode(i) for i in range(node.GetNumberOfDataNodes())], plain, header)
+    if plain != path:
+        forget_file(node)
     if not path.name.lower().endswith((".seq.nrrd", ".seq.nhdr")):
         node.SetIndexName("measurement")
         node.SetIndexUnit("")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.core.nifti_files import non_finite_voxels
+from NeuroCESTLib.core.nifti_files import non_finite_voxels, plain_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header
 from NeuroCESTLib.scene.vtk_messages import quiet_vtk
@@ -30,7 +31,13 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
         ValueError: The file is missing, not an image, truncated, or not a single 3-D scalar image.
     """
     path = existing_file(path)
-    header = read_header(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return _read_plain_volume(path, plain_file(path, folder), name or node_name(path), label)
+
+
+def _read_plain_volume(path: Path, plain: Path, name: str, label: bool) -> Any:
+    """Read a 3-D image from a file of at most four dimensions; messages name the file ``path`` that it comes from."""
+    header = read_header(plain)
     if header.measurements > 1:
         raise ValueError(
             f"'{path}' holds {header.measurements} volumes, but one 3-D volume is needed: extract one of them"
@@ -39,13 +46,23 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.components > 1:
         raise ValueError(f"'{path}' has {header.components} values per voxel, but a scalar image is needed")
-    properties = {"name": name or node_name(path), "labelmap": label, "singleFile": True, "show": False}
-    node = load(path, "VolumeFile", properties)
+    properties = {"name": name, "labelmap": label, "singleFile": True, "show": False}
+    node = load(plain, "VolumeFile", properties)
     if not node.IsA("vtkMRMLScalarVolumeNode") or node.GetImageData() is None:
         remove(node)
         raise ValueError(f"'{path}' is not a scalar 3-D image")
-    restore_non_finite([node], path, header)
+    restore_non_finite([node], plain, header)
+    if plain != path:
+        forget_file(node)
     return node
+
+
+def forget_file(node: Any) -> None:
+    """Remove the storage node of a node that was read from a temporary file."""
+    import slicer
+
+    if (storage := node.GetStorageNode()) is not None:
+        slicer.mrmlScene.RemoveNode(storage)
 
 
 def add_volume(array: np.ndarray, geometry: Geometry, name: str, label: bool = False) -> Any:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 def add_images(parser: ArgumentParser, *, required: bool = True) -> None:
     """Add the arguments of signal, reference and mask."""
     parser.add_argument(
-        "--signal", nargs="+", required=required, metavar="MZ", help="4-D NIfTI, .seq.nrrd or 3-D files"
+        "--signal",
+        nargs="+",
+        required=required,
+        metavar="MZ",
+        help="4-D NIfTI (also .hdr/.img), .seq.nrrd or 3-D files",
     )
     parser.add_argument("--reference", nargs="+", metavar="M0", help="M0 image (3-D) or images (4-D)")
     parser.add_argument("--mask", metavar="M", help="mask on the grid of the signal")
@@ -60,5 +64,5 @@ def _read_reference(paths: Sequence[str]) -> Any:
     if len(paths) > 1:
         return read_sequence(paths)
     path = existing_file(paths[0])
-    many = path.name.endswith(".seq.nrrd") or read_header(path).measurements > 1
+    many = path.name.lower().endswith(".seq.nrrd") or read_header(path).measurements > 1
     return read_sequence(path) if many else read_volume(path)

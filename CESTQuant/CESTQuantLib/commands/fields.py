@@ -37,6 +37,8 @@ def run(options: Namespace) -> None:
             reference=nodes.get("reference"),
             mask=nodes.get("mask"),
             signalNormalisation=options.normalisation,
+            m0OverTime=options.m0_over_time,
+            fieldStrength_T=options.field_strength,
             progress=progress,
         )
 

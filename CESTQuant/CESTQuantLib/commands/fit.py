@@ -86,6 +86,8 @@ def run(options: Namespace) -> None:
             network=options.network,
             config=options.config,
             signalNormalisation=options.normalisation,
+            m0OverTime=options.m0_over_time,
+            fieldStrength_T=options.field_strength,
             device=options.device,
             progress=progress,
         )

@@ -26,9 +26,23 @@ Compute = Callable[["CESTQuantLogic", dict[str, Any], Progress], "CESTQuantResul
 def add_acquisition(parser: ArgumentParser) -> None:
     """Add the arguments of the acquisition and of the output folder."""
     add_images(parser)
-    parser.add_argument("--protocol", required=True, metavar="P", help="protocol.json, offsets in ppm (text) or .seq")
+    parser.add_argument(
+        "--protocol", required=True, metavar="P", help="protocol.json, offsets in ppm (text file) or .seq"
+    )
     parser.add_argument(
         "--normalisation", choices=("m0", "l2", "none"), help="normalisation of the signal, instead of the protocol's"
+    )
+    parser.add_argument(
+        "--m0-over-time",
+        choices=("interpolated", "mean"),
+        default="interpolated",
+        help="several M0: interpolated at the time of every measurement (drift), or their mean",
+    )
+    parser.add_argument(
+        "--field-strength",
+        type=float,
+        metavar="T",
+        help="static field in T where the protocol is a text file; converts offsets and B0 maps in Hz",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for maps and report")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
@@ -82,7 +96,7 @@ def _add_settings_files(options: Namespace, report: Report) -> None:
     for role in ("protocol", "model", "network", "config"):
         if path := getattr(options, role, None):
             report.add_input(role, config_file(path) if role == "config" else path)
-    if getattr(options, "lorentzian", "").endswith(".json"):
+    if getattr(options, "lorentzian", "").lower().endswith(".json"):
         report.add_input("lorentzian", options.lorentzian)
     if model := getattr(options, "model", None):
         for name in read_tissue_model(model).map_names:
@@ -97,7 +111,7 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
 
     from ..scene.report import draw_report
 
-    like = options.signal[0] if not options.signal[0].endswith(".seq.nrrd") else None
+    like = options.signal[0] if not options.signal[0].lower().endswith(".seq.nrrd") else None
     for count, (name, node) in enumerate(result.nodes.items()):
         progress(count / len(result.nodes), "writing files")
         write_volume(node, folder / f"{name}.nii.gz", like=like)

@@ -197,7 +197,9 @@ def _scan(options: Namespace, config: TrainingConfig, report: Report) -> Tensor:
 
     nodes = read_images(options, report)
     study = Study.of(nodes["signal"], config.protocol, nodes.get("reference"), nodes.get("mask"), None)
-    return study.spectra().signal
+    spectra, noted = study.spectra()
+    report.warnings += [*study.warnings, *noted]
+    return spectra.signal
 
 
 def _print_warnings(report: Report) -> None:

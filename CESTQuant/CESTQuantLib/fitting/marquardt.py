@@ -62,6 +62,14 @@ class Status(IntEnum):
     """NaN or infinite values, or a signal of zeros."""
     ITERATION_LIMIT = 6
     """Not converged; the best parameters found are kept."""
+    AT_NATURAL_LIMIT = 7
+    """Converged with a parameter at a limit that nature sets, such as an amplitude of 0 or a baseline of 1."""
+    POOR_FIT = 8
+    """The fit ended, but the model does not explain the signal."""
+
+
+UNUSABLE = (Status.FAILED, Status.NOT_ENOUGH_POINTS, Status.INVALID_DATA, Status.ITERATION_LIMIT, Status.POOR_FIT)
+"""Outcomes without values, or with values that are not estimates; they stay out of the means over regions."""
 
 
 _RUNNING = 0

@@ -11,7 +11,7 @@ from .protocol_json import protocol_to_dict
 
 _TOLERANCE = 1e-4
 """Relative and absolute difference up to which two numbers are the same."""
-_NOT_ACQUISITION = ("note", "solute")
+_NOT_ACQUISITION = ("note", "solute", "m0_measurements")
 
 
 def protocol_difference(expected: Protocol, found: Protocol) -> str:

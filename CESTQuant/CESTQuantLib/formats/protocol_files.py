@@ -3,63 +3,122 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import read_json, read_text
+from NeuroCESTLib.core.checked_json import read_json, read_text, with_ascii_minus
 
 from ..physics.protocol import Protocol
+from ..physics.units import rad_per_s_per_ppm
 from .protocol_json import protocol_from_dict
 from .pulseq import read_seq
 
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"
+ASSUMED_FIELD_T = 3.0
+"""Static field of a protocol that gives only offsets; methods that work with offsets alone do not use it."""
 
 
-def read_offsets(path: str | Path) -> Tensor:
-    """Read offsets in ppm from a text file.
+def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Tensor:
+    """Read offsets from a text file.
+
+    The file holds numbers separated by line breaks, spaces, commas or semicolons. Blank lines and ``#`` comments are
+    allowed, a byte-order mark and the typographic minus sign too. A first line of words is a header: of several
+    columns, the one whose name contains ``offset``, ``ppm`` or ``Hz`` is read. Offsets are in ppm unless the header or
+    a comment says Hz.
 
     Args:
-        path: Text file with numbers separated by line breaks, spaces or commas; blank lines and ``#`` comments are
-            allowed.
+        path: Text file.
+        field_strength_T: Static field in T, which converts offsets in Hz.
 
     Returns:
-        float64 of shape (measurement,).
+        Offsets in ppm, float64 of shape (measurement,).
 
     Raises:
-        ValueError: The file cannot be read, or holds something else; the message names the file and the line.
+        ValueError: The file cannot be read, holds something else, or is in Hz and no field is given; the message names
+            the file and the line.
     """
     path = Path(path)
-    offsets = []
-    for line_number, line in enumerate(read_text(path, _REMEDY).splitlines(), start=1):
-        for word in line.split("#")[0].replace(",", " ").split():
-            try:
-                offsets.append(float(word))
-            except ValueError:
-                raise ValueError(f"{path}: line {line_number} holds '{word}', which is not an offset in ppm") from None
-            if not math.isfinite(offsets[-1]):
-                raise ValueError(f"{path}: line {line_number} holds '{word}', which is not finite")
+    offsets: list[float] = []
+    header: str | None = None
+    text = with_ascii_minus(read_text(path, _REMEDY))
+    in_hz = _says_hz(" ".join(re.findall(r"#(.*)", text)))
+    for line_number, line in enumerate(text.splitlines(), start=1):
+        content, place = line.split("#")[0].strip(), f"{path}: line {line_number}"
+        words = [word.strip("\"'") for word in re.split(r"[\s,;]+", content) if word]
+        if header is None and words:
+            header = "" if any(map(_is_number, words)) else content
+            in_hz = in_hz or _says_hz(header)
+            words = words if header == "" else []
+        offsets += [_offset(word, place) for word in _offsets_of_line(words, header or "", place)]
     if not offsets:
         raise ValueError(f"{path}: no offsets found; give one number in ppm per line")
-    return torch.tensor(offsets, dtype=torch.float64)
+    found = torch.tensor(offsets, dtype=torch.float64)
+    if not in_hz:
+        return found
+    if field_strength_T is None:
+        raise ValueError(
+            f"{path}: the offsets are in Hz: give the field strength in T to have them converted (--field-strength)"
+        )
+    return found * (2 * math.pi) / rad_per_s_per_ppm(field_strength_T)
 
 
-def read_protocol(path: str | Path, field_strength_T: float = 3.0) -> Protocol:
+def _offset(word: str, place: str) -> float:
+    if not _is_number(word):
+        raise ValueError(f"{place} holds '{word}', which is not an offset in ppm")
+    if not math.isfinite(value := float(word)):
+        raise ValueError(f"{place} holds '{word}', which is not finite")
+    return value
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _says_hz(text: str) -> bool:
+    """Whether a header or comment gives the unit Hz, and not ppm as well."""
+    return bool(re.search(r"(?<![a-z])hz(?![a-z])", text.lower())) and "ppm" not in text.lower()
+
+
+def _offsets_of_line(words: list[str], header: str, place: str) -> list[str]:
+    """Return the words of a line that are offsets: all of them, or under a header of as many columns one of them."""
+    names = [name for name in re.split(r"[,;\t]+", header) if name.strip()]
+    names = names if len(names) > 1 else header.split()
+    if len(words) < 2 or len(names) != len(words):
+        return words
+    chosen = [i for i, name in enumerate(names) if "offset" in name.lower() or "ppm" in name.lower() or _says_hz(name)]
+    if len(chosen) != 1:
+        raise ValueError(f"{place}: the header does not name one column of offsets, such as offset_ppm")
+    return [words[chosen[0]]]
+
+
+def gives_field(path: str | Path) -> bool:
+    """Whether the protocol in a file has a field strength; a text file of offsets has none."""
+    return Path(path).suffix.lower() in (".json", ".seq")
+
+
+def read_protocol(path: str | Path, field_strength_T: float | None = None) -> Protocol:
     """Read a protocol from ``.json``, pulseq ``.seq`` or a text file of offsets.
 
     Args:
         path: File. A text file does not give B1 and durations: they are set to 0, which suffices for contrasts and
             Lorentzian fits and is refused by the physical models.
-        field_strength_T: Static field in T of a text file.
+        field_strength_T: Static field in T of a text file; without it, 3 T is assumed.
 
     Raises:
         ValueError: The file cannot be read or used; the message names it.
     """
     path = Path(path)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return protocol_from_dict(read_json(path, _REMEDY), str(path))
-    if path.suffix == ".seq":
+    if path.suffix.lower() == ".seq":
         return read_seq(path)
     nothing = torch.zeros(1, dtype=torch.float64)
-    return Protocol(field_strength_T, read_offsets(path), b1_uT=nothing, saturation_time_s=nothing)
+    field_T = ASSUMED_FIELD_T if field_strength_T is None else field_strength_T
+    return Protocol(field_T, read_offsets(path, field_strength_T), b1_uT=nothing, saturation_time_s=nothing)

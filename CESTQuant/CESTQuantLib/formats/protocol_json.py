@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import number, numbers
+from NeuroCESTLib.core.checked_json import number, numbers, whole_number
 
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
@@ -26,6 +26,7 @@ _KNOWN_KEYS = {
     "readout",
     "magnetisation_carried_over",
     "signal_normalisation",
+    "m0_measurements",
     "larmor_frequency_MHz",
     "gamma_rad_per_s_per_uT",
     "note",
@@ -98,6 +99,7 @@ def _from_known(values: dict[str, Any]) -> Protocol:
         magnetisation_carried_over=bool(values.get("magnetisation_carried_over", False)),
         initial_magnetisation=number(values.get("initial_magnetisation", 1.0), "initial_magnetisation"),
         signal_normalisation=values.get("signal_normalisation", "m0"),
+        m0_measurements=_m0_measurements(values.get("m0_measurements")),
         larmor_frequency_MHz=None if larmor is None else number(larmor, "larmor_frequency_MHz"),
         gamma_rad_per_s_per_uT=number(
             values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT), "gamma_rad_per_s_per_uT"
@@ -109,6 +111,12 @@ def _time(values: dict[str, Any], key: str) -> Tensor:
     """A time that is 0 where it is not given."""
     value = values.get(key)
     return numbers(0.0 if value is None else value, key)
+
+
+def _m0_measurements(value: Any) -> tuple[int, ...]:
+    """Numbers, counted from 1, of the measurements that are the M0 reference."""
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    return tuple(whole_number(number, "m0_measurements", least=1) for number in given)
 
 
 def _b1(values: dict[str, Any], train: PulseTrain | None) -> Tensor:
@@ -176,6 +184,8 @@ def protocol_to_dict(protocol: Protocol) -> dict[str, Any]:
     values["magnetisation_carried_over"] = protocol.magnetisation_carried_over
     values["initial_magnetisation"] = protocol.initial_magnetisation
     values["signal_normalisation"] = protocol.signal_normalisation
+    if protocol.m0_measurements:
+        values["m0_measurements"] = list(protocol.m0_measurements)
     if protocol.larmor_frequency_MHz is not None:
         values["larmor_frequency_MHz"] = protocol.larmor_frequency_MHz
     values["gamma_rad_per_s_per_uT"] = protocol.gamma_rad_per_s_per_uT

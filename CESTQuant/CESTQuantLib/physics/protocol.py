@@ -65,6 +65,8 @@ class Protocol:
         initial_recovery_s: Free evolution in s between this start and the saturation, (measurement,).
         signal_normalisation: ``"m0"`` (relative to the same readout at equilibrium), ``"l2"`` (norm 1 over the
             measurements) or ``"none"``.
+        m0_measurements: Numbers, counted from 1, of the measurements that are the M0 reference of the others; empty
+            where the protocol does not say which.
         larmor_frequency_MHz: Measured Larmor frequency in MHz, which replaces the nominal field in conversions of ppm;
             None where it is unknown.
         gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT).
@@ -87,6 +89,7 @@ class Protocol:
     initial_magnetisation: float = 1.0
     initial_recovery_s: Tensor = field(default_factory=_no_time)
     signal_normalisation: str = "m0"
+    m0_measurements: tuple[int, ...] = ()
     larmor_frequency_MHz: float | None = None
     gamma_rad_per_s_per_uT: float = GAMMA_RAD_PER_S_PER_UT
 
@@ -125,11 +128,14 @@ class Protocol:
 
     def select(self, index: Tensor | slice) -> Protocol:
         """Return the protocol of some measurements: indices, a boolean mask of shape (measurement,), or a slice."""
-        return self._changed(lambda value: value[index])
+        selected = self._changed(lambda value: value[index])
+        kept = torch.arange(1, self.measurement_count + 1)[index].tolist()
+        numbers_of_m0 = tuple(place for place, number in enumerate(kept, start=1) if number in self.m0_measurements)
+        return replace(selected, m0_measurements=numbers_of_m0)
 
     def to(self, device: torch.device | str) -> Protocol:
         """Return the protocol with its tensors on a device."""
-        return self._changed(lambda value: value.to(device))
+        return replace(self._changed(lambda value: value.to(device)), m0_measurements=self.m0_measurements)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Protocol:
         """The protocol with every quantity per measurement changed in the same way."""
@@ -143,6 +149,7 @@ class Protocol:
             recovery_time_s=change(self.recovery_time_s),
             readout_flip_angle_deg=None if angles is None else change(angles),
             initial_recovery_s=change(self.initial_recovery_s),
+            m0_measurements=(),
         )
 
 
@@ -179,5 +186,8 @@ def _validate(protocol: Protocol) -> None:
         raise ValueError(
             f"signal_normalisation '{protocol.signal_normalisation}' is unknown; use one of {', '.join(NORMALIZATIONS)}"
         )
+    count, chosen = protocol.measurement_count, protocol.m0_measurements
+    if len(set(chosen)) < len(chosen) or not all(1 <= number <= count for number in chosen):
+        raise ValueError(f"m0_measurements must be different numbers of measurements from 1 to {count}")
     if protocol.magnetisation_carried_over and bool((protocol.recovery_time_s < protocol.echo_time_s).any()):
         raise ValueError("recovery_time_s counts from the excitation and must not be shorter than echo_time_s")

@@ -7,16 +7,22 @@ from torch import Tensor
 
 from ..physics.protocol import Protocol
 from ..tissue.spectra import ZSpectra
-
-FAR_OFF_RESONANCE_PPM = 20.0
-"""Measurements at least this far from water may serve as M0 reference."""
+from .reference import INTERPOLATED, in_time, m0_measurements
 
 
-def normalize(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, where: str = "the signal") -> ZSpectra:
+def normalize(
+    raw: Tensor,
+    protocol: Protocol,
+    reference: Tensor | None,
+    *,
+    over_time: str = INTERPOLATED,
+    where: str = "the signal",
+) -> ZSpectra:
     """Normalise raw signals as the protocol says.
 
-    - ``m0``: divide by the reference. Without one, the measurements at least 20 ppm off resonance serve as reference
-      (interpolated in time where they are interleaved) and are left out of the spectra.
+    - ``m0``: divide by the reference. Without one, the measurements that the protocol names, else the farthest from
+      water if they lie at least 20 ppm off resonance, serve as reference and are left out of the spectra (see
+      :func:`.m0_measurements`).
     - ``l2``: divide by the root sum of squares over the measurements.
     - ``none``: leave the signals as they are.
 
@@ -24,8 +30,8 @@ def normalize(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
         raw: Signals (voxel, measurement) in scanner units.
         protocol: Protocol of these measurements.
         reference: M0 of shape (voxel,), or (voxel, n): with n equal to the number of measurements, each measurement has
-            its own reference; other n are references acquired evenly over the acquisition, interpolated linearly in
-            time.
+            its own reference; other n are references acquired evenly over the acquisition.
+        over_time: How several references act: ``interpolated`` linearly in time, or their ``mean``.
         where: Name of the signal in messages.
 
     Returns:
@@ -45,43 +51,19 @@ def normalize(raw: Tensor, protocol: Protocol, reference: Tensor | None, *, wher
     if protocol.signal_normalisation == "l2":
         norm = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
         return ZSpectra(_divide(raw, norm), protocol)
+    times = torch.arange(raw.shape[1], dtype=torch.float64)
     if reference is not None:
         reference = reference.double()
         reference = reference[:, None] if reference.ndim == 1 else reference
-        in_time = _in_time(reference, raw.shape[1])
-        return ZSpectra(_divide(raw, in_time), protocol)
-    far = protocol.offsets_ppm.abs() >= FAR_OFF_RESONANCE_PPM
-    if not bool(far.any()) or bool(far.all()):
-        raise ValueError(
-            f"no M0 reference for {where}: give an M0 image or a measurement at least {FAR_OFF_RESONANCE_PPM:g} ppm "
-            "off resonance, or set signal_normalisation to 'none' if the signal is normalised already"
-        )
-    index = torch.nonzero(far).flatten()
-    references = raw[:, index]
-    in_time = _interpolate(references, index.double(), torch.arange(raw.shape[1], dtype=torch.float64))
-    keep = ~far
-    return ZSpectra(_divide(raw, in_time)[:, keep], protocol.select(keep))
+        at = torch.linspace(0, raw.shape[1] - 1, reference.shape[1], dtype=torch.float64)
+        return ZSpectra(_divide(raw, in_time(reference, at, times, over_time)), protocol)
+    chosen = m0_measurements(protocol, where).index
+    keep = torch.ones(raw.shape[1], dtype=torch.bool)
+    keep[chosen] = False
+    references = in_time(raw[:, chosen], chosen.double(), times, over_time)
+    return ZSpectra(_divide(raw, references)[:, keep], protocol.select(keep))
 
 
 def _divide(raw: Tensor, reference: Tensor) -> Tensor:
     usable = torch.isfinite(reference) & (reference > 0)
     return torch.where(usable, raw / torch.where(usable, reference, 1.0), torch.nan)
-
-
-def _in_time(reference: Tensor, measurements: int) -> Tensor:
-    """Return the reference (voxel, 1) or (voxel, measurement) at the times of the measurements."""
-    count = reference.shape[1]
-    if count in (1, measurements):
-        return reference
-    position = torch.linspace(0, measurements - 1, count, dtype=torch.float64)
-    return _interpolate(reference, position, torch.arange(measurements, dtype=torch.float64))
-
-
-def _interpolate(values: Tensor, at: Tensor, wanted: Tensor) -> Tensor:
-    """Interpolate linearly along the last axis; constant beyond the ends."""
-    if len(at) == 1:
-        return values
-    upper = torch.searchsorted(at, wanted).clamp(1, len(at) - 1)
-    lower = upper - 1
-    weight = ((wanted - at[lower]) / (at[upper] - at[lower])).clamp(0, 1)
-    return values[:, lower] * (1 - weight) + values[:, upper] * weight

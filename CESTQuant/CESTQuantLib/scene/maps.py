@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .study import Study
 
 if TYPE_CHECKING:
-    import torch
-
     from ..tissue.model import TissueModel
     from ..tissue.spectra import ZSpectra
 
-MILLISECONDS_ABOVE_S = 50.0
-"""No T1 is this long in s: a map with a higher median is in ms."""
-PERCENT_ABOVE = 10.0
-"""No relative B1 is this high: a map with a higher median is in percent."""
 NODE_MAPS = ("b0", "b1", "t1")
 """Names with which a model refers to the maps that are given as nodes; all others are files."""
 
@@ -47,14 +41,21 @@ def with_maps(
         The spectra with their maps, and sentences about maps that are not in their proper unit.
 
     Raises:
-        ValueError: A map that the model refers to is not given, or its file is unusable.
+        ValueError: A map that the model refers to is not given, its file is unusable, or a map is in an unknown unit.
     """
+    from ..preprocessing import magnitudes
+
     warnings: list[str] = []
     values = {name: study.values(node) for name in NODE_MAPS if (node := getattr(nodes, name)) is not None}
+    if "b0" in values:
+        values["b0"], noted = magnitudes.b0_in_ppm(values["b0"], spectra, study.larmor, nodes.b0.GetName())
+        warnings += noted
     if "b1" in values:
-        values["b1"] = _rescaled(values["b1"], nodes.b1, "B1", PERCENT_ABOVE, 100, "%", warnings)
+        values["b1"], noted = magnitudes.b1_relative(values["b1"], nodes.b1.GetName())
+        warnings += noted
     if "t1" in values:
-        values["t1"] = _rescaled(values["t1"], nodes.t1, "T1", MILLISECONDS_ABOVE_S, 1000, "ms", warnings)
+        values["t1"], noted = magnitudes.t1_in_s(values["t1"], nodes.t1.GetName())
+        warnings += noted
     named = {}
     for name in model.map_names if model is not None else []:
         if name not in NODE_MAPS:
@@ -73,15 +74,3 @@ def map_file(name: str, model_file: str | Path | None) -> Path:
         return Path(name)
     beside = Path(model_file).parent / name
     return beside if beside.exists() else Path(name)
-
-
-def _rescaled(
-    values: torch.Tensor, node: Any, name: str, above: float, factor: float, unit: str, warnings: list[str]
-) -> torch.Tensor:
-    """Return a map in its proper unit, with a warning where its values can only be meant in another one."""
-    positive = values[values > 0]
-    if len(positive) and float(positive.median()) > above:
-        median = f"{float(positive.median()):g}"
-        warnings.append(f"the {name} map '{node.GetName()}' has a median of {median} and is taken to be in {unit}")
-        return values / factor
-    return values

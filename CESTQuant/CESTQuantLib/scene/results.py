@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..methods.base import Method, Quantification
 
 
+MOST_FAILURES = 0.1
+"""Share of failed voxels from which a run warns."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """What the report picture shows.
@@ -78,6 +82,26 @@ def require_result(study: Study, result: Quantification) -> None:
     if sum(counts.values()) == len(result.status):
         found = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise ValueError(f"no voxel of '{study.name}' could be quantified ({found}): check the maps, mask and protocol")
+
+
+def failure_warnings(study: Study, result: Quantification) -> list[str]:
+    """Return a sentence where more than a tenth of the voxels with a signal have no usable result, otherwise nothing.
+
+    Args:
+        study: Acquisition that was quantified.
+        result: What the method returned.
+    """
+    from ..fitting.marquardt import UNUSABLE
+
+    raw = study.raw.reshape(len(study.raw), -1)[:, study.voxels]
+    with_signal = (np.nan_to_num(raw) != 0).any(0)
+    failed = np.isin(result.status.cpu().numpy(), [int(status) for status in UNUSABLE]) & with_signal
+    if failed.sum() <= MOST_FAILURES * with_signal.sum():
+        return []
+    return [
+        f"{failed.sum()} of {with_signal.sum()} voxels with a signal have no usable result (see the status map): check "
+        "mask, M0, maps and protocol"
+    ]
 
 
 def into_scene(
@@ -141,4 +165,10 @@ def _report(study: Study, method: Method, result: Quantification) -> dict[str, A
     counts = {status.name.lower(): int((result.status == status).sum()) for status in Status}
     counts["masked"] += study.raw[0].size - len(study.voxels)
     medians = {name: float(values.nanmedian()) for name, values in result.quantities.items()}
-    return {"voxels": counts, "medians": medians, **result.summary, "publications": list(method.publications)}
+    return {
+        "voxels": counts,
+        "m0": study.m0_record(),
+        "medians": medians,
+        **result.summary,
+        "publications": list(method.publications),
+    }

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import torch
 
     from ..physics.protocol import Protocol
+    from ..preprocessing.magnitudes import Larmor
+    from ..preprocessing.reference import M0Measurements
     from ..tissue.spectra import ZSpectra
 
 PROTOCOL_ATTRIBUTE = "NeuroCEST.protocol"
 """Attribute of a sequence node that holds the text of its ``protocol.json``."""
 OFFSET_TOLERANCE_PPM = 2e-3
 """Offsets of a sequence and of its protocol that differ by less are the same."""
-ASSUMED_FIELD_T = 3.0
-"""Field strength where only offsets are known; methods that work with offsets alone do not use it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Study:
         reference: M0 images (n, K, J, I), or None.
         voxels: Flat indices of the voxels to quantify.
         warnings: Sentences for the user about the protocol.
+        reference_name: Name of the reference node; empty without one.
+        m0_over_time: How several references act: ``interpolated`` in time, or their ``mean``.
+        field_known: Whether the field strength was given; otherwise that of the protocol is only assumed.
     """
 
     name: str
@@ -50,10 +53,25 @@ class Study:
     reference: np.ndarray | None
     voxels: np.ndarray
     warnings: tuple[str, ...] = ()
+    reference_name: str = ""
+    m0_over_time: str = "interpolated"
+    field_known: bool = True
 
     @classmethod
-    def of(cls, signal: Any, protocol: Any, reference: Any, mask: Any, normalization: str | None) -> Study:
+    def of(
+        cls,
+        signal: Any,
+        protocol: Any,
+        reference: Any,
+        mask: Any,
+        normalization: str | None,
+        *,
+        m0_over_time: str = "interpolated",
+        field_strength_T: float | None = None,
+    ) -> Study:
         """Take an acquisition from the scene.
+
+        Offsets that can only be meant in Hz are converted to ppm, with a warning.
 
         Args:
             signal: Sequence node with one volume per measurement.
@@ -61,10 +79,14 @@ class Study:
             reference: Volume or sequence node of M0, or None.
             mask: Volume, label map or segmentation node; None for all voxels.
             normalization: ``m0``, ``l2`` or ``none`` instead of what the protocol says; None to keep it.
+            m0_over_time: How several references act: ``interpolated`` in time, or their ``mean``.
+            field_strength_T: Static field in T where the protocol gives only offsets.
 
         Raises:
             ValueError: A node or the protocol cannot be used, or they do not belong together.
         """
+        from ..preprocessing.magnitudes import offsets_in_ppm
+
         if signal is None:
             raise ValueError("no signal is chosen; give a sequence node with one volume per measurement")
         if not signal.IsA("vtkMRMLSequenceNode"):
@@ -75,18 +97,39 @@ class Study:
         name = signal.GetName()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            read = _protocol(protocol, signal, index)
-        noted = tuple(" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning)
+            read, field_known = _protocol(protocol, signal, index, field_strength_T)
+        noted = [" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning]
         if normalization is not None:
             read = replace(read, signal_normalisation=normalization)
         if len(raw) != read.measurement_count:
             raise ValueError(
                 f"the protocol has {read.measurement_count} offsets but '{name}' has {len(raw)} measurements"
             )
-        raw = raw[acquisition_order(signal, index, read)]
+        by_index = protocol is None and not signal.GetAttribute(PROTOCOL_ATTRIBUTE)
+        read, converted = offsets_in_ppm(read, field_known, _protocol_name(protocol, name))
+        if not by_index:
+            raw = raw[acquisition_order(signal, index, read)]
         reference_array = None if reference is None else _reference(reference, geometry)
         chosen = np.ones(geometry.shape, bool) if mask is None else _mask(mask, geometry)
-        return cls(name, raw, geometry, read, reference_array, np.flatnonzero(chosen), noted)
+        return cls(
+            name,
+            raw,
+            geometry,
+            read,
+            reference_array,
+            np.flatnonzero(chosen),
+            (*noted, *converted),
+            "" if reference is None else reference.GetName(),
+            m0_over_time,
+            field_known,
+        )
+
+    @property
+    def larmor(self) -> Larmor:
+        """Larmor frequency of the acquisition."""
+        from ..preprocessing.magnitudes import Larmor
+
+        return Larmor.of(self.protocol, self.field_known)
 
     def values(self, node: Any) -> torch.Tensor:
         """Return the values (voxel,) of a volume node at the voxels to quantify, float64."""
@@ -103,24 +146,52 @@ class Study:
         finally:
             volumes.remove(node)
 
-    def spectra(self) -> ZSpectra:
-        """Return the normalised spectra of the voxels to quantify.
+    def spectra(self) -> tuple[ZSpectra, tuple[str, ...]]:
+        """Return the normalised spectra of the voxels to quantify, and sentences for the user about their reference.
 
         Raises:
-            ValueError: There is no reference, or no voxel has a usable signal.
+            ValueError: There is no reference or one of another scale, or no voxel has a usable signal.
         """
         import torch
 
+        from ..preprocessing.magnitudes import plausible_z
         from ..preprocessing.normalization import normalize
 
         def at_voxels(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array.reshape(len(array), -1)[:, self.voxels].T.astype(np.float32))
 
+        raw, where = at_voxels(self.raw), f"'{self.name}'"
         reference = None if self.reference is None else at_voxels(self.reference)
-        spectra = normalize(at_voxels(self.raw), self.protocol, reference, where=f"'{self.name}'")
+        spectra = normalize(raw, self.protocol, reference, over_time=self.m0_over_time, where=where)
         if not bool(torch.isfinite(spectra.signal).all(1).any()):
             raise ValueError(f"'{self.name}' has no voxel with a usable signal and M0: check the reference and mask")
-        return spectra
+        own = self._has_own_reference()
+        spectra, noted = plausible_z(spectra, raw.abs().amax(1), own, where)
+        return spectra, (*self._own_reference(where).warnings, *noted) if own else tuple(noted)
+
+    def m0_record(self) -> dict[str, Any]:
+        """Return what served as M0 reference, for the report."""
+        if self.protocol.signal_normalisation != "m0":
+            return {"source": f"none: signal_normalisation is '{self.protocol.signal_normalisation}'"}
+        if self.reference is not None:
+            record: dict[str, Any] = {"source": f"image '{self.reference_name}'", "images": len(self.reference)}
+        else:
+            own = self._own_reference(f"'{self.name}'")
+            record = {
+                "source": "measurements of the signal",
+                "measurements": [index + 1 for index in own.index.tolist()],
+                "offsets_ppm": own.offsets_ppm.tolist(),
+            }
+        count = record.get("images") or len(record["measurements"])
+        return record | ({"over_time": self.m0_over_time} if count > 1 else {})
+
+    def _has_own_reference(self) -> bool:
+        return self.protocol.signal_normalisation == "m0" and self.reference is None
+
+    def _own_reference(self, where: str) -> M0Measurements:
+        from ..preprocessing.reference import m0_measurements
+
+        return m0_measurements(self.protocol, where)
 
 
 def knows_its_offsets(node: Any) -> bool:
@@ -132,10 +203,11 @@ def _index_is_offsets(node: Any, index: np.ndarray) -> bool:
     return node.GetIndexUnit() == "ppm" and len(index) > 0 and bool(np.isfinite(index).all())
 
 
-def _protocol(protocol: Any, node: Any, index: np.ndarray) -> Protocol:
+def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: float | None) -> tuple[Protocol, bool]:
+    """Return the protocol, and whether its field strength is given rather than assumed."""
     import torch
 
-    from ..formats.protocol_files import read_protocol
+    from ..formats.protocol_files import ASSUMED_FIELD_T, gives_field, read_protocol
     from ..formats.protocol_json import protocol_from_dict
     from ..physics.protocol import Protocol
 
@@ -146,10 +218,19 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray) -> Protocol:
             raise ValueError(f"'{node.GetName()}' does not say its offsets in ppm; give a protocol")
         offsets = torch.as_tensor(index, dtype=torch.float64)
         unknown = torch.zeros_like(offsets)
-        return Protocol(ASSUMED_FIELD_T, offsets, b1_uT=unknown, saturation_time_s=unknown)
+        field_T = ASSUMED_FIELD_T if field_strength_T is None else field_strength_T
+        return Protocol(field_T, offsets, b1_uT=unknown, saturation_time_s=unknown), field_strength_T is not None
     if isinstance(protocol, Protocol):
-        return protocol
-    return protocol_from_dict(protocol) if isinstance(protocol, dict) else read_protocol(Path(protocol))
+        return protocol, True
+    if isinstance(protocol, dict):
+        return protocol_from_dict(protocol), True
+    known = field_strength_T is not None or gives_field(protocol)
+    return read_protocol(Path(protocol), field_strength_T), known
+
+
+def _protocol_name(protocol: Any, signal_name: str) -> str:
+    """Return the name of the protocol in messages: its file, else the signal that carries it."""
+    return f"'{protocol}'" if isinstance(protocol, str | Path) else f"'{signal_name}'"
 
 
 def acquisition_order(node: Any, index: np.ndarray, protocol: Protocol) -> np.ndarray:

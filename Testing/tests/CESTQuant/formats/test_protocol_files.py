@@ -42,6 +42,53 @@ def test_offsets_file_with_comments_blank_lines_and_commas(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff-3.5\n0\n3.5\n",  # byte-order mark
+        "offset_ppm\n-3.5\n0\n3.5\n",
+        '"offset (ppm)"\r\n-3.5\r\n0\r\n3.5\r\n',
+        "offsets ppm\n-3.5 0 3.5\n",
+        "index,offset_ppm\n1,-3.5\n2,0\n3,3.5\n",
+        "B1_uT;offset\n2;-3.5\n2;0\n2;3.5\n",
+        "\u22123.5\n0\n3.5\n",  # typographic minus
+        "-3.5; 0; 3.5",
+    ],
+)
+def test_offsets_are_read_as_spreadsheets_and_editors_write_them(tmp_path: Path, content: str) -> None:
+    for name, encoding in (("offsets.txt", "utf-8"), ("OFFSETS.CSV", "utf-8"), ("utf16.txt", "utf-16")):
+        path = tmp_path / name
+        path.write_bytes(content.encode(encoding))
+        assert read_offsets(path).tolist() == [-3.5, 0.0, 3.5]
+
+
+def test_a_table_must_name_its_column_of_offsets(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("measurement,b1\n1,2\n2,2\n")
+    with pytest.raises(ValueError, match="line 2: the header does not name one column of offsets"):
+        read_offsets(path)
+
+
+@pytest.mark.parametrize("header", ["offset_Hz", "# offsets in Hz"])
+def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(f"{header}\n-447.05\n0\n447.05\n")
+    with pytest.raises(ValueError, match="the offsets are in Hz: give the field strength"):
+        read_protocol(path)
+    protocol = read_protocol(path, 3.0)
+    assert protocol.offsets_ppm.tolist() == pytest.approx([-3.5, 0.0, 3.5], abs=1e-3)
+    assert protocol.field_strength_T == 3.0
+
+
+def test_protocols_are_read_with_a_byte_order_mark_a_typographic_minus_and_any_case_of_the_suffix(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "P.JSON"
+    text = '{"field_strength_T": 3, "offsets_ppm": [\u22123.5, 3.5], "b1_uT": 1, "saturation_time_s": 1}'
+    path.write_text(f"\ufeff{text}", encoding="utf-8")
+    assert read_protocol(path).offsets_ppm.tolist() == [-3.5, 3.5]
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ("1\n2\nthree\n", "line 3 holds 'three'"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.preprocessing.normalization import normalize
+from CESTQuantLib.preprocessing.reference import m0_measurements
 
 OFFSETS = [-3.5, -1.0, 0.0, 1.0, 3.5]
 Z = torch.tensor([[0.8, 0.5, 0.1, 0.6, 0.7], [0.9, 0.6, 0.2, 0.5, 0.8]], dtype=torch.float64)
@@ -43,7 +45,7 @@ def test_interleaved_references_are_interpolated_in_time():
 def test_far_off_resonance_measurements_serve_as_reference_and_leave_the_spectra():
     drift = torch.linspace(1.0, 0.7, 7, dtype=torch.float64)
     raw = torch.cat([torch.ones(2, 1, dtype=torch.float64), Z, torch.ones(2, 1, dtype=torch.float64)], 1)
-    spectra = normalize(raw * M0[:, None] * drift, protocol([-300.0, *OFFSETS, 100.0]), None)
+    spectra = normalize(raw * M0[:, None] * drift, protocol([-300.0, *OFFSETS, 300.0]), None)
     same(spectra.signal, Z)
     assert spectra.protocol.offsets_ppm.tolist() == OFFSETS
 
@@ -55,6 +57,46 @@ def test_interleaved_far_off_resonance_reference():
     raw = torch.cat([one, Z[:, :2], one, Z[:, 2:], one], 1) * M0[:, None] * drift
     spectra = normalize(raw, protocol(offsets), None)
     same(spectra.signal, Z)
+
+
+def test_only_the_farthest_measurements_are_the_reference():
+    offsets = [-300.0, -20.0, *OFFSETS, 20.0]
+    one = torch.ones(2, 1, dtype=torch.float64)
+    raw = torch.cat([one, 0.9 * one, Z, 0.9 * one], 1) * M0[:, None]
+    spectra = normalize(raw, protocol(offsets), None)
+    same(spectra.signal[:, 1:-1], Z)
+    assert spectra.protocol.offsets_ppm.tolist() == offsets[1:]
+    (warning,) = m0_measurements(protocol(offsets)).warnings
+    assert warning.startswith("only the farthest measurements (-300 ppm) serve as M0 reference; those at -20, 20 ppm")
+
+
+def test_the_protocol_may_name_its_reference():
+    one = torch.ones(2, 1, dtype=torch.float64)
+    raw = torch.cat([3 * one, Z[:, :2], one, Z[:, 2:]], 1) * M0[:, None]
+    named = replace(protocol([-300.0, *OFFSETS[:2], 15.0, *OFFSETS[2:]]), m0_measurements=(4,))
+    spectra = normalize(raw, named, None)
+    same(spectra.signal[:, 1:], Z)
+    assert spectra.protocol.offsets_ppm.tolist() == [-300.0, *OFFSETS]
+    assert spectra.protocol.m0_measurements == ()
+    assert m0_measurements(named).warnings == ()
+    with pytest.raises(ValueError, match="m0_measurements must be different numbers of measurements from 1 to 7"):
+        replace(named, m0_measurements=(8,))
+
+
+def test_a_reference_near_water_is_told():
+    chosen = m0_measurements(protocol([*OFFSETS, 25.0]))
+    assert chosen.index.tolist() == [5]
+    assert "where tissue is saturated already" in chosen.warnings[0]
+
+
+def test_several_references_can_be_averaged():
+    one = torch.ones(2, 1, dtype=torch.float64)
+    raw = torch.cat([0.9 * one, Z, 1.1 * one], 1) * M0[:, None]
+    same(normalize(raw, protocol([-300.0, *OFFSETS, -300.0]), None, over_time="mean").signal, Z)
+    several = M0[:, None] * torch.tensor([0.9, 1.0, 1.1], dtype=torch.float64)
+    same(normalize(Z * M0[:, None], protocol(), several, over_time="mean").signal, Z)
+    with pytest.raises(ValueError, match="use one of interpolated, mean"):
+        normalize(raw, protocol([-300.0, *OFFSETS, -300.0]), None, over_time="last")
 
 
 def test_one_reference_at_the_start_is_used_for_all():

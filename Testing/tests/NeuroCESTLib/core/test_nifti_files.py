@@ -16,6 +16,7 @@ from NeuroCESTLib.core.nifti_files import (
     is_nifti,
     nifti_layout,
     non_finite_voxels,
+    plain_file,
 )
 
 SHAPE = (3, 4, 5)
@@ -117,3 +118,60 @@ def test_integers_and_other_formats_have_no_such_voxels(tmp_path: Path) -> None:
     assert len(non_finite_voxels(written(tmp_path / "v.nrrd"))[0]) == 0
     assert is_nifti("V.NII.GZ")
     assert not is_nifti("v.nrrd")
+
+
+# files that Slicer does not read
+
+
+def with_five_dimensions(path: Path, plain: bytes) -> Path:
+    """Write a 4-D file as (x, y, z, 1, measurement), as some exports do."""
+    header = bytearray(plain[:348])
+    sizes = struct.unpack("<8h", header[40:56])
+    header[40:56] = struct.pack("<8h", 5, *sizes[1:4], 1, sizes[4], 1, 1)
+    path.write_bytes(gzip.compress(bytes(header) + plain[348:]))
+    return path
+
+
+def as_pair(folder: Path, plain: bytes) -> tuple[Path, Path]:
+    """Write a file as header and data."""
+    header = bytearray(plain[:348])
+    offset = int(struct.unpack("<f", header[108:112])[0])
+    header[108:112] = struct.pack("<f", 0.0)
+    header[344:348] = b"ni1\0"
+    (folder / "pair.hdr").write_bytes(bytes(header))
+    (folder / "pair.img").write_bytes(plain[offset:])
+    return folder / "pair.hdr", folder / "pair.img"
+
+
+def series(path: Path) -> bytes:
+    """Bytes of a 4-D file."""
+    arrays = np.random.default_rng(6).normal(size=(7, *SHAPE)).astype(np.float32)
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(array) for array in arrays]), str(path))
+    return path.read_bytes()
+
+
+def test_a_series_with_a_singleton_axis_or_in_two_files_becomes_a_plain_one(tmp_path: Path) -> None:
+    content = series(tmp_path / "plain.nii")
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "plain.nii")))
+    unusual = [with_five_dimensions(tmp_path / "five.nii.gz", content), *as_pair(tmp_path, content)]
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for path in unusual:
+        plain = plain_file(path, folder)
+        assert plain.parent == folder
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(plain))), expected)
+    assert plain_file(tmp_path / "plain.nii", folder) == tmp_path / "plain.nii"
+
+
+def test_half_a_pair_and_damaged_pairs_are_named(tmp_path: Path) -> None:
+    header, data = as_pair(tmp_path, series(tmp_path / "plain.nii"))
+    data.write_bytes(data.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"pair.img' is truncated: it has 1676 of 1680 bytes"):
+        plain_file(header, tmp_path)
+    data.unlink()
+    with pytest.raises(ValueError, match=r"pair.hdr' is one of two files, and 'pair.img' is missing beside it"):
+        plain_file(header, tmp_path)
+    data.write_bytes(b"")
+    header.write_bytes(header.read_bytes()[:344] + b"\0\0\0\0")
+    with pytest.raises(NotNifti1Error, match="it has no NIfTI header"):
+        plain_file(data, tmp_path)

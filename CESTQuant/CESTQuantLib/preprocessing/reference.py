@@ -1,0 +1,123 @@
+"""The M0 reference within an acquisition: which of its measurements serve as M0, and how they act over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..physics.protocol import Protocol
+
+FAR_OFF_RESONANCE_PPM = 20.0
+"""Measurements closer to water than this never serve as M0 reference unless the protocol says so."""
+LITTLE_SATURATED_PPM = 50.0
+"""From here on the semisolid pool of tissue is hardly saturated; a reference closer to water comes out too low."""
+SAME_DISTANCE = 0.01
+"""Offsets whose distances from water differ by less than this share are equally far."""
+
+INTERPOLATED, MEAN = "interpolated", "mean"
+M0_OVER_TIME = (INTERPOLATED, MEAN)
+"""How several M0 references act: interpolated linearly at the time of every measurement, or averaged."""
+
+
+@dataclass(frozen=True)
+class M0Measurements:
+    """The measurements of an acquisition that serve as its M0 reference.
+
+    Attributes:
+        index: Their indices (n,), in the order of the acquisition.
+        offsets_ppm: Their offsets (n,) in ppm.
+        warnings: Sentences for the user.
+    """
+
+    index: Tensor
+    offsets_ppm: Tensor
+    warnings: tuple[str, ...] = ()
+
+
+def m0_measurements(protocol: Protocol, where: str = "the signal") -> M0Measurements:
+    """Find the measurements that serve as M0 reference.
+
+    They are those that the protocol names, else the farthest from water, provided that they lie at least 20 ppm away.
+
+    Args:
+        protocol: Protocol of the measurements.
+        where: Name of the signal in messages.
+
+    Returns:
+        The measurements, with a warning where other measurements lie beyond 20 ppm too, or where the reference itself
+        is close enough to water to be saturated.
+
+    Raises:
+        ValueError: There is no such measurement, or no other one.
+    """
+    distance = protocol.offsets_ppm.abs()
+    if protocol.m0_measurements:
+        chosen = torch.zeros_like(distance, dtype=torch.bool)
+        chosen[[number - 1 for number in sorted(protocol.m0_measurements)]] = True
+    else:
+        chosen = (distance >= FAR_OFF_RESONANCE_PPM) & (distance >= (1 - SAME_DISTANCE) * distance.max())
+    if not bool(chosen.any()) or bool(chosen.all()):
+        raise ValueError(
+            f"no M0 reference for {where}: give an M0 image or a measurement at least {FAR_OFF_RESONANCE_PPM:g} ppm "
+            "off resonance, or set signal_normalisation to 'none' if the signal is normalised already"
+        )
+    index = torch.nonzero(chosen).flatten()
+    offsets = protocol.offsets_ppm[index]
+    warnings = () if protocol.m0_measurements else _warnings(protocol.offsets_ppm, chosen)
+    return M0Measurements(index, offsets, warnings)
+
+
+def _warnings(offsets_ppm: Tensor, chosen: Tensor) -> tuple[str, ...]:
+    """Sentences about a reference that is found from the offsets alone."""
+    distance = offsets_ppm.abs()
+    used = _listed(offsets_ppm[chosen])
+    others = (distance >= FAR_OFF_RESONANCE_PPM) & ~chosen
+    warnings = []
+    if bool(others.any()):
+        warnings.append(
+            f"only the farthest measurements ({used} ppm) serve as M0 reference; those at "
+            f"{_listed(offsets_ppm[others])} ppm stay in the spectrum: name others as m0_measurements in the protocol "
+            "if they are meant"
+        )
+    if float(distance[chosen].max()) < LITTLE_SATURATED_PPM:
+        warnings.append(
+            f"the farthest measurements ({used} ppm) serve as M0 reference, where tissue is saturated already: "
+            "give an M0 image if there is one"
+        )
+    return tuple(warnings)
+
+
+def _listed(offsets_ppm: Tensor) -> str:
+    """Return the distinct offsets as text."""
+    return ", ".join(f"{offset:g}" for offset in offsets_ppm.unique().tolist())
+
+
+def in_time(references: Tensor, at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> Tensor:
+    """Return the M0 reference at the times of measurements.
+
+    Args:
+        references: References (voxel, n).
+        at: Ascending times (n,) of the references, such as their numbers in the acquisition.
+        wanted: Times (measurement,) of the measurements, in the same unit.
+        over_time: ``interpolated`` (linear in time, constant beyond the ends) or ``mean``.
+
+    Returns:
+        References of shape (voxel, measurement), or (voxel, 1) where they do not change.
+
+    Raises:
+        ValueError: ``over_time`` is unknown; the message lists the known ones.
+    """
+    if over_time not in M0_OVER_TIME:
+        raise ValueError(f"M0 over time '{over_time}' is unknown; use one of {', '.join(M0_OVER_TIME)}")
+    if len(at) == 1:
+        return references
+    if over_time == MEAN:
+        return torch.where(references > 0, references, torch.nan).nanmean(1, keepdim=True)
+    if len(at) == len(wanted):
+        return references
+    upper = torch.searchsorted(at, wanted).clamp(1, len(at) - 1)
+    lower = upper - 1
+    weight = ((wanted - at[lower]) / (at[upper] - at[lower])).clamp(0, 1)
+    return references[:, lower] * (1 - weight) + references[:, upper] * weight
