@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 
+from .coverage import most_common_on_faces
 from .head_mask import brain_in_head
 from .study import StudyImages, same_grid
 
@@ -15,6 +17,8 @@ LARGEST_BRAIN_ML = 3000.0
 SMALLEST_BRAIN_ML = 200.0
 _CONSTANT_SHARE = 0.15
 """Share of a volume that must have one exact value for it to count as the background."""
+_FACES_SHARE = 0.5
+"""Share of the faces of a volume that must have that value."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,25 @@ def estimate_brain_mask(study: StudyImages) -> BrainMask:
 def _foreground(image: sitk.Image) -> sitk.Image | None:
     """Return the solid foreground of a skull-stripped volume; None for a volume with skull."""
     values = sitk.GetArrayViewFromImage(image)
-    faces = np.concatenate([v.ravel() for axis in range(3) for v in (values.take(0, axis), values.take(-1, axis))])
-    candidates, counts = np.unique(faces, return_counts=True)
-    background = candidates[counts.argmax()]
+    background, share = most_common_on_faces(values)
     foreground = values != background
-    if 1 - foreground.mean() < _CONSTANT_SHARE or counts.max() < 0.5 * faces.size:
+    if 1 - foreground.mean() < _CONSTANT_SHARE or share < _FACES_SHARE:
         return None
-    mask = sitk.GetImageFromArray(foreground.astype(np.uint8))
+    mask = sitk.GetImageFromArray(_with_missing_planes(foreground).astype(np.uint8))
     mask.CopyInformation(image)
     solid = solid_part(mask)
     return solid if _volume_ml(solid) < LARGEST_BRAIN_ML else None
+
+
+def _with_missing_planes(foreground: np.ndarray) -> np.ndarray:
+    """Fill empty planes (missing slices) between others by what the planes on both sides have in common."""
+    for axis in range(3):
+        filled = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
+        for before, after in itertools.pairwise(filled.tolist()):
+            if after - before > 1:
+                planes = np.moveaxis(foreground, axis, 0)
+                planes[before + 1 : after] = planes[before] & planes[after]
+    return foreground
 
 
 def solid_part(mask: sitk.Image) -> sitk.Image:

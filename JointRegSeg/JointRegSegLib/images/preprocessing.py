@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import check_keys
 
+from .coverage import Coverage, coverage_of
 from .grid import WorkingGrid, grid_around, mask_corners
 from .modalities import MODALITIES
 from .normalization import background_value, check_normalization, normalize
@@ -103,6 +104,10 @@ class PreparedStudy:
         present: Modalities that were given.
         transform: Map from points of the grid to points of the study's own space (LPS mm); None for the identity.
         name: Name of the study in messages.
+        seen: Voxels that each image shows (modality, D, H, W), boolean, in the order of ``MODALITIES``; False for
+            absent ones. None if every present image shows the whole grid.
+        beyond: Voxels (D, H, W), boolean, just behind the planes at which images cut the brain off; None if the brain
+            is whole.
     """
 
     images: Tensor
@@ -111,6 +116,20 @@ class PreparedStudy:
     present: tuple[str, ...]
     transform: sitk.Transform | None = None
     name: str = "study"
+    seen: Tensor | None = None
+    beyond: Tensor | None = None
+
+    def shown(self, modalities: Iterable[str]) -> Tensor:
+        """Return the voxels (D, H, W), boolean, that an image of at least one of these modalities shows."""
+        channels = [MODALITIES.index(m) for m in modalities if m in self.present]
+        if not channels:
+            return torch.zeros_like(self.mask)
+        return torch.ones_like(self.mask) if self.seen is None else self.seen[channels].any(0)
+
+    @property
+    def extent(self) -> Tensor:
+        """Brain (D, H, W), boolean, with the parts just behind the planes at which images cut it off."""
+        return self.mask if self.beyond is None else self.mask | self.beyond
 
 
 def brain_grid(
@@ -176,25 +195,69 @@ def prepare_checked(
     config: PreprocessingConfig,
     grid: WorkingGrid,
     transform: sitk.Transform | None = None,
+    coverage: Mapping[str, Coverage] | None = None,
 ) -> PreparedStudy:
-    """Prepare a study that was checked already; see `prepare_study`."""
+    """Prepare a study that was checked already; see `prepare_study`.
+
+    Voxels that an image does not show have the value of an absent modality, and are left out of its normalisation.
+
+    Args:
+        study: The study.
+        mask: Its brain.
+        config: Settings.
+        grid: The working grid.
+        transform: Map from points of the grid to points of the study (LPS mm); None for the identity.
+        coverage: What each image shows, by modality; None to find out.
+    """
     inside = mask_on_grid(mask, grid, transform)
     if not inside.any():
         raise ValueError(f"the brain of the {study.name} study lies outside the working grid")
     channels = np.full((len(MODALITIES), *grid.shape), config.background, dtype=np.float32)
+    seen = np.zeros(channels.shape, dtype=bool)
+    beyond = np.zeros(grid.shape, dtype=bool)
+    coverage = study_coverage(study, mask) if coverage is None else coverage
     for channel, modality in enumerate(MODALITIES):
         if modality not in study.images:
             continue
-        raw, seen = _on_grid(study.images[modality], grid, transform, config.interpolation)
-        if (seen & inside).sum() < 100:
+        raw, shown = _on_grid(study.images[modality], grid, transform, config.interpolation)
+        shown, cut_off = _covered(shown, coverage[modality], grid, transform)
+        if (shown & inside).sum() < 100:
             raise ValueError(f"{study.title(modality)} does not reach the brain: choose another image or leave it out")
         if config.n4:
-            raw = correct_bias(raw, seen & inside, grid)
+            raw = correct_bias(raw, shown & inside, grid)
         landmarks = config.histogram_landmarks.get(modality)
-        channels[channel] = normalize(raw, seen & inside, config.normalisation, landmarks, study.title(modality))
+        channels[channel] = normalize(raw, shown & inside, config.normalisation, landmarks, study.title(modality))
+        seen[channel] = shown
+        beyond |= cut_off
     return PreparedStudy(
-        torch.from_numpy(channels), torch.from_numpy(inside), grid, study.present, transform, study.name
+        torch.from_numpy(channels),
+        torch.from_numpy(inside),
+        grid,
+        study.present,
+        transform,
+        study.name,
+        torch.from_numpy(seen),
+        torch.from_numpy(beyond) if beyond.any() else None,
     )
+
+
+def study_coverage(study: StudyImages, mask: sitk.Image) -> dict[str, Coverage]:
+    """Find out what each image of a study shows of its brain; see ``coverage.coverage_of``."""
+    return {m: coverage_of(study.images[m], mask) for m in study.present}
+
+
+def _covered(
+    field_of_view: np.ndarray, coverage: Coverage, grid: WorkingGrid, transform: sitk.Transform | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (D, H, W) that an image shows, and those just behind the planes at which it cuts the brain off."""
+    shown, beyond = field_of_view, np.zeros(1, bool)
+    if coverage.seen is not None:  # a voxel that is interpolated with one that was not acquired is not shown either
+        missing = sitk.Cast(coverage.seen == 0, sitk.sitkFloat32)
+        shown = shown & ~(sitk.GetArrayFromImage(grid.resample(missing, transform)) > 0)
+    if coverage.beyond is not None:
+        beyond = sitk.GetArrayFromImage(grid.resample(coverage.beyond, transform, sitk.sitkNearestNeighbor)) > 0
+        beyond &= ~shown
+    return shown, beyond
 
 
 def mask_on_grid(mask: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None) -> np.ndarray:

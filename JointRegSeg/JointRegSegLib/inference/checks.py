@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import SimpleITK as sitk
@@ -11,12 +11,15 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
+from ..images.coverage import Coverage, share_shown
 from ..images.labels import to_classes
 from ..images.modalities import TITLES
+from ..images.preprocessing import study_coverage
 from ..images.study import StudyImages, checked_study, same_grid
 from ..network.weights import LoadedWeights
+from ..registration.affine import Brain
 from ..registration.transforms import warp_label_image
-from .region_volumes import VISIBLE_IN, regions_without_modality
+from .region_volumes import VISIBLE_IN, enumerated, regions_without_modality
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,25 @@ class CheckedStudy:
         study: The visit; its images are finite and in single precision.
         brain: Brain mask (uint8) on the grid of the first image.
         given_labels: Classes (uint8) of the segmentation that came with the visit, on the same grid; None without one.
+        coverage: What each image shows of the brain, by modality.
     """
 
     study: StudyImages
     brain: sitk.Image
     given_labels: sitk.Image | None
+    coverage: Mapping[str, Coverage]
+
+    def share_shown(self, modality: str) -> float:
+        """Return the share of the brain mask, 0 to 1 in hundredths, that an image shows."""
+        return round(share_shown(self.study.images[modality], self.coverage[modality], self.brain), 2)
+
+    def to_align(self, modality: str) -> Brain:
+        """Return an image with the brain for the affine alignment; tumour and voxels not acquired are left out."""
+        left_out, seen = self.study.tumor_labels, self.coverage[modality].seen
+        if seen is not None:
+            missing = seen == 0
+            left_out = missing if left_out is None else missing | (_on_grid_of(left_out, missing) != 0)
+        return Brain(self.study.images[modality], self.brain, left_out, self.study.name)
 
 
 @dataclass(frozen=True)
@@ -92,8 +109,8 @@ def check_pair(
     fixed_brain, fixed_doubts = _brain(fixed)
     moving_brain, moving_doubts = _brain(moving)
     return CheckedPair(
-        CheckedStudy(fixed, fixed_brain, given[0]),
-        CheckedStudy(moving, moving_brain, given[1]),
+        CheckedStudy(fixed, fixed_brain, given[0], study_coverage(fixed, fixed_brain)),
+        CheckedStudy(moving, moving_brain, given[1], study_coverage(moving, moving_brain)),
         driving,
         frozenset(guessed),
         (*warnings, *fixed_doubts, *moving_doubts),
@@ -141,12 +158,17 @@ def _guess_warnings(study: StudyImages, regions: Sequence[str]) -> list[str]:
     warnings = []
     for modalities in dict.fromkeys(VISIBLE_IN[region] for region in regions):
         names = [title_of(region).lower() for region in regions if VISIBLE_IN[region] == modalities]
-        listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         warnings.append(
             f"the {study.name} study has no {' or '.join(TITLES[m] for m in modalities)}, so the network can only "
-            f"guess its {listed}; their changes are left out"
+            f"guess its {enumerated(names)}; their changes are left out"
         )
     return warnings
+
+
+def _on_grid_of(labels: sitk.Image, image: sitk.Image) -> sitk.Image:
+    """Labels (uint8) at the voxels of an image."""
+    identity = sitk.Transform(3, sitk.sitkIdentity)
+    return sitk.Resample(labels, image, identity, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
 
 
 def _brain(study: StudyImages) -> tuple[sitk.Image, tuple[str, ...]]:

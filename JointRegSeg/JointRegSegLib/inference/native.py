@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import SimpleITK as sitk
+from torch import Tensor
 
 from ..images.grid import WorkingGrid, labels_to_native, to_native
 from ..images.labels import CLASSES
 from .checks import CheckedStudy
-from .region_volumes import region_volumes, without_islands
-from .result import RegionVolume
+from .region_volumes import without_islands
 from .settings import InferenceSettings
 from .uncertainty import Segmentation, entropy
 
@@ -22,19 +22,18 @@ class NativeSegmentation:
     Attributes:
         labels: Classes (uint8), the given ones where there are any; None if there are neither given nor predicted ones.
         uncertainty: Entropy of the predicted classes, 0 to 1; None unless the labels are predicted.
-        volumes: Volumes of the regions; none without labels.
+        counts: Voxels (variant, class) by which the predicted volumes vary; None unless the labels are predicted.
         probabilities: Predicted class probabilities by class name; empty unless they are kept.
     """
 
     labels: sitk.Image | None
     uncertainty: sitk.Image | None
-    volumes: tuple[RegionVolume, ...]
+    counts: Tensor | None
     probabilities: dict[str, sitk.Image]
 
 
 def native_segmentation(
     checked: CheckedStudy,
-    role: str,
     segmentation: Segmentation | None,
     grid: WorkingGrid,
     to_grid: sitk.Transform | None,
@@ -44,7 +43,6 @@ def native_segmentation(
 
     Args:
         checked: The study; a segmentation that came with it replaces the network's.
-        role: 'fixed' or 'moving'.
         segmentation: The network's segmentation on the working grid; None without one.
         grid: The working grid.
         to_grid: Maps points of the study to points of the working grid (LPS mm); None for the identity.
@@ -61,8 +59,7 @@ def native_segmentation(
         for name, values in zip(CLASSES, segmentation.probabilities, strict=True):
             outside = float(name == CLASSES[0])  # beyond the working grid everything is background
             probabilities[name] = to_native(values, grid, native, to_grid, outside)
-    volumes = () if labels is None else region_volumes(labels, role, counts)
-    return NativeSegmentation(labels, uncertainty, volumes, probabilities)
+    return NativeSegmentation(labels, uncertainty, counts, probabilities)
 
 
 def native_labels(

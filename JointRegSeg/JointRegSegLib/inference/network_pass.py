@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.device import choose_device
-from NeuroCESTLib.core.progress import Progress, part, silent
+from NeuroCESTLib.core.progress import Progress, silent
 
 from ..images.grid import block_around
 from ..images.modalities import MODALITIES
@@ -18,21 +19,6 @@ from ..network.precision import run_fast, segment_fast
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
-
-
-@dataclass(frozen=True)
-class NetworkResult:
-    """What the network says of a pair on the working grid, on the CPU.
-
-    Attributes:
-        fixed: Segmentation of the fixed study; None if the network does not segment.
-        moving: Segmentation of the moving study; None if the network does not segment.
-        deformation: Deformation of the moving to the fixed study; None if the network does not register.
-    """
-
-    fixed: Segmentation | None = None
-    moving: Segmentation | None = None
-    deformation: Deformation | None = None
 
 
 def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
@@ -51,45 +37,37 @@ def network_device(name: str | None) -> torch.device:
     return choose_device() if name is None else torch.device(name)
 
 
-def run_network(
+def register_prepared(
     weights: LoadedWeights,
     fixed: PreparedStudy,
     moving: PreparedStudy,
+    modalities: Collection[str],
     background: float,
-    flips: bool,
     device: torch.device,
-    progress: Progress,
-) -> NetworkResult:
-    """Segment both studies from all their modalities and register them by the modalities that both have.
+) -> Deformation | None:
+    """Register two studies with the network.
 
     Args:
         weights: Network to run.
         fixed: Fixed study on the working grid.
         moving: Moving study on the same grid.
+        modalities: Modalities of both studies to show to the network.
         background: Intensity outside of the brain.
-        flips: Average the segmentation over the variants of ``uncertainty``.
         device: Device to compute on.
-        progress: May raise to cancel.
+
+    Returns:
+        The deformation, on the CPU; None if the network does not register, or knows none of the modalities.
     """
     network = weights.network.to(device)
-    modalities = network.config.modalities
-    deformation: Deformation | None = None
-    common = [m in fixed.present and m in moving.present for m in modalities]
+    known = network.config.modalities
+    common = [m in modalities for m in known]
+    if network.registration is None or not any(common):
+        return None
     with torch.inference_mode():
-        if network.registration is not None and any(common):
-            progress(0.0, "registering with the network")
-            shown = torch.tensor(common, device=device).view(1, -1, 1, 1, 1)
-            blank = torch.full((), background, device=device)
-            first, second = (torch.where(shown, _channels(s, modalities, device), blank) for s in (fixed, moving))
-            deformation = _on_cpu(run_fast(network, first, second).deformation)
-            del first, second
-    if network.segmentation is None:
-        return NetworkResult(deformation=deformation)
-    return NetworkResult(
-        segment_prepared(weights, fixed, background, flips, device, part(progress, 0.0, 0.5)),
-        segment_prepared(weights, moving, background, flips, device, part(progress, 0.5, 1.0)),
-        deformation,
-    )
+        shown = torch.tensor(common, device=device).view(1, -1, 1, 1, 1)
+        blank = torch.full((), background, device=device)
+        first, second = (torch.where(shown, _channels(s, known, device), blank) for s in (fixed, moving))
+        return _on_cpu(run_fast(network, first, second).deformation)
 
 
 def segment_prepared(

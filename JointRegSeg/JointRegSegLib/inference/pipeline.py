@@ -6,7 +6,7 @@ The steps stand in ``_process``, in their order; each returns what the next ones
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -21,15 +21,17 @@ from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig, brain_grid, labels_on_grid, prepare_checked
 from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
-from ..registration.affine import AffineResult, Brain, align
+from ..registration.affine import AffineResult, align
 from ..registration.deformation import Deformation, identity_displacement
 from ..registration.instance_optimization import RefinementSettings, refine
 from ..registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
 from .checks import CheckedPair, CheckedStudy, check_pair
-from .native import native_segmentation
-from .network_pass import NetworkResult, network_device, network_preprocessing, run_network
-from .region_volumes import volume_changes
-from .result import JointResult
+from .coverage import coverage_warnings, hidden_on, left_out, region_coverage, shares_seen, shown_by_both
+from .native import NativeSegmentation, native_segmentation
+from .network_pass import network_device, network_preprocessing
+from .pair_pass import NetworkResult, run_network
+from .region_volumes import region_volumes, volume_changes
+from .result import JointResult, RegionVolume
 from .settings import InferenceSettings
 from .summary import registration_summary
 from .uncertainty import Segmentation
@@ -120,12 +122,11 @@ class _StepTimes:
 
 
 def _align(pair: CheckedPair, kind: str, progress: Progress) -> AffineResult:
-    """Linear alignment by the first modality that drives the registration."""
-    modality = next(m for m in MODALITIES if m in pair.driving)
-    fixed, moving = (
-        Brain(side.study.images[modality], side.brain, side.study.tumor_labels, side.study.name)
-        for side in (pair.fixed, pair.moving)
-    )
+    """Linear alignment by the modality that drives the registration and shows most of both brains."""
+    sides = (pair.fixed, pair.moving)
+    in_order = [m for m in MODALITIES if m in pair.driving]
+    modality = max(in_order, key=lambda m: min(side.share_shown(m) for side in sides))  # the first of equal ones
+    fixed, moving = (side.to_align(modality) for side in sides)
     return align(fixed, moving, kind, progress)
 
 
@@ -137,8 +138,8 @@ def _prepare(
     affine = alignment.transform
     grid = brain_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair.fixed.study.reference)
     return _PreparedPair(
-        prepare_checked(pair.fixed.study, pair.fixed.brain, config, grid),
-        prepare_checked(pair.moving.study, pair.moving.brain, config, grid, affine),
+        prepare_checked(pair.fixed.study, pair.fixed.brain, config, grid, None, pair.fixed.coverage),
+        prepare_checked(pair.moving.study, pair.moving.brain, config, grid, affine, pair.moving.coverage),
         alignment,
         config.background,
     )
@@ -167,16 +168,19 @@ def _refine(
     settings: InferenceSettings,
     progress: Progress,
 ) -> Deformation:
-    """The network's deformation (or the identity), refined on these two studies with the tumours left out."""
+    """The network's deformation (or the identity), refined with the tumours and what is not shown left out."""
     if settings.refine_iterations == 0:
         return found.deformation or Deformation(identity_displacement(prepared.grid.shape))
     channels = [MODALITIES.index(m) for m in pair.driving]
+    brain = prepared.fixed.mask | prepared.moving.mask
+    fixed_tumor = _tumor(pair.fixed, found.fixed, prepared.fixed)
+    moving_tumor = _tumor(pair.moving, found.moving, prepared.moving)
     return refine(
         prepared.fixed.images[None, channels],
         prepared.moving.images[None, channels],
         found.deformation,
-        _tumor(pair.fixed, found.fixed, prepared.fixed),
-        _tumor(pair.moving, found.moving, prepared.moving),
+        left_out(prepared.fixed, pair.driving, brain, fixed_tumor),
+        left_out(prepared.moving, pair.driving, brain, moving_tumor),
         _refinement_settings(settings, prepared.grid.spacing_mm),
         progress,
     )
@@ -212,8 +216,8 @@ def _results(
     progress(0.0, "bringing the results to the native grids")
     grid, affine = prepared.grid, prepared.alignment.transform
     transform = pair_transform(deformation, grid, affine)
-    fixed = native_segmentation(pair.fixed, "fixed", found.fixed, grid, None, settings)
-    moving = native_segmentation(pair.moving, "moving", found.moving, grid, affine.GetInverse(), settings)
+    fixed = native_segmentation(pair.fixed, found.fixed, grid, None, settings)
+    moving = native_segmentation(pair.moving, found.moving, grid, affine.GetInverse(), settings)
     progress(0.3, "warping the moving images")
     native, moving_images = pair.fixed.study.reference, pair.moving.study.images
     warped = {m: warp_image(moving_images[m], native, transform.moving_to_fixed) for m in pair.moving.study.present}
@@ -222,12 +226,20 @@ def _results(
         warped_labels = warp_label_image(moving.labels, native, transform.moving_to_fixed)
     jacobian = jacobian_image(transform, native)
     progress(0.8, "measuring volumes")
-    changes = volume_changes(fixed.volumes, moving.volumes, fixed.labels, warped_labels, jacobian, pair.guessed)
+    volumes, coverage, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
+    changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
     fixed_tumor = _tumor(pair.fixed, found.fixed, prepared.fixed)
     refined = settings.refine_iterations != 0
     similarity = _refinement_settings(settings, grid.spacing_mm).similarity if refined else None
     summary = registration_summary(
-        prepared.fixed, prepared.moving, deformation, transform, prepared.alignment, pair.driving, fixed_tumor
+        prepared.fixed,
+        prepared.moving,
+        deformation,
+        transform,
+        prepared.alignment,
+        pair.driving,
+        fixed_tumor,
+        shown_by_both(prepared.fixed, prepared.moving, pair.driving, deformation.displacement),
     )
     probabilities = {"fixed": fixed.probabilities, "moving": moving.probabilities}
     result = JointResult(
@@ -243,11 +255,43 @@ def _results(
         warped=warped,
         warped_labels=warped_labels,
         jacobian=jacobian,
-        volumes=fixed.volumes + moving.volumes,
+        volumes=volumes["fixed"] + volumes["moving"],
         changes=changes,
-        summary={**summary, "registration_modalities": list(pair.driving), "similarity": similarity},
-        warnings=pair.warnings,
+        summary={
+            **summary,
+            "registration_modalities": list(pair.driving),
+            "similarity": similarity,
+            "brain_shown": coverage,
+        },
+        warnings=(*pair.warnings, *notes),
         probabilities={study: images for study, images in probabilities.items() if images},
     )
     progress(1.0, "done")
     return result
+
+
+def _measured(
+    pair: CheckedPair, prepared: _PreparedPair, found: Mapping[str, NativeSegmentation], deformation: Deformation
+) -> tuple[dict[str, tuple[RegionVolume, ...]], dict[str, dict[str, float]], list[str]]:
+    """Volumes by study, the share of the brain that each image shows by study, and warnings about what is not shown."""
+    brain = prepared.fixed.mask | prepared.moving.mask
+    sides = {"fixed": (pair.fixed, prepared.fixed, None), "moving": (pair.moving, prepared.moving, prepared.alignment)}
+    shares = {role: shares_seen(study, brain) for role, (_, study, _) in sides.items()}
+    labels: dict[str, Tensor | None] = {}
+    for role, (_, study, _) in sides.items():
+        native = found[role].labels
+        labels[role] = None if native is None else labels_on_grid(native, study.grid, study.transform)
+    given = {role: checked.given_labels is not None for role, (checked, _, _) in sides.items()}
+    coverage = region_coverage(prepared.fixed, prepared.moving, labels, given, deformation)
+    volumes: dict[str, tuple[RegionVolume, ...]] = {}
+    notes: list[str] = []
+    for role, (checked, _, alignment) in sides.items():
+        native = found[role].labels
+        if native is None:
+            volumes[role] = ()
+        else:
+            to_grid = None if alignment is None else alignment.transform.GetInverse()
+            hidden = hidden_on(coverage[role], prepared.grid, native, to_grid)
+            volumes[role] = region_volumes(native, role, found[role].counts, coverage[role], hidden)
+        notes += coverage_warnings(checked.study.name, shares[role], coverage[role], native is not None)
+    return volumes, shares, notes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
 from ..images.labels import CLASSES, REGIONS
-from .result import RegionVolume, VolumeChange
+from .result import RegionCoverage, RegionVolume, VolumeChange
 
 VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: (number,) for number, name in enumerate(CLASSES) if number},
@@ -28,13 +28,26 @@ def regions_without_modality(present: Collection[str]) -> tuple[str, ...]:
     return tuple(region for region in VOLUME_REGIONS if not set(VISIBLE_IN[region]) & set(present))
 
 
+def enumerated(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence: 'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def voxel_ml(image: sitk.Image) -> float:
     """Return the volume of one voxel in ml."""
     return float(np.prod(image.GetSpacing())) / 1000
 
 
-def region_volumes(labels: sitk.Image, study: str, counts: Tensor | None = None) -> tuple[RegionVolume, ...]:
+def region_volumes(
+    labels: sitk.Image,
+    study: str,
+    counts: Tensor | None = None,
+    coverage: Mapping[str, RegionCoverage] | None = None,
+    hidden: Mapping[str, sitk.Image] | None = None,
+) -> tuple[RegionVolume, ...]:
     """Measure the volume of every region in a label image.
+
+    Voxels in which no image shows the region do not count: what a network says of them is a guess.
 
     The interval of a volume reaches from the smallest to the largest number of voxels that the region has over the
     variants, relative to their mean, and is widened where needed so that it contains the volume.
@@ -44,21 +57,28 @@ def region_volumes(labels: sitk.Image, study: str, counts: Tensor | None = None)
         study: 'fixed' or 'moving', for the rows.
         counts: Number of voxels (variant, class) that each test-time variant assigned to each class; None, or a single
             variant, gives no intervals.
+        coverage: How much of each region the visit shows; None if it shows everything.
+        hidden: Voxels (non-zero) in which no image shows a region, by region, on the grid of ``labels``.
 
     Returns:
         One row per region, in the order of ``VOLUME_REGIONS``.
     """
-    voxels = np.bincount(sitk.GetArrayViewFromImage(labels).ravel(), minlength=len(CLASSES))
+    array = sitk.GetArrayViewFromImage(labels)
+    voxels = np.bincount(array.ravel(), minlength=len(CLASSES))
     rows = []
     for name, classes in VOLUME_REGIONS.items():
-        volume = float(voxels[list(classes)].sum()) * voxel_ml(labels)
+        number = int(voxels[list(classes)].sum())
+        if number and hidden is not None and name in hidden:
+            number = int(np.isin(array[sitk.GetArrayViewFromImage(hidden[name]) == 0], classes).sum())
+        volume = number * voxel_ml(labels)
         low = high = None
         if counts is not None and len(counts) > 1:
             by_variant = counts[:, list(classes)].sum(1).double()
             mean = float(by_variant.mean())
             low = min(volume, volume * float(by_variant.min()) / mean) if mean else volume
             high = max(volume, volume * float(by_variant.max()) / mean) if mean else volume
-        rows.append(RegionVolume(study, name, volume, low, high))
+        shown = RegionCoverage() if coverage is None else coverage[name]
+        rows.append(RegionVolume(study, name, volume, low, high, shown.cut_off, shown.share))
     return tuple(rows)
 
 
@@ -78,7 +98,8 @@ def volume_changes(
         fixed_labels: Classes of the fixed study.
         warped_labels: Classes of the moving study, warped onto the grid of the fixed study.
         jacobian: Jacobian determinant of the deformation on the grid of the fixed study.
-        guessed: Regions that the network could only guess in one of the studies; their change is left out.
+        guessed: Regions that the network could only guess in one of the studies; their change is left out, as is that
+            of regions that one of the studies shows only in part.
 
     Returns:
         One row per region; none at all if neither study was segmented.
@@ -108,7 +129,8 @@ def _change(
     fixed_deformed_ml: float | None,
 ) -> VolumeChange:
     change = percent = low = high = None
-    if before is not None and after is not None and not guessed:
+    cut_off = any(row is not None and row.at_least for row in (before, after))
+    if before is not None and after is not None and not guessed and not cut_off:
         change = after.volume_ml - before.volume_ml
         percent = 100 * change / before.volume_ml if before.volume_ml else None
         if after.low_ml is not None and before.high_ml is not None:
@@ -125,6 +147,8 @@ def _change(
         high_ml=high,
         moving_warped_ml=moving_warped_ml,
         fixed_deformed_ml=fixed_deformed_ml,
+        fixed_at_least=before is not None and before.at_least,
+        moving_at_least=after is not None and after.at_least,
     )
 
 

@@ -7,6 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import SimpleITK as sitk
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RegionCoverage:
+    """How much of a region a visit shows.
+
+    Attributes:
+        share: Share of the brain, 0 to 1, in which an image shows the region.
+        cut_off: Whether the region touches a part of the brain that no such image shows, or lies in one.
+        hidden: That part (D, H, W), boolean, on the working grid; None if there is none or no image shows the region.
+    """
+
+    share: float = 1.0
+    cut_off: bool = False
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -19,6 +35,8 @@ class RegionVolume:
         volume_ml: Volume in ml.
         low_ml: Smallest volume over the mirrored copies that were segmented, in ml; None without them.
         high_ml: Largest volume over them, in ml; None without them.
+        at_least: Whether the volume is only the least one, because the images do not show all of the region.
+        seen_share: Share of the brain, 0 to 1, in which an image shows the region; 0 for a guess.
     """
 
     study: str
@@ -26,6 +44,8 @@ class RegionVolume:
     volume_ml: float
     low_ml: float | None = None
     high_ml: float | None = None
+    at_least: bool = False
+    seen_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,8 @@ class VolumeChange:
     """Change of one region from the fixed to the moving study.
 
     A volume is None where its study was not segmented. The change is also None where a network segmented a study that
-    lacks the modality in which the region is visible, because the volume is then a guess.
+    lacks the modality in which the region is visible, because the volume is then a guess, and where the images of one
+    of the studies do not show all of the region.
 
     Attributes:
         region: A class or a union of classes, as in ``RegionVolume``.
@@ -46,6 +67,8 @@ class VolumeChange:
         moving_warped_ml: Volume of the moving study's region after it was warped onto the fixed grid, in ml.
         fixed_deformed_ml: Volume that the fixed study's region takes up in the moving study according to the
             deformation, in ml: the sum of the Jacobian determinants over the region.
+        fixed_at_least: Whether the images of the fixed study do not show all of the region.
+        moving_at_least: The same for the moving study.
     """
 
     region: str
@@ -57,6 +80,8 @@ class VolumeChange:
     high_ml: float | None
     moving_warped_ml: float | None
     fixed_deformed_ml: float | None
+    fixed_at_least: bool = False
+    moving_at_least: bool = False
 
 
 @dataclass(frozen=True)

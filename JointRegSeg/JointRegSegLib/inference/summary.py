@@ -29,10 +29,12 @@ def registration_summary(
     alignment: AffineResult,
     driving: Sequence[str],
     fixed_tumor: Tensor | None,
+    shown: Tensor | None = None,
 ) -> dict[str, Any]:
     """Compute plain numbers for the report.
 
-    Similarities and the deformation are evaluated in the brain without the tumour, at half resolution.
+    Similarities, overlaps and the deformation are evaluated where both visits show the brain, at half resolution;
+    similarities and deformation without the tumour.
 
     Args:
         fixed: Fixed study on the working grid.
@@ -42,6 +44,7 @@ def registration_summary(
         alignment: Result of the affine alignment.
         driving: Modalities that drove the registration.
         fixed_tumor: Tumour (1, 1, D, H, W) of the fixed study on the working grid; None if it is not known.
+        shown: Voxels (1, 1, D, H, W) that both visits show; None for all of them.
 
     Returns:
         Numbers and lists of numbers by name:
@@ -65,7 +68,8 @@ def registration_summary(
     brain, moving_brain = (F.avg_pool3d(s.mask[None, None].float(), 2) >= 0.5 for s in (fixed, moving))
     displacement = resize_displacement(deformation.displacement, half)
     tumor = torch.zeros_like(brain) if fixed_tumor is None else F.max_pool3d(fixed_tumor.float(), 2) > 0
-    selected = brain & ~tumor
+    both = torch.ones_like(brain) if shown is None else F.avg_pool3d(shown.float(), 2) >= 0.5
+    selected = brain & both & ~tumor
     if not selected.any():  # all tumour
         selected = brain
     with torch.inference_mode():
@@ -81,8 +85,8 @@ def registration_summary(
             "brain_overlap": round(alignment.overlap, 4),
             "scale": [round(float(s), 4) for s in _singular_values(alignment)],
         },
-        "brain_dice_before": _dice(brain, moving_brain),
-        "brain_dice_after": _dice(brain, warped_brain),
+        "brain_dice_before": _dice(brain & both, moving_brain & both),
+        "brain_dice_after": _dice(brain & both, warped_brain & both),
         "local_correlation_before": before,
         "local_correlation_after": after,
         "displacement_mm_mean": _rounded(distance.mean()),

@@ -278,18 +278,22 @@ def _rigid(rotation: np.ndarray, center: np.ndarray, translation: np.ndarray) ->
 
 
 def _overlap(fixed: Brain, moving: Brain, transform: sitk.Transform) -> float:
-    """Compute the Dice coefficient of the brains on a coarse grid, within the fields of view of both images."""
+    """Compute the Dice coefficient of the brains on a coarse grid, where neither image leaves anything out."""
     grid = grid_around(mask_corners(fixed.mask), _COARSE_MM, 3 * _MARGIN_MM, 1, fixed.image.GetOrigin())
     fixed_brain = _on_grid(fixed.mask, grid)
     moving_solid = sitk.Cast(sitk.Cast(moving.mask, sitk.sitkFloat32) != 0, sitk.sitkFloat32)
     moving_brain = sitk.GetArrayFromImage(grid.resample(moving_solid, transform)) >= 0.5
-    covered = _field_of_view(moving.image, grid, transform) & _field_of_view(fixed.image, grid)
+    covered = _considered(moving, grid, transform) & _considered(fixed, grid)
     total = int((fixed_brain & covered).sum() + (moving_brain & covered).sum())
     return 2 * int((fixed_brain & moving_brain & covered).sum()) / total if total else 0.0
 
 
-def _field_of_view(image: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None) -> np.ndarray:
-    """Return the points of a grid that lie within an image."""
-    ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
-    ones.CopyInformation(image)
-    return sitk.GetArrayFromImage(grid.resample(ones, transform, sitk.sitkNearestNeighbor)) > 0
+def _considered(brain: Brain, grid: WorkingGrid, transform: sitk.Transform | None = None) -> np.ndarray:
+    """Return the points of a grid that lie within an image and are not left out."""
+    ones = sitk.Image(brain.image.GetSize(), sitk.sitkUInt8) + 1
+    ones.CopyInformation(brain.image)
+    shown = sitk.GetArrayFromImage(grid.resample(ones, transform, sitk.sitkNearestNeighbor)) > 0
+    if brain.left_out is not None:
+        left_out = sitk.Cast(sitk.Cast(brain.left_out, sitk.sitkFloat32) != 0, sitk.sitkUInt8)
+        shown &= sitk.GetArrayFromImage(grid.resample(left_out, transform, sitk.sitkNearestNeighbor)) == 0
+    return shown

@@ -62,7 +62,8 @@ def refine(
         start: Deformation that a network found, of shape (1, 3, D, H, W) in voxels; None for the identity. If it has a
             velocity, that velocity is optimised further. A displacement without a velocity is kept as it is, and the
             flow that is found is applied before it.
-        fixed_mask: Tumour of the fixed image as non-zero voxels of a tensor (1, 1, D, H, W); None if there is none.
+        fixed_mask: Voxels to leave out, as non-zero voxels of a tensor (1, 1, D, H, W), or (1, C, D, H, W) for each
+            channel by itself: the tumour of the fixed image, and what a channel does not show. None if there are none.
         moving_mask: The same for the moving image.
         settings: Similarity, levels, regulariser and limits; None for the defaults.
         progress: Receives the fraction that is done; it may raise to cancel.
@@ -278,7 +279,8 @@ def _check(
     tensors = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
     for name, tensor in tensors.items():
         expected = fixed.shape if name == "moving" else (1, 1, *fixed.shape[2:])
-        if name != "fixed" and tensor is not None and tensor.shape != expected:
+        accepted = (expected, fixed.shape)  # a mask may have a channel for each of the image
+        if name != "fixed" and tensor is not None and tensor.shape not in accepted:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected)} as the fixed image requires"
             )

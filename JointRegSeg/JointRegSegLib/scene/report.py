@@ -172,7 +172,12 @@ def _write_volumes(axis: Axes, joint: JointResult) -> None:
     if joint.fixed_labels is not None or joint.moving_labels is not None:
         axis.legend(handles=compartment_handles(), loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
     rows = [
-        [title_of(change.region), *(_ml(v) for v in (change.fixed_ml, change.moving_ml, change.change_ml))]
+        [
+            title_of(change.region),
+            _ml(change.fixed_ml, change.fixed_at_least),
+            _ml(change.moving_ml, change.moving_at_least),
+            _ml(change.change_ml),
+        ]
         for change in joint.changes
     ]
     if rows:
@@ -189,5 +194,5 @@ def _write_volumes(axis: Axes, joint: JointResult) -> None:
         table.scale(1.0, 1.5)
 
 
-def _ml(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _ml(value: float | None, at_least: bool = False) -> str:
+    return "–" if value is None else f"{'≥ ' if at_least else ''}{value:.1f}"

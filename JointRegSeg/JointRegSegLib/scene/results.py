@@ -184,7 +184,7 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
 
 
 def volume_columns(joint: JointResult) -> dict[str, list]:
-    """Return the columns of the table of volumes: study, region, volume and interval in ml; NaN without interval."""
+    """Return the columns of the table of volumes; NaN without interval, and see ``RegionVolume``."""
     rows = joint.volumes
     return {
         "study": [row.study for row in rows],
@@ -192,6 +192,8 @@ def volume_columns(joint: JointResult) -> dict[str, list]:
         "volume_ml": [row.volume_ml for row in rows],
         "low_ml": [_number(row.low_ml) for row in rows],
         "high_ml": [_number(row.high_ml) for row in rows],
+        "bound": [_bound(row.at_least) for row in rows],
+        "seen_share": [row.seen_share for row in rows],
     }
 
 
@@ -211,7 +213,13 @@ def change_columns(joint: JointResult) -> dict[str, list]:
     return {
         "region": [row.region for row in rows],
         **{name: [_number(getattr(row, name)) for row in rows] for name in names},
+        "fixed_bound": [_bound(row.fixed_at_least) for row in rows],
+        "moving_bound": [_bound(row.moving_at_least) for row in rows],
     }
+
+
+def _bound(at_least: bool) -> str:
+    return "at least" if at_least else ""
 
 
 def _number(value: float | None) -> float:
