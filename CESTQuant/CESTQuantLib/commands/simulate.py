@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..formats.pulseq_rules import RULES
 from ..physics.engines import ENGINES
 
 if TYPE_CHECKING:
@@ -20,6 +21,15 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser.add_argument("scenario", nargs="?", metavar="SCENARIO.json", help="tissue, offsets (ppm) and preparation")
     parser.add_argument("--pools", metavar="POOLS.yaml", help="pulseq-cest pool file, with --sequence")
     parser.add_argument("--sequence", metavar="PREP.seq", help="pulseq file of the preparation")
+    parser.add_argument(
+        "--rules",
+        choices=RULES,
+        default=RULES[0],
+        metavar="RULES",
+        help="how the sequence is played: pulseq-cest (as the simulators of that community do: gradients along z "
+        "spoil, dead times are left out, phase shapes count against phase offsets) or pulseq (as the format says: "
+        "blocks take their whole duration, and gradients of any net area spoil)",
+    )
     parser.add_argument("--output", required=True, metavar="OUT.csv", help="file to write")
     titles = ", ".join(f"{name} ({engine.title})" for name, engine in ENGINES.items())
     parser.add_argument(
@@ -48,13 +58,14 @@ def run(options: Namespace) -> None:
         tissue, protocol, b0, b1 = scenario.tissue, scenario.protocol, scenario.b0_shift_ppm, scenario.b1_relative
     else:
         pools = read_pools(options.pools)
-        protocol = read_seq(options.sequence, pools.gamma_rad_per_s_per_uT)
-        protocol = replace(
-            protocol,
-            magnetisation_carried_over=protocol.magnetisation_carried_over or pools.magnetisation_carried_over,
-            initial_magnetisation=pools.initial_magnetisation,
-            field_strength_T=pools.field_strength_T,
+        protocol = read_seq(
+            options.sequence,
+            pools.gamma_rad_per_s_per_uT,
+            pools.field_strength_T,
+            rules=options.rules,
+            carried_over=True if pools.magnetisation_carried_over else None,
         )
+        protocol = replace(protocol, initial_magnetisation=pools.initial_magnetisation)
         tissue, b0, b1 = pools.tissue, pools.b0_shift_ppm, pools.b1_relative
     dtype = {"float64": torch.float64, "float32": torch.float32}[options.dtype]
     z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype)[0]

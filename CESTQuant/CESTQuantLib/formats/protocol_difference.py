@@ -67,4 +67,6 @@ def _is_number(value: Any) -> bool:
 def _shown(value: Any) -> str:
     if value is None:
         return "not given"
+    if isinstance(value, Mapping):
+        return "given"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from NeuroCESTLib.core.checked_json import read_json, read_text, with_ascii_minus
 
 from ..physics.protocol import Protocol
-from ..physics.units import rad_per_s_per_ppm
+from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 from .protocol_json import protocol_from_dict
-from .pulseq import read_seq
+from .pulseq import field_of_definitions, protocol_of_file
+from .pulseq_text import read_sequence_file
 
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"
 ASSUMED_FIELD_T = 3.0
@@ -108,7 +110,8 @@ def read_protocol(path: str | Path, field_strength_T: float | None = None) -> Pr
 
     Args:
         path: File. A text file does not give B1 and durations: they are set to 0, which suffices for contrasts and
-            Lorentzian fits and is refused by the physical models.
+            Lorentzian fits and is refused by the physical models. The same holds, with a warning, for a ``.seq`` that
+            says its offsets but cannot be played.
         field_strength_T: Static field in T of a text file; without it, 3 T is assumed.
 
     Raises:
@@ -118,7 +121,22 @@ def read_protocol(path: str | Path, field_strength_T: float | None = None) -> Pr
     if path.suffix.lower() == ".json":
         return protocol_from_dict(read_json(path, _REMEDY), str(path))
     if path.suffix.lower() == ".seq":
-        return read_seq(path)
+        return _protocol_of_sequence(path)
     nothing = torch.zeros(1, dtype=torch.float64)
     field_T = ASSUMED_FIELD_T if field_strength_T is None else field_strength_T
     return Protocol(field_T, read_offsets(path, field_strength_T), b1_uT=nothing, saturation_time_s=nothing)
+
+
+def _protocol_of_sequence(path: Path) -> Protocol:
+    """The protocol of a pulseq file, or its offsets alone where it cannot be played."""
+    file = read_sequence_file(path)
+    try:
+        return protocol_of_file(file, path)
+    except ValueError as error:
+        offsets = file.definitions.numbers("offsets_ppm")
+        if offsets is None:
+            raise
+        field = field_of_definitions(file.definitions, GAMMA_RAD_PER_S_PER_UT)
+        warnings.warn(f"{error}; only its offsets are used", stacklevel=3)
+    nothing = torch.zeros(1, dtype=torch.float64)
+    return Protocol(field or ASSUMED_FIELD_T, torch.tensor(offsets, dtype=torch.float64), nothing, nothing)

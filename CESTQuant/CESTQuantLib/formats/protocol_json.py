@@ -10,6 +10,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import number, numbers, whole_number
 
+from ..physics.events import Events
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
@@ -32,6 +33,7 @@ _KNOWN_KEYS = {
     "note",
     "solute",
     "initial_magnetisation",
+    "events",
 }
 _KEYS_OF_PARTS = {
     "readout": ("pulse_duration_s", "echo_time_s"),
@@ -104,6 +106,7 @@ def _from_known(values: dict[str, Any]) -> Protocol:
         gamma_rad_per_s_per_uT=number(
             values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT), "gamma_rad_per_s_per_uT"
         ),
+        events=None if values.get("events") is None else Events.from_description(values["events"]),
     )
 
 
@@ -189,4 +192,6 @@ def protocol_to_dict(protocol: Protocol) -> dict[str, Any]:
     if protocol.larmor_frequency_MHz is not None:
         values["larmor_frequency_MHz"] = protocol.larmor_frequency_MHz
     values["gamma_rad_per_s_per_uT"] = protocol.gamma_rad_per_s_per_uT
+    if protocol.events is not None:
+        values["events"] = protocol.events.description()
     return values

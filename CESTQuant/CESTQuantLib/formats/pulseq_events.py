@@ -1,209 +1,317 @@
-"""The events of a pulseq file (.seq), read through pypulseq: the pulses of every measurement and their delays."""
+"""What a pulseq file plays for every measurement: its blocks as pulses, delays, spoilers and samples."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from NeuroCESTLib.core.packages import MissingPackage
+from ..physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
+from .pulseq_rules import RULES
+from .pulseq_shapes import PulseSamples, pulse_samples, reduced
+from .pulseq_text import Block, RfEvent, SequenceFile
 
-MAX_SAMPLES = 200
-"""Samples kept of a shaped pulse; longer shapes are averaged down."""
-_SILENT_HZ = 1e-6
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """An RF pulse.
-
-    Attributes:
-        amplitude_uT: Samples of equal duration in uT; one sample is a block pulse.
-        phase_rad: RF phase of every sample in rad; None for a constant phase.
-        duration_s: Duration in s.
-        frequency_Hz: Frequency offset in Hz.
-        gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT) with which uT were calculated from Hz.
-        silent_s: Duration of zero samples in s, which count as a gap after the pulse.
-    """
-
-    amplitude_uT: tuple[float, ...]
-    phase_rad: tuple[float, ...] | None
-    duration_s: float
-    frequency_Hz: float
-    gamma_rad_per_s_per_uT: float
-    silent_s: float = 0.0
-
-    @property
-    def root_mean_square_uT(self) -> float:
-        """Root mean square of the amplitude in uT."""
-        return float(np.sqrt(np.mean(np.square(self.amplitude_uT))))
-
-    @property
-    def flip_angle_deg(self) -> float:
-        """Flip angle on resonance in degrees."""
-        return math.degrees(float(np.mean(self.amplitude_uT)) * self.duration_s * self.gamma_rad_per_s_per_uT)
-
-    def same_shape(self, other: Pulse) -> bool:
-        """Return whether another pulse has the same duration, relative amplitudes and phases."""
-        same_duration = math.isclose(self.duration_s, other.duration_s, rel_tol=1e-6)
-        return same_duration and self._relative() == other._relative()
-
-    def _relative(self) -> tuple[tuple[float, ...], tuple[float, ...] | None]:
-        peak = max(map(abs, self.amplitude_uT)) or 1.0
-        return tuple(round(a / peak, 6) for a in self.amplitude_uT), self.phase_rad
+HARDWARE_TIME_S = 2e-3
+"""Longest dead, ringdown or sampling time in s within a block that the rules of pulseq-cest leave out."""
+LONGEST_EXCITATION_S = 0.01
+"""Longest pulse in s that may be an excitation."""
+SPOILING_AREA_PER_M = 500.0
+"""Net gradient area in 1/m (one cycle in 2 mm) from which a gradient dephases by the rules of pulseq."""
+_SILENT_SHARE = 1e-6
+"""Amplitude relative to the peak below which a sample counts as zero."""
+_PULSE_TOLERANCE = 3e-5
+"""Error of the rotation by a pulse with which its samples may be averaged."""
 
 
 @dataclass
-class Measurement:
-    """What is played for one measurement.
+class PlayedFile:
+    """What a file plays.
 
     Attributes:
-        pulses: The pulses.
-        delays_s: Free time in s before each of them.
-        post_delay_s: Free time in s between the last pulse and the sample.
-        trailing_s: Free time in s after the last sample of the sequence.
+        events: The events of every measurement.
+        notes: What was guessed or left out, as sentences for a warning.
     """
 
-    pulses: list[Pulse]
-    delays_s: list[float]
-    post_delay_s: float
-    trailing_s: float = 0.0
+    events: Events
+    notes: list[str]
 
 
-def load_sequence(path: Path) -> Any:
-    """Read a pulseq file.
+@dataclass
+class _Pulses:
+    """The different pulses of a file, each decoded once.
 
-    Returns:
-        The ``pypulseq.Sequence``.
-
-    Raises:
-        ValueError: The file is missing, damaged, truncated or empty, or pypulseq is not installed.
+    Attributes:
+        file: The file.
+        hz_per_uT: Conversion from Hz to uT.
+        phase_sense: Sign of the phase shapes, see :func:`.pulse_samples`.
+        pulses: The pulses found so far.
+        numbers: Number of a pulse, None where it has no amplitude, and the silent times in s at its start and end, by
+            the numbers of its shapes and its amplitude in Hz.
+        shapes: Decoded samples of unit amplitude, and the silent times around them, by the numbers of their shapes.
+        places: Numbers of the pulses.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a pulseq .seq file")
-    try:
-        import pypulseq
-    except ImportError:
-        raise MissingPackage("pypulseq", f"{path}: .seq files need the package") from None
-    if _ends_within_a_shape(path):
-        raise ValueError(f"{path}: the file ends in the middle of a pulse shape; it is truncated")
-    sequence = pypulseq.Sequence()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sequence.read(str(path))
-    except Exception:  # the parser of pypulseq raises errors of many types
-        raise ValueError(f"{path}: not a readable pulseq file: it is damaged or of another type") from None
-    if not sequence.block_events:
-        raise ValueError(f"{path}: the pulseq file holds no blocks")
-    return sequence
+
+    file: SequenceFile
+    hz_per_uT: float
+    phase_sense: int
+    pulses: list[EventPulse] = field(default_factory=list)
+    numbers: dict[tuple[int, int, int, float], tuple[int | None, float, float]] = field(default_factory=dict)
+    shapes: dict[tuple[int, int, int], tuple[PulseSamples, float, float]] = field(default_factory=dict)
+    places: dict[EventPulse, int] = field(default_factory=dict)
+
+    def of(self, rf: RfEvent) -> tuple[int | None, float, float]:
+        """Number of the pulse of an RF event, and the silent times in s at its start and end."""
+        key = rf.magnitude_id, rf.phase_id, rf.time_id, rf.amplitude_Hz
+        if key not in self.numbers:
+            self.numbers[key] = self._add(rf)
+        return self.numbers[key]
+
+    def _add(self, rf: RfEvent) -> tuple[int | None, float, float]:
+        samples, before, after = self._audible(rf)
+        if rf.amplitude_Hz == 0 or not len(samples.envelope):
+            return None, before, after
+        envelope = samples.envelope * rf.amplitude_Hz / self.hz_per_uT
+        pulse = EventPulse(
+            tuple(np.abs(envelope).tolist()), tuple(np.angle(envelope).tolist()), tuple(samples.duration_s.tolist())
+        )
+        if pulse not in self.places:
+            self.places[pulse] = len(self.pulses)
+            self.pulses.append(pulse)
+        return self.places[pulse], before, after
+
+    def _audible(self, rf: RfEvent) -> tuple[PulseSamples, float, float]:
+        """The samples of unit amplitude without the zeros at the start and end, and the times in s of these.
+
+        The samples are averaged as far as the largest amplitude with which the file plays the shape allows.
+        """
+        key = rf.magnitude_id, rf.phase_id, rf.time_id
+        if key not in self.shapes:
+            samples = self._samples(rf)
+            loud = np.nonzero(np.abs(samples.envelope) > _SILENT_SHARE * np.abs(samples.envelope).max())[0]
+            first, end = (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (len(samples.envelope),) * 2
+            before, after = samples.duration_s[:first].sum(), samples.duration_s[end:].sum()
+            played = PulseSamples(samples.envelope[first:end], samples.duration_s[first:end])
+            events = (block.rf for block in self.file.blocks)
+            peak = max(
+                abs(event.amplitude_Hz)
+                for event in events
+                if event is not None and (event.magnitude_id, event.phase_id, event.time_id) == key
+            )
+            self.shapes[key] = reduced(played, 2 * math.pi * peak, _PULSE_TOLERANCE), float(before), float(after)
+        return self.shapes[key]
+
+    def _samples(self, rf: RfEvent) -> PulseSamples:
+        raster = self.file.rf_raster_s / 2 if rf.time_id < 0 else self.file.rf_raster_s
+        return pulse_samples(
+            self.file.shape(rf.magnitude_id),
+            None if rf.phase_id == 0 else self.file.shape(rf.phase_id),
+            self.file.shape(rf.time_id) if rf.time_id > 0 else None,
+            raster,
+            self.phase_sense,
+        )
 
 
-def definition(definitions: Mapping[str, Any], name: str, default: float) -> float:
-    """Return a number from the definitions of a sequence."""
-    return float(np.ravel(definitions.get(name, default))[0])
+def played_events(
+    file: SequenceFile, field_strength_T: float, gamma_rad_per_s_per_uT: float, rules: str = RULES[0]
+) -> PlayedFile:
+    """Return what a pulseq file plays for every measurement.
 
+    The rules of ``"pulseq-cest"`` are those of the simulators of that community, for whose files they are made. A block
+    with RF plays the RF alone, without the dead and ringdown times around it (longer ones than ``HARDWARE_TIME_S`` are
+    played). A block with an ADC event takes the sample at its start. A block of gradients with one along z dephases all
+    transverse magnetisation at its end; other gradients do nothing. The phase shape of a pulse counts in the sense
+    opposite to that of its phase offset: the adiabatic pulses of the pulseq-cest library are written for this.
 
-def measurements_of(sequence: Any, field_T: float, gamma_rad_per_s_per_uT: float) -> list[Measurement]:
-    """Return what a sequence plays for every measurement; a measurement ends with an ADC event.
+    The rules of ``"pulseq"`` are those of the format: all blocks take their whole duration, gradients along any axis
+    dephase where their net area is at least ``SPOILING_AREA_PER_M`` and no RF is played, and phase shapes count in the
+    sense of the phase offset.
 
     Args:
-        sequence: A ``pypulseq.Sequence``.
-        field_T: Static field in T, which converts frequencies given in ppm.
+        file: The file.
+        field_strength_T: Static field in T, which converts frequencies given in ppm.
         gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT), which converts Hz into uT.
+        rules: One of ``RULES``.
 
     Raises:
-        ValueError: A block cannot be read, or there is no ADC event.
+        ValueError: The rules are unknown, or the file cannot be played.
     """
-    pulses: dict[tuple[int, ...], Pulse] = {}
-    result: list[Measurement] = []
-    current, idle = Measurement([], [], 0.0), 0.0
-    for number, events in sequence.block_events.items():
-        key = tuple(np.ravel(events).tolist())
-        block = _block(sequence, number)
-        if block.rf is not None:
-            if key not in pulses:
-                pulses[key] = _pulse(block.rf, field_T, gamma_rad_per_s_per_uT)
-            current.pulses.append(pulses[key])
-            current.delays_s.append(idle)
-            idle = pulses[key].silent_s
-        elif block.adc is not None:
-            current.post_delay_s = idle
-            result.append(current)
-            current, idle = Measurement([], [], 0.0), 0.0
+    if rules not in RULES:
+        raise ValueError(f"the rules '{rules}' are unknown; use one of {', '.join(RULES)}")
+    hz_per_uT = gamma_rad_per_s_per_uT / (2 * math.pi)
+    player = _Player(file, _Pulses(file, hz_per_uT, -1 if rules == "pulseq-cest" else 1), field_strength_T, rules)
+    for block in file.blocks:
+        player.play(block)
+    return player.finish()
+
+
+class _Player:
+    """Turns blocks into events."""
+
+    def __init__(self, file: SequenceFile, pulses: _Pulses, field_strength_T: float, rules: str) -> None:
+        self.file, self.pulses, self.rules = file, pulses, rules
+        self.larmor_MHz = pulses.hz_per_uT * field_strength_T
+        self.events: list[Event] = []
+        self.uses: dict[int, str] = {}
+        """Initial of the purpose of the pulses by their place in ``events``."""
+        self.samples: list[int] = []
+        """Places of the samples."""
+
+    def play(self, block: Block) -> None:
+        """Add the events of a block."""
+        if block.rf is not None and block.samples:
+            raise ValueError(f"block {block.number} plays RF and samples at the same time, which is not supported")
+        if block.samples:
+            self.samples.append(len(self.events))
+            self.events.append(Sample())
+            self._wait(block.duration_s, hardware=True)
+        elif block.rf is not None:
+            self._play_rf(block, block.rf)
         else:
-            idle += float(block.block_duration)
-    if not result:
-        raise ValueError("the sequence has no ADC event, so no measurement")
-    result[-1].trailing_s = idle
-    return result
+            self._wait(block.duration_s)
+            if self._dephases(block):
+                self.events.append(Spoil())
 
+    def _play_rf(self, block: Block, rf: RfEvent) -> None:
+        number, before, after = self.pulses.of(rf)
+        played = 0.0 if number is None else self.pulses.pulses[number].total_s
+        self._wait(rf.delay_s, hardware=True)
+        self._wait(before)
+        if number is not None:
+            frequency = rf.frequency_Hz + rf.frequency_ppm * self.larmor_MHz
+            phase = rf.phase_rad + rf.phase_rad_per_MHz * self.larmor_MHz + 2 * math.pi * frequency * before
+            self.uses[len(self.events)] = rf.use
+            self.events.append(Play(number, frequency, math.remainder(phase, 2 * math.pi)))
+        self._wait(after)
+        self._wait(max(0.0, block.duration_s - rf.delay_s - before - played - after), hardware=True)
 
-def _ends_within_a_shape(path: Path) -> bool:
-    """Whether the samples of a shape run up to the end of the file, where the parser of pypulseq would not stop."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (UnicodeDecodeError, OSError):
-        return False  # the parser fails on it and says so
-    sections = [line.strip() for line in lines if line.startswith("[")]
-    last_line = lines[-1].strip() or (lines[-2].strip() if len(lines) > 1 else "")
-    return bool(sections) and sections[-1] == "[SHAPES]" and last_line not in ("", "#")
+    def _wait(self, duration_s: float, *, hardware: bool = False) -> None:
+        """Wait; hardware times are left out by the rules of pulseq-cest where they are short."""
+        if hardware and self.rules == "pulseq-cest" and duration_s <= HARDWARE_TIME_S + 1e-9:
+            return
+        if duration_s <= 1e-9:
+            return
+        if self.events and isinstance(last := self.events[-1], Wait):
+            self.events[-1] = Wait(round(last.duration_s + duration_s, 12))
+        else:
+            self.events.append(Wait(round(duration_s, 12)))
 
+    def _dephases(self, block: Block) -> bool:
+        if self.rules == "pulseq-cest":
+            return block.gradients[2] is not None
+        areas = [abs(gradient.area_per_m) for gradient in block.gradients if gradient is not None]
+        return max(areas, default=0.0) >= SPOILING_AREA_PER_M
 
-def _block(sequence: Any, number: int) -> Any:
-    try:
-        return sequence.get_block(number)
-    except Exception as error:  # events or shapes that the file refers to and does not hold
-        raise ValueError(f"block {number} cannot be read ({type(error).__name__}); is the file complete?") from None
+    def finish(self) -> PlayedFile:
+        """The measurements."""
+        if not self.samples:
+            raise ValueError("the sequence has no ADC event, so no measurement")
+        if not self.pulses.pulses:
+            raise ValueError("the sequence has no saturation pulse")
+        notes = self._notes_of_extensions()
+        readouts = self._readouts_per_measurement()
+        taken = self.samples[::readouts]
+        if readouts > 1:
+            notes.append(
+                f"{readouts} samples belong to every measurement, of which the first is taken for its signal; "
+                "the others, and the pulses between them, are played"
+            )
+        # a measurement begins with what follows the last readout of the one before, which may be a recovery
+        firsts = [0, *(self.samples[m * readouts - 1] + 1 for m in range(1, len(taken)))]
+        ends = [*firsts[1:], len(self.events)]
+        transverse = self._excited(list(zip(firsts, taken, strict=True)), notes)
+        measurements = [
+            tuple(
+                Sample(transverse) if isinstance(event, Sample) else event
+                for i, event in enumerate(self.events[first:end], first)
+                if i == place or not isinstance(event, Sample)
+            )
+            for first, place, end in zip(firsts, taken, ends, strict=True)
+        ]
+        return PlayedFile(Events(tuple(self.pulses.pulses), tuple(measurements)), notes)
 
+    def _notes_of_extensions(self) -> list[str]:
+        notes = []
+        for name, meaning in (("RF_SHIMS", "shims of the RF"), ("ROTATIONS", "rotations of gradients")):
+            if name in (extension.upper() for extension in self.file.extensions):
+                notes.append(f"{meaning} are not played")
+        if "DELAYS" in (extension.upper() for extension in self.file.extensions):
+            notes.append("soft delays are played as long as the blocks of the file are")
+        return notes
 
-def _pulse(rf: Any, field_T: float, gamma: float) -> Pulse:
-    hz_per_uT = gamma / (2 * math.pi)
-    frequency = float(rf.freq_offset) + float(getattr(rf, "freq_ppm", 0.0)) * hz_per_uT * field_T
-    signal, duration = np.asarray(rf.signal), _duration(rf)
-    played = np.abs(signal) > _SILENT_HZ
-    silent = duration * float(np.mean(~played)) if played.any() else 0.0
-    if silent > 0:  # the pulseq-cest simulators play zero samples as a gap after the pulse
-        signal, duration = signal[played], duration - silent
-    amplitude, phase = _amplitude_and_phase(signal)
-    return Pulse(
-        tuple((amplitude / hz_per_uT).tolist()),
-        None if phase is None else tuple(phase.tolist()),
-        duration,
-        frequency,
-        gamma,
-        silent,
-    )
+    def _readouts_per_measurement(self) -> int:
+        """Number of samples of every measurement, from the number of offsets."""
+        offsets = self.file.definitions.numbers("offsets_ppm")
+        if offsets is None:
+            stated = self.file.definitions.number("num_meas")
+            count = len(self.samples) if stated is None or len(self.samples) % max(1, int(stated)) else int(stated)
+            return len(self.samples) // max(1, count)
+        if len(self.samples) % len(offsets):
+            raise ValueError(
+                f"offsets_ppm has {len(offsets)} values but the sequence has {len(self.samples)} measurements"
+            )
+        return len(self.samples) // len(offsets)
 
+    def _excited(self, parts: Sequence[tuple[int, int]], notes: list[str]) -> bool:
+        """Whether the last pulse before every sample is its excitation, for the first and last place of every part.
 
-def _amplitude_and_phase(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Amplitude in Hz and phase in rad of complex samples: one sample of a block, few of a shape; None for no phase."""
-    magnitude, phase = np.abs(signal), np.angle(signal)
-    constant = np.ptp(magnitude) <= 1e-6 * magnitude.max() if magnitude.max() > 0 else True
-    phase_constant = np.ptp(phase) < 1e-9
-    if constant and phase_constant:
-        return np.array([float(magnitude[0])]), None
-    if len(signal) > MAX_SAMPLES:
-        parts = np.array_split(signal, MAX_SAMPLES)
-        signal = np.array([part.mean() for part in parts])
-        magnitude, phase = np.abs(signal), np.angle(signal)
-    if phase_constant:
-        return magnitude, None
-    if np.all(np.abs(np.sin(phase[magnitude > 0])) < 1e-6):  # a real pulse that changes sign
-        return np.sign(np.cos(phase)) * magnitude, None
-    return magnitude, phase
+        Files of version 1.5 say so. In others it is taken for one, with a note, where it is short, at the frequency of
+        water and of the same length in all measurements, nothing is spoiled after it, and pulses of another kind come
+        before it in some measurement; but not where it tips back what an equal pulse has tipped before, as in a spin
+        lock.
+        """
+        last = [self._last_pulse(first, place) for first, place in parts]
+        uses = {"" if place is None else self.uses[place] for place in last}
+        if "e" in uses:
+            if uses != {"e"}:
+                raise ValueError("some measurements are read after an excitation and others are not; all must be alike")
+            return True
+        places = [place for place in last if place is not None]
+        guessed = len(places) == len(last) and not uses & set("pir") and self._look_like_excitations(parts, places)
+        if guessed:
+            notes.append(
+                "the last pulse before every sample is taken for its excitation, so the signal is the transverse "
+                "magnetisation"
+            )
+        return guessed
 
+    def _last_pulse(self, first: int, place: int) -> int | None:
+        """Place of the last pulse before a sample, unless there is none or it is spoiled."""
+        for i in range(place - 1, first - 1, -1):
+            if isinstance(self.events[i], Play):
+                return i
+            if isinstance(self.events[i], Spoil):
+                return None
+        return None
 
-def _duration(rf: Any) -> float:
-    """Duration of a shape: of all its samples where their times are the middles of equal dwells, else to the last."""
-    times = np.asarray(rf.t, dtype=float)
-    if len(times) > 1:
-        dwell = float(times[1] - times[0])
-        if math.isclose(times[0], dwell / 2, rel_tol=0.01) and np.allclose(np.diff(times), dwell, rtol=1e-3):
-            return dwell * len(times)
-    return float(rf.shape_dur)
+    def _look_like_excitations(self, parts: Sequence[tuple[int, int]], last: Sequence[int]) -> bool:
+        plays = [self._play_at(place) for place in last]
+        duration_s = self._pulse(plays[0]).total_s
+        alike = all(math.isclose(self._pulse(play).total_s, duration_s, rel_tol=1e-6) for play in plays)
+        if not alike or duration_s > LONGEST_EXCITATION_S or any(play.frequency_Hz != 0 for play in plays):
+            return False
+        others = [
+            [self._play_at(i) for i in range(first, place) if isinstance(self.events[i], Play)]
+            for (first, _), place in zip(parts, last, strict=True)
+        ]
+        tipped_back = any(
+            self._tips_alike(other, play) for before, play in zip(others, plays, strict=True) for other in before
+        )
+        return any(others) and not tipped_back
+
+    def _pulse(self, play: Play) -> EventPulse:
+        return self.pulses.pulses[play.pulse]
+
+    def _play_at(self, place: int) -> Play:
+        event = self.events[place]
+        assert isinstance(event, Play)
+        return event
+
+    def _tips_alike(self, one: Play, other: Play) -> bool:
+        """Whether two pulses turn by the same angle in the same time at the same frequency."""
+        pulses = self._pulse(one), self._pulse(other)
+        angles, durations = [abs(pulse.area_uT_s) for pulse in pulses], [pulse.total_s for pulse in pulses]
+        return one.frequency_Hz == other.frequency_Hz and all(
+            math.isclose(*pair, rel_tol=1e-3) for pair in (angles, durations)
+        )

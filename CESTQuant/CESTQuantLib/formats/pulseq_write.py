@@ -21,6 +21,7 @@ import numpy as np
 from NeuroCESTLib.core.packages import MissingPackage
 from NeuroCESTLib.core.whole_files import whole_file
 
+from ..physics.events import EventPulse, Events, Play, Spoil, Wait
 from ..physics.protocol import PER_MEASUREMENT, Protocol
 from ..physics.pulse_shapes import PulseTrain
 
@@ -37,7 +38,9 @@ SPOILER_S = 1e-3
 def write_seq(protocol: Protocol, path: str | Path) -> None:
     """Write a protocol as a pulseq file, whole or not at all; durations are rounded to 10 us.
 
-    Continuous-wave blocks are written as two-sample block pulses, so that the file stays small.
+    Continuous-wave blocks are written as two-sample block pulses, so that the file stays small. The phases of the
+    pulses advance during pulses and not during gaps, so that the file plays what the protocol means. Phases within a
+    pulse are written in the sense of pulseq-cest, see :func:`.played_events`.
 
     Args:
         protocol: Protocol to write.
@@ -87,23 +90,29 @@ class _Writer:
             self.sequence.set_definition(name, value)
         self.hz_per_ppm = protocol.rad_per_s_per_ppm / (2 * math.pi)
         self.hz_per_uT = protocol.gamma_rad_per_s_per_uT / (2 * math.pi)
+        self.phase_rad = 0.0
+        """Phase that the RF has gained during the pulses played so far."""
 
     def add(self, m: int) -> None:
         """Add the blocks of one measurement."""
         protocol = self.protocol
+        if not protocol.magnetisation_carried_over:
+            self.phase_rad = 0.0
+        if protocol.events is not None:
+            self._events(protocol.events, m)
+            return
         self._saturate(m)
         self._wait(self.values["post_delay_s"][m])
         echo = 0.0
         if protocol.readout_flip_angle_deg is not None:
             echo = protocol.echo_time_s
             duration = _on_raster(protocol.readout_pulse_s or IDEAL_PULSE_S)
-            self.sequence.add_block(self._block_pulse(math.radians(self.values["readout_flip_angle_deg"][m]), duration))
+            self._play(self._block_pulse(math.radians(self.values["readout_flip_angle_deg"][m]), duration), duration)
             self._wait(echo)
-        self.sequence.add_block(self.pypulseq.make_adc(num_samples=1, dwell=SAMPLE_S, system=self.system))
+        self._sample()
         rest = _on_raster(self._rest(m) - self.overhead[m])
         if protocol.readout_flip_angle_deg is not None and protocol.readout_pulse_s == 0 and rest >= SPOILER_S:
-            spoiler = self.pypulseq.make_trapezoid("z", area=600.0, duration=SPOILER_S, system=self.system)
-            self.sequence.add_block(spoiler)
+            self.sequence.add_block(self._spoiler(SPOILER_S))
             rest -= SPOILER_S
         self._wait(rest)
 
@@ -119,24 +128,64 @@ class _Writer:
 
     def _saturate(self, m: int) -> None:
         protocol, b1 = self.protocol, float(self.values["b1_uT"][m])
-        frequency = float(self.values["offsets_ppm"][m]) * self.hz_per_ppm
+        frequency = _as_written(float(self.values["offsets_ppm"][m]) * self.hz_per_ppm)
         if b1 == 0:
             self._wait(self.values["saturation_time_s"][m])
         elif protocol.pulses is None:
             duration = _on_raster(self.values["saturation_time_s"][m])
             if duration > 0:
                 angle = 2 * math.pi * b1 * self.hz_per_uT * duration
-                self.sequence.add_block(self._block_pulse(angle, duration, frequency))
+                self._play(self._block_pulse(angle, duration, frequency), duration)
         else:
             self._train(protocol.pulses, b1, frequency)
 
     def _train(self, train: PulseTrain, b1: float, frequency: float) -> None:
         pulse = self._shaped_pulse(train, b1 / train.rms_of_unit_peak, frequency)
-        pulse.id, pulse.shape_IDs = self.sequence.register_rf_event(pulse)
         for n in range(train.n_pulses):
             if n:
                 self._wait(train.delay_s)
-            self.sequence.add_block(pulse)
+            self._play(pulse, _on_raster(train.duration_s))
+
+    def _play(self, pulse: SimpleNamespace, duration: float) -> None:
+        """Add a pulse with the phase that continues those before it."""
+        pulse.phase_offset = self.phase_rad % (2 * math.pi)
+        self.sequence.add_block(pulse)
+        self.phase_rad += 2 * math.pi * pulse.freq_offset * duration
+
+    def _events(self, events: Events, m: int) -> None:
+        """Add single events as they are."""
+        excitation, played = events.excitation(m), events.measurements[m]
+        for place, event in enumerate(played):
+            if isinstance(event, Play):
+                pulse = self._pulse_of_events(events.pulses[event.pulse], _as_written(event.frequency_Hz))
+                pulse.phase_offset = event.phase_rad % (2 * math.pi)
+                pulse.use = "excitation" if place == excitation else "preparation"
+                self.sequence.add_block(pulse)
+            elif isinstance(event, Wait):
+                if not (place + 1 < len(played) and isinstance(played[place + 1], Spoil)):
+                    self._wait(event.duration_s)
+            elif isinstance(event, Spoil):  # it takes the time for which the magnetisation has waited
+                before = played[place - 1] if place else None
+                waited = _on_raster(before.duration_s) if isinstance(before, Wait) else 0.0
+                self.sequence.add_block(self._spoiler(max(waited, SPOILER_S)))
+            else:
+                self._sample()
+
+    def _pulse_of_events(self, pulse: EventPulse, frequency: float) -> SimpleNamespace:
+        amplitude = self.hz_per_uT * np.array(pulse.amplitude_uT)
+        if pulse.is_block and pulse.phase_rad[0] == 0:
+            duration = round(pulse.total_s / RF_RASTER_S) * RF_RASTER_S
+            return self._block_pulse(2 * math.pi * amplitude[0] * duration, duration, frequency)
+        points = max(1, round(pulse.total_s / RF_RASTER_S))
+        ends = np.cumsum(pulse.duration_s)
+        place = np.minimum(np.searchsorted(ends, (np.arange(points) + 0.5) * RF_RASTER_S), len(ends) - 1)
+        return self._sampled_pulse(amplitude[place] * np.exp(-1j * np.array(pulse.phase_rad)[place]), frequency)
+
+    def _sample(self) -> None:
+        self.sequence.add_block(self.pypulseq.make_adc(num_samples=1, dwell=SAMPLE_S, system=self.system))
+
+    def _spoiler(self, duration: float) -> SimpleNamespace:
+        return self.pypulseq.make_trapezoid("z", area=600.0, duration=duration, system=self.system)
 
     def _block_pulse(self, angle_rad: float, duration: float, frequency: float = 0.0) -> SimpleNamespace:
         return self.pypulseq.make_block_pulse(
@@ -157,7 +206,13 @@ class _Writer:
         place = place.astype(np.int64)
         signal = scale * self.hz_per_uT * shape.amplitude.double().numpy()[place].astype(complex)
         if shape.phase_rad is not None:
-            signal = signal * np.exp(1j * shape.phase_rad.double().numpy()[place])
+            signal = signal * np.exp(-1j * shape.phase_rad.double().numpy()[place])
+        return self._sampled_pulse(signal, frequency)
+
+    @staticmethod
+    def _sampled_pulse(signal: np.ndarray, frequency: float) -> SimpleNamespace:
+        """A pulse of complex samples in Hz on the RF raster."""
+        points, duration = len(signal), len(signal) * RF_RASTER_S
         return SimpleNamespace(
             type="rf",
             signal=signal,
@@ -194,6 +249,11 @@ class _Writer:
             "initial_magnetisation": protocol.initial_magnetisation,
             "readout_spoiled": int(protocol.readout_flip_angle_deg is not None and protocol.readout_pulse_s == 0),
         }
+
+
+def _as_written(frequency_Hz: float) -> float:
+    """The frequency with the six digits that the file keeps, so that phases can follow it."""
+    return float(f"{frequency_Hz:.6g}")
 
 
 def _on_raster(duration_s: float) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import numbers
 
+from .events import Events
 from .pulse_shapes import PulseTrain
 from .units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm, rad_per_s_per_ppm_from_larmor
 
@@ -70,6 +71,10 @@ class Protocol:
         larmor_frequency_MHz: Measured Larmor frequency in MHz, which replaces the nominal field in conversions of ppm;
             None where it is unknown.
         gamma_rad_per_s_per_uT: Gyromagnetic ratio in rad/(s uT).
+        events: Everything that is played, for preparations that are neither CW blocks nor trains of equal pulses; the
+            quantities above then describe it. The offset is the one at which is played longest, and B1 the root mean
+            square from the start of the first pulse to the end of the last. None where the quantities above say
+            everything.
 
     Raises:
         ValueError: A value is missing, not finite, out of its range, or has another number of values than offsets_ppm.
@@ -92,6 +97,7 @@ class Protocol:
     m0_measurements: tuple[int, ...] = ()
     larmor_frequency_MHz: float | None = None
     gamma_rad_per_s_per_uT: float = GAMMA_RAD_PER_S_PER_UT
+    events: Events | None = None
 
     def __post_init__(self) -> None:
         offsets = numbers(self.offsets_ppm, "offsets_ppm")
@@ -128,17 +134,19 @@ class Protocol:
 
     def select(self, index: Tensor | slice) -> Protocol:
         """Return the protocol of some measurements: indices, a boolean mask of shape (measurement,), or a slice."""
-        selected = self._changed(lambda value: value[index])
+        events = None if self.events is None else self.events.select(index)
+        selected = self._changed(lambda value: value[index], events)
         kept = torch.arange(1, self.measurement_count + 1)[index].tolist()
         numbers_of_m0 = tuple(place for place, number in enumerate(kept, start=1) if number in self.m0_measurements)
         return replace(selected, m0_measurements=numbers_of_m0)
 
     def to(self, device: torch.device | str) -> Protocol:
         """Return the protocol with its tensors on a device."""
-        return replace(self._changed(lambda value: value.to(device)), m0_measurements=self.m0_measurements)
+        moved = self._changed(lambda value: value.to(device), self.events)
+        return replace(moved, m0_measurements=self.m0_measurements)
 
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> Protocol:
-        """The protocol with every quantity per measurement changed in the same way."""
+    def _changed(self, change: Callable[[Tensor], Tensor], events: Events | None) -> Protocol:
+        """The protocol with other events, and every quantity per measurement changed in the same way."""
         angles = self.readout_flip_angle_deg
         return replace(
             self,
@@ -150,6 +158,7 @@ class Protocol:
             readout_flip_angle_deg=None if angles is None else change(angles),
             initial_recovery_s=change(self.initial_recovery_s),
             m0_measurements=(),
+            events=events,
         )
 
 
@@ -163,6 +172,11 @@ def _one_per_measurement(value: object, name: str, count: int) -> Tensor:
 
 
 def _validate(protocol: Protocol) -> None:
+    if protocol.events is not None and len(protocol.events.measurements) != protocol.measurement_count:
+        raise ValueError(
+            f"events has {len(protocol.events.measurements)} measurements but offsets_ppm has "
+            f"{protocol.measurement_count} values"
+        )
     if protocol.measurement_count == 0:
         raise ValueError("offsets_ppm is empty; a protocol needs at least one measurement")
     for name in ("field_strength_T", "gamma_rad_per_s_per_uT", "larmor_frequency_MHz"):

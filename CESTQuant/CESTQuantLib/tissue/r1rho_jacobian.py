@@ -18,7 +18,7 @@ from ..physics.protocol import Protocol
 from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
 from ..physics.r1rho.schedule import recovery_inputs
-from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
+from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, require_blocks, with_z_only_semisolid
 from .model import TissueModel
 
 
@@ -57,6 +57,7 @@ def prediction_and_jacobian(
         The signal (measurement, voxel) and its Jacobian (parameter, measurement, voxel), with the parameters in the
         order of the model file.
     """
+    require_blocks(protocol)
     inputs = block_inputs(
         model.tissue(values),
         protocol,

@@ -7,16 +7,19 @@ and recovery in the water frame; the magnetisation vector is handed over unchang
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
 
+from ..events import Events
 from ..pools import Scalar, Tissue
 from ..protocol import Protocol
 from ..pulse_shapes import PulseTrain
 from . import propagators
 from .damped_saturation import DampedSaturation
 from .equations import WATER, Field, equilibrium, free_generator, rf_generator, spoiled, x_row, y_row, z_row
+from .played_events import EventPlayer
 
 _TINY_SIGNAL_SQUARED = 1e-30  # keeps the derivative of the magnitude finite where there is no signal
 
@@ -42,7 +45,7 @@ def bloch_mcconnell_signal(
     signal = run.signal()
     if protocol.signal_normalisation == "l2":
         return signal / torch.linalg.vector_norm(signal, dim=0)
-    if protocol.signal_normalisation == "m0" and protocol.readout_flip_angle_deg is not None:
+    if protocol.signal_normalisation == "m0" and run.excited:
         return signal / run.equilibrium_signal()
     return signal
 
@@ -64,14 +67,51 @@ class _Run:
         self.voxels = shape[-1]
         self.per_measurement_tissue = shape[-2] != 1
 
+    @property
+    def excited(self) -> bool:
+        """Whether the signal follows an excitation."""
+        events = self.protocol.events
+        if events is not None:
+            return any(events.excitation(m) is not None for m in range(len(events.measurements)))
+        return self.protocol.readout_flip_angle_deg is not None
+
     def signal(self) -> Tensor:
         """Signal (measurement, voxel) relative to the equilibrium magnetisation of water."""
+        if self.protocol.events is not None:
+            start = self._equilibrium(self.protocol.initial_magnetisation)
+            return self._player(self.protocol.events).signal(
+                start, carried_over=self.protocol.magnetisation_carried_over
+            )
         return self._schedule() if self.protocol.magnetisation_carried_over else self._independent_measurements()
 
     def equilibrium_signal(self) -> Tensor:
         """Signal (measurement or 1, voxel) of the readout alone, from equilibrium."""
-        start = equilibrium(self.tissue, self.like, torch.Size((1, self.voxels)))
-        return self._read(start)[0]
+        if self.protocol.events is not None:
+            return self._player(self.protocol.events).excited(self._equilibrium())
+        return self._read(self._equilibrium())[0]
+
+    def _equilibrium(self, scale: float = 1.0) -> Tensor:
+        return equilibrium(self.tissue, self.like, torch.Size((1, self.voxels)), scale)
+
+    def _player(self, events: Events) -> EventPlayer:
+        """What plays events to this tissue."""
+        if self.per_measurement_tissue:
+            raise ValueError(
+                "a sequence of single events cannot be played to a tissue that changes between measurements"
+            )
+        if any(quantity.requires_grad for quantity in self.protocol.tensors()):
+            raise ValueError("a sequence of single events has no derivatives with respect to its offsets, B1 and times")
+        hz_per_ppm = self.protocol.rad_per_s_per_ppm / (2 * math.pi)
+
+        def generator(frequency_Hz: Tensor, amplitude_uT: Tensor, phase_rad: Tensor) -> Tensor:
+            return self._rf(frequency_Hz / hz_per_ppm, amplitude_uT, phase_rad)
+
+        def free(duration_s: Tensor) -> Tensor:
+            batch = torch.Size((1, self.voxels))
+            still = free_generator(self.tissue, self.field, like=self.like, batch=batch)
+            return propagators.propagator(still, duration_s[:, None])
+
+        return EventPlayer(events, generator, free, 1 + len(self.tissue.transverse_pools))
 
     def _independent_measurements(self) -> Tensor:
         """Signal (measurement, voxel) where every measurement starts afresh."""
@@ -110,7 +150,7 @@ class _Run:
     def _start(self) -> Tensor:
         """Magnetisation (n, measurement or 1, voxel) before the first saturation."""
         protocol = self.protocol
-        start = equilibrium(self.tissue, self.like, torch.Size((1, self.voxels)), protocol.initial_magnetisation)
+        start = self._equilibrium(protocol.initial_magnetisation)
         if protocol.initial_magnetisation == 1:
             return start
         first = protocol.initial_recovery_s[:1] if protocol.magnetisation_carried_over else protocol.initial_recovery_s

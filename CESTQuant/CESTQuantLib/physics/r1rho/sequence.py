@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..events import Play
 from ..lineshapes import saturation_rate
 from ..pools import Pool, Scalar, Semisolid, Tissue, Water
 from ..protocol import Protocol
@@ -35,7 +36,11 @@ def r1rho_signal(
 
     Returns:
         Signal of shape (measurement, voxel), normalised as the protocol says.
+
+    Raises:
+        ValueError: The protocol plays something else than one block or one train of equal pulses a measurement.
     """
+    require_blocks(protocol)
     tissue = with_z_only_semisolid(tissue)
     inputs = block_inputs(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like)
     angle = flip_angle_rad(protocol, b1_relative, like)
@@ -55,6 +60,23 @@ def r1rho_signal(
     if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
         z = z * torch.exp(-protocol.echo_time_s * inputs.R2)
     return z
+
+
+def require_blocks(protocol: Protocol) -> None:
+    """Refuse sequences of which this engine would leave something out.
+
+    Raises:
+        ValueError: A measurement plays several pulses, or one that is no block, before its excitation.
+    """
+    if protocol.events is None:
+        return
+    for m in range(protocol.measurement_count):
+        plays = [event for event in protocol.events.preparation(m) if isinstance(event, Play)]
+        if len(plays) > 1 or not all(protocol.events.pulses[play.pulse].is_block for play in plays):
+            raise ValueError(
+                f"measurement {m + 1} plays more than one continuous-wave block, which the R1rho engine cannot do; "
+                "use bloch-mcconnell"
+            )
 
 
 def with_z_only_semisolid(tissue: Tissue) -> Tissue:

@@ -259,12 +259,9 @@ def test_sequences_without_a_usable_saturation_are_named(tmp_path: Path) -> None
     no_rf.wait(1.0)
     no_rf.sample()
     assert "no saturation pulse" in unusable(no_rf.write(tmp_path))
-    unequal = Writer([1.0, 2.0])
-    for pulses in (1, 3):
-        for _ in range(pulses):
-            unequal.play(block_pulse(1.0, 0.1, 1.0))
-        unequal.sample()
-    assert "measurement" in unusable(unequal.write(tmp_path))
+    both = Writer([1.0])
+    both.play(block_pulse(1.0, 0.1, 1.0), pypulseq.make_adc(num_samples=1, duration=1e-3, system=SYSTEM))
+    assert "block 1 plays RF and samples at the same time" in unusable(both.write(tmp_path))
     miscounted = Writer([1.0, 2.0, 3.0])
     miscounted.play(block_pulse(1.0, 0.1, 1.0))
     miscounted.sample()
