@@ -74,7 +74,9 @@ def addSamplePhantom(source=None, **settings):
         ensure_torch("CESTQuant")
         try:
             nodes = withProgressDialog(
-                _("Simulating the phantom"), lambda progress: CESTQuantLogic().addPhantom(progress=progress, **settings)
+                _("Simulating the phantom"),
+                lambda progress: CESTQuantLogic().addPhantom(progress=progress, **settings),
+                ("torch", "CESTQuantLib.logic", "CESTQuantLib.tissue.phantom"),
             )
         except Cancelled:
             return []
@@ -137,6 +139,7 @@ class CESTQuantWidget(PanelWidget):
     """
 
     PATHS = ("protocolPath", "modelPath", "networkPath", "configPath")
+    LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = ("inputsSection", "mapsSection", "methodSection", "modelSection", "outputsSection")
     INPUTS = {  # noqa: RUF012
         "b0": ("b0", "b0Selector"),
@@ -239,7 +242,9 @@ class CESTQuantWidget(PanelWidget):
         return missing
 
     def run(self, progress):
-        """Compute the maps."""
+        """Compute the maps and show the main one over the anatomy."""
+        from NeuroCESTLib.scene import display
+
         parameters = self._parameterNode
         used = self.usedInputs(parameters)
         chosen = {parameter: getattr(parameters, parameter) for parameter, _w in (self.INPUTS[name] for name in used)}
@@ -256,9 +261,15 @@ class CESTQuantWidget(PanelWidget):
             progress=progress,
             **options,
         )
+        display.show_over(result.mainMap, self.anatomy(parameters))
         return _("{count} maps are in the folder '{folder}'.").format(
             count=len(result.nodes), folder=self.folderName(result)
         )
+
+    def anatomy(self, parameters):
+        """Return the volume to show under the maps; None to keep what the views show."""
+        reference = parameters.reference
+        return reference if reference and reference.IsA("vtkMRMLScalarVolumeNode") else None
 
 
 class CESTQuantLogic(ScriptedLoadableModuleLogic):
@@ -448,6 +459,14 @@ class CESTQuantTest(self_test.PanelTest):
         self.assertEqual(self.ui.progressBar.value, 100)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertFalse(self.ui.cancelButton.enabled)
+
+    def test_applyShowsTheMainMapOverTheReference(self):
+        self.addSliceView()
+        self.chooseInputs()
+        self.ui.applyButton.click()
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            self.assertEqual(view.GetBackgroundVolumeID(), self.reference.GetID())
+            self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("*mtr_asym*").GetID())
 
     def test_networkReconstructsWithUncertaintyAndReliability(self):
         self.chooseInputs("network")

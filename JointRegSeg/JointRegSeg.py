@@ -79,6 +79,7 @@ def addSamplePhantom(source=None, **settings):
             studies = withProgressDialog(
                 _("Computing the phantom"),
                 lambda progress: JointRegSegLogic().addPhantom(progress=progress, **settings),
+                ("JointRegSegLib.logic", "JointRegSegLib.synthesis.phantom"),
             )
         except Cancelled:
             return []
@@ -150,6 +151,7 @@ class JointRegSegWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic."""
 
     PATHS = ("weightsPath",)
+    LIBRARIES = ("torch", "JointRegSegLib.logic", "JointRegSegLib.inference.pipeline", "JointRegSegLib.network.weights")
     SECTIONS = ("fixedSection", "movingSection", "methodSection", "outputsSection")
 
     def makeLogic(self):
@@ -217,7 +219,9 @@ class JointRegSegWidget(PanelWidget):
         return missing
 
     def run(self, progress):
-        """Segment and register; return the sentence that says where the results are."""
+        """Segment and register, and show the warped image over the fixed one; say where the results are."""
+        from NeuroCESTLib.scene import display
+
         parameters = self._parameterNode
         result = self.logic.process(
             self._study("fixed"),
@@ -235,6 +239,9 @@ class JointRegSegWidget(PanelWidget):
             folderName=parameters.folderName,
             progress=progress,
         )
+        modality = next((name for name in result.warped if name in self._study("fixed")), None)
+        if modality:
+            display.show_over(result.warped[modality], self._study("fixed")[modality], 0.5)
         where = _("The results are in the folder '{name}'.").format(name=self.folderName(result))
         return " ".join([where, *result.warnings])
 
@@ -366,7 +373,11 @@ class JointRegSegTest(self_test.PanelTest):
         self.assertIs(self.ui.movingTumorSelector.currentNode(), self.studies["moving"]["tumor"])
         self.assertEqual(self.ui.weightsPathLineEdit.currentPath, "network.pt")
 
+    def test_onlyTheFirstVisitOfThePhantomShowsItsTumour(self):
+        self.assertEqual(self.visibleSegmentations(), {"phantom visit 1 tumour"})
+
     def test_applyRegistersAndCarriesAlong(self):
+        self.addSliceView()
         self.chooseInputs(affine=Affine.RIGID)
         self.ui.fixedTumorSelector.setCurrentNode(self.studies["fixed"]["tumor"])
         self.ui.movingTumorSelector.setCurrentNode(self.studies["moving"]["tumor"])
@@ -376,6 +387,10 @@ class JointRegSegTest(self_test.PanelTest):
         hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         folder = hierarchy.GetItemByName("two visits")
         self.assertIn("two visits", self.ui.statusLabel.text)
+        self.assertEqual(self.visibleSegmentations(), {"fixed segmentation", "moving segmentation on fixed"})
+        (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
+        self.assertEqual(view.GetBackgroundVolumeID(), self.studies["fixed"]["t1"].GetID())
+        self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("T1 warped").GetID())
         transform = slicer.util.getNode("moving to fixed")
         self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(transform)), folder)
         carried = slicer.util.getNode("phantom visit 2 T2 on fixed")
@@ -385,6 +400,10 @@ class JointRegSegTest(self_test.PanelTest):
         self.assertEqual(self.ui.progressBar.value, 100)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertFalse(self.ui.cancelButton.enabled)
+
+    def visibleSegmentations(self):
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        return {node.GetName() for node in nodes if node.GetDisplayNode().GetVisibility()}
 
     def difference(self, first, second):
         """Return the mean absolute difference of two volumes where both have values."""

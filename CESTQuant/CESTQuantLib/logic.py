@@ -120,7 +120,6 @@ class CESTQuantLogic:
         )
         require_result(study, result)
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
-        report(0.95, "writing maps into the scene")
         return into_scene(
             study,
             chosen,
@@ -128,6 +127,7 @@ class CESTQuantLogic:
             warnings=(*study.warnings, *noted_of_m0, *noted, *result.warnings, *failure_warnings(study, result)),
             regions=regions,
             folder=folderName or f"{study.name} {method}",
+            progress=part(report, 0.95, 1.0),
         )
 
     def fieldMaps(
@@ -181,15 +181,14 @@ class CESTQuantLogic:
         spectra, noted = study.spectra()
         result = in_background(lambda report: map_fields(spectra, method, progress=part(report, 0.05, 0.95)), report)
         require_result(study, result)
-        report(0.95, "writing maps into the scene")
-        folder = folderName or f"{study.name} {method}"
         return into_scene(
             study,
             chosen,
             result,
             warnings=(*study.warnings, *noted, *result.warnings, *failure_warnings(study, result)),
             regions={},
-            folder=folder,
+            folder=folderName or f"{study.name} {method}",
+            progress=part(report, 0.95, 1.0),
         )
 
     def hasProtocol(self, signalNode: Any) -> bool:

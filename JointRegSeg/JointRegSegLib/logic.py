@@ -13,6 +13,7 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.segmentations import show_segmentation
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from NeuroCESTLib.scene.volumes import add_volume
 
@@ -23,6 +24,7 @@ from .scene.results import JointRegSegResult, add_tumor, into_scene
 from .scene.study import study_of
 
 if TYPE_CHECKING:
+    from .inference.result import JointResult
     from .network.weights import LoadedWeights
     from .synthesis.phantom import PhantomVisit
 
@@ -103,15 +105,19 @@ class JointRegSegLogic:
             test_time_flips=flips,
             device=str(choose_device(device)),
         )
-        network = load_network(weights)
-        joint = in_background(
-            lambda report: process_pair(fixed, moving, network, settings, part(report, 0.02, 0.92)), report
-        )
+
+        def compute(report: Progress) -> JointResult:
+            return process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
+
+        joint = in_background(compute, report)
         report(0.92, "adding the results to the scene")
         carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in nodes_to_carry]
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
         folder = folderName or " and ".join(names)
         result = into_scene(joint, {"fixed": fixed, "moving": moving}, moving_nodes, carried, folder)
+        for node in (fixedTumor, movingTumor, movingMask, *nodes_to_carry):
+            if node is not None and node.IsA("vtkMRMLSegmentationNode"):
+                show_segmentation(node, False)  # a copy is shown, or it lies in the space of the moving visit
         report(1.0, "done")
         return result
 
@@ -142,8 +148,8 @@ class JointRegSegLogic:
         visits = in_background(compute, report)
         with scene_unchanged_on_error():
             nodes = [
-                _add_phantom_visit(visit, geometry, f"phantom visit {number}")
-                for number, visit, geometry in zip((1, 2), visits, geometries, strict=True)
+                _add_phantom_visit(visit, geometry, first)
+                for first, visit, geometry in zip((True, False), visits, geometries, strict=True)
             ]
             report(1.0, "done")
         return dict(zip(("fixed", "moving"), nodes, strict=True))
@@ -189,9 +195,11 @@ def _phantom_geometry(second: bool, spacing_mm: float) -> Geometry:
     return Geometry((k, j, i), ijk_to_ras)
 
 
-def _add_phantom_visit(visit: PhantomVisit, geometry: Geometry, name: str) -> dict[str, Any]:
-    """Add a visit of the digital head; return its nodes by modality, and its tumour."""
+def _add_phantom_visit(visit: PhantomVisit, geometry: Geometry, first: bool) -> dict[str, Any]:
+    """Add a visit of the digital head; return its nodes by modality, and its tumour, which only the first one shows."""
+    name = f"phantom visit {1 if first else 2}"
     nodes = {m: add_volume(array, geometry, f"{name} {TITLES[m]}") for m, array in visit.images.items()}
     nodes["tumor"] = add_tumor(geometry.to_sitk(visit.labels), f"{name} tumour")
+    show_segmentation(nodes["tumor"], first)
     hierarchy.put(nodes.values(), hierarchy.make_folder(name))
     return nodes

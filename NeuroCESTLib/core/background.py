@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from NeuroCESTLib.core.progress import Cancelled, Progress
@@ -56,6 +57,22 @@ def in_background(work: Callable[[Progress], Result], progress: Progress) -> Res
                     progress(worker.fraction, "stopping")
             raise
     return worker.result()
+
+
+def load_libraries(names: Sequence[str], progress: Progress) -> None:
+    """Import Python modules in the background, because that takes seconds for torch and what builds on it.
+
+    Args:
+        names: Full names of the modules.
+        progress: Progress of the run.
+    """
+
+    def load(report: Progress) -> None:
+        for name in names:
+            report(0.0, "loading the libraries")
+            importlib.import_module(name)
+
+    in_background(load, progress)
 
 
 class _Worker(Generic[Result]):

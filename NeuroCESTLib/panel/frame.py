@@ -23,10 +23,12 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         PATHS: Names of the parameters that are paths of files. The widget of ``modelPath`` is called
             ``modelPathLineEdit``; this class binds it, because the parameter node wrapper saves an empty path as ".".
         SECTIONS: Names of the widgets that are disabled during a run.
+        LIBRARIES: Python modules that a run needs; they are loaded in the background, because that takes seconds.
     """
 
     PATHS: tuple[str, ...] = ()
     SECTIONS: tuple[str, ...] = ()
+    LIBRARIES: tuple[str, ...] = ()
 
     def __init__(self, parent=None):
         # Set before the base class is initialised, because it calls setup() where there is no parent.
@@ -151,11 +153,12 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _runWithPackages(self):
         """Run; a package that turns out to be missing is installed if the user agrees, and the run starts again."""
-        from NeuroCESTLib.core.background import InteractiveProgress
+        from NeuroCESTLib.core.background import InteractiveProgress, load_libraries
         from NeuroCESTLib.core.packages import MissingPackage
         from NeuroCESTLib.panel.optional_packages import install
 
         progress = InteractiveProgress(self._onProgress)
+        load_libraries(self.LIBRARIES, progress)
         try:
             return self.run(progress)
         except MissingPackage as missing:

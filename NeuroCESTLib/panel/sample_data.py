@@ -97,12 +97,13 @@ class PhantomFileReader:
         raise NotImplementedError
 
 
-def withProgressDialog(text, work):
+def withProgressDialog(text, work, libraries):
     """Do some work while a dialogue shows its progress and offers to cancel it.
 
     Args:
         text: What is done.
         work: Function of the progress to report to.
+        libraries: Python modules that the work needs.
 
     Returns:
         What ``work`` returns.
@@ -110,7 +111,7 @@ def withProgressDialog(text, work):
     Raises:
         Cancelled: The user cancelled the work.
     """
-    from NeuroCESTLib.core.background import InteractiveProgress
+    from NeuroCESTLib.core.background import InteractiveProgress, load_libraries
     from NeuroCESTLib.core.progress import Cancelled
 
     dialog = slicer.util.createProgressDialog(labelText=text, windowTitle=_("NeuroCEST"))
@@ -122,6 +123,8 @@ def withProgressDialog(text, work):
             raise Cancelled
 
     try:
-        return work(InteractiveProgress(report))
+        progress = InteractiveProgress(report)
+        load_libraries(libraries, progress)
+        return work(progress)
     finally:
         dialog.close()

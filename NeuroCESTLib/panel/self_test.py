@@ -67,6 +67,11 @@ class PanelTest(ScriptedLoadableModuleTest):
                 self.doCleanups()
         slicer.util.getModuleWidget(self.MODULE).enter()
 
+    def addSliceView(self):
+        """Add a slice view where there is none, as in an application without a main window."""
+        if not slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+
     def nodeIDs(self):
         """Return the IDs of all nodes in the scene."""
         scene = slicer.mrmlScene

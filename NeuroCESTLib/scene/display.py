@@ -156,10 +156,20 @@ def robust_window(array: np.ndarray, percentiles: tuple[float, float] = (2.0, 98
     return low - width, high + width
 
 
+def hide_non_finite(node: Any) -> None:
+    """Make the voxels transparent that are NaN or infinite; they would be drawn in the lowest or highest colour."""
+    array = volume_array(node)
+    finite = array[np.isfinite(array)]
+    display = _display(node)
+    display.SetAutoThreshold(False)
+    display.SetThreshold(*((float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)))
+    display.SetApplyThreshold(True)
+
+
 def show_map(
     node: Any, unit: str, color_map: str, window: tuple[float, float] | None = None, legend: bool = True
 ) -> None:
-    """Set how a map is displayed.
+    """Set how a map is displayed; voxels without a finite value are transparent.
 
     Args:
         node: Volume node of the map.
@@ -175,12 +185,13 @@ def show_map(
     display = _display(node)
     display.SetAndObserveColorNodeID(color_node(color_map).GetID())
     set_window(node, *(window or robust_window(volume_array(node))))
+    hide_non_finite(node)
     if legend:
         add_legend(node)
 
 
 def add_legend(node: Any) -> Any:
-    """Add a colour legend with the name and unit of a volume; it is hidden until the user shows it."""
+    """Add a colour legend with the name and unit of a volume, which slice views show together with the volume."""
     import slicer
 
     legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
@@ -188,8 +199,24 @@ def add_legend(node: Any) -> Any:
         unit = unit_of(node)
         legend.SetTitleText(f"{node.GetName()} ({unit})" if unit else node.GetName())
         legend.SetLabelFormat("%.3g")
-        legend.SetVisibility(False)
+        legend.SetVisibility(True)
     return legend
+
+
+def show_over(foreground: Any, background: Any, opacity: float = 1.0) -> None:
+    """Show a map over anatomy in all slice views, fitted to them.
+
+    Args:
+        foreground: Volume node of the map.
+        background: Volume node of the anatomy; None keeps what the views show.
+        opacity: Opacity of the map, 0 to 1.
+    """
+    import slicer
+
+    layers = {"foreground": foreground, "foregroundOpacity": opacity, "label": None}
+    if background is not None:
+        layers["background"] = background
+    slicer.util.setSliceViewerLayers(**layers, fit=True)
 
 
 def _display(node: Any) -> Any:

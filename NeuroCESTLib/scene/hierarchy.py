@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def make_folder(name: str) -> int:
-    """Make a folder at the top of the subject hierarchy.
+def make_folder(name: str, parent: int | None = None) -> int:
+    """Make a folder of the subject hierarchy.
 
     Args:
         name: Name of the folder; where it is taken already, a number in brackets is added.
+        parent: Item ID of the folder around it; None for the top of the hierarchy.
 
     Returns:
         Item ID of the folder.
     """
     hierarchy, top = _hierarchy()
+    top = top if parent is None else parent
     taken = {hierarchy.GetItemName(item) for item in _children(hierarchy, top)}
     unique, count = name, 1
     while unique in taken:
@@ -32,10 +34,15 @@ def put(nodes: Iterable[Any], folder: int) -> None:
         hierarchy.CreateItem(folder, node)
 
 
-def nodes_in(folder: int) -> list[Any]:
-    """Return the nodes directly in a folder, in their order."""
+def nodes_in(folder: int, below: bool = False) -> list[Any]:
+    """Return the nodes in a folder, in their order.
+
+    Args:
+        folder: Item ID of the folder.
+        below: Whether those in the folders below it count too.
+    """
     hierarchy, _ = _hierarchy()
-    nodes = (hierarchy.GetItemDataNode(item) for item in _children(hierarchy, folder))
+    nodes = (hierarchy.GetItemDataNode(item) for item in _children(hierarchy, folder, below))
     return [node for node in nodes if node is not None]
 
 
@@ -85,9 +92,9 @@ def _hierarchy() -> tuple[Any, int]:
     return node, node.GetSceneItemID()
 
 
-def _children(hierarchy: Any, parent: int) -> list[int]:
+def _children(hierarchy: Any, parent: int, below: bool = False) -> list[int]:
     import vtk
 
     items = vtk.vtkIdList()
-    hierarchy.GetItemChildren(parent, items, False)
+    hierarchy.GetItemChildren(parent, items, below)
     return [items.GetId(i) for i in range(items.GetNumberOfIds())]

@@ -61,6 +61,20 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
     return node
 
 
+def show_segmentation(node: Any, visible: bool, filled: bool = True) -> None:
+    """Show or hide a segmentation in all views.
+
+    Args:
+        node: Segmentation node.
+        visible: Whether it is shown.
+        filled: Whether slice views fill the segments, instead of drawing their outlines alone.
+    """
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility(visible)
+    node.GetDisplayNode().SetVisibility2DFill(filled)
+
+
 def grid_of(node: Any) -> Geometry:
     """Return the voxel grid on which a segmentation was made.
 

@@ -16,6 +16,7 @@ class Quantity:
         centered: Whether the display window is symmetric about 0.
         rank: Order of importance in the report picture; 0 is shown first.
         window: Fixed display window (lowest, highest value), or None for one that follows the values.
+        quality: Whether it says how far another map can be trusted, instead of something about the tissue.
     """
 
     pattern: str
@@ -24,15 +25,16 @@ class Quantity:
     centered: bool = False
     rank: int = 5
     window: tuple[float, float] | None = None
+    quality: bool = False
 
     def of_standard_error(self) -> Quantity:
         """Return the quantity's standard error: the same unit, shown last and in other colours."""
-        return replace(self, color_map="inferno", centered=False, rank=9, window=None)
+        return replace(self, color_map="inferno", centered=False, rank=9, window=None, quality=True)
 
 
 B0_SHIFT = Quantity("b0_shift_ppm", "ppm", "diverging", centered=True, rank=3)
 B1_RELATIVE = Quantity("b1_relative", rank=3)
-RMSE = Quantity("rmse*", color_map="inferno", rank=4)
+RMSE = Quantity("rmse*", color_map="inferno", rank=4, quality=True)
 
 POOL_QUANTITIES = (
     Quantity("*_concentration_mM", "mM", rank=0),

@@ -156,8 +156,8 @@ METHODS = (
         physical=True,
         quantities=(
             *_POOLS_AND_FIELDS,
-            Quantity("misfit", color_map="inferno", rank=4),
-            Quantity("reliable", color_map="grey", rank=3, window=(0.0, 1.0)),
+            Quantity("misfit", color_map="inferno", rank=4, quality=True),
+            Quantity("reliable", color_map="grey", rank=3, window=(0.0, 1.0), quality=True),
         ),
         publications=("Perlman et al., Magn Reson Med 2022;87:2792",),
     ),
@@ -168,7 +168,7 @@ METHODS = (
         match_by_dictionary,
         needs=(Input.CONFIG,),
         physical=True,
-        quantities=(*_POOLS_AND_FIELDS, Quantity("dot_product", rank=4)),
+        quantities=(*_POOLS_AND_FIELDS, Quantity("dot_product", rank=4, quality=True)),
         publications=("Cohen et al., Magn Reson Med 2018;80:2449",),
     ),
 )

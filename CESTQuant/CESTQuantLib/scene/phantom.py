@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,12 @@ from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
+from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from .study import PROTOCOL_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from ..tissue.phantom import Phantom
 
 NAME = "CEST phantom"
 SLICE_TILT_DEG = 12.0
@@ -33,12 +37,21 @@ def add_phantom(seed: int, noise_sd: float, progress: Progress) -> dict[str, Any
         Nodes in one folder: ``signal``, ``m0``, ``b0`` (ppm), ``b1`` (relative), ``t1`` (s), ``mask`` and
         ``segmentation``. The signal carries its protocol.
     """
-    from ..formats.protocol_json import protocol_to_dict
-    from ..tissue.phantom import REGIONS, make_phantom
 
-    phantom = in_background(
-        lambda report: make_phantom(noise_sd=noise_sd, seed=seed, progress=part(report, 0.0, 0.98)), progress
-    )
+    def compute(report: Progress) -> Phantom:
+        from ..tissue.phantom import make_phantom  # here, because it loads torch, which takes seconds
+
+        return make_phantom(noise_sd=noise_sd, seed=seed, progress=part(report, 0.0, 0.98))
+
+    phantom = in_background(compute, progress)
+    with scene_unchanged_on_error():
+        return _add_nodes(phantom)
+
+
+def _add_nodes(phantom: Phantom) -> dict[str, Any]:
+    from ..formats.protocol_json import protocol_to_dict
+    from ..tissue.phantom import REGIONS
+
     geometry = phantom_geometry()
     offsets = phantom.protocol.offsets_ppm.tolist()
     nodes = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.progress import Progress, silent
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.tables import add_table
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 MOST_FAILURES = 0.1
 """Share of failed voxels from which a run warns."""
+STATUS = "status"
+"""Name of the map that says how the fit of each voxel has ended."""
+QUALITY_FOLDER = "errors and quality"
+"""Name of the folder of standard errors and of maps that say how far the others can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,13 @@ class CESTQuantResult:
     table: Any
     report: dict[str, Any]
     drawing: Drawing
+
+    @property
+    def mainMap(self) -> Any:
+        """Volume node of the most important map that has a value anywhere; of equal ones the first."""
+        maps = self.drawing.maps
+        shown = [name for name in maps if np.isfinite(maps[name]).any()]
+        return self.nodes[min(shown or maps, key=lambda name: quantity_named(name).rank)]
 
 
 def require_result(study: Study, result: Quantification) -> None:
@@ -112,8 +124,11 @@ def into_scene(
     warnings: tuple[str, ...],
     regions: dict[str, np.ndarray],
     folder: str,
+    progress: Progress = silent,
 ) -> CESTQuantResult:
     """Put maps, status and table of a run into one folder of the scene; after an error the scene is as it was.
+
+    Standard errors and the maps of the quality of a fit are in a folder of their own below it.
 
     Args:
         study: Acquisition that was quantified.
@@ -122,17 +137,23 @@ def into_scene(
         warnings: Sentences for the user.
         regions: Boolean masks (K, J, I) by name; with any, there is a table.
         folder: Name of the folder.
+        progress: Called with the fraction done and a message; may raise to cancel.
     """
     with scene_unchanged_on_error():
         maps, nodes = {}, {}
-        for name, values in result.quantities.items():
+        for count, (name, values) in enumerate(result.quantities.items()):
+            progress(count / len(result.quantities), "writing maps into the scene")
             maps[name] = _on_grid(study, values.detach().cpu().numpy().astype(np.float32), np.nan)
             nodes[name] = _map_node(name, maps[name], study.geometry)
         status = _on_grid(study, result.status.cpu().numpy().astype(np.uint8), 0)
-        nodes["status"] = volumes.add_volume(status, study.geometry, "status", label=True)
+        nodes[STATUS] = volumes.add_volume(status, study.geometry, STATUS, label=True)
         table = add_table(region_columns(maps, regions), "regions") if regions else None
         item = hierarchy.make_folder(folder)
-        hierarchy.put([*nodes.values(), *([table] if table is not None else [])], item)
+        quality = {name for name in nodes if name == STATUS or quantity_named(name).quality}
+        tables = [] if table is None else [table]
+        hierarchy.put([*(node for name, node in nodes.items() if name not in quality), *tables], item)
+        hierarchy.put((nodes[name] for name in nodes if name in quality), hierarchy.make_folder(QUALITY_FOLDER, item))
+        progress(1.0, "writing maps into the scene")
         images = study.raw if study.reference is None else study.reference
         anatomy = np.nan_to_num(images.mean(0)).astype(np.float32)
         drawing = Drawing(study.geometry, anatomy, study.voxels, regions, result, maps)

@@ -12,7 +12,7 @@ import numpy as np
 
 from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.segmentations import add_segmentation
+from NeuroCESTLib.scene.segmentations import add_segmentation, show_segmentation
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from NeuroCESTLib.scene.volumes import add_volume
@@ -111,11 +111,20 @@ def into_scene(
         if joint.volumes:
             result.volumes = add_table(volume_columns(joint), "volumes")
             result.changes = add_table(change_columns(joint), "changes")
+        _show_what_lies_on_fixed(result)
         result.warnings = list(joint.warnings)
         result.report = dict(joint.summary)
         result.folderItemID = hierarchy.make_folder(folder)
         hierarchy.put(result.nodes, result.folderItemID)
         return result
+
+
+def _show_what_lies_on_fixed(result: JointRegSegResult) -> None:
+    """Show the segmentation of the fixed visit, filled, and that of the moving visit on it, as outlines."""
+    if result.movingSegmentation is not None:
+        show_segmentation(result.movingSegmentation, False)
+    if result.warpedSegmentation is not None:
+        show_segmentation(result.warpedSegmentation, True, filled=False)
 
 
 def _add_if_segmented(labels: sitk.Image | None, name: str) -> Any:

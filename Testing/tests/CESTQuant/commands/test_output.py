@@ -208,7 +208,7 @@ def test_the_scene_opens_with_maps_table_units_and_colours(
     slicer.mrmlScene.Clear(0)
     slicer.util.loadScene(str(output / "scene.mrb"))
     folder = hierarchy.folder_named("signal r1rho")
-    nodes = {node.GetName(): node for node in hierarchy.nodes_in(folder)}
+    nodes = {node.GetName(): node for node in hierarchy.nodes_in(folder, below=True)}
     assert nodes.keys() >= {"amine_fraction", "amine_fraction_sd", "rmse", "status", "regions"}
     rate = nodes["amine_exchange_rate_Hz"]
     assert display.unit_of(rate) == "Hz"

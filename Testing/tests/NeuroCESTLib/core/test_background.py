@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
 import pytest
 
-from NeuroCESTLib.core.background import InteractiveProgress, in_background
+from NeuroCESTLib.core.background import InteractiveProgress, in_background, load_libraries
 from NeuroCESTLib.core.progress import Cancelled, silent
 
 
@@ -59,3 +60,9 @@ def test_error_of_the_work_is_raised_where_it_is_waited_for() -> None:
 
 def test_without_a_window_the_work_is_done_at_once() -> None:
     assert in_background(lambda progress: threading.current_thread(), silent) is threading.current_thread()
+
+
+def test_libraries_are_loaded_while_the_window_is_served() -> None:
+    served = []
+    load_libraries(("colorsys", "wave"), InteractiveProgress(lambda fraction, message="": served.append(message)))
+    assert {"colorsys", "wave"} <= set(sys.modules)

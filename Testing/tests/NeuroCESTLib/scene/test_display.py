@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from geometries import GRIDS, SHAPE
+from vtk.util.numpy_support import vtk_to_numpy
 
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.volumes import add_volume
@@ -56,4 +57,27 @@ def test_a_map_shows_its_unit(slicer: ModuleType, unit: str, code: str, title: s
     assert node.GetVoxelValueUnits().GetCodeValue() == code
     legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
     assert legend.GetTitleText() == title
-    assert not legend.GetVisibility()
+    assert legend.GetVisibility()
+
+
+def test_voxels_without_a_finite_value_are_transparent(slicer: ModuleType) -> None:
+    values = np.linspace(1.0, 2.0, 120).reshape(SHAPE)
+    values[0, 0, 0], values[0, 0, 1], values[0, 0, 2] = np.nan, np.inf, 1e6
+    node = add_volume(values, GRIDS["axial"], "rate")
+    display.show_map(node, "Hz", "viridis", (1.2, 1.8))
+    colors = node.GetDisplayNode().GetOutputImageDataConnection().GetProducer()
+    colors.Update()
+    opacity = vtk_to_numpy(colors.GetOutput().GetPointData().GetScalars())[:, 3]
+    assert opacity[:2].tolist() == [0, 0]
+    assert (opacity[2:] == 255).all()
+
+
+def test_map_is_shown_over_the_anatomy_in_all_slice_views(slicer: ModuleType) -> None:
+    views = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", name) for name in ("Red", "Green")]
+    anatomy, first, second = (add_volume(np.ones(SHAPE), GRIDS["axial"], name) for name in ("t1", "apt", "noe"))
+    display.show_over(first, anatomy)
+    display.show_over(second, None, 0.4)
+    for view in views:
+        assert view.GetBackgroundVolumeID() == anatomy.GetID()
+        assert view.GetForegroundVolumeID() == second.GetID()
+        assert view.GetForegroundOpacity() == 0.4
