@@ -273,6 +273,13 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         """
         return self._shared().process(fixedStudy, movingStudy, **options)
 
+    def segment(self, study, **options):
+        """Segment one visit: ``segment({"t1ce": node, "flair": node})``.
+
+        For the options and the result see ``JointRegSegLib.logic.JointRegSegLogic.segment``.
+        """
+        return self._shared().segment(study, **options)
+
     def addPhantom(self, **options):
         """Add a digital head at two visits to the scene; return its nodes by study and modality."""
         return self._shared().addPhantom(**options)

@@ -26,6 +26,7 @@ from .scene.study import study_of
 if TYPE_CHECKING:
     from .inference.result import JointResult
     from .network.weights import LoadedWeights
+    from .scene.single_study import SegmentationResult
     from .synthesis.phantom import PhantomVisit
 
 
@@ -49,6 +50,7 @@ class JointRegSegLogic:
         regulariser: str | None = None,
         regularisation: float | None = None,
         flips: bool = True,
+        coregister: bool = True,
         carry: Any = None,
         folderName: str = "",
         device: str = "auto",
@@ -78,6 +80,8 @@ class JointRegSegLogic:
             regulariser: Penalty that keeps the velocity field smooth: 'curvature' (the default) or 'diffusion'.
             regularisation: Weight of that penalty.
             flips: Average the segmentation over mirrored images, which also gives intervals of the volumes.
+            coregister: Align the images of a visit rigidly with its first one where the patient has moved between them;
+                the nodes stay where they are.
             carry: Node, or list of nodes, of the moving visit (CEST maps, segmentations) to bring onto the fixed study.
             folderName: Name of the subject-hierarchy folder; by default it is made of the names of the studies.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
@@ -103,6 +107,7 @@ class JointRegSegLogic:
             regulariser=regulariser,
             regularisation=regularisation,
             test_time_flips=flips,
+            coregister=coregister,
             device=str(choose_device(device)),
         )
 
@@ -118,6 +123,51 @@ class JointRegSegLogic:
         for node in (fixedTumor, movingTumor, movingMask, *nodes_to_carry):
             if node is not None and node.IsA("vtkMRMLSegmentationNode"):
                 show_segmentation(node, False)  # a copy is shown, or it lies in the space of the moving visit
+        report(1.0, "done")
+        return result
+
+    def segment(
+        self,
+        study: Mapping[str, Any] | Sequence[Any],
+        *,
+        mask: Any = None,
+        weights: str | Path | None = None,
+        flips: bool = True,
+        coregister: bool = True,
+        folderName: str = "",
+        device: str = "auto",
+        progress: Progress | None = None,
+    ) -> SegmentationResult:
+        """Segment one visit; the scene gains one folder of results, or nothing after an error or cancel.
+
+        Args:
+            study: Volume nodes by modality ('t1', 't1ce', 't2', 'flair'), or a list in that order with None for each
+                modality that is missing.
+            mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
+            weights: Weights file of a network; None for the bundled one.
+            flips: Average the segmentation over mirrored images, which also gives intervals of the volumes.
+            coregister: Align the images rigidly with the first one where the patient has moved between them; the nodes
+                stay where they are.
+            folderName: Name of the subject-hierarchy folder; by default that of the first image.
+            device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Raises:
+            ValueError: A node, file or setting cannot be used; one sentence that names it.
+        """
+        report = progress or silent
+        report(0.0, "reading")
+        images, nodes = study_of(study, mask, None, "given")
+        from .inference.single_study import process_study
+        from .scene.single_study import segmentation_into_scene
+
+        network = load_network(weights)
+        if network is None:
+            raise ValueError(f"a segmentation needs a network: give a weights file instead of '{NO_NETWORK}'")
+        settings = InferenceSettings(test_time_flips=flips, coregister=coregister, device=str(choose_device(device)))
+        found = process_study(images, network, settings, part(report, 0.02, 0.95))
+        report(0.95, "adding the results to the scene")
+        result = segmentation_into_scene(found, images, folderName or next(iter(nodes.values())).GetName())
         report(1.0, "done")
         return result
 

@@ -17,7 +17,7 @@ from NeuroCESTLib.report.record import Report
 from ..images.modalities import MODALITIES, TITLES
 from ..inference.settings import AFFINE_KINDS, NO_NETWORK
 from ..registration.refinement_settings import REGULARIZERS, RefinementSettings
-from .options import add_device, add_refinement, check_refinement
+from .options import add_coregistration, add_device, add_refinement, check_refinement
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 STUDIES = ("fixed", "moving")
 ABSENT = "-"
 """Stands for a modality that was not acquired."""
-_ORDER = " ".join(TITLES[m].upper() for m in MODALITIES)
+ORDER = " ".join(TITLES[m].upper() for m in MODALITIES)
+"""Order of the images of a study on the command line."""
 
 
 def add(commands: _SubParsersAction[CommandParser]) -> None:
@@ -41,7 +42,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
             nargs="+",
             required=True,
             metavar="IMAGE",
-            help=f"images of the {which} study in the order {_ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
+            help=f"images of the {which} study in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
         )
     for which in STUDIES:
         parser.add_argument(f"--{which}-mask", metavar="M", help=f"brain of the {which} study (default: estimated)")
@@ -77,6 +78,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         metavar="W",
         help=f"weight of that penalty (default: {RefinementSettings().regularisation:g})",
     )
+    add_coregistration(parser)
     parser.add_argument(
         "--carry",
         nargs="+",
@@ -103,7 +105,7 @@ def run(options: Namespace) -> None:
         host.attach()
         with report.timed("reading"):
             inputs = _read(options, paths, report)
-        with report.timed("computing"), _named_by_files(inputs):
+        with report.timed("computing"), named_by_files(inputs.files):
             result = _process(options, inputs, part(progress, 0.0, 0.95))
         for node, path in zip(result.carried, options.carry, strict=True):
             node.SetName(f"{node_name(path)} on fixed")
@@ -127,7 +129,7 @@ def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:
         ValueError: There are more than four files or none at all, or a file is given twice.
     """
     if len(paths) > len(MODALITIES):
-        raise ValueError(f"{option} has {len(paths)} files; give at most {len(MODALITIES)}, in the order {_ORDER}")
+        raise ValueError(f"{option} has {len(paths)} files; give at most {len(MODALITIES)}, in the order {ORDER}")
     files = {m: path for m, path in zip(MODALITIES, paths, strict=False) if path != ABSENT}
     if not files:
         raise ValueError(f"{option} has no file; at least one image is needed")
@@ -204,15 +206,19 @@ def _is_segmentation(path: str) -> bool:
 
 
 @contextmanager
-def _named_by_files(inputs: _Inputs) -> Iterator[None]:
-    """Give the input nodes the names of their files for a while, so that messages name the files."""
-    names = [node.GetName() for node, _ in inputs.files]
+def named_by_files(files: Sequence[tuple[Any, str]]) -> Iterator[None]:
+    """Give nodes the names of their files for a while, so that messages name the files.
+
+    Args:
+        files: Every node with its file.
+    """
+    names = [node.GetName() for node, _ in files]
     try:
-        for node, path in inputs.files:
+        for node, path in files:
             node.SetName(str(path))
         yield
     finally:
-        for (node, _), name in zip(inputs.files, names, strict=True):
+        for (node, _), name in zip(files, names, strict=True):
             node.SetName(name)
 
 
@@ -234,6 +240,7 @@ def _process(options: Namespace, inputs: _Inputs, progress: Progress) -> JointRe
         regulariser=options.regulariser,
         regularisation=options.regularisation,
         flips=not options.no_flips,
+        coregister=not options.no_coregistration,
         carry=inputs.carried,
         folderName=Path(options.output).resolve().name,
         device=options.device,

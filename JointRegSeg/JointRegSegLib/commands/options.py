@@ -26,11 +26,26 @@ def add_refinement(parser: ArgumentParser) -> None:
         help=f"similarity of the images that the refinement maximises (default: {RefinementSettings().similarity}). "
         f"{measures}",
     )
+    add_flips(parser)
+
+
+def add_flips(parser: ArgumentParser) -> None:
+    """Add the option that switches the averaging over mirrored images off."""
     parser.add_argument(
         "--no-flips",
         action="store_true",
         help="segment the images once, without their mirrored copies: faster, but less accurate and without intervals "
         "of the volumes",
+    )
+
+
+def add_coregistration(parser: ArgumentParser) -> None:
+    """Add the option that switches the alignment within a visit off."""
+    parser.add_argument(
+        "--no-coregistration",
+        action="store_true",
+        help="trust the positions of the images of a visit (default: images that lie 1.5 mm or more from the first "
+        "one, 0.75 mm if their voxels differ, are aligned with it rigidly)",
     )
 
 

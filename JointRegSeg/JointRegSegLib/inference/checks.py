@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, part
 
 from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
@@ -19,6 +19,7 @@ from ..images.study import StudyImages, checked_study, same_grid
 from ..network.weights import LoadedWeights
 from ..registration.affine import Brain
 from ..registration.transforms import warp_label_image
+from .coregistration import Coregistration, coregister, coregistration_warnings
 from .region_volumes import VISIBLE_IN, enumerated, regions_without_modality
 
 
@@ -31,12 +32,14 @@ class CheckedStudy:
         brain: Brain mask (uint8) on the grid of the first image.
         given_labels: Classes (uint8) of the segmentation that came with the visit, on the same grid; None without one.
         coverage: What each image shows of the brain, by modality.
+        positions: Where each image lay relative to the first one, by modality; empty if that was not looked for.
     """
 
     study: StudyImages
     brain: sitk.Image
     given_labels: sitk.Image | None
     coverage: Mapping[str, Coverage]
+    positions: Mapping[str, Coregistration] = field(default_factory=dict)
 
     def share_shown(self, modality: str) -> float:
         """Return the share of the brain mask, 0 to 1 in hundredths, that an image shows."""
@@ -76,8 +79,9 @@ def check_pair(
     weights: LoadedWeights | None,
     registration_modalities: Sequence[str] | None,
     progress: Progress,
+    coregistered: bool = False,
 ) -> CheckedPair:
-    """Check two visits and find their brains.
+    """Check two visits, find their brains, and bring the images of each visit into one position.
 
     Args:
         fixed: The visit on whose grid the results will lie.
@@ -85,6 +89,7 @@ def check_pair(
         weights: Network that will process them; None for none.
         registration_modalities: Modalities that should drive the registration; None for all that both visits have.
         progress: May raise to cancel.
+        coregistered: Whether the images of each visit are in one position already.
 
     Raises:
         ValueError: An image cannot be used, the visits share no modality, or the network does not fit; one sentence
@@ -94,27 +99,68 @@ def check_pair(
     fixed, fixed_notes = checked_study(fixed)
     moving, moving_notes = checked_study(moving)
     driving = _driving_modalities(fixed, moving, registration_modalities)
-    given = [None if study.tumor_labels is None else _given_classes(study) for study in (fixed, moving)]
     warnings = [*fixed_notes, *moving_notes]
     guessed: set[str] = set()
-    if weights is not None:
-        for study in (fixed, moving):
-            warnings += _ignored_modalities(study, weights)
-        if weights.network.segmentation is not None:
-            for study in (fixed, moving):
-                regions = regions_without_modality(study.present) if study.tumor_labels is None else ()
-                guessed.update(regions)
-                warnings += _guess_warnings(study, regions)
-    progress(0.4, "finding the brains")
-    fixed_brain, fixed_doubts = _brain(fixed)
-    moving_brain, moving_doubts = _brain(moving)
-    return CheckedPair(
-        CheckedStudy(fixed, fixed_brain, given[0], study_coverage(fixed, fixed_brain)),
-        CheckedStudy(moving, moving_brain, given[1], study_coverage(moving, moving_brain)),
-        driving,
-        frozenset(guessed),
-        (*warnings, *fixed_doubts, *moving_doubts),
-    )
+    for study in (fixed, moving):
+        regions, notes = _limits_of_network(study, weights)
+        guessed.update(regions)
+        warnings += notes
+    sides = []
+    for number, study in enumerate((fixed, moving)):
+        side, notes = _checked_brain(study, coregistered, part(progress, 0.1 + 0.45 * number, 0.55 + 0.45 * number))
+        sides.append(side)
+        warnings += notes
+    return CheckedPair(sides[0], sides[1], driving, frozenset(guessed), tuple(warnings))
+
+
+def check_visit(
+    study: StudyImages, weights: LoadedWeights, progress: Progress, coregistered: bool = False
+) -> tuple[CheckedStudy, tuple[str, ...]]:
+    """Check a visit that a network will segment; see `check_pair`.
+
+    Args:
+        study: The visit.
+        weights: Network that will segment it.
+        progress: May raise to cancel.
+        coregistered: Whether its images are in one position already.
+
+    Returns:
+        The visit, and warnings.
+
+    Raises:
+        ValueError: An image cannot be used, or the network does not fit; one sentence that names the image.
+    """
+    progress(0.0, "checking the images")
+    study, notes = checked_study(study)
+    _, limits = _limits_of_network(study, weights)
+    checked, doubts = _checked_brain(study, coregistered, part(progress, 0.1, 1.0))
+    return checked, (*notes, *limits, *doubts)
+
+
+def _limits_of_network(study: StudyImages, weights: LoadedWeights | None) -> tuple[tuple[str, ...], list[str]]:
+    """Return the regions that the network can only guess in a study, and warnings."""
+    if weights is None:
+        return (), []
+    warnings = _ignored_modalities(study, weights)
+    if weights.network.segmentation is None or study.tumor_labels is not None:
+        return (), warnings
+    regions = regions_without_modality(study.present)
+    return regions, warnings + _guess_warnings(study, regions)
+
+
+def _checked_brain(study: StudyImages, coregistered: bool, progress: Progress) -> tuple[CheckedStudy, list[str]]:
+    """Find the brain of a study, bring its images into one position, and find out what they show."""
+    given = None if study.tumor_labels is None else _given_classes(study)
+    progress(0.0, "finding the brain")
+    brain, doubts = _brain(study)
+    positions: dict[str, Coregistration] = {}
+    notes: list[str] = []
+    if not coregistered and len(study.present) > 1:
+        study, positions = coregister(study, brain, part(progress, 0.3, 0.8))
+        notes = coregistration_warnings(study.name, study.present[0], positions)
+        if notes:  # the mask may be the union of all images
+            brain, doubts = _brain(study)
+    return CheckedStudy(study, brain, given, study_coverage(study, brain), positions), [*notes, *doubts]
 
 
 def _driving_modalities(fixed: StudyImages, moving: StudyImages, wanted: Sequence[str] | None) -> tuple[str, ...]:

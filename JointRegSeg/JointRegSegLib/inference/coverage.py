@@ -175,7 +175,7 @@ def coverage_warnings(
     if segmented and cut:
         sentences.append(
             f"the images of the {name} study may not show all of its {enumerated(cut)}: the volumes are at least those "
-            "given, and their changes are left out"
+            "given, and changes are left out"
         )
     return sentences
 

@@ -79,7 +79,8 @@ def _process(
 ) -> JointResult:
     steps = _StepTimes()
     with steps.timed("checks and masks"):
-        pair = check_pair(fixed, moving, weights, settings.registration_modalities, part(progress, 0.0, 0.05))
+        step = part(progress, 0.0, 0.05)
+        pair = check_pair(fixed, moving, weights, settings.registration_modalities, step, not settings.coregister)
     with steps.timed("affine"):
         alignment = _align(pair, settings.affine, part(progress, 0.05, 0.15))
     with steps.timed("preprocessing"):
@@ -262,6 +263,10 @@ def _results(
             "registration_modalities": list(pair.driving),
             "similarity": similarity,
             "brain_shown": coverage,
+            "coregistration": {
+                role: {modality: entry.to_dict() for modality, entry in checked.positions.items()}
+                for role, checked in (("fixed", pair.fixed), ("moving", pair.moving))
+            },
         },
         warnings=(*pair.warnings, *notes),
         probabilities={study: images for study, images in probabilities.items() if images},

@@ -85,6 +85,29 @@ class VolumeChange:
 
 
 @dataclass(frozen=True)
+class StudyResult:
+    """Results of ``process_study``, on the native grid of the visit, which is that of its first image.
+
+    Attributes:
+        labels: Classes (uint8).
+        uncertainty: Entropy of the predicted classes, 0 (certain) to 1.
+        mask: Brain mask that was used.
+        volumes: Volumes of all regions.
+        summary: Numbers for the report.
+        warnings: Sentences for the user.
+        probabilities: Class probabilities by class name; empty unless kept.
+    """
+
+    labels: sitk.Image
+    uncertainty: sitk.Image | None
+    mask: sitk.Image
+    volumes: tuple[RegionVolume, ...]
+    summary: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    probabilities: Mapping[str, sitk.Image] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class JointResult:
     """Results of ``process_pair``.
 

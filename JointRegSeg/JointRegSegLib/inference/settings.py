@@ -33,6 +33,7 @@ class InferenceSettings:
             the largest part; 0 keeps all of them.
         spacing_mm: Voxel size of the working grid without a network; a network brings its own.
         registration_modalities: Modalities that drive the instance optimisation; None for all that both studies have.
+        coregister: Align the images of a visit with its first one where the patient has moved between them.
         device: A torch device such as 'cpu' or 'cuda'; None for CUDA where there is one.
     """
 
@@ -47,6 +48,7 @@ class InferenceSettings:
     smallest_island_ml: float = 0.1
     spacing_mm: float = 1.0
     registration_modalities: tuple[str, ...] | None = None
+    coregister: bool = True
     device: str | None = None
 
     def __post_init__(self) -> None:

@@ -2,34 +2,96 @@
 
 from __future__ import annotations
 
-import SimpleITK as sitk
+import time
+from dataclasses import replace
 
-from ..images.preprocessing import prepare_study
+import SimpleITK as sitk
+import torch
+
+from NeuroCESTLib.core.progress import Progress, part, silent
+
+from ..images.preprocessing import brain_grid, labels_on_grid, prepare_checked
 from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
-from .native import native_labels
-from .network_pass import network_device, network_preprocessing, segment_prepared
+from .checks import check_visit
+from .coverage import coverage_warnings, hidden_on, shares_seen, single_coverage
+from .native import native_segmentation
+from .network_pass import network_device, network_preprocessing
+from .pair_pass import segment_by_coverage
+from .region_volumes import region_volumes
+from .result import StudyResult
 from .settings import InferenceSettings
 
 
-def segment_study(study: StudyImages, weights: LoadedWeights, settings: InferenceSettings | None = None) -> sitk.Image:
+def process_study(
+    study: StudyImages,
+    weights: LoadedWeights,
+    settings: InferenceSettings | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
     """Segment one visit as ``process_pair`` segments each of two.
 
     Args:
         study: The visit; a segmentation that came with it is not used.
         weights: Network with a segmentation head.
         settings: Settings; those of the registration are not used.
+        progress: Called with the fraction done and a message; may raise to cancel.
 
     Returns:
-        Tumour classes (uint8) on the grid of the study's first image.
+        Segmentation, uncertainty and volumes on the grid of the study's first image.
 
     Raises:
         ValueError: The images cannot be used, or the network has no segmentation head or uses other modalities.
     """
-    settings = settings or InferenceSettings()
-    weights.check_modalities([m for m in study.present if m in weights.config.modalities])
+    try:
+        return _process(replace(study, tumor_labels=None), weights, settings or InferenceSettings(), progress or silent)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise ValueError(
+            "there is not enough memory for this visit: close other programs, choose the device 'cpu' if it was a GPU, "
+            "or use weights with a larger spacing_mm"
+        ) from None
+
+
+def segment_study(study: StudyImages, weights: LoadedWeights, settings: InferenceSettings | None = None) -> sitk.Image:
+    """Return the tumour classes (uint8) of one visit on the grid of its first image; see `process_study`."""
+    return process_study(study, weights, settings).labels
+
+
+def _process(
+    study: StudyImages, weights: LoadedWeights, settings: InferenceSettings, progress: Progress
+) -> StudyResult:
+    start = time.perf_counter()
+    if weights.network.segmentation is None:
+        raise ValueError(f"the network '{weights.config.name}' has no segmentation head: choose other weights")
+    step = part(progress, 0.0, 0.2)
+    checked, warnings = check_visit(study, weights, step, not settings.coregister)
+    study = checked.study
+    progress(0.2, "resampling")
     config = network_preprocessing(weights)
-    prepared = prepare_study(study.images, study.brain_mask, config, name=study.name)
+    grid = brain_grid([(checked.brain, None)], config, study.reference)
+    prepared = prepare_checked(study, checked.brain, config, grid, None, checked.coverage)
     device = network_device(settings.device)
-    segmentation = segment_prepared(weights, prepared, config.background, settings.test_time_flips, device)
-    return native_labels(segmentation, prepared.grid, study.reference, settings.smallest_island_ml)
+    step = part(progress, 0.3, 0.9)
+    found = segment_by_coverage(weights, prepared, config.background, settings.test_time_flips, device, step)
+    progress(0.9, "bringing the results to the native grid")
+    native = native_segmentation(checked, found, grid, None, settings)
+    assert native.labels is not None
+    coverage = single_coverage(prepared, labels_on_grid(native.labels, grid))
+    hidden = hidden_on(coverage, grid, native.labels, None)
+    shares = shares_seen(prepared, prepared.extent)
+    result = StudyResult(
+        labels=native.labels,
+        uncertainty=native.uncertainty,
+        mask=checked.brain,
+        volumes=region_volumes(native.labels, study.name, native.counts, coverage, hidden),
+        summary={
+            "working_grid": {"voxels": list(grid.size), "spacing_mm": grid.spacing_mm},
+            "brain_shown": shares,
+            "coregistration": {modality: entry.to_dict() for modality, entry in checked.positions.items()},
+            "seconds": round(time.perf_counter() - start, 3),
+        },
+        warnings=(*warnings, *coverage_warnings(study.name, shares, coverage, True)),
+        probabilities=native.probabilities,
+    )
+    progress(1.0, "done")
+    return result

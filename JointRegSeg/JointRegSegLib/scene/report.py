@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..inference.result import JointResult
+    from .single_study import SegmentationResult
 
 PREFERRED = ("t1ce", "flair", "t1", "t2")
 """Order of preference of the modality that is shown; the first one that both visits have is taken."""
@@ -75,6 +76,35 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     save_figure(figure, path)
 
 
+def draw_segmentation(result: SegmentationResult, path: str | Path, title: str = "") -> None:
+    """Write the picture of the segmentation of one visit (PNG): its compartments, uncertainty and volumes.
+
+    Args:
+        result: Result of the segmentation.
+        path: File to write.
+        title: Headline of the picture.
+
+    Raises:
+        ValueError: Matplotlib is not installed, or the file cannot be written.
+    """
+    found = result.found
+    modality = next(m for m in PREFERRED if m in result.study.present)
+    cut = _Cut(found.labels, found.labels, found.mask)
+    picture = cut.of(_resampled(result.study.images[modality], found.labels))
+    figure = new_figure((13.2, 4.2), title)
+    axes = figure.subplots(1, 4)
+    _draw(axes[0], picture, cut, TITLES[modality])
+    _draw(axes[1], picture, cut, "compartments", found.labels)
+    if found.uncertainty is None:
+        axes[2].set_visible(False)
+    else:
+        values = np.where(cut.of(found.mask) > 0, cut.of(found.uncertainty), np.nan)
+        _draw_overlay(figure, axes[2], cut, picture, values, "inferno", (0.0, 1.0), "uncertainty")
+    rows = [[title_of(row.region), _ml(row.volume_ml, row.at_least)] for row in found.volumes]
+    _write_table(axes[3], rows, ["ml", "volume"], [0.5, 0.3])
+    save_figure(figure, path)
+
+
 def shown_modalities(result: JointRegSegResult) -> tuple[str, str]:
     """Choose the modality of the fixed and of the moving study to show: the same one if they share any."""
     fixed, moving = (result.studies[which].present for which in ("fixed", "moving"))
@@ -111,6 +141,13 @@ def _on_grid(labels: sitk.Image, image: sitk.Image) -> sitk.Image:
     import SimpleITK as sitk
 
     return sitk.Resample(labels, image, sitk.Transform(), sitk.sitkNearestNeighbor)
+
+
+def _resampled(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Image at the voxels of another."""
+    import SimpleITK as sitk
+
+    return sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
 
 
 def _gray(picture: np.ndarray) -> np.ndarray:
@@ -168,9 +205,9 @@ def _draw_uncertainty(figure: Figure, axis: Axes, cut: _Cut, gray: np.ndarray, j
 
 def _write_volumes(axis: Axes, joint: JointResult) -> None:
     """Write the legend of the compartments and a table of the volumes of both visits."""
-    axis.set_axis_off()
-    if joint.fixed_labels is not None or joint.moving_labels is not None:
-        axis.legend(handles=compartment_handles(), loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
+    if joint.fixed_labels is None and joint.moving_labels is None:
+        axis.set_axis_off()
+        return
     rows = [
         [
             title_of(change.region),
@@ -180,14 +217,16 @@ def _write_volumes(axis: Axes, joint: JointResult) -> None:
         ]
         for change in joint.changes
     ]
+    _write_table(axis, rows, ["ml", "fixed", "moving", "change"], [0.42, 0.2, 0.2, 0.2])
+
+
+def _write_table(axis: Axes, rows: list[list[str]], titles: list[str], widths: list[float]) -> None:
+    """Write the legend of the compartments and a table."""
+    axis.set_axis_off()
+    axis.legend(handles=compartment_handles(), loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
     if rows:
         table = axis.table(
-            rows,
-            colLabels=["ml", "fixed", "moving", "change"],
-            loc="lower left",
-            cellLoc="right",
-            edges="horizontal",
-            colWidths=[0.42, 0.2, 0.2, 0.2],
+            rows, colLabels=titles, loc="lower left", cellLoc="right", edges="horizontal", colWidths=widths
         )
         table.auto_set_font_size(False)
         table.set_fontsize(8.5)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
     from ..images.study import StudyImages
-    from ..inference.result import JointResult
+    from ..inference.result import JointResult, RegionVolume
 
 
 @dataclass
@@ -102,14 +102,14 @@ def into_scene(
         for modality, image in joint.warped.items():
             result.warped[modality] = _warped_volume(image, f"{TITLES[modality]} warped", sources[modality])
         result.carried = [add() for add in carried]
-        result.jacobian = _add_image(joint.jacobian, "Jacobian determinant")
+        result.jacobian = add_image(joint.jacobian, "Jacobian determinant")
         display.show_map(result.jacobian, "", "diverging", JACOBIAN_WINDOW)
         for which, image in (("fixed", joint.fixed_uncertainty), ("moving", joint.moving_uncertainty)):
             if image is not None:
-                result.uncertainty[which] = _add_image(image, f"{which} uncertainty")
+                result.uncertainty[which] = add_image(image, f"{which} uncertainty")
                 display.show_map(result.uncertainty[which], "", "inferno", (0.0, 1.0))
         if joint.volumes:
-            result.volumes = add_table(volume_columns(joint), "volumes")
+            result.volumes = add_table(volume_columns(joint.volumes), "volumes")
             result.changes = add_table(change_columns(joint), "changes")
         _show_what_lies_on_fixed(result)
         result.warnings = list(joint.warnings)
@@ -192,9 +192,8 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
     return node
 
 
-def volume_columns(joint: JointResult) -> dict[str, list]:
+def volume_columns(rows: Sequence[RegionVolume]) -> dict[str, list]:
     """Return the columns of the table of volumes; NaN without interval, and see ``RegionVolume``."""
-    rows = joint.volumes
     return {
         "study": [row.study for row in rows],
         "region": [row.region for row in rows],
@@ -235,7 +234,8 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _add_image(image: sitk.Image, name: str) -> Any:
+def add_image(image: sitk.Image, name: str) -> Any:
+    """Add a volume node of an image."""
     import SimpleITK as sitk
 
     return add_volume(sitk.GetArrayFromImage(image), Geometry.from_sitk(image), name)
@@ -245,7 +245,7 @@ def _warped_volume(image: sitk.Image, name: str, source: Any) -> Any:
     """Add a volume node that is shown in the window of the volume that it was warped from."""
     import slicer
 
-    node = _add_image(image, name)
+    node = add_image(image, name)
     shown = source.GetScalarVolumeDisplayNode() if source is not None else None
     gray = slicer.mrmlScene.GetNodeByID("vtkMRMLColorTableNodeGrey")
     node.CreateDefaultDisplayNodes()

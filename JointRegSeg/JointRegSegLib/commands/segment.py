@@ -1,0 +1,116 @@
+"""``jointregseg segment``: the tumour of one visit, from files to segmentation, volumes and a report."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.progress import part, terminal_progress
+from NeuroCESTLib.report.record import Report
+
+from ..images.modalities import TITLES
+from ..inference.settings import NO_NETWORK
+from .apply import ABSENT, ORDER, files_by_modality, named_by_files
+from .options import add_coregistration, add_device, add_flips
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+    from ..scene.single_study import SegmentationResult
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("segment", help="segment one visit")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="IMAGE",
+        help=f"images of the visit in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
+    )
+    parser.add_argument("--mask", metavar="M", help="brain (default: estimated)")
+    parser.add_argument("--weights", metavar="W", help="weights file (.pt) (default: the bundled weights)")
+    add_flips(parser)
+    add_coregistration(parser)
+    add_device(parser)
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
+    parser.set_defaults(command=run)
+
+
+def run(options: Namespace) -> None:
+    """Run ``jointregseg segment``; it writes all results or none."""
+    paths = files_by_modality(options.images, "--images")
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        from NeuroCESTLib.core.device import choose_device
+        from NeuroCESTLib.scene import host
+
+        from ..logic import JointRegSegLogic
+
+        report = Report("jointregseg segment", settings_of(options), str(choose_device(options.device)))
+        host.attach()
+        with report.timed("reading"):
+            study, mask, files = _read(options, paths, report)
+        with report.timed("computing"), named_by_files(files):
+            result = JointRegSegLogic().segment(
+                study,
+                mask=mask,
+                weights=options.weights,
+                flips=not options.no_flips,
+                coregister=not options.no_coregistration,
+                folderName=Path(options.output).resolve().name,
+                device=options.device,
+                progress=part(progress, 0.0, 0.95),
+            )
+        progress(0.95, "writing files")
+        with report.timed("writing"):
+            _write(options, next(iter(paths.values())), folder, result)
+        report.warnings += result.warnings
+        report.summary |= result.report
+        report.write(folder)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _read(
+    options: Namespace, paths: dict[str, str], report: Report
+) -> tuple[dict[str, Any], Any, list[tuple[Any, str]]]:
+    """Read the input files: volume nodes by modality, the node of the mask, and every node with its file."""
+    from NeuroCESTLib.scene.segmentations import read_segmentation
+    from NeuroCESTLib.scene.volumes import read_volume
+
+    if options.weights not in (None, NO_NETWORK):
+        report.add_input("weights", options.weights)
+    study = {}
+    for modality, path in paths.items():
+        report.add_input(modality, path)
+        study[modality] = read_volume(path, TITLES[modality])
+    files = [(study[modality], path) for modality, path in paths.items()]
+    if options.mask is None:
+        return study, None, files
+    report.add_input("mask", options.mask)
+    mask = read_segmentation(options.mask, "mask")
+    return study, mask, [*files, (mask, options.mask)]
+
+
+def _write(options: Namespace, like: str, folder: Path, result: SegmentationResult) -> None:
+    """Write all results but the report, in the voxel order of the first image."""
+    from NeuroCESTLib.scene.tables import write_table
+    from NeuroCESTLib.scene.writing import write_scene, write_volume
+
+    from ..scene.files import write_segmentation
+    from ..scene.report import draw_segmentation
+
+    write_segmentation(result.segmentation, folder / "segmentation.seg.nrrd", like)
+    if result.uncertainty is not None:
+        write_volume(result.uncertainty, folder / "uncertainty.nii.gz", like=like)
+    write_table(result.volumes, folder / "volumes.csv", digits=6)
+    draw_segmentation(result, folder / "report.png", f"{Path(options.output).resolve().name}: jointregseg segment")
+    if options.scene:
+        write_scene(folder / "scene.mrb")

@@ -1,0 +1,86 @@
+"""Images of one visit between which the patient moved: brought into one position, and left alone where they match."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from joint_studies import HeadStudy, by_sitk, points_in_head
+
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference.coregistration import coregister, coregistration_warnings
+from JointRegSegLib.inference.pipeline import process_pair
+from JointRegSegLib.inference.settings import InferenceSettings
+
+SPACING_MM = (3.0, 3.0, 3.0)
+
+
+@pytest.fixture(scope="module")
+def head() -> HeadStudy:
+    return HeadStudy.of("axial", spacing_mm=SPACING_MM)
+
+
+@pytest.fixture(scope="module")
+def motion() -> sitk.Euler3DTransform:
+    """Map of points of an image to points of the patient as they were in the first image: 6 mm and 5.6 degrees."""
+    transform = sitk.Euler3DTransform()
+    transform.SetRotation(0.03, 0.02, 0.09)
+    transform.SetTranslation((5, 3, -2))
+    return transform
+
+
+@pytest.fixture(scope="module")
+def moved(head: HeadStudy, motion: sitk.Euler3DTransform) -> StudyImages:
+    """The FLAIR image in another position than T1 and T2."""
+    flair = sitk.Resample(head.image("flair"), head.image("flair"), motion, sitk.sitkLinear, 0.0)
+    study = head.images("first", ("t1", "t2", "flair"))
+    return replace(study, images={**study.images, "flair": flair})
+
+
+def brain_of(head: HeadStudy) -> sitk.Image:
+    return head.grid.to_sitk(head.visit.brain.astype(np.uint8))
+
+
+def test_an_image_in_another_position_is_aligned_and_the_others_stay(
+    head: HeadStudy, moved: StudyImages, motion: sitk.Euler3DTransform
+) -> None:
+    before = sitk.GetArrayFromImage(moved.images["flair"]), moved.images["flair"].GetOrigin()
+    aligned, found = coregister(moved, brain_of(head))
+    assert [m for m, entry in found.items() if entry.corrected] == ["flair"]
+    points = points_in_head()
+    error = by_sitk(found["flair"].transform, points) - by_sitk(motion.GetInverse(), points)
+    assert np.linalg.norm(error, axis=1).mean() < 1.0  # mm; 8 mm before
+    assert found["flair"].rotation_deg == pytest.approx(5.6, abs=0.7)
+    assert found["flair"].information_after > found["flair"].information_before
+    assert aligned.images["t2"] is moved.images["t2"]
+    # The header alone moves: every voxel keeps its value, and the given image its place.
+    assert np.array_equal(sitk.GetArrayFromImage(aligned.images["flair"]), before[0])
+    assert moved.images["flair"].GetOrigin() == before[1]
+    back = sitk.GetArrayFromImage(sitk.Resample(aligned.images["flair"], head.image("flair")))
+    inside = head.visit.brain
+    wrong = [np.abs(values - head.visit.images["flair"])[inside].mean() for values in (back, before[0])]
+    assert wrong[0] < 0.5 * wrong[1]  # the rest is the interpolation of the moved image, twice
+    (sentence,) = coregistration_warnings("first", "t1", found)
+    assert "FLAIR image of the first study lay" in sentence
+
+
+def test_images_in_one_position_are_left_alone(head: HeadStudy) -> None:
+    study = head.images("first", ("t1", "t1ce", "t2", "flair"))
+    aligned, found = coregister(study, brain_of(head))
+    assert aligned.images == study.images
+    assert set(found) == {"t1ce", "t2", "flair"}
+    assert not any(entry.corrected for entry in found.values())
+    assert coregistration_warnings("first", "t1", found) == []
+
+
+def test_a_run_aligns_the_images_of_a_visit_unless_told_not_to(head: HeadStudy, moved: StudyImages) -> None:
+    whole = replace(moved, brain_mask=brain_of(head))
+    settings = InferenceSettings(spacing_mm=4.0, affine="none", refine_iterations=0)
+    found = process_pair(whole, whole, None, settings)
+    assert found.summary["coregistration"]["fixed"]["flair"]["corrected"]
+    assert sum("was aligned with it" in warning for warning in found.warnings) == 2
+    trusted = process_pair(whole, whole, None, replace(settings, coregister=False))
+    assert trusted.summary["coregistration"] == {"fixed": {}, "moving": {}}
+    assert trusted.warnings == ()
