@@ -10,6 +10,7 @@ from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.config import AugmentationConfig
 from ..augmentation.pipeline import Augmentation
+from ..augmentation.transplant import TransplantConfig
 from ..cohort.manifest import Cohort, read_manifest
 from ..cohort.preparation import PreparationConfig
 from ..cohort.sample import Pair
@@ -18,6 +19,7 @@ from ..synthesis.source import SyntheticConfig, SyntheticSource
 from .batches import PairSource
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
+from .mixture import MixedPairs, TransplantedPairs
 
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed of the synthetic patients for those of the validation."""
@@ -115,6 +117,15 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             data.seed,
             progress,
         )
+        if data.transplants is not None:
+            training = TransplantedPairs(
+                training, TransplantConfig.from_dict(data.transplants, "data: transplants"), data.seed
+            )
+        if data.synthetic_share:
+            settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
+            synthetic = SyntheticSource(settings, data.length, data.seed)
+            training = MixedPairs(training, synthetic, data.synthetic_share, data.seed)
+            description += f" and synthetic patients, seed {data.seed}"
     if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
         # Without a cache they are prepared as they are read, because only a few are used.
         path = "cache" if data.path == "cache" else "on_the_fly"
