@@ -163,7 +163,7 @@ def healed(sample: StudySample) -> StudySample:
     beyond = (opposite < 0) | (opposite >= width)
     affected = tumor[:, :, source] & ~beyond
     share = _soft(tumor)
-    covered = share > 0.5
+    covered = (share > 0.5) & sample.mask
     donated = sample.mask[:, :, source] & ~beyond & ~affected
     if float((covered & donated).sum()) < 0.95 * float(covered.sum()):
         return sample
@@ -196,7 +196,7 @@ def recoloured(sample: StudySample, shift_sd: float, texture: float, generator: 
         members = sample.labels == value
         if int(members.sum()) < 8:
             continue
-        share = gaussian_smooth(members[None].float(), 0.6, border="zero")[0] * sample.mask
+        share = gaussian_smooth(members[None].float(), 0.6, border="zero", truncate=3)[0] * sample.mask
         for channel in range(channels):
             if present[channel]:
                 image = sample.images[channel]
@@ -210,7 +210,7 @@ def _soft(tumor: Tensor) -> Tensor:
     """Share (D, H, W) of the tumour in each voxel: 1 within it, and falling to 0 beyond a margin around it."""
     reach = math.ceil(_MARGIN_VOXELS)
     wide = torch.nn.functional.max_pool3d(tumor[None, None].float(), 2 * reach + 1, 1, reach)[0]
-    return torch.maximum(gaussian_smooth(wide, _SEAM_VOXELS, border="zero")[0], tumor.float())
+    return torch.maximum(gaussian_smooth(wide, _SEAM_VOXELS, border="zero", truncate=2)[0], tumor.float())
 
 
 def _mapped(donor: StudySample, recipient: StudySample, channel: int) -> Tensor:
