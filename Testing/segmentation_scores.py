@@ -29,7 +29,6 @@ from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, labels_on_grid, prepare_checked
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
-from JointRegSegLib.inference.plausibility import with_enclosed_core
 from JointRegSegLib.inference.region_volumes import region_volumes
 from JointRegSegLib.inference.uncertainty import Segmentation
 from JointRegSegLib.metrics.overlap import region_scores
@@ -90,7 +89,7 @@ def score(
             images[channel] = background
     prepared = replace(patient.prepared, images=images, present=modalities)
     found = segment_prepared(weights, prepared, background, True, torch.device("cpu"))
-    native = with_enclosed_core(native_labels(found, prepared.grid, patient.reference, 0.1))
+    native = native_labels(found, prepared.grid, patient.reference, 0.1)
     truth, predicted = (sitk.GetArrayFromImage(image) for image in (patient.labels, native))
     values = region_scores(predicted, truth, (1.0, 1.0, 1.0), distances=False)
     row = {name: values[f"dice_{name}"] for name in REGIONS}
@@ -133,7 +132,10 @@ def main() -> int:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if options.combine:
-        rows = [row for folder in options.combine for row in csv.DictReader(open(Path(folder) / "scores.csv"))]
+        rows = []
+        for folder in options.combine:
+            with open(Path(folder) / "scores.csv", newline="") as file:
+                rows += list(csv.DictReader(file))
         bins = sum(np.load(Path(folder) / "calibration.npy") for folder in options.combine)
     else:
         weights = load_weights(options.weights)

@@ -5,7 +5,6 @@ All functions work on studies whose images are normalised in the brain, and retu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,8 +22,10 @@ from .geometry import draw_geometry, moved
 
 _SEAM_VOXELS = 1.0
 """Standard deviation of the transition between a transplanted tumour and the brain around it."""
-_MARGIN_VOXELS = 1.5
-"""How far beyond its labels a tumour is taken along, as its border shows there."""
+_LEAST_SHARE = 0.03
+"""A tumour is taken along with the brain around it in which its smoothed labels exceed this, about two voxels wide."""
+_COUNTED_VOXELS = 10_000
+"""Voxels, evenly spread over the brain, from which median and spread of normal tissue are taken."""
 
 
 def _donor_geometry() -> SpatialRanges:
@@ -208,8 +209,7 @@ def recoloured(sample: StudySample, shift_sd: float, texture: float, generator: 
 
 def _soft(tumor: Tensor) -> Tensor:
     """Share (D, H, W) of the tumour in each voxel: 1 within it, and falling to 0 beyond a margin around it."""
-    reach = math.ceil(_MARGIN_VOXELS)
-    wide = torch.nn.functional.max_pool3d(tumor[None, None].float(), 2 * reach + 1, 1, reach)[0]
+    wide = (gaussian_smooth(tumor[None].float(), _SEAM_VOXELS, border="zero", truncate=2) > _LEAST_SHARE).float()
     return torch.maximum(gaussian_smooth(wide, _SEAM_VOXELS, border="zero", truncate=2)[0], tumor.float())
 
 
@@ -225,7 +225,6 @@ def _normal_tissue(sample: StudySample, channel: int) -> tuple[float, float]:
     values = sample.images[channel][normal]
     if not len(values):
         return 0.0, 1.0
-    if len(values) > 100_000:
-        values = values[:: len(values) // 100_000]
+    values = values[:: max(1, len(values) // _COUNTED_VOXELS)]
     first, median, last = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75])).tolist()
     return median, last - first

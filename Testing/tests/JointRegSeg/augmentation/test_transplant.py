@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from augmentation_cases import ball, study
+
 from JointRegSegLib.augmentation.transplant import (
     TransplantConfig,
     Transplanter,
@@ -103,9 +103,7 @@ def test_recolouring_changes_compartments_but_not_labels_nor_distant_brain():
 def test_generator_alone_decides_what_happens():
     studies = [study(0, "a"), bright(study(1, "b"))]
     transplanter = Transplanter(TransplantConfig(probability=1.0), [0, 1])
-    first, again, other = (
-        transplanter(studies[0], studies, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    )
+    first, again, other = (transplanter(studies[0], studies, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels)
     assert not torch.equal(first.images, other.images)

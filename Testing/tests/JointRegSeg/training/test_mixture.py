@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from augmentation_cases import study
+
 from JointRegSegLib.augmentation.transplant import TransplantConfig
 from JointRegSegLib.cohort.pairing import Pairing, PairPlan
 from JointRegSegLib.cohort.sampling import class_counts
