@@ -115,7 +115,7 @@ class Transplanter:
                 donor = moved(donor, (draw_geometry(config.geometry, donor.shape, generator),))
                 sample = transplanted(sample, donor)
         if chance[2] < config.contrast_probability:
-            sample = recoloured(sample, config.contrast_sd, config.texture, generator)
+            sample = recolored(sample, config.contrast_sd, config.texture, generator)
         return sample
 
 
@@ -177,7 +177,7 @@ def healed(sample: StudySample) -> StudySample:
     return replace(sample, images=images, labels=torch.zeros_like(sample.labels), name=f"{sample.name} healed")
 
 
-def recoloured(sample: StudySample, shift_sd: float, texture: float, generator: torch.Generator) -> StudySample:
+def recolored(sample: StudySample, shift_sd: float, texture: float, generator: torch.Generator) -> StudySample:
     """Change the intensities of each compartment of the tumour on each modality.
 
     Args:

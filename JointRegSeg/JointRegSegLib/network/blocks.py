@@ -60,7 +60,7 @@ class Unit(nn.Module):
         self.normalisation = None if config.normalisation == "none" else InstanceNorm(channels)
         self.slope = SLOPE if config.activation == "leaky_relu" else 0.0
 
-    def forward(self, x: Tensor, brains: Brains | None = None, beside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, beside: Tensor | None = None, brains: Brains | None = None) -> Tensor:
         """Apply the unit to features, or to the concatenation of two sets of features.
 
         As convolutions are linear, the two parts are convolved one after the other and added, without making the
@@ -68,8 +68,8 @@ class Unit(nn.Module):
 
         Args:
             x: Features (B, C, D, H, W).
-            brains: Brains by whose statistics the result is normalised; None for those of the whole grid.
             beside: Features of the same size that follow ``x`` along the channels, or None.
+            brains: Brains by whose statistics the result is normalised; None for those of the whole grid.
         """
         x = self.convolution(x) if beside is None else self._convolve_both(x, beside)
         if self.normalisation is not None:
@@ -101,18 +101,18 @@ class Block(nn.Module):
             [first, *(convolution_unit(config, channels, channels) for _ in range(convolutions - 1))]
         )
 
-    def forward(self, x: Tensor, brains: Brains | None = None, skipped: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, skipped: list[Tensor] | None = None, brains: Brains | None = None) -> Tensor:
         """Apply the units to ``x``, and add ``x`` if the configuration asks for residual blocks.
 
         Args:
             x: Features (B, C, D, H, W) of this level.
-            brains: As for ``Unit``.
             skipped: Codes of the encoder by level, or None. The last one is removed from the list and concatenated
                 before ``x``.
+            brains: As for ``Unit``.
         """
-        result = self.units[0](x, brains) if skipped is None else self.units[0](skipped.pop(), brains, x)
+        result = self.units[0](x, None, brains) if skipped is None else self.units[0](skipped.pop(), x, brains)
         for unit in self.units[1:]:
-            result = unit(result, brains)
+            result = unit(result, None, brains)
         if not self.residual:
             return result
         return result + x if torch.is_grad_enabled() else result.add_(x)
@@ -129,7 +129,7 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor, brains: Brains | None = None) -> Tensor:
         """Halve the size of features (B, C, D, H, W)."""
-        return self.unit(F.avg_pool3d(x, 2) if self.average else x, brains)
+        return self.unit(F.avg_pool3d(x, 2) if self.average else x, None, brains)
 
 
 class Up(nn.Module):
@@ -146,7 +146,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, brains: Brains | None = None) -> Tensor:
         """Double the size of features (B, C, D, H, W)."""
-        x = self.unit(x, brains)
+        x = self.unit(x, None, brains)
         return F.interpolate(x, scale_factor=2, mode="trilinear") if self.trilinear else x
 
 

@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         Returns:
             One tensor (B, channels, d, h, w) per level, each half the size of the one before.
         """
-        codes = [self.blocks[0](self.stem(study), brains)]
+        codes = [self.blocks[0](self.stem(study), None, brains)]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
-            codes.append(block(down(codes[-1], brains), brains))
+            codes.append(block(down(codes[-1], brains), None, brains))
         return codes

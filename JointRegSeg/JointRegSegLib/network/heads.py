@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         features, x = [], codes.pop()
         del codes[: self.finest]
         for up, block in zip(self.ups, self.blocks, strict=True):
-            x = block(up(x, brains), brains, codes)
+            x = block(up(x, brains), codes, brains)
             features.append(x)
         return features
 

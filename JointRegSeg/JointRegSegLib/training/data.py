@@ -9,17 +9,16 @@ from typing import Any
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.config import AugmentationConfig
+from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..augmentation.pipeline import Augmentation
 from ..augmentation.transplant import TransplantConfig
 from ..cohort.manifest import Cohort, read_manifest
 from ..cohort.preparation import PreparationConfig
-from ..cohort.sample import Pair
+from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import open_pairs
 from ..synthesis.source import SyntheticConfig, SyntheticSource
-from .batches import PairSource
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
-from .mixture import MixedPairs, TransplantedPairs
 
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed of the synthetic patients for those of the validation."""

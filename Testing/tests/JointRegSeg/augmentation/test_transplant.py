@@ -12,7 +12,7 @@ from JointRegSegLib.augmentation.transplant import (
     TransplantConfig,
     Transplanter,
     healed,
-    recoloured,
+    recolored,
     transplanted,
 )
 from JointRegSegLib.cohort.sample import OUTSIDE, StudySample
@@ -88,7 +88,7 @@ def test_tumor_on_both_sides_is_not_healed():
 
 def test_recolouring_changes_compartments_but_not_labels_nor_distant_brain():
     sample = study()
-    result = recoloured(sample, 0.5, 0.3, torch.Generator().manual_seed(0))
+    result = recolored(sample, 0.5, 0.3, torch.Generator().manual_seed(0))
     assert torch.equal(result.labels, sample.labels)
     far = ~ball((12, 16, 7), 8.5)
     torch.testing.assert_close(result.images[:, far], sample.images[:, far], atol=1e-3, rtol=0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from augmentation_cases import study
 
+from JointRegSegLib.augmentation.mixture import MixedPairs, TransplantedPairs
 from JointRegSegLib.augmentation.transplant import TransplantConfig
 from JointRegSegLib.cohort.pairing import Pairing, PairPlan
 from JointRegSegLib.cohort.sampling import class_counts
 from JointRegSegLib.cohort.sources import StudyPairs
-from JointRegSegLib.training.mixture import MixedPairs, TransplantedPairs
 
 
 class Studies:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..augmentation.transplant import TransplantConfig, Transplanter
-from ..cohort.sample import Pair
+from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import StudyPairs
-from .batches import PairSource
+from .transplant import TransplantConfig, Transplanter
 
 
 class TransplantedPairs:
