@@ -66,8 +66,13 @@ def run(options: Namespace) -> None:
             carried_over=True if pools.magnetisation_carried_over else None,
         )
         protocol = replace(protocol, initial_magnetisation=pools.initial_magnetisation)
-        tissue, b0, b1 = pools.tissue, pools.b0_shift_ppm, pools.b1_relative
+        tissue, b1 = pools.tissue, pools.b1_relative
+        b0 = pools.b0_shift_ppm + torch.tensor(pools.isochromat_shifts_ppm, dtype=torch.float64)
+        if len(b0) > 1 and protocol.readout_flip_angle_deg is not None:
+            raise ValueError(
+                f"{options.pools}: isochromats are not supported for sequences with an excitation; remove isochromats"
+            )
     dtype = {"float64": torch.float64, "float32": torch.float32}[options.dtype]
-    z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype)[0]
+    z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype).mean(0)
     rows = zip(range(len(z)), protocol.offsets_ppm.tolist(), z.tolist(), strict=True)
     write_csv(("index", "offset_ppm", "z"), rows, options.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,14 +11,20 @@ from NeuroCESTLib.core.checked_json import number, read_text
 from NeuroCESTLib.core.packages import MissingPackage
 
 from ..physics.lineshapes import plain_name
-from ..physics.pools import Pool, Semisolid, Tissue, Water
-from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from ..physics.pools import Pool, Scalar, Semisolid, Tissue, Water
+from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 from .protocol_json import warn_of_unknown_keys
 
 COMMUNITY_BRIDGE_PPM = 1.0
 """Half-width in ppm of the bridged centre of a super-Lorentzian in the pulseq-cest simulators."""
 _FILE_KEYS = {"water_pool", "cest_pool", "mt_pool", "b0", "gamma", "b0_inhom", "rel_b1", "scale", "reset_init_mag"}
-_SIMULATOR_KEYS = {"verbose", "max_pulse_samples"}
+_OTHER_NAMES = {"b0_inhomogeneity": "b0_inhom", "relb1": "rel_b1"}
+"""Names that some programs of the community give the keys of this file."""
+_SIMULATOR_KEYS = {"verbose", "max_pulse_samples", "max_samples"}
+_ISOCHROMAT_KEYS = {"t2star", "isochromats"}
+_MOST_ISOCHROMATS = 10_000
+_TRANSPARENT_T2_S = 1e-15
+"""T2 in s of a line so broad that it absorbs nothing, for semisolid pools without a lineshape."""
 _RELAXATION_KEYS = {"t1", "t2", "r1", "r2"}
 _POOL_KEYS = {"f", "k", "dw", *_RELAXATION_KEYS}
 
@@ -34,6 +41,8 @@ class PoolFile:
         b1_relative: RF amplitude relative to the nominal one.
         initial_magnetisation: Share of the equilibrium magnetisation with which the simulation starts.
         magnetisation_carried_over: Whether a measurement starts from what the last one left.
+        isochromat_shifts_ppm: B0 shifts in ppm of the isochromats of a voxel, whose mean is the signal; one 0 where the
+            field is the same everywhere.
     """
 
     tissue: Tissue
@@ -43,6 +52,7 @@ class PoolFile:
     b1_relative: float
     initial_magnetisation: float
     magnetisation_carried_over: bool
+    isochromat_shifts_ppm: tuple[float, ...] = (0.0,)
 
 
 class _Relaxation(TypedDict):
@@ -73,8 +83,8 @@ def read_pools(path: str | Path) -> PoolFile:
     text = read_text(path, "give a pulseq-cest pool .yaml")
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{path}: not a readable YAML file") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a readable YAML file{_place(error)}") from None
     try:
         return _pool_file(values, str(path))
     except KeyError as error:
@@ -83,20 +93,66 @@ def read_pools(path: str | Path) -> PoolFile:
         raise ValueError(f"{path}: {error}") from None
 
 
+def _place(error: Exception) -> str:
+    """Where and why a YAML file cannot be read, as far as the parser says so."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None:
+        return ""
+    reason = " ".join(str(problem or "").split())
+    if "\\t" in reason:
+        reason = "a tab at the start of a line; indent with spaces"
+    return f" (line {mark.line + 1}: {reason})"
+
+
 def _pool_file(values: Any, source: str) -> PoolFile:
     if not isinstance(values, dict):
         raise ValueError("a pool file is a mapping with water_pool and cest_pool")
-    warn_of_unknown_keys(values, _FILE_KEYS | _SIMULATOR_KEYS, source)
+    values = _with_known_names(values)
+    warn_of_unknown_keys(values, _FILE_KEYS | _SIMULATOR_KEYS | _ISOCHROMAT_KEYS, source)
     water, water_fraction = _water(values["water_pool"], source)
+    field_strength_T = _positive(values["b0"], "b0")
+    gamma = _positive(values.get("gamma", GAMMA_RAD_PER_S_PER_UT), "gamma")
+    shifts = _isochromat_shifts(values, water.T2_s, rad_per_s_per_ppm(field_strength_T, gamma))
     return PoolFile(
         tissue=Tissue(water, _solutes(values, water_fraction, source), _semisolid(values, water_fraction, source)),
-        field_strength_T=_positive(values["b0"], "b0"),
-        gamma_rad_per_s_per_uT=_positive(values.get("gamma", GAMMA_RAD_PER_S_PER_UT), "gamma"),
+        field_strength_T=field_strength_T,
+        gamma_rad_per_s_per_uT=gamma,
         b0_shift_ppm=_number(values.get("b0_inhom", 0.0), "b0_inhom"),
         b1_relative=_number(values.get("rel_b1", 1.0), "rel_b1"),
         initial_magnetisation=_number(values.get("scale", 1.0), "scale"),
         magnetisation_carried_over=not values.get("reset_init_mag", True),
+        isochromat_shifts_ppm=shifts,
     )
+
+
+def _with_known_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a file under the names of pulseq-cest."""
+    for other, name in _OTHER_NAMES.items():
+        if other in values and name in values and values[other] != values[name]:
+            raise ValueError(f"{other} is {values[other]} and {name} is {values[name]}, which mean the same; give one")
+    return {_OTHER_NAMES.get(key, key): value for key, value in values.items()}
+
+
+def _isochromat_shifts(values: dict[str, Any], T2_s: Scalar, rad_per_s_per_ppm: float) -> tuple[float, ...]:
+    """B0 shifts in ppm of the isochromats that ``t2star`` and ``isochromats`` describe.
+
+    They are the quantiles of a Lorentzian line of half-width 1/T2' = 1/T2* - 1/T2, whose outer tenth is cut off, as in
+    pulseq-cest: tan(0.9 pi (X - 1/2)) / T2' with X in equal steps between 0 and 1.
+    """
+    given = {key: value for key, value in {**values, **values["water_pool"]}.items() if key in _ISOCHROMAT_KEYS}
+    count = _number(given.get("isochromats", 1), "isochromats")
+    if not (count.is_integer() and 1 <= count <= _MOST_ISOCHROMATS):
+        raise ValueError(f"isochromats is {count:g} but must be a whole number from 1 to {_MOST_ISOCHROMATS}")
+    if count == 1:
+        return (0.0,)
+    if "t2star" not in given:
+        raise ValueError("isochromats needs t2star, from which their B0 shifts follow; give it or remove isochromats")
+    T2star_s = _positive(given["t2star"], "t2star")
+    if T2star_s >= T2_s:
+        raise ValueError(f"t2star is {T2star_s:g} but must be shorter than t2 of water")
+    width = (1 / T2star_s - 1 / float(T2_s)) / rad_per_s_per_ppm
+    places = [(i + 0.5) / count for i in range(int(count))]
+    return tuple(width * math.tan(0.9 * math.pi * (place - 0.5)) for place in places)
 
 
 def _water(values: dict[str, Any], source: str) -> tuple[Water, float]:
@@ -104,16 +160,24 @@ def _water(values: dict[str, Any], source: str) -> tuple[Water, float]:
     fraction = _number(values.get("f", 1.0), "water_pool: f")
     if not fraction > 0:
         raise ValueError("water_pool: f must be positive")
-    warn_of_unknown_keys(values, _POOL_KEYS, f"{source}: water_pool")
+    warn_of_unknown_keys(values, _POOL_KEYS | _ISOCHROMAT_KEYS, f"{source}: water_pool")
     return Water(**_relaxation(values, "water_pool")), fraction
 
 
 def _solutes(values: dict[str, Any], water_fraction: float, source: str) -> tuple[Pool, ...]:
     solutes = []
-    for name, pool in (values.get("cest_pool") or {}).items():
+    for name, pool in _named_pools(values.get("cest_pool") or {}):
         solutes.append(Pool(str(name), **_exchange(pool, str(name), water_fraction)))
         warn_of_unknown_keys(pool, _POOL_KEYS, f"{source}: {name}")
     return tuple(solutes)
+
+
+def _named_pools(pools: Any) -> list[tuple[str, Any]]:
+    """The pools of a mapping by name, or of a list of such mappings."""
+    listed = pools if isinstance(pools, list) else [pools]
+    if not all(isinstance(part, dict) for part in listed):
+        raise ValueError("cest_pool is a mapping of pools by their names")
+    return [(str(name), pool) for part in listed for name, pool in part.items()]
 
 
 def _semisolid(values: dict[str, Any], water_fraction: float, source: str) -> Semisolid | None:
@@ -122,6 +186,9 @@ def _semisolid(values: dict[str, Any], water_fraction: float, source: str) -> Se
     exchange = _exchange({"dw": 0.0, **pool}, "mt_pool", water_fraction)
     warn_of_unknown_keys(pool, {"lineshape", *_POOL_KEYS}, f"{source}: mt_pool")
     lineshape = plain_name(str(pool.get("lineshape", "Lorentzian")))
+    if lineshape == "none":  # the pool exchanges, but RF does not act on it
+        exchange["T2_s"] = _TRANSPARENT_T2_S
+        return Semisolid(**exchange)
     return Semisolid(**exchange, lineshape=lineshape, bridge_ppm=COMMUNITY_BRIDGE_PPM)
 
 
