@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,13 +50,15 @@ def run(options: Namespace) -> None:
     from ..formats.pools_yaml import read_pools
     from ..formats.pulseq import read_seq
     from ..formats.scenario import read_scenario
+    from ..physics.r1rho.regime import regime_warnings
     from ..physics.simulation import simulate
 
     if (options.scenario is None) == (options.pools is None) or (options.pools is None) != (options.sequence is None):
         raise ValueError("give either SCENARIO.json, or --pools POOLS.yaml with --sequence PREP.seq")
     if options.scenario is not None:
         scenario = read_scenario(read_json(options.scenario), options.scenario)
-        tissue, protocol, b0, b1 = scenario.tissue, scenario.protocol, scenario.b0_shift_ppm, scenario.b1_relative
+        tissue, protocol, b1 = scenario.tissue, scenario.protocol, scenario.b1_relative
+        shifts_ppm: tuple[float, ...] = (scenario.b0_shift_ppm,)
     else:
         pools = read_pools(options.pools)
         protocol = read_seq(
@@ -67,12 +70,16 @@ def run(options: Namespace) -> None:
         )
         protocol = replace(protocol, initial_magnetisation=pools.initial_magnetisation)
         tissue, b1 = pools.tissue, pools.b1_relative
-        b0 = pools.b0_shift_ppm + torch.tensor(pools.isochromat_shifts_ppm, dtype=torch.float64)
-        if len(b0) > 1 and protocol.readout_flip_angle_deg is not None:
+        shifts_ppm = tuple(pools.b0_shift_ppm + shift for shift in pools.isochromat_shifts_ppm)
+        if len(shifts_ppm) > 1 and protocol.readout_flip_angle_deg is not None:
             raise ValueError(
                 f"{options.pools}: isochromats are not supported for sequences with an excitation; remove isochromats"
             )
+    if options.engine == "r1rho":
+        for warning in regime_warnings(protocol, float(torch.as_tensor(tissue.water.T2_s).max())):
+            warnings.warn(f"{options.scenario or options.sequence}: {warning}", stacklevel=2)
     dtype = {"float64": torch.float64, "float32": torch.float32}[options.dtype]
+    b0 = torch.tensor(shifts_ppm, dtype=torch.float64)
     z = simulate(tissue, protocol, engine=options.engine, b0_shift_ppm=b0, b1_relative=b1, dtype=dtype).mean(0)
     rows = zip(range(len(z)), protocol.offsets_ppm.tolist(), z.tolist(), strict=True)
     write_csv(("index", "offset_ppm", "z"), rows, options.output)

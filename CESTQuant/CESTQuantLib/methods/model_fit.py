@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from ..tissue.model import TissueModel
     from ..tissue.spectra import ZSpectra
 
-NEAR_WATER_PPM = 1.0
-"""Within this distance from water the analytic solution needs a saturation that is long against T2."""
-LONG_AGAINST_T2 = 10.0
-"""Saturation time in units of T2 from which the analytic solution also holds near water."""
-
 
 def fit_r1rho(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit the tissue model with the analytic R1rho solution."""
@@ -34,27 +29,13 @@ def fit_bloch_mcconnell(spectra: ZSpectra, settings: Settings, progress: Progres
 
 
 def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]:
-    """Name the measurements for which the analytic solution cannot be trusted, see ``physics/saturation.py``."""
+    """Name the measurements for which the analytic solution cannot be trusted, see ``physics/r1rho/regime.py``."""
+    from ..physics.r1rho.regime import regime_warnings
     from ..tissue.model import FitParameter
 
-    warnings = []
     entry = model.entries["water.T2_s"]
     T2_s = entry.upper if isinstance(entry, FitParameter) else entry if isinstance(entry, float) else 0.1
-    near = (protocol.offsets_ppm.abs() < NEAR_WATER_PPM) & (protocol.saturation_time_s < LONG_AGAINST_T2 * T2_s)
-    if protocol.pulses is not None:
-        warnings.append(
-            "R1rho treats pulse trains as continuous-wave saturation of equal power (error of 0.04 to 0.12 in Z): "
-            "prefer bloch-mcconnell"
-        )
-    if bool(near.any()):
-        warnings.append(
-            f"{int(near.sum())} measurements lie within {NEAR_WATER_PPM:g} ppm of water and are saturated for less "
-            f"than {LONG_AGAINST_T2:g} T2 (T2 up to {T2_s:g} s): the analytic solution fails there, "
-            "prefer bloch-mcconnell"
-        )
-    if protocol.readout_pulse_s > 0:
-        warnings.append("R1rho assumes a spoiled readout, which this protocol does not have: prefer bloch-mcconnell")
-    return tuple(warnings)
+    return regime_warnings(protocol, T2_s)
 
 
 def _fit(

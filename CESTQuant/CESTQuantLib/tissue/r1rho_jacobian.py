@@ -18,13 +18,13 @@ from ..physics.protocol import Protocol
 from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
 from ..physics.r1rho.schedule import recovery_inputs
-from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, require_blocks, with_z_only_semisolid
+from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
 from .model import TissueModel
 
 
 def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
     """Tell whether every fitted value acts through inputs of the block that have hand-derived derivatives."""
-    if protocol.magnetisation_carried_over:
+    if protocol.magnetisation_carried_over or protocol.events is not None:
         return False
     if protocol.initial_magnetisation != 1 and bool(protocol.initial_recovery_s.any()):
         return False
@@ -57,7 +57,6 @@ def prediction_and_jacobian(
         The signal (measurement, voxel) and its Jacobian (parameter, measurement, voxel), with the parameters in the
         order of the model file.
     """
-    require_blocks(protocol)
     inputs = block_inputs(
         model.tissue(values),
         protocol,

@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..events import Play
 from ..lineshapes import saturation_rate
 from ..pools import Pool, Scalar, Semisolid, Tissue, Water
 from ..protocol import Protocol
 from .inputs import BlockInputs, SemisolidInputs, SoluteInputs
+from .played_events import EventSignal
 from .saturation import saturate
 from .schedule import longitudinal_magnetization, recovery_inputs, takes_time
 
@@ -24,8 +24,8 @@ def r1rho_signal(
 ) -> Tensor:
     """Compute the signal of a protocol by the analytic R1rho solution.
 
-    Readouts are ideal and spoiled. For the accuracy see :mod:`.block`; where nothing is spoiled between measurements,
-    use the Bloch-McConnell engine instead.
+    Readouts are ideal and spoiled, unless the protocol gives its events; see :mod:`.played_events` for these. For the
+    accuracy see :mod:`.block`; where nothing is spoiled between measurements, use the Bloch-McConnell engine instead.
 
     Args:
         tissue: Pools whose values broadcast against (measurement, voxel).
@@ -38,10 +38,11 @@ def r1rho_signal(
         Signal of shape (measurement, voxel), normalised as the protocol says.
 
     Raises:
-        ValueError: The protocol plays something else than one block or one train of equal pulses a measurement.
+        ValueError: The protocol has events that this engine cannot play, see :mod:`.played_events`.
     """
-    require_blocks(protocol)
     tissue = with_z_only_semisolid(tissue)
+    if protocol.events is not None:
+        return _signal_of_events(tissue, protocol, b0_shift_ppm, b1_relative, like)
     inputs = block_inputs(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like)
     angle = flip_angle_rad(protocol, b1_relative, like)
     if protocol.initial_magnetisation != 1:
@@ -62,21 +63,16 @@ def r1rho_signal(
     return z
 
 
-def require_blocks(protocol: Protocol) -> None:
-    """Refuse sequences of which this engine would leave something out.
-
-    Raises:
-        ValueError: A measurement plays several pulses, or one that is no block, before its excitation.
-    """
-    if protocol.events is None:
-        return
-    for m in range(protocol.measurement_count):
-        plays = [event for event in protocol.events.preparation(m) if isinstance(event, Play)]
-        if len(plays) > 1 or not all(protocol.events.pulses[play.pulse].is_block for play in plays):
-            raise ValueError(
-                f"measurement {m + 1} plays more than one continuous-wave block, which the R1rho engine cannot do; "
-                "use bloch-mcconnell"
-            )
+def _signal_of_events(
+    tissue: Tissue, protocol: Protocol, b0_shift_ppm: Scalar, b1_relative: Scalar, like: Tensor
+) -> Tensor:
+    played = EventSignal(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like)
+    signal = played.signal()
+    if protocol.signal_normalisation == "l2":
+        return signal / torch.linalg.vector_norm(signal, dim=0)
+    if protocol.signal_normalisation == "m0" and protocol.readout_flip_angle_deg is not None:
+        return signal / played.equilibrium_signal()
+    return signal
 
 
 def with_z_only_semisolid(tissue: Tissue) -> Tissue:
