@@ -19,9 +19,9 @@ from NeuroCESTLib.scene.volumes import add_volume
 
 from .images.modalities import TITLES
 from .inference.settings import NO_NETWORK, InferenceSettings
-from .scene.carrying import carried_along, require_carryable
-from .scene.results import JointRegSegResult, add_tumor, into_scene
-from .scene.study import study_of
+from .scene.carrying import carried_along, holds_labels, require_carryable
+from .scene.results import JointRegSegResult, add_tumor, into_scene, tell_label_readings
+from .scene.study import misplaced_images, study_of
 
 if TYPE_CHECKING:
     from .inference.result import JointResult
@@ -42,6 +42,7 @@ class JointRegSegLogic:
         movingMask: Any = None,
         fixedTumor: Any = None,
         movingTumor: Any = None,
+        labels: str | None = None,
         weights: str | Path | None = None,
         affine: str = "affine",
         refine: int | None = None,
@@ -71,6 +72,8 @@ class JointRegSegLogic:
             fixedTumor: Segmentation or label map of the fixed study, to use instead of the network's; None for the
                 network's.
             movingTumor: The same for the moving study.
+            labels: Convention of the numbers in label maps of the tumour, such as 'brats2021' or
+                '1=core,2=oedema,4=enhancing', see ``images.label_conventions``; None to recognize it.
             weights: Weights file of a network; None for the bundled one, 'none' to register without segmenting.
             affine: Linear alignment before the deformation: 'affine', 'rigid' or 'none'.
             refine: Iterations of the instance optimisation on each level; 0 for none, None for the default.
@@ -92,8 +95,8 @@ class JointRegSegLogic:
         """
         report = progress or silent
         report(0.0, "reading")
-        fixed, fixed_nodes = study_of(fixedStudy, fixedMask, fixedTumor, "fixed")
-        moving, moving_nodes = study_of(movingStudy, movingMask, movingTumor, "moving")
+        fixed, fixed_nodes = study_of(fixedStudy, fixedMask, fixedTumor, "fixed", labels)
+        moving, moving_nodes = study_of(movingStudy, movingMask, movingTumor, "moving", labels)
         nodes_to_carry = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
         for node in nodes_to_carry:
             require_carryable(node)
@@ -116,13 +119,24 @@ class JointRegSegLogic:
 
         joint = in_background(compute, report)
         report(0.92, "adding the results to the scene")
-        carried = [carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference) for n in nodes_to_carry]
+        labels_to_carry = [node for node in nodes_to_carry if holds_labels(node)]
+        carried = [
+            carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference, n in labels_to_carry)
+            for n in nodes_to_carry
+        ]
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
         folder = folderName or " and ".join(names)
         result = into_scene(joint, {"fixed": fixed, "moving": moving}, moving_nodes, carried, folder)
         for node in (fixedTumor, movingTumor, movingMask, *nodes_to_carry):
             if node is not None and node.IsA("vtkMRMLSegmentationNode"):
                 show_segmentation(node, False)  # a copy is shown, or it lies in the space of the moving visit
+        tell_label_readings(result)
+        result.warnings += misplaced_images(fixed_nodes, "fixed") + misplaced_images(moving_nodes, "moving")
+        result.warnings += [
+            f"'{node.GetName()}' holds labels, so it is brought onto the fixed study by the nearest voxel"
+            for node in labels_to_carry
+            if not node.IsA("vtkMRMLLabelMapVolumeNode")
+        ]
         report(1.0, "done")
         return result
 
@@ -168,6 +182,7 @@ class JointRegSegLogic:
         found = process_study(images, network, settings, part(report, 0.02, 0.95))
         report(0.95, "adding the results to the scene")
         result = segmentation_into_scene(found, images, folderName or next(iter(nodes.values())).GetName())
+        result.warnings += misplaced_images(nodes, "given")
         report(1.0, "done")
         return result
 

@@ -19,6 +19,7 @@ import numpy as np
 
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"
 _VECTOR_INTENTS = (1006, 1007)  # NIfTI's codes of displacement fields and other vectors
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
 
@@ -158,6 +159,10 @@ def nifti_layout(path: str | os.PathLike) -> NiftiLayout:
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(_read_problem(path, error)) from None
     if len(header) < _HEADER_BYTES or header[344:348] not in (b"n+1\0", b"ni1\0"):
+        if header[:2] == _GZIP:
+            remedy = "unpack it once" if _is_compressed(path) else f"name it '{path.name}.gz'"
+            twice = "compressed twice" if _is_compressed(path) else "compressed, but its name does not say so"
+            raise NotNifti1Error(f"'{path}' is {twice}: {remedy}")
         if header[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
             raise NotNifti1Error(f"'{path}' is NIfTI-2, which Slicer does not read: convert it to NIfTI-1")
         raise NotNifti1Error(f"'{path}' is not an image: it has no NIfTI header")
@@ -253,6 +258,15 @@ def _stated_size(path: Path) -> int:
 def _read_problem(path: Path, error: Exception) -> str:
     if isinstance(error, EOFError):
         return f"'{path}' is truncated or damaged: its compressed data end early; copy it again"
+    if isinstance(error, gzip.BadGzipFile) and _is_plain_nifti(path):
+        return f"'{path}' is not compressed, although its name ends in '.gz': name it '{path.name[:-3]}'"
     if isinstance(error, (gzip.BadGzipFile, zlib.error)):
         return f"'{path}' is not an image: it is not a gzip file, or a damaged one"
     return f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _is_plain_nifti(path: Path) -> bool:
+    """Whether a file has the header of a NIfTI-1 file that is not compressed."""
+    with open(path, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    return len(header) == _HEADER_BYTES and header[344:348] in (b"n+1\0", b"ni1\0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.packages import MissingPackage
@@ -66,7 +67,9 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     from matplotlib import pyplot
 
     try:
-        with whole_file(path) as temporary:
+        with whole_file(path) as temporary, warnings.catch_warnings():
+            # Letters that the font lacks are drawn as boxes; the user cannot do anything about it.
+            warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
             figure.savefig(temporary, dpi=150, format="png")
     finally:
         pyplot.close(figure)

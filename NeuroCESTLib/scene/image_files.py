@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from NeuroCESTLib.core import nifti_files
+from NeuroCESTLib.core.nifti_orientation import straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 
 _CHUNK = 1 << 20
@@ -88,14 +89,15 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     """
     path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
-        return _plain_header(nifti_files.plain_file(path, folder))
+        plain = nifti_files.plain_file(path, folder)
+        if nifti_files.is_nifti(plain):
+            nifti_files.check_complete(plain)
+        return _plain_header(straight_file(plain, folder)[0])
 
 
 def _plain_header(path: Path) -> ImageHeader:
     """Read the header of an image file of at most four dimensions."""
-    if nifti_files.is_nifti(path):
-        nifti_files.check_complete(path)
-    elif path.name.lower().endswith(".nrrd"):
+    if path.name.lower().endswith(".nrrd"):
         _check_nrrd_size(path)
     import SimpleITK as sitk
 
@@ -104,6 +106,10 @@ def _plain_header(path: Path) -> ImageHeader:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
+        if path.suffix.lower() in (".mgz", ".mgh"):
+            raise ValueError(
+                f"'{path}' is an image of FreeSurfer, which is not read: convert it with mri_convert to .nii.gz"
+            ) from None
         raise ValueError(
             f"'{path}' cannot be read as an image: it is damaged or of another type (NIfTI and NRRD are read)"
         ) from None

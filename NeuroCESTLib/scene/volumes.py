@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from NeuroCESTLib.core.nifti_files import non_finite_voxels, plain_file
+from NeuroCESTLib.core.nifti_orientation import orientation_notes, straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header
 from NeuroCESTLib.scene.vtk_messages import quiet_vtk
@@ -25,19 +27,24 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
         label: Whether to make a label-map volume node instead of a scalar volume node.
 
     Returns:
-        The volume node; NaN and infinity are kept.
+        The volume node; NaN and infinity are kept. A doubtful orientation is told in a warning.
 
     Raises:
         ValueError: The file is missing, not an image, truncated, or not a single 3-D scalar image.
     """
     path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
-        return _read_plain_volume(path, plain_file(path, folder), name or node_name(path), label)
+        plain = plain_file(path, folder)
+        header = read_header(plain)
+        straight, notes = straight_file(plain, folder)
+        node = _read_plain_volume(path, straight, header, name or node_name(path), label)
+        for note in (*notes, *orientation_notes(plain, header.geometry.ijk_to_ras)):
+            warnings.warn(note.replace(str(plain), str(path)), stacklevel=2)
+        return node
 
 
-def _read_plain_volume(path: Path, plain: Path, name: str, label: bool) -> Any:
+def _read_plain_volume(path: Path, plain: Path, header: ImageHeader, name: str, label: bool) -> Any:
     """Read a 3-D image from a file of at most four dimensions; messages name the file ``path`` that it comes from."""
-    header = read_header(plain)
     if header.measurements > 1:
         raise ValueError(
             f"'{path}' holds {header.measurements} volumes, but one 3-D volume is needed: extract one of them"

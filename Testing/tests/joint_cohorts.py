@@ -66,11 +66,11 @@ def write_study(
 
 def manifest_of(folder: Path, studies: list[tuple[str, str]], absent: tuple[str, ...] = ()) -> Cohort:
     """Write and read the manifest of studies in folders called ``<subject>-<visit>``."""
-    lines = ["subject,visit,t1,t1ce,t2,flair,label"]
+    lines = ["subject,visit,t1,t1ce,t2,flair,label,convention"]
     for subject, visit in studies:
         place = f"{subject}-{visit}"
         files = ["" if m in absent else f"{place}/x_{m}.nii.gz" for m in MODALITIES]
-        lines.append(",".join([subject, visit, *files, f"{place}/x_seg.nii.gz"]))
+        lines.append(",".join([subject, visit, *files, f"{place}/x_seg.nii.gz", "brats2021"]))
     (folder / "cohort.csv").write_text("\n".join(lines))
     return read_manifest(folder / "cohort.csv")
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cohort.sample import StudySample
-from ..images.labels import CLASSES
+from ..images.labels import CLASSES, UNLABELED
 
 INJECTIVE_FRACTION = 0.4
 """A cubic B-spline deformation whose coefficients stay below this fraction of the knot spacing cannot fold
@@ -119,7 +119,7 @@ def resample(sample: StudySample, positions: Tensor) -> StudySample:
     outside = sample.outside[:, None, None, None]
     channels = [(sample.images - outside) * sample.mask, sample.mask[None].float()]
     if sample.labels is not None:
-        classes = torch.arange(1, len(CLASSES), dtype=torch.uint8, device=sample.labels.device)
+        classes = torch.tensor([*range(1, len(CLASSES)), UNLABELED], dtype=torch.uint8, device=sample.labels.device)
         channels.append((sample.labels[None] == classes[:, None, None, None]).float())
     stack = F.grid_sample(torch.cat(channels)[None], positions, padding_mode="zeros", align_corners=True)[0]
     count = len(sample.images)
@@ -130,7 +130,7 @@ def resample(sample: StudySample, positions: Tensor) -> StudySample:
     if sample.labels is not None:
         share = stack[count + 1 :]
         best, index = share.max(0)
-        labels = torch.where(best > 1 - share.sum(0), index + 1, 0).to(torch.uint8)
+        labels = torch.where(best > 1 - share.sum(0), classes[index], 0).to(torch.uint8)
     return replace(sample, images=images, labels=labels, mask=mask)
 
 

@@ -85,9 +85,10 @@ class StudyCache:
 
     def path(self, index: int) -> Path:
         """Return the file of a study."""
-        name = self.preparer.cohort.studies[index].name
-        # Names may differ in characters that file names cannot contain.
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        study = self.preparer.cohort.studies[index]
+        name = study.name
+        # Names may differ in characters that file names cannot contain, and labels in what their numbers mean.
+        digest = hashlib.sha256(f"{name}{study.convention}".encode()).hexdigest()[:8]
         return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{digest}.pt"
 
     def is_current(self, index: int) -> bool:

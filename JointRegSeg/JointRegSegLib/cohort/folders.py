@@ -1,75 +1,98 @@
-"""A cohort from folders whose files are named as in BraTS, with its subjects divided into splits."""
+"""A cohort from the folders of a data set, with its subjects divided into splits."""
 
 from __future__ import annotations
 
 import os
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..images.modalities import MODALITIES, split_name
+from ..images.label_conventions import convention_of_name
+from ..images.modalities import IMAGE_ENDINGS, MODALITIES, split_name
+from .channels import channel_studies
+from .layouts import natural_key, numbered_visits, study_name, subject_and_visit, visit_key
 from .manifest import SPLITS, Cohort, StudyRecord
 
-_VISIT = re.compile(
-    r"(ses|session|visit|week|wk|time|timepoint|tp|t|day|month|scan|v)[-_ ]?\d+([-_.]\d+)*"
-    r"|baseline|follow[-_ ]?up\d*|pre([-_ ]?op)?|post([-_ ]?op)?"
-)
-_NUMBER = re.compile(r"[-_ ]?\d+([-_.]\d+)*")
 _LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
-_BRATS_2023 = re.compile(r"(BraTS-[A-Za-z]+-\d+)-(\d{3})")
+_AUTOMATIC = re.compile(r"auto|approx", re.IGNORECASE)
+_BRATS_2015 = re.compile(r"VSD\.Brain(?:_\dmore)?\..*\.(?:MR_(?P<image>\w+)|(?P<label>OT))\.\d+", re.IGNORECASE)
+_DERIVATIVES = "derivatives"
+
+NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
+DERIVED = "derived from the images of a study"
+SECOND = "another file of the same kind is taken"
+NO_STUDY = "no images of its study were found"
+AUTOMATIC = "segmented by a program, not by a reader"
+"""Reasons for which files are not taken."""
+
+Ignored = tuple[Path, str]
+"""A file that was not taken, with the reason."""
+
+
+@dataclass
+class _Group:
+    """Files of one study in one folder by what they hold."""
+
+    place: Path
+    name: str
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def has_image(self) -> bool:
+        return any(modality in self.files for modality in MODALITIES)
 
 
 def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     """Find all studies below a folder.
 
-    A folder with recognised files (see ``images.modalities``) is one study, or several where the part of the file
-    names before the modality differs. Subject and visit follow from the names:
+    A folder with recognized files (see ``images.modalities``) is one study, or several where the part of the file
+    names before the modality differs. Subject and visit follow from the names, see ``layouts``:
 
-    - BraTS 2023 names (``BraTS-GLI-00000-001``) contain both.
-    - A folder called like a visit (``ses-01``, ``week-012``, ``baseline``, ``001``) belongs to the subject that its
-      parent folder is named after.
-    - Files called like a visit (``visit1_t1.nii.gz``) belong to the subject that their folder is named after, unless
-      that folder is itself called like a visit.
-    - Any other name is the name of a subject.
+    - Names of public collections (``BraTS-GLI-00000-001``, ``UPENN-GBM-00001_11``, ``sub-01_ses-02``) contain both.
+    - A folder called like a visit (``ses-01``, ``week-012``, ``baseline``, ``001``) or a date belongs to the subject
+      that its parent folder is named after.
+    - Files called like a visit (``visit1_t1.nii.gz``), also after the name of their folder, belong to the subject that
+      the folder is named after, unless that folder is itself called like a visit.
+    - A name that ends like a visit (``P1_week-2``) contains both; any other one is the name of a subject.
 
-    ``NAME_landmarks.csv`` (or ``.fcsv``) beside the images is taken too. Links to folders are followed.
+    Labels, masks and landmarks in other folders belong to the study whose name they have. ``NAME_landmarks.csv`` (or
+    ``.fcsv``) beside the images is taken too. Four-dimensional files of the Medical Segmentation Decathlon and
+    numbered channels of nnU-Net are taken channel by channel, see ``channels``. Links to folders are followed.
 
     Args:
         folder: Folder to search.
 
     Returns:
-        The studies in the order of their names, all in the split ``train``.
+        The studies, subjects in the order of their names and visits in that of time, all in the split ``train``, with
+        the image files that were not taken. Guesses are told in warnings.
 
     Raises:
-        ValueError: The folder is missing or holds no recognised image, two files are of one modality, or two studies
+        ValueError: The folder is missing or holds no recognized image, two files are of one modality, or two studies
             have the same subject and visit.
     """
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
         raise ValueError(f"the folder '{folder}' does not exist")
-    studies: dict[tuple[str, str], StudyRecord] = {}
-    for place, names in _folders(folder):
-        found = _studies_in(place, names)
-        alone = len(found) == 1 and place != folder
-        for prefix, files in found:
-            images = {modality: files[modality] for modality in MODALITIES if modality in files}
-            subject, visit = _subject_and_visit(place, prefix, alone)
-            if (subject, visit) in studies:
-                first = next(iter(studies[subject, visit].images.values())).parent
-                raise ValueError(
-                    f"'{first}' and '{place}' both hold the study '{subject} {visit}'; rename one of the folders"
-                )
-            studies[subject, visit] = StudyRecord(
-                subject, visit, images, files.get("label"), files.get("mask"), files.get("landmarks")
-            )
-    if not studies:
+    places = list(_folders(folder))
+    records, taken = channel_studies(places, folder)
+    groups, ignored = _groups(places, taken)
+    studies, nested = _studies(groups, folder)
+    ignored += nested
+    for group in groups:
+        if not group.has_image:
+            ignored += _attach(group, studies)
+    records += [_record(subject, visit, study.files) for (subject, visit), study in studies.items()]
+    if not records:
         raise ValueError(
             f"no file below '{folder}' is named like an image of a study; expected are names as in BraTS, such as "
             "NAME_t1.nii.gz, NAME_t1ce.nii.gz, NAME_t2.nii.gz, NAME_flair.nii.gz and NAME_seg.nii.gz"
         )
-    return Cohort(str(folder), tuple(studies[key] for key in sorted(studies)))
+    records = _visits_joined(records)
+    records.sort(key=lambda record: (natural_key(record.subject), visit_key(record.visit)))
+    return Cohort(str(folder), tuple(records), tuple(sorted(ignored)))
 
 
 def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Cohort:
@@ -128,44 +151,129 @@ def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
         waiting = links
 
 
-def _studies_in(place: Path, names: list[str]) -> list[tuple[str, dict[str, Path]]]:
-    """Studies among the files of one folder, as (part of the file names before the modality, files by role)."""
-    groups: dict[str, dict[str, Path]] = {}
-    roles: list[str] = []
-    for name in sorted(names):
-        prefix, role = _prefix_and_role(name)
-        if role is None or name.startswith("."):
-            continue
-        group = groups.setdefault(prefix, {})
-        if role in group:
-            raise ValueError(
-                f"'{place}' has two files for {role}, '{group[role].name}' and '{name}'; keep only one of them there"
-            )
-        group[role] = place / name
-        roles.append(role)
-    found = [(prefix, group) for prefix, group in groups.items() if any(role in MODALITIES for role in group)]
-    if found and len(set(roles)) == len(roles):  # a single study, even if its file names begin differently
-        return [(found[0][0], {role: file for group in groups.values() for role, file in group.items()})]
-    return found
+def _groups(places: list[tuple[Path, list[str]]], taken: set[Path]) -> tuple[list[_Group], list[Ignored]]:
+    """Files by folder and study, and the image files that hold nothing of use."""
+    groups: dict[tuple[Path, str], _Group] = {}
+    ignored: list[Ignored] = []
+    for place, names in places:
+        for name in sorted(names):
+            path = place / name
+            if name.startswith(".") or path in taken:
+                continue
+            home, prefix, role = _what_it_is(place, name)
+            if role is None or (role in MODALITIES and _DERIVATIVES in place.parts):
+                if name.lower().endswith(IMAGE_ENDINGS):
+                    ignored.append((path, NO_IMAGE if role is None else DERIVED))
+                continue
+            group = groups.setdefault((home, prefix), _Group(home, prefix))
+            if role in group.files:
+                raise ValueError(
+                    f"'{home}' has two files for {role}, '{group.files[role].name}' and '{name}'; "
+                    "keep only one of them there"
+                )
+            group.files[role] = path
+    return _merged(list(groups.values())), ignored
 
 
-def _prefix_and_role(name: str) -> tuple[str, str | None]:
-    """The part of a file name before the word that says what the file holds, and what it holds."""
+def _what_it_is(place: Path, name: str) -> tuple[Path, str, str | None]:
+    """Folder of the study, its name, and what a file holds."""
     landmarks = _LANDMARKS.fullmatch(name)
-    return (landmarks.group(1), "landmarks") if landmarks else split_name(name)
+    if landmarks:
+        return place, study_name(landmarks[1]), "landmarks"
+    old = _BRATS_2015.match(name)
+    if old:  # a folder for each image
+        role = "label" if old["label"] else split_name(f"{old['image']}.mha")[1]
+        return place.parent, place.parent.name, role
+    prefix, role = split_name(name)
+    return place, study_name(prefix), role
 
 
-def _subject_and_visit(place: Path, prefix: str, alone: bool) -> tuple[str, str]:
-    """Names of subject and visit from a folder and the prefix of its files; ``alone``: it holds no other study."""
-    for name in (place.name, prefix) if alone else (prefix,):
-        brats = _BRATS_2023.fullmatch(name)
-        if brats is not None:
-            return brats.group(1), brats.group(2)
-    folder, file = place.name.lower(), prefix.lower()
-    if alone and _VISIT.fullmatch(folder):
-        return place.parent.name, place.name
-    if _VISIT.fullmatch(file):
-        return place.name, prefix
-    if alone and _NUMBER.fullmatch(folder):
-        return place.parent.name, place.name
-    return (place.name if alone or not prefix else prefix), "1"
+def _merged(groups: list[_Group]) -> list[_Group]:
+    """Files of a folder that holds a single study belong to it, even if their names begin differently."""
+    by_place: dict[Path, list[_Group]] = {}
+    for group in groups:
+        by_place.setdefault(group.place, []).append(group)
+    merged = []
+    for members in by_place.values():
+        roles = [role for group in members for role in group.files]
+        main = next((group for group in members if group.has_image), None)
+        if main is not None and len(set(roles)) == len(roles):
+            for group in members:
+                main.files.update(group.files)
+            members = [main]
+        merged += members
+    return merged
+
+
+def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Group], list[Ignored]]:
+    """Groups with images by subject and visit, and the files of folders inside of those of studies."""
+    with_images = [group for group in groups if group.has_image]
+    homes = {group.place for group in with_images if group.place != top}
+    studies: dict[tuple[str, str], _Group] = {}
+    ignored: list[Ignored] = []
+    for group in with_images:
+        alone = group.place != top and sum(other.place == group.place for other in with_images) == 1
+        subject, visit = subject_and_visit(group.place, group.name, alone, top)
+        inside = next((home for home in homes if home in group.place.parents), None)
+        if inside is not None and subject != subject_and_visit(inside, "", True, top)[0]:
+            ignored += [(file, DERIVED) for file in group.files.values()]
+            continue
+        if (subject, visit) in studies:
+            raise ValueError(
+                f"'{studies[subject, visit].place}' and '{group.place}' both hold the study '{subject} {visit}'; "
+                "rename one of the folders"
+            )
+        studies[subject, visit] = group
+    return studies, ignored
+
+
+def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group]) -> list[Ignored]:
+    """Give labels, masks and landmarks of other folders to the study of their name; return what is left."""
+    study = next((study for study in studies.values() if group.name and group.name == study.name), None)
+    if study is None:
+        reason = AUTOMATIC if _AUTOMATIC.search(f"{group.place} {group.name}") else NO_STUDY
+        return [(file, reason) for file in group.files.values()]
+    left = []
+    for role, file in group.files.items():
+        if role in study.files:
+            left.append((file, SECOND))
+        elif role == "label" and _AUTOMATIC.search(str(file.relative_to(os.path.commonpath((file, study.place))))):
+            left.append((file, AUTOMATIC))
+        else:
+            study.files[role] = file
+    return left
+
+
+def _record(subject: str, visit: str, files: Mapping[str, Path]) -> StudyRecord:
+    images = {modality: files[modality] for modality in MODALITIES if modality in files}
+    label = files.get("label")
+    convention = None if label is None else convention_of_name(str(label))
+    return StudyRecord(
+        subject,
+        visit,
+        images,
+        label,
+        files.get("mask"),
+        files.get("landmarks"),
+        convention="" if convention is None else convention.name,
+    )
+
+
+def _visits_joined(records: list[StudyRecord]) -> list[StudyRecord]:
+    """Studies whose names differ in a last number alone become visits of one subject, which is told."""
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record.subject] = counts.get(record.subject, 0) + 1
+    found = numbered_visits([record.subject for record in records if counts[record.subject] == 1])
+    for subject in sorted({subject for subject, _ in found.values()}):
+        names = ", ".join(sorted(name for name, (whose, _) in found.items() if whose == subject))
+        warnings.warn(
+            f"{names} are taken as visits of one subject, '{subject}': correct the manifest if they are not",
+            stacklevel=3,
+        )
+    return [
+        replace(record, subject=found[record.subject][0], visit=found[record.subject][1])
+        if record.subject in found
+        else record
+        for record in records
+    ]

@@ -1,9 +1,10 @@
 """The manifest of a cohort: a CSV file with a line per study, which is one visit of a subject.
 
 Columns: ``subject``, ``visit``, the modalities ``t1``, ``t1ce``, ``t2``, ``flair``, then ``label`` (tumour classes),
-``mask`` (brain), ``landmarks`` (points) and ``split`` (train, val, test). Only ``subject`` and one modality are needed.
-Paths are relative to the manifest; an empty field or ``-`` means that there is no such file. The visits of a subject
-are in the order of the file.
+``mask`` (brain), ``landmarks`` (points), ``split`` (train, val, test) and ``convention`` (what the numbers of the label
+file mean, see ``images.label_conventions``; empty to recognize it). Only ``subject`` and one modality are needed.
+Paths are relative to the manifest; an empty field or ``-`` means that there is no such file. ``FILE#2`` is the third
+channel, as they are counted from 0, of a four-dimensional file. The visits of a subject are in the order of the file.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from pathlib import Path
 
 from NeuroCESTLib.core.whole_files import csv_text
 
-from ..images.modalities import MODALITIES, SYNONYMS
+from ..images.label_conventions import convention_of_name, declared_convention
+from ..images.modalities import MODALITIES, SYNONYMS, TITLES, role_of_file
+from ..images.reading import file_of
 
 FILE_COLUMNS = (*MODALITIES, "label", "mask", "landmarks")
-COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split")
+CONVENTION = "convention"
+COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split", CONVENTION)
 SPLITS = ("train", "val", "test")
 _SPLIT_SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "testing": "test", "": "train"}
 _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word in words} | {
@@ -31,6 +35,7 @@ _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word 
     "patient": "subject",
     "session": "visit",
     "timepoint": "visit",
+    "labelconvention": CONVENTION,
 }
 
 
@@ -46,6 +51,8 @@ class StudyRecord:
         mask: Brain mask, or None.
         landmarks: Points, or None.
         split: One of ``SPLITS``.
+        convention: Declared meaning of the numbers in ``label``, see ``label_conventions.declared_convention``; empty
+            to recognize it.
     """
 
     subject: str
@@ -55,6 +62,7 @@ class StudyRecord:
     mask: Path | None = None
     landmarks: Path | None = None
     split: str = "train"
+    convention: str = ""
 
     @property
     def name(self) -> str:
@@ -75,10 +83,12 @@ class Cohort:
     Attributes:
         source: The manifest or folder, for messages.
         studies: The studies in the order of the manifest.
+        ignored: Image files of the folder that were not taken, with the reason.
     """
 
     source: str
     studies: tuple[StudyRecord, ...]
+    ignored: tuple[tuple[Path, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -97,6 +107,28 @@ class Cohort:
             shown = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
             raise ValueError(f"'{self.source}' has no study in the split '{split}' ({shown})")
         return replace(self, studies=chosen)
+
+    def with_convention(self, convention: str | None) -> Cohort:
+        """Return the cohort with a convention of the label files for the studies that declare none.
+
+        Args:
+            convention: Name or numbers, see ``label_conventions.declared_convention``; None changes nothing.
+
+        Raises:
+            ValueError: The convention is unknown.
+        """
+        if convention is None:
+            return self
+        declared_convention(convention)
+        studies = tuple(
+            replace(study, convention=convention) if study.label is not None and not study.convention else study
+            for study in self.studies
+        )
+        return replace(self, studies=studies)
+
+    def conventions(self) -> dict[str, int]:
+        """Count the label files by their convention: declared, told by a file name, or still to be recognized."""
+        return dict(Counter(_convention_of(study) for study in self.studies if study.label is not None))
 
     def visits(self) -> dict[str, list[StudyRecord]]:
         """Group the visits by subject; subjects and visits are in the order of the manifest."""
@@ -133,7 +165,9 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
         study = _study(values, path.parent, line, problems)
         if study is not None:
             studies.append(study)
-            missing += [f"{file} (line {line}, {column})" for column, file in study.files.items() if not file.is_file()]
+            missing += [
+                f"{file} (line {line}, {column})" for column, file in study.files.items() if not file_of(file).is_file()
+            ]
     problems += _contradictions(studies)
     if missing:
         count = f"{len(missing)} files that do not exist" if len(missing) > 1 else "a file that does not exist"
@@ -142,6 +176,7 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
         problems.append("it has a header but no study")
     if problems:
         raise ValueError(f"the manifest '{path}' cannot be used: {'; '.join(problems)}")
+    _warn_of_misplaced(studies, path)
     return Cohort(str(path), tuple(studies))
 
 
@@ -153,13 +188,17 @@ def manifest_text(cohort: Cohort, folder: str | os.PathLike) -> str:
         folder: Folder that the manifest is meant for; paths are relative to it where they share a root with it.
 
     Returns:
-        CSV text.
+        CSV text; it has the column ``convention`` only where a study declares one.
     """
     rows = []
     for study in cohort.studies:
         files = {column: _relative(file, Path(folder)) for column, file in study.files.items()}
-        rows.append([study.subject, study.visit, *(files.get(c, "") for c in FILE_COLUMNS), study.split])
-    return csv_text(COLUMNS, rows)
+        rows.append(
+            [study.subject, study.visit, *(files.get(c, "") for c in FILE_COLUMNS), study.split, study.convention]
+        )
+    if any(study.convention for study in cohort.studies):
+        return csv_text(COLUMNS, rows)
+    return csv_text(COLUMNS[:-1], [row[:-1] for row in rows])
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -220,6 +259,12 @@ def _study(values: dict[str, str], folder: Path, line: int, problems: list[str])
     wrong = []
     if not subject:
         wrong.append(f"line {line} has no subject")
+    convention = values.get(CONVENTION, "").removeprefix("-")
+    if convention:
+        try:
+            declared_convention(convention, f"line {line}: {CONVENTION}")
+        except ValueError as error:
+            wrong.append(str(error))
     if split not in SPLITS:
         wrong.append(f"line {line} has the unknown split '{split}', use {', '.join(SPLITS)}")
     images = {modality: files[modality] for modality in MODALITIES if modality in files}
@@ -232,7 +277,31 @@ def _study(values: dict[str, str], folder: Path, line: int, problems: list[str])
     problems += wrong
     if wrong:
         return None
-    return StudyRecord(subject, visit, images, files.get("label"), files.get("mask"), files.get("landmarks"), split)
+    label, mask, landmarks = (files.get(column) for column in ("label", "mask", "landmarks"))
+    return StudyRecord(subject, visit, images, label, mask, landmarks, split, convention)
+
+
+def _convention_of(study: StudyRecord) -> str:
+    if study.convention:
+        return f"{declared_convention(study.convention).name} (declared)"
+    told = convention_of_name(str(study.label))
+    return "recognized by numbers and arrangement" if told is None else f"{told.name} (file name)"
+
+
+def _warn_of_misplaced(studies: list[StudyRecord], path: Path) -> None:
+    """Warn of images whose own names say that they are another image than their column."""
+    wrong = [
+        f"'{file.name}' as {TITLES[column]}"
+        for study in studies
+        for column, file in study.images.items()
+        if role_of_file(file) not in (None, column)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        warnings.warn(
+            f"'{path}' names {', '.join(wrong[:3])}{more}, but the names of the files say otherwise: check the columns",
+            stacklevel=3,
+        )
 
 
 def _contradictions(studies: list[StudyRecord]) -> list[str]:

@@ -19,9 +19,12 @@ from NeuroCESTLib.core.checked_json import check_keys
 
 from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import WorkingGrid, grid_around, mask_corners
+from ..images.label_conventions import declared_convention
+from ..images.label_maps import BY_CONTENT
+from ..images.labels import CLASSES, UNLABELED
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_checked
-from ..images.reading import header_problem, read_image, read_labels
+from ..images.reading import LabelImage, file_of, header_problem, read_image, read_labels
 from ..images.study import StudyImages, checked_study
 from ..registration.affine import Brain, align
 from .manifest import Cohort, StudyRecord
@@ -141,13 +144,16 @@ class StudyPreparer:
         labels = None
         if study.tumor_labels is not None:
             labels = labels_on_grid(study.tumor_labels, grid, transform)
+            labels[labels >= len(CLASSES)] = UNLABELED  # a cavity, for which the network has no class
         return StudySample(prepared.images, labels, prepared.mask, record.name)
 
     def inputs(self, index: int) -> list[Path]:
         """List all files that a sample depends on: the study's own, and those of the visit it is aligned to."""
         record, first = self.cohort.studies[index], self._first[index]
         records = [record] if record is first else [record, first]
-        return [file for each in records for column, file in sorted(each.files.items()) if column != "landmarks"]
+        return [
+            file_of(path) for each in records for column, path in sorted(each.files.items()) if column != "landmarks"
+        ]
 
     def _frame(self, index: int, study: StudyImages, mask: sitk.Image) -> tuple[WorkingGrid, sitk.Transform | None]:
         """Grid of the study's subject, and the transform from its points to those of the study."""
@@ -185,10 +191,11 @@ def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
             labels are unknown; the message names the study or file.
     """
     images = {modality: read_image(path) for modality, path in record.images.items()}
-    labels = None if record.label is None else read_labels(record.label)
+    labels = None if record.label is None else read_record_labels(record)
     mask = None if record.mask is None else read_image(record.mask)
     try:
-        study, notes = checked_study(StudyImages(images, mask, labels, record.name))
+        tumor, reading = (None, None) if labels is None else (labels.image, labels.reading)
+        study, notes = checked_study(StudyImages(images, mask, tumor, record.name, label_reading=reading))
         if mask is None:
             estimate = estimate_brain_mask(study)
             mask, notes = estimate.mask, [*notes, *estimate.warnings]
@@ -197,6 +204,31 @@ def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return study, mask
+
+
+def read_record_labels(record: StudyRecord) -> LabelImage:
+    """Read the label file of a study by the convention of its record, or a recognized one.
+
+    Raises:
+        ValueError: The file cannot be used, its convention is not certain, or it is a plain mask, which can neither
+            train nor judge a segmentation; the message names it.
+    """
+    assert record.label is not None
+    declared = record.convention
+    convention = declared_convention(declared, f"the convention of '{record.name}'") if declared else None
+    labels = read_labels(record.label, convention, record.images.get("t1ce"))
+    if labels.plain:
+        raise ValueError(
+            f"the label file '{record.label}' is a plain mask, which names no compartment: declare the meaning of its "
+            "numbers with --labels or in the column 'convention' of the manifest, or leave its field empty"
+        )
+    if labels.reading.how == BY_CONTENT and labels.reading.warnings:
+        warnings.warn(  # without the name of the file, so that it is told once for a cohort
+            f"label files without a declared convention are read as {labels.reading.convention} by their numbers and "
+            "arrangement; declare it with --labels if that is wrong",
+            stacklevel=3,
+        )
+    return labels
 
 
 def check_files(cohort: Cohort) -> None:

@@ -86,7 +86,7 @@ def patch_corner(
 
 
 def class_counts(labels: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Count the voxels of each class.
+    """Count the voxels of each class; voxels without a label or of another class are not counted.
 
     Args:
         labels: Classes of any shape.
@@ -96,7 +96,7 @@ def class_counts(labels: Tensor, mask: Tensor | None = None) -> Tensor:
         Counts (4,) float64.
     """
     values = labels if mask is None else labels[mask]
-    return torch.bincount(values.reshape(-1), minlength=len(CLASSES)).double()
+    return torch.bincount(values.reshape(-1), minlength=len(CLASSES))[: len(CLASSES)].double()
 
 
 def class_frequencies(counts: Tensor) -> Tensor:

@@ -24,11 +24,10 @@ from NeuroCESTLib.core.progress import Progress, silent
 
 from ..images.labels import CLASSES
 from ..images.modalities import MODALITIES
-from ..images.reading import read_labels
 from .cache import StudyCache
 from .manifest import Cohort
 from .pairing import Pairing, PairPlan, StudySampling
-from .preparation import PreparationConfig, StudyPreparer
+from .preparation import PreparationConfig, StudyPreparer, read_record_labels
 from .sample import Pair, StudySample
 from .sampling import class_counts
 
@@ -117,7 +116,7 @@ class StudiesOnTheFly:
         record = self.preparer.cohort.studies[index]
         if record.label is None:
             return None
-        image = read_labels(record.label)
+        image = read_record_labels(record).image
         counts = class_counts(torch.from_numpy(sitk.GetArrayFromImage(image)))
         volume = image.GetSpacing()[0] * image.GetSpacing()[1] * image.GetSpacing()[2]
         return counts * volume / self.preparer.config.preprocessing.spacing_mm**3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
+from ..images.label_conventions import declared_convention
 from ..images.modalities import MODALITIES, TITLES
 from ..inference.settings import AFFINE_KINDS, NO_NETWORK
 from ..registration.refinement_settings import REGULARIZERS, RefinementSettings
-from .options import add_coregistration, add_device, add_refinement, check_refinement
+from .options import add_coregistration, add_device, add_labels, add_refinement, check_refinement
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -50,9 +52,10 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         parser.add_argument(
             f"--{which}-tumor",
             metavar="SEG",
-            help=f"tumour of the {which} study, instead of the network's: .seg.nrrd or labels 1 necrotic core, "
-            "2 oedema, 3 or 4 enhancing tumour",
+            help=f"tumour of the {which} study, instead of the network's: .seg.nrrd with named segments, or a label "
+            "file, see --labels; a plain mask is only left out of the registration",
         )
+    add_labels(parser, "of the tumours")
     parser.add_argument(
         "--weights",
         metavar="W",
@@ -96,6 +99,8 @@ def run(options: Namespace) -> None:
     """Run ``jointregseg apply``; it writes all results or none."""
     paths = {which: files_by_modality(getattr(options, which), f"--{which}") for which in STUDIES}
     check_refinement(options)
+    if options.labels is not None:
+        declared_convention(options.labels)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
@@ -103,8 +108,10 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
-        with report.timed("reading"):
+        with report.timed("reading"), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             inputs = _read(options, paths, report)
+        report.warnings += [str(each.message) for each in caught if each.category is UserWarning]
         with report.timed("computing"), named_by_files(inputs.files):
             result = _process(options, inputs, part(progress, 0.0, 0.95))
         for node, path in zip(result.carried, options.carry, strict=True):
@@ -232,6 +239,7 @@ def _process(options: Namespace, inputs: _Inputs, progress: Progress) -> JointRe
         movingMask=inputs.masks.get("moving"),
         fixedTumor=inputs.tumors.get("fixed"),
         movingTumor=inputs.tumors.get("moving"),
+        labels=options.labels,
         weights=options.weights,
         affine=options.affine,
         refine=options.refine,

@@ -16,7 +16,7 @@ from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
-from .options import add_device, add_refinement, check_refinement
+from .options import add_device, add_labels, add_refinement, check_refinement
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -53,6 +53,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         choices=("all", "train", "val", "test"),
         help="studies to evaluate (default: test if the manifest has that split, else all)",
     )
+    add_labels(parser, "in the manifest, where its column 'convention' says nothing")
     add_refinement(parser)
     parser.add_argument("--no-pictures", action="store_true", help="write tables only")
     add_device(parser)
@@ -68,7 +69,8 @@ def run(options: Namespace) -> int:
     check_refinement(options)
     device = str(choose_device(options.device))
     variants = _variants(options.weights or [BUNDLED])
-    cases = cases_of(_cohort(options))
+    cohort = _cohort(options)
+    cases = cases_of(cohort)
     report = Report("jointregseg evaluate", settings_of(options), device)
     report.add_input("manifest", options.manifest)
     for name, weights in variants.items():
@@ -90,6 +92,7 @@ def run(options: Namespace) -> int:
                 step = part(progress, number / count, (number + 1) / count)
                 rows.append(_evaluate(name, weights, case, settings, pictures, _named(step, f"{name}: {case.name}")))
             report.warnings += [f"{case.name}: {one_line(str(w.message))}" for w in caught if w.category is UserWarning]
+        report.summary["labels"] = cohort.conventions()
         _write(rows, list(variants), folder, report)
     failed = [row for row in rows if "error" in row]
     if failed:
@@ -119,7 +122,7 @@ def _cohort(options: Namespace) -> Cohort:
     """Studies of the chosen split."""
     from ..cohort.manifest import read_manifest
 
-    cohort = read_manifest(options.manifest)
+    cohort = read_manifest(options.manifest).with_convention(options.labels)
     split = options.split or ("test" if any(study.split == "test" for study in cohort.studies) else "all")
     return cohort if split == "all" else cohort.of_split(split)
 

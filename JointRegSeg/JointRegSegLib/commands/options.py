@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from NeuroCESTLib.core.device import DEVICES
 
+from ..images.label_conventions import choices
 from ..registration.refinement_settings import RefinementSettings
 from ..registration.similarity import SIMILARITIES
 
@@ -57,6 +58,21 @@ def check_refinement(options: Namespace) -> None:
     """
     if options.refine is not None and options.refine < 0:
         raise ValueError(f"--refine is {options.refine}; give a number of iterations, 0 for none")
+
+
+def add_labels(parser: ArgumentParser, where: str) -> None:
+    """Add the option of the convention of label files.
+
+    Args:
+        parser: Parser of the command.
+        where: Which label files it concerns, for the help.
+    """
+    parser.add_argument(
+        "--labels",
+        metavar="CONVENTION",
+        help=f"meaning of the numbers in label files {where} (default: recognized where it is certain, else refused). "
+        f"{choices()}",
+    )
 
 
 def add_device(parser: ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``jointregseg synthesize``."""
     from ..cohort.manifest import Cohort, manifest_text
-    from ..synthesis.files import write_patient
+    from ..synthesis.files import CONVENTION, write_patient
     from ..synthesis.templates import load_templates
 
     if options.patients < 1:
@@ -69,7 +69,10 @@ def run(options: Namespace) -> None:
                 place = folder / f"synthetic{seed:06d}"
                 place.mkdir()
                 studies += write_patient(templates, seed, options.spacing, place, options.split)
-        write_text(manifest_text(Cohort("cohort.csv", tuple(studies)), folder), folder / "cohort.csv")
+        write_text(
+            manifest_text(Cohort("cohort.csv", tuple(studies)).with_convention(CONVENTION), folder),
+            folder / "cohort.csv",
+        )
         report.summary = {"templates": [t.name for t in templates], "patients": options.patients}
         report.write(folder)
     print(f"{Path(options.output) / 'cohort.csv'}: {options.patients} patients, two visits each", file=sys.stderr)

@@ -13,6 +13,8 @@ from NeuroCESTLib.core.progress import Cancelled, Progress, terminal_progress
 from NeuroCESTLib.core.whole_files import write_errors
 from NeuroCESTLib.report.record import Report, plain_values, versions
 
+from .options import add_labels
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -39,6 +41,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         help="configuration of network, data, loss and training, or the name of a bundled network",
     )
     parser.add_argument("--manifest", metavar="COHORT.csv", help="studies; not needed for synthetic patients")
+    add_labels(parser, "in the manifest, where its column 'convention' says nothing")
     parser.add_argument("--output", required=True, metavar="RUN", help="folder for weights, checkpoints, log, pictures")
     parser.add_argument("--resume", action="store_true", help="continue the training in RUN from its last checkpoint")
     parser.set_defaults(command=run)
@@ -82,7 +85,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
         if path is not None and Path(path).is_file() and processes.writes:
             report.add_input(role, path)
     with report.timed("data"):
-        data = open_data(config, options.manifest, folder, progress)
+        data = open_data(config, options.manifest, folder, progress, options.labels)
         config = data.config  # with the values that were learned from the data
         report.settings["configuration"] = config.to_dict()
         network = new_network(config)
@@ -124,10 +127,11 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "training_pairs": len(data.source),
         "validation_pairs": len(data.validation),
         "data": data.description,
+        **({"labels": data.labels} if data.labels else {}),
     }
     metadata = {
         "preprocessing": data.preprocessing,
-        "brain_share": config.training.brain_share or _brain_share(result, config),
+        "brain_share": config.training.brain_share or _brain_share(result),
         "training": summary,
         "configuration": config.to_dict(),
         "versions": versions(),
@@ -140,9 +144,7 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
     report.write(folder)
 
 
-def _brain_share(result: TrainingResult, config: TrainingConfig) -> float | None:
-    """Mean fraction of brain in the patches, of which inference shows a network with instance normalisation as much."""
-    if config.network.normalisation != "instance":
-        return None
+def _brain_share(result: TrainingResult) -> float | None:
+    """Mean fraction of brain in the patches of the training; inference shows the network as much background."""
     shares = [row["brain_share"] for row in result.rows if "brain_share" in row]
     return sum(shares) / len(shares) if shares else None

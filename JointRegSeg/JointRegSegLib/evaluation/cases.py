@@ -85,6 +85,7 @@ def evaluate_case(
     Segmentations are scored where a study has labels, on the study's own grid. Neither the network nor the
     registration sees the labels. The columns of a study begin with ``fixed_`` or ``moving_``:
 
+    - ``labels``: how the numbers of the label file were understood.
     - ``dice_<region>``, ``hd95_mm_<region>``, ``volume_ml_<region>`` and ``expected_volume_ml_<region>``.
 
     The columns of a pair are:
@@ -114,16 +115,18 @@ def evaluate_case(
     settings = settings or InferenceSettings()
     start = time.perf_counter()
     fixed, fixed_labels = _read(case.fixed)
+    identity = case.identity | _conventions(fixed=fixed)
     if case.moving is None:
         if weights is None or weights.network.segmentation is None:
             raise ValueError(f"'{case.name}' has one visit, which needs weights that segment it")
         predicted = segment_study(fixed, weights, settings)
-        row = case.identity | {"seconds": round(time.perf_counter() - start, 2)}
+        row = identity | {"seconds": round(time.perf_counter() - start, 2)}
         row |= _prefixed("fixed", segmentation_scores(predicted, fixed_labels))
         return row, study_picture(case.fixed.name, fixed, fixed_labels, predicted) if with_picture else None
     moving, moving_labels = _read(case.moving)
+    identity |= _conventions(moving=moving)
     result = process_pair(fixed, moving, weights, settings, progress)
-    row = case.identity | {"seconds": round(time.perf_counter() - start, 2)}
+    row = identity | {"seconds": round(time.perf_counter() - start, 2)}
     row |= _prefixed("fixed", segmentation_scores(result.fixed_labels, fixed_labels))
     row |= _prefixed("moving", segmentation_scores(result.moving_labels, moving_labels))
     row |= _volume_changes(row) | warp_scores(fixed.reference, fixed_labels, moving_labels, result)
@@ -142,6 +145,12 @@ def _read(record: StudyRecord) -> tuple[StudyImages, sitk.Image | None]:
     if labels is not None and not same_grid(labels, study.reference):
         labels = warp_label_image(labels, study.reference, sitk.Transform(3, sitk.sitkIdentity))
     return replace(study, brain_mask=mask, tumor_labels=None), labels
+
+
+def _conventions(**studies: StudyImages) -> Row:
+    """How the label file of each study was understood, where there is one."""
+    readings = {which: study.label_reading for which, study in studies.items()}
+    return {f"{which}_labels": f"{r.convention} ({r.how})" for which, r in readings.items() if r is not None}
 
 
 def _prefixed(prefix: str, scores: Mapping[str, float]) -> Row:

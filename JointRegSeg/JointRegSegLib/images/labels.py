@@ -1,11 +1,20 @@
-"""Tumour classes, the regions on which segmentations are scored, and label maps of both BraTS conventions."""
+"""Tumour classes, the resection cavity, and the regions on which segmentations are scored.
+
+How the numbers of a label file become classes is told in ``label_conventions``.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 CLASSES = ("background", "necrotic_core", "edema", "enhancing_tumor")
-"""Name of each class by its number; the necrotic core stands for the whole non-enhancing core."""
+"""Name of each class of the network by its number; the necrotic core stands for the whole non-enhancing core."""
+
+CAVITY = 4
+"""Number of the resection cavity in label maps; it is no part of the tumour."""
+
+LABELS = (*CLASSES[:CAVITY], "resection_cavity")
+"""Name of each number in label maps: the classes of the network, and the resection cavity."""
 
 UNLABELED = 255
 """Value of voxels without a label, which losses and scores ignore."""
@@ -17,46 +26,8 @@ REGIONS: dict[str, tuple[int, ...]] = {
 }
 """Nested regions on which segmentations are scored, each with the numbers of its classes."""
 
-ENHANCING = CLASSES.index("enhancing_tumor")
-"""Number of the enhancing tumour."""
-_BRATS_ENHANCING = 4  # until BraTS 2021; since 2023 it is 3, as here
-_KNOWN = (0, 1, 2, 3, _BRATS_ENHANCING)
-
-
-def to_classes(array: np.ndarray, source: str) -> np.ndarray:
-    """Convert a label map with the numbers 1, 2, 4 (BraTS until 2021) or 1, 2, 3 (since 2023) to ``CLASSES``.
-
-    Args:
-        array: Label map of any shape and number type; whole numbers only.
-        source: Name of the file or node, for messages.
-
-    Returns:
-        uint8 array of the same shape with 0 background, 1 necrotic core, 2 oedema and 3 enhancing tumour.
-
-    Raises:
-        ValueError: The map has fractions, NaN, values that neither convention has, or both 3 and 4.
-    """
-    array = np.asarray(array)
-    if array.size == 0:
-        raise ValueError(f"the label map '{source}' is empty")
-    values = _distinct(array)
-    odd = [value for value in values if value not in _KNOWN]
-    if odd:
-        shown = ", ".join(f"{value:g}" for value in odd[:6]) + (", …" if len(odd) > 6 else "")
-        kind = "labels must be whole numbers" if any(value != np.round(value) for value in odd) else "unknown labels"
-        raise ValueError(
-            f"the label map '{source}' has the value{'s' if len(odd) > 1 else ''} {shown} ({kind}); use 0 background, "
-            "1 necrotic core, 2 oedema, 3 or 4 enhancing tumour"
-        )
-    if ENHANCING in values and _BRATS_ENHANCING in values:
-        raise ValueError(
-            f"the label map '{source}' has both 3 and 4 (values {', '.join(f'{value:g}' for value in values)}): "
-            "enhancing tumour is 4 until BraTS 2021 and 3 since 2023, and 4 is the resection cavity in BraTS 2024; "
-            "keep one of the two (set 4 to 0 in a map of BraTS 2024)"
-        )
-    classes = array.astype(np.uint8)
-    classes[classes == _BRATS_ENHANCING] = ENHANCING
-    return classes
+NECROTIC_CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
+"""Numbers of the three tumour classes."""
 
 
 def region(classes: np.ndarray, name: str) -> np.ndarray:
@@ -75,8 +46,18 @@ def region(classes: np.ndarray, name: str) -> np.ndarray:
     return mask
 
 
-def _distinct(array: np.ndarray) -> list[float]:
-    """Return the distinct values in ascending order, NaN last."""
-    if array.dtype == np.uint8:  # counting avoids sorting millions of voxels
-        return [float(value) for value in np.flatnonzero(np.bincount(array.reshape(-1)))]
-    return [float(value) for value in np.unique(array)]
+def check_classes(classes: np.ndarray, source: str) -> None:
+    """Check that an array holds numbers of ``LABELS`` only.
+
+    Args:
+        classes: Array of any shape.
+        source: What the array is, for messages.
+
+    Raises:
+        ValueError: It holds another value.
+    """
+    values = np.unique(classes)
+    if values.size and not np.isin(values, np.arange(len(LABELS))).all():
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(LABELS))
+        odd = ", ".join(f"{value:g}" for value in values[~np.isin(values, np.arange(len(LABELS)))][:6])
+        raise ValueError(f"the {source} has the unknown class {odd}; the classes are {known}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -22,7 +23,7 @@ SYNONYMS = {
     "t1ce": ("t1ce", "t1c", "t1gd", "t1gad", "t1post", "t1cw", "ct1"),
     "t2": ("t2", "t2w"),
     "flair": ("flair", "fla", "t2f", "t2flair", "t2fl"),
-    "label": ("seg", "segm", "label", "labels", "segmentation"),
+    "label": ("seg", "segm", "label", "labels", "segmentation", "segmentations", "tumormask", "dseg"),
     "mask": ("mask", "brainmask"),
 }
 """Words in file names for what the file contains, the usual one first."""
@@ -43,6 +44,10 @@ _DECORATION = (
 )
 _SECOND_WORDS = ("flair", "gd", "ce", "post")
 _LESION = ("tumor", "tumour", "lesion")
+_OF_LABELS = (*_LESION, "brats", "glioma")
+"""Words before 'segmentation' that do not belong to the name of the study."""
+_NO_TUMOR = ("parenchyma", "cellular", "tissue", "ventricle", "ventricles", "skull", "vessel", "vessels")
+"""Words before 'segmentation' or 'mask' that show that it is not the whole tumour."""
 _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}
 
 
@@ -78,6 +83,8 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
         return stem, None
     word, start = words[-1]
     before = words[-2][0] if len(words) > 1 else ""
+    if _is_derived(stem, words):
+        return stem, None
     if word == "mask" and before in _LESION:
         return stem, None  # neither a brain mask nor a map of classes
     if word == "mask" and before in _DECORATION:
@@ -87,7 +94,35 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
     role = _ROLES.get(word)
     if role == "t1" and any(other == "ce" for other, _ in words[:-1]):  # BIDS: sub-1_ce-gadolinium_T1w
         role = "t1ce"
-    return (stem[:start].rstrip("_-. ") if role else stem), role
+    if role is None:
+        return stem, None
+    if role == "label":
+        if before == "brain":
+            role, start = "mask", words[-2][1]
+        start = _start_of(words, start, _OF_LABELS)
+    start = _start_of(words, start, _DECORATION)
+    return stem[:start].rstrip("_-. "), role
+
+
+def _start_of(words: list[tuple[str, int]], start: int, passed: Collection[str]) -> int:
+    """Position of the first of the words in ``passed`` that lead up to ``start``; ``start`` if there is none."""
+    for word, position in reversed([(w, p) for w, p in words[1:] if p < start]):
+        if word not in passed:
+            break
+        start = position
+    return start
+
+
+def _is_derived(stem: str, words: list[tuple[str, int]]) -> bool:
+    """Whether a file shows the difference of two images (``t1ce-t1``), or a part that is neither tumour nor brain."""
+    if len(words) < 2:
+        return False
+    (before, position), (word, start) = words[-2:]
+    if word in SYNONYMS["label"] + SYNONYMS["mask"] and any(other in _NO_TUMOR for other, _ in words[:-1]):
+        return True
+    images = [name for modality in MODALITIES for name in SYNONYMS[modality]]
+    joined = stem[position + len(before) : start] == "-"
+    return joined and word in images and word not in _SECOND_WORDS and before in images
 
 
 def find_study_files(folder: str | os.PathLike) -> dict[str, Path]:

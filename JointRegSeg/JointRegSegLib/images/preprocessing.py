@@ -15,6 +15,7 @@ from NeuroCESTLib.core.checked_json import check_keys
 
 from .coverage import Coverage, coverage_of
 from .grid import WorkingGrid, grid_around, mask_corners
+from .labels import LABELS
 from .modalities import MODALITIES
 from .normalization import background_value, check_normalization, normalize
 from .study import StudyImages, checked_study
@@ -267,7 +268,7 @@ def mask_on_grid(mask: sitk.Image, grid: WorkingGrid, transform: sitk.Transform 
 
 
 def labels_on_grid(
-    labels: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None, classes: int = 4
+    labels: sitk.Image, grid: WorkingGrid, transform: sitk.Transform | None = None, classes: int = len(LABELS)
 ) -> Tensor:
     """Resample labels to the working grid as one-hot images with linear interpolation; the largest share wins.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import SimpleITK as sitk
 
+from .label_maps import LabelReading
 from .modalities import MODALITIES
 
 SMALLEST_VOXELS = 8
@@ -30,10 +31,13 @@ class StudyImages:
     Attributes:
         images: Scalar 3-D images by modality (of ``MODALITIES``); absent modalities are left out.
         brain_mask: Image that is not zero in the brain; None to estimate it.
-        tumor_labels: Segmentation that is not zero in the tumour (1 necrotic core, 2 oedema, 3 enhancing tumour), or
-            None.
+        tumor_labels: Segmentation with the numbers of ``labels.LABELS`` (1 necrotic core, 2 oedema, 3 enhancing
+            tumour, 4 resection cavity), or None.
         name: Name of the visit in messages.
         sources: File or node of each input by modality, ``BRAIN_MASK`` or ``TUMOR``, for messages.
+        left_out: Plain mask that is not zero where the registration must not compare the images, or None. It names no
+            compartments, and so is no segmentation.
+        label_reading: How the numbers of the segmentation or plain mask were understood, or None.
     """
 
     images: Mapping[str, sitk.Image]
@@ -41,6 +45,8 @@ class StudyImages:
     tumor_labels: sitk.Image | None = None
     name: str = "study"
     sources: Mapping[str, str] = field(default_factory=dict)
+    left_out: sitk.Image | None = None
+    label_reading: LabelReading | None = None
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -95,7 +101,7 @@ def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
                 f"{study.title(modality)} lies elsewhere in space than {study.title(checked.present[0])}: "
                 "check that both belong to one visit, or register them first"
             )
-    for what, mask in ((BRAIN_MASK, study.brain_mask), (TUMOR, study.tumor_labels)):
+    for what, mask in ((BRAIN_MASK, study.brain_mask), (TUMOR, study.tumor_labels), (TUMOR, study.left_out)):
         if mask is not None:
             check_grid(mask, study.title(what))
             if not overlap(checked.reference, mask):

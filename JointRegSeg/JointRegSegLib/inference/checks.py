@@ -12,7 +12,7 @@ from NeuroCESTLib.core.progress import Progress, part
 from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
 from ..images.coverage import Coverage, share_shown
-from ..images.labels import to_classes
+from ..images.labels import check_classes
 from ..images.modalities import TITLES
 from ..images.preprocessing import study_coverage
 from ..images.study import StudyImages, checked_study, same_grid
@@ -47,7 +47,8 @@ class CheckedStudy:
 
     def to_align(self, modality: str) -> Brain:
         """Return an image with the brain for the affine alignment; tumour and voxels not acquired are left out."""
-        left_out, seen = self.study.tumor_labels, self.coverage[modality].seen
+        study, seen = self.study, self.coverage[modality].seen
+        left_out = study.left_out if study.tumor_labels is None else study.tumor_labels
         if seen is not None:
             missing = seen == 0
             left_out = missing if left_out is None else missing | (_on_grid_of(left_out, missing) != 0)
@@ -182,10 +183,8 @@ def _given_classes(study: StudyImages) -> sitk.Image:
     """Classes of the given segmentation on the grid of the study's first image."""
     labels = study.tumor_labels
     assert labels is not None
-    classes = sitk.GetImageFromArray(
-        to_classes(sitk.GetArrayViewFromImage(labels), f"tumour segmentation of the {study.name} study")
-    )
-    classes.CopyInformation(labels)
+    check_classes(sitk.GetArrayViewFromImage(labels), f"tumour segmentation of the {study.name} study")
+    classes = sitk.Cast(labels, sitk.sitkUInt8)
     if same_grid(classes, study.reference):
         classes.CopyInformation(study.reference)
         return classes

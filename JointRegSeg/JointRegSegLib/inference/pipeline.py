@@ -18,7 +18,14 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy, PreprocessingConfig, brain_grid, labels_on_grid, prepare_checked
+from ..images.preprocessing import (
+    PreparedStudy,
+    PreprocessingConfig,
+    brain_grid,
+    labels_on_grid,
+    mask_on_grid,
+    prepare_checked,
+)
 from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
 from ..registration.affine import AffineResult, align
@@ -200,10 +207,16 @@ def _refinement_settings(settings: InferenceSettings, spacing_mm: float) -> Refi
 
 
 def _tumor(checked: CheckedStudy, segmentation: Segmentation | None, prepared: PreparedStudy) -> Tensor | None:
-    """Tumour of a study on the working grid, (1, 1, D, H, W) bool; None if it is not known."""
+    """Tumour, cavity and plain mask of a study on the working grid, (1, 1, D, H, W) bool; None if none is known."""
+    found: Tensor | None = None
     if checked.given_labels is not None:
-        return (labels_on_grid(checked.given_labels, prepared.grid, prepared.transform) > 0)[None, None]
-    return None if segmentation is None else (segmentation.labels > 0)[None, None]
+        found = labels_on_grid(checked.given_labels, prepared.grid, prepared.transform) > 0
+    elif segmentation is not None:
+        found = segmentation.labels > 0
+    if checked.study.left_out is not None:
+        mask = torch.from_numpy(mask_on_grid(checked.study.left_out, prepared.grid, prepared.transform))
+        found = mask if found is None else found | mask.to(found.device)
+    return None if found is None else found[None, None]
 
 
 def _results(

@@ -8,17 +8,23 @@ import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
-from ..images.labels import CLASSES, REGIONS
+from ..images.labels import CAVITY, CLASSES, LABELS, REGIONS
+from ..images.modalities import MODALITIES
 from .result import RegionCoverage, RegionVolume, VolumeChange
 
 VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: (number,) for number, name in enumerate(CLASSES) if number},
     **{name: classes for name, classes in REGIONS.items() if len(classes) > 1},
+    LABELS[CAVITY]: (CAVITY,),
 }
-"""Class numbers of each region whose volume is reported: the single classes, then the unions of classes."""
+"""Numbers of each region whose volume is reported: the single classes, their unions, and the resection cavity.
+
+The cavity is reported only where a study has one: most segmentations do not know it, and then 0 ml would be no finding.
+"""
 VISIBLE_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("necrotic_core", "enhancing_tumor", "tumor_core"), ("t1ce",)),
     **dict.fromkeys(("edema", "whole_tumor"), ("flair", "t2")),
+    LABELS[CAVITY]: MODALITIES,
 }
 """Modalities in which a region is visible. A network can only guess it in a study that has none of them."""
 
@@ -61,18 +67,20 @@ def region_volumes(
         hidden: Voxels (non-zero) in which no image shows a region, by region, on the grid of ``labels``.
 
     Returns:
-        One row per region, in the order of ``VOLUME_REGIONS``.
+        One row per region, in the order of ``VOLUME_REGIONS``; none for a cavity that is not there.
     """
     array = sitk.GetArrayViewFromImage(labels)
-    voxels = np.bincount(array.ravel(), minlength=len(CLASSES))
+    voxels = np.bincount(array.ravel(), minlength=len(LABELS))
     rows = []
     for name, classes in VOLUME_REGIONS.items():
+        if classes == (CAVITY,) and not voxels[CAVITY]:
+            continue
         number = int(voxels[list(classes)].sum())
         if number and hidden is not None and name in hidden:
             number = int(np.isin(array[sitk.GetArrayViewFromImage(hidden[name]) == 0], classes).sum())
         volume = number * voxel_ml(labels)
         low = high = None
-        if counts is not None and len(counts) > 1:
+        if counts is not None and len(counts) > 1 and max(classes) < counts.shape[1]:
             by_variant = counts[:, list(classes)].sum(1).double()
             mean = float(by_variant.mean())
             low = min(volume, volume * float(by_variant.min()) / mean) if mean else volume
@@ -102,7 +110,7 @@ def volume_changes(
             of regions that one of the studies shows only in part.
 
     Returns:
-        One row per region; none at all if neither study was segmented.
+        One row per region that either study has; none at all if neither study was segmented.
     """
     if not fixed and not moving:
         return ()
@@ -117,6 +125,7 @@ def volume_changes(
             None if fixed_labels is None else _volume_ml(fixed_labels, classes, jacobian),
         )
         for name, classes in VOLUME_REGIONS.items()
+        if name in before or name in after
     )
 
 

@@ -123,7 +123,7 @@ def _add_legend(figure: Figure, cases: Sequence[CasePicture]) -> None:
     predicted = any(case.predicted is not None for case in cases)
     if not (expected or predicted):
         return
-    handles: list[Any] = [*compartment_handles()]
+    handles: list[Any] = [*compartment_handles(*(labels for case in cases for labels in (case.labels, case.predicted)))]
     handles += [_line("dashed", "expected")] * expected + [_line("solid", "predicted")] * predicted
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..images.compartments import COMPARTMENTS
+from ..images.compartments import COMPARTMENTS, shown_compartments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,14 +21,19 @@ def outline(axis: Axes, classes: np.ndarray, style: str = "solid") -> None:
         classes: Classes (row, column) of the slice.
         style: Matplotlib's line style.
     """
-    for number in (2, 3, 1):  # the innermost last, because neighbours share an outline
+    for number in (2, 3, 1, 4):  # the innermost last, because neighbours share an outline
         inside = classes == number
         if inside.any() and not inside.all():
             axis.contour(inside, levels=[0.5], colors=[COMPARTMENTS[number].color], linewidths=1.1, linestyles=style)
 
 
-def compartment_handles() -> list[Patch]:
-    """Make the legend entries of the compartments."""
+def compartment_handles(*labels: np.ndarray | None) -> list[Patch]:
+    """Make the legend entries of the compartments; that of a cavity only where one of the label maps has it.
+
+    Args:
+        labels: Label maps that are shown.
+    """
     from matplotlib.patches import Patch
 
-    return [Patch(color=compartment.color, label=compartment.name) for compartment in COMPARTMENTS.values()]
+    shown = {number: each for some in (None, *labels) for number, each in shown_compartments(some).items()}
+    return [Patch(color=compartment.color, label=compartment.name) for compartment in shown.values()]

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
+_MOST_LABELS = 300
+"""Number of distinct values above which a volume is no label map; brain parcellations have some 200."""
+_FEW_LABELS = 16
+"""Number of distinct values up to which whole numbers are labels, however small their patches are."""
+_LEAST_EQUAL = 0.6
+"""Share of equal neighbours inside the labels above which a volume is a label map."""
+
+
 def require_carryable(node: Any) -> None:
     """Check that a node can be brought onto the fixed study.
 
@@ -32,10 +40,37 @@ def require_carryable(node: Any) -> None:
     world_transform(node)
 
 
-def carried_along(node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image) -> Callable[[], Any]:
+def holds_labels(node: Any) -> bool:
+    """Return whether a node is a label map, or a volume that holds labels: few whole numbers in large patches.
+
+    The intensities of an image change from voxel to voxel even where they are whole numbers.
+    """
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return True
+    if not node.IsA("vtkMRMLScalarVolumeNode"):
+        return False
+    voxels = volume_array(node)
+    if voxels.dtype.kind == "f" and not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
+        return False
+    values, counts = np.unique(voxels, return_counts=True)
+    if len(values) > _MOST_LABELS or len(values) <= _FEW_LABELS:
+        return len(values) <= _FEW_LABELS
+    background = values[counts.argmax()]
+    equal = pairs = 0
+    for axis in range(3):
+        first, second = (np.moveaxis(voxels, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+        inside = (first != background) | (second != background)
+        pairs += int(inside.sum())
+        equal += int((inside & (first == second)).sum())
+    return pairs > 0 and equal > _LEAST_EQUAL * pairs
+
+
+def carried_along(
+    node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image, labels: bool = False
+) -> Callable[[], Any]:
     """Resample a node of the moving visit onto the fixed study.
 
-    Volumes are interpolated linearly and label maps by the nearest voxel. The segments of a segmentation are sampled on
+    Volumes are interpolated linearly and labels by the nearest voxel. The segments of a segmentation are sampled on
     the grid of ``moving`` and interpolated linearly; a voxel belongs to a segment that fills at least half of it.
 
     Args:
@@ -43,10 +78,11 @@ def carried_along(node: Any, transform: sitk.Transform, fixed: sitk.Image, movin
         transform: Maps points of the fixed space to points of the moving space (LPS mm).
         fixed: Image whose grid the result has.
         moving: Image of the moving study.
+        labels: Whether the node holds labels, see ``holds_labels``.
 
     Returns:
         A function that adds the resampled node to the scene and returns it. Voxels outside of the field of view are NaN
-        in volumes and 0 in label maps.
+        in volumes and 0 in labels.
     """
     name, geometry = f"{node.GetName()} on fixed", Geometry.from_sitk(fixed)
     if node.IsA("vtkMRMLSegmentationNode"):
@@ -56,12 +92,11 @@ def carried_along(node: Any, transform: sitk.Transform, fixed: sitk.Image, movin
             for segment, mask in masks_on(node, grid).items()
         }
         return lambda: _add_segmentation(masks, geometry, name, node)
-    label = node.IsA("vtkMRMLLabelMapVolumeNode")
     voxels = volume_array(node)
-    if not label:
+    if not labels:
         voxels = voxels.astype(np.result_type(voxels.dtype, np.float32))
-    array = _resampled(image_of(node, voxels), fixed, transform, linear=not label)
-    return lambda: _add_volume(array, geometry, name, node, label)
+    array = _resampled(image_of(node, voxels), fixed, transform, linear=not labels)
+    return lambda: _add_volume(array, geometry, name, node, node.IsA("vtkMRMLLabelMapVolumeNode"))
 
 
 def _resampled(image: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, linear: bool = True) -> np.ndarray:

@@ -14,7 +14,8 @@ from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
 
-from ..images.compartments import title_of
+from ..images.compartments import COMPARTMENTS, title_of
+from ..images.labels import CAVITY
 from ..images.modalities import TITLES
 from ..pictures.cases import JACOBIAN_TITLE, JACOBIAN_WINDOW
 from ..pictures.compartments import compartment_handles, outline
@@ -223,7 +224,9 @@ def _write_volumes(axis: Axes, joint: JointResult) -> None:
 def _write_table(axis: Axes, rows: list[list[str]], titles: list[str], widths: list[float]) -> None:
     """Write the legend of the compartments and a table."""
     axis.set_axis_off()
-    axis.legend(handles=compartment_handles(), loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
+    cavity = any(row[0] == COMPARTMENTS[CAVITY].name for row in rows)
+    handles = compartment_handles(np.array([CAVITY]) if cavity else None)
+    axis.legend(handles=handles, loc="upper left", frameon=False, bbox_to_anchor=(0.0, 1.0))
     if rows:
         table = axis.table(
             rows, colLabels=titles, loc="lower left", cellLoc="right", edges="horizontal", colWidths=widths

@@ -17,7 +17,7 @@ from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from NeuroCESTLib.scene.volumes import add_volume
 
-from ..images.compartments import COMPARTMENTS
+from ..images.compartments import COMPARTMENTS, shown_compartments
 from ..images.modalities import TITLES
 from ..pictures.cases import JACOBIAN_WINDOW
 from .files import write_transform
@@ -127,12 +127,28 @@ def _show_what_lies_on_fixed(result: JointRegSegResult) -> None:
         show_segmentation(result.warpedSegmentation, True, filled=False)
 
 
+def tell_label_readings(result: JointRegSegResult) -> None:
+    """Add to the report and to the warnings how the given segmentations were understood."""
+    readings = {which: study.label_reading for which, study in result.studies.items()}
+    known = {which: reading for which, reading in readings.items() if reading is not None}
+    if not known:
+        return
+    result.report["labels"] = {which: reading.to_dict() for which, reading in known.items()}
+    for which, reading in known.items():
+        result.warnings += reading.warnings
+        if result.studies[which].left_out is not None and not reading.warnings:
+            result.warnings.append(
+                f"'{reading.source}' is a plain mask: the registration leaves out what it covers, but it names no "
+                f"compartment and so is no segmentation of the {which} study"
+            )
+
+
 def _add_if_segmented(labels: sitk.Image | None, name: str) -> Any:
     return None if labels is None else add_tumor(labels, name)
 
 
 def add_tumor(labels: sitk.Image, name: str) -> Any:
-    """Add a segmentation node with one segment per compartment, empty ones included.
+    """Add a segmentation node with one segment per tumour compartment, empty ones included, and one for a cavity.
 
     Args:
         labels: Tumour classes.
@@ -141,7 +157,7 @@ def add_tumor(labels: sitk.Image, name: str) -> Any:
     import SimpleITK as sitk
 
     voxels = sitk.GetArrayViewFromImage(labels)
-    masks = {compartment.name: voxels == number for number, compartment in COMPARTMENTS.items()}
+    masks = {compartment.name: voxels == number for number, compartment in shown_compartments(voxels).items()}
     node = add_segmentation(masks, Geometry.from_sitk(labels), name)
     style_tumor(node)
     return node

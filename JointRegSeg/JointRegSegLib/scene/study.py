@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +11,17 @@ import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.segmentations import masks_on
-from NeuroCESTLib.scene.volumes import volume_array
+from NeuroCESTLib.scene.volumes import array_on, volume_array
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from ..images.label_maps import LabelReading
     from ..images.study import StudyImages
-
-_WORDS = {
-    1: ("necrotic", "necrosis", "ncr", "net", "nonenhancing", "core"),
-    2: ("oedema", "edema", "ed", "flair", "snfh"),
-    3: ("enhancing", "enhancement", "et"),
-}
-"""Words in the names of segments by class: first those that this module writes, then those of BraTS and other tools."""
 
 
 def study_of(
-    nodes: Mapping[str, Any] | Sequence[Any], mask: Any, tumor: Any, name: str
+    nodes: Mapping[str, Any] | Sequence[Any], mask: Any, tumor: Any, name: str, labels: str | None = None
 ) -> tuple[StudyImages, dict[str, Any]]:
     """Read a study from its nodes.
 
@@ -35,8 +29,10 @@ def study_of(
         nodes: Volume nodes by modality (synonyms such as 't1gd' are known), or a list in the order T1, T1ce, T2, FLAIR
             with None for each modality that is missing. Linear parent transforms are applied.
         mask: Node of the brain mask, or None.
-        tumor: Segmentation or label map with the tumour classes, or None.
+        tumor: Segmentation or label map of the tumour, or None.
         name: Name of the study in messages.
+        labels: Declared convention of the numbers of a label map, see ``images.label_conventions``; None to recognize
+            it. Segmentations are understood by the names of their segments.
 
     Returns:
         The images of the study, and its volume nodes by modality.
@@ -53,8 +49,39 @@ def study_of(
     images = {modality: image_of(node, title=titles[modality]) for modality, node in chosen.items()}
     grid = Geometry.of(next(iter(chosen.values())))
     brain = None if mask is None else _mask_image(mask, grid, titles[BRAIN_MASK])
-    labels = None if tumor is None else _tumor_image(tumor, grid, titles[TUMOR], f"{TUMOR} of the {name} study")
-    return StudyImages(images, brain, labels, name, sources), chosen
+    study = StudyImages(images, brain, None, name, sources)
+    if tumor is None:
+        return study, chosen
+    read = _tumor_of(tumor, grid, chosen.get("t1ce"), labels, titles[TUMOR], f"{TUMOR} of the {name} study")
+    study = replace(study, label_reading=read.reading)
+    if read.plain:
+        return replace(study, left_out=read.image), chosen
+    return replace(study, tumor_labels=read.image), chosen
+
+
+def misplaced_images(nodes: Mapping[str, Any], name: str) -> list[str]:
+    """Return a sentence for each volume whose own name says that it is another image than it is given for.
+
+    Args:
+        nodes: Volume nodes by modality.
+        name: Name of the study.
+    """
+    from ..images.modalities import MODALITIES, TITLES, role_of_file
+
+    found = []
+    for modality, node in nodes.items():
+        for own in _names_of(node):
+            role = role_of_file(own) or role_of_file(f"{own}.nii.gz")
+            if role is None:
+                continue
+            if role != modality:
+                title = TITLES.get(role, "brain mask" if role == "mask" else "segmentation")
+                found.append(
+                    f"'{own}' is given as the {TITLES[modality]} of the {name} study, but its name says {title}: check "
+                    f"the order {', '.join(TITLES[each] for each in MODALITIES)}"
+                )
+            break
+    return found
 
 
 def image_of(node: Any, array: np.ndarray | None = None, title: str | None = None) -> sitk.Image:
@@ -137,33 +164,50 @@ def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
     return image
 
 
-def _tumor_image(node: Any, grid: Geometry, title: str, role: str) -> sitk.Image:
-    """Classes (uint8) of a tumour segmentation: a label map on its own grid, a segmentation node on ``grid``."""
-    from ..images.labels import to_classes
+@dataclass(frozen=True)
+class _Tumor:
+    """A tumour segmentation: classes, or a plain mask, on its own grid or that of the study."""
 
-    if not node.IsA("vtkMRMLSegmentationNode"):
-        try:
-            classes = to_classes(volume_array(node), node.GetName())
-        except ValueError as error:
-            raise ValueError(f"{role}: {error}") from None
-        return _sitk_image(classes, Geometry.of(node), title)
-    world_transform(node)  # refuses transforms that are not linear
-    labels = np.zeros(grid.shape, np.uint8)
-    for name, mask in masks_on(node, grid).items():
-        number = class_of_segment(name)
-        if number is None:
-            raise ValueError(
-                f"{role}: the segment '{name}' of '{node.GetName()}' is not a known compartment: call the segments "
-                "'Necrotic core', 'Oedema' and 'Enhancing tumour', and remove others"
-            )
-        labels[mask & (labels < number)] = number  # where segments overlap, the higher class wins
-    return grid.to_sitk(labels)
+    image: sitk.Image
+    plain: bool
+    reading: LabelReading
 
 
-def class_of_segment(name: str) -> int | None:
-    """Return the class, 1 to 3, that a segment's name such as 'Oedema' or 'ET' stands for; None if it is unknown."""
-    words = re.findall(r"[a-z]+", name.lower().replace("non-enhancing", "nonenhancing"))
-    for number, known in _WORDS.items():
-        if any(word in known for word in words):
-            return number
-    return None
+def _tumor_of(node: Any, grid: Geometry, t1ce: Any, labels: str | None, title: str, role: str) -> _Tumor:
+    """Read a tumour segmentation: a label map on its own grid, a segmentation node on ``grid``.
+
+    Args:
+        node: Label map or segmentation.
+        grid: Grid of the study's first image.
+        t1ce: Volume node of T1 with contrast agent that may help to recognize the convention, or None.
+        labels: Declared convention of the numbers, or None.
+        title: Name of the input in messages.
+        role: Its role in messages.
+    """
+    from ..images.label_conventions import declared_convention
+    from ..images.label_maps import classes_of_map, classes_of_masks
+
+    named = node.IsA("vtkMRMLSegmentationNode")
+    geometry = grid if named else Geometry.of(node)
+    convention = None if labels is None else declared_convention(labels)
+
+    def bright() -> np.ndarray | None:
+        return None if t1ce is None else array_on(t1ce, geometry)
+
+    if named:
+        world_transform(node)  # refuses transforms that are not linear
+    try:
+        if named:
+            read = classes_of_masks(masks_on(node, grid), node.GetName())
+        else:
+            read = classes_of_map(volume_array(node), node.GetName(), convention, _names_of(node), bright)
+    except ValueError as error:
+        raise ValueError(f"{role}: {error}") from None
+    return _Tumor(_sitk_image(read.classes, geometry, title), read.plain, read.reading)
+
+
+def _names_of(node: Any) -> list[str]:
+    """Names that may tell the convention of a label map: those of its file and of the node."""
+    storage = node.GetStorageNode()
+    file = storage.GetFileName() if storage is not None else None
+    return [name for name in (file, node.GetName()) if name]

@@ -24,6 +24,8 @@ from .templates import Template
 VISITS = ("visit1", "visit2")
 LANDMARKS = 20
 """Number of landmarks."""
+CONVENTION = "brats2023"
+"""Convention of the label files, see ``images.label_conventions``."""
 _SCALE = 1000.0
 """Intensities are stored as whole numbers; white matter on T1 is about 830."""
 

@@ -9,14 +9,13 @@ from typing import Any
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.config import AugmentationConfig
-from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..augmentation.pipeline import Augmentation
-from ..augmentation.transplant import TransplantConfig
 from ..cohort.manifest import Cohort, read_manifest
 from ..cohort.preparation import PreparationConfig
-from ..cohort.sample import Pair, PairSource
+from ..cohort.sample import Pair
 from ..cohort.sources import open_pairs
 from ..synthesis.source import SyntheticConfig, SyntheticSource
+from .batches import PairSource
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
 
@@ -35,6 +34,7 @@ class TrainingData:
         augmentation: Random changes of the training pairs, or None.
         preprocessing: Preprocessing that is saved with the weights.
         description: Where the data come from, in words.
+        labels: Number of label files by their convention.
     """
 
     config: TrainingConfig
@@ -43,10 +43,15 @@ class TrainingData:
     augmentation: Augmentation | None
     preprocessing: dict[str, Any] = field(default_factory=dict)
     description: str = ""
+    labels: dict[str, int] = field(default_factory=dict)
 
 
 def open_data(
-    config: TrainingConfig, manifest: str | Path | None, folder: str | Path, progress: Progress = silent
+    config: TrainingConfig,
+    manifest: str | Path | None,
+    folder: str | Path,
+    progress: Progress = silent,
+    labels: str | None = None,
 ) -> TrainingData:
     """Open the data of a configuration.
 
@@ -58,6 +63,7 @@ def open_data(
         manifest: Manifest of the cohort, or None.
         folder: Output folder of the training.
         progress: Called while studies are prepared; may raise to cancel.
+        labels: Convention of the label files that the manifest declares none for; None to recognize it.
 
     Raises:
         ValueError: Settings or studies cannot be used, or the manifest is missing.
@@ -66,7 +72,7 @@ def open_data(
     if manifest is None:
         training, held_out, description = _synthetic_pairs(config)
     else:
-        cohort = read_manifest(manifest)
+        cohort = read_manifest(manifest).with_convention(labels)
         config = with_histogram_landmarks(config, cohort, folder, progress)
         training, held_out, description = _cohort_pairs(config, cohort, folder, progress)
     config = with_class_weights(config, training, folder, progress)
@@ -77,7 +83,13 @@ def open_data(
         augmentation = Augmentation(settings, preparation.preprocessing.background)
     validation = _validation_pairs(config, held_out, progress)
     return TrainingData(
-        config, training, validation, augmentation, _saved_preprocessing(config, preparation), description
+        config,
+        training,
+        validation,
+        augmentation,
+        _saved_preprocessing(config, preparation),
+        description,
+        {} if manifest is None else cohort.conventions(),
     )
 
 
@@ -116,15 +128,6 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             data.seed,
             progress,
         )
-        if data.transplants is not None:
-            training = TransplantedPairs(
-                training, TransplantConfig.from_dict(data.transplants, "data: transplants"), data.seed
-            )
-        if data.synthetic_share:
-            settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
-            synthetic = SyntheticSource(settings, data.length, data.seed)
-            training = MixedPairs(training, synthetic, data.synthetic_share, data.seed)
-            description += f" and synthetic patients, seed {data.seed}"
     if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
         # Without a cache they are prepared as they are read, because only a few are used.
         path = "cache" if data.path == "cache" else "on_the_fly"

@@ -86,7 +86,7 @@ def test_all_mistakes_are_named_at_once(write: Callable[..., Path]) -> None:
         "P4,a,ok6.nii,,,,,,,train",
         "P4,b,ok7.nii,,,,,,,test",
         "P5,a,ok8.nii,,ok8.nii,,,,,train",
-        "P6,a,ok9.nii,,,,,,,train,extra",
+        "P6,a,ok9.nii,,,,,,,train,,extra",
     )
     message = refusal(path)
     for words in (
@@ -100,7 +100,7 @@ def test_all_mistakes_are_named_at_once(write: Callable[..., Path]) -> None:
         "'P4' is in the splits test and train",
         "line 9 names",
         "for t1 and t2",
-        "line 10 has 11 fields for 10 columns",
+        "line 10 has 12 fields for 11 columns",
     ):
         assert words in message
     assert "\n" not in message
@@ -152,3 +152,20 @@ def test_a_written_manifest_reads_back_the_same(tmp_path: Path) -> None:
         for study, again in zip(cohort.studies, read.studies, strict=True):
             assert (study.subject, study.visit, study.split) == (again.subject, again.visit, again.split)
             assert {c: f.resolve() for c, f in again.files.items()} == study.files
+
+
+def test_images_in_a_column_of_another_image_are_told(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "P1_t1ce.nii").touch()
+    with pytest.warns(UserWarning, match="names 'P1_t1ce.nii' as T1, but the names of the files say otherwise"):
+        read_manifest(write("subject,t1", "P1,P1_t1ce.nii"))
+
+
+def test_conventions_are_read_checked_and_completed(write: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("a", "s"):
+        (tmp_path / f"{name}.nii").touch()
+    cohort = read_manifest(write("subject,t1,label,convention", "P1,a.nii,s.nii,msd", "P2,a.nii,s.nii,", "P3,a.nii,,"))
+    assert [study.convention for study in cohort.with_convention("brats2024").studies] == ["msd", "brats2024", ""]
+    assert cohort.conventions() == {"msd (declared)": 1, "recognized by numbers and arrangement": 1}
+    assert "P2,,a.nii,,,,s.nii,,,train,\n" in manifest_text(cohort, tmp_path)
+    with pytest.raises(ValueError, match="line 2: convention is 'mds', which is no known convention"):
+        read_manifest(write("subject,t1,label,convention", "P1,a.nii,s.nii,mds"))

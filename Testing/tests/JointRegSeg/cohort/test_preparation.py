@@ -90,7 +90,7 @@ def noise(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: p["t1"].write_bytes(b"no image"), ["x_t1.nii.gz' cannot be read as an image"]),
+        (lambda p: p["t1"].write_bytes(b"no image"), ["x_t1.nii.gz' is not an image: it is not a gzip file"]),
         (lambda p: p["t2"].write_bytes(p["t2"].read_bytes()[:200]), ["x_t2.nii.gz' is truncated or damaged"]),
         (lambda p: write(p["t1"], np.zeros((SIZE,) * 3)), ["the t1 image of the B 1 study is constant", "B-1'"]),
         (lambda p: write(p["label"], np.full((SIZE,) * 3, 9)), ["x_seg.nii.gz' has the value 9"]),

@@ -1,55 +1,15 @@
-"""Label maps of both conventions, and the files of a study found by their names."""
+"""Regions of the classes, and the files of a study found by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from JointRegSegLib.images.labels import CLASSES, REGIONS, region, to_classes
+from JointRegSegLib.images.labels import CLASSES, REGIONS, region
 from JointRegSegLib.images.modalities import MODALITIES, find_study_files, modality, role_of_file, split_name
-
-
-def label_map(*values: float, dtype: type = np.int16) -> np.ndarray:
-    return np.array(values, dtype=dtype).reshape(1, 1, -1)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [((0, 1, 2, 4), (0, 1, 2, 3)), ((0, 1, 2, 3), (0, 1, 2, 3)), ((0, 4), (0, 3)), ((0, 2), (0, 2)), ((0, 0), (0, 0))],
-)
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64, np.int32])
-def test_both_numberings_give_the_same_classes(given: tuple, expected: tuple, dtype: type) -> None:
-    classes = to_classes(label_map(*given, dtype=dtype), "seg.nii.gz")
-    assert classes.dtype == np.uint8
-    assert classes.ravel().tolist() == list(expected)
-
-
-def test_the_given_map_is_not_changed() -> None:
-    given = label_map(0, 4, dtype=np.uint8)
-    to_classes(given, "seg.nii.gz")
-    assert given.ravel().tolist() == [0, 4]
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ((0, 1, 3, 4), ("values 0, 1, 3, 4", "resection cavity")),
-        ((0, 1, 5), ("the value 5", "unknown labels")),
-        ((0, -1, 7), ("the values -1, 7", "unknown labels")),
-        ((0, 0.5), ("the value 0.5", "whole numbers")),
-        ((0, float("nan")), ("nan", "whole numbers")),
-        (tuple(range(40)), ("5, 6, 7, 8, 9, 10, …",)),
-        ((), ("is empty",)),
-    ],
-)
-def test_other_values_are_refused_with_a_message_that_names_value_and_file(values: tuple, words: tuple) -> None:
-    with pytest.raises(ValueError, match=r"the label map 'case/seg\.nii\.gz'") as error:
-        to_classes(np.array(values, dtype=float), "case/seg.nii.gz")
-    assert all(word in str(error.value) for word in words)
 
 
 def test_regions_are_nested() -> None:

@@ -80,7 +80,7 @@ def test_the_uncertainty_is_the_entropy_of_the_classes(segmented: JointResult) -
 
 
 def test_intervals_contain_the_volumes(segmented: JointResult) -> None:
-    assert {row.region for row in segmented.volumes} == set(VOLUME_REGIONS)
+    assert {row.region for row in segmented.volumes} == set(VOLUME_REGIONS) - {"resection_cavity"}
     for row in segmented.volumes:
         assert row.low_ml <= row.volume_ml <= row.high_ml
     assert any(row.high_ml > row.low_ml for row in segmented.volumes)

@@ -11,7 +11,9 @@ import SimpleITK as sitk
 import torch
 from paths import ROOT
 
-from JointRegSegLib.images.labels import REGIONS, to_classes
+from JointRegSegLib.images.label_conventions import CONVENTIONS
+from JointRegSegLib.images.label_maps import classes_of_map
+from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.single_study import segment_study
@@ -79,7 +81,7 @@ def test_tumours_of_real_patients_are_found(weights: LoadedWeights, name: str) -
         pytest.skip(f"needs the case {name} of the shared data")
     *images, truth = (sitk.ReadImage(str(REAL / name / f"{name}_{part}.nii.gz")) for part in CASES[name])
     found = sitk.GetArrayFromImage(segment_study(StudyImages(dict(zip(MODALITIES, images, strict=True))), weights))
-    known = to_classes(sitk.GetArrayFromImage(truth), name)
+    known = classes_of_map(sitk.GetArrayFromImage(truth), name, CONVENTIONS["brats2021"]).classes
     scores = {region: dice(np.isin(found, c), np.isin(known, c)) for region, c in REGIONS.items()}
     assert scores["whole_tumor"] >= 0.80
     assert scores["tumor_core"] >= 0.65

@@ -19,10 +19,10 @@ from joint_studies import (
     table_position,
 )
 
-from JointRegSegLib.images.compartments import COMPARTMENTS
+from JointRegSegLib.images.compartments import shown_compartments
 from JointRegSegLib.scene.files import write_transform
 from JointRegSegLib.scene.results import into_scene
-from JointRegSegLib.scene.study import class_of_segment, image_of, study_of
+from JointRegSegLib.scene.study import image_of, study_of
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
@@ -125,7 +125,7 @@ def test_segmentations_have_names_colours_and_codes(slicer: ModuleType, exact: C
         assert grid_of(node).matches(study.grid)
         masks = masks_on(node, study.grid)
         assert list(masks) == list(codes)
-        for number, compartment in COMPARTMENTS.items():
+        for number, compartment in shown_compartments().items():
             np.testing.assert_array_equal(masks[compartment.name], study.visit.labels == number)
             segment = node.GetSegmentation().GetNthSegment(number - 1)
             np.testing.assert_allclose(segment.GetColor(), compartment.color)
@@ -169,21 +169,3 @@ def test_the_scene_survives_saving_with_its_transform(slicer: ModuleType, exact:
     node = slicer.util.getNode("moving to fixed")
     np.testing.assert_allclose(by_node(node, points, False), by_sitk(joint.moving_to_fixed, points), atol=0.1)
     assert slicer.util.getNode("fixed segmentation").GetSegmentation().GetNumberOfSegments() == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("Necrotic core", 1),
-        ("NCR/NET", 1),
-        ("Non-enhancing tumour", 1),
-        ("Oedema", 2),
-        ("Peritumoral edema", 2),
-        ("ET", 3),
-        ("Enhancing tumour", 3),
-        ("Tumour", None),
-        ("Ventricle", None),
-    ],
-)
-def test_the_name_of_a_segment_tells_its_class(name: str, number: int | None) -> None:
-    assert class_of_segment(name) == number

@@ -1,0 +1,221 @@
+"""Orientation in the headers of NIfTI-1 files: qform and sform, whether they agree, and sheared ones.
+
+ITK, with which files are read, refuses an sform whose axes are not perpendicular, and says that the file is damaged.
+Where two transforms are given and differ, it silently takes one of them. Both are found and told here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import shutil
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from NeuroCESTLib.core.nifti_files import is_nifti
+
+LARGEST_SHIFT_MM = 0.1
+"""Displacement of a corner up to which a sheared sform is straightened."""
+_HEADER_BYTES = 348
+_SPACING = 80  # position of the voxel sizes
+_SFORM = 280  # position of its three rows
+_ROUNDING = 1e-5
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metres and micrometres
+
+
+@dataclass(frozen=True)
+class NiftiOrientation:
+    """Transforms of a NIfTI-1 header.
+
+    Attributes:
+        sizes: Number of voxels along i, j and k.
+        qform: Map (4, 4) from voxels to RAS mm by rotation and spacing; None where the header gives none.
+        sform: The same by a general matrix; None where the header gives none.
+        order: Byte order, '<' or '>'.
+        mm_per_unit: Length in mm of the unit in the file.
+        spacing_mm: Voxel size (3,) along i, j and k, which the sform may contradict.
+    """
+
+    sizes: tuple[int, int, int]
+    qform: np.ndarray | None
+    sform: np.ndarray | None
+    order: str
+    mm_per_unit: float
+    spacing_mm: np.ndarray
+
+    def distance_mm(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Return the largest distance in mm between the corners that two maps (4, 4) give the image."""
+        corners = np.array([(*c, 1) for c in itertools.product(*[(0, n - 1) for n in self.sizes])]).T
+        return float(np.linalg.norm(((first - second) @ corners)[:3], axis=0).max())
+
+    @property
+    def straight_sform(self) -> np.ndarray | None:
+        """The nearest map (4, 4) to the sform with perpendicular axes and the same centre of the image."""
+        if self.sform is None:
+            return None
+        matrix = self.sform[:3, :3]
+        spacing = np.linalg.norm(matrix, axis=0)
+        if not np.isfinite(matrix).all() or not (spacing > 0).all():
+            return None
+        u, _, vt = np.linalg.svd(matrix / spacing)
+        axes = u @ vt
+        straight = np.eye(4)
+        straight[:3, :3] = axes * (axes * matrix).sum(0)
+        center = (np.array(self.sizes) - 1) / 2
+        straight[:3, 3] = self.sform[:3, 3] + (matrix - straight[:3, :3]) @ center
+        return straight
+
+    @property
+    def shear_mm(self) -> float:
+        """Distance in mm by which a corner moves when the sform is straightened; 0 without an sform."""
+        straight = self.straight_sform
+        return 0.0 if straight is None or self.sform is None else self.distance_mm(self.sform, straight)
+
+
+def nifti_orientation(path: str | os.PathLike) -> NiftiOrientation | None:
+    """Read the orientation of a NIfTI-1 file.
+
+    Returns:
+        The orientation; None for files of other formats and for damaged headers, which their readers refuse.
+    """
+    if not is_nifti(path):
+        return None
+    try:
+        with _opened(Path(path)) as file:
+            header = file.read(_HEADER_BYTES)
+    except (OSError, EOFError):
+        return None
+    if len(header) < _HEADER_BYTES or header[344:348] not in (b"n+1\0", b"ni1\0"):
+        return None
+    order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+    rank, *sizes = struct.unpack(order + "4h", header[40:48])
+    i, j, k = (max(size, 1) if axis < rank else 1 for axis, size in enumerate(sizes))
+    qfac, *spacing = struct.unpack(order + "4f", header[76:92])
+    qform_code, sform_code = struct.unpack(order + "2h", header[252:256])
+    b, c, d, *offset = struct.unpack(order + "6f", header[256:280])
+    rows = np.array(struct.unpack(order + "12f", header[_SFORM : _SFORM + 48]), dtype=float).reshape(3, 4)
+    scale = _MM_PER_UNIT.get(header[123] & 7, 1.0)
+    qform = sform = None
+    if qform_code > 0:
+        qform = _from_quaternion((b, c, d), offset, spacing, -1.0 if qfac < 0 else 1.0)
+        qform[:3] *= scale
+    if sform_code > 0:
+        sform = np.vstack([rows * scale, (0, 0, 0, 1)])
+    return NiftiOrientation((i, j, k), qform, sform, order, scale, np.abs(spacing) * scale)
+
+
+def orientation_notes(path: str | os.PathLike, used: np.ndarray) -> list[str]:
+    """Return what a user should know about the orientation of a file.
+
+    Args:
+        path: File of any format.
+        used: Map (4, 4) from voxels of the file to RAS mm that was read.
+
+    Returns:
+        Sentences that name the file; none for a file whose orientation is beyond doubt.
+    """
+    found = nifti_orientation(path)
+    if found is None:
+        return []
+    if found.qform is None and found.sform is None:
+        return [
+            f"'{path}' has neither a qform nor an sform: its orientation is unknown, left and right may be exchanged"
+        ]
+    if found.qform is None or found.sform is None:
+        return []
+    apart = found.distance_mm(found.qform, found.sform)
+    if apart <= LARGEST_SHIFT_MM:
+        return []
+    taken, other = ("qform", "sform")
+    if found.distance_mm(found.sform, used) < found.distance_mm(found.qform, used):
+        taken, other = other, taken
+    reason = ", because its sform is sheared" if taken == "qform" and found.shear_mm > LARGEST_SHIFT_MM else ""
+    return [
+        f"'{path}' has a qform and an sform that place its corners up to {apart:.1f} mm apart: the {taken} is used"
+        f"{reason}; set the code of the {other} to 0 if that is right"
+    ]
+
+
+def straight_file(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Path, list[str]]:
+    """Return a file that ITK reads rightly: the file itself, or a copy with a straight sform of the same voxel size.
+
+    ITK refuses a sheared sform, and takes the voxel size of the header where the sform contradicts it.
+
+    Args:
+        path: File of any format.
+        folder: Folder for the copy.
+
+    Returns:
+        The file to read, and what the user should know, with ``path`` as the name of the file.
+
+    Raises:
+        ValueError: Straightening would move a corner by more than ``LARGEST_SHIFT_MM``; the message names the file.
+    """
+    path = Path(path)
+    found = nifti_orientation(path)
+    straight = None if found is None or found.qform is not None else found.straight_sform
+    if found is None or straight is None:
+        return path, []
+    skew, scales = _is_skew(found.sform), np.linalg.norm(straight[:3, :3], axis=0)
+    resized = not np.allclose(scales, found.spacing_mm, rtol=1e-3)
+    if not skew and not resized:
+        return path, []
+    if found.shear_mm > LARGEST_SHIFT_MM:
+        raise ValueError(
+            f"'{path}' has an sform whose axes are not perpendicular: straightening it would move a corner by "
+            f"{found.shear_mm:.2g} mm, more than {LARGEST_SHIFT_MM:g} mm; resample it to a rectangular grid first"
+        )
+    copy = Path(folder) / (path.name[:-3] if path.name.lower().endswith(".gz") else path.name)
+    with _opened(path) as source, open(copy, "wb") as target:
+        shutil.copyfileobj(source, target)
+    with open(copy, "r+b") as file:
+        file.seek(_SFORM)
+        file.write(struct.pack(found.order + "12f", *(straight[:3] / found.mm_per_unit).ravel()))
+        file.seek(_SPACING)
+        file.write(struct.pack(found.order + "3f", *(scales / found.mm_per_unit)))
+    if not skew:
+        shown = [" x ".join(f"{size:.4g}" for size in sizes) for sizes in (found.spacing_mm, scales)]
+        return copy, [
+            f"'{path}' has voxels of {shown[0]} mm by its spacing and of {shown[1]} mm by its sform: the sform is used"
+        ]
+    return copy, [
+        f"the axes of '{path}' are not quite perpendicular: its sform was straightened, which moves its corners by up "
+        f"to {found.shear_mm:.2g} mm"
+    ]
+
+
+def _is_skew(matrix: np.ndarray | None) -> bool:
+    """Whether the axes are not perpendicular, beyond the rounding of single precision."""
+    if matrix is None:
+        return False
+    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max()) > _ROUNDING
+
+
+def _from_quaternion(
+    bcd: tuple[float, float, float], offset: list[float], spacing: list[float], qfac: float
+) -> np.ndarray:
+    """Map (4, 4) of a quaternion, as in nifti1.h."""
+    b, c, d = bcd
+    a = np.sqrt(max(1.0 - (b * b + c * c + d * d), 0.0))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    result = np.eye(4)
+    result[:3, :3] = rotation * np.array([spacing[0], spacing[1], spacing[2] * qfac])
+    result[:3, 3] = offset
+    return result
+
+
+def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
+    """Uncompressed content of a file."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
