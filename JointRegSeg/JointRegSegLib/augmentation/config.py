@@ -96,7 +96,8 @@ class AugmentationConfig:
         gamma: Exponent exp(± this).
         noise_probability: Probability of white noise.
         noise_sd: Largest standard deviation of the noise, in standard deviations of the brain.
-        dropout_probability: Probability of dropping each modality; at least one stays.
+        dropout_pairs: Probability that a pair loses modalities at all.
+        dropout_probability: Probability of dropping each modality of such a pair; at least one stays.
         dropout_shared: Both studies lose the same modalities.
     """
 
@@ -118,6 +119,7 @@ class AugmentationConfig:
     gamma: float = 0.3
     noise_probability: float = 0.3
     noise_sd: float = 0.15
+    dropout_pairs: float = 1.0
     dropout_probability: float = 0.08
     dropout_shared: bool = True
 
@@ -198,7 +200,7 @@ def _check_numbers(config: SpatialRanges | AugmentationConfig, but: tuple[str, .
     """Raise ValueError unless all fields but some are numbers of 0 or more, and probabilities at most 1."""
     for name in (entry.name for entry in dataclasses.fields(config) if entry.name not in but):
         value = getattr(config, name)
-        if name.endswith("probability"):
+        if name.endswith("probability") or name == "dropout_pairs":
             if not _is_probability(value):
                 raise ValueError(f"{name} must be a probability in [0, 1], got {value!r}")
         elif not _is_number(value) or value < 0:

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..cohort.sample import OUTSIDE, Pair, StudySample
 from ..cohort.sampling import draw_center, patch_corner
 from . import intensity, spatial
-from .config import AugmentationConfig, SpatialRanges
+from .config import AugmentationConfig
+from .geometry import draw_geometry, moved, uniform
 
 
 class Augmentation:
@@ -50,16 +51,16 @@ class Augmentation:
         """
         fixed, moving = pair
         config = self.config
-        shared = _draw_geometry(config.shared, fixed.shape, generator)
+        shared = draw_geometry(config.shared, fixed.shape, generator)
         if moving.shape != fixed.shape and shared.affine is not None:
             raise ValueError(
                 f"'{fixed.name}' and '{moving.name}' have different grids ({fixed.shape} and {moving.shape}); "
                 "prepare both studies on one grid"
             )
         fixed_geometry, moving_geometry = (
-            _draw_geometry(config.independent, sample.shape, generator) for sample in pair
+            draw_geometry(config.independent, sample.shape, generator) for sample in pair
         )
-        fixed, moving = _move(fixed, shared, fixed_geometry), _move(moving, shared, moving_geometry)
+        fixed, moving = moved(fixed, (shared, fixed_geometry)), moved(moving, (shared, moving_geometry))
         if config.patch is not None:
             fixed, moving = self._crop(fixed, moving, config.patch, generator)
         fixed, moving = self._change_intensity(fixed, generator), self._change_intensity(moving, generator)
@@ -95,7 +96,9 @@ class Augmentation:
     def _drop_modalities(self, fixed: StudySample, moving: StudySample, generator: torch.Generator) -> Pair:
         """Make modalities of the studies absent; each study keeps at least one."""
         probability = self.config.dropout_probability
-        if probability == 0:
+        if probability == 0 or self.config.dropout_pairs == 0:
+            return fixed, moving
+        if self.config.dropout_pairs < 1 and float(torch.rand(1, generator=generator)) >= self.config.dropout_pairs:
             return fixed, moving
         draws = [torch.rand(len(fixed.images), generator=generator) for _ in range(2)]
         if self.config.dropout_shared:
@@ -133,73 +136,6 @@ def _keep(keep: Tensor, present: Tensor, drawn: Tensor) -> Tensor:
         keep = keep.clone()
         keep[int(torch.where(present, drawn, -1.0).argmax())] = True
     return keep
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """A drawn affine map with a deformation.
-
-    Attributes:
-        matrix: Matrix (3, 3) without the mirroring.
-        translation: Translation (3,) in voxels.
-        coefficients: Coefficients (d, h, w, 3) of the deformation in voxels, or None.
-        knot_spacing: Knot spacing of the deformation in voxels.
-    """
-
-    matrix: Tensor
-    translation: Tensor
-    coefficients: Tensor | None
-    knot_spacing: float
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """A drawn geometric change: axes of mirroring, and the map that needs resampling, if any."""
-
-    mirrored: tuple[int, ...]
-    affine: _Affine | None
-
-
-def _uniform(generator: torch.Generator, count: int, reach: float) -> Tensor:
-    return (2 * torch.rand(count, generator=generator) - 1) * reach
-
-
-def _draw_geometry(ranges: SpatialRanges, shape: tuple[int, int, int], generator: torch.Generator) -> _Geometry:
-    draws = torch.rand(4, generator=generator).tolist()
-    mirrored = tuple(axis for axis in range(3) if draws[axis] < ranges.flip[axis])
-    if ranges.flips_only or draws[3] >= ranges.probability:
-        return _Geometry(mirrored, None)
-    rotation, scale, shear, translation = (
-        _uniform(generator, 3, reach)
-        for reach in (ranges.rotation_deg, ranges.scaling, ranges.shear, ranges.translation_voxels)
-    )
-    coefficients = None
-    if ranges.deformation_voxels > 0:
-        size = spatial.knots(shape, ranges.knot_spacing_voxels)
-        reach = min(ranges.deformation_voxels, spatial.INJECTIVE_FRACTION * ranges.knot_spacing_voxels)
-        coefficients = _uniform(generator, 3 * math.prod(size), reach).view(*size, 3)
-    matrix = spatial.affine_matrix(rotation, scale, shear)
-    return _Geometry(mirrored, _Affine(matrix, translation, coefficients, ranges.knot_spacing_voxels))
-
-
-def _move(sample: StudySample, shared: _Geometry, independent: _Geometry) -> StudySample:
-    """Apply both changes in one resampling: mirroring, then shared ∘ independent with their deformations added."""
-    axes = (axis for axis in range(3) if (axis in shared.mirrored) != (axis in independent.mirrored))
-    sample = spatial.flip(sample, tuple(axes))
-    parts = [geometry.affine for geometry in (shared, independent) if geometry.affine is not None]
-    if not parts:
-        return sample
-    device = sample.images.device
-    matrix, translation = torch.eye(3), torch.zeros(3)
-    displacement = None
-    for part in parts:
-        translation = translation + matrix @ part.translation
-        matrix = matrix @ part.matrix
-        if part.coefficients is not None:
-            bend = spatial.smooth_field(part.coefficients.to(device), sample.shape, part.knot_spacing)
-            displacement = bend if displacement is None else displacement + bend
-    positions = spatial.source_positions(sample.shape, matrix.to(device), translation, displacement)
-    return spatial.resample(sample, positions)
 
 
 @dataclass(frozen=True)
@@ -255,7 +191,7 @@ def _draw_intensity(
         blur = max(0.2, size[2]) * config.blur_voxels
     if chance[2] < config.bias_probability and config.bias_strength > 0:
         count = spatial.knots(shape, config.bias_spacing_voxels)
-        bias = _uniform(generator, math.prod(count), config.bias_strength).view(count), config.bias_spacing_voxels
+        bias = uniform(generator, math.prod(count), config.bias_strength).view(count), config.bias_spacing_voxels
     if chance[3] < config.intensity_probability:
         shift = (2 * size[3] - 1) * config.shift
         factor = math.exp((2 * size[4] - 1) * config.contrast)

@@ -13,7 +13,7 @@ from NeuroCESTLib.core.checked_json import settings_from_json
 
 from .sampling import check_proportions, draw_studies, study_weights
 
-KINDS = ("auto", "visits", "subjects")
+KINDS = ("auto", "visits", "subjects", "same")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Pairing:
     Attributes:
         kind: ``visits`` pairs the visits of each subject: every two of them meet once per epoch. ``subjects`` pairs
             studies of different subjects at random: in each epoch every study is once the fixed one and, nearly
-            always, once the moving one. ``auto`` pairs visits where any subject has two, and subjects otherwise.
+            always, once the moving one. ``same`` pairs every study with itself, so that the augmentation alone makes
+            the two differ. ``auto`` pairs visits where any subject has two, and subjects otherwise.
         both_directions: Either of two visits may be the fixed one, at random; otherwise the earlier one is.
     """
 
@@ -83,6 +84,7 @@ class PairPlan:
 
     Attributes:
         of_visits: Whether visits of a subject are paired, and not studies of different subjects.
+        of_itself: Whether every study is paired with itself.
     """
 
     def __init__(
@@ -116,7 +118,8 @@ class PairPlan:
         self.of_visits = several if self.pairing.kind == "auto" else self.pairing.kind == "visits"
         if self.of_visits and not several:
             raise ValueError(f"no subject of {source} has two visits: add visits, or pair subjects")
-        if not self.of_visits and len(self._visits) < 2:
+        self.of_itself = self.pairing.kind == "same"
+        if not (self.of_visits or self.of_itself) and len(self._visits) < 2:
             raise ValueError(
                 f"{source} has a single subject, so that subjects cannot be paired: add subjects, or pair visits"
             )
@@ -144,6 +147,8 @@ class PairPlan:
             return [(number, self._partner(number, generator)) for number in fixed]
         if self.of_visits:
             return self._pairs_of_visits(generator)
+        if self.of_itself:
+            return [(i, i) for i in torch.randperm(len(self.subjects), generator=generator).tolist()]
         return self._pairs_of_subjects(generator)
 
     def _pairs_of_visits(self, generator: torch.Generator) -> list[tuple[int, int]]:
@@ -163,6 +168,8 @@ class PairPlan:
 
     def _partner(self, fixed: int, generator: torch.Generator) -> int:
         """Draw the moving study for a fixed one."""
+        if self.of_itself:
+            return fixed
         same_subject = self._visits[self.subjects[fixed]]
         if self.of_visits:
             others = [number for number in same_subject if number != fixed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -66,3 +67,13 @@ class StudySample:
 
 Pair = tuple[StudySample, StudySample]
 """Fixed and moving study."""
+
+
+class PairSource(Protocol):
+    """Source of pairs; the pair at an index depends on the epoch and the index alone."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+    def set_epoch(self, epoch: int) -> None: ...

@@ -131,7 +131,7 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
     }
     metadata = {
         "preprocessing": data.preprocessing,
-        "brain_share": config.training.brain_share or _brain_share(result),
+        "brain_share": config.training.brain_share or _brain_share(result, config),
         "training": summary,
         "configuration": config.to_dict(),
         "versions": versions(),
@@ -144,7 +144,9 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
     report.write(folder)
 
 
-def _brain_share(result: TrainingResult) -> float | None:
-    """Mean fraction of brain in the patches of the training; inference shows the network as much background."""
+def _brain_share(result: TrainingResult, config: TrainingConfig) -> float | None:
+    """Mean fraction of brain in the patches, of which inference shows a network with instance normalisation as much."""
+    if config.network.normalisation != "instance":
+        return None
     shares = [row["brain_share"] for row in result.rows if "brain_share" in row]
     return sum(shares) / len(shares) if shares else None

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..images.grid import WorkingGrid, labels_to_native, to_native
 from ..images.labels import CLASSES
 from .checks import CheckedStudy
+from .plausibility import with_enclosed_core
 from .region_volumes import without_islands
 from .settings import InferenceSettings
 from .uncertainty import Segmentation, entropy
@@ -69,7 +70,9 @@ def native_labels(
     smallest_island_ml: float,
     to_grid: sitk.Transform | None = None,
 ) -> sitk.Image:
-    """Return the classes (uint8) of a segmentation on a native grid, without small islands.
+    """Return the classes (uint8) of a segmentation on a native grid.
+
+    What enhancing tumour encloses is core, and small islands are removed.
 
     Args:
         segmentation: Segmentation on the working grid.
@@ -78,4 +81,5 @@ def native_labels(
         smallest_island_ml: Smallest volume in ml of a connected part of the tumour that is kept.
         to_grid: Maps native points to points of the working grid (LPS mm); None for the identity.
     """
-    return without_islands(labels_to_native(segmentation.probabilities, grid, native, to_grid), smallest_island_ml)
+    labels = with_enclosed_core(labels_to_native(segmentation.probabilities, grid, native, to_grid))
+    return without_islands(labels, smallest_island_ml)

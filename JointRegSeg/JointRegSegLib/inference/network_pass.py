@@ -78,7 +78,10 @@ def segment_prepared(
     device: torch.device,
     progress: Progress = silent,
 ) -> Segmentation:
-    """Segment one study, shown with as much background around its brain as the training data had.
+    """Segment one study.
+
+    A network that normalises its features over the whole grid is shown as much background around the brain as its
+    training data had; others see the smallest block around the brain.
 
     Args:
         weights: Network to run; it must have a segmentation head.

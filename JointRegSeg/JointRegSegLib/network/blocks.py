@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .brain_norm import Brains, normalize_in_brain
 from .configuration import NetworkConfig
 
 SLOPE = 0.01
@@ -18,9 +19,9 @@ SLOPE = 0.01
 class InstanceNorm(nn.Module):
     """Normalisation of each channel of each study to zero mean and unit variance, then a learnt scale and shift.
 
-    It is computed as one batch normalisation per study. On a CPU this is several times faster than
-    ``nn.InstanceNorm3d``, and it keeps the channels-last order. The statistics are computed in float32 even for
-    bfloat16.
+    The statistics are those of the whole grid, or of the brain alone. Over the whole grid it is computed as one batch
+    normalisation per study. On a CPU this is several times faster than ``nn.InstanceNorm3d``, and it keeps the
+    channels-last order. The statistics are computed in float32 even for bfloat16.
 
     Attributes:
         weight: Scale of each channel (C,).
@@ -34,12 +35,18 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.epsilon = epsilon
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise features (B, C, D, H, W)."""
-        studies = [
-            torch.batch_norm(study, self.weight, self.bias, None, None, True, 0.0, self.epsilon, False)
-            for study in x.split(1)
-        ]
+    def forward(self, x: Tensor, brains: Brains | None = None) -> Tensor:
+        """Normalise features (B, C, D, H, W), by the statistics of the brain where it is given."""
+        if brains is None:
+            studies = [
+                torch.batch_norm(study, self.weight, self.bias, None, None, True, 0.0, self.epsilon, False)
+                for study in x.split(1)
+            ]
+        else:
+            studies = [
+                normalize_in_brain(study, brain, self.weight, self.bias, self.epsilon)
+                for study, brain in zip(x.split(1), brains.at(x).split(1), strict=True)
+            ]
         return studies[0] if len(studies) == 1 else torch.cat(studies)
 
 
@@ -50,10 +57,10 @@ class Unit(nn.Module):
     def __init__(self, config: NetworkConfig, convolution: nn.Conv3d | nn.ConvTranspose3d, channels: int) -> None:
         super().__init__()
         self.convolution = convolution
-        self.normalisation = InstanceNorm(channels) if config.normalisation == "instance" else None
+        self.normalisation = None if config.normalisation == "none" else InstanceNorm(channels)
         self.slope = SLOPE if config.activation == "leaky_relu" else 0.0
 
-    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, beside: Tensor | None = None, brains: Brains | None = None) -> Tensor:
         """Apply the unit to features, or to the concatenation of two sets of features.
 
         As convolutions are linear, the two parts are convolved one after the other and added, without making the
@@ -62,10 +69,11 @@ class Unit(nn.Module):
         Args:
             x: Features (B, C, D, H, W).
             beside: Features of the same size that follow ``x`` along the channels, or None.
+            brains: Brains by whose statistics the result is normalised; None for those of the whole grid.
         """
         x = self.convolution(x) if beside is None else self._convolve_both(x, beside)
         if self.normalisation is not None:
-            x = self.normalisation(x)
+            x = self.normalisation(x, brains)
         return F.leaky_relu_(x, self.slope) if self.slope else F.relu_(x)
 
     def _convolve_both(self, x: Tensor, beside: Tensor) -> Tensor:
@@ -93,17 +101,18 @@ class Block(nn.Module):
             [first, *(convolution_unit(config, channels, channels) for _ in range(convolutions - 1))]
         )
 
-    def forward(self, x: Tensor, skipped: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, skipped: list[Tensor] | None = None, brains: Brains | None = None) -> Tensor:
         """Apply the units to ``x``, and add ``x`` if the configuration asks for residual blocks.
 
         Args:
             x: Features (B, C, D, H, W) of this level.
             skipped: Codes of the encoder by level, or None. The last one is removed from the list and concatenated
                 before ``x``.
+            brains: As for ``Unit``.
         """
-        result = self.units[0](x) if skipped is None else self.units[0](skipped.pop(), x)
+        result = self.units[0](x, None, brains) if skipped is None else self.units[0](skipped.pop(), x, brains)
         for unit in self.units[1:]:
-            result = unit(result)
+            result = unit(result, None, brains)
         if not self.residual:
             return result
         return result + x if torch.is_grad_enabled() else result.add_(x)
@@ -118,9 +127,9 @@ class Down(nn.Module):
         size = 1 if self.average else 2
         self.unit = Unit(config, nn.Conv3d(inputs, outputs, size, stride=size, bias=_has_bias(config)), outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, brains: Brains | None = None) -> Tensor:
         """Halve the size of features (B, C, D, H, W)."""
-        return self.unit(F.avg_pool3d(x, 2) if self.average else x)
+        return self.unit(F.avg_pool3d(x, 2) if self.average else x, None, brains)
 
 
 class Up(nn.Module):
@@ -135,9 +144,9 @@ class Up(nn.Module):
             convolution = nn.ConvTranspose3d(inputs, outputs, 2, stride=2, bias=_has_bias(config))
         self.unit = Unit(config, convolution, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, brains: Brains | None = None) -> Tensor:
         """Double the size of features (B, C, D, H, W)."""
-        x = self.unit(x)
+        x = self.unit(x, None, brains)
         return F.interpolate(x, scale_factor=2, mode="trilinear") if self.trilinear else x
 
 

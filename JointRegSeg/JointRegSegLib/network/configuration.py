@@ -14,7 +14,7 @@ from ..losses.config import LossConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configurations"
 _CHOICES = {  # values of the keys that are names
-    "normalisation": ("none", "instance"),
+    "normalisation": ("none", "instance", "brain"),
     "activation": ("relu", "leaky_relu"),
     "down": ("strided", "average"),
     "up": ("transposed", "trilinear"),
@@ -38,7 +38,8 @@ class NetworkConfig:
         stem: Whether a linear 1 x 1 x 1 convolution precedes the first block.
         residual: Whether blocks add their input to the output of their last convolution; a block of a decoder adds its
             input from the next coarser level.
-        normalisation: 'none' or 'instance'.
+        normalisation: 'none', 'instance' (statistics of each study over the whole grid) or 'brain' (over its brain,
+            so that the background around it has no influence).
         activation: 'relu' or 'leaky_relu'.
         down: Step to the next coarser level: 'strided' convolution or 'average'.
         up: Step to the next finer level: 'transposed' convolution or 'trilinear' interpolation.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .blocks import Block, Down
+from .brain_norm import Brains
 from .configuration import NetworkConfig
 
 
@@ -23,16 +24,17 @@ class Encoder(nn.Module):
             block_inputs = inputs if level == 0 and not config.stem else channels
             self.blocks.append(Block(config, block_inputs, channels, count))
 
-    def forward(self, study: Tensor) -> list[Tensor]:
+    def forward(self, study: Tensor, brains: Brains | None = None) -> list[Tensor]:
         """Encode studies.
 
         Args:
             study: Studies (B, C, D, H, W).
+            brains: Brains by whose statistics features are normalised; None for those of the whole grid.
 
         Returns:
             One tensor (B, channels, d, h, w) per level, each half the size of the one before.
         """
-        codes = [self.blocks[0](self.stem(study))]
+        codes = [self.blocks[0](self.stem(study), None, brains)]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
-            codes.append(block(down(codes[-1])))
+            codes.append(block(down(codes[-1], brains), None, brains))
         return codes

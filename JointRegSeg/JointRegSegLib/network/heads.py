@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block, Up
+from .brain_norm import Brains
 from .configuration import NetworkConfig
 
 
@@ -30,12 +31,13 @@ class Decoder(nn.Module):
             self.blocks.append(Block(config, channels * (1 + widening), channels, count))
             inputs = channels
 
-    def forward(self, codes: list[Tensor]) -> list[Tensor]:
+    def forward(self, codes: list[Tensor], brains: Brains | None = None) -> list[Tensor]:
         """Decode one study or one merged pair.
 
         Args:
             codes: Codes (B, channels, d, h, w) by level, finest first. The list is emptied, which frees the memory of
                 the codes as early as possible when no gradients are computed.
+            brains: Brains by whose statistics features are normalised; None for those of the whole grid.
 
         Returns:
             Features (B, channels, d, h, w) by level, coarsest first.
@@ -43,7 +45,7 @@ class Decoder(nn.Module):
         features, x = [], codes.pop()
         del codes[: self.finest]
         for up, block in zip(self.ups, self.blocks, strict=True):
-            x = block(up(x), codes)
+            x = block(up(x, brains), codes, brains)
             features.append(x)
         return features
 
@@ -58,9 +60,9 @@ class SegmentationHead(nn.Module):
         lower = config.channels[1 : 1 + config.auxiliary]
         self.auxiliary = nn.ModuleList(nn.Conv3d(channels, config.classes, 1) for channels in lower)
 
-    def forward(self, codes: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, codes: list[Tensor], brains: Brains | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute logits (B, classes, D, H, W) and, in training, those of the coarser levels, finest first."""
-        features = self.decoder(codes)
+        features = self.decoder(codes, brains)
         auxiliary: tuple[Tensor, ...] = ()
         if self.training:
             lower = features[-2 : -2 - len(self.auxiliary) : -1]
@@ -85,15 +87,16 @@ class RegistrationHead(nn.Module):
         sign = -1 if self.merge_mode == "subtract" else 1
         return [torch.add(m, f, alpha=sign) for m, f in zip(moving, fixed, strict=True)]
 
-    def forward(self, merged: list[Tensor]) -> Tensor:
+    def forward(self, merged: list[Tensor], brains: Brains | None = None) -> Tensor:
         """Compute the raw output at the level of the head.
 
         Args:
             merged: Merged codes by level, finest first; the list is emptied.
+            brains: As for ``Decoder``; the brains of both studies.
 
         Returns:
             Vector field (B, 3, d, h, w), in the dtype of the weights of the output even under autocast.
         """
-        features = self.decoder(merged)[-1]
+        features = self.decoder(merged, brains)[-1]
         with torch.autocast(features.device.type, enabled=False):
             return self.output(features.to(self.output.weight.dtype))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registration.deformation import Deformation, cumulative_displacement, integrate_velocity, resize_displacement
+from .brain_norm import Brains
 from .configuration import NetworkConfig
 from .encoder import Encoder
 from .heads import RegistrationHead, SegmentationHead
@@ -101,17 +102,18 @@ class JointNetwork(nn.Module):
             )
         stride = self._checked_stride(fixed, stride)
         shape = fixed.shape[2:]
-        fixed_codes = self._codes(fixed, stride)
-        moving_codes = self._codes(moving, stride)
+        fixed_codes, fixed_brains = self._codes(fixed, stride)
+        moving_codes, moving_brains = self._codes(moving, stride)
         fixed_logits = moving_logits = deformation = None
         fixed_auxiliary: tuple[Tensor, ...] = ()
         moving_auxiliary: tuple[Tensor, ...] = ()
         if self.segmentation is not None:
-            fixed_logits, fixed_auxiliary = self.segmentation(list(fixed_codes))
-            moving_logits, moving_auxiliary = self.segmentation(list(moving_codes))
+            fixed_logits, fixed_auxiliary = self.segmentation(list(fixed_codes), fixed_brains)
+            moving_logits, moving_auxiliary = self.segmentation(list(moving_codes), moving_brains)
             fixed_logits, moving_logits = _resized(fixed_logits, shape), _resized(moving_logits, shape)
         if self.registration is not None:
-            predicted = self._predicted(self.registration, moving_codes, fixed_codes)
+            both = None if fixed_brains is None or moving_brains is None else fixed_brains | moving_brains
+            predicted = self._predicted(self.registration, moving_codes, fixed_codes, both)
             with torch.autocast(fixed.device.type, enabled=False):  # bfloat16 resolves positions only to 0.5 voxels
                 deformation = self._deformation(predicted, shape)
         return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
@@ -137,7 +139,7 @@ class JointNetwork(nn.Module):
         if self.segmentation is None:
             raise ValueError(f"the network '{self.config.name}' has no segmentation head")
         stride = self._checked_stride(study, stride)
-        logits, auxiliary = self.segmentation(self._codes(study, stride))
+        logits, auxiliary = self.segmentation(*self._codes(study, stride))
         return _resized(logits, study.shape[2:]), auxiliary
 
     @property
@@ -145,14 +147,17 @@ class JointNetwork(nn.Module):
         """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def _codes(self, study: Tensor, stride: int) -> list[Tensor]:
-        """Average a study over blocks of ``stride`` voxels and encode it."""
+    def _codes(self, study: Tensor, stride: int) -> tuple[list[Tensor], Brains | None]:
+        """Average a study over blocks of ``stride`` voxels and encode it; also return its brain where it is needed."""
         if stride > 1:
             with torch.autocast(study.device.type, enabled=False):
                 study = F.avg_pool3d(study, stride)
-        return self.encoder(study if self.convert is None else self.convert(study))
+        brains = Brains.of_studies(study, self.config.levels) if self.config.normalisation == "brain" else None
+        return self.encoder(study if self.convert is None else self.convert(study), brains), brains
 
-    def _predicted(self, head: RegistrationHead, moving_codes: list[Tensor], fixed_codes: list[Tensor]) -> Tensor:
+    def _predicted(
+        self, head: RegistrationHead, moving_codes: list[Tensor], fixed_codes: list[Tensor], brains: Brains | None
+    ) -> Tensor:
         """Return the raw output (B, 3, d, h, w) of the registration head at its level, and empty both lists."""
         merged = head.merge(moving_codes, fixed_codes)
         exchanged: list[Tensor] = []
@@ -161,8 +166,8 @@ class JointNetwork(nn.Module):
             exchanged = [-m for m in merged] if subtracted else head.merge(fixed_codes, moving_codes)
         moving_codes.clear()
         fixed_codes.clear()
-        predicted = head(merged)
-        return predicted - head(exchanged) if exchanged else predicted
+        predicted = head(merged, brains)
+        return predicted - head(exchanged, brains) if exchanged else predicted
 
     def _deformation(self, predicted: Tensor, shape: torch.Size) -> Deformation:
         """Turn the raw output into a deformation on a grid of ``shape``, in at least float32."""

@@ -44,7 +44,9 @@ class LoadedWeights:
 
     @property
     def brain_share(self) -> float | None:
-        """Share of the training patches that was brain, in (0, 1]; None if the file does not record it."""
+        """Share of the training patches that was brain, in (0, 1]; None where it has no influence or is not known."""
+        if self.config.normalisation != "instance":
+            return None
         share = self.metadata.get("brain_share")
         return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
 

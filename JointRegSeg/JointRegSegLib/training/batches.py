@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,21 +16,11 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from NeuroCESTLib.core.packages import warn_user
 from NeuroCESTLib.core.processes import inside_application
 
-from ..cohort.sample import Pair, StudySample
+from ..cohort.sample import Pair, PairSource, StudySample
 from ..images.labels import UNLABELED
 
 Augment = Callable[[Pair, torch.Generator], Pair]
 """Changes a pair at random; the generator alone decides."""
-
-
-class PairSource(Protocol):
-    """Source of pairs; the pair at an index depends on the epoch and the index alone."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Pair: ...
-
-    def set_epoch(self, epoch: int) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ class DataConfig:
         path: ``memory`` (all preprocessed studies), ``cache`` (preprocessed on disk, memory-mapped), ``on_the_fly``
             (read and preprocessed each time by workers), or ``synthetic`` (patients generated as they are needed,
             without a manifest).
-        length: Synthetic pairs per epoch.
+        length: Pairs per epoch where some of them are synthetic.
+        synthetic_share: Share of synthetic pairs among those of a cohort; 0 for none.
         seed: Seed of synthetic patients and of pairs; the validation has patients of another seed.
         validation_pairs: Number of fixed held-out pairs; with a manifest at most so many of its split ``val``.
         cache: Folder of the cache, relative to the output folder unless absolute.
@@ -34,11 +35,14 @@ class DataConfig:
             they are then those of the split ``train``, whose studies are prepared once more for it.
         pairing: Kind or settings of ``cohort.pairing.Pairing``.
         sampling: Settings of ``cohort.pairing.StudySampling``; None (null) for none.
+        transplants: Settings of ``augmentation.transplant.TransplantConfig``, by which the tumours of a cohort are put
+            into other brains; None (null) for none.
         augmentation: Settings of ``augmentation.config.AugmentationConfig``; None (null) for none.
     """
 
     path: str = "memory"
     length: int = 1000
+    synthetic_share: float = 0.0
     seed: int = 0
     validation_pairs: int = 8
     cache: str = "cache"
@@ -46,6 +50,7 @@ class DataConfig:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     pairing: Any = None
     sampling: Mapping[str, Any] | None = None
+    transplants: Mapping[str, Any] | None = None
     augmentation: Mapping[str, Any] | None = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,6 +58,11 @@ class DataConfig:
             raise ValueError(f"path is {self.path!r} but must be one of {', '.join(DATA_PATHS)}")
         for name, least in (("length", 1), ("validation_pairs", 0), ("seed", 0)):
             _check_whole(name, getattr(self, name), least)
+        share = self.synthetic_share
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ValueError(f"synthetic_share is {share!r} but must be a number from 0 to below 1")
+        if self.path == "synthetic" and (share or self.transplants is not None):
+            raise ValueError("synthetic_share and transplants need a cohort: choose another path than 'synthetic'")
 
 
 @dataclass(frozen=True)

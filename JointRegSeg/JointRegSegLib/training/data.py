@@ -9,13 +9,14 @@ from typing import Any
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.config import AugmentationConfig
+from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..augmentation.pipeline import Augmentation
+from ..augmentation.transplant import TransplantConfig
 from ..cohort.manifest import Cohort, read_manifest
 from ..cohort.preparation import PreparationConfig
-from ..cohort.sample import Pair
+from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import open_pairs
 from ..synthesis.source import SyntheticConfig, SyntheticSource
-from .batches import PairSource
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
 
@@ -128,6 +129,15 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             data.seed,
             progress,
         )
+        if data.transplants is not None:
+            training = TransplantedPairs(
+                training, TransplantConfig.from_dict(data.transplants, "data: transplants"), data.seed
+            )
+        if data.synthetic_share:
+            settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
+            synthetic = SyntheticSource(settings, data.length, data.seed)
+            training = MixedPairs(training, synthetic, data.synthetic_share, data.seed)
+            description += f" and synthetic patients, seed {data.seed}"
     if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
         # Without a cache they are prepared as they are read, because only a few are used.
         path = "cache" if data.path == "cache" else "on_the_fly"

@@ -18,14 +18,13 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..cohort.manifest import Cohort
 from ..cohort.preparation import PreparationConfig, StudyPreparer
-from ..cohort.sample import StudySample
+from ..cohort.sample import PairSource, StudySample
 from ..cohort.sampling import class_counts, median_frequency_weights
 from ..cohort.sources import StudyPairs
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE, histogram_landmarks
 from ..images.preprocessing import LEARN
 from ..losses.config import MEDIAN_FREQUENCY
-from .batches import PairSource
 from .checkpoints import LAST, load_checkpoint
 from .config import TrainingConfig
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
-from ..cohort.sample import Pair
+from ..cohort.sample import Pair, PairSource
 from ..network.joint import JointNetwork
 from ..network.precision import Precision
 from ..pictures.cases import draw_cases
 from ..tasks.joint import JOINT
-from .batches import Augment, Batch, BatchStream, PairSource, collate
+from .batches import Augment, Batch, BatchStream, collate
 from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .curves import draw_curves

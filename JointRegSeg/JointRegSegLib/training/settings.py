@@ -76,9 +76,9 @@ class TrainingSettings:
         device: ``auto``, ``cpu`` or ``cuda``.
         checkpoint_minutes: Largest time between checkpoints, which a crash can lose.
         pictures: Validation cases that are drawn after each epoch, with the curves; 0 for no pictures.
-        brain_share: Fraction of brain in the block on which the weights segment a study, which is written into them; 0
-            for the mean over the patches of the training. With less of it, a network with instance normalisation finds
-            more tumour.
+        brain_share: Fraction of brain in the block on which a network with the normalisation 'instance' segments a
+            study, which is written into its weights; 0 for the mean over the patches of the training. Other networks do
+            not depend on it.
     """
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sequence_files import SequenceText
 from studies import AMIDE_SCENARIO, checksums, read_spectrum, write_json
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.pools_yaml import read_pools
 
 
 def steady_z(offset_ppm: float, k: float, fraction: float) -> float:
@@ -99,3 +101,51 @@ def test_exactly_one_kind_of_input_is_needed(tmp_path: Path, capfd: pytest.Captu
     write_json(AMIDE_SCENARIO, tmp_path / "s.json")
     assert main(["simulate", str(tmp_path / "s.json"), "--output", str(tmp_path / "no" / "z.csv")]) == 2
     assert "does not exist" in capfd.readouterr().err
+
+
+def test_the_analytic_engine_warns_outside_its_regime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pulse of 5 ms near water, for which it gives 0.08 and the truth is 0.78."""
+    preparation = {"type": "CW block", "B1_uT": 5, "tsat_s": 0.005}
+    write_json(AMIDE_SCENARIO | {"offsets_ppm": [-0.5, 0.5, 2.0], "preparation": preparation}, tmp_path / "s.json")
+    files = ["simulate", str(tmp_path / "s.json"), "--output", str(tmp_path / "z.csv")]
+    assert main([*files, "--engine", "r1rho"]) == 0
+    assert "s.json: 2 measurements lie within 1 ppm of water" in capsys.readouterr().err
+    assert main(files) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def sequence_with_pools(folder: Path, pools: str, excitation: bool = False) -> list[str]:
+    file = SequenceText(5, B0=3, offsets_ppm="-1 0 1")
+    for offset in (-1.0, 0.0, 1.0):
+        file.pulse(1.0, 0.5, offset)
+        if excitation:
+            file.pulse(10.0, 1e-3, use="e")
+        file.sample()
+    (folder / "p.yaml").write_text(pools)
+    return ["simulate", "--pools", str(folder / "p.yaml"), "--sequence", str(file.write(folder)), "--output"]
+
+
+def test_isochromats_give_the_mean_over_their_shifts(tmp_path: Path) -> None:
+    text = POOLS.replace("t2: 0.08}", "t2: 0.08, t2star: 0.03, isochromats: 3}")
+    assert main([*sequence_with_pools(tmp_path, text), str(tmp_path / "mean.csv")]) == 0
+    shifts = read_pools(tmp_path / "p.yaml").isochromat_shifts_ppm
+    single = []
+    for shift in shifts:
+        files = sequence_with_pools(tmp_path, POOLS + f"b0_inhom: {shift!r}\n")
+        assert main([*files, str(tmp_path / "one.csv")]) == 0
+        single.append(read_spectrum(tmp_path / "one.csv")[:, 1])
+    np.testing.assert_allclose(read_spectrum(tmp_path / "mean.csv")[:, 1], np.mean(single, 0), rtol=0, atol=1e-12)
+
+
+def test_isochromats_with_an_excitation_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = POOLS.replace("t2: 0.08}", "t2: 0.08, t2star: 0.03, isochromats: 3}")
+    assert main([*sequence_with_pools(tmp_path, text, excitation=True), str(tmp_path / "z.csv")]) == 2
+    assert "isochromats are not supported for sequences with an excitation" in capsys.readouterr().err
+    assert not (tmp_path / "z.csv").exists()
+
+
+def test_a_pool_file_at_another_field_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = sequence_with_pools(tmp_path, POOLS.replace("b0: 3", "b0: 7"))
+    assert main([*files, str(tmp_path / "z.csv")]) == 0
+    assert "made for 3 T but is played at 7 T" in capsys.readouterr().err
+    np.testing.assert_allclose(read_spectrum(tmp_path / "z.csv")[:, 0], [-3 / 7, 0, 3 / 7], atol=1e-4)

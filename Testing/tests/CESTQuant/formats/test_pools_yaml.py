@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from pathlib import Path
@@ -51,6 +52,12 @@ def test_fractions_are_relative_to_water(tmp_path: Path) -> None:
         ("t2: 0.03", "r2: 1/0", "1/0"),
         ("lineshape: Lorentzian", "lineshape: Voigt", "voigt"),
         ("b0: 3", "b0: [3", "YAML"),
+        ("b0: 3", "b0: [3", "(line 8:"),
+        ("  amide", "\tamide", "(line 4: a tab at the start of a line; indent with spaces)"),
+        ("rel_b1: 1.0", "rel_b1: 1.0\nrelb1: 0.5", "relb1 is 0.5 and rel_b1 is 1.0, which mean the same; give one"),
+        ("t2: 0.075", "t2: 0.075, isochromats: 30", "isochromats needs t2star"),
+        ("t2: 0.075", "t2: 0.075, t2star: 0.1, isochromats: 30", "t2star is 0.1 but must be shorter than t2"),
+        ("t2: 0.075", "t2: 0.075, t2star: 0.05, isochromats: 0.5", "isochromats is 0.5"),
         ("k: 40", "k: .nan", "nan"),
         ("b0: 3\n", "b0: -3\n", "b0"),
         ("rel_b1: 1.0", "rel_b1: .inf", "rel_b1"),
@@ -71,7 +78,7 @@ def test_yaml_of_another_kind_is_named(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("b0_inhom", "b0_inhomogeneity", ": unknown keys are ignored: b0_inhomogeneity"),
+        ("b0_inhom", "b0_inhomogen", ": unknown keys are ignored: b0_inhomogen"),
         ("k: 40", "k: 40, kex: 40", ": amide: unknown keys are ignored: kex"),
         ("lineshape", "line_shape", ": mt_pool: unknown keys are ignored: line_shape"),
     ],
@@ -86,3 +93,47 @@ def test_the_keys_of_the_community_are_known(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_pools(pools_file(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name", "value"),
+    [
+        ("rel_b1: 1.0", "relb1: 0.5", "b1_relative", 0.5),
+        ("b0_inhom: 0.0", "b0_inhomogeneity: 0.3", "b0_shift_ppm", 0.3),
+    ],
+)
+def test_other_names_of_keys_are_understood(tmp_path: Path, old: str, new: str, name: str, value: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert getattr(read_pools(pools_file(tmp_path, POOLS.replace(old, new))), name) == value
+
+
+def test_pools_may_be_a_list(tmp_path: Path) -> None:
+    text = POOLS.replace("  amide", "  - amide").replace("  amine", "  - amine")
+    assert [pool.name for pool in read_pools(pools_file(tmp_path, text)).tissue.solutes] == ["amide", "amine"]
+
+
+def test_a_semisolid_pool_without_a_lineshape_exchanges_only(tmp_path: Path) -> None:
+    import torch
+
+    from CESTQuantLib.physics.lineshapes import saturation_rate
+
+    text = POOLS.replace("lineshape: Lorentzian", "lineshape: 'None'")
+    pool = read_pools(pools_file(tmp_path, text)).tissue.semisolid
+    assert (pool.fraction, pool.k_Hz) == (0.1, 30)
+    w1, offset, T2 = (torch.tensor(value, dtype=torch.float64) for value in (1000.0, 0.0, pool.T2_s))
+    assert float(saturation_rate(pool.lineshape, w1, offset, T2, 0.0)) < 1e-8
+
+
+@pytest.mark.parametrize("where", ["water_pool", "file"])
+def test_isochromats_are_quantiles_of_a_lorentzian_line(tmp_path: Path, where: str) -> None:
+    keys = "t2star: 0.03, isochromats: 101"
+    text = POOLS.replace("t2: 0.075", f"t2: 0.075, {keys}")
+    if where == "file":
+        text = POOLS.replace("t2: 0.075", "t2: 0.075, t2star: 0.03") + "isochromats: 101\n"
+    shifts = read_pools(pools_file(tmp_path, text)).isochromat_shifts_ppm
+    assert len(shifts) == 101
+    assert sum(shifts) == pytest.approx(0, abs=1e-12)
+    # the quarter of the cut line lies at 0.9 / 4 of a turn from its centre
+    half_width_ppm = (1 / 0.03 - 1 / 0.075) / (267.5154109126009 * 3)
+    assert shifts[75] == pytest.approx(half_width_ppm * math.tan(0.9 * math.pi * (75.5 / 101 - 0.5)), rel=1e-12)
