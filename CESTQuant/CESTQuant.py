@@ -157,6 +157,9 @@ class CESTQuantWidget(PanelWidget):
         "modelSection": ("model", "network", "config"),
     }
 
+    liveSpectrum = None
+    _spectra = None
+
     def makeLogic(self):
         return CESTQuantLogic()
 
@@ -168,6 +171,73 @@ class CESTQuantWidget(PanelWidget):
         super().setup()
         self.showMethods()
         self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethodChosen)
+        self.ui.liveSpectrumCheckBox.connect("toggled(bool)", self.onLiveSpectrumToggled)
+
+    def cleanup(self):
+        """Stop following the mouse, and release the parameter node; called when the application closes."""
+        self.ui.liveSpectrumCheckBox.checked = False
+        super().cleanup()
+
+    def exit(self):
+        """Stop following the mouse; called each time the user leaves the module."""
+        self.ui.liveSpectrumCheckBox.checked = False
+        super().exit()
+
+    def onSceneStartClose(self, caller, event):
+        """Stop following the mouse in a scene that is closed."""
+        self.ui.liveSpectrumCheckBox.checked = False
+        super().onSceneStartClose(caller, event)
+
+    def onLiveSpectrumToggled(self, checked):
+        """Show the spectrum under the mouse, or stop doing so."""
+        from NeuroCESTLib.panel.live_spectrum import LiveSpectrum
+        from NeuroCESTLib.panel.torch_extension import ensure_torch
+
+        if self.liveSpectrum is None:
+            self.liveSpectrum = LiveSpectrum(self.measuredSpectrum, self.fittedSpectrum, self.showSpectrumValues)
+        self._spectra = None
+        self.showSpectrumValues("")
+        if not checked:
+            self.liveSpectrum.stop()
+            return
+        with slicer.util.tryWithErrorDisplay(_("The spectrum cannot be shown.")):
+            ensure_torch(self.moduleName)
+            self.liveSpectrum.start()
+
+    def showSpectrumValues(self, text):
+        """Show the values of the fit beside the plot."""
+        self.ui.spectrumValuesLabel.text = text
+
+    def spectra(self):
+        """Return the spectra of the chosen acquisition, which are prepared again after another choice.
+
+        Raises:
+            ValueError: The acquisition cannot be used, or something is not chosen yet.
+        """
+        parameters = self._parameterNode
+        if not parameters or not parameters.signal:
+            raise ValueError(_("Choose the CEST acquisition, a sequence of volumes."))
+        used = self.usedInputs(parameters)
+        nodes = {name: getattr(parameters, name) for name in ("b0", "b1", "t1") if name in used}
+        paths = parameters.protocolPath, parameters.modelPath if "model" in used else ""
+        chosen = {"reference": parameters.reference, **nodes}
+        key = [node and (node.GetID(), node.GetMTime()) for node in (parameters.signal, *chosen.values())], paths
+        if self._spectra is None or self._spectra[0] != key:
+            spectra = self.logic.spectra(parameters.signal, paths[0] or None, model=paths[1] or None, **chosen)
+            self._spectra = key, spectra
+        return self._spectra[1]
+
+    def measuredSpectrum(self, place):
+        """Return the measured spectrum at a place (RAS, mm)."""
+        return self.spectra().at(place)
+
+    def fittedSpectrum(self, place):
+        """Return the spectrum at a place with the fit by the chosen method; None while the method lacks an input."""
+        if self.missingInputs():
+            return None
+        maps = ("b0", "b1", "t1")
+        options = {name: value for name, value in self.methodOptions().items() if name not in maps}
+        return self.spectra().at(place, self._parameterNode.method, self.logic.settings(**options))
 
     def showMethods(self):
         """List the methods of the registry."""
@@ -246,10 +316,6 @@ class CESTQuantWidget(PanelWidget):
         from NeuroCESTLib.scene import display
 
         parameters = self._parameterNode
-        used = self.usedInputs(parameters)
-        chosen = {parameter: getattr(parameters, parameter) for parameter, _w in (self.INPUTS[name] for name in used)}
-        # 0 µT means the single acquired power, and an empty path no file.
-        options = {parameter.removesuffix("Path"): value for parameter, value in chosen.items() if value}
         result = self.logic.fit(
             parameters.signal,
             parameters.protocolPath or None,
@@ -259,12 +325,20 @@ class CESTQuantWidget(PanelWidget):
             segmentation=parameters.segmentation,
             folderName=parameters.folderName,
             progress=progress,
-            **options,
+            **self.methodOptions(),
         )
         display.show_over(result.mainMap, self.anatomy(parameters))
         return _("{count} maps are in the folder '{folder}'.").format(
             count=len(result.nodes), folder=self.folderName(result)
         )
+
+    def methodOptions(self):
+        """Return what the panel gives to the chosen method, by the name of the argument."""
+        parameters = self._parameterNode
+        names = [self.INPUTS[name][0] for name in self.usedInputs(parameters)]
+        chosen = {name: getattr(parameters, name) for name in names}
+        # 0 µT means the single acquired power, and an empty path no file.
+        return {name.removesuffix("Path"): value for name, value in chosen.items() if value}
 
     def anatomy(self, parameters):
         """Return the volume to show under the maps; None to keep what the views show."""
@@ -299,6 +373,21 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         """Map B0 and B1 from a WASABI or WASSR acquisition; see ``CESTQuantLib.logic.CESTQuantLogic.fieldMaps``."""
         return self._shared().fieldMaps(signalNode, protocol, **options)
 
+    def spectra(self, signalNode, protocol, **options):
+        """Prepare an acquisition for looking at single spectra; see ``CESTQuantLib.logic.CESTQuantLogic.spectra``."""
+        return self._shared().spectra(signalNode, protocol, **options)
+
+    def spectrumAt(self, signalNode, protocol, position_RAS, **options):
+        """Return the spectrum at a place with its fit: ``spectrumAt(sequenceNode, None, (10, 20, 0), method="r1rho")``.
+
+        Options and result: see ``CESTQuantLib.logic.CESTQuantLogic.spectrumAt``.
+        """
+        return self._shared().spectrumAt(signalNode, protocol, position_RAS, **options)
+
+    def settings(self, **options):
+        """Return the settings of a method; see ``CESTQuantLib.logic.CESTQuantLogic.settings``."""
+        return self._shared().settings(**options)
+
     def hasProtocol(self, signalNode):
         """Whether the acquisition carries its protocol, as the sample data do."""
         return self._shared().hasProtocol(signalNode)
@@ -329,6 +418,7 @@ class CESTQuantTest(self_test.PanelTest):
 
         offsets = np.linspace(-5.0, 5.0, 21)
         spectrum = 1.0 - 0.9 / (1 + (offsets / 0.7) ** 2) - 0.06 / (1 + ((offsets - 3.5) / 0.5) ** 2)
+        self.spectrum = spectrum
         self.expectedAsymmetry = spectrum[offsets == -3.5][0] - spectrum[offsets == 3.5][0]
         geometry = Geometry.from_spacing((4, 8, 8), (2.0, 2.0, 5.0))
         signal = 1000.0 * np.tile(spectrum[:, None, None, None], (1, *geometry.shape)).astype(np.float32)
@@ -483,6 +573,54 @@ class CESTQuantTest(self_test.PanelTest):
         self.assertEqual(float(maps["reliable"].max()), 0.0)
         display = slicer.util.getNode("reliable").GetScalarVolumeDisplayNode()
         self.assertEqual((display.GetWindowLevelMin(), display.GetWindowLevelMax()), (0.0, 1.0))
+
+    def moveMouseTo(self, voxel):
+        """Move the crosshair as the mouse does with Shift, to a voxel (i, j, k); return the place."""
+        from NeuroCESTLib.scene.geometry import Geometry
+
+        place = (Geometry.of(self.reference).ijk_to_ras @ (*voxel, 1.0))[:3]
+        slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCursorPositionRAS(place)
+        return place
+
+    def curves(self):
+        """Return the curves of the live plot by name, as arrays of offsets and values."""
+        chart = slicer.util.getNode("Z-spectrum")
+        found = {}
+        for number in range(chart.GetNumberOfPlotSeriesNodes()):
+            series = chart.GetNthPlotSeriesNode(number)
+            table = series.GetTableNode()
+            found[series.GetName()] = tuple(slicer.util.arrayFromTableColumn(table, name) for name in "xy")
+        return found
+
+    def test_spectrumFollowsTheMouse(self):
+        self.chooseInputs("lorentzian")
+        self.ui.liveSpectrumCheckBox.checked = True
+        self.moveMouseTo((1, 2, 3))
+        self.assertEqual(list(self.curves()), ["measured"])
+        offsets, signal = self.curves()["measured"]
+        self.assertEqual((offsets.min(), offsets.max()), (-5.0, 5.0))
+        self.assertAlmostEqual(float(signal[0]), self.spectrum[0], places=5)
+        self.assertIn("voxel (1, 2, 3)", self.ui.spectrumValuesLabel.text)
+        self.widget.liveSpectrum.fit()  # as after the mouse has rested
+        self.assertTrue({"measured", "fit", "residual", "amide"} <= set(self.curves()))
+        self.assertIn("amide_amplitude: ", self.ui.spectrumValuesLabel.text)
+        self.moveMouseTo((40, 2, 3))
+        self.assertIn("outside", self.ui.spectrumValuesLabel.text)
+        self.ui.liveSpectrumCheckBox.checked = False
+        self.moveMouseTo((1, 2, 3))
+        self.assertEqual(self.ui.spectrumValuesLabel.text, "")
+
+    def test_liveSpectrumHasALayoutOfItsOwnAndLeavesIt(self):
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is None:
+            layout = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+        layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+        self.chooseInputs("mtrasym")
+        self.ui.liveSpectrumCheckBox.checked = True
+        self.assertNotEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
+        self.widget.exit()
+        self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
+        self.assertFalse(self.ui.liveSpectrumCheckBox.checked)
 
     def test_wrongCountOfOffsetsIsReportedAndChangesNothing(self):
         self.chooseInputs()

@@ -16,6 +16,7 @@ from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify
 from .scene.maps import MapNodes, with_maps
 from .scene.phantom import add_phantom
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
+from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
 from .scene.study import Study, knows_its_offsets
 
 if TYPE_CHECKING:
@@ -99,19 +100,17 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
-        tissue = _tissue_model(model)
-        model_file = model if isinstance(model, str | Path) else None
-        normalized, noted_of_m0 = study.spectra()
-        spectra, noted = with_maps(study, normalized, MapNodes(b0, b1, t1), tissue, model_file)
-        offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
-        settings = Settings(
-            model=tissue,
-            lorentzian=_lorentzian_model(lorentzianPreset),
-            asymmetry_offsets_ppm=tuple(float(offset) for offset in offsets),
+        settings = self.settings(
+            model=model,
+            asymmetryOffset_ppm=asymmetryOffset_ppm,
+            lorentzianPreset=lorentzianPreset,
             power_uT=power_uT,
             network=network,
             config=config,
         )
+        model_file = model if isinstance(model, str | Path) else None
+        normalized, noted_of_m0 = study.spectra()
+        spectra, noted = with_maps(study, normalized, MapNodes(b0, b1, t1), settings.model, model_file)
         result = in_background(
             lambda report: quantify(
                 spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
@@ -189,6 +188,130 @@ class CESTQuantLogic:
             regions={},
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),
+        )
+
+    def spectra(
+        self,
+        signalNode: Any,
+        protocol: Any,
+        *,
+        reference: Any = None,
+        mask: Any = None,
+        b0: Any = None,
+        b1: Any = None,
+        t1: Any = None,
+        model: Any = None,
+        signalNormalisation: str | None = None,
+        m0OverTime: str = "interpolated",
+        fieldStrength_T: float | None = None,
+    ) -> SpectraOfPlaces:
+        """Prepare an acquisition for looking at single spectra, many a second.
+
+        Args:
+            signalNode: Sequence node with one volume per measurement.
+            protocol: As in :meth:`fit`, and so are all other arguments.
+            reference: M0 volume or sequence.
+            mask: Volume, label map or segmentation; None for spectra everywhere.
+            b0: Volume of the B0 shift in ppm.
+            b1: Volume of the actual over the nominal B1.
+            t1: Volume of the water T1 in s.
+            model: Tissue model, for the maps that it names.
+            signalNormalisation: ``m0``, ``l2`` or ``none``.
+            m0OverTime: ``interpolated`` or ``mean``.
+            fieldStrength_T: Static field in T.
+
+        Returns:
+            An object whose ``at(position_RAS, method, settings)`` is the spectrum of a voxel, and whose ``over`` is
+            that of a region.
+
+        Raises:
+            ValueError: Something is missing or unusable; one sentence that names the node or file.
+        """
+        study = Study.of(
+            signalNode,
+            protocol,
+            reference,
+            mask,
+            signalNormalisation,
+            m0_over_time=m0OverTime,
+            field_strength_T=fieldStrength_T,
+        )
+        model_file = model if isinstance(model, str | Path) else None
+        spectra, _ = with_maps(study, study.spectra()[0], MapNodes(b0, b1, t1), _tissue_model(model), model_file)
+        return SpectraOfPlaces(study, spectra)
+
+    def spectrumAt(
+        self,
+        signalNode: Any,
+        protocol: Any,
+        position_RAS: tuple[float, float, float],
+        *,
+        method: str = "",
+        model: Any = None,
+        asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
+        lorentzianPreset: str | dict = "3T",
+        power_uT: float | None = None,
+        network: str | None = None,
+        config: str | None = None,
+        **acquisition: Any,
+    ) -> PlacedSpectrum:
+        """Return the spectrum at a place, with its fit: ``spectrumAt(sequence, None, (10, 20, 0), method="r1rho")``.
+
+        For many places of one acquisition, call :meth:`spectra` once and ask its result.
+
+        Args:
+            signalNode: Sequence node with one volume per measurement.
+            protocol: As in :meth:`fit`.
+            position_RAS: Place in world coordinates, in mm.
+            method: Name of the method that fits the spectrum; empty for the measured points alone.
+            model: Path or dictionary of a tissue model.
+            asymmetryOffset_ppm: One or several offsets of MTRasym in ppm.
+            lorentzianPreset: ``3T``, ``7T``, or path or dictionary of a pool description.
+            power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
+            network: Network file (method ``network``).
+            config: Configuration of the simulated data (method ``dictionary``).
+            acquisition: Reference, maps and further arguments of :meth:`spectra`.
+
+        Returns:
+            Offsets, powers, signal, fit, residual and single pools, and the values with their standard errors.
+
+        Raises:
+            ValueError: Something is missing or unusable, or the place has no usable signal.
+        """
+        spectra = self.spectra(signalNode, protocol, model=model, **acquisition)
+        settings = self.settings(
+            model=model,
+            asymmetryOffset_ppm=asymmetryOffset_ppm,
+            lorentzianPreset=lorentzianPreset,
+            power_uT=power_uT,
+            network=network,
+            config=config,
+        )
+        return spectra.at(position_RAS, method, settings)
+
+    def settings(
+        self,
+        *,
+        model: Any = None,
+        asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
+        lorentzianPreset: str | dict = "3T",
+        power_uT: float | None = None,
+        network: str | None = None,
+        config: str | None = None,
+    ) -> Settings:
+        """Return the settings of a method; the arguments are those of :meth:`fit`.
+
+        Raises:
+            ValueError: A file cannot be used, or a preset is unknown.
+        """
+        offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
+        return Settings(
+            model=_tissue_model(model),
+            lorentzian=_lorentzian_model(lorentzianPreset),
+            asymmetry_offsets_ppm=tuple(float(offset) for offset in offsets),
+            power_uT=power_uT,
+            network=network,
+            config=config,
         )
 
     def hasProtocol(self, signalNode: Any) -> bool:

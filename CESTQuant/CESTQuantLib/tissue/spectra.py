@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,6 +74,43 @@ class ZSpectra:
         valid = None if self.valid is None else self.valid[:, measurements]
         return replace(
             self, signal=self.signal[:, measurements], protocol=self.protocol.select(measurements), valid=valid
+        )
+
+    def of_voxels(self, voxels: Tensor) -> ZSpectra:
+        """Return the spectra of some of the voxels.
+
+        Args:
+            voxels: Indices (n,).
+
+        Returns:
+            Spectra with the same measurements, and with the maps of these voxels.
+        """
+        valid = None if self.valid is None else self.valid[voxels]
+        return replace(self._each(lambda values: values[voxels]), valid=valid)
+
+    def mean_voxel(self) -> ZSpectra:
+        """Return the mean over all voxels as a single voxel; values that are not finite do not count."""
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.where(torch.isfinite(values), values, torch.nan).nanmean(0, keepdim=True)
+
+        valid = None if self.valid is None else self.valid.any(0, keepdim=True)
+        return replace(self._each(mean), valid=valid)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> ZSpectra:
+        """Return the spectra with changed voxels of signal and maps, and without ``valid``."""
+
+        def changed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values)
+
+        return replace(
+            self,
+            signal=change(self.signal),
+            valid=None,
+            b0_shift_ppm=changed(self.b0_shift_ppm),
+            b1_relative=changed(self.b1_relative),
+            t1_s=changed(self.t1_s),
+            maps={name: change(values) for name, values in self.maps.items()},
         )
 
     def to(self, device: torch.device | str) -> ZSpectra:

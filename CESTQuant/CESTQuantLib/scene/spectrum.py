@@ -1,0 +1,182 @@
+"""The spectrum of a single place of an acquisition, with its fit: what a live plot shows and the console asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from NeuroCESTLib.scene.geometry import Geometry
+
+from ..methods.registry import quantify
+
+if TYPE_CHECKING:
+    from ..methods.base import Quantification, Settings
+    from ..tissue.spectra import ZSpectra
+    from .study import Study
+
+
+@dataclass(frozen=True)
+class PlacedSpectrum:
+    """A spectrum, and what a method finds in it.
+
+    Attributes:
+        name: Where it comes from, for titles and legends.
+        offsets_ppm: Offsets in ppm, of shape (measurement,).
+        power_uT: B1 in uT of each measurement, shape (measurement,).
+        signal: Normalised signal, shape (measurement,); NaN marks unusable measurements.
+        sd: Standard deviation over a region, shape (measurement,), or None for a single voxel.
+        fit: Fitted signal, shape (measurement,), or None; NaN where the method uses no measurement.
+        pools: Line of each Lorentzian pool as ``1 - line``, shape (measurement,), by name.
+        values: Value and standard error (NaN where there is none) of each quantity, by name.
+        warnings: Sentences for the user.
+    """
+
+    name: str
+    offsets_ppm: np.ndarray
+    power_uT: np.ndarray
+    signal: np.ndarray
+    sd: np.ndarray | None = None
+    fit: np.ndarray | None = None
+    pools: dict[str, np.ndarray] = field(default_factory=dict)
+    values: dict[str, tuple[float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def residual(self) -> np.ndarray | None:
+        """Signal minus fit, of shape (measurement,), or None without a fit."""
+        return None if self.fit is None else self.signal - self.fit
+
+    def powers(self) -> list[tuple[float, np.ndarray]]:
+        """Return each B1 in uT, lowest first, with its measurements in the order of their offsets."""
+        found = []
+        for power in np.unique(self.power_uT):
+            rows = np.flatnonzero(self.power_uT == power)
+            found.append((float(power), rows[np.argsort(self.offsets_ppm[rows], kind="stable")]))
+        return found
+
+
+class SpectraOfPlaces:
+    """Spectra of an acquisition at any place; made once and asked often.
+
+    Args:
+        study: The acquisition.
+        spectra: Its normalised spectra with the maps of their voxels.
+    """
+
+    def __init__(self, study: Study, spectra: ZSpectra) -> None:
+        self.geometry: Geometry = study.geometry
+        self._name = study.name
+        self._spectra = spectra
+        self._row = np.full(study.raw[0].size, -1)
+        self._row[study.voxels] = np.arange(len(study.voxels))
+
+    def at(
+        self, position_RAS: tuple[float, float, float], method: str = "", settings: Settings | None = None
+    ) -> PlacedSpectrum:
+        """Return the spectrum of the voxel at a place.
+
+        Args:
+            position_RAS: Place in world coordinates, in mm.
+            method: Method to fit it with; empty for the measured points alone.
+            settings: Settings of the method.
+
+        Raises:
+            ValueError: The place is outside of the acquisition or of its mask, the voxel has no usable signal, or the
+                method cannot work with the acquisition.
+        """
+        i, j, k = np.rint((np.linalg.inv(self.geometry.ijk_to_ras) @ (*position_RAS, 1.0))[:3]).astype(int)
+        slices, rows, columns = self.geometry.shape
+        if not (0 <= i < columns and 0 <= j < rows and 0 <= k < slices):
+            raise ValueError(f"the place is outside of '{self._name}'")
+        return self._of(np.array([(k * rows + j) * columns + i]), f"voxel ({i}, {j}, {k})", method, settings)
+
+    def over(self, mask: np.ndarray, name: str, method: str = "", settings: Settings | None = None) -> PlacedSpectrum:
+        """Return the mean spectrum of a region with its standard deviation, and the fit of the mean.
+
+        Args:
+            mask: Boolean (K, J, I) on the grid of the acquisition.
+            name: Name of the region.
+            method: Method to fit the mean with; empty for the measured points alone.
+            settings: Settings of the method.
+
+        Raises:
+            ValueError: As for :meth:`at`.
+        """
+        return self._of(np.flatnonzero(mask), name, method, settings)
+
+    def _of(self, voxels: np.ndarray, name: str, method: str, settings: Settings | None) -> PlacedSpectrum:
+        import torch
+
+        rows = self._row[voxels]
+        chosen = self._spectra.of_voxels(torch.from_numpy(rows[rows >= 0]))
+        usable = torch.isfinite(chosen.signal).any(1)
+        if not bool(usable.any()):
+            raise ValueError(f"{name} of '{self._name}' has no usable signal")
+        chosen = chosen.of_voxels(usable.nonzero()[:, 0])
+        protocol = chosen.protocol
+        spectrum = chosen.mean_voxel() if len(voxels) > 1 else chosen
+        placed = PlacedSpectrum(
+            name,
+            protocol.offsets_ppm.detach().numpy(),
+            protocol.b1_uT.detach().expand(protocol.measurement_count).numpy(),
+            spectrum.signal[0].numpy(),
+            chosen.signal.std(0, correction=0).numpy() if len(voxels) > 1 else None,
+        )
+        return _with_fit(placed, quantify(spectrum, method, settings)) if method else placed
+
+
+def _with_fit(placed: PlacedSpectrum, result: Quantification) -> PlacedSpectrum:
+    """Add what a method has found, at the measurements that it used."""
+    from dataclasses import replace
+
+    import torch
+
+    numbers = {name: float(value[0]) for name, value in result.quantities.items()}
+    values = {
+        name: (number, numbers.get(f"{name}_sd", float("nan")))
+        for name, number in numbers.items()
+        if not name.endswith("_sd")
+    }
+    fit, pools = None, {}
+    used = _measurements_used(placed, result)
+    if result.predict is not None and used is not None:
+        with torch.no_grad():
+            predicted = result.predict(torch.tensor([0]))[0].cpu().numpy()
+        fit = _at_measurements(len(placed.signal), used, predicted)
+        pools = {
+            name: _at_measurements(len(placed.signal), used, line)
+            for name, line in _lines(numbers, result.protocol.offsets_ppm.detach().numpy()).items()
+        }
+    return replace(placed, fit=fit, pools=pools, values=values, warnings=result.warnings)
+
+
+def _measurements_used(placed: PlacedSpectrum, result: Quantification) -> np.ndarray | None:
+    """Return which measurements of the spectrum a method used; None where it made new ones."""
+    offsets = result.protocol.offsets_ppm.detach().numpy()
+    if len(offsets) == len(placed.offsets_ppm):
+        return np.arange(len(offsets))
+    powers = result.protocol.b1_uT.detach().expand(len(offsets)).numpy()
+    rows = [
+        np.flatnonzero((placed.offsets_ppm == offset) & (placed.power_uT == power))
+        for offset, power in zip(offsets, powers, strict=True)
+    ]
+    return np.array([row[0] for row in rows]) if all(len(row) for row in rows) else None
+
+
+def _at_measurements(count: int, used: np.ndarray, values: np.ndarray) -> np.ndarray:
+    full = np.full(count, np.nan)
+    full[used] = values
+    return full
+
+
+def _lines(numbers: dict[str, float], offsets_ppm: np.ndarray) -> dict[str, np.ndarray]:
+    """Return ``1 - line`` of each fitted Lorentzian pool, at offsets in ppm."""
+    lines = {}
+    for name, amplitude in numbers.items():
+        pool = name.removesuffix("_amplitude")
+        if pool != name and f"{pool}_width_ppm" in numbers and f"{pool}_position_ppm" in numbers:
+            distance = (offsets_ppm - numbers[f"{pool}_position_ppm"]) / (numbers[f"{pool}_width_ppm"] / 2)
+            lines[pool] = 1 - amplitude / (1 + distance**2)
+    return lines

@@ -1,0 +1,170 @@
+"""Spectra as plots: a table, its plot series and a chart, which plot views show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve of a plot.
+
+    Attributes:
+        name: Name in the legend.
+        x: Values along the x axis, shape (n,).
+        y: Values, shape (n,); NaN is left out.
+        color: Red, green and blue from 0 to 1.
+        points: Whether to draw points instead of a line.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    color: tuple[float, float, float]
+    points: bool = False
+
+
+class SpectrumChart:
+    """Chart of spectra over the offset, which runs from right to left as the field draws it.
+
+    The nodes are made at the first ``show`` and used again by every later one, also after the scene has been saved
+    and loaded.
+
+    Args:
+        name: Name of the chart node.
+        x_title: Title of the x axis.
+        y_title: Title of the y axis.
+    """
+
+    def __init__(self, name: str, x_title: str = "offset (ppm)", y_title: str = "Z = M / M0") -> None:
+        self.name = name
+        self._titles = (x_title, y_title)
+
+    @property
+    def node(self) -> Any:
+        """Chart node, made where there is none."""
+        import slicer
+
+        chart = slicer.mrmlScene.GetFirstNode(self.name, "vtkMRMLPlotChartNode")
+        if chart is None:
+            chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", self.name)
+            chart.SetXAxisTitle(self._titles[0])
+            chart.SetYAxisTitle(self._titles[1])
+            chart.SetXAxisRangeAuto(False)
+        return chart
+
+    def show(self, title: str, curves: Sequence[Curve], x_range: tuple[float, float]) -> None:
+        """Show curves in place of the earlier ones.
+
+        Args:
+            title: Title of the chart.
+            curves: The curves.
+            x_range: Lowest and highest offset to show.
+        """
+        import slicer
+
+        chart = self.node
+        with slicer.util.NodeModify(chart):
+            chart.SetTitle(title)
+            chart.SetXAxisRange(max(x_range), min(x_range))
+            for number, curve in enumerate(curves):
+                self._show_curve(chart, number, curve)
+            while chart.GetNumberOfPlotSeriesNodes() > len(curves):
+                chart.RemoveNthPlotSeriesNodeID(chart.GetNumberOfPlotSeriesNodes() - 1)
+
+    def _show_curve(self, chart: Any, number: int, curve: Curve) -> None:
+        import slicer
+        from vtk.util.numpy_support import numpy_to_vtk
+
+        series = self._series(number)
+        table = series.GetTableNode()
+        shown = np.isfinite(curve.x) & np.isfinite(curve.y)
+        with slicer.util.NodeModify(table), slicer.util.NodeModify(series):
+            table.RemoveAllColumns()
+            for title, values in (("x", curve.x), ("y", curve.y)):
+                column = numpy_to_vtk(np.ascontiguousarray(values[shown], dtype=np.float64), deep=True)
+                column.SetName(title)
+                table.AddColumn(column)
+            series.SetName(curve.name)
+            series.SetXColumnName("x")
+            series.SetYColumnName("y")
+            series.SetPlotType(series.PlotTypeScatter)
+            series.SetMarkerStyle(series.MarkerStyleCircle if curve.points else series.MarkerStyleNone)
+            series.SetLineStyle(series.LineStyleNone if curve.points else series.LineStyleSolid)
+            series.SetColor(*curve.color)
+        if not chart.HasPlotSeriesNodeID(series.GetID()):
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+
+    def _series(self, number: int) -> Any:
+        """Plot series of a curve, with a table of its own, made where there is none."""
+        import slicer
+
+        mark = f"{self.name} {number}"
+        for series in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode"):
+            if series.GetAttribute("NeuroCEST.curve") == mark:
+                return series
+        series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", mark)
+        series.SetAttribute("NeuroCEST.curve", mark)
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{mark} values")
+        table.SetHideFromEditors(True)
+        series.SetAndObserveTableNodeID(table.GetID())
+        return series
+
+
+LAYOUT_ID = 14130
+"""Number of the layout of slices and plot; Slicer's own are below 1000."""
+_LAYOUT = """
+<layout type="vertical" split="true">
+ <item splitSize="600"><layout type="horizontal">
+  <item><view class="vtkMRMLSliceNode" singletontag="Red">
+   <property name="orientation" action="default">Axial</property>
+   <property name="viewlabel" action="default">R</property>
+   <property name="viewcolor" action="default">#F34A33</property></view></item>
+  <item><view class="vtkMRMLSliceNode" singletontag="Green">
+   <property name="orientation" action="default">Coronal</property>
+   <property name="viewlabel" action="default">G</property>
+   <property name="viewcolor" action="default">#6EB04B</property></view></item>
+ </layout></item>
+ <item splitSize="400"><view class="vtkMRMLPlotViewNode" singletontag="PlotView1">
+  <property name="viewlabel" action="default">P</property></view></item>
+</layout>
+"""
+
+
+class PlotLayout:
+    """Layout of two slice views over a plot, and the way back to the earlier one."""
+
+    def __init__(self) -> None:
+        self._earlier: int | None = None
+
+    def enter(self, chart: Any) -> None:
+        """Show slices and a chart; does nothing where there is no window.
+
+        Args:
+            chart: Chart node.
+        """
+        import slicer
+
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is None:
+            return
+        if not layout.IsLayoutDescription(LAYOUT_ID):
+            layout.AddLayoutDescription(LAYOUT_ID, _LAYOUT)
+        if layout.GetViewArrangement() != LAYOUT_ID:
+            self._earlier = layout.GetViewArrangement()
+            layout.SetViewArrangement(LAYOUT_ID)
+        for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
+            view.SetPlotChartNodeID(chart.GetID())
+
+    def leave(self) -> None:
+        """Go back to the layout of before, unless the user has chosen another one in the meantime."""
+        import slicer
+
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is not None and self._earlier is not None and layout.GetViewArrangement() == LAYOUT_ID:
+            layout.SetViewArrangement(self._earlier)
+        self._earlier = None

@@ -1,0 +1,99 @@
+"""Spectra of single places and of regions, as the live plot and the console show them."""
+
+from __future__ import annotations
+
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from CESTQuantLib.logic import CESTQuantLogic
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.sequences import array_to_sequence
+from NeuroCESTLib.scene.volumes import add_volume, volume_array
+
+OFFSETS = np.linspace(-5.0, 5.0, 21)
+GEOMETRY = Geometry.from_spacing((2, 3, 4), (2.0, 2.0, 5.0))
+
+
+def line(offsets: np.ndarray, center: float, width: float) -> np.ndarray:
+    return 1 / (1 + ((offsets - center) / (width / 2)) ** 2)
+
+
+@pytest.fixture
+def scene(slicer: ModuleType) -> SimpleNamespace:
+    """An acquisition of 24 voxels whose amide line is different in each of them, with M0."""
+    amide = np.linspace(0.02, 0.1, 24).reshape(GEOMETRY.shape)
+    z = 1 - 0.8 * line(OFFSETS, 0, 1.4)[:, None, None, None] - amide * line(OFFSETS, 3.5, 1.0)[:, None, None, None]
+    signal = array_to_sequence((500 * z).astype(np.float32), GEOMETRY, "cest", OFFSETS)
+    m0 = add_volume(np.full(GEOMETRY.shape, 500.0, np.float32), GEOMETRY, "m0")
+    return SimpleNamespace(signal=signal, m0=m0, z=z)
+
+
+def place(i: int, j: int, k: int) -> tuple[float, ...]:
+    return tuple((GEOMETRY.ijk_to_ras @ (i, j, k, 1.0))[:3])
+
+
+def test_spectrum_is_that_of_the_voxel_at_the_place(scene: SimpleNamespace) -> None:
+    spectrum = CESTQuantLogic().spectrumAt(scene.signal, None, place(3, 1, 1), reference=scene.m0)
+    np.testing.assert_allclose(spectrum.offsets_ppm, OFFSETS)
+    np.testing.assert_allclose(spectrum.signal, scene.z[:, 1, 1, 3], atol=1e-6)
+    assert (spectrum.fit, spectrum.sd, spectrum.residual, spectrum.values) == (None, None, None, {})
+
+
+def test_fit_at_a_place_agrees_with_the_maps(scene: SimpleNamespace) -> None:
+    logic = CESTQuantLogic()
+    spectrum = logic.spectrumAt(scene.signal, None, place(2, 2, 0), reference=scene.m0, method="lorentzian")
+    maps = logic.fit(scene.signal, None, reference=scene.m0, method="lorentzian").nodes
+    for name, (value, error) in spectrum.values.items():
+        assert value == pytest.approx(float(volume_array(maps[name])[0, 2, 2]), abs=2e-3)
+        if f"{name}_sd" in maps:
+            expected = float(volume_array(maps[f"{name}_sd"])[0, 2, 2])
+            assert error == pytest.approx(expected, rel=0.2, abs=1e-3, nan_ok=True)
+    assert np.abs(spectrum.residual).max() < 0.02
+    # the baseline minus all lines is the fit
+    lines = sum(1 - curve for curve in spectrum.pools.values())
+    np.testing.assert_allclose(spectrum.values["baseline"][0] - lines, spectrum.fit, atol=1e-5)
+
+
+def test_region_has_mean_and_standard_deviation(scene: SimpleNamespace) -> None:
+    mask = np.zeros(GEOMETRY.shape, bool)
+    mask[0] = True
+    spectra = CESTQuantLogic().spectra(scene.signal, None, reference=scene.m0)
+    spectrum = spectra.over(mask, "slice", "mtrasym")
+    np.testing.assert_allclose(spectrum.signal, scene.z[:, 0].mean((1, 2)), atol=1e-6)
+    np.testing.assert_allclose(spectrum.sd, scene.z[:, 0].std((1, 2)), atol=1e-6)
+    amide = scene.z[OFFSETS == -3.5, 0].mean() - scene.z[OFFSETS == 3.5, 0].mean()
+    assert spectrum.values["mtr_asym_3.5ppm"][0] == pytest.approx(amide, abs=1e-3)
+
+
+def test_each_power_is_a_curve_of_its_own_over_the_offset(slicer: ModuleType) -> None:
+    offsets = np.tile([3.0, -3.0, 0.5], 2)
+    power = np.repeat([2.0, 1.0], 3)
+    protocol = {
+        "field_strength_T": 3.0,
+        "offsets_ppm": offsets.tolist(),
+        "b1_uT": power.tolist(),
+        "saturation_type": "cw",
+        "saturation_time_s": 2.0,
+        "signal_normalisation": "none",
+    }
+    values = (np.arange(6.0)[:, None, None, None] * np.ones(GEOMETRY.shape) + 1) / 8
+    signal = array_to_sequence(values.astype(np.float32), GEOMETRY, "cest", offsets)
+    spectrum = CESTQuantLogic().spectrumAt(signal, protocol, place(0, 0, 0))
+    found = [
+        (b1, spectrum.offsets_ppm[rows].tolist(), (8 * spectrum.signal[rows]).tolist())
+        for b1, rows in spectrum.powers()
+    ]
+    assert found == [(1.0, [-3.0, 0.5, 3.0], [5.0, 6.0, 4.0]), (2.0, [-3.0, 0.5, 3.0], [2.0, 3.0, 1.0])]
+
+
+def test_place_outside_of_the_acquisition_and_voxel_without_signal_are_named(scene: SimpleNamespace) -> None:
+    mask = np.zeros(GEOMETRY.shape, np.uint8)
+    mask[0] = 1
+    node = add_volume(mask, GEOMETRY, "mask", label=True)
+    spectra = CESTQuantLogic().spectra(scene.signal, None, reference=scene.m0, mask=node)
+    with pytest.raises(ValueError, match="outside of 'cest'"):
+        spectra.at(place(9, 0, 0))
+    with pytest.raises(ValueError, match=r"voxel \(0, 0, 1\) of 'cest' has no usable signal"):
+        spectra.at(place(0, 0, 1))
