@@ -19,6 +19,7 @@ import numpy as np
 
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
+_TYPES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)  # NIfTI's codes
 _GZIP = b"\x1f\x8b"
 _VECTOR_INTENTS = (1006, 1007)  # NIfTI's codes of displacement fields and other vectors
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
@@ -169,6 +170,8 @@ def nifti_layout(path: str | os.PathLike) -> NiftiLayout:
     order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
     rank, *sizes = struct.unpack(order + "8h", header[40:56])
     datatype, bits = struct.unpack(order + "2h", header[70:74])
+    if datatype not in _TYPES:
+        raise ValueError(f"'{path}' has a damaged NIfTI header: there is no data type {datatype}")
     offset = struct.unpack(order + "f", header[108:112])[0]
     single_file = header[344:348] == b"n+1\0"
     sizes = [max(size, 1) if axis >= 3 and size == 0 else size for axis, size in enumerate(sizes[: max(rank, 0)])]

@@ -6,11 +6,13 @@ Where two transforms are given and differ, it silently takes one of them. Both a
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import os
 import shutil
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -187,6 +189,19 @@ def straight_file(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[P
         f"the axes of '{path}' are not quite perpendicular: its sform was straightened, which moves its corners by up "
         f"to {found.shear_mm:.2g} mm"
     ]
+
+
+@contextlib.contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep ITK from writing its own warnings about orientations to standard error; they are told here."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def _is_skew(matrix: np.ndarray | None) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from NeuroCESTLib.core import nifti_files
-from NeuroCESTLib.core.nifti_orientation import straight_file
+from NeuroCESTLib.core.nifti_orientation import quiet_itk, straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 
 _CHUNK = 1 << 20
@@ -104,7 +104,8 @@ def _plain_header(path: Path) -> ImageHeader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with quiet_itk():
+            reader.ReadImageInformation()
     except RuntimeError:
         if path.suffix.lower() in (".mgz", ".mgh"):
             raise ValueError(

@@ -108,11 +108,9 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
-        with report.timed("reading"), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with report.timed("reading"), _told(report):
             inputs = _read(options, paths, report)
-        report.warnings += [str(each.message) for each in caught if each.category is UserWarning]
-        with report.timed("computing"), named_by_files(inputs.files):
+        with report.timed("computing"), named_by_files(inputs.files), _told(report):
             result = _process(options, inputs, part(progress, 0.0, 0.95))
         for node, path in zip(result.carried, options.carry, strict=True):
             node.SetName(f"{node_name(path)} on fixed")
@@ -123,6 +121,15 @@ def run(options: Namespace) -> None:
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def _told(report: Report) -> Iterator[None]:
+    """Put the warnings that are meant for the user into the report, which also shows them at the end."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    report.warnings += [str(each.message) for each in caught if each.category is UserWarning]
 
 
 def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from NeuroCESTLib.core.nifti_files import NotNifti1Error, check_complete, is_nifti, nifti_layout
-from NeuroCESTLib.core.nifti_orientation import orientation_notes, straight_file
+from NeuroCESTLib.core.nifti_orientation import orientation_notes, quiet_itk, straight_file
 
 from .label_conventions import LabelConvention
 from .label_maps import LabelReading, classes_of_map, classes_of_masks
@@ -57,15 +57,17 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
         ValueError: The file cannot be read or is truncated, is sheared, or has no such channel; the message names it.
     """
     file, channel = _file_and_channel(path)
-    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+    if not file.is_file():
+        raise ValueError(unreadable(file))
+    if is_nifti(file):
+        with contextlib.suppress(NotNifti1Error):  # SimpleITK checks the other kinds itself
+            check_complete(file, trust_size=True)
+    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder, quiet_itk():
         straight, notes = straight_file(file, folder)
         try:
             image = sitk.ReadImage(str(straight))
         except RuntimeError:
             raise ValueError(unreadable(file)) from None
-    if is_nifti(file):
-        with contextlib.suppress(NotNifti1Error):  # SimpleITK checks the other kinds itself
-            check_complete(file, trust_size=True)
     for note in (*notes, *orientation_notes(file, _voxels_to_ras(image))):
         warnings.warn(note, stacklevel=2)
     if channel is None:
@@ -181,8 +183,13 @@ def header_problem(path: str | os.PathLike) -> str | None:
     """
     file, channel = _file_and_channel(path)
     reader = sitk.ImageFileReader()
-    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+    if not file.is_file():
+        return unreadable(file)
+    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder, quiet_itk():
         try:
+            if is_nifti(file):
+                with contextlib.suppress(NotNifti1Error):
+                    nifti_layout(file)
             reader.SetFileName(str(straight_file(file, folder)[0]))
             reader.ReadImageInformation()
         except ValueError as error:

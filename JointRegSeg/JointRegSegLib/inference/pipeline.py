@@ -30,6 +30,7 @@ from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
 from ..registration.affine import AffineResult, align
 from ..registration.deformation import Deformation, identity_displacement
+from ..registration.distant_brains import brought_together
 from ..registration.instance_optimization import RefinementSettings, refine
 from ..registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
 from .checks import CheckedPair, CheckedStudy, check_pair
@@ -135,7 +136,7 @@ def _align(pair: CheckedPair, kind: str, progress: Progress) -> AffineResult:
     in_order = [m for m in MODALITIES if m in pair.driving]
     modality = max(in_order, key=lambda m: min(side.share_shown(m) for side in sides))  # the first of equal ones
     fixed, moving = (side.to_align(modality) for side in sides)
-    return align(fixed, moving, kind, progress)
+    return brought_together(align(fixed, moving, kind, progress), fixed, moving)
 
 
 def _prepare(

@@ -144,3 +144,20 @@ def test_the_true_reason_is_told_for_compression_and_formats(tmp_path: Path) -> 
             with pytest.raises(ValueError, match=name) as error:
                 read(path)
             assert words in str(error.value)
+
+
+def test_libraries_write_nothing_of_their_own_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    content = bytearray(write(tmp_path / "a.nii", np.diag([2.0, 2.0, 2.0, 1.0])).read_bytes())
+    content[SPACING : SPACING + 12] = struct.pack("<3f", 1.0, 1.0, 1.0)
+    (tmp_path / "spacing.nii").write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="a qform and an sform"):
+        read_image(tmp_path / "spacing.nii")
+    for position, damage in ((40, struct.pack("<h", 9)), (70, struct.pack("<h", 1234))):
+        damaged = bytearray(content)
+        damaged[position : position + 2] = damage
+        (tmp_path / "damaged.nii").write_bytes(bytes(damaged))
+        assert "damaged NIfTI header" in str(header_problem(tmp_path / "damaged.nii"))
+        for read in (read_image, read_header):
+            with pytest.raises(ValueError, match="has a damaged NIfTI header"):
+                read(tmp_path / "damaged.nii")
+    assert capfd.readouterr().err == ""
