@@ -172,6 +172,8 @@ class CESTQuantWidget(PanelWidget):
         self.showMethods()
         self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethodChosen)
         self.ui.liveSpectrumCheckBox.connect("toggled(bool)", self.onLiveSpectrumToggled)
+        self.ui.shownMapComboBox.connect("currentIndexChanged(int)", self.onMapChosen)
+        self.ui.opacitySlider.connect("valueChanged(int)", self.onMapChosen)
 
     def cleanup(self):
         """Stop following the mouse, and release the parameter node; called when the application closes."""
@@ -187,6 +189,34 @@ class CESTQuantWidget(PanelWidget):
         """Stop following the mouse in a scene that is closed."""
         self.ui.liveSpectrumCheckBox.checked = False
         super().onSceneStartClose(caller, event)
+
+    def offerMaps(self, shown=None):
+        """List the maps of the scene; where names repeat, with the folder of their run.
+
+        Args:
+            shown: Node of the map that the slice views show; None where they show none of them.
+        """
+        from NeuroCESTLib.scene import display, hierarchy
+
+        choices = self.ui.shownMapComboBox
+        blocked = choices.blockSignals(True)  # filling the list shows nothing
+        choices.clear()
+        maps = display.shown_maps()
+        names = [node.GetName() for node in maps]
+        for node in maps:
+            folder = hierarchy.folder_of(node)
+            title = f"{node.GetName()} ({folder})" if names.count(node.GetName()) > 1 and folder else node.GetName()
+            choices.addItem(title, node.GetID())
+        choices.currentIndex = choices.findData(shown.GetID()) if shown else -1
+        choices.blockSignals(blocked)
+
+    def onMapChosen(self, index=None):
+        """Show the chosen map over the anatomy, in the chosen opacity."""
+        from NeuroCESTLib.scene import display
+
+        node = slicer.mrmlScene.GetNodeByID(self.ui.shownMapComboBox.currentData or "")
+        if node and self._parameterNode:
+            display.show_over(node, self.anatomy(self._parameterNode), self.ui.opacitySlider.value / 100)
 
     def onLiveSpectrumToggled(self, checked):
         """Show the spectrum under the mouse, or stop doing so."""
@@ -263,6 +293,7 @@ class CESTQuantWidget(PanelWidget):
     def initializeParameterNode(self):
         """Bind the scene's parameter node; the first acquisition is preselected."""
         super().initializeParameterNode()
+        self.offerMaps()
         if not self._parameterNode.signal:
             self._parameterNode.signal = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
 
@@ -313,8 +344,6 @@ class CESTQuantWidget(PanelWidget):
 
     def run(self, progress):
         """Compute the maps and show the main one over the anatomy."""
-        from NeuroCESTLib.scene import display
-
         parameters = self._parameterNode
         result = self.logic.fit(
             parameters.signal,
@@ -327,7 +356,8 @@ class CESTQuantWidget(PanelWidget):
             progress=progress,
             **self.methodOptions(),
         )
-        display.show_over(result.mainMap, self.anatomy(parameters))
+        self.offerMaps(result.mainMap)
+        self.onMapChosen()
         return _("{count} maps are in the folder '{folder}'.").format(
             count=len(result.nodes), folder=self.folderName(result)
         )
@@ -557,6 +587,21 @@ class CESTQuantTest(self_test.PanelTest):
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(view.GetBackgroundVolumeID(), self.reference.GetID())
             self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("*mtr_asym*").GetID())
+
+    def test_anotherMapCanBeChosenAndFaded(self):
+        self.addSliceView()
+        self.chooseInputs("lorentzian")
+        self.ui.applyButton.click()
+        choices = self.ui.shownMapComboBox
+        self.assertEqual(choices.currentText, "water_amplitude")
+        choices.currentIndex = choices.findText("amide_amplitude")
+        self.ui.opacitySlider.value = 40
+        (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
+        self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("amide_amplitude").GetID())
+        self.assertAlmostEqual(view.GetForegroundOpacity(), 0.4)
+        self.ui.applyButton.click()  # a second run has maps of the same names
+        self.assertEqual(choices.currentText, "water_amplitude (cest lorentzian (2))")
+        self.ui.opacitySlider.value = 100
 
     def test_networkReconstructsWithUncertaintyAndReliability(self):
         self.chooseInputs("network")

@@ -118,6 +118,14 @@ def set_unit(node: Any, unit: str) -> None:
     node.SetVoxelValueUnits(code)
 
 
+def shown_maps() -> list[Any]:
+    """Return the volume nodes of the scene that ``show_map`` has set up."""
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [node for node in nodes if node.GetAttribute(UNIT_ATTRIBUTE) is not None]
+
+
 def unit_of(node: Any) -> str:
     """Return the unit of the voxel values that ``set_unit`` recorded; empty without one."""
     return node.GetAttribute(UNIT_ATTRIBUTE) or ""

@@ -46,6 +46,15 @@ def nodes_in(folder: int, below: bool = False) -> list[Any]:
     return [node for node in nodes if node is not None]
 
 
+def folder_of(node: Any) -> str:
+    """Return the name of the top folder that holds a node; empty where there is none."""
+    hierarchy, top = _hierarchy()
+    item, folder = hierarchy.GetItemByDataNode(node), 0
+    while item and (parent := hierarchy.GetItemParent(item)) and parent != top:
+        item = folder = parent
+    return hierarchy.GetItemName(folder) if folder else ""
+
+
 def folder_named(name: str) -> int | None:
     """Return the item ID of the top folder called ``name``, or None where there is none."""
     hierarchy, top = _hierarchy()
