@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 # Light colours need a rim to be visible on white.
+_MARKERS = ("o", "s", "^", "D", "v")
+"""Markers of the powers of a spectrum, lowest first."""
 _MARKER_RIM: dict[str, Any] = {"markeredgecolor": "0.35", "markeredgewidth": 0.4}
 
 
@@ -29,6 +31,7 @@ class Spectrum:
         signal: Mean signal relative to M0; shape (n,).
         sd: Standard deviation over the region, shape (n,), or None.
         fit: Fitted signal at the same offsets, shape (n,), or None.
+        power_uT: B1 in uT of each measurement, shape (n,); each power is a curve of its own. None for a single curve.
     """
 
     name: str
@@ -36,6 +39,17 @@ class Spectrum:
     signal: np.ndarray
     sd: np.ndarray | None = None
     fit: np.ndarray | None = None
+    power_uT: np.ndarray | None = None
+
+    def curves(self) -> list[tuple[str, np.ndarray]]:
+        """Return the measurements of each curve, by offset, with its power as text where there are several."""
+        power = np.zeros(len(self.offsets)) if self.power_uT is None else np.asarray(self.power_uT)
+        found = []
+        for value in np.unique(power):
+            rows = np.flatnonzero(power == value)
+            label = f"{value:g} µT" if len(np.unique(power)) > 1 else ""
+            found.append((label, rows[np.argsort(np.asarray(self.offsets)[rows], kind="stable")]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -94,26 +108,19 @@ def draw_spectra(
 
 
 def _draw_spectrum(upper: Axes, lower: Axes, spectrum: Spectrum, color: Color, labels: AxisLabels, first: bool) -> None:
-    order = np.argsort(spectrum.offsets, kind="stable")
-    offsets, signal = np.asarray(spectrum.offsets)[order], np.asarray(spectrum.signal)[order]
-    near = _near_water(offsets) if labels.in_ppm else np.ones(len(offsets), bool)
-    offsets, signal = offsets[near], signal[near]
-    label = "mean"
-    if spectrum.sd is not None:
-        label = "mean ± SD"
-        sd = np.asarray(spectrum.sd)[order][near]
-        upper.fill_between(offsets, signal - sd, signal + sd, color=color, alpha=0.25, linewidth=0)
-    upper.plot(offsets, signal, "o", markersize=3, color=color, label=label if first else None, **_MARKER_RIM)
+    all_offsets = np.asarray(spectrum.offsets)
+    near = _near_water(all_offsets) if labels.in_ppm else np.ones(len(all_offsets), bool)
+    curves = [(label, rows[near[rows]]) for label, rows in spectrum.curves()]
+    for number, (power, rows) in enumerate(curves):
+        marker = _MARKERS[number % len(_MARKERS)]
+        _draw_curve(upper, lower, spectrum, rows, color, marker, power if len(curves) > 1 or first else None)
     upper.set_title(spectrum.name, color=color, fontweight="bold", path_effects=_text_rim(color))
-    upper.set_ylim(min(0.0, float(np.nanmin(signal, initial=0.0)) - 0.02), None)
+    upper.set_ylim(min(0.0, float(np.nanmin(np.asarray(spectrum.signal)[near], initial=0.0)) - 0.02), None)
     upper.grid(alpha=0.2)
     upper.tick_params(labelbottom=spectrum.fit is None)
     lower.axhline(0, color="0.6", linewidth=0.8)
     if spectrum.fit is not None:
-        fit = np.asarray(spectrum.fit)[order][near]
-        upper.plot(offsets, fit, "-", color="black", linewidth=1, label="fit" if first else None)
-        residual = 100 * (signal - fit)
-        lower.plot(offsets, residual, "o-", markersize=2, linewidth=0.8, color=color, **_MARKER_RIM)
+        residual = 100 * (np.asarray(spectrum.signal) - np.asarray(spectrum.fit))[near]
         limit = max(1.15 * float(np.nanmax(np.abs(residual), initial=0.0)), 0.1)
         lower.set_ylim(-limit, limit)
     lower.grid(alpha=0.2)
@@ -121,9 +128,31 @@ def _draw_spectrum(upper: Axes, lower: Axes, spectrum: Spectrum, color: Color, l
     if first:
         upper.set_ylabel(labels.y)
         lower.set_ylabel("residual (%)")
+    if first or len(curves) > 1:
         upper.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=8)
     if labels.in_ppm:
-        upper.set_xlim(offsets.max(), offsets.min())
+        upper.set_xlim(all_offsets[near].max(), all_offsets[near].min())
+
+
+def _draw_curve(
+    upper: Axes, lower: Axes, spectrum: Spectrum, rows: np.ndarray, color: Color, marker: str, power: str | None
+) -> None:
+    """Draw the points, the fit and the residual of one power; ``power`` is its text for the legend, None for none."""
+    offsets, signal = np.asarray(spectrum.offsets)[rows], np.asarray(spectrum.signal)[rows]
+    label = power or "mean"
+    if spectrum.sd is not None:
+        label = power or "mean ± SD"
+        sd = np.asarray(spectrum.sd)[rows]
+        upper.fill_between(offsets, signal - sd, signal + sd, color=color, alpha=0.25, linewidth=0)
+    legend = None if power is None else label
+    upper.plot(offsets, signal, marker, markersize=3, color=color, label=legend, **_MARKER_RIM)
+    if spectrum.fit is not None:
+        fit = np.asarray(spectrum.fit)[rows]
+        upper.plot(
+            offsets, fit, "-", color="black", linewidth=1, label="fit" if legend and marker == _MARKERS[0] else None
+        )
+        residual = 100 * (signal - fit)
+        lower.plot(offsets, residual, f"{marker}-", markersize=2, linewidth=0.8, color=color, **_MARKER_RIM)
 
 
 def _text_rim(color: Color) -> list[Any]:

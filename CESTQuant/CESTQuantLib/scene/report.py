@@ -13,6 +13,8 @@ from NeuroCESTLib.report.spectra import Spectrum
 from ..methods.registry import quantity_named
 from .results import CESTQuantResult, Drawing
 
+LEAST_OFFSETS = 5
+"""Offsets that each of several powers needs to be drawn as a spectrum."""
 MOST_MAPS = 8
 """Maps in the picture; further ones, of lower rank, are left out."""
 MOST_VOXELS_PER_SPECTRUM = 2000
@@ -57,12 +59,22 @@ def _panel(result: CESTQuantResult, name: str) -> MapPanel:
 
 
 def _by_offset(drawing: Drawing) -> bool:
-    """Whether to draw over the offsets: so for Z-spectra, which have one measurement per offset.
+    """Whether to draw over the offsets: so for Z-spectra, which have one measurement per offset and power.
 
-    Schedules repeat offsets and are drawn in the order of acquisition.
+    Schedules, which repeat them or have few offsets per power, are drawn in the order of acquisition.
     """
-    offsets = drawing.quantification.protocol.offsets_ppm.detach().numpy()
-    return len(np.unique(offsets)) == len(offsets)
+    protocol = drawing.quantification.protocol
+    offsets = protocol.offsets_ppm.detach().numpy()
+    power = _power(drawing)
+    each, counts = np.unique(power, return_counts=True)
+    repeated = len(np.unique(np.stack([offsets, power]), axis=1).T) < len(offsets)
+    return not repeated and (len(each) == 1 or bool((counts >= LEAST_OFFSETS).all()))
+
+
+def _power(drawing: Drawing) -> np.ndarray:
+    """Return the B1 in uT of each measurement."""
+    protocol = drawing.quantification.protocol
+    return protocol.b1_uT.detach().expand(protocol.measurement_count).numpy()
 
 
 def _spectra(drawing: Drawing, fitted: np.ndarray) -> list[Spectrum]:
@@ -96,6 +108,7 @@ def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
             signal, fit = signal[usable], predicted[usable]
     known = np.isfinite(signal).any(0)  # a B0 correction empties the ends of the spectrum
     signal, x = signal[:, known], x[known]
+    power = _power(drawing)[known] if _by_offset(drawing) else None
     if fit is not None:
         fit = np.nanmean(np.where(np.isfinite(signal), fit[:, known], np.nan), axis=0)
-    return Spectrum(name, x, np.nanmean(signal, 0), np.nanstd(signal, 0), fit)
+    return Spectrum(name, x, np.nanmean(signal, 0), np.nanstd(signal, 0), fit, power)

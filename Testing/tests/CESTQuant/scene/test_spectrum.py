@@ -6,8 +6,10 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from CESTQuantLib.logic import CESTQuantLogic
+from CESTQuantLib.physics.protocol import Protocol
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import array_to_sequence
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
@@ -97,3 +99,22 @@ def test_place_outside_of_the_acquisition_and_voxel_without_signal_are_named(sce
         spectra.at(place(9, 0, 0))
     with pytest.raises(ValueError, match=r"voxel \(0, 0, 1\) of 'cest' has no usable signal"):
         spectra.at(place(0, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("offsets", "b1_uT", "over_offset"),
+    [
+        (np.tile(np.linspace(-5, 5, 6), 2), np.repeat([1.0, 2.5], 6), True),
+        (np.linspace(-5, 5, 12), np.ones(12), True),
+        (np.tile(np.linspace(-5, 5, 6), 2), np.ones(12), False),  # repeated measurements
+        (np.linspace(-5, 5, 12), np.linspace(1, 2, 12), False),  # a schedule
+    ],
+)
+def test_reports_draw_spectra_over_the_offset_and_schedules_in_their_order(
+    slicer: ModuleType, offsets: np.ndarray, b1_uT: np.ndarray, over_offset: bool
+) -> None:
+    from CESTQuantLib.scene.report import _by_offset
+
+    protocol = Protocol(3.0, torch.from_numpy(offsets), torch.from_numpy(b1_uT), torch.tensor(2.0))
+    drawing = SimpleNamespace(quantification=SimpleNamespace(protocol=protocol))
+    assert _by_offset(drawing) == over_offset

@@ -13,7 +13,7 @@ from geometries import GRIDS, SHAPE
 from NeuroCESTLib.report.colors import TUMOR_COLORS, region_colors
 from NeuroCESTLib.report.figures import maps_figure, report_figure, spectra_figure
 from NeuroCESTLib.report.maps import MapPanel
-from NeuroCESTLib.report.spectra import Spectrum
+from NeuroCESTLib.report.spectra import AxisLabels, Spectrum, draw_spectra
 
 RNG = np.random.default_rng(3)
 
@@ -71,6 +71,23 @@ def test_regions_keep_their_colours_apart() -> None:
 def test_spectra_without_a_fit_are_drawn(tmp_path: Path) -> None:
     spectra_figure(tmp_path / "z.png", [a_spectrum("vial", fitted=False)], "measurement", "vials")
     assert is_picture(tmp_path / "z.png")
+
+
+def test_each_power_is_a_curve_of_its_own_over_the_offset(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    offsets = np.tile(np.linspace(-5, 5, 11), 2)
+    power = np.repeat([2.5, 1.0], 11)
+    signal = 1 - power / 5 / (1 + offsets**2)
+    figure = Figure()
+    draw_spectra(figure, [Spectrum("tumour", offsets, signal, fit=signal, power_uT=power)], AxisLabels())
+    upper = figure.axes[0]
+    points = [line for line in upper.lines if line.get_linestyle() == "None"]
+    assert [line.get_label() for line in points] == ["1 µT", "2.5 µT"]
+    for line, b1 in zip(points, (1.0, 2.5), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), np.linspace(-5, 5, 11))
+        np.testing.assert_allclose(line.get_ydata(), signal[power == b1])
+    assert upper.get_xlim() == (5, -5)
 
 
 def test_maps_without_any_value_are_drawn(tmp_path: Path) -> None:
