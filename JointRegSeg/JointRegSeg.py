@@ -280,6 +280,13 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         """
         return self._shared().segment(study, **options)
 
+    def follow(self, visits, **options):
+        """Segment two or more visits and register each to one of them: ``follow([{"flair": a}, {"flair": b}, …])``.
+
+        For the options and the result see ``JointRegSegLib.logic.JointRegSegLogic.follow``.
+        """
+        return self._shared().follow(visits, **options)
+
     def addPhantom(self, **options):
         """Add a digital head at two visits to the scene; return its nodes by study and modality."""
         return self._shared().addPhantom(**options)

@@ -14,6 +14,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import show_segmentation
+from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from NeuroCESTLib.scene.volumes import add_volume
 
@@ -24,8 +25,9 @@ from .scene.results import JointRegSegResult, add_tumor, into_scene, tell_label_
 from .scene.study import misplaced_images, study_of
 
 if TYPE_CHECKING:
-    from .inference.result import JointResult
+    from .inference.result import JointResult, StudyResult
     from .network.weights import LoadedWeights
+    from .scene.follow_up import FollowUpResult
     from .scene.single_study import SegmentationResult
     from .synthesis.phantom import PhantomVisit
 
@@ -175,15 +177,78 @@ class JointRegSegLogic:
         from .inference.single_study import process_study
         from .scene.single_study import segmentation_into_scene
 
-        network = load_network(weights)
-        if network is None:
-            raise ValueError(f"a segmentation needs a network: give a weights file instead of '{NO_NETWORK}'")
         settings = InferenceSettings(test_time_flips=flips, coregister=coregister, device=str(choose_device(device)))
-        found = process_study(images, network, settings, part(report, 0.02, 0.95))
+
+        def compute(report: Progress) -> StudyResult:
+            network = load_network(weights)
+            if network is None:
+                raise ValueError(f"a segmentation needs a network: give a weights file instead of '{NO_NETWORK}'")
+            return process_study(images, network, settings, part(report, 0.02, 0.95))
+
+        found = in_background(compute, report)
         report(0.95, "adding the results to the scene")
         result = segmentation_into_scene(found, images, folderName or next(iter(nodes.values())).GetName())
         result.warnings += misplaced_images(nodes, "given")
+        result.warnings += misplaced_images(nodes, "given")
         report(1.0, "done")
+        return result
+
+    def follow(
+        self,
+        visits: Sequence[Mapping[str, Any] | Sequence[Any]],
+        *,
+        reference: int = 1,
+        masks: Sequence[Any] | None = None,
+        folderName: str = "",
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> FollowUpResult:
+        """Segment two or more visits and register each to one of them; the scene gains all results, or nothing.
+
+        Args:
+            visits: The visits in the order of time, each as the studies of `process`.
+            reference: Number of the visit, from 1, that is the fixed study of every pair.
+            masks: Brain of each visit, None for those that are estimated; None for all of them.
+            folderName: Name in front of the names of the subject-hierarchy folders, one for each pair.
+            progress: Called with the fraction done and a message; may raise to cancel.
+            options: Further options of `process`, such as ``weights`` and ``refine``.
+
+        Raises:
+            ValueError: A visit or setting cannot be used; one sentence that names it.
+        """
+        from .scene.follow_up import FollowUpResult, follow_up_columns
+
+        if len(visits) < 2:
+            raise ValueError("a follow-up needs at least two visits")
+        if not 1 <= reference <= len(visits):
+            raise ValueError(f"the reference visit is {reference}, but the visits have the numbers 1 to {len(visits)}")
+        brains = [None] * len(visits) if masks is None else list(masks)
+        if len(brains) != len(visits):
+            raise ValueError(
+                f"there are {len(visits)} visits but {len(brains)} brain masks: give one for each, or None"
+            )
+        report = progress or silent
+        others = [number for number in range(1, len(visits) + 1) if number != reference]
+        result = FollowUpResult(reference)
+        with scene_unchanged_on_error():
+            for done, number in enumerate(others):
+                pair = self.process(
+                    visits[reference - 1],
+                    visits[number - 1],
+                    fixedMask=brains[reference - 1],
+                    movingMask=brains[number - 1],
+                    folderName=f"{folderName} visit {number} to visit {reference}".strip(),
+                    progress=part(report, done / len(others), (done + 1) / len(others)),
+                    **options,
+                )
+                result.pairs[number] = pair
+                result.warnings += [f"visit {number}: {warning}" for warning in pair.warnings]
+            from .inference.region_volumes import follow_up
+
+            result.rows = follow_up({number: pair.joint for number, pair in result.pairs.items()}, reference)
+            if result.rows:
+                result.changes = add_table(follow_up_columns(result.rows), f"{folderName} volumes over time".strip())
+                hierarchy.put([result.changes], result.pairs[others[0]].folderItemID)
         return result
 
     def addPhantom(self, *, spacing_mm: float = 2.0, progress: Progress | None = None) -> dict[str, dict[str, Any]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +14,21 @@ from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..images.label_conventions import declared_convention
-from ..images.modalities import MODALITIES, TITLES
+from ..images.modalities import TITLES
 from ..inference.settings import AFFINE_KINDS, NO_NETWORK
 from ..registration.refinement_settings import REGULARIZERS, RefinementSettings
 from .options import add_coregistration, add_device, add_labels, add_refinement, check_refinement
+from .visit_files import (
+    ABSENT,
+    ORDER,
+    STUDIES,
+    computing_options,
+    files_by_modality,
+    is_segmentation,
+    named_by_files,
+    told,
+    write_pair,
+)
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -28,24 +37,31 @@ if TYPE_CHECKING:
 
     from ..scene.results import JointRegSegResult
 
-STUDIES = ("fixed", "moving")
-ABSENT = "-"
-"""Stands for a modality that was not acquired."""
-ORDER = " ".join(TITLES[m].upper() for m in MODALITIES)
-"""Order of the images of a study on the command line."""
-
 
 def add(commands: _SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("apply", help="segment and register two visits")
+    parser = commands.add_parser("apply", help="segment and register two or more visits")
     for which in STUDIES:
         parser.add_argument(
             f"--{which}",
             nargs="+",
-            required=True,
             metavar="IMAGE",
             help=f"images of the {which} study in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
         )
+    parser.add_argument(
+        "--visit",
+        nargs="+",
+        action="append",
+        metavar="IMAGE",
+        help="images of a visit, in the same order; once for each of two or more visits, in the order of time, instead "
+        "of --fixed and --moving",
+    )
+    parser.add_argument(
+        "--reference",
+        type=int,
+        metavar="N",
+        help="number of the --visit, from 1, to which the others are registered and compared (default: 1)",
+    )
     for which in STUDIES:
         parser.add_argument(f"--{which}-mask", metavar="M", help=f"brain of the {which} study (default: estimated)")
     for which in STUDIES:
@@ -97,6 +113,11 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 def run(options: Namespace) -> None:
     """Run ``jointregseg apply``; it writes all results or none."""
+    if options.visit is not None:
+        from .visits import run_visits
+
+        return run_visits(options)
+    check_pair_options(options)
     paths = {which: files_by_modality(getattr(options, which), f"--{which}") for which in STUDIES}
     check_refinement(options)
     if options.labels is not None:
@@ -105,17 +126,21 @@ def run(options: Namespace) -> None:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
         from NeuroCESTLib.scene.image_files import node_name
+        from NeuroCESTLib.scene.writing import write_scene
 
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
-        with report.timed("reading"), _told(report):
+        with report.timed("reading"), told(report):
             inputs = _read(options, paths, report)
-        with report.timed("computing"), named_by_files(inputs.files), _told(report):
+        with report.timed("computing"), named_by_files(inputs.files), told(report):
             result = _process(options, inputs, part(progress, 0.0, 0.95))
         for node, path in zip(result.carried, options.carry, strict=True):
             node.SetName(f"{node_name(path)} on fixed")
         with report.timed("writing"):
-            _write(options, paths, folder, result, part(progress, 0.95, 1.0))
+            write_pair(options, paths, folder, result, part(progress, 0.95, 1.0))
+            if options.scene:
+                progress(0.99, "writing the scene")
+                write_scene(folder / "scene.mrb")
         report.warnings += result.warnings
         report.summary |= result.report
         report.write(folder)
@@ -123,37 +148,18 @@ def run(options: Namespace) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-@contextmanager
-def _told(report: Report) -> Iterator[None]:
-    """Put the warnings that are meant for the user into the report, which also shows them at the end."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    report.warnings += [str(each.message) for each in caught if each.category is UserWarning]
-
-
-def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:
-    """Assign the files of a study to modalities by their order on the command line.
-
-    Args:
-        paths: Files in the order of ``MODALITIES``, '-' for a missing one.
-        option: Option that they were given with, for messages.
+def check_pair_options(options: Namespace) -> None:
+    """Check that two visits are given, and no option of several visits.
 
     Raises:
-        ValueError: There are more than four files or none at all, or a file is given twice.
+        ValueError: They are not; the message names the options.
     """
-    if len(paths) > len(MODALITIES):
-        raise ValueError(f"{option} has {len(paths)} files; give at most {len(MODALITIES)}, in the order {ORDER}")
-    files = {m: path for m, path in zip(MODALITIES, paths, strict=False) if path != ABSENT}
-    if not files:
-        raise ValueError(f"{option} has no file; at least one image is needed")
-    for modality, path in files.items():
-        for other, same in files.items():
-            if other != modality and same == path:
-                raise ValueError(
-                    f"{option} has '{path}' for {TITLES[modality]} and for {TITLES[other]}; give it for one of them"
-                )
-    return files
+    if missing := [f"--{which}" for which in STUDIES if getattr(options, which) is None]:
+        raise ValueError(f"{' and '.join(missing)} missing: give --fixed and --moving, or --visit for each visit")
+    if options.reference is not None:
+        raise ValueError(
+            "--reference is for several --visit; with --fixed and --moving, the fixed study is the reference"
+        )
 
 
 @dataclass
@@ -203,7 +209,7 @@ def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Re
             if path := getattr(options, f"{which}_{what}"):
                 nodes[which] = read(read_segmentation, path, f"{which} {what}", f"{which} {what}")
     for path in options.carry:
-        if _is_segmentation(path):
+        if is_segmentation(path):
             node = read(read_segmentation, path, "carry", node_name(path))
         else:
             node = read(read_volume, path, "carry", node_name(path))
@@ -213,27 +219,6 @@ def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Re
     if len(set(names)) < len(names):
         raise ValueError("--carry has two files of the same name; rename one of them")
     return inputs
-
-
-def _is_segmentation(path: str) -> bool:
-    return path.lower().endswith(".seg.nrrd")
-
-
-@contextmanager
-def named_by_files(files: Sequence[tuple[Any, str]]) -> Iterator[None]:
-    """Give nodes the names of their files for a while, so that messages name the files.
-
-    Args:
-        files: Every node with its file.
-    """
-    names = [node.GetName() for node, _ in files]
-    try:
-        for node, path in files:
-            node.SetName(str(path))
-        yield
-    finally:
-        for (node, _), name in zip(files, names, strict=True):
-            node.SetName(name)
 
 
 def _process(options: Namespace, inputs: _Inputs, progress: Progress) -> JointRegSegResult:
@@ -247,68 +232,8 @@ def _process(options: Namespace, inputs: _Inputs, progress: Progress) -> JointRe
         fixedTumor=inputs.tumors.get("fixed"),
         movingTumor=inputs.tumors.get("moving"),
         labels=options.labels,
-        weights=options.weights,
-        affine=options.affine,
-        refine=options.refine,
-        timeLimit_s=options.time_limit,
-        similarity=options.similarity,
-        regulariser=options.regulariser,
-        regularisation=options.regularisation,
-        flips=not options.no_flips,
-        coregister=not options.no_coregistration,
+        **computing_options(options),
         carry=inputs.carried,
         folderName=Path(options.output).resolve().name,
-        device=options.device,
         progress=progress,
     )
-
-
-def _write(
-    options: Namespace,
-    paths: Mapping[str, Mapping[str, str]],
-    folder: Path,
-    result: JointRegSegResult,
-    progress: Progress,
-) -> None:
-    """Write all results but the report; each file in the voxel order of the first image of its study."""
-    from NeuroCESTLib.core.packages import left_out_without_its_package
-    from NeuroCESTLib.scene.tables import write_table
-    from NeuroCESTLib.scene.writing import write_scene, write_volume
-
-    from ..scene.files import write_segmentation, write_transform
-    from ..scene.report import draw_report
-
-    fixed, moving = (next(iter(paths[which].values())) for which in STUDIES)
-    progress(0.0, "writing files")
-    segmentations = [
-        ("fixed_segmentation", result.fixedSegmentation, fixed),
-        ("moving_segmentation", result.movingSegmentation, moving),
-        ("moving_segmentation_on_fixed", result.warpedSegmentation, fixed),
-    ]
-    volumes = [(f"warped_{modality}", node, fixed) for modality, node in result.warped.items()]
-    volumes.append(("jacobian", result.jacobian, fixed))
-    volumes += [
-        (f"{which}_uncertainty", node, moving if which == "moving" else fixed)
-        for which, node in result.uncertainty.items()
-    ]
-    for node, path in zip(result.carried, options.carry, strict=True):
-        name = f"{node.GetName().removesuffix(' on fixed')}_on_fixed"
-        (segmentations if _is_segmentation(path) else volumes).append((name, node, fixed))
-    for name, node, like in segmentations:
-        if node is not None:
-            write_segmentation(node, folder / f"{name}.seg.nrrd", like)
-    progress(0.1, "writing transforms")
-    write_transform(result.joint.moving_to_fixed, folder / "moving_to_fixed.h5")
-    write_transform(result.joint.fixed_to_moving, folder / "fixed_to_moving.h5")
-    for count, (name, node, like) in enumerate(volumes):
-        progress(0.2 + 0.5 * count / len(volumes), "writing images")
-        write_volume(node, folder / f"{name}.nii.gz", like=like)
-    for name, table in (("volumes", result.volumes), ("changes", result.changes)):
-        if table is not None:
-            write_table(table, folder / f"{name}.csv", digits=6)
-    progress(0.7, "drawing the report")
-    with left_out_without_its_package("report.png", result.warnings.append):
-        draw_report(result, folder / "report.png", title=f"{Path(options.output).resolve().name}: jointregseg apply")
-    if options.scene:
-        progress(0.8, "writing the scene")
-        write_scene(folder / "scene.mrb")

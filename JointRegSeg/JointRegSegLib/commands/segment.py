@@ -13,8 +13,8 @@ from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import TITLES
 from ..inference.settings import NO_NETWORK
-from .apply import ABSENT, ORDER, files_by_modality, named_by_files
 from .options import add_coregistration, add_device, add_flips
+from .visit_files import ABSENT, ORDER, files_by_modality, named_by_files, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -55,9 +55,9 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg segment", settings_of(options), str(choose_device(options.device)))
         host.attach()
-        with report.timed("reading"):
+        with report.timed("reading"), told(report):
             study, mask, files = _read(options, paths, report)
-        with report.timed("computing"), named_by_files(files):
+        with report.timed("computing"), named_by_files(files), told(report):
             result = JointRegSegLogic().segment(
                 study,
                 mask=mask,
@@ -101,6 +101,7 @@ def _read(
 
 def _write(options: Namespace, like: str, folder: Path, result: SegmentationResult) -> None:
     """Write all results but the report, in the voxel order of the first image."""
+    from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
@@ -111,6 +112,8 @@ def _write(options: Namespace, like: str, folder: Path, result: SegmentationResu
     if result.uncertainty is not None:
         write_volume(result.uncertainty, folder / "uncertainty.nii.gz", like=like)
     write_table(result.volumes, folder / "volumes.csv", digits=6)
-    draw_segmentation(result, folder / "report.png", f"{Path(options.output).resolve().name}: jointregseg segment")
+    with left_out_without_its_package("report.png", result.warnings.append):
+        title = f"{Path(options.output).resolve().name}: jointregseg segment"
+        draw_segmentation(result, folder / "report.png", title)
     if options.scene:
         write_scene(folder / "scene.mrb")

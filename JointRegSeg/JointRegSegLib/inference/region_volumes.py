@@ -1,8 +1,9 @@
-"""Volumes of the tumour regions, their intervals, and their change between two visits."""
+"""Volumes of the tumour regions, their intervals, and their changes between two or more visits."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..images.labels import CAVITY, CLASSES, LABELS, REGIONS
 from ..images.modalities import MODALITIES
-from .result import RegionCoverage, RegionVolume, VolumeChange
+from .result import JointResult, RegionCoverage, RegionVolume, VolumeChange
 
 VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
     **{name: (number,) for number, name in enumerate(CLASSES) if number},
@@ -195,3 +196,74 @@ def _volume_ml(labels: sitk.Image, classes: tuple[int, ...], weights: sitk.Image
     if weights is None:
         return float(inside.sum()) * voxel_ml(labels)
     return float(sitk.GetArrayViewFromImage(weights)[inside].sum(dtype=np.float64)) * voxel_ml(labels)
+
+
+@dataclass(frozen=True)
+class FollowUpRow:
+    """One region at one visit.
+
+    A change is None where it is not known, see ``VolumeChange``.
+
+    Attributes:
+        visit: Number of the visit, from 1.
+        volume: Volume at that visit.
+        change_ml: Volume minus that of the reference visit, in ml; 0 for the reference itself.
+        change_percent: The change in percent of the volume of the reference visit; None where that is zero.
+        low_ml: Lower end of the interval of ``change_ml``; None without intervals.
+        high_ml: Upper end of that interval.
+        since_previous_ml: Volume minus that of the visit before, in ml; None for the first visit.
+    """
+
+    visit: int
+    volume: RegionVolume
+    change_ml: float | None
+    change_percent: float | None
+    low_ml: float | None
+    high_ml: float | None
+    since_previous_ml: float | None
+
+
+def follow_up(pairs: Mapping[int, JointResult], reference: int) -> tuple[FollowUpRow, ...]:
+    """Arrange the volumes of all visits over time.
+
+    Args:
+        pairs: Result of the reference visit as the fixed and each other visit as the moving study, by the number of
+            the other visit.
+        reference: Number of the reference visit.
+
+    Returns:
+        One row for each region and visit, the visits of a region in their order; none if nothing was segmented.
+    """
+    rows = []
+    visits = sorted([*pairs, reference])
+    for region in VOLUME_REGIONS:
+        known = True
+        previous: RegionVolume | None = None
+        for visit in visits:
+            volume = _volume_at(pairs, visit, reference, region)
+            if volume is None:
+                continue
+            change = None if visit == reference else _change_of(pairs[visit], region)
+            comparable = not volume.at_least if change is None else change.change_ml is not None
+            since = None
+            if previous is not None and known and comparable:
+                since = volume.volume_ml - previous.volume_ml
+            if change is None:
+                rows.append(FollowUpRow(visit, volume, 0.0, 0.0, None, None, since))
+            else:
+                numbers = change.change_ml, change.change_percent, change.low_ml, change.high_ml
+                rows.append(FollowUpRow(visit, volume, *numbers, since))
+            previous, known = volume, comparable
+    return tuple(rows)
+
+
+def _volume_at(pairs: Mapping[int, JointResult], visit: int, reference: int, region: str) -> RegionVolume | None:
+    """Volume of a region at a visit; None without a segmentation. The reference is part of every pair."""
+    study, shown = ("fixed", list(pairs.values())) if visit == reference else ("moving", [pairs[visit]])
+    found = [row for pair in shown for row in pair.volumes if row.study == study and row.region == region]
+    # Some pairs may show that the reference has a part of the region where its images show nothing.
+    return next((row for row in found if row.at_least), found[0]) if found else None
+
+
+def _change_of(pair: JointResult, region: str) -> VolumeChange:
+    return next(row for row in pair.changes if row.region == region)

@@ -78,7 +78,7 @@ def _process(
     assert native.labels is not None
     coverage = single_coverage(prepared, labels_on_grid(native.labels, grid))
     hidden = hidden_on(coverage, grid, native.labels, None)
-    shares = shares_seen(prepared, prepared.extent)
+    shares = shares_seen(prepared, prepared.mask)
     result = StudyResult(
         labels=native.labels,
         uncertainty=native.uncertainty,

@@ -214,9 +214,9 @@ def volume_columns(rows: Sequence[RegionVolume]) -> dict[str, list]:
         "study": [row.study for row in rows],
         "region": [row.region for row in rows],
         "volume_ml": [row.volume_ml for row in rows],
-        "low_ml": [_number(row.low_ml) for row in rows],
-        "high_ml": [_number(row.high_ml) for row in rows],
-        "bound": [_bound(row.at_least) for row in rows],
+        "low_ml": [number_or_nan(row.low_ml) for row in rows],
+        "high_ml": [number_or_nan(row.high_ml) for row in rows],
+        "bound": [bound(row.at_least) for row in rows],
         "seen_share": [row.seen_share for row in rows],
     }
 
@@ -236,17 +236,19 @@ def change_columns(joint: JointResult) -> dict[str, list]:
     rows = joint.changes
     return {
         "region": [row.region for row in rows],
-        **{name: [_number(getattr(row, name)) for row in rows] for name in names},
-        "fixed_bound": [_bound(row.fixed_at_least) for row in rows],
-        "moving_bound": [_bound(row.moving_at_least) for row in rows],
+        **{name: [number_or_nan(getattr(row, name)) for row in rows] for name in names},
+        "fixed_bound": [bound(row.fixed_at_least) for row in rows],
+        "moving_bound": [bound(row.moving_at_least) for row in rows],
     }
 
 
-def _bound(at_least: bool) -> str:
+def bound(at_least: bool) -> str:
+    """Return the text of a table for a volume that is only the least one, or for any other."""
     return "at least" if at_least else ""
 
 
-def _number(value: float | None) -> float:
+def number_or_nan(value: float | None) -> float:
+    """Return a number, or NaN for one that is not known."""
     return float("nan") if value is None else float(value)
 
 

@@ -1,0 +1,64 @@
+"""Volumes over more than two visits: changes since a chosen visit and since the one before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import SimpleITK as sitk
+from joint_studies import HeadStudy, exact_result
+
+from JointRegSegLib.inference.region_volumes import VOLUME_REGIONS, FollowUpRow, follow_up, volume_changes
+from JointRegSegLib.inference.result import JointResult, RegionVolume
+
+
+@pytest.fixture(scope="module")
+def result() -> JointResult:
+    return exact_result(HeadStudy.of("axial"), HeadStudy.of("LPS", second=True), spacing_mm=8.0)
+
+
+def pair(result: JointResult, fixed_ml: float, moving_ml: float, at_least: bool = False) -> JointResult:
+    """A result in which every region has the same volume; that of the moving visit may be only the least one."""
+    fixed = tuple(RegionVolume("fixed", region, fixed_ml) for region in VOLUME_REGIONS)
+    moving = tuple(RegionVolume("moving", region, moving_ml, at_least=at_least) for region in VOLUME_REGIONS)
+    blank = sitk.Image([4] * 3, sitk.sitkFloat32)
+    changes = volume_changes(fixed, moving, None, None, blank)
+    return replace(result, volumes=fixed + moving, changes=changes)
+
+
+def of_edema(rows: tuple[FollowUpRow, ...]) -> list[tuple]:
+    return [
+        (row.visit, row.volume.volume_ml, row.change_ml, row.change_percent, row.since_previous_ml)
+        for row in rows
+        if row.volume.region == "edema"
+    ]
+
+
+def test_changes_count_from_the_reference_and_from_the_visit_before(result: JointResult) -> None:
+    rows = follow_up({2: pair(result, 10.0, 15.0), 3: pair(result, 10.0, 6.0)}, reference=1)
+    assert of_edema(rows) == [
+        (1, 10.0, 0.0, 0.0, None),
+        (2, 15.0, 5.0, 50.0, 5.0),
+        (3, 6.0, -4.0, -40.0, -9.0),
+    ]
+    assert {row.volume.region for row in rows} == set(VOLUME_REGIONS)
+
+
+def test_the_reference_may_lie_between_the_others(result: JointResult) -> None:
+    rows = follow_up({1: pair(result, 10.0, 4.0), 3: pair(result, 10.0, 12.0)}, reference=2)
+    assert of_edema(rows) == [(1, 4.0, -6.0, -60.0, None), (2, 10.0, 0.0, 0.0, 6.0), (3, 12.0, 2.0, 20.0, 2.0)]
+
+
+def test_a_visit_that_shows_the_tumor_in_part_has_no_change_and_gives_none_to_the_next(result: JointResult) -> None:
+    pairs = {2: pair(result, 10.0, 7.0, at_least=True), 3: pair(result, 10.0, 6.0), 4: pair(result, 10.0, 8.0)}
+    rows = follow_up(pairs, reference=1)
+    assert of_edema(rows) == [
+        (1, 10.0, 0.0, 0.0, None),
+        (2, 7.0, None, None, None),
+        (3, 6.0, -4.0, -40.0, None),
+        (4, 8.0, -2.0, -20.0, 2.0),
+    ]
+
+
+def test_without_segmentations_there_are_no_rows(result: JointResult) -> None:
+    assert follow_up({2: replace(result, volumes=(), changes=())}, reference=1) == ()
