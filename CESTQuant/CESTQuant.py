@@ -138,6 +138,7 @@ class CESTQuantWidget(PanelWidget):
         OPTIONAL_SECTIONS: Sections that are hidden if the method uses none of their inputs.
     """
 
+    CHOSEN_FOR = "inputsChosenFor"  # attribute of the parameter node: the acquisition whose inputs were chosen by name
     PATHS = ("protocolPath", "modelPath", "networkPath", "configPath")
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = ("inputsSection", "mapsSection", "methodSection", "modelSection", "outputsSection")
@@ -297,6 +298,23 @@ class CESTQuantWidget(PanelWidget):
         if not self._parameterNode.signal:
             self._parameterNode.signal = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
 
+    def chooseInputsByName(self, parameters):
+        """Choose the empty inputs by the names of the nodes, once for every acquisition; say which."""
+        from CESTQuantLib.scene.naming import inputs_by_name
+
+        node, signal = parameters.parameterNode, parameters.signal
+        if not signal:
+            self.ui.chosenByNameLabel.visible = False
+        if not signal or node.GetAttribute(self.CHOSEN_FOR) == signal.GetID():
+            return
+        node.SetAttribute(self.CHOSEN_FOR, signal.GetID())
+        chosen = {role: found for role, found in inputs_by_name(signal).items() if not getattr(parameters, role)}
+        for role, found in chosen.items():
+            setattr(parameters, role, found)
+        names = ", ".join(f"'{found.GetName()}'" for found in chosen.values())
+        self.ui.chosenByNameLabel.text = _("Chosen by name: {names}.").format(names=names) if names else ""
+        self.ui.chosenByNameLabel.visible = bool(names)
+
     def usedInputs(self, parameters):
         """Return the names of the inputs that the chosen method uses."""
         from CESTQuantLib.methods.base import Input
@@ -306,7 +324,8 @@ class CESTQuantWidget(PanelWidget):
         return {what.value for what in Input if method and method.uses(what)}
 
     def offerSettings(self, parameters):
-        """Show the chosen method and the inputs that it uses."""
+        """Show the chosen method and the inputs that it uses; choose what goes with another acquisition by name."""
+        self.chooseInputsByName(parameters)
         choices = self.ui.methodComboBox
         choices.currentIndex = choices.findData(parameters.method)
         used = self.usedInputs(parameters)
@@ -521,6 +540,14 @@ class CESTQuantTest(self_test.PanelTest):
 
     def test_firstAcquisitionIsPreselected(self):
         self.assertIs(self.ui.signalSelector.currentNode(), self.signal)
+
+    def test_inputsAreChosenByNameOnceAndCanBeCorrected(self):
+        parameters = self.widget.logic.getParameterNode()
+        self.assertIs(parameters.reference, self.reference)
+        self.assertIn("'m0'", self.ui.chosenByNameLabel.text)
+        parameters.reference = None
+        parameters.method = "mtrasym"
+        self.assertIsNone(parameters.reference)
 
     def test_selectorsFollowTheScene(self):
         self.assertEqual(self.ui.signalSelector.nodeCount(), 1)
