@@ -143,6 +143,7 @@ class JointRegSegParameterNode:
     refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # the default number of each level
     similarity: str  # empty for the default
     flips: bool = True
+    coregister: bool = True
     carry: MaskNode
     folderName: str
 
@@ -235,6 +236,7 @@ class JointRegSegWidget(PanelWidget):
             refine=None if parameters.refineIterations < 0 else parameters.refineIterations,
             similarity=parameters.similarity or None,
             flips=parameters.flips,
+            coregister=parameters.coregister,
             carry=parameters.carry,
             folderName=parameters.folderName,
             progress=progress,
@@ -373,6 +375,9 @@ class JointRegSegTest(self_test.PanelTest):
         self.ui.affineComboBox.currentIndex = list(Affine).index(Affine.RIGID)
         self.ui.similarityComboBox.currentIndex = self.ui.similarityComboBox.findData("mse")
         self.ui.folderNameLineEdit.text = "glioma"
+        self.assertTrue(parameters.coregister)
+        self.ui.coregisterCheckBox.checked = False
+        self.assertFalse(parameters.coregister)
         self.assertEqual(parameters.affine, Affine.RIGID)
         self.assertEqual(parameters.similarity, "mse")
         self.assertEqual(parameters.folderName, "glioma")

@@ -91,6 +91,17 @@ def shown_by_both(
     return (fixed.shown(modalities) & _moved(moving.shown(modalities), displacement))[None, None]
 
 
+def shows_everything(study: PreparedStudy, other_brain: Tensor | None = None) -> bool:
+    """Return whether every image of a study shows the whole brain, as far as that is known.
+
+    Args:
+        study: Study on the working grid.
+        other_brain: Brain (D, H, W) of another visit on that grid; None for a single visit.
+    """
+    brain = study.extent if other_brain is None else study.extent | other_brain
+    return all(_ml(brain & ~study.shown([m]), study) < _LEAST_HIDDEN_ML for m in study.present)
+
+
 def region_coverage(
     fixed: PreparedStudy,
     moving: PreparedStudy,
@@ -191,10 +202,12 @@ def _coverage(
     """Coverage by region; the brain and labels of the other visit are brought here by a displacement."""
     brain = study.extent if other_brain is None else study.extent | other_brain
     if displacement is not None and other_brain is not None:
-        if all(_ml(brain & ~study.shown([m]), study) < _LEAST_HIDDEN_ML for m in study.present):
+        if shows_everything(study, other_brain):
             displacement = None  # nothing is hidden, wherever exactly the other brain lies
         else:
-            brain = study.extent | _moved(other_brain, displacement)
+            other_brain = _moved(other_brain, displacement)
+            brain = study.extent | other_brain
+    known = study.mask if other_brain is None else study.mask | other_brain
     hidden: dict[tuple[str, ...], tuple[Tensor, Tensor] | None] = {}
     found = {}
     for region, classes in VOLUME_REGIONS.items():
@@ -214,7 +227,7 @@ def _coverage(
         cut_off = labels is not None and _ml(_members(labels, classes) & near, study) >= _LEAST_ML
         if other_labels is not None and displacement is not None and not cut_off:
             cut_off = _ml(_moved(_members(other_labels, classes), displacement) & part, study) >= _LEAST_ML
-        share = 1 - int((part & brain).sum()) / max(int(brain.sum()), 1)
+        share = 1 - int((part & known).sum()) / max(int(known.sum()), 1)
         found[region] = RegionCoverage(round(share, 4), cut_off, part)
     return found
 

@@ -34,7 +34,15 @@ from ..registration.distant_brains import brought_together
 from ..registration.instance_optimization import RefinementSettings, refine
 from ..registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
 from .checks import CheckedPair, CheckedStudy, check_pair
-from .coverage import coverage_warnings, hidden_on, left_out, region_coverage, shares_seen, shown_by_both
+from .coverage import (
+    coverage_warnings,
+    hidden_on,
+    left_out,
+    region_coverage,
+    shares_seen,
+    shown_by_both,
+    shows_everything,
+)
 from .native import NativeSegmentation, native_segmentation
 from .network_pass import network_device, network_preprocessing
 from .pair_pass import NetworkResult, run_network
@@ -296,10 +304,12 @@ def _measured(
     brain = prepared.fixed.mask | prepared.moving.mask
     sides = {"fixed": (pair.fixed, prepared.fixed, None), "moving": (pair.moving, prepared.moving, prepared.alignment)}
     shares = {role: shares_seen(study, brain) for role, (_, study, _) in sides.items()}
-    labels: dict[str, Tensor | None] = {}
+    labels: dict[str, Tensor | None] = {"fixed": None, "moving": None}
+    complete = all(shows_everything(study, brain) for study in (prepared.fixed, prepared.moving))
     for role, (_, study, _) in sides.items():
         native = found[role].labels
-        labels[role] = None if native is None else labels_on_grid(native, study.grid, study.transform)
+        if native is not None and not complete:  # where nothing is hidden, no region can be cut off
+            labels[role] = labels_on_grid(native, study.grid, study.transform)
     given = {role: checked.given_labels is not None for role, (checked, _, _) in sides.items()}
     coverage = region_coverage(prepared.fixed, prepared.moving, labels, given, deformation)
     volumes: dict[str, tuple[RegionVolume, ...]] = {}

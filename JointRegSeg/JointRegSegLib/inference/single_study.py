@@ -14,7 +14,7 @@ from ..images.preprocessing import brain_grid, labels_on_grid, prepare_checked
 from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
 from .checks import check_visit
-from .coverage import coverage_warnings, hidden_on, shares_seen, single_coverage
+from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
 from .native import native_segmentation
 from .network_pass import network_device, network_preprocessing
 from .pair_pass import segment_by_coverage
@@ -76,7 +76,8 @@ def _process(
     progress(0.9, "bringing the results to the native grid")
     native = native_segmentation(checked, found, grid, None, settings)
     assert native.labels is not None
-    coverage = single_coverage(prepared, labels_on_grid(native.labels, grid))
+    on_grid = None if shows_everything(prepared) else labels_on_grid(native.labels, grid)
+    coverage = single_coverage(prepared, on_grid)
     hidden = hidden_on(coverage, grid, native.labels, None)
     shares = shares_seen(prepared, prepared.mask)
     result = StudyResult(
