@@ -248,6 +248,37 @@ def test_missing_package_is_offered_for_installation_and_the_run_starts_again(mo
     assert panel.ui.statusLabel.text == "done"
 
 
+def test_window_is_served_while_maps_are_computed(monkeypatch):
+    """A timer goes on to run during a computation that reports nothing."""
+    import threading
+
+    from CESTQuantLib import logic
+
+    ticks, enough, compute = [], threading.Event(), logic.quantify
+
+    def tick():
+        ticks.append(panel.ui.cancelButton.enabled)
+        if len(ticks) == 5:
+            enough.set()
+
+    panel = slicer.util.getModuleWidget("CESTQuant")
+    test = CESTQuant.CESTQuantTest("test_applyPutsMapsIntoOneFolder")
+    test.setUp()
+    try:
+        test.chooseInputs()
+        timer = qt.QTimer()
+        timer.setInterval(1)
+        timer.connect("timeout()", tick)
+        monkeypatch.setattr(logic, "quantify", lambda *a, **o: (enough.wait(60), compute(*a, **o))[1])
+        timer.start()
+        panel.onApplyButton()
+        timer.stop()
+    finally:
+        test.doCleanups()
+    assert len(ticks) >= 5
+    assert any(ticks)  # Cancel could be clicked
+
+
 def test_declined_installation_says_what_is_missing(monkeypatch):
     from NeuroCESTLib.core.packages import MissingPackage
     from NeuroCESTLib.panel.optional_packages import install
