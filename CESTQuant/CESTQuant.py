@@ -171,6 +171,7 @@ class CESTQuantWidget(PanelWidget):
         """Build the panel; the registry of methods says what can be chosen."""
         super().setup()
         self.showMethods()
+        self.showSpectrumValues("")
         self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethodChosen)
         self.ui.liveSpectrumCheckBox.connect("toggled(bool)", self.onLiveSpectrumToggled)
         self.ui.shownMapComboBox.connect("currentIndexChanged(int)", self.onMapChosen)
@@ -209,6 +210,7 @@ class CESTQuantWidget(PanelWidget):
             title = f"{node.GetName()} ({folder})" if names.count(node.GetName()) > 1 and folder else node.GetName()
             choices.addItem(title, node.GetID())
         choices.currentIndex = choices.findData(shown.GetID()) if shown else -1
+        self.ui.resultsSection.visible = bool(maps)
         choices.blockSignals(blocked)
 
     def onMapChosen(self, index=None):
@@ -238,6 +240,7 @@ class CESTQuantWidget(PanelWidget):
     def showSpectrumValues(self, text):
         """Show the values of the fit beside the plot."""
         self.ui.spectrumValuesLabel.text = text
+        self.ui.spectrumValuesLabel.visible = bool(text)
 
     def spectra(self):
         """Return the spectra of the chosen acquisition, which are prepared again after another choice.
@@ -604,6 +607,7 @@ class CESTQuantTest(self_test.PanelTest):
         values = slicer.util.arrayFromVolume(asymmetry)
         self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.005)
         self.assertEqual(self.ui.progressBar.value, 100)
+        self.assertTrue(self.ui.progressBar.isHidden())
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertFalse(self.ui.cancelButton.enabled)
 

@@ -80,6 +80,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._pathWidget(parameter).comboBox().connect(
                 "editTextChanged(QString)", lambda path, parameter=parameter: self._onPathChanged(parameter, path)
             )
+        self.ui.progressBar.visible = False
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
         scene = slicer.mrmlScene
@@ -213,6 +214,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for section in self.SECTIONS:
             getattr(self.ui, section).enabled = not running
         self.ui.cancelButton.enabled = running
+        self.ui.progressBar.visible = running
         self._onParametersModified()
 
     def _showStatus(self, text):
