@@ -87,18 +87,18 @@ class SequenceText:
 
     def _shape(self, values: Sequence[float], counts: Sequence[int]) -> int:
         """Add a shape as the differences of its samples, repeated ones counted."""
-        runs: list[tuple[float, int]] = []
+        runs: list[tuple[str, int]] = []
         values = values if len(values) == len(counts) else list(values) * len(counts)
         differences = [values[0], *(b - a for a, b in itertools.pairwise(values))]
         for difference, count in zip(differences, counts, strict=True):
-            for value, repeats in ((difference, 1), (0.0, count - 1)):
+            for value, repeats in ((f"{difference:.12g}", 1), ("0", count - 1)):
                 if repeats and runs and runs[-1][0] == value:
                     runs[-1] = value, runs[-1][1] + repeats
                 elif repeats:
                     runs.append((value, repeats))
         lines = []
         for value, repeats in runs:
-            lines += [f"{value:.12g}"] if repeats == 1 else [f"{value:.12g}", f"{value:.12g}", str(repeats - 2)]
+            lines += [value] if repeats == 1 else [value, value, str(repeats - 2)]
         self.shapes.append(f"shape_id {len(self.shapes) + 1}\nnum_samples {sum(counts)}\n" + "\n".join(lines) + "\n")
         return len(self.shapes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class _Pulses:
 
     def of(self, rf: RfEvent) -> tuple[int | None, float, float]:
         """Number of the pulse of an RF event, and the silent times in s at its start and end."""
-        key = rf.magnitude_id, rf.phase_id, rf.time_id, rf.amplitude_Hz
+        key = (*self._shapes_of(rf), rf.amplitude_Hz)
         if key not in self.numbers:
             self.numbers[key] = self._add(rf)
         return self.numbers[key]
@@ -86,21 +87,31 @@ class _Pulses:
 
         The samples are averaged as far as the largest amplitude with which the file plays the shape allows.
         """
-        key = rf.magnitude_id, rf.phase_id, rf.time_id
+        key = self._shapes_of(rf)
         if key not in self.shapes:
             samples = self._samples(rf)
             loud = np.nonzero(np.abs(samples.envelope) > _SILENT_SHARE * np.abs(samples.envelope).max())[0]
             first, end = (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (len(samples.envelope),) * 2
             before, after = samples.duration_s[:first].sum(), samples.duration_s[end:].sum()
             played = PulseSamples(samples.envelope[first:end], samples.duration_s[first:end])
-            events = (block.rf for block in self.file.blocks)
-            peak = max(
-                abs(event.amplitude_Hz)
-                for event in events
-                if event is not None and (event.magnitude_id, event.phase_id, event.time_id) == key
-            )
-            self.shapes[key] = reduced(played, 2 * math.pi * peak, _PULSE_TOLERANCE), float(before), float(after)
+            peak = 2 * math.pi * self._peaks_Hz[key]
+            self.shapes[key] = reduced(played, peak, _PULSE_TOLERANCE), float(before), float(after)
         return self.shapes[key]
+
+    def _shapes_of(self, rf: RfEvent) -> tuple[int, int, int]:
+        """Numbers of the shapes of an event, of which equal ones have the same number."""
+        magnitude = self.file.shape(rf.magnitude_id).number
+        phase = 0 if rf.phase_id == 0 else self.file.shape(rf.phase_id).number
+        return magnitude, phase, self.file.shape(rf.time_id).number if rf.time_id > 0 else rf.time_id
+
+    @functools.cached_property
+    def _peaks_Hz(self) -> dict[tuple[int, int, int], float]:
+        """The largest amplitude in Hz with which shapes are played."""
+        peaks: dict[tuple[int, int, int], float] = {}
+        for event in {block.rf for block in self.file.blocks if block.rf is not None}:
+            key = self._shapes_of(event)
+            peaks[key] = max(peaks.get(key, 0.0), abs(event.amplitude_Hz))
+        return peaks
 
     def _samples(self, rf: RfEvent) -> PulseSamples:
         raster = self.file.rf_raster_s / 2 if rf.time_id < 0 else self.file.rf_raster_s

@@ -15,8 +15,8 @@ import numpy as np
 MOST_SAMPLES = 5_000_000
 """Samples to which a shape may be expanded; only ramps and irregular shapes are, constant stretches are not."""
 _EQUAL = 1e-9
-_RAMP_STEPS = 16
-"""Steps of a linear ramp between two sample times that the file gives."""
+_RAMP_STEPS = 128
+"""Steps of a linear ramp between the sample times of a pulse with few of them."""
 
 
 @dataclass(frozen=True)
@@ -189,16 +189,13 @@ def _complex(levels: np.ndarray, phase: CompressedShape | None, phase_sense: int
 
 def _linear(t: np.ndarray, envelope: np.ndarray) -> PulseSamples:
     """Steps of an envelope that is linear between its samples; constant stretches are one step."""
-    values, durations = [], []
-    if t[0] > 0:
-        values, durations = [envelope[0]], [float(t[0])]
-    for start, end, first, last in zip(t[:-1], t[1:], envelope[:-1], envelope[1:], strict=True):
-        steps = 1 if first == last else _RAMP_STEPS
-        places = (np.arange(steps) + 0.5) / steps
-        values += (first + (last - first) * places).tolist()
-        durations += [float(end - start) / steps] * steps
-    keep = np.array(durations) > 0
-    return PulseSamples(np.array(values)[keep], np.array(durations)[keep])
+    per_interval = max(1, min(_RAMP_STEPS, 8 * _RAMP_STEPS // len(t)))
+    steps = np.where(envelope[1:] == envelope[:-1], 1, per_interval)
+    place = (np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps) + 0.5) / np.repeat(steps, steps)
+    first, change = np.repeat(envelope[:-1], steps), np.repeat(np.diff(envelope), steps)
+    values = np.concatenate((envelope[:1], first + change * place))
+    durations = np.concatenate((t[:1], np.repeat(np.diff(t) / steps, steps)))
+    return PulseSamples(values[durations > 0], durations[durations > 0])
 
 
 _DETUNINGS_RAD_PER_S = np.concatenate((-np.geomspace(8000, 100, 5), [0.0], np.geomspace(100, 8000, 5)))

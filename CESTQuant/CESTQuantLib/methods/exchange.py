@@ -168,6 +168,8 @@ def _t1(spectra: ZSpectra, model: TissueModel | None) -> Tensor:
 def _require_cw(protocol: Protocol) -> None:
     if protocol.pulses is not None:
         raise ValueError("this method holds for continuous-wave saturation, but the protocol has pulse trains")
+    if protocol.events is not None and not protocol.events.only_blocks:
+        raise ValueError("this method holds for continuous-wave saturation, but the sequence plays several pulses")
 
 
 def _exchange_quantities(fit: ExchangeFit | QucesopFit, target: _Target) -> dict[str, Tensor]:

@@ -156,6 +156,15 @@ class Events:
         place = self.excitation(measurement)
         return self.before_sample(measurement) if place is None else self.measurements[measurement][:place]
 
+    @property
+    def only_blocks(self) -> bool:
+        """Whether no measurement plays more than one continuous-wave block before its excitation or sample."""
+        for m in range(len(self.measurements)):
+            plays = [event for event in self.preparation(m) if isinstance(event, Play)]
+            if len(plays) > 1 or not all(self.pulses[play.pulse].is_block for play in plays):
+                return False
+        return True
+
     def description(self) -> dict[str, Any]:
         """Return the value of the protocol key ``events`` that describes these events."""
         pulses = [

@@ -92,6 +92,8 @@ def trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: P
         ValueError: A quantity is unknown, has unusable options, or has no effect under the protocol.
     """
     quantities = {name: TrainedQuantity.of(name, option) for name, option in trained_names(trainable).items()}
+    if protocol.events is not None:
+        raise ValueError("trainable: the protocol has single events, which cannot be trained; give a plain protocol")
     if "readout_flip_angle_deg" in quantities and protocol.readout_flip_angle_deg is None:
         raise ValueError("trainable: readout_flip_angle_deg needs a protocol with an excitation, this one has none")
     if "recovery_time_s" in quantities and not protocol.magnetisation_carried_over:

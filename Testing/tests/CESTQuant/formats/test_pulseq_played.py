@@ -445,3 +445,40 @@ def test_voxels_are_simulated_together(tmp_path: Path) -> None:
     together = simulate(TISSUE, protocol, b0_shift_ppm=shifts, b1_relative=0.9)
     alone = simulate(TISSUE, protocol, b0_shift_ppm=0.2, b1_relative=0.9)
     torch.testing.assert_close(together[1], alone[0], rtol=0, atol=1e-12)
+
+
+def test_pulses_are_linear_between_the_sample_times_of_a_file(tmp_path: Path) -> None:
+    """A trapezoid from its four corners, as times and levels, of which the plateau stays one step."""
+    file = SequenceText(4, B0=3)
+    file.pulse(2.0, 0.01, 1.0)
+    file.sample()
+    text = file.text().replace(" 1 2 0 0 ", " 1 2 3 0 ")  # the third shape gives the times
+    levels = "shape_id 1\nnum_samples 4\n0\n1\n1\n0\n"
+    times = "shape_id 3\nnum_samples 4\n0\n1000\n9000\n10000\n"
+    phases = "shape_id 2\nnum_samples 4\n0\n0\n2\n"
+    path = tmp_path / "a.seq"
+    path.write_text(text[: text.index("shape_id 1")] + "\n".join((levels, phases, times)), encoding="utf-8")
+    protocol = read_seq(path)
+    reference = Reference()
+    steps = (np.arange(200) + 0.5) / 200
+    for level in steps:
+        reference.sample.step(1e-3 / 200, 1.0, 2.0 * level)
+    reference.sample.step(8e-3, 1.0, 2.0)
+    for level in steps[::-1]:
+        reference.sample.step(1e-3 / 200, 1.0, 2.0 * level)
+    np.testing.assert_allclose(simulate(TISSUE, protocol)[0], reference.sample.z, rtol=0, atol=5e-6)
+
+
+def test_methods_for_continuous_waves_refuse_other_sequences(tmp_path: Path) -> None:
+    from CESTQuantLib.methods.exchange import _require_cw
+    from CESTQuantLib.schedules.quantities import trained_quantities
+
+    file = SequenceText(4, B0=3)
+    for m, offset in enumerate(OFFSETS):
+        spin_lock(file, m, offset)
+        file.sample()
+    protocol = read_seq(file.write(tmp_path))
+    with pytest.raises(ValueError, match="the sequence plays several pulses"):
+        _require_cw(protocol)
+    with pytest.raises(ValueError, match="single events, which cannot be trained"):
+        trained_quantities(["b1_uT"], protocol)
