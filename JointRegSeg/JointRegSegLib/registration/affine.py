@@ -1,27 +1,33 @@
-"""Rigid or affine alignment of two visits by the mutual information of their brains, with SimpleITK."""
+"""Rigid or affine alignment of two visits by the mutual information of their brains, the same in both directions."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 from . import AFFINE_KINDS
+from .halfway import OUTSIDE, HalfwaySpace, Side, rotation_matrix
 
 _COARSE_MM, _FINE_MM = 4.0, 2.5
 """Spacing of the grids on which the starts are compared and the winner is refined."""
 _MARGIN_MM = 10.0
 """Width of the margin that these grids leave around the brain."""
-_SEED = 20
+_SURROUNDINGS_MM = 5.0
+"""Distance from the brain to which its surroundings count, so that its outline does."""
 _STARTS = 3
 """Largest number of starts that are optimised."""
 _PROMISING = 0.8
 """Smallest mutual information of a start that is optimised, as a share of that of the best start."""
+_COMPARED_MM = 6.0
+"""Distance between the points at which the starts are compared."""
 _LARGEST_STRETCH = 1.6
 """Largest plausible singular value of the linear map; its reciprocal is the smallest one."""
 _SMALLEST_OVERLAP = 0.7
@@ -34,7 +40,7 @@ class AffineResult:
 
     Attributes:
         transform: Map of points of the fixed space to points of the moving space (LPS mm).
-        mutual_information: Mutual information of the aligned brains (Mattes et al. 2003) in nats; 0 without alignment.
+        mutual_information: Mutual information of the aligned brains in nats; 0 without alignment.
         overlap: Dice coefficient of the two brains within the field of view of both images.
     """
 
@@ -68,11 +74,12 @@ def align(
 ) -> AffineResult:
     """Find the rigid or affine transform between two brains.
 
-    Several starts are compared by mutual information (Mattes et al. 2003): the position given by the image headers
-    and, with the centres of mass brought together, a coarse set of rotations and the alignments of the principal axes.
-    The most promising starts are optimised on a grid of 4 mm. The best result is refined on a grid of 2.5 mm, first as
-    a rigid and then, for an affine transform, as an affine map. The random sampling is seeded, so that the same brains
-    give the same transform to the last bit.
+    Several starts are compared by mutual information: the position given by the image headers and, with the centres of
+    mass brought together, a coarse set of rotations and the alignments of the principal axes. The most promising starts
+    are optimised on a grid of 4 mm. The best result is refined on a grid of 2.5 mm, first as a rigid and then, for an
+    affine transform, as an affine map. All this takes place in the space half-way between the brains (see ``halfway``):
+    an exchange of fixed and moving gives the inverse map, and a brain is aligned with itself by the identity. The same
+    brains give the same transform to the last bit.
 
     Args:
         fixed: Brain that defines the fixed space.
@@ -92,28 +99,22 @@ def align(
     if kind == "none":
         return AffineResult(sitk.AffineTransform(3), 0.0, _overlap(fixed, moving, sitk.AffineTransform(3)))
     progress(0.0, "aligning the visits")
-    coarse = _BrainPair(fixed, moving, _COARSE_MM)
-    best = None
-    starts = coarse.starts()
+    sides = _side(fixed, _COARSE_MM), _side(moving, _COARSE_MM)
+    starts = _promising_starts(*sides)
+    found = []
     for number, start in enumerate(starts):
-        done, share = 0.4 * number / len(starts), 0.4 / len(starts)
-        found, value = coarse.optimize(start, 2.0, 100, part(progress, done, done + share))
-        if best is None or value < best[1]:
-            best = found, value
-    assert best is not None
-    fine = _BrainPair(fixed, moving, _FINE_MM)
-    transform, value = fine.optimize(best[0], 1.0, 60, part(progress, 0.4, 0.65))
+        space = HalfwaySpace(*sides, start, _COARSE_MM)
+        share = 0.4 / len(starts)
+        rigid, value = space.optimize([0.0] * 6, 40, _steps(part(progress, share * number, share * (number + 1)), 60))
+        found.append((value, start, rigid))
+    _, start, parameters = max(found, key=lambda entry: entry[0])
+    space = HalfwaySpace(_side(fixed, _FINE_MM), _side(moving, _FINE_MM), start, _FINE_MM)
+    parameters, value = space.optimize(parameters, 30, _steps(part(progress, 0.4, 0.6), 40))
     if kind == "affine":
-        affine = sitk.AffineTransform(3)
-        affine.SetCenter(transform.GetCenter())
-        affine.SetMatrix(transform.GetMatrix())
-        affine.SetTranslation(transform.GetTranslation())
-        for step_mm in (0.2, 0.05):  # larger steps may leave the basin of attraction of the rigid solution
-            found, found_value = fine.optimize(affine, step_mm, 100, part(progress, 0.65, 1.0))
-            if found_value < value:
-                transform, value = found, found_value
-                break
-    result = as_affine(transform)
+        for low, high in ((0.6, 0.8), (0.8, 1.0)):  # twice, as the points in both fields of view are chosen anew
+            start_of_affine = [*parameters, *[0.0] * (12 - len(parameters))]
+            parameters, value = space.optimize(start_of_affine, 40, _steps(part(progress, low, high), 60))
+    result = _transform(space.map_at(parameters))
     overlap = _overlap(fixed, moving, result)
     stretch = np.linalg.svd(np.array(result.GetMatrix()).reshape(3, 3), compute_uv=False)
     if overlap < _SMALLEST_OVERLAP or stretch.max() > _LARGEST_STRETCH or stretch.min() < 1 / _LARGEST_STRETCH:
@@ -123,7 +124,7 @@ def align(
             "visits by hand and choose no affine alignment"
         )
     progress(1.0, "")
-    return AffineResult(result, -value, overlap)
+    return AffineResult(result, value, overlap)
 
 
 def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
@@ -136,145 +137,104 @@ def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
     return affine
 
 
-class _BrainPair:
-    """Both brains at one resolution, with everything else set to a constant background."""
-
-    def __init__(self, fixed: Brain, moving: Brain, spacing_mm: float) -> None:
-        self.fixed, self.fixed_mask, self.fixed_solid = _on_small_grid(fixed, spacing_mm)
-        self.moving, self.moving_mask, self.moving_solid = _on_small_grid(moving, spacing_mm)
-        # Samples are also drawn within 5 mm around the brain, so that its outline counts.
-        dilated = sitk.BinaryDilate(self.fixed_solid, [max(1, round(5 / spacing_mm))] * 3)
-        self.fixed_mask = self.fixed_mask & dilated
-        voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(self.fixed_mask)))
-        self.sampling = min(1.0, max(0.1, 20000 / max(voxels, 1)))
-
-    def starts(self) -> list[sitk.Euler3DTransform]:
-        """Return the most promising rigid starts, best first."""
-        fixed_center, fixed_axes = _moments(self.fixed_solid)
-        moving_center, moving_axes = _moments(self.moving_solid)
-        shift = moving_center - fixed_center
-        candidates = [_rigid(np.eye(3), fixed_center, np.zeros(3))]
-        steps = np.radians([-30.0, 0.0, 30.0])
-        for angles in itertools.product(steps, repeat=3):
-            rotated = sitk.Euler3DTransform()
-            rotated.SetRotation(*angles)
-            candidates.append(_rigid(np.array(rotated.GetMatrix()).reshape(3, 3), fixed_center, shift))
-        for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
-            rotation = moving_axes @ np.diag(signs) @ fixed_axes.T
-            candidates.append(_rigid(rotation, fixed_center, shift))
-        method = self._method()
-        values = []
-        for candidate in candidates:
-            method.SetInitialTransform(candidate)
-            values.append(_evaluate(method, self.fixed, self.moving))
-        order = np.argsort(values, kind="stable")[:_STARTS]
-        promising = [candidates[n] for n in order if values[n] < 0 and values[n] <= _PROMISING * values[order[0]]]
-        return promising or [candidates[14]]  # the one that brings the centres of mass together without a rotation
-
-    def optimize(
-        self, start: sitk.Transform, step_mm: float, iterations: int, progress: Progress
-    ) -> tuple[sitk.Transform, float]:
-        """Return the transform with the largest mutual information, of the class of ``start``, and its metric.
-
-        The metric is the negative mutual information.
-        """
-        method = self._method()
-        transform = type(start)(start)
-        method.SetInitialTransform(transform, inPlace=True)
-        method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=step_mm,
-            minStep=0.005,
-            numberOfIterations=iterations,
-            relaxationFactor=0.6,
-            gradientMagnitudeTolerance=1e-6,
-        )
-        method.SetOptimizerScalesFromPhysicalShift()
-        stopped: list[BaseException] = []
-
-        def watch() -> None:
-            try:
-                progress(method.GetOptimizerIteration() / iterations)
-            except BaseException as error:  # a cancellation, which must not pass through ITK: it is raised again below
-                stopped.append(error)
-                method.StopRegistration()
-
-        method.AddCommand(sitk.sitkIterationEvent, watch)
-        try:
-            method.Execute(self.fixed, self.moving)
-        except RuntimeError as error:
-            if not stopped:
-                raise ValueError(f"the brains do not overlap enough to be aligned ({_reason(error)})") from None
-        if stopped:
-            raise stopped[0]
-        return transform, method.GetMetricValue()
-
-    def _method(self) -> sitk.ImageRegistrationMethod:
-        method = sitk.ImageRegistrationMethod()
-        method.SetMetricAsMattesMutualInformation(32)
-        method.SetMetricFixedMask(self.fixed_mask)
-        method.SetMetricMovingMask(self.moving_mask)
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(self.sampling, _SEED)
-        method.SetInterpolator(sitk.sitkLinear)
-        method.SetNumberOfWorkUnits(1)  # several would add in varying order, and training amplifies the rounding errors
-        return method
+def _promising_starts(fixed: Side, moving: Side) -> list[np.ndarray]:
+    """Return the most promising rigid starts (4, 4) relative to the centres of the brains, best first."""
+    by_headers = np.eye(4)
+    by_headers[:3, 3] = fixed.center_mm - moving.center_mm
+    rotations = []
+    for angles in itertools.product(np.radians([-30.0, 0.0, 30.0]), repeat=3):
+        rotations.append(rotation_matrix(np.array(angles), float(np.linalg.norm(angles))))
+    for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
+        rotations.append(moving.axes @ np.diag(signs) @ fixed.axes.T)
+    candidates = [by_headers]
+    for rotation in rotations:
+        candidates.append(np.eye(4))
+        candidates[-1][:3, :3] = rotation
+    values = np.array([HalfwaySpace(fixed, moving, c, _COMPARED_MM).mutual_information([0.0] * 6) for c in candidates])
+    order = np.argsort(-values, kind="stable")[:_STARTS]
+    promising = [candidates[n] for n in order if values[n] > 0 and values[n] >= _PROMISING * values[order[0]]]
+    return promising or [np.eye(4)]  # brings the centres of mass together without a rotation
 
 
-def _evaluate(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> float:
-    try:
-        return method.MetricEvaluate(fixed, moving)
-    except RuntimeError:  # too few samples lie within both masks
-        return 0.0
+def _steps(progress: Progress, planned: int) -> Callable[[int], None]:
+    """Return a function that reports a number of evaluations of about as many as planned."""
+    return lambda done: progress(min(1.0, done / planned))
 
 
-def _reason(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1].split(":")[-1].strip()
+def _transform(matrix: np.ndarray) -> sitk.AffineTransform:
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(matrix[:3, :3].ravel().tolist())
+    affine.SetTranslation(matrix[:3, 3].tolist())
+    return affine
 
 
-def _on_small_grid(brain: Brain, spacing_mm: float) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
-    """Resample to an RAS grid around the brain: image with constant background, mask of valid voxels, brain mask."""
-    grid = grid_around(mask_corners(brain.mask), spacing_mm, _MARGIN_MM, 1, brain.image.GetOrigin())
-    sigma = np.array([spacing_mm / 2 if spacing_mm > 1.2 * s else 0.0 for s in brain.image.GetSpacing()])
-    image = brain.image
-    if sigma.any():
-        image = sitk.DiscreteGaussian(image, variance=(sigma**2).tolist(), useImageSpacing=True)
-    outside = float(np.finfo(np.float32).min)
-    values = sitk.GetArrayFromImage(grid.resample(image, None, sitk.sitkLinear, outside))
-    covered = values > outside
-    solid = _on_grid(brain.mask, grid)
-    inside = covered & solid
-    low, high = np.percentile(values[inside], (0.5, 99.5)) if inside.any() else (0.0, 1.0)
-    width = max(float(high - low), 1e-6)
-    values = np.where(inside, np.clip((values - low) / width, 0, 1), -0.25).astype(np.float32)
-    valid = covered.copy()
+def _side(brain: Brain, spacing_mm: float) -> Side:
+    """Average a brain over blocks of about ``spacing_mm``, with everything else set to a constant background."""
+    image = _in_blocks(brain.image, spacing_mm)
+    share = sitk.GetArrayFromImage(_share_of(brain.mask, image, spacing_mm))
+    solid = share >= 0.5
+    if not solid.any():
+        raise ValueError(f"the brain mask of the {brain.name} study lies outside of its image: give another mask")
+    values = sitk.GetArrayFromImage(image)
+    low, high = np.percentile(values[solid], (0.5, 99.5))
+    values = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
+    values = _smoothed(share * values + (1 - share) * OUTSIDE)
+    valid = np.ones_like(values)
     if brain.left_out is not None:
-        valid &= ~_on_grid(brain.left_out, grid)
-    return grid.to_sitk(values), grid.to_sitk(valid.astype(np.uint8)), grid.to_sitk(solid.astype(np.uint8))
-
-
-def _on_grid(mask: sitk.Image, grid: WorkingGrid) -> np.ndarray:
-    image = sitk.Cast(sitk.Cast(mask, sitk.sitkFloat32) != 0, sitk.sitkFloat32)
-    return sitk.GetArrayFromImage(grid.resample(image)) >= 0.5
-
-
-def _moments(mask: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centre of mass (LPS mm) and the principal axes (columns, right-handed, longest first) of a mask."""
-    index = np.argwhere(sitk.GetArrayViewFromImage(mask) != 0)[:, ::-1]
-    matrix = np.array(mask.GetDirection()).reshape(3, 3) * mask.GetSpacing()
-    points = index @ matrix.T + mask.GetOrigin()
+        valid[sitk.GetArrayFromImage(_share_of(brain.left_out, image, spacing_mm)) >= 0.5] = 0
+    radius = [max(1, round(_SURROUNDINGS_MM / spacing)) for spacing in image.GetSpacing()]
+    near = sitk.GetArrayFromImage(sitk.BinaryDilate(sitk.GetImageFromArray(solid.astype(np.uint8)), radius))
+    index = np.argwhere(solid)
+    start = np.maximum(index.min(axis=0) - [round(_MARGIN_MM / s) for s in image.GetSpacing()[::-1]], 0)
+    stop = np.minimum(index.max(axis=0) + [1 + round(_MARGIN_MM / s) for s in image.GetSpacing()[::-1]], solid.shape)
+    box = tuple(slice(int(first), int(last)) for first, last in zip(start, stop, strict=True))
+    maps = np.stack([np.pad(m[box], 1, constant_values=v) for m, v in ((values, OUTSIDE), (valid, 1), (near, 0))])
+    for axis in range(3):  # beyond the field of view nothing is known
+        for face, reached in ((0, start[axis] == 0), (-1, stop[axis] == solid.shape[axis])):
+            if reached:
+                np.moveaxis(maps[1], axis, 0)[face] = 0
+    to_points = np.eye(4)
+    to_points[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    to_points[:3, 3] = image.TransformContinuousIndexToPhysicalPoint([float(n) - 1 for n in start[::-1]])
+    points = (index - start + 1)[:, ::-1] @ to_points[:3, :3].T + to_points[:3, 3]
     center = points.mean(axis=0)
     _, axes = np.linalg.eigh(np.cov((points - center).T))
     axes = axes[:, ::-1]
     axes[:, 2] *= np.sign(np.linalg.det(axes))
-    return center, axes
+    reach = np.abs(points - center).max(axis=0) + _SURROUNDINGS_MM + spacing_mm
+    return Side(torch.from_numpy(maps.astype(np.float32))[None], np.linalg.inv(to_points), center, reach, axes)
 
 
-def _rigid(rotation: np.ndarray, center: np.ndarray, translation: np.ndarray) -> sitk.Euler3DTransform:
-    transform = sitk.Euler3DTransform()
-    transform.SetCenter(center.tolist())
-    transform.SetMatrix(rotation.ravel().tolist(), 1e-6)
-    transform.SetTranslation(translation.tolist())
-    return transform
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Average neighbours with weights 1, 2, 1 along each axis, so that interpolation hardly blurs any further.
+
+    Without this, points at voxel centres are sharper than points between them, which attracts the alignment to maps
+    that bring voxels onto voxels.
+    """
+    for axis in range(3):
+        wide = np.pad(values, [(int(a == axis),) * 2 for a in range(3)], mode="edge")
+        low, middle, high = (np.moveaxis(wide, axis, 0)[s] for s in (slice(-2), slice(1, -1), slice(2, None)))
+        values = np.moveaxis((low + 2 * middle + high) / 4, 0, axis)
+    return values
+
+
+def _in_blocks(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """Average an image over the largest blocks of voxels that are no longer than ``spacing_mm``."""
+    blocks = [max(1, int(spacing_mm / spacing + 1e-3)) for spacing in image.GetSpacing()]
+    return image if max(blocks) == 1 else sitk.BinShrink(image, blocks)
+
+
+def _share_of(mask: sitk.Image, like: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """Return the share of each voxel of ``like`` that lies inside a mask."""
+    return sitk.Resample(_in_blocks(_as_float(mask), spacing_mm), like)
+
+
+def _as_float(mask: sitk.Image) -> sitk.Image:
+    return sitk.Cast(mask != 0, sitk.sitkFloat32)
+
+
+def _on_grid(mask: sitk.Image, grid: WorkingGrid) -> np.ndarray:
+    return sitk.GetArrayFromImage(grid.resample(_as_float(mask))) >= 0.5
 
 
 def _overlap(fixed: Brain, moving: Brain, transform: sitk.Transform) -> float:

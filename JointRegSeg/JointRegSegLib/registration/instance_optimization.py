@@ -2,8 +2,10 @@
 
 The deformation is the flow of a stationary velocity on a coarse grid. It is therefore smooth, and its inverse is the
 flow of the negative velocity. From coarse to fine images, Adam increases the similarity of the fixed image and the
-warped moving image while a regulariser keeps the velocity smooth. Where either study has tumour, the tissue has no
-counterpart: those voxels are left out of the similarity, and the deformation continues from the surroundings.
+warped moving image, and that of the moving image and the fixed image warped by the inverse, while a regulariser keeps
+the velocity smooth. An exchange of the images therefore changes the sign of the velocity. Where either study has
+tumour, the tissue has no counterpart: those voxels are left out of the similarity, and the deformation continues from
+the surroundings.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def refine(
 
     Returns:
         A deformation with its inverse, on the grid of the fixed image. It has a velocity and is free of folds unless
-        it started from a displacement without a velocity.
+        it started from a displacement without a velocity. If the images are no more alike after the optimisation than
+        at the start, the start is returned.
 
     Raises:
         ValueError: An argument has the wrong shape or values that are not finite; the message names it.
@@ -82,6 +85,7 @@ def refine(
         fixed, moving = (image.detach().float().clone() for image in (fixed, moving))
         fixed_tumor, moving_tumor = (_dilated(m, settings.mask_dilation) for m in (fixed_mask, moving_mask))
         first, velocity = _starting_point(start, fixed)
+        begin = velocity
         if first is not None:
             moving = warp(moving, first.displacement)
             moving_tumor = None if moving_tumor is None else warp(moving_tumor, first.displacement)
@@ -90,7 +94,7 @@ def refine(
         deadline = math.inf if settings.time_limit_s is None else time.perf_counter() + settings.time_limit_s
         done = 0
         for number, level in enumerate(levels, 1):
-            images = _Level.of(fixed, moving, fixed_tumor, moving_tumor, level, settings)
+            images = _Level.of((fixed, moving), (fixed_tumor, moving_tumor), level, settings)
 
             def report_iteration(iteration: int, similarity: float, number: int = number, done: int = done) -> None:
                 message = f"deformation, level {number} of {len(levels)}: {settings.similarity} {similarity:.3f}"
@@ -98,6 +102,7 @@ def refine(
 
             velocity = images.optimize(velocity, settings.on_level(level), deadline, report_iteration)
             done += settings.on_level(level)
+        velocity = velocity if images.more_alike(velocity, begin) else begin
         refined = _unfolded(velocity, fixed.shape[2:], settings.integration_steps)
         result = refined if first is None else _followed_by(refined, first)
     report(1.0, "deformation found")
@@ -106,12 +111,18 @@ def refine(
 
 @dataclass(frozen=True)
 class _Level:
-    """Images of one level on its grid, and the shape of the grid of its velocity."""
+    """Both images of one level on its grid, and the shape of the grid of its velocity.
 
-    fixed: Tensor
-    moving: Tensor
-    fixed_valid: Tensor | None
-    moving_tumor: Tensor | None
+    Attributes:
+        images: Fixed and moving image.
+        valid: Voxels of the fixed and of the moving image without tumour; None if there is none.
+        tumors: Shares of tumour in the fixed and in the moving image; None if there is none.
+        grid: Shape of the grid of the velocity.
+    """
+
+    images: tuple[Tensor, Tensor]
+    valid: tuple[Tensor | None, Tensor | None]
+    tumors: tuple[Tensor | None, Tensor | None]
     grid: tuple[int, int, int]
     level: RefinementLevel
     settings: RefinementSettings
@@ -120,21 +131,19 @@ class _Level:
     @classmethod
     def of(
         cls,
-        fixed: Tensor,
-        moving: Tensor,
-        fixed_tumor: Tensor | None,
-        moving_tumor: Tensor | None,
+        images: tuple[Tensor, Tensor],
+        tumors: tuple[Tensor | None, Tensor | None],
         level: RefinementLevel,
         settings: RefinementSettings,
     ) -> _Level:
-        shape = _coarser(fixed.shape[2:], level.image_stride)
-        fixed_share = None if fixed_tumor is None else _averaged(fixed_tumor, shape)
+        full = images[0].shape[2:]
+        shape = _coarser(full, level.image_stride)
+        fixed, moving = (None if tumor is None else _averaged(tumor, shape) for tumor in tumors)
         return cls(
-            _averaged(fixed, shape),
-            _averaged(moving, shape),
-            None if fixed_share is None else (fixed_share == 0).float(),
-            None if moving_tumor is None else _averaged(moving_tumor, shape),
-            _coarser(fixed.shape[2:], level.velocity_stride),
+            (_averaged(images[0], shape), _averaged(images[1], shape)),
+            (_without(fixed), _without(moving)),
+            (fixed, moving),
+            _coarser(full, level.velocity_stride),
             level,
             settings,
             find_similarity(settings.similarity),
@@ -151,45 +160,96 @@ class _Level:
         # The objective is a mean. Times the number of voxels, its derivatives do not depend on the size of the grid.
         voxels = velocity[0, 0].numel()
         history: list[float] = []
-        comparison: Comparison | None = None
+        compared: _BothWays | None = None
+        masked = any(tumor is not None for tumor in self.tumors)
         for iteration in range(iterations):
             if time.perf_counter() > deadline:
                 break
+            if compared is None or (masked and iteration % _REMASK == 0):
+                compared, least = self._comparisons(velocity.detach()), math.inf
             with torch.enable_grad():
-                displacement = self._displacement(velocity)
-                if comparison is None or (self.moving_tumor is not None and iteration % _REMASK == 0):
-                    comparison, least = self._comparison(displacement.detach()), math.inf
-                    share = max(comparison.structured_share, _LEAST_SHARE)
-                similarity = comparison.similarity(warp(self.moving, displacement)) / share
+                way = compared.next_way()
+                similarity = compared.similarity(way, self._displacement(velocity if way == 0 else -velocity))
                 penalty = settings.regularisation * _roughness(velocity, settings.regulariser)
-                objective = penalty - self.measure.gain * similarity
                 optimizer.zero_grad()
-                (voxels * share * objective).backward()
-            history.append(float(objective.detach()))
+                (voxels * compared.share * (penalty - self.measure.gain * similarity)).backward()
+            history.append(float(penalty.detach()) - self.measure.gain * compared.mean_of_latest)
             if history[-1] < least:  # Adam may also step away from the optimum, even from a perfect start
                 best, least = velocity.detach().clone(), history[-1]
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - _SLOWDOWN * iteration / iterations)
             optimizer.step()
-            report(iteration + 1, float(similarity.detach()))
+            report(iteration + 1, compared.mean_of_latest)
             if iteration >= 2 * _REMASK and min(history[:-_REMASK]) - min(history[-_REMASK:]) < settings.tolerance:
                 break
         return best
+
+    def more_alike(self, velocity: Tensor, start: Tensor) -> bool:
+        """Tell whether the images are more alike after one deformation than after another, without the tumours."""
+        found, begin = (resize_displacement(v, self.grid) for v in (velocity, start))
+        compared = self._comparisons(found)
+        gained = compared.mean_of_latest
+        with torch.no_grad():
+            compared.measure(self._displacement(begin), self._displacement(-begin))
+        return gained > compared.mean_of_latest
 
     def _displacement(self, velocity: Tensor) -> Tensor:
         """Integrate a velocity to a displacement on the grid of the images, in fewer steps where it is small."""
         largest = float(velocity.detach().abs().amax())
         needed = max(2, math.ceil(math.log2(max(largest, 1e-6) / _SMALL_STEP)))
         steps = min(self.settings.integration_steps, needed)
-        return resize_displacement(integrate_velocity(velocity, steps), self.fixed.shape[2:])
+        return resize_displacement(integrate_velocity(velocity, steps), self.images[0].shape[2:])
 
-    def _comparison(self, displacement: Tensor) -> Comparison:
-        """Prepare the fixed image, leaving out its tumour and that of the moving study as currently warped."""
-        valid = self.fixed_valid
-        if self.moving_tumor is not None:
-            healthy = (warp(self.moving_tumor, displacement) < 0.25).float()
-            valid = healthy if valid is None else valid * healthy
-        return self.measure.prepare(self.fixed, valid, self.level.window, self.level.window_stride)
+    def _comparisons(self, velocity: Tensor) -> _BothWays:
+        """Prepare each image, leaving out its own tumour and that of the other study as currently warped."""
+        with torch.no_grad():
+            displacements = self._displacement(velocity), self._displacement(-velocity)
+            prepared = []
+            for own, displacement in enumerate(displacements):
+                valid, tumor = self.valid[own], self.tumors[1 - own]
+                if tumor is not None:
+                    healthy = (warp(tumor, displacement) < 0.25).float()
+                    valid = healthy if valid is None else valid * healthy
+                level = self.level
+                prepared.append(self.measure.prepare(self.images[own], valid, level.window, level.window_stride))
+            compared = _BothWays(self.images, (prepared[0], prepared[1]))
+            compared.measure(*displacements)
+        return compared
+
+
+class _BothWays:
+    """Comparisons of the fixed with the moving image (way 0), and of the moving with the fixed one (way 1).
+
+    The optimisation takes both ways in turn. It begins with the larger image, whichever that is, so that an exchange of
+    the images exchanges every step.
+    """
+
+    def __init__(self, images: tuple[Tensor, Tensor], prepared: tuple[Comparison, Comparison]) -> None:
+        self._images, self._prepared = images, prepared
+        self.share = max(sum(each.structured_share for each in prepared) / 2, _LEAST_SHARE)
+        self._latest = [0.0, 0.0]
+        self._way = int(float(images[0].double().square().sum()) >= float(images[1].double().square().sum()))
+
+    @property
+    def mean_of_latest(self) -> float:
+        """Mean of the latest similarities both ways, relative to the share of the images that has structure."""
+        return sum(self._latest) / 2
+
+    def next_way(self) -> int:
+        """Return the way whose turn it is."""
+        self._way = 1 - self._way
+        return self._way
+
+    def similarity(self, way: int, displacement: Tensor) -> Tensor:
+        """Compute the similarity one way, after the other image was warped by a displacement."""
+        similarity = self._prepared[way].similarity(warp(self._images[1 - way], displacement)) / self.share
+        self._latest[way] = float(similarity.detach())
+        return similarity
+
+    def measure(self, forward: Tensor, backward: Tensor) -> None:
+        """Compute the similarities of both ways."""
+        self.similarity(0, forward)
+        self.similarity(1, backward)
 
 
 def _roughness(velocity: Tensor, regularizer: str) -> Tensor:
@@ -257,6 +317,11 @@ def _coarser(shape: torch.Size, stride: int) -> tuple[int, int, int]:
 def _averaged(image: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Average an image over blocks, to a grid of ``shape``."""
     return image if shape == image.shape[2:] else F.adaptive_avg_pool3d(image, shape)
+
+
+def _without(tumor: Tensor | None) -> Tensor | None:
+    """Return 1 for voxels without tumour and 0 for the others."""
+    return None if tumor is None else (tumor == 0).float()
 
 
 def _dilated(mask: Tensor | None, voxels: int) -> Tensor | None:

@@ -118,6 +118,17 @@ def test_a_brain_that_was_acquired_in_part_is_aligned() -> None:
     assert result.overlap > 0.95
 
 
+def test_a_brain_is_aligned_with_itself_by_the_identity() -> None:
+    found = found_matrix(align(FIXED, FIXED, "affine").transform)
+    assert errors(found, np.eye(4))[0] < 0.01
+
+
+def test_an_exchange_of_the_brains_gives_the_inverse_map() -> None:
+    moving = head(motion((6, -4, 8), (20, 10, -15), (1.06, 0.95, 1.03)), OBLIQUE, (3.0, 2.6, 3.4))
+    there, back = (found_matrix(align(*brains).transform) for brains in ((FIXED, moving), (moving, FIXED)))
+    assert errors(back @ there, np.eye(4))[0] < 0.05
+
+
 def test_voxels_that_are_left_out_have_no_influence() -> None:
     """A bright object at different places in the two images would distort the alignment if it were not left out."""
     true = motion((3, -2, 4), (5, -4, 3))

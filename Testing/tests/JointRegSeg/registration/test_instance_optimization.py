@@ -79,6 +79,25 @@ def test_identical_images_are_not_deformed() -> None:
     assert refine(image, image, settings=QUICK).displacement.abs().max() == 0
 
 
+def test_an_exchange_of_the_images_gives_the_inverse_map() -> None:
+    fixed, moving, _ = pair()
+    tumors = [(radius(center=(0.3, z, 0.0), size=0.25) < 1).float() for z in (0.0, 0.1)]
+    there = refine(fixed, moving, None, *tumors, settings=QUICK)
+    back = refine(moving, fixed, None, *reversed(tumors), settings=QUICK)
+    assert there.displacement.abs().max() > 1.5
+    assert error(there.displacement, back.inverse) < 0.01
+    assert error(there.inverse, back.displacement) < 0.01
+
+
+def test_a_refinement_that_makes_the_images_less_alike_is_not_kept() -> None:
+    """A regulariser of such weight removes a deformation whatever the images say."""
+    fixed, moving, true = pair()
+    start = Deformation(true, velocity=known_velocity())
+    stiff = RefinementSettings(levels=QUICK.levels, regularisation=1e5, learning_rate=0.5)
+    found = refine(fixed, moving, start, settings=stiff)
+    assert error(found.displacement, true) < 0.1
+
+
 def with_tumor(image: torch.Tensor, tumor: torch.Tensor, value: float) -> torch.Tensor:
     return torch.where(tumor, torch.full_like(image, value), image)
 
