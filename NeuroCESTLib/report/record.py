@@ -31,6 +31,7 @@ class Report:
         device: Device that computed.
         summary: Results in numbers.
         warnings: Sentences for the user.
+        verdict: Entries on whether to believe the results; empty for commands that do not judge them.
     """
 
     def __init__(self, command: str, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
@@ -39,6 +40,7 @@ class Report:
         self.device = device
         self.summary: dict[str, Any] = {}
         self.warnings: list[str] = []
+        self.verdict: dict[str, Any] = {}
         self._inputs: list[dict[str, Any]] = []
         self._timings_s: dict[str, float] = {}
         self._started = datetime.datetime.now(datetime.timezone.utc)
@@ -79,6 +81,7 @@ class Report:
                 "versions": versions(),
                 "device": self.device,
                 "timings_s": {step: round(seconds, 3) for step, seconds in timings.items()},
+                **self.verdict,
                 "summary": self.summary,
                 "warnings": self.warnings,
             }

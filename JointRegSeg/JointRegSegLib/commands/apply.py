@@ -143,9 +143,11 @@ def run(options: Namespace) -> None:
                 write_scene(folder / "scene.mrb")
         report.warnings += result.warnings
         report.summary |= result.report
+        report.verdict = {name: result.report[name] for name in ("verdict", "reasons")}
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    print(f"verdict: {report.verdict['verdict']}", file=sys.stderr)
 
 
 def check_pair_options(options: Namespace) -> None:

@@ -144,7 +144,7 @@ def write_pair(
     for count, (name, node, like) in enumerate(volumes):
         progress(0.2 + 0.5 * count / len(volumes), "writing images")
         write_volume(node, folder / f"{name}.nii.gz", like=like)
-    for name, table in (("volumes", result.volumes), ("changes", result.changes)):
+    for name, table in (("volumes", result.volumes), ("changes", result.changes), ("lesions", result.lesions)):
         if table is not None:
             write_table(table, folder / f"{name}.csv", digits=6)
     progress(0.7, "drawing the report")

@@ -24,6 +24,7 @@ from ..registration.transforms import warp_label_image
 from .picture import pair_picture, study_picture
 from .scores import landmark_scores, map_scores, segmentation_scores, warp_scores
 
+_VERDICTS = ("registration_verdict", "segmentation_verdict")
 Row = dict[str, Any]
 """Numbers and names of one case by column; columns without a value are left out."""
 
@@ -98,6 +99,7 @@ def evaluate_case(
       landmarks whose error is smaller after the registration than before.
     - ``folded_fraction``, ``sd_log_jacobian`` and ``inverse_error_<mean|max>_mm`` of the whole map, in the fixed brain.
     - ``local_correlation_before``, ``local_correlation_after``: see ``inference.summary``.
+    - ``registration_verdict``, ``segmentation_verdict``: 'good', 'check' or 'failed', see ``quality.verdict``.
 
     Args:
         case: What to evaluate.
@@ -130,6 +132,7 @@ def evaluate_case(
     row |= _prefixed("fixed", segmentation_scores(result.fixed_labels, fixed_labels))
     row |= _prefixed("moving", segmentation_scores(result.moving_labels, moving_labels))
     row |= _volume_changes(row) | warp_scores(fixed.reference, fixed_labels, moving_labels, result)
+    row |= {name: result.summary[name]["verdict"] for name in _VERDICTS if name in result.summary}
     row |= landmark_scores(case.fixed.landmarks, case.moving.landmarks, result)
     row |= map_scores(fixed.reference, result)
     if not with_picture:

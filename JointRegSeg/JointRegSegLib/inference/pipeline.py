@@ -43,13 +43,14 @@ from .coverage import (
     shown_by_both,
     shows_everything,
 )
+from .lesions import lesion_changes, lesion_warnings
 from .native import NativeSegmentation, native_segmentation
 from .network_pass import network_device, network_preprocessing
 from .pair_pass import NetworkResult, run_network
 from .region_volumes import region_volumes, volume_changes
 from .result import JointResult, RegionVolume
 from .settings import InferenceSettings
-from .summary import registration_summary
+from .summary import OfBoth, judged, registration_summary
 from .uncertainty import Segmentation
 
 
@@ -104,10 +105,16 @@ def _process(
         prepared = _prepare(pair, alignment, weights, settings)
     with steps.timed("network"):
         found = _run_network(prepared, weights, settings, part(progress, 0.2, 0.4))
+    classes = _classes(pair.fixed, found.fixed, prepared.fixed), _classes(pair.moving, found.moving, prepared.moving)
+    tumors = _tumor(pair.fixed, classes[0], prepared.fixed), _tumor(pair.moving, classes[1], prepared.moving)
     with steps.timed("refinement"):
-        deformation = _refine(pair, prepared, found, settings, part(progress, 0.4, 0.85))
+        deformation = _refine(pair, prepared, found, tumors, settings, part(progress, 0.4, 0.85))
     with steps.timed("results"):
-        result = _results(pair, prepared, found, deformation, settings, part(progress, 0.85, 1.0))
+        result = _results(pair, prepared, found, tumors, deformation, settings, part(progress, 0.85, 0.95))
+    with steps.timed("verdict"):
+        studies = prepared.fixed, prepared.moving
+        result = judged(result, pair, studies, prepared.alignment, found, classes, tumors, deformation)
+    progress(1.0, "done")
     return replace(result, summary={**result.summary, "seconds": steps.seconds})
 
 
@@ -182,6 +189,7 @@ def _refine(
     pair: CheckedPair,
     prepared: _PreparedPair,
     found: NetworkResult,
+    tumors: OfBoth,
     settings: InferenceSettings,
     progress: Progress,
 ) -> Deformation:
@@ -190,14 +198,12 @@ def _refine(
         return found.deformation or Deformation(identity_displacement(prepared.grid.shape))
     channels = [MODALITIES.index(m) for m in pair.driving]
     brain = prepared.fixed.mask | prepared.moving.mask
-    fixed_tumor = _tumor(pair.fixed, found.fixed, prepared.fixed)
-    moving_tumor = _tumor(pair.moving, found.moving, prepared.moving)
     return refine(
         prepared.fixed.images[None, channels],
         prepared.moving.images[None, channels],
         found.deformation,
-        left_out(prepared.fixed, pair.driving, brain, fixed_tumor),
-        left_out(prepared.moving, pair.driving, brain, moving_tumor),
+        left_out(prepared.fixed, pair.driving, brain, tumors[0]),
+        left_out(prepared.moving, pair.driving, brain, tumors[1]),
         _refinement_settings(settings, prepared.grid.spacing_mm),
         progress,
     )
@@ -215,13 +221,16 @@ def _refinement_settings(settings: InferenceSettings, spacing_mm: float) -> Refi
     )
 
 
-def _tumor(checked: CheckedStudy, segmentation: Segmentation | None, prepared: PreparedStudy) -> Tensor | None:
-    """Tumour, cavity and plain mask of a study on the working grid, (1, 1, D, H, W) bool; None if none is known."""
-    found: Tensor | None = None
+def _classes(checked: CheckedStudy, segmentation: Segmentation | None, prepared: PreparedStudy) -> Tensor | None:
+    """Classes of a study on the working grid, (D, H, W) uint8; None if they are not known."""
     if checked.given_labels is not None:
-        found = labels_on_grid(checked.given_labels, prepared.grid, prepared.transform) > 0
-    elif segmentation is not None:
-        found = segmentation.labels > 0
+        return labels_on_grid(checked.given_labels, prepared.grid, prepared.transform)
+    return None if segmentation is None else segmentation.labels
+
+
+def _tumor(checked: CheckedStudy, classes: Tensor | None, prepared: PreparedStudy) -> Tensor | None:
+    """Tumour, cavity and plain mask of a study on the working grid, (1, 1, D, H, W) bool; None if none is known."""
+    found = None if classes is None else classes > 0
     if checked.study.left_out is not None:
         mask = torch.from_numpy(mask_on_grid(checked.study.left_out, prepared.grid, prepared.transform))
         found = mask if found is None else found | mask.to(found.device)
@@ -232,6 +241,7 @@ def _results(
     pair: CheckedPair,
     prepared: _PreparedPair,
     found: NetworkResult,
+    tumors: OfBoth,
     deformation: Deformation,
     settings: InferenceSettings,
     progress: Progress,
@@ -251,7 +261,9 @@ def _results(
     progress(0.8, "measuring volumes")
     volumes, coverage, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
     changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
-    fixed_tumor = _tumor(pair.fixed, found.fixed, prepared.fixed)
+    lesions = lesion_changes(
+        fixed.labels, moving.labels, transform.moving_to_fixed, transform.fixed_to_moving, pair.guessed
+    )
     refined = settings.refine_iterations != 0
     similarity = _refinement_settings(settings, grid.spacing_mm).similarity if refined else None
     summary = registration_summary(
@@ -261,11 +273,11 @@ def _results(
         transform,
         prepared.alignment,
         pair.driving,
-        fixed_tumor,
+        tumors[0],
         shown_by_both(prepared.fixed, prepared.moving, pair.driving, deformation.displacement),
     )
     probabilities = {"fixed": fixed.probabilities, "moving": moving.probabilities}
-    result = JointResult(
+    return JointResult(
         fixed_labels=fixed.labels,
         moving_labels=moving.labels,
         fixed_uncertainty=fixed.uncertainty,
@@ -280,6 +292,7 @@ def _results(
         jacobian=jacobian,
         volumes=volumes["fixed"] + volumes["moving"],
         changes=changes,
+        lesions=lesions,
         summary={
             **summary,
             "registration_modalities": list(pair.driving),
@@ -290,11 +303,9 @@ def _results(
                 for role, checked in (("fixed", pair.fixed), ("moving", pair.moving))
             },
         },
-        warnings=(*pair.warnings, *notes),
+        warnings=(*pair.warnings, *notes, *lesion_warnings(lesions)),
         probabilities={study: images for study, images in probabilities.items() if images},
     )
-    progress(1.0, "done")
-    return result
 
 
 def _measured(

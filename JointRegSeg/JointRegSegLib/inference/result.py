@@ -25,6 +25,9 @@ class RegionCoverage:
     hidden: Tensor | None = None
 
 
+Point = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class RegionVolume:
     """Volume of one tumour region in one study.
@@ -108,6 +111,42 @@ class StudyResult:
 
 
 @dataclass(frozen=True)
+class LesionChange:
+    """A lesion in both visits, or in one of them.
+
+    Attributes:
+        region: 'enhancing_tumor' or 'whole_tumor'.
+        number: Number within the region, from 1; the largest lesion comes first.
+        status: 'new', 'growing', 'stable', 'shrinking' or 'vanished'; 'not covered' where the other visit does not show
+            the place.
+        fixed_ml: Volume in the fixed study, in ml; 0 for a new lesion.
+        moving_ml: Volume in the moving study, in ml; 0 for a lesion that vanished.
+        fixed_parts: Connected parts in the fixed study that belong to the lesion.
+        moving_parts: Connected parts in the moving study.
+        center_ras_mm: Centre in the fixed space, RAS mm.
+    """
+
+    region: str
+    number: int
+    status: str
+    fixed_ml: float
+    moving_ml: float
+    fixed_parts: int
+    moving_parts: int
+    center_ras_mm: Point
+
+    @property
+    def change_ml(self) -> float:
+        """Moving minus fixed volume in ml."""
+        return self.moving_ml - self.fixed_ml
+
+    @property
+    def change_percent(self) -> float | None:
+        """Change in percent of the fixed volume; None for a new lesion."""
+        return 100 * self.change_ml / self.fixed_ml if self.fixed_ml else None
+
+
+@dataclass(frozen=True)
 class JointResult:
     """Results of ``process_pair``.
 
@@ -131,6 +170,7 @@ class JointResult:
         jacobian: Jacobian determinant of ``moving_to_fixed`` on the grid of the fixed study.
         volumes: Volumes of all regions of both studies.
         changes: Changes of all regions; empty if neither study has a segmentation.
+        lesions: Lesions of both visits with their changes; empty unless both studies have a segmentation.
         summary: Numbers for the report, with the times of the steps in seconds under 'seconds'.
         warnings: Sentences for the user.
         probabilities: Class probabilities by study ('fixed', 'moving') and class name; empty unless kept.
@@ -153,3 +193,4 @@ class JointResult:
     summary: Mapping[str, Any]
     warnings: tuple[str, ...]
     probabilities: Mapping[str, Mapping[str, sitk.Image]] = field(default_factory=dict)
+    lesions: tuple[LesionChange, ...] = ()

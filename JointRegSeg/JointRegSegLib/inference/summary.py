@@ -1,9 +1,10 @@
-"""Numbers of the report that tell how well two visits were registered."""
+"""Numbers of the report that tell how well two visits were registered, and the verdicts on the result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,11 +13,20 @@ from torch import Tensor
 
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
+from ..quality.label_signs import label_signs, uncertainty_signs
+from ..quality.registration_signs import pair_quality
+from ..quality.verdict import Verdict, combined, judge_registration
 from ..registration.affine import AffineResult
 from ..registration.deformation import Deformation, jacobian_determinant, length, resize_displacement, warp
 from ..registration.local_correlation import lncc
 from ..registration.transforms import PairTransform
+from .checks import CheckedPair
+from .pair_pass import NetworkResult
+from .result import JointResult
+from .uncertainty import entropy
 
+OfBoth: TypeAlias = "tuple[Tensor | None, Tensor | None]"
+"""Classes or tumours of the fixed and of the moving study on the working grid; None if they are not known."""
 _POINTS = 5000
 """Number of points, about, at which the error of the inverse is evaluated."""
 
@@ -97,6 +107,53 @@ def registration_summary(
         "folded_fraction": float((determinant <= 0).double().mean()),
         **_inverse_errors(fixed, transform),
     }
+
+
+def judged(
+    result: JointResult,
+    pair: CheckedPair,
+    studies: tuple[PreparedStudy, PreparedStudy],
+    alignment: AffineResult,
+    found: NetworkResult,
+    classes: OfBoth,
+    tumors: OfBoth,
+    deformation: Deformation,
+) -> JointResult:
+    """Return a result with verdicts on registration and segmentation in its summary and its warnings.
+
+    Args:
+        result: Result without verdicts.
+        pair: The two visits.
+        studies: Fixed and moving study on the working grid, the moving one after the linear alignment.
+        alignment: Result of the linear alignment.
+        found: What the network says.
+        classes: Classes (D, H, W) of both studies.
+        tumors: Tumours (1, 1, D, H, W) of both studies, with all that was left out of the registration.
+        deformation: Deformation on the working grid.
+    """
+    quality = pair_quality(*studies, deformation, alignment, pair.driving, tumors)
+    summary = result.summary
+    registration = judge_registration(quality, summary["inverse_error_mm_mean"], summary["folded_fraction"])
+    signs: list[tuple[str, str]] = []
+    sides = zip(studies, (pair.fixed, pair.moving), (found.fixed, found.moving), classes, strict=True)
+    for study, checked, segmentation, values in sides:
+        if values is None:
+            continue
+        signs += label_signs(study, values)
+        if segmentation is not None and checked.given_labels is None:
+            voxel_ml = study.grid.spacing_mm**3 / 1000
+            uncertain = entropy(segmentation.probabilities)
+            signs += uncertainty_signs(study.name, uncertain, values > 0, segmentation.counts, voxel_ml)
+    segmented = any(values is not None for values in classes)
+    segmentation_verdict = Verdict.of(signs) if segmented else None
+    warnings = registration.warning("registration")
+    if segmentation_verdict is not None:
+        warnings += segmentation_verdict.warning("segmentation")
+    return replace(
+        result,
+        summary={**summary, "quality": quality.to_dict(), **combined(registration, segmentation_verdict)},
+        warnings=(*result.warnings, *warnings),
+    )
 
 
 def _inverse_errors(fixed: PreparedStudy, transform: PairTransform) -> dict[str, float]:

@@ -48,6 +48,7 @@ class JointRegSegResult:
         uncertainty: Entropy of the predicted classes, 0 to 1, by study.
         volumes: Table of the volumes.
         changes: Table of their changes.
+        lesions: Table of the single lesions and their changes; None unless both visits have a segmentation.
         folderItemID: Subject-hierarchy item of the folder.
         report: Numbers for the report.
         warnings: Sentences for the user.
@@ -65,6 +66,7 @@ class JointRegSegResult:
     uncertainty: dict[str, Any] = field(default_factory=dict)
     volumes: Any = None
     changes: Any = None
+    lesions: Any = None
     folderItemID: int = 0
     report: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -73,7 +75,7 @@ class JointRegSegResult:
     def nodes(self) -> list[Any]:
         """All nodes, in the order of the folder."""
         first = (self.fixedSegmentation, self.movingSegmentation, self.warpedSegmentation, self.transform)
-        last = (self.jacobian, *self.uncertainty.values(), self.volumes, self.changes)
+        last = (self.jacobian, *self.uncertainty.values(), self.volumes, self.changes, self.lesions)
         return [n for n in (*first, *self.warped.values(), *self.carried, *last) if n is not None]
 
 
@@ -111,6 +113,8 @@ def into_scene(
         if joint.volumes:
             result.volumes = add_table(volume_columns(joint.volumes), "volumes")
             result.changes = add_table(change_columns(joint), "changes")
+        if joint.fixed_labels is not None and joint.moving_labels is not None:
+            result.lesions = add_table(lesion_columns(joint), "lesions")
         _show_what_lies_on_fixed(result)
         result.warnings = list(joint.warnings)
         result.report = dict(joint.summary)
@@ -245,6 +249,24 @@ def change_columns(joint: JointResult) -> dict[str, list]:
 def bound(at_least: bool) -> str:
     """Return the text of a table for a volume that is only the least one, or for any other."""
     return "at least" if at_least else ""
+
+
+def lesion_columns(joint: JointResult) -> dict[str, list]:
+    """Return the columns of the table of lesions, see ``LesionChange``; NaN for the percentage of a new lesion."""
+    rows = joint.lesions
+    return {
+        "region": [row.region for row in rows],
+        "lesion": [row.number for row in rows],
+        "status": [row.status for row in rows],
+        "fixed_ml": [row.fixed_ml for row in rows],
+        "moving_ml": [row.moving_ml for row in rows],
+        "change_ml": [row.change_ml for row in rows],
+        "change_percent": [number_or_nan(row.change_percent) for row in rows],
+        **{
+            f"{axis}_mm": [row.center_ras_mm[n] for row in rows]
+            for n, axis in enumerate(("right", "anterior", "superior"))
+        },
+    }
 
 
 def number_or_nan(value: float | None) -> float:

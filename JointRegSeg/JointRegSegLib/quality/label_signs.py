@@ -1,0 +1,134 @@
+"""Whether a segmentation agrees with what its classes look like: signs of a wrong label convention or a wrong image."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..images.modalities import MODALITIES, TITLES
+from ..images.preprocessing import PreparedStudy
+from .verdict import CHECK, FAILED
+
+CORE, EDEMA, ENHANCING = 1, 2, 3
+_LEAST_ML = 0.5
+"""Smallest volume of a class that is judged."""
+_LARGEST_SHARE = 0.35
+"""Largest share of the brain that a tumour can plausibly take up."""
+_DARK = -1.0
+"""Brightness, in robust standard deviations of healthy brain, below which a tumour does not enhance."""
+_UNCERTAIN = 0.35
+"""Mean entropy of the classes within the tumour from which a segmentation should be checked."""
+_WIDE = 0.6
+"""Width of the interval of the whole tumour's volume, relative to the volume, from which it should be checked."""
+
+Sign = tuple[str, str]
+"""Level and reason."""
+
+
+def label_signs(study: PreparedStudy, classes: Tensor) -> list[Sign]:
+    """Compare the classes of a study with its images.
+
+    Args:
+        study: Study on the working grid.
+        classes: Classes (D, H, W) on that grid.
+
+    Returns:
+        Levels and reasons; none if nothing contradicts the segmentation.
+    """
+    masks = {number: classes == number for number in (CORE, EDEMA, ENHANCING)}
+    tumor = classes > 0
+    voxel_ml = study.grid.spacing_mm**3 / 1000
+    present = {number for number, mask in masks.items() if float(mask.sum()) * voxel_ml >= _LEAST_ML}
+    signs: list[Sign] = []
+    brain = int(study.mask.sum())
+    if int(tumor.sum()) > _LARGEST_SHARE * brain:
+        share = 100 * int(tumor.sum()) / brain
+        signs.append((FAILED, f"the tumour of the {study.name} study takes up {share:.0f} % of the brain"))
+    healthy = study.mask & ~tumor
+    if not bool(healthy.any()):
+        return signs
+    signs += _enhancement_signs(study, masks, present, healthy)
+    if EDEMA in present:
+        signs += _edema_signs(study, masks, present, healthy)
+    return signs
+
+
+def uncertainty_signs(name: str, entropy: Tensor, tumor: Tensor, counts: Tensor | None, voxel_ml: float) -> list[Sign]:
+    """Judge a predicted segmentation by how certain the network was.
+
+    Args:
+        name: Name of the study.
+        entropy: Entropy of the classes (D, H, W), 0 to 1.
+        tumor: Predicted tumour (D, H, W), bool.
+        counts: Voxels (variant, class) of each mirrored copy; None, or a single variant, says nothing.
+        voxel_ml: Volume of a voxel.
+    """
+    volume = float(tumor.sum()) * voxel_ml
+    if volume < _LEAST_ML:
+        return []
+    signs: list[Sign] = []
+    mean = float(entropy[tumor].mean())
+    if mean > _UNCERTAIN:
+        signs.append((CHECK, f"the network is uncertain of the tumour of the {name} study (mean entropy {mean:.2f})"))
+    if counts is not None and len(counts) > 1:
+        volumes = counts[:, 1:].sum(1).double() * voxel_ml
+        width = float(volumes.max() - volumes.min()) / max(float(volumes.mean()), 1e-6)
+        if width > _WIDE:
+            signs.append(
+                (
+                    CHECK,
+                    f"the tumour of the {name} study has {float(volumes.min()):.1f} to {float(volumes.max()):.1f} ml "
+                    "in mirrored copies of the images",
+                )
+            )
+    return signs
+
+
+def _enhancement_signs(
+    study: PreparedStudy, masks: dict[int, Tensor], present: set[int], healthy: Tensor
+) -> list[Sign]:
+    if "t1ce" not in study.present:
+        return []
+    bright = {n: _brightness(study, "t1ce", masks[n], healthy) for n in present}
+    where = f"of the {study.name} study"
+    signs: list[Sign] = []
+    if ENHANCING in present and bright[ENHANCING] < _DARK:
+        signs.append((CHECK, f"the enhancing tumour {where} is much darker than healthy brain on T1ce"))
+    for number, name in ((CORE, "necrotic core"), (EDEMA, "oedema")):
+        if number not in present:
+            continue
+        if ENHANCING in present and bright[number] > bright[ENHANCING] + 0.5:
+            signs.append((CHECK, f"the {name} {where} is brighter than the enhancing tumour on T1ce"))
+        elif ENHANCING not in present and number == EDEMA and bright[number] > 1.5:
+            signs.append((CHECK, f"the {name} {where} enhances on T1ce"))
+    return [(level, f"{reason}: check the label convention and the images") for level, reason in signs]
+
+
+def _edema_signs(study: PreparedStudy, masks: dict[int, Tensor], present: set[int], healthy: Tensor) -> list[Sign]:
+    signs: list[Sign] = []
+    where = f"of the {study.name} study"
+    modality = next((m for m in ("flair", "t2") if m in study.present), None)
+    if modality is not None and _brightness(study, modality, masks[EDEMA], healthy) < 0.2:
+        signs.append((CHECK, f"the oedema {where} is no brighter than healthy brain on {TITLES[modality]}"))
+    if CORE in present:
+        outside = study.mask & healthy
+        if _contact(masks[EDEMA], outside) < 0.5 * _contact(masks[CORE], outside):
+            signs.append((CHECK, f"the necrotic core {where} surrounds the oedema instead of lying within it"))
+    return [(level, f"{reason}: check the label convention and the images") for level, reason in signs]
+
+
+def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Tensor) -> float:
+    """Mean intensity of a region relative to the median of healthy brain, in its robust standard deviations."""
+    image = study.images[MODALITIES.index(modality)]
+    values = image[healthy]
+    values = values[:: max(1, len(values) // 50_000)]
+    middle = values.median()
+    spread = 1.4826 * (values - middle).abs().median()
+    return float((image[region].mean() - middle) / spread.clamp_min(1e-3))
+
+
+def _contact(region: Tensor, outside: Tensor) -> float:
+    """Share of a region's neighbours that lie outside the tumour."""
+    grown = F.max_pool3d(region[None, None].float(), 3, 1, 1)[0, 0] > 0
+    ring = grown & ~region
+    return float((ring & outside).sum()) / max(float(ring.sum()), 1.0)

@@ -1,0 +1,96 @@
+"""Lesions of two visits matched through the registration: none is hidden by the total volume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from JointRegSegLib.inference.lesions import lesion_changes, lesion_warnings
+from JointRegSegLib.inference.result import LesionChange
+
+IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
+SHAPE = (40, 60, 50)
+ENHANCING = 3
+
+
+def labels(*balls: tuple[tuple[int, int, int], float], spacing_mm: float = 2.0) -> sitk.Image:
+    """Return labels with enhancing balls of a centre (K, J, I) and a radius in voxels."""
+    array = np.zeros(SHAPE, np.uint8)
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"), -1)
+    for center, radius in balls:
+        array[np.linalg.norm(index - center, axis=-1) <= radius] = ENHANCING
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((spacing_mm,) * 3)
+    return image
+
+
+def changes(fixed: sitk.Image, moving: sitk.Image, shift_mm: float = 0.0) -> list[LesionChange]:
+    """Return the enhancing lesions of a moving study that lies ``shift_mm`` further along x."""
+    there = sitk.TranslationTransform(3, (shift_mm, 0.0, 0.0))
+    rows = lesion_changes(fixed, moving, there, there.GetInverse())
+    return [row for row in rows if row.region == "enhancing_tumor"]
+
+
+def test_every_lesion_has_its_own_fate() -> None:
+    places = {"growing": (10, 10, 10), "stable": (10, 45, 10), "shrinking": (30, 10, 40), "vanished": (30, 45, 40)}
+    fixed = labels(*((place, 4.0) for place in places.values()))
+    moving = labels((places["growing"], 6.0), (places["stable"], 4.0), (places["shrinking"], 2.5), ((10, 25, 40), 3.0))
+    found = {row.status: row for row in changes(fixed, moving)}
+    assert set(found) == {"growing", "stable", "shrinking", "vanished", "new"}
+    for status, (k, j, i) in places.items():
+        assert np.allclose(found[status].center_ras_mm, (-2.0 * i, -2.0 * j, 2.0 * k), atol=1.0)
+    assert found["new"].change_percent is None
+    assert found["stable"].change_ml == 0
+    assert sorted(row.number for row in found.values()) == [1, 2, 3, 4, 5]
+
+
+def test_lesions_are_matched_through_the_registration() -> None:
+    """Without the transform, the lesion would be taken for a vanished and a new one."""
+    fixed = labels(((20, 30, 15), 4.0))
+    moving = labels(((20, 30, 35), 4.0))
+    assert [row.status for row in changes(fixed, moving, shift_mm=40.0)] == ["stable"]
+    assert sorted(row.status for row in changes(fixed, moving)) == ["new", "vanished"]
+
+
+def test_a_nodule_beside_a_lesion_that_vanished_is_new_and_is_told() -> None:
+    before = labels(((20, 25, 20), 9.0))
+    after = labels(((20, 25, 33), 2.5))
+    rows = changes(before, after)
+    assert sorted(row.status for row in rows) == ["new", "vanished"]
+    (message,) = lesion_warnings(rows)
+    assert message.startswith("the enhancing tumour shrank by 97 % in total, but there is 1 new lesion (0.6 ml)")
+
+
+def test_a_nodule_on_the_rim_of_a_shrinking_lesion_is_new_too() -> None:
+    """Both are one connected part, but the nodule reaches well beyond the former extent of the lesion."""
+    before = labels(((20, 25, 20), 8.0))
+    after = labels(((20, 25, 20), 5.0), ((20, 25, 28), 5.5))
+    found = {row.status: row for row in changes(before, after)}
+    assert set(found) == {"shrinking", "new"}
+    assert found["new"].moving_ml > 0.3
+
+
+def test_a_lesion_that_falls_apart_is_one_lesion() -> None:
+    before = labels(((20, 20, 20), 5.0), ((20, 28, 20), 5.0))
+    after = labels(((20, 18, 20), 3.0), ((20, 30, 20), 3.0))
+    (row,) = changes(before, after)
+    assert (row.status, row.fixed_parts, row.moving_parts) == ("shrinking", 1, 2)
+
+
+@pytest.mark.parametrize(("radius", "count"), [(2.0, 1), (1.0, 0)])
+def test_parts_of_less_than_a_tenth_of_a_millilitre_do_not_count(radius: float, count: int) -> None:
+    assert len(changes(labels(), labels(((20, 30, 20), radius)))) == count
+
+
+def test_a_place_that_the_other_visit_does_not_show_is_not_called_new() -> None:
+    moving = labels(((20, 30, 45), 4.0))
+    fixed = labels()[:30, :, :]
+    assert [row.status for row in changes(fixed, moving)] == ["not covered"]
+
+
+def test_guessed_regions_and_single_segmentations_have_no_lesions() -> None:
+    image = labels(((20, 30, 20), 4.0))
+    assert lesion_changes(image, None, IDENTITY, IDENTITY) == ()
+    rows = lesion_changes(image, image, IDENTITY, IDENTITY, guessed=("enhancing_tumor",))
+    assert {row.region for row in rows} == {"whole_tumor"}
