@@ -205,8 +205,8 @@ class JointRegSegWidget(PanelWidget):
         missing = []
         if not fixed:
             missing.append(_("Choose at least one image of the fixed study."))
-        if not moving:
-            missing.append(_("Choose at least one image of the moving study."))
+        if not moving and not self._parameterNode.segment:
+            missing.append(_("Choose at least one image of the moving study, or switch the segmentation on."))
         chosen = [node.GetID() for study in (fixed, moving) for node in study.values()]
         for node in {**fixed, **moving}.values():
             if chosen.count(node.GetID()) > 1:
@@ -220,10 +220,15 @@ class JointRegSegWidget(PanelWidget):
         return missing
 
     def run(self, progress):
-        """Segment and register, and show the warped image over the fixed one; say where the results are."""
+        """Segment and register, and show the warped image over the fixed one; say where the results are.
+
+        Without images of the moving study, the fixed one is segmented alone.
+        """
         from NeuroCESTLib.scene import display
 
         parameters = self._parameterNode
+        if not self._study("moving"):
+            return self.segmentAlone(progress)
         result = self.logic.process(
             self._study("fixed"),
             self._study("moving"),
@@ -246,6 +251,21 @@ class JointRegSegWidget(PanelWidget):
             display.show_over(result.warped[modality], self._study("fixed")[modality], 0.5)
         where = _("The results are in the folder '{name}'.").format(name=self.folderName(result))
         return " ".join([where, *result.warnings])
+
+    def segmentAlone(self, progress):
+        """Segment the fixed study; say where the results are."""
+        parameters = self._parameterNode
+        result = self.logic.segment(
+            self._study("fixed"),
+            mask=parameters.fixedMask,
+            weights=parameters.weightsPath or None,
+            flips=parameters.flips,
+            coregister=parameters.coregister,
+            folderName=parameters.folderName,
+            progress=progress,
+        )
+        where = _("The fixed study was segmented alone; the results are in the folder '{name}'.")
+        return " ".join([where.format(name=self.folderName(result)), *result.warnings])
 
     def _study(self, which):
         """Chosen images of the fixed or moving study, by modality."""
@@ -433,6 +453,20 @@ class JointRegSegTest(self_test.PanelTest):
 
         grid = Geometry.of(first)
         return float(np.nanmean(np.abs(array_on(first, grid) - array_on(second, grid))))
+
+    def test_oneVisitIsSegmentedAlone(self):
+        self.ui.fixedFlairSelector.setCurrentNode(self.studies["fixed"]["flair"])
+        self.ui.weightsPathLineEdit.currentPath = self.saveSmallNetwork()
+        self.ui.flipsCheckBox.checked = False
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.segmentCheckBox.checked = False
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.ui.segmentCheckBox.checked = True
+        self.ui.folderNameLineEdit.text = "first visit"
+        self.ui.applyButton.click()
+        self.assertIn("segmented alone", self.ui.statusLabel.text)
+        self.assertIsNotNone(slicer.util.getNode("segmentation"))
+        self.assertIsNotNone(slicer.util.getNode("volumes"))
 
     def test_networkSegmentsBothVisits(self):
         self.chooseInputs()
