@@ -21,9 +21,10 @@ from .scene.study import Study, knows_its_offsets
 
 if TYPE_CHECKING:
     from .tissue.lorentzian_model import LorentzianModel
+    from .tissue.lorentzian_two_step import TwoStepModel
     from .tissue.model import TissueModel
 
-LORENTZIAN_PRESETS = ("3T", "7T")
+LORENTZIAN_PRESETS = ("3T", "7T", "3T_two_step")
 
 
 class CESTQuantLogic:
@@ -70,7 +71,7 @@ class CESTQuantLogic:
             segmentation: Regions of the table.
             folderName: Name of the folder; by default the names of signal and method.
             asymmetryOffset_ppm: One or several offsets of MTRasym in ppm.
-            lorentzianPreset: ``3T``, ``7T``, or path or dictionary of a pool description.
+            lorentzianPreset: ``3T``, ``7T``, ``3T_two_step``, or path or dictionary of a pool description.
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
             config: Configuration of the simulated data, a file or the name of a preset (method ``dictionary``).
@@ -141,6 +142,8 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        b0Limits_ppm: tuple[float, float] | None = None,
+        b1Limits: tuple[float, float] | None = None,
         progress: Progress | None = None,
     ) -> CESTQuantResult:
         """Map B0, and with ``wasabi`` relative B1, from an acquisition for that purpose.
@@ -157,6 +160,8 @@ class CESTQuantLogic:
                 their ``mean``.
             fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
                 Hz.
+            b0Limits_ppm: Lowest and highest B0 shift in ppm; by default the range of the offsets.
+            b1Limits: Lowest and highest relative B1; by default 0.3 and 1.8.
             progress: Called with the fraction done and a message; may raise to cancel.
 
         Returns:
@@ -178,7 +183,10 @@ class CESTQuantLogic:
             field_strength_T=fieldStrength_T,
         )
         spectra, noted = study.spectra()
-        result = in_background(lambda report: map_fields(spectra, method, progress=part(report, 0.05, 0.95)), report)
+        limits = Settings(b0_limits_ppm=b0Limits_ppm, b1_limits=b1Limits)
+        result = in_background(
+            lambda report: map_fields(spectra, method, limits, progress=part(report, 0.05, 0.95)), report
+        )
         require_result(study, result)
         return into_scene(
             study,
@@ -342,17 +350,23 @@ def _tissue_model(model: Any) -> TissueModel | None:
     return read
 
 
-def _lorentzian_model(preset: str | Path | Mapping[str, Any]) -> LorentzianModel:
+def _lorentzian_model(preset: str | Path | Mapping[str, Any]) -> LorentzianModel | TwoStepModel:
     from NeuroCESTLib.core.checked_json import read_json
 
+    from .formats.presets import FOLDER
     from .tissue.lorentzian_model import LorentzianModel
+    from .tissue.lorentzian_two_step import TWO_STEP_KEYS, TwoStepModel
 
+    source = "pool description" if isinstance(preset, Mapping) else str(preset)
     if isinstance(preset, Mapping):
-        return LorentzianModel.from_dict(dict(preset))
-    if str(preset).lower().endswith(".json"):
-        return LorentzianModel.from_dict(read_json(preset), str(preset))
-    name = str(preset).removeprefix("lorentzian_")
-    if name not in LORENTZIAN_PRESETS:
-        known = ", ".join(LORENTZIAN_PRESETS)
-        raise ValueError(f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json")
-    return LorentzianModel.preset(f"lorentzian_{name}")
+        description: Any = dict(preset)
+    elif source.lower().endswith(".json"):
+        description = read_json(preset)
+    else:
+        name = source.removeprefix("lorentzian_")
+        if name not in LORENTZIAN_PRESETS:
+            known = ", ".join(LORENTZIAN_PRESETS)
+            raise ValueError(f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json")
+        description = read_json(FOLDER / f"lorentzian_{name}.json")
+    two_steps = isinstance(description, Mapping) and any(key in description for key in TWO_STEP_KEYS)
+    return (TwoStepModel if two_steps else LorentzianModel).from_dict(description, source)

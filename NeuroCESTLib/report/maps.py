@@ -132,7 +132,7 @@ def draw_maps(figure: FigureBase, cut: MapSlice) -> None:
         image = axis.imshow(panel.array, cmap=color_map, vmin=panel.window[0], vmax=panel.window[1], **shape)
         for name, region in sorted(cut.regions.items(), key=lambda item: item[0].lower() == _INNERMOST_REGION):
             if region.any() and not region.all():
-                axis.contour(region, levels=[0.5], colors=[colors[name]], linewidths=1.2)
+                _draw_outline(axis, region, colors[name])
         numbers = ScalarFormatter()
         numbers.set_powerlimits((-3, 4))
         bar = figure.colorbar(
@@ -168,6 +168,15 @@ def _row_inches(cut: MapSlice) -> float:
 
 def _picture_inches(cut: MapSlice) -> float:
     return _PANEL_INCHES * 0.78 * cut.height_over_width
+
+
+def _draw_outline(axis: Axes, region: np.ndarray, color: str) -> None:
+    """Draw the outline of a region (rows, columns), which may be one voxel wide."""
+    limits = axis.get_xlim(), axis.get_ylim()
+    rows, columns = (np.arange(-1, size + 1) for size in region.shape)
+    axis.contour(columns, rows, np.pad(region, 1, mode="edge"), levels=[0.5], colors=[color], linewidths=1.2)
+    axis.set_xlim(limits[0])
+    axis.set_ylim(limits[1])
 
 
 def _bar_length(cut: MapSlice) -> float:

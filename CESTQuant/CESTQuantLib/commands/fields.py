@@ -23,6 +23,21 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     for name, method in FIELD_METHODS.items():
         parser = commands.add_parser(name, help=f"{method.title}: {method.summary}")
         add_acquisition(parser)
+        parser.add_argument(
+            "--b0-limits",
+            type=float,
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            help="lowest and highest B0 shift in ppm (default: the range of the offsets)",
+        )
+        if name == "wasabi":
+            parser.add_argument(
+                "--b1-limits",
+                type=float,
+                nargs=2,
+                metavar=("LOW", "HIGH"),
+                help="lowest and highest relative B1 (default: 0.3 1.8)",
+            )
         parser.set_defaults(command=run, method=name)
 
 
@@ -39,7 +54,13 @@ def run(options: Namespace) -> None:
             signalNormalisation=options.normalisation,
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,
+            b0Limits_ppm=_limits(options.b0_limits),
+            b1Limits=_limits(getattr(options, "b1_limits", None)),
             progress=progress,
         )
 
     maps_to_folder(options, options.method, compute)
+
+
+def _limits(values: list[float] | None) -> tuple[float, float] | None:
+    return None if values is None else (values[0], values[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,8 +39,32 @@ class FitResult:
         return (
             (self.status == Status.CONVERGED)
             | (self.status == Status.AT_BOUND)
+            | (self.status == Status.AT_NATURAL_LIMIT)
             | (self.status == Status.ITERATION_LIMIT)
         )
+
+
+def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: Tensor) -> FitResult:
+    """Tell voxels at a limit that nature sets from those at a bound that only the model sets.
+
+    Args:
+        fit: Result of a fit.
+        lower: Its lower bounds (p,).
+        upper: Its upper bounds (p,).
+        natural: Whether a parameter at a bound may stay there: (2, p) for the lower and the upper bounds, or
+            (2, voxel, p).
+
+    Returns:
+        The result, in which voxels have the status ``AT_NATURAL_LIMIT`` if they were ``AT_BOUND`` and all their
+        parameters at bounds may stay there.
+    """
+    parameters = fit.parameters
+    below = parameters <= lower.to(parameters)
+    above = parameters >= upper.to(parameters)
+    natural = natural.to(parameters.device)
+    doubtful = (below & ~natural[0]) | (above & ~natural[1])
+    excused = (fit.status == Status.AT_BOUND) & ~doubtful.any(1)
+    return replace(fit, status=torch.where(excused, int(Status.AT_NATURAL_LIMIT), fit.status).to(torch.uint8))
 
 
 @dataclass(frozen=True)

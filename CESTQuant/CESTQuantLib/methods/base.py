@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..physics.protocol import Protocol as AcquisitionProtocol
     from ..tissue.lorentzian_model import LorentzianModel
+    from ..tissue.lorentzian_two_step import TwoStepModel
     from ..tissue.model import TissueModel
     from ..tissue.spectra import ZSpectra
 
@@ -78,19 +79,23 @@ class Settings:
 
     Attributes:
         model: Tissue model: what model fits fit, and the target of QUESP, omega plot and QUCESOP.
-        lorentzian: Pools of a Lorentzian fit; None for the preset for 3 T.
+        lorentzian: Pools of a Lorentzian fit, in one step or two; None for the preset for 3 T.
         asymmetry_offsets_ppm: Offsets in ppm at which MTRasym is evaluated.
         power_uT: B1 in uT of the spectrum that a contrast uses where several powers were acquired.
         network: Network file.
         config: Configuration of the data that a dictionary is simulated from.
+        b0_limits_ppm: Lowest and highest B0 shift of a field map; None for what the offsets allow.
+        b1_limits: Lowest and highest relative B1 of a field map; None for those of the method.
     """
 
     model: TissueModel | None = None
-    lorentzian: LorentzianModel | None = None
+    lorentzian: LorentzianModel | TwoStepModel | None = None
     asymmetry_offsets_ppm: tuple[float, ...] = (3.5,)
     power_uT: float | None = None
     network: str | None = None
     config: str | None = None
+    b0_limits_ppm: tuple[float, float] | None = None
+    b1_limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
@@ -25,7 +27,7 @@ QUCESOP_WINDOW_PPM = 1.5
 
 def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit QUESP/QUEST in the inverse form to label and reference pairs at several powers or saturation times."""
-    from ..tissue.quesp import fit_quesp
+    from ..tissue.quesp import EXCHANGE_RATE_BOUNDS_HZ, FRACTION_BOUNDS, fit_quesp
 
     target, pairs, t1_s = _pairs_of_target(spectra, settings)
     fit = fit_quesp(
@@ -37,14 +39,17 @@ def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifi
         r2_Hz=target.r2_Hz or 0.0,
         initial_z=pairs.protocol.initial_magnetisation,
         b1_relative=spectra.b1_relative,
+        fraction_bounds=target.bounds("fraction", FRACTION_BOUNDS),
+        exchange_rate_bounds_Hz=target.bounds("k_Hz", EXCHANGE_RATE_BOUNDS_HZ),
         progress=progress,
     )
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse}
-    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol)
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=target.warnings)
 
 
 def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Draw the omega plot through label and reference pairs at several powers."""
+    from ..fitting.marquardt import Status
     from ..tissue.omega_plot import omega_plot as fit_omega_plot
 
     target, pairs, t1_s = _pairs_of_target(spectra, settings)
@@ -57,12 +62,16 @@ def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
         b1_relative=spectra.b1_relative,
     )
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse}
-    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol)
+    status = fit.status.clone()
+    for key, values in (("fraction", fit.fraction), ("k_Hz", fit.exchange_rate_Hz)):
+        lower, upper = target.bounds(key, (0.0, math.inf))
+        status[(values < lower) | (values > upper)] = Status.AT_BOUND  # a line has no bounds: it may lie beyond them
+    return Quantification(quantities, status, spectra.signal, spectra.protocol, warnings=target.warnings)
 
 
 def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit QUCESOP, or gQUCESOP where the model fits the target's T2."""
-    from ..tissue.qucesop import fit_qucesop, r1rho_from_z
+    from ..tissue.qucesop import LIMITS, fit_qucesop, r1rho_from_z
 
     _require_cw(spectra.protocol)
     target = _target(spectra.protocol, settings.model)
@@ -89,6 +98,7 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
         target.dw_ppm,
         protocol.field_strength_T,
         r2_Hz=target.r2_Hz,
+        limits=[target.limits.get(key, default) for key, default in LIMITS.items()],
         b0_shift_ppm=used.b0_shift_ppm,
         b1_relative=used.b1_relative,
         progress=progress,
@@ -96,17 +106,33 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse_Hz}
     if target.r2_Hz is None:
         quantities[f"{target.name}_r2_Hz"], quantities[f"{target.name}_r2_Hz_sd"] = fit.r2_Hz, fit.r2_Hz_sd
-    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol)
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=target.warnings)
 
 
 @dataclass(frozen=True)
 class _Target:
-    """The exchanging pool: its offset, its R2 (None where it is fitted) and its number of protons, if known."""
+    """The exchanging pool.
+
+    Attributes:
+        name: Its name.
+        dw_ppm: Its offset from water.
+        r2_Hz: Its R2; None where it is fitted.
+        protons: Number of protons, if known.
+        limits: Start, lower and upper bound of the fitted fraction, rate (``k_Hz``) and R2 (``r2_Hz``), as far as the
+            model gives them.
+        warnings: Sentences for the user about values of the model that are not used.
+    """
 
     name: str
     dw_ppm: float
     r2_Hz: float | None
     protons: float | None
+    limits: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def bounds(self, key: str, default: tuple[float, float]) -> tuple[float, float]:
+        """Return lower and upper bound of a fitted value."""
+        return self.limits[key][1:] if key in self.limits else default
 
 
 @dataclass(frozen=True)
@@ -138,6 +164,8 @@ def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
     """Return the first solute of the model; without a model, a narrow line at the only positive offset."""
     import torch
 
+    from ..tissue.model import FitParameter
+
     if model is None:
         positive = protocol.offsets_ppm[protocol.offsets_ppm > 0]
         if len(torch.unique(torch.round(positive, decimals=3))) != 1:
@@ -150,7 +178,17 @@ def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
     if not isinstance(dw_ppm, float):
         raise ValueError(f"the target's {name}.dw_ppm must be a number for this method")
     r2_Hz = 1 / T2_s if isinstance(T2_s, float) else None
-    return _Target(name, dw_ppm, r2_Hz, model.protons.get(name))
+    limits: dict[str, tuple[float, float, float]] = {}
+    warnings = []
+    for key in ("fraction", "k_Hz"):
+        entry = model.entries[f"{name}.{key}"]
+        if isinstance(entry, FitParameter):
+            limits[key] = (entry.start, entry.lower, entry.upper)
+        else:
+            warnings.append(f"{name}.{key} of the model is not used: this method fits fraction and rate of its target")
+    if isinstance(T2_s, FitParameter) and T2_s.lower > 0:
+        limits["r2_Hz"] = (1 / T2_s.start, 1 / T2_s.upper, 1 / T2_s.lower)
+    return _Target(name, dw_ppm, r2_Hz, model.protons.get(name), limits, tuple(warnings))
 
 
 def _t1(spectra: ZSpectra, model: TissueModel | None) -> Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Map B0 shift and relative B1 with their standard errors."""
-    from ..preprocessing.wasabi import WasabiPulse, wasabi
+    from ..preprocessing.wasabi import FieldLimits, WasabiPulse, wasabi
 
     protocol = spectra.protocol
     b1, duration = protocol.b1_uT, protocol.saturation_time_s
@@ -23,9 +23,10 @@ def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
         raise ValueError("WASABI needs a protocol with one B1 and one pulse duration for all measurements")
     gamma = protocol.rad_per_s_per_ppm / protocol.field_strength_T
     pulse = WasabiPulse(float(b1.max()), float(duration.max()), protocol.field_strength_T, gamma)
-    fit = wasabi(spectra.signal.abs(), protocol.offsets_ppm, pulse, progress=progress)
-    names = ("b0_shift_ppm", "b0_shift_ppm_sd", "b1_relative", "b1_relative_sd")
-    quantities = {name: getattr(fit, name) for name in names} | {"rmse": fit.fit.rmse}
+    limits = FieldLimits(settings.b0_limits_ppm, settings.b1_limits or FieldLimits.b1_relative)
+    fit = wasabi(spectra.signal.abs(), protocol.offsets_ppm, pulse, limits=limits, progress=progress)
+    names = ("b0_shift_ppm", "b0_shift_ppm_sd", "b1_relative", "b1_relative_sd", "rmse")
+    quantities = {name: getattr(fit, name) for name in names}
     return Quantification(quantities, fit.status, spectra.signal, protocol)
 
 
@@ -35,8 +36,12 @@ def map_wassr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quan
 
     from ..fitting.marquardt import Status
     from ..preprocessing.fields import wassr
+    from ..preprocessing.wasabi import FieldLimits
 
-    shift = wassr(spectra.signal, spectra.protocol.offsets_ppm, progress=progress)
+    if settings.b1_limits is not None:
+        raise ValueError("WASSR maps B0 only: leave out the limits of B1")
+    limits = FieldLimits(settings.b0_limits_ppm)
+    shift = wassr(spectra.signal, spectra.protocol.offsets_ppm, limits_ppm=limits.b0_ppm, progress=progress)
     status = torch.where(torch.isfinite(shift), Status.CONVERGED, Status.FAILED).to(torch.uint8)
     status[~torch.isfinite(spectra.signal).all(1)] = Status.INVALID_DATA
     return Quantification({"b0_shift_ppm": shift}, status, spectra.signal, spectra.protocol)

@@ -56,13 +56,17 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     from ..preprocessing.powers import at_one_power, unused_b1_warnings
     from ..tissue.lorentzian import fit_lorentzian
     from ..tissue.lorentzian_model import LorentzianModel
+    from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
     model = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
     warnings = unused_b1_warnings(spectra)
     used = centered_on_water(at_one_power(spectra, settings.power_uT))
     offsets = used.protocol.offsets_ppm.float()
-    fit = fit_lorentzian(used.signal.float(), offsets, model, valid=used.valid, progress=progress)
-    return fit, used, warnings
+    signal = used.signal.float()
+    if isinstance(model, TwoStepModel):
+        steps = fit_lorentzian_two_step(signal, offsets, model, valid=used.valid, progress=progress)
+        return steps.combined(), used, warnings
+    return fit_lorentzian(signal, offsets, model, valid=used.valid, progress=progress), used, warnings
 
 
 def _result(fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str]) -> Quantification:

@@ -88,12 +88,15 @@ def quantify(
     return _run(method_named(method), spectra, settings or Settings(), device, progress)
 
 
-def map_fields(spectra: ZSpectra, method: str = "wasabi", *, progress: Progress = silent) -> Quantification:
+def map_fields(
+    spectra: ZSpectra, method: str = "wasabi", settings: Settings | None = None, *, progress: Progress = silent
+) -> Quantification:
     """Map B0, and with WASABI relative B1, from an acquisition for that purpose.
 
     Args:
         spectra: Normalised spectra of the field-mapping acquisition.
         method: Name in :data:`FIELD_METHODS`.
+        settings: Limits of the fields; by default those of the method.
         progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
 
     Returns:
@@ -102,7 +105,7 @@ def map_fields(spectra: ZSpectra, method: str = "wasabi", *, progress: Progress 
     Raises:
         ValueError: The method is unknown, or the protocol lacks the pulse that WASABI needs.
     """
-    return _run(method_named(method, FIELD_METHODS), spectra, Settings(), "cpu", progress)
+    return _run(method_named(method, FIELD_METHODS), spectra, settings or Settings(), "cpu", progress)
 
 
 def _run(

@@ -95,11 +95,16 @@ class _Physics:
     def signal(self, outputs: Tensor, voxels: slice) -> Tensor:
         """Return normalised signals (voxel, measurement) of normalised outputs (voxel, output) of some voxels."""
         physical = self.file.network.to_physical(outputs)
-        values = {path: physical[:, i] for i, path in enumerate(self.file.outputs)}
+        values = {path: self._possible(path, physical[:, i]) for i, path in enumerate(self.file.outputs)}
         values |= {path: torch.full_like(physical[:, 0], number) for path, number in self.fixed.items()}
         values |= {path: value[voxels].to(physical.dtype) for path, value in self.known.items()}
         clean = signals_of(self.distribution, values, self.file.protocol, engine=self.file.engine, threads=self.threads)
         return normalize_input(clean, self.file.protocol.signal_normalisation)
+
+    def _possible(self, path: str, values: Tensor) -> Tensor:
+        """Keep values a little outside the range of the training, where it starts near 0, from becoming negative."""
+        low = self.distribution.entries[path].range[0]
+        return values.clamp_min(low / 2) if low >= 0 else values
 
     def jacobian(self, outputs: Tensor, predicted: Tensor, voxels: slice) -> Tensor:
         """Return derivatives (voxel, measurement, free output) by one-sided differences that stay inside the ranges."""

@@ -18,6 +18,12 @@ from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
 from ..fitting.least_squares import levenberg_marquardt
 from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from ..tissue.spectra import ZSpectra
+from .reference import FAR_OFF_RESONANCE_PPM
+
+FEWEST_SHARED = 6
+"""Measurements that a spectrum and its mirror image must have in common for WASSR."""
+LEAST_EXPLAINED = 0.8
+"""Share of the variance around the smallest Z that a water line must explain to be one."""
 
 
 def shift_spectra(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor) -> Tensor:
@@ -80,10 +86,26 @@ def estimate_b0_shift(
     Raises:
         ValueError: Fewer than three offsets lie in the search range.
     """
+    limits = (-search_ppm, search_ppm)
+    return _fit_water_line(z, offsets_ppm, limits, window_ppm, threads, progress)[0]
+
+
+def _fit_water_line(
+    z: Tensor,
+    offsets_ppm: Tensor,
+    limits_ppm: tuple[float, float],
+    window_ppm: float,
+    threads: int | None,
+    progress: Progress | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the position of the water line, NaN as in ``estimate_b0_shift``, and the share of variance it explains."""
     offsets = offsets_ppm.to(z)
-    near = offsets.abs() <= search_ppm
+    near = (offsets >= limits_ppm[0]) & (offsets <= limits_ppm[1])
     if int(near.sum()) < 3:
-        raise ValueError(f"the water position needs at least 3 offsets within {search_ppm} ppm of 0")
+        between = f"between {limits_ppm[0]:g} and {limits_ppm[1]:g} ppm"
+        if limits_ppm[0] == -limits_ppm[1]:
+            between = f"within {limits_ppm[1]:g} ppm of 0"
+        raise ValueError(f"the water position needs at least 3 offsets {between}")
     sampled = torch.where(near, z, torch.inf).nan_to_num(nan=torch.inf)
     lowest = offsets[sampled.argmin(1)]
     distance = (offsets - lowest.unsqueeze(1)).abs()
@@ -93,7 +115,7 @@ def estimate_b0_shift(
     model = LorentzianModel((water,), Range(0.3, 1.0, 1.2))
     start, lower, upper = (limit.expand(len(z), -1).clone() for limit in model.limits())
     start[:, 3] = lowest
-    lower[:, 3], upper[:, 3] = -search_ppm, search_ppm
+    lower[:, 3], upper[:, 3] = limits_ppm
     column = offsets.unsqueeze(1)
     fit = levenberg_marquardt(
         lambda parameters: model.predict(parameters, column),
@@ -107,14 +129,18 @@ def estimate_b0_shift(
         progress=progress,
     )
     position = fit.parameters[:, 3]
-    return torch.where(position.abs() < search_ppm, position, torch.nan)
+    inside = (position > limits_ppm[0]) & (position < limits_ppm[1])
+    used = torch.where(valid, z, torch.nan)
+    variance = (used - used.nanmean(1, keepdim=True)).square().nanmean(1)
+    explained = 1 - fit.rmse.square() / variance
+    return torch.where(inside, position, torch.nan), explained
 
 
 def wassr(
     z: Tensor,
     offsets_ppm: Tensor,
     *,
-    search_ppm: float | None = None,
+    limits_ppm: tuple[float, float] | None = None,
     candidates: int = 21,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -127,19 +153,27 @@ def wassr(
 
     Args:
         z: Spectra (voxel, offset), acquired at low power.
-        offsets_ppm: Acquired offsets (offset,) in ppm.
-        search_ppm: Largest distance of the water from 0 ppm; by default four fifths of the largest offset.
+        offsets_ppm: Acquired offsets (offset,) in ppm; those 20 ppm or more from water are left out.
+        limits_ppm: Lowest and highest B0 shift in ppm; by default the lowest and highest offset.
         candidates: Number of centres that are compared in each refinement.
         threads: Number of threads; by default as many as torch uses.
         progress: Called with the fraction done and a message; may raise to cancel.
 
     Returns:
-        B0 shift (voxel,) in ppm; NaN where no centre is found.
+        B0 shift (voxel,) in ppm; NaN where no centre is found: where the line is not symmetric within the acquired
+        offsets, ends at a limit, or does not explain the signal.
+
+    Raises:
+        ValueError: Fewer than three offsets lie within the limits.
     """
-    offsets = offsets_ppm.to(z)
-    if search_ppm is None:
-        search_ppm = 0.8 * offsets.abs().max().item()
-    center = estimate_b0_shift(z, offsets, search_ppm=search_ppm, window_ppm=0.5, threads=threads, progress=progress)
+    near = offsets_ppm.abs() < FAR_OFF_RESONANCE_PPM
+    offsets, z = offsets_ppm.to(z)[near], z[:, near]
+    if len(offsets) < FEWEST_SHARED:
+        raise ValueError(f"WASSR needs at least {FEWEST_SHARED} offsets near water, but there are {len(offsets)}")
+    if limits_ppm is None:
+        limits_ppm = (offsets.min().item(), offsets.max().item())
+    center, explained = _fit_water_line(z, offsets, limits_ppm, 0.5, threads, progress)
+    center = torch.where(explained >= LEAST_EXPLAINED, center, torch.nan)
     reach = 2 * offsets.unique().diff().median().item()
     parts = []
     for first in range(0, len(z), CHUNK_VOXELS // 8):
@@ -148,7 +182,9 @@ def wassr(
         for _ in range(2):
             middle, half = _most_symmetric(z[chunk], offsets, middle, half, candidates)
         parts.append(middle)
-    return torch.cat(parts) if parts else center
+    found = torch.cat(parts) if parts else center
+    inside = (found > limits_ppm[0]) & (found < limits_ppm[1]) & ((found - center).abs() < reach)
+    return torch.where(inside, found, torch.nan)
 
 
 def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, candidates: int) -> tuple[Tensor, float]:
@@ -160,14 +196,15 @@ def _most_symmetric(z: Tensor, offsets: Tensor, middle: Tensor, half: float, can
     squared = (image - z.unsqueeze(1)).square()
     shared = squared.isfinite()
     asymmetry = torch.where(shared, squared, 0.0).sum(2) / shared.sum(2).clamp_min(1)
-    asymmetry = torch.where(shared.sum(2) >= len(offsets) // 3, asymmetry, torch.inf)
+    asymmetry = torch.where(shared.sum(2) >= FEWEST_SHARED, asymmetry, torch.inf)
     best = asymmetry.argmin(1, keepdim=True).clamp(1, candidates - 2)
     below, at, above = (asymmetry.gather(1, best + move).squeeze(1) for move in (-1, 0, 1))
     curvature = below - 2 * at + above
     vertex = torch.where(curvature > 0, (below - above) / (2 * curvature), 0.0).nan_to_num(0.0).clamp(-1, 1)
     spacing = 2 * half / (candidates - 1)
     found = centers.gather(1, best).squeeze(1) + vertex * spacing
-    return torch.where(at.isfinite(), found, torch.nan), 2 * spacing
+    enclosed = at.isfinite() & below.isfinite() & above.isfinite()
+    return torch.where(enclosed, found, torch.nan), 2 * spacing
 
 
 def interpolate_b1(z: Tensor, b1_nominal_uT: Tensor, b1_relative: Tensor, target_uT: float) -> Tensor:

@@ -26,19 +26,25 @@ def region_statistics(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def region_columns(maps: dict[str, np.ndarray], regions: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+def region_columns(
+    maps: dict[str, np.ndarray], regions: dict[str, np.ndarray], usable: np.ndarray | None = None
+) -> dict[str, list[Any]]:
     """Return the columns of the region table, with one row per region and quantity; standard errors are left out.
 
     Args:
         maps: Maps (K, J, I) by name.
         regions: Boolean masks (K, J, I) by name.
+        usable: Boolean mask (K, J, I) of the voxels whose values are estimates. The others, such as those that reached
+            the iteration limit, are left out and counted in the column ``left_out``. None for all.
     """
     columns: dict[str, list[Any]] = {"region": [], "quantity": [], "unit": []}
     for region, mask in regions.items():
+        estimates = mask if usable is None else mask & usable
         for name, array in maps.items():
             if name.endswith("_sd"):
                 continue
             row = {"region": region, "quantity": name, "unit": quantity_named(name).unit}
-            for key, value in {**row, **region_statistics(array[mask])}.items():
+            left_out = {"left_out": int(np.isfinite(array[mask & ~estimates]).sum())}
+            for key, value in {**row, **region_statistics(array[estimates]), **left_out}.items():
                 columns.setdefault(key, []).append(value)
     return columns

@@ -103,17 +103,22 @@ def failure_warnings(study: Study, result: Quantification) -> list[str]:
         study: Acquisition that was quantified.
         result: What the method returned.
     """
-    from ..fitting.marquardt import UNUSABLE
-
     raw = study.raw.reshape(len(study.raw), -1)[:, study.voxels]
     with_signal = (np.nan_to_num(raw) != 0).any(0)
-    failed = np.isin(result.status.cpu().numpy(), [int(status) for status in UNUSABLE]) & with_signal
+    failed = _is_unusable(result.status.cpu().numpy()) & with_signal
     if failed.sum() <= MOST_FAILURES * with_signal.sum():
         return []
     return [
         f"{failed.sum()} of {with_signal.sum()} voxels with a signal have no usable result (see the status map): check "
         "mask, M0, maps and protocol"
     ]
+
+
+def _is_unusable(status: np.ndarray) -> np.ndarray:
+    """Whether voxels have no values, or values that are not estimates, by their status of any shape."""
+    from ..fitting.marquardt import UNUSABLE
+
+    return np.isin(status, [int(outcome) for outcome in UNUSABLE])
 
 
 def into_scene(
@@ -147,7 +152,7 @@ def into_scene(
             nodes[name] = _map_node(name, maps[name], study.geometry)
         status = _on_grid(study, result.status.cpu().numpy().astype(np.uint8), 0)
         nodes[STATUS] = volumes.add_volume(status, study.geometry, STATUS, label=True)
-        table = add_table(region_columns(maps, regions), "regions") if regions else None
+        table = add_table(region_columns(maps, regions, ~_is_unusable(status)), "regions") if regions else None
         item = hierarchy.make_folder(folder)
         quality = {name for name in nodes if name == STATUS or quantity_named(name).quality}
         tables = [] if table is None else [table]

@@ -10,6 +10,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..fitting.least_squares import FitResult, Model, finite_difference_model, levenberg_marquardt
+from ..fitting.statistics import with_natural_limits
 from ..physics.engines import engine_named
 from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
@@ -214,12 +215,13 @@ def _iterate(
     if any(p.prior is not None for p in parameters):
         priors = [(0.0, torch.inf) if p.prior is None else p.prior for p in parameters]
         prior_mean, prior_sd = torch.tensor(priors, dtype=dtype).T
-    return levenberg_marquardt(
+    lower, upper = (torch.tensor([getattr(p, name) for p in parameters], dtype=dtype) for name in ("lower", "upper"))
+    fit = levenberg_marquardt(
         with_jacobian,
         spectra.signal.to(dtype),
         of_model if start is None else torch.where(torch.isfinite(start), start, of_model),
-        torch.tensor([p.lower for p in parameters], dtype=dtype),
-        torch.tensor([p.upper for p in parameters], dtype=dtype),
+        lower,
+        upper,
         arguments=tuple(_maps_of_model(spectra, model.tissue).values()),
         valid=spectra.valid,
         prior_mean=prior_mean,
@@ -229,6 +231,8 @@ def _iterate(
         chunk_voxels=chunk_voxels,
         progress=progress,
     )
+    amount = torch.tensor([p.path.endswith((".fraction", ".k_Hz")) for p in parameters])
+    return with_natural_limits(fit, lower, upper, torch.stack((amount & (lower == 0), torch.zeros_like(amount))))
 
 
 def _named_maps(model: TissueModel, result: FitResult) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
+from ..fitting.statistics import with_natural_limits
 from .lorentzian_model import LorentzianModel
 
 DAMPING_FROM_MODEL_START = 0.1
@@ -152,7 +153,24 @@ def fit_lorentzian(
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    return _lines(model, result)
+    return _lines(model, with_natural_limits(result, lower, upper, _natural(model, result.parameters)))
+
+
+def _natural(model: LorentzianModel, parameters: Tensor) -> Tensor:
+    """Return which parameters may lie at their lower and upper bounds, (2, voxel, p).
+
+    Nature sets a baseline of 1 and amplitudes of 0 and 1. Width and position of a line without amplitude mean nothing.
+    """
+    _, lower, upper = model.limits()
+    count = len(model.pools)
+    natural = torch.zeros(2, *parameters.shape, dtype=torch.bool, device=parameters.device)
+    natural[1, :, 0] = bool(upper[0] == 1)
+    natural[0, :, 1 : 1 + count] = (lower[1 : 1 + count] == 0).to(parameters.device)
+    natural[1, :, 1 : 1 + count] = (upper[1 : 1 + count] == 1).to(parameters.device)
+    absent = parameters[:, 1 : 1 + count] <= 0
+    natural[:, :, 1 + count : 1 + 2 * count] |= absent
+    natural[:, :, 1 + 2 * count :] |= absent[:, model.fitted_positions]
+    return natural
 
 
 def _start_from_mean(

@@ -15,6 +15,7 @@ complement of their columns (variable projection with a constant basis), and onl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,8 @@ SLOWEST_HZ, FASTEST_HZ = 1e-3, 1e5
 """Range of R1rho in 1/s that is searched."""
 LONG_S = 1e6
 """Stands for an infinite saturation time."""
+LIMITS = {"fraction": (1e-3, 0.0, 0.1), "k_Hz": (300.0, 1.0, 2e4), "r2_Hz": (50.0, 0.1, 1e3)}
+"""Start, lower and upper bound of what is fitted, where the model gives none."""
 FEWEST_OFFSETS = 3
 """Offsets per power that a linear background and a target need."""
 
@@ -180,9 +183,7 @@ def fit_qucesop(
     r2_Hz: float | None = 1.0,
     b0_shift_ppm: Tensor | None = None,
     b1_relative: Tensor | None = None,
-    start: tuple[float, float, float] = (1e-3, 300.0, 50.0),
-    lower: tuple[float, float, float] = (0.0, 1.0, 0.1),
-    upper: tuple[float, float, float] = (0.1, 2e4, 1e3),
+    limits: Sequence[tuple[float, float, float]] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> QucesopFit:
@@ -197,9 +198,7 @@ def fit_qucesop(
         r2_Hz: R2b of the target in 1/s, small in QUCESOP, which assumes a narrow line; None to fit it.
         b0_shift_ppm: (voxel,) position of the water; None for zero.
         b1_relative: (voxel,) actual over nominal B1; None for one.
-        start: Start values of f, k in 1/s and R2b in 1/s.
-        lower: Lower bounds of the same.
-        upper: Upper bounds of the same.
+        limits: Start, lower and upper bound of f, k in 1/s and R2b in 1/s; by default those of ``LIMITS``.
         threads: As in ``levenberg_marquardt``.
         progress: As in ``levenberg_marquardt``.
 
@@ -232,9 +231,7 @@ def fit_qucesop(
     fit = levenberg_marquardt(
         model.predict,
         r1rho @ complement.T,
-        torch.tensor(start[:unknowns]),
-        torch.tensor(lower[:unknowns]),
-        torch.tensor(upper[:unknowns]),
+        *torch.tensor(list(limits or LIMITS.values())[:unknowns], dtype=torch.float64).T,
         arguments=(shift, relative),
         threads=threads,
         progress=progress,

@@ -30,6 +30,8 @@ Form = Literal["regular", "inverse"]
 
 LONG_S = 1e4
 """Stands for an infinite saturation time."""
+FRACTION_BOUNDS, EXCHANGE_RATE_BOUNDS_HZ = (1e-6, 0.1), (1.0, 2e4)
+"""Bounds of a fit where the model gives none."""
 GRID_RATES = 16
 """Exchange rates that are tried for the start of the fit."""
 SMALLEST_DIVISOR = 1e-30
@@ -125,8 +127,8 @@ def fit_quesp(
     r2_Hz: float = 0.0,
     initial_z: float = 1.0,
     b1_relative: Tensor | None = None,
-    fraction_bounds: tuple[float, float] = (1e-6, 0.1),
-    exchange_rate_bounds_Hz: tuple[float, float] = (1.0, 2e4),
+    fraction_bounds: tuple[float, float] = FRACTION_BOUNDS,
+    exchange_rate_bounds_Hz: tuple[float, float] = EXCHANGE_RATE_BOUNDS_HZ,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ExchangeFit:

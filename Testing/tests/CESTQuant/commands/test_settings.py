@@ -172,12 +172,13 @@ def test_one_of_several_powers_must_be_chosen_for_a_contrast(
 @pytest.mark.parametrize(
     ("pools", "words"),
     [
-        ("9T", "preset '9T' is unknown; use 3T, 7T or"),
-        ("3T_two_step", "preset '3T_two_step' is unknown"),
+        ("9T", "preset '9T' is unknown; use 3T, 7T, 3T_two_step or"),
+        ("3T_one_step", "preset '3T_one_step' is unknown"),
         ("absent.json", "file not found: 'absent.json'"),
         ({}, "pools.json: pools must be a list of objects"),
         ({"pools": [{"name": "water"}]}, "pools.json: pool 'water': amplitude must be three numbers"),
         ({"pools": [{"name": "../w"}]}, "pools.json: pool name '../w'"),
+        ({"residual_pools": []}, "pools.json: excluded_from_background_ppm must be a list of ranges"),
         ({"pools": [], "baseline": [1, 1, 1]}, "pools.json: a Lorentzian model has 1 to 6 pools"),
     ],
 )

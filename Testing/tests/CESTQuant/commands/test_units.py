@@ -11,6 +11,7 @@ import pytest
 from studies import Acquisition, read_image, write_image, write_series
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.presets import FOLDER
 
 MHZ = 127.7291
 
@@ -102,6 +103,16 @@ def test_a_model_in_milliseconds_is_refused(refused: Callable, good: Path, tmp_p
     assert "model.json: water.T2_s is 100, which cannot be in s: give it in s, not in ms" in line
 
 
+def test_a_two_step_preset_and_file_give_all_lines(quantified: Callable, good: Path, tmp_path: Path) -> None:
+    preset = json.loads((FOLDER / "lorentzian_3T_two_step.json").read_text())
+    (tmp_path / "pools.JSON").write_text(json.dumps(preset))
+    for pools in ("3T_two_step", tmp_path / "pools.JSON"):
+        output = quantified(good, "lorentzian", lorentzian=pools)
+        for pool in ("water", "mt", "amide", "noe"):
+            assert np.isfinite(read_image(output / f"{pool}_amplitude.nii.gz")).any()
+        quantified(good, "mtr-rex", lorentzian=pools)
+
+
 # the cases of the shared data
 
 
@@ -129,3 +140,22 @@ def test_case_bom_text(case: Callable, protocol: str) -> None:
 def test_case_pair_5d(case: Callable, signal: str) -> None:
     _, report = case("pair_5d", "fit", signal=signal, reference="m0.nii.gz", protocol="o.txt", method="mtrasym")
     assert report["summary"]["voxels"]["converged"] == 147
+
+
+def test_case_wasabi_beyond_1ppm(case: Callable) -> None:
+    output, _ = case("wasabi_beyond_1ppm", "wasabi", signal="signal.nii.gz", protocol="protocol.json")
+    found = np.sort(read_image(output / "b0_shift_ppm.nii.gz").ravel())
+    np.testing.assert_allclose(found, [-1.5, -1.3, -1.1, -0.9, 0, 0.9, 1.1, 1.3, 1.5], atol=1e-3)
+    assert (read_image(output / "status.nii.gz") == 1).all()
+
+
+def test_case_wassr_edge(case: Callable) -> None:
+    output, _ = case("wassr_edge", "wassr", signal="signal.nii.gz", protocol="offsets.txt")
+    found = np.sort(read_image(output / "b0_shift_ppm.nii.gz").ravel())
+    np.testing.assert_allclose(found, [0, 0.3, 0.6, 0.7, 0.72, 0.74, 0.76, 0.78, 0.82], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_case_train_range_from_zero(slicer: object, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    config = shared_data("cases/cest/train_range_from_zero/config.json")
+    assert main(["train", str(config), "--output", str(tmp_path / "n.pt")]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import map_fields, quantify
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
@@ -23,9 +24,9 @@ def spectra(tissue: Tissue, protocol: Protocol, **fields: torch.Tensor) -> ZSpec
     return ZSpectra(z, protocol)
 
 
-def model(T1_s: float, T2_s: float) -> Settings:
+def model(T1_s: float, T2_s: float, k_bounds_Hz: tuple[float, float] = (5, 3000)) -> Settings:
     solute = {"name": "creatine", "protons": 4, "dw_ppm": 1.9, "T1_s": 1.0, "T2_s": 0.1}
-    solute |= {"fraction": {"fit": True, "bounds": [1e-5, 0.02]}, "k_Hz": {"fit": True, "bounds": [5, 3000]}}
+    solute |= {"fraction": {"fit": True, "bounds": [1e-5, 0.02]}, "k_Hz": {"fit": True, "bounds": list(k_bounds_Hz)}}
     values = {"water": {"T1_s": T1_s, "T2_s": T2_s}, "solutes": [solute], "semisolid": None}
     return Settings(model=tissue_model_from_dict(values))
 
@@ -62,3 +63,28 @@ def test_qucesop_separates_the_target_from_water_and_a_neighbouring_solute():
     quantities = quantify(spectra(tissue, protocol), "qucesop", settings=model(1.5, 0.1)).quantities
     assert float(quantities["creatine_fraction"]) == pytest.approx(0.0018, rel=0.02)
     assert float(quantities["creatine_exchange_rate_Hz"]) == pytest.approx(300, rel=0.03)
+
+
+@pytest.mark.parametrize("method", ["quesp", "omega-plot", "qucesop"])
+def test_the_bounds_of_the_target_are_kept(method):
+    powers = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9, 1.4, 1.6, 2.2, 2.4], dtype=torch.float64).repeat_interleave(len(powers))
+    study = spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), Protocol(7.0, offsets, powers.repeat(6), 10.0))
+    found = quantify(study, method, settings=model(3.0, 1.5, k_bounds_Hz=(5, 50)))
+    assert found.status.tolist() == [Status.AT_BOUND]
+    if method != "omega-plot":  # a straight line has no bounds
+        assert float(found.quantities["creatine_exchange_rate_Hz"]) == pytest.approx(50)
+
+
+def test_fixed_values_of_the_target_are_told():
+    powers = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(powers))
+    study = spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), Protocol(7.0, offsets, powers.repeat(2), 10.0))
+    values = {
+        "water": {"T1_s": 3.0, "T2_s": 1.5},
+        "solutes": [{"name": "creatine", "dw_ppm": 1.9, "T1_s": 1.0, "T2_s": 0.1, "fraction": 0.001, "k_Hz": 300.0}],
+    }
+    (warning,) = {*quantify(study, "quesp", settings=Settings(model=tissue_model_from_dict(values))).warnings} - {
+        "creatine.k_Hz of the model is not used: this method fits fraction and rate of its target"
+    }
+    assert warning.startswith("creatine.fraction of the model is not used")

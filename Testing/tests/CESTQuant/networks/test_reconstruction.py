@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_configs import SCAN_CONFIG, scan, write_scan
+from training_configs import SCAN_CONFIG, amide_tissue, scan, write_scan
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.methods.base import Settings
@@ -203,3 +203,10 @@ def test_fit_command_takes_the_name_of_a_bundled_configuration(
         assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert str(tmp_path / "larginine_9p4T.json") in [entry["path"] for entry in report["inputs"]]
+
+
+def test_a_range_that_starts_at_zero_is_trained_and_calibrated() -> None:
+    tissue = amide_tissue(k_Hz=(20, 120), fraction={"uniform": [0, 0.004]})
+    changes = {"tissue": tissue, "targets": ["amide.fraction"], "samples": 500, "epochs": 1, "noise_sd": 0.004}
+    trained, _ = train_from_config(config_from_dict({**SCAN_CONFIG, **changes}))
+    assert trained.calibration is not None

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.physics.pools import Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.preprocessing.fields import centered_on_water, estimate_b0_shift, interpolate_b1, shift_spectra, wassr
-from CESTQuantLib.preprocessing.wasabi import WasabiPulse, wasabi
+from CESTQuantLib.preprocessing.wasabi import FieldLimits, WasabiPulse, wasabi
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 PULSE = WasabiPulse()
@@ -75,6 +77,21 @@ def test_wassr_finds_the_centre_of_symmetry_of_a_line_that_is_not_lorentzian():
     assert (found - shift[:, 0]).abs().max() < 0.06
 
 
+def test_wassr_works_up_to_the_ends_of_the_offsets_and_never_converges_wrongly():
+    offsets = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    shift = torch.linspace(-1.4, 1.4, 600, dtype=torch.float64)
+    z = torch.stack([water(offsets, each) for each in shift.tolist()]) + 0.005 * randn(600, 41)
+    found = wassr(
+        torch.cat((z, torch.full((600, 1), 1.0, dtype=torch.float64)), 1), torch.cat((offsets, -300 + offsets[:1]))
+    )
+    known = found.isfinite()
+    assert (found - shift)[known].abs().max() < 0.05
+    assert known[shift.abs() < 0.8].all()
+    assert not known[shift.abs() > 1.01].any()
+    noise = wassr(0.5 + 0.1 * randn(300, 41), offsets)
+    assert noise.isfinite().double().mean() < 0.05
+
+
 def wasabi_data(voxels, noise=0.01, seed=0):
     offsets = torch.linspace(-2, 2, 31, dtype=torch.float64)
     uniform = rand(4, voxels, seed=seed)
@@ -119,6 +136,40 @@ def test_wasabi_look_up_table_avoids_the_local_minima_of_a_single_start():
     wrong = [((maps.b1_relative - truth[0] / 3.7).abs() > 0.05).sum().item() for maps in (fixed, table)]
     assert wrong[0] > 50
     assert wrong[1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("reach", "count", "noise"), [(2.0, 31, 0.0), (2.0, 31, 0.01), (1.5, 21, 0.01), (2.0, 25, 0.02)]
+)
+def test_wasabi_never_converges_to_wrong_fields(reach, count, noise):
+    voxels = 750
+    offsets = torch.linspace(-reach, reach, count, dtype=torch.float64)
+    uniform = rand(4, voxels, seed=7)
+    b0, b1 = 1.3 * reach * (2 * uniform[0] - 1), 0.4 + 1.4 * uniform[1]
+    tissue = Tissue(Water(0.8 + 3 * uniform[2], 0.04 + 1.5 * uniform[3]))
+    protocol = Protocol(3.0, offsets, PULSE.b1_uT, PULSE.duration_s)
+    z = simulate(tissue, protocol, b0_shift_ppm=b0, b1_relative=b1).abs() + noise * randn(voxels, count, seed=8)
+    maps = wasabi(z, offsets, PULSE)
+    converged = maps.status == Status.CONVERGED
+    assert (maps.b0_shift_ppm - b0)[converged].abs().max() < 0.1
+    assert (maps.b1_relative - b1)[converged].abs().max() < 0.2
+    assert converged[b0.abs() < 0.9 * reach].double().mean() > 0.95
+    assert (maps.status[b0.abs() > 1.02 * reach] != Status.CONVERGED).all()
+
+
+def test_wasabi_estimates_at_given_limits_are_at_bounds_and_noise_is_no_fit():
+    z, offsets, truth = wasabi_data(300)
+    limits = FieldLimits((-0.3, 0.3), (0.8, 1.2))
+    maps = wasabi(z, offsets, PULSE, limits=limits)
+    inside = (truth[1].abs() < 0.28) & ((truth[0] / PULSE.b1_uT - 1).abs() < 0.17)
+    outside = (truth[1].abs() > 0.35) | ((truth[0] / PULSE.b1_uT - 1).abs() > 0.25)
+    assert (maps.status[inside] == Status.CONVERGED).double().mean() > 0.98
+    assert (maps.status[outside] == Status.AT_BOUND).double().mean() > 0.98
+    assert not (maps.status[outside] == Status.CONVERGED).any()
+    noise = wasabi(rand(200, 31, seed=3), offsets, PULSE)
+    assert not (noise.status == Status.CONVERGED).any()
+    with pytest.raises(ValueError, match="the limits of b0_ppm must be two ascending numbers, not 1, -1"):
+        FieldLimits((1.0, -1.0))
 
 
 def test_wasabi_works_at_seven_tesla_and_flags_empty_voxels():

@@ -30,3 +30,10 @@ def test_the_table_has_a_row_per_region_and_quantity_with_its_unit() -> None:
     assert columns["quantity"] == ["amide_exchange_rate_Hz"] * 2  # standard errors are left out
     assert columns["unit"] == ["Hz", "Hz"]
     assert columns["mean"] == [1.5, 2.0]
+
+
+def test_values_that_are_no_estimates_stay_out_of_the_means_and_are_counted() -> None:
+    maps = {"amide_fraction": np.array([1.0, 2.0, 90.0, math.nan])}
+    usable = np.array([True, True, False, False])
+    columns = region_columns(maps, {"brain": np.ones(4, bool)}, usable)
+    assert (columns["mean"], columns["n"], columns["left_out"]) == ([1.5], [2], [1])

@@ -160,6 +160,14 @@ def test_a_fitted_relaxation_time_is_reported_as_a_rate_with_its_error():
     assert float(score.double().std()) == pytest.approx(1.0, abs=0.2)
 
 
+def test_an_amount_at_zero_is_at_a_natural_limit():
+    signal, _ = study(20, "r1rho", model_with(amine__fraction=0.0, amine__k_Hz=200.0))
+    signal = signal + 1e-4  # less saturation than any pool explains
+    result = fit(signal, model_with(amine__fraction=fitted(1e-3, 0.0, 0.02), amine__k_Hz=200.0)).result
+    assert bool((result.status == Status.AT_NATURAL_LIMIT).all())
+    assert bool(result.fitted.all())
+
+
 def test_a_value_at_its_bound_is_reported_without_an_error():
     signal, _ = study(20, "r1rho")
     result = fit(signal, model_with(amine__k_Hz=fitted(50, 5, 60))).result

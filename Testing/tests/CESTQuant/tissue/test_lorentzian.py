@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from scipy.optimize import least_squares
 
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.formats.protocol_files import read_offsets
+from CESTQuantLib.preprocessing.fields import shift_spectra
 from CESTQuantLib.tissue.contrasts import mtr_rex
 from CESTQuantLib.tissue.lorentzian import fit_lorentzian
 from CESTQuantLib.tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
-SEVEN = LorentzianModel.preset("lorentzian_7T")
+SEVEN = LorentzianModel(
+    (
+        LorentzianPool("water", Range(0.02, 0.9, 1.0), Range(0.3, 1.4, 10.0), Range(-1.0, 0.0, 1.0)),
+        LorentzianPool("amide", Range(0.0, 0.025, 0.2), Range(0.4, 0.5, 3.0), Range(3.0, 3.5, 4.0)),
+        LorentzianPool("noe", Range(0.0, 0.02, 0.4), Range(1.0, 3.0, 5.0), Range(-4.5, -3.5, -2.0)),
+        LorentzianPool("mt", Range(0.0, 0.1, 1.0), Range(10.0, 25.0, 100.0), Range(-4.0, -1.0, -1.0)),
+        LorentzianPool("amine", Range(0.0, 0.01, 0.2), Range(1.0, 1.5, 3.5), Range(1.0, 2.2, 2.5)),
+    )
+)
+"""Five lines with the bounds of CEST_EVAL, which are narrower than those of the preset."""
 THREE = LorentzianModel.preset("lorentzian_3T")
 WATER = {"name": "water", "amplitude": [0, 0.8, 1], "width_ppm": [1, 2, 3], "position_ppm": [-1, 0, 1]}
 OFFSETS = torch.linspace(-8, 8, 50, dtype=torch.float64)
@@ -153,6 +165,48 @@ def test_a_two_step_fit_separates_background_and_residual():
     assert (found - amplitude[:, 0]).abs().max() < 0.01
     assert (found.diff() > 0).all()
     assert (fit.background.position_ppm[:, 0]).abs().max() < 0.02
+
+
+def test_both_steps_count_as_one_fit():
+    model = TwoStepModel.preset()
+    offsets = torch.linspace(-12, 12, 97, dtype=torch.float64)
+    start, _, _ = model.background.limits()
+    z = model.background.predict(start.unsqueeze(1).repeat(1, 3), (offsets - 0.1).unsqueeze(1))[0].T
+    z = z - 0.04 / (1 + ((offsets - 3.6) / 0.75) ** 2) - 0.05 / (1 + ((offsets + 3.4) / 1.25) ** 2)
+    z[2] = torch.nan
+    fit = fit_lorentzian_two_step(z, offsets, model).combined()
+    assert fit.model.names == ("water", "mt", "amide", "noe")
+    assert fit.position_ppm[0].tolist() == pytest.approx([0.1, -0.9, 3.6, -3.4], abs=0.1)
+    assert (fit.spectrum(offsets)[:2] - z[:2]).abs().max() < 0.02
+    assert fit.status[2] == Status.INVALID_DATA
+
+
+def test_a_line_without_amplitude_and_a_full_baseline_are_natural_but_a_position_at_its_bound_is_not():
+    model = SEVEN.only("water", "amide")
+    column = OFFSETS.unsqueeze(1)
+    parameters = torch.tensor(
+        [[1.0, 1.0], [0.8, 0.8], [0.0, 0.1], [1.4, 1.4], [1.0, 1.0], [0.0, 0.0], [3.5, 4.6]], dtype=torch.float64
+    )
+    z = model.predict(parameters, column)[0].T
+    z[0] += 0.03 / (1 + (2 * (OFFSETS - 3.5)) ** 2)  # the opposite of a line
+    fit = fit_lorentzian(z, OFFSETS, model, start_from_mean=False)
+    assert fit.amplitude[0, 1] == 0
+    assert fit.status.tolist() == [Status.AT_NATURAL_LIMIT, Status.AT_BOUND]
+
+
+def test_most_voxels_of_a_brain_at_seven_tesla_keep_off_the_bounds_of_the_preset(shared_data):
+    folder = shared_data("data/cest/brain_7T_zspectrum")
+    mz, m0, b0 = (
+        torch.from_numpy(sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}.nii.gz"))).astype(np.float64))
+        for name in ("mz", "m0", "b0_shift_ppm")
+    )
+    offsets = read_offsets(folder / "offsets_ppm.txt")
+    inside = b0 != 0
+    z = (mz / m0)[:, inside].T[::10]
+    z = shift_spectra(z, offsets, b0[inside][::10])
+    fit = fit_lorentzian(z.float(), offsets.float(), LorentzianModel.preset("lorentzian_7T"), valid=z.isfinite())
+    assert (fit.status == Status.AT_BOUND).double().mean() < 0.35  # with the published bounds 0.95
+    assert float(fit.rmse.nanmedian()) < 0.0095
 
 
 def test_unusable_voxels_are_flagged():

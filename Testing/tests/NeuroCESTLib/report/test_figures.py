@@ -117,3 +117,14 @@ def test_the_colours_of_a_map_are_those_of_its_bar(tmp_path: Path) -> None:
     darkest = np.array([68, 1, 84]) / 255
     share = (np.abs(picture - darkest).max(-1) < 0.01).mean()
     assert share > 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 7), (4, 1, 5), (1, 6, 1), (5, 1, 1)])
+def test_regions_of_images_one_voxel_wide_are_drawn(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    panel = MapPanel("amide", "mM", values, "viridis", (0.0, 5.0))
+    region = values < values.size // 2
+    report_figure(
+        tmp_path / "r.png", values, [panel], [a_spectrum("region")], mask=values >= 0, rois={"region": region}
+    )
+    assert is_picture(tmp_path / "r.png")
