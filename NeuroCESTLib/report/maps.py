@@ -170,7 +170,7 @@ def _picture_inches(cut: MapSlice) -> float:
     return _PANEL_INCHES * 0.78 * cut.height_over_width
 
 
-def _draw_outline(axis: Axes, region: np.ndarray, color: str) -> None:
+def _draw_outline(axis: Axes, region: np.ndarray, color: str | tuple[float, float, float]) -> None:
     """Draw the outline of a region (rows, columns), which may be one voxel wide."""
     limits = axis.get_xlim(), axis.get_ylim()
     rows, columns = (np.arange(-1, size + 1) for size in region.shape)

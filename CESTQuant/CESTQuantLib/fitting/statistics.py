@@ -43,6 +43,35 @@ class FitResult:
             | (self.status == Status.ITERATION_LIMIT)
         )
 
+    def replaced_where_better(self, other: FitResult, index: Tensor) -> FitResult:
+        """Return the fit in which voxels are those of another fit where that is fitted with a smaller residual.
+
+        Args:
+            other: Fit of n voxels.
+            index: Their indices (n,) in this fit.
+        """
+        worst = torch.full_like(other.rmse, torch.inf)
+        here = torch.where(self.fitted[index], self.rmse[index], worst)
+        better = torch.where(other.fitted, other.rmse, worst) < here
+        into = index[better]
+
+        def merged(old: Tensor, new: Tensor) -> Tensor:
+            result = old.clone()
+            result[into] = new[better].to(old.dtype)
+            return result
+
+        correlation = self.correlation
+        if correlation is not None and other.correlation is not None:
+            correlation = merged(correlation, other.correlation)
+        return FitResult(
+            merged(self.parameters, other.parameters),
+            merged(self.standard_errors, other.standard_errors),
+            correlation,
+            merged(self.rmse, other.rmse),
+            merged(self.status, other.status),
+            merged(self.iterations, other.iterations),
+        )
+
 
 def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: Tensor) -> FitResult:
     """Tell voxels at a limit that nature sets from those at a bound that only the model sets.

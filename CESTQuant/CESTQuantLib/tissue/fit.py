@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import FitResult, Model, finite_difference_model, levenberg_marquardt
 from ..fitting.statistics import with_natural_limits
 from ..physics.engines import engine_named
 from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
-from .model import TissueModel
+from .model import FitParameter, TissueModel
 from .quantities import named_quantities
 from .r1rho_jacobian import analytic_model, has_analytic_jacobian
 from .spectra import ZSpectra
 
 DAMPING_FROM_START = 0.1
 DAMPING_NEAR_SOLUTION = 1e-4
+WIDE_RANGE = 1000.0
+"""Ratio of the bounds of an exchange rate from which a fit starts from several rates."""
+SLOWEST_HZ = 5.0
+"""Rates below this hardly differ in their spectra."""
+BEST_SEEN_HZ = 300.0
+"""Rate of which the fewest protons are seen, in round numbers."""
+FURTHER_STARTS = 5
+SUSPICIOUS = 1.3
+"""Residual in units of the volume's median from which a voxel is fitted again from all starts."""
+PROMISING, ANALYTIC_ERROR = 1.5, 2e-3
+"""Residual of another minimum of the R1rho fit, relative to the best one and beyond it, up to which it is tried."""
 PROPAGATORS_PER_CHUNK = 2**13
 """Measurements x voxels x perturbed copies at a time: their matrices then stay in the L2 cache."""
 PROPAGATORS_PER_CHUNK_CARRIED_OVER = 2**15
@@ -139,7 +151,8 @@ def fit_tissue_model(
 
     The R1rho engine fits in float32 with analytic derivatives where these exist. Otherwise, and for Bloch-McConnell,
     the fit runs in float64 with finite differences. For independent measurements after continuous-wave saturation,
-    Bloch-McConnell starts from the R1rho fit.
+    Bloch-McConnell starts from the R1rho fit. Where an exchange rate may lie anywhere over more than three orders of
+    magnitude, the fit starts from several rates and keeps the best minimum of each voxel.
 
     Args:
         spectra: Signals with their protocol, fields, and the maps that the model refers to.
@@ -180,22 +193,120 @@ def _maps_of_model(spectra: ZSpectra, model: TissueModel) -> dict[str, Tensor]:
 
 
 def _fit_r1rho(spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress) -> FitResult:
+    starts = start_points(model.tissue.parameters)
+    fits = []
+    for number, start in enumerate(starts):
+        share = part(progress, number / len(starts), (number + 1) / len(starts))
+        fits.append(_fit_r1rho_from(start, spectra, model, max_iterations, share))
+    return best_fit(fits)
+
+
+def _fit_r1rho_from(
+    start: Tensor | None, spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress
+) -> FitResult:
+    """Fit from one start (p,) for all voxels; None for that of the model."""
+    given = None if start is None else start.to(spectra.signal).expand(spectra.voxel_count, -1)
     if has_analytic_jacobian(model.tissue, model.protocol):
-        return _iterate(spectra, model, model.with_analytic_jacobian(), torch.float32, max_iterations, progress)
-    return _iterate(spectra, model, model.with_finite_differences(), torch.float64, max_iterations, progress)
+        derivatives, dtype = model.with_analytic_jacobian(), torch.float32
+    else:
+        derivatives, dtype = model.with_finite_differences(), torch.float64
+    return _iterate(
+        spectra, model, derivatives, dtype, max_iterations, progress, given, start_damping=DAMPING_FROM_START
+    )
 
 
 def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress) -> FitResult:
-    protocol = model.protocol
+    """Fit from the R1rho fit where that holds, and from what other minima of it promise as much."""
+    protocol, parameters = model.protocol, model.tissue.parameters
     carried_over = protocol.magnetisation_carried_over
-    start = None
-    if protocol.pulses is None and not carried_over and has_analytic_jacobian(model.tissue, protocol):
-        start = _fit_r1rho(spectra, replace(model, engine="r1rho"), max_iterations, silent).parameters.double()
-    copies = len(model.tissue.parameters) + 1
+    copies = len(parameters) + 1
     propagators = PROPAGATORS_PER_CHUNK_CARRIED_OVER if carried_over else PROPAGATORS_PER_CHUNK
     chunk = max(1, propagators // (protocol.measurement_count * copies))
     derivatives = model.with_finite_differences()
-    return _iterate(spectra, model, derivatives, torch.float64, max_iterations, progress, start, chunk)
+
+    def fit(some: ZSpectra, start: Tensor | None, share: Progress, damping: float | None = None) -> FitResult:
+        return _iterate(some, model, derivatives, torch.float64, max_iterations, share, start, chunk, damping)
+
+    starts = start_points(parameters)
+    analytic = protocol.pulses is None and not carried_over and has_analytic_jacobian(model.tissue, protocol)
+    if not analytic and len(starts) == 1:
+        return fit(spectra, None, progress)
+    r1rho = replace(model, engine="r1rho")
+    fits = [_fit_r1rho_from(start, spectra, r1rho, max_iterations, silent) for start in starts]
+    best = best_fit(fits)
+    found = fit(spectra, best.parameters.double(), part(progress, 0.0, 0.6 if len(starts) > 1 else 1.0))
+    if len(starts) == 1:
+        return found
+    other, promising = _other_minimum(fits, best, parameters)
+    if not analytic:  # the analytic solution ranks the minima only roughly
+        promising = torch.ones_like(promising)
+    index = torch.nonzero(promising).flatten()
+    if len(index):
+        again = fit(spectra.of_voxels(index), other[index].double(), part(progress, 0.6, 0.8))
+        found = found.replaced_where_better(again, index)
+    index = torch.nonzero(found.rmse > SUSPICIOUS * found.rmse.nanmedian()).flatten()
+    for number, start in enumerate(starts if len(index) else []):
+        share = part(progress, 0.8 + 0.2 * number / len(starts), 0.8 + 0.2 * (number + 1) / len(starts))
+        given = None if start is None else start.to(spectra.signal.device).expand(len(index), -1)
+        again = fit(spectra.of_voxels(index), given, share, DAMPING_FROM_START)
+        found = found.replaced_where_better(again, index)
+    return found
+
+
+def start_points(parameters: Sequence[FitParameter]) -> list[Tensor | None]:
+    """Return the starts of a fit: that of the model (None), and others where exchange rates have wide bounds.
+
+    Slow exchange of many protons and fast exchange of few give similar spectra at one power, so a fit whose rate may
+    lie anywhere over more than three orders of magnitude has several minima.
+
+    Args:
+        parameters: Fitted values of the model.
+
+    Returns:
+        None, followed by values (p,) in the order of the parameters.
+    """
+    wide = [p.path.endswith(".k_Hz") and p.upper > WIDE_RANGE * max(p.lower, SLOWEST_HZ) for p in parameters]
+    if not any(wide):
+        return [None]
+    starts: list[Tensor | None] = [None]
+    for share in torch.linspace(0.15, 0.95, FURTHER_STARTS).tolist():
+        values = {parameter.path: parameter.start for parameter in parameters}
+        for parameter, varied in zip(parameters, wide, strict=True):
+            if varied:
+                low = max(parameter.lower, SLOWEST_HZ)
+                rate = low * (parameter.upper / low) ** share
+                values[parameter.path] = rate
+                fraction = f"{parameter.path.removesuffix('.k_Hz')}.fraction"
+                if fraction in values:  # very slow and very fast exchange both take more protons to be seen
+                    ratio = rate / BEST_SEEN_HZ
+                    values[fraction] *= max(ratio, 1 / ratio) ** 0.5
+        starts.append(torch.tensor([values[parameter.path] for parameter in parameters], dtype=torch.float64))
+    return starts
+
+
+def best_fit(fits: Sequence[FitResult]) -> FitResult:
+    """Return the fit with the smallest residual in every voxel."""
+    best = fits[0]
+    everywhere = torch.arange(len(best.rmse), device=best.rmse.device)
+    for fit in fits[1:]:
+        best = best.replaced_where_better(fit, everywhere)
+    return best
+
+
+def _other_minimum(
+    fits: Sequence[FitResult], best: FitResult, parameters: Sequence[FitParameter]
+) -> tuple[Tensor, Tensor]:
+    """Return the best minimum (voxel, p) apart from the best one, and where it is promising (voxel,).
+
+    Two minima are different where a rate differs by more than a fifth.
+    """
+    rates = [i for i, p in enumerate(parameters) if p.path.endswith(".k_Hz")]
+    other, cost = best.parameters.clone(), torch.full_like(best.rmse, torch.inf)
+    for fit in fits:
+        ratio = fit.parameters[:, rates].clamp_min(1e-6) / best.parameters[:, rates].clamp_min(1e-6)
+        better = (ratio.log().abs().amax(1) > 0.2) & (fit.rmse < cost)
+        other[better], cost[better] = fit.parameters[better], fit.rmse[better]
+    return other, cost < PROMISING * best.rmse + ANALYTIC_ERROR
 
 
 def _iterate(
@@ -207,6 +318,7 @@ def _iterate(
     progress: Progress,
     start: Tensor | None = None,
     chunk_voxels: int | None = None,
+    start_damping: float | None = None,
 ) -> FitResult:
     """Run the Levenberg-Marquardt fit in a precision, from the model's starts or from ``start`` (voxel, p)."""
     parameters = model.tissue.parameters
@@ -227,7 +339,7 @@ def _iterate(
         prior_mean=prior_mean,
         prior_sd=prior_sd,
         max_iterations=max_iterations,
-        start_damping=DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION,
+        start_damping=start_damping or (DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION),
         chunk_voxels=chunk_voxels,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import Acquisition, read_image, write_image, write_series
+from studies import Acquisition, acquire, read_image, spectrum_protocol, write_image, write_series
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.formats.presets import FOLDER
@@ -103,14 +103,15 @@ def test_a_model_in_milliseconds_is_refused(refused: Callable, good: Path, tmp_p
     assert "model.json: water.T2_s is 100, which cannot be in s: give it in s, not in ms" in line
 
 
-def test_a_two_step_preset_and_file_give_all_lines(quantified: Callable, good: Path, tmp_path: Path) -> None:
+def test_a_two_step_preset_and_file_give_all_lines(quantified: Callable, tmp_path: Path) -> None:
+    wide = acquire(spectrum_protocol(reach_ppm=12.0, count=49)).write(tmp_path / "wide")
     preset = json.loads((FOLDER / "lorentzian_3T_two_step.json").read_text())
     (tmp_path / "pools.JSON").write_text(json.dumps(preset))
     for pools in ("3T_two_step", tmp_path / "pools.JSON"):
-        output = quantified(good, "lorentzian", lorentzian=pools)
+        output = quantified(wide, "lorentzian", lorentzian=pools)
         for pool in ("water", "mt", "amide", "noe"):
             assert np.isfinite(read_image(output / f"{pool}_amplitude.nii.gz")).any()
-        quantified(good, "mtr-rex", lorentzian=pools)
+        quantified(wide, "mtr-rex", lorentzian=pools)
 
 
 # the cases of the shared data
@@ -140,6 +141,15 @@ def test_case_bom_text(case: Callable, protocol: str) -> None:
 def test_case_pair_5d(case: Callable, signal: str) -> None:
     _, report = case("pair_5d", "fit", signal=signal, reference="m0.nii.gz", protocol="o.txt", method="mtrasym")
     assert report["summary"]["voxels"]["converged"] == 147
+
+
+def test_case_local_minimum_converged(case: Callable) -> None:
+    files = {"signal": "signal.nii.gz", "protocol": "protocol.json", "method": "bloch-mcconnell"}
+    found = []
+    for model in ("model.json", "model_start_10k.json"):
+        output, _ = case("local_minimum_converged", "fit", model=model, **files)
+        found.append(read_image(output / "a_exchange_rate_Hz.nii.gz"))
+    np.testing.assert_allclose(found[0], found[1], rtol=0.02)
 
 
 def test_case_wasabi_beyond_1ppm(case: Callable) -> None:

@@ -13,6 +13,9 @@ from scipy.stats import t as student
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.fit import start_points
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL, SCHEDULE], ids=["cw", "schedule"])
@@ -158,6 +161,21 @@ def test_a_fitted_relaxation_time_is_reported_as_a_rate_with_its_error():
     maps = fit(signal, model).quantities
     score = (maps["water_r2_Hz"] - 1 / truth["water.T2_s"]) / maps["water_r2_Hz_sd"]
     assert float(score.double().std()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_fits_with_wide_bounds_find_the_best_minimum_of_fast_exchange():
+    offsets = torch.tensor([-6.0, -2, -1, 0, 1, 2, 2.5, 3, 4, 6, 8], dtype=torch.float64).repeat(3)
+    b1 = torch.tensor([0.7, 2.0, 6.0], dtype=torch.float64).repeat_interleave(11)
+    protocol = Protocol(9.4, offsets, b1, 3.0)
+    wide = model_with(amine__fraction=fitted(0.005, 1e-6, 0.5), amine__k_Hz=fitted(500, 0.5, 2e5))
+    true = {"amine.fraction": 0.002 * 10 ** uniform(0, 1, 8, 1), "amine.k_Hz": 1e4 * 7 ** uniform(0, 1, 8, 2)}
+    tissue = tissue_model_from_dict(wide)
+    signal = simulate(tissue.tissue(tissue.values(true, {})), protocol)
+    found = fit(signal, wide, protocol, "bloch-mcconnell")
+    for path, values in true.items():
+        name = {"amine.fraction": "amine_fraction", "amine.k_Hz": "amine_exchange_rate_Hz"}[path]
+        torch.testing.assert_close(found.quantities[name], values, rtol=0.02, atol=0)
+    assert start_points(tissue_model_from_dict(MODEL).parameters) == [None]
 
 
 def test_an_amount_at_zero_is_at_a_natural_limit():
