@@ -41,6 +41,7 @@ def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]
 def _fit(
     spectra: ZSpectra, model: TissueModel, engine: str, warnings: tuple[str, ...], progress: Progress
 ) -> Quantification:
+    from ..tissue.engine_error import EXACT_ENGINE, estimate_engine_error
     from ..tissue.fit import fit_tissue_model
 
     measurements = spectra.protocol.measurement_count
@@ -49,6 +50,11 @@ def _fit(
     fit = fit_tissue_model(_physical(model, spectra), model, engine=engine, progress=progress)
     summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
     summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
+    if engine != EXACT_ENGINE and (error := estimate_engine_error(fit)) is not None:
+        summary["largest_engine_error"] = error.largest
+        summary |= {f"engine_bias_in_standard_errors {path}": value for path, value in error.bias.items()}
+        noted = error.warning(engine)
+        warnings = warnings if noted is None else (*warnings, noted)
     return Quantification(
         fit.quantities, fit.result.status, spectra.signal, spectra.protocol, fit.predict, summary, warnings
     )

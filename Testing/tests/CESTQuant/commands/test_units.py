@@ -169,3 +169,11 @@ def test_case_wassr_edge(case: Callable) -> None:
 def test_case_train_range_from_zero(slicer: object, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     config = shared_data("cases/cest/train_range_from_zero/config.json")
     assert main(["train", str(config), "--output", str(tmp_path / "n.pt")]) == 0
+
+
+def test_case_r1rho_simulate_silent(
+    shared_data: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    scenario = shared_data("cases/cest/r1rho_simulate_silent/short.json")
+    assert main(["simulate", str(scenario), "--engine", "r1rho", "--output", str(tmp_path / "r.csv")]) == 0
+    assert "r1rho is off by up to 0.92 in Z (at 0 ppm): use --engine bloch-mcconnell" in capfd.readouterr().err
