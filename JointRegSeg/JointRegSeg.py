@@ -142,6 +142,7 @@ class JointRegSegParameterNode:
     affine: Affine
     refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # the default number of each level
     similarity: str  # empty for the default
+    labels: str  # meaning of the numbers in label maps of the tumour; empty to recognize it
     flips: bool = True
     coregister: bool = True
     carry: MaskNode
@@ -198,6 +199,8 @@ class JointRegSegWidget(PanelWidget):
         choices.enabled = parameters.refineIterations != 0
         self.ui.weightsPathLineEdit.enabled = parameters.segment
         self.ui.flipsCheckBox.enabled = parameters.segment
+        tumors = (parameters.fixedTumor, parameters.movingTumor)
+        self.ui.labelsLineEdit.enabled = any(node and node.IsA("vtkMRMLLabelMapVolumeNode") for node in tumors)
 
     def missingInputs(self):
         """List what has to be chosen before Apply, one sentence each."""
@@ -236,6 +239,7 @@ class JointRegSegWidget(PanelWidget):
             movingMask=parameters.movingMask,
             fixedTumor=parameters.fixedTumor,
             movingTumor=parameters.movingTumor,
+            labels=parameters.labels.strip() or None,
             weights=(parameters.weightsPath or None) if parameters.segment else "none",
             affine=parameters.affine.value,
             refine=None if parameters.refineIterations < 0 else parameters.refineIterations,
@@ -398,6 +402,11 @@ class JointRegSegTest(self_test.PanelTest):
         self.assertTrue(parameters.coregister)
         self.ui.coregisterCheckBox.checked = False
         self.assertFalse(parameters.coregister)
+        self.assertFalse(self.ui.labelsLineEdit.enabled)
+        self.ui.labelsLineEdit.text = "brats2024"
+        self.assertEqual(parameters.labels, "brats2024")
+        parameters.fixedTumor = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+        self.assertTrue(self.ui.labelsLineEdit.enabled)
         self.assertEqual(parameters.affine, Affine.RIGID)
         self.assertEqual(parameters.similarity, "mse")
         self.assertEqual(parameters.folderName, "glioma")
