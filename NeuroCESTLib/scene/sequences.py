@@ -9,20 +9,19 @@ its count: ``3``, ``3 (2)``, ``3 (3)``. The leading number is the value, also in
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.core.nifti_files import plain_file
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
-from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
+from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name
 from NeuroCESTLib.scene.volumes import (
     forget_file,
     load,
     read_volume,
+    readable_file,
     remove,
     restore_non_finite,
     storable,
@@ -51,13 +50,12 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
     if len(paths) > 1:
         return _read_volumes(paths, name)
     path = existing_file(paths[0])
-    with tempfile.TemporaryDirectory() as folder:
-        return _read_plain_sequence(path, plain_file(path, folder), name or node_name(path))
+    with readable_file(path) as (plain, header):
+        return _read_plain_sequence(path, plain, header, name or node_name(path))
 
 
-def _read_plain_sequence(path: Path, plain: Path, name: str) -> Any:
+def _read_plain_sequence(path: Path, plain: Path, header: ImageHeader, name: str) -> Any:
     """Read a series from a file of at most four dimensions; messages name the file ``path`` that it comes from."""
-    header = read_header(plain)
     if header.complex_valued:
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.measurements < 2 and header.components < 2:

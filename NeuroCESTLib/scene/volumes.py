@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,27 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
         ValueError: The file is missing, not an image, truncated, or not a single 3-D scalar image.
     """
     path = existing_file(path)
+    with readable_file(path) as (plain, header):
+        return _read_plain_volume(path, plain, header, name or node_name(path), label)
+
+
+@contextlib.contextmanager
+def readable_file(path: Path) -> Iterator[tuple[Path, ImageHeader]]:
+    """Give an image file that Slicer reads, with its header: the file itself, or a temporary copy.
+
+    The copy is a single file of at most four dimensions with perpendicular axes; a doubtful orientation is told in a
+    warning once the file was read.
+
+    Raises:
+        ValueError: The file is not an image, truncated or sheared; the message names it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plain = plain_file(path, folder)
         header = read_header(plain)
         straight, notes = straight_file(plain, folder)
-        node = _read_plain_volume(path, straight, header, name or node_name(path), label)
-        for note in (*notes, *orientation_notes(plain, header.geometry.ijk_to_ras)):
-            warnings.warn(note.replace(str(plain), str(path)), stacklevel=2)
-        return node
+        yield straight, header
+    for note in (*notes, *orientation_notes(path, header.geometry.ijk_to_ras)):
+        warnings.warn(note.replace(str(plain), str(path)), stacklevel=4)
 
 
 def _read_plain_volume(path: Path, plain: Path, header: ImageHeader, name: str, label: bool) -> Any:

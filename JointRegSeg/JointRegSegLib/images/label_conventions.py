@@ -111,14 +111,25 @@ _SYNONYMS = {f"brats{year}": "brats2021" for year in range(2017, 2021)} | {
 }
 _BY_FILE_NAME = (
     ("brats2024", r"brats-gli-\d+-[1-9]\d\d\b|brats-met-|\bbrats_?2024"),
-    ("brats2023", r"brats-(?:gli|men|ssa)-|\bbrats_?2023|^synthetic\d{6}$"),
+    ("brats2023", r"brats-(?:gli|men|ssa)-|\bbrats_?2023"),
     ("brats-ped", r"brats-peds?-|\bbrats_?peds?\b"),
     ("brats2015", r"brats_2013_pat|vsd\.brain|\bbrats_?201[2-6]"),
     ("brats2021", r"\bbrats_?20(?:1[789]|2[01])|brats(?:17|18|19|20|21)_|ucsf-pdgm-|upenn-gbm-|glistrboost"),
-    ("msd", r"^brats_\d{3}\b|\bmsd_?task_?01|\btask01_braintumou?r"),
+    ("msd", r"^brats_\d{3}\b|\bmsd_?task_?01"),
     ("hd-glio", r"\bhd[-_]?glio"),
 )
-"""Conventions by what only the names of their data sets contain, the more special ones first."""
+"""Conventions by what only the names of the files of their data sets contain, the more special ones first."""
+_BY_FOLDER_NAME = (
+    ("brats2024", r"brats-gli-\d+-[1-9]\d\d|brats-met-\d+-\d+"),
+    ("brats2023", r"brats-(?:gli|men|ssa)-\d+-\d+|synthetic\d{6}"),
+    ("brats-ped", r"brats-peds?-\d+-\d+"),
+    ("brats2015", r"brats_2013_pat\d+_\d+"),
+    ("brats2021", r"brats(?:20)?(?:17|18|19|20|21)_\w*\d+|ucsf-pdgm-\d+(?:_nifti)?"),
+    ("msd", r"task01_braintumou?r"),
+    ("hd-glio", r"hd-glio(?:-auto)?(?:-segmentation)?"),
+)
+"""Conventions by the whole name of a folder above the file; a part of it could be the name of a user's project."""
+_FOLDERS_ABOVE = 3
 
 
 def choices() -> str:
@@ -185,8 +196,12 @@ def convention_of_name(path: str) -> LabelConvention | None:
     Returns:
         The convention; None if the names tell none.
     """
-    for part in reversed(re.split(r"[\\/]", path.lower())[-4:]):
-        for name, pattern in _BY_FILE_NAME:
-            if re.search(pattern, part):
+    *folders, file = re.split(r"[\\/]", path.lower())
+    for name, pattern in _BY_FILE_NAME:
+        if re.search(pattern, file):
+            return CONVENTIONS[name]
+    for folder in reversed(folders[-_FOLDERS_ABOVE:]):
+        for name, pattern in _BY_FOLDER_NAME:
+            if re.fullmatch(pattern, folder):
                 return CONVENTIONS[name]
     return None

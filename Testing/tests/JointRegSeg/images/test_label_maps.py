@@ -133,7 +133,9 @@ def test_numbers_that_the_convention_lacks_are_refused() -> None:
         ("Task01_BrainTumour/labelsTr/BRATS_001.nii.gz", "msd"),
         ("week-044/HD-GLIO-AUTO-segmentation/registered/segmentation.nii.gz", "hd-glio"),
         ("synthetic000900/visit1_seg.nii.gz", "brats2023"),
+        ("brats_2013_pat0001_1/VSD.Brain_3more.XX.O.OT.54517.mha", "brats2015"),
         ("patient1/seg.nii.gz", None),
+        ("hd-glio-compared-with-readers/patient1/seg.nii.gz", None),
     ],
 )
 def test_names_of_data_sets_tell_their_convention(path: str, convention: str | None) -> None:

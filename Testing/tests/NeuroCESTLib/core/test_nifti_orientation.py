@@ -15,6 +15,8 @@ from JointRegSegLib.images.reading import header_problem, read_image
 from NeuroCESTLib.core.nifti_orientation import nifti_orientation, orientation_notes, straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
+from NeuroCESTLib.scene.sequences import read_sequence
+from NeuroCESTLib.scene.volumes import read_volume
 
 SIZE = (30, 40, 50)
 AXES = np.array([[-1.99, 0.1, 0.0, 20.0], [0.1, 1.99, 0.0, -30.0], [0.0, 0.0, 2.0, 10.0], [0, 0, 0, 1.0]])
@@ -161,3 +163,20 @@ def test_libraries_write_nothing_of_their_own_to_standard_error(tmp_path: Path, 
             with pytest.raises(ValueError, match="has a damaged NIfTI header"):
                 read(tmp_path / "damaged.nii")
     assert capfd.readouterr().err == ""
+
+
+def test_the_scene_reads_slightly_sheared_volumes_and_series_with_a_warning(tmp_path: Path, slicer: object) -> None:
+    path = write(tmp_path / "a.nii.gz", sheared(0.001), (0, 1))
+    with pytest.warns(UserWarning, match=r"axes of '.*a\.nii\.gz' are not quite perpendicular"):
+        node = read_volume(path)
+    assert node.GetName() == "a"
+    values = np.random.default_rng(0).random((2, *SIZE[::-1])).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=False), str(tmp_path / "series.nii"))
+    content = bytearray((tmp_path / "series.nii").read_bytes())
+    content[SPACING : SPACING + 12] = struct.pack("<3f", *np.linalg.norm(sheared(0.001)[:3, :3], axis=0))
+    content[QFORM_CODE : QFORM_CODE + 4] = struct.pack("<2h", 0, 1)
+    content[SFORM : SFORM + 48] = struct.pack("<12f", *sheared(0.001)[:3].ravel())
+    (tmp_path / "series.nii").write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match=r"axes of '.*series\.nii' are not quite perpendicular"):
+        series = read_sequence(tmp_path / "series.nii")
+    assert series.GetNumberOfDataNodes() == 2
