@@ -41,7 +41,7 @@ class PairQuality:
     Similarities are mean local correlation coefficients, from -1 to 1, of the modalities that drove the registration.
 
     Attributes:
-        brain_overlap: Dice coefficient of the brains after the linear alignment.
+        brain_overlap: Dice coefficient of the brains after the linear alignment, where both visits show them.
         stretch: Singular values of the linear map, largest first.
         similarity_before: Similarity of the healthy brain after the linear alignment alone.
         similarity_after: The same after the deformation.
@@ -98,6 +98,8 @@ def pair_quality(
         depth, height, width = (max(4, round(n * fixed.grid.spacing_mm / _SPACING_MM)) for n in fixed.grid.shape)
         shape = depth, height, width
         first, second = (_CoarseStudy.of(s, t, shape) for s, t in zip((fixed, moving), tumors, strict=True))
+        seen = (fixed.shown(driving) & moving.shown(driving))[None].float()
+        shown = F.adaptive_avg_pool3d(seen, shape)[0] > 0.99  # what a visit does not show does not speak against it
         displacement = resize_displacement(deformation.displacement, shape)
         warped = second.warped(displacement)
         channels = [MODALITIES.index(m) for m in driving]
@@ -111,7 +113,7 @@ def pair_quality(
     known = all(t is not None and int(t.sum()) * fixed.grid.spacing_mm**3 >= 1000 * _TUMORS_ML for t in tumors)
     stretch = np.linalg.svd(np.array(alignment.transform.GetMatrix()).reshape(3, 3), compute_uv=False)
     return PairQuality(
-        brain_overlap=_dice(first.brain, second.brain),
+        brain_overlap=_dice(first.brain & shown, second.brain & shown),
         stretch=(float(stretch[0]), float(stretch[1]), float(stretch[2])),
         similarity_before=_own(before, channels),
         similarity_after=_own(after, channels),
