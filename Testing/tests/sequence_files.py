@@ -99,8 +99,10 @@ class SequenceText:
         lines = []
         for value, repeats in runs:
             lines += [value] if repeats == 1 else [value, value, str(repeats - 2)]
-        self.shapes.append(f"shape_id {len(self.shapes) + 1}\nnum_samples {sum(counts)}\n" + "\n".join(lines) + "\n")
-        return len(self.shapes)
+        body = f"num_samples {sum(counts)}\n" + "\n".join(lines) + "\n"
+        if body not in self.shapes:
+            self.shapes.append(body)
+        return self.shapes.index(body) + 1
 
     def text(self) -> str:
         """The file."""
@@ -114,9 +116,9 @@ class SequenceText:
             "[TRAP]\n" + "\n".join(self.trap),
             f"[ADC]\n{adc}",
             *(["[DELAYS]\n" + "\n".join(self.delays)] if self.version < 4 else []),
-            "[SHAPES]\n\n" + "\n".join(self.shapes),
+            "[SHAPES]\n\n" + "\n".join(f"shape_id {i}\n{body}" for i, body in enumerate(self.shapes, start=1)),
         ]
-        return "\n\n".join(sections)
+        return "\n\n".join(sections) + "\n\n"
 
     def write(self, folder: Path, name: str = "preparation.seq") -> Path:
         """Write the file."""
