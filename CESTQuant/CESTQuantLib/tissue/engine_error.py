@@ -15,7 +15,7 @@ VOXELS = 6
 """Voxels at which the error is estimated."""
 USUAL_ERROR = 6e-3
 """Largest error in Z of the R1rho engine within its regime (95 % of its errors are below 3.1e-3)."""
-NEGLIGIBLE_ERROR = 3e-3
+NEGLIGIBLE_ERROR = 6e-3
 """Errors in Z below which there is no warning, whatever they do to the fitted values: the report has both."""
 NOTICEABLE_BIAS = 3.0
 """Bias of a fitted value in standard errors from which a warning is given."""

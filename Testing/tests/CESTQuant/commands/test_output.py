@@ -218,7 +218,7 @@ def test_the_scene_opens_with_maps_table_units_and_colours(
     on_signal = array_on(rate, acquisition.geometry, strict=True)
     np.testing.assert_allclose(on_signal, read_image(output / "amine_exchange_rate_Hz.nii.gz"), rtol=1e-5)
     columns = table_columns(nodes["regions"])
-    assert list(columns) == ["region", "quantity", "unit", "n", "mean", "sd", "median", "q1", "q3"]
+    assert list(columns) == ["region", "quantity", "unit", "n", "mean", "sd", "median", "q1", "q3", "left_out"]
     assert "signal" not in nodes  # inputs are in the scene, but not among the results
     assert slicer.mrmlScene.GetFirstNodeByName("signal") is not None
 
