@@ -19,6 +19,7 @@ from JointRegSegLib.registration.deformation import (
 )
 from JointRegSegLib.registration.transforms import (
     PairTransform,
+    balanced_inverse,
     displacement_image,
     displacement_of,
     jacobian_image,
@@ -230,6 +231,21 @@ def test_an_approximate_inverse_is_improved() -> None:
     inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     assert after[inner].mean() < 0.3 * before[inner].mean()
     assert before[inner].mean() > 0.02
+
+
+def test_an_inverse_that_is_exact_at_the_voxels_is_improved_between_them() -> None:
+    generator = torch.Generator().manual_seed(8)
+    coarse = 2 * torch.randn(1, 3, 6, 8, 7, generator=generator)
+    forward, backward = (resize_displacement(integrate_velocity(v), GRID.shape) for v in (coarse / 4, -coarse / 4))
+    exact = nearer_inverse(forward, backward, steps=6, enough=0.0)
+    fine = [2 * size for size in GRID.shape]
+    finer = resize_displacement(forward, fine)
+    inner = (..., slice(8, -8), slice(8, -8), slice(8, -8))
+    before, after = (
+        inverse_error(finer, resize_displacement(found, fine))[inner] / 2
+        for found in (exact, balanced_inverse(forward, exact))
+    )
+    assert after.mean() < 0.9 * before.mean()
 
 
 def test_rough_fields_are_stored_at_full_resolution() -> None:
