@@ -236,9 +236,11 @@ def test_analytic_solution_near_water_is_warned_about(fitted: Callable, acquisit
     from dataclasses import replace
 
     short = replace(acquisition.protocol, saturation_time_s=0.2)
-    (warning,) = fitted(protocol=short).report["warnings"]
-    assert "within 1 ppm of water" in warning
-    assert "prefer bloch-mcconnell" in warning
+    regime, error = fitted(protocol=short).report["warnings"]
+    assert "within 1 ppm of water" in regime
+    assert "at the fitted values r1rho is off by up to" in error
+    for warning in (regime, error):
+        assert "prefer bloch-mcconnell" in warning
     assert fitted("lorentzian", protocol=short).report["warnings"] == []
 
 
