@@ -212,7 +212,7 @@ class _Level:
                     valid = healthy if valid is None else valid * healthy
                 level = self.level
                 prepared.append(self.measure.prepare(self.images[own], valid, level.window, level.window_stride))
-            compared = _BothWays(self.images, (prepared[0], prepared[1]))
+            compared = _BothWays(self.images, (prepared[0], prepared[1]), self.measure.both_ways)
             compared.measure(*displacements)
         return compared
 
@@ -221,23 +221,26 @@ class _BothWays:
     """Comparisons of the fixed with the moving image (way 0), and of the moving with the fixed one (way 1).
 
     The optimisation takes both ways in turn. It begins with the larger image, whichever that is, so that an exchange of
-    the images exchanges every step.
+    the images exchanges every step. Measures that are not compared both ways keep to way 0.
     """
 
-    def __init__(self, images: tuple[Tensor, Tensor], prepared: tuple[Comparison, Comparison]) -> None:
+    def __init__(
+        self, images: tuple[Tensor, Tensor], prepared: tuple[Comparison, Comparison], in_turn: bool = True
+    ) -> None:
         self._images, self._prepared = images, prepared
-        self.share = max(sum(each.structured_share for each in prepared) / 2, _LEAST_SHARE)
+        self._ways = (0, 1) if in_turn else (0,)
+        self.share = max(sum(prepared[way].structured_share for way in self._ways) / len(self._ways), _LEAST_SHARE)
         self._latest = [0.0, 0.0]
         self._way = int(float(images[0].double().square().sum()) >= float(images[1].double().square().sum()))
 
     @property
     def mean_of_latest(self) -> float:
-        """Mean of the latest similarities both ways, relative to the share of the images that has structure."""
-        return sum(self._latest) / 2
+        """Mean of the latest similarities of the ways, relative to the share of the images that has structure."""
+        return sum(self._latest[way] for way in self._ways) / len(self._ways)
 
     def next_way(self) -> int:
         """Return the way whose turn it is."""
-        self._way = 1 - self._way
+        self._way = 1 - self._way if len(self._ways) > 1 else 0
         return self._way
 
     def similarity(self, way: int, displacement: Tensor) -> Tensor:
@@ -247,9 +250,9 @@ class _BothWays:
         return similarity
 
     def measure(self, forward: Tensor, backward: Tensor) -> None:
-        """Compute the similarities of both ways."""
-        self.similarity(0, forward)
-        self.similarity(1, backward)
+        """Compute the similarities of the ways."""
+        for way in self._ways:
+            self.similarity(way, backward if way else forward)
 
 
 def _roughness(velocity: Tensor, regularizer: str) -> Tensor:
