@@ -43,13 +43,16 @@ def require_carryable(node: Any) -> None:
 def holds_labels(node: Any) -> bool:
     """Return whether a node is a label map, or a volume that holds labels: few whole numbers in large patches.
 
-    The intensities of an image change from voxel to voxel even where they are whole numbers.
+    The intensities of an image change from voxel to voxel even where they are whole numbers. A volume with a unit or
+    with negative values is a map.
     """
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return True
-    if not node.IsA("vtkMRMLScalarVolumeNode"):
+    if not node.IsA("vtkMRMLScalarVolumeNode") or display.unit_of(node):
         return False
     voxels = volume_array(node)
+    if not voxels.size or float(voxels.min()) < 0:
+        return False
     if voxels.dtype.kind == "f" and not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
         return False
     values, counts = np.unique(voxels, return_counts=True)

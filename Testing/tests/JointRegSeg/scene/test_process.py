@@ -355,12 +355,13 @@ def test_unusable_masks_and_segmentations_are_refused_by_name(
     nodes = [study.nodes(name) for study, name in zip(visits, ("fixed", "moving"), strict=True)]
     grid = visits[0].grid
     empty = add_volume(np.zeros(grid.shape, np.uint8), grid, "empty", label=True)
-    odd = add_volume(np.full(grid.shape, 7, np.uint8), grid, "odd labels", label=True)
-    unnamed = add_segmentation({"Segment_1": visits[0].visit.labels > 0}, grid, "drawn")
+    tumor = visits[0].visit.labels
+    odd = add_volume(np.where(tumor > 1, 9, np.where(tumor > 0, 7, 0)).astype(np.uint8), grid, "odd labels", label=True)
+    unnamed = add_segmentation({"Segment_1": tumor > 1, "Segment_2": tumor == 1}, grid, "drawn")
     before = scene_contents(slicer)
     for changes, words in (
         ({"fixedMask": empty}, "the brain mask 'empty' of the fixed study is empty: leave it out"),
-        ({"fixedTumor": odd}, "tumour segmentation of the fixed study: the label map 'odd labels' has the value 7"),
+        ({"fixedTumor": odd}, "tumour segmentation of the fixed study: the label map 'odd labels' has the values 7, 9"),
         (
             {"fixedTumor": unnamed},
             "tumour segmentation of the fixed study: the segment 'Segment_1' of 'drawn' is not a known",
