@@ -16,14 +16,13 @@ from torch import Tensor
 
 from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
+from JointRegSegLib.cohort.sample import OUTSIDE
 from JointRegSegLib.images.grid import block_around
 from JointRegSegLib.images.preprocessing import PreprocessingConfig
 from JointRegSegLib.network.blocks import InstanceNorm
 from JointRegSegLib.network.brain_norm import Brains
 from JointRegSegLib.network.joint import JointNetwork, build_network
 from JointRegSegLib.network.weights import load_weights, save_weights
-
-BACKGROUND = -3.0
 
 
 def with_brain_statistics(network: JointNetwork, blocks: list[Tensor]) -> JointNetwork:
@@ -84,10 +83,10 @@ def main() -> None:
     for index in range(len(prepare)):
         sample = prepare(index)
         block = block_around(sample.mask, weights.config.multiple, weights.brain_share)
-        images = block.take(sample.images[None], BACKGROUND)
+        images = block.take(sample.images[None], OUTSIDE)
         blocks.append(images)
         dropped = images.clone()
-        dropped[:, [0, 2]] = BACKGROUND
+        dropped[:, [0, 2]] = OUTSIDE
         blocks.append(dropped if index % 2 else images.flip(-1))
     network = with_brain_statistics(weights.network, blocks)
     metadata = {name: value for name, value in weights.metadata.items() if name != "brain_share"}
