@@ -16,8 +16,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Panel with an Apply and a Cancel button, progress and status.
 
     The ``.ui`` file must contain ``applyButton``, ``cancelButton``, ``progressBar`` and ``statusLabel``. A module
-    implements ``makeLogic``, ``missingInputs``, ``run`` and ``texts`` and, where it needs them, sets ``PATHS`` and
-    ``SECTIONS`` and implements ``offerSettings``.
+    implements ``makeLogic``, ``run`` and ``texts`` and, where it needs them, ``makePages``, and sets ``PATHS`` and
+    ``SECTIONS``.
 
     Attributes:
         PATHS: Names of the parameters that are paths of files. The widget of ``modelPath`` is called
@@ -33,6 +33,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         # Set before the base class is initialised, because it calls setup() where there is no parent.
         self.logic: Any = None
+        self.pages: tuple[Any, ...] = ()
         self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
         self._sceneIsClosing = False
@@ -45,9 +46,18 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Return a new logic of the module."""
         raise NotImplementedError
 
+    def makePages(self):
+        """Return the pages of the panel, in the order in which they are told of changes."""
+        return ()
+
+    @property
+    def parameters(self):
+        """Parameter node that the panel is bound to; None where it is bound to none."""
+        return self._parameterNode
+
     def missingInputs(self):
         """Return what still has to be chosen before Apply, as sentences; only called with a parameter node."""
-        raise NotImplementedError
+        return [sentence for page in self.pages for sentence in page.missing()]
 
     def run(self, progress):
         """Do the work of Apply.
@@ -65,7 +75,9 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         raise NotImplementedError
 
     def offerSettings(self, parameters):
-        """Enable the widgets of the settings that the chosen method uses."""
+        """Show the parameters in the widgets that are not bound to them."""
+        for page in self.pages:
+            page.show()
 
     def setup(self):
         """Build the panel from its ``.ui`` file and connect it; called once."""
@@ -80,6 +92,9 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._pathWidget(parameter).comboBox().connect(
                 "editTextChanged(QString)", lambda path, parameter=parameter: self._onPathChanged(parameter, path)
             )
+        self.pages = tuple(self.makePages())
+        for page in self.pages:
+            page.setup()
         self.ui.progressBar.visible = False
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
@@ -91,6 +106,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """Release the parameter node and all observers; called when the application closes."""
+        self._leavePages()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -100,10 +116,12 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """Release the parameter node; called each time the user leaves the module, after which scenes get none."""
+        self._leavePages()
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
         """Release the parameter node, which is removed with the scene, and cancel a run in progress."""
+        self._leavePages()
         self._cancelRequested = True
         self._sceneIsClosing = self._parameterNode is not None
         self.setParameterNode(None)
@@ -117,6 +135,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         """Bind the scene's parameter node, which is made where there is none."""
         self.setParameterNode(self.logic.getParameterNode())
+        for page in self.pages:
+            page.bound()
 
     def setParameterNode(self, parameterNode):
         """Bind the widgets to a parameter node, or to none."""
@@ -175,6 +195,10 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def folderName(self, result):
         """Return the name of the subject-hierarchy folder that holds a result."""
         return slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
+
+    def _leavePages(self):
+        for page in self.pages:
+            page.leave()
 
     def _pathWidget(self, parameter):
         return getattr(self.ui, f"{parameter}LineEdit")

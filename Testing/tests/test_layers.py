@@ -39,6 +39,8 @@ def layer_of(name: str) -> str:
     room = rest[0] if rest else ""
     if library == "NeuroCESTLib":
         return {"core": CORE, "panel": PANEL}.get(room, SCENE)
+    if room == "panel":
+        return PANEL
     at_the_root = FILES[name].parent.name == library
     return SCENE if at_the_root or room in ("scene", "commands") else SCIENCE
 
@@ -225,8 +227,20 @@ def test_importing_a_library_sets_no_environment_variable_and_loads_nothing_heav
 
 @pytest.mark.parametrize("file", MODULE_FILES, ids=path_of)
 def test_module_files_import_nothing_heavy_when_slicer_starts(file: Path) -> None:
-    libraries = {f"{name}Lib" for name in MODULES}
-    assert imported_packages(parse(file), file_scope_only=True) & (HEAVY | libraries) == set()
+    """Of their own library only the steps of the self-test, whose classes Slicer looks for in the module file."""
+    assert imported_packages(parse(file), file_scope_only=True) & HEAVY == set()
+    sources = [node.module for node in file_scope(parse(file)) if isinstance(node, ast.ImportFrom)]
+    assert {source for source in sources if source and source.startswith(f"{file.stem}Lib")} <= {
+        f"{file.stem}Lib.panel"
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.split(".")[1:2] == ["panel"]])
+def test_rooms_of_the_panel_import_their_science_only_inside_functions(name: str) -> None:
+    tree = ast.Module([node for node in file_scope(parse(FILES[name])) if isinstance(node, ast.ImportFrom)], [])
+    assert {other for other in imported_modules(name, tree) if layer_of(other) not in (PANEL, SCENE)} == set()
+    if not name.startswith("NeuroCESTLib"):
+        assert imported_packages(parse(FILES[name]), file_scope_only=True) & HEAVY == set()
 
 
 @pytest.mark.parametrize("file", MODULE_FILES, ids=path_of)
@@ -349,6 +363,7 @@ def test_the_lint_tells_the_layers_apart() -> None:
         "NeuroCESTLib.core.progress": CORE,
         "NeuroCESTLib.report.figures": SCENE,
         "NeuroCESTLib.panel.frame": PANEL,
+        "CESTQuantLib.panel.spectrum": PANEL,
         "CESTQuantLib.physics.pools": SCIENCE,
         "CESTQuantLib.scene": SCENE,
         "CESTQuantLib.logic": SCENE,

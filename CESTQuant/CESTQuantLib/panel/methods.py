@@ -1,0 +1,112 @@
+"""The choice of the method, and the settings and inputs that it uses."""
+
+import os
+
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+
+class MethodsPage(Page):
+    """Offers the methods of the registry and shows what the chosen one uses.
+
+    Attributes:
+        INPUTS: Parameter and widget of every input that only some methods use, by its name in the registry of methods.
+        OPTIONAL_SECTIONS: Sections that are hidden if the method uses none of their inputs.
+        MAPS: Inputs that are maps.
+        FILES: Inputs that are files.
+    """
+
+    INPUTS = {  # noqa: RUF012
+        "b0": ("b0", "b0Selector"),
+        "b1": ("b1", "b1Selector"),
+        "t1": ("t1", "t1Selector"),
+        "lorentzian": ("lorentzianPreset", "lorentzianPresetComboBox"),
+        "asymmetry-offset": ("asymmetryOffset_ppm", "asymmetryOffsetSpinBox"),
+        "power": ("power_uT", "powerSpinBox"),
+        "model": ("modelPath", "modelPathLineEdit"),
+        "network": ("networkPath", "networkPathLineEdit"),
+        "config": ("configPath", "configPathLineEdit"),
+    }
+    OPTIONAL_SECTIONS = {  # noqa: RUF012
+        "mapsSection": ("b0", "b1", "t1"),
+        "modelSection": ("model", "network", "config"),
+    }
+    MAPS = ("b0", "b1", "t1")
+    FILES = ("model", "network", "config")
+
+    def setup(self):
+        """List the methods."""
+        self.list()
+        self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethodChosen)
+
+    def list(self):
+        """List the methods of the registry."""
+        import qt
+
+        from ..methods.registry import METHODS
+
+        choices = self.ui.methodComboBox
+        blocked = choices.blockSignals(True)  # filling the list chooses nothing
+        choices.clear()
+        for method in METHODS.values():
+            choices.addItem(_(method.title), method.name)
+            choices.setItemData(choices.count - 1, _(method.summary), qt.Qt.ToolTipRole)
+        choices.blockSignals(blocked)
+
+    def onMethodChosen(self, index):
+        """Take over the method that the user has chosen."""
+        name = self.ui.methodComboBox.itemData(index)
+        if self.parameters and name and self.parameters.method != name:
+            self.parameters.method = name
+
+    def used(self):
+        """Return the names of the inputs that the chosen method uses."""
+        from ..methods.base import Input
+        from ..methods.registry import METHODS
+
+        method = METHODS.get(self.parameters.method)
+        return {what.value for what in Input if method and method.uses(what)}
+
+    def show(self):
+        """Show the chosen method and the inputs that it uses."""
+        choices = self.ui.methodComboBox
+        choices.currentIndex = choices.findData(self.parameters.method)
+        used = self.used()
+        for name, (_parameter, widget) in self.INPUTS.items():
+            getattr(self.ui, widget).visible = name in used
+            getattr(self.ui, f"{widget}Label").visible = name in used
+        for section, names in self.OPTIONAL_SECTIONS.items():
+            getattr(self.ui, section).visible = not used.isdisjoint(names)
+
+    def missing(self):
+        """Return what the chosen method lacks."""
+        from ..methods.registry import METHODS
+
+        parameters = self.parameters
+        method = METHODS.get(parameters.method)
+        if method is None:
+            return [_("The method {name} is not installed: choose another one.").format(name=parameters.method)]
+        given = {what for what, (parameter, _widget) in self.INPUTS.items() if getattr(parameters, parameter)}
+        missing = [
+            _("Choose {what}: the method needs it.").format(what=what.title)
+            for what in method.needs
+            if what.value not in given
+        ]
+        for name in self.used() & {*self.FILES} & given:
+            path = getattr(parameters, self.INPUTS[name][0])
+            if not os.path.isfile(path):
+                missing.append(_("The file {path} does not exist.").format(path=path))
+        return missing
+
+    def options(self):
+        """Return what the panel gives to the chosen method, by the name of the argument."""
+        names = [self.INPUTS[name][0] for name in self.used()]
+        chosen = {name: getattr(self.parameters, name) for name in names}
+        # 0 µT means the single acquired power, and an empty path no file.
+        return {name.removesuffix("Path"): value for name, value in chosen.items() if value}
+
+    def maps(self):
+        """Return the maps that are chosen and used, by the name of the argument."""
+        used = self.used()
+        return {name: getattr(self.parameters, name) for name in self.MAPS if name in used}

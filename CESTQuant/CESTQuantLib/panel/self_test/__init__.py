@@ -1,0 +1,7 @@
+"""What the self-test of CESTQuant does, page by page; the module file puts the pages together."""
+
+from .inputs import InputsTest
+from .maps import MapsTest
+from .spectrum import SpectrumTest
+
+__all__ = ["InputsTest", "MapsTest", "SpectrumTest"]
