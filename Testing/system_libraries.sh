@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The panel tests need a few system libraries that desktops have and bare servers lack.
-# Installs them on Debian and Ubuntu as root; elsewhere says which ones are missing.
+# The panel tests need a few system libraries that desktops have and bare servers lack, and the tests of HTML reports a
+# headless Chromium. Installs them on Debian and Ubuntu as root; elsewhere says what is missing.
 set -euo pipefail
 python=$1
 
@@ -28,11 +28,31 @@ print(" ".join(sorted(set(packages))))
 PYTHON
 )
 
-[ -z "$missing" ] && exit 0
+# The same commands as in Testing/tests/browser.py. Of Debian's browsers, chromium-headless-shell is the smallest.
+browser=""
+for command in chromium-headless-shell chromium chromium-browser google-chrome chrome-headless-shell; do
+    command -v "$command" >/dev/null && browser=$command && break
+done
+
+[ -z "$missing" ] && [ -n "$browser" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing system libraries: $missing"
     export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2086  # one word a package
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing && exit 0
+    apt-get update -qq || true
+    if [ -n "$missing" ]; then
+        echo "installing system libraries: $missing"
+        # shellcheck disable=SC2086  # one word a package
+        apt-get install -y -qq --no-install-recommends $missing && missing=""
+    fi
+    if [ -z "$browser" ]; then
+        echo "installing a headless browser: chromium-headless-shell"
+        # A font, without which a bare server draws boxes for letters.
+        apt-get install -y -qq --no-install-recommends chromium-headless-shell fonts-dejavu-core && browser=installed
+    fi
 fi
-echo "The panel tests need system libraries that are missing here: install $missing (Debian names)." >&2
+if [ -n "$missing" ]; then
+    echo "The panel tests need system libraries that are missing here: install $missing (Debian names)." >&2
+fi
+if [ -z "$browser" ]; then
+    echo "The tests of HTML reports are skipped without a headless browser: install chromium (Debian's" \
+        "chromium-headless-shell suffices)." >&2
+fi

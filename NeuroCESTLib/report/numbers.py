@@ -1,0 +1,46 @@
+"""Numbers as a report writes them: few digits, a true minus sign, intervals and powers of ten."""
+
+from __future__ import annotations
+
+import math
+
+NOTHING = "–"
+"""What stands for a value that is missing."""
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number_text(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """Return a number with a few significant digits, such as ``0.0123``, ``−1.5`` or ``2.1·10⁻⁵``.
+
+    Args:
+        value: The number; None, NaN and infinity become a dash.
+        digits: Significant digits; whole parts of numbers are always written out up to 99999.
+        signed: Whether positive numbers have a plus sign, as changes have.
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value == 0:
+        return "0"
+    size = abs(value)
+    sign = "−" if value < 0 else "+" if signed else ""
+    if size < 1e-3 or size >= 99999.5:
+        mantissa, exponent = f"{size:.{digits - 1}e}".split("e")
+        return f"{sign}{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    exponent = int(f"{size:.{digits - 1}e}".split("e")[1])
+    return f"{sign}{size:.{max(digits - 1 - exponent, 0)}f}"
+
+
+def interval_text(value: float, low: float, high: float, digits: int = 3, signed: bool = False) -> str:
+    """Return a number with its interval, such as ``1.20 (0.98 to 1.43)``."""
+    if not math.isfinite(value):
+        return NOTHING
+    number = number_text(value, digits, signed)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return number
+    return f"{number} ({number_text(low, digits, signed)} to {number_text(high, digits, signed)})"
+
+
+def error_text(value: float, error: float, digits: int = 3) -> str:
+    """Return a number with its standard error, such as ``1.20 ± 0.05``."""
+    number = number_text(value, digits)
+    return number if number == NOTHING or not math.isfinite(error) else f"{number} ± {number_text(error, 2)}"
