@@ -23,10 +23,10 @@ def number_text(value: float | None, digits: int = 3, signed: bool = False) -> s
         return "0"
     size = abs(value)
     sign = "−" if value < 0 else "+" if signed else ""
+    mantissa, _, power = f"{size:.{digits - 1}e}".partition("e")
+    exponent = int(power)
     if size < 1e-3 or size >= 99999.5:
-        mantissa, exponent = f"{size:.{digits - 1}e}".split("e")
-        return f"{sign}{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    exponent = int(f"{size:.{digits - 1}e}".split("e")[1])
+        return f"{sign}{mantissa}·10{str(exponent).translate(_SUPERSCRIPTS)}"
     return f"{sign}{size:.{max(digits - 1 - exponent, 0)}f}"
 
 
