@@ -11,8 +11,12 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene.segmentations import masks_on
 
+from .compartments.inputs import Settings as CompartmentSettings
 from .methods.base import Settings
 from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify
+from .scene.compartment_inputs import CompartmentVisit, between_transform, visit_input
+from .scene.compartment_nodes import CompartmentsResult
+from .scene.compartment_nodes import into_scene as compartments_into_scene
 from .scene.maps import MapNodes, with_maps
 from .scene.phantom import add_phantom
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
@@ -321,6 +325,95 @@ class CESTQuantLogic:
             network=network,
             config=config,
         )
+
+    def compartments(
+        self,
+        first: CompartmentVisit,
+        second: CompartmentVisit | None = None,
+        *,
+        between: Any = None,
+        rim_mm: float = 5.0,
+        level: float = 0.95,
+        draws: int = 500,
+        perturbations: int = 12,
+        alignmentError_mm: float = 1.0,
+        seed: int = 1,
+        fitSpectra: bool = True,
+        folderName: str = "",
+        progress: Progress | None = None,
+    ) -> CompartmentsResult:
+        """Give the CEST numbers of each compartment of a tumour at one or two visits, and their change.
+
+        The maps stay on their own grid: the segmentation is brought to them as partial volumes.
+
+        Args:
+            first: The earlier visit, as nodes: maps, segmentation, anatomy and how the CEST images lie on it.
+            second: The later visit, or None.
+            between: Transform node or file that moves the second visit onto the first one (``moving_to_fixed.h5`` of
+                ``jointregseg apply --fixed FIRST --moving SECOND``), for change maps, growth and Jacobian.
+            rim_mm: Width of the rim around the enhancing tumour in mm; 0 for none.
+            level: Level of the confidence intervals.
+            draws: Number of bootstrap samples.
+            perturbations: Number of disturbed alignments; 0 leaves the error of the alignment out.
+            alignmentError_mm: Standard deviation of the alignment in mm along each axis.
+            seed: Seed of the random draws.
+            fitSpectra: Whether to fit the mean spectrum of each region, where the acquisition is known.
+            folderName: Name of the folder.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Returns:
+            The analysis, and its tables, segmentations and change maps in the scene.
+
+        Raises:
+            ValueError: Something is missing or unusable, or the CEST images are not those of the anatomy; one sentence
+                that names the visit and the remedy.
+        """
+        from .compartments.analysis import analyze
+
+        report = progress or silent
+        report(0.0, "reading")
+        settings = CompartmentSettings(
+            rim_mm=rim_mm,
+            level=level,
+            draws=draws,
+            perturbations=perturbations,
+            alignment_error_mm=alignmentError_mm,
+            seed=seed,
+            fit_spectra=fitSpectra,
+        )
+        visits = [first] if second is None else [first, second]
+        inputs = [
+            visit_input(visit, f"visit {number}", self._acquisition(visit.fit))
+            for number, visit in enumerate(visits, start=1)
+        ]
+        transform = None if between is None else between_transform(between)
+        later = inputs[1] if second is not None else None
+        analysis = in_background(
+            lambda report: analyze(inputs[0], later, settings, transform, progress=part(report, 0.05, 0.95)), report
+        )
+        return compartments_into_scene(analysis, folderName or "Compartments")
+
+    def _acquisition(self, fit: Mapping[str, Any] | None) -> tuple[Study, Settings, Any] | None:
+        """Return acquisition, settings and spectra of the fit that made maps, given by the arguments of :meth:`fit`."""
+        if fit is None:
+            return None
+        arguments = {name: value for name, value in fit.items() if value is not None}
+        study = Study.of(
+            arguments["signalNode"],
+            arguments.get("protocol"),
+            arguments.get("reference"),
+            arguments.get("mask"),
+            arguments.get("signalNormalisation"),
+            m0_over_time=arguments.get("m0OverTime", "interpolated"),
+            field_strength_T=arguments.get("fieldStrength_T"),
+        )
+        names = ("model", "asymmetryOffset_ppm", "lorentzianPreset", "power_uT", "network", "config")
+        settings = self.settings(**{name: arguments[name] for name in names if name in arguments})
+        model = arguments.get("model")
+        nodes = MapNodes(*(arguments.get(name) for name in ("b0", "b1", "t1")))
+        model_file = model if isinstance(model, str | Path) else None
+        spectra, _ = with_maps(study, study.spectra()[0], nodes, settings.model, model_file)
+        return study, settings, spectra
 
     def hasProtocol(self, signalNode: Any) -> bool:
         """Whether the acquisition says how it was made: by its protocol, as the sample data, or by offsets in ppm."""

@@ -1,0 +1,204 @@
+"""``cestquant compartments``: CEST numbers of each compartment of a tumour, and their change between two visits."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+    from NeuroCESTLib.report.record import Report
+
+    from ..scene.compartment_inputs import CompartmentVisit
+    from ..scene.compartment_nodes import CompartmentsResult
+
+_VISITS = (("", "the visit"), ("2", "the second, later visit"))
+"""Ending of the options of each visit, and what the help calls it."""
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "compartments",
+        help="CEST numbers per tumour compartment at one or two visits, and their change",
+        epilog="Options that end in 2 are those of a second, later visit. A visit without --maps still gives volumes.",
+    )
+    for end, visit in _VISITS:
+        group = parser.add_argument_group(f"files of {visit}")
+        group.add_argument(f"--maps{end}", metavar="DIR", help="output folder of 'cestquant fit'")
+        group.add_argument(
+            f"--segmentation{end}",
+            metavar="SEG",
+            help="compartments and further segments, in the space of the anatomy: .seg.nrrd or label volume",
+        )
+        group.add_argument(
+            f"--anatomy{end}", nargs="+", metavar="T1", help="images that were segmented, the T1-weighted one first"
+        )
+        group.add_argument(
+            f"--to-anatomy{end}",
+            metavar="TRANSFORM",
+            help="linear transform that moves the CEST images onto the anatomy (default: the scanner's coordinates)",
+        )
+        group.add_argument(
+            f"--signal{end}",
+            nargs="+",
+            metavar="MZ",
+            help="acquisition of the maps, where it is no longer at the place that their report.json names",
+        )
+        group.add_argument(f"--reference{end}", nargs="+", metavar="M0", help="M0 of that acquisition")
+        group.add_argument(f"--protocol{end}", metavar="P", help="protocol of that acquisition")
+    parser.add_argument("--register", action="store_true", help="register CEST and anatomy of each visit (rigid)")
+    parser.add_argument("--method", metavar="METHOD", help="method of the fits of mean spectra (default: the maps')")
+    parser.add_argument("--model", metavar="MODEL.json", help="tissue model of these fits (default: the maps')")
+    parser.add_argument(
+        "--between",
+        metavar="TRANSFORM",
+        help="moving_to_fixed.h5 of 'jointregseg apply --fixed FIRST --moving SECOND': change maps, growth, Jacobian",
+    )
+    parser.add_argument(
+        "--visits", nargs="+", default=["visit 1", "visit 2"], metavar="NAME", help="names of the visits"
+    )
+    parser.add_argument(
+        "--labels", metavar="N=NAME,…", help="meaning of a label volume, as in 1=core,2=oedema,3=enhancing"
+    )
+    parser.add_argument(
+        "--rim", type=float, default=5.0, metavar="MM", help="width of the rim around the enhancing part"
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="level of the confidence intervals")
+    parser.add_argument("--draws", type=int, default=500, metavar="N", help="bootstrap samples")
+    parser.add_argument(
+        "--perturbations", type=int, default=12, metavar="N", help="disturbed alignments, for the registration error"
+    )
+    parser.add_argument(
+        "--alignment-error", type=float, default=1.0, metavar="MM", help="standard deviation of the alignment"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random draws")
+    parser.add_argument("--no-spectra", action="store_true", help="do not fit the mean spectra of the regions")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, images and report")
+    parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
+    parser.set_defaults(command=run)
+
+
+def run(options: Namespace) -> None:
+    """Run ``cestquant compartments``."""
+    from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+    from NeuroCESTLib.core.progress import terminal_progress
+    from NeuroCESTLib.report.record import Report
+
+    _require(options)
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        report = Report("cestquant compartments", settings_of(options))
+        from NeuroCESTLib.scene import host
+
+        host.attach()
+        from ..logic import CESTQuantLogic
+
+        with report.timed("reading"):
+            visits = [_visit(options, end, report) for end, _ in _VISITS if _is_given(options, end)]
+            if options.between:
+                report.add_input("between", options.between)
+        with report.timed("computing"):
+            result = CESTQuantLogic().compartments(
+                visits[0],
+                visits[1] if len(visits) > 1 else None,
+                between=options.between,
+                rim_mm=options.rim,
+                level=options.level,
+                draws=options.draws,
+                perturbations=options.perturbations,
+                alignmentError_mm=options.alignment_error,
+                seed=options.seed,
+                fitSpectra=not options.no_spectra,
+                progress=progress,
+            )
+        with report.timed("writing"):
+            _write(options, folder, result, report)
+        report.write(folder)
+        for warning in report.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def _is_given(options: Namespace, end: str) -> bool:
+    return any(getattr(options, f"{name}{end}") for name in ("maps", "segmentation", "anatomy"))
+
+
+def _require(options: Namespace) -> None:
+    """Check what can be checked before anything is read."""
+    if not options.maps and not options.maps2:
+        raise ValueError("no CEST maps are given: give --maps with the output folder of 'cestquant fit'")
+    if not _is_given(options, ""):
+        raise ValueError(
+            "--maps2 is given without a first visit: give its files with --maps, --segmentation, --anatomy"
+        )
+    two = _is_given(options, "2")
+    if options.between and not two:
+        raise ValueError("--between needs a second visit: give its files with --maps2, --segmentation2, --anatomy2")
+    if len(options.visits) not in (1, 2) or (two and len(set(options.visits)) != 2):
+        raise ValueError("--visits needs one name for each visit, and they must differ")
+
+
+def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
+    """Read the files of a visit into the scene."""
+    from NeuroCESTLib.scene.segmentations import read_segmentation
+    from NeuroCESTLib.scene.volumes import read_volume
+
+    from ..compartments.segment_names import named_labels
+    from ..scene.compartment_inputs import CompartmentVisit
+    from ..scene.fit_folder import read_fit_folder
+
+    def given(name: str) -> Any:
+        return getattr(options, f"{name}{end}")
+
+    def recorded(role: str, path: str) -> str:
+        report.add_input(f"{role}{end}", path)
+        return path
+
+    overrides = {
+        "signal": given("signal"),
+        "reference": given("reference"),
+        "protocol": given("protocol"),
+        "method": options.method,
+        "model": options.model,
+    }
+    maps = (
+        read_fit_folder(given("maps"), overrides, report, end, spectra=not options.no_spectra)
+        if given("maps")
+        else None
+    )
+    segmentation = given("segmentation")
+    return CompartmentVisit(
+        name=options.visits[1 if end else 0],
+        maps=maps.nodes if maps else {},
+        segmentation=read_segmentation(recorded("segmentation", segmentation)) if segmentation else None,
+        anatomy=[read_volume(recorded("anatomy", path)) for path in given("anatomy") or ()],
+        toAnatomy=recorded("to_anatomy", given("to_anatomy")) if given("to_anatomy") else None,
+        register=options.register,
+        fit=maps.fit if maps else None,
+        labels=named_labels(options.labels) if options.labels else {},
+        notes=maps.notes if maps else (),
+    )
+
+
+def _write(options: Namespace, folder: Path, result: CompartmentsResult, report: Report) -> None:
+    """Write tables, segmentations, maps and scene."""
+    from NeuroCESTLib.scene.tables import write_table
+    from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
+
+    from ..scene.compartment_nodes import file_name
+
+    write_table(result.table, folder / "compartments.csv")
+    if result.changes is not None:
+        write_table(result.changes, folder / "changes.csv")
+    for visit, node in result.segmentations.items():
+        write_node(node, folder / f"{file_name(visit)}_regions.seg.nrrd")
+    for name, node in result.changeMaps.items():
+        write_volume(node, folder / f"change_{name}.nii.gz")
+    if result.transitions is not None:
+        write_volume(result.transitions, folder / "transitions.nii.gz")
+    if options.scene:
+        write_scene(folder / "scene.mrb")
+    report.warnings += result.analysis.warnings

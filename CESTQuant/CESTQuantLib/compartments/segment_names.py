@@ -1,0 +1,93 @@
+"""What the name of a segment means: compartments of a tumour by their usual names, all others segments of the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+COMPARTMENTS = ("necrotic_core", "edema", "enhancing_tumor", "resection_cavity")
+"""Compartments in the numbers' order of ``jointregseg``, which writes them 1 to 4."""
+COLORS: Mapping[str, tuple[float, float, float]] = {
+    "necrotic_core": (0.84, 0.37, 0.0),
+    "edema": (0.34, 0.71, 0.91),
+    "enhancing_tumor": (0.94, 0.89, 0.26),
+    "resection_cavity": (0.80, 0.47, 0.65),
+    "tumor_core": (0.90, 0.62, 0.0),
+    "whole_tumor": (0.0, 0.62, 0.45),
+    "contralateral": (0.0, 0.45, 0.70),
+    "white_matter": (1.0, 1.0, 1.0),
+}
+"""Colours of Okabe and Ito, which colour-blind readers tell apart."""
+_NOT_ENHANCING = re.compile(r"\b(?:non?|not|un)[\s_-]*(?:(?:contrast|gd|gadolinium)[\s_-]*)?enhanc\w*")
+_MEANINGS = {
+    "resection_cavity": re.compile(r"cavit|resect|\brc\b"),
+    "edema": re.compile(r"o?edema|\b(?:ed|snfh|flair)\b|hyper-?intens|peri-?tumou?r|infiltrat"),
+    "necrotic_core": re.compile(r"necro|cyst|\b(?:ncr|net|netc|nec|ncr/net)\b"),
+    "enhancing_tumor": re.compile(r"enhanc|\b(?:et|ce|cet|at|gd|active)\b"),
+}
+
+
+def compartment_of(name: str) -> str | None:
+    """Return the compartment in ``COMPARTMENTS`` that a segment's name stands for; None for any other name."""
+    words = name.lower().replace("_", " ")
+    rest = _NOT_ENHANCING.sub(" ", words)
+    found = [meaning for meaning, pattern in _MEANINGS.items() if pattern.search(rest)]
+    if rest != words and found in ([], ["necrotic_core"]):
+        return "necrotic_core"  # "non-enhancing tumour"
+    return found[0] if len(found) == 1 else None
+
+
+def named_labels(text: str) -> dict[int, str]:
+    """Read what the numbers of a label volume mean.
+
+    Args:
+        text: Such as ``1=necrotic core,2=oedema,3=enhancing``; other words name segments of the user.
+
+    Returns:
+        Name by number.
+
+    Raises:
+        ValueError: An entry is not a number and a name, or a number is given twice.
+    """
+    names: dict[int, str] = {}
+    for entry in text.split(","):
+        number, separator, name = (part.strip() for part in entry.partition("="))
+        if not separator or not name or not re.fullmatch(r"\d+", number) or int(number) == 0:
+            raise ValueError(
+                f"--labels has '{entry.strip()}'; give numbers and names, as in 1=core,2=oedema,3=enhancing"
+            )
+        if int(number) in names:
+            raise ValueError(f"--labels gives the number {number} twice; give it one name")
+        names[int(number)] = "necrotic core" if name.lower() == "core" else name
+    return names
+
+
+def compartments_and_segments(masks: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Tell the compartments of the tumour from other segments.
+
+    Several segments of the same compartment are united. Where segments overlap, a voxel belongs to the enhancing tumour
+    before the cavity, the necrotic core and the oedema, so that each voxel has one compartment.
+
+    Args:
+        masks: Boolean masks by the name of the segment.
+
+    Returns:
+        Masks by compartment, in the order of ``COMPARTMENTS``, and masks of the other segments by their own name.
+    """
+    united: dict[str, np.ndarray] = {}
+    others: dict[str, np.ndarray] = {}
+    for name, mask in masks.items():
+        meaning = compartment_of(name)
+        if meaning is None:
+            others[name] = mask
+        else:
+            united[meaning] = united[meaning] | mask if meaning in united else mask.copy()
+    taken: np.ndarray | None = None
+    for name in ("enhancing_tumor", "resection_cavity", "necrotic_core", "edema"):
+        if name in united:
+            if taken is not None:
+                united[name] = united[name] & ~taken
+            taken = united[name] if taken is None else taken | united[name]
+    return {name: united[name] for name in COMPARTMENTS if name in united}, others

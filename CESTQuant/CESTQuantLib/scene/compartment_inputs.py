@@ -1,0 +1,186 @@
+"""Visits of a patient in the scene as inputs of an analysis of compartments."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from NeuroCESTLib.scene import volumes
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.segmentations import grid_of, masks_on
+
+from ..compartments.grid import Grid
+from ..compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
+from ..methods.registry import quantity_named
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from ..methods.base import Settings as MethodSettings
+    from .study import Study
+
+
+@dataclass(frozen=True)
+class CompartmentVisit:
+    """One visit as nodes of the scene.
+
+    Attributes:
+        name: Name of the visit.
+        maps: Volume nodes by quantity, as ``CESTQuantResult.nodes``; empty for a visit without CEST.
+        segmentation: Segmentation or label-map node in the space of the anatomy.
+        anatomy: Volume nodes of T1, T2 and further images on which the segmentation was made.
+        toAnatomy: Linear transform node that moves the CEST images onto the anatomy, or path of such a file (as a
+            transform of ITK it maps points of the anatomy to the CEST image). None for the scanner's coordinates.
+        register: Whether to find that transform by registration.
+        unsaturated: Volume node of M0 on the grid of the maps, for the registration; by default that of the signal.
+        fit: Arguments of :meth:`CESTQuantLogic.fit` that made the maps (``signalNode``, ``protocol``, ``method`` and
+            others), for the fits of the mean spectra; None for none.
+        labels: Names of the numbers of a label map, by number.
+        notes: Sentences for the user about what was read.
+    """
+
+    name: str = ""
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    segmentation: Any = None
+    anatomy: Sequence[Any] = ()
+    toAnatomy: Any = None
+    register: bool = False
+    unsaturated: Any = None
+    fit: Mapping[str, Any] | None = None
+    labels: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def visit_input(visit: CompartmentVisit, name: str, prepared: tuple[Study, MethodSettings, Any] | None) -> VisitInput:
+    """Take a visit from the scene.
+
+    Args:
+        visit: The nodes.
+        name: Name of a visit that has none.
+        prepared: Acquisition, settings of the method and spectra with their maps, or None.
+
+    Raises:
+        ValueError: A node cannot be used; the message names it.
+    """
+    return VisitInput(
+        visit.name or name,
+        _cest(visit, prepared),
+        _masks(visit),
+        tuple(_image(node) for node in visit.anatomy),
+        None if visit.toAnatomy is None else linear_transform(visit.toAnatomy),
+        visit.register,
+    )
+
+
+def _cest(visit: CompartmentVisit, prepared: tuple[Study, MethodSettings, Any] | None) -> CestMaps | None:
+    if not visit.maps:
+        return None
+    geometry = Geometry.of(next(iter(visit.maps.values())))
+    maps = {name: volumes.array_on(node, geometry, strict=True) for name, node in visit.maps.items()}
+    unsaturated = None if visit.unsaturated is None else volumes.array_on(visit.unsaturated, geometry, strict=True)
+    acquisition, notes = None, list(visit.notes)
+    if prepared is not None:
+        study, settings, spectra = prepared
+        if difference := geometry.difference(study.geometry):
+            notes.append(f"the spectra of '{study.name}' are on another grid than the maps ({difference}): not fitted")
+        else:
+            acquisition = Acquisition(spectra, study.voxels, str((visit.fit or {}).get("method", "")), settings)
+            unsaturated = _unsaturated(study) if unsaturated is None else unsaturated
+    return CestMaps(
+        visit.name,
+        Grid(geometry.shape, geometry.ijk_to_ras),
+        {name: array.astype(np.float32) for name, array in maps.items()},
+        {name: quantity_named(name).unit for name in maps},
+        unsaturated,
+        acquisition,
+        tuple(notes),
+    )
+
+
+def _unsaturated(study: Study) -> np.ndarray:
+    """M0, or else the mean of the measurements farthest from the water line."""
+    if study.reference is not None:
+        return np.nan_to_num(study.reference.mean(0)).astype(np.float32)
+    offsets = np.abs(study.protocol.offsets_ppm.detach().numpy())
+    return np.nan_to_num(study.raw[offsets >= 0.999 * offsets.max()].mean(0)).astype(np.float32)
+
+
+def _masks(visit: CompartmentVisit) -> Masks | None:
+    node = visit.segmentation
+    if node is None:
+        return None
+    geometry = grid_of(node) if node.IsA("vtkMRMLSegmentationNode") else Geometry.of(node)
+    try:
+        masks = masks_on(node, geometry)
+    except ValueError:
+        raise ValueError(f"the segmentation '{node.GetName()}' is empty: no voxel is set") from None
+    named = {visit.labels.get(_number(name), name): mask for name, mask in masks.items()}
+    return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named)
+
+
+def _number(name: str) -> int:
+    """Number of a label without a name, 'label 3'; -1 for other names."""
+    word, _, number = name.partition(" ")
+    return int(number) if word == "label" and number.isdigit() else -1
+
+
+def _image(node: Any) -> Image:
+    geometry = Geometry.of(node)
+    array = np.nan_to_num(volumes.array_on(node, geometry)).astype(np.float32)
+    return Image(node.GetName(), array, Grid(geometry.shape, geometry.ijk_to_ras))
+
+
+def linear_transform(transform: Any) -> np.ndarray:
+    """Return the matrix (4, 4) with which a transform moves nodes, RAS to RAS in mm.
+
+    Args:
+        transform: Linear transform node, or path of a transform file of ITK or Slicer.
+
+    Raises:
+        ValueError: It is not linear or cannot be read.
+    """
+    import slicer
+    import vtk
+
+    from NeuroCESTLib.scene.image_files import existing_file
+
+    if isinstance(transform, str | Path):
+        node = volumes.load(existing_file(transform), "TransformFile", {})
+        try:
+            return linear_transform(node)
+        finally:
+            volumes.remove(node)
+    matrix = vtk.vtkMatrix4x4()
+    if not transform.IsLinear():
+        raise ValueError(f"the transform '{transform.GetName()}' is not linear: CEST and anatomy of one visit need one")
+    transform.GetMatrixTransformToWorld(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def between_transform(transform: Any) -> sitk.Transform:
+    """Return the transform between two visits as one of SimpleITK: it maps points of the first to the second, LPS mm.
+
+    Args:
+        transform: Transform node that moves the second visit onto the first, or path of such a file.
+
+    Raises:
+        ValueError: The file is missing or no transform.
+    """
+    import SimpleITK as sitk
+
+    from NeuroCESTLib.scene.image_files import existing_file
+    from NeuroCESTLib.scene.writing import write_node
+
+    if not isinstance(transform, str | Path):
+        with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+            return between_transform(write_node(transform, Path(folder) / "between.h5"))
+    path = existing_file(transform)
+    try:
+        return sitk.ReadTransform(str(path))
+    except RuntimeError:
+        raise ValueError(f"'{path}' is no transform: give moving_to_fixed.h5 of 'jointregseg apply'") from None
