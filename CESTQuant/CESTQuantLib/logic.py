@@ -74,7 +74,7 @@ class CESTQuantLogic:
             t1: Volume of the water T1 in s.
             segmentation: Regions of the table.
             folderName: Name of the folder; by default the names of signal and method.
-            asymmetryOffset_ppm: One or several offsets of MTRasym in ppm.
+            asymmetryOffset_ppm: One or several offsets of a contrast in ppm.
             lorentzianPreset: ``3T``, ``7T``, ``3T_two_step``, or path or dictionary of a pool description.
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
@@ -277,7 +277,7 @@ class CESTQuantLogic:
             position_RAS: Place in world coordinates, in mm.
             method: Name of the method that fits the spectrum; empty for the measured points alone.
             model: Path or dictionary of a tissue model.
-            asymmetryOffset_ppm: One or several offsets of MTRasym in ppm.
+            asymmetryOffset_ppm: One or several offsets of a contrast in ppm.
             lorentzianPreset: ``3T``, ``7T``, or path or dictionary of a pool description.
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).

@@ -11,8 +11,9 @@ from NeuroCESTLib.scene.volumes import volume_array
 UNIT_ATTRIBUTE = "NeuroCEST.unit"
 """Node attribute that holds the unit of the voxel values."""
 
-# Evenly spaced anchors of perceptually uniform colour maps (sRGB, 0 to 255). Viridis and inferno are the public-domain
-# maps of S. van der Walt and N. Smith; the diverging one is Moreland's map from blue over white to red.
+# Evenly spaced anchors of colour maps (sRGB, 0 to 255). Viridis and inferno are the perceptually uniform public-domain
+# maps of S. van der Walt and N. Smith; the diverging one is Moreland's map from blue over white to red. The rainbow is
+# not perceptually uniform; APT-weighted images are shown in it by convention.
 _ANCHORS = {
     "viridis": [
         (68, 1, 84),
@@ -46,6 +47,17 @@ _ANCHORS = {
         (244, 154, 123),
         (222, 96, 77),
         (180, 4, 38),
+    ],
+    "rainbow": [
+        (0, 0, 143),
+        (0, 0, 255),
+        (0, 128, 255),
+        (0, 255, 255),
+        (128, 255, 128),
+        (255, 255, 0),
+        (255, 128, 0),
+        (255, 0, 0),
+        (128, 0, 0),
     ],
 }
 

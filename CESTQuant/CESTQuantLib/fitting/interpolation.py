@@ -94,6 +94,44 @@ def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tenso
     return torch.cat(parts) if parts else at_ppm.clone()
 
 
+def interpolate_parabolas(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tensor:
+    """Interpolate by the parabola through the three nearest offsets, for the few offsets around a wide line.
+
+    Where a line is sampled by few offsets, PCHIP is too flat beside them. Parabolas overshoot beside sharp lines like
+    that of water, so leave its offsets out.
+
+    Args:
+        z: (voxel, offset).
+        offsets_ppm: (offset,), in any order; repeated offsets are averaged.
+        at_ppm: (k,) or (voxel, k).
+
+    Returns:
+        (voxel, k); NaN outside the acquired range. Two offsets are joined by a line.
+
+    Raises:
+        ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
+    """
+    z, knots = sorted_spectra(z, offsets_ppm)
+    if len(knots) < 2:
+        raise ValueError("interpolation needs at least two different offsets")
+    at = at_ppm.to(z).expand(len(z), at_ppm.shape[-1])
+    nearest = (at.unsqueeze(2) - knots).abs().nan_to_num(0.0).argsort(2)[..., : min(3, len(knots))]
+    value = torch.zeros_like(at)
+    for i in range(nearest.shape[2]):
+        weight = torch.ones_like(at)
+        for j in range(nearest.shape[2]):
+            if i != j:
+                weight = weight * (at - knots[nearest[..., j]]) / (knots[nearest[..., i]] - knots[nearest[..., j]])
+        value = value + weight * z.gather(1, nearest[..., i])
+    return torch.where(outside_knots(at, knots), torch.nan, value)
+
+
+def outside_knots(at: Tensor, knots: Tensor) -> Tensor:
+    """Whether offsets lie outside the acquired range (beyond the rounding of the offsets themselves), or are NaN."""
+    slack = 1e-5 * (knots[-1] - knots[0])
+    return (at < knots[0] - slack) | (at > knots[-1] + slack) | at.isnan()
+
+
 def _evaluate(z: Tensor, knots: Tensor, at: Tensor) -> Tensor:
     """Evaluate the cubic Hermite polynomials of the intervals that hold ``at`` (voxel, k)."""
     slope = pchip_slopes(z, knots)
@@ -104,6 +142,4 @@ def _evaluate(z: Tensor, knots: Tensor, at: Tensor) -> Tensor:
     d0, d1 = slope.gather(1, interval) * width, slope.gather(1, interval + 1) * width
     rise = z1 - z0
     value = z0 + t * (d0 + t * (3 * rise - 2 * d0 - d1 + t * (d0 + d1 - 2 * rise)))
-    slack = 1e-5 * (knots[-1] - knots[0])  # for the rounding of the offsets themselves
-    outside = (at < knots[0] - slack) | (at > knots[-1] + slack) | at.isnan()
-    return torch.where(outside, torch.nan, value)
+    return torch.where(outside_knots(at, knots), torch.nan, value)

@@ -1,7 +1,8 @@
-"""MTRasym: the difference between the two sides of the Z-spectrum."""
+"""Contrasts at chosen offsets: MTRasym, its smoothed form, APT weighting in percent, and MTR."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
@@ -12,57 +13,209 @@ if TYPE_CHECKING:
 
     from NeuroCESTLib.core.progress import Progress
 
+    from ..physics.protocol import Protocol
     from ..tissue.spectra import ZSpectra
+
+APT_WINDOW = (-5.0, 5.0)
+"""Display window of APT-weighted images in percent (Zhou et al., Magn Reson Med 2022;88:546)."""
+APT_FIELD_T, APT_B1_UT = 3.0, 2.0
+"""Field and B1 of the acquisition for which the consensus and its window are made."""
+APT_TOLERANCE = 0.1
+"""Relative deviation from these from which the user is told."""
 
 
 def mtr_asymmetry(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Evaluate MTRasym at the chosen offsets; without a B0 map, B0 is estimated from the water line."""
+    from ..tissue.contrasts import mtr_asym
+
+    return _asymmetry(spectra, settings, progress, mtr_asym)
+
+
+def smoothed_mtr_asymmetry(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Evaluate MTRasym at the chosen offsets on smoothing splines through the spectra.
+
+    The strength of the smoothing is that of the lowest generalised cross-validation score of every spectrum, see
+    ``fitting/smoothing_splines.py``. Measurements 20 ppm or more from water are left out.
+    """
+    from ..preprocessing.reference import FAR_OFF_RESONANCE_PPM
+    from ..tissue.contrasts import smoothed_mtr_asym
+
+    near = spectra.protocol.offsets_ppm.abs() < FAR_OFF_RESONANCE_PPM
+    return _asymmetry(spectra.select(near), settings, progress, smoothed_mtr_asym)
+
+
+def apt_weighted(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Compute APTw = 100 % (Z(-3.5 ppm) - Z(+3.5 ppm)), corrected for B0 by interpolation between the offsets.
+
+    Without a B0 map, B0 is estimated from the water line where the spectra show one.
+    """
+    from ..tissue.contrasts import APT_OFFSET_PPM
+    from ..tissue.contrasts import apt_weighted as asymmetry_of_amides
+
+    used, warnings = _at_power(spectra, settings)
+    shift, found, noted = _water_position(used, progress)
+    values = 100 * asymmetry_of_amides(used.signal, _offsets(used), shift).unsqueeze(1)
+    _require_both_sides(used, values[:, 0], APT_OFFSET_PPM, "APTw")
+    warnings += [*noted, *_apt_protocol_warnings(used.protocol)]
+    return _result(spectra, used, values, {**found, "aptw": values[:, 0]}, warnings)
+
+
+def mtr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Compute MTR = 100 % (1 - Z) at the chosen offsets, corrected for B0 by interpolation where there is a map."""
+    import torch
+
+    from ..tissue.contrasts import z_at
+
+    wanted = _wanted(settings, "MTR", signed=True)
+    used, warnings = _at_power(spectra, settings)
+    values = 100 * (1 - z_at(used.signal, _offsets(used), used.signal.new_tensor(wanted), used.b0_shift_ppm))
+    for i, offset in enumerate(wanted):
+        if not bool(torch.isfinite(values[:, i]).any()) and bool(torch.isfinite(used.signal).any()):
+            raise ValueError(
+                f"MTR at {offset:g} ppm needs a measurement there: choose the offset (--asymmetry-offset) among "
+                f"{_span(used.protocol)}"
+            )
+    quantities = {f"mtr_{offset:g}ppm": values[:, i] for i, offset in enumerate(wanted)}
+    return _result(spectra, used, values, quantities, warnings)
+
+
+def _asymmetry(
+    spectra: ZSpectra,
+    settings: Settings,
+    progress: Progress,
+    asymmetry: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+) -> Quantification:
+    """Evaluate an asymmetry of (spectra, offsets, wanted offsets, B0 shift) at the chosen offsets."""
+    wanted = _wanted(settings, "MTRasym")
+    used, warnings = _at_power(spectra, settings)
+    shift, quantities, noted = _water_position(used, progress)
+    values = asymmetry(used.signal, _offsets(used), used.signal.new_tensor(wanted), shift)
+    for i, offset in enumerate(wanted):
+        _require_both_sides(used, values[:, i], offset, "MTRasym")
+        quantities[f"mtr_asym_{offset:g}ppm"] = values[:, i]
+    return _result(spectra, used, values, quantities, [*warnings, *noted])
+
+
+def _wanted(settings: Settings, what: str, signed: bool = False) -> tuple[float, ...]:
+    """Return the different offsets that are asked for, which must be positive or, signed, not zero."""
+    wanted = tuple(dict.fromkeys(settings.asymmetry_offsets_ppm))
+    kind = "number of ppm that is not zero" if signed else "positive number of ppm"
+    for offset in wanted:
+        if not 0 < (abs(offset) if signed else offset) < float("inf"):
+            raise ValueError(f"the offset of {what} must be a {kind}, not {offset:g}")
+    return wanted
+
+
+def _at_power(spectra: ZSpectra, settings: Settings) -> tuple[ZSpectra, list[str]]:
+    """Return the spectra of the chosen power, and sentences about what is not used."""
+    from ..preprocessing.powers import at_one_power, unused_b1_warnings
+
+    return at_one_power(spectra, settings.power_uT), unused_b1_warnings(spectra)
+
+
+def _offsets(spectra: ZSpectra) -> Tensor:
+    return spectra.protocol.offsets_ppm.to(spectra.signal.device)
+
+
+def _water_position(spectra: ZSpectra, progress: Progress) -> tuple[Tensor | None, dict[str, Tensor], list[str]]:
+    """Return the B0 shift (voxel,) of the map, else of the water line, else None; its map where it is estimated."""
+    import torch
+
+    from ..preprocessing.fields import estimate_b0_shift, shows_water
+
+    if spectra.b0_shift_ppm is not None:
+        return spectra.b0_shift_ppm, {}, []
+    offsets = _offsets(spectra)
+    if shows_water(offsets):
+        shift = estimate_b0_shift(spectra.signal, offsets, progress=progress)
+        if bool(torch.isfinite(shift).any()):
+            return shift, {"b0_shift_ppm": shift}, []
+    return None, {}, ["no B0 map, and the spectra show no water line: the asymmetry is not corrected for B0"]
+
+
+def _require_both_sides(spectra: ZSpectra, values: Tensor, offset: float, what: str) -> None:
+    import torch
+
+    if not bool(torch.isfinite(values).any()) and bool(torch.isfinite(spectra.signal).any()):
+        raise ValueError(
+            f"{what} needs measurements on both sides of water at ±{offset:g} ppm; the offsets span "
+            f"{_span(spectra.protocol)}"
+        )
+
+
+def _span(protocol: Protocol) -> str:
+    return f"{float(protocol.offsets_ppm.min()):g} to {float(protocol.offsets_ppm.max()):g} ppm"
+
+
+def _apt_protocol_warnings(protocol: Protocol) -> list[str]:
+    """Return a sentence where field or B1 are known and not those of the consensus, otherwise nothing."""
+    if not bool((protocol.saturation_time_s > 0).any()):  # a list of offsets says neither
+        return []
+    b1_uT = float(protocol.b1_uT.max())
+    pairs = ((protocol.field_strength_T, APT_FIELD_T), (b1_uT, APT_B1_UT))
+    if all(abs(value / usual - 1) <= APT_TOLERANCE for value, usual in pairs):
+        return []
+    return [
+        f"APTw was acquired with {b1_uT:.3g} uT at {protocol.field_strength_T:.3g} T: its values and the window of "
+        f"-5 to 5 % compare only with acquisitions of that kind, and the consensus is for {APT_B1_UT:g} uT at "
+        f"{APT_FIELD_T:g} T"
+    ]
+
+
+def _result(
+    spectra: ZSpectra, used: ZSpectra, values: Tensor, quantities: dict[str, Tensor], warnings: list[str]
+) -> Quantification:
+    """Return the maps; a voxel has failed where one of the values (voxel, offset) is missing in spite of its data."""
     import torch
 
     from ..fitting.marquardt import Status
-    from ..preprocessing.fields import estimate_b0_shift
-    from ..preprocessing.powers import at_one_power, unused_b1_warnings
-    from ..tissue.contrasts import mtr_asym
 
-    wanted = tuple(dict.fromkeys(settings.asymmetry_offsets_ppm))
-    if not all(0 < offset < float("inf") for offset in wanted):
-        raise ValueError(f"the offset of MTRasym must be a positive number of ppm, not {min(wanted):g}")
-    warnings = unused_b1_warnings(spectra)
-    spectra = at_one_power(spectra, settings.power_uT)
-    signal, offsets = spectra.signal, spectra.protocol.offsets_ppm.to(spectra.signal.device)
-    quantities: dict[str, Tensor] = {}
-    shift = spectra.b0_shift_ppm
-    if shift is None:
-        shift = estimate_b0_shift(signal, offsets, progress=progress)
-        if bool(torch.isfinite(shift).any()):
-            quantities["b0_shift_ppm"] = shift
-        else:
-            shift = None
-            warnings.append("no B0 map, and the spectra show no water line: the asymmetry is not corrected for B0")
-    values = mtr_asym(signal, offsets, signal.new_tensor(wanted), shift)
-    for i, offset in enumerate(wanted):
-        if not bool(torch.isfinite(values[:, i]).any()) and bool(torch.isfinite(signal).any()):
-            raise ValueError(
-                f"MTRasym needs measurements on both sides of water at ±{offset:g} ppm; "
-                f"the offsets span {float(offsets.min()):g} to {float(offsets.max()):g} ppm"
-            )
-        quantities[f"mtr_asym_{offset:g}ppm"] = values[:, i]
     found = torch.isfinite(values).all(1)
-    unusable = ~torch.isfinite(signal).all(1)
+    unusable = ~torch.isfinite(used.signal).all(1)
     if spectra.b0_shift_ppm is not None:
         unusable |= ~torch.isfinite(spectra.b0_shift_ppm)
     status = torch.where(found, Status.CONVERGED, torch.where(unusable, Status.INVALID_DATA, Status.FAILED))
-    return Quantification(quantities, status.to(torch.uint8), signal, spectra.protocol, warnings=tuple(warnings))
+    return Quantification(quantities, status.to(torch.uint8), used.signal, used.protocol, warnings=tuple(warnings))
 
+
+_TAKES = (Input.ASYMMETRY_OFFSET, Input.POWER, Input.B0, Input.B1)
+_ASYMMETRY = (Quantity("mtr_asym_*", color_map="diverging", centered=True, rank=0), B0_SHIFT)
 
 METHODS = (
     Method(
         "mtrasym",
-        "MTR asymmetry (APTw)",
-        "Difference between the spectrum at -offset and +offset; 3.5 ppm gives amide-proton-transfer weighting.",
+        "MTR asymmetry",
+        "Difference between the spectrum at -offset and +offset.",
         mtr_asymmetry,
-        takes=(Input.ASYMMETRY_OFFSET, Input.POWER, Input.B0, Input.B1),
-        quantities=(Quantity("mtr_asym_*", color_map="diverging", centered=True, rank=0), B0_SHIFT),
+        takes=_TAKES,
+        quantities=_ASYMMETRY,
+        publications=("Zhou et al., Nat Med 2003;9:1085",),
+    ),
+    Method(
+        "aptw",
+        "APT weighting in percent (consensus)",
+        "Amide-proton-transfer weighting in percent: 100 (Z(-3.5 ppm) - Z(3.5 ppm)), shown from -5 to 5 %.",
+        apt_weighted,
+        takes=(Input.POWER, Input.B0, Input.B1),
+        quantities=(Quantity("aptw", "%", "rainbow", rank=0, window=APT_WINDOW), B0_SHIFT),
         publications=("Zhou et al., Magn Reson Med 2022;88:546",),
+    ),
+    Method(
+        "mtrasym-spline",
+        "MTR asymmetry of smoothed spectra",
+        "MTR asymmetry of a smoothing spline through each spectrum, for noisy spectra with many offsets.",
+        smoothed_mtr_asymmetry,
+        takes=_TAKES,
+        quantities=_ASYMMETRY,
+        publications=("Stancanello et al., Contrast Media Mol Imaging 2008;3:136",),
+    ),
+    Method(
+        "mtr",
+        "MTR in percent",
+        "Magnetisation transfer ratio: loss of signal at an offset in percent of M0.",
+        mtr,
+        takes=_TAKES,
+        quantities=(Quantity("mtr_*ppm", "%", rank=1),),
+        publications=("Wolff and Balaban, Magn Reson Med 1989;10:135",),
     ),
 )

@@ -66,7 +66,7 @@ _WHAT = {
     Input.T1: ("a map of the water T1 in s", "MAP"),
     Input.MODEL: ("a tissue model file", "MODEL.json"),
     Input.LORENTZIAN: ("a description of Lorentzian pools", "POOLS"),
-    Input.ASYMMETRY_OFFSET: ("the offset of the asymmetry in ppm", "PPM"),
+    Input.ASYMMETRY_OFFSET: ("the offset of the contrast in ppm", "PPM"),
     Input.POWER: ("the B1 of the spectrum to use in uT", "UT"),
     Input.NETWORK: ("a network file", "NETWORK.pt"),
     Input.CONFIG: ("a configuration of the data to simulate", "CONFIG.json"),
@@ -80,7 +80,7 @@ class Settings:
     Attributes:
         model: Tissue model: what model fits fit, and the target of QUESP, omega plot and QUCESOP.
         lorentzian: Pools of a Lorentzian fit, in one step or two; None for the preset for 3 T.
-        asymmetry_offsets_ppm: Offsets in ppm at which MTRasym is evaluated.
+        asymmetry_offsets_ppm: Offsets in ppm at which a contrast such as MTRasym is evaluated.
         power_uT: B1 in uT of the spectrum that a contrast uses where several powers were acquired.
         network: Network file.
         config: Configuration of the data that a dictionary is simulated from.

@@ -20,6 +20,10 @@ from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from ..tissue.spectra import ZSpectra
 from .reference import FAR_OFF_RESONANCE_PPM
 
+SEARCH_PPM = 1.5
+"""Largest distance of the water from 0 ppm where nothing else is asked for."""
+FEWEST_NEAR_WATER = 3
+"""Offsets in the search range that the position of the water line needs."""
 FEWEST_SHARED = 6
 """Measurements that a spectrum and its mirror image must have in common for WASSR."""
 LEAST_EXPLAINED = 0.8
@@ -61,11 +65,16 @@ def centered_on_water(spectra: ZSpectra) -> ZSpectra:
     return replace(spectra, signal=signal, valid=valid, b0_shift_ppm=torch.zeros_like(shift))
 
 
+def shows_water(offsets_ppm: Tensor) -> bool:
+    """Whether enough offsets (offset,) lie near 0 ppm to estimate the position of the water line."""
+    return int((offsets_ppm.abs() <= SEARCH_PPM).sum()) >= FEWEST_NEAR_WATER
+
+
 def estimate_b0_shift(
     z: Tensor,
     offsets_ppm: Tensor,
     *,
-    search_ppm: float = 1.5,
+    search_ppm: float = SEARCH_PPM,
     window_ppm: float = 1.0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -101,11 +110,11 @@ def _fit_water_line(
     """Return the position of the water line, NaN as in ``estimate_b0_shift``, and the share of variance it explains."""
     offsets = offsets_ppm.to(z)
     near = (offsets >= limits_ppm[0]) & (offsets <= limits_ppm[1])
-    if int(near.sum()) < 3:
+    if int(near.sum()) < FEWEST_NEAR_WATER:
         between = f"between {limits_ppm[0]:g} and {limits_ppm[1]:g} ppm"
         if limits_ppm[0] == -limits_ppm[1]:
             between = f"within {limits_ppm[1]:g} ppm of 0"
-        raise ValueError(f"the water position needs at least 3 offsets {between}")
+        raise ValueError(f"the water position needs at least {FEWEST_NEAR_WATER} offsets {between}")
     sampled = torch.where(near, z, torch.inf).nan_to_num(nan=torch.inf)
     lowest = offsets[sampled.argmin(1)]
     distance = (offsets - lowest.unsqueeze(1)).abs()

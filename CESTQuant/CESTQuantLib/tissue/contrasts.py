@@ -8,9 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..fitting.interpolation import interpolate_spectra
+from ..fitting.interpolation import interpolate_parabolas, interpolate_spectra
+from ..fitting.smoothing_splines import fit_smoothing_spline
 
 APT_OFFSET_PPM = 3.5
+WATER_LINE_PPM = 1.5
+"""Distance from water up to which the curvature of its line spoils parabolas."""
+SAME_OFFSET_PPM = 0.05
+"""Distance up to which a single acquired offset counts as the wanted one."""
 
 
 def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: float | Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
@@ -36,9 +41,71 @@ def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: float | Tensor, b0_shift_pp
     return upfield - downfield
 
 
+def smoothed_mtr_asym(
+    z: Tensor, offsets_ppm: Tensor, at_ppm: float | Tensor, b0_shift_ppm: Tensor | None = None
+) -> Tensor:
+    """Compute MTRasym on smoothing splines through the spectra; arguments and result as in ``mtr_asym``.
+
+    Raises:
+        ValueError: There are fewer than five different offsets.
+    """
+    at = torch.atleast_1d(torch.as_tensor(at_ppm)).to(z)
+    both = torch.cat((-at, at))
+    if b0_shift_ppm is not None:
+        both = both + b0_shift_ppm.to(z).unsqueeze(1)
+    upfield, downfield = fit_smoothing_spline(z, offsets_ppm).at(both).to(z).chunk(2, 1)
+    return upfield - downfield
+
+
+def z_at(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
+    """Read the spectra at offsets from water.
+
+    Args:
+        z: (voxel, offset) normalised signal.
+        offsets_ppm: (offset,).
+        at_ppm: (k,) offsets from water.
+        b0_shift_ppm: (voxel,) position of the water; None for zero, which needs no further measurements beside the one
+            at the offset.
+
+    Returns:
+        Z interpolated between acquired offsets, (voxel, k); NaN outside of them.
+    """
+    if b0_shift_ppm is None and len(offsets_ppm.unique()) == 1:
+        acquired = (at_ppm.to(z) - offsets_ppm[0].to(z)).abs() <= SAME_OFFSET_PPM
+        return torch.where(acquired, z.mean(1, keepdim=True), torch.nan)
+    at = at_ppm.to(z)
+    return interpolate_spectra(z, offsets_ppm, at if b0_shift_ppm is None else at + b0_shift_ppm.to(z).unsqueeze(1))
+
+
 def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = None) -> Tensor:
-    """Compute APTw = MTRasym at 3.5 ppm, (voxel,); arguments as in ``mtr_asym``."""
-    return mtr_asym(z, offsets_ppm, APT_OFFSET_PPM, b0_shift_ppm).squeeze(1)
+    """Compute APTw = MTRasym at 3.5 ppm.
+
+    Each side of water is interpolated by itself, by parabolas through the three nearest offsets, because clinical
+    protocols acquire few offsets around 3.5 ppm.
+
+    Args:
+        z: (voxel, offset) normalised signal.
+        offsets_ppm: (offset,).
+        b0_shift_ppm: (voxel,) position of the water.
+
+    Returns:
+        (voxel,); NaN where an offset lies outside the acquired range of its side.
+
+    Raises:
+        ValueError: A side has fewer than two different offsets beyond 1.5 ppm.
+    """
+    shift = torch.zeros_like(z[:, 0]) if b0_shift_ppm is None else b0_shift_ppm.to(z)
+    sides = []
+    for sign in (-1, 1):
+        beyond_water = sign * offsets_ppm > WATER_LINE_PPM
+        if len(offsets_ppm[beyond_water].unique()) < 2:
+            raise ValueError(
+                f"APTw needs measurements on both sides of water, at {APT_OFFSET_PPM:g} ppm and around: at least two "
+                f"different offsets beyond {WATER_LINE_PPM:g} ppm on each side; for a single pair use MTRasym"
+            )
+        at = sign * APT_OFFSET_PPM + shift.unsqueeze(1)
+        sides.append(interpolate_parabolas(z[:, beyond_water], offsets_ppm[beyond_water], at).squeeze(1))
+    return sides[0] - sides[1]
 
 
 def mtr_ld(z_label: Tensor, z_reference: Tensor) -> Tensor:

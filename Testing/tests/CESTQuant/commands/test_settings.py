@@ -64,7 +64,7 @@ def test_damaged_protocol_files(refused: Callable, tmp_path: Path, name: str, co
 
 
 def test_unknown_methods_and_options(refused: Callable) -> None:
-    assert "method 'magic' is unknown; use one of mtrasym, lorentzian" in refused("magic")
+    assert "method 'magic' is unknown; use one of mtrasym, aptw" in refused("magic")
     assert "required: --signal (see 'cestquant fit --help')" in refused(signal=None)
     assert "unrecognized arguments: --magic" in refused(magic="1")
     assert "invalid float value: 'x'" in refused(asymmetry_offset="x")

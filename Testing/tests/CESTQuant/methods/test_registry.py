@@ -76,7 +76,7 @@ def test_quantities_are_recognised_by_their_names(name: str, unit: str, color_ma
 
 
 def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="method 'magic' is unknown; use one of mtrasym, lorentzian, mtr-rex"):
+    with pytest.raises(ValueError, match="method 'magic' is unknown; use one of mtrasym, aptw, mtrasym-spline"):
         quantify(spectra(), "magic")
     with pytest.raises(ValueError, match="method 'quesp' is unknown; use one of wasabi, wassr"):
         map_fields(spectra(), "quesp")
@@ -136,7 +136,8 @@ def test_a_further_contrast_is_a_method_of_the_command(
     assert main(["fit", "--help"]) == 0
     text = " ".join(capfd.readouterr().out.split())
     assert "depth: Loss of signal at the offset, in percent." in text
-    assert "(default: 3.5) (used by mtrasym, depth)" in text
+    assert "(default: 3.5) (used by mtrasym, " in text
+    assert ", depth)" in text
     output = quantified(good, depth, asymmetry_offset=3, segmentation=good / "mask.nii.gz")
     expected = 100 * (1 - acquisition.signal[15] / acquisition.m0)  # 3 ppm is the sixteenth of 21 offsets
     assert read_image(output / "depth_3ppm.nii.gz").ravel() == pytest.approx(expected.ravel(), rel=1e-4)
