@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.headers.checks import check_file
 from NeuroCESTLib.scene.image_files import node_name
 
 # Type of a file by its extension, of which the longest match counts; other files are volumes, as in the application.
@@ -92,6 +93,9 @@ class CoreIOManager:
         if not os.path.exists(filename):
             _report(messages, f"file not found: {filename}")
             return False
+        if (problem := _problem(filename)) is not None:
+            _report(messages, problem)
+            return False
         if file_type == "SceneFile":
             return self.loadScene(filename, not properties.get("clear", True), messages)
         reader = self._readers.get(file_type)
@@ -140,6 +144,9 @@ class CoreIOManager:
 
     def loadScene(self, filename: str, add: bool = False, messages: Any = None) -> bool:
         """Read a ``.mrml`` or ``.mrb`` file; ``add`` keeps the nodes that are in the scene already."""
+        if (problem := _problem(filename)) is not None:
+            _report(messages, problem)
+            return False
         if filename.lower().endswith(".mrb"):
             return bool(self._scene.ReadFromMRB(filename, not add, messages))
         self._scene.SetURL(filename)
@@ -217,6 +224,15 @@ class CoreIOManager:
         self._scene.RemoveNode(storage)
         self._scene.RemoveNode(node)
         return None
+
+
+def _problem(filename: str) -> str | None:
+    """Why a file must not be given to its reader; None for a sound one."""
+    try:
+        check_file(filename)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _report(messages: Any, text: str) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import math
 import os
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from NeuroCESTLib.core import nifti_files
-from NeuroCESTLib.core.nifti_orientation import quiet_itk, straight_file
+from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
+from NeuroCESTLib.core.headers.nifti import plain_file
+from NeuroCESTLib.core.headers.nifti_orientation import quiet_itk, straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 
-_CHUNK = 1 << 20
 _COMPOSITE_EXTENSIONS = (
     ".nii.gz",
     ".hdr.gz",
@@ -89,16 +85,16 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     """
     path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
-        plain = nifti_files.plain_file(path, folder)
-        if nifti_files.is_nifti(plain):
-            nifti_files.check_complete(plain)
-        return _plain_header(straight_file(plain, folder)[0])
+        plain = plain_file(path, folder)
+        try:
+            check_file(plain)
+            return _plain_header(straight_file(plain, folder)[0])
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(plain), str(path))) from None
 
 
 def _plain_header(path: Path) -> ImageHeader:
     """Read the header of an image file of at most four dimensions."""
-    if path.name.lower().endswith(".nrrd"):
-        _check_nrrd_size(path)
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -114,57 +110,9 @@ def _plain_header(path: Path) -> ImageHeader:
         raise ValueError(
             f"'{path}' cannot be read as an image: it is damaged or of another type (NIfTI and NRRD are read)"
         ) from None
+    check_read_grid(path, reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
     complex_types = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
     components = reader.GetNumberOfComponents()
     return ImageHeader(
         tuple(reader.GetSize()), components, reader.GetPixelID() in complex_types, Geometry.from_sitk(reader)
     )
-
-
-_NRRD_BYTES = {
-    "char": 1,
-    "int8": 1,
-    "uchar": 1,
-    "uint8": 1,
-    "short": 2,
-    "int16": 2,
-    "ushort": 2,
-    "uint16": 2,
-    "int": 4,
-    "int32": 4,
-    "uint": 4,
-    "uint32": 4,
-    "float": 4,
-    "longlong": 8,
-    "int64": 8,
-    "ulonglong": 8,
-    "uint64": 8,
-    "double": 8,
-}
-
-
-def _check_nrrd_size(path: Path) -> None:
-    """Raise ValueError where an NRRD file has fewer bytes than its header announces."""
-    with open(path, "rb") as file:
-        if not file.readline(16).startswith(b"NRRD"):
-            raise ValueError(f"'{path}' is not an image: it has no NRRD header")
-        fields: dict[str, str] = {}
-        while line := file.readline(1 << 24).strip():
-            key, separator, value = line.decode("utf-8", "replace").partition(": ")
-            if separator and not key.startswith("#"):
-                fields[key] = value.strip()
-        name = fields.get("type", "").replace("signed ", "").replace("un", "u").replace(" ", "")
-        size = _NRRD_BYTES.get(name.removesuffix("_t"))
-        encoding = fields.get("encoding", "")
-        if "data file" in fields or size is None or encoding not in ("raw", "gzip", "gz"):
-            return  # rarer variants are left to the reader
-        needed = math.prod(int(n) for n in fields.get("sizes", "0").split()) * size
-        found = 0
-        try:
-            with contextlib.nullcontext(file) if encoding == "raw" else gzip.open(file) as data:
-                while chunk := data.read(_CHUNK):
-                    found += len(chunk)
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise ValueError(f"'{path}' is truncated or damaged: copy or export it again") from None
-    if found < needed:
-        raise ValueError(f"'{path}' is truncated: it has {found} of {needed} bytes; copy or export it again")

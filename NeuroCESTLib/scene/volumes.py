@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.core.nifti_files import non_finite_voxels, plain_file
-from NeuroCESTLib.core.nifti_orientation import orientation_notes, straight_file
+from NeuroCESTLib.core.headers.library_messages import library_lines_caught
+from NeuroCESTLib.core.headers.nifti import non_finite_voxels, plain_file
+from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header
 from NeuroCESTLib.scene.vtk_messages import quiet_vtk
@@ -260,7 +261,7 @@ def load(path: Path, file_type: str, properties: dict[str, Any]) -> Any:
 
     before = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLStorableNode")}
     try:
-        with quiet_vtk():
+        with quiet_vtk(), library_lines_caught():
             # str: Qt does not take a pathlib.Path in the properties.
             return slicer.util.loadNodeFromFile(str(path), file_type, dict(properties))
     except RuntimeError:

@@ -18,7 +18,7 @@ from CESTQuantLib.formats.protocol_json import protocol_to_dict
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.model import tissue_model_from_dict
-from NeuroCESTLib.core.nifti_files import non_finite_voxels
+from NeuroCESTLib.core.headers.nifti import non_finite_voxels
 from NeuroCESTLib.scene.geometry import Geometry
 
 M0 = 800.0

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from NeuroCESTLib.core.nifti_files import NotNifti1Error, check_complete, is_nifti, nifti_layout
-from NeuroCESTLib.core.nifti_orientation import orientation_notes, quiet_itk, straight_file
+from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
+from NeuroCESTLib.core.headers.nifti import NotNifti1Error, is_nifti, nifti_layout
+from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, quiet_itk, straight_file
+from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
 
 from .label_conventions import LabelConvention
 from .label_maps import LabelReading, classes_of_map, classes_of_masks
@@ -59,11 +61,10 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
     file, channel = _file_and_channel(path)
     if not file.is_file():
         raise ValueError(unreadable(file))
-    if is_nifti(file):
-        with contextlib.suppress(NotNifti1Error):  # SimpleITK checks the other kinds itself
-            check_complete(file, trust_size=True)
+    _check_header(file)
     with tempfile.TemporaryDirectory(prefix="neurocest-") as folder, quiet_itk():
         straight, notes = straight_file(file, folder)
+        _check_grid(file, straight)
         try:
             image = sitk.ReadImage(str(straight))
         except RuntimeError:
@@ -75,6 +76,24 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
     if image.GetDimension() != 4 or channel >= image.GetSize()[3]:
         raise ValueError(f"'{file}' has no channel {channel}: {_size(image)}")
     return image[..., channel]
+
+
+def _check_header(file: Path) -> None:
+    """Check what SimpleITK would trust."""
+    with contextlib.suppress(NotNifti1Error):  # SimpleITK reads other kinds of NIfTI too
+        check_file(file, trust_size=True)
+
+
+def _check_grid(file: Path, straight: Path) -> sitk.ImageFileReader:
+    """Check place and size of an image as SimpleITK understands its header; messages name ``file``."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(straight))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise ValueError(unreadable(file)) from None
+    check_read_grid(file, reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return reader
 
 
 def _voxels_to_ras(image: sitk.Image) -> np.ndarray:
@@ -182,7 +201,6 @@ def header_problem(path: str | os.PathLike) -> str | None:
         A sentence that names the file and says why it cannot; None if it can.
     """
     file, channel = _file_and_channel(path)
-    reader = sitk.ImageFileReader()
     if not file.is_file():
         return unreadable(file)
     with tempfile.TemporaryDirectory(prefix="neurocest-") as folder, quiet_itk():
@@ -190,12 +208,11 @@ def header_problem(path: str | os.PathLike) -> str | None:
             if is_nifti(file):
                 with contextlib.suppress(NotNifti1Error):
                     nifti_layout(file)
-            reader.SetFileName(str(straight_file(file, folder)[0]))
-            reader.ReadImageInformation()
+            elif is_nrrd(file):
+                check_nrrd(file, complete=False)
+            reader = _check_grid(file, straight_file(file, folder)[0])
         except ValueError as error:
             return str(error)
-        except RuntimeError:
-            return unreadable(file)
     values = reader.GetNumberOfComponents()
     wanted = 3 if channel is None else 4
     if reader.GetDimension() == wanted and values == 1 and (channel is None or channel < reader.GetSize()[3]):

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.limits import LARGEST_RATIO, SPARE_BYTES, check_sizes
+
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
 _TYPES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)  # NIfTI's codes
@@ -199,17 +201,56 @@ def check_complete(path: str | os.PathLike, trust_size: bool = False) -> None:
     """
     path = Path(path)
     needed = nifti_layout(path).file_bytes
+    _check_length(path, needed, trust_size)
+
+
+def check_nifti(path: str | os.PathLike, trust_size: bool = False) -> None:
+    """Check that a NIfTI-1 image in one file or two can be given to its readers.
+
+    Args:
+        path: File ending in ``.nii`` or ``.nii.gz``, or either one of ``.hdr`` and ``.img``.
+        trust_size: As for ``check_complete``.
+
+    Raises:
+        NotNifti1Error: The file has another header.
+        ValueError: The file is truncated or damaged, too large, or its partner is missing; the message names it.
+    """
+    path = Path(path)
+    header_path, data_path = _partners(path) if is_pair(path) else (path, path)
+    layout = nifti_layout(header_path)
+    check_sizes(header_path, layout.sizes, layout.data_bytes / math.prod(layout.sizes))
+    with _open(header_path) as file:
+        header = file.read(_HEADER_BYTES)
+    order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+    offset, slope, intercept = struct.unpack(order + "3f", header[108:120])
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise ValueError(f"'{header_path}' scales its values by a number that is not finite: export it again")
+    if header_path == data_path:
+        _check_length(path, layout.file_bytes, trust_size)
+    elif not 0 <= offset <= data_path.stat().st_size * LARGEST_RATIO:
+        raise ValueError(f"'{header_path}' has a damaged NIfTI header: its data begin at byte {offset:.4g}")
+    else:
+        _check_length(data_path, int(offset) + layout.data_bytes, trust_size)
+
+
+def _check_length(path: Path, needed: int, trust_size: bool) -> None:
+    """Check that a file has the given number of bytes, which are unpacked only as far as they can be right."""
     try:
         if trust_size and _stated_size(path) == needed % 2**32:
             return
         found = 0
-        with _open(path) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                found += len(chunk)
+        if needed <= path.stat().st_size * LARGEST_RATIO:
+            with _open(path) as file:
+                while (chunk := file.read(_CHUNK_BYTES)) and found <= needed + SPARE_BYTES:
+                    found += len(chunk)
+        else:
+            found = path.stat().st_size
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(_read_problem(path, error)) from None
     if found < needed:
         raise ValueError(f"'{path}' is truncated: it has {found} of {needed} bytes; copy or export it again")
+    if _is_compressed(path) and found > needed + SPARE_BYTES:
+        raise ValueError(f"'{path}' holds far more data than its header announces: copy or export it again")
 
 
 def non_finite_voxels(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from NeuroCESTLib.core.nifti_files import (
+from NeuroCESTLib.core.headers.nifti import (
     NotNifti1Error,
     check_complete,
     is_nifti,

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from JointRegSegLib.images.reading import header_problem, read_image
-from NeuroCESTLib.core.nifti_orientation import nifti_orientation, orientation_notes, straight_file
+from NeuroCESTLib.core.headers.nifti_orientation import nifti_orientation, orientation_notes, straight_file
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.sequences import read_sequence

@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from NeuroCESTLib.core.nifti_files import is_nifti
+from NeuroCESTLib.core.headers.library_messages import library_lines_caught
+from NeuroCESTLib.core.headers.limits import check_grid
+from NeuroCESTLib.core.headers.nifti import is_nifti
 
 LARGEST_SHIFT_MM = 0.1
 """Displacement of a corner up to which a sheared sform is straightened."""
@@ -41,6 +44,7 @@ class NiftiOrientation:
         order: Byte order, '<' or '>'.
         mm_per_unit: Length in mm of the unit in the file.
         spacing_mm: Voxel size (3,) along i, j and k, which the sform may contradict.
+        rank: Number of axes in space, at most 3.
     """
 
     sizes: tuple[int, int, int]
@@ -49,6 +53,7 @@ class NiftiOrientation:
     order: str
     mm_per_unit: float
     spacing_mm: np.ndarray
+    rank: int = 3
 
     def distance_mm(self, first: np.ndarray, second: np.ndarray) -> float:
         """Return the largest distance in mm between the corners that two maps (4, 4) give the image."""
@@ -90,7 +95,7 @@ def nifti_orientation(path: str | os.PathLike) -> NiftiOrientation | None:
     try:
         with _opened(Path(path)) as file:
             header = file.read(_HEADER_BYTES)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return None
     if len(header) < _HEADER_BYTES or header[344:348] not in (b"n+1\0", b"ni1\0"):
         return None
@@ -108,7 +113,24 @@ def nifti_orientation(path: str | os.PathLike) -> NiftiOrientation | None:
         qform[:3] *= scale
     if sform_code > 0:
         sform = np.vstack([rows * scale, (0, 0, 0, 1)])
-    return NiftiOrientation((i, j, k), qform, sform, order, scale, np.abs(spacing) * scale)
+    return NiftiOrientation((i, j, k), qform, sform, order, scale, np.abs(spacing) * scale, min(max(rank, 1), 3))
+
+
+def check_orientation(path: str | os.PathLike) -> None:
+    """Check that qform, sform and voxel size of a NIfTI-1 file are finite and within the limits.
+
+    Raises:
+        ValueError: They are not; the message names the file.
+    """
+    found = nifti_orientation(path)
+    if found is None:
+        return
+    sizes = found.sizes[: found.rank]
+    for matrix in (found.qform, found.sform):
+        if matrix is not None:
+            check_grid(path, matrix[:3, 3], matrix[:3, : found.rank], sizes)
+    if found.qform is None and found.sform is None:
+        check_grid(path, np.zeros(3), np.diag(found.spacing_mm)[:, : found.rank], sizes)
 
 
 def orientation_notes(path: str | os.PathLike, used: np.ndarray) -> list[str]:
@@ -193,13 +215,14 @@ def straight_file(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[P
 
 @contextlib.contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Keep ITK from writing its own warnings about orientations to standard error; they are told here."""
+    """Keep ITK and its format libraries from writing to standard error; what a user must know is told here."""
     import SimpleITK as sitk
 
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        yield
+        with library_lines_caught():
+            yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
@@ -217,7 +240,11 @@ def _from_quaternion(
 ) -> np.ndarray:
     """Map (4, 4) of a quaternion, as in nifti1.h."""
     b, c, d = bcd
-    a = np.sqrt(max(1.0 - (b * b + c * c + d * d), 0.0))
+    rest = 1.0 - (b * b + c * c + d * d)
+    a = np.sqrt(max(rest, 0.0))
+    if rest < 1e-7:  # a rotation by half a turn, whose quaternion may be rounded
+        b, c, d = np.array([b, c, d]) / np.sqrt(1.0 - rest)
+        a = 0.0
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
