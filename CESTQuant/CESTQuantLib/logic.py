@@ -18,6 +18,7 @@ from .scene.compartment_inputs import CompartmentVisit, between_transform, visit
 from .scene.compartment_nodes import CompartmentsResult
 from .scene.compartment_nodes import into_scene as compartments_into_scene
 from .scene.maps import MapNodes, with_maps
+from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
@@ -428,6 +429,36 @@ class CESTQuantLogic:
             progress: Called with the fraction done and a message; may raise to cancel.
         """
         return add_phantom(seed, noise_sd, progress or silent)
+
+    def addPatientPhantom(
+        self,
+        regions: Any,
+        *,
+        values: Mapping[str, Any] | None = None,
+        slab: Slab | None = None,
+        seed: int = 1,
+        noise_sd: float = 0.002,
+        progress: Progress | None = None,
+    ) -> PatientNodes:
+        """Simulate the CEST acquisition of an anatomy and add it to the scene.
+
+        Args:
+            regions: Volume node with a label map: 0 air, 1 white matter, 2 grey matter, 3 cerebrospinal fluid, 4
+                oedema, 5 enhancing tumour, 6 necrotic core.
+            values: Tissue values that replace the usual ones, such as
+                ``{"enhancing_tumor": {"amide.fraction": 0.002}}``.
+            slab: Voxels, slices and misalignment of the acquisition.
+            seed: Seed of the noise, of the biological spread and of the direction of the misalignment.
+            noise_sd: Standard deviation of the noise relative to M0 of white matter.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Returns:
+            The nodes by name, the true values of every region, and the true alignment.
+
+        Raises:
+            ValueError: The label map has other values, or a tissue value is unknown.
+        """
+        return add_patient_phantom(regions, values, slab or Slab(), seed, noise_sd, progress or silent)
 
 
 def _tissue_model(model: Any) -> TissueModel | None:

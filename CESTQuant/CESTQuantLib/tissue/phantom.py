@@ -105,7 +105,7 @@ def make_phantom(*, noise_sd: float = 0.002, seed: int = 1, progress: Progress |
     voxels = np.flatnonzero(labels)
     entries = _tissue_entries(labels.ravel()[voxels], generator)
     model = tissue_model_from_dict(tissue_values("white matter 3T"), "white matter 3T")
-    z = _simulate(model, entries, protocol, b0.ravel()[voxels], b1.ravel()[voxels], progress or silent)
+    z = simulate_voxels(model, entries, protocol, b0.ravel()[voxels], b1.ravel()[voxels], progress or silent)
     noise = M0[WHITE_MATTER] * noise_sd
     noise_free_m0 = np.array(M0)[labels]
     m0 = noise_free_m0 + noise * generator.standard_normal(labels.shape)
@@ -167,7 +167,7 @@ def _fields() -> tuple[np.ndarray, np.ndarray]:
 
 def _tissue_entries(labels: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw the values of every pool for every voxel: those of the preset of its region, with biological spread."""
-    presets = {label: _preset_numbers(preset) for label, (_, preset) in REGIONS.items()}
+    presets = {label: preset_numbers(preset) for label, (_, preset) in REGIONS.items()}
     varied = ("fraction", "k_Hz", "T1_s", "T2_s")
     entries = {}
     for path in presets[WHITE_MATTER]:
@@ -180,12 +180,13 @@ def _tissue_entries(labels: np.ndarray, generator: np.random.Generator) -> dict[
     return entries
 
 
-def _preset_numbers(preset: str) -> dict[str, float]:
+def preset_numbers(preset: str) -> dict[str, float]:
+    """Return the values of a tissue preset by path, such as ``amide.fraction``."""
     entries = tissue_model_from_dict(tissue_values(preset), preset).entries
     return {path: entry for path, entry in entries.items() if isinstance(entry, float)}
 
 
-def _simulate(
+def simulate_voxels(
     model: TissueModel,
     entries: dict[str, np.ndarray],
     protocol: Protocol,

@@ -42,6 +42,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         default="train",
         help="split that the manifest gives for the patients",
     )
+    parser.add_argument(
+        "--regions",
+        action="store_true",
+        help="also write VISIT_regions.nii.gz, the label map on which 'cestquant phantom --regions' simulates CEST: 1 "
+        "white matter, 2 grey matter, 3 cerebrospinal fluid, 4 oedema, 5 enhancing tumour, 6 necrotic core",
+    )
     parser.set_defaults(command=run)
 
 
@@ -68,7 +74,9 @@ def run(options: Namespace) -> None:
                 progress(number / options.patients, f"patient {number + 1} of {options.patients}")
                 place = folder / f"synthetic{seed:06d}"
                 place.mkdir()
-                studies += write_patient(templates, seed, options.spacing, place, options.split)
+                studies += write_patient(
+                    templates, seed, options.spacing, place, options.split, regions=options.regions
+                )
         write_text(
             manifest_text(Cohort("cohort.csv", tuple(studies)).with_convention(CONVENTION), folder),
             folder / "cohort.csv",

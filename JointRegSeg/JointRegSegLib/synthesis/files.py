@@ -40,6 +40,7 @@ def write_patient(
     folder: Path,
     split: str = "train",
     modalities: Sequence[str] = MODALITIES,
+    regions: bool = False,
 ) -> list[StudyRecord]:
     """Make the patient of a seed and write it into a folder.
 
@@ -55,6 +56,7 @@ def write_patient(
         folder: Folder to write into; it exists.
         split: Split of the patient in a manifest.
         modalities: Modalities to write.
+        regions: Whether to write ``<visit>_regions.nii.gz`` as well, the label map of ``regions.REGIONS``.
 
     Returns:
         The records of the two studies.
@@ -68,6 +70,9 @@ def write_patient(
     sitk.WriteTransform(transforms.fixed_to_moving, str(folder / "true_visit1_to_visit2.h5"))
     first = _landmarks(patient.fixed, grid, Draw(seed + 2))
     second = [transforms.moving_to_fixed.TransformPoint(point) for point in first]
+    if regions:
+        _write_image(patient.fixed.regions, grid, None, folder / f"{VISITS[0]}_regions.nii.gz", np.uint8)
+        _write_image(patient.moving.regions, grid, pose, folder / f"{VISITS[1]}_regions.nii.gz", np.uint8)
     subject = f"synthetic{seed:06d}"
     return [
         _write_visit(patient.fixed, modalities, grid, None, first, folder, subject, VISITS[0], split),

@@ -13,6 +13,7 @@ from ..registration.deformation import Deformation, compose, identity_displaceme
 from .anatomy import mass_effect, random_head, visit_deformation, warp_fields
 from .contrast import random_images
 from .random_fields import Draw
+from .regions import region_labels
 from .templates import Template
 from .tumor import Tumor, TumorFields, TumorNoise, changed_tumor, random_tumor, tumor_fields
 
@@ -29,12 +30,14 @@ class SyntheticVisit:
         labels: Classes (D, H, W) uint8.
         mask: Brain (D, H, W) bool.
         tissues: Probabilities (3, D, H, W) of CSF, grey and white matter of the healthy anatomy.
+        regions: What each voxel mostly holds, (D, H, W) uint8, see ``regions.REGIONS``.
     """
 
     images: Tensor
     labels: Tensor
     mask: Tensor
     tissues: Tensor
+    regions: Tensor
 
 
 @dataclass(frozen=True)
@@ -120,4 +123,4 @@ def _visit(
     mask = brain > draw.uniform(0.35, 0.65)
     labels = parts.labels() * mask
     images = random_images(tissues, parts, mask, spacing_mm, draw, modalities)
-    return SyntheticVisit(images, labels, mask, tissues)
+    return SyntheticVisit(images, labels, mask, tissues, region_labels(tissues, parts, labels, mask))

@@ -17,7 +17,7 @@ pytest.importorskip("nilearn", reason="synthetic patients are made from the temp
 
 def test_the_command_writes_a_cohort_with_the_true_deformation(tmp_path: Path) -> None:
     output = tmp_path / "cohort"
-    assert main(["synthesize", "--output", str(output), "--spacing", "4", "--seed", "5"]) == 0
+    assert main(["synthesize", "--output", str(output), "--spacing", "4", "--seed", "5", "--regions"]) == 0
     first, second = read_manifest(output / "cohort.csv").studies
     assert first.subject == second.subject == "synthetic000005"
     truth = sitk.ReadTransform(str(output / first.subject / "true_visit2_to_visit1.h5"))
@@ -34,6 +34,14 @@ def test_the_command_writes_a_cohort_with_the_true_deformation(tmp_path: Path) -
         != sitk.ReadImage(str(second.images["t1"])).GetDirection()
     )
     assert (output / "report.json").is_file()
+    for study in (first, second):
+        regions = sitk.ReadImage(str(output / study.subject / f"{study.visit}_regions.nii.gz"))
+        label, mask = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (study.label, study.mask))
+        assert regions.GetDirection() == sitk.ReadImage(str(study.label)).GetDirection()
+        array = sitk.GetArrayFromImage(regions)
+        assert ((array > 0) == (mask > 0)).all()
+        for value, region in ((1, 6), (2, 4), (3, 5)):  # necrotic core, oedema, enhancing tumour
+            assert ((array == region) == (label == value)).all()
 
 
 @pytest.mark.parametrize(

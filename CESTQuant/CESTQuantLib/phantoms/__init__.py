@@ -1,0 +1,1 @@
+"""Simulated CEST acquisitions of a given anatomy, with their true values."""
