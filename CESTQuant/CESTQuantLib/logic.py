@@ -21,6 +21,7 @@ from .scene.maps import MapNodes, with_maps
 from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
+from .scene.scanner import ImportedScan, import_scan
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
 from .scene.study import Study, knows_its_offsets
 
@@ -415,6 +416,38 @@ class CESTQuantLogic:
         model_file = model if isinstance(model, str | Path) else None
         spectra, _ = with_maps(study, study.spectra()[0], nodes, settings.model, model_file)
         return study, settings, spectra
+
+    def importScan(
+        self,
+        source: str | Path,
+        *,
+        scan: str | int | None = None,
+        offsets: Any = None,
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> ImportedScan:
+        """Read scanner files into the scene: a sequence with geometry and offsets that carries its protocol.
+
+        Args:
+            source: Folder of a Bruker ParaVision study, of a scan, or of a reconstruction (``pdata/N``).
+            scan: Number of the scan in a study; None for the only one, or the only one with saturation offsets.
+            offsets: Offsets in ppm (a list or a text file), of all measurements or of one repetition, instead of those
+                that the scan lists.
+            name: Name of the node; by default that of the scan.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Returns:
+            The node, the protocol with None for what the files do not say, and what is to be filled in.
+
+        Raises:
+            ValueError: There is no such scan, or a file is missing, damaged or contradicts another one; one sentence
+                that names it.
+        """
+        from .formats.protocol_files import read_offsets
+
+        if isinstance(offsets, str | Path):
+            offsets = read_offsets(offsets).tolist()
+        return import_scan(source, scan, offsets, name, progress or silent)
 
     def hasProtocol(self, signalNode: Any) -> bool:
         """Whether the acquisition says how it was made: by its protocol, as the sample data, or by offsets in ppm."""

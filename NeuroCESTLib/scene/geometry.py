@@ -6,6 +6,7 @@ of Slicer and ITK. World coordinates are RAS in mm unless a name says LPS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,17 @@ class Geometry:
         image.SetOrigin((_RAS_TO_LPS[:3, :3] @ self.origin).tolist())
         image.SetDirection(direction)
         return image
+
+    @classmethod
+    def from_lps(cls, shape: Sequence[int], ijk_to_lps: np.ndarray) -> Geometry:
+        """Return the geometry of a matrix to LPS, the patient coordinates of DICOM and of ParaVision.
+
+        Args:
+            shape: Number of voxels (K, J, I).
+            ijk_to_lps: Matrix (4, 4) from voxel index (i, j, k, 1) to LPS in mm.
+        """
+        slices, rows, columns = shape
+        return cls((slices, rows, columns), _RAS_TO_LPS @ np.asarray(ijk_to_lps))
 
     @classmethod
     def from_sitk(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:

@@ -35,6 +35,17 @@ _KNOWN_KEYS = {
     "initial_magnetisation",
     "events",
 }
+_OPEN_FOR_CONTRASTS = (
+    "b1_uT",
+    "saturation_type",
+    "saturation_time_s",
+    "n_pulses",
+    "pulse_duration_s",
+    "pulse_delay_s",
+    "duty_cycle",
+    "pulse_shape",
+)
+"""Keys of the saturation that may be null until a method needs them."""
 _KEYS_OF_PARTS = {
     "readout": ("pulse_duration_s", "echo_time_s"),
     "pulse_shape": ("samples_uT", "dwell_s", "phase_rad"),
@@ -78,6 +89,7 @@ def _warn_of_unknown_parts(values: dict[str, Any], source: str) -> None:
 
 
 def _from_known(values: dict[str, Any]) -> Protocol:
+    values, unknown = _without_open_values(values)
     train = _pulse_train(values)
     readout = values.get("readout") or {}
     if not isinstance(readout, dict):
@@ -107,7 +119,36 @@ def _from_known(values: dict[str, Any]) -> Protocol:
             values.get("gamma_rad_per_s_per_uT", GAMMA_RAD_PER_S_PER_UT), "gamma_rad_per_s_per_uT"
         ),
         events=None if values.get("events") is None else Events.from_description(values["events"]),
+        unknown=unknown,
     )
+
+
+def _without_open_values(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Values without those that are null, and the names of the open ones that the saturation is simulated from.
+
+    Power and duration are then 0: contrasts and Lorentzian fits do without them.
+    """
+    for key in ("field_strength_T", "offsets_ppm"):
+        if key in values and values[key] is None:
+            raise ValueError(f"{key} is null: fill it in, every method needs it")
+    known = {key: value for key, value in values.items() if value is not None}
+    open_ = [key for key in _OPEN_FOR_CONTRASTS if key in values and key not in known and not _is_needless(key, known)]
+    if not open_:
+        return known, ()
+    for key in ("n_pulses", "pulse_duration_s"):
+        known.pop(key, None)
+    known["saturation_type"] = "cw"
+    return {"b1_uT": 0.0, "saturation_time_s": 0.0, **known}, tuple(open_)
+
+
+def _is_needless(key: str, known: dict[str, Any]) -> bool:
+    """Whether the saturation is described without a key, by the values that are known."""
+    if key == "b1_uT" or key == "saturation_type":
+        return False
+    if known.get("saturation_type") == "cw":
+        return key != "saturation_time_s"
+    other = {"pulse_delay_s": "duty_cycle", "duty_cycle": "pulse_delay_s", "saturation_time_s": "n_pulses"}
+    return other.get(key) in known
 
 
 def _time(values: dict[str, Any], key: str) -> Tensor:
@@ -194,4 +235,4 @@ def protocol_to_dict(protocol: Protocol) -> dict[str, Any]:
     values["gamma_rad_per_s_per_uT"] = protocol.gamma_rad_per_s_per_uT
     if protocol.events is not None:
         values["events"] = protocol.events.description()
-    return values
+    return values | dict.fromkeys(protocol.unknown)

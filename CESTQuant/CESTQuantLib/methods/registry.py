@@ -112,8 +112,8 @@ def _run(
     method: Method, spectra: ZSpectra, settings: Settings, device: torch.device | str, progress: Progress
 ) -> Quantification:
     method.require(_given(spectra, settings))
-    if method.physical and not bool((spectra.protocol.saturation_time_s > 0).any()):
-        raise ValueError(f"the protocol gives no saturation time and B1; {method.name} needs a protocol.json or .seq")
+    if method.physical:
+        spectra.protocol.require_known(method.name)
     return method.run(spectra.to(device), settings, progress)
 
 

@@ -75,6 +75,8 @@ class Protocol:
             quantities above then describe it. The offset is the one at which is played longest, and B1 the root mean
             square from the start of the first pulse to the end of the last. None where the quantities above say
             everything.
+        unknown: Names of the quantities that the file leaves open (null). They are 0 here, which suffices for contrasts
+            and Lorentzian fits; physical methods refuse them with :meth:`require_known`.
 
     Raises:
         ValueError: A value is missing, not finite, out of its range, or has another number of values than offsets_ppm.
@@ -98,6 +100,7 @@ class Protocol:
     larmor_frequency_MHz: float | None = None
     gamma_rad_per_s_per_uT: float = GAMMA_RAD_PER_S_PER_UT
     events: Events | None = None
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         offsets = numbers(self.offsets_ppm, "offsets_ppm")
@@ -126,6 +129,23 @@ class Protocol:
     def duty_cycle(self) -> float:
         """Fraction of the saturation during which RF is on (1 for CW)."""
         return 1.0 if self.pulses is None else self.pulses.duty_cycle
+
+    def require_known(self, what: str) -> None:
+        """Check that the protocol says everything that the saturation is simulated from.
+
+        Args:
+            what: What needs it, such as the name of a method, for the message.
+
+        Raises:
+            ValueError: A quantity is open or there is no saturation; the message names what is to be filled in.
+        """
+        if self.unknown:
+            verb = "is" if len(self.unknown) == 1 else "are"
+            raise ValueError(
+                f"{' and '.join(self.unknown)} {verb} null in the protocol: fill in the values that {what} needs"
+            )
+        if not bool((self.saturation_time_s > 0).any()):
+            raise ValueError(f"the protocol gives no saturation time and B1; {what} needs a protocol.json or .seq")
 
     def tensors(self) -> list[Tensor]:
         """Return the quantities per measurement that are set."""

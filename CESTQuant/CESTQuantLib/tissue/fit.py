@@ -171,8 +171,7 @@ def fit_tissue_model(
         raise ValueError('the model has no fitted value; give at least one as {"fit": true, …}')
     if missing := [name for name in model.map_names if name not in _available_maps(spectra)]:
         raise ValueError(f"the model refers to the map '{missing[0]}', which is not given")
-    if not bool((spectra.protocol.saturation_time_s > 0).any()):
-        raise ValueError("the protocol gives no saturation time and B1; a physical model needs a protocol.json or .seq")
+    spectra.protocol.require_known("a physical model")
     maps = _maps_of_model(spectra, model)
     signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps))
     result = fits[engine](spectra, signal_model, max_iterations, progress or silent)

@@ -45,7 +45,8 @@ def test_one_value_serves_all_measurements() -> None:
         ({"b1_uT": -1.0}, "b1_uT contains the negative value -1"),
         ({"b1_uT": [1.0, 2.0]}, "b1_uT has 2 values but offsets_ppm has 3"),
         ({"b1_uT": "two"}, "b1_uT must be a number"),
-        ({"b1_uT": None}, "b1_uT"),
+        ({"offsets_ppm": None}, "offsets_ppm is null: fill it in"),
+        ({"field_strength_T": None}, "field_strength_T is null: fill it in"),
         ({"offsets_ppm": []}, "offsets_ppm is empty"),
         ({"offsets_ppm": [1.0, float("nan"), 2.0]}, "offsets_ppm contains a value that is not finite"),
         ({"offsets_ppm": [1.0, None, 2.0]}, "offsets_ppm must be a number"),
@@ -219,3 +220,33 @@ def test_arbitrary_values_never_crash_the_protocol(base: dict[str, Any], changes
 @SEEDED
 def test_arbitrary_json_is_refused_in_one_line(value: Any) -> None:
     reads_or_explains(lambda: protocol_from_dict(value, "p.json"), "p.json")
+
+
+def test_what_is_null_is_open_until_a_physical_method_needs_it() -> None:
+    """Files from scanners do not say everything; contrasts do without power and duration."""
+    values = {"field_strength_T": 3.0, "offsets_ppm": [1.0, 2.0], "b1_uT": 2.0, "saturation_time_s": 1.0}
+    protocol_from_dict(values | {"post_delay_s": None, "note": None}).require_known("the fit")
+    protocol = protocol_from_dict(values | {"b1_uT": None, "saturation_type": None})
+    assert protocol.unknown == ("b1_uT", "saturation_type")
+    with pytest.raises(
+        ValueError, match="b1_uT and saturation_type are null in the protocol: fill in the values that r1"
+    ):
+        protocol.select(slice(1)).require_known("r1rho")
+    written = protocol_to_dict(protocol)
+    assert (written["b1_uT"], written["saturation_type"]) == (None, None)
+    assert protocol_from_dict(written).unknown == protocol.unknown
+
+
+def test_null_keys_that_another_key_replaces_are_not_open() -> None:
+    train = {"n_pulses": 2, "pulse_duration_s": 0.1, "pulse_delay_s": 0.1, "pulse_shape": "block"}
+    values = {
+        "field_strength_T": 3.0,
+        "offsets_ppm": [1.0],
+        "b1_uT": 2.0,
+        "saturation_time_s": None,
+        "duty_cycle": None,
+    }
+    assert protocol_from_dict(values | train).unknown == ()
+    assert protocol_from_dict(values | train | {"pulse_duration_s": None}).unknown == ("pulse_duration_s",)
+    block = {"saturation_type": "cw", "saturation_time_s": 1.0, "n_pulses": None, "pulse_shape": None}
+    assert protocol_from_dict(values | block).unknown == ()

@@ -1,0 +1,94 @@
+"""``cestquant import``: scanner files as signal, protocol and report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.progress import terminal_progress
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "import",
+        help="scanner files as signal and protocol",
+        description="Read a scan of Bruker ParaVision 5, 6, 360: DIR gets signal.seq.nrrd (with geometry and offsets), "
+        "protocol.json (null for what the files do not say) and report.json. A scan without saturation offsets becomes "
+        "image.nii.gz, or image.seq.nrrd where it has several images.",
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="folder of a study, of a scan or of a reconstruction (pdata/N)"
+    )
+    parser.add_argument("--scan", metavar="N", help="number of the scan in a study (default: the only CEST scan)")
+    parser.add_argument("--list", action="store_true", help="print the scans of SOURCE, one a line, and write nothing")
+    parser.add_argument(
+        "--offsets",
+        metavar="FILE",
+        help="text file of offsets in ppm, or in Hz by its header, of one repetition, instead of the scan's",
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder for signal, protocol and report")
+    parser.set_defaults(command=run)
+
+
+def run(options: Namespace) -> None:
+    """Run ``cestquant import``."""
+    if options.list:
+        _print_scans(options.source)
+    elif options.output is None:
+        raise ValueError("give the folder for the results with --output DIR, or --list to see the scans")
+    else:
+        _import(options)
+
+
+def _print_scans(source: str) -> None:
+    from ..formats.scanner.study import scan_folders
+
+    folders = scan_folders(source)
+    if not folders:
+        raise ValueError(f"'{source}' is no ParaVision study: it has no scan folders with a method file")
+    for folder in folders:
+        print(folder.description())
+
+
+def _import(options: Namespace) -> None:
+    from NeuroCESTLib.core.whole_files import write_text
+    from NeuroCESTLib.report.record import Report
+    from NeuroCESTLib.scene import host
+    from NeuroCESTLib.scene.writing import write_node, write_volume
+
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        report = Report("cestquant import", settings_of(options))
+        host.attach()
+        from ..logic import CESTQuantLogic
+
+        with report.timed("reading"):
+            imported = CESTQuantLogic().importScan(
+                options.source, scan=options.scan, offsets=options.offsets, progress=progress
+            )
+        for path in imported.files:
+            report.add_input(path.name, path)
+        if options.offsets:
+            report.add_input("offsets", options.offsets)
+        with report.timed("writing"):
+            if imported.node.IsA("vtkMRMLSequenceNode"):
+                write_node(imported.node, folder / f"{'image' if imported.protocol is None else 'signal'}.seq.nrrd")
+            else:
+                write_volume(imported.node, folder / "image.nii.gz")
+            if imported.protocol is not None:
+                write_text(json.dumps(imported.protocol, indent=1) + "\n", folder / "protocol.json")
+        report.summary |= imported.report
+        report.warnings += imported.warnings
+        report.write(folder)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for key, meaning in imported.open.items():
+        print(f"to fill in: {key}, {meaning}", file=sys.stderr)

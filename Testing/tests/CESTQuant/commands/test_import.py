@@ -1,0 +1,182 @@
+"""``cestquant import``: a study becomes signal, protocol and report, on which ``fit`` works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from paravision import stored_frames, write_scan
+from studies import checksums, messages, write_json
+
+from CESTQuantLib.batch import main
+from CESTQuantLib.logic import CESTQuantLogic
+from NeuroCESTLib.scene.sequences import read_sequence, sequence_to_array
+
+
+@pytest.fixture
+def imported(slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, list[str]]]:
+    """Function that runs the command into ``out`` and returns its status and messages; the source stays as it is."""
+
+    def run(source: Path, *arguments: str) -> tuple[int, list[str]]:
+        slicer.mrmlScene.Clear(0)
+        before = checksums(source)
+        status = main(["import", str(source), "--output", str(tmp_path / "out"), *arguments])
+        assert checksums(source) == before
+        assert (tmp_path / "out").exists() == (status == 0)
+        return status, messages(capfd.readouterr().err)
+
+    return run
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study with an anatomical scan and a CEST scan."""
+    off = {"PVM_MagTransOnOff": "Off", "Method": "<Bruker:RARE>"}
+    write_scan(tmp_path / "study" / "2", stored_frames(measurements=1), method=off)
+    write_scan(tmp_path / "study" / "10")
+    return tmp_path / "study"
+
+
+def test_the_cest_scan_of_a_study_is_found_and_named(imported: Callable, study: Path, tmp_path: Path) -> None:
+    status, lines = imported(study)
+    assert status == 0
+    assert "scan 10 is the only one with saturation offsets among 2: RARE" in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == ["to fill in"] * 4
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert (protocol["offsets_ppm"], protocol["b1_uT"], protocol["post_delay_s"]) == ([-100, -3.5, 0, 3.5], 2.5, None)
+    array, geometry, index = sequence_to_array(read_sequence(tmp_path / "out" / "signal.seq.nrrd"))
+    np.testing.assert_allclose(index, [-100, -3.5, 0, 3.5])
+    slopes = 0.5 * (1 + np.arange(8)).reshape(4, 2, 1, 1)
+    np.testing.assert_allclose(array, stored_frames() * slopes, rtol=1e-6)
+    np.testing.assert_allclose(geometry.ijk_to_lps[:3, 3], [-3.75, -1.875, -3.0], atol=1e-9)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["role"] for entry in report["inputs"]] == ["method", "acqp", "visu_pars", "2dseq"]
+    assert sorted(report["summary"]["to_fill_in"]) == sorted(key for key, value in protocol.items() if value is None)
+
+
+def test_fit_works_on_the_result_and_asks_for_what_it_needs(
+    imported: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    offsets = {"PVM_MagTransFL": "( 6 )\n-30000 -1050 -300 0 300 1050"}
+    imported(write_scan(tmp_path / "1", stored_frames(measurements=6), method=offsets))
+    out = tmp_path / "out"
+    protocol = json.loads((out / "protocol.json").read_text())
+    write_json(protocol | {"b1_uT": None}, tmp_path / "open.json")
+    signal = ["fit", "--signal", str(out / "signal.seq.nrrd"), "--output", str(tmp_path / "maps"), "--protocol"]
+    assert main([*signal, str(tmp_path / "open.json"), "--method", "mtrasym"]) == 0
+    capfd.readouterr()
+    model = {
+        "water": {"T1_s": 2.0, "T2_s": 0.1},
+        "solutes": [],
+        "b0_shift_ppm": {"fit": True, "start": 0, "bounds": [-1, 1]},
+    }
+    write_json(model, tmp_path / "model.json")
+    physical = ["--method", "r1rho", "--model", str(tmp_path / "model.json")]
+    assert main([*signal, str(tmp_path / "open.json"), *physical]) == 2
+    assert messages(capfd.readouterr().err) == [
+        "error: b1_uT is null in the protocol: fill in the values that r1rho needs"
+    ]
+
+
+def test_a_scan_without_offsets_is_an_image(imported: Callable, study: Path, tmp_path: Path) -> None:
+    assert imported(study, "--scan", "2") == (
+        0,
+        ["warning: scan 2 has no saturation offsets: it is imported without protocol"],
+    )
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["image.nii.gz", "report.json"]
+
+
+def test_offsets_can_be_given(imported: Callable, study: Path, tmp_path: Path) -> None:
+    (tmp_path / "offsets.txt").write_text("-4\n4\n")
+    status, lines = imported(study, "--scan", "10", "--offsets", str(tmp_path / "offsets.txt"))
+    assert status == 0
+    assert "2 offsets of the given list were measured 2 times" in lines[0]
+    assert json.loads((tmp_path / "out" / "protocol.json").read_text())["offsets_ppm"] == [-4, 4, -4, 4]
+
+
+def test_the_scans_of_a_study_are_listed(study: Path, capfd: pytest.CaptureFixture) -> None:
+    (study / "3").mkdir()
+    (study / "3" / "method").write_text("nonsense")
+    assert main(["import", str(study), "--list"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "2: RARE Z-spectrum (no saturation offsets, 2 images)"
+    assert lines[1].startswith("3: damaged (")
+    assert lines[2] == "10: cest Z-spectrum (CEST, 8 images)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scan", "7"], "has no scan 7; its scans are 2: RARE"),
+        (["--scan", "10", "--offsets", "nowhere.txt"], "nowhere.txt: no such file"),
+    ],
+)
+def test_wrong_choices_are_refused(imported: Callable, study: Path, arguments: list[str], message: str) -> None:
+    status, lines = imported(study, *arguments)
+    assert (status, len(lines)) == (2, 1)
+    assert message in lines[0]
+
+
+def test_several_cest_scans_ask_for_one(imported: Callable, study: Path) -> None:
+    write_scan(study / "11")
+    status, lines = imported(study)
+    assert status == 2
+    assert "has 3 scans; choose one with --scan: 2: RARE" in lines[0]
+
+
+def test_a_folder_of_something_else_is_refused(imported: Callable, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    status, lines = imported(tmp_path / "empty")
+    assert (status, len(lines)) == (2, 1)
+    assert "is no ParaVision study" in lines[0]
+
+
+def test_the_console_imports_into_the_scene(slicer: ModuleType, study: Path) -> None:
+    found = CESTQuantLogic().importScan(study, scan=10, name="mouse")
+    assert found.node.GetName() == "mouse"
+    assert found.protocol is not None
+    assert CESTQuantLogic().hasProtocol(found.node)
+    assert set(found.open) == {
+        "post_delay_s",
+        "magnetisation_carried_over",
+        "recovery_time_s",
+        "readout_flip_angle_deg",
+    }
+    (study / "10" / "pdata" / "1" / "2dseq").write_bytes(b"short")
+    slicer.mrmlScene.Clear(0)
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(ValueError, match="is cut off"):
+        CESTQuantLogic().importScan(study, scan=10)
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+@pytest.mark.parametrize("number", ["1", "2", "3"])
+def test_real_scans_without_offsets(slicer: ModuleType, shared_data: Callable[[str], Path], number: str) -> None:
+    found = CESTQuantLogic().importScan(shared_data("data/scanner/bruker_banana/bru_banana"), scan=number)
+    assert found.protocol is None
+    assert found.node.GetImageData().GetDimensions() == (80, 64, 5)
+
+
+@pytest.mark.parametrize(("number", "missing"), [(1, "2dseq"), (2, "visu_pars"), (3, "visu_pars")])
+def test_real_damaged_scans(slicer: ModuleType, shared_data: Callable[[str], Path], number: int, missing: str) -> None:
+    with pytest.raises(ValueError, match=f"{missing}' is missing"):
+        CESTQuantLogic().importScan(shared_data(f"data/scanner/bruker_banana/bru_banana_bad_{number}"))
+
+
+def test_a_real_z_spectrum(slicer: ModuleType, shared_data: Callable[[str], Path]) -> None:
+    """Mouse at 7 T: four times 44 offsets in Hz, the first three at 100 ppm, 6 s at 3.5 uT."""
+    found = CESTQuantLogic().importScan(shared_data("data/scanner/bruker_acidocest/study"))
+    assert found.protocol is not None
+    assert found.report["repetitions"] == 4
+    assert found.protocol["b1_uT"] == 3.5
+    assert found.protocol["saturation_time_s"] == 6.0
+    offsets = np.array(found.protocol["offsets_ppm"]).reshape(4, 44)
+    np.testing.assert_allclose(offsets[0, [0, 1, 2, 3, 15, 43]], [-100, -100, -100, -10, 0, 10], atol=2e-3)
+    array, geometry, _ = sequence_to_array(found.node)
+    assert array.shape == (176, 1, 64, 64)
+    np.testing.assert_allclose(geometry.spacing, [0.6, 0.6, 2.0])
+    np.testing.assert_allclose(array[0].max(), 32766 * 0.0092302962756378, rtol=0.05)
