@@ -119,8 +119,10 @@ class CESTQuantParameterNode:
     method: Annotated[str, KnownMethod()] = "lorentzian"
     asymmetryOffset_ppm: Annotated[float, WithinRange(0.0, 100.0)] = 3.5
     power_uT: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
-    lorentzianPreset: Annotated[str, Choice(["3T", "7T"])] = "3T"
+    lorentzianPreset: Annotated[str, Choice(["3T", "7T", "3T_two_step"])] = "3T"
+    lorentzian: str  # edited pools as JSON text; empty for those of the preset
     modelPath: str
+    model: str  # edited model as JSON text; empty for that of the file
     networkPath: str
     configPath: str
     segmentation: vtkMRMLSegmentationNode
@@ -132,7 +134,7 @@ class CESTQuantWidget(PanelWidget):
 
     PATHS = ("protocolPath", "modelPath", "networkPath", "configPath")
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
-    SECTIONS = ("inputsSection", "mapsSection", "methodSection", "modelSection", "outputsSection")
+    SECTIONS = ("inputsSection", "mapsSection", "methodSection", "poolsSection", "modelSection", "outputsSection")
 
     def makeLogic(self):
         return CESTQuantLogic()
@@ -141,12 +143,13 @@ class CESTQuantWidget(PanelWidget):
         """Make the pages in the order in which they say what is missing."""
         from CESTQuantLib.panel.inputs import InputsPage
         from CESTQuantLib.panel.methods import MethodsPage
+        from CESTQuantLib.panel.pools import PoolsPage
         from CESTQuantLib.panel.results import ResultsPage
         from CESTQuantLib.panel.spectrum import SpectrumPage
 
-        self.inputs, self.methods = InputsPage(self), MethodsPage(self)
+        self.inputs, self.methods, self.pools = InputsPage(self), MethodsPage(self), PoolsPage(self)
         self.spectrum, self.results = SpectrumPage(self), ResultsPage(self)
-        return self.inputs, self.methods, self.spectrum, self.results
+        return self.inputs, self.methods, self.pools, self.spectrum, self.results
 
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
@@ -228,5 +231,5 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class CESTQuantTest(self_test.InputsTest, self_test.MapsTest, self_test.SpectrumTest):
+class CESTQuantTest(self_test.InputsTest, self_test.MapsTest, self_test.PoolsTest, self_test.SpectrumTest):
     """Uses the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""

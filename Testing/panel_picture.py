@@ -25,6 +25,7 @@ def main() -> int:
     """Draw the panel of a module after some inputs have been chosen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--module", choices=("CESTQuant", "JointRegSeg"), default="CESTQuant", help="whose panel")
+    parser.add_argument("--method", default="lorentzian", help="method that is chosen in the panel of CESTQuant")
     parser.add_argument("output", type=Path, help="picture to write (.png)")
     options = parser.parse_args()
     output = options.output.resolve()
@@ -41,7 +42,7 @@ def main() -> int:
     panel = slicer.util.getModuleWidget(options.module)
     panel.enter()
     with tempfile.TemporaryDirectory() as folder, slicer.util.chdir(folder):
-        choose(panel.ui, slicer)
+        choose(panel, slicer, options)
         picture = _with_caption(_grab(panel.parent, slicer), CAPTION.format(module=options.module))
     if not picture.save(str(output)):
         print(f"panel_picture: cannot write '{output}'", file=sys.stderr)
@@ -64,7 +65,13 @@ JOINT_NODES = (
 )
 
 
-def _choose_cest(ui: Any, slicer: Any) -> None:
+def _choose_cest(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
+    ui = panel.ui
+    ui.methodComboBox.currentIndex = ui.methodComboBox.findData(options.method)
+    if panel.pools.kind() == "model":
+        ui.modelPresetComboBox.currentIndex = ui.modelPresetComboBox.findData("white matter 3T")
+        panel.pools.onPresetChosen(ui.modelPresetComboBox.currentIndex)
+        ui.poolTable.setCurrentCell(1, 1)
     ui.protocolPathLineEdit.currentPath = _touch("visit_1/protocol.json")
     for selector, name in (
         (ui.referenceSelector, "M0"),
@@ -76,7 +83,8 @@ def _choose_cest(ui: Any, slicer: Any) -> None:
         selector.setCurrentNode(slicer.util.getNode(name))
 
 
-def _choose_joint(ui: Any, slicer: Any) -> None:
+def _choose_joint(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
+    ui = panel.ui
     ui.weightsPathLineEdit.currentPath = _touch("networks/own_cohort.pt")
     for visit, which in ((1, "fixed"), (2, "moving")):
         for suffix, name in (("T1", "T1"), ("T1ce", "T1 Gd"), ("T2", "T2"), ("Flair", "FLAIR")):
@@ -95,7 +103,9 @@ def _touch(path: str) -> str:
 
 def _grab(window: Any, slicer: Any) -> Any:
     slicer.app.processEvents()
-    window.resize(WIDTH, window.minimumSizeHint.height())
+    for _ in range(2):  # texts that wrap need more height than the layout says before it knows its width
+        window.resize(WIDTH, max(window.minimumSizeHint.height(), window.layout().totalMinimumHeightForWidth(WIDTH)))
+        slicer.app.processEvents()
     return window.grab()
 
 

@@ -81,8 +81,9 @@ def run(options: Namespace) -> None:
 
 def _brain(options: Namespace, folder: Path, progress: Progress) -> None:
     """Simulate and write the digital brain phantom."""
+    from ..formats.presets import phantom_model
     from ..logic import CESTQuantLogic
-    from ..tissue.phantom import phantom_model, phantom_protocol
+    from ..tissue.phantom import phantom_protocol
 
     nodes = CESTQuantLogic().addPhantom(seed=options.seed, noise_sd=options.noise, progress=progress)
     _write(nodes, phantom_protocol(), phantom_model(), folder)
@@ -94,10 +95,10 @@ def _patient(options: Namespace, folder: Path, report: Report, progress: Progres
     from NeuroCESTLib.core.whole_files import write_rows
     from NeuroCESTLib.scene.volumes import read_volume
 
+    from ..formats.presets import phantom_model
     from ..logic import CESTQuantLogic
     from ..phantoms.patient import patient_protocol
     from ..scene.patient_phantom import Slab
-    from ..tissue.phantom import phantom_model
 
     report.add_input("regions", options.regions)
     changes = None

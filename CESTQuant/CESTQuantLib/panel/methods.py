@@ -15,6 +15,7 @@ class MethodsPage(Page):
         OPTIONAL_SECTIONS: Sections that are hidden if the method uses none of their inputs.
         MAPS: Inputs that are maps.
         FILES: Inputs that are files.
+        TABLES: Inputs that the page of the pools shows as tables.
     """
 
     INPUTS = {  # noqa: RUF012
@@ -30,10 +31,11 @@ class MethodsPage(Page):
     }
     OPTIONAL_SECTIONS = {  # noqa: RUF012
         "mapsSection": ("b0", "b1", "t1"),
-        "modelSection": ("model", "network", "config"),
+        "modelSection": ("network", "config"),
     }
     MAPS = ("b0", "b1", "t1")
     FILES = ("model", "network", "config")
+    TABLES = ("model", "lorentzian")
 
     def setup(self):
         """List the methods."""
@@ -87,24 +89,29 @@ class MethodsPage(Page):
         method = METHODS.get(parameters.method)
         if method is None:
             return [_("The method {name} is not installed: choose another one.").format(name=parameters.method)]
-        given = {what for what, (parameter, _widget) in self.INPUTS.items() if getattr(parameters, parameter)}
+        given = {what for what in self.INPUTS if self.value(what)}
         missing = [
             _("Choose {what}: the method needs it.").format(what=what.title)
             for what in method.needs
             if what.value not in given
         ]
         for name in self.used() & {*self.FILES} & given:
-            path = getattr(parameters, self.INPUTS[name][0])
-            if not os.path.isfile(path):
+            path = self.value(name)
+            if isinstance(path, str) and not os.path.isfile(path):
                 missing.append(_("The file {path} does not exist.").format(path=path))
         return missing
 
     def options(self):
         """Return what the panel gives to the chosen method, by the name of the argument."""
-        names = [self.INPUTS[name][0] for name in self.used()]
-        chosen = {name: getattr(self.parameters, name) for name in names}
+        chosen = {self.INPUTS[name][0].removesuffix("Path"): self.value(name) for name in self.used()}
         # 0 µT means the single acquired power, and an empty path no file.
-        return {name.removesuffix("Path"): value for name, value in chosen.items() if value}
+        return {name: value for name, value in chosen.items() if value}
+
+    def value(self, name):
+        """Return what the panel gives for an input, by its name in the registry; a model is a file or its content."""
+        if name in self.TABLES:
+            return self.panel.pools.given(name)
+        return getattr(self.parameters, self.INPUTS[name][0])
 
     def maps(self):
         """Return the maps that are chosen and used, by the name of the argument."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,24 +69,6 @@ def phantom_protocol() -> Protocol:
     offsets = torch.cat([-side.flip(0), torch.zeros(1, dtype=torch.float64), side])
     b1 = torch.tensor([1.0, 2.5], dtype=torch.float64).repeat_interleave(len(offsets))
     return Protocol(3.0, offsets.repeat(2), b1, torch.tensor(2.0, dtype=torch.float64))
-
-
-def phantom_model() -> dict[str, Any]:
-    """Return a model file that fits the phantom: amide, NOE and semisolid fractions, semisolid exchange rate, water T2.
-
-    The amide rate is fixed: at 50/s two powers do not separate it from the fraction.
-    """
-
-    def fit(start: float, low: float, high: float) -> dict[str, Any]:
-        return {"fit": True, "start": start, "bounds": [low, high]}
-
-    model = tissue_values("white matter 3T")
-    amide, noe = (dict(solute) for solute in model["solutes"])
-    amide |= {"fraction": fit(1e-3, 0.0, 5e-3)}
-    noe |= {"fraction": fit(3e-3, 0.0, 1e-2)}
-    semisolid = dict(model["semisolid"]) | {"fraction": fit(0.08, 0.0, 0.3), "k_Hz": fit(30.0, 5.0, 100.0)}
-    water = {"T1_s": {"map": "t1"}, "T2_s": fit(0.1, 0.02, 2.5)}
-    return {"water": water, "solutes": [amide, noe], "semisolid": semisolid}
 
 
 def make_phantom(*, noise_sd: float = 0.002, seed: int = 1, progress: Progress | None = None) -> Phantom:

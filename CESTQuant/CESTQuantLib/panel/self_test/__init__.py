@@ -2,6 +2,7 @@
 
 from .inputs import InputsTest
 from .maps import MapsTest
+from .pools import PoolsTest
 from .spectrum import SpectrumTest
 
-__all__ = ["InputsTest", "MapsTest", "SpectrumTest"]
+__all__ = ["InputsTest", "MapsTest", "PoolsTest", "SpectrumTest"]

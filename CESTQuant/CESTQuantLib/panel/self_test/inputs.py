@@ -80,6 +80,7 @@ class InputsTest(SampleTest):
             labels = {name: getattr(self.ui, f"{rows[name].name}Label") for name in rows}
             self.assertEqual({name for name, label in labels.items() if not label.isHidden()}, used)
         self.assertTrue(self.ui.mapsSection.isHidden())
+        self.assertTrue(self.ui.poolsSection.isHidden())
         self.assertFalse(self.ui.modelSection.isHidden())
 
     def test_closingTheSceneEmptiesThePanel(self):

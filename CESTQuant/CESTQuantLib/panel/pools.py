@@ -1,0 +1,380 @@
+"""The pools of the model as a table that is edited in place: tissue models and Lorentzian pools."""
+
+import json
+import os
+
+import slicer
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+ROW_HEIGHT = 24
+"""Height of a row of the table in pixels."""
+
+
+class PoolsPage(Page):
+    """Table of the pools that the chosen method fits.
+
+    The model is kept as JSON text in the parameter ``model`` or ``lorentzian``, and so it is saved with the scene. As
+    long as nothing was edited, this text is empty, and the chosen file or preset is the model.
+
+    Attributes:
+        KINDS: Kinds of values with their texts, in the order of the choice.
+        EDITED_FROM: Ending of the attribute of the parameter node that holds the file or preset whose values were
+            edited; after another choice of these, the edited values are left.
+    """
+
+    EDITED_FROM = "EditedFrom"
+
+    KINDS = (
+        ("fixed", _("Fixed")),
+        ("fitted", _("Fitted, within bounds")),
+        ("map", _("From a map, in each voxel")),
+        ("tied", _("At a distance from the water")),
+    )
+    _shown = None
+    _model = None
+
+    def setup(self):
+        """List the models to start from and connect the widgets."""
+        import qt
+
+        from ..formats import presets
+
+        ui, choices = self.ui, self.ui.modelPresetComboBox
+        choices.addItem(_("Choose a tissue or phantom…"), "")
+        for name in presets.model_names():
+            choices.addItem(name[0].upper() + name[1:], name)
+            choices.setItemData(choices.count - 1, presets.model_source(name), qt.Qt.ToolTipRole)
+        choices.connect("activated(int)", self.onPresetChosen)
+        for name in ("t1", "b0", "b1"):
+            ui.cellMapComboBox.addItem(name)
+        ui.poolTable.connect("cellChanged(int,int)", self.onCellTyped)
+        ui.poolTable.connect("currentCellChanged(int,int,int,int)", self.showCell)
+        ui.cellKindComboBox.connect("activated(int)", self.onKindChosen)
+        ui.cellMapComboBox.connect("currentTextChanged(QString)", self.onCellEdited)
+        for name in ("Value", "Lower", "Upper", "PriorMean", "PriorSd"):
+            getattr(ui, f"cell{name}LineEdit").connect("editingFinished()", self.onCellEdited)
+        ui.addPoolButton.connect("clicked(bool)", lambda checked: self.change(lambda t, m: t.with_pool(m)))
+        ui.addSemisolidButton.connect("clicked(bool)", lambda checked: self.change(lambda t, m: t.with_semisolid(m)))
+        ui.removePoolButton.connect("clicked(bool)", self.onRemove)
+        ui.savePoolsButton.connect("clicked(bool)", self.onSave)
+        header = ui.poolTable.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setHighlightSections(False)
+        ui.poolTable.verticalHeader().setVisible(False)
+        ui.poolTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+
+    def kind(self):
+        """Return which model the chosen method fits: ``model``, ``lorentzian``, or none as an empty text."""
+        used = self.panel.methods.used()
+        return "lorentzian" if "lorentzian" in used else "model" if "model" in used else ""
+
+    def table(self):
+        """Return the table of the model that the chosen method fits."""
+        from ..formats.pool_tables import LorentzianTable, TissueTable
+
+        return LorentzianTable() if self.kind() == "lorentzian" else TissueTable()
+
+    def given(self, kind):
+        """Return what the Logic gets: the edited model as dictionary, else the file or preset; None without a model.
+
+        Args:
+            kind: ``model`` or ``lorentzian``.
+
+        Raises:
+            ValueError: The scene holds a damaged model.
+        """
+        text = getattr(self.parameters, kind)
+        if not text:
+            return self.source(kind) or None
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise ValueError(_("The scene holds a damaged model: choose another one.")) from None
+
+    def source(self, kind):
+        """Return the chosen file of a tissue model, or preset of Lorentzian pools."""
+        return self.parameters.modelPath if kind == "model" else self.parameters.lorentzianPreset
+
+    def keep(self, kind, model):
+        """Keep an edited model in the parameter node."""
+        node = self.parameters.parameterNode
+        with slicer.util.NodeModify(node):
+            node.SetAttribute(kind + self.EDITED_FROM, self.source(kind))
+            setattr(self.parameters, kind, json.dumps(model))
+
+    def show(self):
+        """Show the model where it has changed."""
+        kind, parameters = self.kind(), self.parameters
+        for edited in ("model", "lorentzian"):
+            start = parameters.parameterNode.GetAttribute(edited + self.EDITED_FROM)
+            if getattr(parameters, edited) and start is not None and start != self.source(edited):
+                setattr(parameters, edited, "")  # which shows it
+                return
+        self.ui.poolsSection.visible = bool(kind)
+        for name in ("modelPresetComboBox", "modelPresetComboBoxLabel"):
+            getattr(self.ui, name).visible = kind == "model"
+        key = kind, parameters.model, parameters.modelPath, parameters.lorentzian, parameters.lorentzianPreset
+        if kind and key != self._shown:
+            self._shown = key
+            self._follow(kind)
+            self._fill()
+
+    def _follow(self, kind):
+        """Take over the model from the parameters."""
+        self._model = None
+        self.say("")
+        try:
+            given = self.given(kind)
+            self._model = self._read(kind, given)
+        except ValueError as error:
+            self.say(str(error))
+            return
+        if self._model is None:
+            self.say(_("Choose a model to start from, or a model file; every value can then be edited here."))
+        elif getattr(self.parameters, kind):
+            self.say(_("Edited here and saved with the scene."))
+
+    def _read(self, kind, given):
+        """Return the model of a dictionary, a file or a preset; maps that lie beside a file are named by their path."""
+        from NeuroCESTLib.core.checked_json import read_json
+
+        from ..formats.pool_tables import readable_model
+        from ..formats.presets import FOLDER
+
+        if given is None or isinstance(given, dict):
+            return None if given is None else readable_model(self.table(), given, _("the model of the scene"))
+        path = FOLDER / f"lorentzian_{given}.json" if kind == "lorentzian" else given
+        if kind == "model" and not os.path.isfile(path):
+            return None  # the page of the methods says so
+        return readable_model(self.table(), _with_paths(read_json(path), path), str(path))
+
+    def say(self, text):
+        """Show a sentence under the table."""
+        self.ui.poolsNoteLabel.text = text
+        self.ui.poolsNoteLabel.visible = bool(text)
+
+    def change(self, changed):
+        """Change the model, and keep it in the parameter node.
+
+        Args:
+            changed: Function of table and model that returns another model; it may raise ValueError.
+        """
+        if self._model is None or not self.parameters:
+            return
+        try:
+            model = changed(self.table(), self._model)
+        except ValueError as error:
+            self._fill()
+            self.say(str(error))
+            return
+        self.keep(self.kind(), model)
+
+    def onPresetChosen(self, index):
+        """Start from a model of the list."""
+        from ..formats.presets import model_source, model_values
+
+        name = self.ui.modelPresetComboBox.itemData(index)
+        if name and self.parameters:
+            with slicer.util.NodeModify(self.parameters.parameterNode):
+                self.parameters.modelPath = ""
+                self.keep("model", model_values(name))
+            self.say(f"{name}: {model_source(name)}")
+
+    def place(self):
+        """Return the name of the row and the key of the column of the selected cell; the key is empty for the name."""
+        table, rows = self.table(), self.table().rows(self._model) if self._model else []
+        row, column = self.ui.poolTable.currentRow(), self.ui.poolTable.currentColumn()
+        if not 0 <= row < len(rows) or not 0 <= column <= len(table.COLUMNS):
+            return "", ""
+        return rows[row], table.COLUMNS[column - 1].key if column else ""
+
+    def onCellTyped(self, row, column):
+        """Take over the name or the value that the user has typed into the table."""
+        text, name = self.ui.poolTable.item(row, column).text(), self.table().rows(self._model)[row]
+        if column == 0:
+            self.change(lambda table, model: table.renamed(model, name, text))
+        else:
+            key = self.table().COLUMNS[column - 1].key
+            self.change(lambda table, model: table.with_text(model, name, key, text))
+
+    def onRemove(self, checked=False):
+        """Remove the selected pool."""
+        row, _key = self.place()
+        self.change(lambda table, model: table.without(model, row))
+
+    def onSave(self, checked=False):
+        """Ask for a file and write the model to it."""
+        import qt
+
+        path = qt.QFileDialog.getSaveFileName(None, _("Save the model"), "model.json", _("Model (*.json)"))
+        if path:
+            with slicer.util.tryWithErrorDisplay(_("The model could not be saved.")):
+                self.save(path)
+
+    def save(self, path):
+        """Write the model to a file, as the batch command takes it.
+
+        Raises:
+            ValueError: There is no model, or the file cannot be written.
+        """
+        from NeuroCESTLib.core.whole_files import write_text
+
+        from ..formats.pool_tables import model_text
+
+        if self._model is None:
+            raise ValueError(_("There is no model to save: choose one to start from."))
+        write_text(model_text(self._model), path)
+        self.say(_("Saved as {path}.").format(path=path))
+
+    def _fill(self):
+        """Fill the table; the selection stays where it was."""
+        import qt
+
+        table, widget = self.table(), self.ui.poolTable
+        selected = widget.currentRow(), widget.currentColumn()
+        blocked = widget.blockSignals(True)  # filling the table edits nothing
+        rows = table.rows(self._model) if self._model else []
+        widget.clear()
+        widget.rowCount, widget.columnCount = len(rows), 1 + len(table.COLUMNS)
+        widget.setHorizontalHeaderLabels([_("Pool"), *(_(column.title) for column in table.COLUMNS)])
+        for number, column in enumerate(table.COLUMNS, start=1):
+            widget.horizontalHeaderItem(number).setToolTip(_(column.description))
+        for number, row in enumerate(rows):
+            name = qt.QTableWidgetItem(row)
+            name.setFlags(_flags(table.is_pool(self._model, row)))
+            widget.setItem(number, 0, name)
+            for place, column in enumerate(table.COLUMNS, start=1):
+                widget.setItem(number, place, self._item(table, row, column))
+        widget.setFixedHeight(ROW_HEIGHT * (len(rows) + 2) + 4)  # all rows, the headings and the scroll bar
+        widget.setCurrentCell(*selected)
+        widget.blockSignals(blocked)
+        semisolid = getattr(table, "SEMISOLID", None)
+        self.ui.addSemisolidButton.visible = semisolid is not None and semisolid not in rows
+        for button in ("addPoolButton", "removePoolButton", "savePoolsButton", "addSemisolidButton"):
+            getattr(self.ui, button).enabled = self._model is not None
+        self.ui.poolTable.visible = self._model is not None
+        self.showCell()
+
+    def _item(self, table, row, column):
+        """Return the item of a value: fitted ones and those from maps stand out, and what does not apply is grey."""
+        import qt
+
+        applies = table.applies(self._model, row, column.key)
+        cell = table.cell(self._model, row, column.key) if applies else None
+        item = qt.QTableWidgetItem(cell.text() if cell else "")
+        item.setFlags(_flags(applies))
+        color = {"fitted": "#cfe3f7", "map": "#d5edd6", "tied": "#d5edd6"}.get(cell.kind if cell else "")
+        if color or not applies:
+            item.setBackground(qt.QBrush(qt.QColor(color or "#e4e4e4")))
+            item.setForeground(qt.QBrush(qt.QColor("#202020")))
+        item.setToolTip(_(column.description) if applies else _("Does not apply to this row."))
+        return item
+
+    def showCell(self, *_place):
+        """Show the parts of the selected value in the fields under the table."""
+        row, key = self.place()
+        ui = self.ui
+        ui.cellBox.visible = bool(row and key) and self.table().applies(self._model, row, key) and key != "lineshape"
+        if ui.cellBox.isHidden():
+            return
+        cell, column = self.table().cell(self._model, row, key), self.table().column(key)
+        kind = cell.kind if cell else "fixed"
+        ui.cellBox.title = f"{row}: {_(column.title)}"
+        choices = ui.cellKindComboBox
+        choices.clear()
+        for name, text in self.KINDS:
+            if name in column.kinds:
+                choices.addItem(text, name)
+        choices.currentIndex = choices.findData(kind)
+        ui.cellValueLineEditLabel.text = {
+            "fitted": _("Start:"),
+            "tied": _("Distance (ppm):"),
+        }.get(kind, _("Value:"))
+        has_prior = kind == "fitted" and "map" in column.kinds  # Lorentzian fits take none
+        for names, visible in (
+            (("cellValueLineEdit", "cellValueLineEditLabel"), kind != "map"),
+            (("cellLowerLineEdit", "cellLowerLineEditLabel", "cellUpperLineEdit"), kind == "fitted"),
+            (("cellPriorMeanLineEdit", "cellPriorMeanLineEditLabel", "cellPriorSdLineEdit"), has_prior),
+            (("cellMapComboBox", "cellMapComboBoxLabel"), kind == "map"),
+        ):
+            for name in names:
+                getattr(ui, name).visible = visible
+        prior = cell.prior if cell and cell.prior else ("", "")
+        bounds = cell.bounds if cell else ("", "")
+        value = cell.value if cell else ""
+        for name, number in zip(
+            ("Value", "Lower", "Upper", "PriorMean", "PriorSd"), (value, *bounds, *prior), strict=True
+        ):
+            getattr(ui, f"cell{name}LineEdit").text = f"{number:g}" if number != "" else ""
+        if cell and kind == "map":
+            blocked = ui.cellMapComboBox.blockSignals(True)
+            ui.cellMapComboBox.setEditText(cell.name)
+            ui.cellMapComboBox.blockSignals(blocked)
+
+    def onKindChosen(self, index):
+        """Make the selected value a fixed or fitted one, or take it from a map; its number stays."""
+        from ..formats.pool_cells import Cell
+
+        row, key = self.place()
+        if not key:
+            return
+        kind, cell = self.ui.cellKindComboBox.itemData(index), self.table().cell(self._model, row, key)
+        value = cell.value if cell else 0.0
+        if cell and cell.kind == kind:
+            return
+        bounds = (min(0.5 * value, 2 * value), max(0.5 * value, 2 * value)) if value else (0.0, 1.0)
+        name = "t1" if key == "T1_s" else {"B0 shift": "b0", "relative B1": "b1"}.get(row, "map.nii.gz")
+        changed = Cell(kind, value, bounds, name=name if kind == "map" else "")
+        self.change(lambda table, model: table.with_cell(model, row, key, changed))
+
+    def onCellEdited(self, *_text):
+        """Take over the fields under the table."""
+        row, key = self.place()
+        if not key or self._model is None:
+            return
+        text = self._text_of_fields()
+        if text and text != self.table().text(self._model, row, key):
+            self.change(lambda table, model: table.with_text(model, row, key, text))
+
+    def _text_of_fields(self):
+        """Return the fields under the table as the text of a cell; empty while one of them is empty."""
+        ui = self.ui
+        kind = ui.cellKindComboBox.currentData
+        value, low, high, mean, sd = (
+            getattr(ui, f"cell{name}LineEdit").text.strip()
+            for name in ("Value", "Lower", "Upper", "PriorMean", "PriorSd")
+        )
+        if kind == "map":
+            name = ui.cellMapComboBox.currentText.strip()
+            return f"from {name}" if name else ""
+        if kind == "tied":
+            return f"water {'' if value.startswith('-') else '+'} {value}" if value else ""
+        if kind == "fixed":
+            return value
+        prior = f" prior {mean} ± {sd}" if mean and sd else ""
+        return f"{value} [{low}, {high}]{prior}" if value and low and high else ""
+
+
+def _flags(editable):
+    import qt
+
+    selectable = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
+    return selectable | qt.Qt.ItemIsEditable if editable else selectable
+
+
+def _with_paths(model, model_file):
+    """Return a model whose maps that lie beside its file are named by their whole path."""
+    from ..scene.maps import NODE_MAPS, map_file
+
+    def located(entry):
+        if isinstance(entry, list):
+            return [located(each) for each in entry]
+        if not isinstance(entry, dict):
+            return entry
+        if isinstance(entry.get("map"), str) and entry["map"] not in NODE_MAPS:
+            return {**entry, "map": str(map_file(entry["map"], model_file))}
+        return {key: located(value) for key, value in entry.items()}
+
+    return located(model)
