@@ -103,7 +103,7 @@ class InputsTest(SampleTest):
         self.assertEqual(self.ui.signalSelector.currentNode().GetName(), "cest")
         self.assertEqual(self.ui.referenceSelector.currentNode().GetName(), "m0")
         self.assertEqual(self.ui.protocolPathLineEdit.currentPath, self.protocolPath)
-        self.assertEqual(self.ui.methodComboBox.currentText, "MTR asymmetry (APTw)")
+        self.assertEqual(self.ui.methodComboBox.currentData, "mtrasym")
         self.assertEqual(self.ui.asymmetryOffsetSpinBox.value, 2.0)
         self.assertEqual(self.ui.folderNameLineEdit.text, "visit 1")
         self.ui.applyButton.click()
