@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml Testing/system_libraries.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "setuptools>=69"
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install "torch==2.13.0"
-	$(BIN)/python -m pip install --editable ".[headless,test,bench]"
+	$(BIN)/python -m pip install --editable ".[headless,cohort,test,bench]"
 	bash Testing/system_libraries.sh $(BIN)/python
 	touch $@
 

@@ -362,6 +362,7 @@ def test_the_lint_tells_the_layers_apart() -> None:
     layers = {
         "NeuroCESTLib.core.progress": CORE,
         "NeuroCESTLib.report.figures": SCENE,
+        "NeuroCESTLib.workflow.batch": SCENE,
         "NeuroCESTLib.panel.frame": PANEL,
         "CESTQuantLib.panel.spectrum": PANEL,
         "CESTQuantLib.physics.pools": SCIENCE,

@@ -177,6 +177,7 @@ def test_the_wheel_has_the_commands_and_no_other_packages(wheel: Path) -> None:
     commands = dict(scripts["console_scripts"])
     assert commands["cestquant"] == "CESTQuantLib.batch:main"
     assert commands["jointregseg"] == "JointRegSegLib.batch:main"
+    assert commands["neurocest"] == "NeuroCESTLib.workflow.batch:main"
 
 
 @pytest.mark.slow

@@ -1,0 +1,86 @@
+"""The commands of the modules as processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LIBRARIES = {
+    "cestquant": "CESTQuantLib.batch",
+    "jointregseg": "JointRegSegLib.batch",
+    "neurocest": "NeuroCESTLib.workflow.batch",
+}
+"""Module that runs each command."""
+
+
+def command_line(program: str, *arguments: object) -> list[str]:
+    """Return the command line that runs a command of this project with the Python of this process.
+
+    Args:
+        program: A key of ``LIBRARIES``.
+        arguments: Arguments of the command.
+    """
+    return [sys.executable, "-m", LIBRARIES[program], *map(str, arguments)]
+
+
+def run_program(program: str, *arguments: object, cwd: Path | None = None) -> None:
+    """Run a command of this project and wait for its end; what it prints appears where it fails.
+
+    Args:
+        program: A key of ``LIBRARIES``.
+        arguments: Arguments of the command.
+        cwd: Folder in which it runs; that of this process by default.
+
+    Raises:
+        ValueError: The command refused its arguments or input; the message is the one that it printed.
+        RuntimeError: It failed.
+    """
+    done = subprocess.run(
+        command_line(program, *arguments), capture_output=True, text=True, check=False, env=environment(), cwd=cwd
+    )
+    if done.returncode:
+        message = f"{program} {arguments[0]}: {last_error(done.stderr) or f'exit status {done.returncode}'}"
+        raise (ValueError if done.returncode == 2 else RuntimeError)(message)
+
+
+def environment(threads: int | None = None) -> Mapping[str, str]:
+    """Return the environment of the processes, in which the packages of this process are found.
+
+    Args:
+        threads: Number of threads for numerical libraries; None leaves what is set.
+    """
+    # The folders from which this process imports the project, which need not be installed.
+    folders = [str(Path(folder or ".").resolve()) for folder in sys.path if _holds_a_library(Path(folder or "."))]
+    known = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join(dict.fromkeys([*folders, *(known.split(os.pathsep) if known else [])]))
+    limits = (
+        {}
+        if threads is None
+        else dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), str(threads))
+    )
+    return {**os.environ, **({"PYTHONPATH": path} if path else {}), **limits}
+
+
+def last_error(printed: str) -> str:
+    """Return the sentence with which a command ended, from what it printed to standard error."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else (lines[-1] if lines else "")
+
+
+def options(values: Mapping[str, object]) -> list[str]:
+    """Return the arguments of options that have a value; a sequence becomes several values of one option."""
+    arguments: list[str] = []
+    for name, value in values.items():
+        if value is None or value == "":
+            continue
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        arguments += [name, *map(str, several)]
+    return arguments
+
+
+def _holds_a_library(folder: Path) -> bool:
+    return any((folder / name.split(".")[0] / "__init__.py").is_file() for name in LIBRARIES.values())
