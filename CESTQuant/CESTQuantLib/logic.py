@@ -26,11 +26,12 @@ from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
 from .scene.study import Study, knows_its_offsets
 
 if TYPE_CHECKING:
+    from .tissue.line_fits.plof_model import PlofModel
     from .tissue.lorentzian_model import LorentzianModel
     from .tissue.lorentzian_two_step import TwoStepModel
     from .tissue.model import TissueModel
 
-LORENTZIAN_PRESETS = ("3T", "7T", "3T_two_step")
+LORENTZIAN_PRESETS = ("3T", "7T", "3T_two_step", "plof_3T")
 
 
 class CESTQuantLogic:
@@ -51,7 +52,7 @@ class CESTQuantLogic:
         segmentation: Any = None,
         folderName: str = "",
         asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
-        lorentzianPreset: str | dict = "3T",
+        lorentzianPreset: str | dict | None = None,
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
@@ -77,7 +78,8 @@ class CESTQuantLogic:
             segmentation: Regions of the table.
             folderName: Name of the folder; by default the names of signal and method.
             asymmetryOffset_ppm: One or several offsets of a contrast in ppm.
-            lorentzianPreset: ``3T``, ``7T``, ``3T_two_step``, or path or dictionary of a pool description.
+            lorentzianPreset: ``3T``, ``7T``, ``3T_two_step``, ``plof_3T``, or path or dictionary of a pool description;
+                None for the preset of the method.
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
             config: Configuration of the simulated data, a file or the name of a preset (method ``dictionary``).
@@ -263,7 +265,7 @@ class CESTQuantLogic:
         method: str = "",
         model: Any = None,
         asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
-        lorentzianPreset: str | dict = "3T",
+        lorentzianPreset: str | dict | None = None,
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
@@ -280,7 +282,7 @@ class CESTQuantLogic:
             method: Name of the method that fits the spectrum; empty for the measured points alone.
             model: Path or dictionary of a tissue model.
             asymmetryOffset_ppm: One or several offsets of a contrast in ppm.
-            lorentzianPreset: ``3T``, ``7T``, or path or dictionary of a pool description.
+            lorentzianPreset: As in :meth:`fit`.
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
             config: Configuration of the simulated data (method ``dictionary``).
@@ -308,7 +310,7 @@ class CESTQuantLogic:
         *,
         model: Any = None,
         asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
-        lorentzianPreset: str | dict = "3T",
+        lorentzianPreset: str | dict | None = None,
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
@@ -507,10 +509,15 @@ def _tissue_model(model: Any) -> TissueModel | None:
     return read
 
 
-def _lorentzian_model(preset: str | Path | Mapping[str, Any]) -> LorentzianModel | TwoStepModel:
+def _lorentzian_model(
+    preset: str | Path | Mapping[str, Any] | None,
+) -> LorentzianModel | TwoStepModel | PlofModel | None:
+    if not preset:
+        return None
     from NeuroCESTLib.core.checked_json import read_json
 
     from .formats.presets import FOLDER
+    from .tissue.line_fits.plof_model import PlofModel
     from .tissue.lorentzian_model import LorentzianModel
     from .tissue.lorentzian_two_step import TWO_STEP_KEYS, TwoStepModel
 
@@ -525,5 +532,8 @@ def _lorentzian_model(preset: str | Path | Mapping[str, Any]) -> LorentzianModel
             known = ", ".join(LORENTZIAN_PRESETS)
             raise ValueError(f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json")
         description = read_json(FOLDER / f"lorentzian_{name}.json")
-    two_steps = isinstance(description, Mapping) and any(key in description for key in TWO_STEP_KEYS)
+    keys = description if isinstance(description, Mapping) else ()
+    if "peaks" in keys:
+        return PlofModel.from_dict(description, source)
+    two_steps = any(key in keys for key in TWO_STEP_KEYS)
     return (TwoStepModel if two_steps else LorentzianModel).from_dict(description, source)

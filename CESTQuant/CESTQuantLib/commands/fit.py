@@ -26,14 +26,16 @@ _ARGUMENTS: Mapping[Input, dict[str, Any]] = {
     Input.B1: {"help": "relative B1 (1 = nominal)"},
     Input.T1: {"help": "water T1 in s"},
     Input.MODEL: {"help": "tissue model: T1 and T2 in s, rates in Hz, shifts in ppm"},
-    Input.LORENTZIAN: {"help": "Lorentzian pools: 3T (default), 7T, 3T_two_step or a pool description .json"},
+    Input.LORENTZIAN: {
+        "help": "Lorentzian pools: 3T, 7T, 3T_two_step, plof_3T or a pool description .json (default: 3 T)"
+    },
     Input.ASYMMETRY_OFFSET: {"type": float, "nargs": "+", "help": "offsets of the contrast in ppm (default: 3.5)"},
     Input.POWER: {"type": float, "help": "which of several powers (uT) a contrast uses"},
     Input.NETWORK: {"help": "network file, made by train or optimize-schedule"},
     Input.CONFIG: {"help": "configuration of the data to simulate: a file, or a name as for train"},
 }
 """Option of every input; the methods that use it are added to the help from the registry."""
-_DEFAULTS: Mapping[Input, Any] = {Input.LORENTZIAN: "3T", Input.ASYMMETRY_OFFSET: [3.5]}
+_DEFAULTS: Mapping[Input, Any] = {Input.ASYMMETRY_OFFSET: [3.5]}
 _MAPS = tuple(what.argument for what in (Input.B0, Input.B1, Input.T1))
 
 

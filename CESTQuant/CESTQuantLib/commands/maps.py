@@ -96,7 +96,7 @@ def _add_settings_files(options: Namespace, report: Report) -> None:
     for role in ("protocol", "model", "network", "config"):
         if path := getattr(options, role, None):
             report.add_input(role, config_file(path) if role == "config" else path)
-    if getattr(options, "lorentzian", "").lower().endswith(".json"):
+    if (getattr(options, "lorentzian", None) or "").lower().endswith(".json"):
         report.add_input("lorentzian", options.lorentzian)
     if model := getattr(options, "model", None):
         for name in read_tissue_model(model).map_names:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from NeuroCESTLib.core.progress import Progress
 
     from ..physics.protocol import Protocol as AcquisitionProtocol
+    from ..tissue.line_fits.plof_model import PlofModel
     from ..tissue.lorentzian_model import LorentzianModel
     from ..tissue.lorentzian_two_step import TwoStepModel
     from ..tissue.model import TissueModel
@@ -79,7 +80,7 @@ class Settings:
 
     Attributes:
         model: Tissue model: what model fits fit, and the target of QUESP, omega plot and QUCESOP.
-        lorentzian: Pools of a Lorentzian fit, in one step or two; None for the preset for 3 T.
+        lorentzian: Pools of a Lorentzian fit, in one step or two, or peaks of PLOF; None for the method's preset.
         asymmetry_offsets_ppm: Offsets in ppm at which a contrast such as MTRasym is evaluated.
         power_uT: B1 in uT of the spectrum that a contrast uses where several powers were acquired.
         network: Network file.
@@ -89,7 +90,7 @@ class Settings:
     """
 
     model: TissueModel | None = None
-    lorentzian: LorentzianModel | TwoStepModel | None = None
+    lorentzian: LorentzianModel | TwoStepModel | PlofModel | None = None
     asymmetry_offsets_ppm: tuple[float, ...] = (3.5,)
     power_uT: float | None = None
     network: str | None = None

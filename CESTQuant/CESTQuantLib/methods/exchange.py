@@ -73,7 +73,7 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
     """Fit QUCESOP, or gQUCESOP where the model fits the target's T2."""
     from ..tissue.qucesop import LIMITS, fit_qucesop, r1rho_from_z
 
-    _require_cw(spectra.protocol)
+    require_cw(spectra.protocol)
     target = _target(spectra.protocol, settings.model)
     near = (spectra.protocol.offsets_ppm - target.dw_ppm).abs() <= QUCESOP_WINDOW_PPM
     if not bool(near.any()):
@@ -148,7 +148,7 @@ def _pairs_of_target(spectra: ZSpectra, settings: Settings) -> tuple[_Target, _P
     """Return the target, its pairs of measurements and the T1 of water (voxel,) in s."""
     from ..preprocessing.pairs import label_reference_pairs
 
-    _require_cw(spectra.protocol)
+    require_cw(spectra.protocol)
     target = _target(spectra.protocol, settings.model)
     if spectra.b0_shift_ppm is not None and float(spectra.b0_shift_ppm.nan_to_num().abs().max()) > 0:
         raise ValueError(
@@ -203,7 +203,12 @@ def _t1(spectra: ZSpectra, model: TissueModel | None) -> Tensor:
     return torch.full((spectra.voxel_count,), value, dtype=torch.float64, device=spectra.signal.device)
 
 
-def _require_cw(protocol: Protocol) -> None:
+def require_cw(protocol: Protocol) -> None:
+    """Check that the saturation is continuous.
+
+    Raises:
+        ValueError: It is a pulse train or a sequence of several pulses.
+    """
     if protocol.pulses is not None:
         raise ValueError("this method holds for continuous-wave saturation, but the protocol has pulse trains")
     if protocol.events is not None and not protocol.events.only_blocks:

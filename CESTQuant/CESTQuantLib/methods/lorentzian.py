@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
@@ -59,6 +58,10 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
     model = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
+    if not isinstance(model, LorentzianModel | TwoStepModel):
+        raise ValueError(
+            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, 3T_two_step or a file like them"
+        )
     warnings = unused_b1_warnings(spectra)
     used = centered_on_water(at_one_power(spectra, settings.power_uT))
     offsets = used.protocol.offsets_ppm.float()
@@ -76,14 +79,7 @@ def _result(fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], w
     offsets = used.protocol.offsets_ppm.to(used.signal.device).float()
 
     def predict(voxels: Tensor) -> Tensor:
-        chosen = replace(
-            fit,
-            baseline=fit.baseline[voxels],
-            amplitude=fit.amplitude[voxels],
-            width_ppm=fit.width_ppm[voxels],
-            position_ppm=fit.position_ppm[voxels],
-        )
-        return chosen.spectrum(offsets)
+        return fit.of_voxels(voxels).spectrum(offsets)
 
     summary = {"median_rmse": float(fit.rmse.nanmedian())}
     return Quantification(quantities, fit.status, used.signal, used.protocol, predict, summary, tuple(warnings))

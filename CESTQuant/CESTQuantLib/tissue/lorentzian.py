@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class LorentzianFit:
     def status(self) -> Tensor:
         """Outcome of the fit, (voxel,) uint8, see ``fitting.marquardt.Status``."""
         return self.fit.status
+
+    def of_voxels(self, voxels: Tensor) -> LorentzianFit:
+        """Return lines and baseline of some voxels (n,), to evaluate their spectra."""
+        chosen = {name: getattr(self, name)[voxels] for name in ("baseline", "amplitude", "width_ppm", "position_ppm")}
+        return replace(self, **chosen)
 
     def index(self, pool: str) -> int:
         """Return the place of a pool in the model.

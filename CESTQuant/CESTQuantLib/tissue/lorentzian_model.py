@@ -120,7 +120,7 @@ class LorentzianModel:
         if not isinstance(values.get("pools"), list):
             raise ValueError(f"{source}: pools must be a list of objects with the keys {', '.join(POOL_KEYS)}")
         pools = tuple(_pool(pool, place, source) for place, pool in enumerate(values["pools"], start=1))
-        baseline = _range(values, "baseline", source)
+        baseline = range_from_json(values, "baseline", source)
         try:
             return cls(pools, baseline, str(values.get("source", "")))
         except ValueError as error:
@@ -228,18 +228,23 @@ def _pool(description: Any, place: int, source: str) -> LorentzianPool:
     tied = values.get("offset_from_water_ppm")
     if tied is not None:
         tied = number(tied, f"{where}: offset_from_water_ppm")
-    amplitude = _range(values, "amplitude", where)
-    width = _range(values, "width_ppm", where)
+    amplitude = range_from_json(values, "amplitude", where)
+    width = range_from_json(values, "width_ppm", where)
     if not width.lower > 0:
         raise ValueError(f"{where}: width_ppm must be above 0")
-    position = None if values.get("position_ppm") is None else _range(values, "position_ppm", where)
+    position = None if values.get("position_ppm") is None else range_from_json(values, "position_ppm", where)
     try:
         return LorentzianPool(name, amplitude, width, position, tied)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _range(values: dict[str, Any], key: str, where: str) -> Range:
+def range_from_json(values: dict[str, Any], key: str, where: str) -> Range:
+    """Read a range that is given as [lower, start, upper].
+
+    Raises:
+        ValueError: The key does not hold three numbers in this order; the message names it and ``where``.
+    """
     limits = values.get(key)
     if not isinstance(limits, list) or len(limits) != 3:
         raise ValueError(f"{where}: {key} must be three numbers, [lower, start, upper]")

@@ -108,6 +108,35 @@ class TwoStepFit:
         )
 
 
+def fit_background(
+    z: Tensor,
+    offsets_ppm: Tensor,
+    model: TwoStepModel,
+    *,
+    valid: Tensor | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> LorentzianFit:
+    """Fit the background to the offsets outside the excluded ranges; arguments as in ``fit_lorentzian_two_step``.
+
+    Raises:
+        ValueError: No offset lies outside the excluded ranges.
+    """
+    used = torch.ones_like(offsets_ppm, dtype=torch.bool)
+    for low, high in model.excluded_ppm:
+        used &= (offsets_ppm < low) | (offsets_ppm > high)
+    if not bool(used.any()):
+        raise ValueError("all offsets lie in the ranges that the background fit leaves out")
+    return fit_lorentzian(
+        z[:, used],
+        offsets_ppm[used],
+        model.background,
+        valid=None if valid is None else valid[:, used],
+        threads=threads,
+        progress=progress,
+    )
+
+
 def fit_lorentzian_two_step(
     z: Tensor,
     offsets_ppm: Tensor,
@@ -131,19 +160,8 @@ def fit_lorentzian_two_step(
         ValueError: No offset lies outside the excluded ranges.
     """
     progress = progress or silent
-    used = torch.ones_like(offsets_ppm, dtype=torch.bool)
-    for low, high in model.excluded_ppm:
-        used &= (offsets_ppm < low) | (offsets_ppm > high)
-    if not bool(used.any()):
-        raise ValueError("all offsets lie in the ranges that the background fit leaves out")
-    background = fit_lorentzian(
-        z[:, used],
-        offsets_ppm[used],
-        model.background,
-        valid=None if valid is None else valid[:, used],
-        threads=threads,
-        progress=part(progress, 0.0, 0.5),
-    )
+    first = part(progress, 0.0, 0.5)
+    background = fit_background(z, offsets_ppm, model, valid=valid, threads=threads, progress=first)
     difference = z - background.spectrum(offsets_ppm)  # minus the sum of the remaining lines
     residual_model = LorentzianModel(model.residual_pools, Range(0.0, 0.0, 0.0), model.background.source)
     relative = offsets_ppm.to(z) - background.position_ppm[:, :1]

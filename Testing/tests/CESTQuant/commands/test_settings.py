@@ -72,7 +72,7 @@ def test_unknown_methods_and_options(refused: Callable) -> None:
 
 def test_options_that_the_method_does_not_use_are_named(quantified: Callable, good: Path) -> None:
     words = (
-        "the method mtrasym does not use --t1, which is for mtr-rex, quesp, omega-plot, qucesop, r1rho, ",
+        "the method mtrasym does not use --t1, which is for mtr-rex, plof, quesp, omega-plot, qucesop, r1rho, ",
         "the method mtrasym does not use --model, which is for quesp, omega-plot, qucesop, r1rho, bloch-mcconnell",
     )
     files = {name: good / f"{name}.nii.gz" for name in ("b0", "t1")}
@@ -172,7 +172,7 @@ def test_one_of_several_powers_must_be_chosen_for_a_contrast(
 @pytest.mark.parametrize(
     ("pools", "words"),
     [
-        ("9T", "preset '9T' is unknown; use 3T, 7T, 3T_two_step or"),
+        ("9T", "preset '9T' is unknown; use 3T, 7T, 3T_two_step, plof_3T or"),
         ("3T_one_step", "preset '3T_one_step' is unknown"),
         ("absent.json", "file not found: 'absent.json'"),
         ({}, "pools.json: pools must be a list of objects"),

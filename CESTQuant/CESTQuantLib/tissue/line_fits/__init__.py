@@ -1,0 +1,1 @@
+"""Fits of single lines over a background: polynomial and Lorentzian line-shape fitting (PLOF)."""
