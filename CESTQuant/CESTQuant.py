@@ -111,6 +111,7 @@ class CESTQuantParameterNode:
 
     signal: vtkMRMLSequenceNode
     protocolPath: str
+    protocol: str  # edited protocol as JSON text; empty for that of the file or acquisition
     reference: Union[vtkMRMLSequenceNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007
     mask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007
     b0: vtkMRMLScalarVolumeNode
@@ -134,7 +135,10 @@ class CESTQuantWidget(PanelWidget):
 
     PATHS = ("protocolPath", "modelPath", "networkPath", "configPath")
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
-    SECTIONS = ("inputsSection", "mapsSection", "methodSection", "poolsSection", "modelSection", "outputsSection")
+    SECTIONS = (
+        *("inputsSection", "protocolSection", "mapsSection", "methodSection", "poolsSection", "modelSection"),
+        "outputsSection",
+    )
 
     def makeLogic(self):
         return CESTQuantLogic()
@@ -144,12 +148,13 @@ class CESTQuantWidget(PanelWidget):
         from CESTQuantLib.panel.inputs import InputsPage
         from CESTQuantLib.panel.methods import MethodsPage
         from CESTQuantLib.panel.pools import PoolsPage
+        from CESTQuantLib.panel.protocol import ProtocolPage
         from CESTQuantLib.panel.results import ResultsPage
         from CESTQuantLib.panel.spectrum import SpectrumPage
 
-        self.inputs, self.methods, self.pools = InputsPage(self), MethodsPage(self), PoolsPage(self)
-        self.spectrum, self.results = SpectrumPage(self), ResultsPage(self)
-        return self.inputs, self.methods, self.pools, self.spectrum, self.results
+        self.inputs, self.protocol, self.methods = InputsPage(self), ProtocolPage(self), MethodsPage(self)
+        self.pools, self.spectrum, self.results = PoolsPage(self), SpectrumPage(self), ResultsPage(self)
+        return self.inputs, self.protocol, self.methods, self.pools, self.spectrum, self.results
 
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
@@ -159,7 +164,7 @@ class CESTQuantWidget(PanelWidget):
         parameters = self.parameters
         result = self.logic.fit(
             parameters.signal,
-            parameters.protocolPath or None,
+            self.protocol.given(),
             method=parameters.method,
             reference=parameters.reference,
             mask=parameters.mask,
@@ -220,6 +225,18 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         """Whether the acquisition carries its protocol, as the sample data do."""
         return self._shared().hasProtocol(signalNode)
 
+    def protocolOf(self, signalNode):
+        """Return the protocol that the acquisition carries, as a dictionary; None where it carries none."""
+        return self._shared().protocolOf(signalNode)
+
+    def offsetsOf(self, signalNode):
+        """Return the offsets in ppm that are the index of the acquisition; None where its index is something else."""
+        return self._shared().offsetsOf(signalNode)
+
+    def setProtocol(self, signalNode, protocol):
+        """Let the acquisition carry a protocol, a dictionary or file; see ``CESTQuantLib.logic``."""
+        self._shared().setProtocol(signalNode, protocol)
+
     def addPhantom(self, **options):
         """Simulate the digital phantom and add it to the scene; returns its nodes by name."""
         return self._shared().addPhantom(**options)
@@ -231,5 +248,11 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class CESTQuantTest(self_test.InputsTest, self_test.MapsTest, self_test.PoolsTest, self_test.SpectrumTest):
+class CESTQuantTest(
+    self_test.InputsTest,
+    self_test.ProtocolTest,
+    self_test.PoolsTest,
+    self_test.SpectrumTest,
+    self_test.MapsTest,
+):
     """Uses the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""

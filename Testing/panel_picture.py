@@ -7,6 +7,7 @@ it is not a screenshot of Slicer.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -26,6 +27,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--module", choices=("CESTQuant", "JointRegSeg"), default="CESTQuant", help="whose panel")
     parser.add_argument("--method", default="lorentzian", help="method that is chosen in the panel of CESTQuant")
+    parser.add_argument("--open", nargs="*", default=(), metavar="SECTION", help="closed sections to open")
+    parser.add_argument("--only", nargs="*", default=(), metavar="SECTION", help="draw these sections alone")
     parser.add_argument("output", type=Path, help="picture to write (.png)")
     options = parser.parse_args()
     output = options.output.resolve()
@@ -43,6 +46,11 @@ def main() -> int:
     panel.enter()
     with tempfile.TemporaryDirectory() as folder, slicer.util.chdir(folder):
         choose(panel, slicer, options)
+        for name in options.open:
+            getattr(panel.ui, name).collapsed = False
+        for name, widget in vars(panel.ui).items():
+            if options.only and name.endswith("Section") and name not in options.only:
+                widget.visible = False
         picture = _with_caption(_grab(panel.parent, slicer), CAPTION.format(module=options.module))
     if not picture.save(str(output)):
         print(f"panel_picture: cannot write '{output}'", file=sys.stderr)
@@ -58,6 +66,17 @@ CEST_NODES = (
     ("vtkMRMLLabelMapVolumeNode", "Brain mask"),
     ("vtkMRMLSegmentationNode", "Tumour"),
 )
+PROTOCOL = {
+    "field_strength_T": 3.0,
+    "offsets_ppm": [-300, *(step / 4 for step in range(-24, 25))],
+    "b1_uT": 2.0,
+    "saturation_type": "cw",
+    "saturation_time_s": 2.0,
+    "recovery_time_s": 3.5,
+    "readout_flip_angle_deg": 90,
+    "signal_normalisation": "m0",
+    "m0_measurements": [1],
+}
 JOINT_NODES = (
     *(("vtkMRMLScalarVolumeNode", f"visit {v} {m}") for v in (1, 2) for m in ("T1", "T1 Gd", "T2", "FLAIR")),
     ("vtkMRMLLabelMapVolumeNode", "visit 1 brain"),
@@ -72,7 +91,7 @@ def _choose_cest(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
         ui.modelPresetComboBox.currentIndex = ui.modelPresetComboBox.findData("white matter 3T")
         panel.pools.onPresetChosen(ui.modelPresetComboBox.currentIndex)
         ui.poolTable.setCurrentCell(1, 1)
-    ui.protocolPathLineEdit.currentPath = _touch("visit_1/protocol.json")
+    ui.protocolPathLineEdit.currentPath = _write("visit_1/protocol.json", json.dumps(PROTOCOL))
     for selector, name in (
         (ui.referenceSelector, "M0"),
         (ui.maskSelector, "Brain mask"),
@@ -85,7 +104,7 @@ def _choose_cest(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
 
 def _choose_joint(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
     ui = panel.ui
-    ui.weightsPathLineEdit.currentPath = _touch("networks/own_cohort.pt")
+    ui.weightsPathLineEdit.currentPath = _write("networks/own_cohort.pt", "")
     for visit, which in ((1, "fixed"), (2, "moving")):
         for suffix, name in (("T1", "T1"), ("T1ce", "T1 Gd"), ("T2", "T2"), ("Flair", "FLAIR")):
             selector = getattr(ui, f"{which}{suffix}Selector")
@@ -94,10 +113,10 @@ def _choose_joint(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
     ui.carrySelector.setCurrentNode(slicer.util.getNode("visit 2 amide fraction"))
 
 
-def _touch(path: str) -> str:
-    """Make an empty file for the panel to find."""
+def _write(path: str, text: str) -> str:
+    """Make a file for the panel to find."""
     Path(path).parent.mkdir()
-    Path(path).touch()
+    Path(path).write_text(text)
     return path
 
 

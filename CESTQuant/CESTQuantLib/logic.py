@@ -23,7 +23,7 @@ from .scene.phantom import add_phantom
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.scanner import ImportedScan, import_scan
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
-from .scene.study import Study, knows_its_offsets
+from .scene.study import Study, carried_protocol, carry_protocol, knows_its_offsets, offsets_of_index
 
 if TYPE_CHECKING:
     from .tissue.line_fits.plof_model import PlofModel
@@ -454,6 +454,30 @@ class CESTQuantLogic:
     def hasProtocol(self, signalNode: Any) -> bool:
         """Whether the acquisition says how it was made: by its protocol, as the sample data, or by offsets in ppm."""
         return signalNode is not None and knows_its_offsets(signalNode)
+
+    def protocolOf(self, signalNode: Any) -> dict[str, Any] | None:
+        """Return the protocol that an acquisition carries, as the keys of a ``protocol.json``; None without one.
+
+        Raises:
+            ValueError: What it carries is no JSON.
+        """
+        return carried_protocol(signalNode)
+
+    def offsetsOf(self, signalNode: Any) -> list[float] | None:
+        """Return the offsets in ppm that are the index of an acquisition; None where its index is something else."""
+        return offsets_of_index(signalNode)
+
+    def setProtocol(self, signalNode: Any, protocol: Any) -> None:
+        """Let an acquisition carry a protocol, which is saved with the scene and used where none is given.
+
+        Args:
+            signalNode: Sequence node.
+            protocol: Path, dictionary or ``Protocol``.
+
+        Raises:
+            ValueError: The protocol cannot be used, or is that of another number of measurements.
+        """
+        carry_protocol(signalNode, protocol)
 
     def addPhantom(self, *, seed: int = 1, noise_sd: float = 0.002, progress: Progress | None = None) -> dict[str, Any]:
         """Simulate the digital brain phantom and add it to the scene; returns its nodes by name.

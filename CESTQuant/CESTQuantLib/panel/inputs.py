@@ -46,8 +46,12 @@ class InputsPage(Page):
         missing = []
         if not signal:
             missing.append(_("Choose the CEST acquisition, a sequence of volumes."))
+        if self.parameters.protocol:
+            return missing
         if not path and not self.logic.hasProtocol(signal):
-            missing.append(_("Choose the protocol: a JSON file, a text file of offsets, or a .seq file."))
+            missing.append(
+                _("Choose the protocol, a JSON file, a text file of offsets or a .seq file, or type offsets.")
+            )
         elif path and not os.path.isfile(path):
             missing.append(_("The protocol file {path} does not exist.").format(path=path))
         return missing

@@ -1,11 +1,11 @@
 """The pools of the model as a table that is edited in place: tissue models and Lorentzian pools."""
 
-import json
 import os
 
 import slicer
 from slicer.i18n import tr as _
 
+from NeuroCESTLib.panel.edited_value import EditedValue
 from NeuroCESTLib.panel.page import Page
 
 ROW_HEIGHT = 24
@@ -20,11 +20,7 @@ class PoolsPage(Page):
 
     Attributes:
         KINDS: Kinds of values with their texts, in the order of the choice.
-        EDITED_FROM: Ending of the attribute of the parameter node that holds the file or preset whose values were
-            edited; after another choice of these, the edited values are left.
     """
-
-    EDITED_FROM = "EditedFrom"
 
     KINDS = (
         ("fixed", _("Fixed")),
@@ -32,6 +28,7 @@ class PoolsPage(Page):
         ("map", _("From a map, in each voxel")),
         ("tied", _("At a distance from the water")),
     )
+    edited = {name: EditedValue(name) for name in ("model", "lorentzian")}  # noqa: RUF012
     _shown = None
     _model = None
 
@@ -72,7 +69,7 @@ class PoolsPage(Page):
 
     def table(self):
         """Return the table of the model that the chosen method fits."""
-        from ..formats.pool_tables import LorentzianTable, TissueTable
+        from ..tables.pools import LorentzianTable, TissueTable
 
         return LorentzianTable() if self.kind() == "lorentzian" else TissueTable()
 
@@ -85,13 +82,8 @@ class PoolsPage(Page):
         Raises:
             ValueError: The scene holds a damaged model.
         """
-        text = getattr(self.parameters, kind)
-        if not text:
-            return self.source(kind) or None
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise ValueError(_("The scene holds a damaged model: choose another one.")) from None
+        edited = self.edited[kind].get(self.parameters)
+        return edited if edited is not None else self.source(kind) or None
 
     def source(self, kind):
         """Return the chosen file of a tissue model, or preset of Lorentzian pools."""
@@ -99,19 +91,13 @@ class PoolsPage(Page):
 
     def keep(self, kind, model):
         """Keep an edited model in the parameter node."""
-        node = self.parameters.parameterNode
-        with slicer.util.NodeModify(node):
-            node.SetAttribute(kind + self.EDITED_FROM, self.source(kind))
-            setattr(self.parameters, kind, json.dumps(model))
+        self.edited[kind].keep(self.parameters, model, self.source(kind))
 
     def show(self):
         """Show the model where it has changed."""
         kind, parameters = self.kind(), self.parameters
-        for edited in ("model", "lorentzian"):
-            start = parameters.parameterNode.GetAttribute(edited + self.EDITED_FROM)
-            if getattr(parameters, edited) and start is not None and start != self.source(edited):
-                setattr(parameters, edited, "")  # which shows it
-                return
+        if any(edited.given_up(parameters, self.source(name)) for name, edited in self.edited.items()):
+            return  # the change of the parameter has shown it
         self.ui.poolsSection.visible = bool(kind)
         for name in ("modelPresetComboBox", "modelPresetComboBoxLabel"):
             getattr(self.ui, name).visible = kind == "model"
@@ -140,8 +126,8 @@ class PoolsPage(Page):
         """Return the model of a dictionary, a file or a preset; maps that lie beside a file are named by their path."""
         from NeuroCESTLib.core.checked_json import read_json
 
-        from ..formats.pool_tables import readable_model
         from ..formats.presets import FOLDER
+        from ..tables.pools import readable_model
 
         if given is None or isinstance(given, dict):
             return None if given is None else readable_model(self.table(), given, _("the model of the scene"))
@@ -221,7 +207,7 @@ class PoolsPage(Page):
         """
         from NeuroCESTLib.core.whole_files import write_text
 
-        from ..formats.pool_tables import model_text
+        from ..tables.pools import model_text
 
         if self._model is None:
             raise ValueError(_("There is no model to save: choose one to start from."))
@@ -315,7 +301,7 @@ class PoolsPage(Page):
 
     def onKindChosen(self, index):
         """Make the selected value a fixed or fitted one, or take it from a map; its number stays."""
-        from ..formats.pool_cells import Cell
+        from ..tables.cells import Cell
 
         row, key = self.place()
         if not key:

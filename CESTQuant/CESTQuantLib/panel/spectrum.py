@@ -52,10 +52,11 @@ class SpectrumPage(Page):
         if not parameters or not parameters.signal:
             raise ValueError(_("Choose the CEST acquisition, a sequence of volumes."))
         chosen = {"reference": parameters.reference, **methods.maps()}
-        paths = parameters.protocolPath, methods.options().get("model")
-        key = [node and (node.GetID(), node.GetMTime()) for node in (parameters.signal, *chosen.values())], paths
+        protocol, model = self.panel.protocol.given(), methods.options().get("model")
+        key = [node and (node.GetID(), node.GetMTime()) for node in (parameters.signal, *chosen.values())]
+        key += [protocol, model]
         if self._spectra is None or self._spectra[0] != key:
-            self._spectra = key, self.logic.spectra(parameters.signal, paths[0] or None, model=paths[1], **chosen)
+            self._spectra = key, self.logic.spectra(parameters.signal, protocol, model=model, **chosen)
         return self._spectra[1]
 
     def measured(self, place):

@@ -199,6 +199,47 @@ def knows_its_offsets(node: Any) -> bool:
     return bool(node.GetAttribute(PROTOCOL_ATTRIBUTE)) or _index_is_offsets(node, index_values(node))
 
 
+def carried_protocol(node: Any) -> dict[str, Any] | None:
+    """Return the protocol that a sequence node carries, as the keys of a ``protocol.json``; None without one.
+
+    Raises:
+        ValueError: What it carries is no JSON object; the message names the node.
+    """
+    text = node.GetAttribute(PROTOCOL_ATTRIBUTE)
+    if not text:
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"the protocol that '{node.GetName()}' carries is damaged; give a protocol")
+    return values
+
+
+def offsets_of_index(node: Any) -> list[float] | None:
+    """Return the offsets in ppm that are the index of a sequence node; None where its index is something else."""
+    index = index_values(node)
+    return index.tolist() if _index_is_offsets(node, index) else None
+
+
+def carry_protocol(node: Any, protocol: Any) -> None:
+    """Let a sequence node carry a protocol: a path, a dictionary or a ``Protocol``.
+
+    Raises:
+        ValueError: The protocol cannot be used, or is that of another number of measurements.
+    """
+    from ..formats.protocol_json import protocol_to_dict
+
+    read, _known = _protocol(protocol, node, index_values(node), None)
+    if read.measurement_count != node.GetNumberOfDataNodes():
+        raise ValueError(
+            f"the protocol has {read.measurement_count} offsets but '{node.GetName()}' has "
+            f"{node.GetNumberOfDataNodes()} measurements"
+        )
+    node.SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol_to_dict(read)))
+
+
 def _index_is_offsets(node: Any, index: np.ndarray) -> bool:
     return node.GetIndexUnit() == "ppm" and len(index) > 0 and bool(np.isfinite(index).all())
 

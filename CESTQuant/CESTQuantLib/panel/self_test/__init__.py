@@ -3,6 +3,7 @@
 from .inputs import InputsTest
 from .maps import MapsTest
 from .pools import PoolsTest
+from .protocol import ProtocolTest
 from .spectrum import SpectrumTest
 
-__all__ = ["InputsTest", "MapsTest", "PoolsTest", "SpectrumTest"]
+__all__ = ["InputsTest", "MapsTest", "PoolsTest", "ProtocolTest", "SpectrumTest"]

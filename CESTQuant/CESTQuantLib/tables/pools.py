@@ -14,7 +14,7 @@ from typing import Any
 
 from NeuroCESTLib.core.checked_json import require_file_name
 
-from .pool_cells import FITTED, FIXED, MAP, TIED, WORD, Cell, cell_of_entry, cell_of_text
+from .cells import FITTED, FIXED, MAP, TIED, WORD, Cell, cell_of_entry, cell_of_text
 
 LINESHAPE_COLUMN = "lineshape"
 
@@ -250,7 +250,7 @@ class TissueTable(PoolTable):
 
     def with_semisolid(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model with a semisolid pool as in white matter, whose fraction is fitted."""
-        from .presets import tissue_values
+        from ..formats.presets import tissue_values
 
         values = {**tissue_values("white matter 3T")["semisolid"], "fraction": Cell(FITTED, 0.1, (0.0, 0.3)).entry()}
         return {**copy.deepcopy(dict(model)), "semisolid": values}

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from CESTQuantLib.formats import presets
-from CESTQuantLib.formats.pool_cells import Cell, cell_of_entry, cell_of_text
-from CESTQuantLib.formats.pool_tables import LorentzianTable, TissueTable, model_text, readable_model
+from CESTQuantLib.tables.cells import Cell, cell_of_entry, cell_of_text
+from CESTQuantLib.tables.pools import LorentzianTable, TissueTable, model_text, readable_model
 from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
 from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel
 from CESTQuantLib.tissue.model import tissue_model_from_dict
