@@ -431,10 +431,11 @@ class CESTQuantLogic:
         """Read scanner files into the scene: a sequence with geometry and offsets that carries its protocol.
 
         Args:
-            source: Folder of a Bruker ParaVision study, of a scan, or of a reconstruction (``pdata/N``).
-            scan: Number of the scan in a study; None for the only one, or the only one with saturation offsets.
-            offsets: Offsets in ppm (a list or a text file), of all measurements or of one repetition, instead of those
-                that the scan lists.
+            source: Folder of a Bruker ParaVision study, of a scan, or of a reconstruction (``pdata/N``); folder or
+                file of DICOM images; or a NIfTI file with its JSON file.
+            scan: Number of the scan or series; None for the only one, or the only one with saturation offsets.
+            offsets: Offsets in ppm (a list, a text file or, for DICOM, a pulseq ``.seq``), of all measurements or of
+                one repetition, instead of those that the files say.
             name: Name of the node; by default that of the scan.
             progress: Called with the fraction done and a message; may raise to cancel.
 
@@ -445,10 +446,6 @@ class CESTQuantLogic:
             ValueError: There is no such scan, or a file is missing, damaged or contradicts another one; one sentence
                 that names it.
         """
-        from .formats.protocol_files import read_offsets
-
-        if isinstance(offsets, str | Path):
-            offsets = read_offsets(offsets).tolist()
         return import_scan(source, scan, offsets, name, progress or silent)
 
     def hasProtocol(self, signalNode: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
@@ -21,19 +22,23 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser = commands.add_parser(
         "import",
         help="scanner files as signal and protocol",
-        description="Read a scan of Bruker ParaVision 5, 6, 360: DIR gets signal.seq.nrrd (with geometry and offsets), "
-        "protocol.json (null for what the files do not say) and report.json. A scan without saturation offsets becomes "
-        "image.nii.gz, or image.seq.nrrd where it has several images.",
+        description="Read a scan of Bruker ParaVision 5, 6 or 360, a series of DICOM images, or a NIfTI file with its "
+        "JSON file: DIR gets signal.seq.nrrd (with geometry and offsets), protocol.json (null for what the files do "
+        "not say) and report.json. A scan without saturation becomes image.nii.gz or image.seq.nrrd, and a finished "
+        "map of APT weighting aptw.nii.gz, in percent.",
     )
     parser.add_argument(
-        "source", metavar="SOURCE", help="folder of a study, of a scan or of a reconstruction (pdata/N)"
+        "source",
+        metavar="SOURCE",
+        help="ParaVision study, scan or reconstruction (pdata/N); folder or file of DICOM images; NIfTI file",
     )
-    parser.add_argument("--scan", metavar="N", help="number of the scan in a study (default: the only CEST scan)")
+    parser.add_argument("--scan", metavar="N", help="number of scan or series (default: the only one of CEST)")
     parser.add_argument("--list", action="store_true", help="print the scans of SOURCE, one a line, and write nothing")
     parser.add_argument(
         "--offsets",
         metavar="FILE",
-        help="text file of offsets in ppm, or in Hz by its header, of one repetition, instead of the scan's",
+        help="text file of offsets in ppm, or in Hz by its header, of one repetition; of DICOM also the pulseq .seq "
+        "that was played (default: what the files say, or a .seq or offsets.txt beside DICOM images)",
     )
     parser.add_argument("--output", metavar="DIR", help="folder for signal, protocol and report")
     parser.set_defaults(command=run)
@@ -50,13 +55,10 @@ def run(options: Namespace) -> None:
 
 
 def _print_scans(source: str) -> None:
-    from ..formats.scanner.study import scan_folders
+    from ..formats.scanner.sources import describe_scans
 
-    folders = scan_folders(source)
-    if not folders:
-        raise ValueError(f"'{source}' is no ParaVision study: it has no scan folders with a method file")
-    for folder in folders:
-        print(folder.description())
+    for description in describe_scans(source):
+        print(description)
 
 
 def _import(options: Namespace) -> None:
@@ -69,6 +71,7 @@ def _import(options: Namespace) -> None:
         report = Report("cestquant import", settings_of(options))
         host.attach()
         from ..logic import CESTQuantLogic
+        from ..scene.scanner import APTW
 
         with report.timed("reading"):
             imported = CESTQuantLogic().importScan(
@@ -76,13 +79,14 @@ def _import(options: Namespace) -> None:
             )
         for path in imported.files:
             report.add_input(path.name, path)
-        if options.offsets:
+        if options.offsets and Path(options.offsets) not in imported.files:
             report.add_input("offsets", options.offsets)
         with report.timed("writing"):
             if imported.node.IsA("vtkMRMLSequenceNode"):
                 write_node(imported.node, folder / f"{'image' if imported.protocol is None else 'signal'}.seq.nrrd")
             else:
-                write_volume(imported.node, folder / "image.nii.gz")
+                name = APTW if imported.node.GetName() == APTW else "image"
+                write_volume(imported.node, folder / f"{name}.nii.gz")
             if imported.protocol is not None:
                 write_text(json.dumps(imported.protocol, indent=1) + "\n", folder / "protocol.json")
         report.summary |= imported.report

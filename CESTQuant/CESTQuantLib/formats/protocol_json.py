@@ -15,7 +15,7 @@ from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 
-_KNOWN_KEYS = {
+PROTOCOL_KEYS = {
     "field_strength_T",
     *PER_MEASUREMENT,
     "saturation_type",
@@ -35,6 +35,7 @@ _KNOWN_KEYS = {
     "initial_magnetisation",
     "events",
 }
+"""Keys of a ``protocol.json``."""
 _OPEN_FOR_CONTRASTS = (
     "b1_uT",
     "saturation_type",
@@ -71,7 +72,7 @@ def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Prot
     """
     if not isinstance(values, dict):
         raise ValueError(f"{source}: a protocol is a JSON object with keys such as field_strength_T and offsets_ppm")
-    warn_of_unknown_keys(values, _KNOWN_KEYS, source)
+    warn_of_unknown_keys(values, PROTOCOL_KEYS, source)
     _warn_of_unknown_parts(values, source)
     try:
         return _from_known(values)

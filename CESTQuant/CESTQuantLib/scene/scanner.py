@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,21 @@ import numpy as np
 
 from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.progress import Progress
-from NeuroCESTLib.scene import volumes
+from NeuroCESTLib.scene import display, volumes
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.sequences import array_to_sequence
+from NeuroCESTLib.scene.sequences import array_to_sequence, read_sequence, sequence_to_array
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from .study import PROTOCOL_ATTRIBUTE
 
 if TYPE_CHECKING:
-    from ..formats.scanner.study import Scan
+    from ..formats.scanner.scan import Scan
+    from ..formats.scanner.sources import Offsets
+
+_IMAGES = (".nii", ".nii.gz", ".hdr", ".img")
+APTW = "aptw"
+"""Name of a finished map of APT weighting."""
+_APTW_WINDOW = (-5.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -45,77 +50,104 @@ class ImportedScan:
 
 
 def import_scan(
-    source: str | Path,
-    scan: str | int | None,
-    offsets_ppm: Sequence[float] | None,
-    name: str,
-    progress: Progress,
+    source: str | Path, scan: str | int | None, offsets: Offsets | None, name: str, progress: Progress
 ) -> ImportedScan:
     """Read a scan into the scene; after an error the scene is as it was.
 
     Args:
-        source: Folder of a ParaVision study, scan or reconstruction.
-        scan: Number of the scan in a study; None for the only one that can be meant.
-        offsets_ppm: Offsets in ppm instead of those that the files list.
+        source: Folder of a ParaVision study, scan or reconstruction; folder or file of DICOM images; or a NIfTI file
+            with its JSON file.
+        scan: Number of the scan or series; None for the only one that can be meant.
+        offsets: Offsets in ppm, or a file of them, instead of those that the files list.
         name: Name of the node; empty for that of the scan.
         progress: Called with the fraction done and a message; may raise to cancel.
 
     Raises:
         ValueError: There is no such scan, or a file is damaged; the message names the file.
     """
+    if Path(source).name.lower().endswith(_IMAGES):
+        with scene_unchanged_on_error():
+            return _nifti_into_scene(Path(source), offsets, name)
 
     def read(report: Progress) -> tuple[Scan, tuple[str, ...]]:
-        from ..formats.scanner.study import choose_scan, read_scan
+        from ..formats.scanner.sources import read_source
 
-        folder, chosen = choose_scan(source, None if scan is None else str(scan))
-        report(0.1, f"reading scan {folder.name}")
-        return read_scan(folder, offsets_ppm), chosen
+        report(0.1, "reading scanner files")
+        return read_source(source, None if scan is None else str(scan), offsets)
 
     found, chosen = in_background(read, progress)
     with scene_unchanged_on_error():
-        return _into_scene(found, chosen, name or f"scan {found.folder.name}")
+        return _into_scene(found, chosen, name or (APTW if found.is_aptw_percent else f"scan {found.name}"))
 
 
 def _into_scene(found: Scan, chosen: tuple[str, ...], name: str) -> ImportedScan:
-    from ..formats.scanner.saturation import ASSUMPTIONS
-
-    array, protocol = found.images.array, found.saturation.protocol
-    geometry = Geometry.from_lps(array.shape[1:], found.images.ijk_to_lps)
-    offsets = protocol["offsets_ppm"]
-    if offsets is None:
-        node: Any = _without_offsets(array, geometry, name)
-        open_: dict[str, str] = {}
-        warnings: tuple[str, ...] = (
-            f"scan {found.folder.name} has no saturation offsets: it is imported without protocol",
-        )
-    else:
-        node = array_to_sequence(array, geometry, name, offsets)
-        node.SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol))
-        open_ = {key: ASSUMPTIONS[key] for key, value in protocol.items() if value is None}
-        warnings = ()
+    array, protocol = found.images.array, found.protocol
+    shape = array.shape[1:]
+    geometry = Geometry.from_lps(shape, found.images.ijk_to_lps)
+    node = _node(array, geometry, name, None if protocol is None else protocol["offsets_ppm"])
+    if found.is_aptw_percent:
+        display.show_map(node, "%", "rainbow", _APTW_WINDOW)
     report = {
-        "scan": found.folder.description(),
-        "measurements": len(array),
-        "matrix": list(reversed(geometry.shape)),
-        "spacing_mm": geometry.spacing.round(6).tolist(),
+        "scan": found.description,
         "loops": [
             {"name": group.name, "comment": group.comment, "count": group.count} for group in found.images.groups
         ],
-        "repetitions": found.saturation.repetitions,
+        "repetitions": found.repetitions,
+    }
+    return _imported(node, geometry, len(array), protocol, report, (*chosen, *found.notes), found.files)
+
+
+def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> ImportedScan:
+    from ..formats.protocol_files import read_offsets
+    from ..formats.scanner.sidecar import protocol_of_sidecar, sidecar_of
+
+    sidecar = sidecar_of(path)
+    protocol = protocol_of_sidecar(sidecar)
+    if offsets is not None:
+        field = protocol["field_strength_T"]
+        given = read_offsets(offsets, field).tolist() if isinstance(offsets, str | Path) else list(offsets)
+        protocol["offsets_ppm"] = given
+    read = read_sequence(path, name or None)
+    array, geometry, _ = sequence_to_array(read)
+    read_name = read.GetName()
+    volumes.remove(read)
+    listed = protocol["offsets_ppm"]
+    if listed is not None and len(listed) != len(array):
+        raise ValueError(f"'{sidecar}' gives {len(listed)} offsets but '{path}' has {len(array)} measurements")
+    node = _node(array, geometry, read_name, listed)
+    return _imported(node, geometry, len(array), protocol, {"scan": path.name}, (), (path, sidecar))
+
+
+def _imported(
+    node: Any,
+    geometry: Geometry,
+    measurements: int,
+    protocol: dict[str, Any] | None,
+    report: dict[str, Any],
+    warnings: tuple[str, ...],
+    files: tuple[Path, ...],
+) -> ImportedScan:
+    from ..formats.scanner.saturation import ASSUMPTIONS
+
+    open_: dict[str, str] = {}
+    if protocol is not None:
+        open_ = {key: ASSUMPTIONS[key] for key, value in protocol.items() if value is None and key in ASSUMPTIONS}
+        if protocol["offsets_ppm"] is not None and protocol["field_strength_T"] is not None:
+            node.SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol))
+    summary = {
+        **report,
+        "measurements": measurements,
+        "matrix": list(reversed(geometry.shape)),
+        "spacing_mm": geometry.spacing.round(6).tolist(),
         "to_fill_in": open_,
     }
-    return ImportedScan(
-        node,
-        None if offsets is None else protocol,
-        open_,
-        report,
-        (*chosen, *found.notes, *warnings),
-        tuple(found.files),
-    )
+    return ImportedScan(node, protocol, open_, summary, warnings, files)
 
 
-def _without_offsets(array: np.ndarray, geometry: Geometry, name: str) -> Any:
-    """Add a volume node of one image, or a sequence node of several, by their number."""
+def _node(array: np.ndarray, geometry: Geometry, name: str, offsets_ppm: list[float] | None) -> Any:
+    """Add a volume node of one image, or a sequence node of several, by their offsets or their numbers."""
+    if offsets_ppm is not None:
+        return array_to_sequence(array, geometry, name, offsets_ppm)
     if len(array) == 1:
         return volumes.add_volume(array[0], geometry, name)
     return array_to_sequence(array, geometry, name, range(1, len(array) + 1), "measurement", "")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .parameters import ParameterFile
 from .placement import Placement, placement_of
+from .scan import FrameGroup, ScannedImages
 
 _WORD_TYPES = {
     "_8BIT_UNSGN_INT": "u1",
@@ -19,38 +19,6 @@ _WORD_TYPES = {
 }
 _BYTE_ORDERS = {"littleEndian": "<", "bigEndian": ">"}
 _SLICES = "FG_SLICE"
-
-
-@dataclass(frozen=True)
-class FrameGroup:
-    """A loop over frames.
-
-    Attributes:
-        name: Name such as ``FG_CYCLE``, ``FG_ECHO`` or ``FG_SLICE``.
-        comment: What ParaVision says about it.
-        count: Number of passes.
-    """
-
-    name: str
-    comment: str
-    count: int
-
-
-@dataclass(frozen=True)
-class ScannedImages:
-    """Reconstructed images of a scan.
-
-    Attributes:
-        array: Values (measurement, K, J, I) in float32, scaled as ``visu_pars`` says.
-        ijk_to_lps: Matrix (4, 4) from voxel index (i, j, k, 1) to patient coordinates LPS in mm.
-        groups: Loops that the measurements come from, the fastest first; empty for a single measurement.
-        notes: Sentences for the user.
-    """
-
-    array: np.ndarray
-    ijk_to_lps: np.ndarray
-    groups: tuple[FrameGroup, ...]
-    notes: tuple[str, ...]
 
 
 def read_images(folder: str | Path) -> ScannedImages:

@@ -97,6 +97,11 @@ def larmor_frequency_MHz(method: ParameterFile, acqp: ParameterFile | None, visu
     return None
 
 
+def field_of_larmor(larmor_MHz: float) -> float:
+    """Return the static field in T in which protons have a Larmor frequency in MHz."""
+    return round(larmor_MHz / _MHZ_PER_T, 6)
+
+
 def offsets_of(method: ParameterFile, larmor_MHz: float | None) -> OffsetList | None:
     """Return the saturation offsets that the method lists, or None where it lists none.
 
@@ -138,7 +143,7 @@ def saturation_of(
         ValueError: A value is damaged, or the number of offsets does not fit the images; the message names the file.
     """
     protocol: dict[str, Any] = {
-        "field_strength_T": None if larmor_MHz is None else round(larmor_MHz / _MHZ_PER_T, 6),
+        "field_strength_T": None if larmor_MHz is None else field_of_larmor(larmor_MHz),
         "larmor_frequency_MHz": larmor_MHz,
         "offsets_ppm": None,
         **_pulses(method),

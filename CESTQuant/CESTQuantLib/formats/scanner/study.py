@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .images import ScannedImages, read_images
+from .images import read_images
 from .parameters import ParameterFile
-from .saturation import Saturation, is_saturated, larmor_frequency_MHz, saturation_of
+from .saturation import is_saturated, larmor_frequency_MHz, saturation_of
+from .scan import Scan
 
 _FILES = ("method", "acqp")
 
@@ -52,31 +53,6 @@ class ScanFolder:
             return is_saturated(ParameterFile.read(self.path / "method"))
         except ValueError:
             return False
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A scan as its files describe it.
-
-    Attributes:
-        folder: Where it lies.
-        images: Images with their place.
-        saturation: Protocol as far as it is known; its ``offsets_ppm`` is None where the scan lists no offsets.
-        notes: Sentences for the user.
-    """
-
-    folder: ScanFolder
-    images: ScannedImages
-    saturation: Saturation
-    notes: tuple[str, ...]
-
-    @property
-    def files(self) -> list[Path]:
-        """The files that were read."""
-        own = [self.folder.path / name for name in _FILES]
-        return [path for path in own if path.exists()] + [
-            self.folder.reconstruction / name for name in ("visu_pars", "2dseq")
-        ]
 
 
 def is_paravision(source: str | Path) -> bool:
@@ -171,4 +147,16 @@ def read_scan(folder: ScanFolder, offsets_ppm: Sequence[float] | None = None) ->
     notes = [*images.notes, *saturation.notes]
     if acqp is None:
         notes.append(f"'{folder.path / 'acqp'}' is missing; its values are not needed where the method has them")
-    return Scan(folder, images, saturation, tuple(notes))
+    if saturation.protocol["offsets_ppm"] is None:
+        notes.append(f"scan {folder.name} has no saturation offsets: it is imported without protocol")
+    files = [folder.path / name for name in _FILES if (folder.path / name).exists()]
+    files += [folder.reconstruction / name for name in ("visu_pars", "2dseq")]
+    return Scan(
+        folder.name,
+        folder.description(),
+        images,
+        None if saturation.protocol["offsets_ppm"] is None else saturation.protocol,
+        tuple(files),
+        saturation.repetitions,
+        tuple(notes),
+    )

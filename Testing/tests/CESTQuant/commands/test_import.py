@@ -9,8 +9,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from dicom_files import place, series, write_classic, write_dicom
 from paravision import stored_frames, write_scan
-from studies import checksums, messages, write_json
+from studies import acquire, checksums, messages, read_image, spectrum_protocol, write_json
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.logic import CESTQuantLogic
@@ -132,7 +133,49 @@ def test_a_folder_of_something_else_is_refused(imported: Callable, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     status, lines = imported(tmp_path / "empty")
     assert (status, len(lines)) == (2, 1)
-    assert "is no ParaVision study" in lines[0]
+    assert "has no scan: give the folder of a ParaVision study" in lines[0]
+
+
+def test_dicom_series_become_a_signal(imported: Callable, tmp_path: Path) -> None:
+    signal = stored_frames().astype(np.float32)
+    write_classic(tmp_path / "dicom", signal)
+    status, lines = imported(tmp_path / "dicom", "--scan", "5")
+    assert status == 0
+    assert (
+        "to fill in: offsets_ppm, one offset from water in ppm for every measurement, which every method needs" in lines
+    )
+    assert json.loads((tmp_path / "out" / "protocol.json").read_text())["offsets_ppm"] is None
+    (tmp_path / "dicom" / "offsets.txt").write_text("-100\n-3.5\n0\n3.5\n")
+    (tmp_path / "out").rename(tmp_path / "first")
+    imported(tmp_path / "dicom")
+    array, geometry, index = sequence_to_array(read_sequence(tmp_path / "out" / "signal.seq.nrrd"))
+    np.testing.assert_array_equal(index, [-100, -3.5, 0, 3.5])
+    np.testing.assert_array_equal(array, signal)
+    np.testing.assert_allclose(geometry.ijk_to_lps[:3, 3], [-10, -20, 30])
+
+
+def test_a_finished_map_is_named_by_what_it_shows(imported: Callable, tmp_path: Path) -> None:
+    scale = {(0x0008, 0x0008): ("CS", "DERIVED\\APTW"), (0x0028, 0x1053): ("DS", 0.01)}
+    write_dicom(tmp_path / "dicom" / "map.dcm", {**series("APTw"), **place(0), **scale}, stored_frames()[0, :1])
+    assert imported(tmp_path / "dicom")[0] == 0
+    np.testing.assert_allclose(read_image(tmp_path / "out" / "aptw.nii.gz"), stored_frames()[0, :1] * 0.01, rtol=1e-5)
+
+
+def test_nifti_with_the_json_of_a_converter(imported: Callable, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    still = acquire(spectrum_protocol(count=5)).write(source)
+    image = source / "sub-01_cest.nii.gz"
+    (still / "signal.nii.gz").rename(image)
+    write_json(
+        {"MagneticFieldStrength": 3, "SaturationOffset_Hz": [-400, 0, 100, 300, 500]}, source / "sub-01_cest.json"
+    )
+    main(["import", str(image), "--output", str(tmp_path / "out")])
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert protocol["offsets_ppm"] == pytest.approx(np.array([-400, 0, 100, 300, 500]) / (3 * 42.5764), rel=1e-5)
+    assert protocol["b1_uT"] is None
+    np.testing.assert_allclose(
+        read_sequence(tmp_path / "out" / "signal.seq.nrrd").GetNumberOfDataNodes(), len(protocol["offsets_ppm"])
+    )
 
 
 def test_the_console_imports_into_the_scene(slicer: ModuleType, study: Path) -> None:

@@ -1,0 +1,310 @@
+"""Frames of DICOM files: single images, and those of multi-frame files, arranged as volumes of one voxel grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .dicom_elements import DicomFile, Elements, Tag
+from .scan import FrameGroup, ScannedImages
+
+_POSITION: Tag = (0x0020, 0x0032)
+_ORIENTATION: Tag = (0x0020, 0x0037)
+_SPACING: Tag = (0x0028, 0x0030)
+_THICKNESS: Tag = (0x0018, 0x0050)
+_INTERCEPT: Tag = (0x0028, 0x1052)
+_SLOPE: Tag = (0x0028, 0x1053)
+_PHILIPS_SLOPE: Tag = (0x2005, 0x100E)
+_ACQUISITION: Tag = (0x0020, 0x0012)
+_INSTANCE: Tag = (0x0020, 0x0013)
+_TEMPORAL: Tag = (0x0020, 0x0100)
+_FRAMES: Tag = (0x0028, 0x0008)
+_TYPE: Tag = (0x0008, 0x0008)
+_FRAME_TYPE: Tag = (0x0008, 0x9007)
+_SHARED: Tag = (0x5200, 0x9229)
+_PER_FRAME: Tag = (0x5200, 0x9230)
+_MACROS: dict[Tag, Tag] = {
+    _POSITION: (0x0020, 0x9113),
+    _ORIENTATION: (0x0020, 0x9116),
+    _SPACING: (0x0028, 0x9110),
+    _THICKNESS: (0x0028, 0x9110),
+    _INTERCEPT: (0x0028, 0x9145),
+    _SLOPE: (0x0028, 0x9145),
+    (0x0020, 0x9128): (0x0020, 0x9111),
+    (0x0020, 0x9156): (0x0020, 0x9111),
+    _FRAME_TYPE: (0x0018, 0x9226),
+}
+"""Sequence of a multi-frame file that holds an element."""
+_SAME_PLACE_MM = 1e-2
+_EVEN = 1e-2
+_WORDS = {8: "1", 16: "2", 32: "4"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a file.
+
+    Attributes:
+        file: The file.
+        number: Its number in the file, from 0.
+        position: Centre of the first voxel, LPS in mm.
+        axes: Directions (2, 3) of a row and of a column.
+        spacing: Distance of voxels along a row and along a column in mm.
+        thickness: Slice thickness in mm.
+        temporal: Number of the temporal position; None where the file has none.
+        acquisition: Number of the acquisition; None where the file has none.
+        order: Numbers by which the images are in order otherwise: those of the image and of the frame.
+        words: Words of the image type, such as ``M`` or ``PHASE``.
+    """
+
+    file: DicomFile
+    number: int
+    position: np.ndarray
+    axes: np.ndarray
+    spacing: tuple[float, float]
+    thickness: float
+    temporal: float | None
+    acquisition: float | None
+    order: tuple[float, int]
+    words: frozenset[str]
+
+
+def frames_of(file: DicomFile) -> list[Frame]:
+    """Return the frames of a file; a classic file has one.
+
+    Raises:
+        ValueError: The file does not say where its images lie; the message names it.
+    """
+    count = int((file.numbers(_FRAMES) or [1])[0])
+    per_frame = file.sequence(_PER_FRAME)
+    shared = (file.sequence(_SHARED) or ({},))[0]
+    if per_frame and len(per_frame) != count:
+        raise ValueError(f"'{file.path}' contradicts itself: it has {count} frames and describes {len(per_frame)}")
+    if count > 1 and not per_frame:
+        raise ValueError(
+            f"'{file.path}' has {count} frames without their places: export it as enhanced or single images"
+        )
+    return [_frame(file, number, per_frame[number] if per_frame else {}, shared) for number in range(count)]
+
+
+def _frame(file: DicomFile, number: int, own: Elements, shared: Elements) -> Frame:
+    def values(tag: Tag, count: int) -> list[float]:
+        found = _numbers(file, tag, own, shared)
+        if len(found) != count:
+            raise ValueError(f"'{file.path}' does not say where its images lie (element ({tag[0]:04x},{tag[1]:04x}))")
+        return found
+
+    def optional(*tags: Tag) -> float | None:
+        return next((found[0] for tag in tags if (found := _numbers(file, tag, own, shared))), None)
+
+    axes = np.array(values(_ORIENTATION, 6)).reshape(2, 3)
+    between_rows, between_columns = values(_SPACING, 2)
+    if min(between_rows, between_columns) <= 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
+        raise ValueError(f"'{file.path}' has an impossible voxel grid")
+    words = file.text(_TYPE) if not own else _frame_type(file, own, shared) or file.text(_TYPE)
+    return Frame(
+        file,
+        number,
+        np.array(values(_POSITION, 3)),
+        axes,
+        (between_columns, between_rows),
+        optional(_THICKNESS) or 1.0,
+        optional((0x0020, 0x9128), _TEMPORAL),
+        optional((0x0020, 0x9156), _ACQUISITION),
+        (optional(_INSTANCE) or 0.0, number),
+        frozenset(words.upper().split("\\")),
+    )
+
+
+def _frame_type(file: DicomFile, own: Elements, shared: Elements) -> str:
+    for part in (own, shared):
+        for item in file.sequence(_MACROS[_FRAME_TYPE], part):
+            return file.text(_FRAME_TYPE, item)
+    return ""
+
+
+def _numbers(file: DicomFile, tag: Tag, own: Elements, shared: Elements) -> list[float]:
+    """Numbers of an element: of the frame, of all frames, or of the file."""
+    if tag in _MACROS:
+        for part in (own, shared):
+            for item in file.sequence(_MACROS[tag], part):
+                if found := file.numbers(tag, item):
+                    return found
+    return file.numbers(tag)
+
+
+def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages:
+    """Arrange frames as volumes, in the order of the acquisition.
+
+    Images at the same place belong to different volumes. Their order is that of the temporal positions or acquisition
+    numbers where each volume has one of its own, otherwise that of the image numbers.
+
+    Args:
+        frames: Frames of one series, in any order.
+        quantitative: Whether values of different images have to be comparable: the scaling of each image for display,
+            which Philips applies, is then undone.
+
+    Raises:
+        ValueError: The frames do not fill one regular voxel grid; the message says why.
+    """
+    frames, notes = _magnitudes(frames)
+    first = frames[0]
+    where = f"'{first.file.path.parent}'"
+    if any(
+        not np.allclose(f.axes, first.axes, atol=1e-3) or not np.allclose(f.spacing, first.spacing, rtol=1e-3)
+        for f in frames
+    ):
+        raise ValueError(f"{where} has images of several orientations or voxel sizes in one series")
+    normal = np.cross(*first.axes)
+    depths = np.array([frame.position @ normal for frame in frames])
+    places = _places(depths)
+    stacks = [[frames[i] for i in np.flatnonzero(np.abs(depths - place) < _SAME_PLACE_MM)] for place in places]
+    count = len(stacks[0])
+    if any(len(stack) != count for stack in stacks):
+        raise ValueError(
+            f"{where} is incomplete: its {len(stacks)} slices have {min(map(len, stacks))} to "
+            f"{max(map(len, stacks))} images"
+        )
+    key, told = _order(stacks)
+    stacks = [sorted(stack, key=key) for stack in stacks]
+    array = np.stack([np.stack([stack[m] for stack in _pixels(stacks, quantitative)]) for m in range(count)])
+    groups = (FrameGroup("measurement", told, count),) if count > 1 else ()
+    return ScannedImages(array, _matrix(stacks, normal, places, where), groups, notes)
+
+
+def _magnitudes(frames: Sequence[Frame]) -> tuple[list[Frame], tuple[str, ...]]:
+    """Frames without phase images, and a sentence where there were some."""
+    if any("MOSAIC" in frame.words for frame in frames):
+        raise ValueError(f"'{frames[0].file.path}' is a mosaic of slices: export the series without mosaic")
+    others = {"P", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "R", "I"}
+    kept = [frame for frame in frames if not frame.words & others]
+    if not kept:
+        raise ValueError(f"'{frames[0].file.path.parent}' has phase images only: export the magnitude images")
+    left_out = len(frames) - len(kept)
+    return kept, (f"{left_out} phase images were left out",) if left_out else ()
+
+
+def _places(depths: np.ndarray) -> np.ndarray:
+    ordered = np.sort(depths)
+    return ordered[np.concatenate([[True], np.diff(ordered) > _SAME_PLACE_MM])]
+
+
+def _order(stacks: list[list[Frame]]) -> tuple[Callable[[Frame], tuple[float, ...]], str]:
+    """By what the images of a place are put in order, and its name."""
+
+    def by_temporal(frame: Frame) -> tuple[float, ...]:
+        return (-1.0 if frame.temporal is None else frame.temporal,)
+
+    def by_acquisition(frame: Frame) -> tuple[float, ...]:
+        return (-1.0 if frame.acquisition is None else frame.acquisition,)
+
+    for key, name in ((by_temporal, "temporal position"), (by_acquisition, "acquisition number")):
+        found = [sorted(map(key, stack)) for stack in stacks]
+        if len(set(found[0])) == len(stacks[0]) and all(values == found[0] for values in found):
+            return key, f"in the order of the {name}"
+    return lambda frame: frame.order, "in the order of the image numbers"
+
+
+def _matrix(stacks: list[list[Frame]], normal: np.ndarray, places: np.ndarray, where: str) -> np.ndarray:
+    """Matrix (4, 4) from voxel index to LPS."""
+    first = stacks[0][0]
+    positions = np.array([stack[0].position for stack in stacks])
+    for stack in stacks:
+        if any(np.linalg.norm(frame.position - stack[0].position) > _SAME_PLACE_MM for frame in stack):
+            raise ValueError(f"{where} has images that are shifted against each other in their plane")
+    step = normal * first.thickness
+    if len(places) > 1:
+        step = (positions[-1] - positions[0]) / (len(places) - 1)
+        even = np.abs(np.diff(positions, axis=0) - step).max() <= _EVEN * np.linalg.norm(step) + _SAME_PLACE_MM
+        if not even or np.linalg.norm(np.cross(step, normal)) > _EVEN * np.linalg.norm(step):
+            raise ValueError(f"{where}: the slices do not have equal distances, or some are missing")
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack([first.axes[0] * first.spacing[0], first.axes[1] * first.spacing[1], step], axis=1)
+    matrix[:3, 3] = positions[0]
+    return matrix
+
+
+def _pixels(stacks: list[list[Frame]], quantitative: bool) -> list[list[np.ndarray]]:
+    """Values (row, column) of the frames, slice by slice."""
+    cache: dict[int, np.ndarray] = {}
+
+    def values(frame: Frame) -> np.ndarray:
+        key = id(frame.file)
+        if key not in cache:
+            cache[key] = stored_values(frame.file)
+        stored = cache[key][frame.number]
+        if frame.file.plain_byte_order is None:
+            return stored.astype(np.float32)  # SimpleITK has scaled them
+        return (stored * _scale(frame, quantitative)[0] + _scale(frame, quantitative)[1]).astype(np.float32)
+
+    found = [[values(frame) for frame in stack] for stack in stacks]
+    if len({image.shape for stack in found for image in stack}) > 1:
+        raise ValueError(f"'{stacks[0][0].file.path.parent}' has images of several sizes in one series")
+    return found
+
+
+def _scale(frame: Frame, quantitative: bool) -> tuple[float, float]:
+    """Slope and intercept of a frame; Philips' private slope leads from display to measured values."""
+    per_frame, shared = frame.file.sequence(_PER_FRAME), (frame.file.sequence(_SHARED) or ({},))[0]
+    own = per_frame[frame.number] if per_frame else {}
+    slope = (_numbers(frame.file, _SLOPE, own, shared) or [1.0])[0]
+    intercept = (_numbers(frame.file, _INTERCEPT, own, shared) or [0.0])[0]
+    private = _philips_slope(frame.file, own) if quantitative else None
+    divisor = slope * private if private and slope else 1.0
+    return slope / divisor, intercept / divisor
+
+
+def _philips_slope(file: DicomFile, own: Elements) -> float | None:
+    for item in (*file.sequence((0x2005, 0x140F), own), own, None):
+        if found := file.numbers(_PHILIPS_SLOPE, item):
+            return found[0]
+    return None
+
+
+def stored_values(file: DicomFile) -> np.ndarray:
+    """Return the stored numbers (frame, row, column) of a file; of a compressed file, its scaled values.
+
+    Raises:
+        ValueError: The file has no pixels, is cut off, or its pixels are coloured or of an unknown kind.
+    """
+    rows, columns = (int((file.numbers(tag) or [0])[0]) for tag in ((0x0028, 0x0010), (0x0028, 0x0011)))
+    frames = int((file.numbers(_FRAMES) or [1])[0])
+    if file.pixels is None or min(rows, columns, frames) < 1:
+        raise ValueError(f"'{file.path}' has no image")
+    if (file.numbers((0x0028, 0x0002)) or [1.0])[0] != 1:
+        raise ValueError(f"'{file.path}' is a coloured picture, not a measured image: export the grey values")
+    order = file.plain_byte_order
+    _, start, length = file.pixels
+    if order is None or length is None:
+        return _decompressed(file, (frames, rows, columns))
+    dtype = _pixel_type(file, order)
+    expected = frames * rows * columns * dtype.itemsize
+    if length < expected:
+        raise ValueError(f"'{file.path}' is cut off: its pixels have {length} bytes instead of {expected}")
+    content = file.path.read_bytes()[start : start + expected]
+    return np.frombuffer(content, dtype).reshape(frames, rows, columns)
+
+
+def _pixel_type(file: DicomFile, order: str) -> np.dtype:
+    assert file.pixels is not None
+    if file.pixels[0] != (0x7FE0, 0x0010):
+        return np.dtype(order + ("f4" if file.pixels[0] == (0x7FE0, 0x0008) else "f8"))
+    bits = int((file.numbers((0x0028, 0x0100)) or [0])[0])
+    if bits not in _WORDS:
+        raise ValueError(f"'{file.path}' has {bits} bits a voxel, which is not supported")
+    signed = (file.numbers((0x0028, 0x0103)) or [0.0])[0] == 1
+    return np.dtype(order + ("i" if signed else "u") + _WORDS[bits])
+
+
+def _decompressed(file: DicomFile, shape: tuple[int, int, int]) -> np.ndarray:
+    import SimpleITK as sitk
+
+    try:
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(file.path)))
+    except RuntimeError:
+        raise ValueError(f"'{file.path}': its compressed pixels cannot be read; export it uncompressed") from None
+    if array.size != np.prod(shape):
+        raise ValueError(f"'{file.path}': its compressed pixels do not have the announced size")
+    return array.reshape(shape)

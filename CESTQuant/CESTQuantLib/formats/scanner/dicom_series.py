@@ -1,0 +1,256 @@
+"""Series of DICOM files: which there are, and one of them with its images and protocol."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..protocol_files import read_offsets, read_protocol
+from ..protocol_json import protocol_to_dict
+from .dicom_elements import DicomFile, first_number, first_text, is_dicom, read_elements
+from .dicom_frames import Frame, arrange, frames_of
+from .saturation import field_of_larmor
+from .scan import Scan
+from .siemens import measurement_protocol, wip_offsets
+
+_SERIES, _NUMBER = (0x0020, 0x000E), (0x0020, 0x0011)
+_NAMES = ((0x0008, 0x103E), (0x0018, 0x1030))
+_MANUFACTURER, _MODALITY = (0x0008, 0x0070), (0x0008, 0x0060)
+_FIELD, _FREQUENCIES = (0x0018, 0x0087), ((0x0018, 0x0084), (0x0018, 0x9098))
+_APTW = re.compile(r"apt[-_ ]?w|asymmetry|amide", re.IGNORECASE)
+_CEST = re.compile(r"cest|apt|wasab|wassr|z[-_ ]?spec", re.IGNORECASE)
+_MOST_PERCENT = 100.0
+"""Largest magnitude that the bulk of a map in percent can have."""
+_LISTS = ("LIST.txt", "offsets.txt", "offsets_ppm.txt")
+"""Text files of offsets that are looked for beside the images."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Files of a series.
+
+    Attributes:
+        number: Number of the series.
+        name: Its description.
+        manufacturer: Manufacturer of the scanner.
+        files: Its files.
+        frames: Number of images.
+    """
+
+    number: str
+    name: str
+    manufacturer: str
+    files: tuple[DicomFile, ...]
+    frames: int
+
+    def description(self) -> str:
+        """Return number, name, manufacturer and number of images in words."""
+        scanner = self.manufacturer or "unknown scanner"
+        return f"{self.number}: {self.name or 'without name'} ({scanner}, {self.frames} images)"
+
+
+def has_dicom(source: str | Path) -> bool:
+    """Whether a file is a DICOM file, or a folder holds one."""
+    return next(_dicom_files(Path(source)), None) is not None
+
+
+def _dicom_files(source: Path) -> Iterator[Path]:
+    candidates = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    return (path for path in candidates if path.name != "DICOMDIR" and is_dicom(path))
+
+
+def series_in(source: str | Path) -> list[Series]:
+    """Return the series of images in a folder, by their numbers.
+
+    Raises:
+        ValueError: A file is damaged; the message names it.
+    """
+    found: dict[str, list[DicomFile]] = {}
+    for path in _dicom_files(Path(source)):
+        file = read_elements(path)
+        if file.pixels is not None:
+            found.setdefault(file.text(_SERIES), []).append(file)
+    series = [_series(files) for files in found.values()]
+    return sorted(series, key=lambda one: (float(one.number) if one.number.isdecimal() else np.inf, one.name))
+
+
+def _series(files: list[DicomFile]) -> Series:
+    first = files[0]
+    frames = sum(int((file.numbers((0x0028, 0x0008)) or [1])[0]) for file in files)
+    name = first_text(first, *_NAMES)
+    return Series(first.text(_NUMBER), name, first.text(_MANUFACTURER), tuple(files), frames)
+
+
+def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[str, ...]]:
+    """Find the series that is meant.
+
+    Args:
+        source: Folder or file.
+        scan: Number or name of the series; None for the only one, or the only one that is called after CEST.
+
+    Returns:
+        The series, and a sentence for the user where it was chosen among others.
+
+    Raises:
+        ValueError: There is no such series, or several could be meant; the message lists what is there.
+    """
+    series = series_in(source)
+    if not series:
+        raise ValueError(f"'{source}' has no DICOM images")
+    listed = "; ".join(one.description() for one in series)
+    if scan is not None:
+        named = [one for one in series if scan in (one.number, one.name)]
+        if len(named) == 1:
+            return named[0], ()
+        problem = "several series" if named else "no series"
+        raise ValueError(f"'{source}' has {problem} {scan}; its series are {listed}")
+    if len(series) == 1:
+        return series[0], ()
+    candidates = [one for one in series if _CEST.search(one.name)]
+    if len(candidates) == 1:
+        return candidates[0], (
+            f"series {candidates[0].number} is the only one that is called after CEST among {listed}",
+        )
+    raise ValueError(f"'{source}' has {len(series)} series; choose one with --scan: {listed}")
+
+
+def read_series(series: Series, source: str | Path, offsets: Sequence[float] | str | Path | None = None) -> Scan:
+    """Read the images of a series and what is known of its saturation.
+
+    The offsets are those that are given; else those of the only pulseq file, or of a list, beside the images; else
+    those of a private element of Siemens.
+
+    Args:
+        series: The series.
+        source: Folder where pulseq file and list are looked for.
+        offsets: Offsets in ppm of one repetition, or a ``.seq`` or text file of them; None to look for them.
+
+    Raises:
+        ValueError: A file is damaged, the images do not fill one grid, or offsets and images differ in number.
+    """
+    frames = [frame for file in series.files for frame in frames_of(file)]
+    files = [file.path for file in series.files]
+    if _looks_like_map(series, frames):
+        return _aptw_map(series, frames)
+    images = arrange(frames)
+    count = len(images.array)
+    protocol, told, used = _protocol(series, Path(source), offsets, count)
+    notes = [*images.notes, *told]
+    if count > 1:
+        notes.insert(0, f"the {count} volumes are {images.groups[0].comment}")
+    has_protocol = count > 1 or offsets is not None
+    return Scan(
+        series.number,
+        series.description(),
+        images,
+        protocol if has_protocol else None,
+        (*files, *used),
+        notes=tuple(notes),
+    )
+
+
+def _looks_like_map(series: Series, frames: list[Frame]) -> bool:
+    """Whether a series is a finished map of APT weighting: called so, derived, or a single volume."""
+    if not _APTW.search(series.name):
+        return False
+    derived = any("DERIVED" in frame.words or any("APT" in word for word in frame.words) for frame in frames)
+    places = {tuple(np.round(frame.position, 2)) for frame in frames}
+    return derived or len(places) == len(frames)
+
+
+def _aptw_map(series: Series, frames: list[Frame]) -> Scan:
+    images = arrange(frames, quantitative=False)
+    if len(images.array) != 1:
+        raise ValueError(
+            f"series {series.number} is called '{series.name}' but has {len(images.array)} volumes, not a map"
+        )
+    largest = float(np.percentile(np.abs(images.array), 95))
+    percent = largest <= _MOST_PERCENT
+    note = (
+        f"'{series.name}' is a finished map of {series.manufacturer or 'the scanner'} and taken as percent, as its "
+        "rescaling gives it: compare a region with the scanner's display"
+        if percent
+        else f"'{series.name}' is a finished map, but values up to {largest:.0f} are no percent: its scale is unknown"
+    )
+    files = tuple(file.path for file in series.files)
+    return Scan(
+        series.number, series.description(), images, None, files, notes=(*images.notes, note), is_aptw_percent=percent
+    )
+
+
+def _protocol(
+    series: Series, source: Path, offsets: Sequence[float] | str | Path | None, count: int
+) -> tuple[dict[str, Any], list[str], list[Path]]:
+    """Protocol, sentences for the user, and the files it comes from."""
+    first = series.files[0]
+    protocol = _open_protocol(first)
+    siemens = measurement_protocol(first)
+    folder = source if source.is_dir() else source.parent
+    if isinstance(offsets, str | Path):
+        return _of_file(Path(offsets), protocol, count)
+    if offsets is not None:
+        return {**protocol, "offsets_ppm": _repeated(list(offsets), count, "the given list")}, [], []
+    sequences = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".seq")
+    if len(sequences) > 1:
+        raise ValueError(
+            f"'{folder}' has several pulseq files ({', '.join(path.name for path in sequences)}): give one with "
+            "--offsets"
+        )
+    if sequences:
+        return _of_file(sequences[0], protocol, count)
+    lists = [path for name in _LISTS for path in folder.rglob(name)]
+    values = read_offsets(lists[0], protocol["field_strength_T"]).tolist() if len(lists) == 1 else None
+    private = wip_offsets(siemens, count, values)
+    if private is not None and len(private) == count:
+        note = f"the offsets are those of the private elements of the sequence '{siemens['tSequenceFileName']}'"
+        return {**protocol, "offsets_ppm": private}, [note], lists if values == private else []
+    if values is not None:
+        return _of_file(lists[0], protocol, count)
+    played = next((value for value in siemens.values() if value.lower().endswith(".seq")), "")
+    note = (
+        f"no file says the offsets: fill in offsets_ppm, or give them with --offsets{f' ({played})' if played else ''}"
+    )
+    return protocol, [note], []
+
+
+def _open_protocol(file: DicomFile) -> dict[str, Any]:
+    """Keys of a protocol with what a DICOM file says of it: field and frequency."""
+    larmor, field = first_number(file, *_FREQUENCIES), first_number(file, _FIELD)
+    hydrogen = larmor is not None and larmor > 0
+    return {
+        "field_strength_T": field_of_larmor(larmor) if hydrogen and larmor is not None else field,
+        "larmor_frequency_MHz": larmor if hydrogen else None,
+        **dict.fromkeys(("offsets_ppm", "b1_uT", "saturation_type", "saturation_time_s", "post_delay_s")),
+        **dict.fromkeys(("magnetisation_carried_over", "recovery_time_s", "readout_flip_angle_deg")),
+        "signal_normalisation": "m0",
+    }
+
+
+def _of_file(path: Path, protocol: dict[str, Any], count: int) -> tuple[dict[str, Any], list[str], list[Path]]:
+    """The protocol with the offsets of a text file, or with all that a pulseq file says."""
+    if path.suffix.lower() != ".seq":
+        offsets = read_offsets(path, protocol["field_strength_T"]).tolist()
+        note = f"the offsets are those of '{path}'"
+        return {**protocol, "offsets_ppm": _repeated(offsets, count, f"'{path}'")}, [note], [path]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        played = protocol_to_dict(read_protocol(path))
+    told = [" ".join(str(warning.message).split()) for warning in caught if warning.category is UserWarning]
+    if len(played["offsets_ppm"]) != count:
+        raise ValueError(
+            f"'{path}' has {len(played['offsets_ppm'])} measurements but the series has {count} volumes: choose the "
+            "series that was played with it, or give the offsets with --offsets"
+        )
+    return played, [f"the protocol is that of '{path}'", *told], [path]
+
+
+def _repeated(offsets: list[float], count: int, name: str) -> list[float]:
+    if count % len(offsets):
+        raise ValueError(f"{name} has {len(offsets)} offsets but the series has {count} volumes")
+    return offsets * (count // len(offsets))

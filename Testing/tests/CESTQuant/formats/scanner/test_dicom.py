@@ -1,0 +1,243 @@
+"""DICOM series in the layouts of scanners: volumes in order, their place, offsets from beside or private elements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_files import place, series, write_classic, write_dicom, write_enhanced
+
+from CESTQuantLib.formats.scanner.dicom_elements import read_elements
+from CESTQuantLib.formats.scanner.sources import describe_scans, read_source
+
+SIGNAL = np.random.default_rng(5).integers(1, 1000, (4, 3, 6, 5)).astype(np.float32)
+"""Measurement, slice, row, column."""
+OFFSETS = [-300.0, -3.5, 0.0, 3.5]
+
+
+def offsets_file(folder: Path, name: str = "offsets.txt") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("\n".join(f"{offset:g}" for offset in OFFSETS))
+    return folder / name
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_one_volume_for_each_acquisition(tmp_path: Path, numbered: bool) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL, numbered=numbered)
+    found, chosen = read_source(tmp_path / "dicom")
+    np.testing.assert_array_equal(found.images.array, SIGNAL)
+    expected = "acquisition number" if numbered else "image numbers"
+    assert f"4 volumes are in the order of the {expected}" in found.notes[0]
+    assert chosen == ()
+    assert found.protocol is not None
+    assert found.protocol["larmor_frequency_MHz"] == 123.2
+    assert found.protocol["field_strength_T"] == pytest.approx(123.2 / 42.5764, rel=1e-5)
+    assert found.protocol["offsets_ppm"] is None
+    assert "no file says the offsets" in found.notes[-1]
+
+
+def test_the_place_is_that_of_dicom(tmp_path: Path) -> None:
+    """Slices are stacked along their normal, which for these sagittal rows and columns points to the right, -L."""
+    write_classic(tmp_path / "dicom", SIGNAL)
+    images = read_source(tmp_path / "dicom")[0].images
+    np.testing.assert_allclose(images.ijk_to_lps, [[0, 0, -3, -10], [1.5, 0, 0, -20], [0, -2, 0, 30], [0, 0, 0, 1]])
+    itk = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "dicom"))[0])
+    np.testing.assert_allclose(np.array(itk.GetSpacing())[:2], np.linalg.norm(images.ijk_to_lps[:3, :2], axis=0))
+
+
+def test_multi_frame_files_with_a_slope_for_each_frame(tmp_path: Path) -> None:
+    slopes = [1.0, 0.5, 2.0, 0.25]
+    write_enhanced(tmp_path / "enhanced.dcm", SIGNAL, slopes=slopes)
+    found, _ = read_source(tmp_path / "enhanced.dcm")
+    np.testing.assert_array_equal(found.images.array, SIGNAL * np.reshape(slopes, (4, 1, 1, 1)))
+    np.testing.assert_allclose(found.images.ijk_to_lps[:3, 2], [-3, 0, 0])
+    assert "in the order of the temporal position" in found.notes[0]
+
+
+def test_a_multi_frame_file_for_each_measurement(tmp_path: Path) -> None:
+    for m, volume in enumerate(SIGNAL):
+        more = {(0x0020, 0x0013): ("IS", m + 1), (0x0020, 0x0012): ("IS", m + 1)}
+        write_enhanced(tmp_path / "dicom" / f"{9 - m}.dcm", volume[None], slopes=[1.0], more=more)
+    np.testing.assert_array_equal(read_source(tmp_path / "dicom")[0].images.array, SIGNAL)
+
+
+def test_philips_display_scaling_is_undone(tmp_path: Path) -> None:
+    """Measured value = (stored * slope + intercept) / (slope * private slope); display slopes differ between images."""
+    for m, volume in enumerate(SIGNAL):
+        more = {
+            (0x0028, 0x1053): ("DS", 2.0 + m),
+            (0x0028, 0x1052): ("DS", 0),
+            (0x2005, 0x100E): ("FL", 0.5),
+            (0x0020, 0x0100): ("IS", m + 1),
+        }
+        for k, image in enumerate(volume):
+            write_dicom(
+                tmp_path / "dicom" / f"{m}-{k}", {**series(manufacturer="Philips"), **place(k), **more}, image[None]
+            )
+    np.testing.assert_allclose(read_source(tmp_path / "dicom")[0].images.array, SIGNAL / 0.5)
+
+
+def test_offsets_beside_the_images(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    offsets_file(tmp_path / "dicom")
+    found, _ = read_source(tmp_path / "dicom")
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == OFFSETS
+    assert "offsets.txt" in found.notes[-1]
+
+
+def test_given_offsets_count(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    protocol = read_source(tmp_path / "dicom", offsets=[-1.0, 1.0])[0].protocol
+    assert protocol is not None
+    assert protocol["offsets_ppm"] == [-1.0, 1.0, -1.0, 1.0]
+    with pytest.raises(ValueError, match="the given list has 3 offsets but the series has 4 volumes"):
+        read_source(tmp_path / "dicom", offsets=[-1.0, 0.0, 1.0])
+
+
+def test_a_pulseq_file_beside_the_images_is_the_protocol(tmp_path: Path) -> None:
+    from CESTQuantLib.formats.pulseq_write import write_seq
+    from CESTQuantLib.physics.protocol import Protocol
+
+    played = Protocol(3.0, OFFSETS, b1_uT=2.0, saturation_time_s=1.0, recovery_time_s=1.0, readout_flip_angle_deg=90.0)
+    write_classic(tmp_path / "dicom", SIGNAL)
+    write_seq(played, tmp_path / "dicom" / "apt.seq")
+    found, _ = read_source(tmp_path / "dicom")
+    assert found.protocol is not None
+    np.testing.assert_allclose(found.protocol["offsets_ppm"], OFFSETS, atol=1e-3)
+    assert found.protocol["b1_uT"] == pytest.approx(2.0, rel=1e-3)
+    assert "the protocol is that of" in found.notes[1]
+    write_seq(played, tmp_path / "dicom" / "other.seq")
+    with pytest.raises(ValueError, match=r"several pulseq files \(apt.seq, other.seq\)"):
+        read_source(tmp_path / "dicom")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "offsets"),
+    [(1, [-300, -4, 0, 4]), (2, [-300, 4, -4, 0]), (3, OFFSETS), (4, [-300, 4, 4, 4])],
+)
+def test_offsets_of_a_private_element(tmp_path: Path, sampling: int, offsets: list[float]) -> None:
+    """Sequences CEST_Rev… of the DKFZ write kind and range of their offsets into Siemens' measurement protocol."""
+    protocol = (
+        'tSequenceFileName = "%CustomerSeq%\\CEST_Rev1522"\n'
+        f"sWipMemBlock.alFree[7] = {sampling}\nsWipMemBlock.alFree[9] = 4\nsWipMemBlock.adFree[1] = 4.0\n"
+    )
+    text = f"binary\0### ASCCONV BEGIN ###\n{protocol}### ASCCONV END ###\0"
+    write_classic(tmp_path / "dicom", SIGNAL, {(0x0029, 0x1020): ("OB", text.encode())})
+    if sampling == 3:
+        offsets_file(tmp_path / "dicom", "LIST.txt")
+    found = read_source(tmp_path / "dicom")[0]
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == offsets
+    assert "private elements" in found.notes[-1]
+
+
+@pytest.mark.parametrize("manufacturer", ["Philips Medical Systems", "GE MEDICAL SYSTEMS"])
+def test_finished_maps_are_percent(tmp_path: Path, manufacturer: str) -> None:
+    scaled = {
+        (0x0008, 0x0008): ("CS", "DERIVED\\SECONDARY\\APTW"),
+        (0x0028, 0x1053): ("DS", 0.02),
+        (0x0028, 0x1052): ("DS", -10),
+        (0x2005, 0x100E): ("FL", 3.0),
+    }
+    for k, image in enumerate(SIGNAL[0]):
+        write_dicom(tmp_path / f"{k}.dcm", {**series("APTw map", 9, manufacturer), **place(k), **scaled}, image[None])
+    found, _ = read_source(tmp_path)
+    assert found.is_aptw_percent
+    assert found.protocol is None
+    np.testing.assert_allclose(found.images.array[0], SIGNAL[0] * 0.02 - 10, rtol=1e-5)
+    assert "taken as percent" in found.notes[0]
+
+
+def test_a_map_that_cannot_be_percent_is_told(tmp_path: Path) -> None:
+    for k, image in enumerate(SIGNAL[0]):
+        write_dicom(tmp_path / f"{k}.dcm", {**series("APTw", 9), **place(k)}, image[None])
+    found, _ = read_source(tmp_path)
+    assert not found.is_aptw_percent
+    assert "are no percent" in found.notes[0]
+
+
+def test_phase_images_are_left_out(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    phase = {**series(), **place(0), (0x0008, 0x0008): ("CS", "ORIGINAL\\PRIMARY\\P"), (0x0020, 0x0013): ("IS", 99)}
+    write_dicom(tmp_path / "dicom" / "phase.dcm", phase, SIGNAL[0, :1])
+    found, _ = read_source(tmp_path / "dicom")
+    np.testing.assert_array_equal(found.images.array, SIGNAL)
+    assert "1 phase images were left out" in found.notes
+
+
+def test_several_series_are_listed(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    for number, name in ((2, "t1_mprage"), (3, "t2_flair")):
+        write_dicom(tmp_path / "dicom" / name, {**series(name, number), **place(0)}, SIGNAL[0, :1])
+    (tmp_path / "dicom" / "notes.txt").write_text("no image")
+    assert describe_scans(tmp_path / "dicom") == [
+        "2: t1_mprage (SIEMENS, 1 images)",
+        "3: t2_flair (SIEMENS, 1 images)",
+        "5: cest (SIEMENS, 12 images)",
+    ]
+    found, chosen = read_source(tmp_path / "dicom")
+    assert found.name == "5"
+    assert "only one that is called after CEST" in chosen[0]
+    assert read_source(tmp_path / "dicom", "t2_flair")[0].protocol is None
+    with pytest.raises(ValueError, match="has no series 8; its series are 2: t1_mprage"):
+        read_source(tmp_path / "dicom", "8")
+
+
+def test_incomplete_series_are_refused(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    next((tmp_path / "dicom").iterdir()).unlink()
+    with pytest.raises(ValueError, match="is incomplete: its 3 slices have 3 to 4 images"):
+        read_source(tmp_path / "dicom")
+
+
+def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
+    for k in (0, 1, 3):
+        write_dicom(tmp_path / f"{k}.dcm", {**series(), **place(k)}, SIGNAL[0, :1])
+    with pytest.raises(ValueError, match="do not have equal distances"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({(0x0008, 0x0008): ("CS", "ORIGINAL\\PRIMARY\\M\\MOSAIC")}, "is a mosaic"),
+        ({(0x0028, 0x0002): ("US", 3)}, "is a coloured picture"),
+        ({(0x0020, 0x0032): ("DS", "a\\b\\c")}, "has no numbers"),
+        ({(0x0020, 0x0032): ("DS", "")}, "does not say where its images lie"),
+        ({(0x0028, 0x0010): ("US", 600)}, "is cut off: its pixels have"),
+        ({(0x0028, 0x0100): ("US", 12)}, "has 12 bits a voxel"),
+        ({(0x0028, 0x0008): ("IS", 3)}, "has 3 frames without their places"),
+    ],
+)
+def test_unusable_files_are_named(tmp_path: Path, more: dict, message: str) -> None:
+    write_dicom(tmp_path / "a.dcm", {**series(), **place(0), **more}, SIGNAL[0, :1])
+    with pytest.raises(ValueError, match=message):
+        read_source(tmp_path)
+
+
+def test_cut_off_files_are_named(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "a.dcm", SIGNAL, slopes=[1.0] * 4)
+    content = path.read_bytes()
+    for length in range(132, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"a.dcm|no DICOM images"):
+            read_source(tmp_path)
+
+
+def test_elements_of_other_writers_are_read(tmp_path: Path) -> None:
+    """Files that GDCM writes: compressed pixels, and no sequences."""
+    pixels = np.random.default_rng(1).integers(0, 1000, (1, 64, 64)).astype(np.uint16)
+    image = sitk.GetImageFromArray(pixels)
+    for tag, value in {"0008|0060": "MR", "0020|0032": "1\\2\\3", "0020|0037": "1\\0\\0\\0\\1\\0"}.items():
+        image.SetMetaData(tag, value)
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "itk.dcm"))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG2000")
+    writer.Execute(image)
+    assert read_elements(tmp_path / "itk.dcm").plain_byte_order is None
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array[0], pixels)
