@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .tissue.lorentzian_model import LorentzianModel
     from .tissue.lorentzian_two_step import TwoStepModel
     from .tissue.model import TissueModel
+    from .tissue.spectra import ZSpectra
 
 LORENTZIAN_PRESETS = ("3T", "7T", "3T_two_step", "plof_3T")
 
@@ -59,6 +61,7 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        quass: str | None = None,
         device: str = "auto",
         progress: Progress | None = None,
     ) -> CESTQuantResult:
@@ -88,6 +91,8 @@ class CESTQuantLogic:
                 their ``mean``.
             fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
                 Hz.
+            quass: Corrects the spectra for finite saturation time and recovery, with the T1 map: ``equilibrium`` for a
+                fully relaxed M0, ``same-delay`` for one with the timing of the saturated measurements; None not to.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
             progress: Called with the fraction done and a message; may raise to cancel.
 
@@ -120,12 +125,17 @@ class CESTQuantLogic:
         model_file = model if isinstance(model, str | Path) else None
         normalized, noted_of_m0 = study.spectra()
         spectra, noted = with_maps(study, normalized, MapNodes(b0, b1, t1), settings.model, model_file)
+        if quass:
+            spectra, noted_of_quass = _steady(spectra, quass)
+            noted = [*noted, *noted_of_quass]
         result = in_background(
             lambda report: quantify(
                 spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
             ),
             report,
         )
+        if quass:
+            result = replace(result, summary={**result.summary, "quass": quass})
         require_result(study, result)
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         return into_scene(
@@ -515,6 +525,23 @@ class CESTQuantLogic:
             ValueError: The label map has other values, or a tissue value is unknown.
         """
         return add_patient_phantom(regions, values, slab or Slab(), seed, noise_sd, progress or silent)
+
+
+def _steady(spectra: ZSpectra, reference: str) -> tuple[ZSpectra, list[str]]:
+    """Return the spectra of the steady state, and a sentence where some have none."""
+    import torch
+
+    from .preprocessing.quass import quasi_steady_state
+
+    steady = quasi_steady_state(spectra, reference)
+    usable = torch.isfinite(spectra.signal).all(1)
+    lost = int((usable & ~torch.isfinite(steady.signal).all(1)).sum())
+    if not lost:
+        return steady, []
+    return replace(steady, valid=torch.isfinite(steady.signal) & usable.unsqueeze(1)), [
+        f"QUASS finds no steady state for some measurements of {lost} of {int(usable.sum())} voxels, mostly near water "
+        "or with a T1 that does not belong to them: these measurements are left out"
+    ]
 
 
 def _tissue_model(model: Any) -> TissueModel | None:

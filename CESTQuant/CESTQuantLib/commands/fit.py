@@ -49,6 +49,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         keywords = {**keywords, "metavar": what.metavar, "help": f"{keywords['help']} ({_users(what)})"}
         parser.add_argument(what.option, **keywords)
     parser.add_argument("--segmentation", metavar="SEG", help="regions for the table: .seg.nrrd or label volume")
+    parser.add_argument(
+        "--quass",
+        choices=("equilibrium", "same-delay"),
+        help="correct for finite saturation time and recovery (needs --t1): M0 is fully relaxed, or has the timing of "
+        "the saturated measurements",
+    )
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA if there is one")
     parser.set_defaults(command=run)
 
@@ -90,18 +96,19 @@ def run(options: Namespace) -> None:
             signalNormalisation=options.normalisation,
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,
+            quass=options.quass,
             device=options.device,
             progress=progress,
         )
 
-    maps_to_folder(options, "fit", compute, maps=(*_MAPS, "segmentation"), warnings=_unused(method, given))
+    maps_to_folder(options, "fit", compute, maps=(*_MAPS, "segmentation"), warnings=_unused(method, given, options))
 
 
-def _unused(method: Method, given: list[Input]) -> list[str]:
+def _unused(method: Method, given: list[Input], options: Namespace) -> list[str]:
     """Return a sentence for every option that the method does not use."""
     warnings = []
     for what in given:
-        if not method.uses(what):
+        if not method.uses(what) and not (what is Input.T1 and options.quass):
             users = ", ".join(methods_using(what))
             warnings.append(f"the method {method.name} does not use {what.option}, which is for {users}")
     return warnings
