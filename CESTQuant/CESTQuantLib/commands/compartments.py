@@ -148,7 +148,7 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
 
     from ..compartments.segment_names import named_labels
     from ..scene.compartment_inputs import CompartmentVisit
-    from ..scene.fit_folder import read_fit_folder
+    from .fit_folder import read_fit_folder
 
     def given(name: str) -> Any:
         return getattr(options, f"{name}{end}")

@@ -85,8 +85,8 @@ class Statistics:
         mean_se: Standard error of the mean.
         variance_weighted_mean: Mean weighted by partial volume over the squared standard error of each voxel's fit; NaN
             without a map of standard errors.
-        reliability_weighted_mean: Mean weighted by partial volume times reliability (the map ``reliability`` of a
-            network; else ``1 / (1 + (rmse / median rmse)²)`` of a fit); NaN without either.
+        reliability_weighted_mean: Mean weighted by partial volume times reliability (the map ``reliable`` of a network;
+            else ``1 / (1 + (rmse / median rmse)²)`` of a fit); NaN without either.
         ratio: Mean over the mean of the contralateral region; NaN without one.
         difference: Mean minus the mean of the contralateral region.
         difference_se: Standard error of the difference.
