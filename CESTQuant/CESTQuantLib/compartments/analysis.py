@@ -13,7 +13,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 from .inputs import CestMaps, Settings, VisitInput
 from .partial_volumes import partial_volumes
 from .region_spectra import region_spectrum
-from .regions import RegionMask, regions_of
+from .regions import RegionMasks, regions_of
 from .resampling import mean_error
 from .results import CONTRALATERAL, NAN, Analysis, Region, RegionSpectrum, Statistics, Visit
 from .statistics import Sample, weighted_mean, weighted_quantiles, weighted_sd
@@ -57,25 +57,27 @@ def analyze(
 def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> Visit:
     """Analyse one visit; see :func:`analyze`."""
     progress(0.0, f"{visit.name}: regions")
-    masks = regions_of(visit, settings)
-    grid = masks[0].grid if masks else None
-    regions = _on_maps(masks, visit.cest, np.eye(4))
+    cest_to_anatomy = np.eye(4)
+    found = regions_of(visit, settings, cest_to_anatomy)
     cest = visit.cest
+    regions = _on_maps(found, cest, cest_to_anatomy)
     if cest is None:
-        return Visit(visit.name, None, {}, {}, regions, grid, warnings=("this visit has no CEST maps",))
+        notes = ("this visit has no CEST maps", *found.notes)
+        return Visit(visit.name, None, {}, {}, regions, found.grid, midplane=found.midplane, warnings=notes)
     progress(0.5, f"{visit.name}: spectra")
     spectra = _spectra(cest, regions, settings)
     rows = statistics_of(visit.name, cest, regions, spectra, settings)
-    notes = (*cest.notes, *(spectrum.note for spectrum in spectra if spectrum.note))
+    notes = (*found.notes, *cest.notes, *(spectrum.note for spectrum in spectra if spectrum.note))
     return Visit(
         visit.name,
         cest.grid,
         cest.maps,
         cest.units,
         regions,
-        grid,
+        found.grid,
         rows,
         spectra=spectra,
+        midplane=found.midplane,
         unsaturated=cest.unsaturated,
         warnings=notes,
     )
@@ -88,25 +90,25 @@ def _spectra(cest: CestMaps, regions: Sequence[Region], settings: Settings) -> t
     return tuple(spectrum for spectrum in found if spectrum is not None)
 
 
-def _on_maps(masks: Sequence[RegionMask], cest: CestMaps | None, cest_to_anatomy: np.ndarray) -> tuple[Region, ...]:
+def _on_maps(found: RegionMasks, cest: CestMaps | None, cest_to_anatomy: np.ndarray) -> tuple[Region, ...]:
     """Bring regions to the grid of the maps as partial volumes."""
-    if not masks:
+    if found.grid is None:
         return ()
-    shares = {mask.name: np.zeros((0, 0, 0), np.float32) for mask in masks}
+    shares = {region.name: np.zeros((0, 0, 0), np.float32) for region in found.regions}
     if cest is not None:
-        shares = partial_volumes({m.name: m.mask for m in masks}, masks[0].grid, cest.grid, cest_to_anatomy)
+        shares = partial_volumes({r.name: r.mask for r in found.regions}, found.grid, cest.grid, cest_to_anatomy)
     voxel = 0.0 if cest is None else cest.grid.voxel_ml
     return tuple(
         Region(
-            mask.name,
-            mask.kind,
-            shares[mask.name],
-            mask.mask,
-            float(mask.mask.sum()) * mask.grid.voxel_ml,
-            float(shares[mask.name].sum()) * voxel,
-            mask.color,
+            region.name,
+            region.kind,
+            shares[region.name],
+            region.mask,
+            float(region.mask.sum()) * found.grid.voxel_ml,
+            float(shares[region.name].sum()) * voxel,
+            region.color,
         )
-        for mask in masks
+        for region in found.regions
     )
 
 
