@@ -350,7 +350,7 @@ class CESTQuantLogic:
         level: float = 0.95,
         draws: int = 500,
         perturbations: int = 12,
-        alignmentError_mm: float = 1.0,
+        alignmentError_mm: float = 0.5,
         seed: int = 1,
         fitSpectra: bool = True,
         folderName: str = "",

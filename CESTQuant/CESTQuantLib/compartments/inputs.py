@@ -125,7 +125,7 @@ class Settings:
     level: float = 0.95
     draws: int = 500
     perturbations: int = 12
-    alignment_error_mm: float = 1.0
+    alignment_error_mm: float = 0.5
     seed: int = 1
     fit_spectra: bool = True
 

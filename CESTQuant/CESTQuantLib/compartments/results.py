@@ -90,6 +90,9 @@ class Statistics:
         ratio: Mean over the mean of the contralateral region; NaN without one.
         difference: Mean minus the mean of the contralateral region.
         difference_se: Standard error of the difference.
+        mean_se_fit: Standard error of the mean that the errors of the fits alone would cause.
+        mean_se_alignment: Standard deviation of the mean when the alignment of CEST and anatomy is disturbed.
+        blocks: Number of blocks of the bootstrap, from which ``mean_se`` comes.
     """
 
     visit: str
@@ -114,6 +117,9 @@ class Statistics:
     ratio: float = NAN
     difference: float = NAN
     difference_se: float = NAN
+    mean_se_fit: float = NAN
+    mean_se_alignment: float = NAN
+    blocks: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from .grid import Grid
-from .inputs import Image
-from .sampling import coarse
+from ..grid import Grid
+from ..inputs import Image
+from ..sampling import coarse
 
 WORKING_MM = 2.0
 """Spacing at which head and tissue are looked for."""
@@ -65,7 +65,7 @@ def structure_of(image: Image, tumor: np.ndarray | None = None, tumor_grid: Grid
     depth = depth_mm(head, small.grid)
     deep = depth >= DEPTH_MM
     if tumor is not None and tumor_grid is not None:
-        from .sampling import nearest
+        from ..sampling import nearest
 
         points = tumor_grid.indices(small.grid.points())
         deep &= ~nearest(tumor, points).reshape(deep.shape)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .grid import Grid
-from .inputs import Image, Masks, Settings, VisitInput
+from ..grid import Grid
+from ..inputs import Image, Masks, Settings, VisitInput
+from ..results import CONTRALATERAL, WHITE_MATTER, Midplane
+from ..sampling import nearest
 from .midplane import find_midplane, mirrored
-from .results import CONTRALATERAL, WHITE_MATTER, Midplane
-from .sampling import nearest
 from .segment_names import COLORS, compartments_and_segments
 from .structure import Structure, depth_mm, structure_of, weighting_of
 

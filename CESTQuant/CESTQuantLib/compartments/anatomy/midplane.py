@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .grid import Grid
-from .inputs import Image
-from .results import Midplane
-from .sampling import coarse, linear, nearest
+from ..grid import Grid
+from ..inputs import Image
+from ..results import Midplane
+from ..sampling import coarse, linear, nearest
 
 _COARSE_MM = 4.0
-_MOST_POINTS = 30_000
-_ANGLES_DEG = (-24.0, -16.0, -8.0, 0.0, 8.0, 16.0, 24.0)
-_SHIFTS_MM = (-12.0, -6.0, 0.0, 6.0, 12.0)
+_SEARCH_POINTS, _FINAL_POINTS = 3000, 15_000
+_ANGLES_DEG = (-20.0, -10.0, 0.0, 10.0, 20.0)
+_SHIFTS_MM = (-8.0, 0.0, 8.0)
+_THICK_MM = 40.0
+"""Thickness of a slab from which the roll of the head is searched for widely."""
 LEAST_SYMMETRY = 0.5
 """Correlation with its mirror image below which a brain shows no plane."""
 
@@ -40,19 +42,20 @@ def find_midplane(
     if len(points) < 200:
         return None
     center = points.mean(0)
-    rng = np.random.default_rng(1)
-    if len(points) > _MOST_POINTS:
-        points = points[rng.choice(len(points), _MOST_POINTS, replace=False)]
-    # The space around the head counts too, so that its outline is matched from both sides.
-    problem = _Symmetry(small, points, center, tumor, tumor_grid)
-    thick = bool((small.grid.spacing_mm * np.array(small.array.shape[::-1])).min() >= 40)
+    thick = bool((small.grid.spacing_mm * np.array(small.array.shape[::-1])).min() >= _THICK_MM)
+    rolls = _ANGLES_DEG if thick else (0.0,)
+    order = np.random.default_rng(1).permutation(len(points))
+    search = _Symmetry(small, points[order[:_SEARCH_POINTS]], center, tumor, tumor_grid)
     best = max(
-        (problem.value(np.array([yaw, roll, shift])), yaw, roll, shift)
+        (search.value(np.array([yaw, roll, shift])), yaw, roll, shift)
         for yaw in _ANGLES_DEG
-        for roll in (_ANGLES_DEG[1:-1] if thick else (0.0,))
+        for roll in rolls
         for shift in _SHIFTS_MM
     )
-    value, parameters = _refined(problem, np.array(best[1:]), np.array([4.0, 4.0 if thick else 1.0, 3.0]))
+    steps = np.array([4.0, 4.0 if thick else 1.0, 3.0])
+    _, near = _refined(search, np.array(best[1:]), steps, 0.5)
+    problem = _Symmetry(small, points[order[:_FINAL_POINTS]], center, tumor, tumor_grid)
+    value, parameters = _refined(problem, near, steps / 4, 0.1)
     if not value >= LEAST_SYMMETRY:
         return None
     normal, point = problem.plane(parameters)
@@ -101,10 +104,10 @@ class _Symmetry:
         return float((first * second).sum()) / scale if scale > 0 else -1.0
 
 
-def _refined(problem: _Symmetry, start: np.ndarray, steps: np.ndarray) -> tuple[float, np.ndarray]:
+def _refined(problem: _Symmetry, start: np.ndarray, steps: np.ndarray, smallest: float) -> tuple[float, np.ndarray]:
     """Pattern search: try each parameter in both directions, and halve the steps where nothing is better."""
     best, place, steps = problem.value(start), start, steps.copy()
-    while steps.max() > 0.1:
+    while steps.max() > smallest:
         improved = False
         for axis in range(3):
             for sign in (1, -1):
