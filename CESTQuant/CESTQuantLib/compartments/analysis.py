@@ -148,7 +148,7 @@ def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = si
     cest = visit.cest
     regions = _on_maps(found, cest, cest_to_anatomy)
     if cest is None:
-        notes = ("this visit has no CEST maps", *found.notes)
+        notes = ("this visit has no CEST maps", *found.notes, *visit.notes)
         alone = Visit(visit.name, None, {}, {}, regions, found.grid, midplane=found.midplane, warnings=notes)
         return replace(alone, lesions=_lesions(found)), found
     if alignment is not None:
@@ -160,7 +160,7 @@ def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = si
     notes = (
         *reasons,
         *found.notes,
-        *cest.notes,
+        *visit.notes,
         *_coverage_notes(visit.name, regions),
         *(spectrum.note for spectrum in spectra if spectrum.note),
     )
