@@ -6,9 +6,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int | None:
-    options = _parser().parse_args(arguments)
+    arguments = list(arguments)
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    options = _parser().parse_args(own)
+    options.engine = arguments[len(own) + 1 :]
     return options.command(options)
 
 
@@ -32,6 +39,61 @@ def _parser() -> CommandParser:
     """Return the parser of the command with all its subcommands."""
     parser = CommandParser(prog="neurocest", description="CEST numbers of tumour compartments for whole cohorts.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_summarize(commands)
+    _add_demo_cohort(commands)
+    return parser
+
+
+def _add_run(commands: _SubParsersAction[CommandParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="the whole way for every patient of a cohort, with Snakemake",
+        description="Import, field maps, fit, segmentation, registration and compartments for every visit of a "
+        "manifest, then the table and the page of the cohort. What is finished is not done again; a run that was "
+        "killed goes on where it stopped. A subject that fails does not stop the others: its row in cohort.csv says "
+        "why, and the exit status is 1. What follows '--' is passed on to Snakemake.",
+    )
+    parser.add_argument("manifest", metavar="COHORT.csv", help="manifest: a line per visit, see the documentation")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for DIR/SUBJECT/VISIT/..., table and page"
+    )
+    parser.add_argument("--settings", metavar="JSON", help="method, model and further arguments of the commands")
+    parser.add_argument("--cores", type=int, metavar="N", help="cores of this machine to use (default: all)")
+    parser.add_argument(
+        "--profile", metavar="CLUSTER", help="profile of Snakemake for a cluster: a folder, or a bundled one (slurm)"
+    )
+    _add_comparison(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be done")
+    parser.add_argument(
+        "--dag",
+        metavar="FILE",
+        help="only draw the graph of jobs: .mmd (Mermaid), .dot, or .svg, .pdf and .png with Graphviz",
+    )
+    parser.set_defaults(command=_run)
+
+
+def _add_summarize(commands: _SubParsersAction[CommandParser]) -> None:
+    parser = commands.add_parser(
+        "summarize",
+        help="table, comparison and page of a cohort from what there is so far",
+        description="Write cohort.csv, changes.csv, comparison.csv and report.html of an output folder of 'neurocest "
+        "run' again, for example with another comparison.",
+    )
+    parser.add_argument("output", metavar="DIR", help="output folder of 'neurocest run'")
+    _add_comparison(parser)
+    parser.set_defaults(command=_summarize)
+
+
+def _add_comparison(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--compare",
+        metavar="COLUMN",
+        help="column of the manifest whose two or more groups are compared, such as group (default: none)",
+    )
+
+
+def _add_demo_cohort(commands: _SubParsersAction[CommandParser]) -> None:
     demo = commands.add_parser(
         "demo-cohort",
         help="synthetic patients with two visits, CEST, structural images and the truth, as a cohort",
@@ -45,8 +107,40 @@ def _parser() -> CommandParser:
     demo.add_argument("--voxel-size", type=float, default=3.0, metavar="MM", help="CEST in-plane voxel size in mm")
     demo.add_argument("--slices", type=int, default=3, metavar="N", help="number of CEST slices of 5 mm")
     demo.add_argument("--noise", type=float, default=0.002, help="noise SD relative to M0 of white matter")
+    demo.add_argument(
+        "--network-segmentation",
+        action="store_true",
+        help="leave the known segmentation out of the manifest, so that the network segments",
+    )
     demo.set_defaults(command=_demo_cohort)
-    return parser
+
+
+def _run(options: Namespace) -> int:
+    """Run ``neurocest run``."""
+    from .cohort_run import RunOptions, run_cohort
+
+    if options.cores is not None and options.cores < 1:
+        raise ValueError(f"--cores is {options.cores}; give at least 1")
+    return run_cohort(
+        options.manifest,
+        options.output,
+        RunOptions(
+            settings=options.settings,
+            cores=options.cores,
+            profile=options.profile,
+            compare=options.compare,
+            dry_run=options.dry_run,
+            dag=options.dag,
+            engine=tuple(options.engine),
+        ),
+    )
+
+
+def _summarize(options: Namespace) -> int:
+    """Run ``neurocest summarize``."""
+    from .cohort_run import summarize_cohort
+
+    return summarize_cohort(options.output, options.compare)
 
 
 def _demo_cohort(options: Namespace) -> None:
@@ -62,6 +156,7 @@ def _demo_cohort(options: Namespace) -> None:
         voxel_mm=options.voxel_size,
         slices=options.slices,
         noise_sd=options.noise,
+        known_segmentation=not options.network_segmentation,
     )
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("neurocest demo-cohort", settings_of(options))

@@ -30,6 +30,7 @@ Values = dict[str, dict[str, float]]
 _USUAL = {"enhancing_tumor": 1.8e-3, "edema": 0.7e-3, "necrotic_core": 0.6e-3}
 """Usual amide fraction."""
 _SEMISOLID = {"enhancing_tumor": 0.045, "edema": 0.04, "necrotic_core": 0.015}
+_SETTINGS = {"method": "r1rho", "model": "model.json", "registration": ["--labels", "brats2023"]}
 _CHANGE = {"responder": (0.70, 0.85), "progressive": (1.15, 1.35)}
 """Range of the factor by which the amide fraction of enhancing tumour changes from the first visit to the second."""
 
@@ -45,6 +46,7 @@ class DemoSettings:
         voxel_mm: In-plane voxel size of the CEST images in mm.
         slices: Number of CEST slices, each 5 mm thick.
         noise_sd: Noise of the CEST images relative to M0 of white matter.
+        known_segmentation: Whether the manifest names the known segmentations, as if an expert had drawn them.
 
     Raises:
         ValueError: A number is impossible.
@@ -56,6 +58,7 @@ class DemoSettings:
     voxel_mm: float = 3.0
     slices: int = 3
     noise_sd: float = 0.002
+    known_segmentation: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.patients <= len(SEEDS):
@@ -92,12 +95,12 @@ def write_demo_cohort(folder: Path, settings: DemoSettings, progress: Progress =
             progress(done + (index + 1) / 3 / settings.patients, f"{subject}: CEST of {visit}")
             study = f"{subject}/{visit}"
             _acquire(folder, study, values, 1000 * settings.seed + 2 * number + index + 1, settings)
-            rows.append(_manifest_row(subject, visit, group))
+            rows.append(_manifest_row(subject, visit, group, settings.known_segmentation))
             table = _rows(folder / f"{study}_cest" / "truth.csv")
             truth += [{"subject": subject, "visit": visit, **row} for row in table]
     write_rows(truth, folder / "truth.csv")
     shutil.copy(folder / "patient01" / "visit1_cest" / "model.json", folder / "model.json")
-    write_text(json.dumps({"method": "r1rho", "model": "model.json"}, indent=1) + "\n", folder / "settings.json")
+    write_text(json.dumps(_SETTINGS, indent=1) + "\n", folder / "settings.json")
     return write_csv(list(rows[0]), [list(row.values()) for row in rows], folder / "COHORT.csv")
 
 
@@ -151,7 +154,7 @@ def _acquire(folder: Path, study: str, values: Values, seed: int, settings: Demo
     run_program("cestquant", "phantom", *arguments, cwd=folder)
 
 
-def _manifest_row(subject: str, visit: str, group: str) -> dict[str, object]:
+def _manifest_row(subject: str, visit: str, group: str, known_segmentation: bool) -> dict[str, object]:
     """A line of the manifest, with paths relative to it."""
     files = {modality: f"{subject}/{visit}_{modality}.nii.gz" for modality in MODALITIES}
     cest = f"{subject}/{visit}_cest"
@@ -162,6 +165,7 @@ def _manifest_row(subject: str, visit: str, group: str) -> dict[str, object]:
         "group": group,
         **files,
         "brain_mask": f"{subject}/{visit}_mask.nii.gz",
+        **({"segmentation": f"{subject}/{visit}_seg.nii.gz"} if known_segmentation else {}),
         "cest": f"{cest}/signal.seq.nrrd",
         "protocol": f"{cest}/protocol.json",
         **{column: f"{cest}/{name}.nii.gz" for column, name in images.items()},

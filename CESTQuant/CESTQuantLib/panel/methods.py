@@ -2,7 +2,6 @@
 
 import os
 
-import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
@@ -58,16 +57,10 @@ class MethodsPage(Page):
         choices.blockSignals(blocked)
 
     def onMethodChosen(self, index):
-        """Take over the method that the user has chosen, with pools that it can use."""
-        from ..methods.registry import METHODS
-
+        """Take over the method that the user has chosen."""
         name = self.ui.methodComboBox.itemData(index)
         if self.parameters and name and self.parameters.method != name:
-            usable = METHODS[name].pool_presets
-            with slicer.util.NodeModify(self.parameters.parameterNode):
-                self.parameters.method = name
-                if usable and self.parameters.lorentzianPreset not in usable:
-                    self.parameters.lorentzianPreset = usable[0]
+            self.parameters.method = name
 
     def used(self):
         """Return the names of the inputs that the chosen method uses."""

@@ -1,0 +1,179 @@
+"""A run of a cohort, from manifest and settings to table and page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from NeuroCESTLib.core.whole_files import whole_file, write_errors, write_text
+
+from .engine import SNAKEFILE, STATE, only_run, profile_folder, require_engine, run_engine
+from .manifest import CohortManifest, Settings, read_cohort, read_settings
+from .page import write_cohort_page
+from .plan import Plan
+from .programs import environment
+from .results import collect, write_tables
+
+Read = TypeVar("Read")
+_GRAPHVIZ = (".svg", ".pdf", ".png")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a cohort is run.
+
+    Attributes:
+        settings: File with the settings; None for the defaults.
+        cores: Cores of this machine to use; None for all, or what the profile says.
+        profile: Profile of Snakemake for a cluster; None for this machine.
+        compare: Column of the manifest whose groups are compared; None for none.
+        dry_run: Only list what would be done.
+        dag: File for the graph of jobs, which is drawn instead of running them; None for none.
+        engine: Further arguments of Snakemake.
+    """
+
+    settings: str | None = None
+    cores: int | None = None
+    profile: str | None = None
+    compare: str | None = None
+    dry_run: bool = False
+    dag: str | None = None
+    engine: tuple[str, ...] = ()
+
+
+def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
+    """Run a cohort.
+
+    Args:
+        manifest: CSV file, see ``manifest.read_cohort``.
+        output: Folder for the results.
+        options: How to run.
+
+    Returns:
+        Exit status: 0 if every subject has its results, otherwise 1.
+
+    Raises:
+        ValueError: The manifest or the settings have mistakes, Snakemake is missing, or the folder is in use.
+    """
+    cohort, settings = _read_both(manifest, options.settings)
+    _require_column(cohort, options.compare)
+    require_engine()
+    arguments = _arguments(options)
+    plan = Plan.of(cohort, settings)
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file: choose a folder for the results")
+    if options.dry_run or options.dag:
+        return _look(plan, folder, arguments, options.dag)
+    with write_errors(folder / "results"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STATE).mkdir(exist_ok=True)
+    with only_run(folder) as lock:
+        file = plan.write(folder / STATE / "plan.json")
+        status = run_engine(folder, file, [*arguments, "--keep-going", "--rerun-incomplete"], lock)
+        failed = summarize_cohort(output, options.compare)
+    if status and not failed:
+        print("error: Snakemake has failed, though every subject has its results: see its messages", file=sys.stderr)
+    return 1 if status or failed else 0
+
+
+def summarize_cohort(output: str, compare: str | None) -> int:
+    """Write table, comparison and page of a cohort from the results that there are.
+
+    Args:
+        output: Output folder of ``run_cohort``.
+        compare: Column of the manifest whose groups are compared; None for none.
+
+    Returns:
+        1 if a subject has no result, otherwise 0.
+
+    Raises:
+        ValueError: The folder holds no run.
+    """
+    folder = Path(output)
+    file = folder / STATE / "plan.json"
+    if not file.is_file():
+        raise ValueError(f"'{folder}' is no output folder of 'neurocest run'")
+    plan = Plan.read(file)
+    results = collect(folder, plan, compare)
+    write_tables(folder, plan, results)
+    write_cohort_page(folder, plan, results, compare)
+    for failure in results.failures:
+        print(f"failed: {failure.subject} {failure.visit}: {failure.sentence}", file=sys.stderr)
+    print(f"{folder / 'cohort.csv'} and {folder / 'report.html'} written", file=sys.stderr)
+    return 1 if results.failures else 0
+
+
+def _read_both(manifest: str, settings: str | None) -> tuple[CohortManifest, Settings]:
+    """Read manifest and settings; the mistakes of both are told at once."""
+    problems: list[str] = []
+
+    def attempt(read: Callable[[], Read]) -> Read | None:
+        try:
+            return read()
+        except ValueError as error:
+            problems.append(str(error))
+            return None
+
+    cohort, values = attempt(lambda: read_cohort(manifest)), attempt(lambda: read_settings(settings))
+    if cohort is None or values is None:
+        raise ValueError("; ".join(problems))
+    return cohort, values
+
+
+def _require_column(cohort: CohortManifest, column: str | None) -> None:
+    if column is not None and column not in cohort.attributes:
+        known = f"it has {', '.join(cohort.attributes)}" if cohort.attributes else "it has no further column"
+        raise ValueError(f"--compare {column}: '{cohort.source}' has no such column; {known}")
+
+
+def _arguments(options: RunOptions) -> list[str]:
+    """Arguments of Snakemake."""
+    arguments = ["--scheduler", "greedy", "--quiet", "rules", "host"]
+    if options.profile:
+        arguments += ["--profile", profile_folder(options.profile)]
+    if options.cores or not options.profile:
+        arguments += ["--cores", str(options.cores or os.cpu_count() or 1)]
+    return [*arguments, *options.engine]
+
+
+def _look(plan: Plan, folder: Path, arguments: Sequence[str], dag: str | None) -> int:
+    """List or draw what would be done, without changing anything."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = folder if folder.is_dir() else Path(temporary)
+        file = plan.write(Path(temporary) / "plan.json")
+        if dag is None:
+            return run_engine(place, file, [*arguments, "--dry-run"])
+        kind = Path(dag).suffix.lower()
+        if kind not in (".mmd", ".dot", *_GRAPHVIZ):
+            raise ValueError(f"--dag {dag}: the name must end in .mmd, .dot, .svg, .pdf or .png")
+        language = "mermaid-js" if kind == ".mmd" else "dot"
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(place)]
+        command += ["--config", f"plan={file}", "--cores", "1", "--dag", language, "--forceall"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    if done.returncode:
+        raise RuntimeError(f"Snakemake could not draw the graph: {done.stderr.strip().splitlines()[-1]}")
+    _write_graph(done.stdout, Path(dag))
+    return 0
+
+
+def _write_graph(graph: str, path: Path) -> None:
+    if path.suffix.lower() not in _GRAPHVIZ:
+        write_text(graph, path)
+        return
+    with whole_file(path) as temporary:
+        try:
+            subprocess.run(
+                ["dot", f"-T{path.suffix[1:].lower()}", "-o", str(temporary)], input=graph, text=True, check=True
+            )
+        except FileNotFoundError:
+            raise ValueError(
+                f"--dag {path}: Graphviz, which draws pictures, is not installed: install it, or give a name that ends "
+                "in .mmd or .dot"
+            ) from None

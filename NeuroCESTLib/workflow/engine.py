@@ -1,0 +1,100 @@
+"""Snakemake as the engine of a cohort: one run at a time in a folder, and nothing of its own besides."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .programs import environment
+
+HERE = Path(__file__).resolve().parent
+SNAKEFILE = HERE / "rules" / "Snakefile"
+PROFILES = HERE / "profiles"
+STATE = ".neurocest"
+"""Folder within the output folder with the plan and the lock."""
+
+
+def require_engine() -> None:
+    """Check that Snakemake is installed.
+
+    Raises:
+        ValueError: It is not; the message gives the remedy.
+    """
+    if importlib.util.find_spec("snakemake") is None:
+        raise ValueError("Snakemake, which runs cohorts, is not installed: run pip install 'neurocest[cohort]'")
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[int]:
+    """Hold the lock of an output folder; the system releases it when the process and its engine have ended.
+
+    Args:
+        folder: Output folder; it exists.
+
+    Yields:
+        File descriptor that the engine has to inherit, so that it holds the lock, too.
+
+    Raises:
+        ValueError: Another run holds the lock.
+    """
+    state = folder / STATE
+    state.mkdir(exist_ok=True)
+    with open(state / "lock", "a", encoding="utf-8") as file:
+        if not _locked(file.fileno()):
+            raise ValueError(
+                f"'{folder}' is in use by another 'neurocest run': wait until that one has ended, or choose another "
+                "folder"
+            )
+        # No other run lives, so what Snakemake locked belongs to one that was killed.
+        shutil.rmtree(folder / ".snakemake" / "locks", ignore_errors=True)
+        yield file.fileno()
+
+
+def run_engine(folder: Path, plan: Path, arguments: Sequence[str], lock: int | None = None) -> int:
+    """Run the workflow.
+
+    Args:
+        folder: Output folder.
+        plan: File with the plan.
+        arguments: Further arguments of Snakemake.
+        lock: File descriptor of the lock; None for runs that change nothing.
+
+    Returns:
+        Exit status of Snakemake.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
+    command += ["--config", f"plan={plan.resolve()}", *arguments]
+    inherited = () if lock is None or os.name == "nt" else (lock,)
+    return subprocess.run(command, check=False, env=environment(), pass_fds=inherited).returncode
+
+
+def profile_folder(name: str) -> str:
+    """Return the folder of a profile: a folder, or the name of one of the bundled profiles.
+
+    Raises:
+        ValueError: There is no such profile; the message lists the bundled ones.
+    """
+    for folder in (Path(name), PROFILES / name):
+        if any(folder.glob("config*.yaml")):
+            return str(folder.resolve())
+    bundled = ", ".join(sorted(entry.name for entry in PROFILES.iterdir() if entry.is_dir()))
+    raise ValueError(f"'{name}' is no profile: give a folder with a config.yaml of Snakemake, or one of {bundled}")
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock could be taken."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: Snakemake's own lock remains
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,284 @@
+"""The results of a cohort: one tidy table, the changes, comparisons of groups and visits, and the page."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from NeuroCESTLib.core.whole_files import write_csv
+
+from .manifest import Visit
+from .plan import FOLDERS, Plan
+from .programs import last_error
+from .statistics import Comparison, compare_paired, compare_unpaired, false_discovery_rate, holm
+
+COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
+"""Columns of ``cohort.csv`` after those that say which visit it is."""
+STATISTICS = {"mean": "mean_se", "median": "", "fit": "fit_se"}
+"""Statistics in ``cohort.csv``, with the column of ``compartments.csv`` that holds their standard error."""
+VOLUME = "volume"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A result that a subject lacks.
+
+    Attributes:
+        subject: Name of the subject.
+        visit: Name of the visit.
+        stage: Stage that failed; empty if none has been tried.
+        sentence: Why.
+    """
+
+    subject: str
+    visit: str
+    stage: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class CohortResults:
+    """What is known of a cohort.
+
+    Attributes:
+        rows: Rows of ``cohort.csv``: a statistic of a quantity in a compartment at a visit, or a failure.
+        changes: Rows of ``changes.csv``: the change of a quantity in a compartment since the first visit.
+        comparisons: Rows of ``comparison.csv``.
+        failures: Results that are missing, in the order of the manifest.
+    """
+
+    rows: list[Row]
+    changes: list[Row]
+    comparisons: list[Row]
+    failures: list[Failure]
+
+
+def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
+    """Write ``cohort.csv``, ``changes.csv`` and ``comparison.csv``.
+
+    Args:
+        folder: Output folder of the run.
+        plan: What was to be done.
+        results: What is known of the cohort.
+    """
+    first = ("subject", "visit", *_attributes(plan))
+    _write(results.rows, (*first, *COLUMNS), folder / "cohort.csv")
+    known = list(dict.fromkeys(name for row in results.changes for name in row if name not in first))
+    _write(results.changes, (*first, *(known or ("first_visit", "compartment"))), folder / "changes.csv")
+    _write(results.comparisons, COMPARISON_COLUMNS, folder / "comparison.csv")
+
+
+def collect(folder: Path, plan: Plan, compare: str | None) -> CohortResults:
+    """Read what the subjects' folders hold.
+
+    Args:
+        folder: Output folder of the run.
+        plan: What was to be done.
+        compare: Column of the manifest whose groups are compared; None for none.
+    """
+    rows: list[Row] = []
+    changes: list[Row] = []
+    failures: list[Failure] = []
+    for subject, visits in plan.visits.items():
+        first_is_known = False
+        for visit in visits[1:] if len(visits) > 1 else visits:
+            failure = find_failure(folder, plan, visit)
+            if failure:
+                failures.append(failure)
+                rows.append({**_labels(visit), "message": failure.sentence})
+                continue
+            place = folder / subject / visit.name / FOLDERS["compartments"]
+            of_visit = _rows(place / "compartments.csv")
+            wanted = {visit.name} if first_is_known else {visit.name, visits[0].name}
+            changed = _rows(place / "changes.csv")
+            for one in visits:
+                if one.name in wanted:
+                    rows += _statistics(one, of_visit) + _volumes(one, visits[0], changed)
+            first_is_known = True
+            changes += [_change(visit, visits[0], row) for row in changed]
+    return CohortResults(rows, changes, compare_all(rows, plan, compare), failures)
+
+
+def find_failure(folder: Path, plan: Plan, visit: Visit) -> Failure | None:
+    """Say why the result of a visit is missing; None if it is there.
+
+    Args:
+        folder: Output folder of the run.
+        plan: What was to be done.
+        visit: A later visit of a subject, or its only one.
+    """
+    needed = {plan.visits[visit.subject][0].name, visit.name}
+    missing = False
+    for stage, of_visit in plan.stages(visit.subject):
+        later = stage in ("registration", "compartments")  # these belong to the pair
+        if of_visit.name not in needed or (later and of_visit.name != visit.name):
+            continue
+        place = folder / of_visit.subject / of_visit.name
+        if (place / FOLDERS[stage] / "report.json").is_file():
+            continue
+        missing = True
+        log = place / "logs" / f"{stage}.log"
+        if log.is_file() and (said := last_error(log.read_text(encoding="utf-8", errors="replace"))):
+            return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
+    return Failure(visit.subject, visit.name, "", "not done yet: run again") if missing else None
+
+
+COMPARISON_COLUMNS = (
+    *("kind", "compartment", "quantity", "unit", "visit", "first_group", "second_group"),
+    *(Comparison.__dataclass_fields__),
+    *("p_holm", "q_fdr"),
+)
+"""Columns of ``comparison.csv``."""
+
+
+def compare_all(rows: Sequence[Row], plan: Plan, compare: str | None) -> list[Row]:
+    """Compare visits within subjects, and groups at each visit and in their change since the first visit.
+
+    Args:
+        rows: Rows of ``cohort.csv``; means and volumes are compared.
+        plan: What was to be done.
+        compare: Column of the manifest that tells the groups; None to compare visits alone.
+
+    Returns:
+        Rows of ``comparison.csv``, with p-values corrected for the number of all of them.
+    """
+    values = {
+        (row["subject"], row["visit"], row["compartment"], row["quantity"]): row
+        for row in rows
+        if row.get("statistic") in ("mean", "total") and math.isfinite(row["value"])
+    }
+    group_of = {s: visits[0].attributes.get(compare or "", "") for s, visits in plan.visits.items()}
+    groups = [group for group in dict.fromkeys(group_of.values()) if group]
+    found: list[Row] = []
+    for compartment, quantity in dict.fromkeys((c, q) for _, _, c, q in values):
+        # Visits are compared by their number, because their names may differ between subjects.
+        by_number: dict[int, dict[str, float]] = {}
+        for subject, visits in plan.visits.items():
+            for number, visit in enumerate(visits):
+                if row := values.get((subject, visit.name, compartment, quantity)):
+                    by_number.setdefault(number, {})[subject] = row["value"]
+        unit = next(row["unit"] for (_, _, c, q), row in values.items() if (c, q) == (compartment, quantity))
+        what = {"compartment": compartment, "quantity": quantity, "unit": unit}
+        found += _visits_compared(by_number, what, group_of, groups)
+        found += _groups_compared(by_number, what, group_of, groups)
+    for name, correct in (("p_holm", holm), ("q_fdr", false_discovery_rate)):
+        for row, value in zip(found, correct([row["p"] for row in found]), strict=True):
+            row[name] = value
+    return found
+
+
+def _visits_compared(
+    by_number: Mapping[int, Mapping[str, float]], what: Row, group_of: Mapping[str, str], groups: Sequence[str]
+) -> list[Row]:
+    """Later visits against the first one, in all subjects and in each group."""
+    found = []
+    first = by_number.get(0, {})
+    for number, later in sorted(by_number.items()):
+        if number == 0:
+            continue
+        for group in ["", *groups]:
+            subjects = [s for s in first if s in later and (not group or group_of[s] == group)]
+            done = compare_paired([first[s] for s in subjects], [later[s] for s in subjects])
+            name = group or "all"
+            found += _row("paired", what, f"{number + 1} against 1", (name, name), done)
+    return found
+
+
+def _groups_compared(
+    by_number: Mapping[int, Mapping[str, float]], what: Row, group_of: Mapping[str, str], groups: Sequence[str]
+) -> list[Row]:
+    """Pairs of groups, at each visit and in the change since the first visit."""
+    found = []
+    first = by_number.get(0, {})
+    sets: list[tuple[str, str, Mapping[str, float]]] = []
+    for number, values in sorted(by_number.items()):
+        sets.append(("unpaired", str(number + 1), values))
+        if number > 0:
+            differences = {s: value - first[s] for s, value in values.items() if s in first}
+            sets.append(("unpaired, change", f"{number + 1} minus 1", differences))
+    for kind, visit, values in sets:
+        for one, other in combinations(groups, 2):
+            parts = [[v for s, v in values.items() if group_of[s] == group] for group in (one, other)]
+            found += _row(kind, what, visit, (one, other), compare_unpaired(*parts))
+    return found
+
+
+def _row(kind: str, what: Row, visit: str, groups: tuple[str, str], done: Comparison | None) -> list[Row]:
+    if done is None:
+        return []
+    return [{"kind": kind, **what, "visit": visit, "first_group": groups[0], "second_group": groups[1], **asdict(done)}]
+
+
+def _attributes(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(name for visits in plan.visits.values() for v in visits for name in v.attributes))
+
+
+def _labels(visit: Visit) -> Row:
+    return {"subject": visit.subject, "visit": visit.name, **visit.attributes}
+
+
+def _statistics(visit: Visit, table: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Rows of ``cohort.csv`` from those of ``compartments.csv``; statistics that are not known are left out."""
+    found = []
+    for row in table:
+        if row["visit"] != visit.name:
+            continue
+        what = {"compartment": row["region"], "quantity": row["quantity"], "unit": row.get("unit", "")}
+        for statistic, error in STATISTICS.items():
+            value = _number(row.get(statistic, ""))
+            if math.isfinite(value):
+                rest = {"se": _number(row.get(error, "")), "n": row["n"], "coverage": _number(row["coverage"])}
+                found.append({**_labels(visit), **what, "statistic": statistic, "value": value, **rest})
+    return found
+
+
+def _volumes(visit: Visit, first: Visit, changes: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Volumes of the compartments, which the table of changes has for both visits."""
+    column = "first" if visit is first else "second"
+    return [
+        {
+            **_labels(visit),
+            "compartment": row["region"],
+            "quantity": VOLUME,
+            "unit": row.get("unit", "ml"),
+            "statistic": "total",
+            "value": _number(row[column]),
+        }
+        for row in changes
+        if row.get("quantity") == VOLUME and math.isfinite(_number(row[column]))
+    ]
+
+
+def _change(visit: Visit, first: Visit, row: Mapping[str, str]) -> Row:
+    rest = {name: value for name, value in row.items() if name not in ("region", "visit")}
+    return {**_labels(visit), "first_visit": first.name, "compartment": row["region"], **rest}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _write(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
+    def shown(value: Any) -> Any:
+        if value is None or value != value:
+            return ""
+        return f"{value:.7g}" if isinstance(value, float) else value
+
+    write_csv(columns, ([shown(row.get(name)) for name in columns] for row in rows), path)

@@ -1,0 +1,158 @@
+"""A cohort on Snakemake: order of work, resumption, failures, and one run at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from cohorts import StandIns, read_table, write_cohort, write_settings
+
+pytest.importorskip("snakemake", reason="cohorts run on Snakemake: pip install 'neurocest[cohort]'")
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> StandIns:
+    return StandIns(tmp_path / "stand_ins")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return write_cohort(tmp_path / "cohort")
+
+
+def wait_for(path: Path, process) -> None:
+    """Wait until a file is there; the process must not end before."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+ALL = sorted(
+    call
+    for subject in ("s01", "s02")
+    for call in (f"fit {subject}/v1", f"fit {subject}/v2", f"apply {subject}/v2", f"compartments {subject}/v2")
+)
+
+
+@pytest.mark.slow
+def test_everything_is_done_once_and_only_what_depends_on_a_change_is_done_again(
+    stand_ins: StandIns, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    settings = write_settings(tmp_path / "settings.json", method="mtrasym")
+    arguments = ("run", manifest, "--output", out, "--settings", settings, "--cores", 2)
+    assert stand_ins.run(*arguments, "--compare", "group")[0] == 0
+    assert stand_ins.calls() == ALL
+    rows = read_table(out / "cohort.csv")
+    assert {(row["subject"], row["visit"], row["group"]) for row in rows if row["statistic"] == "mean"} == {
+        ("s01", "v1", "odd"),
+        ("s01", "v2", "odd"),
+        ("s02", "v1", "even"),
+        ("s02", "v2", "even"),
+    }
+    assert "Cohort report" in (out / "report.html").read_text(encoding="utf-8")
+
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == []
+
+    (tmp_path / "cohort" / "s02_v1_cest.nii").write_text("measured again")
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == ["compartments s02/v2", "fit s02/v1"]
+
+    write_settings(settings, method="mtrasym", compartments=["--rim", "3"])
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == ["compartments s01/v2", "compartments s02/v2"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_stopped(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("run", manifest, "--output", out, "--cores", 1)
+    stand_ins.stall("fit s02/v2")
+    process = stand_ins.start(*arguments)
+    wait_for(stand_ins.folder / "stalled", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done_before = stand_ins.calls()
+    finished = [call for call in done_before if call != "fit s02/v2"]
+    assert (out / "s02" / "v2" / "maps" / "half").is_file()
+
+    stand_ins.go_on()
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == sorted(set(ALL) - set(finished))
+    assert not (out / "s02" / "v2" / "maps" / "half").exists()
+    assert {row["subject"] for row in read_table(out / "cohort.csv") if row["value"]} == {"s01", "s02"}
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(
+    stand_ins: StandIns, manifest: Path, tmp_path: Path
+) -> None:
+    arguments = ("run", manifest, "--output", tmp_path / "out", "--cores", 1)
+    stand_ins.stall("fit s01/v1")
+    process = stand_ins.start(*arguments)
+    wait_for(stand_ins.folder / "stalled", process)
+    status, printed = stand_ins.run(*arguments)
+    assert status == 2
+    assert "is in use by another 'neurocest run'" in printed
+    os.kill(process.pid, signal.SIGKILL)  # its engine lives on, and holds the lock
+    process.wait()
+    assert stand_ins.run(*arguments)[0] == 2
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_bad_subject_fails_alone_with_its_sentence_and_is_tried_again(
+    stand_ins: StandIns, manifest: Path, tmp_path: Path
+) -> None:
+    out, image = tmp_path / "out", tmp_path / "cohort" / "s01_v2_cest.nii"
+    image.write_text("bad")
+    arguments = ("run", manifest, "--output", out, "--cores", 2)
+    status, printed = stand_ins.run(*arguments)
+    sentence = "fit of v2: 's01_v2_cest.nii' is not an image: convert it"
+    assert status == 1
+    assert f"failed: s01 v2: {sentence}" in printed
+    rows = read_table(out / "cohort.csv")
+    assert [row["message"] for row in rows if row["subject"] == "s01"] == [sentence]
+    assert {row["visit"] for row in rows if row["subject"] == "s02" and row["value"]} == {"v1", "v2"}
+    assert sentence in (out / "report.html").read_text(encoding="utf-8").replace("&#x27;", "'")
+
+    stand_ins.calls()
+    image.write_text("mended")
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == ["compartments s01/v2", "fit s01/v2"]
+
+
+@pytest.mark.slow
+def test_an_earlier_result_does_not_hide_a_failure(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest, out = write_cohort(tmp_path / "cohort", subjects=1), tmp_path / "out"
+    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
+    (tmp_path / "cohort" / "s01_v1_cest.nii").write_text("bad")
+    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 1
+    assert [row["value"] for row in read_table(out / "cohort.csv")] == [""]
+
+
+def test_a_dry_run_and_a_graph_change_nothing(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert stand_ins.run("run", manifest, "--output", out, "--dry-run", "--cores", 1)[0] == 0
+    assert stand_ins.run("run", manifest, "--output", out, "--dag", tmp_path / "dag.mmd")[0] == 0
+    assert "compartments" in (tmp_path / "dag.mmd").read_text()
+    assert stand_ins.calls() == []
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_subject_that_joins_the_cohort_is_done_alone(stand_ins: StandIns, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = write_cohort(tmp_path / "cohort", subjects=1, visits=1)
+    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
+    assert stand_ins.calls() == ["compartments s01/v1", "fit s01/v1", "segment s01/v1"]
+    shutil.copytree(tmp_path / "cohort", tmp_path / "kept")
+    manifest = write_cohort(tmp_path / "more", subjects=2, visits=1)
+    text = manifest.read_text().replace("s01_v1", "../cohort/s01_v1")
+    manifest.write_text(text)
+    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
+    assert stand_ins.calls() == ["compartments s02/v1", "fit s02/v1", "segment s02/v1"]

@@ -1,0 +1,119 @@
+"""Manifest and settings of a cohort: every mistake is named, all at once, before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cohorts import write_cohort, write_manifest
+
+from NeuroCESTLib.workflow.batch import main
+from NeuroCESTLib.workflow.manifest import Settings, read_cohort, read_settings
+
+VISIT = {"subject": "s01", "visit": "v1", "t1": "t1.nii", "cest": "cest.nii", "protocol": "protocol.json"}
+
+
+def refused(rows: list[dict[str, str]], folder: Path) -> str:
+    """The message about a manifest whose files exist, but for those whose name begins with ``no``."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for row in rows:
+        for value in row.values():
+            if value.endswith((".nii", ".json")) and not value.startswith("no"):
+                (folder / value).write_text("x")
+    manifest = write_manifest([{column: row.get(column, "") for column in columns} for row in rows], folder / "m.csv")
+    with pytest.raises(ValueError, match="the manifest") as error:
+        read_cohort(manifest)
+    return str(error.value)
+
+
+def test_visits_have_absolute_paths_and_other_columns_are_attributes(tmp_path: Path) -> None:
+    cohort = read_cohort(write_cohort(tmp_path / "cohort"))
+    first = cohort.subjects()["s01"][0]
+    assert first.files["t1"] == str(tmp_path / "cohort" / "s01_v1_t1.nii")
+    assert first.attributes == {"group": "odd"}
+    assert cohort.attributes == ("group",)
+    assert [visit.name for visit in cohort.subjects()["s02"]] == ["v1", "v2"]
+
+
+def test_semicolons_and_a_byte_order_mark_as_spreadsheets_write_them_are_read(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "cohort", subjects=1)
+    manifest.write_text(manifest.read_text().replace(",", ";"), encoding="utf-8-sig")
+    assert list(read_cohort(manifest).subjects()) == ["s01"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t1": "no.nii"}, "line 2 (s01 v1): t1 names 'no.nii', which does not exist"),
+        ({"t1": ""}, "no structural image is given (t1, t1ce, t2, flair)"),
+        ({"protocol": ""}, "cest is given without a protocol"),
+        ({"cest": ""}, "protocol given without cest"),
+        ({"subject": "a/b"}, "the subject 'a/b' cannot be the name of a folder"),
+        ({"visit": ""}, "line 2 has no visit"),
+        ({"b0": "b0.nii", "wassr": "w.nii", "wassr_protocol": "w.json"}, "both b0 and wassr are given"),
+        ({"wasabi": "w.nii"}, "wasabi is given without wasabi_protocol"),
+        ({"t1ce": "t1.nii"}, "t1 and t1ce are the same file"),
+        ({"wassr_protcol": "x"}, "the column wassr_protcol is unknown (did you mean wassr_protocol?)"),
+    ],
+)
+def test_a_mistake_is_one_clear_phrase_with_its_line(change: dict[str, str], message: str, tmp_path: Path) -> None:
+    assert message in refused([VISIT | change], tmp_path)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    rows = [
+        VISIT | {"t1": "no1.nii"},
+        VISIT | {"visit": "v2"},
+        VISIT | {"visit": "v2", "t1": "t2.nii", "cest": "c.nii"},
+    ]
+    message = refused([*rows, {"subject": "s02", "visit": "v1", "t1": "other.nii"}], tmp_path)
+    for words in (
+        "4 mistakes",
+        "line 2 (s01 v1): t1 names 'no1.nii'",
+        "s01 v1 and s01 v2 have the same file for cest",
+        "the visit v2 of s01 occurs more than once",
+        "s02 has no visit with cest",
+    ):
+        assert words in message
+
+
+def test_missing_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("patient,flair\ns01,x\n")
+    with pytest.raises(ValueError, match="the column subject is missing; the column visit is missing; there is no col"):
+        read_cohort(tmp_path / "m.csv")
+
+
+def test_settings_name_all_their_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"metod": "r1rho", "register": "yes", "fit": "--power 1", "model": "none.json"}))
+    with pytest.raises(ValueError, match="settings") as error:
+        read_settings(path)
+    for words in (
+        "the key metod is unknown (did you mean method?)",
+        "register must be true or false",
+        "fit must be a list of texts",
+        "model names 'none.json', which does not exist",
+    ):
+        assert words in str(error.value)
+    assert read_settings(None) == Settings()
+
+
+def test_mistakes_of_manifest_and_settings_come_together_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    manifest = write_cohort(tmp_path / "cohort")
+    (tmp_path / "cohort" / "s01_v1_t1.nii").unlink()
+    (tmp_path / "settings.json").write_text('{"cores": 3}')
+    arguments = [str(manifest), "--settings", str(tmp_path / "settings.json"), "--output", str(tmp_path / "out")]
+    assert main(["run", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert "t1 names 's01_v1_t1.nii', which does not exist" in printed
+    assert "the key cores is unknown" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_needs_a_column(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = write_cohort(tmp_path / "cohort")
+    assert main(["run", str(manifest), "--compare", "arm", "--output", str(tmp_path / "out")]) == 2
+    assert "has no such column; it has group" in capsys.readouterr().err

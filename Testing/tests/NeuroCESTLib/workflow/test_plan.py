@@ -1,0 +1,91 @@
+"""What is done for a visit: inputs, arguments and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cohorts import write_cohort
+
+from NeuroCESTLib.workflow.manifest import Settings, Visit, read_cohort
+from NeuroCESTLib.workflow.plan import Plan
+
+FILES = {"t1": "/d/t1.nii", "cest": "/d/cest.nii", "protocol": "/d/p.json"}
+
+
+def plan_of(*files: dict[str, str], settings: Settings | None = None) -> Plan:
+    visits = [Visit("s01", f"v{number + 1}", one, {}) for number, one in enumerate(files)]
+    return Plan({"s01": visits}, settings or Settings())
+
+
+def after(arguments: tuple[str, ...], option: str) -> str:
+    return arguments[arguments.index(option) + 1]
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    cohort = read_cohort(write_cohort(tmp_path / "cohort"))
+    plan = Plan.of(cohort, Settings(method="mtrasym", fit=("--power", "1")))
+    again = Plan.read(plan.write(tmp_path / "plan.json"))
+    assert (again.visits, again.settings) == (plan.visits, plan.settings)
+
+
+def test_later_visits_are_compared_with_the_first_one() -> None:
+    plan = plan_of(FILES, FILES, FILES)
+    assert plan.results("s01") == ["s01/v2/compartments", "s01/v3/compartments"]
+    job = plan.job("compartments", "s01", "v3")
+    assert set(job.inputs) == {"s01/v1/maps", "s01/v3/maps", "s01/v3/registration", "/d/t1.nii"}
+    assert after(job.arguments, "--between") == "s01/v3/registration/moving_to_fixed.h5"
+    assert "--register" in job.arguments
+
+
+def test_a_single_visit_is_segmented_alone() -> None:
+    plan = plan_of(FILES)
+    assert [stage for stage, _ in plan.stages("s01")] == ["fit", "segmentation", "compartments"]
+    segmentation = after(plan.job("compartments", "s01", "v1").arguments, "--segmentation")
+    assert segmentation == "s01/v1/segmentation/segmentation.seg.nrrd"
+    with pytest.raises(KeyError, match="no stage registration"):
+        plan.job("registration", "s01", "v1")
+
+
+def test_a_given_segmentation_replaces_the_network() -> None:
+    given = {**FILES, "segmentation": "/d/seg.nii"}
+    assert [stage for stage, _ in plan_of(given).stages("s01")] == ["fit", "compartments"]
+    assert after(plan_of(given, given).job("registration", "s01", "v2").arguments, "--fixed-tumor") == "/d/seg.nii"
+
+
+def test_missing_modalities_keep_their_place() -> None:
+    arguments = plan_of({**FILES, "flair": "/d/f.nii"}).job("segmentation", "s01", "v1").arguments
+    assert arguments == ("segment", "--images", "/d/t1.nii", "-", "-", "/d/f.nii")
+
+
+def test_fields_come_before_the_fit() -> None:
+    plan = plan_of({**FILES, "wasabi": "/d/w.nii", "wasabi_protocol": "/d/w.json"})
+    job = plan.job("fit", "s01", "v1")
+    assert after(job.arguments, "--b1") == "s01/v1/fields/b1_relative.nii.gz"
+    assert "s01/v1/fields" in job.inputs
+    assert "s01/v1/fields/b1_relative.nii.gz" not in job.inputs
+
+
+def test_scanner_files_are_imported_first(tmp_path: Path) -> None:
+    plan = plan_of({"t1": "/d/t1.nii", "cest": str(tmp_path)})
+    job = plan.job("fit", "s01", "v1")
+    assert plan.stages("s01")[0][0] == "import"
+    assert after(job.arguments, "--signal") == "s01/v1/import/signal.seq.nrrd"
+    assert after(job.arguments, "--protocol") == "s01/v1/import/protocol.json"
+    assert job.inputs == ("s01/v1/import",)
+
+
+def test_a_visit_without_cest_gives_volumes_alone() -> None:
+    plan = plan_of(FILES, {"t1": "/d/t1b.nii"})
+    assert [(s, v.name) for s, v in plan.stages("s01")] == [
+        ("fit", "v1"),
+        ("registration", "v2"),
+        ("compartments", "v2"),
+    ]
+    assert "--maps2" not in plan.job("compartments", "s01", "v2").arguments
+
+
+def test_a_given_alignment_replaces_the_registration_of_cest_and_anatomy() -> None:
+    arguments = plan_of({**FILES, "to_anatomy": "/d/t.h5"}).job("compartments", "s01", "v1").arguments
+    assert after(arguments, "--to-anatomy") == "/d/t.h5"
+    assert "--register" not in arguments
