@@ -13,6 +13,7 @@ from typing import Annotated, Union
 import slicer
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
+    vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLSequenceNode,
@@ -128,16 +129,27 @@ class CESTQuantParameterNode:
     configPath: str
     segmentation: vtkMRMLSegmentationNode
     folderName: str
+    fieldSignal: vtkMRMLSequenceNode
+    fieldMethod: Annotated[str, Choice(["wasabi", "wassr"])] = "wasabi"
+    fieldProtocolPath: str
+    fieldReference: vtkMRMLScalarVolumeNode
+    pins: Union[vtkMRMLMarkupsFiducialNode, vtkMRMLSegmentationNode, None]  # noqa: UP007
+    anatomy: vtkMRMLScalarVolumeNode
+    furtherOffsets: str  # of asymmetries, in ppm, as typed
+    normalization: Annotated[str, Choice(["as in the protocol", "m0", "l2", "none"])] = "as in the protocol"
+    m0OverTime: Annotated[str, Choice(["interpolated", "mean"])] = "interpolated"
+    device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
 
 
 class CESTQuantWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic; its pages are in CESTQuantLib.panel."""
 
-    PATHS = ("protocolPath", "modelPath", "networkPath", "configPath")
+    PATHS = ("protocolPath", "modelPath", "networkPath", "configPath", "fieldProtocolPath")
+    RUN_BUTTONS = ("previewButton",)
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = (
         *("inputsSection", "protocolSection", "mapsSection", "methodSection", "poolsSection", "modelSection"),
-        "outputsSection",
+        *("fieldsSection", "outputsSection", "advancedSection"),
     )
 
     def makeLogic(self):
@@ -145,38 +157,27 @@ class CESTQuantWidget(PanelWidget):
 
     def makePages(self):
         """Make the pages in the order in which they say what is missing."""
+        from CESTQuantLib.panel.fields import FieldsPage
         from CESTQuantLib.panel.inputs import InputsPage
         from CESTQuantLib.panel.methods import MethodsPage
         from CESTQuantLib.panel.pools import PoolsPage
         from CESTQuantLib.panel.protocol import ProtocolPage
         from CESTQuantLib.panel.results import ResultsPage
+        from CESTQuantLib.panel.run import RunPage
         from CESTQuantLib.panel.spectrum import SpectrumPage
 
         self.inputs, self.protocol, self.methods = InputsPage(self), ProtocolPage(self), MethodsPage(self)
-        self.pools, self.spectrum, self.results = PoolsPage(self), SpectrumPage(self), ResultsPage(self)
-        return self.inputs, self.protocol, self.methods, self.pools, self.spectrum, self.results
+        self.fields, self.pools, self.runs = FieldsPage(self), PoolsPage(self), RunPage(self)
+        self.spectrum, self.results = SpectrumPage(self), ResultsPage(self)
+        given = (self.inputs, self.protocol, self.fields, self.methods, self.pools)
+        return *given, self.runs, self.spectrum, self.results
 
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
 
     def run(self, progress):
         """Compute the maps and show the main one over the anatomy."""
-        parameters = self.parameters
-        result = self.logic.fit(
-            parameters.signal,
-            self.protocol.given(),
-            method=parameters.method,
-            reference=parameters.reference,
-            mask=parameters.mask,
-            segmentation=parameters.segmentation,
-            folderName=parameters.folderName,
-            progress=progress,
-            **self.methods.options(),
-        )
-        self.results.showResult(result)
-        return _("{count} maps are in the folder '{folder}'.").format(
-            count=len(result.nodes), folder=self.folderName(result)
-        )
+        return self.runs.apply(progress)
 
 
 class CESTQuantLogic(ScriptedLoadableModuleLogic):
@@ -251,6 +252,7 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
 class CESTQuantTest(
     self_test.InputsTest,
     self_test.ProtocolTest,
+    self_test.FieldsTest,
     self_test.PoolsTest,
     self_test.SpectrumTest,
     self_test.MapsTest,

@@ -63,6 +63,7 @@ class CESTQuantLogic:
         fieldStrength_T: float | None = None,
         quass: str | None = None,
         device: str = "auto",
+        slice_RAS: tuple[float, float, float] | None = None,
         progress: Progress | None = None,
     ) -> CESTQuantResult:
         """Quantify an acquisition; the scene gains one folder of maps, or nothing at all after an error or cancel.
@@ -94,6 +95,8 @@ class CESTQuantLogic:
             quass: Corrects the spectra for finite saturation time and recovery, with the T1 map: ``equilibrium`` for a
                 fully relaxed M0, ``same-delay`` for one with the timing of the saturated measurements; None not to.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
+            slice_RAS: Place in world coordinates, in mm, through which the only slice goes that is quantified; outside
+                of the acquisition, the nearest slice. None for all slices.
             progress: Called with the fraction done and a message; may raise to cancel.
 
         Returns:
@@ -114,6 +117,8 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
+        if slice_RAS is not None:
+            study = study.at_slice(slice_RAS)
         settings = self.settings(
             model=model,
             asymmetryOffset_ppm=asymmetryOffset_ppm,
@@ -350,7 +355,7 @@ class CESTQuantLogic:
         level: float = 0.95,
         draws: int = 500,
         perturbations: int = 12,
-        alignmentError_mm: float = 1.0,
+        alignmentError_mm: float = 0.5,
         seed: int = 1,
         fitSpectra: bool = True,
         folderName: str = "",

@@ -23,11 +23,13 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         PATHS: Names of the parameters that are paths of files. The widget of ``modelPath`` is called
             ``modelPathLineEdit``; this class binds it, because the parameter node wrapper saves an empty path as ".".
         SECTIONS: Names of the widgets that are disabled during a run.
+        RUN_BUTTONS: Names of further buttons that can be clicked whenever Apply can.
         LIBRARIES: Python modules that a run needs; they are loaded in the background, because that takes seconds.
     """
 
     PATHS: tuple[str, ...] = ()
     SECTIONS: tuple[str, ...] = ()
+    RUN_BUTTONS: tuple[str, ...] = ()
     LIBRARIES: tuple[str, ...] = ()
 
     def __init__(self, parent=None):
@@ -151,6 +153,14 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onApplyButton(self, checked=False):
         """Run, and show where the results are or why there are none."""
+        self.work(self.run)
+
+    def work(self, run):
+        """Do some work with progress and Cancel, and show where the results are or why there are none.
+
+        Args:
+            run: Function of the progress to report to, which returns a sentence that says where the results are.
+        """
         from NeuroCESTLib.core.progress import Cancelled
         from NeuroCESTLib.panel.torch_extension import ensure_torch
 
@@ -160,7 +170,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             status = ""
             try:
                 ensure_torch(self.moduleName)
-                status = self._runWithPackages()
+                status = self._runWithPackages(run)
                 self.ui.progressBar.value = 100
             except Cancelled:
                 self.ui.progressBar.value = 0
@@ -172,7 +182,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._setRunning(False)
                 self._showStatus(status)
 
-    def _runWithPackages(self):
+    def _runWithPackages(self, run):
         """Run; a package that turns out to be missing is installed if the user agrees, and the run starts again."""
         from NeuroCESTLib.core.background import InteractiveProgress, load_libraries
         from NeuroCESTLib.core.packages import MissingPackage
@@ -181,11 +191,11 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         progress = InteractiveProgress(self._onProgress)
         load_libraries(self.LIBRARIES, progress)
         try:
-            return self.run(progress)
+            return run(progress)
         except MissingPackage as missing:
             if not install(missing, self.moduleName):
                 raise
-        return self.run(progress)
+        return run(progress)
 
     def onCancelButton(self, checked=False):
         """Ask the run to stop, which it does at its next report of progress."""
@@ -218,6 +228,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.offerSettings(self._parameterNode)
             missing = self.missingInputs()
         self.ui.applyButton.enabled = not missing and not self._running
+        for name in self.RUN_BUTTONS:
+            getattr(self.ui, name).enabled = self.ui.applyButton.enabled
         self.ui.applyButton.toolTip = "\n".join(missing) if missing else self.texts()[0]
         if not self._running:
             self._showStatus(missing[0] if missing else _("Ready."))

@@ -17,6 +17,7 @@ REST_MS = 200
 # Okabe and Ito's palette: a colour for each power
 _COLORS = ((0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.0, 0.62, 0.45), (0.8, 0.47, 0.65), (0.9, 0.62, 0.0))
 _POOL_COLOR = (0.6, 0.6, 0.6)
+_PIN_COLORS = ((0.4, 0.2, 0.0), (0.35, 0.7, 0.9), (0.5, 0.0, 0.5), (0.75, 0.7, 0.1), (0.0, 0.35, 0.2), (0.3, 0.3, 0.3))
 
 
 class LiveSpectrum(VTKObservationMixin):
@@ -26,6 +27,7 @@ class LiveSpectrum(VTKObservationMixin):
         measured: Function of a place (RAS, mm) that returns its spectrum without a fit. It may raise ValueError.
         fitted: The same with the fit; it may return None where there is nothing to fit with.
         say: Function that shows a text to the user.
+        pinned: Function that returns the spectra that stay in the plot for comparison. It may raise ValueError.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class LiveSpectrum(VTKObservationMixin):
         measured: Callable[[tuple[float, ...]], Any],
         fitted: Callable[[tuple[float, ...]], Any],
         say: Callable[[str], None],
+        pinned: Callable[[], list[Any]] = list,
     ) -> None:
         VTKObservationMixin.__init__(self)
-        self._measured, self._fitted, self._say = measured, fitted, say
+        self._measured, self._fitted, self._say, self._pinned = measured, fitted, say, pinned
+        self.following = False
         self._place: tuple[float, ...] | None = None
         self._layout = PlotLayout()
         self.chart = SpectrumChart("Z-spectrum")
@@ -49,10 +53,29 @@ class LiveSpectrum(VTKObservationMixin):
         crosshair = self._crosshair()
         if crosshair is not None and not self.hasObserver(crosshair, self._event(), self.onCursorMoved):
             self.addObserver(crosshair, self._event(), self.onCursorMoved)
+        self.following = True
         self._layout.enter(self.chart.node)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the pinned spectra as they are now, with the one at the last place of the mouse."""
+        if not self.following:
+            return
+        if self._place is not None:
+            self._show(self._measured)
+            self.rest.start()
+            return
+        try:
+            pins = self._pinned()
+        except ValueError as error:
+            self._say(str(error))
+            return
+        if pins:
+            self.chart.show("", curves_of_pins(pins), offsets_to_show(pins[0].offsets_ppm))
 
     def stop(self) -> None:
         """Follow the crosshair no longer, and go back to the earlier layout."""
+        self.following = False
         self.rest.stop()
         self.removeObservers()
         self._layout.leave()
@@ -77,11 +100,13 @@ class LiveSpectrum(VTKObservationMixin):
         assert self._place is not None
         try:
             spectrum = spectrum_at(self._place)
+            pins = self._pinned() if spectrum is not None else []
         except ValueError as error:
             self._say(str(error))
             return False
         if spectrum is not None:
-            self.chart.show(spectrum.name, curves_of(spectrum), offsets_to_show(spectrum.offsets_ppm))
+            curves = [*curves_of(spectrum), *curves_of_pins(pins)]
+            self.chart.show(spectrum.name, curves, offsets_to_show(spectrum.offsets_ppm))
             self._say(values_of(spectrum))
         return True
 
@@ -105,6 +130,23 @@ def curves_of(spectrum: Any) -> list[Curve]:
             curves.append(Curve(f"fit{at}", offsets, spectrum.fit[rows], color))
             curves.append(Curve(f"residual{at}", offsets, spectrum.residual[rows], color))
             curves += [Curve(pool, offsets, line[rows], _POOL_COLOR) for pool, line in spectrum.pools.items()]
+    return curves
+
+
+def curves_of_pins(spectra: list[Any]) -> list[Curve]:
+    """Return the curves of pinned spectra: a line for each power, and dashed lines one standard deviation around it."""
+    curves = []
+    for number, spectrum in enumerate(spectra):
+        color = _PIN_COLORS[number % len(_PIN_COLORS)]
+        powers = spectrum.powers()
+        for power, rows in powers:
+            at = f" at {power:g} µT" if len(powers) > 1 else ""
+            offsets, mean = spectrum.offsets_ppm[rows], spectrum.signal[rows]
+            curves.append(Curve(f"{spectrum.name}{at}", offsets, mean, color))
+            if spectrum.sd is not None:
+                sd = spectrum.sd[rows]
+                curves.append(Curve(f"{spectrum.name}{at} + SD", offsets, mean + sd, color, dashed=True))
+                curves.append(Curve(f"{spectrum.name}{at} - SD", offsets, mean - sd, color, dashed=True))
     return curves
 
 

@@ -19,6 +19,7 @@ class Curve:
         y: Values, shape (n,); NaN is left out.
         color: Red, green and blue from 0 to 1.
         points: Whether to draw points instead of a line.
+        dashed: Whether the line is dashed.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Curve:
     y: np.ndarray
     color: tuple[float, float, float]
     points: bool = False
+    dashed: bool = False
 
 
 class SpectrumChart:
@@ -94,7 +96,8 @@ class SpectrumChart:
             series.SetYColumnName("y")
             series.SetPlotType(series.PlotTypeScatter)
             series.SetMarkerStyle(series.MarkerStyleCircle if curve.points else series.MarkerStyleNone)
-            series.SetLineStyle(series.LineStyleNone if curve.points else series.LineStyleSolid)
+            line = series.LineStyleDash if curve.dashed else series.LineStyleSolid
+            series.SetLineStyle(series.LineStyleNone if curve.points else line)
             series.SetColor(*curve.color)
         if not chart.HasPlotSeriesNodeID(series.GetID()):
             chart.AddAndObservePlotSeriesNodeID(series.GetID())

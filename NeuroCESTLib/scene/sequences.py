@@ -189,6 +189,30 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
     return array, geometry, index_values(node)
 
 
+def browse(node: Any, number: int) -> Any:
+    """Show one of the volumes of a sequence in its sequence browser, which is made where there is none.
+
+    Args:
+        node: Sequence node.
+        number: Volume, counted from 0 in stored order.
+
+    Returns:
+        The proxy volume, which holds the chosen volume.
+    """
+    import slicer
+
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    browser = next((found for found in browsers if found.IsSynchronizedSequenceNode(node, True)), None)
+    if browser is None:
+        browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{node.GetName()} browser")
+        browser.SetAndObserveMasterSequenceNodeID(node.GetID())
+    if browser.GetProxyNode(node) is None:
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    browser.SetSelectedItemNumber(number)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    return browser.GetProxyNode(node)
+
+
 def index_values(node: Any) -> np.ndarray:
     """Return the index values of a sequence node in stored order, float64; NaN for text that begins with no number."""
     values = []

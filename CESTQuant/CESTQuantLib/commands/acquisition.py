@@ -23,13 +23,14 @@ def add_images(parser: ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument("--mask", metavar="M", help="mask on the grid of the signal")
 
 
-def read_images(options: Namespace, report: Report, maps: Sequence[str] = ()) -> dict[str, Any]:
+def read_images(options: Namespace, report: Report, maps: Sequence[str] = (), end: str = "") -> dict[str, Any]:
     """Read the files that are given into the scene.
 
     Args:
         options: Arguments of the command.
         report: Report to record the files in.
         maps: Names of further arguments that give one image each.
+        end: Ending of the roles of the files in the report.
 
     Returns:
         Nodes by the name of their argument.
@@ -42,15 +43,15 @@ def read_images(options: Namespace, report: Report, maps: Sequence[str] = ()) ->
     from NeuroCESTLib.scene.volumes import read_volume
 
     for path in options.signal:
-        report.add_input("signal", path)
+        report.add_input(f"signal{end}", path)
     nodes = {"signal": read_sequence(options.signal if len(options.signal) > 1 else options.signal[0])}
     if options.reference:
         for path in options.reference:
-            report.add_input("reference", path)
+            report.add_input(f"reference{end}", path)
         nodes["reference"] = _read_reference(options.reference)
     for role in ("mask", *maps):
         if path := getattr(options, role):
-            report.add_input(role, path)
+            report.add_input(f"{role}{end}", path)
             nodes[role] = read_segmentation(path) if role in ("mask", "segmentation") else read_volume(path)
     return nodes
 

@@ -74,7 +74,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "--perturbations", type=int, default=12, metavar="N", help="disturbed alignments, for the registration error"
     )
     parser.add_argument(
-        "--alignment-error", type=float, default=1.0, metavar="MM", help="standard deviation of the alignment"
+        "--alignment-error", type=float, default=0.5, metavar="MM", help="standard deviation of the alignment"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random draws")
     parser.add_argument("--no-spectra", action="store_true", help="do not fit the mean spectra of the regions")
@@ -146,9 +146,9 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
     from NeuroCESTLib.scene.segmentations import read_segmentation
     from NeuroCESTLib.scene.volumes import read_volume
 
-    from ..compartments.segment_names import named_labels
+    from ..compartments.anatomy.segment_names import named_labels
     from ..scene.compartment_inputs import CompartmentVisit
-    from ..scene.fit_folder import read_fit_folder
+    from .fit_folder import read_fit_folder
 
     def given(name: str) -> Any:
         return getattr(options, f"{name}{end}")
@@ -188,7 +188,7 @@ def _write(options: Namespace, folder: Path, result: CompartmentsResult, report:
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
 
-    from ..scene.compartment_nodes import file_name
+    from ..scene.compartment_nodes import file_name, summary_of
 
     write_table(result.table, folder / "compartments.csv")
     if result.changes is not None:
@@ -201,4 +201,5 @@ def _write(options: Namespace, folder: Path, result: CompartmentsResult, report:
         write_volume(result.transitions, folder / "transitions.nii.gz")
     if options.scene:
         write_scene(folder / "scene.mrb")
+    report.summary |= summary_of(result.analysis)
     report.warnings += result.analysis.warnings

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from .anatomy.alignment import align, anatomy_on_maps, require_same_side
+from .anatomy.regions import RegionMasks, regions_of
+from .change import alignment_se, changes_between, disturbances
+from .growth import maps_on_first, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
 from .partial_volumes import partial_volumes
-from .regions import RegionMask, regions_of
+from .region_spectra import region_spectrum
 from .resampling import mean_error
-from .results import NAN, Analysis, Region, Statistics, Visit
-from .statistics import Sample, weighted_mean, weighted_quantiles, weighted_sd
+from .response import lesions_of, response
+from .results import (
+    CONTRALATERAL,
+    NAN,
+    Analysis,
+    Between,
+    Lesion,
+    Region,
+    RegionSpectrum,
+    Response,
+    Statistics,
+    Visit,
+)
+from .statistics import Sample, common_edges, distribution, weighted_mean, weighted_quantiles, weighted_sd
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -44,71 +60,202 @@ def analyze(
         ValueError: The inputs of a visit do not belong together; the message names the visit and the remedy.
     """
     chosen = settings or Settings()
-    inputs = [first] if second is None else [first, second]
-    share = 1 / len(inputs)
-    visits = [
-        analyze_visit(each, chosen, part(progress, number * share, (number + 1) * share))
-        for number, each in enumerate(inputs)
-    ]
-    return Analysis(tuple(visits), None, asdict(chosen))
+    if second is None:
+        visit, _ = analyze_visit(first, chosen, progress)
+        return Analysis((_with_distributions([visit])[0],), None, asdict(chosen))
+    registration = {} if between is None else registration_quality(first, second, between)
+    one, masks_one = analyze_visit(first, chosen, part(progress, 0.0, 0.4))
+    two, masks_two = analyze_visit(second, chosen, part(progress, 0.4, 0.8))
+    progress(0.8, "change between the visits")
+    visits = _with_distributions([one, two])
+    happened = _between(visits, (masks_one, masks_two), chosen, between)
+    return Analysis(tuple(visits), replace(happened, registration=registration), asdict(chosen))
 
 
-def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> Visit:
-    """Analyse one visit; see :func:`analyze`."""
+def _with_distributions(visits: list[Visit]) -> list[Visit]:
+    """Add histograms with bins that the visits share."""
+    names = [name for visit in visits for name in quantities_of(visit.maps)]
+    edges = {name: common_edges([visit.maps[name] for visit in visits if name in visit.maps]) for name in names}
+    found = []
+    for visit in visits:
+        distributions = [
+            distribution(sample, region.name, name, edges[name])
+            for region in visit.regions
+            for name in quantities_of(visit.maps)
+            if len(sample := Sample.of(visit.maps[name], region.weights))
+        ]
+        found.append(replace(visit, distributions=tuple(distributions)))
+    return found
+
+
+def _between(
+    visits: Sequence[Visit],
+    masks: tuple[RegionMasks, RegionMasks],
+    settings: Settings,
+    transform: sitk.Transform | None,
+) -> Between:
+    first, second = visits
+    notes = [f"{visit.name} has no CEST maps: no CEST value can change" for visit in visits if visit.grid is None]
+    found = Between(changes_between(first, second, settings), _response(first, second))
+    few = sorted({row.region for row in found.changes if not row.enough})
+    if few:
+        notes.append(f"too little is seen at one of the visits for a reliable change: {', '.join(few)}")
+    if transform is None:
+        return replace(found, warnings=tuple(notes))
+    grown = transitions_of(*masks, transform)
+    if grown is not None:
+        transitions, labels, grid, jacobian = grown
+        found = replace(
+            found, transitions=transitions, transition_labels=labels, transition_grid=grid, jacobian=jacobian
+        )
+        folded = [entry.region for entry in jacobian if entry.folded > 0]
+        if folded:
+            notes.append(f"the deformation folds in: {', '.join(folded)}")
+    if first.grid is not None and second.grid is not None and first.alignment and second.alignment:
+        names = [name for name in quantities_of(first.maps) if name in second.maps]
+        moved = maps_on_first(
+            {name: second.maps[name] for name in names},
+            second.grid,
+            first.grid,
+            first.alignment.cest_to_anatomy,
+            second.alignment.cest_to_anatomy,
+            transform,
+        )
+        change = {name: moved[name] - first.maps[name] for name in names}
+        found = replace(found, change_maps=change, second_maps=moved)
+        if not any(np.isfinite(array).any() for array in change.values()):
+            notes.append("the slabs of the two visits do not overlap: there are no change maps")
+    return replace(found, warnings=tuple(notes))
+
+
+def _response(first: Visit, second: Visit) -> Response | None:
+    regions = [visit.region("enhancing_tumor") for visit in (first, second)]
+    if first.lesions is None or second.lesions is None or regions[0] is None or regions[1] is None:
+        return None
+    return response(first.lesions, second.lesions, (regions[0].volume_ml, regions[1].volume_ml))
+
+
+def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> tuple[Visit, RegionMasks]:
+    """Analyse one visit; see :func:`analyze`.
+
+    Returns:
+        The visit, and its regions in the space of the anatomy.
+    """
     progress(0.0, f"{visit.name}: regions")
-    masks = regions_of(visit, settings)
-    grid = masks[0].grid if masks else None
-    regions = _on_maps(masks, visit.cest, np.eye(4))
+    alignment = align(visit)
+    cest_to_anatomy = np.eye(4) if alignment is None else alignment.cest_to_anatomy
+    found = regions_of(visit, settings, cest_to_anatomy)
     cest = visit.cest
+    regions = _on_maps(found, cest, cest_to_anatomy)
     if cest is None:
-        return Visit(visit.name, None, {}, {}, regions, grid, warnings=("this visit has no CEST maps",))
-    return Visit(
+        notes = ("this visit has no CEST maps", *found.notes, *visit.notes)
+        alone = Visit(visit.name, None, {}, {}, regions, found.grid, midplane=found.midplane, warnings=notes)
+        return replace(alone, lesions=_lesions(found)), found
+    if alignment is not None:
+        require_same_side(visit, alignment, found.midplane)
+    progress(0.5, f"{visit.name}: spectra")
+    spectra = _spectra(cest, regions, settings)
+    rows = statistics_of(visit.name, cest, regions, spectra, settings)
+    reasons = alignment.reasons if alignment else ()
+    notes = (
+        *reasons,
+        *found.notes,
+        *visit.notes,
+        *_coverage_notes(visit.name, regions),
+        *(spectrum.note for spectrum in spectra if spectrum.note),
+    )
+    result = Visit(
         visit.name,
         cest.grid,
         cest.maps,
         cest.units,
         regions,
-        grid,
-        statistics_of(visit.name, cest, regions, settings),
+        found.grid,
+        rows,
+        spectra=spectra,
+        anatomy=None if alignment is None else anatomy_on_maps(visit, alignment),
+        alignment=alignment,
+        midplane=found.midplane,
+        lesions=_lesions(found),
         unsaturated=cest.unsaturated,
-        warnings=cest.notes,
+        warnings=notes,
     )
+    return result, found
 
 
-def _on_maps(masks: Sequence[RegionMask], cest: CestMaps | None, cest_to_anatomy: np.ndarray) -> tuple[Region, ...]:
-    """Bring regions to the grid of the maps as partial volumes."""
-    if not masks:
+def _lesions(found: RegionMasks) -> tuple[Lesion, ...] | None:
+    enhancing = found.compartments.get("enhancing_tumor")
+    return None if enhancing is None or found.grid is None else lesions_of(enhancing, found.grid)
+
+
+def _coverage_notes(visit: str, regions: Sequence[Region]) -> list[str]:
+    """Tell which compartments the slab shows in part only, and refuse where it shows nothing of any."""
+    tumor = [region for region in regions if region.kind == "tumor" and region.volume_ml > 0]
+    seen = [region for region in regions if region.kind in ("tumor", "segment") and region.covered_ml > 0]
+    if tumor and not seen:
+        raise ValueError(
+            f"{visit}: the CEST slab shows nothing of the segmentation: check that both are of the same visit, and "
+            "their alignment (--to-anatomy, --register)"
+        )
+    partial = [f"{region.title.lower()} {100 * region.coverage:.0f} %" for region in tumor if region.coverage < 0.95]
+    return [f"the CEST slab covers the tumour in part: {', '.join(partial)}"] if partial else []
+
+
+def _spectra(cest: CestMaps, regions: Sequence[Region], settings: Settings) -> tuple[RegionSpectrum, ...]:
+    if cest.acquisition is None or not settings.fit_spectra:
         return ()
-    shares = {mask.name: np.zeros((0, 0, 0), np.float32) for mask in masks}
+    found = [region_spectrum(region, cest.acquisition) for region in regions]
+    return tuple(spectrum for spectrum in found if spectrum is not None)
+
+
+def _on_maps(found: RegionMasks, cest: CestMaps | None, cest_to_anatomy: np.ndarray) -> tuple[Region, ...]:
+    """Bring regions to the grid of the maps as partial volumes."""
+    if found.grid is None:
+        return ()
+    shares = {region.name: np.zeros((0, 0, 0), np.float32) for region in found.regions}
     if cest is not None:
-        shares = partial_volumes({m.name: m.mask for m in masks}, masks[0].grid, cest.grid, cest_to_anatomy)
+        shares = partial_volumes({r.name: r.mask for r in found.regions}, found.grid, cest.grid, cest_to_anatomy)
     voxel = 0.0 if cest is None else cest.grid.voxel_ml
     return tuple(
         Region(
-            mask.name,
-            mask.kind,
-            shares[mask.name],
-            mask.mask,
-            float(mask.mask.sum()) * mask.grid.voxel_ml,
-            float(shares[mask.name].sum()) * voxel,
-            mask.color,
+            region.name,
+            region.kind,
+            shares[region.name],
+            region.mask,
+            float(region.mask.sum()) * found.grid.voxel_ml,
+            float(shares[region.name].sum()) * voxel,
+            region.color,
         )
-        for mask in masks
+        for region in found.regions
     )
 
 
-def quantities_of(cest: CestMaps) -> list[str]:
+def quantities_of(maps: Mapping[str, np.ndarray]) -> list[str]:
     """Return the names of the maps that get a row: all but the standard errors and the status."""
-    return [name for name in cest.maps if not name.endswith("_sd") and name != "status"]
+    return [name for name in maps if not name.endswith("_sd") and name != "status"]
 
 
-def statistics_of(visit: str, cest: CestMaps, regions: Sequence[Region], settings: Settings) -> tuple[Statistics, ...]:
-    """Return the statistics of every map over every region."""
-    rows = []
-    for region in regions:
-        for quantity in quantities_of(cest):
-            rows.append(_row(visit, cest, region, quantity, settings))
-    return tuple(rows)
+def statistics_of(
+    visit: str, cest: CestMaps, regions: Sequence[Region], spectra: Sequence[RegionSpectrum], settings: Settings
+) -> tuple[Statistics, ...]:
+    """Return the statistics of every map over every region, with the fits and in relation to the contralateral one."""
+    fits = {spectrum.region: spectrum.values for spectrum in spectra}
+    rows = [
+        replace(row, fit=fitted[0], fit_se=fitted[1])
+        for region in regions
+        for quantity in quantities_of(cest.maps)
+        for row in [_row(visit, cest, region, quantity, settings)]
+        for fitted in [fits.get(region.name, {}).get(quantity, (NAN, NAN))]
+    ]
+    reference = {row.quantity: row for row in rows if row.region == CONTRALATERAL}
+    return tuple(_in_relation(row, reference[row.quantity]) if row.quantity in reference else row for row in rows)
+
+
+def _in_relation(row: Statistics, reference: Statistics) -> Statistics:
+    """Add ratio and difference to the reference region."""
+    difference_se = float(np.hypot(row.mean_se, reference.mean_se)) if row.region != reference.region else 0.0
+    ratio = row.mean / reference.mean if reference.mean > 0 else NAN
+    return replace(row, ratio=ratio, difference=row.mean - reference.mean, difference_se=difference_se)
 
 
 def _row(visit: str, cest: CestMaps, region: Region, quantity: str, settings: Settings) -> Statistics:
@@ -120,7 +267,8 @@ def _row(visit: str, cest: CestMaps, region: Region, quantity: str, settings: Se
     if len(sample) == 0:
         return Statistics(visit, region.name, quantity, unit, 0, coverage)
     values, weights = sample.values, sample.weights
-    error = mean_error(sample, voxel_sd=cest.maps.get(f"{quantity}_sd"), draws=settings.draws, seed=settings.seed)
+    errors = cest.maps.get(f"{quantity}_sd")
+    error = mean_error(sample, voxel_sd=errors, draws=settings.draws, seed=settings.seed)
     mean, sd = weighted_mean(values, weights), weighted_sd(values, weights)
     p10, q1, median, q3, p90 = weighted_quantiles(values, weights, (0.1, 0.25, 0.5, 0.75, 0.9))
     return Statistics(
@@ -139,4 +287,36 @@ def _row(visit: str, cest: CestMaps, region: Region, quantity: str, settings: Se
         p90=p90,
         mean_se=error.se,
         n_effective=min((sd / error.se) ** 2, len(sample)) if error.se > 0 else float(len(sample)),
+        variance_weighted_mean=_variance_weighted(sample, errors),
+        reliability_weighted_mean=_reliability_weighted(sample, reliability_of(cest.maps)),
+        mean_se_fit=error.fit_se,
+        mean_se_alignment=alignment_se(array, region.weights, disturbances(cest.grid.spacing_mm, settings)),
+        blocks=error.blocks,
     )
+
+
+def _variance_weighted(sample: Sample, errors: np.ndarray | None) -> float:
+    if errors is None:
+        return NAN
+    each = errors[tuple(sample.index.T)]
+    known = np.isfinite(each) & (each > 0)
+    return weighted_mean(sample.values[known], sample.weights[known] / np.square(each[known].astype(np.float64)))
+
+
+def _reliability_weighted(sample: Sample, reliability: np.ndarray | None) -> float:
+    if reliability is None:
+        return NAN
+    return weighted_mean(sample.values, sample.weights * np.nan_to_num(reliability[tuple(sample.index.T)]))
+
+
+def reliability_of(maps: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return a map of 0 to 1 that says how far each voxel can be trusted; None where the maps do not say.
+
+    It is the map ``reliable`` of a network, else ``1 / (1 + (rmse / median rmse)²)`` of a fit.
+    """
+    if "reliable" in maps:
+        return maps["reliable"]
+    rmse = maps.get("rmse")
+    if rmse is None or not np.isfinite(rmse).any() or not np.nanmedian(rmse) > 0:
+        return None
+    return 1 / (1 + np.square(rmse / np.nanmedian(rmse)))

@@ -73,7 +73,6 @@ class CestMaps:
         units: Unit of each map by name.
         unsaturated: M0 image or mean of the images (K, J, I), for the alignment; None where it is unknown.
         acquisition: Spectra for the fits of mean spectra; None where they are unknown.
-        notes: Sentences for the user, such as why the spectra are unknown.
     """
 
     name: str
@@ -82,7 +81,6 @@ class CestMaps:
     units: Mapping[str, str] = field(default_factory=dict)
     unsaturated: np.ndarray | None = None
     acquisition: Acquisition | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,7 @@ class VisitInput:
         cest_to_anatomy: Matrix (4, 4) that maps points of the CEST space to the anatomy, RAS in mm; None for the
             scanner's coordinates, or to register.
         register: Whether to find the matrix by registration.
+        notes: Sentences for the user about what was read.
     """
 
     name: str
@@ -105,6 +104,7 @@ class VisitInput:
     anatomy: tuple[Image, ...] = ()
     cest_to_anatomy: np.ndarray | None = None
     register: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Settings:
     level: float = 0.95
     draws: int = 500
     perturbations: int = 12
-    alignment_error_mm: float = 1.0
+    alignment_error_mm: float = 0.5
     seed: int = 1
     fit_spectra: bool = True
 

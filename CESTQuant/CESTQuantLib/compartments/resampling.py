@@ -18,6 +18,7 @@ LARGEST_BLOCK = 5
 """Edge in voxels of the largest block in a plane; larger ones leave too few blocks."""
 FEWEST_BLOCKS = 6
 """Blocks that a region needs; smaller blocks are taken where there are fewer."""
+FEWEST_PAIRS = 8
 _UNCORRELATED = 0.1
 
 
@@ -47,7 +48,8 @@ def mean_error(sample: Sample, *, voxel_sd: np.ndarray | None = None, draws: int
     """
     if len(sample) < 2:
         return MeanError(NAN, len(sample), _fit_se(sample, voxel_sd, 1.0))
-    edge = block_edge(sample)
+    correlations = correlations_of(sample)
+    edge = min(max(1, 2 * len(correlations)), LARGEST_BLOCK)
     labels = _blocks(sample.index, edge)
     count = int(labels.max()) + 1
     while count < FEWEST_BLOCKS and edge > 1:
@@ -60,29 +62,38 @@ def mean_error(sample: Sample, *, voxel_sd: np.ndarray | None = None, draws: int
     sums = np.bincount(labels, sample.weights * sample.values, count)
     chosen = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     means = (chosen @ sums) / (chosen @ weights)
-    se = float(means.std(ddof=1) * np.sqrt(count / (count - 1)))
+    se = float(means.std(ddof=1) * np.sqrt(count / (count - 1))) * _beyond_blocks(correlations, edge)
     return MeanError(se, count, _fit_se(sample, voxel_sd, len(sample) / count))
 
 
-def block_edge(sample: Sample) -> int:
-    """Return the edge of a block in voxels: twice the distance at which values are no longer correlated, at least 1.
-
-    The correlation is that along the rows and columns of the region.
-    """
+def correlations_of(sample: Sample) -> list[float]:
+    """Return the correlation of voxels 1, 2, … apart along rows and columns, up to where it falls below 0.1."""
     low = sample.index.min(0)
     shape = tuple(sample.index.max(0) - low + 1)
     where = tuple((sample.index - low).T)
     residual = np.full(shape, np.nan)
     residual[where] = sample.values - weighted_mean(sample.values, sample.weights)
     variance = float(np.nanmean(np.square(residual)))
-    if not variance > 0:
-        return 1
-    for lag in range(1, LARGEST_BLOCK):
-        products = [_products(residual, axis, lag) for axis in (1, 2)]
-        found = np.concatenate(products)
-        if len(found) < 8 or float(found.mean()) / variance < _UNCORRELATED:
-            return min(max(1, 2 * (lag - 1)), LARGEST_BLOCK)
-    return LARGEST_BLOCK
+    found: list[float] = []
+    while variance > 0 and len(found) < LARGEST_BLOCK - 1:
+        lag = len(found) + 1
+        products = np.concatenate([_products(residual, axis, lag) for axis in (1, 2)])
+        if len(products) < FEWEST_PAIRS or float(products.mean()) / variance < _UNCORRELATED:
+            break
+        found.append(min(float(products.mean()) / variance, 1.0))
+    return found
+
+
+def _beyond_blocks(correlations: list[float], edge: int) -> float:
+    """Factor by which the error grows through the correlation between blocks, which drawing blocks ignores.
+
+    Along an axis the variance of a mean grows by ``1 + 2 Σ ρ(k)``, of which blocks of edge l keep
+    ``1 + 2 Σ ρ(k) (1 - k / l)``. Over the two axes of a slice that ratio of variances is squared, so that it is the
+    ratio of the standard errors.
+    """
+    whole = 1 + 2 * sum(correlations)
+    kept = 1 + 2 * sum(rho * max(1 - lag / edge, 0.0) for lag, rho in enumerate(correlations, start=1))
+    return whole / kept
 
 
 def _products(residual: np.ndarray, axis: int, lag: int) -> np.ndarray:

@@ -85,11 +85,14 @@ class Statistics:
         mean_se: Standard error of the mean.
         variance_weighted_mean: Mean weighted by partial volume over the squared standard error of each voxel's fit; NaN
             without a map of standard errors.
-        reliability_weighted_mean: Mean weighted by partial volume times reliability (the map ``reliability`` of a
-            network; else ``1 / (1 + (rmse / median rmse)²)`` of a fit); NaN without either.
+        reliability_weighted_mean: Mean weighted by partial volume times reliability (the map ``reliable`` of a network;
+            else ``1 / (1 + (rmse / median rmse)²)`` of a fit); NaN without either.
         ratio: Mean over the mean of the contralateral region; NaN without one.
         difference: Mean minus the mean of the contralateral region.
         difference_se: Standard error of the difference.
+        mean_se_fit: Standard error of the mean that the errors of the fits alone would cause.
+        mean_se_alignment: Standard deviation of the mean when the alignment of CEST and anatomy is disturbed.
+        blocks: Number of blocks of the bootstrap, from which ``mean_se`` comes.
     """
 
     visit: str
@@ -114,6 +117,9 @@ class Statistics:
     ratio: float = NAN
     difference: float = NAN
     difference_se: float = NAN
+    mean_se_fit: float = NAN
+    mean_se_alignment: float = NAN
+    blocks: int = 0
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ class Method:
         needs: Inputs without which the method does not run.
         takes: Inputs that the method uses where they are given.
         physical: Whether the method needs B1 and saturation time of every measurement, not just the offsets.
+        pool_presets: Presets of Lorentzian pools that the method can use, its own default first.
         quantities: Units and display of the maps that the method gives.
         publications: Papers to cite.
     """
@@ -158,6 +159,7 @@ class Method:
     needs: tuple[Input, ...] = ()
     takes: tuple[Input, ...] = ()
     physical: bool = False
+    pool_presets: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     publications: tuple[str, ...] = ()
 

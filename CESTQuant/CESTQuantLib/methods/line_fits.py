@@ -152,6 +152,7 @@ METHODS = (
         "Difference between a Lorentzian background (water, semisolid) and the spectrum at chosen offsets.",
         lorentzian_difference,
         takes=(Input.LORENTZIAN, Input.ASYMMETRY_OFFSET, Input.POWER, Input.B0, Input.B1),
+        pool_presets=("3T_two_step",),
         quantities=(Quantity("ld_*ppm", rank=0), B0_SHIFT, RMSE),
         publications=("Jones et al., Neuroimage 2013;77:114",),
     ),
@@ -162,6 +163,7 @@ METHODS = (
         plof,
         needs=(Input.T1,),
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1),
+        pool_presets=("plof_3T",),
         physical=True,
         quantities=(
             Quantity("plof_dz_*", rank=1),

@@ -92,6 +92,7 @@ METHODS = (
         "Amplitude, width and position of Lorentzian lines of water, semisolid and CEST pools.",
         lorentzian_lines,
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1),
+        pool_presets=("3T", "7T", "3T_two_step"),
         quantities=(
             Quantity("*_amplitude", rank=1),
             Quantity("*_width_ppm", "ppm", rank=6),
@@ -110,6 +111,7 @@ METHODS = (
         "Exchange-dependent relaxation from Lorentzian lines: MTR_Rex, MTR_LD and, with a T1 map, AREX.",
         mtr_rex_and_arex,
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1, Input.T1),
+        pool_presets=("3T", "7T", "3T_two_step"),
         quantities=(
             Quantity("arex_*", "Hz", rank=0),
             Quantity("mtr_rex_*", rank=1),

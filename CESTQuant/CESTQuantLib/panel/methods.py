@@ -2,6 +2,7 @@
 
 import os
 
+import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
@@ -57,10 +58,16 @@ class MethodsPage(Page):
         choices.blockSignals(blocked)
 
     def onMethodChosen(self, index):
-        """Take over the method that the user has chosen."""
+        """Take over the method that the user has chosen, with pools that it can use."""
+        from ..methods.registry import METHODS
+
         name = self.ui.methodComboBox.itemData(index)
         if self.parameters and name and self.parameters.method != name:
-            self.parameters.method = name
+            usable = METHODS[name].pool_presets
+            with slicer.util.NodeModify(self.parameters.parameterNode):
+                self.parameters.method = name
+                if usable and self.parameters.lorentzianPreset not in usable:
+                    self.parameters.lorentzianPreset = usable[0]
 
     def used(self):
         """Return the names of the inputs that the chosen method uses."""

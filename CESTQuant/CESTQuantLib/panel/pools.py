@@ -131,6 +131,10 @@ class PoolsPage(Page):
 
         if given is None or isinstance(given, dict):
             return None if given is None else readable_model(self.table(), given, _("the model of the scene"))
+        if given == "plof_3T":
+            raise ValueError(
+                _("PLOF has peaks instead of pools; other ones are given by a file, to the batch command.")
+            )
         path = FOLDER / f"lorentzian_{given}.json" if kind == "lorentzian" else given
         if kind == "model" and not os.path.isfile(path):
             return None  # the page of the methods says so

@@ -67,23 +67,33 @@ def visit_input(visit: CompartmentVisit, name: str, prepared: tuple[Study, Metho
     Raises:
         ValueError: A node cannot be used; the message names it.
     """
+    notes = list(visit.notes)
+    masks = _masks(visit)
+    if masks is not None and all(_number(segment) >= 0 for segment in masks.masks):
+        notes.append(
+            f"the labels of '{masks.name}' have no names, so that no compartment is known: say what they mean, as in "
+            "--labels 1=core,2=oedema,3=enhancing"
+        )
     return VisitInput(
         visit.name or name,
-        _cest(visit, prepared),
-        _masks(visit),
+        _cest(visit, prepared, notes),
+        masks,
         tuple(_image(node) for node in visit.anatomy),
         None if visit.toAnatomy is None else linear_transform(visit.toAnatomy),
         visit.register,
+        tuple(notes),
     )
 
 
-def _cest(visit: CompartmentVisit, prepared: tuple[Study, MethodSettings, Any] | None) -> CestMaps | None:
+def _cest(
+    visit: CompartmentVisit, prepared: tuple[Study, MethodSettings, Any] | None, notes: list[str]
+) -> CestMaps | None:
     if not visit.maps:
         return None
     geometry = Geometry.of(next(iter(visit.maps.values())))
     maps = {name: volumes.array_on(node, geometry, strict=True) for name, node in visit.maps.items()}
     unsaturated = None if visit.unsaturated is None else volumes.array_on(visit.unsaturated, geometry, strict=True)
-    acquisition, notes = None, list(visit.notes)
+    acquisition = None
     if prepared is not None:
         study, settings, spectra = prepared
         if difference := geometry.difference(study.geometry):
@@ -98,7 +108,6 @@ def _cest(visit: CompartmentVisit, prepared: tuple[Study, MethodSettings, Any] |
         {name: quantity_named(name).unit for name in maps},
         unsaturated,
         acquisition,
-        tuple(notes),
     )
 
 

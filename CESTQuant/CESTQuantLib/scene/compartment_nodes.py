@@ -67,6 +67,38 @@ def file_name(visit: str) -> str:
     return re.sub(r"[^\w-]+", "_", visit).strip("_") or "visit"
 
 
+def summary_of(analysis: Analysis) -> dict[str, Any]:
+    """Return the numbers of an analysis beside its tables, for ``report.json``.
+
+    Args:
+        analysis: The result.
+    """
+    visits = {visit.name: _summary_of_visit(visit) for visit in analysis.visits}
+    found: dict[str, Any] = {"settings": dict(analysis.settings), "visits": visits}
+    if (between := analysis.between) is not None:
+        found["between"] = {
+            "response": None if between.response is None else asdict(between.response),
+            "transitions": [asdict(each) for each in between.transitions],
+            "jacobian": [asdict(each) for each in between.jacobian],
+            "registration": dict(between.registration),
+        }
+    return found
+
+
+def _summary_of_visit(visit: Visit) -> dict[str, Any]:
+    return {
+        "regions": {
+            region.name: {"volume_ml": region.volume_ml, "covered_ml": region.covered_ml, "coverage": region.coverage}
+            for region in visit.regions
+        },
+        "alignment": None if visit.alignment is None else asdict(visit.alignment),
+        "midplane": None if visit.midplane is None else asdict(visit.midplane),
+        "lesions": None
+        if visit.lesions is None
+        else [{**asdict(lesion), "product_mm2": lesion.product_mm2} for lesion in visit.lesions],
+    }
+
+
 def _columns(kind: type, rows: list[Any]) -> dict[str, list[Any]]:
     records = [asdict(row) for row in rows]
     return {each.name: [record[each.name] for record in records] for each in fields(kind)}

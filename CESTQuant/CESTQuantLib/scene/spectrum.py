@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry
 
+from ..methods.fitted_spectrum import fitted_spectrum
 from ..methods.registry import quantify
 
 if TYPE_CHECKING:
@@ -129,54 +130,5 @@ class SpectraOfPlaces:
 
 def _with_fit(placed: PlacedSpectrum, result: Quantification) -> PlacedSpectrum:
     """Add what a method has found, at the measurements that it used."""
-    from dataclasses import replace
-
-    import torch
-
-    numbers = {name: float(value[0]) for name, value in result.quantities.items()}
-    values = {
-        name: (number, numbers.get(f"{name}_sd", float("nan")))
-        for name, number in numbers.items()
-        if not name.endswith("_sd")
-    }
-    fit, pools = None, {}
-    used = _measurements_used(placed, result)
-    if result.predict is not None and used is not None:
-        with torch.no_grad():
-            predicted = result.predict(torch.tensor([0]))[0].cpu().numpy()
-        fit = _at_measurements(len(placed.signal), used, predicted)
-        pools = {
-            name: _at_measurements(len(placed.signal), used, line)
-            for name, line in _lines(numbers, result.protocol.offsets_ppm.detach().numpy()).items()
-        }
-    return replace(placed, fit=fit, pools=pools, values=values, warnings=result.warnings)
-
-
-def _measurements_used(placed: PlacedSpectrum, result: Quantification) -> np.ndarray | None:
-    """Return which measurements of the spectrum a method used; None where it made new ones."""
-    offsets = result.protocol.offsets_ppm.detach().numpy()
-    if len(offsets) == len(placed.offsets_ppm):
-        return np.arange(len(offsets))
-    powers = result.protocol.b1_uT.detach().expand(len(offsets)).numpy()
-    rows = [
-        np.flatnonzero((placed.offsets_ppm == offset) & (placed.power_uT == power))
-        for offset, power in zip(offsets, powers, strict=True)
-    ]
-    return np.array([row[0] for row in rows]) if all(len(row) for row in rows) else None
-
-
-def _at_measurements(count: int, used: np.ndarray, values: np.ndarray) -> np.ndarray:
-    full = np.full(count, np.nan)
-    full[used] = values
-    return full
-
-
-def _lines(numbers: dict[str, float], offsets_ppm: np.ndarray) -> dict[str, np.ndarray]:
-    """Return ``1 - line`` of each fitted Lorentzian pool, at offsets in ppm."""
-    lines = {}
-    for name, amplitude in numbers.items():
-        pool = name.removesuffix("_amplitude")
-        if pool != name and f"{pool}_width_ppm" in numbers and f"{pool}_position_ppm" in numbers:
-            distance = (offsets_ppm - numbers[f"{pool}_position_ppm"]) / (numbers[f"{pool}_width_ppm"] / 2)
-            lines[pool] = 1 - amplitude / (1 + distance**2)
-    return lines
+    found = fitted_spectrum(result, placed.offsets_ppm, placed.power_uT)
+    return replace(placed, fit=found.fit, pools=found.pools, values=found.values, warnings=result.warnings)

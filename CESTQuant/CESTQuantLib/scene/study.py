@@ -131,6 +131,23 @@ class Study:
 
         return Larmor.of(self.protocol, self.field_known)
 
+    def at_slice(self, position_RAS: tuple[float, float, float]) -> Study:
+        """Return the same acquisition, of which only the slice through a place, or the nearest one, is quantified.
+
+        Args:
+            position_RAS: Place in world coordinates, in mm.
+
+        Raises:
+            ValueError: The mask has no voxel in this slice.
+        """
+        slices, rows, columns = self.geometry.shape
+        k = (np.linalg.inv(self.geometry.ijk_to_ras) @ (*position_RAS, 1.0))[2]
+        number = int(np.clip(np.rint(k), 0, slices - 1))
+        voxels = self.voxels[self.voxels // (rows * columns) == number]
+        if len(voxels) == 0:
+            raise ValueError(f"the mask has no voxel in slice {number + 1} of '{self.name}': choose another slice")
+        return replace(self, voxels=voxels)
+
     def values(self, node: Any) -> torch.Tensor:
         """Return the values (voxel,) of a volume node at the voxels to quantify, float64."""
         import torch

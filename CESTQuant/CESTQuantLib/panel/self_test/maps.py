@@ -70,3 +70,78 @@ class MapsTest(SampleTest):
         self.chooseInputs()
         self.ui.protocolPathLineEdit.currentPath = self.writeOffsets("short.txt", [-3.5, 0.0, 3.5])
         self.assertApplyFailsSaying("21", "3")
+
+    def test_previewQuantifiesTheSliceInTheViewUntilTheNextRun(self):
+        from NeuroCESTLib.scene.geometry import Geometry
+
+        view = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+        if view is None:
+            view = slicer.vtkMRMLSliceNode()
+            view.SetSingletonTag("Red")
+            view.SetName("Red")
+            view = slicer.mrmlScene.AddNode(view)
+        view.GetSliceToRAS().Identity()
+        for row, value in enumerate((Geometry.of(self.reference).ijk_to_ras @ (3, 3, 2, 1))[:3]):
+            view.GetSliceToRAS().SetElement(row, 3, value)
+        self.chooseInputs()
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        for _ in range(2):
+            self.ui.previewButton.click()
+            self.assertIn("cest preview", self.ui.statusLabel.text)
+            values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
+            self.assertEqual([bool((layer == layer).any()) for layer in values], [False, False, True, False])
+        self.ui.applyButton.click()
+        self.assertFalse(hierarchy.GetItemByName("cest preview"))
+        self.assertEqual(self.mapNames().count("mtr_asym_3.5ppm"), 1)
+
+    def test_regionsOfTheShownMapAndItsColorRangeAreInThePanel(self):
+        import numpy as np
+
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.segmentations import add_segmentation
+
+        geometry = Geometry.of(self.reference)
+        half = np.zeros(geometry.shape, bool)
+        half[:, :4] = True
+        regions = add_segmentation({"left": half, "right": ~half}, geometry, "halves")
+        self.chooseInputs("lorentzian")
+        self.ui.segmentationSelector.setCurrentNode(regions)
+        self.ui.applyButton.click()
+        table = self.ui.regionsTable
+        self.assertEqual([table.item(row, 0).text() for row in range(table.rowCount)], ["left", "right"])
+        self.assertEqual(table.item(0, 1).text(), "128")
+        self.assertAlmostEqual(float(table.item(0, 2).text()), 0.9, delta=0.02)
+        self.ui.windowLowLineEdit.text, self.ui.windowHighLineEdit.text = "0.2", "0.8"
+        self.widget.results.onWindowTyped()
+        display = slicer.util.getNode("water_amplitude").GetScalarVolumeDisplayNode()
+        self.assertAlmostEqual(display.GetWindowLevelMin(), 0.2)
+        self.assertAlmostEqual(display.GetWindowLevelMax(), 0.8)
+        self.ui.windowHighLineEdit.text = "0.1"  # below the lower end
+        self.widget.results.onWindowTyped()
+        self.assertEqual(self.ui.windowHighLineEdit.text, "0.8")
+
+    def test_mapsAreShownOverAChosenAnatomyWithTheWarningsOfTheRun(self):
+        self.addSliceView()
+        anatomy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T1 weighted")
+        self.chooseInputs()
+        self.assertTrue(self.ui.warningsLabel.isHidden())
+        slicer.util.arrayFromVolume(self.reference)[:2] = 0.0  # no M0 in half of the voxels
+        self.ui.applyButton.click()
+        self.assertIn("⚠ 128 of 256 voxels", self.ui.warningsLabel.text)
+        self.assertFalse(self.ui.warningsLabel.isHidden())
+        self.ui.anatomySelector.setCurrentNode(anatomy)
+        (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
+        self.assertEqual(view.GetBackgroundVolumeID(), anatomy.GetID())
+        self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("*mtr_asym*").GetID())
+
+    def test_severalOffsetsAreTypedInTheAdvancedSection(self):
+        self.assertTrue(self.ui.advancedSection.collapsed)
+        self.chooseInputs()
+        self.ui.furtherOffsetsLineEdit.text = "2, far"
+        self.assertIn("'far' is not a number", self.ui.applyButton.toolTip)
+        self.ui.furtherOffsetsLineEdit.text = "2, 2.5"
+        self.ui.applyButton.click()
+        self.assertTrue({"mtr_asym_3.5ppm", "mtr_asym_2ppm", "mtr_asym_2.5ppm"} <= set(self.mapNames()))
+
+    def mapNames(self):
+        return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]

@@ -142,6 +142,16 @@ class PoolsTest(SampleTest):
         self.ui.lorentzianPresetComboBox.currentIndex = 1  # another preset takes the place of what was edited
         self.assertEqual(self.cell("amide", "Position (ppm)").text(), "3.5 [2.5, 4.5]")
 
+    def test_methodsAreChosenWithPoolsThatTheyCanUse(self):
+        from CESTQuantLib.methods.base import Input
+        from CESTQuantLib.methods.registry import METHODS
+
+        for method in METHODS.values():
+            self.assertEqual(method.uses(Input.LORENTZIAN), bool(method.pool_presets), method.name)
+            self.chooseInputs(method.name)
+            if method.pool_presets:
+                self.assertIn(self.ui.lorentzianPresetComboBox.currentText, method.pool_presets)
+
     def test_tableSurvivesSavingAndLoadingTheScene(self):
         self.chooseInputs("r1rho")
         self.choosePreset("glioma 3T")

@@ -58,3 +58,45 @@ class SpectrumTest(SampleTest):
         self.widget.exit()
         self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
         self.assertFalse(self.ui.liveSpectrumCheckBox.checked)
+
+    def test_pointsAndSegmentsStayInThePlotForComparison(self):
+        import numpy as np
+
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.segmentations import add_segmentation
+
+        geometry = Geometry.of(self.reference)
+        mask = np.zeros(geometry.shape, bool)
+        mask[1, 2:5, 2:5] = True
+        segmentation = add_segmentation({"tumour": mask}, geometry, "regions")
+        points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "pins")
+        points.AddControlPoint(self.moveMouseTo((1, 2, 3)), "white matter")
+        points.AddControlPoint([500.0, 0.0, 0.0], "outside")
+        self.chooseInputs("lorentzian")
+        self.ui.pinsSelector.setCurrentNode(points)
+        self.ui.liveSpectrumCheckBox.checked = True
+        self.moveMouseTo((2, 2, 2))
+        self.assertEqual(list(self.curves()), ["measured", "white matter"])
+        points.AddControlPoint(self.moveMouseTo((3, 3, 1)), "another")
+        self.assertEqual(list(self.curves()), ["measured", "white matter", "another"])
+        self.ui.pinsSelector.setCurrentNode(segmentation)
+        self.assertEqual(list(self.curves()), ["measured", "tumour", "tumour + SD", "tumour - SD"])
+        offsets, mean = self.curves()["tumour"]
+        self.assertEqual(len(offsets), 21)
+        self.assertAlmostEqual(float(mean[0]), self.spectrum[0], places=5)
+        self.assertAlmostEqual(float((self.curves()["tumour + SD"][1] - mean).max()), 0.0, places=5)  # equal voxels
+        self.ui.pinsSelector.setCurrentNode(None)
+        self.assertEqual(list(self.curves()), ["measured"])
+
+    def test_imagesOfTheAcquisitionAreBrowsedWithTheirOffsets(self):
+        self.addSliceView()
+        self.chooseInputs()
+        self.assertEqual(self.ui.offsetSlider.maximum, 20)
+        self.ui.offsetSlider.value = 10
+        self.assertEqual(self.ui.offsetLabel.text, "0 ppm (11/21)")
+        (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
+        shown = slicer.mrmlScene.GetNodeByID(view.GetBackgroundVolumeID())
+        self.assertAlmostEqual(float(slicer.util.arrayFromVolume(shown).mean()), 1000 * self.spectrum[10], delta=0.1)
+        self.ui.offsetSlider.value = 0
+        self.assertAlmostEqual(float(slicer.util.arrayFromVolume(shown).mean()), 1000 * self.spectrum[0], delta=0.1)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)

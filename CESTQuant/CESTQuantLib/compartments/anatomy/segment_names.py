@@ -20,6 +20,9 @@ COLORS: Mapping[str, tuple[float, float, float]] = {
     "white_matter": (1.0, 1.0, 1.0),
 }
 """Colours of Okabe and Ito, which colour-blind readers tell apart."""
+_CORE = re.compile(r"\bcore\b|\btc\b")
+_WHOLE = re.compile(r"\bwhole\b|\bwt\b|\bgtv\b")
+_PLAIN = re.compile(r"(?:tumou?r|glioma|lesion)")
 _NOT_ENHANCING = re.compile(r"\b(?:non?|not|un)[\s_-]*(?:(?:contrast|gd|gadolinium)[\s_-]*)?enhanc\w*")
 _MEANINGS = {
     "resection_cavity": re.compile(r"cavit|resect|\brc\b"),
@@ -30,12 +33,23 @@ _MEANINGS = {
 
 
 def compartment_of(name: str) -> str | None:
-    """Return the compartment in ``COMPARTMENTS`` that a segment's name stands for; None for any other name."""
+    """Return the compartment that a segment's name stands for; None for any other name.
+
+    Args:
+        name: Name of a segment.
+
+    Returns:
+        One of ``COMPARTMENTS``; ``tumor_core`` or ``whole_tumor`` for a segment that is the union of compartments.
+    """
     words = name.lower().replace("_", " ")
     rest = _NOT_ENHANCING.sub(" ", words)
     found = [meaning for meaning, pattern in _MEANINGS.items() if pattern.search(rest)]
     if rest != words and found in ([], ["necrotic_core"]):
         return "necrotic_core"  # "non-enhancing tumour"
+    if not found and _CORE.search(words):
+        return "tumor_core"
+    if not found and (_WHOLE.search(words) or _PLAIN.fullmatch(words.strip())):
+        return "whole_tumor"
     return found[0] if len(found) == 1 else None
 
 
@@ -74,7 +88,8 @@ def compartments_and_segments(masks: Mapping[str, np.ndarray]) -> tuple[dict[str
         masks: Boolean masks by the name of the segment.
 
     Returns:
-        Masks by compartment, in the order of ``COMPARTMENTS``, and masks of the other segments by their own name.
+        Masks by compartment, in the order of ``COMPARTMENTS``, then ``tumor_core`` and ``whole_tumor`` where the
+        segmentation has them, and masks of the other segments by their own name.
     """
     united: dict[str, np.ndarray] = {}
     others: dict[str, np.ndarray] = {}
@@ -84,10 +99,14 @@ def compartments_and_segments(masks: Mapping[str, np.ndarray]) -> tuple[dict[str
             others[name] = mask
         else:
             united[meaning] = united[meaning] | mask if meaning in united else mask.copy()
+    if "enhancing_tumor" in united and "tumor_core" in united:
+        # Beside an enhancing segment, "core" is what it surrounds, as in the files of many tools.
+        core = united.pop("tumor_core")
+        united["necrotic_core"] = united["necrotic_core"] | core if "necrotic_core" in united else core
     taken: np.ndarray | None = None
     for name in ("enhancing_tumor", "resection_cavity", "necrotic_core", "edema"):
         if name in united:
             if taken is not None:
                 united[name] = united[name] & ~taken
             taken = united[name] if taken is None else taken | united[name]
-    return {name: united[name] for name in COMPARTMENTS if name in united}, others
+    return {name: united[name] for name in (*COMPARTMENTS, "tumor_core", "whole_tumor") if name in united}, others

@@ -1,0 +1,178 @@
+"""The output folder of ``cestquant fit``: its maps as nodes, and the acquisition and settings that made them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.scene.volumes import read_volume
+
+from .acquisition import read_images
+
+if TYPE_CHECKING:
+    from NeuroCESTLib.report.record import Report
+
+_MAP_ENDING = ".nii.gz"
+_FIT_ARGUMENTS = {
+    "method": "method",
+    "asymmetry_offset": "asymmetryOffset_ppm",
+    "power": "power_uT",
+    "normalisation": "signalNormalisation",
+    "m0_over_time": "m0OverTime",
+    "field_strength": "fieldStrength_T",
+}
+"""Settings of ``cestquant fit`` by their name in its report, with their names in ``CESTQuantLogic.fit``."""
+_FILES = {
+    "protocol": "protocol",
+    "model": "model",
+    "network": "network",
+    "config": "config",
+    "lorentzian": "lorentzianPreset",
+}
+_NODES = ("reference", "mask", "b0", "b1", "t1")
+
+
+@dataclass(frozen=True)
+class FitFolder:
+    """What a folder of maps holds.
+
+    Attributes:
+        nodes: Volume nodes by quantity.
+        fit: Arguments of ``CESTQuantLogic.fit`` that made the maps; None where the acquisition is unknown.
+        notes: Sentences for the user, such as why it is unknown.
+    """
+
+    nodes: dict[str, Any]
+    fit: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def read_fit_folder(
+    folder: str, overrides: Mapping[str, Any], report: Report, end: str = "", spectra: bool = True
+) -> FitFolder:
+    """Read maps, and where it is still there the acquisition that they come from.
+
+    Args:
+        folder: Output folder of ``cestquant fit``.
+        overrides: Files and settings to use instead of those in the folder's ``report.json``: ``signal``,
+            ``reference``, ``protocol``, ``method`` and ``model``; None for what the report says.
+        report: Report to record the files in.
+        end: Ending of the roles of the files in the report.
+        spectra: Whether to read the acquisition.
+
+    Raises:
+        ValueError: The folder holds no maps, or a file is missing or unusable; the message names it.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"'{folder}' is no folder: give the output folder of 'cestquant fit'")
+    files = sorted(path.glob(f"*{_MAP_ENDING}"))
+    if not files:
+        raise ValueError(f"'{folder}' holds no maps (*{_MAP_ENDING}): give the output folder of 'cestquant fit'")
+    nodes = {}
+    for file in files:
+        report.add_input(f"map{end}", file)
+        nodes[file.name.removesuffix(_MAP_ENDING)] = read_volume(file)
+    if not spectra:
+        return FitFolder(nodes, None, ())
+    source = _Source.of(path, {name: value for name, value in overrides.items() if value is not None})
+    fit = _fit_arguments(source, report, end)
+    if fit is None:
+        why = "; ".join(source.missing) or f"'{folder}' has no report.json of 'cestquant fit'"
+        return FitFolder(nodes, None, (f"the mean spectra of the regions are not fitted: {why}",))
+    return FitFolder(nodes, fit, tuple(source.notes))
+
+
+@dataclass
+class _Source:
+    """Where the files of a fit are now, and what was found about them."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    checksums: Mapping[str, str]  # by the path in the report
+    overrides: Mapping[str, Any]
+    missing: list[str]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, folder: Path, overrides: Mapping[str, Any]) -> _Source:
+        file = folder / "report.json"
+        content = read_json(file) if file.exists() else {}
+        record = content if isinstance(content, Mapping) and content.get("command") == "cestquant fit" else {}
+        settings, inputs = record.get("settings"), record.get("inputs")
+        sums = {}
+        for entry in inputs if isinstance(inputs, list) else []:
+            if isinstance(entry, Mapping) and {"path", "sha256"} <= set(entry):
+                sums[str(entry["path"])] = str(entry["sha256"])
+        return cls(folder, settings if isinstance(settings, Mapping) else {}, sums, overrides, [], [])
+
+    def setting(self, name: str) -> Any:
+        return self.overrides.get(name, self.settings.get(name))
+
+    def paths(self, role: str) -> list[Path]:
+        """Return the files of a role as they lie now; what is missing or was changed is noted and left out."""
+        given = self.setting(role)
+        names = [given] if isinstance(given, str) else list(given or [])
+        if role in self.overrides:
+            return [self._checked(Path(name), self._sum_like(role, number)) for number, name in enumerate(names)]
+        found = []
+        for name in names:
+            wanted = self.checksums.get(name)
+            places = (Path(name), self.folder / name, self.folder.parent / name, self.folder / Path(name).name)
+            existing = [place for place in places if place.exists()]
+            same = [place for place in existing if wanted is None or sha256(place) == wanted]
+            if same:
+                found.append(same[0])
+            elif existing:
+                self.missing.append(f"'{existing[0]}' has changed since the maps were made")
+            else:
+                self.missing.append(f"'{name}' is not found, give it with --{role}")
+        return found
+
+    def _sum_like(self, role: str, number: int) -> str | None:
+        """Checksum that the report has for a file of a role."""
+        recorded = self.settings.get(role)
+        names = [recorded] if isinstance(recorded, str) else list(recorded or [])
+        return self.checksums.get(names[number]) if number < len(names) else None
+
+    def _checked(self, path: Path, wanted: str | None) -> Path:
+        if wanted is not None and path.exists() and sha256(path) != wanted:
+            self.notes.append(f"'{path}' is not the file from which the maps were made (another checksum)")
+        return path
+
+
+def _fit_arguments(source: _Source, report: Report, end: str) -> dict[str, Any] | None:
+    """Read the acquisition; return the arguments of ``CESTQuantLogic.fit``, None where something is missing."""
+    if not source.setting("signal") or not source.setting("method"):
+        return None
+    signal = source.paths("signal")
+    files = {role: source.paths(role) for role in (*_NODES, *_FILES) if _is_file(role, source.setting(role))}
+    if source.missing:
+        return None
+    arguments = {name: source.setting(role) for role, name in _FIT_ARGUMENTS.items()}
+    arguments |= {name: source.setting(role) for role, name in _FILES.items()}
+    offsets = arguments.pop("asymmetryOffset_ppm")
+    if offsets is not None:
+        arguments["asymmetryOffset_ppm"] = tuple(offsets)
+    for role, name in _FILES.items():
+        for path in files.get(role, []):
+            report.add_input(f"{role}{end}", path)
+            arguments[name] = str(path)
+    options = Namespace(
+        signal=[str(path) for path in signal],
+        reference=[str(path) for path in files.get("reference", [])],
+        **{role: str(files[role][0]) if role in files else None for role in _NODES if role != "reference"},
+    )
+    nodes = read_images(options, report, ("b0", "b1", "t1"), end)
+    arguments["signalNode"] = nodes.pop("signal")
+    return {name: value for name, value in (arguments | nodes).items() if value is not None}
+
+
+def _is_file(role: str, value: Any) -> bool:
+    """Whether a setting names files, and not a preset."""
+    return bool(value) and not (role in ("lorentzian", "config") and not str(value).lower().endswith(".json"))

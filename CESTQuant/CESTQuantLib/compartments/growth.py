@@ -1,0 +1,226 @@
+"""What a deformation between two visits says: compartments that turn into others, Jacobian, maps of the change.
+
+The deformation maps points of the first visit's anatomy to the second visit's. Everything is looked up at points of the
+first visit, so that each map of the second visit is interpolated once, through the composed transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import SimpleITK as sitk
+
+from .anatomy.alignment import local_correlation
+from .anatomy.regions import RegionMasks
+from .anatomy.structure import head_of
+from .grid import Grid
+from .inputs import Image, VisitInput
+from .results import JacobianOfRegion, Transition
+from .sampling import coarse, linear, nearest
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_COARSE_MM = 4.0
+_MARGIN_MM = 8.0
+BACKGROUND = "background"
+LEAST_CORRELATION = 0.12
+"""Local correlation of the anatomies below which the transform does not bring them together."""
+_SWAPPED = 1.1
+"""How much better the transform has to fit in the other direction for it to be taken as the inverse."""
+TISSUES = ("necrotic_core", "edema", "enhancing_tumor", "resection_cavity", "tumor_core", "whole_tumor")
+
+
+def moved_points(grid: Grid, transform: sitk.Transform) -> np.ndarray:
+    """Return where a transform takes the voxels of a grid.
+
+    Args:
+        grid: Grid with perpendicular axes in the space that the transform maps from.
+        transform: Map of points, LPS mm.
+
+    Returns:
+        Points (K * J * I, 3), RAS in mm.
+    """
+    return grid.points() + _field(grid, transform).reshape(-1, 3) * [-1, -1, 1]
+
+
+def _field(grid: Grid, transform: sitk.Transform) -> np.ndarray:
+    """Displacement (K, J, I, 3), LPS in mm, of a transform at the voxels of a grid."""
+    lps = _RAS_TO_LPS @ grid.ijk_to_ras
+    filter_ = sitk.TransformToDisplacementFieldFilter()
+    filter_.SetOutputPixelType(sitk.sitkVectorFloat64)
+    filter_.SetSize([int(n) for n in grid.shape[::-1]])
+    filter_.SetOutputSpacing(grid.spacing_mm.tolist())
+    filter_.SetOutputOrigin(lps[:3, 3].tolist())
+    filter_.SetOutputDirection((lps[:3, :3] / grid.spacing_mm).ravel().tolist())
+    return sitk.GetArrayFromImage(filter_.Execute(transform))
+
+
+def registration_quality(first: VisitInput, second: VisitInput, transform: sitk.Transform) -> dict[str, float]:
+    """Judge a transform between two visits by the local correlation of their first anatomical images.
+
+    Args:
+        first: The first visit.
+        second: The second visit.
+        transform: Map of points of the first visit's anatomy to the second's, LPS mm.
+
+    Returns:
+        Local correlation ``with`` the transform, ``without`` it, and of the transform taken ``backwards``, as one that
+        maps points of the second visit to the first; empty without anatomies.
+
+    Raises:
+        ValueError: The transform maps the other way, or does not bring the anatomies together.
+    """
+    if not first.anatomy or not second.anatomy:
+        return {}
+    one, two = (coarse(visit.anatomy[0], _COARSE_MM) for visit in (first, second))
+    found = {
+        "with": _correlation(one, two, transform),
+        "without": _correlation(one, two, sitk.Transform(3, sitk.sitkIdentity)),
+        "backwards": _correlation(two, one, transform),
+    }
+    if found["backwards"] > _SWAPPED * found["with"]:
+        raise ValueError(
+            f"the transform between the visits maps {second.name} to {first.name}, not {first.name} to {second.name} "
+            f"(local correlation {found['backwards']:.2f} against {found['with']:.2f}): exchange the visits, or give "
+            "the inverse transform, fixed_to_moving.h5"
+        )
+    if found["with"] < LEAST_CORRELATION:
+        raise ValueError(
+            f"the transform does not bring the anatomies of {first.name} and {second.name} together (local correlation "
+            f"{found['with']:.2f}): check that it belongs to these visits and that both are of one patient"
+        )
+    return found
+
+
+def _correlation(one: Image, two: Image, transform: sitk.Transform) -> float:
+    head = head_of(one.array)
+    where = np.flatnonzero(head)
+    points = moved_points(one.grid, transform)[where]
+    other = linear(two.array, two.grid.indices(points))
+    return local_correlation(one.array.ravel()[where], other, where, one.array.shape, one.grid.spacing_mm)
+
+
+def transitions_of(
+    first: RegionMasks, second: RegionMasks, transform: sitk.Transform
+) -> tuple[tuple[Transition, ...], np.ndarray, Grid, tuple[JacobianOfRegion, ...]] | None:
+    """Find which tissue changed its compartment, and how tissue grew.
+
+    Args:
+        first: Compartments of the first visit.
+        second: Compartments of the second visit.
+        transform: Map of points of the first visit's anatomy to the second's, LPS mm.
+
+    Returns:
+        Volumes by both compartments, the largest first; labels (K, J, I), uint8, index + 1 into them and 0 where the
+        compartment is the same or there is none; their grid; and the Jacobian in the compartments of the first visit.
+        None where a visit has no compartments.
+    """
+    if first.grid is None or second.grid is None or not first.compartments or not second.compartments:
+        return None
+    grid = _box_of_both(first, second, transform)
+    if grid is None:
+        return None
+    points = grid.points()
+    before, names_before = _codes(first, points)
+    after, names_after = _codes(second, moved_points(grid, transform))
+    pairs, counts = np.unique(np.stack([before, after], axis=1), axis=0, return_counts=True)
+    listed = sorted(
+        (
+            (Transition(names_before[a], names_after[b], float(n) * grid.voxel_ml), a, b)
+            for (a, b), n in zip(pairs.tolist(), counts.tolist(), strict=True)
+            if a or b
+        ),
+        key=lambda entry: -entry[0].volume_ml,
+    )
+    labels = np.zeros(len(points), np.uint8)
+    for number, (transition, a, b) in enumerate(listed, start=1):
+        if transition.first != transition.second:
+            labels[(before == a) & (after == b)] = number
+    jacobian = _jacobian(grid, transform, before, names_before)
+    return tuple(entry[0] for entry in listed), labels.reshape(grid.shape), grid, jacobian
+
+
+def _codes(masks: RegionMasks, points: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Number of the compartment at each point, 0 for none, and the names by number."""
+    assert masks.grid is not None
+    names = [BACKGROUND, *(name for name in TISSUES if name in masks.compartments)]
+    indices = masks.grid.indices(points)
+    codes = np.zeros(len(points), np.int64)
+    for number in range(len(names) - 1, 0, -1):  # unions come last in the list and give way to their parts
+        codes[nearest(masks.compartments[names[number]], indices)] = number
+    return codes, names
+
+
+def _box_of_both(first: RegionMasks, second: RegionMasks, transform: sitk.Transform) -> Grid | None:
+    """The part of the first visit's grid that holds both tumours."""
+    assert first.grid is not None
+    assert second.grid is not None
+    tumor = np.any(list(first.compartments.values()), axis=0)
+    other = np.any(list(second.compartments.values()), axis=0)
+    steps = np.maximum(1, np.floor(_COARSE_MM / first.grid.spacing_mm)).astype(int)
+    shape = tuple(int(np.ceil(n / s)) for n, s in zip(first.grid.shape, steps[::-1], strict=True))
+    rough = Grid((shape[0], shape[1], shape[2]), first.grid.ijk_to_ras @ np.diag([*steps.astype(float), 1.0]))
+    there = nearest(other, second.grid.indices(moved_points(rough, transform))).reshape(rough.shape)
+    places = [np.argwhere(tumor)[:, ::-1], np.argwhere(there)[:, ::-1] * steps]
+    places = [each for each in places if len(each)]
+    if not places:
+        return None
+    every = np.concatenate(places)
+    margin = np.ceil(_MARGIN_MM / first.grid.spacing_mm).astype(int)
+    low = np.maximum(every.min(0) - margin, 0)
+    high = np.minimum(every.max(0) + margin + 1, first.grid.shape[::-1])
+    start = np.eye(4)
+    start[:3, 3] = low
+    i, j, k = (int(n) for n in high - low)
+    return Grid((k, j, i), first.grid.ijk_to_ras @ start)
+
+
+def _jacobian(
+    grid: Grid, transform: sitk.Transform, codes: np.ndarray, names: list[str]
+) -> tuple[JacobianOfRegion, ...]:
+    if min(grid.shape) < 3:
+        return ()
+    points = moved_points(grid, transform).reshape(*grid.shape, 3)
+    # The derivatives of the points by i, j and k; the filter of ITK ignores the direction of the axes.
+    derivatives = np.stack([np.gradient(points, axis=axis) for axis in (2, 1, 0)], axis=-1)
+    determinant = (np.linalg.det(derivatives) / np.linalg.det(grid.ijk_to_ras[:3, :3])).ravel()
+    found = []
+    for number, name in enumerate(names):
+        values = determinant[codes == number]
+        if number and len(values):
+            low, high = np.quantile(values, (0.05, 0.95))
+            found.append(
+                JacobianOfRegion(name, float(values.mean()), float(low), float(high), float((values <= 0).mean()))
+            )
+    return tuple(found)
+
+
+def maps_on_first(
+    maps: Mapping[str, np.ndarray],
+    source: Grid,
+    onto: Grid,
+    to_first: np.ndarray,
+    to_second: np.ndarray,
+    transform: sitk.Transform,
+) -> dict[str, np.ndarray]:
+    """Interpolate maps of the second visit once at the voxels of the first visit's maps.
+
+    Args:
+        maps: Maps (K, J, I) of the second visit by name.
+        source: Their grid.
+        onto: Grid of the first visit's maps.
+        to_first: Matrix (4, 4) from the first visit's CEST space to its anatomy, RAS in mm.
+        to_second: The same of the second visit.
+        transform: Map of points of the first visit's anatomy to the second's, LPS mm.
+
+    Returns:
+        Maps of the shape of ``onto``, float32; NaN beyond the second slab.
+    """
+    in_anatomy = Grid(onto.shape, to_first @ onto.ijk_to_ras)
+    points = moved_points(in_anatomy, transform)
+    back = np.linalg.inv(to_second)
+    indices = source.indices(points @ back[:3, :3].T + back[:3, 3])
+    return {
+        name: linear(array, indices, float("nan")).reshape(onto.shape).astype(np.float32)
+        for name, array in maps.items()
+    }

@@ -1,0 +1,122 @@
+"""Size of enhancing lesions and its change, in the manner of the RANO criteria.
+
+Bidimensional products: Wen et al., J Clin Oncol 2010;28:1963. Volumes and thresholds of volumes: RANO 2.0, Wen et al.,
+J Clin Oncol 2023;41:5187.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import SimpleITK as sitk
+
+from .grid import Grid
+from .results import NAN, Lesion, Response
+
+MEASURABLE_MM = 10.0
+"""Both diameters of a measurable lesion are at least this long."""
+SMALLEST_ML = 0.05
+"""Smaller components are taken for noise of the segmentation."""
+CAVEAT = (
+    "These measures were made automatically from the segmentations of two visits. They know nothing of steroids, "
+    "clinical state, non-measurable disease, nadir or pseudoprogression, and do not replace a radiologist's reading."
+)
+_PRODUCT_LIMITS = (-50.0, 25.0)
+_VOLUME_LIMITS = (-65.0, 40.0)
+_DIRECTIONS = 180
+
+
+def lesions_of(mask: np.ndarray, grid: Grid) -> tuple[Lesion, ...]:
+    """Measure the connected lesions of a mask, the largest first.
+
+    Args:
+        mask: Enhancing tumour, bool (K, J, I).
+        grid: Its voxel grid. The slices are those of the grid's axis that is nearest to the patient's long axis.
+    """
+    if not mask.any():
+        return ()
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    labels = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
+    found = []
+    for number, count in enumerate(np.bincount(labels.ravel())[1:], start=1):
+        volume = float(count) * grid.voxel_ml
+        if volume < SMALLEST_ML:
+            break
+        found.append(_lesion(labels == number, grid, volume))
+    return tuple(found)
+
+
+def _lesion(mask: np.ndarray, grid: Grid, volume_ml: float) -> Lesion:
+    index = np.argwhere(mask)[:, ::-1]
+    axis = int(np.abs(grid.ijk_to_ras[2, :3] / grid.spacing_mm).argmax())
+    others = [a for a in range(3) if a != axis]
+    spacing = grid.spacing_mm[others]
+    best = (0.0, 0.0)
+    for plane in np.unique(index[:, axis]):
+        inside = index[index[:, axis] == plane][:, others].astype(np.float64)
+        best = max(best, diameters(inside, spacing), key=lambda pair: pair[0] * pair[1])
+    center = grid.at(index.mean(0)[None].astype(np.float64))[0]
+    return Lesion(volume_ml, *best, center, min(best) >= MEASURABLE_MM)
+
+
+def diameters(pixels: np.ndarray, spacing_mm: np.ndarray) -> tuple[float, float]:
+    """Return the longest diameter of an area and the longest one perpendicular to it, in mm.
+
+    Args:
+        pixels: Indices (n, 2) of the pixels of the area.
+        spacing_mm: Size of a pixel, shape (2,).
+    """
+    corners = (pixels[:, None] + np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]])).reshape(-1, 2)
+    corners = np.unique(corners, axis=0) * spacing_mm
+    angles = np.arange(_DIRECTIONS) * np.pi / _DIRECTIONS
+    directions = np.stack([np.cos(angles), np.sin(angles)])
+    along = corners @ directions
+    extents = np.ptp(along, axis=0)
+    longest = int(extents.argmax())
+    long_axis = directions[:, longest]
+    across = np.array([-long_axis[1], long_axis[0]])
+    # Chords perpendicular to the long axis, in strips as wide as a pixel.
+    strips = np.floor(pixels * spacing_mm @ long_axis / spacing_mm.max()).astype(int)
+    strips -= strips.min()
+    position = pixels * spacing_mm @ across
+    high, low = np.full(strips.max() + 1, -np.inf), np.full(strips.max() + 1, np.inf)
+    np.maximum.at(high, strips, position)
+    np.minimum.at(low, strips, position)
+    widths = (high - low)[np.isfinite(high - low)] + float(np.abs(across) @ spacing_mm)
+    return float(extents[longest]), float(min(widths.max(), extents[longest]))
+
+
+def response(first: Sequence[Lesion], second: Sequence[Lesion], volumes_ml: tuple[float, float]) -> Response:
+    """Compare the enhancing lesions of two visits.
+
+    Args:
+        first: Lesions at the first visit.
+        second: Lesions at the second visit.
+        volumes_ml: Enhancing volume at both visits in ml.
+    """
+    products = [sum(lesion.product_mm2 for lesion in lesions if lesion.measurable) for lesions in (first, second)]
+    return Response(
+        (products[0], products[1]),
+        (len(first), len(second)),
+        _percent(*products),
+        _percent(*volumes_ml),
+        _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
+        _category(volumes_ml[0], volumes_ml[1], _VOLUME_LIMITS, volumes_ml[1] >= SMALLEST_ML),
+        CAVEAT,
+    )
+
+
+def _percent(first: float, second: float) -> float:
+    return 100 * (second - first) / first if first > 0 else NAN
+
+
+def _category(first: float, second: float, limits: tuple[float, float], any_left: bool) -> str:
+    if first <= 0:
+        return "progressive disease" if second > 0 else "not assessable"
+    change = _percent(first, second)
+    if second <= 0 and not any_left:
+        return "complete response"
+    if change <= limits[0]:
+        return "partial response"
+    return "progressive disease" if change >= limits[1] else "stable disease"

@@ -1,0 +1,106 @@
+"""Apply and the preview of a slice."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+PREVIEW_ATTRIBUTE = "NeuroCEST.preview"
+"""Attribute of the nodes of a preview, which the next preview or run removes."""
+
+
+class RunPage(Page):
+    """Runs the chosen method over the acquisition, or over one of its slices."""
+
+    def setup(self):
+        """Connect the button of the preview."""
+        self.ui.previewButton.connect("clicked(bool)", lambda checked: self.panel.work(self.preview))
+
+    def missing(self):
+        """Return what is wrong with the advanced settings."""
+        try:
+            self.offsets()
+        except ValueError as error:
+            return [_("Further offsets: {reason}.").format(reason=error)]
+        return []
+
+    def offsets(self):
+        """Return the offsets of asymmetries in ppm, the main one first.
+
+        Raises:
+            ValueError: What was typed holds no offsets.
+        """
+        from ..tables.protocols import offsets_of_ranges
+
+        further = self.parameters.furtherOffsets
+        return (self.parameters.asymmetryOffset_ppm, *(offsets_of_ranges(further) if further.strip() else ()))
+
+    def options(self):
+        """Return what the chosen method gets, by the name of the argument."""
+        options = self.panel.methods.options()
+        if "asymmetryOffset_ppm" in options:
+            options["asymmetryOffset_ppm"] = self.offsets()
+        return options
+
+    def fit(self, progress, **place):
+        """Quantify the acquisition.
+
+        Args:
+            progress: Progress to report to.
+            place: ``folderName``, and ``slice_RAS`` for one slice alone.
+        """
+        parameters = self.parameters
+        normalization = parameters.normalization
+        options = {
+            "method": parameters.method,
+            "reference": parameters.reference,
+            "mask": parameters.mask,
+            "segmentation": parameters.segmentation,
+            "signalNormalisation": None if normalization == "as in the protocol" else normalization,
+            "m0OverTime": parameters.m0OverTime,
+            "device": parameters.device,
+            "progress": progress,
+        }
+        protocol = self.panel.protocol.given()
+        return self.logic.fit(parameters.signal, protocol, **options, **self.options(), **place)
+
+    def apply(self, progress):
+        """Compute the maps and show the main one over the anatomy; return where they are."""
+        result = self.fit(progress, folderName=self.parameters.folderName)
+        remove_preview()
+        self.panel.results.showResult(result)
+        where = _("{count} maps are in the folder '{folder}'.")
+        return where.format(count=len(result.nodes), folder=self.panel.folderName(result))
+
+    def preview(self, progress):
+        """Compute and show the maps of one slice in place of an earlier preview; return where they are."""
+        signal = self.parameters.signal
+        place = self.place()
+        result = self.fit(progress, slice_RAS=place, folderName=_("{name} preview").format(name=signal.GetName()))
+        remove_preview()
+        tables = [] if result.table is None else [result.table]
+        for node in [*result.nodes.values(), *tables]:
+            node.SetAttribute(PREVIEW_ATTRIBUTE, "1")
+        self.panel.results.showResult(result)
+        return _("The maps of one slice are in the folder '{folder}'; the next run removes them.").format(
+            folder=self.panel.folderName(result)
+        )
+
+    def place(self):
+        """Return the place (RAS, mm) in the middle of the red slice view; None where there is no such view."""
+        view = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+        if view is None:
+            return None
+        matrix = view.GetSliceToRAS()
+        return tuple(matrix.GetElement(row, 3) for row in range(3))
+
+
+def remove_preview():
+    """Remove the nodes of the preview and their folder."""
+    from NeuroCESTLib.scene import hierarchy, volumes
+
+    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLNode") if node.GetAttribute(PREVIEW_ATTRIBUTE)]
+    folders = {hierarchy.folder_named(hierarchy.folder_of(node)) for node in nodes}
+    for node in nodes:
+        volumes.remove(node)
+    hierarchy.remove_empty_top_items(kept=hierarchy.top_items() - folders)

@@ -1,0 +1,191 @@
+"""``cestquant compartments``: files, numbers, and one clear sentence for everything that cannot be used."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from studies import Acquisition, checksums, read_image, write_image
+
+from CESTQuantLib.batch import main
+from CESTQuantLib.logic import CESTQuantLogic
+from CESTQuantLib.scene.compartment_inputs import CompartmentVisit
+from NeuroCESTLib.scene.segmentations import masks_on, read_segmentation
+from NeuroCESTLib.scene.volumes import read_volume
+
+COLUMNS = ["visit", "region", "quantity", "unit", "n", "coverage", "mean", "sd", "median", "q1", "q3", "fit", "fit_se"]
+LABELS = "1=core,2=oedema,3=enhancing"
+
+
+@pytest.fixture
+def maps(quantified: Callable, good: Path) -> Path:
+    """Output folder of ``cestquant fit``."""
+    return quantified(good, "mtrasym", b0=good / "b0.nii.gz")
+
+
+@pytest.fixture
+def segmentation(acquisition: Acquisition, tmp_path: Path) -> Path:
+    """Label map with core, oedema and enhancing tumour on the grid of the maps."""
+    labels = np.zeros(acquisition.geometry.shape, np.uint8)
+    labels[1:3, 1:4, 1:5] = 2
+    labels[1:3, 1:3, 1:4] = 3
+    labels[1, 1, 1] = 1
+    return write_image(labels, acquisition.geometry, tmp_path / "tumour.nii.gz")
+
+
+def compartments(output: Path, *arguments: object, status: int = 0) -> Path:
+    assert main(["compartments", *map(str, arguments), "--output", str(output)]) == status
+    return output
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def row_of(rows: Sequence[dict[str, str]], **wanted: str) -> dict[str, str]:
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
+
+
+def test_one_visit_gives_a_row_for_each_region_and_map(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    output = compartments(tmp_path / "out", "--maps", maps, "--segmentation", segmentation, "--labels", LABELS)
+    rows = rows_of(output / "compartments.csv")
+    assert list(rows[0])[: len(COLUMNS)] == COLUMNS
+    regions = {"necrotic_core", "edema", "enhancing_tumor", "tumor_core", "whole_tumor"}
+    assert regions <= {row["region"] for row in rows}
+    row = row_of(rows, region="edema", quantity="mtr_asym_3.5ppm")
+    values = read_image(maps / "mtr_asym_3.5ppm.nii.gz")[read_image(segmentation) == 2]
+    assert int(row["n"]) == len(values)
+    assert float(row["mean"]) == pytest.approx(values.mean(), rel=1e-5)
+    assert float(row["sd"]) == pytest.approx(values.std(ddof=1), rel=1e-4)
+    assert float(row["median"]) == pytest.approx(np.median(values), rel=1e-4)
+    assert float(row["coverage"]) == pytest.approx(1.0, abs=1e-3)
+    assert float(row["fit"]) == pytest.approx(values.mean(), rel=0.1)
+    report = json.loads((output / "report.json").read_text())
+    assert report["summary"]["visits"]["visit 1"]["regions"]["edema"]["coverage"] == pytest.approx(1.0, abs=1e-3)
+    assert {"signal", "map", "segmentation"} <= {entry["role"] for entry in report["inputs"]}
+    written = masks_on(read_segmentation(output / "visit_1_regions.seg.nrrd"), _geometry(maps))
+    assert written["Enhancing tumour"].sum() == (read_image(segmentation) == 3).sum()
+
+
+def _geometry(maps: Path) -> object:
+    from NeuroCESTLib.scene.geometry import Geometry
+
+    return Geometry.of(read_volume(maps / "mtr_asym_3.5ppm.nii.gz"))
+
+
+def test_two_visits_give_changes_with_intervals(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    later = Path(shutil.copytree(maps, tmp_path / "later"))
+    image = sitk.ReadImage(str(later / "mtr_asym_3.5ppm.nii.gz"))
+    sitk.WriteImage(image + 0.01, str(later / "mtr_asym_3.5ppm.nii.gz"))
+    between = tmp_path / "moving_to_fixed.h5"
+    sitk.WriteTransform(sitk.Euler3DTransform(), str(between))
+    first = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS)
+    second = ("--maps2", later, "--segmentation2", segmentation, "--between", between)
+    output = compartments(tmp_path / "out", *first, *second, "--visits", "before", "after", "--scene")
+    change = row_of(rows_of(output / "changes.csv"), region="whole_tumor", quantity="mtr_asym_3.5ppm")
+    assert float(change["change"]) == pytest.approx(0.01, rel=1e-4)
+    assert float(change["lower"]) < 0.01 < float(change["upper"])
+    volume = row_of(rows_of(output / "changes.csv"), region="edema", quantity="volume")
+    assert float(volume["change"]) == 0.0
+    np.testing.assert_allclose(np.nanmedian(read_image(output / "change_mtr_asym_3.5ppm.nii.gz")), 0.01, rtol=1e-4)
+    assert (read_image(output / "transitions.nii.gz") == 0).all()
+    assert (output / "scene.mrb").stat().st_size > 0
+    summary = json.loads((output / "report.json").read_text())["summary"]
+    assert summary["between"]["response"]["category"] in ("stable disease", "not assessable")
+
+
+def test_a_visit_without_cest_still_has_volumes(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS)
+    output = compartments(tmp_path / "out", *first, "--segmentation2", segmentation)
+    assert {row["quantity"] for row in rows_of(output / "changes.csv")} == {"volume"}
+    assert "visit 2 has no CEST maps: no CEST value can change" in capfd.readouterr().err
+
+
+def test_an_acquisition_that_has_changed_is_told_and_not_fitted(
+    slicer: ModuleType,
+    quantified: Callable,
+    good: Path,
+    segmentation: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    own = Path(shutil.copytree(good, tmp_path / "own"))
+    maps = quantified(own, "mtrasym", b0=own / "b0.nii.gz")
+    report = json.loads((maps / "report.json").read_text())
+    signal = Path(next(entry["path"] for entry in report["inputs"] if entry["role"] == "signal"))
+    assert signal.parent == own
+    signal.write_bytes(signal.read_bytes() + b" ")
+    output = compartments(tmp_path / "out", "--maps", maps, "--segmentation", segmentation, "--labels", LABELS)
+    assert "has changed since the maps were made" in capfd.readouterr().err
+    assert {row["fit"] for row in rows_of(output / "compartments.csv")} == {"nan"}
+
+
+def test_labels_without_names_are_regions_of_their_own(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = compartments(tmp_path / "out", "--maps", maps, "--segmentation", segmentation, "--no-spectra")
+    assert {row["region"] for row in rows_of(output / "compartments.csv")} == {"label 1", "label 2", "label 3"}
+    assert "the labels of 'tumour' have no names" in capfd.readouterr().err
+
+
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    slicer: ModuleType,
+    maps: Path,
+    segmentation: Path,
+    acquisition: Acquisition,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "no_maps").mkdir()
+    empty = write_image(np.zeros(acquisition.geometry.shape, np.uint8), acquisition.geometry, tmp_path / "empty.nii.gz")
+    away = sitk.Euler3DTransform()
+    away.SetTranslation((500.0, 0.0, 0.0))
+    sitk.WriteTransform(away, str(tmp_path / "away.h5"))
+    usual = ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS]
+    cases: dict[str, list[object]] = {
+        "no CEST maps are given: give --maps": ["--segmentation", segmentation],
+        "is no folder: give the output folder of 'cestquant fit'": ["--maps", tmp_path / "none"],
+        "holds no maps": ["--maps", tmp_path / "no_maps"],
+        "--maps2 is given without a first visit": ["--maps2", maps],
+        "--between needs a second visit": [*usual, "--between", "t.h5"],
+        "--visits needs one name for each visit": [*usual, "--maps2", maps, "--visits", "a", "a"],
+        "the segmentation 'empty' is empty": ["--maps", maps, "--segmentation", empty],
+        "the CEST slab shows nothing of the segmentation": [*usual, "--to-anatomy", tmp_path / "away.h5"],
+        "the registration needs an anatomical image": [*usual, "--register"],
+        "the rim is 99 mm wide": [*usual, "--rim", "99"],
+        "--labels has 'core'": [*usual[:4], "--labels", "core"],
+        "is no transform": [*usual, "--maps2", maps, "--between", segmentation],
+    }
+    before = checksums(tmp_path)
+    for message, arguments in cases.items():
+        capfd.readouterr()
+        compartments(tmp_path / "out", *arguments, status=2)
+        assert message in capfd.readouterr().err.splitlines()[-1]
+        assert checksums(tmp_path) == before
+
+
+def test_the_console_takes_nodes(slicer: ModuleType, maps: Path, segmentation: Path) -> None:
+    nodes = {"mtr_asym_3.5ppm": read_volume(maps / "mtr_asym_3.5ppm.nii.gz")}
+    names = {1: "Necrotic core", 2: "Oedema", 3: "Enhancing tumour"}
+    visit = CompartmentVisit("baseline", nodes, read_segmentation(segmentation), labels=names)
+    result = CESTQuantLogic().compartments(visit)
+    row = result.analysis.visits[0].row("edema", "mtr_asym_3.5ppm")
+    assert row is not None
+    assert np.isfinite(row.mean)
+    assert slicer.mrmlScene.GetNodeByID(result.table.GetID()) is not None
+    assert list(result.segmentations) == ["baseline"]

@@ -1,0 +1,210 @@
+"""Mid-sagittal plane, alignment and regions on a synthetic brain whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from geometries import rotation
+from synthetic_brains import T1_WEIGHTED, UNSATURATED, Brain, grid_around
+
+from CESTQuantLib.compartments.anatomy.alignment import align, require_same_side
+from CESTQuantLib.compartments.anatomy.midplane import find_midplane, mirrored
+from CESTQuantLib.compartments.anatomy.regions import regions_of
+from CESTQuantLib.compartments.anatomy.segment_names import compartment_of, compartments_and_segments, named_labels
+from CESTQuantLib.compartments.anatomy.structure import head_of
+from CESTQuantLib.compartments.inputs import CestMaps, Image, Masks, Settings, VisitInput
+from CESTQuantLib.compartments.results import CONTRALATERAL, WHITE_MATTER, Midplane
+
+WHOLE_HEAD = grid_around((72, 96, 80), (2.0, 2.0, 2.0))
+
+
+def anatomy_of(brain: Brain, name: str = "T1") -> Image:
+    return Image(name, brain.image(WHOLE_HEAD, T1_WEIGHTED), WHOLE_HEAD)
+
+
+def tumor_of(brain: Brain) -> Masks:
+    tissue = brain.on(WHOLE_HEAD)
+    return Masks("tumour", WHOLE_HEAD, {"Oedema": tissue == 4, "Enhancing tumour": tissue == 5})
+
+
+def slab_visit(brain: Brain, slices: int, seen: Brain | None = None, register: bool = True) -> VisitInput:
+    """A visit with the anatomy of ``brain`` and a CEST slab, of slices of 5 mm, of ``seen`` or else of ``brain``."""
+    grid = grid_around((slices, 64, 56), (2.5, 2.5, 5.0), rotation((6.0, 0.0, 0.0)))
+    image = (seen or brain).image(grid, UNSATURATED, 0.02)
+    cest = CestMaps("maps", grid, {"amide": image}, {"amide": ""}, image)
+    return VisitInput("visit", cest, tumor_of(brain), (anatomy_of(brain),), None, register)
+
+
+@pytest.mark.parametrize(
+    ("turn", "shift"), [((0, 0, 0), (0, 0, 0)), ((4, 6, -11), (5, -3, 2)), ((-5, -12, 15), (-8, 4, 0))]
+)
+def test_the_mid_sagittal_plane_is_found_in_a_turned_brain_with_a_tumor(
+    turn: tuple[float, float, float], shift: tuple[float, float, float]
+) -> None:
+    brain = Brain(turn, shift)
+    image = anatomy_of(brain)
+    tumor = brain.on(WHOLE_HEAD) >= 4
+    plane = find_midplane(image, head_of(image.array), tumor, WHOLE_HEAD)
+    assert plane is not None
+    assert np.degrees(np.arccos(min(1.0, abs(plane.normal @ brain.normal)))) < 1.0
+    assert abs((np.array(shift) - plane.point) @ plane.normal) < 1.0
+
+
+def test_mirroring_twice_is_nothing() -> None:
+    plane = Midplane(np.array([1.0, 2.0, 3.0]), rotation((3, 4, 5))[:, 0], 1.0)
+    points = np.random.default_rng(1).normal(size=(5, 3))
+    np.testing.assert_allclose(mirrored(mirrored(points, plane), plane), points)
+
+
+def test_the_contralateral_region_is_healthy_tissue_without_fluid() -> None:
+    brain = Brain((3, -4, 6))
+    found = regions_of(replace(slab_visit(brain, 5), cest=None), Settings(), np.eye(4))
+    regions = {region.name: region.mask for region in found.regions}
+    tissue = brain.on(WHOLE_HEAD)
+    mirror = tissue[regions[CONTRALATERAL]]
+    assert np.isin(mirror, (2, 3)).mean() > 0.97
+    assert regions[CONTRALATERAL].sum() > 0.8 * regions["whole_tumor"].sum()
+    white = tissue[regions[WHITE_MATTER]]
+    assert len(white) > 1000
+    assert (white == 3).mean() > 0.98
+    side = brain.inside(WHOLE_HEAD.points())[:, 0].reshape(WHOLE_HEAD.shape)
+    assert (side[regions[WHITE_MATTER]] < 0).all()  # the tumour is on the other side
+
+
+def test_the_rim_has_its_width_and_no_enhancing_tissue() -> None:
+    brain = Brain()
+    found = regions_of(VisitInput("visit", None, tumor_of(brain)), Settings(rim_mm=4.0), np.eye(4))
+    regions = {region.name: region.mask for region in found.regions}
+    rim, core = regions["rim_4mm"], regions["enhancing_tumor"]
+    assert not (rim & core).any()
+    points = WHOLE_HEAD.points().reshape(*WHOLE_HEAD.shape, 3)
+    distance = np.linalg.norm(points[rim][:, None] - points[core][None, ::3], axis=2).min(1)
+    assert 3.0 < distance.max() < 6.5
+
+
+@pytest.mark.parametrize("slices", [3, 9])
+def test_registration_finds_how_the_patient_moved(slices: int) -> None:
+    brain = Brain((2, 0, 3))
+    moved = replace(brain, turn_deg=(2, 0, 6), shift_mm=(4.0, -3.0, 2.0))
+    found = align(slab_visit(brain, slices, moved))
+    assert found is not None
+    points = moved.inside(np.zeros((1, 3)))  # the origin of the slab, in the head
+    expected = points @ rotation(brain.turn_deg).T
+    centre = found.cest_to_anatomy[:3, 3]
+    assert np.linalg.norm(centre - expected[0]) < 2.0
+    assert found.verdict == "good"
+    assert found.correlation_after > found.correlation_before
+
+
+def test_cest_of_another_patient_is_refused() -> None:
+    visit = slab_visit(Brain(), 5, Brain(seed=9, tumor_scale=0, size=0.75))
+    with pytest.raises(ValueError, match=r"do not show the same brain.*one patient"):
+        align(visit)
+
+
+def test_images_that_do_not_overlap_are_refused() -> None:
+    visit = slab_visit(Brain(), 5, register=False)
+    away = np.eye(4)
+    away[:3, 3] = 0.0, 150.0, 0.0
+    with pytest.raises(ValueError, match=r"overlap by \d+ % only"):
+        align(replace(visit, cest_to_anatomy=away))
+
+
+def test_a_registration_without_anatomy_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match=r"registration needs an anatomical image"):
+        align(replace(slab_visit(Brain(), 5), anatomy=()))
+
+
+def test_a_header_with_left_and_right_swapped_is_refused() -> None:
+    brain = Brain()
+    visit = slab_visit(brain, 7, register=False)
+    assert visit.cest is not None
+    swapped = replace(visit.cest, unsaturated=_asymmetric(brain, visit.cest)[:, :, ::-1].copy())
+    right = replace(visit.cest, unsaturated=_asymmetric(brain, visit.cest))
+    plane = Midplane(np.zeros(3), brain.normal, 1.0)
+    anatomy = Image("T1", _asymmetric_anatomy(brain), WHOLE_HEAD)
+    for cest, fits in ((right, True), (swapped, False)):
+        one = replace(visit, cest=cest, anatomy=(anatomy,))
+        alignment = align(one)
+        assert alignment is not None
+        if fits:
+            assert require_same_side(one, alignment, plane) < 1.0
+        else:
+            with pytest.raises(ValueError, match="left and right are swapped"):
+                require_same_side(one, alignment, plane)
+
+
+def _asymmetric(brain: Brain, cest: CestMaps) -> np.ndarray:
+    """The slab with a slow change from left to right within tissue, as no brain is quite symmetric."""
+    assert cest.unsaturated is not None
+    return (cest.unsaturated * _shade(brain, cest.grid.points()).reshape(cest.grid.shape)).astype(np.float32)
+
+
+def _asymmetric_anatomy(brain: Brain) -> np.ndarray:
+    shade = _shade(brain, WHOLE_HEAD.points()).reshape(WHOLE_HEAD.shape)
+    return (brain.image(WHOLE_HEAD, T1_WEIGHTED) / shade**2).astype(np.float32)
+
+
+def _shade(brain: Brain, points: np.ndarray) -> np.ndarray:
+    q = brain.inside(points)
+    return 1 + 0.35 * np.sin(q[:, 0] / 6) * np.cos(q[:, 1] / 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Oedema", "edema"),
+        ("ED", "edema"),
+        ("Surrounding non-enhancing FLAIR hyperintensity", "edema"),
+        ("Enhancing tumour", "enhancing_tumor"),
+        ("Non-enhancing tumor core", "necrotic_core"),
+        ("Necrotic core", "necrotic_core"),
+        ("Resection cavity", "resection_cavity"),
+        ("Tumour core", "tumor_core"),
+        ("Whole tumour", "whole_tumor"),
+        ("white matter", None),
+        ("Segment_1", None),
+    ],
+)
+def test_names_of_segments_are_read_by_their_meaning(name: str, expected: str | None) -> None:
+    assert compartment_of(name) == expected
+
+
+def test_compartments_agree_with_those_of_jointregseg() -> None:
+    from JointRegSegLib.images.compartments import class_of_segment
+    from JointRegSegLib.images.labels import LABELS
+
+    for name in (
+        "Oedema",
+        "ET",
+        "Nonenhancing tumor core (NETC)",
+        "Necrosis",
+        "Resection cavity",
+        "SNFH",
+        "GD-enhancing",
+    ):
+        number = class_of_segment(name)
+        assert number is not None
+        assert compartment_of(name) == LABELS[number], name
+
+
+def test_each_voxel_has_one_compartment() -> None:
+    one, both = np.zeros((1, 1, 4), bool), np.zeros((1, 1, 4), bool)
+    one[..., :2], both[...] = True, True
+    compartments, others = compartments_and_segments({"Enhancing": one, "Oedema": both, "vessel": one})
+    assert (compartments["edema"] & compartments["enhancing_tumor"]).sum() == 0
+    assert list(others) == ["vessel"]
+
+
+def test_labels_are_named_one_by_one() -> None:
+    assert named_labels("1=core, 2=oedema") == {1: "necrotic core", 2: "oedema"}
+    with pytest.raises(ValueError, match="give numbers and names"):
+        named_labels("core")
+
+
+def test_an_empty_segmentation_is_refused() -> None:
+    empty = Masks("tumour", WHOLE_HEAD, {"Oedema": np.zeros(WHOLE_HEAD.shape, bool)})
+    with pytest.raises(ValueError, match="'tumour' is empty"):
+        regions_of(VisitInput("visit", None, empty), Settings(), np.eye(4))
