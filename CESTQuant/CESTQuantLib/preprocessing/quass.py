@@ -63,7 +63,7 @@ def quasi_steady_state(spectra: ZSpectra, reference: str = "equilibrium") -> ZSp
     r1 = torch.where(spectra.t1_s > 0, 1 / spectra.t1_s, torch.nan).to(z).unsqueeze(1)
     duration = _duration_s(protocol).to(z)
     delay = protocol.post_delay_s.to(z)
-    m0 = _reference_magnetisation(protocol, r1, reference)
+    m0 = _m0_of_reference(protocol, r1, reference)
     sampled = z * m0  # relative to equilibrium
     after = 1 - (1 - sampled) * torch.exp(r1 * delay)
     start = _start(protocol, r1, sampled)
@@ -115,7 +115,7 @@ def _start(protocol: Protocol, r1: Tensor, sampled: Tensor) -> Tensor:
     return torch.cat((first[:, :1], carried), 1)
 
 
-def _reference_magnetisation(protocol: Protocol, r1: Tensor, reference: str) -> Tensor:
+def _m0_of_reference(protocol: Protocol, r1: Tensor, reference: str) -> Tensor:
     """Return the magnetisation of the M0 image relative to equilibrium, (voxel, measurement or 1)."""
     if reference == "equilibrium":
         return torch.ones_like(r1)
