@@ -62,6 +62,7 @@ class CESTQuantLogic:
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
         quass: str | None = None,
+        noise_sd: float | None = None,
         device: str = "auto",
         slice_RAS: tuple[float, float, float] | None = None,
         progress: Progress | None = None,
@@ -94,6 +95,8 @@ class CESTQuantLogic:
                 Hz.
             quass: Corrects the spectra for finite saturation time and recovery, with the T1 map: ``equilibrium`` for a
                 fully relaxed M0, ``same-delay`` for one with the timing of the saturated measurements; None not to.
+            noise_sd: Standard deviation of a normalised signal, from which fits tell noise from misfit; None to
+                estimate it from repeated measurements, where there are any.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
             slice_RAS: Place in world coordinates, in mm, through which the only slice goes that is quantified; outside
                 of the acquisition, the nearest slice. None for all slices.
@@ -126,6 +129,7 @@ class CESTQuantLogic:
             power_uT=power_uT,
             network=network,
             config=config,
+            noise_sd=noise_sd,
         )
         model_file = model if isinstance(model, str | Path) else None
         normalized, noted_of_m0 = study.spectra()
@@ -329,12 +333,15 @@ class CESTQuantLogic:
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
+        noise_sd: float | None = None,
     ) -> Settings:
         """Return the settings of a method; the arguments are those of :meth:`fit`.
 
         Raises:
             ValueError: A file cannot be used, or a preset is unknown.
         """
+        if noise_sd is not None and not 0 < noise_sd < float("inf"):
+            raise ValueError(f"the noise of a normalised signal must be a positive number, not {noise_sd:g}")
         offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
         return Settings(
             model=_tissue_model(model),
@@ -343,6 +350,7 @@ class CESTQuantLogic:
             power_uT=power_uT,
             network=network,
             config=config,
+            noise_sd=noise_sd,
         )
 
     def compartments(

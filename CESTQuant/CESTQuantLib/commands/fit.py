@@ -50,6 +50,13 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         parser.add_argument(what.option, **keywords)
     parser.add_argument("--segmentation", metavar="SEG", help="regions for the table: .seg.nrrd or label volume")
     parser.add_argument(
+        "--noise-sd",
+        type=float,
+        metavar="SD",
+        help="noise of the normalised signal, from which fits tell noise from misfit (default: from repeated "
+        "measurements, if any)",
+    )
+    parser.add_argument(
         "--quass",
         choices=("equilibrium", "same-delay"),
         help="correct for finite saturation time and recovery (needs --t1): M0 is fully relaxed, or has the timing of "
@@ -97,6 +104,7 @@ def run(options: Namespace) -> None:
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,
             quass=options.quass,
+            noise_sd=options.noise_sd,
             device=options.device,
             progress=progress,
         )

@@ -73,6 +73,27 @@ class FitResult:
         )
 
 
+def reduced_chi_square(fit: FitResult, noise_sd: float, valid: Tensor | None, measurements: int) -> Tensor:
+    """Compute the sum of squared residuals over the noise variance and the degrees of freedom.
+
+    It is about 1 where the model explains the signal, for any model; its standard deviation is then the root of 2 over
+    the degrees of freedom, the measurements without the free parameters.
+
+    Args:
+        fit: Result of a fit.
+        noise_sd: Standard deviation of a measurement.
+        valid: (voxel, m) bool, the measurements that were used; None for all.
+        measurements: m.
+
+    Returns:
+        (voxel,); NaN where the voxel is not fitted or no degree of freedom is left.
+    """
+    used = torch.full_like(fit.rmse, measurements) if valid is None else valid.sum(1).to(fit.rmse)
+    degrees = used - fit.standard_errors.isfinite().sum(1)
+    square = fit.rmse.square() * used / degrees.clamp_min(1) / noise_sd**2
+    return torch.where(degrees > 0, square, torch.nan)
+
+
 def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: Tensor) -> FitResult:
     """Tell voxels at a limit that nature sets from those at a bound that only the model sets.
 

@@ -87,6 +87,7 @@ class Settings:
         config: Configuration of the data that a dictionary is simulated from.
         b0_limits_ppm: Lowest and highest B0 shift of a field map; None for what the offsets allow.
         b1_limits: Lowest and highest relative B1 of a field map; None for those of the method.
+        noise_sd: Standard deviation of a normalised signal, for the reduced chi-square of fits; None where unknown.
     """
 
     model: TissueModel | None = None
@@ -97,6 +98,7 @@ class Settings:
     config: str | None = None
     b0_limits_ppm: tuple[float, float] | None = None
     b1_limits: tuple[float, float] | None = None
+    noise_sd: float | None = None
 
 
 @dataclass(frozen=True)

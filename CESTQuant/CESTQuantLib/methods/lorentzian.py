@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
-from .quantities import B0_SHIFT, RMSE, Quantity
+from .quantities import B0_SHIFT, CHI_SQUARE, RMSE, Quantity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ def lorentzian_lines(spectra: ZSpectra, settings: Settings, progress: Progress) 
         for name in ("amplitude", "width_ppm", "position_ppm"):
             quantities[f"{pool}_{name}"] = getattr(fit, name)[:, i]
             quantities[f"{pool}_{name}_sd"] = getattr(fit, f"{name}_sd")[:, i]
-    return _result(fit, used, quantities, warnings)
+    return _result(fit, used, quantities, warnings, settings)
 
 
 def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -46,7 +46,7 @@ def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) 
         quantities[f"mtr_ld_{pool}"] = mtr_ld(label, reference)
         if used.t1_s is not None:
             quantities[f"arex_{pool}"] = arex(rex, used.t1_s.to(rex), used.protocol.duty_cycle)
-    return _result(fit, used, quantities, warnings)
+    return _result(fit, used, quantities, warnings, settings)
 
 
 def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[LorentzianFit, ZSpectra, list[str]]:
@@ -72,16 +72,25 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     return fit_lorentzian(signal, offsets, model, valid=used.valid, progress=progress), used, warnings
 
 
-def _result(fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str]) -> Quantification:
+def _result(
+    fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str], settings: Settings
+) -> Quantification:
+    from ..fitting.statistics import reduced_chi_square
+    from ..preprocessing.repeats import noise_of_repeats
+
     if used.b0_shift_ppm is None:
         quantities["b0_shift_ppm"] = fit.position_ppm[:, 0]
     quantities["rmse"] = fit.rmse
+    summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.rmse.nanmedian())}
+    noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
+    if noise_sd is not None:
+        quantities["chi2_reduced"] = reduced_chi_square(fit.fit, noise_sd, used.valid, used.protocol.measurement_count)
+        summary["noise_sd"] = noise_sd
     offsets = used.protocol.offsets_ppm.to(used.signal.device).float()
 
     def predict(voxels: Tensor) -> Tensor:
         return fit.of_voxels(voxels).spectrum(offsets)
 
-    summary = {"median_rmse": float(fit.rmse.nanmedian())}
     return Quantification(quantities, fit.status, used.signal, used.protocol, predict, summary, tuple(warnings))
 
 
@@ -99,6 +108,7 @@ METHODS = (
             Quantity("*_position_ppm", "ppm", "diverging", rank=6),
             B0_SHIFT,
             RMSE,
+            CHI_SQUARE,
         ),
         publications=(
             "Zaiss et al., J Magn Reson 2011;211:149",
@@ -118,6 +128,7 @@ METHODS = (
             Quantity("mtr_ld_*", rank=2),
             B0_SHIFT,
             RMSE,
+            CHI_SQUARE,
         ),
         publications=("Zaiss et al., NMR Biomed 2014;27:240",),
     ),

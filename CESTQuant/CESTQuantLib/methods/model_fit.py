@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
-from .quantities import B0_SHIFT, B1_RELATIVE, POOL_QUANTITIES, RMSE
+from .quantities import B0_SHIFT, B1_RELATIVE, CHI_SQUARE, POOL_QUANTITIES, RMSE, Quantity
 
 if TYPE_CHECKING:
     from NeuroCESTLib.core.progress import Progress
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def fit_r1rho(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit the tissue model with the analytic R1rho solution."""
     assert settings.model is not None  # Method.needs
-    return _fit(spectra, settings.model, "r1rho", analytic_warnings(spectra.protocol, settings.model), progress)
+    return _fit(spectra, settings, "r1rho", analytic_warnings(spectra.protocol, settings.model), progress)
 
 
 def fit_bloch_mcconnell(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit the tissue model with the numerical solution of the Bloch-McConnell equations."""
     assert settings.model is not None  # Method.needs
-    return _fit(spectra, settings.model, "bloch-mcconnell", (), progress)
+    return _fit(spectra, settings, "bloch-mcconnell", (), progress)
 
 
 def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]:
@@ -39,24 +39,37 @@ def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]
 
 
 def _fit(
-    spectra: ZSpectra, model: TissueModel, engine: str, warnings: tuple[str, ...], progress: Progress
+    spectra: ZSpectra, settings: Settings, engine: str, warnings: tuple[str, ...], progress: Progress
 ) -> Quantification:
+    from ..preprocessing.repeats import noise_of_repeats
+    from ..tissue.confidence.identifiability import identifiability_warnings
+    from ..tissue.confidence.limits import confidence_of
     from ..tissue.engine_error import EXACT_ENGINE, estimate_engine_error
     from ..tissue.fit import fit_tissue_model
 
+    model = settings.model
+    assert model is not None  # Method.needs
     measurements = spectra.protocol.measurement_count
     if len(model.parameters) > measurements + sum(p.prior is not None for p in model.parameters):
         raise ValueError(f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
-    fit = fit_tissue_model(_physical(model, spectra), model, engine=engine, progress=progress)
-    summary = {"median_rmse": float(fit.result.rmse.nanmedian())}
+    noise_sd = noise_of_repeats(spectra) if settings.noise_sd is None else settings.noise_sd
+    physical = _physical(model, spectra)
+    fit = fit_tissue_model(physical, model, engine=engine, noise_sd=settings.noise_sd, progress=progress)
+    summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.result.rmse.nanmedian())}
     summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
     if engine != EXACT_ENGINE and (error := estimate_engine_error(fit)) is not None:
         summary["largest_engine_error"] = error.largest
         summary |= {f"engine_bias_in_standard_errors {path}": value for path, value in error.bias.items()}
         noted = error.warning(engine)
         warnings = warnings if noted is None else (*warnings, noted)
+    warnings = (*warnings, *identifiability_warnings(fit, noise_sd))
+    quantities = fit.quantities
+    if noise_sd is not None or model.deviations:
+        confidence = confidence_of(fit, noise_sd, physical.valid)
+        quantities = confidence.quantities(fit)
+        summary |= {"noise_sd": noise_sd, **confidence.summary()}
     return Quantification(
-        fit.quantities, fit.result.status, spectra.signal, spectra.protocol, fit.predict, summary, warnings
+        quantities, fit.result.status, spectra.signal, spectra.protocol, fit.predict, summary, warnings
     )
 
 
@@ -83,7 +96,16 @@ def _physical(model: TissueModel, spectra: ZSpectra) -> ZSpectra:
 
 
 _TAKES = (Input.B0, Input.B1, Input.T1)
-_QUANTITIES = (*POOL_QUANTITIES, B0_SHIFT, B1_RELATIVE, RMSE)
+_QUANTITIES = (
+    Quantity("*_limit", color_map="viridis", rank=8, window=(1.0, 3.0), quality=True),
+    *POOL_QUANTITIES,
+    B0_SHIFT,
+    B1_RELATIVE,
+    RMSE,
+    CHI_SQUARE,
+    Quantity("signal_scale", rank=5),
+    Quantity("noise_floor", rank=5),
+)
 
 METHODS = (
     Method(

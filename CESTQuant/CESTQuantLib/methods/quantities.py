@@ -34,6 +34,7 @@ class Quantity:
 
 B0_SHIFT = Quantity("b0_shift_ppm", "ppm", "diverging", centered=True, rank=3)
 B1_RELATIVE = Quantity("b1_relative", rank=3)
+CHI_SQUARE = Quantity("chi2_reduced", color_map="inferno", rank=4, window=(0.0, 4.0), quality=True)
 RMSE = Quantity("rmse*", color_map="inferno", rank=4, quality=True)
 
 POOL_QUANTITIES = (

@@ -94,7 +94,7 @@ class TissueDistribution:
 
         Args:
             values: Object with the keys of a model file. Every scalar is a number, ``{"uniform": [a, b]}``,
-                ``{"log_uniform": [a, b]}`` or ``{"normal": [mean, sd]}``.
+                ``{"log_uniform": [a, b]}``, ``{"normal": [mean, sd]}`` or ``{"value": mean, "sd": sd}``.
             source: What messages call it, usually the file and the key.
 
         Raises:
@@ -180,6 +180,8 @@ def _replace_distributions(node: dict[str, Any], owner: str, found: dict[str, Di
 
 
 def _distribution(path: str, value: dict[str, Any]) -> Distribution:
+    if set(value) == {"value", "sd"}:  # an uncertain constant, as in model files
+        value = {"normal": [value["value"], value["sd"]]}
     if len(value) != 1 or next(iter(value)) not in KINDS:
         raise ValueError(
             f'{path}: use a number, {{"uniform": [a, b]}}, {{"log_uniform": [a, b]}} or {{"normal": [mean, sd]}}'

@@ -15,7 +15,8 @@ from ..fitting.statistics import with_natural_limits
 from ..physics.engines import engine_named
 from ..physics.pools import Scalar
 from ..physics.protocol import Protocol
-from .model import FitParameter, TissueModel
+from ..physics.receiver import measured_signal
+from .model import SIGNAL_KEYS, FitParameter, TissueModel
 from .quantities import named_quantities
 from .r1rho_jacobian import analytic_model, has_analytic_jacobian
 from .spectra import ZSpectra
@@ -43,17 +44,22 @@ PROPAGATORS_PER_CHUNK_CARRIED_OVER = 2**15
 class SignalModel:
     """The signal of a voxel as a function of its fitted values and maps.
 
+    Where the model has a ``signal_scale`` s or a ``noise_floor`` n, the measured signal is s Z, or the magnitude
+    ``sqrt((s Z)^2 + n^2)``, of the signal Z of the engine.
+
     Attributes:
         tissue: Tissue model.
         protocol: Acquisition.
         engine: Name of the engine that computes the signal.
         map_names: Names of the maps, in the order in which they are passed.
+        noise_sd: Standard deviation of a measurement; None where it is not known.
     """
 
     tissue: TissueModel
     protocol: Protocol
     engine: str
     map_names: tuple[str, ...] = ()
+    noise_sd: float | None = None
 
     def values(self, parameters: Tensor, *maps: Tensor) -> dict[str, Scalar]:
         """Resolve the entries of the tissue model and the fields.
@@ -76,13 +82,14 @@ class SignalModel:
     def predict(self, parameters: Tensor, *maps: Tensor) -> Tensor:
         """Compute the signal (measurement, voxel); arguments as in ``values``."""
         values = self.values(parameters, *maps)
-        return engine_named(self.engine)(
+        signal = engine_named(self.engine)(
             self.tissue.tissue(values),
             self.protocol,
             b0_shift_ppm=values["b0_shift_ppm"],
             b1_relative=values["b1_relative"],
             like=parameters.new_empty(0),
         )
+        return measured_signal(signal, values.get("signal_scale"), values.get("noise_floor"))
 
     def with_finite_differences(self) -> Model:
         """Return prediction and Jacobian by forward differences, with steps relative to the bounds."""
@@ -144,6 +151,7 @@ def fit_tissue_model(
     model: TissueModel,
     *,
     engine: str = "r1rho",
+    noise_sd: float | None = None,
     max_iterations: int = 60,
     progress: Progress | None = None,
 ) -> ModelFit:
@@ -158,6 +166,8 @@ def fit_tissue_model(
         spectra: Signals with their protocol, fields, and the maps that the model refers to.
         model: Tissue model with at least one fitted value.
         engine: ``r1rho`` or ``bloch-mcconnell``.
+        noise_sd: Standard deviation of a measurement, the weight of the data against priors and the scale of the
+            standard errors; None to estimate it from the residual.
         max_iterations: Limit for each voxel.
         progress: Called with the share of voxels that are fitted.
 
@@ -172,8 +182,10 @@ def fit_tissue_model(
     if missing := [name for name in model.map_names if name not in _available_maps(spectra)]:
         raise ValueError(f"the model refers to the map '{missing[0]}', which is not given")
     spectra.protocol.require_known("a physical model")
+    if spectra.protocol.signal_normalisation == "l2" and (told := [key for key in SIGNAL_KEYS if key in model.entries]):
+        raise ValueError(f"the model has a {told[0]}, but signals normalised to length one (l2) have lost their scale")
     maps = _maps_of_model(spectra, model)
-    signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps))
+    signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps), noise_sd)
     result = fits[engine](spectra, signal_model, max_iterations, progress or silent)
     return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()))
 
@@ -323,6 +335,7 @@ def _iterate(
     parameters = model.tissue.parameters
     of_model = torch.tensor([p.start for p in parameters], dtype=dtype, device=spectra.signal.device)
     prior_mean, prior_sd = None, None
+    noise_sd = model.noise_sd
     if any(p.prior is not None for p in parameters):
         priors = [(0.0, torch.inf) if p.prior is None else p.prior for p in parameters]
         prior_mean, prior_sd = torch.tensor(priors, dtype=dtype).T
@@ -337,12 +350,13 @@ def _iterate(
         valid=spectra.valid,
         prior_mean=prior_mean,
         prior_sd=prior_sd,
+        noise_sd=noise_sd,
         max_iterations=max_iterations,
         start_damping=start_damping or (DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION),
         chunk_voxels=chunk_voxels,
         progress=progress,
     )
-    amount = torch.tensor([p.path.endswith((".fraction", ".k_Hz")) for p in parameters])
+    amount = torch.tensor([p.path.endswith((".fraction", ".k_Hz", "noise_floor")) for p in parameters])
     return with_natural_limits(fit, lower, upper, torch.stack((amount & (lower == 0), torch.zeros_like(amount))))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ SOLUTE_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")
 SEMISOLID_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")
 SEMISOLID_KIND_KEYS = ("lineshape", "coupling", "bridge_ppm")
 FIELD_KEYS = ("b0_shift_ppm", "b1_relative")
+SIGNAL_KEYS = ("signal_scale", "noise_floor")
+"""What stands between the physics and the measured signal, see ``tissue.fit.SignalModel``."""
+CONSTANT_KEYS = ("value", "sd")
 FIT_KEYS = ("fit", "start", "bounds", "prior")
 PRIOR_KEYS = ("mean", "sd")
 
@@ -76,12 +79,14 @@ class TissueModel:
         solute_names: Names of the solute pools in the order of the model file.
         protons: Exchangeable protons per molecule, by solute, where they are given.
         semisolid_kind: Lineshape and coupling of the semisolid pool; None without such a pool.
+        deviations: Standard deviations, by path, of numbers and maps that are not known exactly.
     """
 
     entries: Mapping[str, Entry]
     solute_names: tuple[str, ...]
     protons: Mapping[str, float]
     semisolid_kind: SemisolidKind | None
+    deviations: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def parameters(self) -> list[FitParameter]:
@@ -153,30 +158,72 @@ def tissue_model_from_dict(values: Any, source: str = "model") -> TissueModel:
     """Build a tissue model from the content of a model file.
 
     Args:
-        values: Object with the keys ``water``, ``solutes``, ``semisolid``, and fitted or fixed ``b0_shift_ppm`` and
-            ``b1_relative``.
+        values: Object with the keys ``water``, ``solutes``, ``semisolid``, and fitted or fixed ``b0_shift_ppm``,
+            ``b1_relative``, ``signal_scale`` and ``noise_floor``.
         source: What messages call it, usually the file.
 
     Raises:
         ValueError: The object describes no tissue model; the message names ``source`` and the key.
     """
-    values = check_keys(values, (*MODEL_KEYS, *FIELD_KEYS), source, also=("name", "note"))
+    values = check_keys(values, (*MODEL_KEYS, *FIELD_KEYS, *SIGNAL_KEYS), source, also=("name", "note"))
+    values, deviations = _without_deviations(values, source)
     if "water" not in values:
         raise ValueError(f"{source}: the key water is missing")
     entries: dict[str, Entry] = {}
     _read_pool(entries, "water", values["water"], source, WATER_KEYS)
     protons = _read_solutes(entries, values.get("solutes") or [], source)
     semisolid_kind = _read_semisolid(entries, values.get("semisolid"), source)
-    for key in FIELD_KEYS:
+    for key in (*FIELD_KEYS, *SIGNAL_KEYS):
         if key in values:
             entries[key] = _entry(values[key], key, source)
     given = {name: count for name, count in protons.items() if count is not None}
-    model = TissueModel(entries, tuple(protons), given, semisolid_kind)
+    model = TissueModel(entries, tuple(protons), given, semisolid_kind, deviations)
     try:
         model.tissue(model.start_values())
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return model
+
+
+def _without_deviations(values: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Take the standard deviations out of a model.
+
+    Returns:
+        The model, in which ``{"value": x, "sd": s}`` is x and ``{"map": m, "sd": s}`` is ``{"map": m}``; and the
+        standard deviations by path.
+
+    Raises:
+        ValueError: A standard deviation is not positive.
+    """
+    deviations: dict[str, float] = {}
+
+    def exact(entry: Any, path: str) -> Any:
+        if not isinstance(entry, Mapping) or "sd" not in entry or not {"value", "map"} & set(entry):
+            return entry
+        where = f"{source}: {path}"
+        if "map" in entry:
+            rest: Any = {key: value for key, value in entry.items() if key != "sd"}
+        else:
+            rest = check_keys(entry, CONSTANT_KEYS, where, also=("note",))["value"]
+        deviations[path] = sd = number(entry["sd"], f"{where}: the standard deviation")
+        if not sd > 0:
+            raise ValueError(f"{where}: the standard deviation is {sd:g} but must be positive")
+        return rest
+
+    def pool(entry: Any, owner: str) -> Any:
+        if not isinstance(entry, Mapping):
+            return entry
+        return {key: exact(value, f"{owner}.{key}") for key, value in entry.items()}
+
+    found = {key: exact(value, key) for key, value in values.items()}
+    found |= {owner: pool(values[owner], owner) for owner in ("water", "semisolid") if owner in values}
+    if isinstance(solutes := values.get("solutes"), list | tuple):
+        names = [
+            solute.get("name", f"solute{i}") if isinstance(solute, Mapping) else ""
+            for i, solute in enumerate(solutes, 1)
+        ]
+        found["solutes"] = [pool(solute, str(name)) for solute, name in zip(solutes, names, strict=True)]
+    return found, deviations
 
 
 def _read_pool(
@@ -241,7 +288,10 @@ def _entry(value: Any, path: str, source: str) -> Entry:
     if "map" in value:
         return MapReference(str(check_keys(value, ("map",), where, also=("note",))["map"]))
     if not value.get("fit"):
-        raise ValueError(f'{where}: use a number, {{"fit": true, "start": …, "bounds": […]}} or {{"map": …}}')
+        raise ValueError(
+            f'{where}: use a number, {{"value": …, "sd": …}}, {{"fit": true, "start": …, "bounds": […]}} or '
+            '{"map": …}'
+        )
     values = check_keys(value, FIT_KEYS, where, also=("note",))
     bounds = values.get("bounds")
     if not isinstance(bounds, list | tuple) or len(bounds) != 2:

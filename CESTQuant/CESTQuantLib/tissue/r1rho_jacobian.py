@@ -8,6 +8,7 @@ after it, in the normalisation of the signal, and as the start of the semisolid 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
 from ..physics.r1rho.schedule import recovery_inputs
 from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
-from .model import TissueModel
+from ..physics.receiver import measured_signal_slopes
+from .model import SIGNAL_KEYS, TissueModel
 
 
 def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
@@ -171,7 +173,23 @@ def analytic_model(model: TissueModel, protocol: Protocol, values: Callable[...,
             ``prediction_and_jacobian`` takes.
     """
 
+    physical = [i for i, p in enumerate(model.parameters) if p.path not in SIGNAL_KEYS]
+    entries = {path: entry for path, entry in model.entries.items() if path not in SIGNAL_KEYS}
+    inner = replace(model, entries=entries)
+
     def evaluate(parameters: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        return prediction_and_jacobian(model, protocol, values(parameters, *arguments), parameters)
+        resolved = values(parameters, *arguments)
+        signal, jacobian = prediction_and_jacobian(inner, protocol, resolved, parameters)
+        if len(entries) == len(model.entries):
+            return signal, jacobian
+        measured, slope, by_scale, by_floor = measured_signal_slopes(
+            signal, resolved.get("signal_scale"), resolved.get("noise_floor")
+        )
+        rows = torch.empty(len(parameters), *measured.shape, dtype=measured.dtype, device=measured.device)
+        rows[physical] = jacobian * slope
+        for i, parameter in enumerate(model.parameters):
+            if parameter.path in SIGNAL_KEYS:
+                rows[i] = by_scale if parameter.path == "signal_scale" else by_floor
+        return measured, rows
 
     return evaluate

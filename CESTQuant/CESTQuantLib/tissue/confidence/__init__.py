@@ -1,0 +1,1 @@
+"""How far a model fit can be trusted: noise, misfit, uncertain constants, and values that cannot be identified."""
