@@ -218,6 +218,13 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         """
         return self._shared().spectrumAt(signalNode, protocol, position_RAS, **options)
 
+    def compartments(self, first, second=None, **options):
+        """Give the CEST numbers of the compartments of a tumour: ``compartments(CompartmentVisit("first", maps, …))``.
+
+        Options and result: see ``CESTQuantLib.logic.CESTQuantLogic.compartments``.
+        """
+        return self._shared().compartments(first, second, **options)
+
     def settings(self, **options):
         """Return the settings of a method; see ``CESTQuantLib.logic.CESTQuantLogic.settings``."""
         return self._shared().settings(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .inputs import Settings
+from .resampling import FEWEST_BLOCKS
 from .results import NAN, Change, Statistics, Visit
 from .sampling import linear
 from .statistics import Sample, weighted_mean
@@ -58,8 +59,9 @@ def changes_between(first: Visit, second: Visit, settings: Settings) -> tuple[Ch
     """Return the change of every mean and of every volume that both visits have.
 
     The interval is that of Student's t with the degrees of freedom of Welch and Satterthwaite, from the number of
-    blocks of the bootstrap. Its standard error combines the larger one of the spatial error and the error of the fits
-    with the error of the alignment, of both visits.
+    blocks of the bootstrap. Its standard error combines the spatial error, to which the noise of the fits contributes
+    voxel by voxel, with the error of the alignment, of both visits. In regions of few blocks the spatial error is at
+    least that of the fits.
 
     Args:
         first: The first visit.
@@ -80,7 +82,7 @@ def changes_between(first: Visit, second: Visit, settings: Settings) -> tuple[Ch
 
 def _change(first: Statistics, second: Statistics, level: float) -> Change:
     both = (first, second)
-    squares = [np.fmax(row.mean_se, np.nan_to_num(row.mean_se_fit)) ** 2 for row in both]
+    squares = [_random_error(row) ** 2 for row in both]
     spatial = float(np.sqrt(sum(squares)))
     alignment = _together([row.mean_se_alignment for row in both])
     se = float(np.hypot(spatial, np.nan_to_num(alignment)))
@@ -106,6 +108,13 @@ def _change(first: Statistics, second: Statistics, level: float) -> Change:
         alignment,
         all(row.n >= FEWEST_VOXELS and row.coverage >= LEAST_COVERAGE for row in both),
     )
+
+
+def _random_error(row: Statistics) -> float:
+    """Error of a mean from noise: what the voxels show; with few blocks at least that of the fits."""
+    if row.blocks >= FEWEST_BLOCKS:
+        return row.mean_se
+    return float(np.fmax(row.mean_se, row.mean_se_fit))
 
 
 def _together(errors: list[float]) -> float:

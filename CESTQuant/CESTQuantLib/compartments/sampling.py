@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import SimpleITK as sitk
 
 from .grid import Grid
 from .inputs import Image
-
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def linear(array: np.ndarray, indices: np.ndarray, outside: float = 0.0) -> np.ndarray:
@@ -63,6 +62,23 @@ def on_grid(array: np.ndarray, source: Grid, onto: Grid, onto_to_source: np.ndar
     """
     moved = Grid(onto.shape, onto_to_source @ onto.ijk_to_ras)
     return linear(array, source.indices(moved.points()), outside).reshape(onto.shape).astype(np.float32)
+
+
+def mask_on_grid(mask: np.ndarray, source: Grid, onto: Grid) -> np.ndarray:
+    """Return a mask at the voxels of another grid of the same space, by the nearest voxel, bool (K, J, I).
+
+    Args:
+        mask: Boolean mask on ``source``.
+        source: Grid of the mask.
+        onto: Wanted grid, of any size.
+    """
+    to_source = np.linalg.inv(source.ijk_to_ras) @ onto.ijk_to_ras
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(to_source[:3, :3].ravel().tolist())
+    transform.SetTranslation(to_source[:3, 3].tolist())
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    empty = sitk.Image([int(n) for n in onto.shape[::-1]], sitk.sitkUInt8)
+    return sitk.GetArrayFromImage(sitk.Resample(image, empty, transform, sitk.sitkNearestNeighbor, 0)) != 0
 
 
 def coarse(image: Image, spacing_mm: float) -> Image:

@@ -10,7 +10,7 @@ import numpy as np
 from ..grid import Grid
 from ..inputs import Image, Masks, Settings, VisitInput
 from ..results import CONTRALATERAL, WHITE_MATTER, Midplane
-from ..sampling import nearest
+from ..sampling import mask_on_grid, nearest
 from .midplane import find_midplane, mirrored
 from .segment_names import COLORS, compartments_and_segments
 from .structure import Structure, depth_mm, structure_of, weighting_of
@@ -212,10 +212,9 @@ def _grown(tumor: np.ndarray, grid: Grid, onto: Grid, margin_mm: float = 5.0) ->
 
 def _at_voxels(mask: np.ndarray, source: Grid, onto: Grid, where: np.ndarray | None) -> np.ndarray:
     """A mask at the voxels of another grid, by the nearest voxel; only at those in ``where`` if given."""
-    found = np.zeros(onto.shape, bool)
     if where is None:
-        found.reshape(-1)[:] = nearest(mask, source.indices(onto.points()))
-        return found
+        return mask_on_grid(mask, source, onto)
+    found = np.zeros(onto.shape, bool)
     places = np.argwhere(where)
     if len(places):
         found[tuple(places.T)] = nearest(mask, source.indices(onto.at(places[:, ::-1].astype(np.float64))))
