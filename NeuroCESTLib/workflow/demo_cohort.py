@@ -30,7 +30,9 @@ Values = dict[str, dict[str, float]]
 _USUAL = {"enhancing_tumor": 1.8e-3, "edema": 0.7e-3, "necrotic_core": 0.6e-3}
 """Usual amide fraction."""
 _SEMISOLID = {"enhancing_tumor": 0.045, "edema": 0.04, "necrotic_core": 0.015}
-_SETTINGS = {"method": "r1rho", "model": "model.json", "registration": ["--labels", "brats2023"]}
+_SETTINGS = {"method": "r1rho", "model": "model.json"}
+_KNOWN = {"registration": ["--labels", "brats2023", "--weights", "none", "--refine", "20"]}
+"""With known segmentations the network has nothing to do, and a short refinement is enough to try things out."""
 _CHANGE = {"responder": (0.70, 0.85), "progressive": (1.15, 1.35)}
 """Range of the factor by which the amide fraction of enhancing tumour changes from the first visit to the second."""
 
@@ -100,7 +102,10 @@ def write_demo_cohort(folder: Path, settings: DemoSettings, progress: Progress =
             truth += [{"subject": subject, "visit": visit, **row} for row in table]
     write_rows(truth, folder / "truth.csv")
     shutil.copy(folder / "patient01" / "visit1_cest" / "model.json", folder / "model.json")
-    write_text(json.dumps(_SETTINGS, indent=1) + "\n", folder / "settings.json")
+    write_text(
+        json.dumps({**_SETTINGS, **(_KNOWN if settings.known_segmentation else {})}, indent=1) + "\n",
+        folder / "settings.json",
+    )
     return write_csv(list(rows[0]), [list(row.values()) for row in rows], folder / "COHORT.csv")
 
 
