@@ -82,7 +82,15 @@ def _subjects(plan: Plan, results: CohortResults) -> Table:
             failure = failures.get((subject, visit.name))
             state = Badge("failed", "failed") if failure else Badge("done", "good")
             names = visit.name if visit is visits[0] else f"{visits[0].name}, {visit.name}"
-            rows.append([subject, names, *(visit.attributes.get(n, "") for n in attributes), state, _report(visit)])
+            rows.append(
+                [
+                    subject,
+                    names,
+                    *(visit.attributes.get(n, "") for n in attributes),
+                    state,
+                    None if failure else _report(visit),
+                ]
+            )
     more = len(plan.visits) - _MOST_SUBJECTS
     notes = [f"{more} more subjects are in cohort.csv."] if more > 0 else []
     return Table(["Subject", "Visits", *attributes, "State", "Report"], rows, notes=notes)

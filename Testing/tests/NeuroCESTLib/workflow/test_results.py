@@ -1,0 +1,113 @@
+"""Table, comparison and page of a cohort, from folders as the commands leave them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from browser import find_browser, running_browser
+from cohorts import read_table
+
+from NeuroCESTLib.workflow.batch import main
+from NeuroCESTLib.workflow.manifest import Settings, Visit
+from NeuroCESTLib.workflow.plan import FOLDERS, Plan
+
+STAGES = {"v1": ("fit",), "v2": ("fit", "registration", "compartments")}
+
+
+def write(path: Path, header: str, *rows: list[object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header.split(), *rows])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Results of six subjects in two groups; amide rises in the second group alone, and s06 has failed."""
+    visits = {}
+    for number in range(6):
+        subject, group = f"s{number + 1:02d}", "second" if number % 2 else "first"
+        files = {"t1": f"/{subject}/t1.nii", "cest": f"/{subject}/cest.nii", "protocol": "/p.json"}
+        visits[subject] = [Visit(subject, visit, files, {"group": group}) for visit in ("v1", "v2")]
+        for visit, stages in STAGES.items():
+            for stage in stages:
+                place = tmp_path / subject / visit / FOLDERS[stage]
+                place.mkdir(parents=True)
+                (place / "report.json").write_text("{}")
+        base, rise = 1 + 0.1 * number, (1.0 + 0.01 * number if group == "second" else 0.02 * number)
+        header = "visit region quantity unit n coverage mean median fit fit_se mean_se"
+        rows = [[v, "edema", "amide", "", 9, 0.5, m, m, m, 0.02, 0.05] for v, m in (("v1", base), ("v2", base + rise))]
+        write(tmp_path / subject / "v2" / "compartments" / "compartments.csv", header, *rows)
+        write(
+            tmp_path / subject / "v2" / "compartments" / "changes.csv",
+            "region quantity unit first second change lower upper",
+            ["edema", "amide", "", base, base + rise, rise, rise - 0.1, rise + 0.1],
+            ["edema", "volume", "ml", 10, 12 + number, 2 + number, "nan", "nan"],
+        )
+    (tmp_path / "s06" / "v2" / "maps" / "report.json").unlink()
+    (tmp_path / "s06" / "v2" / "logs").mkdir()
+    (tmp_path / "s06" / "v2" / "logs" / "fit.log").write_text("50 %\nerror: 'cest.nii' has no voxels\nwarning: x\n")
+    (tmp_path / ".neurocest").mkdir()
+    Plan(visits, Settings()).write(tmp_path / ".neurocest" / "plan.json")
+    return tmp_path
+
+
+def test_the_table_is_tidy_and_a_failed_subject_has_its_sentence(folder: Path) -> None:
+    assert main(["summarize", str(folder), "--compare", "group"]) == 1
+    rows = read_table(folder / "cohort.csv")
+    first = next(row for row in rows if row["subject"] == "s02" and row["visit"] == "v2" and row["statistic"] == "fit")
+    assert (first["group"], first["compartment"], first["quantity"]) == ("second", "edema", "amide")
+    assert (float(first["value"]), float(first["se"]), first["n"]) == (pytest.approx(2.11), 0.02, "9")
+    volumes = {r["visit"]: float(r["value"]) for r in rows if r["subject"] == "s01" and r["quantity"] == "volume"}
+    assert volumes == {"v1": 10.0, "v2": 12.0}
+    failed = [row for row in rows if row["subject"] == "s06"]
+    assert [(r["visit"], r["value"], r["message"]) for r in failed] == [
+        ("v2", "", "fit of v2: 'cest.nii' has no voxels")
+    ]
+
+
+def test_groups_and_visits_are_compared_and_p_values_corrected(folder: Path) -> None:
+    main(["summarize", str(folder), "--compare", "group"])
+    rows = read_table(folder / "comparison.csv")
+    amide = {(r["kind"], r["first_group"]): r for r in rows if r["quantity"] == "amide" and r["visit"] != "1"}
+    rise = amide["unpaired, change", "first"]
+    assert (rise["second_group"], rise["n_first"], rise["n_second"]) == ("second", "3", "2")
+    assert float(rise["difference"]) == pytest.approx(1.02 - 0.04)
+    assert float(rise["p"]) < 0.001 < float(amide["unpaired", "first"]["p"])
+    assert float(amide["paired", "second"]["difference"]) == pytest.approx(1.02)
+    for row in rows:
+        if row["p"]:
+            assert float(row["p"]) <= float(row["q_fdr"]) <= float(row["p_holm"]) + 1e-12
+
+
+def test_a_page_links_the_reports_and_names_failures_first(folder: Path) -> None:
+    main(["summarize", str(folder), "--compare", "group"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.index("has no voxels") < page.index("Subjects</h2>")
+    assert 'href="s01/v2/compartments/report.html"' in page
+    assert (folder / "pictures" / "amide.png").is_file()
+    assert (folder / "pictures" / "volume.png").is_file()
+
+
+def test_a_result_of_which_a_stage_is_gone_does_not_count(folder: Path) -> None:
+    (folder / "s01" / "v1" / "maps" / "report.json").unlink()
+    assert main(["summarize", str(folder)]) == 1
+    messages = [row["message"] for row in read_table(folder / "cohort.csv") if row["subject"] == "s01"]
+    assert messages == ["not done yet: run again"]
+
+
+def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["summarize", str(tmp_path)]) == 2
+    assert "is no output folder of 'neurocest run'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no headless Chromium is installed")
+def test_a_browser_shows_the_page_without_a_network(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    main(["summarize", str(folder), "--compare", "group"])
+    with running_browser(find_browser() or "", tmp_path_factory.mktemp("profile")) as browser:
+        seen = browser.visit(folder / "report.html")
+    assert (seen.requests, seen.errors) == ([], [])
+    assert (seen.layout["broken"], seen.layout["unnamed"], seen.layout["wide"]) == (0, 0, [])
+    assert "S06 v2: fit of v2: 'cest.nii' has no voxels" in seen.layout["text"]
+    assert len(seen.picture) > 20_000
