@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -418,7 +418,42 @@ class CESTQuantLogic:
         analysis = in_background(
             lambda report: analyze(inputs[0], later, settings, transform, progress=part(report, 0.05, 0.95)), report
         )
-        return compartments_into_scene(analysis, folderName or "Compartments")
+        result = compartments_into_scene(analysis, folderName or "Compartments")
+        result.inputs, result.between = tuple(inputs), transform
+        return result
+
+    def compartmentReport(
+        self,
+        result: CompartmentsResult,
+        path: str,
+        *,
+        label: str = "",
+        fits: Sequence[Mapping[str, Any]] = (),
+        registration: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the report on the compartments of a patient: one HTML file with pictures, tables, checks and methods.
+
+        It holds no names of files or nodes, which may name the patient.
+
+        Args:
+            result: Result of :meth:`compartments`.
+            path: File to write (``.html``).
+            label: Pseudonym of the patient, for the headline.
+            fits: Content of the ``report.json`` of each visit's maps; the report then also says how they were made.
+            registration: Content of the ``report.json`` of ``jointregseg apply``.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ValueError: The file cannot be written; the message names it.
+        """
+        from NeuroCESTLib.report.page import write_page
+
+        from .scene.patient_report.material import material_of
+        from .scene.patient_report.page import patient_page
+
+        return write_page(patient_page(material_of(result, label, fits, registration or {})), path)
 
     def _acquisition(self, fit: Mapping[str, Any] | None) -> tuple[Study, Settings, Any] | None:
         """Return acquisition, settings and spectra of the fit that made maps, given by the arguments of :meth:`fit`."""

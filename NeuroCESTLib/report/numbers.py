@@ -40,7 +40,26 @@ def interval_text(value: float, low: float, high: float, digits: int = 3, signed
     return f"{number} ({number_text(low, digits, signed)} to {number_text(high, digits, signed)})"
 
 
-def error_text(value: float, error: float, digits: int = 3) -> str:
-    """Return a number with its standard error, such as ``1.20 ± 0.05``."""
-    number = number_text(value, digits)
-    return number if number == NOTHING or not math.isfinite(error) else f"{number} ± {number_text(error, 2)}"
+def error_text(value: float | None, error: float, digits: int = 3) -> str:
+    """Return a number with its standard error, such as ``1.204 ± 0.051`` or ``(2.41 ± 0.13)·10⁻⁵``.
+
+    The error has two significant digits and the number as many decimals.
+
+    Args:
+        value: The number; None, NaN and infinity become a dash.
+        error: Its standard error; without one the number stands alone.
+        digits: Significant digits of a number without an error.
+    """
+    if value is None or not math.isfinite(value) or not math.isfinite(error) or error <= 0:
+        return number_text(value, digits)
+    power = _exponent(max(abs(value), error), 3)
+    scale = 10.0**power if power < -3 or power > 4 else 1.0
+    decimals = min(max(1 - _exponent(error / scale, 2), 0), 6)
+    shown, sign = f"{abs(value) / scale:.{decimals}f}", "−" if value < 0 else ""
+    text = f"{sign}{shown} ± {error / scale:.{decimals}f}"
+    return text if scale == 1 else f"({text})·10{str(power).translate(_SUPERSCRIPTS)}"
+
+
+def _exponent(size: float, digits: int) -> int:
+    """Power of ten of the first significant digit after rounding."""
+    return int(f"{size:.{digits - 1}e}".partition("e")[2])

@@ -7,6 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .patient_report import add_report, require_report, write_report
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -78,6 +80,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random draws")
     parser.add_argument("--no-spectra", action="store_true", help="do not fit the mean spectra of the regions")
+    add_report(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, images and report")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
     parser.set_defaults(command=run)
@@ -90,6 +93,7 @@ def run(options: Namespace) -> None:
     from NeuroCESTLib.report.record import Report
 
     _require(options)
+    require_report(options)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant compartments", settings_of(options))
         from NeuroCESTLib.scene import host
@@ -205,3 +209,4 @@ def _write(options: Namespace, folder: Path, result: CompartmentsResult, report:
         write_scene(folder / "scene.mrb")
     report.summary |= summary_of(result.analysis)
     report.warnings += result.analysis.warnings
+    write_report(options, folder, result, report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
@@ -15,6 +15,11 @@ from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from ..compartments.grid import Grid
 from ..compartments.results import Analysis, Between, Change, Statistics, Visit
 from ..methods.registry import quantity_named
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from ..compartments.inputs import VisitInput
 
 
 @dataclass
@@ -29,6 +34,8 @@ class CompartmentsResult:
         changeMaps: Volume nodes of the change, by quantity.
         transitions: Label-map node of the tissue that changed its compartment, or None.
         folderItemID: Their folder in the subject hierarchy.
+        inputs: What the analysis started from, for the report.
+        between: Transform from the first to the second visit, LPS mm, or None.
     """
 
     analysis: Analysis
@@ -38,6 +45,8 @@ class CompartmentsResult:
     changeMaps: dict[str, Any] = field(default_factory=dict)
     transitions: Any = None
     folderItemID: int = 0
+    inputs: tuple[VisitInput, ...] = ()
+    between: sitk.Transform | None = None
 
 
 def into_scene(analysis: Analysis, folder: str) -> CompartmentsResult:

@@ -1,0 +1,332 @@
+"""Tables of a report: regions, changes, volumes, response, growth, and the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from NeuroCESTLib.report.numbers import NOTHING, error_text, interval_text, number_text
+from NeuroCESTLib.report.page import Badge, Cell, Table
+
+from ...compartments.results import Change, Statistics
+from .growth import region_word, transition_title
+from .material import Material, VisitMaterial, with_unit
+
+VOLUME = "volume"
+"""Quantity of the changes that are volumes."""
+
+
+def summary_table(material: Material, quantities: Sequence[str], regions: Sequence[str]) -> Table | None:
+    """Return the means of the most important maps at each visit, with their change; None without any."""
+    names = [visit.visit.name for visit in material.visits]
+    changes = {} if material.analysis.between is None else _by_place(material.analysis.between.changes)
+    rows: list[list[Cell]] = []
+    for quantity in quantities:
+        for region in regions:
+            found = [visit.visit.row(region, quantity) for visit in material.visits]
+            if not any(row is not None and row.n > 0 for row in found):
+                continue
+            row: list[Cell] = [with_unit(quantity), material.region_title(region)]
+            row += [NOTHING if each is None else error_text(each.mean, each.mean_se) for each in found]
+            if len(names) > 1:
+                row += _change_cells(changes.get((region, quantity)))
+            rows.append(row)
+    if not rows:
+        return None
+    columns = ["map", "region", *names]
+    notes = ["Mean ± standard error (block bootstrap), weighted by partial volume."]
+    if len(names) > 1:
+        columns += [f"change ({_level(material)} CI)", "change (%)"]
+        notes.append("† A visit does not show enough of the region for the interval to hold.")
+    return Table(columns, rows, notes=notes)
+
+
+def regions_table(material: Material, visit: VisitMaterial, quantity: str) -> Table | None:
+    """Return the statistics of one map over all regions of a visit; None without any."""
+    rows = [row for row in visit.visit.statistics if row.quantity == quantity and row.n > 0]
+    if not rows:
+        return None
+    columns = ["region", "n (effective)", "mean ± SE", "SD", "median (quartiles)", "10th to 90th"]
+    cells = [_statistics_cells(material, row) for row in rows]
+    further = [
+        ("fit of mean spectrum", [error_text(row.fit, row.fit_se) for row in rows]),
+        ("to contralateral", [number_text(row.ratio) for row in rows]),
+        ("difference to it", [error_text(row.difference, row.difference_se) for row in rows]),
+        ("weighted by variance", [number_text(row.variance_weighted_mean) for row in rows]),
+        ("weighted by reliability", [number_text(row.reliability_weighted_mean) for row in rows]),
+    ]
+    for title, texts in further:
+        if any(text != NOTHING for text in texts):
+            columns.append(title)
+            for row_cells, text in zip(cells, texts, strict=True):
+                row_cells.append(text)
+    return Table(columns, cells, caption=visit.visit.name)
+
+
+def changes_table(material: Material, quantities: Sequence[str]) -> Table | None:
+    """Return the changes of maps with the parts of their errors; None without changes."""
+    between = material.analysis.between
+    chosen = [c for c in between.changes if c.quantity in quantities] if between is not None else []
+    if not chosen:
+        return None
+    first, second = (visit.visit.name for visit in material.visits)
+    rows: list[list[Cell]] = [
+        [
+            with_unit(change.quantity),
+            material.region_title(change.region),
+            number_text(change.first),
+            number_text(change.second),
+            *_change_cells(change),
+            number_text(change.se_fit, 2),
+            number_text(change.se_spatial, 2),
+            number_text(change.se_registration, 2),
+        ]
+        for change in chosen
+    ]
+    columns = ["map", "region", first, second, f"change ({_level(material)} CI)", "%", "SE: fit", "voxels", "alignment"]
+    notes = [
+        "The standard error has parts from the errors of the fits, from the voxels and their spatial correlation "
+        "(which contains the former), and from the alignment of CEST and anatomy.",
+        "† A visit does not show enough of the region for the interval to hold.",
+    ]
+    return Table(columns, rows, notes=notes)
+
+
+def volumes_table(material: Material) -> Table | None:
+    """Return the volume of each region at each visit, and the share that CEST covers; None without regions."""
+    names = material.region_names(("tumor", "rim", "segment", "reference"))
+    if not names:
+        return None
+    changes = {} if material.analysis.between is None else _by_place(material.analysis.between.changes)
+    rows: list[list[Cell]] = []
+    for name in names:
+        found = [visit.visit.region(name) for visit in material.visits]
+        row: list[Cell] = [material.region_title(name)]
+        row += [NOTHING if region is None else number_text(region.volume_ml) for region in found]
+        if len(found) > 1:
+            row += _change_cells(changes.get((name, VOLUME)))
+        row += [NOTHING if region is None else _percent(region.coverage) for region in found]
+        rows.append(row)
+    visits = [visit.visit.name for visit in material.visits]
+    columns = ["region", *(f"{visit} (ml)" for visit in visits)]
+    columns += ["change (ml)", "change (%)"] if len(visits) > 1 else []
+    columns += [f"covered by CEST, {visit}" for visit in visits]
+    return Table(columns, rows, caption="Volumes, and the share of each region in the CEST slab")
+
+
+def response_tables(material: Material) -> list[Table]:
+    """Return the measures in the manner of RANO with their caveat, and the single lesions; none without lesions."""
+    tables = []
+    between = material.analysis.between
+    if between is not None and between.response is not None:
+        found = between.response
+        first, second = (visit.visit.name for visit in material.visits)
+        rows: list[list[Cell]] = [
+            ["enhancing lesions", found.counts[0], found.counts[1], found.counts[1] - found.counts[0], NOTHING],
+            [
+                "sum of bidimensional products (mm²)",
+                *(number_text(product) for product in found.products_mm2),
+                _signed_percent(found.product_percent),
+                found.category,
+            ],
+            ["enhancing volume", *_enhancing(material), _signed_percent(found.volume_percent), found.volume_category],
+        ]
+        caption = "Measures in the manner of RANO"
+        tables.append(Table(["measure", first, second, "change", "category"], rows, caption, [found.caveat]))
+    lesions: list[list[Cell]] = [
+        [
+            visit.visit.name,
+            number,
+            number_text(lesion.longest_mm),
+            number_text(lesion.perpendicular_mm),
+            number_text(lesion.product_mm2),
+            number_text(lesion.volume_ml),
+            lesion.measurable,
+        ]
+        for visit in material.visits
+        for number, lesion in enumerate((visit.visit.lesions or ())[:6], start=1)
+    ]
+    if lesions:
+        columns = [
+            "visit",
+            "lesion",
+            "longest (mm)",
+            "perpendicular (mm)",
+            "product (mm²)",
+            "volume (ml)",
+            "measurable",
+        ]
+        tables.append(Table(columns, lesions, "Enhancing lesions, largest first"))
+    return tables
+
+
+def growth_tables(material: Material) -> list[Table]:
+    """Return the transitions of compartments and the growth of the tissue; none without a transform."""
+    between = material.analysis.between
+    if between is None:
+        return []
+    tables = []
+    chosen = sorted(between.transitions, key=lambda transition: -transition.volume_ml)
+    if chosen:
+        rows: list[list[Cell]] = [
+            [transition_title(t), number_text(t.volume_ml)] for t in chosen if t.volume_ml > 0.005
+        ]
+        tables.append(Table(["compartment at the first → second visit", "ml"], rows, "Transitions of tissue"))
+    if between.jacobian:
+        jacobian: list[list[Cell]] = [
+            [
+                material.region_title(row.region) if row.region in material.region_names() else region_word(row.region),
+                number_text(row.mean),
+                f"{number_text(row.p5)} to {number_text(row.p95)}",
+                _percent(row.folded, 2),
+            ]
+            for row in between.jacobian
+        ]
+        columns = ["region", "mean Jacobian", "5th to 95th percentile", "folded"]
+        notes = ["A Jacobian of 1.1 means that tissue of the first visit occupies 10 % more volume at the second one."]
+        tables.append(Table(columns, jacobian, "Growth and shrinkage of tissue", notes))
+    return tables
+
+
+def alignment_table(material: Material) -> Table | None:
+    """Return how the CEST images lie on the anatomy of each visit; None where it was not judged."""
+    found = [(visit.visit.name, visit.visit.alignment) for visit in material.visits if visit.visit.alignment]
+    if not found:
+        return None
+    sources = {"header": "scanner's coordinates", "given": "given transform", "registered": "rigid registration"}
+    levels = {"good": "good", "check": "check", "failed": "failed"}
+    rows: list[list[Cell]] = []
+    for name, alignment in found:
+        level = levels.get(alignment.verdict)
+        verdict: Cell = Badge(alignment.verdict, level) if level else "not judged: no anatomy"
+        before_after = [
+            _arrow(alignment.correlation_before, alignment.correlation_after),
+            _arrow(alignment.information_before, alignment.information_after),
+        ]
+        moved = f"{number_text(alignment.translation_mm)} mm, {number_text(alignment.rotation_deg)}°"
+        source = sources.get(alignment.source, alignment.source)
+        rows.append([name, source, moved, _percent(alignment.overlap), *before_after, verdict])
+    columns = ["visit", "CEST on anatomy by", "motion", "overlap", "correlation", "mutual information", "verdict"]
+    return Table(columns, rows, caption="Alignment of CEST images and anatomy")
+
+
+def registration_table(material: Material) -> Table | None:
+    """Return the quality of the registration between the visits; None where nothing is known of it."""
+    rows: list[list[Cell]] = []
+    between = material.analysis.between
+    if between is not None:
+        words = {name: name.replace("_", " ") for name in between.registration}
+        rows += [[words[name], number_text(value)] for name, value in between.registration.items()]
+    summary = material.registration.get("summary", {})
+    known = {
+        "local_correlation_before": "local correlation before",
+        "local_correlation_after": "local correlation after",
+        "brain_dice_before": "overlap of the brains (Dice) before",
+        "brain_dice_after": "overlap of the brains (Dice) after",
+        "displacement_mm_mean": "mean displacement (mm)",
+        "displacement_mm_max": "largest displacement (mm)",
+        "folded_fraction": "folded share of the deformation",
+        "inverse_error_mm_max": "largest error of the inverse (mm)",
+        "jacobian_min": "smallest Jacobian",
+        "jacobian_max": "largest Jacobian",
+    }
+    rows += [
+        [text, number_text(summary[key])] for key, text in known.items() if isinstance(summary.get(key), (int, float))
+    ]
+    for part in ("registration", "segmentation"):
+        verdict = summary.get(f"{part}_verdict", {}).get("verdict")
+        if verdict in ("good", "check", "failed"):
+            rows.append([f"verdict on the {part}", Badge(verdict, verdict)])
+    return Table(["measure", "value"], rows, "Registration between the visits") if rows else None
+
+
+def fits_table(material: Material) -> Table | None:
+    """Return how the fits of the voxels ended at each visit; None where it is unknown."""
+    rows: list[list[Cell]] = []
+    for visit in material.visits:
+        counts = visit.fit.get("summary", {}).get("voxels", {})
+        total = sum(value for name, value in counts.items() if name != "masked")
+        if not total:
+            continue
+        usual = counts.get("converged", 0) + counts.get("at_natural_limit", 0)
+        others = ", ".join(
+            f"{name.replace('_', ' ')} {_percent(value / total)}"
+            for name, value in counts.items()
+            if value and name not in ("masked", "converged", "at_natural_limit")
+        )
+        rmse = visit.fit.get("summary", {}).get("median_rmse")
+        residual = f"{number_text(100 * rmse)} %" if isinstance(rmse, float) else NOTHING
+        rows.append([visit.visit.name, total, _percent(usual / total), others or NOTHING, residual])
+    columns = ["visit", "voxels", "converged", "other ends", "median residual (of M0)"]
+    return Table(columns, rows, caption="Fits of the voxels") if rows else None
+
+
+def motion_table(material: Material) -> Table | None:
+    """Return the motion during each acquisition; None where it was not corrected for."""
+    rows: list[list[Cell]] = []
+    for visit in material.visits:
+        motion = visit.fit.get("summary", {}).get("motion")
+        if isinstance(motion, dict):
+            text = "; ".join(f"{key.replace('_', ' ')}: {_value(value)}" for key, value in motion.items())
+            rows.append([visit.visit.name, text])
+    return Table(["visit", "motion during the acquisition"], rows, caption="Motion") if rows else None
+
+
+def settings_table(material: Material) -> Table:
+    """Return the settings of the analysis and the versions of the software."""
+    rows: list[list[Cell]] = [[name.replace("_", " "), str(v)] for name, v in material.analysis.settings.items()]
+    rows += [[f"version of {name}", version] for name, version in material.versions.items()]
+    return Table(["setting", "value"], rows)
+
+
+def _value(value: object) -> str:
+    return number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _statistics_cells(material: Material, row: Statistics) -> list[Cell]:
+    effective = f" ({row.n_effective:.0f})" if row.n_effective == row.n_effective else ""
+    quartiles = f"{number_text(row.median)} ({number_text(row.q1)} to {number_text(row.q3)})"
+    return [
+        material.region_title(row.region),
+        f"{row.n}{effective}",
+        error_text(row.mean, row.mean_se),
+        number_text(row.sd),
+        quartiles,
+        f"{number_text(row.p10)} to {number_text(row.p90)}",
+    ]
+
+
+def _change_cells(change: Change | None) -> list[Cell]:
+    if change is None:
+        return [NOTHING, NOTHING]
+    mark = "" if change.enough else " †"
+    interval = interval_text(change.change, change.lower, change.upper, signed=True)
+    return [interval + (mark if interval != NOTHING else ""), number_text(change.percent, signed=True)]
+
+
+def _by_place(changes: Sequence[Change]) -> dict[tuple[str, str], Change]:
+    return {(change.region, change.quantity): change for change in changes}
+
+
+def _enhancing(material: Material) -> list[str]:
+    regions = [visit.visit.region("enhancing_tumor") for visit in material.visits]
+    return [NOTHING if region is None else f"{number_text(region.volume_ml)} ml" for region in regions]
+
+
+def _level(material: Material) -> str:
+    changes = material.analysis.between.changes if material.analysis.between else ()
+    return f"{100 * changes[0].level:g} %" if changes else "95 %"
+
+
+def _percent(share: float, digits: int = 3) -> str:
+    text = number_text(100 * share, digits)
+    return text if text == NOTHING else f"{text} %"
+
+
+def _signed_percent(percent: float) -> str:
+    text = number_text(percent, signed=True)
+    return text if text == NOTHING else f"{text} %"
+
+
+def _arrow(before: float, after: float) -> str:
+    first, second = number_text(before), number_text(after)
+    return second if first in (NOTHING, second) else f"{first} → {second}"
