@@ -134,6 +134,11 @@ def _regions(material: Material, drawn: Drawn, quantities: Sequence[str]) -> Sec
     changes = tables.changes_table(material, quantities)
     if changes is not None:
         subsections.append(Section("Changes between the visits", [changes]))
+    if subsections:
+        further = (
+            "Percentiles, and means weighted by the errors of the fits and by reliability, are in compartments.csv."
+        )
+        parts.append(Text([further], small=True))
     left_out = [quantity_title(name) for name in material.quantities()[MOST_MAPS:]]
     if left_out:
         parts.append(Text([f"Further maps are in compartments.csv: {', '.join(left_out)}."], small=True))

@@ -45,14 +45,12 @@ def regions_table(material: Material, visit: VisitMaterial, quantity: str) -> Ta
     rows = [row for row in visit.visit.statistics if row.quantity == quantity and row.n > 0]
     if not rows:
         return None
-    columns = ["region", "n (effective)", "mean ± SE", "SD", "median (quartiles)", "10th to 90th"]
+    columns = ["region", "n (effective)", "mean ± SE", "SD", "median (quartiles)"]
     cells = [_statistics_cells(material, row) for row in rows]
     further = [
         ("fit of mean spectrum", [error_text(row.fit, row.fit_se) for row in rows]),
         ("to contralateral", [number_text(row.ratio) for row in rows]),
         ("difference to it", [error_text(row.difference, row.difference_se) for row in rows]),
-        ("weighted by variance", [number_text(row.variance_weighted_mean) for row in rows]),
-        ("weighted by reliability", [number_text(row.reliability_weighted_mean) for row in rows]),
     ]
     for title, texts in further:
         if any(text != NOTHING for text in texts):
@@ -291,7 +289,6 @@ def _statistics_cells(material: Material, row: Statistics) -> list[Cell]:
         error_text(row.mean, row.mean_se),
         number_text(row.sd),
         quartiles,
-        f"{number_text(row.p10)} to {number_text(row.p90)}",
     ]
 
 
