@@ -127,6 +127,7 @@ class CESTQuantParameterNode:
     model: str  # edited model as JSON text; empty for that of the file
     networkPath: str
     configPath: str
+    calibrationPath: str
     segmentation: vtkMRMLSegmentationNode
     folderName: str
     fieldSignal: vtkMRMLSequenceNode
@@ -144,7 +145,7 @@ class CESTQuantParameterNode:
 class CESTQuantWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic; its pages are in CESTQuantLib.panel."""
 
-    PATHS = ("protocolPath", "modelPath", "networkPath", "configPath", "fieldProtocolPath")
+    PATHS = ("protocolPath", "modelPath", "networkPath", "configPath", "calibrationPath", "fieldProtocolPath")
     RUN_BUTTONS = ("previewButton",)
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = (

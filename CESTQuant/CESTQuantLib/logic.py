@@ -58,6 +58,7 @@ class CESTQuantLogic:
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
+        calibration: str | None = None,
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
@@ -88,6 +89,7 @@ class CESTQuantLogic:
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
             config: Configuration of the simulated data, a file or the name of a preset (method ``dictionary``).
+            calibration: File of the calibration of the pH (method ``ph``).
             signalNormalisation: ``m0``, ``l2`` or ``none`` instead of what the protocol says.
             m0OverTime: How several M0 references act: ``interpolated`` at the time of every measurement (drift), or
                 their ``mean``.
@@ -129,6 +131,7 @@ class CESTQuantLogic:
             power_uT=power_uT,
             network=network,
             config=config,
+            calibration=calibration,
             noise_sd=noise_sd,
         )
         model_file = model if isinstance(model, str | Path) else None
@@ -288,6 +291,7 @@ class CESTQuantLogic:
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
+        calibration: str | None = None,
         **acquisition: Any,
     ) -> PlacedSpectrum:
         """Return the spectrum at a place, with its fit: ``spectrumAt(sequence, None, (10, 20, 0), method="r1rho")``.
@@ -305,6 +309,7 @@ class CESTQuantLogic:
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
             config: Configuration of the simulated data (method ``dictionary``).
+            calibration: File of the calibration of the pH (method ``ph``).
             acquisition: Reference, maps and further arguments of :meth:`spectra`.
 
         Returns:
@@ -321,6 +326,7 @@ class CESTQuantLogic:
             power_uT=power_uT,
             network=network,
             config=config,
+            calibration=calibration,
         )
         return spectra.at(position_RAS, method, settings)
 
@@ -333,6 +339,7 @@ class CESTQuantLogic:
         power_uT: float | None = None,
         network: str | None = None,
         config: str | None = None,
+        calibration: str | None = None,
         noise_sd: float | None = None,
     ) -> Settings:
         """Return the settings of a method; the arguments are those of :meth:`fit`.
@@ -350,6 +357,7 @@ class CESTQuantLogic:
             power_uT=power_uT,
             network=network,
             config=config,
+            calibration=calibration,
             noise_sd=noise_sd,
         )
 
@@ -469,12 +477,23 @@ class CESTQuantLogic:
             m0_over_time=arguments.get("m0OverTime", "interpolated"),
             field_strength_T=arguments.get("fieldStrength_T"),
         )
-        names = ("model", "asymmetryOffset_ppm", "lorentzianPreset", "power_uT", "network", "config")
+        names = (
+            "model",
+            "asymmetryOffset_ppm",
+            "lorentzianPreset",
+            "power_uT",
+            "network",
+            "config",
+            "calibration",
+            "noise_sd",
+        )
         settings = self.settings(**{name: arguments[name] for name in names if name in arguments})
         model = arguments.get("model")
         nodes = MapNodes(*(arguments.get(name) for name in ("b0", "b1", "t1")))
         model_file = model if isinstance(model, str | Path) else None
         spectra, _ = with_maps(study, study.spectra()[0], nodes, settings.model, model_file)
+        if arguments.get("quass"):
+            spectra, _ = _steady(spectra, arguments["quass"])
         return study, settings, spectra
 
     def importScan(

@@ -32,6 +32,7 @@ _ARGUMENTS: Mapping[Input, dict[str, Any]] = {
     Input.ASYMMETRY_OFFSET: {"type": float, "nargs": "+", "help": "offsets of the contrast in ppm (default: 3.5)"},
     Input.POWER: {"type": float, "help": "which of several powers (uT) a contrast uses"},
     Input.NETWORK: {"help": "network file, made by train or optimize-schedule"},
+    Input.CALIBRATION: {"help": "pH of an agent over the ratio of its contrasts, see File formats"},
     Input.CONFIG: {"help": "configuration of the data to simulate: a file, or a name as for train"},
 }
 """Option of every input; the methods that use it are added to the help from the registry."""
@@ -100,6 +101,7 @@ def run(options: Namespace) -> None:
             power_uT=options.power,
             network=options.network,
             config=options.config,
+            calibration=options.calibration,
             signalNormalisation=options.normalisation,
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,

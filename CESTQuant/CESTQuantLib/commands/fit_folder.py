@@ -25,6 +25,8 @@ _FIT_ARGUMENTS = {
     "normalisation": "signalNormalisation",
     "m0_over_time": "m0OverTime",
     "field_strength": "fieldStrength_T",
+    "quass": "quass",
+    "noise_sd": "noise_sd",
 }
 """Settings of ``cestquant fit`` by their name in its report, with their names in ``CESTQuantLogic.fit``."""
 _FILES = {
@@ -32,6 +34,7 @@ _FILES = {
     "model": "model",
     "network": "network",
     "config": "config",
+    "calibration": "calibration",
     "lorentzian": "lorentzianPreset",
 }
 _NODES = ("reference", "mask", "b0", "b1", "t1")

@@ -93,7 +93,7 @@ def _add_settings_files(options: Namespace, report: Report) -> None:
     from ..scene.maps import NODE_MAPS, map_file
     from ..tissue.model import read_tissue_model
 
-    for role in ("protocol", "model", "network", "config"):
+    for role in ("protocol", "model", "network", "config", "calibration"):
         if path := getattr(options, role, None):
             report.add_input(role, config_file(path) if role == "config" else path)
     if (getattr(options, "lorentzian", None) or "").lower().endswith(".json"):

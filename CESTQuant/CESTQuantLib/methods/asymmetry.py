@@ -53,7 +53,7 @@ def apt_weighted(spectra: ZSpectra, settings: Settings, progress: Progress) -> Q
     from ..tissue.contrasts import apt_weighted as asymmetry_of_amides
 
     used, warnings = _at_power(spectra, settings)
-    shift, found, noted = _water_position(used, progress)
+    shift, found, noted = water_position(used, progress)
     values = 100 * asymmetry_of_amides(used.signal, _offsets(used), shift).unsqueeze(1)
     _require_both_sides(used, values[:, 0], APT_OFFSET_PPM, "APTw")
     warnings += [*noted, *_apt_protocol_warnings(used.protocol)]
@@ -88,7 +88,7 @@ def _asymmetry(
     """Evaluate an asymmetry of (spectra, offsets, wanted offsets, B0 shift) at the chosen offsets."""
     wanted = _wanted(settings, "MTRasym")
     used, warnings = _at_power(spectra, settings)
-    shift, quantities, noted = _water_position(used, progress)
+    shift, quantities, noted = water_position(used, progress)
     values = asymmetry(used.signal, _offsets(used), used.signal.new_tensor(wanted), shift)
     for i, offset in enumerate(wanted):
         _require_both_sides(used, values[:, i], offset, "MTRasym")
@@ -117,7 +117,7 @@ def _offsets(spectra: ZSpectra) -> Tensor:
     return spectra.protocol.offsets_ppm.to(spectra.signal.device)
 
 
-def _water_position(spectra: ZSpectra, progress: Progress) -> tuple[Tensor | None, dict[str, Tensor], list[str]]:
+def water_position(spectra: ZSpectra, progress: Progress) -> tuple[Tensor | None, dict[str, Tensor], list[str]]:
     """Return the B0 shift (voxel,) of the map, else of the water line, else None; its map where it is estimated."""
     import torch
 

@@ -34,6 +34,7 @@ class Input(enum.Enum):
     POWER = "power"
     NETWORK = "network"
     CONFIG = "config"
+    CALIBRATION = "calibration"
 
     @property
     def option(self) -> str:
@@ -71,6 +72,7 @@ _WHAT = {
     Input.POWER: ("the B1 of the spectrum to use in uT", "UT"),
     Input.NETWORK: ("a network file", "NETWORK.pt"),
     Input.CONFIG: ("a configuration of the data to simulate", "CONFIG.json"),
+    Input.CALIBRATION: ("a calibration of the pH", "CALIBRATION.json"),
 }
 
 
@@ -85,6 +87,7 @@ class Settings:
         power_uT: B1 in uT of the spectrum that a contrast uses where several powers were acquired.
         network: Network file.
         config: Configuration of the data that a dictionary is simulated from.
+        calibration: File of the calibration of a ratiometric pH.
         b0_limits_ppm: Lowest and highest B0 shift of a field map; None for what the offsets allow.
         b1_limits: Lowest and highest relative B1 of a field map; None for those of the method.
         noise_sd: Standard deviation of a normalised signal, for the reduced chi-square of fits; None where unknown.
@@ -96,6 +99,7 @@ class Settings:
     power_uT: float | None = None
     network: str | None = None
     config: str | None = None
+    calibration: str | None = None
     b0_limits_ppm: tuple[float, float] | None = None
     b1_limits: tuple[float, float] | None = None
     noise_sd: float | None = None

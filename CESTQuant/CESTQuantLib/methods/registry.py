@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core.progress import Progress, silent
 
-from . import asymmetry, exchange, fields, line_fits, lorentzian, model_fit, simulated
+from . import asymmetry, exchange, fields, line_fits, lorentzian, model_fit, ratios, simulated
 from .base import Input, Method, Quantification, Settings
 from .quantities import Quantity
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..tissue.spectra import ZSpectra
 
-_FAMILIES = (asymmetry, lorentzian, line_fits, exchange, model_fit, simulated)
+_FAMILIES = (asymmetry, lorentzian, line_fits, exchange, ratios, model_fit, simulated)
 
 METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
 """Methods that quantify an acquisition, by name."""
@@ -128,5 +128,6 @@ def _given(spectra: ZSpectra, settings: Settings) -> set[Input]:
         Input.POWER: settings.power_uT,
         Input.NETWORK: settings.network or None,
         Input.CONFIG: settings.config or None,
+        Input.CALIBRATION: settings.calibration or None,
     }
     return {what for what, value in values.items() if value is not None}

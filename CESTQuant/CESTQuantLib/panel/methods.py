@@ -29,13 +29,14 @@ class MethodsPage(Page):
         "model": ("modelPath", "modelPathLineEdit"),
         "network": ("networkPath", "networkPathLineEdit"),
         "config": ("configPath", "configPathLineEdit"),
+        "calibration": ("calibrationPath", "calibrationPathLineEdit"),
     }
     OPTIONAL_SECTIONS = {  # noqa: RUF012
         "mapsSection": ("b0", "b1", "t1"),
-        "modelSection": ("network", "config"),
+        "modelSection": ("network", "config", "calibration"),
     }
     MAPS = ("b0", "b1", "t1")
-    FILES = ("model", "network", "config")
+    FILES = ("model", "network", "config", "calibration")
     TABLES = ("model", "lorentzian")
 
     def setup(self):
