@@ -19,7 +19,7 @@ from .statistics import Comparison, compare_paired, compare_unpaired, false_disc
 
 COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
 """Columns of ``cohort.csv`` after those that say which visit it is."""
-STATISTICS = {"mean": "mean_se", "median": "", "fit": "fit_se"}
+STATISTICS = {"mean": "mean_se", "median": "", "pure": "pure_se", "fit": "fit_se"}
 """Statistics in ``cohort.csv``, with the column of ``compartments.csv`` that holds their standard error."""
 VOLUME = "volume"
 

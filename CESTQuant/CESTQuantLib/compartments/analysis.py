@@ -12,6 +12,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .anatomy.alignment import align, anatomy_on_maps, require_same_side
 from .anatomy.regions import RegionMasks, regions_of
+from .anatomy.segment_names import COMPARTMENTS
 from .change import alignment_se, changes_between, disturbances
 from .growth import maps_on_first, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
@@ -32,6 +33,7 @@ from .results import (
     Visit,
 )
 from .statistics import Sample, common_edges, distribution, weighted_mean, weighted_quantiles, weighted_sd
+from .unmixing import Mixture
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -247,8 +249,25 @@ def statistics_of(
         for row in [_row(visit, cest, region, quantity, settings)]
         for fitted in [fits.get(region.name, {}).get(quantity, (NAN, NAN))]
     ]
+    rows = _with_pure_values(rows, cest, regions, settings)
     reference = {row.quantity: row for row in rows if row.region == CONTRALATERAL}
     return tuple(_in_relation(row, reference[row.quantity]) if row.quantity in reference else row for row in rows)
+
+
+def _with_pure_values(
+    rows: Sequence[Statistics], cest: CestMaps, regions: Sequence[Region], settings: Settings
+) -> list[Statistics]:
+    """Add the values of pure tissue to the rows of the compartments."""
+    shares = {region.name: region.weights for region in regions if region.name in COMPARTMENTS}
+    mixture = Mixture(shares, disturbances(cest.grid.spacing_mm, settings))
+    found = {
+        quantity: mixture.pure_values(cest.maps[quantity], settings.draws, settings.seed)
+        for quantity in quantities_of(cest.maps)
+    }
+    return [
+        replace(row, pure=pure.value, pure_se=pure.se) if (pure := found[row.quantity].get(row.region)) else row
+        for row in rows
+    ]
 
 
 def _in_relation(row: Statistics, reference: Statistics) -> Statistics:

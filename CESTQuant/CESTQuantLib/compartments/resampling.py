@@ -50,11 +50,11 @@ def mean_error(sample: Sample, *, voxel_sd: np.ndarray | None = None, draws: int
         return MeanError(NAN, len(sample), _fit_se(sample, voxel_sd, 1.0))
     correlations = correlations_of(sample)
     edge = min(max(1, 2 * len(correlations)), LARGEST_BLOCK)
-    labels = _blocks(sample.index, edge)
+    labels = blocks_of(sample.index, edge)
     count = int(labels.max()) + 1
     while count < FEWEST_BLOCKS and edge > 1:
         edge -= 1
-        labels = _blocks(sample.index, edge)
+        labels = blocks_of(sample.index, edge)
         count = int(labels.max()) + 1
     if count < 2:
         return MeanError(NAN, count, _fit_se(sample, voxel_sd, 1.0))
@@ -106,8 +106,13 @@ def _products(residual: np.ndarray, axis: int, lag: int) -> np.ndarray:
     return first[both] * second[both]
 
 
-def _blocks(index: np.ndarray, edge: int) -> np.ndarray:
-    """Number, from 0, of the block of each voxel; a block is a square in one slice."""
+def blocks_of(index: np.ndarray, edge: int) -> np.ndarray:
+    """Return the number, from 0, of the block of each voxel; a block is a square in one slice.
+
+    Args:
+        index: Position (k, j, i) of each voxel, shape (n, 3).
+        edge: Edge of the square in voxels.
+    """
     coarse = index.copy()
     coarse[:, 1:] //= edge
     return np.unique(coarse, axis=0, return_inverse=True)[1].reshape(-1)

@@ -93,6 +93,9 @@ class Statistics:
         mean_se_fit: Standard error of the mean that the errors of the fits alone would cause.
         mean_se_alignment: Standard deviation of the mean when the alignment of CEST and anatomy is disturbed.
         blocks: Number of blocks of the bootstrap, from which ``mean_se`` comes.
+        pure: Value of a voxel that is full of the compartment, freed from its neighbours in mixed voxels; NaN for other
+            regions and where the voxels do not determine it.
+        pure_se: Its standard error, with that of the alignment.
     """
 
     visit: str
@@ -120,6 +123,8 @@ class Statistics:
     mean_se_fit: float = NAN
     mean_se_alignment: float = NAN
     blocks: int = 0
+    pure: float = NAN
+    pure_se: float = NAN
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Values of pure tissue from voxels that hold several compartments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from CESTQuantLib.compartments.statistics import Sample, weighted_mean
+from CESTQuantLib.compartments.unmixing import Mixture
+
+TRUE = {"necrotic_core": 0.6, "enhancing_tumor": 1.8, "edema": 0.7}
+NONE = np.zeros((0, 3))
+
+
+def ring(shape: tuple[int, int, int] = (3, 24, 24), thickness: float = 1.2) -> dict[str, np.ndarray]:
+    """Shares of a core with a thin enhancing ring in oedema, in voxels as large as the ring is thick."""
+    fine = 6
+    k, j, i = (np.indices((shape[0], shape[1] * fine, shape[2] * fine)) + 0.5).astype(float)
+    radius = np.hypot(j / fine - shape[1] / 2, i / fine - shape[2] / 2)
+    edges = {"necrotic_core": (0, 4), "enhancing_tumor": (4, 4 + thickness), "edema": (4 + thickness, 11)}
+    del k
+    return {
+        name: ((radius >= low) & (radius < high)).reshape(shape[0], shape[1], fine, shape[2], fine).mean((2, 4))
+        for name, (low, high) in edges.items()
+    }
+
+
+def measured(shares: dict[str, np.ndarray], noise: float, seed: int = 1) -> np.ndarray:
+    values = sum(TRUE[name] * share for name, share in shares.items()) + 1.2 * (1 - sum(shares.values()))
+    return values + noise * np.random.default_rng(seed).standard_normal(values.shape)
+
+
+def test_pure_values_are_right_where_means_are_mixed() -> None:
+    shares = ring()
+    array = measured(shares, 0.0)
+    found = Mixture(shares, NONE).pure_values(array)
+    # Up to 5 % of a voxel may be other tissue.
+    assert {name: pure.value for name, pure in found.items()} == pytest.approx(TRUE, rel=2e-3)
+    sample = Sample.of(array, shares["enhancing_tumor"])
+    assert weighted_mean(sample.values, sample.weights) < 0.93 * TRUE["enhancing_tumor"]
+
+
+def test_voxels_with_unknown_tissue_do_not_count() -> None:
+    shares = ring()
+    array = measured(shares, 0.0)
+    array[sum(shares.values()) < 0.94] = 1e6
+    found = Mixture(shares, NONE).pure_values(array)
+    assert found["edema"].value == pytest.approx(TRUE["edema"], rel=2e-3)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    shares = ring()
+    mixture = Mixture(shares, NONE)
+    covered = [
+        abs(pure.value - TRUE[name]) <= 1.96 * pure.se
+        for seed in range(80)
+        for name, pure in mixture.pure_values(measured(shares, 0.1, seed), draws=200).items()
+    ]
+    assert 0.90 <= np.mean(covered) <= 0.98
+
+
+def test_the_alignment_adds_to_the_error() -> None:
+    shares = ring()
+    array = measured(shares, 0.01)
+    shifts = np.random.default_rng(1).normal(0, 0.4, (12, 3))
+    alone = Mixture(shares, NONE).pure_values(array)["enhancing_tumor"]
+    disturbed = Mixture(shares, shifts).pure_values(array)["enhancing_tumor"]
+    assert disturbed.value == alone.value
+    assert disturbed.se > 3 * alone.se
+
+
+def test_nothing_is_said_of_compartments_that_the_voxels_do_not_determine() -> None:
+    shares = ring()
+    shares["resection_cavity"] = np.zeros_like(shares["edema"])
+    array = measured(ring(), 0.0)
+    assert set(Mixture(shares, NONE).pure_values(array)) == set(TRUE)
+    array[shares["necrotic_core"] > 0.2] = np.nan
+    assert Mixture(shares, NONE).pure_values(array) == {}
+    assert Mixture({}, NONE).pure_values(array) == {}
