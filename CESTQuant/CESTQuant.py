@@ -17,6 +17,7 @@ from slicer import (
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLSequenceNode,
+    vtkMRMLTransformNode,
 )
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -140,6 +141,17 @@ class CESTQuantParameterNode:
     normalization: Annotated[str, Choice(["as in the protocol", "m0", "l2", "none"])] = "as in the protocol"
     m0OverTime: Annotated[str, Choice(["interpolated", "mean"])] = "interpolated"
     device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
+    visitMap: vtkMRMLScalarVolumeNode  # any map of the run; so is laterMap
+    visitSegmentation: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+    visitAnatomy: vtkMRMLScalarVolumeNode
+    visitReference: vtkMRMLScalarVolumeNode
+    laterMap: vtkMRMLScalarVolumeNode
+    laterSegmentation: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+    laterAnatomy: vtkMRMLScalarVolumeNode
+    laterReference: vtkMRMLScalarVolumeNode
+    between: vtkMRMLTransformNode
+    rim_mm: Annotated[float, WithinRange(0.0, 50.0)] = 5.0
+    registerCest: bool = False
 
 
 class CESTQuantWidget(PanelWidget):
@@ -150,7 +162,7 @@ class CESTQuantWidget(PanelWidget):
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = (
         *("inputsSection", "protocolSection", "mapsSection", "methodSection", "poolsSection", "modelSection"),
-        *("fieldsSection", "outputsSection", "advancedSection"),
+        *("fieldsSection", "outputsSection", "advancedSection", "compartmentsSection"),
     )
 
     def makeLogic(self):
@@ -158,6 +170,7 @@ class CESTQuantWidget(PanelWidget):
 
     def makePages(self):
         """Make the pages in the order in which they say what is missing."""
+        from CESTQuantLib.panel.compartments import CompartmentsPage
         from CESTQuantLib.panel.fields import FieldsPage
         from CESTQuantLib.panel.inputs import InputsPage
         from CESTQuantLib.panel.methods import MethodsPage
@@ -169,9 +182,9 @@ class CESTQuantWidget(PanelWidget):
 
         self.inputs, self.protocol, self.methods = InputsPage(self), ProtocolPage(self), MethodsPage(self)
         self.fields, self.pools, self.runs = FieldsPage(self), PoolsPage(self), RunPage(self)
-        self.spectrum, self.results = SpectrumPage(self), ResultsPage(self)
+        self.spectrum, self.results, self.compartments = SpectrumPage(self), ResultsPage(self), CompartmentsPage(self)
         given = (self.inputs, self.protocol, self.fields, self.methods, self.pools)
-        return *given, self.runs, self.spectrum, self.results
+        return *given, self.runs, self.spectrum, self.results, self.compartments
 
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
@@ -258,6 +271,7 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
 
 
 class CESTQuantTest(
+    self_test.CompartmentsTest,
     self_test.InputsTest,
     self_test.ProtocolTest,
     self_test.FieldsTest,

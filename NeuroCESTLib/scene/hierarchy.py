@@ -48,11 +48,17 @@ def nodes_in(folder: int, below: bool = False) -> list[Any]:
 
 def folder_of(node: Any) -> str:
     """Return the name of the top folder that holds a node; empty where there is none."""
+    folder = top_folder_of(node)
+    return _hierarchy()[0].GetItemName(folder) if folder else ""
+
+
+def top_folder_of(node: Any) -> int:
+    """Return the item ID of the top folder that holds a node; 0 where there is none."""
     hierarchy, top = _hierarchy()
     item, folder = hierarchy.GetItemByDataNode(node), 0
     while item and (parent := hierarchy.GetItemParent(item)) and parent != top:
         item = folder = parent
-    return hierarchy.GetItemName(folder) if folder else ""
+    return folder
 
 
 def folder_named(name: str) -> int | None:

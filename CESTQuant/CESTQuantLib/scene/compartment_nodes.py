@@ -71,6 +71,19 @@ def into_scene(analysis: Analysis, folder: str) -> CompartmentsResult:
         return result
 
 
+def maps_beside(node: Any) -> dict[str, Any]:
+    """Return all maps of a run by quantity, given one of them: those in its folder on the same voxel grid.
+
+    Args:
+        node: Volume node of a map.
+    """
+    folder = hierarchy.top_folder_of(node)
+    nodes = hierarchy.nodes_in(folder, below=True) if folder else [node]
+    geometry = Geometry.of(node)
+    maps = [each for each in nodes if each.IsA("vtkMRMLScalarVolumeNode") and Geometry.of(each).matches(geometry)]
+    return {each.GetName(): each for each in maps}
+
+
 def file_name(visit: str) -> str:
     """Return the name of a visit as a part of file names."""
     return re.sub(r"[^\w-]+", "_", visit).strip("_") or "visit"

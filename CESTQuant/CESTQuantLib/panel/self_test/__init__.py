@@ -1,5 +1,6 @@
 """What the self-test of CESTQuant does, page by page; the module file puts the pages together."""
 
+from .compartments import CompartmentsTest
 from .fields import FieldsTest
 from .inputs import InputsTest
 from .maps import MapsTest
@@ -7,4 +8,4 @@ from .pools import PoolsTest
 from .protocol import ProtocolTest
 from .spectrum import SpectrumTest
 
-__all__ = ["FieldsTest", "InputsTest", "MapsTest", "PoolsTest", "ProtocolTest", "SpectrumTest"]
+__all__ = ["CompartmentsTest", "FieldsTest", "InputsTest", "MapsTest", "PoolsTest", "ProtocolTest", "SpectrumTest"]

@@ -1,0 +1,41 @@
+"""CEST numbers of the compartments of a tumour."""
+
+# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# ruff: noqa: PT009
+
+import slicer
+
+from .sample import SampleTest
+
+
+class CompartmentsTest(SampleTest):
+    """Analyses maps of the scene in the panel."""
+
+    def test_compartmentsOfMapsInTheScene(self):
+        import numpy as np
+
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.segmentations import add_segmentation
+        from NeuroCESTLib.scene.tables import table_columns
+
+        self.chooseInputs("mtrasym")
+        self.ui.applyButton.click()
+        self.assertFalse(self.ui.compartmentsButton.enabled)
+        self.assertIn("Choose any map of the visit", self.ui.compartmentsButton.toolTip)
+        geometry = Geometry.of(self.reference)
+        edema, core = np.zeros(geometry.shape, bool), np.zeros(geometry.shape, bool)
+        edema[1:3, 2:6, 2:6], core[1:3, 3:5, 3:5] = True, True
+        tumor = add_segmentation({"Oedema": edema & ~core, "Enhancing tumour": core}, geometry, "tumour")
+        self.ui.visitMapSelector.setCurrentNode(slicer.util.getNode("mtr_asym_3.5ppm"))
+        self.ui.visitSegmentationSelector.setCurrentNode(tumor)
+        self.assertTrue(self.ui.compartmentsButton.enabled)
+        self.ui.registerCheckBox.checked = True
+        self.assertIn("the registration needs them", self.ui.compartmentsButton.toolTip)
+        self.ui.registerCheckBox.checked = False
+        self.ui.compartmentsButton.click()
+        self.assertIn("are in the folder 'Compartments'", self.ui.statusLabel.text)
+        columns = table_columns(slicer.util.getNode("compartments"))
+        rows = list(zip(columns["region"], columns["quantity"], strict=True))
+        row = rows.index(("enhancing_tumor", "mtr_asym_3.5ppm"))
+        self.assertEqual(columns["n"][row], 8)
+        self.assertAlmostEqual(columns["mean"][row], self.expectedAsymmetry, places=5)
