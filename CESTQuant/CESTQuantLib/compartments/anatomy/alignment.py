@@ -28,8 +28,8 @@ _FEWEST_IN_BLOCK = 12
 _FEWEST_VOXELS = 60
 LEAST_OVERLAP = 0.5
 """Share of the CEST head that the anatomy has to show."""
-LEAST_CORRELATION = {"header": 0.12, "given": 0.12, "registered": 0.25}
-"""Local correlation below which an alignment is refused, by its source; registration finds 0.15 in two brains."""
+LEAST_CORRELATION = {"header": 0.12, "given": 0.12, "registered": 0.18}
+"""Local correlation below which an alignment is refused, by its source; registration of two brains finds up to 0.15."""
 GOOD_CORRELATION = 0.35
 """Local correlation below which an alignment should be checked."""
 LARGEST_SHIFT_MM, LARGEST_ANGLE_DEG = 60.0, 35.0
@@ -59,11 +59,15 @@ def align(visit: VisitInput) -> Alignment | None:
     start = Alignment("header", np.eye(4)) if given is None else Alignment("given", given)
     if cest.unsaturated is None or not visit.anatomy:
         return _unjudged(visit, _with_motion(start, cest.grid.points()))
-    anatomy = min(visit.anatomy, key=_worth)
-    pair = _Pair(Image("CEST", cest.unsaturated, cest.grid), anatomy)
-    found = replace(start, anatomy=anatomy.name)
-    if visit.register:
-        found = pair.registered(found)
+    image = Image("CEST", cest.unsaturated, cest.grid)
+    anatomies = sorted(visit.anatomy, key=_worth)
+    pair = _Pair(image, anatomies[0])
+    found = pair.registered(start) if visit.register else start
+    # The unsaturated image may resemble one weighting more than another: the most similar one judges.
+    pairs = [pair, *(_Pair(image, anatomy) for anatomy in anatomies[1:])]
+    similar = [np.nan_to_num(each.measures(found.cest_to_anatomy).correlation, nan=-1.0) for each in pairs]
+    best = int(np.argmax(similar))
+    pair, found = pairs[best], replace(found, anatomy=anatomies[best].name)
     before = pair.measures(np.eye(4) if found.source != "given" else found.cest_to_anatomy)
     after = pair.measures(found.cest_to_anatomy)
     found = replace(
@@ -94,7 +98,8 @@ def require_same_side(visit: VisitInput, alignment: Alignment, plane: Midplane |
     cest = visit.cest
     if cest is None or cest.unsaturated is None or not visit.anatomy or plane is None:
         return NAN
-    pair = _Pair(Image("CEST", cest.unsaturated, cest.grid), min(visit.anatomy, key=_worth))
+    judge = next(image for image in visit.anatomy if image.name == alignment.anatomy)
+    pair = _Pair(Image("CEST", cest.unsaturated, cest.grid), judge)
     own = pair.measures(alignment.cest_to_anatomy).correlation
     mirror = pair.measures(alignment.cest_to_anatomy, plane).correlation
     if mirror > _MIRROR_ADVANTAGE * own and mirror >= GOOD_CORRELATION:

@@ -18,6 +18,8 @@ from .structure import Structure, depth_mm, structure_of, weighting_of
 _USER_COLORS = ((0.55, 0.35, 0.65), (0.45, 0.70, 0.30), (0.85, 0.55, 0.35), (0.35, 0.60, 0.60))
 _WORTH = {"t1": 0, "t2": 1, "flair": 2, None: 3}
 """Which weighting shows tissue best, the best first."""
+_LEAST_WHITE_ML = 10.0
+"""Volume of the inner white matter from which its border is left out."""
 _RIM_COLOR = (0.60, 0.40, 0.12)
 
 
@@ -196,7 +198,7 @@ def _white_matter(
         white &= ~own.reshape(white.shape)
         white &= ~_grown(tumor, grid, structure.image.grid)
     inside = depth_mm(white, structure.image.grid) >= 1.5 * float(structure.image.grid.spacing_mm.min())
-    white = inside if inside.any() else white
+    white = inside if inside.sum() * structure.image.grid.voxel_ml >= _LEAST_WHITE_ML else white
     mask = _at_voxels(white, structure.image.grid, grid, None)
     if not mask.any():
         notes.append(f"no white matter is found in '{structure.image.name}'")

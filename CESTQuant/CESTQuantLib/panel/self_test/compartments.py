@@ -38,4 +38,4 @@ class CompartmentsTest(SampleTest):
         rows = list(zip(columns["region"], columns["quantity"], strict=True))
         row = rows.index(("enhancing_tumor", "mtr_asym_3.5ppm"))
         self.assertEqual(columns["n"][row], 8)
-        self.assertAlmostEqual(columns["mean"][row], self.expectedAsymmetry, places=5)
+        self.assertAlmostEqual(columns["mean"][row], self.expectedAsymmetry, delta=1e-4)

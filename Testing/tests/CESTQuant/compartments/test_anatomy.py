@@ -99,7 +99,7 @@ def test_registration_finds_how_the_patient_moved(slices: int) -> None:
 
 
 def test_cest_of_another_patient_is_refused() -> None:
-    visit = slab_visit(Brain(), 5, Brain(seed=9, tumor_scale=0, size=0.75))
+    visit = slab_visit(Brain(), 5, Brain(seed=9, tumor_scale=0, size=0.7))
     with pytest.raises(ValueError, match=r"do not show the same brain.*one patient"):
         align(visit)
 
