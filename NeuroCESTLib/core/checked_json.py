@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -20,22 +20,57 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
-def read_text(path: str | Path, remedy: str = "") -> str:
+LONGEST_TEXT = 4 << 20
+"""Bytes of the longest text file that is read; what would unpack to more than some 200 MB is refused."""
+_MOST_PARTS = 200_000
+DEEPEST = 50
+"""Most levels of lists and objects in one another."""
+
+
+def read_bytes(path: str | Path, longest: int, remedy: str = "") -> bytes:
+    """Read a file that must not be long.
+
+    Args:
+        path: File to read.
+        longest: Most bytes that it may have.
+        remedy: What the user can do about a missing file; it ends the message.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ValueError: The file is missing, too long or cannot be read; the message names it.
+    """
+    ending = f"; {remedy}" if remedy else ""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size  # 0 for a pipe, whose length is not known before
+            content = file.read(min(size or longest, longest) + 1)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file{ending}") from None
+    except OSError:
+        raise ValueError(f"{path}: not a readable text file{ending}") from None
+    if len(content) > longest:
+        raise ValueError(f"{path}: longer than {longest / 1e6:.1f} MB, which no such file needs{ending}")
+    return content
+
+
+def read_text(path: str | Path, remedy: str = "", longest: int = LONGEST_TEXT) -> str:
     """Read a text file in UTF-8, with or without a byte-order mark, or in UTF-16 with one.
 
     Args:
         path: File to read.
         remedy: What the user can do about a missing file; it ends the message.
+        longest: Most bytes that it may have.
 
     Returns:
         The text of the file.
 
     Raises:
-        ValueError: The file is missing or is not readable text; the message names it.
+        ValueError: The file is missing, too long or is not readable text; the message names it.
     """
-    ending = f"; {remedy}" if remedy else ""
+    content = read_bytes(path, longest, remedy)
     try:
-        content = Path(path).read_bytes()
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if wide else "utf-8").lstrip("\ufeff")
         if wide:
@@ -43,9 +78,8 @@ def read_text(path: str | Path, remedy: str = "") -> str:
                 "ascii"
             )  # any two bytes are a character of UTF-16: this one must begin a text
         return text.replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file{ending}") from None
-    except (UnicodeError, OSError):
+    except UnicodeError:
+        ending = f"; {remedy}" if remedy else ""
         raise ValueError(f"{path}: not a readable text file{ending}") from None
 
 
@@ -60,17 +94,70 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
         The value in the file, of any JSON type: callers check it, objects with ``check_keys``.
 
     Raises:
-        ValueError: The file is missing, is not text or is not valid JSON; the message names the file and the line.
+        ValueError: The file is missing, is not text or is not valid JSON, an object has a key twice, or values are
+            nested too deep; the message names the file and, where it can, the line.
     """
     text = read_text(path, remedy)
+    if text.count("[") + text.count("{") > _MOST_PARTS:
+        raise ValueError(f"{path}: holds more than {_MOST_PARTS} lists and objects, which no such file needs")
     try:
-        with contextlib.suppress(json.JSONDecodeError):
-            return json.loads(text)
-        return json.loads(with_ascii_minus(text))
+        return parse_json(text, str(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Read JSON from a text.
+
+    Args:
+        text: JSON; a typographic minus sign before a number passes.
+        where: Where the text comes from, with which every message but that of invalid JSON begins.
+
+    Raises:
+        json.JSONDecodeError: The text is not valid JSON.
+        ValueError: An object has a key twice, a number is too long, or values are nested too deep.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise _RefusedError(f"{where}: the key {shortened(twice)} occurs twice in one object; remove one of them")
+        return found
+
+    try:
+        try:
+            values = json.loads(text, object_pairs_hook=unique)
+        except json.JSONDecodeError as error:
+            plain = with_ascii_minus(text)
+            if plain == text:
+                raise error
+            values = json.loads(plain, object_pairs_hook=unique)
+    except (json.JSONDecodeError, _RefusedError):
+        raise
     except (ValueError, RecursionError):
-        raise ValueError(f"{path}: not usable JSON (a number too long or values nested too deep)") from None
+        raise ValueError(f"{where}: not usable JSON (a number too long or values nested too deep)") from None
+    _check_depth(values, where)
+    return values
+
+
+class _RefusedError(ValueError):
+    """A sentence that is complete."""
+
+
+def _check_depth(values: Any, where: str) -> None:
+    """Check that lists and objects are not nested too deep for what reads them."""
+    level = [values]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for value in level:
+            items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            below += [item for item in items if isinstance(item, (dict, list))]
+        if not below:
+            return
+        level = below
+    raise ValueError(f"{where}: values are nested more than {DEEPEST} levels deep")
 
 
 def with_ascii_minus(text: str) -> str:
@@ -140,7 +227,7 @@ def number(value: Any, name: str) -> float:
         ValueError: The value is not a number, or is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} is {_shortened(value)}, which is not a number")
+        raise ValueError(f"{name} is {shortened(value)}, which is not a number")
     try:
         result = float(value)
     except OverflowError:
@@ -164,10 +251,10 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
     try:
         whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
     except OverflowError:
-        raise ValueError(f"{name} is {_shortened(value)}, which is too large") from None
+        raise ValueError(f"{name} is {shortened(value)}, which is too large") from None
     if not whole or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name} is {_shortened(value)} but must be a whole number{bound}")
+        raise ValueError(f"{name} is {shortened(value)} but must be a whole number{bound}")
     return int(value)
 
 
@@ -207,6 +294,7 @@ def require_file_name(name: str, what: str) -> None:
         raise ValueError(f"{what} '{name}' must consist of letters, digits, spaces, '_', '.', '+' and '-'")
 
 
-def _shortened(value: Any) -> str:
-    text = repr(value)
+def shortened(value: Any) -> str:
+    """Return a value as a message shows it: on one line, and not too long."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 40 else f"{text[:37]}..."

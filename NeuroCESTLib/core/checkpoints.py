@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 
@@ -20,12 +21,14 @@ class Checkpoint:
         kind: Text in the file by which its kind of checkpoint is recognised.
         run: What the run is, such as ``training``; used in messages.
         writes: Whether this process writes the file.
+        form: Form of its values, see ``stored_values``.
     """
 
     path: Path | None
     kind: str
     run: str
     writes: bool = True
+    form: Any = field(default_factory=dict)
 
     @property
     def exists(self) -> bool:
@@ -43,15 +46,38 @@ class Checkpoint:
             return None
         try:
             state = load_tensors(self.path, f"{self.run} checkpoint")
+            check_stored(state, self.form, "checkpoint")
             if state.get("kind") != self.kind:
                 raise ValueError("foreign file")
         except ValueError:
-            warnings.warn(
-                f"{self.path}: the checkpoint is damaged, so the {self.run} starts from the beginning", stacklevel=2
-            )
-            self.remove()
+            self.start_anew()
             return None
         return state
+
+    def restore(self, state: dict[str, Any], restore: Callable[[dict[str, Any]], None]) -> bool:
+        """Go back to the state of a checkpoint.
+
+        Args:
+            state: Values of the file.
+            restore: Takes the values over.
+
+        Returns:
+            Whether they fitted; where they do not, the file is removed and a warning says that the run starts from the
+            beginning, for which the caller undoes what was taken over.
+        """
+        try:
+            restore(state)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError):
+            self.start_anew()
+            return False
+        return True
+
+    def start_anew(self) -> None:
+        """Remove a damaged file, and warn that the run starts from the beginning."""
+        warnings.warn(
+            f"{self.path}: the checkpoint is damaged, so the {self.run} starts from the beginning", stacklevel=3
+        )
+        self.remove()
 
     def require_same_run(self, same: bool) -> None:
         """Refuse a checkpoint of another run.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from NeuroCESTLib.core.checked_json import number, read_text
-from NeuroCESTLib.core.packages import MissingPackage
+from NeuroCESTLib.core.checked_json import number, shortened
+from NeuroCESTLib.core.checked_yaml import read_yaml
 
 from ..physics.lineshapes import plain_name
 from ..physics.pools import Pool, Scalar, Semisolid, Tissue, Water
@@ -76,32 +76,13 @@ def read_pools(path: str | Path) -> PoolFile:
             names the file and the key.
     """
     path = Path(path)
-    try:
-        import yaml
-    except ImportError:
-        raise MissingPackage("yaml", f"{path}: .yaml files need the package") from None
-    text = read_text(path, "give a pulseq-cest pool .yaml")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not a readable YAML file{_place(error)}") from None
+    values = read_yaml(path, "give a pulseq-cest pool .yaml")
     try:
         return _pool_file(values, str(path))
     except KeyError as error:
         raise ValueError(f"{path}: the key {error} is missing") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _place(error: Exception) -> str:
-    """Where and why a YAML file cannot be read, as far as the parser says so."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None:
-        return ""
-    reason = " ".join(str(problem or "").split())
-    if "\\t" in reason:
-        reason = "a tab at the start of a line; indent with spaces"
-    return f" (line {mark.line + 1}: {reason})"
 
 
 def _pool_file(values: Any, source: str) -> PoolFile:
@@ -225,4 +206,4 @@ def _number(value: object, name: str) -> float:
             return number(float(numerator) / float(denominator), name)
         return number(float(value) if isinstance(value, str) else value, name)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name} is {value!r}, which is not a finite number") from None
+        raise ValueError(f"{name} is {shortened(value)}, which is not a finite number") from None

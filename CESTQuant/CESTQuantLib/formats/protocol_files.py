@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import read_json, read_text, with_ascii_minus
+from NeuroCESTLib.core.checked_json import read_json, read_text, shortened, with_ascii_minus
 
 from ..physics.protocol import Protocol
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
@@ -69,9 +69,9 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
 
 def _offset(word: str, place: str) -> float:
     if not _is_number(word):
-        raise ValueError(f"{place} holds '{word}', which is not an offset in ppm")
+        raise ValueError(f"{place} holds {shortened(word)}, which is not an offset in ppm")
     if not math.isfinite(value := float(word)):
-        raise ValueError(f"{place} holds '{word}', which is not finite")
+        raise ValueError(f"{place} holds {shortened(word)}, which is not finite")
     return value
 
 

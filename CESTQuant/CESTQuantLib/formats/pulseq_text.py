@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from NeuroCESTLib.core.checked_json import read_bytes
+
 from .pulseq_shapes import CompressedShape
 
 _OLDEST, _TOO_NEW = (1, 2), (1, 6)
@@ -21,6 +23,8 @@ _SHAPE = re.compile(r"^[ \t]*shape_id[ \t]+(\d+)[ \t]*$", re.MULTILINE | re.IGNO
 _SAMPLES = re.compile(r"\s*num_(?:samples|uncompressed)[ \t]+(\d+)[ \t]*\n?", re.IGNORECASE)
 _US, _NS = 1e-6, 1e-9
 Event = TypeVar("Event")
+_LONGEST = 64 << 20
+"""Bytes of the longest file that is read."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +161,11 @@ def read_sequence_file(path: str | Path) -> SequenceFile:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a pulseq .seq file")
+    content = read_bytes(path, _LONGEST)
     try:
-        return _Parser(_text(path.read_bytes())).file()
+        return _Parser(_text(content)).file()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except OSError:
-        raise ValueError(f"{path}: the file cannot be read") from None
 
 
 def _text(content: bytes) -> str:

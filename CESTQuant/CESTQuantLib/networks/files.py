@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..formats.protocol_difference import protocol_difference
@@ -22,6 +23,8 @@ from .architecture import ReconstructionNetwork
 
 KIND = "neurocest reconstruction network"
 FORMAT = 2
+_FORM: dict[str, Any] = {"options": {}, "state": {}, "tissue": {}, "protocol": {}, "calibration": ({}, None)}
+"""Form of a network file, see ``stored_values``; the values themselves are checked one by one."""
 _LARGEST = 100_000
 """Width or number of inputs or outputs from which a file is rejected: the network would fill the memory."""
 _UNITS = ("Hz", "s", "ppm")
@@ -176,6 +179,7 @@ def check_protocol(trained: Protocol, measured: Protocol) -> None:
 def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:
     """Contents of a network file, with every value checked; a ValueError names ``source``."""
     try:
+        check_stored(values, _FORM, "its content")
         network = _network(values["options"], values["state"])
         file = NetworkFile(
             network=network.eval(),
@@ -195,8 +199,10 @@ def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:
             file = replace(file, calibration=_calibration(values["calibration"], file.protocol.measurement_count))
     except ValueError as error:
         raise ValueError(f"{source}: a damaged network file ({error})") from None
-    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError, ArithmeticError) as error:
-        raise ValueError(f"{source}: a damaged network file ({type(error).__name__} in its contents)") from None
+    except KeyError as error:
+        raise ValueError(f"{source}: a damaged network file ({error} is missing)") from None
+    except (TypeError, AttributeError, RuntimeError, IndexError, ArithmeticError, RecursionError, MemoryError):
+        raise ValueError(f"{source}: a damaged network file (a value is of another kind)") from None
     return file
 
 

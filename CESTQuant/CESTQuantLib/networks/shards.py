@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import check_keys, read_json
+from NeuroCESTLib.core.stored_values import Numbers, check_stored
 
 from ..formats.protocol_difference import protocol_difference
 from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
@@ -31,6 +32,18 @@ ARRAYS = ("signal", "clean", "parameters", "noise_sd")
 """Arrays of a shard: normalised signals with noise, noise-free signals before any L2 normalisation, the parameters of
 the tissues, and the standard deviations of the noise."""
 _KIND = "neurocest data set"
+_MANIFEST_FORM = {
+    "samples": int,
+    "shards": int,
+    "rows_a_shard": int,
+    "columns": [str],
+    "measurements": int,
+    "seed": int,
+    "protocol": {},
+    "engine": (str, None),
+    "tissue": {},
+}
+"""Form of a manifest, see ``stored_values``."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +81,18 @@ class Manifest:
         """Read a ``dataset.json``.
 
         Raises:
-            ValueError: It is not readable, or not the manifest of a data set.
-            KeyError: A value is missing.
+            ValueError: It is not readable, or not the manifest of a data set; the message names it.
         """
         values = check_keys(read_json(path), ("kind", *(field.name for field in fields(cls))), str(path))
-        if values["kind"] != _KIND:
-            raise ValueError("foreign manifest")
+        if values.get("kind") != _KIND:
+            raise ValueError(f"{path}: not the manifest of a data set; make one with 'cestquant dataset'")
         values.setdefault("engine", None)
+        check_stored(values, _MANIFEST_FORM, f"{path}: a damaged data set")
+        for name in ("samples", "shards", "rows_a_shard", "measurements"):
+            if values[name] < 1:
+                raise ValueError(f"{path}: a damaged data set: '{name}' must be at least 1")
+        if values["shards"] != math.ceil(values["samples"] / values["rows_a_shard"]):
+            raise ValueError(f"{path}: a damaged data set: 'shards' does not fit 'samples' and 'rows_a_shard'")
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
@@ -212,18 +230,27 @@ def read_dataset(folder: str | Path) -> StoredDataSet:
     try:
         manifest = Manifest.read(folder / MANIFEST)
         protocol = protocol_from_dict(manifest.protocol, str(folder / MANIFEST))
-        arrays = {
-            name: [np.load(folder / _file_name(name, shard), mmap_mode="r") for shard in range(manifest.shards)]
-            for name in ARRAYS
-        }
-        complete = _is_complete(manifest, protocol, arrays)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder}: no complete data set ({Path(error.filename).name} is missing)") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise ValueError(f"{folder}: a damaged data set ({error})") from None
-    if not complete:
+        TissueDistribution.from_dict(manifest.tissue, str(folder / MANIFEST))
+    except KeyError as error:
+        raise ValueError(f"{folder / MANIFEST}: a damaged data set: {error} is missing") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"{folder / MANIFEST}: a damaged data set: a value is of another kind") from None
+    arrays = {name: [_shard(folder / _file_name(name, shard)) for shard in range(manifest.shards)] for name in ARRAYS}
+    if not _is_complete(manifest, protocol, arrays):
         raise ValueError(f"{folder}: a damaged data set (its arrays do not have the sizes that its manifest states)")
     return StoredDataSet(folder, manifest, protocol, **arrays)
+
+
+def _shard(path: Path) -> np.ndarray:
+    """Map one array of a data set into memory."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent}: no complete data set ({path.name} is missing)")
+    try:
+        array = np.load(path, mmap_mode="r")
+    except Exception:  # numpy parses the header as Python's literals, and lets the errors of its parser out
+        raise ValueError(f"{path}: a damaged data set: it is no array of numpy, or a truncated one") from None
+    check_stored(array, Numbers("f"), f"{path}: a damaged data set")
+    return array
 
 
 def _is_complete(manifest: Manifest, protocol: Protocol, arrays: dict[str, list[np.ndarray]]) -> bool:

@@ -15,12 +15,24 @@ from torch import Tensor, nn
 from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.stored_values import Numbers
 
 from .architecture import ReconstructionNetwork
 from .objective import Batch, BatchSource, Objective, supervised_objective
 from .settings import CHANGEABLE, TrainingSettings
 
 _KIND = "neurocest training checkpoint"
+_FORM = {
+    "settings": {},
+    "options": {},
+    "epoch": int,
+    "weights": {},
+    "best": {},
+    "optimizer": {"state": {}, "param_groups": [{}]},
+    "generator": Numbers("i", 1),
+    "result": {"loss": [float], "validation_loss": [float], "best_epoch": int, "stopped": str},
+}
+"""Form of a checkpoint, see ``stored_values``."""
 _EXPLODED = 1000.0
 """A loss of this many times that of predicting the mean shows that the network has lost what it had learned."""
 _HOPELESS = 2.0
@@ -91,7 +103,7 @@ def train_network(
     """
     settings, processes = settings or TrainingSettings(), processes or Processes()
     objective = objective or supervised_objective(network, settings, batches.validation())
-    file = Checkpoint(None if checkpoint is None else Path(checkpoint), _KIND, "training", processes.writes)
+    file = Checkpoint(None if checkpoint is None else Path(checkpoint), _KIND, "training", processes.writes, _FORM)
     run = _Run(network, batches, settings, objective, list(schedule_parameters), processes)
     run.resume(file)
     while not run.is_over:
@@ -293,6 +305,8 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
+        if state["best"]:
+            self._load_weights(state["best"])  # so that it is known to fit
         self._load_weights(state["weights"])
         if state["optimizer"]["state"]:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -310,7 +324,10 @@ class _Run:
             return
         settings = {name: value for name, value in state["settings"].items() if name not in CHANGEABLE}
         file.require_same_run(settings == self.settings.lasting() and state["options"] == self.network.options)
-        self.restore(state)
+        before = self.state()
+        if not file.restore(state, self.restore):
+            self.restore(before)
+            self.optimizer.load_state_dict(before["optimizer"])
 
 
 def _require_finite(loss: Tensor) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.checked_json import parse_json
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import masks_on
@@ -270,7 +271,7 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
     from ..physics.protocol import Protocol
 
     if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):
-        protocol = json.loads(node.GetAttribute(PROTOCOL_ATTRIBUTE))
+        protocol = _carried_protocol(node)
     if protocol is None:
         if not _index_is_offsets(node, index):
             raise ValueError(f"'{node.GetName()}' does not say its offsets in ppm; give a protocol")
@@ -284,6 +285,15 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
         return protocol_from_dict(protocol), True
     known = field_strength_T is not None or gives_field(protocol)
     return read_protocol(Path(protocol), field_strength_T), known
+
+
+def _carried_protocol(node: Any) -> Any:
+    """Return the protocol that a sequence node carries as text."""
+    where = f"the protocol that '{node.GetName()}' carries"
+    try:
+        return parse_json(node.GetAttribute(PROTOCOL_ATTRIBUTE), where)
+    except json.JSONDecodeError:
+        raise ValueError(f"{where} is not valid JSON: give a protocol file") from None
 
 
 def _protocol_name(protocol: Any, signal_name: str) -> str:

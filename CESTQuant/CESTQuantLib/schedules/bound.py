@@ -15,6 +15,7 @@ from NeuroCESTLib.core.checked_json import number, whole_number
 from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, part, silent
+from NeuroCESTLib.core.stored_values import Numbers
 
 from ..networks.training import TrainingDiverged
 from ..physics.protocol import Protocol
@@ -25,6 +26,23 @@ from .trainable import LOGIT_PER_RAW, Moment, TrainableSchedule
 MOMENTS = 40
 """Moments of every descent that are recorded, and at which the checkpoint is written."""
 _KIND = "neurocest schedule checkpoint"
+_FORM = {
+    "settings": {},
+    "objective": str,
+    "seed": int,
+    "given": [Numbers("f", 1)],
+    "found": [[Numbers("f", 1)]],
+    "losses": [float],
+    "descent": {
+        "step": int,
+        "history": [{"step": int, "loss": float, "schedule": {}}],
+        "raws": [Numbers("f", 1)],
+        "optimiser": {"state": {}, "param_groups": [{}]},
+        "rates": {},
+        "generator": Numbers("i", 1),
+    },
+}
+"""Form of a checkpoint, see ``stored_values``."""
 _COMPARED_VOXELS = 2000
 """Voxels on which the ends of the first descents are compared."""
 _SHARE_OF_STARTS = 0.3
@@ -119,9 +137,14 @@ def minimize_bound(
     """
     settings = settings or BoundSettings()
     given = _raws(schedule)
-    file = Checkpoint(checkpoint, _KIND, "optimisation", (processes or Processes()).writes)
+    file = Checkpoint(checkpoint, _KIND, "optimisation", (processes or Processes()).writes, _FORM)
     identity = {"settings": asdict(settings), "objective": objective, "seed": seed, "given": given}
     saved = _load(file, identity)
+    if saved:
+        trial = _Descent(schedule, problem, objective, settings, settings.steps, _seeded(seed))
+        fits = file.restore(saved, lambda state: trial.restore(state["descent"], state["found"]))
+        _set(schedule, given)
+        saved = saved if fits else {}
     ends: list[list[Tensor]] = saved.get("found", [])
     losses: list[float] = saved.get("losses", [])
 
@@ -206,8 +229,10 @@ class _Descent:
             "generator": self.generator.get_state(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+    def restore(self, state: dict[str, Any], ends: Sequence[Sequence[Tensor]] = ()) -> None:
+        """Go back to a state; ``ends`` are those of earlier descents, which are only tried."""
+        for raws in ends:
+            _set(self.schedule, raws)
         _set(self.schedule, state["raws"])
         self.optimizer.load_state_dict(state["optimiser"])
         self.rates.load_state_dict(state["rates"])

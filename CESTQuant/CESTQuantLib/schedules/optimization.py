@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, part, silent
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.whole_files import write_text
 
 from ..networks.training import TrainingResult, one_thread, train_network
@@ -153,7 +155,7 @@ class _Run:
         design = self.design
         chain = new_chain(schedule, design, design.problem.targets, self.processes)
         record = None if checkpoint is None else checkpoint.with_suffix(".json")
-        moments: list[Moment] = read_json(record) if record is not None and record.exists() else []
+        moments: list[Moment] = _recorded(record) if record is not None and record.exists() else []
 
         def after_epoch(epoch: int, result: TrainingResult) -> None:
             moment: Moment = {"step": epoch, "loss": result.validation_loss[-1], "schedule": schedule.plain_values()}
@@ -172,3 +174,14 @@ class _Run:
             processes=self.processes,
         )
         return moments
+
+
+def _recorded(record: Path) -> list[Moment]:
+    """The moments that a killed run recorded; none, with a warning, where the record is damaged."""
+    try:
+        moments = read_json(record)
+        check_stored(moments, [{"step": int, "loss": float, "schedule": {}}], str(record))
+    except ValueError:
+        warnings.warn(f"{record}: the record of the training is damaged, so its earlier moments are lost", stacklevel=2)
+        return []
+    return moments

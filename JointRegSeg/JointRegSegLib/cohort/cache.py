@@ -17,6 +17,7 @@ from typing import Any, TypedDict, cast
 from torch import Tensor
 
 from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.stored_values import Numbers, check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 from NeuroCESTLib.core.whole_files import write_text
 
@@ -45,6 +46,16 @@ class _Entry(TypedDict):
     mask: Tensor
     counts: Tensor | None
     inputs: list[_Stamp]
+
+
+_ENTRY_FORM = {
+    "images": Numbers("f", 4),
+    "labels": (Numbers("iu", 3), None),
+    "mask": Numbers("b", 3),
+    "counts": (Numbers("if", 1), None),
+    "inputs": [{"path": str, "size": int, "time": int, "sha256": str}],
+}
+"""Form of a cache file, see ``stored_values``."""
 
 
 class StudyCache:
@@ -124,9 +135,10 @@ def _read(path: Path) -> _Entry | None:
     """Content of a cache file, its tensors memory-mapped; None where it is missing, damaged or something else."""
     try:
         values: dict[str, Any] = load_tensors(path, "cached study", mapped=True)
+        check_stored(values, _ENTRY_FORM, str(path))
     except ValueError:
         return None
-    return cast(_Entry, values) if set(values) == set(_Entry.__annotations__) else None
+    return cast(_Entry, values)
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from NeuroCESTLib.core.checked_json import read_bytes
 from NeuroCESTLib.core.whole_files import csv_text
 
 from ..images.label_conventions import convention_of_name, declared_convention
@@ -27,6 +28,8 @@ from ..images.reading import file_of
 
 FILE_COLUMNS = (*MODALITIES, "label", "mask", "landmarks")
 CONVENTION = "convention"
+_LONGEST = 16 << 20
+"""Bytes of the longest manifest that is read."""
 COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split", CONVENTION)
 SPLITS = ("train", "val", "test")
 _SPLIT_SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "testing": "test", "": "train"}
@@ -37,6 +40,10 @@ _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word 
     "timepoint": "visit",
     "labelconvention": CONVENTION,
 }
+
+
+_MOST_TOLD = 20
+"""Problems of a manifest that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
 
     Raises:
         ValueError: The file is unreadable or has no usable header. Studies that occur twice, unknown splits, subjects
-            in two splits, studies without an image and missing files are all named in one message, with their lines.
+            in two splits, studies without an image and missing files are named in one message, with their lines.
     """
     path = Path(path)
     rows = _rows(path)
@@ -175,7 +182,8 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
     if not studies and not problems:
         problems.append("it has a header but no study")
     if problems:
-        raise ValueError(f"the manifest '{path}' cannot be used: {'; '.join(problems)}")
+        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        raise ValueError(f"the manifest '{path}' cannot be used: {'; '.join(problems[:_MOST_TOLD])}{more}")
     _warn_of_misplaced(studies, path)
     return Cohort(str(path), tuple(studies))
 
@@ -206,11 +214,9 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     if not path.is_file():
         raise ValueError(f"'{path}' is a folder" if path.is_dir() else f"the manifest '{path}' does not exist")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, _LONGEST).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"the manifest '{path}' is not a text file in UTF-8: save it as CSV (UTF-8)") from None
-    except OSError as error:
-        raise ValueError(f"the manifest '{path}' cannot be read: {error.strerror}") from None
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)

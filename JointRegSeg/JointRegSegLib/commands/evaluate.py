@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BUNDLED = "default"
 """Given instead of a weights file for the bundled weights."""
+PARTIAL = "partial"
+"""Folder within the output for a result that lacks failed cases, where an earlier result is kept."""
 _FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 """Errors that end the evaluation of one case, not that of the cohort."""
 
@@ -55,6 +57,11 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     )
     add_labels(parser, "in the manifest, where its column 'convention' says nothing")
     add_refinement(parser)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace an earlier result even where cases fail (default: the new one then goes into DIR/{PARTIAL})",
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write tables only")
     add_device(parser)
     parser.set_defaults(command=run)
@@ -82,6 +89,7 @@ def run(options: Namespace) -> int:
         test_time_flips=not options.no_flips,
         device=device,
     )
+    earlier = (Path(options.output) / "cases.csv").exists()
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         pictures = None if options.no_pictures else _Pictures(folder / "pictures", len(variants) > 1)
         rows: list[dict[str, Any]] = []
@@ -94,13 +102,23 @@ def run(options: Namespace) -> int:
             report.warnings += [f"{case.name}: {one_line(str(w.message))}" for w in caught if w.category is UserWarning]
         report.summary["labels"] = cohort.conventions()
         _write(rows, list(variants), folder, report)
-    failed = [row for row in rows if "error" in row]
+        failed = [row for row in rows if "error" in row]
+        keeps_earlier = bool(failed) and earlier and not options.overwrite
+        if keeps_earlier:
+            _move_into(folder / PARTIAL)
     if failed:
-        print(
-            f"error: {len(failed)} of {_cases(len(rows))} failed, see '{Path(options.output) / 'cases.csv'}'",
-            file=sys.stderr,
-        )
+        place = Path(options.output) / (PARTIAL if keeps_earlier else "")
+        kept = f"; the earlier result in '{options.output}' is kept (--overwrite replaces it)" if keeps_earlier else ""
+        print(f"error: {len(failed)} of {_cases(len(rows))} failed, see '{place / 'cases.csv'}'{kept}", file=sys.stderr)
     return FAILURE if failed else SUCCESS
+
+
+def _move_into(folder: Path) -> None:
+    """Move everything beside a folder into it."""
+    written = list(folder.parent.iterdir())
+    folder.mkdir()
+    for file in written:
+        file.rename(folder / file.name)
 
 
 def _variants(names: list[str]) -> dict[str, LoadedWeights | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import check_keys
+from NeuroCESTLib.core.checked_json import settings_from_json
 
 from .coverage import Coverage, coverage_of
 from .grid import WorkingGrid, grid_around, mask_corners
@@ -84,13 +84,17 @@ class PreprocessingConfig:
         return values
 
     @classmethod
-    def from_dict(cls, values: Any) -> PreprocessingConfig:
+    def from_dict(cls, values: Any, where: str = "preprocessing") -> PreprocessingConfig:
         """Build settings from plain values; those that are not given have their defaults.
+
+        Args:
+            values: Object as read from a file.
+            where: File and section, with which every message begins.
 
         Raises:
             ValueError: A key is unknown or a value cannot be used; the message names it.
         """
-        return cls(**check_keys(values, [entry.name for entry in fields(cls)], "preprocessing"))
+        return settings_from_json(cls, values, where)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
     Raises:
         ValueError: The weights file holds settings that this version does not know.
     """
-    config = PreprocessingConfig.from_dict(dict(weights.metadata.get("preprocessing", {})))
+    where = "the weights" if weights.path is None else f"the weights '{weights.path}'"
+    config = PreprocessingConfig.from_dict(weights.metadata.get("preprocessing", {}), f"{where}: preprocessing")
     network = weights.config
     return replace(config, multiple_of=math.lcm(config.multiple_of, network.multiple * network.stride))
 

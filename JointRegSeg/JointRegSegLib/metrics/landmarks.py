@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from NeuroCESTLib.core.checked_json import LONGEST_TEXT, read_bytes
+
 LANDMARK_SYSTEMS = ("LPS", "RAS")
 _COORDINATES = (("x", "y", "z"), ("l", "p", "s"), ("r", "a", "s"))
 _NAME_COLUMNS = ("name", "label", "landmark")
@@ -81,9 +83,9 @@ def landmark_errors(fixed: Landmarks, moving: Landmarks, moving_to_fixed: sitk.T
 def _read_table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
     """Column names in lower case, rows of fields, and the coordinate system that comments state (LPS by default)."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"landmarks '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        lines = read_bytes(path, LONGEST_TEXT).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"landmarks '{path}' are not a text file in UTF-8: save them as CSV (UTF-8)") from None
     system, header, data = "LPS", None, []
     for line in lines:
         if line.startswith("#"):

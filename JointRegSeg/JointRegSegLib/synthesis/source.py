@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import settings_from_json
+from NeuroCESTLib.core.stored_values import Numbers, check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..cohort.sample import OUTSIDE, Pair, StudySample
@@ -62,6 +64,10 @@ class SyntheticConfig:
         return settings_from_json(cls, values, where)
 
 
+_VISIT = {"images": Numbers("f", 4), "labels": Numbers("i", 3), "mask": Numbers("b", 3)}
+"""Form of a cached visit, see ``stored_values``."""
+
+
 class SyntheticSource:
     """Pairs of visits of synthetic patients; ``source[i]`` is always the same pair."""
 
@@ -103,7 +109,10 @@ class SyntheticSource:
         """Both visits of a patient, from the cache where they are stored."""
         file = None if self._cache is None else self._cache / f"{number}.pt"
         if file is not None and file.is_file():
-            return load_tensors(file, "cached patient")
+            with contextlib.suppress(ValueError):  # a damaged one is made again
+                stored = load_tensors(file, "cached patient")
+                check_stored(stored, {"fixed": _VISIT, "moving": _VISIT}, str(file))
+                return stored
         patient = synthetic_patient(self._templates, number, self.config.spacing_mm, False, self.config.modalities)
         visits = {"fixed": _stored(patient.fixed), "moving": _stored(patient.moving)}
         if file is not None:

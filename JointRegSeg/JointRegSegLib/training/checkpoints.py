@@ -5,10 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 KIND = "neurocest joint training checkpoint"
 LAST, BEST = "last.pt", "best.pt"
+_FORM: dict[str, Any] = {"kept": {}}
+_LAST_FORM = {
+    "step": int,
+    "trajectory": {},
+    "network": {},
+    "optimisation": {},
+    "averaged_updates": int,
+    "rows": [{}],
+    "seconds": float,
+    "best_step": int,
+    "best_score": float,
+    "stale": int,
+    "stale_rate": int,
+    "sums": {},
+    "counts": {},
+}
+"""Forms of checkpoints, see ``stored_values``."""
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -32,6 +50,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     state = load_tensors(path, "checkpoint")
     if state.get("kind") != KIND:
         raise ValueError(f"'{path}' is not a checkpoint of a joint training")
+    check_stored(state, _FORM | (_LAST_FORM if path.name == LAST else {}), f"'{path}' is a damaged checkpoint")
     return state
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -287,6 +288,14 @@ class _Run:
         checkpoint = load_checkpoint(path)
         # Checkpoints of earlier versions have no task.
         check_same({"task": JOINT.name, **checkpoint["trajectory"]}, self.config.trajectory(), path)
+        try:
+            self._restore(checkpoint)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
+            raise ValueError(
+                f"'{path}' is a damaged checkpoint: leave out --resume to start anew, or choose another output folder"
+            ) from None
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
         self.network.load_state_dict(checkpoint["network"])
         if self.settings.precision == "auto" and self.device.type == "cpu":  # whichever would be faster now
             self.precision = Precision(checkpoint["precision"], self.precision.channels_last)
@@ -296,6 +305,15 @@ class _Run:
             self.average.updates = checkpoint["averaged_updates"]
         self.state = TrainingState.of(checkpoint)
         self.log = TrainingLog(self.folder, checkpoint["rows"], self.processes.writes)
+
+    def _load_best(self, path: Path) -> None:
+        try:
+            self.network.load_state_dict(load_checkpoint(path)["kept"])
+        except RuntimeError:
+            raise ValueError(
+                f"'{path}' is a damaged checkpoint: its weights are not those of this network; train again in another "
+                "folder"
+            ) from None
 
     def _diverged(self, error: FloatingPointError) -> TrainingDiverged:
         kept = "there is no earlier checkpoint"
@@ -310,7 +328,7 @@ class _Run:
     def result(self) -> TrainingResult:
         """Load the best weights into the network, and tell how the training went."""
         if self.processes.writes and (self.folder / BEST).is_file():
-            self.network.load_state_dict(load_checkpoint(self.folder / BEST)["kept"])
+            self._load_best(self.folder / BEST)
         elif self.average is not None:
             self.network.load_state_dict(self.average.network.state_dict())
         self.network.eval()

@@ -11,6 +11,7 @@ import numpy as np
 
 from NeuroCESTLib.core.headers.bundle import check_bundle, check_scene
 from NeuroCESTLib.core.headers.limits import check_grid
+from NeuroCESTLib.core.headers.metaimage import check_metaimage, is_metaimage
 from NeuroCESTLib.core.headers.nifti import check_nifti, is_nifti, is_pair
 from NeuroCESTLib.core.headers.nifti_orientation import check_orientation
 from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
@@ -19,8 +20,8 @@ from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
 def check_file(path: str | os.PathLike, trust_size: bool = False) -> None:
     """Check the header of a file, and that its data are complete.
 
-    NRRD files (also segmentations and sequences), NIfTI files in one part or two, and scenes are checked; files of
-    other kinds pass, and so do files of these kinds whose names say otherwise.
+    NRRD files (also segmentations and sequences), NIfTI files in one part or two, MetaImages and scenes are checked;
+    files of other kinds pass, and so do files of these kinds whose names say otherwise.
 
     Args:
         path: An existing file.
@@ -43,6 +44,8 @@ def _check(path: Path, trust_size: bool, stamp: tuple[int, ...]) -> None:
     elif is_nifti(path) or is_pair(path):
         check_nifti(path, trust_size)
         check_orientation(path)
+    elif is_metaimage(path):
+        check_metaimage(path)
     elif name.endswith(".mrb"):
         check_bundle(path, check_file)
     elif name.endswith(".mrml"):

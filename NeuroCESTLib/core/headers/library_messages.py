@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _LIBRARY_LINE = re.compile(
-    rb"\*\* |\+\+ |-- |\s*(WARNING|ERROR|Error|Warning): In |\[\w+\] |(NIFTI|nifti|nrrd|ITK|itk|vtk|HDF5)\w*\b|"
-    rb"\s+#\d+: |\s+(major|minor): |\w+ \(0x[0-9a-f]+\)|Generic Warning|.*\.(cxx|cpp|h|c), line \d+"
+    rb"\*\* |\+\+ |-- |\s*(WARNING|ERROR|Error|Warning): In |\[\w+\] |\s+#\d+: |\s+(major|minor): |Generic Warning|"
+    rb"(NIFTI|nifti|nrrd|ITK|itk|vtk|HDF5|MetaImage|MetaObject)\w*\b|\w+ \(0x[0-9a-f]+\)|.*\.(cxx|cpp|h|c), line \d+|"
+    rb".*(required and not defined|prior to defining)"
 )
+_alone = False
 _lock = threading.Lock()
 _depth = 0
 _real: int | None = None
@@ -40,7 +42,7 @@ def library_lines_caught() -> Iterator[None]:
 
 
 def _begin() -> None:
-    global _depth, _real, _caught
+    global _depth, _real, _caught, _alone
     with _lock:
         _depth += 1
         if _depth > 1:
@@ -56,7 +58,7 @@ def _begin() -> None:
         except OSError:
             os.close(real)
             return
-        _real, _caught = real, caught
+        _real, _caught, _alone = real, caught, threading.active_count() == 1
 
 
 def _end() -> None:
@@ -73,6 +75,8 @@ def _end() -> None:
         with caught:
             caught.seek(0)
             lines = caught.read().splitlines(keepends=True)
+        if _alone and threading.active_count() == 1:  # nothing but libraries can have written
+            lines = []
         own = b"".join(line for line in lines if line.strip() and not _LIBRARY_LINE.match(line))
         if own:
             with contextlib.suppress(OSError):

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 LARGEST_MM = 1e5
-"""Largest distance in mm of the first voxel from the origin, and largest extent of an image: 100 m."""
+"""Largest distance in mm of the first voxel from the origin: 100 m."""
+LARGEST_EXTENT_MM = 1e4
+"""Largest extent of an image in mm: 10 m."""
 SMALLEST_MM = 1e-6
 """Smallest voxel size in mm: 1 nm."""
 MOST_VALUES = 1 << 40
@@ -38,18 +40,20 @@ def check_grid(
     """
     if not np.isfinite(origin).all():
         raise ValueError(f"'{path}' has an origin that is not finite: export it again")
-    if not np.isfinite(axes).all():
+    if axes.size and not np.isfinite(axes).all():
         raise ValueError(f"'{path}' has a voxel size or direction that is not finite: export it again")
     if np.abs(origin).max(initial=0.0) > LARGEST_MM:
         raise ValueError(
             f"'{path}' lies {np.abs(origin).max() / 1000:.3g} m from the origin of its coordinates: "
             "its header is damaged or not in mm"
         )
+    if not axes.size:
+        return
     lengths = np.linalg.norm(axes, axis=0)
     extents = lengths * np.asarray(sizes, dtype=float)
     if lengths.min(initial=1.0) < SMALLEST_MM:
         raise ValueError(f"'{path}' has a voxel size of {lengths.min():.3g} mm: export it again with the true one")
-    if extents.max(initial=0.0) > LARGEST_MM:
+    if extents.max(initial=0.0) > LARGEST_EXTENT_MM:
         raise ValueError(f"'{path}' would be {extents.max() / 1000:.3g} m long: its voxel size is damaged or not in mm")
     units = axes / lengths
     if math.sqrt(max(float(np.linalg.det(units.T @ units)), 0.0)) < _LEAST_VOLUME:

@@ -299,7 +299,7 @@ def _check_place(header: NrrdHeader) -> None:
         in_space = [([value if i == j else 0.0 for j in range(len(step))], 1) for i, value in enumerate(step)]
     if len(in_space) > len(in_space[0][0] if in_space else ()):
         raise header.damaged("it has more axes in space than space has dimensions")
-    axes = np.array([vector for vector, _ in in_space], dtype=float).T.reshape(-1, len(in_space))
+    axes = np.array([vector for vector, _ in in_space] or np.empty((0, 3)), dtype=float).T
     check_grid(header.path, origin, axes, [n for _, n in in_space])
 
 
@@ -365,10 +365,13 @@ def _data_files(header: NrrdHeader) -> list[Path]:
 
 
 def _check_segments(header: NrrdHeader) -> None:
-    """Check the numbers of the segments of a segmentation, which its readers take for places in the memory."""
+    """Check the numbers of the segments of a segmentation, which its readers take for places in the memory.
+
+    In descending order the offset of all extents comes before those of the segments.
+    """
     listed = len(header.sizes) > 3
     layers = header.sizes[0] if listed else 1
-    for key, value in header.metadata.items():
+    for key, value in sorted(header.metadata.items(), reverse=True):
         found = re.fullmatch(r"Segment(\d+)_(\w+)", key)
         wanted = {"LabelValue": 1, "Layer": 1, "Extent": 6}.get(found[2] if found else "", 0)
         if key == "Segmentation_ReferenceImageExtentOffset":

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from JointRegSegLib.batch import main
 from JointRegSegLib.commands.evaluate import _cases, _named
+
+EVALUATION_FILES = ["cases.csv", "report.json", "summary.csv", "summary.json", "variants.csv"]
 
 
 def test_cases_are_counted_in_the_singular_and_plural() -> None:
@@ -15,3 +22,27 @@ def test_messages_of_progress_start_with_the_title_of_the_case() -> None:
     step(0.1)
     step(0.2, "segmenting")
     assert reported == [(0.1, "w: a 1 2"), (0.2, "w: a 1 2: segmenting")]
+
+
+def evaluate_broken(folder: Path, *more: str) -> int:
+    """Evaluate a cohort whose only case cannot be read; the result goes into ``folder / "out"``."""
+    (folder / "flair.nii.gz").write_bytes(b"no image")
+    (folder / "cohort.csv").write_text("subject,flair\nA,flair.nii.gz\n")
+    arguments = ["--manifest", str(folder / "cohort.csv"), "--weights", "none", "--output", str(folder / "out")]
+    return main(["evaluate", *arguments, "--no-pictures", *more])
+
+
+def test_a_result_with_failed_cases_replaces_no_earlier_one(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    assert evaluate_broken(tmp_path) == 1  # without an earlier result there is nothing to lose
+    assert "no image" not in capfd.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == EVALUATION_FILES
+
+    (out / "cases.csv").write_text("earlier\n")
+    assert evaluate_broken(tmp_path) == 1
+    assert f"'{out / 'partial' / 'cases.csv'}'; the earlier result in '{out}' is kept" in capfd.readouterr().err
+    assert (out / "cases.csv").read_text() == "earlier\n"
+    assert sorted(path.name for path in (out / "partial").iterdir()) == EVALUATION_FILES
+
+    assert evaluate_broken(tmp_path, "--overwrite") == 1
+    assert "flair.nii.gz" in (out / "cases.csv").read_text()

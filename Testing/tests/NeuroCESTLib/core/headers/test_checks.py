@@ -68,6 +68,30 @@ def test_an_image_of_another_format_is_checked_by_its_place(tmp_path: Path, slic
             read(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"NDims = 3", b"NDims = 99999999999999999999", "NDims is '99999999999999999999'"),
+        (b"DimSize = 3 4 5", b"DimSize = 3 4", "must be 3 whole numbers"),
+        (b"DimSize = 3 4 5", b"DimSize = 3 4 50", "truncated"),
+        (b"MET_FLOAT", b"MET_NONE", "there is no ElementType 'MET_NONE'"),
+        (b"Offset = 0 0 0", b"Offset = 0 0 nan", "must be 3 finite numbers"),
+        (b"ElementDataFile = LOCAL", b"ElementDataFile = LIST", "save it as one file"),
+        (b"ElementDataFile = LOCAL", b"ElementDataFile = v.raw", "missing beside it"),
+        (b"ElementDataFile", b"ElementData", "no MetaImage header"),
+    ],
+)
+def test_a_metaimage_gives_its_reader_sound_numbers(old: bytes, new: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "v.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 4, 3), np.float32)), str(path))
+    check_file(path)
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=words):
+        check_file(path)
+
+
 def test_an_unknown_encoding_does_not_end_the_process(tmp_path: Path, slicer: ModuleType) -> None:
     path = tmp_path / "labels.seg.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((5, 4, 3), np.uint8)), str(path))

@@ -1,0 +1,128 @@
+"""Every reader of both programs, with the example whose variants it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from NeuroCESTLib.core.checked_json import read_json
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader under test.
+
+    Attributes:
+        name: Name in the summary.
+        example: File that is mutated, relative to the folder of the examples.
+        read: Reads the variant, whose folder holds the other examples unchanged.
+    """
+
+    name: str
+    example: str
+    read: Callable[[Path], Any]
+
+
+def readers() -> list[Reader]:
+    """Return all readers; what they need is imported now, so that processes forked later have it."""
+    found = [*_text_readers(), *_image_readers(), *_tensor_readers()]
+    return [Reader(f"{name} {example}", example, read) for name, example, read in found]
+
+
+_Entry = tuple[str, str, Callable[[Path], Any]]
+
+
+def _text_readers() -> list[_Entry]:
+    from CESTQuantLib.formats.pools_yaml import read_pools
+    from CESTQuantLib.formats.protocol_files import read_protocol
+    from CESTQuantLib.formats.scenario import read_scenario
+    from CESTQuantLib.networks.config import read_config
+    from CESTQuantLib.networks.shards import read_dataset
+    from CESTQuantLib.schedules.config import read_design
+    from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
+    from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel
+    from CESTQuantLib.tissue.model import read_tissue_model
+    from JointRegSegLib.cohort.manifest import read_manifest
+    from JointRegSegLib.metrics.landmarks import read_landmarks
+    from JointRegSegLib.network.configuration import load_network_config
+    from JointRegSegLib.training.config_files import read_config as read_training
+
+    return [
+        ("pools", "pools.yaml", read_pools),
+        ("protocol", "protocol.json", read_protocol),
+        ("protocol", "prep.seq", read_protocol),
+        ("protocol", "offsets.txt", read_protocol),
+        ("scenario", "scenario.json", lambda path: read_scenario(read_json(path), str(path))),
+        ("tissue model", "model.json", read_tissue_model),
+        ("Lorentzian model", "lorentzian.json", lambda path: LorentzianModel.from_dict(read_json(path), str(path))),
+        ("two-step model", "two_step.json", lambda path: TwoStepModel.from_dict(read_json(path), str(path))),
+        ("data set configuration", "dataset.json", read_config),
+        ("schedule configuration", "schedule.json", read_design),
+        ("training configuration", "train.json", read_training),
+        ("network configuration", "network.json", load_network_config),
+        ("manifest", "cohort.csv", read_manifest),
+        ("landmarks", "landmarks.csv", read_landmarks),
+        ("data set", "dataset/dataset.json", lambda path: read_dataset(path.parent)),
+        ("data set", "dataset/signal-00000.npy", lambda path: read_dataset(path.parent)),
+        ("data set", "dataset/parameters-00000.npy", lambda path: read_dataset(path.parent)),
+    ]
+
+
+def _image_readers() -> list[_Entry]:
+    from JointRegSegLib.images.reading import header_problem, read_image, read_labels
+    from NeuroCESTLib.core.headers.checks import check_file
+    from NeuroCESTLib.scene.segmentations import read_segmentation
+    from NeuroCESTLib.scene.sequences import read_sequence
+    from NeuroCESTLib.scene.volumes import read_volume
+
+    def in_scene(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def read_and_clear(path: Path) -> None:
+            import slicer
+
+            try:
+                read(path)
+            finally:
+                slicer.mrmlScene.Clear(0)
+
+        return read_and_clear
+
+    def problem(path: Path) -> None:
+        if (sentence := header_problem(path)) is not None:
+            raise ValueError(sentence)
+
+    def scene(path: Path) -> None:
+        import slicer
+
+        check_file(path)
+        slicer.app.coreIOManager().loadScene(str(path))  # it says itself whether it succeeds
+
+    volumes = ("volume.nii", "volume.nii.gz", "volume.nrrd", "packed.nrrd", "volume.mha", "pair.hdr", "pair.img")
+    series = ("series.nii", "series.nii.gz", "series.seq.nrrd")
+    labels = ("labels.seg.nrrd", "labels.nii.gz")
+    return [
+        *(("volume", name, in_scene(read_volume)) for name in volumes),
+        *(("series", name, in_scene(read_sequence)) for name in series),
+        *(("segmentation", name, in_scene(read_segmentation)) for name in labels),
+        *(("image", name, read_image) for name in volumes),
+        *(("labels", name, read_labels) for name in labels),
+        *(("header", name, problem) for name in ("volume.nii", "volume.nrrd")),
+        ("scene", "scene.mrb", in_scene(scene)),
+    ]
+
+
+def _tensor_readers() -> list[_Entry]:
+    from CESTQuantLib.networks.files import load_network
+    from JointRegSegLib.inference.network_pass import network_preprocessing
+    from JointRegSegLib.network.weights import load_weights
+
+    from .examples import train_joint_network, train_network_with
+
+    return [
+        ("network", "network.pt", load_network),
+        ("weights", "weights.pt", lambda path: network_preprocessing(load_weights(path))),
+        ("training checkpoint", "training.pt", train_network_with),
+        ("joint checkpoint", "joint/last.pt", lambda path: train_joint_network(path.parent, resume=True)),
+        ("joint checkpoint", "joint/best.pt", lambda path: train_joint_network(path.parent, resume=True)),
+    ]
