@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 PYTEST := QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
 
-.PHONY: env demo test lint coverage docs bench clean
+.PHONY: env demo test lint coverage docs bench fuzz clean
 
 env: $(STAMP)
 
@@ -48,6 +48,10 @@ docs: $(DOCS_STAMP)
 
 bench: env
 	$(BIN)/python Testing/benchmarks/run.py
+
+# Damaged files for every reader; `make fuzz MINUTES=1 SEED=7` for another time and the same inputs again.
+fuzz: env
+	OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/fuzz.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf build output docs/api docs/images .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

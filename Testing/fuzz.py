@@ -97,9 +97,8 @@ class Summary:
                 f"most memory {self.largest.megabytes:.0f} MB ({self.largest.reader}:{self.largest.number})"
             )
         for answer in self.findings[:_MOST_SHOWN]:
-            lines.append(
-                f"  {answer.kind}: --seed {self.seed} --repeat '{answer.reader}:{answer.number}': {answer.text[:300]}"
-            )
+            which = f"--seed {self.seed} --repeat '{answer.reader}:{answer.number}'"
+            lines.append(f"  {answer.kind}: {which}: {answer.text[:300]!a}")
         return "\n".join(lines)
 
 

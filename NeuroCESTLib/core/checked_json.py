@@ -138,6 +138,11 @@ def parse_json(text: str, where: str) -> Any:
         raise
     except (ValueError, RecursionError):
         raise ValueError(f"{where}: not usable JSON (a number too long or values nested too deep)") from None
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
+        except (UnicodeError, RecursionError):
+            raise ValueError(f"{where}: holds half a character (such as \\ud800); write the character itself") from None
     _check_depth(values, where)
     return values
 
@@ -188,7 +193,9 @@ def check_keys(values: Any, known: Iterable[str], where: str, also: Iterable[str
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: must be an object with the keys {', '.join(known)}")
     if unknown := sorted(str(key) for key in values if key not in known and key not in tuple(also)):
-        raise ValueError(f"{where}: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
+        named = [key if len(key) <= 40 else f"{key[:37]}..." for key in unknown[:10]]
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        raise ValueError(f"{where}: unknown keys {', '.join(named)}{more}; use {', '.join(known)}")
     return dict(values)
 
 

@@ -57,7 +57,7 @@ def _place(error: Exception, text: str) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
         return ""
-    reason = " ".join(str(problem or "").split())
+    reason = " ".join(str(problem or "").split()).replace("unhashable key", "a list or mapping as a key")
     line = [*text.splitlines()[mark.line : mark.line + 1], ""][0]
     if "\t" in line[: len(line) - len(line.lstrip())]:
         reason = "a tab at the start of a line; indent with spaces"

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.headers.checks import check_file
+from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.scene.image_files import node_name
+from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 # Type of a file by its extension, of which the longest match counts; other files are volumes, as in the application.
 _TYPE_OF_EXTENSION = {
@@ -102,7 +104,8 @@ class CoreIOManager:
         if reader is None:
             _report(messages, f"no reader for files of type {file_type}: {filename}")
             return False
-        node = reader(filename, properties, messages)
+        with quiet_vtk(), library_lines_caught():
+            node = reader(filename, properties, messages)
         if node is None:
             return False
         if loaded is not None:
@@ -147,10 +150,11 @@ class CoreIOManager:
         if (problem := _problem(filename)) is not None:
             _report(messages, problem)
             return False
-        if filename.lower().endswith(".mrb"):
-            return bool(self._scene.ReadFromMRB(filename, not add, messages))
-        self._scene.SetURL(filename)
-        return bool(self._scene.Import(messages) if add else self._scene.Connect(messages))
+        with quiet_vtk(), library_lines_caught():
+            if filename.lower().endswith(".mrb"):
+                return bool(self._scene.ReadFromMRB(filename, not add, messages))
+            self._scene.SetURL(filename)
+            return bool(self._scene.Import(messages) if add else self._scene.Connect(messages))
 
     def saveScene(self, filename: str, messages: Any = None) -> bool:
         """Write the scene as an ``.mrb`` bundle, as an ``.mrml`` file, or as a folder with all data."""

@@ -254,4 +254,9 @@ def _peak_megabytes() -> float:
 def plain(answer: Answer) -> dict[str, Any]:
     """Return an answer as it is saved."""
     values = asdict(answer)
-    return {**values, "seconds": round(answer.seconds, 3), "megabytes": round(answer.megabytes, 1)}
+    return {
+        **values,
+        "text": ascii(answer.text)[1:-1],
+        "seconds": round(answer.seconds, 3),
+        "megabytes": round(answer.megabytes, 1),
+    }

@@ -172,9 +172,7 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
         study = _study(values, path.parent, line, problems)
         if study is not None:
             studies.append(study)
-            missing += [
-                f"{file} (line {line}, {column})" for column, file in study.files.items() if not file_of(file).is_file()
-            ]
+            missing += [f"{file} (line {line}, {column})" for column, file in study.files.items() if not _exists(file)]
     problems += _contradictions(studies)
     if missing:
         count = f"{len(missing)} files that do not exist" if len(missing) > 1 else "a file that does not exist"
@@ -217,6 +215,9 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         text = read_bytes(path, _LONGEST).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"the manifest '{path}' is not a text file in UTF-8: save it as CSV (UTF-8)") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.replace("\t", " ").isprintable():
+            raise ValueError(f"the manifest '{path}' is not a CSV file: line {number} holds control characters")
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
@@ -227,6 +228,14 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     if not rows:
         raise ValueError(f"the manifest '{path}' is empty")
     return rows
+
+
+def _exists(file: Path) -> bool:
+    """Whether a file exists; none does whose name the file system refuses."""
+    try:
+        return file_of(file).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _columns(header: list[str], path: Path) -> list[str | None]:

@@ -47,7 +47,7 @@ def file_of(path: str | os.PathLike) -> Path:
 def _file_and_channel(path: str | os.PathLike) -> tuple[Path, int | None]:
     path = Path(path)
     found = _CHANNEL.fullmatch(str(path))
-    return (path, None) if found is None or path.exists() else (Path(found[1]), int(found[2]))
+    return (path, None) if found is None or os.path.exists(path) else (Path(found[1]), int(found[2]))
 
 
 def read_image(path: str | os.PathLike) -> sitk.Image:

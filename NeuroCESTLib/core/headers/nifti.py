@@ -21,7 +21,15 @@ from NeuroCESTLib.core.headers.limits import LARGEST_RATIO, SPARE_BYTES, check_s
 
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
-_TYPES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)  # NIfTI's codes
+_BITS = {1: 1, 2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32} | {
+    1024: 64,
+    1280: 64,
+    1536: 128,
+    1792: 128,
+    2048: 256,
+    2304: 32,
+}
+"""Bits of a value by NIfTI's code of its type."""
 _GZIP = b"\x1f\x8b"
 _VECTOR_INTENTS = (1006, 1007)  # NIfTI's codes of displacement fields and other vectors
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
@@ -172,13 +180,15 @@ def nifti_layout(path: str | os.PathLike) -> NiftiLayout:
     order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
     rank, *sizes = struct.unpack(order + "8h", header[40:56])
     datatype, bits = struct.unpack(order + "2h", header[70:74])
-    if datatype not in _TYPES:
+    if datatype not in _BITS:
         raise ValueError(f"'{path}' has a damaged NIfTI header: there is no data type {datatype}")
     offset = struct.unpack(order + "f", header[108:112])[0]
     single_file = header[344:348] == b"n+1\0"
     sizes = [max(size, 1) if axis >= 3 and size == 0 else size for axis, size in enumerate(sizes[: max(rank, 0)])]
-    if not 1 <= rank <= 7 or bits <= 0 or min(sizes) < 1 or (single_file and not offset >= _HEADER_BYTES):
+    if not 1 <= rank <= 7 or bits != _BITS[datatype] or min(sizes) < 1:
         raise ValueError(f"'{path}' has a damaged NIfTI header")
+    if not math.isfinite(offset) or (single_file and offset < _HEADER_BYTES):
+        raise ValueError(f"'{path}' has a damaged NIfTI header: its data begin at byte {offset:.4g}")
     return NiftiLayout(
         sizes=tuple(sizes),
         dtype=np.dtype(order + _FLOATS.get(datatype, "u1")),

@@ -43,7 +43,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("f: 1\nk: 2\nf: 3\n", r"the key 'f' occurs twice \(again in line 3\)"),
         ("a: {b: 1, b: 2}", "the key 'b' occurs twice"),
         ("a: !!python/object/apply:os.getcwd []", "not a readable YAML file"),
-        ("? [a]\n: 1", "unhashable key"),
+        ("? [a]\n: 1", "a list or mapping as a key"),
         ("a: 2001-99-99", "a date, number or key that cannot be read"),
     ],
     ids=lambda value: value[:20],
