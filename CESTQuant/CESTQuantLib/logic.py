@@ -21,6 +21,7 @@ from .scene.compartment_nodes import into_scene as compartments_into_scene
 from .scene.maps import MapNodes, with_maps
 from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
+from .scene.preparation import Prepared, prepare
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.scanner import ImportedScan, import_scan
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
@@ -62,6 +63,8 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        denoising: bool = False,
+        smoothing_ppm: float | None = None,
         quass: str | None = None,
         noise_sd: float | None = None,
         device: str = "auto",
@@ -95,6 +98,8 @@ class CESTQuantLogic:
                 their ``mean``.
             fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
                 Hz.
+            denoising: Whether to remove noise that neighbouring spectra do not share (MP-PCA); adds a map of the noise.
+            smoothing_ppm: Width in ppm over which spectra are smoothed along their offsets; None not to.
             quass: Corrects the spectra for finite saturation time and recovery, with the T1 map: ``equilibrium`` for a
                 fully relaxed M0, ``same-delay`` for one with the timing of the saturated measurements; None not to.
             noise_sd: Standard deviation of a normalised signal, from which fits tell noise from misfit; None to
@@ -124,6 +129,7 @@ class CESTQuantLogic:
         )
         if slice_RAS is not None:
             study = study.at_slice(slice_RAS)
+        study, prepared = self._prepared(study, denoising, smoothing_ppm, report)
         settings = self.settings(
             model=model,
             asymmetryOffset_ppm=asymmetryOffset_ppm,
@@ -149,8 +155,9 @@ class CESTQuantLogic:
         if quass:
             result = replace(result, summary={**result.summary, "quass": quass})
         require_result(study, result)
+        result = replace(result, quantities={**result.quantities, **prepared.maps})
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
-        return into_scene(
+        made = into_scene(
             study,
             chosen,
             result,
@@ -159,6 +166,8 @@ class CESTQuantLogic:
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),
         )
+        made.report.update({"preparation": prepared.record} if prepared.record else {})
+        return made
 
     def fieldMaps(
         self,
@@ -172,6 +181,8 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        denoising: bool = False,
+        smoothing_ppm: float | None = None,
         b0Limits_ppm: tuple[float, float] | None = None,
         b1Limits: tuple[float, float] | None = None,
         progress: Progress | None = None,
@@ -190,6 +201,8 @@ class CESTQuantLogic:
                 their ``mean``.
             fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
                 Hz.
+            denoising: Whether to remove noise that neighbouring spectra do not share (MP-PCA); adds a map of the noise.
+            smoothing_ppm: Width in ppm over which spectra are smoothed along their offsets; None not to.
             b0Limits_ppm: Lowest and highest B0 shift in ppm; by default the range of the offsets.
             b1Limits: Lowest and highest relative B1; by default 0.3 and 1.8.
             progress: Called with the fraction done and a message; may raise to cancel.
@@ -212,13 +225,15 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
+        study, prepared = self._prepared(study, denoising, smoothing_ppm, report)
         spectra, noted = study.spectra()
         limits = Settings(b0_limits_ppm=b0Limits_ppm, b1_limits=b1Limits)
         result = in_background(
             lambda report: map_fields(spectra, method, limits, progress=part(report, 0.05, 0.95)), report
         )
         require_result(study, result)
-        return into_scene(
+        result = replace(result, quantities={**result.quantities, **prepared.maps})
+        made = into_scene(
             study,
             chosen,
             result,
@@ -227,6 +242,22 @@ class CESTQuantLogic:
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),
         )
+        made.report.update({"preparation": prepared.record} if prepared.record else {})
+        return made
+
+    def _prepared(
+        self, study: Study, denoising: bool, smoothing_ppm: float | None, report: Progress
+    ) -> tuple[Study, Prepared]:
+        """Return the acquisition denoised and smoothed as wanted, and what was done."""
+        if not denoising and smoothing_ppm is None:
+            return study, Prepared(study)
+        prepared = in_background(
+            lambda report: prepare(
+                study, denoising=denoising, smoothing_ppm=smoothing_ppm, progress=part(report, 0.0, 0.05)
+            ),
+            report,
+        )
+        return prepared.study, prepared
 
     def spectra(
         self,

@@ -54,6 +54,8 @@ def run(options: Namespace) -> None:
             signalNormalisation=options.normalisation,
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,
+            denoising=options.denoise,
+            smoothing_ppm=options.smooth_spectra,
             b0Limits_ppm=_limits(options.b0_limits),
             b1Limits=_limits(getattr(options, "b1_limits", None)),
             progress=progress,

@@ -105,6 +105,8 @@ def run(options: Namespace) -> None:
             signalNormalisation=options.normalisation,
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,
+            denoising=options.denoise,
+            smoothing_ppm=options.smooth_spectra,
             quass=options.quass,
             noise_sd=options.noise_sd,
             device=options.device,

@@ -44,6 +44,17 @@ def add_acquisition(parser: ArgumentParser) -> None:
         metavar="T",
         help="static field in T where the protocol is a text file; converts offsets and B0 maps in Hz",
     )
+    parser.add_argument(
+        "--denoise",
+        action="store_true",
+        help="remove noise that neighbouring spectra do not share (MP-PCA); adds a map of the noise, noise_sd",
+    )
+    parser.add_argument(
+        "--smooth-spectra",
+        type=float,
+        metavar="PPM",
+        help="smooth spectra along their offsets: full width at half maximum in ppm",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for maps and report")
     parser.add_argument("--scene", action="store_true", help="also write the scene, DIR/scene.mrb")
 
