@@ -1,6 +1,6 @@
-"""The main tasks with the commands that a user would type, and their results next to the known truth.
+"""One synthetic patient at two visits with the commands that a user would type, and the results next to the truth.
 
-CESTQuant computes maps of the digital phantom; JointRegSeg segments and registers two visits of a synthetic patient.
+CESTQuant computes maps, JointRegSeg segments and registers the visits, and the report on the compartments joins them.
 """
 
 from __future__ import annotations
@@ -9,50 +9,70 @@ import csv
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output"
+MODULES = {
+    "cestquant": "CESTQuantLib.batch",
+    "jointregseg": "JointRegSegLib.batch",
+    "neurocest": "NeuroCESTLib.workflow.batch",
+}
+PATIENT = "patient/patient01"
+VISITS = ("visit1", "visit2")
 
 
 def run(program: str, *arguments: str) -> None:
     """Print a command and run it in the output folder."""
     print(f"\n$ {program} {shlex.join(arguments)}", flush=True)
-    library = {"cestquant": "CESTQuantLib", "jointregseg": "JointRegSegLib"}[program]
-    status = subprocess.run([sys.executable, "-m", f"{library}.batch", *arguments], cwd=OUTPUT, check=False).returncode
+    start = time.perf_counter()
+    status = subprocess.run([sys.executable, "-m", MODULES[program], *arguments], cwd=OUTPUT, check=False).returncode
     if status:
         sys.exit(status)
+    print(f"  ({time.perf_counter() - start:.0f} s)", flush=True)
 
 
-def print_comparison(roi_csv: Path) -> None:
-    """Print the fitted medians next to the values from which the phantom was made."""
-    from CESTQuantLib.formats.presets import tissue_values
-    from CESTQuantLib.tissue.phantom import REGIONS
+def a_patient() -> None:
+    """Make a synthetic patient: anatomy, tumour and deformation of two visits, and CEST acquisitions on them."""
+    run("neurocest", "demo-cohort", "--patients", "1", "--output", "patient")
 
-    def truth(preset: str, quantity: str) -> float:
-        values = tissue_values(preset)
-        amide = values["solutes"][0]
-        # The fit holds the amide rate at 50/s; in slow exchange the measurement depends on fraction times rate.
-        values_of_model = {
-            "amide_fraction": amide["fraction"] * amide["k_Hz"] / 50,
-            "semisolid_fraction": values["semisolid"]["fraction"],
-            "semisolid_exchange_rate_Hz": values["semisolid"]["k_Hz"],
-            "water_r2_Hz": 1 / values["water"]["T2_s"],
-        }
-        return values_of_model[quantity]
 
-    with open(roi_csv, newline="") as file:
-        rows = {(row["region"], row["quantity"]): float(row["median"]) for row in csv.DictReader(file)}
-    quantities = ("amide_fraction", "semisolid_fraction", "semisolid_exchange_rate_Hz", "water_r2_Hz")
-    print("\nmedian of the fit (value in the phantom)")
-    print(f"{'region':22}" + "".join(f"{q:>30}" for q in quantities))
-    for region, preset in REGIONS.values():
-        cells = [f"{rows[region, q]:.4g} ({truth(preset, q):.4g})" for q in quantities]
-        print(f"{region:22}" + "".join(f"{cell:>30}" for cell in cells))
-    print(
-        "The rmse map shows where the model does not hold: in cerebrospinal fluid the water hardly relaxes during the"
+def cest_maps() -> None:
+    """Compute maps of both visits by a model fit, and of the first visit also by two simpler methods."""
+    for visit in VISITS:
+        cest = f"{PATIENT}/{visit}_cest"
+        acquisition = shlex.split(
+            f"--signal {cest}/signal.seq.nrrd --protocol {cest}/protocol.json --reference {cest}/m0.nii.gz "
+            f"--mask {cest}/mask.nii.gz --b0 {cest}/b0.nii.gz"
+        )
+        model = shlex.split(f"--b1 {cest}/b1.nii.gz --t1 {cest}/t1.nii.gz --method r1rho --model {cest}/model.json")
+        run("cestquant", "fit", *acquisition, *model, "--output", f"maps_{visit}")
+        if visit == VISITS[0]:
+            run("cestquant", "fit", *acquisition, *shlex.split("--method lorentzian --power 1 --output lorentzian"))
+            run("cestquant", "fit", *acquisition, *shlex.split("--method mtrasym --power 2.5 --output mtr_asym"))
+
+
+def two_visits() -> None:
+    """Segment and register the visits."""
+    images = {visit: [f"{PATIENT}/{visit}_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")] for visit in VISITS}
+    masks = ("--fixed-mask", f"{PATIENT}/visit1_mask.nii.gz", "--moving-mask", f"{PATIENT}/visit2_mask.nii.gz")
+    both = ("--fixed", *images["visit1"], "--moving", *images["visit2"], *masks)
+    run("jointregseg", "apply", *both, "--scene", "--output", "visits")
+    print_agreement(OUTPUT / PATIENT, OUTPUT / "visits")
+
+
+def compartments() -> None:
+    """Join the maps with segmentation and registration: numbers, change and the report on the patient."""
+    files = shlex.split(
+        f"--maps maps_visit1 --segmentation {PATIENT}/visit1_seg.nii.gz --anatomy {PATIENT}/visit1_t1.nii.gz "
+        f"--maps2 maps_visit2 --segmentation2 {PATIENT}/visit2_seg.nii.gz --anatomy2 {PATIENT}/visit2_t1.nii.gz"
     )
-    print("saturation, which the analytic solution neglects near 0 ppm.")
+    # The known segmentation, as if an expert had drawn it, so that the numbers can be compared with the truth.
+    labels = ("--labels", "1=necrotic core,2=oedema,3=enhancing tumour")
+    options = shlex.split("--register --between visits/moving_to_fixed.h5 --label P01 --scene --output compartments")
+    run("cestquant", "compartments", *files, *labels, *options)
+    print_comparison(OUTPUT / "compartments" / "compartments.csv", OUTPUT / "patient" / "truth.csv")
 
 
 def print_agreement(patient: Path, visits: Path) -> None:
@@ -89,53 +109,36 @@ def print_agreement(patient: Path, visits: Path) -> None:
         print(f"distance from the true place, {name}: mean {distance.mean():.2f} mm, 95 % below {percentile:.2f} mm")
 
 
-def cest_maps() -> None:
-    """Compute maps of the digital phantom with four methods."""
-    acquisition = shlex.split(
-        "--signal phantom/signal.seq.nrrd --reference phantom/m0.nii.gz --mask phantom/mask.nii.gz"
-    )
-    fields = shlex.split(
-        "--protocol phantom/protocol.json --b0 phantom/b0.nii.gz --segmentation phantom/segmentation.seg.nrrd"
-    )
-    model = shlex.split(
-        "--b1 phantom/b1.nii.gz --t1 phantom/t1.nii.gz --method r1rho --model phantom/model.json --scene"
-    )
-    common = ("cestquant", "fit", *acquisition, *fields)
-    run("cestquant", "phantom", "--output", "phantom")
-    run(*common, *model, "--output", "model_fit")
-    run(*common, "--method", "lorentzian", "--power", "1", "--output", "lorentzian")
-    run(*common, *shlex.split("--method mtr-rex --power 1 --t1 phantom/t1.nii.gz --output mtr_rex"))
-    run(*common, "--method", "mtrasym", "--power", "2.5", "--output", "mtr_asym")
-    print_comparison(OUTPUT / "model_fit" / "roi.csv")
-
-
-def two_visits() -> None:
-    """Segment and register two visits of a synthetic patient."""
-    seed = 8
-    patient = f"patients/synthetic{seed:06d}"
-    run("jointregseg", "synthesize", "--output", "patients", "--seed", str(seed), "--spacing", "2")
-    images = {v: [f"{patient}/{v}_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")] for v in ("visit1", "visit2")}
-    masks = ("--fixed-mask", f"{patient}/visit1_mask.nii.gz", "--moving-mask", f"{patient}/visit2_mask.nii.gz")
-    run(
-        "jointregseg",
-        "apply",
-        "--fixed",
-        *images["visit1"],
-        "--moving",
-        *images["visit2"],
-        *masks,
-        "--scene",
-        "--output",
-        "visits",
-    )
-    print_agreement(OUTPUT / patient, OUTPUT / "visits")
+def print_comparison(table: Path, truth: Path) -> None:
+    """Print the fits of the regions' mean spectra next to the values from which the acquisitions were made."""
+    with open(table, newline="") as file:
+        found = {(row["visit"], row["region"], row["quantity"]): row["fit"] for row in csv.DictReader(file)}
+    with open(truth, newline="") as file:
+        known = {(row["visit"], row["region"], row["quantity"]): float(row["value"]) for row in csv.DictReader(file)}
+    quantities = ("amide_fraction", "semisolid_fraction", "water_r2_Hz")
+    print("\nfit of the mean spectrum of each region (true value)")
+    print(f"{'visit and region':34}" + "".join(f"{quantity:>26}" for quantity in quantities))
+    for number, visit in enumerate(VISITS, start=1):
+        for region in ("enhancing_tumor", "edema", "necrotic_core"):
+            cells = []
+            for quantity in quantities:
+                value = found.get((f"visit {number}", region, quantity), "")
+                true_value = known.get((visit, region, quantity))
+                shown = f"{float(value):.4g}" if value not in ("", "nan") else "none"
+                cells.append(shown + (f" ({true_value:.4g})" if true_value is not None else ""))
+            name = f"visit {number}, {region.replace('_', ' ')}"
+            print(f"{name:34}" + "".join(f"{cell:>26}" for cell in cells))
 
 
 def main() -> None:
+    start = time.perf_counter()
     OUTPUT.mkdir(exist_ok=True)
+    a_patient()
     cest_maps()
     two_visits()
-    print("\nIn the folder 'output':")
+    compartments()
+    print(f"\nIn the folder 'output', after {time.perf_counter() - start:.0f} s:")
+    print("  output/compartments/report.html   the report on the patient: open it in a browser")
     for path in sorted(OUTPUT.glob("*/report.png")) + sorted(OUTPUT.glob("*/scene.mrb")):
         print(f"  {path.relative_to(ROOT)}")
 

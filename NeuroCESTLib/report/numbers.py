@@ -26,7 +26,7 @@ def number_text(value: float | None, digits: int = 3, signed: bool = False) -> s
     mantissa, _, power = f"{size:.{digits - 1}e}".partition("e")
     exponent = int(power)
     if size < 1e-3 or size >= 99999.5:
-        return f"{sign}{mantissa}·10{str(exponent).translate(_SUPERSCRIPTS)}"
+        return f"{sign}{mantissa}·{power_of_ten(exponent)}"
     return f"{sign}{size:.{max(digits - 1 - exponent, 0)}f}"
 
 
@@ -57,7 +57,12 @@ def error_text(value: float | None, error: float, digits: int = 3) -> str:
     decimals = min(max(1 - _exponent(error / scale, 2), 0), 6)
     shown, sign = f"{abs(value) / scale:.{decimals}f}", "−" if value < 0 else ""
     text = f"{sign}{shown} ± {error / scale:.{decimals}f}"
-    return text if scale == 1 else f"({text})·10{str(power).translate(_SUPERSCRIPTS)}"
+    return text if scale == 1 else f"({text})·{power_of_ten(power)}"
+
+
+def power_of_ten(power: int) -> str:
+    """Return a power of ten, such as ``10⁻³``."""
+    return f"10{str(power).translate(_SUPERSCRIPTS)}"
 
 
 def _exponent(size: float, digits: int) -> int:

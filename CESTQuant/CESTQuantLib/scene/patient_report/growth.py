@@ -15,7 +15,7 @@ from NeuroCESTLib.scene.slices import slice_view
 
 from ...compartments.grid import Grid
 from ...compartments.results import Transition
-from .material import Material
+from .material import Material, region_word
 from .planes import sampled
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 _COLORS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#F0E442", "#0072B2", "#D55E00")
 MOST_COLORS = 7
 """Transitions with a colour of their own; smaller ones share a grey."""
-
-
-def region_word(name: str) -> str:
-    """Return a compartment as a word of a sentence, such as ``enhancing tumour``."""
-    return name.replace("_", " ").replace("tumor", "tumour").replace("edema", "oedema").replace("background", "outside")
 
 
 def transition_title(transition: Transition) -> str:
@@ -56,7 +51,14 @@ def growth_picture(material: Material) -> Picture | None:
 
         axis = figure.subplots()
         if gray is not None:
-            axis.imshow(gray, cmap="gray", aspect=view.aspect, vmin=0, vmax=float(np.percentile(gray, 99.7)) or 1)
+            axis.imshow(
+                gray,
+                cmap="gray",
+                interpolation="bilinear",
+                aspect=view.aspect,
+                vmin=0,
+                vmax=float(np.percentile(gray, 99.7)) or 1,
+            )
         stable = (picture > 0) & ~np.isin(picture, changed)
         if stable.any():
             axis.contour(stable, levels=[0.5], colors="white", linewidths=1, linestyles="dotted")

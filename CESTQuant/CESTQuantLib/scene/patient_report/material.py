@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from NeuroCESTLib.report.numbers import power_of_ten
 from NeuroCESTLib.report.record import versions
 from NeuroCESTLib.scene.geometry import Geometry
 
 from ...compartments.inputs import VisitInput
-from ...compartments.results import Analysis, Visit
+from ...compartments.results import Analysis, Change, Statistics, Visit
 from ...methods.registry import quantity_named
 
 if TYPE_CHECKING:
@@ -29,6 +31,14 @@ _WORDS = {
     word.lower(): word for word in ("NOE", "MT", "MTR", "AREX", "LD", "B0", "B1", "R2", "T1", "T2", "RMSE", "APT")
 }
 _WORDS |= {"rex": "Rex", "dw": "Δω", "sd": "SD"}
+_VALUES = frozenset(
+    {
+        *("mean", "sd", "median", "q1", "q3", "fit", "fit_se", "mean_se", "difference", "difference_se"),
+        *("first", "second", "change", "lower", "upper", "se", "se_fit", "se_spatial", "se_registration"),
+    }
+)
+"""Numbers of the rows of tables that are in the unit of the map."""
+Row = TypeVar("Row", Statistics, Change)
 _FILE_ENDINGS = (".nii", ".gz", ".nrrd", ".h5", ".json", ".csv", ".seq", ".tfm", ".txt", ".dcm")
 
 
@@ -100,7 +110,10 @@ class Material:
 
     def shown(self, text: str) -> str:
         """Return a sentence without the names of files and nodes, which may name the patient."""
-        return without_names(text, self.hidden)
+        for name in sorted(self.region_names(), key=len, reverse=True):
+            if "_" in name:
+                text = re.sub(rf"\b{re.escape(name)}\b", region_word(name), text)
+        return without_names(re.sub(r"\bedema\b", "oedema", text), self.hidden)
 
     def quantities(self, most: int | None = None) -> list[str]:
         """Return the names of the maps about the tissue, most important first."""
@@ -109,6 +122,28 @@ class Material:
             n for n in names if not n.endswith("_sd") and n not in ("status", *FIELDS) and not quantity_named(n).quality
         ]
         return sorted(chosen, key=lambda name: quantity_named(name).rank)[:most]
+
+    def power(self, quantity: str) -> int:
+        """Return the power of ten in which tables and plots give a map, so that its numbers are short: 0, -3, 6, …"""
+        rows = (row for material in self.visits for row in material.visit.statistics if row.quantity == quantity)
+        largest = max((abs(row.mean) for row in rows if math.isfinite(row.mean)), default=0.0)
+        return 0 if largest == 0 or 0.5 <= largest < 1e5 else 3 * math.floor(math.log10(largest) / 3)
+
+    def factor(self, quantity: str) -> float:
+        """Return the factor by which tables and plots multiply the values of a map."""
+        return 10.0 ** -self.power(quantity)
+
+    def with_unit(self, quantity: str) -> str:
+        """Return the title of a map with its power of ten and unit in brackets, for tables and plots."""
+        power, unit = self.power(quantity), quantity_named(quantity).unit
+        shown = " ".join(part for part in (power_of_ten(power) if power else "", unit) if part)
+        return quantity_title(quantity) + (f" ({shown})" if shown else "")
+
+    def scaled(self, row: Row) -> Row:
+        """Return a row of a table in the power of ten of its map; volumes stay as they are."""
+        factor = self.factor(row.quantity)
+        names = [each.name for each in fields(row) if each.name in _VALUES]
+        return replace(row, **{name: getattr(row, name) * factor for name in names})
 
     def region_names(self, kinds: Sequence[str] = ("tumor", "rim", "reference", "segment")) -> list[str]:
         """Return the names of the regions of some kinds, in the order of the tables."""
@@ -119,7 +154,8 @@ class Material:
         """Return how a region is called in texts."""
         found = (region for material in self.visits for region in material.visit.regions if region.name == name)
         region = next(found, None)
-        return name.replace("_", " ").capitalize() if region is None else region.title
+        title = name.replace("_", " ").capitalize() if region is None else region.title
+        return re.sub(r"(\d)mm\b", r"\1 mm", title)
 
     def warnings(self) -> list[str]:
         """Return all warnings: of the analysis, of the maps and of the registration, without names."""
@@ -139,6 +175,12 @@ class Material:
         verdicts.append(str(self.registration.get("verdict", "good")))
         verdicts += ["check"] if self.warnings() else []
         return next((level for level in ("failed", "check") if level in verdicts), "good")
+
+
+def region_word(name: str) -> str:
+    """Return a compartment as a word of a sentence, such as ``enhancing tumour``."""
+    words = re.sub(r"(\d)mm\b", r"\1 mm", name.replace("_", " ").replace("tumor", "tumour"))
+    return words.replace("edema", "oedema").replace("background", "outside")
 
 
 def quantity_title(name: str) -> str:
@@ -172,8 +214,9 @@ def without_names(text: str, hidden: Mapping[str, str]) -> str:
 
     replaced = re.sub(r"'([^']*)'", instead, text)
     for name in sorted(hidden, key=len, reverse=True):
-        if len(name) > 4 and name in replaced:
-            replaced = replaced.replace(name, hidden[name])
+        # Outside of quotation marks only what cannot be a common word, such as 'signal' or 'mask'.
+        if re.search(r"[/\\_.\d]", name) and len(name) > 4:
+            replaced = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda match: hidden[match.group(0)], replaced)
     return replaced
 
 

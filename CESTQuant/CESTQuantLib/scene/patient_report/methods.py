@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 SLICER = "Fedorov A et al. 3D Slicer as an image computing platform. Magn Reson Imaging 2012;30:1323"
 SIMPLE_ITK = "Lowekamp BC et al. The design of SimpleITK. Front Neuroinform 2013;7:45"
 BOOTSTRAP = "Künsch HR. The jackknife and the bootstrap for general stationary observations. Ann Stat 1989;17:1217"
-RANO = "Wen PY et al. RANO 2.0: update to the response assessment in neuro-oncology criteria. J Clin Oncol 2023;41:5187"
+RANO = "Wen PY et al. Updated response assessment criteria for high-grade gliomas. J Clin Oncol 2010;28:1963"
+RANO_2 = (
+    "Wen PY et al. RANO 2.0: update to the response assessment in neuro-oncology criteria. J Clin Oncol 2023;41:5187"
+)
 JOINT_NETWORK = (
     "Estienne T et al. Deep learning-based concurrent brain registration and tumor segmentation. "
     "Front Comput Neurosci 2020;14:17"
@@ -107,9 +110,10 @@ def _protocol(protocol: Protocol, visit: VisitMaterial) -> str:
     if (saturation > 0).any():
         low, high = saturation[saturation > 0].min(), saturation.max()
         duration = f"{high:.3g} s" if high - low < 1e-6 else f"{low:.3g} to {high:.3g} s"
-        powers = ", ".join(f"{value:.3g}" for value in power[:6]) + (", …" if len(power) > 6 else "")
+        several = f"{power.min():.3g} to {power.max():.3g}"
+        powers = several if len(power) > 4 else _listed([f"{value:.3g}" for value in power])
         parts.append(f"with {kind} of {duration} at a B1 of {powers} µT")
-    parts.append(f"at {len(offsets)} offsets or measurements from {offsets.min():.4g} to {offsets.max():.4g} ppm")
+    parts.append(f"at {len(offsets)} offsets or measurements from {_ppm(offsets.min())} to {_ppm(offsets.max())} ppm")
     if geometry is not None:
         size = " × ".join(f"{value:.3g}" for value in geometry.spacing)
         count = geometry.shape[0]
@@ -246,17 +250,26 @@ def _change(material: Material, references: _References) -> str:
             "of the first; they are for display, and no number is taken from them."
         )
     if between is not None and between.response is not None:
-        text += f" Bidimensional products and categories follow RANO 2.0{references.cite(RANO)} and are automatic."
+        text += (
+            f" Bidimensional products have the thresholds of RANO{references.cite(RANO)}, volumes those of RANO 2.0"
+            f"{references.cite(RANO_2)}; both were measured automatically."
+        )
     return text
 
 
 def _software(material: Material, references: _References) -> str:
     versions = material.versions
     names = [f"{name} {versions[key]}" for key, name in (("neurocest", "NeuroCEST"),) if key in versions]
-    others = [f"{name} {versions[key]}" for key, name in _PROGRAMS.items() if key in versions]
+    others = [
+        f"{name} {versions[key].removeprefix('slicer-core ')}" for key, name in _PROGRAMS.items() if key in versions
+    ]
     main = _listed(names) or "NeuroCEST"
     using = f", using {_listed(others)}" if others else ""
     return f"Everything was computed with {main}, an extension of 3D Slicer{references.cite(SLICER)}{using}."
+
+
+def _ppm(offset: float) -> str:
+    return f"{offset:.4g}".replace("-", "−")
 
 
 def _listed(words: list[str]) -> str:

@@ -289,7 +289,8 @@ def _draw_map(axis: Axes, plane: Plane, array: np.ndarray, quantity: str, window
 def _draw_outlines(axis: Axes, plane: Plane, material: Material, width: float = 1.1) -> None:
     from matplotlib.patheffects import withStroke
 
-    for region in outlined_regions(material):
+    # The necrotic core last, because neighbouring regions share an outline.
+    for region in sorted(outlined_regions(material), key=lambda region: region.name == "necrotic_core"):
         share = plane.outline(region.name)
         if share is None:
             continue

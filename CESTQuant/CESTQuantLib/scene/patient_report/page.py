@@ -11,7 +11,7 @@ from NeuroCESTLib.core.pictures import file_pyplot
 from NeuroCESTLib.report.page import Badge, Listing, Page, Part, Picture, Section, Table, Text
 
 from . import growth, overlays, plots, tables
-from .material import Material, quantity_title, with_unit
+from .material import Material, quantity_title
 from .methods import methods_text
 
 MOST_MAPS = 6
@@ -130,7 +130,7 @@ def _regions(material: Material, drawn: Drawn, quantities: Sequence[str]) -> Sec
         below = [_given(tables.regions_table(material, visit, quantity)) for visit in material.visits]
         found: list[Part] = [part for each in below for part in each]
         if found:
-            subsections.append(Section(_headline(quantity), found))
+            subsections.append(Section(_headline(material, quantity), found))
     changes = tables.changes_table(material, quantities)
     if changes is not None:
         subsections.append(Section("Changes between the visits", [changes]))
@@ -145,8 +145,8 @@ def _regions(material: Material, drawn: Drawn, quantities: Sequence[str]) -> Sec
     return Section("Regions", parts, subsections, new_page=True)
 
 
-def _headline(quantity: str) -> str:
-    title = with_unit(quantity)
+def _headline(material: Material, quantity: str) -> str:
+    title = material.with_unit(quantity)
     return title[:1].upper() + title[1:]
 
 

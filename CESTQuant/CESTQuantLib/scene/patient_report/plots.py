@@ -13,7 +13,7 @@ from NeuroCESTLib.report.page import Picture
 from NeuroCESTLib.report.spectra import AxisLabels, Spectrum, draw_spectra, spectra_size
 
 from ...compartments.results import Change, Distribution, Visit
-from .material import Material, quantity_title, with_unit
+from .material import Material, quantity_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 VISIT_COLORS = ("#0072B2", "#D55E00")
 """Colours of the first and the second visit in plots; colour-blind readers can tell them apart."""
+MOST_SPECTRA = 6
+_WITHOUT_SPECTRUM = ("tumor_core",)
 _LEAST_OFFSETS = 5
 _COLUMNS = 3
 
 
 def spectra_picture(visit: Visit) -> Picture | None:
     """Draw the mean spectrum of each region with its fit; None for a visit without spectra."""
-    shown = [spectrum for spectrum in visit.spectra if np.isfinite(spectrum.signal).any()]
+    shown = [s for s in visit.spectra if np.isfinite(s.signal).any() and s.region not in _WITHOUT_SPECTRUM]
+    shown = [s for s in shown if not s.region.startswith("rim_")][:MOST_SPECTRA]
     if not shown:
         return None
     titles = {region.name: region.title for region in visit.regions}
@@ -95,8 +98,15 @@ def histogram_picture(material: Material, quantities: Sequence[str], regions: Se
                     if found is not None:
                         label = f"{material.region_title(region)}, {visit.visit.name}"
                         color = VISIT_COLORS[number % 2]
-                        axis.stairs(100 * found.share, found.edges, color=color, ls=line, lw=1.3, label=label)
-            axis.set_xlabel(with_unit(quantity))
+                        axis.stairs(
+                            100 * found.share,
+                            material.factor(quantity) * found.edges,
+                            color=color,
+                            ls=line,
+                            lw=1.3,
+                            label=label,
+                        )
+            axis.set_xlabel(material.with_unit(quantity))
             axis.set_ylabel("share of the region (%)")
         handles, labels = axis.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
@@ -116,7 +126,11 @@ def changes_picture(material: Material, quantities: Sequence[str]) -> Picture | 
     if between is None:
         return None
     rows = {
-        quantity: [c for c in between.changes if c.quantity == quantity and np.isfinite([c.change, c.lower]).all()]
+        quantity: [
+            material.scaled(change)
+            for change in between.changes
+            if change.quantity == quantity and np.isfinite([change.change, change.lower]).all()
+        ]
         for quantity in quantities
     }
     rows = {quantity: changes for quantity, changes in rows.items() if changes}
@@ -126,7 +140,8 @@ def changes_picture(material: Material, quantities: Sequence[str]) -> Picture | 
     def draw(figure: Figure) -> None:
         for axis, quantity in _panels(figure, list(rows)):
             _draw_changes(axis, material, rows[quantity])
-            axis.set_xlabel(f"change of {with_unit(quantity)}")
+            axis.set_xlabel(material.with_unit(quantity), fontsize=8)
+            axis.locator_params(axis="x", nbins=4)
 
     grid = even_grid(len(rows), _COLUMNS)
     tallest = max(len(changes) for changes in rows.values())
@@ -162,7 +177,7 @@ def _draw_boxes(axis: Axes, material: Material, quantity: str, regions: Sequence
         for place, region in enumerate(regions):
             found = _distribution(material, number, quantity, region)
             if found is not None:
-                low, q1, median, q3, high = found.whiskers
+                low, q1, median, q3, high = (material.factor(quantity) * value for value in found.whiskers)
                 boxes.append({"whislo": low, "q1": q1, "med": median, "q3": q3, "whishi": high, "fliers": []})
                 places.append(place + (number - (count - 1) / 2) * 0.36)
         if boxes:
@@ -184,7 +199,7 @@ def _draw_boxes(axis: Axes, material: Material, quantity: str, regions: Sequence
     axis.set_xticks(
         range(len(regions)), [material.region_title(r) for r in regions], rotation=35, ha="right", fontsize=8
     )
-    axis.set_ylabel(with_unit(quantity))
+    axis.set_ylabel(material.with_unit(quantity))
     axis.grid(axis="y", alpha=0.25)
 
 

@@ -8,8 +8,8 @@ from NeuroCESTLib.report.numbers import NOTHING, error_text, interval_text, numb
 from NeuroCESTLib.report.page import Badge, Cell, Table
 
 from ...compartments.results import Change, Statistics
-from .growth import region_word, transition_title
-from .material import Material, VisitMaterial, with_unit
+from .growth import transition_title
+from .material import Material, VisitMaterial, region_word
 
 VOLUME = "volume"
 """Quantity of the changes that are volumes."""
@@ -18,14 +18,16 @@ VOLUME = "volume"
 def summary_table(material: Material, quantities: Sequence[str], regions: Sequence[str]) -> Table | None:
     """Return the means of the most important maps at each visit, with their change; None without any."""
     names = [visit.visit.name for visit in material.visits]
-    changes = {} if material.analysis.between is None else _by_place(material.analysis.between.changes)
+    between = material.analysis.between
+    changes = {} if between is None else _by_place([material.scaled(change) for change in between.changes])
     rows: list[list[Cell]] = []
     for quantity in quantities:
         for region in regions:
-            found = [visit.visit.row(region, quantity) for visit in material.visits]
-            if not any(row is not None and row.n > 0 for row in found):
+            known = [visit.visit.row(region, quantity) for visit in material.visits]
+            if not any(row is not None and row.n > 0 for row in known):
                 continue
-            row: list[Cell] = [with_unit(quantity), material.region_title(region)]
+            found = [None if row is None else material.scaled(row) for row in known]
+            row: list[Cell] = [material.with_unit(quantity), material.region_title(region)]
             row += [NOTHING if each is None else error_text(each.mean, each.mean_se) for each in found]
             if len(names) > 1:
                 row += _change_cells(changes.get((region, quantity)))
@@ -42,7 +44,7 @@ def summary_table(material: Material, quantities: Sequence[str], regions: Sequen
 
 def regions_table(material: Material, visit: VisitMaterial, quantity: str) -> Table | None:
     """Return the statistics of one map over all regions of a visit; None without any."""
-    rows = [row for row in visit.visit.statistics if row.quantity == quantity and row.n > 0]
+    rows = [material.scaled(row) for row in visit.visit.statistics if row.quantity == quantity and row.n > 0]
     if not rows:
         return None
     columns = ["region", "n (effective)", "mean ± SE", "SD", "median (quartiles)"]
@@ -63,13 +65,14 @@ def regions_table(material: Material, visit: VisitMaterial, quantity: str) -> Ta
 def changes_table(material: Material, quantities: Sequence[str]) -> Table | None:
     """Return the changes of maps with the parts of their errors; None without changes."""
     between = material.analysis.between
-    chosen = [c for c in between.changes if c.quantity in quantities] if between is not None else []
+    every = [material.scaled(change) for change in between.changes] if between is not None else []
+    chosen = [change for quantity in quantities for change in every if change.quantity == quantity]
     if not chosen:
         return None
     first, second = (visit.visit.name for visit in material.visits)
     rows: list[list[Cell]] = [
         [
-            with_unit(change.quantity),
+            material.with_unit(change.quantity),
             material.region_title(change.region),
             number_text(change.first),
             number_text(change.second),
@@ -212,8 +215,12 @@ def registration_table(material: Material) -> Table | None:
     rows: list[list[Cell]] = []
     between = material.analysis.between
     if between is not None:
-        words = {name: name.replace("_", " ") for name in between.registration}
-        rows += [[words[name], number_text(value)] for name, value in between.registration.items()]
+        words = {
+            "with": "correlation of the anatomies with the transform",
+            "without": "correlation without it",
+            "backwards": "correlation with its inverse",
+        }
+        rows += [[words.get(name, name), number_text(value)] for name, value in between.registration.items()]
     summary = material.registration.get("summary", {})
     known = {
         "local_correlation_before": "local correlation before",

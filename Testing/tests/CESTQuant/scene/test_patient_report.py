@@ -126,6 +126,17 @@ def test_changes_are_shown_with_their_interval_and_unit(patient: Material, page:
     assert "change (95 % CI)" in table.columns
 
 
+def test_small_numbers_are_given_in_a_power_of_ten(patient: Material, page: Page) -> None:
+    assert patient.with_unit("amide_amplitude") == "amide amplitude (10⁻³)"
+    assert patient.with_unit("amide_position_ppm") == "amide position (ppm)"
+    row = patient.visits[0].visit.row("edema", "amide_amplitude")
+    assert row is not None
+    assert patient.scaled(row).mean == pytest.approx(1000 * row.mean)
+    table = next(table for table in tables_of(page) if table.caption == "visit 1")
+    shown = dict(zip(table.columns, next(row for row in table.rows if row[0] == "Oedema"), strict=True))
+    assert str(shown["mean ± SE"]).startswith(f"{1000 * row.mean:.2f} ± ")
+
+
 def test_a_map_has_one_colour_scale_at_both_visits(patient: Material) -> None:
     low, high = window_of(patient, "amide_amplitude")
     values = np.concatenate([visit.visit.maps["amide_amplitude"].ravel() for visit in patient.visits])
@@ -216,6 +227,8 @@ def test_names_in_sentences_are_replaced() -> None:
     assert without_names("'Doe t1' is dark", hidden) == "anatomical image 1 of visit 1 is dark"
     assert without_names("'/a/Doe.nii.gz' and 'D:\\Doe' are missing", {}) == "a file and a file are missing"
     assert without_names("the method 'mtrasym' is fast", hidden) == "the method 'mtrasym' is fast"
+    common = {"model": "the file of --model", "Doe_1.nii.gz": "the file of --signal"}
+    assert without_names("a model fit of Doe_1.nii.gz", common) == "a model fit of the file of --signal"
 
 
 def test_outputs_can_be_named_as_bids_derivatives(tmp_path: Path) -> None:
