@@ -36,8 +36,12 @@ LARGEST_SHIFT_MM, LARGEST_ANGLE_DEG = 60.0, 35.0
 """Motion between CEST and anatomy of one visit that is not plausible."""
 _USUAL_SHIFT_MM = 15.0
 _LEAST_GAIN = 1.0005
-_MIRROR_ADVANTAGE = 1.15
-"""How much better the mirror image has to fit for left and right of a header to be taken as swapped."""
+_MIRROR_ADVANTAGE, _LEAST_MIRROR = 1.2, 0.25
+"""How much better, and how well, the mirror image has to fit for left and right of a header to be taken as swapped.
+
+On two real and two synthetic patients the mirror image reached at most 0.5 of the image's own local correlation with
+right headers, and at least 1.3 of it with swapped ones.
+"""
 
 
 def align(visit: VisitInput) -> Alignment | None:
@@ -102,7 +106,7 @@ def require_same_side(visit: VisitInput, alignment: Alignment, plane: Midplane |
     pair = _Pair(Image("CEST", cest.unsaturated, cest.grid), judge)
     own = pair.measures(alignment.cest_to_anatomy).correlation
     mirror = pair.measures(alignment.cest_to_anatomy, plane).correlation
-    if mirror > _MIRROR_ADVANTAGE * own and mirror >= GOOD_CORRELATION:
+    if mirror > _MIRROR_ADVANTAGE * own and mirror >= _LEAST_MIRROR:
         raise ValueError(
             f"{visit.name}: the CEST images fit the mirror image of '{alignment.anatomy}' better than the image itself "
             f"({mirror:.2f} against {own:.2f}): left and right are swapped in one of the headers, correct it"
@@ -166,7 +170,8 @@ def _judged(visit: VisitInput, found: Alignment) -> Alignment:
     if found.correlation_after < least:
         raise ValueError(
             f"{where} do not show the same brain (local correlation {found.correlation_after:.2f}, at least "
-            f"{least:g} is needed): check that both are of one patient, or {remedy}"
+            f"{least:g} is needed): check that both are of one patient and that no header swaps left and right, or "
+            f"{remedy}"
         )
     reasons = []
     if found.correlation_after < GOOD_CORRELATION:

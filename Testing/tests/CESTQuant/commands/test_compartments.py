@@ -16,7 +16,7 @@ from studies import Acquisition, checksums, read_image, write_image
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.logic import CESTQuantLogic
-from CESTQuantLib.scene.compartment_inputs import CompartmentVisit
+from CESTQuantLib.scene.compartment_inputs import CompartmentVisit, linear_transform
 from NeuroCESTLib.scene.segmentations import masks_on, read_segmentation
 from NeuroCESTLib.scene.volumes import read_volume
 
@@ -189,3 +189,11 @@ def test_the_console_takes_nodes(slicer: ModuleType, maps: Path, segmentation: P
     assert np.isfinite(row.mean)
     assert slicer.mrmlScene.GetNodeByID(result.table.GetID()) is not None
     assert list(result.segmentations) == ["baseline"]
+
+
+def test_a_transform_file_moves_the_cest_images_as_in_slicer(slicer: ModuleType, tmp_path: Path) -> None:
+    transform = sitk.Euler3DTransform()
+    transform.SetTranslation((5.0, 0.0, 0.0))  # LPS: maps points of the anatomy to the CEST image
+    sitk.WriteTransform(transform, str(tmp_path / "t.h5"))
+    np.testing.assert_allclose(linear_transform(tmp_path / "t.h5")[:3, 3], (5.0, 0.0, 0.0), atol=1e-9)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == 0

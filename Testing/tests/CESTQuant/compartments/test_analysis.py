@@ -1,0 +1,132 @@
+"""The analysis of whole visits on a synthetic brain: oblique slabs, partial coverage, mean spectra, swapped visits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from geometries import rotation
+from synthetic_brains import T1_WEIGHTED, UNSATURATED, Brain, grid_around
+
+from CESTQuantLib.compartments.analysis import analyze, analyze_visit
+from CESTQuantLib.compartments.growth import registration_quality
+from CESTQuantLib.compartments.inputs import Acquisition, CestMaps, Image, Masks, Settings, VisitInput
+from CESTQuantLib.compartments.region_spectra import region_spectrum
+from CESTQuantLib.compartments.results import Region
+from CESTQuantLib.methods.base import Settings as MethodSettings
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.tissue.spectra import ZSpectra
+
+HEAD = grid_around((72, 96, 80), (2.0, 2.0, 2.0))
+AMIDE = np.array([np.nan, 0.0, 0.03, 0.02, 0.03, 0.06])
+"""Amide in each tissue of the synthetic brain."""
+QUICK = Settings(draws=50, perturbations=4)
+
+
+def visit_of(brain: Brain, name: str = "visit", slices: int = 6, noise: float = 0.001) -> VisitInput:
+    """A visit whose oblique slab shows the amide of each tissue."""
+    grid = grid_around((slices, 72, 60), (2.5, 2.5, 5.0), rotation((10.0, 4.0, 0.0)))
+    tissue = brain.on(grid)
+    amide = AMIDE[tissue] + noise * np.random.default_rng(brain.seed).standard_normal(grid.shape)
+    maps = {"amide": amide.astype(np.float32), "amide_sd": np.full(grid.shape, noise, np.float32)}
+    whole = brain.on(HEAD)
+    masks = Masks("tumour", HEAD, {"Oedema": whole == 4, "Enhancing tumour": whole == 5})
+    anatomy = Image("T1", brain.image(HEAD, T1_WEIGHTED), HEAD)
+    unsaturated = brain.image(grid, UNSATURATED, 0.02)
+    return VisitInput(name, CestMaps("maps", grid, maps, {"amide": ""}, unsaturated), masks, (anatomy,))
+
+
+def test_numbers_of_an_oblique_slab_are_those_of_the_tissue() -> None:
+    brain = Brain((3, 0, 5))
+    found, _ = analyze_visit(visit_of(brain), QUICK)
+    enhancing, edema = found.row("enhancing_tumor", "amide"), found.row("edema", "amide")
+    assert enhancing is not None
+    assert edema is not None
+    assert enhancing.median == pytest.approx(0.06, rel=0.02)
+    assert enhancing.variance_weighted_mean == pytest.approx(enhancing.mean, rel=1e-3)
+    assert edema.median == pytest.approx(0.03, rel=0.03)
+    white = found.row("white_matter", "amide")
+    assert white is not None
+    assert white.mean == pytest.approx(0.02, rel=0.05)
+    assert enhancing.n_effective <= enhancing.n
+    assert enhancing.mean_se_alignment > 0
+    assert found.alignment is not None
+    assert found.alignment.verdict == "good"
+    reference = found.row("contralateral", "amide")
+    assert reference is not None
+    assert enhancing.ratio == pytest.approx(enhancing.mean / reference.mean)
+
+
+def test_the_share_of_each_compartment_in_the_slab_is_told() -> None:
+    brain = Brain()
+    visit = visit_of(brain, slices=2)
+    found, _ = analyze_visit(visit, QUICK)
+    whole = found.region("whole_tumor")
+    assert whole is not None
+    assert visit.cest is not None
+    points = HEAD.points()[(brain.on(HEAD) >= 4).ravel()]
+    inside = (np.abs(visit.cest.grid.indices(points) - (np.array([60, 72, 2]) - 1) / 2) <= np.array([30, 36, 1])).all(1)
+    assert whole.coverage == pytest.approx(inside.mean(), abs=0.02)
+    assert whole.coverage < 0.6
+    assert any("covers the tumour in part" in text and "whole tumour" in text for text in found.warnings)
+
+
+def test_two_visits_of_one_brain_change_by_what_they_differ() -> None:
+    first, second = visit_of(Brain(), "before"), visit_of(Brain(tumor_scale=1.15), "after")
+    assert second.cest is not None
+    later = {**second.cest.maps, "amide": second.cest.maps["amide"] + 0.01}
+    second = replace(second, cest=replace(second.cest, maps=later))
+    found = analyze(first, second, QUICK, sitk.Transform(3, sitk.sitkIdentity))
+    assert found.between is not None
+    changes = {(row.region, row.quantity): row for row in found.between.changes}
+    change = changes["enhancing_tumor", "amide"]
+    assert change.lower < 0.01 < change.upper
+    assert change.change == pytest.approx(0.01, abs=0.002)
+    assert changes["whole_tumor", "volume"].percent > 30
+    grown = {(entry.first, entry.second) for entry in found.between.transitions}
+    assert ("edema", "enhancing_tumor") in grown
+    assert np.nanmedian(found.between.change_maps["amide"]) == pytest.approx(0.01, abs=1e-3)
+    assert found.between.registration["with"] > 0.5
+
+
+def test_a_transform_that_maps_the_other_way_is_refused() -> None:
+    first, second = visit_of(Brain()), visit_of(Brain(shift_mm=(0.0, 12.0, 0.0)), "later")
+    to_second = sitk.TranslationTransform(3, (0.0, -12.0, 0.0))  # LPS
+    assert registration_quality(first, second, to_second)["with"] > 0.5
+    with pytest.raises(ValueError, match="maps later to visit, not visit to later"):
+        registration_quality(first, second, to_second.GetInverse())
+
+
+def acquisition(voxels: int, b0_ppm: float) -> Acquisition:
+    offsets = torch.linspace(-6, 6, 49, dtype=torch.float64)
+    shift = torch.linspace(-b0_ppm, b0_ppm, voxels, dtype=torch.float64)
+    at = offsets - shift[:, None]
+    signal = 1 - 0.8 / (1 + (at / 0.7) ** 2) - 0.05 / (1 + ((at - 3.5) / 0.5) ** 2)
+    protocol = Protocol(3.0, offsets, torch.tensor(1.0), torch.tensor(1.0))
+    return Acquisition(
+        ZSpectra(signal, protocol, b0_shift_ppm=shift), np.arange(voxels), "lorentzian", MethodSettings()
+    )
+
+
+def region_of(voxels: int) -> Region:
+    return Region("edema", "tumor", np.ones((1, 1, voxels), np.float32), np.ones((1, 1, 1), bool), 1.0, 1.0)
+
+
+def test_a_spread_of_b0_does_not_broaden_the_mean_spectrum() -> None:
+    found = region_spectrum(region_of(40), acquisition(40, 0.3))
+    assert found is not None
+    assert found.values["amide_amplitude"][0] == pytest.approx(0.05, rel=0.1)
+    assert found.values["amide_amplitude"][1] > 0
+    assert found.values["water_width_ppm"][0] == pytest.approx(1.4, rel=0.05)
+    assert found.fit is not None
+    assert np.nanmax(np.abs(found.fit - found.signal)) < 0.02
+
+
+def test_a_region_of_fewer_voxels_than_fitted_values_is_not_fitted() -> None:
+    found = region_spectrum(region_of(4), acquisition(4, 0.0))
+    assert found is not None
+    assert found.fit is None
+    assert found.note.startswith("'edema' has 4 voxels, fewer than the")
