@@ -75,17 +75,22 @@ def recovered_values(
     return Recovery(errors, covered)
 
 
-def recovered_changes(rows: Iterable[dict[str, str]], truth: Truth, compartment: str, quantity: str) -> Recovery:
-    """Compare the changes between the visits with the truth."""
+def recovered_changes(
+    rows: Iterable[dict[str, str]], truth: Truth, compartment: str, quantity: str, prefix: str = ""
+) -> Recovery:
+    """Compare the changes between the visits with the truth; the prefix ``pure_`` takes those of pure tissue."""
+    change, lower, upper = (("pure_change" if prefix else "change"), f"{prefix}lower", f"{prefix}upper")
     errors, covered = [], []
     for row in rows:
         keys = [(row["subject"], row[visit], compartment, quantity) for visit in ("first_visit", "visit")]
         if (row["compartment"], row["quantity"]) != (compartment, quantity) or not all(key in truth for key in keys):
             continue
+        if not row.get(change):
+            continue
         first, second = (truth[key] for key in keys)
-        errors.append((number(row["change"]) - (second - first)) / first)
-        if math.isfinite(number(row["lower"])):
-            covered.append(number(row["lower"]) <= second - first <= number(row["upper"]))
+        errors.append((number(row[change]) - (second - first)) / first)
+        if math.isfinite(number(row[lower])):
+            covered.append(number(row[lower]) <= second - first <= number(row[upper]))
     return Recovery(errors, covered)
 
 
@@ -106,6 +111,7 @@ def main() -> None:
         for compartment in COMPARTMENTS:
             found = [(name, recovered_values(rows, truth, compartment, quantity, name)) for name in statistics]
             found.append(("change", recovered_changes(changes, truth, compartment, quantity)))
+            found.append(("pure change", recovered_changes(changes, truth, compartment, quantity, "pure_")))
             for name, recovery in found:
                 if recovery.errors:
                     print(f"{compartment:18}{quantity:22}{name:12}{recovery.line()}")

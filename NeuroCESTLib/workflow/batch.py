@@ -91,6 +91,13 @@ def _add_comparison(parser: CommandParser) -> None:
         metavar="COLUMN",
         help="column of the manifest whose two or more groups are compared, such as group (default: none)",
     )
+    parser.add_argument(
+        "--statistic",
+        choices=("mean", "median", "pure", "fit"),
+        default="mean",
+        help="what is compared and drawn: mean or median of the compartment, value of pure tissue without that of its "
+        "neighbours in mixed voxels, or fit of the mean spectrum",
+    )
 
 
 def _add_demo_cohort(commands: _SubParsersAction[CommandParser]) -> None:
@@ -129,6 +136,7 @@ def _run(options: Namespace) -> int:
             cores=options.cores,
             profile=options.profile,
             compare=options.compare,
+            statistic=options.statistic,
             dry_run=options.dry_run,
             dag=options.dag,
             engine=tuple(options.engine),
@@ -140,7 +148,7 @@ def _summarize(options: Namespace) -> int:
     """Run ``neurocest summarize``."""
     from .cohort_run import summarize_cohort
 
-    return summarize_cohort(options.output, options.compare)
+    return summarize_cohort(options.output, options.compare, options.statistic)
 
 
 def _demo_cohort(options: Namespace) -> None:

@@ -18,7 +18,7 @@ from .manifest import CohortManifest, Settings, read_cohort, read_settings
 from .page import write_cohort_page
 from .plan import Plan
 from .programs import environment
-from .results import collect, write_tables
+from .results import MEAN, collect, write_tables
 
 Read = TypeVar("Read")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
@@ -33,6 +33,7 @@ class RunOptions:
         cores: Cores of this machine to use; None for all, or what the profile says.
         profile: Profile of Snakemake for a cluster; None for this machine.
         compare: Column of the manifest whose groups are compared; None for none.
+        statistic: Statistic that is compared and drawn, see ``results.STATISTICS``.
         dry_run: Only list what would be done.
         dag: File for the graph of jobs, which is drawn instead of running them; None for none.
         engine: Further arguments of Snakemake.
@@ -42,6 +43,7 @@ class RunOptions:
     cores: int | None = None
     profile: str | None = None
     compare: str | None = None
+    statistic: str = MEAN
     dry_run: bool = False
     dag: str | None = None
     engine: tuple[str, ...] = ()
@@ -77,18 +79,19 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     with only_run(folder) as lock:
         file = plan.write(folder / STATE / "plan.json")
         status = run_engine(folder, file, [*arguments, "--keep-going", "--rerun-incomplete"], lock)
-        failed = summarize_cohort(output, options.compare)
+        failed = summarize_cohort(output, options.compare, options.statistic)
     if status and not failed:
         print("error: Snakemake has failed, though every subject has its results: see its messages", file=sys.stderr)
     return 1 if status or failed else 0
 
 
-def summarize_cohort(output: str, compare: str | None) -> int:
+def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) -> int:
     """Write table, comparison and page of a cohort from the results that there are.
 
     Args:
         output: Output folder of ``run_cohort``.
         compare: Column of the manifest whose groups are compared; None for none.
+        statistic: Statistic that is compared and drawn, see ``results.STATISTICS``.
 
     Returns:
         1 if a subject has no result, otherwise 0.
@@ -101,7 +104,7 @@ def summarize_cohort(output: str, compare: str | None) -> int:
     if not file.is_file():
         raise ValueError(f"'{folder}' is no output folder of 'neurocest run'")
     plan = Plan.read(file)
-    results = collect(folder, plan, compare)
+    results = collect(folder, plan, compare, statistic)
     write_tables(folder, plan, results)
     write_cohort_page(folder, plan, results, compare)
     for failure in results.failures:

@@ -22,11 +22,12 @@ _MOST_SUBJECTS = 500
 _MOST_COMPARISONS = 60
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _METHODS = (
-    "Values are means over each compartment, weighted by partial volume; cohort.csv has their standard errors, medians "
-    "and fits of mean spectra, too. Visits are compared within subjects by the paired t-test, groups by Welch's "
-    "t-test, which allows for unequal variances. Intervals have a level of 95 %. The effect size is the difference in "
-    "standard deviations with Hedges' correction for small samples (pooled over the groups, or of the differences for "
-    "pairs), and its interval is the normal approximation of Hedges and Olkin (1985).",
+    "Values are those of the statistic named above. Means and medians weight each voxel by its partial volume; pure "
+    "values are freed from neighbouring tissue in mixed voxels; cohort.csv has all of them. Visits "
+    "are compared within subjects by the paired t-test, groups by Welch's t-test, which allows for unequal variances. "
+    "Intervals have a level of 95 %. The effect size is the difference in standard deviations with Hedges' correction "
+    "for small samples (pooled over the groups, or of the differences for pairs), and its interval is the normal "
+    "approximation of Hedges and Olkin (1985).",
     "P-values are corrected for the number of all comparisons in comparison.csv: by Holm's method, which controls the "
     "chance of a single false finding, and by that of Benjamini and Hochberg, which controls the share of false "
     "findings (q). Subjects without a result are left out of the comparison in which they lack it.",
@@ -48,7 +49,7 @@ def write_cohort_page(folder: Path, plan: Plan, results: CohortResults, compare:
     warnings = [f"{f.subject} {f.visit}: {f.sentence}" for f in results.failures]
     pictures: list[Part] = []
     with left_out_without_its_package("the pictures of the cohort", warnings.append):
-        pictures += _pictures(folder, plan, results.rows, compare)
+        pictures += _pictures(folder, plan, results, compare)
     subjects = len(plan.visits)
     failed = len({failure.subject for failure in results.failures})
     page = Page(
@@ -59,6 +60,7 @@ def write_cohort_page(folder: Path, plan: Plan, results: CohortResults, compare:
             "Subjects": str(subjects),
             "Visits": str(sum(map(len, plan.visits.values()))),
             "Method": plan.settings.method,
+            "Statistic": results.statistic,
             **({"Groups by": compare} if compare else {}),
         },
         warnings=warnings,
@@ -128,12 +130,12 @@ def _comparisons(rows: Sequence[Row]) -> list[Part]:
     return [Table(columns, cells, caption=caption)]
 
 
-def _pictures(folder: Path, plan: Plan, rows: Sequence[Row], compare: str | None) -> list[Part]:
+def _pictures(folder: Path, plan: Plan, results: CohortResults, compare: str | None) -> list[Part]:
     """A picture of every quantity: the values of all subjects at their visits, in each compartment."""
     of_quantity: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     units: dict[str, str] = {}
-    for row in rows:
-        if row.get("statistic") in ("mean", "total") and row["compartment"] in MAIN:
+    for row in results.rows:
+        if row.get("statistic") in (results.statistic, "total") and row["compartment"] in MAIN:
             places = of_quantity.setdefault(row["quantity"], {}).setdefault(row["compartment"], {})
             places.setdefault(row["subject"], {})[row["visit"]] = row["value"]
             units[row["quantity"]] = row["unit"]

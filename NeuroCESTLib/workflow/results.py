@@ -21,6 +21,8 @@ COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "
 """Columns of ``cohort.csv`` after those that say which visit it is."""
 STATISTICS = {"mean": "mean_se", "median": "", "pure": "pure_se", "fit": "fit_se"}
 """Statistics in ``cohort.csv``, with the column of ``compartments.csv`` that holds their standard error."""
+MEAN = "mean"
+"""Statistic that is compared unless another one is asked for."""
 VOLUME = "volume"
 
 Row = dict[str, Any]
@@ -52,12 +54,14 @@ class CohortResults:
         changes: Rows of ``changes.csv``: the change of a quantity in a compartment since the first visit.
         comparisons: Rows of ``comparison.csv``.
         failures: Results that are missing, in the order of the manifest.
+        statistic: Which statistic was compared.
     """
 
     rows: list[Row]
     changes: list[Row]
     comparisons: list[Row]
     failures: list[Failure]
+    statistic: str = MEAN
 
 
 def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
@@ -75,13 +79,14 @@ def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
     _write(results.comparisons, COMPARISON_COLUMNS, folder / "comparison.csv")
 
 
-def collect(folder: Path, plan: Plan, compare: str | None) -> CohortResults:
+def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN) -> CohortResults:
     """Read what the subjects' folders hold.
 
     Args:
         folder: Output folder of the run.
         plan: What was to be done.
         compare: Column of the manifest whose groups are compared; None for none.
+        statistic: Which of ``STATISTICS`` is compared.
     """
     rows: list[Row] = []
     changes: list[Row] = []
@@ -103,7 +108,7 @@ def collect(folder: Path, plan: Plan, compare: str | None) -> CohortResults:
                     rows += _statistics(one, of_visit) + _volumes(one, visits[0], changed)
             first_is_known = True
             changes += [_change(visit, visits[0], row) for row in changed]
-    return CohortResults(rows, changes, compare_all(rows, plan, compare), failures)
+    return CohortResults(rows, changes, compare_all(rows, plan, compare, statistic), failures, statistic)
 
 
 def find_failure(folder: Path, plan: Plan, visit: Visit) -> Failure | None:
@@ -138,13 +143,14 @@ COMPARISON_COLUMNS = (
 """Columns of ``comparison.csv``."""
 
 
-def compare_all(rows: Sequence[Row], plan: Plan, compare: str | None) -> list[Row]:
+def compare_all(rows: Sequence[Row], plan: Plan, compare: str | None, statistic: str = MEAN) -> list[Row]:
     """Compare visits within subjects, and groups at each visit and in their change since the first visit.
 
     Args:
-        rows: Rows of ``cohort.csv``; means and volumes are compared.
+        rows: Rows of ``cohort.csv``.
         plan: What was to be done.
         compare: Column of the manifest that tells the groups; None to compare visits alone.
+        statistic: Which of ``STATISTICS`` is compared; volumes are compared besides.
 
     Returns:
         Rows of ``comparison.csv``, with p-values corrected for the number of all of them.
@@ -152,7 +158,7 @@ def compare_all(rows: Sequence[Row], plan: Plan, compare: str | None) -> list[Ro
     values = {
         (row["subject"], row["visit"], row["compartment"], row["quantity"]): row
         for row in rows
-        if row.get("statistic") in ("mean", "total") and math.isfinite(row["value"])
+        if row.get("statistic") in (statistic, "total") and math.isfinite(row["value"])
     }
     group_of = {s: visits[0].attributes.get(compare or "", "") for s, visits in plan.visits.items()}
     groups = [group for group in dict.fromkeys(group_of.values()) if group]

@@ -107,7 +107,15 @@ def _change(first: Statistics, second: Statistics, level: float) -> Change:
         _together([row.mean_se for row in both]),
         alignment,
         all(row.n >= FEWEST_VOXELS and row.coverage >= LEAST_COVERAGE for row in both),
+        *_pure_change(first, second, level),
     )
+
+
+def _pure_change(first: Statistics, second: Statistics, level: float) -> tuple[float, float, float]:
+    """Change of the value of pure tissue, with its interval; many blocks stand behind each error."""
+    change = second.pure - first.pure
+    reach = student_quantile(0.5 + level / 2, 1e5) * float(np.hypot(first.pure_se, second.pure_se))
+    return change, change - reach, change + reach
 
 
 def _random_error(row: Statistics) -> float:

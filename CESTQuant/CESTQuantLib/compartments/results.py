@@ -313,6 +313,9 @@ class Change:
             the errors of the fits contribute voxel by voxel.
         se_registration: Part of it from the errors of the alignment (perturbation).
         enough: Whether both visits show enough of the region for the interval to hold.
+        pure_change: Change of the value of pure tissue, second minus first; NaN where one is not known.
+        pure_lower: Lower limit of its confidence interval.
+        pure_upper: Upper limit.
     """
 
     region: str
@@ -330,6 +333,9 @@ class Change:
     se_spatial: float
     se_registration: float
     enough: bool
+    pure_change: float = NAN
+    pure_lower: float = NAN
+    pure_upper: float = NAN
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from CESTQuantLib.compartments.change import changes_between
+from CESTQuantLib.compartments.inputs import Settings
+from CESTQuantLib.compartments.results import Statistics, Visit
 from CESTQuantLib.compartments.statistics import Sample, weighted_mean
 from CESTQuantLib.compartments.unmixing import Mixture
 
@@ -77,3 +80,15 @@ def test_nothing_is_said_of_compartments_that_the_voxels_do_not_determine() -> N
     array[shares["necrotic_core"] > 0.2] = np.nan
     assert Mixture(shares, NONE).pure_values(array) == {}
     assert Mixture({}, NONE).pure_values(array) == {}
+
+
+def test_the_change_of_pure_values_has_its_own_interval() -> None:
+    def visit(pure: float, error: float) -> Visit:
+        row = Statistics("v", "edema", "q", "", 20, 1.0, 1.0, mean_se=0.1, blocks=20, pure=pure, pure_se=error)
+        return Visit("v", None, {}, {}, (), statistics=(row,))
+
+    (change,) = changes_between(visit(1.0, 0.3), visit(1.5, 0.4), Settings())
+    assert change.pure_change == pytest.approx(0.5)
+    assert change.pure_upper - change.pure_change == pytest.approx(1.96 * 0.5, rel=1e-3)
+    (unknown,) = changes_between(visit(np.nan, np.nan), visit(1.5, 0.4), Settings())
+    assert np.isnan(unknown.pure_change)

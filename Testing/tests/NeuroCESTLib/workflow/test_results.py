@@ -81,6 +81,18 @@ def test_groups_and_visits_are_compared_and_p_values_corrected(folder: Path) -> 
             assert float(row["p"]) <= float(row["q_fdr"]) <= float(row["p_holm"]) + 1e-12
 
 
+def test_another_statistic_is_compared_on_demand(folder: Path) -> None:
+    table = folder / "s01" / "v2" / "compartments" / "compartments.csv"
+    table.write_text(table.read_text().replace(",1.0,1.0,1.0,", ",1.0,7.0,1.0,"))  # mean, median, fit
+    found = {}
+    for statistic in ("mean", "median"):
+        main(["summarize", str(folder), "--compare", "group", "--statistic", statistic])
+        rows = read_table(folder / "comparison.csv")
+        chosen = [r for r in rows if (r["kind"], r["quantity"], r["visit"]) == ("unpaired", "amide", "1")]
+        found[statistic] = float(chosen[0]["first"])
+    assert found["median"] == pytest.approx(found["mean"] + 2)
+
+
 def test_a_page_links_the_reports_and_names_failures_first(folder: Path) -> None:
     main(["summarize", str(folder), "--compare", "group"])
     page = (folder / "report.html").read_text(encoding="utf-8")
