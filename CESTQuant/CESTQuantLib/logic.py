@@ -21,6 +21,7 @@ from .scene.compartment_nodes import into_scene as compartments_into_scene
 from .scene.maps import MapNodes, with_maps
 from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
+from .scene.posterior import region_posteriors, require_posterior, with_posterior
 from .scene.preparation import Prepared, prepare
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.scanner import ImportedScan, import_scan
@@ -67,6 +68,7 @@ class CESTQuantLogic:
         smoothing_ppm: float | None = None,
         quass: str | None = None,
         noise_sd: float | None = None,
+        posterior: bool = False,
         device: str = "auto",
         slice_RAS: tuple[float, float, float] | None = None,
         progress: Progress | None = None,
@@ -104,6 +106,8 @@ class CESTQuantLogic:
                 fully relaxed M0, ``same-delay`` for one with the timing of the saturated measurements; None not to.
             noise_sd: Standard deviation of a normalised signal, from which fits tell noise from misfit; None to
                 estimate it from repeated measurements, where there are any.
+            posterior: Whether to sample the posterior of every region's mean spectrum (model fits with regions): a
+                table of medians and 95 % intervals that holds where the likelihood is skewed or leans on a bound.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
             slice_RAS: Place in world coordinates, in mm, through which the only slice goes that is quantified; outside
                 of the acquisition, the nearest slice. None for all slices.
@@ -146,6 +150,9 @@ class CESTQuantLogic:
         if quass:
             spectra, noted_of_quass = _steady(spectra, quass)
             noted = [*noted, *noted_of_quass]
+        regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
+        if posterior:
+            require_posterior(method, regions)
         result = in_background(
             lambda report: quantify(
                 spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
@@ -156,7 +163,12 @@ class CESTQuantLogic:
             result = replace(result, summary={**result.summary, "quass": quass})
         require_result(study, result)
         result = replace(result, quantities={**result.quantities, **prepared.maps})
-        regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
+        intervals = None
+        if posterior:
+            intervals, rough = in_background(
+                lambda report: region_posteriors(study, spectra, regions, method, settings, report), silent
+            )
+            noted = [*noted, *rough]
         made = into_scene(
             study,
             chosen,
@@ -167,7 +179,7 @@ class CESTQuantLogic:
             progress=part(report, 0.95, 1.0),
         )
         made.report.update({"preparation": prepared.record} if prepared.record else {})
-        return made
+        return made if intervals is None else with_posterior(made, intervals)
 
     def fieldMaps(
         self,

@@ -58,6 +58,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "measurements, if any)",
     )
     parser.add_argument(
+        "--posterior",
+        action="store_true",
+        help="also sample the posterior of the mean spectrum of every region (model fits; needs --segmentation): "
+        "medians and 95 %% intervals in posterior.csv",
+    )
+    parser.add_argument(
         "--quass",
         choices=("equilibrium", "same-delay"),
         help="correct for finite saturation time and recovery (needs --t1): M0 is fully relaxed, or has the timing of "
@@ -109,6 +115,7 @@ def run(options: Namespace) -> None:
             smoothing_ppm=options.smooth_spectra,
             quass=options.quass,
             noise_sd=options.noise_sd,
+            posterior=options.posterior,
             device=options.device,
             progress=progress,
         )

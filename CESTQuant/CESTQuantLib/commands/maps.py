@@ -128,6 +128,8 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
         write_volume(node, folder / f"{name}.nii.gz", like=like)
     if result.table is not None:
         write_table(result.table, folder / "roi.csv", digits=8)
+    if result.posterior is not None:
+        write_table(result.posterior, folder / "posterior.csv", digits=8)
     with left_out_without_its_package("report.png", report.warnings.append):
         draw_report(result, folder / "report.png", title=f"{Path(options.signal[0]).name}: {options.method}")
     if options.scene:

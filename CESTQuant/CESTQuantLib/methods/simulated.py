@@ -30,7 +30,9 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     - ``rmse``: root mean square difference between the signal and the physics of the reconstructed parameters,
     - ``rmse_expected``: the difference that the network expects from the noise,
     - ``misfit``: how unusual the difference is, about 1 where the model holds,
-    - ``reliable``: 1 where the misfit is below the calibrated threshold, 0 elsewhere.
+    - ``reliable``: 1 where the misfit is below the calibrated threshold, 0 elsewhere. It says that a tissue of the
+      training explains the signal. A constant that the training holds fixed at a wrong value is not found, because
+      other parameters then explain the signal as well; the report names these constants.
 
     Raises:
         ValueError: The network file is unusable, or the signal has another protocol than the network.
@@ -70,6 +72,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
             "misfit_threshold": threshold,
             "false_alarm_rate": file.calibration.false_alarm_rate,
             "share_reliable": float(reliable.nanmean()),
+            "reliable_does_not_test": ", ".join(_constants(file, known)) or None,
         }
     else:
         warnings.append("the network file has no calibration: there is no map of reliable voxels")
@@ -110,6 +113,11 @@ def _parameters(file: NetworkFile, mean: Tensor, sd: Tensor) -> dict[str, Tensor
     means = {path: mean[:, i] for i, path in enumerate(file.outputs) if path in file.targets}
     sds = {path: sd[:, i] for i, path in enumerate(file.outputs) if path in file.targets}
     return named_quantities(means, sds, file.distribution.structure.protons)
+
+
+def _constants(file: NetworkFile, known: Mapping[str, Tensor]) -> list[str]:
+    """Return the entries of the tissue that the training holds fixed and no map gives."""
+    return [path for path, entry in file.distribution.entries.items() if not entry.varies and path not in known]
 
 
 def _cpu_signal(spectra: ZSpectra) -> Tensor:

@@ -61,6 +61,7 @@ class CESTQuantResult:
         report: Numbers for ``report.json``: voxels by status, medians, the method's summary and publications; and the
             ``warnings``, sentences for the user.
         drawing: What the report picture shows.
+        posterior: Table node of the posteriors of the regions, or None.
     """
 
     nodes: dict[str, Any]
@@ -68,6 +69,7 @@ class CESTQuantResult:
     table: Any
     report: dict[str, Any]
     drawing: Drawing
+    posterior: Any = None
 
     @property
     def mainMap(self) -> Any:
