@@ -18,9 +18,9 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
 
 from NeuroCESTLib.batch.frame import CommandParser, run
 
-from .commands import compartments, fields, fit, optimize_schedule, phantom, scanner, simulate, training
+from .commands import compartments, fields, fit, optimize_schedule, phantom, relaxation, scanner, simulate, training
 
-_COMMANDS = (simulate, scanner, fit, fields, compartments, phantom, training, optimize_schedule)
+_COMMANDS = (simulate, scanner, fit, fields, relaxation, compartments, phantom, training, optimize_schedule)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
 from .scene.posterior import region_posteriors, require_posterior, with_posterior
 from .scene.preparation import Prepared, prepare
+from .scene.relaxation import RelaxationMaps, map_relaxation
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.scanner import ImportedScan, import_scan
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
@@ -538,6 +539,47 @@ class CESTQuantLogic:
         if arguments.get("quass"):
             spectra, _ = _steady(spectra, arguments["quass"])
         return study, settings, spectra
+
+    def relaxation(
+        self,
+        signalNode: Any,
+        kind: str,
+        values: Sequence[float],
+        *,
+        repetitionTime_s: float | None = None,
+        b1: Any = None,
+        mask: Any = None,
+        folderName: str = "",
+        progress: Progress | None = None,
+    ) -> RelaxationMaps:
+        """Map T1 or T2 with standard errors; a T1 map is usable at once as ``t1`` of :meth:`fit`.
+
+        Args:
+            signalNode: Sequence node with one volume per measurement.
+            kind: ``inversion-recovery``, ``saturation-recovery``, ``variable-flip-angle`` or ``multi-echo``.
+            values: Inversion, recovery or echo times in s, or flip angles in degrees, one for each measurement.
+            repetitionTime_s: Time between excitations in s, for flip angles.
+            b1: Volume of the relative B1, which scales flip angles.
+            mask: Volume or label map on the grid of the signal; None for all voxels that have a signal.
+            folderName: Name of the folder; by default the names of signal and kind.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Returns:
+            Nodes ``t1_s`` or ``t2_s``, its standard error, ``rmse`` and ``status``, their folder and the report.
+
+        Raises:
+            ValueError: An argument is missing, does not belong to the kind, or does not fit the signal.
+        """
+        return map_relaxation(
+            signalNode,
+            kind,
+            values,
+            repetition_time_s=repetitionTime_s,
+            b1=b1,
+            mask=mask,
+            folder=folderName,
+            progress=progress or silent,
+        )
 
     def importScan(
         self,

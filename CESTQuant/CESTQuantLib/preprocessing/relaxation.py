@@ -1,0 +1,228 @@
+"""T1 and T2 of water from their own acquisitions: recovery after inversion or saturation, flip angles, and echoes.
+
+The amplitudes enter each model linearly, so that for every relaxation time the best ones follow by linear least
+squares, and one unknown is left (variable projection). It is looked for on a grid and then ever more finely, so that no
+start is needed and no local minimum is taken for the solution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from NeuroCESTLib.core.progress import Progress, silent
+
+from ..fitting.marquardt import Status
+
+_GRID = 96
+_ZOOMS = 5
+_ZOOM_POINTS = 21
+_CHUNK_VOXELS = 2048
+_STEP = 1e-4
+"""Relative step of the derivative by the relaxation time."""
+
+Basis = Callable[[Tensor, Tensor], Tensor]
+"""Columns (…, measurement, amplitude) of a model from its settings (…, measurement) and a time (…) in s."""
+
+
+@dataclass(frozen=True)
+class RelaxationModel:
+    """How a signal depends on a relaxation time.
+
+    Attributes:
+        quantity: Name of the map, ``t1_s`` or ``t2_s``.
+        basis: Columns of the model.
+        amplitudes: Number of amplitudes.
+        limits_s: Shortest and longest relaxation time.
+        signs_unknown: Whether the signal is the magnitude of one that passes through zero.
+        title: What it is, for messages and reports.
+        publication: Where it is described, if anywhere in particular.
+    """
+
+    quantity: str
+    basis: Basis
+    amplitudes: int
+    limits_s: tuple[float, float]
+    title: str
+    publication: str = ""
+    signs_unknown: bool = False
+
+
+def _recovery(times_s: Tensor, t1_s: Tensor) -> Tensor:
+    decay = torch.exp(-times_s / t1_s[..., None])
+    return torch.stack((torch.ones_like(decay), -decay), -1)
+
+
+def _echoes(times_s: Tensor, t2_s: Tensor) -> Tensor:
+    return torch.exp(-times_s / t2_s[..., None])[..., None]
+
+
+MODELS: Mapping[str, RelaxationModel] = {
+    "inversion-recovery": RelaxationModel(
+        "t1_s",
+        _recovery,
+        2,
+        (0.02, 10.0),
+        "inversion recovery, |a - b exp(-TI/T1)|",
+        "Barral et al., Magn Reson Med 2010;64:1057",
+        signs_unknown=True,
+    ),
+    "saturation-recovery": RelaxationModel("t1_s", _recovery, 2, (0.02, 10.0), "saturation recovery, a - b exp(-t/T1)"),
+    "multi-echo": RelaxationModel(
+        "t2_s", _echoes, 1, (0.002, 3.0), "spin echoes, a exp(-TE/T2)", "Meiboom and Gill, Rev Sci Instrum 1958;29:688"
+    ),
+}
+"""Models by the times of their measurements."""
+
+FLIP_ANGLES = "variable-flip-angle"
+KINDS = (*MODELS, FLIP_ANGLES)
+
+
+def flip_angle_model(repetition_time_s: float) -> RelaxationModel:
+    """Return the model of spoiled gradient echoes at several flip angles (rad).
+
+    Args:
+        repetition_time_s: Time between excitations in s.
+    """
+
+    def spoiled(angles_rad: Tensor, t1_s: Tensor) -> Tensor:
+        decay = torch.exp(-repetition_time_s / t1_s[..., None])
+        return (torch.sin(angles_rad) * (1 - decay) / (1 - torch.cos(angles_rad) * decay))[..., None]
+
+    title = "spoiled gradient echoes, a sin(α)(1 - E1)/(1 - cos(α) E1)"
+    return RelaxationModel("t1_s", spoiled, 1, (0.02, 10.0), title, "Deoni et al., Magn Reson Med 2003;49:515")
+
+
+@dataclass(frozen=True)
+class RelaxationFit:
+    """Result of a fit.
+
+    Attributes:
+        time_s: Relaxation time (voxel,) in s; NaN where there is none.
+        error_s: Its standard error (voxel,).
+        rmse: Root mean square misfit (voxel,) relative to the largest signal.
+        status: ``Status`` (voxel,), uint8.
+    """
+
+    time_s: Tensor
+    error_s: Tensor
+    rmse: Tensor
+    status: Tensor
+
+
+def fit_relaxation(
+    signal: Tensor, settings: Tensor, model: RelaxationModel, *, progress: Progress = silent
+) -> RelaxationFit:
+    """Fit the relaxation time of every voxel, with its standard error.
+
+    Args:
+        signal: Magnitudes (voxel, measurement).
+        settings: Times in s, or flip angles in rad, (measurement,) or (voxel, measurement).
+        model: What is fitted.
+        progress: Called with the fraction done and a message; may raise to cancel.
+
+    Raises:
+        ValueError: There are too few different settings.
+    """
+    unknowns = model.amplitudes + 1
+    settings = settings.double()
+    if settings.shape[-1] != signal.shape[1]:
+        raise ValueError(f"there are {settings.shape[-1]} values for {signal.shape[1]} measurements")
+    if len(torch.unique(settings.reshape(-1, settings.shape[-1])[0])) < unknowns:
+        raise ValueError(f"{model.title} needs at least {unknowns} different values")
+    parts = []
+    for first in range(0, len(signal), _CHUNK_VOXELS):
+        chosen = slice(first, first + _CHUNK_VOXELS)
+        own = settings[chosen] if settings.ndim == 2 else settings.expand(len(signal[chosen]), -1)
+        parts.append(_fit(signal[chosen].double(), own, model))
+        progress(min(1.0, (first + _CHUNK_VOXELS) / len(signal)), "fitting relaxation times")
+    return RelaxationFit(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _fit(signal: Tensor, settings: Tensor, model: RelaxationModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    valid = torch.isfinite(signal).all(1) & torch.isfinite(settings).all(1) & (signal != 0).any(1)
+    y = torch.where(valid[:, None], signal, 1.0)
+    x = torch.where(valid[:, None], settings, settings.nan_to_num(1.0))
+    log_low, log_high = (math.log(limit) for limit in model.limits_s)
+    best = torch.full((len(y),), torch.inf, dtype=torch.float64)
+    time, chosen = torch.zeros_like(best), y
+    for candidate in _with_signs(y, x, model):
+        found, misfit = _search(candidate, x, model, log_low, log_high)
+        better = misfit < best
+        best = torch.where(better, misfit, best)
+        time, chosen = torch.where(better, found, time), torch.where(better[:, None], candidate, chosen)
+    error, misfit = _errors(chosen, x, time, model)
+    rmse = (misfit / y.shape[1]).sqrt() / y.abs().amax(1)
+    step = (log_high - log_low) / (_GRID - 1)
+    at_limit = (time.log() < log_low + 0.5 * step) | (time.log() > log_high - 0.5 * step)
+    status = torch.full((len(y),), int(Status.CONVERGED), dtype=torch.uint8)
+    status[at_limit] = int(Status.AT_BOUND)
+    unusable = ~valid
+    status[unusable] = int(Status.INVALID_DATA)
+    empty = torch.full_like(time, torch.nan)
+    kept = ~unusable
+    return (
+        torch.where(kept, time, empty),
+        torch.where(kept & ~at_limit, error, empty),
+        torch.where(kept, rmse, empty),
+        status,
+    )
+
+
+def _with_signs(y: Tensor, x: Tensor, model: RelaxationModel) -> list[Tensor]:
+    """The signals that the magnitudes can come from: those before the zero crossing are negative."""
+    if not model.signs_unknown:
+        return [y]
+    rank = x.argsort(1).argsort(1)
+    return [torch.where(rank < count, -y, y) for count in range(y.shape[1] + 1)]
+
+
+def _search(y: Tensor, x: Tensor, model: RelaxationModel, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Return the time (voxel,) of the least misfit, and the misfit."""
+    grid = torch.linspace(low, high, _GRID, dtype=torch.float64).expand(len(y), -1)
+    width = (high - low) / (_GRID - 1)
+    for _ in range(_ZOOMS + 1):
+        misfit = _misfit(y, x, grid.exp(), model)
+        place = misfit.argmin(1, keepdim=True)
+        center = grid.gather(1, place)
+        found, least = center.squeeze(1), misfit.gather(1, place).squeeze(1)
+        grid = (center + width * torch.linspace(-1, 1, _ZOOM_POINTS, dtype=torch.float64)).clamp(low, high)
+        width *= 2 / (_ZOOM_POINTS - 1)
+    return found.exp(), least
+
+
+def _misfit(y: Tensor, x: Tensor, times_s: Tensor, model: RelaxationModel) -> Tensor:
+    """Sum of squares (voxel, time) with the best amplitudes."""
+    columns = model.basis(x[:, None, :], times_s)
+    if model.amplitudes == 1:
+        column = columns[..., 0]
+        return (y**2).sum(1, keepdim=True) - (column * y[:, None]).sum(-1) ** 2 / (column**2).sum(-1).clamp_min(1e-300)
+    first, second = columns[..., 0], columns[..., 1]
+    first = first / first.norm(dim=-1, keepdim=True)
+    second = second - (second * first).sum(-1, keepdim=True) * first
+    second = second / second.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    explained = (first * y[:, None]).sum(-1) ** 2 + (second * y[:, None]).sum(-1) ** 2
+    return (y**2).sum(1, keepdim=True) - explained
+
+
+def _errors(y: Tensor, x: Tensor, time_s: Tensor, model: RelaxationModel) -> tuple[Tensor, Tensor]:
+    """Standard error (voxel,) of the time, and the sum of squares."""
+    columns = model.basis(x, time_s)
+    amplitudes = torch.linalg.lstsq(columns, y[..., None]).solution
+    residual = y - (columns @ amplitudes).squeeze(-1)
+    squares = (residual**2).sum(1)
+    ahead, behind = (model.basis(x, time_s * (1 + side * _STEP)) for side in (1, -1))
+    slope = ((ahead - behind) @ amplitudes).squeeze(-1) / (2 * _STEP * time_s)[:, None]
+    jacobian = torch.cat((columns, slope[..., None]), -1)
+    freedom = y.shape[1] - jacobian.shape[-1]
+    if freedom < 1:
+        return torch.full_like(time_s, torch.nan), squares
+    scale = jacobian.norm(dim=1).clamp_min(1e-300)
+    inverse = torch.linalg.pinv(
+        (jacobian / scale[:, None]).transpose(1, 2) @ (jacobian / scale[:, None]), hermitian=True
+    )
+    return (squares / freedom * inverse[:, -1, -1]).sqrt() / scale[:, -1], squares

@@ -1,0 +1,124 @@
+"""Relaxation maps of a sequence in the scene, as nodes that fits take at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from NeuroCESTLib.core.background import in_background
+from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.scene import display, hierarchy, volumes
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.sequences import sequence_to_array
+from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
+
+
+@dataclass(frozen=True)
+class RelaxationMaps:
+    """Relaxation maps in the scene.
+
+    Attributes:
+        nodes: Volume nodes by name: ``t1_s`` or ``t2_s``, its standard error ``…_sd``, ``rmse`` and ``status``.
+        folderItemID: Their folder in the subject hierarchy.
+        report: Numbers for ``report.json``.
+        anatomy: Image (K, J, I) under the maps of the report picture.
+        geometry: Voxel grid.
+    """
+
+    nodes: dict[str, Any]
+    folderItemID: int
+    report: dict[str, Any]
+    anatomy: np.ndarray
+    geometry: Geometry
+
+
+def map_relaxation(
+    signal: Any,
+    kind: str,
+    values: Sequence[float],
+    *,
+    repetition_time_s: float | None,
+    b1: Any,
+    mask: Any,
+    folder: str,
+    progress: Progress,
+) -> RelaxationMaps:
+    """Map T1 or T2 of a sequence; after an error the scene is as it was.
+
+    Args:
+        signal: Sequence node, one volume for each value.
+        kind: One of ``CESTQuantLib.preprocessing.relaxation.KINDS``.
+        values: Times in s, or flip angles in degrees, in the order of the measurements.
+        repetition_time_s: Time between excitations, for flip angles.
+        b1: Volume of the relative B1, which scales flip angles, or None.
+        mask: Volume or label map of the voxels to fit, or None for all that have a signal.
+        folder: Name of the folder.
+        progress: Called with the fraction done and a message; may raise to cancel.
+
+    Raises:
+        ValueError: An argument is missing, does not belong to the kind, or does not fit the signal.
+    """
+    import torch
+
+    from ..preprocessing.magnitudes import b1_relative
+    from ..preprocessing.relaxation import FLIP_ANGLES, KINDS, MODELS, fit_relaxation, flip_angle_model
+
+    if kind not in KINDS:
+        raise ValueError(f"the kind '{kind}' is unknown; use one of {', '.join(KINDS)}")
+    if signal is None or not signal.IsA("vtkMRMLSequenceNode"):
+        raise ValueError("the signal must be a sequence with one volume per measurement")
+    array, geometry, _ = sequence_to_array(signal)
+    if len(values) != len(array):
+        raise ValueError(f"{len(values)} values are given but '{signal.GetName()}' has {len(array)} measurements")
+    numbers = torch.tensor(list(values), dtype=torch.float64)
+    if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
+        raise ValueError("times and flip angles must be positive numbers")
+    inside = np.abs(array).sum(0) > 0 if mask is None else volumes.mask_on(mask, geometry)
+    voxels = np.flatnonzero(inside)
+    warnings: list[str] = []
+    if kind == FLIP_ANGLES:
+        if repetition_time_s is None or not repetition_time_s > 0:
+            raise ValueError("flip angles need the repetition time, a positive number")
+        model, settings = flip_angle_model(repetition_time_s), torch.deg2rad(numbers)
+        if b1 is not None:
+            relative = volumes.array_on(b1, geometry).reshape(-1)[voxels].astype(np.float64)
+            scale, noted = b1_relative(torch.from_numpy(relative), b1.GetName())
+            settings, warnings = scale[:, None] * settings, list(noted)
+        else:
+            warnings = ["no B1 map is given: T1 from flip angles is wrong by about twice the error of B1"]
+    else:
+        if b1 is not None or repetition_time_s is not None:
+            raise ValueError(f"{kind} uses neither B1 nor a repetition time: leave them out")
+        model, settings = MODELS[kind], numbers
+    at_voxels = torch.from_numpy(array.reshape(len(array), -1)[:, voxels].T.astype(np.float64))
+    fit = in_background(lambda report: fit_relaxation(at_voxels, settings, model, progress=report), progress)
+
+    def on_grid(found: torch.Tensor, elsewhere: float, dtype: type) -> np.ndarray:
+        full = np.full(inside.size, elsewhere, dtype=dtype)
+        full[voxels] = found.numpy().astype(dtype)
+        return full.reshape(geometry.shape)
+
+    found = {model.quantity: fit.time_s, f"{model.quantity}_sd": fit.error_s, "rmse": fit.rmse}
+    with scene_unchanged_on_error():
+        nodes = {}
+        for name, map_values in found.items():
+            node = nodes[name] = volumes.add_volume(on_grid(map_values, np.nan, np.float32), geometry, name)
+            unit, colors = (
+                ("", "inferno") if name == "rmse" else ("s", "viridis" if name == model.quantity else "inferno")
+            )
+            display.show_map(node, unit, colors)
+        nodes["status"] = volumes.add_volume(on_grid(fit.status, 0, np.uint8), geometry, "status", label=True)
+        item = hierarchy.make_folder(folder or f"{signal.GetName()} {kind}")
+        hierarchy.put(nodes.values(), item)
+    report = {
+        "model": model.title,
+        "voxels": len(voxels),
+        "at_a_limit": int((fit.status == 2).sum()),
+        "medians": {name: float(map_values.nanmedian()) for name, map_values in found.items()},
+        "publications": [model.publication] if model.publication else [],
+        "warnings": warnings,
+    }
+    return RelaxationMaps(nodes, item, report, np.abs(array).mean(0).astype(np.float32), geometry)

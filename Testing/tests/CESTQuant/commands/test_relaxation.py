@@ -1,0 +1,96 @@
+"""``cestquant relaxation``: maps that ``fit`` takes as ``--t1``, and arguments that do not belong together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from geometries import GRIDS
+from studies import acquire, fit_arguments, messages, read_image, spectrum_protocol, spread
+
+from CESTQuantLib.batch import main
+from NeuroCESTLib.scene.sequences import array_to_sequence
+from NeuroCESTLib.scene.volumes import add_volume
+from NeuroCESTLib.scene.writing import write_node, write_volume
+
+TIMES_MS = (50, 200, 500, 1000, 2000, 4000)
+
+
+@pytest.fixture
+def recovery(slicer: ModuleType, tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """An inversion-recovery series on the grid of the acquisitions, and its T1."""
+    grid = GRIDS["oblique"]
+    t1 = spread(grid.shape, 0.8, 2.0, 3)
+    times = np.array(TIMES_MS).reshape(-1, 1, 1, 1) / 1e3
+    signal = np.abs(100 - 190 * np.exp(-times / t1)).astype(np.float32)
+    write_node(array_to_sequence(signal, grid, "ir", range(len(times)), "measurement", ""), tmp_path / "ir.seq.nrrd")
+    write_volume(add_volume(np.ones(grid.shape, np.float32), grid, "b1"), tmp_path / "b1.nii.gz")
+    return tmp_path / "ir.seq.nrrd", t1
+
+
+def arguments(signal: Path, output: Path, *more: str) -> list[str]:
+    return ["relaxation", "--signal", str(signal), "--output", str(output), *more]
+
+
+def times() -> list[str]:
+    return ["--times-ms", *map(str, TIMES_MS)]
+
+
+def test_a_t1_map_serves_a_fit_at_once(recovery: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    signal, t1 = recovery
+    output = tmp_path / "t1"
+    assert main(arguments(signal, output, "--kind", "inversion-recovery", *times())) == 0
+    assert {file.name for file in output.iterdir()} == {
+        "t1_s.nii.gz",
+        "t1_s_sd.nii.gz",
+        "rmse.nii.gz",
+        "status.nii.gz",
+        "report.json",
+        "report.png",
+    }
+    np.testing.assert_allclose(read_image(output / "t1_s.nii.gz"), t1, rtol=1e-4)
+    report = json.loads((output / "report.json").read_text())
+    assert report["summary"]["medians"]["t1_s"] == pytest.approx(np.median(t1), rel=0.01)
+    folder = acquire(spectrum_protocol(count=21)).write(tmp_path / "in")
+    maps = tmp_path / "maps"
+    assert main(fit_arguments(folder, maps, "mtr-rex", t1=output / "t1_s.nii.gz")) == 0
+    assert list(maps.glob("arex_*.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--kind", "inversion-recovery"], "inversion-recovery needs --times-ms, not --flip-angles-deg"),
+        (["--kind", "variable-flip-angle", "--times-ms", "5"], "variable-flip-angle needs --flip-angles-deg"),
+        (["--kind", "multi-echo", "--times-ms", "5", "9"], "2 values are given but 'ir' has 6 measurements"),
+        (["--kind", "multi-echo", "--times-ms", "0", "1", "2", "3", "4", "5"], "must be positive numbers"),
+        (
+            ["--kind", "variable-flip-angle", "--flip-angles-deg", "2", "4", "6", "8", "10", "12"],
+            "flip angles need the repetition time",
+        ),
+        (["--kind", "multi-echo", *times(), "--repetition-time-ms", "20"], "uses neither B1 nor a repetition time"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(
+    recovery: tuple[Path, np.ndarray], tmp_path: Path, capfd: pytest.CaptureFixture, more: list[str], message: str
+) -> None:
+    capfd.readouterr()
+    assert main(arguments(recovery[0], tmp_path / "out", *more)) == 2
+    lines = messages(capfd.readouterr().err)
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_flip_angles_without_b1_are_told(
+    recovery: tuple[Path, np.ndarray], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    angles = ["--kind", "variable-flip-angle", "--flip-angles-deg", *map(str, (2, 4, 8, 12, 16, 20))]
+    more = [*angles, "--repetition-time-ms", "20"]
+    assert main(arguments(recovery[0], tmp_path / "plain", *more)) == 0
+    assert "no B1 map is given" in messages(capfd.readouterr().err)[0]
+    assert main(arguments(recovery[0], tmp_path / "with", *more, "--b1", str(tmp_path / "b1.nii.gz"))) == 0
+    assert messages(capfd.readouterr().err) == []
