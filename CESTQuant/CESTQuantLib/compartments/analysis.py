@@ -62,6 +62,9 @@ def analyze(
         ValueError: The inputs of a visit do not belong together; the message names the visit and the remedy.
     """
     chosen = settings or Settings()
+    inputs = [first] if second is None else [first, second]
+    if not any(visit.segmentation or visit.anatomy for visit in inputs):
+        raise ValueError("no region is known: give the segmentation of a visit (--segmentation)")
     if second is None:
         visit, _ = analyze_visit(first, chosen, progress)
         return Analysis((_with_distributions([visit])[0],), None, asdict(chosen))

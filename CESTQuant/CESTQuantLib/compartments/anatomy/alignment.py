@@ -36,6 +36,8 @@ LARGEST_SHIFT_MM, LARGEST_ANGLE_DEG = 60.0, 35.0
 """Motion between CEST and anatomy of one visit that is not plausible."""
 _USUAL_SHIFT_MM = 15.0
 _LEAST_GAIN = 1.0005
+_OTHER_WAY = 1.3
+"""How much better the inverse of a given transform has to fit for the transform to be taken as the inverse."""
 _MIRROR_ADVANTAGE, _LEAST_MIRROR = 1.2, 0.25
 """How much better, and how well, the mirror image has to fit for left and right of a header to be taken as swapped.
 
@@ -72,6 +74,7 @@ def align(visit: VisitInput) -> Alignment | None:
     similar = [np.nan_to_num(each.measures(found.cest_to_anatomy).correlation, nan=-1.0) for each in pairs]
     best = int(np.argmax(similar))
     pair, found = pairs[best], replace(found, anatomy=anatomies[best].name)
+    _require_right_direction(visit, found, pair)
     before = pair.measures(np.eye(4) if found.source != "given" else found.cest_to_anatomy)
     after = pair.measures(found.cest_to_anatomy)
     found = replace(
@@ -83,6 +86,19 @@ def align(visit: VisitInput) -> Alignment | None:
         correlation_after=after.correlation,
     )
     return _judged(visit, found)
+
+
+def _require_right_direction(visit: VisitInput, found: Alignment, pair: _Pair) -> None:
+    """Refuse a given transform whose inverse fits clearly better."""
+    if found.source != "given":
+        return
+    own = np.nan_to_num(pair.measures(found.cest_to_anatomy).correlation)
+    inverse = np.nan_to_num(pair.measures(np.linalg.inv(found.cest_to_anatomy)).correlation)
+    if inverse > _OTHER_WAY * own and inverse >= LEAST_CORRELATION["registered"]:
+        raise ValueError(
+            f"{visit.name}: the transform to the anatomy maps the other way (local correlation {own:.2f}, and "
+            f"{inverse:.2f} with its inverse): give the one that moves the CEST images onto '{found.anatomy}'"
+        )
 
 
 def require_same_side(visit: VisitInput, alignment: Alignment, plane: Midplane | None) -> float:

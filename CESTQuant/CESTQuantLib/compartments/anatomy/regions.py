@@ -141,8 +141,9 @@ def _rim(
 ) -> list[RegionMask]:
     """The tissue within ``rim_mm`` outside of the enhancing tumour, else of the core, else of the whole tumour."""
     by_name = {region.name: region.mask for region in tumor}
-    inner = next((by_name[n] for n in ("enhancing_tumor", "tumor_core", "whole_tumor") if n in by_name), None)
-    if inner is None or not inner.any():
+    around = ("enhancing_tumor", "tumor_core", "whole_tumor")
+    inner = next((by_name[name] for name in around if name in by_name and by_name[name].any()), None)
+    if inner is None:
         return []
     box = _box(inner, np.ceil(rim_mm / grid.spacing_mm).astype(int) + 2)
     near = np.zeros(inner.shape, bool)

@@ -161,6 +161,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
         "no CEST maps are given: give --maps": ["--segmentation", segmentation],
         "is no folder: give the output folder of 'cestquant fit'": ["--maps", tmp_path / "none"],
         "holds no maps": ["--maps", tmp_path / "no_maps"],
+        "no region is known: give the segmentation": ["--maps", maps],
         "--maps2 is given without a first visit": ["--maps2", maps],
         "--between needs a second visit": [*usual, "--between", "t.h5"],
         "--visits needs one name for each visit": [*usual, "--maps2", maps, "--visits", "a", "a"],

@@ -84,6 +84,15 @@ def test_the_rim_has_its_width_and_no_enhancing_tissue() -> None:
     assert 3.0 < distance.max() < 6.5
 
 
+def test_a_tumor_that_does_not_enhance_has_its_rim_around_the_core() -> None:
+    tissue = Brain().on(WHOLE_HEAD)
+    names = {"Oedema": tissue == 4, "Necrotic core": tissue == 5, "Enhancing tumour": np.zeros(WHOLE_HEAD.shape, bool)}
+    found = regions_of(VisitInput("visit", None, Masks("tumour", WHOLE_HEAD, names)), Settings(rim_mm=3.0), np.eye(4))
+    rim = next(region.mask for region in found.regions if region.name == "rim_3mm")
+    assert rim.any()
+    assert np.isin(tissue[rim], (4, 3, 2, 1)).all()
+
+
 @pytest.mark.parametrize("slices", [3, 9])
 def test_registration_finds_how_the_patient_moved(slices: int) -> None:
     brain = Brain((2, 0, 3))
@@ -110,6 +119,19 @@ def test_images_that_do_not_overlap_are_refused() -> None:
     away[:3, 3] = 0.0, 150.0, 0.0
     with pytest.raises(ValueError, match=r"overlap by \d+ % only"):
         align(replace(visit, cest_to_anatomy=away))
+
+
+def test_a_transform_that_maps_the_other_way_is_refused() -> None:
+    brain, shift = Brain(), np.array([6.0, 0.0, 0.0])
+    moved = replace(brain, shift_mm=(-6.0, 0.0, 0.0))
+    visit = slab_visit(brain, 5, moved, register=False)
+    to_anatomy = np.eye(4)
+    to_anatomy[:3, 3] = shift
+    found = align(replace(visit, cest_to_anatomy=to_anatomy))
+    assert found is not None
+    assert found.verdict == "good"
+    with pytest.raises(ValueError, match="maps the other way"):
+        align(replace(visit, cest_to_anatomy=np.linalg.inv(to_anatomy)))
 
 
 def test_a_registration_without_anatomy_says_what_is_missing() -> None:
