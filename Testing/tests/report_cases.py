@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ QUANTITIES = {"amide_amplitude": 0.03, "noe_amplitude": 0.08, "amide_position_pp
 
 CEST = Grid((4, 42, 36), np.array([[-4.0, 0, 0, 70], [0, -4.0, 0, 82], [0, 0, 6.0, -9], [0, 0, 0, 1]]))
 ANATOMY = Grid((40, 88, 76), np.array([[-2.0, 0, 0, 75], [0, -2.0, 0, 87], [0, 0, 2.0, -40], [0, 0, 0, 1]]))
-FIT = {
+FIT: dict[str, Any] = {
     "command": "cestquant fit",
     "settings": {"method": "lorentzian", "lorentzian": "3T", "power": 1.0, "b0": f"/data/{SECRET}/b0.nii.gz"},
     "summary": {

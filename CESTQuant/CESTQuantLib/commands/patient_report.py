@@ -56,8 +56,8 @@ def write_report(options: Namespace, folder: Path, result: CompartmentsResult, r
     from ..scene.patient_report.page import patient_page
 
     given = [options.maps, options.maps2][: len(result.analysis.visits)]
-    fits = [read_record(maps) if maps else {} for maps in given]
-    registration = read_record(Path(options.between).parent) if options.between else {}
+    fits = [read_record(maps, "cestquant fit") if maps else {} for maps in given]
+    registration = read_record(Path(options.between).parent, "jointregseg apply") if options.between else {}
     material = material_of(result, options.label, fits, registration, vars(options))
     write_page(patient_page(material), folder / "report.html")
     report.verdict = {"verdict": material.verdict(), "reasons": material.warnings()}

@@ -19,6 +19,7 @@ from NeuroCESTLib.scene.geometry import Geometry
 from ...compartments.inputs import VisitInput
 from ...compartments.results import Analysis, Change, Statistics, Visit
 from ...methods.registry import quantity_named
+from ..preparation import NOISE_MAP
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -73,7 +74,7 @@ class VisitMaterial:
     def check_maps(self) -> dict[str, np.ndarray]:
         """Return maps that say how far to trust the others: fields, residuals, reliability; (K, J, I) by name."""
         maps = self.visit.maps
-        found = {name: maps[name] for name in FIELDS if name in maps}
+        found = {name: maps[name] for name in (*FIELDS, NOISE_MAP) if name in maps}
         acquisition = self.source.cest.acquisition if self.source is not None and self.source.cest else None
         if acquisition is not None and self.visit.grid is not None:
             for name in FIELDS:
@@ -281,10 +282,18 @@ def material_of(
     return Material(result.analysis, visits, result.between, registration or {}, label, versions(), hidden)
 
 
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """Return the content of the ``report.json`` of a folder; empty where there is none that can be read."""
+def read_record(folder: str | Path, command: str) -> dict[str, Any]:
+    """Return the content of the ``report.json`` of a folder.
+
+    Args:
+        folder: Output folder of a command.
+        command: The command, such as ``cestquant fit``.
+
+    Returns:
+        The content; empty where there is no such file that can be read, or another command wrote it.
+    """
     try:
         content = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and content.get("command") == command else {}

@@ -24,6 +24,7 @@ RANO = "Wen PY et al. Updated response assessment criteria for high-grade glioma
 RANO_2 = (
     "Wen PY et al. RANO 2.0: update to the response assessment in neuro-oncology criteria. J Clin Oncol 2023;41:5187"
 )
+QUASS = "Sun PZ. Quasi-steady state chemical exchange saturation transfer (QUASS CEST) analysis. MRM 2021;85:3281"
 JOINT_NETWORK = (
     "Estienne T et al. Deep learning-based concurrent brain registration and tumor segmentation. "
     "Front Comput Neurosci 2020;14:17"
@@ -96,6 +97,7 @@ def _maps_of(visit: VisitMaterial, references: _References) -> str:
     texts += _method_settings(name, settings)
     if acquisition is not None and acquisition.settings.model is not None and name in ("r1rho", "bloch-mcconnell"):
         texts.append(_model(acquisition.settings.model))
+    texts.append(_preparation(visit.fit.get("summary", {}), references))
     texts.append(_corrections(settings, visit.fit.get("summary", {})))
     return " ".join(text for text in texts if text)
 
@@ -150,6 +152,26 @@ def _model(model: TissueModel) -> str:
     kind = model.semisolid_kind
     texts += [f"the semisolid pool had a {kind.lineshape} lineshape"] if kind is not None else []
     return "; ".join(texts) + "."
+
+
+def _preparation(summary: Mapping[str, Any], references: _References) -> str:
+    """What was done to the signals before they were quantified."""
+    record = summary.get("preparation", {})
+    texts = []
+    if denoising := record.get("denoising"):
+        patch = " × ".join(str(edge) for edge in denoising.get("patch_voxels", ()))
+        cited = references.cite(*denoising.get("publications", ()))
+        texts.append(
+            f"Images were denoised by {denoising.get('method', 'MP-PCA')} in patches of {patch} voxels{cited}."
+        )
+    if smoothing := record.get("smoothing"):
+        texts.append(f"Spectra were smoothed along their offsets (FWHM {smoothing.get('width_ppm')} ppm).")
+    if summary.get("quass"):
+        texts.append(
+            "Signals were corrected for finite saturation time and recovery by QUASS "
+            f"('{summary['quass']}'){references.cite(QUASS)}."
+        )
+    return " ".join(texts)
 
 
 def _corrections(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

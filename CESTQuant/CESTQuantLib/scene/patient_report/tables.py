@@ -269,7 +269,8 @@ def motion_table(material: Material) -> Table | None:
     """Return the motion during each acquisition; None where it was not corrected for."""
     rows: list[list[Cell]] = []
     for visit in material.visits:
-        motion = visit.fit.get("summary", {}).get("motion")
+        summary = visit.fit.get("summary", {})
+        motion = summary.get("motion") or summary.get("preparation", {}).get("motion")
         if isinstance(motion, dict):
             text = "; ".join(f"{key.replace('_', ' ')}: {_value(value)}" for key, value in motion.items())
             rows.append([visit.visit.name, text])

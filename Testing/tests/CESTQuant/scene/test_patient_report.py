@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, find_browser, running_browser
-from report_cases import NAMES, QUANTITIES, SECRET, a_patient
+from report_cases import FIT, NAMES, QUANTITIES, SECRET, a_patient
 
 from CESTQuantLib.scene.patient_report.bids import bids_name, rename_as_bids
-from CESTQuantLib.scene.patient_report.material import Material, without_names
+from CESTQuantLib.scene.patient_report.material import Material, read_record, without_names
 from CESTQuantLib.scene.patient_report.methods import methods_text
 from CESTQuantLib.scene.patient_report.overlays import checkerboard, planes_of, window_of
 from CESTQuantLib.scene.patient_report.page import patient_page
@@ -213,6 +213,24 @@ def test_methods_tell_what_was_run(patient: Material) -> None:
     assert text.references[0] == "Zaiss et al., J Magn Reson 2011;211:149"
     cited = {int(number) for group in re.findall(r"\[([\d, ]+)\]", words) for number in group.split(",")}
     assert cited == set(range(1, len(text.references) + 1))
+
+
+def test_methods_tell_how_the_signals_were_prepared(patient: Material) -> None:
+    record = {"denoising": {"method": "MP-PCA", "patch_voxels": [5, 5, 3], "publications": ["A. Author, 2016"]}}
+    summary = {**FIT["summary"], "preparation": {**record, "smoothing": {"width_ppm": 0.5}}, "quass": "equilibrium"}
+    visits = tuple(replace(visit, fit={**FIT, "summary": summary}) for visit in patient.visits)
+    text = methods_text(replace(patient, visits=visits))
+    assert "denoised by MP-PCA in patches of 5 × 5 × 3 voxels [2]" in text.paragraphs[0]
+    assert "smoothed along their offsets (FWHM 0.5 ppm)" in text.paragraphs[0]
+    assert "by QUASS ('equilibrium') [3]" in text.paragraphs[0]
+    assert text.references[1] == "A. Author, 2016"
+
+
+def test_records_of_other_commands_are_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(FIT))
+    assert read_record(tmp_path, "cestquant fit")["summary"]["median_rmse"] == 0.005
+    assert read_record(tmp_path, "jointregseg apply") == {}
+    assert read_record(tmp_path / "missing", "cestquant fit") == {}
 
 
 def test_methods_name_no_method_that_is_not_recorded(patient: Material) -> None:
