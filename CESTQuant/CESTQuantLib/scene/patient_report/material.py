@@ -189,7 +189,7 @@ def quantity_title(name: str) -> str:
     unit = quantity_named(name).unit
     title = name.replace("_", " ")
     words = (title.removesuffix(f" {unit}") if unit else title).split(" ")
-    return " ".join(_WORDS.get(word, word) for word in words)
+    return re.sub(r"(\d)ppm\b", r"\1 ppm", " ".join(_WORDS.get(word, word) for word in words))
 
 
 def with_unit(name: str) -> str:

@@ -198,3 +198,32 @@ def test_a_transform_file_moves_the_cest_images_as_in_slicer(slicer: ModuleType,
     sitk.WriteTransform(transform, str(tmp_path / "t.h5"))
     np.testing.assert_allclose(linear_transform(tmp_path / "t.h5")[:3, 3], (5.0, 0.0, 0.0), atol=1e-9)
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == 0
+
+
+def test_the_report_names_no_file_and_outputs_can_have_names_of_bids(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    given = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra")
+    output = compartments(tmp_path / "out", *given, "--label", "P<1>", "--bids-names", "sub-01", "--visits", "scan 1")
+    page = (output / "sub-01_desc-compartments_report.html").read_text()
+    assert "CEST of tumour compartments: P&lt;1&gt;" in page
+    assert "MTR asym 3.5 ppm" in page
+    assert "&#x27;mtrasym&#x27;" in page  # the method, in the methods section
+    assert str(tmp_path) not in page
+    assert segmentation.name not in page
+    names = {file.name for file in output.iterdir()}
+    assert "sub-01_desc-compartments_stats.tsv" in names
+    assert "sub-01_ses-scan1_desc-regions_dseg.seg.nrrd" in names
+    assert "dataset_description.json" in names
+    assert "report.html" not in names
+    report = json.loads((output / "report.json").read_text())
+    assert report["verdict"] in ("good", "check")
+    assert (report["verdict"] == "check") == bool(report["reasons"])
+
+
+def test_a_name_that_bids_does_not_allow_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compartments(tmp_path / "out", "--maps", tmp_path, "--bids-names", "_/_", status=2)
+    assert "is no name for BIDS" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
