@@ -14,6 +14,8 @@ LIBRARIES = {
     "neurocest": "NeuroCESTLib.workflow.batch",
 }
 """Module that runs each command."""
+_USAGE = tuple(f"{program} " for program in LIBRARIES)
+"""How the messages about unusable options begin."""
 
 
 def command_line(program: str, *arguments: object) -> list[str]:
@@ -65,10 +67,15 @@ def environment(threads: int | None = None) -> Mapping[str, str]:
 
 
 def last_error(printed: str) -> str:
-    """Return the sentence with which a command ended, from what it printed to standard error."""
+    """Return the sentence with which a command ended, from what it printed to standard error.
+
+    A command that was killed has none; then the last thing that it said is told. Empty where it said nothing at all.
+    """
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return errors[-1] if errors else (lines[-1] if lines else "")
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith(("error: ", *_USAGE))]
+    if errors or not lines:
+        return errors[-1] if errors else ""
+    return f"it ended without a message after '{lines[-1]}': it was stopped, perhaps for lack of memory or time"
 
 
 def options(values: Mapping[str, object]) -> list[str]:
