@@ -31,6 +31,12 @@ SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 # Exceptions that bad arguments and bad files raise; any other one is a failure of the program.
 _BAD_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
+ANONYMOUS = "--anonymous"
+_EVERYWHERE = (
+    f"Every command takes {ANONYMOUS}, which leaves paths, user and machine, and names of nodes that come from files "
+    "out of report, tables, pictures and scene, and --debug, which shows where an error arose."
+)
+"""What the help of every command ends with."""
 _REMEDIES = {
     "torch": "PyTorch is not installed: in Slicer, install the extension PyTorch and press 'Install PyTorch' in its "
     "module 'PyTorch Utils'; elsewhere run 'pip install torch'",
@@ -55,7 +61,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, **settings})
+        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, "epilog": _EVERYWHERE, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Print one line that says what is wrong and how to get help, and exit with status 2."""
@@ -66,17 +72,19 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     """Run a command and return its exit status.
 
     Args:
-        main: The command. It takes the arguments without ``--debug`` and returns an exit status, or None for 0.
-        arguments: Arguments of the command line; ``sys.argv[1:]`` by default.
+        main: The command. It takes the arguments without ``--debug`` and ``--anonymous``, and returns an exit status,
+            or None for 0.
+        arguments: Arguments of the command line; ``sys.argv[1:]`` by default. ``--anonymous`` leaves paths and the
+            names that come from them out of what is written.
 
     Returns:
         0 for success, 2 for unusable arguments or input, 1 for a failure or a cancelled run.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    debug, hides_names = "--debug" in arguments, ANONYMOUS in arguments
+    arguments = [argument for argument in arguments if argument not in ("--debug", ANONYMOUS)]
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), _names_hidden(arguments) if hides_names else contextlib.nullcontext():
             return main(arguments) or SUCCESS
     except SystemExit as stop:
         return _exit_status(stop)
@@ -89,6 +97,12 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
         status, line = _outcome(error)
         print(f"error: {one_line(line)}", file=sys.stderr)
         return status
+
+
+def _names_hidden(arguments: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    from NeuroCESTLib.batch.anonymity import anonymous  # imports what a help text does not need
+
+    return anonymous(arguments)
 
 
 @contextlib.contextmanager

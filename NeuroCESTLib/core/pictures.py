@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.packages import MissingPackage
-from NeuroCESTLib.core.whole_files import whole_file
+from NeuroCESTLib.core.whole_files import whole_file, written_as
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -65,7 +65,11 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
         ValueError: The file cannot be written; the message names it.
     """
     from matplotlib import pyplot
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        if (shown := written_as.get()(text.get_text())) != text.get_text():
+            text.set_text(shown)
     try:
         with whole_file(path) as temporary, warnings.catch_warnings():
             # Letters that the font lacks are drawn as boxes; the user cannot do anything about it.

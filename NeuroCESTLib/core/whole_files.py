@@ -13,9 +13,13 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+written_as: ContextVar[Callable[[str], str]] = ContextVar("written_as", default=lambda text: text)
+"""How texts about the run stand in reports, tables, pictures and scenes: as they are, or without paths and names."""
 
 
 @contextlib.contextmanager
@@ -138,4 +142,6 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Pa
 def _field(value: Any) -> Any:
     if value is None or value != value:
         return ""
+    if isinstance(value, str):
+        return written_as.get()(value)
     return f"{value:.7g}" if isinstance(value, float) else value

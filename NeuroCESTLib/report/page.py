@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TypeAlias
 
-from NeuroCESTLib.core.whole_files import write_text
+from NeuroCESTLib.core.whole_files import write_text, written_as
 from NeuroCESTLib.report.numbers import number_text
 from NeuroCESTLib.report.style import STYLE_SHEET
 
@@ -183,7 +183,9 @@ def write_page(page: Page, path: str | os.PathLike) -> Path:
     Raises:
         ValueError: The file cannot be written; the message names it.
     """
-    return write_text(page_html(page), path)
+    parts = re.split(r"(data:[^\"')]+)", page_html(page))  # pictures stand in the page as long texts
+    parts[::2] = [written_as.get()(part) for part in parts[::2]]
+    return write_text("".join(parts), path)
 
 
 def page_html(page: Page) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.checksum import sha256
-from NeuroCESTLib.core.whole_files import write_text
+from NeuroCESTLib.core.whole_files import write_text, written_as
 from NeuroCESTLib.scene.image_files import existing_file
 
 _PACKAGES = ("neurocest", "torch", "numpy", "SimpleITK", "vtk", "pypulseq")
@@ -96,7 +96,17 @@ class Report:
         Raises:
             ValueError: The file cannot be written.
         """
-        return write_text(json.dumps(self.as_dict(), indent=2) + "\n", Path(folder) / "report.json")
+        content = _shown(self.as_dict())
+        return write_text(json.dumps(content, indent=2) + "\n", Path(folder) / "report.json")
+
+
+def _shown(value: Any) -> Any:
+    """Plain values with their texts, and the keys that are paths, as they stand in a report."""
+    if isinstance(value, dict):
+        return {written_as.get()(key) if os.sep in key else key: _shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return written_as.get()(value) if isinstance(value, str) else value
 
 
 def versions() -> dict[str, str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from NeuroCESTLib.core.whole_files import whole_file
+from NeuroCESTLib.core.whole_files import whole_file, written_as
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.volumes import add_volume, remove, volume_array
@@ -113,13 +116,48 @@ def write_scene(path: str | os.PathLike) -> Path:
     with whole_file(path) as temporary, tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
         # Copied in a second step, because on a full disk the archive writer would print every one of its errors.
         bundle = Path(folder) / path.name
-        with quiet_vtk():
+        with quiet_vtk(), _names_as_written():
             written = slicer.util.saveScene(str(bundle), {})
         if not written:
             _raise_write_error(bundle)
         shutil.copyfile(bundle, temporary)
         _check_written(temporary, path)
     return path
+
+
+@contextlib.contextmanager
+def _names_as_written() -> Iterator[None]:
+    """Give nodes the names, and storage nodes the files, with which they are saved, while the block runs."""
+    import slicer
+
+    nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
+    names = [(node.SetName, node.GetName() or "") for node in nodes]
+    names += [(node.SetFileName, node.GetFileName() or "") for node in nodes if node.IsA("vtkMRMLStorageNode")]
+    names += _folder_names()
+    changed = [(give, name) for give, name in names if written_as.get()(name) != name]
+    for give, name in changed:
+        give(written_as.get()(name))
+    try:
+        yield
+    finally:
+        for give, name in changed:
+            give(name)
+
+
+def _folder_names() -> list[tuple[Callable[[str], None], str]]:
+    """How each folder of the subject hierarchy is named anew, and its present name."""
+    import slicer
+    import vtk
+
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    identities = [items.GetId(index) for index in range(items.GetNumberOfIds())]
+    return [
+        (partial(hierarchy.SetItemName, item), hierarchy.GetItemName(item))
+        for item in identities
+        if hierarchy.GetItemDataNode(item) is None
+    ]
 
 
 def _check_written(temporary: Path, path: Path) -> None:

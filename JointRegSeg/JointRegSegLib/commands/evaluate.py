@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, one_line, settings_of
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
-from NeuroCESTLib.core.whole_files import write_text
+from NeuroCESTLib.core.whole_files import write_text, written_as
 from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
@@ -212,7 +212,9 @@ def _write(rows: list[dict[str, Any]], names: list[str], folder: Path, report: R
         [{"weights": n, "cases": len(good[n]), **{m: v["mean"] for m, v in s.items()}} for n, s in summary.items()],
         folder / "variants.csv",
     )
-    failed = [{key: row[key] for key in ("weights", "case", "error")} for row in rows if "error" in row]
+    failed = [
+        {key: written_as.get()(row[key]) for key in ("weights", "case", "error")} for row in rows if "error" in row
+    ]
     write_text(json.dumps({"variants": summary, "failed": failed}, indent=2) + "\n", folder / "summary.json")
     cases = len({row["case"] for row in rows})
     draw_overview(good, folder / "overview.png", _cases(cases))

@@ -1,0 +1,112 @@
+"""With ``--anonymous``, nothing that a command writes tells whose files it was given, or on which machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from joint_studies import small_weights
+from studies import acquire, fit_arguments, spectrum_protocol
+
+from CESTQuantLib.batch import main as cestquant
+from JointRegSegLib.batch import main as jointregseg
+from NeuroCESTLib.batch.anonymity import Replacements
+from NeuroCESTLib.core.whole_files import written_as
+
+PATIENT = "Doe_Jane"
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder by name, also what is packed into scenes and images."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file():
+            continue
+        found[file.name] = file.read_bytes()
+        if file.suffix == ".mrb":
+            with zipfile.ZipFile(io.BytesIO(found[file.name])) as archive:
+                found |= {f"{file.name}: {name}": archive.read(name) + name.encode() for name in archive.namelist()}
+    return found
+
+
+def telling(folder: Path, *secrets: str) -> list[str]:
+    """Names of the files in which a secret stands."""
+    return [name for name, content in written(folder).items() if any(s.encode() in content for s in secrets)]
+
+
+def test_maps_and_their_scene_do_not_tell_whose_they_are(tmp_path: Path, slicer: ModuleType) -> None:
+    inputs = acquire(spectrum_protocol(count=15)).write(tmp_path / PATIENT)
+    signal = inputs / f"{PATIENT}_z.nii.gz"
+    (inputs / "signal.nii.gz").rename(signal)
+    arguments = [*fit_arguments(inputs, tmp_path / "out", "mtrasym", signal=signal), "--scene"]
+    assert cestquant([*arguments, "--anonymous"]) == 0
+    assert telling(tmp_path / "out", PATIENT, str(tmp_path)) == []
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    signal_entry = next(entry for entry in report["inputs"] if entry["role"] == "signal")
+    assert signal_entry["path"] == "file1.nii.gz"
+    assert len(signal_entry["sha256"]) == 64
+    assert report["settings"]["method"] == "mtrasym"
+
+    assert cestquant(arguments[:-1]) == 0  # without the option everything is told, as before
+    assert "report.json" in telling(tmp_path / "out", PATIENT)
+
+
+def test_a_segmentation_does_not_tell_whose_it_is(tmp_path: Path, slicer: ModuleType) -> None:
+    folder = tmp_path / PATIENT
+    folder.mkdir()
+    values = np.random.default_rng(0).normal(100, 10, (12, 12, 12)).astype(np.float32)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((8.0, 8.0, 8.0))
+    sitk.WriteImage(image, str(folder / f"{PATIENT}_t1.nii.gz"))
+    mask = sitk.GetImageFromArray(np.ones(values.shape, np.uint8))
+    mask.CopyInformation(image)
+    sitk.WriteImage(mask, str(folder / "mask.nii.gz"))
+    weights = small_weights(folder / f"{PATIENT}.pt", 8.0)
+    files = [str(folder / f"{PATIENT}_t1.nii.gz"), "-", "-", "-"]
+    arguments = ["--images", *files, "--mask", str(folder / "mask.nii.gz"), "--weights", str(weights)]
+    assert jointregseg(["segment", *arguments, "--output", str(tmp_path / "out"), "--no-flips", "--anonymous"]) == 0
+    assert telling(tmp_path / "out", PATIENT, str(tmp_path)) == []
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["inputs"]
+
+
+def test_failures_of_a_cohort_do_not_tell_where_it_lies(tmp_path: Path) -> None:
+    folder = tmp_path / PATIENT
+    folder.mkdir()
+    (folder / f"{PATIENT}_flair.nii.gz").write_bytes(b"no image")
+    (folder / "cohort.csv").write_text(f"subject,flair\nA,{PATIENT}_flair.nii.gz\n")
+    arguments = ["--manifest", str(folder / "cohort.csv"), "--weights", "none", "--output", str(tmp_path / "out")]
+    assert jointregseg(["evaluate", *arguments, "--no-pictures", "--anonymous"]) == 1
+    assert telling(tmp_path / "out", PATIENT, str(tmp_path)) == []
+    with open(tmp_path / "out" / "cases.csv") as file:
+        assert next(csv.DictReader(file))["error"].startswith("'file.nii.gz'")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'/data/Doe/z.nii.gz' is truncated", "'file1.nii.gz' is truncated"),
+        ("the map of '/home/jane/b0.nii' is empty", "the map of 'file.nii' is empty"),
+        ("z_of_Jane", "file1"),
+        ("'z_of_Jane' has no reference", "'file1' has no reference"),
+        ("C:\\Users\\jane\\m0.nii.gz", "file.nii.gz"),
+        ("rates in rad/s/uT and 1/s", "rates in rad/s/uT and 1/s"),
+        ("https://github.com/a/b.html", "https://github.com/a/b.html"),
+        ("mtrasym", "mtrasym"),
+        ("T1 and mask", "T1 and mask"),
+    ],
+)
+def test_paths_and_names_from_them_are_replaced_and_nothing_else(text: str, expected: str) -> None:
+    replace = Replacements(["fit", "--signal", "/data/Doe/z.nii.gz", "--mask", "/data/Doe/mask.nii.gz"])
+    of_name = Replacements(["--signal", "z_of_Jane.nii.gz", "--method", "mtrasym"])
+    assert (of_name if "Jane" in text else replace)(text) == expected
+
+
+def test_texts_stay_as_they_are_without_the_option() -> None:
+    assert written_as.get()("/data/Doe/z.nii.gz") == "/data/Doe/z.nii.gz"
