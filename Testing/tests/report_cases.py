@@ -17,6 +17,7 @@ from CESTQuantLib.compartments.results import (
     Change,
     JacobianOfRegion,
     Lesion,
+    Midplane,
     RegionSpectrum,
     Response,
     Transition,
@@ -118,6 +119,8 @@ def _completed(visit: Visit) -> Visit:
     alignment = Alignment(
         "registered", np.eye(4), f"{SECRET} t1", 1.2, 0.8, 0.98, 1.08, 1.12, 0.61, 0.72, "check", ("it moved far",)
     )
+    midplane = Midplane(np.zeros(3), np.array([1.0, 0.0, 0.0]), 0.9)
+    visit = replace(visit, midplane=midplane)
     lesions = (Lesion(9.0, 26.0, 24.0, np.zeros(3), True), Lesion(0.1, 6.0, 4.0, np.zeros(3), False))
     return replace(visit, spectra=tuple(spectra), distributions=tuple(boxes), alignment=alignment, lesions=lesions)
 

@@ -63,9 +63,15 @@ def anatomy_picture(material: Material, planes: Sequence[Plane]) -> Picture:
         for plane, axis in zip(planes, axes, strict=True):
             _draw_anatomy(axis, plane)
             _draw_outlines(axis, plane, material, width=1.5)
+            _draw_midplane(axis, plane)
             axis.set_title(f"{plane.material.visit.name}, slice {plane.view.index + 1}")
         _legend(figure, material, planes)
 
+    midline = ""
+    if any(plane.material.visit.midplane is not None for plane in planes):
+        midline = (
+            " Dotted: the mid-sagittal plane, at which the contralateral reference is the mirror image of the tumour."
+        )
     height = 3.7 * max(plane.height_over_width for plane in planes) + 0.8
     names = " and ".join(plane.material.visit.name for plane in planes)
     return embedded_picture(
@@ -73,7 +79,7 @@ def anatomy_picture(material: Material, planes: Sequence[Plane]) -> Picture:
         (3.7 * len(planes) + 0.4, min(height, 6.0)),
         f"Anatomical slices of {names} with the outlines of the regions",
         "Anatomy in the slice of the CEST images with the largest part of the tumour, and the regions. The patient's "
-        "right is on the left.",
+        "right is on the left." + midline,
     )
 
 
@@ -294,14 +300,22 @@ def _draw_outlines(axis: Axes, plane: Plane, material: Material, width: float = 
         share = plane.outline(region.name)
         if share is None:
             continue
-        left, right, bottom, top = plane.extent
-        rows, columns = share.shape
-        x = left + (np.arange(columns) + 0.5) * (right - left) / columns
-        y = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
+        x, y = plane.pixel_centers(*share.shape)
         dashed = "dashed" if region.kind == "reference" else "solid"
         color = "white" if region.kind == "reference" else region_color(region)
         lines = axis.contour(x, y, share, levels=[0.5], colors=[color], linewidths=width, linestyles=dashed)
         lines.set(path_effects=[withStroke(linewidth=width + 0.9, foreground="black")])
+
+
+def _draw_midplane(axis: Axes, plane: Plane) -> None:
+    """Draw the line in which the mid-sagittal plane cuts the slice."""
+    midplane = plane.material.visit.midplane
+    if midplane is None:
+        return
+    distance = (plane.anatomy_points() - midplane.point) @ midplane.normal
+    if (distance > 0).any() and (distance < 0).any():
+        x, y = plane.pixel_centers(*distance.shape)
+        axis.contour(x, y, distance, levels=[0.0], colors="white", linewidths=1.0, linestyles="dotted")
 
 
 def _legend(figure: Figure, material: Material, planes: Sequence[Plane]) -> None:

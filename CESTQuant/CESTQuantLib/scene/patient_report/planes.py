@@ -84,6 +84,12 @@ class Plane:
         rows, columns = self.cut(np.empty(self.geometry.shape, np.bool_)).shape
         return -0.5, columns - 0.5, rows - 0.5, -0.5
 
+    def pixel_centers(self, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places (column,) and (row,) of the pixels of a picture that fills the extent."""
+        left, right, bottom, top = self.extent
+        x = left + (np.arange(columns) + 0.5) * (right - left) / columns
+        return x, top + (np.arange(rows) + 0.5) * (bottom - top) / rows
+
     @property
     def height_over_width(self) -> float:
         """Shape of the picture as it is displayed."""

@@ -17,7 +17,7 @@ from report_cases import FIT, NAMES, QUANTITIES, SECRET, a_patient
 from CESTQuantLib.scene.patient_report.bids import bids_name, rename_as_bids
 from CESTQuantLib.scene.patient_report.material import Material, read_record, without_names
 from CESTQuantLib.scene.patient_report.methods import methods_text
-from CESTQuantLib.scene.patient_report.overlays import checkerboard, planes_of, window_of
+from CESTQuantLib.scene.patient_report.overlays import anatomy_picture, checkerboard, planes_of, window_of
 from CESTQuantLib.scene.patient_report.page import patient_page
 from CESTQuantLib.scene.patient_report.planes import Plane
 from NeuroCESTLib.report.page import Page, Picture, Section, Table, page_html, write_page
@@ -167,6 +167,13 @@ def test_the_anatomy_under_a_map_lies_where_the_map_lies(patient: Material) -> N
     weights = plane.cut(patient.visits[0].visit.regions[2].weights)
     coarse = share.reshape(rows, plane.fine, columns, plane.fine).mean((1, 3))
     assert np.abs(coarse - weights).mean() < 0.02
+
+
+def test_the_mid_sagittal_plane_is_drawn_where_it_was_found(patient: Material, page: Page) -> None:
+    assert any("Dotted: the mid-sagittal plane" in picture.caption for picture in pictures_of(page))
+    visits = tuple(replace(each, visit=replace(each.visit, midplane=None)) for each in patient.visits)
+    without = replace(patient, visits=visits)
+    assert "mid-sagittal" not in anatomy_picture(without, planes_of(without)).caption
 
 
 def test_a_checkerboard_takes_squares_of_both_pictures() -> None:
