@@ -54,7 +54,7 @@ class LiveSpectrum(VTKObservationMixin):
         if crosshair is not None and not self.hasObserver(crosshair, self._event(), self.onCursorMoved):
             self.addObserver(crosshair, self._event(), self.onCursorMoved)
         self.following = True
-        self._layout.enter(self.chart.node)
+        self._layout.show(self.chart.node)
         self.refresh()
 
     def refresh(self) -> None:

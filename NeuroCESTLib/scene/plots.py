@@ -1,4 +1,4 @@
-"""Spectra as plots: a table, its plot series and a chart, which plot views show."""
+"""Spectra as plots: a table, its plot series and a chart, which plot views show; and layouts of views."""
 
 from __future__ import annotations
 
@@ -138,13 +138,49 @@ _LAYOUT = """
 """
 
 
-class PlotLayout:
+class ViewLayout:
+    """A layout of views, and the way back to the earlier one.
+
+    Args:
+        number: Number of the layout; Slicer's own are below 1000.
+        description: Description of the layout in Slicer's XML.
+    """
+
+    def __init__(self, number: int, description: str) -> None:
+        self.number = number
+        self._description = description
+        self._earlier: int | None = None
+
+    def enter(self) -> None:
+        """Show the layout; does nothing where there is no window."""
+        import slicer
+
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is None:
+            return
+        if not layout.IsLayoutDescription(self.number):
+            layout.AddLayoutDescription(self.number, self._description)
+        if layout.GetViewArrangement() != self.number:
+            self._earlier = layout.GetViewArrangement()
+            layout.SetViewArrangement(self.number)
+
+    def leave(self) -> None:
+        """Go back to the layout of before, unless the user has chosen another one in the meantime."""
+        import slicer
+
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is not None and self._earlier is not None and layout.GetViewArrangement() == self.number:
+            layout.SetViewArrangement(self._earlier)
+        self._earlier = None
+
+
+class PlotLayout(ViewLayout):
     """Layout of two slice views over a plot, and the way back to the earlier one."""
 
     def __init__(self) -> None:
-        self._earlier: int | None = None
+        super().__init__(LAYOUT_ID, _LAYOUT)
 
-    def enter(self, chart: Any) -> None:
+    def show(self, chart: Any) -> None:
         """Show slices and a chart; does nothing where there is no window.
 
         Args:
@@ -152,22 +188,6 @@ class PlotLayout:
         """
         import slicer
 
-        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        if layout is None:
-            return
-        if not layout.IsLayoutDescription(LAYOUT_ID):
-            layout.AddLayoutDescription(LAYOUT_ID, _LAYOUT)
-        if layout.GetViewArrangement() != LAYOUT_ID:
-            self._earlier = layout.GetViewArrangement()
-            layout.SetViewArrangement(LAYOUT_ID)
+        self.enter()
         for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
             view.SetPlotChartNodeID(chart.GetID())
-
-    def leave(self) -> None:
-        """Go back to the layout of before, unless the user has chosen another one in the meantime."""
-        import slicer
-
-        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        if layout is not None and self._earlier is not None and layout.GetViewArrangement() == LAYOUT_ID:
-            layout.SetViewArrangement(self._earlier)
-        self._earlier = None

@@ -52,7 +52,7 @@ def test_layout_is_restored_unless_the_user_has_chosen_another_one(slicer: Modul
     for chosen, after in ((None, node.SlicerLayoutFourUpView), (node.SlicerLayoutOneUp3DView,) * 2):
         node.SetViewArrangement(node.SlicerLayoutFourUpView)
         layout = PlotLayout()
-        layout.enter(chart)
+        layout.show(chart)
         assert node.GetCurrentLayoutDescription().count("vtkMRMLPlotViewNode") == 1
         if chosen is not None:
             node.SetViewArrangement(chosen)

@@ -1,0 +1,198 @@
+"""Fixed and warped images against each other, and the change of the compartments."""
+
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+ROW_HEIGHT = 22
+"""Height of a row of the table in pixels."""
+FLICKER_MS = 500
+"""Time in ms for which the flicker shows each image."""
+MODES = (
+    ("fade", _("Fade")),
+    ("flicker", _("Flicker")),
+    ("side", _("Side by side, linked")),
+    ("checkerboard", _("Checkerboard")),
+    ("difference", _("Difference")),
+    ("jacobian", _("Local volume change (Jacobian)")),
+    ("grid", _("Deformation grid")),
+)
+"""Ways to compare, with their texts."""
+COLUMNS = {
+    "region": _("Region"),
+    "fixed_ml": _("Fixed (ml)"),
+    "moving_ml": _("Moving (ml)"),
+    "change_ml": _("Change (ml)"),
+    "change_percent": _("Change (%)"),
+}
+"""Shown columns of the table of changes and their headings."""
+
+
+class ComparePage(Page):
+    """Shows the chosen pair of images in one of several ways; a run chooses its images, and others can be chosen."""
+
+    _pair = None
+    _layout = None
+    _grid = None
+
+    def setup(self):
+        """List the ways to compare and connect the widgets."""
+        import qt
+
+        ui = self.ui
+        for name, text in MODES:
+            ui.compareModeComboBox.addItem(text, name)
+        ui.compareModeComboBox.connect("currentIndexChanged(int)", self.compare)
+        ui.fadeSlider.connect("valueChanged(int)", self.onFaded)
+        ui.tileSpinBox.connect("valueChanged(int)", self.compare)
+        ui.changesTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        ui.changesTable.verticalHeader().setVisible(False)
+        ui.changesTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        ui.changesTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        self.timer = qt.QTimer()
+        self.timer.setInterval(FLICKER_MS)
+        self.timer.connect("timeout()", self.flicker)
+
+    def show(self):
+        """Show what belongs to the pair and the mode; compare again where the pair has changed."""
+        pair = self.pair()
+        if pair != self._pair:
+            self._pair = pair
+            self._showChanges()
+            self.compare()
+        self._showRows()
+
+    def bound(self):
+        """Show the table of the scene, as soon as a scene that has been loaded has its folders."""
+        import qt
+
+        self._showChanges()
+        qt.QTimer.singleShot(0, self._showChanges)
+
+    def leave(self):
+        """Stop the flicker and go back to the earlier layout."""
+        self._end()
+
+    def pair(self):
+        """Return the fixed and the warped volume node; None for what is not chosen."""
+        return (self.parameters.comparedFixed, self.parameters.comparedWarped) if self.parameters else (None, None)
+
+    def choose(self, fixed, warped):
+        """Choose the images of a run, which shows them faded."""
+        self.ui.compareModeComboBox.currentIndex = 0
+        self.ui.fadeSlider.value = 50
+        self.parameters.comparedFixed, self.parameters.comparedWarped = fixed, warped
+        self._showChanges()
+
+    def mode(self):
+        """Return the chosen way to compare."""
+        return self.ui.compareModeComboBox.currentData
+
+    def results(self):
+        """Return the nodes beside the warped image in its folder, by name."""
+        from NeuroCESTLib.scene import hierarchy
+
+        folder = hierarchy.folder_named(self.folder()) if self.folder() else None
+        return {node.GetName(): node for node in hierarchy.nodes_in(folder)} if folder else {}
+
+    def folder(self):
+        """Return the name of the folder of the warped image; empty without one."""
+        from NeuroCESTLib.scene import hierarchy
+
+        warped = self.pair()[1]
+        return hierarchy.folder_of(warped) if warped else ""
+
+    def compare(self, _value=None):
+        """Show the pair in the chosen way."""
+        from ..scene import comparison
+
+        self._end()
+        self._showRows()
+        fixed, warped = self.pair()
+        if fixed is None or warped is None:
+            return
+        mode, opacity, results = self.mode(), self.ui.fadeSlider.value / 100, self.results()
+        self.ui.compareNoteLabel.text = ""
+        if mode == "side":
+            self._layout = comparison.side_by_side_layout()
+            self._layout.enter()
+            comparison.show_side_by_side(fixed, warped)
+        elif mode == "checkerboard":
+            comparison.show_checkerboard(fixed, warped, self.ui.tileSpinBox.value)
+        elif mode == "difference":
+            comparison.show_difference(fixed, warped)
+        elif mode == "jacobian" and "Jacobian determinant" in results:
+            comparison.show_jacobian(fixed, results["Jacobian determinant"], opacity)
+        elif mode == "grid" and "moving to fixed" in results:
+            comparison.show_faded(fixed, warped, opacity)
+            self._grid = results["moving to fixed"]
+            comparison.show_grid(self._grid, True)
+        else:
+            comparison.show_faded(fixed, warped, opacity)
+            if mode == "flicker":
+                self.timer.start()
+            elif mode != "fade":
+                self.ui.compareNoteLabel.text = _("The folder of the warped image holds no result of this kind.")
+
+    def onFaded(self, value):
+        """Take over another opacity of the image above."""
+        from ..scene import comparison
+
+        if self.mode() in ("fade", "jacobian", "grid"):
+            comparison.set_opacity(value / 100)
+
+    def flicker(self):
+        """Show the other of the two images."""
+        from ..scene import comparison
+
+        self._warped_shown = not getattr(self, "_warped_shown", False)
+        comparison.set_opacity(1.0 if self._warped_shown else 0.0)
+
+    def _end(self):
+        """End what the earlier way of comparing has started."""
+        from ..scene import comparison
+
+        self.timer.stop()
+        if self._layout is not None:
+            self._layout.leave()
+            self._layout = None
+        if self._grid is not None and self._grid.GetScene() is not None:
+            comparison.show_grid(self._grid, False)
+        self._grid = None
+
+    def _showRows(self):
+        """Show the settings that the chosen way has."""
+        mode, ui = self.mode(), self.ui
+        for widget, used in (
+            ("fadeSlider", mode in ("fade", "jacobian", "grid")),
+            ("tileSpinBox", mode == "checkerboard"),
+        ):
+            getattr(ui, widget).visible = used
+            getattr(ui, f"{widget}Label").visible = used
+        ui.compareNoteLabel.visible = bool(ui.compareNoteLabel.text)
+
+    def _showChanges(self):
+        """Fill the table with the change of the compartments of the run."""
+        import math
+
+        import qt
+
+        from NeuroCESTLib.scene.tables import table_columns
+
+        table, widget = self.results().get("changes"), self.ui.changesTable
+        columns = table_columns(table) if table else {}
+        rows = len(columns.get("region", ()))
+        widget.visible = rows > 0
+        widget.rowCount, widget.columnCount = rows, len(COLUMNS)
+        widget.setHorizontalHeaderLabels(list(COLUMNS.values()))
+        for column, name in enumerate(COLUMNS):
+            for row in range(rows):
+                value = columns[name][row]
+                text = _words(value) if isinstance(value, str) else "" if math.isnan(value) else f"{value:.3g}"
+                widget.setItem(row, column, qt.QTableWidgetItem(text))
+        widget.setFixedHeight(ROW_HEIGHT * (rows + 2))
+
+
+def _words(region):
+    """Return the name of a region in tables as words."""
+    return region.replace("_", " ").replace("tumor", "tumour").replace("edema", "oedema").capitalize()

@@ -1,0 +1,7 @@
+"""What the self-test of JointRegSeg does, page by page; the module file puts the pages together."""
+
+from .compare import CompareTest
+from .inputs import InputsTest
+from .runs import RunsTest
+
+__all__ = ["CompareTest", "InputsTest", "RunsTest"]

@@ -1,0 +1,69 @@
+"""Segmentation and registration."""
+
+# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# ruff: noqa: PT009
+
+import slicer
+
+from ..choices import STUDIES, Affine
+from .sample import SampleTest
+
+
+class RunsTest(SampleTest):
+    """Runs the panel."""
+
+    def test_applyRegistersAndCarriesAlong(self):
+        self.addSliceView()
+        self.chooseInputs(affine=Affine.RIGID)
+        self.ui.fixedTumorSelector.setCurrentNode(self.studies["fixed"]["tumor"])
+        self.ui.movingTumorSelector.setCurrentNode(self.studies["moving"]["tumor"])
+        self.ui.carrySelector.setCurrentNode(self.studies["moving"]["t2"])
+        self.ui.folderNameLineEdit.text = "two visits"
+        self.ui.applyButton.click()
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        folder = hierarchy.GetItemByName("two visits")
+        self.assertIn("two visits", self.ui.statusLabel.text)
+        self.assertEqual(self.visibleSegmentations(), {"fixed segmentation", "moving segmentation on fixed"})
+        (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
+        self.assertEqual(view.GetBackgroundVolumeID(), self.studies["fixed"]["t1"].GetID())
+        self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("T1 warped").GetID())
+        transform = slicer.util.getNode("moving to fixed")
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(transform)), folder)
+        carried = slicer.util.getNode("phantom visit 2 T2 on fixed")
+        fixed = self.studies["fixed"]["t2"]
+        before = self.difference(fixed, self.studies["moving"]["t2"])
+        self.assertLess(self.difference(fixed, carried), 0.7 * before)
+        self.assertEqual(self.ui.progressBar.value, 100)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertFalse(self.ui.cancelButton.enabled)
+
+    def test_oneVisitIsSegmentedAlone(self):
+        self.ui.fixedFlairSelector.setCurrentNode(self.studies["fixed"]["flair"])
+        self.ui.weightsPathLineEdit.currentPath = self.saveSmallNetwork()
+        self.ui.flipsCheckBox.checked = False
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.segmentCheckBox.checked = False
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.ui.segmentCheckBox.checked = True
+        self.ui.folderNameLineEdit.text = "first visit"
+        self.ui.applyButton.click()
+        self.assertIn("segmented alone", self.ui.statusLabel.text)
+        self.assertIsNotNone(slicer.util.getNode("segmentation"))
+        self.assertIsNotNone(slicer.util.getNode("volumes"))
+
+    def test_networkSegmentsBothVisits(self):
+        self.chooseInputs()
+        self.ui.flipsCheckBox.checked = True
+        self.ui.refineSpinBox.value = 0
+        self.ui.applyButton.click()
+        for which in STUDIES:
+            segmentation = slicer.util.getNode(f"{which} segmentation").GetSegmentation()
+            names = [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
+            self.assertEqual(names, ["Necrotic core", "Oedema", "Enhancing tumour"])
+            self.assertIsNotNone(slicer.util.getNode(f"{which} uncertainty"))
+        self.assertIsNotNone(slicer.util.getNode("volumes"))
+
+    def test_unusableInputIsReportedAndChangesNothing(self):
+        self.chooseInputs()
+        slicer.util.arrayFromVolume(self.studies["fixed"]["flair"])[:] = 7
+        self.assertApplyFailsSaying("flair", "constant")

@@ -1,0 +1,78 @@
+"""The images of the two visits."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+from .choices import IMAGES, STUDIES
+
+
+class StudiesPage(Page):
+    """Choice of the images; where nothing is chosen, they are chosen by their names and can be corrected.
+
+    Attributes:
+        CHOSEN: Attribute of the parameter node that says that the images were chosen by name once.
+    """
+
+    CHOSEN = "studiesChosenByName"
+
+    def setup(self):
+        """Connect the button."""
+        self.ui.byNameButton.connect("clicked(bool)", lambda checked: self.chooseByName())
+        self.say("")
+
+    def bound(self):
+        """Choose the images by their names where a scene with two visits is used for the first time."""
+        node = self.parameters.parameterNode
+        if node.GetAttribute(self.CHOSEN) or any(self.study(which) for which in STUDIES):
+            return
+        from ..scene.naming import studies_by_name
+
+        if len(studies_by_name()) == 2:
+            self.chooseByName()
+
+    def chooseByName(self):
+        """Choose the images of the first two studies by name, the first as the fixed one; say what was chosen."""
+        from ..scene.naming import studies_by_name
+
+        studies = studies_by_name()
+        node = self.parameters.parameterNode
+        node.SetAttribute(self.CHOSEN, "1")
+        if not studies:
+            self.say(_("No volume has a name that ends with T1, T1ce, T2 or FLAIR: choose the images."))
+            return
+        with slicer.util.NodeModify(node):
+            for which, images in zip(STUDIES, [*studies.values(), {}], strict=False):
+                for modality, suffix in IMAGES.items():
+                    setattr(self.parameters, which + suffix, images.get(modality))
+        names = [f"'{name}'" for name in studies]
+        text = _("Chosen by name: {fixed} is fixed").format(fixed=names[0])
+        text += _(", {moving} is moving").format(moving=names[1]) if len(names) > 1 else ""
+        left = _(" Not used: {names}.").format(names=", ".join(names[2:])) if len(names) > 2 else ""
+        self.say(f"{text}.{left}")
+
+    def say(self, text):
+        """Show what was chosen."""
+        self.ui.byNameLabel.text = text
+        self.ui.byNameLabel.visible = bool(text)
+
+    def study(self, which):
+        """Return the chosen images of the fixed or moving study, by modality."""
+        nodes = {name: getattr(self.parameters, which + suffix) for name, suffix in IMAGES.items()}
+        return {name: node for name, node in nodes.items() if node}
+
+    def missing(self):
+        """Return what the studies lack."""
+        fixed, moving = (self.study(which) for which in STUDIES)
+        missing = []
+        if not fixed:
+            missing.append(_("Choose at least one image of the fixed study."))
+        if not moving and not self.parameters.segment:
+            missing.append(_("Choose at least one image of the moving study, or switch the segmentation on."))
+        chosen = [node.GetID() for study in (fixed, moving) for node in study.values()]
+        for node in {**fixed, **moving}.values():
+            if chosen.count(node.GetID()) > 1:
+                missing.append(_("The image '{name}' is chosen more than once.").format(name=node.GetName()))
+                break
+        return missing

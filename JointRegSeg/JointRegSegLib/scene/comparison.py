@@ -1,0 +1,152 @@
+"""Fixed and warped images shown against each other in the slice views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from NeuroCESTLib.scene import display, hierarchy
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.plots import ViewLayout
+from NeuroCESTLib.scene.volumes import add_volume, array_on, remove, volume_array
+
+from ..pictures.comparison import checkerboard, difference
+
+COMPARISON_ATTRIBUTE = "NeuroCEST.comparison"
+"""Attribute of volumes that show a comparison, which the next one of the same kind replaces."""
+FIXED_VIEW, MOVING_VIEW = "Red", "Yellow"
+"""Slice views of the two visits side by side."""
+LAYOUT_ID = 14131
+_VIEW = """
+  <item><view class="vtkMRMLSliceNode" singletontag="{tag}">
+   <property name="orientation" action="default">Axial</property>
+   <property name="viewlabel" action="default">{label}</property>
+   <property name="viewcolor" action="default">{color}</property></view></item>"""
+_LAYOUT = (
+    '<layout type="horizontal">'
+    + _VIEW.format(tag=FIXED_VIEW, label="Fixed", color="#F34A33")
+    + _VIEW.format(tag=MOVING_VIEW, label="Moving", color="#EDD54C")
+    + "</layout>"
+)
+
+
+def side_by_side_layout() -> ViewLayout:
+    """Return the layout of two slice views side by side."""
+    return ViewLayout(LAYOUT_ID, _LAYOUT)
+
+
+def show_side_by_side(fixed: Any, warped: Any) -> None:
+    """Show two volumes in the two views of the layout side by side, linked in position, zoom and slice.
+
+    Args:
+        fixed: Volume node of the left view.
+        warped: Volume node of the right view.
+    """
+    for view, volume in ((FIXED_VIEW, fixed), (MOVING_VIEW, warped)):
+        for composite in _composites(view):
+            composite.SetBackgroundVolumeID(volume.GetID())
+            composite.SetForegroundVolumeID(None)
+            composite.SetLinkedControl(True)
+            composite.SetHotLinkedControl(True)
+
+
+def show_faded(fixed: Any, warped: Any, opacity: float) -> None:
+    """Show the warped over the fixed volume.
+
+    Args:
+        fixed: Volume node below.
+        warped: Volume node above.
+        opacity: Opacity of the warped one, 0 to 1.
+    """
+    display.show_over(warped, fixed, opacity)
+
+
+def set_opacity(opacity: float) -> None:
+    """Set the opacity of what lies above in all slice views, 0 to 1."""
+    for composite in _composites():
+        composite.SetForegroundOpacity(opacity)
+
+
+def show_checkerboard(fixed: Any, warped: Any, tile_mm: float) -> Any:
+    """Show blocks of both volumes in turn.
+
+    Args:
+        fixed: Volume node.
+        warped: Volume node, resampled to the fixed one where it lies on another grid.
+        tile_mm: Edge of a block in mm.
+
+    Returns:
+        The volume node that is shown.
+    """
+
+    def blocks(first: np.ndarray, second: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+        tile = [max(round(tile_mm / step), 1) for step in spacing_mm[::-1]]
+        return checkerboard(first, second, (tile[0], tile[1], tile[2]))
+
+    node = _comparison("checkerboard", fixed, warped, blocks)
+    display.set_window(node, 0.0, 1.0)
+    _show_alone(node)
+    return node
+
+
+def show_difference(fixed: Any, warped: Any) -> Any:
+    """Show the warped minus the fixed volume, both on a common scale, from blue over white to red.
+
+    Returns:
+        The volume node that is shown.
+    """
+    node = _comparison("difference", fixed, warped, lambda first, second, spacing_mm: difference(first, second))
+    display.show_map(node, "", "diverging", (-0.5, 0.5))
+    _show_alone(node)
+    return node
+
+
+def show_jacobian(fixed: Any, jacobian: Any, opacity: float) -> None:
+    """Show the map of local volume change over the fixed volume."""
+    display.show_over(jacobian, fixed, opacity)
+
+
+def show_grid(transform: Any, visible: bool) -> None:
+    """Show or hide the grid of a transform in the slice views."""
+    if transform.GetDisplayNode() is None:
+        transform.CreateDefaultDisplayNodes()
+    shown = transform.GetDisplayNode()
+    shown.SetVisualizationMode(shown.VIS_MODE_GRID)
+    shown.SetVisibility(visible)
+    shown.SetVisibility2D(visible)
+
+
+def _comparison(
+    name: str, fixed: Any, warped: Any, compare: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+) -> Any:
+    """Add the comparison of two volumes to the folder of the warped one, in place of the earlier one of its kind."""
+    import slicer
+
+    geometry = Geometry.of(fixed)
+    spacing_mm = np.linalg.norm(geometry.ijk_to_ras[:3, :3], axis=0)
+    array = compare(volume_array(fixed).astype(np.float32), array_on(warped, geometry), spacing_mm)
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetAttribute(COMPARISON_ATTRIBUTE) == name:
+            remove(node)
+    node = add_volume(array.astype(np.float32), geometry, name)
+    node.CreateDefaultDisplayNodes()
+    node.SetAttribute(COMPARISON_ATTRIBUTE, name)
+    if folder := hierarchy.folder_named(hierarchy.folder_of(warped)):
+        hierarchy.put([node], folder)
+    return node
+
+
+def _show_alone(node: Any) -> None:
+    import slicer
+
+    slicer.util.setSliceViewerLayers(background=node, foreground=None, label=None)
+
+
+def _composites(view: str = "") -> list[Any]:
+    """Return the nodes that say what the slice views show, of one view or of all."""
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return [node for node in nodes if not view or node.GetLayoutName() == view]
