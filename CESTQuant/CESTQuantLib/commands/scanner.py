@@ -32,7 +32,11 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         metavar="SOURCE",
         help="ParaVision study, scan or reconstruction (pdata/N); folder or file of DICOM images; NIfTI file",
     )
-    parser.add_argument("--scan", metavar="N", help="number of scan or series (default: the only one of CEST)")
+    parser.add_argument(
+        "--scan",
+        metavar="N",
+        help="number of scan or series, or of DICOM series to join, as 5-35 (default: the only one of CEST)",
+    )
     parser.add_argument("--list", action="store_true", help="print the scans of SOURCE, one a line, and write nothing")
     parser.add_argument(
         "--offsets",

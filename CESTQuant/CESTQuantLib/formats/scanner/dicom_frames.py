@@ -18,6 +18,7 @@ _INTERCEPT: Tag = (0x0028, 0x1052)
 _SLOPE: Tag = (0x0028, 0x1053)
 _PHILIPS_SLOPE: Tag = (0x2005, 0x100E)
 _ACQUISITION: Tag = (0x0020, 0x0012)
+_SERIES: Tag = (0x0020, 0x0011)
 _INSTANCE: Tag = (0x0020, 0x0013)
 _TEMPORAL: Tag = (0x0020, 0x0100)
 _FRAMES: Tag = (0x0028, 0x0008)
@@ -55,7 +56,7 @@ class Frame:
         thickness: Slice thickness in mm.
         temporal: Number of the temporal position; None where the file has none.
         acquisition: Number of the acquisition; None where the file has none.
-        order: Numbers by which the images are in order otherwise: those of the image and of the frame.
+        order: Numbers by which the images are in order otherwise: those of the series, the image and the frame.
         words: Words of the image type, such as ``M`` or ``PHASE``.
     """
 
@@ -67,7 +68,7 @@ class Frame:
     thickness: float
     temporal: float | None
     acquisition: float | None
-    order: tuple[float, int]
+    order: tuple[float, ...]
     words: frozenset[str]
 
 
@@ -113,7 +114,7 @@ def _frame(file: DicomFile, number: int, own: Elements, shared: Elements) -> Fra
         optional(_THICKNESS) or 1.0,
         optional((0x0020, 0x9128), _TEMPORAL),
         optional((0x0020, 0x9156), _ACQUISITION),
-        (optional(_INSTANCE) or 0.0, number),
+        (optional(_SERIES) or 0.0, optional(_INSTANCE) or 0.0, number),
         frozenset(words.upper().split("\\")),
     )
 

@@ -41,6 +41,7 @@ class Series:
         manufacturer: Manufacturer of the scanner.
         files: Its files.
         frames: Number of images.
+        numbers: Numbers of the series that it was joined from; empty for a single one.
     """
 
     number: str
@@ -48,6 +49,7 @@ class Series:
     manufacturer: str
     files: tuple[DicomFile, ...]
     frames: int
+    numbers: tuple[str, ...] = ()
 
     def description(self) -> str:
         """Return number, name, manufacturer and number of images in words."""
@@ -92,7 +94,8 @@ def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[s
 
     Args:
         source: Folder or file.
-        scan: Number or name of the series; None for the only one, or the only one that is called after CEST.
+        scan: Number or name of the series, or a range of numbers (``5-35``) of series to join; None for the only one,
+            or the only one that is called after CEST.
 
     Returns:
         The series, and a sentence for the user where it was chosen among others.
@@ -105,6 +108,8 @@ def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[s
         raise ValueError(f"'{source}' has no DICOM images")
     listed = "; ".join(one.description() for one in series)
     if scan is not None:
+        if joined := _joined(series, scan):
+            return joined, (f"{len(joined.numbers)} series are joined in the order of their numbers: {joined.number}",)
         named = [one for one in series if scan in (one.number, one.name)]
         if len(named) == 1:
             return named[0], ()
@@ -118,6 +123,20 @@ def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[s
             f"series {candidates[0].number} is the only one that is called after CEST among {listed}",
         )
     raise ValueError(f"'{source}' has {len(series)} series; choose one with --scan: {listed}")
+
+
+def _joined(series: list[Series], scan: str) -> Series | None:
+    """The series of a range of numbers, such as ``5-35``, as one; None where ``scan`` is no such range."""
+    bounds = re.fullmatch(r"(\d+)-(\d+)", scan)
+    if bounds is None:
+        return None
+    first, last = int(bounds[1]), int(bounds[2])
+    inside = [one for one in series if one.number.isdecimal() and first <= int(one.number) <= last]
+    if len(inside) < 2:
+        return None
+    files = tuple(file for one in inside for file in one.files)
+    numbers = tuple(one.number for one in inside)
+    return Series(scan, inside[0].name, inside[0].manufacturer, files, sum(one.frames for one in inside), numbers)
 
 
 def read_series(series: Series, source: str | Path, offsets: Sequence[float] | str | Path | None = None) -> Scan:

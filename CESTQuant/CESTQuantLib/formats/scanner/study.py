@@ -144,7 +144,7 @@ def read_scan(folder: ScanFolder, offsets_ppm: Sequence[float] | None = None) ->
     larmor = larmor_frequency_MHz(method, acqp, visu)
     measurements = len(images.array)
     saturation = saturation_of(method, larmor, measurements, offsets_ppm)
-    notes = [*images.notes, *saturation.notes]
+    notes = [*images.notes, *saturation.notes, *_weightings(visu)]
     if acqp is None:
         notes.append(f"'{folder.path / 'acqp'}' is missing; its values are not needed where the method has them")
     if saturation.protocol["offsets_ppm"] is None:
@@ -160,3 +160,17 @@ def read_scan(folder: ScanFolder, offsets_ppm: Sequence[float] | None = None) ->
         saturation.repetitions,
         tuple(notes),
     )
+
+
+def _weightings(visu: ParameterFile) -> list[str]:
+    """Sentences about echo, repetition and inversion times, where a scan has several."""
+    names = {
+        "VisuAcqEchoTime": "echo",
+        "VisuAcqRepetitionTime": "repetition",
+        "VisuAcqInversionTime": "inversion",
+    }
+    told = []
+    for name, kind in names.items():
+        if name in visu and len(set(values := visu.numbers(name))) > 1:
+            told.append(f"the {kind} times in ms are {' '.join(f'{value:g}' for value in values)}")
+    return told

@@ -91,6 +91,15 @@ def test_a_scan_without_offsets_is_an_image(imported: Callable, study: Path, tmp
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["image.nii.gz", "report.json"]
 
 
+def test_times_of_a_weighting_are_told(imported: Callable, tmp_path: Path) -> None:
+    """They are what ``cestquant relaxation`` needs."""
+    off = {"PVM_MagTransOnOff": "Off"}
+    times = {"VisuAcqEchoTime": "( 4 )\n10 20 30 40"}
+    _, lines = imported(write_scan(tmp_path / "7", method=off, visu=times))
+    assert "warning: the echo times in ms are 10 20 30 40" in lines
+    assert (tmp_path / "out" / "image.seq.nrrd").exists()
+
+
 def test_offsets_can_be_given(imported: Callable, study: Path, tmp_path: Path) -> None:
     (tmp_path / "offsets.txt").write_text("-4\n4\n")
     status, lines = imported(study, "--scan", "10", "--offsets", str(tmp_path / "offsets.txt"))

@@ -186,6 +186,16 @@ def test_several_series_are_listed(tmp_path: Path) -> None:
         read_source(tmp_path / "dicom", "8")
 
 
+def test_a_series_for_each_measurement_is_joined(tmp_path: Path) -> None:
+    for m, volume in enumerate(SIGNAL):
+        write_classic(tmp_path / "dicom" / str(m), volume[None], series("pulseq", 9 + m))
+    with pytest.raises(ValueError, match="has 4 series; choose one with --scan: 9: pulseq"):
+        read_source(tmp_path / "dicom")
+    found, chosen = read_source(tmp_path / "dicom", "9-12")
+    np.testing.assert_array_equal(found.images.array, SIGNAL)
+    assert chosen == ("4 series are joined in the order of their numbers: 9-12",)
+
+
 def test_incomplete_series_are_refused(tmp_path: Path) -> None:
     write_classic(tmp_path / "dicom", SIGNAL)
     next((tmp_path / "dicom").iterdir()).unlink()
