@@ -110,13 +110,13 @@ def print_agreement(patient: Path, visits: Path) -> None:
 
 
 def print_comparison(table: Path, truth: Path) -> None:
-    """Print the fits of the regions' mean spectra next to the values from which the acquisitions were made."""
+    """Print the regions' values of pure tissue next to the values from which the acquisitions were made."""
     with open(table, newline="") as file:
-        found = {(row["visit"], row["region"], row["quantity"]): row["fit"] for row in csv.DictReader(file)}
+        found = {(row["visit"], row["region"], row["quantity"]): row["pure"] for row in csv.DictReader(file)}
     with open(truth, newline="") as file:
         known = {(row["visit"], row["region"], row["quantity"]): float(row["value"]) for row in csv.DictReader(file)}
     quantities = ("amide_fraction", "semisolid_fraction", "water_r2_Hz")
-    print("\nfit of the mean spectrum of each region (true value)")
+    print("\nvalue of pure tissue in each region (true value)")
     print(f"{'visit and region':34}" + "".join(f"{quantity:>26}" for quantity in quantities))
     for number, visit in enumerate(VISITS, start=1):
         for region in ("enhancing_tumor", "edema", "necrotic_core"):
