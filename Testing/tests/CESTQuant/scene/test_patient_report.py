@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, find_browser, running_browser
-from report_cases import FIT, NAMES, QUANTITIES, SECRET, a_patient
+from report_cases import FIT, NAMES, QUANTITIES, REGISTRATION, SECRET, a_patient
 
+from CESTQuantLib.logic import CESTQuantLogic
+from CESTQuantLib.scene.compartment_nodes import CompartmentsResult
 from CESTQuantLib.scene.patient_report.bids import bids_name, rename_as_bids
 from CESTQuantLib.scene.patient_report.material import Material, read_record, without_names
 from CESTQuantLib.scene.patient_report.methods import methods_text
@@ -209,6 +211,21 @@ def test_without_matplotlib_the_report_has_no_pictures_and_says_so(
     assert pictures_of(page) == []
     assert page.warnings[-1].startswith("matplotlib is not installed, so this report has no pictures")
     assert len(tables_of(page)) > 10
+
+
+def test_the_console_writes_the_report_of_a_result(
+    patient: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # pictures have been tested, and take long
+    inputs = tuple(visit.source for visit in patient.visits if visit.source is not None)
+    result = CompartmentsResult(patient.analysis, None, inputs=inputs, between=patient.between)
+    path = CESTQuantLogic().compartmentReport(
+        result, tmp_path / "report.html", label="P01", fits=[FIT, FIT], registration=REGISTRATION
+    )
+    text = path.read_text()
+    assert "CEST of tumour compartments: P01" in text
+    assert "similarity &#x27;lncc&#x27;" in text
+    assert SECRET not in text
 
 
 def test_methods_tell_what_was_run(patient: Material) -> None:
