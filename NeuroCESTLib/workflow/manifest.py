@@ -299,6 +299,15 @@ def _contradictions(visits: list[Visit]) -> list[str]:
             owner = owners.setdefault((column, path), f"{visit.subject} {visit.name}")
             if owner != f"{visit.subject} {visit.name}" and not column.endswith("protocol"):
                 problems.append(f"{owner} and {visit.subject} {visit.name} have the same file for {column}: '{path}'")
+    aligned: dict[str, set[bool]] = {}
+    for visit in visits:
+        if visit.has_cest:
+            aligned.setdefault(visit.subject, set()).add("to_anatomy" in visit.files)
+    problems += [
+        f"{subject} has to_anatomy for some of its visits with cest alone: give it for all or none"
+        for subject, given in aligned.items()
+        if len(given) > 1
+    ]
     for subject in dict.fromkeys(visit.subject for visit in visits if visit.subject):
         if subject not in with_cest:
             problems.append(f"{subject} has no visit with cest")

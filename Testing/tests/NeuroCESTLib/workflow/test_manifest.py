@@ -78,6 +78,12 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         assert words in message
 
 
+def test_an_alignment_is_given_for_all_visits_of_a_subject_or_none(tmp_path: Path) -> None:
+    other = {"subject": "s01", "visit": "v2", "t1": "t1b.nii", "cest": "cestb.nii", "protocol": "protocol.json"}
+    message = refused([VISIT | {"to_anatomy": "align.json"}, other], tmp_path)
+    assert "s01 has to_anatomy for some of its visits with cest alone: give it for all or none" in message
+
+
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("patient,flair\ns01,x\n")
     with pytest.raises(ValueError, match="the column subject is missing; the column visit is missing; there is no col"):
