@@ -477,7 +477,7 @@ class CESTQuantLogic:
     def compartmentReport(
         self,
         result: CompartmentsResult,
-        path: str,
+        path: str | Path,
         *,
         label: str = "",
         fits: Sequence[Mapping[str, Any]] = (),
