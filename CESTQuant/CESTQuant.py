@@ -134,6 +134,8 @@ class CESTQuantParameterNode:
     fieldSignal: vtkMRMLSequenceNode
     fieldMethod: Annotated[str, Choice(["wasabi", "wassr"])] = "wasabi"
     fieldProtocolPath: str
+    trainingConfigPath: str
+    trainingOutputPath: str
     fieldReference: vtkMRMLScalarVolumeNode
     pins: Union[vtkMRMLMarkupsFiducialNode, vtkMRMLSegmentationNode, None]  # noqa: UP007
     anatomy: vtkMRMLScalarVolumeNode
@@ -157,7 +159,10 @@ class CESTQuantParameterNode:
 class CESTQuantWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic; its pages are in CESTQuantLib.panel."""
 
-    PATHS = ("protocolPath", "modelPath", "networkPath", "configPath", "calibrationPath", "fieldProtocolPath")
+    PATHS = (
+        *("protocolPath", "modelPath", "networkPath", "configPath", "calibrationPath", "fieldProtocolPath"),
+        *("trainingConfigPath", "trainingOutputPath"),
+    )
     RUN_BUTTONS = ("previewButton",)
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = (
@@ -179,12 +184,14 @@ class CESTQuantWidget(PanelWidget):
         from CESTQuantLib.panel.results import ResultsPage
         from CESTQuantLib.panel.run import RunPage
         from CESTQuantLib.panel.spectrum import SpectrumPage
+        from CESTQuantLib.panel.training import TrainingPage
 
         self.inputs, self.protocol, self.methods = InputsPage(self), ProtocolPage(self), MethodsPage(self)
         self.fields, self.pools, self.runs = FieldsPage(self), PoolsPage(self), RunPage(self)
         self.spectrum, self.results, self.compartments = SpectrumPage(self), ResultsPage(self), CompartmentsPage(self)
         given = (self.inputs, self.protocol, self.fields, self.methods, self.pools)
-        return *given, self.runs, self.spectrum, self.results, self.compartments
+        self.training = TrainingPage(self)
+        return *given, self.runs, self.spectrum, self.results, self.compartments, self.training
 
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
@@ -278,5 +285,6 @@ class CESTQuantTest(
     self_test.PoolsTest,
     self_test.SpectrumTest,
     self_test.MapsTest,
+    self_test.TrainingTest,
 ):
     """Uses the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""

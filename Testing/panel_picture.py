@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -29,9 +30,15 @@ def main() -> int:
     parser.add_argument("--method", default="lorentzian", help="method that is chosen in the panel of CESTQuant")
     parser.add_argument("--open", nargs="*", default=(), metavar="SECTION", help="closed sections to open")
     parser.add_argument("--only", nargs="*", default=(), metavar="SECTION", help="draw these sections alone")
-    parser.add_argument("output", type=Path, help="picture to write (.png)")
+    parser.add_argument("--all", action="store_true", help="write all pictures of the documentation into the folder")
+    parser.add_argument("output", type=Path, help="picture to write (.png), or with --all a folder")
     options = parser.parse_args()
     output = options.output.resolve()
+    if options.all:
+        for name, arguments in PICTURES.items():
+            command = [sys.executable, __file__, *arguments, "--", str(output / f"{name}.png")]
+            subprocess.run(command, check=True)
+        return 0
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
     sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing")]
     import panel_host
@@ -58,6 +65,17 @@ def main() -> int:
     return 0
 
 
+_RESULTS = ("spectrumSection", "outputsSection", "advancedSection")
+PICTURES = {
+    "panel": ("--module", "CESTQuant"),
+    "panel_protocol": ("--open", "protocolSection", "--only", "inputsSection", "protocolSection"),
+    "panel_pools": ("--method", "r1rho", "--only", "methodSection", "poolsSection"),
+    "panel_fields": ("--open", "fieldsSection", "--only", "mapsSection", "fieldsSection"),
+    "panel_results": ("--open", "advancedSection", "--only", *_RESULTS),
+    "panel_training": ("--open", "trainingSection", "--only", "trainingSection"),
+    "joint_panel": ("--module", "JointRegSeg"),
+}
+"""Arguments of the pictures in the documentation, by name."""
 CEST_NODES = (
     ("vtkMRMLSequenceNode", "APT_CEST_3T"),
     ("vtkMRMLScalarVolumeNode", "M0"),

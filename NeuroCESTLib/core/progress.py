@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import signal
 import sys
 import threading
@@ -107,6 +108,12 @@ class TerminalProgress:
             self._stream.write("\n")
             self._stream.flush()
             self._drawn = False
+
+
+def progress_of_line(line: str) -> tuple[float, str] | None:
+    """Return the fraction and the message of a plain line of :class:`TerminalProgress`; None for any other line."""
+    found = re.match(r"\s*(\d+) % ?(.*)", line)
+    return (int(found[1]) / 100, found[2].strip()) if found else None
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ class Curve:
 
 
 class SpectrumChart:
-    """Chart of spectra over the offset, which runs from right to left as the field draws it.
+    """Chart of curves, by default of spectra over the offset, which runs from right to left as the field draws it.
 
     The nodes are made at the first ``show`` and used again by every later one, also after the scene has been saved
     and loaded.
@@ -40,10 +40,14 @@ class SpectrumChart:
         name: Name of the chart node.
         x_title: Title of the x axis.
         y_title: Title of the y axis.
+        reversed_x: Whether the x axis runs from right to left.
     """
 
-    def __init__(self, name: str, x_title: str = "offset (ppm)", y_title: str = "Z = M / M0") -> None:
+    def __init__(
+        self, name: str, x_title: str = "offset (ppm)", y_title: str = "Z = M / M0", reversed_x: bool = True
+    ) -> None:
         self.name = name
+        self._reversed_x = reversed_x
         self._titles = (x_title, y_title)
 
     @property
@@ -72,7 +76,8 @@ class SpectrumChart:
         chart = self.node
         with slicer.util.NodeModify(chart):
             chart.SetTitle(title)
-            chart.SetXAxisRange(max(x_range), min(x_range))
+            low, high = min(x_range), max(x_range)
+            chart.SetXAxisRange(*((high, low) if self._reversed_x else (low, high)))
             for number, curve in enumerate(curves):
                 self._show_curve(chart, number, curve)
             while chart.GetNumberOfPlotSeriesNodes() > len(curves):

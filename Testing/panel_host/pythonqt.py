@@ -115,7 +115,8 @@ def _replace_connect() -> None:
             return lambda *arguments: _disconnect(self, *arguments)
         return original(self, name)
 
-    QtCore.QObject.__getattribute__ = getattribute
+    for qt_class in (QtCore.QObject, QtCore.QProcess):  # a process resolves the names before its base class does
+        qt_class.__getattribute__ = getattribute
 
 
 def signal_of(sender: QtCore.QObject, signature: str) -> Any:

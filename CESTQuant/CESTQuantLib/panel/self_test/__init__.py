@@ -7,5 +7,15 @@ from .maps import MapsTest
 from .pools import PoolsTest
 from .protocol import ProtocolTest
 from .spectrum import SpectrumTest
+from .training import TrainingTest
 
-__all__ = ["CompartmentsTest", "FieldsTest", "InputsTest", "MapsTest", "PoolsTest", "ProtocolTest", "SpectrumTest"]
+__all__ = [
+    "CompartmentsTest",
+    "FieldsTest",
+    "InputsTest",
+    "MapsTest",
+    "PoolsTest",
+    "ProtocolTest",
+    "SpectrumTest",
+    "TrainingTest",
+]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from NeuroCESTLib.core import progress
-from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, part, silent, terminal_progress
+from NeuroCESTLib.core.progress import Cancelled, TerminalProgress, part, progress_of_line, silent, terminal_progress
 
 
 class Terminal(io.StringIO):
@@ -119,3 +119,13 @@ def test_other_threads_leave_the_signals_alone() -> None:
     thread.start()
     thread.join()
     assert handlers == [before]
+
+
+def test_plain_lines_can_be_read_back() -> None:
+    stream = io.StringIO()
+    report = TerminalProgress(stream, line_interval_s=0.0)
+    report(0.07, "epoch 3: loss 0.25, held out 0.3")
+    report(1.0)
+    lines = stream.getvalue().splitlines()
+    assert [progress_of_line(line) for line in lines] == [(0.07, "epoch 3: loss 0.25, held out 0.3"), (1.0, "")]
+    assert progress_of_line("warning: 3 % of the samples") is None
