@@ -17,6 +17,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._hidden_children: list[QtWidgets.QWidget] = []
+        self._forcing = False
         self.setCheckable(True)
         self.setChecked(True)
         self.setSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Preferred)
@@ -39,12 +40,31 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801
         if self.collapsed:
             children = [child for child in self.children() if isinstance(child, QtWidgets.QWidget)]
             self._hidden_children += [child for child in children if not child.isHidden()]
+            for child in children:
+                child.installEventFilter(self)
         for child in self._hidden_children:
-            child.setVisible(not self.collapsed)
+            self._force(child, not self.collapsed)
         if not self.collapsed:
             self._hidden_children = []
         self.setMaximumHeight(self._headerHeight() if self.collapsed else 16777215)
         self.contentsCollapsed.emit(self.collapsed)
+
+    def _force(self, child: QtWidgets.QWidget, visible: bool) -> None:
+        """Show or hide a child, which can still be hidden or shown explicitly afterwards."""
+        self._forcing = True
+        child.setVisible(visible)
+        child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, False)
+        self._forcing = False
+
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        """Remember which children are hidden or shown explicitly while the section is collapsed."""
+        shown, hidden = QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent
+        if self.collapsed and not self._forcing and event.type() in (shown, hidden):
+            self._hidden_children = [other for other in self._hidden_children if other is not child]
+            if event.type() == shown:
+                self._hidden_children.append(child)
+                self._force(child, False)
+        return False
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
         """Return whether the mouse is on the header, the only part that reacts to it."""
