@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 PYTEST := QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
 
-.PHONY: env demo test lint coverage docs bench fuzz clean
+.PHONY: env demo test lint coverage docs bench fuzz kill clean
 
 env: $(STAMP)
 
@@ -45,6 +45,9 @@ coverage: env
 docs: $(DOCS_STAMP)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/site
 	@echo "build/site/index.html"
+
+kill: env
+	QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/reliability/kill.py
 
 bench: env
 	$(BIN)/python Testing/benchmarks/run.py

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import os
-import platform
-import re
-import shutil
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
+from NeuroCESTLib.core.output.result_folder import OutputFolder as OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
-from NeuroCESTLib.core.whole_files import write_errors
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 
@@ -161,120 +152,3 @@ def _exit_status(stop: SystemExit) -> int:
         return stop.code or SUCCESS
     print(f"error: {one_line(str(stop.code))}", file=sys.stderr)
     return FAILURE
-
-
-class OutputFolder:
-    """A folder for results that appears whole or not at all::
-
-        with OutputFolder("out") as folder:
-            write_node(node, folder / "map.nii.gz")
-
-    Files are collected in a hidden folder and moved into place at the end. The hidden folder lies beside the wanted
-    one, or inside it where it exists already, because that may be a file system of its own. An error or a cancelled
-    run leaves earlier results as they were; other files in the folder always stay. Hidden folders that killed runs on
-    this machine left behind for the same place are removed.
-
-    Args:
-        path: Folder for the results; missing parents are made.
-
-    Raises:
-        ValueError: The folder cannot be written to; this is checked on entering, before any work is done.
-    """
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-        self._places: _Places | None = None
-
-    def __enter__(self) -> Path:
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"cannot write to '{self.path}': it is a file, not a folder")
-        target = self.path.resolve()
-        parent = target.parent
-        with write_errors(self.path):
-            ancestor = next(folder for folder in (parent, *parent.parents) if folder.exists())
-            if not ancestor.is_dir():
-                raise ValueError(f"cannot write '{self.path}': '{ancestor}' is not a folder")
-            parent.mkdir(parents=True, exist_ok=True)
-            for folder in (target, parent):
-                _remove_leftovers(folder, target.name)
-            prefix = f".{target.name}-{os.getpid()}-{_machine()}-"
-            work = Path(tempfile.mkdtemp(prefix=prefix, dir=target if target.exists() else parent))
-        self._places = _Places(work, ancestor)
-        return work
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._places is None:
-            return
-        work = self._places.work
-        try:
-            if kind is None:
-                with write_errors(self.path / "results"):
-                    self._move_into_place(work)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-            if kind is not None:
-                self._remove_made_parents(self._places.ancestor)
-        if isinstance(error, ValueError) and str(work) in str(error):
-            # The user asked for the wanted folder and knows nothing of the hidden one.
-            raise ValueError(str(error).replace(str(work), str(self.path))) from None
-
-    def _move_into_place(self, work: Path) -> None:
-        if not self.path.exists():
-            work.chmod(0o777 & ~_umask())  # mkdtemp made it private
-            os.replace(work, self.path)
-            return
-        for source in sorted(work.rglob("*")):
-            target = self.path / source.relative_to(work)
-            if source.is_dir():
-                target.mkdir(exist_ok=True)
-            else:
-                os.replace(source, target)
-
-    def _remove_made_parents(self, ancestor: Path) -> None:
-        parent = self.path.resolve().parent
-        while parent != ancestor and parent.exists() and not any(parent.iterdir()):
-            parent.rmdir()
-            parent = parent.parent
-
-
-@dataclass(frozen=True)
-class _Places:
-    work: Path  # hidden folder in which files are collected
-    ancestor: Path  # deepest folder on the way to the results that existed before the run
-
-
-def _remove_leftovers(folder: Path, name: str) -> None:
-    """Remove hidden folders for ``name`` of processes on this machine that have ended."""
-    if not folder.is_dir():
-        return
-    pattern = re.compile(re.escape(f".{name}-") + rf"(\d+)-{_machine()}-\w+")
-    for entry in folder.iterdir():
-        found = pattern.fullmatch(entry.name)
-        if found and entry.is_dir() and not entry.is_symlink() and not _is_running(int(found[1])):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    """Whether the process may still run; always on Windows, where a signal cannot tell."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        pass  # it belongs to another user
-    return True
-
-
-def _machine() -> str:
-    """Short name of this machine, to mark its folders on a shared disk."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

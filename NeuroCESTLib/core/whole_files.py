@@ -12,11 +12,12 @@ import errno
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+from .output.hidden import make_hidden, remove_left_behind
 
 written_as: ContextVar[Callable[[str], str]] = ContextVar("written_as", default=lambda text: text)
 """How texts about the run stand in reports, tables, pictures and scenes: as they are, or without paths and names."""
@@ -42,7 +43,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         raise ValueError(f"cannot write '{path}': it is a folder")
     with write_errors(path):
         # A temporary folder, not a temporary name: some formats store the name of the file in the file.
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        remove_left_behind(path.parent, path.name)
+        folder = make_hidden(path.parent, path.name)
     try:
         with write_errors(path):
             yield folder / path.name

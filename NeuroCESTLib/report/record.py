@@ -69,6 +69,13 @@ class Report:
         finally:
             self._timings_s[step] = self._timings_s.get(step, 0.0) + time.perf_counter() - start
 
+    def add_times(self, times_s: Mapping[str, float]) -> None:
+        """Add wall times in s that were measured elsewhere; they belong here and not into the summary.
+
+        The summary is the same in every repetition of a run.
+        """
+        self._timings_s.update(times_s)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the content of ``report.json``; NaN and infinity become null."""
         timings = {**self._timings_s, "total": time.perf_counter() - self._start}

@@ -21,6 +21,7 @@ import tempfile
 from types import ModuleType
 from typing import Any
 
+from NeuroCESTLib.core.output.hidden import make_temporary
 from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 # Module name in ``slicer.modules`` and class of its logic in the wheel. A logic that asks the application logic for
@@ -234,7 +235,7 @@ def _make_scene(slicer: ModuleType, application_logic: Any) -> Any:
 
 def _cache_folder() -> str:
     """Make a folder in which scenes are unpacked, and remove it when the interpreter ends."""
-    folder = tempfile.mkdtemp(prefix="neurocest-cache-")
+    folder = str(make_temporary())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

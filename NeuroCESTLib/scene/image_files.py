@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
 from NeuroCESTLib.core.headers.nifti import plain_file
 from NeuroCESTLib.core.headers.nifti_orientation import quiet_itk, straight_file
+from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene.geometry import Geometry
 
 _COMPOSITE_EXTENSIONS = (
@@ -84,7 +84,7 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
         ValueError: The file is missing, not an image, or truncated.
     """
     path = existing_file(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         plain = plain_file(path, folder)
         try:
             check_file(plain)

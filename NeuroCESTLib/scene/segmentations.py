@@ -50,8 +50,9 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
     reference = add_volume(np.zeros(geometry.shape, np.uint8), geometry, f"{name} grid", label=True)
     try:
         node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
-        for segment_name, mask in masks.items():
-            segment = node.GetSegmentation().AddEmptySegment("", segment_name)
+        for number, (segment_name, mask) in enumerate(masks.items(), 1):
+            # Slicer's own names of new segments are random, and are written into files.
+            segment = node.GetSegmentation().AddEmptySegment(f"Segment_{number}", segment_name)
             with quiet_vtk(), _no_leftovers():
                 slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, reference)
         # The node stores the grid as text, so the reference volume is no longer needed.

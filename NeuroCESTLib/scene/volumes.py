@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.core.headers.nifti import non_finite_voxels, plain_file
 from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, straight_file
+from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header
 from NeuroCESTLib.scene.vtk_messages import quiet_vtk
@@ -49,7 +49,7 @@ def readable_file(path: Path) -> Iterator[tuple[Path, ImageHeader]]:
     Raises:
         ValueError: The file is not an image, truncated or sheared; the message names it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         plain = plain_file(path, folder)
         header = read_header(plain)
         straight, notes = straight_file(plain, folder)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.output.hidden import temporary_folder
+from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times, sort_archive
 from NeuroCESTLib.core.whole_files import whole_file, written_as
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
@@ -64,6 +66,8 @@ def write_node(node: Any, path: str | os.PathLike) -> Path:
         if not written:
             _raise_write_error(path)
         _check_written(temporary, path)
+        if path.name.lower().endswith(".h5"):
+            remove_hdf5_times(temporary)
     return path
 
 
@@ -113,13 +117,15 @@ def write_scene(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.name.lower().endswith(".mrb"):
         raise ValueError(f"cannot write '{path}': a scene with its data is a '.mrb' file")
-    with whole_file(path) as temporary, tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+    with whole_file(path) as temporary, temporary_folder() as folder:
         # Copied in a second step, because on a full disk the archive writer would print every one of its errors.
         bundle = Path(folder) / path.name
         with quiet_vtk(), _names_as_written():
             written = slicer.util.saveScene(str(bundle), {})
         if not written:
             _raise_write_error(bundle)
+        with contextlib.suppress(OSError, zipfile.BadZipFile):  # a damaged bundle is refused below
+            sort_archive(bundle)
         shutil.copyfile(bundle, temporary)
         _check_written(temporary, path)
     return path
@@ -162,8 +168,6 @@ def _folder_names() -> list[tuple[Callable[[str], None], str]]:
 
 def _check_written(temporary: Path, path: Path) -> None:
     """Check what a writer has written, because some of them report success on a full disk."""
-    import zipfile
-
     name = temporary.name.lower()
     try:
         if name.endswith(_IMAGE_ENDINGS):

@@ -67,13 +67,14 @@ def main() -> int:
         wall, used = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
         if status:
             return status
-        summary = json.loads((Path(folder) / "out" / "report.json").read_text())["summary"]
+        report = json.loads((Path(folder) / "out" / "report.json").read_text())
         written = sum(file.stat().st_size for file in (Path(folder) / "out").iterdir()) / 1e6
     processor = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     gigabytes = used.ru_maxrss * 1024 / 1e9
     met = wall <= LIMIT_S and gigabytes <= LIMIT_GB
     print("\n| step | s |\n| --- | --- |")
-    steps = summary["seconds"]
+    summary, whole = report["summary"], ("reading", "computing", "writing", "total")
+    steps = {name: seconds for name, seconds in report["timings_s"].items() if name not in whole}
     for name, seconds in {**steps, "program start, reading, scene, writing": wall - sum(steps.values())}.items():
         print(f"| {name} | {seconds:.1f} |")
     print(f"| **all** | {wall:.1f} ({processor:.1f} of processor time; target {LIMIT_S:g}) |")

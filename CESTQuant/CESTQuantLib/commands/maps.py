@@ -120,6 +120,7 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
+    from ..methods.base import TIMES
     from ..scene.report import draw_report
 
     like = options.signal[0] if not options.signal[0].lower().endswith(".seq.nrrd") else None
@@ -136,4 +137,5 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
         write_scene(folder / "scene.mrb")
     summary = dict(result.report)
     report.warnings += summary.pop("warnings")
+    report.add_times({name.removesuffix("_s"): summary.pop(name) for name in TIMES if name in summary})
     report.summary |= summary

@@ -59,6 +59,7 @@ def run(options: Namespace) -> None:
             if violated:
                 report.warnings.append(f"the start was moved inside the limits: {'; '.join(violated)}")
             report.summary |= summarize(design, result)
+            report.add_times(result.seconds)
             report.write(folder)
         shutil.rmtree(training, ignore_errors=True)
     for warning in report.warnings:

@@ -136,7 +136,10 @@ def _write_transform(matrix: Any, path: Path) -> None:
     """Write a matrix (4, 4), LPS in mm, as a transform file of ITK."""
     import SimpleITK as sitk
 
+    from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times
+
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(matrix[:3, 3].tolist())
     sitk.WriteTransform(transform, str(path))
+    remove_hdf5_times(path)

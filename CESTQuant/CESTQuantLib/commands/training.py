@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.output.lock import only_run
 from NeuroCESTLib.core.progress import terminal_progress
-from NeuroCESTLib.core.whole_files import whole_file, write_errors
+from NeuroCESTLib.core.whole_files import write_errors
 
 from .acquisition import add_images, read_images
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from NeuroCESTLib.report.record import Report
 
     from ..networks.config import TrainingConfig
+    from ..networks.files import NetworkFile
+    from ..networks.training import TrainingResult
 
 SUFFIX = ".pt"
 REPORT = "report.json"
@@ -51,30 +54,28 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 def run_dataset(options: Namespace) -> None:
     """Run ``cestquant dataset``."""
-    from ..networks.shards import MANIFEST, remove_stale_shards, write_dataset
+    from ..networks.shards import MANIFEST, is_shard, write_dataset
 
     for name in (MANIFEST, REPORT):
         _refuse_to_replace_config(options, Path(options.output) / name)
     config, report = _config(options, "cestquant dataset")
-    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+    with (
+        terminal_progress() as progress,
+        OutputFolder(options.output, replaced=is_shard) as folder,
+    ):
         with report.timed("simulation"):
             data = config.simulate(progress=progress)
         with report.timed("writing"), write_errors(Path(options.output) / "dataset.json"):
             manifest = write_dataset(folder, data, config.tissue, config.protocol, config.settings.seed, config.engine)
         report.summary |= {key: getattr(manifest, key) for key in ("samples", "shards", "measurements")}
         report.write(folder)
-    with write_errors(Path(options.output) / MANIFEST):
-        remove_stale_shards(Path(options.output), manifest.shards)
     _print_warnings(report)
 
 
 def run_train(options: Namespace) -> None:
     """Run ``cestquant train``."""
-    from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.core.processes import processes
 
-    from ..networks.figure import draw_training
-    from ..networks.files import save_network
     from ..networks.fixed_protocol import train_from_config
     from ..networks.self_supervised import train_on_scan
 
@@ -89,24 +90,45 @@ def run_train(options: Namespace) -> None:
         if not these.writes:
             train_from_config(config, checkpoint=checkpoint, processes=these)
             return
-        with terminal_progress() as progress:
+        with only_run(output), terminal_progress() as progress:
             if scan is not None:
                 file, result = train_on_scan(config, scan, progress, checkpoint)
             else:
                 file, result = train_from_config(config, progress, checkpoint, processes=these)
-    save_network(file, output)
-    checkpoint.unlink(missing_ok=True)
-    picture = output.with_suffix(".png")
-    with left_out_without_its_package(picture.name, report.warnings.append), whole_file(picture) as temporary:
-        draw_training(result, temporary, output.name)
-    report.summary |= {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
-    report.summary["loss"] = result.loss[-1]
-    report.summary["validation_loss"] = result.validation_loss[-1] if result.validation_loss else None
-    if file.calibration is not None:
-        report.summary["misfit_threshold"] = file.calibration.threshold
-        report.summary["false_alarm_rate"] = file.calibration.false_alarm_rate
-    report.write(output.absolute().parent)
+            _write_training(output, checkpoint.name, file, result, report)
     _print_warnings(report)
+
+
+def _write_training(output: Path, checkpoint: str, file: NetworkFile, result: TrainingResult, report: Report) -> None:
+    """Write the network, its picture and its report, all of them or none, and remove the checkpoint."""
+    from NeuroCESTLib.core.packages import left_out_without_its_package
+
+    from ..networks.figure import draw_training
+    from ..networks.files import save_network
+
+    picture = output.with_suffix(".png").name
+    own = (output.name, picture, REPORT)
+    # The folder is the user's; it is exchanged where it holds this network alone.
+    folder_of_network = OutputFolder(
+        output.parent,
+        name=output.name,
+        belongs=lambda name: name in own or name.startswith(f".{output.name}."),
+        replaced=lambda name: name == checkpoint,
+        lock=False,
+    )
+    with folder_of_network as folder:
+        save_network(file, folder / output.name)
+        with left_out_without_its_package(picture, report.warnings.append):
+            draw_training(result, folder / picture, output.name)
+        report.add_times(result.times_s)
+        report.summary |= {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
+        report.summary["loss"] = result.loss[-1]
+        report.summary["validation_loss"] = result.validation_loss[-1] if result.validation_loss else None
+        if file.calibration is not None:
+            report.summary["misfit_threshold"] = file.calibration.threshold
+            report.summary["false_alarm_rate"] = file.calibration.false_alarm_rate
+        report.write(folder)
+    output.with_name(checkpoint).unlink(missing_ok=True)
 
 
 def _network_file(options: Namespace) -> Path:

@@ -1,12 +1,14 @@
 """Threads that fit the voxels chunk by chunk.
 
-A worker keeps a set of active voxels: those that have finished leave it, and when half a chunk is left the next chunk
-joins. Slow voxels therefore never occupy a worker by themselves, and memory does not grow with the number of voxels.
+A worker takes several chunks in a row and keeps a set of active voxels: those that have finished leave it, and when
+half a chunk is left the next chunk joins. Slow voxels therefore seldom occupy a worker by themselves, and memory does
+not grow with the number of voxels. Which voxels are computed together depends on nothing but their order, neither on
+the number of threads nor on their speed: the last bits of a result follow from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -20,6 +22,8 @@ from .marquardt import ActiveSet, IterationSettings, Status
 from .problem import LeastSquaresProblem
 from .statistics import FitResult, summarize
 
+CHUNKS_IN_A_ROW = 8
+"""Chunks that a worker fits in a row; at the end of each row it finishes the slow voxels by themselves."""
 RETIRE_AT = 0.2
 """Share of finished voxels at which they leave the active set and the tensors of the others are gathered anew."""
 
@@ -43,13 +47,16 @@ def fit_chunks(
         progress: Called, and may raise, in the calling thread.
     """
     voxels, done = len(result.status), 0
-    remaining = iter(chunks)  # taking the next one is atomic
+    rows = [chunks[first : first + CHUNKS_IN_A_ROW] for first in range(0, len(chunks), CHUNKS_IN_A_ROW)]
+    remaining = iter(rows)  # taking the next one is atomic
     cancelled = Event()
     reports: SimpleQueue[int | None] = SimpleQueue()  # numbers of finished voxels; None when a worker ends
 
     def work() -> None:
         try:
-            _Worker(result, problem, settings, cancelled, reports.put).fit(remaining)
+            worker = _Worker(result, problem, settings, cancelled, reports.put)
+            for row in remaining:
+                worker.fit(row)
         finally:
             reports.put(None)
 
@@ -77,7 +84,7 @@ def fit_chunks(
 
 @dataclass(frozen=True)
 class _Worker:
-    """Fits chunks of voxels until there are no more or the fit is cancelled."""
+    """Fits chunks of voxels until the fit is cancelled."""
 
     result: FitResult
     problem: LeastSquaresProblem
@@ -86,7 +93,7 @@ class _Worker:
     report: Callable[[int], None]
 
     @torch.no_grad()
-    def fit(self, chunks: Iterator[slice]) -> None:
+    def fit(self, chunks: Sequence[slice]) -> None:
         """Fit chunk after chunk; the last voxels of one are finished together with the next."""
         active: ActiveSet | None = None
         for chunk in chunks:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ..tissue.spectra import ZSpectra
 
 
+TIMES = ("reconstruction_s", "reliability_s", "matching_s")
+"""Entries of a summary that are wall times in s."""
+
+
 class Input(enum.Enum):
     """What a method may need or take besides spectra and protocol, by the name of its command-line option."""
 

@@ -54,9 +54,9 @@ def train_from_config(
     """
     processes = processes or Processes()
     timings: dict[str, float] = {}
-    with _timed(timings, "simulation_s"):
+    with _timed(timings, "simulation"):
         samples = _samples(config, threads, part(progress, 0.0, 0.2))
-    with _timed(timings, "training_s"):
+    with _timed(timings, "training"):
         network = config.new_network()
         mean_norm = _set_inputs(network, config, samples)
         network.share_batches(processes)
@@ -83,7 +83,7 @@ def train_from_config(
     if not processes.writes:
         return file, result
     progress(0.96, "calibrating the reliability map")
-    with _timed(timings, "calibration_s"), removed_if_diverged(checkpoint):
+    with _timed(timings, "calibration"), removed_if_diverged(checkpoint):
         calibration, errors = calibrate(
             file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000, threads=threads
         )
@@ -97,10 +97,9 @@ def train_from_config(
         "mean_norm": mean_norm,
         "seed": config.settings.seed,
         "batch_size": config.settings.batch_size,
-        **timings,
         "held_out": errors,
     }
-    return replace(file, calibration=calibration, training=summary), result
+    return replace(file, calibration=calibration, training=summary), replace(result, times_s=timings)
 
 
 def network_file(

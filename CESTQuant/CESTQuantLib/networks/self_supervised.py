@@ -91,9 +91,9 @@ def train_on_scan(
         "best_epoch": result.best_epoch,
         "stopped": result.stopped,
         "seed": config.settings.seed,
-        "training_s": round(seconds, 3),
         "held_out": errors,
     }
+    result = replace(result, times_s={"training": seconds})
     return replace(file, calibration=calibration, training=summary), result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -139,12 +140,9 @@ def write_dataset(
     return manifest
 
 
-def remove_stale_shards(folder: Path, shards: int) -> None:
-    """Remove the shards of an earlier, larger data set from a folder: those beyond the first ``shards``."""
-    for name in ARRAYS:
-        for path in folder.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].npy"):
-            if int(path.stem.rpartition("-")[2]) >= shards:
-                path.unlink()
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard of a data set by its name."""
+    return re.fullmatch(rf"({'|'.join(ARRAYS)})-\d{{5}}\.npy", name) is not None
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,14 @@ class TrainingResult:
         validation_loss: The same of the held-out samples; empty where there are none.
         best_epoch: Number of the best epoch, from 1.
         stopped: Why the training ended.
+        times_s: Wall times in s of the steps around and with the training.
     """
 
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = "all epochs"
+    times_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[float]:

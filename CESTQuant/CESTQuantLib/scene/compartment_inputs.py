@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
@@ -186,7 +186,7 @@ def between_transform(transform: Any) -> sitk.Transform:
     from NeuroCESTLib.scene.writing import write_node
 
     if not isinstance(transform, str | Path):
-        with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+        with temporary_folder() as folder:
             return between_transform(write_node(transform, Path(folder) / "between.h5"))
     path = existing_file(transform)
     try:

@@ -69,7 +69,6 @@ def summarize(design: Design, result: DesignResult) -> dict[str, Any]:
     return {
         "objective": list(design.objective),
         "kept": result.kept,
-        "seconds": result.seconds,
         "start_schedule": _summary(result.start, before),
         "optimised_schedule": _summary(result.optimized, after),
         "error_ratio": {name: before[name]["mae"] / after[name]["mae"] for name in before},

@@ -142,6 +142,7 @@ def run(options: Namespace) -> None:
                 progress(0.99, "writing the scene")
                 write_scene(folder / "scene.mrb")
         report.warnings += result.warnings
+        report.add_times(result.report.pop("seconds"))
         report.summary |= result.report
         report.verdict = {name: result.report[name] for name in ("verdict", "reasons")}
         report.write(folder)

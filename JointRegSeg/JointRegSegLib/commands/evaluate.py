@@ -98,7 +98,9 @@ def run(options: Namespace) -> int:
             with report.timed(name), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 step = part(progress, number / count, (number + 1) / count)
-                rows.append(_evaluate(name, weights, case, settings, pictures, _named(step, f"{name}: {case.name}")))
+                row = _evaluate(name, weights, case, settings, pictures, _named(step, f"{name}: {case.name}"))
+                report.add_times({f"{name}: {case.name}": row.pop("seconds")} if "seconds" in row else {})
+                rows.append(row)
             report.warnings += [f"{case.name}: {one_line(str(w.message))}" for w in caught if w.category is UserWarning]
         report.summary["labels"] = cohort.conventions()
         _write(rows, list(variants), folder, report)

@@ -72,6 +72,7 @@ def run(options: Namespace) -> None:
         with report.timed("writing"):
             _write(options, next(iter(paths.values())), folder, result)
         report.warnings += result.warnings
+        report.add_times({"segmentation": result.report.pop("seconds")})
         report.summary |= result.report
         report.write(folder)
     for warning in report.warnings:

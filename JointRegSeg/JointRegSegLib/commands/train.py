@@ -8,7 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, settings_of
+from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, settings_of
+from NeuroCESTLib.core.output.lock import only_run
 from NeuroCESTLib.core.progress import Cancelled, Progress, terminal_progress
 from NeuroCESTLib.core.whole_files import write_errors
 from NeuroCESTLib.report.record import Report, plain_values, versions
@@ -66,7 +67,10 @@ def run(options: Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     with processes(config.training.device) as these, terminal_progress(visible=these.writes) as progress:
         try:
-            return _train(options, config, folder, these, progress)
+            if not these.writes:
+                return _train(options, config, folder, these, progress)
+            with only_run(folder):
+                return _train(options, config, folder, these, progress)
         except BaseException:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # succeeds only for an empty folder, in which nothing was trained
@@ -113,14 +117,13 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
 
 
 def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, folder: Path, report: Report) -> None:
-    """Write the weights with what is known of their training, the curves and the report."""
+    """Write the weights with what is known of their training, the curves and the report, all of them or none."""
     from ..network.weights import save_weights
     from ..training.curves import draw_curves
 
     best = next((row for row in result.rows if row["step"] == result.best_step), {})
     summary = {
         "steps": result.steps,
-        "minutes": round(result.seconds / 60, 2),
         "stopped": result.stopped,
         "best_step": result.best_step,
         "validation": {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")},
@@ -138,10 +141,12 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
         "licence": LICENSE,
         "notice": "research use only, not for clinical use",
     }
-    save_weights(folder / "weights.pt", result.network, plain_values(metadata))
-    draw_curves(result.rows, folder / "curves.png", config.network.name)
-    report.summary |= summary | {"parameters": result.network.parameter_count}
-    report.write(folder)
+    report.add_times({"all sessions": result.seconds})
+    with OutputFolder(folder, lock=False) as place:
+        save_weights(place / "weights.pt", result.network, plain_values(metadata))
+        draw_curves(result.rows, place / "curves.png", config.network.name)
+        report.summary |= summary | {"parameters": result.network.parameter_count}
+        report.write(place)
 
 
 def _brain_share(result: TrainingResult, config: TrainingConfig) -> float | None:

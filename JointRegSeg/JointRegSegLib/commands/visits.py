@@ -53,6 +53,8 @@ def run_visits(options: Namespace) -> None:
                 place.mkdir()
                 of_pair = {"fixed": paths[reference - 1], "moving": paths[number - 1]}
                 write_pair(options, of_pair, place, pair, part(progress, 0.9, 0.98))
+                times_s = pair.report.pop("seconds")
+                report.add_times({f"visit{number}: {step}": seconds for step, seconds in times_s.items()})
                 report.summary[f"visit{number}"] = pair.report
             if result.changes is not None:
                 write_table(result.changes, folder / "changes.csv", digits=6)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
 from NeuroCESTLib.core.headers.nifti import NotNifti1Error, is_nifti, nifti_layout
 from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, quiet_itk, straight_file
 from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
+from NeuroCESTLib.core.output.hidden import temporary_folder
 
 from .label_conventions import LabelConvention
 from .label_maps import LabelReading, classes_of_map, classes_of_masks
@@ -62,7 +62,7 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
     if not file.is_file():
         raise ValueError(unreadable(file))
     _check_header(file)
-    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder, quiet_itk():
+    with temporary_folder() as folder, quiet_itk():
         straight, notes = straight_file(file, folder)
         _check_grid(file, straight)
         try:
@@ -203,7 +203,7 @@ def header_problem(path: str | os.PathLike) -> str | None:
     file, channel = _file_and_channel(path)
     if not file.is_file():
         return unreadable(file)
-    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder, quiet_itk():
+    with temporary_folder() as folder, quiet_itk():
         try:
             if is_nifti(file):
                 with contextlib.suppress(NotNifti1Error):

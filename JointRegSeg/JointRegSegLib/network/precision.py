@@ -1,12 +1,10 @@
-"""Number format and memory order of convolutions; the fastest pair on a device is measured once per process."""
+"""Number format and memory order of convolutions, and which pair is fastest on a device."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,8 +68,6 @@ FLOAT32 = Precision()
 """The exact format, in which networks are stored."""
 _CANDIDATES = (FLOAT32, Precision("float32", True), Precision("bfloat16", True))
 _ON_GPU = (Precision("float16"), Precision("float16", True))
-_PROBE_SIZE = (24, 32, 24)
-_REPEATS = 4  # the first one warms up
 
 
 def candidate_precisions(device: torch.device | str = "cpu") -> tuple[Precision, ...]:
@@ -80,11 +76,22 @@ def candidate_precisions(device: torch.device | str = "cpu") -> tuple[Precision,
 
 
 def fastest_precision(device: torch.device | str = "cpu") -> Precision:
-    """Return the fastest format on a device for networks of this kind.
+    """Return the format that is fastest on such a device for networks of this kind.
 
-    The first call measures the formats, which takes a fraction of a second; later calls return the same format.
+    It follows from what the hardware can do and is not measured, so that results do not depend on how busy the machine
+    is: bfloat16 on processors with instructions for it (AMX or AVX-512 BF16), float16 on GPUs with tensor cores, and
+    float32 on others.
     """
-    return _measured(str(torch.device(device)), torch.get_num_threads())
+    device = torch.device(device)
+    if device.type == "cuda":
+        has_tensor_cores = torch.cuda.get_device_capability(device) >= (7, 0)
+        return Precision("float16" if has_tensor_cores else "float32", True)
+    return Precision("bfloat16" if has_bfloat16_instructions() else "float32", True)
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether the processor computes with bfloat16 itself: by AMX tiles or by AVX-512 BF16."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
 
 
 def converted(network: JointNetwork, precision: Precision) -> JointNetwork:
@@ -142,41 +149,3 @@ def segment_fast(
 
 def _plain(logits: Tensor | None) -> Tensor | None:
     return None if logits is None else logits.float().contiguous()
-
-
-@functools.lru_cache(maxsize=8)
-def _measured(device: str, threads: int) -> Precision:
-    """Measure the formats in turn, so that other load on the machine affects all alike; the shortest time counts."""
-    runs = {precision: _probe(precision, device) for precision in candidate_precisions(device)}
-    times = dict.fromkeys(runs, float("inf"))
-    with torch.no_grad():
-        for repeat in range(_REPEATS):
-            for precision, run in runs.items():
-                begin = time.perf_counter()
-                run()
-                if repeat:  # the first run warms up
-                    times[precision] = min(times[precision], time.perf_counter() - begin)
-    return min(times, key=times.__getitem__)
-
-
-def _probe(precision: Precision, device: str) -> Callable[[], None]:
-    """Return a function that runs a few layers like those in which these networks spend most of their time."""
-    layers = nn.Sequential(
-        nn.Conv3d(16, 8, 3, padding=1),
-        nn.ReLU(True),
-        nn.Conv3d(8, 16, 2, stride=2),
-        nn.ReLU(True),
-        nn.Conv3d(16, 16, 3, padding=1),
-        nn.ReLU(True),
-        nn.ConvTranspose3d(16, 8, 2, stride=2),
-    )
-    layers = layers.to(device=device, dtype=precision.torch_dtype)
-    precision.arrange_weights(layers)
-    images = precision.convert(torch.zeros(1, 16, *_PROBE_SIZE, device=device))
-
-    def run() -> None:
-        layers(images)
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
-
-    return run

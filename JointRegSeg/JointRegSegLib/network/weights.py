@@ -113,6 +113,11 @@ def load_weights(path: str | Path) -> LoadedWeights:
     """
     path = Path(path)
     values = load_tensors(path, "weights file")
+    if "checkpoint" in str(values.get("kind")):
+        raise ValueError(
+            f"'{path}' is a checkpoint of a training, which 'jointregseg train --resume' continues; the weights are in "
+            "weights.pt beside it once the training has ended"
+        )
     if values.get("kind") != KIND:
         raise ValueError(
             f"'{path}' does not hold the weights of a joint network; make a weights file with 'jointregseg train'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times
 from NeuroCESTLib.core.whole_files import whole_file
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_of, masks_on
@@ -21,6 +22,7 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
 
     with whole_file(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
+        remove_hdf5_times(temporary)
 
 
 def write_segmentation(node: Any, path: Path, like: str) -> None:

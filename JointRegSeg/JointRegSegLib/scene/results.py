@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, show_segmentation
@@ -192,7 +192,7 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
     """
     import slicer
 
-    with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+    with temporary_folder() as folder:
         # Through a file, so that the node is the same as a user gets who loads the transform file.
         path = Path(folder) / "transform.h5"
         write_transform(transform, path)

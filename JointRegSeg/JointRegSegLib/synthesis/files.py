@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times
 from NeuroCESTLib.core.whole_files import write_csv
 
 from ..cohort.manifest import StudyRecord
@@ -66,8 +67,10 @@ def write_patient(
     grid = _grid(patient)
     pose = _pose(Draw(seed + 1))
     transforms = pair_transform(patient.deformation, grid, pose)
-    sitk.WriteTransform(transforms.moving_to_fixed, str(folder / "true_visit2_to_visit1.h5"))
-    sitk.WriteTransform(transforms.fixed_to_moving, str(folder / "true_visit1_to_visit2.h5"))
+    for name, transform in (("2_to_visit1", transforms.moving_to_fixed), ("1_to_visit2", transforms.fixed_to_moving)):
+        path = folder / f"true_visit{name}.h5"
+        sitk.WriteTransform(transform, str(path))
+        remove_hdf5_times(path)
     first = _landmarks(patient.fixed, grid, Draw(seed + 2))
     second = [transforms.moving_to_fixed.TransformPoint(point) for point in first]
     if regions:

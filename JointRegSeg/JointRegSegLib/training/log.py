@@ -16,8 +16,12 @@ Row = dict[str, float]
 """Numbers of one epoch by column; columns without a value are left out."""
 
 
+MINUTES = "minutes"
+"""Column of the time since the start, which no repetition has again; it has a file of its own."""
+
+
 class TrainingLog:
-    """Rows of numbers by name; ``log.csv`` is written anew and whole after every row.
+    """Rows of numbers by name; ``log.csv`` is written anew and whole after every row, and ``times.csv`` their times.
 
     The rows are part of the checkpoint, so that the log of a resumed training continues where the checkpoint is.
     """
@@ -40,7 +44,9 @@ class TrainingLog:
         """Append a row and write the file."""
         self.rows.append(row)
         if self._writes:
-            write_rows(self.rows, self.path)
+            write_rows([without_time(row) for row in self.rows], self.path)
+            times = [{"step": row["step"], MINUTES: row.get(MINUTES, math.nan)} for row in self.rows]
+            write_rows(times, self.path.with_name("times.csv"))
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("step", "epoch") and math.isfinite(value):
@@ -51,6 +57,11 @@ class TrainingLog:
         """End the TensorBoard file."""
         if self._board is not None:
             self._board.close()
+
+
+def without_time(row: Row) -> Row:
+    """Return the numbers of a row that are the same in every repetition of a training."""
+    return {name: value for name, value in row.items() if name != MINUTES}
 
 
 def _tensorboard(folder: Path, step: float) -> SummaryWriter | None:

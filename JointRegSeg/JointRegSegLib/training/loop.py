@@ -24,7 +24,7 @@ from .batches import Augment, Batch, BatchStream, collate
 from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .curves import draw_curves
-from .log import Row, TrainingLog
+from .log import MINUTES, Row, TrainingLog, without_time
 from .optimizer import AveragedNetwork, WeightUpdater, choose_precision, common_precision, for_gradients
 from .state import TrainingDiverged, TrainingResult, TrainingState
 from .step import batch_loss
@@ -108,7 +108,7 @@ class _Run:
         self.folder, self.progress, self.clock = folder, progress, clock
         self.device = processes.device(self.settings.device)
         self.network = network.to(self.device)
-        precision = choose_precision(self.settings, self.device, self.network)
+        precision = choose_precision(self.settings, self.device)
         self.precision = common_precision(precision, processes, self.device)
         self.precision.arrange_weights(self.network)
         self.updater = WeightUpdater(self.network, self.settings, self.precision)
@@ -235,7 +235,7 @@ class _Run:
         """Validate, log and draw."""
         state, settings = self.state, self.settings
         row: Row = {"step": state.step, "epoch": -(-state.step // settings.validate_every_batches)}
-        row |= {"minutes": state.seconds / 60, "learning_rate": self.updater.rate} | state.end_epoch()
+        row |= {MINUTES: state.seconds / 60, "learning_rate": self.updater.rate} | state.end_epoch()
         if self.validation:
             drawn = settings.pictures if self.processes.writes else 0
             found = validate(self.kept, self.validation, self.config, self.precision, self.processes, drawn)
@@ -257,7 +257,7 @@ class _Run:
             raise self._diverged(FloatingPointError(f"the validation {settings.monitor} is {score:g}"))
         if self.state.improves(score):
             if self.processes.writes:
-                kept = {"kept": self.kept.state_dict(), "step": self.state.step, "row": row}
+                kept = {"kept": self.kept.state_dict(), "step": self.state.step, "row": without_time(row)}
                 save_checkpoint(self.folder / BEST, kept)
         elif settings.schedule == "plateau" and self.state.stale_rate >= settings.learning_rate_patience > 0:
             self.updater.reductions += 1

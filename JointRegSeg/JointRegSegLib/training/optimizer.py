@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +13,8 @@ from NeuroCESTLib.core.processes import Processes
 
 from ..network.configuration import NetworkConfig
 from ..network.joint import JointNetwork
-from ..network.precision import Precision
+from ..network.precision import Precision, has_bfloat16_instructions
 from .settings import TrainingSettings
-
-_TRIAL_VOXELS = 32
-"""Edge of the volume on which number formats are compared."""
-_WORTH_ROUNDING = 0.9
-"""bfloat16 is taken where a step takes less than this fraction of the time in float32."""
 
 
 def for_gradients(precision: Precision, depth: int, network: NetworkConfig, device: torch.device) -> Precision:
@@ -41,16 +35,15 @@ def for_gradients(precision: Precision, depth: int, network: NetworkConfig, devi
     return precision
 
 
-def choose_precision(settings: TrainingSettings, device: torch.device, network: JointNetwork) -> Precision:
+def choose_precision(settings: TrainingSettings, device: torch.device) -> Precision:
     """Choose the number format that the settings ask for; ``auto`` takes the fastest.
 
-    On a GPU that is bfloat16 where the GPU supports it, and float16 otherwise. On a processor a training step in each
-    format is timed on a small volume, and float32 wins unless bfloat16 takes less than 0.9 of its time.
+    On a GPU that is bfloat16 where the GPU supports it, and float16 otherwise; on a processor bfloat16 where it has
+    instructions for it, and float32 otherwise. Nothing is timed, so that a training repeats itself on a busy machine.
 
     Args:
         settings: Settings of the training.
         device: Device that computes.
-        network: Network to time; it is not changed.
 
     Raises:
         ValueError: float16 is asked for on a processor.
@@ -63,10 +56,7 @@ def choose_precision(settings: TrainingSettings, device: torch.device, network: 
         raise ValueError("precision 'float16' needs a GPU; use auto, float32 or bfloat16")
     if settings.precision != "auto":
         return Precision(settings.precision, channels_last)
-    trial = copy.deepcopy(network)
-    exact, rounded = (Precision(dtype, channels_last) for dtype in ("float32", "bfloat16"))
-    faster = _step_seconds(trial, rounded, device) < _WORTH_ROUNDING * _step_seconds(trial, exact, device)
-    return rounded if faster else exact
+    return Precision("bfloat16" if has_bfloat16_instructions() else "float32", channels_last)
 
 
 def common_precision(precision: Precision, processes: Processes, device: torch.device) -> Precision:
@@ -164,23 +154,6 @@ class AveragedNetwork:
         torch._foreach_lerp_(averaged, latest, 1 - decay)
         for buffer, latest_buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(latest_buffer)
-
-
-def _step_seconds(network: JointNetwork, precision: Precision, device: torch.device) -> float:
-    """Shortest time in s of three forward and backward passes."""
-    size = -(-_TRIAL_VOXELS // network.config.multiple) * network.config.multiple
-    study = precision.arrange(torch.zeros(1, len(network.config.modalities), size, size, size, device=device))
-    precision.arrange_weights(network)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        with precision.autocast(device):
-            output = network(study, study, 1)
-        parts = [output.fixed_logits, output.moving_logits]
-        parts.append(output.deformation.displacement if output.deformation is not None else None)
-        torch.stack([part.float().sum() for part in parts if part is not None]).sum().backward()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from struct import error as struct_error
 from xml.parsers import expat
 
 from NeuroCESTLib.core.headers.limits import LARGEST_RATIO, memory_bytes, quoted
+from NeuroCESTLib.core.output.hidden import temporary_folder
 
 _MOST_ENTRIES = 100_000
 _LONGEST_SCENE = 256 << 20
@@ -40,7 +40,7 @@ def check_bundle(path: str | os.PathLike, check_file: Callable[[Path], None]) ->
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_entries(path, entries)
-            with tempfile.TemporaryDirectory(prefix="neurocest-") as folder:
+            with temporary_folder() as folder:
                 for entry in entries:
                     if not entry.is_dir():
                         _check_entry(path, archive, entry, Path(folder), check_file)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import least_squares
 from scipy.stats import t as student
 
+from CESTQuantLib.fitting import workers
 from CESTQuantLib.fitting.least_squares import Status, autograd_model, finite_difference_model, levenberg_marquardt
 
 TIMES = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
@@ -228,6 +231,25 @@ def test_chunks_and_threads_do_not_change_the_result():
     torch.testing.assert_close(pieces.standard_errors, whole.standard_errors, rtol=1e-8, atol=0, equal_nan=True)
     assert (pieces.status == whole.status).all()
     assert (pieces.iterations == whole.iterations).all()
+
+
+def test_a_fit_has_the_same_bits_with_any_number_of_threads_and_whenever_they_run(monkeypatch):
+    """Which voxels are computed together decides on the last bits, and must not depend on which thread is ahead."""
+    monkeypatch.setattr(workers, "CHUNKS_IN_A_ROW", 3)
+    data, _, background = simulated(1500)
+    delays = iter(np.random.default_rng(0).uniform(0, 2e-3, 100_000))
+
+    def delayed(parameters, background):
+        time.sleep(next(delays))
+        return decay_with_jacobian(parameters, background)
+
+    fits = [
+        levenberg_marquardt(model, data, **LIMITS, arguments=(background,), threads=threads, chunk_voxels=101)
+        for threads, model in ((1, decay_with_jacobian), (4, delayed), (4, delayed), (3, delayed))
+    ]
+    for fit in fits[1:]:
+        for name in ("parameters", "standard_errors", "rmse", "status", "iterations"):
+            torch.testing.assert_close(getattr(fit, name), getattr(fits[0], name), rtol=0, atol=0, equal_nan=True)
 
 
 def test_progress_reaches_one_and_can_cancel_the_fit():

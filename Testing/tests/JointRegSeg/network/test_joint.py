@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from JointRegSegLib.losses.config import LossConfig
-from JointRegSegLib.network import precision as precision_module
 from JointRegSegLib.network.blocks import InstanceNorm, convolution_unit
 from JointRegSegLib.network.configuration import NetworkConfig, load_network_config, network_config_names
 from JointRegSegLib.network.joint import JointNetwork, JointOutput, build_network
@@ -271,11 +270,12 @@ def test_fast_run_computes_no_gradients_but_its_result_can_be_refined() -> None:
     assert start.grad is not None
 
 
-def test_fastest_precision_is_a_candidate_and_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = fastest_precision("cpu")
-    assert found in candidate_precisions("cpu")
-    monkeypatch.setattr(precision_module, "_probe", None)  # measuring again would fail
-    assert fastest_precision(torch.device("cpu")) is found
+def test_the_fastest_precision_follows_from_the_processor_and_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fastest_precision("cpu") in candidate_precisions("cpu")
+    for amx, avx, dtype in ((True, True, "bfloat16"), (False, True, "bfloat16"), (False, False, "float32")):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
+        assert fastest_precision(torch.device("cpu")) == Precision(dtype, channels_last=True)
 
 
 def test_a_precision_converts_volumes_and_weights() -> None:

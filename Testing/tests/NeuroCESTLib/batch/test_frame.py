@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run
+from NeuroCESTLib.batch.frame import CommandParser, run
 from NeuroCESTLib.core.progress import Cancelled
 
 
@@ -70,106 +70,12 @@ def test_wrong_arguments_are_one_line_and_status_two(capsys: pytest.CaptureFixtu
     assert run(main, ["--help"]) == 0
 
 
-def test_an_output_folder_appears_only_when_all_is_written(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-    with OutputFolder(out) as folder:
-        (folder / "sub").mkdir()
-        (folder / "sub" / "map.txt").write_text("new")
-        assert not out.exists()
-    assert (out / "sub" / "map.txt").read_text() == "new"
-    assert os.listdir(out.parent) == ["out"]
-    assert out.stat().st_mode & 0o777 == 0o777 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_a_failed_run_leaves_no_new_folder(tmp_path: Path) -> None:
-    with pytest.raises(Cancelled), OutputFolder(tmp_path / "deep" / "out") as folder:
-        (folder / "map.txt").write_text("half")
-        raise Cancelled
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_failed_run_keeps_earlier_results_and_a_good_one_replaces_them(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "map.txt").write_text("earlier")
-    (out / "notes.txt").write_text("the user's")
-    with pytest.raises(RuntimeError), OutputFolder(out) as folder:
-        (folder / "map.txt").write_text("half")
-        raise RuntimeError
-    assert (out / "map.txt").read_text() == "earlier"
-    with OutputFolder(out) as folder:
-        (folder / "map.txt").write_text("new")
-    assert (out / "map.txt").read_text() == "new"
-    assert (out / "notes.txt").read_text() == "the user's"
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_an_existing_output_folder_may_be_a_file_system_of_its_own(tmp_path: Path) -> None:
-    """Then nothing can be renamed into it from beside it, and its parent may be read-only."""
-    with OutputFolder(tmp_path) as folder:
-        assert folder.parent == tmp_path
-        (folder / "map.txt").write_text("new")
-    assert os.listdir(tmp_path) == ["map.txt"]
-
-
 def test_warnings_for_the_user_are_one_line_without_the_place_in_the_code(capsys: pytest.CaptureFixture) -> None:
     def main(arguments: list[str]) -> None:
         warnings.warn("p.json: unknown keys\nare ignored", stacklevel=1)
 
     assert run(main, []) == 0
     assert capsys.readouterr().err == "warning: p.json: unknown keys are ignored\n"
-
-
-def test_impossible_output_folders_are_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for place, words in (("file", "it is a file"), ("file/out", "cannot write")):
-        with pytest.raises(ValueError, match=words), OutputFolder(tmp_path / place):
-            pytest.fail("work began")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell whether a process has ended")
-@pytest.mark.parametrize("exists", [False, True])
-def test_what_a_killed_run_left_is_removed_by_the_next_one(exists: bool, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    if exists:
-        out.mkdir()
-    code = (
-        "import os, signal\n"
-        "from NeuroCESTLib.batch.frame import OutputFolder\n"
-        f"with OutputFolder({str(out)!r}) as folder:\n"
-        "    (folder / 'map.txt').write_text('half')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
-    place = out if exists else tmp_path
-    (left,) = place.glob(".out-*")
-    others = [tmp_path / ".out-backup", tmp_path / f".other{left.name[4:]}", tmp_path / f"{left.name}.old"]
-    another = tmp_path / left.name.replace(left.name.split("-")[2], "0123abcd")  # of another machine
-    for kept in (*others, another):
-        kept.mkdir()
-    with OutputFolder(out) as living:
-        with OutputFolder(out) as folder:
-            (folder / "map.txt").write_text("new")
-        assert living.is_dir()
-        assert not left.exists()
-        (living / "second.txt").write_text("new")
-    assert sorted(os.listdir(out)) == ["map.txt", "second.txt"]
-    assert sorted(os.listdir(tmp_path)) == sorted(["out", another.name, *(kept.name for kept in others)])
-
-
-def test_errors_name_the_wanted_folder_and_not_the_hidden_one(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ValueError, match=r"out/map\.nii\.gz' is bad") as caught,
-        OutputFolder(tmp_path / "out") as folder,
-    ):
-        raise ValueError(f"'{folder / 'map.nii.gz'}' is bad")
-    assert str(tmp_path / "out" / "map.nii.gz") in str(caught.value)
 
 
 def test_an_interrupted_command_ends_with_one_line(tmp_path: Path) -> None:
