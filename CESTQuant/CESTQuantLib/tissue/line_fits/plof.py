@@ -33,7 +33,8 @@ from .plof_model import Peak, PlofModel
 
 LARGEST_RATE_HZ = 1e4
 LARGEST_AMPLITUDE_HZ = 100.0
-SMALLEST_RATE_HZ = 1e-3
+MOST_NEGATIVE, MOST_POSITIVE = -5.0, 1e4
+"""Limits of rate times duration; a background may be negative while it is iterated."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
     basis = _Basis(saturation, peak, model)
     _require_offsets(beside, on_peak, peak, basis.count)
     usable = z.isfinite().all(1, keepdim=True)
-    block, decay = saturation.block(), _Decay(saturation.initial_z)
+    block, decay = saturation.block(), Decay(saturation.initial_z)
 
     def background(parameters: Tensor, columns: Tensor, *block: Tensor) -> tuple[Tensor, Tensor]:
         columns = columns.transpose(0, 1)  # (p, m, voxel)
@@ -197,20 +198,27 @@ class _Basis:
 
 
 @dataclass(frozen=True)
-class _Decay:
-    """Z as a function of the relaxation rate along the effective field, and its derivative."""
+class Decay:
+    """Z as a function of the relaxation rate along the effective field, and its derivative.
+
+    Attributes:
+        initial_z: Zi before the saturation.
+    """
 
     initial_z: float
 
     def of(self, rate: Tensor, cos2: Tensor, r1: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
         """Return Z and its derivative with respect to the rate, of the shape of the rate."""
-        slow = rate < SMALLEST_RATE_HZ
-        rate = rate.clamp(SMALLEST_RATE_HZ, LARGEST_RATE_HZ)
-        remaining = torch.exp(-rate * duration)
-        steady = r1 / rate
-        z = cos2 * ((self.initial_z - steady) * remaining + steady)
-        slope = -cos2 * (duration * (self.initial_z - steady) * remaining + steady / rate * (1 - remaining))
-        return z, torch.where(slow, 0.0, slope)
+        x = (rate * duration).clamp(MOST_NEGATIVE, MOST_POSITIVE)
+        near_zero = x.abs() < 1e-4
+        safe = torch.where(near_zero, 1.0, x)
+        remaining = torch.exp(-x)
+        # (1 - exp(-x)) / x and its derivative, smooth through rates that a background may pass on its way
+        recovered = torch.where(near_zero, 1 - x / 2 + x * x / 6, -torch.expm1(-safe) / safe)
+        towards = torch.where(near_zero, x / 3 - 0.5, (remaining * (1 + safe) - 1) / safe.square())
+        source = r1 * duration
+        z = cos2 * (self.initial_z * remaining + source * recovered)
+        return z, cos2 * duration * (source * towards - self.initial_z * remaining)
 
 
 def _line(parameters: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:

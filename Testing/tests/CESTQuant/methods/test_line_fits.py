@@ -15,6 +15,7 @@ from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.pulse_shapes import PulseShape, PulseTrain
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
+from CESTQuantLib.tissue.line_fits.plof import Decay
 from CESTQuantLib.tissue.line_fits.plof_model import PlofModel
 from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel
 from CESTQuantLib.tissue.spectra import ZSpectra
@@ -113,6 +114,28 @@ def test_standard_errors_of_plof_contain_the_uncertainty_of_the_background() -> 
     found = quantify(spectra(noise, count), "plof", Settings(lorentzian=PlofModel.from_dict(PEAKS))).quantities
     spread = float(found["plof_amide"].std())
     assert float(found["plof_amide_sd"].nanmedian()) == pytest.approx(spread, rel=0.2)
+
+
+def test_slowly_relaxing_water_without_the_pool_has_no_peak() -> None:
+    """The fit of the background starts at the T1 of the other voxels, far from that of fluid."""
+    fluid = simulate(Tissue(Water(4.0, 2.0)), CW).expand(20, -1)
+    noise = 0.004 * torch.randn(20, 81, generator=torch.Generator().manual_seed(2)).double()
+    z = torch.cat((fluid + noise, simulate(brain(), CW).expand(40, -1)))
+    t1 = torch.cat((torch.full((20,), 4.0), torch.full((40,), 1.3))).double()
+    study = ZSpectra(z, CW, b0_shift_ppm=torch.zeros(60).double(), t1_s=t1)
+    found = quantify(study, "plof", Settings(lorentzian=PlofModel.from_dict(PEAKS))).quantities["plof_amide"]
+    assert float(found[:20].median()) == pytest.approx(0.0, abs=5e-3)
+    assert bool((found[20:] > 0.03).all())
+
+
+def test_the_decay_is_smooth_where_a_background_passes_through_zero() -> None:
+    """Without a slope there, a fit would stay where it has started: at 0.05 1/s in fluid."""
+    rate = torch.tensor([-0.3, -1e-5, 0.0, 1e-6, 0.4, 20.0], dtype=torch.float64)
+    block = [torch.tensor(value, dtype=torch.float64) for value in (0.95, 0.25, 3.0)]
+    decay, step = Decay(1.0), 1e-6
+    slope = (decay.of(rate + step, *block)[0] - decay.of(rate - step, *block)[0]) / (2 * step)
+    torch.testing.assert_close(decay.of(rate, *block)[1], slope, atol=1e-6, rtol=1e-6)
+    assert bool((slope < 0).all())
 
 
 def test_plof_without_enough_offsets_and_for_pulse_trains_is_refused() -> None:
