@@ -219,8 +219,23 @@ def settings_from_json(kind: type[Settings], values: Any, where: str) -> Setting
         return kind(**checked)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    except TypeError as error:
-        raise ValueError(f"{where}: a value has the wrong type ({error})") from None
+    except TypeError:
+        raise ValueError(f"{where}: {_wrong_type(kind, checked)}") from None
+
+
+def _wrong_type(kind: type[Settings], values: Mapping[str, Any]) -> str:
+    """Say which values may have the wrong type: those that are not of the kind of their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    suspects = [name for name, value in values.items() if _kind_of(value) != _kind_of(defaults[name])]
+    named = ", ".join(f"{name} is {shortened(values[name])}" for name in suspects[:3] or list(values)[:3])
+    return f"a value has the wrong type ({named})"
+
+
+def _kind_of(value: Any) -> str:
+    """Kind of a value in JSON's terms."""
+    if isinstance(value, Real):
+        return "boolean" if isinstance(value, bool) else "number"
+    return "text" if isinstance(value, str) else "list" if isinstance(value, (list, tuple)) else "object"
 
 
 def number(value: Any, name: str) -> float:

@@ -253,7 +253,7 @@ class Geometry:
         direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:used, :used]
         matrix[:used, :used] = direction * np.array(image.GetSpacing()[:used])
         matrix[:used, 3] = image.GetOrigin()[:used]
-        columns, rows, slices = (*image.GetSize(), 1)[:3]
+        columns, rows, slices = (*image.GetSize(), 1, 1)[:3]
         return cls((slices, rows, columns), _RAS_TO_LPS @ matrix)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.checked_json import shortened
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
@@ -76,4 +77,4 @@ def _difference(found: Any, wanted: Any, name: str) -> str:
             if difference := _difference(found.get(key), wanted.get(key), f"{name}.{key}".strip(".")):
                 return difference
         return ""
-    return "" if found == wanted else f"{name} was {found!r} and is now {wanted!r}"
+    return "" if found == wanted else f"{name} was {shortened(found)} and is now {shortened(wanted)}"

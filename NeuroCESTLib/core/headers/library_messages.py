@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _LIBRARY_LINE = re.compile(
-    rb"\*\* |\+\+ |-- |\s*(WARNING|ERROR|Error|Warning): In |\[\w+\] |\s+#\d+: |\s+(major|minor): |Generic Warning|"
+    rb"\*\* |\+\+ |-- |\s*(WARNING|ERROR|INFO|Error|Warning|Info): In |\[\w+\] |\s+#\d+: |\s+(major|minor): |"
     rb"(NIFTI|nifti|nrrd|ITK|itk|vtk|HDF5|MetaImage|MetaObject)\w*\b|\w+ \(0x[0-9a-f]+\)|.*\.(cxx|cpp|h|c), line \d+|"
-    rb".*(required and not defined|prior to defining)"
+    rb"Generic Warning|.*(required and not defined|prior to defining)"
 )
 _alone = False
 _lock = threading.Lock()

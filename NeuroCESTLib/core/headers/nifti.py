@@ -228,6 +228,8 @@ def check_nifti(path: str | os.PathLike, trust_size: bool = False) -> None:
     path = Path(path)
     header_path, data_path = _partners(path) if is_pair(path) else (path, path)
     layout = nifti_layout(header_path)
+    if len(layout.sizes) < 2:
+        raise ValueError(f"'{header_path}' has one dimension and is no image: export it again")
     check_sizes(header_path, layout.sizes, layout.data_bytes / math.prod(layout.sizes))
     with _open(header_path) as file:
         header = file.read(_HEADER_BYTES)
