@@ -30,6 +30,8 @@ _BITS = {1: 1, 2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512:
     2304: 32,
 }
 """Bits of a value by NIfTI's code of its type."""
+_FARTHEST_DATA = 1 << 40
+"""Byte at which data begin from which a header is damaged."""
 _GZIP = b"\x1f\x8b"
 _VECTOR_INTENTS = (1006, 1007)  # NIfTI's codes of displacement fields and other vectors
 _FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes of the floating-point types
@@ -187,7 +189,7 @@ def nifti_layout(path: str | os.PathLike) -> NiftiLayout:
     sizes = [max(size, 1) if axis >= 3 and size == 0 else size for axis, size in enumerate(sizes[: max(rank, 0)])]
     if not 1 <= rank <= 7 or bits != _BITS[datatype] or min(sizes) < 1:
         raise ValueError(f"'{path}' has a damaged NIfTI header")
-    if not math.isfinite(offset) or (single_file and offset < _HEADER_BYTES):
+    if not 0 <= offset <= _FARTHEST_DATA or (single_file and offset < _HEADER_BYTES):
         raise ValueError(f"'{path}' has a damaged NIfTI header: its data begin at byte {offset:.4g}")
     return NiftiLayout(
         sizes=tuple(sizes),

@@ -20,6 +20,7 @@ from NeuroCESTLib.core.headers.limits import LARGEST_RATIO, SPARE_BYTES, check_g
 
 _LONGEST_LINE = 1 << 20
 _LONGEST_HEADER = 16 << 20
+_LONGEST_FIELD = 4000
 _LONGEST_WORD = 1000
 _CHUNK = 1 << 20
 _MOST_DIMENSIONS = 8
@@ -72,6 +73,7 @@ _FIELDS = frozenset(
     )
 )
 _VECTOR = re.compile(r"\(([^()]*)\)|none|\?\?\?")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _PATTERN = re.compile(r"[^%]*%0?\d?d[^%]*")
 _REMEDY = "copy or export it again"
 
@@ -192,6 +194,8 @@ def _add_line(header: NrrdHeader, line: str) -> None:
         raise header.damaged(f"the line {quoted(line)} is no field of an NRRD file")
     if name in header.fields:
         raise header.damaged(f"it gives {name} twice")
+    if len(value) > _LONGEST_FIELD:
+        raise header.damaged(f"{name} is too long")
     header.fields[name] = value.strip()
 
 
@@ -265,7 +269,10 @@ def _check_axes(header: NrrdHeader) -> None:
         if np.isinf(per_axis[field]).any():
             raise header.damaged(f"{field} must be finite")
     for field in ("labels", "units"):
-        per_axis[field] = re.findall(r'"((?:[^"\\]|\\.)*)"', header.fields.get(field, ""))
+        text = header.fields.get(field, "")
+        per_axis[field] = _QUOTED.findall(text)
+        if _QUOTED.sub("", text).strip():
+            raise header.damaged(f"{field} must be texts in quotation marks")
         if any(len(text) > _LONGEST_WORD for text in per_axis[field]):
             raise header.damaged(f"{field} are too long")
     per_axis["space directions"] = header.vectors("space directions")

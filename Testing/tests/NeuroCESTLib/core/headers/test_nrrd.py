@@ -95,6 +95,8 @@ def test_numbers_written_as_text_pass(encoding: str, tmp_path: Path) -> None:
         ({"space_origin": "(0,0,1e12)"}, "lies 1e+09 m from the origin"),
         ({"favourite_colour": "blue"}, "is no field of an NRRD file"),
         ({"byte_skip": "many"}, "byte skip is 'many'"),
+        ({"labels": '"x" ' + "y" * 3000}, "must be texts in quotation marks"),
+        ({"units": "m" * 5000}, "units is too long"),
         ({"data_file": "../elsewhere.raw"}, "which is missing beside it"),
         ({"data_file": "%s%n 1 2 1"}, "are no pattern"),
         ({"content": "x" * (1 << 21)}, "too long"),
