@@ -233,8 +233,10 @@ def errors_naming(source: str) -> Iterator[None]:
     """Turn errors about the values of a configuration into ValueError with a message that ``source`` opens."""
     try:
         yield
-    except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{source}: a value has the wrong type ({error})") from None
+    except (TypeError, AttributeError, KeyError):
+        raise ValueError(
+            f"{source}: a value has the wrong type (such as a text, a list or null in place of a number)"
+        ) from None
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(source) else f"{source}: {error}") from None
 
