@@ -183,6 +183,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         """List the scene's nodes again; the chosen node stays chosen while it is in the list."""
         scene = self._scene
         nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
+        if not self.showChildNodeTypes:  # asked first, because scenes have many nodes of other classes
+            types = set(self.nodeTypes)
+            nodes = [node for node in nodes if node.GetClassName() in types]
         self._nodes = [node for node in nodes if self._isListed(node)]
         wanted = self._current
         self._combo_box.blockSignals(True)
