@@ -143,7 +143,8 @@ def read_labels(
     """
     image = read_image(path)
     if names := _segments(image):
-        return _named_segments(image, names, str(path))
+        with quiet_itk():
+            return _named_segments(image, names, str(path))
     check_grid(image, f"'{path}'")
     whole_path = os.path.abspath(path)
     read = classes_of_map(
