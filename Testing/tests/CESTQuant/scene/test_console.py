@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -191,6 +192,34 @@ def test_a_cancel_at_any_time_leaves_the_scene_as_it_was(slicer: ModuleType, fit
         fitted("bloch-mcconnell", progress=progress)
     assert contents(slicer) == before
     assert seen == sorted(seen)
+
+
+def test_any_exception_at_random_moments_leaves_nodes_attributes_selection_and_threads_as_before(
+    slicer: ModuleType, fitted: Callable
+) -> None:
+    calls: list[float] = []
+    fitted("mtrasym", progress=lambda fraction, message="": calls.append(fraction))
+
+    def state() -> tuple:
+        names = [node.GetAttributeNames() for node in slicer.util.getNodesByClass("vtkMRMLNode")]
+        nodes = slicer.util.getNodesByClass("vtkMRMLSelectionNode")
+        selection = [(node.GetActiveVolumeID(), node.GetActiveLabelVolumeID()) for node in nodes]
+        return contents(slicer), names, selection, threading.active_count()
+
+    before = state()
+    random = np.random.default_rng(5)
+    for error in (Cancelled, KeyboardInterrupt, SystemExit, ZeroDivisionError, StopIteration, GeneratorExit):
+        left = int(random.integers(1, len(calls) + 1))
+
+        def progress(fraction: float, message: str = "", error: type[BaseException] = error) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise error
+
+        with pytest.raises(error):
+            fitted("mtrasym", progress=progress)
+        assert state() == before
 
 
 @pytest.mark.parametrize("method", ["mtrasym", "lorentzian", "r1rho", "bloch-mcconnell"])
