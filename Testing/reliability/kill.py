@@ -161,7 +161,7 @@ def main() -> int:
             problems += [f"kill {number}, {run.name}: {problem}" for problem in found]
             print(f"{number + 1:3d} {run.name}: {state}{'; ' + '; '.join(found) if found else ''}", flush=True)
             shutil.rmtree(place.parent)
-        left = sorted(os.listdir(work / "tmp"))
+        left = [name for name in sorted(os.listdir(work / "tmp")) if "neurocest" in name]  # torch keeps caches there
         if left:
             problems.append(f"temporary files are left: {', '.join(left)}")
     finally:
