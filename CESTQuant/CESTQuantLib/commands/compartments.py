@@ -169,12 +169,14 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
         "model": options.model,
     }
     maps = (
-        read_fit_folder(given("maps"), overrides, report, end, spectra=not options.no_spectra)
+        read_fit_folder(
+            given("maps"), overrides, report, end, spectra=not options.no_spectra, reference=options.register
+        )
         if given("maps")
         else None
     )
     segmentation = given("segmentation")
-    reference = given("reference") if maps is not None and maps.fit is None else None
+    reference = (given("reference") or maps.reference) if maps is not None and maps.fit is None else None
     return CompartmentVisit(
         name=options.visits[1 if end else 0],
         maps=maps.nodes if maps else {},
@@ -182,7 +184,7 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
         anatomy=[read_volume(recorded("anatomy", path)) for path in given("anatomy") or ()],
         toAnatomy=recorded("to_anatomy", given("to_anatomy")) if given("to_anatomy") else None,
         register=options.register,
-        unsaturated=read_volume(recorded("reference", reference[0])) if reference else None,
+        unsaturated=read_volume(recorded("reference", str(reference[0]))) if reference else None,
         fit=maps.fit if maps else None,
         labels=named_labels(options.labels) if options.labels else {},
         notes=maps.notes if maps else (),

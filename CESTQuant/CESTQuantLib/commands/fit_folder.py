@@ -48,15 +48,22 @@ class FitFolder:
         nodes: Volume nodes by quantity.
         fit: Arguments of ``CESTQuantLogic.fit`` that made the maps; None where the acquisition is unknown.
         notes: Sentences for the user, such as why it is unknown.
+        reference: Files of the M0 image of the acquisition, where that was asked for alone.
     """
 
     nodes: dict[str, Any]
     fit: dict[str, Any] | None
     notes: tuple[str, ...]
+    reference: tuple[Path, ...] = ()
 
 
 def read_fit_folder(
-    folder: str, overrides: Mapping[str, Any], report: Report, end: str = "", spectra: bool = True
+    folder: str,
+    overrides: Mapping[str, Any],
+    report: Report,
+    end: str = "",
+    spectra: bool = True,
+    reference: bool = False,
 ) -> FitFolder:
     """Read maps, and where it is still there the acquisition that they come from.
 
@@ -67,6 +74,7 @@ def read_fit_folder(
         report: Report to record the files in.
         end: Ending of the roles of the files in the report.
         spectra: Whether to read the acquisition.
+        reference: Whether to find its M0 image where the acquisition is not read.
 
     Raises:
         ValueError: The folder holds no maps, or a file is missing or unusable; the message names it.
@@ -81,14 +89,23 @@ def read_fit_folder(
     for file in files:
         report.add_input(f"map{end}", file)
         nodes[file.name.removesuffix(_MAP_ENDING)] = read_volume(file)
-    if not spectra:
-        return FitFolder(nodes, None, ())
     source = _Source.of(path, {name: value for name, value in overrides.items() if value is not None})
+    if not spectra:
+        return FitFolder(nodes, None, (), _reference_files(source, end) if reference else ())
     fit = _fit_arguments(source, report, end)
     if fit is None:
         why = "; ".join(source.missing) or f"'{folder}' has no report.json of 'cestquant fit'"
         return FitFolder(nodes, None, (f"the mean spectra of the regions are not fitted: {why}",))
     return FitFolder(nodes, fit, tuple(source.notes))
+
+
+def _reference_files(source: _Source, end: str) -> tuple[Path, ...]:
+    """Return the files of the M0 image; refuse where they are named, but not as they were."""
+    files = source.paths("reference")
+    if source.missing:
+        why = "; ".join(source.missing).replace("--reference", f"--reference{end}")
+        raise ValueError(f"the registration needs the M0 image of '{source.folder}': {why}")
+    return tuple(files)
 
 
 @dataclass

@@ -91,6 +91,8 @@ def _brain(options: Namespace, folder: Path, progress: Progress) -> None:
 
 def _patient(options: Namespace, folder: Path, report: Report, progress: Progress) -> None:
     """Simulate and write the phantom of an anatomy, with its true values."""
+    import numpy as np
+
     from NeuroCESTLib.core.checked_json import read_json
     from NeuroCESTLib.core.whole_files import write_rows
     from NeuroCESTLib.scene.volumes import read_volume
@@ -116,7 +118,8 @@ def _patient(options: Namespace, folder: Path, report: Report, progress: Progres
     )
     _write(phantom.nodes, patient_protocol(), phantom_model(), folder)
     write_rows(phantom.truth, folder / "truth.csv")
-    _write_transform(phantom.cest_to_anatomy, folder / "true_cest_to_anatomy.h5")
+    anatomy_to_cest = np.linalg.inv(phantom.cest_to_anatomy)  # a transform of ITK that moves CEST images maps backwards
+    _write_transform(anatomy_to_cest, folder / "true_cest_to_anatomy.h5")
 
 
 def _write(nodes: dict[str, Any], protocol: Any, model: dict[str, Any], folder: Path) -> None:

@@ -213,12 +213,16 @@ class Midplane:
     Attributes:
         point: Point of the plane nearest to the centre of the brain, RAS in mm, shape (3,).
         normal: Unit vector towards the patient's right in the anatomy's space, shape (3,).
-        symmetry: Correlation, -1 to 1, of the brain with its mirror image.
+        symmetry: Correlation, -1 to 1, of the brain with its mirror image; mean of outline and intensities.
+        symmetry_before: The same for the scanner's sagittal plane through the centre of the head.
+        reasons: Phrases that say why the plane is doubtful; none if it is not.
     """
 
     point: np.ndarray
     normal: np.ndarray
     symmetry: float
+    symmetry_before: float = NAN
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,12 @@ def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarra
     plane = None
     if structure is not None:
         notes += structure.notes if own_anatomy else ()
-        plane = find_midplane(structure.image, structure.head, tumor, given.grid)
+        further = [each for each in visit.anatomy if each is not image]
+        plane = find_midplane(structure.image, structure.head, tumor, given.grid, further)
+        if plane is not None and plane.reasons:
+            notes.append(
+                f"the mid-sagittal plane is doubtful, look at the contralateral region: {'; '.join(plane.reasons)}"
+            )
         if own_anatomy and plane is not None:
             found += _white_matter(structure, plane, tumor, given.grid, notes)
         if plane is None:

@@ -135,6 +135,26 @@ def test_an_acquisition_that_has_changed_is_told_and_not_fitted(
     assert {row["fit"] for row in rows_of(output / "compartments.csv")} == {"nan"}
 
 
+def test_a_registration_without_spectra_takes_the_m0_image_that_the_maps_name(
+    slicer: ModuleType,
+    quantified: Callable,
+    good: Path,
+    segmentation: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    own = Path(shutil.copytree(good, tmp_path / "own"))
+    maps = quantified(own, "mtrasym", b0=own / "b0.nii.gz")
+    given = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra", "--register")
+    anatomy = tmp_path / "t1.nii.gz"
+    sitk.WriteImage(sitk.ConstantPad(sitk.ReadImage(str(own / "m0.nii.gz")), [4] * 3, [4] * 3), str(anatomy))
+    main([*map(str, ("compartments", *given, "--anatomy", anatomy, "--output", tmp_path / "out"))])
+    assert "registration needs" not in capfd.readouterr().err
+    (own / "m0.nii.gz").unlink()
+    compartments(tmp_path / "again", *given, "--anatomy", anatomy, status=2)
+    assert "m0.nii.gz' is not found, give it with --reference" in capfd.readouterr().err
+
+
 def test_labels_without_names_are_regions_of_their_own(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,28 @@ def test_the_mid_sagittal_plane_is_found_in_a_turned_brain_with_a_tumor(
     assert abs((np.array(shift) - plane.point) @ plane.normal) < 1.0
 
 
+def shaded(image: Image, strength: float) -> Image:
+    """The image with a bias field that grows towards the right, the front and the top, as of a surface coil."""
+    x, y, z = (WHOLE_HEAD.points() / 70).T
+    field = np.exp(strength * (0.8 * x + 0.6 * y + 0.3 * z + 0.5 * x * y)).reshape(WHOLE_HEAD.shape)
+    return replace(image, array=(image.array * field).astype(np.float32))
+
+
+@pytest.mark.parametrize("turn", [(2, -4, 5), (0, 6, -8)])
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_neither_a_bias_field_nor_a_large_tumor_on_one_side_tilts_the_plane(
+    turn: tuple[float, float, float], side: float
+) -> None:
+    brain = Brain(turn, (3.0, -2.0, 1.0), tumor_scale=2.3)
+    image = shaded(anatomy_of(brain), side * 0.7)
+    tumor = brain.on(WHOLE_HEAD) >= 4
+    assert tumor.sum() * WHOLE_HEAD.voxel_ml > 120
+    plane = find_midplane(image, head_of(image.array), tumor, WHOLE_HEAD)
+    assert plane is not None
+    assert np.degrees(np.arccos(min(1.0, abs(plane.normal @ brain.normal)))) < 2.0
+    assert abs((np.array(brain.shift_mm) - plane.point) @ plane.normal) < 2.0
+
+
 def test_mirroring_twice_is_nothing() -> None:
     plane = Midplane(np.array([1.0, 2.0, 3.0]), rotation((3, 4, 5))[:, 0], 1.0)
     points = np.random.default_rng(1).normal(size=(5, 3))

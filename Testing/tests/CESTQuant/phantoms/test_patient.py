@@ -20,6 +20,7 @@ from CESTQuantLib.phantoms.patient import (
     simulate_patient,
     true_values,
 )
+from CESTQuantLib.scene.compartment_inputs import linear_transform
 
 
 def head(spacing_mm: float = 4.0) -> sitk.Image:
@@ -90,10 +91,12 @@ def test_the_files_are_those_of_an_acquisition_with_its_truth(written: Path) -> 
     assert {file.name for file in out.iterdir()} == names | images | {"segmentation.seg.nrrd"}
 
 
-def test_the_true_alignment_leads_from_the_images_to_the_anatomy(written: Path) -> None:
+def test_the_true_alignment_can_be_given_as_to_anatomy(written: Path) -> None:
     labels = sitk.ReadImage(str(written / "head.nii.gz"))
     mask = sitk.ReadImage(str(written / "out" / "mask.nii.gz"))
-    alignment = sitk.ReadTransform(str(written / "out" / "true_cest_to_anatomy.h5"))
+    matrix = linear_transform(str(written / "out" / "true_cest_to_anatomy.h5"))  # what --to-anatomy reads, RAS
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    alignment = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
 
     def agreement(transform: sitk.Transform) -> float:
         brain = sitk.GetArrayFromImage(sitk.Resample(labels > 0, mask, transform, sitk.sitkNearestNeighbor))
