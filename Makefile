@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 PYTEST := QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
 
-.PHONY: env demo test lint coverage docs bench fuzz kill clean
+.PHONY: env demo test lint coverage docs bench fuzz kill lossless clean
 
 env: $(STAMP)
 
@@ -48,6 +48,11 @@ docs: $(DOCS_STAMP)
 
 kill: env
 	QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/reliability/kill.py
+
+# Cancelled runs of the modules' logic, memory of repeated fits, full disk and read-only folders.
+lossless: env
+	OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/reliability/cancel.py
+	OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/reliability/full_disk.py
 
 bench: env
 	$(BIN)/python Testing/benchmarks/run.py

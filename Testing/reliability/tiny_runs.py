@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,16 @@ class TinyRun:
     arguments: tuple[str, ...]
     resumed: tuple[str, ...] = ()
 
-    def start(self, folder: Path, threads: int = 1, extra: Sequence[str] = ()) -> int:
+    def start(
+        self, folder: Path, threads: int = 1, extra: Sequence[str] = (), before: Callable[[], None] | None = None
+    ) -> int:
         """Start the run in a process of its own.
 
         Args:
             folder: Existing folder to run in; what the command prints goes to a file beside it.
             threads: Number of threads that torch uses.
             extra: Further arguments.
+            before: Called in the process before the command.
 
         Returns:
             Number of the process.
@@ -67,6 +70,8 @@ class TinyRun:
             os.setpgid(0, 0)  # its own processes are killed with it
             _redirect(folder.with_suffix(".log"))
             os.chdir(folder)
+            if before is not None:
+                before()
             status = self._main(threads, extra)
         finally:
             os._exit(status)
@@ -195,6 +200,8 @@ def contents(folder: Path) -> dict[str, str]:
         data = file.read_bytes()
         if file.name == "report.json":
             values = {key: value for key, value in json.loads(data).items() if key not in CLOCK_KEYS}
+            if isinstance(values.get("settings"), dict):
+                values["settings"].pop("resume", None)  # a resumed training says that it is one
             data = json.dumps(values).encode()
         found[str(file.relative_to(folder))] = hashlib.sha256(data).hexdigest()
     return found
@@ -220,8 +227,19 @@ def _words(options: dict[str, Any]) -> Iterator[str]:
 
 def _cest_runs(folder: Path) -> list[TinyRun]:
     import torch
+    from paravision import write_scan
     from schedule_configs import SCHEDULE_CONFIG
-    from studies import AMIDE_SCENARIO, acquire, amine_model, fit, pairs_protocol, spectrum_protocol, write_json
+    from studies import (
+        AMIDE_SCENARIO,
+        acquire,
+        amine_model,
+        fit,
+        pairs_protocol,
+        spectrum_protocol,
+        write_image,
+        write_json,
+        write_series,
+    )
     from training_configs import SCAN_CONFIG, amide_tissue, protocol_7T
 
     from CESTQuantLib.physics.protocol import Protocol
@@ -264,6 +282,15 @@ def _cest_runs(folder: Path) -> list[TinyRun]:
     write_json(training, folder / "training.json")
     write_json(SCAN_CONFIG | {"protocol": training["protocol"], "samples": 2000, "epochs": 3}, folder / "scan.json")
     write_json(SCHEDULE_CONFIG | {"epochs": 2, "crlb": {"steps": 6, "starts": 1, "voxels": 32}}, folder / "plan.json")
+    write_scan(folder / "study" / "10")
+    grid = places["spectrum"].geometry
+    times_s = torch.tensor([0.05, 0.2, 0.5, 1.0, 2.0, 4.0]).reshape(-1, 1, 1, 1)
+    recovery = (100 - 190 * torch.exp(-times_s / 1.2)).abs().expand(-1, *grid.shape).numpy()
+    write_series(recovery, grid, folder / "recovery.nii.gz")
+    labels = torch.zeros(grid.shape, dtype=torch.uint8)
+    labels[1:3, 1:4, 1:5] = 2
+    labels[1:3, 1:3, 1:4] = 3
+    write_image(labels.numpy(), grid, folder / "tumour.nii.gz")
     batch = "CESTQuantLib.batch"
 
     def of(place: str, **options: Any) -> tuple[str, ...]:
@@ -280,7 +307,24 @@ def _cest_runs(folder: Path) -> list[TinyRun]:
     (network.parent / "out").mkdir(parents=True)
     train.run(network.parent)
     os.rename(network.parent / "out" / "network.pt", network)
+    maps = TinyRun("maps", batch, ("fit", *of("spectrum", method="mtrasym", b0=folder / "spectrum" / "b0.nii.gz")))
+    maps.run(folder / "maps")
+    recovered = {"signal": folder / "recovery.nii.gz", "kind": "inversion-recovery", "output": "out"}
+    regions = {
+        "maps": folder / "maps" / "out",
+        "segmentation": folder / "tumour.nii.gz",
+        "labels": "1=core,2=oedema,3=enhancing",
+        "draws": 50,
+        "output": "out",
+    }
     return [
+        TinyRun("import", batch, ("import", str(folder / "study"), "--output", "out")),
+        TinyRun(
+            "relaxation",
+            batch,
+            ("relaxation", *_words({**recovered, "times_ms": [50, 200, 500, 1000, 2000, 4000]})),
+        ),
+        TinyRun("compartments", batch, ("compartments", *_words(regions))),
         TinyRun("simulate", batch, ("simulate", str(folder / "scenario.json"), "--output", "out/z.csv")),
         fitted("mtrasym", "spectrum", "b0", scene=True, segmentation=folder / "spectrum" / "mask.nii.gz"),
         fitted("lorentzian", "spectrum", lorentzian="3T"),

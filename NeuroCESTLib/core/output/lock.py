@@ -68,8 +68,9 @@ def _locked(file: Path, path: Path) -> int | None:
                 return None
             raise
         if _is_still(descriptor, file):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
+            with contextlib.suppress(OSError):  # on a full disk, the lock holds without its text
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
             return descriptor
         os.close(descriptor)  # its owner removed it between opening and locking
 

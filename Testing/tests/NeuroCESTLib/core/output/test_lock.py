@@ -71,3 +71,19 @@ def test_a_place_that_cannot_be_locked_is_written_without_a_lock(tmp_path: Path)
     with only_run(tmp_path / "missing" / "out"):
         pass
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of files is limited as on Linux")
+def test_a_lock_holds_and_is_removed_where_nothing_can_be_written_into_it(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as on a full disk
+    try:
+        with only_run(tmp_path / "out"), pytest.raises(ValueError, match="another run"), only_run(tmp_path / "out"):
+            pytest.fail("work began")
+        with only_run(tmp_path / "out"):
+            assert (tmp_path / ".out.lock").stat().st_size == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
