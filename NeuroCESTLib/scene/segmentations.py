@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import contextlib
 import os
 from collections.abc import Iterator
@@ -55,6 +56,9 @@ def add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str
             segment = node.GetSegmentation().AddEmptySegment(f"Segment_{number}", segment_name)
             with quiet_vtk(), _no_leftovers():
                 slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, reference)
+            # Slicer's own colours are random where the name says nothing to it; the golden ratio keeps hues apart.
+            color = colorsys.hsv_to_rgb(0.618034 * number % 1, 0.65, 0.9)
+            node.GetSegmentation().GetSegment(segment).SetColor(*color)
         # The node stores the grid as text, so the reference volume is no longer needed.
         node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), None)
     finally:

@@ -69,7 +69,12 @@ def write_patient(
     transforms = pair_transform(patient.deformation, grid, pose)
     for name, transform in (("2_to_visit1", transforms.moving_to_fixed), ("1_to_visit2", transforms.fixed_to_moving)):
         path = folder / f"true_visit{name}.h5"
-        sitk.WriteTransform(transform, str(path))
+        try:
+            sitk.WriteTransform(transform, str(path))
+        except RuntimeError:  # which does not tell the one reason from the other
+            raise ValueError(
+                f"cannot write '{path}': the disk is full or the folder is read-only; free some space or choose another"
+            ) from None
         remove_hdf5_times(path)
     first = _landmarks(patient.fixed, grid, Draw(seed + 2))
     second = [transforms.moving_to_fixed.TransformPoint(point) for point in first]
