@@ -180,11 +180,16 @@ def resident_mb() -> float:
 
 def memory_over(slicer: ModuleType, run: Run, fits: int) -> list[float]:
     """Return the memory in MB after each of a number of fits, the results of which are removed again."""
-    held = []
+    from NeuroCESTLib.scene.hierarchy import remove_empty_top_items, top_items
+    from NeuroCESTLib.scene.volumes import remove
+
+    held, kept = [], top_items()
     for _ in range(fits):
         result: Any = run(lambda fraction, message="": None)
-        slicer.mrmlScene.GetSubjectHierarchyNode().RemoveItem(result.folderItemID)  # the maps go with the folder
-        del result
+        for node in [*result.nodes.values(), result.table]:
+            remove(node)
+        remove_empty_top_items(kept)
+        del result, node
         gc.collect()
         held.append(resident_mb())
     return held
