@@ -128,18 +128,19 @@ class JointRegSegLogic:
         ]
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
         folder = folderName or " and ".join(names)
-        result = into_scene(joint, {"fixed": fixed, "moving": moving}, moving_nodes, carried, folder)
+        with scene_unchanged_on_error():
+            result = into_scene(joint, {"fixed": fixed, "moving": moving}, moving_nodes, carried, folder)
+            tell_label_readings(result)
+            result.warnings += misplaced_images(fixed_nodes, "fixed") + misplaced_images(moving_nodes, "moving")
+            result.warnings += [
+                f"'{node.GetName()}' holds labels, so it is brought onto the fixed study by the nearest voxel"
+                for node in labels_to_carry
+                if not node.IsA("vtkMRMLLabelMapVolumeNode")
+            ]
+            report(1.0, "done")
         for node in (fixedTumor, movingTumor, movingMask, *nodes_to_carry):
             if node is not None and node.IsA("vtkMRMLSegmentationNode"):
                 show_segmentation(node, False)  # a copy is shown, or it lies in the space of the moving visit
-        tell_label_readings(result)
-        result.warnings += misplaced_images(fixed_nodes, "fixed") + misplaced_images(moving_nodes, "moving")
-        result.warnings += [
-            f"'{node.GetName()}' holds labels, so it is brought onto the fixed study by the nearest voxel"
-            for node in labels_to_carry
-            if not node.IsA("vtkMRMLLabelMapVolumeNode")
-        ]
-        report(1.0, "done")
         return result
 
     def segment(
@@ -187,10 +188,10 @@ class JointRegSegLogic:
 
         found = in_background(compute, report)
         report(0.95, "adding the results to the scene")
-        result = segmentation_into_scene(found, images, folderName or next(iter(nodes.values())).GetName())
-        result.warnings += misplaced_images(nodes, "given")
-        result.warnings += misplaced_images(nodes, "given")
-        report(1.0, "done")
+        with scene_unchanged_on_error():
+            result = segmentation_into_scene(found, images, folderName or next(iter(nodes.values())).GetName())
+            result.warnings += misplaced_images(nodes, "given")
+            report(1.0, "done")
         return result
 
     def follow(

@@ -56,6 +56,11 @@ def test_any_exception_at_random_moments_leaves_scene_selection_and_threads_as_b
 
     for runs in (cancel.cest_runs(), cancel.joint_runs(tmp_path)):
         assert cancel.cancel_at_random(slicer, runs, moments=6, seed=11) == []
+        for name, run in runs.items():  # the last call comes when all results are in the scene
+            count = cancel.calls_of(run)
+            before = cancel.state(slicer)
+            assert cancel.cancelled(run, count, ZeroDivisionError)
+            assert cancel.changes(before, cancel.state(slicer)) == [], name
 
 
 def test_a_result_that_stays_in_the_scene_is_noticed(slicer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
