@@ -470,7 +470,7 @@ def test_pulses_are_linear_between_the_sample_times_of_a_file(tmp_path: Path) ->
 
 
 def test_methods_for_continuous_waves_refuse_other_sequences(tmp_path: Path) -> None:
-    from CESTQuantLib.methods.exchange import _require_cw
+    from CESTQuantLib.methods.exchange import require_cw
     from CESTQuantLib.schedules.quantities import trained_quantities
 
     file = SequenceText(4, B0=3)
@@ -479,6 +479,6 @@ def test_methods_for_continuous_waves_refuse_other_sequences(tmp_path: Path) -> 
         file.sample()
     protocol = read_seq(file.write(tmp_path))
     with pytest.raises(ValueError, match="the sequence plays several pulses"):
-        _require_cw(protocol)
+        require_cw(protocol)
     with pytest.raises(ValueError, match="single events, which cannot be trained"):
         trained_quantities(["b1_uT"], protocol)

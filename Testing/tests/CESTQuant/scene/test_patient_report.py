@@ -222,7 +222,7 @@ def test_the_console_writes_the_report_of_a_result(
     path = CESTQuantLogic().compartmentReport(
         result, tmp_path / "report.html", label="P01", fits=[FIT, FIT], registration=REGISTRATION
     )
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert "CEST of tumour compartments: P01" in text
     assert "similarity &#x27;lncc&#x27;" in text
     assert SECRET not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_folder_in_which_nothing_can_be_made_is_named_as_read_only(
     def refuse(*args: object, **kwargs: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(whole_files.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(ValueError, match="the folder is read-only, choose another one"):
         write_text("x", tmp_path / "report.json")
 

@@ -87,7 +87,7 @@ def test_the_browser_of_the_tests_sees_what_would_be_wrong(tmp_path: Path, brows
 
 def test_what_a_page_might_try_to_load_is_refused(tmp_path: Path, browser: Browser) -> None:
     text = page_html(a_page()).replace("<main>", '<main><img alt="x" src="https://example.invalid/a.png">')
-    (tmp_path / "page.html").write_text(text)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
     visit = browser.visit(tmp_path / "page.html")
     assert any("Content Security Policy" in error for error in visit.errors)
 
