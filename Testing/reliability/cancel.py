@@ -28,8 +28,10 @@ for _folder in (ROOT / "Testing" / "tests", ROOT / "CESTQuant", ROOT / "JointReg
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
-TIMES = re.compile(r"^\s*(Modified Time|.*MTime): .*$|0x[0-9a-f]+|\(\d+ bytes\)", re.MULTILINE)
-"""What a description of a node says about times and addresses, which the run may change."""
+UNSEEN = re.compile(
+    r"^\s*(Modified Time|.*MTime): .*\n|^\s*\w+( \[\w+\])?: \(none\)\n|0x[0-9a-f]+|\(\d+ bytes\)", re.MULTILINE
+)
+"""What a description of a node says about times, addresses and empty references; MRML may list the last ones late."""
 WATCHED = ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode", "vtkMRMLLayoutNode", "vtkMRMLSliceCompositeNode")
 """Nodes that stand for what the user sees and has chosen; they are compared in full."""
 
@@ -51,7 +53,7 @@ def state(slicer: ModuleType) -> dict[str, Any]:
         if node.IsA("vtkMRMLSequenceNode"):
             found[f"values of {node.GetID()}"] = hash(sequence_to_array(node)[0].tobytes())
         if any(node.IsA(kind) for kind in WATCHED):
-            found[f"text of {node.GetID()}"] = TIMES.sub("", str(node))
+            found[f"text of {node.GetID()}"] = UNSEEN.sub("", str(node))
     found["threads"] = threading.active_count()
     return found
 
