@@ -154,6 +154,21 @@ class CESTQuantParameterNode:
     between: vtkMRMLTransformNode
     rim_mm: Annotated[float, WithinRange(0.0, 50.0)] = 5.0
     registerCest: bool = False
+    importSourcePath: str
+    importOffsetsPath: str
+    denoising: bool = False
+    smoothing_ppm: Annotated[float, WithinRange(0.0, 20.0)] = 0.0  # 0 for none
+    quass: Annotated[str, Choice(["none", "equilibrium", "same-delay"])] = "none"
+    relaxationSignal: vtkMRMLSequenceNode
+    relaxationKind: Annotated[
+        str, Choice(["inversion-recovery", "saturation-recovery", "variable-flip-angle", "multi-echo"])
+    ] = "inversion-recovery"
+    relaxationValues: str  # ms or degrees, as typed
+    repetitionTime_ms: Annotated[float, WithinRange(0.0, 100000.0)] = 0.0
+    noise_sd: Annotated[float, WithinRange(0.0, 1.0)] = 0.0  # 0 for that of repeated measurements
+    posterior: bool = False
+    dictionaryEntries: Annotated[int, WithinRange(0, 100000000)] = 0  # 0 for that of the configuration
+    threads: Annotated[int, WithinRange(0, 1024)] = 0  # 0 for all
 
 
 class CESTQuantWidget(PanelWidget):
@@ -161,13 +176,14 @@ class CESTQuantWidget(PanelWidget):
 
     PATHS = (
         *("protocolPath", "modelPath", "networkPath", "configPath", "calibrationPath", "fieldProtocolPath"),
-        *("trainingConfigPath", "trainingOutputPath"),
+        *("trainingConfigPath", "trainingOutputPath", "importSourcePath", "importOffsetsPath"),
     )
     RUN_BUTTONS = ("previewButton",)
     LIBRARIES = ("torch", "CESTQuantLib.logic", "CESTQuantLib.fitting.marquardt", "CESTQuantLib.physics.simulation")
     SECTIONS = (
         *("inputsSection", "protocolSection", "mapsSection", "methodSection", "poolsSection", "modelSection"),
         *("fieldsSection", "outputsSection", "advancedSection", "compartmentsSection"),
+        *("importSection", "preparationSection", "relaxationSection"),
     )
 
     def makeLogic(self):
@@ -177,10 +193,13 @@ class CESTQuantWidget(PanelWidget):
         """Make the pages in the order in which they say what is missing."""
         from CESTQuantLib.panel.compartments import CompartmentsPage
         from CESTQuantLib.panel.fields import FieldsPage
+        from CESTQuantLib.panel.importer import ImportPage
         from CESTQuantLib.panel.inputs import InputsPage
         from CESTQuantLib.panel.methods import MethodsPage
         from CESTQuantLib.panel.pools import PoolsPage
+        from CESTQuantLib.panel.preparation import PreparationPage
         from CESTQuantLib.panel.protocol import ProtocolPage
+        from CESTQuantLib.panel.relaxation import RelaxationPage
         from CESTQuantLib.panel.results import ResultsPage
         from CESTQuantLib.panel.run import RunPage
         from CESTQuantLib.panel.spectrum import SpectrumPage
@@ -190,8 +209,10 @@ class CESTQuantWidget(PanelWidget):
         self.fields, self.pools, self.runs = FieldsPage(self), PoolsPage(self), RunPage(self)
         self.spectrum, self.results, self.compartments = SpectrumPage(self), ResultsPage(self), CompartmentsPage(self)
         given = (self.inputs, self.protocol, self.fields, self.methods, self.pools)
-        self.training = TrainingPage(self)
-        return *given, self.runs, self.spectrum, self.results, self.compartments, self.training
+        self.training, self.importer = TrainingPage(self), ImportPage(self)
+        self.preparation, self.relaxation = PreparationPage(self), RelaxationPage(self)
+        prepared = (self.preparation, self.relaxation, self.importer)
+        return *given, *prepared, self.runs, self.spectrum, self.results, self.compartments, self.training
 
     def texts(self):
         return _("Compute the maps."), _("The maps could not be computed.")
@@ -250,6 +271,25 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
         """Return the settings of a method; see ``CESTQuantLib.logic.CESTQuantLogic.settings``."""
         return self._shared().settings(**options)
 
+    def relaxation(self, signalNode, kind, values, **options):
+        """Map T1 or T2: ``relaxation(sequenceNode, "inversion-recovery", [0.05, 0.4, 1.2, 3.0])``.
+
+        Options and result: see ``CESTQuantLib.logic.CESTQuantLogic.relaxation``.
+        """
+        return self._shared().relaxation(signalNode, kind, values, **options)
+
+    def importScan(self, source, **options):
+        """Read scanner files into the scene; see ``CESTQuantLib.logic.CESTQuantLogic.importScan``."""
+        return self._shared().importScan(source, **options)
+
+    def openValues(self, signalNode):
+        """Return what the files of an imported scan leave open; see ``CESTQuantLib.logic``."""
+        return self._shared().openValues(signalNode)
+
+    def fillIn(self, signalNode, key, text):
+        """Give a value that the files of an imported scan do not say; see ``CESTQuantLib.logic``."""
+        self._shared().fillIn(signalNode, key, text)
+
     def hasProtocol(self, signalNode):
         """Whether the acquisition carries its protocol, as the sample data do."""
         return self._shared().hasProtocol(signalNode)
@@ -279,10 +319,12 @@ class CESTQuantLogic(ScriptedLoadableModuleLogic):
 
 class CESTQuantTest(
     self_test.CompartmentsTest,
+    self_test.ImporterTest,
     self_test.InputsTest,
     self_test.ProtocolTest,
     self_test.FieldsTest,
     self_test.PoolsTest,
+    self_test.PreparationTest,
     self_test.SpectrumTest,
     self_test.MapsTest,
     self_test.TrainingTest,

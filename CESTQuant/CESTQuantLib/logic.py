@@ -25,7 +25,7 @@ from .scene.posterior import region_posteriors, require_posterior, with_posterio
 from .scene.preparation import Prepared, prepare
 from .scene.relaxation import RelaxationMaps, map_relaxation
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
-from .scene.scanner import ImportedScan, import_scan
+from .scene.scanner import ImportedScan, import_scan, keep_protocol, kept_protocol
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
 from .scene.study import Study, carried_protocol, carry_protocol, knows_its_offsets, offsets_of_index
 
@@ -70,6 +70,8 @@ class CESTQuantLogic:
         quass: str | None = None,
         noise_sd: float | None = None,
         posterior: bool = False,
+        dictionaryEntries: int | None = None,
+        threads: int | None = None,
         device: str = "auto",
         slice_RAS: tuple[float, float, float] | None = None,
         progress: Progress | None = None,
@@ -109,6 +111,8 @@ class CESTQuantLogic:
                 estimate it from repeated measurements, where there are any.
             posterior: Whether to sample the posterior of every region's mean spectrum (model fits with regions): a
                 table of medians and 95 % intervals that holds where the likelihood is skewed or leans on a bound.
+            dictionaryEntries: Number of simulated spectra of a dictionary; None for that of its configuration.
+            threads: Number of processor threads; None for as many as torch uses.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
             slice_RAS: Place in world coordinates, in mm, through which the only slice goes that is quantified; outside
                 of the acquisition, the nearest slice. None for all slices.
@@ -120,6 +124,8 @@ class CESTQuantLogic:
         Raises:
             ValueError: Something is missing or unusable; one sentence that names the node or file.
         """
+        from NeuroCESTLib.core.threads import torch_threads
+
         report = progress or silent
         report(0.0, "reading")
         chosen = method_named(method)
@@ -144,6 +150,7 @@ class CESTQuantLogic:
             config=config,
             calibration=calibration,
             noise_sd=noise_sd,
+            dictionaryEntries=dictionaryEntries,
         )
         model_file = model if isinstance(model, str | Path) else None
         normalized, noted_of_m0 = study.spectra()
@@ -154,12 +161,13 @@ class CESTQuantLogic:
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         if posterior:
             require_posterior(method, regions)
-        result = in_background(
-            lambda report: quantify(
-                spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
-            ),
-            report,
-        )
+        with torch_threads(threads):
+            result = in_background(
+                lambda report: quantify(
+                    spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
+                ),
+                report,
+            )
         if quass:
             result = replace(result, summary={**result.summary, "quass": quass})
         require_result(study, result)
@@ -286,6 +294,8 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        smoothing_ppm: float | None = None,
+        quass: str | None = None,
     ) -> SpectraOfPlaces:
         """Prepare an acquisition for looking at single spectra, many a second.
 
@@ -301,6 +311,8 @@ class CESTQuantLogic:
             signalNormalisation: ``m0``, ``l2`` or ``none``.
             m0OverTime: ``interpolated`` or ``mean``.
             fieldStrength_T: Static field in T.
+            smoothing_ppm: Width in ppm over which spectra are smoothed.
+            quass: Correction for finite saturation time and recovery.
 
         Returns:
             An object whose ``at(position_RAS, method, settings)`` is the spectrum of a voxel, and whose ``over`` is
@@ -318,8 +330,11 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
+        study, _ = self._prepared(study, False, smoothing_ppm, silent)
         model_file = model if isinstance(model, str | Path) else None
         spectra, _ = with_maps(study, study.spectra()[0], MapNodes(b0, b1, t1), _tissue_model(model), model_file)
+        if quass:
+            spectra, _ = _steady(spectra, quass)
         return SpectraOfPlaces(study, spectra)
 
     def spectrumAt(
@@ -385,6 +400,7 @@ class CESTQuantLogic:
         config: str | None = None,
         calibration: str | None = None,
         noise_sd: float | None = None,
+        dictionaryEntries: int | None = None,
     ) -> Settings:
         """Return the settings of a method; the arguments are those of :meth:`fit`.
 
@@ -393,6 +409,8 @@ class CESTQuantLogic:
         """
         if noise_sd is not None and not 0 < noise_sd < float("inf"):
             raise ValueError(f"the noise of a normalised signal must be a positive number, not {noise_sd:g}")
+        if dictionaryEntries is not None and dictionaryEntries < 1:
+            raise ValueError(f"a dictionary needs at least one entry, not {dictionaryEntries}")
         offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
         return Settings(
             model=_tissue_model(model),
@@ -403,6 +421,7 @@ class CESTQuantLogic:
             config=config,
             calibration=calibration,
             noise_sd=noise_sd,
+            dictionary_entries=dictionaryEntries,
         )
 
     def compartments(
@@ -609,6 +628,31 @@ class CESTQuantLogic:
                 that names it.
         """
         return import_scan(source, scan, offsets, name, progress or silent)
+
+    def openValues(self, signalNode: Any) -> dict[str, str]:
+        """Return what the protocol of an imported scan does not say: the heading of every such value, by its key."""
+        from .tables.protocols import open_keys, title_of
+
+        protocol = kept_protocol(signalNode)
+        return {} if protocol is None else {key: title_of(key) for key in open_keys(protocol)}
+
+    def fillIn(self, signalNode: Any, key: str, text: str) -> None:
+        """Give a value that the files of an imported scan do not say; it is kept with the acquisition.
+
+        Args:
+            signalNode: Sequence node of :meth:`importScan`.
+            key: Key of the protocol, one of :meth:`openValues`.
+            text: The value as a user types it; offsets as numbers and ranges, such as ``-300, -6:0.25:6``.
+
+        Raises:
+            ValueError: The node has no such value to fill in, or the text cannot be used for it.
+        """
+        from .tables.protocols import filled_in
+
+        protocol = kept_protocol(signalNode)
+        if protocol is None or key not in self.openValues(signalNode):
+            raise ValueError(f"'{signalNode.GetName()}' has no value {key} that is to be filled in")
+        keep_protocol(signalNode, filled_in(protocol, key, text, signalNode.GetNumberOfDataNodes()))
 
     def hasProtocol(self, signalNode: Any) -> bool:
         """Whether the acquisition says how it was made: by its protocol, as the sample data, or by offsets in ppm."""

@@ -1,8 +1,9 @@
-"""Independent pieces of work spread over threads."""
+"""Threads: how many torch uses, and independent pieces of work spread over them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,6 +11,26 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use a number of threads for some time.
+
+    Args:
+        count: Number of threads; None for as many as it uses already.
+
+    Raises:
+        ValueError: The number is below 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {count}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_threads(

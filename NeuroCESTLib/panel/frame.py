@@ -206,6 +206,10 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Return the name of the subject-hierarchy folder that holds a result."""
         return slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(result.folderItemID)
 
+    def refresh(self):
+        """Show the parameters again, after something that they name has changed."""
+        self._onParametersModified()
+
     def _leavePages(self):
         for page in self.pages:
             page.leave()

@@ -69,6 +69,13 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         help="correct for finite saturation time and recovery (needs --t1): M0 is fully relaxed, or has the timing of "
         "the saturated measurements",
     )
+    parser.add_argument(
+        "--dictionary-entries",
+        type=int,
+        metavar="N",
+        help="number of simulated spectra of the dictionary (default: as in its configuration)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as many as torch uses)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA if there is one")
     parser.set_defaults(command=run)
 
@@ -116,6 +123,8 @@ def run(options: Namespace) -> None:
             quass=options.quass,
             noise_sd=options.noise_sd,
             posterior=options.posterior,
+            dictionaryEntries=options.dictionary_entries,
+            threads=options.threads,
             device=options.device,
             progress=progress,
         )

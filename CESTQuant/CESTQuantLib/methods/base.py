@@ -95,6 +95,7 @@ class Settings:
         b0_limits_ppm: Lowest and highest B0 shift of a field map; None for what the offsets allow.
         b1_limits: Lowest and highest relative B1 of a field map; None for those of the method.
         noise_sd: Standard deviation of a normalised signal, for the reduced chi-square of fits; None where unknown.
+        dictionary_entries: Number of simulated spectra of a dictionary; None for that of its configuration.
     """
 
     model: TissueModel | None = None
@@ -107,6 +108,7 @@ class Settings:
     b0_limits_ppm: tuple[float, float] | None = None
     b1_limits: tuple[float, float] | None = None
     noise_sd: float | None = None
+    dictionary_entries: int | None = None
 
 
 @dataclass(frozen=True)

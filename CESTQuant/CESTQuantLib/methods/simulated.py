@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
@@ -94,6 +95,8 @@ def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progres
 
     assert settings.config is not None  # Method.needs
     config = read_config(settings.config)
+    if settings.dictionary_entries is not None:
+        config = replace(config, samples=settings.dictionary_entries)
     check_protocol(config.protocol, spectra.protocol)
     signal = _cpu_signal(spectra)
     clock = time.perf_counter()

@@ -16,6 +16,7 @@ from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 from NeuroCESTLib.core.stored_values import Numbers
+from NeuroCESTLib.core.threads import torch_threads
 
 from .architecture import ReconstructionNetwork
 from .objective import Batch, BatchSource, Objective, supervised_objective
@@ -129,12 +130,8 @@ def train_network(
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch use one thread: steps on a few hundred samples are too small for several, which wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

@@ -76,7 +76,8 @@ class MethodsPage(Page):
         from ..methods.registry import METHODS
 
         method = METHODS.get(self.parameters.method)
-        return {what.value for what in Input if method and method.uses(what)}
+        used = {what.value for what in Input if method and method.uses(what)}
+        return used | {"t1"} if self.panel.preparation.needsT1() else used
 
     def show(self):
         """Show the chosen method and the inputs that it uses."""

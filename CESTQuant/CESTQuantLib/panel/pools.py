@@ -31,6 +31,7 @@ class PoolsPage(Page):
     edited = {name: EditedValue(name) for name in ("model", "lorentzian")}  # noqa: RUF012
     _shown = None
     _model = None
+    _has_peaks = False
 
     def setup(self):
         """List the models to start from and connect the widgets."""
@@ -69,9 +70,12 @@ class PoolsPage(Page):
 
     def table(self):
         """Return the table of the model that the chosen method fits."""
+        from ..tables.peaks import PlofTable
         from ..tables.pools import LorentzianTable, TissueTable
 
-        return LorentzianTable() if self.kind() == "lorentzian" else TissueTable()
+        if self.kind() != "lorentzian":
+            return TissueTable()
+        return PlofTable() if self._has_peaks else LorentzianTable()
 
     def given(self, kind):
         """Return what the Logic gets: the edited model as dictionary, else the file or preset; None without a model.
@@ -113,6 +117,7 @@ class PoolsPage(Page):
         self.say("")
         try:
             given = self.given(kind)
+            self._has_peaks = "peaks" in given if isinstance(given, dict) else str(given).startswith("plof")
             self._model = self._read(kind, given)
         except ValueError as error:
             self.say(str(error))
@@ -131,10 +136,6 @@ class PoolsPage(Page):
 
         if given is None or isinstance(given, dict):
             return None if given is None else readable_model(self.table(), given, _("the model of the scene"))
-        if given == "plof_3T":
-            raise ValueError(
-                _("PLOF has peaks instead of pools; other ones are given by a file, to the batch command.")
-            )
         path = FOLDER / f"lorentzian_{given}.json" if kind == "lorentzian" else given
         if kind == "model" and not os.path.isfile(path):
             return None  # the page of the methods says so
@@ -266,7 +267,8 @@ class PoolsPage(Page):
         """Show the parts of the selected value in the fields under the table."""
         row, key = self.place()
         ui = self.ui
-        ui.cellBox.visible = bool(row and key) and self.table().applies(self._model, row, key) and key != "lineshape"
+        ui.cellBox.visible = bool(row and key) and self.table().applies(self._model, row, key)
+        ui.cellBox.visible = not ui.cellBox.isHidden() and "word" not in self.table().column(key).kinds
         if ui.cellBox.isHidden():
             return
         cell, column = self.table().cell(self._model, row, key), self.table().column(key)
@@ -298,6 +300,8 @@ class PoolsPage(Page):
             ("Value", "Lower", "Upper", "PriorMean", "PriorSd"), (value, *bounds, *prior), strict=True
         ):
             getattr(ui, f"cell{name}LineEdit").text = f"{number:g}" if number != "" else ""
+        if cell and cell.sd:
+            ui.cellValueLineEdit.text = cell.text()  # with its uncertainty
         if cell and kind == "map":
             blocked = ui.cellMapComboBox.blockSignals(True)
             ui.cellMapComboBox.setEditText(cell.name)

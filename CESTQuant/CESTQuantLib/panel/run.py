@@ -22,7 +22,24 @@ class RunPage(Page):
             self.offsets()
         except ValueError as error:
             return [_("Further offsets: {reason}.").format(reason=error)]
+        if self.wantsPosterior() and not self.parameters.segmentation:
+            return [_("Choose the regions under Outputs: the posterior is that of their mean spectra.")]
         return []
+
+    def show(self):
+        """Show the advanced settings that the chosen method uses."""
+        from ..scene.posterior import METHODS
+
+        ui, method = self.ui, self.parameters.method
+        ui.posteriorCheckBox.visible = method in METHODS
+        for widget in (ui.dictionarySpinBox, ui.dictionarySpinBoxLabel):
+            widget.visible = "config" in self.panel.methods.used()
+
+    def wantsPosterior(self):
+        """Whether the posterior of the regions is asked for and the method has one."""
+        from ..scene.posterior import METHODS
+
+        return self.parameters.posterior and self.parameters.method in METHODS
 
     def offsets(self):
         """Return the offsets of asymmetries in ppm, the main one first.
@@ -42,6 +59,14 @@ class RunPage(Page):
             options["asymmetryOffset_ppm"] = self.offsets()
         return options
 
+    def ofNormalization(self):
+        """Return how signals are normalised, by the name of the argument."""
+        chosen = self.parameters.normalization
+        return {
+            "signalNormalisation": None if chosen == "as in the protocol" else chosen,
+            "m0OverTime": self.parameters.m0OverTime,
+        }
+
     def fit(self, progress, **place):
         """Quantify the acquisition.
 
@@ -50,14 +75,17 @@ class RunPage(Page):
             place: ``folderName``, and ``slice_RAS`` for one slice alone.
         """
         parameters = self.parameters
-        normalization = parameters.normalization
         options = {
             "method": parameters.method,
             "reference": parameters.reference,
             "mask": parameters.mask,
             "segmentation": parameters.segmentation,
-            "signalNormalisation": None if normalization == "as in the protocol" else normalization,
-            "m0OverTime": parameters.m0OverTime,
+            **self.ofNormalization(),
+            **self.panel.preparation.options(),
+            "noise_sd": parameters.noise_sd or None,
+            "posterior": self.wantsPosterior(),
+            "dictionaryEntries": parameters.dictionaryEntries or None,
+            "threads": parameters.threads or None,
             "device": parameters.device,
             "progress": progress,
         }

@@ -125,9 +125,10 @@ class SpectrumPage(Page):
         chosen = {"reference": parameters.reference, **methods.maps()}
         protocol, model = self.panel.protocol.given(), methods.options().get("model")
         key = [node and (node.GetID(), node.GetMTime()) for node in (parameters.signal, *chosen.values())]
-        key += [protocol, model]
+        treated = {**self.panel.runs.ofNormalization(), **self.panel.preparation.ofSpectra()}
+        key += [protocol, model, treated]
         if self._spectra is None or self._spectra[0] != key:
-            self._spectra = key, self.logic.spectra(parameters.signal, protocol, model=model, **chosen)
+            self._spectra = key, self.logic.spectra(parameters.signal, protocol, model=model, **chosen, **treated)
         return self._spectra[1]
 
     def measured(self, place):
@@ -140,7 +141,8 @@ class SpectrumPage(Page):
         if self.panel.missingInputs():
             return None
         options = {name: value for name, value in self.panel.runs.options().items() if name not in methods.MAPS}
-        return self.spectra().at(place, self.parameters.method, self.logic.settings(**options))
+        settings = self.logic.settings(**options, noise_sd=self.parameters.noise_sd or None)
+        return self.spectra().at(place, self.parameters.method, settings)
 
 
 def _of_points(spectra, node):

@@ -16,13 +16,15 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import array_to_sequence, read_sequence, sequence_to_array
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
-from .study import PROTOCOL_ATTRIBUTE
+from .study import PROTOCOL_ATTRIBUTE, carried_protocol
 
 if TYPE_CHECKING:
     from ..formats.scanner.scan import Scan
     from ..formats.scanner.sources import Offsets
 
 _IMAGES = (".nii", ".nii.gz", ".hdr", ".img")
+OPEN_PROTOCOL_ATTRIBUTE = "NeuroCEST.openProtocol"
+"""Attribute of a node with a protocol that lacks offsets or field strength, which no method can use."""
 APTW = "aptw"
 """Name of a finished map of APT weighting."""
 _APTW_WINDOW = (-5.0, 5.0)
@@ -132,8 +134,7 @@ def _imported(
     open_: dict[str, str] = {}
     if protocol is not None:
         open_ = {key: ASSUMPTIONS[key] for key, value in protocol.items() if value is None and key in ASSUMPTIONS}
-        if protocol["offsets_ppm"] is not None and protocol["field_strength_T"] is not None:
-            node.SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol))
+        keep_protocol(node, protocol)
     summary = {
         **report,
         "measurements": measurements,
@@ -142,6 +143,31 @@ def _imported(
         "to_fill_in": open_,
     }
     return ImportedScan(node, protocol, open_, summary, warnings, files)
+
+
+def keep_protocol(node: Any, protocol: dict[str, Any]) -> None:
+    """Let a node keep what is known of its protocol; methods use it as soon as offsets and field strength are there.
+
+    Args:
+        node: Node of an imported scan.
+        protocol: Keys of a ``protocol.json``, null for what is not known yet.
+    """
+    usable = protocol.get("offsets_ppm") is not None and protocol.get("field_strength_T") is not None
+    for attribute, holds in ((PROTOCOL_ATTRIBUTE, usable), (OPEN_PROTOCOL_ATTRIBUTE, not usable)):
+        if holds:
+            node.SetAttribute(attribute, json.dumps(protocol))
+        else:
+            node.RemoveAttribute(attribute)
+
+
+def kept_protocol(node: Any) -> dict[str, Any] | None:
+    """Return what is known of the protocol of a node, with null for what is not; None without a protocol.
+
+    Raises:
+        ValueError: What the node carries is no JSON object.
+    """
+    text = node.GetAttribute(OPEN_PROTOCOL_ATTRIBUTE)
+    return json.loads(text) if text else carried_protocol(node)
 
 
 def _node(array: np.ndarray, geometry: Geometry, name: str, offsets_ppm: list[float] | None) -> Any:

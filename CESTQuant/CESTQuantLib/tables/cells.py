@@ -1,8 +1,8 @@
 """Values of model files as short texts, for tables that are edited in place.
 
-``0.0009`` is a fixed value, ``0.001 [0, 0.005]`` a fitted one with its start and bounds, which may be followed by
-``prior 0.001 ± 0.0002``; ``from t1`` takes the value of each voxel from a map, and ``water + 3.5`` ties the position of
-a Lorentzian line to that of the water.
+``0.0009`` is a fixed value, ``1.3 ± 0.1`` one with an uncertainty (its standard deviation), ``0.001 [0, 0.005]`` a
+fitted one with its start and bounds, which may be followed by ``prior 0.001 ± 0.0002``; ``from t1`` takes the value of
+each voxel from a map, and ``water + 3.5`` ties the position of a Lorentzian line to that of the water.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from NeuroCESTLib.core.checked_json import with_ascii_minus
 FIXED, FITTED, MAP, TIED, WORD = "fixed", "fitted", "map", "tied", "word"
 """Kinds of values."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+_PLUS_MINUS = r"(?:±|\+-|\+/-)"
 _FORMS = {
     FIXED: "a number, such as 0.001",
     FITTED: "a fitted value with its bounds, such as 0.001 [0, 0.005]",
@@ -37,6 +38,7 @@ class Cell:
         bounds: Lower and upper bound of a fitted value.
         prior: Mean and standard deviation of the prior of a fitted value, if it has one.
         name: Name of a map, or the word.
+        sd: Standard deviation of a fixed value that is uncertain.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Cell:
     bounds: tuple[float, float] = (0.0, 1.0)
     prior: tuple[float, float] | None = None
     name: str = ""
+    sd: float | None = None
 
     def text(self) -> str:
         """Return the text of the table, which ``cell_of_text`` reads back."""
@@ -54,7 +57,7 @@ class Cell:
         if self.kind == TIED:
             return f"water {'-' if self.value < 0 else '+'} {abs(self.value):g}"
         if self.kind == FIXED:
-            return f"{self.value:g}"
+            return f"{self.value:g}" + (f" ± {self.sd:g}" if self.sd else "")
         prior = f" prior {self.prior[0]:g} ± {self.prior[1]:g}" if self.prior else ""
         return f"{self.value:g} [{self.bounds[0]:g}, {self.bounds[1]:g}]{prior}"
 
@@ -65,7 +68,7 @@ class Cell:
         if self.kind == WORD:
             return self.name
         if self.kind != FITTED:
-            return self.value
+            return {"value": self.value, "sd": self.sd} if self.sd else self.value
         prior = {"prior": {"mean": self.prior[0], "sd": self.prior[1]}} if self.prior else {}
         return {"fit": True, "start": self.value, "bounds": list(self.bounds), **prior}
 
@@ -83,6 +86,8 @@ def cell_of_entry(entry: Any) -> Cell:
     try:
         if not isinstance(entry, Mapping):
             return Cell(FIXED, float(entry))
+        if "value" in entry:
+            return Cell(FIXED, float(entry["value"]), sd=float(entry["sd"]))
         low, high = (float(bound) for bound in entry["bounds"])
         prior = entry.get("prior")
         if isinstance(prior, Mapping):
@@ -118,9 +123,11 @@ def _read(text: str) -> Cell | None:
         return Cell(TIED, float(found[2]) * (-1 if found[1] == "-" else 1))
     if re.fullmatch(_NUMBER, text, re.IGNORECASE):
         return Cell(FIXED, float(text))
+    if found := re.fullmatch(rf"({_NUMBER})\s*{_PLUS_MINUS}\s*({_NUMBER})", text, re.IGNORECASE):
+        return Cell(FIXED, float(found[1]), sd=float(found[2]))
     separator, numbers = r"\s*(?:,|;|to|\s)\s*", rf"({_NUMBER})"
     pattern = (
-        rf"{numbers}\s*\[\s*{numbers}{separator}{numbers}\s*\](?:\s*prior\s+{numbers}\s*(?:±|\+-|\+/-)\s*{numbers})?"
+        rf"{numbers}\s*\[\s*{numbers}{separator}{numbers}\s*\](?:\s*prior\s+{numbers}\s*{_PLUS_MINUS}\s*{numbers})?"
     )
     found = re.fullmatch(pattern, text, re.IGNORECASE)
     if found is None:
@@ -146,4 +153,6 @@ def checked(cell: Cell) -> Cell:
         raise ValueError(f"the start {cell.value:g} lies outside its bounds [{low:g}, {high:g}]")
     if cell.prior is not None and not cell.prior[1] > 0:
         raise ValueError("the standard deviation of the prior must be above 0")
+    if cell.sd is not None and not cell.sd > 0:
+        raise ValueError("the standard deviation must be above 0")
     return cell

@@ -153,10 +153,15 @@ class PoolTable:
 
 
 class TissueTable(PoolTable):
-    """Tissue model: water, solutes, semisolid, and the fields."""
+    """Tissue model: water, solutes, semisolid, the fields, and scale and noise floor of the measured signal."""
 
     COLUMNS = (
-        Column("fraction", "Fraction", "Proton fraction, with water = 1; for relative B1, actual over nominal B1."),
+        Column(
+            "fraction",
+            "Fraction",
+            "Proton fraction, with water = 1; for relative B1, actual over nominal B1; for scale and noise floor "
+            "of the signal, in units of M0.",
+        ),
         Column("k_Hz", "Rate (Hz)", "Exchange rate from the pool to the water in Hz (1/s)."),
         Column("T1_s", "T1 (s)", "Longitudinal relaxation time in s."),
         Column("T2_s", "T2 (s)", "Transverse relaxation time in s."),
@@ -176,7 +181,12 @@ class TissueTable(PoolTable):
         Column(LINESHAPE_COLUMN, "Lineshape", "Lineshape of the semisolid pool.", kinds=(WORD,)),
     )
     SEMISOLID = "semisolid"
-    FIELDS = {"B0 shift": ("dw_ppm", "b0_shift_ppm"), "relative B1": ("fraction", "b1_relative")}  # noqa: RUF012
+    FIELDS = {  # noqa: RUF012
+        "B0 shift": ("dw_ppm", "b0_shift_ppm"),
+        "relative B1": ("fraction", "b1_relative"),
+        "signal scale": ("fraction", "signal_scale"),
+        "noise floor": ("fraction", "noise_floor"),
+    }
     _POOL_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")
 
     def rows(self, model: Mapping[str, Any]) -> list[str]:
@@ -283,11 +293,11 @@ class LorentzianTable(PoolTable):
 
     def cell(self, model: Mapping[str, Any], row: str, key: str) -> Cell | None:
         if row == self.BASELINE:
-            return _of_range(model["baseline"]) if key == "amplitude" else None
+            return cell_of_range(model["baseline"]) if key == "amplitude" else None
         pool = self._named(model, row) or {}
         if key == "position_ppm" and pool.get("offset_from_water_ppm") is not None:
             return Cell(TIED, float(pool["offset_from_water_ppm"]))
-        return _of_range(pool[key])
+        return cell_of_range(pool[key])
 
     def _set(self, model: dict[str, Any], row: str, key: str, cell: Cell | None) -> None:
         if cell is None:
@@ -321,7 +331,12 @@ class LorentzianTable(PoolTable):
         return changed
 
 
-def _of_range(limits: Any) -> Cell:
+def cell_of_range(limits: Any) -> Cell:
+    """Return the cell of a range of a file, [lower, start, upper].
+
+    Raises:
+        ValueError: It is no such range.
+    """
     try:
         low, start, high = (float(limit) for limit in limits)
     except (TypeError, ValueError):

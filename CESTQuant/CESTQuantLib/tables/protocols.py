@@ -189,6 +189,51 @@ def with_measurement(protocol: Mapping[str, Any], row: int | None, key: str, tex
     return changed
 
 
+_OF_TRAIN = ("n_pulses", "pulse_duration_s", "pulse_shape")
+
+
+def open_keys(protocol: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a protocol that are null, such as those that scanner files do not say, in their order.
+
+    A train of pulses also needs those of its pulses that are not there.
+    """
+    shown = {*(column.key for column in COLUMNS), *(setting.key for setting in SETTINGS)}
+    keys = [key for key, value in protocol.items() if value is None and key in shown]
+    if protocol.get("saturation_type") == "pulse_train":
+        keys += [key for key in _OF_TRAIN if protocol.get(key) is None and key not in keys]
+        keys = [key for key in keys if key != "saturation_time_s"]
+    return keys
+
+
+def title_of(key: str) -> str:
+    """Return what the tables call a key."""
+    return next(each.title for each in (*COLUMNS, *SETTINGS) if each.key == key)
+
+
+def filled_in(protocol: Mapping[str, Any], key: str, text: str, measurements: int) -> dict[str, Any]:
+    """Return the protocol with a value for what was null.
+
+    Args:
+        protocol: Content of a ``protocol.json``.
+        key: Its key.
+        text: The value as typed; offsets are numbers and ranges, those of one repetition or of all measurements.
+        measurements: Number of volumes of the acquisition.
+
+    Raises:
+        ValueError: The text is no such value, or the offsets do not fit the volumes.
+    """
+    if key == "offsets_ppm":
+        offsets = offsets_of_ranges(text)
+        if measurements % len(offsets):
+            raise ValueError(f"{len(offsets)} offsets do not fit {measurements} volumes")
+        return {**protocol, key: offsets * (measurements // len(offsets))}
+    if not text.strip():
+        raise ValueError(f"{title_of(key)}: type a value")
+    if any(column.key == key for column in COLUMNS):
+        return {**protocol, key: with_measurement({"offsets_ppm": [0.0]}, None, key, text)[key]}
+    return with_setting(protocol, key, text)
+
+
 def offsets_of_ranges(text: str) -> list[float]:
     """Return the offsets that a user has typed: single numbers and ranges ``from:step:to``, in ppm.
 

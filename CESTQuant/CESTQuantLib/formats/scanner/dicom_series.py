@@ -56,6 +56,10 @@ class Series:
         scanner = self.manufacturer or "unknown scanner"
         return f"{self.number}: {self.name or 'without name'} ({scanner}, {self.frames} images)"
 
+    def is_called_cest(self) -> bool:
+        """Whether its name says that it is a CEST, WASABI or WASSR acquisition."""
+        return _CEST.search(self.name) is not None
+
 
 def has_dicom(source: str | Path) -> bool:
     """Whether a file is a DICOM file, or a folder holds one."""
@@ -117,7 +121,7 @@ def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[s
         raise ValueError(f"'{source}' has {problem} {scan}; its series are {listed}")
     if len(series) == 1:
         return series[0], ()
-    candidates = [one for one in series if _CEST.search(one.name)]
+    candidates = [one for one in series if one.is_called_cest()]
     if len(candidates) == 1:
         return candidates[0], (
             f"series {candidates[0].number} is the only one that is called after CEST among {listed}",

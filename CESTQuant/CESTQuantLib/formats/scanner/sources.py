@@ -3,27 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocol_files import read_offsets
 from .dicom_series import choose_series, has_dicom, read_series, series_in
 from .scan import Scan
+from .sidecar import sidecar_of
 from .study import choose_scan, read_scan, scan_folders
 
 Offsets = Sequence[float] | str | Path
 """Offsets in ppm, or a file of them: text, or for DICOM a pulseq file."""
 
 
+_IMAGES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class ScanEntry:
+    """A scan or series that can be imported.
+
+    Attributes:
+        source: What to import from: the folder, or the file of a NIfTI image.
+        scan: Number of the scan or series in it; None for a NIfTI image.
+        title: Number, name and images in words.
+        is_cest: Whether it has saturation offsets or, for DICOM images, a name that says so.
+    """
+
+    source: Path
+    scan: str | None
+    title: str
+    is_cest: bool
+
+
+def list_scans(source: str | Path) -> list[ScanEntry]:
+    """Return what can be imported from a folder: ParaVision scans, DICOM series, or NIfTI images with JSON files.
+
+    Raises:
+        ValueError: The folder has nothing of these, or a DICOM file is damaged.
+    """
+    path = Path(source)
+    if folders := scan_folders(source):
+        return [ScanEntry(path, folder.name, folder.description(), folder.is_saturated()) for folder in folders]
+    if images := _images_with_sidecar(path):
+        return [ScanEntry(image, None, str(image.relative_to(path)), "cest" in image.name.lower()) for image in images]
+    _require_dicom(source)
+    return [ScanEntry(path, one.number, one.description(), one.is_called_cest()) for one in series_in(source)]
+
+
+def _images_with_sidecar(folder: Path) -> list[Path]:
+    """NIfTI images in a folder, or below it, that have a JSON file beside them."""
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.rglob("*") if path.name.lower().endswith(_IMAGES))
+    return sorted(path for path in found if sidecar_of(path).is_file())
+
+
 def describe_scans(source: str | Path) -> list[str]:
     """Return number, name and images of every scan in a folder, one sentence each.
 
     Raises:
-        ValueError: The folder has neither ParaVision scans nor DICOM images, or a DICOM file is damaged.
+        ValueError: The folder has neither ParaVision scans, NIfTI images with JSON files nor DICOM images, or a DICOM
+            file is damaged.
     """
-    if folders := scan_folders(source):
-        return [folder.description() for folder in folders]
-    _require_dicom(source)
-    return [series.description() for series in series_in(source)]
+    return [entry.title for entry in list_scans(source)]
 
 
 def read_source(
@@ -55,5 +98,6 @@ def _require_dicom(source: str | Path) -> None:
         raise ValueError(f"'{source}' does not exist")
     if not has_dicom(source):
         raise ValueError(
-            f"'{source}' has no scan: give the folder of a ParaVision study (with method files) or of DICOM images"
+            f"'{source}' has no scan: give the folder of a ParaVision study (with method files) or of DICOM images, "
+            "or a NIfTI file with its JSON file"
         )

@@ -142,6 +142,41 @@ class PoolsTest(SampleTest):
         self.ui.lorentzianPresetComboBox.currentIndex = 1  # another preset takes the place of what was edited
         self.assertEqual(self.cell("amide", "Position (ppm)").text(), "3.5 [2.5, 4.5]")
 
+    def test_peaksOfPlofAreEditedInTheSameTable(self):
+        self.chooseInputs("plof")
+        self.assertEqual(self.cell("amide", "Position (ppm)").text(), "3.5 [3.2, 3.8]")
+        self.assertEqual(self.cell("background", "Degree").text(), "2")
+        self.cell("amide", "Window from (ppm)").setText("3")
+        self.assertIn("peak_ppm must lie within window_ppm", self.ui.poolsNoteLabel.text)
+        self.assertEqual(self.widget.methods.options()["lorentzianPreset"], "plof_3T")  # nothing was edited
+        self.cell("amide", "Window to (ppm)").setText("6")
+        self.cell("amide", "Pool").setText("apt")
+        self.ui.addPoolButton.click()
+        peaks = self.widget.methods.options()["lorentzianPreset"]["peaks"]
+        self.assertEqual((peaks[0]["name"], peaks[0]["window_ppm"]), ("apt", [1.9, 6.0]))
+        self.select("pool1", "Pool")
+        self.ui.removePoolButton.click()
+        self.cell("background", "Water term").setText("no")
+        given = self.widget.logic.settings(**self.widget.methods.options()).lorentzian
+        self.assertEqual([peak.name for peak in given.peaks], ["apt"])
+        self.assertFalse(given.water_term)
+
+    def test_scaleAndNoiseFloorOfTheSignalAndUncertainConstantsAreValuesOfTheModel(self):
+        self.chooseInputs("r1rho")
+        self.choosePreset("glioma 3T")
+        self.cell("signal scale", "Fraction").setText("1 [0.8, 1.2]")
+        self.cell("noise floor", "Fraction").setText("0.01")
+        self.cell("amide", "T2 (s)").setText("0.1 ± 0.02")
+        model = self.widget.methods.options()["model"]
+        self.assertEqual(model["signal_scale"], {"fit": True, "start": 1.0, "bounds": [0.8, 1.2]})
+        self.assertEqual(model["noise_floor"], 0.01)
+        amide = next(pool for pool in model["solutes"] if pool["name"] == "amide")
+        self.assertEqual(amide["T2_s"], {"value": 0.1, "sd": 0.02})
+        self.select("amide", "T2 (s)")
+        self.assertEqual(self.ui.cellValueLineEdit.text, "0.1 ± 0.02")
+        self.cell("noise floor", "Fraction").setText("")
+        self.assertNotIn("noise_floor", self.widget.methods.options()["model"])
+
     def test_methodsAreChosenWithPoolsThatTheyCanUse(self):
         from CESTQuantLib.methods.base import Input
         from CESTQuantLib.methods.registry import METHODS

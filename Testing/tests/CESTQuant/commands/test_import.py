@@ -187,6 +187,38 @@ def test_nifti_with_the_json_of_a_converter(imported: Callable, tmp_path: Path) 
     )
 
 
+def test_nifti_images_of_a_folder_are_listed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    for name in ("sub-01/perf/sub-01_cest.nii.gz", "sub-01/perf/sub-01_cest.json", "sub-01/anat/without_json.nii"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert main(["import", str(tmp_path), "--list"]) == 0
+    assert capfd.readouterr().out.splitlines() == ["sub-01/perf/sub-01_cest.nii.gz"]
+
+
+def test_what_the_files_leave_open_is_filled_in(slicer: ModuleType, study: Path) -> None:
+    logic = CESTQuantLogic()
+    node = logic.importScan(study, scan=10).node
+    assert list(logic.openValues(node)) == [
+        "post_delay_s",
+        "magnetisation_carried_over",
+        "recovery_time_s",
+        "readout_flip_angle_deg",
+    ]
+    logic.fillIn(node, "post_delay_s", "0.0065")
+    logic.fillIn(node, "magnetisation_carried_over", "no")
+    protocol = logic.protocolOf(node)
+    assert protocol is not None
+    assert (protocol["post_delay_s"], protocol["magnetisation_carried_over"]) == (0.0065, False)
+    assert list(logic.openValues(node)) == ["recovery_time_s", "readout_flip_angle_deg"]
+    for key, text, message in (
+        ("recovery_time_s", "fast", "'fast' is not a number"),
+        ("recovery_time_s", " ", "type a value"),
+        ("post_delay_s", "1", "has no value post_delay_s"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            logic.fillIn(node, key, text)
+
+
 def test_the_console_imports_into_the_scene(slicer: ModuleType, study: Path) -> None:
     found = CESTQuantLogic().importScan(study, scan=10, name="mouse")
     assert found.node.GetName() == "mouse"

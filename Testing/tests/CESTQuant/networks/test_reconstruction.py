@@ -200,9 +200,14 @@ def test_fit_command_takes_the_name_of_a_bundled_configuration(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_config, "FOLDER", tmp_path)
-        assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 0
+        chosen = ["--dictionary-entries", "40", "--threads", "1"]
+        assert main([*fit, "--config", "larginine_9p4T", *chosen, "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert str(tmp_path / "larginine_9p4T.json") in [entry["path"] for entry in report["inputs"]]
+    assert report["summary"]["dictionary_entries"] == 40
+    for wrong, message in (("--dictionary-entries", "at least one entry"), ("--threads", "threads must be at least 1")):
+        assert main([*fit, "--config", "larginine_9p4T", wrong, "0", "--output", str(tmp_path / "bad")]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_range_that_starts_at_zero_is_trained_and_calibrated() -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from CESTQuantLib.formats import presets
 from CESTQuantLib.tables.cells import Cell, cell_of_entry, cell_of_text
+from CESTQuantLib.tables.peaks import PlofTable
 from CESTQuantLib.tables.pools import LorentzianTable, TissueTable, model_text, readable_model
+from CESTQuantLib.tissue.line_fits.plof_model import PlofModel
 from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
 from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel
 from CESTQuantLib.tissue.model import tissue_model_from_dict
@@ -27,6 +29,7 @@ ALL = ("fixed", "fitted", "map", "tied")
             "0.1 [0, 1] prior 0.2 ± 0.1",
             {"fit": True, "start": 0.1, "bounds": [0.0, 1.0], "prior": {"mean": 0.2, "sd": 0.1}},
         ),
+        ("1.3 ± 0.1", {"value": 1.3, "sd": 0.1}),
         ("from t1", {"map": "t1"}),
         ("map maps/T1 map.nii.gz", {"map": "maps/T1 map.nii.gz"}),
     ],
@@ -52,6 +55,7 @@ def test_position_can_be_tied_to_the_water():
         ("5 [6, 4]", "the lower bound 6 must be below"),
         ("5 [1, 9] prior 5 ± 0", "deviation of the prior"),
         ("1e999", "not finite"),
+        ("1 +/- 0", "standard deviation must be above 0"),
         ("from t1", "cannot be used here"),
     ],
 )
@@ -140,3 +144,26 @@ def test_lorentzian_pools_are_edited_to_what_their_reader_takes(name):
             table.with_text(changed, row, key, text)
     with pytest.raises(ValueError, match="'water' cannot be removed"):
         table.without(changed, "water")
+
+
+def test_peaks_are_edited_to_what_their_reader_takes():
+    table = PlofTable()
+    model = readable_model(table, read_json(presets.FOLDER / "lorentzian_plof_3T.json"), "plof")
+    assert table.rows(model) == ["amide", "background"]
+    changed = table.with_text(model, "amide", "position_ppm", "3.4 [3, 4]")
+    changed = table.with_text(changed, "background", "polynomial_degree", "3")
+    changed = table.with_text(table.with_pool(changed), "background", "water_term", "no")
+    read = PlofModel.from_dict(json.loads(model_text(changed)))
+    assert [peak.name for peak in read.peaks] == ["amide", "pool1"]
+    assert (read.polynomial_degree, read.water_term) == (3, False)
+    assert table.rows(table.without(changed, "amide")) == ["pool1", "background"]
+    for row, key, text, reason in (
+        ("amide", "peak_to", "9", "peak_ppm must lie within window_ppm"),
+        ("background", "polynomial_degree", "2.5", "whole number"),
+        ("background", "water_term", "maybe", "type yes or no"),
+        ("amide", "width_ppm", "1 ± 0.1", "a fitted value"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            table.with_text(changed, row, key, text)
+    with pytest.raises(ValueError, match="at least one"):
+        table.without(model, "amide")

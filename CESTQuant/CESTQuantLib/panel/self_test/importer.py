@@ -1,0 +1,82 @@
+"""Scanner files that become an acquisition."""
+
+# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# ruff: noqa: PT009, PT027
+
+import json
+import os
+
+import slicer
+
+from .sample import SampleTest
+
+
+class ImporterTest(SampleTest):
+    """Imports a series and fills in what its files do not say."""
+
+    def writeScan(self, name, **known):
+        """Write a 4-D NIfTI file of M0 and the spectrum of the sample, with a JSON file beside it."""
+        import numpy as np
+        import SimpleITK as sitk
+
+        spectrum = 1000.0 * np.array([1.0, *self.spectrum], np.float32)
+        signal = np.tile(spectrum[:, None, None, None], (1, 2, 4, 4))
+        sitk.WriteImage(sitk.GetImageFromArray(signal, isVector=False), os.path.join(self.directory, f"{name}.nii.gz"))
+        with open(os.path.join(self.directory, f"{name}.json"), "w") as file:
+            json.dump(known, file)
+
+    def fillIn(self, key, text):
+        """Type a value into the table of open values, as a user does."""
+        table = self.ui.openValuesTable
+        headings = [table.verticalHeaderItem(row).text() for row in range(table.rowCount)]
+        table.item(headings.index(key), 0).setText(text)
+
+    def openValues(self):
+        table = self.ui.openValuesTable
+        return [table.verticalHeaderItem(row).text() for row in range(table.rowCount)]
+
+    def test_seriesIsListedImportedAndFilledIn(self):
+        ui, parameters = self.ui, self.widget.logic.getParameterNode()
+        ui.importSection.collapsed = False
+        self.addCleanup(setattr, ui.importSection, "collapsed", True)
+        self.assertIn("Choose the folder", ui.findSeriesButton.toolTip)
+        self.writeScan("sub-01_T1w")
+        self.writeScan("sub-01_cest", MagneticFieldStrength=3.0)
+        ui.importSourcePathLineEdit.currentPath = self.directory
+        self.assertFalse(ui.importButton.enabled)
+        ui.findSeriesButton.click()
+        self.assertEqual(ui.seriesTable.item(1, 0).text(), "sub-01_cest.nii.gz")
+        self.assertIn("2 series, 1 of them of CEST", ui.statusLabel.text)
+        ui.importButton.click()  # the series of CEST is chosen
+        self.assertEqual(parameters.signal.GetNumberOfDataNodes(), 22)
+        self.assertIn("fill in", ui.statusLabel.text)
+        self.assertFalse(ui.openValuesTable.isHidden())
+        self.assertEqual(self.openValues(), ["Offset (ppm)", "B1 (µT)", "Saturation", "Saturation (s)"])
+        self.fillIn("Offset (ppm)", "-5:0.5:4")
+        self.assertIn("19 offsets do not fit 22 volumes", ui.importNoteLabel.text)
+        self.assertFalse(self.widget.logic.hasProtocol(parameters.signal))
+        self.fillIn("Offset (ppm)", "-300, -5:0.5:5")
+        self.fillIn("Saturation", "pulse_train")
+        self.assertEqual(self.openValues(), ["B1 (µT)", "Pulses", "Pulse duration (s)", "Pulse shape"])
+        self.fillIn("B1 (µT)", "2 uT")
+        self.assertIn("is not a number", ui.importNoteLabel.text)
+        for key, text in (("B1 (µT)", "2"), ("Pulses", "30"), ("Pulse duration (s)", "0.05"), ("Pulse shape", "block")):
+            self.fillIn(key, text)
+        self.assertTrue(ui.openValuesTable.isHidden())
+        protocol = self.widget.logic.protocolOf(parameters.signal)
+        self.assertEqual(
+            (protocol["b1_uT"], protocol["n_pulses"], protocol["offsets_ppm"][:2]), (2.0, 30, [-300.0, -5.0])
+        )
+        ui.referenceSelector.setCurrentNode(None)  # M0 is the first measurement
+        ui.methodComboBox.currentIndex = ui.methodComboBox.findData("mtrasym")
+        ui.applyButton.click()
+        values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
+        self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.01)
+
+    def test_folderWithoutScansSaysWhatToGive(self):
+        import unittest.mock
+
+        self.ui.importSourcePathLineEdit.currentPath = self.directory
+        with unittest.mock.patch.object(slicer.util, "errorDisplay"), self.assertRaisesRegex(ValueError, "ParaVision"):
+            self.widget.work(self.widget.importer.find)
+        self.assertFalse(self.ui.importButton.enabled)
