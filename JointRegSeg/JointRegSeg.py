@@ -14,7 +14,7 @@ import slicer
 from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -27,7 +27,7 @@ if importlib.util.find_spec("NeuroCESTLib") is None:
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from JointRegSegLib.panel import self_test
-from JointRegSegLib.panel.choices import Affine
+from JointRegSegLib.panel.choices import Affine, Regularizer
 from NeuroCESTLib.panel.frame import PanelWidget
 from NeuroCESTLib.panel.sample_data import PhantomFileReader, registerPhantom, withProgressDialog
 
@@ -99,7 +99,8 @@ TumorNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # n
 class JointRegSegParameterNode:
     """Settings of the panel, saved with the scene.
 
-    Paths are strings, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``.
+    Paths are strings, because an empty ``pathlib.Path`` would be shown and saved as the folder ``.``. The nodes
+    that are carried along are references of the node, because there can be several; see ``RunPage``.
     """
 
     fixedT1: vtkMRMLScalarVolumeNode
@@ -119,10 +120,13 @@ class JointRegSegParameterNode:
     affine: Affine
     refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # the default number of each level
     similarity: str  # empty for the default
+    regulariser: Regularizer
+    regularisation: Annotated[float, WithinRange(0.0, 100.0)] = 0.5
+    timeLimit: Annotated[int, WithinRange(0, 3600)] = 0  # in s; 0 for none
+    device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
     labels: str  # meaning of the numbers in label maps of the tumour; empty to recognize it
     flips: bool = True
     coregister: bool = True
-    carry: MaskNode
     folderName: str
     comparedFixed: vtkMRMLScalarVolumeNode
     comparedWarped: vtkMRMLScalarVolumeNode
@@ -133,7 +137,14 @@ class JointRegSegWidget(PanelWidget):
 
     PATHS = ("weightsPath",)
     LIBRARIES = ("torch", "JointRegSegLib.logic", "JointRegSegLib.inference.pipeline", "JointRegSegLib.network.weights")
-    SECTIONS = ("fixedSection", "movingSection", "methodSection", "outputsSection", "compareSection")
+    SECTIONS = (
+        "fixedSection",
+        "movingSection",
+        "methodSection",
+        "advancedSection",
+        "outputsSection",
+        "compareSection",
+    )
 
     def makeLogic(self):
         return JointRegSegLogic()

@@ -99,6 +99,7 @@ JOINT_NODES = (
     *(("vtkMRMLScalarVolumeNode", f"visit {v} {m}") for v in (1, 2) for m in ("T1", "T1 Gd", "T2", "FLAIR")),
     ("vtkMRMLLabelMapVolumeNode", "visit 1 brain"),
     ("vtkMRMLScalarVolumeNode", "visit 2 amide fraction"),
+    ("vtkMRMLSegmentationNode", "visit 2 regions"),
 )
 
 
@@ -121,6 +122,8 @@ def _choose_cest(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
 
 
 def _choose_joint(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
+    import qt
+
     ui = panel.ui
     ui.weightsPathLineEdit.currentPath = _write("networks/own_cohort.pt", "")
     for visit, which in ((1, "fixed"), (2, "moving")):
@@ -128,7 +131,8 @@ def _choose_joint(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
             selector = getattr(ui, f"{which}{suffix}Selector")
             selector.setCurrentNode(slicer.util.getNode(f"visit {visit} {name}"))
     ui.fixedMaskSelector.setCurrentNode(slicer.util.getNode("visit 1 brain"))
-    ui.carrySelector.setCurrentNode(slicer.util.getNode("visit 2 amide fraction"))
+    for name in ("visit 2 amide fraction", "visit 2 regions"):
+        ui.carrySelector.setCheckState(slicer.util.getNode(name), qt.Qt.Checked)
 
 
 def _write(path: str, text: str) -> str:

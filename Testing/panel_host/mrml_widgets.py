@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import vtk
 from PySide6 import QtWidgets
-from PySide6.QtCore import Property, Signal
+from PySide6.QtCore import Property, Qt, Signal
 
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
@@ -204,3 +204,56 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
             self._current = node
             self.currentNodeChanged.emit(node)
             self._currentNodeValid.emit(node is not None)
+
+
+class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):  # noqa: N801
+    """Selector for any number of nodes, each of which the user ticks; it cannot make, rename or remove nodes."""
+
+    checkedNodesChanged = Signal()
+    _SIGNALS: ClassVar = {**qMRMLNodeComboBox._SIGNALS, "checkedNodesChanged()": "checkedNodesChanged"}
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        self._checked: list[Any] = []
+        super().__init__(parent)
+        self._settings |= {"addEnabled": False, "removeEnabled": False}
+        self._combo_box.setPlaceholderText("(No selection)")
+
+    def checkedNodes(self) -> list[Any]:
+        """Return the nodes that are ticked, in the order of the list."""
+        return [node for node in self._nodes if node in self._checked]
+
+    def uncheckedNodes(self) -> list[Any]:
+        """Return the nodes that are not ticked."""
+        return [node for node in self._nodes if node not in self._checked]
+
+    def allChecked(self) -> bool:
+        """Whether every node is ticked."""
+        return not self.uncheckedNodes()
+
+    def noneChecked(self) -> bool:
+        """Whether no node is ticked."""
+        return not self.checkedNodes()
+
+    def checkState(self, node: Any) -> Any:
+        """Return whether a node is ticked, as ``Qt.Checked`` or ``Qt.Unchecked``; a foreign one is not."""
+        return Qt.Checked if node in self.checkedNodes() else Qt.Unchecked
+
+    def setCheckState(self, node: Any, check: Any) -> None:
+        """Tick a node or take the tick away; does nothing for a node that is not in the list."""
+        if node not in self._nodes or self.checkState(node) == check:
+            return
+        self._checked = [*self._checked, node] if check == Qt.Checked else [n for n in self._checked if n is not node]
+        self._showChecked()
+        self.checkedNodesChanged.emit()
+
+    def _update(self) -> None:
+        """List the scene's nodes again; ticks of nodes that are gone are forgotten."""
+        super()._update()
+        self._checked = self.checkedNodes()
+        self._showChecked()
+
+    def _showChecked(self) -> None:
+        """Show the names of the ticked nodes, as the real widget does where it is closed."""
+        names = ", ".join(node.GetName() or "" for node in self.checkedNodes())
+        self._combo_box.setCurrentIndex(-1)
+        self._combo_box.setPlaceholderText(names or "(No selection)")

@@ -14,6 +14,7 @@ STAND_INS: dict[str, type[QtWidgets.QWidget]] = {
     for stand_in in (
         ctk_widgets.ctkCollapsibleButton,
         ctk_widgets.ctkPathLineEdit,
+        mrml_widgets.qMRMLCheckableNodeComboBox,
         mrml_widgets.qMRMLNodeComboBox,
         mrml_widgets.qMRMLWidget,
     )

@@ -84,7 +84,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         help="linear alignment before the deformation",
     )
     add_refinement(parser)
-    parser.add_argument("--time-limit", type=float, metavar="S", help="time in seconds after which the refinement ends")
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="S",
+        help="time in seconds after which the refinement ends with what it has found, and a warning (default: none)",
+    )
     parser.add_argument(
         "--regulariser",
         choices=REGULARIZERS,

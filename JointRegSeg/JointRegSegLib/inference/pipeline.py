@@ -6,7 +6,7 @@ The steps stand in ``_process``, in their order; each returns what the next ones
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -108,14 +108,16 @@ def _process(
     classes = _classes(pair.fixed, found.fixed, prepared.fixed), _classes(pair.moving, found.moving, prepared.moving)
     tumors = _tumor(pair.fixed, classes[0], prepared.fixed), _tumor(pair.moving, classes[1], prepared.moving)
     with steps.timed("refinement"):
-        deformation = _refine(pair, prepared, found, tumors, settings, part(progress, 0.4, 0.85))
+        notes: list[str] = []
+        deformation = _refine(pair, prepared, found, tumors, settings, part(progress, 0.4, 0.85), notes.append)
     with steps.timed("results"):
         result = _results(pair, prepared, found, tumors, deformation, settings, part(progress, 0.85, 0.95))
     with steps.timed("verdict"):
         studies = prepared.fixed, prepared.moving
         result = judged(result, pair, studies, prepared.alignment, found, classes, tumors, deformation)
     progress(1.0, "done")
-    return replace(result, summary={**result.summary, "seconds": steps.seconds})
+    warnings, summary = (*notes, *result.warnings), {**result.summary, "seconds": steps.seconds}
+    return replace(result, warnings=warnings, summary=summary)
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ def _refine(
     tumors: OfBoth,
     settings: InferenceSettings,
     progress: Progress,
+    warn: Callable[[str], None],
 ) -> Deformation:
     """The network's deformation (or the identity), refined with the tumours and what is not shown left out."""
     if settings.refine_iterations == 0:
@@ -206,6 +209,7 @@ def _refine(
         left_out(prepared.moving, pair.driving, brain, tumors[1]),
         _refinement_settings(settings, prepared.grid.spacing_mm),
         progress,
+        warn,
     )
 
 

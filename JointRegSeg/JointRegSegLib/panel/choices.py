@@ -9,6 +9,20 @@ STUDIES = ("fixed", "moving")
 IMAGES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "Flair"}
 
 
+class Regularizer(enum.Enum):
+    """Penalty that keeps the deformation smooth; the values are the names that the logic and the batch command take."""
+
+    CURVATURE = "curvature"
+    DIFFUSION = "diffusion"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            Regularizer.CURVATURE: _("Curvature (second derivatives)"),
+            Regularizer.DIFFUSION: _("Diffusion (first derivatives)"),
+        }[self]
+
+
 class Affine(enum.Enum):
     """Linear alignment before the deformation; the values are the names that the logic and the batch command take."""
 

@@ -15,9 +15,14 @@ MODES = (
     ("checkerboard", _("Checkerboard")),
     ("difference", _("Difference")),
     ("jacobian", _("Local volume change (Jacobian)")),
+    ("uncertainty", _("Uncertainty of the segmentations, side by side")),
     ("grid", _("Deformation grid")),
 )
 """Ways to compare, with their texts."""
+FADED = ("fade", "jacobian", "uncertainty", "grid")
+"""Ways to compare in which the opacity of what lies above can be chosen."""
+UNCERTAINTY = {"fixed uncertainty", "moving uncertainty", "moving to fixed"}
+"""Names of the results that the comparison of the uncertainties needs."""
 COLUMNS = {
     "region": _("Region"),
     "fixed_ml": _("Fixed (ml)"),
@@ -114,9 +119,11 @@ class ComparePage(Page):
         mode, opacity, results = self.mode(), self.ui.fadeSlider.value / 100, self.results()
         self.ui.compareNoteLabel.text = ""
         if mode == "side":
-            self._layout = comparison.side_by_side_layout()
-            self._layout.enter()
-            comparison.show_side_by_side(fixed, warped)
+            self._showSideBySide(fixed, warped)
+        elif mode == "uncertainty" and results.keys() >= UNCERTAINTY:
+            self._showSideBySide(fixed, warped)
+            maps = (results["fixed uncertainty"], results["moving uncertainty"])
+            comparison.show_uncertainty(*maps, results["moving to fixed"], opacity)
         elif mode == "checkerboard":
             comparison.show_checkerboard(fixed, warped, self.ui.tileSpinBox.value)
         elif mode == "difference":
@@ -134,11 +141,18 @@ class ComparePage(Page):
             elif mode != "fade":
                 self.ui.compareNoteLabel.text = _("The folder of the warped image holds no result of this kind.")
 
+    def _showSideBySide(self, fixed, warped):
+        from ..scene import comparison
+
+        self._layout = comparison.side_by_side_layout()
+        self._layout.enter()
+        comparison.show_side_by_side(fixed, warped)
+
     def onFaded(self, value):
         """Take over another opacity of the image above."""
         from ..scene import comparison
 
-        if self.mode() in ("fade", "jacobian", "grid"):
+        if self.mode() in FADED:
             comparison.set_opacity(value / 100)
 
     def flicker(self):
@@ -164,7 +178,7 @@ class ComparePage(Page):
         """Show the settings that the chosen way has."""
         mode, ui = self.mode(), self.ui
         for widget, used in (
-            ("fadeSlider", mode in ("fade", "jacobian", "grid")),
+            ("fadeSlider", mode in FADED),
             ("tileSpinBox", mode == "checkerboard"),
         ):
             getattr(ui, widget).visible = used

@@ -6,6 +6,9 @@ from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
 
+OF_REFINEMENT = ("similarityComboBox", "regulariserComboBox", "regularisationSpinBox", "timeLimitSpinBox")
+"""Widgets that only a refinement needs."""
+
 
 class MethodPage(Page):
     """Settings of segmentation and registration; the registry of similarities says what the refinement can maximise."""
@@ -37,7 +40,7 @@ class MethodPage(Page):
         ui.similarityComboBox.currentIndex = ui.similarityComboBox.findData(parameters.similarity)
         tumors = (parameters.fixedTumor, parameters.movingTumor)
         for widget, used in (
-            ("similarityComboBox", parameters.refineIterations != 0),
+            *((name, parameters.refineIterations != 0) for name in OF_REFINEMENT),
             ("weightsPathLineEdit", parameters.segment),
             ("labelsLineEdit", any(node and node.IsA("vtkMRMLLabelMapVolumeNode") for node in tumors)),
         ):

@@ -1,19 +1,64 @@
 """Apply, and the update from corrected segmentations."""
 
+import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
 
+CARRIED = "carriedAlong"
+"""Role of the references from the parameter node to the nodes that are carried along."""
+
 
 class RunPage(Page):
-    """Segments and registers the chosen studies."""
+    """Segments and registers the chosen studies, and carries further nodes of the moving visit along."""
+
+    _showing = False
 
     def setup(self):
-        """Connect the button that runs again with corrected segmentations."""
+        """Connect the choice of nodes to carry along, and the button that runs again with corrected segmentations."""
+        self.ui.carrySelector.connect("checkedNodesChanged()", self.onCarriedChosen)
         self.ui.updateButton.connect("clicked(bool)", lambda checked: self.panel.work(self.update))
 
+    def bound(self):
+        """Show the ticks of the scene, as soon as the selector lists the nodes of a scene that has been loaded."""
+        import qt
+
+        qt.QTimer.singleShot(0, lambda: self.parameters and self._showCarried())
+
+    def carried(self):
+        """Return the nodes that are carried along."""
+        node = self.parameters.parameterNode
+        nodes = [node.GetNthNodeReference(CARRIED, n) for n in range(node.GetNumberOfNodeReferences(CARRIED))]
+        return [found for found in nodes if found is not None]
+
+    def onCarriedChosen(self):
+        """Take over which nodes the user has ticked."""
+        if self._showing or not self.parameters:
+            return
+        node = self.parameters.parameterNode
+        with slicer.util.NodeModify(node):
+            node.RemoveNodeReferenceIDs(CARRIED)
+            for chosen in self.ui.carrySelector.checkedNodes():
+                node.AddNodeReferenceID(CARRIED, chosen.GetID())
+            node.Modified()
+
+    def _showCarried(self):
+        import qt
+
+        selector, carried = self.ui.carrySelector, {node.GetID() for node in self.carried()}
+        self._showing = True
+        try:
+            for number in range(selector.nodeCount()):
+                node = selector.nodeFromIndex(number)
+                state = qt.Qt.Checked if node.GetID() in carried else qt.Qt.Unchecked
+                if selector.checkState(node) != state:
+                    selector.setCheckState(node, state)
+        finally:
+            self._showing = False
+
     def show(self):
-        """Offer the update where there are segmentations to correct."""
+        """Show which nodes are carried along, and offer the update where there are segmentations to correct."""
+        self._showCarried()
         corrected = self.corrected()
         self.ui.updateButton.enabled = bool(corrected) and not self.panel.missingInputs()
 
@@ -62,9 +107,13 @@ class RunPage(Page):
             affine=parameters.affine.value,
             refine=None if parameters.refineIterations < 0 else parameters.refineIterations,
             similarity=parameters.similarity or None,
+            regulariser=parameters.regulariser.value,
+            regularisation=parameters.regularisation,
+            timeLimit_s=parameters.timeLimit or None,
+            device=parameters.device,
             flips=parameters.flips,
             coregister=parameters.coregister,
-            carry=parameters.carry,
+            carry=self.carried(),
             folderName=folder,
             progress=progress,
         )
@@ -84,6 +133,7 @@ class RunPage(Page):
             weights=parameters.weightsPath or None,
             flips=parameters.flips,
             coregister=parameters.coregister,
+            device=parameters.device,
             folderName=parameters.folderName,
             progress=progress,
         )

@@ -55,6 +55,7 @@ def refine(
     moving_mask: Tensor | None = None,
     settings: RefinementSettings | None = None,
     progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Deformation:
     """Find the deformation between one pair of images by optimisation from a given start.
 
@@ -69,6 +70,7 @@ def refine(
         moving_mask: The same for the moving image.
         settings: Similarity, levels, regulariser and limits; None for the defaults.
         progress: Receives the fraction that is done; it may raise to cancel.
+        warn: Called with a sentence for the user where the time limit has ended the optimisation early.
 
     Returns:
         A deformation with its inverse, on the grid of the fixed image. It has a velocity and is free of folds unless
@@ -91,7 +93,7 @@ def refine(
             moving_tumor = None if moving_tumor is None else warp(moving_tumor, first.displacement)
         levels = _usable(settings, fixed.shape[2:])
         planned = sum(settings.on_level(level) for level in levels)
-        deadline = math.inf if settings.time_limit_s is None else time.perf_counter() + settings.time_limit_s
+        limit = _TimeLimit(settings.time_limit_s)
         done = 0
         for number, level in enumerate(levels, 1):
             images = _Level.of((fixed, moving), (fixed_tumor, moving_tumor), level, settings)
@@ -100,13 +102,33 @@ def refine(
                 message = f"deformation, level {number} of {len(levels)}: {settings.similarity} {similarity:.3f}"
                 report((done + iteration) / max(planned, 1), message)
 
-            velocity = images.optimize(velocity, settings.on_level(level), deadline, report_iteration)
+            velocity = images.optimize(velocity, settings.on_level(level), limit, report_iteration)
             done += settings.on_level(level)
+            if limit.has_ended:
+                warn(_ended_early(settings.time_limit_s, number, len(levels)))
+                break
         velocity = velocity if images.more_alike(velocity, begin) else begin
         refined = _unfolded(velocity, fixed.shape[2:], settings.integration_steps)
         result = refined if first is None else _followed_by(refined, first)
     report(1.0, "deformation found")
     return result
+
+
+class _TimeLimit:
+    """Time that an optimisation may take.
+
+    Attributes:
+        has_ended: Whether it has ended the optimisation.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = math.inf if seconds is None else time.perf_counter() + seconds
+        self.has_ended = False
+
+    def reached(self) -> bool:
+        """Tell whether to end now."""
+        self.has_ended = time.perf_counter() > self._end
+        return self.has_ended
 
 
 @dataclass(frozen=True)
@@ -150,9 +172,9 @@ class _Level:
         )
 
     def optimize(
-        self, velocity: Tensor, iterations: int, deadline: float, report: Callable[[int, float], None]
+        self, velocity: Tensor, iterations: int, limit: _TimeLimit, report: Callable[[int, float], None]
     ) -> Tensor:
-        """Return the best velocity (1, 3, d, h, w) found within a number of iterations and before the deadline."""
+        """Return the best velocity (1, 3, d, h, w) found within a number of iterations and a time limit."""
         settings = self.settings
         velocity = resize_displacement(velocity, self.grid).clone().requires_grad_()
         best, least = velocity.detach().clone(), math.inf
@@ -163,7 +185,7 @@ class _Level:
         compared: _BothWays | None = None
         masked = any(tumor is not None for tumor in self.tumors)
         for iteration in range(iterations):
-            if time.perf_counter() > deadline:
+            if limit.reached():
                 break
             if compared is None or (masked and iteration % _REMASK == 0):
                 compared, least = self._comparisons(velocity.detach()), math.inf
@@ -253,6 +275,14 @@ class _BothWays:
         """Compute the similarities of the ways."""
         for way in self._ways:
             self.similarity(way, backward if way else forward)
+
+
+def _ended_early(limit_s: float | None, level: int, levels: int) -> str:
+    """Say that the time limit has ended the optimisation on a level."""
+    return (
+        f"the time limit of {limit_s:g} s ended the refinement on level {level} of {levels}, so the visits may be "
+        "aligned less well than without it: allow more time to be sure"
+    )
 
 
 def _roughness(velocity: Tensor, regularizer: str) -> Tensor:

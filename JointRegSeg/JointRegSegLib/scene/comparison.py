@@ -108,6 +108,31 @@ def show_jacobian(fixed: Any, jacobian: Any, opacity: float) -> None:
     display.show_over(jacobian, fixed, opacity)
 
 
+def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) -> None:
+    """Show the uncertainty of both segmentations over the images of the layout side by side.
+
+    Args:
+        fixed: Uncertainty of the fixed visit.
+        moving: Uncertainty of the moving visit, on its own grid; a copy is brought onto the fixed visit.
+        transform: Transform node from the moving to the fixed visit.
+        opacity: Opacity of the maps, 0 to 1.
+    """
+    import slicer
+
+    name = f"{moving.GetName()} on fixed"
+    _remove_comparison(name)
+    copy = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, moving, name)
+    copy.SetAttribute(COMPARISON_ATTRIBUTE, name)
+    copy.SetAndObserveTransformNodeID(transform.GetID())
+    copy.HardenTransform()
+    if folder := hierarchy.folder_named(hierarchy.folder_of(moving)):
+        hierarchy.put([copy], folder)
+    for view, volume in ((FIXED_VIEW, fixed), (MOVING_VIEW, copy)):
+        for composite in _composites(view):
+            composite.SetForegroundVolumeID(volume.GetID())
+            composite.SetForegroundOpacity(opacity)
+
+
 def show_grid(transform: Any, visible: bool) -> None:
     """Show or hide the grid of a transform in the slice views."""
     if transform.GetDisplayNode() is None:
@@ -122,20 +147,25 @@ def _comparison(
     name: str, fixed: Any, warped: Any, compare: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ) -> Any:
     """Add the comparison of two volumes to the folder of the warped one, in place of the earlier one of its kind."""
-    import slicer
-
     geometry = Geometry.of(fixed)
     spacing_mm = np.linalg.norm(geometry.ijk_to_ras[:3, :3], axis=0)
     array = compare(volume_array(fixed).astype(np.float32), array_on(warped, geometry), spacing_mm)
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetAttribute(COMPARISON_ATTRIBUTE) == name:
-            remove(node)
+    _remove_comparison(name)
     node = add_volume(array.astype(np.float32), geometry, name)
     node.CreateDefaultDisplayNodes()
     node.SetAttribute(COMPARISON_ATTRIBUTE, name)
     if folder := hierarchy.folder_named(hierarchy.folder_of(warped)):
         hierarchy.put([node], folder)
     return node
+
+
+def _remove_comparison(name: str) -> None:
+    """Remove the earlier comparison of a kind."""
+    import slicer
+
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetAttribute(COMPARISON_ATTRIBUTE) == name:
+            remove(node)
 
 
 def _show_alone(node: Any) -> None:

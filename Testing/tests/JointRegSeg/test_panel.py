@@ -49,6 +49,15 @@ def test_panel_binds_every_parameter():
     assert bound | {"similarity", *panel.PATHS} == set(JointRegSeg.JointRegSegParameterNode.allParameters)
 
 
+def test_panel_offers_what_the_refinement_knows():
+    from JointRegSegLib.registration.refinement_settings import REGULARIZERS, RefinementSettings
+
+    parameters = JointRegSeg.JointRegSegParameterNode.allParameters
+    assert {choice.value for choice in parameters["regulariser"].type} == set(REGULARIZERS)
+    assert parameters["regulariser"].default.value == RefinementSettings().regulariser
+    assert parameters["regularisation"].default == RefinementSettings().regularisation
+
+
 def test_picture_of_the_panel_is_drawn(tmp_path):
     picture = tmp_path / "panel.png"
     script = str(ROOT / "Testing" / "panel_picture.py")

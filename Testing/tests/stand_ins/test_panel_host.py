@@ -95,7 +95,7 @@ def test_path_field_says_only_what_its_name_filters_accept(filters, text, said):
 
 
 # Public names of the real classes (ctkCollapsibleButton.h, ctkPathLineEdit.h, qMRMLWidget.h,
-# qMRMLNodeComboBox.h), without those that the stand-ins do not need.
+# qMRMLNodeComboBox.h, qMRMLCheckableNodeComboBox.h), without those that the stand-ins do not need.
 REAL_NAMES = {
     "ctkCollapsibleButton": "collapsed setCollapsed contentsCollapsed hitButton paintEvent",
     "ctkPathLineEdit": "Dirs Files Drives Readable Writable Executable NoDot NoDotDot NoDotAndDotDot "
@@ -106,6 +106,8 @@ REAL_NAMES = {
     "noneEnabled noneDisplay addEnabled removeEnabled renameEnabled editEnabled selectNodeUponCreation "
     "baseName nodeCount nodeFromIndex currentNode setCurrentNode currentNodeID setCurrentNodeID "
     "setCurrentNodeIndex addNode removeCurrentNode currentNodeChanged nodeAddedByUser",
+    "qMRMLCheckableNodeComboBox": "checkedNodes uncheckedNodes allChecked noneChecked checkState setCheckState "
+    "setUserCheckable checkedNodesChanged",
 }
 
 

@@ -24,20 +24,6 @@ class CompareTest(SampleTest):
         self.ui.folderNameLineEdit.text = "visits"
         self.ui.applyButton.click()
 
-    def addViews(self):
-        """Add the two slice views and the layout of an application with a main window, where there are none."""
-        scene = slicer.mrmlScene
-        if scene.GetFirstNodeByClass("vtkMRMLLayoutNode") is None:
-            scene.AddNewNodeByClass("vtkMRMLLayoutNode")
-        for name in ("Red", "Yellow"):
-            if self.view(name) is None:
-                view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", name)
-                view.SetLayoutName(name)
-
-    def view(self, name):
-        nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-        return next((node for node in nodes if node.GetLayoutName() == name), None)
-
     def chooseMode(self, name):
         choices = self.ui.compareModeComboBox
         choices.currentIndex = choices.findData(name)
@@ -84,6 +70,8 @@ class CompareTest(SampleTest):
         self.assertLess(float(np.nanmedian(np.abs(difference[head]))), 0.1)
         self.chooseMode("jacobian")
         self.assertEqual(self.shown(), [fixed, "Jacobian determinant"])
+        self.chooseMode("uncertainty")
+        self.assertIn("no result of this kind", self.ui.compareNoteLabel.text)
         self.chooseMode("grid")
         transform = slicer.util.getNode("moving to fixed")
         self.assertTrue(transform.GetDisplayNode().GetVisibility())

@@ -7,7 +7,7 @@ import os
 
 import slicer
 
-from ..choices import Affine
+from ..choices import Affine, Regularizer
 from .sample import SampleTest
 
 
@@ -72,8 +72,19 @@ class InputsTest(SampleTest):
         parameters.weightsPath = "network.pt"
         self.assertEqual(self.ui.affineComboBox.currentText, Affine.NONE.label())
         self.assertEqual(self.ui.similarityComboBox.currentText, "Default")
+        self.assertEqual(self.ui.regulariserComboBox.currentText, Regularizer.CURVATURE.label())
+        self.ui.regulariserComboBox.currentIndex = list(Regularizer).index(Regularizer.DIFFUSION)
+        self.ui.regularisationSpinBox.value = 2.5
+        self.ui.timeLimitSpinBox.value = 60
+        self.ui.deviceComboBox.currentText = "cpu"
+        self.assertEqual((parameters.regulariser, parameters.regularisation), (Regularizer.DIFFUSION, 2.5))
+        self.assertEqual((parameters.timeLimit, parameters.device), (60, "cpu"))
+        self.ui.advancedSection.collapsed = False
+        self.addCleanup(setattr, self.ui.advancedSection, "collapsed", True)
+        self.assertFalse(self.ui.timeLimitSpinBox.isHidden())
         self.ui.refineSpinBox.value = 0
-        self.assertTrue(self.ui.similarityComboBox.isHidden())
+        for name in ("similarityComboBox", "regulariserComboBox", "regularisationSpinBox", "timeLimitSpinBox"):
+            self.assertTrue(getattr(self.ui, name).isHidden(), name)
         self.assertIs(self.ui.movingTumorSelector.currentNode(), self.studies["moving"]["tumor"])
         self.assertEqual(self.ui.weightsPathLineEdit.currentPath, "network.pt")
 

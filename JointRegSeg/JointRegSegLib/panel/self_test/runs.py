@@ -3,6 +3,9 @@
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
+import os
+
+import qt
 import slicer
 
 from ..choices import STUDIES, Affine
@@ -17,13 +20,17 @@ class RunsTest(SampleTest):
         self.chooseInputs(affine=Affine.RIGID)
         self.ui.fixedTumorSelector.setCurrentNode(self.studies["fixed"]["tumor"])
         self.ui.movingTumorSelector.setCurrentNode(self.studies["moving"]["tumor"])
-        self.ui.carrySelector.setCurrentNode(self.studies["moving"]["t2"])
+        self.carry(self.studies["moving"]["t2"], self.studies["moving"]["tumor"])
+        self.ui.advancedSection.collapsed = False
+        self.addCleanup(setattr, self.ui.advancedSection, "collapsed", True)
+        self.ui.timeLimitSpinBox.value = 300
         self.ui.folderNameLineEdit.text = "two visits"
         self.ui.applyButton.click()
         hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         folder = hierarchy.GetItemByName("two visits")
         self.assertIn("two visits", self.ui.statusLabel.text)
-        self.assertEqual(self.visibleSegmentations(), {"fixed segmentation", "moving segmentation on fixed"})
+        carried = {"phantom visit 2 tumour on fixed"}
+        self.assertEqual(self.visibleSegmentations(), {"fixed segmentation", "moving segmentation on fixed"} | carried)
         (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
         self.assertEqual(view.GetBackgroundVolumeID(), self.studies["fixed"]["t1"].GetID())
         self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("T1 warped").GetID())
@@ -52,6 +59,7 @@ class RunsTest(SampleTest):
         self.assertIsNotNone(slicer.util.getNode("volumes"))
 
     def test_networkSegmentsBothVisits(self):
+        self.addViews()
         self.chooseInputs()
         self.ui.flipsCheckBox.checked = True
         self.ui.refineSpinBox.value = 0
@@ -62,6 +70,42 @@ class RunsTest(SampleTest):
             self.assertEqual(names, ["Necrotic core", "Oedema", "Enhancing tumour"])
             self.assertIsNotNone(slicer.util.getNode(f"{which} uncertainty"))
         self.assertIsNotNone(slicer.util.getNode("volumes"))
+        choices = self.ui.compareModeComboBox
+        choices.currentIndex = choices.findData("uncertainty")
+        self.addCleanup(setattr, choices, "currentIndex", 0)
+        shown = slicer.mrmlScene.GetNodeByID(self.view("Yellow").GetForegroundVolumeID())
+        self.assertEqual(shown.GetName(), "moving uncertainty on fixed")
+        self.assertIsNone(shown.GetParentTransformNode())
+        fixed = slicer.mrmlScene.GetNodeByID(self.view("Red").GetForegroundVolumeID())
+        self.assertEqual(fixed.GetName(), "fixed uncertainty")
+        self.ui.fadeSlider.value = 30
+        self.assertAlmostEqual(self.view("Yellow").GetForegroundOpacity(), 0.3)
+        self.assertEqual(self.ui.compareNoteLabel.text, "")
+
+    def test_nodesToCarryAlongAreTickedAndSavedWithTheScene(self):
+        self.chooseInputs()
+        selector = self.ui.carrySelector
+        t2, tumor = self.studies["moving"]["t2"], self.studies["moving"]["tumor"]
+        self.carry(t2, tumor)
+        self.assertEqual(self.widget.runs.carried(), selector.checkedNodes())
+        self.assertEqual({node.GetName() for node in self.widget.runs.carried()}, {t2.GetName(), tumor.GetName()})
+        path = os.path.join(self.directory, "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.RemoveNode(t2)
+        self.assertEqual([node.GetName() for node in self.widget.runs.carried()], ["phantom visit 2 tumour"])
+        slicer.mrmlScene.Clear()
+        self.assertEqual(selector.checkedNodes(), [])
+        slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        names = {node.GetName() for node in selector.checkedNodes()}
+        self.assertEqual(names, {"phantom visit 2 T2", "phantom visit 2 tumour"})
+        for node in selector.checkedNodes():
+            selector.setCheckState(node, qt.Qt.Unchecked)
+        self.assertEqual(self.widget.runs.carried(), [])
+
+    def carry(self, *nodes):
+        for node in nodes:
+            self.ui.carrySelector.setCheckState(node, qt.Qt.Checked)
 
     def test_unusableInputIsReportedAndChangesNothing(self):
         self.chooseInputs()

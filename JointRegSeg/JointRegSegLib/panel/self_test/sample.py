@@ -64,3 +64,17 @@ class SampleTest(PanelTest):
 
         grid = Geometry.of(first)
         return float(np.nanmean(np.abs(array_on(first, grid) - array_on(second, grid))))
+
+    def addViews(self):
+        """Add the two slice views and the layout of an application with a main window, where there are none."""
+        scene = slicer.mrmlScene
+        if scene.GetFirstNodeByClass("vtkMRMLLayoutNode") is None:
+            scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+        for name in ("Red", "Yellow"):
+            if self.view(name) is None:
+                view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", name)
+                view.SetLayoutName(name)
+
+    def view(self, name):
+        nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        return next((node for node in nodes if node.GetLayoutName() == name), None)

@@ -110,9 +110,12 @@ def test_the_settings_of_the_refinement_have_their_effect(heads: tuple[HeadStudy
     """A stiffer field deforms less; other regularisers and similarities give other results."""
     fixed, moving = (head.images(name, ("t1",)) for head, name in zip(heads, NAMES, strict=True))
 
+    told: list[str] = []
+
     def spread(**values: object) -> float:
         settings = replace(QUICK, affine="rigid", refine_iterations=8, **values)
         result = process_pair(fixed, moving, None, settings)
+        told.extend(warning for warning in result.warnings if "time limit" in warning)
         return float(np.std(sitk.GetArrayViewFromImage(result.jacobian)))
 
     usual = spread()
@@ -120,4 +123,6 @@ def test_the_settings_of_the_refinement_have_their_effect(heads: tuple[HeadStudy
     assert spread(regulariser="diffusion") != pytest.approx(usual, rel=1e-3)
     assert spread(similarity="lncc") == usual
     assert spread(similarity="mse") != pytest.approx(usual, rel=1e-3)
+    assert not told
     assert spread(time_limit_s=1e-9) < 0.5 * usual
+    assert len(told) == 1

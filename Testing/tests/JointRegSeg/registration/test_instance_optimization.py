@@ -201,15 +201,18 @@ def test_progress_rises_to_one_and_can_cancel() -> None:
 def test_time_limit_and_convergence_end_the_refinement() -> None:
     fixed, moving, _ = pair()
     fractions: list[float] = []
+    told: list[str] = []
     limited = RefinementSettings(levels=QUICK.levels, time_limit_s=1e-9)
-    assert (
-        refine(fixed, moving, settings=limited, progress=lambda f, m: fractions.append(f)).displacement.abs().max() == 0
-    )
+    found = refine(fixed, moving, settings=limited, progress=lambda f, m: fractions.append(f), warn=told.append)
+    assert found.displacement.abs().max() == 0
     assert fractions == [1]
+    assert len(told) == 1
+    assert "time limit of 1e-09 s ended the refinement on level 1 of 2" in told[0]
     fractions.clear()
     endless = RefinementSettings(levels=(RefinementLevel(2, 4, 5, 100_000),), tolerance=1e-3)
-    refine(fixed, moving, settings=endless, progress=lambda f, m: fractions.append(f))
+    refine(fixed, moving, settings=endless, progress=lambda f, m: fractions.append(f), warn=told.append)
     assert len(fractions) < 400
+    assert len(told) == 1
 
 
 def test_velocity_that_folds_is_smoothed_until_it_does_not() -> None:
