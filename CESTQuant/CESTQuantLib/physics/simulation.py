@@ -15,6 +15,8 @@ __all__ = ["ENGINES", "simulate"]
 
 POINTS_PER_CHUNK = 2**13
 """Measurements x voxels at a time where no derivatives are asked for: the work then stays in the L2 cache."""
+POINTS_PER_CHUNK_CLOSED_FORM = 2**14
+"""The same for independent measurements after continuous-wave saturation, which need no matrices."""
 SMALLEST_SHARE = 16
 """Measurements of one spectrum that are worth a thread."""
 
@@ -53,7 +55,9 @@ def simulate(
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (*scalars, *protocol.tensors()))
     if differentiable or like.device.type != "cpu":
         return signal_of(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like).T
-    chunk = max(1, POINTS_PER_CHUNK // protocol.measurement_count)
+    closed_form = protocol.pulses is None and protocol.events is None and not protocol.magnetisation_carried_over
+    points = POINTS_PER_CHUNK_CLOSED_FORM if closed_form else POINTS_PER_CHUNK
+    chunk = max(1, points // protocol.measurement_count)
     several_rows = any(v.ndim > 1 for v in scalars)
     measurements = [slice(None)] if several_rows else _measurement_parts(protocol, voxels)
 

@@ -38,6 +38,8 @@ PROPAGATORS_PER_CHUNK = 2**13
 """Measurements x voxels x perturbed copies at a time: their matrices then stay in the L2 cache."""
 PROPAGATORS_PER_CHUNK_CARRIED_OVER = 2**15
 """Larger where measurements are stepped through one by one, so that each step is long enough to be worth a call."""
+POINTS_PER_CHUNK_CLOSED_FORM = 2**14
+"""The same for independent measurements after continuous-wave saturation, which need no matrices."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,10 @@ def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: 
     protocol, parameters = model.protocol, model.tissue.parameters
     carried_over = protocol.magnetisation_carried_over
     copies = len(parameters) + 1
-    propagators = PROPAGATORS_PER_CHUNK_CARRIED_OVER if carried_over else PROPAGATORS_PER_CHUNK
-    chunk = max(1, propagators // (protocol.measurement_count * copies))
+    points = PROPAGATORS_PER_CHUNK_CARRIED_OVER if carried_over else PROPAGATORS_PER_CHUNK
+    if protocol.pulses is None and protocol.events is None and not carried_over:
+        points = POINTS_PER_CHUNK_CLOSED_FORM
+    chunk = max(1, points // (protocol.measurement_count * copies))
     derivatives = model.with_finite_differences()
 
     def fit(some: ZSpectra, start: Tensor | None, share: Progress, damping: float | None = None) -> FitResult:

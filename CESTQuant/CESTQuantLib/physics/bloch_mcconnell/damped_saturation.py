@@ -1,6 +1,7 @@
-"""Continuous-wave saturation by contour integration, for pools whose precession dies out within it.
+"""Continuous-wave saturation of pools whose precession dies out within it.
 
-M(t) = Mss + exp(A t) (M0 - Mss), where exp(A t) w is the sum over nodes of 2 Re[c (z - A t)^-1 w] on Talbot's contour
+M(t) = Mss + exp(A t) (M0 - Mss). Where exchange has equilibrated as well, a single mode of A is left of the exponential,
+see :mod:`.slow_mode`. Elsewhere, and for derivatives, it comes from contour integration: exp(A t) w is the sum over nodes of 2 Re[c (z - A t)^-1 w] on Talbot's contour
 around the negative real axis (Weideman, SIAM J Numer Anal 2006;44:2342; Dingfelder and Weideman, Numer Algorithms
 2015;68:167). The sum is exact to 6e-11 for every rate on the negative real axis and for every oscillation damped by at
 least exp(-25), so it holds wherever :meth:`DampedSaturation.holds` says so. Pools exchange with water only: each
@@ -9,7 +10,7 @@ resolvent is a handful of 3 x 3 inverses in closed form, many times cheaper than
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -17,11 +18,14 @@ from torch import Tensor
 
 from ..pools import Scalar, Tissue
 from .equations import WATER, Field, x_row, y_row, z_row
-from .resolvents import State, Vector, system_of
+from .resolvents import State, System, Vector, system_of
+from .slow_mode import FURTHER_ITERATIONS, SlowMode
 
 DAMPING = 23.0
 """Exponent by which precession must have decayed; exp(-23) = 1e-10."""
 _NODES = 18
+_MARGIN = 0.999
+"""Share of the smallest decay rate of the faster modes up to which slower ones are looked for."""
 
 
 @cache
@@ -37,36 +41,41 @@ def _contour() -> tuple[np.ndarray, np.ndarray]:
 class DampedSaturation:
     """CW saturation of a tissue; computed in float64, whatever the inputs.
 
-    Args:
-        tissue: Pools whose values broadcast against (measurement, voxel).
-        field: Static field of the voxels.
-        rf_offset_ppm: Offset of the RF from the nominal water frequency in ppm, (measurement, 1).
-        w1_rad_per_s: RF amplitude as an angular frequency in rad/s; broadcasts against (measurement, voxel).
-        duration_s: Duration in s, (measurement, 1).
+    Attributes:
+        system: All pools under RF.
+        duration: Duration in s, (measurement, 1).
     """
 
-    def __init__(
-        self, tissue: Tissue, field: Field, rf_offset_ppm: Tensor, w1_rad_per_s: Tensor, duration_s: Tensor
-    ) -> None:
-        self.duration = duration_s.double()
-        self.system = system_of(tissue, field, rf_offset_ppm.double(), w1_rad_per_s.double())
+    def __init__(self, system: System, duration_s: Tensor) -> None:
+        self.system, self.duration = system, duration_s
+
+    @classmethod
+    def of(
+        cls, tissue: Tissue, field: Field, rf_offset_ppm: Tensor, w1_rad_per_s: Tensor, duration_s: Tensor
+    ) -> DampedSaturation:
+        """Describe the saturation of a tissue.
+
+        Args:
+            tissue: Pools whose values broadcast against (measurement, voxel).
+            field: Static field of the voxels.
+            rf_offset_ppm: Offset of the RF from the nominal water frequency in ppm, (measurement, 1).
+            w1_rad_per_s: RF amplitude as an angular frequency in rad/s; broadcasts against (measurement, voxel).
+            duration_s: Duration in s, (measurement, 1).
+        """
+        return cls(system_of(tissue, field, rf_offset_ppm.double(), w1_rad_per_s.double()), duration_s.double())
+
+    def measurements(self, rows: Tensor) -> DampedSaturation:
+        """Return the saturation of some measurements (n,)."""
+        return DampedSaturation(self.system.measurements(rows), self.duration[rows])
 
     @torch.no_grad()
     def holds(self) -> Tensor:
         """Return whether the precession of every pool in every voxel dies out within the saturation.
 
-        The oscillating modes of a pool decay with r2 - (r2 - r1)/2 sin^2(theta), r1 and r2 being its total rates.
-
         Returns:
             bool of shape (measurement,).
         """
-        w1_squared = self.system.w1 * self.system.w1
-        result = torch.ones(len(self.duration), dtype=torch.bool, device=self.duration.device)
-        for pool in (self.system.water, *self.system.pools):
-            sin2 = w1_squared / (w1_squared + pool.offset * pool.offset + 1e-6)
-            rate = pool.R2 + pool.k - (pool.R2 - pool.R1) / 2 * sin2
-            result &= (rate * self.duration).amin(1) >= DAMPING
-        return result
+        return self._precession_rate * self.duration[:, 0] >= DAMPING
 
     def magnetization(self, start: Tensor) -> Tensor:
         """Return the magnetisation (n, measurement, voxel) after the saturation.
@@ -74,28 +83,91 @@ class DampedSaturation:
         Args:
             start: Magnetisation before it, (n, measurement or 1, voxel), ordered as in :mod:`.equations`.
         """
-        steady, away = self._steady_and_away(start)
-        decayed = self.system.resolve(self._nodes(), away)
-        after = zip(steady.components(), decayed.components(), strict=True)
-        return torch.stack([component + self._sum(nodes) for component, nodes in after])
+        return torch.stack(self._after(start, slice(None)))
 
     def water_z(self, start: Tensor) -> Tensor:
         """Return only water z (measurement, voxel) of :meth:`magnetization`."""
-        steady, away = self._steady_and_away(start)
-        return steady.water.z + self._sum(self.system.resolve_water_z(self._nodes(), away))
+        return self._after(start, slice(z_row(WATER), z_row(WATER) + 1))[0]
 
-    def _steady_and_away(self, start: Tensor) -> tuple[State[Tensor], State[Scalar]]:
-        """The steady state, and how far from it the start is."""
+    @cached_property
+    def _precession_rate(self) -> Tensor:
+        """Slowest decay of an oscillating mode in 1/s, (measurement,).
+
+        The oscillating modes of a pool decay with r2 - (r2 - r1)/2 sin^2(theta), r1 and r2 being its total rates.
+        """
+        w1_squared = self.system.w1 * self.system.w1
+        slowest = torch.full_like(self.duration[:, 0], torch.inf)
+        for pool in (self.system.water, *self.system.pools):
+            sin2 = w1_squared / (w1_squared + pool.offset * pool.offset + 1e-6)
+            rate = pool.R2 + pool.k - (pool.R2 - pool.R1) / 2 * sin2
+            slowest = torch.minimum(slowest, rate.amin(1))
+        return slowest
+
+    @cached_property
+    def _gap(self) -> Tensor:
+        """Slowest decay in 1/s of all modes but that of the locked water, (measurement,).
+
+        The longitudinal magnetisation of a pool decays at least with its exchange and relaxation.
+        """
+        longitudinal = [pool.k + pool.R1 for pool in self.system.pools]
+        if (semisolid := self.system.semisolid) is not None:
+            longitudinal.append(semisolid.k + semisolid.R1)
+        slowest = min((float(torch.as_tensor(rate).min()) for rate in longitudinal), default=torch.inf)
+        return _MARGIN * self._precession_rate.clamp_max(slowest)
+
+    @property
+    def _alone(self) -> Tensor:
+        """Whether nothing but the mode of the locked water is left, (measurement, 1) bool."""
+        return self._gap[:, None] * self.duration >= _MARGIN * DAMPING
+
+    def _after(self, start: Tensor, wanted: slice) -> list[Tensor]:
+        """Return the wanted components after the saturation, each (measurement, voxel)."""
         zero = torch.zeros((), dtype=torch.float64, device=start.device)
-        steady = self.system.resolve(zero, self.system.source())
-        rows = start.double().unbind(0)
+        at_zero = self.system.resolvents(zero)
+        steady = self.system.resolve(zero, self.system.source(), at_zero)
+        final, away = steady.components()[wanted], _difference(start.double(), steady)
+        if steady.water.z.requires_grad or not bool(self._alone.any()):
+            return self._by_contour(final, away, wanted)
+        mode = SlowMode.of(self.system, away, at_zero)
+        result, left = self._by_slow_mode(final, away, wanted, mode)
+        if len(left):
+            some = self.measurements(left)
+            final, away = [component[left] for component in final], away.measurements(left)
+            again = mode.measurements(left).iterated(FURTHER_ITERATIONS)
+            better, left_again = some._by_slow_mode(final, away, wanted, again)
+            if len(left_again):
+                final, away = [component[left_again] for component in final], away.measurements(left_again)
+                exact = some.measurements(left_again)._by_contour(final, away, wanted)
+                _put(exact, left_again, better)
+            _put(better, left, result)
+        return result
 
-        def away_of(pool: int, vector: Vector[Tensor]) -> Vector[Scalar]:
-            return Vector(rows[x_row(pool)] - vector.x, rows[y_row(pool)] - vector.y, rows[z_row(pool)] - vector.z)
+    def _by_slow_mode(
+        self, final: list[Tensor], away: State[Tensor], wanted: slice, mode: SlowMode
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return components after the saturation, and in which measurements (n,) they are not exact.
 
-        pools = tuple(away_of(number, vector) for number, vector in enumerate(steady.pools, start=1))
-        semisolid = None if steady.semisolid is None else rows[-1] - steady.semisolid
-        return steady, State(away_of(WATER, steady.water), pools, semisolid)
+        They are exact where the mode has been found, or where no mode is slower than the gap, so that nothing is left:
+        the determinant of z - A, positive at z = 0, then has no change of sign down to minus the gap.
+        """
+        found = self._alone & mode.found(self._gap[:, None])
+        amplitude = torch.where(found, mode.amplitude(away, self.duration), 0.0)
+        of_mode = mode.mode.components()[wanted]
+        result = [f + torch.where(found, amplitude * x, 0.0) for f, x in zip(final, of_mode, strict=True)]
+        rows = (~found.all(1)).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return result, rows
+        system = self.system.measurements(rows)
+        gone = self._alone[rows] & (system.water_determinant(-self._gap[rows, None]) > 0)
+        return result, rows[(~(found[rows] | gone)).any(1)]
+
+    def _by_contour(self, final: list[Tensor], away: State[Tensor], wanted: slice) -> list[Tensor]:
+        """Return components after the saturation from those of the steady state, and how far from it the start is."""
+        if wanted == slice(z_row(WATER), z_row(WATER) + 1):
+            decayed = [self.system.resolve_water_z(self._nodes(), away)]
+        else:
+            decayed = self.system.resolve(self._nodes(), away).components()[wanted]
+        return [f + self._sum(nodes) for f, nodes in zip(final, decayed, strict=True)]
 
     def _nodes(self) -> Tensor:
         """Nodes of the contour over the duration, (node, measurement, 1)."""
@@ -107,3 +179,21 @@ class DampedSaturation:
         _, contour_weights = _contour()
         weights = 2 * torch.from_numpy(contour_weights).to(self.duration.device)[:, None, None] / self.duration
         return (weights * values).real.sum(0)
+
+
+def _put(components: list[Tensor], measurements: Tensor, into: list[Tensor]) -> None:
+    """Write components of some measurements (n,) into those of all."""
+    for component, of_some in zip(into, components, strict=True):
+        component[measurements] = of_some
+
+
+def _difference(start: Tensor, steady: State[Tensor]) -> State[Tensor]:
+    """Return how far the magnetisation (n, measurement or 1, voxel) lies from the steady state."""
+    rows = start.unbind(0)
+
+    def away_of(pool: int, vector: Vector[Tensor]) -> Vector[Tensor]:
+        return Vector(rows[x_row(pool)] - vector.x, rows[y_row(pool)] - vector.y, rows[z_row(pool)] - vector.z)
+
+    pools = tuple(away_of(number, vector) for number, vector in enumerate(steady.pools, start=1))
+    semisolid = None if steady.semisolid is None else rows[-1] - steady.semisolid
+    return State(away_of(WATER, steady.water), pools, semisolid)

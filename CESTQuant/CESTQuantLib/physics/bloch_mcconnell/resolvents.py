@@ -42,6 +42,15 @@ class State(Generic[Component]):
         components = [component for vector in vectors for component in (vector.x, vector.y, vector.z)]
         return components if self.semisolid is None else [*components, self.semisolid]
 
+    def measurements(self: State[Tensor], rows: Tensor) -> State[Tensor]:
+        """Return the state of some measurements (n,)."""
+
+        def of(vector: Vector[Tensor]) -> Vector[Tensor]:
+            return Vector(_row(vector.x, rows), _row(vector.y, rows), _row(vector.z, rows))
+
+        semisolid = None if self.semisolid is None else _row(self.semisolid, rows)
+        return State(of(self.water), tuple(of(pool) for pool in self.pools), semisolid)
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -66,12 +75,13 @@ class Pattern:
             w1: Angular frequency of the nutation in rad/s.
         """
         alpha, beta = z + r2, z + r1
-        both, square = alpha * beta, alpha * alpha + offset * offset
-        inverse = 1 / (beta * square + alpha * (w1 * w1))
+        both, w1_squared = alpha * beta, w1 * w1
+        square = torch.addcmul(offset * offset, alpha, alpha)
+        inverse = torch.addcmul(beta * square, alpha, w1_squared).reciprocal_()
         alpha, both = alpha * inverse, both * inverse
         return cls(
-            a=both + (w1 * w1) * inverse,
-            b=offset * (beta * inverse),
+            a=torch.addcmul(both, w1_squared, inverse),
+            b=beta * inverse * offset,
             c=(offset * w1) * inverse,
             d=both,
             e=alpha * w1,
@@ -81,10 +91,18 @@ class Pattern:
     def times(self, vector: Vector[Scalar]) -> Vector[Tensor]:
         """Return the product with a vector."""
         x, y, z = vector.x, vector.y, vector.z
+        if isinstance(x, float) and isinstance(y, float) and x == y == 0.0:
+            return Vector(-self.c * z, self.e * z, self.g * z)
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor) and isinstance(z, Tensor)):
+            return Vector(
+                self.a * x - self.b * y - self.c * z,
+                self.b * x + self.d * y + self.e * z,
+                self.g * z - self.c * x - self.e * y,
+            )
         return Vector(
-            self.a * x - self.b * y - self.c * z,
-            self.b * x + self.d * y + self.e * z,
-            self.g * z - self.c * x - self.e * y,
+            torch.addcmul(self.a * x, self.b, y, value=-1).addcmul_(self.c, z, value=-1),
+            torch.addcmul(self.b * x, self.d, y).addcmul_(self.e, z),
+            torch.addcmul(self.g * z, self.c, x, value=-1).addcmul_(self.e, y, value=-1),
         )
 
     def scaled(self, factor: Scalar) -> Pattern:
@@ -93,16 +111,12 @@ class Pattern:
             factor * self.a, factor * self.b, factor * self.c, factor * self.d, factor * self.e, factor * self.g
         )
 
-    def plus(self, other: Pattern) -> Pattern:
-        """Return the sum of two matrices."""
-        return Pattern(
-            self.a + other.a,
-            self.b + other.b,
-            self.c + other.c,
-            self.d + other.d,
-            self.e + other.e,
-            self.g + other.g,
-        )
+    def plus(self, other: Pattern, factor: Scalar) -> Pattern:
+        """Return the sum of this matrix and a number times another one."""
+        pairs = ((mine, getattr(other, name)) for name, mine in vars(self).items())
+        if isinstance(factor, Tensor):
+            return Pattern(*(torch.addcmul(mine, factor, its) for mine, its in pairs))
+        return Pattern(*(torch.add(mine, its, alpha=factor) for mine, its in pairs))
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,10 @@ class WaterEquations:
     def solve_z(self) -> Tensor:
         """Return z of the solution."""
         return self._z(*self._cofactors())
+
+    def determinant(self) -> Tensor:
+        """Return the determinant of the matrix."""
+        return 1 / self._cofactors()[-1]
 
     def solve(self) -> Vector[Tensor]:
         """Return the solution."""
@@ -159,6 +177,10 @@ class PoolRates:
     R2: Scalar
     offset: Tensor
 
+    def measurements(self, rows: Tensor) -> PoolRates:
+        """Return the rates of some measurements (n,)."""
+        return PoolRates(*(_rows(each, rows) for each in (self.fraction, self.k, self.R1, self.R2)), self.offset[rows])
+
 
 @dataclass(frozen=True)
 class SemisolidRates:
@@ -175,6 +197,19 @@ class SemisolidRates:
     k: Scalar
     R1: Scalar
     saturation: Tensor
+
+    def measurements(self, rows: Tensor) -> SemisolidRates:
+        """Return the rates of some measurements (n,)."""
+        rates = (_rows(each, rows) for each in (self.fraction, self.k, self.R1))
+        return SemisolidRates(*rates, _row(self.saturation, rows))
+
+
+def _rows(value: Scalar, rows: Tensor) -> Scalar:
+    return _row(value, rows) if isinstance(value, Tensor) else value
+
+
+def _row(value: Tensor, rows: Tensor) -> Tensor:
+    return value[rows] if value.ndim > 1 and value.shape[-2] > 1 else value
 
 
 @dataclass(frozen=True)
@@ -206,6 +241,15 @@ class System:
     semisolid: SemisolidRates | None
     w1: Tensor
 
+    def measurements(self, rows: Tensor) -> System:
+        """Return the system of some measurements (n,)."""
+        return System(
+            self.water.measurements(rows),
+            tuple(pool.measurements(rows) for pool in self.pools),
+            None if self.semisolid is None else self.semisolid.measurements(rows),
+            _row(self.w1, rows),
+        )
+
     def source(self) -> State[Scalar]:
         """Return the inhomogeneous part of dM/dt."""
         return State(
@@ -216,16 +260,30 @@ class System:
 
     def resolve_water_z(self, z: Tensor, right: State[Scalar]) -> Tensor:
         """Return water z of the solution x of (z - A) x = right."""
-        return self._water_equations(z, right, self._resolvents(z)).solve_z()
+        return self._water_equations(z, right, self.resolvents(z)).solve_z()
 
-    def resolve(self, z: Tensor, right: State[Scalar]) -> State[Tensor]:
-        """Return the solution x of (z - A) x = right, by eliminating every pool from the equations of water."""
-        resolvents = self._resolvents(z)
+    def water_determinant(self, z: Tensor) -> Tensor:
+        """Return the determinant of (z - A) over the product of those of all pools but water."""
+        return self._water_equations(z, self.source(), self.resolvents(z)).determinant()
+
+    def resolve(self, z: Tensor, right: State[Scalar], resolvents: Resolvents | None = None) -> State[Tensor]:
+        """Return the solution x of (z - A) x = right, by eliminating every pool from the equations of water.
+
+        Args:
+            z: Frequency in 1/s.
+            right: Right-hand side.
+            resolvents: Result of :meth:`resolvents` for this z, where several systems share it.
+        """
+        resolvents = resolvents or self.resolvents(z)
         water = self._water_equations(z, right, resolvents).solve()
         pools = []
         for pool, resolvent, source in zip(self.pools, resolvents.pools, right.pools, strict=True):
             forward = pool.fraction * pool.k
-            into = Vector(source.x + forward * water.x, source.y + forward * water.y, source.z + forward * water.z)
+            into = Vector(
+                _plus_product(source.x, forward, water.x),
+                _plus_product(source.y, forward, water.y),
+                _plus_product(source.z, forward, water.z),
+            )
             pools.append(resolvent.times(into))
         semisolid = None
         if self.semisolid is not None and resolvents.semisolid is not None and right.semisolid is not None:
@@ -233,7 +291,8 @@ class System:
             semisolid = resolvents.semisolid * into_semisolid
         return State(water, tuple(pools), semisolid)
 
-    def _resolvents(self, z: Tensor) -> Resolvents:
+    def resolvents(self, z: Tensor) -> Resolvents:
+        """Return the inverses of z - A of every pool by itself."""
         patterns = [
             Pattern.resolvent(z, pool.R1 + pool.k, pool.R2 + pool.k, pool.offset, self.w1) for pool in self.pools
         ]
@@ -250,10 +309,10 @@ class System:
         back: Pattern | None = None
         for pool, resolvent, source in zip(self.pools, resolvents.pools, right.pools, strict=True):
             inflow = resolvent.times(source)
-            x, y = x + pool.k * inflow.x, y + pool.k * inflow.y
-            longitudinal = longitudinal + pool.k * inflow.z
-            through_pool = resolvent.scaled(pool.fraction * pool.k * pool.k)
-            back = through_pool if back is None else back.plus(through_pool)
+            x, y = _plus_product(x, pool.k, inflow.x), _plus_product(y, pool.k, inflow.y)
+            longitudinal = _plus_product(longitudinal, pool.k, inflow.z)
+            through_pool = pool.fraction * pool.k * pool.k
+            back = resolvent.scaled(through_pool) if back is None else back.plus(resolvent, through_pool)
             leave = leave + pool.fraction * pool.k
         if self.semisolid is not None and resolvents.semisolid is not None and right.semisolid is not None:
             fraction, k = self.semisolid.fraction, self.semisolid.k
@@ -273,6 +332,15 @@ class System:
             s=-(self.w1 + back.e),
             right=sources,
         )
+
+
+def _plus_product(total: Scalar, factor: Scalar, value: Tensor) -> Tensor:
+    """Return total + factor value, in one pass where that is possible."""
+    if isinstance(total, Tensor):
+        if isinstance(factor, Tensor):
+            return torch.addcmul(total, factor, value)
+        return torch.add(total, value, alpha=factor)
+    return total + factor * value
 
 
 def system_of(tissue: Tissue, field: Field, rf_offset_ppm: Tensor, w1: Tensor) -> System:

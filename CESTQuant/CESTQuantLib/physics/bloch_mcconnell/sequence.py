@@ -165,20 +165,22 @@ class _Run:
     def _saturated(self, start: Tensor, *, water_z_only: bool = False) -> Tensor:
         """Magnetisation (n, measurement, voxel), or only its water z (1, measurement, voxel), after the saturations.
 
-        Where all precession dies out within a CW block, contour integration replaces the matrix exponential.
+        Where all precession dies out within a CW block, closed forms replace the matrix exponential.
         """
         blocks = self._blocks()
         wanted = slice(z_row(WATER), z_row(WATER) + 1) if water_z_only else slice(None)
         if self.protocol.pulses is not None or self.per_measurement_tissue:
             return propagators.apply(self._saturation(blocks), start)[wanted]
-        damped = self._damped(blocks).holds()
+        saturation = self._damped(blocks)
+        damped = saturation.holds()
 
         def start_of(chosen: Tensor) -> Tensor:
             return start if start.shape[1] == 1 else start[:, chosen]
 
         parts = []
         if bool(damped.any()):
-            saturation = self._damped(blocks[damped])
+            if not bool(damped.all()):
+                saturation = saturation.measurements(torch.nonzero(damped).flatten())
             first = start_of(damped)
             part = saturation.water_z(first)[None] if water_z_only else saturation.magnetization(first)
             parts.append(part.to(self.like.dtype))
@@ -191,7 +193,7 @@ class _Run:
 
     def _damped(self, blocks: Tensor) -> DampedSaturation:
         offset_ppm, b1_uT, duration_s = _columns(blocks)
-        return DampedSaturation(self.tissue, self.field, offset_ppm, self._w1(b1_uT), duration_s)
+        return DampedSaturation.of(self.tissue, self.field, offset_ppm, self._w1(b1_uT), duration_s)
 
     def _saturation(self, blocks: Tensor) -> Tensor:
         """Propagators (n, n + 1, measurement, voxel); equal measurements are computed once."""

@@ -1,4 +1,7 @@
-"""Contour integration against the matrix exponential: they are equal wherever the former says that it holds."""
+"""Damped saturation against the matrix exponential: they are equal wherever the former says that it holds.
+
+That goes for both ways to compute it: the slow mode alone, and the contour where more than that is left.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def both(t: Tissue, b1_uT: float, duration_s: float) -> tuple[torch.Tensor, torc
     start = equilibrium(t, like, torch.Size((1, 3)), 0.7)
     generator = rf_generator(t, field, OFFSETS, w1, like=like, batch=torch.Size((len(OFFSETS), 3)))
     exact = propagators.apply(propagators.propagator(generator, duration), start)
-    damped = DampedSaturation(t, field, OFFSETS, w1, duration)
+    damped = DampedSaturation.of(t, field, OFFSETS, w1, duration)
     return damped.holds(), damped.magnetization(start), exact
 
 
@@ -59,6 +62,43 @@ def test_it_holds_only_where_it_is_exact(duration_s: float, T2_s: float) -> None
     holds, contour, exact = both(tissue(T2_s, rate=200.0), 2.0, duration_s)
     error = (contour - exact).abs().amax((0, 2))
     assert (error[holds] < 1e-9).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_slow_mode_of_random_tissues_is_exact(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    voxels = 20
+
+    def between(low: float, high: float) -> torch.Tensor:
+        return low * (high / low) ** torch.rand(voxels, generator=generator, dtype=torch.float64)
+
+    def pool(number: int) -> Pool:
+        return Pool(f"{number}", between(1e-6, 0.3), between(8, 2e4), between(0.3, 3), between(1e-3, 0.3), 2.0 - number)
+
+    semisolid = Semisolid(between(1e-3, 0.4), between(10, 200), between(0.3, 2), between(5e-6, 5e-5), -2.0)
+    t = Tissue(
+        Water(between(0.5, 4), between(0.005, 0.1)), tuple(map(pool, range(seed % 4))), semisolid if seed % 2 else None
+    )
+    field, duration = Field(PPM, 0.1), torch.full_like(OFFSETS, 6.0)
+    w1 = 267.5 * float(between(0.05, 10)[0]) * torch.ones_like(OFFSETS)
+    start = equilibrium(t, torch.empty(0, dtype=torch.float64), torch.Size((1, voxels)), 0.7)
+    rf = rf_generator(t, field, OFFSETS, w1, like=start, batch=torch.Size((len(OFFSETS), voxels)))
+    exact = propagators.apply(propagators.propagator(rf, duration), start)
+    by_contour = []
+    contour = DampedSaturation._by_contour
+    monkeypatch.setattr(
+        DampedSaturation, "_by_contour", lambda self, *a: by_contour.append(len(self.duration)) or contour(self, *a)
+    )
+    damped = DampedSaturation.of(t, field, OFFSETS, w1, duration)
+    assert damped.holds().all()
+    torch.testing.assert_close(damped.magnetization(start), exact, atol=1e-10, rtol=0)
+    assert sum(by_contour) < len(OFFSETS) / 4
+
+
+def test_an_absent_pool_changes_nothing() -> None:
+    with_pool = Tissue(Water(1.1, 0.05), (Pool("absent", 0.0, 50.0, 1.0, 0.05, 3.5),))
+    protocol = Protocol(3.0, OFFSETS[:, 0], 2.0, 3.0)
+    torch.testing.assert_close(simulate(with_pool, protocol), simulate(TISSUES["water alone"], protocol), atol=1e-12, rtol=0)
 
 
 def test_long_lived_precession_is_left_to_the_matrix_exponential() -> None:
