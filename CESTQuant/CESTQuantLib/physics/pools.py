@@ -138,8 +138,8 @@ class Tissue:
         """The semisolid pool if it has longitudinal magnetisation only, else None."""
         return self.semisolid if self.semisolid is not None and self.semisolid.coupling == "z-only" else None
 
-    def voxels(self, part: slice) -> Tissue:
-        """Return the tissue of some of the voxels, the last axis of its tensors."""
+    def voxels(self, part: slice | Tensor) -> Tissue:
+        """Return the tissue of some of the voxels, the last axis of its tensors: a range, or their indices (n,)."""
 
         def select(pool: AnyPool) -> AnyPool:
             values = {field.name: getattr(pool, field.name) for field in fields(pool)}

@@ -1,11 +1,12 @@
-"""Continuous-wave saturation of pools whose precession dies out within it.
+"""Continuous-wave saturation of pools whose precession dies out within it, that of water perhaps excepted.
 
-M(t) = Mss + exp(A t) (M0 - Mss). Where exchange has equilibrated as well, a single mode of A is left of the exponential,
-see :mod:`.slow_mode`. Elsewhere, and for derivatives, it comes from contour integration: exp(A t) w is the sum over nodes of 2 Re[c (z - A t)^-1 w] on Talbot's contour
-around the negative real axis (Weideman, SIAM J Numer Anal 2006;44:2342; Dingfelder and Weideman, Numer Algorithms
-2015;68:167). The sum is exact to 6e-11 for every rate on the negative real axis and for every oscillation damped by at
-least exp(-25), so it holds wherever :meth:`DampedSaturation.holds` says so. Pools exchange with water only: each
-resolvent is a handful of 3 x 3 inverses in closed form, many times cheaper than the exponential of the full matrix.
+M(t) = Mss + exp(A t) (M0 - Mss). Where exchange has equilibrated as well, a single mode is left of the exponential, or
+three where water still precesses, see :mod:`.slow_mode`. Elsewhere, and for derivatives, contour integration serves if
+all precession dies out: exp(A t) w is the sum over nodes of 2 Re[c (z - A t)^-1 w] on Talbot's contour around the
+negative real axis (Weideman, SIAM J Numer Anal 2006;44:2342; Dingfelder and Weideman, Numer Algorithms 2015;68:167).
+The sum is exact to 6e-11 for every rate on the negative real axis and for every oscillation damped by at least
+exp(-25), so it holds wherever :meth:`DampedSaturation.holds` says so. Pools exchange with water only: each resolvent is
+a handful of 3 x 3 inverses in closed form, many times cheaper than the exponential of the full matrix.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pools import Scalar, Tissue
+from ..pools import Tissue
 from .equations import WATER, Field, x_row, y_row, z_row
-from .resolvents import State, System, Vector, system_of
+from .resolvents import PoolRates, State, System, Vector, system_of
 from .slow_mode import FURTHER_ITERATIONS, SlowMode
 
 DAMPING = 23.0
@@ -77,58 +78,110 @@ class DampedSaturation:
         """
         return self._precession_rate * self.duration[:, 0] >= DAMPING
 
-    def magnetization(self, start: Tensor) -> Tensor:
-        """Return the magnetisation (n, measurement, voxel) after the saturation.
+    def after(self, start: Tensor, wanted: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Compute components of the magnetisation after the saturation.
 
         Args:
             start: Magnetisation before it, (n, measurement or 1, voxel), ordered as in :mod:`.equations`.
+            wanted: Rows to return.
+
+        Returns:
+            The rows, each (measurement, voxel), and whether they are exact, bool (measurement, voxel).
         """
-        return torch.stack(self._after(start, slice(None)))
-
-    def water_z(self, start: Tensor) -> Tensor:
-        """Return only water z (measurement, voxel) of :meth:`magnetization`."""
-        return self._after(start, slice(z_row(WATER), z_row(WATER) + 1))[0]
-
-    @cached_property
-    def _precession_rate(self) -> Tensor:
-        """Slowest decay of an oscillating mode in 1/s, (measurement,).
-
-        The oscillating modes of a pool decay with r2 - (r2 - r1)/2 sin^2(theta), r1 and r2 being its total rates.
-        """
-        w1_squared = self.system.w1 * self.system.w1
-        slowest = torch.full_like(self.duration[:, 0], torch.inf)
-        for pool in (self.system.water, *self.system.pools):
-            sin2 = w1_squared / (w1_squared + pool.offset * pool.offset + 1e-6)
-            rate = pool.R2 + pool.k - (pool.R2 - pool.R1) / 2 * sin2
-            slowest = torch.minimum(slowest, rate.amin(1))
-        return slowest
-
-    @cached_property
-    def _gap(self) -> Tensor:
-        """Slowest decay in 1/s of all modes but that of the locked water, (measurement,).
-
-        The longitudinal magnetisation of a pool decays at least with its exchange and relaxation.
-        """
-        longitudinal = [pool.k + pool.R1 for pool in self.system.pools]
-        if (semisolid := self.system.semisolid) is not None:
-            longitudinal.append(semisolid.k + semisolid.R1)
-        slowest = min((float(torch.as_tensor(rate).min()) for rate in longitudinal), default=torch.inf)
-        return _MARGIN * self._precession_rate.clamp_max(slowest)
-
-    @property
-    def _alone(self) -> Tensor:
-        """Whether nothing but the mode of the locked water is left, (measurement, 1) bool."""
-        return self._gap[:, None] * self.duration >= _MARGIN * DAMPING
-
-    def _after(self, start: Tensor, wanted: slice) -> list[Tensor]:
-        """Return the wanted components after the saturation, each (measurement, voxel)."""
         zero = torch.zeros((), dtype=torch.float64, device=start.device)
         at_zero = self.system.resolvents(zero)
         steady = self.system.resolve(zero, self.system.source(), at_zero)
         final, away = steady.components()[wanted], _difference(start.double(), steady)
-        if steady.water.z.requires_grad or not bool(self._alone.any()):
-            return self._by_contour(final, away, wanted)
+        exact = self.holds()
+        rows, others = exact.nonzero().squeeze(1), (~exact).nonzero().squeeze(1)
+        shape = torch.broadcast_shapes(final[0].shape, away.water.z.shape)
+        found = exact[:, None].expand(shape)
+
+        def of(chosen: Tensor) -> tuple[DampedSaturation, list[Tensor], State[Tensor]]:
+            return self.measurements(chosen), [each[chosen] for each in final], away.measurements(chosen)
+
+        if steady.water.z.requires_grad:
+            some, finals, aways = of(rows)
+            empty = final[0].new_zeros(shape)
+            contour = some._by_contour(finals, aways, wanted) if len(rows) else []
+            return torch.stack([empty.index_copy(0, rows, each) for each in contour] or [empty] * len(final)), found
+        equilibrated = self._pool_gap * self.duration >= _MARGIN * DAMPING
+        if not bool(equilibrated.any()):
+            rest = [each.new_zeros(shape) for each in final]
+            if len(rows):
+                some, finals, aways = of(rows)
+                _put(some._by_contour(finals, aways, wanted), rows, rest)
+            return torch.stack(rest), found
         mode = SlowMode.of(self.system, away, at_zero)
+        if len(others) == 0:
+            return torch.stack(self._damped(final, away, wanted, mode)), found
+        result, found = [each.new_empty(shape) for each in final], found.clone()
+        if len(rows):
+            some, finals, aways = of(rows)
+            _put(some._damped(finals, aways, wanted, mode.measurements(rows)), rows, result)
+        some, finals, aways = of(others)
+        precessing, found[others] = some._precessing(finals, aways, wanted, mode.measurements(others))
+        _put(precessing, others, result)
+        return torch.stack(result), found
+
+    @cached_property
+    def _precession_rate(self) -> Tensor:
+        """Slowest decay of an oscillating mode in 1/s, (measurement,)."""
+        return torch.minimum(self._oscillation(self.system.water).amin(1), self._pool_rate.amin(1))
+
+    def _oscillation(self, pool: PoolRates) -> Tensor:
+        """Decay of the oscillating modes of a pool in 1/s.
+
+        It is r2 - (r2 - r1)/2 sin^2(theta), r1 and r2 being the total rates of the pool.
+        """
+        w1_squared = self.system.w1 * self.system.w1
+        sin2 = w1_squared / (w1_squared + pool.offset * pool.offset + 1e-6)
+        rate = pool.R2 + pool.k - (pool.R2 - pool.R1) / 2 * sin2
+        return rate.expand(len(self.duration), -1)
+
+    @cached_property
+    def _pool_rate(self) -> Tensor:
+        """Slowest decay in 1/s of the oscillating modes of all pools but water, (measurement, voxel or 1)."""
+        slowest = torch.full_like(self.duration, torch.inf)
+        for pool in self.system.pools:
+            slowest = torch.minimum(slowest, self._oscillation(pool))
+        return slowest
+
+    @cached_property
+    def _pool_gap(self) -> Tensor:
+        """Slowest decay in 1/s of all modes but the three of water, (measurement, voxel or 1).
+
+        The longitudinal magnetisation of a pool decays at least with its exchange and relaxation.
+        """
+        slowest = self._pool_rate
+        longitudinal = [pool.k + pool.R1 for pool in self.system.pools]
+        if (semisolid := self.system.semisolid) is not None:
+            longitudinal.append(semisolid.k + semisolid.R1)
+        for rate in longitudinal:
+            slowest = torch.minimum(slowest, torch.as_tensor(rate, dtype=slowest.dtype, device=slowest.device))
+        return _MARGIN * slowest
+
+    @cached_property
+    def _gap(self) -> Tensor:
+        """Slowest decay in 1/s of all modes but that of the locked water, (measurement, voxel or 1)."""
+        return torch.minimum(self._pool_gap, _MARGIN * self._oscillation(self.system.water))
+
+    @property
+    def _alone(self) -> Tensor:
+        """Whether nothing but the mode of the locked water is left, bool (measurement, voxel or 1)."""
+        return self._gap * self.duration >= _MARGIN * DAMPING
+
+    def _damped(self, final: list[Tensor], away: State[Tensor], wanted: slice, mode: SlowMode) -> list[Tensor]:
+        """Return components after the saturation where all precession dies out.
+
+        Args:
+            final: Components of the steady state.
+            away: How far from it the start is.
+            wanted: Rows of the components.
+            mode: Slow mode after its first iterations.
+        """
+        if not bool(self._alone.any()):
+            return self._by_contour(final, away, wanted)
         result, left = self._by_slow_mode(final, away, wanted, mode)
         if len(left):
             some = self.measurements(left)
@@ -142,6 +195,21 @@ class DampedSaturation:
             _put(better, left, result)
         return result
 
+    def _precessing(
+        self, final: list[Tensor], away: State[Tensor], wanted: slice, mode: SlowMode
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return components after the saturation where water may still precess, as :meth:`after` does.
+
+        They are exact where the slow mode and the precession of water are found and all other modes have died out.
+        """
+        precession = SlowMode.of_precession(self.system)
+        separation = torch.minimum(self._pool_gap, precession.rate.imag)
+        found = self._pool_gap * self.duration >= _MARGIN * DAMPING
+        found = found & mode.found(self._pool_gap, separation) & precession.found(self._pool_gap, separation)
+        slow, fast = mode.amplitude(away, self.duration), precession.amplitude(away, self.duration)
+        parts = zip(final, mode.mode.components()[wanted], precession.mode.components()[wanted], strict=True)
+        return [f + slow * x + 2 * (fast * y).real for f, x, y in parts], found
+
     def _by_slow_mode(
         self, final: list[Tensor], away: State[Tensor], wanted: slice, mode: SlowMode
     ) -> tuple[list[Tensor], Tensor]:
@@ -150,7 +218,7 @@ class DampedSaturation:
         They are exact where the mode has been found, or where no mode is slower than the gap, so that nothing is left:
         the determinant of z - A, positive at z = 0, then has no change of sign down to minus the gap.
         """
-        found = self._alone & mode.found(self._gap[:, None])
+        found = self._alone & mode.found(self._gap, self._gap)
         amplitude = torch.where(found, mode.amplitude(away, self.duration), 0.0)
         of_mode = mode.mode.components()[wanted]
         result = [f + torch.where(found, amplitude * x, 0.0) for f, x in zip(final, of_mode, strict=True)]
@@ -158,7 +226,7 @@ class DampedSaturation:
         if len(rows) == 0:
             return result, rows
         system = self.system.measurements(rows)
-        gone = self._alone[rows] & (system.water_determinant(-self._gap[rows, None]) > 0)
+        gone = self._alone[rows] & (system.water_determinant(-self._gap[rows]) > 0)
         return result, rows[(~(found[rows] | gone)).any(1)]
 
     def _by_contour(self, final: list[Tensor], away: State[Tensor], wanted: slice) -> list[Tensor]:

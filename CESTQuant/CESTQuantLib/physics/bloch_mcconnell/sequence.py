@@ -171,25 +171,25 @@ class _Run:
         wanted = slice(z_row(WATER), z_row(WATER) + 1) if water_z_only else slice(None)
         if self.protocol.pulses is not None or self.per_measurement_tissue:
             return propagators.apply(self._saturation(blocks), start)[wanted]
-        saturation = self._damped(blocks)
-        damped = saturation.holds()
+        result, exact = self._damped(blocks).after(start, wanted)
+        result = result.to(self.like.dtype)
+        if bool(exact.all()):
+            return result
+        rows, voxels = (~exact).any(1).nonzero().squeeze(1), (~exact).any(0).nonzero().squeeze(1)
+        if len(rows) * self.voxels <= len(blocks) * len(voxels):
+            some = start if start.shape[1] == 1 else start[:, rows]
+            return result.index_copy(1, rows, propagators.apply(self._saturation(blocks[rows]), some)[wanted])
+        part = self._of_voxels(voxels)
+        return result.index_copy(2, voxels, propagators.apply(part._saturation(blocks), start[..., voxels])[wanted])
 
-        def start_of(chosen: Tensor) -> Tensor:
-            return start if start.shape[1] == 1 else start[:, chosen]
+    def _of_voxels(self, voxels: Tensor) -> _Run:
+        """Return the run of some voxels (n,)."""
 
-        parts = []
-        if bool(damped.any()):
-            if not bool(damped.all()):
-                saturation = saturation.measurements(torch.nonzero(damped).flatten())
-            first = start_of(damped)
-            part = saturation.water_z(first)[None] if water_z_only else saturation.magnetization(first)
-            parts.append(part.to(self.like.dtype))
-        if not bool(damped.all()):
-            parts.append(propagators.apply(self._saturation(blocks[~damped]), start_of(~damped))[wanted])
-        if len(parts) == 1:
-            return parts[0]
-        order = torch.argsort(torch.cat([torch.nonzero(damped), torch.nonzero(~damped)]).flatten())
-        return torch.cat(parts, 1)[:, order]
+        def of(value: Scalar) -> Scalar:
+            return value[..., voxels] if isinstance(value, Tensor) and value.numel() > 1 else value
+
+        shift = of(self.field.b0_shift_ppm)
+        return _Run(self.tissue.voxels(voxels), self.protocol, shift, of(self.b1_relative), self.like)
 
     def _damped(self, blocks: Tensor) -> DampedSaturation:
         offset_ppm, b1_uT, duration_s = _columns(blocks)

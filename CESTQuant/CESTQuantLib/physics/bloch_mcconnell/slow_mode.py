@@ -1,7 +1,8 @@
-"""The one mode of the magnetisation that outlives continuous-wave saturation, in real arithmetic.
+"""The modes of the magnetisation that outlive continuous-wave saturation, in real arithmetic.
 
-Precession dies out, and exchange with the pools equilibrates, long before the locked water magnetisation reaches its
-steady state. What is left of the deviation w from it is then the mode of the smallest decay rate alone:
+Exchange with the pools equilibrates, and precession often dies out, long before the locked water magnetisation reaches
+its steady state. What is left of the deviation w from it is then the mode of the smallest decay rate alone, or that and
+the two conjugate modes of precessing water; every mode contributes
 ``exp(A t) w = exp(s t) x (x, w) / (x, x)`` with A x = s x. The bilinear product ``(u, v)`` sums x and z components and
 subtracts y ones, with weights 1/fraction of the pools; A is symmetric in it, because rotations are skew and exchange
 obeys detailed balance. Inverse iteration with Rayleigh quotients therefore converges cubically (Ostrowski, Arch Ration
@@ -19,12 +20,13 @@ from ..pools import Scalar
 from .resolvents import Resolvents, State, System, Vector
 
 LARGEST_CHANGE = 1e-7
-"""Change of the decay rate in the last iteration, relative to the gap to faster modes; the mode is then exact to 1e-10."""
+"""Change of the rate in the last iteration, relative to the distance of other modes, with which x is exact to 1e-10."""
 ITERATIONS = 2
 FURTHER_ITERATIONS = 2
 """Iterations in the measurements in which the first ones are not enough."""
 _BESIDE = 1 + 1e-10
 """Factor of the shift, so that the system is never exactly singular."""
+_TINY_FREQUENCY_SQUARED = 1e-6
 _TINY_FRACTION = 1e-30
 """Weight of an absent pool, whose magnetisation is zero."""
 
@@ -75,13 +77,38 @@ class SlowMode:
             self.system.measurements(rows), self.rate[rows], self.mode.measurements(rows), self.change[rows]
         )
 
-    def found(self, gap: Tensor) -> Tensor:
-        """Return where the mode is exact and slower than all others, (measurement, voxel).
+    @classmethod
+    def of_precession(cls, system: System) -> SlowMode:
+        """Find the mode in which water precesses about the effective field, in the positive sense; its rate is complex.
+
+        The iteration starts with water alone, whose mode is known in closed form without relaxation.
+        """
+        water, w1 = system.water, system.w1
+        total = (w1 * w1 + water.offset * water.offset + _TINY_FREQUENCY_SQUARED).sqrt()
+        exchange: Scalar = 0.0
+        for pool in system.pools:
+            exchange = exchange + pool.fraction * pool.k
+        decay = water.R2 - (water.R2 - water.R1) / 2 * (w1 / total) ** 2 + exchange
+        rate = torch.complex(*torch.broadcast_tensors(-decay, total))
+        still = torch.zeros_like(rate)
+        start: State[Tensor] = State(
+            Vector((water.offset / total).to(rate), torch.full_like(rate, -1j), (w1 / total).to(rate)),
+            tuple(Vector(still, still, still) for _ in system.pools),
+            None if system.semisolid is None else still,
+        )
+        mode = system.resolve(rate, start)
+        change = _quotient(system, mode, start)
+        return cls(system, rate - change, mode, change).iterated(ITERATIONS - 1)
+
+    def found(self, gap: Tensor, separation: Tensor) -> Tensor:
+        """Return where the mode is exact and slower than others, bool (measurement, voxel).
 
         Args:
-            gap: Smallest decay rate of the other modes in 1/s; broadcasts.
+            gap: Smallest decay rate of the others in 1/s; broadcasts.
+            separation: Smallest distance from any other mode in 1/s; broadcasts.
         """
-        return (self.change.abs() <= LARGEST_CHANGE * gap) & (self.rate > -gap) & (self.rate < 0)
+        decay = -self.rate.real
+        return (self.change.abs() <= LARGEST_CHANGE * separation) & (decay < gap) & (decay > 0)
 
     def amplitude(self, deviation: State[Tensor], duration_s: Tensor) -> Tensor:
         """Return the factor of x in what is left of a deviation after a time, (measurement, voxel)."""
@@ -105,7 +132,7 @@ def _product(system: System, u: State[Tensor], v: State[Tensor]) -> Tensor:
 
 
 def _of_vectors(u: Vector[Tensor], v: Vector[Tensor]) -> Tensor:
-    return torch.addcmul(u.x * v.x, u.z, v.z).addcmul_(u.y, v.y, value=-1)
+    return torch.addcmul(torch.addcmul(u.x * v.x, u.z, v.z), u.y, v.y, value=-1)
 
 
 def _weight(fraction: Scalar) -> Tensor:
