@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def fuzz(
     seconds: float | None = None,
     workers: int = 2,
     only: str = "",
+    quick: bool = False,
     keep: Path | None = None,
 ) -> Summary:
     """Try variants of the examples of all readers in turn.
@@ -119,6 +121,7 @@ def fuzz(
         seconds: Time; None until all variants are tried.
         workers: Number of processes.
         only: Part of the names of the readers to try; all of them by default.
+        quick: Leave out whole commands.
         keep: Folder for files with findings; None keeps none.
     """
     from NeuroCESTLib.scene import host
@@ -127,15 +130,17 @@ def fuzz(
     from fuzzing.examples import write_examples
     from fuzzing.readers import readers
 
-    chosen = [reader for reader in readers() if only in reader.name]
+    chosen = [reader for reader in readers() if only in reader.name and not (quick and reader.every > 1)]
     summary, started = Summary(seed), time.monotonic()
     end = None if seconds is None else started + seconds
 
     def variants() -> Iterator[tuple[int, int]]:
-        number = 0
-        while (inputs is None or number < inputs) and (end is None or time.monotonic() < end):
-            yield number % len(chosen), number // len(chosen)
-            number += 1
+        rounds = count()
+        turns = ((index, turn) for turn in rounds for index, reader in enumerate(chosen) if turn % reader.every == 0)
+        for number, (index, turn) in enumerate(turns):
+            if number == inputs or (end is not None and time.monotonic() >= end):
+                return
+            yield index, turn
 
     with tempfile.TemporaryDirectory(prefix="neurocest-examples-") as folder:
         examples = Path(folder)
@@ -184,6 +189,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the variants (default: the time)")
     parser.add_argument("--only", default="", help="only readers whose names contain this")
+    parser.add_argument("--quick", action="store_true", help="without whole commands, which take seconds each")
     parser.add_argument("--repeat", metavar="READER:NUMBER", help="repeat one variant")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "fuzz", help="folder of summary and findings")
     options = parser.parse_args()
@@ -194,7 +200,13 @@ def main() -> int:
     keep = options.output / "findings"
     shutil.rmtree(keep, ignore_errors=True)
     summary = fuzz(
-        options.seed, inputs=options.inputs, seconds=seconds, workers=options.workers, only=options.only, keep=keep
+        options.seed,
+        inputs=options.inputs,
+        seconds=seconds,
+        workers=options.workers,
+        only=options.only,
+        quick=options.quick,
+        keep=keep,
     )
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "summary.json").write_text(json.dumps(summary.plain(), indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import show_segmentation
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
@@ -133,7 +134,7 @@ class JointRegSegLogic:
             tell_label_readings(result)
             result.warnings += misplaced_images(fixed_nodes, "fixed") + misplaced_images(moving_nodes, "moving")
             result.warnings += [
-                f"'{node.GetName()}' holds labels, so it is brought onto the fixed study by the nearest voxel"
+                f"{called(node)} holds labels, so it is brought onto the fixed study by the nearest voxel"
                 for node in labels_to_carry
                 if not node.IsA("vtkMRMLLabelMapVolumeNode")
             ]

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 from NeuroCESTLib.core.output.result_folder import OutputFolder as OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.scene.messages import files_of_nodes
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 
@@ -74,6 +75,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, hides_names = "--debug" in arguments, ANONYMOUS in arguments
     arguments = [argument for argument in arguments if argument not in ("--debug", ANONYMOUS)]
+    token = files_of_nodes.set({})
     try:
         with _warnings_in_one_line(), _names_hidden(arguments) if hides_names else contextlib.nullcontext():
             return main(arguments) or SUCCESS
@@ -88,6 +90,8 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
         status, line = _outcome(error)
         print(f"error: {one_line(line)}", file=sys.stderr)
         return status
+    finally:
+        files_of_nodes.reset(token)
 
 
 def _names_hidden(arguments: Sequence[str]) -> contextlib.AbstractContextManager[None]:

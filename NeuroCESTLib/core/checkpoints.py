@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+from NeuroCESTLib.core.whole_files import write_errors
+
+
+def put_aside(path: Path, ending: str = "damaged") -> Path:
+    """Give a file another name beside its own, so that a run which starts anew does not replace it.
+
+    Args:
+        path: File to keep.
+        ending: What is appended to its name, with a number where that name is taken.
+
+    Returns:
+        The new path.
+
+    Raises:
+        ValueError: The folder cannot be written.
+    """
+    names = (path.with_name(f"{path.name}.{ending}{f'-{number}' if number > 1 else ''}") for number in count(1))
+    kept = next(name for name in names if not name.exists())
+    with write_errors(kept):
+        os.replace(path, kept)
+    return kept
 
 
 @dataclass(frozen=True)
@@ -39,8 +62,8 @@ class Checkpoint:
         """Read the checkpoint.
 
         Returns:
-            The values of the file; None where there is no file, or where it is damaged: then it is removed and a
-            warning says that the run starts from the beginning.
+            The values of the file; None where there is no file, or where it is damaged: then it is put aside and
+            a warning says that the run starts from the beginning.
         """
         if self.path is None or not self.path.exists():
             return None
@@ -62,8 +85,8 @@ class Checkpoint:
             restore: Takes the values over.
 
         Returns:
-            Whether they fitted; where they do not, the file is removed and a warning says that the run starts from the
-            beginning, for which the caller undoes what was taken over.
+            Whether they fitted; where they do not, the file is put aside and a warning says that the run starts from
+            the beginning, for which the caller undoes what was taken over.
         """
         try:
             restore(state)
@@ -73,11 +96,13 @@ class Checkpoint:
         return True
 
     def start_anew(self) -> None:
-        """Remove a damaged file, and warn that the run starts from the beginning."""
+        """Put a damaged file aside, and warn that the run starts from the beginning."""
+        kept = ""
+        if self.path is not None and self.writes and self.path.exists():
+            kept = f"; the file is kept as '{put_aside(self.path).name}'"
         warnings.warn(
-            f"{self.path}: the checkpoint is damaged, so the {self.run} starts from the beginning", stacklevel=3
+            f"{self.path}: the checkpoint is damaged, so the {self.run} starts from the beginning{kept}", stacklevel=3
         )
-        self.remove()
 
     def require_same_run(self, same: bool) -> None:
         """Refuse a checkpoint of another run.

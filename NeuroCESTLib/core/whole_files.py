@@ -19,8 +19,18 @@ from typing import Any
 
 from .output.hidden import make_hidden, remove_left_behind
 
-written_as: ContextVar[Callable[[str], str]] = ContextVar("written_as", default=lambda text: text)
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+written_as: ContextVar[Callable[[str], str]] = ContextVar("written_as", default=_as_it_is)
 """How texts about the run stand in reports, tables, pictures and scenes: as they are, or without paths and names."""
+
+
+def is_anonymous() -> bool:
+    """Whether texts are written without paths and names, as with ``--anonymous``."""
+    return written_as.get() is not _as_it_is
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.scene.messages import called
+
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
@@ -71,7 +73,7 @@ class Geometry:
 
         image = volume_node.GetImageData()
         if image is None or min(image.GetDimensions()) < 1:
-            raise ValueError(f"the volume '{volume_node.GetName()}' has no image: load it first")
+            raise ValueError(f"the volume {called(volume_node)} has no image: load it first")
         matrix = vtk.vtkMatrix4x4()
         volume_node.GetIJKToRASMatrix(matrix)
         ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
@@ -270,7 +272,7 @@ def world_transform(node: Any) -> np.ndarray:
     if parent is None:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
-        raise ValueError(f"'{node.GetName()}' is under the non-linear transform '{parent.GetName()}': harden it first")
+        raise ValueError(f"{called(node)} is under the non-linear transform {called(parent)}: harden it first")
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)

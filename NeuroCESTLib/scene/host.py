@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from NeuroCESTLib.core.output.hidden import make_temporary
-from NeuroCESTLib.scene.vtk_messages import quiet_vtk
+from NeuroCESTLib.scene.messages import quiet_vtk
 
 # Module name in ``slicer.modules`` and class of its logic in the wheel. A logic that asks the application logic for
 # another one comes after it: segmentations need terminologies.

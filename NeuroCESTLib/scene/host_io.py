@@ -13,7 +13,7 @@ from typing import Any
 from NeuroCESTLib.core.headers.checks import check_file
 from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.scene.image_files import node_name
-from NeuroCESTLib.scene.vtk_messages import quiet_vtk
+from NeuroCESTLib.scene.messages import quiet_vtk
 
 # Type of a file by its extension, of which the longest match counts; other files are volumes, as in the application.
 _TYPE_OF_EXTENSION = {

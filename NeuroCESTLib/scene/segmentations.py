@@ -12,8 +12,8 @@ import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
+from NeuroCESTLib.scene.messages import called, comes_from, quiet_vtk
 from NeuroCESTLib.scene.volumes import add_volume, labels_on, load, read_volume, remove
-from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 
 def read_segmentation(path: str | os.PathLike, name: str | None = None) -> Any:
@@ -29,7 +29,9 @@ def read_segmentation(path: str | os.PathLike, name: str | None = None) -> Any:
     path = existing_file(path)
     if path.name.lower().endswith((".seg.nrrd", ".seg.nhdr")):
         read_header(path)  # a damaged file would end the process inside the reader
-        return load(path, "SegmentationFile", {"name": name or node_name(path)})
+        node = load(path, "SegmentationFile", {"name": name or node_name(path)})
+        comes_from(node, [path])
+        return node
     return read_volume(path, name, label=True)
 
 
@@ -93,7 +95,7 @@ def grid_of(node: Any) -> Geometry:
     text = node.GetSegmentation().GetConversionParameter(name)
     image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
-        raise ValueError(f"the segmentation '{node.GetName()}' has no voxel grid of its own")
+        raise ValueError(f"the segmentation {called(node)} has no voxel grid of its own")
     image.GetImageToWorldMatrix(matrix)
     i0, i1, j0, j1, k0, k1 = image.GetExtent()
     start = np.eye(4)
@@ -142,7 +144,7 @@ def masks_on(node: Any, geometry: Geometry, strict: bool = False) -> dict[str, n
     labels = labels_on(node, geometry, strict)
     values = [int(value) for value in np.unique(labels) if value != 0]
     if not values:
-        raise ValueError(f"the label map '{node.GetName()}' has no label where the signal is")
+        raise ValueError(f"the label map {called(node)} has no label where the signal is")
     return {_label_name(node, value): labels == value for value in values}
 
 
@@ -152,7 +154,7 @@ def _segments_on(node: Any, geometry: Geometry) -> dict[str, np.ndarray]:
     segmentation = node.GetSegmentation()
     ids = [segmentation.GetNthSegmentID(i) for i in range(segmentation.GetNumberOfSegments())]
     if not ids:
-        raise ValueError(f"the segmentation '{node.GetName()}' has no segment")
+        raise ValueError(f"the segmentation {called(node)} has no segment")
     reference = add_volume(np.zeros(geometry.shape, np.uint8), geometry, "grid of the signal", label=True)
     masks: dict[str, np.ndarray] = {}
     try:

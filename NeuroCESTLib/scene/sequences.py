@@ -17,6 +17,7 @@ import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name
+from NeuroCESTLib.scene.messages import called, comes_from
 from NeuroCESTLib.scene.volumes import (
     forget_file,
     load,
@@ -48,10 +49,13 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
     if not paths:
         raise ValueError("no signal file is given")
     if len(paths) > 1:
-        return _read_volumes(paths, name)
-    path = existing_file(paths[0])
-    with readable_file(path) as (plain, header):
-        return _read_plain_sequence(path, plain, header, name or node_name(path))
+        node = _read_volumes(paths, name)
+    else:
+        path = existing_file(paths[0])
+        with readable_file(path) as (plain, header):
+            node = _read_plain_sequence(path, plain, header, name or node_name(path))
+    comes_from(node, paths)
+    return node
 
 
 def _read_plain_sequence(path: Path, plain: Path, header: ImageHeader, name: str) -> Any:
@@ -171,19 +175,17 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
     """
     count = node.GetNumberOfDataNodes()
     if count == 0:
-        raise ValueError(f"the sequence '{node.GetName()}' is empty")
+        raise ValueError(f"the sequence {called(node)} is empty")
     first = node.GetNthDataNode(0)
     if not first.IsA("vtkMRMLScalarVolumeNode"):
-        raise ValueError(f"the sequence '{node.GetName()}' holds no scalar volumes")
+        raise ValueError(f"the sequence {called(node)} holds no scalar volumes")
     geometry = Geometry.of(first, world=False)
     dtype = np.result_type(volume_array(first).dtype, np.float32)
     array = np.empty((count, *geometry.shape), dtype)
     for i in range(count):
         item = node.GetNthDataNode(i)
         if difference := geometry.difference(Geometry.of(item, world=False)):
-            raise ValueError(
-                f"measurement {i + 1} of the sequence '{node.GetName()}' has another geometry: {difference}"
-            )
+            raise ValueError(f"measurement {i + 1} of the sequence {called(node)} has another geometry: {difference}")
         array[i] = volume_array(item)
     geometry = Geometry(geometry.shape, _proxy_transform(node) @ geometry.ijk_to_ras)
     return array, geometry, index_values(node)

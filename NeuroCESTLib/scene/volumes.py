@@ -17,7 +17,7 @@ from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, strai
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name, read_header
-from NeuroCESTLib.scene.vtk_messages import quiet_vtk
+from NeuroCESTLib.scene.messages import called, comes_from, quiet_vtk
 
 
 def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = False) -> Any:
@@ -36,7 +36,9 @@ def read_volume(path: str | os.PathLike, name: str | None = None, label: bool = 
     """
     path = existing_file(path)
     with readable_file(path) as (plain, header):
-        return _read_plain_volume(path, plain, header, name or node_name(path), label)
+        node = _read_plain_volume(path, plain, header, name or node_name(path), label)
+    comes_from(node, [path])
+    return node
 
 
 @contextlib.contextmanager
@@ -121,10 +123,10 @@ def volume_array(node: Any) -> np.ndarray:
     import slicer
 
     if node.GetImageData() is None:
-        raise ValueError(f"the volume '{node.GetName()}' has no image: load it first")
+        raise ValueError(f"the volume {called(node)} has no image: load it first")
     array = slicer.util.arrayFromVolume(node)
     if array.ndim != 3:
-        raise ValueError(f"the volume '{node.GetName()}' has {array.shape[-1]} values per voxel, not one")
+        raise ValueError(f"the volume {called(node)} has {array.shape[-1]} values per voxel, not one")
     return array.copy()
 
 
@@ -169,7 +171,7 @@ def mask_on(node: Any, geometry: Geometry) -> np.ndarray:
     array = array_on(node, geometry, strict=True)
     mask = np.isfinite(array) & (array != 0)
     if not mask.any():
-        raise ValueError(f"the mask '{node.GetName()}' is empty: no voxel is set")
+        raise ValueError(f"the mask {called(node)} is empty: no voxel is set")
     return mask
 
 
@@ -219,7 +221,7 @@ def labels_on(node: Any, geometry: Geometry, strict: bool = False) -> np.ndarray
 
 def _other_grid(node: Any, geometry: Geometry, source: Geometry) -> str:
     return (
-        f"'{node.GetName()}' has another geometry than the signal ({geometry.difference(source)}): "
+        f"{called(node)} has another geometry than the signal ({geometry.difference(source)}): "
         "resample it to the signal's grid first"
     )
 

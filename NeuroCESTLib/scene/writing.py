@@ -16,8 +16,8 @@ from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times, sort_arch
 from NeuroCESTLib.core.whole_files import whole_file, written_as
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
+from NeuroCESTLib.scene.messages import quiet_vtk
 from NeuroCESTLib.scene.volumes import add_volume, remove, volume_array
-from NeuroCESTLib.scene.vtk_messages import quiet_vtk
 
 _IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 _ENDINGS = {

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from NeuroCESTLib.core.whole_files import whole_file, write_errors, write_text
+from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, write_errors, write_text
 
 from .engine import SNAKEFILE, STATE, only_run, profile_folder, require_engine, run_engine
 from .manifest import CohortManifest, Settings, read_cohort, read_settings
@@ -67,7 +67,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     _require_column(cohort, options.compare)
     require_engine()
     arguments = _arguments(options)
-    plan = Plan.of(cohort, settings)
+    plan = Plan.of(cohort, replace(settings, anonymous=is_anonymous()))
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")

@@ -41,7 +41,7 @@ FILE_COLUMNS = {
 """Columns that name files, with what they hold."""
 COLUMNS = ("subject", "visit", *FILE_COLUMNS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MOST_PROBLEMS = 200
+_MOST_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class Settings:
         registration: Further arguments of ``jointregseg apply``.
         segmentation: Further arguments of ``jointregseg segment``.
         compartments: Further arguments of ``cestquant compartments``.
+        anonymous: Whether the commands leave paths and names out of what they write; an argument of ``neurocest run``
+            and no key of the file.
     """
 
     method: str = "lorentzian"
@@ -89,6 +91,7 @@ class Settings:
     registration: tuple[str, ...] = ()
     segmentation: tuple[str, ...] = ()
     compartments: tuple[str, ...] = ()
+    anonymous: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
         shown = problems[:_MOST_PROBLEMS]
         more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
         many = f"{len(problems)} mistakes: " if len(problems) > 1 else ""
-        raise ValueError(f"the manifest '{path}' cannot be used: {many}{'; '.join(shown)}{more}")
+        listed = "".join(letter if letter.isprintable() else "?" for letter in "; ".join(shown))
+        raise ValueError(f"the manifest '{path}' cannot be used: {many}{listed}{more}")
     return CohortManifest(str(path), tuple(visits), tuple(name for name in header if name not in COLUMNS))
 
 
@@ -163,7 +167,7 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
         return Settings()
     path = Path(path)
     values = read_json(path)
-    known = Settings.__dataclass_fields__
+    known = [name for name in Settings.__dataclass_fields__ if name != "anonymous"]
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: must be an object with the keys {', '.join(known)}")
     problems = [f"the key {key} is unknown{_meant(str(key), known)}" for key in values if key not in known]

@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.batch.frame import ANONYMOUS
+from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.headers.limits import quoted
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.whole_files import write_text
 
 from .manifest import MODALITIES, CohortManifest, Settings, Visit
@@ -19,6 +23,8 @@ from .programs import options
 
 STAGES = ("import", "fields", "fit", "segmentation", "registration", "compartments")
 """Stages in the order of work; their names are those of the rules."""
+_VISIT: dict[str, Any] = {"subject": str, "name": str, "files": {}, "attributes": {}}
+"""Form of a visit in the file, see ``stored_values``."""
 FOLDERS = {"import": "import", "fields": "fields", "fit": "maps"} | {name: name for name in STAGES[3:]}
 """Folder of each stage in that of its visit."""
 
@@ -55,8 +61,22 @@ class Plan:
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
-        """Read a plan that ``write`` has written."""
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        """Read a plan that ``write`` has written.
+
+        Raises:
+            ValueError: The file is damaged; the message names it.
+        """
+        content = read_json(path)
+        known = asdict(Settings())
+        form = {"settings": {key: _form(value) for key, value in known.items()}, "visits": {}}
+        check_stored(content, form, f"'{path}' is a damaged plan")
+        check_stored(list(content["visits"].values()), [[_VISIT]], f"'{path}' is a damaged plan")
+        every = [visit for group in content["visits"].values() for visit in group]
+        texts = [text for visit in every for part in ("files", "attributes") for text in visit[part].values()]
+        check_stored(texts, [str], f"'{path}' is a damaged plan")
+        unknown = {*content["settings"]} - {*known} or {key for visit in every for key in visit} - {*_VISIT}
+        if unknown:
+            raise ValueError(f"'{path}' is a damaged plan: the key {quoted(min(unknown))} is unknown")
         visits = {subject: [Visit(**visit) for visit in group] for subject, group in content["visits"].items()}
         values = content["settings"].items()
         settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values}
@@ -102,6 +122,8 @@ class Plan:
             "compartments": self._compartments,
         }[stage]
         inputs, arguments = make(found)
+        if self.settings.anonymous:
+            arguments = [*arguments, ANONYMOUS]
         return Job(tuple(dict.fromkeys(inputs)), tuple(arguments))
 
     def _is_needed(self, stage: str, visit: Visit) -> bool:
@@ -127,6 +149,13 @@ class Plan:
         return [file for file in (signal, protocol, mask) if file], [kind, *given, *self.settings.fields]
 
     def _fit(self, visit: Visit) -> tuple[list[str], list[str]]:
+        inputs, given = self._files_of_fit(visit)
+        # What other stages made is known by their folders.
+        inputs += [file for file in given.values() if file and not file.startswith(f"{visit.subject}/")]
+        return inputs, ["fit", *options({"--method": self.settings.method, **given}), *self.settings.fit]
+
+    def _files_of_fit(self, visit: Visit) -> tuple[list[str], dict[str, str | None]]:
+        """Folders of the stages before a fit, and its files by their options."""
         files, inputs = dict(visit.files), []
         if _is_folder(visit):
             imported = _folder(visit, "import")
@@ -149,14 +178,7 @@ class Plan:
             "--t1": "t1_map",
         }
         given = {option: files.get(column) for option, column in columns.items()}
-        model = self.settings.model
-        # What other stages made is known by their folders.
-        inputs += [file for file in (*given.values(), model) if file and not file.startswith(f"{visit.subject}/")]
-        return inputs, [
-            "fit",
-            *options({"--method": self.settings.method, "--model": model, **given}),
-            *self.settings.fit,
-        ]
+        return inputs, {"--model": self.settings.model, **given}
 
     def _segmentation(self, visit: Visit) -> tuple[list[str], list[str]]:
         mask = visit.files.get("brain_mask")
@@ -184,6 +206,8 @@ class Plan:
             if one.has_cest:
                 given[f"--maps{end}"] = _folder(one, "fit")
                 inputs.append(_folder(one, "fit"))
+                if self.settings.anonymous:  # the report of the fit does not say where its files are
+                    given[f"--files{end}"] = [file for file in self._files_of_fit(one)[1].values() if file]
             given[f"--anatomy{end}"] = _anatomy(one)
             given[f"--to-anatomy{end}"] = one.files.get("to_anatomy")
             inputs += [*_anatomy(one), *([one.files["to_anatomy"]] if "to_anatomy" in one.files else [])]
@@ -200,6 +224,11 @@ class Plan:
         given["--visits"] = [one.name for one in visits]
         register = ["--register"] if self.settings.register and not any("to_anatomy" in v.files for v in visits) else []
         return inputs, ["compartments", *options(given), *register, *self.settings.compartments]
+
+
+def _form(value: object) -> Any:
+    """Form of a setting in the file, see ``stored_values``; a tuple is a list there."""
+    return [str] if isinstance(value, tuple) else type(value)
 
 
 def program_of(stage: str) -> str:

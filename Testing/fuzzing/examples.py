@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
+from dicom_files import write_classic, write_enhanced
 from joint_studies import small_weights
+from paravision import write_scan
 from pool_files import POOLS
 from schedule_configs import SCHEDULE_CONFIG
 from sequence_files import SequenceText
@@ -17,6 +20,8 @@ from studies import AMIDE_SCENARIO, amine_model
 from training_configs import SCAN_CONFIG, amide_tissue, protocol_7T
 
 from CESTQuantLib.networks import fixed_protocol
+from NeuroCESTLib.workflow.manifest import read_cohort, read_settings
+from NeuroCESTLib.workflow.plan import Plan
 
 SHAPE = (5, 6, 4)  # voxels (k, j, i) of the images
 MEASUREMENTS = 4
@@ -29,6 +34,9 @@ def write_examples(folder: Path) -> None:
     _write_nodes(folder)
     _write_tensors(folder)
     _write_dataset(folder / "dataset")
+    _write_scans(folder)
+    _write_compartments(folder)
+    _write_cohort(folder / "cohort")
 
 
 def _write_texts(folder: Path) -> None:
@@ -45,6 +53,7 @@ def _write_texts(folder: Path) -> None:
     presets = Path(fixed_protocol.__file__).parents[1] / "presets"
     for name, values in {
         "protocol.json": protocol_7T([-3.5, 0.0, 3.5], signal_normalisation="none"),
+        "signal_protocol.json": protocol_7T([-3.5, 0.0, 2.0, 3.5], signal_normalisation="none"),
         "scenario.json": AMIDE_SCENARIO,
         "model.json": amine_model(),
         "lorentzian.json": json.loads((presets / "lorentzian_3T.json").read_text()),
@@ -76,6 +85,11 @@ def _write_images(folder: Path) -> None:
     series = sitk.JoinSeries([image] * MEASUREMENTS)
     for name in ("series.nii", "series.nii.gz"):
         sitk.WriteImage(series, str(folder / name))
+    head = sitk.GetImageFromArray(np.random.default_rng(4).normal(100, 10, (10, 10, 10)).astype(np.float32))
+    head.SetSpacing((6.0, 6.0, 6.0))
+    for name in ("head.nii", "head.nrrd", "head.mha", "second.nii.gz"):
+        sitk.WriteImage(head, str(folder / name))
+    sitk.WriteImage(head > -1e9, str(folder / "brain.nii.gz"))
     sitk.WriteImage(labels, str(folder / "packed.nrrd"), True)
 
 
@@ -150,6 +164,54 @@ def train_joint_network(folder: Path, resume: bool = False) -> None:
 
     config = toy_config({"epochs": 1, "validate_every_batches": 1, "batch_size": 1})
     toy_training(config, folder, Shells(2, size=8), resume=resume)
+
+
+def _write_scans(folder: Path) -> None:
+    """Scans of ParaVision, of DICOM as one file and as a series, and as NIfTI with a JSON file."""
+    write_scan(folder / "paravision" / "1")
+    signal = np.random.default_rng(3).integers(1, 1000, (3, 2, 4, 5)).astype(np.float64)
+    write_enhanced(folder / "enhanced" / "scan.dcm", signal, slopes=[1.0, 2.0, 3.0])
+    write_classic(folder / "classic", signal)
+    (folder / "nifti").mkdir()
+    shutil.copyfile(folder / "series.nii.gz", folder / "nifti" / "scan.nii.gz")
+    sidecar = {"MagneticFieldStrength": 3, "ImagingFrequency": 123.2, "SaturationOffsets": [-3.5, 0.0, 2.0, 3.5]}
+    (folder / "nifti" / "scan.json").write_text(json.dumps(sidecar, indent=1))
+
+
+def _write_compartments(folder: Path) -> None:
+    """A folder of maps with their acquisition, and transforms of both kinds."""
+    maps = folder / "maps"
+    maps.mkdir()
+    for name in ("mtr_asym_3.5ppm", "b0_shift_ppm"):
+        shutil.copyfile(folder / "volume.nii.gz", maps / f"{name}.nii.gz")
+    (maps / "acquired").mkdir()
+    shutil.copyfile(folder / "series.nii.gz", maps / "acquired" / "signal.nii.gz")
+    shutil.copyfile(folder / "signal_protocol.json", maps / "signal_protocol.json")
+    settings = {"method": "mtrasym", "signal": ["acquired/signal.nii.gz"], "protocol": "signal_protocol.json"}
+    report = {"command": "cestquant fit", "settings": settings, "inputs": []}
+    (maps / "report.json").write_text(json.dumps(report, indent=1))
+    rigid = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, 0.0, 0.2, (4.0, 5.0, 6.0))
+    for name in ("to_anatomy.tfm", "to_anatomy.h5"):
+        sitk.WriteTransform(rigid, str(folder / name))
+    field = sitk.GetImageFromArray(np.zeros((*SHAPE, 3)), isVector=True)
+    sitk.WriteTransform(sitk.DisplacementFieldTransform(field), str(folder / "between.h5"))
+
+
+def _write_cohort(folder: Path) -> None:
+    """The manifest of a cohort with settings and plan."""
+    folder.mkdir()
+    rows = ["subject,visit,t1,segmentation,cest,protocol,group"]
+    for visit in ("A,1", "A,2", "B,1"):
+        place = visit.replace(",", "")
+        for name in ("volume", "labels", "series"):
+            shutil.copyfile(folder.parent / f"{name}.nii.gz", folder / f"{place}_{name}.nii.gz")
+        rows.append(f"{visit},{place}_volume.nii.gz,{place}_labels.nii.gz,{place}_series.nii.gz,protocol.json,a")
+    shutil.copyfile(folder.parent / "signal_protocol.json", folder / "protocol.json")
+    (folder / "COHORT.csv").write_text("\n".join(rows) + "\n")
+    settings = {"method": "mtrasym", "register": False, "fit": ["--asymmetry-offset", "3.5"], "compartments": []}
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1))
+    plan = Plan.of(read_cohort(folder / "COHORT.csv"), read_settings(folder / "settings.json"))
+    plan.write(folder / "plan.json")
 
 
 def _write_dataset(folder: Path) -> None:

@@ -164,14 +164,17 @@ def variant_of(reader: Reader, number: int, seed: int, examples: Path, folder: P
     """Write a variant, with the other examples beside it; its reader, number and seed alone determine it."""
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    source = examples / reader.example
-    beside = folder / source.parent.relative_to(examples)
-    beside.mkdir(parents=True, exist_ok=True)
-    small = [file for file in source.parent.iterdir() if file.is_file() and file.name != source.name]
-    for file in small:
-        if source.parent != examples or file.suffix in (".csv", ".hdr", ".img", ".gz"):
-            shutil.copyfile(file, beside / file.name)
-    target = beside / source.name
+    source, target = examples / reader.example, folder / reader.example
+    top = Path(reader.example).parts[0]
+    if top != reader.example:  # with all of its own folder
+        shutil.copytree(examples / top, folder / top)
+    else:
+        for name in reader.beside:
+            copy = shutil.copytree if (examples / name).is_dir() else shutil.copyfile
+            copy(examples / name, folder / name)
+        for file in examples.iterdir():
+            if file.suffix in (".csv", ".hdr", ".img", ".gz"):
+                shutil.copyfile(file, folder / file.name)
     checksum = write_variant(source, target, random.Random(f"{seed}-{reader.name}-{number}"))
     return target, checksum
 

@@ -53,6 +53,13 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         )
         group.add_argument(f"--reference{end}", nargs="+", metavar="M0", help="M0 of that acquisition")
         group.add_argument(f"--protocol{end}", metavar="P", help="protocol of that acquisition")
+        group.add_argument(
+            f"--files{end}",
+            nargs="+",
+            metavar="FILE",
+            help="files that made the maps, recognised by their checksums where the report.json of the maps does not "
+            "say where they are, as after --anonymous",
+        )
     parser.add_argument("--register", action="store_true", help="register CEST and anatomy of each visit (rigid)")
     parser.add_argument("--method", metavar="METHOD", help="method of the fits of mean spectra (default: the maps')")
     parser.add_argument("--model", metavar="MODEL.json", help="tissue model of these fits (default: the maps')")
@@ -167,6 +174,7 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
         "protocol": given("protocol"),
         "method": options.method,
         "model": options.model,
+        "files": given("files"),
     }
     maps = (
         read_fit_folder(

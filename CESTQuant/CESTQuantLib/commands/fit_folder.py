@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.scene.image_files import existing_file
 from NeuroCESTLib.scene.volumes import read_volume
 
 from .acquisition import read_images
@@ -70,7 +71,8 @@ def read_fit_folder(
     Args:
         folder: Output folder of ``cestquant fit``.
         overrides: Files and settings to use instead of those in the folder's ``report.json``: ``signal``,
-            ``reference``, ``protocol``, ``method`` and ``model``; None for what the report says.
+            ``reference``, ``protocol``, ``method`` and ``model``; None for what the report says. ``files`` are files
+            that are recognised by the checksums in the report.
         report: Report to record the files in.
         end: Ending of the roles of the files in the report.
         spectra: Whether to read the acquisition.
@@ -115,6 +117,7 @@ class _Source:
     folder: Path
     settings: Mapping[str, Any]
     checksums: Mapping[str, str]  # by the path in the report
+    given: Mapping[str, Path]  # further files by their checksum
     overrides: Mapping[str, Any]
     missing: list[str]
     notes: list[str]
@@ -129,7 +132,8 @@ class _Source:
         for entry in inputs if isinstance(inputs, list) else []:
             if isinstance(entry, Mapping) and {"path", "sha256"} <= set(entry):
                 sums[str(entry["path"])] = str(entry["sha256"])
-        return cls(folder, settings if isinstance(settings, Mapping) else {}, sums, overrides, [], [])
+        given = {sha256(existing_file(file)): Path(file) for file in overrides.get("files", ())}
+        return cls(folder, settings if isinstance(settings, Mapping) else {}, sums, given, overrides, [], [])
 
     def setting(self, name: str) -> Any:
         return self.overrides.get(name, self.settings.get(name))
@@ -146,8 +150,8 @@ class _Source:
             places = (Path(name), self.folder / name, self.folder.parent / name, self.folder / Path(name).name)
             existing = [place for place in places if place.exists()]
             same = [place for place in existing if wanted is None or sha256(place) == wanted]
-            if same:
-                found.append(same[0])
+            if same or wanted in self.given:
+                found.append(same[0] if same else self.given[str(wanted)])
             elif existing:
                 self.missing.append(f"'{existing[0]}' has changed since the maps were made")
             else:

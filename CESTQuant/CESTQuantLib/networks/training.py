@@ -93,7 +93,7 @@ def train_network(
         progress: Called after every epoch; it may raise to cancel, and the checkpoint stays.
         checkpoint: File that is written after every epoch. Where it exists, the training continues from it, to the same
             result as without the interruption. Learning rates, epochs and patience may differ from those of the
-            checkpoint. A damaged checkpoint is removed with a warning.
+            checkpoint. A damaged checkpoint is put aside with a warning.
         objective: What to minimise; by default the supervised loss.
         schedule_parameters: Acquisition parameters that are trained too, at ``settings.schedule_rate``.
         processes: This process among those that train together; by default it is the only one.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.messages import called, comes_from
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 
 from ..compartments.grid import Grid
@@ -23,6 +28,11 @@ if TYPE_CHECKING:
 
     from ..methods.base import Settings as MethodSettings
     from .study import Study
+
+
+_LONGEST_READING_S = 15.0
+_SLOWEST_READING_BYTES_PER_S = 1e6
+"""How long a sound transform may take to be read, by its size, also on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ def _cest(
     if prepared is not None:
         study, settings, spectra = prepared
         if difference := geometry.difference(study.geometry):
-            notes.append(f"the spectra of '{study.name}' are on another grid than the maps ({difference}): not fitted")
+            notes.append(f"the spectra of {study.title} are on another grid than the maps ({difference}): not fitted")
         else:
             acquisition = Acquisition(spectra, study.voxels, str((visit.fit or {}).get("method", "")), settings)
             unsaturated = _unsaturated(study) if unsaturated is None else unsaturated
@@ -127,7 +137,7 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
     try:
         masks = masks_on(node, geometry)
     except ValueError:
-        raise ValueError(f"the segmentation '{node.GetName()}' is empty: no voxel is set") from None
+        raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set") from None
     named = {visit.labels.get(_number(name), name): mask for name, mask in masks.items()}
     return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named)
 
@@ -159,16 +169,21 @@ def linear_transform(transform: Any) -> np.ndarray:
     from NeuroCESTLib.scene.image_files import existing_file
 
     if isinstance(transform, str | Path):
+        between_transform(transform)  # its messages name the file
         node = volumes.load(existing_file(transform), "TransformFile", {})
+        comes_from(node, [transform])
         try:
             return linear_transform(node)
         finally:
             volumes.remove(node)
     matrix = vtk.vtkMatrix4x4()
     if not transform.IsLinear():
-        raise ValueError(f"the transform '{transform.GetName()}' is not linear: CEST and anatomy of one visit need one")
+        raise ValueError(f"the transform {called(transform)} is not linear: CEST and anatomy of one visit need one")
     transform.GetMatrixTransformToWorld(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    values = slicer.util.arrayFromVTKMatrix(matrix)
+    if not np.isfinite(values).all() or abs(np.linalg.det(values)) < 1e-6:
+        raise ValueError(f"the transform {called(transform)} is damaged: its matrix is not finite, or has no inverse")
+    return values
 
 
 def between_transform(transform: Any) -> sitk.Transform:
@@ -190,6 +205,23 @@ def between_transform(transform: Any) -> sitk.Transform:
             return between_transform(write_node(transform, Path(folder) / "between.h5"))
     path = existing_file(transform)
     try:
-        return sitk.ReadTransform(str(path))
-    except RuntimeError:
-        raise ValueError(f"'{path}' is no transform: give moving_to_fixed.h5 of 'jointregseg apply'") from None
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            _try_elsewhere(path)
+        with library_lines_caught():
+            return sitk.ReadTransform(str(path))
+    except (RuntimeError, UnicodeDecodeError, subprocess.SubprocessError):
+        raise ValueError(
+            f"'{path}' is no transform, or a damaged one: give a file as 'jointregseg apply' writes it"
+        ) from None
+
+
+def _try_elsewhere(path: Path) -> None:
+    """Read an HDF5 file in another process first: where it is damaged, its library may end the process or never return.
+
+    Raises:
+        subprocess.SubprocessError: The file cannot be read.
+    """
+    read = "import sys, SimpleITK; SimpleITK.ReadTransform(sys.argv[1])"
+    program = shutil.which("PythonSlicer") or sys.executable
+    seconds = _LONGEST_READING_S + path.stat().st_size / _SLOWEST_READING_BYTES_PER_S
+    subprocess.run([program, "-c", read, str(path)], capture_output=True, check=True, timeout=seconds)

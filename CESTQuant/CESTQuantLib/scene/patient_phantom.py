@@ -13,6 +13,7 @@ from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.progress import Progress, part
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
@@ -131,9 +132,9 @@ def _labels(node: Any) -> np.ndarray:
     labels = np.rint(array).astype(np.uint8)
     known = ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in REGIONS.items())
     if array.min() < 0 or array.max() > max(REGIONS) or not np.array_equal(labels, array):
-        raise ValueError(f"'{node.GetName()}' is not a label map of tissues: its values may be 0 air, {known}")
+        raise ValueError(f"{called(node)} is not a label map of tissues: its values may be 0 air, {known}")
     if not labels.any():
-        raise ValueError(f"'{node.GetName()}' holds no tissue: its values may be {known}")
+        raise ValueError(f"{called(node)} holds no tissue: its values may be {known}")
     return labels
 
 

@@ -63,7 +63,7 @@ def _denoised(study: Study, progress: Progress) -> tuple[Study, dict[str, torch.
     try:
         result = denoise(torch.from_numpy(np.asarray(study.raw)), progress=progress)
     except ValueError as error:
-        raise ValueError(f"'{study.name}': {error}") from None
+        raise ValueError(f"{study.title}: {error}") from None
     noise = result.noise_sd.reshape(-1)[study.voxels]
     record = {
         "method": "MP-PCA",
@@ -87,7 +87,7 @@ def _smoothed(study: Study, width_ppm: float) -> Study:
     protocol = study.protocol
     kept = torch.zeros(protocol.measurement_count, dtype=torch.bool)
     if protocol.signal_normalisation == "m0" and study.reference is None:
-        kept[m0_measurements(protocol, f"'{study.name}'").index] = True
+        kept[m0_measurements(protocol, study.title).index] = True
     weights = smoothing_matrix(protocol.offsets_ppm.detach(), protocol.b1_uT.detach(), width_ppm, kept)
     smoothed = np.tensordot(weights.numpy(), np.asarray(study.raw, dtype=np.float64), axes=1)
     return replace(study, raw=smoothed.astype(study.raw.dtype))

@@ -12,6 +12,7 @@ from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.progress import Progress
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.sequences import sequence_to_array
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
@@ -72,7 +73,7 @@ def map_relaxation(
         raise ValueError("the signal must be a sequence with one volume per measurement")
     array, geometry, _ = sequence_to_array(signal)
     if len(values) != len(array):
-        raise ValueError(f"{len(values)} values are given but '{signal.GetName()}' has {len(array)} measurements")
+        raise ValueError(f"{len(values)} values are given but {called(signal)} has {len(array)} measurements")
     numbers = torch.tensor(list(values), dtype=torch.float64)
     if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
         raise ValueError("times and flip angles must be positive numbers")

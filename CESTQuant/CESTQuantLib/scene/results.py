@@ -95,7 +95,7 @@ def require_result(study: Study, result: Quantification) -> None:
     counts = {reason: int((result.status == status).sum()) for status, reason in reasons.items()}
     if sum(counts.values()) == len(result.status):
         found = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
-        raise ValueError(f"no voxel of '{study.name}' could be quantified ({found}): check the maps, mask and protocol")
+        raise ValueError(f"no voxel of {study.title} could be quantified ({found}): check the maps, mask and protocol")
 
 
 def failure_warnings(study: Study, result: Quantification) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from NeuroCESTLib.core.checked_json import parse_json
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import masks_on
 from NeuroCESTLib.scene.sequences import index_values, sequence_to_array
 
@@ -36,6 +37,7 @@ class Study:
 
     Attributes:
         name: Name of the signal node.
+        title: What messages call it, in quotation marks: its file or its name.
         raw: Signals (measurement, K, J, I) in the order of the protocol.
         geometry: Voxel grid.
         protocol: Protocol of the measurements.
@@ -48,6 +50,7 @@ class Study:
     """
 
     name: str
+    title: str
     raw: np.ndarray
     geometry: Geometry
     protocol: Protocol
@@ -92,7 +95,7 @@ class Study:
             raise ValueError("no signal is chosen; give a sequence node with one volume per measurement")
         if not signal.IsA("vtkMRMLSequenceNode"):
             raise ValueError(
-                f"'{signal.GetName()}' is one volume; the signal must be a sequence with one volume per measurement"
+                f"{called(signal)} is one volume; the signal must be a sequence with one volume per measurement"
             )
         raw, geometry, index = sequence_to_array(signal)
         name = signal.GetName()
@@ -103,17 +106,20 @@ class Study:
         if normalization is not None:
             read = replace(read, signal_normalisation=normalization)
         if len(raw) != read.measurement_count:
+            file = f" '{protocol}'" if isinstance(protocol, str | Path) else ""
             raise ValueError(
-                f"the protocol has {read.measurement_count} offsets but '{name}' has {len(raw)} measurements"
+                f"the protocol{file} has {read.measurement_count} offsets but {called(signal)} has {len(raw)} "
+                "measurements"
             )
         by_index = protocol is None and not signal.GetAttribute(PROTOCOL_ATTRIBUTE)
-        read, converted = offsets_in_ppm(read, field_known, _protocol_name(protocol, name))
+        read, converted = offsets_in_ppm(read, field_known, _protocol_name(protocol, called(signal)))
         if not by_index:
             raw = raw[acquisition_order(signal, index, read)]
         reference_array = None if reference is None else _reference(reference, geometry)
         chosen = np.ones(geometry.shape, bool) if mask is None else _mask(mask, geometry)
         return cls(
             name,
+            called(signal),
             raw,
             geometry,
             read,
@@ -146,7 +152,7 @@ class Study:
         number = int(np.clip(np.rint(k), 0, slices - 1))
         voxels = self.voxels[self.voxels // (rows * columns) == number]
         if len(voxels) == 0:
-            raise ValueError(f"the mask has no voxel in slice {number + 1} of '{self.name}': choose another slice")
+            raise ValueError(f"the mask has no voxel in slice {number + 1} of {self.title}: choose another slice")
         return replace(self, voxels=voxels)
 
     def values(self, node: Any) -> torch.Tensor:
@@ -178,11 +184,11 @@ class Study:
         def at_voxels(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array.reshape(len(array), -1)[:, self.voxels].T.astype(np.float32))
 
-        raw, where = at_voxels(self.raw), f"'{self.name}'"
+        raw, where = at_voxels(self.raw), self.title
         reference = None if self.reference is None else at_voxels(self.reference)
         spectra = normalize(raw, self.protocol, reference, over_time=self.m0_over_time, where=where)
         if not bool(torch.isfinite(spectra.signal).all(1).any()):
-            raise ValueError(f"'{self.name}' has no voxel with a usable signal and M0: check the reference and mask")
+            raise ValueError(f"{self.title} has no voxel with a usable signal and M0: check the reference and mask")
         own = self._has_own_reference()
         spectra, noted = plausible_z(spectra, raw.abs().amax(1), own, where)
         return spectra, (*self._own_reference(where).warnings, *noted) if own else tuple(noted)
@@ -194,7 +200,7 @@ class Study:
         if self.reference is not None:
             record: dict[str, Any] = {"source": f"image '{self.reference_name}'", "images": len(self.reference)}
         else:
-            own = self._own_reference(f"'{self.name}'")
+            own = self._own_reference(self.title)
             record = {
                 "source": "measurements of the signal",
                 "measurements": [index + 1 for index in own.index.tolist()],
@@ -231,7 +237,7 @@ def carried_protocol(node: Any) -> dict[str, Any] | None:
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise ValueError(f"the protocol that '{node.GetName()}' carries is damaged; give a protocol")
+        raise ValueError(f"the protocol that {called(node)} carries is damaged; give a protocol")
     return values
 
 
@@ -252,7 +258,7 @@ def carry_protocol(node: Any, protocol: Any) -> None:
     read, _known = _protocol(protocol, node, index_values(node), None)
     if read.measurement_count != node.GetNumberOfDataNodes():
         raise ValueError(
-            f"the protocol has {read.measurement_count} offsets but '{node.GetName()}' has "
+            f"the protocol has {read.measurement_count} offsets but {called(node)} has "
             f"{node.GetNumberOfDataNodes()} measurements"
         )
     node.SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol_to_dict(read)))
@@ -274,7 +280,7 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
         protocol = _carried_protocol(node)
     if protocol is None:
         if not _index_is_offsets(node, index):
-            raise ValueError(f"'{node.GetName()}' does not say its offsets in ppm; give a protocol")
+            raise ValueError(f"{called(node)} does not say its offsets in ppm; give a protocol")
         offsets = torch.as_tensor(index, dtype=torch.float64)
         unknown = torch.zeros_like(offsets)
         field_T = ASSUMED_FIELD_T if field_strength_T is None else field_strength_T
@@ -289,16 +295,16 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
 
 def _carried_protocol(node: Any) -> Any:
     """Return the protocol that a sequence node carries as text."""
-    where = f"the protocol that '{node.GetName()}' carries"
+    where = f"the protocol that {called(node)} carries"
     try:
         return parse_json(node.GetAttribute(PROTOCOL_ATTRIBUTE), where)
     except json.JSONDecodeError:
         raise ValueError(f"{where} is not valid JSON: give a protocol file") from None
 
 
-def _protocol_name(protocol: Any, signal_name: str) -> str:
+def _protocol_name(protocol: Any, signal: str) -> str:
     """Return the name of the protocol in messages: its file, else the signal that carries it."""
-    return f"'{protocol}'" if isinstance(protocol, str | Path) else f"'{signal_name}'"
+    return f"'{protocol}'" if isinstance(protocol, str | Path) else signal
 
 
 def acquisition_order(node: Any, index: np.ndarray, protocol: Protocol) -> np.ndarray:
@@ -322,12 +328,10 @@ def acquisition_order(node: Any, index: np.ndarray, protocol: Protocol) -> np.nd
         return as_stored
     by_index, by_offset = np.argsort(index, kind="stable"), np.argsort(offsets, kind="stable")
     if not np.allclose(index[by_index], offsets[by_offset], atol=tolerance):
-        raise ValueError(
-            f"the offsets of '{node.GetName()}' ({index[0]:g}, {index[1]:g}, …) are not those of the protocol"
-        )
+        raise ValueError(f"the offsets of {called(node)} ({index[0]:g}, {index[1]:g}, …) are not those of the protocol")
     if (np.diff(offsets[by_offset]) < tolerance).any():
         raise ValueError(
-            f"'{node.GetName()}' has another order than the protocol, and repeated offsets leave the order open"
+            f"{called(node)} has another order than the protocol, and repeated offsets leave the order open"
         )
     order = np.empty(len(index), dtype=np.int64)
     order[by_offset] = by_index
@@ -340,7 +344,7 @@ def _reference(node: Any, geometry: Geometry) -> np.ndarray:
         return volumes.array_on(node, geometry)[None]
     array, found, _ = sequence_to_array(node)
     if difference := geometry.difference(found):
-        raise ValueError(f"the reference '{node.GetName()}' has another geometry than the signal: {difference}")
+        raise ValueError(f"the reference {called(node)} has another geometry than the signal: {difference}")
     return array
 
 
@@ -349,5 +353,5 @@ def _mask(node: Any, geometry: Geometry) -> np.ndarray:
         return volumes.mask_on(node, geometry)
     mask = np.any(list(masks_on(node, geometry).values()), axis=0)
     if not mask.any():
-        raise ValueError(f"the mask '{node.GetName()}' is empty where the signal is")
+        raise ValueError(f"the mask {called(node)} is empty where the signal is")
     return mask

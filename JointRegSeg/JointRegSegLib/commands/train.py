@@ -44,7 +44,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser.add_argument("--manifest", metavar="COHORT.csv", help="studies; not needed for synthetic patients")
     add_labels(parser, "in the manifest, where its column 'convention' says nothing")
     parser.add_argument("--output", required=True, metavar="RUN", help="folder for weights, checkpoints, log, pictures")
-    parser.add_argument("--resume", action="store_true", help="continue the training in RUN from its last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the training in RUN from its last checkpoint; a damaged one is put aside, and the training "
+        "starts from the beginning",
+    )
     parser.set_defaults(command=run)
 
 
@@ -78,7 +83,7 @@ def run(options: Namespace) -> int:
 
 
 def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Processes, progress: Progress) -> int:
-    from ..training.checkpoints import LAST
+    from ..training.checkpoints import LAST, is_sound
     from ..training.data import open_data
     from ..training.initial import new_network
     from ..training.loop import train
@@ -88,6 +93,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
     for role, path in (("config", options.config), ("manifest", options.manifest)):
         if path is not None and Path(path).is_file() and processes.writes:
             report.add_input(role, path)
+    resume = options.resume and is_sound(folder, processes)  # before the data, for which the checkpoint has settings
     with report.timed("data"):
         data = open_data(config, options.manifest, folder, progress, options.labels)
         config = data.config  # with the values that were learned from the data
@@ -102,7 +108,7 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
                 data.validation,
                 folder,
                 augmentation=data.augmentation,
-                resume=options.resume,
+                resume=resume,
                 processes=processes,
                 progress=progress,
             )

@@ -9,6 +9,7 @@ import numpy as np
 
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, masks_on
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
@@ -34,7 +35,7 @@ def require_carryable(node: Any) -> None:
     """
     if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode")):
         raise ValueError(
-            f"'{node.GetName()}' is neither an image nor a segmentation, so it cannot be carried along: choose a "
+            f"{called(node)} is neither an image nor a segmentation, so it cannot be carried along: choose a "
             "volume, label map or segmentation"
         )
     world_transform(node)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import masks_on
 from NeuroCESTLib.scene.volumes import array_on, volume_array
 
@@ -98,7 +99,7 @@ def image_of(node: Any, array: np.ndarray | None = None, title: str | None = Non
     """
     geometry = Geometry.of(node)
     voxels = volume_array(node) if array is None else array
-    return _sitk_image(voxels, geometry, title or f"'{node.GetName()}'")
+    return _sitk_image(voxels, geometry, title or called(node))
 
 
 def _sitk_image(voxels: np.ndarray, geometry: Geometry, title: str) -> sitk.Image:
@@ -136,12 +137,12 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
     for (first, node), (second, other) in combinations(chosen.items(), 2):
         if node.GetID() == other.GetID():
             raise ValueError(
-                f"'{node.GetName()}' is given for {TITLES[first]} and for {TITLES[second]} of the {name} study: give "
+                f"{called(node)} is given for {TITLES[first]} and for {TITLES[second]} of the {name} study: give "
                 "it for one of them"
             )
     for node in chosen.values():
         if not node.IsA("vtkMRMLScalarVolumeNode"):
-            raise ValueError(f"'{node.GetName()}' is not a scalar volume: the {name} study needs 3-D images")
+            raise ValueError(f"{called(node)} is not a scalar volume: the {name} study needs 3-D images")
     return chosen
 
 

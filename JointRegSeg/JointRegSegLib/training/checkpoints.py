@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from NeuroCESTLib.core.checked_json import shortened
+from NeuroCESTLib.core.checkpoints import put_aside
+from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
@@ -53,6 +60,74 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"'{path}' is not a checkpoint of a joint training")
     check_stored(state, _FORM | (_LAST_FORM if path.name == LAST else {}), f"'{path}' is a damaged checkpoint")
     return state
+
+
+def is_sound(folder: Path, processes: Processes) -> bool:
+    """Whether the last checkpoint of a folder can be read; a damaged one is put aside, see ``start_anew``.
+
+    Args:
+        folder: Folder of the training.
+        processes: This process among the others.
+
+    Raises:
+        ValueError: There is no checkpoint.
+    """
+    try:
+        load_checkpoint(folder / LAST)
+    except ValueError:
+        if not (folder / LAST).is_file():
+            raise
+        start_anew(folder, processes)
+        return False
+    return True
+
+
+def start_anew(folder: Path, processes: Processes) -> None:
+    """Put a damaged checkpoint and the best weights beside it aside, and warn that the training starts anew.
+
+    Every process of a training calls it, as every one of them finds the damage.
+    """
+    processes.wait()  # until all have read the files
+    if processes.writes:
+        kept = [put_aside(folder / LAST)]
+        if (folder / BEST).is_file():
+            kept.append(put_aside(folder / BEST, "earlier"))
+        warnings.warn(
+            f"'{folder / LAST}' is damaged, so the training starts from the beginning; what was there is kept as "
+            + " and ".join(f"'{file.name}'" for file in kept),
+            stacklevel=2,
+        )
+    processes.wait()
+
+
+def best_is_lost(folder: Path, network: Mapping[str, Tensor], processes: Processes) -> bool:
+    """Whether the best weights of a resumed training are missing or damaged, which a warning says.
+
+    Damaged ones are put aside.
+
+    Args:
+        folder: Folder of the training.
+        network: Weights and buffers of the network, which the best ones must resemble.
+        processes: This process among the others.
+    """
+    path, state = folder / BEST, dict[str, Any]()
+    there = path.is_file()
+    if there:
+        with contextlib.suppress(ValueError):
+            state = load_checkpoint(path)["kept"]
+    lost = state.keys() != network.keys() or any(
+        not isinstance(state[name], Tensor) or state[name].shape != value.shape for name, value in network.items()
+    )
+    processes.wait()
+    if lost and processes.writes:
+        kept = f"; the file is kept as '{put_aside(path).name}'" if there else ""
+        warnings.warn(
+            f"'{path}' is {'damaged' if there else 'missing'}, so the weights of the best step so far are lost, and "
+            f"the best ones from now on are kept{kept}",
+            stacklevel=2,
+        )
+    processes.wait()
+    return lost
 
 
 def check_same(found: dict[str, Any], wanted: dict[str, Any], path: str | Path) -> None:

@@ -21,7 +21,16 @@ from ..network.precision import Precision
 from ..pictures.cases import draw_cases
 from ..tasks.joint import JOINT
 from .batches import Augment, Batch, BatchStream, collate
-from .checkpoints import BEST, LAST, check_same, load_checkpoint, save_checkpoint
+from .checkpoints import (
+    BEST,
+    LAST,
+    best_is_lost,
+    check_same,
+    is_sound,
+    load_checkpoint,
+    save_checkpoint,
+    start_anew,
+)
 from .config import TrainingConfig
 from .curves import draw_curves
 from .log import MINUTES, Row, TrainingLog, without_time
@@ -59,7 +68,8 @@ def train(
         validation: Fixed pairs, not augmented.
         folder: Folder for checkpoints, log and pictures.
         augmentation: Random changes of the training pairs, or None.
-        resume: Continue from the last checkpoint in ``folder``.
+        resume: Continue from the last checkpoint in ``folder``. A damaged one is put aside with a warning, and the
+            training starts from the beginning.
         processes: This process among the others; None for a single one.
         progress: Called after each step; may raise to interrupt, after which a checkpoint is written.
         clock: Clock that time limits and checkpoints follow.
@@ -73,9 +83,13 @@ def train(
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    run = _Run(config, network, validation, Path(folder), processes or Processes(), progress, clock)
-    if resume:
-        run.resume()
+    folder, processes = Path(folder), processes or Processes()
+    initial = {name: value.clone() for name, value in network.state_dict().items()} if resume else {}
+    run = _Run(config, network, validation, folder, processes, progress, clock)
+    if resume and not run.resume():
+        run.log.close()
+        network.load_state_dict(initial)
+        run = _Run(config, network, validation, folder, processes, progress, clock)
     try:
         run.run(source, augmentation)
     finally:
@@ -282,18 +296,28 @@ class _Run:
         }
         save_checkpoint(self.folder / LAST, checkpoint)
 
-    def resume(self) -> None:
-        """Continue from the last checkpoint; ValueError where it belongs to another training."""
+    def resume(self) -> bool:
+        """Continue from the last checkpoint; ValueError where it belongs to another training.
+
+        Returns:
+            Whether it is sound; otherwise it is put aside, and this session may be half restored.
+        """
         path = self.folder / LAST
+        if not is_sound(self.folder, self.processes):
+            return False
         checkpoint = load_checkpoint(path)
         # Checkpoints of earlier versions have no task.
         check_same({"task": JOINT.name, **checkpoint["trajectory"]}, self.config.trajectory(), path)
         try:
             self._restore(checkpoint)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
-            raise ValueError(
-                f"'{path}' is a damaged checkpoint: leave out --resume to start anew, or choose another output folder"
-            ) from None
+            start_anew(self.folder, self.processes)
+            return False
+        if not math.isnan(self.state.best_score) and best_is_lost(
+            self.folder, self.network.state_dict(), self.processes
+        ):
+            self.state.best_step, self.state.best_score = self.state.step, math.nan
+        return True
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
         self.network.load_state_dict(checkpoint["network"])
@@ -305,15 +329,6 @@ class _Run:
             self.average.updates = checkpoint["averaged_updates"]
         self.state = TrainingState.of(checkpoint)
         self.log = TrainingLog(self.folder, checkpoint["rows"], self.processes.writes)
-
-    def _load_best(self, path: Path) -> None:
-        try:
-            self.network.load_state_dict(load_checkpoint(path)["kept"])
-        except RuntimeError:
-            raise ValueError(
-                f"'{path}' is a damaged checkpoint: its weights are not those of this network; train again in another "
-                "folder"
-            ) from None
 
     def _diverged(self, error: FloatingPointError) -> TrainingDiverged:
         kept = "there is no earlier checkpoint"
@@ -328,7 +343,7 @@ class _Run:
     def result(self) -> TrainingResult:
         """Load the best weights into the network, and tell how the training went."""
         if self.processes.writes and (self.folder / BEST).is_file():
-            self._load_best(self.folder / BEST)
+            self.network.load_state_dict(load_checkpoint(self.folder / BEST)["kept"])
         elif self.average is not None:
             self.network.load_state_dict(self.average.network.state_dict())
         self.network.eval()

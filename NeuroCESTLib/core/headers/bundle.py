@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from struct import error as struct_error
 from xml.parsers import expat
 
 from NeuroCESTLib.core.headers.limits import LARGEST_RATIO, memory_bytes, quoted
@@ -21,7 +21,10 @@ from NeuroCESTLib.core.output.hidden import temporary_folder
 _MOST_ENTRIES = 100_000
 _LONGEST_SCENE = 256 << 20
 _DEEPEST = 100
+_ENCODINGS = ("utf-8", "us-ascii", "iso-8859-1")
 _CHUNK = 1 << 20
+_LOCAL_HEADER = 30  # bytes before the name of an entry
+_ENCRYPTED, _SIZES_FOLLOW = 1, 8  # bits of its flags
 _REMEDY = "save the scene again"
 
 
@@ -42,9 +45,12 @@ def check_bundle(path: str | os.PathLike, check_file: Callable[[Path], None]) ->
             _check_entries(path, entries)
             with temporary_folder() as folder:
                 for entry in entries:
-                    if not entry.is_dir():
+                    _check_local_header(archive, entry)
+                    if entry.is_dir():
+                        archive.read(entry)
+                    else:
                         _check_entry(path, archive, entry, Path(folder), check_file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, struct_error):
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, struct.error):
         raise ValueError(f"'{path}' is not a scene archive (.mrb), or a damaged one: {_REMEDY}") from None
 
 
@@ -84,6 +90,19 @@ def _check_entry(
     unpacked.unlink()
 
 
+def _check_local_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Check that the header before the data says the same as the archive's directory; Slicer reads the former."""
+    file = archive.fp
+    assert file is not None  # it is open
+    file.seek(entry.header_offset)
+    signature, flags, method, _, packed, unpacked = struct.unpack("<4s2xHH4xIII4x", file.read(_LOCAL_HEADER))
+    sizes = {0, 0xFFFFFFFF} if flags & _SIZES_FOLLOW else {0xFFFFFFFF}
+    same = method == entry.compress_type and (flags ^ entry.flag_bits) & (_ENCRYPTED | _SIZES_FOLLOW) == 0
+    same = same and packed in sizes | {entry.compress_size} and unpacked in sizes | {entry.file_size}
+    if signature != b"PK\3\4" or not same:
+        raise zipfile.BadZipFile
+
+
 def check_scene(path: str | os.PathLike) -> None:
     """Check that a ``.mrml`` file is well-formed XML of a bounded size without definitions of its own.
 
@@ -111,7 +130,12 @@ def check_scene(path: str | os.PathLike) -> None:
     def refuse(*_: object) -> None:
         raise ValueError(f"'{path}' defines entities of its own, which a scene never does: do not open it")
 
+    def declare(_: object, encoding: str | None, __: object) -> None:
+        if (encoding or "utf-8").lower() not in _ENCODINGS:
+            raise ValueError(f"'{path}' has letters in the unknown code {quoted(str(encoding))}: {_REMEDY}")
+
     parser = expat.ParserCreate()
+    parser.XmlDeclHandler = declare
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse

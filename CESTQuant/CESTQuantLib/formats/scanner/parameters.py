@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.headers.limits import quoted
+
 _RECORD = re.compile(r"^##(\$?)([^=\n]+)=", re.MULTILINE)
-_SIZES = re.compile(r"\( (\d+(?:, *\d+)*) \)")
+_SIZES = re.compile(r"\( (\d{1,9}(?:, *\d{1,9})*) \)")
 _TOKEN = re.compile(r"<(?:[^>\\]|\\.)*>|@\d+\*\(|[(),]|[^\s(),<>]+", re.DOTALL)
 _DEEPEST = 20
 """Most structures within each other; real files have three."""
@@ -159,7 +161,7 @@ class _Values:
         """Return all values of the text."""
         values = self._values(0)
         if self._next is not None:
-            raise ValueError(f"unexpected '{self._next}'")
+            raise ValueError(f"unexpected {quoted(self._next)}")
         return values
 
     def _take(self) -> str:
@@ -178,9 +180,11 @@ class _Values:
             if token == "(":
                 values.append(self._structure(depth))
             elif token.startswith("@"):
+                if not re.fullmatch(r"\d{1,9}", token[1:-2]):
+                    raise ValueError(f"{quoted(token)} repeats no number of times")
                 count, repeated = int(token[1:-2]), self._structure(depth)
                 if len(values) + count * len(repeated) > _MOST_REPEATED:
-                    raise ValueError(f"'{token}' repeats too often")
+                    raise ValueError(f"{quoted(token)} repeats too often")
                 values += repeated * count
             else:
                 values.append(_scalar(token))
@@ -200,11 +204,11 @@ def _tokens(text: str) -> Iterator[str]:
     end = 0
     for match in _TOKEN.finditer(text):
         if text[end : match.start()].strip():
-            raise ValueError(f"unexpected '{text[end : match.start()].strip()[:20]}'")
+            raise ValueError(f"unexpected {quoted(text[end : match.start()].strip())}")
         end = match.end()
         yield match[0]
     if text[end:].strip():
-        raise ValueError(f"unexpected '{text[end:].strip()[:20]}'")
+        raise ValueError(f"unexpected {quoted(text[end:].strip())}")
 
 
 def _scalar(token: str) -> float | str:

@@ -55,6 +55,19 @@ def row_of(rows: Sequence[dict[str, str]], **wanted: str) -> dict[str, str]:
     return found
 
 
+def test_maps_of_an_anonymous_fit_are_fitted_again_where_their_files_are_given(
+    slicer: ModuleType, quantified: Callable, good: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    maps = quantified(good, "mtrasym", b0=good / "b0.nii.gz", anonymous=True)
+    files = [good / name for name in ("m0.nii.gz", "b0.nii.gz", "protocol.json", "signal.nii.gz")]
+    usual = ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--draws", 50]
+    without = compartments(tmp_path / "without", *usual)
+    assert {row["fit"] for row in rows_of(without / "compartments.csv")} == {"nan"}
+    found = compartments(tmp_path / "found", *usual, "--files", *files)
+    row = row_of(rows_of(found / "compartments.csv"), region="edema", quantity="mtr_asym_3.5ppm")
+    assert float(row["fit"]) == pytest.approx(float(row["mean"]), rel=0.1)
+
+
 def test_one_visit_gives_a_row_for_each_region_and_map(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path
 ) -> None:
@@ -185,12 +198,12 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
         "--maps2 is given without a first visit": ["--maps2", maps],
         "--between needs a second visit": [*usual, "--between", "t.h5"],
         "--visits needs one name for each visit": [*usual, "--maps2", maps, "--visits", "a", "a"],
-        "the segmentation 'empty' is empty": ["--maps", maps, "--segmentation", empty],
+        f"the segmentation '{empty}' is empty": ["--maps", maps, "--segmentation", empty],
         "the CEST slab shows nothing of the segmentation": [*usual, "--to-anatomy", tmp_path / "away.h5"],
         "the registration needs an anatomical image": [*usual, "--register"],
         "the rim is 99 mm wide": [*usual, "--rim", "99"],
         "--labels has 'core'": [*usual[:4], "--labels", "core"],
-        "is no transform": [*usual, "--maps2", maps, "--between", segmentation],
+        "is no transform, or a damaged one": [*usual, "--maps2", maps, "--between", segmentation],
     }
     before = checksums(tmp_path)
     for message, arguments in cases.items():

@@ -75,13 +75,13 @@ def test_masks_of_another_geometry_or_without_voxels(
 ) -> None:
     grid, mask = acquisition.geometry, tmp_path / "brain.nii.gz"
     write_image(np.ones(GRIDS["axial"].shape, np.uint8), GRIDS["axial"], mask)
-    assert "'brain' has another geometry than the signal (voxels of 1 x 1 x 1 mm" in refused(mask=mask)
+    assert f"'{mask}' has another geometry than the signal (voxels of 1 x 1 x 1 mm" in refused(mask=mask)
     fewer = Geometry((3, 5, 6), grid.ijk_to_ras)
     write_image(np.ones(fewer.shape, np.uint8), fewer, mask)
     assert "(6 x 5 x 3 voxels instead of 6 x 5 x 4): resample it" in refused(mask=mask)
     write_image(np.zeros(grid.shape, np.uint8), grid, mask)
-    assert "the mask 'brain' is empty" in refused(mask=mask)
-    assert "'brain' has no label where the signal is" in refused(segmentation=mask)
+    assert f"the mask '{mask}' is empty" in refused(mask=mask)
+    assert f"'{mask}' has no label where the signal is" in refused(segmentation=mask)
 
 
 def test_a_signal_without_reference_is_refused_with_three_remedies(refused: Callable) -> None:
@@ -101,16 +101,18 @@ def test_an_acquisition_without_usable_voxels(
     write_image(empty[0], acquisition.geometry, tmp_path / "m0.nii.gz")
     model = {"model": good / "model.json", "t1": good / "t1.nii.gz"}
     line = refused(method, signal=tmp_path / "empty.nii.gz", **model)
-    assert line == "error: 'empty' has no voxel with a usable signal and M0: check the reference and mask"
-    assert "has no voxel with a usable signal and M0" in refused(method, reference=tmp_path / "m0.nii.gz", **model)
+    unusable = "has no voxel with a usable signal and M0"
+    assert line == f"error: '{tmp_path / 'empty.nii.gz'}' {unusable}: check the reference and mask"
+    assert unusable in refused(method, reference=tmp_path / "m0.nii.gz", **model)
 
 
 def test_maps_that_do_not_reach_the_signal(refused: Callable, good: Path, tmp_path: Path) -> None:
     far = Geometry.from_spacing((4, 5, 6), (1, 1, 1), (500, 500, 500))
     write_image(np.ones(far.shape, np.float32), far, tmp_path / "far.nii.gz")
     line = refused("r1rho", model=good / "model.json", t1=tmp_path / "far.nii.gz")
-    assert line.startswith("error: no voxel of 'signal' could be quantified (120 with unusable signal, M0 or maps)")
-    assert "no voxel of 'signal'" in refused("lorentzian", b0=tmp_path / "far.nii.gz")
+    signal = good / "signal.nii.gz"
+    assert line.startswith(f"error: no voxel of '{signal}' could be quantified (120 with unusable signal, M0 or maps)")
+    assert f"no voxel of '{signal}'" in refused("lorentzian", b0=tmp_path / "far.nii.gz")
 
 
 def test_measurements_in_files_of_different_grids(

@@ -65,7 +65,7 @@ def test_a_t1_map_serves_a_fit_at_once(recovery: tuple[Path, np.ndarray], tmp_pa
     [
         (["--kind", "inversion-recovery"], "inversion-recovery needs --times-ms, not --flip-angles-deg"),
         (["--kind", "variable-flip-angle", "--times-ms", "5"], "variable-flip-angle needs --flip-angles-deg"),
-        (["--kind", "multi-echo", "--times-ms", "5", "9"], "2 values are given but 'ir' has 6 measurements"),
+        (["--kind", "multi-echo", "--times-ms", "5", "9"], "ir.seq.nrrd' has 6 measurements"),
         (["--kind", "multi-echo", "--times-ms", "0", "1", "2", "3", "4", "5"], "must be positive numbers"),
         (
             ["--kind", "variable-flip-angle", "--flip-angles-deg", "2", "4", "6", "8", "10", "12"],

@@ -29,7 +29,7 @@ def protocol(tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"offsets_ppm": OFFSETS[:-1]}, "the protocol has 20 offsets but 'signal' has 21 measurements"),
+        ({"offsets_ppm": OFFSETS[:-1]}, "p.json' has 20 offsets but '{signal}' has 21 measurements"),
         ({"offsets_ppm": ["a"] * 21}, "p.json: offsets_ppm must be"),
         ({"offsets_ppm": [float("nan")] * 21}, "p.json: offsets_ppm"),
         ({"offsets_ppm": ...}, "p.json: the key 'offsets_ppm' is missing"),
@@ -41,8 +41,8 @@ def protocol(tmp_path: Path) -> Callable[..., Path]:
         ({"pulse_shape": "magic", "n_pulses": 2, "pulse_duration_s": 0.1, "saturation_type": "pulse_train"}, "magic"),
     ],
 )
-def test_unusable_protocols(refused: Callable, protocol: Callable, changes: dict, words: str) -> None:
-    assert words in refused(protocol=protocol(**changes))
+def test_unusable_protocols(refused: Callable, protocol: Callable, good: Path, changes: dict, words: str) -> None:
+    assert words.replace("{signal}", str(good / "signal.nii.gz")) in refused(protocol=protocol(**changes))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import csv
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,16 +76,55 @@ def test_a_longer_training_continues_a_finished_one(tmp_path: Path) -> None:
     assert numbers(longer) == numbers(whole)
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     toy_training(toy_config({"epochs": 1}), tmp_path)
     with pytest.raises(ValueError, match=r"training\.learning_rate was 0\.01 and is now 0\.02"):
         toy_training(toy_config({"epochs": 1, "learning_rate": 0.02}), tmp_path, resume=True)
-    (tmp_path / "last.pt").write_bytes(b"half a check")
-    with pytest.raises(ValueError, match=r"last\.pt' is damaged"):
-        toy_training(toy_config({"epochs": 1}), tmp_path, resume=True)
-    torch.save({"x": Path("a")}, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match="not loaded"):
-        toy_training(toy_config({"epochs": 1}), tmp_path, resume=True)
+
+
+def half_a_checkpoint(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def more_than_tensors(path: Path) -> None:
+    torch.save({"x": Path("a")}, path)
+
+
+def weights_of_another_shape(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    state["network"][list(state["network"])[-1]] = torch.ones(3, 3)
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize("damage", [half_a_checkpoint, more_than_tensors, weights_of_another_shape])
+def test_a_damaged_checkpoint_is_put_aside_and_the_training_starts_anew(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    config = toy_config({"epochs": 2, "ema_decay": 0.8})
+    whole = toy_training(config, tmp_path / "run")
+    best = (tmp_path / "run" / "best.pt").read_bytes()
+    damage(tmp_path / "run" / "last.pt")
+    damaged = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.warns(UserWarning, match=r"last\.pt' is damaged, so the training starts from the beginning; what"):
+        again = toy_training(config, tmp_path / "run", resume=True)
+    assert numbers(again) == numbers(whole)
+    assert same(again.network, whole.network)
+    assert (tmp_path / "run" / "last.pt.damaged").read_bytes() == damaged
+    assert (tmp_path / "run" / "best.pt.earlier").read_bytes() == best
+
+
+@pytest.mark.parametrize("damage", [half_a_checkpoint, Path.unlink])
+def test_best_weights_that_are_lost_are_replaced_by_the_best_from_then_on(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    toy_training(toy_config({"epochs": 1}), tmp_path)
+    damage(tmp_path / "best.pt")
+    with pytest.warns(UserWarning, match=r"best\.pt' is (damaged|missing), so the weights of the best step so far"):
+        longer = toy_training(toy_config({"epochs": 2}), tmp_path, resume=True)
+    whole = toy_training(toy_config({"epochs": 2}), tmp_path / "whole")
+    assert numbers(longer) == numbers(whole)
+    assert longer.best_step == 6  # of the only epoch since then
+    assert load_checkpoint(tmp_path / "best.pt")["step"] == 6
 
 
 def test_divergence_is_reported_in_one_sentence_and_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:

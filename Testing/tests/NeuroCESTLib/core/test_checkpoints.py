@@ -28,12 +28,14 @@ def test_a_checkpoint_reads_back_and_can_be_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"half a check"])
-def test_a_damaged_checkpoint_is_removed_with_a_warning(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_put_aside_with_a_warning(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
-    path.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"c\.pt: the checkpoint is damaged, so the training starts from the"):
-        assert checkpoint(path).load() is None
-    assert not path.exists()
+    for kept in ("c.pt.damaged", "c.pt.damaged-2"):  # an earlier one is not replaced
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match=rf"c\.pt: .* damaged, so the training starts from the .* as '{kept}'$"):
+            assert checkpoint(path).load() is None
+        assert not path.exists()
+        assert (tmp_path / kept).read_bytes() == content
 
 
 def test_a_file_of_another_kind_counts_as_damaged(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cohorts import StandIns, read_table, write_cohort, write_settings
 
+from NeuroCESTLib.workflow.plan import Plan
+
 pytest.importorskip("snakemake", reason="cohorts run on Snakemake: pip install 'neurocest[cohort]'")
 
 
@@ -156,3 +158,14 @@ def test_a_subject_that_joins_the_cohort_is_done_alone(stand_ins: StandIns, tmp_
     manifest.write_text(text)
     assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 0
     assert stand_ins.calls() == ["compartments s02/v1", "fit s02/v1", "segment s02/v1"]
+
+
+def test_an_anonymous_run_passes_the_option_on_and_tells_no_paths(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest, out = write_cohort(tmp_path / "Doe" / "cohort", subjects=1, visits=1), tmp_path / "out"
+    (tmp_path / "Doe" / "cohort" / "s01_v1_cest.nii").write_text("bad")
+    status, printed = stand_ins.run("run", manifest, "--output", out, "--cores", 1, "--anonymous")
+    assert status == 1, printed
+    plan = Plan.read(out / ".neurocest" / "plan.json")
+    assert plan.job("fit", "s01", "v1").arguments[-1] == "--anonymous"
+    for name in ("cohort.csv", "report.html"):
+        assert "Doe" not in (out / name).read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,36 @@ def test_a_given_alignment_replaces_the_registration_of_cest_and_anatomy() -> No
     arguments = plan_of({**FILES, "to_anatomy": "/d/t.h5"}).job("compartments", "s01", "v1").arguments
     assert after(arguments, "--to-anatomy") == "/d/t.h5"
     assert "--register" not in arguments
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"settings": {}}, "'settings.method' is missing"),
+        ({"settings": 3}, "'settings' is not an object"),
+        ({"visits": {"s01": [{"subject": "s01"}]}}, r"'\[0\]\[0\].name' is missing"),
+        ({"visits": {"s01": [{"subject": "s01", "name": "v", "files": {"t1": 3}, "attributes": {}}]}}, "another kind"),
+        ({"visits": {"s01": [{"subject": "s", "name": "v", "files": {}, "attributes": {}, "x": 1}]}}, "'x' is unknown"),
+    ],
+)
+def test_a_damaged_plan_is_refused_by_name(changed: dict, words: str, tmp_path: Path) -> None:
+    path = plan_of(FILES).write(tmp_path / "plan.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ValueError, match=rf"plan\.json' is a damaged plan: .*{words}"):
+        Plan.read(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"plan\.json: not valid JSON"):
+        Plan.read(path)
+
+
+def test_anonymous_commands_are_told_where_the_files_of_the_maps_are() -> None:
+    files = {**FILES, "wassr": "/d/w.nii", "wassr_protocol": "/d/wp.json", "segmentation": "/d/seg.nii"}
+    plan = plan_of(files, settings=Settings(anonymous=True))
+    assert all(plan.job(stage, "s01", "v1").arguments[-1] == "--anonymous" for stage, _ in plan.stages("s01"))
+    arguments = plan.job("compartments", "s01", "v1").arguments
+    start = arguments.index("--files") + 1
+    assert arguments[start : start + 3] == ("/d/cest.nii", "/d/p.json", "s01/v1/fields/b0_shift_ppm.nii.gz")
+    plain = plan_of(files)
+    assert not {"--files", "--anonymous"} & {
+        word for stage, _ in plain.stages("s01") for word in plain.job(stage, "s01", "v1").arguments
+    }

@@ -131,6 +131,8 @@ BOMB = b"<!DOCTYPE m [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;&a;'>]><MRML>&b;</MRML
         ({"s/Data/v.nrrd": b""}, "holds no scene"),
         ({"s/s.mrml": BOMB}, "defines entities"),
         ({"s/s.mrml": b"<MRML>"}, "not a scene, or a damaged one"),
+        ({"s/s.mrml": b"<?xml version='1.0' encoding='UTF-99'?>" + SCENE}, "letters in the unknown code 'UTF-99'"),
+        ({"s/s.mrml": b"<?xml version='1.0' encoding='big5'?>" + SCENE}, "letters in the unknown code 'big5'"),
         ({"s/s.mrml": b"<html></html>"}, "its first element must be MRML"),
         ({"s/s.mrml": b"<MRML>" + b"<a>" * 500 + b"</a>" * 500 + b"</MRML>"}, "nested too deep"),
         ({"s/s.mrml": SCENE, "s/Data/v.nrrd": b"NRRD0004\nencoding: odd\n\n"}, "v.nrrd' has a damaged NRRD header"),
@@ -156,6 +158,22 @@ def test_a_damaged_archive_is_refused_and_a_saved_scene_passes(tmp_path: Path, s
     cut.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="not a scene archive"):
         check_file(cut)
+
+
+@pytest.mark.parametrize("place", [0, 6, 8])  # signature, flags and method of an entry
+@pytest.mark.parametrize("number", [0, 1, 2])  # a folder and two files
+def test_an_archive_whose_entries_contradict_its_directory_is_refused(
+    number: int, place: int, tmp_path: Path, slicer: ModuleType, capfd: pytest.CaptureFixture
+) -> None:
+    path = bundle(tmp_path / "s.mrb", {"s/": b"", "s/s.mrml": SCENE, "s/notes.txt": b"notes"})
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        content[archive.infolist()[number].header_offset + place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"s\.mrb' is not a scene archive \(\.mrb\), or a damaged one"):
+        check_file(path)
+    assert not slicer.app.coreIOManager().loadScene(str(path))
+    assert "vtkArchive" not in "".join(capfd.readouterr())
 
 
 def test_lines_of_libraries_are_kept_from_standard_error() -> None:
