@@ -130,12 +130,15 @@ class JointRegSegParameterNode:
     folderName: str
     comparedFixed: vtkMRMLScalarVolumeNode
     comparedWarped: vtkMRMLScalarVolumeNode
+    trainingConfigPath: str
+    trainingManifestPath: str
+    trainingOutputPath: str
 
 
 class JointRegSegWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic; its pages are in JointRegSegLib.panel."""
 
-    PATHS = ("weightsPath",)
+    PATHS = ("weightsPath", "trainingConfigPath", "trainingManifestPath", "trainingOutputPath")
     LIBRARIES = ("torch", "JointRegSegLib.logic", "JointRegSegLib.inference.pipeline", "JointRegSegLib.network.weights")
     SECTIONS = (
         "fixedSection",
@@ -155,10 +158,11 @@ class JointRegSegWidget(PanelWidget):
         from JointRegSegLib.panel.method import MethodPage
         from JointRegSegLib.panel.run import RunPage
         from JointRegSegLib.panel.studies import StudiesPage
+        from JointRegSegLib.panel.training import TrainingPage
 
         self.studies, self.method = StudiesPage(self), MethodPage(self)
-        self.runs, self.compare = RunPage(self), ComparePage(self)
-        return self.studies, self.method, self.runs, self.compare
+        self.runs, self.compare, self.training = RunPage(self), ComparePage(self), TrainingPage(self)
+        return self.studies, self.method, self.runs, self.compare, self.training
 
     def texts(self):
         return _("Segment and register."), _("The studies could not be processed.")
@@ -215,5 +219,5 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class JointRegSegTest(self_test.InputsTest, self_test.RunsTest, self_test.CompareTest):
+class JointRegSegTest(self_test.InputsTest, self_test.RunsTest, self_test.CompareTest, self_test.TrainingTest):
     """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""

@@ -3,5 +3,6 @@
 from .compare import CompareTest
 from .inputs import InputsTest
 from .runs import RunsTest
+from .training import TrainingTest
 
-__all__ = ["CompareTest", "InputsTest", "RunsTest"]
+__all__ = ["CompareTest", "InputsTest", "RunsTest", "TrainingTest"]

@@ -1,0 +1,130 @@
+"""Networks that are trained beside the application."""
+
+# unittest's assertions, because the self-test also runs in the application, which has no pytest
+# ruff: noqa: PT009
+
+import json
+import os
+import time
+
+import slicer
+
+from .sample import SampleTest
+
+
+class TrainingTest(SampleTest):
+    """Trains a network in a process of its own."""
+
+    LONGEST_S = 300
+    """Time after which a process that does not end fails the test."""
+
+    def setUp(self):
+        """Open the section, which is closed at first."""
+        super().setUp()
+        self.ui.trainingSection.collapsed = False
+        self.addCleanup(setattr, self.ui.trainingSection, "collapsed", True)
+        self.addCleanup(self.widget.training.command.stop)
+
+    def waitForTheEnd(self):
+        end = time.monotonic() + self.LONGEST_S
+        while self.widget.training.command.running and time.monotonic() < end:
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        self.assertFalse(self.widget.training.command.running)
+
+    def writeConfig(self, **training):
+        """Write the configuration of a tiny network that learns from synthetic patients on coarse voxels."""
+        config = {
+            "network": {
+                "base": "neurocest",
+                "channels": [4, 8],
+                "encoder_convolutions": [1, 1],
+                "decoder_convolutions": [1],
+                "registration_level": 0,
+                "auxiliary": 0,
+                "stride": 1,
+            },
+            "data": {
+                "path": "synthetic",
+                "length": 2,
+                "validation_pairs": 1,
+                "augmentation": None,
+                "synthetic": {"spacing_mm": 8.0},
+            },
+            "training": {
+                "epochs": 1,
+                "batch_size": 1,
+                "validate_every_batches": 2,
+                "pictures": 0,
+                "workers": 0,
+                "device": "cpu",
+                "precision": "float32",
+                **training,
+            },
+        }
+        path = os.path.join(self.directory, "training.json")
+        with open(path, "w") as file:
+            json.dump(config, file)
+        return path
+
+    def test_networkIsTrainedBesideTheApplicationAndChosen(self):
+        ui, training = self.ui, self.widget.training
+        self.assertFalse(ui.startTrainingButton.enabled)
+        self.assertIn("Choose a configuration", ui.startTrainingButton.toolTip)
+        ui.trainingConfigPathLineEdit.currentPath = self.writeConfig()
+        self.assertIn("Choose a folder", ui.startTrainingButton.toolTip)
+        output = os.path.join(self.directory, "run")
+        ui.trainingOutputPathLineEdit.currentPath = output
+        self.assertTrue(ui.trainingProgressBar.isHidden())
+        ui.startTrainingButton.click()
+        self.assertTrue(training.command.running)
+        self.assertFalse(ui.startTrainingButton.enabled)
+        self.assertTrue(ui.stopTrainingButton.enabled)
+        self.assertFalse(ui.trainingProgressBar.isHidden())
+        self.waitForTheEnd()
+        weights = os.path.join(output, "weights.pt")
+        self.assertIn("is chosen", ui.trainingNoteLabel.text, ui.trainingLog.plainText)
+        self.assertEqual(self.widget.logic.getParameterNode().weightsPath, weights)
+        self.assertIn("--resume", training.arguments())
+
+    def test_stoppedTrainingSaysThatItCanContinue(self):
+        self.ui.trainingConfigPathLineEdit.currentPath = self.writeConfig()
+        self.ui.trainingOutputPathLineEdit.currentPath = os.path.join(self.directory, "run")
+        self.ui.startTrainingButton.click()
+        self.ui.stopTrainingButton.click()
+        self.waitForTheEnd()
+        self.assertIn("Start continues", self.ui.trainingNoteLabel.text)
+        self.assertEqual(self.widget.logic.getParameterNode().weightsPath, "")
+        self.assertTrue(self.ui.startTrainingButton.enabled)
+
+    def test_lossIsDrawnAndAFailedTrainingSaysWhy(self):
+        training = self.widget.training
+        self.ui.trainingConfigPathLineEdit.currentPath = self.writeConfig(optimiser="newton")
+        self.ui.trainingOutputPathLineEdit.currentPath = os.path.join(self.directory, "run")
+        self.ui.startTrainingButton.click()
+        for step, loss in ((1, 0.9), (2, 0.5), (3, 0.25)):  # as the command writes them
+            training.onLine(f" {10 * step} % step {step}: loss {loss}, Dice {1 - loss:.3f}, 0.10 s per step")
+        self.assertEqual(self.ui.trainingProgressBar.value, 30)
+        chart = slicer.util.getNode("Training")
+        series = [chart.GetNthPlotSeriesNode(number) for number in range(chart.GetNumberOfPlotSeriesNodes())]
+        self.assertEqual([node.GetName() for node in series], ["training loss", "Dice of the validation"])
+        values = slicer.util.arrayFromTableColumn(series[1].GetTableNode(), "y")
+        self.assertEqual(values.tolist(), [0.1, 0.5, 0.75])
+        self.waitForTheEnd()
+        self.assertIn("newton", self.ui.trainingNoteLabel.text)
+
+    def test_bundledConfigurationNeedsATableOfStudies(self):
+        choices = self.ui.trainingPresetComboBox
+        choices.currentIndex = choices.findData("neurocest")
+        self.addCleanup(setattr, choices, "currentIndex", 0)
+        self.assertTrue(self.ui.trainingConfigPathLineEdit.isHidden())
+        self.assertIn("table of studies", self.ui.startTrainingButton.toolTip)
+        manifest = os.path.join(self.directory, "cohort.csv")
+        self.ui.trainingManifestPathLineEdit.currentPath = manifest
+        self.assertIn("does not exist", self.ui.startTrainingButton.toolTip)
+        with open(manifest, "w") as file:
+            file.write("subject,visit,t1\n")
+        self.ui.trainingOutputPathLineEdit.currentPath = self.directory
+        self.assertTrue(self.ui.startTrainingButton.enabled)
+        self.assertEqual(self.widget.training.arguments()[:3], ["train", "--config", "neurocest"])
+        self.assertIn(manifest, self.widget.training.arguments())

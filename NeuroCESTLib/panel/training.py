@@ -1,0 +1,174 @@
+"""A training that runs beside the application."""
+
+import os
+
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+MOST_LINES = 500
+"""Lines of the log that are kept."""
+COLORS = ((0.0, 0.45, 0.7), (0.84, 0.37, 0.0))
+"""Colours of the curves, in their order."""
+
+
+class BackgroundTrainingPage(Page):
+    """Starts a command as a process, and shows its log and the curves of its training while it runs.
+
+    The process goes on when the module is left. A stopped one continues where it was when it is started again. A module
+    implements ``missingHere``, ``arguments``, ``result``, ``take`` and ``points``.
+
+    Attributes:
+        STEP: Title of the x axis of the curves: what ``points`` counts.
+        BUNDLED: Names of the configurations that come with the module.
+        PACKAGE: Folder of the module's library, in which its ``batch.py`` lies.
+    """
+
+    STEP = ""
+    BUNDLED: tuple[str, ...] = ()
+    PACKAGE = ""
+
+    _result = ""
+    _stopping = False
+
+    def missingHere(self):
+        """Return what is missing before the start, as a sentence; empty without a lack."""
+        raise NotImplementedError
+
+    def arguments(self):
+        """Return the arguments of the command."""
+        raise NotImplementedError
+
+    def result(self):
+        """Return the file with the network that the command writes; empty without a chosen place."""
+        raise NotImplementedError
+
+    def take(self, path):
+        """Choose the network that a training has written."""
+        raise NotImplementedError
+
+    def points(self, message):
+        """Return what a message of the progress says of the training: a step and values by curve; None for others."""
+        raise NotImplementedError
+
+    def setup(self):
+        """Fill and connect the widgets."""
+        from NeuroCESTLib.panel.background_command import BackgroundCommand
+        from NeuroCESTLib.scene.plots import PlotLayout, SpectrumChart
+
+        ui = self.ui
+        ui.trainingPresetComboBox.addItem(_("From a file"), "")
+        for name in self.BUNDLED:
+            ui.trainingPresetComboBox.addItem(name, name)
+        self.command = BackgroundCommand(self.onLine, self.onEnd)
+        self.chart = SpectrumChart("Training", self.STEP, _("loss"), reversed_x=False)
+        self.layout = PlotLayout()
+        ui.trainingPresetComboBox.connect("currentIndexChanged(int)", self.refresh)
+        ui.startTrainingButton.connect("clicked(bool)", lambda checked: self.start())
+        ui.stopTrainingButton.connect("clicked(bool)", lambda checked: self.stop())
+        ui.trainingLog.setMaximumBlockCount(MOST_LINES)
+        ui.trainingNoteLabel.text = ""
+        ui.trainingLog.visible = False
+        self.refresh()
+
+    def show(self):
+        """Show what can be started."""
+        self.refresh()
+
+    def config(self):
+        """Return the configuration: a file, or the name of a bundled one."""
+        return self.ui.trainingPresetComboBox.currentData or (
+            self.parameters.trainingConfigPath if self.parameters else ""
+        )
+
+    def output(self):
+        """Return the folder for the results; empty without a chosen one."""
+        return self.parameters.trainingOutputPath if self.parameters else ""
+
+    def missingConfig(self):
+        """Return what is wrong with the configuration, as a sentence; empty if nothing is."""
+        config = self.config()
+        if not config:
+            return _("Choose a configuration: a file or a bundled one.")
+        if config not in self.BUNDLED and not os.path.isfile(config):
+            return _("The configuration {path} does not exist.").format(path=config)
+        return ""
+
+    def refresh(self, _index=None):
+        """Enable what can be clicked now."""
+        ui, running, missing = self.ui, self.command.running, self.missingHere()
+        ui.startTrainingButton.enabled = not missing and not running
+        ui.startTrainingButton.toolTip = missing or _("Start the training beside the application.")
+        ui.stopTrainingButton.enabled = running
+        ui.trainingProgressBar.visible = running
+        from_file = not ui.trainingPresetComboBox.currentData
+        ui.trainingConfigPathLineEdit.visible = from_file
+        ui.trainingConfigPathLineEditLabel.visible = from_file
+
+    def start(self):
+        """Start the chosen command."""
+        self._result, self._curves, self._stopping = self.result(), {}, False
+        self.ui.trainingLog.clear()
+        self.ui.trainingLog.visible = True
+        self.ui.trainingProgressBar.value = 0
+        self.ui.trainingNoteLabel.text = _("Running…")
+        self.command.start(os.path.join(self.PACKAGE, "batch.py"), self.arguments())
+        self.layout.show(self.chart.node)
+        self.refresh()
+
+    def bound(self):
+        """Show the plot of a training that still runs, after the module has been left."""
+        if self.command.running:
+            self.layout.show(self.chart.node)
+
+    def leave(self):
+        """Go back to the layout of before; the training goes on."""
+        self.layout.leave()
+
+    def stop(self):
+        """Ask the command to stop, which keeps what it has learned so far."""
+        self._stopping = True
+        self.command.stop()
+
+    def onLine(self, line):
+        """Show a line of the log, and take progress and curves from it."""
+        from NeuroCESTLib.core.progress import progress_of_line
+
+        self.ui.trainingLog.appendPlainText(line)
+        progress = progress_of_line(line)
+        if progress is None:
+            return
+        self.ui.trainingProgressBar.value = round(100 * progress[0])
+        found = self.points(progress[1])
+        if found:
+            step, values = found
+            for name, value in values.items():
+                self._curves.setdefault(name, {})[step] = value
+            self._draw()
+
+    def _draw(self):
+        """Draw the curves over the steps."""
+        import numpy as np
+
+        from NeuroCESTLib.scene.plots import Curve
+
+        curves = [
+            Curve(name, np.array(list(values), float), np.array(list(values.values())), color)
+            for (name, values), color in zip(self._curves.items(), COLORS, strict=False)
+        ]
+        self.chart.show(_("Training"), curves, (0, max(max(values) for values in self._curves.values())))
+
+    def onEnd(self, code):
+        """Choose the network of a command that has succeeded; say how it ended."""
+        lines = [line for line in self.ui.trainingLog.plainText.split("\n") if line.strip()]
+        if code == 0 and os.path.isfile(self._result):
+            self.ui.trainingNoteLabel.text = _("Finished; the network {path} is chosen.").format(path=self._result)
+            if self.parameters:
+                self.take(self._result)
+        elif self._stopping or code is None or code < 0 or code >= 128:
+            self.ui.trainingNoteLabel.text = _("Stopped; Start continues where it was.")
+        else:
+            self.ui.trainingNoteLabel.text = (
+                lines[-1] if lines else _("The command failed with status {code}.").format(code=code)
+            )
+        self.refresh()
