@@ -42,6 +42,8 @@ class PairQuality:
 
     Attributes:
         brain_overlap: Dice coefficient of the brains after the linear alignment, where both visits show them.
+        brain_shared: Share of each visit's brain that both visits show after the linear alignment; the smaller of the
+            two.
         stretch: Singular values of the linear map, largest first.
         similarity_before: Similarity of the healthy brain after the linear alignment alone.
         similarity_after: The same after the deformation.
@@ -56,6 +58,7 @@ class PairQuality:
     """
 
     brain_overlap: float
+    brain_shared: float
     stretch: tuple[float, float, float]
     similarity_before: float
     similarity_after: float
@@ -114,6 +117,7 @@ def pair_quality(
     stretch = np.linalg.svd(np.array(alignment.transform.GetMatrix()).reshape(3, 3), compute_uv=False)
     return PairQuality(
         brain_overlap=_dice(first.brain & shown, second.brain & shown),
+        brain_shared=min(_share(first.brain, shown), _share(second.brain, shown)),
         stretch=(float(stretch[0]), float(stretch[1]), float(stretch[2])),
         similarity_before=_own(before, channels),
         similarity_after=_own(after, channels),
@@ -267,6 +271,10 @@ def _exchanged(similarities: Tensor, present: Sequence[str]) -> tuple[str, str, 
             if gain > (0 if best is None else best[2]):
                 best = one, other, gain
     return best
+
+
+def _share(brain: Tensor, shown: Tensor) -> float:
+    return int((brain & shown).sum()) / max(int(brain.sum()), 1)
 
 
 def _dice(first: Tensor, second: Tensor) -> float:

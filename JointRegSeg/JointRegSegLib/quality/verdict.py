@@ -101,6 +101,15 @@ RULES: dict[str, Rule] = {
             lambda q: f"the aligned brains overlap with a Dice coefficient of {q.brain_overlap:.2f} only",
         ),
         Rule(
+            "coverage",
+            lambda q: 1 - q.brain_shared,
+            0.2,
+            _INFINITE,
+            lambda q: (
+                f"both visits show {100 * q.brain_shared:.0f} % of the brain only, and elsewhere the map is a guess"
+            ),
+        ),
+        Rule(
             "stretch",
             lambda q: max(q.stretch[0], 1 / q.stretch[2]) - 1,
             0.12,

@@ -19,7 +19,7 @@ from JointRegSegLib.registration.deformation import Deformation, identity_displa
 from JointRegSegLib.registration.separable import smooth
 
 SHAPE = (24, 32, 28)
-RIGHT = PairQuality(0.98, (1.01, 1.0, 0.99), 0.6, 0.7, None, 0.3, 0.4, 0.1, 0.8, None)
+RIGHT = PairQuality(0.98, 0.99, (1.01, 1.0, 0.99), 0.6, 0.7, None, 0.3, 0.4, 0.1, 0.8, None)
 
 
 def brain(seed: int = 0, name: str = "fixed") -> PreparedStudy:
@@ -83,11 +83,22 @@ def test_half_a_brain_is_flagged() -> None:
     assert any("overlap" in reason for reason in verdict(brain(), half).reasons)
 
 
+def test_a_brain_half_of_which_lies_outside_the_images_is_flagged_with_its_share() -> None:
+    study = noisy(brain())
+    kept = torch.arange(SHAPE[2]) < SHAPE[2] // 2
+    seen = kept.expand(len(MODALITIES), *SHAPE)
+    half = replace(study, mask=study.mask & kept, images=torch.where(kept, study.images, -3.0), seen=seen)
+    found = verdict(brain(), half)
+    assert found.level == CHECK
+    assert found.reasons == ("both visits show 50 % of the brain only, and elsewhere the map is a guess",)
+
+
 @pytest.mark.parametrize(
     ("change", "level", "word"),
     [
         ({"brain_overlap": 0.85}, CHECK, "overlap"),
         ({"brain_overlap": 0.6}, FAILED, "overlap"),
+        ({"brain_shared": 0.7}, CHECK, "show 70 %"),
         ({"stretch": (1.2, 1.0, 0.95)}, CHECK, "stretches"),
         ({"similarity_after": 0.3, "similarity_before": 0.3, "mirrored_similarity": 0.05}, CHECK, "little alike"),
         ({"similarity_after": 0.5}, CHECK, "less alike"),
