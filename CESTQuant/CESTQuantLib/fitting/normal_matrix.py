@@ -147,8 +147,10 @@ class BatchedNormalMatrix(NormalMatrix):
 
     def inverse(self, scale: Tensor) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(self._scaled(scale, torch.ones_like(scale[0])))
-        inverse = torch.cholesky_inverse(factor)
-        return torch.where((failed == 0)[:, None, None], inverse, torch.inf).permute(1, 2, 0)
+        singular = (failed != 0) | (factor.diagonal(dim1=1, dim2=2) == 0).any(1)  # their inverse would raise an error
+        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+        inverse = torch.cholesky_inverse(torch.where(singular[:, None, None], identity, factor))
+        return torch.where(singular[:, None, None], torch.inf, inverse).permute(1, 2, 0)
 
     def _scaled(self, scale: Tensor, diagonal: Tensor) -> Tensor:
         """Return U N U with its diagonal replaced by ``diagonal`` (voxel,)."""

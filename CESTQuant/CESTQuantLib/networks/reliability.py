@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.threads import in_threads
 
+from ..physics.pools import Scalar
+from ..tissue.r1rho_jacobian import has_slopes, signal_slopes
 from .architecture import normalize_input
 from .dataset import effort_of, signals_of, simulate_dataset
 from .files import Calibration, NetworkFile
@@ -28,8 +31,12 @@ from .training import TrainingDiverged
 STEPS = 2
 """Gauss-Newton steps."""
 VOXELS_A_CHUNK = 8192
+SLOPES_BLOCK = 512
+"""Voxels whose derivatives are computed at a time."""
 _DIFFERENCE = 1e-2
 """Step of the finite differences, in units of half a training range."""
+_UNIT_STEP = 1e-3
+"""Step of the differences that convert normalised outputs to their own units."""
 _LEAST_SD = 0.02
 """Smallest standard deviation of the network that is believed, in units of half a training range."""
 _LEAST_SPREAD = 0.01
@@ -94,27 +101,72 @@ class _Physics:
 
     def signal(self, outputs: Tensor, voxels: slice) -> Tensor:
         """Return normalised signals (voxel, measurement) of normalised outputs (voxel, output) of some voxels."""
+        values = self.values(outputs, voxels)
+        clean = signals_of(self.distribution, values, self.file.protocol, engine=self.file.engine, threads=self.threads)
+        return normalize_input(clean, self.file.protocol.signal_normalisation)
+
+    def values(self, outputs: Tensor, voxels: slice) -> dict[str, Tensor]:
+        """Return every entry of the tissue and the fields (voxel,) by path for normalised outputs (voxel, output)."""
         physical = self.file.network.to_physical(outputs)
         values = {path: self._possible(path, physical[:, i]) for i, path in enumerate(self.file.outputs)}
         values |= {path: torch.full_like(physical[:, 0], number) for path, number in self.fixed.items()}
-        values |= {path: value[voxels].to(physical.dtype) for path, value in self.known.items()}
-        clean = signals_of(self.distribution, values, self.file.protocol, engine=self.file.engine, threads=self.threads)
-        return normalize_input(clean, self.file.protocol.signal_normalisation)
+        return values | {path: value[voxels].to(physical.dtype) for path, value in self.known.items()}
 
     def _possible(self, path: str, values: Tensor) -> Tensor:
         """Keep values a little outside the range of the training, where it starts near 0, from becoming negative."""
         low = self.distribution.entries[path].range[0]
         return values.clamp_min(low / 2) if low >= 0 else values
 
-    def jacobian(self, outputs: Tensor, predicted: Tensor, voxels: slice) -> Tensor:
-        """Return derivatives (voxel, measurement, free output) by one-sided differences that stay inside the ranges."""
+    def linearized(self, outputs: Tensor, predicted: Tensor | None, voxels: slice) -> tuple[Tensor, Tensor]:
+        """Return signals (voxel, measurement) and their derivatives (voxel, measurement, free output).
+
+        The derivatives are analytic for the R1rho engine, and else one-sided differences that stay inside the ranges.
+
+        Args:
+            outputs: Normalised outputs (voxel, output).
+            predicted: Their signals where they are known.
+            voxels: Voxels to which the outputs belong.
+        """
+        free = [self.file.outputs[i] for i in self.free]
+        if has_slopes(self.distribution.structure, self.file.protocol, free, self.file.engine):
+            return self._analytic(outputs, voxels, free)
+        if predicted is None:
+            predicted = self.signal(outputs, voxels)
         columns = []
         for i in self.free:
             moved = outputs.clone()
             step = torch.where(outputs[:, i] > 0, -_DIFFERENCE, _DIFFERENCE)
             moved[:, i] += step
             columns.append((self.signal(moved, voxels) - predicted) / step[:, None])
-        return torch.stack(columns, 2)
+        return predicted, torch.stack(columns, 2)
+
+    def _analytic(self, outputs: Tensor, voxels: slice, free: list[str]) -> tuple[Tensor, Tensor]:
+        """Return what ``linearized`` does, with derivatives with respect to the free outputs of these paths."""
+        values = self.values(outputs, voxels)
+        entries: dict[str, Scalar] = {path: self.fixed.get(path, value) for path, value in values.items()}
+        entries |= {path: values[path] for path in self.known}
+        physical = self.file.network.to_physical
+        units = (physical(outputs + _UNIT_STEP) - physical(outputs - _UNIT_STEP)) / (2 * _UNIT_STEP)
+        normalization, count = self.file.protocol.signal_normalisation, len(outputs)
+        signals = torch.empty(count, self.file.protocol.measurement_count)
+        result = torch.empty(*signals.shape, len(free))
+
+        @torch.no_grad()
+        def derive(first: int) -> None:
+            part = slice(first, min(first + SLOPES_BLOCK, count))
+            some = {path: v[part] if isinstance(v, Tensor) else v for path, v in entries.items()}
+            found, slopes = signal_slopes(
+                self.distribution.structure, self.file.protocol, some, free, torch.empty(0, dtype=outputs.dtype)
+            )
+            signal, slopes = found.T, slopes.movedim(2, 0) * units[part][:, self.free, None]
+            signals[part] = unit = normalize_input(signal, normalization)
+            if normalization == "l2":
+                norm = torch.linalg.vector_norm(signal, dim=1).clamp_min(1e-12)[:, None, None]
+                slopes = (slopes - unit[:, None] * (slopes @ unit[:, :, None])) / norm
+            result[part] = slopes.mT
+
+        in_threads(derive, range(0, count, SLOPES_BLOCK), self.threads)
+        return signals, result
 
 
 def _refined_signal(physics: _Physics, signal: Tensor, found: Reconstruction, voxels: slice) -> Tensor:
@@ -129,9 +181,11 @@ def _refined_signal(physics: _Physics, signal: Tensor, found: Reconstruction, vo
     signal = signal.nan_to_num(0.0)
     noise_sd = max(_noise_in_signal(physics.file, signal), 1e-4)
     outputs = start.clone()
-    predicted = physics.signal(outputs, voxels)
-    for _ in range(STEPS):
-        jacobian = physics.jacobian(outputs, predicted, voxels) / noise_sd
+    predicted, jacobian = physics.linearized(outputs, None, voxels)
+    for step in range(STEPS):
+        if step:
+            predicted, jacobian = physics.linearized(outputs, predicted, voxels)
+        jacobian = jacobian / noise_sd
         residual = (signal - predicted) / noise_sd
         normal = jacobian.mT @ jacobian + torch.diag_embed(precision)
         pull = precision * (start - outputs)[:, free]

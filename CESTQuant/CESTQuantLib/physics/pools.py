@@ -181,6 +181,8 @@ def _require_not_negative(pool: Water | Pool | Semisolid, owner: str, *names: st
 
 def _refuse_where(bad: Tensor, value: Tensor, what: str, required: str) -> None:
     """Raise ValueError with the first finite value that is ``bad``; NaN and infinity pass."""
+    if not bool(bad.any()):
+        return
     bad = bad & torch.isfinite(value)
     if bool(bad.any()):
         raise ValueError(f"{what} is {float(value[bad].flatten()[0]):g} but must be {required}")

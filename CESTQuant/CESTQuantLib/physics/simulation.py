@@ -17,6 +17,8 @@ POINTS_PER_CHUNK = 2**13
 """Measurements x voxels at a time where no derivatives are asked for: the work then stays in the L2 cache."""
 POINTS_PER_CHUNK_CLOSED_FORM = 2**14
 """The same for independent measurements after continuous-wave saturation, which need no matrices."""
+POINTS_PER_CHUNK_ANALYTIC = 2**15
+"""The same for the R1rho solution, whose few tensors are small."""
 SMALLEST_SHARE = 16
 """Measurements of one spectrum that are worth a thread."""
 
@@ -57,6 +59,8 @@ def simulate(
         return signal_of(tissue, protocol, b0_shift_ppm=b0_shift_ppm, b1_relative=b1_relative, like=like).T
     closed_form = protocol.pulses is None and protocol.events is None and not protocol.magnetisation_carried_over
     points = POINTS_PER_CHUNK_CLOSED_FORM if closed_form else POINTS_PER_CHUNK
+    if engine == "r1rho":
+        points = POINTS_PER_CHUNK_ANALYTIC
     chunk = max(1, points // protocol.measurement_count)
     several_rows = any(v.ndim > 1 for v in scalars)
     measurements = [slice(None)] if several_rows else _measurement_parts(protocol, voxels)

@@ -2,26 +2,33 @@
 
 The saturation block gives the derivatives of its result with respect to its inputs, such as R2 of water. The chain rule
 leads from there to the fitted values, such as T2 of water, and adds what these do outside the block: during the delay
-after it, in the normalisation of the signal, and as the start of the semisolid pool at equilibrium.
+after it, in the normalisation of the signal, and as the start of the semisolid pool at equilibrium. Fits of independent
+measurements use ``prediction_and_jacobian``. ``signal_slopes`` also follows the magnetisation from one measurement to
+the next; the reliability map of a network is refined with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..fitting.problem import Model
-from ..physics.pools import Scalar
+from ..physics.lineshapes import saturation_rate
+from ..physics.pools import Scalar, Semisolid
 from ..physics.protocol import Protocol
 from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
 from ..physics.r1rho.schedule import recovery_inputs
 from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
+from ..physics.r1rho.slopes import Direction, signal_and_slopes
 from ..physics.receiver import measured_signal_slopes
-from .model import SIGNAL_KEYS, TissueModel
+from .model import FIELD_KEYS, SIGNAL_KEYS, TissueModel
+
+_DETUNING_STEP_PPM = 1e-2
+"""Step of the central difference of the semisolid lineshape."""
 
 
 def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
@@ -193,3 +200,101 @@ def analytic_model(model: TissueModel, protocol: Protocol, values: Callable[...,
         return measured, rows
 
     return evaluate
+
+
+def has_slopes(model: TissueModel, protocol: Protocol, paths: Sequence[str], engine: str) -> bool:
+    """Tell whether ``signal_slopes`` gives the derivatives of an engine's signal with respect to the paths."""
+    if engine != "r1rho" or protocol.events is not None or any(key in model.entries for key in SIGNAL_KEYS):
+        return False
+    if protocol.initial_magnetisation != 1 and bool(protocol.initial_recovery_s.any()):
+        return False
+    if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
+        return False
+    tissue = model.tissue(model.start_values())
+    if with_z_only_semisolid(tissue) is not tissue:
+        return False
+    return not any(path.startswith("semisolid.") and path.endswith(("T2_s", "dw_ppm")) for path in paths)
+
+
+def signal_slopes(
+    model: TissueModel, protocol: Protocol, values: Mapping[str, Scalar], paths: Sequence[str], like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute a signal and its derivatives.
+
+    Args:
+        model: Tissue model for which ``has_slopes`` holds.
+        protocol: Acquisition; an L2 normalisation is not applied.
+        values: Every entry of the model by path, and the fields ``b0_shift_ppm`` and ``b1_relative``; numbers or
+            tensors of shape (voxel,).
+        paths: Entries and fields with respect to which derivatives are wanted.
+        like: Tensor that gives dtype and device.
+
+    Returns:
+        The signal (measurement, voxel) and its derivatives (path, measurement, voxel).
+    """
+    if protocol.signal_normalisation == "l2":
+        protocol = replace(protocol, signal_normalisation="none")
+    tissue = model.tissue(values)
+    shift, relative = (values.get(key, default) for key, default in zip(FIELD_KEYS, (0.0, 1.0), strict=True))
+    inputs = block_inputs(tissue, protocol, b0_shift_ppm=shift, b1_relative=relative, like=like)
+    angle = flip_angle_rad(protocol, relative, like)
+    directions = [_direction(path, model, protocol, values, inputs, tissue.semisolid) for path in paths]
+    return signal_and_slopes(inputs, directions, protocol, angle)
+
+
+def _direction(
+    path: str,
+    model: TissueModel,
+    protocol: Protocol,
+    values: Mapping[str, Scalar],
+    inputs: BlockInputs[Tensor],
+    semisolid: Semisolid | None,
+) -> Direction:
+    """Find out how the inputs of the block and the flip angle change with an entry."""
+    entries: list[Tensor | None] = [None] * len(inputs.flat())
+    places = BlockInputs.from_flat(range(len(entries)), len(inputs.solutes))
+    like = inputs.w1
+    one = torch.ones((), dtype=like.dtype, device=like.device)
+    flip_angle = None
+    if path == "b0_shift_ppm":
+        entries[places.offset] = one * protocol.rad_per_s_per_ppm
+        if places.semisolid is not None and semisolid is not None:
+            entries[places.semisolid.saturation_rate] = _rate_slope(semisolid, protocol, inputs)
+    elif path == "b1_relative":
+        nominal = protocol.gamma_rad_per_s_per_uT * protocol.b1_uT.to(like)[:, None]
+        entries[places.w1] = nominal
+        if places.semisolid is not None and inputs.semisolid is not None:
+            per_w1 = 2 * inputs.semisolid.saturation_rate / torch.where(inputs.w1 == 0, one, inputs.w1)
+            entries[places.semisolid.saturation_rate] = per_w1 * nominal
+        flip_angle = flip_angle_rad(protocol, 1.0, like)
+    else:
+        owner, key = path.rsplit(".", 1)
+        factor = one
+        if key in ("T1_s", "T2_s"):
+            factor = -one / torch.as_tensor(values[path]).to(like) ** 2
+        elif key == "dw_ppm":
+            factor = one * protocol.rad_per_s_per_ppm
+        if owner == "water":
+            entries[{"T1_s": places.R1, "T2_s": places.R2}[key]] = factor
+        elif owner == "semisolid" and (pool := places.semisolid) is not None:
+            entries[{"fraction": pool.fraction, "k_Hz": pool.k, "T1_s": pool.R1}[key]] = factor
+            if key == "fraction":
+                entries[places.c0] = one * protocol.initial_magnetisation
+        else:
+            solute = places.solutes[model.solute_names.index(owner)]
+            named = {"fraction": solute.fraction, "k_Hz": solute.k, "T2_s": solute.R2, "dw_ppm": solute.dw}
+            if key in named:
+                entries[named[key]] = factor
+    return Direction(BlockInputs.from_flat(entries, len(inputs.solutes)), flip_angle)
+
+
+def _rate_slope(semisolid: Semisolid, protocol: Protocol, inputs: BlockInputs[Tensor]) -> Tensor:
+    """Derivative in 1/s/ppm of the rate at which the RF saturates the semisolid pool with respect to the B0 shift."""
+    ppm, like = protocol.rad_per_s_per_ppm, inputs.w1
+    T2_s = torch.as_tensor(semisolid.T2_s).to(like)
+
+    def rate(step_ppm: float) -> Tensor:
+        detuning = inputs.offset + torch.as_tensor(semisolid.dw_ppm).to(like) * ppm + step_ppm * ppm
+        return saturation_rate(semisolid.lineshape, inputs.w1, detuning, T2_s, semisolid.bridge_ppm * ppm)
+
+    return (rate(_DETUNING_STEP_PPM) - rate(-_DETUNING_STEP_PPM)) / (2 * _DETUNING_STEP_PPM)

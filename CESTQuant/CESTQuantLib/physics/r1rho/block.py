@@ -93,7 +93,7 @@ class Block:
                 of_exchanges.append(gradients.field)
         g_w1 = g_offset = None
         if of_field and locked.cos2 is not None:
-            g_w1, g_offset = self._field_gradients(locked.R1rho, locked.cos2, of_exchanges)
+            g_w1, g_offset = self.field_gradients(locked.R1rho, locked.cos2, of_exchanges)
         return BlockInputs(
             w1=g_w1 if needed.w1 else None,
             offset=g_offset if needed.offset else None,
@@ -106,10 +106,16 @@ class Block:
             semisolid=_where_needed(locked.semisolid, needed.semisolid),
         )
 
-    def _field_gradients(
+    def field_gradients(
         self, g_R1rho: Tensor, g_cos2: Tensor, of_exchanges: Sequence[FieldGradients]
     ) -> tuple[Tensor, Tensor]:
-        """Derivatives with respect to w1 and offset, through theta, the effective field and the pools' own offsets."""
+        """Return the derivatives with respect to w1 and offset of what depends on them through the effective field.
+
+        Args:
+            g_R1rho: Derivative of a scalar with respect to R1rho.
+            g_cos2: That with respect to cos^2(theta) at fixed R1rho.
+            of_exchanges: Those of the exchange of every solute pool with respect to its part of the effective field.
+        """
         inputs, field = self.inputs, self.field
         same_everywhere = inputs.w1.shape[-1:] == inputs.offset.shape[-1:] == (1,)
 

@@ -67,6 +67,11 @@ class WaterAlone:
         z = torch.addcmul(steady, cos2 * inputs.z0 - steady, decay)
         return cls(inputs, cos2, R1rho, decay, steady, z)
 
+    def affine(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the block as a map of its start values, as :meth:`Coupled.affine` does."""
+        zero, one = torch.zeros_like(self.decay), torch.ones_like(self.decay)
+        return self.cos2 * self.decay, zero, zero, one, self.steady * (1 - self.decay), zero
+
     @property
     def c(self) -> Tensor:
         """The given longitudinal magnetisation of the absent semisolid pool, which the block leaves as it is."""
@@ -200,6 +205,17 @@ class Coupled:
             z=z_steady + P * dz + S * (half * dz + B * dc),
             c=c_steady + P * dc + S * (C * dz - half * dc),
         )
+
+    def affine(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the block as a map of its start values: (zz, zc, cz, cc, z, c).
+
+        Water z after it is zz z0 + zc c0 + z, and semisolid z is cz z0 + cc c0 + c.
+        """
+        zz, zc = torch.addcmul(self.P, self.S, self.half), self.S * self.B
+        cz, cc = self.S * self.C, torch.addcmul(self.P, self.S, self.half, value=-1)
+        z = torch.addcmul(self.z_steady * (1 - zz), zc, self.c_steady, value=-1)
+        c = torch.addcmul(self.c_steady * (1 - cc), cz, self.z_steady, value=-1)
+        return zz * self.cos2, zc, cz * self.cos2, cc, z, c
 
     def gradients(
         self, gz: Tensor | float, gc: Tensor | float, needed: BlockInputs[bool], of_field: bool

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ..protocol import Protocol
+from .block import Block
 from .inputs import BlockInputs
+from .locked_water import Coupled
 from .saturation import saturate
 
 
@@ -64,7 +66,8 @@ class CoupledMap:
 
     def apply(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return water z and semisolid z after the map."""
-        return self.zz * z + self.zc * c + self.z, self.cz * z + self.cc * c + self.c
+        after_z = torch.addcmul(torch.addcmul(self.z, self.zz, z), self.zc, c)
+        return after_z, torch.addcmul(torch.addcmul(self.c, self.cz, z), self.cc, c)
 
     def one_later(self, count: int) -> CoupledMap:
         """Return the maps of ``count`` measurements, each at the place of the measurement that follows."""
@@ -137,7 +140,14 @@ def _free_water_map(inputs: BlockInputs[Tensor], duration: Tensor) -> WaterMap:
 
 
 def _coupled_map(inputs: BlockInputs[Tensor]) -> CoupledMap:
-    """The map of a saturation block, which is solved for the start values (0, 0), (1, 0) and (0, 1)."""
+    """The map of a saturation block.
+
+    Where derivatives are asked for, it is that of the autograd function for the start values (0, 0), (1, 0) and (0, 1).
+    """
+    if not (torch.is_grad_enabled() and any(value.requires_grad for value in inputs.flat())):
+        locked = Block.solve(inputs).locked
+        if isinstance(locked, Coupled):
+            return CoupledMap(*locked.affine())
     one = torch.ones_like(inputs.duration[..., :1, :1])
     zero = one * 0
     z, c = saturate(replace(inputs, z0=torch.stack([zero, one, zero]), c0=torch.stack([zero, zero, one])))
@@ -154,6 +164,8 @@ def _coupled_map(inputs: BlockInputs[Tensor]) -> CoupledMap:
 
 def _free_coupled_map(inputs: BlockInputs[Tensor], duration: Tensor) -> CoupledMap:
     """The map of free recovery: the same 2 x 2 solution as under RF, without RF."""
+    if not duration.requires_grad and bool((duration == duration[0]).all()):
+        duration = duration[:1]
     zero = torch.zeros_like(duration)
     return _coupled_map(recovery_inputs(inputs, duration, zero, zero))
 

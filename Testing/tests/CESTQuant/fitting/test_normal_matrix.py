@@ -87,3 +87,12 @@ def test_a_singular_matrix_gives_no_nan(count):
     scale = parameter_scales(normal, torch.ones_like(gradient, dtype=torch.bool))
     step = normal.solve(gradient * scale, scale, torch.zeros(VOXELS, dtype=torch.float64))
     assert not step.isnan().any()
+
+
+@pytest.mark.parametrize("layout", [BatchedNormalMatrix, ElementwiseNormalMatrix])
+def test_a_singular_matrix_has_no_finite_inverse_and_is_no_error(layout: type[NormalMatrix]) -> None:
+    singular = torch.ones(2, 7, 7)
+    singular[1] = torch.eye(7)
+    inverse = layout(singular if layout is BatchedNormalMatrix else singular.permute(1, 2, 0)).inverse(torch.ones(7, 2))
+    assert not (inverse[..., 0].diagonal().abs() < 1e6).all()
+    torch.testing.assert_close(inverse[..., 1], torch.eye(7))
