@@ -4,7 +4,8 @@ Each kill is ``kill -9`` of a run on tiny inputs, at a moment drawn from a seed:
 time that the run takes, in the other half the n-th time that it opens, makes, renames or removes a file or folder of
 its output, where a moment costs most. In half of the cases an earlier result lies in the output folder. Then
 
-- the folder holds the earlier result, the new one, or nothing at all, but nothing of both;
+- the folder holds the earlier result, the new one, or nothing at all, but nothing of both (the run of a cohort may have
+  finished some of its stages);
 - the same command, repeated, succeeds and gives the bytes of the undisturbed run, which is another process;
 - no hidden folder, lock or temporary file is left.
 
@@ -33,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tiny_runs import ROOT, TinyRun, contents, differences, kill, kill_at_write, preload, tiny_runs, wait
 
-TIMED = ("times.csv", "last.pt", "tensorboard")
-"""Files of a training that hold times."""
+TIMED = ("times.csv", "last.pt", "tensorboard", ".snakemake", ".neurocest", "logs")
+"""Files of a training that hold times, and those in which the run of a cohort keeps its books."""
 IN_PROGRESS = ("best.pt", "log.csv", "curves.png", "validation.png")
 """Files that a training writes before it has a result."""
 
@@ -93,7 +94,7 @@ def killed(known: Undisturbed, place: Path, random: np.random.Generator, earlier
     run, problems = known.run, []
     prepare(place)
     before: dict[str, str] = {}
-    replaces = bool(random.integers(2)) and not run.resumed
+    replaces = bool(random.integers(2)) and not run.resumed and not run.staged
     if replaces:
         shutil.rmtree(place / "out")
         shutil.copytree(earlier / "out", place / "out")
@@ -111,7 +112,9 @@ def killed(known: Undisturbed, place: Path, random: np.random.Generator, earlier
     notes = {"out/notes.txt": before["out/notes.txt"]} if before else {}
     left, wanted = visible(result_of(place), bool(run.resumed)), visible({**known.files, **notes}, bool(run.resumed))
     state = "new" if left == wanted else "earlier" if before and left == visible(before, False) else "nothing"
-    if state == "nothing" and left:
+    if state == "nothing" and left and run.staged:
+        state = "some of the stages"
+    elif state == "nothing" and left:
         state = "mixed"
         problems.append(f"after the kill: {', '.join(sorted(left))}, of which new or gone: {differences(left, wanted)}")
     if status == 0:

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,12 +42,14 @@ class TinyRun:
         batch: Module whose ``main`` runs the command.
         arguments: Arguments; the output is a path relative to the folder.
         resumed: Arguments that a repetition needs in addition where a killed run left a checkpoint.
+        staged: Whether it writes one result after another, each of them whole, and a repetition goes on from there.
     """
 
     name: str
     batch: str
     arguments: tuple[str, ...]
     resumed: tuple[str, ...] = ()
+    staged: bool = False
 
     def start(
         self, folder: Path, threads: int = 1, extra: Sequence[str] = (), before: Callable[[], None] | None = None
@@ -215,7 +218,7 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
 def tiny_runs(folder: Path) -> list[TinyRun]:
     """Write the inputs into a folder, and return the runs that use them."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_cest_runs(folder / "cest"), *_joint_runs(folder / "joint")]
+    return [*_cest_runs(folder / "cest"), *_joint_runs(folder / "joint"), *_cohort_runs(folder)]
 
 
 def _words(options: dict[str, Any]) -> Iterator[str]:
@@ -414,6 +417,28 @@ def _joint_runs(folder: Path) -> list[TinyRun]:
             resumed=("--resume",),
         ),
     ]
+
+
+def _cohort_runs(folder: Path) -> list[TinyRun]:
+    """A cohort of one patient with one visit, whose files are those of the other runs."""
+    cest = folder / "cest"
+    shutil.copyfile(cest / "spectrum" / "m0.nii.gz", folder / "t1.nii.gz")
+    visit = {
+        "subject": "P1",
+        "visit": "V1",
+        "t1": folder / "t1.nii.gz",
+        "segmentation": cest / "tumour.nii.gz",
+        "cest": cest / "spectrum" / "signal.nii.gz",
+        "protocol": cest / "spectrum" / "protocol.json",
+        "m0": cest / "spectrum" / "m0.nii.gz",
+        "b0": cest / "spectrum" / "b0.nii.gz",
+    }
+    manifest, settings = folder / "COHORT.csv", folder / "settings.json"
+    manifest.write_text("\n".join([",".join(visit), ",".join(map(str, visit.values()))]) + "\n")
+    more = ["--labels", "1=core,2=oedema,3=enhancing", "--draws", "50"]
+    settings.write_text(json.dumps({"method": "mtrasym", "register": False, "compartments": more}))
+    arguments = ("run", str(manifest), "--settings", str(settings), "--output", "out", "--cores", "1")
+    return [TinyRun("neurocest run", "NeuroCESTLib.workflow.batch", arguments, staged=True)]
 
 
 def _redirect(log: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, one_line, settings_of
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
-from NeuroCESTLib.core.whole_files import write_text, written_as
+from NeuroCESTLib.core.whole_files import write_errors, write_text, written_as
 from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
@@ -156,8 +156,10 @@ class _Pictures:
 
     def path(self, weights: str, case: str) -> Path:
         place = self.folder / _file_name(weights) if self.several_weights else self.folder
-        place.mkdir(parents=True, exist_ok=True)
-        return place / f"{_file_name(case)}.png"
+        path = place / f"{_file_name(case)}.png"
+        with write_errors(path):
+            place.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def _evaluate(
@@ -168,17 +170,19 @@ def _evaluate(
     pictures: _Pictures | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Row of one case; a failure becomes its 'error', so that the other cases are evaluated."""
+    """Row of one case; a failure becomes its 'error', so that the other cases are evaluated.
+
+    A picture that cannot be written ends the command: the tables could not be written either.
+    """
     from ..evaluation.cases import evaluate_case
     from ..pictures.cases import draw_cases
 
     progress(0.0)
     try:
         row, picture = evaluate_case(case, weights, settings, progress, pictures is not None)
-        if picture is not None and pictures is not None:
-            draw_cases([picture], pictures.path(name, case.name), f"{case.name}, {name}")
     except _FAILURES as error:
         print(f"error: {case.name} ({name}): {one_line(str(error))}", file=sys.stderr)
+        picture = None
         row = {
             "case": case.name,
             "subject": case.fixed.subject,
@@ -186,6 +190,8 @@ def _evaluate(
             "moving_visit": case.moving.visit if case.moving is not None else "",
             "error": one_line(str(error)),
         }
+    if picture is not None and pictures is not None:
+        draw_cases([picture], pictures.path(name, case.name), f"{case.name}, {name}")
     return {"weights": name, **row}
 
 

@@ -253,7 +253,8 @@ def _from_quaternion(
         ]
     )
     result = np.eye(4)
-    result[:3, :3] = rotation * np.array([spacing[0], spacing[1], spacing[2] * qfac])
+    with np.errstate(invalid="ignore"):  # infinite voxels are refused where the size is checked
+        result[:3, :3] = rotation * np.array([spacing[0], spacing[1], spacing[2] * qfac])
     result[:3, 3] = offset
     return result
 
