@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from NeuroCESTLib.core.progress import Progress, part, silent
+from NeuroCESTLib.core.threads import torch_threads
 
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 from . import AFFINE_KINDS
@@ -79,7 +80,8 @@ def align(
     are optimised on a grid of 4 mm. The best result is refined on a grid of 2.5 mm, first as a rigid and then, for an
     affine transform, as an affine map. All this takes place in the space half-way between the brains (see ``halfway``):
     an exchange of fixed and moving gives the inverse map, and a brain is aligned with itself by the identity. The same
-    brains give the same transform to the last bit.
+    brains give the same transform to the last bit, with any number of threads: sums over points are made in one thread,
+    as rounding would otherwise decide where the optimiser stops.
 
     Args:
         fixed: Brain that defines the fixed space.
@@ -99,6 +101,22 @@ def align(
     if kind == "none":
         return AffineResult(sitk.AffineTransform(3), 0.0, _overlap(fixed, moving, sitk.AffineTransform(3)))
     progress(0.0, "aligning the visits")
+    with torch_threads(1):
+        result, value = _optimal(fixed, moving, kind, progress)
+    overlap = _overlap(fixed, moving, result)
+    stretch = np.linalg.svd(np.array(result.GetMatrix()).reshape(3, 3), compute_uv=False)
+    if overlap < _SMALLEST_OVERLAP or stretch.max() > _LARGEST_STRETCH or stretch.min() < 1 / _LARGEST_STRETCH:
+        raise ValueError(
+            f"the {kind} alignment of the {moving.name} study to the {fixed.name} study failed (overlap of the brains "
+            f"{overlap:.2f}, stretch {stretch.min():.2f} to {stretch.max():.2f}): check the brain masks, or align the "
+            "visits by hand and choose no affine alignment"
+        )
+    progress(1.0, "")
+    return AffineResult(result, value, overlap)
+
+
+def _optimal(fixed: Brain, moving: Brain, kind: str, progress: Progress) -> tuple[sitk.AffineTransform, float]:
+    """Return the best map, and its mutual information."""
     sides = _side(fixed, _COARSE_MM), _side(moving, _COARSE_MM)
     starts = _promising_starts(*sides)
     found = []
@@ -114,17 +132,7 @@ def align(
         for low, high in ((0.6, 0.8), (0.8, 1.0)):  # twice, as the points in both fields of view are chosen anew
             start_of_affine = [*parameters, *[0.0] * (12 - len(parameters))]
             parameters, value = space.optimize(start_of_affine, 40, _steps(part(progress, low, high), 60))
-    result = _transform(space.map_at(parameters))
-    overlap = _overlap(fixed, moving, result)
-    stretch = np.linalg.svd(np.array(result.GetMatrix()).reshape(3, 3), compute_uv=False)
-    if overlap < _SMALLEST_OVERLAP or stretch.max() > _LARGEST_STRETCH or stretch.min() < 1 / _LARGEST_STRETCH:
-        raise ValueError(
-            f"the {kind} alignment of the {moving.name} study to the {fixed.name} study failed (overlap of the brains "
-            f"{overlap:.2f}, stretch {stretch.min():.2f} to {stretch.max():.2f}): check the brain masks, or align the "
-            "visits by hand and choose no affine alignment"
-        )
-    progress(1.0, "")
-    return AffineResult(result, value, overlap)
+    return _transform(space.map_at(parameters)), value
 
 
 def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:

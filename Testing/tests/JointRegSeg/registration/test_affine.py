@@ -11,6 +11,7 @@ from geometries import rotation
 
 from JointRegSegLib.registration.affine import Brain, align, as_affine
 from JointRegSegLib.synthesis.phantom import RADII_MM, make_visit
+from NeuroCESTLib.core.threads import torch_threads
 from NeuroCESTLib.scene.geometry import Geometry
 
 
@@ -198,3 +199,12 @@ def test_the_same_brains_give_the_same_transform_to_the_last_bit() -> None:
     moving = head(motion((3, -2, 4), (5, -4, 3), (1.03, 0.98, 1.0)), spacing=(2.5, 3.2, 4.0))
     first, second = (align(FIXED, moving).transform for _ in range(2))
     assert first.GetParameters() == second.GetParameters()
+
+
+def test_the_number_of_threads_does_not_change_the_alignment() -> None:
+    moving = head(motion((3, -2, 4), (5, -4, 3)), spacing=(6.0, 6.0, 6.0))
+    found = []
+    for threads in (1, 2):
+        with torch_threads(threads):
+            found.append(align(head(spacing=(6.0, 6.0, 6.0)), moving, "rigid").transform.GetParameters())
+    assert found[0] == found[1]
