@@ -143,6 +143,18 @@ _LAYOUT = """
 """
 
 
+TWO_PLOTS_ID = 14140
+"""Number of the layout of two plots."""
+_TWO_PLOTS = """
+<layout type="vertical" split="true">
+ <item><view class="vtkMRMLPlotViewNode" singletontag="PlotView1">
+  <property name="viewlabel" action="default">P</property></view></item>
+ <item><view class="vtkMRMLPlotViewNode" singletontag="PlotView2">
+  <property name="viewlabel" action="default">S</property></view></item>
+</layout>
+"""
+
+
 class ViewLayout:
     """A layout of views, and the way back to the earlier one.
 
@@ -196,3 +208,25 @@ class PlotLayout(ViewLayout):
         self.enter()
         for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
             view.SetPlotChartNodeID(chart.GetID())
+
+
+class TwoPlotsLayout(ViewLayout):
+    """Layout of two plots, one above the other, and the way back to the earlier one."""
+
+    def __init__(self) -> None:
+        super().__init__(TWO_PLOTS_ID, _TWO_PLOTS)
+
+    def show(self, upper: Any, lower: Any) -> None:
+        """Show two charts; does nothing where there is no window.
+
+        Args:
+            upper: Chart node of the upper plot.
+            lower: Chart node of the lower plot; None leaves it empty.
+        """
+        import slicer
+
+        self.enter()
+        for name, chart in (("PlotView1", upper), ("PlotView2", lower)):
+            view = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLPlotViewNode")
+            if view is not None:
+                view.SetPlotChartNodeID(chart.GetID() if chart is not None else None)

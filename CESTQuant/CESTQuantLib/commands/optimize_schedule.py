@@ -37,11 +37,12 @@ def run(options: Namespace) -> None:
     from ..schedules.config import read_design
     from ..schedules.files import summarize, write_design
     from ..schedules.optimization import optimize
+    from ..schedules.progress_file import training_folder
 
     config = config_file(options.config)
     design = read_design(config)
     output = Path(options.output)
-    training = output.absolute().parent / f".{output.name}.training"
+    training = training_folder(output)
     checkpoints = training / design.fingerprint()
     with processes() as these:
         if not these.writes:

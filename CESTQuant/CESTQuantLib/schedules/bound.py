@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ def minimize_bound(
     progress: Progress = silent,
     checkpoint: Path | None = None,
     processes: Processes | None = None,
+    on_moment: Callable[[Sequence[Moment]], None] | None = None,
 ) -> list[Moment]:
     """Train a schedule, in place, on the Cramér-Rao bound.
 
@@ -127,6 +128,7 @@ def minimize_bound(
         checkpoint: File that is written at every recorded moment. Where it exists, the descent continues from it, to
             the same end as without the interruption.
         processes: This process among those that do the same; the first one writes the checkpoint.
+        on_moment: Called at every recorded moment with those of the descent so far.
 
     Returns:
         About ``MOMENTS`` moments (step, loss and schedule) of the last descent.
@@ -154,6 +156,8 @@ def minimize_bound(
             descent.restore(saved.pop("descent"))
         for moment in descent.moments():
             file.save({**identity, "found": ends, "losses": losses, "descent": descent.state()})
+            if on_moment is not None:
+                on_moment(descent.history)
             report(moment["step"] / steps, f"{objective}: step {moment['step']} of {steps}, {moment['loss']:.4g}")
         return descent.history
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from .bound import minimize_bound
 from .design import JOINT_TRAINING, Design
 from .evaluation import EvaluatedSchedule, batches_of, evaluate_schedule, new_chain
 from .limits import playable
+from .progress_file import PROGRESS_FILE, progress_record
 from .trainable import Moment, TrainableSchedule
 
 START = "start"
@@ -102,6 +104,7 @@ class _Run:
             begin = time.perf_counter()
             first, last = (_SHARE_OF_PHASES * n / len(phases) for n in (number, number + 1))
             path = self._checkpoint(f"{number}-schedule.pt")
+            self._show(objective, self.evolution[-1:])
             moments = self._phase(schedule, objective, path, part(self.progress, first, last))
             self.evolution += [{"phase": objective, **moment} for moment in moments]
             self.seconds[objective] = time.perf_counter() - begin
@@ -131,6 +134,13 @@ class _Run:
             self.seconds[f"network for the schedule after {name}"] = time.perf_counter() - begin
         return results
 
+    def _show(self, phase: str, moments: Sequence[Moment]) -> None:
+        """Write the schedule as it is now and the loss of the phase so far, for a window that shows them."""
+        path = self._checkpoint(PROGRESS_FILE)
+        if path is None or not self.processes.writes:
+            return
+        write_text(json.dumps(progress_record(phase, self.evolution[0]["schedule"], moments)), path)
+
     def _checkpoint(self, name: str) -> Path | None:
         return None if self.checkpoints is None else self.checkpoints / name
 
@@ -148,6 +158,7 @@ class _Run:
             progress=progress,
             checkpoint=checkpoint,
             processes=self.processes,
+            on_moment=lambda moments: self._show(objective, moments),
         )
 
     def _train_together(self, schedule: TrainableSchedule, checkpoint: Path | None, progress: Progress) -> list[Moment]:
@@ -162,6 +173,7 @@ class _Run:
             moments[epoch - 1 :] = [moment]
             if record is not None and self.processes.writes:
                 write_text(json.dumps(moments), record)
+            self._show(JOINT_TRAINING, moments)
 
         train_network(
             chain.network,

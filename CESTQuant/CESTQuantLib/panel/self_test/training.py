@@ -73,6 +73,45 @@ class TrainingTest(SampleTest):
         self.assertIn("is chosen", ui.trainingNoteLabel.text, ui.trainingLog.plainText)
         self.assertEqual(self.widget.logic.getParameterNode().networkPath, network)
 
+    def test_scheduleIsOptimizedBesideTheApplicationAndDrawn(self):
+        ui, training = self.ui, self.widget.training
+        config = self.writeConfig(
+            trainable=["b1_uT", "offsets_ppm"],
+            limits={"b1_peak_uT": 6.0},
+            samples=64,
+            epochs=1,
+            crlb={"steps": 4, "starts": 1, "first_steps": 2, "voxels": 8},
+            held_out=64,
+            batch_size=32,
+        )
+        ui.trainingKindComboBox.currentIndex = ui.trainingKindComboBox.findData("optimize-schedule")
+        self.addCleanup(setattr, ui.trainingKindComboBox, "currentIndex", 0)
+        ui.trainingConfigPathLineEdit.currentPath = config
+        output = os.path.join(self.directory, "schedule")
+        ui.trainingOutputPathLineEdit.currentPath = output
+        self.assertTrue(ui.trainingQuantityComboBox.isHidden())
+        training.look.setInterval(10)
+        ui.startTrainingButton.click()
+        self.waitForTheEnd()
+        self.assertIn("is chosen", ui.trainingNoteLabel.text, ui.trainingLog.plainText)
+        self.assertEqual(self.widget.logic.getParameterNode().networkPath, os.path.join(output, "network.pt"))
+        self.assertFalse(ui.trainingQuantityComboBox.isHidden())
+        with open(os.path.join(output, "report.json")) as file:
+            evolution = json.load(file)["summary"]["evolution"]
+        ui.trainingQuantityComboBox.currentIndex = ui.trainingQuantityComboBox.findData("b1_uT")
+        drawn = self.drawnIn("Schedule")
+        self.assertEqual(drawn["start"], evolution[0]["schedule"]["b1_uT"])
+        self.assertEqual(drawn["now"], evolution[-1]["schedule"]["b1_uT"])
+        self.assertNotEqual(drawn["start"], drawn["now"])
+        self.assertEqual(slicer.util.getNode("Schedule").GetYAxisTitle(), "B1 (µT)")
+        self.assertTrue(self.drawnIn("Training"))
+
+    def drawnIn(self, name):
+        """Return the drawn values of every curve of a chart."""
+        chart = slicer.util.getNode(name)
+        series = [chart.GetNthPlotSeriesNode(number) for number in range(chart.GetNumberOfPlotSeriesNodes())]
+        return {node.GetName(): slicer.util.arrayFromTableColumn(node.GetTableNode(), "y").tolist() for node in series}
+
     def test_lossIsDrawnAndAFailedTrainingSaysWhy(self):
         training = self.widget.training
         self.ui.trainingConfigPathLineEdit.currentPath = self.writeConfig(targets=["creatine.fraction"])
@@ -81,10 +120,8 @@ class TrainingTest(SampleTest):
         for epoch, loss in ((1, 0.9), (2, 0.5), (3, 0.25)):  # as the command writes them
             training.onLine(f" {10 * epoch} % epoch {epoch}: loss {loss}, held out {2 * loss}")
         self.assertEqual(self.ui.trainingProgressBar.value, 30)
-        chart = slicer.util.getNode("Training")
-        series = [chart.GetNthPlotSeriesNode(number) for number in range(chart.GetNumberOfPlotSeriesNodes())]
-        self.assertEqual([node.GetName() for node in series], ["training", "held out"])
-        values = slicer.util.arrayFromTableColumn(series[1].GetTableNode(), "y")
-        self.assertEqual(values.tolist(), [1.8, 1.0, 0.5])
+        drawn = self.drawnIn("Training")
+        self.assertEqual(list(drawn), ["training", "held out"])
+        self.assertEqual(drawn["held out"], [1.8, 1.0, 0.5])
         self.waitForTheEnd()
         self.assertIn("creatine", self.ui.trainingNoteLabel.text)
