@@ -79,6 +79,10 @@ def addSamplePhantom(source=None, **settings):
             )
         except Cancelled:
             return []
+        from NeuroCESTLib.scene import display
+
+        display.turn_views(nodes.get("m0"))
+        display.show_over(None, nodes.get("m0"))
         return list(nodes.values())
 
 

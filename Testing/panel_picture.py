@@ -69,6 +69,11 @@ _RESULTS = ("spectrumSection", "outputsSection", "advancedSection")
 PICTURES = {
     "panel": ("--module", "CESTQuant"),
     "panel_protocol": ("--open", "protocolSection", "--only", "inputsSection", "protocolSection"),
+    "panel_import": ("--open", "importSection", "--only", "importSection"),
+    "panel_preparation": (
+        *("--open", "relaxationSection", "preparationSection"),
+        *("--only", "mapsSection", "relaxationSection", "preparationSection"),
+    ),
     "panel_pools": ("--method", "r1rho", "--only", "methodSection", "poolsSection"),
     "panel_fields": ("--open", "fieldsSection", "--only", "mapsSection", "fieldsSection"),
     "panel_results": ("--open", "advancedSection", "--only", *_RESULTS),
@@ -111,6 +116,8 @@ def _choose_cest(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
         panel.pools.onPresetChosen(ui.modelPresetComboBox.currentIndex)
         ui.poolTable.setCurrentCell(1, 1)
     ui.protocolPathLineEdit.currentPath = _write("visit_1/protocol.json", json.dumps(PROTOCOL))
+    if "importSection" in options.only:
+        _import_study(ui)
     for selector, name in (
         (ui.referenceSelector, "M0"),
         (ui.maskSelector, "Brain mask"),
@@ -119,6 +126,20 @@ def _choose_cest(panel: Any, slicer: Any, options: argparse.Namespace) -> None:
         (ui.segmentationSelector, "Tumour"),
     ):
         selector.setCurrentNode(slicer.util.getNode(name))
+
+
+def _import_study(ui: Any) -> None:
+    """Import the CEST scan of a small ParaVision study, as a user does."""
+    sys.path.append(str(REPOSITORY / "Testing" / "tests"))
+    from paravision import stored_frames, write_scan
+
+    off = {"PVM_MagTransOnOff": "Off", "Method": "<Bruker:RARE>"}
+    write_scan(Path("mouse_study/2"), stored_frames(measurements=1), method=off)
+    write_scan(Path("mouse_study/4"))
+    ui.importSourcePathLineEdit.currentPath = "mouse_study"
+    ui.findSeriesButton.click()
+    ui.importButton.click()
+    ui.openValuesTable.item(0, 0).setText("0.0065")
 
 
 def _choose_joint(panel: Any, slicer: Any, options: argparse.Namespace) -> None:

@@ -223,20 +223,52 @@ def add_legend(node: Any) -> Any:
     return legend
 
 
-def show_over(foreground: Any, background: Any, opacity: float = 1.0) -> None:
-    """Show a map over anatomy in all slice views, fitted to them.
+def show_over(foreground: Any, background: Any, opacity: float = 1.0, *, fit: bool = True) -> None:
+    """Show a map over anatomy in all slice views.
 
     Args:
-        foreground: Volume node of the map.
+        foreground: Volume node of the map; None for the anatomy alone.
         background: Volume node of the anatomy; None keeps what the views show.
         opacity: Opacity of the map, 0 to 1.
+        fit: Whether to fit the views to the images; otherwise they stay where the user has brought them.
     """
     import slicer
 
     layers = {"foreground": foreground, "foregroundOpacity": opacity, "label": None}
     if background is not None:
         layers["background"] = background
-    slicer.util.setSliceViewerLayers(**layers, fit=True)
+    slicer.util.setSliceViewerLayers(**layers, fit=fit)
+    # Slice views look again at legends after a click of the user alone, not after a program has set another map.
+    for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
+        if legend.GetPrimaryDisplayNode() is not None:
+            legend.Modified()
+
+
+def turn_views(volume: Any) -> None:
+    """Turn all slice views into the planes of a volume: of an oblique slab, others cut a stripe.
+
+    Args:
+        volume: Volume node; None does nothing.
+    """
+    import slicer
+
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode") if volume is not None else ():
+        view.RotateToVolumePlane(volume)
+
+
+def views_are_empty() -> bool:
+    """Whether there are slice views and none of them shows a volume."""
+    import slicer
+
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return bool(views) and not any(view.GetBackgroundVolumeID() or view.GetForegroundVolumeID() for view in views)
+
+
+def outline(segmentation: Any) -> None:
+    """Draw the segments as outlines in slice views, so that the map below them is seen."""
+    shown = segmentation.GetDisplayNode()
+    if shown is not None:
+        shown.SetVisibility2DFill(False)
 
 
 def _display(node: Any) -> Any:

@@ -73,7 +73,7 @@ class RelaxationPage(Page):
                 parameters.t1 = t1
         self.panel.results.warn(maps.report["warnings"])
         self.panel.results.offerMaps(t1 or maps.nodes["t2_s"])
-        self.panel.results.onMapChosen()
+        self.panel.results.onMapChosen(fit=True)
         folder = self.panel.folderName(maps)
         if t1 is None:
             return _("The T2 map is in the folder '{folder}'.").format(folder=folder)

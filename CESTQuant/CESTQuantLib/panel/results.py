@@ -22,7 +22,7 @@ class ResultsPage(Page):
 
         ui = self.ui
         ui.shownMapComboBox.connect("currentIndexChanged(int)", self.onMapChosen)
-        ui.opacitySlider.connect("valueChanged(int)", self.onMapChosen)
+        ui.opacitySlider.connect("valueChanged(int)", lambda value: self.onMapChosen())
         for edit in (ui.windowLowLineEdit, ui.windowHighLineEdit):
             edit.connect("editingFinished()", self.onWindowTyped)
         ui.regionsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -72,13 +72,20 @@ class ResultsPage(Page):
         """Return the node of the chosen map, or None."""
         return slicer.mrmlScene.GetNodeByID(self.ui.shownMapComboBox.currentData or "")
 
-    def onMapChosen(self, index=None):
-        """Show the chosen map over the anatomy, in the chosen opacity, with its range and regions."""
+    def onMapChosen(self, index=None, fit=False):
+        """Show the chosen map over the anatomy, in the chosen opacity, with its range and regions.
+
+        Args:
+            index: Number of the map in the list, as the widget tells it.
+            fit: Whether to fit the slice views to the map; otherwise they stay where the user has brought them.
+        """
         from NeuroCESTLib.scene import display
 
         node = self.shownMap()
+        if fit:
+            display.turn_views(node)
         if node and self.parameters:
-            display.show_over(node, self.anatomy(), self.ui.opacitySlider.value / 100)
+            display.show_over(node, self.anatomy(), self.ui.opacitySlider.value / 100, fit=fit)
         self._showDetails()
 
     def onWindowTyped(self):
@@ -95,9 +102,13 @@ class ResultsPage(Page):
 
     def showResult(self, result):
         """Show the main map of a result over the anatomy, and its warnings."""
+        from NeuroCESTLib.scene import display
+
         self.warn(result.report["warnings"])
+        if self.parameters.segmentation:
+            display.outline(self.parameters.segmentation)
         self.offerMaps(result.mainMap)
-        self.onMapChosen()
+        self.onMapChosen(fit=True)
 
     def warn(self, sentences):
         """Show the warnings of a run."""

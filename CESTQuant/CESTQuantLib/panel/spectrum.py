@@ -106,7 +106,18 @@ class SpectrumPage(Page):
             return
         with slicer.util.tryWithErrorDisplay(_("The spectrum cannot be shown.")):
             ensure_torch(self.panel.moduleName)
+            self._showSomething()
             self.live.start()
+
+    def _showSomething(self):
+        """Show the anatomy, or the first image of the acquisition, where the slice views are empty."""
+        from NeuroCESTLib.scene import display, sequences
+
+        signal = self.parameters.signal if self.parameters else None
+        if signal is not None and display.views_are_empty():
+            shown = self.panel.results.anatomy() or sequences.browse(signal, 0)
+            display.turn_views(shown)
+            display.show_over(None, shown)
 
     def showValues(self, text):
         """Show the values of the fit beside the plot."""

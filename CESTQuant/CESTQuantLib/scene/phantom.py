@@ -65,6 +65,7 @@ def _add_nodes(phantom: Phantom) -> dict[str, Any]:
     nodes["signal"].SetAttribute(PROTOCOL_ATTRIBUTE, json.dumps(protocol_to_dict(phantom.protocol)))
     masks = {name: phantom.labels == label for label, (name, _) in REGIONS.items()}
     nodes["segmentation"] = add_segmentation(masks, geometry, f"{NAME} regions")
+    display.outline(nodes["segmentation"])
     for name, unit, color_map in (("b0", "ppm", "diverging"), ("b1", "", "viridis"), ("t1", "s", "viridis")):
         display.show_map(nodes[name], unit, color_map)
     hierarchy.put(nodes.values(), hierarchy.make_folder(NAME))

@@ -88,6 +88,15 @@ class SpectrumTest(SampleTest):
         self.ui.pinsSelector.setCurrentNode(None)
         self.assertEqual(list(self.curves()), ["measured"])
 
+    def test_emptySliceViewsShowTheAnatomyThatTheMouseMovesOver(self):
+        self.addSliceView()
+        (view,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[:1]
+        view.SetBackgroundVolumeID(None)
+        view.SetForegroundVolumeID(None)
+        self.chooseInputs("mtrasym")
+        self.ui.liveSpectrumCheckBox.checked = True
+        self.assertEqual(view.GetBackgroundVolumeID(), self.reference.GetID())
+
     def test_imagesOfTheAcquisitionAreBrowsedWithTheirOffsets(self):
         self.addSliceView()
         self.chooseInputs()

@@ -81,3 +81,30 @@ def test_map_is_shown_over_the_anatomy_in_all_slice_views(slicer: ModuleType) ->
         assert view.GetBackgroundVolumeID() == anatomy.GetID()
         assert view.GetForegroundVolumeID() == second.GetID()
         assert view.GetForegroundOpacity() == 0.4
+
+
+def test_legends_follow_a_map_that_a_program_shows(slicer: ModuleType) -> None:
+    first, second = (add_volume(np.ones(SHAPE), GRIDS["oblique"], name) for name in ("first", "second"))
+    modified: list[object] = []
+    for node in (first, second):
+        display.show_map(node, "", "viridis")
+        legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+        legend.AddObserver("ModifiedEvent", lambda caller, event: modified.append(caller))
+    modified.clear()
+    display.show_over(second, None)
+    assert len(modified) == 2
+
+
+def test_views_are_turned_into_the_plane_of_an_oblique_slab(slicer: ModuleType) -> None:
+    view = slicer.vtkMRMLSliceNode()
+    view.SetSingletonTag("Turned")
+    view.SetLayoutName("Turned")
+    view = slicer.mrmlScene.AddNode(view)
+    display.turn_views(None)
+    before = [view.GetSliceToRAS().GetElement(row, 2) for row in range(3)]
+    display.turn_views(add_volume(np.ones(SHAPE), GRIDS["oblique"], "slab"))
+    normal = np.array([view.GetSliceToRAS().GetElement(row, 2) for row in range(3)])
+    axes = GRIDS["oblique"].ijk_to_ras[:3, :3] / np.linalg.norm(GRIDS["oblique"].ijk_to_ras[:3, :3], axis=0)
+    assert np.abs(axes.T @ normal).max() == pytest.approx(1.0)
+    assert not np.allclose(normal, before)
+    slicer.mrmlScene.RemoveNode(view)
