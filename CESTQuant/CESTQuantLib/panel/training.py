@@ -27,7 +27,7 @@ QUANTITIES = {
     "readout_flip_angle_deg": _("flip angle (°)"),
 }
 """Quantities of a schedule that can be optimised, with their texts."""
-BLUE, ORANGE, GREY = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.6, 0.6, 0.6)
+BLUE, ORANGE, GRAY = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.6, 0.6, 0.6)
 
 
 class TrainingPage(Page):
@@ -209,7 +209,7 @@ class TrainingPage(Page):
         if self._record is None or name not in self._record["schedule"]:
             return
         curves = []
-        for title, values, color in ((_("start"), "start", GREY), (_("now"), "schedule", BLUE)):
+        for title, values, color in ((_("start"), "start", GRAY), (_("now"), "schedule", BLUE)):
             y = np.array(self._record[values][name], float)
             curves.append(Curve(title, np.arange(1, len(y) + 1, dtype=float), y, color))
         chart = self.scheduleChart.node
