@@ -66,6 +66,22 @@ class Augmentation:
         fixed, moving = self._change_intensity(fixed, generator), self._change_intensity(moving, generator)
         return self._drop_modalities(fixed, moving, generator)
 
+    def single(self, sample: StudySample, generator: torch.Generator) -> StudySample:
+        """Augment one study by itself, with the geometry of ``shared``.
+
+        Args:
+            sample: Study.
+            generator: Source of all random numbers; the same state gives the same study.
+
+        Raises:
+            ValueError: The patch is larger than the grid.
+        """
+        sample = moved(sample, (draw_geometry(self.config.shared, sample.shape, generator),))
+        if self.config.patch is not None:
+            sample, _ = self._crop(sample, sample, self.config.patch, generator)
+        sample = self._change_intensity(sample, generator)
+        return self._drop_modalities(sample, sample, generator)[0]
+
     def _crop(
         self, fixed: StudySample, moving: StudySample, patch: tuple[int, int, int], generator: torch.Generator
     ) -> Pair:

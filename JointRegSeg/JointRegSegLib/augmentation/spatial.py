@@ -119,7 +119,9 @@ def resample(sample: StudySample, positions: Tensor) -> StudySample:
     outside = sample.outside[:, None, None, None]
     channels = [(sample.images - outside) * sample.mask, sample.mask[None].float()]
     if sample.labels is not None:
-        classes = torch.tensor([*range(1, len(CLASSES)), UNLABELED], dtype=torch.uint8, device=sample.labels.device)
+        labeled = sample.labels[sample.labels != UNLABELED]
+        count = max(len(CLASSES), int(labeled.max()) + 1 if labeled.numel() else 0)
+        classes = torch.tensor([*range(1, count), UNLABELED], dtype=torch.uint8, device=sample.labels.device)
         channels.append((sample.labels[None] == classes[:, None, None, None]).float())
     stack = F.grid_sample(torch.cat(channels)[None], positions, padding_mode="zeros", align_corners=True)[0]
     count = len(sample.images)

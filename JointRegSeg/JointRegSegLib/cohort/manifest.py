@@ -3,8 +3,9 @@
 Columns: ``subject``, ``visit``, the modalities ``t1``, ``t1ce``, ``t2``, ``flair``, then ``label`` (tumour classes),
 ``mask`` (brain), ``landmarks`` (points), ``split`` (train, val, test) and ``convention`` (what the numbers of the label
 file mean, see ``images.label_conventions``; empty to recognize it). Only ``subject`` and one modality are needed.
-Paths are relative to the manifest; an empty field or ``-`` means that there is no such file. ``FILE#2`` is the third
-channel, as they are counted from 0, of a four-dimensional file. The visits of a subject are in the order of the file.
+Tasks on single studies have further columns, see ``read_manifest``. Paths are relative to the manifest; an empty field
+or ``-`` means that there is no such file. ``FILE#2`` is the third channel, as they are counted from 0, of a
+four-dimensional file. The visits of a subject are in the order of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from NeuroCESTLib.core.checked_json import read_bytes
@@ -60,6 +61,8 @@ class StudyRecord:
         split: One of ``SPLITS``.
         convention: Declared meaning of the numbers in ``label``, see ``label_conventions.declared_convention``; empty
             to recognize it.
+        target_files: Files of the further columns that tasks ask for, by column.
+        target_values: Fields of such columns that are numbers or texts, by column.
     """
 
     subject: str
@@ -70,6 +73,8 @@ class StudyRecord:
     landmarks: Path | None = None
     split: str = "train"
     convention: str = ""
+    target_files: Mapping[str, Path] = field(default_factory=dict)
+    target_values: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -80,7 +85,11 @@ class StudyRecord:
     def files(self) -> dict[str, Path]:
         """All files by column of the manifest."""
         others = {"label": self.label, "mask": self.mask, "landmarks": self.landmarks}
-        return dict(self.images) | {column: path for column, path in others.items() if path is not None}
+        return (
+            dict(self.images)
+            | {column: path for column, path in others.items() if path is not None}
+            | dict(self.target_files)
+        )
 
 
 @dataclass(frozen=True)
@@ -145,11 +154,13 @@ class Cohort:
         return subjects
 
 
-def read_manifest(path: str | os.PathLike) -> Cohort:
+def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = None) -> Cohort:
     """Read the cohort of a CSV manifest.
 
     Args:
         path: Manifest; fields may be separated by commas, semicolons or tabs.
+        targets: Further columns that tasks need, as ``file`` (a path), ``number`` or ``text``; upper and lower case do
+            not matter.
 
     Returns:
         The cohort, whose paths include the folder of the manifest.
@@ -160,7 +171,8 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
     """
     path = Path(path)
     rows = _rows(path)
-    columns = _columns(rows[0][1], path)
+    targets = dict(targets or {})
+    columns = _columns(rows[0][1], path, targets)
     problems: list[str] = []
     missing: list[str] = []
     studies: list[StudyRecord] = []
@@ -169,7 +181,7 @@ def read_manifest(path: str | os.PathLike) -> Cohort:
             problems.append(f"line {line} has {len(fields)} fields for {len(columns)} columns")
             continue
         values = {name: field.strip() for name, field in zip(columns, fields, strict=False) if name is not None}
-        study = _study(values, path.parent, line, problems)
+        study = _study(values, path.parent, line, problems, targets)
         if study is not None:
             studies.append(study)
             missing += [f"{file} (line {line}, {column})" for column, file in study.files.items() if not _exists(file)]
@@ -197,14 +209,24 @@ def manifest_text(cohort: Cohort, folder: str | os.PathLike) -> str:
         CSV text; it has the column ``convention`` only where a study declares one.
     """
     rows = []
+    further = list(dict.fromkeys(c for study in cohort.studies for c in (*study.target_files, *study.target_values)))
     for study in cohort.studies:
         files = {column: _relative(file, Path(folder)) for column, file in study.files.items()}
+        targets = [files.get(column, study.target_values.get(column, "")) for column in further]
         rows.append(
-            [study.subject, study.visit, *(files.get(c, "") for c in FILE_COLUMNS), study.split, study.convention]
+            [
+                study.subject,
+                study.visit,
+                *(files.get(c, "") for c in FILE_COLUMNS),
+                study.split,
+                *targets,
+                study.convention,
+            ]
         )
+    columns = (*COLUMNS[:-1], *further)
     if any(study.convention for study in cohort.studies):
-        return csv_text(COLUMNS, rows)
-    return csv_text(COLUMNS[:-1], [row[:-1] for row in rows])
+        return csv_text((*columns, CONVENTION), rows)
+    return csv_text(columns, [row[:-1] for row in rows])
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -238,13 +260,14 @@ def _exists(file: Path) -> bool:
         return False
 
 
-def _columns(header: list[str], path: Path) -> list[str | None]:
+def _columns(header: list[str], path: Path, targets: Mapping[str, str]) -> list[str | None]:
     """Column names by position; None for unknown columns, which are named in a warning."""
     known: list[str | None] = []
     foreign = []
+    by_word = {re.sub(r"[^a-z0-9]", "", column.lower()): column for column in targets}
     for title in header:
         word = re.sub(r"[^a-z0-9]", "", title.lower())
-        name = word if word in COLUMNS else _COLUMN_SYNONYMS.get(word)
+        name = by_word.get(word) or (word if word in COLUMNS else _COLUMN_SYNONYMS.get(word))
         known.append(name)
         if name is None and word:
             foreign.append(title.strip())
@@ -256,16 +279,24 @@ def _columns(header: list[str], path: Path) -> list[str | None]:
         raise ValueError(f"the manifest '{path}' has no column 'subject' in its first line; {needed}")
     if not any(modality in known for modality in MODALITIES):
         raise ValueError(f"the manifest '{path}' has no column for an image; {needed}")
+    if absent := [column for column in targets if column not in known]:
+        titles = ", ".join(title.strip() for title in header if title.strip())
+        raise ValueError(
+            f"the manifest '{path}' has no column '{absent[0]}', which the tasks need; its columns are {titles}"
+        )
     if foreign:
         warnings.warn(f"'{path}': unknown columns {', '.join(foreign)} are ignored; {needed}", stacklevel=3)
     return known
 
 
-def _study(values: dict[str, str], folder: Path, line: int, problems: list[str]) -> StudyRecord | None:
+def _study(
+    values: dict[str, str], folder: Path, line: int, problems: list[str], targets: Mapping[str, str]
+) -> StudyRecord | None:
     """The study of one line; its mistakes are added to ``problems``."""
+    target_files = [column for column, kind in targets.items() if kind == "file"]
     files = {
         column: folder / os.path.expanduser(values[column])
-        for column in FILE_COLUMNS
+        for column in (*FILE_COLUMNS, *target_files)
         if values.get(column) not in (None, "", "-")
     }
     split = values.get("split", "").lower()
@@ -293,7 +324,18 @@ def _study(values: dict[str, str], folder: Path, line: int, problems: list[str])
     if wrong:
         return None
     label, mask, landmarks = (files.get(column) for column in ("label", "mask", "landmarks"))
-    return StudyRecord(subject, visit, images, label, mask, landmarks, split, convention)
+    return StudyRecord(
+        subject,
+        visit,
+        images,
+        label,
+        mask,
+        landmarks,
+        split,
+        convention,
+        {column: files[column] for column in target_files if column in files},
+        {column: values.get(column, "") for column, kind in targets.items() if kind != "file"},
+    )
 
 
 def _convention_of(study: StudyRecord) -> str:

@@ -15,6 +15,7 @@ from NeuroCESTLib.core.whole_files import write_errors
 from NeuroCESTLib.report.record import Report, plain_values, versions
 
 from .options import add_labels
+from .train_tasks import train_on_cohort
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from NeuroCESTLib.batch.frame import CommandParser
     from NeuroCESTLib.core.processes import Processes
 
+    from ..multitask.config import MultiTaskConfig
+    from ..network.joint import JointNetwork
     from ..training.config import TrainingConfig
     from ..training.data import TrainingData
     from ..training.state import TrainingResult
@@ -39,7 +42,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "--config",
         required=True,
         metavar="CONFIG.json",
-        help="configuration of network, data, loss and training, or the name of a bundled network",
+        help="configuration of network, data, loss and training, or the name of a bundled network or recipe; with a "
+        "list of tasks, such as tissue or regression, it trains them on single studies",
     )
     parser.add_argument("--manifest", metavar="COHORT.csv", help="studies; not needed for synthetic patients")
     add_labels(parser, "in the manifest, where its column 'convention' says nothing")
@@ -57,10 +61,12 @@ def run(options: Namespace) -> int:
     """Run ``jointregseg train``."""
     from NeuroCESTLib.core.processes import processes
 
+    from ..multitask.config import is_multitask, read_multitask
     from ..training.checkpoints import LAST
     from ..training.config_files import config_by_name
 
-    config = config_by_name(options.config)
+    config: TrainingConfig | MultiTaskConfig
+    config = read_multitask(options.config) if is_multitask(options.config) else config_by_name(options.config)
     folder = Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot write to '{folder}': it is a file, not a folder")
@@ -82,12 +88,21 @@ def run(options: Namespace) -> int:
             raise
 
 
-def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: Processes, progress: Progress) -> int:
+def _train(
+    options: Namespace,
+    config: TrainingConfig | MultiTaskConfig,
+    folder: Path,
+    processes: Processes,
+    progress: Progress,
+) -> int:
+    from ..multitask.config import MultiTaskConfig
     from ..training.checkpoints import LAST, is_sound
     from ..training.data import open_data
     from ..training.initial import new_network
     from ..training.loop import train
 
+    if isinstance(config, MultiTaskConfig):
+        return train_on_cohort(options, config, folder, processes, progress)
     report = Report("jointregseg train", settings_of(options) | {"configuration": config.to_dict()})
     report.device = str(processes.device(config.training.device))
     for role, path in (("config", options.config), ("manifest", options.manifest)):
@@ -117,15 +132,22 @@ def _train(options: Namespace, config: TrainingConfig, folder: Path, processes: 
             print(f"interrupted: '{folder / LAST}' is written; continue with --resume", file=sys.stderr)
         return FAILURE
     if processes.writes:
-        _write(result, config, data, folder, report)
+        _write(result, network, config, data, folder, report)
         progress(1.0, f"{result.stopped}: best at step {result.best_step}")
     return SUCCESS
 
 
-def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, folder: Path, report: Report) -> None:
+def _write(
+    result: TrainingResult,
+    network: JointNetwork,
+    config: TrainingConfig,
+    data: TrainingData,
+    folder: Path,
+    report: Report,
+) -> None:
     """Write the weights with what is known of their training, the curves and the report, all of them or none."""
     from ..network.weights import save_weights
-    from ..training.curves import draw_curves
+    from ..pictures.curves import draw_curves
 
     best = next((row for row in result.rows if row["step"] == result.best_step), {})
     summary = {
@@ -149,9 +171,9 @@ def _write(result: TrainingResult, config: TrainingConfig, data: TrainingData, f
     }
     report.add_times({"all sessions": result.seconds})
     with OutputFolder(folder, lock=False) as place:
-        save_weights(place / "weights.pt", result.network, plain_values(metadata))
+        save_weights(place / "weights.pt", network, plain_values(metadata))
         draw_curves(result.rows, place / "curves.png", config.network.name)
-        report.summary |= summary | {"parameters": result.network.parameter_count}
+        report.summary |= summary | {"parameters": network.parameter_count}
         report.write(place)
 
 

@@ -25,29 +25,60 @@ def random_head(template: Template, shape: tuple[int, int, int], draw: Draw) -> 
     Returns:
         Probabilities (3, D, H, W) of CSF, grey and white matter.
     """
-    spacing = template.spacing_mm
-    tissues = template.tissues
+    moved = moved_template(template.tissues, template.spacing_mm, shape, draw)
+    return with_sulci(moved, draw.uniform(0.6, 1.5))
+
+
+def moved_template(
+    fields: Tensor,
+    spacing_mm: float,
+    shape: tuple[int, int, int],
+    draw: Draw,
+    scales: tuple[float, float, float] | None = None,
+) -> Tensor:
+    """Rotate, scale, mirror, shift and bend the fields of a template at random.
+
+    Args:
+        fields: Fields (C, D, H, W), of which the first three are the probabilities of CSF, grey and white matter.
+        spacing_mm: Voxel size of the template and of the grid.
+        shape: Grid (D, H, W) of the head.
+        draw: Source of the random numbers.
+        scales: Factors of the size along (D, H, W); None to draw them.
+
+    Returns:
+        Fields (C, D, H, W) on the grid of the head.
+    """
     if draw.chance(0.5):
-        tissues = tissues.flip(-1)
+        fields = fields.flip(-1)
     matrix = torch.eye(3)
     for axis in range(3):
         matrix = matrix @ _rotation(axis, draw.normal(0, 5.0 if axis else 7.0))
-    matrix = matrix @ torch.diag(torch.tensor([1 / (1 + draw.uniform(-0.13, 0.15)) for _ in range(3)]))
-    bend = draw.smooth(shape, 40 / spacing, 3) * (2.5 / spacing) + draw.smooth(shape, 15 / spacing, 3) * (0.8 / spacing)
+    drawn = [1 / (1 + draw.uniform(-0.13, 0.15)) for _ in range(3)]
+    matrix = matrix @ torch.diag(torch.tensor(drawn if scales is None else [1 / scale for scale in scales]))
+    wide, fine = draw.smooth(shape, 40 / spacing_mm, 3), draw.smooth(shape, 15 / spacing_mm, 3)
+    bend = wide * (2.5 / spacing_mm) + fine * (0.8 / spacing_mm)
     center = (torch.tensor(shape, dtype=torch.float32) - 1) / 2
-    brain = tissues.sum(0) > 0.5
+    brain = fields[:3].sum(0) > 0.5
     brain_center = torch.stack([w.float().mean() for w in brain.nonzero().unbind(1)])
-    shift = torch.tensor([draw.normal(0, 3.0) / spacing for _ in range(3)])
+    shift = torch.tensor([draw.normal(0, 3.0) / spacing_mm for _ in range(3)])
     from_center = voxel_positions(shape) - (center + shift).view(3, 1, 1, 1)
     positions = torch.einsum("ij,jdhw->idhw", matrix, from_center) + bend
     positions = positions + brain_center.view(3, 1, 1, 1)
-    sizes = torch.tensor(tissues.shape[1:], dtype=torch.float32).view(3, 1, 1, 1)
+    sizes = torch.tensor(fields.shape[1:], dtype=torch.float32).view(3, 1, 1, 1)
     grid = (positions * 2 / (sizes - 1) - 1).permute(1, 2, 3, 0).flip(-1)
-    moved = F.grid_sample(tissues[None], grid[None], padding_mode="zeros", align_corners=True)[0]
-    total = moved.sum(0).clamp(0, 1)
-    csf = moved[0].clamp_min(0) ** draw.uniform(0.6, 1.5)
-    moved = torch.stack([csf, moved[1], moved[2]])
-    return moved / moved.sum(0).clamp_min(1e-3) * total
+    return F.grid_sample(fields[None], grid[None], padding_mode="zeros", align_corners=True)[0]
+
+
+def with_sulci(tissues: Tensor, exponent: float) -> Tensor:
+    """Widen (exponent below 1) or narrow ventricles and sulci by a power of the probability of CSF.
+
+    Args:
+        tissues: Probabilities (3, D, H, W) of CSF, grey and white matter.
+        exponent: Power of the probability of CSF.
+    """
+    total = tissues.sum(0).clamp(0, 1)
+    changed = torch.stack([tissues[0].clamp_min(0) ** exponent, tissues[1], tissues[2]])
+    return changed / changed.sum(0).clamp_min(1e-3) * total
 
 
 def visit_deformation(shape: tuple[int, int, int], spacing_mm: float, draw: Draw) -> tuple[Tensor, Tensor]:

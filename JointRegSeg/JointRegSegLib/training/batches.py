@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,35 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from NeuroCESTLib.core.packages import warn_user
 from NeuroCESTLib.core.processes import inside_application
 
-from ..cohort.sample import Pair, PairSource, StudySample
+from ..cohort.sample import Pair, StudySample
 from ..images.labels import UNLABELED
 
-Augment = Callable[[Pair, torch.Generator], Pair]
-"""Changes a pair at random; the generator alone decides."""
+Augment = Callable[[Any, torch.Generator], Any]
+"""Changes a pair (or whatever the source yields) at random; the generator alone decides."""
+
+
+class AnyBatch(Protocol):
+    """What the loop needs of a batch."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> AnyBatch: ...
+
+
+class Collate(Protocol):
+    """Combines items of a source to one batch; it can be pickled."""
+
+    def __call__(self, items: Sequence[Any], /, multiple: int, number: int = 0) -> AnyBatch: ...
+
+
+class ItemSource(Protocol):
+    """Source of pairs or of other items; the item at an index depends on the epoch and the index alone."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +106,8 @@ def collate(pairs: Sequence[Pair], multiple: int = 16, number: int = 0) -> Batch
     """
     samples = [sample for pair in pairs for sample in pair]
     size = [-(-max(sample.shape[axis] for sample in samples) // multiple) * multiple for axis in range(3)]
-    fixed = [_pad(pair[0], size) for pair in pairs]
-    moving = [_pad(pair[1], size) for pair in pairs]
+    fixed = [padded(pair[0], size) for pair in pairs]
+    moving = [padded(pair[1], size) for pair in pairs]
     return Batch(
         torch.stack([s.images for s in fixed]),
         torch.stack([s.images for s in moving]),
@@ -105,7 +129,7 @@ class BatchStream:
 
     def __init__(
         self,
-        source: PairSource,
+        source: ItemSource,
         augmentation: Augment | None,
         *,
         seed: int,
@@ -117,6 +141,7 @@ class BatchStream:
         workers: int = 0,
         prefetch: int = 2,
         pin: bool = False,
+        combine: Collate = collate,
     ) -> None:
         """Set the stream up.
 
@@ -132,6 +157,7 @@ class BatchStream:
             workers: Processes that prepare pairs; 0 for this one, as always inside the application.
             prefetch: Batches that each worker prepares ahead.
             pin: Put the batches into pinned memory.
+            combine: Makes a batch of items of the source.
 
         Raises:
             ValueError: The source has no pair, or a step cannot be divided among processes and passes.
@@ -145,7 +171,7 @@ class BatchStream:
             )
         self._pairs = _NumberedPairs(source, augmentation, seed)
         self._numbers = _PairNumbers(0, step_pairs, passes, rank, count, len(source), seed)
-        self._multiple = multiple
+        self._collator = _Collator(combine, multiple)
         if workers and inside_application():
             warn_user("inside the application this process prepares the pairs itself; 'workers' is ignored")
             workers = 0
@@ -153,12 +179,13 @@ class BatchStream:
         if workers:
             self._options |= {"prefetch_factor": max(prefetch, 1), "worker_init_fn": _ignore_signals}
 
-    def batches(self, first_step: int) -> Generator[Batch, None, None]:
+    def batches(self, first_step: int) -> Generator[Any, None, None]:
         """Yield this process's batches from a step on, ``passes`` for each step; ``close()`` ends the workers."""
         sampler = replace(self._numbers, first_step=first_step)
-        collator = _Collator(self._multiple)
         # Workers pickle the collator; the sampler is any iterable of lists, which torch's annotation does not say.
-        loader: DataLoader[Any] = DataLoader(self._pairs, batch_sampler=sampler, collate_fn=collator, **self._options)
+        loader: DataLoader[Any] = DataLoader(
+            self._pairs, batch_sampler=sampler, collate_fn=self._collator, **self._options
+        )
         loaded = iter(loader)
         try:
             yield from loaded
@@ -170,11 +197,11 @@ class BatchStream:
 class _NumberedPairs(Dataset):
     """The augmented pair of (pass, index, number)."""
 
-    def __init__(self, source: PairSource, augmentation: Augment | None, seed: int) -> None:
+    def __init__(self, source: ItemSource, augmentation: Augment | None, seed: int) -> None:
         self._source, self._augmentation, self._seed = source, augmentation, seed
         self._pass = -1
 
-    def __getitem__(self, item: tuple[int, int, int]) -> tuple[Pair, int]:
+    def __getitem__(self, item: tuple[int, int, int]) -> tuple[Any, int]:
         pass_number, index, number = item
         if pass_number != self._pass:
             self._source.set_epoch(pass_number)
@@ -187,10 +214,11 @@ class _NumberedPairs(Dataset):
 
 @dataclass(frozen=True)
 class _Collator:
+    combine: Collate
     multiple: int
 
-    def __call__(self, items: list[tuple[Pair, int]]) -> Batch:
-        return collate([pair for pair, _ in items], self.multiple, items[0][1])
+    def __call__(self, items: list[tuple[Any, int]]) -> AnyBatch:
+        return self.combine([item for item, _ in items], self.multiple, items[0][1])
 
 
 @dataclass(frozen=True)
@@ -224,8 +252,8 @@ class _PairNumbers:
             step += 1
 
 
-def _pad(sample: StudySample, size: Sequence[int]) -> StudySample:
-    """The study with background added at the ends of its axes."""
+def padded(sample: StudySample, size: Sequence[int]) -> StudySample:
+    """Return a study with background added at the ends of its axes (D, H, W)."""
     if tuple(size) == sample.shape:
         return sample
     ends = [end for axis in (2, 1, 0) for end in (0, size[axis] - sample.shape[axis])]

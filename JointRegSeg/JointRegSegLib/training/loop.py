@@ -1,4 +1,4 @@
-"""Training of the joint network: steps, validation, checkpoints, and when to end."""
+"""Training of a network: steps, validation, checkpoints, and when to end."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
-from ..cohort.sample import Pair, PairSource
-from ..network.joint import JointNetwork
 from ..network.precision import Precision
-from ..pictures.cases import draw_cases
+from ..pictures.curves import draw_curves
 from ..tasks.joint import JOINT
-from .batches import Augment, Batch, BatchStream, collate
+from .batches import AnyBatch, Augment, BatchStream, ItemSource
 from .checkpoints import (
     BEST,
     LAST,
@@ -32,22 +30,20 @@ from .checkpoints import (
     start_anew,
 )
 from .config import TrainingConfig
-from .curves import draw_curves
 from .log import MINUTES, Row, TrainingLog, without_time
-from .optimizer import AveragedNetwork, WeightUpdater, choose_precision, common_precision, for_gradients
+from .objective import JointObjective, Objective
+from .optimizer import AveragedNetwork, WeightUpdater, choose_precision, common_precision
 from .state import TrainingDiverged, TrainingResult, TrainingState
-from .step import batch_loss
-from .validation import validate
 
 Clock = Callable[[], float]
 """Time in s from any origin, such as ``time.monotonic``."""
 
 
 def train(
-    config: TrainingConfig,
-    network: JointNetwork,
-    source: PairSource,
-    validation: Sequence[Pair],
+    config: TrainingConfig | Objective,
+    network: nn.Module,
+    source: ItemSource,
+    validation: Sequence[Any],
     folder: str | Path,
     *,
     augmentation: Augment | None = None,
@@ -62,10 +58,10 @@ def train(
     trajectory, and so do several processes with the same ``batch_size``.
 
     Args:
-        config: Configuration of the training.
+        config: Configuration of a training of the joint task, or what another training minimises and reports.
         network: Network to train.
-        source: Training pairs.
-        validation: Fixed pairs, not augmented.
+        source: Training pairs, or whatever the objective makes batches of.
+        validation: Fixed items of the same kind, not augmented.
         folder: Folder for checkpoints, log and pictures.
         augmentation: Random changes of the training pairs, or None.
         resume: Continue from the last checkpoint in ``folder``. A damaged one is put aside with a warning, and the
@@ -81,15 +77,16 @@ def train(
         TrainingDiverged: The loss or a gradient is not finite; the last good checkpoint is kept.
         ValueError: There is no checkpoint to resume from, or it belongs to another training.
     """
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
+    objective = JointObjective(config) if isinstance(config, TrainingConfig) else config
+    if objective.settings.threads:
+        torch.set_num_threads(objective.settings.threads)
     folder, processes = Path(folder), processes or Processes()
     initial = {name: value.clone() for name, value in network.state_dict().items()} if resume else {}
-    run = _Run(config, network, validation, folder, processes, progress, clock)
+    run = _Run(objective, network, validation, folder, processes, progress, clock)
     if resume and not run.resume():
         run.log.close()
         network.load_state_dict(initial)
-        run = _Run(config, network, validation, folder, processes, progress, clock)
+        run = _Run(objective, network, validation, folder, processes, progress, clock)
     try:
         run.run(source, augmentation)
     finally:
@@ -110,15 +107,15 @@ class _Run:
 
     def __init__(
         self,
-        config: TrainingConfig,
-        network: JointNetwork,
-        validation: Sequence[Pair],
+        objective: Objective,
+        network: nn.Module,
+        validation: Sequence[Any],
         folder: Path,
         processes: Processes,
         progress: Progress,
         clock: Clock,
     ) -> None:
-        self.config, self.settings, self.processes = config, config.training, processes
+        self.objective, self.settings, self.processes = objective, objective.settings, processes
         self.folder, self.progress, self.clock = folder, progress, clock
         self.device = processes.device(self.settings.device)
         self.network = network.to(self.device)
@@ -127,8 +124,7 @@ class _Run:
         self.precision.arrange_weights(self.network)
         self.updater = WeightUpdater(self.network, self.settings, self.precision)
         self.average = AveragedNetwork(self.network, self.settings.ema_decay) if self.settings.ema_decay else None
-        self.multiple = config.network.multiple * config.training_stride
-        self.validation = [collate([pair], self.multiple) for pair in validation]
+        self.validation = [objective.combine([item], objective.multiple) for item in validation]
         self.log = TrainingLog(folder, writes=processes.writes)
         self.state = TrainingState()
         self.started = clock()
@@ -136,7 +132,7 @@ class _Run:
         self.interruption: BaseException | None = None
 
     @property
-    def kept(self) -> JointNetwork:
+    def kept(self) -> nn.Module:
         """The network that is validated and kept."""
         return self.average.network if self.average is not None else self.network
 
@@ -145,7 +141,7 @@ class _Run:
         """Whether the latest step was the last one of its epoch."""
         return self.state.step % self.settings.validate_every_batches == 0
 
-    def run(self, source: PairSource, augmentation: Augment | None) -> None:
+    def run(self, source: ItemSource, augmentation: Augment | None) -> None:
         """Train until the end or an interruption."""
         settings, processes = self.settings, self.processes
         passes = max(settings.accumulation // processes.count, 1)
@@ -157,15 +153,16 @@ class _Run:
             passes=passes,
             rank=processes.rank,
             count=processes.count,
-            multiple=self.multiple,
+            multiple=self.objective.multiple,
             workers=settings.workers,
             prefetch=settings.prefetch * passes,
             pin=self.device.type == "cuda",
+            combine=self.objective.combine,
         )
         with closing(stream.batches(self.state.step)) as batches:
             self._loop(batches, passes)
 
-    def _loop(self, batches: Iterator[Batch], passes: int) -> None:
+    def _loop(self, batches: Iterator[AnyBatch], passes: int) -> None:
         self.started = self.clock() - self.state.seconds
         saved = self.clock()
         logged = self.log.rows[-1]["step"] if self.log.rows else 0
@@ -188,22 +185,18 @@ class _Run:
             if self.interruption is not None:
                 raise self.interruption
 
-    def _train_step(self, batches: Iterator[Batch], passes: int) -> None:
+    def _train_step(self, batches: Iterator[AnyBatch], passes: int) -> None:
         """Update the weights once."""
         settings, step = self.settings, self.state.step
         torch.manual_seed(settings.seed * 1_000_003 + step)
         self.network.train()
         rate = settings.rate(step, settings.share_done(step, self.state.seconds), self.updater.reductions)
-        registers = self.config.registers and step % self.config.registration_every == 0
         terms: dict[str, Tensor] = {}
         for _ in range(passes):
             batch = next(batches).to(self.device)
-            depth = batch.fixed.shape[2] // self.config.training_stride
-            precision = for_gradients(self.precision, depth, self.config.network, self.device)
-            loss, parts = batch_loss(self.network, batch, self.config, registers, precision)
+            loss, parts = self.objective.loss(self.network, batch, step, self.precision)
             self.updater.backward(loss / passes)
-            brain_share = torch.stack([batch.fixed_mask.float().mean(), batch.moving_mask.float().mean()]).mean()
-            for name, value in {**parts, "brain_share": brain_share}.items():
+            for name, value in parts.items():
                 terms[name] = terms.get(name, 0) + value.detach().double() / passes
         values = list(terms.values())
         self.processes.average(values)
@@ -252,14 +245,14 @@ class _Run:
         row |= {MINUTES: state.seconds / 60, "learning_rate": self.updater.rate} | state.end_epoch()
         if self.validation:
             drawn = settings.pictures if self.processes.writes else 0
-            found = validate(self.kept, self.validation, self.config, self.precision, self.processes, drawn)
-            row |= found.row
-            if found.cases:
-                draw_cases(found.cases, self.folder / "validation.png", f"step {state.step}")
+            scores, draw = self.objective.validate(self.kept, self.validation, self.precision, self.processes, drawn)
+            row |= scores
+            if draw is not None:
+                draw(self.folder / "validation.png", f"step {state.step}")
         self._judge(row)
         self.log.add(row)
         if self.processes.writes and settings.pictures:
-            draw_curves(self.log.rows, self.folder / "curves.png", self.config.network.name)
+            draw_curves(self.log.rows, self.folder / "curves.png", self.objective.name, self.objective.scores)
         state.seconds = self.clock() - self.started
 
     def _judge(self, row: Row) -> None:
@@ -285,7 +278,7 @@ class _Run:
         if not self.processes.writes:
             return
         checkpoint = {
-            "trajectory": self.config.trajectory(),
+            "trajectory": self.objective.trajectory(),
             "network": self.network.state_dict(),
             "kept": self.kept.state_dict(),
             "precision": self.precision.dtype,
@@ -307,7 +300,7 @@ class _Run:
             return False
         checkpoint = load_checkpoint(path)
         # Checkpoints of earlier versions have no task.
-        check_same({"task": JOINT.name, **checkpoint["trajectory"]}, self.config.trajectory(), path)
+        check_same({"task": JOINT.name, **checkpoint["trajectory"]}, self.objective.trajectory(), path)
         try:
             self._restore(checkpoint)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):

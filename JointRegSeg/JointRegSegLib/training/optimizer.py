@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from NeuroCESTLib.core.processes import Processes
 
 from ..network.configuration import NetworkConfig
-from ..network.joint import JointNetwork
 from ..network.precision import Precision, has_bfloat16_instructions
 from .settings import TrainingSettings
 
@@ -76,7 +75,7 @@ class WeightUpdater:
         rate: Learning rate of the latest step.
     """
 
-    def __init__(self, network: JointNetwork, settings: TrainingSettings, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, settings: TrainingSettings, precision: Precision) -> None:
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._clip = settings.gradient_clip
         self._optimizer = _optimizer(self._parameters, settings)
@@ -102,7 +101,7 @@ class WeightUpdater:
                 parameter.grad = torch.zeros_like(parameter)
         processes.average([p.grad for p in self._parameters if p.grad is not None])
         self._scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip or float("inf"))
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._clip or float("inf"))
         if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"the norm of the gradients is {float(norm):g}")
         self.rate = rate
@@ -139,13 +138,13 @@ class AveragedNetwork:
         updates: Number of updates so far.
     """
 
-    def __init__(self, network: JointNetwork, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.updates = 0
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, network: JointNetwork) -> None:
+    def update(self, network: nn.Module) -> None:
         """Include the present weights of a network."""
         self.updates += 1
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
@@ -156,7 +155,7 @@ class AveragedNetwork:
             buffer.copy_(latest_buffer)
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
     rate, decay, name = settings.learning_rate, settings.weight_decay, settings.optimiser
     if name == "sgd":
         momentum = settings.momentum

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..network.joint import JointNetwork
+from torch import nn
+
 from .log import Row
 
 
@@ -89,7 +90,7 @@ class TrainingResult:
         stopped: Why the training ended.
     """
 
-    network: JointNetwork
+    network: nn.Module
     rows: list[Row]
     best_step: int
     best_score: float

@@ -44,9 +44,51 @@ def test_the_command_writes_a_cohort_with_the_true_deformation(tmp_path: Path) -
             assert ((array == region) == (label == value)).all()
 
 
+def test_subjects_come_with_the_targets_of_tasks_and_the_best_predictions(tmp_path: Path) -> None:
+    output = tmp_path / "cohort"
+    arguments = [
+        "--targets",
+        "--patients",
+        "3",
+        "--split",
+        "mixed",
+        "--tumours",
+        "1",
+        "--low-resolution",
+        "1",
+        "1",
+        "4",
+    ]
+    assert main(["synthesize", "--output", str(output), "--spacing", "4", "--seed", "7", *arguments]) == 0
+    columns = {"tissue": "file", "age": "number", "sex": "text"}
+    studies = read_manifest(output / "cohort.csv", columns).studies
+    assert [study.split for study in studies] == ["train", "train", "test"]
+    with open(output / "ceilings.csv", newline="") as file:
+        best = {row["subject"]: row for row in csv.DictReader(file)}
+    for study in studies:
+        tissue, label, mask = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            for path in (study.target_files["tissue"], study.label, study.mask)
+        )
+        assert set(np.unique(tissue)) == set(range(8))  # all tissues and the lesion
+        assert (tissue[label > 0] == 7).all()
+        assert ((tissue > 0) == (mask > 0)).all()
+        assert 20 <= float(study.target_values["age"]) <= 80
+        assert abs(float(best[study.subject]["best_age"]) - float(study.target_values["age"])) < 25
+        t1 = sitk.ReadImage(str(study.images["t1"]))
+        low = sitk.ReadImage(str(output / study.subject / "t1_low.nii.gz"))
+        assert low.GetSpacing() == (4, 4, 16)
+        means = sitk.GetArrayFromImage(t1).reshape(-1, 4, *t1.GetSize()[1::-1]).mean(1)
+        assert np.abs(sitk.GetArrayFromImage(low) - means).max() <= 0.5
+        assert low.GetOrigin()[2] == pytest.approx(t1.GetOrigin()[2] + 1.5 * 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--tumours", "0.5"], "--tumours belongs to --targets"),
+        (["--targets", "--tumours", "2"], "--tumours is 2; give a share"),
+        (["--targets", "--low-resolution", "0", "1", "1"], "three whole numbers from 1 to 16"),
         (["--patients", "0"], "--patients is 0; give at least 1"),
         (["--spacing", "9"], "give 0.5 to 4 mm"),
         (["--seed", "-1"], "--seed is -1"),

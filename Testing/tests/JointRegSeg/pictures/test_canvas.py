@@ -10,7 +10,7 @@ import pytest
 
 from JointRegSegLib.evaluation.overview import draw_overview
 from JointRegSegLib.pictures.cases import CasePicture, draw_cases
-from JointRegSegLib.training.curves import draw_curves
+from JointRegSegLib.pictures.curves import draw_curves
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ from NeuroCESTLib.core.pictures import save_figure
 
 from ..images.compartments import COMPARTMENTS, title_of
 from ..images.labels import REGIONS
-from ..pictures.canvas import optional_figure
-from .log import Row
+from .canvas import optional_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Row = dict[str, float]
+"""Numbers of one epoch by column, as ``training.log`` has them."""
 
 REGION_COLORS: dict[str, str | tuple[float, float, float]] = {
     "whole_tumor": "#0072B2",
@@ -25,7 +27,9 @@ REGION_COLORS: dict[str, str | tuple[float, float, float]] = {
 """Colours of the regions' curves; only the enhancing tumour, itself a compartment, has the colour of a compartment."""
 
 
-def draw_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> None:
+def draw_curves(
+    rows: Sequence[Row], path: str | Path, title: str = "", scores: Mapping[str, str] | None = None
+) -> None:
     """Draw the losses and, where segmentations were scored, the Dice of the regions by step.
 
     Nothing is drawn without matplotlib (with a warning).
@@ -34,18 +38,25 @@ def draw_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> None:
         rows: Rows of the log, one per epoch.
         path: PNG file to write.
         title: Title above the losses.
+        scores: Title of each score that is drawn in a panel of its own, by the name of its column; None for the Dice of
+            the regions.
 
     Raises:
         ValueError: The file cannot be written.
     """
-    scored = any("val_dice" in row or "val_warped_dice" in row for row in rows)
-    figure = optional_figure((11 if scored else 6, 3.8))
+    scored = scores is None and any("val_dice" in row or "val_warped_dice" in row for row in rows)
+    own = {name: text for name, text in (scores or {}).items() if any(name in row for row in rows)}
+    panels = 1 + scored + len(own)
+    figure = optional_figure((1 + 5 * panels, 3.8))
     if figure is None:
         return
-    axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
+    axes = figure.subplots(1, panels, squeeze=False)[0]
     _draw_losses(axes[0], rows, title)
     if scored:
         _draw_scores(axes[1], rows)
+    for axis, (name, text) in zip(axes[1 + scored :], own.items(), strict=True):
+        _curve(axis, rows, name, "#0072B2", text)
+        axis.set(xlabel="step", ylabel=f"{text} (validation)")
     for axis in axes:
         axis.grid(alpha=0.2)
         if axis.get_legend_handles_labels()[0]:

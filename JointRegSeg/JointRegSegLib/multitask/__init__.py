@@ -1,0 +1,1 @@
+"""Tasks on single studies over one encoder: configuration, data, network, training, evaluation and prediction."""

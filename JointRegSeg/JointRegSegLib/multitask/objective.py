@@ -1,0 +1,153 @@
+"""What the training of tasks on single studies minimises and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from NeuroCESTLib.core.processes import Processes
+
+from ..network.precision import Precision
+from ..pictures.predictions import Shown, draw_predictions
+from ..tasks.study_task import StudyTask
+from ..training.batches import Collate
+from ..training.log import Row
+from ..training.objective import Draw
+from ..training.optimizer import for_gradients
+from ..training.settings import TrainingSettings
+from .config import MultiTaskConfig
+from .network import MultiTaskNetwork, select
+from .studies import StudyBatch, combine, network_channels
+
+
+class StudyObjective:
+    """Sum of the weighted losses of the tasks; a missing target counts nothing.
+
+    Each task's loss is divided by the share of the training studies that have a target, so that a task of which few
+    studies know the target has the same weight, and the mean does not depend on how studies are put into batches.
+    """
+
+    combine: Collate = staticmethod(combine)
+
+    def __init__(self, config: MultiTaskConfig) -> None:
+        self.config = config
+        self.tasks = config.tasks
+        self.multiple = config.network.multiple
+        self.scores: Mapping[str, str] | None = {
+            f"val_{task.name}_{task.main_score[0]}": task.main_score[1] for task in self.tasks
+        }
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.config.network.name
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """Settings of the training loop."""
+        return self.config.training
+
+    def trajectory(self) -> dict[str, Any]:
+        """Return the settings of the configuration that decide the weights."""
+        return self.config.trajectory()
+
+    def loss(self, network: Any, batch: Any, step: int, precision: Precision) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch of studies."""
+        device, network_config = batch.images.device, self.config.network
+        exact = for_gradients(precision, batch.images.shape[2], network_config, device)
+        outputs = run(network, batch, exact)
+        total = sum((_first(output).float().sum() * 0.0 for output in outputs.values()), torch.zeros((), device=device))
+        parts: dict[str, Tensor] = {}
+        with torch.autocast(device.type, enabled=False):
+            for task in self.tasks:
+                losses = [loss for loss in task_losses(task, outputs[task.name], batch) if loss is not None]
+                if losses:
+                    mean = torch.stack(losses).sum() / len(batch) / task.share
+                    total = total + task.weight * mean
+                    parts[task.name] = mean.detach()
+        return total, {"loss": total.detach(), **parts, "brain_share": batch.mask.float().mean()}
+
+    @torch.no_grad()
+    def validate(
+        self, network: Any, cases: Sequence[Any], precision: Precision, processes: Processes, drawn: int
+    ) -> tuple[Row, Draw | None]:
+        """Compute losses and scores of the held-out studies; every process computes all of them."""
+        was_training = network.training
+        network.eval()
+        device = next(network.parameters()).device
+        losses: dict[str, list[float]] = {task.name: [] for task in self.tasks}
+        found: dict[str, list[tuple[Any, Any]]] = {task.name: [] for task in self.tasks}
+        shown: dict[str, list[Shown]] = {task.name: [] for task in self.tasks}
+        for case in cases:
+            batch = case.to(device)
+            outputs = run(network, batch, precision)
+            for task in self.tasks:
+                loss = task_losses(task, outputs[task.name], batch)[0]
+                if loss is not None:
+                    losses[task.name].append(float(loss))
+                    prediction = task.decode(select(outputs[task.name], 0))
+                    found[task.name].append((compact(task, prediction), batch.target(task, 0)))
+                    if len(shown[task.name]) < drawn:
+                        shown[task.name].append(Shown(case.names[0], _first_image(case), *found[task.name][-1]))
+        network.train(was_training)
+        row: Row = {"val_loss": 0.0}
+        for task in self.tasks:
+            if losses[task.name]:
+                mean = float(np.mean(losses[task.name]))
+                row[f"val_{task.name}_loss"] = mean
+                row["val_loss"] += task.weight * mean
+                predictions, targets = ([pair[side] for pair in found[task.name]] for side in (0, 1))
+                scores = task.scores(predictions, targets, self._spacing_mm)
+                row |= {f"val_{task.name}_{name}": value for name, value in scores.items()}
+        if not any(losses.values()):
+            raise ValueError("no study of the split 'val' has a target: leave the split out or fill its columns")
+
+        def draw(path: Path, title: str) -> None:
+            draw_predictions(self.tasks, found, shown, path, title)
+
+        return row, draw if drawn else None
+
+    @property
+    def _spacing_mm(self) -> float:
+        return self.config.data.preparation().preprocessing.spacing_mm
+
+
+def run(network: MultiTaskNetwork, batch: StudyBatch, precision: Precision) -> dict[str, Any]:
+    """Compute the outputs of all heads for a batch, by the name of the task."""
+    images = network_channels(batch.images, network.config.modalities)
+    with precision.autocast(images.device):
+        return network(precision.arrange(images))
+
+
+def task_losses(task: StudyTask, output: Any, batch: StudyBatch) -> list[Tensor | None]:
+    """Compute the loss of each study of a batch; None where the target is missing."""
+    losses: list[Tensor | None] = []
+    for index in range(len(batch)):
+        target = batch.target(task, index)
+        losses.append(None if target is None else task.loss(_float(select(output, index)), target, batch.mask[index]))
+    return losses
+
+
+def compact(task: StudyTask, prediction: Any) -> Any:
+    """Reduce the prediction of a map to its labels, so that those of a whole cohort fit into the memory."""
+    return task.labels_of(prediction) if hasattr(task, "labels_of") else prediction
+
+
+def _float(output: Any) -> Any:
+    return output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
+
+
+def _first(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _first_image(batch: StudyBatch) -> np.ndarray:
+    """First image (D, H, W) of a study that is not constant."""
+    images = batch.images[0].float()
+    varies = (images.flatten(1).amax(1) > images.flatten(1).amin(1)).tolist()
+    return images[varies.index(True) if True in varies else 0].cpu().numpy()

@@ -1,0 +1,134 @@
+"""A training of tasks on single studies, from the manifest to the network with calibrated uncertainties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.progress import Progress, silent
+
+from ..augmentation.pipeline import Augmentation
+from ..cohort.manifest import Cohort, read_manifest
+from ..network.precision import FLOAT32
+from ..tasks.study_task import StudyTask
+from ..training.loop import train
+from ..training.state import TrainingResult
+from .config import MultiTaskConfig
+from .network import MultiTaskNetwork, select
+from .objective import StudyObjective, compact, run, task_losses
+from .studies import StudyAugmentation, TargetStudies, TargetStudy, combine
+
+
+@dataclass(frozen=True)
+class StudyTraining:
+    """A finished training.
+
+    Attributes:
+        network: Network with the best weights, and tasks with what they learned.
+        result: How the training went.
+        config: Configuration with what the tasks learned.
+        training_studies: Number of training studies.
+        validation_studies: Number of validation studies.
+        known: Number of training studies with a target, by the name of the task.
+    """
+
+    network: MultiTaskNetwork
+    result: TrainingResult
+    config: MultiTaskConfig
+    training_studies: int
+    validation_studies: int
+    known: dict[str, int]
+
+
+def train_tasks(
+    config: MultiTaskConfig,
+    manifest: str | Path,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    processes: Processes | None = None,
+    progress: Progress = silent,
+) -> StudyTraining:
+    """Train the tasks of a configuration on a cohort.
+
+    Args:
+        config: Configuration of the training.
+        manifest: Manifest of the cohort with the columns of the tasks.
+        folder: Folder for checkpoints, log and pictures.
+        resume: Continue from the last checkpoint in ``folder``.
+        processes: This process among the others; None for a single one.
+        progress: Called after each step; may raise to interrupt, after which a checkpoint is written.
+
+    Returns:
+        The trained network and how the training went.
+
+    Raises:
+        ValueError: Settings or studies cannot be used, or the training diverges.
+    """
+    cohort = read_manifest(manifest, config.targets)
+    source = open_studies(config, cohort.of_split("train"), folder, config.tasks, progress)
+    targets = {task.name: source.raw_targets(task) for task in config.tasks}
+    tasks = tuple(task.fitted(targets[task.name], str(manifest)) for task in config.tasks)
+    config = config.with_tasks(tasks)
+    validation = _validation(config, cohort, folder, progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        network = MultiTaskNetwork(config.network, tasks)
+    settings = config.data.augment()
+    augmentation = None
+    if settings is not None:
+        background = config.data.preparation().preprocessing.background
+        augmentation = StudyAugmentation(Augmentation(settings, background))
+    result = train(
+        StudyObjective(config),
+        network,
+        source.with_tasks(tasks),
+        validation,
+        folder,
+        augmentation=augmentation,
+        resume=resume,
+        processes=processes,
+        progress=progress,
+    )
+    tasks = calibrated(network, validation)
+    network.tasks = tasks
+    known = {name: sum(target is not None for target in found) for name, found in targets.items()}
+    return StudyTraining(network, result, config.with_tasks(tasks), len(source), len(validation), known)
+
+
+def open_studies(
+    config: MultiTaskConfig, cohort: Cohort, folder: str | Path, tasks: tuple[StudyTask, ...], progress: Progress
+) -> TargetStudies:
+    """Open the studies of a cohort with the targets of tasks."""
+    data = config.data
+    return TargetStudies(cohort, tasks, data.preparation(), data.path, Path(folder) / data.cache, progress)
+
+
+@torch.no_grad()
+def calibrated(network: MultiTaskNetwork, studies: list[TargetStudy]) -> tuple[StudyTask, ...]:
+    """Return the tasks of a network with uncertainties scaled to the errors of held-out studies."""
+    found: dict[str, list[tuple[Any, Any]]] = {task.name: [] for task in network.tasks}
+    network.eval()
+    device = next(network.parameters()).device
+    for study in studies:
+        batch = combine([study], network.config.multiple).to(device)
+        outputs = run(network, batch, FLOAT32)
+        for task in network.tasks:
+            if task_losses(task, outputs[task.name], batch)[0] is not None:
+                prediction = compact(task, task.decode(select(outputs[task.name], 0)))
+                found[task.name].append((prediction, batch.target(task, 0)))
+    return tuple(
+        task.calibrated([p for p, _ in found[task.name]], [t for _, t in found[task.name]]) for task in network.tasks
+    )
+
+
+def _validation(config: MultiTaskConfig, cohort: Cohort, folder: str | Path, progress: Progress) -> list[TargetStudy]:
+    """Prepare the first studies of the split 'val'."""
+    if not config.data.validation_studies or not any(study.split == "val" for study in cohort.studies):
+        return []
+    held_out = open_studies(config, cohort.of_split("val"), folder, config.tasks, progress)
+    return [held_out[index] for index in range(min(config.data.validation_studies, len(held_out)))]

@@ -1,0 +1,144 @@
+"""The task of predicting a class for each study, such as the sex or the grade."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..metrics.prediction import classification_scores
+from ..network.configuration import NetworkConfig
+from .pooling import POOLINGS, PoolingHead
+from .study_task import TEXT, StudyTask, present, require_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(StudyTask):
+    """Prediction of a class.
+
+    Attributes:
+        column: Column of the manifest with the classes.
+        classes: Names of the classes; empty for those of the training studies, in alphabetical order.
+        class_weights: ``balanced`` (inverse frequency), ``none``, or a weight for each class.
+        label_smoothing: Probability that is spread over all classes in the targets of the training.
+        pooling: How codes are pooled: ``average``, ``max`` or ``both``.
+        dropout: Probability of dropping each pooled feature in training.
+    """
+
+    kind: ClassVar[str] = "classification"
+    title: ClassVar[str] = "Classification"
+    quality_name: ClassVar[str] = "share of right classes"
+
+    column: str
+    classes: tuple[str, ...] = ()
+    class_weights: str | tuple[float, ...] = "balanced"
+    label_smoothing: float = 0.0
+    pooling: str = "both"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.column, str) or not self.column:
+            raise ValueError("a classification needs 'column', the column of the manifest with the classes")
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        if self.classes and (len(set(self.classes)) < len(self.classes) or len(self.classes) < 2):
+            raise ValueError(f"classes are {list(self.classes)} but must be two or more different names")
+        weights = self.class_weights
+        if isinstance(weights, str):
+            if weights not in ("balanced", "none"):
+                raise ValueError(f"class_weights is '{weights}' but must be balanced, none, or a weight for each class")
+        else:
+            object.__setattr__(self, "class_weights", tuple(float(w) for w in weights))
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling is {self.pooling!r} but must be one of {', '.join(POOLINGS)}")
+        require_number(self, "label_smoothing", 0, 0.5)
+        require_number(self, "dropout", 0, 0.95)
+
+    @property
+    def name(self) -> str:
+        """Name of the column."""
+        return self.column
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The column with the classes."""
+        return {self.column: TEXT}
+
+    @property
+    def main_score(self) -> tuple[str, str]:
+        """Accuracy."""
+        return "accuracy", f"Accuracy of {self.column}"
+
+    def value_target(self, text: str, where: str) -> str | None:
+        """Read a class; an empty field, '-', 'NaN', 'NA' or 'n/a' is a missing one."""
+        return None if text.strip().lower() in ("", "-", "nan", "na", "n/a") else text.strip()
+
+    def fitted(self, targets: Sequence[Any], source: str) -> Classification:
+        """Take classes and weights from the targets."""
+        found = Counter(present(targets, f"class in the column '{self.column}'", source))
+        if len(found) < 2:
+            raise ValueError(
+                f"all studies of the split 'train' of '{source}' have the {self.column} '{next(iter(found))}': a "
+                "classification needs two classes"
+            )
+        for name, count in found.items():
+            if count == 1:
+                raise ValueError(
+                    f"only one study of the split 'train' of '{source}' has the {self.column} '{name}': give each "
+                    "class two studies or more, or leave the field of that study empty"
+                )
+        classes = self.classes or tuple(sorted(found))
+        if unknown := sorted(set(found) - set(classes)):
+            raise ValueError(
+                f"'{source}' has the {self.column} {', '.join(unknown)}, but classes are {', '.join(classes)}"
+            )
+        if absent := [name for name in classes if name not in found]:
+            raise ValueError(f"no study of the split 'train' of '{source}' has the {self.column} {', '.join(absent)}")
+        total = sum(found.values())
+        weights: tuple[float, ...]
+        if self.class_weights == "balanced":
+            weights = tuple(float(f"{total / len(classes) / found[name]:.6g}") for name in classes)
+        elif self.class_weights == "none":
+            weights = (1.0,) * len(classes)
+        else:
+            weights = tuple(float(w) for w in self.class_weights)
+        if len(weights) != len(classes):
+            raise ValueError(f"there are {len(weights)} class_weights for {len(classes)} classes")
+        return replace(self, share=total / len(targets), classes=classes, class_weights=weights)
+
+    def head(self, network: NetworkConfig) -> nn.Module:
+        """Build a pooling head with a score for each class."""
+        return PoolingHead(network, len(self.classes), self.pooling, self.dropout)
+
+    def encode(self, target: Any, where: str = "") -> int:
+        """Return the number of the class."""
+        if target not in self.classes:
+            raise ValueError(
+                f"{where}: the {self.column} '{target}' is unknown to the network, which was trained with "
+                f"{', '.join(self.classes)}"
+            )
+        return self.classes.index(target)
+
+    def loss(self, output: Any, target: Any, mask: Tensor) -> Tensor:
+        """Compute the weighted cross-entropy with smoothed labels."""
+        truth = torch.tensor([target], device=output.device)
+        entropy = F.cross_entropy(output.float(), truth, label_smoothing=self.label_smoothing)
+        return entropy * float(self.class_weights[target])
+
+    def decode(self, output: Any) -> Any:
+        """Return the probabilities of the classes."""
+        return output[0].float().softmax(0).cpu().double().numpy()
+
+    def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
+        """Return 1 where the most probable class is the true one, else 0."""
+        return float(int(np.argmax(prediction)) == target)
+
+    def scores(self, predictions: Sequence[Any], targets: Sequence[Any], spacing_mm: float) -> dict[str, float]:
+        """Compute accuracy, balanced accuracy, ROC AUC and calibration."""
+        return classification_scores(np.array(predictions), np.array(targets))
