@@ -279,7 +279,9 @@ def remove(node: Any) -> None:
 
     companions = []
     if node.IsA("vtkMRMLDisplayableNode"):
-        companions += [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]
+        shown = [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]
+        # A legend goes first: without the colours of the volume, slice views cannot draw it.
+        companions += sorted(shown, key=lambda each: each is None or not each.IsA("vtkMRMLColorLegendDisplayNode"))
     if node.IsA("vtkMRMLStorableNode"):
         companions += [node.GetNthStorageNode(i) for i in range(node.GetNumberOfStorageNodes())]
     for companion in [*companions, node]:
