@@ -59,16 +59,17 @@ def _panel(result: CESTQuantResult, name: str) -> MapPanel:
 
 
 def _by_offset(drawing: Drawing) -> bool:
-    """Whether to draw over the offsets: so for Z-spectra, which have one measurement per offset and power.
+    """Whether to draw over the offsets: so for Z-spectra, also those whose offsets are measured several times.
 
-    Schedules, which repeat them or have few offsets per power, are drawn in the order of acquisition.
+    Schedules, which have few offsets per power, are drawn in the order of acquisition.
     """
     protocol = drawing.quantification.protocol
     offsets = protocol.offsets_ppm.detach().numpy()
     power = _power(drawing)
-    each, counts = np.unique(power, return_counts=True)
-    repeated = len(np.unique(np.stack([offsets, power]), axis=1).T) < len(offsets)
-    return not repeated and (len(each) == 1 or bool((counts >= LEAST_OFFSETS).all()))
+    pairs = np.unique(np.stack([offsets, power]), axis=1)
+    each, counts = np.unique(pairs[1], return_counts=True)
+    repeated = pairs.shape[1] < len(offsets)
+    return bool((counts >= LEAST_OFFSETS).all()) or (len(each) == 1 and not repeated)
 
 
 def _power(drawing: Drawing) -> np.ndarray:
@@ -111,4 +112,33 @@ def _spectrum(drawing: Drawing, name: str, rows: np.ndarray) -> Spectrum:
     power = _power(drawing)[known] if _by_offset(drawing) else None
     if fit is not None:
         fit = np.nanmean(np.where(np.isfinite(signal), fit[:, known], np.nan), axis=0)
+    if power is not None:
+        x, power, signal, fit = _averaged(x, power, signal, fit)
     return Spectrum(name, x, np.nanmean(signal, 0), np.nanstd(signal, 0), fit, power)
+
+
+def _averaged(
+    x: np.ndarray, power: np.ndarray, signal: np.ndarray, fit: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Average measurements of the same offset and power, in the order in which these come first.
+
+    Args:
+        x: Offsets, shape (measurement,).
+        power: B1 of each measurement, shape (measurement,).
+        signal: Signals, shape (voxel, measurement); NaN where a measurement is not usable.
+        fit: Mean fitted signal, shape (measurement,), or None.
+    """
+    _, first, group = np.unique(np.stack([x, power]), axis=1, return_index=True, return_inverse=True)
+    if len(first) == len(x):
+        return x, power, signal, fit
+    order = np.argsort(first)
+    members = [np.flatnonzero(group.reshape(-1) == number) for number in order]
+    means = np.stack([_mean(signal[:, rows]) for rows in members], axis=1)
+    fitted = None if fit is None else np.array([fit[rows].mean() for rows in members])
+    return x[first[order]], power[first[order]], means, fitted
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is finite; NaN where nothing is."""
+    count = np.isfinite(values).sum(-1)
+    return np.where(count > 0, np.nansum(values, -1) / np.maximum(count, 1), np.nan)

@@ -106,7 +106,9 @@ def test_place_outside_of_the_acquisition_and_voxel_without_signal_are_named(sce
     [
         (np.tile(np.linspace(-5, 5, 6), 2), np.repeat([1.0, 2.5], 6), True),
         (np.linspace(-5, 5, 12), np.ones(12), True),
-        (np.tile(np.linspace(-5, 5, 6), 2), np.ones(12), False),  # repeated measurements
+        (np.tile(np.linspace(-5, 5, 6), 2), np.ones(12), True),  # a list that is measured twice
+        (np.full(12, 3.0), np.linspace(1, 2, 12), False),  # fingerprinting
+        (np.repeat([3.5, -3.5, 100.0], 4), np.ones(12), False),  # few offsets, measured again and again
         (np.linspace(-5, 5, 12), np.linspace(1, 2, 12), False),  # a schedule
     ],
 )
@@ -118,3 +120,15 @@ def test_reports_draw_spectra_over_the_offset_and_schedules_in_their_order(
     protocol = Protocol(3.0, torch.from_numpy(offsets), torch.from_numpy(b1_uT), torch.tensor(2.0))
     drawing = SimpleNamespace(quantification=SimpleNamespace(protocol=protocol))
     assert _by_offset(drawing) == over_offset
+
+
+def test_repeated_measurements_are_averaged_in_the_report() -> None:
+    from CESTQuantLib.scene.report import _averaged
+
+    signal = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, np.nan, 7.0, np.nan]])
+    x, power, means, fit = _averaged(np.array([3.0, -3.0, 3.0, -3.0]), np.ones(4), signal, np.array([1.0, 2, 3, 4]))
+    np.testing.assert_array_equal(x, [3.0, -3.0])
+    np.testing.assert_array_equal(power, [1.0, 1.0])
+    np.testing.assert_array_equal(means, [[2.0, 3.0], [6.0, np.nan]])
+    assert fit is not None
+    np.testing.assert_array_equal(fit, [2.0, 3.0])
