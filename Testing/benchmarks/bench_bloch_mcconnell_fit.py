@@ -13,7 +13,7 @@ CASE = fit_problem.Case(
     peer_voxels=40,
     warm_up_voxels=200,
     repeats=1,
-    target=25,
+    target=60,
 )
 
 if __name__ == "__main__":

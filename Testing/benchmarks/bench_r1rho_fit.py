@@ -13,7 +13,7 @@ CASE = fit_problem.Case(
     peer_voxels=60,
     warm_up_voxels=4000,
     repeats=3,
-    target=100,
+    target=500,
 )
 
 if __name__ == "__main__":

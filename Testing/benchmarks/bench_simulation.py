@@ -156,7 +156,7 @@ def main() -> None:
         simulate(many, protocol)
         our_seconds, ours = seconds(lambda many=many: simulate(many, protocol), 3)
         quality = accuracy(tissue, protocol, ours[0].numpy(), peer)
-        table.row(name, peer_seconds, our_seconds / arguments.voxels, 100, quality)
+        table.row(name, peer_seconds, our_seconds / arguments.voxels, 200, quality)
     pulse_train(table, arguments.train_offsets)
 
 

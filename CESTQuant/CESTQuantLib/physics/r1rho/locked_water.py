@@ -222,23 +222,30 @@ class Coupled:
     ) -> LockedGradients:
         """Return the derivatives of gz z + gc c, all of them; the arguments are those of :class:`WaterAlone`."""
         P, S, h, t, cos2 = self.P, self.S, self.half, self.inputs.duration, self.cos2
-        gP = gz * self.dz + gc * self.dc
-        gS = gz * (h * self.dz + self.B * self.dc) + gc * (self.C * self.dz - h * self.dc)
-        g_dz = gz * (P + S * h) + gc * (S * self.C)
-        g_dc = gz * (S * self.B) + gc * (P - S * h)
-        g_mean = t * (gP * P + gS * S)
-        g_split = gP * (t * S / 2) + gS * (t * P - S) / (2 * self.splitting2 + 2 * _TINY)
-        g_half = S * (gz * self.dz - gc * self.dc) + 2 * h * g_split
-        g_t = gP * (self.mean * P + self.splitting2 * S) + gS * (self.mean * S + P)
+        gP = _weighted(gz, self.dz, gc, self.dc)
+        hS = h * S
+        gS = _weighted(gz, torch.addcmul(h * self.dz, self.B, self.dc), gc, self.C * self.dz - h * self.dc)
+        g_dz = _weighted(gz, P + hS, gc, S * self.C)
+        g_dc = _weighted(gz, S * self.B, gc, P - hS)
+        gP_P, gS_S = gP * P, gS * S
+        g_mean = t * (gP_P + gS_S)
+        g_split = torch.addcmul(gP * (t * S / 2), gS, (t * P - S) / (2 * self.splitting2 + 2 * _TINY))
+        g_half = torch.addcmul(S * _weighted(gz, self.dz, gc, -self.dc), 2 * h, g_split)
+        g_t = None
+        if needed.duration:
+            g_t = gP * (self.mean * P + self.splitting2 * S) + gS * (self.mean * S + P)
         wz = (gz - g_dz) / self.determinant
         wc = (gc - g_dc) / self.determinant
-        g_det = -(wz * self.z_steady + wc * self.c_steady)
-        g_A = -(g_mean + g_half) / 2 + wc * self.b2 + g_det * self.D
-        g_B = gz * S * self.dc + self.C * g_split + wz * self.b2 - g_det * self.C
-        g_C = gc * S * self.dz + self.B * g_split + wc * self.b1 - g_det * self.B
-        g_D = (g_half - g_mean) / 2 + wz * self.b1 + g_det * self.A
-        g_b1 = wz * self.D + wc * self.C
-        g_b2 = wz * self.B + wc * self.A
+        g_det = torch.addcmul(wz * self.z_steady, wc, self.c_steady).neg_()
+        g_A = torch.addcmul(torch.addcmul((g_mean + g_half) * -0.5, wc, self.b2), g_det, self.D)
+        g_B = torch.addcmul(torch.addcmul(gz * (S * self.dc), self.C, g_split), wz, self.b2)
+        g_B = torch.addcmul(g_B, g_det, self.C, value=-1)
+        g_C = torch.addcmul(torch.addcmul(self.B * g_split, wc, self.b1), g_det, self.B, value=-1)
+        if isinstance(gc, Tensor) or gc != 0:
+            g_C = g_C + gc * (S * self.dz)
+        g_D = torch.addcmul(torch.addcmul((g_half - g_mean) * 0.5, wz, self.b1), g_det, self.A)
+        g_b1 = torch.addcmul(wz * self.D, wc, self.C)
+        g_b2 = torch.addcmul(wz * self.B, wc, self.A)
         fc, kc, R1c, _ = self.semisolid.flat()
         return LockedGradients(
             R1rho=g_A,
@@ -254,3 +261,12 @@ class Coupled:
                 saturation_rate=g_D,
             ),
         )
+
+
+def _weighted(first: Tensor | float, one: Tensor, second: Tensor | float, other: Tensor) -> Tensor:
+    """Return first one + second other, without the work for a weight that is the number 0."""
+    if isinstance(second, float) and second == 0:
+        return first * one
+    if isinstance(first, float) and first == 0:
+        return second * other
+    return first * one + second * other

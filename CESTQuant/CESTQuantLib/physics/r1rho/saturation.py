@@ -37,8 +37,8 @@ def saturate(inputs: BlockInputs[Tensor]) -> tuple[Tensor, Tensor]:
 class _Saturation(torch.autograd.Function):
     """The block, of which only the inputs are kept; the backward pass solves it again.
 
-    That takes a quarter of the memory of plain autograd, at about 0.7 times its speed. Both passes go through the
-    voxels (last axis) in chunks, so that the intermediate values stay in the processor's cache.
+    That takes a quarter of the memory of plain autograd at about its speed. Both passes go through the voxels (last
+    axis) in chunks, so that the intermediate values stay in the processor's cache.
     """
 
     @staticmethod
@@ -77,7 +77,10 @@ class _Saturation(torch.autograd.Function):
 
 def _for_each(work: Callable[[slice], Result], parts: list[slice]) -> list[Result]:
     """``work`` of every part; in threads where there are several, without gradients."""
-    return [work(parts[0])] if len(parts) == 1 else in_threads(torch.no_grad()(work), parts)
+    if len(parts) > 1 and torch.get_num_threads() > 1:
+        return in_threads(torch.no_grad()(work), parts)
+    with torch.no_grad():
+        return [work(part) for part in parts]
 
 
 def _chunks(inputs: Sequence[Tensor]) -> list[slice]:
