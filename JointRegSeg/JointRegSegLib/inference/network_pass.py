@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection
 from dataclasses import replace
@@ -15,10 +16,14 @@ from NeuroCESTLib.core.progress import Progress, silent
 from ..images.grid import block_around
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
+from ..images.study import StudyImages
 from ..network.precision import run_fast, segment_fast
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
+
+_SLIGHTLY_COARSER = 1.02
+"""Factor by which the working grid may be coarser than the images, whose headers are rounded."""
 
 
 def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
@@ -31,6 +36,34 @@ def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
     config = PreprocessingConfig.from_dict(weights.metadata.get("preprocessing", {}), f"{where}: preprocessing")
     network = weights.config
     return replace(config, multiple_of=math.lcm(config.multiple_of, network.multiple * network.stride))
+
+
+def finest_spacing_mm(*studies: StudyImages) -> float:
+    """Return the smallest distance between voxels of all images, along any axis."""
+    return min(min(image.GetSpacing()) for study in studies for image in study.images.values())
+
+
+def on_coarse_images(weights: LoadedWeights, finest_mm: float) -> LoadedWeights:
+    """Return a network for a coarser working grid, where the images show nothing that a finer one could hold.
+
+    A network that averages over blocks of its input, such as 2 x 2 x 2 voxels of 1 mm, sees the same from images with
+    2 mm voxels on a grid of 2 mm without averaging, at an eighth of the computation around it.
+
+    Args:
+        weights: Network with its preprocessing.
+        finest_mm: Smallest distance between voxels of the images, see ``finest_spacing_mm``.
+
+    Returns:
+        A network with the same weights, or the given one where a coarser grid does not suit it.
+    """
+    stride, spacing = weights.config.stride, network_preprocessing(weights).spacing_mm
+    fitting = [n for n in range(2, stride + 1) if stride % n == 0 and spacing * n <= finest_mm * _SLIGHTLY_COARSER]
+    if not fitting:
+        return weights
+    network = copy.copy(weights.network)  # with the same layers
+    network.config = replace(weights.config, stride=stride // fitting[-1])
+    preprocessing = {**weights.metadata.get("preprocessing", {}), "spacing_mm": spacing * fitting[-1]}
+    return replace(weights, network=network, metadata={**weights.metadata, "preprocessing": preprocessing})
 
 
 def network_device(name: str | None) -> torch.device:

@@ -45,13 +45,16 @@ from .coverage import (
 )
 from .lesions import lesion_changes, lesion_warnings
 from .native import NativeSegmentation, native_segmentation
-from .network_pass import network_device, network_preprocessing
+from .network_pass import finest_spacing_mm, network_device, network_preprocessing, on_coarse_images
 from .pair_pass import NetworkResult, run_network
 from .region_volumes import region_volumes, volume_changes
 from .result import JointResult, RegionVolume
 from .settings import InferenceSettings
 from .summary import OfBoth, judged, registration_summary
 from .uncertainty import Segmentation
+
+_FINEST_MM, _COARSEST_MM = 1.0, 2.0
+"""Smallest and largest voxel size in mm of a working grid that follows the images."""
 
 
 def process_pair(
@@ -98,6 +101,8 @@ def _process(
     with steps.timed("checks and masks"):
         step = part(progress, 0.0, 0.05)
         pair = check_pair(fixed, moving, weights, settings.registration_modalities, step, not settings.coregister)
+    if weights is not None:
+        weights = on_coarse_images(weights, finest_spacing_mm(pair.fixed.study, pair.moving.study))
     with steps.timed("affine"):
         alignment = _align(pair, settings.affine, part(progress, 0.05, 0.15))
     with steps.timed("preprocessing"):
@@ -160,7 +165,7 @@ def _prepare(
     pair: CheckedPair, alignment: AffineResult, weights: LoadedWeights | None, settings: InferenceSettings
 ) -> _PreparedPair:
     """Both studies, normalised, on a working grid around both brains."""
-    config = PreprocessingConfig(spacing_mm=settings.spacing_mm) if weights is None else network_preprocessing(weights)
+    config = _preprocessing(pair, weights, settings)
     affine = alignment.transform
     grid = brain_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair.fixed.study.reference)
     return _PreparedPair(
@@ -169,6 +174,18 @@ def _prepare(
         alignment,
         config.background,
     )
+
+
+def _preprocessing(
+    pair: CheckedPair, weights: LoadedWeights | None, settings: InferenceSettings
+) -> PreprocessingConfig:
+    """That of the network; without one, on voxels as fine as those of the images, within limits."""
+    if weights is not None:
+        return network_preprocessing(weights)
+    if settings.spacing_mm is not None:
+        return PreprocessingConfig(spacing_mm=settings.spacing_mm)
+    finest_mm = finest_spacing_mm(pair.fixed.study, pair.moving.study)
+    return PreprocessingConfig(spacing_mm=min(max(finest_mm, _FINEST_MM), _COARSEST_MM))
 
 
 def _run_network(

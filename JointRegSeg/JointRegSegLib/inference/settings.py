@@ -31,7 +31,8 @@ class InferenceSettings:
         keep_probabilities: Return the class probabilities on the native grids.
         smallest_island_ml: Connected parts of the predicted tumour smaller than this volume (ml) are removed, except
             the largest part; 0 keeps all of them.
-        spacing_mm: Voxel size of the working grid without a network; a network brings its own.
+        spacing_mm: Voxel size of the working grid without a network; None for that of the finest image, within 1 and
+            2 mm. A network brings its own.
         registration_modalities: Modalities that drive the instance optimisation; None for all that both studies have.
         coregister: Align the images of a visit with its first one where the patient has moved between them.
         device: A torch device such as 'cpu' or 'cuda'; None for CUDA where there is one.
@@ -46,7 +47,7 @@ class InferenceSettings:
     test_time_flips: bool = True
     keep_probabilities: bool = False
     smallest_island_ml: float = 0.1
-    spacing_mm: float = 1.0
+    spacing_mm: float | None = None
     registration_modalities: tuple[str, ...] | None = None
     coregister: bool = True
     device: str | None = None
@@ -66,7 +67,7 @@ class InferenceSettings:
             raise ValueError(f"regularisation is {self.regularisation}: use 0 or more")
         if not self.smallest_island_ml >= 0:
             raise ValueError(f"smallest_island_ml is {self.smallest_island_ml}: use 0 or more")
-        if not 0.2 <= self.spacing_mm <= 8:
+        if self.spacing_mm is not None and not 0.2 <= self.spacing_mm <= 8:
             raise ValueError(f"spacing_mm is {self.spacing_mm}: use 0.2 to 8 mm")
         for modality in self.registration_modalities or ():
             if modality not in MODALITIES:

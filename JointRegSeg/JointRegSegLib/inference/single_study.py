@@ -16,7 +16,7 @@ from ..network.weights import LoadedWeights
 from .checks import check_visit
 from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
 from .native import native_segmentation
-from .network_pass import network_device, network_preprocessing
+from .network_pass import finest_spacing_mm, network_device, network_preprocessing, on_coarse_images
 from .pair_pass import segment_by_coverage
 from .region_volumes import region_volumes
 from .result import StudyResult
@@ -66,6 +66,7 @@ def _process(
     step = part(progress, 0.0, 0.2)
     checked, warnings = check_visit(study, weights, step, not settings.coregister)
     study = checked.study
+    weights = on_coarse_images(weights, finest_spacing_mm(study))
     progress(0.2, "resampling")
     config = network_preprocessing(weights)
     grid = brain_grid([(checked.brain, None)], config, study.reference)

@@ -25,10 +25,10 @@ UNCERTAINTY = {"fixed uncertainty", "moving uncertainty", "moving to fixed"}
 """Names of the results that the comparison of the uncertainties needs."""
 COLUMNS = {
     "region": _("Region"),
-    "fixed_ml": _("Fixed (ml)"),
-    "moving_ml": _("Moving (ml)"),
-    "change_ml": _("Change (ml)"),
-    "change_percent": _("Change (%)"),
+    "fixed_ml": _("Fixed, ml"),
+    "moving_ml": _("Moving, ml"),
+    "change_ml": _("Change, ml"),
+    "change_percent": _("%"),
 }
 """Shown columns of the table of changes and their headings."""
 
@@ -118,6 +118,8 @@ class ComparePage(Page):
             return
         mode, opacity, results = self.mode(), self.ui.fadeSlider.value / 100, self.results()
         self.ui.compareNoteLabel.text = ""
+        comparison.show_outlines(results.values())
+        comparison.show_in_robust_window(fixed)
         if mode == "side":
             self._showSideBySide(fixed, warped)
         elif mode == "uncertainty" and results.keys() >= UNCERTAINTY:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,15 @@ from NeuroCESTLib.scene.plots import ViewLayout
 from NeuroCESTLib.scene.volumes import add_volume, array_on, remove, volume_array
 
 from ..pictures.comparison import checkerboard, difference
+from .results import WARPED_PERCENTILES
 
 COMPARISON_ATTRIBUTE = "NeuroCEST.comparison"
 """Attribute of volumes that show a comparison, which the next one of the same kind replaces."""
 FIXED_VIEW, MOVING_VIEW = "Red", "Yellow"
 """Slice views of the two visits side by side."""
 LAYOUT_ID = 14131
+_CERTAIN_BELOW = 0.05
+"""Entropy from 0 to 1 below which the uncertainty is not shown."""
 _VIEW = """
   <item><view class="vtkMRMLSliceNode" singletontag="{tag}">
    <property name="orientation" action="default">Axial</property>
@@ -35,6 +38,23 @@ _LAYOUT = (
 def side_by_side_layout() -> ViewLayout:
     """Return the layout of two slice views side by side."""
     return ViewLayout(LAYOUT_ID, _LAYOUT)
+
+
+def show_outlines(nodes: Iterable[Any]) -> None:
+    """Draw the segmentations among some nodes as outlines, which hide nothing of what is compared."""
+    for node in nodes:
+        if node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility2DFill(False)
+
+
+def show_in_robust_window(volume: Any) -> None:
+    """Give a volume the window of its percentiles, as the warped images have it, unless the user has chosen one."""
+    shown = volume.GetScalarVolumeDisplayNode()
+    if shown is None or not shown.GetAutoWindowLevel():
+        return
+    low, high = display.robust_window(volume_array(volume)[::2, ::2, ::2], WARPED_PERCENTILES)
+    if high > low:
+        display.set_window(volume, low, high)
 
 
 def show_side_by_side(fixed: Any, warped: Any) -> None:
@@ -115,7 +135,7 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
         fixed: Uncertainty of the fixed visit.
         moving: Uncertainty of the moving visit, on its own grid; a copy is brought onto the fixed visit.
         transform: Transform node from the moving to the fixed visit.
-        opacity: Opacity of the maps, 0 to 1.
+        opacity: Opacity of the maps, 0 to 1; they are transparent where the network is certain.
     """
     import slicer
 
@@ -128,6 +148,10 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
     if folder := hierarchy.folder_named(hierarchy.folder_of(moving)):
         hierarchy.put([copy], folder)
     for view, volume in ((FIXED_VIEW, fixed), (MOVING_VIEW, copy)):
+        shown = volume.GetScalarVolumeDisplayNode()
+        shown.SetAutoThreshold(False)
+        shown.SetThreshold(_CERTAIN_BELOW, 1.0)
+        shown.SetApplyThreshold(True)
         for composite in _composites(view):
             composite.SetForegroundVolumeID(volume.GetID())
             composite.SetForegroundOpacity(opacity)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ..images.study import StudyImages
     from ..inference.result import JointResult, RegionVolume
 
+WARPED_PERCENTILES = (1.0, 99.5)
+"""Percentiles between which warped images are shown."""
+
 
 @dataclass
 class JointRegSegResult:
@@ -291,7 +294,7 @@ def _warped_volume(image: sitk.Image, name: str, source: Any) -> Any:
     node.CreateDefaultDisplayNodes()
     if gray is not None:
         node.GetScalarVolumeDisplayNode().SetAndObserveColorNodeID(gray.GetID())
-    low, high = display.robust_window(slicer.util.arrayFromVolume(node)[::2, ::2, ::2], (1.0, 99.5))
+    low, high = display.robust_window(slicer.util.arrayFromVolume(node)[::2, ::2, ::2], WARPED_PERCENTILES)
     if shown is not None and not shown.GetAutoWindowLevel():
         low, high = shown.GetWindowLevelMin(), shown.GetWindowLevelMax()
     if np.isfinite([low, high]).all() and high > low:

@@ -45,6 +45,11 @@ class CompareTest(SampleTest):
         before = layout.GetViewArrangement()
         self.assertEqual(self.ui.compareModeComboBox.currentData, "fade")
         self.assertEqual(self.shown(), [fixed, "T1 warped"])
+        self.assertFalse(slicer.util.getNode("fixed segmentation").GetDisplayNode().GetVisibility2DFill())
+        windows = [slicer.util.getNode(name).GetScalarVolumeDisplayNode() for name in (fixed, "T1 warped")]
+        levels = [(window.GetWindowLevelMin(), window.GetWindowLevelMax()) for window in windows]
+        for value, other in zip(*levels, strict=True):  # the phantom has the same intensities at both visits
+            self.assertAlmostEqual(value, other, delta=0.1 * levels[0][1])
         self.ui.fadeSlider.value = 20
         self.assertAlmostEqual(self.view("Red").GetForegroundOpacity(), 0.2)
         self.chooseMode("flicker")

@@ -76,6 +76,7 @@ class RunsTest(SampleTest):
         shown = slicer.mrmlScene.GetNodeByID(self.view("Yellow").GetForegroundVolumeID())
         self.assertEqual(shown.GetName(), "moving uncertainty on fixed")
         self.assertIsNone(shown.GetParentTransformNode())
+        self.assertTrue(shown.GetDisplayNode().GetApplyThreshold())
         fixed = slicer.mrmlScene.GetNodeByID(self.view("Red").GetForegroundVolumeID())
         self.assertEqual(fixed.GetName(), "fixed uncertainty")
         self.ui.fadeSlider.value = 30

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from joint_studies import small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid, block_around
 from JointRegSegLib.images.preprocessing import PreparedStudy
-from JointRegSegLib.inference.network_pass import segment_prepared
+from JointRegSegLib.inference.network_pass import network_preprocessing, on_coarse_images, segment_prepared
 from JointRegSegLib.inference.uncertainty import VARIANTS
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
@@ -74,3 +76,22 @@ def test_the_block_around_the_brain_has_as_much_background_as_the_training(share
     inside = block.put(torch.ones(shape), mask.shape)
     assert torch.equal(block.put(block.take(values, 7.0), mask.shape)[:, inside > 0], values[:, inside > 0])
     assert bool((block.take(values, 7.0)[:, :, :, -1] == 7).all()) == (block.start[2] + shape[2] > 30)
+
+
+@pytest.mark.parametrize(
+    ("finest_mm", "spacing_mm", "stride"), [(1.0, 1.0, 4), (1.9, 1.0, 4), (2.0, 2.0, 2), (3.9, 2.0, 2), (5.0, 4.0, 1)]
+)
+def test_coarse_images_have_a_coarse_grid_that_the_network_averages_less(
+    weights: LoadedWeights, finest_mm: float, spacing_mm: float, stride: int
+) -> None:
+    network = copy.copy(weights.network)
+    network.config = replace(weights.config, stride=4)
+    preprocessing = {**weights.metadata["preprocessing"], "spacing_mm": 1.0}
+    fine = replace(weights, network=network, metadata={**weights.metadata, "preprocessing": preprocessing})
+    fitted = on_coarse_images(fine, finest_mm)
+    assert (network_preprocessing(fitted).spacing_mm, fitted.config.stride) == (spacing_mm, stride)
+    assert (network_preprocessing(fine).spacing_mm, fine.config.stride) == (1.0, 4)
+    images = random_numbers(1, 4, *[4 * weights.config.multiple] * 3)
+    with torch.no_grad():  # what it sees of the images is the same
+        coarse = fitted.network._codes(F.avg_pool3d(images, 4 // stride), stride)[0]
+        assert torch.allclose(coarse[-1], network._codes(images, 4)[0][-1], atol=1e-4)
