@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import panel_picture
+import view_picture
 
 REPOSITORY = Path(__file__).parents[1]
 SECTIONS = ("fixedSection", "movingSection", "methodSection", "outputsSection", "compareSection", "trainingSection")
@@ -79,11 +80,8 @@ def _draw_panel(panel: Any, slicer: Any, output: Path) -> None:
 
 def _draw_views(panel: Any, slicer: Any, output: Path) -> None:
     """Draw the slice views of every way to compare, through the middle of the tumour."""
-    import view_picture
-
     from NeuroCESTLib.scene.segmentations import show_segmentation
 
-    view_picture.MANAGERS = (*view_picture.MANAGERS, "vtkMRMLTransformsDisplayableManager2D")
     for visit in (1, 2):
         show_segmentation(slicer.util.getNode(f"phantom visit {visit} tumour"), False)  # the truth, not a result
     place = _middle_of_tumor(slicer)
@@ -98,13 +96,13 @@ def _draw_views(panel: Any, slicer: Any, output: Path) -> None:
             view.node.JumpSliceByOffsetting(*place)
         shown = ("Red", "Yellow") if name in BESIDE else ("Red",)
         views["Yellow"].node.SetFieldOfView(*views["Red"].node.GetFieldOfView())  # as linked views have it
-        pictures[name] = view_picture.joined([views[tag].picture() for tag in shown])
+        pictures[name] = np.concatenate([views[tag].picture() for tag in shown], axis=1)
     blank = np.zeros_like(pictures["fade"])
     rows = [[pictures[name] for name in ALONE[:3]], [*(pictures[name] for name in ALONE[3:]), blank]]
     whole = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    view_picture.save(np.ascontiguousarray(whole[::2, ::2]), output / "joint_views.png")
+    view_picture.save([np.ascontiguousarray(whole[::2, ::2])], output / "joint_views.png")
     beside = np.concatenate([pictures[name] for name in BESIDE])
-    view_picture.save(np.ascontiguousarray(beside), output / "joint_side_by_side.png")
+    view_picture.save([beside], output / "joint_side_by_side.png")
 
 
 def _title() -> str:

@@ -20,6 +20,7 @@ NOISE_SD = 0.02
 """Noise of the pictures before and after denoising, relative to M0 of white matter."""
 MANAGERS = (
     "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLTransformsDisplayableManager2D",
     "vtkMRMLColorLegendDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
     "vtkMRMLCrosshairDisplayableManager",
