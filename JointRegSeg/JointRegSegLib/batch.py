@@ -19,9 +19,9 @@ if __package__ in (None, ""):  # run as a file: the packages must be made import
 
 from NeuroCESTLib.batch.frame import CommandParser, run
 
-from .commands import apply, evaluate, manifest, segment, synthesize, train
+from .commands import apply, evaluate, manifest, predict, segment, synthesize, train
 
-_COMMANDS = (apply, segment, evaluate, manifest, synthesize, train)
+_COMMANDS = (apply, segment, predict, evaluate, manifest, synthesize, train)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

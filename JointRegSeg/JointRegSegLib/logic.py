@@ -27,8 +27,10 @@ from .scene.study import misplaced_images, study_of
 
 if TYPE_CHECKING:
     from .inference.result import JointResult, StudyResult
+    from .multitask.prediction import StudyPrediction
     from .network.weights import LoadedWeights
     from .scene.follow_up import FollowUpResult
+    from .scene.prediction import PredictionResult
     from .scene.single_study import SegmentationResult
     from .synthesis.phantom import PhantomVisit
 
@@ -191,6 +193,50 @@ class JointRegSegLogic:
         report(0.95, "adding the results to the scene")
         with scene_unchanged_on_error():
             result = segmentation_into_scene(found, images, folderName or next(iter(nodes.values())).GetName())
+            result.warnings += misplaced_images(nodes, "given")
+            report(1.0, "done")
+        return result
+
+    def predict(
+        self,
+        study: Mapping[str, Any] | Sequence[Any],
+        weights: str | Path,
+        *,
+        mask: Any = None,
+        folderName: str = "",
+        device: str = "auto",
+        progress: Progress | None = None,
+    ) -> PredictionResult:
+        """Predict tissues, numbers or classes of one visit; the scene gains one folder of results, or nothing.
+
+        Args:
+            study: Volume nodes by modality ('t1', 't1ce', 't2', 'flair'), or a list in that order with None for each
+                modality that is missing.
+            weights: Weights file of tasks on single studies, as `jointregseg train` makes it.
+            mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
+            folderName: Name of the subject-hierarchy folder; by default that of the first image.
+            device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+            progress: Called with the fraction done and a message; may raise to cancel.
+
+        Raises:
+            ValueError: A node, file or setting cannot be used; one sentence that names it.
+        """
+        report = progress or silent
+        report(0.0, "reading")
+        images, nodes = study_of(study, mask, None, "given")
+        from .multitask.prediction import predict_study
+        from .multitask.weights import load_study_weights
+        from .scene.prediction import prediction_into_scene
+
+        chosen = str(choose_device(device))
+
+        def compute(report: Progress) -> StudyPrediction:
+            return predict_study(images, load_study_weights(weights), chosen, part(report, 0.02, 0.95))
+
+        found = in_background(compute, report)
+        report(0.95, "adding the results to the scene")
+        with scene_unchanged_on_error():
+            result = prediction_into_scene(found, folderName or next(iter(nodes.values())).GetName())
             result.warnings += misplaced_images(nodes, "given")
             report(1.0, "done")
         return result

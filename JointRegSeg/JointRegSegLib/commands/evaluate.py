@@ -16,6 +16,7 @@ from NeuroCESTLib.core.whole_files import write_errors, write_text, written_as
 from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
+from .evaluate_tasks import evaluate_on_cohort
 from .options import add_device, add_labels, add_refinement, check_refinement
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ _FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 def add(commands: _SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
-        "evaluate", help="score weights on a cohort: Dice, HD95 (mm), volumes (ml), landmarks (mm), Jacobian"
+        "evaluate",
+        help="score weights on a cohort: Dice, HD95 (mm), volumes (ml), landmarks (mm), Jacobian; weights of tasks on "
+        "single studies against baselines without a network",
     )
     parser.add_argument("--manifest", required=True, metavar="COHORT.csv", help="studies, with labels or landmarks")
     parser.add_argument(
@@ -72,8 +75,12 @@ def run(options: Namespace) -> int:
     from NeuroCESTLib.core.device import choose_device
 
     from ..evaluation.cases import cases_of
+    from ..multitask.weights import is_study_weights
 
     check_refinement(options)
+    if any(is_study_weights(name) for name in options.weights or ()):
+        evaluate_on_cohort(options)
+        return SUCCESS
     device = str(choose_device(options.device))
     variants = _variants(options.weights or [BUNDLED])
     cohort = _cohort(options)

@@ -1,0 +1,93 @@
+"""``jointregseg predict``: tissues, numbers and classes of one visit by weights of tasks on single studies."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.progress import part, terminal_progress
+from NeuroCESTLib.report.record import Report
+
+from ..images.modalities import TITLES
+from .options import add_device
+from .visit_files import ABSENT, ORDER, files_by_modality, named_by_files, told
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from NeuroCESTLib.batch.frame import CommandParser
+
+
+def add(commands: _SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "predict", help="tissues, numbers (such as the age) or classes of one visit, by weights that 'train' made"
+    )
+    parser.add_argument("--weights", required=True, metavar="W", help="weights file (.pt) of tasks on single studies")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="IMAGE",
+        help=f"images of the visit in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
+    )
+    parser.add_argument("--mask", metavar="M", help="brain (default: estimated)")
+    add_device(parser)
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for predictions.csv (numbers with 95 %% intervals, classes with probabilities, volumes in ml) and "
+        "tissue.seg.nrrd",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(options: Namespace) -> None:
+    """Run ``jointregseg predict``; it writes all results or none."""
+    paths = files_by_modality(options.images, "--images")
+    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+        from NeuroCESTLib.core.device import choose_device
+        from NeuroCESTLib.scene import host
+        from NeuroCESTLib.scene.segmentations import read_segmentation
+        from NeuroCESTLib.scene.tables import write_table
+        from NeuroCESTLib.scene.volumes import read_volume
+
+        from ..logic import JointRegSegLogic
+        from ..scene.files import write_segmentation
+
+        report = Report("jointregseg predict", settings_of(options), str(choose_device(options.device)))
+        host.attach()
+        with report.timed("reading"), told(report):
+            report.add_input("weights", options.weights)
+            study = {}
+            for modality, path in paths.items():
+                report.add_input(modality, path)
+                study[modality] = read_volume(path, TITLES[modality])
+            files = [(study[modality], path) for modality, path in paths.items()]
+            mask = None
+            if options.mask is not None:
+                report.add_input("mask", options.mask)
+                mask = read_segmentation(options.mask, "mask")
+                files.append((mask, options.mask))
+        with report.timed("computing"), named_by_files(files), told(report):
+            result = JointRegSegLogic().predict(
+                study,
+                options.weights,
+                mask=mask,
+                folderName=Path(options.output).resolve().name,
+                device=options.device,
+                progress=part(progress, 0.0, 0.95),
+            )
+        progress(0.95, "writing files")
+        if result.tissue is not None:
+            write_segmentation(result.tissue, folder / "tissue.seg.nrrd", next(iter(paths.values())))
+        write_table(result.table, folder / "predictions.csv", digits=6)
+        report.warnings += result.warnings
+        report.summary |= {"predictions": [{k: v for k, v in row.items() if v == v} for row in result.found.rows]}
+        report.write(folder)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,131 @@
+"""The network of tasks on single studies applied to one study: maps on its own grid, numbers and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from NeuroCESTLib.core.progress import Progress, silent
+
+from ..cohort.sample import StudySample
+from ..images.brain_mask import estimate_brain_mask
+from ..images.grid import labels_to_native, mask_corners
+from ..images.preprocessing import prepare_checked
+from ..images.study import StudyImages, checked_study
+from ..network.precision import FLOAT32
+from ..tasks.classification import Classification
+from ..tasks.regression import Regression
+from ..tasks.tissue import Tissue
+from .network import select
+from .objective import run
+from .studies import TargetStudy, combine
+from .weights import StudyWeights
+
+TWO_SIDED = 1.959964
+"""Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class StudyPrediction:
+    """What a network predicts for a study.
+
+    Attributes:
+        rows: One row for each number, class and volume, with the columns ``task``, ``quantity``, ``value``, ``low`` and
+            ``high`` (limits of the 95 % interval; NaN without one) and ``unit``.
+        tissue: Classes (uint8) on the grid of the first image; None without a tissue task.
+        names: Names of the classes by number.
+        warnings: Sentences for the user.
+    """
+
+    rows: list[dict[str, Any]]
+    tissue: sitk.Image | None = None
+    names: dict[int, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@torch.no_grad()
+def predict_study(
+    study: StudyImages, weights: StudyWeights, device: torch.device | str = "cpu", progress: Progress = silent
+) -> StudyPrediction:
+    """Apply a network to one study.
+
+    Args:
+        study: Images and, if it is known, the brain mask.
+        weights: Network with its tasks.
+        device: Device to compute on.
+        progress: Called with the fraction done and a message; may raise to cancel.
+
+    Raises:
+        ValueError: An image cannot be used, or the network does not know any of the modalities; one sentence.
+    """
+    progress(0.0, "checking the images")
+    study, notes = checked_study(study)
+    known = weights.network.config.modalities
+    source = "the weights" if weights.path is None else f"the weights '{weights.path}'"
+    used = [modality for modality in study.present if modality in known]
+    if not used:
+        raise ValueError(f"{source} know the modalities {', '.join(known)}, not {', '.join(study.present)}")
+    warnings = list(notes)
+    if missing := [modality for modality in known if modality not in used]:
+        warnings.append(f"{source} were trained with {', '.join(missing)} too, which this study lacks")
+    mask = study.brain_mask
+    if mask is None:
+        progress(0.1, "estimating the brain")
+        estimate = estimate_brain_mask(study)
+        mask = estimate.mask
+        warnings += estimate.warnings
+    preparation = weights.preparation
+    corners = mask_corners(mask)
+    grid = preparation.grid((corners.min(axis=0) + corners.max(axis=0)) / 2, study.reference.GetOrigin())
+    if (np.ptp(corners, axis=0)[::-1] > np.array(preparation.extent_mm)).any():
+        warnings.append("the brain is larger than the grid of the network: what lies beyond it is not predicted")
+    progress(0.3, "resampling")
+    prepared = prepare_checked(study, mask, preparation.preprocessing, grid)
+    sample = StudySample(prepared.images, None, prepared.mask, study.name)
+    network = weights.network.to(device).eval()
+    batch = combine([TargetStudy(sample, {})], network.config.multiple).to(torch.device(device))
+    progress(0.5, "predicting")
+    outputs = run(network, batch, FLOAT32)
+    rows: list[dict[str, Any]] = []
+    tissue, names = None, {}
+    for task in network.tasks:
+        prediction = task.decode(select(outputs[task.name], 0))
+        if isinstance(task, Tissue):
+            d, h, w = sample.shape
+            probabilities = torch.from_numpy(prediction)[:, :d, :h, :w].clone()
+            probabilities[:, ~prepared.mask] = 0
+            probabilities[0, ~prepared.mask] = 1
+            tissue = labels_to_native(probabilities, grid, study.reference)
+            names = dict(enumerate(task.classes, 1))
+            rows += _volumes(tissue, names)
+        elif isinstance(task, Regression):
+            reach = TWO_SIDED * prediction["sd"]
+            value = prediction["value"]
+            rows.append(_row(task.name, task.column, value, value - reach, value + reach))
+        elif isinstance(task, Classification):
+            rows.append(_row(task.name, task.column, task.classes[int(np.argmax(prediction))]))
+            rows += [
+                _row(task.name, f"probability of {name}", float(probability))
+                for name, probability in zip(task.classes, prediction, strict=True)
+            ]
+    progress(1.0, "done")
+    return StudyPrediction(rows, tissue, names, tuple(warnings))
+
+
+def _volumes(labels: sitk.Image, names: dict[int, str]) -> list[dict[str, Any]]:
+    voxels = sitk.GetArrayViewFromImage(labels)
+    milliliters = float(np.prod(labels.GetSpacing())) / 1000
+    return [
+        _row("tissue", f"volume of {name}", float((voxels == number).sum()) * milliliters, unit="ml")
+        for number, name in names.items()
+    ]
+
+
+def _row(
+    task: str, quantity: str, value: Any, low: float = float("nan"), high: float = float("nan"), unit: str = ""
+) -> dict[str, Any]:
+    return {"task": task, "quantity": quantity, "value": value, "low": low, "high": high, "unit": unit}

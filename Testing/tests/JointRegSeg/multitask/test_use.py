@@ -1,0 +1,94 @@
+"""Weights of tasks on single studies in use: scored on a cohort, and applied to one visit."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config
+
+from JointRegSegLib.batch import main
+from JointRegSegLib.network.weights import default_weights_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the cohort 'cohort.csv' and the weights 'run/weights.pt'."""
+    folder = tmp_path_factory.mktemp("trained")
+    cohort = write_cohort(folder, 22)
+    config = write_config(folder, [TISSUE, AGE, SEX], steps=30, validate_every_batches=30)
+    assert run_training(cohort, config, folder / "run") == 0
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_weights_are_scored_against_baselines_without_a_network(trained: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "--manifest", str(trained / "cohort.csv"), "--weights", str(trained / "run" / "weights.pt")]
+    assert main([*command, "--output", str(tmp_path / "scores")]) == 0
+    summary = {
+        (r["task"], r["method"], r["score"]): float(r["value"]) for r in rows_of(tmp_path / "scores" / "summary.csv")
+    }
+    ages = [float(row["age"]) for row in rows_of(trained / "cohort.csv")]
+    train, test = ages[:14], ages[18:]
+    assert summary["age", "mean", "mae"] == pytest.approx(np.abs(np.array(test) - np.mean(train)).mean())
+    assert summary["age", "ridge on volumes", "mae"] < summary["age", "mean", "mae"]
+    assert 0 <= summary["sex", "majority", "accuracy"] <= summary["sex", "logistic regression on volumes", "accuracy"]
+    assert summary["tissue", "network", "dice"] > 0.7
+    assert summary["tissue", "intensity clusters with spatial prior", "dice"] > 0.8
+    compared = rows_of(tmp_path / "scores" / "comparisons.csv")
+    assert len(compared) == 5
+    assert all(float(r["low"]) <= float(r["improvement"]) <= float(r["high"]) for r in compared)
+    assert (tmp_path / "scores" / "predictions.png").is_file()
+
+
+def test_a_class_that_the_network_does_not_know_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    manifest = trained / "other.csv"
+    manifest.write_text(
+        (trained / "cohort.csv").read_text().replace(",M,test", ",X,test").replace(",F,test", ",X,test")
+    )
+    command = ["evaluate", "--manifest", str(manifest), "--weights", str(trained / "run" / "weights.pt")]
+    assert main([*command, "--output", str(tmp_path / "scores")]) == 2
+    assert "the sex 'X' is unknown to the network, which was trained with F, M" in capsys.readouterr().err
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_visit_gets_tissues_a_number_with_its_interval_and_a_class(trained: Path, tmp_path: Path) -> None:
+    command = ["predict", "--weights", str(trained / "run" / "weights.pt"), "--images", str(trained / "20_t1.nii.gz")]
+    output = tmp_path / "found"
+    assert main([*command, "--mask", str(trained / "20_mask.nii.gz"), "--output", str(output)]) == 0
+    rows = {row["quantity"]: row for row in rows_of(output / "predictions.csv")}
+    age = rows["age"]
+    assert float(age["low"]) < float(age["value"]) < float(age["high"])
+    assert rows["sex"]["value"] in ("F", "M")
+    assert sum(float(rows[f"probability of {name}"]["value"]) for name in "FM") == pytest.approx(1, abs=1e-4)
+    segmentation = sitk.ReadImage(str(output / "tissue.seg.nrrd"))
+    true = sitk.ReadImage(str(trained / "20_tissue.nii.gz"))
+    assert segmentation.GetSize() == true.GetSize()
+    assert segmentation.GetMetaData("Segment1_Name") == "core"
+    assert "SCT^" in segmentation.GetMetaData("Segment0_Tags")
+    found, wanted = sitk.GetArrayFromImage(segmentation), sitk.GetArrayFromImage(true)
+    assert ((found == wanted) & (wanted > 0)).sum() > 0.8 * (wanted > 0).sum()
+    counted = float(rows["volume of core"]["value"])
+    assert counted == pytest.approx((found == 2).sum() * 0.064, rel=1e-4)
+    assert json.loads((output / "report.json").read_text())["summary"]["predictions"]
+
+
+def test_weights_of_another_task_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    image = str(trained / "20_t1.nii.gz")
+    command = ["predict", "--weights", str(default_weights_path()), "--images", image, "--output", str(tmp_path / "x")]
+    assert main(command) == 2
+    assert "holds the weights of the joint task" in capsys.readouterr().err
+    command = ["predict", "--weights", str(trained / "run" / "weights.pt"), "--images", "-", "-", image]
+    assert main([*command, "--output", str(tmp_path / "x")]) == 2
+    assert "know the modalities t1, not t2" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
