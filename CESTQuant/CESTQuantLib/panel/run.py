@@ -106,7 +106,7 @@ class RunPage(Page):
         place = self.place()
         result = self.fit(progress, slice_RAS=place, folderName=_("{name} preview").format(name=signal.GetName()))
         remove_preview()
-        tables = [] if result.table is None else [result.table]
+        tables = [table for table in (result.table, result.posterior) if table is not None]
         for node in [*result.nodes.values(), *tables]:
             node.SetAttribute(PREVIEW_ATTRIBUTE, "1")
         self.panel.results.showResult(result)
