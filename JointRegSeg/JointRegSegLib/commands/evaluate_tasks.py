@@ -24,6 +24,11 @@ def evaluate_on_cohort(options: Namespace) -> None:
 
     if len(options.weights) > 1:
         raise ValueError("--weights names several files, but weights of tasks on single studies are scored one by one")
+    for name, value in (("labels", options.labels), ("refine", options.refine), ("similarity", options.similarity)):
+        if value is not None:
+            raise ValueError(
+                f"--{name} belongs to segmentation and registration; leave it out for weights of other tasks"
+            )
     weights = load_study_weights(options.weights[0])
     targets = {column: kind for task in weights.tasks for column, kind in task.columns.items()}
     cohort = read_manifest(options.manifest, targets)

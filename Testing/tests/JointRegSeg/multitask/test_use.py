@@ -91,4 +91,18 @@ def test_weights_of_another_task_are_refused(trained: Path, tmp_path: Path, caps
     command = ["predict", "--weights", str(trained / "run" / "weights.pt"), "--images", "-", "-", image]
     assert main([*command, "--output", str(tmp_path / "x")]) == 2
     assert "know the modalities t1, not t2" in capsys.readouterr().err
+    weights = str(trained / "run" / "weights.pt")
+    command = [
+        "evaluate",
+        "--manifest",
+        str(trained / "cohort.csv"),
+        "--weights",
+        weights,
+        "--output",
+        str(tmp_path / "x"),
+    ]
+    assert main([*command, "--refine", "3"]) == 2
+    assert "--refine belongs to segmentation and registration" in capsys.readouterr().err
+    assert main([*command, "--weights", weights]) == 2
+    assert "are scored one by one" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
