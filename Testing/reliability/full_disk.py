@@ -27,6 +27,8 @@ SHARES = (0.0, 0.6)
 """Free space as a share of the size of the result."""
 CHECKPOINTS = ".out.training"
 """Hidden folder from which an optimisation of a schedule goes on when it is repeated; it stays on purpose."""
+PROGRESS = ("last.pt", "best.pt", "log.csv", "times.csv", "curves.png", "validation.png", "tensorboard")
+"""Files in which a training shows how far it is, before it has a result; they stay, too."""
 PAGE = 4096
 INSIDE = "NEUROCEST_MOUNTS_ARE_PRIVATE"
 """Set where this process has mounts of its own, which vanish with it."""
@@ -83,6 +85,7 @@ def limited_run(run: TinyRun, place: Path, largest: int) -> int:
 
 def judged(run: TinyRun, place: Path, before: dict[str, str], status: int) -> list[str]:
     """Return what is wrong with how a run ended that could not write."""
+    shown = PROGRESS if run.resumed else ()
     lines = [line for line in place.with_suffix(".log").read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     problems = []
@@ -94,7 +97,7 @@ def judged(run: TinyRun, place: Path, before: dict[str, str], status: int) -> li
         problems.append(f"it did not say why: {errors[0]}")
     if any("Traceback" in line for line in lines):
         problems.append("it printed a traceback")
-    after = contents(place)
+    after = {name: sum_ for name, sum_ in contents(place).items() if not set(Path(name).parts) & set(shown)}
     if changed := [name for name in differences(before, after) if name in before or "/." not in f"/{name}"]:
         problems.append(f"changed or left: {', '.join(changed)}")
     new = [name for name in differences(before, after) if name not in changed]
