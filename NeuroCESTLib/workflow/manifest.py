@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.checked_json import read_json, read_text
+from NeuroCESTLib.core.headers.limits import quoted
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 FILE_COLUMNS = {
@@ -170,7 +171,7 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
     known = [name for name in Settings.__dataclass_fields__ if name != "anonymous"]
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: must be an object with the keys {', '.join(known)}")
-    problems = [f"the key {key} is unknown{_meant(str(key), known)}" for key in values if key not in known]
+    problems = [f"the key {quoted(str(key))} is unknown{_meant(str(key), known)}" for key in values if key not in known]
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -189,7 +190,7 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
     if model := checked.get("model"):
         checked["model"] = str(Path(os.path.abspath(path)).parent / str(model))
         if not Path(checked["model"]).is_file():
-            problems.append(f"model names '{model}', which does not exist")
+            problems.append(f"model names {quoted(str(model), 200)}, which does not exist")
     if problems:
         raise ValueError(f"the settings '{path}' cannot be used: {'; '.join(problems)}; keys are {', '.join(known)}")
     return Settings(**checked)

@@ -205,8 +205,7 @@ def between_transform(transform: Any) -> sitk.Transform:
             return between_transform(write_node(transform, Path(folder) / "between.h5"))
     path = existing_file(transform)
     try:
-        if path.suffix.lower() in (".h5", ".hdf5"):
-            _try_elsewhere(path)
+        _try_elsewhere(path)
         with library_lines_caught():
             return sitk.ReadTransform(str(path))
     except (RuntimeError, UnicodeDecodeError, subprocess.SubprocessError):
@@ -216,7 +215,7 @@ def between_transform(transform: Any) -> sitk.Transform:
 
 
 def _try_elsewhere(path: Path) -> None:
-    """Read an HDF5 file in another process first: where it is damaged, its library may end the process or never return.
+    """Read a transform in another process first: where it is damaged, ITK may end the process or never return.
 
     Raises:
         subprocess.SubprocessError: The file cannot be read.

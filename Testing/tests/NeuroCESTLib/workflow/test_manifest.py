@@ -96,7 +96,7 @@ def test_settings_name_all_their_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="settings") as error:
         read_settings(path)
     for words in (
-        "the key metod is unknown (did you mean method?)",
+        "the key 'metod' is unknown (did you mean method?)",
         "register must be true or false",
         "fit must be a list of texts",
         "model names 'none.json', which does not exist",
@@ -115,7 +115,7 @@ def test_mistakes_of_manifest_and_settings_come_together_before_anything_starts(
     assert main(["run", *arguments]) == 2
     printed = capsys.readouterr().err
     assert "t1 names 's01_v1_t1.nii', which does not exist" in printed
-    assert "the key cores is unknown" in printed
+    assert "the key 'cores' is unknown" in printed
     assert not (tmp_path / "out").exists()
 
 
