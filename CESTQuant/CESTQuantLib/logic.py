@@ -65,6 +65,7 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        motionCorrection: bool = False,
         denoising: bool = False,
         smoothing_ppm: float | None = None,
         quass: str | None = None,
@@ -103,6 +104,8 @@ class CESTQuantLogic:
                 their ``mean``.
             fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
                 Hz.
+            motionCorrection: Whether to bring all measurements, and M0 images, into the position of one of them
+                (rigid); what did not move measurably stays as it is.
             denoising: Whether to remove noise that neighbouring spectra do not share (MP-PCA); adds a map of the noise.
             smoothing_ppm: Width in ppm over which spectra are smoothed along their offsets; None not to.
             quass: Corrects the spectra for finite saturation time and recovery, with the T1 map: ``equilibrium`` for a
@@ -140,7 +143,7 @@ class CESTQuantLogic:
         )
         if slice_RAS is not None:
             study = study.at_slice(slice_RAS)
-        study, prepared = self._prepared(study, denoising, smoothing_ppm, report)
+        study, prepared = self._prepared(study, denoising, smoothing_ppm, report, motionCorrection)
         settings = self.settings(
             model=model,
             asymmetryOffset_ppm=asymmetryOffset_ppm,
@@ -182,7 +185,14 @@ class CESTQuantLogic:
             study,
             chosen,
             result,
-            warnings=(*study.warnings, *noted_of_m0, *noted, *result.warnings, *failure_warnings(study, result)),
+            warnings=(
+                *study.warnings,
+                *prepared.warnings,
+                *noted_of_m0,
+                *noted,
+                *result.warnings,
+                *failure_warnings(study, result),
+            ),
             regions=regions,
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),
@@ -267,14 +277,23 @@ class CESTQuantLogic:
         return made
 
     def _prepared(
-        self, study: Study, denoising: bool, smoothing_ppm: float | None, report: Progress
+        self,
+        study: Study,
+        denoising: bool,
+        smoothing_ppm: float | None,
+        report: Progress,
+        motion_correction: bool = False,
     ) -> tuple[Study, Prepared]:
-        """Return the acquisition denoised and smoothed as wanted, and what was done."""
-        if not denoising and smoothing_ppm is None:
+        """Return the acquisition without motion, denoised and smoothed as wanted, and what was done."""
+        if not motion_correction and not denoising and smoothing_ppm is None:
             return study, Prepared(study)
         prepared = in_background(
             lambda report: prepare(
-                study, denoising=denoising, smoothing_ppm=smoothing_ppm, progress=part(report, 0.0, 0.05)
+                study,
+                motion_correction=motion_correction,
+                denoising=denoising,
+                smoothing_ppm=smoothing_ppm,
+                progress=part(report, 0.0, 0.05),
             ),
             report,
         )

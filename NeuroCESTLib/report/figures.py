@@ -106,3 +106,44 @@ def report_figure(
         draw_maps(upper, cut)
         draw_spectra(lower, spectra, AxisLabels(x_label, y_label), list(cut.regions))
         save_figure(figure, path)
+
+
+def motion_figure(
+    path: str | os.PathLike,
+    names: Sequence[str],
+    translations_mm: np.ndarray,
+    rotations_deg: np.ndarray,
+    uncertain: Sequence[bool],
+    title: str = "",
+) -> None:
+    """Draw translations and rotations of the measurements of an acquisition.
+
+    Args:
+        path: PNG file to write.
+        names: Name of every measurement.
+        translations_mm: Translations (measurement, 3) along the image axes.
+        rotations_deg: Rotations (measurement, 3) about these axes.
+        uncertain: Whether a measurement has its motion from its neighbours; drawn as an open circle.
+        title: Headline.
+
+    Raises:
+        ValueError: Matplotlib is missing, or the file cannot be written.
+    """
+    x, taken = np.arange(len(names)), np.asarray(uncertain, bool)
+    with file_pyplot().rc_context(STYLE):
+        figure = new_figure((7.0, 5.0), title)
+        axes = figure.subplots(2, 1, sharex=True)
+        for axis, values, label in zip(
+            axes, (translations_mm, rotations_deg), ("translation (mm)", "rotation (degrees)"), strict=True
+        ):
+            for column, name in enumerate(("i (columns)", "j (rows)", "k (slices)")):
+                (line,) = axis.plot(x, values[:, column], label=name, linewidth=1)
+                axis.plot(x[~taken], values[~taken, column], "o", color=line.get_color(), markersize=4)
+                axis.plot(x[taken], values[taken, column], "o", color=line.get_color(), markersize=4, mfc="none")
+            axis.axhline(0, color="0.6", linewidth=0.6)
+            axis.set_ylabel(label)
+        axes[0].legend(title="axis", fontsize="small")
+        shown = x[:: max(1, len(x) // 12)]
+        axes[1].set_xticks(shown, [names[i] for i in shown])
+        axes[1].set_xlabel("measurement (open circles: taken from the neighbours)")
+        save_figure(figure, path)

@@ -121,7 +121,7 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
     from ..methods.base import TIMES
-    from ..scene.report import draw_report
+    from ..scene.report import draw_motion, draw_report
 
     like = options.signal[0] if not options.signal[0].lower().endswith(".seq.nrrd") else None
     for count, (name, node) in enumerate(result.nodes.items()):
@@ -133,6 +133,9 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
         write_table(result.posterior, folder / "posterior.csv", digits=8)
     with left_out_without_its_package("report.png", report.warnings.append):
         draw_report(result, folder / "report.png", title=f"{Path(options.signal[0]).name}: {options.method}")
+    if motion := result.report.get("preparation", {}).get("motion"):
+        with left_out_without_its_package("motion.png", report.warnings.append):
+            draw_motion(motion, folder / "motion.png", title=Path(options.signal[0]).name)
     if options.scene:
         write_scene(folder / "scene.mrb")
     summary = dict(result.report)

@@ -1,4 +1,7 @@
-"""Optional preparation of an acquisition before it is quantified: denoising and smoothing, recorded for the report."""
+"""Optional preparation of an acquisition before it is quantified, recorded for the report.
+
+These are motion correction, denoising and smoothing, in this order.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,28 @@ class Prepared:
         study: The acquisition.
         record: What was done, for the report; empty where nothing was.
         maps: Further maps (voxel,) by name.
+        warnings: Sentences for the user.
     """
 
     study: Study
     record: dict[str, Any] = field(default_factory=dict)
     maps: dict[str, torch.Tensor] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
-def prepare(study: Study, *, denoising: bool, smoothing_ppm: float | None, progress: Progress = silent) -> Prepared:
-    """Denoise and smooth an acquisition.
+def prepare(
+    study: Study,
+    *,
+    motion_correction: bool = False,
+    denoising: bool = False,
+    smoothing_ppm: float | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Correct motion in an acquisition, denoise and smooth it.
 
     Args:
         study: Acquisition as measured.
+        motion_correction: Whether to bring all measurements, and M0 images, into the position of one of them.
         denoising: Whether to remove noise by MP-PCA; M0 images that are not part of the signal stay as they are.
         smoothing_ppm: Width over which spectra are smoothed, or None.
         progress: Called with the fraction done and a message; may raise to cancel.
@@ -47,12 +60,62 @@ def prepare(study: Study, *, denoising: bool, smoothing_ppm: float | None, progr
     """
     record: dict[str, Any] = {}
     maps: dict[str, torch.Tensor] = {}
+    warnings: tuple[str, ...] = ()
+    if motion_correction:
+        study, record["motion"], warnings = _without_motion(study, progress)
     if denoising:
         study, maps, record["denoising"] = _denoised(study, progress)
     if smoothing_ppm is not None:
         study = _smoothed(study, smoothing_ppm)
         record["smoothing"] = {"width_ppm": smoothing_ppm}
-    return Prepared(study, record, maps)
+    return Prepared(study, record, maps, warnings)
+
+
+def _without_motion(study: Study, progress: Progress) -> tuple[Study, dict[str, Any], tuple[str, ...]]:
+    from ..preprocessing.motion import correct_motion
+
+    first = 0 if study.reference is None else len(study.reference)
+    images = study.raw if study.reference is None else np.concatenate([study.reference, study.raw])
+    try:
+        corrected, motion = correct_motion(images, study.geometry.spacing.tolist(), progress=progress)
+    except ValueError as error:
+        raise ValueError(f"'{study.name}': {error}") from None
+    names = [f"M0 {i + 1}" if first > 1 else "M0" for i in range(first)]
+    names += [str(i + 1) for i in range(len(study.raw))]
+    unmeasured = [name for name, measured in zip(names, motion.measured, strict=True) if not measured]
+    record = {
+        "method": "rigid, to synthetic references",
+        "reference": names[motion.reference],
+        "in_plane_only": motion.in_plane,
+        "measurements": names,
+        "translations_mm": np.round(motion.translations_mm, 4).tolist(),
+        "rotations_deg": np.round(motion.rotations_deg, 4).tolist(),
+        "displacements_mm": np.round(motion.displacements_mm, 4).tolist(),
+        "errors_mm": np.round(motion.errors_mm, 4).tolist(),
+        "resampled": [name for name, moved in zip(names, motion.moved, strict=True) if moved],
+        "interpolated": unmeasured,
+        "largest_displacement_mm": float(motion.displacements_mm.max()),
+    }
+    warnings = []
+    if unmeasured:
+        warnings.append(
+            f"the position of {_listed(unmeasured)} of '{study.name}' could not be measured and was taken from the "
+            "neighbouring measurements"
+        )
+    if motion.in_plane:
+        warnings.append(
+            f"'{study.name}' has too few slices to see motion through them, so only motion within the slices was "
+            "corrected"
+        )
+    raw = corrected[first:].astype(study.raw.dtype, copy=False)
+    reference = None if study.reference is None else corrected[:first]
+    return replace(study, raw=raw, reference=reference), record, tuple(warnings)
+
+
+def _listed(names: list[str]) -> str:
+    """Name measurements, at most ten of them."""
+    shown = ", ".join(names[:10]) + (" and others" if len(names) > 10 else "")
+    return f"measurement{'s' if len(names) > 1 else ''} {shown}"
 
 
 def _denoised(study: Study, progress: Progress) -> tuple[Study, dict[str, torch.Tensor], dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.report.figures import report_figure
+from NeuroCESTLib.report.figures import motion_figure, report_figure
 from NeuroCESTLib.report.maps import MapPanel
 from NeuroCESTLib.report.spectra import Spectrum
 
@@ -48,6 +50,27 @@ def draw_report(result: CESTQuantResult, path: str | Path, title: str = "") -> N
         title=title,
         x_label="offset (ppm)" if _by_offset(drawing) else "measurement",
         y_label="Z = M / M0" if drawing.quantification.protocol.signal_normalisation == "m0" else "signal",
+    )
+
+
+def draw_motion(motion: Mapping[str, Any], path: str | Path, title: str = "") -> None:
+    """Plot the motion of every measurement.
+
+    Args:
+        motion: Record ``motion`` of the preparation in a report.
+        path: File to write (``.png``).
+        title: Title of the picture.
+
+    Raises:
+        ValueError: matplotlib is missing, or the file cannot be written.
+    """
+    motion_figure(
+        path,
+        motion["measurements"],
+        np.array(motion["translations_mm"]),
+        np.array(motion["rotations_deg"]),
+        uncertain=[name in motion["interpolated"] for name in motion["measurements"]],
+        title=title,
     )
 
 

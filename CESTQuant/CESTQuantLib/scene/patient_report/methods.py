@@ -158,6 +158,15 @@ def _preparation(summary: Mapping[str, Any], references: _References) -> str:
     """What was done to the signals before they were quantified."""
     record = summary.get("preparation", {})
     texts = []
+    if motion := record.get("motion"):
+        largest = float(motion.get("largest_displacement_mm", 0))
+        plane = " within the slices" if motion.get("in_plane_only") else ""
+        texts.append(
+            f"Rigid motion{plane} between the measurements was corrected by registration to synthetic references "
+            f"(SimpleITK{references.cite(SIMPLE_ITK)}); {len(motion.get('resampled', ()))} of "
+            f"{len(motion.get('measurements', ()))} images were resampled, and the largest displacement was "
+            f"{largest:.2g} mm."
+        )
     if denoising := record.get("denoising"):
         patch = " × ".join(str(edge) for edge in denoising.get("patch_voxels", ()))
         cited = references.cite(*denoising.get("publications", ()))

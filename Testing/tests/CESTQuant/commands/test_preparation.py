@@ -1,4 +1,4 @@
-"""Denoising and smoothing through the command: recorded in the report, and nothing else changes."""
+"""Motion correction, denoising and smoothing through the command: recorded in the report, nothing else changes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import acquire, fit_arguments, messages, read_image, spectrum_protocol
+from moving_head import acquire_moving, rigid, z_protocol
+from studies import (
+    acquire,
+    fit_arguments,
+    messages,
+    read_image,
+    spectrum_protocol,
+    write_image,
+    write_json,
+    write_series,
+)
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.protocol_json import protocol_to_dict
+from NeuroCESTLib.scene.geometry import Geometry
 
 NOISE = 0.01
 
@@ -46,3 +58,33 @@ def test_an_unusable_width_is_refused(
     assert main([*fit_arguments(noisy, tmp_path / "out", "mtrasym"), "--smooth-spectra", "-1"]) == 2
     assert "must be a positive number of ppm, not -1" in messages(capfd.readouterr().err)[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def moving(tmp_path: Path) -> Path:
+    """A slice that moves after the eighth measurement, and its M0 image, which was acquired before."""
+    protocol = z_protocol(13, m0=0)
+    poses = np.tile(np.eye(4), (13, 1, 1))
+    poses[8:] = rigid(np.array([0.0, 0.0, 3.0]), np.array([4.0, -2.0, 0.0]))
+    head = acquire_moving(protocol, poses, (1, 54, 46), (4.0, 4.0, 4.0))
+    m0 = acquire_moving(z_protocol(1), np.tile(np.eye(4), (2, 1, 1)), (1, 54, 46), (4.0, 4.0, 4.0)).images[0]
+    geometry = Geometry((1, 54, 46), np.diag([4.0, 4.0, 4.0, 1.0]))
+    folder = tmp_path / "moving"
+    folder.mkdir()
+    write_series(head.noisy(100), geometry, folder / "signal.nii.gz")
+    write_image(m0.astype(np.float32), geometry, folder / "m0.nii.gz")
+    write_json(protocol_to_dict(protocol), folder / "protocol.json")
+    return folder
+
+
+def test_motion_is_corrected_plotted_and_recorded(slicer: object, moving: Path, tmp_path: Path) -> None:
+    assert main([*fit_arguments(moving, tmp_path / "out", "mtrasym"), "--motion-correct"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    motion = report["summary"]["preparation"]["motion"]
+    assert motion["measurements"] == ["M0", *(str(number + 1) for number in range(13))]
+    assert np.shape(motion["translations_mm"]) == np.shape(motion["rotations_deg"]) == (14, 3)
+    assert motion["largest_displacement_mm"] > 3
+    moved = {name in motion["resampled"] for name in ("M0", "1", "2", "3")}
+    assert moved != {name in motion["resampled"] for name in ("12", "13")}
+    assert any("motion within the slices" in warning for warning in report["warnings"])
+    assert (tmp_path / "out" / "motion.png").read_bytes().startswith(b"\x89PNG")

@@ -241,13 +241,16 @@ def test_methods_tell_what_was_run(patient: Material) -> None:
 
 def test_methods_tell_how_the_signals_were_prepared(patient: Material) -> None:
     record = {"denoising": {"method": "MP-PCA", "patch_voxels": [5, 5, 3], "publications": ["A. Author, 2016"]}}
+    motion = {"measurements": ["1", "2", "3"], "resampled": ["3"], "largest_displacement_mm": 1.234}
+    record["motion"] = motion
     summary = {**FIT["summary"], "preparation": {**record, "smoothing": {"width_ppm": 0.5}}, "quass": "equilibrium"}
     visits = tuple(replace(visit, fit={**FIT, "summary": summary}) for visit in patient.visits)
     text = methods_text(replace(patient, visits=visits))
-    assert "denoised by MP-PCA in patches of 5 × 5 × 3 voxels [2]" in text.paragraphs[0]
+    assert "1 of 3 images were resampled, and the largest displacement was 1.2 mm" in text.paragraphs[0]
+    assert "denoised by MP-PCA in patches of 5 × 5 × 3 voxels [3]" in text.paragraphs[0]
     assert "smoothed along their offsets (FWHM 0.5 ppm)" in text.paragraphs[0]
-    assert "by QUASS ('equilibrium') [3]" in text.paragraphs[0]
-    assert text.references[1] == "A. Author, 2016"
+    assert "by QUASS ('equilibrium') [4]" in text.paragraphs[0]
+    assert text.references[2] == "A. Author, 2016"
 
 
 def test_records_of_other_commands_are_not_believed(tmp_path: Path) -> None:
