@@ -30,9 +30,23 @@ if TYPE_CHECKING:
     from .study import Study
 
 
-_LONGEST_READING_S = 15.0
-_SLOWEST_READING_BYTES_PER_S = 1e6
-"""How long a sound transform may take to be read, by its size, also on a busy machine."""
+_LONGEST_READING_S = 15
+_SLOWEST_READING_BYTES_PER_S = 1_000_000
+"""How much processor time a sound transform may take to be read, by its size."""
+_LONGEST_WAIT_S = 300.0
+"""How long to wait for it on a busy machine."""
+_READING = """
+import sys
+try:
+    import resource
+except ImportError:  # not on Windows
+    pass
+else:
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), int(sys.argv[2])))
+import SimpleITK
+SimpleITK.ReadTransform(sys.argv[1])
+"""
+"""Program of the process that tries to read a transform."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +234,7 @@ def _try_elsewhere(path: Path) -> None:
     Raises:
         subprocess.SubprocessError: The file cannot be read.
     """
-    read = "import sys, SimpleITK; SimpleITK.ReadTransform(sys.argv[1])"
     program = shutil.which("PythonSlicer") or sys.executable
-    seconds = _LONGEST_READING_S + path.stat().st_size / _SLOWEST_READING_BYTES_PER_S
-    subprocess.run([program, "-c", read, str(path)], capture_output=True, check=True, timeout=seconds)
+    seconds = _LONGEST_READING_S + path.stat().st_size // _SLOWEST_READING_BYTES_PER_S
+    command = [program, "-c", _READING, str(path), str(seconds)]
+    subprocess.run(command, capture_output=True, check=True, timeout=_LONGEST_WAIT_S + seconds)
