@@ -11,6 +11,9 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import FitResult, Model, finite_difference_model, levenberg_marquardt
+from ..fitting.problem import GaussianPrior, LeastSquaresProblem
+from ..fitting.spatial.neighbors import Neighbors
+from ..fitting.spatial.prior import SpatialFit, fit_with_neighbors
 from ..fitting.statistics import with_natural_limits
 from ..physics.engines import engine_named
 from ..physics.pools import Scalar
@@ -113,12 +116,14 @@ class ModelFit:
             ``<pool>_r2_Hz``, ``<pool>_concentration_mM``, each with ``<same>_sd``, and ``rmse``; NaN where not fitted.
         signal_model: What was fitted.
         maps: Maps (voxel,) that the signal model takes, in its order.
+        spatial: The fit under the spatial prior, of which ``result`` is the result; None without one.
     """
 
     result: FitResult
     quantities: dict[str, Tensor]
     signal_model: SignalModel
     maps: tuple[Tensor, ...]
+    spatial: SpatialFit | None = None
 
     def predict(self, voxels: Tensor, protocol: Protocol | None = None) -> Tensor:
         """Compute the fitted signal of some voxels.
@@ -155,6 +160,7 @@ def fit_tissue_model(
     engine: str = "r1rho",
     noise_sd: float | None = None,
     max_iterations: int = 60,
+    neighbors: Neighbors | None = None,
     progress: Progress | None = None,
 ) -> ModelFit:
     """Fit a tissue model to every voxel.
@@ -171,6 +177,8 @@ def fit_tissue_model(
         noise_sd: Standard deviation of a measurement, the weight of the data against priors and the scale of the
             standard errors; None to estimate it from the residual.
         max_iterations: Limit for each voxel.
+        neighbors: Neighbouring voxels, for a fit under the spatial prior that starts from the voxels' own fits; None
+            for the latter alone.
         progress: Called with the share of voxels that are fitted.
 
     Raises:
@@ -188,8 +196,57 @@ def fit_tissue_model(
         raise ValueError(f"the model has a {told[0]}, but signals normalised to length one (l2) have lost their scale")
     maps = _maps_of_model(spectra, model)
     signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps), noise_sd)
-    result = fits[engine](spectra, signal_model, max_iterations, progress or silent)
-    return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()))
+    progress = progress or silent
+    share = progress if neighbors is None else part(progress, 0.0, 0.5)
+    result, spatial = fits[engine](spectra, signal_model, max_iterations, share), None
+    if neighbors is not None:
+        spatial = _under_spatial_prior(result, spectra, signal_model, neighbors, part(progress, 0.5, 1.0))
+        result = spatial.result
+    return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()), spatial)
+
+
+def _under_spatial_prior(
+    own: FitResult, spectra: ZSpectra, model: SignalModel, neighbors: Neighbors, progress: Progress
+) -> SpatialFit:
+    """Fit all voxels together, from their own fits."""
+    dtype = own.parameters.dtype
+    analytic = dtype == torch.float32
+    start, lower, upper, prior = _limits(model.tissue.parameters, spectra.signal.new_empty(0, dtype=dtype))
+    noise = model.noise_sd
+    problem = LeastSquaresProblem(
+        model=model.with_analytic_jacobian() if analytic else model.with_finite_differences(),
+        data=spectra.signal.to(dtype),
+        start=start,
+        lower=lower,
+        upper=upper,
+        arguments=tuple(values.to(lower) for values in _maps_of_model(spectra, model.tissue).values()),
+        valid=spectra.valid,
+        prior=prior,
+        noise_sd=None if noise is None else lower.new_full((spectra.voxel_count,), noise),
+    )
+    measurements = model.protocol.measurement_count * (len(model.tissue.parameters) + 1)
+    chunk = None if analytic else max(1, PROPAGATORS_PER_CHUNK_CARRIED_OVER // measurements)
+    fit = fit_with_neighbors(own, problem, neighbors, chunk_voxels=chunk, progress=progress)
+    return replace(fit, result=_at_natural_limits(fit.result, model.tissue.parameters, lower, upper))
+
+
+def _limits(
+    parameters: Sequence[FitParameter], like: Tensor
+) -> tuple[Tensor, Tensor, Tensor, GaussianPrior | None]:
+    """Return start, lower and upper bounds (p,) and the priors of a model, in dtype and on the device of ``like``."""
+    start, lower, upper = (
+        torch.tensor([getattr(p, name) for p in parameters]).to(like) for name in ("start", "lower", "upper")
+    )
+    if all(p.prior is None for p in parameters):
+        return start, lower, upper, None
+    priors = [(0.0, torch.inf) if p.prior is None else p.prior for p in parameters]
+    return start, lower, upper, GaussianPrior(*torch.tensor(priors).to(like).T)
+
+
+def _at_natural_limits(fit: FitResult, parameters: Sequence[FitParameter], lower: Tensor, upper: Tensor) -> FitResult:
+    """Tell amounts and rates of zero, which nature sets, from other bounds."""
+    amount = torch.tensor([p.path.endswith((".fraction", ".k_Hz", "noise_floor")) for p in parameters])
+    return with_natural_limits(fit, lower, upper, torch.stack((amount & (lower.cpu() == 0), torch.zeros_like(amount))))
 
 
 def _available_maps(spectra: ZSpectra) -> dict[str, Tensor]:
@@ -337,13 +394,7 @@ def _iterate(
 ) -> FitResult:
     """Run the Levenberg-Marquardt fit in a precision, from the model's starts or from ``start`` (voxel, p)."""
     parameters = model.tissue.parameters
-    of_model = torch.tensor([p.start for p in parameters], dtype=dtype, device=spectra.signal.device)
-    prior_mean, prior_sd = None, None
-    noise_sd = model.noise_sd
-    if any(p.prior is not None for p in parameters):
-        priors = [(0.0, torch.inf) if p.prior is None else p.prior for p in parameters]
-        prior_mean, prior_sd = torch.tensor(priors, dtype=dtype).T
-    lower, upper = (torch.tensor([getattr(p, name) for p in parameters], dtype=dtype) for name in ("lower", "upper"))
+    of_model, lower, upper, prior = _limits(parameters, spectra.signal.new_empty(0, dtype=dtype))
     fit = levenberg_marquardt(
         with_jacobian,
         spectra.signal.to(dtype),
@@ -352,16 +403,15 @@ def _iterate(
         upper,
         arguments=tuple(_maps_of_model(spectra, model.tissue).values()),
         valid=spectra.valid,
-        prior_mean=prior_mean,
-        prior_sd=prior_sd,
-        noise_sd=noise_sd,
+        prior_mean=None if prior is None else prior.mean,
+        prior_sd=None if prior is None else prior.sd,
+        noise_sd=model.noise_sd,
         max_iterations=max_iterations,
         start_damping=start_damping or (DAMPING_FROM_START if start is None else DAMPING_NEAR_SOLUTION),
         chunk_voxels=chunk_voxels,
         progress=progress,
     )
-    amount = torch.tensor([p.path.endswith((".fraction", ".k_Hz", "noise_floor")) for p in parameters])
-    return with_natural_limits(fit, lower, upper, torch.stack((amount & (lower == 0), torch.zeros_like(amount))))
+    return _at_natural_limits(fit, parameters, lower, upper)
 
 
 def _named_maps(model: TissueModel, result: FitResult) -> dict[str, Tensor]:

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
+from ..fitting.problem import LeastSquaresProblem
+from ..fitting.spatial.neighbors import Neighbors
+from ..fitting.spatial.prior import SpatialFit, fit_with_neighbors
 from ..fitting.statistics import with_natural_limits
 from .lorentzian_model import LorentzianModel
 
@@ -35,6 +38,7 @@ class LorentzianFit:
         width_ppm_sd: (voxel, pool).
         position_ppm: (voxel, pool).
         position_ppm_sd: (voxel, pool); a tied position has the error of the water's.
+        spatial: The fit under the spatial prior, of which ``fit`` is the result; None without one.
     """
 
     model: LorentzianModel
@@ -47,6 +51,7 @@ class LorentzianFit:
     width_ppm_sd: Tensor
     position_ppm: Tensor
     position_ppm_sd: Tensor
+    spatial: SpatialFit | None = None
 
     @property
     def rmse(self) -> Tensor:
@@ -108,6 +113,8 @@ def fit_lorentzian(
     tolerance: float | None = 1e-5,
     max_iterations: int = 100,
     correlation: bool = False,
+    neighbors: Neighbors | None = None,
+    noise_sd: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> LorentzianFit:
@@ -123,6 +130,10 @@ def fit_lorentzian(
         tolerance: As in ``levenberg_marquardt``.
         max_iterations: As in ``levenberg_marquardt``.
         correlation: As in ``levenberg_marquardt``.
+        neighbors: Neighbouring voxels, for a fit under the spatial prior that starts from the voxels' own fits; None
+            for the latter alone.
+        noise_sd: Standard deviation of a measurement, which weighs the data against the neighbours; None to estimate it
+            from the residuals.
         threads: As in ``levenberg_marquardt``.
         progress: As in ``levenberg_marquardt``.
 
@@ -143,22 +154,41 @@ def fit_lorentzian(
     def predict_at_common_offsets(parameters: Tensor) -> tuple[Tensor, Tensor]:
         return model.predict(parameters, column)
 
+    progress = progress or silent
+    predict = predict_at_common_offsets if common else model.predict
+    arguments = () if common else (offsets_ppm,)
     result = levenberg_marquardt(
-        predict_at_common_offsets if common else model.predict,
+        predict,
         z,
         start,
         lower,
         upper,
-        arguments=() if common else (offsets_ppm,),
+        arguments=arguments,
         valid=valid,
         start_damping=damping,
         correlation=correlation,
         threads=threads,
-        progress=progress,
+        progress=progress if neighbors is None else part(progress, 0.0, 0.4),
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    return _lines(model, with_natural_limits(result, lower, upper, _natural(model, result.parameters)))
+    spatial = None
+    if neighbors is not None:
+        noise = None if noise_sd is None else z.new_full((len(z),), noise_sd)
+        bounds = (limit.to(z) for limit in (start, lower, upper))
+        problem = LeastSquaresProblem(predict, z, *bounds, arguments, valid, noise_sd=noise)
+        spatial = fit_with_neighbors(
+            result,
+            problem,
+            neighbors,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            threads=threads,
+            progress=part(progress, 0.4, 1.0),
+        )
+        result = spatial.result
+    fit = with_natural_limits(result, lower, upper, _natural(model, result.parameters))
+    return replace(_lines(model, fit), spatial=spatial)
 
 
 def _natural(model: LorentzianModel, parameters: Tensor) -> Tensor:
