@@ -171,6 +171,7 @@ class CESTQuantParameterNode:
     repetitionTime_ms: Annotated[float, WithinRange(0.0, 100000.0)] = 0.0
     noise_sd: Annotated[float, WithinRange(0.0, 1.0)] = 0.0  # 0 for that of repeated measurements
     posterior: bool = False
+    spatialPrior: bool = False
     dictionaryEntries: Annotated[int, WithinRange(0, 100000000)] = 0  # 0 for that of the configuration
     threads: Annotated[int, WithinRange(0, 1024)] = 0  # 0 for all
 

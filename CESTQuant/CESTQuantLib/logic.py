@@ -14,7 +14,7 @@ from NeuroCESTLib.scene.segmentations import masks_on
 
 from .compartments.inputs import Settings as CompartmentSettings
 from .methods.base import Settings
-from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify
+from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify, require_spatial
 from .scene.compartment_inputs import CompartmentVisit, between_transform, visit_input
 from .scene.compartment_nodes import CompartmentsResult
 from .scene.compartment_nodes import into_scene as compartments_into_scene
@@ -71,6 +71,7 @@ class CESTQuantLogic:
         quass: str | None = None,
         noise_sd: float | None = None,
         posterior: bool = False,
+        spatialPrior: bool = False,
         dictionaryEntries: int | None = None,
         threads: int | None = None,
         device: str = "auto",
@@ -114,6 +115,8 @@ class CESTQuantLogic:
                 estimate it from repeated measurements, where there are any.
             posterior: Whether to sample the posterior of every region's mean spectrum (model fits with regions): a
                 table of medians and 95 % intervals that holds where the likelihood is skewed or leans on a bound.
+            spatialPrior: Whether to fit all voxels together, under the prior that neighbours within the mask are alike
+                except across edges (Lorentzian and model fits): less noise, and standard deviations of the posterior.
             dictionaryEntries: Number of simulated spectra of a dictionary; None for that of its configuration.
             threads: Number of processor threads; None for as many as torch uses.
             device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
@@ -132,6 +135,8 @@ class CESTQuantLogic:
         report = progress or silent
         report(0.0, "reading")
         chosen = method_named(method)
+        if spatialPrior:
+            require_spatial(chosen)
         study = Study.of(
             signalNode,
             protocol,
@@ -155,6 +160,8 @@ class CESTQuantLogic:
             noise_sd=noise_sd,
             dictionaryEntries=dictionaryEntries,
         )
+        if spatialPrior:
+            settings = replace(settings, neighbors=study.neighbors())
         model_file = model if isinstance(model, str | Path) else None
         normalized, noted_of_m0 = study.spectra()
         spectra, noted = with_maps(study, normalized, MapNodes(b0, b1, t1), settings.model, model_file)

@@ -69,6 +69,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "medians and 95 %% intervals in posterior.csv",
     )
     parser.add_argument(
+        "--spatial-prior",
+        action="store_true",
+        help="fit all voxels together: neighbours within the mask are alike except across edges, as far as the "
+        f"evidence says ({', '.join(name for name, method in METHODS.items() if method.spatial)})",
+    )
+    parser.add_argument(
         "--quass",
         choices=("equilibrium", "same-delay"),
         help="correct for finite saturation time and recovery (needs --t1): M0 is fully relaxed, or has the timing of "
@@ -129,6 +135,7 @@ def run(options: Namespace) -> None:
             quass=options.quass,
             noise_sd=options.noise_sd,
             posterior=options.posterior,
+            spatialPrior=options.spatial_prior,
             dictionaryEntries=options.dictionary_entries,
             threads=options.threads,
             device=options.device,

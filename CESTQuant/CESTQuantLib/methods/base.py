@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from NeuroCESTLib.core.progress import Progress
 
+    from ..fitting.spatial.neighbors import Neighbors
     from ..physics.protocol import Protocol as AcquisitionProtocol
     from ..tissue.line_fits.plof_model import PlofModel
     from ..tissue.lorentzian_model import LorentzianModel
@@ -96,6 +97,7 @@ class Settings:
         b1_limits: Lowest and highest relative B1 of a field map; None for those of the method.
         noise_sd: Standard deviation of a normalised signal, for the reduced chi-square of fits; None where unknown.
         dictionary_entries: Number of simulated spectra of a dictionary; None for that of its configuration.
+        neighbors: Neighbouring voxels, for a fit under the spatial prior; None for one of every voxel by itself.
     """
 
     model: TissueModel | None = None
@@ -109,6 +111,7 @@ class Settings:
     b1_limits: tuple[float, float] | None = None
     noise_sd: float | None = None
     dictionary_entries: int | None = None
+    neighbors: Neighbors | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class Method:
         needs: Inputs without which the method does not run.
         takes: Inputs that the method uses where they are given.
         physical: Whether the method needs B1 and saturation time of every measurement, not just the offsets.
+        spatial: Whether the method can fit all voxels together, under the spatial prior.
         pool_presets: Presets of Lorentzian pools that the method can use, its own default first.
         quantities: Units and display of the maps that the method gives.
         publications: Papers to cite.
@@ -171,6 +175,7 @@ class Method:
     needs: tuple[Input, ...] = ()
     takes: tuple[Input, ...] = ()
     physical: bool = False
+    spatial: bool = False
     pool_presets: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     publications: tuple[str, ...] = ()

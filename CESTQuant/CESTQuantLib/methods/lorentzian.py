@@ -67,9 +67,22 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     offsets = used.protocol.offsets_ppm.float()
     signal = used.signal.float()
     if isinstance(model, TwoStepModel):
+        if settings.neighbors is not None:
+            raise ValueError(
+                "the spatial prior is for lines that are fitted in one step: choose 3T, 7T or a file like them"
+            )
         steps = fit_lorentzian_two_step(signal, offsets, model, valid=used.valid, progress=progress)
         return steps.combined(), used, warnings
-    return fit_lorentzian(signal, offsets, model, valid=used.valid, progress=progress), used, warnings
+    fit = fit_lorentzian(
+        signal,
+        offsets,
+        model,
+        valid=used.valid,
+        neighbors=settings.neighbors,
+        noise_sd=settings.noise_sd,
+        progress=progress,
+    )
+    return fit, used, warnings
 
 
 def _result(
@@ -82,6 +95,8 @@ def _result(
         quantities["b0_shift_ppm"] = fit.position_ppm[:, 0]
     quantities["rmse"] = fit.rmse
     summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.rmse.nanmedian())}
+    if fit.spatial is not None:
+        summary |= fit.spatial.summary(fit.model.parameter_names)
     noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
     if noise_sd is not None:
         quantities["chi2_reduced"] = reduced_chi_square(fit.fit, noise_sd, used.valid, used.protocol.measurement_count)
@@ -101,6 +116,7 @@ METHODS = (
         "Amplitude, width and position of Lorentzian lines of water, semisolid and CEST pools.",
         lorentzian_lines,
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1),
+        spatial=True,
         pool_presets=("3T", "7T", "3T_two_step"),
         quantities=(
             Quantity("*_amplitude", rank=1),
@@ -121,6 +137,7 @@ METHODS = (
         "Exchange-dependent relaxation from Lorentzian lines: MTR_Rex, MTR_LD and, with a T1 map, AREX.",
         mtr_rex_and_arex,
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1, Input.T1),
+        spatial=True,
         pool_presets=("3T", "7T", "3T_two_step"),
         quantities=(
             Quantity("arex_*", "Hz", rank=0),

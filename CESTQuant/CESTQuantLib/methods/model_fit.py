@@ -54,9 +54,13 @@ def _fit(
         raise ValueError(f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
     noise_sd = noise_of_repeats(spectra) if settings.noise_sd is None else settings.noise_sd
     physical = _physical(model, spectra)
-    fit = fit_tissue_model(physical, model, engine=engine, noise_sd=settings.noise_sd, progress=progress)
+    fit = fit_tissue_model(
+        physical, model, engine=engine, noise_sd=settings.noise_sd, neighbors=settings.neighbors, progress=progress
+    )
     summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.result.rmse.nanmedian())}
     summary |= {f"median_correlation {pair}": value for pair, value in fit.median_correlation().items()}
+    if fit.spatial is not None:
+        summary |= fit.spatial.summary([parameter.path for parameter in model.parameters])
     if engine != EXACT_ENGINE and (error := estimate_engine_error(fit)) is not None:
         summary["largest_engine_error"] = error.largest
         summary |= {f"engine_bias_in_standard_errors {path}": value for path, value in error.bias.items()}
@@ -116,6 +120,7 @@ METHODS = (
         needs=(Input.MODEL,),
         takes=_TAKES,
         physical=True,
+        spatial=True,
         quantities=_QUANTITIES,
         publications=(
             "Trott and Palmer, J Magn Reson 2002;154:157",
@@ -130,6 +135,7 @@ METHODS = (
         needs=(Input.MODEL,),
         takes=_TAKES,
         physical=True,
+        spatial=True,
         quantities=_QUANTITIES,
         publications=("McConnell, J Chem Phys 1958;28:430", "Woessner et al., Magn Reson Med 2005;53:790"),
     ),

@@ -46,6 +46,17 @@ def methods_using(what: Input) -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if method.uses(what))
 
 
+def require_spatial(method: Method) -> None:
+    """Check that a method can fit under the spatial prior.
+
+    Raises:
+        ValueError: It fits no parameters to every voxel; the message lists the methods that do.
+    """
+    if not method.spatial:
+        known = ", ".join(name for name, other in METHODS.items() if other.spatial)
+        raise ValueError(f"the method {method.name} has no fit for the spatial prior; methods with one are {known}")
+
+
 def quantity_named(name: str) -> Quantity:
     """Return unit and display of a map.
 

@@ -28,10 +28,12 @@ class RunPage(Page):
 
     def show(self):
         """Show the advanced settings that the chosen method uses."""
+        from ..methods.registry import method_named
         from ..scene.posterior import METHODS
 
         ui, method = self.ui, self.parameters.method
         ui.posteriorCheckBox.visible = method in METHODS
+        ui.spatialPriorCheckBox.visible = method_named(method).spatial
         for widget in (ui.dictionarySpinBox, ui.dictionarySpinBoxLabel):
             widget.visible = "config" in self.panel.methods.used()
 
@@ -40,6 +42,12 @@ class RunPage(Page):
         from ..scene.posterior import METHODS
 
         return self.parameters.posterior and self.parameters.method in METHODS
+
+    def wantsSpatialPrior(self):
+        """Whether the spatial prior is asked for and the method has a fit for it."""
+        from ..methods.registry import method_named
+
+        return self.parameters.spatialPrior and method_named(self.parameters.method).spatial
 
     def offsets(self):
         """Return the offsets of asymmetries in ppm, the main one first.
@@ -84,6 +92,7 @@ class RunPage(Page):
             **self.panel.preparation.options(),
             "noise_sd": parameters.noise_sd or None,
             "posterior": self.wantsPosterior(),
+            "spatialPrior": self.wantsSpatialPrior(),
             "dictionaryEntries": parameters.dictionaryEntries or None,
             "threads": parameters.threads or None,
             "device": parameters.device,

@@ -20,6 +20,7 @@ from NeuroCESTLib.scene.sequences import index_values, sequence_to_array
 if TYPE_CHECKING:
     import torch
 
+    from ..fitting.spatial.neighbors import Neighbors
     from ..physics.protocol import Protocol
     from ..preprocessing.magnitudes import Larmor
     from ..preprocessing.reference import M0Measurements
@@ -154,6 +155,12 @@ class Study:
         if len(voxels) == 0:
             raise ValueError(f"the mask has no voxel in slice {number + 1} of {self.title}: choose another slice")
         return replace(self, voxels=voxels)
+
+    def neighbors(self) -> Neighbors:
+        """Return which of the voxels to quantify are neighbours."""
+        from ..fitting.spatial.neighbors import Neighbors
+
+        return Neighbors.of_mask(self.voxels, self.geometry.shape, self.geometry.spacing[::-1].tolist())
 
     def values(self, node: Any) -> torch.Tensor:
         """Return the values (voxel,) of a volume node at the voxels to quantify, float64."""

@@ -230,9 +230,7 @@ def _under_spatial_prior(
     return replace(fit, result=_at_natural_limits(fit.result, model.tissue.parameters, lower, upper))
 
 
-def _limits(
-    parameters: Sequence[FitParameter], like: Tensor
-) -> tuple[Tensor, Tensor, Tensor, GaussianPrior | None]:
+def _limits(parameters: Sequence[FitParameter], like: Tensor) -> tuple[Tensor, Tensor, Tensor, GaussianPrior | None]:
     """Return start, lower and upper bounds (p,) and the priors of a model, in dtype and on the device of ``like``."""
     start, lower, upper = (
         torch.tensor([getattr(p, name) for p in parameters]).to(like) for name in ("start", "lower", "upper")

@@ -175,8 +175,8 @@ def fit_lorentzian(
     spatial = None
     if neighbors is not None:
         noise = None if noise_sd is None else z.new_full((len(z),), noise_sd)
-        bounds = (limit.to(z) for limit in (start, lower, upper))
-        problem = LeastSquaresProblem(predict, z, *bounds, arguments, valid, noise_sd=noise)
+        limits = [limit.to(z) for limit in (start, lower, upper)]
+        problem = LeastSquaresProblem(predict, z, limits[0], limits[1], limits[2], arguments, valid, noise_sd=noise)
         spatial = fit_with_neighbors(
             result,
             problem,

@@ -132,6 +132,13 @@ class LorentzianModel:
         return tuple(pool.name for pool in self.pools)
 
     @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameters, in their order, such as ``amide_width_ppm``."""
+        kinds = {"amplitude": self.names, "width_ppm": self.names}
+        kinds["position_ppm"] = tuple(self.names[place] for place in self.fitted_positions)
+        return ["baseline", *(f"{pool}_{kind}" for kind, pools in kinds.items() for pool in pools)]
+
+    @property
     def fitted_positions(self) -> list[int]:
         """Indices of the pools whose position is fitted."""
         return [index for index, pool in enumerate(self.pools) if pool.position_ppm is not None]

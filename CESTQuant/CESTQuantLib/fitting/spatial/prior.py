@@ -20,7 +20,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..least_squares import JACOBIAN_VALUES_PER_CHUNK, levenberg_marquardt
-from ..problem import GaussianPrior, LeastSquaresProblem, Model
+from ..problem import GaussianPrior, LeastSquaresProblem
 from ..statistics import FitResult
 from .markov_field import (
     Evidence,
@@ -118,21 +118,19 @@ def fit_with_neighbors(
         nothing = own.parameters.new_full((problem.parameter_count,), torch.nan)
         return SpatialFit(own, nothing, nothing, math.nan, noise)
     joint = _of_voxels(problem, index, noise)
-    values = own.parameters[index]
-    field, units, result, evidence = None, None, own, None
+    values, result = own.parameters[index], own
+    precision, gradient = _normal_equations(joint, values, noise, chunk_voxels)
+    units = precision.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt().median(0).values
+    lower, upper = (bound.double() / units for bound in (joint.lower, joint.upper))
+    field = first_field(_evidence(precision, gradient, values.double(), units), pairs)
     for number in range(ROUNDS):
         progress((number + 0.2) / ROUNDS, "Spatial prior")
-        precision, gradient = _normal_equations(joint, values, noise, chunk_voxels)
-        if units is None:
-            units = precision.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt().median(0).values
         evidence = _evidence(precision, gradient, values.double(), units)
-        if field is None:
-            field = first_field(evidence, pairs)
-        lower, upper = (bound.double() / units for bound in (joint.lower, joint.upper))
         evidence = held_at_bounds(evidence, pairs, field, lower, upper)
         smoothed, field = smooth(evidence, pairs, field)
         smoothed = smoothed.clamp(lower, upper)
         mean, pull = conditional_prior(smoothed, pairs, field)
+        prior = _combined(joint.prior, mean * units, pull / units.square())
         result = levenberg_marquardt(
             joint.model,
             joint.data,
@@ -141,7 +139,8 @@ def fit_with_neighbors(
             joint.upper,
             arguments=joint.arguments,
             valid=joint.valid,
-            **_combined(joint.prior, mean * units, pull / units.square()),
+            prior_mean=prior.mean,
+            prior_sd=prior.sd,
             noise_sd=noise,
             max_iterations=max_iterations,
             tolerance=tolerance,
@@ -151,8 +150,7 @@ def fit_with_neighbors(
             progress=part(progress, (number + 0.5) / ROUNDS, (number + 1) / ROUNDS),
         )
         values = torch.where(result.parameters.isfinite(), result.parameters, values)
-    assert field is not None and units is not None
-    precision, gradient = _normal_equations(joint, values, noise, chunk_voxels)
+        precision, gradient = _normal_equations(joint, values, noise, chunk_voxels)
     evidence = _evidence(precision, gradient, values.double(), units)
     evidence = replace(evidence, free=result.standard_errors.isfinite())
     deviation = (posterior_variance(evidence, pairs, field).sqrt() * units).to(result.standard_errors)
@@ -215,17 +213,20 @@ def _evidence(precision: Tensor, gradient: Tensor, values: Tensor, units: Tensor
     """Scale the linearised fit about ``values`` (voxel, p) by the units (p,)."""
     linear = torch.einsum("vpq,vq->vp", precision, values) - gradient
     return Evidence(
-        precision * units * units.unsqueeze(1), linear * units, torch.ones_like(values, dtype=torch.bool), values / units
+        precision * units * units.unsqueeze(1),
+        linear * units,
+        torch.ones_like(values, dtype=torch.bool),
+        values / units,
     )
 
 
-def _combined(prior: GaussianPrior | None, mean: Tensor, precision: Tensor) -> dict[str, Tensor]:
+def _combined(prior: GaussianPrior | None, mean: Tensor, precision: Tensor) -> GaussianPrior:
     """Join the pull of the neighbours, (voxel, p) each, with the priors of the model."""
     if prior is not None:
         own = prior.sd.to(precision).square().reciprocal()
         mean = (precision * mean + own * prior.mean.to(mean)) / (precision + own).clamp_min(1e-300)
         precision = precision + own
-    return {"prior_mean": mean, "prior_sd": precision.rsqrt()}
+    return GaussianPrior(mean, precision.rsqrt())
 
 
 def _into(own: FitResult, joint: FitResult, index: Tensor) -> FitResult:

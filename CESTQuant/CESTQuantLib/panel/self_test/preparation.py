@@ -100,6 +100,17 @@ class PreparationTest(SampleTest):
         self.assertEqual((options["threads"], options["noise_sd"]), (1, 0.004))
         self.assertEqual((options["dictionaryEntries"], options["posterior"]), (None, False))
 
+    def test_spatialPrior(self):
+        self.chooseInputs("mtrasym")
+        self.open(self.ui.advancedSection)
+        self.assertTrue(self.ui.spatialPriorCheckBox.isHidden())
+        self.chooseInputs("lorentzian")
+        self.assertFalse(self.ui.spatialPriorCheckBox.isHidden())
+        self.ui.spatialPriorCheckBox.checked = True
+        options, report = self.lastFit()
+        self.assertTrue(options["spatialPrior"])
+        self.assertIn("spatial_prior edges", report)
+
     def test_posteriorOfTheRegions(self):
         import numpy as np
 

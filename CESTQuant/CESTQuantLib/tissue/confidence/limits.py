@@ -122,6 +122,8 @@ def confidence_of(fit: ModelFit, noise_sd: float | None = None, valid: Tensor | 
         unit, through = _propagated(fit.signal_model.tissue, jacobian, slopes, free[some], variance[some])
         noise[some] = unit * variance[some].unsqueeze(1)
         constants[some] = (through * jacobian_of.deviations).square().sum(2)
+    if fit.spatial is not None:  # what the neighbours tell is in the standard deviations of their posterior
+        noise = result.standard_errors.double().square()
     hidden = torch.where(free, 0.0, torch.nan)
     chi_square = None if noise_sd is None else of_residual / noise_sd**2
     excess = torch.zeros_like(variance) if chi_square is None else (chi_square - 1).clamp_min(0).nan_to_num(0.0)
