@@ -160,6 +160,7 @@ class CESTQuantParameterNode:
     registerCest: bool = False
     importSourcePath: str
     importOffsetsPath: str
+    motionCorrection: bool = False
     denoising: bool = False
     smoothing_ppm: Annotated[float, WithinRange(0.0, 20.0)] = 0.0  # 0 for none
     quass: Annotated[str, Choice(["none", "equilibrium", "same-delay"])] = "none"

@@ -9,7 +9,7 @@ NO_CORRECTION = "none"
 
 
 class PreparationPage(Page):
-    """Denoising, smoothing and correction to the steady state."""
+    """Correction of motion, denoising, smoothing and correction to the steady state."""
 
     def needsT1(self):
         """Whether the preparation uses the T1 map, whatever the method does."""
@@ -30,4 +30,8 @@ class PreparationPage(Page):
 
     def options(self):
         """Return what is done to the acquisition, by the name of the argument."""
-        return {"denoising": self.parameters.denoising, **self.ofSpectra()}
+        return {
+            "motionCorrection": self.parameters.motionCorrection,
+            "denoising": self.parameters.denoising,
+            **self.ofSpectra(),
+        }

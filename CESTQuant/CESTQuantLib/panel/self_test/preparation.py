@@ -42,7 +42,17 @@ class PreparationTest(SampleTest):
         _options, report = self.lastFit()
         self.assertEqual(report["preparation"]["denoising"]["method"], "MP-PCA")
         self.assertEqual(report["preparation"]["smoothing"], {"width_ppm": 0.6})
+        self.assertNotIn("motion", report["preparation"])
         self.assertIsNotNone(slicer.util.getNode("noise_sd"))
+
+    def test_motionIsCorrectedBeforeTheFit(self):
+        self.chooseInputs()
+        self.ui.motionCorrectionCheckBox.checked = True
+        options, report = self.lastFit()
+        self.assertTrue(options["motionCorrection"])
+        found = report["preparation"]["motion"]
+        self.assertEqual(len(found["measurements"]), len(found["translations_mm"]))
+        self.assertEqual(found["resampled"], [])  # the sample does not move
 
     def test_smoothingActsOnTheSpectrumUnderTheMouse(self):
         self.chooseInputs()
