@@ -154,7 +154,8 @@ def _promising_starts(fixed: Side, moving: Side) -> list[np.ndarray]:
         rotations.append(rotation_matrix(np.array(angles), float(np.linalg.norm(angles))))
     for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
         rotations.append(moving.axes @ np.diag(signs) @ fixed.axes.T)
-    candidates = [by_headers]
+    apart = np.linalg.norm(by_headers[:3, 3]) > np.linalg.norm(fixed.reach_mm) + np.linalg.norm(moving.reach_mm)
+    candidates = [] if apart else [by_headers]  # brains far apart share nothing, and the lattice would span the gap
     for rotation in rotations:
         candidates.append(np.eye(4))
         candidates[-1][:3, :3] = rotation

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.registration.affine import AffineResult, Brain
+from JointRegSegLib.registration.affine import AffineResult, Brain, align
 from JointRegSegLib.registration.distant_brains import brought_together
 
 
@@ -36,3 +36,17 @@ def test_brains_that_overlap_stay_where_they_are() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert brought_together(IDENTITY, brain(), brain((30.0, 0.0, 0.0), "moving")) is IDENTITY
+
+
+def test_brains_metres_apart_are_aligned_within_little_memory() -> None:
+    import tracemalloc
+
+    near, far = brain(), brain((4000.0, -2500.0, 6000.0), "moving")
+    tracemalloc.start()
+    found = align(near, far, "rigid")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 300e6
+    center = (62.5, 52.5, 32.5)
+    moved = np.subtract(found.transform.TransformPoint(center), (4000.0, -2500.0, 6000.0))
+    np.testing.assert_allclose(moved, center, atol=0.5)
