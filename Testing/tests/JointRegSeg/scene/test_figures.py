@@ -15,7 +15,6 @@ from JointRegSegLib.images.compartments import COMPARTMENTS
 from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
 from JointRegSegLib.pictures import cases as case_pictures
 from JointRegSegLib.pictures import curves
-from JointRegSegLib.pictures import curves
 from JointRegSegLib.pictures.cases import CasePicture, draw_cases
 from JointRegSegLib.scene import report
 from JointRegSegLib.scene.results import JointRegSegResult
