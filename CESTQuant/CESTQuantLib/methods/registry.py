@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core.progress import Progress, silent
 
-from . import asymmetry, exchange, fields, line_fits, lorentzian, model_fit, ratios, simulated
+from . import asymmetry, exchange, fields, line_fits, lorentzian, model_fit, multi_power, ratios, simulated
 from .base import Input, Method, Quantification, Settings
 from .quantities import Quantity
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..tissue.spectra import ZSpectra
 
-_FAMILIES = (asymmetry, lorentzian, line_fits, exchange, ratios, model_fit, simulated)
+_FAMILIES = (asymmetry, lorentzian, line_fits, multi_power, exchange, ratios, model_fit, simulated)
 
 METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
 """Methods that quantify an acquisition, by name."""

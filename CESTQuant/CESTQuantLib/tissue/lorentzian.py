@@ -146,7 +146,7 @@ def fit_lorentzian(
     start, lower, upper = model.limits()
     damping = DAMPING_FROM_MODEL_START
     if start_from_mean:
-        start = _start_from_mean(z, offsets_ppm, model, valid, tolerance, max_iterations)
+        start = mean_spectrum_start(z, offsets_ppm, model, valid, tolerance, max_iterations)
         damping = DAMPING_FROM_MEAN
     common = offsets_ppm.ndim == 1
     column = offsets_ppm.unsqueeze(1)
@@ -187,11 +187,11 @@ def fit_lorentzian(
             progress=part(progress, 0.4, 1.0),
         )
         result = spatial.result
-    fit = with_natural_limits(result, lower, upper, _natural(model, result.parameters))
-    return replace(_lines(model, fit), spatial=spatial)
+    fit = with_natural_limits(result, lower, upper, natural_limits(model, result.parameters))
+    return replace(named_lines(model, fit), spatial=spatial)
 
 
-def _natural(model: LorentzianModel, parameters: Tensor) -> Tensor:
+def natural_limits(model: LorentzianModel, parameters: Tensor) -> Tensor:
     """Return which parameters may lie at their lower and upper bounds, (2, voxel, p).
 
     Nature sets a baseline of 1 and amplitudes of 0 and 1. Width and position of a line without amplitude mean nothing.
@@ -208,7 +208,7 @@ def _natural(model: LorentzianModel, parameters: Tensor) -> Tensor:
     return natural
 
 
-def _start_from_mean(
+def mean_spectrum_start(
     z: Tensor,
     offsets_ppm: Tensor,
     model: LorentzianModel,
@@ -242,7 +242,7 @@ def _start_from_mean(
     return torch.where(fit.parameters[0].isfinite(), 0.9 * fit.parameters[0].to(start) + 0.1 * start, start)
 
 
-def _lines(model: LorentzianModel, fit: FitResult) -> LorentzianFit:
+def named_lines(model: LorentzianModel, fit: FitResult) -> LorentzianFit:
     """Name the parameters of a fit."""
     count = len(model.pools)
     column = {pool: 1 + 2 * count + place for place, pool in enumerate(model.fitted_positions)}

@@ -72,7 +72,8 @@ def test_unknown_methods_and_options(refused: Callable) -> None:
 
 def test_options_that_the_method_does_not_use_are_named(quantified: Callable, good: Path) -> None:
     words = (
-        "the method mtrasym does not use --t1, which is for mtr-rex, plof, quesp, omega-plot, qucesop, mtsat, r1rho, ",
+        "the method mtrasym does not use --t1, which is for "
+        "mtr-rex, plof, mplf, quesp, omega-plot, qucesop, mtsat, r1rho, ",
         "the method mtrasym does not use --model, which is for quesp, omega-plot, qucesop, r1rho, bloch-mcconnell",
     )
     files = {name: good / f"{name}.nii.gz" for name in ("b0", "t1")}

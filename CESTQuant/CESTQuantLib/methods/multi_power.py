@@ -1,0 +1,180 @@
+"""Multi-power Lorentzian fit (MPLF): the lines of spectra at several B1, fitted together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .base import Input, Method, Quantification, Settings
+from .quantities import B0_SHIFT, CHI_SQUARE, POOL_QUANTITIES, RMSE, Quantity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from NeuroCESTLib.core.progress import Progress
+
+    from ..tissue.line_fits.multi_power import MultiPowerFit
+    from ..tissue.lorentzian_model import LorentzianModel
+    from ..tissue.spectra import ZSpectra
+
+
+def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
+    """Fit lines with shared positions and with an amplitude and a width per power; see ``line_fits/multi_power.py``.
+
+    With a T1 map, lines on the side of positive offsets also give fraction and exchange rate.
+    """
+    from ..fitting.statistics import reduced_chi_square
+    from ..preprocessing.powers import acquired_powers_uT
+    from ..preprocessing.repeats import noise_of_repeats
+    from ..tissue.contrasts import mtr_rex
+    from ..tissue.line_fits.multi_power import MultiPowerModel, fit_multi_power
+
+    lines = _lines(settings)
+    used = spectra.select(spectra.protocol.b1_uT > 0)
+    powers = acquired_powers_uT(used.protocol)
+    if len(powers) < 2:
+        raise ValueError(
+            "the multi-power Lorentzian fit needs spectra at two or more powers, but b1_uT of the protocol has "
+            f"{len(powers)}: use the method lorentzian, or join the acquisitions of all powers in one sequence"
+        )
+    device = used.signal.device
+    members = tuple(_members(used, float(power)).to(device) for power in powers)
+    for power, member in zip(powers.tolist(), members, strict=True):
+        if len(member) <= 2 * len(lines.pools):
+            raise ValueError(
+                f"{len(member)} offsets at {power:g} uT are too few for {len(lines.pools)} lines: acquire more than "
+                f"{2 * len(lines.pools)} at every power, or describe fewer lines (--lorentzian)"
+            )
+    offsets = used.protocol.offsets_ppm.to(device).float()
+    if used.b0_shift_ppm is not None:
+        offsets = offsets - used.b0_shift_ppm.to(offsets).unsqueeze(1)
+    fit = fit_multi_power(
+        used.signal.float(), offsets, MultiPowerModel(lines, members), valid=used.valid, progress=progress
+    )
+    first = fit.powers[0]
+    quantities: dict[str, Tensor] = {"baseline": first.baseline, "baseline_sd": first.baseline_sd}
+    for i, pool in enumerate(lines.names):
+        quantities[f"{pool}_position_ppm"] = first.position_ppm[:, i]
+        quantities[f"{pool}_position_ppm_sd"] = first.position_ppm_sd[:, i]
+        at = first.position_ppm[:, i : i + 1]
+        for power, of_power in zip(powers.tolist(), fit.powers, strict=True):
+            for name in ("amplitude", "width_ppm"):
+                quantities[f"{pool}_{name}_{power:g}uT"] = getattr(of_power, name)[:, i]
+                quantities[f"{pool}_{name}_{power:g}uT_sd"] = getattr(of_power, f"{name}_sd")[:, i]
+            if i > 0:
+                label, reference = of_power.spectrum(at)[:, 0], of_power.spectrum(at, without=[pool])[:, 0]
+                quantities[f"mtr_rex_{pool}_{power:g}uT"] = mtr_rex(label, reference)
+    warnings: tuple[str, ...] = ()
+    reason = _why_no_exchange(used, members)
+    if reason:
+        warnings = (f"fraction and exchange rate are not given: {reason}",)
+    else:
+        quantities |= _exchange(used, fit, powers, members)
+    if used.b0_shift_ppm is None:
+        quantities["b0_shift_ppm"] = first.position_ppm[:, 0]
+    quantities["rmse"] = fit.fit.rmse
+    summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.fit.rmse.nanmedian())}
+    summary["powers_uT"] = ", ".join(f"{power:g}" for power in powers.tolist())
+    noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
+    if noise_sd is not None:
+        quantities["chi2_reduced"] = reduced_chi_square(fit.fit, noise_sd, used.valid, used.protocol.measurement_count)
+        summary["noise_sd"] = noise_sd
+
+    def predict(voxels: Tensor) -> Tensor:
+        return fit.spectra(voxels, offsets)
+
+    return Quantification(quantities, fit.fit.status, used.signal, used.protocol, predict, summary, warnings)
+
+
+def _lines(settings: Settings) -> LorentzianModel:
+    from ..tissue.lorentzian_model import LorentzianModel
+    from .lorentzian import DEFAULT_PRESET
+
+    lines = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
+    if not isinstance(lines, LorentzianModel):
+        raise ValueError(
+            "the multi-power Lorentzian fit needs lines that are fitted in one step: choose 3T, 7T or a file like "
+            "them (--lorentzian)"
+        )
+    return lines
+
+
+def _members(spectra: ZSpectra, power_uT: float) -> Tensor:
+    import torch
+
+    from ..preprocessing.powers import POWER_TOLERANCE_UT
+
+    return torch.nonzero((spectra.protocol.b1_uT - power_uT).abs() < POWER_TOLERANCE_UT).flatten()
+
+
+def _why_no_exchange(spectra: ZSpectra, members: tuple[Tensor, ...]) -> str | None:
+    """Return what keeps the labelling efficiency from giving exchange rates; None if nothing does."""
+    from .exchange import require_cw
+
+    if spectra.t1_s is None:
+        return "they need a T1 map (--t1)"
+    try:
+        spectra.protocol.require_known("mplf")
+        require_cw(spectra.protocol)
+    except ValueError as error:
+        return str(error)
+    times = spectra.protocol.saturation_time_s
+    if any(bool((times[member.to(times.device)] != times[member[0]]).any()) for member in members):
+        return "the saturation time varies within a power"
+    return None
+
+
+def _exchange(spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Return fraction and exchange rate of the lines at positive distances from water."""
+    from ..tissue.line_fits.multi_power import exchange_of_line
+    from ..tissue.quantities import named_quantities
+
+    assert spectra.t1_s is not None  # _why_no_exchange
+    times = spectra.protocol.saturation_time_s.to(spectra.signal.device)
+    start, _, _ = fit.model.lines.limits()
+    positions = fit.model.lines.positions(start.unsqueeze(1))[:, 0]
+    maps: dict[str, Tensor] = {}
+    for pool, distance in zip(fit.model.lines.names, (positions - positions[0]).tolist(), strict=True):
+        if distance > 0:
+            found = exchange_of_line(
+                fit,
+                pool,
+                powers.to(times),
+                times[[int(member[0]) for member in members]],
+                spectra.t1_s,
+                initial_z=spectra.protocol.initial_magnetisation,
+                b1_relative=spectra.b1_relative,
+            )
+            fraction, rate = f"{pool}.fraction", f"{pool}.k_Hz"
+            maps |= named_quantities(
+                {fraction: found.fraction, rate: found.exchange_rate_Hz},
+                {fraction: found.fraction_sd, rate: found.exchange_rate_Hz_sd},
+                {},
+            )
+    return maps
+
+
+METHODS = (
+    Method(
+        "mplf",
+        "Multi-power Lorentzian fit",
+        "Lorentzian lines of spectra at several powers with shared positions; with a T1 map, exchange rates.",
+        multi_power_lorentzian,
+        takes=(Input.LORENTZIAN, Input.B0, Input.B1, Input.T1),
+        pool_presets=("3T", "7T"),
+        quantities=(
+            *POOL_QUANTITIES,
+            Quantity("mtr_rex_*", rank=1),
+            Quantity("*_amplitude_*uT", rank=3),
+            Quantity("*_width_ppm_*uT", "ppm", rank=6),
+            Quantity("*_position_ppm", "ppm", "diverging", rank=6),
+            B0_SHIFT,
+            RMSE,
+            CHI_SQUARE,
+        ),
+        publications=(
+            "Windschuh et al., NMR Biomed 2015;28:529",
+            "Zaiss & Bachert, NMR Biomed 2013;26:507",
+            "Zaiss et al., Magn Reson Med 2018;79:1708",
+        ),
+    ),
+)

@@ -1,0 +1,113 @@
+"""The multi-power Lorentzian fit, on its own lines and on spectra of the Bloch-McConnell equations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from CESTQuantLib.fitting.marquardt import Status
+from CESTQuantLib.methods.base import Settings
+from CESTQuantLib.methods.registry import quantify
+from CESTQuantLib.physics.pools import Pool, Tissue, Water
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.line_fits.multi_power import MultiPowerModel
+from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
+from CESTQuantLib.tissue.spectra import ZSpectra
+
+POWERS = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+OFFSETS = torch.linspace(-6, 6, 61, dtype=torch.float64)
+MODEL = LorentzianModel.from_dict(
+    {
+        "baseline": [0.5, 1.0, 1.0],
+        "pools": [
+            {"name": "water", "amplitude": [0.4, 0.9, 1], "width_ppm": [0.05, 0.5, 4], "position_ppm": [-1, 0, 1]},
+            {"name": "amide", "amplitude": [0, 0.05, 0.6], "width_ppm": [0.1, 0.5, 4], "position_ppm": [3.2, 3.5, 3.8]},
+        ],
+    }
+)
+
+
+def protocol(powers: torch.Tensor = POWERS) -> Protocol:
+    """All powers at all offsets, the powers in turn: the measurements of one do not stand together."""
+    return Protocol(7.0, OFFSETS.repeat_interleave(len(powers)), powers.repeat(len(OFFSETS)), 8.0)
+
+
+def two_pools(fraction: float = 0.001, k_Hz: float = 200.0, T2_s: float = 0.1, **fields: torch.Tensor) -> ZSpectra:
+    tissue = Tissue(Water(2.0, 1.0), (Pool("amide", fraction, k_Hz, 1.0, T2_s, 3.5),))
+    z = simulate(tissue, protocol(), **fields)
+    return ZSpectra(z, protocol(), t1_s=torch.full((len(z),), 2.0).double(), **fields)
+
+
+def known_lines() -> tuple[ZSpectra, torch.Tensor]:
+    """Spectra of three voxels that consist of lines; the parameters follow the order of the model."""
+    parameters = torch.tensor([0.98, 0.8, 0.02, 0.3, 0.6, 0.85, 0.06, 0.6, 0.7, 0.9, 0.1, 1.2, 1.0, 0.1, 3.55])
+    parameters = parameters.double().repeat(3, 1)
+    parameters[1, -1], parameters[2, 11] = 3.4, 1.5
+    members = tuple(torch.arange(i, 183, 3) for i in range(3))
+    z, _ = MultiPowerModel(MODEL, members).predict(parameters.T, protocol().offsets_ppm.unsqueeze(1))
+    return ZSpectra(z.T, protocol()), parameters
+
+
+def test_lines_of_all_powers_are_recovered_and_predicted() -> None:
+    study, parameters = known_lines()
+    found = quantify(study, "mplf", Settings(lorentzian=MODEL))
+    assert found.status.tolist() == [Status.CONVERGED] * 3
+    maps = found.quantities
+    for name, column in {"amide_position_ppm": 14, "amide_amplitude_1uT": 6, "water_width_ppm_2uT": 11}.items():
+        torch.testing.assert_close(maps[name].double(), parameters[:, column], atol=2e-4, rtol=1e-3)
+        assert bool(maps[f"{name}_sd"].isfinite().all())
+    assert found.predict is not None
+    torch.testing.assert_close(found.predict(torch.tensor([2]))[0].double(), study.signal[2], atol=1e-4, rtol=0)
+    assert found.warnings == ("fraction and exchange rate are not given: they need a T1 map (--t1)",)
+
+
+def test_the_jacobian_is_the_derivative() -> None:
+    study, parameters = known_lines()
+    model = MultiPowerModel(MODEL, tuple(torch.arange(i, 183, 3) for i in range(3)))
+    column = study.protocol.offsets_ppm.unsqueeze(1)
+    at, step = parameters[0], 1e-6
+    _, jacobian = model.predict(at.unsqueeze(1), column)
+    aside = step * torch.eye(len(at), dtype=at.dtype)
+    ahead, behind = (model.predict((at + sign * aside).T, column)[0] for sign in (1, -1))
+    torch.testing.assert_close(jacobian[:, :, 0].T, (ahead - behind) / (2 * step), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("k_Hz", [200.0, 400.0, 600.0])
+def test_two_pools_of_bloch_mcconnell_give_fraction_and_rate(k_Hz: float) -> None:
+    fields = {"b0_shift_ppm": torch.tensor([0.0, 0.15]).double(), "b1_relative": torch.tensor([1.0, 0.85]).double()}
+    maps = quantify(two_pools(k_Hz=k_Hz, **fields), "mplf", Settings(lorentzian=MODEL)).quantities
+    # without R2b (10 1/s) in the fit, the rate stands for the root of k (k + R2b)
+    effective = (k_Hz * (k_Hz + 10)) ** 0.5
+    assert maps["amide_exchange_rate_Hz"].numpy() == pytest.approx(effective, rel=0.15)
+    assert maps["amide_fraction"].numpy() == pytest.approx(0.001, rel=0.15)
+    assert maps["amide_position_ppm"].numpy() == pytest.approx(3.5, abs=0.14)
+
+
+def test_slow_exchange_is_overestimated_as_documented() -> None:
+    maps = quantify(two_pools(k_Hz=50.0), "mplf", Settings(lorentzian=MODEL)).quantities
+    assert float(maps["amide_exchange_rate_Hz"]) == pytest.approx(118, rel=0.05)
+    assert float(maps["amide_fraction"]) == pytest.approx(0.00044, rel=0.05)
+
+
+def test_standard_errors_are_the_spread_of_noisy_fits() -> None:
+    """The data are lines, because the misfit of real spectra widens the standard errors."""
+    clean = two_pools()
+    predict = quantify(clean, "mplf", Settings(lorentzian=MODEL)).predict
+    assert predict is not None
+    noise = 0.004 * torch.randn(150, clean.signal.shape[1], generator=torch.Generator().manual_seed(3)).double()
+    z = predict(torch.tensor([0])).double() + noise
+    study = ZSpectra(z, clean.protocol, t1_s=torch.full((150,), 2.0).double())
+    maps = quantify(study, "mplf", Settings(lorentzian=MODEL)).quantities
+    for name in ("amide_exchange_rate_Hz", "amide_fraction", "amide_amplitude_1uT", "amide_width_ppm_2uT"):
+        assert float(maps[f"{name}_sd"].nanmedian()) == pytest.approx(float(maps[name].std()), rel=0.3)
+
+
+def test_one_power_and_too_few_offsets_are_refused_with_the_remedy() -> None:
+    study, _ = known_lines()
+    one = study.select(study.protocol.b1_uT == 1)
+    with pytest.raises(ValueError, match=r"two or more powers, but b1_uT of the protocol has 1: use the method lor"):
+        quantify(one, "mplf", Settings(lorentzian=MODEL))
+    few = study.select(torch.cat((torch.arange(0, 183, 3), torch.tensor([1, 31, 61, 91]))))
+    with pytest.raises(ValueError, match=r"4 offsets at 1 uT are too few for 2 lines"):
+        quantify(few, "mplf", Settings(lorentzian=MODEL))
