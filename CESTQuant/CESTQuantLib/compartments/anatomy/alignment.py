@@ -26,6 +26,8 @@ _BINS = 32
 _BLOCK_MM = 15.0
 _FEWEST_IN_BLOCK = 12
 _FEWEST_VOXELS = 60
+_FEWEST_FOR_RECURSION = 4
+"""Voxels along each axis that ITK's recursive Gaussian filters need."""
 LEAST_OVERLAP = 0.5
 """Share of the CEST head that the anatomy has to show."""
 LEAST_CORRELATION = {"header": 0.12, "given": 0.12, "registered": 0.18}
@@ -259,16 +261,25 @@ class _Pair:
             method.SetMetricFixedMask(mask)
             method.SetMetricSamplingStrategy(method.NONE)
             method.SetInterpolator(sitk.sitkLinear)
+            if min(moving_image.GetSize()) < _FEWEST_FOR_RECURSION:
+                method.MetricUseMovingImageGradientFilterOff()
             method.SetNumberOfWorkUnits(1)  # several would add in varying order
             method.SetOptimizerAsRegularStepGradientDescent(step_mm, 0.02, iterations, 0.6, 1e-6)
             method.SetOptimizerScalesFromPhysicalShift()
             method.SetInitialTransform(transform, inPlace=True)
-            smoothed = sitk.SmoothingRecursiveGaussian(moving_image, smoothing_mm) if smoothing_mm else moving_image
+            smoothed = _smoothed(moving_image, smoothing_mm) if smoothing_mm else moving_image
             try:
                 method.Execute(fixed_image, smoothed)
             except RuntimeError:
                 return start
         return start @ _matrix(transform)
+
+
+def _smoothed(image: sitk.Image, sd_mm: float) -> sitk.Image:
+    """An image smoothed with a Gaussian, also where it is too thin for the fast recursive filter."""
+    if min(image.GetSize()) >= _FEWEST_FOR_RECURSION:
+        return sitk.SmoothingRecursiveGaussian(image, sd_mm)
+    return sitk.DiscreteGaussian(image, sd_mm**2, 64, 0.01, True)
 
 
 def _in_plane(image: Image) -> Image:

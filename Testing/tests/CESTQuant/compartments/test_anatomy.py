@@ -74,6 +74,62 @@ def test_neither_a_bias_field_nor_a_large_tumor_on_one_side_tilts_the_plane(
     assert abs((np.array(brain.shift_mm) - plane.point) @ plane.normal) < 2.0
 
 
+COARSE_HEAD = grid_around((36, 48, 40), (4.0, 4.0, 4.0))
+
+
+def coarse_visit(brain: Brain, asymmetry: float = 0.0) -> VisitInput:
+    """A visit without CEST on voxels of 4 mm; ``asymmetry`` blends random blobs of 12 mm into the brain."""
+    tissue = brain.on(COARSE_HEAD)
+    image = brain.image(COARSE_HEAD, T1_WEIGHTED)
+    blobs = np.random.default_rng(5).uniform(0.2, 1.0, [n // 3 + 1 for n in COARSE_HEAD.shape]).astype(np.float32)
+    blobs = np.kron(blobs, np.ones((3, 3, 3), np.float32))[tuple(slice(n) for n in COARSE_HEAD.shape)]
+    image = np.where(tissue > 0, (1 - asymmetry) * image + asymmetry * blobs, 0).astype(np.float32)
+    masks = Masks("tumour", COARSE_HEAD, {"Oedema": tissue == 4, "Enhancing tumour": tissue == 5})
+    return VisitInput("visit", None, masks, (Image("T1", image, COARSE_HEAD),))
+
+
+def test_a_plane_that_is_no_better_than_the_scanner_s_is_not_taken() -> None:
+    visit = coarse_visit(Brain())
+    plane = find_midplane(visit.anatomy[0], head_of(visit.anatomy[0].array))
+    assert plane is not None
+    np.testing.assert_array_equal(plane.normal, (1.0, 0.0, 0.0))
+    assert plane.symmetry == plane.symmetry_before
+    assert plane.reasons == ()
+
+
+def test_an_unusually_tilted_plane_is_doubtful_and_the_user_is_told() -> None:
+    found = regions_of(coarse_visit(Brain((0, 0, 22))), Settings(), np.eye(4))
+    assert found.midplane is not None
+    assert any("tilted by 2" in reason for reason in found.midplane.reasons)
+    assert any(
+        "mid-sagittal plane is doubtful, look at the contralateral region: it is tilted" in n for n in found.notes
+    )
+    assert CONTRALATERAL in [region.name for region in found.regions]
+
+
+def test_a_brain_that_hardly_resembles_its_mirror_image_has_a_doubtful_plane() -> None:
+    found = regions_of(coarse_visit(Brain(), asymmetry=1.0), Settings(), np.eye(4))
+    assert found.midplane is not None
+    assert any("only moderately similar to its mirror image" in note for note in found.notes)
+
+
+def test_a_brain_without_symmetry_has_no_contralateral_region_and_the_user_is_told() -> None:
+    visit = coarse_visit(Brain())
+    (anatomy,) = visit.anatomy
+    array = anatomy.array.copy()
+    array[:, :, :18] = 0  # most of one half is not shown, and what is left is no brain
+    array[:, :24] = 0
+    noise = np.random.default_rng(2).uniform(0.2, 1.0, array.shape)
+    found = regions_of(
+        replace(visit, anatomy=(replace(anatomy, array=(noise * (array > 0)).astype(np.float32)),)),
+        Settings(),
+        np.eye(4),
+    )
+    assert found.midplane is None
+    assert "'T1' shows no plane of symmetry: there is no contralateral region" in found.notes
+    assert CONTRALATERAL not in [region.name for region in found.regions]
+
+
 def test_mirroring_twice_is_nothing() -> None:
     plane = Midplane(np.array([1.0, 2.0, 3.0]), rotation((3, 4, 5))[:, 0], 1.0)
     points = np.random.default_rng(1).normal(size=(5, 3))
@@ -127,6 +183,17 @@ def test_registration_finds_how_the_patient_moved(slices: int) -> None:
     assert np.linalg.norm(centre - expected[0]) < 2.0
     assert found.verdict == "good"
     assert found.correlation_after > found.correlation_before
+
+
+def test_an_anatomy_of_few_thick_slices_can_be_registered() -> None:
+    brain = Brain()
+    few = grid_around((3, 96, 80), (2.0, 2.0, 8.0))
+    anatomy = Image("T1", brain.image(few, T1_WEIGHTED), few)
+    visit = slab_visit(brain, 3, replace(brain, shift_mm=(4.0, -3.0, 0.0)))
+    found = align(replace(visit, anatomy=(anatomy,)))
+    assert found is not None
+    assert found.source == "registered"
+    assert np.linalg.norm(found.cest_to_anatomy[:2, 3] - (-4.0, 3.0)) < 2.0
 
 
 def test_cest_of_another_patient_is_refused() -> None:
