@@ -6,6 +6,7 @@ Every mistake in either is found before anything starts, and all are named at on
 from __future__ import annotations
 
 import csv
+import datetime
 import difflib
 import io
 import os
@@ -41,6 +42,8 @@ FILE_COLUMNS = {
 }
 """Columns that name files, with what they hold."""
 COLUMNS = ("subject", "visit", *FILE_COLUMNS)
+DATE = "date"
+"""Attribute with the day of a visit, by which their order is checked."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MOST_PROBLEMS = 50
 
@@ -123,7 +126,8 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
     Args:
         path: CSV file whose fields are separated by commas, semicolons or tabs. Columns: ``subject``, ``visit``, those
             of ``FILE_COLUMNS``, and any others, which are kept as attributes. Paths are relative to the manifest; an
-            empty field or ``-`` means that there is no such file.
+            empty field or ``-`` means that there is no such file. A column ``date`` (year-month-day) must not
+            contradict the order of a subject's visits.
 
     Returns:
         The visits.
@@ -144,7 +148,7 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
     if not visits and not problems:
         problems.append("it has a header but no visit")
     if "subject" in header and "visit" in header:
-        problems += _contradictions(visits)
+        problems += [*_contradictions(visits), *_wrong_order(visits)]
     if problems:
         shown = problems[:_MOST_PROBLEMS]
         more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
@@ -286,6 +290,33 @@ def _gaps(files: Mapping[str, str]) -> list[str]:
         if path in images and not (name.endswith("protocol") and images[path].endswith("protocol")):
             problems.append(f"{images[path]} and {name} are the same file '{path}'")
         images.setdefault(path, name)
+    return problems
+
+
+def _wrong_order(visits: list[Visit]) -> list[str]:
+    """Dates that cannot be read, and visits that come before an earlier one of the same subject."""
+    problems = []
+    latest: dict[str, tuple[datetime.date, str]] = {}
+    for visit in visits:
+        text = visit.attributes.get(DATE, "")
+        if text in ("", "-"):
+            continue
+        try:
+            day = datetime.date.fromisoformat(text)
+        except ValueError:
+            problems.append(
+                f"the {DATE} '{text}' of {visit.subject} {visit.name} is no day: write it as in 2026-03-31, or "
+                "leave it out"
+            )
+            continue
+        before = latest.get(visit.subject)
+        if before is not None and day < before[0]:
+            problems.append(
+                f"the visits of {visit.subject} are in the wrong order: {visit.name} ({day}) is listed after "
+                f"{before[1]} ({before[0]}), put the earlier one first"
+            )
+        else:
+            latest[visit.subject] = (day, visit.name)
     return problems
 
 

@@ -123,3 +123,33 @@ def test_a_comparison_needs_a_column(tmp_path: Path, capsys: pytest.CaptureFixtu
     manifest = write_cohort(tmp_path / "cohort")
     assert main(["run", str(manifest), "--compare", "arm", "--output", str(tmp_path / "out")]) == 2
     assert "has no such column; it has group" in capsys.readouterr().err
+
+
+def dated(*dates: str) -> list[dict[str, str]]:
+    """Visits v1, v2, … of one subject with their dates."""
+    names = [f"v{number}" for number in range(1, len(dates) + 1)]
+    files = [{column: f"{name}_{column}.nii" for column in ("t1", "cest")} for name in names]
+    return [VISIT | own | {"visit": name, "date": date} for own, name, date in zip(files, names, dates, strict=True)]
+
+
+def test_visits_in_the_wrong_order_are_told_by_their_dates(tmp_path: Path) -> None:
+    message = refused(dated("2026-05-01", "2026-01-03", "2026-07-01"), tmp_path)
+    assert (
+        "the visits of s01 are in the wrong order: v2 (2026-01-03) is listed after v1 (2026-05-01), put the earlier "
+        "one first" in message
+    )
+    assert "v3" not in message
+
+
+def test_a_date_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+    assert "the date '31.3.2026' of s01 v1 is no day" in refused(dated("31.3.2026"), tmp_path)
+
+
+def test_dates_in_order_and_visits_without_one_are_taken(tmp_path: Path) -> None:
+    rows = dated("2026-01-03", "", "2026-05-01", "2026-05-01")
+    for row in rows:
+        for value in row.values():
+            if value.endswith((".nii", ".json")):
+                (tmp_path / value).write_text("x")
+    cohort = read_cohort(write_manifest(rows, tmp_path / "m.csv"))
+    assert [visit.attributes["date"] for visit in cohort.visits] == ["2026-01-03", "", "2026-05-01", "2026-05-01"]
