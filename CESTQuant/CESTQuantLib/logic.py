@@ -461,6 +461,7 @@ class CESTQuantLogic:
         draws: int = 500,
         perturbations: int = 12,
         alignmentError_mm: float = 0.5,
+        segmentationError_mm: float = 0.5,
         seed: int = 1,
         fitSpectra: bool = True,
         folderName: str = "",
@@ -480,6 +481,8 @@ class CESTQuantLogic:
             draws: Number of bootstrap samples.
             perturbations: Number of disturbed alignments; 0 leaves the error of the alignment out.
             alignmentError_mm: Standard deviation of the alignment in mm along each axis.
+            segmentationError_mm: Standard deviation in mm by which the outline of a region may lie too far outside or
+                inside, for the intervals of the volume changes.
             seed: Seed of the random draws.
             fitSpectra: Whether to fit the mean spectrum of each region, where the acquisition is known.
             folderName: Name of the folder.
@@ -502,6 +505,7 @@ class CESTQuantLogic:
             draws=draws,
             perturbations=perturbations,
             alignment_error_mm=alignmentError_mm,
+            segmentation_error_mm=segmentationError_mm,
             seed=seed,
             fit_spectra=fitSpectra,
         )

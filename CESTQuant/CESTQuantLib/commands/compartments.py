@@ -85,6 +85,13 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--alignment-error", type=float, default=0.5, metavar="MM", help="standard deviation of the alignment"
     )
+    parser.add_argument(
+        "--segmentation-error",
+        type=float,
+        default=0.5,
+        metavar="MM",
+        help="standard deviation by which outlines may lie too far outside or inside, for intervals of volume changes",
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random draws")
     parser.add_argument("--no-spectra", action="store_true", help="do not fit the mean spectra of the regions")
     add_report(parser)
@@ -122,6 +129,7 @@ def run(options: Namespace) -> None:
                 draws=options.draws,
                 perturbations=options.perturbations,
                 alignmentError_mm=options.alignment_error,
+                segmentationError_mm=options.segmentation_error,
                 seed=options.seed,
                 fitSpectra=not options.no_spectra,
                 progress=progress,

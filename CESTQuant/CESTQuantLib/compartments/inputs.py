@@ -117,6 +117,8 @@ class Settings:
         draws: Number of bootstrap samples.
         perturbations: Number of disturbed alignments from which the error of the registration comes; 0 for none.
         alignment_error_mm: Standard deviation of the disturbance in mm along each axis.
+        segmentation_error_mm: Standard deviation in mm by which the outline of a region at a visit may lie too far
+            outside or inside as a whole, from which the intervals of the volume changes come.
         seed: Seed of all random draws.
         fit_spectra: Whether to fit the mean spectra of the regions.
     """
@@ -126,6 +128,7 @@ class Settings:
     draws: int = 500
     perturbations: int = 12
     alignment_error_mm: float = 0.5
+    segmentation_error_mm: float = 0.5
     seed: int = 1
     fit_spectra: bool = True
 
@@ -140,3 +143,8 @@ class Settings:
             raise ValueError(f"{self.draws} bootstrap samples are too few; draw at least 50")
         if self.perturbations < 0 or self.alignment_error_mm < 0:
             raise ValueError("the number and the size of the perturbations must not be negative")
+        if not 0 < self.segmentation_error_mm <= 5:
+            raise ValueError(
+                f"the error of the segmentation is {self.segmentation_error_mm:g} mm, but must be more than 0 and "
+                "at most 5 mm"
+            )

@@ -300,6 +300,9 @@ class Visit:
 class Change:
     """Change of a region's mean between the visits: a row of ``changes.csv``.
 
+    The interval of a volume comes from the error of the outlines alone, see ``Settings.segmentation_error_mm``; the
+    parts of its standard error are NaN.
+
     Attributes:
         region: Name of the region.
         quantity: Name of the map, or ``volume``.

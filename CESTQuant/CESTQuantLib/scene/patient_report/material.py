@@ -34,7 +34,20 @@ _WORDS = {
 _WORDS |= {"rex": "Rex", "dw": "Δω", "sd": "SD"}
 _VALUES = frozenset(
     {
-        *("mean", "sd", "median", "q1", "q3", "fit", "fit_se", "mean_se", "difference", "difference_se"),
+        *(
+            "mean",
+            "sd",
+            "median",
+            "q1",
+            "q3",
+            "fit",
+            "fit_se",
+            "mean_se",
+            "difference",
+            "difference_se",
+            "pure",
+            "pure_se",
+        ),
         *("first", "second", "change", "lower", "upper", "se", "se_fit", "se_spatial", "se_registration"),
     }
 )

@@ -274,6 +274,10 @@ def _change(material: Material, references: _References) -> str:
             f"{float(settings.get('alignment_error_mm', 1)):g} mm along each axis)"
         )
     text = "".join(texts) + "."
+    text += (
+        " Intervals of volume changes hold for outlines that lie too far outside or inside by "
+        f"{float(settings.get('segmentation_error_mm', 0.5)):g} mm (SD) as a whole, independently at both visits."
+    )
     between = material.analysis.between
     if between is not None and between.change_maps:
         text += (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from NeuroCESTLib.report.numbers import NOTHING, error_text, interval_text, number_text
 from NeuroCESTLib.report.page import Badge, Cell, Table
 
@@ -11,6 +13,8 @@ from ...compartments.results import Change, Statistics
 from .growth import transition_title
 from .material import Material, VisitMaterial, region_word
 
+_MIXED = 0.05
+"""Difference between mean and pure tissue, relative to the latter, from which a reader is told of it."""
 VOLUME = "volume"
 """Quantity of the changes that are volumes."""
 
@@ -35,7 +39,7 @@ def summary_table(material: Material, quantities: Sequence[str], regions: Sequen
     if not rows:
         return None
     columns = ["map", "region", *names]
-    notes = ["Mean ± standard error (block bootstrap), weighted by partial volume."]
+    notes = ["Mean ± standard error (block bootstrap), weighted by partial volume.", *_mixed_note(material, quantities)]
     if len(names) > 1:
         columns += [f"change ({_level(material)} CI)", "change (%)"]
         notes.append("† A visit does not show enough of the region for the interval to hold.")
@@ -50,6 +54,7 @@ def regions_table(material: Material, visit: VisitMaterial, quantity: str) -> Ta
     columns = ["region", "n (effective)", "mean ± SE", "SD", "median (quartiles)"]
     cells = [_statistics_cells(material, row) for row in rows]
     further = [
+        ("pure tissue", [error_text(row.pure, row.pure_se) for row in rows]),
         ("fit of mean spectrum", [error_text(row.fit, row.fit_se) for row in rows]),
         ("to contralateral", [number_text(row.ratio) for row in rows]),
         ("difference to it", [error_text(row.difference, row.difference_se) for row in rows]),
@@ -111,7 +116,14 @@ def volumes_table(material: Material) -> Table | None:
     columns = ["region", *(f"{visit} (ml)" for visit in visits)]
     columns += ["change (ml)", "change (%)"] if len(visits) > 1 else []
     columns += [f"covered by CEST, {visit}" for visit in visits]
-    return Table(columns, rows, caption="Volumes, and the share of each region in the CEST slab")
+    notes = []
+    if len(visits) > 1:
+        error = float(material.analysis.settings.get("segmentation_error_mm", 0.5))
+        notes.append(
+            f"The intervals ({_level(material)}) hold for outlines that lie too far outside or inside by {error:g} mm "
+            "(SD) as a whole, independently at both visits."
+        )
+    return Table(columns, rows, "Volumes, and the share of each region in the CEST slab", notes)
 
 
 def response_tables(material: Material) -> list[Table]:
@@ -282,6 +294,26 @@ def settings_table(material: Material) -> Table:
     rows: list[list[Cell]] = [[name.replace("_", " "), str(v)] for name, v in material.analysis.settings.items()]
     rows += [[f"version of {name}", version] for name, version in material.versions.items()]
     return Table(["setting", "value"], rows)
+
+
+def _mixed_note(material: Material, quantities: Sequence[str]) -> list[str]:
+    """Tell in which compartments the mean is not that of the tissue, because thick voxels hold several."""
+    shares: dict[str, list[float]] = {}
+    for visit in material.visits:
+        for row in visit.visit.statistics:
+            if row.quantity in quantities and abs(row.mean - row.pure) > max(
+                _MIXED * abs(row.pure), 1.96 * float(np.hypot(row.mean_se, row.pure_se))
+            ):
+                shares.setdefault(row.region, []).append(100 * (row.mean - row.pure) / abs(row.pure))
+    if not shares:
+        return []
+    found = [
+        f"{region_word(name)} {number_text(max(each, key=abs), 2, signed=True)} %" for name, each in shares.items()
+    ]
+    return [
+        "Means over thin compartments also hold their neighbours in mixed voxels. They differ from the value of pure "
+        f"tissue, which the section on the regions shows and which is to be preferred, in: {', '.join(found)}."
+    ]
 
 
 def _value(value: object) -> str:
