@@ -41,7 +41,17 @@ FIT: dict[str, Any] = {
         "median_rmse": 0.005,
         "m0": {"source": f"image '{SECRET}_m0'"},
         "publications": ["Zaiss et al., J Magn Reson 2011;211:149"],
-        "motion": {"largest_mm": 0.8, "corrected": True},
+        "preparation": {
+            "motion": {
+                "method": "rigid, to synthetic references",
+                "in_plane_only": True,
+                "measurements": ["M0", *(str(number) for number in range(1, 32))],
+                "translations_mm": [[0.1, 0.2, 0.0]] * 32,
+                "resampled": ["7", "8", "9"],
+                "interpolated": ["8"],
+                "largest_displacement_mm": 0.83,
+            }
+        },
     },
     "warnings": [f"'/data/{SECRET}/signal.nii.gz' has few offsets", f"'{SECRET} t1' is dark"],
 }

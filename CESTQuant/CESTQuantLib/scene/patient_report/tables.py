@@ -281,12 +281,14 @@ def motion_table(material: Material) -> Table | None:
     """Return the motion during each acquisition; None where it was not corrected for."""
     rows: list[list[Cell]] = []
     for visit in material.visits:
-        summary = visit.fit.get("summary", {})
-        motion = summary.get("motion") or summary.get("preparation", {}).get("motion")
+        motion = visit.fit.get("summary", {}).get("preparation", {}).get("motion")
         if isinstance(motion, dict):
-            text = "; ".join(f"{key.replace('_', ' ')}: {_value(value)}" for key, value in motion.items())
-            rows.append([visit.visit.name, text])
-    return Table(["visit", "motion during the acquisition"], rows, caption="Motion") if rows else None
+            largest, within = motion.get("largest_displacement_mm"), motion.get("in_plane_only")
+            counts = [len(motion.get(name, ())) for name in ("measurements", "resampled", "interpolated")]
+            row: list[Cell] = [visit.visit.name, *counts, None if largest is None else float(largest)]
+            rows.append([*row, NOTHING if within is None else "within the slices" if within else "all directions"])
+    columns = ["visit", "measurements", "moved", "position not measured", "largest displacement (mm)", "corrected in"]
+    return Table(columns, rows, caption="Motion during the acquisition") if rows else None
 
 
 def settings_table(material: Material) -> Table:
@@ -314,10 +316,6 @@ def _mixed_note(material: Material, quantities: Sequence[str]) -> list[str]:
         "Means over thin compartments also hold their neighbours in mixed voxels. They differ from the value of pure "
         f"tissue, which the section on the regions shows and which is to be preferred, in: {', '.join(found)}."
     ]
-
-
-def _value(value: object) -> str:
-    return number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def _statistics_cells(material: Material, row: Statistics) -> list[Cell]:

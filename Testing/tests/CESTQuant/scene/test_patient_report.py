@@ -139,6 +139,11 @@ def test_small_numbers_are_given_in_a_power_of_ten(patient: Material, page: Page
     assert str(shown["mean ± SE"]).startswith(f"{1000 * row.mean:.2f} ± ")
 
 
+def test_motion_is_told_in_a_line_for_each_visit(page: Page) -> None:
+    (table,) = [table for table in tables_of(page) if table.caption == "Motion during the acquisition"]
+    assert list(table.rows[0]) == ["visit 1", 32, 3, 1, 0.83, "within the slices"]
+
+
 def test_a_map_has_one_colour_scale_at_both_visits(patient: Material) -> None:
     low, high = window_of(patient, "amide_amplitude")
     values = np.concatenate([visit.visit.maps["amide_amplitude"].ravel() for visit in patient.visits])
