@@ -247,11 +247,21 @@ def _registration(material: Material, references: _References) -> str:
     if not record:
         return "The deformation between the visits was given as a file; how it was found is not recorded."
     settings, summary = record.get("settings", {}), record.get("summary", {})
-    weights = "the network's default weights" if not settings.get("weights") else "weights given by the user"
+    given = bool(settings.get("fixed_tumor") or settings.get("moving_tumor"))
+    weights = settings.get("weights")
+    if weights == "none":
+        network = "without a network"
+    else:
+        chosen = "the network's default weights" if not weights else "weights given by the user"
+        network = f"with {chosen}{references.cite(JOINT_NETWORK)}"
     texts = [
-        "Tumour segmentations and the deformation between the visits were found by "
-        f"'{record.get('command', 'jointregseg apply')}' with {weights}{references.cite(JOINT_NETWORK)}, after a "
-        f"linear alignment ({settings.get('affine') or 'affine'})"
+        (
+            "Tumour segmentations were given; the deformation between the visits was"
+            if given
+            else "Tumour segmentations and the deformation between the visits were"
+        )
+        + f" found by '{record.get('command', 'jointregseg apply')}' {network}, after a linear alignment "
+        f"({settings.get('affine') or 'affine'})"
     ]
     if "similarity" in summary:
         texts.append(f"refined for this patient by maximising the similarity '{summary['similarity']}'")

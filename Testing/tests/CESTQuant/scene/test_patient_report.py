@@ -258,6 +258,18 @@ def test_methods_tell_how_the_signals_were_prepared(patient: Material) -> None:
     assert text.references[2] == "A. Author, 2016"
 
 
+def test_methods_name_no_network_where_none_was_used(patient: Material) -> None:
+    settings = {"affine": "affine", "weights": "none", "fixed_tumor": "a.nii.gz", "moving_tumor": "b.nii.gz"}
+    text = methods_text(replace(patient, registration={"command": "jointregseg apply", "settings": settings}))
+    (sentence,) = [each for each in text.paragraphs if "deformation between the visits" in each]
+    assert "Tumour segmentations were given" in sentence
+    assert "without a network" in sentence
+    assert not any("Estienne" in reference for reference in text.references)
+    default = methods_text(replace(patient, registration={"command": "jointregseg apply", "settings": {}}))
+    assert any("Tumour segmentations and the deformation" in each for each in default.paragraphs)
+    assert any("Estienne" in reference for reference in default.references)
+
+
 def test_records_of_other_commands_are_not_believed(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(FIT))
     assert read_record(tmp_path, "cestquant fit")["summary"]["median_rmse"] == 0.005
