@@ -8,6 +8,7 @@ both images in blocks of about 15 mm, which images of two different brains do no
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -242,13 +243,20 @@ class _Pair:
             moving_points = self.moving.grid.points()[self.moving_head.ravel()]
             centered[:3, 3] = moving_points.mean(0) - self.points.mean(0)
             starts.append(centered)
-        candidates = [self._optimized(matrix) for matrix in starts]
+        candidates = [found for matrix in starts if (found := self._optimized(matrix)) is not None]
+        if not candidates:
+            warnings.warn(
+                "CEST and anatomy could not be registered: they stay where their headers put them; check the overlay",
+                stacklevel=2,
+            )
+            return start
         best = max(candidates, key=lambda matrix: self.measures(matrix).information)
         if self.measures(best).information < _LEAST_GAIN * self.measures(starts[0]).information:
             best = starts[0]
         return replace(start, source="registered", cest_to_anatomy=best)
 
-    def _optimized(self, start: np.ndarray) -> np.ndarray:
+    def _optimized(self, start: np.ndarray) -> np.ndarray | None:
+        """Return the map found from a start; None where the images do not let ITK optimise it."""
         moving = Grid(self.moving.grid.shape, np.linalg.inv(start) @ self.moving.grid.ijk_to_ras)
         fixed_image = _to_sitk(_scaled(self.fixed.array, self.fixed_head), self.fixed.grid)
         moving_image = _to_sitk(_scaled(self.moving.array, self.moving_head), moving)
@@ -271,7 +279,7 @@ class _Pair:
             try:
                 method.Execute(fixed_image, smoothed)
             except RuntimeError:
-                return start
+                return None
         return start @ _matrix(transform)
 
 
