@@ -41,7 +41,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Help that adds the default of an option where it is informative and the text does not mention it yet."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, []) or "(default" in (action.help or ""):
+        if action.default in (None, False, [], "") or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -53,7 +53,8 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, "epilog": _EVERYWHERE, **settings})
+        epilog = " ".join(filter(None, (settings.pop("epilog", None), _EVERYWHERE)))
+        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, **settings}, epilog=epilog)
 
     def error(self, message: str) -> NoReturn:
         """Print one line that says what is wrong and how to get help, and exit with status 2."""

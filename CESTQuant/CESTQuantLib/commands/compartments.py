@@ -69,7 +69,11 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         help="moving_to_fixed.h5 of 'jointregseg apply --fixed FIRST --moving SECOND': change maps, growth, Jacobian",
     )
     parser.add_argument(
-        "--visits", nargs="+", default=["visit 1", "visit 2"], metavar="NAME", help="names of the visits"
+        "--visits",
+        nargs="+",
+        default=["visit 1", "visit 2"],
+        metavar="NAME",
+        help="names of the visits (default: 'visit 1' 'visit 2')",
     )
     parser.add_argument(
         "--labels", metavar="N=NAME,…", help="meaning of a label volume, as in 1=core,2=oedema,3=enhancing"

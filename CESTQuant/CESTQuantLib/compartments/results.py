@@ -23,6 +23,11 @@ WHITE_MATTER = "white_matter"
 """Name of the normal-appearing white matter."""
 
 
+def title_of(name: str) -> str:
+    """Return the name of a region as shown to readers, in British spelling."""
+    return name.replace("_", " ").replace("tumor", "tumour").replace("edema", "oedema").capitalize()
+
+
 @dataclass(frozen=True)
 class Region:
     """A part of the brain at one visit.
@@ -55,7 +60,7 @@ class Region:
     @property
     def title(self) -> str:
         """Name as shown to readers, in British spelling."""
-        return self.name.replace("_", " ").replace("tumor", "tumour").replace("edema", "oedema").capitalize()
+        return title_of(self.name)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _logistic(train: np.ndarray, targets: np.ndarray, features: np.ndarray, clas
         entropy = torch.nn.functional.cross_entropy(x @ weights, torch.from_numpy(targets))
         loss = entropy + _RIDGE * weights.square().sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     with torch.enable_grad():
         optimizer.step(closure)

@@ -119,7 +119,8 @@ class Tissue(StudyTask):
         empty = [name for name, count in zip(self.classes, counts.sum(0)[1:], strict=True) if count == 0]
         if empty:
             raise ValueError(
-                f"no tissue map of the split 'train' of '{source}' holds {', '.join(empty)}: leave these classes out"
+                f"no tissue map of the split 'train' of '{source}' holds {', '.join(empty)}: leave these classes "
+                "out of 'classes' of the task"
             )
         weights = median_frequency_weights(counts.double()).clamp(0.1, 10)
         return replace(task, class_weights=tuple(float(f"{w:.6g}") for w in weights.tolist()))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..grid import Grid
 from ..inputs import Image, Masks, Settings, VisitInput
-from ..results import CONTRALATERAL, WHITE_MATTER, Midplane
+from ..results import CONTRALATERAL, WHITE_MATTER, Midplane, title_of
 from ..sampling import mask_on_grid, nearest
 from .midplane import find_midplane, mirrored
 from .segment_names import COLORS, compartments_and_segments
@@ -104,8 +105,20 @@ def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarra
         notes.append("no image shows the brain: there is no contralateral region")
     for number, (name, mask) in enumerate(segments.items()):
         color = _USER_COLORS[number % len(_USER_COLORS)]
-        found.append(RegionMask(name, "segment", mask, color))
+        own_name = _free_name(name, found)
+        if own_name != name:
+            notes.append(
+                f"another region is called like the segment '{name}', which is named '{own_name}' in the results"
+            )
+        found.append(RegionMask(own_name, "segment", mask, color))
     return RegionMasks(given.grid, tuple(found), compartments, plane, tuple(notes))
+
+
+def _free_name(name: str, found: Sequence[RegionMask]) -> str:
+    """Name for a user's segment by which it, and its title, differ from all regions that there are."""
+    titles = {title_of(region.name) for region in found}
+    candidates = (f"{name} (segment{'' if number == 1 else f' {number}'})" for number in itertools.count(1))
+    return next(each for each in itertools.chain([name], candidates) if title_of(each) not in titles)
 
 
 def _structural_image(visit: VisitInput, cest_to_anatomy: np.ndarray) -> Image | None:

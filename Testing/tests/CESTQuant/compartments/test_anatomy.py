@@ -15,7 +15,7 @@ from CESTQuantLib.compartments.anatomy.regions import regions_of
 from CESTQuantLib.compartments.anatomy.segment_names import compartment_of, compartments_and_segments, named_labels
 from CESTQuantLib.compartments.anatomy.structure import head_of
 from CESTQuantLib.compartments.inputs import CestMaps, Image, Masks, Settings, VisitInput
-from CESTQuantLib.compartments.results import CONTRALATERAL, WHITE_MATTER, Midplane
+from CESTQuantLib.compartments.results import CONTRALATERAL, WHITE_MATTER, Midplane, title_of
 
 WHOLE_HEAD = grid_around((72, 96, 80), (2.0, 2.0, 2.0))
 
@@ -160,6 +160,22 @@ def test_the_rim_has_its_width_and_no_enhancing_tissue() -> None:
     points = WHOLE_HEAD.points().reshape(*WHOLE_HEAD.shape, 3)
     distance = np.linalg.norm(points[rim][:, None] - points[core][None, ::3], axis=2).min(1)
     assert 3.0 < distance.max() < 6.5
+
+
+def test_a_segment_that_is_called_like_a_region_keeps_its_own_place_beside_it() -> None:
+    brain = Brain()
+    tissue = brain.on(WHOLE_HEAD)
+    names = ("White matter", "white_matter", "contralateral", "Ventricles")
+    segmentation = replace(tumor_of(brain), masks={**tumor_of(brain).masks, **{name: tissue == 3 for name in names}})
+    visit = VisitInput("visit", None, segmentation, (anatomy_of(brain),))
+    found = regions_of(visit, Settings(), np.eye(4))
+    segments = [region for region in found.regions if region.kind == "segment"]
+    assert [region.name for region in segments] == [
+        "White matter (segment)", "white_matter (segment 2)", "contralateral (segment)", "Ventricles"
+    ]  # fmt: skip
+    assert all((region.mask == (tissue == 3)).all() for region in segments)
+    assert len({title_of(region.name) for region in found.regions}) == len(found.regions)
+    assert sum("is named 'White matter (segment)'" in note for note in found.notes) == 1
 
 
 def test_a_tumor_that_does_not_enhance_has_its_rim_around_the_core() -> None:

@@ -70,6 +70,18 @@ def test_wrong_arguments_are_one_line_and_status_two(capsys: pytest.CaptureFixtu
     assert run(main, ["--help"]) == 0
 
 
+def test_the_help_of_every_command_names_the_options_that_all_take() -> None:
+    own = CommandParser(prog="cestquant fit", epilog="Methods: quesp.").format_help()
+    assert "Methods: quesp. Every command takes --anonymous" in own
+    assert "Every command takes --anonymous" in CommandParser(prog="cestquant").format_help()
+
+
+def test_an_empty_default_is_not_printed() -> None:
+    parser = CommandParser(prog="cestquant")
+    parser.add_argument("--label", default="", help="pseudonym of the patient")
+    assert "default" not in parser.format_help()
+
+
 def test_warnings_for_the_user_are_one_line_without_the_place_in_the_code(capsys: pytest.CaptureFixture) -> None:
     def main(arguments: list[str]) -> None:
         warnings.warn("p.json: unknown keys\nare ignored", stacklevel=1)
