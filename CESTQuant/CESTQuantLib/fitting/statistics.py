@@ -53,11 +53,20 @@ class FitResult:
         worst = torch.full_like(other.rmse, torch.inf)
         here = torch.where(self.fitted[index], self.rmse[index], worst)
         better = torch.where(other.fitted, other.rmse, worst) < here
-        into = index[better]
+        return self.replaced(other, index[better], better)
+
+    def replaced(self, other: FitResult, index: Tensor, chosen: Tensor | None = None) -> FitResult:
+        """Return the fit in which voxels are those of another fit.
+
+        Args:
+            other: Fit of n voxels.
+            index: Indices in this fit of those that are taken from the other one.
+            chosen: Which voxels of the other fit these are, (n,) bool; None for all, in the order of ``index`` (n,).
+        """
 
         def merged(old: Tensor, new: Tensor) -> Tensor:
             result = old.clone()
-            result[into] = new[better].to(old.dtype)
+            result[index] = (new if chosen is None else new[chosen]).to(old.dtype)
             return result
 
         correlation = self.correlation

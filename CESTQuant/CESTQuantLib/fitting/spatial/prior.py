@@ -156,7 +156,7 @@ def fit_with_neighbors(
     deviation = (posterior_variance(evidence, pairs, field).sqrt() * units).to(result.standard_errors)
     result = replace(result, standard_errors=deviation)
     ratio = (deviation / own.standard_errors[index]).nanmedian(0).values
-    return SpatialFit(_into(own, result, index), field.spread * units, ratio, _share_of_edges(field), noise)
+    return SpatialFit(own.replaced(result, index), field.spread * units, ratio, _share_of_edges(field), noise)
 
 
 def _share_of_edges(field: Field) -> float:
@@ -227,24 +227,3 @@ def _combined(prior: GaussianPrior | None, mean: Tensor, precision: Tensor) -> G
         mean = (precision * mean + own * prior.mean.to(mean)) / (precision + own).clamp_min(1e-300)
         precision = precision + own
     return GaussianPrior(mean, precision.rsqrt())
-
-
-def _into(own: FitResult, joint: FitResult, index: Tensor) -> FitResult:
-    """Return the fit in which the voxels ``index`` (n,) are those of the joint fit."""
-
-    def merged(old: Tensor, new: Tensor) -> Tensor:
-        values = old.clone()
-        values[index] = new.to(old.dtype)
-        return values
-
-    correlation = own.correlation
-    if correlation is not None and joint.correlation is not None:
-        correlation = merged(correlation, joint.correlation)
-    return FitResult(
-        merged(own.parameters, joint.parameters),
-        merged(own.standard_errors, joint.standard_errors),
-        correlation,
-        merged(own.rmse, joint.rmse),
-        merged(own.status, joint.status),
-        merged(own.iterations, joint.iterations),
-    )
