@@ -302,6 +302,23 @@ def numbers(value: Any, name: str) -> Tensor:
     return (tensor if tensor.is_floating_point() else tensor.to(torch.float64)).reshape(-1)
 
 
+def check_one_line_a_row(rows: Iterable[tuple[int, Iterable[str]]], where: str) -> None:
+    """Check that no field of a table goes on in the next line, as it does where a quotation mark is not closed.
+
+    Args:
+        rows: Number of the last line and fields of every row.
+        where: File, with which the message begins.
+
+    Raises:
+        ValueError: A field has a line break; the message says where.
+    """
+    for line, fields in rows:
+        if any(len(field.splitlines()) > 1 for field in fields):
+            raise ValueError(
+                f"{where} has a field with a line break that ends in line {line}: close the quotation mark"
+            )
+
+
 def require_file_name(name: str, what: str) -> None:
     """Check that a name can be part of a file name.
 

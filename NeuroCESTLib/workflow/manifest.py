@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import read_json, read_text
+from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_json, read_text
 from NeuroCESTLib.core.headers.limits import quoted
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -211,6 +211,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         rows = [(reader.line_num, fields) for fields in reader if any(entry.strip() for entry in fields)]
     except csv.Error as error:
         raise ValueError(f"the manifest '{path}' is not a CSV file: {error}") from None
+    check_one_line_a_row(rows, f"the manifest '{path}'")
     if not rows:
         raise ValueError(f"the manifest '{path}' is empty")
     return [name.strip().lower().replace(" ", "_") for name in rows[0][1]], rows[1:]

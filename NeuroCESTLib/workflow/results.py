@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.checked_json import read_text
 from NeuroCESTLib.core.whole_files import write_csv
 
 from .manifest import Visit
@@ -100,9 +102,14 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
                 rows.append({**_labels(visit), "message": failure.sentence})
                 continue
             place = folder / subject / visit.name / FOLDERS["compartments"]
-            of_visit = _rows(place / "compartments.csv")
+            try:
+                of_visit = _rows(place / "compartments.csv", ("region", "visit", "quantity", "n", "coverage"))
+                changed = _rows(place / "changes.csv", ("region", "quantity", "first", "second"))
+            except ValueError as error:
+                failures.append(Failure(visit.subject, visit.name, "compartments", str(error)))
+                rows.append({**_labels(visit), "message": str(error)})
+                continue
             wanted = {visit.name} if first_is_known else {visit.name, visits[0].name}
-            changed = _rows(place / "changes.csv")
             for one in visits:
                 if one.name in wanted:
                     rows += _statistics(one, of_visit) + _volumes(one, visits[0], changed)
@@ -267,11 +274,18 @@ def _change(visit: Visit, first: Visit, row: Mapping[str, str]) -> Row:
     return {**_labels(visit), "first_visit": first.name, "compartment": row["region"], **rest}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table of ``cestquant compartments``; ValueError where it is damaged."""
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    remedy = "remove its folder and run again"
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, remedy))))
+    except csv.Error:
+        raise ValueError(f"'{path}' is a damaged table: {remedy}") from None
+    if any(row.get(column) is None for row in rows for column in columns):
+        raise ValueError(f"'{path}' is a damaged table, in which fields are missing: {remedy}")
+    return rows
 
 
 def _number(text: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.headers.limits import quoted
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.scene.image_files import existing_file
 from NeuroCESTLib.scene.volumes import read_volume
 
@@ -39,6 +42,13 @@ _FILES = {
     "lorentzian": "lorentzianPreset",
 }
 _NODES = ("reference", "mask", "b0", "b1", "t1")
+_FORMS: Mapping[str, Any] = {
+    **dict.fromkeys((*_FIT_ARGUMENTS, *_FILES), (None, str)),
+    **dict.fromkeys(("signal", *_NODES), (None, str, [str])),
+    **dict.fromkeys(("power", "field_strength", "noise_sd"), (None, float)),
+    "asymmetry_offset": (None, [float]),
+}
+"""Forms of the settings in a report, see ``stored_values``."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +142,14 @@ class _Source:
         for entry in inputs if isinstance(inputs, list) else []:
             if isinstance(entry, Mapping) and {"path", "sha256"} <= set(entry):
                 sums[str(entry["path"])] = str(entry["sha256"])
+        settings = settings if isinstance(settings, Mapping) else {}
+        check_stored(
+            settings,
+            {name: form for name, form in _FORMS.items() if name in settings},
+            f"'{file}' is damaged: in its settings",
+        )
         given = {sha256(existing_file(file)): Path(file) for file in overrides.get("files", ())}
-        return cls(folder, settings if isinstance(settings, Mapping) else {}, sums, given, overrides, [], [])
+        return cls(folder, settings, sums, given, overrides, [], [])
 
     def setting(self, name: str) -> Any:
         return self.overrides.get(name, self.settings.get(name))
@@ -148,14 +164,16 @@ class _Source:
         for name in names:
             wanted = self.checksums.get(name)
             places = (Path(name), self.folder / name, self.folder.parent / name, self.folder / Path(name).name)
-            existing = [place for place in places if place.exists()]
+            existing = [
+                place for place in places if os.path.isfile(place)
+            ]  # False, too, where no file can be called so
             same = [place for place in existing if wanted is None or sha256(place) == wanted]
             if same or wanted in self.given:
                 found.append(same[0] if same else self.given[str(wanted)])
             elif existing:
                 self.missing.append(f"'{existing[0]}' has changed since the maps were made")
             else:
-                self.missing.append(f"'{name}' is not found, give it with --{role}")
+                self.missing.append(f"{quoted(name, 200)} is not found, give it with --{role}")
         return found
 
     def _sum_like(self, role: str, number: int) -> str | None:

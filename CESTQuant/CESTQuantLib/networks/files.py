@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.stored_values import check_stored
+from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..formats.protocol_difference import protocol_difference
@@ -215,11 +215,10 @@ def _network(options: Any, state: Any) -> ReconstructionNetwork:
         raise ValueError("the size of the network is not usable")
     network = ReconstructionNetwork(**options)
     for name, initial in network.state_dict().items():
-        value = state[name]
+        value = state.get(name)
         if not isinstance(value, Tensor) or value.dtype != initial.dtype or value.shape != initial.shape:
             raise ValueError(f"the weights {name} have another type or size")
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"the weights {name} are not finite")
+    check_weights(state, network.state_dict(), "its weights")
     network.load_state_dict(state)
     if not bool((network.target_low < network.target_high).all()):
         raise ValueError("the range of an output is empty")

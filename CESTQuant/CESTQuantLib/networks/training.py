@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
-from NeuroCESTLib.core.stored_values import Numbers
+from NeuroCESTLib.core.stored_values import Numbers, check_optimizer, check_weights
 from NeuroCESTLib.core.threads import torch_threads
 
 from .architecture import ReconstructionNetwork
@@ -274,6 +274,7 @@ class _Run:
 
     @torch.no_grad()
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
+        check_weights(weights, self._weights(), "checkpoint")
         of_network = {
             name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")
         }
@@ -307,6 +308,7 @@ class _Run:
         if state["best"]:
             self._load_weights(state["best"])  # so that it is known to fit
         self._load_weights(state["weights"])
+        check_optimizer(state["optimizer"], self.optimizer, "checkpoint")
         if state["optimizer"]["state"]:
             self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])

@@ -15,7 +15,7 @@ from NeuroCESTLib.core.checked_json import number, whole_number
 from NeuroCESTLib.core.checkpoints import Checkpoint
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, part, silent
-from NeuroCESTLib.core.stored_values import Numbers
+from NeuroCESTLib.core.stored_values import Numbers, check_optimizer
 
 from ..networks.training import TrainingDiverged
 from ..physics.protocol import Protocol
@@ -238,6 +238,7 @@ class _Descent:
         for raws in ends:
             _set(self.schedule, raws)
         _set(self.schedule, state["raws"])
+        check_optimizer(state["optimiser"], self.optimizer, "checkpoint")
         self.optimizer.load_state_dict(state["optimiser"])
         self.rates.load_state_dict(state["rates"])
         self.generator.set_state(state["generator"])

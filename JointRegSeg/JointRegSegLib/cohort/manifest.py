@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from NeuroCESTLib.core.checked_json import read_bytes
+from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_bytes
 from NeuroCESTLib.core.whole_files import csv_text
 
 from ..images.label_conventions import convention_of_name, declared_convention
@@ -247,6 +247,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         rows = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
         raise ValueError(f"the manifest '{path}' is not a CSV file: {error}") from None
+    check_one_line_a_row(rows, f"the manifest '{path}'")
     if not rows:
         raise ValueError(f"the manifest '{path}' is empty")
     return rows

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from NeuroCESTLib.core.stored_values import check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..cohort.preparation import PreparationConfig
@@ -114,19 +115,6 @@ def load_study_weights(path: str | Path) -> StudyWeights:
         network = MultiTaskNetwork(config, found)
     if network.parameter_count > _MOST_PARAMETERS:
         raise ValueError(f"'{path}' is damaged: its network would have {network.parameter_count} parameters")
-    check_state(network, state, path)
+    check_weights(state, network.state_dict(), f"'{path}' is damaged")
     network.load_state_dict({n: v.float() for n, v in state.items()}, assign=True)
     return StudyWeights(network.requires_grad_(True).eval(), metadata, path)
-
-
-def check_state(network: MultiTaskNetwork, state: Mapping[str, Any], path: Path) -> None:
-    """Raise ValueError unless weights are finite and exactly those of the network."""
-    expected = network.state_dict()
-    if odd := sorted(set(expected) ^ set(state)):
-        raise ValueError(f"'{path}' is damaged: its weights are not those of its network, such as {odd[0]}")
-    for name, value in expected.items():
-        stored = state[name]
-        if not isinstance(stored, torch.Tensor) or stored.shape != value.shape or not stored.is_floating_point():
-            raise ValueError(f"'{path}' is damaged: {name} is not a tensor of the shape {tuple(value.shape)}")
-        if not bool(torch.isfinite(stored).all()):
-            raise ValueError(f"'{path}' is damaged: {name} has weights that are not finite")

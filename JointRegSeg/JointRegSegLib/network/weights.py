@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from NeuroCESTLib.core.stored_values import check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from .configuration import NetworkConfig
@@ -129,7 +130,7 @@ def load_weights(path: str | Path) -> LoadedWeights:
         raise ValueError(f"'{path}' is damaged: its state or its metadata are missing")
     config = NetworkConfig.from_dict(values.get("config"), f"'{path}' is damaged")
     network = _shell(config, path)
-    _check_state(network, state, path)
+    check_weights(state, network.state_dict(), f"'{path}' is damaged")
     network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     return LoadedWeights(network.requires_grad_(True).eval(), metadata, path)
 
@@ -141,24 +142,3 @@ def _shell(config: NetworkConfig, path: Path) -> JointNetwork:
     if network.parameter_count > _LARGEST_PARAMETERS:
         raise ValueError(f"'{path}' is damaged: its network would have {network.parameter_count} parameters")
     return network
-
-
-def _check_state(network: JointNetwork, state: dict, path: Path) -> None:
-    """Check that the weights in a file are finite and are exactly those of the network."""
-    expected = network.state_dict()
-    if missing := [name for name in expected if name not in state]:
-        raise ValueError(f"'{path}' is damaged: {len(missing)} weights are missing, such as {missing[0]}")
-    if foreign := [name for name in state if name not in expected]:
-        raise ValueError(
-            f"'{path}' is damaged: {len(foreign)} weights do not belong to the network, such as {foreign[0]}"
-        )
-    for name, value in expected.items():
-        stored = state[name]
-        if not isinstance(stored, torch.Tensor) or not stored.is_floating_point() or stored.layout != torch.strided:
-            raise ValueError(f"'{path}' is damaged: {name} is not a tensor of floating-point numbers")
-        if stored.shape != value.shape:
-            raise ValueError(
-                f"'{path}' is damaged: {name} has the shape {tuple(stored.shape)}, not {tuple(value.shape)}"
-            )
-        if not bool(torch.isfinite(stored).all()):
-            raise ValueError(f"'{path}' is damaged: {name} has weights that are not finite")

@@ -13,7 +13,7 @@ from torch import Tensor
 from NeuroCESTLib.core.checked_json import shortened
 from NeuroCESTLib.core.checkpoints import put_aside
 from NeuroCESTLib.core.processes import Processes
-from NeuroCESTLib.core.stored_values import check_stored
+from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 KIND = "neurocest joint training checkpoint"
@@ -110,14 +110,12 @@ def best_is_lost(folder: Path, network: Mapping[str, Tensor], processes: Process
         network: Weights and buffers of the network, which the best ones must resemble.
         processes: This process among the others.
     """
-    path, state = folder / BEST, dict[str, Any]()
+    path, lost = folder / BEST, True
     there = path.is_file()
     if there:
         with contextlib.suppress(ValueError):
-            state = load_checkpoint(path)["kept"]
-    lost = state.keys() != network.keys() or any(
-        not isinstance(state[name], Tensor) or state[name].shape != value.shape for name, value in network.items()
-    )
+            check_weights(load_checkpoint(path)["kept"], network, f"'{path}' is damaged")
+            lost = False
     processes.wait()
     if lost and processes.writes:
         kept = f"; the file is kept as '{put_aside(path).name}'" if there else ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.whole_files import write_rows
 
 if TYPE_CHECKING:
@@ -33,8 +34,13 @@ class TrainingLog:
             folder: Folder of the training.
             rows: Rows of the training so far.
             writes: False in the processes of a distributed training that write no files.
+
+        Raises:
+            ValueError: The rows are not numbers.
         """
         self.path = Path(folder) / "log.csv"
+        check_stored(list(rows), [{"step": float}], "checkpoint")
+        check_stored([list(row.values()) for row in rows], [[float]], "checkpoint")
         self.rows = list(rows)
         self._writes = writes
         step = self.rows[-1]["step"] if self.rows else 0

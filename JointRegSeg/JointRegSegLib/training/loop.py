@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.stored_values import check_weights
 
 from ..network.precision import Precision
 from ..pictures.curves import draw_curves
@@ -313,6 +314,9 @@ class _Run:
         return True
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
+        path = f"'{self.folder / LAST}' is damaged"
+        for name in ("network", "kept"):
+            check_weights(checkpoint[name], self.network.state_dict(), path)
         self.network.load_state_dict(checkpoint["network"])
         if self.settings.precision == "auto" and self.device.type == "cpu":  # whichever would be faster now
             self.precision = Precision(checkpoint["precision"], self.precision.channels_last)

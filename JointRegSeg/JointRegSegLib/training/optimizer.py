@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from NeuroCESTLib.core.processes import Processes
+from NeuroCESTLib.core.stored_values import check_optimizer, check_stored
 
 from ..network.configuration import NetworkConfig
 from ..network.precision import Precision, has_bfloat16_instructions
@@ -121,7 +123,15 @@ class WeightUpdater:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state of ``state()``."""
+        """Take over a state of ``state()``.
+
+        Raises:
+            ValueError: It is not the state of such an optimiser.
+        """
+        check_optimizer(state["optimiser"], self._optimizer, "checkpoint")
+        check_stored(state, {"reductions": int, "rate": float}, "checkpoint")
+        if state["reductions"] < 0 or not math.isfinite(state["rate"]):
+            raise ValueError("checkpoint: the learning rate is damaged")
         self._optimizer.load_state_dict(state["optimiser"])
         if self._scaler.is_enabled() and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from NeuroCESTLib.core.stored_values import check_stored
+
 from .log import Row
 
 
@@ -38,8 +40,18 @@ class TrainingState:
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any]) -> TrainingState:
-        """Take the numbers from a checkpoint."""
-        return cls(**{entry.name: checkpoint[entry.name] for entry in fields(cls)})
+        """Take the numbers from a checkpoint.
+
+        Raises:
+            ValueError: A number cannot be that of a training.
+        """
+        state = cls(**{entry.name: checkpoint[entry.name] for entry in fields(cls)})
+        whole = (state.step, state.best_step, state.stale, state.stale_rate, *state.counts.values())
+        check_stored(list(whole), [int], "checkpoint")
+        check_stored(list(state.sums.values()), [float], "checkpoint")
+        if min(whole) < 0 or not state.seconds >= 0 or state.sums.keys() != state.counts.keys():
+            raise ValueError("checkpoint: the state of the training is damaged")
+        return state
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.report.numbers import power_of_ten
 from NeuroCESTLib.report.record import versions
 from NeuroCESTLib.scene.geometry import Geometry
@@ -306,7 +306,7 @@ def read_record(folder: str | Path, command: str) -> dict[str, Any]:
         The content; empty where there is no such file that can be read, or another command wrote it.
     """
     try:
-        content = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(Path(folder) / "report.json")
+    except ValueError:
         return {}
     return content if isinstance(content, dict) and content.get("command") == command else {}

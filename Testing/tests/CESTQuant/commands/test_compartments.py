@@ -68,6 +68,48 @@ def test_maps_of_an_anonymous_fit_are_fitted_again_where_their_files_are_given(
     assert float(row["fit"]) == pytest.approx(float(row["mean"]), rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("signal", 4, "'signal' is of another kind"),
+        ("signal", ["z.nii", 0.5], "'signal' is of another kind"),
+        ("protocol", [1], "'protocol' is of another kind"),
+        ("b0", {}, "'b0' is of another kind"),
+        ("asymmetry_offset", "x", "'asymmetry_offset' is of another kind"),
+    ],
+)
+def test_a_damaged_report_of_the_maps_is_refused_by_name(
+    slicer: ModuleType,
+    maps: Path,
+    segmentation: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+    name: str,
+    value: object,
+    words: str,
+) -> None:
+    report = json.loads((maps / "report.json").read_text())
+    report["settings"][name] = value
+    (maps / "report.json").write_text(json.dumps(report))
+    compartments(tmp_path / "out", "--maps", maps, "--segmentation", segmentation, "--labels", LABELS, status=2)
+    error = capfd.readouterr().err
+    assert f"error: '{maps / 'report.json'}' is damaged: in its settings: " in error
+    assert words in error
+
+
+def test_an_acquisition_whose_name_no_file_can_have_is_not_found(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    report = json.loads((maps / "report.json").read_text())
+    report["settings"]["signal"] = "x" * 3000
+    (maps / "report.json").write_text(json.dumps(report))
+    usual = ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--draws", 50]
+    compartments(tmp_path / "out", *usual)
+    error = capfd.readouterr().err
+    assert "xxx...' is not found, give it with --signal" in error
+    assert "x" * 300 not in error
+
+
 def test_one_visit_gives_a_row_for_each_region_and_map(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,27 @@ def test_a_damaged_checkpoint_is_left_out_with_a_warning(tmp_path: Path) -> None
     path.write_bytes(b"half a check")
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(TrainingDiverged, match="no earlier state"):
         train_network(new_network(), Sums(broken=1), settings, checkpoint=path)
+
+
+def test_a_checkpoint_whose_numbers_are_not_those_of_the_training_is_left_out(tmp_path: Path) -> None:
+    whole, path = new_network(), tmp_path / "c.pt"
+    train_network(whole, Sums(), TrainingSettings(epochs=2), checkpoint=path)
+    sound = torch.load(path, weights_only=True)
+    name = next(iter(sound["weights"]))
+    moments = next(iter(sound["optimizer"]["state"].values()))
+    for damaged in (
+        {**sound, "weights": {**sound["weights"], name: sound["weights"][name] * math.nan}},
+        {**sound, "weights": {**sound["weights"], name: sound["weights"][name].to_sparse()}},
+        {**sound, "optimizer": {**sound["optimizer"], "state": {0: {**moments, "exp_avg": torch.ones(9)}}}},
+        {**sound, "optimizer": {**sound["optimizer"], "param_groups": []}},
+    ):
+        torch.save(damaged, path)
+        anew = new_network()
+        with pytest.warns(
+            UserWarning, match=r"c\.pt: the checkpoint is damaged, so the training starts from the begin"
+        ):
+            train_network(anew, Sums(), TrainingSettings(epochs=2), checkpoint=path)
+        assert same(anew, whole)
 
 
 def test_a_training_continues_from_its_checkpoint_with_another_rate_and_more_epochs(tmp_path: Path) -> None:

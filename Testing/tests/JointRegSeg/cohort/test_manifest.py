@@ -122,6 +122,12 @@ def test_unusable_manifests_are_refused(write: Callable[..., Path], lines: tuple
     assert message in refusal(write(*lines))
 
 
+def test_a_quotation_mark_that_is_not_closed_is_told(write: Callable[..., Path]) -> None:
+    message = refusal(write("subject,t1", 'P1,"ok/a.nii', "P2,ok/b.nii"))
+    assert "has a field with a line break that ends in line 3: close the quotation mark" in message
+    assert "\n" not in message
+
+
 def test_unreadable_manifests_are_refused(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "gone.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(128, 256)))

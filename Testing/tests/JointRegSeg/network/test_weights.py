@@ -135,7 +135,7 @@ def test_foreign_files_are_refused(saved: Path) -> None:
         ({"config": lambda c: c | {"modalities": ["t1"]}}, "has the shape (4, 4, 3, 3, 3), not (4, 1, 3, 3, 3)"),
         ({"config": lambda c: c | {"channels": [4096, 4096]}}, "its network would have 2"),
         ({"state": lambda s: dict(list(s.items())[1:])}, "1 weights are missing, such as encoder"),
-        ({"state": lambda s: s | {"extra": torch.zeros(1)}}, "1 weights do not belong to the network, such as extra"),
+        ({"state": lambda s: s | {"extra": torch.zeros(1)}}, "1 weights do not belong to the network, such as 'extra'"),
         ({"state": lambda s: s | {"segmentation.output.bias": "0"}}, "segmentation.output.bias is not a tensor"),
         (
             {"state": lambda s: s | {"segmentation.output.bias": torch.zeros(4, dtype=torch.int64)}},

@@ -4,6 +4,7 @@ two, and ends with a sentence and a good checkpoint whatever happens."""
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
 import subprocess
 import sys
@@ -96,7 +97,44 @@ def weights_of_another_shape(path: Path) -> None:
     torch.save(state, path)
 
 
-@pytest.mark.parametrize("damage", [half_a_checkpoint, more_than_tensors, weights_of_another_shape])
+def weights_that_are_not_finite(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    for name in {"network", "kept"} & state.keys():
+        state[name] = {key: value * math.nan for key, value in state[name].items()}
+    torch.save(state, path)
+
+
+def sparse_weights(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    name = next(name for name, value in state["kept"].items() if value.ndim == 1)
+    state["kept"][name] = state["kept"][name].to_sparse()
+    torch.save(state, path)
+
+
+def a_negative_step(path: Path) -> None:
+    torch.save({**torch.load(path, weights_only=True), "step": -1}, path)
+
+
+def an_optimiser_of_other_weights(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    first = next(iter(state["optimisation"]["optimiser"]["state"].values()))
+    first["exp_avg"] = torch.ones(3, 3)
+    torch.save(state, path)
+
+
+def a_row_of_words(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    state["rows"][0]["step"] = "six"
+    torch.save(state, path)
+
+
+DAMAGES = [half_a_checkpoint, more_than_tensors, weights_that_are_not_finite, sparse_weights]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [*DAMAGES, weights_of_another_shape, a_negative_step, an_optimiser_of_other_weights, a_row_of_words],
+)
 def test_a_damaged_checkpoint_is_put_aside_and_the_training_starts_anew(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -113,7 +151,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_training_starts_anew(
     assert (tmp_path / "run" / "best.pt.earlier").read_bytes() == best
 
 
-@pytest.mark.parametrize("damage", [half_a_checkpoint, Path.unlink])
+@pytest.mark.parametrize("damage", [*DAMAGES, Path.unlink])
 def test_best_weights_that_are_lost_are_replaced_by_the_best_from_then_on(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:

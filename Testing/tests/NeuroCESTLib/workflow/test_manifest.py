@@ -153,3 +153,10 @@ def test_dates_in_order_and_visits_without_one_are_taken(tmp_path: Path) -> None
                 (tmp_path / value).write_text("x")
     cohort = read_cohort(write_manifest(rows, tmp_path / "m.csv"))
     assert [visit.attributes["date"] for visit in cohort.visits] == ["2026-01-03", "", "2026-05-01", "2026-05-01"]
+
+
+def test_a_quotation_mark_that_is_not_closed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text('subject,visit,t1,cest\nA,"v1,t1.nii,cest.nii\nB,v1,t1.nii,cest.nii\n')
+    with pytest.raises(ValueError, match="a line break that ends in line 3: close the quotation mark") as error:
+        read_cohort(tmp_path / "m.csv")
+    assert str(error.value).isprintable()

@@ -109,6 +109,22 @@ def test_a_result_of_which_a_stage_is_gone_does_not_count(folder: Path) -> None:
     assert messages == ["not done yet: run again"]
 
 
+@pytest.mark.parametrize("damage", [b"region,visit\nedema,v1\n", b"\xff\xfe\x00", b"x" * 200_000 + b"\n1\n"])
+@pytest.mark.parametrize("name", ["compartments.csv", "changes.csv"])
+def test_a_visit_with_a_damaged_table_is_named_and_the_others_count(
+    name: str, damage: bytes, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    table = folder / "s01" / "v2" / "compartments" / name
+    table.write_bytes(damage)
+    assert main(["summarize", str(folder)]) == 1
+    rows = read_table(folder / "cohort.csv")
+    (message,) = [row["message"] for row in rows if row["subject"] == "s01"]
+    assert str(table) in message
+    assert message.endswith("remove its folder and run again")
+    assert {row["subject"] for row in rows if not row["message"]} == {"s02", "s03", "s04", "s05"}
+    assert "Error" not in capsys.readouterr().err
+
+
 def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["summarize", str(tmp_path)]) == 2
     assert "is no output folder of 'neurocest run'" in capsys.readouterr().err
