@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def add(commands: _SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
-        "predict", help="tissues, numbers (such as the age) or classes of one visit, by weights that 'train' made"
+        "predict",
+        help="tissues, numbers (such as the age), classes, smaller voxels or anomalies of one visit, by weights that "
+        "'train' made",
     )
     parser.add_argument("--weights", required=True, metavar="W", help="weights file (.pt) of tasks on single studies")
     parser.add_argument(
@@ -40,8 +42,9 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "--output",
         required=True,
         metavar="DIR",
-        help="folder for predictions.csv (numbers with 95 %% intervals, classes with probabilities, volumes in ml) and "
-        "tissue.seg.nrrd",
+        help="folder for predictions.csv (numbers with 95 %% intervals, classes with probabilities, volumes in ml, the "
+        "code of an autoencoder), tissue.seg.nrrd, super_resolution_<modality>.nii.gz, "
+        "reconstruction_<modality>.nii.gz and anomaly.nii.gz, whichever the weights can do",
     )
     parser.set_defaults(command=run)
 
@@ -55,6 +58,7 @@ def run(options: Namespace) -> None:
         from NeuroCESTLib.scene.segmentations import read_segmentation
         from NeuroCESTLib.scene.tables import write_table
         from NeuroCESTLib.scene.volumes import read_volume
+        from NeuroCESTLib.scene.writing import write_volume
 
         from ..logic import JointRegSegLogic
         from ..scene.files import write_segmentation
@@ -85,7 +89,11 @@ def run(options: Namespace) -> None:
         progress(0.95, "writing files")
         if result.tissue is not None:
             write_segmentation(result.tissue, folder / "tissue.seg.nrrd", next(iter(paths.values())))
-        write_table(result.table, folder / "predictions.csv", digits=6)
+        if result.table is not None:
+            write_table(result.table, folder / "predictions.csv", digits=6)
+        for name, node in result.volumes.items():
+            like = paths.get(name.rpartition("_")[2], next(iter(paths.values())))
+            write_volume(node, folder / f"{name}.nii.gz", like=like)
         report.warnings += result.warnings
         report.summary |= {"predictions": [{k: v for k, v in row.items() if v == v} for row in result.found.rows]}
         report.write(folder)

@@ -10,19 +10,27 @@ import SimpleITK as sitk
 import torch
 
 from ..images.labels import UNLABELED
+from ..images.modalities import MODALITIES
 from ..synthesis.random_fields import box_mean
+from ..tasks.autoencoder import Autoencoder
 from ..tasks.classification import Classification
 from ..tasks.regression import Regression
 from ..tasks.study_task import StudyTask
+from ..tasks.super_resolution import SuperResolution
 from ..tasks.tissue import Tissue
-from .studies import TargetStudy
+from .studies import TargetStudy, image_target
 
 _RIDGE = 1e-2
 _CLUSTERS = 3
+_PROBE_RIDGE = 0.1
 
 
 def baselines(
-    task: StudyTask, training: Sequence[TargetStudy], studies: Sequence[TargetStudy], spacing_mm: float
+    task: StudyTask,
+    training: Sequence[TargetStudy],
+    studies: Sequence[TargetStudy],
+    spacing_mm: float,
+    modalities: Sequence[str] = MODALITIES,
 ) -> dict[str, list[Any]]:
     """Predict the targets of studies without a network.
 
@@ -31,14 +39,26 @@ def baselines(
         training: Training studies with targets of the task.
         studies: Studies to predict.
         spacing_mm: Voxel size of the studies.
+        modalities: Modalities of the network.
 
     Returns:
         Predictions, as the network makes them, by the name of the baseline: ``mean`` and ``ridge on volumes``;
-        ``majority`` and ``logistic regression on volumes``; ``intensity clusters with spatial prior``. The volumes are
-        those of the brain and of three clusters of its intensities (Otsu).
+        ``majority`` and ``logistic regression on volumes``; ``intensity clusters with spatial prior``; ``linear`` and
+        ``B-spline`` interpolation; ``mean image`` of the training studies. The volumes are those of the brain and of
+        three clusters of its intensities (Otsu).
     """
     if isinstance(task, Tissue):
         return {"intensity clusters with spatial prior": _tissue(task, training, studies)}
+    if isinstance(task, SuperResolution):
+        images = [image_target(study, modalities) for study in studies]
+        return {
+            "linear": [task.compact(task.linear(image), image) for image in images],
+            "B-spline": [task.compact(task.bspline(image), image) for image in images],
+        }
+    if isinstance(task, Autoencoder):
+        average = torch.stack([image_target(study, modalities).images for study in training]).mean(0).numpy()
+        images = [image_target(study, modalities, task.map_classes > 0) for study in studies]
+        return {"mean image": [task.compact(average, image) for image in images]}
     known = _scaled(np.array([volumes(s, spacing_mm) for s in training]))
     features = known(np.array([volumes(s, spacing_mm) for s in studies]))
     train = known(np.array([volumes(s, spacing_mm) for s in training]))
@@ -58,6 +78,38 @@ def baselines(
             "logistic regression on volumes": list(_logistic(train, targets, features, len(task.classes))),
         }
     return {}
+
+
+def linear_prediction(training: np.ndarray, targets: Sequence[str], features: np.ndarray) -> list[float] | list[str]:
+    """Predict numbers by ridge regression, or classes by logistic regression, from features.
+
+    Args:
+        training: Features (n, f) of the training studies.
+        targets: Their targets as texts; they are numbers if all of them can be read as such.
+        features: Features (m, f) of the studies to predict.
+
+    Returns:
+        m numbers or m classes.
+    """
+    known = _scaled(training)
+    train, test = known(training), known(features)
+    numbers = numbers_of(targets)
+    if numbers is not None:
+        weights = np.linalg.solve(
+            train.T @ train + _PROBE_RIDGE * len(train) * np.eye(train.shape[1]), train.T @ numbers
+        )
+        return [float(value) for value in test @ weights]
+    classes = sorted(set(targets))
+    probabilities = _logistic(train, np.array([classes.index(t) for t in targets]), test, len(classes))
+    return [classes[int(np.argmax(p))] for p in probabilities]
+
+
+def numbers_of(texts: Sequence[str]) -> np.ndarray | None:
+    """Read texts as numbers; None where one of them is not a number."""
+    try:
+        return np.array([float(text.replace(",", ".")) for text in texts])
+    except ValueError:
+        return None
 
 
 def volumes(study: TargetStudy, spacing_mm: float) -> np.ndarray:

@@ -27,6 +27,10 @@ _NO_REGISTRATION = {"registration": False, "registration_level": 0, "stride": 1}
 _ANYWHERE = {"anywhere": 1.0}
 _AUGMENTATION: dict[str, Any] = {"shared": {"flip": [0.0, 0.0, 0.5]}, "dropout_probability": 0.0}
 """Default augmentation: mirroring and intensities. Scaling would change what sizes and volumes tell."""
+_IMAGE_AUGMENTATION: dict[str, Any] = _AUGMENTATION | {
+    f"{name}_probability": 0.0 for name in ("anisotropy", "blur", "noise", "bias")
+}
+"""Default where every target is an image, which blur and noise would spoil."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,24 @@ class MultiTaskConfig:
             raise ValueError("tasks is empty: name at least one task")
         if self.training.monitor != "loss":
             raise ValueError("monitor is 'dice', which belongs to the joint task; use 'loss'")
+        self._check_grid()
         if self.training.accumulation > 1 and self.network.normalisation == "batch":
             raise ValueError("accumulation divides the batches whose statistics the network uses; set it to 1")
+
+    def _check_grid(self) -> None:
+        """Check that network and tasks can work on the grid of the studies, or on the patches of them."""
+        augmentation, multiple = self.data.augment(), self.network.multiple
+        grid = self.data.preparation().shape if augmentation is None or not augmentation.patch else augmentation.patch
+        if min(grid) < multiple:
+            raise ValueError(
+                f"the grid of {' x '.join(map(str, grid[::-1]))} voxels is smaller than the network "
+                f"'{self.network.name}' with its {self.network.levels} levels needs ({multiple} along each axis): use "
+                "a smaller spacing_mm, a larger extent_mm or patch, or fewer levels"
+            )
+        d, h, w = (-(-n // multiple) * multiple for n in grid)
+        for task in self.tasks:
+            if problem := task.grid_problem((d, h, w), self.network):
+                raise ValueError(problem)
 
     @property
     def targets(self) -> dict[str, str]:
@@ -167,15 +187,19 @@ def multitask_from_dict(values: Any, source: str = "configuration", folder: Path
     if not isinstance(tasks, list):
         raise ValueError(f'{source}: tasks must be a list of tasks, such as [{{"task": "tissue"}}]')
     network = study_network(values.get("network", "neurocest"), source, folder or Path())
-    data = settings_from_json(StudyData, values.get("data") or {}, f"{source}: data")
+    where = f"{source}: data"
+    data = settings_from_json(StudyData, values.get("data") or {}, where)
+    found = [study_task_from_dict(task, f"{source}: tasks[{i}]") for i, task in enumerate(tasks)]
+    if "augmentation" not in (values.get("data") or {}) and all(task.from_image for task in found):
+        data = replace(data, augmentation=dict(_IMAGE_AUGMENTATION))
     training = settings_from_json(
         TrainingSettings, {**_TRAINING, **(values.get("training") or {})}, f"{source}: training"
     )
-    _check_data(data, f"{source}: data")
+    _check_data(data, where)
     try:
         return MultiTaskConfig(
             network,
-            tuple(study_task_from_dict(task, f"{source}: tasks[{i}]") for i, task in enumerate(tasks)),
+            tuple(found),
             data,
             training,
             str(values.get("note", "")),

@@ -17,10 +17,13 @@ from ..cohort.manifest import Cohort
 from ..metrics.prediction import paired_interval
 from ..network.precision import FLOAT32
 from ..pictures.predictions import Shown
+from ..tasks.autoencoder import Autoencoder
 from ..tasks.study_task import StudyTask
-from .baselines import baselines
+from ..tasks.super_resolution import SuperResolution
+from ..tasks.tissue import Tissue
+from .baselines import baselines, linear_prediction, numbers_of, volumes
 from .network import select
-from .objective import compact, run
+from .objective import judged, run
 from .studies import TargetStudies, TargetStudy, combine
 from .weights import StudyWeights
 
@@ -93,14 +96,18 @@ def evaluate_studies(
         targets = [_target(task, items[i]) for i in known]
         methods: dict[str, list[Any]] = {NETWORK: [predictions[i][task.name] for i in known]}
         learned = [item for item in training if _target(task, item) is not None]
-        if len(learned) > 1:
-            methods |= baselines(task, learned, [items[i] for i in known], spacing_mm)
+        if len(learned) > 1 or isinstance(task, SuperResolution):
+            modalities = weights.network.config.modalities
+            methods |= baselines(task, learned, [items[i] for i in known], spacing_mm, modalities)
         else:
             result.warnings.append(
                 f"'{cohort.source}' has no training studies for the task '{task.name}', so that there is no baseline"
             )
         names = [items[i].sample.name for i in known]
         _add(result, task, names, methods, targets, spacing_mm)
+        if isinstance(task, Autoencoder) and task.probe:
+            codes = [_predictions(weights, item, device, silent, 0)[task.name]["code"] for item in learned]
+            _add_probe(result, task, learned, codes, [items[i] for i in known], methods[NETWORK], spacing_mm)
         _add_ceiling(result, task, [chosen.studies[i].subject for i in known], targets, Path(cohort.source))
         result.found[task.name] = list(zip(methods[NETWORK], targets, strict=True))
         first = items[known[0]].sample
@@ -118,19 +125,21 @@ def _predictions(
     """Predictions of all tasks for one study, on its own grid."""
     progress(done, f"predicting {item.sample.name}")
     network = weights.network.to(device).eval()
-    batch = combine([item], network.config.multiple).to(torch.device(device))
+    batch = combine([item], network.config.multiple, 0, network.config.modalities).to(torch.device(device))
     outputs = run(network, batch, FLOAT32)
     found = {}
     d, h, w = item.sample.shape
     for task in network.tasks:
-        prediction = compact(task, task.decode(select(outputs[task.name], 0)))
-        if task.map_classes:
+        prediction, _ = judged(task, select(outputs[task.name], 0), batch)
+        if isinstance(task, Tissue):
             prediction = np.where(item.sample.mask.numpy(), prediction[:d, :h, :w], 0)
         found[task.name] = prediction
     return found
 
 
 def _target(task: StudyTask, item: TargetStudy) -> Any:
+    if task.from_image:
+        return True  # no study lacks it, and the compact predictions hold the scores
     return item.sample.labels if task.map_classes else item.targets.get(task.name)
 
 
@@ -169,6 +178,46 @@ def _add(
                     "high": high,
                 }
             )
+
+
+def _add_probe(
+    result: Evaluation,
+    task: Autoencoder,
+    training: Sequence[TargetStudy],
+    codes: Sequence[np.ndarray],
+    studies: Sequence[TargetStudy],
+    found: Sequence[Any],
+    spacing_mm: float,
+) -> None:
+    """Add how well linear models predict a column of the manifest from the code, and from volumes."""
+    learned = [i for i, item in enumerate(training) if task.name in item.targets]
+    known = [i for i, item in enumerate(studies) if task.name in item.targets]
+    texts = [training[i].targets[task.name] for i in learned]
+    true = [studies[i].targets[task.name] for i in known]
+    if len(set(texts)) < 2 or not true:
+        result.warnings.append(f"the column '{task.probe}' has too few values for a linear probe of the code")
+        return
+    features = {
+        "linear probe of the code": ([codes[i] for i in learned], [found[i]["code"] for i in known]),
+        "linear probe of volumes": (
+            [volumes(training[i], spacing_mm) for i in learned],
+            [volumes(studies[i], spacing_mm) for i in known],
+        ),
+    }
+    for method, (train, test) in features.items():
+        predicted = linear_prediction(np.array(train), texts, np.array(test))
+        numbers = numbers_of([*texts, *true])
+        if numbers is None:
+            right = [str(p) == t for p, t in zip(predicted, true, strict=True)]
+            scores = {f"accuracy of {task.probe}": float(np.mean(right))}
+        else:
+            truth = numbers[len(texts) :]
+            errors = np.array(predicted, float) - truth
+            scores = {f"mean absolute error of {task.probe}": float(np.abs(errors).mean())}
+            if np.ptp(truth) > 0:
+                scores[f"R2 of {task.probe}"] = float(1 - np.square(errors).mean() / truth.var())
+        for score, value in scores.items():
+            result.summary.append({"task": task.name, "method": method, "score": score, "value": value})
 
 
 def _add_ceiling(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..network.brain_norm import Brains
 from ..network.configuration import NetworkConfig
 from ..network.encoder import Encoder
+from ..network.resolution import DetailHead, enlarge, standardize
 from ..tasks.study_task import StudyTask
 
 
@@ -43,9 +46,40 @@ class MultiTaskNetwork(nn.Module):
             ValueError: The number of channels is wrong, or a size is not a multiple of ``config.multiple``.
         """
         self._check(images)
-        brains = Brains.of_studies(images, self.config.levels) if self.config.normalisation == "brain" else None
-        codes = self.encoder(images, brains)
-        return {task.name: self.heads[key_of(task)](codes, brains) for task in self.tasks}
+        views = {task.name: task.view(images) for task in self.tasks}
+        outputs: dict[str, Any] = {}
+        if any(view is None for view in views.values()):
+            brains = self._brains(images)
+            codes = self.encoder(images, brains)
+            outputs = {
+                task.name: self.heads[key_of(task)](codes, brains) for task in self.tasks if views[task.name] is None
+            }
+        outputs |= {task.name: self.refine(task, view) for task in self.tasks if (view := views[task.name]) is not None}
+        return {task.name: outputs[task.name] for task in self.tasks}
+
+    def refine(self, task: StudyTask, coarse: Tensor) -> Tensor:
+        """Compute images with smaller voxels: the interpolated ones, and the detail of a head on top.
+
+        Args:
+            task: Task of the kind ``super_resolution``.
+            coarse: Images (B, C, d, h, w) of any size, each of one value outside the brain.
+
+        Returns:
+            Images (B, C, D, H, W) float32.
+        """
+        seen, sd = standardize(coarse.float())
+        multiple = self.config.multiple
+        ends = [end for size in reversed(seen.shape[2:]) for end in (0, -size % multiple)]
+        seen = F.pad(seen, ends, value=float(seen.amin()))
+        brains = self._brains(seen)
+        head = self.heads[key_of(task)]
+        assert isinstance(head, DetailHead)
+        detail = head(self.encoder(seen, brains), brains, tuple(coarse.shape[2:]))
+        with torch.autocast(coarse.device.type, enabled=False):
+            return enlarge(coarse.float(), head.factor) + sd * detail.float()
+
+    def _brains(self, images: Tensor) -> Brains | None:
+        return Brains.of_studies(images, self.config.levels) if self.config.normalisation == "brain" else None
 
     @property
     def parameter_count(self) -> int:
@@ -73,6 +107,9 @@ class MultiTaskNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, DetailHead):  # the untrained network interpolates
+                nn.init.zeros_(module.output.weight)
 
 
 def key_of(task: StudyTask) -> str:

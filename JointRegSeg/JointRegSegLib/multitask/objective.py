@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..training.optimizer import for_gradients
 from ..training.settings import TrainingSettings
 from .config import MultiTaskConfig
 from .network import MultiTaskNetwork, select
-from .studies import StudyBatch, combine, network_channels
+from .studies import StudyBatch, combine
 
 
 class StudyObjective:
@@ -32,12 +33,11 @@ class StudyObjective:
     studies know the target has the same weight, and the mean does not depend on how studies are put into batches.
     """
 
-    combine: Collate = staticmethod(combine)
-
     def __init__(self, config: MultiTaskConfig) -> None:
         self.config = config
         self.tasks = config.tasks
         self.multiple = config.network.multiple
+        self.combine: Collate = partial(combine, modalities=config.network.modalities)
         self.scores: Mapping[str, str] | None = {
             f"val_{task.name}_{task.main_score[0]}": task.main_score[1] for task in self.tasks
         }
@@ -90,8 +90,7 @@ class StudyObjective:
                 loss = task_losses(task, outputs[task.name], batch)[0]
                 if loss is not None:
                     losses[task.name].append(float(loss))
-                    prediction = task.decode(select(outputs[task.name], 0))
-                    found[task.name].append((compact(task, prediction), batch.target(task, 0)))
+                    found[task.name].append(judged(task, select(outputs[task.name], 0), batch))
                     if len(shown[task.name]) < drawn:
                         shown[task.name].append(Shown(case.names[0], _first_image(case), *found[task.name][-1]))
         network.train(was_training)
@@ -119,9 +118,8 @@ class StudyObjective:
 
 def run(network: MultiTaskNetwork, batch: StudyBatch, precision: Precision) -> dict[str, Any]:
     """Compute the outputs of all heads for a batch, by the name of the task."""
-    images = network_channels(batch.images, network.config.modalities)
-    with precision.autocast(images.device):
-        return network(precision.arrange(images))
+    with precision.autocast(batch.images.device):
+        return network(precision.arrange(batch.images))
 
 
 def task_losses(task: StudyTask, output: Any, batch: StudyBatch) -> list[Tensor | None]:
@@ -133,9 +131,10 @@ def task_losses(task: StudyTask, output: Any, batch: StudyBatch) -> list[Tensor 
     return losses
 
 
-def compact(task: StudyTask, prediction: Any) -> Any:
-    """Reduce the prediction of a map to its labels, so that those of a whole cohort fit into the memory."""
-    return task.labels_of(prediction) if hasattr(task, "labels_of") else prediction
+def judged(task: StudyTask, output: Any, batch: StudyBatch) -> tuple[Any, Any]:
+    """Return the compact prediction of the only study of a batch, and its target where scores need it."""
+    target = batch.target(task, 0)
+    return task.compact(task.decode(output), target), None if task.from_image else target
 
 
 def _float(output: Any) -> Any:

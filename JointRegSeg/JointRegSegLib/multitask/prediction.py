@@ -13,16 +13,20 @@ from NeuroCESTLib.core.progress import Progress, silent
 
 from ..cohort.sample import StudySample
 from ..images.brain_mask import estimate_brain_mask
-from ..images.grid import labels_to_native, mask_corners
+from ..images.grid import labels_to_native, mask_corners, to_native
 from ..images.preprocessing import prepare_checked
 from ..images.study import StudyImages, checked_study
 from ..network.precision import FLOAT32
+from ..tasks.autoencoder import Autoencoder, anomaly
 from ..tasks.classification import Classification
+from ..tasks.image_target import ImageTarget, similarity
 from ..tasks.regression import Regression
+from ..tasks.super_resolution import SuperResolution
 from ..tasks.tissue import Tissue
 from .network import select
 from .objective import run
 from .studies import TargetStudy, combine
+from .super_resolution import super_resolved
 from .weights import StudyWeights
 
 TWO_SIDED = 1.959964
@@ -38,12 +42,16 @@ class StudyPrediction:
             ``high`` (limits of the 95 % interval; NaN without one) and ``unit``.
         tissue: Classes (uint8) on the grid of the first image; None without a tissue task.
         names: Names of the classes by number.
+        volumes: Further images by name: ``super_resolution_<modality>`` with the smaller voxels of a super-resolution,
+            and on the grid of the first image the ``reconstruction_<modality>`` (normalised) and the ``anomaly``, in
+            standard deviations, of an autoencoder.
         warnings: Sentences for the user.
     """
 
     rows: list[dict[str, Any]]
     tissue: sitk.Image | None = None
     names: dict[int, str] = field(default_factory=dict)
+    volumes: dict[str, sitk.Image] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -78,6 +86,17 @@ def predict_study(
         estimate = estimate_brain_mask(study)
         mask = estimate.mask
         warnings += estimate.warnings
+    rows: list[dict[str, Any]] = []
+    volumes: dict[str, sitk.Image] = {}
+    for task in weights.tasks:
+        if isinstance(task, SuperResolution):
+            progress(0.2, "computing smaller voxels")
+            finer, notes = super_resolved(study, mask, weights, task, device)
+            volumes |= {f"{task.name}_{modality}": image for modality, image in finer.items()}
+            warnings += notes
+    if all(isinstance(task, SuperResolution) for task in weights.tasks):
+        progress(1.0, "done")
+        return StudyPrediction(rows, volumes=volumes, warnings=tuple(warnings))
     preparation = weights.preparation
     corners = mask_corners(mask)
     grid = preparation.grid((corners.min(axis=0) + corners.max(axis=0)) / 2, study.reference.GetOrigin())
@@ -87,15 +106,16 @@ def predict_study(
     prepared = prepare_checked(study, mask, preparation.preprocessing, grid)
     sample = StudySample(prepared.images, None, prepared.mask, study.name)
     network = weights.network.to(device).eval()
-    batch = combine([TargetStudy(sample, {})], network.config.multiple).to(torch.device(device))
+    batch = combine([TargetStudy(sample, {})], network.config.multiple, 0, known).to(torch.device(device))
     progress(0.5, "predicting")
     outputs = run(network, batch, FLOAT32)
-    rows: list[dict[str, Any]] = []
     tissue, names = None, {}
+    d, h, w = sample.shape
     for task in network.tasks:
+        if isinstance(task, SuperResolution):
+            continue
         prediction = task.decode(select(outputs[task.name], 0))
         if isinstance(task, Tissue):
-            d, h, w = sample.shape
             probabilities = torch.from_numpy(prediction)[:, :d, :h, :w].clone()
             probabilities[:, ~prepared.mask] = 0
             probabilities[0, ~prepared.mask] = 1
@@ -112,8 +132,19 @@ def predict_study(
                 _row(task.name, f"probability of {name}", float(probability))
                 for name, probability in zip(task.classes, prediction, strict=True)
             ]
+        elif isinstance(task, Autoencoder):
+            target = ImageTarget(batch.images[0], batch.mask[0])
+            maps = {"anomaly": anomaly(prediction["images"], target)}
+            maps |= {f"reconstruction_{known[n]}": prediction["images"][n] for n in target.present}
+            for name, values in maps.items():
+                inside = torch.from_numpy(values)[:d, :h, :w].masked_fill(~prepared.mask, 0)
+                volumes[name] = to_native(inside, grid, study.reference)
+            scores = similarity(prediction["images"], target)
+            rows.append(_row(task.name, "PSNR of the reconstruction", scores["psnr"], unit="dB"))
+            rows.append(_row(task.name, "SSIM of the reconstruction", scores["ssim"]))
+            rows += [_row(task.name, f"code {n}", float(value)) for n, value in enumerate(prediction["code"], 1)]
     progress(1.0, "done")
-    return StudyPrediction(rows, tissue, names, tuple(warnings))
+    return StudyPrediction(rows, tissue, names, volumes, tuple(warnings))
 
 
 def _volumes(labels: sitk.Image, names: dict[int, str]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from ..images.labels import UNLABELED
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import labels_on_grid
 from ..images.reading import read_image
+from ..tasks.image_target import ImageTarget
 from ..tasks.study_task import FILE, StudyTask
 from ..training.batches import padded
 
@@ -45,7 +46,7 @@ class StudyBatch:
     """Studies side by side on one grid.
 
     Attributes:
-        images: Images (B, C, D, H, W).
+        images: Images (B, C, D, H, W) with the modalities of the network.
         labels: Maps (B, D, H, W) uint8, ``UNLABELED`` where there are none.
         mask: Brains (B, D, H, W) bool.
         targets: Encoded targets of each study that are no maps, by the name of the task.
@@ -71,28 +72,35 @@ class StudyBatch:
 
     def target(self, task: StudyTask, index: int) -> Any:
         """Return the encoded target of a task for one study; None where it is missing."""
+        labels = self.labels[index]
+        known = not bool((labels == UNLABELED).all())
+        if task.from_image:
+            lesions = labels == 1 if task.map_classes and known else None
+            return ImageTarget(self.images[index], self.mask[index], lesions)
         if task.map_classes:
-            labels = self.labels[index]
-            return None if bool((labels == UNLABELED).all()) else labels
+            return labels if known else None
         return self.targets[index].get(task.name)
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> StudyBatch:
         return replace(self, images=change(self.images), labels=change(self.labels), mask=change(self.mask))
 
 
-def combine(items: Sequence[TargetStudy], multiple: int, number: int = 0) -> StudyBatch:
+def combine(
+    items: Sequence[TargetStudy], multiple: int, number: int = 0, modalities: Sequence[str] = MODALITIES
+) -> StudyBatch:
     """Combine studies to one batch; grids are padded at their ends to a common size.
 
     Args:
         items: Studies.
         multiple: The sizes of the common grid are multiples of this.
         number: Number of the first study in the stream.
+        modalities: Modalities of the network, to which the images are restricted.
     """
     samples = [item.sample for item in items]
     size = [-(-max(sample.shape[axis] for sample in samples) // multiple) * multiple for axis in range(3)]
     samples = [padded(sample, size) for sample in samples]
     return StudyBatch(
-        torch.stack([s.images for s in samples]),
+        network_channels(torch.stack([s.images for s in samples]), modalities),
         torch.stack([_labels(s) for s in samples]),
         torch.stack([s.mask for s in samples]),
         tuple(item.targets for item in items),
@@ -152,7 +160,12 @@ class TargetStudies:
         return TargetStudy(sample, targets)
 
     def raw_targets(self, task: StudyTask) -> list[Any]:
-        """Return the targets of all studies that ``task.fitted`` takes, None for missing ones."""
+        """Return the targets of all studies that ``task.fitted`` takes, None for missing ones.
+
+        Where the target is the image itself, which no study lacks, that is True.
+        """
+        if task.from_image:
+            return [True] * len(self)
         if not task.map_classes:
             return [values.get(task.name) for values in self.values]
         found = []
@@ -203,8 +216,12 @@ class _TargetPreparer(StudyPreparer):
         super().__init__(replace(cohort, studies=tuple(replace(r, label=None) for r in cohort.studies)), config)
         self.maps = [task for task in tasks if task.map_classes]
         if len(self.maps) > 1:
-            raise ValueError("two tasks have label maps: a network can have one task of the kind 'tissue'")
-        content = json.dumps([task.to_dict().get("classes") for task in self.maps], sort_keys=True)
+            raise ValueError(
+                "two tasks have label maps: a network can have one task of the kind 'tissue', or an 'autoencoder' "
+                "with 'lesions'"
+            )
+        decisive = ("classes", "lesions", "lesion_numbers")
+        content = json.dumps([[task.to_dict().get(key) for key in decisive] for task in self.maps], sort_keys=True)
         self.digest = "targets-" + hashlib.sha256(content.encode()).hexdigest()[:8]
 
     def __call__(self, index: int) -> StudySample:
@@ -231,6 +248,13 @@ def network_channels(images: Tensor, modalities: Sequence[str]) -> Tensor:
     if tuple(modalities) == MODALITIES:
         return images
     return images[:, [MODALITIES.index(name) for name in modalities]]
+
+
+def image_target(study: TargetStudy, modalities: Sequence[str], lesions: bool = False) -> ImageTarget:
+    """Return the images of a study as a target, with the abnormal voxels where its map tells them."""
+    sample = study.sample
+    abnormal = sample.labels == 1 if lesions and sample.labels is not None else None
+    return ImageTarget(network_channels(sample.images[None], modalities)[0], sample.mask, abnormal)
 
 
 def _labels(sample: StudySample) -> Tensor:

@@ -19,7 +19,7 @@ from ..training.loop import train
 from ..training.state import TrainingResult
 from .config import MultiTaskConfig
 from .network import MultiTaskNetwork, select
-from .objective import StudyObjective, compact, run, task_losses
+from .objective import StudyObjective, judged, run, task_losses
 from .studies import StudyAugmentation, TargetStudies, TargetStudy, combine
 
 
@@ -112,15 +112,16 @@ def open_studies(
 def calibrated(network: MultiTaskNetwork, studies: list[TargetStudy]) -> tuple[StudyTask, ...]:
     """Return the tasks of a network with uncertainties scaled to the errors of held-out studies."""
     found: dict[str, list[tuple[Any, Any]]] = {task.name: [] for task in network.tasks}
+    if all(task.from_image or task.map_classes for task in network.tasks):
+        return network.tasks  # no uncertainties
     network.eval()
     device = next(network.parameters()).device
     for study in studies:
-        batch = combine([study], network.config.multiple).to(device)
+        batch = combine([study], network.config.multiple, 0, network.config.modalities).to(device)
         outputs = run(network, batch, FLOAT32)
         for task in network.tasks:
             if task_losses(task, outputs[task.name], batch)[0] is not None:
-                prediction = compact(task, task.decode(select(outputs[task.name], 0)))
-                found[task.name].append((prediction, batch.target(task, 0)))
+                found[task.name].append(judged(task, select(outputs[task.name], 0), batch))
     return tuple(
         task.calibrated([p for p, _ in found[task.name]], [t for _, t in found[task.name]]) for task in network.tasks
     )

@@ -14,9 +14,11 @@ from NeuroCESTLib.core.pictures import save_figure
 from ..images.labels import UNLABELED
 from ..images.tissues import tissue
 from ..metrics.prediction import regression_scores, roc_auc, roc_curve
+from ..tasks.autoencoder import Autoencoder
 from ..tasks.classification import Classification
 from ..tasks.regression import Regression
 from ..tasks.study_task import StudyTask
+from ..tasks.super_resolution import SuperResolution
 from ..tasks.tissue import Tissue
 from .canvas import optional_figure
 
@@ -148,6 +150,24 @@ def _draw_tissue(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Sh
         axis.set_axis_off()
 
 
+def _draw_images(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Shown], row: Sequence[Axes]) -> None:
+    """Draw the coronal slices of one study that its compact prediction holds."""
+    if not shown:
+        return
+    study = shown[0]
+    slices = study.prediction["slices"]
+    true = slices["true"]
+    low, high = float(true.min()), float(np.percentile(true, 99.9))
+    for axis, (name, values) in zip(row, slices.items(), strict=True):
+        if name == "anomaly":
+            axis.imshow(values, cmap="inferno", origin="lower")
+        else:
+            axis.imshow(values, cmap="gray", origin="lower", vmin=low, vmax=high)
+        reached = f", {study.prediction['psnr']:.1f} dB" if name in ("predicted", "reconstructed") else ""
+        axis.set_title(f"{study.name}: {name}{reached}" if axis is row[0] else f"{name}{reached}")
+        axis.set_axis_off()
+
+
 def label_colors(task: Tissue, labels: np.ndarray) -> np.ndarray:
     """Return the colours (…, 3) of labels; the background is black."""
     table = np.array([(0.0, 0.0, 0.0), *(tissue(name).color for name in task.classes)])
@@ -158,4 +178,6 @@ _DRAWERS: dict[str, Callable[[Any, Sequence[tuple[Any, Any]], Sequence[Shown], S
     Regression.kind: _draw_regression,
     Classification.kind: _draw_classes,
     Tissue.kind: _draw_tissue,
+    SuperResolution.kind: _draw_images,
+    Autoencoder.kind: _draw_images,
 }

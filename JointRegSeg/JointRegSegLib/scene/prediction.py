@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
+from NeuroCESTLib.scene.volumes import add_volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -25,6 +27,7 @@ class PredictionResult:
         found: The same results as images and rows.
         table: Table of numbers, classes and volumes.
         tissue: Segmentation of the tissues on the grid of the first image; None without that task.
+        volumes: Volume nodes by name, see ``StudyPrediction.volumes``.
         folderItemID: Subject-hierarchy item of the folder.
         warnings: Sentences for the user.
     """
@@ -32,13 +35,14 @@ class PredictionResult:
     found: StudyPrediction
     table: Any = None
     tissue: Any = None
+    volumes: dict[str, Any] = field(default_factory=dict)
     folderItemID: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
     def nodes(self) -> list[Any]:
         """All nodes, in the order of the folder."""
-        return [node for node in (self.tissue, self.table) if node is not None]
+        return [node for node in (self.tissue, *self.volumes.values(), self.table) if node is not None]
 
 
 def prediction_into_scene(found: StudyPrediction, folder: str) -> PredictionResult:
@@ -48,18 +52,21 @@ def prediction_into_scene(found: StudyPrediction, folder: str) -> PredictionResu
         found: Results to add.
         folder: Name of the subject-hierarchy folder.
     """
+    import SimpleITK as sitk
+
     with scene_unchanged_on_error():
         result = PredictionResult(found, warnings=list(found.warnings))
         if found.tissue is not None:
             result.tissue = add_tissues(found.tissue, found.names, "tissue")
+        for name, image in found.volumes.items():
+            values = sitk.GetArrayFromImage(image)
+            result.volumes[name] = add_volume(values, Geometry.from_sitk(image), name.replace("_", " "))
         columns = {
-            name: [
-                row[name] if name in ("low", "high") else f"{row[name]:.6g}" if _is_number(row[name]) else row[name]
-                for row in found.rows
-            ]
+            name: [_text(row[name]) for row in found.rows]
             for name in ("task", "quantity", "value", "low", "high", "unit")
         }
-        result.table = add_table(columns, "predictions")
+        if found.rows:
+            result.table = add_table(columns, "predictions")
         result.folderItemID = hierarchy.make_folder(folder)
         hierarchy.put(result.nodes, result.folderItemID)
         return result
@@ -92,5 +99,8 @@ def add_tissues(labels: sitk.Image, names: dict[int, str], name: str) -> Any:
     return node
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _text(value: Any) -> str:
+    """Number with six digits, or text; empty for a limit that does not exist."""
+    if not isinstance(value, int | float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.6g}"

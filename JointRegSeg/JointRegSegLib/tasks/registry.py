@@ -7,17 +7,21 @@ from typing import Any
 
 from NeuroCESTLib.core.checked_json import settings_from_json
 
+from .autoencoder import Autoencoder
 from .classification import Classification
 from .joint import JOINT
 from .protocol import Task
 from .regression import Regression
 from .study_task import StudyTask
+from .super_resolution import SuperResolution
 from .tissue import Tissue
 
 TASKS: dict[str, Task] = {task.name: task for task in (JOINT,)}
 """The known tasks on pairs of studies by name."""
 
-STUDY_TASKS: dict[str, type[StudyTask]] = {task.kind: task for task in (Tissue, Regression, Classification)}
+STUDY_TASKS: dict[str, type[StudyTask]] = {
+    task.kind: task for task in (Tissue, Regression, Classification, Autoencoder, SuperResolution)
+}
 """The known tasks on single studies by the name of their kind."""
 
 

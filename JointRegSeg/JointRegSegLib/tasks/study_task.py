@@ -30,6 +30,7 @@ class StudyTask(ABC):
         title: Name in texts.
         higher_is_better: Whether the quality of a study (see ``quality``) is the better the higher it is.
         quality_name: What the quality of a study is, in words.
+        from_image: Whether the target is the image itself, as an ``image_target.ImageTarget``.
         weight: Weight of the loss among those of other tasks.
         share: Share of the training studies that have a target; learned.
     """
@@ -38,6 +39,7 @@ class StudyTask(ABC):
     title: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     quality_name: ClassVar[str] = ""
+    from_image: ClassVar[bool] = False
 
     weight: float = 1.0
     share: float = 1.0
@@ -87,6 +89,14 @@ class StudyTask(ABC):
         """
         return None
 
+    def grid_problem(self, shape: tuple[int, int, int], network: NetworkConfig) -> str:
+        """Say why the head of a network cannot work on a grid (D, H, W), and what to change; empty if it can."""
+        return ""
+
+    def view(self, images: Tensor) -> Tensor | None:
+        """Return what the encoder sees of images (B, C, D, H, W) for this task; None for the images themselves."""
+        return None
+
     @abstractmethod
     def fitted(self, targets: Sequence[Any], source: str) -> StudyTask:
         """Return the task with what it learns from the targets of the training studies.
@@ -125,6 +135,15 @@ class StudyTask(ABC):
     def decode(self, output: Any) -> Any:
         """Turn the output of the head for one study (B = 1) into a prediction of numpy arrays and numbers."""
 
+    def compact(self, prediction: Any, target: Any) -> Any:
+        """Reduce a prediction to what scores and pictures need, so that those of a whole cohort fit into the memory.
+
+        Args:
+            prediction: Decoded output.
+            target: Encoded target; None where it is missing.
+        """
+        return prediction
+
     @abstractmethod
     def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
         """Score one study: the number by which methods are compared study by study."""
@@ -134,8 +153,8 @@ class StudyTask(ABC):
         """Score the predictions of several studies that all have targets, by name.
 
         Args:
-            predictions: Decoded outputs.
-            targets: Encoded targets.
+            predictions: Decoded outputs, which may be compact.
+            targets: Encoded targets; not used by tasks whose target is the image, whose predictions hold the scores.
             spacing_mm: Voxel size of maps.
         """
 

@@ -145,6 +145,10 @@ class Tissue(StudyTask):
         """Return the most probable classes (D, H, W) uint8 of probabilities."""
         return prediction.argmax(0).astype(np.uint8)
 
+    def compact(self, prediction: Any, target: Any) -> np.ndarray:
+        """Return the most probable classes."""
+        return self.labels_of(prediction) if prediction.ndim == 4 else prediction
+
     def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
         """Return the mean Dice of the classes that the study holds or is predicted to hold."""
         return float(np.nanmean(list(self._dice(prediction, target).values())))
@@ -172,7 +176,7 @@ class Tissue(StudyTask):
 
     def _map(self, prediction: Any, target: Any) -> np.ndarray:
         """Predicted classes, with the voxels that are not scored made equal to those of the target."""
-        predicted = self.labels_of(prediction) if prediction.ndim == 4 else prediction
+        predicted = self.compact(prediction, target)
         true = _array(target)
         return np.where(true == UNLABELED, UNLABELED, predicted)
 
