@@ -19,7 +19,10 @@ RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 """ITK direction (LPS, row by row) of an image whose axes i, j, k point to right, anterior and superior."""
 _SIGNS = np.array([-1.0, -1.0, 1.0])
 LARGEST_GRID = 320**3
-"""Largest number of voxels of a working grid, for which studies, features and deformation need about 12 GB."""
+"""Largest number of voxels of a working grid of two visits, whose images and deformation need about 12 GB, and of a
+block that a network segments at once. Larger brains are segmented by tiles and registered on a coarser grid."""
+LARGEST_TILED_GRID = 512**3
+"""Largest number of voxels of a brain that is segmented by tiles, for which about 12 GB are needed too."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def grid_around(
     margin_mm: float,
     multiple: int,
     anchor_lps_mm: tuple[float, float, float],
+    largest: int = LARGEST_GRID,
 ) -> WorkingGrid:
     """Return the grid around points with a margin.
 
@@ -106,14 +110,15 @@ def grid_around(
         multiple: Divisor of the sizes of the grid.
         anchor_lps_mm: Point from which all voxel centres lie whole voxels away, so that an image on an unrotated grid
             of the same spacing keeps its voxels.
+        largest: Largest number of voxels.
 
     Raises:
         ValueError: The grid would be too large; the message gives its size and the memory that it needs.
     """
     low, high = points_lps_mm.min(axis=0) - margin_mm, points_lps_mm.max(axis=0) + margin_mm
     size = [math.ceil((h - l) / spacing_mm / multiple - 1e-6) * multiple for l, h in zip(low, high, strict=True)]  # noqa: E741
-    if math.prod(size) > LARGEST_GRID:
-        gigabytes = 12 * math.prod(size) / LARGEST_GRID
+    if math.prod(size) > largest:
+        gigabytes = 12 * math.prod(size) / largest
         raise ValueError(
             f"the brain needs a working grid of {' x '.join(map(str, size))} voxels of {spacing_mm:g} mm (about "
             f"{gigabytes:.0f} GB of memory): give a brain mask, or a larger spacing_mm in the preprocessing settings"

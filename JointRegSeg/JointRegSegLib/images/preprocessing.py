@@ -14,7 +14,7 @@ from torch import Tensor
 from NeuroCESTLib.core.checked_json import settings_from_json
 
 from .coverage import Coverage, coverage_of
-from .grid import WorkingGrid, grid_around, mask_corners
+from .grid import LARGEST_GRID, WorkingGrid, grid_around, mask_corners
 from .labels import LABELS
 from .modalities import MODALITIES
 from .normalization import background_value, check_normalization, normalize
@@ -138,7 +138,10 @@ class PreparedStudy:
 
 
 def brain_grid(
-    masks: list[tuple[sitk.Image, sitk.Transform | None]], config: PreprocessingConfig, anchor: sitk.Image
+    masks: list[tuple[sitk.Image, sitk.Transform | None]],
+    config: PreprocessingConfig,
+    anchor: sitk.Image,
+    largest: int = LARGEST_GRID,
 ) -> WorkingGrid:
     """Return the working grid around brains.
 
@@ -147,6 +150,7 @@ def brain_grid(
             None for the identity.
         config: Spacing, margin and divisor of the sizes.
         anchor: Image from whose origin the voxel centres lie whole voxels away.
+        largest: Largest number of voxels.
 
     Raises:
         ValueError: The grid would be too large.
@@ -160,7 +164,7 @@ def brain_grid(
         points.append(corners)
     margins = (config.crop_margin_mm, min(config.crop_margin_mm, LEAST_MARGIN_MM))
     around, spacing, multiple = np.concatenate(points), config.spacing_mm, config.multiple_of
-    grids = [grid_around(around, spacing, margin, multiple, anchor.GetOrigin()) for margin in margins]
+    grids = [grid_around(around, spacing, margin, multiple, anchor.GetOrigin(), largest) for margin in margins]
     return grids[0] if multiple == 1 else grids[1]
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import SimpleITK as sitk
+import torch
 from torch import Tensor
 
-from ..images.grid import WorkingGrid, labels_to_native, to_native
+from NeuroCESTLib.core.progress import Progress, part
+
+from ..images.grid import LARGEST_TILED_GRID, WorkingGrid, labels_to_native, to_native
 from ..images.labels import CLASSES
+from ..images.preprocessing import brain_grid, prepare_checked
+from ..network.tiles import tiles_note
+from ..network.weights import LoadedWeights
 from .checks import CheckedStudy
+from .network_pass import network_device, network_preprocessing
+from .pair_pass import NetworkResult, segment_by_coverage
 from .plausibility import with_enclosed_core
 from .region_volumes import without_islands
 from .settings import InferenceSettings
@@ -83,3 +92,72 @@ def native_labels(
     """
     labels = with_enclosed_core(labels_to_native(segmentation.probabilities, grid, native, to_grid))
     return without_islands(labels, smallest_island_ml)
+
+
+@dataclass(frozen=True)
+class FinePair:
+    """Segmentations of the fixed and of the moving visit.
+
+    Attributes:
+        segmentations: What the network says on each study's own working grid.
+        grids: These grids.
+        native: Results on the native grids.
+        notes: Sentences for the user.
+    """
+
+    segmentations: tuple[Segmentation, Segmentation]
+    grids: tuple[WorkingGrid, WorkingGrid]
+    native: tuple[NativeSegmentation, NativeSegmentation]
+    notes: tuple[str, ...]
+
+    def on_grid(self, grid: WorkingGrid, affine: sitk.Transform) -> NetworkResult:
+        """Bring the segmentations to the grid of the registration.
+
+        Args:
+            grid: That grid.
+            affine: Map from points of the fixed to points of the moving study (LPS mm).
+        """
+        fixed, moving = (
+            _on_grid(segmentation, own, grid, transform)
+            for segmentation, own, transform in zip(self.segmentations, self.grids, (None, affine), strict=True)
+        )
+        return NetworkResult(fixed, moving, None)
+
+
+def segment_finely(
+    sides: Sequence[CheckedStudy], weights: LoadedWeights, settings: InferenceSettings, progress: Progress
+) -> FinePair:
+    """Segment two visits one after the other, each on the grid around its own brain.
+
+    Args:
+        sides: Fixed and moving visit.
+        weights: Network with a segmentation head, with its preprocessing.
+        settings: Settings of the run.
+        progress: May raise to cancel.
+    """
+    config = network_preprocessing(weights)
+    device = network_device(settings.device)
+    found, grids, native = [], [], []
+    notes: list[str] = []
+    for number, side in enumerate(sides):
+        grid = brain_grid([(side.brain, None)], config, side.study.reference, LARGEST_TILED_GRID)
+        study = prepare_checked(side.study, side.brain, config, grid, None, side.coverage)
+        step = part(progress, number / 2, (number + 1) / 2)
+        segmentation = segment_by_coverage(weights, study, config.background, settings.test_time_flips, device, step)
+        native.append(native_segmentation(side, segmentation, grid, None, settings))
+        found.append(segmentation)
+        grids.append(grid)
+        notes += tiles_note(side.study.name, grid)
+    return FinePair((found[0], found[1]), (grids[0], grids[1]), (native[0], native[1]), tuple(notes))
+
+
+def _on_grid(
+    segmentation: Segmentation, own: WorkingGrid, grid: WorkingGrid, transform: sitk.Transform | None
+) -> Segmentation:
+    """Bring the probabilities to another grid; what lies beyond their own one is background."""
+    parts = [
+        torch.from_numpy(sitk.GetArrayFromImage(grid.resample(own.to_sitk(p), transform, outside=float(c == 0))))
+        for c, p in enumerate(segmentation.probabilities)
+    ]
+    share = (own.spacing_mm / grid.spacing_mm) ** 3
+    return Segmentation(torch.stack(parts), (segmentation.counts.double() * share).round().long())

@@ -17,7 +17,8 @@ from ..images.grid import block_around
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..images.study import StudyImages
-from ..network.precision import run_fast, segment_fast
+from ..network.precision import run_fast
+from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
@@ -115,7 +116,8 @@ def segment_prepared(
     """Segment one study.
 
     A network that normalises its features over the whole grid is shown as much background around the brain as its
-    training data had; others see the smallest block around the brain.
+    training data had; others see the smallest block around the brain. Large blocks are
+    segmented by overlapping tiles, see ``network.tiles``.
 
     Args:
         weights: Network to run; it must have a segmentation head.
@@ -136,7 +138,7 @@ def segment_prepared(
     with torch.inference_mode():
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
-            mean.add(variant, segment_fast(network, variant.apply(images)))
+            mean.add(variant, segment_block(network, variant.apply(images), background))
     return mean.result().placed(block, study.mask.shape)
 
 

@@ -5,6 +5,7 @@ The steps stand in ``_process``, in their order; each returns what the next ones
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
-from ..images.grid import WorkingGrid
+from ..images.grid import LARGEST_GRID, LARGEST_TILED_GRID, WorkingGrid
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import (
     PreparedStudy,
@@ -44,7 +45,7 @@ from .coverage import (
     shows_everything,
 )
 from .lesions import lesion_changes, lesion_warnings
-from .native import NativeSegmentation, native_segmentation
+from .native import FinePair, NativeSegmentation, native_segmentation, segment_finely
 from .network_pass import finest_spacing_mm, network_device, network_preprocessing, on_coarse_images
 from .pair_pass import NetworkResult, run_network
 from .region_volumes import region_volumes, volume_changes
@@ -53,6 +54,8 @@ from .settings import InferenceSettings
 from .summary import OfBoth, judged, registration_summary
 from .uncertainty import Segmentation
 
+_COARSEST_FACTOR = 4
+"""Largest number by which the wanted voxel size of a working grid that would be too large is multiplied."""
 _FINEST_MM, _COARSEST_MM = 1.0, 2.0
 """Smallest and largest voxel size in mm of a working grid that follows the images."""
 
@@ -109,14 +112,21 @@ def _process(
         progress(0.15, "resampling")
         prepared = _prepare(pair, alignment, weights, settings)
     with steps.timed("network"):
-        found = _run_network(prepared, weights, settings, part(progress, 0.2, 0.4))
+        step = part(progress, 0.2, 0.4)
+        fine: FinePair | None = None
+        if prepared.is_coarse and weights is not None and weights.network.segmentation is not None:
+            fine = segment_finely((pair.fixed, pair.moving), weights, settings, step)
+            found = fine.on_grid(prepared.grid, alignment.transform)
+        else:
+            found = _run_network(prepared, weights, settings, step)
     classes = _classes(pair.fixed, found.fixed, prepared.fixed), _classes(pair.moving, found.moving, prepared.moving)
     tumors = _tumor(pair.fixed, classes[0], prepared.fixed), _tumor(pair.moving, classes[1], prepared.moving)
     with steps.timed("refinement"):
-        notes: list[str] = []
+        notes = _coarse_notes(prepared, fine)
         deformation = _refine(pair, prepared, found, tumors, settings, part(progress, 0.4, 0.85), notes.append)
     with steps.timed("results"):
-        result = _results(pair, prepared, found, tumors, deformation, settings, part(progress, 0.85, 0.95))
+        native = _native(pair, prepared, found, settings) if fine is None else fine.native
+        result = _results(pair, prepared, native, tumors, deformation, settings, part(progress, 0.85, 0.95))
     with steps.timed("verdict"):
         studies = prepared.fixed, prepared.moving
         result = judged(result, pair, studies, prepared.alignment, found, classes, tumors, deformation)
@@ -133,6 +143,7 @@ class _PreparedPair:
     moving: PreparedStudy
     alignment: AffineResult
     background: float  # intensity outside of the brain
+    is_coarse: bool  # whether the grid is coarser than wanted, because it would have too many voxels
 
     @property
     def grid(self) -> WorkingGrid:
@@ -167,12 +178,48 @@ def _prepare(
     """Both studies, normalised, on a working grid around both brains."""
     config = _preprocessing(pair, weights, settings)
     affine = alignment.transform
-    grid = brain_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair.fixed.study.reference)
+    grid, is_coarse = _pair_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair)
     return _PreparedPair(
         prepare_checked(pair.fixed.study, pair.fixed.brain, config, grid, None, pair.fixed.coverage),
         prepare_checked(pair.moving.study, pair.moving.brain, config, grid, affine, pair.moving.coverage),
         alignment,
         config.background,
+        is_coarse,
+    )
+
+
+def _pair_grid(
+    brains: list[tuple[sitk.Image, sitk.Transform | None]], config: PreprocessingConfig, pair: CheckedPair
+) -> tuple[WorkingGrid, bool]:
+    """Grid around both brains, with voxels larger than wanted where it would have too many; and whether they are."""
+    for factor in range(1, _COARSEST_FACTOR + 1):
+        coarser = replace(config, spacing_mm=config.spacing_mm * factor)
+        grid = brain_grid(brains, coarser, pair.fixed.study.reference, LARGEST_TILED_GRID)
+        if math.prod(grid.shape) <= LARGEST_GRID:
+            return grid, factor > 1
+    return brain_grid(brains, config, pair.fixed.study.reference), False  # tells how large it would be
+
+
+def _coarse_notes(prepared: _PreparedPair, fine: FinePair | None) -> list[str]:
+    """Sentences for the user where the registration has a coarser grid than wanted."""
+    if not prepared.is_coarse:
+        return []
+    grid = prepared.grid
+    return [
+        f"the brains would need a working grid of more than {LARGEST_GRID / 1e6:.0f} million voxels, so they were "
+        f"registered on voxels of {grid.spacing_mm:g} mm, without the network's deformation",
+        *(() if fine is None else fine.notes),
+    ]
+
+
+def _native(
+    pair: CheckedPair, prepared: _PreparedPair, found: NetworkResult, settings: InferenceSettings
+) -> tuple[NativeSegmentation, NativeSegmentation]:
+    """Segmentations of both studies on their native grids."""
+    back = prepared.alignment.transform.GetInverse()
+    return (
+        native_segmentation(pair.fixed, found.fixed, prepared.grid, None, settings),
+        native_segmentation(pair.moving, found.moving, prepared.grid, back, settings),
     )
 
 
@@ -261,7 +308,7 @@ def _tumor(checked: CheckedStudy, classes: Tensor | None, prepared: PreparedStud
 def _results(
     pair: CheckedPair,
     prepared: _PreparedPair,
-    found: NetworkResult,
+    segmented: tuple[NativeSegmentation, NativeSegmentation],
     tumors: OfBoth,
     deformation: Deformation,
     settings: InferenceSettings,
@@ -270,8 +317,7 @@ def _results(
     progress(0.0, "bringing the results to the native grids")
     grid, affine = prepared.grid, prepared.alignment.transform
     transform = pair_transform(deformation, grid, affine)
-    fixed = native_segmentation(pair.fixed, found.fixed, grid, None, settings)
-    moving = native_segmentation(pair.moving, found.moving, grid, affine.GetInverse(), settings)
+    fixed, moving = segmented
     progress(0.3, "warping the moving images")
     native, moving_images = pair.fixed.study.reference, pair.moving.study.images
     warped = {m: warp_image(moving_images[m], native, transform.moving_to_fixed) for m in pair.moving.study.present}

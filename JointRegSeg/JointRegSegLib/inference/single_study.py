@@ -10,8 +10,10 @@ import torch
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..images.grid import LARGEST_TILED_GRID
 from ..images.preprocessing import brain_grid, labels_on_grid, prepare_checked
 from ..images.study import StudyImages
+from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
 from .checks import check_visit
 from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
@@ -69,7 +71,7 @@ def _process(
     weights = on_coarse_images(weights, finest_spacing_mm(study))
     progress(0.2, "resampling")
     config = network_preprocessing(weights)
-    grid = brain_grid([(checked.brain, None)], config, study.reference)
+    grid = brain_grid([(checked.brain, None)], config, study.reference, LARGEST_TILED_GRID)
     prepared = prepare_checked(study, checked.brain, config, grid, None, checked.coverage)
     device = network_device(settings.device)
     step = part(progress, 0.3, 0.9)
@@ -92,7 +94,7 @@ def _process(
             "coregistration": {modality: entry.to_dict() for modality, entry in checked.positions.items()},
             "seconds": round(time.perf_counter() - start, 3),
         },
-        warnings=(*warnings, *coverage_warnings(study.name, shares, coverage, True)),
+        warnings=(*warnings, *tiles_note(study.name, grid), *coverage_warnings(study.name, shares, coverage, True)),
         probabilities=native.probabilities,
     )
     progress(1.0, "done")

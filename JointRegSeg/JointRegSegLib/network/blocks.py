@@ -43,8 +43,9 @@ class InstanceNorm(nn.Module):
                 for study in x.split(1)
             ]
         else:
+            normalize = normalize_in_brain if brains.statistics is None else brains.statistics.normalize
             studies = [
-                normalize_in_brain(study, brain, self.weight, self.bias, self.epsilon)
+                normalize(study, brain, self.weight, self.bias, self.epsilon)
                 for study, brain in zip(x.split(1), brains.at(x).split(1), strict=True)
             ]
         return studies[0] if len(studies) == 1 else torch.cat(studies)

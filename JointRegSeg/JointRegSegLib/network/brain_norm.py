@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ class Brains:
     A voxel of a coarser level belongs to the brain where any of the voxels that it covers does.
     """
 
-    def __init__(self, masks: list[Tensor]) -> None:
-        """Take the masks (B, 1, d, h, w), bool, of all levels, which differ in size."""
+    def __init__(self, masks: list[Tensor], statistics: TileStatistics | None = None) -> None:
+        """Take the masks (B, 1, d, h, w), bool, of all levels, which differ in size, and statistics of tiles if any."""
         self._masks = masks
+        self.statistics = statistics
         self._found: dict[tuple[tuple[int, ...], torch.dtype], Tensor] = {}
 
     @classmethod
-    def of_studies(cls, studies: Tensor, levels: int) -> Brains:
+    def of_studies(cls, studies: Tensor, levels: int, statistics: TileStatistics | None = None) -> Brains:
         """Find the brains of studies (B, C, D, H, W): where any image is above its background, its lowest value.
 
         A study without any such voxel counts as brain everywhere.
@@ -32,7 +34,7 @@ class Brains:
         masks = [mask]
         for _ in range(levels - 1):
             masks.append(F.max_pool3d(masks[-1].float(), 2) > 0)
-        return cls(masks)
+        return cls(masks, statistics)
 
     def __or__(self, other: Brains) -> Brains:
         """Return the voxels in the brain of either of two studies."""
@@ -45,6 +47,57 @@ class Brains:
             mask = next(mask for mask in self._masks if tuple(mask.shape[2:]) == key[0])
             self._found[key] = mask.to(features.dtype)
         return self._found[key]
+
+
+class TileStatistics:
+    """Statistics that stand for those of a whole study while one of its tiles passes through the network.
+
+    A coarse copy of the whole study passes first. It tells, for every normalisation, how the features in the part of
+    the brain that lies in a tile differ from those in the whole brain. Each tile is then normalised by its own
+    statistics, corrected by that difference. A network applies its normalisations in the same order to everything.
+
+    Attributes:
+        parts: Place of each tile, as the start and the end (3, 2) along each axis relative to the whole, 0 to 1.
+    """
+
+    def __init__(self, parts: list[tuple[tuple[float, float], ...]]) -> None:
+        self.parts = parts
+        self._corrections: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parts]
+        self._tile: int | None = None
+        self._next = 0
+
+    def begin_tile(self, number: int) -> None:
+        """Begin with a tile; before that the coarse copy passes."""
+        self._tile, self._next = number, 0
+
+    def normalize(self, x: Tensor, brain: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        """Normalise as ``normalize_in_brain`` does, without gradients."""
+        _, mean, variance = _moments(x, brain, weight.dtype, epsilon)
+        if self._tile is None:
+            for part, corrections in zip(self.parts, self._corrections, strict=True):
+                corrections.append(_correction(x, brain, part, mean, variance, epsilon))
+        else:
+            shift, factor = self._corrections[self._tile][self._next]
+            mean = mean + shift * (variance + epsilon).sqrt()
+            variance = variance * factor
+            self._next += 1
+        result: Tensor = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, epsilon)[0]
+        return result
+
+
+def _correction(
+    x: Tensor, brain: Tensor, part: tuple[tuple[float, float], ...], mean: Tensor, variance: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Return the shift of the mean, in standard deviations of a part, and the factor of its variance, (C,) each."""
+    place = tuple(
+        slice(math.floor(start * n), max(math.floor(start * n) + 1, math.ceil(end * n)))
+        for (start, end), n in zip(part, x.shape[2:], strict=True)
+    )
+    inside = (slice(None), slice(None), *place)
+    if not bool(brain[inside].any()):
+        return torch.zeros_like(mean), torch.ones_like(variance)
+    _, own, spread = _moments(x[inside].contiguous(), brain[inside].contiguous(), mean.dtype, epsilon)
+    return (mean - own) / (spread + epsilon).sqrt(), (variance + epsilon) / (spread + epsilon)
 
 
 def normalize_in_brain(x: Tensor, brain: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -74,13 +127,7 @@ class _NormalizeInBrain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, brain: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-        exact = weight.dtype
-        _, mean, inverse = torch.native_batch_norm(x * brain, None, None, None, None, True, 0.0, epsilon)
-        count = brain.sum(dtype=exact)
-        factor = brain.numel() / count
-        square = (inverse.to(exact).pow(-2) - epsilon + mean.to(exact) ** 2) * factor
-        mean = mean.to(exact) * factor
-        variance = (square - mean**2).clamp_min(0)
+        count, mean, variance = _moments(x, brain, weight.dtype, epsilon)
         result = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, epsilon)[0]
         ctx.save_for_backward(x, brain, weight, mean, variance, count)
         ctx.epsilon = epsilon
@@ -97,3 +144,13 @@ class _NormalizeInBrain(torch.autograd.Function):
             x, of_weight * scale, of_bias * scale, mean, variance, False, 0.0, ctx.epsilon
         )[0]
         return direct.addcmul_(through, brain), None, of_weight, of_bias, None
+
+
+def _moments(x: Tensor, brain: Tensor, exact: torch.dtype, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the number of voxels of the brain, and the mean and variance (C,) of features in it."""
+    _, mean, inverse = torch.native_batch_norm(x * brain, None, None, None, None, True, 0.0, epsilon)
+    count = brain.sum(dtype=exact)
+    factor = brain.numel() / count
+    square = (inverse.to(exact).pow(-2) - epsilon + mean.to(exact) ** 2) * factor
+    mean = mean.to(exact) * factor
+    return count, mean, (square - mean**2).clamp_min(0)

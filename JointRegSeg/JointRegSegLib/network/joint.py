@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registration.deformation import Deformation, cumulative_displacement, integrate_velocity, resize_displacement
-from .brain_norm import Brains
+from .brain_norm import Brains, TileStatistics
 from .configuration import NetworkConfig
 from .encoder import Encoder
 from .heads import RegistrationHead, SegmentationHead
@@ -118,12 +118,14 @@ class JointNetwork(nn.Module):
                 deformation = self._deformation(predicted, shape)
         return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
 
-    def segment(self, study: Tensor, stride: int | None = None) -> Tensor:
+    def segment(self, study: Tensor, stride: int | None = None, statistics: TileStatistics | None = None) -> Tensor:
         """Segment studies.
 
         Args:
             study: Studies (B, C, D, H, W) with the modalities of the configuration as channels.
             stride: As for ``forward``.
+            statistics: Statistics with which a tile of a larger study is normalised by the brain; None for those of the
+                study itself. Networks with another normalisation do not use them.
 
         Returns:
             Class scores (B, classes, D, H, W).
@@ -132,14 +134,16 @@ class JointNetwork(nn.Module):
             ValueError: The network has no segmentation head, the number of channels is wrong, or a size is not a
                 multiple of ``config.multiple`` times the stride.
         """
-        return self.segment_levels(study, stride)[0]
+        return self.segment_levels(study, stride, statistics)[0]
 
-    def segment_levels(self, study: Tensor, stride: int | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def segment_levels(
+        self, study: Tensor, stride: int | None = None, statistics: TileStatistics | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Segment studies as ``segment`` does; in training, also return the scores of coarser levels, finest first."""
         if self.segmentation is None:
             raise ValueError(f"the network '{self.config.name}' has no segmentation head")
         stride = self._checked_stride(study, stride)
-        logits, auxiliary = self.segmentation(*self._codes(study, stride))
+        logits, auxiliary = self.segmentation(*self._codes(study, stride, statistics))
         return _resized(logits, study.shape[2:]), auxiliary
 
     @property
@@ -147,12 +151,15 @@ class JointNetwork(nn.Module):
         """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def _codes(self, study: Tensor, stride: int) -> tuple[list[Tensor], Brains | None]:
+    def _codes(
+        self, study: Tensor, stride: int, statistics: TileStatistics | None = None
+    ) -> tuple[list[Tensor], Brains | None]:
         """Average a study over blocks of ``stride`` voxels and encode it; also return its brain where it is needed."""
         if stride > 1:
             with torch.autocast(study.device.type, enabled=False):
                 study = F.avg_pool3d(study, stride)
-        brains = Brains.of_studies(study, self.config.levels) if self.config.normalisation == "brain" else None
+        by_brain = self.config.normalisation == "brain"
+        brains = Brains.of_studies(study, self.config.levels, statistics) if by_brain else None
         return self.encoder(study if self.convert is None else self.convert(study), brains), brains
 
     def _predicted(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .brain_norm import TileStatistics
 from .joint import JointNetwork, JointOutput
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -140,11 +141,15 @@ def run_fast(
 
 @torch.no_grad()
 def segment_fast(
-    network: JointNetwork, study: Tensor, stride: int | None = None, precision: Precision | None = None
+    network: JointNetwork,
+    study: Tensor,
+    stride: int | None = None,
+    precision: Precision | None = None,
+    statistics: TileStatistics | None = None,
 ) -> Tensor:
-    """Run ``network.segment(study, stride)`` as ``run_fast`` does; the logits are float32 and contiguous."""
+    """Run ``network.segment(study, stride, statistics)`` as ``run_fast`` does; the logits are float32, contiguous."""
     precision = fastest_precision(study.device) if precision is None else precision
-    return converted(network, precision).segment(study, stride).float().contiguous()
+    return converted(network, precision).segment(study, stride, statistics).float().contiguous()
 
 
 def _plain(logits: Tensor | None) -> Tensor | None:
