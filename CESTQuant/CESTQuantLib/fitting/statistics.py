@@ -117,6 +117,8 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
         The result, in which voxels have the status ``AT_NATURAL_LIMIT`` if they were ``AT_BOUND`` and all their
         parameters at bounds may stay there.
     """
+    if not bool(natural.any()):
+        return fit
     parameters = fit.parameters
     below = parameters <= lower.to(parameters)
     above = parameters >= upper.to(parameters)

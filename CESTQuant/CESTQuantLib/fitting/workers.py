@@ -109,7 +109,8 @@ class _Worker:
         """Start the fit of a chunk's usable voxels and enter the status of the others; None without usable voxels."""
         problem, status, count = self.problem, self.result.status[chunk], self.problem.parameter_count
         data = problem.used_data(chunk)
-        usable = data.isfinite().all(1) & (data != 0).any(1)
+        columns = data.T.contiguous()  # reductions along the voxel axis are several times faster
+        usable = ((columns * 0).sum(0) == 0) & (columns.abs().amax(0) != 0)
         for argument in problem.arguments:
             usable &= argument[chunk].isfinite().reshape(len(data), -1).all(1)
         points = problem.valid_counts(torch.arange(chunk.start, chunk.stop, device=data.device))

@@ -183,19 +183,22 @@ def _refined_signal(physics: _Physics, signal: Tensor, found: Reconstruction, vo
     outputs = start.clone()
     predicted, jacobian = physics.linearized(outputs, None, voxels)
     for step in range(STEPS):
-        if step:
-            predicted, jacobian = physics.linearized(outputs, predicted, voxels)
-        jacobian = jacobian / noise_sd
+        scaled = jacobian / noise_sd
         residual = (signal - predicted) / noise_sd
-        normal = jacobian.mT @ jacobian + torch.diag_embed(precision)
+        normal = scaled.mT @ scaled + torch.diag_embed(precision)
         pull = precision * (start - outputs)[:, free]
-        move = torch.linalg.solve(normal, (jacobian.mT @ residual[:, :, None])[:, :, 0] + pull)
+        move = torch.linalg.solve(normal, (scaled.mT @ residual[:, :, None])[:, :, 0] + pull)
         proposed = outputs.clone()
         proposed[:, free] = (proposed[:, free] + move).clamp(-1.05, 1.05)
-        trial = physics.signal(proposed, voxels)
+        if step + 1 < STEPS:  # the derivatives come with the signal, and are needed again
+            trial, slopes = physics.linearized(proposed, None, voxels)
+        else:
+            trial, slopes = physics.signal(proposed, voxels), jacobian
         better = (signal - trial).square().sum(1) < (signal - predicted).square().sum(1)
         outputs = torch.where(better[:, None], proposed, outputs)
         predicted = torch.where(better[:, None], trial, predicted)
+        if step + 1 < STEPS:
+            jacobian = torch.where(better[:, None, None], slopes, jacobian)
     return predicted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import FitResult, Model, finite_difference_model, levenberg_marquardt
+from ..fitting.marquardt import Status
+from ..fitting.predicted_starts import FEWEST_VOXELS, predicted_starts
 from ..fitting.problem import GaussianPrior, LeastSquaresProblem
 from ..fitting.spatial.neighbors import Neighbors
 from ..fitting.spatial.prior import SpatialFit, fit_with_neighbors
@@ -35,6 +37,8 @@ BEST_SEEN_HZ = 300.0
 FURTHER_STARTS = 5
 SUSPICIOUS = 1.3
 """Residual in units of the volume's median from which a voxel is fitted again from all starts."""
+IMPROBABLE = 4.0
+"""Standard deviations of the residual by which a voxel is worse than the median where chance is not the reason."""
 PROMISING, ANALYTIC_ERROR = 1.5, 2e-3
 """Residual of another minimum of the R1rho fit, relative to the best one and beyond it, up to which it is tried."""
 PROPAGATORS_PER_CHUNK = 2**13
@@ -272,15 +276,57 @@ def _fit_r1rho(spectra: ZSpectra, model: SignalModel, max_iterations: int, progr
 def _fit_r1rho_from(
     start: Tensor | None, spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress
 ) -> FitResult:
-    """Fit from one start (p,) for all voxels; None for that of the model."""
-    given = None if start is None else start.to(spectra.signal).expand(spectra.voxel_count, -1)
-    if has_analytic_jacobian(model.tissue, model.protocol):
-        derivatives, dtype = model.with_analytic_jacobian(), torch.float32
-    else:
-        derivatives, dtype = model.with_finite_differences(), torch.float64
-    return _iterate(
-        spectra, model, derivatives, dtype, max_iterations, progress, given, start_damping=DAMPING_FROM_START
-    )
+    """Fit from one start (p,) for all voxels, None for that of the model, or from better ones where they are found."""
+    analytic = has_analytic_jacobian(model.tissue, model.protocol)
+    derivatives = model.with_analytic_jacobian() if analytic else model.with_finite_differences()
+    dtype = torch.float32 if analytic else torch.float64
+
+    def near_solution(some: ZSpectra, given: Tensor, share: Progress) -> FitResult:
+        return _iterate(some, model, derivatives, dtype, max_iterations, share, given)
+
+    def from_model(some: ZSpectra, share: Progress) -> FitResult:
+        given = None if start is None else start.to(some.signal).expand(some.voxel_count, -1)
+        return _iterate(some, model, derivatives, dtype, max_iterations, share, given, start_damping=DAMPING_FROM_START)
+
+    predicted = _predicted_starts(spectra, model, dtype, near_solution, from_model)
+    if predicted is None:
+        return from_model(spectra, progress)
+    found = near_solution(spectra, predicted, part(progress, 0.0, 0.9))
+    # A voxel unlike those of the pilot, or one that ended badly, is fitted again as if nothing had been predicted.
+    freedom = max(1, model.protocol.measurement_count - len(model.tissue.parameters))
+    by_chance = max(SUSPICIOUS, 1 + IMPROBABLE / (2 * freedom) ** 0.5)
+    doubtful = (found.rmse > by_chance * found.rmse.nanmedian()) | (found.status == Status.ITERATION_LIMIT)
+    index = torch.nonzero(doubtful | (found.status == Status.FAILED)).flatten()
+    if len(index):
+        again = from_model(spectra.of_voxels(index), part(progress, 0.9, 1.0))
+        found = found.replaced_where_better(again, index)
+    return found
+
+
+def _predicted_starts(
+    spectra: ZSpectra,
+    model: SignalModel,
+    dtype: torch.dtype,
+    near_solution: Callable[[ZSpectra, Tensor, Progress], FitResult],
+    from_model: Callable[[ZSpectra, Progress], FitResult],
+) -> Tensor | None:
+    """Predict the starts of all voxels from fits of a few; None where that does not hold."""
+    data = spectra.signal.to(dtype)
+    if len(data) < FEWEST_VOXELS:
+        return None
+    maps = tuple(values.to(data) for values in _maps_of_model(spectra, model.tissue).values())
+    usable = (data * 0).sum(1) == 0  # finite
+    for values in maps:
+        usable &= values.isfinite()
+    if spectra.valid is not None:
+        usable &= spectra.valid.all(1)
+    _, lower, upper, _ = _limits(model.tissue.parameters, data.new_empty(0))
+
+    def of_voxels(index: Tensor, given: Tensor | None) -> FitResult:
+        some = spectra.of_voxels(index)
+        return from_model(some, silent) if given is None else near_solution(some, given, silent)
+
+    return predicted_starts(data, maps, usable, lower, upper, of_voxels)
 
 
 def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: int, progress: Progress) -> FitResult:

@@ -94,7 +94,7 @@ class DampedSaturation:
         final, away = steady.components()[wanted], _difference(start.double(), steady)
         exact = self.holds()
         rows, others = exact.nonzero().squeeze(1), (~exact).nonzero().squeeze(1)
-        shape = torch.broadcast_shapes(final[0].shape, away.water.z.shape)
+        shape = np.broadcast_shapes(final[0].shape, away.water.z.shape)
         found = exact[:, None].expand(shape)
 
         def of(chosen: Tensor) -> tuple[DampedSaturation, list[Tensor], State[Tensor]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class _Run:
             value if isinstance(value, Tensor) else like.new_tensor(value)
             for value in (*tissue.scalars(), b0_shift_ppm, b1_relative)
         ]
-        shape = torch.broadcast_shapes((1, 1), *(value.shape for value in scalars))
+        shape = np.broadcast_shapes((1, 1), *(value.shape for value in scalars))
         self.voxels = shape[-1]
         self.per_measurement_tissue = shape[-2] != 1
 
@@ -213,7 +214,7 @@ class _Run:
     def _rf(self, offset_ppm: Scalar, b1_uT: Tensor, phase_rad: Tensor | None = None) -> Tensor:
         """Generator (n, n + 1, measurement, voxel) during RF."""
         w1 = self._w1(b1_uT)
-        batch = torch.broadcast_shapes(w1.shape, torch.as_tensor(offset_ppm).shape, (1, self.voxels))
+        batch = torch.Size(np.broadcast_shapes(w1.shape, torch.as_tensor(offset_ppm).shape, (1, self.voxels)))
         return rf_generator(self.tissue, self.field, offset_ppm, w1, phase_rad, like=self.like, batch=batch)
 
     def _train(self, train: PulseTrain, offset_ppm: Tensor, b1_uT: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ against T2, because the transverse term sin^2(theta) cos(weff t) exp(-R2rho t) i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +54,10 @@ class Block:
         else:
             locked = Coupled.solve(inputs, inputs.semisolid, field.cos2, R1rho)
         return cls(inputs, field, tuple(exchanges), R1rho, locked)
+
+    def starting_from(self, z0: Tensor, c0: Tensor) -> Block:
+        """Return the block solved for other magnetisation before it, of which only the locked part depends on that."""
+        return replace(self, inputs=replace(self.inputs, z0=z0, c0=c0), locked=self.locked.starting_from(z0, c0))
 
     @property
     def z(self) -> Tensor:

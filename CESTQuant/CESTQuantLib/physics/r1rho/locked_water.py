@@ -6,7 +6,7 @@ solve the equations of motion exactly, and differentiate the solution with formu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,6 +66,11 @@ class WaterAlone:
         steady = cos2 * inputs.R1 / R1rho
         z = torch.addcmul(steady, cos2 * inputs.z0 - steady, decay)
         return cls(inputs, cos2, R1rho, decay, steady, z)
+
+    def starting_from(self, z0: Tensor, c0: Tensor) -> WaterAlone:
+        """Return the solution for other magnetisation before the block."""
+        z = torch.addcmul(self.steady, self.cos2 * z0 - self.steady, self.decay)
+        return replace(self, inputs=replace(self.inputs, z0=z0, c0=c0), z=z)
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return the block as a map of its start values, as :meth:`Coupled.affine` does."""
@@ -204,6 +209,18 @@ class Coupled:
             S=S,
             z=z_steady + P * dz + S * (half * dz + B * dc),
             c=c_steady + P * dc + S * (C * dz - half * dc),
+        )
+
+    def starting_from(self, z0: Tensor, c0: Tensor) -> Coupled:
+        """Return the solution for other magnetisation before the block."""
+        dz, dc = self.cos2 * z0 - self.z_steady, c0 - self.c_steady
+        return replace(
+            self,
+            inputs=replace(self.inputs, z0=z0, c0=c0),
+            dz=dz,
+            dc=dc,
+            z=self.z_steady + self.P * dz + self.S * (self.half * dz + self.B * dc),
+            c=self.c_steady + self.P * dc + self.S * (self.C * dz - self.half * dc),
         )
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

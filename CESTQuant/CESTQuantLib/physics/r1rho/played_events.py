@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,7 +87,7 @@ class EventSignal:
         if (pool := tissue.semisolid) is not None:
             self.fc, self.kc, self.R1c = tensor(pool.fraction), tensor(pool.k_Hz), 1 / tensor(pool.T1_s)
         shapes = [tensor(value).shape for value in (*tissue.scalars(), b0_shift_ppm, b1_relative)]
-        self.nothing = like.new_zeros(torch.broadcast_shapes((1,), *shapes))
+        self.nothing = like.new_zeros(np.broadcast_shapes((1,), *shapes))
 
     def signal(self) -> Tensor:
         """Signal (measurement, voxel) relative to the equilibrium magnetisation of water."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,7 @@ def _for_each(work: Callable[[slice], Result], parts: list[slice]) -> list[Resul
 
 def _chunks(inputs: Sequence[Tensor]) -> list[slice]:
     """Slices of the last axis with about ``POINTS_PER_CHUNK`` points each; everything at once on a GPU."""
-    shape = torch.broadcast_shapes(*(i.shape for i in inputs))
+    shape = np.broadcast_shapes(*(i.shape for i in inputs))
     voxels = shape[-1] if shape else 1
     size = max(1, POINTS_PER_CHUNK * voxels // max(1, math.prod(shape)))
     if inputs[0].device.type != "cpu" or voxels < 2 * size:

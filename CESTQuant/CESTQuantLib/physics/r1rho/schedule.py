@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,7 +179,7 @@ def _water_recursion(
     if takes_time(delay):
         prepare = prepare.then(_free_water_map(inputs, delay))
     recover = _free_water_map(inputs, recovery) if takes_time(recovery) else None
-    shape = torch.broadcast_shapes(
+    shape = np.broadcast_shapes(
         prepare.slope.shape, z.shape, remaining.shape, (1, 1) if recover is None else recover.slope.shape
     )
     slopes, constants = (part.expand(count, shape[-1]) for part in (prepare.slope, prepare.constant))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,9 +86,8 @@ def signal_and_slopes(
         The signal (measurement, voxel) and its derivatives (direction, measurement, voxel), without L2 normalisation.
     """
     count = protocol.measurement_count
-    shape = torch.broadcast_shapes((count, 1), *(value.shape for value in inputs.flat()))
-    if flip_angle is not None:
-        shape = torch.broadcast_shapes(shape, flip_angle.shape)
+    shapes = [value.shape for value in inputs.flat()] + ([] if flip_angle is None else [flip_angle.shape])
+    shape = torch.Size(np.broadcast_shapes((count, 1), *shapes))
     like = inputs.w1
 
     def per_measurement(duration: Tensor) -> Tensor | None:
@@ -96,14 +96,17 @@ def signal_and_slopes(
     delay = per_measurement(protocol.post_delay_s)
     recovery = per_measurement(protocol.recovery_time_s) if protocol.magnetisation_carried_over else None
     cosine = like.new_ones(()).expand(shape) if flip_angle is None else torch.cos(flip_angle).expand(shape)
-    visited = _Visited.along(inputs, delay, recovery, cosine, protocol.magnetisation_carried_over, shape)
-    saturation = _stage(replace(inputs, z0=visited.before[0], c0=visited.before[1]), directions, shape)
-    wait = after = None
+    # Solved once for any magnetisation, then evaluated for what enters each block.
+    saturating = Block.solve(inputs)
+    waiting, recovering = (
+        None if duration is None else Block.solve(recovery_inputs(inputs, duration, inputs.z0, inputs.c0))
+        for duration in (delay, recovery)
+    )
+    visited = _Visited.along(saturating, waiting, recovering, cosine, protocol.magnetisation_carried_over, shape)
+    saturation = _stage(saturating.starting_from(*visited.before), directions, shape)
     free = [direction.without_rf() for direction in directions]
-    if delay is not None:
-        wait = _stage(recovery_inputs(inputs, delay, *visited.saturated), free, shape)
-    if recovery is not None:
-        after = _stage(recovery_inputs(inputs, recovery, *visited.excited), free, shape)
+    wait = None if waiting is None else _stage(waiting.starting_from(*visited.saturated), free, shape)
+    after = None if recovering is None else _stage(recovering.starting_from(*visited.excited), free, shape)
     angles = None
     if flip_angle is not None:
         still = torch.zeros((), dtype=like.dtype, device=like.device)
@@ -151,17 +154,18 @@ class _Visited:
     @classmethod
     def along(
         cls,
-        inputs: BlockInputs[Tensor],
-        delay: Tensor | None,
-        recovery: Tensor | None,
+        saturating: Block,
+        waiting: Block | None,
+        recovering: Block | None,
         cosine: Tensor,
         carried_over: bool,
         shape: torch.Size,
     ) -> _Visited:
         """Follow the magnetisation through all measurements."""
-        saturate = _Map(inputs, shape)
-        wait = None if delay is None else _Map(recovery_inputs(inputs, delay, inputs.z0, inputs.c0), shape)
-        recover = None if recovery is None else _Map(recovery_inputs(inputs, recovery, inputs.z0, inputs.c0), shape)
+        inputs = saturating.inputs
+        saturate = _Map(saturating, shape)
+        wait = None if waiting is None else _Map(waiting, shape)
+        recover = None if recovering is None else _Map(recovering, shape)
         first = inputs.z0.expand(shape[-1:]), inputs.c0.expand(shape[-1:])
         state = first
         rows: list[tuple[Tensor, ...]] = []
@@ -181,8 +185,8 @@ class _Visited:
 class _Map:
     """The blocks of all measurements as maps of water z and semisolid z."""
 
-    def __init__(self, inputs: BlockInputs[Tensor], shape: torch.Size) -> None:
-        parts = Block.solve(inputs).locked.affine()
+    def __init__(self, block: Block, shape: torch.Size) -> None:
+        parts = block.locked.affine()
         self.zz, self.zc, self.cz, self.cc, self.z, self.c = (part.expand(shape) for part in parts)
 
     def __call__(self, m: int, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,9 +196,9 @@ class _Map:
         )
 
 
-def _stage(inputs: BlockInputs[Tensor], directions: Sequence[Direction], shape: torch.Size) -> _Stage:
+def _stage(block: Block, directions: Sequence[Direction], shape: torch.Size) -> _Stage:
     """Differentiate the blocks of all measurements at the magnetisation that enters them."""
-    block = Block.solve(inputs)
+    inputs = block.inputs
     everything = BlockInputs.from_flat([True] * len(inputs.flat()), len(inputs.solutes))
     of_z = block.locked.gradients(1.0, 0.0, everything, True)
     of_c = None if inputs.semisolid is None else block.locked.gradients(0.0, 1.0, everything, True)
