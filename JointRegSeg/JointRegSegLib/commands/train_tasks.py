@@ -34,7 +34,8 @@ def train_on_cohort(
         raise ValueError("--labels is about tumour labels, which these tasks do not use; leave it out")
     report = Report("jointregseg train", settings_of(options) | {"configuration": config.to_dict()})
     report.device = str(processes.device(config.training.device))
-    for role, path in (("config", options.config), ("manifest", options.manifest)):
+    inputs = [("config", options.config), ("manifest", options.manifest), ("initialise", config.initialise)]
+    for role, path in inputs:
         if Path(path).is_file() and processes.writes:
             report.add_input(role, path)
     resume = options.resume and is_sound(folder, processes)
@@ -71,6 +72,11 @@ def _write(training: StudyTraining, folder: Path, report: Report) -> None:
         "studies_with_target": training.known,
         "parameters": training.network.parameter_count,
     }
+    if training.start is not None:
+        start = training.start
+        summary["initialised"] = {"weights": start.source, "taken": start.taken, "left_out": list(start.left_out)}
+        report.warnings.append(start.sentence())
+        print(start.sentence(), file=sys.stderr)
     metadata = {
         "preparation": config.data.preparation().to_dict(),
         "training": summary,

@@ -19,7 +19,7 @@ from ..training.settings import TrainingSettings
 
 RECIPES = Path(__file__).resolve().parents[1] / "configurations" / "recipes"
 """Folder of the configurations that come with the module."""
-KEYS = ("network", "tasks", "data", "training", "note")
+KEYS = ("network", "tasks", "data", "training", "initialise", "note")
 DATA_PATHS = ("memory", "cache", "on_the_fly")
 _TRAINING = {"optimiser": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "batch_size": 4, "patience": 0}
 """Settings of the training that differ from those of the joint task."""
@@ -78,7 +78,8 @@ class MultiTaskConfig:
         network: Encoder, and the design of decoders; it works on the grid of the preprocessing.
         tasks: Tasks over the encoder.
         data: Where the studies come from.
-        training: Settings of the training loop.
+        training: Settings of the training loop; ``encoder_rate`` is of use with ``initialise``.
+        initialise: Weights file whose weights the network starts with where they fit; empty for none.
         note: Free text.
     """
 
@@ -86,6 +87,7 @@ class MultiTaskConfig:
     tasks: tuple[StudyTask, ...]
     data: StudyData = field(default_factory=StudyData)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    initialise: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -131,6 +133,7 @@ class MultiTaskConfig:
             "tasks": [task.to_dict() for task in self.tasks],
             "data": _plain(asdict(self.data)),
             "training": _plain(asdict(self.training)),
+            "initialise": self.initialise,
             "note": self.note,
         }
 
@@ -196,12 +199,18 @@ def multitask_from_dict(values: Any, source: str = "configuration", folder: Path
         TrainingSettings, {**_TRAINING, **(values.get("training") or {})}, f"{source}: training"
     )
     _check_data(data, where)
+    initialise = values.get("initialise") or ""
+    if not isinstance(initialise, str):
+        raise ValueError(f"{source}: initialise is {initialise!r} but must be the path of a weights file")
+    if initialise:
+        initialise = str((folder or Path()) / initialise)
     try:
         return MultiTaskConfig(
             network,
             tuple(found),
             data,
             training,
+            initialise,
             str(values.get("note", "")),
         )
     except ValueError as error:
@@ -210,7 +219,7 @@ def multitask_from_dict(values: Any, source: str = "configuration", folder: Path
         raise ValueError(f"{source}: {error}") from None
 
 
-def study_network(value: Any, source: str, folder: Path) -> NetworkConfig:
+def study_network(value: Any, source: str, folder: Path = Path()) -> NetworkConfig:
     """Build the configuration of a network for single studies, by name, file or values (which may change a ``base``).
 
     Raises:
@@ -219,7 +228,10 @@ def study_network(value: Any, source: str, folder: Path) -> NetworkConfig:
     if isinstance(value, Mapping):
         base = {} if value.get("base") is None else study_network(value["base"], source, folder).to_dict()
         changes = {key: item for key, item in value.items() if key != "base"}
-        found = NetworkConfig.from_dict({**_NO_REGISTRATION, **base, **changes}, f"{source}: network")
+        values = {**_NO_REGISTRATION, **base, **changes}
+        if "auxiliary" not in changes and isinstance(channels := values.get("channels"), list) and channels:
+            values["auxiliary"] = min(values.get("auxiliary", 2), max(len(channels) - 2, 0))
+        found = NetworkConfig.from_dict(values, f"{source}: network")
     else:
         file = folder / str(value)
         try:

@@ -18,6 +18,7 @@ from ..tasks.study_task import StudyTask
 from ..training.loop import train
 from ..training.state import TrainingResult
 from .config import MultiTaskConfig
+from .initial import Initialisation, initialise
 from .network import MultiTaskNetwork, select
 from .objective import StudyObjective, judged, run, task_losses
 from .studies import StudyAugmentation, TargetStudies, TargetStudy, combine
@@ -34,6 +35,7 @@ class StudyTraining:
         training_studies: Number of training studies.
         validation_studies: Number of validation studies.
         known: Number of training studies with a target, by the name of the task.
+        start: What the network took from the weights that it started with; None without, or where a training went on.
     """
 
     network: MultiTaskNetwork
@@ -42,6 +44,7 @@ class StudyTraining:
     training_studies: int
     validation_studies: int
     known: dict[str, int]
+    start: Initialisation | None = None
 
 
 def train_tasks(
@@ -78,6 +81,7 @@ def train_tasks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = MultiTaskNetwork(config.network, tasks)
+    start = initialise(network, config.initialise) if config.initialise and not resume else None
     settings = config.data.augment()
     augmentation = None
     if settings is not None:
@@ -97,7 +101,7 @@ def train_tasks(
     tasks = calibrated(network, validation)
     network.tasks = tasks
     known = {name: sum(target is not None for target in found) for name, found in targets.items()}
-    return StudyTraining(network, result, config.with_tasks(tasks), len(source), len(validation), known)
+    return StudyTraining(network, result, config.with_tasks(tasks), len(source), len(validation), known, start)
 
 
 def open_studies(

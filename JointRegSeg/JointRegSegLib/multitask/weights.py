@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from NeuroCESTLib.core.stored_values import check_weights
-from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
+from NeuroCESTLib.core.tensor_files import load_tensors
 
 from ..cohort.preparation import PreparationConfig
-from ..network.configuration import NetworkConfig
 from ..network.weights import KIND as JOINT_KIND
+from ..network.weights import read_network, write_network
 from ..tasks.registry import study_task_from_dict
 from ..tasks.study_task import StudyTask
 from .network import MultiTaskNetwork
 
 KIND = "neurocest study network"
 FORMAT = 1
-_MOST_PARAMETERS = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -66,19 +61,8 @@ def save_study_weights(
     Raises:
         ValueError: The file cannot be written.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    values = {
-        "kind": KIND,
-        "format": FORMAT,
-        "config": network.config.to_dict(),
-        "tasks": [task.to_dict() for task in network.tasks],
-        "state": state,
-        "metadata": json.loads(json.dumps(dict(metadata), allow_nan=False)),
-        "versions": {"torch": str(torch.__version__)},
-    }
-    return save_tensors(values, path)
+    tasks = [task.to_dict() for task in network.tasks]
+    return write_network(path, network, KIND, FORMAT, metadata, half, tasks=tasks)
 
 
 def is_study_weights(path: str | Path) -> bool:
@@ -106,15 +90,9 @@ def load_study_weights(path: str | Path) -> StudyWeights:
         raise ValueError(f"'{path}' does not hold weights of a task; make a weights file with 'jointregseg train'")
     if values.get("format") != FORMAT:
         raise ValueError(f"'{path}' has format {values.get('format')!r}, but this version reads format {FORMAT}")
-    state, metadata, tasks = values.get("state"), values.get("metadata"), values.get("tasks")
-    if not isinstance(state, dict) or not isinstance(metadata, dict) or not isinstance(tasks, list):
-        raise ValueError(f"'{path}' is damaged: its state, its tasks or its metadata are missing")
-    config = NetworkConfig.from_dict(values.get("config"), f"'{path}' is damaged")
+    tasks = values.get("tasks")
+    if not isinstance(tasks, list):
+        raise ValueError(f"'{path}' is damaged: its tasks are missing")
     found = [study_task_from_dict(task, f"'{path}' is damaged") for task in tasks]
-    with torch.device("meta"):
-        network = MultiTaskNetwork(config, found)
-    if network.parameter_count > _MOST_PARAMETERS:
-        raise ValueError(f"'{path}' is damaged: its network would have {network.parameter_count} parameters")
-    check_weights(state, network.state_dict(), f"'{path}' is damaged")
-    network.load_state_dict({n: v.float() for n, v in state.items()}, assign=True)
-    return StudyWeights(network.requires_grad_(True).eval(), metadata, path)
+    network, metadata = read_network(path, values, lambda config: MultiTaskNetwork(config, found))
+    return StudyWeights(network, metadata, path)

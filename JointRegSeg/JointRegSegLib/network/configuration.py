@@ -11,12 +11,14 @@ from NeuroCESTLib.core.checked_json import read_json, settings_from_json
 
 from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
+from .convolutions import CONVOLUTIONS
 
 FOLDER = Path(__file__).resolve().parents[1] / "configurations"
 _CHOICES = {  # values of the keys that are names
     "normalisation": ("none", "instance", "brain"),
     "activation": ("relu", "leaky_relu"),
-    "down": ("strided", "average"),
+    "convolution": CONVOLUTIONS,
+    "down": ("strided", "average", "max", "unit"),
     "up": ("transposed", "trilinear"),
     "merge": ("subtract", "add", "concatenate"),
     "deformation": ("cumulative", "displacement", "velocity"),
@@ -41,7 +43,15 @@ class NetworkConfig:
         normalisation: 'none', 'instance' (statistics of each study over the whole grid) or 'brain' (over its brain,
             so that the background around it has no influence).
         activation: 'relu' or 'leaky_relu'.
-        down: Step to the next coarser level: 'strided' convolution or 'average'.
+        residual_units: Whether every two convolutions of a block form a residual unit, whose input is added before its
+            last activation, as in a ResNet.
+        convolution: 3 x 3 x 3 convolution of the blocks: 'full', 'separable' (depthwise and pointwise) or 'dynamic'
+            (each study mixes its kernel from several).
+        context_attention: Whether each block of the encoder below the finest level weights its features by their
+            context at several scales.
+        dropout: Probability in training that a block drops each of its channels.
+        down: Step to the next coarser level: 'strided' convolution, 'average' or 'max', or 'unit', where the first
+            convolution of the coarser block is strided, as in a ResNet.
         up: Step to the next finer level: 'transposed' convolution or 'trilinear' interpolation.
         segmentation: Whether there is a segmentation head.
         registration: Whether there is a registration head.
@@ -69,6 +79,10 @@ class NetworkConfig:
     decoder_convolutions: tuple[int, ...] = (2, 2, 2, 2)
     stem: bool = False
     residual: bool = False
+    residual_units: bool = False
+    convolution: str = "full"
+    context_attention: bool = False
+    dropout: float = 0.0
     normalisation: str = "instance"
     activation: str = "leaky_relu"
     down: str = "strided"
@@ -123,7 +137,23 @@ class NetworkConfig:
             value = getattr(self, key)
             if not _whole(value) or not low <= value <= high:
                 raise ValueError(f"{key} is {value!r} but must be a whole number from {low} to {high}")
-        for key in ("stem", "residual", "segmentation", "registration", "antisymmetric", "zero_output"):
+        rate = self.dropout
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f"dropout is {rate!r} but must be a probability below 1")
+        if self.residual and self.down == "unit":
+            raise ValueError(
+                "residual adds the input of a block, whose size the down 'unit' halves; use residual_units"
+            )
+        for key in (
+            "stem",
+            "residual",
+            "residual_units",
+            "context_attention",
+            "segmentation",
+            "registration",
+            "antisymmetric",
+            "zero_output",
+        ):
             if not isinstance(getattr(self, key), bool):
                 raise ValueError(f"{key} is {getattr(self, key)!r} but must be true or false")
 

@@ -19,10 +19,14 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList()
         self.downs = nn.ModuleList()
         for level, (channels, count) in enumerate(zip(config.channels, config.encoder_convolutions, strict=True)):
-            if level:
+            block_inputs, stride = inputs if level == 0 and not config.stem else channels, 1
+            if level and config.down == "unit":
+                self.downs.append(nn.Identity())
+                block_inputs, stride = config.channels[level - 1], 2
+            elif level:
                 self.downs.append(Down(config, config.channels[level - 1], channels))
-            block_inputs = inputs if level == 0 and not config.stem else channels
-            self.blocks.append(Block(config, block_inputs, channels, count))
+            attention = config.context_attention and level > 0
+            self.blocks.append(Block(config, block_inputs, channels, count, attention, stride))
 
     def forward(self, study: Tensor, brains: Brains | None = None) -> list[Tensor]:
         """Encode studies.
@@ -36,5 +40,6 @@ class Encoder(nn.Module):
         """
         codes = [self.blocks[0](self.stem(study), None, brains)]
         for down, block in zip(self.downs, self.blocks[1:], strict=True):
-            codes.append(block(down(codes[-1], brains), None, brains))
+            x = down(codes[-1], brains) if isinstance(down, Down) else codes[-1]
+            codes.append(block(x, None, brains))
         return codes

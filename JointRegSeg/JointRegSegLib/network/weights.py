@@ -6,12 +6,13 @@ Loading a file never executes code from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from NeuroCESTLib.core.stored_values import check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
@@ -22,6 +23,7 @@ from .joint import JointNetwork, build_network
 KIND = "neurocest joint network"
 FORMAT = 1
 _LARGEST_PARAMETERS = 500_000_000
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,32 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
     Raises:
         ValueError: The metadata are not plain finite values, or the file cannot be written.
     """
+    return write_network(path, network, KIND, FORMAT, metadata, half)
+
+
+def write_network(
+    path: str | Path,
+    network: nn.Module,
+    kind: str,
+    form: int,
+    metadata: Mapping[str, Any],
+    half: bool = False,
+    **further: Any,
+) -> Path:
+    """Write a network with its configuration and a record of its training, completely or not at all.
+
+    Args:
+        path: File to write; an existing file is replaced only by a complete one.
+        network: Network with a configuration ``config``.
+        kind: Kind of the file.
+        form: Number of its format.
+        metadata: Record of the training; plain values only.
+        half: Whether to store the weights as float16.
+        further: Further entries of the file.
+
+    Raises:
+        ValueError: The metadata are not plain finite values, or the file cannot be written.
+    """
     try:
         plain = json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -92,10 +120,12 @@ def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str,
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    config: Any = network.config
     values = {
-        "kind": KIND,
-        "format": FORMAT,
-        "config": network.config.to_dict(),
+        "kind": kind,
+        "format": form,
+        "config": config.to_dict(),
+        **further,
         "state": state,
         "metadata": plain,
         "versions": {"torch": str(torch.__version__)},
@@ -125,20 +155,36 @@ def load_weights(path: str | Path) -> LoadedWeights:
         )
     if values.get("format") != FORMAT:
         raise ValueError(f"'{path}' has format {values.get('format')!r}, but this version reads format {FORMAT}")
+    network, metadata = read_network(path, values, build_network)
+    return LoadedWeights(network, metadata, path)
+
+
+def read_network(
+    path: Path, values: Mapping[str, Any], build: Callable[[NetworkConfig], _Network]
+) -> tuple[_Network, dict[str, Any]]:
+    """Build the network of a weights file.
+
+    Args:
+        path: The file, for messages.
+        values: Its entries.
+        build: Builds the untrained network of a configuration.
+
+    Returns:
+        Network with float32 weights in evaluation mode, and the record of its training.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     metadata, state = values.get("metadata"), values.get("state")
     if not isinstance(metadata, dict) or not isinstance(state, dict):
         raise ValueError(f"'{path}' is damaged: its state or its metadata are missing")
     config = NetworkConfig.from_dict(values.get("config"), f"'{path}' is damaged")
-    network = _shell(config, path)
+    with torch.device("meta"):  # an absurd configuration needs no memory
+        network = build(config)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if count > _LARGEST_PARAMETERS:
+        raise ValueError(f"'{path}' is damaged: its network would have {count} parameters")
     check_weights(state, network.state_dict(), f"'{path}' is damaged")
     network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-    return LoadedWeights(network.requires_grad_(True).eval(), metadata, path)
-
-
-def _shell(config: NetworkConfig, path: Path) -> JointNetwork:
-    """Build the network without allocating its weights, so that an absurd configuration needs no memory."""
-    with torch.device("meta"):
-        network = build_network(config)
-    if network.parameter_count > _LARGEST_PARAMETERS:
-        raise ValueError(f"'{path}' is damaged: its network would have {network.parameter_count} parameters")
-    return network
+    network.requires_grad_(True).eval()
+    return network, metadata

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 from NeuroCESTLib.core.stored_values import check_weights
 
+from ..network.configuration import NetworkConfig
 from ..network.precision import Precision
 from ..pictures.curves import draw_curves
 from ..tasks.joint import JOINT
@@ -34,6 +36,7 @@ from .config import TrainingConfig
 from .log import MINUTES, Row, TrainingLog, without_time
 from .objective import JointObjective, Objective
 from .optimizer import AveragedNetwork, WeightUpdater, choose_precision, common_precision
+from .settings import TrainingSettings
 from .state import TrainingDiverged, TrainingResult, TrainingState
 
 Clock = Callable[[], float]
@@ -300,8 +303,8 @@ class _Run:
         if not is_sound(self.folder, self.processes):
             return False
         checkpoint = load_checkpoint(path)
-        # Checkpoints of earlier versions have no task.
-        check_same({"task": JOINT.name, **checkpoint["trajectory"]}, self.objective.trajectory(), path)
+        wanted = self.objective.trajectory()
+        check_same(_of_this_version(checkpoint["trajectory"], wanted), wanted, path)
         try:
             self._restore(checkpoint)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
@@ -349,3 +352,15 @@ class _Run:
         return TrainingResult(
             self.network, self.log.rows, state.best_step, score, state.step, state.seconds, self.stopped
         )
+
+
+def _of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Settings in a checkpoint with what earlier versions did not write: the task, and newer settings' defaults."""
+    found = {"task": JOINT.name, "initialise": "", **found}
+    if "initialise" not in wanted:
+        found.pop("initialise")
+    for part, defaults in (("network", NetworkConfig().to_dict()), ("training", asdict(TrainingSettings()))):
+        if isinstance(found.get(part), dict) and isinstance(wanted.get(part), dict):
+            missing = {key for key in wanted[part] if key not in found[part]}
+            found[part] = {**found[part], **{key: defaults[key] for key in missing if key in defaults}}
+    return found

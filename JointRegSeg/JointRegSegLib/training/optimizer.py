@@ -17,6 +17,9 @@ from ..network.configuration import NetworkConfig
 from ..network.precision import Precision, has_bfloat16_instructions
 from .settings import TrainingSettings
 
+ENCODER = "encoder."
+"""What the names of the encoder's weights begin with."""
+
 
 def for_gradients(precision: Precision, depth: int, network: NetworkConfig, device: torch.device) -> Precision:
     """Choose a number format in which the gradients of a volume are right.
@@ -78,9 +81,12 @@ class WeightUpdater:
     """
 
     def __init__(self, network: nn.Module, settings: TrainingSettings, precision: Precision) -> None:
+        if settings.encoder_rate == 0:
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(not name.startswith(ENCODER))
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._clip = settings.gradient_clip
-        self._optimizer = _optimizer(self._parameters, settings)
+        self._optimizer = _optimizer(_groups(network, settings), settings)
         self._scaler = torch.amp.GradScaler(enabled=precision.dtype == "float16")
         self.reductions, self.rate = 0, 0.0
 
@@ -108,7 +114,7 @@ class WeightUpdater:
             raise FloatingPointError(f"the norm of the gradients is {float(norm):g}")
         self.rate = rate
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("relative_rate", 1.0)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
@@ -165,7 +171,17 @@ class AveragedNetwork:
             buffer.copy_(latest_buffer)
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+def _groups(network: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Parameters that are trained, those of the encoder by themselves where they have another learning rate."""
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    if settings.encoder_rate in (0, 1):
+        return [{"params": [p for _, p in trained]}]
+    encoder = [p for name, p in trained if name.startswith(ENCODER)]
+    others = [p for name, p in trained if not name.startswith(ENCODER)]
+    return [{"params": encoder, "relative_rate": settings.encoder_rate}, {"params": others, "relative_rate": 1.0}]
+
+
+def _optimizer(parameters: list[dict[str, Any]], settings: TrainingSettings) -> torch.optim.Optimizer:
     rate, decay, name = settings.learning_rate, settings.weight_decay, settings.optimiser
     if name == "sgd":
         momentum = settings.momentum

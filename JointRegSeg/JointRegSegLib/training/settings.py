@@ -14,7 +14,7 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
 }
 _POSITIVE = ("learning_rate", "batch_size", "accumulation", "validate_every_batches", "checkpoint_minutes")
-_AT_MOST_ONE = ("learning_rate_factor", "final_rate", "ema_decay", "momentum", "brain_share")
+_AT_MOST_ONE = ("encoder_rate", "learning_rate_factor", "final_rate", "ema_decay", "momentum", "brain_share")
 _WHOLE = (
     "batch_size",
     "accumulation",
@@ -45,6 +45,7 @@ class TrainingSettings:
     Attributes:
         optimiser: ``adam``, ``adamw`` or ``sgd``, as in torch.
         learning_rate: Highest learning rate.
+        encoder_rate: Learning rate of the encoder relative to that of the heads, at most 1; 0 keeps its weights.
         weight_decay: Weight decay, as in torch.
         momentum: Momentum of ``sgd``.
         schedule: Course of the learning rate. ``plateau`` multiplies it by ``learning_rate_factor`` after
@@ -98,6 +99,7 @@ class TrainingSettings:
 
     optimiser: str = "adam"
     learning_rate: float = 2e-3
+    encoder_rate: float = 1.0
     weight_decay: float = 0.0
     momentum: float = 0.9
     schedule: str = "plateau"

@@ -1,0 +1,88 @@
+"""A network that starts with the weights of an earlier training: what fits, what is left out, and how it is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from task_cohorts import AGE, NETWORK, SEX, TISSUE, run_training, write_cohort, write_config
+
+from JointRegSegLib.multitask.config import study_network
+from JointRegSegLib.multitask.initial import initialise
+from JointRegSegLib.multitask.network import MultiTaskNetwork
+from JointRegSegLib.multitask.weights import load_study_weights
+from JointRegSegLib.network.weights import default_weights_path, load_weights
+from JointRegSegLib.tasks.tissue import Tissue
+from JointRegSegLib.training.loop import _of_this_version
+
+
+def test_a_training_starts_with_an_earlier_encoder_frozen_or_at_its_own_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cohort = write_cohort(tmp_path, 16)
+    assert run_training(cohort, write_config(tmp_path, [TISSUE, AGE], steps=2), tmp_path / "first") == 0
+    before = load_study_weights(tmp_path / "first" / "weights.pt").network
+    moved = {}
+    for rate in (0, 0.1, 1):
+        config = write_config(tmp_path, [AGE, SEX], steps=1, encoder_rate=rate, optimiser="sgd", momentum=0)
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"initialise": "first/weights.pt"}))
+        run = tmp_path / f"run{rate}"
+        assert run_training(cohort, config, run) == 0
+        after = load_study_weights(run / "weights.pt").network
+        moved[rate] = sum(
+            float((p - q).detach().abs().sum())
+            for p, q in zip(before.encoder.parameters(), after.encoder.parameters(), strict=True)
+        )
+        assert not torch.equal(after.heads["age"].linear.bias, before.heads["age"].linear.bias)
+        found = json.loads((run / "report.json").read_text())["summary"]["initialised"]
+        assert all(name.startswith("heads.tissue.") for name in found["left_out"])
+        assert len(found["left_out"]) > 5
+    assert moved[0] == 0
+    assert 0 < moved[0.1] == pytest.approx(0.1 * moved[1], rel=0.02)
+    error = capsys.readouterr().err
+    assert "left out there: heads.tissue" in error
+    assert "new in this network: heads.sex" in error
+
+
+def test_the_bundled_tumour_network_gives_its_encoder_and_decoder_to_a_tissue_segmentation_of_one_modality() -> None:
+    joint = load_weights(default_weights_path())
+    values = joint.config.to_dict() | {"modalities": ["t2"]}
+    task = Tissue(class_weights=(1.0,) * 8)
+    network = MultiTaskNetwork(study_network(values, "test"), [task])
+    found = initialise(network, default_weights_path())
+    first = "encoder.blocks.0.units.0.convolution.weight"
+    channel = joint.config.modalities.index("t2")
+    assert torch.equal(network.state_dict()[first][:, 0], joint.network.state_dict()[first][:, channel])
+    assert all("output" in name or "auxiliary" in name for name in found.new)
+    assert all(name.startswith(("registration.", "segmentation.")) for name in found.left_out)
+
+
+def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cohort = write_cohort(tmp_path, 10)
+    config = write_config(tmp_path, [AGE])
+    settings = json.loads(config.read_text())
+    for path, message in (
+        (str(default_weights_path()), "no weight of the encoder of"),
+        ("missing.pt", "missing.pt': no such weights file"),
+        (str(cohort), "is damaged, or not a weights file"),
+    ):
+        network = NETWORK | {"normalisation": "instance", "channels": [5, 10]}
+        config.write_text(json.dumps(settings | {"network": network, "initialise": path}))
+        assert run_training(cohort, config, tmp_path / "run") == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_earlier_version_lacks_only_settings_that_had_their_defaults() -> None:
+    wanted = {
+        "task": "joint",
+        "network": {"name": "a", "convolution": "full", "dropout": 0.5},
+        "training": {"encoder_rate": 1.0, "seed": 3},
+    }
+    found = _of_this_version({"network": {"name": "a"}, "training": {"seed": 3}}, wanted)
+    assert found == {
+        "task": "joint",
+        "network": {"name": "a", "convolution": "full", "dropout": 0.0},
+        "training": {"encoder_rate": 1.0, "seed": 3},
+    }
