@@ -130,6 +130,7 @@ class JointRegSegParameterNode:
     folderName: str
     comparedFixed: vtkMRMLScalarVolumeNode
     comparedWarped: vtkMRMLScalarVolumeNode
+    predictWeightsPath: str
     trainingConfigPath: str
     trainingManifestPath: str
     trainingOutputPath: str
@@ -138,7 +139,7 @@ class JointRegSegParameterNode:
 class JointRegSegWidget(PanelWidget):
     """The panel: binds the parameter node to the widgets and calls the logic; its pages are in JointRegSegLib.panel."""
 
-    PATHS = ("weightsPath", "trainingConfigPath", "trainingManifestPath", "trainingOutputPath")
+    PATHS = ("weightsPath", "predictWeightsPath", "trainingConfigPath", "trainingManifestPath", "trainingOutputPath")
     LIBRARIES = ("torch", "JointRegSegLib.logic", "JointRegSegLib.inference.pipeline", "JointRegSegLib.network.weights")
     SECTIONS = (
         "fixedSection",
@@ -147,6 +148,7 @@ class JointRegSegWidget(PanelWidget):
         "advancedSection",
         "outputsSection",
         "compareSection",
+        "predictSection",
     )
 
     def makeLogic(self):
@@ -156,13 +158,15 @@ class JointRegSegWidget(PanelWidget):
         """Make the pages in the order in which they say what is missing."""
         from JointRegSegLib.panel.compare import ComparePage
         from JointRegSegLib.panel.method import MethodPage
+        from JointRegSegLib.panel.prediction import PredictionPage
         from JointRegSegLib.panel.run import RunPage
         from JointRegSegLib.panel.studies import StudiesPage
         from JointRegSegLib.panel.training import TrainingPage
 
         self.studies, self.method = StudiesPage(self), MethodPage(self)
         self.runs, self.compare, self.training = RunPage(self), ComparePage(self), TrainingPage(self)
-        return self.studies, self.method, self.runs, self.compare, self.training
+        self.prediction = PredictionPage(self)
+        return self.studies, self.method, self.runs, self.compare, self.prediction, self.training
 
     def texts(self):
         return _("Segment and register."), _("The studies could not be processed.")
@@ -201,6 +205,13 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         """
         return self._shared().segment(study, **options)
 
+    def predict(self, study, weights, **options):
+        """Predict tissues, numbers, classes, smaller voxels or anomalies: ``predict({"t1": node}, "weights.pt")``.
+
+        For the options and the result see ``JointRegSegLib.logic.JointRegSegLogic.predict``.
+        """
+        return self._shared().predict(study, weights, **options)
+
     def follow(self, visits, **options):
         """Segment two or more visits and register each to one of them: ``follow([{"flair": a}, {"flair": b}, …])``.
 
@@ -219,5 +230,11 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
         return SharedLogic()
 
 
-class JointRegSegTest(self_test.InputsTest, self_test.RunsTest, self_test.CompareTest, self_test.TrainingTest):
+class JointRegSegTest(
+    self_test.InputsTest,
+    self_test.RunsTest,
+    self_test.CompareTest,
+    self_test.PredictionTest,
+    self_test.TrainingTest,
+):
     """Drives the panel as a user does: in Slicer's self-test, in ctest, and in the panel host of Testing/."""

@@ -10,6 +10,7 @@ from typing import Any
 from NeuroCESTLib.core.tensor_files import load_tensors
 
 from ..cohort.preparation import PreparationConfig
+from ..network.configuration import NetworkConfig
 from ..network.weights import KIND as JOINT_KIND
 from ..network.weights import read_network, write_network
 from ..tasks.registry import study_task_from_dict
@@ -80,6 +81,28 @@ def load_study_weights(path: str | Path) -> StudyWeights:
         ValueError: The file is missing, damaged, or holds the weights of another task; the message names it.
     """
     path = Path(path)
+    values, tasks = _read(path)
+    network, metadata = read_network(path, values, lambda config: MultiTaskNetwork(config, tasks))
+    return StudyWeights(network, metadata, path)
+
+
+def offer_of(path: str | Path) -> tuple[list[str], tuple[str, ...]]:
+    """Say what the weights of a file find in a study, without building the network.
+
+    Returns:
+        What each task finds, in words, and the modalities that the network knows.
+
+    Raises:
+        ValueError: As for ``load_study_weights``.
+    """
+    path = Path(path)
+    values, tasks = _read(path)
+    config = NetworkConfig.from_dict(values.get("config"), f"'{path}' is damaged")
+    return [task.offer for task in tasks], config.modalities
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[StudyTask]]:
+    """Entries and tasks of a weights file."""
     values = load_tensors(path, "weights file")
     if values.get("kind") == JOINT_KIND:
         raise ValueError(
@@ -94,5 +117,4 @@ def load_study_weights(path: str | Path) -> StudyWeights:
     if not isinstance(tasks, list):
         raise ValueError(f"'{path}' is damaged: its tasks are missing")
     found = [study_task_from_dict(task, f"'{path}' is damaged") for task in tasks]
-    network, metadata = read_network(path, values, lambda config: MultiTaskNetwork(config, found))
-    return StudyWeights(network, metadata, path)
+    return values, found

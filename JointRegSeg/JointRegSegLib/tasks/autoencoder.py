@@ -74,6 +74,11 @@ class Autoencoder(StudyTask):
         return {column: kind for column, kind in found.items() if column}
 
     @property
+    def offer(self) -> str:
+        """The images, the map and the code."""
+        return f"reconstruction, map of anomalies and code of {self.code_size} numbers"
+
+    @property
     def main_score(self) -> tuple[str, str]:
         """Peak signal-to-noise ratio."""
         return "psnr", "PSNR of the reconstruction in dB"

@@ -71,6 +71,11 @@ class Classification(StudyTask):
         return {self.column: TEXT}
 
     @property
+    def offer(self) -> str:
+        """The classes."""
+        return f"{self.column} ({', '.join(self.classes)})"
+
+    @property
     def main_score(self) -> tuple[str, str]:
         """Accuracy."""
         return "accuracy", f"Accuracy of {self.column}"

@@ -71,6 +71,11 @@ class Regression(StudyTask):
         return {self.column: NUMBER}
 
     @property
+    def offer(self) -> str:
+        """The number."""
+        return f"{self.column} with its 95 % interval"
+
+    @property
     def main_score(self) -> tuple[str, str]:
         """Mean absolute error."""
         return "mae", f"Mean absolute error of {self.column}"

@@ -59,6 +59,11 @@ class StudyTask(ABC):
         return {}
 
     @property
+    def offer(self) -> str:
+        """What the task finds in a study, in words that continue a list."""
+        return self.title.lower()
+
+    @property
     def main_score(self) -> tuple[str, str]:
         """Name of the score that is drawn by step, and its title."""
         raise NotImplementedError

@@ -62,6 +62,11 @@ class SuperResolution(StudyTask):
         return z, y, x
 
     @property
+    def offer(self) -> str:
+        """The factor."""
+        return f"voxels divided by {_times(self.factor)} (left-right, posterior-anterior, inferior-superior)"
+
+    @property
     def main_score(self) -> tuple[str, str]:
         """Peak signal-to-noise ratio."""
         return "psnr", "PSNR in dB"

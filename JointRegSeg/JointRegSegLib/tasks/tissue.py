@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..cohort.sampling import median_frequency_weights
 from ..images.labels import UNLABELED
-from ..images.tissues import TISSUES
+from ..images.tissues import TISSUES, tissue
 from ..losses.config import LossConfig
 from ..losses.segmentation import segmentation_loss
 from ..metrics.overlap import dice
@@ -70,6 +70,11 @@ class Tissue(StudyTask):
     def columns(self) -> Mapping[str, str]:
         """The column with the label maps."""
         return {self.column: FILE}
+
+    @property
+    def offer(self) -> str:
+        """The classes."""
+        return f"segmentation of {', '.join(tissue(name).title.lower() for name in self.classes)}"
 
     @property
     def main_score(self) -> tuple[str, str]:

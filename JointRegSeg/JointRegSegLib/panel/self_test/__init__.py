@@ -2,7 +2,8 @@
 
 from .compare import CompareTest
 from .inputs import InputsTest
+from .prediction import PredictionTest
 from .runs import RunsTest
 from .training import TrainingTest
 
-__all__ = ["CompareTest", "InputsTest", "RunsTest", "TrainingTest"]
+__all__ = ["CompareTest", "InputsTest", "PredictionTest", "RunsTest", "TrainingTest"]

@@ -1,0 +1,92 @@
+"""What other networks than that of the tumour find in the fixed study."""
+
+import os
+
+from slicer.i18n import tr as _
+
+from NeuroCESTLib.panel.page import Page
+
+from .choices import IMAGES
+
+
+class PredictionPage(Page):
+    """Says what the chosen weights can do, and does it to the images of the fixed study."""
+
+    _seen: tuple[str, float] | None = None
+    _offers: tuple[str, ...] = ()
+    _modalities: tuple[str, ...] = ()
+    _problem = ""
+
+    def setup(self):
+        """Connect the button."""
+        self.ui.predictButton.connect("clicked(bool)", lambda checked: self.panel.work(self.predict))
+
+    def show(self):
+        """Say what the weights find, and what is missing before they can."""
+        self._read()
+        found = "; ".join(self._offers)
+        self.ui.predictOfferLabel.text = (
+            _("These weights find: {found}.").format(found=found) if found else self._problem
+        )
+        self.ui.predictOfferLabel.visible = bool(self.ui.predictOfferLabel.text)
+        missing = self.missingHere()
+        self.ui.predictButton.enabled = not missing
+        self.ui.predictButton.toolTip = missing or _("Apply these weights to the images of the fixed study.")
+
+    def study(self):
+        """Return the images of the fixed study that the weights know, by modality."""
+        images = self.panel.studies.study("fixed")
+        return {name: node for name, node in images.items() if name in self._modalities}
+
+    def missingHere(self):
+        """Return what is missing before the prediction, as a sentence; empty without a lack."""
+        if not self.parameters.predictWeightsPath:
+            return _("Choose weights that 'jointregseg train' made for tasks on single studies.")
+        if self._problem:
+            return self._problem
+        if not self.study():
+            names = ", ".join(IMAGES[name] for name in self._modalities)
+            return _("Choose an image of the fixed study that these weights know: {names}.").format(names=names)
+        return ""
+
+    def predict(self, progress):
+        """Apply the weights; return where the results are."""
+        parameters = self.parameters
+        study = self.study()
+        result = self.logic.predict(
+            study,
+            parameters.predictWeightsPath,
+            mask=parameters.fixedMask,
+            device=parameters.device,
+            folderName=parameters.folderName or _("{name} predicted").format(name=next(iter(study.values())).GetName()),
+            progress=progress,
+        )
+        self._display(result)
+        where = _("The results are in the folder '{name}'.").format(name=self.panel.folderName(result))
+        return " ".join([where, *result.warnings])
+
+    def _display(self, result):
+        """Show the first volume that was found."""
+        from NeuroCESTLib.scene import display
+
+        if result.volumes:
+            name, node = next(iter(result.volumes.items()))
+            display.show_over(node, next(iter(self.study().values())), 0.5 if name == "anomaly" else 1.0)
+
+    def _read(self):
+        """Read what the chosen file says of itself, where another one is chosen or it has changed."""
+        path = self.parameters.predictWeightsPath
+        seen = (path, os.path.getmtime(path) if os.path.isfile(path) else 0.0)
+        if seen == self._seen:
+            return
+        self._seen, self._offers, self._modalities, self._problem = seen, (), (), ""
+        if not path:
+            return
+        from ..multitask.weights import offer_of
+
+        try:
+            offers, self._modalities = offer_of(path)
+        except ValueError as error:
+            self._problem = str(error)
+        else:
+            self._offers = tuple(offers)
