@@ -34,7 +34,7 @@ def train_on_cohort(
         raise ValueError("--labels is about tumour labels, which these tasks do not use; leave it out")
     report = Report("jointregseg train", settings_of(options) | {"configuration": config.to_dict()})
     report.device = str(processes.device(config.training.device))
-    inputs = [("config", options.config), ("manifest", options.manifest), ("initialise", config.initialise)]
+    inputs = [("config", options.config), ("manifest", options.manifest), ("initialise", config.initial_weights)]
     for role, path in inputs:
         if Path(path).is_file() and processes.writes:
             report.add_input(role, path)

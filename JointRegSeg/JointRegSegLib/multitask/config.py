@@ -79,7 +79,8 @@ class MultiTaskConfig:
         tasks: Tasks over the encoder.
         data: Where the studies come from.
         training: Settings of the training loop; ``encoder_rate`` is of use with ``initialise``.
-        initialise: Weights file whose weights the network starts with where they fit; empty for none.
+        initial_weights: Weights file whose weights the network starts with where they fit, the key ``initialise``; empty
+            for none.
         note: Free text.
     """
 
@@ -87,7 +88,7 @@ class MultiTaskConfig:
     tasks: tuple[StudyTask, ...]
     data: StudyData = field(default_factory=StudyData)
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    initialise: str = ""
+    initial_weights: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -133,7 +134,7 @@ class MultiTaskConfig:
             "tasks": [task.to_dict() for task in self.tasks],
             "data": _plain(asdict(self.data)),
             "training": _plain(asdict(self.training)),
-            "initialise": self.initialise,
+            "initialise": self.initial_weights,
             "note": self.note,
         }
 
@@ -199,18 +200,18 @@ def multitask_from_dict(values: Any, source: str = "configuration", folder: Path
         TrainingSettings, {**_TRAINING, **(values.get("training") or {})}, f"{source}: training"
     )
     _check_data(data, where)
-    initialise = values.get("initialise") or ""
-    if not isinstance(initialise, str):
-        raise ValueError(f"{source}: initialise is {initialise!r} but must be the path of a weights file")
-    if initialise:
-        initialise = str((folder or Path()) / initialise)
+    start = values.get("initialise") or ""
+    if not isinstance(start, str):
+        raise ValueError(f"{source}: initialise is {start!r} but must be the path of a weights file")
+    if start:
+        start = str((folder or Path()) / start)
     try:
         return MultiTaskConfig(
             network,
             tuple(found),
             data,
             training,
-            initialise,
+            start,
             str(values.get("note", "")),
         )
     except ValueError as error:

@@ -21,7 +21,7 @@ _JOINT_HEAD = "segmentation."
 
 
 @dataclass(frozen=True)
-class Initialisation:
+class Initialization:
     """What a network took from a weights file.
 
     Attributes:
@@ -47,7 +47,7 @@ class Initialisation:
 
 
 @torch.no_grad()
-def initialise(network: MultiTaskNetwork, path: str | Path) -> Initialisation:
+def initialize(network: MultiTaskNetwork, path: str | Path) -> Initialization:
     """Give a network the weights of a file that have the names and shapes of its own.
 
     The file may be one of tasks on single studies or of the joint task, whose segmentation decoder a tissue
@@ -85,7 +85,7 @@ def initialise(network: MultiTaskNetwork, path: str | Path) -> Initialisation:
             f"no weight of the encoder of '{path}' fits the network '{network.config.name}': give the network the "
             "channels, convolutions and modalities of that file"
         )
-    return Initialisation(str(path), len(taken), tuple(left_out), tuple(name for name in own if name not in taken))
+    return Initialization(str(path), len(taken), tuple(left_out), tuple(name for name in own if name not in taken))
 
 
 def _fitting(value: Any, own: Tensor | None, config: Any, network: MultiTaskNetwork) -> Tensor | None:

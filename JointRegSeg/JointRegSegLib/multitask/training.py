@@ -18,7 +18,7 @@ from ..tasks.study_task import StudyTask
 from ..training.loop import train
 from ..training.state import TrainingResult
 from .config import MultiTaskConfig
-from .initial import Initialisation, initialise
+from .initial import Initialization, initialize
 from .network import MultiTaskNetwork, select
 from .objective import StudyObjective, judged, run, task_losses
 from .studies import StudyAugmentation, TargetStudies, TargetStudy, combine
@@ -44,7 +44,7 @@ class StudyTraining:
     training_studies: int
     validation_studies: int
     known: dict[str, int]
-    start: Initialisation | None = None
+    start: Initialization | None = None
 
 
 def train_tasks(
@@ -81,7 +81,7 @@ def train_tasks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = MultiTaskNetwork(config.network, tasks)
-    start = initialise(network, config.initialise) if config.initialise and not resume else None
+    start = initialize(network, config.initial_weights) if config.initial_weights and not resume else None
     settings = config.data.augment()
     augmentation = None
     if settings is not None:

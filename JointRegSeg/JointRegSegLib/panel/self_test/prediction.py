@@ -63,7 +63,7 @@ class PredictionTest(SampleTest):
             item = hierarchy.GetItemByDataNode(slicer.util.getNode(name))
             self.assertEqual(hierarchy.GetItemParent(item), folder, name)
 
-    def test_weightsOfTheTumourAreRefusedHere(self):
+    def test_weightsOfTheTumorAreRefusedHere(self):
         self.ui.predictWeightsPathLineEdit.currentPath = self.saveSmallNetwork()
         self.assertIn("weights of the joint task", self.ui.predictOfferLabel.text)
         self.assertFalse(self.ui.predictButton.enabled)

@@ -10,7 +10,7 @@ import torch
 from task_cohorts import AGE, NETWORK, SEX, TISSUE, run_training, write_cohort, write_config
 
 from JointRegSegLib.multitask.config import study_network
-from JointRegSegLib.multitask.initial import initialise
+from JointRegSegLib.multitask.initial import initialize
 from JointRegSegLib.multitask.network import MultiTaskNetwork
 from JointRegSegLib.multitask.weights import load_study_weights
 from JointRegSegLib.network.weights import default_weights_path, load_weights
@@ -51,7 +51,7 @@ def test_the_bundled_tumour_network_gives_its_encoder_and_decoder_to_a_tissue_se
     values = joint.config.to_dict() | {"modalities": ["t2"]}
     task = Tissue(class_weights=(1.0,) * 8)
     network = MultiTaskNetwork(study_network(values, "test"), [task])
-    found = initialise(network, default_weights_path())
+    found = initialize(network, default_weights_path())
     first = "encoder.blocks.0.units.0.convolution.weight"
     channel = joint.config.modalities.index("t2")
     assert torch.equal(network.state_dict()[first][:, 0], joint.network.state_dict()[first][:, channel])
