@@ -79,8 +79,8 @@ class MultiTaskConfig:
         tasks: Tasks over the encoder.
         data: Where the studies come from.
         training: Settings of the training loop; ``encoder_rate`` is of use with ``initialise``.
-        initial_weights: Weights file whose weights the network starts with where they fit, the key ``initialise``; empty
-            for none.
+        initial_weights: Weights file whose weights the network starts with where they fit; empty for none. In a
+            configuration the key is ``initialise``.
         note: Free text.
     """
 
