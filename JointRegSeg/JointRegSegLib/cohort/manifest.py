@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_bytes
@@ -43,6 +44,11 @@ _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word 
 }
 
 
+_OTHER_TASKS = ("tissue",)
+"""Columns of images that other tasks use."""
+_IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".hdr", ".img")
+_ALIKE = 0.75
+"""Likeness to the name of a known column from which an unknown one may be a slip."""
 _MOST_TOLD = 20
 """Problems of a manifest that a message lists."""
 
@@ -172,7 +178,7 @@ def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = N
     path = Path(path)
     rows = _rows(path)
     targets = dict(targets or {})
-    columns = _columns(rows[0][1], path, targets)
+    columns = _columns(rows, path, targets)
     problems: list[str] = []
     missing: list[str] = []
     studies: list[StudyRecord] = []
@@ -261,8 +267,13 @@ def _exists(file: Path) -> bool:
         return False
 
 
-def _columns(header: list[str], path: Path, targets: Mapping[str, str]) -> list[str | None]:
-    """Column names by position; None for unknown columns, which are named in a warning."""
+def _columns(rows: list[tuple[int, list[str]]], path: Path, targets: Mapping[str, str]) -> list[str | None]:
+    """Column names by position; None for unknown ones.
+
+    A warning names those that may be meant to be known ones: their names resemble them, or they hold images. Others may
+    be the targets of a task that is not asked for.
+    """
+    header = rows[0][1]
     known: list[str | None] = []
     foreign = []
     by_word = {re.sub(r"[^a-z0-9]", "", column.lower()): column for column in targets}
@@ -270,8 +281,11 @@ def _columns(header: list[str], path: Path, targets: Mapping[str, str]) -> list[
         word = re.sub(r"[^a-z0-9]", "", title.lower())
         name = by_word.get(word) or (word if word in COLUMNS else _COLUMN_SYNONYMS.get(word))
         known.append(name)
-        if name is None and word:
-            foreign.append(title.strip())
+        if name is None and word and word not in _OTHER_TASKS:
+            fields = [fields[len(known) - 1].strip() for _, fields in rows[1:] if len(fields) >= len(known)]
+            holds_images = any(field.lower().endswith(_IMAGE_ENDINGS) for field in fields)
+            if holds_images or get_close_matches(word, (*COLUMNS, *_COLUMN_SYNONYMS), 1, _ALIKE):
+                foreign.append(title.strip())
     twice = [name for name, count in Counter(known).items() if name and count > 1]
     needed = f"the columns are {', '.join(COLUMNS)}"
     if twice:

@@ -11,9 +11,8 @@ from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
-from ..images.modalities import TITLES
 from .options import add_device
-from .visit_files import ABSENT, ORDER, files_by_modality, named_by_files, told
+from .visit_files import add_visit, files_by_modality, named_by_files, read_visit, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -29,14 +28,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "'train' made",
     )
     parser.add_argument("--weights", required=True, metavar="W", help="weights file (.pt) of tasks on single studies")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        required=True,
-        metavar="IMAGE",
-        help=f"images of the visit in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
-    )
-    parser.add_argument("--mask", metavar="M", help="brain (default: estimated)")
+    add_visit(parser)
     add_device(parser)
     parser.add_argument(
         "--output",
@@ -55,9 +47,7 @@ def run(options: Namespace) -> None:
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
-        from NeuroCESTLib.scene.segmentations import read_segmentation
         from NeuroCESTLib.scene.tables import write_table
-        from NeuroCESTLib.scene.volumes import read_volume
         from NeuroCESTLib.scene.writing import write_volume
 
         from ..logic import JointRegSegLogic
@@ -65,18 +55,9 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg predict", settings_of(options), str(choose_device(options.device)))
         host.attach()
+        report.add_input("weights", options.weights)
         with report.timed("reading"), told(report):
-            report.add_input("weights", options.weights)
-            study = {}
-            for modality, path in paths.items():
-                report.add_input(modality, path)
-                study[modality] = read_volume(path, TITLES[modality])
-            files = [(study[modality], path) for modality, path in paths.items()]
-            mask = None
-            if options.mask is not None:
-                report.add_input("mask", options.mask)
-                mask = read_segmentation(options.mask, "mask")
-                files.append((mask, options.mask))
+            study, mask, files = read_visit(paths, options.mask, report)
         with report.timed("computing"), named_by_files(files), told(report):
             result = JointRegSegLogic().predict(
                 study,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
-from ..images.modalities import TITLES
 from ..inference.settings import NO_NETWORK
 from .options import add_coregistration, add_device, add_flips
-from .visit_files import ABSENT, ORDER, files_by_modality, named_by_files, told
+from .visit_files import add_visit, files_by_modality, named_by_files, read_visit, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -27,14 +26,7 @@ if TYPE_CHECKING:
 def add(commands: _SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("segment", help="segment one visit")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        required=True,
-        metavar="IMAGE",
-        help=f"images of the visit in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
-    )
-    parser.add_argument("--mask", metavar="M", help="brain (default: estimated)")
+    add_visit(parser)
     parser.add_argument("--weights", metavar="W", help="weights file (.pt) (default: the bundled weights)")
     add_flips(parser)
     add_coregistration(parser)
@@ -55,8 +47,10 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg segment", settings_of(options), str(choose_device(options.device)))
         host.attach()
+        if options.weights not in (None, NO_NETWORK):
+            report.add_input("weights", options.weights)
         with report.timed("reading"), told(report):
-            study, mask, files = _read(options, paths, report)
+            study, mask, files = read_visit(paths, options.mask, report)
         with report.timed("computing"), named_by_files(files), told(report):
             result = JointRegSegLogic().segment(
                 study,
@@ -77,27 +71,6 @@ def run(options: Namespace) -> None:
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def _read(
-    options: Namespace, paths: dict[str, str], report: Report
-) -> tuple[dict[str, Any], Any, list[tuple[Any, str]]]:
-    """Read the input files: volume nodes by modality, the node of the mask, and every node with its file."""
-    from NeuroCESTLib.scene.segmentations import read_segmentation
-    from NeuroCESTLib.scene.volumes import read_volume
-
-    if options.weights not in (None, NO_NETWORK):
-        report.add_input("weights", options.weights)
-    study = {}
-    for modality, path in paths.items():
-        report.add_input(modality, path)
-        study[modality] = read_volume(path, TITLES[modality])
-    files = [(study[modality], path) for modality, path in paths.items()]
-    if options.mask is None:
-        return study, None, files
-    report.add_input("mask", options.mask)
-    mask = read_segmentation(options.mask, "mask")
-    return study, mask, [*files, (mask, options.mask)]
 
 
 def _write(options: Namespace, like: str, folder: Path, result: SegmentationResult) -> None:

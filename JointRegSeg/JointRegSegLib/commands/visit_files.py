@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,46 @@ ABSENT = "-"
 """Stands for a modality that was not acquired."""
 ORDER = " ".join(TITLES[m].upper() for m in MODALITIES)
 """Order of the images of a study on the command line."""
+
+
+def add_visit(parser: ArgumentParser) -> None:
+    """Add the options of the images of one visit and their brain mask."""
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="IMAGE",
+        help=f"images of the visit in the order {ORDER}, '{ABSENT}' for a missing one; 1 to 4 files",
+    )
+    parser.add_argument("--mask", metavar="M", help="brain (default: estimated)")
+
+
+def read_visit(
+    paths: Mapping[str, str], mask: str | None, report: Report
+) -> tuple[dict[str, Any], Any, list[tuple[Any, str]]]:
+    """Read the images of one visit and their brain mask, and name them in the report.
+
+    Args:
+        paths: Files of the images by modality.
+        mask: File of the brain mask; None for none.
+        report: Report of the command.
+
+    Returns:
+        Volume nodes by modality, the node of the mask or None, and every node with its file.
+    """
+    from NeuroCESTLib.scene.segmentations import read_segmentation
+    from NeuroCESTLib.scene.volumes import read_volume
+
+    study = {}
+    for modality, path in paths.items():
+        report.add_input(modality, path)
+        study[modality] = read_volume(path, TITLES[modality])
+    files = [(study[modality], path) for modality, path in paths.items()]
+    if mask is None:
+        return study, None, files
+    report.add_input("mask", mask)
+    node = read_segmentation(mask, "mask")
+    return study, node, [*files, (node, mask)]
 
 
 def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:

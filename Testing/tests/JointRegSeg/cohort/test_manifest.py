@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,9 +70,21 @@ def test_other_delimiters_are_understood(write: Callable[..., Path], delimiter: 
     assert read_manifest(path).studies[0].split == "test"
 
 
-def test_unknown_columns_are_named_in_a_warning(write: Callable[..., Path]) -> None:
-    path = write("subject,t1,age,flare", "P1,ok.nii,50,x.nii")
-    with pytest.warns(UserWarning, match="unknown columns age, flare are ignored"):
+@pytest.mark.parametrize(
+    ("column", "field"), [("flare", "x.nii"), ("flare", ""), ("spilt", "train"), ("swi", "x.nii.gz"), ("lable", "")]
+)
+def test_unknown_columns_that_resemble_known_ones_or_hold_images_are_named_in_a_warning(
+    write: Callable[..., Path], column: str, field: str
+) -> None:
+    path = write(f"subject,t1,{column}", f"P1,ok.nii,{field}")
+    with pytest.warns(UserWarning, match=f"unknown columns {column} are ignored"):
+        read_manifest(path)
+
+
+def test_columns_that_another_task_would_use_are_no_matter_for_a_warning(write: Callable[..., Path]) -> None:
+    path = write("subject,t1,age,sex,grade,tissue", "P1,ok.nii,50,F,HGG,x.nii")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         read_manifest(path)
 
 
