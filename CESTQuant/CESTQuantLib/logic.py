@@ -219,6 +219,7 @@ class CESTQuantLogic:
         signalNormalisation: str | None = None,
         m0OverTime: str = "interpolated",
         fieldStrength_T: float | None = None,
+        motionCorrection: bool = False,
         denoising: bool = False,
         smoothing_ppm: float | None = None,
         b0Limits_ppm: tuple[float, float] | None = None,
@@ -239,6 +240,8 @@ class CESTQuantLogic:
                 their ``mean``.
             fieldStrength_T: Static field in T where the protocol gives only offsets; it converts offsets and B0 maps in
                 Hz.
+            motionCorrection: Whether to bring all measurements, and M0 images, into the position of one of them
+                (rigid).
             denoising: Whether to remove noise that neighbouring spectra do not share (MP-PCA); adds a map of the noise.
             smoothing_ppm: Width in ppm over which spectra are smoothed along their offsets; None not to.
             b0Limits_ppm: Lowest and highest B0 shift in ppm; by default the range of the offsets.
@@ -263,7 +266,7 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
-        study, prepared = self._prepared(study, denoising, smoothing_ppm, report)
+        study, prepared = self._prepared(study, denoising, smoothing_ppm, report, motionCorrection)
         spectra, noted = study.spectra()
         limits = Settings(b0_limits_ppm=b0Limits_ppm, b1_limits=b1Limits)
         result = in_background(

@@ -54,6 +54,7 @@ def run(options: Namespace) -> None:
             signalNormalisation=options.normalisation,
             m0OverTime=options.m0_over_time,
             fieldStrength_T=options.field_strength,
+            motionCorrection=options.motion_correct,
             denoising=options.denoise,
             smoothing_ppm=options.smooth_spectra,
             b0Limits_ppm=_limits(options.b0_limits),

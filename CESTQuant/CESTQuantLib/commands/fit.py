@@ -49,11 +49,6 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     for what, keywords in _ARGUMENTS.items():
         keywords = {**keywords, "metavar": what.metavar, "help": f"{keywords['help']} ({_users(what)})"}
         parser.add_argument(what.option, **keywords)
-    parser.add_argument(
-        "--motion-correct",
-        action="store_true",
-        help="bring all measurements and M0 images into the position of one of them (rigid); adds motion.png",
-    )
     parser.add_argument("--segmentation", metavar="SEG", help="regions for the table: .seg.nrrd or label volume")
     parser.add_argument(
         "--noise-sd",

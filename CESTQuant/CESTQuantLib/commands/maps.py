@@ -45,6 +45,11 @@ def add_acquisition(parser: ArgumentParser) -> None:
         help="static field in T where the protocol is a text file; converts offsets and B0 maps in Hz",
     )
     parser.add_argument(
+        "--motion-correct",
+        action="store_true",
+        help="bring all measurements and M0 images into the position of one of them (rigid); adds motion.png",
+    )
+    parser.add_argument(
         "--denoise",
         action="store_true",
         help="remove noise that neighbouring spectra do not share (MP-PCA); adds a map of the noise, noise_sd",

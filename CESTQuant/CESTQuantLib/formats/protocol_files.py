@@ -15,7 +15,8 @@ from NeuroCESTLib.core.checked_json import read_json, read_text, shortened, with
 from ..physics.protocol import Protocol
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 from .protocol_json import protocol_from_dict
-from .pulseq import field_of_definitions, protocol_of_file
+from .pulseq import protocol_of_file
+from .pulseq_field import field_of_definitions
 from .pulseq_text import read_sequence_file
 
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"

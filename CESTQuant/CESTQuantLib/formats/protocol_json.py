@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +15,10 @@ from ..physics.events import Events
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from .pulseq_field import STRONGEST_T
 
+_SAME_MAGNET = 0.05
+"""Relative difference up to which a field and a Larmor frequency belong together: magnets of "3 T" have 2.89 T."""
 PROTOCOL_KEYS = {
     "field_strength_T",
     *PER_MEASUREMENT,
@@ -75,11 +79,33 @@ def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Prot
     warn_of_unknown_keys(values, PROTOCOL_KEYS, source)
     _warn_of_unknown_parts(values, source)
     try:
-        return _from_known(values)
+        protocol = _from_known(values)
     except KeyError as error:
         raise ValueError(f"{source}: the key {error} is missing") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
+    _check_field(protocol, source)
+    return protocol
+
+
+def _check_field(protocol: Protocol, source: str) -> None:
+    """Refuse fields that no magnet has, and tell a Larmor frequency of another field."""
+    field = protocol.field_strength_T
+    if field > STRONGEST_T:
+        raise ValueError(
+            f"{source}: field_strength_T is {field:g}, which no magnet has; give the field in T, not the Larmor "
+            "frequency in MHz"
+        )
+    frequency = protocol.larmor_frequency_MHz
+    if frequency is None:
+        return
+    of_frequency = frequency * 2 * math.pi / protocol.gamma_rad_per_s_per_uT
+    if not math.isclose(field, of_frequency, rel_tol=_SAME_MAGNET):
+        warnings.warn(
+            f"{source}: field_strength_T is {field:g} but larmor_frequency_MHz is that of {of_frequency:.4g} T; offsets "
+            "are converted with the frequency",
+            stacklevel=3,
+        )
 
 
 def _warn_of_unknown_parts(values: dict[str, Any], source: str) -> None:

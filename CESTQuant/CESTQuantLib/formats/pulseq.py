@@ -17,14 +17,15 @@ from ..physics.protocol import Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 from .pulseq_events import played_events
+from .pulseq_field import SAME_FIELD, field_of_definitions
 from .pulseq_rules import RULES
 from .pulseq_text import Definitions, SequenceFile, read_sequence_file
 
-SAME_FIELD = 5e-3
-"""Relative difference up to which two static fields are the same magnet."""
 MOST_SHAPE_SAMPLES = 2048
 """Most samples of equal duration with which a protocol describes a pulse."""
 _SAME_OFFSET_PPM = 0.02
+_M0_OFFSET_PPM = -300.0
+"""Offset in ppm of an M0 image without RF whose offset the file does not say."""
 _DEFINITIONS_OF_PROTOCOL = "signal_normalisation"
 """Definition by which files are known that were written from a protocol."""
 
@@ -94,17 +95,8 @@ def protocol_of_file(
     return protocol
 
 
-def field_of_definitions(definitions: Definitions, gamma_rad_per_s_per_uT: float) -> float | None:
-    """Return the static field in T that the definitions give as ``B0`` or ``FREQ``; None where they give none."""
-    if (field := definitions.number("B0")) is not None and field > 0:
-        return field
-    if (frequency_MHz := definitions.number("FREQ")) is not None and frequency_MHz > 0:
-        return frequency_MHz * 2 * math.pi / gamma_rad_per_s_per_uT
-    return None
-
-
 def _field(definitions: Definitions, gamma: float, wanted: float | None, notes: list[str]) -> float:
-    stated = field_of_definitions(definitions, gamma)
+    stated = field_of_definitions(definitions, gamma, notes)
     if wanted is None:
         if stated is None:
             raise ValueError("the definition B0 is missing; add it to the file or give a protocol.json")
@@ -305,10 +297,9 @@ class _Reader:
 
     def _offsets(self) -> list[float]:
         """Offset in ppm at which is played longest; that of the definitions only where this is open."""
-        stated = self.definitions.numbers("offsets_ppm")
-        if stated is not None and len(stated) != len(self.saturations):
-            stated = None
+        stated = self._stated_offsets()
         offsets, differing = [], []
+        scale = 1.0 if self.from_protocol else self._scale_of_field()
         for m, saturation in enumerate(self.saturations):
             frequencies = self._longest_Hz(saturation)
             played = [frequency / self.hz_per_ppm for frequency in frequencies]
@@ -316,16 +307,30 @@ class _Reader:
                 offsets.append(stated[m])
                 continue
             offsets.append(played[0] if played else 0.0)
-            scale = 1.0 if self.from_protocol else self._scale_of_field()
-            if stated is not None and abs(played[0] * scale - stated[m]) > max(_SAME_OFFSET_PPM, 1e-3 * abs(stated[m])):
+            if stated is None:
+                continue
+            every = [play.frequency_Hz / self.hz_per_ppm for play in saturation.plays]
+            nearest = min(every, key=lambda offset: abs(offset * scale - stated[m]))
+            if abs(nearest * scale - stated[m]) <= max(_SAME_OFFSET_PPM, 1e-3 * abs(stated[m])):
+                offsets[m] = nearest  # not the offset of a preparation that takes longer
+            else:
                 differing.append(m)
         if stated is not None and differing:
             m = differing[0]
+            where = "" if scale == 1 else f" at {self.field / scale:g} T"
             self.notes.append(
-                f"measurement {m + 1} plays {offsets[m]:.4g} ppm but offsets_ppm says {stated[m]:.4g}; what is played "
-                "counts"
+                f"measurement {m + 1} plays {offsets[m] * scale:.4g} ppm{where} but offsets_ppm says {stated[m]:.4g}; "
+                "what is played counts"
             )
         return offsets
+
+    def _stated_offsets(self) -> list[float] | None:
+        """The offsets of the definitions; None where they do not belong to the measurements."""
+        stated = self.definitions.numbers("offsets_ppm")
+        if stated is not None and len(stated) + 1 == len(self.saturations) and self.silent.sum() == 1:
+            m0 = self.definitions.number("M0_offset")
+            stated.insert(int(self.silent.argmax()), _M0_OFFSET_PPM if m0 is None else m0)
+        return stated if stated is not None and len(stated) == len(self.saturations) else None
 
     def _scale_of_field(self) -> float:
         """Ratio of the field at which the file is played to that for which it is made."""

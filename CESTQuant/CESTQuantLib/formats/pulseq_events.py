@@ -221,7 +221,7 @@ class _Player:
         if not self.pulses.pulses:
             raise ValueError("the sequence has no saturation pulse")
         notes = self._notes_of_extensions()
-        readouts = self._readouts_per_measurement()
+        readouts = self._readouts_per_measurement(notes)
         taken = self.samples[::readouts]
         if readouts > 1:
             notes.append(
@@ -251,18 +251,32 @@ class _Player:
             notes.append("soft delays are played as long as the blocks of the file are")
         return notes
 
-    def _readouts_per_measurement(self) -> int:
-        """Number of samples of every measurement, from the number of offsets."""
+    def _readouts_per_measurement(self, notes: list[str]) -> int:
+        """Number of samples of every measurement, from the number of offsets.
+
+        A file of the pulseq-cest library has an M0 image without RF that is not in its list of offsets.
+        """
         offsets = self.file.definitions.numbers("offsets_ppm")
         if offsets is None:
             stated = self.file.definitions.number("num_meas")
             count = len(self.samples) if stated is None or len(self.samples) % max(1, int(stated)) else int(stated)
             return len(self.samples) // max(1, count)
+        silent = [first for first, end in zip([0, *self.samples], self.samples, strict=False) if self._rests(first, end)]
+        if len(self.samples) == len(offsets) + 1 and len(silent) == 1:
+            notes.append(
+                "the sequence has one measurement more than offsets_ppm has values, and one of them plays no RF: it is "
+                "taken for the M0 image"
+            )
+            return 1
         if len(self.samples) % len(offsets):
             raise ValueError(
                 f"offsets_ppm has {len(offsets)} values but the sequence has {len(self.samples)} measurements"
             )
         return len(self.samples) // len(offsets)
+
+    def _rests(self, first: int, end: int) -> bool:
+        """Whether no RF is played between two places."""
+        return not any(isinstance(event, Play) for event in self.events[first:end])
 
     def _excited(self, parts: Sequence[tuple[int, int]], notes: list[str]) -> bool:
         """Whether the last pulse before every sample is its excitation, for the first and last place of every part.

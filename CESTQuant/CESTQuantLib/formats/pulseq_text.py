@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,16 +93,19 @@ class Definitions:
     """The definitions of a file, whose names are found in any case.
 
     Attributes:
-        values: Text of every definition by its name in the file.
+        lines: Name and text of every definition, in the order of the file.
     """
 
-    values: dict[str, str] = field(default_factory=dict)
+    lines: tuple[tuple[str, str], ...] = ()
 
     def text(self, name: str) -> str | None:
-        """Return a definition as it stands, the exact spelling first; None where there is none."""
-        if name in self.values:
-            return self.values[name]
-        return next((value for key, value in self.values.items() if key.lower() == name.lower()), None)
+        """Return a definition as it stands, the last of the exact spelling first; None where there is none."""
+        exact = [text for key, text in self.lines if key == name]
+        return exact[-1] if exact else next(iter(self.texts(name)), None)
+
+    def texts(self, name: str) -> list[str]:
+        """Return the different texts of a definition that a file gives more than once, in any spelling."""
+        return list(dict.fromkeys(text for key, text in self.lines if key.lower() == name.lower()))
 
     def numbers(self, name: str) -> list[float] | None:
         """Return the numbers of a definition; None where there is none, or where it is not made of finite numbers."""
@@ -191,7 +194,9 @@ class _Parser:
         if "VERSION" not in self.sections:
             raise ValueError("not a readable pulseq file: it is damaged or of another type")
         self.version = self._version()
-        self.definitions = Definitions({words[0]: " ".join(words[1:]) for _, words in self._lines("DEFINITIONS")})
+        self.definitions = Definitions(
+            tuple((words[0], " ".join(words[1:])) for _, words in self._lines("DEFINITIONS"))
+        )
 
     def file(self) -> SequenceFile:
         """The whole file."""

@@ -40,6 +40,7 @@ class FieldsPage(Page):
             parameters.fieldProtocolPath or None,
             method=parameters.fieldMethod,
             reference=parameters.fieldReference,
+            motionCorrection=parameters.motionCorrection,
             progress=progress,
         )
         found = {"b0": result.nodes.get("b0_shift_ppm"), "b1": result.nodes.get("b1_relative")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -281,6 +282,7 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
 
     from ..formats.protocol_files import ASSUMED_FIELD_T, gives_field, read_protocol
     from ..formats.protocol_json import protocol_from_dict
+    from ..formats.pulseq_field import SAME_FIELD
     from ..physics.protocol import Protocol
 
     if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):
@@ -297,7 +299,14 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
     if isinstance(protocol, dict):
         return protocol_from_dict(protocol), True
     known = field_strength_T is not None or gives_field(protocol)
-    return read_protocol(Path(protocol), field_strength_T), known
+    read = read_protocol(Path(protocol), field_strength_T)
+    if field_strength_T is not None and not math.isclose(read.field_strength_T, field_strength_T, rel_tol=SAME_FIELD):
+        warnings.warn(
+            f"the field strength is given as {field_strength_T:g} T but '{protocol}' says {read.field_strength_T:g} T, "
+            "which counts",
+            stacklevel=2,
+        )
+    return read, known
 
 
 def _carried_protocol(node: Any) -> Any:

@@ -88,3 +88,12 @@ def test_motion_is_corrected_plotted_and_recorded(slicer: object, moving: Path, 
     assert moved != {name in motion["resampled"] for name in ("12", "13")}
     assert any("motion within the slices" in warning for warning in report["warnings"])
     assert (tmp_path / "out" / "motion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_motion_is_corrected_in_an_acquisition_for_field_maps_too(slicer: object, moving: Path, tmp_path: Path) -> None:
+    arguments = ["--signal", moving / "signal.nii.gz", "--protocol", moving / "protocol.json", "--reference"]
+    arguments += [moving / "m0.nii.gz", "--motion-correct", "--output", tmp_path / "fields"]
+    assert main(["wassr", *map(str, arguments)]) == 0
+    record = json.loads((tmp_path / "fields" / "report.json").read_text())["summary"]["preparation"]["motion"]
+    assert record["largest_displacement_mm"] > 3
+    assert (tmp_path / "fields" / "motion.png").stat().st_size > 0
