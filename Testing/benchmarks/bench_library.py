@@ -1,12 +1,12 @@
 """Sequences of the pulseq-cest library, rebuilt from their published parameters, against BMCTool 1.0.3.
 
-The library is at https://github.com/kherz/pulseq-cest-library. The files are written here in pulseq 1.3 with the gaps of
-the originals, on a raster of 1 µs; the tissue is the library's white matter of seven pools. The largest train of a
-fingerprinting schedule, in which everything varies, is made up. BMCTool plays a few measurements, and its time is scaled
-to all of them; it is given the durations of the blocks, which it loses in files of version 1.3.
+The library is at https://github.com/kherz/pulseq-cest-library. The files are written here in pulseq 1.3 with gaps of
+the originals, on a raster of 1 µs; the tissue is the library's white matter of seven pools. A large fingerprinting
+schedule, in which everything varies, is made up. BMCTool plays a few measurements, and its time is scaled to all of
+them; it is given the durations of the blocks, which it loses in files of version 1.3.
 
-Args of the command: ``--write FOLDER`` only writes the files and the tissue, to be used with ``cestquant simulate``;
-``--published FOLDER`` compares every file of a copy of the library with the curve ``M_z_<name>.txt`` beside it.
+With ``--write FOLDER`` the files are only written, to be used with ``cestquant simulate``; with ``--published FOLDER``,
+every file of a copy of the library is compared with the curve ``M_z_<name>.txt`` beside it.
 """
 
 from __future__ import annotations
@@ -218,14 +218,20 @@ def sequences() -> tuple[LibrarySequence, ...]:
     gauss = (0.5 + 0.5 * np.cos(2 * np.pi * u)) * np.exp(-((np.pi * 0.2 * u) ** 2))  # time-bandwidth 0.2
     return (
         LibrarySequence("APTw_3T_000_2uT_1block_2s", apt, train(2.0, 2.0, (), 1, apt)),
-        LibrarySequence("APTw_3T_001_2uT_36SincGauss_DC90", apt, train(3.3274, 0.05, (5e-3,), 36, apt, shape=sinc(2000))),
+        LibrarySequence(
+            "APTw_3T_001_2uT_36SincGauss_DC90", apt, train(3.3274, 0.05, (5e-3,), 36, apt, shape=sinc(2000))
+        ),
         LibrarySequence("APTw_3T_003_2uT_8block_DC95", apt, train(2.0, 0.1, (1e-3, 10e-3), 8, apt)),
         LibrarySequence("APTw_3T_004_2uT_19SL_DC95", lock, spin_lock(lock)),
         LibrarySequence("WASABI_3T_001_3p7uT_1block_5ms", wasabi, train(3.7, 5e-3, (), 1, wasabi, 3.0)),
         LibrarySequence("WASABIT1_3T_001_3p7uT", titi, saturation_recovery(recovery, titi, True)),
         LibrarySequence("T1map_001_3HypSec", [0.0] * 18, saturation_recovery(inversion, [0.0] * 18, False)),
-        LibrarySequence("MultiPool_3T_001_80Gauss_DC50", glint, train(1.2, 0.02048, (0.02,), 80, glint, 0.0, gauss.tolist())),
-        LibrarySequence("MRF_CEST_3T_001_block", [4, 3, 3.5, 10], fingerprint([1.2, 0.8, 2, 3], [4, 3, 3.5, 10], [4, 2, 4, 3])),
+        LibrarySequence(
+            "MultiPool_3T_001_80Gauss_DC50", glint, train(1.2, 0.02048, (0.02,), 80, glint, 0.0, gauss.tolist())
+        ),
+        LibrarySequence(
+            "MRF_CEST_3T_001_block", [4, 3, 3.5, 10], fingerprint([1.2, 0.8, 2, 3], [4, 3, 3.5, 10], [4, 2, 4, 3])
+        ),
         LibrarySequence("MRF_CEST_MT_3T_003_13SL", mrf, cycled_spin_lock(mrf, powers, [13] * 30, [1.0] * 30)),
         LibrarySequence(
             "large schedule, everything varies",

@@ -102,8 +102,8 @@ def _check_field(protocol: Protocol, source: str) -> None:
     of_frequency = frequency * 2 * math.pi / protocol.gamma_rad_per_s_per_uT
     if not math.isclose(field, of_frequency, rel_tol=_SAME_MAGNET):
         warnings.warn(
-            f"{source}: field_strength_T is {field:g} but larmor_frequency_MHz is that of {of_frequency:.4g} T; offsets "
-            "are converted with the frequency",
+            f"{source}: field_strength_T is {field:g} but larmor_frequency_MHz is that of {of_frequency:.4g} T; "
+            "offsets are converted with the frequency",
             stacklevel=3,
         )
 

@@ -261,7 +261,9 @@ class _Player:
             stated = self.file.definitions.number("num_meas")
             count = len(self.samples) if stated is None or len(self.samples) % max(1, int(stated)) else int(stated)
             return len(self.samples) // max(1, count)
-        silent = [first for first, end in zip([0, *self.samples], self.samples, strict=False) if self._rests(first, end)]
+        silent = [
+            first for first, end in zip([0, *self.samples], self.samples, strict=False) if self._rests(first, end)
+        ]
         if len(self.samples) == len(offsets) + 1 and len(silent) == 1:
             notes.append(
                 "the sequence has one measurement more than offsets_ppm has values, and one of them plays no RF: it is "

@@ -26,8 +26,8 @@ Generator = Callable[[Tensor, Tensor, Tensor], Tensor]
 FreeEvolution = Callable[[Tensor], Tensor]
 """Propagators (n, n + 1, k, voxel) of waiting times (k,) in s."""
 
-NUMBERS_PER_CHUNK = 2**21
-"""Numbers in the propagators that are computed at a time; with the powers of the Taylor series about 100 MB."""
+NUMBERS_PER_CHUNK = 2**19
+"""Numbers in the propagators that are computed at a time; with all that is computed on the way about 70 MB."""
 _TINY_SIGNAL_SQUARED = 1e-30
 
 

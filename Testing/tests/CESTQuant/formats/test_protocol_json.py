@@ -170,7 +170,9 @@ def protocols(draw: st.DrawFn) -> Protocol:
         magnetisation_carried_over=draw(st.booleans()),
         initial_magnetisation=draw(st.floats(-1, 1)),
         signal_normalisation=draw(st.sampled_from(["m0", "l2", "none"])),
-        larmor_frequency_MHz=draw(st.one_of(st.none(), st.floats(0.97, 1.03).map(lambda share: share * field * MHZ_PER_T))),
+        larmor_frequency_MHz=draw(
+            st.one_of(st.none(), st.floats(0.97, 1.03).map(lambda share: share * field * MHZ_PER_T))
+        ),
     )
 
 
