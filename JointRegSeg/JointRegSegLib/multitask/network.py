@@ -46,7 +46,8 @@ class MultiTaskNetwork(nn.Module):
             ValueError: The number of channels is wrong, or a size is not a multiple of ``config.multiple``.
         """
         self._check(images)
-        views = {task.name: task.view(images) for task in self.tasks}
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the images
+            views = {task.name: task.view(images) for task in self.tasks}
         outputs: dict[str, Any] = {}
         if any(view is None for view in views.values()):
             brains = self._brains(images)

@@ -35,7 +35,7 @@ class StudyTraining:
         training_studies: Number of training studies.
         validation_studies: Number of validation studies.
         known: Number of training studies with a target, by the name of the task.
-        start: What the network took from the weights that it started with; None without, or where a training went on.
+        start: What the network took from the weights that it started with; None without any.
     """
 
     network: MultiTaskNetwork
@@ -81,7 +81,10 @@ def train_tasks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = MultiTaskNetwork(config.network, tasks)
-    start = initialize(network, config.initial_weights) if config.initial_weights and not resume else None
+    start = None
+    # A resumed training needs them only if its checkpoint turns out to be damaged.
+    if config.initial_weights and (not resume or Path(config.initial_weights).is_file()):
+        start = initialize(network, config.initial_weights)
     settings = config.data.augment()
     augmentation = None
     if settings is not None:

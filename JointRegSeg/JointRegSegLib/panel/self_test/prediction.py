@@ -14,7 +14,7 @@ class PredictionTest(SampleTest):
     """Chooses weights, reads what they can do, and predicts."""
 
     def saveStudyNetwork(self):
-        """Save an untrained network of four tasks for voxels of 2.5 mm and return its path."""
+        """Save an untrained network of four tasks for voxels of 4 mm and return its path."""
         from JointRegSegLib.multitask.network import MultiTaskNetwork
         from JointRegSegLib.multitask.weights import save_study_weights
         from JointRegSegLib.network.configuration import NetworkConfig
@@ -38,12 +38,15 @@ class PredictionTest(SampleTest):
         ]
         network = MultiTaskNetwork(config, [study_task_from_dict(task, "test") for task in tasks])
         path = os.path.join(self.directory, "study.pt")
-        return str(save_study_weights(path, network, {"preparation": {"spacing_mm": 2.5}}))
+        return str(save_study_weights(path, network, {"preparation": {"spacing_mm": 4.0}}))
 
-    def test_weightsSayWhatTheyFindAndFindIt(self):
+    def test_weightsSayWhatTheyFindAndFindItAndThoseOfTheTumorAreRefused(self):
         ui = self.ui
         self.assertFalse(ui.predictButton.enabled)
         self.assertIn("Choose weights", ui.predictButton.toolTip)
+        ui.predictWeightsPathLineEdit.currentPath = self.saveSmallNetwork()
+        self.assertIn("weights of the joint task", ui.predictOfferLabel.text)
+        self.assertFalse(ui.predictButton.enabled)
         ui.predictWeightsPathLineEdit.currentPath = self.saveStudyNetwork()
         for words in ("segmentation of", "age with its 95 % interval", "map of anomalies", "divided by 2 x 2 x 2"):
             self.assertIn(words, ui.predictOfferLabel.text)
@@ -62,8 +65,3 @@ class PredictionTest(SampleTest):
         for name in ("tissue", "predictions", "anomaly", "reconstruction t1"):
             item = hierarchy.GetItemByDataNode(slicer.util.getNode(name))
             self.assertEqual(hierarchy.GetItemParent(item), folder, name)
-
-    def test_weightsOfTheTumorAreRefusedHere(self):
-        self.ui.predictWeightsPathLineEdit.currentPath = self.saveSmallNetwork()
-        self.assertIn("weights of the joint task", self.ui.predictOfferLabel.text)
-        self.assertFalse(self.ui.predictButton.enabled)

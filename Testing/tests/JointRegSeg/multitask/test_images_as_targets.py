@@ -131,6 +131,18 @@ def test_other_voxels_than_those_of_the_training_are_told() -> None:
     assert found["t1"].GetSpacing() == pytest.approx((2, 2, 2))
 
 
+def test_the_degraded_image_is_not_rounded_in_bfloat16() -> None:
+    weights, _ = untrained((2, 2, 2), 1.0)
+    seen: list[torch.Tensor] = []
+    weights.network.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    study = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    study[..., :4] = -1
+    for rounded in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
+            weights.network(study)
+    assert torch.equal(*seen)
+
+
 def test_a_variational_code_is_drawn_in_training_only() -> None:
     values = {"network": NETWORK, "tasks": [{"task": "autoencoder", "variational": True, "loss": "ssim"}]}
     values["data"] = {"preprocessing": {"spacing_mm": 4, "extent_mm": [64, 64, 64]}}
