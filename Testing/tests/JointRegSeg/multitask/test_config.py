@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from JointRegSegLib.multitask.config import is_multitask, multitask_from_dict, read_multitask, recipe_names
+from JointRegSegLib.tasks.registry import STUDY_TASKS
 
 
-@pytest.mark.parametrize("name", ["brats_grade", "ixi_age_sex", "mrbrains_tissue", "oasis_age_sex"])
+def test_there_is_a_recipe_for_every_kind_of_task() -> None:
+    assert {task.kind for name in recipe_names() for task in read_multitask(name).tasks} == set(STUDY_TASKS)
+
+
+@pytest.mark.parametrize("name", recipe_names())
 def test_recipes_are_read_by_name_and_written_back(name: str) -> None:
-    assert name in recipe_names()
     assert is_multitask(name)
     config = read_multitask(name)
     assert multitask_from_dict(config.to_dict()).to_dict() == config.to_dict()
