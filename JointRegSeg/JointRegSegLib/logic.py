@@ -207,7 +207,9 @@ class JointRegSegLogic:
         device: str = "auto",
         progress: Progress | None = None,
     ) -> PredictionResult:
-        """Predict tissues, numbers or classes of one visit; the scene gains one folder of results, or nothing.
+        """Predict tissues, numbers, classes, smaller voxels or anomalies of one visit, whatever the weights can do.
+
+        The scene gains one folder of results, or nothing.
 
         Args:
             study: Volume nodes by modality ('t1', 't1ce', 't2', 'flair'), or a list in that order with None for each
