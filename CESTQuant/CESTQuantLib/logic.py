@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import masks_on
 
 from .compartments.inputs import Settings as CompartmentSettings
@@ -684,7 +685,7 @@ class CESTQuantLogic:
 
         protocol = kept_protocol(signalNode)
         if protocol is None or key not in self.openValues(signalNode):
-            raise ValueError(f"'{signalNode.GetName()}' has no value {key} that is to be filled in")
+            raise ValueError(f"{called(signalNode)} has no value {key} that is to be filled in")
         keep_protocol(signalNode, filled_in(protocol, key, text, signalNode.GetNumberOfDataNodes()))
 
     def hasProtocol(self, signalNode: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.volumes import volume_array
 
 UNIT_ATTRIBUTE = "NeuroCEST.unit"
@@ -150,7 +151,7 @@ def set_window(node: Any, low: float, high: float) -> None:
         ValueError: The window is empty or not finite.
     """
     if not (np.isfinite([low, high]).all() and high > low):
-        raise ValueError(f"the window of '{node.GetName()}' must have low < high, not {low} and {high}")
+        raise ValueError(f"the window of {called(node)} must have low < high, not {low} and {high}")
     display = _display(node)
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(float(low), float(high))

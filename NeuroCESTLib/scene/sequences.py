@@ -125,7 +125,7 @@ def array_to_sequence(
             f"the array for sequence '{name}' has shape {array.shape}, "
             f"not (measurement, {', '.join(map(str, geometry.shape))})"
         )
-    labels, numeric = _index_labels(index_values, array.shape[0], name)
+    labels, numeric = _index_labels(index_values, array.shape[0], f"'{name}'")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
     node.SetIndexName(index_name)
     node.SetIndexUnit(unit)
@@ -152,7 +152,7 @@ def set_index(node: Any, index_values: Sequence[float], index_name: str = "offse
         ValueError: The number of values is not that of the measurements, or a value is not finite.
     """
     count = node.GetNumberOfDataNodes()
-    labels, numeric = _index_labels(index_values, count, node.GetName())
+    labels, numeric = _index_labels(index_values, count, called(node))
     # In a text index, values are neither sorted nor merged while they are changed one by one.
     node.SetIndexType(node.TextIndex)
     for values in ([f"measurement {i}" for i in range(count)], labels):
@@ -233,9 +233,9 @@ def _index_labels(index_values: Sequence[float], count: int, name: str) -> tuple
 
     values = np.asarray(index_values, dtype=np.float64).ravel()
     if values.size != count:
-        raise ValueError(f"{values.size} index values are given, but '{name}' has {count} measurements")
+        raise ValueError(f"{values.size} index values are given, but {name} has {count} measurements")
     if not np.isfinite(values).all():
-        raise ValueError(f"the index values of '{name}' must be finite numbers")
+        raise ValueError(f"the index values of {name} must be finite numbers")
     tolerance = slicer.vtkMRMLSequenceNode().GetNumericIndexValueTolerance()
     numeric = bool((np.diff(values) > 2 * tolerance).all())
     labels: list[str] = []

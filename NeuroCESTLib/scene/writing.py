@@ -16,7 +16,7 @@ from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times, sort_arch
 from NeuroCESTLib.core.whole_files import whole_file, written_as
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
-from NeuroCESTLib.scene.messages import quiet_vtk
+from NeuroCESTLib.scene.messages import called, quiet_vtk
 from NeuroCESTLib.scene.volumes import add_volume, remove, volume_array
 
 _IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -52,7 +52,7 @@ def write_node(node: Any, path: str | os.PathLike) -> Path:
     path = Path(path)
     endings = next((endings for name, endings in _ENDINGS.items() if node.IsA(name)), None)
     if endings is None:
-        raise ValueError(f"'{node.GetName()}' cannot be written to a file: it is a {node.GetClassName()}")
+        raise ValueError(f"{called(node)} cannot be written to a file: it is a {node.GetClassName()}")
     if not path.name.lower().endswith(endings):
         raise ValueError(f"cannot write '{path}': the name must end in {' or '.join(endings)}")
     with whole_file(path) as temporary:

@@ -59,8 +59,11 @@ def pages(folder: Path) -> int:
     return sum(-(-file.stat().st_size // PAGE) * PAGE for file in folder.rglob("*") if file.is_file())
 
 
-def earlier_result(place: Path) -> dict[str, str]:
+def earlier_result(run: TinyRun, place: Path) -> dict[str, str]:
     """Write an earlier result into the output folder of a run; returns the checksums of its files."""
+    if run.begun is not None:
+        shutil.copytree(run.begun, place / "out")
+        return contents(place)
     (place / "out").mkdir()
     for name in ("report.json", "network.pt", "rmse.nii.gz"):
         (place / "out" / name).write_text('{"earlier": true}')
@@ -118,18 +121,19 @@ def tried(run: TinyRun, place: Path, mounts: bool) -> tuple[int, list[str]]:
         Number of runs, and what was wrong.
     """
     whole = place / "whole" / "k"
-    (whole / "out").mkdir(parents=True)
+    run.prepare(whole)
+    begun = pages(whole)
     run.run(whole)
-    needed, largest = pages(whole), max(file.stat().st_size for file in whole.rglob("*") if file.is_file())
+    needed, largest = pages(whole) - begun, max(file.stat().st_size for file in whole.rglob("*") if file.is_file())
     problems: list[str] = []
     count = 0
     for share in SHARES:
         target = place / f"full{share}" / "k"
         if mounts:
-            mounted(target, 3 * PAGE + int(share * needed) // PAGE * PAGE)
+            mounted(target, 3 * PAGE + begun + int(share * needed) // PAGE * PAGE)
         else:
             target.mkdir(parents=True)
-        before = earlier_result(target)
+        before = earlier_result(run, target)
         status = wait(run.start(target)) if mounts else limited_run(run, target, int(share * largest))
         found = judged(run, target, before, status)
         problems += [f"{run.name}, {share:.0%} of the space: {problem}" for problem in found]
@@ -137,7 +141,7 @@ def tried(run: TinyRun, place: Path, mounts: bool) -> tuple[int, list[str]]:
     if mounts:
         target = place / "readonly" / "k"
         mounted(target, 1 << 24)
-        before = earlier_result(target)
+        before = earlier_result(run, target)
         subprocess.run(["mount", "-o", "remount,ro", str(target)], check=True)
         found = judged(run, target, before, wait(run.start(target)))
         problems += [f"{run.name}, read-only: {problem}" for problem in found]

@@ -67,9 +67,9 @@ def visible(files: dict[str, str], trains: bool) -> dict[str, str]:
 
 def undisturbed(run: TinyRun, place: Path) -> Undisturbed:
     """Run to the end in a fresh process with another hash seed, and count the writes of a second run."""
-    prepare(place / "a")
+    run.prepare(place / "a")
     run.run_afresh(place / "a")
-    prepare(place / "b")
+    run.prepare(place / "b")
     begin = time.perf_counter()
     process = kill_at_write(run, place / "b", 0)
     if wait(process) != 0:
@@ -79,12 +79,6 @@ def undisturbed(run: TinyRun, place: Path) -> Undisturbed:
     return Undisturbed(run, result_of(place / "a"), seconds, writes)
 
 
-def prepare(folder: Path) -> None:
-    """Make the folder of a run, with the folder that commands that write a single file need."""
-    folder.mkdir(parents=True)
-    (folder / "out").mkdir()
-
-
 def killed(known: Undisturbed, place: Path, random: np.random.Generator, earlier: Path) -> tuple[str, list[str]]:
     """Kill one run, repeat it and compare.
 
@@ -92,7 +86,7 @@ def killed(known: Undisturbed, place: Path, random: np.random.Generator, earlier
         What was left by the killed run, and what was wrong, if anything.
     """
     run, problems = known.run, []
-    prepare(place)
+    run.prepare(place)
     before: dict[str, str] = {}
     replaces = bool(random.integers(2)) and not run.resumed and not run.staged
     if replaces:

@@ -43,6 +43,7 @@ class TinyRun:
         arguments: Arguments; the output is a path relative to the folder.
         resumed: Arguments that a repetition needs in addition where a killed run left a checkpoint.
         staged: Whether it writes one result after another, each of them whole, and a repetition goes on from there.
+        begun: Folder of results that the command completes; it lies in ``out`` before the run.
     """
 
     name: str
@@ -50,6 +51,15 @@ class TinyRun:
     arguments: tuple[str, ...]
     resumed: tuple[str, ...] = ()
     staged: bool = False
+    begun: Path | None = None
+
+    def prepare(self, folder: Path) -> None:
+        """Make the folder of the run, with the folder that commands that write a single file need."""
+        folder.mkdir(parents=True)
+        if self.begun is None:
+            (folder / "out").mkdir()
+        else:
+            shutil.copytree(self.begun, folder / "out")
 
     def start(
         self, folder: Path, threads: int = 1, extra: Sequence[str] = (), before: Callable[[], None] | None = None
@@ -86,7 +96,8 @@ class TinyRun:
             RuntimeError: The run failed; the message has what it printed.
         """
         begin = time.perf_counter()
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            self.prepare(folder)
         status = wait(self.start(folder, threads, extra))
         if status != 0:
             printed = folder.with_suffix(".log").read_text(errors="replace").strip()
@@ -218,7 +229,12 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
 def tiny_runs(folder: Path) -> list[TinyRun]:
     """Write the inputs into a folder, and return the runs that use them."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_cest_runs(folder / "cest"), *_joint_runs(folder / "joint"), *_cohort_runs(folder)]
+    return [
+        *_cest_runs(folder / "cest"),
+        *_joint_runs(folder / "joint"),
+        *_task_runs(folder / "tasks"),
+        *_cohort_runs(folder),
+    ]
 
 
 def _words(options: dict[str, Any]) -> Iterator[str]:
@@ -231,7 +247,9 @@ def _words(options: dict[str, Any]) -> Iterator[str]:
 def _cest_runs(folder: Path) -> list[TinyRun]:
     import torch
     from paravision import write_scan
+    from pool_files import POOLS
     from schedule_configs import SCHEDULE_CONFIG
+    from sequence_files import SequenceText
     from studies import (
         AMIDE_SCENARIO,
         acquire,
@@ -300,14 +318,18 @@ def _cest_runs(folder: Path) -> list[TinyRun]:
         files = {name: folder / place / file for name, file in _ACQUISITION.items()}
         return tuple(_words({**files, **options, "output": "out"}))
 
-    def fitted(method: str, place: str, *maps: str, **options: Any) -> TinyRun:
+    def fitted(method: str, place: str, *maps: str, variant: str = "", **options: Any) -> TinyRun:
         options = {"method": method, **{name: folder / place / f"{name}.nii.gz" for name in maps}, **options}
-        return TinyRun(f"fit {method}", batch, ("fit", *of(place, **options)))
+        return TinyRun(f"fit {method} {variant}".strip(), batch, ("fit", *of(place, **options)))
 
+    (folder / "pools.yaml").write_text(POOLS)
+    sequence = SequenceText(4, offsets_ppm="3.5", B0="3")
+    sequence.pulse(1.0, 0.02, 3.5, shape=(0.2, 1.0, 0.2))
+    sequence.sample()
+    seq = {"pools": folder / "pools.yaml", "sequence": sequence.write(folder, "prep.seq")}
     model = {"model": folder / "model.json"}
     network = folder / "network" / "network.pt"
     train = TinyRun("train", batch, ("train", str(folder / "training.json"), "--output", "out/network.pt"))
-    (network.parent / "out").mkdir(parents=True)
     train.run(network.parent)
     os.rename(network.parent / "out" / "network.pt", network)
     maps = TinyRun("maps", batch, ("fit", *of("spectrum", method="mtrasym", b0=folder / "spectrum" / "b0.nii.gz")))
@@ -328,15 +350,35 @@ def _cest_runs(folder: Path) -> list[TinyRun]:
             ("relaxation", *_words({**recovered, "times_ms": [50, 200, 500, 1000, 2000, 4000]})),
         ),
         TinyRun("compartments", batch, ("compartments", *_words(regions))),
+        TinyRun("compartments scene", batch, ("compartments", *_words({**regions, "scene": True, "bids_names": "1"}))),
         TinyRun("simulate", batch, ("simulate", str(folder / "scenario.json"), "--output", "out/z.csv")),
+        TinyRun("simulate pools", batch, ("simulate", *_words({**seq, "output": "out/z.csv"}))),
         fitted("mtrasym", "spectrum", "b0", scene=True, segmentation=folder / "spectrum" / "mask.nii.gz"),
         fitted("lorentzian", "spectrum", lorentzian="3T"),
+        fitted(
+            "lorentzian",
+            "spectrum",
+            spatial_prior=True,
+            segmentation=folder / "spectrum" / "mask.nii.gz",
+            variant="of neighbours",
+        ),
+        fitted("mplf", "powers", "b0", "t1"),
         fitted("mtr-rex", "spectrum", "t1"),
         fitted("quesp", "pairs", "t1", **model),
         fitted("omega-plot", "omega", "t1", **model),
         fitted("qucesop", "near", "b0", "t1", **model),
         fitted("r1rho", "powers", "b0", "t1", **model),
         fitted("bloch-mcconnell", "powers", "b0", "t1", **model, scene=True),
+        fitted(
+            "r1rho",
+            "powers",
+            "b0",
+            "t1",
+            **model,
+            posterior=True,
+            segmentation=folder / "powers" / "mask.nii.gz",
+            variant="and posterior",
+        ),
         fitted("network", "scan", "t1", network=network, normalisation="m0"),
         fitted("dictionary", "scan", config=folder / "training.json", normalisation="m0"),
         TinyRun("wasabi", batch, ("wasabi", *of("wasabi"))),
@@ -419,6 +461,29 @@ def _joint_runs(folder: Path) -> list[TinyRun]:
     ]
 
 
+def _task_runs(folder: Path) -> list[TinyRun]:
+    """Tasks on single studies: their targets, training, scores and use."""
+    from task_cohorts import AGE, SEX, TISSUE, write_cohort, write_config
+
+    folder.mkdir()
+    cohort = write_cohort(folder, 14)
+    config = write_config(folder, [TISSUE, AGE, SEX], steps=4, validate_every_batches=2)
+    batch, weights = "JointRegSegLib.batch", folder / "trained" / "out" / "weights.pt"
+    arguments = ("train", *_words({"manifest": cohort, "config": config, "output": "out"}))
+    train = TinyRun("train tasks", batch, arguments, resumed=("--resume",))
+    train.run(folder / "trained")
+    study = {"images": folder / "13_t1.nii.gz", "mask": folder / "13_mask.nii.gz"}
+    targets = {"targets": True, "patients": 1, "spacing": 4, "seed": 5, "tumours": 1, "output": "out"}
+    return [
+        train,
+        TinyRun("predict", batch, ("predict", *_words({**study, "weights": weights, "output": "out"}))),
+        TinyRun(
+            "evaluate tasks", batch, ("evaluate", *_words({"manifest": cohort, "weights": weights, "output": "out"}))
+        ),
+        TinyRun("synthesize targets", batch, ("synthesize", *_words(targets))),
+    ]
+
+
 def _cohort_runs(folder: Path) -> list[TinyRun]:
     """A cohort of one patient with one visit, whose files are those of the other runs."""
     cest = folder / "cest"
@@ -437,8 +502,16 @@ def _cohort_runs(folder: Path) -> list[TinyRun]:
     manifest.write_text("\n".join([",".join(visit), ",".join(map(str, visit.values()))]) + "\n")
     more = ["--labels", "1=core,2=oedema,3=enhancing", "--draws", "50"]
     settings.write_text(json.dumps({"method": "mtrasym", "register": False, "compartments": more}))
+    batch = "NeuroCESTLib.workflow.batch"
     arguments = ("run", str(manifest), "--settings", str(settings), "--output", "out", "--cores", "1")
-    return [TinyRun("neurocest run", "NeuroCESTLib.workflow.batch", arguments, staged=True)]
+    whole = TinyRun("neurocest run", batch, arguments, staged=True)
+    whole.run(folder / "cohort")
+    demo = {"patients": 1, "spacing": 4, "voxel_size": 8, "slices": 1, "output": "out"}
+    return [
+        whole,
+        TinyRun("neurocest summarize", batch, ("summarize", "out"), staged=True, begun=folder / "cohort" / "out"),
+        TinyRun("neurocest demo-cohort", batch, ("demo-cohort", *_words(demo))),
+    ]
 
 
 def _redirect(log: Path) -> None:

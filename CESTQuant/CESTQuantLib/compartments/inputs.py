@@ -23,11 +23,18 @@ class Image:
         name: Name of its file or node.
         array: Values (K, J, I), float32.
         grid: Its voxel grid.
+        title: What messages call it; the name in quotation marks where it is empty.
     """
 
     name: str
     array: np.ndarray
     grid: Grid
+    title: str = ""
+
+    @property
+    def called(self) -> str:
+        """What messages call the image."""
+        return self.title or f"'{self.name}'"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import SimpleITK as sitk
 
@@ -96,4 +98,4 @@ def coarse(image: Image, spacing_mm: float) -> Image:
     means = cut.reshape(shape[0], k, shape[1], j, shape[2], i).mean((1, 3, 5), dtype=np.float32)
     step = np.diag([i, j, k, 1.0])
     step[:3, 3] = (factors - 1) / 2
-    return Image(image.name, means, Grid(means.shape, image.grid.ijk_to_ras @ step))
+    return replace(image, array=means, grid=Grid(means.shape, image.grid.ijk_to_ras @ step))

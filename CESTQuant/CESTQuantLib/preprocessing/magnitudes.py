@@ -106,7 +106,7 @@ def b0_in_ppm(values: Tensor, spectra: ZSpectra, larmor: Larmor, name: str) -> t
         values: Map (voxel,).
         spectra: Spectra of the same voxels.
         larmor: Larmor frequency of the acquisition.
-        name: Name of the map in messages.
+        name: What messages call the map: a file or a name, in quotation marks.
 
     Returns:
         The map in ppm, and sentences for the user.
@@ -120,7 +120,7 @@ def b0_in_ppm(values: Tensor, spectra: ZSpectra, larmor: Larmor, name: str) -> t
     reach = float(_thinned(known.abs()).quantile(0.9))
     distance = _distances_from_water(values, spectra, larmor)
     if reach > LARGEST_B0_SHIFT_PPM:
-        described = f"the B0 map '{name}' (a tenth of its values beyond ±{reach:.3g})"
+        described = f"the B0 map {name} (a tenth of its values beyond ±{reach:.3g})"
         if not larmor.known:
             raise ValueError(
                 f"{described} looks like Hz, not ppm: give the field strength in T to have it converted "
@@ -133,12 +133,12 @@ def b0_in_ppm(values: Tensor, spectra: ZSpectra, larmor: Larmor, name: str) -> t
         return values, []
     if distance["opposite"] < CLEARLY_BETTER * distance["ppm"]:
         return values, [
-            f"the B0 map '{name}' has the opposite sign of the shift of the water line: "
+            f"the B0 map {name} has the opposite sign of the shift of the water line: "
             "a positive shift is a water line at a positive offset"
         ]
     if distance["Hz"] < CLEARLY_BETTER * distance["ppm"]:
         return values, [
-            f"the water lines of the spectra do not have the shifts of the B0 map '{name}', whose median distance from "
+            f"the water lines of the spectra do not have the shifts of the B0 map {name}, whose median distance from "
             f"them is {distance['ppm']:.2g} ppm: check that it is in ppm and that the spectra are not corrected already"
         ]
     return values, []
@@ -170,7 +170,7 @@ def b1_relative(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
 
     Args:
         values: Map (voxel,).
-        name: Name of the map in messages.
+        name: What messages call the map: a file or a name, in quotation marks.
 
     Returns:
         The map relative to the nominal B1, and a sentence where it was converted.
@@ -182,9 +182,9 @@ def b1_relative(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     if median is None or RELATIVE_B1[0] <= median <= RELATIVE_B1[1]:
         return values, []
     if PERCENT[0] <= median <= PERCENT[1]:
-        return values / 100, [f"the B1 map '{name}' has a median of {median:g} and is taken to be in %"]
+        return values / 100, [f"the B1 map {name} has a median of {median:g} and is taken to be in %"]
     raise ValueError(
-        f"the B1 map '{name}' has a median of {median:g}, which is neither relative (about 1) nor percent (about 100): "
+        f"the B1 map {name} has a median of {median:g}, which is neither relative (about 1) nor percent (about 100): "
         "divide flip angles by the nominal one, and B1 in uT by the nominal B1"
     )
 
@@ -194,7 +194,7 @@ def t1_in_s(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
 
     Args:
         values: Map (voxel,).
-        name: Name of the map in messages.
+        name: What messages call the map: a file or a name, in quotation marks.
 
     Returns:
         The map in s, and a sentence where it was converted.
@@ -206,8 +206,8 @@ def t1_in_s(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     if median is None or T1_SECONDS[0] <= median <= T1_SECONDS[1]:
         return values, []
     if MILLISECONDS_ABOVE_S < median <= 1000 * T1_SECONDS[1]:
-        return values / 1000, [f"the T1 map '{name}' has a median of {median:g} and is taken to be in ms"]
-    raise ValueError(f"the T1 map '{name}' has a median of {median:g}, which is neither s nor ms: convert it to s")
+        return values / 1000, [f"the T1 map {name} has a median of {median:g} and is taken to be in ms"]
+    raise ValueError(f"the T1 map {name} has a median of {median:g}, which is neither s nor ms: convert it to s")
 
 
 def require_seconds(model: TissueModel, where: str = "the model") -> None:

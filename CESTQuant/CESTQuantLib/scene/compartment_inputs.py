@@ -95,8 +95,8 @@ def visit_input(visit: CompartmentVisit, name: str, prepared: tuple[Study, Metho
     masks = _masks(visit)
     if masks is not None and all(_number(segment) >= 0 for segment in masks.masks):
         notes.append(
-            f"the labels of '{masks.name}' have no names, so that no compartment is known: say what they mean, as in "
-            "--labels 1=core,2=oedema,3=enhancing"
+            f"the labels of {called(visit.segmentation)} have no names, so that no compartment is known: say what they "
+            "mean, as in --labels 1=core,2=oedema,3=enhancing"
         )
     return VisitInput(
         visit.name or name,
@@ -165,7 +165,7 @@ def _number(name: str) -> int:
 def _image(node: Any) -> Image:
     geometry = Geometry.of(node)
     array = np.nan_to_num(volumes.array_on(node, geometry)).astype(np.float32)
-    return Image(node.GetName(), array, Grid(geometry.shape, geometry.ijk_to_ras))
+    return Image(node.GetName(), array, Grid(geometry.shape, geometry.ijk_to_ras), called(node))
 
 
 def linear_transform(transform: Any) -> np.ndarray:

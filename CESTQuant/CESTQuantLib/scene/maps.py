@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from NeuroCESTLib.scene.messages import called
+
 from .study import Study
 
 if TYPE_CHECKING:
@@ -48,13 +50,13 @@ def with_maps(
     warnings: list[str] = []
     values = {name: study.values(node) for name in NODE_MAPS if (node := getattr(nodes, name)) is not None}
     if "b0" in values:
-        values["b0"], noted = magnitudes.b0_in_ppm(values["b0"], spectra, study.larmor, nodes.b0.GetName())
+        values["b0"], noted = magnitudes.b0_in_ppm(values["b0"], spectra, study.larmor, called(nodes.b0))
         warnings += noted
     if "b1" in values:
-        values["b1"], noted = magnitudes.b1_relative(values["b1"], nodes.b1.GetName())
+        values["b1"], noted = magnitudes.b1_relative(values["b1"], called(nodes.b1))
         warnings += noted
     if "t1" in values:
-        values["t1"], noted = magnitudes.t1_in_s(values["t1"], nodes.t1.GetName())
+        values["t1"], noted = magnitudes.t1_in_s(values["t1"], called(nodes.t1))
         warnings += noted
     named = {}
     for name in model.map_names if model is not None else []:
@@ -63,7 +65,8 @@ def with_maps(
         elif name in values:
             named[name] = values[name]
         else:
-            raise ValueError(f"the model refers to the map '{name}', which is not given")
+            model_title = "the model" if model_file is None else f"'{model_file}'"
+            raise ValueError(f"{model_title} refers to the map '{name}', which is not given")
     b0, b1, t1 = (values.get(name) for name in NODE_MAPS)
     return replace(spectra, b0_shift_ppm=b0, b1_relative=b1, t1_s=t1, maps=named), warnings
 

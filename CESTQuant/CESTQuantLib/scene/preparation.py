@@ -79,7 +79,7 @@ def _without_motion(study: Study, progress: Progress) -> tuple[Study, dict[str, 
     try:
         corrected, motion = correct_motion(images, study.geometry.spacing.tolist(), progress=progress)
     except ValueError as error:
-        raise ValueError(f"'{study.name}': {error}") from None
+        raise ValueError(f"{study.title}: {error}") from None
     names = [f"M0 {i + 1}" if first > 1 else "M0" for i in range(first)]
     names += [str(i + 1) for i in range(len(study.raw))]
     unmeasured = [name for name, measured in zip(names, motion.measured, strict=True) if not measured]
@@ -99,12 +99,12 @@ def _without_motion(study: Study, progress: Progress) -> tuple[Study, dict[str, 
     warnings = []
     if unmeasured:
         warnings.append(
-            f"the position of {_listed(unmeasured)} of '{study.name}' could not be measured and was taken from the "
+            f"the position of {_listed(unmeasured)} of {study.title} could not be measured and was taken from the "
             "neighbouring measurements"
         )
     if motion.in_plane:
         warnings.append(
-            f"'{study.name}' has too few slices to see motion through them, so only motion within the slices was "
+            f"{study.title} has too few slices to see motion through them, so only motion within the slices was "
             "corrected"
         )
     raw = corrected[first:].astype(study.raw.dtype, copy=False)

@@ -86,7 +86,7 @@ def map_relaxation(
         model, settings = flip_angle_model(repetition_time_s), torch.deg2rad(numbers)
         if b1 is not None:
             relative = volumes.array_on(b1, geometry).reshape(-1)[voxels].astype(np.float64)
-            scale, noted = b1_relative(torch.from_numpy(relative), b1.GetName())
+            scale, noted = b1_relative(torch.from_numpy(relative), called(b1))
             settings, warnings = scale[:, None] * settings, list(noted)
         else:
             warnings = ["no B1 map is given: T1 from flip angles is wrong by about twice the error of B1"]

@@ -10,7 +10,7 @@ than that one is not taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -119,9 +119,9 @@ class _Small:
 
 def _coarse_in_head(image: Image, head: np.ndarray) -> _Small:
     """Average an image within the head over voxels of about 4 mm."""
-    inside = coarse(Image(image.name, np.where(head, image.array, 0).astype(np.float32), image.grid), _COARSE_MM)
-    share = coarse(Image(image.name, head.astype(np.float32), image.grid), _COARSE_MM).array
-    return _Small(Image(image.name, inside.array / np.maximum(share, 0.25), inside.grid), share >= 0.5)
+    inside = coarse(replace(image, array=np.where(head, image.array, 0).astype(np.float32)), _COARSE_MM)
+    share = coarse(replace(image, array=head.astype(np.float32)), _COARSE_MM).array
+    return _Small(replace(inside, array=inside.array / np.maximum(share, 0.25)), share >= 0.5)
 
 
 def _relative(small: _Small, tumor: np.ndarray | None, tumor_grid: Grid | None) -> Image:
@@ -139,7 +139,7 @@ def _relative(small: _Small, tumor: np.ndarray | None, tumor_grid: Grid | None) 
     difference = logarithm - around(logarithm) / weight
     spread = np.sqrt(np.maximum(around(difference**2) / weight, 0)) + 0.02
     relative = np.clip(difference / spread, -3, 3)
-    return Image(small.image.name, np.where(used, relative, 0).astype(np.float32), grid)
+    return replace(small.image, array=np.where(used, relative, 0).astype(np.float32), grid=grid)
 
 
 def _in_tumor(points: np.ndarray, tumor: np.ndarray | None, tumor_grid: Grid | None) -> np.ndarray:

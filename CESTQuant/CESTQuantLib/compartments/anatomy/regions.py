@@ -97,7 +97,7 @@ def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarra
         if own_anatomy and plane is not None:
             found += _white_matter(structure, plane, tumor, given.grid, notes)
         if plane is None:
-            notes.append(f"'{structure.image.name}' shows no plane of symmetry: there is no contralateral region")
+            notes.append(f"{structure.image.called} shows no plane of symmetry: there is no contralateral region")
         elif tumor is not None:
             fluid = structure if own_anatomy else None
             found += _contralateral(tumor, given.grid, plane, fluid, notes)
@@ -220,7 +220,7 @@ def _white_matter(
     white = inside if inside.sum() * structure.image.grid.voxel_ml >= _LEAST_WHITE_ML else white
     mask = _at_voxels(white, structure.image.grid, grid, None)
     if not mask.any():
-        notes.append(f"no white matter is found in '{structure.image.name}'")
+        notes.append(f"no white matter is found in {structure.image.called}")
         return []
     return [RegionMask(WHITE_MATTER, "reference", mask, COLORS[WHITE_MATTER])]
 

@@ -71,11 +71,11 @@ def structure_of(image: Image, tumor: np.ndarray | None = None, tumor_grid: Grid
         deep &= ~nearest(tumor, points).reshape(deep.shape)
     nothing = np.zeros(head.shape, bool)
     if np.count_nonzero(deep) < _FEWEST_VOXELS:
-        return Structure(small, head, nothing, nothing, (f"'{image.name}' shows too little of the brain for tissue",))
+        return Structure(small, head, nothing, nothing, (f"{image.called} shows too little of the brain for tissue",))
     weighting = weighting_of(image.name)
     notes: tuple[str, ...] = ()
     if weighting is None:
-        notes = (f"the name of '{image.name}' does not say its weighting: it is taken as T1-weighted",)
+        notes = (f"the name of {image.called} does not say its weighting: it is taken as T1-weighted",)
     low, high = _thresholds(small.array[deep])
     by_class = {
         name: deep & mask

@@ -14,6 +14,7 @@ import pytest
 from geometries import GRIDS
 from studies import (
     Acquisition,
+    amine_model,
     checksums,
     fit_arguments,
     messages,
@@ -37,6 +38,24 @@ def test_missing_files_and_folders_are_named(refused: Callable, tmp_path: Path, 
 
 def test_a_model_file_must_exist_even_if_the_method_does_not_use_it(refused: Callable) -> None:
     assert refused(model="absent.json") == "error: file not found: 'absent.json'"
+
+
+@pytest.mark.parametrize(("option", "value"), [("b0", 3e4), ("b1", 60.0 * 17), ("t1", 1e6)])
+def test_maps_in_no_known_unit_are_named_by_their_files(
+    refused: Callable, good: Path, acquisition: Acquisition, tmp_path: Path, option: str, value: float
+) -> None:
+    path = write_image(np.full(acquisition.geometry.shape, value, np.float32), acquisition.geometry, tmp_path / "m.nii")
+    method = {"method": "r1rho", "model": write_json(amine_model(), tmp_path / "model.json")}
+    assert f"'{path}'" in refused(**{"t1": good / "t1.nii.gz", option: path}, **method)
+
+
+def test_images_in_which_no_motion_can_be_seen_are_named_by_their_file(refused: Callable, good: Path) -> None:
+    assert f"'{good / 'signal.nii.gz'}': motion correction" in refused(motion_correct=True)
+
+
+def test_the_model_that_refers_to_a_missing_map_is_named(refused: Callable, tmp_path: Path) -> None:
+    model = write_json({"water": {"T1_s": {"map": "t1"}, "T2_s": 0.05}}, tmp_path / "model.json")
+    assert f"'{model}' refers to the map 't1'" in refused(method="r1rho", model=model)
 
 
 @pytest.mark.parametrize("option", ["signal", "reference", "mask", "b0", "segmentation"])
