@@ -144,7 +144,7 @@ def fuzz(
 
     with tempfile.TemporaryDirectory(prefix="neurocest-examples-") as folder:
         examples = Path(folder)
-        write_examples(examples)
+        write_examples(examples, whole_commands=not quick)
         for answer in answers(chosen, variants(), examples, seed, workers):
             summary.add(answer)
             if answer.is_finding and keep is not None and len(summary.findings) <= 200:

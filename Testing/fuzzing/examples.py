@@ -23,12 +23,14 @@ from CESTQuantLib.networks import fixed_protocol
 from NeuroCESTLib.workflow.manifest import read_cohort, read_settings
 from NeuroCESTLib.workflow.plan import Plan
 
+from .commands import write_command_examples
+
 SHAPE = (5, 6, 4)  # voxels (k, j, i) of the images
 MEASUREMENTS = 4
 
 
-def write_examples(folder: Path) -> None:
-    """Write all examples into an empty folder."""
+def write_examples(folder: Path, whole_commands: bool = True) -> None:
+    """Write all examples into an empty folder, those of whole commands, too, if wanted."""
     _write_texts(folder)
     _write_images(folder)
     _write_nodes(folder)
@@ -37,6 +39,8 @@ def write_examples(folder: Path) -> None:
     _write_scans(folder)
     _write_compartments(folder)
     _write_cohort(folder / "cohort")
+    if whole_commands:
+        write_command_examples(folder)
 
 
 def _write_texts(folder: Path) -> None:

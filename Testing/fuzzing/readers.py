@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.scene.messages import files_of_nodes
+
+from .commands import commands
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,13 @@ class Reader:
 def readers() -> list[Reader]:
     """Return all readers; what they need is imported now, so that processes forked later have it."""
     found = [*_text_readers(), *_image_readers(), *_tensor_readers(), *_scan_readers()]
-    return [*(Reader(f"{name} {example}", example, read) for name, example, read in found), *_commands()]
+    return [
+        *(Reader(f"{name} {example}", example, read) for name, example, read in found),
+        *(
+            Reader(f"{name} {example}", example, in_scene(run), beside, every=8)
+            for name, example, run, beside in commands()
+        ),
+    ]
 
 
 _Entry = tuple[str, str, Callable[[Path], Any]]
@@ -98,13 +104,13 @@ def _image_readers() -> list[_Entry]:
     series = ("series.nii", "series.nii.gz", "series.seq.nrrd")
     labels = ("labels.seg.nrrd", "labels.nii.gz")
     return [
-        *(("volume", name, _in_scene(read_volume)) for name in volumes),
-        *(("series", name, _in_scene(read_sequence)) for name in series),
-        *(("segmentation", name, _in_scene(read_segmentation)) for name in labels),
+        *(("volume", name, in_scene(read_volume)) for name in volumes),
+        *(("series", name, in_scene(read_sequence)) for name in series),
+        *(("segmentation", name, in_scene(read_segmentation)) for name in labels),
         *(("image", name, read_image) for name in volumes),
         *(("labels", name, read_labels) for name in labels),
         *(("header", name, problem) for name in ("volume.nii", "volume.nrrd")),
-        ("scene", "scene.mrb", _in_scene(scene)),
+        ("scene", "scene.mrb", in_scene(scene)),
     ]
 
 
@@ -146,11 +152,11 @@ def _scan_readers() -> list[_Entry]:
         *(("scan", f"paravision/1/{name}", _source(read_source, "paravision")) for name in paravision),
         ("scan", "enhanced/scan.dcm", read_source),
         ("scan", "classic/07919.dcm", _source(read_source, "classic")),
-        ("scan", "nifti/scan.nii.gz", _in_scene(sidecar)),
-        ("scan", "nifti/scan.json", _in_scene(sidecar)),
-        ("maps", "maps/report.json", _in_scene(fit_folder)),
-        ("maps", "maps/mtr_asym_3.5ppm.nii.gz", _in_scene(fit_folder)),
-        *(("transform", name, _in_scene(linear_transform)) for name in ("to_anatomy.tfm", "to_anatomy.h5")),
+        ("scan", "nifti/scan.nii.gz", in_scene(sidecar)),
+        ("scan", "nifti/scan.json", in_scene(sidecar)),
+        ("maps", "maps/report.json", in_scene(fit_folder)),
+        ("maps", "maps/mtr_asym_3.5ppm.nii.gz", in_scene(fit_folder)),
+        *(("transform", name, in_scene(linear_transform)) for name in ("to_anatomy.tfm", "to_anatomy.h5")),
         *(("transform between visits", name, between_transform) for name in ("to_anatomy.tfm", "between.h5")),
         ("cohort", "cohort/COHORT.csv", read_cohort),
         ("cohort settings", "cohort/settings.json", read_settings),
@@ -163,7 +169,7 @@ def _source(read: Callable[[Path], Any], folder: str) -> Callable[[Path], Any]:
     return lambda path: read(next(parent for parent in path.parents if parent.name == folder))
 
 
-def _in_scene(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+def in_scene(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
     """Read a file as a command does, whose messages name files, and empty the scene."""
 
     def read_and_clear(path: Path) -> None:
@@ -177,53 +183,3 @@ def _in_scene(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
             slicer.mrmlScene.Clear(0)
 
     return read_and_clear
-
-
-def _commands() -> list[Reader]:
-    """Whole commands, whose inputs have extreme headers."""
-    from CESTQuantLib import batch as cestquant
-    from JointRegSegLib import batch as jointregseg
-
-    def command(main: Callable[[list[str]], int], words: str) -> Callable[[Path], Any]:
-        def run(path: Path) -> None:
-            folder = path.parent
-            arguments = [word.replace("VARIANT", str(path)).replace("BESIDE", str(folder)) for word in words.split()]
-            printed = io.StringIO()
-            with contextlib.redirect_stderr(printed):
-                status = main([*arguments, "--output", str(folder / "out")])
-            lines = [line for line in printed.getvalue().splitlines() if line.startswith("error: ")]
-            if status not in (0, 2) or bool(lines) != bool(status) or len(lines) > 1:
-                raise RuntimeError(f"status {status}: {printed.getvalue()}")
-            if lines:
-                raise ValueError(lines[0].removeprefix("error: "))
-
-        return _in_scene(run)
-
-    fit = "fit --signal VARIANT --protocol BESIDE/signal_protocol.json --method mtrasym --asymmetry-offset 3.5"
-    recovery = "relaxation --signal VARIANT --kind multi-echo --times-ms 10 20 40 80"
-    visit = "compartments --maps BESIDE/maps --draws 50 --perturbations 2 --no-spectra --anatomy"
-    pair = "apply --weights none --affine rigid --refine 0 --device cpu --fixed-mask BESIDE/brain.nii.gz"
-    pair += " --moving-mask BESIDE/brain.nii.gz --moving BESIDE/second.nii.gz - - - --fixed"
-    beside = ("signal_protocol.json", "labels.seg.nrrd", "maps")
-    series, volumes = ("series.nii", "series.nii.gz"), ("head.nii", "head.nrrd", "head.mha")
-    tried = [
-        *(("cestquant fit", name, cestquant.main, fit) for name in series),
-        *(("cestquant relaxation", name, cestquant.main, recovery) for name in series),
-        (
-            "cestquant compartments",
-            "labels.seg.nrrd",
-            cestquant.main,
-            f"{visit} BESIDE/other.nii.gz --segmentation VARIANT",
-        ),
-        (
-            "cestquant compartments",
-            "volume.nii",
-            cestquant.main,
-            f"{visit} VARIANT --segmentation BESIDE/labels.seg.nrrd",
-        ),
-        *(("jointregseg apply", name, jointregseg.main, f"{pair} VARIANT - - -") for name in volumes),
-    ]
-    return [
-        Reader(f"{name} {example}", example, command(main, words), tuple(set(beside) - {example}), every=8)
-        for name, example, main, words in tried
-    ]
