@@ -24,6 +24,9 @@ from .mutations import write_variant
 from .readers import Reader
 
 TIME_LIMIT_S = 20.0
+"""Longest processor time of a reader, which does not depend on what else the machine does; see also ``_WAITS``."""
+_WAITS = 15
+"""After so many times the limit by the clock, a reader waits for something that never comes."""
 MEMORY_LIMIT_BYTES = 2 << 30
 _LONGEST_ANSWER = 450
 _LONGEST_LIST = 4000  # of the mistakes in a manifest, line by line
@@ -43,7 +46,7 @@ class Answer:
         kind: ``read``, ``refused``, or what is wrong: ``signal``, ``hang``, ``memory``, ``error``, ``sentence``,
             ``stderr``, ``leftover``.
         text: The sentence of the reader, or what went wrong.
-        seconds: Time that it took.
+        seconds: Processor time that it took.
         megabytes: Memory that it added to the process.
         checksum: Checksum of the variant.
     """
@@ -86,7 +89,7 @@ class Worker:
 
     def give(self, reader: int, number: int) -> None:
         """Hand over a variant."""
-        self.busy, self.started = (reader, number), time.monotonic()
+        self.busy, self.started, self.used = (reader, number), time.monotonic(), _processor_seconds(self.process)
         self.connection.send((reader, number))
 
     def answer(self) -> Answer | None:
@@ -104,12 +107,16 @@ class Worker:
             died = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
             found = Answer(name, number, "signal", died)
             self._replace(dead=True)
-        if found is None and time.monotonic() - self.started > TIME_LIMIT_S:
+        if found is None and self._hangs():
             found = Answer(name, number, "hang", f"longer than {TIME_LIMIT_S:g} s", TIME_LIMIT_S)
             self._replace(dead=False)
         if found is not None:
             self.busy = None
         return found
+
+    def _hangs(self) -> bool:
+        used = _processor_seconds(self.process) - self.used
+        return used > TIME_LIMIT_S or time.monotonic() - self.started > _WAITS * TIME_LIMIT_S
 
     def stop(self, dead: bool = False) -> None:
         """End the process and remove its folder."""
@@ -204,7 +211,7 @@ def _serve(connection: Connection, readers: Sequence[Reader], examples: Path, fo
         log.seek(0)
         log.truncate()
         target, checksum = variant_of(readers[reader], number, seed, examples, work)
-        started, before = time.monotonic(), _peak_megabytes()
+        started, before = _processor_seconds(os.getpid()), _peak_megabytes()
         kind, text = _judge(readers[reader], target)
         sys.stderr.flush()
         log.seek(0)
@@ -214,7 +221,7 @@ def _serve(connection: Connection, readers: Sequence[Reader], examples: Path, fo
             kind, text = "leftover", f"{left[0].name} | {text}"
         for entry in own_temporary.iterdir():
             shutil.rmtree(entry, ignore_errors=True)
-        seconds, grown = time.monotonic() - started, _peak_megabytes() - before
+        seconds, grown = _processor_seconds(os.getpid()) - started, _peak_megabytes() - before
         connection.send(asdict(Answer(readers[reader].name, number, kind, text, seconds, grown, checksum)))
 
 
@@ -243,6 +250,15 @@ def is_sentence(answer: str, target: Path) -> bool:
         and len(without_paths.split()) >= 3
         and not _PYTHON_WORDS.search(without_paths)
     )
+
+
+def _processor_seconds(process: int) -> float:
+    """Processor time of a process and of those that it has started and that have ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _mapped_bytes() -> int:

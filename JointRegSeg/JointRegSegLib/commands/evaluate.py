@@ -16,7 +16,7 @@ from NeuroCESTLib.core.whole_files import write_errors, write_text, written_as
 from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
-from .evaluate_tasks import evaluate_on_cohort
+from .evaluate_tasks import PARTIAL, cases_in_words, evaluate_on_cohort, failures, move_into_partial
 from .options import add_device, add_labels, add_refinement, check_refinement
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 BUNDLED = "default"
 """Given instead of a weights file for the bundled weights."""
-PARTIAL = "partial"
-"""Folder within the output for a result that lacks failed cases, where an earlier result is kept."""
 _FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 """Errors that end the evaluation of one case, not that of the cohort."""
 
@@ -79,8 +77,7 @@ def run(options: Namespace) -> int:
 
     check_refinement(options)
     if any(is_study_weights(name) for name in options.weights or ()):
-        evaluate_on_cohort(options)
-        return SUCCESS
+        return evaluate_on_cohort(options)
     device = str(choose_device(options.device))
     variants = _variants(options.weights or [BUNDLED])
     cohort = _cohort(options)
@@ -114,20 +111,10 @@ def run(options: Namespace) -> int:
         failed = [row for row in rows if "error" in row]
         keeps_earlier = bool(failed) and earlier and not options.overwrite
         if keeps_earlier:
-            _move_into(folder / PARTIAL)
+            move_into_partial(folder)
     if failed:
-        place = Path(options.output) / (PARTIAL if keeps_earlier else "")
-        kept = f"; the earlier result in '{options.output}' is kept (--overwrite replaces it)" if keeps_earlier else ""
-        print(f"error: {len(failed)} of {_cases(len(rows))} failed, see '{place / 'cases.csv'}'{kept}", file=sys.stderr)
+        print(f"error: {failures(len(failed), len(rows), options.output, keeps_earlier)}", file=sys.stderr)
     return FAILURE if failed else SUCCESS
-
-
-def _move_into(folder: Path) -> None:
-    """Move everything beside a folder into it."""
-    written = list(folder.parent.iterdir())
-    folder.mkdir()
-    for file in written:
-        file.rename(folder / file.name)
 
 
 def _variants(names: list[str]) -> dict[str, LoadedWeights | None]:
@@ -232,13 +219,9 @@ def _write(rows: list[dict[str, Any]], names: list[str], folder: Path, report: R
     ]
     write_text(json.dumps({"variants": summary, "failed": failed}, indent=2) + "\n", folder / "summary.json")
     cases = len({row["case"] for row in rows})
-    draw_overview(good, folder / "overview.png", _cases(cases))
+    draw_overview(good, folder / "overview.png", cases_in_words(cases))
     report.summary |= {"cases": cases, "failed": failed, "variants": summary}
     report.write(folder)
-
-
-def _cases(count: int) -> str:
-    return "1 case" if count == 1 else f"{count} cases"
 
 
 def _file_name(text: str) -> str:

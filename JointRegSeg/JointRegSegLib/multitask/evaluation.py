@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Evaluation:
         found: Predictions and encoded targets by task, for the pictures.
         shown: Studies for the pictures by task.
         warnings: Sentences for the user.
+        failed: Sentence of each study that cannot be used, by its name; the others are scored without it.
     """
 
     cases: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Evaluation:
     found: dict[str, list[tuple[Any, Any]]] = field(default_factory=dict)
     shown: dict[str, list[Shown]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -72,22 +74,18 @@ def evaluate_studies(
         progress: Called before each study; may raise to cancel.
 
     Raises:
-        ValueError: A study cannot be used, a class is unknown to the network, or no study has a target.
+        ValueError: No study can be used, or none has a target.
     """
     chosen = cohort if split == "all" else cohort.of_split(split)
-    studies = TargetStudies(chosen, weights.tasks, weights.preparation, "memory", None, part(progress, 0.0, 0.4))
-    items = [studies[index] for index in range(len(studies))]
+    result = Evaluation()
+    chosen, items = _readable(chosen, weights, result, part(progress, 0.0, 0.4))
     predictions = [
         _predictions(weights, item, device, part(progress, 0.4, 0.7), i / len(items)) for i, item in enumerate(items)
     ]
     training: list[TargetStudy] = []
     if any(study.split == "train" for study in cohort.studies):
-        source = TargetStudies(
-            cohort.of_split("train"), weights.tasks, weights.preparation, "memory", None, part(progress, 0.7, 1.0)
-        )
-        training = [source[index] for index in range(len(source))]
+        _, training = _readable(cohort.of_split("train"), weights, result, part(progress, 0.7, 1.0))
     spacing_mm = weights.preparation.preprocessing.spacing_mm
-    result = Evaluation()
     for task in weights.tasks:
         known = [i for i, item in enumerate(items) if _target(task, item) is not None]
         if not known:
@@ -117,6 +115,24 @@ def evaluate_studies(
         raise ValueError(f"no study of '{cohort.source}' has a target of the tasks of these weights")
     progress(1.0, "done")
     return result
+
+
+def _readable(
+    cohort: Cohort, weights: StudyWeights, result: Evaluation, progress: Progress
+) -> tuple[Cohort, list[TargetStudy]]:
+    """Prepare the studies of a cohort; one that cannot be used becomes a failure of the result and is left out."""
+    records, items = [], []
+    for number, record in enumerate(cohort.studies):
+        progress(number / len(cohort), f"preparing {record.name}")
+        try:
+            one = TargetStudies(replace(cohort, studies=(record,)), weights.tasks, weights.preparation, "on_the_fly")
+            items.append(one[0])
+            records.append(record)
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            if len(cohort) == 1 or (number == len(cohort) - 1 and not items):
+                raise
+            result.failed[record.name] = " ".join(str(error).split())
+    return replace(cohort, studies=tuple(records)), items
 
 
 def _predictions(

@@ -62,6 +62,34 @@ def test_a_class_that_the_network_does_not_know_is_named(
     assert not (tmp_path / "scores").exists()
 
 
+def test_a_study_that_cannot_be_read_costs_its_own_score_alone_and_no_earlier_result(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    damaged = trained / "damaged.nii.gz"
+    damaged.write_bytes((trained / "20_t1.nii.gz").read_bytes()[:300])
+    manifest, out = trained / "damaged.csv", tmp_path / "scores"
+    manifest.write_text((trained / "cohort.csv").read_text().replace("20_t1.nii.gz", damaged.name))
+    usual = ["--weights", str(trained / "run" / "weights.pt"), "--output", str(out), "--no-pictures"]
+
+    def evaluated(cohort: Path, *more: str) -> int:
+        capfd.readouterr()
+        return main(["evaluate", "--manifest", str(cohort), *usual, *more])
+
+    assert evaluated(manifest) == 1
+    rows = rows_of(out / "cases.csv")
+    assert {row["study"] for row in rows if row["task"] == "age"} == {"s18", "s19", "s21"}
+    (failed,) = [row for row in rows if row["error"]]
+    assert (failed["study"], str(damaged) in failed["error"]) == ("s20", True)
+    assert f"error: s20: '{damaged}'" in capfd.readouterr().err
+    assert evaluated(trained / "cohort.csv") == 0
+    whole = (out / "cases.csv").read_bytes()
+    assert evaluated(manifest) == 1
+    assert (out / "cases.csv").read_bytes() == whole
+    assert f"error: 1 of 4 cases failed, see '{out / 'partial' / 'cases.csv'}'; the earlier" in capfd.readouterr().err
+    assert evaluated(manifest, "--overwrite") == 1
+    assert len(rows_of(out / "cases.csv")) < len(whole.splitlines())
+
+
 def test_a_visit_gets_tissues_a_number_with_its_interval_and_a_class(trained: Path, tmp_path: Path) -> None:
     command = ["predict", "--weights", str(trained / "run" / "weights.pt"), "--images", str(trained / "20_t1.nii.gz")]
     output = tmp_path / "found"
