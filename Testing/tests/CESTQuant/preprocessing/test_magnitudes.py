@@ -61,27 +61,27 @@ def test_offsets_in_ppm_are_left_alone(offsets: torch.Tensor | list[float]) -> N
 
 
 def test_a_b0_map_in_hz_is_converted_where_the_field_is_known() -> None:
-    values, (warning,) = magnitudes.b0_in_ppm(SHIFTS * MHZ, spectra(), Larmor(MHZ, True), "b0")
+    values, (warning,) = magnitudes.b0_in_ppm(SHIFTS * MHZ, spectra(), Larmor(MHZ, True), "'b0'")
     torch.testing.assert_close(values, SHIFTS)
     assert "is taken to be in Hz and divided by 127.73 MHz" in warning
     with pytest.raises(ValueError, match=r"the B0 map 'b0' .* looks like Hz, not ppm: give the field strength"):
-        magnitudes.b0_in_ppm(SHIFTS * MHZ, spectra(), Larmor(MHZ, False), "b0")
+        magnitudes.b0_in_ppm(SHIFTS * MHZ, spectra(), Larmor(MHZ, False), "'b0'")
     with pytest.raises(ValueError, match="is neither in ppm nor in Hz"):
-        magnitudes.b0_in_ppm(SHIFTS * 1e4, spectra(), Larmor(MHZ, True), "b0")
+        magnitudes.b0_in_ppm(SHIFTS * 1e4, spectra(), Larmor(MHZ, True), "'b0'")
 
 
 def test_a_b0_map_of_the_opposite_sign_or_of_other_spectra_is_told() -> None:
     larmor = Larmor(MHZ, True)
-    assert magnitudes.b0_in_ppm(SHIFTS, spectra(), larmor, "b0")[1] == []
-    assert "opposite sign" in magnitudes.b0_in_ppm(-SHIFTS, spectra(), larmor, "b0")[1][0]
+    assert magnitudes.b0_in_ppm(SHIFTS, spectra(), larmor, "'b0'")[1] == []
+    assert "opposite sign" in magnitudes.b0_in_ppm(-SHIFTS, spectra(), larmor, "'b0'")[1][0]
     corrected = ZSpectra(spectra().signal[15:16].expand(30, -1), protocol(SPECTRUM))
-    assert "not corrected already" in magnitudes.b0_in_ppm(SHIFTS, corrected, larmor, "b0")[1][0]
+    assert "not corrected already" in magnitudes.b0_in_ppm(SHIFTS, corrected, larmor, "'b0'")[1][0]
 
 
 @pytest.mark.parametrize("factor", [1, 100])
 def test_relative_b1_in_percent_is_converted(factor: float) -> None:
     map_ = torch.tensor([0.8, 0.9, 1.1, 0.0])
-    values, warnings = magnitudes.b1_relative(factor * map_, "b1")
+    values, warnings = magnitudes.b1_relative(factor * map_, "'b1'")
     torch.testing.assert_close(values, map_)
     assert len(warnings) == (factor == 100)
 
@@ -89,13 +89,13 @@ def test_relative_b1_in_percent_is_converted(factor: float) -> None:
 @pytest.mark.parametrize("median", [0.01, 5.0, 20.0, 45.0, 900.0])
 def test_flip_angles_and_microtesla_are_no_relative_b1(median: float) -> None:
     with pytest.raises(ValueError, match="divide flip angles by the nominal one"):
-        magnitudes.b1_relative(torch.full((4,), median), "b1")
+        magnitudes.b1_relative(torch.full((4,), median), "'b1'")
 
 
 @pytest.mark.parametrize("factor", [1, 1000])
 def test_t1_in_ms_is_converted(factor: float) -> None:
     map_ = torch.tensor([1.1, 1.4, 3.0, 0.0])
-    values, warnings = magnitudes.t1_in_s(factor * map_, "t1")
+    values, warnings = magnitudes.t1_in_s(factor * map_, "'t1'")
     torch.testing.assert_close(values, map_)
     assert len(warnings) == (factor == 1000)
 
@@ -103,7 +103,7 @@ def test_t1_in_ms_is_converted(factor: float) -> None:
 @pytest.mark.parametrize("median", [1e-3, 30.0, 1e6])
 def test_other_units_of_t1_are_refused(median: float) -> None:
     with pytest.raises(ValueError, match="neither s nor ms"):
-        magnitudes.t1_in_s(torch.full((4,), median), "t1")
+        magnitudes.t1_in_s(torch.full((4,), median), "'t1'")
 
 
 @pytest.mark.parametrize(
