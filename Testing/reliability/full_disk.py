@@ -159,7 +159,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="neurocest-full-"))
     problems: list[str] = []
     count = 0
-    runs = [run for run in tiny_runs(work / "inputs") if not options.only or run.name in options.only]
+    runs = tiny_runs(work / "inputs", options.only)
     try:
         for number, run in enumerate(runs):
             tries, found = tried(run, work / f"run{number}", mounts)

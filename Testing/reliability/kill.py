@@ -140,7 +140,7 @@ def main() -> int:
         (work / "tmp").mkdir()
         os.environ["TMPDIR"] = str(work / "tmp")
         tempfile.tempdir = None
-        runs = [run for run in tiny_runs(work / "inputs") if not options.only or run.name in options.only]
+        runs = tiny_runs(work / "inputs", options.only)
         known: dict[str, Undisturbed] = {}
         states: Counter[str] = Counter()
         kills: Counter[str] = Counter()

@@ -226,15 +226,21 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
     return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
-def tiny_runs(folder: Path) -> list[TinyRun]:
-    """Write the inputs into a folder, and return the runs that use them."""
+def tiny_runs(folder: Path, only: Sequence[str] | None = None) -> list[TinyRun]:
+    """Write the inputs into a folder, and return the runs that use them.
+
+    Args:
+        folder: Folder for the inputs.
+        only: Names of the runs that are wanted; None for all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        *_cest_runs(folder / "cest"),
-        *_joint_runs(folder / "joint"),
-        *_task_runs(folder / "tasks"),
-        *_cohort_runs(folder),
-    ]
+    runs = [*_cest_runs(folder / "cest"), *_joint_runs(folder / "joint")]
+    known = {run.name for run in runs}
+    if only is None or set(only) - known:  # the further inputs take a training and a cohort
+        runs += [*_task_runs(folder / "tasks"), *_cohort_runs(folder)]
+    if unknown := set(only or ()) - {run.name for run in runs}:
+        raise SystemExit(f"unknown runs {', '.join(sorted(unknown))}; there are {', '.join(run.name for run in runs)}")
+    return [run for run in runs if only is None or run.name in only]
 
 
 def _words(options: dict[str, Any]) -> Iterator[str]:
