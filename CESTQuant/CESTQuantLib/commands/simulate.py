@@ -7,6 +7,8 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.output.lock import only_run
+
 from ..formats.pulseq_rules import RULES
 from ..physics.engines import ENGINES
 
@@ -41,7 +43,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Run ``cestquant simulate``."""
+    """Run ``cestquant simulate``, unless another run writes the same table."""
+    with only_run(options.output):
+        _simulate(options)
+
+
+def _simulate(options: Namespace) -> None:
     import torch
 
     from NeuroCESTLib.core.checked_json import read_json

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.output.lock import only_run
 from NeuroCESTLib.core.whole_files import write_text
 
 from .options import add_labels
@@ -43,7 +44,12 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Run ``jointregseg manifest``."""
+    """Run ``jointregseg manifest``, unless another run writes the same manifest."""
+    with only_run(options.output):
+        _write_manifest(options)
+
+
+def _write_manifest(options: Namespace) -> None:
     from ..cohort.folders import cohort_of_folder, divide
     from ..cohort.manifest import manifest_text
 

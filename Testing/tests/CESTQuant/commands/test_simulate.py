@@ -11,6 +11,7 @@ from studies import AMIDE_SCENARIO, checksums, read_spectrum, write_json
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.formats.pools_yaml import read_pools
+from NeuroCESTLib.core.output.lock import only_run
 
 
 def steady_z(offset_ppm: float, k: float, fraction: float) -> float:
@@ -149,3 +150,11 @@ def test_a_pool_file_at_another_field_is_told(tmp_path: Path, capsys: pytest.Cap
     assert main([*files, str(tmp_path / "z.csv")]) == 0
     assert "made for 3 T but is played at 7 T" in capsys.readouterr().err
     np.testing.assert_allclose(read_spectrum(tmp_path / "z.csv")[:, 0], [-3 / 7, 0, 3 / 7], atol=1e-4)
+
+
+def test_a_second_run_into_the_same_table_stops(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_json(AMIDE_SCENARIO, tmp_path / "s.json")
+    with only_run(tmp_path / "z.csv"):
+        assert main(["simulate", str(tmp_path / "s.json"), "--output", str(tmp_path / "z.csv")]) == 2
+    assert f"is writing to '{tmp_path / 'z.csv'}': wait until it has ended" in capsys.readouterr().err
+    assert not (tmp_path / "z.csv").exists()

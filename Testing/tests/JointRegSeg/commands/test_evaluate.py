@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from JointRegSegLib.batch import main
-from JointRegSegLib.commands.evaluate import _cases, _named
+from JointRegSegLib.commands.evaluate import _named
+from JointRegSegLib.commands.evaluate_tasks import cases_in_words
 
 EVALUATION_FILES = ["cases.csv", "report.json", "summary.csv", "summary.json", "variants.csv"]
 
 
 def test_cases_are_counted_in_the_singular_and_plural() -> None:
-    assert [_cases(count) for count in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [cases_in_words(count) for count in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
 
 
 def test_messages_of_progress_start_with_the_title_of_the_case() -> None:
