@@ -148,15 +148,17 @@ def _command(main: _Main, words: str, depth: int) -> Callable[[Path], Any]:
 
 @contextlib.contextmanager
 def _without_engine() -> Iterator[None]:
-    """Keep what Snakemake, another process, prints from standard error; it is meant for the user."""
+    """Keep what Snakemake, another process, prints; it is meant for the user."""
     with tempfile.TemporaryFile() as printed:
-        kept = os.dup(2)
-        os.dup2(printed.fileno(), 2)
+        kept = {stream: os.dup(stream) for stream in (1, 2)}
+        for stream in kept:
+            os.dup2(printed.fileno(), stream)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            for stream, copy in kept.items():
+                os.dup2(copy, stream)
+                os.close(copy)
 
 
 def write_command_examples(folder: Path) -> None:
