@@ -33,7 +33,8 @@ from ..registration.affine import AffineResult, align
 from ..registration.deformation import Deformation, identity_displacement
 from ..registration.distant_brains import brought_together
 from ..registration.instance_optimization import RefinementSettings, refine
-from ..registration.transforms import jacobian_image, pair_transform, warp_image, warp_label_image
+from ..registration.native_warp import NativeWarp
+from ..registration.transforms import jacobian_image, pair_transform
 from .checks import CheckedPair, CheckedStudy, check_pair
 from .coverage import (
     coverage_warnings,
@@ -320,10 +321,11 @@ def _results(
     fixed, moving = segmented
     progress(0.3, "warping the moving images")
     native, moving_images = pair.fixed.study.reference, pair.moving.study.images
-    warped = {m: warp_image(moving_images[m], native, transform.moving_to_fixed) for m in pair.moving.study.present}
+    warp = NativeWarp(native, transform)
+    warped = warp.images({m: moving_images[m] for m in pair.moving.study.present})
     warped_labels: sitk.Image | None = None
     if moving.labels is not None:
-        warped_labels = warp_label_image(moving.labels, native, transform.moving_to_fixed)
+        warped_labels = warp.labels(moving.labels)
     jacobian = jacobian_image(transform, native)
     progress(0.8, "measuring volumes")
     volumes, coverage, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)

@@ -213,16 +213,19 @@ class JointNetwork(nn.Module):
         return stride
 
     def _initialize(self) -> None:
-        """Draw weights by the method of Glorot without normalisation (as published), else of He; set biases to zero."""
+        """Draw weights by the method of Glorot without normalisation (as published), else of He; set biases to zero.
+
+        Weights without memory (on the device 'meta') are left alone; torch would load its compiler for them.
+        """
         for module in self.modules():
-            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and not module.weight.is_meta:
                 if self.config.normalisation == "none":
                     nn.init.xavier_uniform_(module.weight)
                 else:
                     nn.init.kaiming_normal_(module.weight, a=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.registration is not None and self.config.zero_output:
+        if self.registration is not None and self.config.zero_output and not self.registration.output.weight.is_meta:
             nn.init.zeros_(self.registration.output.weight)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -120,8 +121,8 @@ def _edema_signs(study: PreparedStudy, masks: dict[int, Tensor], present: set[in
 def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Tensor) -> float:
     """Mean intensity of a region relative to the median of healthy brain, in its robust standard deviations."""
     image = study.images[MODALITIES.index(modality)]
-    values = image[healthy]
-    values = values[:: max(1, len(values) // 50_000)]
+    indices = torch.nonzero(healthy.flatten()).flatten()
+    values = image.flatten()[indices[:: max(1, len(indices) // 50_000)]]
     middle = values.median()
     spread = 1.4826 * (values - middle).abs().median()
     return float((image[region].mean() - middle) / spread.clamp_min(1e-3))
@@ -129,6 +130,8 @@ def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Te
 
 def _contact(region: Tensor, outside: Tensor) -> float:
     """Share of a region's neighbours that lie outside the tumour."""
-    grown = F.max_pool3d(region[None, None].float(), 3, 1, 1)[0, 0] > 0
-    ring = grown & ~region
+    places = [torch.nonzero(region.amax(tuple(a for a in range(3) if a != axis))).flatten() for axis in range(3)]
+    box = tuple(slice(max(int(along[0]) - 1, 0), int(along[-1]) + 2) for along in places)
+    region, outside = region[box], outside[box]
+    ring = (F.max_pool3d(region[None, None].float(), 3, 1, 1)[0, 0] > 0) & ~region
     return float((ring & outside).sum()) / max(float(ring.sum()), 1.0)

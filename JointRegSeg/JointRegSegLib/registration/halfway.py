@@ -124,7 +124,7 @@ class HalfwaySpace:
             points, weights = self._used(values)
         if len(points) < _FEWEST_POINTS:
             raise ValueError("the brains do not overlap enough to be aligned")
-        optimizer = torch.optim.LBFGS(
+        optimizer = _LBFGS(
             [values], max_iter=iterations, tolerance_grad=1e-4, tolerance_change=1e-5, line_search_fn="strong_wolfe"
         )
         best = list(parameters), -math.inf
@@ -134,7 +134,7 @@ class HalfwaySpace:
             nonlocal best, evaluations
             evaluations += 1
             watch(evaluations)
-            optimizer.zero_grad()
+            values.grad = None
             with torch.enable_grad():
                 information = self._information(values, points, weights)
                 loss = -_GAIN * information
@@ -169,6 +169,14 @@ class HalfwaySpace:
         first = self.fixed.sample(at_fixed, slice(0, 1))[0]
         second = self.moving.sample(at_moving, slice(0, 1))[0]
         return mutual_information(first, second, weights)
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """The optimiser of torch without its compiler, which would be loaded to add the parameters and takes seconds."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        add = torch.optim.Optimizer.add_param_group
+        getattr(add, "__wrapped__", add)(self, param_group)
 
 
 def _applied(matrix: Tensor, points: Tensor, center_mm: np.ndarray) -> Tensor:

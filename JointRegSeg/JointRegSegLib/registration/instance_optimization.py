@@ -178,7 +178,7 @@ class _Level:
         settings = self.settings
         velocity = resize_displacement(velocity, self.grid).clone().requires_grad_()
         best, least = velocity.detach().clone(), math.inf
-        optimizer = torch.optim.Adam([velocity], lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-4)
+        optimizer = _Adam(velocity)
         # The objective is a mean. Times the number of voxels, its derivatives do not depend on the size of the grid.
         voxels = velocity[0, 0].numel()
         history: list[float] = []
@@ -193,14 +193,12 @@ class _Level:
                 way = compared.next_way()
                 similarity = compared.similarity(way, self._displacement(velocity if way == 0 else -velocity))
                 penalty = settings.regularisation * _roughness(velocity, settings.regulariser)
-                optimizer.zero_grad()
+                velocity.grad = None
                 (voxels * compared.share * (penalty - self.measure.gain * similarity)).backward()
             history.append(float(penalty.detach()) - self.measure.gain * compared.mean_of_latest)
             if history[-1] < least:  # Adam may also step away from the optimum, even from a perfect start
                 best, least = velocity.detach().clone(), history[-1]
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (1 - _SLOWDOWN * iteration / iterations)
-            optimizer.step()
+            optimizer.step(settings.learning_rate * (1 - _SLOWDOWN * iteration / iterations))
             report(iteration + 1, compared.mean_of_latest)
             if iteration >= 2 * _REMASK and min(history[:-_REMASK]) - min(history[-_REMASK:]) < settings.tolerance:
                 break
@@ -237,6 +235,28 @@ class _Level:
             compared = _BothWays(self.images, (prepared[0], prepared[1]), self.measure.both_ways)
             compared.measure(*displacements)
         return compared
+
+
+class _Adam:
+    """Steps by Adam (Kingma and Ba 2015). The one of torch would load its compiler, which takes seconds."""
+
+    _MEAN, _SQUARE, _EPSILON = 0.9, 0.99, 1e-4
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Change the values in place, by ``rate`` at most about, according to their gradient."""
+        gradient = self._values.grad
+        assert gradient is not None
+        self._steps += 1
+        self._mean.lerp_(gradient, 1 - self._MEAN)
+        self._square.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
+        scale = (self._square.sqrt() / math.sqrt(1 - self._SQUARE**self._steps)).add_(self._EPSILON)
+        self._values.addcdiv_(self._mean, scale, value=-rate / (1 - self._MEAN**self._steps))
 
 
 class _BothWays:

@@ -203,7 +203,9 @@ def _moments(image: Tensor, weights: Tensor | None, share: Tensor | None, box: B
 def _noise(image: Tensor) -> Tensor:
     """Return the variance (B, C, 1, 1, 1) that is added to every local one; it is positive even for constant images."""
     with torch.no_grad():
-        return _NOISE_SHARE * image.var((2, 3, 4), correction=0, keepdim=True).clamp_min(1e-12)
+        centered = image - image.mean((2, 3, 4), keepdim=True)  # far faster than torch's variance
+        square = torch.linalg.vector_norm(centered, dim=(2, 3, 4), keepdim=True).square()
+        return (_NOISE_SHARE / image[0, 0].numel() * square).clamp_min(1e-12)
 
 
 def _present(image: Tensor) -> Tensor:

@@ -1,0 +1,206 @@
+"""Trial of the bundled segmentation on synthetic patients: errors of volumes, and detection of small enhancing lesions.
+
+``volumes`` compares the volume of each region with the truth and with the uncertain volume, which is the sum of
+``p (1 - p)`` over the voxels for the probability p of the region. From every other patient it finds the errors, in
+units of the uncertain volume, below and above which a twentieth of the errors lies; on the rest it counts how many true
+volumes the intervals hold that follow from these.
+
+``lesions`` plants enhancing lesions of 0.3 to 2 ml in white matter and counts those that are found, that is of which at
+least a tenth is segmented as enhancing tumour.
+
+The table is written after each patient, and a run that finds it goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from JointRegSegLib.images.grid import WorkingGrid
+from JointRegSegLib.images.labels import CLASSES, REGIONS
+from JointRegSegLib.images.modalities import MODALITIES
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference.region_volumes import VOLUME_REGIONS
+from JointRegSegLib.inference.result import StudyResult
+from JointRegSegLib.inference.settings import InferenceSettings
+from JointRegSegLib.inference.single_study import process_study
+from JointRegSegLib.network.weights import load_weights
+from JointRegSegLib.synthesis.anatomy import random_head
+from JointRegSegLib.synthesis.contrast import random_images
+from JointRegSegLib.synthesis.patient import SHAPE_MM, synthetic_patient
+from JointRegSegLib.synthesis.random_fields import Draw
+from JointRegSegLib.synthesis.templates import WM, load_templates
+from JointRegSegLib.synthesis.tumor import Tumor, TumorNoise, tumor_fields
+from NeuroCESTLib.core.whole_files import write_csv
+
+SPACING_MM = 2.0
+WEIGHTS = Path(__file__).parents[1] / "JointRegSeg/JointRegSegLib/weights/neurocest.pt"
+SETTINGS = InferenceSettings(keep_probabilities=True, coregister=False)
+_LESIONS = 3
+_APART_MM = 30.0
+_FOUND_SHARE = 0.1
+_LEAST_UNCERTAIN_ML = 0.1
+_COLUMNS = {
+    "volumes": ("patient", "visit", "region", "true_ml", "found_ml", "uncertain_ml", "low_ml", "high_ml"),
+    "lesions": ("patient", "kind", "true_ml", "found_share", "elsewhere_ml"),
+}
+
+
+def segmented(images: torch.Tensor, brain: torch.Tensor, modalities: Iterable[str]) -> StudyResult:
+    """Segment images (modality, D, H, W) with their brain (D, H, W)."""
+    depth, height, width = brain.shape
+    grid = WorkingGrid((depth, height, width), SPACING_MM, (0.0, 0.0, 0.0))
+    shown = {m: grid.to_sitk(image.float()) for m, image in zip(MODALITIES, images, strict=True) if m in modalities}
+    study = StudyImages(shown, grid.to_sitk(brain.to(torch.uint8)), None, "study")
+    return process_study(study, load_weights(WEIGHTS), SETTINGS)
+
+
+def volumes_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> list[dict[str, Any]]:
+    """Compare the volumes of both visits of a patient with the truth."""
+    patient = synthetic_patient(templates, seed, SPACING_MM)
+    rows = []
+    for number, visit in enumerate((patient.fixed, patient.moving)):
+        result = segmented(visit.images, visit.mask, modalities)
+        maps = np.stack([sitk.GetArrayViewFromImage(result.probabilities[name]) for name in CLASSES])
+        voxel_ml = SPACING_MM**3 / 1000
+        for row in result.volumes:
+            classes = VOLUME_REGIONS[row.region]
+            if max(classes) >= len(CLASSES):
+                continue
+            share = maps[list(classes)].sum(0)
+            rows.append(
+                {
+                    "patient": seed,
+                    "visit": number,
+                    "region": row.region,
+                    "true_ml": float(np.isin(visit.labels.numpy(), classes).sum()) * voxel_ml,
+                    "found_ml": row.volume_ml,
+                    "uncertain_ml": float((share * (1 - share)).sum()) * voxel_ml,
+                    "low_ml": row.low_ml,
+                    "high_ml": row.high_ml,
+                }
+            )
+    return rows
+
+
+def lesions_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> list[dict[str, Any]]:
+    """Plant small enhancing lesions in a healthy head and find out which are segmented."""
+    draw = Draw(seed)
+    shape = tuple(round(n / SPACING_MM) for n in SHAPE_MM)
+    depth, height, width = shape
+    healthy = random_head(templates[seed % len(templates)], (depth, height, width), draw)
+    noise = TumorNoise.of((depth, height, width), SPACING_MM, draw)
+    centers: list[torch.Tensor] = []
+    places = torch.nonzero(healthy[WM] > 0.9).float()
+    while len(centers) < _LESIONS:
+        place = places[int(draw.uniform(0, len(places) - 1e-3))]
+        if all(float((place - other).norm()) * SPACING_MM > _APART_MM for other in centers):
+            centers.append(place)
+    wanted_ml = [math.exp(draw.uniform(math.log(0.3), math.log(2.0))) for _ in centers]
+    radii = torch.tensor([(3000 * v / (4 * math.pi)) ** (1 / 3) for v in wanted_ml])
+    kind = "ring" if draw.chance(0.5) else "solid"
+    tumor = Tumor(
+        kind, torch.stack(centers), radii, torch.eye(3).repeat(_LESIONS, 1, 1), 0.15, draw.uniform(3, 12), 2.5, 0.0
+    )
+    fields = tumor_fields(tumor, healthy, noise, SPACING_MM)
+    mask = healthy.sum(0) > 0.5
+    truth = (fields.labels() * mask).numpy()
+    result = segmented(random_images(healthy, fields, mask, SPACING_MM, draw, MODALITIES), mask, modalities)
+    found = sitk.GetArrayViewFromImage(result.labels) == CLASSES.index("enhancing_tumor")
+    core = np.isin(truth, REGIONS["tumor_core"])
+    parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(core.astype(np.uint8)), True))
+    voxel_ml = SPACING_MM**3 / 1000
+    elsewhere = float((found & ~sitk_grown(core)).sum()) * voxel_ml
+    rows = []
+    for part in range(1, parts.max() + 1):
+        inside = parts == part
+        enhancing = inside & (truth == CLASSES.index("enhancing_tumor"))
+        volume = float(inside.sum()) * voxel_ml
+        if volume < 0.1 or not enhancing.any():
+            continue
+        share = float((found & inside).sum()) / float(inside.sum())
+        rows.append({"patient": seed, "kind": kind, "true_ml": volume, "found_share": share, "elsewhere_ml": elsewhere})
+    return rows
+
+
+def sitk_grown(mask: np.ndarray) -> np.ndarray:
+    """Grow a mask by two voxels."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.BinaryDilate(image, [2, 2, 2])) > 0
+
+
+def report_volumes(rows: list[dict[str, Any]], first_seed: int) -> None:
+    """Print the quantiles of the errors of every other patient, and the coverage of the rest."""
+    print("| region | cases | 5 % and 95 % of error / uncertain volume | held by mirrored copies | held by intervals |")
+    print("| --- | --- | --- | --- | --- |")
+    for region in dict.fromkeys(row["region"] for row in rows):
+        of_region = [row for row in rows if row["region"] == region]
+        errors: dict[bool, list[float]] = {True: [], False: []}
+        mirrored: list[bool] = []
+        for row in of_region:
+            uncertain = max(float(row["uncertain_ml"]), _LEAST_UNCERTAIN_ML)
+            true = float(row["true_ml"])
+            chosen = (int(row["patient"]) - first_seed) % 2 == 0
+            errors[chosen].append((true - float(row["found_ml"])) / uncertain)
+            if not chosen:
+                mirrored.append(float(row["low_ml"]) - 1e-9 <= true <= float(row["high_ml"]) + 1e-9)
+        low, high = np.quantile(errors[True], [0.05, 0.95])
+        held = [low <= error <= high for error in errors[False]]
+        print(
+            f"| {region} | {len(of_region)} | {low:.2f}, {high:.2f} | {sum(mirrored)} of {len(mirrored)} | "
+            f"{sum(held)} of {len(held)} |"
+        )
+
+
+def report_lesions(rows: list[dict[str, Any]]) -> None:
+    """Print the share of lesions that are found, by volume."""
+    print("| volume | lesions | found | median share of the lesion |\n| --- | --- | --- | --- |")
+    for low, high in ((0.1, 0.3), (0.3, 0.7), (0.7, 1.2), (1.2, 2.0), (2.0, 9.0), (0.3, 2.0)):
+        shares = [float(row["found_share"]) for row in rows if low <= float(row["true_ml"]) < high]
+        if shares:
+            found = sum(share >= _FOUND_SHARE for share in shares)
+            print(f"| {low:g} to {high:g} ml | {len(shares)} | {found} | {np.median(shares):.2f} |")
+    elsewhere = {row["patient"]: float(row["elsewhere_ml"]) for row in rows}
+    print(f"\nenhancing tumour elsewhere: {np.mean(list(elsewhere.values())):.2f} ml per brain on average")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("volumes", "lesions"))
+    parser.add_argument("--patients", type=int, default=20, help="number of patients")
+    parser.add_argument("--seed", type=int, default=3000, help="seed of the first one")
+    parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES), help="images shown")
+    parser.add_argument("--output", type=Path, help="table of all cases (default: segmentation_trial_WHAT.csv)")
+    arguments = parser.parse_args()
+    output = arguments.output or Path(f"segmentation_trial_{arguments.what}.csv")
+    rows: list[dict[str, Any]] = []
+    if output.exists():
+        with output.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    done = {int(row["patient"]) for row in rows}
+    templates = [template.at(SPACING_MM) for template in load_templates(None)]
+    compute = volumes_of if arguments.what == "volumes" else lesions_of
+    columns = _COLUMNS[arguments.what]
+    for seed in range(arguments.seed, arguments.seed + arguments.patients):
+        if seed not in done:
+            rows += compute(seed, templates, arguments.modalities)
+            write_csv(columns, ([row[column] for column in columns] for row in rows), output)
+            print(f"patient {seed}", file=sys.stderr, flush=True)
+    if arguments.what == "volumes":
+        report_volumes(rows, arguments.seed)
+    else:
+        report_lesions(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
