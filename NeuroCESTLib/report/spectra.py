@@ -31,7 +31,8 @@ class Spectrum:
         signal: Mean signal relative to M0; shape (n,).
         sd: Standard deviation over the region, shape (n,), or None.
         fit: Fitted signal at the same offsets, shape (n,), or None.
-        power_uT: B1 in uT of each measurement, shape (n,); each power is a curve of its own. None for a single curve.
+        power_uT: B1 in uT of each measurement, shape (n,); each power is a curve of its own, and so is each pass
+            through a list of offsets that was measured several times. None for a single curve.
     """
 
     name: str
@@ -42,14 +43,30 @@ class Spectrum:
     power_uT: np.ndarray | None = None
 
     def curves(self) -> list[tuple[str, np.ndarray]]:
-        """Return the measurements of each curve, by offset, with its power as text where there are several."""
-        power = np.zeros(len(self.offsets)) if self.power_uT is None else np.asarray(self.power_uT)
+        """Return the measurements of each curve, by offset, with its power and pass as text where there are several."""
+        offsets = np.asarray(self.offsets)
+        if self.power_uT is None:
+            return [("", np.argsort(offsets, kind="stable"))]
+        power = np.asarray(self.power_uT)
         found = []
         for value in np.unique(power):
-            rows = np.flatnonzero(power == value)
-            label = f"{value:g} µT" if len(np.unique(power)) > 1 else ""
-            found.append((label, rows[np.argsort(np.asarray(self.offsets)[rows], kind="stable")]))
+            passes = _passes(offsets, np.flatnonzero(power == value))
+            for number, rows in enumerate(passes, start=1):
+                parts = [f"{value:g} µT"] if len(np.unique(power)) > 1 else []
+                parts += [f"pass {number}"] if len(passes) > 1 else []
+                found.append((", ".join(parts), rows[np.argsort(offsets[rows], kind="stable")]))
         return found
+
+
+def _passes(offsets: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Divide measurements of one power by how often their offset was measured before.
+
+    They stay together where only a few offsets, such as those of references, are measured again.
+    """
+    occurrence = np.array([np.count_nonzero(offsets[rows[:n]] == offsets[row]) for n, row in enumerate(rows)])
+    parts = [rows[occurrence == number] for number in range(int(occurrence.max(initial=0)) + 1)]
+    again = sum(len(part) for part in parts[1:])
+    return parts if again >= 0.5 * len(parts[0]) else [rows]
 
 
 @dataclass(frozen=True)

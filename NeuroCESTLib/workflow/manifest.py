@@ -19,6 +19,8 @@ from typing import Any
 from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_json, read_text
 from NeuroCESTLib.core.headers.limits import quoted
 
+from .file_dates import recorded_day
+
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 FILE_COLUMNS = {
     **{
@@ -127,7 +129,7 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
         path: CSV file whose fields are separated by commas, semicolons or tabs. Columns: ``subject``, ``visit``, those
             of ``FILE_COLUMNS``, and any others, which are kept as attributes. Paths are relative to the manifest; an
             empty field or ``-`` means that there is no such file. A column ``date`` (year-month-day) must not
-            contradict the order of a subject's visits.
+            contradict the order of a subject's visits, and neither must the days in sidecars and DICOM headers.
 
     Returns:
         The visits.
@@ -148,7 +150,7 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
     if not visits and not problems:
         problems.append("it has a header but no visit")
     if "subject" in header and "visit" in header:
-        problems += [*_contradictions(visits), *_wrong_order(visits)]
+        problems += [*_contradictions(visits), *_wrong_order(visits), *_wrong_order_of_files(visits)]
     if problems:
         shown = problems[:_MOST_PROBLEMS]
         more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
@@ -318,6 +320,29 @@ def _wrong_order(visits: list[Visit]) -> list[str]:
             )
         else:
             latest[visit.subject] = (day, visit.name)
+    return problems
+
+
+def _wrong_order_of_files(visits: list[Visit]) -> list[str]:
+    """Files that were acquired before the same file of an earlier visit, as their sidecars or DICOM headers say."""
+    problems = []
+    latest: dict[tuple[str, str], tuple[datetime.date, Visit]] = {}
+    for visit in visits:
+        earlier: dict[tuple[str, datetime.date, datetime.date], list[str]] = {}
+        for column in (*MODALITIES, "cest"):
+            day = recorded_day(visit.files[column]) if column in visit.files else None
+            if day is None:
+                continue
+            before = latest.get((visit.subject, column))
+            if before is not None and day < before[0]:
+                earlier.setdefault((before[1].name, before[0], day), []).append(column)
+            else:
+                latest[visit.subject, column] = (day, visit)
+        problems += [
+            f"the files of {visit.subject} are in the wrong order: {', '.join(columns)} of {visit.name} was acquired "
+            f"on {day}, before that of {name} ({first}), as the files say; put the earlier visit first"
+            for (name, first, day), columns in earlier.items()
+        ]
     return problems
 
 

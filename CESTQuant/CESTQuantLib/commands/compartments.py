@@ -190,7 +190,13 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
     }
     maps = (
         read_fit_folder(
-            given("maps"), overrides, report, end, spectra=not options.no_spectra, reference=options.register
+            given("maps"),
+            overrides,
+            report,
+            end,
+            spectra=not options.no_spectra,
+            reference=options.register or bool(given("anatomy")),
+            register=options.register,
         )
         if given("maps")
         else None

@@ -75,6 +75,7 @@ def read_fit_folder(
     end: str = "",
     spectra: bool = True,
     reference: bool = False,
+    register: bool = False,
 ) -> FitFolder:
     """Read maps, and where it is still there the acquisition that they come from.
 
@@ -87,6 +88,7 @@ def read_fit_folder(
         end: Ending of the roles of the files in the report.
         spectra: Whether to read the acquisition.
         reference: Whether to find its M0 image where the acquisition is not read.
+        register: Whether that image is needed for a registration; otherwise a missing one is told in the notes.
 
     Raises:
         ValueError: The folder holds no maps, or a file is missing or unusable; the message names it.
@@ -94,30 +96,27 @@ def read_fit_folder(
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"'{folder}' is no folder: give the output folder of 'cestquant fit'")
-    files = sorted(path.glob(f"*{_MAP_ENDING}"))
-    if not files:
+    images = sorted(path.glob(f"*{_MAP_ENDING}"))
+    if not images:
         raise ValueError(f"'{folder}' holds no maps (*{_MAP_ENDING}): give the output folder of 'cestquant fit'")
     nodes = {}
-    for file in files:
+    for file in images:
         report.add_input(f"map{end}", file)
         nodes[file.name.removesuffix(_MAP_ENDING)] = read_volume(file)
     source = _Source.of(path, {name: value for name, value in overrides.items() if value is not None})
     if not spectra:
-        return FitFolder(nodes, None, (), _reference_files(source, end) if reference else ())
+        files = source.paths("reference") if reference else []
+        if not source.missing:
+            return FitFolder(nodes, None, (), tuple(files))
+        why = "; ".join(source.missing).replace("--reference", f"--reference{end}")
+        if register:
+            raise ValueError(f"the registration needs the M0 image of '{source.folder}': {why}")
+        return FitFolder(nodes, None, (f"the alignment of CEST and anatomy is not checked: {why}",))
     fit = _fit_arguments(source, report, end)
     if fit is None:
         why = "; ".join(source.missing) or f"'{folder}' has no report.json of 'cestquant fit'"
         return FitFolder(nodes, None, (f"the mean spectra of the regions are not fitted: {why}",))
     return FitFolder(nodes, fit, tuple(source.notes))
-
-
-def _reference_files(source: _Source, end: str) -> tuple[Path, ...]:
-    """Return the files of the M0 image; refuse where they are named, but not as they were."""
-    files = source.paths("reference")
-    if source.missing:
-        why = "; ".join(source.missing).replace("--reference", f"--reference{end}")
-        raise ValueError(f"the registration needs the M0 image of '{source.folder}': {why}")
-    return tuple(files)
 
 
 @dataclass

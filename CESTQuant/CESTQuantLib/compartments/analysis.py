@@ -32,7 +32,7 @@ from .results import (
     Statistics,
     Visit,
 )
-from .statistics import Sample, common_edges, distribution, weighted_mean, weighted_quantiles, weighted_sd
+from .statistics import LEAST_SHARE, Sample, common_edges, distribution, weighted_mean, weighted_quantiles, weighted_sd
 from .unmixing import Mixture
 
 if TYPE_CHECKING:
@@ -202,8 +202,14 @@ def _coverage_notes(visit: str, regions: Sequence[Region]) -> list[str]:
             f"{visit}: the CEST slab shows nothing of the segmentation: check that both are of the same visit, and "
             "their alignment (--to-anatomy, --register)"
         )
+    thin = [region.title.lower() for region in seen if not (region.weights >= LEAST_SHARE).any()]
+    notes = (
+        [f"no CEST voxel lies in it by half or more, so that there are no numbers of: {', '.join(thin)}"]
+        if thin
+        else []
+    )
     partial = [f"{region.title.lower()} {100 * region.coverage:.0f} %" for region in tumor if region.coverage < 0.95]
-    return [f"the CEST slab covers the tumour in part: {', '.join(partial)}"] if partial else []
+    return [*notes, f"the CEST slab covers the tumour in part: {', '.join(partial)}"] if partial else notes
 
 
 def _spectra(cest: CestMaps, regions: Sequence[Region], settings: Settings) -> tuple[RegionSpectrum, ...]:
@@ -245,8 +251,9 @@ def statistics_of(
 ) -> tuple[Statistics, ...]:
     """Return the statistics of every map over every region, with the fits and in relation to the contralateral one."""
     fits = {spectrum.region: spectrum.values for spectrum in spectra}
+    engine = {spectrum.region: spectrum.engine_errors for spectrum in spectra}
     rows = [
-        replace(row, fit=fitted[0], fit_se=fitted[1])
+        replace(row, fit=fitted[0], fit_se=fitted[1], engine_error=engine.get(region.name, {}).get(quantity, NAN))
         for region in regions
         for quantity in quantities_of(cest.maps)
         for row in [_row(visit, cest, region, quantity, settings)]
@@ -263,12 +270,11 @@ def _with_pure_values(
     """Add the values of pure tissue to the rows of the compartments."""
     shares = {region.name: region.weights for region in regions if region.name in COMPARTMENTS}
     mixture = Mixture(shares, disturbances(cest.grid.spacing_mm, settings))
-    found = {
-        quantity: mixture.pure_values(cest.maps[quantity], settings.draws, settings.seed)
-        for quantity in quantities_of(cest.maps)
-    }
+    found = {quantity: mixture.pure_values(cest.maps[quantity]) for quantity in quantities_of(cest.maps)}
     return [
-        replace(row, pure=pure.value, pure_se=pure.se) if (pure := found[row.quantity].get(row.region)) else row
+        replace(row, pure=pure.value, pure_se=float(np.hypot(pure.se, np.nan_to_num(row.engine_error))))
+        if (pure := found[row.quantity].get(row.region))
+        else row
         for row in rows
     ]
 

@@ -120,9 +120,12 @@ def _change(first: Statistics, second: Statistics, level: float) -> Change:
 
 
 def _pure_change(first: Statistics, second: Statistics, level: float) -> tuple[float, float, float]:
-    """Change of the value of pure tissue, with its interval; many blocks stand behind each error."""
+    """Change of the value of pure tissue, with its interval; many blocks stand behind each error.
+
+    The error of the fit's solution is nearly the same at both visits and leaves their difference.
+    """
     change = second.pure - first.pure
-    reach = student_quantile(0.5 + level / 2, 1e5) * float(np.hypot(first.pure_se, second.pure_se))
+    reach = student_quantile(0.5 + level / 2, 1e5) * float(np.hypot(first.pure_random_se, second.pure_random_se))
     return change, change - reach, change + reach
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -105,4 +106,20 @@ def _fitted(found: RegionSpectrum, mean: ZSpectra, acquisition: Acquisition, vox
     if int(result.status[0]) in [int(status) for status in UNUSABLE]:
         return replace(found, note=f"the fit of the mean spectrum of '{found.region}' has failed")
     fit = fitted_spectrum(result, found.offsets_ppm, found.power_uT)
-    return replace(found, fit=fit.fit, pools=fit.pools, values=fit.values)
+    errors = _engine_errors(result.summary, fit.values)
+    return replace(found, fit=fit.fit, pools=fit.pools, values=fit.values, engine_errors=errors)
+
+
+def _engine_errors(
+    summary: Mapping[str, float | int | str | None], values: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Errors of an approximate solution, which the fit states in standard errors, in the units of the quantities."""
+    from ..methods.model_fit import ENGINE_BIAS
+    from ..tissue.quantities import map_name
+
+    found = {}
+    for key, bias in summary.items():
+        name = map_name(key.removeprefix(ENGINE_BIAS)) if key.startswith(ENGINE_BIAS) else ""
+        if name in values and isinstance(bias, float):
+            found[name] = bias * values[name][1]
+    return found

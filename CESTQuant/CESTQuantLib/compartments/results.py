@@ -100,7 +100,9 @@ class Statistics:
         blocks: Number of blocks of the bootstrap, from which ``mean_se`` comes.
         pure: Value of a voxel that is full of the compartment, freed from its neighbours in mixed voxels; NaN for other
             regions and where the voxels do not determine it.
-        pure_se: Its standard error, with that of the alignment.
+        pure_se: Its standard error, with those of the alignment and of the fit's solution.
+        engine_error: How far the quantity is off in this region, at most, because the fit solves the Bloch-McConnell
+            equations approximately; NaN where the fit of the mean spectrum does not tell.
     """
 
     visit: str
@@ -130,6 +132,13 @@ class Statistics:
     blocks: int = 0
     pure: float = NAN
     pure_se: float = NAN
+    engine_error: float = NAN
+
+    @property
+    def pure_random_se(self) -> float:
+        """Standard error of ``pure`` without the error of the fit's solution, which the visits share."""
+        known = float(np.nan_to_num(self.engine_error))
+        return float(np.sqrt(max(self.pure_se**2 - known**2, 0.0))) if np.isfinite(self.pure_se) else NAN
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,8 @@ class RegionSpectrum:
         fit: Fitted signal, shape (measurement,), NaN where the method uses no measurement; None without a fit.
         pools: Line of each Lorentzian pool as ``1 - line``, shape (measurement,), by name.
         values: Value and standard error of each fitted quantity, by name.
+        engine_errors: How far each fitted quantity is off, at most, because the method solves the Bloch-McConnell
+            equations approximately, by name; empty for methods that do not.
         note: Sentence that says why there is no fit; empty where there is one.
     """
 
@@ -175,6 +186,7 @@ class RegionSpectrum:
     fit: np.ndarray | None = None
     pools: Mapping[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    engine_errors: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
 

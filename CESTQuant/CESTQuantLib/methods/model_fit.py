@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..tissue.model import TissueModel
     from ..tissue.spectra import ZSpectra
 
+ENGINE_BIAS = "engine_bias_in_standard_errors "
+"""How the report calls the shift of a fitted value by an approximate solution; the path of its entry follows."""
+
 
 def fit_r1rho(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit the tissue model with the analytic R1rho solution."""
@@ -63,7 +66,7 @@ def _fit(
         summary |= fit.spatial.summary([parameter.path for parameter in model.parameters])
     if engine != EXACT_ENGINE and (error := estimate_engine_error(fit)) is not None:
         summary["largest_engine_error"] = error.largest
-        summary |= {f"engine_bias_in_standard_errors {path}": value for path, value in error.bias.items()}
+        summary |= {f"{ENGINE_BIAS}{path}": value for path, value in error.bias.items()}
         noted = error.warning(engine)
         warnings = warnings if noted is None else (*warnings, noted)
     warnings = (*warnings, *identifiability_warnings(fit, noise_sd))

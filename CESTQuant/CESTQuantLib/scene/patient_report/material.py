@@ -47,6 +47,7 @@ _VALUES = frozenset(
             "difference_se",
             "pure",
             "pure_se",
+            "engine_error",
         ),
         *("first", "second", "change", "lower", "upper", "se", "se_fit", "se_spatial", "se_registration"),
     }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SLICER = "Fedorov A et al. 3D Slicer as an image computing platform. Magn Reson Imaging 2012;30:1323"
 SIMPLE_ITK = "Lowekamp BC et al. The design of SimpleITK. Front Neuroinform 2013;7:45"
+ROUSSET = "Rousset OG et al. Correction for partial volume effects in PET. J Nucl Med 1998;39:904"
+SCHEFFE = "Scheffé H. Experiments with mixtures. J R Stat Soc B 1958;20:344"
 BOOTSTRAP = "Künsch HR. The jackknife and the bootstrap for general stationary observations. Ann Stat 1989;17:1217"
 RANO = "Wen PY et al. Updated response assessment criteria for high-grade gliomas. J Clin Oncol 2010;28:1963"
 RANO_2 = (
@@ -235,6 +237,12 @@ def _statistics(material: Material, references: _References) -> str:
         f"{settings.get('draws', 500)} samples, which allows for the spatial correlation of voxels"
         f"{references.cite(BOOTSTRAP)}."
     )
+    if any(np.isfinite(row.pure) for visit in material.visits for row in visit.visit.statistics):
+        text += (
+            " Values of pure tissue come from a regression of all voxels that the compartments fill on their partial "
+            f"volumes{references.cite(ROUSSET)}, with interaction terms for tissues that do not mix linearly"
+            f"{references.cite(SCHEFFE)}; their errors include that of the alignment."
+        )
     if any(visit.visit.spectra for visit in material.visits):
         text += " The mean spectrum of each region was fitted by the same method."
     return text

@@ -35,8 +35,7 @@ def spectra_picture(visit: Visit) -> Picture | None:
         return None
     titles = {region.name: region.title for region in visit.regions}
     offsets, power = shown[0].offsets_ppm, shown[0].power_uT
-    _, counts = np.unique(power, return_counts=True)
-    by_offset = bool((counts >= _LEAST_OFFSETS).all()) and len(np.unique([offsets, power], axis=1).T) == len(offsets)
+    by_offset = over_offset(offsets, power)
     spectra = [
         Spectrum(
             titles.get(spectrum.region, spectrum.region),
@@ -56,6 +55,16 @@ def spectra_picture(visit: Visit) -> Picture | None:
         f"{visit.name}: mean spectrum of each region, weighted by partial volume (band: standard deviation over its "
         "voxels), with the fit to it and the residual in percent of M0.",
     )
+
+
+def over_offset(offsets_ppm: np.ndarray, power_uT: np.ndarray) -> bool:
+    """Say whether measurements are spectra, several offsets at each power; schedules are drawn in their order.
+
+    Args:
+        offsets_ppm: Offset of each measurement in ppm, shape (measurement,).
+        power_uT: B1 of each measurement in uT, shape (measurement,).
+    """
+    return all(len(np.unique(offsets_ppm[power_uT == value])) >= _LEAST_OFFSETS for value in np.unique(power_uT))
 
 
 def distribution_picture(material: Material, quantities: Sequence[str], regions: Sequence[str]) -> Picture | None:

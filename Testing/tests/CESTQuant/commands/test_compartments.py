@@ -210,6 +210,27 @@ def test_a_registration_without_spectra_takes_the_m0_image_that_the_maps_name(
     assert "m0.nii.gz' is not found, give it with --reference" in capfd.readouterr().err
 
 
+def test_an_alignment_that_cannot_be_checked_without_the_m0_image_is_told(
+    slicer: ModuleType,
+    quantified: Callable,
+    good: Path,
+    segmentation: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    own = Path(shutil.copytree(good, tmp_path / "own"))
+    maps = quantified(own, "mtrasym", b0=own / "b0.nii.gz")
+    given = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra")
+    given = (*given, "--anatomy", own / "b0.nii.gz")  # no image of this brain
+    compartments(tmp_path / "out", *given, status=2)
+    assert "find it with --register" in capfd.readouterr().err
+    (own / "m0.nii.gz").unlink()
+    compartments(tmp_path / "out", *given)
+    told = capfd.readouterr().err
+    assert "the alignment of CEST and anatomy is not checked: " in told
+    assert "m0.nii.gz' is not found, give it with --reference" in told
+
+
 def test_labels_without_names_are_regions_of_their_own(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from geometries import rotation
 from synthetic_brains import T1_WEIGHTED, UNSATURATED, Brain, grid_around
 
-from CESTQuantLib.compartments.analysis import analyze, analyze_visit
+from CESTQuantLib.compartments.analysis import _coverage_notes, analyze, analyze_visit
 from CESTQuantLib.compartments.growth import registration_quality
 from CESTQuantLib.compartments.inputs import Acquisition, CestMaps, Image, Masks, Settings, VisitInput
 from CESTQuantLib.compartments.region_spectra import region_spectrum
@@ -72,6 +72,15 @@ def test_the_share_of_each_compartment_in_the_slab_is_told() -> None:
     assert whole.coverage == pytest.approx(inside.mean(), abs=0.02)
     assert whole.coverage < 0.6
     assert any("covers the tumour in part" in text and "whole tumour" in text for text in found.warnings)
+
+
+def test_a_compartment_smaller_than_a_voxel_is_told() -> None:
+    weights = np.zeros((1, 2, 2), np.float32)
+    weights[0, 0, 0] = 0.1
+    core = Region("necrotic_core", "tumor", weights, np.ones((1, 1, 1), bool), 0.004, 0.004)
+    assert _coverage_notes("v1", [core]) == [
+        "no CEST voxel lies in it by half or more, so that there are no numbers of: necrotic core"
+    ]
 
 
 def test_two_visits_of_one_brain_change_by_what_they_differ() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,9 +59,48 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     covered = [
         abs(pure.value - TRUE[name]) <= 1.96 * pure.se
         for seed in range(80)
-        for name, pure in mixture.pure_values(measured(shares, 0.1, seed), draws=200).items()
+        for name, pure in mixture.pure_values(measured(shares, 0.1, seed)).items()
     ]
     assert 0.90 <= np.mean(covered) <= 0.98
+
+
+def measured_nonlinearly(shares: dict[str, np.ndarray], noise: float, seed: int = 1) -> np.ndarray:
+    """Values of voxels whose parts count with unequal weights and through a curved function, as those of a fit do."""
+    density = {"necrotic_core": 1.1, "enhancing_tumor": 0.9, "edema": 1.0}
+    weighted = {name: density[name] * share for name, share in shares.items()}
+    total = np.maximum(sum(weighted.values()), 1e-6)
+    values = np.sqrt(sum(TRUE[name] ** 2 * weight / total for name, weight in weighted.items()))
+    return values + noise * np.random.default_rng(seed).standard_normal(values.shape)
+
+
+def test_pure_values_are_right_where_tissues_do_not_mix_linearly() -> None:
+    shares = ring(thickness=1.8)
+    found = Mixture(shares, NONE).pure_values(measured_nonlinearly(shares, 0.0))
+    assert {name: pure.value for name, pure in found.items()} == pytest.approx(TRUE, rel=0.01)
+    parts = np.stack([shares[name] for name in TRUE], -1)
+    filled = parts.sum(-1) >= 0.95
+    straight = np.linalg.lstsq(parts[filled], measured_nonlinearly(shares, 0.0)[filled], rcond=None)[0]
+    assert np.abs(straight / list(TRUE.values()) - 1).max() > 0.025  # what a linear mixture makes of it
+
+
+def test_intervals_cover_the_truth_where_tissues_do_not_mix_linearly() -> None:
+    shares = ring()
+    mixture = Mixture(shares, NONE)
+    covered = [
+        abs(pure.value - TRUE[name]) <= 1.96 * pure.se
+        for seed in range(60)
+        for name, pure in mixture.pure_values(measured_nonlinearly(shares, 0.1, seed)).items()
+    ]
+    assert 0.90 <= np.mean(covered) <= 1.0
+
+
+def test_a_compartment_without_pure_voxels_is_uncertain() -> None:
+    thin, thick = ring(thickness=0.5), ring(thickness=3.0)
+    errors = [
+        Mixture(shares, NONE).pure_values(measured_nonlinearly(shares, 0.02))["enhancing_tumor"].se
+        for shares in (thin, thick)
+    ]
+    assert errors[0] > 5 * errors[1]
 
 
 def test_the_alignment_adds_to_the_error() -> None:
@@ -90,5 +131,8 @@ def test_the_change_of_pure_values_has_its_own_interval() -> None:
     (change,) = changes_between(visit(1.0, 0.3), visit(1.5, 0.4), Settings())
     assert change.pure_change == pytest.approx(0.5)
     assert change.pure_upper - change.pure_change == pytest.approx(1.96 * 0.5, rel=1e-3)
+    approximate = replace(visit(1.0, 0.5).statistics[0], engine_error=0.3)  # 0.4 of the error is random
+    (shared,) = changes_between(replace(visit(1.0, 0.5), statistics=(approximate,)), visit(1.5, 0.3), Settings())
+    assert shared.pure_upper - shared.pure_change == pytest.approx(1.96 * 0.5, rel=1e-3)
     (unknown,) = changes_between(visit(np.nan, np.nan), visit(1.5, 0.4), Settings())
     assert np.isnan(unknown.pure_change)

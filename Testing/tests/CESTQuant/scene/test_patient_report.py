@@ -22,6 +22,7 @@ from CESTQuantLib.scene.patient_report.methods import methods_text
 from CESTQuantLib.scene.patient_report.overlays import anatomy_picture, checkerboard, planes_of, window_of
 from CESTQuantLib.scene.patient_report.page import patient_page
 from CESTQuantLib.scene.patient_report.planes import Plane
+from CESTQuantLib.scene.patient_report.plots import over_offset
 from NeuroCESTLib.report.page import Page, Picture, Section, Table, page_html, write_page
 
 A4_PIXELS = 695
@@ -319,3 +320,11 @@ def test_names_that_bids_does_not_allow_are_refused() -> None:
 def test_maps_are_shown_in_the_order_of_their_importance(patient: Material) -> None:
     assert set(patient.quantities()) == set(QUANTITIES)
     assert patient.quantities(1) == [patient.quantities()[0]]
+
+
+def test_lists_of_offsets_that_are_measured_again_are_drawn_over_ppm_and_schedules_are_not() -> None:
+    offsets, one = np.tile(np.linspace(-5, 5, 11), 2), np.ones(22)
+    assert over_offset(offsets, one)  # the list is measured twice
+    assert over_offset(offsets, np.repeat([1.0, 2.5], 11))
+    assert not over_offset(np.full(22, 3.5), one)
+    assert not over_offset(offsets, np.linspace(1, 2, 22))

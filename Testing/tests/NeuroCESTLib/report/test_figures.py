@@ -90,6 +90,21 @@ def test_each_power_is_a_curve_of_its_own_over_the_offset(tmp_path: Path) -> Non
     assert upper.get_xlim() == (5, -5)
 
 
+def test_each_pass_through_a_list_of_offsets_is_a_curve_of_its_own() -> None:
+    offsets = np.array([3.0, 0.0, -3.0] * 2 + [3.0, 0.0, -3.0])
+    power = np.repeat([1.0, 1.0, 2.0], 3)
+    curves = Spectrum("tumour", offsets, offsets, power_uT=power).curves()
+    assert [label for label, _ in curves] == ["1 µT, pass 1", "1 µT, pass 2", "2 µT"]
+    assert [rows.tolist() for _, rows in curves] == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
+
+
+def test_a_reference_that_is_measured_again_makes_no_curve() -> None:
+    offsets = np.array([-300.0, 3.0, 0.0, -3.0, -300.0])
+    ((label, rows),) = Spectrum("tumour", offsets, offsets, power_uT=np.ones(5)).curves()
+    assert label == ""
+    assert rows.tolist() == [0, 4, 3, 2, 1]
+
+
 def test_maps_without_any_value_are_drawn(tmp_path: Path) -> None:
     empty = replace(a_map(), array=np.full(SHAPE, np.nan))
     maps_figure(tmp_path / "maps.png", np.full(SHAPE, np.nan), [empty])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from cohorts import write_cohort, write_manifest
 
 from NeuroCESTLib.workflow.batch import main
+from NeuroCESTLib.workflow.file_dates import recorded_day
 from NeuroCESTLib.workflow.manifest import Settings, read_cohort, read_settings
 
 VISIT = {"subject": "s01", "visit": "v1", "t1": "t1.nii", "cest": "cest.nii", "protocol": "protocol.json"}
@@ -139,6 +141,32 @@ def test_visits_in_the_wrong_order_are_told_by_their_dates(tmp_path: Path) -> No
         "one first" in message
     )
     assert "v3" not in message
+
+
+def test_files_of_swapped_visits_are_told_by_the_days_in_their_sidecars(tmp_path: Path) -> None:
+    rows = [row | {"date": ""} for row in dated("2026-01-03", "2026-05-01")]
+    for row, day in zip(rows, ("2026-05-01T10:00:00.5", "2026-01-03T09:00:00"), strict=True):
+        (tmp_path / row["cest"]).with_suffix(".json").write_text(json.dumps({"AcquisitionDateTime": day}))
+    message = refused(rows, tmp_path)
+    assert (
+        "the files of s01 are in the wrong order: cest of v2 was acquired on 2026-01-03, before that of v1 "
+        "(2026-05-01), as the files say; put the earlier visit first" in message
+    )
+
+
+@pytest.mark.parametrize("types", [b"DA\x08\x00", b"\x08\x00\x00\x00"], ids=["explicit", "implicit"])
+def test_the_day_of_a_dicom_folder_is_that_of_its_headers(tmp_path: Path, types: bytes) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    header = bytes(128) + b"DICM" + b"\x08\x00\x20\x00" + types + b"20251231"
+    (tmp_path / "image").write_bytes(header + b"\x08\x00\x22\x00" + types + b"20260103" + bytes(50))
+    assert recorded_day(tmp_path) == datetime.date(2026, 1, 3)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"AcquisitionDate": "unknown"}', '{"StudyDate": "20261301"}'])
+def test_files_that_do_not_tell_their_day_are_taken(tmp_path: Path, content: str) -> None:
+    (tmp_path / "t1.json").write_text(content)
+    assert recorded_day(tmp_path / "t1.nii.gz") is None
+    assert recorded_day(tmp_path / "other.nii.gz") is None
 
 
 def test_a_date_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
