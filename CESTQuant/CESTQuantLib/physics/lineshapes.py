@@ -56,7 +56,8 @@ def super_lorentzian(offset_rad_per_s: Tensor, T2_s: Tensor, bridge_rad_per_s: f
         T2_s: Transverse relaxation time of the pool in s; broadcasts against the offset.
         bridge_rad_per_s: Half-width of the bridged centre in rad/s.
     """
-    magnitude = offset_rad_per_s.abs()
+    distinct, index = _distinct_rows(offset_rad_per_s, T2_s)
+    magnitude = distinct.abs()
     outside = torch.clamp(magnitude, min=bridge_rad_per_s)
     scale = math.pi * math.sqrt(2 / math.pi) * T2_s
 
@@ -64,13 +65,25 @@ def super_lorentzian(offset_rad_per_s: Tensor, T2_s: Tensor, bridge_rad_per_s: f
         return scale * _super_lorentzian_integral(offset * T2_s)
 
     value = exact(outside)
-    if not bool((magnitude < bridge_rad_per_s).any()):
-        return value
-    edge = torch.full_like(magnitude, bridge_rad_per_s)
-    step = 1e-3 * bridge_rad_per_s
-    slope = (exact(edge + step) - exact(edge - step)) / (2 * step)
-    parabola = exact(edge) + slope * (magnitude**2 - edge**2) / (2 * edge)
-    return torch.where(magnitude < bridge_rad_per_s, parabola, value)
+    if bool((magnitude < bridge_rad_per_s).any()):
+        edge = magnitude.new_tensor(bridge_rad_per_s)
+        step = 1e-3 * bridge_rad_per_s
+        slope = (exact(edge + step) - exact(edge - step)) / (2 * step)
+        parabola = exact(edge) + slope * (magnitude**2 - edge**2) / (2 * edge)
+        value = torch.where(magnitude < bridge_rad_per_s, parabola, value)
+    return value if index is None else value[index]
+
+
+def _distinct_rows(offset: Tensor, T2_s: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the distinct rows of offsets (measurement, voxel), and which of them each measurement has.
+
+    A protocol repeats its offsets under every power, and their quadrature is then done once. The index is None where
+    T2 has rows of its own or the offsets take part in a derivative, so that all rows are returned.
+    """
+    if offset.ndim != 2 or offset.requires_grad or (T2_s.ndim > 1 and T2_s.shape[-2] != 1):
+        return offset, None
+    distinct, index = torch.unique(offset, dim=0, return_inverse=True)
+    return (offset, None) if len(distinct) == len(offset) else (distinct, index)
 
 
 def _super_lorentzian_integral(x: Tensor) -> Tensor:

@@ -118,6 +118,14 @@ def test_super_lorentzian_is_exact_from_the_bridge_to_200_ppm(T2_us: float, fiel
     np.testing.assert_allclose(mine, exact, rtol=1e-9, atol=1e-9 * exact.max())
 
 
+def test_repeated_offsets_have_the_values_that_they_have_alone() -> None:
+    T2_s, shift = double([8e-6, 1e-5, 1.2e-5]), double([0.0, 30.0, -45.0])
+    offsets = double([3.5, 0.0, 3.5, -20.0, 0.0])[:, None] * PPM_3T + shift
+    together = super_lorentzian(offsets, T2_s, BRIDGE)
+    alone = torch.cat([super_lorentzian(row[None], T2_s, BRIDGE) for row in offsets])
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("bridge_ppm", [0.05, 1.0])
 def test_the_bridge_meets_the_super_lorentzian_with_equal_value_and_slope(bridge_ppm: float) -> None:
     edge = bridge_ppm * PPM_3T
