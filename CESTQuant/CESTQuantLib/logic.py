@@ -172,10 +172,11 @@ class CESTQuantLogic:
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         if posterior:
             require_posterior(method, regions)
+        maps_end = 0.6 if posterior else 0.95
         with torch_threads(threads):
             result = in_background(
                 lambda report: quantify(
-                    spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, 0.95)
+                    spectra, method, settings, device=choose_device(device), progress=part(report, 0.05, maps_end)
                 ),
                 report,
             )
@@ -185,9 +186,13 @@ class CESTQuantLogic:
         result = replace(result, quantities={**result.quantities, **prepared.maps})
         intervals = None
         if posterior:
-            intervals, rough = in_background(
-                lambda report: region_posteriors(study, spectra, regions, method, settings, report), silent
-            )
+            with torch_threads(threads):
+                intervals, rough = in_background(
+                    lambda report: region_posteriors(
+                        study, spectra, regions, method, settings, part(report, maps_end, 0.95)
+                    ),
+                    report,
+                )
             noted = [*noted, *rough]
         made = into_scene(
             study,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event
 
 import torch
@@ -26,6 +26,8 @@ CHUNKS_IN_A_ROW = 8
 """Chunks that a worker fits in a row; at the end of each row it finishes the slow voxels by themselves."""
 RETIRE_AT = 0.2
 """Share of finished voxels at which they leave the active set and the tensors of the others are gathered anew."""
+PATIENCE_S = 0.5
+"""Longest time in s between two reports of progress, so that a cancelled fit of slow voxels ends soon."""
 
 
 def fit_chunks(
@@ -68,10 +70,13 @@ def fit_chunks(
         workers = [pool.submit(work) for _ in range(max(1, threads))]
         working = len(workers)
         while working:
-            finished = reports.get()
+            try:
+                finished = reports.get(timeout=PATIENCE_S)
+            except Empty:
+                finished = 0
             if finished is None:
                 working -= 1
-            elif finished:
+            else:
                 done += finished
                 progress(done / voxels, f"Fitted {done} of {voxels} voxels")
         for worker in workers:
@@ -97,6 +102,8 @@ class _Worker:
         """Fit chunk after chunk; the last voxels of one are finished together with the next."""
         active: ActiveSet | None = None
         for chunk in chunks:
+            if self.cancelled.is_set():
+                return
             fresh = self._start(chunk)
             started = 0 if fresh is None else len(fresh)
             self.report(chunk.stop - chunk.start - started)

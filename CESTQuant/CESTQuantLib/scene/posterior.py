@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.progress import Progress, part
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.tables import add_table
 
@@ -51,7 +51,7 @@ def region_posteriors(
         regions: Boolean masks (K, J, I) by name.
         method: One of ``METHODS``, which is the engine.
         settings: Model, and the noise of a voxel where it is known.
-        progress: Called after every region.
+        progress: Called before every round of samples; what it raises cancels the work.
 
     Returns:
         Columns of the table, and sentences for the user.
@@ -71,9 +71,11 @@ def region_posteriors(
             continue
         mean = spectra.of_voxels(torch.nonzero(inside).flatten()).mean_voxel()
         noise_sd = None if settings.noise_sd is None else settings.noise_sd / count**0.5
-        found[name] = posterior = posterior_of(mean, settings.model, engine=method, noise_sd=noise_sd)
+        of_region = part(progress, (place - 1) / len(regions), place / len(regions), f"{name}: ")
+        found[name] = posterior = posterior_of(
+            mean, settings.model, engine=method, noise_sd=noise_sd, progress=of_region
+        )
         warnings += [noted] if (noted := warning_of(posterior, name)) else []
-        progress(place / len(regions), f"posterior of {name}")
     return posterior_columns(found), warnings
 
 

@@ -348,9 +348,13 @@ def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: 
     if not analytic and len(starts) == 1:
         return fit(spectra, None, progress)
     r1rho = replace(model, engine="r1rho")
-    fits = [_fit_r1rho_from(start, spectra, r1rho, max_iterations, silent) for start in starts]
+    of_starts = [part(progress, 0.2 * n / len(starts), 0.2 * (n + 1) / len(starts)) for n in range(len(starts))]
+    fits = [
+        _fit_r1rho_from(start, spectra, r1rho, max_iterations, share)
+        for start, share in zip(starts, of_starts, strict=True)
+    ]
     best = best_fit(fits)
-    found = fit(spectra, best.parameters.double(), part(progress, 0.0, 0.6 if len(starts) > 1 else 1.0))
+    found = fit(spectra, best.parameters.double(), part(progress, 0.2, 0.6 if len(starts) > 1 else 1.0))
     if len(starts) == 1:
         return found
     other, promising = _other_minimum(fits, best, parameters)

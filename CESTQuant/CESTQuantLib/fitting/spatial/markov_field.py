@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress, silent
+
 from .neighbors import Neighbors
 
 DEGREES_OF_FREEDOM = 1.0
@@ -163,14 +165,25 @@ class Noise:
         return cls(normal(count, voxels, parameters), normal(count, parameters, len(neighbors)))
 
 
-def smooth(evidence: Evidence, neighbors: Neighbors, field: Field, steps: int = STEPS) -> tuple[Tensor, Field]:
-    """Find the most probable parameters (voxel, p), and the field that the evidence asks for."""
+def smooth(
+    evidence: Evidence, neighbors: Neighbors, field: Field, steps: int = STEPS, progress: Progress = silent
+) -> tuple[Tensor, Field]:
+    """Find the most probable parameters (voxel, p), and the field that the evidence asks for.
+
+    Args:
+        evidence: What the data of each voxel say.
+        neighbors: Pairs of neighbouring voxels.
+        field: Field to start from.
+        steps: Number of rounds in which parameters and field are found in turn.
+        progress: Called in every round; what it raises cancels the work.
+    """
     noise = Noise.draw(DRAWS, evidence, neighbors, seed=1)
     mean, draws = evidence.values, torch.zeros_like(noise.voxels)
     voxels, parameters = evidence.values.shape
     # Differences around a loop add up to zero: the pairs of a grid are as many independent ones as it has voxels.
     independent = min(1.0, voxels / len(neighbors))
-    for _ in range(steps):
+    for number in range(steps):
+        progress(number / steps, "Spatial prior")
         posterior = _Posterior(evidence, neighbors, field)
         mean = posterior.mean(mean)
         draws = posterior.solve(posterior.perturbations(noise), draws)
@@ -196,11 +209,19 @@ def conditional_prior(values: Tensor, neighbors: Neighbors, field: Field) -> tup
     return mean.T, precision.T
 
 
-def posterior_variance(evidence: Evidence, neighbors: Neighbors, field: Field) -> Tensor:
-    """Return the marginal variance (voxel, p) of every parameter, and NaN for held ones."""
+def posterior_variance(evidence: Evidence, neighbors: Neighbors, field: Field, progress: Progress = silent) -> Tensor:
+    """Return the marginal variance (voxel, p) of every parameter, and NaN for held ones.
+
+    Args:
+        evidence: What the data of each voxel say.
+        neighbors: Pairs of neighbouring voxels.
+        field: Field that the evidence asks for.
+        progress: Called for every draw; what it raises cancels the work.
+    """
     posterior = _Posterior(evidence, neighbors, field)
     total = torch.zeros_like(evidence.linear)
     for number in range(DRAWS_OF_VARIANCE):  # one at a time: memory does not grow with their number
+        progress(number / DRAWS_OF_VARIANCE, "Standard errors under the spatial prior")
         noise = Noise.draw(1, evidence, neighbors, seed=100 + number)
         draw = posterior.solve(posterior.perturbations(noise), torch.zeros_like(noise.voxels))
         from_neighbors = posterior.pull * draw - posterior.coupled(draw)

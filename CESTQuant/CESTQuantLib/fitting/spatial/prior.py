@@ -123,11 +123,13 @@ def fit_with_neighbors(
     units = precision.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt().median(0).values
     lower, upper = (bound.double() / units for bound in (joint.lower, joint.upper))
     field = first_field(_evidence(precision, gradient, values.double(), units), pairs)
+    of_rounds = part(progress, 0.0, 0.8)
     for number in range(ROUNDS):
-        progress((number + 0.2) / ROUNDS, "Spatial prior")
+        of_rounds(number / ROUNDS, "Spatial prior")
         evidence = _evidence(precision, gradient, values.double(), units)
         evidence = held_at_bounds(evidence, pairs, field, lower, upper)
-        smoothed, field = smooth(evidence, pairs, field)
+        of_smoothing = part(of_rounds, (number + 0.2) / ROUNDS, (number + 0.5) / ROUNDS)
+        smoothed, field = smooth(evidence, pairs, field, progress=of_smoothing)
         smoothed = smoothed.clamp(lower, upper)
         mean, pull = conditional_prior(smoothed, pairs, field)
         prior = _combined(joint.prior, mean * units, pull / units.square())
@@ -147,13 +149,14 @@ def fit_with_neighbors(
             start_damping=1e-3,
             chunk_voxels=chunk_voxels,
             threads=threads,
-            progress=part(progress, (number + 0.5) / ROUNDS, (number + 1) / ROUNDS),
+            progress=part(of_rounds, (number + 0.5) / ROUNDS, (number + 1) / ROUNDS),
         )
         values = torch.where(result.parameters.isfinite(), result.parameters, values)
         precision, gradient = _normal_equations(joint, values, noise, chunk_voxels)
     evidence = _evidence(precision, gradient, values.double(), units)
     evidence = replace(evidence, free=result.standard_errors.isfinite())
-    deviation = (posterior_variance(evidence, pairs, field).sqrt() * units).to(result.standard_errors)
+    variance = posterior_variance(evidence, pairs, field, progress=part(progress, 0.8, 1.0))
+    deviation = (variance.sqrt() * units).to(result.standard_errors)
     result = replace(result, standard_errors=deviation)
     ratio = (deviation / own.standard_errors[index]).nanmedian(0).values
     return SpatialFit(own.replaced(result, index), field.spread * units, ratio, _share_of_edges(field), noise)

@@ -3,6 +3,9 @@
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
+import json
+import os
+
 import slicer
 
 from .sample import SampleTest
@@ -121,11 +124,42 @@ class PreparationTest(SampleTest):
         self.assertTrue(options["spatialPrior"])
         self.assertIn("spatial_prior edges", report)
 
+    def waterAndAmide(self):
+        """Return a model with which the spectrum of the sample can be fitted."""
+        pool = {"name": "amide", "k_Hz": 50, "T1_s": 1.0, "T2_s": 0.1, "dw_ppm": 3.5}
+        fitted = {"fit": True, "start": 0.001, "bounds": [0.0001, 0.02]}
+        water = {"T1_s": 1.2, "T2_s": {"fit": True, "start": 0.06, "bounds": [0.005, 0.5]}}
+        return {"water": water, "solutes": [{**pool, "fraction": fitted}], "semisolid": None}
+
+    def writeProtocol(self):
+        """Write a protocol that says what a model fit needs to know, and return its path."""
+        offsets = self.widget.logic.offsetsOf(self.signal)
+        known = {"field_strength_T": 3.0, "offsets_ppm": offsets, "b1_uT": 1.0, "saturation_time_s": 2.0}
+        path = os.path.join(self.directory, "protocol.json")
+        with open(path, "w") as file:
+            json.dump(known, file)
+        return path
+
+    def textsDuring(self, work):
+        """Return what the panel says while some work is done, as a user sees it."""
+        import qt
+
+        told, timer = set(), qt.QTimer()
+        timer.setInterval(0)
+        timer.connect("timeout()", lambda: told.add(self.ui.statusLabel.text))
+        timer.start()
+        try:
+            work()
+        finally:
+            timer.stop()
+        return told
+
     def test_posteriorOfTheRegions(self):
         import numpy as np
 
         from NeuroCESTLib.scene.geometry import Geometry
         from NeuroCESTLib.scene.segmentations import add_segmentation
+        from NeuroCESTLib.scene.tables import table_columns
 
         self.chooseInputs("r1rho")
         self.open(self.ui.advancedSection)
@@ -135,9 +169,21 @@ class PreparationTest(SampleTest):
         geometry = Geometry.of(self.reference)
         mask = np.zeros(geometry.shape, bool)
         mask[1, 2:4, 2:4] = True
-        self.ui.segmentationSelector.setCurrentNode(add_segmentation({"tumour": mask}, geometry, "regions"))
+        regions = add_segmentation({"tumour": mask}, geometry, "regions")
+        self.ui.segmentationSelector.setCurrentNode(regions)
         self.assertNotIn("the posterior", self.ui.applyButton.toolTip)
         self.assertTrue(self.widget.runs.wantsPosterior())
+        self.ui.maskSelector.setCurrentNode(regions)
+        self.widget.pools.keep("model", self.waterAndAmide())
+        self.ui.protocolPathLineEdit.currentPath = self.writeProtocol()
+        told = self.textsDuring(self.ui.applyButton.click)
+        self.assertIn("tumour: Sampling the posterior", told)  # the window is alive and says so
+        columns = table_columns(slicer.util.getNode("posterior"))
+        self.assertEqual(set(columns["region"]), {"tumour"})
+        row = columns["quantity"].index("amide_fraction")
+        lower, median, upper = (columns[name][row] for name in ("lower", "median", "upper"))
+        self.assertLess(lower, median)
+        self.assertLess(median, upper)
         self.chooseInputs("lorentzian")
         self.assertTrue(self.ui.posteriorCheckBox.isHidden())
         self.assertFalse(self.widget.runs.wantsPosterior())

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress, silent
+
 from ..fit import SignalModel, fit_tissue_model
 from ..model import FitParameter, TissueModel
 from ..quantities import named_quantities
@@ -69,7 +71,13 @@ class Posterior:
 
 @torch.no_grad()
 def posterior_of(
-    spectrum: ZSpectra, model: TissueModel, *, engine: str = "r1rho", noise_sd: float | None = None, seed: int = 1
+    spectrum: ZSpectra,
+    model: TissueModel,
+    *,
+    engine: str = "r1rho",
+    noise_sd: float | None = None,
+    seed: int = 1,
+    progress: Progress = silent,
 ) -> Posterior:
     """Sample the posterior of one spectrum.
 
@@ -79,6 +87,7 @@ def posterior_of(
         engine: ``r1rho`` or ``bloch-mcconnell``.
         noise_sd: Standard deviation of a measurement; None where it is not known.
         seed: Seed of the samples.
+        progress: Called in every round of samples; what it raises cancels the work.
 
     Raises:
         ValueError: The spectrum is not a single usable one, or the model cannot be fitted to it.
@@ -95,7 +104,8 @@ def posterior_of(
     center, root = _laplace(space, target, fit.result.parameters[0].double())
     proposal = _Proposal(center[None], 1.5 * root)
     samples, logs = [], []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        progress(number / ROUNDS, "Sampling the posterior")
         u = proposal.draw(generator)
         log_weights = target(u) - proposal.log_density(u)
         samples.append(u)

@@ -272,6 +272,25 @@ def test_progress_reaches_one_and_can_cancel_the_fit():
     assert torch.get_num_threads() == threads
 
 
+def test_a_cancelled_fit_starts_no_further_chunk():
+    data, _, background = simulated(600)
+    evaluated, cancelled = [], []
+
+    def counted(parameters, background):
+        evaluated.append(bool(cancelled))
+        return decay_with_jacobian(parameters, background)
+
+    def cancel(part, text):
+        cancelled.append(part)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        levenberg_marquardt(
+            counted, data, **LIMITS, arguments=(background,), chunk_voxels=10, threads=1, progress=cancel
+        )
+    assert evaluated.count(True) <= 2  # the iteration that the worker was in, of 60 chunks with several each
+
+
 def test_errors_of_the_model_reach_the_caller():
     data, _, background = simulated(10)
 
