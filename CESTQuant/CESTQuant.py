@@ -34,7 +34,7 @@ if importlib.util.find_spec("NeuroCESTLib") is None:
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from CESTQuantLib.panel import self_test
-from NeuroCESTLib.panel.frame import PanelWidget
+from NeuroCESTLib.panel.frame import PanelWidget, registerLayouts
 from NeuroCESTLib.panel.sample_data import PhantomFileReader, registerPhantom, withProgressDialog
 
 
@@ -57,6 +57,7 @@ class CESTQuant(ScriptedLoadableModule):
             "Built on 3D Slicer and PyTorch. The report of a run lists the publications of its method."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerLayouts)
 
 
 def registerSampleData():

@@ -28,7 +28,7 @@ if importlib.util.find_spec("NeuroCESTLib") is None:
 
 from JointRegSegLib.panel import self_test
 from JointRegSegLib.panel.choices import Affine, Regularizer
-from NeuroCESTLib.panel.frame import PanelWidget
+from NeuroCESTLib.panel.frame import PanelWidget, registerLayouts
 from NeuroCESTLib.panel.sample_data import PhantomFileReader, registerPhantom, withProgressDialog
 
 
@@ -55,6 +55,7 @@ class JointRegSeg(ScriptedLoadableModule):
             "Computational Neuroscience 2020;14:17."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerLayouts)
 
 
 def registerSampleData():

@@ -12,6 +12,13 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 
+def registerLayouts():
+    """Make the layouts of the panels known when the application has started, for scenes that were saved in them."""
+    from NeuroCESTLib.scene.plots import register_layouts
+
+    register_layouts()
+
+
 class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Panel with an Apply and a Cancel button, progress and status.
 
@@ -136,6 +143,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Bind the scene's parameter node, which is made where there is none."""
+        registerLayouts()
         self.setParameterNode(self.logic.getParameterNode())
         for page in self.pages:
             page.bound()

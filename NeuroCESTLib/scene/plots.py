@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class SpectrumChart:
                 chart.RemoveNthPlotSeriesNodeID(chart.GetNumberOfPlotSeriesNodes() - 1)
 
     def _show_curve(self, chart: Any, number: int, curve: Curve) -> None:
+        import numpy as np
         import slicer
         from vtk.util.numpy_support import numpy_to_vtk
 
@@ -155,6 +157,23 @@ _TWO_PLOTS = """
 """
 
 
+SIDE_BY_SIDE_ID = 14131
+"""Number of the layout of two slice views side by side."""
+FIXED_VIEW, MOVING_VIEW = "Red", "Yellow"
+"""Slice views of the two visits side by side."""
+_VIEW = """
+  <item><view class="vtkMRMLSliceNode" singletontag="{tag}">
+   <property name="orientation" action="default">Axial</property>
+   <property name="viewlabel" action="default">{label}</property>
+   <property name="viewcolor" action="default">{color}</property></view></item>"""
+_SIDE_BY_SIDE = (
+    '<layout type="horizontal">'
+    + _VIEW.format(tag=FIXED_VIEW, label="Fixed", color="#F34A33")
+    + _VIEW.format(tag=MOVING_VIEW, label="Moving", color="#EDD54C")
+    + "</layout>"
+)
+
+
 class ViewLayout:
     """A layout of views, and the way back to the earlier one.
 
@@ -175,10 +194,23 @@ class ViewLayout:
         layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
         if layout is None:
             return
-        if not layout.IsLayoutDescription(self.number):
-            layout.AddLayoutDescription(self.number, self._description)
+        self.register()
         if layout.GetViewArrangement() != self.number:
             self._earlier = layout.GetViewArrangement()
+            layout.SetViewArrangement(self.number)
+        elif self._earlier is None:  # a scene that was saved in this layout
+            self._earlier = layout.SlicerLayoutFourUpView
+
+    def register(self) -> None:
+        """Make the layout known, so that a scene that was saved in it can be shown; does nothing without a window."""
+        import slicer
+
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is None or layout.IsLayoutDescription(self.number):
+            return
+        layout.AddLayoutDescription(self.number, self._description)
+        if layout.GetViewArrangement() == self.number:  # asked for before it was known: shown now
+            layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
             layout.SetViewArrangement(self.number)
 
     def leave(self) -> None:
@@ -230,3 +262,16 @@ class TwoPlotsLayout(ViewLayout):
             view = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLPlotViewNode")
             if view is not None:
                 view.SetPlotChartNodeID(chart.GetID() if chart is not None else None)
+
+
+class SideBySideLayout(ViewLayout):
+    """Layout of the two visits in slice views side by side, and the way back to the earlier one."""
+
+    def __init__(self) -> None:
+        super().__init__(SIDE_BY_SIDE_ID, _SIDE_BY_SIDE)
+
+
+def register_layouts() -> None:
+    """Make all layouts known, so that scenes that were saved in one of them are shown in it."""
+    for layout in (PlotLayout(), TwoPlotsLayout(), SideBySideLayout()):
+        layout.register()

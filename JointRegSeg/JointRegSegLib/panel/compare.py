@@ -144,9 +144,11 @@ class ComparePage(Page):
                 self.ui.compareNoteLabel.text = _("The folder of the warped image holds no result of this kind.")
 
     def _showSideBySide(self, fixed, warped):
+        from NeuroCESTLib.scene.plots import SideBySideLayout
+
         from ..scene import comparison
 
-        self._layout = comparison.side_by_side_layout()
+        self._layout = SideBySideLayout()
         self._layout.enter()
         comparison.show_side_by_side(fixed, warped)
 

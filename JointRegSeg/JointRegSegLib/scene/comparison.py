@@ -9,7 +9,7 @@ import numpy as np
 
 from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.plots import ViewLayout
+from NeuroCESTLib.scene.plots import FIXED_VIEW, MOVING_VIEW
 from NeuroCESTLib.scene.volumes import add_volume, array_on, remove, volume_array
 
 from ..pictures.comparison import checkerboard, difference
@@ -17,27 +17,8 @@ from .results import WARPED_PERCENTILES
 
 COMPARISON_ATTRIBUTE = "NeuroCEST.comparison"
 """Attribute of volumes that show a comparison, which the next one of the same kind replaces."""
-FIXED_VIEW, MOVING_VIEW = "Red", "Yellow"
-"""Slice views of the two visits side by side."""
-LAYOUT_ID = 14131
 _CERTAIN_BELOW = 0.05
 """Entropy from 0 to 1 below which the uncertainty is not shown."""
-_VIEW = """
-  <item><view class="vtkMRMLSliceNode" singletontag="{tag}">
-   <property name="orientation" action="default">Axial</property>
-   <property name="viewlabel" action="default">{label}</property>
-   <property name="viewcolor" action="default">{color}</property></view></item>"""
-_LAYOUT = (
-    '<layout type="horizontal">'
-    + _VIEW.format(tag=FIXED_VIEW, label="Fixed", color="#F34A33")
-    + _VIEW.format(tag=MOVING_VIEW, label="Moving", color="#EDD54C")
-    + "</layout>"
-)
-
-
-def side_by_side_layout() -> ViewLayout:
-    """Return the layout of two slice views side by side."""
-    return ViewLayout(LAYOUT_ID, _LAYOUT)
 
 
 def show_outlines(nodes: Iterable[Any]) -> None:
@@ -193,9 +174,7 @@ def _remove_comparison(name: str) -> None:
 
 
 def _show_alone(node: Any) -> None:
-    import slicer
-
-    slicer.util.setSliceViewerLayers(background=node, foreground=None, label=None)
+    display.show_over(None, node, fit=False)
 
 
 def _composites(view: str = "") -> list[Any]:

@@ -3,6 +3,8 @@
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
+import os
+
 import slicer
 
 from .sample import SampleTest
@@ -58,6 +60,24 @@ class SpectrumTest(SampleTest):
         self.widget.exit()
         self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
         self.assertFalse(self.ui.liveSpectrumCheckBox.checked)
+
+    def test_sceneThatWasSavedInTheLayoutOfTheSpectrumComesBackInIt(self):
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is None:
+            layout = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+        self.chooseInputs("mtrasym")
+        self.ui.liveSpectrumCheckBox.checked = True
+        self.moveMouseTo((1, 2, 3))
+        path = os.path.join(self.directory, "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear()
+        slicer.util.loadScene(path)
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        self.assertIn("vtkMRMLPlotViewNode", layout.GetCurrentLayoutDescription() or "")
+        self.assertIn("measured", self.curves())
+        self.ui.liveSpectrumCheckBox.checked = True
+        self.ui.liveSpectrumCheckBox.checked = False
+        self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
 
     def test_pointsAndSegmentsStayInThePlotForComparison(self):
         import numpy as np

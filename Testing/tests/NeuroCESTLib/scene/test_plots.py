@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from NeuroCESTLib.scene.plots import Curve, PlotLayout, SpectrumChart
+from NeuroCESTLib.scene.plots import LAYOUT_ID, Curve, PlotLayout, SpectrumChart, register_layouts
 
 X = np.array([-3.0, 0.0, 3.0])
 
@@ -58,3 +58,15 @@ def test_layout_is_restored_unless_the_user_has_chosen_another_one(slicer: Modul
             node.SetViewArrangement(chosen)
         layout.leave()
         assert node.GetViewArrangement() == after
+
+
+def test_layout_of_a_scene_from_another_session_is_shown_as_soon_as_it_is_known(slicer: ModuleType) -> None:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    node.SetViewArrangement(LAYOUT_ID)  # as the scene file says; a new session knows only Slicer's own layouts
+    assert not node.GetCurrentLayoutDescription()
+    register_layouts()
+    assert "vtkMRMLPlotViewNode" in node.GetCurrentLayoutDescription()
+    layout = PlotLayout()
+    layout.show(SpectrumChart("Z").node)
+    layout.leave()
+    assert node.GetViewArrangement() == node.SlicerLayoutFourUpView
