@@ -118,3 +118,65 @@ class PanelTest(ScriptedLoadableModuleTest):
         self.assertFalse(self.ui.applyButton.enabled)
         self.widget.enter()
         self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+
+
+class TrainingSteps(PanelTest):
+    """What the self-tests do with a training beside the application.
+
+    Attributes:
+        LONGEST_S: Time in s after which a process that does not end fails the test.
+    """
+
+    LONGEST_S = 300
+
+    def setUp(self):
+        """Open the section, which is closed at first, and end what the test leaves running."""
+        super().setUp()
+        self.ui.trainingSection.collapsed = False
+        self.addCleanup(setattr, self.ui.trainingSection, "collapsed", True)
+        self.addCleanup(self.widget.training.command.stop)
+
+    def waitForTheEnd(self):
+        """Handle events until the process has ended."""
+        import time
+
+        end = time.monotonic() + self.LONGEST_S
+        while self.widget.training.command.running and time.monotonic() < end:
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        self.assertFalse(self.widget.training.command.running)
+
+    def writeJson(self, name, content):
+        """Write a file and return its path."""
+        import json
+        import os
+
+        path = os.path.join(self.directory, name)
+        with open(path, "w") as file:
+            json.dump(content, file)
+        return path
+
+    def drawnIn(self, name):
+        """Return the drawn values of every curve of a chart, by the name of the curve."""
+        chart = slicer.util.getNode(name)
+        series = [chart.GetNthPlotSeriesNode(number) for number in range(chart.GetNumberOfPlotSeriesNodes())]
+        return {node.GetName(): slicer.util.arrayFromTableColumn(node.GetTableNode(), "y").tolist() for node in series}
+
+    def assertStartNeedsConfigurationAndFolder(self, config, output):
+        """Check that the button says what is missing, and choose a configuration and a folder for the results."""
+        ui = self.ui
+        self.assertFalse(ui.startTrainingButton.enabled)
+        self.assertIn("Choose a configuration", ui.startTrainingButton.toolTip)
+        ui.trainingConfigPathLineEdit.currentPath = config
+        self.assertIn("Choose a folder", ui.startTrainingButton.toolTip)
+        ui.trainingOutputPathLineEdit.currentPath = output
+        self.assertTrue(ui.trainingProgressBar.isHidden())
+
+    def assertStarted(self):
+        """Start, and check what can be clicked while the process runs."""
+        ui = self.ui
+        ui.startTrainingButton.click()
+        self.assertTrue(self.widget.training.command.running)
+        self.assertFalse(ui.startTrainingButton.enabled)
+        self.assertTrue(ui.stopTrainingButton.enabled)
+        self.assertFalse(ui.trainingProgressBar.isHidden())

@@ -16,7 +16,8 @@ class BackgroundTrainingPage(Page):
     """Starts a command as a process, and shows its log and the curves of its training while it runs.
 
     The process goes on when the module is left. A stopped one continues where it was when it is started again. A module
-    implements ``missingHere``, ``arguments``, ``result``, ``take`` and ``points``.
+    implements ``missingHere``, ``arguments``, ``result``, ``take`` and ``points``; where it shows more than the curves,
+    it overrides ``makeLayout`` and ``showPlots``.
 
     Attributes:
         STEP: Title of the x axis of the curves: what ``points`` counts.
@@ -30,6 +31,7 @@ class BackgroundTrainingPage(Page):
 
     _result = ""
     _stopping = False
+    _curves: dict[str, dict[str, dict[float, float]]] = {}  # noqa: RUF012  by part and name, values by step
 
     def missingHere(self):
         """Return what is missing before the start, as a sentence; empty without a lack."""
@@ -48,13 +50,32 @@ class BackgroundTrainingPage(Page):
         raise NotImplementedError
 
     def points(self, message):
-        """Return what a message of the progress says of the training: a step and values by curve; None for others."""
+        """Return what a message of the progress says of the training; None for other messages.
+
+        Returns:
+            The part of the training, which has curves of its own (empty where there is one part only), the step in it,
+            and values by curve.
+        """
         raise NotImplementedError
+
+    def makeLayout(self):
+        """Return the layout that shows the curves."""
+        from NeuroCESTLib.scene.plots import PlotLayout
+
+        return PlotLayout()
+
+    def showPlots(self):
+        """Show the curves in the layout."""
+        self.layout.show(self.chart.node)
+
+    def finishedText(self):
+        """Return the sentence after a success, with a place for the path of the network."""
+        return _("Finished; the network {path} is chosen.")
 
     def setup(self):
         """Fill and connect the widgets."""
         from NeuroCESTLib.panel.background_command import BackgroundCommand
-        from NeuroCESTLib.scene.plots import PlotLayout, SpectrumChart
+        from NeuroCESTLib.scene.plots import SpectrumChart
 
         ui = self.ui
         ui.trainingPresetComboBox.addItem(_("From a file"), "")
@@ -62,18 +83,23 @@ class BackgroundTrainingPage(Page):
             ui.trainingPresetComboBox.addItem(name, name)
         self.command = BackgroundCommand(self.onLine, self.onEnd)
         self.chart = SpectrumChart("Training", self.STEP, _("loss"), reversed_x=False)
-        self.layout = PlotLayout()
+        self.layout = self.makeLayout()
         ui.trainingPresetComboBox.connect("currentIndexChanged(int)", self.refresh)
         ui.startTrainingButton.connect("clicked(bool)", lambda checked: self.start())
         ui.stopTrainingButton.connect("clicked(bool)", lambda checked: self.stop())
         ui.trainingLog.setMaximumBlockCount(MOST_LINES)
-        ui.trainingNoteLabel.text = ""
+        self.say("")
         ui.trainingLog.visible = False
         self.refresh()
 
     def show(self):
         """Show what can be started."""
         self.refresh()
+
+    def say(self, text):
+        """Show a sentence under the log."""
+        self.ui.trainingNoteLabel.text = text
+        self.ui.trainingNoteLabel.visible = bool(text)
 
     def config(self):
         """Return the configuration: a file, or the name of a bundled one."""
@@ -111,15 +137,15 @@ class BackgroundTrainingPage(Page):
         self.ui.trainingLog.clear()
         self.ui.trainingLog.visible = True
         self.ui.trainingProgressBar.value = 0
-        self.ui.trainingNoteLabel.text = _("Running…")
+        self.say(_("Running…"))
         self.command.start(os.path.join(self.PACKAGE, "batch.py"), self.arguments())
-        self.layout.show(self.chart.node)
+        self.showPlots()
         self.refresh()
 
     def bound(self):
         """Show the plot of a training that still runs, after the module has been left."""
         if self.command.running:
-            self.layout.show(self.chart.node)
+            self.showPlots()
 
     def leave(self):
         """Go back to the layout of before; the training goes on."""
@@ -141,34 +167,33 @@ class BackgroundTrainingPage(Page):
         self.ui.trainingProgressBar.value = round(100 * progress[0])
         found = self.points(progress[1])
         if found:
-            step, values = found
+            part, step, values = found
             for name, value in values.items():
-                self._curves.setdefault(name, {})[step] = value
-            self._draw()
+                self._curves.setdefault(part, {}).setdefault(name, {})[step] = value
+            self.draw(part)
 
-    def _draw(self):
-        """Draw the curves over the steps."""
+    def draw(self, part):
+        """Draw the curves of a part of the training over its steps."""
         import numpy as np
 
         from NeuroCESTLib.scene.plots import Curve
 
         curves = [
             Curve(name, np.array(list(values), float), np.array(list(values.values())), color)
-            for (name, values), color in zip(self._curves.items(), COLORS, strict=False)
+            for (name, values), color in zip(self._curves[part].items(), COLORS, strict=False)
         ]
-        self.chart.show(_("Training"), curves, (0, max(max(values) for values in self._curves.values())))
+        title = f"{part}: {_('loss')}" if part else _("Training")
+        self.chart.show(title, curves, (0, max(max(values) for values in self._curves[part].values())))
 
     def onEnd(self, code):
         """Choose the network of a command that has succeeded; say how it ended."""
         lines = [line for line in self.ui.trainingLog.plainText.split("\n") if line.strip()]
         if code == 0 and os.path.isfile(self._result):
-            self.ui.trainingNoteLabel.text = _("Finished; the network {path} is chosen.").format(path=self._result)
+            self.say(self.finishedText().format(path=self._result))
             if self.parameters:
                 self.take(self._result)
         elif self._stopping or code is None or code < 0 or code >= 128:
-            self.ui.trainingNoteLabel.text = _("Stopped; Start continues where it was.")
+            self.say(_("Stopped; Start continues where it was."))
         else:
-            self.ui.trainingNoteLabel.text = (
-                lines[-1] if lines else _("The command failed with status {code}.").format(code=code)
-            )
+            self.say(lines[-1] if lines else _("The command failed with status {code}.").format(code=code))
         self.refresh()

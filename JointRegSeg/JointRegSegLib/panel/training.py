@@ -71,11 +71,11 @@ class TrainingPage(BackgroundTrainingPage):
         self.parameters.weightsPath = path
 
     def points(self, message):
-        """Return step, loss and Dice of a message of the progress; None for others."""
+        """Return step, loss and Dice of a message of the progress, see the base class."""
         found = re.search(r"step (\d+): loss ([-+\d.e]+)(?:, Dice ([-+\d.e]+))?", message)
         if not found:
             return None
         values = {_("training loss"): float(found[2])}
         if found[3]:
             values[_("Dice of the validation")] = float(found[3])
-        return int(found[1]), values
+        return "", int(found[1]), values

@@ -5,32 +5,16 @@
 
 import json
 import os
-import time
 
 import slicer
+
+from NeuroCESTLib.panel.self_test import TrainingSteps
 
 from .sample import SampleTest
 
 
-class TrainingTest(SampleTest):
+class TrainingTest(TrainingSteps, SampleTest):
     """Trains a network in a process of its own."""
-
-    LONGEST_S = 300
-    """Time after which a process that does not end fails the test."""
-
-    def setUp(self):
-        """Open the section, which is closed at first."""
-        super().setUp()
-        self.ui.trainingSection.collapsed = False
-        self.addCleanup(setattr, self.ui.trainingSection, "collapsed", True)
-        self.addCleanup(self.widget.training.command.stop)
-
-    def waitForTheEnd(self):
-        end = time.monotonic() + self.LONGEST_S
-        while self.widget.training.command.running and time.monotonic() < end:
-            slicer.app.processEvents()
-            time.sleep(0.02)
-        self.assertFalse(self.widget.training.command.running)
 
     def writeConfig(self, **changes):
         pool = {"name": "amide", "T1_s": 1.0, "T2_s": 0.05, "dw_ppm": 3.5, "k_Hz": 100.0}
@@ -46,23 +30,12 @@ class TrainingTest(SampleTest):
             "network": {"width": 8},
             **changes,
         }
-        path = os.path.join(self.directory, "training.json")
-        with open(path, "w") as file:
-            json.dump(config, file)
-        return path
+        return self.writeJson("training.json", config)
 
     def test_networkIsTrainedBesideTheApplicationAndChosen(self):
-        ui, training = self.ui, self.widget.training
-        self.assertFalse(ui.startTrainingButton.enabled)
-        self.assertIn("Choose a configuration", ui.startTrainingButton.toolTip)
-        ui.trainingConfigPathLineEdit.currentPath = self.writeConfig()
-        self.assertIn("Choose a folder", ui.startTrainingButton.toolTip)
-        ui.trainingOutputPathLineEdit.currentPath = self.directory
-        self.assertTrue(ui.trainingProgressBar.isHidden())
-        ui.startTrainingButton.click()
-        self.assertTrue(training.command.running)
-        self.assertFalse(ui.startTrainingButton.enabled)
-        self.assertFalse(ui.trainingProgressBar.isHidden())
+        ui = self.ui
+        self.assertStartNeedsConfigurationAndFolder(self.writeConfig(), self.directory)
+        self.assertStarted()
         ui.stopTrainingButton.click()
         self.waitForTheEnd()
         self.assertEqual(self.widget.logic.getParameterNode().networkPath, "")
@@ -105,12 +78,6 @@ class TrainingTest(SampleTest):
         self.assertNotEqual(drawn["start"], drawn["now"])
         self.assertEqual(slicer.util.getNode("Schedule").GetYAxisTitle(), "B1 (µT)")
         self.assertTrue(self.drawnIn("Training"))
-
-    def drawnIn(self, name):
-        """Return the drawn values of every curve of a chart."""
-        chart = slicer.util.getNode(name)
-        series = [chart.GetNthPlotSeriesNode(number) for number in range(chart.GetNumberOfPlotSeriesNodes())]
-        return {node.GetName(): slicer.util.arrayFromTableColumn(node.GetTableNode(), "y").tolist() for node in series}
 
     def test_lossIsDrawnAndAFailedTrainingSaysWhy(self):
         training = self.widget.training

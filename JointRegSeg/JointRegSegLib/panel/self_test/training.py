@@ -3,34 +3,15 @@
 # unittest's assertions, because the self-test also runs in the application, which has no pytest
 # ruff: noqa: PT009
 
-import json
 import os
-import time
 
-import slicer
+from NeuroCESTLib.panel.self_test import TrainingSteps
 
 from .sample import SampleTest
 
 
-class TrainingTest(SampleTest):
+class TrainingTest(TrainingSteps, SampleTest):
     """Trains a network in a process of its own."""
-
-    LONGEST_S = 300
-    """Time after which a process that does not end fails the test."""
-
-    def setUp(self):
-        """Open the section, which is closed at first."""
-        super().setUp()
-        self.ui.trainingSection.collapsed = False
-        self.addCleanup(setattr, self.ui.trainingSection, "collapsed", True)
-        self.addCleanup(self.widget.training.command.stop)
-
-    def waitForTheEnd(self):
-        end = time.monotonic() + self.LONGEST_S
-        while self.widget.training.command.running and time.monotonic() < end:
-            slicer.app.processEvents()
-            time.sleep(0.02)
-        self.assertFalse(self.widget.training.command.running)
 
     def writeConfig(self, **training):
         """Write the configuration of a tiny network that learns from synthetic patients on coarse voxels."""
@@ -62,25 +43,13 @@ class TrainingTest(SampleTest):
                 **training,
             },
         }
-        path = os.path.join(self.directory, "training.json")
-        with open(path, "w") as file:
-            json.dump(config, file)
-        return path
+        return self.writeJson("training.json", config)
 
     def test_networkIsTrainedBesideTheApplicationAndChosen(self):
         ui, training = self.ui, self.widget.training
-        self.assertFalse(ui.startTrainingButton.enabled)
-        self.assertIn("Choose a configuration", ui.startTrainingButton.toolTip)
-        ui.trainingConfigPathLineEdit.currentPath = self.writeConfig()
-        self.assertIn("Choose a folder", ui.startTrainingButton.toolTip)
         output = os.path.join(self.directory, "run")
-        ui.trainingOutputPathLineEdit.currentPath = output
-        self.assertTrue(ui.trainingProgressBar.isHidden())
-        ui.startTrainingButton.click()
-        self.assertTrue(training.command.running)
-        self.assertFalse(ui.startTrainingButton.enabled)
-        self.assertTrue(ui.stopTrainingButton.enabled)
-        self.assertFalse(ui.trainingProgressBar.isHidden())
+        self.assertStartNeedsConfigurationAndFolder(self.writeConfig(), output)
+        self.assertStarted()
         self.waitForTheEnd()
         weights = os.path.join(output, "weights.pt")
         self.assertIn("is chosen", ui.trainingNoteLabel.text, ui.trainingLog.plainText)
@@ -105,11 +74,9 @@ class TrainingTest(SampleTest):
         for step, loss in ((1, 0.9), (2, 0.5), (3, 0.25)):  # as the command writes them
             training.onLine(f" {10 * step} % step {step}: loss {loss}, Dice {1 - loss:.3f}, 0.10 s per step")
         self.assertEqual(self.ui.trainingProgressBar.value, 30)
-        chart = slicer.util.getNode("Training")
-        series = [chart.GetNthPlotSeriesNode(number) for number in range(chart.GetNumberOfPlotSeriesNodes())]
-        self.assertEqual([node.GetName() for node in series], ["training loss", "Dice of the validation"])
-        values = slicer.util.arrayFromTableColumn(series[1].GetTableNode(), "y")
-        self.assertEqual(values.tolist(), [0.1, 0.5, 0.75])
+        drawn = self.drawnIn("Training")
+        self.assertEqual(list(drawn), ["training loss", "Dice of the validation"])
+        self.assertEqual(drawn["Dice of the validation"], [0.1, 0.5, 0.75])
         self.waitForTheEnd()
         self.assertIn("newton", self.ui.trainingNoteLabel.text)
 
