@@ -2,7 +2,6 @@
 
 import os
 
-import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
@@ -20,11 +19,13 @@ class InputsPage(Page):
     def bound(self):
         """Preselect the first acquisition."""
         if not self.parameters.signal:
-            self.parameters.signal = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
+            from ..scene.naming import first_acquisition
+
+            self.parameters.signal = first_acquisition()
 
     def show(self):
         """Choose the empty inputs by the names of the nodes, once for every acquisition; say which."""
-        from ..scene.naming import inputs_by_name
+        from ..scene.naming import field_acquisition, field_method_of, inputs_by_name
 
         parameters = self.parameters
         node, signal = parameters.parameterNode, parameters.signal
@@ -36,6 +37,10 @@ class InputsPage(Page):
         chosen = {role: found for role, found in inputs_by_name(signal).items() if not getattr(parameters, role)}
         for role, found in chosen.items():
             setattr(parameters, role, found)
+        fields = field_acquisition(signal) if not parameters.fieldSignal else None
+        if fields is not None:
+            parameters.fieldSignal, parameters.fieldMethod = fields, field_method_of(fields)
+            chosen["fieldSignal"] = fields
         names = ", ".join(f"'{found.GetName()}'" for found in chosen.values())
         self.ui.chosenByNameLabel.text = _("Chosen by name: {names}.").format(names=names) if names else ""
         self.ui.chosenByNameLabel.visible = bool(names)

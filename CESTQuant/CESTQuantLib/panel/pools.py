@@ -77,6 +77,17 @@ class PoolsPage(Page):
             return TissueTable()
         return PlofTable() if self._has_peaks else LorentzianTable()
 
+    def missing(self):
+        """Return the maps that the model refers to and that are not chosen."""
+        if self.kind() != "model" or self._model is None:
+            return []
+        used = _maps_of(self._model)
+        return [
+            _("Choose the {name} map: the model refers to it.").format(name=name.upper())
+            for name in self.panel.methods.MAPS
+            if name in used and not getattr(self.parameters, name)
+        ]
+
     def given(self, kind):
         """Return what the Logic gets: the edited model as dictionary, else the file or preset; None without a model.
 
@@ -356,6 +367,16 @@ def _flags(editable):
 
     selectable = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
     return selectable | qt.Qt.ItemIsEditable if editable else selectable
+
+
+def _maps_of(entry):
+    """Return the names of the maps that a model, or a part of one, refers to."""
+    if isinstance(entry, list):
+        return {name for each in entry for name in _maps_of(each)}
+    if not isinstance(entry, dict):
+        return set()
+    own = {entry["map"]} if isinstance(entry.get("map"), str) else set()
+    return own.union(*(_maps_of(value) for value in entry.values()))
 
 
 def _with_paths(model, model_file):

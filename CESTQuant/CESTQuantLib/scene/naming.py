@@ -17,6 +17,9 @@ _ROLES = {
 _ROLES_WITH_THE_SIGNAL = {**_ROLES, "t1": _ROLES["t1"] | {"t1"}}
 """The same where the name also has the words of the signal's name: 'T1' alone is mostly a T1-weighted image."""
 
+FIELD_METHODS = ("wasabi", "wassr")
+"""Words that name an acquisition of the fields, which are also the names of the methods."""
+
 
 def inputs_by_name(signal: Any) -> dict[str, Any]:
     """Find the nodes of the scene that go with an acquisition by their names.
@@ -44,6 +47,38 @@ def inputs_by_name(signal: Any) -> dict[str, Any]:
         if len(candidates) == 1:
             found[role] = candidates[0]
     return found
+
+
+def field_method_of(sequence: Any) -> str:
+    """Return how an acquisition maps the fields by its name, ``wasabi`` or ``wassr``; empty where it says neither."""
+    return next((name for name in FIELD_METHODS if name in _words(sequence)), "")
+
+
+def first_acquisition() -> Any:
+    """Return the first sequence of the scene that is no field acquisition by its name; None without one."""
+    import slicer
+
+    sequences = slicer.util.getNodesByClass("vtkMRMLSequenceNode")
+    return next((node for node in sequences if not field_method_of(node)), None)
+
+
+def field_acquisition(signal: Any) -> Any:
+    """Find the WASABI or WASSR acquisition that goes with an acquisition by its name.
+
+    Args:
+        signal: Sequence node.
+
+    Returns:
+        The sequence node; of several the one that shares the most words with the signal's name, such as the visit.
+        None where no such sequence stands out.
+    """
+    import slicer
+
+    sequences = slicer.util.getNodesByClass("vtkMRMLSequenceNode")
+    own = set(_words(signal))
+    shared = {node: len(own & set(_words(node))) for node in sequences if node is not signal and field_method_of(node)}
+    best = [node for node, count in shared.items() if count == max(shared.values())]
+    return best[0] if len(best) == 1 else None
 
 
 def _words(node: Any) -> list[str]:

@@ -36,3 +36,35 @@ class FieldsTest(SampleTest):
         self.assertIn("used from now on", self.ui.statusLabel.text)
         self.ui.applyButton.click()
         self.assertIsNotNone(slicer.util.getNode("*mtr_asym*"))
+
+    def test_wasabiIsChosenByNameAndGivesBothFields(self):
+        import numpy as np
+        import torch
+
+        from CESTQuantLib.preprocessing.wasabi import WasabiPulse
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.sequences import array_to_sequence
+
+        geometry, offsets = Geometry.of(self.reference), np.linspace(-2.0, 2.0, 31)
+        pulse = WasabiPulse()
+        truth = torch.tensor([1.1 * pulse.b1_uT, 0.15, 0.95, 1.6], dtype=torch.float64)
+        z = pulse.predict(truth[:, None], torch.from_numpy(offsets)[:, None])[0].flatten().numpy()
+        signal = 1000.0 * np.tile(z[:, None, None, None], (1, *geometry.shape)).astype(np.float32)
+        wasabi = array_to_sequence(signal, geometry, "wasabi", offsets.tolist())
+        protocol = {"field_strength_T": 3.0, "offsets_ppm": offsets.tolist(), "b1_uT": pulse.b1_uT}
+        self.widget.logic.setProtocol(wasabi, {**protocol, "saturation_time_s": pulse.duration_s})
+        self.widget.exit()  # both acquisitions are in the scene when the module is opened
+        slicer.mrmlScene.RemoveNode(self.widget.logic.getParameterNode().parameterNode)
+        self.widget.enter()
+        self.assertIs(self.ui.signalSelector.currentNode(), self.signal)
+        self.assertIs(self.ui.fieldSignalSelector.currentNode(), wasabi)
+        self.assertEqual(self.ui.fieldMethodComboBox.currentText, "wasabi")
+        self.assertIn("'wasabi'", self.ui.chosenByNameLabel.text)
+        self.chooseInputs("mtrasym")
+        self.ui.fieldReferenceSelector.setCurrentNode(self.reference)
+        self.ui.fieldMapsButton.click()
+        maps = [slicer.util.arrayFromVolume(getattr(self.ui, f"{name}Selector").currentNode()) for name in ("b0", "b1")]
+        self.assertAlmostEqual(float(maps[0].mean()), 0.15, delta=0.02)
+        self.assertAlmostEqual(float(maps[1].mean()), 1.1, delta=0.02)
+        self.ui.applyButton.click()
+        self.assertIsNotNone(slicer.util.getNode("*mtr_asym*"))

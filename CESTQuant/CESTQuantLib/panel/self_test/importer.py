@@ -73,6 +73,66 @@ class ImporterTest(SampleTest):
         values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
         self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.01)
 
+    def writeDicom(self, name, number, values):
+        """Write a DICOM series with two slices for each value, and M0 of 1000 in front."""
+        import numpy as np
+        import SimpleITK as sitk
+
+        folder = os.path.join(self.directory, "dicom")
+        os.makedirs(folder, exist_ok=True)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        for place, value in enumerate(2 * [*values]):
+            slice_number, measurement = divmod(place, len(values))
+            image = sitk.GetImageFromArray(np.full((1, 4, 4), round(1000 * value), np.uint16))
+            image.SetSpacing((2.0, 2.0, 5.0))
+            image.SetOrigin((0.0, 0.0, 5.0 * slice_number))
+            for tag, text in {
+                "0008|0060": "MR",
+                "0008|0070": "SIEMENS",
+                "0008|103e": name,
+                "0018|0087": "3",
+                "0020|000d": "1.2.3",
+                "0020|000e": f"1.2.3.{number}",
+                "0020|0011": f"{number}",
+                "0020|0012": f"{measurement + 1}",
+                "0020|0013": f"{1 + 2 * measurement + slice_number}",
+            }.items():
+                image.SetMetaData(tag, text)
+            writer.SetFileName(os.path.join(folder, f"{name}_{place:03d}.dcm"))
+            writer.Execute(image)
+        return folder
+
+    def test_dicomSeriesIsImportedWithOffsetsFromATextFile(self):
+        ui = self.ui
+        ui.importSection.collapsed = False
+        self.addCleanup(setattr, ui.importSection, "collapsed", True)
+        self.writeDicom("t1_mprage", 3, [0.7])
+        ui.importSourcePathLineEdit.currentPath = self.writeDicom("cest_apt", 7, [1.0, *self.spectrum])
+        ui.findSeriesButton.click()
+        self.assertEqual(ui.seriesTable.rowCount, 2)
+        (chosen,) = self.widget.importer.selected()
+        self.assertIn("cest_apt", chosen.title)
+        ui.importOffsetsPathLineEdit.currentPath = self.writeOffsets("typed.txt", [-300.0, *self.offsets])
+        ui.importButton.click()
+        signal = self.widget.logic.getParameterNode().signal
+        self.assertEqual(signal.GetNumberOfDataNodes(), 22)
+        volume = signal.GetNthDataNode(1)
+        self.assertEqual(volume.GetImageData().GetDimensions(), (4, 4, 2))
+        self.assertEqual([round(step) for step in volume.GetSpacing()], [2, 2, 5])
+        self.assertAlmostEqual(
+            float(slicer.util.arrayFromVolume(volume).mean()), 1000 * float(self.spectrum[0]), delta=1.0
+        )
+        self.assertNotIn("Offset (ppm)", self.openValues())
+        for key, text in (("B1 (µT)", "2"), ("Saturation", "cw"), ("Saturation (s)", "1")):
+            self.fillIn(key, text)
+        self.assertEqual(self.widget.logic.protocolOf(signal)["offsets_ppm"][:2], [-300.0, -5.0])
+        ui.referenceSelector.setCurrentNode(None)
+        ui.methodComboBox.currentIndex = ui.methodComboBox.findData("mtrasym")
+        ui.applyButton.click()
+        values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
+        self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.01)
+
     def test_folderWithoutScansSaysWhatToGive(self):
         import unittest.mock
 

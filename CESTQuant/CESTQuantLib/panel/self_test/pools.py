@@ -42,6 +42,9 @@ class PoolsTest(SampleTest):
         self.assertEqual(self.cell("water", "T1 (s)").text(), "1.084")
         self.assertEqual(self.cell("semisolid", "Lineshape").text(), "superlorentzian")
         self.cell("water", "T1 (s)").setText("from t1")
+        self.assertIn("Choose the T1 map: the model refers to it.", self.ui.applyButton.toolTip)
+        self.ui.t1Selector.setCurrentNode(self.reference)
+        self.assertNotIn("T1 map", self.ui.applyButton.toolTip)
         self.cell("amide", "Rate (Hz)").setText("60 [20, 200] prior 60 ± 10")
         self.cell("amide", "Pool").setText("APT")
         model = self.widget.methods.options()["model"]

@@ -20,7 +20,7 @@ class SampleTest(PanelTest):
 
         offsets = np.linspace(-5.0, 5.0, 21)
         spectrum = 1.0 - 0.9 / (1 + (offsets / 0.7) ** 2) - 0.06 / (1 + ((offsets - 3.5) / 0.5) ** 2)
-        self.spectrum = spectrum
+        self.offsets, self.spectrum = offsets, spectrum
         self.expectedAsymmetry = spectrum[offsets == -3.5][0] - spectrum[offsets == 3.5][0]
         geometry = Geometry.from_spacing((4, 8, 8), (2.0, 2.0, 5.0))
         signal = 1000.0 * np.tile(spectrum[:, None, None, None], (1, *geometry.shape)).astype(np.float32)
