@@ -111,8 +111,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         self._scene = scene
         self._observations = []
         if scene is not None:
-            events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent)
-            self._observations = [(scene, scene.AddObserver(event, self._onScene)) for event in events]
+            events = {scene.NodeAddedEvent: self._onNode, scene.NodeRemovedEvent: self._onNode}
+            events |= {scene.EndBatchProcessEvent: self._onBatchEnd}
+            self._observations = [(scene, scene.AddObserver(event, slot)) for event, slot in events.items()]
         self._combo_box.setEnabled(scene is not None)
         self._update()
 
@@ -166,9 +167,18 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         if self._current is not None:
             self._scene.RemoveNode(self._current)
 
-    def _onScene(self, caller: Any, event: str) -> None:
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNode(self, caller: Any, event: str, node: Any) -> None:
+        if not caller.IsBatchProcessing() and self._isOfClass(node):
+            self._update()
+
+    def _onBatchEnd(self, caller: Any, event: str) -> None:
         if not caller.IsBatchProcessing():
             self._update()
+
+    def _isOfClass(self, node: Any) -> bool:
+        """Whether a node may be listed by its class; scenes have many nodes of other classes."""
+        return self.showChildNodeTypes or node.GetClassName() in self.nodeTypes
 
     def _isListed(self, node: Any) -> bool:
         if node.GetHideFromEditors() and not self.showHidden:
@@ -182,8 +192,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     def _update(self) -> None:
         """List the scene's nodes again; the chosen node stays chosen while it is in the list."""
         scene = self._scene
-        nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
-        if not self.showChildNodeTypes:  # asked first, because scenes have many nodes of other classes
+        nodes = list(scene.GetNodes()) if scene else []
+        if not self.showChildNodeTypes:
             types = set(self.nodeTypes)
             nodes = [node for node in nodes if node.GetClassName() in types]
         self._nodes = [node for node in nodes if self._isListed(node)]
