@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 SECTIONS = ("fixedSection", "movingSection", "methodSection", "outputsSection", "compareSection", "trainingSection")
 SHOWN = "t1ce"
 """Modality that is compared."""
-ALONE = ("fade", "checkerboard", "difference", "jacobian", "grid")
+ALONE = ("fade", "flicker", "checkerboard", "difference", "jacobian", "grid")
 BESIDE = ("side", "uncertainty")
 """Ways to compare that show one view, and two."""
 
@@ -90,15 +90,18 @@ def _draw_views(panel: Any, slicer: Any, output: Path) -> None:
     for name in (*ALONE, *BESIDE):
         choices = panel.ui.compareModeComboBox
         choices.currentIndex = choices.findData(name)
+        panel.compare.compare()  # for the views, which are younger than the choice
         slicer.app.processEvents()
+        if name == "flicker":
+            panel.compare.timer.stop()
+            panel.compare.flicker()  # to the warped image
         for view in views.values():
             view.fit()
             view.node.JumpSliceByOffsetting(*place)
         shown = ("Red", "Yellow") if name in BESIDE else ("Red",)
         views["Yellow"].node.SetFieldOfView(*views["Red"].node.GetFieldOfView())  # as linked views have it
         pictures[name] = np.concatenate([views[tag].picture() for tag in shown], axis=1)
-    blank = np.zeros_like(pictures["fade"])
-    rows = [[pictures[name] for name in ALONE[:3]], [*(pictures[name] for name in ALONE[3:]), blank]]
+    rows = [[pictures[name] for name in names] for names in (ALONE[:3], ALONE[3:])]
     whole = np.concatenate([np.concatenate(row, axis=1) for row in rows])
     view_picture.save([np.ascontiguousarray(whole[::2, ::2])], output / "joint_views.png")
     beside = np.concatenate([pictures[name] for name in BESIDE])

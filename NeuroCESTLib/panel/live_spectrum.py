@@ -128,7 +128,7 @@ def curves_of(spectrum: Any) -> list[Curve]:
         curves.append(Curve(f"measured{at}", offsets, spectrum.signal[rows], color, points=True))
         if spectrum.fit is not None and np.isfinite(spectrum.fit[rows]).any():
             curves.append(Curve(f"fit{at}", offsets, spectrum.fit[rows], color))
-            curves.append(Curve(f"residual{at}", offsets, spectrum.residual[rows], color))
+            curves.append(Curve(f"residual{at}", offsets, spectrum.residual[rows], color, dashed=True))
             curves += [Curve(pool, offsets, line[rows], _POOL_COLOR) for pool, line in spectrum.pools.items()]
     return curves
 
