@@ -42,6 +42,7 @@ def main() -> int:
     panel.enter()
     if slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode") is None:
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    views = {tag: view_picture.SliceView(tag, "Axial") for tag in ("Red", "Yellow")}
     if options.scene:
         slicer.util.loadScene(str(options.scene))
     else:
@@ -51,7 +52,7 @@ def main() -> int:
         panel.ui.applyButton.click()
     slicer.app.processEvents()
     _draw_panel(panel, slicer, output)
-    _draw_views(panel, slicer, output)
+    _draw_views(panel, slicer, views, output)
     return 0
 
 
@@ -78,19 +79,18 @@ def _draw_panel(panel: Any, slicer: Any, output: Path) -> None:
             getattr(panel.ui, section).collapsed = section in ("advancedSection", "trainingSection")
 
 
-def _draw_views(panel: Any, slicer: Any, output: Path) -> None:
+def _draw_views(panel: Any, slicer: Any, views: dict[str, view_picture.SliceView], output: Path) -> None:
     """Draw the slice views of every way to compare, through the middle of the tumour."""
     from NeuroCESTLib.scene.segmentations import show_segmentation
 
     for visit in (1, 2):
         show_segmentation(slicer.util.getNode(f"phantom visit {visit} tumour"), False)  # the truth, not a result
     place = _middle_of_tumor(slicer)
-    views = {tag: view_picture.SliceView(tag, "Axial") for tag in ("Red", "Yellow")}
     pictures: dict[str, Any] = {}
     for name in (*ALONE, *BESIDE):
         choices = panel.ui.compareModeComboBox
         choices.currentIndex = choices.findData(name)
-        panel.compare.compare()  # for the views, which are younger than the choice
+        panel.compare.compare()
         slicer.app.processEvents()
         if name == "flicker":
             panel.compare.timer.stop()

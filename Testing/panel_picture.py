@@ -165,7 +165,7 @@ def _write(path: str, text: str) -> str:
 
 def _grab(window: Any, slicer: Any) -> Any:
     slicer.app.processEvents()
-    for _ in range(2):  # texts that wrap need more height than the layout says before it knows its width
+    for _ in range(4):  # texts that wrap need more height than the layout says before it knows its width
         window.resize(WIDTH, max(window.minimumSizeHint.height(), window.layout().totalMinimumHeightForWidth(WIDTH)))
         slicer.app.processEvents()
     return window.grab()

@@ -110,6 +110,34 @@ class PanelTest(ScriptedLoadableModuleTest):
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertFalse(self.ui.cancelButton.enabled)
 
+    def test_missingPackageIsInstalledIfTheUserAgreesAndTheRunStartsAgain(self):
+        import unittest.mock
+
+        from NeuroCESTLib.core.packages import MissingPackage
+
+        runs = []
+
+        def run(progress):
+            runs.append(progress)
+            if len(runs) == 1:
+                raise MissingPackage("pypulseq", "'protocol.seq': .seq files need the package")
+            return "done"
+
+        installer = "NeuroCESTLib.panel.optional_packages.install"
+        with unittest.mock.patch.object(self.widget, "run", run):
+            with unittest.mock.patch(installer, return_value=True):
+                self.widget.onApplyButton()
+            self.assertEqual((len(runs), self.ui.statusLabel.text), (2, "done"))
+            runs.clear()
+            with (
+                unittest.mock.patch(installer, return_value=False),
+                unittest.mock.patch.object(slicer.util, "errorDisplay"),
+                self.assertRaises(MissingPackage),
+            ):
+                self.widget.onApplyButton()
+        self.assertEqual(len(runs), 1)
+        self.assertIn("pypulseq", self.ui.statusLabel.text)
+
     def test_panelThatIsNotOpenAddsNothingToScenes(self):
         self.widget.exit()
         slicer.mrmlScene.RemoveNode(self.widget.logic.getParameterNode().parameterNode)

@@ -239,7 +239,13 @@ def show_over(foreground: Any, background: Any, opacity: float = 1.0, *, fit: bo
     if background is not None:
         layers["background"] = background
     slicer.util.setSliceViewerLayers(**layers, fit=fit)
-    # Slice views look again at legends after a click of the user alone, not after a program has set another map.
+    refresh_legends()
+
+
+def refresh_legends() -> None:
+    """Let slice views look again at the legends, which they do after a click but not after a program's choice."""
+    import slicer
+
     for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
         if legend.GetPrimaryDisplayNode() is not None:
             legend.Modified()

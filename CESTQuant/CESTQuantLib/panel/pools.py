@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.edited_value import EditedValue
 from NeuroCESTLib.panel.page import Page
+from NeuroCESTLib.panel.tables import fitHeight
 
 ROW_HEIGHT = 24
 """Height of a row of the table in pixels."""
@@ -60,6 +61,7 @@ class PoolsPage(Page):
         header = ui.poolTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setHighlightSections(False)
+        fitHeight(ui.poolTable)
         ui.poolTable.verticalHeader().setVisible(False)
         ui.poolTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
 
@@ -249,7 +251,6 @@ class PoolsPage(Page):
             widget.setItem(number, 0, name)
             for place, column in enumerate(table.COLUMNS, start=1):
                 widget.setItem(number, place, self._item(table, row, column))
-        widget.setFixedHeight(ROW_HEIGHT * (len(rows) + 2) + 4)  # all rows, the headings and the scroll bar
         widget.setCurrentCell(*selected)
         widget.blockSignals(blocked)
         semisolid = getattr(table, "SEMISOLID", None)

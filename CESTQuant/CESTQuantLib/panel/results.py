@@ -4,6 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
+from NeuroCESTLib.panel.tables import fitHeight
 
 ROW_HEIGHT = 22
 """Height of a row of the table in pixels."""
@@ -26,6 +27,7 @@ class ResultsPage(Page):
         for edit in (ui.windowLowLineEdit, ui.windowHighLineEdit):
             edit.connect("editingFinished()", self.onWindowTyped)
         ui.regionsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        fitHeight(ui.regionsTable)
         ui.regionsTable.verticalHeader().setVisible(False)
         ui.regionsTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         ui.regionsTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
@@ -142,7 +144,6 @@ class ResultsPage(Page):
             for column, name in enumerate(STATISTICS):
                 text = f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name])
                 widget.setItem(number, column, qt.QTableWidgetItem(text))
-        widget.setFixedHeight(ROW_HEIGHT * (len(rows) + 2))
 
 
 def _rows_of(node):

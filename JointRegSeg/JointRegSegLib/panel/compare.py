@@ -3,6 +3,7 @@
 from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
+from NeuroCESTLib.panel.tables import fitHeight
 
 ROW_HEIGHT = 22
 """Height of a row of the table in pixels."""
@@ -51,6 +52,7 @@ class ComparePage(Page):
         ui.fadeSlider.connect("valueChanged(int)", self.onFaded)
         ui.tileSpinBox.connect("valueChanged(int)", self.compare)
         ui.changesTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        fitHeight(ui.changesTable)
         ui.changesTable.verticalHeader().setVisible(False)
         ui.changesTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         ui.changesTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
@@ -208,7 +210,6 @@ class ComparePage(Page):
                 value = columns[name][row]
                 text = _words(value) if isinstance(value, str) else "" if math.isnan(value) else f"{value:.3g}"
                 widget.setItem(row, column, qt.QTableWidgetItem(text))
-        widget.setFixedHeight(ROW_HEIGHT * (rows + 2))
 
 
 def _words(region):

@@ -126,6 +126,7 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
     copy.SetAttribute(COMPARISON_ATTRIBUTE, name)
     copy.SetAndObserveTransformNodeID(transform.GetID())
     copy.HardenTransform()
+    display.add_legend(copy)
     if folder := hierarchy.folder_named(hierarchy.folder_of(moving)):
         hierarchy.put([copy], folder)
     for view, volume in ((FIXED_VIEW, fixed), (MOVING_VIEW, copy)):
@@ -136,6 +137,7 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
         for composite in _composites(view):
             composite.SetForegroundVolumeID(volume.GetID())
             composite.SetForegroundOpacity(opacity)
+    display.refresh_legends()
 
 
 def show_grid(transform: Any, visible: bool) -> None:

@@ -34,6 +34,10 @@ class MapsTest(SampleTest):
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(view.GetBackgroundVolumeID(), self.reference.GetID())
             self.assertEqual(view.GetForegroundVolumeID(), slicer.util.getNode("*mtr_asym*").GetID())
+        shown = slicer.util.getNode("*mtr_asym*")
+        self.assertTrue(shown.GetScalarVolumeDisplayNode().GetApplyThreshold())  # NaN is not drawn
+        legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(shown)
+        self.assertTrue(legend.GetVisibility())
 
     def test_anotherMapCanBeChosenAndFaded(self):
         self.addSliceView()
