@@ -17,7 +17,10 @@ import panel_picture
 import view_picture
 
 REPOSITORY = Path(__file__).parents[1]
-SECTIONS = ("fixedSection", "movingSection", "methodSection", "outputsSection", "compareSection", "trainingSection")
+SECTIONS = (
+    *("fixedSection", "movingSection", "methodSection", "outputsSection", "compareSection", "predictSection"),
+    "trainingSection",
+)
 SHOWN = "t1ce"
 """Modality that is compared."""
 ALONE = ("fade", "flicker", "checkerboard", "difference", "jacobian", "grid")
