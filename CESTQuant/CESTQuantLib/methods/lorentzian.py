@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from NeuroCESTLib.core.progress import Progress
 
+    from ..fitting.least_squares import FitResult
     from ..tissue.lorentzian import LorentzianFit
+    from ..tissue.lorentzian_model import LorentzianModel
+    from ..tissue.lorentzian_two_step import TwoStepModel
     from ..tissue.spectra import ZSpectra
 
 DEFAULT_PRESET = "lorentzian_3T"
@@ -54,14 +57,9 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     from ..preprocessing.fields import centered_on_water
     from ..preprocessing.powers import at_one_power, unused_b1_warnings
     from ..tissue.lorentzian import fit_lorentzian
-    from ..tissue.lorentzian_model import LorentzianModel
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
-    model = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
-    if not isinstance(model, LorentzianModel | TwoStepModel):
-        raise ValueError(
-            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, 3T_two_step or a file like them"
-        )
+    model = chosen_lines(settings)
     warnings = unused_b1_warnings(spectra)
     used = centered_on_water(at_one_power(spectra, settings.power_uT))
     offsets = used.protocol.offsets_ppm.float()
@@ -85,22 +83,54 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     return fit, used, warnings
 
 
-def _result(
-    fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str], settings: Settings
-) -> Quantification:
+def chosen_lines(settings: Settings) -> LorentzianModel | TwoStepModel:
+    """Return the lines of the settings, those of the default preset without any.
+
+    Raises:
+        ValueError: The settings describe peaks of PLOF.
+    """
+    from ..tissue.lorentzian_model import LorentzianModel
+    from ..tissue.lorentzian_two_step import TwoStepModel
+
+    lines = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
+    if not isinstance(lines, LorentzianModel | TwoStepModel):
+        raise ValueError(
+            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, 3T_two_step or a file like them"
+        )
+    return lines
+
+
+def goodness_of_fit(
+    fit: FitResult, water_ppm: Tensor, used: ZSpectra, settings: Settings
+) -> tuple[dict[str, Tensor], dict[str, float | int | str | None]]:
+    """Return what every fit of lines reports besides them: maps of the water and the residual, and the summary.
+
+    Args:
+        fit: Result of the fit.
+        water_ppm: (voxel,) fitted position of the water, which is a map where no B0 map is given.
+        used: Spectra that were fitted.
+        settings: Settings, of which the noise counts.
+    """
     from ..fitting.statistics import reduced_chi_square
     from ..preprocessing.repeats import noise_of_repeats
 
-    if used.b0_shift_ppm is None:
-        quantities["b0_shift_ppm"] = fit.position_ppm[:, 0]
-    quantities["rmse"] = fit.rmse
+    maps = {"b0_shift_ppm": water_ppm} if used.b0_shift_ppm is None else {}
+    maps["rmse"] = fit.rmse
     summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.rmse.nanmedian())}
-    if fit.spatial is not None:
-        summary |= fit.spatial.summary(fit.model.parameter_names)
     noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
     if noise_sd is not None:
-        quantities["chi2_reduced"] = reduced_chi_square(fit.fit, noise_sd, used.valid, used.protocol.measurement_count)
+        maps["chi2_reduced"] = reduced_chi_square(fit, noise_sd, used.valid, used.protocol.measurement_count)
         summary["noise_sd"] = noise_sd
+    return maps, summary
+
+
+def _result(
+    fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str], settings: Settings
+) -> Quantification:
+    maps, summary = goodness_of_fit(fit.fit, fit.position_ppm[:, 0], used, settings)
+    quantities |= maps
+    if fit.spatial is not None:
+        summary |= fit.spatial.summary(fit.model.parameter_names)
     offsets = used.protocol.offsets_ppm.to(used.signal.device).float()
 
     def predict(voxels: Tensor) -> Tensor:

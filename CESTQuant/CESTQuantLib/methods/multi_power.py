@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from .base import Input, Method, Quantification, Settings
+from .lorentzian import chosen_lines, goodness_of_fit
 from .quantities import B0_SHIFT, CHI_SQUARE, POOL_QUANTITIES, RMSE, Quantity
 
 if TYPE_CHECKING:
@@ -22,9 +24,7 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
 
     With a T1 map, lines on the side of positive offsets also give fraction and exchange rate.
     """
-    from ..fitting.statistics import reduced_chi_square
     from ..preprocessing.powers import acquired_powers_uT
-    from ..preprocessing.repeats import noise_of_repeats
     from ..tissue.contrasts import mtr_rex
     from ..tissue.line_fits.multi_power import MultiPowerModel, fit_multi_power
 
@@ -68,16 +68,11 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     if reason:
         warnings = (f"fraction and exchange rate are not given: {reason}",)
     else:
-        quantities |= _exchange(used, fit, powers, members)
-    if used.b0_shift_ppm is None:
-        quantities["b0_shift_ppm"] = first.position_ppm[:, 0]
-    quantities["rmse"] = fit.fit.rmse
-    summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.fit.rmse.nanmedian())}
+        maps, warnings = _exchange(used, fit, powers, members, offsets)
+        quantities |= maps
+    maps, summary = goodness_of_fit(fit.fit, first.position_ppm[:, 0], used, settings)
+    quantities |= maps
     summary["powers_uT"] = ", ".join(f"{power:g}" for power in powers.tolist())
-    noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
-    if noise_sd is not None:
-        quantities["chi2_reduced"] = reduced_chi_square(fit.fit, noise_sd, used.valid, used.protocol.measurement_count)
-        summary["noise_sd"] = noise_sd
 
     def predict(voxels: Tensor) -> Tensor:
         return fit.spectra(voxels, offsets)
@@ -86,11 +81,10 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
 
 
 def _lines(settings: Settings) -> LorentzianModel:
-    from ..tissue.lorentzian_model import LorentzianModel
-    from .lorentzian import DEFAULT_PRESET
+    from ..tissue.lorentzian_two_step import TwoStepModel
 
-    lines = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
-    if not isinstance(lines, LorentzianModel):
+    lines = chosen_lines(settings)
+    if isinstance(lines, TwoStepModel):
         raise ValueError(
             "the multi-power Lorentzian fit needs lines that are fitted in one step: choose 3T, 7T or a file like "
             "them (--lorentzian)"
@@ -123,9 +117,11 @@ def _why_no_exchange(spectra: ZSpectra, members: tuple[Tensor, ...]) -> str | No
     return None
 
 
-def _exchange(spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Return fraction and exchange rate of the lines at positive distances from water."""
-    from ..tissue.line_fits.multi_power import exchange_of_line
+def _exchange(
+    spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tuple[Tensor, ...], offsets_ppm: Tensor
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return fraction and exchange rate of the lines at positive distances from water, and warnings."""
+    from ..tissue.line_fits.multi_power import LEAST_RESOLUTION, exchange_of_line, resolution_of_line
     from ..tissue.quantities import named_quantities
 
     assert spectra.t1_s is not None  # _why_no_exchange
@@ -133,6 +129,7 @@ def _exchange(spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tu
     start, _, _ = fit.model.lines.limits()
     positions = fit.model.lines.positions(start.unsqueeze(1))[:, 0]
     maps: dict[str, Tensor] = {}
+    warnings: list[str] = []
     for pool, distance in zip(fit.model.lines.names, (positions - positions[0]).tolist(), strict=True):
         if distance > 0:
             found = exchange_of_line(
@@ -145,12 +142,27 @@ def _exchange(spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tu
                 b1_relative=spectra.b1_relative,
             )
             fraction, rate = f"{pool}.fraction", f"{pool}.k_Hz"
-            maps |= named_quantities(
+            named = named_quantities(
                 {fraction: found.fraction, rate: found.exchange_rate_Hz},
                 {fraction: found.fraction_sd, rate: found.exchange_rate_Hz_sd},
                 {},
             )
-    return maps
+            relative = 1.0 if spectra.b1_relative is None else spectra.b1_relative.to(times)
+            w1 = spectra.protocol.gamma_rad_per_s_per_uT * powers.to(times).unsqueeze(1) * relative
+            resolution = resolution_of_line(
+                fit, pool, offsets_ppm, w1, found.exchange_rate_Hz, spectra.protocol.rad_per_s_per_ppm
+            )
+            unresolved = resolution < LEAST_RESOLUTION
+            maps |= {name: values.masked_fill(unresolved, math.nan) for name, values in named.items()}
+            if bool(unresolved.any()):
+                share = 100 * float(unresolved.double().mean())
+                warnings.append(
+                    f"fraction and exchange rate of {pool} are not given in {share:.3g} % of the voxels, because "
+                    f"the line at the lowest power is narrower than {LEAST_RESOLUTION:g} times the distance of the "
+                    "offsets around it, so that its depth is too small and the rate too large: acquire denser offsets "
+                    "or higher powers"
+                )
+    return maps, tuple(warnings)
 
 
 METHODS = (

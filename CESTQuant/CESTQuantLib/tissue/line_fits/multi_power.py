@@ -28,6 +28,8 @@ from ..quesp import ExchangeFit, TwoPoolContrast, fit_quesp, r1_and_relative_b1
 
 JACOBIAN_VALUES_PER_CHUNK = 2**22
 """Parameters x measurements x voxels that are held at once."""
+LEAST_RESOLUTION = 1.25
+"""Width of a line at the lowest power over the distance of the offsets around it, below which it is not resolved."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,40 @@ def _natural(model: MultiPowerModel, parameters: Tensor) -> Tensor:
         columns = model.columns(power)
         natural[:, :, columns] &= natural_limits(model.lines, parameters[:, columns])
     return natural
+
+
+def resolution_of_line(
+    fit: MultiPowerFit, pool: str, offsets_ppm: Tensor, w1_rad_per_s: Tensor, k_Hz: Tensor, rad_per_s_per_ppm: float
+) -> Tensor:
+    """Return how well the offsets resolve a line where it is narrowest, at the lowest power.
+
+    A line of which hardly an offset lies within the width is fitted wider and shallower than it is. It is narrowest at
+    low power, so that the amplitude there is too small, and the rate that follows from its growth with the power too
+    large. The width is 2 sqrt(w1^2 + k^2) by the rate that was found, because the fitted one is what is in doubt. On
+    noiseless spectra of two pools with offsets 0.2 ppm apart, a ratio of 0.95 goes with 2.2 times the true rate, 1.1
+    with 1.5 times and 1.4 with 1.14 times; from 1.5 on errors are below 0.15.
+
+    Args:
+        fit: Joint fit of the lines.
+        pool: Name of the line.
+        offsets_ppm: (measurement,), or (voxel, measurement).
+        w1_rad_per_s: (power, 1) or (power, voxel) RF amplitude.
+        k_Hz: (voxel,) exchange rate that was found.
+        rad_per_s_per_ppm: Angular frequency of 1 ppm.
+
+    Returns:
+        (voxel,) the smallest ratio over the powers; zero where the line lies outside the offsets.
+    """
+    place = fit.model.lines.names.index(pool)
+    ratios = []
+    for member, lines, w1 in zip(fit.model.members, fit.powers, w1_rad_per_s, strict=True):
+        position = lines.position_ppm[:, place].unsqueeze(1)
+        offsets = offsets_ppm.to(position)[..., member].expand(len(position), -1)
+        above = torch.where(offsets > position, offsets, torch.inf).amin(1)
+        below = torch.where(offsets <= position, offsets, -torch.inf).amax(1)
+        width = 2 * (w1.square() + k_Hz.square()).sqrt() / rad_per_s_per_ppm
+        ratios.append(width / (above - below))
+    return torch.stack(ratios).amin(0)
 
 
 def exchange_of_line(
