@@ -12,11 +12,11 @@ import argparse
 import copy
 import json
 import sys
-import time
 from dataclasses import replace
 
 import libraries  # noqa: F401  (puts the libraries on the path)
 import torch
+from benchmarking import Time, seconds
 
 from CESTQuantLib.networks.config import TrainingConfig, read_config
 from CESTQuantLib.networks.dataset import noisy_signals, simulate_dataset
@@ -65,28 +65,20 @@ def misfit_and_rmse(file, config: TrainingConfig, tissue: dict, seed: int) -> tu
     return file.calibration.misfit(signal - back.signal, found.expected_rmse), back.rmse
 
 
-def times(file, config: TrainingConfig, count: int = 100_000) -> dict[str, float]:
-    """Return the times in s for 100,000 voxels; those of reliability map and dictionary are extrapolated."""
-    start = time.perf_counter()
-    data = simulate_dataset(config.distribution, config.protocol, count, noise_sd=config.noise_sd, seed=3)
-    result = {"simulation": time.perf_counter() - start}
+def times(file, config: TrainingConfig, count: int = 100_000) -> dict[str, Time]:
+    """Return the times for 100,000 voxels; that of the dictionary is extrapolated from 4,096."""
+    result = {}
+    result["simulation"], data = seconds(
+        lambda: simulate_dataset(config.distribution, config.protocol, count, noise_sd=config.noise_sd, seed=3)
+    )
     signal = noisy_signals(data, config.protocol, 3)
     reconstruct(file.network, signal[:1000])
-    fastest = []
-    for _ in range(3):
-        start = time.perf_counter()
-        found = reconstruct(file.network, signal)
-        fastest.append(time.perf_counter() - start)
-    result["network"] = min(fastest)
-    part = signal[:8192]
-    start = time.perf_counter()
-    back_project(file, part, found)
-    result["reliability"] = (time.perf_counter() - start) * count / len(part)
+    result["network"], found = seconds(lambda: reconstruct(file.network, signal), 3)
+    result["reliability"], _ = seconds(lambda: back_project(file, signal, found))
     few = replace(config, samples=20_000)
-    match_dictionary(part[:1000], few)
-    start = time.perf_counter()
-    match_dictionary(part[:4096], few)
-    result["dictionary of 20,000"] = (time.perf_counter() - start) * count / 4096
+    match_dictionary(signal[:1000], few)
+    matched, _ = seconds(lambda: match_dictionary(signal[:4096], few))
+    result["dictionary of 20,000"] = matched * (count / 4096)
     return result
 
 
@@ -114,8 +106,8 @@ def main() -> int:
             f"area under the ROC curve {area:.4f} ({'met' if area >= TARGET_AREA else 'MISSED'}), "
             f"of the RMSE alone {plain:.4f}  {name}"
         )
-    for name, seconds in times(file, config).items():
-        print(f"{seconds:8.3f} s for 100,000 voxels  {name}")
+    for name, taken in times(file, config).items():
+        print(f"{taken.wall:8.3f} s, {taken.processor:8.3f} s of processor time for 100,000 voxels  {name}")
     return 0
 
 

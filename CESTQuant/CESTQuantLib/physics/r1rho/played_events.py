@@ -6,7 +6,9 @@ Palmer, J Magn Reson 2002;154:157; Zaiss and Bachert, NMR Biomed 2013;26:507), a
 field and decays with R2rho. Without tip pulses this is the saturation block of :mod:`.block` with the transverse term
 that is left out there; with perfect ones it is a spin lock, whose magnetisation lies along the field from the start.
 
-Against the Bloch-McConnell equations Z is within 6e-3 for spin locks, T2 preparations and fat saturation.
+Against the Bloch-McConnell equations Z is within 6e-3 for spin locks, T2 preparations and fat saturation. What is left
+out is the magnetisation of the pools themselves: they follow the water from the first moment and are not turned by tip
+pulses. After a spin lock, the error is that of water alone and, added up over the pools, less than their fractions.
 """
 
 from __future__ import annotations

@@ -59,6 +59,31 @@ def test_spin_locks_agree_with_the_bloch_mcconnell_equations(tissue: str, units:
     torch.testing.assert_close(analytic, exact, rtol=0, atol=6e-3)
 
 
+def test_the_error_of_spin_locks_adds_up_over_pools_and_stays_below_their_fractions() -> None:
+    """The analytic solution leaves out the pools' own magnetisation, so it errs by a part of their fractions."""
+    protocol, water = spin_locks([-3.5, -1.0, 0.0, 0.5, 1.2, 3.5]), Water(1.0, 0.04)
+    pools = (
+        Pool("amide", 9e-4, 50.0, 1.0, 0.1, 3.5),
+        Pool("amine", 2e-4, 5500.0, 1.3, 0.2, 3.0),
+        Pool("guanidinium", 6e-4, 500.0, 1.0, 0.1, 2.0),
+        Pool("noe", 5e-3, 16.0, 1.3, 0.005, -3.5),
+    )
+    semisolid = Semisolid(0.13, 30.0, 1.0, 1e-5, -2.6, "superlorentzian", bridge_ppm=1.0)
+
+    def error(*some: Pool, bound: Semisolid | None = None) -> torch.Tensor:
+        tissue = Tissue(water, some, bound)
+        return simulate(tissue, protocol, engine="r1rho") - simulate(tissue, protocol)
+
+    alone = error()
+    assert alone.abs().max() < 3e-4
+    own = [error(pool) - alone for pool in pools]
+    for pool, part in zip(pools, own, strict=True):
+        assert part.abs().max() < 0.85 * pool.fraction
+    together = error(*pools)
+    torch.testing.assert_close(together, alone + torch.stack(own).sum(0), rtol=0, atol=3e-5)
+    assert error(*pools, bound=semisolid).abs().max() < 1.3e-3
+
+
 def test_a_lock_without_tip_pulses_is_another_experiment() -> None:
     with_tips = spin_locks([1.0])
     assert with_tips.events is not None
