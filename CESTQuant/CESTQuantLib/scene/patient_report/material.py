@@ -50,6 +50,7 @@ _VALUES = frozenset(
             "engine_error",
         ),
         *("first", "second", "change", "lower", "upper", "se", "se_fit", "se_spatial", "se_registration"),
+        *("pure_change", "pure_lower", "pure_upper"),
     }
 )
 """Numbers of the rows of tables that are in the unit of the map."""

@@ -101,7 +101,8 @@ def _facts(material: Material) -> dict[str, str]:
 def _summary(material: Material, drawn: Drawn, quantities: Sequence[str]) -> Section:
     most_important = quantities[:MOST_IN_SUMMARY]
     regions = [name for name in _SUMMARY_REGIONS if name in material.region_names()] or material.region_names()
-    parts = _given(tables.summary_table(material, most_important, regions))
+    parts = _given(tables.pure_table(material, most_important))
+    parts += _given(tables.summary_table(material, most_important, regions))
     parts += drawn(lambda: plots.changes_picture(material, most_important))
     return Section("Summary", parts)
 

@@ -43,7 +43,39 @@ def summary_table(material: Material, quantities: Sequence[str], regions: Sequen
     if len(names) > 1:
         columns += [f"change ({_level(material)} CI)", "change (%)"]
         notes.append("† A visit does not show enough of the region for the interval to hold.")
-    return Table(columns, rows, notes=notes)
+    return Table(columns, rows, "Regional means", notes)
+
+
+def pure_table(material: Material, quantities: Sequence[str]) -> Table | None:
+    """Return the values of pure tissue of each compartment at each visit, with their change; None without any."""
+    names = [visit.visit.name for visit in material.visits]
+    between = material.analysis.between
+    changes = {} if between is None else _by_place([material.scaled(change) for change in between.changes])
+    rows: list[list[Cell]] = []
+    for quantity in quantities:
+        for region in material.region_names(("tumor",)):
+            known = [visit.visit.row(region, quantity) for visit in material.visits]
+            found = [None if row is None else material.scaled(row) for row in known]
+            if not any(row is not None and np.isfinite(row.pure) for row in found):
+                continue
+            row: list[Cell] = [material.with_unit(quantity), material.region_title(region)]
+            row += [NOTHING if each is None else error_text(each.pure, each.pure_se) for each in found]
+            if len(names) > 1:
+                change = changes.get((region, quantity))
+                row.append(NOTHING if change is None else _pure_interval(change))
+            rows.append(row)
+    if not rows:
+        return None
+    columns = ["map", "region", *names, *([f"change ({_level(material)} CI)"] if len(names) > 1 else [])]
+    note = (
+        "What a voxel would show that is full of the compartment, ± standard error: mixed voxels at its edges are "
+        "taken apart. It describes the part of the tumour that lies in the CEST slab."
+    )
+    return Table(columns, rows, "Compartments without their neighbours (pure tissue)", [note])
+
+
+def _pure_interval(change: Change) -> str:
+    return interval_text(change.pure_change, change.pure_lower, change.pure_upper, signed=True)
 
 
 def regions_table(material: Material, visit: VisitMaterial, quantity: str) -> Table | None:
@@ -314,7 +346,7 @@ def _mixed_note(material: Material, quantities: Sequence[str]) -> list[str]:
     ]
     return [
         "Means over thin compartments also hold their neighbours in mixed voxels. They differ from the value of pure "
-        f"tissue, which the section on the regions shows and which is to be preferred, in: {', '.join(found)}."
+        f"tissue, which stands above and is to be preferred, in: {', '.join(found)}."
     ]
 
 

@@ -23,6 +23,7 @@ from CESTQuantLib.scene.patient_report.overlays import anatomy_picture, checkerb
 from CESTQuantLib.scene.patient_report.page import patient_page
 from CESTQuantLib.scene.patient_report.planes import Plane
 from CESTQuantLib.scene.patient_report.plots import over_offset
+from NeuroCESTLib.report.numbers import error_text
 from NeuroCESTLib.report.page import Page, Picture, Section, Table, page_html, write_page
 
 A4_PIXELS = 695
@@ -104,6 +105,16 @@ def test_everything_that_was_found_has_its_section(page: Page) -> None:
         assert words in described
 
 
+def test_the_summary_begins_with_the_values_of_pure_tissue(page: Page, patient: Material) -> None:
+    table = next(part for part in page.sections[0].parts if isinstance(part, Table))
+    assert table.caption == "Compartments without their neighbours (pure tissue)"
+    row = patient.visits[0].visit.row("edema", patient.quantities()[0])
+    assert row is not None
+    scaled = patient.scaled(row)
+    cells = next(cells for cells in table.rows if cells[1] == "Oedema")
+    assert cells[2] == error_text(scaled.pure, scaled.pure_se)
+
+
 def test_warnings_of_analysis_maps_and_registration_come_first_and_once(page: Page) -> None:
     assert "maps of visit 1: a file has few offsets" in page.warnings
     assert "registration of the visits: the segmentation should be checked" in page.warnings
@@ -122,8 +133,7 @@ def test_changes_are_shown_with_their_interval_and_unit(patient: Material, page:
     between = patient.analysis.between
     assert between is not None
     change = next(c for c in between.changes if (c.region, c.quantity) == ("whole_tumor", "amide_position_ppm"))
-    table = page.sections[0].parts[0]
-    assert isinstance(table, Table)
+    table = next(table for table in tables_of(page) if table.caption == "Regional means")
     row = next(row for row in table.rows if row[:2] == ["amide position (ppm)", "Whole tumour"])
     assert str(row[4]).startswith(f"+{change.change:.3f} (+{change.lower:.3f} to ")
     assert "change (95 % CI)" in table.columns
