@@ -17,8 +17,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
+from NeuroCESTLib.core.headers.metaimage import check_metaimage, is_metaimage
 from NeuroCESTLib.core.headers.nifti import NotNifti1Error, is_nifti, nifti_layout
-from NeuroCESTLib.core.headers.nifti_orientation import orientation_notes, quiet_itk, straight_file
+from NeuroCESTLib.core.headers.nifti_orientation import check_orientation, orientation_notes, quiet_itk, straight_file
 from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
 from NeuroCESTLib.core.output.hidden import temporary_folder
 
@@ -209,8 +210,11 @@ def header_problem(path: str | os.PathLike) -> str | None:
             if is_nifti(file):
                 with contextlib.suppress(NotNifti1Error):
                     nifti_layout(file)
+                check_orientation(file)  # ITK does not return from a place that is not finite
             elif is_nrrd(file):
                 check_nrrd(file, complete=False)
+            elif is_metaimage(file):
+                check_metaimage(file)
             reader = _check_grid(file, straight_file(file, folder)[0])
         except ValueError as error:
             return str(error)

@@ -95,11 +95,16 @@ def _check_local_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Non
     file = archive.fp
     assert file is not None  # it is open
     file.seek(entry.header_offset)
-    signature, flags, method, _, packed, unpacked = struct.unpack("<4s2xHH4xIII4x", file.read(_LOCAL_HEADER))
+    header = file.read(_LOCAL_HEADER)
+    signature, flags, method, crc, packed, unpacked, name, extra = struct.unpack("<4s2xHH4xIIIHH", header)
     sizes = {0, 0xFFFFFFFF} if flags & _SIZES_FOLLOW else {0xFFFFFFFF}
     same = method == entry.compress_type and (flags ^ entry.flag_bits) & (_ENCRYPTED | _SIZES_FOLLOW) == 0
     same = same and packed in sizes | {entry.compress_size} and unpacked in sizes | {entry.file_size}
-    if signature != b"PK\3\4" or not same:
+    if flags & _SIZES_FOLLOW and crc == 0:  # the checksum, too, follows the data
+        file.seek(entry.header_offset + _LOCAL_HEADER + name + extra + entry.compress_size)
+        follows = file.read(8)
+        (crc,) = struct.unpack("<I", follows[4:] if follows.startswith(b"PK\7\x08") else follows[:4])
+    if signature != b"PK\3\4" or not same or crc != entry.CRC:
         raise zipfile.BadZipFile
 
 

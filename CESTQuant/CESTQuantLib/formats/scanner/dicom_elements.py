@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from NeuroCESTLib.core.headers.limits import quoted
+
 Tag = tuple[int, int]
 Elements = dict[Tag, "Element"]
 
@@ -84,7 +86,7 @@ class DicomFile:
         except (ValueError, struct.error):
             name = f"({tag[0]:04x},{tag[1]:04x})"
             raise ValueError(
-                f"'{self.path}': the element {name} has no numbers but '{self.text(tag, elements)[:20]}'"
+                f"'{self.path}': the element {name} has no numbers but {quoted(self.text(tag, elements))}"
             ) from None
 
     def sequence(self, tag: Tag, elements: Elements | None = None) -> tuple[Elements, ...]:

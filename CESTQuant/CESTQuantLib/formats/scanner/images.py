@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.limits import quoted
+
 from .parameters import ParameterFile
 from .placement import Placement, placement_of
 from .scan import FrameGroup, ScannedImages
@@ -81,7 +83,7 @@ def _stored(visu: ParameterFile, path: Path, size: list[int]) -> np.ndarray:
     """Stored numbers (frame, Z, Y, X)."""
     word, order = visu.text("VisuCoreWordType"), visu.text("VisuCoreByteOrder")
     if word not in _WORD_TYPES or order not in _BYTE_ORDERS:
-        raise ValueError(f"'{visu.path}': word type '{word}' or byte order '{order}' is unknown")
+        raise ValueError(f"'{visu.path}': word type {quoted(word)} or byte order {quoted(order)} is unknown")
     dtype = np.dtype(_BYTE_ORDERS[order] + _WORD_TYPES[word])
     frames = visu.positive_integers("VisuCoreFrameCount", 1)[0]
     expected = frames * math.prod(size) * dtype.itemsize
@@ -124,7 +126,8 @@ def _magnitudes(
     loop = next((i for i, group in enumerate(groups) if group.name == "FG_COMPLEX"), None)
     if "MAGNITUDE_IMAGE" not in types or loop is None or len(types) != groups[loop].count:
         raise ValueError(
-            f"'{visu.path}' describes images of the type {', '.join(sorted(set(types)))}: reconstruct magnitude images"
+            f"'{visu.path}' describes images of the type {quoted(', '.join(sorted(set(types))), 80)}: "
+            "reconstruct magnitude images"
         )
     inner = math.prod(group.count for group in groups[:loop])
     magnitude = number // inner % groups[loop].count == types.index("MAGNITUDE_IMAGE")

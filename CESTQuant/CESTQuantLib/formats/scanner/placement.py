@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.limits import quoted
+
 from .parameters import ParameterFile
 
 _ALONG = 1e-2
@@ -45,7 +47,7 @@ def placement_of(visu: ParameterFile, size: list[int], frames: np.ndarray) -> Pl
     """
     units = [str(unit) for unit in visu.structure("VisuCoreUnits")]
     if any(unit != "mm" for unit in units):
-        raise ValueError(f"'{visu.path}': the extent is in {', '.join(units)} but must be in mm")
+        raise ValueError(f"'{visu.path}': the extent is in {quoted(', '.join(units))} but must be in mm")
     extent = visu.numbers("VisuCoreExtent", len(size))
     spacing = np.array(extent) / size
     if not (spacing > 0).all():

@@ -18,6 +18,7 @@ from studies import messages
 
 from CESTQuantLib.batch import main as cestquant
 from JointRegSegLib.batch import main as jointregseg
+from JointRegSegLib.images.reading import header_problem
 from NeuroCESTLib.workflow.batch import main as neurocest
 from NeuroCESTLib.workflow.manifest import MODALITIES
 
@@ -207,6 +208,30 @@ def test_extreme_headers_of_other_formats_are_refused_by_name(
     assert change[0] in header
     path.write_bytes(header.replace(*change).encode() + bytes(4 * 8**3 * 3))
     refused(main, arguments(path, tmp_path), path, capfd)
+
+
+@pytest.mark.parametrize("extreme", list(EXTREMES))
+def test_the_check_of_a_cohort_returns_from_extreme_nifti_headers(extreme: str, tmp_path: Path) -> None:
+    path = nifti(tmp_path / "strange.nii", (8, 8, 8), *EXTREMES[extreme])
+    with costs() as spent:
+        assert str(path) in str(header_problem(path))
+    assert spent.seconds < MOST_SECONDS
+    assert spent.megabytes < MOST_MB
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "change"),
+    [("s.nrrd", NRRD, c) for c in OF_NRRD.values()] + [("s.mha", METAIMAGE, c) for c in OF_METAIMAGE.values()],
+)
+def test_the_check_of_a_cohort_returns_from_extreme_headers_of_other_formats(
+    name: str, header: str, change: tuple[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(header.replace(*change).encode() + bytes(4 * 8**3))
+    with costs() as spent:
+        assert str(path) in str(header_problem(path))
+    assert spent.seconds < MOST_SECONDS
+    assert spent.megabytes < MOST_MB
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

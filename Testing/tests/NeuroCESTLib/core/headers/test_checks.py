@@ -160,7 +160,7 @@ def test_a_damaged_archive_is_refused_and_a_saved_scene_passes(tmp_path: Path, s
         check_file(cut)
 
 
-@pytest.mark.parametrize("place", [0, 6, 8])  # signature, flags and method of an entry
+@pytest.mark.parametrize("place", [0, 6, 8, 14])  # signature, flags, method and checksum of an entry
 @pytest.mark.parametrize("number", [0, 1, 2])  # a folder and two files
 def test_an_archive_whose_entries_contradict_its_directory_is_refused(
     number: int, place: int, tmp_path: Path, slicer: ModuleType, capfd: pytest.CaptureFixture
