@@ -18,7 +18,7 @@ from .manifest import CohortManifest, Settings, read_cohort, read_settings
 from .page import write_cohort_page
 from .plan import Plan
 from .programs import environment
-from .results import MEAN, collect, write_tables
+from .results import MEAN, attributes_of, collect, write_tables
 
 Read = TypeVar("Read")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
@@ -64,7 +64,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         ValueError: The manifest or the settings have mistakes, Snakemake is missing, or the folder is in use.
     """
     cohort, settings = _read_both(manifest, options.settings)
-    _require_column(cohort, options.compare)
+    _require_column(options.compare, cohort.attributes, cohort.source)
     require_engine()
     arguments = _arguments(options)
     plan = Plan.of(cohort, replace(settings, anonymous=is_anonymous()))
@@ -97,13 +97,14 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
         1 if a subject has no result, otherwise 0.
 
     Raises:
-        ValueError: The folder holds no run.
+        ValueError: The folder holds no run, or its manifest has no such column.
     """
     folder = Path(output)
     file = folder / STATE / "plan.json"
     if not file.is_file():
         raise ValueError(f"'{folder}' is no output folder of 'neurocest run'")
     plan = Plan.read(file)
+    _require_column(compare, attributes_of(plan), str(file))
     results = collect(folder, plan, compare, statistic)
     write_tables(folder, plan, results)
     write_cohort_page(folder, plan, results, compare)
@@ -130,10 +131,10 @@ def _read_both(manifest: str, settings: str | None) -> tuple[CohortManifest, Set
     return cohort, values
 
 
-def _require_column(cohort: CohortManifest, column: str | None) -> None:
-    if column is not None and column not in cohort.attributes:
-        known = f"it has {', '.join(cohort.attributes)}" if cohort.attributes else "it has no further column"
-        raise ValueError(f"--compare {column}: '{cohort.source}' has no such column; {known}")
+def _require_column(column: str | None, known: Sequence[str], source: str) -> None:
+    if column is not None and column not in known:
+        others = f"it has {', '.join(known)}" if known else "it has no further column"
+        raise ValueError(f"--compare {column}: '{source}' has no such column; {others}")
 
 
 def _arguments(options: RunOptions) -> list[str]:

@@ -74,7 +74,7 @@ def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
         plan: What was to be done.
         results: What is known of the cohort.
     """
-    first = ("subject", "visit", *_attributes(plan))
+    first = ("subject", "visit", *attributes_of(plan))
     _write(results.rows, (*first, *COLUMNS), folder / "cohort.csv")
     known = list(dict.fromkeys(name for row in results.changes for name in row if name not in first))
     _write(results.changes, (*first, *(known or ("first_visit", "compartment"))), folder / "changes.csv")
@@ -229,7 +229,8 @@ def _row(kind: str, what: Row, visit: str, groups: tuple[str, str], done: Compar
     return [{"kind": kind, **what, "visit": visit, "first_group": groups[0], "second_group": groups[1], **asdict(done)}]
 
 
-def _attributes(plan: Plan) -> list[str]:
+def attributes_of(plan: Plan) -> list[str]:
+    """Return the names of the columns of the manifest that are neither names nor files."""
     return list(dict.fromkeys(name for visits in plan.visits.values() for v in visits for name in v.attributes))
 
 

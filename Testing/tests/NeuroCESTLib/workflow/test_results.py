@@ -139,3 +139,9 @@ def test_a_browser_shows_the_page_without_a_network(folder: Path, tmp_path_facto
     assert (seen.layout["broken"], seen.layout["unnamed"], seen.layout["wide"]) == (0, 0, [])
     assert "S06 v2: fit of v2: 'cest.nii' has no voxels" in seen.layout["text"]
     assert len(seen.picture) > 20_000
+
+
+def test_a_column_that_the_manifest_does_not_have_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summarize", str(folder), "--compare", "site"]) == 2
+    assert "has no such column; it has group" in capsys.readouterr().err
+    assert not (folder / "cohort.csv").exists()
