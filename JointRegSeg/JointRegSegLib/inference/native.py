@@ -20,7 +20,7 @@ from .checks import CheckedStudy
 from .network_pass import network_device, network_preprocessing
 from .pair_pass import NetworkResult, segment_by_coverage
 from .plausibility import with_enclosed_core
-from .region_volumes import without_islands
+from .region_volumes import uncertain_volumes, without_islands
 from .settings import InferenceSettings
 from .uncertainty import Segmentation, entropy
 
@@ -34,12 +34,14 @@ class NativeSegmentation:
         uncertainty: Entropy of the predicted classes, 0 to 1; None unless the labels are predicted.
         counts: Voxels (variant, class) by which the predicted volumes vary; None unless the labels are predicted.
         probabilities: Predicted class probabilities by class name; empty unless they are kept.
+        uncertain_ml: Uncertain volume of each region in ml; None unless the labels are predicted.
     """
 
     labels: sitk.Image | None
     uncertainty: sitk.Image | None
     counts: Tensor | None
     probabilities: dict[str, sitk.Image]
+    uncertain_ml: dict[str, float] | None = None
 
 
 def native_segmentation(
@@ -60,16 +62,18 @@ def native_segmentation(
     """
     native = checked.study.reference
     labels, uncertainty, counts = checked.given_labels, None, None
+    uncertain_ml: dict[str, float] | None = None
     if segmentation is not None and labels is None:
         labels = native_labels(segmentation, grid, native, settings.smallest_island_ml, to_grid)
         uncertainty = to_native(entropy(segmentation.probabilities), grid, native, to_grid)
         counts = segmentation.counts
+        uncertain_ml = uncertain_volumes(segmentation.probabilities, grid.spacing_mm**3 / 1000)
     probabilities: dict[str, sitk.Image] = {}
     if segmentation is not None and settings.keep_probabilities:
         for name, values in zip(CLASSES, segmentation.probabilities, strict=True):
             outside = float(name == CLASSES[0])  # beyond the working grid everything is background
             probabilities[name] = to_native(values, grid, native, to_grid, outside)
-    return NativeSegmentation(labels, uncertainty, counts, probabilities)
+    return NativeSegmentation(labels, uncertainty, counts, probabilities, uncertain_ml)
 
 
 def native_labels(

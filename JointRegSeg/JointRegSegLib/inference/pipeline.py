@@ -401,6 +401,7 @@ def _measured(
         else:
             to_grid = None if alignment is None else alignment.transform.GetInverse()
             hidden = hidden_on(coverage[role], prepared.grid, native, to_grid)
-            volumes[role] = region_volumes(native, role, found[role].counts, coverage[role], hidden)
+            side = found[role]
+            volumes[role] = region_volumes(native, role, side.counts, coverage[role], hidden, side.uncertain_ml)
         notes += coverage_warnings(checked.study.name, shares[role], coverage[role], native is not None)
     return volumes, shares, notes

@@ -22,6 +22,14 @@ VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
 
 The cavity is reported only where a study has one: most segmentations do not know it, and then 0 ml would be no finding.
 """
+ERROR_PER_UNCERTAIN = 2.5
+"""Error of a volume, in uncertain volumes (see ``uncertain_volumes``), that nine of ten volumes do not exceed.
+
+Chosen with ``Testing/segmentation_trial.py volumes`` for the bundled weights on three synthetic patients, and judged on
+others; the model card has the figures.
+"""
+LEAST_UNCERTAIN_ML = 0.1
+"""Smallest uncertain volume from which an interval is computed."""
 VISIBLE_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("necrotic_core", "enhancing_tumor", "tumor_core"), ("t1ce",)),
     **dict.fromkeys(("edema", "whole_tumor"), ("flair", "t2")),
@@ -40,6 +48,21 @@ def enumerated(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def uncertain_volumes(probabilities: Tensor, voxel_volume_ml: float) -> dict[str, float]:
+    """Return the uncertain volume of every region, the sum of ``p (1 - p)`` for its probability p, in ml.
+
+    Args:
+        probabilities: Class probabilities (class, D, H, W).
+        voxel_volume_ml: Volume of a voxel in ml.
+    """
+    found = {}
+    for name, classes in VOLUME_REGIONS.items():
+        if max(classes) < len(probabilities):
+            share = probabilities[list(classes)].sum(0).double()
+            found[name] = float((share * (1 - share)).sum()) * voxel_volume_ml
+    return found
+
+
 def voxel_ml(image: sitk.Image) -> float:
     """Return the volume of one voxel in ml."""
     return float(np.prod(image.GetSpacing())) / 1000
@@ -51,13 +74,15 @@ def region_volumes(
     counts: Tensor | None = None,
     coverage: Mapping[str, RegionCoverage] | None = None,
     hidden: Mapping[str, sitk.Image] | None = None,
+    uncertain_ml: Mapping[str, float] | None = None,
 ) -> tuple[RegionVolume, ...]:
     """Measure the volume of every region in a label image.
 
     Voxels in which no image shows the region do not count: what a network says of them is a guess.
 
     The interval of a volume reaches from the smallest to the largest number of voxels that the region has over the
-    variants, relative to their mean, and is widened where needed so that it contains the volume.
+    variants, relative to their mean, and is widened where needed so that it contains the volume. With uncertain volumes
+    it is widened to the errors that the bundled weights have at such an uncertainty in nine of ten cases.
 
     Args:
         labels: Classes (uint8).
@@ -66,6 +91,7 @@ def region_volumes(
             variant, gives no intervals.
         coverage: How much of each region the visit shows; None if it shows everything.
         hidden: Voxels (non-zero) in which no image shows a region, by region, on the grid of ``labels``.
+        uncertain_ml: Uncertain volume of each region, see ``uncertain_volumes``; None if a network did not segment.
 
     Returns:
         One row per region, in the order of ``VOLUME_REGIONS``; none for a cavity that is not there.
@@ -86,6 +112,9 @@ def region_volumes(
             mean = float(by_variant.mean())
             low = min(volume, volume * float(by_variant.min()) / mean) if mean else volume
             high = max(volume, volume * float(by_variant.max()) / mean) if mean else volume
+        if low is not None and high is not None and uncertain_ml is not None and name in uncertain_ml:
+            error = ERROR_PER_UNCERTAIN * max(uncertain_ml[name], LEAST_UNCERTAIN_ML)
+            low, high = max(0.0, min(volume - error, low)), max(volume + error, high)
         shown = RegionCoverage() if coverage is None else coverage[name]
         rows.append(RegionVolume(study, name, volume, low, high, shown.cut_off, shown.share))
     return tuple(rows)

@@ -36,8 +36,9 @@ class RegionVolume:
         study: 'fixed' or 'moving'.
         region: A class such as ``edema`` or a union of classes such as ``whole_tumor``.
         volume_ml: Volume in ml.
-        low_ml: Smallest volume over the mirrored copies that were segmented, in ml; None without them.
-        high_ml: Largest volume over them, in ml; None without them.
+        low_ml: Lower end of an interval for the volume a network found, in ml, see ``region_volumes``; None without it.
+            The interval is meant to hold the true volume in 90 % of cases, so that its width is 3.29 standard errors.
+        high_ml: Upper end of the interval, in ml; None without it.
         at_least: Whether the volume is only the least one, because the images do not show all of the region.
         seen_share: Share of the brain, 0 to 1, in which an image shows the region; 0 for a guess.
     """

@@ -87,7 +87,7 @@ def _process(
         labels=native.labels,
         uncertainty=native.uncertainty,
         mask=checked.brain,
-        volumes=region_volumes(native.labels, study.name, native.counts, coverage, hidden),
+        volumes=region_volumes(native.labels, study.name, native.counts, coverage, hidden, native.uncertain_ml),
         summary={
             "working_grid": {"voxels": list(grid.size), "spacing_mm": grid.spacing_mm},
             "brain_shown": shares,

@@ -9,10 +9,12 @@ import torch
 
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.inference.region_volumes import (
+    ERROR_PER_UNCERTAIN,
     VISIBLE_IN,
     VOLUME_REGIONS,
     region_volumes,
     regions_without_modality,
+    uncertain_volumes,
     volume_changes,
     without_islands,
 )
@@ -46,6 +48,25 @@ def test_volumes_count_voxels_and_intervals_follow_the_variants() -> None:
     assert rows["tumor_core"].volume_ml == pytest.approx(2.0)
     assert rows["whole_tumor"].volume_ml == pytest.approx(4.0)
     assert rows["necrotic_core"].low_ml == rows["necrotic_core"].high_ml == pytest.approx(1.0)
+
+
+def test_intervals_grow_with_the_uncertain_volume() -> None:
+    array = np.zeros((10, 10, 10), np.uint8)
+    array[:2] = 2
+    labels = sitk.GetImageFromArray(array)
+    labels.SetSpacing((2.0, 2.0, 2.5))  # 0.01 ml
+    probabilities = torch.zeros(4, 10, 10, 10)
+    probabilities[2, :2], probabilities[2, 2:4] = 0.9, 0.5
+    probabilities[0] = 1 - probabilities[2]
+    uncertain = uncertain_volumes(probabilities, 0.01)
+    assert uncertain["edema"] == pytest.approx(2 * 0.09 + 2 * 0.25)
+    assert uncertain["edema"] == uncertain["whole_tumor"]
+    assert uncertain["enhancing_tumor"] == 0
+    assert "resection_cavity" not in uncertain
+    counts = torch.tensor([[800, 0, 200, 0], [800, 0, 200, 0]])
+    row = {row.region: row for row in region_volumes(labels, "fixed", counts, None, None, uncertain)}["edema"]
+    error = ERROR_PER_UNCERTAIN * 0.68
+    assert (row.low_ml, row.high_ml) == pytest.approx((2 - error, 2 + error))
 
 
 def test_a_change_is_unknown_if_one_study_has_no_segmentation() -> None:
