@@ -21,6 +21,8 @@ WIDTH = 440
 """Width of Slicer's module panel in pixels at normal resolution."""
 SCALE = 2
 """Enlargement of the picture."""
+MARGIN = 20
+"""Empty space under the panel in pixels at normal resolution."""
 
 
 def main() -> int:
@@ -168,7 +170,19 @@ def _grab(window: Any, slicer: Any) -> Any:
     for _ in range(4):  # texts that wrap need more height than the layout says before it knows its width
         window.resize(WIDTH, max(window.minimumSizeHint.height(), window.layout().totalMinimumHeightForWidth(WIDTH)))
         slicer.app.processEvents()
-    return window.grab()
+    return _without_empty_end(window.grab())
+
+
+def _without_empty_end(picture: Any) -> Any:
+    """Cut the empty rows at the end, which a layout keeps of sections that are closed by now."""
+    image = picture.toImage()
+    background = image.pixel(0, image.height() - 1)
+
+    def filled(row: int) -> bool:
+        return any(image.pixel(column, row) != background for column in range(0, image.width(), 5))
+
+    last = next((row for row in range(image.height() - 1, 0, -1) if filled(row)), image.height())
+    return picture.copy(0, 0, image.width(), min(image.height(), last + MARGIN * SCALE))
 
 
 def _with_caption(panel: Any, caption: str) -> Any:
