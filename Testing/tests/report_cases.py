@@ -147,7 +147,10 @@ def _between(first: Visit, second: Visit) -> Between:
             errors = (se / 3, se, se / 2)
             percent = 100 * change / one.mean
             changes.append(
-                Change(region.name, quantity, "", one.mean, two.mean, change, percent, *limits, 0.95, se, *errors, True)
+                Change(
+                    *(region.name, quantity, "", one.mean, two.mean, change, percent, *limits, 0.95, se, *errors, True),
+                    *(two.pure - one.pure, two.pure - one.pure - se, two.pure - one.pure + se),
+                )
             )
     nan = float("nan")
     for region in first.regions:

@@ -59,9 +59,6 @@ def growth_picture(material: Material) -> Picture | None:
                 vmin=0,
                 vmax=float(np.percentile(gray, 99.7)) or 1,
             )
-        stable = (picture > 0) & ~np.isin(picture, changed)
-        if stable.any():
-            axis.contour(stable, levels=[0.5], colors="white", linewidths=1, linestyles="dotted")
         handles = []
         for place, number in enumerate(changed):
             color = _COLORS[place] if place < MOST_COLORS else "0.6"
@@ -70,6 +67,10 @@ def growth_picture(material: Material) -> Picture | None:
             if place < MOST_COLORS:
                 title = f"{transition_title(transition)}: {number_text(transition.volume_ml)} ml"
                 handles.append(Patch(color=color, label=title))
+        stable = (picture > 0) & ~np.isin(picture, changed)
+        if stable.any():  # on bright and on dark tissue
+            axis.contour(stable, levels=[0.5], colors="black", linewidths=1.8)
+            axis.contour(stable, levels=[0.5], colors="white", linewidths=1, linestyles="dotted")
         if len(changed) > MOST_COLORS:
             rest = sum(between.transitions[n - 1].volume_ml for n in changed[MOST_COLORS:])
             handles.append(Patch(color="0.6", label=f"other changes: {number_text(rest)} ml"))

@@ -23,7 +23,7 @@ from CESTQuantLib.scene.patient_report.overlays import anatomy_picture, checkerb
 from CESTQuantLib.scene.patient_report.page import patient_page
 from CESTQuantLib.scene.patient_report.planes import Plane
 from CESTQuantLib.scene.patient_report.plots import over_offset
-from NeuroCESTLib.report.numbers import error_text
+from NeuroCESTLib.report.numbers import error_text, interval_text
 from NeuroCESTLib.report.page import Page, Picture, Section, Table, page_html, write_page
 
 A4_PIXELS = 695
@@ -113,6 +113,12 @@ def test_the_summary_begins_with_the_values_of_pure_tissue(page: Page, patient: 
     scaled = patient.scaled(row)
     cells = next(cells for cells in table.rows if cells[1] == "Oedema")
     assert cells[2] == error_text(scaled.pure, scaled.pure_se)
+    assert patient.analysis.between is not None
+    change = next(c for c in patient.analysis.between.changes if (c.region, c.quantity) == (row.region, row.quantity))
+    scaled_change = patient.scaled(change)
+    limits = (scaled_change.pure_change, scaled_change.pure_lower, scaled_change.pure_upper)
+    assert cells[4] == interval_text(*limits, signed=True)
+    assert "–" not in str(cells[4])
 
 
 def test_warnings_of_analysis_maps_and_registration_come_first_and_once(page: Page) -> None:
