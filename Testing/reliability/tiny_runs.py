@@ -235,9 +235,9 @@ def tiny_runs(folder: Path, only: Sequence[str] | None = None) -> list[TinyRun]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     runs = [*_cest_runs(folder / "cest"), *_joint_runs(folder / "joint")]
-    known = {run.name for run in runs}
-    if only is None or set(only) - known:  # the further inputs take a training and a cohort
-        runs += [*_task_runs(folder / "tasks"), *_cohort_runs(folder)]
+    for further in (lambda: _task_runs(folder / "tasks"), lambda: _cohort_runs(folder)):
+        if only is None or set(only) - {run.name for run in runs}:  # these inputs take a training and a cohort
+            runs += further()
     if unknown := set(only or ()) - {run.name for run in runs}:
         raise SystemExit(f"unknown runs {', '.join(sorted(unknown))}; there are {', '.join(run.name for run in runs)}")
     return [run for run in runs if only is None or run.name in only]
