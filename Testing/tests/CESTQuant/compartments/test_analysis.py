@@ -14,9 +14,10 @@ from synthetic_brains import T1_WEIGHTED, UNSATURATED, Brain, grid_around
 from CESTQuantLib.compartments.analysis import _coverage_notes, analyze, analyze_visit
 from CESTQuantLib.compartments.growth import registration_quality
 from CESTQuantLib.compartments.inputs import Acquisition, CestMaps, Image, Masks, Settings, VisitInput
-from CESTQuantLib.compartments.region_spectra import region_spectrum
+from CESTQuantLib.compartments.region_spectra import _engine_errors, region_spectrum
 from CESTQuantLib.compartments.results import Region
 from CESTQuantLib.methods.base import Settings as MethodSettings
+from CESTQuantLib.methods.model_fit import ENGINE_BIAS
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.tissue.spectra import ZSpectra
 
@@ -72,6 +73,12 @@ def test_the_share_of_each_compartment_in_the_slab_is_told() -> None:
     assert whole.coverage == pytest.approx(inside.mean(), abs=0.02)
     assert whole.coverage < 0.6
     assert any("covers the tumour in part" in text and "whole tumour" in text for text in found.warnings)
+
+
+def test_the_error_of_the_solution_is_in_the_unit_of_its_quantity() -> None:
+    summary = {f"{ENGINE_BIAS}amide.fraction": 0.5, f"{ENGINE_BIAS}water.T2_s": 2.0, "noise_sd": 0.1}
+    values = {"amide_fraction": (1e-3, 4e-5), "water_r2_Hz": (8.0, 0.1)}
+    assert _engine_errors(summary, values) == pytest.approx({"amide_fraction": 2e-5, "water_r2_Hz": 0.2})
 
 
 def test_a_compartment_smaller_than_a_voxel_is_told() -> None:
