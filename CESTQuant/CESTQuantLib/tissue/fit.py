@@ -368,11 +368,11 @@ def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: 
         for start, share in zip(starts, of_starts, strict=True)
     ]
     best = best_fit(fits)
-    start = best.parameters.double()
+    corrected = best.parameters.double()
     if analytic:
-        start = _towards_bloch_mcconnell(spectra, model, r1rho.with_analytic_jacobian(), start)
+        corrected = _towards_bloch_mcconnell(spectra, model, r1rho.with_analytic_jacobian(), corrected)
     tolerance = TOLERANCE_AFTER_CORRECTION if analytic else None
-    found = fit(spectra, start, part(progress, 0.2, 0.6 if len(starts) > 1 else 1.0), tolerance=tolerance)
+    found = fit(spectra, corrected, part(progress, 0.2, 0.6 if len(starts) > 1 else 1.0), tolerance=tolerance)
     if len(starts) == 1:
         return found
     other, promising = _other_minimum(fits, best, parameters)

@@ -58,6 +58,19 @@ def test_the_same_minima_are_found_with_half_the_iterations(spectra: ZSpectra, m
     torch.testing.assert_close(predicted.standard_errors, own.standard_errors, rtol=0.02, atol=0, equal_nan=True)
 
 
+def test_a_corrected_r1rho_fit_hardly_needs_iterations_of_the_numerical_one(
+    spectra: ZSpectra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = spectra.of_voxels(torch.arange(60))
+    corrected = fits.fit_tissue_model(few, amine(), engine="bloch-mcconnell").result
+    monkeypatch.setattr(fits, "_towards_bloch_mcconnell", lambda spectra, model, analytic, start: start)
+    monkeypatch.setattr(fits, "TOLERANCE_AFTER_CORRECTION", 1e-8)
+    plain = fits.fit_tissue_model(few, amine(), engine="bloch-mcconnell").result
+    assert corrected.iterations.float().mean() < 0.6 * plain.iterations.float().mean()
+    assert torch.equal(corrected.status, plain.status)
+    assert ((corrected.parameters - plain.parameters).abs() / plain.standard_errors).nan_to_num(0).max() < 0.01
+
+
 def test_voxels_unlike_the_others_and_damaged_ones_end_as_without_prediction(
     spectra: ZSpectra, monkeypatch: pytest.MonkeyPatch
 ) -> None:
