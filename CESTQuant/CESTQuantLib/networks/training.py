@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -137,7 +138,7 @@ def one_thread() -> Iterator[None]:
 @contextlib.contextmanager
 def _return_to_last_good_state(run: _Run, file: Checkpoint) -> Iterator[None]:
     """Where an epoch diverges, restore the state before it, from the checkpoint or from memory, and say so."""
-    before = run.state() if file.path is None else None
+    before = copy.deepcopy(run.state()) if file.path is None else None  # an optimiser writes into its state
     epoch = run.epoch + 1
     try:
         yield

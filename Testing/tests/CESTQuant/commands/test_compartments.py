@@ -236,7 +236,7 @@ def test_labels_without_names_are_regions_of_their_own(
 ) -> None:
     output = compartments(tmp_path / "out", "--maps", maps, "--segmentation", segmentation, "--no-spectra")
     assert {row["region"] for row in rows_of(output / "compartments.csv")} == {"label 1", "label 2", "label 3"}
-    assert "the labels of 'tumour' have no names" in capfd.readouterr().err
+    assert f"the labels of '{segmentation}' have no names" in capfd.readouterr().err
 
 
 def test_bad_input_is_one_sentence_and_changes_nothing(

@@ -95,7 +95,7 @@ def test_warnings_are_printed_and_reported(
     t1 = write_image(acquisition.maps["t1"] * 1000, acquisition.geometry, tmp_path / "t1.nii.gz")
     words = (
         "p.json: unknown keys are ignored: b1, te_ms",
-        "the T1 map 't1' has a median of 1995.8 and",
+        f"the T1 map '{t1}' has a median of 1995.8 and",
         "the B1 map is not used",
     )
     output = quantified(

@@ -134,7 +134,7 @@ def test_models_that_are_damaged_or_missing_or_lack_a_map(refused: Callable, goo
     for method in ("r1rho", "bloch-mcconnell"):
         assert f"the method {method} needs a tissue model file" in refused(method)
     line = refused("r1rho", model=good / "model.json")
-    assert line == "error: the model refers to the map 't1', which is not given"
+    assert line == f"error: '{good / 'model.json'}' refers to the map 't1', which is not given"
 
 
 def test_more_fitted_values_than_measurements(refused: Callable, good: Path, tmp_path: Path) -> None:
