@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import time
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ class Costs:
 def costs() -> Iterator[Costs]:
     """Measure the block."""
     found = Costs()
-    gc.collect()  # memory that is freed within the block would hide what the block takes
+    gc.collect()  # memory that is freed within the block, or was freed and is kept, would hide what the block takes
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
         _RESET.write_text("5")  # forget the highest memory so far
     memory, seconds = _most_megabytes(), time.process_time()
