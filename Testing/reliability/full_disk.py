@@ -29,6 +29,8 @@ CHECKPOINTS = ".out.training"
 """Hidden folder from which an optimisation of a schedule goes on when it is repeated; it stays on purpose."""
 PROGRESS = ("last.pt", "best.pt", "log.csv", "times.csv", "curves.png", "validation.png", "tensorboard")
 """Files in which a training shows how far it is, before it has a result; they stay, too."""
+BOOKS = (".neurocest", ".snakemake", ".snakemake_timestamp", "logs")
+"""Folders and files in which the run of a cohort keeps its books, and goes on from when it is repeated."""
 PAGE = 4096
 INSIDE = "NEUROCEST_MOUNTS_ARE_PRIVATE"
 """Set where this process has mounts of its own, which vanish with it."""
@@ -87,24 +89,30 @@ def limited_run(run: TinyRun, place: Path, largest: int) -> int:
 
 
 def judged(run: TinyRun, place: Path, before: dict[str, str], status: int) -> list[str]:
-    """Return what is wrong with how a run ended that could not write."""
-    shown = PROGRESS if run.resumed else ()
+    """Return what is wrong with how a run ended that could not write.
+
+    The run of a cohort keeps its books and the stages that it has finished, tells the failed one in a line of its own
+    and writes the table of the cohort; nothing that lay there before may have changed.
+    """
+    staged = run.staged and run.begun is None
+    shown = BOOKS if staged else PROGRESS if run.resumed else ()
     lines = [line for line in place.with_suffix(".log").read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if line.startswith(("error: ", "failed: ") if staged else "error: ")]
     problems = []
     if status not in (1, 2):
         problems.append(f"it ended with status {status}")
-    if len(errors) != 1 or lines[-1:] != errors:
+    if len(errors) != 1 or (lines[-1:] != errors and not staged):
         problems.append(f"it said {lines[-3:]}")
     elif "full" not in errors[0] and "read-only" not in errors[0]:
         problems.append(f"it did not say why: {errors[0]}")
     if any("Traceback" in line for line in lines):
         problems.append("it printed a traceback")
     after = {name: sum_ for name, sum_ in contents(place).items() if not set(Path(name).parts) & set(shown)}
-    if changed := [name for name in differences(before, after) if name in before or "/." not in f"/{name}"]:
+    visible = [name for name in after if "/." not in f"/{name}" and not staged]
+    if changed := [name for name in differences(before, after) if name in before or name in visible]:
         problems.append(f"changed or left: {', '.join(changed)}")
     new = [name for name in differences(before, after) if name not in changed]
-    if hidden := [name for name in new if CHECKPOINTS not in name]:
+    if hidden := [name for name in new if CHECKPOINTS not in name and "/." in f"/{name}"]:
         problems.append(f"hidden files are left: {', '.join(hidden)}")
     return problems
 
