@@ -85,7 +85,7 @@ def recovered_changes(
         keys = [(row["subject"], row[visit], compartment, quantity) for visit in ("first_visit", "visit")]
         if (row["compartment"], row["quantity"]) != (compartment, quantity) or not all(key in truth for key in keys):
             continue
-        if not row.get(change):
+        if not row.get(change) or not math.isfinite(number(row[change])):
             continue
         first, second = (truth[key] for key in keys)
         errors.append((number(row[change]) - (second - first)) / first)
