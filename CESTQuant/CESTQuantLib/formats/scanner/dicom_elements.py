@@ -6,6 +6,7 @@ the order of their frames. The encoding is that of DICOM PS3.5, section 7.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,10 @@ class DicomFile:
                 count = len(element.content) // struct.calcsize(code)
                 order = self._code[1]
                 return [float(v) for v in struct.unpack(f"{order}{count}{code}", element.content)]
-            return [float(word) for word in self.text(tag, elements).split("\\") if word.strip()]
+            values = [float(word) for word in self.text(tag, elements).split("\\") if word.strip()]
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError
+            return values
         except (ValueError, struct.error):
             name = f"({tag[0]:04x},{tag[1]:04x})"
             raise ValueError(

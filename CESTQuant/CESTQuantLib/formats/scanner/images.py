@@ -61,6 +61,10 @@ def _size(visu: ParameterFile) -> list[int]:
     return visu.positive_integers("VisuCoreSize", dimension)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer() and value >= 1  # infinity is no integer
+
+
 def _frame_groups(visu: ParameterFile) -> list[FrameGroup]:
     """Loops over the frames, the fastest first."""
     frames = visu.positive_integers("VisuCoreFrameCount", 1)[0]
@@ -68,7 +72,7 @@ def _frame_groups(visu: ParameterFile) -> list[FrameGroup]:
         return [FrameGroup("FG_CYCLE", "", frames)]
     groups = []
     for described in visu.structure("VisuFGOrderDesc"):
-        if not isinstance(described, list) or len(described) < 3 or not isinstance(described[0], float):
+        if not isinstance(described, list) or len(described) < 3 or not _is_count(described[0]):
             raise ValueError(f"'{visu.path}': VisuFGOrderDesc is damaged")
         groups.append(FrameGroup(str(described[1]).strip("<>"), str(described[2]).strip("<>"), int(described[0])))
     if math.prod(group.count for group in groups) != frames:

@@ -216,6 +216,7 @@ def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
         ({(0x0008, 0x0008): ("CS", "ORIGINAL\\PRIMARY\\M\\MOSAIC")}, "is a mosaic"),
         ({(0x0028, 0x0002): ("US", 3)}, "is a coloured picture"),
         ({(0x0020, 0x0032): ("DS", "a\\b\\c")}, "has no numbers"),
+        ({(0x0020, 0x0032): ("DS", "inf\\0\\0")}, "has no numbers"),
         ({(0x0020, 0x0032): ("DS", "")}, "does not say where its images lie"),
         ({(0x0028, 0x0010): ("US", 600)}, "is cut off: its pixels have"),
         ({(0x0028, 0x0100): ("US", 12)}, "has 12 bits a voxel"),

@@ -101,6 +101,7 @@ def test_positions_along_the_image_axes_are_told(tmp_path: Path) -> None:
         ({"VisuCoreSize": "( 2 )\n5 5"}, "2dseq' is too long"),
         ({"VisuCoreSize": "( 2 )\n1000000 1000000"}, "2dseq' is cut off"),
         ({"VisuCoreFrameCount": "9"}, "contradicts itself: VisuCoreFrameCount is 9"),
+        ({"VisuFGOrderDesc": "( 1 )\n(1e999, <FG_CYCLE>, <>, 0, 0)"}, "VisuFGOrderDesc is damaged"),
         ({"VisuCoreSize": "( 2 )\n5 0"}, "VisuCoreSize must have positive whole numbers"),
         ({"VisuCoreSize": "( 3 )\n5 6 2"}, "VisuCoreSize has 3 numbers but must have 2"),
         ({"VisuCoreDataSlope": "( 3 )\n1 1 1"}, "VisuCoreDataSlope has 3 numbers for 8 frames"),
