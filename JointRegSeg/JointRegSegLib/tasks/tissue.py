@@ -36,6 +36,8 @@ class Tissue(StudyTask):
         ignore: Further numbers whose voxels neither train nor score.
         class_weights: Weights of background and classes in the cross-entropy; empty for the median frequency.
         auxiliary_weight: Weight of the next coarser level relative to the finest one (deep supervision).
+        smallest_voxels: Smallest connected part of a class that is believed, in voxels of the network's grid, by the
+            name of the class; smaller parts take the next most probable class.
     """
 
     kind: ClassVar[str] = "tissue"
@@ -47,6 +49,7 @@ class Tissue(StudyTask):
     ignore: tuple[int, ...] = ()
     class_weights: tuple[float, ...] = ()
     auxiliary_weight: float = 0.5
+    smallest_voxels: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +65,12 @@ class Tissue(StudyTask):
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"classes and ignore name a number twice in {numbers}")
         require_number(self, "auxiliary_weight", 0)
+        smallest = self.smallest_voxels
+        if not isinstance(smallest, Mapping) or not all(type(n) is int and n > 0 for n in smallest.values()):
+            raise ValueError(f"smallest_voxels must give whole numbers above 0 by class, got {smallest!r}")
+        if unknown := sorted(set(smallest) - set(classes)):
+            raise ValueError(f"smallest_voxels names '{unknown[0]}', which is none of the classes {', '.join(classes)}")
+        object.__setattr__(self, "smallest_voxels", dict(smallest))
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "ignore", tuple(self.ignore))
         object.__setattr__(self, "class_weights", tuple(self.class_weights))
@@ -143,8 +152,14 @@ class Tissue(StudyTask):
         return segmentation_loss(logits, target[None], settings, lower)
 
     def decode(self, output: Any) -> Any:
-        """Return the probabilities (class, D, H, W) float32, with the background first."""
-        return output[0][0].float().softmax(0).cpu().numpy()
+        """Return the probabilities (class, D, H, W) float32, with the background first, without islands too small."""
+        probabilities: np.ndarray = output[0][0].float().softmax(0).cpu().numpy()
+        for name, smallest in self.smallest_voxels.items():
+            number = list(self.classes).index(name) + 1
+            islands = _small_parts(probabilities.argmax(0) == number, smallest)
+            probabilities[number][islands] = 0
+            probabilities[:, islands] /= np.maximum(probabilities[:, islands].sum(0), 1e-12)
+        return probabilities
 
     def labels_of(self, prediction: np.ndarray) -> np.ndarray:
         """Return the most probable classes (D, H, W) uint8 of probabilities."""
@@ -196,6 +211,13 @@ class _Head(nn.Module):
     def forward(self, codes: list[Tensor], brains: Brains | None = None) -> tuple[Tensor, ...]:
         logits, lower = self.segmentation(list(codes), brains)
         return (logits, *lower)
+
+
+def _small_parts(mask: np.ndarray, smallest: int) -> np.ndarray:
+    """Return the voxels (D, H, W) of a mask in parts of fewer voxels; voxels that share a corner are connected."""
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    large = sitk.RelabelComponent(parts, minimumObjectSize=smallest)
+    return np.asarray(mask & (sitk.GetArrayFromImage(large) == 0))
 
 
 def mean_of(values: Sequence[float]) -> float:
