@@ -115,7 +115,7 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
 
     Returns:
         The result, in which voxels have the status ``AT_NATURAL_LIMIT`` if they were ``AT_BOUND`` and all their
-        parameters at bounds may stay there.
+        parameters at bounds may stay there, as fixed ones (whose bounds are equal) always may.
     """
     if not bool(natural.any()):
         return fit
@@ -123,7 +123,7 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
     below = parameters <= lower.to(parameters)
     above = parameters >= upper.to(parameters)
     natural = natural.to(parameters.device)
-    doubtful = (below & ~natural[0]) | (above & ~natural[1])
+    doubtful = ((below & ~natural[0]) | (above & ~natural[1])) & (lower < upper).to(parameters.device)
     excused = (fit.status == Status.AT_BOUND) & ~doubtful.any(1)
     return replace(fit, status=torch.where(excused, int(Status.AT_NATURAL_LIMIT), fit.status).to(torch.uint8))
 
@@ -162,7 +162,8 @@ def summarize(
     parameters = point.parameters
     free = (parameters > batch.lower) & (parameters < batch.upper)
     failed = status == Status.FAILED
-    status = torch.where((status == Status.CONVERGED) & ~free.all(0), int(Status.AT_BOUND), status)
+    stopped = ~free & (batch.lower < batch.upper)  # equal bounds only fix a parameter
+    status = torch.where((status == Status.CONVERGED) & stopped.any(0), int(Status.AT_BOUND), status)
 
     residual_sum = point.cost
     if batch.prior is not None:

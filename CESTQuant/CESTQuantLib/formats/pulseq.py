@@ -325,12 +325,24 @@ class _Reader:
         return offsets
 
     def _stated_offsets(self) -> list[float] | None:
-        """The offsets of the definitions; None where they do not belong to the measurements."""
+        """The offsets of the definitions; None where they do not belong to the measurements.
+
+        The list may be played several times, and measurements without RF that are not in it are M0 images.
+        """
         stated = self.definitions.numbers("offsets_ppm")
-        if stated is not None and len(stated) + 1 == len(self.saturations) and self.silent.sum() == 1:
-            m0 = self.definitions.number("M0_offset")
-            stated.insert(int(self.silent.argmax()), _M0_OFFSET_PPM if m0 is None else m0)
-        return stated if stated is not None and len(stated) == len(self.saturations) else None
+        if stated is None:
+            return None
+        m0 = self.definitions.number("M0_offset")
+        unsaturated = _M0_OFFSET_PPM if m0 is None else m0
+        if len(stated) + 1 == len(self.saturations) and self.silent.sum() == 1:
+            stated.insert(int(self.silent.argmax()), unsaturated)
+        passes, over = divmod(len(self.saturations), len(stated))
+        if not over:
+            return stated * passes
+        for m in range(len(stated), len(self.saturations)):
+            played = self._longest_Hz(self.saturations[m])
+            stated.append(played[0] / self.hz_per_ppm * self._scale_of_field() if played else unsaturated)
+        return stated if len(stated) == len(self.saturations) else None
 
     def _scale_of_field(self) -> float:
         """Ratio of the field at which the file is played to that for which it is made."""

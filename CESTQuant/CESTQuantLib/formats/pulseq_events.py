@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -254,27 +255,66 @@ class _Player:
     def _readouts_per_measurement(self, notes: list[str]) -> int:
         """Number of samples of every measurement, from the number of offsets.
 
-        A file of the pulseq-cest library has an M0 image without RF that is not in its list of offsets.
+        Files of the pulseq-cest library have an M0 image without RF that is not in their list of offsets, and end with
+        measurements of B1 that are not in it either.
         """
         offsets = self.file.definitions.numbers("offsets_ppm")
         if offsets is None:
             stated = self.file.definitions.number("num_meas")
             count = len(self.samples) if stated is None or len(self.samples) % max(1, int(stated)) else int(stated)
             return len(self.samples) // max(1, count)
-        silent = [
-            first for first, end in zip([0, *self.samples], self.samples, strict=False) if self._rests(first, end)
-        ]
-        if len(self.samples) == len(offsets) + 1 and len(silent) == 1:
+        readouts, over = divmod(len(self.samples), len(offsets) + 1)
+        if not over and self._silent_measurements(readouts) == 1:
             notes.append(
                 "the sequence has one measurement more than offsets_ppm has values, and one of them plays no RF: it is "
                 "taken for the M0 image"
             )
-            return 1
-        if len(self.samples) % len(offsets):
-            raise ValueError(
-                f"offsets_ppm has {len(offsets)} values but the sequence has {len(self.samples)} measurements"
+            return readouts
+        readouts, over = divmod(len(self.samples), len(offsets))
+        if not over:
+            if readouts > 1 and self._repeats(offsets):
+                notes.append(f"the list of offsets_ppm is played {readouts} times, one pass after the other")
+                return 1
+            return readouts
+        if readouts == 1 and self._ends_with_others(over):
+            notes.append(
+                f"the sequence ends with {over} measurements that have no value in offsets_ppm, as measurements of B1 "
+                "have none; they are played, those without RF as M0 images"
             )
-        return len(self.samples) // len(offsets)
+            return 1
+        raise ValueError(f"offsets_ppm has {len(offsets)} values but the sequence has {len(self.samples)} measurements")
+
+    def _repeats(self, offsets: Sequence[float]) -> bool:
+        """Whether the list of offsets is played several times over, rather than several samples taken at each offset.
+
+        The frequencies decide, whatever the field: they are in proportion to the list, over and over.
+        """
+        played = np.array([self._longest_Hz(f, e) for f, e in itertools.pairwise([0, *self.samples])])
+        listed = np.resize(np.array(offsets), len(played))
+        heard = np.isfinite(played)
+        if not heard.any() or np.ptp(listed[heard]) == 0:
+            return False
+        scale = float(np.dot(played[heard], listed[heard]) / np.dot(listed[heard], listed[heard]))
+        return bool(np.allclose(played[heard], scale * listed[heard], rtol=1e-3, atol=abs(scale) * 0.02))
+
+    def _longest_Hz(self, first: int, end: int) -> float:
+        """Frequency at which RF is played longest between two places; NaN where none is played."""
+        times: dict[float, float] = {}
+        for event in self.events[first:end]:
+            if isinstance(event, Play):
+                times[event.frequency_Hz] = times.get(event.frequency_Hz, 0.0) + self._pulse(event).total_s
+        return max(times, key=lambda frequency: times[frequency], default=math.nan)
+
+    def _silent_measurements(self, readouts: int) -> int:
+        """Number of measurements of so many samples each that play no RF."""
+        bounds = [0, *self.samples[readouts - 1 :: readouts]]
+        return sum(self._rests(first, end) for first, end in itertools.pairwise(bounds))
+
+    def _ends_with_others(self, count: int) -> bool:
+        """Whether the definitions say that so many measurements without a value in ``offsets_ppm`` end the file."""
+        number = self.file.definitions.number
+        of_b1 = (number("numB1scans") or 0) * (number("numB1Maps") or 0)
+        return count == of_b1 or number("num_meas") == len(self.samples)
 
     def _rests(self, first: int, end: int) -> bool:
         """Whether no RF is played between two places."""

@@ -97,6 +97,51 @@ def test_an_m0_image_without_rf_that_is_not_listed_is_taken_with_a_warning(
     assert "taken for the M0 image" in told
 
 
+def test_unlisted_m0_images_of_a_sequence_with_several_slices_are_taken(tmp_path: Path) -> None:
+    """Every offset, and M0 before them, is read from three slices, each with its own saturation."""
+    file = SequenceText(B0=3, offsets_ppm="-3.5 3.5")
+    for offset in (None, -3.5, 3.5):
+        for _ in range(3):
+            file.wait(0.3) if offset is None else file.pulse(3.0, 0.1, offset)
+            file.gradient(0.0065)
+            file.sample()
+    offsets, told = told_by(file, tmp_path)
+    assert offsets == pytest.approx([-300, -3.5, 3.5])
+    assert "3 samples belong to every measurement" in told
+
+
+@pytest.mark.parametrize("stated", [{"numB1scans": 2, "numB1Maps": 1}, {"num_meas": 5}])
+def test_measurements_of_b1_after_the_last_offset_are_played(stated: dict[str, float], tmp_path: Path) -> None:
+    """Sequences for 7 T end with an image without RF and one after a pulse of 70 degrees."""
+    file = SequenceText(B0=3, offsets_ppm="-3.5 0.5 3.5", **stated)
+    for offset in (-3.5, 0.5, 3.5):
+        file.pulse(3.0, 0.1, offset)
+        file.gradient(0.0065)
+        file.sample()
+    file.wait(4)
+    file.sample()
+    file.pulse(2.28, 2e-3)
+    file.gradient(0.0065)
+    file.sample()
+    offsets, told = told_by(file, tmp_path)
+    assert offsets == pytest.approx([-3.5, 0.5, 3.5, -300, 0])
+    assert "ends with 2 measurements that have no value in offsets_ppm" in told
+
+
+def test_a_list_of_offsets_that_is_played_at_several_powers_is_not_read_as_several_samples(tmp_path: Path) -> None:
+    """Spectra of four powers whose offsets the file lists once, as in the library for 9.4 T."""
+    file = SequenceText(B0=3, offsets_ppm="-300 -3.5 0 3.5")
+    for b1_uT in (0.6, 0.9, 1.1, 1.4):
+        for offset in (-300, -3.5, 0, 3.5):
+            file.pulse(b1_uT, 0.1, offset)
+            file.gradient(0.0065)
+            file.sample()
+    with pytest.warns(UserWarning, match="the list of offsets_ppm is played 4 times"):
+        protocol = read_seq(file.write(tmp_path))
+    assert protocol.offsets_ppm.tolist() == pytest.approx(4 * [-300, -3.5, 0, 3.5])
+    assert protocol.b1_uT.tolist() == pytest.approx([b1 for b1 in (0.6, 0.9, 1.1, 1.4) for _ in range(4)])
+
+
 def test_one_measurement_too_many_is_refused_where_all_play_rf(tmp_path: Path) -> None:
     file = SequenceText(B0=3, offsets_ppm="-3.5 3.5")
     for offset in (-300, -3.5, 3.5):
