@@ -194,6 +194,17 @@ def test_a_line_without_amplitude_and_a_full_baseline_are_natural_but_a_position
     assert fit.status.tolist() == [Status.AT_NATURAL_LIMIT, Status.AT_BOUND]
 
 
+def test_a_width_that_is_fixed_by_equal_bounds_is_not_at_a_bound():
+    amide = {"name": "amide", "amplitude": [0, 0.02, 0.2], "width_ppm": [1.5, 1.5, 1.5], "offset_from_water_ppm": 3.5}
+    fixed = LorentzianModel.from_dict({"baseline": [1, 1, 1], "pools": [WATER, amide]})
+    column = OFFSETS.unsqueeze(1)
+    start, lower, upper = fixed.limits()
+    z = fixed.predict((start + 0.01 * (upper - lower)).double().unsqueeze(1), column)[0].T
+    fit = fit_lorentzian(z, OFFSETS, fixed, start_from_mean=False)
+    assert fit.status.tolist() == [Status.CONVERGED]
+    assert fit.width_ppm[0, 1] == 1.5
+
+
 def test_most_voxels_of_a_brain_at_seven_tesla_keep_off_the_bounds_of_the_preset(shared_data):
     folder = shared_data("data/cest/brain_7T_zspectrum")
     mz, m0, b0 = (
