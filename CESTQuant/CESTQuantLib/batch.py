@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # run as a file: make the packages importable
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
     __package__ = "CESTQuantLib"
 
-from NeuroCESTLib.batch.frame import CommandParser, run
+from NeuroCESTLib.batch.frame import CommandParser, run, run_chosen
 
 from .commands import compartments, fields, fit, optimize_schedule, phantom, relaxation, scanner, simulate, training
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int | None:
     options = _parser().parse_args(arguments)
-    return options.command(options)
+    return run_chosen(options)
 
 
 def _parser() -> CommandParser:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.core.messages.input_errors import InputError, naming
 from NeuroCESTLib.core.progress import Progress, part, silent
-from NeuroCESTLib.scene.messages import called
+from NeuroCESTLib.scene.messages import called, names_inputs, names_of
 from NeuroCESTLib.scene.segmentations import masks_on
 
 from .compartments.inputs import Settings as CompartmentSettings
@@ -39,10 +40,28 @@ if TYPE_CHECKING:
 
 LORENTZIAN_PRESETS = ("3T", "7T", "3T_two_step", "plof_3T")
 
+_FILES_OF_METHODS = {
+    "protocol": "protocol",
+    "model": "model",
+    "lorentzian": "lorentzianPreset",
+    "network": "network",
+    "config": "config",
+    "calibration": "calibration",
+    "reference": "reference",
+    "mask": "mask",
+    "b0": "b0",
+    "b1": "b1",
+    "t1": "t1",
+}
+"""Argument of the Logic with the file or node that a message is about, by its role there."""
+_names_inputs = names_inputs("signalNode", _FILES_OF_METHODS)
+_names_transform = names_inputs("", {"between": "between"})
+
 
 class CESTQuantLogic:
     """Quantitative maps from nodes."""
 
+    @_names_inputs
     def fit(
         self,
         signalNode: Any,
@@ -213,6 +232,7 @@ class CESTQuantLogic:
         made.report.update({"preparation": prepared.record} if prepared.record else {})
         return made if intervals is None else with_posterior(made, intervals)
 
+    @_names_inputs
     def fieldMaps(
         self,
         signalNode: Any,
@@ -315,6 +335,7 @@ class CESTQuantLogic:
         )
         return prepared.study, prepared
 
+    @_names_inputs
     def spectra(
         self,
         signalNode: Any,
@@ -372,6 +393,7 @@ class CESTQuantLogic:
             spectra, _ = _steady(spectra, quass)
         return SpectraOfPlaces(study, spectra)
 
+    @_names_inputs
     def spectrumAt(
         self,
         signalNode: Any,
@@ -443,9 +465,11 @@ class CESTQuantLogic:
             ValueError: A file cannot be used, or a preset is unknown.
         """
         if noise_sd is not None and not 0 < noise_sd < float("inf"):
-            raise ValueError(f"the noise of a normalised signal must be a positive number, not {noise_sd:g}")
+            raise InputError(
+                "noise-sd", f"the noise of a normalised signal must be a positive number, not {noise_sd:g}"
+            )
         if dictionaryEntries is not None and dictionaryEntries < 1:
-            raise ValueError(f"a dictionary needs at least one entry, not {dictionaryEntries}")
+            raise InputError("dictionary-entries", f"a dictionary needs at least one entry, not {dictionaryEntries}")
         offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
         return Settings(
             model=_tissue_model(model),
@@ -459,6 +483,7 @@ class CESTQuantLogic:
             dictionary_entries=dictionaryEntries,
         )
 
+    @_names_transform
     def compartments(
         self,
         first: CompartmentVisit,
@@ -570,6 +595,10 @@ class CESTQuantLogic:
         if fit is None:
             return None
         arguments = {name: value for name, value in fit.items() if value is not None}
+        with naming(names_of(arguments, _FILES_OF_METHODS), called(arguments["signalNode"])):
+            return self._prepared_acquisition(arguments)
+
+    def _prepared_acquisition(self, arguments: Mapping[str, Any]) -> tuple[Study, Settings, Any]:
         study = Study.of(
             arguments["signalNode"],
             arguments.get("protocol"),
@@ -598,6 +627,7 @@ class CESTQuantLogic:
             spectra, _ = _steady(spectra, arguments["quass"])
         return study, settings, spectra
 
+    @_names_inputs
     def relaxation(
         self,
         signalNode: Any,
@@ -813,7 +843,9 @@ def _lorentzian_model(
         name = source.removeprefix("lorentzian_")
         if name not in LORENTZIAN_PRESETS:
             known = ", ".join(LORENTZIAN_PRESETS)
-            raise ValueError(f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json")
+            raise InputError(
+                "lorentzian", f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json"
+            )
         description = read_json(FOLDER / f"lorentzian_{name}.json")
     keys = description if isinstance(description, Mapping) else ()
     if "peaks" in keys:

@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a file: the packages must be made import
     sys.path[:] = [str(_module_folder), str(_root), *(p for p in sys.path if Path(p).resolve() != _library)]
     __package__ = "JointRegSegLib"
 
-from NeuroCESTLib.batch.frame import CommandParser, run
+from NeuroCESTLib.batch.frame import CommandParser, run, run_chosen
 
 from .commands import apply, evaluate, manifest, predict, segment, synthesize, train
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int | None:
     options = _parser().parse_args(arguments)
-    return options.command(options)
+    return run_chosen(options)
 
 
 def _parser() -> CommandParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
+from NeuroCESTLib.core.messages.input_errors import InputError, naming
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
@@ -120,7 +122,8 @@ class JointRegSegLogic:
         )
 
         def compute(report: Progress) -> JointResult:
-            return process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
+            with _naming(weights, fixed=fixed_nodes, moving=moving_nodes):
+                return process_pair(fixed, moving, load_network(weights), settings, part(report, 0.02, 0.92))
 
         joint = in_background(compute, report)
         report(0.92, "adding the results to the scene")
@@ -186,8 +189,11 @@ class JointRegSegLogic:
         def compute(report: Progress) -> StudyResult:
             network = load_network(weights)
             if network is None:
-                raise ValueError(f"a segmentation needs a network: give a weights file instead of '{NO_NETWORK}'")
-            return process_study(images, network, settings, part(report, 0.02, 0.95))
+                raise InputError(
+                    "weights", f"a segmentation needs a network: give a weights file instead of '{NO_NETWORK}'"
+                )
+            with _naming(weights, given=nodes):
+                return process_study(images, network, settings, part(report, 0.02, 0.95))
 
         found = in_background(compute, report)
         report(0.95, "adding the results to the scene")
@@ -233,7 +239,8 @@ class JointRegSegLogic:
         chosen = str(choose_device(device))
 
         def compute(report: Progress) -> StudyPrediction:
-            return predict_study(images, load_study_weights(weights), chosen, part(report, 0.02, 0.95))
+            with _naming(weights, given=nodes):
+                return predict_study(images, load_study_weights(weights), chosen, part(report, 0.02, 0.95))
 
         found = in_background(compute, report)
         report(0.95, "adding the results to the scene")
@@ -383,3 +390,13 @@ def _add_phantom_visit(visit: PhantomVisit, geometry: Geometry, first: bool) -> 
     show_segmentation(nodes["tumor"], first)
     hierarchy.put(nodes.values(), hierarchy.make_folder(name))
     return nodes
+
+
+def _naming(weights: str | Path | None, **studies: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Put the first image of a study, or the weights, in front of messages about them; the nodes are by modality."""
+    names = {} if weights in (None, NO_NETWORK) else {"weights": f"'{weights}'"}
+    names |= {f"{study} {key}": called(node) for study, nodes in studies.items() for key, node in nodes.items()}
+    for study, nodes in studies.items():
+        more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+        names[study] = f"{called(next(iter(nodes.values())))}{more}"
+    return naming(names, names[next(reversed(studies))])

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
+from NeuroCESTLib.core.messages.input_errors import InputError, naming
 from NeuroCESTLib.core.output.result_folder import OutputFolder as OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
 from NeuroCESTLib.scene.messages import files_of_nodes
@@ -23,6 +25,10 @@ SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 # Exceptions that bad arguments and bad files raise; any other one is a failure of the program.
 _BAD_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
+_SAID_BY = {"protocol": ("sequence", "scenario", "config"), "model": ("pools", "scenario", "config")}
+"""Arguments that may hold an input which has no argument of its own."""
+_MAIN_INPUTS = ("scenario", "sequence", "signal", "config", "moving", "images", "maps", "maps2", "regions", "manifest")
+"""Arguments that a message is about where nothing else is said, the likeliest first."""
 ANONYMOUS = "--anonymous"
 _EVERYWHERE = (
     f"Every command takes {ANONYMOUS}, which leaves paths, user and machine, and names of nodes that come from files "
@@ -95,6 +101,32 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
         files_of_nodes.reset(token)
 
 
+def run_chosen(options: argparse.Namespace) -> int | None:
+    """Run the command that a command line has chosen; its messages open with the file that they are about.
+
+    Args:
+        options: Arguments of the command, with the function that runs it as ``command``.
+
+    Returns:
+        Exit status of the command, or None for 0.
+    """
+    files = {name.replace("_", "-"): _quoted_files(value) for name, value in vars(options).items()}
+    names = {role: file for role, file in files.items() if file}
+    for role, others in _SAID_BY.items():
+        if file := next((names[other] for other in (role, *others) if other in names), ""):
+            names[role] = file
+    with naming(names, next((names[role] for role in _MAIN_INPUTS if role in names), "")):
+        return options.command(options)
+
+
+def _quoted_files(value: object) -> str:
+    """What messages call the files that an argument gives; empty where it gives none."""
+    files = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    files = [file for file in files if isinstance(file, str) and os.path.exists(file)]
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"'{files[0]}'{more}" if files else ""
+
+
 def _names_hidden(arguments: Sequence[str]) -> contextlib.AbstractContextManager[None]:
     from NeuroCESTLib.batch.anonymity import anonymous  # imports what a help text does not need
 
@@ -145,6 +177,8 @@ def _outcome(error: Exception) -> tuple[int, str]:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, InputError):  # about an option, or a file that nothing has named
+        return str(error) if f"--{error.role}" in str(error) else f"--{error.role}: {error}"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"file not found: '{error.filename}'"
     if isinstance(error, OSError) and error.filename:

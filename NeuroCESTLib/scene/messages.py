@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+from NeuroCESTLib.core.messages.input_errors import naming
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 files_of_nodes: ContextVar[dict[str, tuple[str, str]] | None] = ContextVar("files_of_nodes", default=None)
 """Name and file of each node that a command has read, by its ID; None outside of commands."""
@@ -38,3 +45,46 @@ def called(node: Any) -> str:
     files = files_of_nodes.get()
     name, file = files.get(node.GetID(), ("", "")) if files else ("", "")
     return file if file and name == node.GetName() else f"'{node.GetName()}'"
+
+
+def names_inputs(
+    default: str, roles: Mapping[str, str]
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Decorate a method of a Logic: its messages open with the file or node that they are about.
+
+    Args:
+        default: Argument with the node that a message is about where it says nothing else.
+        roles: Argument by the role that messages may be about, see ``core.messages.input_errors``.
+    """
+
+    def decorate(call: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        signature = inspect.signature(call)
+
+        @functools.wraps(call)
+        def named(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+            given = signature.bind(*args, **keywords).arguments
+            given |= given.get("acquisition", {})  # the further arguments of a method that hands them on
+            with naming(names_of(given, roles), _name(given.get(default)) or ""):
+                return call(*args, **keywords)
+
+        return named
+
+    return decorate
+
+
+def names_of(arguments: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, str]:
+    """Return what messages call the arguments of a method of a Logic, by the role that messages may be about.
+
+    Args:
+        arguments: Files, nodes and other values by the name of their argument.
+        roles: Name of an argument by its role. A role is left out where a preset is named in place of a file.
+    """
+    found = {role: _name(arguments.get(argument)) for role, argument in roles.items()}
+    return {role: name for role, name in found.items() if name is not None}
+
+
+def _name(value: Any) -> str | None:
+    """What messages call an argument: its file or node; empty for other values, None for the name of a preset."""
+    if isinstance(value, str | os.PathLike):
+        return f"'{value}'" if os.path.exists(value) else None
+    return called(value) if hasattr(value, "GetName") else ""

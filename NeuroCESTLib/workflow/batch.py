@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run, settings_of
+from NeuroCESTLib.batch.frame import CommandParser, OutputFolder, run, run_chosen, settings_of
 from NeuroCESTLib.core.progress import terminal_progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _main(arguments: Sequence[str]) -> int | None:
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     options = _parser().parse_args(own)
     options.engine = arguments[len(own) + 1 :]
-    return options.command(options)
+    return run_chosen(options)
 
 
 def _parser() -> CommandParser:

@@ -100,6 +100,7 @@ def good(acquisition: Acquisition, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., str]:
     """Function that runs ``cestquant fit`` on unusable input, checks that it is refused, and returns its message."""
+    from command_messages import names_an_input
     from studies import checksums, fit_arguments, messages
 
     from CESTQuantLib.batch import main
@@ -108,10 +109,12 @@ def refused(slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.Captur
         slicer.mrmlScene.Clear(0)
         before = checksums(good), checksums(tmp_path)
         capfd.readouterr()
-        status = main(fit_arguments(folder, tmp_path / "out", method, **changes))
+        arguments = fit_arguments(folder, tmp_path / "out", method, **changes)
+        status = main(arguments)
         printed = capfd.readouterr()
         lines = messages(printed.err)
         assert (status, len(lines), printed.out) == (2, 1, ""), printed.err
+        assert names_an_input(lines[0], arguments), lines[0]
         assert "Traceback" not in lines[0]
         assert "Error" not in lines[0]  # the name of an exception
         assert (checksums(good), checksums(tmp_path)) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from argparse import Namespace
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.checked_json import read_json, shortened
 from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.headers.limits import quoted
 from NeuroCESTLib.core.stored_values import check_stored
@@ -147,6 +148,7 @@ class _Source:
             {name: form for name, form in _FORMS.items() if name in settings},
             f"'{file}' is damaged: in its settings",
         )
+        _check_values(settings, f"'{file}' is damaged: in its settings")
         given = {sha256(existing_file(file)): Path(file) for file in overrides.get("files", ())}
         return cls(folder, settings, sums, given, overrides, [], [])
 
@@ -185,6 +187,29 @@ class _Source:
         if wanted is not None and path.exists() and sha256(path) != wanted:
             self.notes.append(f"'{path}' is not the file from which the maps were made (another checksum)")
         return path
+
+
+def _check_values(settings: Mapping[str, Any], where: str) -> None:
+    """Check that the settings of a report are values that ``cestquant fit`` takes; messages open with ``where``."""
+    from ..logic import LORENTZIAN_PRESETS
+    from ..methods.registry import METHODS
+    from ..physics.protocol import NORMALIZATIONS
+    from ..preprocessing.quass import REFERENCES
+    from ..preprocessing.reference import M0_OVER_TIME
+
+    choices = {"method": METHODS, "normalisation": NORMALIZATIONS, "m0_over_time": M0_OVER_TIME, "quass": REFERENCES}
+    for name, known in choices.items():
+        if (value := settings.get(name)) is not None and value not in known:
+            raise ValueError(f"{where}: {name} is {shortened(value)} but must be one of {', '.join(known)}")
+    for name in ("power", "field_strength", "noise_sd"):
+        if (value := settings.get(name)) is not None and not 0 < value < math.inf:
+            raise ValueError(f"{where}: {name} is {value:g} but must be positive")
+    for offset in settings.get("asymmetry_offset") or ():
+        if not 0 < abs(offset) < math.inf:
+            raise ValueError(f"{where}: asymmetry_offset has the value {offset:g}, which is no offset in ppm")
+    preset = settings.get("lorentzian")
+    if preset and not preset.lower().endswith(".json") and preset.removeprefix("lorentzian_") not in LORENTZIAN_PRESETS:
+        raise ValueError(f"{where}: lorentzian is {shortened(preset)}, but there is no such preset")
 
 
 def _fit_arguments(source: _Source, report: Report, end: str) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import SimpleITK as sitk
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .anatomy.alignment import local_correlation
 from .anatomy.regions import RegionMasks
 from .anatomy.structure import head_of
@@ -79,15 +81,17 @@ def registration_quality(first: VisitInput, second: VisitInput, transform: sitk.
         "backwards": _correlation(two, one, transform),
     }
     if found["backwards"] > _SWAPPED * found["with"]:
-        raise ValueError(
+        raise InputError(
+            "between",
             f"the transform between the visits maps {second.name} to {first.name}, not {first.name} to {second.name} "
             f"(local correlation {found['backwards']:.2f} against {found['with']:.2f}): exchange the visits, or give "
-            "the inverse transform, fixed_to_moving.h5"
+            "the inverse transform, fixed_to_moving.h5",
         )
     if found["with"] < LEAST_CORRELATION:
-        raise ValueError(
+        raise InputError(
+            "between",
             f"the transform does not bring the anatomies of {first.name} and {second.name} together (local correlation "
-            f"{found['with']:.2f}): check that it belongs to these visits and that both are of one patient"
+            f"{found['with']:.2f}): check that it belongs to these visits and that both are of one patient",
         )
     return found
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .grid import Grid
 
 if TYPE_CHECKING:
@@ -45,11 +47,18 @@ class Masks:
         name: Name of their file or node.
         grid: Their voxel grid.
         masks: Boolean masks (K, J, I) by the name of the segment.
+        title: What messages call them; the name in quotation marks where it is empty.
     """
 
     name: str
     grid: Grid
     masks: Mapping[str, np.ndarray]
+    title: str = ""
+
+    @property
+    def called(self) -> str:
+        """What messages call the segmentation."""
+        return self.title or f"'{self.name}'"
 
 
 @dataclass(frozen=True)
@@ -141,17 +150,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rim_mm <= 50:
-            raise ValueError(f"the rim is {self.rim_mm:g} mm wide, but must be between 0 and 50 mm")
+            raise InputError("rim", f"the rim is {self.rim_mm:g} mm wide, but must be between 0 and 50 mm")
         if not 0.5 <= self.level < 1:
-            raise ValueError(
-                f"the level of the intervals is {self.level:g}, but must be between 0.5 and 1, such as 0.95"
+            raise InputError(
+                "level", f"the level of the intervals is {self.level:g}, but must be between 0.5 and 1, such as 0.95"
             )
         if self.draws < 50:
-            raise ValueError(f"{self.draws} bootstrap samples are too few; draw at least 50")
+            raise InputError("draws", f"{self.draws} bootstrap samples are too few; draw at least 50")
         if self.perturbations < 0 or self.alignment_error_mm < 0:
-            raise ValueError("the number and the size of the perturbations must not be negative")
+            raise InputError("perturbations", "the number and the size of the perturbations must not be negative")
         if not 0 < self.segmentation_error_mm <= 5:
-            raise ValueError(
+            raise InputError(
+                "segmentation-error",
                 f"the error of the segmentation is {self.segmentation_error_mm:g} mm, but must be more than 0 and "
-                "at most 5 mm"
+                "at most 5 mm",
             )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 CHUNK_VOXELS = 16384
 """Voxels that are interpolated at a time."""
 
@@ -85,7 +87,7 @@ def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tenso
     """
     z, knots = sorted_spectra(z, offsets_ppm)
     if len(knots) < 2:
-        raise ValueError("interpolation needs at least two different offsets")
+        raise InputError("protocol", "interpolation needs at least two different offsets")
     at_ppm = at_ppm.to(z).expand(len(z), at_ppm.shape[-1])
     parts = [
         _evaluate(z[first : first + CHUNK_VOXELS], knots, at_ppm[first : first + CHUNK_VOXELS])
@@ -113,7 +115,7 @@ def interpolate_parabolas(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Ten
     """
     z, knots = sorted_spectra(z, offsets_ppm)
     if len(knots) < 2:
-        raise ValueError("interpolation needs at least two different offsets")
+        raise InputError("protocol", "interpolation needs at least two different offsets")
     at = at_ppm.to(z).expand(len(z), at_ppm.shape[-1])
     nearest = (at.unsqueeze(2) - knots).abs().nan_to_num(0.0).argsort(2)[..., : min(3, len(knots))]
     value = torch.zeros_like(at)

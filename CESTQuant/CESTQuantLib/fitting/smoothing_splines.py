@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .interpolation import outside_knots, sorted_spectra
 
 FEWEST_KNOTS = 5
@@ -73,7 +75,9 @@ def fit_smoothing_spline(z: Tensor, offsets: Tensor, strength: float | None = No
     """
     z, knots = sorted_spectra(z.double(), offsets.double())
     if len(knots) < FEWEST_KNOTS:
-        raise ValueError(f"a smoothing spline needs at least {FEWEST_KNOTS} different offsets, not {len(knots)}")
+        raise InputError(
+            "protocol", f"a smoothing spline needs at least {FEWEST_KNOTS} different offsets, not {len(knots)}"
+        )
     differences, gram = _second_differences(knots)
     penalty = differences @ torch.linalg.solve(gram, differences.T)
     roughness, modes = torch.linalg.eigh((penalty + penalty.T) / 2)

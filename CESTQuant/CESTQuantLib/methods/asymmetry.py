@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .quantities import B0_SHIFT, Quantity
 
@@ -71,9 +73,10 @@ def mtr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifica
     values = 100 * (1 - z_at(used.signal, _offsets(used), used.signal.new_tensor(wanted), used.b0_shift_ppm))
     for i, offset in enumerate(wanted):
         if not bool(torch.isfinite(values[:, i]).any()) and bool(torch.isfinite(used.signal).any()):
-            raise ValueError(
+            raise InputError(
+                "protocol",
                 f"MTR at {offset:g} ppm needs a measurement there: choose the offset (--asymmetry-offset) among "
-                f"{_span(used.protocol)}"
+                f"{_span(used.protocol)}",
             )
     quantities = {f"mtr_{offset:g}ppm": values[:, i] for i, offset in enumerate(wanted)}
     return _result(spectra, used, values, quantities, warnings)
@@ -102,7 +105,7 @@ def _wanted(settings: Settings, what: str, signed: bool = False) -> tuple[float,
     kind = "number of ppm that is not zero" if signed else "positive number of ppm"
     for offset in wanted:
         if not 0 < (abs(offset) if signed else offset) < float("inf"):
-            raise ValueError(f"the offset of {what} must be a {kind}, not {offset:g}")
+            raise InputError("asymmetry-offset", f"the offset of {what} must be a {kind}, not {offset:g}")
     return wanted
 
 
@@ -137,9 +140,10 @@ def _require_both_sides(spectra: ZSpectra, values: Tensor, offset: float, what: 
     import torch
 
     if not bool(torch.isfinite(values).any()) and bool(torch.isfinite(spectra.signal).any()):
-        raise ValueError(
+        raise InputError(
+            "protocol",
             f"{what} needs measurements on both sides of water at ±{offset:g} ppm; the offsets span "
-            f"{_span(spectra.protocol)}"
+            f"{_span(spectra.protocol)}",
         )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .quantities import POOL_QUANTITIES, RMSE
 
@@ -77,7 +79,9 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
     target = _target(spectra.protocol, settings.model)
     near = (spectra.protocol.offsets_ppm - target.dw_ppm).abs() <= QUCESOP_WINDOW_PPM
     if not bool(near.any()):
-        raise ValueError(f"no measurement within {QUCESOP_WINDOW_PPM:g} ppm of the target at {target.dw_ppm:g} ppm")
+        raise InputError(
+            "protocol", f"no measurement within {QUCESOP_WINDOW_PPM:g} ppm of the target at {target.dw_ppm:g} ppm"
+        )
     used = spectra.select(near)
     protocol = used.protocol.to(used.signal.device)
     r1rho = r1rho_from_z(
@@ -151,8 +155,8 @@ def _pairs_of_target(spectra: ZSpectra, settings: Settings) -> tuple[_Target, _P
     require_cw(spectra.protocol)
     target = _target(spectra.protocol, settings.model)
     if spectra.b0_shift_ppm is not None and float(spectra.b0_shift_ppm.nan_to_num().abs().max()) > 0:
-        raise ValueError(
-            "pairs of single offsets cannot be shifted by a B0 map; correct the spectra first or use r1rho"
+        raise InputError(
+            "b0", "pairs of single offsets cannot be shifted by a B0 map; correct the spectra first or use r1rho"
         )
     label, reference = label_reference_pairs(spectra.protocol, target.dw_ppm)
     protocol = spectra.protocol.select(label).to(spectra.signal.device)
@@ -169,14 +173,16 @@ def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
     if model is None:
         positive = protocol.offsets_ppm[protocol.offsets_ppm > 0]
         if len(torch.unique(torch.round(positive, decimals=3))) != 1:
-            raise ValueError("several offsets were acquired; give a model file that names the target solute")
+            raise InputError(
+                "protocol", "several offsets were acquired; give a model file that names the target solute"
+            )
         return _Target("solute", float(positive[0]), 1.0, None)
     if not model.solute_names:
-        raise ValueError("the model has no solute to be the target")
+        raise InputError("model", "the model has no solute to be the target")
     name = model.solute_names[0]
     dw_ppm, T2_s = model.entries[f"{name}.dw_ppm"], model.entries[f"{name}.T2_s"]
     if not isinstance(dw_ppm, float):
-        raise ValueError(f"the target's {name}.dw_ppm must be a number for this method")
+        raise InputError("model", f"the target's {name}.dw_ppm must be a number for this method")
     r2_Hz = 1 / T2_s if isinstance(T2_s, float) else None
     limits: dict[str, tuple[float, float, float]] = {}
     warnings = []
@@ -199,7 +205,9 @@ def _t1(spectra: ZSpectra, model: TissueModel | None) -> Tensor:
         return torch.where(spectra.t1_s > 0, spectra.t1_s, torch.nan).double()
     value = model.entries["water.T1_s"] if model else None
     if not isinstance(value, float):
-        raise ValueError("this method needs the T1 of water: give a T1 map, or a model with water T1_s as a number")
+        raise ValueError(
+            "this method needs the T1 of water: give a T1 map (--t1), or a model with water T1_s as a number (--model)"
+        )
     return torch.full((spectra.voxel_count,), value, dtype=torch.float64, device=spectra.signal.device)
 
 
@@ -210,9 +218,13 @@ def require_cw(protocol: Protocol) -> None:
         ValueError: It is a pulse train or a sequence of several pulses.
     """
     if protocol.pulses is not None:
-        raise ValueError("this method holds for continuous-wave saturation, but the protocol has pulse trains")
+        raise InputError(
+            "protocol", "this method holds for continuous-wave saturation, but the protocol has pulse trains"
+        )
     if protocol.events is not None and not protocol.events.only_blocks:
-        raise ValueError("this method holds for continuous-wave saturation, but the sequence plays several pulses")
+        raise InputError(
+            "protocol", "this method holds for continuous-wave saturation, but the sequence plays several pulses"
+        )
 
 
 def _exchange_quantities(fit: ExchangeFit | QucesopFit, target: _Target) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Method, Quantification, Settings
 from .quantities import B0_SHIFT, B1_RELATIVE, RMSE
 
@@ -20,7 +22,7 @@ def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
     protocol = spectra.protocol
     b1, duration = protocol.b1_uT, protocol.saturation_time_s
     if float(b1.max()) <= 0 or float(duration.max()) <= 0 or float(b1.max() - b1.min()) > 1e-3:
-        raise ValueError("WASABI needs a protocol with one B1 and one pulse duration for all measurements")
+        raise InputError("protocol", "WASABI needs a protocol with one B1 and one pulse duration for all measurements")
     gamma = protocol.rad_per_s_per_ppm / protocol.field_strength_T
     pulse = WasabiPulse(float(b1.max()), float(duration.max()), protocol.field_strength_T, gamma)
     limits = FieldLimits(settings.b0_limits_ppm, settings.b1_limits or FieldLimits.b1_relative)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .quantities import B0_SHIFT, RMSE, Quantity
 
@@ -31,9 +33,10 @@ def lorentzian_difference(spectra: ZSpectra, settings: Settings, progress: Progr
 
     model = settings.lorentzian or TwoStepModel.preset()
     if not isinstance(model, TwoStepModel):
-        raise ValueError(
+        raise InputError(
+            "lorentzian",
             "the Lorentzian difference needs a pool description with excluded_from_background_ppm: choose 3T_two_step "
-            "or a file like it (--lorentzian)"
+            "or a file like it (--lorentzian)",
         )
     warnings = unused_b1_warnings(spectra)
     used = centered_on_water(at_one_power(spectra, settings.power_uT))
@@ -46,7 +49,9 @@ def lorentzian_difference(spectra: ZSpectra, settings: Settings, progress: Progr
     for i, offset in enumerate(at.tolist()):
         if not bool(torch.isfinite(difference[:, i]).any()) and bool(torch.isfinite(signal).any()):
             low, high = float(offsets.min()), float(offsets.max())
-            raise ValueError(f"no measurement at {offset:g} ppm from water: the offsets span {low:g} to {high:g} ppm")
+            raise InputError(
+                "protocol", f"no measurement at {offset:g} ppm from water: the offsets span {low:g} to {high:g} ppm"
+            )
         quantities[f"ld_{offset:g}ppm"] = difference[:, i]
     if used.b0_shift_ppm is None:
         quantities["b0_shift_ppm"] = water
@@ -76,7 +81,9 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
 
     model = settings.lorentzian or PlofModel.preset()
     if not isinstance(model, PlofModel):
-        raise ValueError("PLOF needs a description of peaks: choose plof_3T or a file like it (--lorentzian)")
+        raise InputError(
+            "lorentzian", "PLOF needs a description of peaks: choose plof_3T or a file like it (--lorentzian)"
+        )
     require_cw(spectra.protocol)
     used = at_one_power(spectra, settings.power_uT)
     quantities: dict[str, Tensor] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .quantities import B0_SHIFT, CHI_SQUARE, RMSE, Quantity
 
@@ -66,8 +68,9 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     signal = used.signal.float()
     if isinstance(model, TwoStepModel):
         if settings.neighbors is not None:
-            raise ValueError(
-                "the spatial prior is for lines that are fitted in one step: choose 3T, 7T or a file like them"
+            raise InputError(
+                "lorentzian",
+                "the spatial prior is for lines that are fitted in one step: choose 3T, 7T or a file like them",
             )
         steps = fit_lorentzian_two_step(signal, offsets, model, valid=used.valid, progress=progress)
         return steps.combined(), used, warnings
@@ -94,8 +97,9 @@ def chosen_lines(settings: Settings) -> LorentzianModel | TwoStepModel:
 
     lines = settings.lorentzian or LorentzianModel.preset(DEFAULT_PRESET)
     if not isinstance(lines, LorentzianModel | TwoStepModel):
-        raise ValueError(
-            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, 3T_two_step or a file like them"
+        raise InputError(
+            "lorentzian",
+            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, 3T_two_step or a file like them",
         )
     return lines
 

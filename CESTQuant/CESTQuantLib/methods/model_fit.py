@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .quantities import B0_SHIFT, B1_RELATIVE, CHI_SQUARE, POOL_QUANTITIES, RMSE, Quantity
 
@@ -54,7 +56,7 @@ def _fit(
     assert model is not None  # Method.needs
     measurements = spectra.protocol.measurement_count
     if len(model.parameters) > measurements + sum(p.prior is not None for p in model.parameters):
-        raise ValueError(f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
+        raise InputError("model", f"{measurements} measurements do not determine {len(model.parameters)} fitted values")
     noise_sd = noise_of_repeats(spectra) if settings.noise_sd is None else settings.noise_sd
     physical = _physical(model, spectra)
     fit = fit_tissue_model(

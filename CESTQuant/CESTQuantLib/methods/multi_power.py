@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .lorentzian import chosen_lines, goodness_of_fit
 from .quantities import B0_SHIFT, CHI_SQUARE, POOL_QUANTITIES, RMSE, Quantity
@@ -32,17 +34,19 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     used = spectra.select(spectra.protocol.b1_uT > 0)
     powers = acquired_powers_uT(used.protocol)
     if len(powers) < 2:
-        raise ValueError(
+        raise InputError(
+            "protocol",
             "the multi-power Lorentzian fit needs spectra at two or more powers, but b1_uT of the protocol has "
-            f"{len(powers)}: use the method lorentzian, or join the acquisitions of all powers in one sequence"
+            f"{len(powers)}: use the method lorentzian, or join the acquisitions of all powers in one sequence",
         )
     device = used.signal.device
     members = tuple(_members(used, float(power)).to(device) for power in powers)
     for power, member in zip(powers.tolist(), members, strict=True):
         if len(member) <= 2 * len(lines.pools):
-            raise ValueError(
+            raise InputError(
+                "protocol",
                 f"{len(member)} offsets at {power:g} uT are too few for {len(lines.pools)} lines: acquire more than "
-                f"{2 * len(lines.pools)} at every power, or describe fewer lines (--lorentzian)"
+                f"{2 * len(lines.pools)} at every power, or describe fewer lines (--lorentzian)",
             )
     offsets = used.protocol.offsets_ppm.to(device).float()
     if used.b0_shift_ppm is not None:
@@ -85,9 +89,10 @@ def _lines(settings: Settings) -> LorentzianModel:
 
     lines = chosen_lines(settings)
     if isinstance(lines, TwoStepModel):
-        raise ValueError(
+        raise InputError(
+            "lorentzian",
             "the multi-power Lorentzian fit needs lines that are fitted in one step: choose 3T, 7T or a file like "
-            "them (--lorentzian)"
+            "them (--lorentzian)",
         )
     return lines
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .base import Input, Method, Quantification, Settings
 from .quantities import B0_SHIFT, Quantity
 
@@ -31,12 +33,13 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
 
     protocol = spectra.protocol
     if protocol.readout_flip_angle_deg is None or not protocol.magnetisation_carried_over:
-        raise ValueError(
+        raise InputError(
+            "protocol",
             "MTsat is for gradient echoes with a saturation pulse in every repetition: the protocol needs "
-            "readout_flip_angle_deg, recovery_time_s and magnetisation_carried_over"
+            "readout_flip_angle_deg, recovery_time_s and magnetisation_carried_over",
         )
     if protocol.signal_normalisation != "m0":
-        raise ValueError("MTsat needs signals relative to the same gradient echo without saturation (M0)")
+        raise InputError("protocol", "MTsat needs signals relative to the same gradient echo without saturation (M0)")
     assert spectra.t1_s is not None  # Method.needs
     z = spectra.signal.double()
     times = (protocol.saturation_time_s, protocol.post_delay_s, protocol.recovery_time_s)
@@ -54,7 +57,7 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
             name = f"mtsat_{float(protocol.b1_uT[i]):.3g}uT_{float(protocol.offsets_ppm[i]):g}ppm"
         quantities[name] = saturation[:, i]
     if not quantities:
-        raise ValueError("MTsat needs a measurement with a saturation pulse, but the protocol has none")
+        raise InputError("protocol", "MTsat needs a measurement with a saturation pulse, but the protocol has none")
     found = torch.stack(list(quantities.values()), 1).isfinite().all(1)
     status = torch.where(found, Status.CONVERGED, Status.INVALID_DATA).to(torch.uint8)
     return Quantification(quantities, status, spectra.signal, protocol)
@@ -84,7 +87,7 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     contrasts = _contrast(calibration.contrast, z_at(z, offsets, at, shift), z_at(z, offsets, -at, shift))
     if not bool(contrasts.isfinite().any()) and bool(z.isfinite().any()):
         listed = " and ".join(f"±{offset:g}" for offset in calibration.offsets_ppm)
-        raise ValueError(f"the calibration needs measurements at {listed} ppm, which were not acquired")
+        raise InputError("calibration", f"the calibration needs measurements at {listed} ppm, which were not acquired")
     enough = (contrasts >= calibration.least_contrast).all(1)
     ratio = torch.where(enough, contrasts[:, 0] / contrasts[:, 1], torch.nan)
     ratios, ph_of = calibration.ratios.to(z), calibration.ph.to(z)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 
 from . import asymmetry, exchange, fields, line_fits, lorentzian, model_fit, multi_power, ratios, simulated
@@ -37,7 +38,7 @@ def method_named(name: str, methods: Mapping[str, Method] = METHODS) -> Method:
         ValueError: There is no such method; the message lists the known ones.
     """
     if name not in methods:
-        raise ValueError(f"method '{name}' is unknown; use one of {', '.join(methods)}")
+        raise InputError("method", f"method '{name}' is unknown; use one of {', '.join(methods)}")
     return methods[name]
 
 
@@ -54,7 +55,9 @@ def require_spatial(method: Method) -> None:
     """
     if not method.spatial:
         known = ", ".join(name for name, other in METHODS.items() if other.spatial)
-        raise ValueError(f"the method {method.name} has no fit for the spatial prior; methods with one are {known}")
+        raise InputError(
+            "method", f"the method {method.name} has no fit for the spatial prior; methods with one are {known}"
+        )
 
 
 def quantity_named(name: str) -> Quantity:

@@ -97,7 +97,7 @@ def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progres
     config = read_config(settings.config)
     if settings.dictionary_entries is not None:
         config = replace(config, samples=settings.dictionary_entries)
-    check_protocol(config.protocol, spectra.protocol)
+    check_protocol(config.protocol, spectra.protocol, "config")
     signal = _cpu_signal(spectra)
     clock = time.perf_counter()
     match = match_dictionary(signal, config, progress=progress)

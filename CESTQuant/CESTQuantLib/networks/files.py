@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
@@ -161,19 +162,24 @@ def load_network(path: str | Path) -> NetworkFile:
     return _checked(values, str(path))
 
 
-def check_protocol(trained: Protocol, measured: Protocol) -> None:
+def check_protocol(trained: Protocol, measured: Protocol, role: str = "network") -> None:
     """Check that a signal was measured under the protocol that a network was trained for.
+
+    Args:
+        trained: Protocol of the network, or of the data that a dictionary is simulated from.
+        measured: Protocol of the signal.
+        role: Which input says the protocol: ``network`` or ``config``.
 
     Raises:
         ValueError: The protocols differ; the message names the first difference.
     """
+    what = "the network was trained for" if role == "network" else "the data are simulated for"
     if trained.measurement_count != measured.measurement_count:
-        raise ValueError(
-            f"the network was trained for {trained.measurement_count} measurements, the signal has "
-            f"{measured.measurement_count}"
+        raise InputError(
+            role, f"{what} {trained.measurement_count} measurements, the signal has {measured.measurement_count}"
         )
     if difference := protocol_difference(trained, measured):
-        raise ValueError(f"the network was trained for another protocol: {difference}")
+        raise InputError(role, f"{what} another protocol: {difference}")
 
 
 def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:

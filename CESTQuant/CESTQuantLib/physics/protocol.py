@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import numbers
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 from .events import Events
 from .pulse_shapes import PulseTrain
@@ -141,11 +142,14 @@ class Protocol:
         """
         if self.unknown:
             verb = "is" if len(self.unknown) == 1 else "are"
-            raise ValueError(
-                f"{' and '.join(self.unknown)} {verb} null in the protocol: fill in the values that {what} needs"
+            raise InputError(
+                "protocol",
+                f"{' and '.join(self.unknown)} {verb} null in the protocol: fill in the values that {what} needs",
             )
         if not bool((self.saturation_time_s > 0).any()):
-            raise ValueError(f"the protocol gives no saturation time and B1; {what} needs a protocol.json or .seq")
+            raise InputError(
+                "protocol", f"the protocol gives no saturation time and B1; {what} needs a protocol.json or .seq"
+            )
 
     def tensors(self) -> list[Tensor]:
         """Return the quantities per measurement that are set."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
@@ -114,7 +115,7 @@ def _fit_water_line(
         between = f"between {limits_ppm[0]:g} and {limits_ppm[1]:g} ppm"
         if limits_ppm[0] == -limits_ppm[1]:
             between = f"within {limits_ppm[1]:g} ppm of 0"
-        raise ValueError(f"the water position needs at least {FEWEST_NEAR_WATER} offsets {between}")
+        raise InputError("protocol", f"the water position needs at least {FEWEST_NEAR_WATER} offsets {between}")
     sampled = torch.where(near, z, torch.inf).nan_to_num(nan=torch.inf)
     lowest = offsets[sampled.argmin(1)]
     distance = (offsets - lowest.unsqueeze(1)).abs()
@@ -178,7 +179,9 @@ def wassr(
     near = offsets_ppm.abs() < FAR_OFF_RESONANCE_PPM
     offsets, z = offsets_ppm.to(z)[near], z[:, near]
     if len(offsets) < FEWEST_SHARED:
-        raise ValueError(f"WASSR needs at least {FEWEST_SHARED} offsets near water, but there are {len(offsets)}")
+        raise InputError(
+            "protocol", f"WASSR needs at least {FEWEST_SHARED} offsets near water, but there are {len(offsets)}"
+        )
     if limits_ppm is None:
         limits_ppm = (offsets.min().item(), offsets.max().item())
     center, explained = _fit_water_line(z, offsets, limits_ppm, 0.5, threads, progress)

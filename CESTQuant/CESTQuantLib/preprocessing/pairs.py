@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..physics.protocol import Protocol
 
 OFFSET_TOLERANCE_PPM = 0.05
@@ -43,8 +45,9 @@ def label_reference_pairs(protocol: Protocol, dw_ppm: float) -> tuple[Tensor, Te
                 references.append(j)
                 break
     if len(labels) < LEAST_PAIRS:
-        raise ValueError(
-            f"needs at least two pairs of measurements at +{dw_ppm:g} and -{dw_ppm:g} ppm with equal B1 and duration, "
-            f"found {len(labels)}"
+        raise InputError(
+            "protocol",
+            f"the method needs at least two pairs of measurements at +{dw_ppm:g} and -{dw_ppm:g} ppm with equal B1 and "
+            f"duration, found {len(labels)}",
         )
     return torch.tensor(labels), torch.tensor(references)

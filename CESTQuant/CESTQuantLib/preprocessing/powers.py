@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..physics.protocol import Protocol
 from ..tissue.spectra import ZSpectra
 from .fields import interpolate_b1
@@ -38,17 +40,19 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
     listed = ", ".join(f"{power:g}" for power in powers.tolist())
     if len(powers) == 1:
         if power_uT is not None and float(powers) > 0 and abs(float(powers) - power_uT) >= POWER_TOLERANCE_UT:
-            raise ValueError(f"no measurement at {power_uT:g} uT; the only power is {listed} uT")
+            raise InputError("power", f"no measurement at {power_uT:g} uT; the only power is {listed} uT")
         return spectra
     if power_uT is None:
-        raise ValueError(f"the protocol has {len(powers)} powers ({listed} uT); choose one for the contrast (--power)")
+        raise InputError(
+            "protocol", f"the protocol has {len(powers)} powers ({listed} uT); choose one for the contrast (--power)"
+        )
     members = [(protocol.b1_uT - power).abs() < POWER_TOLERANCE_UT for power in powers]
     if spectra.b1_relative is not None:
         return _interpolated(spectra, spectra.b1_relative, powers, members, power_uT)
     for power, member in zip(powers, members, strict=True):
         if abs(float(power) - power_uT) < POWER_TOLERANCE_UT:
             return spectra.select(member)
-    raise ValueError(f"no measurement at {power_uT:g} uT; the powers are {listed} uT")
+    raise InputError("power", f"no measurement at {power_uT:g} uT; the powers are {listed} uT")
 
 
 def unused_b1_warnings(spectra: ZSpectra) -> list[str]:
@@ -70,7 +74,7 @@ def _interpolated(
         offsets = protocol.offsets_ppm[member]
         order_here = torch.argsort(offsets)
         if len(offsets) != len(first) or not torch.allclose(offsets[order_here], first[order]):
-            raise ValueError("interpolation in B1 needs the same offsets at every power")
+            raise InputError("protocol", "interpolation in B1 needs the same offsets at every power")
         stack.append(spectra.signal[:, member][:, order_here])
     signal = interpolate_b1(torch.stack(stack), powers.to(spectra.signal.device), b1_relative, power_uT)
     chosen = protocol.select(torch.nonzero(members[0]).flatten()[order])

@@ -27,6 +27,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..physics.protocol import Protocol
 from ..physics.r1rho.exchange import EffectiveField
 from ..tissue.spectra import ZSpectra
@@ -81,13 +83,18 @@ def _require_usable(spectra: ZSpectra, reference: str) -> None:
     if spectra.t1_s is None:
         raise ValueError("QUASS needs the T1 of water: give a T1 map (--t1)")
     if not bool((protocol.saturation_time_s > 0).any()):
-        raise ValueError("the protocol gives no saturation time and B1; QUASS needs a protocol.json or .seq")
+        raise InputError(
+            "protocol", "the protocol gives no saturation time and B1; QUASS needs a protocol.json or .seq"
+        )
     if protocol.signal_normalisation != "m0":
-        raise ValueError(
-            f"QUASS needs signals relative to M0, but signal_normalisation is '{protocol.signal_normalisation}'"
+        raise InputError(
+            "protocol",
+            f"QUASS needs signals relative to M0, but signal_normalisation is '{protocol.signal_normalisation}'",
         )
     if protocol.events is not None and not protocol.events.only_blocks:
-        raise ValueError("QUASS holds for continuous waves and trains of equal pulses, but the sequence plays others")
+        raise InputError(
+            "protocol", "QUASS holds for continuous waves and trains of equal pulses, but the sequence plays others"
+        )
 
 
 def _duration_s(protocol: Protocol) -> Tensor:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 _SAME_POWER_UT = 1e-3
 
 
@@ -26,7 +28,9 @@ def smoothing_matrix(offsets_ppm: Tensor, b1_uT: Tensor, width_ppm: float, kept:
         ValueError: The width is not a positive number.
     """
     if not 0 < width_ppm < math.inf:
-        raise ValueError(f"the width of the smoothing must be a positive number of ppm, not {width_ppm:g}")
+        raise InputError(
+            "smooth-spectra", f"the width of the smoothing must be a positive number of ppm, not {width_ppm:g}"
+        )
     offsets = offsets_ppm.double()
     sigma = width_ppm / math.sqrt(8 * math.log(2))
     distance = offsets[None, :] - offsets[:, None]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import Status, levenberg_marquardt
@@ -159,7 +160,7 @@ class FieldLimits:
             return self.b0_ppm
         near = offsets_ppm[offsets_ppm.abs() < FAR_OFF_RESONANCE_PPM]
         if len(near) < 2 or float(near.min()) == float(near.max()):
-            raise ValueError("WASABI needs offsets on both sides of water")
+            raise InputError("protocol", "WASABI needs offsets on both sides of water")
         return float(near.min()), float(near.max())
 
 

@@ -116,6 +116,11 @@ def _cest(
         return None
     geometry = Geometry.of(next(iter(visit.maps.values())))
     maps = {name: volumes.array_on(node, geometry, strict=True) for name, node in visit.maps.items()}
+    notes += [
+        f"the map {called(visit.maps[name])} has no value anywhere (NaN), so that there are no numbers of {name}"
+        for name, array in maps.items()
+        if not name.endswith("_sd") and not np.isfinite(array).any()
+    ]
     unsaturated = None if visit.unsaturated is None else volumes.array_on(visit.unsaturated, geometry, strict=True)
     acquisition = None
     if prepared is not None:
@@ -153,7 +158,7 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
     except ValueError:
         raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set") from None
     named = {visit.labels.get(_number(name), name): mask for name, mask in masks.items()}
-    return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named)
+    return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named, called(node))
 
 
 def _number(name: str) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..fitting.interpolation import interpolate_parabolas, interpolate_spectra
 from ..fitting.smoothing_splines import fit_smoothing_spline
 
@@ -99,9 +101,10 @@ def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = N
     for sign in (-1, 1):
         beyond_water = sign * offsets_ppm > WATER_LINE_PPM
         if len(offsets_ppm[beyond_water].unique()) < 2:
-            raise ValueError(
+            raise InputError(
+                "protocol",
                 f"APTw needs measurements on both sides of water, at {APT_OFFSET_PPM:g} ppm and around: at least two "
-                f"different offsets beyond {WATER_LINE_PPM:g} ppm on each side; for a single pair use MTRasym"
+                f"different offsets beyond {WATER_LINE_PPM:g} ppm on each side; for a single pair use MTRasym",
             )
         at = sign * APT_OFFSET_PPM + shift.unsqueeze(1)
         sides.append(interpolate_parabolas(z[:, beyond_water], offsets_ppm[beyond_water], at).squeeze(1))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.core.threads import in_threads
 
@@ -198,12 +199,14 @@ def fit_tissue_model(
     if engine not in fits:
         raise ValueError(f"engine '{engine}' is unknown; use one of {', '.join(fits)}")
     if not model.parameters:
-        raise ValueError('the model has no fitted value; give at least one as {"fit": true, …}')
+        raise InputError("model", 'the model has no fitted value; give at least one as {"fit": true, …}')
     if missing := [name for name in model.map_names if name not in _available_maps(spectra)]:
-        raise ValueError(f"the model refers to the map '{missing[0]}', which is not given")
+        raise InputError("model", f"the model refers to the map '{missing[0]}', which is not given")
     spectra.protocol.require_known("a physical model")
     if spectra.protocol.signal_normalisation == "l2" and (told := [key for key in SIGNAL_KEYS if key in model.entries]):
-        raise ValueError(f"the model has a {told[0]}, but signals normalised to length one (l2) have lost their scale")
+        raise InputError(
+            "model", f"the model has a {told[0]}, but signals normalised to length one (l2) have lost their scale"
+        )
     maps = _maps_of_model(spectra, model)
     signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps), noise_sd)
     progress = progress or silent

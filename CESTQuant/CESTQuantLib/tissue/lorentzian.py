@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
@@ -75,7 +76,7 @@ class LorentzianFit:
             ValueError: The model has no such pool.
         """
         if pool not in self.model.names:
-            raise ValueError(f"the fit has no pool '{pool}' (it has {', '.join(self.model.names)})")
+            raise InputError("lorentzian", f"the fit has no pool '{pool}' (it has {', '.join(self.model.names)})")
         return self.model.names.index(pool)
 
     def line(self, pool: str, offsets_ppm: Tensor) -> Tensor:

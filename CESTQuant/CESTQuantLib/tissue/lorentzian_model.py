@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import check_keys, number, read_json, require_file_name
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 from ..formats.presets import FOLDER as PRESETS
 
@@ -102,7 +103,7 @@ class LorentzianModel:
         path = PRESETS / f"{name}.json"
         if not path.is_file():
             known = ", ".join(sorted(found.stem for found in PRESETS.glob("lorentzian_*.json")))
-            raise ValueError(f"Lorentzian preset '{name}' is unknown; use one of {known}")
+            raise InputError("lorentzian", f"Lorentzian preset '{name}' is unknown; use one of {known}")
         return cls.from_dict(read_json(path), str(path))
 
     @classmethod
@@ -162,7 +163,9 @@ class LorentzianModel:
             ValueError: The model has no such pool.
         """
         if unknown := sorted(set(names) - set(self.names)):
-            raise ValueError(f"the model has no pool {', '.join(unknown)} (it has {', '.join(self.names)})")
+            raise InputError(
+                "lorentzian", f"the model has no pool {', '.join(unknown)} (it has {', '.join(self.names)})"
+            )
         return replace(self, pools=tuple(pool for pool in self.pools if pool.name in names))
 
     def limits(self) -> tuple[Tensor, Tensor, Tensor]:

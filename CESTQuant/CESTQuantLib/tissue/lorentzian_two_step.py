@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import check_keys, number, read_json
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import Status
@@ -126,7 +127,7 @@ def fit_background(
     for low, high in model.excluded_ppm:
         used &= (offsets_ppm < low) | (offsets_ppm > high)
     if not bool(used.any()):
-        raise ValueError("all offsets lie in the ranges that the background fit leaves out")
+        raise InputError("lorentzian", "all offsets lie in the ranges that the background fit leaves out")
     return fit_lorentzian(
         z[:, used],
         offsets_ppm[used],

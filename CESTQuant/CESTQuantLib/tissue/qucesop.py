@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
 from ..fitting.least_squares import FitResult, levenberg_marquardt
@@ -216,7 +217,9 @@ def fit_qucesop(
     basis = _background_basis(offsets, powers, target_ppm, scale)
     unknowns = 3 if r2_Hz is None else 2
     if measurements - basis.shape[1] < unknowns:
-        raise ValueError(f"{measurements} measurements do not determine {basis.shape[1] + unknowns} unknowns")
+        raise InputError(
+            "protocol", f"{measurements} measurements do not determine {basis.shape[1] + unknowns} unknowns"
+        )
     complement = torch.linalg.qr(basis, mode="complete")[0][:, basis.shape[1] :].T
     model = ProjectedExchange(
         offset=(offsets * scale).unsqueeze(1),
@@ -263,7 +266,7 @@ def _background_basis(offsets_ppm: Tensor, b1_uT: Tensor, reference_ppm: float, 
     for power in b1_uT.unique():
         at_power = (b1_uT == power).to(offsets_ppm)
         if int(at_power.sum()) < FEWEST_OFFSETS:
-            raise ValueError(f"QUCESOP needs three offsets or more at each power; {power:g} uT has fewer")
+            raise InputError("protocol", f"QUCESOP needs three offsets or more at each power; {power:g} uT has fewer")
         columns += [at_power, at_power * (offsets_ppm - reference_ppm)]
     columns.append(EffectiveField.of(b1_uT * GAMMA_RAD_PER_S_PER_UT, offsets_ppm * rad_per_s_per_ppm).sin2)
     return torch.stack(columns, 1)

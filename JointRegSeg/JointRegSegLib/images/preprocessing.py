@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.checked_json import settings_from_json
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 from .coverage import Coverage, coverage_of
 from .grid import LARGEST_GRID, WorkingGrid, grid_around, mask_corners
@@ -220,7 +221,7 @@ def prepare_checked(
     """
     inside = mask_on_grid(mask, grid, transform)
     if not inside.any():
-        raise ValueError(f"the brain of the {study.name} study lies outside the working grid")
+        raise InputError(study.name, f"the brain of the {study.name} study lies outside the working grid")
     channels = np.full((len(MODALITIES), *grid.shape), config.background, dtype=np.float32)
     seen = np.zeros(channels.shape, dtype=bool)
     beyond = np.zeros(grid.shape, dtype=bool)

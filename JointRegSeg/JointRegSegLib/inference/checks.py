@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part
 
 from ..images.brain_mask import estimate_brain_mask
@@ -167,9 +168,10 @@ def _checked_brain(study: StudyImages, coregistered: bool, progress: Progress) -
 def _driving_modalities(fixed: StudyImages, moving: StudyImages, wanted: Sequence[str] | None) -> tuple[str, ...]:
     common = tuple(m for m in fixed.present if m in moving.present)
     if not common:
-        raise ValueError(
+        raise InputError(
+            moving.name,
             f"the {fixed.name} study ({', '.join(fixed.present)}) and the {moving.name} study "
-            f"({', '.join(moving.present)}) have no modality in common: give one that both have"
+            f"({', '.join(moving.present)}) have no modality in common: give one that both have",
         )
     if missing := [m for m in wanted or () if m not in common]:
         raise ValueError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..images.modalities import MODALITIES
 from ..registration import AFFINE_KINDS
 from ..registration.refinement_settings import check_regularizer
@@ -54,17 +56,17 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         if self.affine not in AFFINE_KINDS:
-            raise ValueError(f"affine '{self.affine}' is unknown; use one of {', '.join(AFFINE_KINDS)}")
+            raise InputError("affine", f"affine '{self.affine}' is unknown; use one of {', '.join(AFFINE_KINDS)}")
         if self.refine_iterations is not None and self.refine_iterations < 0:
-            raise ValueError(f"refine_iterations is {self.refine_iterations}: use 0 or more")
+            raise InputError("refine", f"refine_iterations is {self.refine_iterations}: use 0 or more")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise ValueError(f"the time limit time_limit_s is {self.time_limit_s}: use a positive time")
+            raise InputError("time-limit", f"the time limit time_limit_s is {self.time_limit_s}: use a positive time")
         if self.similarity is not None:
             find_similarity(self.similarity)
         if self.regulariser is not None:
             check_regularizer(self.regulariser)
         if self.regularisation is not None and not self.regularisation >= 0:
-            raise ValueError(f"regularisation is {self.regularisation}: use 0 or more")
+            raise InputError("regularisation", f"regularisation is {self.regularisation}: use 0 or more")
         if not self.smallest_island_ml >= 0:
             raise ValueError(f"smallest_island_ml is {self.smallest_island_ml}: use 0 or more")
         if self.spacing_mm is not None and not 0.2 <= self.spacing_mm <= 8:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import SimpleITK as sitk
 import torch
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import LARGEST_TILED_GRID
@@ -64,7 +65,9 @@ def _process(
 ) -> StudyResult:
     start = time.perf_counter()
     if weights.network.segmentation is None:
-        raise ValueError(f"the network '{weights.config.name}' has no segmentation head: choose other weights")
+        raise InputError(
+            "weights", f"the network '{weights.config.name}' has no segmentation head: choose other weights"
+        )
     step = part(progress, 0.0, 0.2)
     checked, warnings = check_visit(study, weights, step, not settings.coregister)
     study = checked.study

@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.core.threads import torch_threads
 
@@ -106,10 +107,11 @@ def align(
     overlap = _overlap(fixed, moving, result)
     stretch = np.linalg.svd(np.array(result.GetMatrix()).reshape(3, 3), compute_uv=False)
     if overlap < _SMALLEST_OVERLAP or stretch.max() > _LARGEST_STRETCH or stretch.min() < 1 / _LARGEST_STRETCH:
-        raise ValueError(
+        raise InputError(
+            moving.name,
             f"the {kind} alignment of the {moving.name} study to the {fixed.name} study failed (overlap of the brains "
             f"{overlap:.2f}, stretch {stretch.min():.2f} to {stretch.max():.2f}): check the brain masks, or align the "
-            "visits by hand and choose no affine alignment"
+            "visits by hand and choose no affine alignment",
         )
     progress(1.0, "")
     return AffineResult(result, value, overlap)
@@ -183,7 +185,9 @@ def _side(brain: Brain, spacing_mm: float) -> Side:
     share = sitk.GetArrayFromImage(_share_of(brain.mask, image, spacing_mm))
     solid = share >= 0.5
     if not solid.any():
-        raise ValueError(f"the brain mask of the {brain.name} study lies outside of its image: give another mask")
+        raise InputError(
+            brain.name, f"the brain mask of the {brain.name} study lies outside of its image: give another mask"
+        )
     values = sitk.GetArrayFromImage(image)
     low, high = np.percentile(values[solid], (0.5, 99.5))
     values = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)

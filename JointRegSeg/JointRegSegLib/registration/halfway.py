@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 BINS = 32
 """Bins of the joint histogram along each axis."""
 OUTSIDE = -0.25
@@ -123,7 +125,7 @@ class HalfwaySpace:
             values = torch.tensor(list(parameters), dtype=torch.float64, requires_grad=True)
             points, weights = self._used(values)
         if len(points) < _FEWEST_POINTS:
-            raise ValueError("the brains do not overlap enough to be aligned")
+            raise InputError("moving", "the brains do not overlap enough to be aligned")
         optimizer = _LBFGS(
             [values], max_iter=iterations, tolerance_grad=1e-4, tolerance_change=1e-5, line_search_fn="strong_wolfe"
         )

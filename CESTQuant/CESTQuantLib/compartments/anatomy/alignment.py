@@ -98,9 +98,10 @@ def _require_right_direction(visit: VisitInput, found: Alignment, pair: _Pair) -
     own = np.nan_to_num(pair.measures(found.cest_to_anatomy).correlation)
     inverse = np.nan_to_num(pair.measures(np.linalg.inv(found.cest_to_anatomy)).correlation)
     if inverse > _OTHER_WAY * own and inverse >= LEAST_CORRELATION["registered"]:
+        anatomy = _judge(visit, found).called
         raise ValueError(
             f"{visit.name}: the transform to the anatomy maps the other way (local correlation {own:.2f}, and "
-            f"{inverse:.2f} with its inverse): give the one that moves the CEST images onto '{found.anatomy}'"
+            f"{inverse:.2f} with its inverse): give the one that moves the CEST images onto {anatomy}"
         )
 
 
@@ -121,16 +122,21 @@ def require_same_side(visit: VisitInput, alignment: Alignment, plane: Midplane |
     cest = visit.cest
     if cest is None or cest.unsaturated is None or not visit.anatomy or plane is None:
         return NAN
-    judge = next(image for image in visit.anatomy if image.name == alignment.anatomy)
+    judge = _judge(visit, alignment)
     pair = _Pair(Image("CEST", cest.unsaturated, cest.grid), judge)
     own = pair.measures(alignment.cest_to_anatomy).correlation
     mirror = pair.measures(alignment.cest_to_anatomy, plane).correlation
     if mirror > _MIRROR_ADVANTAGE * own and mirror >= _LEAST_MIRROR:
         raise ValueError(
-            f"{visit.name}: the CEST images fit the mirror image of '{alignment.anatomy}' better than the image itself "
+            f"{visit.name}: the CEST images fit the mirror image of {judge.called} better than the image itself "
             f"({mirror:.2f} against {own:.2f}): left and right are swapped in one of the headers, correct it"
         )
     return mirror / own if own > 0 else NAN
+
+
+def _judge(visit: VisitInput, alignment: Alignment) -> Image:
+    """Return the anatomical image with which an alignment was judged."""
+    return next(image for image in visit.anatomy if image.name == alignment.anatomy)
 
 
 def anatomy_on_maps(visit: VisitInput, alignment: Alignment) -> np.ndarray | None:
@@ -172,7 +178,8 @@ def _rotation(matrix: np.ndarray) -> np.ndarray:
 
 
 def _judged(visit: VisitInput, found: Alignment) -> Alignment:
-    where = f"{visit.name}: the CEST images and '{found.anatomy}'"
+    anatomy = _judge(visit, found).called
+    where = f"{visit.name}: the CEST images and {anatomy}"
     remedy = "find it with --register" if found.source == "header" else "check that both are of the same visit"
     if found.overlap < LEAST_OVERLAP:
         raise ValueError(
@@ -194,7 +201,7 @@ def _judged(visit: VisitInput, found: Alignment) -> Alignment:
         )
     reasons = []
     if found.correlation_after < GOOD_CORRELATION:
-        reasons.append(f"the CEST images and '{found.anatomy}' are only moderately similar: look at the alignment")
+        reasons.append(f"the CEST images and {anatomy} are only moderately similar: look at the alignment")
     if found.source == "registered" and found.translation_mm > _USUAL_SHIFT_MM:
         reasons.append(f"the CEST images were moved by {found.translation_mm:.0f} mm: look at the alignment")
     if not np.isfinite(found.correlation_after):

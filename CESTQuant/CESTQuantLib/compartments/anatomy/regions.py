@@ -134,7 +134,7 @@ def _structural_image(visit: VisitInput, cest_to_anatomy: np.ndarray) -> Image |
 
 def _require_filled(given: Masks) -> Masks:
     if not any(mask.any() for mask in given.masks.values()):
-        raise ValueError(f"the segmentation '{given.name}' is empty: no voxel is set")
+        raise ValueError(f"the segmentation {given.called} is empty: no voxel is set")
     return given
 
 

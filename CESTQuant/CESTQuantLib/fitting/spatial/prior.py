@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..least_squares import JACOBIAN_VALUES_PER_CHUNK, levenberg_marquardt
@@ -75,7 +76,9 @@ def pooled_noise(fit: FitResult, valid: Tensor | None, measurements: int) -> flo
     degrees = used - fit.standard_errors.isfinite().sum(1)
     variance = (fit.rmse.square() * used / degrees)[fit.fitted & (degrees > 0)]
     if not len(variance):
-        raise ValueError("the spatial prior needs the noise of the signal, which no residual tells: give it (noise_sd)")
+        raise InputError(
+            "noise-sd", "the spatial prior needs the noise of the signal, which no residual tells: give it (noise_sd)"
+        )
     return math.sqrt(float(variance.median()))
 
 

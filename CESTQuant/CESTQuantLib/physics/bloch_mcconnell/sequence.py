@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..events import Events
 from ..pools import Scalar, Tissue
 from ..protocol import Protocol
@@ -97,8 +99,8 @@ class _Run:
     def _player(self, events: Events) -> EventPlayer:
         """What plays events to this tissue."""
         if self.per_measurement_tissue:
-            raise ValueError(
-                "a sequence of single events cannot be played to a tissue that changes between measurements"
+            raise InputError(
+                "protocol", "a sequence of single events cannot be played to a tissue that changes between measurements"
             )
         if any(quantity.requires_grad for quantity in self.protocol.tensors()):
             raise ValueError("a sequence of single events has no derivatives with respect to its offsets, B1 and times")
@@ -284,7 +286,7 @@ class _Run:
         """Propagators (n, n + 1, measurement or 1, voxel) of the readout pulse and the time to its echo."""
         protocol = self.protocol
         if protocol.readout_flip_angle_deg is None:
-            raise ValueError("the protocol has no excitation")
+            raise InputError("protocol", "the protocol has no excitation")
         flip_angle = self._flip_angle(protocol.readout_flip_angle_deg)
         b1 = flip_angle / (protocol.readout_pulse_s * protocol.gamma_rad_per_s_per_uT)
         if not b1.requires_grad and bool((b1 == b1[0]).all()) and not self.per_measurement_tissue:

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
 from ..lineshapes import saturation_rate
 from ..pools import Scalar, Semisolid, Tissue
@@ -236,9 +238,10 @@ def require_playable(events: Events) -> None:
     for m, played in enumerate(events.measurements, start=1):
         for event in played:
             if isinstance(event, Play) and not _is_playable(events.pulses[event.pulse]):
-                raise ValueError(
+                raise InputError(
+                    "protocol",
                     f"measurement {m} plays a shaped pulse of {events.pulses[event.pulse].total_s:g} s, and the R1rho "
-                    "engine plays blocks and short pulses only; use bloch-mcconnell"
+                    "engine plays blocks and short pulses only; use bloch-mcconnell",
                 )
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ...fitting.least_squares import FitResult, Model, Status, levenberg_marquardt
@@ -236,9 +237,10 @@ def _require_offsets(beside: Tensor, on_peak: Tensor, peak: Peak, coefficients: 
     most_beside, most_on = int(beside.sum(1).max()), int(on_peak.sum(1).max())
     if most_beside <= coefficients or most_on < 3:
         low, high = peak.window_ppm
-        raise ValueError(
+        raise InputError(
+            "protocol",
             f"PLOF of '{peak.name}' needs at least {coefficients + 1} offsets beside the peak and 3 on it, between "
-            f"{low:g} and {high:g} ppm from water, but there are {most_beside} and {most_on}"
+            f"{low:g} and {high:g} ppm from water, but there are {most_beside} and {most_on}",
         )
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from command_messages import names_an_input
 from studies import Acquisition, checksums, read_image, write_image
 
 from CESTQuantLib.batch import main
@@ -76,6 +77,11 @@ def test_maps_of_an_anonymous_fit_are_fitted_again_where_their_files_are_given(
         ("protocol", [1], "'protocol' is of another kind"),
         ("b0", {}, "'b0' is of another kind"),
         ("asymmetry_offset", "x", "'asymmetry_offset' is of another kind"),
+        ("asymmetry_offset", [0.0], "asymmetry_offset has the value 0, which is no offset in ppm"),
+        ("m0_over_time", "never", "m0_over_time is 'never' but must be one of interpolated, mean"),
+        ("field_strength", -3.0, "field_strength is -3 but must be positive"),
+        ("method", "magic", "method is 'magic' but must be one of mtrasym"),
+        ("lorentzian", "9T", "lorentzian is '9T', but there is no such preset"),
     ],
 )
 def test_a_damaged_report_of_the_maps_is_refused_by_name(
@@ -231,6 +237,17 @@ def test_an_alignment_that_cannot_be_checked_without_the_m0_image_is_told(
     assert "m0.nii.gz' is not found, give it with --reference" in told
 
 
+def test_a_map_without_values_is_told_by_name(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(maps, tmp_path / "own"))
+    image = sitk.ReadImage(str(own / "mtr_asym_3.5ppm.nii.gz"))
+    sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) * float("nan"), str(own / "mtr_asym_3.5ppm.nii.gz"))
+    compartments(tmp_path / "out", "--maps", own, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra")
+    told = f"the map '{own / 'mtr_asym_3.5ppm.nii.gz'}' has no value anywhere (NaN)"
+    assert told in capfd.readouterr().err
+
+
 def test_labels_without_names_are_regions_of_their_own(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,7 +289,9 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
     for message, arguments in cases.items():
         capfd.readouterr()
         compartments(tmp_path / "out", *arguments, status=2)
-        assert message in capfd.readouterr().err.splitlines()[-1]
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert message in line
+        assert names_an_input(line, arguments), line
         assert checksums(tmp_path) == before
 
 

@@ -79,7 +79,7 @@ def test_fit_works_on_the_result_and_asks_for_what_it_needs(
     physical = ["--method", "r1rho", "--model", str(tmp_path / "model.json")]
     assert main([*signal, str(tmp_path / "open.json"), *physical]) == 2
     assert messages(capfd.readouterr().err) == [
-        "error: b1_uT is null in the protocol: fill in the values that r1rho needs"
+        f"error: '{tmp_path / 'open.json'}': b1_uT is null in the protocol: fill in the values that r1rho needs"
     ]
 
 

@@ -158,7 +158,7 @@ def test_wasabi_needs_its_pulse(
     arguments = ["wasabi", *fit_arguments(good, tmp_path / "out", "")[1:], "--protocol", str(tmp_path / protocol)]
     place = arguments.index("--method")
     assert main(arguments[:place] + arguments[place + 2 :]) == 2
-    assert messages(capfd.readouterr().err) == [f"error: {words}"]
+    assert messages(capfd.readouterr().err) == [f"error: '{tmp_path / protocol}': {words}"]
     assert not (tmp_path / "out").exists()
 
 

@@ -64,7 +64,7 @@ def test_damaged_protocol_files(refused: Callable, tmp_path: Path, name: str, co
 
 
 def test_unknown_methods_and_options(refused: Callable) -> None:
-    assert "method 'magic' is unknown; use one of mtrasym, aptw" in refused("magic")
+    assert "--method: method 'magic' is unknown; use one of mtrasym, aptw" in refused("magic")
     assert "required: --signal (see 'cestquant fit --help')" in refused(signal=None)
     assert "unrecognized arguments: --magic" in refused(magic="1")
     assert "invalid float value: 'x'" in refused(asymmetry_offset="x")
@@ -141,7 +141,7 @@ def test_more_fitted_values_than_measurements(refused: Callable, good: Path, tmp
     pool = amine_model()["solutes"][0]
     model = amine_model() | {"solutes": [pool | {"name": f"p{i}", "dw_ppm": 1.0 + i} for i in range(6)]}
     line = refused("r1rho", good / "pairs", model=write_json(model, tmp_path / "m.json"), t1=good / "pairs/t1.nii.gz")
-    assert line == "error: 10 measurements do not determine 12 fitted values"
+    assert line == f"error: '{tmp_path / 'm.json'}': 10 measurements do not determine 12 fitted values"
 
 
 @pytest.mark.parametrize("method", ["quesp", "omega-plot", "qucesop", "r1rho", "bloch-mcconnell"])
@@ -157,7 +157,8 @@ def test_quesp_says_what_it_lacks(refused: Callable, good: Path) -> None:
         assert "needs at least two pairs of measurements at +3 and -3 ppm" in refused(method, **files)
         assert "give a model file that names the target solute" in refused(method, t1=good / "t1.nii.gz")
         assert "give a T1 map" in refused(method, good / "pairs")
-        assert "cannot be shifted by a B0 map" in refused(method, good / "pairs", b0=good / "b0.nii.gz", **files)
+        shifted = f"'{good / 'b0.nii.gz'}': pairs of single offsets cannot be shifted by a B0 map"
+        assert shifted in refused(method, good / "pairs", b0=good / "b0.nii.gz", **files)
 
 
 @pytest.mark.parametrize("method", ["mtrasym", "lorentzian", "mtr-rex"])
@@ -165,9 +166,9 @@ def test_one_of_several_powers_must_be_chosen_for_a_contrast(
     refused: Callable, protocol: Callable, method: str
 ) -> None:
     two = protocol(b1_uT=[1.0, 2.0] * 10 + [1.0])
-    assert "the protocol has 2 powers (1, 2 uT); choose one" in refused(method, protocol=two)
+    assert f"'{two}': the protocol has 2 powers (1, 2 uT); choose one" in refused(method, protocol=two)
     assert "no measurement at 7 uT; the powers are 1, 2 uT" in refused(method, protocol=two, power=7)
-    assert "no measurement at 7 uT; the only power is 1 uT" in refused(method, power=7)
+    assert "--power: no measurement at 7 uT; the only power is 1 uT" in refused(method, power=7)
 
 
 @pytest.mark.parametrize(

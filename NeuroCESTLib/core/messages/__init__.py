@@ -1,0 +1,1 @@
+"""What messages to users have in common."""
