@@ -198,6 +198,7 @@ class CESTQuantWidget(PanelWidget):
 
     def makePages(self):
         """Make the pages in the order in which they say what is missing."""
+        from CESTQuantLib.panel.choices import ChoicesPage
         from CESTQuantLib.panel.compartments import CompartmentsPage
         from CESTQuantLib.panel.fields import FieldsPage
         from CESTQuantLib.panel.importer import ImportPage
@@ -218,7 +219,8 @@ class CESTQuantWidget(PanelWidget):
         given = (self.inputs, self.protocol, self.fields, self.methods, self.pools)
         self.training, self.importer = TrainingPage(self), ImportPage(self)
         self.preparation, self.relaxation = PreparationPage(self), RelaxationPage(self)
-        prepared = (self.preparation, self.relaxation, self.importer)
+        self.choices = ChoicesPage(self)
+        prepared = (self.preparation, self.relaxation, self.importer, self.choices)
         return *given, *prepared, self.runs, self.spectrum, self.results, self.compartments, self.training
 
     def texts(self):

@@ -108,6 +108,8 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
     results = collect(folder, plan, compare, statistic)
     write_tables(folder, plan, results)
     write_cohort_page(folder, plan, results, compare)
+    for warning in results.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for failure in results.failures:
         print(f"failed: {failure.subject} {failure.visit}: {failure.sentence}", file=sys.stderr)
     print(f"{folder / 'cohort.csv'} and {folder / 'report.html'} written", file=sys.stderr)

@@ -46,7 +46,7 @@ def write_cohort_page(folder: Path, plan: Plan, results: CohortResults, compare:
     Returns:
         The page.
     """
-    warnings = [f"{f.subject} {f.visit}: {f.sentence}" for f in results.failures]
+    warnings = [f"{f.subject} {f.visit}: {f.sentence}" for f in results.failures] + [*results.warnings]
     pictures: list[Part] = []
     with left_out_without_its_package("the pictures of the cohort", warnings.append):
         pictures += _pictures(folder, plan, results, compare)

@@ -57,6 +57,7 @@ class CohortResults:
         comparisons: Rows of ``comparison.csv``.
         failures: Results that are missing, in the order of the manifest.
         statistic: Which statistic was compared.
+        warnings: Sentences about maps without any value.
     """
 
     rows: list[Row]
@@ -64,6 +65,7 @@ class CohortResults:
     comparisons: list[Row]
     failures: list[Failure]
     statistic: str = MEAN
+    warnings: tuple[str, ...] = ()
 
 
 def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
@@ -93,6 +95,7 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
     rows: list[Row] = []
     changes: list[Row] = []
     failures: list[Failure] = []
+    warnings: list[str] = []
     for subject, visits in plan.visits.items():
         first_is_known = False
         for visit in visits[1:] if len(visits) > 1 else visits:
@@ -113,9 +116,11 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
             for one in visits:
                 if one.name in wanted:
                     rows += _statistics(one, of_visit) + _volumes(one, visits[0], changed)
+                    warnings += _without_values(one, of_visit)
             first_is_known = True
             changes += [_change(visit, visits[0], row) for row in changed]
-    return CohortResults(rows, changes, compare_all(rows, plan, compare, statistic), failures, statistic)
+    comparisons = compare_all(rows, plan, compare, statistic)
+    return CohortResults(rows, changes, comparisons, failures, statistic, tuple(warnings))
 
 
 def find_failure(folder: Path, plan: Plan, visit: Visit) -> Failure | None:
@@ -251,6 +256,20 @@ def _statistics(visit: Visit, table: Sequence[Mapping[str, str]]) -> list[Row]:
                 rest = {"se": _number(row.get(error, "")), "n": row["n"], "coverage": _number(row["coverage"])}
                 found.append({**_labels(visit), **what, "statistic": statistic, "value": value, **rest})
     return found
+
+
+def _without_values(visit: Visit, table: Sequence[Mapping[str, str]]) -> list[str]:
+    """Name the maps of a visit that have no value in any compartment."""
+    known: dict[str, bool] = {}
+    for row in table:
+        if row["visit"] == visit.name:
+            has_value = any(math.isfinite(_number(row.get(statistic, ""))) for statistic in STATISTICS)
+            known[row["quantity"]] = known.get(row["quantity"], False) or has_value
+    return [
+        f"{visit.subject} {visit.name}: the map {name} has no value in any compartment"
+        for name, has_value in known.items()
+        if not has_value
+    ]
 
 
 def _volumes(visit: Visit, first: Visit, changes: Sequence[Mapping[str, str]]) -> list[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.messages.input_errors import naming
 from NeuroCESTLib.core.progress import terminal_progress
 
 from .acquisition import add_images, read_images
@@ -64,7 +65,7 @@ def run(options: Namespace) -> None:
 
         with report.timed("reading"):
             nodes = read_images(options, report, ("b1",))
-        with report.timed("computing"):
+        with report.timed("computing"), naming({"values": _option(options)}):
             maps = CESTQuantLogic().relaxation(
                 nodes["signal"],
                 options.kind,
@@ -81,6 +82,11 @@ def run(options: Namespace) -> None:
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _option(options: Namespace) -> str:
+    """Return the option that gives the values of the kind."""
+    return "--flip-angles-deg" if options.kind == "variable-flip-angle" else "--times-ms"
 
 
 def _values(options: Namespace) -> list[float]:

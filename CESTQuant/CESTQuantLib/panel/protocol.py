@@ -23,6 +23,8 @@ class ProtocolPage(Page):
     edited = EditedValue("protocol")
     _shown = None
     _protocol = None
+    _file = None
+    _file_content = None
 
     def setup(self):
         """Connect the widgets."""
@@ -98,6 +100,51 @@ class ProtocolPage(Page):
                 "assumed, and model fits need the others."
             )
         return None, _("The acquisition does not say its protocol: choose a file, or type its offsets.")
+
+    def missing(self):
+        """Return what the chosen method needs to know about the saturation and the protocol does not say."""
+        from ..methods.registry import METHODS
+        from ..tables.protocols import open_saturation, title_of
+
+        method = METHODS.get(self.parameters.method)
+        if method is None or not method.physical:
+            return []
+        protocol = self._saturation()
+        open_ = [] if protocol is None else [title_of(key) for key in open_saturation(protocol)]
+        if not open_:
+            return []
+        sentence = _(
+            "{method} needs {what}, which the protocol does not say: fill it in, or choose a JSON or .seq file."
+        )
+        return [sentence.format(method=_(method.title), what=_(" and ").join(open_))]
+
+    def _saturation(self):
+        """Return the keys of the protocol that describe the saturation; None where only a run finds out."""
+        signal = self.parameters.signal
+        try:
+            given = self.given()
+            if isinstance(given, str):
+                return self._saturation_of_file(given)
+            if given is None and signal:
+                given = self.logic.protocolOf(signal)
+                return given if given is not None or self.logic.offsetsOf(signal) is None else {}
+        except ValueError:  # a damaged protocol, which is told elsewhere
+            return None
+        return given
+
+    def _saturation_of_file(self, path):
+        """Return the content of a protocol file, read again where it has changed; nothing for a list of offsets."""
+        from NeuroCESTLib.core.checked_json import read_json
+
+        if path.lower().endswith(".seq") or not os.path.isfile(path):
+            return None
+        if not path.lower().endswith(".json"):
+            return {}
+        key = path, os.path.getmtime(path)
+        if self._file != key:
+            self._file, self._file_content = key, None  # read once, even where it is damaged
+            self._file_content = read_json(path)
+        return self._file_content if isinstance(self._file_content, dict) else None
 
     def _problem(self, protocol):
         """Return why the protocol cannot be used or does not fit the acquisition; empty without a problem."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..fitting.marquardt import Status
@@ -133,7 +134,7 @@ def fit_relaxation(
     if settings.shape[-1] != signal.shape[1]:
         raise ValueError(f"there are {settings.shape[-1]} values for {signal.shape[1]} measurements")
     if len(torch.unique(settings.reshape(-1, settings.shape[-1])[0])) < unknowns:
-        raise ValueError(f"{model.title} needs at least {unknowns} different values")
+        raise InputError("values", f"{model.title} needs at least {unknowns} different values")
     parts = []
     for first in range(0, len(signal), _CHUNK_VOXELS):
         chosen = slice(first, first + _CHUNK_VOXELS)

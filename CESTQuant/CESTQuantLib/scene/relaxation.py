@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from NeuroCESTLib.core.background import in_background
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
@@ -76,13 +77,13 @@ def map_relaxation(
         raise ValueError(f"{len(values)} values are given but {called(signal)} has {len(array)} measurements")
     numbers = torch.tensor(list(values), dtype=torch.float64)
     if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
-        raise ValueError("times and flip angles must be positive numbers")
+        raise InputError("values", "times and flip angles must be positive numbers")
     inside = np.abs(array).sum(0) > 0 if mask is None else volumes.mask_on(mask, geometry)
     voxels = np.flatnonzero(inside)
     warnings: list[str] = []
     if kind == FLIP_ANGLES:
         if repetition_time_s is None or not repetition_time_s > 0:
-            raise ValueError("flip angles need the repetition time, a positive number")
+            raise InputError("repetition-time-ms", "flip angles need the repetition time, a positive number")
         model, settings = flip_angle_model(repetition_time_s), torch.deg2rad(numbers)
         if b1 is not None:
             relative = volumes.array_on(b1, geometry).reshape(-1)[voxels].astype(np.float64)
@@ -92,7 +93,8 @@ def map_relaxation(
             warnings = ["no B1 map is given: T1 from flip angles is wrong by about twice the error of B1"]
     else:
         if b1 is not None or repetition_time_s is not None:
-            raise ValueError(f"{kind} uses neither B1 nor a repetition time: leave them out")
+            role = "repetition-time-ms" if b1 is None else "b1"
+            raise InputError(role, f"{kind} uses neither B1 nor a repetition time: leave them out")
         model, settings = MODELS[kind], numbers
     at_voxels = torch.from_numpy(array.reshape(len(array), -1)[:, voxels].T.astype(np.float64))
     fit = in_background(lambda report: fit_relaxation(at_voxels, settings, model, progress=report), progress)

@@ -205,6 +205,27 @@ def open_keys(protocol: Mapping[str, Any]) -> list[str]:
     return keys
 
 
+def open_saturation(protocol: Mapping[str, Any]) -> list[str]:
+    """Return the keys without which no saturation can be simulated, B1 and its duration, that a protocol leaves open.
+
+    Samples of a pulse in uT say the B1, and the pulses of a train its duration. A duration of 0 is none, and so is the
+    B1 of 0 that goes with it: lists of offsets have these values.
+    """
+    if protocol.get("events") is not None:
+        return []
+
+    def is_positive(key: str) -> bool:
+        value = protocol.get(key)
+        values = value if isinstance(value, list) else [value]
+        return any(isinstance(number, int | float) and number > 0 for number in values)
+
+    lasts = is_positive("saturation_time_s") or (is_positive("n_pulses") and is_positive("pulse_duration_s"))
+    shape = protocol.get("pulse_shape")
+    has_b1 = isinstance(shape, Mapping) and "samples_uT" in shape
+    has_b1 = has_b1 or is_positive("b1_uT") or (lasts and protocol.get("b1_uT") is not None)
+    return [key for key, known in (("b1_uT", has_b1), ("saturation_time_s", lasts)) if not known]
+
+
 def title_of(key: str) -> str:
     """Return what the tables call a key."""
     return next(each.title for each in (*COLUMNS, *SETTINGS) if each.key == key)

@@ -51,7 +51,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("CESTQuant")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | {"method", "protocol", "model", "lorentzian", *panel.PATHS} == set(
+    assert bound | {"method", "protocol", "model", "lorentzian", *panel.PATHS, *panel.choices.titles()} == set(
         CESTQuant.CESTQuantParameterNode.allParameters
     )
 

@@ -27,7 +27,8 @@ class FieldsTest(SampleTest):
         self.assertIn("Choose the WASABI or WASSR acquisition", self.ui.fieldMapsButton.toolTip)
         self.ui.fieldSignalSelector.setCurrentNode(wassr)
         self.ui.fieldReferenceSelector.setCurrentNode(self.reference)
-        self.ui.fieldMethodComboBox.currentIndex = 1
+        self.ui.fieldMethodComboBox.currentIndex = self.ui.fieldMethodComboBox.findData("wassr")
+        self.assertEqual(self.widget.logic.getParameterNode().fieldMethod, "wassr")
         self.assertTrue(self.ui.fieldMapsButton.enabled)
         self.ui.fieldMapsButton.click()
         chosen = self.ui.b0Selector.currentNode()
@@ -58,7 +59,7 @@ class FieldsTest(SampleTest):
         self.widget.enter()
         self.assertIs(self.ui.signalSelector.currentNode(), self.signal)
         self.assertIs(self.ui.fieldSignalSelector.currentNode(), wasabi)
-        self.assertEqual(self.ui.fieldMethodComboBox.currentText, "wasabi")
+        self.assertEqual(self.ui.fieldMethodComboBox.currentText, "WASABI (B0 and B1)")
         self.assertIn("'wasabi'", self.ui.chosenByNameLabel.text)
         self.chooseInputs("mtrasym")
         self.ui.fieldReferenceSelector.setCurrentNode(self.reference)

@@ -64,7 +64,7 @@ class InputsTest(SampleTest):
         parameters.lorentzianPreset = "7T"
         parameters.mask = self.reference
         self.assertEqual(self.ui.methodComboBox.currentText, "Lorentzian fit")
-        self.assertEqual(self.ui.lorentzianPresetComboBox.currentText, "7T")
+        self.assertEqual(self.ui.lorentzianPresetComboBox.currentText, "7 T")
         self.assertIs(self.ui.maskSelector.currentNode(), self.reference)
 
     def test_onlyTheInputsThatTheMethodUsesAreShown(self):

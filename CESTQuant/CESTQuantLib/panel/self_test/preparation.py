@@ -70,7 +70,7 @@ class PreparationTest(SampleTest):
     def test_steadyStateNeedsT1(self):
         self.chooseInputs()
         self.assertTrue(self.ui.t1Selector.isHidden())
-        self.ui.quassComboBox.setCurrentText("equilibrium")
+        self.ui.quassComboBox.currentIndex = self.ui.quassComboBox.findData("equilibrium")
         self.assertFalse(self.ui.t1Selector.isHidden())
         self.assertIn("Choose the T1 map", self.ui.applyButton.toolTip)
         self.ui.t1Selector.setCurrentNode(self.reference)
@@ -92,9 +92,10 @@ class PreparationTest(SampleTest):
         self.ui.relaxationSignalSelector.setCurrentNode(images)
         self.ui.relaxationValuesLineEdit.text = "50, 200, 500"
         self.assertIn("3 values are typed, but 'recovery' has 6 volumes", self.ui.relaxationButton.toolTip)
-        self.ui.relaxationKindComboBox.setCurrentText("variable-flip-angle")
+        kinds = self.ui.relaxationKindComboBox
+        kinds.currentIndex = kinds.findData("variable-flip-angle")
         self.assertFalse(self.ui.repetitionTimeSpinBox.isHidden())
-        self.ui.relaxationKindComboBox.setCurrentText("inversion-recovery")
+        kinds.currentIndex = kinds.findData("inversion-recovery")
         self.assertTrue(self.ui.repetitionTimeSpinBox.isHidden())
         self.ui.relaxationValuesLineEdit.text = "50, 200, 500, 1000, 2000, 4000"
         self.ui.relaxationButton.click()

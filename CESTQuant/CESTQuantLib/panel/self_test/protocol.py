@@ -42,6 +42,16 @@ class ProtocolTest(SampleTest):
         self.assertEqual(self.setting("Static field (T)").text(), "3")
         self.assertIn("3 T is assumed", self.ui.protocolNoteLabel.text)
 
+    def test_applySaysWhatAModelNeedsOfTheProtocol(self):
+        self.chooseInputs("quesp")
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("needs B1 (µT) and Saturation (s), which the protocol does not say", self.ui.applyButton.toolTip)
+        self.typeOffsets("-5:0.5:5")
+        self.measurement(0, "B1 (µT)").setText("2")
+        self.assertIn("needs Saturation (s), which the protocol does not say", self.ui.applyButton.toolTip)
+        self.measurement(0, "Saturation (s)").setText("1.5")
+        self.assertTrue(self.ui.applyButton.enabled, self.ui.applyButton.toolTip)
+
     def test_fileIsShown(self):
         self.chooseInputs()
         self.assertIn("offsets.txt", self.ui.protocolNoteLabel.text)

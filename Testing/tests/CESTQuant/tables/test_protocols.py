@@ -13,6 +13,7 @@ from CESTQuantLib.tables.protocols import (
     measurement_count,
     new_protocol,
     offsets_of_ranges,
+    open_saturation,
     readable_protocol,
     setting_text,
     text_of_all,
@@ -149,3 +150,22 @@ def test_protocols_of_measured_data_are_shown(shared_data):
     assert files
     for file in files:
         assert measurement_count(readable_protocol(read_json(file), str(file))) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"b1_uT": 2.0, "saturation_time_s": 1.0}, []),
+        ({"b1_uT": [2.0, 0.0], "saturation_time_s": [1.0, 1.0]}, []),
+        ({"b1_uT": 0.0, "saturation_time_s": 1.0}, []),
+        ({}, ["b1_uT", "saturation_time_s"]),
+        ({"b1_uT": 0.0, "saturation_time_s": 0.0}, ["b1_uT", "saturation_time_s"]),
+        ({"b1_uT": None, "saturation_time_s": 1.0}, ["b1_uT"]),
+        ({"b1_uT": 2.0, "saturation_time_s": None}, ["saturation_time_s"]),
+        ({"b1_uT": 2.0, "n_pulses": 10, "pulse_duration_s": 0.1}, []),
+        ({"pulse_shape": {"samples_uT": [1.0]}, "n_pulses": 10, "pulse_duration_s": 0.1}, []),
+        ({"events": {"pulses": []}}, []),
+    ],
+)
+def test_what_a_simulation_of_the_saturation_needs_is_named(changes: dict, keys: list[str]) -> None:
+    assert open_saturation({"field_strength_T": 3.0, "offsets_ppm": [1.0, 2.0], **changes}) == keys

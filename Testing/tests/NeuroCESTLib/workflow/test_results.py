@@ -125,6 +125,17 @@ def test_a_visit_with_a_damaged_table_is_named_and_the_others_count(
     assert "Error" not in capsys.readouterr().err
 
 
+def test_a_map_without_values_is_told_for_its_visit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = "visit region quantity unit n coverage mean median fit fit_se mean_se"
+    empty = [["v2", region, "noe", "", 0, 0.0, *["nan"] * 5] for region in ("edema", "core")]
+    rows = [["v2", "edema", "amide", "", 9, 0.5, 1.0, 1.0, 1.0, 0.02, 0.05], *empty]
+    write(folder / "s03" / "v2" / "compartments" / "compartments.csv", header, *rows)
+    main(["summarize", str(folder)])
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert told == ["warning: s03 v2: the map noe has no value in any compartment"]
+    assert "the map noe has no value in any compartment" in (folder / "report.html").read_text()
+
+
 def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["summarize", str(tmp_path)]) == 2
     assert "is no output folder of 'neurocest run'" in capsys.readouterr().err
