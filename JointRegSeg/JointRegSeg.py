@@ -158,6 +158,7 @@ class JointRegSegWidget(PanelWidget):
     def makePages(self):
         """Make the pages in the order in which they say what is missing."""
         from JointRegSegLib.panel.compare import ComparePage
+        from JointRegSegLib.panel.device import DevicePage
         from JointRegSegLib.panel.method import MethodPage
         from JointRegSegLib.panel.prediction import PredictionPage
         from JointRegSegLib.panel.run import RunPage
@@ -166,8 +167,8 @@ class JointRegSegWidget(PanelWidget):
 
         self.studies, self.method = StudiesPage(self), MethodPage(self)
         self.runs, self.compare, self.training = RunPage(self), ComparePage(self), TrainingPage(self)
-        self.prediction = PredictionPage(self)
-        return self.studies, self.method, self.runs, self.compare, self.prediction, self.training
+        self.prediction, self.device = PredictionPage(self), DevicePage(self)
+        return self.studies, self.method, self.device, self.runs, self.compare, self.prediction, self.training
 
     def texts(self):
         return _("Segment and register."), _("The studies could not be processed.")

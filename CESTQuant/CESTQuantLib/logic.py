@@ -759,6 +759,7 @@ class CESTQuantLogic:
             noise_sd: Standard deviation of the noise relative to M0 of white matter.
             progress: Called with the fraction done and a message; may raise to cancel.
         """
+        _require_noise(noise_sd)
         return add_phantom(seed, noise_sd, progress or silent)
 
     def addPatientPhantom(
@@ -789,7 +790,14 @@ class CESTQuantLogic:
         Raises:
             ValueError: The label map has other values, or a tissue value is unknown.
         """
+        _require_noise(noise_sd)
         return add_patient_phantom(regions, values, slab or Slab(), seed, noise_sd, progress or silent)
+
+
+def _require_noise(noise_sd: float) -> None:
+    """Check the standard deviation of simulated noise."""
+    if not 0 <= noise_sd < float("inf"):
+        raise InputError("noise", f"the standard deviation of the noise is {noise_sd:g}, but must be 0 or more")
 
 
 def _steady(spectra: ZSpectra, reference: str) -> tuple[ZSpectra, list[str]]:

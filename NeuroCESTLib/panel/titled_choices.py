@@ -42,3 +42,10 @@ class TitledChoices(Page):
         for parameter in self.titles():
             choices = self.box(parameter)
             choices.currentIndex = choices.findData(getattr(self.parameters, parameter))
+
+
+def device_titles() -> dict[str, str]:
+    """Return the titles of the devices to compute on."""
+    from slicer.i18n import tr as _
+
+    return {"auto": _("Automatic"), "cpu": _("Processor (CPU)"), "cuda": _("Graphics card (CUDA)")}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from NeuroCESTLib.core.checked_json import check_keys
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.processes import Processes
 
 from ..physics.protocol import NORMALIZATIONS
@@ -207,8 +208,13 @@ class ReconstructionNetwork(nn.Module):
             signal: Normalised example signals, (voxel, measurement).
             noise_sd: Standard deviation of their noise. It bounds how much input directions that hold little but noise
                 are amplified.
+
+        Raises:
+            ValueError: There are fewer than two signals.
         """
         values = signal.double()
+        if len(values) < 2:
+            raise InputError("config", f"{len(values)} samples are too few to train with")
         self.input_mean.copy_(values.mean(0))
         spread, directions = torch.linalg.eigh(torch.cov(values.T).reshape(values.shape[1], -1))
         floor = max((_WHITENING_FLOOR * noise_sd) ** 2, 1e-12 * float(spread.max()), 1e-20)

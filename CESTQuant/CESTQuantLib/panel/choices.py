@@ -2,7 +2,7 @@
 
 from slicer.i18n import tr as _
 
-from NeuroCESTLib.panel.titled_choices import TitledChoices
+from NeuroCESTLib.panel.titled_choices import TitledChoices, device_titles
 
 
 class ChoicesPage(TitledChoices):
@@ -36,9 +36,5 @@ class ChoicesPage(TitledChoices):
                 "none": _("None, the signals are normalised"),
             },
             "m0OverTime": {"interpolated": _("Interpolated over time"), "mean": _("Mean of all")},
-            "device": {
-                "auto": _("Automatic"),
-                "cpu": _("Processor (CPU)"),
-                "cuda": _("Graphics card (CUDA)"),
-            },
+            "device": device_titles(),
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib.core.background import in_background
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
@@ -52,13 +53,13 @@ class Slab:
     shift_mm: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("voxel_mm", "thickness_mm"):
+        for role, name in (("voxel-size", "voxel_mm"), ("slice-thickness", "thickness_mm")):
             if not 0.5 <= getattr(self, name) <= 20:
-                raise ValueError(f"{name} is {getattr(self, name):g}, but must lie between 0.5 and 20")
+                raise InputError(role, f"{name} is {getattr(self, name):g}, but must lie between 0.5 and 20")
         if not 1 <= self.slices <= 100:
-            raise ValueError(f"slices is {self.slices}, but must lie between 1 and 100")
+            raise InputError("slices", f"slices is {self.slices}, but must lie between 1 and 100")
         if not (0 <= self.rotation_deg <= 30 and 0 <= self.shift_mm <= 50):
-            raise ValueError("the slab may be off by 0 to 30 degrees and 0 to 50 mm")
+            raise InputError("misalignment", "the slab may be off by 0 to 30 degrees and 0 to 50 mm")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class InputsTest(SampleTest):
         self.ui.regulariserComboBox.currentIndex = list(Regularizer).index(Regularizer.DIFFUSION)
         self.ui.regularisationSpinBox.value = 2.5
         self.ui.timeLimitSpinBox.value = 60
-        self.ui.deviceComboBox.currentText = "cpu"
+        self.ui.deviceComboBox.currentIndex = self.ui.deviceComboBox.findData("cpu")
         self.assertEqual((parameters.regulariser, parameters.regularisation), (Regularizer.DIFFUSION, 2.5))
         self.assertEqual((parameters.timeLimit, parameters.device), (60, "cpu"))
         self.ui.advancedSection.collapsed = False

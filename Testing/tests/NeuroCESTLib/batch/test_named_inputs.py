@@ -51,6 +51,7 @@ REFUSALS = [
     ("cestquant", f"{RELAXATION} variable-flip-angle --flip-angles-deg {'5 ' * 21}", "--repetition-time-ms"),
     ("cestquant", "phantom --output {out} --noise -1", "--noise"),
     ("cestquant", "phantom --output {out} --regions {good}/m0.nii.gz", "{good}/m0.nii.gz"),
+    ("cestquant", "phantom --output {out} --regions {good}/m0.nii.gz --voxel-size 0", "--voxel-size"),
     ("cestquant", "dataset {tmp}/targets.json --output {out}", "{tmp}/targets.json"),
     ("cestquant", "train {tmp}/few.json --output {out}.pt", "{tmp}/few.json"),
     ("cestquant", "optimize-schedule {tmp}/limits.json --output {out}", "{tmp}/limits.json"),
