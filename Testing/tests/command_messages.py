@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def names_an_input(message: str, arguments: Sequence[object]) -> bool:
-    """Whether a message names a file or folder of the command line, a missing file, or an option.
+    """Whether a message names a file or folder of the command line, which may be missing, or an option.
 
     Args:
         message: Message of a command.
@@ -17,4 +17,4 @@ def names_an_input(message: str, arguments: Sequence[object]) -> bool:
     if "file not found: '" in message or re.search(r"(?<![\w-])--[a-z]", message):
         return True
     parts = [part for argument in arguments for part in (str(argument), str(argument).partition("=")[2])]
-    return any(part in message for part in parts if part and Path(part).exists())
+    return any(part in message for part in parts if part and ("/" in part or Path(part).exists()))
