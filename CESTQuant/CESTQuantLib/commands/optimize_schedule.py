@@ -34,6 +34,7 @@ def run(options: Namespace) -> None:
     from NeuroCESTLib.report.record import Report
 
     from ..networks.config import config_file
+    from ..networks.reconstruction import weak_output_warnings
     from ..schedules.config import read_design
     from ..schedules.files import summarize, write_design
     from ..schedules.optimization import optimize
@@ -60,6 +61,7 @@ def run(options: Namespace) -> None:
             if violated:
                 report.warnings.append(f"the start was moved inside the limits: {'; '.join(violated)}")
             report.summary |= summarize(design, result)
+            report.warnings += weak_output_warnings(report.summary["optimised_schedule"]["held_out"])
             report.add_times(result.seconds)
             report.write(folder)
         shutil.rmtree(training, ignore_errors=True)

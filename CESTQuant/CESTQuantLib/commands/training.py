@@ -105,6 +105,7 @@ def _write_training(output: Path, checkpoint: str, file: NetworkFile, result: Tr
 
     from ..networks.figure import draw_training
     from ..networks.files import save_network
+    from ..networks.reconstruction import weak_output_warnings
 
     picture = output.with_suffix(".png").name
     own = (output.name, picture, REPORT)
@@ -122,6 +123,7 @@ def _write_training(output: Path, checkpoint: str, file: NetworkFile, result: Tr
             draw_training(result, folder / picture, output.name)
         report.add_times(result.times_s)
         report.summary |= {key: value for key, value in file.training.items() if key not in ("loss", "validation_loss")}
+        report.warnings += weak_output_warnings(file.training.get("held_out", {}))
         report.summary["loss"] = result.loss[-1]
         report.summary["validation_loss"] = result.validation_loss[-1] if result.validation_loss else None
         if file.calibration is not None:

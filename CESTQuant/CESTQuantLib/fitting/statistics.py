@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 from .marquardt import ActiveSet, Status, parameter_scales
+from .problem import Model
+
+VOXELS_PER_CHUNK = 4096
+"""Voxels whose Jacobians are held at a time."""
+SMALLEST_CURVATURE = 1e-12
+"""Added to the diagonal of scaled normal matrices, which keeps them regular."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,47 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
     doubtful = ((below & ~natural[0]) | (above & ~natural[1])) & (lower < upper).to(parameters.device)
     excused = (fit.status == Status.AT_BOUND) & ~doubtful.any(1)
     return replace(fit, status=torch.where(excused, int(Status.AT_NATURAL_LIMIT), fit.status).to(torch.uint8))
+
+
+def with_reference_noise(
+    fit: FitResult,
+    model: Model,
+    reference_noise: float,
+    noise_sd: float | None,
+    valid: Tensor | None,
+    measurements: int,
+) -> FitResult:
+    """Widen the standard errors by the noise of M0, which changes all signals of a voxel in proportion.
+
+    A fit to signals that are too high by a share e moves by ``e N^-1 J^T Z``, with the Jacobian J of the free
+    parameters, ``N = J^T J`` and the fitted signals Z.
+
+    Args:
+        fit: Fit without priors, of a model without further arguments.
+        model: Prediction (measurement, voxel) and Jacobian (p, measurement, voxel) of parameters (p, voxel).
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``.
+        noise_sd: Standard deviation of a measurement; None to take it from the residual.
+        valid: (voxel, m) bool, the measurements that were used; None for all.
+        measurements: m.
+    """
+    errors = fit.standard_errors.clone()
+    free = errors.isfinite()
+    variance = reduced_chi_square(fit, 1.0, valid, measurements)
+    if noise_sd is not None:
+        variance = torch.full_like(variance, noise_sd**2)
+    for some in torch.nonzero(fit.fitted & variance.isfinite()).flatten().split(VOXELS_PER_CHUNK):
+        signal, jacobian = model(fit.parameters[some].T)
+        columns = (jacobian.permute(2, 1, 0) * free[some].unsqueeze(1)).double()
+        if valid is not None:
+            columns = columns * valid[some].unsqueeze(2)
+        size = torch.linalg.vector_norm(columns, dim=1)
+        scaled = columns / torch.where(size > 0, size, 1.0).unsqueeze(1)
+        normal = scaled.mT @ scaled + torch.diag_embed((size == 0) * 1.0 + SMALLEST_CURVATURE)
+        response = torch.linalg.solve(normal, scaled.mT @ signal.T.double().unsqueeze(2)).squeeze(2)
+        response = response / torch.where(size > 0, size, 1.0)
+        added = reference_noise * variance[some].unsqueeze(1) * response.square()
+        errors[some] = (errors[some].double().square() + added).sqrt().to(errors.dtype)
+    return replace(fit, standard_errors=errors)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core.messages.input_errors import InputError
@@ -30,7 +30,7 @@ def mtr_asymmetry(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
     """Evaluate MTRasym at the chosen offsets; without a B0 map, B0 is estimated from the water line."""
     from ..tissue.contrasts import mtr_asym
 
-    return _asymmetry(spectra, settings, progress, mtr_asym)
+    return _asymmetry(spectra, settings, progress, mtr_asym, with_errors=True)
 
 
 def smoothed_mtr_asymmetry(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -56,10 +56,16 @@ def apt_weighted(spectra: ZSpectra, settings: Settings, progress: Progress) -> Q
 
     used, warnings = _at_power(spectra, settings)
     shift, found, noted = water_position(used, progress)
-    values = 100 * asymmetry_of_amides(used.signal, _offsets(used), shift).unsqueeze(1)
+    offsets = _offsets(used)
+
+    def in_percent(z: Tensor, shift: Tensor | None) -> Tensor:
+        return 100 * asymmetry_of_amides(z, offsets, shift).unsqueeze(1)
+
+    values = in_percent(used.signal, shift)
     _require_both_sides(used, values[:, 0], APT_OFFSET_PPM, "APTw")
     warnings += [*noted, *_apt_protocol_warnings(used.protocol)]
-    return _result(spectra, used, values, {**found, "aptw": values[:, 0]}, warnings)
+    errors, summary = _errors(spectra, used, settings, in_percent, shift, ["aptw"])
+    return _result(spectra, used, values, {**found, "aptw": values[:, 0], **errors}, warnings, summary)
 
 
 def mtr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -70,7 +76,12 @@ def mtr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifica
 
     wanted = _wanted(settings, "MTR", signed=True)
     used, warnings = _at_power(spectra, settings)
-    values = 100 * (1 - z_at(used.signal, _offsets(used), used.signal.new_tensor(wanted), used.b0_shift_ppm))
+    offsets, at = _offsets(used), used.signal.new_tensor(wanted)
+
+    def in_percent(z: Tensor, shift: Tensor | None) -> Tensor:
+        return 100 * (1 - z_at(z, offsets, at, shift))
+
+    values = in_percent(used.signal, used.b0_shift_ppm)
     for i, offset in enumerate(wanted):
         if not bool(torch.isfinite(values[:, i]).any()) and bool(torch.isfinite(used.signal).any()):
             raise InputError(
@@ -79,7 +90,8 @@ def mtr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifica
                 f"{_span(used.protocol)}",
             )
     quantities = {f"mtr_{offset:g}ppm": values[:, i] for i, offset in enumerate(wanted)}
-    return _result(spectra, used, values, quantities, warnings)
+    errors, summary = _errors(spectra, used, settings, in_percent, used.b0_shift_ppm, list(quantities))
+    return _result(spectra, used, values, quantities | errors, warnings, summary)
 
 
 def _asymmetry(
@@ -87,16 +99,49 @@ def _asymmetry(
     settings: Settings,
     progress: Progress,
     asymmetry: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+    with_errors: bool = False,
 ) -> Quantification:
-    """Evaluate an asymmetry of (spectra, offsets, wanted offsets, B0 shift) at the chosen offsets."""
+    """Evaluate an asymmetry of (spectra, offsets, wanted offsets, B0 shift) at the chosen offsets.
+
+    With ``with_errors``, standard errors follow from the derivatives of the asymmetry by the signals.
+    """
     wanted = _wanted(settings, "MTRasym")
     used, warnings = _at_power(spectra, settings)
     shift, quantities, noted = water_position(used, progress)
-    values = asymmetry(used.signal, _offsets(used), used.signal.new_tensor(wanted), shift)
-    for i, offset in enumerate(wanted):
+    offsets, at = _offsets(used), used.signal.new_tensor(wanted)
+
+    def at_wanted(z: Tensor, shift: Tensor | None) -> Tensor:
+        return asymmetry(z, offsets, at, shift)
+
+    values = at_wanted(used.signal, shift)
+    names = [f"mtr_asym_{offset:g}ppm" for offset in wanted]
+    for i, (offset, name) in enumerate(zip(wanted, names, strict=True)):
         _require_both_sides(used, values[:, i], offset, "MTRasym")
-        quantities[f"mtr_asym_{offset:g}ppm"] = values[:, i]
-    return _result(spectra, used, values, quantities, [*warnings, *noted])
+        quantities[name] = values[:, i]
+    errors, summary = _errors(spectra, used, settings, at_wanted, shift, names) if with_errors else ({}, {})
+    return _result(spectra, used, values, quantities | errors, [*warnings, *noted], summary)
+
+
+def _errors(
+    spectra: ZSpectra,
+    used: ZSpectra,
+    settings: Settings,
+    contrast: Callable[[Tensor, Tensor | None], Tensor],
+    shift: Tensor | None,
+    names: list[str],
+) -> tuple[dict[str, Tensor], dict[str, float | int | str | None]]:
+    """Return standard errors of a contrast (voxel, offset) of (spectra, B0 shift), and the noise for the summary.
+
+    Nothing where the noise is not known, and where the spectra are interpolated between powers.
+    """
+    from ..preprocessing.repeats import noise_of_repeats
+    from ..tissue.contrasts import contrast_errors
+
+    noise_sd = noise_of_repeats(spectra) if settings.noise_sd is None else settings.noise_sd
+    if noise_sd is None or (spectra.b1_relative is not None and used is not spectra):
+        return {}, {}
+    errors = contrast_errors(used.signal, contrast, shift, noise_sd, used.reference_noise)
+    return {f"{name}_sd": errors[:, i] for i, name in enumerate(names)}, {"noise_sd": noise_sd}
 
 
 def _wanted(settings: Settings, what: str, signed: bool = False) -> tuple[float, ...]:
@@ -167,7 +212,12 @@ def _apt_protocol_warnings(protocol: Protocol) -> list[str]:
 
 
 def _result(
-    spectra: ZSpectra, used: ZSpectra, values: Tensor, quantities: dict[str, Tensor], warnings: list[str]
+    spectra: ZSpectra,
+    used: ZSpectra,
+    values: Tensor,
+    quantities: dict[str, Tensor],
+    warnings: list[str],
+    summary: Mapping[str, float | int | str | None] | None = None,
 ) -> Quantification:
     """Return the maps; a voxel has failed where one of the values (voxel, offset) is missing in spite of its data."""
     import torch
@@ -179,7 +229,14 @@ def _result(
     if spectra.b0_shift_ppm is not None:
         unusable |= ~torch.isfinite(spectra.b0_shift_ppm)
     status = torch.where(found, Status.CONVERGED, torch.where(unusable, Status.INVALID_DATA, Status.FAILED))
-    return Quantification(quantities, status.to(torch.uint8), used.signal, used.protocol, warnings=tuple(warnings))
+    return Quantification(
+        quantities,
+        status.to(torch.uint8),
+        used.signal,
+        used.protocol,
+        summary=summary or {},
+        warnings=tuple(warnings),
+    )
 
 
 _TAKES = (Input.ASYMMETRY_OFFSET, Input.POWER, Input.B0, Input.B1)

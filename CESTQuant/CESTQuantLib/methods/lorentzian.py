@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..tissue.spectra import ZSpectra
 
 DEFAULT_PRESET = "lorentzian_3T"
+UNCERTAIN_WIDTH = 0.1
+"""Standard error of a width, as a share of it, from which the likelihood is skewed if only the top of a line shows."""
 
 
 def lorentzian_lines(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -83,7 +85,50 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
         noise_sd=settings.noise_sd,
         progress=progress,
     )
+    if used.reference_noise > 0 and fit.spatial is None:
+        fit = _with_noise_of_m0(fit, used, settings)
+    warnings += incomplete_lines(fit, offsets)
     return fit, used, warnings
+
+
+def _with_noise_of_m0(fit: LorentzianFit, used: ZSpectra, settings: Settings) -> LorentzianFit:
+    """Widen the standard errors of lines and baseline by the noise that all measurements share."""
+    from ..fitting.statistics import with_reference_noise
+    from ..tissue.lorentzian import named_lines
+
+    column = used.protocol.offsets_ppm.to(fit.fit.parameters).unsqueeze(1)
+    widened = with_reference_noise(
+        fit.fit,
+        lambda parameters: fit.model.predict(parameters, column),
+        used.reference_noise,
+        settings.noise_sd,
+        used.valid,
+        used.protocol.measurement_count,
+    )
+    return named_lines(fit.model, widened)
+
+
+def incomplete_lines(fit: LorentzianFit, offsets_ppm: Tensor) -> list[str]:
+    """Return a sentence for each line whose width hangs on its top alone, in most voxels that have it.
+
+    The half width of such a line reaches beyond the farthest offset on both sides, and the standard error of the width
+    is a tenth of it or more, from which the likelihood is skewed.
+    """
+    sentences = []
+    for i, pool in enumerate(fit.model.names):
+        width, position, sd = fit.width_ppm[:, i], fit.position_ppm[:, i], fit.width_ppm_sd[:, i]
+        present = (fit.amplitude[:, i] > 0) & sd.isfinite()
+        reach = offsets_ppm.max() - position, position - offsets_ppm.min()
+        beyond = (width / 2 > reach[0]) & (width / 2 > reach[1]) & (sd > UNCERTAIN_WIDTH * width)
+        count = int(present.sum())
+        if count and int((beyond & present).sum()) > count / 2:
+            share = 100 * int((beyond & present).sum()) / count
+            sentences.append(
+                f"the offsets show only the top of the line {pool}, whose half width lies beyond them in {share:.0f} % "
+                "of the voxels: its amplitude and width are biased, and their standard errors do not contain this; "
+                "measure farther from water, or fix the width"
+            )
+    return sentences
 
 
 def chosen_lines(settings: Settings) -> LorentzianModel | TwoStepModel:

@@ -72,11 +72,12 @@ def _fit(
         noted = error.warning(engine)
         warnings = warnings if noted is None else (*warnings, noted)
     warnings = (*warnings, *identifiability_warnings(fit, noise_sd))
-    quantities = fit.quantities
-    if noise_sd is not None or model.deviations:
-        confidence = confidence_of(fit, noise_sd, physical.valid)
-        quantities = confidence.quantities(fit)
-        summary |= {"noise_sd": noise_sd, **confidence.summary()}
+    quantities, explained = fit.quantities, noise_sd is not None or bool(model.deviations)
+    if explained or (spectra.reference_noise > 0 and fit.spatial is None):
+        confidence = confidence_of(fit, noise_sd, physical.valid, spectra.reference_noise)
+        quantities = confidence.quantities(fit, with_limits=explained)
+        if explained:
+            summary |= {"noise_sd": noise_sd, **confidence.summary()}
     return Quantification(
         quantities, fit.result.status, spectra.signal, spectra.protocol, fit.predict, summary, warnings
     )

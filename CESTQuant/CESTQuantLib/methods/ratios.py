@@ -49,13 +49,16 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
     angle = torch.deg2rad(protocol.readout_flip_angle_deg.to(z)) * relative
     left = torch.exp(-repetition_s / t1_s) * torch.cos(angle)
     saturation = 100 * (1 - z / (1 - left * (1 - z)))
-    quantities = {}
-    saturated = [i for i, b1_uT in enumerate(protocol.b1_uT.tolist()) if b1_uT > 0]
-    for i in saturated:
-        name = f"mtsat_{float(protocol.offsets_ppm[i]):g}ppm"
+    repeats: dict[tuple[float, float], list[int]] = {}
+    for i, pulse in enumerate(zip(protocol.offsets_ppm.tolist(), protocol.b1_uT.tolist(), strict=True)):
+        if pulse[1] > 0:
+            repeats.setdefault(pulse, []).append(i)
+    quantities: dict[str, Tensor] = {}
+    for (offset_ppm, b1_uT), measurements in repeats.items():
+        name = f"mtsat_{offset_ppm:g}ppm"
         if name in quantities:
-            name = f"mtsat_{float(protocol.b1_uT[i]):.3g}uT_{float(protocol.offsets_ppm[i]):g}ppm"
-        quantities[name] = saturation[:, i]
+            name = f"mtsat_{b1_uT:.3g}uT_{offset_ppm:g}ppm"
+        quantities[name] = saturation[:, measurements].mean(1)
     if not quantities:
         raise InputError("protocol", "MTsat needs a measurement with a saturation pulse, but the protocol has none")
     found = torch.stack(list(quantities.values()), 1).isfinite().all(1)
@@ -126,7 +129,7 @@ METHODS = (
     Method(
         "mtsat",
         "MTsat",
-        "Magnetisation transfer saturation: the loss of z by one saturation pulse in percent, free of T1 and B1.",
+        "Magnetisation transfer saturation: loss of z by one saturation pulse in percent, free of T1 and flip angle.",
         mt_saturation,
         needs=(Input.T1,),
         takes=(Input.B1,),

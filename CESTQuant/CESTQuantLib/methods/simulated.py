@@ -41,7 +41,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     import torch
 
     from ..networks.files import check_protocol, load_network
-    from ..networks.reconstruction import out_of_range_warnings, reconstruct
+    from ..networks.reconstruction import out_of_range_warnings, reconstruct, weak_output_warnings
     from ..networks.reliability import back_project
 
     assert settings.network is not None  # Method.needs
@@ -63,7 +63,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     quantities = _parameters(file, found.mean, found.sd)
     quantities |= {"rmse": back.rmse, "rmse_expected": found.expected_rmse}
     usable = torch.isfinite(back.rmse)
-    warnings = out_of_range_warnings(file, known)
+    warnings = [*out_of_range_warnings(file, known), *weak_output_warnings(file.training.get("held_out", {}))]
     if file.calibration is not None:
         threshold = file.calibration.threshold
         misfit = file.calibration.misfit(signal - back.signal, found.expected_rmse)

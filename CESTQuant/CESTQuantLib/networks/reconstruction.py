@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ _MARGIN = 0.02
 """Share of a training range by which known values may leave it."""
 _TOLERATED_SHARE = 0.01
 """Share of the voxels that may leave a training range by more."""
+_CORRELATION = " correlation"
+_WEAK_CORRELATION = 0.5
+"""Correlation of estimates and true values below which a schedule does not determine a quantity."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,26 @@ def reconstruct(network: ReconstructionNetwork, signal: Tensor, threads: int | N
 
     in_threads(compute, range(0, count, VOXELS_AT_ONCE), threads)
     return result
+
+
+def weak_output_warnings(held_out: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each quantity that a network hardly finds, even for simulated tissues.
+
+    Args:
+        held_out: Errors for tissues that did not enter the training: ``"<quantity> correlation": r``, or
+            ``"<quantity>": {"correlation": r}``.
+    """
+    correlations = {
+        name.removesuffix(_CORRELATION): value for name, value in held_out.items() if name.endswith(_CORRELATION)
+    }
+    correlations |= {name: errors["correlation"] for name, errors in held_out.items() if isinstance(errors, Mapping)}
+    return [
+        f"this schedule does not determine {name}: for simulated tissues the estimates of the network correlate with "
+        f"the true values by {value:.2f} only, so they are little more than the mean of the training; leave it out "
+        "of the targets, or optimise a schedule for it"
+        for name, value in correlations.items()
+        if value < _WEAK_CORRELATION
+    ]
 
 
 def out_of_range_warnings(file: NetworkFile, maps: Mapping[str, Tensor]) -> list[str]:

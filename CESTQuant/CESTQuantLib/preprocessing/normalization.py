@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..physics.protocol import Protocol
 from ..tissue.spectra import ZSpectra
-from .reference import INTERPOLATED, in_time, m0_measurements
+from .reference import INTERPOLATED, in_time, m0_measurements, shared_noise
 
 
 def normalize(
@@ -56,12 +56,14 @@ def normalize(
         reference = reference.double()
         reference = reference[:, None] if reference.ndim == 1 else reference
         at = torch.linspace(0, raw.shape[1] - 1, reference.shape[1], dtype=torch.float64)
-        return ZSpectra(_divide(raw, in_time(reference, at, times, over_time)), protocol)
+        shared = shared_noise(at, times, over_time)
+        return ZSpectra(_divide(raw, in_time(reference, at, times, over_time)), protocol, reference_noise=shared)
     chosen = m0_measurements(protocol, where).index
     keep = torch.ones(raw.shape[1], dtype=torch.bool)
     keep[chosen] = False
     references = in_time(raw[:, chosen], chosen.double(), times, over_time)
-    return ZSpectra(_divide(raw, references)[:, keep], protocol.select(keep))
+    shared = shared_noise(chosen.double(), times, over_time)
+    return ZSpectra(_divide(raw, references)[:, keep], protocol.select(keep), reference_noise=shared)
 
 
 def _divide(raw: Tensor, reference: Tensor) -> Tensor:

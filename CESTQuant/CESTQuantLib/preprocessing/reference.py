@@ -121,3 +121,24 @@ def in_time(references: Tensor, at: Tensor, wanted: Tensor, over_time: str = INT
     lower = upper - 1
     weight = ((wanted - at[lower]) / (at[upper] - at[lower])).clamp(0, 1)
     return references[:, lower] * (1 - weight) + references[:, upper] * weight
+
+
+def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> float:
+    """Return how much of the noise of the M0 references is common to all measurements of a voxel.
+
+    A signal divided by M0 deviates by ``noise - Z * noise of M0``. The second part has the same sign in all
+    measurements, so that it does not average out over them.
+
+    Args:
+        at: Times (n,) of the references, as in :func:`in_time`.
+        wanted: Times (measurement,) of the measurements.
+        over_time: How several references act, as in :func:`in_time`.
+
+    Returns:
+        Variance of the mean reference over the measurements, relative to that of one reference: 1 for a single one, 1/n
+        for the mean of n, and in between for interpolated ones. A reference counts as noisy as a measurement.
+    """
+    if over_time == MEAN:
+        return 1 / len(at)
+    weights = in_time(torch.eye(len(at), dtype=torch.float64), at, wanted, over_time)
+    return float(weights.mean(1).square().sum())

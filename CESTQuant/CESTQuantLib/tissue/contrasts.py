@@ -5,12 +5,14 @@ Zhou et al., Magn Reson Med 2022;88:546 (APTw); Zaiss et al., NMR Biomed 2014;27
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
-from ..fitting.interpolation import interpolate_parabolas, interpolate_spectra
+from ..fitting.interpolation import CHUNK_VOXELS, interpolate_parabolas, interpolate_spectra
 from ..fitting.smoothing_splines import fit_smoothing_spline
 
 APT_OFFSET_PPM = 3.5
@@ -109,6 +111,44 @@ def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = N
         at = sign * APT_OFFSET_PPM + shift.unsqueeze(1)
         sides.append(interpolate_parabolas(z[:, beyond_water], offsets_ppm[beyond_water], at).squeeze(1))
     return sides[0] - sides[1]
+
+
+def contrast_errors(
+    z: Tensor,
+    contrast: Callable[[Tensor, Tensor | None], Tensor],
+    b0_shift_ppm: Tensor | None,
+    noise_sd: float,
+    reference_noise: float = 0.0,
+) -> Tensor:
+    """Propagate the noise of the signals and of M0 to a contrast.
+
+    With the derivatives g of the contrast by the signals Z, its variance is ``noise_sd^2 (g.g + r (g.Z)^2)``: the noise
+    of M0 changes all signals of a voxel in proportion, and r is its variance relative to that of a measurement. The
+    uncertainty of the B0 shift is not part of it.
+
+    Args:
+        z: (voxel, offset) normalised signal.
+        contrast: Function of spectra (n, offset) and their B0 shifts (n,), which gives (n, k).
+        b0_shift_ppm: (voxel,) position of the water, or None.
+        noise_sd: Standard deviation of a normalised signal.
+        reference_noise: r, see ``ZSpectra``.
+
+    Returns:
+        Standard errors (voxel, k); NaN where the contrast is.
+    """
+    parts = []
+    for first in range(0, len(z), CHUNK_VOXELS):
+        some = slice(first, first + CHUNK_VOXELS)
+        signal = z[some].detach().double().requires_grad_()
+        with torch.enable_grad():
+            values = contrast(signal, None if b0_shift_ppm is None else b0_shift_ppm[some].detach())
+            slopes = torch.stack(
+                [torch.autograd.grad(column.sum(), signal, retain_graph=True)[0] for column in values.T], 1
+            )
+        of_m0 = (slopes @ signal.detach().unsqueeze(2)).squeeze(2)
+        variance = slopes.square().sum(2) + reference_noise * of_m0.square()
+        parts.append(torch.where(values.detach().isnan(), torch.nan, noise_sd * variance.sqrt()))
+    return torch.cat(parts) if parts else z.new_zeros(0, 1)
 
 
 def mtr_ld(z_label: Tensor, z_reference: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class ZSpectra:
         b1_relative: Actual over nominal B1, shape (voxel,), or None where it is unknown.
         t1_s: Longitudinal relaxation time of water in s, shape (voxel,), or None where it is unknown.
         maps: Further maps of shape (voxel,) by the names with which a tissue model refers to them.
+        reference_noise: Variance of M0 relative to that of one measurement, as far as all measurements of a voxel share
+            it, see ``preprocessing/reference.py``; 0 where signals are not divided by M0.
 
     Raises:
         ValueError: The shapes of signal, protocol and maps do not belong together.
@@ -43,6 +45,7 @@ class ZSpectra:
     b1_relative: Tensor | None = None
     t1_s: Tensor | None = None
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    reference_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[1] != self.protocol.measurement_count:

@@ -46,7 +46,7 @@ class Confidence:
 
     Attributes:
         paths: Entries of the model that are fitted.
-        noise_variance: (voxel, p) from the noise; from the residual where the noise is not known.
+        noise_variance: (voxel, p) from the noise, that of M0 too; from the residual where the noise is not known.
         model_variance: (voxel, p) from the misfit; zero where the noise is not known.
         constant_variance: (voxel, p) from the constants.
         chi_square: (voxel,) reduced chi-square; None where the noise is not known.
@@ -70,16 +70,18 @@ class Confidence:
         largest = shares.nan_to_num(0.0).argmax(0) + int(Limit.NOISE)
         return torch.where(self.noise_variance.isfinite(), largest.to(shares.dtype), torch.nan)
 
-    def quantities(self, fit: ModelFit) -> dict[str, Tensor]:
+    def quantities(self, fit: ModelFit, *, with_limits: bool = True) -> dict[str, Tensor]:
         """Return the maps of a fit with these standard errors, ``<map>_limit``, and ``chi2_reduced`` where it is known.
 
         Args:
             fit: The fit that this is the confidence of.
+            with_limits: Whether to give ``<map>_limit``.
         """
         values = {path: fit.result.parameters[:, i].double() for i, path in enumerate(self.paths)}
         errors = {path: self.standard_errors[:, i] for i, path in enumerate(self.paths)}
         maps = named_quantities(values, errors, fit.signal_model.tissue.protons)
-        maps |= {f"{map_name(path)}_limit": self.limits[:, i] for i, path in enumerate(self.paths)}
+        if with_limits:
+            maps |= {f"{map_name(path)}_limit": self.limits[:, i] for i, path in enumerate(self.paths)}
         if self.chi_square is not None:
             maps["chi2_reduced"] = self.chi_square
         return {**fit.quantities, **maps}
@@ -96,13 +98,17 @@ class Confidence:
 
 
 @torch.no_grad()
-def confidence_of(fit: ModelFit, noise_sd: float | None = None, valid: Tensor | None = None) -> Confidence:
+def confidence_of(
+    fit: ModelFit, noise_sd: float | None = None, valid: Tensor | None = None, reference_noise: float = 0.0
+) -> Confidence:
     """Split the uncertainty of a model fit into what noise, misfit and constants contribute.
 
     Args:
         fit: Fit of a model whose constants may have standard deviations (``TissueModel.deviations``).
         noise_sd: Standard deviation of a measurement; None to take the residual for noise.
         valid: (voxel, measurement) bool, measurements that the fit used; None for all.
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``. Its noise changes all
+            signals Z of a voxel in proportion, like a constant with the derivative Z.
     """
     result = fit.result
     voxels, count = result.parameters.shape
@@ -110,26 +116,28 @@ def confidence_of(fit: ModelFit, noise_sd: float | None = None, valid: Tensor | 
     points = fit.signal_model.protocol.measurement_count
     copies = count + len(jacobian_of.constants) + 1
     chunk = max(1, VALUES_PER_CHUNK // (points * copies))
-    noise, constants = (result.parameters.new_full((voxels, count), torch.nan).double() for _ in range(2))
+    noise, constants, of_m0 = (result.parameters.new_full((voxels, count), torch.nan).double() for _ in range(3))
     free = result.standard_errors.isfinite()
     of_residual = residual_variance(fit, valid)
     variance = of_residual if noise_sd is None else torch.full_like(of_residual, noise_sd**2)
     index = torch.nonzero(result.fitted & free.any(1)).flatten()
     for some in index.split(chunk):
         jacobian, slopes = jacobian_of(result.parameters[some], tuple(values[some] for values in fit.maps))
+        slopes = torch.cat((slopes, fit.predict(some).to(slopes).unsqueeze(2)), 2)
         if valid is not None:
             jacobian, slopes = (each * valid[some].unsqueeze(2) for each in (jacobian, slopes))
         unit, through = _propagated(fit.signal_model.tissue, jacobian, slopes, free[some], variance[some])
         noise[some] = unit * variance[some].unsqueeze(1)
-        constants[some] = (through * jacobian_of.deviations).square().sum(2)
+        constants[some] = (through[..., :-1] * jacobian_of.deviations).square().sum(2)
+        of_m0[some] = through[..., -1].square() * variance[some].unsqueeze(1) * reference_noise
     if fit.spatial is not None:  # what the neighbours tell is in the standard deviations of their posterior
-        noise = result.standard_errors.double().square()
+        noise, of_m0 = result.standard_errors.double().square(), torch.zeros_like(of_m0)
     hidden = torch.where(free, 0.0, torch.nan)
     chi_square = None if noise_sd is None else of_residual / noise_sd**2
     excess = torch.zeros_like(variance) if chi_square is None else (chi_square - 1).clamp_min(0).nan_to_num(0.0)
     return Confidence(
         tuple(parameter.path for parameter in fit.signal_model.tissue.parameters),
-        noise + hidden,
+        noise + of_m0 + hidden,
         noise * excess.unsqueeze(1) + hidden,
         constants + hidden,
         chi_square,

@@ -46,6 +46,16 @@ def test_mtsat_is_the_share_that_the_pulse_removes() -> None:
     assert quantity_named("mtsat_10ppm").unit == "%"
 
 
+def test_repeats_of_mtsat_are_averaged_and_other_powers_have_maps_of_their_own() -> None:
+    signal = torch.tensor([[0.30, 0.34, 0.50, 1.0]]).double()
+    values = {"readout_flip_angle_deg": ANGLE_DEG, "magnetisation_carried_over": True, "recovery_time_s": 0.02}
+    study = ZSpectra(signal, Protocol(3.0, [10.0] * 4, [4.0, 4.0, 2.0, 0.0], 0.01, **values), t1_s=T1)
+    found = quantify(study, "mtsat").quantities
+    alone = [float(quantify(study.select(torch.tensor([i])), "mtsat").quantities["mtsat_10ppm"]) for i in range(3)]
+    assert list(found) == ["mtsat_10ppm", "mtsat_2uT_10ppm"]
+    assert [float(value) for value in found.values()] == pytest.approx([(alone[0] + alone[1]) / 2, alone[2]])
+
+
 def test_a_b1_map_scales_the_flip_angle_of_mtsat() -> None:
     z = gradient_echo(0.025, 0.8 * ANGLE_DEG) / gradient_echo(0.0, 0.8 * ANGLE_DEG)
     study = ZSpectra(torch.tensor([[z, 1.0]]).double(), protocol(), t1_s=T1, b1_relative=torch.tensor([0.8]).double())

@@ -20,7 +20,7 @@ from CESTQuantLib.networks.config import FOLDER, TrainingConfig, config_from_dic
 from CESTQuantLib.networks.dictionary import nearest
 from CESTQuantLib.networks.files import NetworkFile, save_network
 from CESTQuantLib.networks.fixed_protocol import train_from_config
-from CESTQuantLib.networks.reconstruction import reconstruct
+from CESTQuantLib.networks.reconstruction import reconstruct, weak_output_warnings
 from CESTQuantLib.networks.reliability import back_project
 from CESTQuantLib.tissue.spectra import ZSpectra
 
@@ -215,3 +215,16 @@ def test_a_range_that_starts_at_zero_is_trained_and_calibrated() -> None:
     changes = {"tissue": tissue, "targets": ["amide.fraction"], "samples": 500, "epochs": 1, "noise_sd": 0.004}
     trained, _ = train_from_config(config_from_dict({**SCAN_CONFIG, **changes}))
     assert trained.calibration is not None
+
+
+def test_a_quantity_that_the_schedule_does_not_determine_is_told() -> None:
+    flat = {"amine.fraction correlation": 0.92, "amine.T2_s correlation": 0.17, "amine.T2_s mean absolute error": 0.01}
+    (warning,) = weak_output_warnings(flat)
+    assert warning.startswith(
+        "this schedule does not determine amine.T2_s: for simulated tissues the estimates of the "
+    )
+    assert "by 0.17 only" in warning
+    assert weak_output_warnings({"amine.k_Hz": {"mae": 1.0, "correlation": 0.3}, "b": {"correlation": 0.8}})[
+        0
+    ].startswith("this schedule does not determine amine.k_Hz")
+    assert weak_output_warnings({}) == []

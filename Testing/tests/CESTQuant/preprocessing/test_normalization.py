@@ -10,7 +10,8 @@ import torch
 
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.preprocessing.normalization import normalize
-from CESTQuantLib.preprocessing.reference import m0_measurements
+from CESTQuantLib.preprocessing.reference import m0_measurements, shared_noise
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 OFFSETS = [-3.5, -1.0, 0.0, 1.0, 3.5]
 Z = torch.tensor([[0.8, 0.5, 0.1, 0.6, 0.7], [0.9, 0.6, 0.2, 0.5, 0.8]], dtype=torch.float64)
@@ -147,3 +148,14 @@ def test_a_missing_reference_says_what_to_do():
 def test_wrong_count_names_both_numbers():
     with pytest.raises(ValueError, match=r"the protocol has 4 offsets but 'mz.nii' has 5 measurements"):
         normalize(Z, protocol(OFFSETS[:4]), M0, where="'mz.nii'")
+
+
+def test_the_noise_of_m0_that_all_measurements_share() -> None:
+    at, times = torch.tensor([0.0, 4.0]), torch.arange(5, dtype=torch.float64)
+    assert shared_noise(at[:1], times) == 1
+    assert shared_noise(at, times, "mean") == 0.5
+    assert shared_noise(at, times) == pytest.approx(0.5)  # both count alike over the whole acquisition
+    assert shared_noise(at, times[:3]) > 0.5  # near the first one it counts more
+    assert shared_noise(times, times) == pytest.approx(0.2)  # a reference for every measurement
+    assert normalize(Z * M0[:, None], protocol(), M0).reference_noise == 1
+    assert ZSpectra(Z, protocol()).reference_noise == 0

@@ -10,11 +10,15 @@ from scipy.optimize import least_squares
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.formats.protocol_files import read_offsets
+from CESTQuantLib.methods.base import Settings
+from CESTQuantLib.methods.registry import quantify
+from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.preprocessing.fields import shift_spectra
 from CESTQuantLib.tissue.contrasts import mtr_rex
 from CESTQuantLib.tissue.lorentzian import fit_lorentzian
 from CESTQuantLib.tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
+from CESTQuantLib.tissue.spectra import ZSpectra
 
 SEVEN = LorentzianModel(
     (
@@ -259,3 +263,35 @@ def test_impossible_models_are_refused():
         LorentzianPool("amide", Range(0, 0, 1), Range(1, 1, 2))
     with pytest.raises(ValueError, match="50 values but the signal has 49"):
         fit_lorentzian(tissue(2)[0][:, :49], OFFSETS, SEVEN)
+
+
+def test_standard_errors_of_lines_contain_the_noise_of_m0() -> None:
+    """All amplitudes scatter with M0, those of large lines most; widths do not."""
+    noise, count = 0.01, 1500
+    random = torch.Generator().manual_seed(5)
+    model = LorentzianModel.from_dict({"baseline": [0.5, 0.9, 1.5], "pools": [WATER]}, "one line")
+    z = 0.95 - 0.8 * 1.0 / (1.0 + OFFSETS.square())
+    z = z + noise * torch.randn(count, len(OFFSETS), generator=random).double()
+    z = z / (1 + noise * torch.randn(count, 1, generator=random).double())
+    protocol = Protocol(3.0, OFFSETS, 1.0, 2.0)
+    settings = Settings(lorentzian=model)
+    found, alone = (
+        quantify(ZSpectra(z, protocol, reference_noise=share), "lorentzian", settings).quantities
+        for share in (1.0, 0.0)
+    )
+    for name in ("baseline", "water_amplitude", "water_width_ppm"):
+        expected = float(found[f"{name}_sd"].median())
+        assert float(found[name].std()) == pytest.approx(expected, rel=0.06), name
+        larger = expected / float(alone[f"{name}_sd"].median())
+        assert larger > 1.3 if name == "water_amplitude" or name == "baseline" else larger == pytest.approx(1, abs=1e-3)
+
+
+def test_a_line_of_which_the_offsets_show_only_the_top_is_told() -> None:
+    semisolid = {"name": "mt", "amplitude": [0, 0.1, 1], "width_ppm": [10, 25, 100], "position_ppm": [-4, -1, 0]}
+    model = LorentzianModel.from_dict({"baseline": [0.5, 0.9, 1.0], "pools": [WATER, semisolid]}, "two lines")
+    z = 0.95 - 0.7 / (1 + OFFSETS.square()) - 0.15 / (1 + ((OFFSETS + 1) / 20).square())
+    noise = torch.randn(40, len(OFFSETS), generator=torch.Generator().manual_seed(5)).double()
+    exact, noisy = (ZSpectra(z + sd * noise, Protocol(3.0, OFFSETS, 1.0, 2.0)) for sd in (1e-5, 5e-3))
+    assert quantify(exact, "lorentzian", Settings(lorentzian=model)).warnings == ()
+    (warning,) = quantify(noisy, "lorentzian", Settings(lorentzian=model)).warnings
+    assert warning.startswith("the offsets show only the top of the line mt, whose half width lies beyond them in")

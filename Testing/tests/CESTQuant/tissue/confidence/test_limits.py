@@ -130,3 +130,29 @@ def test_maps_of_the_limit_are_among_the_quality_maps() -> None:
     assert quantity_named("amine_fraction_limit").quality
     assert quantity_named("amine_exchange_rate_Hz_limit").unit == ""
     assert quantity_named("chi2_reduced").quality
+
+
+def test_the_noise_of_m0_widens_the_standard_errors_unless_the_scale_is_fitted() -> None:
+    """Noise of M0 changes all signals of a voxel in proportion, which a fitted scale takes up."""
+    noise = 0.01
+    exact = acquisition(0.0, wrong=False).signal
+    generator = torch.Generator().manual_seed(7)
+    z = exact + noise * torch.randn(exact.shape, generator=generator).double()
+    z = z / (1 + noise * torch.randn(VOXELS, 1, generator=generator).double())
+    free_r2 = model({})
+    free_r2["water"]["T2_s"] = {"fit": True, "start": 0.09, "bounds": [0.03, 0.3]}
+    scaled = {**free_r2, "signal_scale": {"fit": True, "start": 1.0, "bounds": [0.8, 1.2]}}
+    found = {}
+    for name, values in {"own": free_r2, "scale": scaled}.items():
+        for share in (0.0, 1.0):
+            maps = quantify(
+                ZSpectra(z, PROTOCOL, reference_noise=share), "r1rho", Settings(model=tissue_model_from_dict(values))
+            ).quantities
+            assert not any(key.endswith("_limit") for key in maps)  # the noise is not known
+            found[name, share] = maps
+    maps = found["own", 1.0]
+    for key in ("water_r2_Hz", "amine_fraction"):
+        assert float(maps[key].std()) == pytest.approx(float(maps[f"{key}_sd"].median()), rel=0.12), key
+    assert float((maps["water_r2_Hz_sd"] / found["own", 0.0]["water_r2_Hz_sd"]).median()) > 1.2
+    ratio = found["scale", 1.0]["water_r2_Hz_sd"] / found["scale", 0.0]["water_r2_Hz_sd"]
+    assert float(ratio.median()) == pytest.approx(1.0, abs=1e-3)
