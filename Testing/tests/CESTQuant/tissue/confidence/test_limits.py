@@ -154,5 +154,11 @@ def test_the_noise_of_m0_widens_the_standard_errors_unless_the_scale_is_fitted()
     for key in ("water_r2_Hz", "amine_fraction"):
         assert float(maps[key].std()) == pytest.approx(float(maps[f"{key}_sd"].median()), rel=0.12), key
     assert float((maps["water_r2_Hz_sd"] / found["own", 0.0]["water_r2_Hz_sd"]).median()) > 1.2
+    known = {**scaled, "signal_scale": {**scaled["signal_scale"], "prior": {"mean": 1.0, "sd": noise}}}
+    settings = Settings(model=tissue_model_from_dict(known), noise_sd=noise)
+    weighed = quantify(ZSpectra(z, PROTOCOL), "r1rho", settings).quantities
+    # a scale that is known as well as M0 is the better fit, and its standard errors are honest too
+    assert float(weighed["water_r2_Hz"].std()) == pytest.approx(float(weighed["water_r2_Hz_sd"].median()), rel=0.12)
+    assert float(weighed["water_r2_Hz"].std()) < 0.7 * float(maps["water_r2_Hz"].std())
     ratio = found["scale", 1.0]["water_r2_Hz_sd"] / found["scale", 0.0]["water_r2_Hz_sd"]
     assert float(ratio.median()) == pytest.approx(1.0, abs=1e-3)
