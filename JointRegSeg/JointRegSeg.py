@@ -131,6 +131,7 @@ class JointRegSegParameterNode:
     folderName: str
     comparedFixed: vtkMRMLScalarVolumeNode
     comparedWarped: vtkMRMLScalarVolumeNode
+    predictModel: str = "tissue"  # weights of the package; empty for those of the file
     predictWeightsPath: str
     trainingConfigPath: str
     trainingManifestPath: str

@@ -220,7 +220,8 @@ class JointRegSegLogic:
         Args:
             study: Volume nodes by modality ('t1', 't1ce', 't2', 'flair'), or a list in that order with None for each
                 modality that is missing.
-            weights: Weights file of tasks on single studies, as `jointregseg train` makes it.
+            weights: Weights file of tasks on single studies, as `jointregseg train` makes it, or the name of weights of
+                the package: 'tissue' or 'super_resolution'.
             mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
             folderName: Name of the subject-hierarchy folder; by default that of the first image.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
@@ -233,14 +234,15 @@ class JointRegSegLogic:
         report(0.0, "reading")
         images, nodes = study_of(study, mask, None, "given")
         from .multitask.prediction import predict_study
+        from .multitask.shipped import weights_file
         from .multitask.weights import load_study_weights
         from .scene.prediction import prediction_into_scene
 
-        chosen = str(choose_device(device))
+        chosen, path = str(choose_device(device)), weights_file(weights)
 
         def compute(report: Progress) -> StudyPrediction:
-            with _naming(weights, given=nodes):
-                return predict_study(images, load_study_weights(weights), chosen, part(report, 0.02, 0.95))
+            with _naming(path, given=nodes):
+                return predict_study(images, load_study_weights(path), chosen, part(report, 0.02, 0.95))
 
         found = in_background(compute, report)
         report(0.95, "adding the results to the scene")

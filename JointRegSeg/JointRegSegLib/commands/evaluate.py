@@ -16,6 +16,7 @@ from NeuroCESTLib.core.whole_files import write_errors, write_text, written_as
 from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
+from ..multitask.shipped import SHIPPED, shipped_in_words, weights_file
 from .evaluate_tasks import PARTIAL, cases_in_words, evaluate_on_cohort, failures, move_into_partial
 from .options import add_device, add_labels, add_refinement, check_refinement
 
@@ -48,7 +49,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         action="extend",
         metavar="W",
         help=f"weights files to compare, each of which gives a row of the comparison; '{BUNDLED}' for the bundled "
-        f"weights (default), '{NO_NETWORK}' to register without a network",
+        f"weights (default), '{NO_NETWORK}' to register without a network; or one file, or one name of weights of the "
+        f"package for a task on single studies, {shipped_in_words()}",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, pictures and report")
     parser.add_argument(
@@ -76,7 +78,8 @@ def run(options: Namespace) -> int:
     from ..multitask.weights import is_study_weights
 
     check_refinement(options)
-    if any(is_study_weights(name) for name in options.weights or ()):
+    options.weights = [str(weights_file(name)) if name in SHIPPED else name for name in options.weights or ()]
+    if any(is_study_weights(name) for name in options.weights):
         return evaluate_on_cohort(options)
     device = str(choose_device(options.device))
     variants = _variants(options.weights or [BUNDLED])

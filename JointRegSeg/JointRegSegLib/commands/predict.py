@@ -11,6 +11,7 @@ from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
+from ..multitask.shipped import shipped_in_words, weights_file
 from .options import add_device
 from .visit_files import add_visit, files_by_modality, named_by_files, read_visit, told
 
@@ -27,7 +28,13 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         help="tissues, numbers (such as the age), classes, smaller voxels or anomalies of one visit, by weights that "
         "'train' made",
     )
-    parser.add_argument("--weights", required=True, metavar="W", help="weights file (.pt) of tasks on single studies")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="W",
+        help=f"weights of tasks on single studies: the file (.pt), or the name of weights of the package, "
+        f"{shipped_in_words()}",
+    )
     add_visit(parser)
     add_device(parser)
     parser.add_argument(
@@ -44,6 +51,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``jointregseg predict``; it writes all results or none."""
     paths = files_by_modality(options.images, "--images")
+    weights = weights_file(options.weights)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
@@ -55,13 +63,13 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg predict", settings_of(options), str(choose_device(options.device)))
         host.attach()
-        report.add_input("weights", options.weights)
+        report.add_input("weights", weights)
         with report.timed("reading"), told(report):
             study, mask, files = read_visit(paths, options.mask, report)
         with report.timed("computing"), named_by_files(files), told(report):
             result = JointRegSegLogic().predict(
                 study,
-                options.weights,
+                weights,
                 mask=mask,
                 folderName=Path(options.output).resolve().name,
                 device=options.device,

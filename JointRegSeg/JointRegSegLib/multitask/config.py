@@ -16,6 +16,7 @@ from ..network.configuration import NetworkConfig, load_network_config
 from ..tasks.registry import study_task_from_dict
 from ..tasks.study_task import StudyTask
 from ..training.settings import TrainingSettings
+from .shipped import SHIPPED, weights_file
 
 RECIPES = Path(__file__).resolve().parents[1] / "configurations" / "recipes"
 """Folder of the configurations that come with the module."""
@@ -204,7 +205,7 @@ def multitask_from_dict(values: Any, source: str = "configuration", folder: Path
     if not isinstance(start, str):
         raise ValueError(f"{source}: initialise is {start!r} but must be the path of a weights file")
     if start:
-        start = str((folder or Path()) / start)
+        start = str(weights_file(start) if start in SHIPPED else (folder or Path()) / start)
     try:
         return MultiTaskConfig(
             network,

@@ -18,12 +18,41 @@ class PredictionPage(Page):
     _problem = ""
 
     def setup(self):
-        """Connect the button."""
+        """List the weights of the package, and connect the widgets."""
+        import qt
+
+        from ..multitask.shipped import SHIPPED
+
+        choices = self.ui.predictModelComboBox
+        for name, finds in SHIPPED.items():
+            choices.addItem(_(name.replace("_", "-").capitalize()), name)
+            choices.setItemData(choices.count - 1, _("Finds {what}.").format(what=_(finds)), qt.Qt.ToolTipRole)
+        choices.addItem(_("From a file…"), "")
+        choices.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.predictButton.connect("clicked(bool)", lambda checked: self.panel.work(self.predict))
+
+    def onModelChosen(self, index):
+        """Take over the weights that the user has chosen."""
+        name = self.ui.predictModelComboBox.itemData(index)
+        if self.parameters and name is not None and self.parameters.predictModel != name:
+            self.parameters.predictModel = name
+
+    def weights(self):
+        """Return the name of the chosen weights of the package, or the path of the file; empty without a file."""
+        from ..multitask.shipped import SHIPPED
+
+        name = self.parameters.predictModel
+        return name if name in SHIPPED else self.parameters.predictWeightsPath
 
     def show(self):
         """Say what the weights find, and what is missing before they can."""
         self._read()
+        ui = self.ui
+        choices = ui.predictModelComboBox
+        chosen = choices.findData(self.parameters.predictModel)
+        choices.currentIndex = chosen if chosen >= 0 else choices.count - 1
+        for widget in (ui.predictWeightsPathLineEdit, ui.predictWeightsPathLineEditLabel):
+            widget.visible = not choices.itemData(choices.currentIndex)
         found = "; ".join(self._offers)
         self.ui.predictOfferLabel.text = (
             _("These weights find: {found}.").format(found=found) if found else self._problem
@@ -40,7 +69,7 @@ class PredictionPage(Page):
 
     def missingHere(self):
         """Return what is missing before the prediction, as a sentence; empty without a lack."""
-        if not self.parameters.predictWeightsPath:
+        if not self.weights():
             return _("Choose weights that 'jointregseg train' made for tasks on single studies.")
         if self._problem:
             return self._problem
@@ -55,7 +84,7 @@ class PredictionPage(Page):
         study = self.study()
         result = self.logic.predict(
             study,
-            parameters.predictWeightsPath,
+            self.weights(),
             mask=parameters.fixedMask,
             device=parameters.device,
             folderName=parameters.folderName or _("{name} predicted").format(name=next(iter(study.values())).GetName()),
@@ -75,7 +104,10 @@ class PredictionPage(Page):
 
     def _read(self):
         """Read what the chosen file says of itself, where another one is chosen or it has changed."""
-        path = self.parameters.predictWeightsPath
+        from ..multitask.shipped import SHIPPED, weights_file
+
+        given = self.weights()
+        path = str(weights_file(given)) if given in SHIPPED else given
         seen = (path, os.path.getmtime(path) if os.path.isfile(path) else 0.0)
         if seen == self._seen:
             return

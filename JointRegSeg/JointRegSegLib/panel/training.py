@@ -67,6 +67,11 @@ class TrainingPage(BackgroundTrainingPage):
 
     def take(self, path):
         """Choose the weights that a training has written."""
+        from ..multitask.weights import is_study_weights
+
+        if is_study_weights(path):
+            self.parameters.predictModel, self.parameters.predictWeightsPath = "", path
+            return
         self.parameters.segment = True
         self.parameters.weightsPath = path
 

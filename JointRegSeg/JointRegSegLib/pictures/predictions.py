@@ -148,6 +148,12 @@ def _draw_tissue(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Sh
     ):
         axis.set_title(text)
         axis.set_axis_off()
+    from matplotlib.patches import Patch
+
+    seen = {*known[level].flat, *study.prediction[level].flat}
+    names = [name for number, name in enumerate(task.classes, 1) if number in seen]
+    patches = [Patch(color=tissue(name).color, label=tissue(name).title) for name in names]
+    row[1].legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=7)
 
 
 def _draw_images(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Shown], row: Sequence[Axes]) -> None:

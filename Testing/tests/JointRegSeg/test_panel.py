@@ -46,7 +46,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("JointRegSeg")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | {"similarity", *panel.PATHS, *panel.device.titles()} == set(
+    assert bound | {"similarity", "predictModel", *panel.PATHS, *panel.device.titles()} == set(
         JointRegSeg.JointRegSegParameterNode.allParameters
     )
 

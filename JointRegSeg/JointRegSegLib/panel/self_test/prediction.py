@@ -40,8 +40,25 @@ class PredictionTest(SampleTest):
         path = os.path.join(self.directory, "study.pt")
         return str(save_study_weights(path, network, {"preparation": {"spacing_mm": 4.0}}))
 
+    def test_weightsOfThePackageAreOfferedFirstAndSayWhatTheyFind(self):
+        from JointRegSegLib.multitask.shipped import SHIPPED
+
+        choices = self.ui.predictModelComboBox
+        parameters = self.widget.logic.getParameterNode()
+        self.assertEqual([choices.itemData(n) for n in range(choices.count)], [*SHIPPED, ""])
+        for number in range(len(SHIPPED)):
+            choices.currentIndex = number
+            self.assertEqual(parameters.predictModel, choices.itemData(number))
+            self.assertIn("These weights find", self.ui.predictOfferLabel.text)
+            self.assertTrue(self.ui.predictWeightsPathLineEdit.isHidden())
+        choices.currentIndex = len(SHIPPED)
+        self.assertNotIn(parameters.predictModel, SHIPPED)
+        self.assertFalse(self.ui.predictWeightsPathLineEdit.isHidden())
+        self.assertEqual(self.ui.predictOfferLabel.text, "")
+
     def test_weightsSayWhatTheyFindAndFindItAndThoseOfTheTumorAreRefused(self):
         ui = self.ui
+        ui.predictModelComboBox.currentIndex = ui.predictModelComboBox.findData("")
         self.assertFalse(ui.predictButton.enabled)
         self.assertIn("Choose weights", ui.predictButton.toolTip)
         ui.predictWeightsPathLineEdit.currentPath = self.saveSmallNetwork()

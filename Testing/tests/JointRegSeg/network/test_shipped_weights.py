@@ -54,7 +54,7 @@ def test_weights_record_their_preprocessing_and_contain_no_paths(weights: Loaded
     assert weights.metadata["preprocessing"]["spacing_mm"] == 1.0
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("neurocest_*.json")), ids=lambda file: file.name)
 def test_configurations_of_the_training_are_valid(file: Path) -> None:
     config = read_config(file)
     assert config.network.name == "neurocest"
