@@ -43,6 +43,7 @@ class PredictionTest(SampleTest):
     def test_weightsOfThePackageAreOfferedFirstAndSayWhatTheyFind(self):
         from JointRegSegLib.multitask.shipped import SHIPPED
 
+        self.ui.predictSection.collapsed = False  # a collapsed section hides its widgets
         choices = self.ui.predictModelComboBox
         parameters = self.widget.logic.getParameterNode()
         self.assertEqual([choices.itemData(n) for n in range(choices.count)], [*SHIPPED, ""])
