@@ -362,9 +362,10 @@ def load_network(weights: str | Path | None) -> LoadedWeights | None:
 
     path = Path(weights) if weights is not None else default_weights_path()
     if weights is None and not path.is_file():
-        raise ValueError(
+        raise InputError(
+            "weights",
             f"the bundled weights ('{path.name}') are missing: give a weights file, or '{NO_NETWORK}' to register "
-            "without segmenting"
+            "without segmenting",
         )
     return load_weights(path)
 

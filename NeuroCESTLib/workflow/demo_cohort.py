@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 from NeuroCESTLib.core.whole_files import write_csv, write_rows, write_text
 
@@ -64,9 +65,11 @@ class DemoSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.patients <= len(SEEDS):
-            raise ValueError(f"the number of patients is {self.patients}, but must lie between 1 and {len(SEEDS)}")
+            raise InputError(
+                "patients", f"the number of patients is {self.patients}, but must lie between 1 and {len(SEEDS)}"
+            )
         if self.seed < 0:
-            raise ValueError(f"the seed is {self.seed}, but must be at least 0")
+            raise InputError("seed", f"the seed is {self.seed}, but must be at least 0")
 
 
 def write_demo_cohort(folder: Path, settings: DemoSettings, progress: Progress = silent) -> Path:

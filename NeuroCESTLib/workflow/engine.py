@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from .programs import environment
 
 HERE = Path(__file__).resolve().parent
@@ -84,7 +86,9 @@ def profile_folder(name: str) -> str:
         if any(folder.glob("config*.yaml")):
             return str(folder.resolve())
     bundled = ", ".join(sorted(entry.name for entry in PROFILES.iterdir() if entry.is_dir()))
-    raise ValueError(f"'{name}' is no profile: give a folder with a config.yaml of Snakemake, or one of {bundled}")
+    raise InputError(
+        "profile", f"'{name}' is no profile: give a folder with a config.yaml of Snakemake, or one of {bundled}"
+    )
 
 
 def _locked(descriptor: int) -> bool:

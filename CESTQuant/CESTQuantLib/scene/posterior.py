@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part
 from NeuroCESTLib.scene import hierarchy
 from NeuroCESTLib.scene.tables import add_table
@@ -30,7 +31,9 @@ def require_posterior(method: str, regions: Mapping[str, np.ndarray]) -> None:
         ValueError: The method fits no tissue model, or there is no region.
     """
     if method not in METHODS:
-        raise ValueError(f"the posterior is that of a model fit ({' or '.join(METHODS)}), not of the method {method}")
+        raise InputError(
+            "posterior", f"the posterior is that of a model fit ({' or '.join(METHODS)}), not of the method {method}"
+        )
     if not regions:
         raise ValueError("the posterior is that of the mean spectra of regions: give a segmentation (--segmentation)")
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 CSF, GM, WM = range(3)
 """Channels of tissue probabilities: cerebrospinal fluid, grey and white matter."""
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd")
@@ -43,9 +45,10 @@ class Template:
         """
         factor = round(spacing_mm / self.spacing_mm)
         if factor < 1 or abs(factor * self.spacing_mm - spacing_mm) > 1e-3 * spacing_mm:
-            raise ValueError(
+            raise InputError(
+                "spacing",
                 f"spacing_mm is {spacing_mm:g} but must be a whole multiple of the {self.spacing_mm:g} mm of the "
-                f"template '{self.name}'"
+                f"template '{self.name}'",
             )
         tissues = F.avg_pool3d(self.tissues[None], factor)[0] if factor > 1 else self.tissues
         return replace(self, tissues=tissues, spacing_mm=spacing_mm)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.record import versions
 
@@ -30,7 +31,7 @@ def bids_label(text: str) -> str:
     """
     label = re.sub(r"[^A-Za-z0-9]", "", text)
     if not label:
-        raise ValueError(f"'{text}' is no name for BIDS, which allows letters and digits only")
+        raise InputError("bids-names", f"'{text}' is no name for BIDS, which allows letters and digits only")
     return label
 
 

@@ -32,6 +32,8 @@ REFUSALS = [
     ("cestquant", f"{FIT} lorentzian --lorentzian 9T", "--lorentzian"),
     ("cestquant", f"{FIT} lorentzian --noise-sd -1", "--noise-sd"),
     ("cestquant", f"{FIT} mtrasym --spatial-prior", "--method"),
+    ("cestquant", f"{FIT} mtrasym --posterior", "--posterior"),
+    ("cestquant", "compartments --maps {good} --bids-names _/_ --output {out}", "--bids-names"),
     ("cestquant", f"{FIT} ld --asymmetry-offset 40", "{good}/protocol.json"),
     ("cestquant", f"{FIT} mplf", "{good}/protocol.json"),
     ("cestquant", f"{FIT} quesp --t1 {{good}}/t1.nii.gz --model {{good}}/model.json", "{good}/protocol.json"),
@@ -65,6 +67,8 @@ REFUSALS = [
     ("jointregseg", "evaluate --manifest {tmp}/training.json --output {out}", "{tmp}/training.json"),
     ("neurocest", "run {tmp}/training.json --output {out}", "{tmp}/training.json"),
     ("neurocest", "summarize {good}", "{good}"),
+    ("neurocest", "demo-cohort --patients 0 --output {out}", "--patients"),
+    ("neurocest", "demo-cohort --seed -1 --output {out}", "--seed"),
 ]
 
 
