@@ -23,6 +23,8 @@ class FieldsPage(Page):
 
     def missingHere(self):
         """Return what the computation of field maps still needs, as a sentence; empty without a lack."""
+        from ..methods.registry import FIELD_METHODS
+
         signal, path = self.parameters.fieldSignal, self.parameters.fieldProtocolPath
         if not signal:
             return _("Choose the WASABI or WASSR acquisition.")
@@ -30,7 +32,7 @@ class FieldsPage(Page):
             return _("The protocol file {path} does not exist.").format(path=path)
         if not path and not self.logic.hasProtocol(signal):
             return _("Choose the protocol of the field acquisition.")
-        return ""
+        return "\n".join(self.panel.protocol.lacks(FIELD_METHODS[self.parameters.fieldMethod], path or None, signal))
 
     def compute(self, progress):
         """Compute the maps, choose them, and return what was done."""

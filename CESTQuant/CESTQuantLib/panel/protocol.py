@@ -104,12 +104,25 @@ class ProtocolPage(Page):
     def missing(self):
         """Return what the chosen method needs to know about the saturation and the protocol does not say."""
         from ..methods.registry import METHODS
-        from ..tables.protocols import open_saturation, title_of
 
         method = METHODS.get(self.parameters.method)
-        if method is None or not method.physical:
+        try:
+            given = self.given()
+        except ValueError:  # a damaged protocol, which is told elsewhere
             return []
-        protocol = self._saturation()
+        return [] if method is None else self.lacks(method, given, self.parameters.signal)
+
+    def lacks(self, method, given, signal):
+        """Return what a method needs to know about the saturation and a protocol does not say, as sentences.
+
+        Args:
+            method: Method of the registry.
+            given: Protocol as dictionary or file; None for that of the acquisition.
+            signal: Acquisition, or None.
+        """
+        from ..tables.protocols import open_saturation, title_of
+
+        protocol = self._saturation(given, signal) if method.physical else None
         open_ = [] if protocol is None else [title_of(key) for key in open_saturation(protocol)]
         if not open_:
             return []
@@ -118,11 +131,9 @@ class ProtocolPage(Page):
         )
         return [sentence.format(method=_(method.title), what=_(" and ").join(open_))]
 
-    def _saturation(self):
-        """Return the keys of the protocol that describe the saturation; None where only a run finds out."""
-        signal = self.parameters.signal
+    def _saturation(self, given, signal):
+        """Return the keys of a protocol that describe the saturation; None where only a run finds out."""
         try:
-            given = self.given()
             if isinstance(given, str):
                 return self._saturation_of_file(given)
             if given is None and signal:

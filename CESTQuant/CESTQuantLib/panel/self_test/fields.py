@@ -27,6 +27,7 @@ class FieldsTest(SampleTest):
         self.assertIn("Choose the WASABI or WASSR acquisition", self.ui.fieldMapsButton.toolTip)
         self.ui.fieldSignalSelector.setCurrentNode(wassr)
         self.ui.fieldReferenceSelector.setCurrentNode(self.reference)
+        self.assertIn("WASABI needs B1 (µT) and Saturation (s)", self.ui.fieldMapsButton.toolTip)
         self.ui.fieldMethodComboBox.currentIndex = self.ui.fieldMethodComboBox.findData("wassr")
         self.assertEqual(self.widget.logic.getParameterNode().fieldMethod, "wassr")
         self.assertTrue(self.ui.fieldMapsButton.enabled)
