@@ -127,7 +127,7 @@ class CESTQuantParameterNode:
     method: Annotated[str, KnownMethod()] = "lorentzian"
     asymmetryOffset_ppm: Annotated[float, WithinRange(0.0, 100.0)] = 3.5
     power_uT: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
-    lorentzianPreset: Annotated[str, Choice(["3T", "7T", "3T_two_step", "plof_3T"])] = "3T"
+    lorentzianPreset: Annotated[str, Choice(["3T", "7T", "preclinical", "3T_two_step", "plof_3T"])] = "3T"
     lorentzian: str  # edited pools as JSON text; empty for those of the preset
     modelPath: str
     model: str  # edited model as JSON text; empty for that of the file

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .tissue.model import TissueModel
     from .tissue.spectra import ZSpectra
 
-LORENTZIAN_PRESETS = ("3T", "7T", "3T_two_step", "plof_3T")
+LORENTZIAN_PRESETS = ("3T", "7T", "preclinical", "3T_two_step", "plof_3T")
 
 _FILES_OF_METHODS = {
     "protocol": "protocol",
@@ -114,8 +114,8 @@ class CESTQuantLogic:
             segmentation: Regions of the table.
             folderName: Name of the folder; by default the names of signal and method.
             asymmetryOffset_ppm: One or several offsets of a contrast in ppm.
-            lorentzianPreset: ``3T``, ``7T``, ``3T_two_step``, ``plof_3T``, or path or dictionary of a pool description;
-                None for the preset of the method.
+            lorentzianPreset: ``3T``, ``7T``, ``preclinical``, ``3T_two_step``, ``plof_3T``, or path or dictionary of a
+                pool description; None for the preset of the method.
             power_uT: B1 in uT of the spectrum that a contrast uses, where several powers were acquired.
             network: Network file (method ``network``).
             config: Configuration of the simulated data, a file or the name of a preset (method ``dictionary``).
@@ -682,8 +682,9 @@ class CESTQuantLogic:
 
         Args:
             source: Folder of a Bruker ParaVision study, of a scan, or of a reconstruction (``pdata/N``); folder or
-                file of DICOM images; or a NIfTI file with its JSON file.
-            scan: Number of the scan or series; None for the only one, or the only one with saturation offsets.
+                file of DICOM images; or a NIfTI file with its JSON file, or a folder with such files.
+            scan: Number of the scan or series, or name of the NIfTI file; None for the only one, or the only one with
+                saturation offsets.
             offsets: Offsets in ppm (a list, a text file or, for DICOM, a pulseq ``.seq``), of all measurements or of
                 one repetition, instead of those that the files say.
             name: Name of the node; by default that of the scan.

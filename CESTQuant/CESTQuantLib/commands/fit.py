@@ -27,7 +27,7 @@ _ARGUMENTS: Mapping[Input, dict[str, Any]] = {
     Input.T1: {"help": "water T1 in s"},
     Input.MODEL: {"help": "tissue model: T1 and T2 in s, rates in Hz, shifts in ppm"},
     Input.LORENTZIAN: {
-        "help": "Lorentzian pools: 3T, 7T, 3T_two_step, plof_3T or a pool description .json (default: 3T)"
+        "help": "Lorentzian pools: 3T, 7T, preclinical, 3T_two_step, plof_3T or a pool description .json (default: 3T)"
     },
     Input.ASYMMETRY_OFFSET: {"type": float, "nargs": "+", "help": "offsets of the contrast in ppm (default: 3.5)"},
     Input.POWER: {"type": float, "help": "which of several powers (uT) a contrast uses"},

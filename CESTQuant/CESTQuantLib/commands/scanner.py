@@ -30,12 +30,14 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="ParaVision study, scan or reconstruction (pdata/N); folder or file of DICOM images; NIfTI file",
+        help="ParaVision study, scan or reconstruction (pdata/N); folder or file of DICOM images; NIfTI file, or a "
+        "folder of such files",
     )
     parser.add_argument(
         "--scan",
         metavar="N",
-        help="number of scan or series, or of DICOM series to join, as 5-35 (default: the only one of CEST)",
+        help="number of scan or series, or of DICOM series to join, as 5-35, or name of a NIfTI file (default: the "
+        "only one of CEST)",
     )
     parser.add_argument("--list", action="store_true", help="print the scans of SOURCE, one a line, and write nothing")
     parser.add_argument(

@@ -144,7 +144,8 @@ def chosen_lines(settings: Settings) -> LorentzianModel | TwoStepModel:
     if not isinstance(lines, LorentzianModel | TwoStepModel):
         raise InputError(
             "lorentzian",
-            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, 3T_two_step or a file like them",
+            "the peaks of PLOF are no Lorentzian lines of Z: choose 3T, 7T, preclinical, 3T_two_step or a file like "
+            "them",
         )
     return lines
 
@@ -196,7 +197,7 @@ METHODS = (
         lorentzian_lines,
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1),
         spatial=True,
-        pool_presets=("3T", "7T", "3T_two_step"),
+        pool_presets=("3T", "7T", "preclinical", "3T_two_step"),
         quantities=(
             Quantity("*_amplitude", rank=1),
             Quantity("*_width_ppm", "ppm", rank=6),
@@ -217,7 +218,7 @@ METHODS = (
         mtr_rex_and_arex,
         takes=(Input.LORENTZIAN, Input.POWER, Input.B0, Input.B1, Input.T1),
         spatial=True,
-        pool_presets=("3T", "7T", "3T_two_step"),
+        pool_presets=("3T", "7T", "preclinical", "3T_two_step"),
         quantities=(
             Quantity("arex_*", "Hz", rank=0),
             Quantity("mtr_rex_*", rank=1),

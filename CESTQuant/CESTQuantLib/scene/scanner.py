@@ -58,8 +58,8 @@ def import_scan(
 
     Args:
         source: Folder of a ParaVision study, scan or reconstruction; folder or file of DICOM images; or a NIfTI file
-            with its JSON file.
-        scan: Number of the scan or series; None for the only one that can be meant.
+            with its JSON file, or a folder with such files.
+        scan: Number of the scan or series, or name of a NIfTI file; None for the only one that can be meant.
         offsets: Offsets in ppm, or a file of them, instead of those that the files list.
         name: Name of the node; empty for that of the scan.
         progress: Called with the fraction done and a message; may raise to cancel.
@@ -67,9 +67,13 @@ def import_scan(
     Raises:
         ValueError: There is no such scan, or a file is damaged; the message names the file.
     """
-    if Path(source).name.lower().endswith(_IMAGES):
+    from ..formats.scanner.sources import image_in
+
+    is_image = Path(source).name.lower().endswith(_IMAGES)
+    image = Path(source) if is_image else image_in(source, None if scan is None else str(scan))
+    if image is not None:
         with scene_unchanged_on_error():
-            return _nifti_into_scene(Path(source), offsets, name)
+            return _nifti_into_scene(image, offsets, name)
 
     def read(report: Progress) -> tuple[Scan, tuple[str, ...]]:
         from ..formats.scanner.sources import read_source
@@ -84,6 +88,9 @@ def import_scan(
 
 def _into_scene(found: Scan, chosen: tuple[str, ...], name: str) -> ImportedScan:
     array, protocol = found.images.array, found.protocol
+    converted: tuple[str, ...] = ()
+    if protocol is not None:
+        protocol, converted = _in_ppm(protocol)
     shape = array.shape[1:]
     geometry = Geometry.from_lps(shape, found.images.ijk_to_lps)
     node = _node(array, geometry, name, None if protocol is None else protocol["offsets_ppm"])
@@ -96,7 +103,7 @@ def _into_scene(found: Scan, chosen: tuple[str, ...], name: str) -> ImportedScan
         ],
         "repetitions": found.repetitions,
     }
-    return _imported(node, geometry, len(array), protocol, report, (*chosen, *found.notes), found.files)
+    return _imported(node, geometry, len(array), protocol, report, (*chosen, *found.notes, *converted), found.files)
 
 
 def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> ImportedScan:
@@ -110,6 +117,7 @@ def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> Importe
         given = read_offsets(offsets, field).tolist() if isinstance(offsets, str | Path) else list(offsets)
         protocol["offsets_ppm"] = given
     read = read_sequence(path, name or None)
+    protocol, converted = _in_ppm(protocol)
     array, geometry, _ = sequence_to_array(read)
     read_name = read.GetName()
     volumes.remove(read)
@@ -117,7 +125,32 @@ def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> Importe
     if listed is not None and len(listed) != len(array):
         raise ValueError(f"'{sidecar}' gives {len(listed)} offsets but '{path}' has {len(array)} measurements")
     node = _node(array, geometry, read_name, listed)
-    return _imported(node, geometry, len(array), protocol, {"scan": path.name}, (), (path, sidecar))
+    return _imported(node, geometry, len(array), protocol, {"scan": path.name}, converted, (path, sidecar))
+
+
+def _in_ppm(protocol: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The protocol with its offsets in ppm where they can only be in Hz, and what is to be told.
+
+    Offsets in Hz of an unknown field stay as they are: methods ask for the field.
+    """
+    import torch
+
+    from ..physics.protocol import Protocol
+    from ..preprocessing.magnitudes import offsets_in_ppm
+
+    if not protocol.get("offsets_ppm") or not protocol.get("field_strength_T"):
+        return protocol, ()
+    offsets = torch.tensor(protocol["offsets_ppm"], dtype=torch.float64)
+    nothing = torch.zeros_like(offsets)
+    read = Protocol(
+        protocol["field_strength_T"],
+        offsets,
+        b1_uT=nothing,
+        saturation_time_s=nothing,
+        larmor_frequency_MHz=protocol.get("larmor_frequency_MHz"),
+    )
+    converted, told = offsets_in_ppm(read, True, "the scan")
+    return ({**protocol, "offsets_ppm": converted.offsets_ppm.tolist()}, tuple(told)) if told else (protocol, ())
 
 
 def _imported(

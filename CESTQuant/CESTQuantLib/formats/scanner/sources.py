@@ -51,6 +51,32 @@ def list_scans(source: str | Path) -> list[ScanEntry]:
     return [ScanEntry(path, one.number, one.description(), one.is_called_cest()) for one in series_in(source)]
 
 
+def image_in(source: str | Path, scan: str | None = None) -> Path | None:
+    """Return the NIfTI image that a folder of images with JSON files is imported from; None for other sources.
+
+    Args:
+        source: What is imported from.
+        scan: Name of the image, as ``--list`` prints it; None for the only one, or the only one called after CEST.
+
+    Raises:
+        ValueError: There are several that can be meant, or none of this name.
+    """
+    folder = Path(source)
+    if folder.is_file() or scan_folders(source) or not (images := _images_with_sidecar(folder)):
+        return None
+    called = [image for image in images if "cest" in image.name.lower()]
+    names = ", ".join(str(image.relative_to(folder)) for image in images)
+    if scan is not None:
+        chosen = [image for image in images if scan in (str(image.relative_to(folder)), image.name)]
+        if len(chosen) != 1:
+            raise ValueError(f"'{source}' has no image '{scan}'; it has {names}")
+        return chosen[0]
+    chosen = images if len(images) == 1 else called
+    if len(chosen) != 1:
+        raise ValueError(f"'{source}' has {len(images)} images: choose one with --scan: {names}")
+    return chosen[0]
+
+
 def _images_with_sidecar(folder: Path) -> list[Path]:
     """NIfTI images in a folder, or below it, that have a JSON file beside them."""
     if not folder.is_dir():

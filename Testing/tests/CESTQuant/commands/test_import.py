@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -185,6 +186,36 @@ def test_nifti_with_the_json_of_a_converter(imported: Callable, tmp_path: Path) 
     np.testing.assert_allclose(
         read_sequence(tmp_path / "out" / "signal.seq.nrrd").GetNumberOfDataNodes(), len(protocol["offsets_ppm"])
     )
+
+
+def test_the_cest_image_of_a_folder_is_taken_or_has_to_be_chosen(imported: Callable, tmp_path: Path) -> None:
+    source = tmp_path / "study"
+    still = acquire(spectrum_protocol(count=5)).write(source / "sub-01" / "perf")
+    image = still / "sub-01_cest.nii.gz"
+    (still / "signal.nii.gz").rename(image)
+    sidecar = {"MagneticFieldStrength": 3, "SaturationOffset_ppm": [-3, 0, 1, 2, 3]}
+    write_json(sidecar, still / "sub-01_cest.json")
+    assert imported(source)[0] == 0
+    assert json.loads((tmp_path / "out" / "protocol.json").read_text())["offsets_ppm"] == [-3, 0, 1, 2, 3]
+    shutil.rmtree(tmp_path / "out")
+    for name in ("sub-02_cest.nii.gz", "sub-02_cest.json"):
+        shutil.copy(still / name.replace("02", "01"), source / name)
+    status, lines = imported(source)
+    assert status == 2
+    assert "has 2 images: choose one with --scan: sub-01/perf/sub-01_cest.nii.gz, sub-02_cest.nii.gz" in lines[-1]
+    assert "has no image 'sub-03'" in imported(source, "--scan", "sub-03")[1][-1]
+    assert imported(source, "--scan", "sub-02_cest.nii.gz")[0] == 0
+
+
+def test_offsets_in_hertz_are_converted_with_a_warning(imported: Callable, tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", np.repeat(stored_frames().astype(np.float32), 2, axis=0))
+    given = [-37000, 370, -370, 431, -431, 493, -493, 0]
+    (tmp_path / "dicom" / "offsets.txt").write_text("\n".join(map(str, given)))
+    status, lines = imported(tmp_path / "dicom")
+    assert status == 0
+    assert any("are taken to be in Hz and divided by 123.2 MHz" in line for line in lines)
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert protocol["offsets_ppm"] == pytest.approx([hertz / 123.2 for hertz in given])
 
 
 def test_nifti_images_of_a_folder_are_listed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

@@ -174,7 +174,7 @@ def test_one_of_several_powers_must_be_chosen_for_a_contrast(
 @pytest.mark.parametrize(
     ("pools", "words"),
     [
-        ("9T", "preset '9T' is unknown; use 3T, 7T, 3T_two_step, plof_3T or"),
+        ("9T", "preset '9T' is unknown; use 3T, 7T, preclinical, 3T_two_step, plof_3T or"),
         ("3T_one_step", "preset '3T_one_step' is unknown"),
         ("absent.json", "file not found: 'absent.json'"),
         ({}, "pools.json: pools must be a list of objects"),

@@ -58,7 +58,7 @@ def test_a_description_of_one_step_is_refused_with_the_remedy() -> None:
         quantify(spectra(), "ld", Settings(lorentzian=LorentzianModel.preset("lorentzian_3T")))
     with pytest.raises(ValueError, match=r"choose plof_3T or a file like it"):
         quantify(spectra(), "plof", Settings(lorentzian=TwoStepModel.preset()))
-    with pytest.raises(ValueError, match=r"choose 3T, 7T, 3T_two_step or a file like them"):
+    with pytest.raises(ValueError, match=r"choose 3T, 7T, preclinical, 3T_two_step or a file like them"):
         quantify(spectra(), "lorentzian", Settings(lorentzian=PlofModel.preset()))
 
 

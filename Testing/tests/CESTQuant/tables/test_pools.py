@@ -126,7 +126,7 @@ def test_files_that_hold_no_model_are_refused_by_name(content):
         readable_model(TissueTable(), content, "model.json")
 
 
-@pytest.mark.parametrize("name", ["lorentzian_3T", "lorentzian_7T", "lorentzian_3T_two_step"])
+@pytest.mark.parametrize("name", ["lorentzian_3T", "lorentzian_7T", "lorentzian_preclinical", "lorentzian_3T_two_step"])
 def test_lorentzian_pools_are_edited_to_what_their_reader_takes(name):
     table = LorentzianTable()
     model = readable_model(table, read_json(presets.FOLDER / f"{name}.json"), name)
