@@ -78,7 +78,7 @@ class AugmentationConfig:
         independent: Geometric changes that each study undergoes by itself; their difference is what the registration
             has to find.
         patch: Size (D, H, W) of a patch from the same place in both studies, or None.
-        patch_proportions: Proportions of the classes (``labels.CLASSES`` or ``anywhere``) of the patch's centre in the
+        patch_proportions: Proportions of the classes (``labels.LABELS`` or ``anywhere``) of the patch's centre in the
             fixed study.
         patch_margin_voxels: The patch may reach beyond the grid, where all is background, by a drawn number of voxels
             up to this one. The share of background then varies, which changes the statistics of an instance

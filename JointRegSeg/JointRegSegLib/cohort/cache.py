@@ -25,7 +25,7 @@ from .preparation import StudyPreparer
 from .sample import StudySample
 from .sampling import class_counts
 
-VERSION = 1
+VERSION = 2
 """To be raised when the preparation itself changes, so that older caches are rebuilt."""
 
 

@@ -54,7 +54,7 @@ class StudySampling:
     """Drawing of the fixed study by the classes it contains, with replacement: over- and under-sampling.
 
     Attributes:
-        proportions: Proportions by class name of ``labels.CLASSES`` (``background`` means studies without tumour) or
+        proportions: Proportions by class name of ``labels.LABELS`` (``background`` means studies without tumour) or
             ``anywhere`` (all studies).
         pairs: Pairs per epoch; 0 for as many as without sampling.
     """

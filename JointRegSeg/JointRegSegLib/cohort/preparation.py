@@ -21,7 +21,7 @@ from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 from ..images.label_conventions import declared_convention
 from ..images.label_maps import BY_CONTENT
-from ..images.labels import CLASSES, UNLABELED
+from ..images.labels import CAVITY, UNLABELED
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_checked
 from ..images.reading import LabelImage, file_of, header_problem, read_image, read_labels
@@ -43,11 +43,14 @@ class PreparationConfig:
             a larger brain is cut.
         align: Registration of later visits to the first one: ``affine``, ``rigid``, or ``none`` where the visits of a
             subject are already in one space.
+        cavity: Whether resection cavities keep their class, for networks that know it; else their voxels count as
+            voxels without a label.
     """
 
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     extent_mm: tuple[float, float, float] = (160.0, 192.0, 160.0)
     align: str = "affine"
+    cavity: bool = False
 
     def __post_init__(self) -> None:
         extent = tuple(self.extent_mm) if isinstance(self.extent_mm, list | tuple) else ()
@@ -77,7 +80,8 @@ class PreparationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return self.preprocessing.to_dict() | {"extent_mm": list(self.extent_mm), "align": self.align}
+        values = self.preprocessing.to_dict() | {"extent_mm": list(self.extent_mm), "align": self.align}
+        return values | ({"cavity": True} if self.cavity else {})
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -144,7 +148,8 @@ class StudyPreparer:
         labels = None
         if study.tumor_labels is not None:
             labels = labels_on_grid(study.tumor_labels, grid, transform)
-            labels[labels >= len(CLASSES)] = UNLABELED  # a cavity, for which the network has no class
+            if not self.config.cavity:
+                labels[labels == CAVITY] = UNLABELED
         return StudySample(prepared.images, labels, prepared.mask, record.name)
 
     def inputs(self, index: int) -> list[Path]:

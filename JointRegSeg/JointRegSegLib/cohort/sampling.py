@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..images.labels import CLASSES
+from ..images.labels import LABELS
 
 ANYWHERE = "anywhere"
 """Instead of a class: any voxel of the brain, or any study."""
@@ -17,7 +17,7 @@ def check_proportions(proportions: Mapping[str, float], source: str = "patch_pro
     """Check proportions of classes and scale them to a sum of one.
 
     Args:
-        proportions: Numbers of 0 or more by class name of ``CLASSES`` or ``anywhere``.
+        proportions: Numbers of 0 or more by class name of ``LABELS`` or ``anywhere``.
         source: What the proportions are for; it opens the message of an error.
 
     Returns:
@@ -26,7 +26,7 @@ def check_proportions(proportions: Mapping[str, float], source: str = "patch_pro
     Raises:
         ValueError: A class is unknown, a number is negative, or all are zero.
     """
-    known = (*CLASSES, ANYWHERE)
+    known = (*LABELS, ANYWHERE)
     unknown = [name for name in proportions if name not in known]
     if unknown:
         raise ValueError(f"{source}: unknown class {', '.join(map(repr, unknown))}; use {', '.join(known)}")
@@ -93,10 +93,10 @@ def class_counts(labels: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: Voxels to count, bool, of the same shape; None for all.
 
     Returns:
-        Counts (4,) float64.
+        Counts (5,) float64.
     """
     values = labels if mask is None else labels[mask]
-    return torch.bincount(values.reshape(-1), minlength=len(CLASSES))[: len(CLASSES)].double()
+    return torch.bincount(values.reshape(-1), minlength=len(LABELS))[: len(LABELS)].double()
 
 
 def class_frequencies(counts: Tensor) -> Tensor:
@@ -106,10 +106,10 @@ def class_frequencies(counts: Tensor) -> Tensor:
     voxels of the studies that contain it.
 
     Args:
-        counts: Voxels (study, 4) of each class.
+        counts: Voxels (study, 5) of each class.
 
     Returns:
-        Frequencies (4,); 0 for a class that never occurs.
+        Frequencies (5,); 0 for a class that never occurs.
     """
     totals = counts.sum(1, keepdim=True)
     where = counts > 0
@@ -120,10 +120,10 @@ def median_frequency_weights(counts: Tensor) -> Tensor:
     """Compute weights of the classes in a loss: the median frequency divided by the frequency of the class.
 
     Args:
-        counts: Voxels (study, 4) of each class.
+        counts: Voxels (study, 5) of each class.
 
     Returns:
-        Weights (4,) float32; 0 for a class that never occurs.
+        Weights (5,) float32; 0 for a class that never occurs.
 
     Raises:
         ValueError: The studies have no labelled voxel.
@@ -143,7 +143,7 @@ def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
     and under-samples them where they are many. Proportions of classes that no study contains go to the others.
 
     Args:
-        counts: Voxels (study, 4) of each class.
+        counts: Voxels (study, 5) of each class.
         proportions: Proportions by class name (``background`` means studies without tumour) or ``anywhere`` (all
             studies).
 
@@ -163,7 +163,7 @@ def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
         elif name == "background":
             members = ~tumor
         else:
-            members = counts[:, CLASSES.index(name)] > 0
+            members = counts[:, LABELS.index(name)] > 0
         if members.any():
             weights += share * members / members.sum()
     if not weights.sum() > 0:
@@ -194,11 +194,11 @@ def _candidates(
 ) -> Tensor:
     """Voxels (D, H, W) bool of a class that is drawn among the wanted classes that the study has."""
     wanted = {ANYWHERE: 1.0} if labels is None else dict(proportions)
-    counts = None if labels is None else torch.bincount(labels.reshape(-1), minlength=len(CLASSES))
+    counts = None if labels is None else torch.bincount(labels.reshape(-1), minlength=len(LABELS))
     present = [
         (name, share)
         for name, share in wanted.items()
-        if share > 0 and (counts is None or name in (ANYWHERE, "background") or counts[CLASSES.index(name)] > 0)
+        if share > 0 and (counts is None or name in (ANYWHERE, "background") or counts[LABELS.index(name)] > 0)
     ]
     chosen = ANYWHERE
     if present:
@@ -206,4 +206,4 @@ def _candidates(
         chosen = present[int(torch.multinomial(shares, 1, generator=generator))][0]
     if labels is None or chosen == ANYWHERE:
         return mask
-    return mask & (labels == 0) if chosen == "background" else labels == CLASSES.index(chosen)
+    return mask & (labels == 0) if chosen == "background" else labels == LABELS.index(chosen)

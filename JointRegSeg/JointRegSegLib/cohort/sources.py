@@ -22,7 +22,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, silent
 
-from ..images.labels import CLASSES
+from ..images.labels import LABELS
 from ..images.modalities import MODALITIES
 from .cache import StudyCache
 from .manifest import Cohort
@@ -43,7 +43,7 @@ class Studies(Protocol):
     def __getitem__(self, index: int) -> StudySample: ...
 
     def counts(self, index: int) -> Tensor | None:
-        """Return the voxels (4,) of each class in a study; None for a study without labels."""
+        """Return the voxels (5,) of each class in a study; None for a study without labels."""
 
 
 class StudiesInMemory:
@@ -72,7 +72,7 @@ class StudiesInMemory:
         return self._samples[index]
 
     def counts(self, index: int) -> Tensor | None:
-        """Return the voxels (4,) of each class in the brain of a study; None for a study without labels."""
+        """Return the voxels (5,) of each class in the brain of a study; None for a study without labels."""
         sample = self._samples[index]
         return None if sample.labels is None else class_counts(sample.labels, sample.mask)
 
@@ -112,7 +112,7 @@ class StudiesOnTheFly:
         return self.preparer(index)
 
     def counts(self, index: int) -> Tensor | None:
-        """Return the voxels (4,) of each class in the label file, converted to voxels of the working grid."""
+        """Return the voxels (5,) of each class in the label file, converted to voxels of the working grid."""
         record = self.preparer.cohort.studies[index]
         if record.label is None:
             return None
@@ -144,14 +144,14 @@ class StudyPairs:
         return self.studies[fixed], self.studies[moving]
 
     def class_counts(self) -> Tensor:
-        """Count the voxels (study, 4) of each class; zeros for studies without labels."""
+        """Count the voxels (study, 5) of each class; zeros for studies without labels."""
         return all_counts(self.studies)
 
 
 def all_counts(studies: Studies) -> Tensor:
-    """Count the voxels (study, 4) of each class; zeros for studies without labels."""
+    """Count the voxels (study, 5) of each class; zeros for studies without labels."""
     counts = [studies.counts(index) for index in range(len(studies))]
-    return torch.stack([torch.zeros(len(CLASSES), dtype=torch.float64) if c is None else c for c in counts])
+    return torch.stack([torch.zeros(len(LABELS), dtype=torch.float64) if c is None else c for c in counts])
 
 
 def open_studies(

@@ -67,10 +67,12 @@ def run(options: Namespace) -> None:
             _write(options, next(iter(paths.values())), folder, result)
         report.warnings += result.warnings
         report.add_times({"segmentation": result.report.pop("seconds")})
+        report.verdict = {name: result.report.pop(name) for name in ("verdict", "reasons")}
         report.summary |= result.report
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    print(f"verdict: {report.verdict['verdict']}", file=sys.stderr)
 
 
 def _write(options: Namespace, like: str, folder: Path, result: SegmentationResult) -> None:

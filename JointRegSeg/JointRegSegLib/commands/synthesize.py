@@ -52,6 +52,18 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "white matter, 2 grey matter, 3 cerebrospinal fluid, 4 oedema, 5 enhancing tumour, 6 necrotic core",
     )
     parser.add_argument(
+        "--cavity",
+        action="store_true",
+        help="label resection cavities with 4, and declare the convention brats2024 in the manifest (default: they are "
+        "background)",
+    )
+    parser.add_argument(
+        "--resected",
+        type=float,
+        metavar="SHARE",
+        help="share of patients whose tumour is resected at one of the visits, 0 to 1 (default: 0.25)",
+    )
+    parser.add_argument(
         "--targets",
         action="store_true",
         help="write subjects with one visit and the targets of tasks on single studies instead: tissue map, age (it "
@@ -79,8 +91,9 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``jointregseg synthesize``."""
     from ..cohort.manifest import Cohort, manifest_text
-    from ..synthesis.files import CONVENTION, write_patient
+    from ..synthesis.files import CAVITY_CONVENTION, CONVENTION, write_patient
     from ..synthesis.templates import load_templates
+    from ..synthesis.tumor import RESECTED_SHARE
 
     if options.patients < 1:
         raise ValueError(f"--patients is {options.patients}; give at least 1")
@@ -94,6 +107,10 @@ def run(options: Namespace) -> None:
     for name, value in (("--tumours", options.tumors), ("--low-resolution", options.low_resolution)):
         if value is not None:
             raise ValueError(f"{name} belongs to --targets: add it, or leave {name} out")
+    resected = RESECTED_SHARE if options.resected is None else options.resected
+    if not 0 <= resected <= 1:
+        raise ValueError(f"--resected is {resected:g}; give a share from 0 to 1")
+    convention = CAVITY_CONVENTION if options.cavity else CONVENTION
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("jointregseg synthesize", settings_of(options))
         progress(0.0, "reading templates")
@@ -112,9 +129,11 @@ def run(options: Namespace) -> None:
                     place,
                     _split(options.split, number, options.patients),
                     regions=options.regions,
+                    cavity=options.cavity,
+                    resected_share=resected,
                 )
         write_text(
-            manifest_text(Cohort("cohort.csv", tuple(studies)).with_convention(CONVENTION), folder),
+            manifest_text(Cohort("cohort.csv", tuple(studies)).with_convention(convention), folder),
             folder / "cohort.csv",
         )
         report.summary = {"templates": [t.name for t in templates], "patients": options.patients}
@@ -133,8 +152,13 @@ def _subjects(options: Namespace) -> None:
     tumors = options.tumors or 0.0
     if not 0 <= tumors <= 1:
         raise ValueError(f"--tumours is {tumors:g}; give a share from 0 to 1")
-    if options.regions:
-        raise ValueError("--regions belongs to patients with two visits: leave it or --targets out")
+    for name, value in (
+        ("--regions", options.regions),
+        ("--cavity", options.cavity),
+        ("--resected", options.resected is not None),
+    ):
+        if value:
+            raise ValueError(f"{name} belongs to patients with two visits: leave it or --targets out")
     if options.low_resolution is not None and not all(1 <= factor <= 16 for factor in options.low_resolution):
         raise ValueError(f"--low-resolution is {options.low_resolution}; give three whole numbers from 1 to 16")
     low = None if options.low_resolution is None else tuple(options.low_resolution)

@@ -33,6 +33,7 @@ def run_visits(options: Namespace) -> None:
 
         from ..logic import JointRegSegLogic
         from ..pictures.follow_up import draw_follow_up
+        from ..quality.verdict import combined_pairs
 
         name = Path(options.output).resolve().name
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
@@ -63,10 +64,12 @@ def run_visits(options: Namespace) -> None:
             if options.scene:
                 write_scene(folder / "scene.mrb")
         report.summary["reference"] = reference
+        report.verdict = combined_pairs({f"visit {number}": pair.report for number, pair in result.pairs.items()})
         report.warnings += result.warnings
         report.write(folder)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    print(f"verdict: {report.verdict['verdict']}", file=sys.stderr)
 
 
 def _visits(options: Namespace) -> tuple[list[dict[str, str]], int]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..images.labels import REGIONS, region
+from ..images.labels import CAVITY, EDEMA, LABELS, NECROTIC_CORE, REGIONS, region
 from ..images.study import same_grid
 from ..inference.region_volumes import voxel_ml
 from ..inference.result import JointResult
 from ..metrics.deformation import inverse_consistency, jacobian_statistics
 from ..metrics.landmarks import landmark_errors, read_landmarks
-from ..metrics.overlap import region_scores, volume_ratios
+from ..metrics.overlap import dice, region_scores, volume_ratios
 from ..registration.transforms import warp_label_image
 
 _SUMMARY_COLUMNS = ("local_correlation_before", "local_correlation_after")
@@ -28,16 +28,21 @@ def segmentation_scores(predicted: sitk.Image | None, expected: sitk.Image | Non
 
     Returns:
         ``volume_ml_<region>`` of the prediction and ``expected_volume_ml_<region>`` of the reference, as far as there
-        are any, and ``dice_<region>`` and ``hd95_mm_<region>`` where there are both.
+        are any, and ``dice_<region>`` and ``hd95_mm_<region>`` where there are both, with the overlap of the classes
+        that are no region of their own as ``dice_necrotic_core`` and ``dice_edema``. A resection cavity is measured
+        and scored where there is one.
     """
     row: dict[str, float] = {}
     for prefix, image in (("", predicted), ("expected_", expected)):
         if image is not None:
             classes = sitk.GetArrayViewFromImage(image)
             row |= {f"{prefix}volume_ml_{n}": float(region(classes, n).sum()) * voxel_ml(image) for n in REGIONS}
+            if cavity := int((classes == CAVITY).sum()):
+                row[f"{prefix}volume_ml_{LABELS[CAVITY]}"] = cavity * voxel_ml(image)
     if predicted is not None and expected is not None:
         found, reference = sitk.GetArrayFromImage(predicted), sitk.GetArrayFromImage(expected)
         row |= region_scores(found, reference, predicted.GetSpacing()[::-1])
+        row |= {f"dice_{LABELS[c]}": dice(found == c, reference == c) for c in (NECROTIC_CORE, EDEMA)}
     return row
 
 

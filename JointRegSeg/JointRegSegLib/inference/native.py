@@ -12,7 +12,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, part
 
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid, labels_to_native, to_native
-from ..images.labels import CLASSES
+from ..images.labels import LABELS
 from ..images.preprocessing import brain_grid, prepare_checked
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
@@ -70,8 +70,8 @@ def native_segmentation(
         uncertain_ml = uncertain_volumes(segmentation.probabilities, grid.spacing_mm**3 / 1000)
     probabilities: dict[str, sitk.Image] = {}
     if segmentation is not None and settings.keep_probabilities:
-        for name, values in zip(CLASSES, segmentation.probabilities, strict=True):
-            outside = float(name == CLASSES[0])  # beyond the working grid everything is background
+        for name, values in zip(LABELS, segmentation.probabilities, strict=False):
+            outside = float(name == LABELS[0])  # beyond the working grid everything is background
             probabilities[name] = to_native(values, grid, native, to_grid, outside)
     return NativeSegmentation(labels, uncertainty, counts, probabilities, uncertain_ml)
 

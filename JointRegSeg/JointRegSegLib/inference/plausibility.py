@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from ..images.labels import CLASSES, ENHANCING
+from ..images.labels import CAVITY, ENHANCING, NECROTIC_CORE
 
-_CORE = CLASSES.index("necrotic_core")
 _LEAST_DIRECTIONS = 2
 """In how many of the three slice directions a voxel must be enclosed, as rings are often open at one end."""
 
@@ -22,7 +21,7 @@ def with_enclosed_core(labels: sitk.Image) -> sitk.Image:
         labels: Classes (uint8).
 
     Returns:
-        Classes of the same grid; enclosed background and oedema have become core.
+        Classes of the same grid; enclosed background and oedema have become core. A resection cavity stays one.
     """
     array = sitk.GetArrayFromImage(labels)
     enhancing = array == ENHANCING
@@ -32,11 +31,11 @@ def with_enclosed_core(labels: sitk.Image) -> sitk.Image:
     box = tuple(slice(int(first), int(last) + 1) for first, last in zip(corners.min(0), corners.max(0), strict=True))
     ring = enhancing[box]
     votes = sum(_enclosed_in_slices(ring, axis).astype(np.uint8) for axis in range(3))
-    inside = (votes >= _LEAST_DIRECTIONS) & ~ring
     part = array[box]
+    inside = (votes >= _LEAST_DIRECTIONS) & ~ring & (part != CAVITY)
     if not inside.any():
         return labels
-    array[box] = np.where(inside, _CORE, part)
+    array[box] = np.where(inside, NECROTIC_CORE, part)
     result = sitk.GetImageFromArray(array)
     result.CopyInformation(labels)
     return result

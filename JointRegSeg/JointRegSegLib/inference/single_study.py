@@ -16,6 +16,7 @@ from ..images.preprocessing import brain_grid, labels_on_grid, prepare_checked
 from ..images.study import StudyImages
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
+from ..quality.verdict import Verdict
 from .checks import check_visit
 from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
 from .native import native_segmentation
@@ -24,6 +25,7 @@ from .pair_pass import segment_by_coverage
 from .region_volumes import region_volumes
 from .result import StudyResult
 from .settings import InferenceSettings
+from .summary import segmentation_signs
 
 
 def process_study(
@@ -86,6 +88,8 @@ def _process(
     coverage = single_coverage(prepared, on_grid)
     hidden = hidden_on(coverage, grid, native.labels, None)
     shares = shares_seen(prepared, prepared.mask)
+    signs, compartments = segmentation_signs(prepared, found.labels, found)
+    verdict = Verdict.of(signs)
     result = StudyResult(
         labels=native.labels,
         uncertainty=native.uncertainty,
@@ -95,9 +99,16 @@ def _process(
             "working_grid": {"voxels": list(grid.size), "spacing_mm": grid.spacing_mm},
             "brain_shown": shares,
             "coregistration": {modality: entry.to_dict() for modality, entry in checked.positions.items()},
+            "compartments": compartments,
+            **verdict.to_dict(),
             "seconds": round(time.perf_counter() - start, 3),
         },
-        warnings=(*warnings, *tiles_note(study.name, grid), *coverage_warnings(study.name, shares, coverage, True)),
+        warnings=(
+            *warnings,
+            *tiles_note(study.name, grid),
+            *coverage_warnings(study.name, shares, coverage, True),
+            *verdict.warning("segmentation"),
+        ),
         probabilities=native.probabilities,
     )
     progress(1.0, "done")

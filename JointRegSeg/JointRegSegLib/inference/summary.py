@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
+from ..quality.compartment_signs import compartment_qualities
 from ..quality.label_signs import label_signs, uncertainty_signs
 from ..quality.registration_signs import pair_quality
-from ..quality.verdict import Verdict, combined, judge_registration
+from ..quality.verdict import Sign, Verdict, combined, judge_registration
 from ..registration.affine import AffineResult
 from ..registration.deformation import Deformation, jacobian_determinant, length, resize_displacement, warp
 from ..registration.local_correlation import lncc
@@ -23,10 +24,11 @@ from ..registration.transforms import PairTransform
 from .checks import CheckedPair
 from .pair_pass import NetworkResult
 from .result import JointResult
-from .uncertainty import entropy
+from .uncertainty import Segmentation, entropy
 
 OfBoth: TypeAlias = "tuple[Tensor | None, Tensor | None]"
 """Classes or tumours of the fixed and of the moving study on the working grid; None if they are not known."""
+ROLES = ("fixed", "moving")
 _POINTS = 5000
 """Number of points, about, at which the error of the inverse is evaluated."""
 
@@ -134,26 +136,54 @@ def judged(
     quality = pair_quality(*studies, deformation, alignment, pair.driving, tumors)
     summary = result.summary
     registration = judge_registration(quality, summary["inverse_error_mm_mean"], summary["folded_fraction"])
-    signs: list[tuple[str, str]] = []
-    sides = zip(studies, (pair.fixed, pair.moving), (found.fixed, found.moving), classes, strict=True)
-    for study, checked, segmentation, values in sides:
+    signs: list[Sign] = []
+    compartments: dict[str, Any] = {}
+    sides = zip(ROLES, studies, (pair.fixed, pair.moving), (found.fixed, found.moving), classes, strict=True)
+    for role, study, checked, segmentation, values in sides:
         if values is None:
             continue
-        signs += label_signs(study, values)
-        if segmentation is not None and checked.given_labels is None:
-            voxel_ml = study.grid.spacing_mm**3 / 1000
-            uncertain = entropy(segmentation.probabilities)
-            signs += uncertainty_signs(study.name, uncertain, values > 0, segmentation.counts, voxel_ml)
-    segmented = any(values is not None for values in classes)
-    segmentation_verdict = Verdict.of(signs) if segmented else None
+        predicted = None if checked.given_labels is not None else segmentation
+        of_study, compartments[role] = segmentation_signs(study, values, predicted)
+        signs += of_study
+    segmentation_verdict = Verdict.of(signs) if compartments else None
     warnings = registration.warning("registration")
     if segmentation_verdict is not None:
         warnings += segmentation_verdict.warning("segmentation")
     return replace(
         result,
-        summary={**summary, "quality": quality.to_dict(), **combined(registration, segmentation_verdict)},
+        summary={
+            **summary,
+            "quality": quality.to_dict(),
+            "compartments": compartments,
+            **combined(registration, segmentation_verdict),
+        },
         warnings=(*result.warnings, *warnings),
     )
+
+
+def segmentation_signs(
+    study: PreparedStudy, classes: Tensor, predicted: Segmentation | None
+) -> tuple[list[Sign], dict[str, Any]]:
+    """Collect what speaks against the segmentation of a study.
+
+    Args:
+        study: Study on the working grid.
+        classes: Classes (D, H, W) on that grid.
+        predicted: What the network says; None if the segmentation was given.
+
+    Returns:
+        Levels and reasons, and the numbers for the report by compartment, which only a predicted segmentation has.
+    """
+    signs = label_signs(study, classes)
+    if predicted is None:
+        return signs, {}
+    voxel_ml = study.grid.spacing_mm**3 / 1000
+    uncertain = entropy(predicted.probabilities)
+    signs += uncertainty_signs(study.name, uncertain, classes > 0, predicted.counts, voxel_ml)
+    compartments = compartment_qualities(study, predicted.probabilities)
+    for compartment in compartments.values():
+        signs += compartment.signs(study.name)
+    return signs, {name: compartment.to_dict() for name, compartment in compartments.items()}
 
 
 def _inverse_errors(fixed: PreparedStudy, transform: PairTransform) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..images.labels import CLASSES, REGIONS, UNLABELED
+from ..images.labels import CAVITY, CLASSES, LABELS, REGIONS, UNLABELED
 from .config import LossConfig
 
 _SMOOTHING = 1.0
@@ -47,7 +47,8 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, over: str = "regions") -> Ten
     Args:
         logits: Class scores (B, classes, D, H, W).
         labels: Classes (B, D, H, W) or (B, 1, D, H, W).
-        over: 'regions' (whole tumour, tumour core, enhancing tumour) or 'classes' (all but the background).
+        over: 'regions' (whole tumour, tumour core, enhancing tumour, and the resection cavity where it is a class) or
+            'classes' (all but the background).
 
     Returns:
         A scalar from 0 to 1.
@@ -158,9 +159,13 @@ def _groups(over: str, classes: int) -> list[list[int]]:
         return [[c] for c in range(1, classes)]
     if over != "regions":
         raise ValueError(f"Dice over '{over}' is unknown; use regions or classes")
-    if classes != len(CLASSES):
-        raise ValueError(f"regions are made of {len(CLASSES)} classes, not {classes}; take the Dice over classes")
-    return [list(members) for members in REGIONS.values()]
+    if classes not in (len(CLASSES), len(LABELS)):
+        raise ValueError(
+            f"regions are made of {len(CLASSES)} classes, or {len(LABELS)} with the resection cavity, not {classes}; "
+            "take the Dice over classes"
+        )
+    groups = [list(members) for members in REGIONS.values()]
+    return [*groups, [CAVITY]] if classes > CAVITY else groups
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

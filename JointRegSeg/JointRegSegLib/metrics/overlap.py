@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..images.labels import REGIONS, region
+from ..images.labels import CAVITY, LABELS, REGIONS, region
 from .surface_distance import hd95
 
 
@@ -33,7 +33,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def region_scores(
     predicted: np.ndarray, expected: np.ndarray, spacing_mm: Sequence[float], distances: bool = True
 ) -> dict[str, float]:
-    """Score the whole tumour, the tumour core and the enhancing tumour.
+    """Score the whole tumour, the tumour core and the enhancing tumour, and the resection cavity where there is one.
 
     Args:
         predicted: Predicted classes (D, H, W).
@@ -42,11 +42,16 @@ def region_scores(
         distances: Whether to compute surface distances, which take most of the time.
 
     Returns:
-        ``dice_<region>`` and, with ``distances``, ``hd95_mm_<region>`` for each region of ``REGIONS``.
+        ``dice_<region>`` and, with ``distances``, ``hd95_mm_<region>`` for each region of ``REGIONS``, and for
+        ``resection_cavity`` where either has one.
     """
+    found, reference = np.asarray(predicted), np.asarray(expected)
+    masks = {name: (region(found, name), region(reference, name)) for name in REGIONS}
+    cavities = found == CAVITY, reference == CAVITY
+    if any(cavity.any() for cavity in cavities):
+        masks[LABELS[CAVITY]] = cavities
     scores = {}
-    for name in REGIONS:
-        a, b = region(np.asarray(predicted), name), region(np.asarray(expected), name)
+    for name, (a, b) in masks.items():
         scores[f"dice_{name}"] = dice(a, b)
         if distances:
             scores[f"hd95_mm_{name}"] = hd95(a, b, spacing_mm)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..images.modalities import MODALITIES, TITLES
 from ..images.preprocessing import PreparedStudy
-from .verdict import CHECK, FAILED
+from .verdict import CHECK, FAILED, Sign
 
 CORE, EDEMA, ENHANCING = 1, 2, 3
 _LEAST_ML = 0.5
@@ -21,9 +21,6 @@ _UNCERTAIN = 0.35
 """Mean entropy of the classes within the tumour from which a segmentation should be checked."""
 _WIDE = 0.6
 """Width of the interval of the whole tumour's volume, relative to the volume, from which it should be checked."""
-
-Sign = tuple[str, str]
-"""Level and reason."""
 
 
 def label_signs(study: PreparedStudy, classes: Tensor) -> list[Sign]:

@@ -5,7 +5,7 @@ The limits were chosen with ``Testing/verdict_trial.py`` on right and wrong pair
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from .registration_signs import PairQuality
 GOOD, CHECK, FAILED = "good", "check", "failed"
 LEVELS = (GOOD, CHECK, FAILED)
 """The verdicts, from the best to the worst."""
+Sign = tuple[str, str]
+"""Level and reason."""
 _ALIKE = 0.9
 """Similarity of images that are the same but for noise."""
 _SYMMETRIC = 0.85
@@ -34,7 +36,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, signs: Iterable[tuple[str, str]]) -> Verdict:
+    def of(cls, signs: Iterable[Sign]) -> Verdict:
         """Return the worst level of signs (level, reason), with all reasons."""
         ordered = sorted(signs, key=lambda sign: -LEVELS.index(sign[0]))
         return cls(ordered[0][0], tuple(reason for _, reason in ordered)) if ordered else cls(GOOD)
@@ -193,3 +195,14 @@ def combined(registration: Verdict, segmentation: Verdict | None) -> dict[str, A
     reasons = [f"{name}: {reason}" for name, verdict in parts.items() for reason in verdict.reasons]
     details = {f"{name}_verdict": verdict.to_dict() for name, verdict in parts.items()}
     return {"verdict": worst.level, "reasons": reasons, **details}
+
+
+def combined_pairs(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the worst verdict of several pairs with the reasons of all.
+
+    Args:
+        reports: Entries of ``combined`` by the name of the pair, which is put before its reasons.
+    """
+    worst = max((str(report["verdict"]) for report in reports.values()), key=LEVELS.index, default=GOOD)
+    reasons = [f"{name}: {reason}" for name, report in reports.items() for reason in report["reasons"]]
+    return {"verdict": worst, "reasons": reasons}

@@ -21,12 +21,15 @@ from ..registration.transforms import pair_transform
 from .patient import SyntheticPatient, SyntheticVisit, synthetic_patient
 from .random_fields import Draw, grid_of
 from .templates import Template
+from .tumor import RESECTED_SHARE
 
 VISITS = ("visit1", "visit2")
 LANDMARKS = 20
 """Number of landmarks."""
 CONVENTION = "brats2023"
 """Convention of the label files, see ``images.label_conventions``."""
+CAVITY_CONVENTION = "brats2024"
+"""Convention of label files in which resection cavities have a number."""
 _SCALE = 1000.0
 """Intensities are stored as whole numbers; white matter on T1 is about 830."""
 
@@ -42,6 +45,8 @@ def write_patient(
     split: str = "train",
     modalities: Sequence[str] = MODALITIES,
     regions: bool = False,
+    cavity: bool = False,
+    resected_share: float = RESECTED_SHARE,
 ) -> list[StudyRecord]:
     """Make the patient of a seed and write it into a folder.
 
@@ -58,11 +63,15 @@ def write_patient(
         split: Split of the patient in a manifest.
         modalities: Modalities to write.
         regions: Whether to write ``<visit>_regions.nii.gz`` as well, the label map of ``regions.REGIONS``.
+        cavity: Whether a resection cavity has the label 4, after ``CAVITY_CONVENTION``; else it is background.
+        resected_share: Probability that the tumour of one of the visits is resected.
 
     Returns:
         The records of the two studies.
     """
-    patient = synthetic_patient(templates, seed, spacing_mm, with_deformation=True, modalities=modalities)
+    patient = synthetic_patient(
+        templates, seed, spacing_mm, True, modalities=modalities, cavity=cavity, resected_share=resected_share
+    )
     assert patient.deformation is not None  # as asked for
     grid = _grid(patient)
     pose = _pose(Draw(seed + 1))

@@ -15,7 +15,7 @@ from .contrast import random_images
 from .random_fields import Draw
 from .regions import region_labels
 from .templates import Template
-from .tumor import Tumor, TumorFields, TumorNoise, changed_tumor, random_tumor, tumor_fields
+from .tumor import RESECTED_SHARE, Tumor, TumorFields, TumorNoise, changed_tumor, random_tumor, tumor_fields
 
 SHAPE_MM = (160, 192, 160)
 """Field of view along (D, H, W), which run to superior, anterior and right."""
@@ -63,6 +63,8 @@ def synthetic_patient(
     spacing_mm: float = 2.0,
     with_deformation: bool = False,
     modalities: Sequence[str] = MODALITIES,
+    cavity: bool = False,
+    resected_share: float = RESECTED_SHARE,
 ) -> SyntheticPatient:
     """Make the patient of a seed, always the same one for the same templates.
 
@@ -72,6 +74,9 @@ def synthetic_patient(
         spacing_mm: Voxel size in mm.
         with_deformation: Whether to compute the true deformation between the visits.
         modalities: Channels of the images, in this order.
+        cavity: Whether a resection cavity has its own class; else it is background.
+        resected_share: Probability that the tumour of one of the visits is resected. Other patients are the same for
+            every probability.
     """
     draw = Draw(seed)
     template = templates[int(draw.uniform(0, len(templates) - 1e-6))]
@@ -80,12 +85,12 @@ def synthetic_patient(
     healthy = random_head(template, shape, draw)
     noise = TumorNoise.of(shape, spacing_mm, draw)
     first = random_tumor(healthy, spacing_mm, draw)
-    second = changed_tumor(first, draw)
+    second = changed_tumor(first, draw, resected_share)
     pose, inverse_pose = visit_deformation(shape, spacing_mm, draw)
     pushes = [_push(tumor, shape, spacing_mm) for tumor in (first, second)]
     unmoved = identity_displacement(shape)
-    before = _visit(healthy, first, noise, pushes[0], unmoved, spacing_mm, draw, modalities)
-    after = _visit(healthy, second, noise, pushes[1], pose, spacing_mm, draw, modalities)
+    before = _visit(healthy, first, noise, pushes[0], unmoved, spacing_mm, draw, modalities, cavity)
+    after = _visit(healthy, second, noise, pushes[1], pose, spacing_mm, draw, modalities, cavity)
     deformation = swapped = None
     if with_deformation:
         forward = compose(compose(pushes[0], invert_displacement(pushes[1])), inverse_pose)
@@ -112,6 +117,7 @@ def _visit(
     spacing_mm: float,
     draw: Draw,
     modalities: Sequence[str],
+    cavity: bool,
 ) -> SyntheticVisit:
     """One visit: the head with the mass effect and the tumour, moved to the pose of the visit, and its images."""
     tissues = warp_fields(healthy, push)
@@ -121,6 +127,6 @@ def _visit(
     tissues, parts = fields[:3], TumorFields.of(fields[3:])
     brain = tissues.sum(0)
     mask = brain > draw.uniform(0.35, 0.65)
-    labels = parts.labels() * mask
+    labels = parts.labels(cavity) * mask
     images = random_images(tissues, parts, mask, spacing_mm, draw, modalities)
     return SyntheticVisit(images, labels, mask, tissues, region_labels(tissues, parts, labels, mask))

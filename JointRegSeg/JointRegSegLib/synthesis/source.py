@@ -21,6 +21,7 @@ from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE
 from .patient import SyntheticVisit, synthetic_patient
 from .templates import load_templates
+from .tumor import RESECTED_SHARE
 
 SPACING_MM = 2.0
 """Default voxel size in mm."""
@@ -36,12 +37,14 @@ class SyntheticConfig:
         templates: Folder with skull-stripped T1 templates in addition to the template of nilearn, or None.
         cache: Folder in which patients are stored once they have been generated, or None.
         modalities: Channels, in this order.
+        resected: Share of the patients whose tumour is resected at one of the visits.
     """
 
     spacing_mm: float = SPACING_MM
     templates: str | None = None
     cache: str | None = None
     modalities: tuple[str, ...] = MODALITIES
+    resected: float = RESECTED_SHARE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -49,6 +52,8 @@ class SyntheticConfig:
             raise ValueError(f"unknown modalities {', '.join(map(str, unknown))}; use {', '.join(MODALITIES)}")
         if not isinstance(self.spacing_mm, int | float) or not 0.5 <= self.spacing_mm <= 8:
             raise ValueError(f"spacing_mm is {self.spacing_mm!r} but must lie between 0.5 and 8")
+        if not isinstance(self.resected, int | float) or not 0 <= self.resected <= 1:
+            raise ValueError(f"resected is {self.resected!r} but must be a share from 0 to 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -71,23 +76,27 @@ _VISIT = {"images": Numbers("f", 4), "labels": Numbers("i", 3), "mask": Numbers(
 class SyntheticSource:
     """Pairs of visits of synthetic patients; ``source[i]`` is always the same pair."""
 
-    def __init__(self, config: SyntheticConfig, length: int, seed: int = 0) -> None:
+    def __init__(self, config: SyntheticConfig, length: int, seed: int = 0, cavity: bool = False) -> None:
         """Load the templates.
 
         Args:
             config: Settings of the patients.
             length: Number of patients.
             seed: Seed; different seeds have different patients.
+            cavity: Whether resection cavities have their class; else they are background.
 
         Raises:
             ValueError: There is no usable template for the voxel size.
         """
-        self.config, self.length, self.seed = config, length, seed
+        self.config, self.length, self.seed, self.cavity = config, length, seed, cavity
         self._templates = [template.at(config.spacing_mm) for template in load_templates(config.templates)]
         names = "-".join(template.name for template in self._templates)
         self._cache = None
         if config.cache is not None:
-            self._cache = Path(config.cache) / f"{names}-{config.spacing_mm:g}mm-{'-'.join(config.modalities)}"
+            own = "-cavity" if cavity else ""
+            if config.resected != RESECTED_SHARE:
+                own += f"-resected{config.resected:g}"
+            self._cache = Path(config.cache) / f"{names}-{config.spacing_mm:g}mm-{'-'.join(config.modalities)}{own}"
 
     def __len__(self) -> int:
         return self.length
@@ -113,7 +122,10 @@ class SyntheticSource:
                 stored = load_tensors(file, "cached patient")
                 check_stored(stored, {"fixed": _VISIT, "moving": _VISIT}, str(file))
                 return stored
-        patient = synthetic_patient(self._templates, number, self.config.spacing_mm, False, self.config.modalities)
+        config = self.config
+        patient = synthetic_patient(
+            self._templates, number, config.spacing_mm, False, config.modalities, self.cavity, config.resected
+        )
         visits = {"fixed": _stored(patient.fixed), "moving": _stored(patient.moving)}
         if file is not None:
             os.makedirs(file.parent, exist_ok=True)

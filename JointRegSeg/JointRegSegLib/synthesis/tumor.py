@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..images.labels import CAVITY
 from .random_fields import Draw, box_mean, grid_of, voxel_positions
 from .templates import CSF, WM
 
 KINDS = {"ring": 0.5, "solid": 0.15, "patchy": 0.2, "non_enhancing": 0.15}
 """Appearance of the core, with its frequency."""
+RESECTED_SHARE = 0.25
+"""Share of the patients whose tumour is resected between the visits."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,18 @@ class TumorFields:
         """Take the fields from a stack (5, D, H, W)."""
         return cls(*stack.unbind(0))
 
-    def labels(self) -> Tensor:
-        """Classify the voxels: (D, H, W) uint8; a resection cavity is background."""
+    def labels(self, cavity: bool = False) -> Tensor:
+        """Classify the voxels.
+
+        Args:
+            cavity: Whether a resection cavity has its own number, as in ``images.labels``; else it is background.
+
+        Returns:
+            Classes (D, H, W) uint8.
+        """
         labels = torch.where(self.edema > 0.3, 2, 0)
         labels = torch.where(self.core > 0.5, torch.where(self.enhancing > 0.5, 3, 1), labels)
-        return torch.where(self.cavity > 0.5, 0, labels).to(torch.uint8)
+        return torch.where(self.cavity > 0.5, CAVITY if cavity else 0, labels).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -138,9 +148,15 @@ def random_tumor(tissues: Tensor, spacing_mm: float, draw: Draw) -> Tumor:
     )
 
 
-def changed_tumor(tumor: Tumor, draw: Draw) -> Tumor:
-    """Draw what became of a tumour at another visit: larger, smaller under treatment, or resected."""
-    if draw.chance(0.25):
+def changed_tumor(tumor: Tumor, draw: Draw, resected_share: float = RESECTED_SHARE) -> Tumor:
+    """Draw what became of a tumour at another visit: larger, smaller under treatment, or resected.
+
+    Args:
+        tumor: Tumour at the first visit.
+        draw: Source of the random numbers.
+        resected_share: Probability of a resection.
+    """
+    if draw.chance(resected_share):
         return replace(
             tumor,
             resected=True,

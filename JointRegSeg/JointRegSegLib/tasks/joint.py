@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images.labels import CLASSES, REGIONS
+from ..images.labels import CAVITY, LABELS, REGIONS
 from ..losses.config import LossConfig
 from ..losses.registration import registration_loss, tumor_of_labels, tumor_of_logits
 from ..losses.segmentation import segmentation_loss
@@ -17,6 +17,7 @@ from ..registration.deformation import jacobian_determinant, warp_labels
 from .protocol import StudyPair, Task
 
 _REGION_SCORES = tuple(f"dice_{name}" for name in REGIONS)
+_CAVITY_SCORE = f"dice_{LABELS[CAVITY]}"
 
 
 def joint_loss(
@@ -66,9 +67,10 @@ def joint_scores(output: JointOutput, pair: StudyPair) -> dict[str, float]:
         pair: The studies with their labels, where there are any, and the brain of the fixed one.
 
     Returns:
-        ``dice_<region>``, the mean over both studies, and ``dice``, the mean over the regions; ``folded_fraction`` and
-        ``sd_log_jacobian`` of the map in the fixed brain; ``warped_dice``, the overlap of the whole tumour in the fixed
-        and the warped moving labels. Scores for which labels or a head are missing are left out.
+        ``dice_<region>``, the mean over both studies, and ``dice``, the mean over the regions of the tumour;
+        ``folded_fraction`` and ``sd_log_jacobian`` of the map in the fixed brain; ``warped_dice``, the overlap of the
+        whole tumour in the fixed and the warped moving labels. Scores for which labels or a head are missing are left
+        out.
     """
     scores: dict[str, float] = {}
     sides = ((output.fixed_logits, pair.fixed_labels), (output.moving_logits, pair.moving_labels))
@@ -79,13 +81,15 @@ def joint_scores(output: JointOutput, pair: StudyPair) -> dict[str, float]:
     ]
     if found:
         scores |= {name: float(np.mean([one[name] for one in found])) for name in _REGION_SCORES}
+        if cavity := [one[_CAVITY_SCORE] for one in found if _CAVITY_SCORE in one]:
+            scores[_CAVITY_SCORE] = float(np.mean(cavity))
         scores["dice"] = float(np.mean([scores[name] for name in _REGION_SCORES]))
     if output.deformation is not None:
         displacement = output.deformation.displacement
         mask = None if pair.fixed_mask is None else _array(pair.fixed_mask[0])
         scores |= jacobian_statistics(_array(jacobian_determinant(displacement)[0, 0]), mask)
         if pair.fixed_labels is not None and pair.moving_labels is not None:
-            moved = warp_labels(pair.moving_labels[:, None], displacement, len(CLASSES))[0, 0]
+            moved = warp_labels(pair.moving_labels[:, None], displacement, len(LABELS))[0, 0]
             scores["warped_dice"] = dice(_array(moved > 0), _array(pair.fixed_labels[0] > 0))
     return scores
 
@@ -101,6 +105,7 @@ JOINT = Task(
         "smoothness",
         "dice",
         *_REGION_SCORES,
+        _CAVITY_SCORE,
         "warped_dice",
         "folded_fraction",
         "sd_log_jacobian",

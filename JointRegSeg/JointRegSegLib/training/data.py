@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..cohort.manifest import Cohort, read_manifest
 from ..cohort.preparation import PreparationConfig
 from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import open_pairs
+from ..images.labels import CAVITY
 from ..synthesis.source import SyntheticConfig, SyntheticSource
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
@@ -77,7 +78,7 @@ def open_data(
         config = with_histogram_landmarks(config, cohort, folder, progress)
         training, held_out, description = _cohort_pairs(config, cohort, folder, progress)
     config = with_class_weights(config, training, folder, progress)
-    preparation = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing")
+    preparation = _preparation(config)
     augmentation = None
     if config.data.augmentation is not None:
         settings = AugmentationConfig.from_dict(config.data.augmentation, "data: augmentation")
@@ -103,9 +104,9 @@ def _synthetic_pairs(config: TrainingConfig) -> _Opened:
     data = config.data
     if data.path != "synthetic":
         raise ValueError(f"data path '{data.path}' needs a cohort: give --manifest COHORT.csv")
-    settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
-    training = SyntheticSource(settings, data.length, data.seed)
-    held_out = SyntheticSource(settings, max(data.validation_pairs, 1), data.seed + _HELD_OUT_SEED)
+    settings, cavity = SyntheticConfig.from_dict(data.synthetic, "data: synthetic"), _knows_cavity(config)
+    training = SyntheticSource(settings, data.length, data.seed, cavity)
+    held_out = SyntheticSource(settings, max(data.validation_pairs, 1), data.seed + _HELD_OUT_SEED, cavity)
     return training, held_out, f"synthetic patients, seed {data.seed}"
 
 
@@ -122,7 +123,7 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
         training = open_pairs(
             studies,
             data.path,
-            data.preprocessing,
+            _preparation(config),
             data.pairing,
             data.sampling,
             folder / data.cache,
@@ -135,7 +136,7 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             )
         if data.synthetic_share:
             settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
-            synthetic = SyntheticSource(settings, data.length, data.seed)
+            synthetic = SyntheticSource(settings, data.length, data.seed, _knows_cavity(config))
             training = MixedPairs(training, synthetic, data.synthetic_share, data.seed)
             description += f" and synthetic patients, seed {data.seed}"
     if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
@@ -145,6 +146,16 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
     return training, held_out, description
 
 
+def _knows_cavity(config: TrainingConfig) -> bool:
+    """Whether the network has a class for the resection cavity."""
+    return config.network.classes > CAVITY
+
+
+def _preparation(config: TrainingConfig) -> PreparationConfig:
+    preparation = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing")
+    return replace(preparation, cavity=_knows_cavity(config))
+
+
 def _open_split(
     config: TrainingConfig, studies: Cohort, path: str, sampling: Any, folder: Path, progress: Progress
 ) -> PairSource:
@@ -152,7 +163,7 @@ def _open_split(
     return open_pairs(
         studies,
         path,
-        PreparationConfig.from_dict(data.preprocessing, "data: preprocessing"),
+        _preparation(config),
         data.pairing,
         sampling,
         folder / data.cache,

@@ -8,15 +8,19 @@ from typing import Any
 import torch
 
 from ..network.joint import JointNetwork
-from ..network.weights import load_weights
+from ..network.weights import default_weights_path, load_weights
 from .checkpoints import load_checkpoint
-from .config import TrainingConfig
+from .config import BUNDLED, TrainingConfig
+
+_CLASS_SCORES = ("segmentation.output.", "segmentation.auxiliary.")
+"""Layers with one output for each class."""
 
 
 def new_network(config: TrainingConfig) -> JointNetwork:
     """Make the network of a configuration.
 
     Its weights come from the seed, or from the file ``initial_weights``, which may be a weights file or a checkpoint.
+    Where the file's network knows fewer classes, the first ones are taken and the further ones start untrained.
 
     Raises:
         ValueError: The file cannot be read or belongs to another network; the message names it.
@@ -26,15 +30,29 @@ def new_network(config: TrainingConfig) -> JointNetwork:
         network = JointNetwork(config.network)
     if config.initial_weights is None:
         return network
+    source = str(default_weights_path()) if config.initial_weights == BUNDLED else config.initial_weights
     state: dict[str, Any] | None = None
     with suppress(ValueError):
-        state = load_checkpoint(config.initial_weights)["kept"]
+        state = load_checkpoint(source)["kept"]
     if state is None:
-        state = load_weights(config.initial_weights).network.state_dict()
+        state = load_weights(source).network.state_dict()
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(_with_further_classes(state, network))
     except RuntimeError:
         raise ValueError(
-            f"the initial weights '{config.initial_weights}' belong to another network than '{config.network.name}'"
+            f"the initial weights '{source}' belong to another network than '{config.network.name}'"
         ) from None
     return network
+
+
+def _with_further_classes(state: dict[str, Any], network: JointNetwork) -> dict[str, Any]:
+    """The state with the network's own start for the classes that it does not know."""
+    own = network.state_dict()
+    extended = dict(state)
+    for name, value in state.items():
+        start = own.get(name)
+        if not name.startswith(_CLASS_SCORES) or start is None or value.shape[1:] != start.shape[1:]:
+            continue
+        if len(value) < len(start):
+            extended[name] = torch.cat([value, start[len(value) :].to(value.dtype)])
+    return extended

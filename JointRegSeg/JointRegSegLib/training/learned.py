@@ -51,7 +51,7 @@ def with_class_weights(config: TrainingConfig, source: PairSource, folder: Path,
         counts = []
         for study in _counted_studies(source, progress):
             if study.labels is not None:
-                counts.append(class_counts(study.labels, study.mask))
+                counts.append(class_counts(study.labels, study.mask)[: config.network.classes])
         if not counts:
             raise ValueError(f"class_weights '{MEDIAN_FREQUENCY}' need labelled studies in the split 'train'")
         weights = [_rounded(weight) for weight in median_frequency_weights(torch.stack(counts)).tolist()]

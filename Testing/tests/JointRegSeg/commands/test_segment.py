@@ -63,8 +63,12 @@ def test_a_slab_is_told_in_report_and_table(
     visit: Path, slicer: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main([*arguments(visit, tmp_path / "result", "flair_slab.nii.gz"), "--no-flips", "--device", "cpu"]) == 0
-    assert "FLAIR image of the given study shows" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "FLAIR image of the given study shows" in printed
     report = json.loads((tmp_path / "result" / "report.json").read_text())
+    assert printed.splitlines()[-1] == f"verdict: {report['verdict']}"
+    assert (report["verdict"] == "good") == (report["reasons"] == [])
+    assert set(report["summary"]["compartments"]) == {"necrotic_core", "edema", "enhancing_tumor"}
     assert 0.3 < report["summary"]["brain_shown"]["flair"] < 0.7
     with open(tmp_path / "result" / "volumes.csv", newline="") as file:
         rows = {row["region"]: row for row in csv.DictReader(file)}

@@ -11,6 +11,9 @@ import SimpleITK as sitk
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import read_manifest
+from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
+from JointRegSegLib.images.labels import UNLABELED
+from JointRegSegLib.images.preprocessing import PreprocessingConfig
 
 pytest.importorskip("nilearn", reason="synthetic patients are made from the template in the package nilearn")
 
@@ -101,3 +104,20 @@ def test_bad_arguments_get_one_sentence(
     assert main(["synthesize", "--output", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_resection_cavities_are_labelled_and_trained_where_they_are_asked_for(tmp_path: Path) -> None:
+    where, seed = ["--spacing", "4", "--seed", "2"], ["--cavity", "--resected", "1"]
+    assert main(["synthesize", "--output", str(tmp_path / "cohort"), *where, *seed]) == 0
+    studies = read_manifest(tmp_path / "cohort" / "cohort.csv").studies
+    assert {study.convention for study in studies} == {"brats2024"}
+    labels = [sitk.GetArrayFromImage(sitk.ReadImage(str(study.label))) for study in studies]
+    assert [bool((label == 4).any()) for label in labels].count(True) == 1  # one of the two visits
+    resected = next(study for study in studies if (sitk.GetArrayFromImage(sitk.ReadImage(str(study.label))) == 4).any())
+    cohort = read_manifest(tmp_path / "cohort" / "cohort.csv")
+    index = cohort.studies.index(resected)
+    for knows, number in ((True, 4), (False, UNLABELED)):
+        sample = StudyPreparer(cohort, PreparationConfig(PreprocessingConfig(spacing_mm=4.0), cavity=knows))(index)
+        assert bool((sample.labels == number).any())
+        assert not bool((sample.labels == (UNLABELED if knows else 4)).any())
+    assert main(["synthesize", "--output", str(tmp_path / "none"), "--resected", "2"]) == 2

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from joint_studies import HeadStudy, small_weights
 
 from JointRegSegLib.batch import main
+from JointRegSegLib.quality.verdict import LEVELS
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,9 @@ def test_every_visit_is_compared_with_the_reference(visits: Path, slicer: Module
     assert [row["visit"] for row in rows] == ["1", "2", "3"]
     report = json.loads((output / "report.json").read_text())
     assert report["summary"]["reference"] == 2
+    pairs = [report["summary"][f"visit{number}"] for number in (1, 3)]
+    assert report["verdict"] == max((pair["verdict"] for pair in pairs), key=LEVELS.index)
+    assert len(report["reasons"]) == sum(len(pair["reasons"]) for pair in pairs)
     assert {"visit1 t1", "visit2 t1", "visit3 t1"} <= {entry["role"] for entry in report["inputs"]}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.images.labels import CLASSES
+from JointRegSegLib.images.labels import CAVITY, CLASSES
 from JointRegSegLib.inference.plausibility import with_enclosed_core
 
 CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
@@ -34,6 +34,10 @@ def test_inside_of_an_enhancing_shell_becomes_core(inside):
     assert np.array_equal(sitk.GetArrayFromImage(result), expected)
     assert result.GetOrigin() == (1.0, -2.0, 3.0)
     assert result.GetSpacing() == (1.0, 1.5, 2.0)
+
+
+def test_a_resection_cavity_within_an_enhancing_rim_stays_one():
+    assert np.array_equal(sitk.GetArrayFromImage(with_enclosed_core(labelled(shell(CAVITY)))), shell(CAVITY))
 
 
 def test_ring_that_is_open_at_one_end_still_encloses_its_middle():

@@ -122,10 +122,19 @@ def test_gradients_of_the_segmentation_are_right(segmentation: str) -> None:
     assert torch.autograd.gradcheck(lambda x: segmentation_loss(x, true, config), logits)
 
 
+def test_a_fifth_class_is_a_region_of_its_own() -> None:
+    cavity = torch.zeros(1, 4, 4, 4, dtype=torch.long)
+    cavity[:, 1:3] = 4
+    right = 20.0 * torch.nn.functional.one_hot(cavity, 5).movedim(-1, 1).float()
+    assert float(soft_dice_loss(right, cavity)) < 1e-3
+    missed = 20.0 * torch.nn.functional.one_hot(torch.zeros_like(cavity), 5).movedim(-1, 1).float()
+    assert float(soft_dice_loss(missed, cavity)) == pytest.approx((1 - 1 / 33) / 4, abs=1e-3)
+
+
 def test_labels_and_weights_that_do_not_fit_say_why() -> None:
     with pytest.raises(ValueError, match=r"labels of shape \(2, 4, 4, 4\) do not fit logits"):
         cross_entropy(torch.zeros(1, 4, 4, 4, 4), labels())
     with pytest.raises(ValueError, match="3 class weights for 4 classes"):
         cross_entropy(torch.zeros(2, 4, 4, 4, 4), labels(), (1, 2, 3))
-    with pytest.raises(ValueError, match="regions are made of 4 classes, not 3"):
+    with pytest.raises(ValueError, match="regions are made of 4 classes, or 5 with the resection cavity, not 3"):
         soft_dice_loss(torch.zeros(2, 3, 4, 4, 4), labels())

@@ -32,6 +32,18 @@ def test_dice_refuses_masks_of_different_shapes() -> None:
         dice(EMPTY, EMPTY[1:])
 
 
+def test_a_resection_cavity_is_scored_where_either_has_one() -> None:
+    expected = np.zeros((12, 12, 12), np.uint8)
+    expected[2:10, 2:10, 2:10] = 2
+    assert "dice_resection_cavity" not in region_scores(expected, expected, (1, 1, 1))
+    predicted = expected.copy()
+    expected[4:6, 4:8, 4:8] = 4
+    predicted[4:8, 4:8, 4:8] = 4
+    scores = region_scores(predicted, expected, (1, 1, 1), distances=False)
+    assert scores["dice_resection_cavity"] == pytest.approx(2 / 3)
+    assert scores["dice_whole_tumor"] < 1  # of which a cavity is no part
+
+
 def test_each_region_is_scored_separately() -> None:
     expected = np.zeros((12, 12, 12), np.uint8)
     expected[2:10, 2:10, 2:10] = 2

@@ -40,7 +40,7 @@ def test_edema_follows_white_matter_and_spares_fluid() -> None:
     assert int(edema[25:].sum()) == 0
 
 
-def test_a_resection_leaves_a_cavity_that_is_background() -> None:
+def test_a_resection_leaves_a_cavity_that_is_background_or_has_its_number() -> None:
     shape = (24, 24, 24)
     tissues = torch.zeros(3, *shape)
     tissues[2] = 1
@@ -49,6 +49,8 @@ def test_a_resection_leaves_a_cavity_that_is_background() -> None:
     )
     parts = tumor_fields(tumor, tissues, TumorNoise.of(shape, 2.0, Draw(3)), 2.0)
     assert parts.labels()[12, 12, 12] == 0
+    assert parts.labels(cavity=True)[12, 12, 12] == 4
+    assert torch.equal(parts.labels(cavity=True) % 4, parts.labels())
     assert parts.cavity[12, 12, 12] > 0.99
 
 

@@ -286,6 +286,10 @@ def test_training_starts_from_weights_or_a_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "other.pt", {"kept": {"a": torch.zeros(1)}})
     with pytest.raises(ValueError, match="another network"):
         new_network(toy_config(initial_weights=str(tmp_path / "other.pt")))
+    further = new_network(toy_config(initial_weights=str(tmp_path / "weights.pt"), network={**TINY, "classes": 5}))
+    known = first.network.segmentation.output.weight
+    assert torch.equal(further.segmentation.output.weight[:4], known)  # the fifth class starts untrained
+    assert same(further.encoder, first.network.encoder)
 
 
 def test_the_modalities_of_the_network_are_selected_from_the_data(tmp_path: Path) -> None:
