@@ -90,9 +90,10 @@ def test_published_training_settings_are_the_defaults_of_its_configuration() -> 
 def test_every_named_configuration_segments_and_registers_on_the_input_grid(name: str) -> None:
     config = load_network_config(name)
     assert config.name == name
+    assert config.classes == (5 if name == "neurocest_cavity" else 4)  # with the resection cavity
     output = network(config)(*studies((32, 32, 32)))
     if config.segmentation:
-        assert output.fixed_logits.shape == output.moving_logits.shape == (1, 4, 32, 32, 32)
+        assert output.fixed_logits.shape == output.moving_logits.shape == (1, config.classes, 32, 32, 32)
     else:
         assert output.fixed_logits is output.moving_logits is None
     assert (output.deformation is not None) == config.registration
