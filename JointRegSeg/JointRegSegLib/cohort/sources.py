@@ -22,7 +22,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, silent
 
-from ..images.labels import LABELS
+from ..images.labels import CAVITY, LABELS
 from ..images.modalities import MODALITIES
 from .cache import StudyCache
 from .manifest import Cohort
@@ -118,6 +118,8 @@ class StudiesOnTheFly:
             return None
         image = read_record_labels(record).image
         counts = class_counts(torch.from_numpy(sitk.GetArrayFromImage(image)))
+        if not self.preparer.config.cavity:
+            counts[CAVITY] = 0
         volume = image.GetSpacing()[0] * image.GetSpacing()[1] * image.GetSpacing()[2]
         return counts * volume / self.preparer.config.preprocessing.spacing_mm**3
 

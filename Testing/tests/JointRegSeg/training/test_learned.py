@@ -17,6 +17,6 @@ def test_class_weights_of_synthetic_patients_are_those_of_the_first_ones(tmp_pat
     config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
     opened = open_data(config, None, tmp_path)
     studies = [study for index in range(16) for study in opened.source[index]]
-    counts = torch.stack([class_counts(study.labels, study.mask) for study in studies])
+    counts = torch.stack([class_counts(study.labels, study.mask)[:4] for study in studies])
     assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
     assert opened.config.loss.class_weights[0] < 0.1
