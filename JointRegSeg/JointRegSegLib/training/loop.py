@@ -247,6 +247,7 @@ class _Run:
         state, settings = self.state, self.settings
         row: Row = {"step": state.step, "epoch": -(-state.step // settings.validate_every_batches)}
         row |= {MINUTES: state.seconds / 60, "learning_rate": self.updater.rate} | state.end_epoch()
+        self.processes.average([*self.network.buffers(), *self.kept.buffers()])  # running means of the studies
         if self.validation:
             drawn = settings.pictures if self.processes.writes else 0
             scores, draw = self.objective.validate(self.kept, self.validation, self.precision, self.processes, drawn)
