@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import SimpleITK as sitk
 
+from NeuroCESTLib.core.messages.input_errors import naming
 from NeuroCESTLib.core.progress import Progress
 
 from ..cohort.manifest import Cohort, StudyRecord
@@ -120,14 +122,16 @@ def evaluate_case(
     identity = case.identity | _conventions(fixed=fixed)
     if case.moving is None:
         if weights is None or weights.network.segmentation is None:
-            raise ValueError(f"'{case.name}' has one visit, which needs weights that segment it")
-        predicted = segment_study(fixed, weights, settings)
+            raise ValueError(f"'{case.name}' has one visit, which needs weights that segment it (--weights)")
+        with _naming(case):
+            predicted = segment_study(fixed, weights, settings)
         row = identity | {"seconds": round(time.perf_counter() - start, 2)}
         row |= _prefixed("fixed", segmentation_scores(predicted, fixed_labels))
         return row, study_picture(case.fixed.name, fixed, fixed_labels, predicted) if with_picture else None
     moving, moving_labels = _read(case.moving)
     identity |= _conventions(moving=moving)
-    result = process_pair(fixed, moving, weights, settings, progress)
+    with _naming(case):
+        result = process_pair(fixed, moving, weights, settings, progress)
     row = identity | {"seconds": round(time.perf_counter() - start, 2)}
     row |= _prefixed("fixed", segmentation_scores(result.fixed_labels, fixed_labels))
     row |= _prefixed("moving", segmentation_scores(result.moving_labels, moving_labels))
@@ -139,6 +143,14 @@ def evaluate_case(
         return row, None
     names = case.fixed.name, f"{case.moving.name}, affine only"
     return row, pair_picture(names, fixed, moving, fixed_labels, result)
+
+
+def _naming(case: Case) -> AbstractContextManager[None]:
+    """Put the first image of a study in front of messages about it."""
+    records = [case.fixed] if case.moving is None else [case.fixed, case.moving]
+    files = {record.name: f"'{next(iter(record.images.values()))}'" for record in records}
+    last = files[records[-1].name]
+    return naming({**files, "fixed": files[case.fixed.name], "moving": last}, last)
 
 
 def _read(record: StudyRecord) -> tuple[StudyImages, sitk.Image | None]:

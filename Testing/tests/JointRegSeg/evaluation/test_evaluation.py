@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from joint_cohorts import write_study
 from joint_studies import HeadStudy, exact_result, points_in_head, small_weights
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
-from JointRegSegLib.evaluation.cases import cases_of, evaluate_case
+from JointRegSegLib.evaluation.cases import Case, cases_of, evaluate_case
 from JointRegSegLib.evaluation.scores import landmark_scores, map_scores, segmentation_scores, warp_scores
 from JointRegSegLib.evaluation.summary import summarize
 from JointRegSegLib.inference.settings import InferenceSettings
@@ -54,6 +56,18 @@ def test_a_perfect_map_scores_perfectly(tmp_path: Path) -> None:
     assert row["folded_fraction"] == 0
     assert 0 < row["sd_log_jacobian"] < 0.3
     assert row["inverse_error_max_mm"] < 0.5
+
+
+def test_a_study_that_cannot_be_registered_is_named_by_its_file(tmp_path: Path) -> None:
+    records = []
+    for visit, modality in (("1", "t1"), ("2", "flair")):
+        place = tmp_path / visit
+        write_study(place, seed=int(visit))
+        images = {modality: place / f"x_{modality}.nii.gz"}
+        records.append(StudyRecord("A", visit, images, mask=place / "x_seg.nii.gz"))
+    words = f"'{records[1].images['flair']}': the A 1 study (t1) and the A 2 study (flair) have no modality in common"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        evaluate_case(Case(*records), None, InferenceSettings(refine_iterations=0), with_picture=False)
 
 
 def test_volumes_and_scores_are_in_ml_and_mm_of_the_study() -> None:
