@@ -305,3 +305,16 @@ def test_regions_leave_no_trace_in_the_scene(slicer: ModuleType, nodes: dict, ac
     before = contents(slicer)
     assert masks_on(nodes["segmentation"], acquisition.geometry)["half"].sum() == 60
     assert contents(slicer) == before
+
+
+def test_messages_name_the_node_or_the_file_that_they_are_about(fitted: Callable, tmp_path: Path) -> None:
+    offsets = {"protocol": None}  # those of the sequence, which does not say its saturation
+    with pytest.raises(ValueError, match=r"^'cest': the protocol gives no saturation time and B1; r1rho needs"):
+        fitted(**offsets)
+    water = write_json({"water": {"T1_s": 1.5, "T2_s": 0.1}}, tmp_path / "water.json")
+    with pytest.raises(ValueError, match=rf"^'{water}': the model has no fitted value"):
+        fitted(model=str(water))
+    with pytest.raises(ValueError, match=r"^'b0': pairs of single offsets cannot be shifted by a B0 map"):
+        fitted("quesp")
+    with pytest.raises(ValueError, match=r"^the noise of a normalised signal must be a positive number, not -1"):
+        fitted(noise_sd=-1.0)
