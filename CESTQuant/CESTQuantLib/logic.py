@@ -131,8 +131,8 @@ class CESTQuantLogic:
             smoothing_ppm: Width in ppm over which spectra are smoothed along their offsets; None not to.
             quass: Corrects the spectra for finite saturation time and recovery, with the T1 map: ``equilibrium`` for a
                 fully relaxed M0, ``same-delay`` for one with the timing of the saturated measurements; None not to.
-            noise_sd: Standard deviation of a normalised signal, from which fits tell noise from misfit; None to
-                estimate it from repeated measurements, where there are any.
+            noise_sd: Standard deviation of a normalised signal, from which fits tell noise from misfit and contrasts
+                have standard errors; None to estimate it from repeated measurements, where there are any.
             posterior: Whether to sample the posterior of every region's mean spectrum (model fits with regions): a
                 table of medians and 95 % intervals that holds where the likelihood is skewed or leans on a bound.
             spatialPrior: Whether to fit all voxels together, under the prior that neighbours within the mask are alike

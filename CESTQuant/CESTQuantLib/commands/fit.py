@@ -54,8 +54,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         "--noise-sd",
         type=float,
         metavar="SD",
-        help="noise of the normalised signal, from which fits tell noise from misfit (default: from repeated "
-        "measurements, if any)",
+        help="noise of the normalised signal, from which fits tell noise from misfit and contrasts have standard "
+        "errors (default: from repeated measurements, if any)",
     )
     parser.add_argument(
         "--posterior",

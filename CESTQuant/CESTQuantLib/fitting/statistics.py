@@ -135,32 +135,24 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
 
 
 def with_reference_noise(
-    fit: FitResult,
-    model: Model,
-    reference_noise: float,
-    noise_sd: float | None,
-    valid: Tensor | None,
-    measurements: int,
+    fit: FitResult, model: Model, reference_noise: float, valid: Tensor | None = None
 ) -> FitResult:
     """Widen the standard errors by the noise of M0, which changes all signals of a voxel in proportion.
 
     A fit to signals that are too high by a share e moves by ``e N^-1 J^T Z``, with the Jacobian J of the free
-    parameters, ``N = J^T J`` and the fitted signals Z.
+    parameters, ``N = J^T J`` and the fitted signals Z. So the variance of a parameter grows by the factor
+    ``1 + r (N^-1 J^T Z)^2 / N^-1``, where r is the variance of M0 relative to that of a measurement. A fit under the
+    spatial prior averages this part of the noise over neighbours as it does the other one, and has the same factor.
 
     Args:
-        fit: Fit without priors, of a model without further arguments.
+        fit: Fit without priors of single parameters, of a model without further arguments.
         model: Prediction (measurement, voxel) and Jacobian (p, measurement, voxel) of parameters (p, voxel).
-        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``.
-        noise_sd: Standard deviation of a measurement; None to take it from the residual.
-        valid: (voxel, m) bool, the measurements that were used; None for all.
-        measurements: m.
+        reference_noise: r, see ``ZSpectra``.
+        valid: (voxel, measurement) bool, the measurements that were used; None for all.
     """
     errors = fit.standard_errors.clone()
     free = errors.isfinite()
-    variance = reduced_chi_square(fit, 1.0, valid, measurements)
-    if noise_sd is not None:
-        variance = torch.full_like(variance, noise_sd**2)
-    for some in torch.nonzero(fit.fitted & variance.isfinite()).flatten().split(VOXELS_PER_CHUNK):
+    for some in torch.nonzero(fit.fitted & free.any(1)).flatten().split(VOXELS_PER_CHUNK):
         signal, jacobian = model(fit.parameters[some].T)
         columns = (jacobian.permute(2, 1, 0) * free[some].unsqueeze(1)).double()
         if valid is not None:
@@ -168,10 +160,10 @@ def with_reference_noise(
         size = torch.linalg.vector_norm(columns, dim=1)
         scaled = columns / torch.where(size > 0, size, 1.0).unsqueeze(1)
         normal = scaled.mT @ scaled + torch.diag_embed((size == 0) * 1.0 + SMALLEST_CURVATURE)
-        response = torch.linalg.solve(normal, scaled.mT @ signal.T.double().unsqueeze(2)).squeeze(2)
-        response = response / torch.where(size > 0, size, 1.0)
-        added = reference_noise * variance[some].unsqueeze(1) * response.square()
-        errors[some] = (errors[some].double().square() + added).sqrt().to(errors.dtype)
+        inverse = torch.linalg.inv(normal)
+        response = (inverse @ (scaled.mT @ signal.T.double().unsqueeze(2))).squeeze(2)
+        factor = 1 + reference_noise * response.square() / inverse.diagonal(dim1=1, dim2=2)
+        errors[some] *= factor.sqrt().to(errors.dtype)
     return replace(fit, standard_errors=errors)
 
 

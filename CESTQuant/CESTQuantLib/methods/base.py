@@ -95,7 +95,8 @@ class Settings:
         calibration: File of the calibration of a ratiometric pH.
         b0_limits_ppm: Lowest and highest B0 shift of a field map; None for what the offsets allow.
         b1_limits: Lowest and highest relative B1 of a field map; None for those of the method.
-        noise_sd: Standard deviation of a normalised signal, for the reduced chi-square of fits; None where unknown.
+        noise_sd: Standard deviation of a normalised signal, for the reduced chi-square of fits and the standard errors
+            of contrasts; None where unknown.
         dictionary_entries: Number of simulated spectra of a dictionary; None for that of its configuration.
         neighbors: Neighbouring voxels, for a fit under the spatial prior; None for one of every voxel by itself.
     """

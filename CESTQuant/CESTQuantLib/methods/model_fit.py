@@ -73,7 +73,7 @@ def _fit(
         warnings = warnings if noted is None else (*warnings, noted)
     warnings = (*warnings, *identifiability_warnings(fit, noise_sd))
     quantities, explained = fit.quantities, noise_sd is not None or bool(model.deviations)
-    if explained or (spectra.reference_noise > 0 and fit.spatial is None):
+    if explained or spectra.reference_noise > 0:
         confidence = confidence_of(fit, noise_sd, physical.valid, spectra.reference_noise)
         quantities = confidence.quantities(fit, with_limits=explained)
         if explained:

@@ -131,7 +131,8 @@ def confidence_of(
         constants[some] = (through[..., :-1] * jacobian_of.deviations).square().sum(2)
         of_m0[some] = through[..., -1].square() * variance[some].unsqueeze(1) * reference_noise
     if fit.spatial is not None:  # what the neighbours tell is in the standard deviations of their posterior
-        noise, of_m0 = result.standard_errors.double().square(), torch.zeros_like(of_m0)
+        of_posterior = result.standard_errors.double().square()
+        noise, of_m0 = of_posterior, of_posterior * (of_m0 / noise)
     hidden = torch.where(free, 0.0, torch.nan)
     chi_square = None if noise_sd is None else of_residual / noise_sd**2
     excess = torch.zeros_like(variance) if chi_square is None else (chi_square - 1).clamp_min(0).nan_to_num(0.0)

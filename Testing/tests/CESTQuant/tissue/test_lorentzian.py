@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,6 +11,7 @@ import torch
 from scipy.optimize import least_squares
 
 from CESTQuantLib.fitting.least_squares import Status
+from CESTQuantLib.fitting.spatial.neighbors import Neighbors
 from CESTQuantLib.formats.protocol_files import read_offsets
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
@@ -314,3 +317,18 @@ def test_a_line_of_which_the_offsets_show_only_the_top_is_told() -> None:
     assert quantify(exact, "lorentzian", Settings(lorentzian=model)).warnings == ()
     (warning,) = quantify(noisy, "lorentzian", Settings(lorentzian=model)).warnings
     assert warning.startswith("the offsets show only the top of the line mt, whose half width lies beyond them in")
+
+
+def test_the_spatial_prior_tells_a_wide_line_of_which_a_voxel_says_little() -> None:
+    """Neighbours average the noise of such a line, not its bias."""
+    offsets = torch.cat((torch.tensor([-50.0, -25, -12, 12, 25, 50]).double(), torch.linspace(-6, 6, 25).double()))
+    semisolid = {"name": "mt", "amplitude": [0, 0.1, 0.5], "width_ppm": [10, 40, 150], "position_ppm": [-4, -1, 0]}
+    model = LorentzianModel.from_dict({"baseline": [0.5, 0.9, 1.2], "pools": [WATER, semisolid]}, "two lines")
+    z = 0.98 - 0.7 / (1 + offsets.square()) - 0.1 / (1 + ((offsets + 1) / 25).square())
+    noise = torch.randn(64, len(offsets), generator=torch.Generator().manual_seed(5)).double()
+    grid = Neighbors.of_mask(np.arange(64), (8, 8), (2.0, 2.0))
+    settings = Settings(lorentzian=model, neighbors=grid, noise_sd=0.02)
+    study = ZSpectra(z + 0.02 * noise, Protocol(3.0, offsets, 1.0, 2.0))
+    (warning,) = quantify(study, "lorentzian", settings).warnings
+    assert warning.startswith("the spectrum of a voxel hardly determines the width of the line mt: the spatial prior")
+    assert quantify(study, "lorentzian", replace(settings, neighbors=None)).warnings == ()
