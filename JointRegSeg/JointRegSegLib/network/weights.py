@@ -149,6 +149,11 @@ def load_weights(path: str | Path) -> LoadedWeights:
             f"'{path}' is a checkpoint of a training, which 'jointregseg train --resume' continues; the weights are in "
             "weights.pt beside it once the training has ended"
         )
+    if "study network" in str(values.get("kind")):
+        raise ValueError(
+            f"'{path}' holds the weights of tasks on single studies, not of a joint network: use 'jointregseg predict' "
+            "with it"
+        )
     if values.get("kind") != KIND:
         raise ValueError(
             f"'{path}' does not hold the weights of a joint network; make a weights file with 'jointregseg train'"

@@ -25,7 +25,7 @@ from .canvas import optional_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
+_BLUE = "#0072B2"
 _COLUMNS = 3
 
 
@@ -87,14 +87,18 @@ def _draw_regression(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequenc
     limits = [min(true.min(), value.min()), max(true.max(), value.max())]
     row[0].errorbar(true, value, yerr=sd, fmt="o", ms=3, lw=0.6, color=_BLUE, ecolor="0.7")
     row[0].plot(limits, limits, color="0.4", lw=0.8)
-    row[0].set(xlabel=f"true {task.column}", ylabel=f"predicted {task.column}", title=f"MAE {scores['mae']:.3g}")
+    row[0].set(
+        xlabel=f"true {task.column}", ylabel=f"predicted {task.column}", title=f"{task.column}: MAE {scores['mae']:.3g}"
+    )
     row[1].hist(value - true, bins=min(20, max(5, len(found) // 3)), color=_BLUE)
-    row[1].set(xlabel="predicted - true", ylabel="studies", title=f"R² {scores['r2']:.2f}")
+    row[1].set(xlabel="predicted - true", ylabel="studies", title=f"{task.column}: R² {scores['r2']:.2f}")
     ratio, expected = np.abs(value - true) / sd, np.linspace(0.05, 0.95, 19)
     normal = np.random.default_rng(0).standard_normal(20_000)
     row[2].plot(expected, [(ratio <= np.quantile(np.abs(normal), q)).mean() for q in expected], "-o", ms=3, color=_BLUE)
     row[2].plot([0, 1], [0, 1], color="0.4", lw=0.8)
-    row[2].set(xlabel="probability of the interval", ylabel="share of studies inside", title="Calibration")
+    row[2].set(
+        xlabel="probability of the interval", ylabel="share of studies inside", title=f"{task.column}: calibration"
+    )
 
 
 def _draw_classes(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Shown], row: Sequence[Axes]) -> None:
@@ -108,7 +112,7 @@ def _draw_classes(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[S
                 *roc_curve(probabilities[:, number], true == number), label=f"{task.classes[number]}: {area:.2f}"
             )
     row[0].plot([0, 1], [0, 1], color="0.6", lw=0.8)
-    row[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (area)")
+    row[0].set(xlabel="false positive rate", ylabel="true positive rate", title=f"{task.column}: ROC (area)")
     if row[0].get_legend_handles_labels()[0]:
         row[0].legend(frameon=False)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == true
@@ -119,13 +123,17 @@ def _draw_classes(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[S
     )
     row[1].plot([0, 1], [0, 1], color="0.6", lw=0.8)
     row[1].set(
-        xlabel="predicted probability", ylabel="share that is right", title="Calibration", xlim=(0, 1), ylim=(0, 1)
+        xlabel="predicted probability",
+        ylabel="share that is right",
+        title=f"{task.column}: calibration",
+        xlim=(0, 1.03),
+        ylim=(0, 1.03),
     )
     table = np.zeros((len(task.classes),) * 2, int)
     np.add.at(table, (true, probabilities.argmax(1)), 1)
     row[2].imshow(table, cmap="Blues")
     for (i, j), count in np.ndenumerate(table):
-        row[2].text(j, i, str(count), ha="center", va="center", color=_ORANGE)
+        row[2].text(j, i, str(count), ha="center", va="center", color="white" if 2 * count > table.max() else "black")
     ticks = range(len(task.classes))
     row[2].set(xlabel="predicted", ylabel="true", title=f"{task.column}: {right.mean():.0%} right")
     row[2].set_xticks(ticks, task.classes)
@@ -157,7 +165,7 @@ def _draw_tissue(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Sh
 
 
 def _draw_images(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Shown], row: Sequence[Axes]) -> None:
-    """Draw the coronal slices of one study that its compact prediction holds."""
+    """Draw the coronal slices of one study that its compact prediction holds, in the brain alone."""
     if not shown:
         return
     study = shown[0]
@@ -168,7 +176,7 @@ def _draw_images(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Sh
         if name == "anomaly":
             axis.imshow(values, cmap="inferno", origin="lower")
         else:
-            axis.imshow(values, cmap="gray", origin="lower", vmin=low, vmax=high)
+            axis.imshow(np.where(true > low, values, low), cmap="gray", origin="lower", vmin=low, vmax=high)
         reached = f", {study.prediction['psnr']:.1f} dB" if name in ("predicted", "reconstructed") else ""
         axis.set_title(f"{study.name}: {name}{reached}" if axis is row[0] else f"{name}{reached}")
         axis.set_axis_off()

@@ -125,6 +125,7 @@ def test_foreign_files_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"kind": "neurocest study network"}, "not of a joint network: use 'jointregseg predict' with it"),
         ({"kind": "neurocest reconstruction network"}, "does not hold the weights of a joint network"),
         ({"format": 99}, "has format 99, but this version reads format 1"),
         ({"metadata": None}, "its state or its metadata are missing"),
