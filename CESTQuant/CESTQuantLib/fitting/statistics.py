@@ -152,7 +152,8 @@ def with_reference_noise(
     """
     errors = fit.standard_errors.clone()
     free = errors.isfinite()
-    for some in torch.nonzero(fit.fitted & free.any(1)).flatten().split(VOXELS_PER_CHUNK):
+    index = torch.nonzero(fit.fitted & free.any(1)).flatten()
+    for some in index.split(VOXELS_PER_CHUNK) if len(index) else ():
         signal, jacobian = model(fit.parameters[some].T)
         columns = (jacobian.permute(2, 1, 0) * free[some].unsqueeze(1)).double()
         if valid is not None:

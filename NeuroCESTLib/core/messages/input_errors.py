@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z]")
+_ABSENT = "file not found: '"
 
 
 class InputError(ValueError):
@@ -67,7 +68,9 @@ def _named(error: ValueError, names: Mapping[str, str], default: str) -> ValueEr
 
 
 def _mentions_a_file(text: str) -> bool:
-    """Whether a file or folder stands in quotation marks or in front of the sentence."""
+    """Whether a file or folder, or the absence of one, stands in quotation marks or in front of the sentence."""
+    if text.startswith(_ABSENT):
+        return True
     places = [*re.findall("'([^']+)'", text), *itertools.accumulate(text.split(": "), lambda *parts: ": ".join(parts))]
     return any(os.path.exists(place) for place in places)
 

@@ -121,7 +121,7 @@ def confidence_of(
     of_residual = residual_variance(fit, valid)
     variance = of_residual if noise_sd is None else torch.full_like(of_residual, noise_sd**2)
     index = torch.nonzero(result.fitted & free.any(1)).flatten()
-    for some in index.split(chunk):
+    for some in index.split(chunk) if len(index) else ():
         jacobian, slopes = jacobian_of(result.parameters[some], tuple(values[some] for values in fit.maps))
         slopes = torch.cat((slopes, fit.predict(some).to(slopes).unsqueeze(2)), 2)
         if valid is not None:

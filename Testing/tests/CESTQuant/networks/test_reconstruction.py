@@ -193,7 +193,7 @@ def test_fit_command_takes_the_name_of_a_bundled_configuration(
     fit = ["fit", *given, "--protocol", str(tmp_path / "protocol.json"), "--method", "dictionary"]
     assert main([*fit, "--config", "larginine_9p4T", "--output", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "trained for 30 measurements, the signal has 20" in line  # it was read
+    assert "simulated for 30 measurements, the signal has 20" in line  # it was read
     preset = json.loads((FOLDER / "larginine_9p4T.json").read_text())
     (tmp_path / "larginine_9p4T.json").write_text(
         json.dumps({**preset, "protocol": SCAN_CONFIG["protocol"], "samples": 50})
