@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.messages.input_errors import InputError
+
 from ..physics.protocol import Protocol
 
 FAR_OFF_RESONANCE_PPM = 20.0
@@ -59,9 +61,10 @@ def m0_measurements(protocol: Protocol, where: str = "the signal") -> M0Measurem
     else:
         chosen = (distance >= FAR_OFF_RESONANCE_PPM) & (distance >= (1 - SAME_DISTANCE) * distance.max())
     if not bool(chosen.any()) or bool(chosen.all()):
-        raise ValueError(
+        raise InputError(
+            "protocol",
             f"no M0 reference for {where}: give an M0 image or a measurement at least {FAR_OFF_RESONANCE_PPM:g} ppm "
-            "off resonance, or set signal_normalisation to 'none' if the signal is normalised already"
+            "off resonance, or set signal_normalisation to 'none' if the signal is normalised already",
         )
     index = torch.nonzero(chosen).flatten()
     offsets = protocol.offsets_ppm[index]

@@ -47,10 +47,10 @@ def _protocol(values: dict[str, Any]) -> dict[str, Any]:
     )
     protocol["signal_normalisation"] = "m0"
     if "ImagingFrequency" in values:
-        protocol["larmor_frequency_MHz"] = number(values["ImagingFrequency"], "ImagingFrequency")
+        protocol["larmor_frequency_MHz"] = _positive(values, "ImagingFrequency")
         protocol["field_strength_T"] = field_of_larmor(protocol["larmor_frequency_MHz"])
     elif "MagneticFieldStrength" in values:
-        protocol["field_strength_T"] = number(values["MagneticFieldStrength"], "MagneticFieldStrength")
+        protocol["field_strength_T"] = _positive(values, "MagneticFieldStrength")
     for name in _OFFSETS_PPM:
         if name in values:
             protocol["offsets_ppm"] = numbers(values[name], name).tolist()
@@ -58,6 +58,13 @@ def _protocol(values: dict[str, Any]) -> dict[str, Any]:
         if protocol["offsets_ppm"] is None and name in values:
             protocol["offsets_ppm"] = _in_ppm(numbers(values[name], name).tolist(), protocol, name)
     return protocol | {key: value for key, value in values.items() if key in PROTOCOL_KEYS}
+
+
+def _positive(values: dict[str, Any], name: str) -> float:
+    value = number(values[name], name)
+    if value <= 0:
+        raise ValueError(f"{name} is {value:g} but must be positive")
+    return value
 
 
 def _in_ppm(offsets_hz: list[float], protocol: dict[str, Any], name: str) -> list[float]:

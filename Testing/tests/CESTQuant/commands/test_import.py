@@ -188,6 +188,15 @@ def test_nifti_with_the_json_of_a_converter(imported: Callable, tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize("key", ["MagneticFieldStrength", "ImagingFrequency"])
+def test_a_field_of_a_sidecar_that_is_not_positive_is_refused(imported: Callable, tmp_path: Path, key: str) -> None:
+    source = tmp_path / "in"
+    acquire(spectrum_protocol(count=5)).write(source)
+    write_json({key: -1}, source / "signal.json")
+    status, lines = imported(source / "signal.nii.gz")
+    assert (status, lines) == (2, [f"error: {source / 'signal.json'}: {key} is -1 but must be positive"])
+
+
 def test_the_cest_image_of_a_folder_is_taken_or_has_to_be_chosen(imported: Callable, tmp_path: Path) -> None:
     source = tmp_path / "study"
     still = acquire(spectrum_protocol(count=5)).write(source / "sub-01" / "perf")

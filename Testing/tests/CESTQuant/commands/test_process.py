@@ -73,7 +73,8 @@ def test_the_console_script_fits_and_refuses(good: Path, tmp_path: Path) -> None
     before = checksums(tmp_path)
     result = run([str(script), *fit_arguments(good, tmp_path / "out", "mtrasym", reference=None)])
     assert result.returncode == 2
-    assert messages(result.stderr)[0].startswith(f"error: no M0 reference for '{good / 'signal.nii.gz'}'")
+    named = f"error: '{good / 'protocol.json'}': no M0 reference for '{good / 'signal.nii.gz'}'"
+    assert messages(result.stderr)[0].startswith(named)
     assert len(messages(result.stderr)) == 1
     assert checksums(tmp_path) == before
 
