@@ -184,7 +184,10 @@ def water_position(spectra: ZSpectra, progress: Progress) -> tuple[Tensor | None
 def _require_both_sides(spectra: ZSpectra, values: Tensor, offset: float, what: str) -> None:
     import torch
 
-    if not bool(torch.isfinite(values).any()) and bool(torch.isfinite(spectra.signal).any()):
+    usable = torch.isfinite(spectra.signal).any(1)
+    if spectra.b0_shift_ppm is not None:
+        usable = usable & torch.isfinite(spectra.b0_shift_ppm)
+    if bool(usable.any()) and not bool(torch.isfinite(values).any()):
         raise InputError(
             "protocol",
             f"{what} needs measurements on both sides of water at ±{offset:g} ppm; the offsets span "

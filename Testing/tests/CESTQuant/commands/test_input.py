@@ -134,6 +134,16 @@ def test_maps_that_do_not_reach_the_signal(refused: Callable, good: Path, tmp_pa
     assert f"no voxel of '{signal}'" in refused("lorentzian", b0=tmp_path / "far.nii.gz")
 
 
+@pytest.mark.parametrize("method", ["mtrasym", "aptw"])
+def test_a_field_map_without_values_is_the_reason_and_not_the_offsets(
+    refused: Callable, good: Path, acquisition: Acquisition, tmp_path: Path, method: str
+) -> None:
+    write_image(np.full(acquisition.m0.shape, np.nan, np.float32), acquisition.geometry, tmp_path / "nan.nii.gz")
+    line = refused(method, b0=tmp_path / "nan.nii.gz")
+    assert "with unusable signal, M0 or maps): check the maps, mask and protocol" in line
+    assert "both sides" not in line
+
+
 def test_measurements_in_files_of_different_grids(
     refused: Callable, good: Path, acquisition: Acquisition, tmp_path: Path
 ) -> None:
