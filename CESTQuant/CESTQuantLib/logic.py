@@ -5,56 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
-from NeuroCESTLib.core.messages.input_errors import InputError, naming
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
-from NeuroCESTLib.scene.messages import called, names_inputs, names_of
+from NeuroCESTLib.scene.messages import called, names_inputs
 from NeuroCESTLib.scene.segmentations import masks_on
 
 from .compartments.inputs import Settings as CompartmentSettings
 from .methods.base import Settings
 from .methods.registry import FIELD_METHODS, map_fields, method_named, quantify, require_spatial
-from .scene.compartment_inputs import CompartmentVisit, between_transform, visit_input
-from .scene.compartment_nodes import CompartmentsResult
-from .scene.compartment_nodes import into_scene as compartments_into_scene
-from .scene.maps import MapNodes, with_maps
+from .scene.acquired import Preparation, acquired
+from .scene.compartments.inputs import CompartmentVisit
+from .scene.compartments.nodes import CompartmentsResult
+from .scene.compartments.visits import FILES_OF_METHODS, analyze_visits
+from .scene.maps import MapNodes
 from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
 from .scene.posterior import region_posteriors, require_posterior, with_posterior
-from .scene.preparation import Prepared, prepare
 from .scene.relaxation import RelaxationMaps, map_relaxation
 from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
 from .scene.scanner import ImportedScan, import_scan, keep_protocol, kept_protocol
+from .scene.settings import lorentzian_model, tissue_model
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
 from .scene.study import Study, carried_protocol, carry_protocol, knows_its_offsets, offsets_of_index
 
-if TYPE_CHECKING:
-    from .tissue.line_fits.plof_model import PlofModel
-    from .tissue.lorentzian_model import LorentzianModel
-    from .tissue.lorentzian_two_step import TwoStepModel
-    from .tissue.model import TissueModel
-    from .tissue.spectra import ZSpectra
-
-LORENTZIAN_PRESETS = ("3T", "7T", "preclinical", "3T_two_step", "plof_3T")
-
-_FILES_OF_METHODS = {
-    "protocol": "protocol",
-    "model": "model",
-    "lorentzian": "lorentzianPreset",
-    "network": "network",
-    "config": "config",
-    "calibration": "calibration",
-    "reference": "reference",
-    "mask": "mask",
-    "b0": "b0",
-    "b1": "b1",
-    "t1": "t1",
-}
-"""Argument of the Logic with the file or node that a message is about, by its role there."""
-_names_inputs = names_inputs("signalNode", _FILES_OF_METHODS)
+_names_inputs = names_inputs("signalNode", FILES_OF_METHODS)
 _names_transform = names_inputs("", {"between": "between"})
 
 
@@ -168,7 +146,6 @@ class CESTQuantLogic:
         )
         if slice_RAS is not None:
             study = study.at_slice(slice_RAS)
-        study, prepared = self._prepared(study, denoising, smoothing_ppm, report, motionCorrection)
         settings = self.settings(
             model=model,
             asymmetryOffset_ppm=asymmetryOffset_ppm,
@@ -180,14 +157,11 @@ class CESTQuantLogic:
             noise_sd=noise_sd,
             dictionaryEntries=dictionaryEntries,
         )
+        wanted = Preparation(motionCorrection, denoising, smoothing_ppm, quass)
+        ready = acquired(study, MapNodes(b0, b1, t1), settings.model, model, wanted, report)
+        study, spectra, warnings = ready.prepared.study, ready.spectra, ready.warnings
         if spatialPrior:
             settings = replace(settings, neighbors=study.neighbors())
-        model_file = model if isinstance(model, str | Path) else None
-        normalized, noted_of_m0 = study.spectra()
-        spectra, noted = with_maps(study, normalized, MapNodes(b0, b1, t1), settings.model, model_file)
-        if quass:
-            spectra, noted_of_quass = _steady(spectra, quass)
-            noted = [*noted, *noted_of_quass]
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}
         if posterior:
             require_posterior(method, regions)
@@ -202,7 +176,7 @@ class CESTQuantLogic:
         if quass:
             result = replace(result, summary={**result.summary, "quass": quass})
         require_result(study, result)
-        result = replace(result, quantities={**result.quantities, **prepared.maps})
+        result = replace(result, quantities={**result.quantities, **ready.prepared.maps})
         intervals = None
         if posterior:
             with torch_threads(threads):
@@ -212,24 +186,17 @@ class CESTQuantLogic:
                     ),
                     report,
                 )
-            noted = [*noted, *rough]
+            warnings = (*warnings, *rough)
         made = into_scene(
             study,
             chosen,
             result,
-            warnings=(
-                *study.warnings,
-                *prepared.warnings,
-                *noted_of_m0,
-                *noted,
-                *result.warnings,
-                *failure_warnings(study, result),
-            ),
+            warnings=(*warnings, *result.warnings, *failure_warnings(study, result)),
             regions=regions,
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),
         )
-        made.report.update({"preparation": prepared.record} if prepared.record else {})
+        made.report.update({"preparation": ready.prepared.record} if ready.prepared.record else {})
         return made if intervals is None else with_posterior(made, intervals)
 
     @_names_inputs
@@ -292,48 +259,25 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
-        study, prepared = self._prepared(study, denoising, smoothing_ppm, report, motionCorrection)
-        spectra, noted = study.spectra()
+        ready = acquired(study, preparation=Preparation(motionCorrection, denoising, smoothing_ppm), progress=report)
+        study = ready.prepared.study
         limits = Settings(b0_limits_ppm=b0Limits_ppm, b1_limits=b1Limits)
         result = in_background(
-            lambda report: map_fields(spectra, method, limits, progress=part(report, 0.05, 0.95)), report
+            lambda report: map_fields(ready.spectra, method, limits, progress=part(report, 0.05, 0.95)), report
         )
         require_result(study, result)
-        result = replace(result, quantities={**result.quantities, **prepared.maps})
+        result = replace(result, quantities={**result.quantities, **ready.prepared.maps})
         made = into_scene(
             study,
             chosen,
             result,
-            warnings=(*study.warnings, *noted, *result.warnings, *failure_warnings(study, result)),
+            warnings=(*ready.warnings, *result.warnings, *failure_warnings(study, result)),
             regions={},
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),
         )
-        made.report.update({"preparation": prepared.record} if prepared.record else {})
+        made.report.update({"preparation": ready.prepared.record} if ready.prepared.record else {})
         return made
-
-    def _prepared(
-        self,
-        study: Study,
-        denoising: bool,
-        smoothing_ppm: float | None,
-        report: Progress,
-        motion_correction: bool = False,
-    ) -> tuple[Study, Prepared]:
-        """Return the acquisition without motion, denoised and smoothed as wanted, and what was done."""
-        if not motion_correction and not denoising and smoothing_ppm is None:
-            return study, Prepared(study)
-        prepared = in_background(
-            lambda report: prepare(
-                study,
-                motion_correction=motion_correction,
-                denoising=denoising,
-                smoothing_ppm=smoothing_ppm,
-                progress=part(report, 0.0, 0.05),
-            ),
-            report,
-        )
-        return prepared.study, prepared
 
     @_names_inputs
     def spectra(
@@ -386,12 +330,9 @@ class CESTQuantLogic:
             m0_over_time=m0OverTime,
             field_strength_T=fieldStrength_T,
         )
-        study, _ = self._prepared(study, False, smoothing_ppm, silent)
-        model_file = model if isinstance(model, str | Path) else None
-        spectra, _ = with_maps(study, study.spectra()[0], MapNodes(b0, b1, t1), _tissue_model(model), model_file)
-        if quass:
-            spectra, _ = _steady(spectra, quass)
-        return SpectraOfPlaces(study, spectra)
+        wanted = Preparation(smoothing_ppm=smoothing_ppm, quass=quass)
+        ready = acquired(study, MapNodes(b0, b1, t1), tissue_model(model), model, wanted)
+        return SpectraOfPlaces(ready.prepared.study, ready.spectra)
 
     @_names_inputs
     def spectrumAt(
@@ -472,8 +413,8 @@ class CESTQuantLogic:
             raise InputError("dictionary-entries", f"a dictionary needs at least one entry, not {dictionaryEntries}")
         offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
         return Settings(
-            model=_tissue_model(model),
-            lorentzian=_lorentzian_model(lorentzianPreset),
+            model=tissue_model(model),
+            lorentzian=lorentzian_model(lorentzianPreset),
             asymmetry_offsets_ppm=tuple(float(offset) for offset in offsets),
             power_uT=power_uT,
             network=network,
@@ -529,8 +470,6 @@ class CESTQuantLogic:
             ValueError: Something is missing or unusable, or the CEST images are not those of the anatomy; one sentence
                 that names the visit and the remedy.
         """
-        from .compartments.analysis import analyze
-
         report = progress or silent
         report(0.0, "reading")
         settings = CompartmentSettings(
@@ -543,19 +482,8 @@ class CESTQuantLogic:
             seed=seed,
             fit_spectra=fitSpectra,
         )
-        visits = [first] if second is None else [first, second]
-        inputs = [
-            visit_input(visit, f"visit {number}", self._acquisition(visit.fit))
-            for number, visit in enumerate(visits, start=1)
-        ]
-        transform = None if between is None else between_transform(between)
-        later = inputs[1] if second is not None else None
-        analysis = in_background(
-            lambda report: analyze(inputs[0], later, settings, transform, progress=part(report, 0.05, 0.95)), report
-        )
-        result = compartments_into_scene(analysis, folderName or "Compartments")
-        result.inputs, result.between = tuple(inputs), transform
-        return result
+        folder = folderName or "Compartments"
+        return analyze_visits(first, second, between, settings, self.settings, folder, report)
 
     def compartmentReport(
         self,
@@ -589,43 +517,6 @@ class CESTQuantLogic:
         from .scene.patient_report.page import patient_page
 
         return write_page(patient_page(material_of(result, label, fits, registration or {})), path)
-
-    def _acquisition(self, fit: Mapping[str, Any] | None) -> tuple[Study, Settings, Any] | None:
-        """Return acquisition, settings and spectra of the fit that made maps, given by the arguments of :meth:`fit`."""
-        if fit is None:
-            return None
-        arguments = {name: value for name, value in fit.items() if value is not None}
-        with naming(names_of(arguments, _FILES_OF_METHODS), called(arguments["signalNode"])):
-            return self._prepared_acquisition(arguments)
-
-    def _prepared_acquisition(self, arguments: Mapping[str, Any]) -> tuple[Study, Settings, Any]:
-        study = Study.of(
-            arguments["signalNode"],
-            arguments.get("protocol"),
-            arguments.get("reference"),
-            arguments.get("mask"),
-            arguments.get("signalNormalisation"),
-            m0_over_time=arguments.get("m0OverTime", "interpolated"),
-            field_strength_T=arguments.get("fieldStrength_T"),
-        )
-        names = (
-            "model",
-            "asymmetryOffset_ppm",
-            "lorentzianPreset",
-            "power_uT",
-            "network",
-            "config",
-            "calibration",
-            "noise_sd",
-        )
-        settings = self.settings(**{name: arguments[name] for name in names if name in arguments})
-        model = arguments.get("model")
-        nodes = MapNodes(*(arguments.get(name) for name in ("b0", "b1", "t1")))
-        model_file = model if isinstance(model, str | Path) else None
-        spectra, _ = with_maps(study, study.spectra()[0], nodes, settings.model, model_file)
-        if arguments.get("quass"):
-            spectra, _ = _steady(spectra, arguments["quass"])
-        return study, settings, spectra
 
     @_names_inputs
     def relaxation(
@@ -799,65 +690,3 @@ def _require_noise(noise_sd: float) -> None:
     """Check the standard deviation of simulated noise."""
     if not 0 <= noise_sd < float("inf"):
         raise InputError("noise", f"the standard deviation of the noise is {noise_sd:g}, but must be 0 or more")
-
-
-def _steady(spectra: ZSpectra, reference: str) -> tuple[ZSpectra, list[str]]:
-    """Return the spectra of the steady state, and a sentence where some have none."""
-    import torch
-
-    from .preprocessing.quass import quasi_steady_state
-
-    steady = quasi_steady_state(spectra, reference)
-    usable = torch.isfinite(spectra.signal).all(1)
-    lost = int((usable & ~torch.isfinite(steady.signal).all(1)).sum())
-    if not lost:
-        return steady, []
-    return replace(steady, valid=torch.isfinite(steady.signal) & usable.unsqueeze(1)), [
-        f"QUASS finds no steady state for some measurements of {lost} of {int(usable.sum())} voxels, mostly near water "
-        "or with a T1 that does not belong to them: these measurements are left out"
-    ]
-
-
-def _tissue_model(model: Any) -> TissueModel | None:
-    from .preprocessing.magnitudes import require_seconds
-    from .tissue.model import TissueModel, read_tissue_model, tissue_model_from_dict
-
-    if model is None or model == "":
-        return None
-    if isinstance(model, TissueModel):
-        return model
-    read = tissue_model_from_dict(model) if isinstance(model, dict) else read_tissue_model(model)
-    require_seconds(read, "the model" if isinstance(model, dict) else str(model))
-    return read
-
-
-def _lorentzian_model(
-    preset: str | Path | Mapping[str, Any] | None,
-) -> LorentzianModel | TwoStepModel | PlofModel | None:
-    if not preset:
-        return None
-    from NeuroCESTLib.core.checked_json import read_json
-
-    from .formats.presets import FOLDER
-    from .tissue.line_fits.plof_model import PlofModel
-    from .tissue.lorentzian_model import LorentzianModel
-    from .tissue.lorentzian_two_step import TWO_STEP_KEYS, TwoStepModel
-
-    source = "pool description" if isinstance(preset, Mapping) else str(preset)
-    if isinstance(preset, Mapping):
-        description: Any = dict(preset)
-    elif source.lower().endswith(".json"):
-        description = read_json(preset)
-    else:
-        name = source.removeprefix("lorentzian_")
-        if name not in LORENTZIAN_PRESETS:
-            known = ", ".join(LORENTZIAN_PRESETS)
-            raise InputError(
-                "lorentzian", f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json"
-            )
-        description = read_json(FOLDER / f"lorentzian_{name}.json")
-    keys = description if isinstance(description, Mapping) else ()
-    if "peaks" in keys:
-        return PlofModel.from_dict(description, source)
-    two_steps = any(key in keys for key in TWO_STEP_KEYS)
-    return (TwoStepModel if two_steps else LorentzianModel).from_dict(description, source)

@@ -133,7 +133,7 @@ def _tensor_readers() -> list[_Entry]:
 def _scan_readers() -> list[_Entry]:
     from CESTQuantLib.commands.fit_folder import read_fit_folder
     from CESTQuantLib.formats.scanner.sources import read_source
-    from CESTQuantLib.scene.compartment_inputs import between_transform, linear_transform
+    from CESTQuantLib.scene.compartments.inputs import between_transform, linear_transform
     from CESTQuantLib.scene.scanner import import_scan
     from NeuroCESTLib.core.progress import silent
     from NeuroCESTLib.report.record import Report

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from NeuroCESTLib.batch.frame import CommandParser
     from NeuroCESTLib.report.record import Report
 
-    from ..scene.compartment_inputs import CompartmentVisit
-    from ..scene.compartment_nodes import CompartmentsResult
+    from ..scene.compartments.inputs import CompartmentVisit
+    from ..scene.compartments.nodes import CompartmentsResult
 
 _VISITS = (("", "the visit"), ("2", "the second, later visit"))
 """Ending of the options of each visit, and what the help calls it."""
@@ -170,7 +170,7 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
     from NeuroCESTLib.scene.volumes import read_volume
 
     from ..compartments.anatomy.segment_names import named_labels
-    from ..scene.compartment_inputs import CompartmentVisit
+    from ..scene.compartments.inputs import CompartmentVisit
     from .fit_folder import read_fit_folder
 
     def given(name: str) -> Any:
@@ -222,7 +222,7 @@ def _write(options: Namespace, folder: Path, result: CompartmentsResult, report:
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
 
-    from ..scene.compartment_nodes import file_name, summary_of
+    from ..scene.compartments.nodes import file_name, summary_of
 
     write_table(result.table, folder / "compartments.csv")
     if result.changes is not None:

@@ -191,11 +191,11 @@ class _Source:
 
 def _check_values(settings: Mapping[str, Any], where: str) -> None:
     """Check that the settings of a report are values that ``cestquant fit`` takes; messages open with ``where``."""
-    from ..logic import LORENTZIAN_PRESETS
     from ..methods.registry import METHODS
     from ..physics.protocol import NORMALIZATIONS
     from ..preprocessing.quass import REFERENCES
     from ..preprocessing.reference import M0_OVER_TIME
+    from ..scene.settings import LORENTZIAN_PRESETS
 
     choices = {"method": METHODS, "normalisation": NORMALIZATIONS, "m0_over_time": M0_OVER_TIME, "quass": REFERENCES}
     for name, known in choices.items():

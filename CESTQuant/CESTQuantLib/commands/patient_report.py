@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from NeuroCESTLib.report.record import Report
 
-    from ..scene.compartment_nodes import CompartmentsResult
+    from ..scene.compartments.nodes import CompartmentsResult
 
 
 def add_report(parser: ArgumentParser) -> None:

@@ -40,8 +40,8 @@ class CompartmentsPage(Page):
 
     def visit(self, which, name):
         """Return a visit as the logic takes it; None where nothing of it is chosen."""
-        from ..scene.compartment_inputs import CompartmentVisit
-        from ..scene.compartment_nodes import maps_beside
+        from ..scene.compartments.inputs import CompartmentVisit
+        from ..scene.compartments.nodes import maps_beside
 
         def given(what):
             return getattr(self.parameters, f"{which}{what}")

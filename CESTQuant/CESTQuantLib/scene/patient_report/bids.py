@@ -13,7 +13,7 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.whole_files import write_text
 from NeuroCESTLib.report.record import versions
 
-from ..compartment_nodes import file_name
+from ..compartments.nodes import file_name
 
 _NAMES = {
     "compartments.csv": "desc-compartments_stats.tsv",

@@ -24,7 +24,7 @@ from ..preparation import NOISE_MAP
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from ..compartment_nodes import CompartmentsResult
+    from ..compartments.nodes import CompartmentsResult
 
 FIELDS = ("b0_shift_ppm", "b1_relative")
 """Maps of the fields, which are shown among the checks."""

@@ -17,7 +17,7 @@ from studies import Acquisition, checksums, read_image, write_image
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.logic import CESTQuantLogic
-from CESTQuantLib.scene.compartment_inputs import CompartmentVisit, linear_transform
+from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, linear_transform
 from NeuroCESTLib.scene.segmentations import masks_on, read_segmentation
 from NeuroCESTLib.scene.volumes import read_volume
 

@@ -20,7 +20,7 @@ from CESTQuantLib.phantoms.patient import (
     simulate_patient,
     true_values,
 )
-from CESTQuantLib.scene.compartment_inputs import linear_transform
+from CESTQuantLib.scene.compartments.inputs import linear_transform
 
 
 def head(spacing_mm: float = 4.0) -> sitk.Image:

@@ -15,7 +15,7 @@ from browser import Browser, find_browser, running_browser
 from report_cases import FIT, NAMES, QUANTITIES, REGISTRATION, SECRET, a_patient
 
 from CESTQuantLib.logic import CESTQuantLogic
-from CESTQuantLib.scene.compartment_nodes import CompartmentsResult
+from CESTQuantLib.scene.compartments.nodes import CompartmentsResult
 from CESTQuantLib.scene.patient_report.bids import bids_name, rename_as_bids
 from CESTQuantLib.scene.patient_report.material import Material, read_record, without_names
 from CESTQuantLib.scene.patient_report.methods import methods_text

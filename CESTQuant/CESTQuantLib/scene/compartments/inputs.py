@@ -19,15 +19,15 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.messages import called, comes_from
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 
-from ..compartments.grid import Grid
-from ..compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
-from ..methods.registry import quantity_named
+from ...compartments.grid import Grid
+from ...compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
+from ...methods.registry import quantity_named
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from ..methods.base import Settings as MethodSettings
-    from .study import Study
+    from ...methods.base import Settings as MethodSettings
+    from ..study import Study
 
 
 _LONGEST_READING_S = 15

@@ -12,14 +12,14 @@ from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
-from ..compartments.grid import Grid
-from ..compartments.results import Analysis, Between, Change, Statistics, Visit
-from ..methods.registry import quantity_named
+from ...compartments.grid import Grid
+from ...compartments.results import Analysis, Between, Change, Statistics, Visit
+from ...methods.registry import quantity_named
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from ..compartments.inputs import VisitInput
+    from ...compartments.inputs import VisitInput
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Compartments of a tumour in the scene: visits as nodes, and the analysis as tables, segmentations and maps."""
