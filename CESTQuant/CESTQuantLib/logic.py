@@ -11,7 +11,7 @@ from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
-from NeuroCESTLib.scene.messages import called, names_inputs
+from NeuroCESTLib.scene.messages import called, names_inputs, names_of
 from NeuroCESTLib.scene.segmentations import masks_on
 
 from .compartments.inputs import Settings as CompartmentSettings
@@ -332,7 +332,8 @@ class CESTQuantLogic:
         )
         wanted = Preparation(smoothing_ppm=smoothing_ppm, quass=quass)
         ready = acquired(study, MapNodes(b0, b1, t1), tissue_model(model), model, wanted)
-        return SpectraOfPlaces(ready.prepared.study, ready.spectra)
+        given = {"protocol": protocol, "reference": reference, "mask": mask, "b0": b0, "b1": b1, "t1": t1, "model": model}
+        return SpectraOfPlaces(ready.prepared.study, ready.spectra, names_of(given, FILES_OF_METHODS))
 
     @_names_inputs
     def spectrumAt(

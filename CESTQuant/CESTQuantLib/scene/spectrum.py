@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from NeuroCESTLib.core.messages.input_errors import naming
 from NeuroCESTLib.scene.geometry import Geometry
 
 from ..methods.fitted_spectrum import fitted_spectrum
@@ -64,11 +66,14 @@ class SpectraOfPlaces:
     Args:
         study: The acquisition.
         spectra: Its normalised spectra with the maps of their voxels.
+        names: What messages of methods call each input, by its role; the acquisition stands for all others.
     """
 
-    def __init__(self, study: Study, spectra: ZSpectra) -> None:
+    def __init__(self, study: Study, spectra: ZSpectra, names: Mapping[str, str] | None = None) -> None:
         self.geometry: Geometry = study.geometry
         self._name = study.name
+        self._title = study.title
+        self._names = dict(names or {})
         self._spectra = spectra
         self._row = np.full(study.raw[0].size, -1)
         self._row[study.voxels] = np.arange(len(study.voxels))
@@ -125,7 +130,10 @@ class SpectraOfPlaces:
             spectrum.signal[0].numpy(),
             chosen.signal.std(0, correction=0).numpy() if len(voxels) > 1 else None,
         )
-        return _with_fit(placed, quantify(spectrum, method, settings)) if method else placed
+        if not method:
+            return placed
+        with naming(self._names, self._title):
+            return _with_fit(placed, quantify(spectrum, method, settings))
 
 
 def _with_fit(placed: PlacedSpectrum, result: Quantification) -> PlacedSpectrum:

@@ -14,6 +14,7 @@ class TrainingPage(BackgroundTrainingPage):
     STEP = _("step")
     BUNDLED = (
         "neurocest",
+        "neurocest_cavity",
         "estienne2020",
         "estienne2020_add",
         "estienne2020_concatenate",

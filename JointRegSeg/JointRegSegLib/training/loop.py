@@ -336,9 +336,13 @@ class _Run:
         if (self.folder / LAST).is_file():
             step = load_checkpoint(self.folder / LAST)["step"]
             kept = f"the last good checkpoint (step {step}) is kept in '{self.folder / LAST}'"
+        remedies = ["lower the learning rate"]
+        if not self.settings.gradient_clip:
+            remedies.append("clip the gradients ('gradient_clip')")
+        if self.precision.dtype != "float32":
+            remedies.append("use float32 ('precision')")
         return TrainingDiverged(
-            f"the training diverged at step {self.state.step + 1} ({error}): {kept}; lower the learning rate, "
-            "clip the gradients or use float32"
+            f"the training diverged at step {self.state.step + 1} ({error}): {kept}; {' or '.join(remedies)}"
         )
 
     def result(self) -> TrainingResult:

@@ -18,6 +18,21 @@ OFFSETS = np.linspace(-5.0, 5.0, 21)
 GEOMETRY = Geometry.from_spacing((2, 3, 4), (2.0, 2.0, 5.0))
 
 
+MODEL = {
+    "water": {"T1_s": 1.4, "T2_s": 0.08},
+    "solutes": [
+        {
+            "name": "amide",
+            "fraction": {"fit": True, "bounds": [0, 0.01]},
+            "k_Hz": 30,
+            "T1_s": 1,
+            "T2_s": 0.1,
+            "dw_ppm": 3.5,
+        }
+    ],
+}
+
+
 def line(offsets: np.ndarray, center: float, width: float) -> np.ndarray:
     return 1 / (1 + ((offsets - center) / (width / 2)) ** 2)
 
@@ -132,3 +147,10 @@ def test_repeated_measurements_are_averaged_in_the_report() -> None:
     np.testing.assert_array_equal(means, [[2.0, 3.0], [6.0, np.nan]])
     assert fit is not None
     np.testing.assert_array_equal(fit, [2.0, 3.0])
+
+
+def test_message_of_a_method_at_a_place_names_the_acquisition(scene: SimpleNamespace) -> None:
+    logic = CESTQuantLogic()
+    spectra = logic.spectra(scene.signal, None, reference=scene.m0)
+    with pytest.raises(ValueError, match=r"^'cest': "):  # its offsets alone say no B1
+        spectra.at(place(1, 1, 1), "r1rho", logic.settings(model=MODEL))
