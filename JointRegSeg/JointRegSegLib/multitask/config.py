@@ -100,6 +100,12 @@ class MultiTaskConfig:
             raise ValueError("tasks is empty: name at least one task")
         if self.training.monitor != "loss":
             raise ValueError("monitor is 'dice', which belongs to the joint task; use 'loss'")
+        pooling = [task.name for task in self.tasks if task.pools_codes]
+        if pooling and self.training.ema_decay:
+            raise ValueError(
+                f"ema_decay averages weights, but the task '{pooling[0]}' standardises pooled codes by moments of the "
+                "weights before the average: set ema_decay to 0"
+            )
         self._check_grid()
         if self.training.accumulation > 1 and self.network.normalisation == "batch":
             raise ValueError("accumulation divides the batches whose statistics the network uses; set it to 1")

@@ -97,10 +97,9 @@ class StudyObjective:
         row: Row = {"val_loss": 0.0}
         for task in self.tasks:
             if losses[task.name]:
-                mean = float(np.mean(losses[task.name]))
-                row[f"val_{task.name}_loss"] = mean
-                row["val_loss"] += task.weight * mean
                 predictions, targets = ([pair[side] for pair in found[task.name]] for side in (0, 1))
+                row[f"val_{task.name}_loss"] = task.held_out_loss(losses[task.name], predictions, targets)
+                row["val_loss"] += task.weight * row[f"val_{task.name}_loss"]
                 scores = task.scores(predictions, targets, self._spacing_mm)
                 row |= {f"val_{task.name}_{name}": value for name, value in scores.items()}
         if not any(losses.values()):

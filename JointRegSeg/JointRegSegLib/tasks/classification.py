@@ -17,6 +17,11 @@ from ..network.configuration import NetworkConfig
 from .pooling import POOLINGS, PoolingHead
 from .study_task import TEXT, StudyTask, present, require_number
 
+_FEWEST_FOR_CALIBRATION = 20
+"""Fewest held-out studies that calibrate probabilities."""
+_FACTORS = tuple(float(factor) for factor in np.geomspace(0.2, 5, 65))
+"""Factors of the temperature that are tried."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(StudyTask):
@@ -29,11 +34,14 @@ class Classification(StudyTask):
         label_smoothing: Probability that is spread over all classes in the targets of the training.
         pooling: How codes are pooled: ``average``, ``max`` or ``both``.
         dropout: Probability of dropping each pooled feature in training.
+        temperature: Divisor of the scores, so that the probabilities of the validation studies agree with their classes
+            (Guo et al. 2017, On calibration of modern neural networks); learned.
     """
 
     kind: ClassVar[str] = "classification"
     title: ClassVar[str] = "Classification"
     quality_name: ClassVar[str] = "share of right classes"
+    pools_codes: ClassVar[bool] = True
 
     column: str
     classes: tuple[str, ...] = ()
@@ -41,6 +49,7 @@ class Classification(StudyTask):
     label_smoothing: float = 0.0
     pooling: str = "both"
     dropout: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +68,7 @@ class Classification(StudyTask):
             raise ValueError(f"pooling is {self.pooling!r} but must be one of {', '.join(POOLINGS)}")
         require_number(self, "label_smoothing", 0, 0.5)
         require_number(self, "dropout", 0, 0.95)
+        require_number(self, "temperature", 0, strictly=True)
 
     @property
     def name(self) -> str:
@@ -138,7 +148,7 @@ class Classification(StudyTask):
 
     def decode(self, output: Any) -> Any:
         """Return the probabilities of the classes."""
-        return output[0].float().softmax(0).cpu().double().numpy()
+        return (output[0].float() / self.temperature).softmax(0).cpu().double().numpy()
 
     def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
         """Return 1 where the most probable class is the true one, else 0."""
@@ -147,3 +157,23 @@ class Classification(StudyTask):
     def scores(self, predictions: Sequence[Any], targets: Sequence[Any], spacing_mm: float) -> dict[str, float]:
         """Compute accuracy, balanced accuracy, ROC AUC and calibration."""
         return classification_scores(np.array(predictions), np.array(targets))
+
+    def calibrated(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Classification:
+        """Choose the temperature, among 0.2 to 5 times the present one, with the lowest cross-entropy."""
+        if len(predictions) < _FEWEST_FOR_CALIBRATION:
+            return self
+        factor = min(_FACTORS, key=lambda factor: _cross_entropy(predictions, targets, factor))
+        return replace(self, temperature=float(f"{self.temperature * factor:.6g}"))
+
+    def held_out_loss(self, losses: Sequence[float], predictions: Sequence[Any], targets: Sequence[Any]) -> float:
+        """Return the cross-entropy with the best temperature."""
+        if len(predictions) < _FEWEST_FOR_CALIBRATION:
+            return super().held_out_loss(losses, predictions, targets)
+        return min(_cross_entropy(predictions, targets, factor) for factor in _FACTORS)
+
+
+def _cross_entropy(predictions: Sequence[Any], targets: Sequence[Any], factor: float) -> float:
+    """Mean cross-entropy of probabilities (study, class) whose scores are divided by a factor."""
+    scores = np.log(np.maximum(np.array(predictions, float), 1e-12)) / factor
+    scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    return float(-scores[np.arange(len(targets)), np.array(targets, int)].mean())

@@ -17,6 +17,8 @@ from .pooling import POOLINGS, PoolingHead
 from .study_task import NUMBER, StudyTask, present, require_number
 
 LOSSES = ("gaussian", "l2", "l1")
+_FEWEST_FOR_CALIBRATION = 4
+"""Fewest held-out studies that calibrate standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Regression(StudyTask):
     title: ClassVar[str] = "Regression"
     higher_is_better: ClassVar[bool] = False
     quality_name: ClassVar[str] = "absolute error"
+    pools_codes: ClassVar[bool] = True
 
     column: str
     loss_name: str = "gaussian"
@@ -141,8 +144,22 @@ class Regression(StudyTask):
 
     def calibrated(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Regression:
         """Scale the standard deviations so that the mean square of error / SD is one on held-out studies."""
-        if len(predictions) < 4:
+        if len(predictions) < _FEWEST_FOR_CALIBRATION:
             return self
-        ratio = [(p["value"] - t) / p["sd"] for p, t in zip(predictions, targets, strict=True)]
-        factor = self.sd_factor * math.sqrt(float(np.mean(np.square(ratio))))
+        factor = self.sd_factor * _rms_ratio(predictions, targets)
         return replace(self, sd_factor=float(f"{max(factor, 1e-6):.6g}"))
+
+    def held_out_loss(self, losses: Sequence[float], predictions: Sequence[Any], targets: Sequence[Any]) -> float:
+        """Return the mean loss, for the Gaussian likelihood that of predictions whose SDs fit the errors."""
+        mean = super().held_out_loss(losses, predictions, targets)
+        if self.loss_name != "gaussian" or len(predictions) < _FEWEST_FOR_CALIBRATION:
+            return mean
+        ratio = max(_rms_ratio(predictions, targets), 1e-6)
+        return mean + math.log(ratio) + 0.5 - 0.5 * ratio**2
+
+
+def _rms_ratio(predictions: Sequence[Any], targets: Sequence[Any]) -> float:
+    """Root mean square of error / SD."""
+    return math.sqrt(
+        float(np.mean([((p["value"] - t) / p["sd"]) ** 2 for p, t in zip(predictions, targets, strict=True)]))
+    )

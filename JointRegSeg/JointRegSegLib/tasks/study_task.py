@@ -31,6 +31,7 @@ class StudyTask(ABC):
         higher_is_better: Whether the quality of a study (see ``quality``) is the better the higher it is.
         quality_name: What the quality of a study is, in words.
         from_image: Whether the target is the image itself, as an ``image_target.ImageTarget``.
+        pools_codes: Whether the head pools codes, whose mean and standard deviation run along with the training.
         weight: Weight of the loss among those of other tasks.
         share: Share of the training studies that have a target; learned.
     """
@@ -40,6 +41,7 @@ class StudyTask(ABC):
     higher_is_better: ClassVar[bool] = True
     quality_name: ClassVar[str] = ""
     from_image: ClassVar[bool] = False
+    pools_codes: ClassVar[bool] = False
 
     weight: float = 1.0
     share: float = 1.0
@@ -166,6 +168,18 @@ class StudyTask(ABC):
     def calibrated(self, predictions: Sequence[Any], targets: Sequence[Any]) -> StudyTask:
         """Return the task with its uncertainties scaled to what held-out studies show; unchanged where it has none."""
         return self
+
+    def held_out_loss(self, losses: Sequence[float], predictions: Sequence[Any], targets: Sequence[Any]) -> float:
+        """Return the loss of held-out studies by which the best step is chosen.
+
+        It is that of calibrated predictions, because they are calibrated after the training (see ``calibrated``).
+
+        Args:
+            losses: Loss of every study.
+            predictions: Decoded outputs.
+            targets: Encoded targets.
+        """
+        return float(np.mean(losses))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, from which ``registry.study_task_from_dict`` builds the task again."""

@@ -31,6 +31,10 @@ def test_recipes_are_read_by_name_and_written_back(name: str) -> None:
         ({"tasks": [{"task": "tissue", "classes": {"a": 1, "b": 1}}]}, "name a number twice"),
         ({"tasks": [{"task": "tissue", "weight": 0}]}, "weight is 0 but must be a number above 0"),
         ({"training": {"monitor": "dice"}}, "monitor is 'dice', which belongs to the joint task"),
+        (
+            {"tasks": ["tissue", {"task": "regression", "column": "age"}], "training": {"ema_decay": 0.9}},
+            "the task 'age' standardises pooled codes by moments of the weights before the average: set ema_decay to 0",
+        ),
         ({"data": {"path": "synthetic"}}, "path is 'synthetic' but must be one of memory, cache, on_the_fly"),
         ({"optimizer": {}}, "optimizer"),
     ],
