@@ -1,15 +1,26 @@
-"""Average two weights files of one network, such as those before and after an adaptation to a few real patients.
+"""Average weights files of one network, such as those before and after adaptations to a few real patients.
 
 A network that was adapted to few patients knows them best and forgets part of what it had learned before; an average of
-both often serves other patients better (Wortsman et al. 2022, robust fine-tuning of zero-shot models)::
+both often serves other patients better (Wortsman et al. 2022, robust fine-tuning of zero-shot models). Several
+adaptations, such as those of a cross-validation, are averaged with each other first (Wortsman et al. 2022, model
+soups)::
 
-    python Testing/averaged_weights.py before.pt after.pt --share 0.75 --output averaged.pt
+    python Testing/averaged_weights.py before.pt fold1/weights.pt fold2/weights.pt --share 0.75 --output averaged.pt
+
+``--factor`` multiplies the probability of a class before all probabilities are scaled to a sum of one, which is a
+constant in the last layer. Choose it by cross-validation where a class is found too rarely or too often::
+
+    python Testing/averaged_weights.py before.pt after.pt --factor enhancing_tumor 2.5 --output averaged.pt
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 
+import torch
+
+from JointRegSegLib.images.labels import CLASSES
 from JointRegSegLib.network.weights import load_weights, save_weights
 
 
@@ -18,18 +29,29 @@ def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("first", help="weights file")
-    parser.add_argument("second", help="weights file, whose record of the training is kept")
-    parser.add_argument("--share", type=float, default=0.5, help="share of the second file (default: 0.5)")
+    parser.add_argument("others", nargs="+", help="weights files; the record of the training of the last one is kept")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the other files (default: 0.5)")
+    parser.add_argument("--factor", nargs=2, action="append", default=[], metavar=("CLASS", "FACTOR"))
     parser.add_argument("--output", required=True, help="weights file to write, in half precision")
     options = parser.parse_args()
     if not 0 <= options.share <= 1:
         parser.error(f"--share is {options.share} but must lie between 0 and 1")
-    first, second = load_weights(options.first), load_weights(options.second)
-    if first.config != second.config:
-        parser.error(f"'{options.first}' and '{options.second}' hold different networks")
-    before, after = first.network.state_dict(), second.network.state_dict()
-    second.network.load_state_dict({name: before[name].lerp(after[name], options.share) for name in before})
-    save_weights(options.output, second.network, second.metadata | {"averaged": options.share}, half=True)
+    first, *others = (load_weights(path) for path in (options.first, *options.others))
+    for path, other in zip(options.others, others, strict=True):
+        if first.config != other.config:
+            parser.error(f"'{options.first}' and '{path}' hold different networks")
+    before, after = first.network.state_dict(), [other.network.state_dict() for other in others]
+    last = others[-1]
+    mean = {name: torch.stack([state[name].float() for state in after]).mean(0) for name in before}
+    last.network.load_state_dict({name: before[name].float().lerp(mean[name], options.share) for name in before})
+    for name, factor in options.factor:
+        if name not in CLASSES or not float(factor) > 0:
+            parser.error(f"--factor needs one of {', '.join(CLASSES)} and a number above 0, not {name} {factor}")
+        with torch.no_grad():
+            last.network.get_parameter("segmentation.output.bias")[CLASSES.index(name)] += math.log(float(factor))
+    factors = {name: float(factor) for name, factor in options.factor}
+    metadata = last.metadata | {"averaged": options.share} | ({"class_factors": factors} if factors else {})
+    save_weights(options.output, last.network, metadata, half=True)
 
 
 if __name__ == "__main__":
