@@ -6,21 +6,14 @@ adaptations, such as those of a cross-validation, are averaged with each other f
 soups)::
 
     python Testing/averaged_weights.py before.pt fold1/weights.pt fold2/weights.pt --share 0.75 --output averaged.pt
-
-``--factor`` multiplies the probability of a class before all probabilities are scaled to a sum of one, which is a
-constant in the last layer. Choose it by cross-validation where a class is found too rarely or too often::
-
-    python Testing/averaged_weights.py before.pt after.pt --factor enhancing_tumor 2.5 --output averaged.pt
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 
 import torch
 
-from JointRegSegLib.images.labels import CLASSES
 from JointRegSegLib.network.weights import load_weights, save_weights
 
 
@@ -31,7 +24,6 @@ def main() -> None:
     parser.add_argument("first", help="weights file")
     parser.add_argument("others", nargs="+", help="weights files; the record of the training of the last one is kept")
     parser.add_argument("--share", type=float, default=0.5, help="share of the other files (default: 0.5)")
-    parser.add_argument("--factor", nargs=2, action="append", default=[], metavar=("CLASS", "FACTOR"))
     parser.add_argument("--output", required=True, help="weights file to write, in half precision")
     options = parser.parse_args()
     if not 0 <= options.share <= 1:
@@ -44,13 +36,7 @@ def main() -> None:
     last = others[-1]
     mean = {name: torch.stack([state[name].float() for state in after]).mean(0) for name in before}
     last.network.load_state_dict({name: before[name].float().lerp(mean[name], options.share) for name in before})
-    for name, factor in options.factor:
-        if name not in CLASSES or not float(factor) > 0:
-            parser.error(f"--factor needs one of {', '.join(CLASSES)} and a number above 0, not {name} {factor}")
-        with torch.no_grad():
-            last.network.get_parameter("segmentation.output.bias")[CLASSES.index(name)] += math.log(float(factor))
-    factors = {name: float(factor) for name, factor in options.factor}
-    metadata = last.metadata | {"averaged": options.share} | ({"class_factors": factors} if factors else {})
+    metadata = last.metadata | {"averaged": options.share, "adaptations": len(others)}
     save_weights(options.output, last.network, metadata, half=True)
 
 

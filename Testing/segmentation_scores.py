@@ -90,7 +90,7 @@ def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...])
             images[channel] = background
     prepared = replace(patient.prepared, images=images, present=modalities)
     found = segment_prepared(weights, prepared, background, True, torch.device("cpu"))
-    native = native_labels(found, prepared.grid, patient.reference, 0.1, shows_enhancement="t1ce" in modalities)
+    native = native_labels(found, prepared.grid, patient.reference, 0.1)
     truth, predicted = (sitk.GetArrayFromImage(image) for image in (patient.labels, native))
     values = region_scores(predicted, truth, (1.0, 1.0, 1.0), distances=False)
     row = {name: values[f"dice_{name}"] for name in REGIONS}

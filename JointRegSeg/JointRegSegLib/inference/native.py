@@ -19,7 +19,7 @@ from ..network.weights import LoadedWeights
 from .checks import CheckedStudy
 from .network_pass import network_device, network_preprocessing
 from .pair_pass import NetworkResult, segment_by_coverage
-from .plausibility import with_enclosed_core, without_distant_core
+from .plausibility import with_enclosed_core
 from .region_volumes import uncertain_volumes, without_islands
 from .settings import InferenceSettings
 from .uncertainty import Segmentation, entropy
@@ -64,8 +64,7 @@ def native_segmentation(
     labels, uncertainty, counts = checked.given_labels, None, None
     uncertain_ml: dict[str, float] | None = None
     if segmentation is not None and labels is None:
-        enhancement = "t1ce" in checked.study.images
-        labels = native_labels(segmentation, grid, native, settings.smallest_island_ml, to_grid, enhancement)
+        labels = native_labels(segmentation, grid, native, settings.smallest_island_ml, to_grid)
         uncertainty = to_native(entropy(segmentation.probabilities), grid, native, to_grid)
         counts = segmentation.counts
         uncertain_ml = uncertain_volumes(segmentation.probabilities, grid.spacing_mm**3 / 1000)
@@ -83,11 +82,10 @@ def native_labels(
     native: sitk.Image,
     smallest_island_ml: float,
     to_grid: sitk.Transform | None = None,
-    shows_enhancement: bool = True,
 ) -> sitk.Image:
     """Return the classes (uint8) of a segmentation on a native grid.
 
-    What enhancing tumour encloses is core, what is called core far from it is oedema, and small islands are removed.
+    What enhancing tumour encloses is core, and small islands are removed.
 
     Args:
         segmentation: Segmentation on the working grid.
@@ -95,11 +93,8 @@ def native_labels(
         native: Image that has the native grid.
         smallest_island_ml: Smallest volume in ml of a connected part of the tumour that is kept.
         to_grid: Maps native points to points of the working grid (LPS mm); None for the identity.
-        shows_enhancement: Whether the network saw an image with contrast agent, so that enhancement is no guess.
     """
     labels = with_enclosed_core(labels_to_native(segmentation.probabilities, grid, native, to_grid))
-    if shows_enhancement:
-        labels = without_distant_core(labels)
     return without_islands(labels, smallest_island_ml)
 
 
