@@ -30,7 +30,7 @@ from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, labels_on_grid, prepare_checked
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
-from JointRegSegLib.inference.region_volumes import region_volumes
+from JointRegSegLib.inference.region_volumes import region_volumes, uncertain_volumes
 from JointRegSegLib.metrics.overlap import region_scores
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
@@ -94,7 +94,8 @@ def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...])
     truth, predicted = (sitk.GetArrayFromImage(image) for image in (patient.labels, native))
     values = region_scores(predicted, truth, (1.0, 1.0, 1.0), distances=False)
     row = {name: values[f"dice_{name}"] for name in REGIONS}
-    volumes = {v.region: v for v in region_volumes(native, "fixed", found.counts)}
+    uncertain_ml = uncertain_volumes(found.probabilities, prepared.grid.spacing_mm**3 / 1000)
+    volumes = {v.region: v for v in region_volumes(native, "fixed", found.counts, uncertain_ml=uncertain_ml)}
     true_volumes = {v.region: v.volume_ml for v in region_volumes(patient.labels, "fixed")}
     for name in REGIONS:
         row |= {f"{name}_ml": volumes[name].volume_ml, f"{name}_true_ml": true_volumes[name]}

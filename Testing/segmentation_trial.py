@@ -2,7 +2,6 @@
 
 ``volumes`` compares the volume of each region with the truth and with the uncertain volume, which is the sum of
 ``p (1 - p)`` over the voxels for the probability p of the region, and counts how many true volumes the intervals hold.
-The factor of the intervals was chosen on the patients 3000 to 3002.
 
 ``lesions`` plants enhancing lesions of 0.3 to 2 ml in white matter and counts those that are found, that is of which at
 least a tenth is segmented as enhancing tumour.

@@ -65,8 +65,9 @@ def test_intervals_grow_with_the_uncertain_volume() -> None:
     assert "resection_cavity" not in uncertain
     counts = torch.tensor([[800, 0, 200, 0], [800, 0, 200, 0]])
     row = {row.region: row for row in region_volumes(labels, "fixed", counts, None, None, uncertain)}["edema"]
-    error = ERROR_PER_UNCERTAIN * 0.68
-    assert (row.low_ml, row.high_ml) == pytest.approx((2 - error, 2 + error))
+    error = ERROR_PER_UNCERTAIN["edema"] * 0.68
+    assert (row.low_ml, row.high_ml) == pytest.approx((max(0.0, 2 - error), 2 + error))
+    assert ERROR_PER_UNCERTAIN.keys() == VOLUME_REGIONS.keys()
 
 
 def test_a_change_is_unknown_if_one_study_has_no_segmentation() -> None:
