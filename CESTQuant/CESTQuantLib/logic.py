@@ -332,7 +332,15 @@ class CESTQuantLogic:
         )
         wanted = Preparation(smoothing_ppm=smoothing_ppm, quass=quass)
         ready = acquired(study, MapNodes(b0, b1, t1), tissue_model(model), model, wanted)
-        given = {"protocol": protocol, "reference": reference, "mask": mask, "b0": b0, "b1": b1, "t1": t1, "model": model}
+        given = {
+            "protocol": protocol,
+            "reference": reference,
+            "mask": mask,
+            "b0": b0,
+            "b1": b1,
+            "t1": t1,
+            "model": model,
+        }
         return SpectraOfPlaces(ready.prepared.study, ready.spectra, names_of(given, FILES_OF_METHODS))
 
     @_names_inputs
