@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent / "tests"))
+_TESTING = Path(__file__).resolve().parent
+# The libraries come first, because the folders of the tests have their names.
+sys.path[:0] = [str(_TESTING.parent), str(_TESTING.parent / "CESTQuant"), str(_TESTING / "tests")]
 
 from moving_head import acquire_moving, residuals, rigid, z_protocol
 

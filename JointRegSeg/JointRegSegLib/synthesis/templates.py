@@ -18,6 +18,12 @@ CSF, GM, WM = range(3)
 """Channels of tissue probabilities: cerebrospinal fluid, grey and white matter."""
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd")
 _ICBM = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+_SHARPENING = 3
+"""Power of the probabilities of ICBM152, a mean over 152 people that is more blurred than any of them.
+
+No tissue reaches 80 % in half of its voxels. With this power that is so in 16 % of the voxels of 1 mm and 25 % of those
+of 2 mm; in Colin27, a single person, in 12 and 26 %.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,18 @@ def load_templates(folder: str | Path | None = None) -> list[Template]:
 
 
 def _icbm152(data: Path) -> Template:
-    """The template of nilearn: grey and white matter as given, and CSF as the rest of the brain."""
+    """The template of nilearn: grey and white matter as given, CSF as the rest of the brain, and all of them sharper."""
     t1, gm, wm = (_ras(sitk.ReadImage(str(data / _ICBM.format(kind)))) for kind in ("t1", "gm", "wm"))
     gm, wm = gm / 255.0, wm / 255.0
     brain = _filled((t1 > 0) | (gm + wm > 0.3))
-    return Template(torch.from_numpy(np.stack([np.clip(brain - gm - wm, 0, 1), gm, wm])), 1.0, "ICBM152")
+    tissues = torch.from_numpy(np.stack([np.clip(brain - gm - wm, 0, 1), gm, wm]))
+    return Template(_sharpened(tissues, _SHARPENING), 1.0, "ICBM152")
+
+
+def _sharpened(tissues: Tensor, power: float) -> Tensor:
+    """Probabilities (3, D, H, W) by a power of them, with the same sum in each voxel."""
+    raised = tissues.clamp_min(0) ** power
+    return raised / raised.sum(0).clamp_min(1e-6) * tissues.sum(0)
 
 
 def _classified(file: Path) -> Template:
