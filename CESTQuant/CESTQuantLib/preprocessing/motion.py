@@ -29,8 +29,8 @@ _FEWEST_SLICES = 5
 """With fewer slices, motion through the plane cannot be seen, and only that within it is corrected."""
 _PASSES = (1.5, 0.7)
 """Smoothing in voxels (standard deviation), pass by pass."""
-_WINDOW_VOXELS = 2.0
-"""Standard deviation of the window in which coefficients are determined."""
+_WINDOW_VOXELS, _WINDOW_VOXELS_IN_SLICES = 3.0, 2.0
+"""Standard deviation of the window in which coefficients are determined, in volumes and within single slices."""
 _MOST_STEPS = 15
 _SETTLED_VOXELS = 3e-3
 """Displacement, in voxels, below which the iteration ends."""
@@ -304,9 +304,9 @@ class _LocalModel:
         """Return the mean around every voxel."""
         import SimpleITK as sitk
 
-        found = sitk.GetImageFromArray(image)
+        found, width = sitk.GetImageFromArray(image), _WINDOW_VOXELS_IN_SLICES if self._planar else _WINDOW_VOXELS
         for axis in range(2 if self._planar else 3):
-            found = sitk.RecursiveGaussian(found, _WINDOW_VOXELS, direction=axis)
+            found = sitk.RecursiveGaussian(found, width, direction=axis)
         return sitk.GetArrayFromImage(found)
 
 
