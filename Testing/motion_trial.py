@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-_TESTING = Path(__file__).resolve().parent
 # The libraries come first, because the folders of the tests have their names.
-sys.path[:0] = [str(_TESTING.parent), str(_TESTING.parent / "CESTQuant"), str(_TESTING / "tests")]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / folder) for folder in ("", "CESTQuant", "Testing/tests")]
 
-from moving_head import acquire_moving, residuals, rigid, z_protocol
+from moving_head import acquire_moving, residuals, rigid, z_protocol  # noqa: E402
 
-from CESTQuantLib.preprocessing.motion import Motion, correct_motion
+from CESTQuantLib.preprocessing.motion import Motion, correct_motion  # noqa: E402
 
 CASES = ("still", "step", "drift", "jitter")
 

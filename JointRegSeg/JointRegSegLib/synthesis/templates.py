@@ -92,7 +92,7 @@ def load_templates(folder: str | Path | None = None) -> list[Template]:
 
 
 def _icbm152(data: Path) -> Template:
-    """The template of nilearn: grey and white matter as given, CSF as the rest of the brain, and all of them sharper."""
+    """The template of nilearn: grey and white matter, and CSF as the rest of the brain, all sharpened."""
     t1, gm, wm = (_ras(sitk.ReadImage(str(data / _ICBM.format(kind)))) for kind in ("t1", "gm", "wm"))
     gm, wm = gm / 255.0, wm / 255.0
     brain = _filled((t1 > 0) | (gm + wm > 0.3))
