@@ -112,6 +112,7 @@ def trial(scan: Scan, weights: StudyWeights, folder: Path) -> dict[str, object]:
     tissues = given is not None and len(images) == 1 and (given > 0).sum() > 0.5 * (plain > 0).sum()
     if given is not None and not tissues:
         compared &= given == 0
+        row["dice_lesion"] = f"{dice(labels == numbers['lesion'], given > 0):.3f}" if "lesion" in numbers else ""
     for place, (name, group) in enumerate(GROUPS.items(), 1):
         mine = np.isin(labels, [numbers[each] for each in group if each in numbers])
         row[f"dice_{name}"] = f"{dice(mine & compared, (plain == place) & compared):.3f}"
