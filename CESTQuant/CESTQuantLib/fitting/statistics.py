@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -135,7 +136,11 @@ def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: T
 
 
 def with_reference_noise(
-    fit: FitResult, model: Model, reference_noise: float, valid: Tensor | None = None
+    fit: FitResult,
+    model: Model,
+    reference_noise: float,
+    valid: Tensor | None = None,
+    arguments: Sequence[Tensor] = (),
 ) -> FitResult:
     """Widen the standard errors by the noise of M0, which changes all signals of a voxel in proportion.
 
@@ -145,16 +150,18 @@ def with_reference_noise(
     spatial prior averages this part of the noise over neighbours as it does the other one, and has the same factor.
 
     Args:
-        fit: Fit without priors of single parameters, of a model without further arguments.
-        model: Prediction (measurement, voxel) and Jacobian (p, measurement, voxel) of parameters (p, voxel).
+        fit: Fit without priors of single parameters.
+        model: Prediction (measurement, voxel) and Jacobian (p, measurement, voxel) of parameters (p, voxel) and of
+            ``arguments`` (.., voxel).
         reference_noise: r, see ``ZSpectra``.
         valid: (voxel, measurement) bool, the measurements that were used; None for all.
+        arguments: Tensors (voxel, ..), such as offsets that differ between voxels.
     """
     errors = fit.standard_errors.clone()
     free = errors.isfinite()
     index = torch.nonzero(fit.fitted & free.any(1)).flatten()
     for some in index.split(VOXELS_PER_CHUNK) if len(index) else ():
-        signal, jacobian = model(fit.parameters[some].T)
+        signal, jacobian = model(fit.parameters[some].T, *(argument[some].T for argument in arguments))
         columns = (jacobian.permute(2, 1, 0) * free[some].unsqueeze(1)).double()
         if valid is not None:
             columns = columns * valid[some].unsqueeze(2)

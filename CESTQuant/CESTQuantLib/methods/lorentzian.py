@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core.messages.input_errors import InputError
@@ -63,7 +62,7 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
     """Fit the lines to the spectrum of one power, with the water moved to 0 ppm where there is a B0 map."""
     from ..preprocessing.fields import centered_on_water
     from ..preprocessing.powers import at_one_power, unused_b1_warnings
-    from ..tissue.lorentzian import fit_lorentzian
+    from ..tissue.lorentzian import fit_lorentzian, with_noise_of_m0
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
     model = chosen_lines(settings)
@@ -77,7 +76,9 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
                 "lorentzian",
                 "the spatial prior is for lines that are fitted in one step: choose 3T, 7T or a file like them",
             )
-        steps = fit_lorentzian_two_step(signal, offsets, model, valid=used.valid, progress=progress)
+        steps = fit_lorentzian_two_step(
+            signal, offsets, model, valid=used.valid, reference_noise=used.reference_noise, progress=progress
+        )
         return steps.combined(), used, warnings
     fit = fit_lorentzian(
         signal,
@@ -88,22 +89,9 @@ def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[Lor
         noise_sd=settings.noise_sd,
         progress=progress,
     )
-    if used.reference_noise > 0:
-        fit = _with_noise_of_m0(fit, used)
+    fit = with_noise_of_m0(fit, offsets, used.reference_noise, used.valid)
     warnings += [*incomplete_lines(fit, offsets), *biased_lines(fit, offsets)]
     return fit, used, warnings
-
-
-def _with_noise_of_m0(fit: LorentzianFit, used: ZSpectra) -> LorentzianFit:
-    """Widen the standard errors of lines and baseline by the noise that all measurements share."""
-    from ..fitting.statistics import with_reference_noise
-    from ..tissue.lorentzian import named_lines
-
-    column = used.protocol.offsets_ppm.to(fit.fit.parameters).unsqueeze(1)
-    widened = with_reference_noise(
-        fit.fit, lambda parameters: fit.model.predict(parameters, column), used.reference_noise, used.valid
-    )
-    return replace(named_lines(fit.model, widened), spatial=fit.spatial)
 
 
 def incomplete_lines(fit: LorentzianFit, offsets_ppm: Tensor) -> list[str]:

@@ -52,7 +52,12 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     if used.b0_shift_ppm is not None:
         offsets = offsets - used.b0_shift_ppm.to(offsets).unsqueeze(1)
     fit = fit_multi_power(
-        used.signal.float(), offsets, MultiPowerModel(lines, members), valid=used.valid, progress=progress
+        used.signal.float(),
+        offsets,
+        MultiPowerModel(lines, members),
+        valid=used.valid,
+        reference_noise=used.reference_noise,
+        progress=progress,
     )
     first = fit.powers[0]
     quantities: dict[str, Tensor] = {"baseline": first.baseline, "baseline_sd": first.baseline_sd}

@@ -15,7 +15,7 @@ from ..fitting.least_squares import FitResult, levenberg_marquardt
 from ..fitting.problem import LeastSquaresProblem
 from ..fitting.spatial.neighbors import Neighbors
 from ..fitting.spatial.prior import SpatialFit, fit_with_neighbors
-from ..fitting.statistics import with_natural_limits
+from ..fitting.statistics import with_natural_limits, with_reference_noise
 from .lorentzian_model import LorentzianModel
 
 DAMPING_FROM_MODEL_START = 0.1
@@ -241,6 +241,25 @@ def mean_spectrum_start(
     )
     # A tenth of the way back to the model's start values takes parameters off their bounds.
     return torch.where(fit.parameters[0].isfinite(), 0.9 * fit.parameters[0].to(start) + 0.1 * start, start)
+
+
+def with_noise_of_m0(
+    fit: LorentzianFit, offsets_ppm: Tensor, reference_noise: float, valid: Tensor | None = None
+) -> LorentzianFit:
+    """Widen the standard errors of lines and baseline by the noise of M0, which all measurements share.
+
+    Args:
+        fit: Fit of the lines.
+        offsets_ppm: (offset,), or (voxel, offset) where they differ between voxels; those that were fitted.
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``.
+        valid: (voxel, offset) bool; other measurements were left out.
+    """
+    if not reference_noise:
+        return fit
+    offsets = offsets_ppm.to(fit.fit.parameters)
+    arguments = (offsets.expand(len(fit.fit.parameters), -1),)
+    widened = with_reference_noise(fit.fit, fit.model.predict, reference_noise, valid, arguments)
+    return replace(named_lines(fit.model, widened), spatial=fit.spatial)
 
 
 def named_lines(model: LorentzianModel, fit: FitResult) -> LorentzianFit:

@@ -18,7 +18,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..fitting.least_squares import Status
 from ..formats.presets import FOLDER as PRESETS
-from .lorentzian import LorentzianFit, fit_lorentzian
+from .lorentzian import LorentzianFit, fit_lorentzian, with_noise_of_m0
 from .lorentzian_model import DESCRIPTION_KEYS, MODEL_KEYS, LorentzianModel, LorentzianPool, Range
 
 TWO_STEP_KEYS = ("residual_pools", "excluded_from_background_ppm")
@@ -123,9 +123,7 @@ def fit_background(
     Raises:
         ValueError: No offset lies outside the excluded ranges.
     """
-    used = torch.ones_like(offsets_ppm, dtype=torch.bool)
-    for low, high in model.excluded_ppm:
-        used &= (offsets_ppm < low) | (offsets_ppm > high)
+    used = _outside(offsets_ppm, model)
     if not bool(used.any()):
         raise InputError("lorentzian", "all offsets lie in the ranges that the background fit leaves out")
     return fit_lorentzian(
@@ -144,6 +142,7 @@ def fit_lorentzian_two_step(
     model: TwoStepModel,
     *,
     valid: Tensor | None = None,
+    reference_noise: float = 0.0,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> TwoStepFit:
@@ -154,6 +153,8 @@ def fit_lorentzian_two_step(
         offsets_ppm: (offset,).
         model: Background, lines of the residual and excluded ranges.
         valid: (voxel, offset) bool; other measurements are left out.
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``. Its noise changes the
+            background and what it leaves in the same proportion, and widens the standard errors of both.
         threads: As in ``levenberg_marquardt``.
         progress: As in ``levenberg_marquardt``.
 
@@ -169,4 +170,18 @@ def fit_lorentzian_two_step(
     residual = fit_lorentzian(
         difference, relative, residual_model, valid=valid, threads=threads, progress=part(progress, 0.5, 1.0)
     )
-    return TwoStepFit(background, residual)
+    outside = _outside(offsets_ppm, model)
+    return TwoStepFit(
+        with_noise_of_m0(
+            background, offsets_ppm[outside], reference_noise, None if valid is None else valid[:, outside]
+        ),
+        with_noise_of_m0(residual, relative, reference_noise, valid),
+    )
+
+
+def _outside(offsets_ppm: Tensor, model: TwoStepModel) -> Tensor:
+    """Offsets (offset,) bool outside the ranges that the background fit leaves out."""
+    outside = torch.ones_like(offsets_ppm, dtype=torch.bool)
+    for low, high in model.excluded_ppm:
+        outside &= (offsets_ppm < low) | (offsets_ppm > high)
+    return outside

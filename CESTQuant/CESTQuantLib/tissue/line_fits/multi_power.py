@@ -20,7 +20,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ...fitting.least_squares import FitResult, Status, levenberg_marquardt
-from ...fitting.statistics import with_natural_limits
+from ...fitting.statistics import with_natural_limits, with_reference_noise
 from ...physics.units import GAMMA_RAD_PER_S_PER_UT
 from ..lorentzian import DAMPING_FROM_MEAN, LorentzianFit, mean_spectrum_start, named_lines, natural_limits
 from ..lorentzian_model import LorentzianModel
@@ -115,6 +115,7 @@ def fit_multi_power(
     model: MultiPowerModel,
     *,
     valid: Tensor | None = None,
+    reference_noise: float = 0.0,
     progress: Progress = silent,
 ) -> MultiPowerFit:
     """Fit the lines at all powers to the spectra of every voxel, from a fit of the mean spectrum of every power.
@@ -124,6 +125,7 @@ def fit_multi_power(
         offsets_ppm: (measurement,), or (voxel, measurement) where they differ between voxels.
         model: Lines, and which measurements belong to which power.
         valid: (voxel, measurement) bool; other measurements are left out.
+        reference_noise: Variance of the M0 of all powers relative to that of a measurement, see ``ZSpectra``.
         progress: As in ``levenberg_marquardt``.
 
     Raises:
@@ -159,6 +161,9 @@ def fit_multi_power(
         progress=progress,
     )
     fit = with_natural_limits(result, lower, upper, _natural(model, result.parameters))
+    if reference_noise:
+        at_offsets = (offsets_ppm.expand(len(z), -1),)
+        fit = with_reference_noise(fit, model.predict, reference_noise, valid, at_offsets)
     powers = []
     for power in range(len(model.members)):
         columns = model.columns(power)

@@ -17,15 +17,9 @@ from CESTQuantLib.tissue.spectra import ZSpectra
 
 POWERS = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
 OFFSETS = torch.linspace(-6, 6, 61, dtype=torch.float64)
-MODEL = LorentzianModel.from_dict(
-    {
-        "baseline": [0.5, 1.0, 1.0],
-        "pools": [
-            {"name": "water", "amplitude": [0.4, 0.9, 1], "width_ppm": [0.05, 0.5, 4], "position_ppm": [-1, 0, 1]},
-            {"name": "amide", "amplitude": [0, 0.05, 0.6], "width_ppm": [0.1, 0.5, 4], "position_ppm": [3.2, 3.5, 3.8]},
-        ],
-    }
-)
+WATER = {"name": "water", "amplitude": [0.4, 0.9, 1], "width_ppm": [0.05, 0.5, 4], "position_ppm": [-1, 0, 1]}
+AMIDE = {"name": "amide", "amplitude": [0, 0.05, 0.6], "width_ppm": [0.1, 0.5, 4], "position_ppm": [3.2, 3.5, 3.8]}
+MODEL = LorentzianModel.from_dict({"baseline": [0.5, 1.0, 1.0], "pools": [WATER, AMIDE]})
 
 
 def protocol(powers: torch.Tensor = POWERS) -> Protocol:
@@ -60,6 +54,21 @@ def test_lines_of_all_powers_are_recovered_and_predicted() -> None:
     assert found.predict is not None
     torch.testing.assert_close(found.predict(torch.tensor([2]))[0].double(), study.signal[2], atol=1e-4, rtol=0)
     assert found.warnings == ("fraction and exchange rate are not given: they need a T1 map (--t1)",)
+
+
+def test_standard_errors_contain_the_noise_of_m0() -> None:
+    """A free baseline lets all amplitudes follow M0; with B0 shifts, whose offsets differ between voxels, too."""
+    study, _ = known_lines()
+    noise, count = 0.01, 400
+    random = torch.Generator().manual_seed(3)
+    wide = {"baseline": [0.5, 1.0, 1.5], "pools": [{**WATER, "amplitude": [0.4, 0.9, 1.4]}, AMIDE]}
+    z = study.signal[:1] + noise * torch.randn(count, study.signal.shape[1], generator=random).double()
+    z = z / (1 + noise * torch.randn(count, 1, generator=random).double())
+    for shift in (None, torch.zeros(count).double()):
+        noisy = ZSpectra(z, study.protocol, b0_shift_ppm=shift, reference_noise=1.0)
+        found = quantify(noisy, "mplf", Settings(lorentzian=LorentzianModel.from_dict(wide))).quantities
+        name = "water_amplitude_2uT"
+        assert float(found[name].std()) == pytest.approx(float(found[f"{name}_sd"].median()), rel=0.15)
 
 
 def test_the_jacobian_is_the_derivative() -> None:

@@ -308,6 +308,33 @@ def test_standard_errors_of_lines_contain_the_noise_of_m0() -> None:
         assert larger > 1.3 if name == "water_amplitude" or name == "baseline" else larger == pytest.approx(1, abs=1e-3)
 
 
+def test_standard_errors_of_both_steps_contain_the_noise_of_m0() -> None:
+    noise, count = 0.01, 1500
+    random = torch.Generator().manual_seed(6)
+    amide = {"name": "amide", "amplitude": [0, 0.1, 0.5], "width_ppm": [1, 1, 1], "position_ppm": [3.5, 3.5, 3.5]}
+    description = {
+        "baseline": [0.5, 0.9, 1.5],
+        "pools": [WATER],
+        "residual_pools": [amide],
+        "excluded_from_background_ppm": [[2.0, 5.0]],
+    }
+    z = 0.95 - 0.8 / (1.0 + OFFSETS.square()) - 0.1 / (1 + ((OFFSETS - 3.5) / 0.5).square())
+    z = z + noise * torch.randn(count, len(OFFSETS), generator=random).double()
+    z = z / (1 + noise * torch.randn(count, 1, generator=random).double())
+    settings = Settings(lorentzian=TwoStepModel.from_dict(description, "two steps"))
+    found, alone = (
+        quantify(
+            ZSpectra(z, Protocol(3.0, OFFSETS, 1.0, 2.0), reference_noise=share), "lorentzian", settings
+        ).quantities
+        for share in (1.0, 0.0)
+    )
+    expected = float(found["water_amplitude_sd"].median())
+    assert float(found["water_amplitude"].std()) == pytest.approx(expected, rel=0.1)
+    assert expected > 1.2 * float(alone["water_amplitude_sd"].median())
+    ratio = found["amide_amplitude_sd"] / alone["amide_amplitude_sd"]  # a small line scatters little with M0
+    assert 1 < float(ratio.median()) < 1.05
+
+
 def test_a_line_of_which_the_offsets_show_only_the_top_is_told() -> None:
     semisolid = {"name": "mt", "amplitude": [0, 0.1, 1], "width_ppm": [10, 25, 100], "position_ppm": [-4, -1, 0]}
     model = LorentzianModel.from_dict({"baseline": [0.5, 0.9, 1.0], "pools": [WATER, semisolid]}, "two lines")
