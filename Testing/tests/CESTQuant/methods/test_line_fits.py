@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,18 @@ def test_standard_errors_of_plof_contain_the_uncertainty_of_the_background() -> 
     found = quantify(spectra(noise, count), "plof", Settings(lorentzian=PlofModel.from_dict(PEAKS))).quantities
     spread = float(found["plof_amide"].std())
     assert float(found["plof_amide_sd"].nanmedian()) == pytest.approx(spread, rel=0.2)
+
+
+def test_the_background_absorbs_an_error_of_m0() -> None:
+    noise, count = 0.003, 400
+    clean = spectra(noise, count)
+    m0 = 1 + noise * torch.randn(count, 1, generator=torch.Generator().manual_seed(5)).double()
+    noisy = replace(clean, signal=clean.signal / m0, reference_noise=1.0)
+    with_error, without = (
+        quantify(study, "plof", Settings(lorentzian=PlofModel.from_dict(PEAKS))).quantities["plof_amide"]
+        for study in (noisy, clean)
+    )
+    assert float((with_error - without).std()) < 0.1 * float(without.std())
 
 
 def test_slowly_relaxing_water_without_the_pool_has_no_peak() -> None:
