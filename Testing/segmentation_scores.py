@@ -31,7 +31,6 @@ from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, label
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
 from JointRegSegLib.inference.region_volumes import region_volumes, uncertain_volumes
-from JointRegSegLib.inference.uncertainty import Segmentation
 from JointRegSegLib.metrics.overlap import region_scores
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
@@ -73,15 +72,6 @@ def read_patient(weights: LoadedWeights, record: StudyRecord) -> Patient:
     return Patient(prepared, study.tumor_labels, labels_on_grid(study.tumor_labels, grid), study.reference)
 
 
-def with_modalities(patient: Patient, modalities: tuple[str, ...], background: float) -> PreparedStudy:
-    """Return the patient on the working grid with some of the modalities only."""
-    images = patient.prepared.images.clone()
-    for channel, name in enumerate(MODALITIES):
-        if name not in modalities:
-            images[channel] = background
-    return replace(patient.prepared, images=images, present=modalities)
-
-
 def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...]) -> tuple[dict, np.ndarray]:
     """Segment a patient with some modalities.
 
@@ -94,13 +84,12 @@ def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...])
         Scores by name, and the calibration (region, 3, bin): voxels, sum of the probability, voxels of the region.
     """
     background = network_preprocessing(weights).background
-    prepared = with_modalities(patient, modalities, background)
-    return score_found(segment_prepared(weights, prepared, background, True, torch.device("cpu")), patient)
-
-
-def score_found(found: Segmentation, patient: Patient) -> tuple[dict, np.ndarray]:
-    """Score a segmentation on the working grid of a patient, as ``score`` does."""
-    prepared = patient.prepared
+    images = patient.prepared.images.clone()
+    for channel, name in enumerate(MODALITIES):
+        if name not in modalities:
+            images[channel] = background
+    prepared = replace(patient.prepared, images=images, present=modalities)
+    found = segment_prepared(weights, prepared, background, True, torch.device("cpu"))
     native = native_labels(found, prepared.grid, patient.reference, 0.1)
     truth, predicted = (sitk.GetArrayFromImage(image) for image in (patient.labels, native))
     values = region_scores(predicted, truth, (1.0, 1.0, 1.0), distances=False)

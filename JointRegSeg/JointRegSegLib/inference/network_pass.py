@@ -117,7 +117,7 @@ def segment_prepared(
 
     A network that normalises its features over the whole grid is shown as much background around the brain as its
     training data had; others see the smallest block around the brain. Large blocks are
-    segmented by overlapping tiles, see ``network.tiles``. A second stage in the weights then refines the result.
+    segmented by overlapping tiles, see ``network.tiles``.
 
     Args:
         weights: Network to run; it must have a segmentation head.
@@ -139,18 +139,7 @@ def segment_prepared(
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
             mean.add(variant, segment_block(network, variant.apply(images), background))
-    return _refined(weights, study, mean.result().placed(block, study.mask.shape))
-
-
-def _refined(weights: LoadedWeights, study: PreparedStudy, found: Segmentation) -> Segmentation:
-    """Apply the second stage of the weights, where they have one, on the CPU."""
-    stage = weights.fine_stage
-    if stage is None:
-        return found
-    images = _channels(study, stage.config.modalities, torch.device("cpu"))[0]
-    return found.with_probabilities(
-        stage.refined(images, study.present, study.mask, found.probabilities, study.grid.spacing_mm)
-    )
+    return mean.result().placed(block, study.mask.shape)
 
 
 def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.device) -> Tensor:

@@ -18,7 +18,6 @@ from NeuroCESTLib.core.stored_values import check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from .configuration import NetworkConfig
-from .fine_stage import FineStage, fine_stage_from
 from .joint import JointNetwork, build_network
 
 KIND = "neurocest joint network"
@@ -35,13 +34,11 @@ class LoadedWeights:
         network: Network in evaluation mode.
         metadata: Record in the file: preprocessing, summary of the training, versions, licence.
         path: Weights file, or None for a network that was not read from a file.
-        fine_stage: Second stage of the segmentation, or None.
     """
 
     network: JointNetwork
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
-    fine_stage: FineStage | None = None
 
     @property
     def config(self) -> NetworkConfig:
@@ -75,13 +72,7 @@ def default_weights_path() -> Path:
     return Path(__file__).resolve().parents[1] / "weights" / "neurocest.pt"
 
 
-def save_weights(
-    path: str | Path,
-    network: JointNetwork,
-    metadata: Mapping[str, Any],
-    half: bool = False,
-    fine_stage: FineStage | None = None,
-) -> Path:
+def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str, Any], half: bool = False) -> Path:
     """Write a weights file, completely or not at all.
 
     Args:
@@ -89,7 +80,6 @@ def save_weights(
         network: Network whose weights are saved.
         metadata: Record of the training; plain values only (numbers, strings, lists, dictionaries).
         half: Whether to store the weights as float16, which halves the size of the file.
-        fine_stage: Second stage of the segmentation, or None.
 
     Returns:
         Path of the file.
@@ -97,8 +87,7 @@ def save_weights(
     Raises:
         ValueError: The metadata are not plain finite values, or the file cannot be written.
     """
-    further = {} if fine_stage is None else {"fine_stage": fine_stage.to_dict()}
-    return write_network(path, network, KIND, FORMAT, metadata, half, **further)
+    return write_network(path, network, KIND, FORMAT, metadata, half)
 
 
 def write_network(
@@ -172,10 +161,7 @@ def load_weights(path: str | Path) -> LoadedWeights:
     if values.get("format") != FORMAT:
         raise ValueError(f"'{path}' has format {values.get('format')!r}, but this version reads format {FORMAT}")
     network, metadata = read_network(path, values, build_network)
-    stage = fine_stage_from(values.get("fine_stage"), f"'{path}' is damaged")
-    if stage is not None and stage.config.classes != network.config.classes:
-        raise ValueError(f"'{path}' is damaged: its second stage has other classes than its network")
-    return LoadedWeights(network, metadata, path, stage)
+    return LoadedWeights(network, metadata, path)
 
 
 def read_network(
