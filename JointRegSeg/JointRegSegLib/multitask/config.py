@@ -13,6 +13,7 @@ from ..augmentation.config import AugmentationConfig
 from ..cohort.preparation import PreparationConfig
 from ..images.preprocessing import LEARN
 from ..network.configuration import NetworkConfig, load_network_config
+from ..network.weights import default_weights_path
 from ..tasks.registry import study_task_from_dict
 from ..tasks.study_task import StudyTask
 from ..training.settings import TrainingSettings
@@ -211,7 +212,7 @@ def multitask_from_dict(values: Any, source: str = "configuration", folder: Path
     if not isinstance(start, str):
         raise ValueError(f"{source}: initialise is {start!r} but must be the path of a weights file")
     if start:
-        start = str(weights_file(start) if start in SHIPPED else (folder or Path()) / start)
+        start = str(_start_file(start, folder or Path()))
     try:
         return MultiTaskConfig(
             network,
@@ -264,3 +265,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _start_file(given: str, folder: Path) -> Path:
+    """Return the file of initial weights that are given by a name of the package or by a path."""
+    if given == default_weights_path().stem:
+        return default_weights_path()
+    return weights_file(given) if given in SHIPPED else folder / given

@@ -19,6 +19,7 @@ from JointRegSegLib.multitask.network import MultiTaskNetwork
 from JointRegSegLib.multitask.shipped import FOLDER, SHIPPED, weights_file
 from JointRegSegLib.multitask.weights import load_study_weights, offer_of, save_study_weights
 from JointRegSegLib.network.resolution import degrade
+from JointRegSegLib.network.weights import default_weights_path
 from JointRegSegLib.synthesis.subject import synthetic_subject
 from JointRegSegLib.synthesis.templates import load_templates
 from JointRegSegLib.tasks.registry import study_task_from_dict
@@ -65,6 +66,8 @@ def test_predict_evaluate_and_train_take_the_name(little: Path, capsys: pytest.C
     assert str(little / "tissue.pt") in [each["path"] for each in report["inputs"]]
     config = multitask_from_dict({"network": NETWORK, "tasks": [TISSUE], "initialise": "tissue"})
     assert config.initial_weights == str(little / "tissue.pt")
+    config = multitask_from_dict({"network": NETWORK, "tasks": [TISSUE], "initialise": "neurocest"})
+    assert config.initial_weights == str(default_weights_path())
     capsys.readouterr()
     assert main(["predict", "--weights", "tisues", *visit, "--output", str(little / "none")]) == 2
     assert "there are no weights 'tisues'" in capsys.readouterr().err
