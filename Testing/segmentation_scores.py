@@ -31,8 +31,10 @@ from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, label
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
 from JointRegSegLib.inference.region_volumes import region_volumes, uncertain_volumes
-from JointRegSegLib.metrics.overlap import region_scores
+from JointRegSegLib.inference.uncertainty import Segmentation
+from JointRegSegLib.metrics.overlap import dice, region_scores
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
+from JointRegSegLib.quality.compartment_signs import compartment_qualities
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -72,6 +74,15 @@ def read_patient(weights: LoadedWeights, record: StudyRecord) -> Patient:
     return Patient(prepared, study.tumor_labels, labels_on_grid(study.tumor_labels, grid), study.reference)
 
 
+def with_modalities(patient: Patient, modalities: tuple[str, ...], background: float) -> PreparedStudy:
+    """Return the patient on the working grid with some of the modalities only."""
+    images = patient.prepared.images.clone()
+    for channel, name in enumerate(MODALITIES):
+        if name not in modalities:
+            images[channel] = background
+    return replace(patient.prepared, images=images, present=modalities)
+
+
 def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...]) -> tuple[dict, np.ndarray]:
     """Segment a patient with some modalities.
 
@@ -84,12 +95,13 @@ def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...])
         Scores by name, and the calibration (region, 3, bin): voxels, sum of the probability, voxels of the region.
     """
     background = network_preprocessing(weights).background
-    images = patient.prepared.images.clone()
-    for channel, name in enumerate(MODALITIES):
-        if name not in modalities:
-            images[channel] = background
-    prepared = replace(patient.prepared, images=images, present=modalities)
+    prepared = with_modalities(patient, modalities, background)
     found = segment_prepared(weights, prepared, background, True, torch.device("cpu"))
+    return score_found(found, prepared, patient)
+
+
+def score_found(found: Segmentation, prepared: PreparedStudy, patient: Patient) -> tuple[dict, np.ndarray]:
+    """Score a segmentation of a patient, prepared with some modalities, as ``score`` does."""
     native = native_labels(found, prepared.grid, patient.reference, 0.1)
     truth, predicted = (sitk.GetArrayFromImage(image) for image in (patient.labels, native))
     values = region_scores(predicted, truth, (1.0, 1.0, 1.0), distances=False)
@@ -100,6 +112,10 @@ def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...])
     for name in REGIONS:
         row |= {f"{name}_ml": volumes[name].volume_ml, f"{name}_true_ml": true_volumes[name]}
         row |= {f"{name}_low_ml": volumes[name].low_ml, f"{name}_high_ml": volumes[name].high_ml}
+    for name, quality in compartment_qualities(prepared, found.probabilities).items():
+        row[f"{name}_dice"] = dice(predicted == quality.number, truth == quality.number)
+        row[f"{name}_expected_dice"] = quality.expected_overlap
+        row[f"{name}_signs"] = len(list(quality.signs("fixed")))
     calibration = [
         _calibration(
             found.probabilities[list(members)].sum(0),

@@ -2,8 +2,8 @@
 
 They are tested on patients that were not used for training and whose true deformation is known. The measures are Dice
 of the three tumour regions; Dice of the warped tissues (CSF, grey and white matter) and error of the deformation, both
-outside the tumours; that error within ``NEAR_MM`` of a tumour and inside the tumours; volume of the tumour after warping
-relative to before; and folded voxels.
+outside the tumours; that error within ``NEAR_MM`` of a tumour and inside the tumours; volume of the tumour after
+warping relative to before; and folded voxels.
 """
 
 from __future__ import annotations
@@ -180,7 +180,10 @@ def _registration(patient: SyntheticPatient, displacement: torch.Tensor) -> Row:
 
 
 def _registration_cells(means: Row) -> list[str]:
-    return [_number(means.get(name)) for name in ("tissue_dice", "error_mm", "near_mm", "inside_mm", "volume_ratio", "folded")]
+    return [
+        _number(means.get(name))
+        for name in ("tissue_dice", "error_mm", "near_mm", "inside_mm", "volume_ratio", "folded")
+    ]
 
 
 def _means(rows: Sequence[Row]) -> Row:
@@ -208,7 +211,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test-patients", type=int, default=10)
     parser.add_argument("--templates", help="folder of additional templates")
     parser.add_argument("--cache", help="folder that keeps the patients for the next run")
-    parser.add_argument("--only", metavar="WORD", help="only the variant of this name, or those that have this word in it")
+    parser.add_argument(
+        "--only", metavar="WORD", help="only the variant of this name, or those that have this word in it"
+    )
     parser.add_argument("--quick", action="store_true", help="two steps each on coarse voxels: only shows that it runs")
     options = parser.parse_args()
     if options.quick:

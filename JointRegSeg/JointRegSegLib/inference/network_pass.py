@@ -21,6 +21,7 @@ from ..network.precision import run_fast
 from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
+from .plausibility import with_bright_enhancing
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 
 _SLIGHTLY_COARSER = 1.02
@@ -117,7 +118,8 @@ def segment_prepared(
 
     A network that normalises its features over the whole grid is shown as much background around the brain as its
     training data had; others see the smallest block around the brain. Large blocks are
-    segmented by overlapping tiles, see ``network.tiles``.
+    segmented by overlapping tiles, see ``network.tiles``. Where the weights say so, the brightness on T1 with contrast
+    agent decides what enhances, see ``plausibility``.
 
     Args:
         weights: Network to run; it must have a segmentation head.
@@ -139,7 +141,17 @@ def segment_prepared(
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
             mean.add(variant, segment_block(network, variant.apply(images), background))
-    return mean.result().placed(block, study.mask.shape)
+    found = mean.result().placed(block, study.mask.shape)
+    return _by_brightness(found, study) if weights.enhancing_by_brightness and "t1ce" in study.present else found
+
+
+def _by_brightness(found: Segmentation, study: PreparedStudy) -> Segmentation:
+    """Decide by the brightness on T1 with contrast agent what enhances."""
+    t1ce, t1 = (study.images[MODALITIES.index(m)] if m in study.present else None for m in ("t1ce", "t1"))
+    assert t1ce is not None
+    return found.with_probabilities(
+        with_bright_enhancing(found.probabilities, t1ce, t1, study.mask, study.grid.spacing_mm)
+    )
 
 
 def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.device) -> Tensor:

@@ -178,7 +178,8 @@ def segmentation_signs(
     if predicted is None:
         return signs, {}
     voxel_ml = study.grid.spacing_mm**3 / 1000
-    uncertain = entropy(predicted.probabilities)
+    tumor = predicted.probabilities[1:].sum(0)
+    uncertain = entropy(torch.stack([1 - tumor, tumor]).clamp(0, 1))
     signs += uncertainty_signs(study.name, uncertain, classes > 0, predicted.counts, voxel_ml)
     compartments = compartment_qualities(study, predicted.probabilities)
     for compartment in compartments.values():

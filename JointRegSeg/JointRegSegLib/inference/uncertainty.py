@@ -55,6 +55,13 @@ class Segmentation:
         """Class with the largest probability, (D, H, W) uint8."""
         return _most_probable(self.probabilities).to(torch.uint8)
 
+    def with_probabilities(self, probabilities: Tensor) -> Segmentation:
+        """Return the segmentation with other probabilities, whose volumes vary over the variants as these do."""
+        counts = self.counts.double()
+        voxels = torch.bincount(_most_probable(probabilities).flatten(), minlength=len(probabilities))
+        share = counts / counts.mean(0).clamp(min=1)
+        return Segmentation(probabilities, torch.where(counts.mean(0) > 0, share * voxels, voxels).round().long())
+
     def placed(self, block: VoxelBlock, shape: tuple[int, ...]) -> Segmentation:
         """Place this segmentation of a block on the whole grid of ``shape`` (D, H, W), with background elsewhere."""
         whole = torch.cat([block.put(p[None], shape, float(c == 0)) for c, p in enumerate(self.probabilities)])

@@ -53,6 +53,12 @@ class LoadedWeights:
         share = self.metadata.get("brain_share")
         return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
 
+    @property
+    def enhancing_by_brightness(self) -> bool:
+        """Whether the brightness on z-scored T1 with contrast agent decides which part of the tumour enhances."""
+        normalisation = dict(self.metadata.get("preprocessing") or {}).get("normalisation", "zscore")
+        return self.metadata.get("enhancing_by_brightness") is True and normalisation == "zscore"
+
     def check_modalities(self, modalities: Sequence[str]) -> None:
         """Check that the network can use the modalities of a study.
 

@@ -30,7 +30,7 @@ NAMES = {1: "necrotic core", 2: "oedema", 3: "enhancing tumour", 4: "resection c
 """Name of each compartment in sentences."""
 LEAST_ML = 1.0
 """Volume of a compartment, called or expected, from which on it is judged."""
-LEAST_OVERLAP = {1: 0.68, 2: 0.6, 3: 0.6, 4: 0.6}
+LEAST_OVERLAP = {1: 0.68, 2: 0.6, 3: 0.55, 4: 0.6}
 """Expected overlap with the truth below which each compartment should be checked."""
 LEAST_ENHANCEMENT = 2.0
 """Mean enhancement, in robust standard deviations of healthy brain, below which enhancing tumour should be checked."""

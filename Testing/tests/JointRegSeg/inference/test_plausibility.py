@@ -1,13 +1,14 @@
-"""What an enhancing ring encloses becomes core, in any orientation, and nothing else changes."""
+"""What is bright in the tumour enhances; what an enhancing ring encloses becomes core, and nothing else changes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from JointRegSegLib.images.labels import CAVITY, CLASSES
-from JointRegSegLib.inference.plausibility import with_enclosed_core
+from JointRegSegLib.inference.plausibility import with_bright_enhancing, with_enclosed_core
 
 CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
 
@@ -58,3 +59,38 @@ def test_given_image_is_not_changed():
     before = sitk.GetArrayFromImage(image).copy()
     with_enclosed_core(image)
     assert np.array_equal(sitk.GetArrayFromImage(image), before)
+
+
+def bright_rim(size: int = 24) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return probabilities of tumour that does not enhance, T1 with contrast agent with a bright rim, and the brain."""
+    distance = torch.from_numpy(np.linalg.norm(np.indices((size,) * 3) - size / 2, axis=0))
+    tumor, rim = distance < 8, (distance > 3) & (distance < 5)
+    probabilities = torch.zeros(len(CLASSES), size, size, size)
+    probabilities[EDEMA], probabilities[CORE] = 0.6 * tumor, 0.3 * tumor
+    probabilities[0] = 1 - probabilities[1:].sum(0)
+    return probabilities, 4.0 * rim, distance < 11
+
+
+def test_a_bright_rim_in_the_tumour_is_enhancing() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    found = with_bright_enhancing(probabilities, t1ce, None, brain, 1.0)
+    rim = t1ce > 0
+    assert float((found.argmax(0) == ENHANCING)[rim].float().mean()) > 0.9
+    assert float((found.argmax(0) == ENHANCING)[~rim].float().mean()) < 0.05
+    assert torch.allclose(found[0], probabilities[0])
+    assert torch.allclose(found.sum(0), torch.ones(()))
+    rest = found[EDEMA] + found[CORE] > 1e-3
+    assert torch.allclose((found[CORE] / (found[EDEMA] + found[CORE]))[rest], torch.tensor(1 / 3), atol=1e-3)
+
+
+def test_what_is_as_bright_on_t1_enhances_less() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    alone, beside = (with_bright_enhancing(probabilities, t1ce, t1, brain, 1.0)[ENHANCING] for t1 in (None, t1ce))
+    assert float(beside.sum()) < 0.95 * float(alone.sum())
+
+
+def test_brightness_outside_of_the_tumour_does_not_enhance() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    nothing = torch.zeros_like(probabilities)
+    nothing[0] = 1
+    assert torch.equal(with_bright_enhancing(nothing, t1ce, None, brain, 1.0), nothing)
