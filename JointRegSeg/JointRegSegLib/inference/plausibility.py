@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from NeuroCESTLib.core.smoothing import gaussian_smooth
@@ -18,11 +19,17 @@ from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE
 
 _T1_SHARE = 0.25
 """Share of the brightness on T1 that is taken from that on T1 with contrast agent: blood and fat are bright on both."""
-_MIDDLE_SD, _PER_SD = 1.2, 4.0
+_MIDDLE_SD, _PER_SD = 1.1, 4.0
 """Brightness at which a voxel of the tumour is as likely to enhance as not, in standard deviations of the brain above
-its mean, and the rise of the log odds. Rounded from logistic regressions on eight real patients; the model card tells
+its mean, and the rise of the log odds. From logistic regressions on eight real patients, rounded; the model card tells
 what they change in patients who took no part."""
 _SMOOTHED_MM = 1.0
+_SURROUNDINGS_MM = 20.0
+"""Standard deviation of the Gaussian that weights the healthy brain around a voxel. What is brighter there than
+elsewhere lies nearer to the coil, and its brightness is corrected for that."""
+_HEALTHY = 0.2
+"""Probability of tumour up to which brain counts as healthy."""
+_COARSE_MM = 4.0
 _LEAST_DIRECTIONS = 2
 """In how many of the three slice directions a voxel must be enclosed, as rings are often open at one end."""
 
@@ -44,20 +51,34 @@ def with_bright_enhancing(
     Returns:
         Class probabilities of the same shape.
     """
-    bright = (t1ce if t1 is None else t1ce - _T1_SHARE * t1) * brain
+    tumor = probabilities[[NECROTIC_CORE, EDEMA, ENHANCING]].sum(0)
+    bright = t1ce if t1 is None else t1ce - _T1_SHARE * t1
+    bright = (bright - _surroundings(bright, brain & (tumor <= _HEALTHY), spacing_mm)) * brain
     smooth, share = gaussian_smooth(
         torch.stack([bright, brain.to(bright)]), _SMOOTHED_MM / spacing_mm, border="zero", truncate=3
     )
     bright = (bright + smooth / share.clamp_min(1e-3)) / 2
     enhances = torch.sigmoid(_PER_SD * (bright - _MIDDLE_SD))
     core, edema = probabilities[NECROTIC_CORE], probabilities[EDEMA]
-    tumor = core + edema + probabilities[ENHANCING]
     core_share = core / (core + edema).clamp_min(1e-6)
     result = probabilities.clone()
     result[ENHANCING] = tumor * enhances
     result[NECROTIC_CORE] = tumor * (1 - enhances) * core_share
     result[EDEMA] = tumor * (1 - enhances) * (1 - core_share)
     return result
+
+
+def _surroundings(image: Tensor, healthy: Tensor, spacing_mm: float) -> Tensor:
+    """Mean of an image (D, H, W) over the healthy brain around each voxel, relative to that of all healthy brain."""
+    weights = healthy.to(image)
+    total = (image * weights).sum() / weights.sum().clamp_min(1)
+    factor = max(1, round(_COARSE_MM / spacing_mm))
+    padding = [n for size in reversed(image.shape) for n in (0, -size % factor)]
+    sums = F.avg_pool3d(F.pad(torch.stack([(image - total) * weights, weights]), padding), factor)
+    value, share = gaussian_smooth(sums, _SURROUNDINGS_MM / (factor * spacing_mm), border="zero", truncate=3)
+    coarse = (value / (share + 0.01))[None, None]
+    fine = F.interpolate(coarse, scale_factor=factor, mode="trilinear", align_corners=False)[0, 0]
+    return fine[tuple(slice(n) for n in image.shape)]
 
 
 def with_enclosed_core(labels: sitk.Image) -> sitk.Image:

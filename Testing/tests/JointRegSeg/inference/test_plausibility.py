@@ -89,6 +89,24 @@ def test_what_is_as_bright_on_t1_enhances_less() -> None:
     assert float(beside.sum()) < 0.95 * float(alone.sum())
 
 
+def test_tumour_that_is_as_bright_as_the_brain_around_it_does_not_enhance() -> None:
+    """A coil beside the tumour makes both bright."""
+    size = 40
+    z, y, x = np.indices((size,) * 3) - size / 2 + 0.5
+    tumor = torch.from_numpy(np.sqrt(z**2 + y**2 + (x - 8) ** 2) < 6)
+    probabilities = torch.zeros(len(CLASSES), size, size, size)
+    probabilities[EDEMA] = 0.9 * tumor
+    probabilities[0] = 1 - probabilities[EDEMA]
+    brain = torch.ones(size, size, size, dtype=torch.bool)
+    near = torch.from_numpy(1.6 * np.exp(-((x - 8) ** 2) / 2 / 15**2)).float()
+    shares = []
+    for coil in (near, 1.6 * tumor):
+        found = with_bright_enhancing(probabilities, coil - coil.mean(), None, brain, 2.0).argmax(0)
+        shares.append(float((found == ENHANCING)[tumor].float().mean()))
+    assert shares[0] < 0.1
+    assert shares[1] > 0.9
+
+
 def test_brightness_outside_of_the_tumour_does_not_enhance() -> None:
     probabilities, t1ce, brain = bright_rim()
     nothing = torch.zeros_like(probabilities)
