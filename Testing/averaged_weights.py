@@ -25,6 +25,11 @@ def main() -> None:
     parser.add_argument("others", nargs="+", help="weights files; the record of the training of the last one is kept")
     parser.add_argument("--share", type=float, default=0.5, help="share of the other files (default: 0.5)")
     parser.add_argument("--output", required=True, help="weights file to write, in half precision")
+    parser.add_argument(
+        "--enhancing-by-brightness",
+        action="store_true",
+        help="let the brightness on T1 with contrast agent decide which part of the tumour enhances",
+    )
     options = parser.parse_args()
     if not 0 <= options.share <= 1:
         parser.error(f"--share is {options.share} but must lie between 0 and 1")
@@ -37,6 +42,8 @@ def main() -> None:
     mean = {name: torch.stack([state[name].float() for state in after]).mean(0) for name in before}
     last.network.load_state_dict({name: before[name].float().lerp(mean[name], options.share) for name in before})
     metadata = last.metadata | {"averaged": options.share, "adaptations": len(others)}
+    if options.enhancing_by_brightness:
+        metadata["enhancing_by_brightness"] = True
     save_weights(options.output, last.network, metadata, half=True)
 
 
