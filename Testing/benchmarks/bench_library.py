@@ -56,12 +56,13 @@ class LibrarySequence:
     name: str
     offsets_ppm: Sequence[float]
     measure: Callable[[SequenceText, int], None]
+    field_T: float = FIELD_T
 
     def file(self, chosen: Sequence[int] | None = None) -> SequenceText:
         """The sequence file with all measurements, or with those that are chosen."""
         numbers = range(len(self.offsets_ppm)) if chosen is None else chosen
         offsets = " ".join(f"{self.offsets_ppm[m]:.9g}" for m in numbers)
-        text = SequenceText(3, field_T=FIELD_T, B0=FIELD_T, offsets_ppm=offsets)
+        text = SequenceText(3, field_T=self.field_T, B0=self.field_T, offsets_ppm=offsets)
         for m in numbers:
             self.measure(text, m)
             text.sample()
@@ -198,6 +199,38 @@ def fingerprint(b1_uT: Sequence[float], offsets: Sequence[float], pulses: Sequen
     return measure
 
 
+def slices(
+    train_of_offset: Callable[[SequenceText, int], None], unsaturated: int
+) -> Callable[[SequenceText, int], None]:
+    """pHw_3T_001: a train before each slice, and delays of its length before the slices of M0."""
+
+    def measure(text: SequenceText, m: int) -> None:
+        if m < unsaturated:
+            text.wait(0.32)
+            spoil(text)
+        else:
+            train_of_offset(text, m)
+
+    return measure
+
+
+def with_b1_mapping(
+    train_of_offset: Callable[[SequenceText, int], None], spectrum: int
+) -> Callable[[SequenceText, int], None]:
+    """PICAE_7T_003: after the spectrum, images without and with a block of 70 degrees and 2 ms before them."""
+
+    def measure(text: SequenceText, m: int) -> None:
+        if m < spectrum:
+            train_of_offset(text, m)
+            return
+        text.wait(4.0)
+        if (m - spectrum) % 2:
+            text.pulse(70 / 360 / (2e-3 * HZ_PER_UT), 2e-3, delay=DEAD_S)
+        spoil(text)
+
+    return measure
+
+
 def sequences() -> tuple[LibrarySequence, ...]:
     apt = [-300.0, *np.linspace(-4, 4, 33)]
     lock = [-300.0, *np.round(np.linspace(-4, 4, 81), 6)]
@@ -211,6 +244,10 @@ def sequences() -> tuple[LibrarySequence, ...]:
         *(2.2, 2.5, 1.2, 3.0, 0.2, 1.5, 2.5, 0.7, 4.0, 3.2, 3.5, 1.5, 2.7, 0.7, 0.5),
     ]
     glint = [-300.0, -100, -50, -40, -30, -20, *np.arange(-10, 10.1, 0.5), 20, 30, 40, 50, 100]
+    ph = [*np.linspace(-3.5, -2.5, 11), *np.linspace(-0.3, 0.3, 7), *np.linspace(2.5, 3.5, 11)]
+    ph = [offset for offset in (0.0, *ph) for _ in range(25)]
+    picae = [*[-201.0] * 10, -100, -50, -20, -12, -9, -5.5, -4, -3.3, -2.7, -2, -1.5, -1.1, -0.6, -0.4, 0, 0.4, 0.6]
+    picae += [*np.arange(0.95, 4.5, 0.15), 4.7, 5.25, 6.25, 8, 12, 20, 50, 100, 0, 0, 0, 0]
     rng = np.random.default_rng(1)
     many = 300
     large = np.round(rng.uniform(2.5, 50, many), 3)
@@ -228,6 +265,15 @@ def sequences() -> tuple[LibrarySequence, ...]:
         LibrarySequence("T1map_001_3HypSec", [0.0] * 18, saturation_recovery(inversion, [0.0] * 18, False)),
         LibrarySequence(
             "MultiPool_3T_001_80Gauss_DC50", glint, train(1.2, 0.02048, (0.02,), 80, glint, 0.0, gauss.tolist())
+        ),
+        LibrarySequence(
+            "pHw_3T_001_3Gauss_DC90, 25 slices", ph, slices(train(6.0, 0.1, (0.01,), 3, ph, 0.0, gauss.tolist()), 25)
+        ),
+        LibrarySequence(
+            "PICAE_7T_003_120Gauss_DC60",
+            picae,
+            with_b1_mapping(train(1.0, 0.015, (0.01,), 120, picae, 1.0, gauss.tolist()), len(picae) - 4),
+            7.0,
         ),
         LibrarySequence(
             "MRF_CEST_3T_001_block", [4, 3, 3.5, 10], fingerprint([1.2, 0.8, 2, 3], [4, 3, 3.5, 10], [4, 2, 4, 3])
@@ -262,6 +308,7 @@ def compare(case: LibrarySequence, folder: Path) -> tuple[str, Time, Time, float
     reading, protocol = seconds(lambda: read_seq(path), 2)
     ours, z = seconds(lambda: simulate(WHITE_MATTER, protocol)[0], 2)
     parameters = peer_parameters(WHITE_MATTER)
+    parameters.system.b0 = case.field_T
     parameters.mt_pool.lineshape = "Lorentzian"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
