@@ -56,14 +56,7 @@ def build(seed: int = 1, spacing_mm: int = 1) -> Pair:
     shares = torch.cat([(255 - gray - white).clamp_min(0) * brain, gray, white], 1)
     labels = (shares.argmax(1, keepdim=True) + 1).to(torch.uint8) * brain
     generator = torch.Generator().manual_seed(seed)
-    velocity = _velocity(tuple(t1.shape[2:]), generator)
-    scale = 1.0
-    for _ in range(4):  # until the displacement in the brain has the mean length _MEAN_MM
-        coarse = integrate_velocity(scale * velocity, 7)
-        displacement = resize_displacement(coarse, t1.shape[2:])
-        scale *= _MEAN_MM / float(displacement.norm(dim=1, keepdim=True)[brain].mean())
-    displacement = resize_displacement(integrate_velocity(scale * velocity, 7), t1.shape[2:])
-    inverse = resize_displacement(integrate_velocity(-scale * velocity, 7), t1.shape[2:])
+    displacement, inverse = _flow(tuple(t1.shape[2:]), brain, 1.0, generator)
     moving = (warp(t1, inverse) / 255).clamp(0, 1) ** 0.8 * _linear_bias(t1.shape[2:])
     fixed = t1 / 255
     fixed, moving = (
@@ -76,6 +69,18 @@ def build(seed: int = 1, spacing_mm: int = 1) -> Pair:
         fixed, moving, displacement = pool(fixed), pool(moving), pool(displacement) / spacing_mm
         labels, moving_labels = labels[center], moving_labels[center]
     return Pair(fixed, moving, labels, moving_labels, displacement, float(spacing_mm))
+
+
+def flow(shape: tuple[int, ...], brain: Tensor, spacing_mm: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the random deformation of a seed and its inverse, (1, 3, D, H, W) in voxels.
+
+    Args:
+        shape: Voxels along (D, H, W).
+        brain: Voxels (1, 1, D, H, W), bool, in which the displacement has the mean length ``_MEAN_MM``.
+        spacing_mm: Voxel size.
+        seed: Seed of the deformation.
+    """
+    return _flow(shape, brain, spacing_mm, torch.Generator().manual_seed(seed))
 
 
 def dice(labels: Tensor, warped: Tensor) -> float:
@@ -108,11 +113,23 @@ def _template(name: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array[_BOX])).float()[None, None]
 
 
-def _velocity(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Smooth noise of two scales on a 2 mm grid, stronger in some places than in others; its amplitude is arbitrary."""
+def _flow(
+    shape: tuple[int, ...], brain: Tensor, spacing_mm: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    velocity = _velocity(shape, spacing_mm, generator)
+    scale = 1.0
+    for _ in range(4):  # until the displacement in the brain has the mean length _MEAN_MM
+        displacement = resize_displacement(integrate_velocity(scale * velocity, 7), shape)
+        scale *= _MEAN_MM / (spacing_mm * float(displacement.norm(dim=1, keepdim=True)[brain].mean()))
+    forward, inverse = (resize_displacement(integrate_velocity(s * velocity, 7), shape) for s in (scale, -scale))
+    return forward, inverse
+
+
+def _velocity(shape: tuple[int, ...], spacing_mm: float, generator: torch.Generator) -> Tensor:
+    """Smooth noise of two scales on every other voxel, stronger in some places than in others, of any amplitude."""
     coarse = tuple(n // 2 for n in shape)
     (large, small), (uneven,) = (
-        [_smooth_noise(channels, coarse, mm / 2, generator) for mm in scales]
+        [_smooth_noise(channels, coarse, mm / (2 * spacing_mm), generator) for mm in scales]
         for channels, scales in ((3, _SMOOTHNESS_MM), (1, _SMOOTHNESS_MM[:1]))
     )
     return ((1 - _LOCAL_SHARE) * large + _LOCAL_SHARE * small) * torch.exp(_UNEVENNESS * uneven)
