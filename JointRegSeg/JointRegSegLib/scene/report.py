@@ -55,13 +55,9 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     moving_labels = None if joint.moving_labels is None else _on_grid(joint.moving_labels, moving)
     moving_cut = _Cut(moving, moving_labels, _on_grid(joint.moving_mask, moving))
 
-    def on_fixed(image: sitk.Image, transform: sitk.Transform) -> np.ndarray:
-        resampled = sitk.Resample(image, joint.jacobian, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        return fixed_cut.of(resampled)
-
     identity = sitk.Transform(3, sitk.sitkIdentity)
-    fixed_picture = on_fixed(fixed, identity)
-    before, after = on_fixed(moving, identity), on_fixed(moving, joint.moving_to_fixed)
+    fixed_picture = fixed_cut.resampled(fixed, identity)
+    before, after = (fixed_cut.resampled(moving, transform) for transform in (identity, joint.moving_to_fixed))
     figure = new_figure((13.2, 7.4), title)
     axes = figure.subplots(2, 4)
     fixed_title, moving_title = TITLES[fixed_modality], TITLES[moving_modality]
@@ -124,11 +120,19 @@ class _Cut:
         view = slice_view(Geometry.from_sitk(grid), in_brain)
         index = fullest_slice(None if labels is None else _array(labels), in_brain, view.axis)
         self.view: SliceView = dataclasses.replace(view, index=index)
+        self._slab = grid[tuple(slice(index, index + 1) if a == 2 - view.axis else slice(None) for a in range(3))]
         self._box = bounding_box(self.view.cut(in_brain))
 
     def of(self, image: sitk.Image) -> np.ndarray:
         """Return the picture (row, column) of an image on the grid."""
         return self.view.cut(_array(image))[self._box]
+
+    def resampled(self, image: sitk.Image, transform: sitk.Transform) -> np.ndarray:
+        """Return the picture of an image on a grid of its own after a transform from this grid to that one."""
+        import SimpleITK as sitk
+
+        slab = sitk.Resample(image, self._slab, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+        return dataclasses.replace(self.view, index=0).cut(_array(slab))[self._box]
 
 
 def _array(image: sitk.Image) -> np.ndarray:

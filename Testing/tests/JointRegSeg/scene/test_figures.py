@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from joint_studies import HeadStudy, exact_result, layered_tumor
 
 from JointRegSegLib.evaluation import overview
@@ -164,3 +165,22 @@ def test_pictures_are_written(tmp_path: Path) -> None:
 
     draw_cases([validation_case(layered_tumor(), layered_tumor())] * 2, tmp_path / "validation.png", "two")
     assert imread(tmp_path / "validation.png").shape[1] > 1000
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_resampled_slice_is_that_of_the_resampled_volume(axis: int) -> None:
+    rng = np.random.default_rng(axis)
+    shape = [12, 14, 16]
+    grid = sitk.GetImageFromArray(np.zeros(shape, np.float32))
+    grid.SetSpacing([5.0 if a == 2 - axis else 1.0 for a in range(3)])  # thick slices along the axis to be cut
+    grid.SetOrigin((3.0, -20.0, 7.0))
+    turn = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.1, -0.2, 0.3, (1.0, -2.0, 0.5))
+    grid.SetDirection(turn.GetMatrix())
+    image = sitk.GetImageFromArray(rng.normal(size=(20, 20, 20)).astype(np.float32))
+    image.SetOrigin((0.0, -22.0, 4.0))
+    brain = sitk.Image(grid.GetSize(), sitk.sitkUInt8) + 1
+    brain.CopyInformation(grid)
+    cut = report._Cut(grid, None, brain)
+    whole = cut.of(sitk.Resample(image, grid, turn, sitk.sitkLinear, 0.0, sitk.sitkFloat32))
+    assert whole.any()
+    assert np.allclose(cut.resampled(image, turn), whole, atol=1e-5)
