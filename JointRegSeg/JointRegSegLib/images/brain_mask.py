@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ def estimate_brain_mask(study: StudyImages) -> BrainMask:
     Raises:
         ValueError: No brain is found; the message names the image.
     """
-    stripped = [_foreground(image) for image in study.images.values()]
+    stripped = _foregrounds(study.images.values())
     if all(found is not None for found in stripped):
         return BrainMask(_union([f for f in stripped if f is not None], study.reference), True)
     heads = [m for m, found in zip(study.images, stripped, strict=True) if found is None]
@@ -72,17 +73,30 @@ def estimate_brain_mask(study: StudyImages) -> BrainMask:
     return BrainMask(_union([mask], study.reference), False, (warning,))
 
 
-def _foreground(image: sitk.Image) -> sitk.Image | None:
-    """Return the solid foreground of a skull-stripped volume; None for a volume with skull."""
-    values = sitk.GetArrayViewFromImage(image)
-    background, share = most_common_on_faces(values)
-    foreground = values != background
-    if 1 - foreground.mean() < _CONSTANT_SHARE or share < _FACES_SHARE:
-        return None
-    mask = sitk.GetImageFromArray(_with_missing_planes(foreground).astype(np.uint8))
-    mask.CopyInformation(image)
-    solid = solid_part(mask)
-    return solid if _volume_ml(solid) < LARGEST_BRAIN_ML else None
+def _foregrounds(images: Iterable[sitk.Image]) -> list[sitk.Image | None]:
+    """Return the solid foreground of skull-stripped volumes; None for a volume with skull.
+
+    The images of a visit are often stripped by one mask, which is then examined once.
+    """
+    found: list[sitk.Image | None] = []
+    before: np.ndarray | None = None
+    for image in images:
+        values = sitk.GetArrayViewFromImage(image)
+        background, share = most_common_on_faces(values)
+        foreground = values != background
+        if 1 - foreground.mean() < _CONSTANT_SHARE or share < _FACES_SHARE:
+            found.append(None)
+        elif before is not None and np.array_equal(foreground, before) and found[-1] is not None:
+            same = sitk.Image(found[-1])
+            same.CopyInformation(image)
+            found.append(same if _volume_ml(same) < LARGEST_BRAIN_ML else None)
+        else:
+            mask = sitk.GetImageFromArray(_with_missing_planes(foreground.copy()).astype(np.uint8))
+            mask.CopyInformation(image)
+            solid = solid_part(mask)
+            found.append(solid if _volume_ml(solid) < LARGEST_BRAIN_ML else None)
+        before = foreground
+    return found
 
 
 def _with_missing_planes(foreground: np.ndarray) -> np.ndarray:

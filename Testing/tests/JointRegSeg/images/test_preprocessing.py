@@ -265,6 +265,18 @@ def test_the_brain_of_stripped_images_is_what_differs_from_the_background(study:
     assert np.array_equal(sitk.GetArrayFromImage(found.mask) > 0, study.visit.brain)
 
 
+def test_images_that_were_stripped_by_one_mask_have_the_brain_of_each(study: HeadStudy) -> None:
+    t1, flair = images_of(study).values()
+    shown = sitk.GetArrayFromImage(t1) != 0
+    moved = sitk.GetImageFromArray(sitk.GetArrayFromImage(flair) * shown)
+    moved.CopyInformation(t1)
+    moved.SetOrigin(np.add(t1.GetOrigin(), (3.0, 0.0, 0.0)).tolist())
+    alone = estimate_brain_mask(StudyImages({"t1": moved})).mask
+    both = estimate_brain_mask(StudyImages({"t1": moved, "flair": t1})).mask
+    resampled = sitk.Resample(estimate_brain_mask(StudyImages({"t1": t1})).mask, moved, sitk.Transform(), 1)
+    assert np.array_equal(sitk.GetArrayFromImage(both), sitk.GetArrayFromImage(alone | resampled))
+
+
 def _with(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarray:
     array[index] = value
     return array
