@@ -26,7 +26,7 @@ from .scene.patient_phantom import PatientNodes, Slab, add_patient_phantom
 from .scene.phantom import add_phantom
 from .scene.posterior import region_posteriors, require_posterior, with_posterior
 from .scene.relaxation import RelaxationMaps, map_relaxation
-from .scene.results import CESTQuantResult, failure_warnings, into_scene, require_result
+from .scene.results import CESTQuantResult, failure_warnings, into_scene, region_warnings, require_result
 from .scene.scanner import ImportedScan, import_scan, keep_protocol, kept_protocol
 from .scene.settings import lorentzian_model, tissue_model
 from .scene.spectrum import PlacedSpectrum, SpectraOfPlaces
@@ -191,7 +191,7 @@ class CESTQuantLogic:
             study,
             chosen,
             result,
-            warnings=(*warnings, *result.warnings, *failure_warnings(study, result)),
+            warnings=(*warnings, *result.warnings, *failure_warnings(study, result), *region_warnings(study, regions)),
             regions=regions,
             folder=folderName or f"{study.name} {method}",
             progress=part(report, 0.95, 1.0),

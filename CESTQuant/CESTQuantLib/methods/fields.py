@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from ..tissue.spectra import ZSpectra
 
+_LONGEST_PULSE_S = 0.05
+"""Longest pulse for which the Rabi oscillation is still seen; published ones have 4 to 15 ms."""
+
 
 def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Map B0 shift and relative B1 with their standard errors."""
@@ -23,6 +26,14 @@ def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
     b1, duration = protocol.b1_uT, protocol.saturation_time_s
     if float(b1.max()) <= 0 or float(duration.max()) <= 0 or float(b1.max() - b1.min()) > 1e-3:
         raise InputError("protocol", "WASABI needs a protocol with one B1 and one pulse duration for all measurements")
+    longest = float(duration.max())
+    if protocol.pulses is not None or longest > _LONGEST_PULSE_S or float(longest - duration.min()) > 1e-6:
+        raise InputError(
+            "protocol",
+            f"WASABI needs one short block pulse of the same length, but this protocol saturates for {longest:.3g} s"
+            f"{' with a train of pulses' if protocol.pulses is not None else ''}: give the WASABI acquisition with its "
+            "own protocol",
+        )
     gamma = protocol.rad_per_s_per_ppm / protocol.field_strength_T
     pulse = WasabiPulse(float(b1.max()), float(duration.max()), protocol.field_strength_T, gamma)
     limits = FieldLimits(settings.b0_limits_ppm, settings.b1_limits or FieldLimits.b1_relative)

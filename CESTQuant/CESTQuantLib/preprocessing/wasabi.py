@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -216,7 +217,7 @@ def wasabi(
         correlation=False,
         max_iterations=150,
         threads=threads,
-        progress=progress,
+        progress=None if progress is None else partial(_of_voxels, progress, len(z)),
     )
     scale = fit.parameters.new_tensor([pulse.b1_uT, 1.0])
     fields = fit.parameters[:, :2] / scale  # relative B1 and B0 of every candidate
@@ -235,6 +236,11 @@ def wasabi(
     status[ended & outside[best]] = Status.AT_BOUND
     b1_sd, b0_sd = (fit.standard_errors[best, :2] / scale).T
     return WasabiFit(b0.clamp(*b0_limits), b0_sd, b1.clamp(*b1_limits), b1_sd, rmse, status)
+
+
+def _of_voxels(progress: Progress, voxels: int, share: float, _: str) -> None:
+    """Report the fit from all starts, whose number says nothing to the user."""
+    progress(share, f"Fitting {voxels} voxels")
 
 
 def _widened(limits: tuple[float, float]) -> tuple[float, float]:

@@ -116,6 +116,24 @@ def failure_warnings(study: Study, result: Quantification) -> list[str]:
     ]
 
 
+def region_warnings(study: Study, regions: dict[str, np.ndarray]) -> list[str]:
+    """Return a sentence for every region without a voxel that is quantified.
+
+    Args:
+        study: Acquisition that was quantified.
+        regions: Boolean masks (K, J, I) by name.
+    """
+    quantified = np.zeros(study.raw[0].size, dtype=bool)
+    quantified[study.voxels] = True
+    return [
+        f"the region '{name}' has no voxel in {study.title}"
+        + (" (it lies outside of the mask)" if mask.any() else "")
+        + ": check that the segmentation and the images lie in the same place"
+        for name, mask in regions.items()
+        if not mask.ravel()[quantified].any()
+    ]
+
+
 def _is_unusable(status: np.ndarray) -> np.ndarray:
     """Whether voxels have no values, or values that are not estimates, by their status of any shape."""
     from ..fitting.marquardt import UNUSABLE

@@ -153,11 +153,19 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
     frames, notes = _magnitudes(frames)
     first = frames[0]
     where = f"'{first.file.path.parent}'"
-    if any(
-        not np.allclose(f.axes, first.axes, atol=1e-3) or not np.allclose(f.spacing, first.spacing, rtol=1e-3)
-        for f in frames
-    ):
-        raise ValueError(f"{where} has images of several orientations or voxel sizes in one series")
+    other = next(
+        (
+            f
+            for f in frames
+            if not np.allclose(f.axes, first.axes, atol=1e-3) or not np.allclose(f.spacing, first.spacing, rtol=1e-3)
+        ),
+        None,
+    )
+    if other is not None:
+        raise ValueError(
+            f"'{first.file.path}' and '{other.file.path}' have different orientations or voxel sizes: leave out the "
+            "series that does not belong to the acquisition"
+        )
     normal = np.cross(*first.axes)
     depths = np.array([frame.position @ normal for frame in frames])
     places = _places(depths)
@@ -166,7 +174,7 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
     if any(len(stack) != count for stack in stacks):
         raise ValueError(
             f"{where} is incomplete: its {len(stacks)} slices have {min(map(len, stacks))} to "
-            f"{max(map(len, stacks))} images"
+            f"{max(map(len, stacks))} images, because some are missing or belong to another series"
         )
     key, told = _order(stacks)
     stacks = [sorted(stack, key=key) for stack in stacks]

@@ -25,6 +25,8 @@ _MANUFACTURER, _MODALITY = (0x0008, 0x0070), (0x0008, 0x0060)
 _FIELD, _FREQUENCIES = (0x0018, 0x0087), ((0x0018, 0x0084), (0x0018, 0x9098))
 _APTW = re.compile(r"apt[-_ ]?w|asymmetry|amide", re.IGNORECASE)
 _CEST = re.compile(r"cest|apt|wasab|wassr|z[-_ ]?spec", re.IGNORECASE)
+_SAME_FIELD = 0.01
+"""Largest relative difference of two fields that count as the same."""
 _MOST_PERCENT = 100.0
 """Largest magnitude that the bulk of a map in percent can have."""
 _LISTS = ("LIST.txt", "offsets.txt", "offsets_ppm.txt")
@@ -270,7 +272,20 @@ def _of_file(path: Path, protocol: dict[str, Any], count: int) -> tuple[dict[str
             f"'{path}' has {len(played['offsets_ppm'])} measurements but the series has {count} volumes: choose the "
             "series that was played with it, or give the offsets with --offsets"
         )
-    return played, [f"the protocol is that of '{path}'", *told], [path]
+    return played, [f"the protocol is that of '{path}'", *told, *_other_field(path, protocol, played)], [path]
+
+
+def _other_field(path: Path, protocol: dict[str, Any], played: dict[str, Any]) -> list[str]:
+    """A sentence where the scanner's field is not that of a pulseq file."""
+    scanner, nominal = protocol["field_strength_T"], played["field_strength_T"]
+    if scanner is None or abs(scanner - nominal) <= _SAME_FIELD * nominal:
+        return []
+    larger = 100 * (nominal / scanner - 1)
+    return [
+        f"'{path}' was written for {nominal:g} T but the images are from a scanner of {scanner:.4g} T: if it played "
+        f"the frequencies as they stand in the file, the offsets in ppm are {abs(larger):.1f} % "
+        f"{'larger' if larger > 0 else 'smaller'} than the protocol says; check that the file belongs to the images"
+    ]
 
 
 def _repeated(offsets: list[float], count: int, name: str) -> list[float]:

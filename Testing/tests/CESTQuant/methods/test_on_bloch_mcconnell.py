@@ -13,6 +13,7 @@ from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.model import tissue_model_from_dict
 from CESTQuantLib.tissue.spectra import ZSpectra
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 CREATINE = Pool("creatine", 0.0018, 300.0, 1.0, 0.1, 1.9, protons=4)
 B0_PPM = torch.tensor([0.0, 0.2, -0.4, 0.6], dtype=torch.float64)
@@ -37,6 +38,13 @@ def test_wasabi_recovers_both_fields():
     torch.testing.assert_close(maps.quantities["b0_shift_ppm"], B0_PPM, atol=0.01, rtol=0)
     # the formula neglects relaxation during the pulse, which costs up to 0.023 here
     torch.testing.assert_close(maps.quantities["b1_relative"], B1, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("duration_s", [2.0, [0.005] * 30 + [0.01]])
+def test_wasabi_refuses_the_protocol_of_another_acquisition(duration_s):
+    protocol = Protocol(3.0, torch.linspace(-2, 2, 31), 3.7, duration_s)
+    with pytest.raises(InputError, match="WASABI needs one short block pulse of the same length, but this protocol"):
+        map_fields(spectra(Tissue(Water(1.3, 0.08)), protocol), "wasabi")
 
 
 def test_wassr_recovers_the_b0_shift():

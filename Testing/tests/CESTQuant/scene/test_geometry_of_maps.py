@@ -166,6 +166,21 @@ def test_regions_of_a_segmentation_on_another_grid(slicer: ModuleType) -> None:
     assert columns["n"] == [coarse.sum(), 0]
     assert columns["mean"][0] == pytest.approx(in_world(grid)[coarse].mean(), rel=1e-5)
     assert np.isnan(columns["mean"][1])
+    (told,) = [w for w in result.report["warnings"] if "region" in w]
+    assert told.startswith("the region 'nothing' has no voxel in ")
+    assert "lies outside" not in told
+
+
+def test_a_region_outside_of_the_mask_is_told(slicer: ModuleType) -> None:
+    grid = GRIDS["LPS"]
+    inside, outside = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
+    inside[0, 1:3], outside[2:, 3] = True, True
+    mask = add_segmentation({"brain": inside}, grid, "mask")
+    regions = add_segmentation({"brain": inside, "tumour": outside}, grid, "regions")
+    result = mtr_asym(sequence(grid), b0=zero_b0(grid), mask=mask, segmentation=regions)
+    (told,) = [w for w in result.report["warnings"] if "region" in w]
+    assert "the region 'tumour' has no voxel in" in told
+    assert "(it lies outside of the mask)" in told
 
 
 def half_voxels() -> np.ndarray:

@@ -196,6 +196,30 @@ def test_a_series_for_each_measurement_is_joined(tmp_path: Path) -> None:
     assert chosen == ("4 series are joined in the order of their numbers: 9-12",)
 
 
+def test_a_scanner_of_another_field_than_the_pulseq_file_is_told(tmp_path: Path) -> None:
+    from CESTQuantLib.formats.pulseq_write import write_seq
+    from CESTQuantLib.physics.protocol import Protocol
+
+    played = Protocol(3.0, OFFSETS, b1_uT=2.0, saturation_time_s=1.0, recovery_time_s=1.0, readout_flip_angle_deg=90.0)
+    for field, larmor_MHz in ((3, 127.73), (2.9, 123.25), (7, 297.2)):
+        folder = tmp_path / str(field)
+        write_classic(folder, SIGNAL, {**series(), (0x0018, 0x0084): ("DS", f"{larmor_MHz}")})
+        write_seq(played, folder / "apt.seq")
+    notes = {field: [n for n in read_source(tmp_path / str(field))[0].notes if "T but" in n] for field in (3, 2.9, 7)}
+    assert notes[3] == []
+    assert "was written for 3 T but the images are from a scanner of 2.895 T" in notes[2.9][0]
+    assert "the offsets in ppm are 3.6 % larger" in notes[2.9][0]
+    assert "57.0 % smaller" in notes[7][0]
+
+
+def test_images_of_another_orientation_are_named(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL)
+    turned = {**series(), **place(0), (0x0020, 0x0037): ("DS", "1\\0\\0\\0\\1\\0")}
+    write_dicom(tmp_path / "dicom" / "zz.dcm", turned, SIGNAL[0, :1])
+    with pytest.raises(ValueError, match=r"zz\.dcm' have different orientations or voxel sizes: leave out the series"):
+        read_source(tmp_path / "dicom")
+
+
 def test_incomplete_series_are_refused(tmp_path: Path) -> None:
     write_classic(tmp_path / "dicom", SIGNAL)
     next((tmp_path / "dicom").iterdir()).unlink()
