@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NOISE_MAP = "noise_sd"
 """Name of the map of the noise that a denoising estimates."""
+_TOLD_SHARE = 0.5
+"""Motion, in voxels, from which on the position of the corrected images is told."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ def _without_motion(study: Study, progress: Progress) -> tuple[Study, dict[str, 
         "largest_displacement_mm": float(motion.displacements_mm.max()),
     }
     warnings = []
+    largest = float(motion.displacements_mm.max())
+    if largest > _TOLD_SHARE * min(study.geometry.spacing):
+        warnings.append(
+            f"the images of {study.title} were moved by up to {largest:.1f} mm into the position of "
+            f"{_measurement(names[motion.reference])}: mask, maps and regions must fit that position"
+        )
     if unmeasured:
         warnings.append(
             f"the position of {_listed(unmeasured)} of {study.title} could not be measured and was taken from the "
@@ -110,6 +118,10 @@ def _without_motion(study: Study, progress: Progress) -> tuple[Study, dict[str, 
     raw = corrected[first:].astype(study.raw.dtype, copy=False)
     reference = None if study.reference is None else corrected[:first]
     return replace(study, raw=raw, reference=reference), record, tuple(warnings)
+
+
+def _measurement(name: str) -> str:
+    return name if name.startswith("M0") else f"measurement {name}"
 
 
 def _listed(names: list[str]) -> str:

@@ -87,6 +87,8 @@ def test_motion_is_corrected_plotted_and_recorded(slicer: object, moving: Path, 
     moved = {name in motion["resampled"] for name in ("M0", "1", "2", "3")}
     assert moved != {name in motion["resampled"] for name in ("12", "13")}
     assert any("motion within the slices" in warning for warning in report["warnings"])
+    place = motion["reference"] if motion["reference"] == "M0" else f"measurement {motion['reference']}"
+    assert any(f"into the position of {place}: mask, maps" in warning for warning in report["warnings"])
     assert (tmp_path / "out" / "motion.png").read_bytes().startswith(b"\x89PNG")
 
 
