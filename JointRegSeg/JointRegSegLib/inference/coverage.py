@@ -178,7 +178,7 @@ def coverage_warnings(
     """
     sentences = [
         f"the {TITLES[modality]} image of the {name} study shows {100 * share:.0f} % of the brain; the rest is unknown "
-        "and was left out"
+        f"and was left out{' (a predicted segmentation rests on the other images there)' if segmented else ''}"
         for modality, share in shares.items()
         if share < COMPLETE
     ]

@@ -146,12 +146,13 @@ def segment_prepared(
 
 
 def _by_brightness(found: Segmentation, study: PreparedStudy) -> Segmentation:
-    """Decide by the brightness on T1 with contrast agent what enhances."""
+    """Decide by the brightness on T1 with contrast agent what enhances, where the images are known."""
     t1ce, t1 = (study.images[MODALITIES.index(m)] if m in study.present else None for m in ("t1ce", "t1"))
     assert t1ce is not None
-    return found.with_probabilities(
-        with_bright_enhancing(found.probabilities, t1ce, t1, study.mask, study.grid.spacing_mm)
-    )
+    known = study.mask & study.shown(["t1ce"])
+    if t1 is not None:
+        known = known & study.shown(["t1"])
+    return found.with_probabilities(with_bright_enhancing(found.probabilities, t1ce, t1, known, study.grid.spacing_mm))
 
 
 def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.device) -> Tensor:

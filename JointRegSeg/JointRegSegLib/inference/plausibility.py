@@ -19,10 +19,10 @@ from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE
 
 _T1_SHARE = 0.25
 """Share of the brightness on T1 that is taken from that on T1 with contrast agent: blood and fat are bright on both."""
-_MIDDLE_SD, _PER_SD = 1.1, 4.0
-"""Brightness at which a voxel of the tumour is as likely to enhance as not, in standard deviations of the brain above
-its mean, and the rise of the log odds. From logistic regressions on eight real patients, rounded; the model card tells
-what they change in patients who took no part."""
+_MIDDLE_SD, _PER_SD = 1.8, 2.5
+"""Brightness at which a voxel of the tumour is as likely to enhance as not, in robust standard deviations of the
+healthy brain above its median, and the rise of the log odds. From logistic regressions on eight real patients, rounded;
+the model card tells what they change in patients who took no part."""
 _SMOOTHED_MM = 1.0
 _SURROUNDINGS_MM = 20.0
 """Standard deviation of the Gaussian that weights the healthy brain around a voxel. What is brighter there than
@@ -30,6 +30,8 @@ elsewhere lies nearer to the coil, and its brightness is corrected for that."""
 _HEALTHY = 0.2
 """Probability of tumour up to which brain counts as healthy."""
 _COARSE_MM = 4.0
+_MAD_TO_SD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 _LEAST_DIRECTIONS = 2
 """In how many of the three slice directions a voxel must be enclosed, as rings are often open at one end."""
 
@@ -43,9 +45,9 @@ def with_bright_enhancing(
 
     Args:
         probabilities: Class probabilities (class, D, H, W).
-        t1ce: T1 with contrast agent (D, H, W), in standard deviations of the brain from its mean.
+        t1ce: T1 with contrast agent (D, H, W), in standard deviations of the brain.
         t1: T1 (D, H, W) in the same unit; None without one.
-        brain: Brain (D, H, W), bool.
+        brain: Brain (D, H, W) that these images show, bool. Elsewhere the probabilities stay as they are.
         spacing_mm: Voxel size in mm.
 
     Returns:
@@ -53,7 +55,8 @@ def with_bright_enhancing(
     """
     tumor = probabilities[[NECROTIC_CORE, EDEMA, ENHANCING]].sum(0)
     bright = t1ce if t1 is None else t1ce - _T1_SHARE * t1
-    bright = (bright - _surroundings(bright, brain & (tumor <= _HEALTHY), spacing_mm)) * brain
+    healthy = brain & (tumor <= _HEALTHY)
+    bright = _robust_scores(bright - _surroundings(bright, healthy, spacing_mm), healthy) * brain
     smooth, share = gaussian_smooth(
         torch.stack([bright, brain.to(bright)]), _SMOOTHED_MM / spacing_mm, border="zero", truncate=3
     )
@@ -65,7 +68,19 @@ def with_bright_enhancing(
     result[ENHANCING] = tumor * enhances
     result[NECROTIC_CORE] = tumor * (1 - enhances) * core_share
     result[EDEMA] = tumor * (1 - enhances) * (1 - core_share)
-    return result
+    return torch.where(brain, result, probabilities)
+
+
+def _robust_scores(image: Tensor, healthy: Tensor) -> Tensor:
+    """Image (D, H, W) relative to the median of healthy brain, in its robust standard deviations.
+
+    Vessels, or skull that was left over, do not change these as they would mean and standard deviation.
+    """
+    values = image[healthy]
+    if values.numel() == 0:
+        return image
+    middle = values.median()
+    return (image - middle) / (_MAD_TO_SD * (values - middle).abs().median()).clamp_min(1e-3)
 
 
 def _surroundings(image: Tensor, healthy: Tensor, spacing_mm: float) -> Tensor:

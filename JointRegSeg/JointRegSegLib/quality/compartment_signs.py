@@ -1,11 +1,12 @@
 """Whether a network's single compartments can be believed: signs that need no truth.
 
-The whole tumour may be right where one compartment is missed or invented. Three signs tell, each on its own:
+The whole tumour may be right where one compartment is missed or invented. Four signs tell, each on its own:
 
 - the overlap that the network's own probabilities let expect of a compartment, ``2 sum(p m) / (sum(p) + sum(m))`` for
   its probabilities p and its mask m (1 where it is certain everywhere);
 - how much brighter than on T1 the enhancing tumour is on T1 with contrast agent, compared with healthy brain;
-- the volume in and around the tumour that enhances in this sense and is not called enhancing.
+- the volume in and around the tumour that enhances in this sense and is not called enhancing;
+- the volume that would enhance if T1 and T1 with contrast agent were exchanged.
 
 The images are compared on voxels of about 2 mm, as the bundled network sees them. The limits were chosen on one half of
 78 visits of known truth and judged on the other half; the page on the method has the figures.
@@ -36,8 +37,13 @@ LEAST_ENHANCEMENT = 2.0
 """Mean enhancement, in robust standard deviations of healthy brain, below which enhancing tumour should be checked."""
 ENHANCES = 2.5
 """Enhancement of a voxel, in the same unit, from which on it should be called enhancing."""
+LEAST_EMPTY_ML = 3.0
+"""Expected volume from which on a compartment should be checked of which no voxel was found."""
 MISSED_SHARE = 1.2
 """Volume that enhances and is not called so, relative to what is, from which on enhancing tumour should be checked."""
+EXCHANGED_SHARE = 3.0
+"""Volume that would enhance if T1 and T1 with contrast agent were exchanged, relative to what enhances, from which on
+these images should be checked."""
 _SPACING_MM = 2.0
 _AROUND = 3
 """Distance from the tumour, in voxels of 2 mm, within which brain is not taken for healthy."""
@@ -56,7 +62,9 @@ class CompartmentQuality:
         expected_overlap: Dice coefficient with the truth that the probabilities let expect.
         enhancement: Mean enhancement of the enhancing tumour in robust standard deviations of healthy brain; None for
             other compartments, and without both T1 and T1 with contrast agent.
-        missed_ml: Volume in and around the tumour that enhances and is not called so; None likewise.
+        enhances_ml: Volume in and around the tumour that enhances; None likewise.
+        missed_ml: Volume there that enhances and is not called so; None likewise.
+        bright_on_t1_ml: Volume there that would enhance if the two images were exchanged; None likewise.
     """
 
     number: int
@@ -64,11 +72,20 @@ class CompartmentQuality:
     probable_ml: float
     expected_overlap: float
     enhancement: float | None = None
+    enhances_ml: float | None = None
     missed_ml: float | None = None
+    bright_on_t1_ml: float | None = None
 
     def signs(self, study: str) -> Iterator[Sign]:
         """Return the level and the reason of everything that speaks against the compartment of a study."""
-        if max(self.volume_ml, self.probable_ml) >= LEAST_ML and self.expected_overlap < LEAST_OVERLAP[self.number]:
+        if self.volume_ml == 0:
+            if self.probable_ml >= LEAST_EMPTY_ML:
+                yield (
+                    CHECK,
+                    f"the network found no {NAMES[self.number]} in the {study} study, but by its own probabilities "
+                    f"{self.probable_ml:.1f} ml of it are to be expected: look at the images",
+                )
+        elif max(self.volume_ml, self.probable_ml) >= LEAST_ML and self.expected_overlap < LEAST_OVERLAP[self.number]:
             yield (
                 CHECK,
                 f"the network is unsure of the {NAMES[self.number]} of the {study} study: it calls "
@@ -86,6 +103,14 @@ class CompartmentQuality:
                 CHECK,
                 f"in and around the tumour of the {study} study {self.missed_ml:.1f} ml are bright on T1ce and not "
                 f"called enhancing tumour ({self.volume_ml:.1f} ml are)",
+            )
+        if self.bright_on_t1_ml is not None and self.bright_on_t1_ml >= max(
+            LEAST_ML, EXCHANGED_SHARE * (self.enhances_ml or 0)
+        ):
+            yield (
+                CHECK,
+                f"in and around the tumour of the {study} study {self.bright_on_t1_ml:.1f} ml are brighter on T1 than "
+                "on T1ce lets expect: check whether the two images were exchanged (blood is bright on T1, too)",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +132,7 @@ def compartment_qualities(study: PreparedStudy, probabilities: Tensor) -> dict[s
     """
     classes = probabilities.max(0).indices
     voxel_ml = study.grid.spacing_mm**3 / 1000
-    enhancement, missed_ml = _enhancement(study, classes)
+    images_say = _enhancement(study, classes)
     found = {}
     for number in range(1, len(probabilities)):
         mask, share = classes == number, probabilities[number]
@@ -117,17 +142,16 @@ def compartment_qualities(study: PreparedStudy, probabilities: Tensor) -> dict[s
             voxels * voxel_ml,
             probable * voxel_ml,
             2 * float(share[mask].double().sum()) / max(voxels + probable, 1e-6),
-            enhancement if number == ENHANCING else None,
-            missed_ml if number == ENHANCING else None,
+            *(images_say if number == ENHANCING else ()),
         )
     return found
 
 
-def _enhancement(study: PreparedStudy, classes: Tensor) -> tuple[float | None, float | None]:
-    """Mean enhancement of the enhancing tumour, and the volume in ml that enhances and is not called so."""
+def _enhancement(study: PreparedStudy, classes: Tensor) -> tuple[float | None, ...]:
+    """Enhancement and the three volumes in ml that `CompartmentQuality` lists after it."""
     tumor = classes > 0
     if not {"t1", "t1ce"} <= set(study.present) or not bool(tumor.any()):
-        return None, None
+        return ()
     factor = max(1, round(_SPACING_MM / study.grid.spacing_mm))
     channels = [MODALITIES.index(m) for m in ("t1", "t1ce")]
     shown = study.shown(["t1"]) & study.shown(["t1ce"]) & study.mask
@@ -141,17 +165,24 @@ def _enhancement(study: PreparedStudy, classes: Tensor) -> tuple[float | None, f
     where = pooled(tumor[None])[0] >= 0.5
     healthy = torch.nonzero((brain & ~_grown(where, _AROUND)).flatten()).flatten()
     if len(healthy) < _FEWEST_HEALTHY:
-        return None, None
+        return ()
     healthy = healthy[:: max(1, len(healthy) // _SAMPLES)]
     plain, contrast = (_standardized(image, image.flatten()[healthy]) for image in (t1, t1ce))
-    x, y = plain.flatten()[healthy], contrast.flatten()[healthy]
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp_min(1e-6)
-    gain = contrast - slope * plain
-    gain = _standardized(gain, gain.flatten()[healthy])
-    bright = brain & _grown(where, 1) & (gain > ENHANCES) & (contrast > 1)
+    gain = _gain(contrast, plain, healthy)
+    near = brain & _grown(where, 1)
+    bright = near & (gain > ENHANCES) & (contrast > 1)
+    reverse = near & (_gain(plain, contrast, healthy) > ENHANCES) & (plain > 1)
     voxel_ml = (factor * study.grid.spacing_mm) ** 3 / 1000
     mean = float(gain[called & brain].mean()) if bool((called & brain).any()) else None
-    return mean, float((bright & ~called).sum()) * voxel_ml
+    return mean, *(float(part.sum()) * voxel_ml for part in (bright, bright & ~called, reverse))
+
+
+def _gain(image: Tensor, other: Tensor, healthy: Tensor) -> Tensor:
+    """Image (D, H, W) beyond what another one lets expect, in robust standard deviations of the healthy voxels."""
+    x, y = other.flatten()[healthy], image.flatten()[healthy]
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp_min(1e-6)
+    gain = image - slope * other
+    return _standardized(gain, gain.flatten()[healthy])
 
 
 def _standardized(image: Tensor, sample: Tensor) -> Tensor:

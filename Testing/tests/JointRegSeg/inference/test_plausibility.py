@@ -68,13 +68,14 @@ def bright_rim(size: int = 24) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     probabilities = torch.zeros(len(CLASSES), size, size, size)
     probabilities[EDEMA], probabilities[CORE] = 0.6 * tumor, 0.3 * tumor
     probabilities[0] = 1 - probabilities[1:].sum(0)
-    return probabilities, 4.0 * rim, distance < 11
+    noise = torch.randn(tumor.shape, generator=torch.Generator().manual_seed(1))
+    return probabilities, 6.0 * rim + noise, distance < 11
 
 
 def test_a_bright_rim_in_the_tumour_is_enhancing() -> None:
     probabilities, t1ce, brain = bright_rim()
     found = with_bright_enhancing(probabilities, t1ce, None, brain, 1.0)
-    rim = t1ce > 0
+    rim = t1ce > 4.5
     assert float((found.argmax(0) == ENHANCING)[rim].float().mean()) > 0.9
     assert float((found.argmax(0) == ENHANCING)[~rim].float().mean()) < 0.05
     assert torch.allclose(found[0], probabilities[0])
@@ -85,7 +86,10 @@ def test_a_bright_rim_in_the_tumour_is_enhancing() -> None:
 
 def test_what_is_as_bright_on_t1_enhances_less() -> None:
     probabilities, t1ce, brain = bright_rim()
-    alone, beside = (with_bright_enhancing(probabilities, t1ce, t1, brain, 1.0)[ENHANCING] for t1 in (None, t1ce))
+    t1ce = t1ce / 2  # so that its probability has room
+    plain = torch.randn(t1ce.shape, generator=torch.Generator().manual_seed(2))
+    bright = plain + 3.0 * (t1ce > 2.25)
+    beside, alone = (with_bright_enhancing(probabilities, t1ce, t1, brain, 1.0)[ENHANCING] for t1 in (bright, plain))
     assert float(beside.sum()) < 0.95 * float(alone.sum())
 
 
@@ -112,3 +116,21 @@ def test_brightness_outside_of_the_tumour_does_not_enhance() -> None:
     nothing = torch.zeros_like(probabilities)
     nothing[0] = 1
     assert torch.equal(with_bright_enhancing(nothing, t1ce, None, brain, 1.0), nothing)
+
+
+def test_where_the_images_are_unknown_the_network_decides() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    known = brain.clone()
+    known[12:] = False
+    found = with_bright_enhancing(probabilities, t1ce, None, known, 1.0)
+    assert torch.equal(found[:, 12:], probabilities[:, 12:])
+    assert (found[:, :12].argmax(0) == ENHANCING).any()
+
+
+def test_bright_vessels_and_skull_do_not_change_what_enhances() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    expected = with_bright_enhancing(probabilities, t1ce, None, brain, 1.0)[ENHANCING].sum()
+    skull = t1ce.clone()
+    skull[:2] += 20.0
+    found = with_bright_enhancing(probabilities, skull, None, brain, 1.0)[ENHANCING].sum()
+    assert float(found / expected) == pytest.approx(1, abs=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -51,6 +53,19 @@ def test_an_invented_rim_is_told_by_its_lack_of_enhancement() -> None:
     assert any("hardly brighter on T1ce than on T1" in reason for reason in found)
 
 
+def test_exchanged_t1_and_t1ce_are_told() -> None:
+    right, missed = study(), certain(torch.where(TRUTH == 3, 2, TRUTH), 1.0)
+    exchanged = replace(right, images=right.images[[1, 0, 2, 3]])
+    assert any("check whether the two images were exchanged" in reason for reason in reasons(missed, exchanged))
+    assert not any("exchanged" in reason for reason in reasons(missed, right) + reasons(certain(TRUTH, 1.0), right))
+
+
+def test_a_compartment_without_a_voxel_is_told_where_much_of_it_is_expected() -> None:
+    assert list(CompartmentQuality(2, 0.0, 2.9, 0.0).signs("fixed")) == []
+    (found,) = [reason for _, reason in CompartmentQuality(2, 0.0, 64.2, 0.0).signs("fixed")]
+    assert found.startswith("the network found no oedema in the fixed study, but by its own probabilities 64.2 ml")
+
+
 def test_a_compartment_of_which_the_network_is_unsure_is_named() -> None:
     chosen = torch.nn.functional.one_hot(TRUTH, 4).movedim(-1, 0).float()
     unsure = chosen.clone()
@@ -67,15 +82,17 @@ def test_without_t1_only_the_probabilities_speak() -> None:
     missed = certain(torch.where(TRUTH == 3, 2, TRUTH), 1.0)
     assert reasons(missed, study(("t1ce", "flair"))) == []
     quality = compartment_qualities(study(("t1ce", "flair")), missed)["enhancing_tumor"]
-    assert (quality.enhancement, quality.missed_ml) == (None, None)
+    assert (quality.enhancement, quality.missed_ml, quality.bright_on_t1_ml) == (None, None, None)
 
 
 def test_small_compartments_are_not_judged() -> None:
-    assert list(CompartmentQuality(3, 0.4, 0.9, 0.2, 0.5, 0.4).signs("fixed")) == []
+    assert list(CompartmentQuality(3, 0.4, 0.9, 0.2, 0.5, 0.9, 0.4, 0.9).signs("fixed")) == []
     assert CompartmentQuality(3, 2.0, 1.5, 0.70456, None, None).to_dict() == {
         "volume_ml": 2.0,
         "probable_ml": 1.5,
         "expected_overlap": pytest.approx(0.705),
         "enhancement": None,
+        "enhances_ml": None,
         "missed_ml": None,
+        "bright_on_t1_ml": None,
     }
