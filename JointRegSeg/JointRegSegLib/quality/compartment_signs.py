@@ -110,7 +110,8 @@ class CompartmentQuality:
             yield (
                 CHECK,
                 f"in and around the tumour of the {study} study {self.bright_on_t1_ml:.1f} ml are brighter on T1 than "
-                "on T1ce lets expect: check whether the two images were exchanged (blood and bias fields can look like it)",
+                "on T1ce lets expect: check whether the two images were exchanged (blood and bias fields can look like "
+                "it)",
             )
 
     def to_dict(self) -> dict[str, Any]:
