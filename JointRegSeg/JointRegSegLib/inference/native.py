@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import SimpleITK as sitk
 import torch
@@ -164,4 +164,5 @@ def _on_grid(
         for c, p in enumerate(segmentation.probabilities)
     ]
     share = (own.spacing_mm / grid.spacing_mm) ** 3
-    return Segmentation(torch.stack(parts), (segmentation.counts.double() * share).round().long())
+    counts = (segmentation.counts.double() * share).round().long()
+    return replace(segmentation, probabilities=torch.stack(parts), counts=counts)

@@ -21,7 +21,7 @@ from ..network.precision import run_fast
 from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
-from .plausibility import with_bright_enhancing
+from .plausibility import with_bright_enhancing, without_faint_tumor
 from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
 
 _SLIGHTLY_COARSER = 1.02
@@ -119,7 +119,7 @@ def segment_prepared(
     A network that normalises its features over the whole grid is shown as much background around the brain as its
     training data had; others see the smallest block around the brain. Large blocks are
     segmented by overlapping tiles, see ``network.tiles``. Where the weights say so, the brightness on T1 with contrast
-    agent decides what enhances, see ``plausibility``.
+    agent decides what enhances; without that image, tumour must be bright on FLAIR, see ``plausibility``.
 
     Args:
         weights: Network to run; it must have a segmentation head.
@@ -142,7 +142,9 @@ def segment_prepared(
             progress((number + 0.1) / len(variants), "segmenting")
             mean.add(variant, segment_block(network, variant.apply(images), background))
     found = mean.result().placed(block, study.mask.shape)
-    return _by_brightness(found, study) if weights.enhancing_by_brightness and "t1ce" in study.present else found
+    if not weights.judged_by_brightness:
+        return found
+    return _by_brightness(found, study) if "t1ce" in study.present else _without_faint(found, study)
 
 
 def _by_brightness(found: Segmentation, study: PreparedStudy) -> Segmentation:
@@ -153,6 +155,15 @@ def _by_brightness(found: Segmentation, study: PreparedStudy) -> Segmentation:
     if t1 is not None:
         known = known & study.shown(["t1"])
     return found.with_probabilities(with_bright_enhancing(found.probabilities, t1ce, t1, known, study.grid.spacing_mm))
+
+
+def _without_faint(found: Segmentation, study: PreparedStudy) -> Segmentation:
+    """Remove tumour that is not bright on FLAIR, where that is known."""
+    if "flair" not in study.present:
+        return found
+    flair, known = study.images[MODALITIES.index("flair")], study.mask & study.shown(["flair"])
+    probabilities, removed_ml = without_faint_tumor(found.probabilities, flair, known, study.grid.spacing_mm)
+    return replace(found.with_probabilities(probabilities), removed_ml=removed_ml) if removed_ml else found
 
 
 def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.device) -> Tensor:

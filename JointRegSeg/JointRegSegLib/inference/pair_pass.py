@@ -109,16 +109,18 @@ def segment_by_coverage(
     parts = _parts(study, used)
     total = torch.zeros((), dtype=torch.float32)
     counts = torch.zeros((), dtype=torch.float64)
+    removed_ml = 0.0
     for number, (modalities, where) in enumerate(parts):
         shown = _continued(study, modalities, where, background)
         step = part(progress, number / len(parts), (number + 1) / len(parts))
         found = segment_prepared(weights, shown, background, flips, device, step)
         total = total + found.probabilities * where
         counts = counts + _counted(found, where)
+        removed_ml += found.removed_ml
     nothing = 1 - total.sum(0)
     total[0] += nothing
     counts[:, 0] += nothing.sum().to(counts.dtype)
-    return Segmentation(total, counts.round().long())
+    return Segmentation(total, counts.round().long(), removed_ml)
 
 
 def _share(study: PreparedStudy, modality: str, brain: Tensor) -> float:

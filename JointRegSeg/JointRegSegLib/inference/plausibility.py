@@ -2,6 +2,8 @@
 
 - Tumour that is bright on T1 with contrast agent is enhancing tumour; that is what the name means. A network that has
   learned from few patients knows the place of a tumour better than the brightness of its parts.
+- Tumour of which nothing is clearly brighter on FLAIR than healthy brain was mistaken. Without contrast agent a network
+  may take a whole cerebellum for tumour because it is somewhat brighter than the cerebrum.
 - What an enhancing ring encloses is tumour core.
 """
 
@@ -32,6 +34,12 @@ _HEALTHY = 0.2
 _COARSE_MM = 4.0
 _MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
+_FAINT_SD = 2.5
+"""Brightness on FLAIR, in robust standard deviations of the healthy brain above its median, that the brightest tenth of
+a tumour has at least. Tumours of ten patients reach 2.6 to 7.5, and what was taken for tumour in a head without one 1.9
+to 2.4."""
+_BRIGHTEST = 0.9
+_SAMPLES = 100_000
 _LEAST_DIRECTIONS = 2
 """In how many of the three slice directions a voxel must be enclosed, as rings are often open at one end."""
 
@@ -70,6 +78,40 @@ def with_bright_enhancing(
     result[NECROTIC_CORE] = tumor * (1 - enhances) * core_share
     result[EDEMA] = tumor * (1 - enhances) * (1 - core_share)
     return torch.where(brain, result, probabilities)
+
+
+def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spacing_mm: float) -> tuple[Tensor, float]:
+    """Remove connected parts of the tumour that are hardly brighter on FLAIR than healthy brain, anywhere or around.
+
+    Args:
+        probabilities: Class probabilities (class, D, H, W).
+        flair: FLAIR (D, H, W), in any unit.
+        brain: Brain (D, H, W) that FLAIR shows, bool.
+        spacing_mm: Voxel size in mm.
+
+    Returns:
+        Class probabilities of the same shape, and the volume in ml that was removed.
+    """
+    tumor = 1 - probabilities[0]
+    called = probabilities.max(0).indices > 0
+    healthy = brain & (tumor <= _HEALTHY)
+    if not bool(called.any()) or not bool(healthy.any()):
+        return probabilities, 0.0
+    flat = flair - _surroundings(flair, healthy, spacing_mm)
+    scores = torch.minimum(flair - _median(flair, healthy), flat - _median(flat, healthy))
+    scores = scores / _robust_deviation(flair, healthy)
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray((tumor > _HEALTHY).numpy().astype(np.uint8)))
+    numbers = torch.from_numpy(sitk.GetArrayFromImage(parts).astype(np.int64))
+    faint = torch.zeros_like(called)
+    for number in numbers[called].unique().tolist():
+        part = numbers == number
+        values = scores[part & called & brain]
+        values = values[:: max(1, len(values) // _SAMPLES)]
+        if len(values) and float(torch.quantile(values, _BRIGHTEST)) < _FAINT_SD:
+            faint |= part
+    result = torch.where(faint, torch.zeros_like(probabilities), probabilities)
+    result[0] += faint.to(result)
+    return result, float((faint & called).sum()) * spacing_mm**3 / 1000
 
 
 def _median(image: Tensor, where: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
-from ..quality.compartment_signs import compartment_qualities
+from ..quality.compartment_signs import LEAST_ML, compartment_qualities
 from ..quality.label_signs import label_signs, uncertainty_signs
 from ..quality.registration_signs import pair_quality
-from ..quality.verdict import Sign, Verdict, combined, judge_registration
+from ..quality.verdict import CHECK, Sign, Verdict, combined, judge_registration
 from ..registration.affine import AffineResult
 from ..registration.deformation import Deformation, jacobian_determinant, length, resize_displacement, warp
 from ..registration.local_correlation import lncc
@@ -181,6 +181,14 @@ def segmentation_signs(
     tumor = predicted.probabilities[1:].sum(0)
     uncertain = entropy(torch.stack([1 - tumor, tumor]).clamp(0, 1))
     signs += uncertainty_signs(study.name, uncertain, classes > 0, predicted.counts, voxel_ml)
+    if predicted.removed_ml >= LEAST_ML:
+        signs.append(
+            (
+                CHECK,
+                f"the network took {predicted.removed_ml:.1f} ml of the {study.name} study for tumour that are hardly "
+                "brighter on FLAIR than healthy brain; they were left out",
+            )
+        )
     compartments = compartment_qualities(study, predicted.probabilities)
     for compartment in compartments.values():
         signs += compartment.signs(study.name)

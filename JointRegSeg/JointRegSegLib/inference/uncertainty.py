@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,10 +45,12 @@ class Segmentation:
     Attributes:
         probabilities: Class probabilities (class, D, H, W), the mean over the variants; they sum to 1.
         counts: Number of voxels (variant, class) in which each class is the most probable one in each variant.
+        removed_ml: Volume that the network took for tumour and that was removed, because it is not bright on FLAIR.
     """
 
     probabilities: Tensor
     counts: Tensor
+    removed_ml: float = 0.0
 
     @property
     def labels(self) -> Tensor:
@@ -60,14 +62,15 @@ class Segmentation:
         counts = self.counts.double()
         voxels = torch.bincount(_most_probable(probabilities).flatten(), minlength=len(probabilities))
         share = counts / counts.mean(0).clamp(min=1)
-        return Segmentation(probabilities, torch.where(counts.mean(0) > 0, share * voxels, voxels).round().long())
+        counts = torch.where(counts.mean(0) > 0, share * voxels, voxels).round().long()
+        return replace(self, probabilities=probabilities, counts=counts)
 
     def placed(self, block: VoxelBlock, shape: tuple[int, ...]) -> Segmentation:
         """Place this segmentation of a block on the whole grid of ``shape`` (D, H, W), with background elsewhere."""
         whole = torch.cat([block.put(p[None], shape, float(c == 0)) for c, p in enumerate(self.probabilities)])
         counts = self.counts.clone()
         counts[:, 0] += math.prod(shape) - self.probabilities[0].numel()
-        return Segmentation(whole, counts)
+        return replace(self, probabilities=whole, counts=counts)
 
 
 class MeanSegmentation:

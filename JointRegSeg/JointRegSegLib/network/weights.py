@@ -54,8 +54,8 @@ class LoadedWeights:
         return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
 
     @property
-    def enhancing_by_brightness(self) -> bool:
-        """Whether the brightness on z-scored T1 with contrast agent decides which part of the tumour enhances."""
+    def judged_by_brightness(self) -> bool:
+        """Whether the brightness of z-scored images decides what part of the tumour enhances and what is too faint."""
         normalisation = dict(self.metadata.get("preprocessing") or {}).get("normalisation", "zscore")
         return self.metadata.get("enhancing_by_brightness") is True and normalisation == "zscore"
 

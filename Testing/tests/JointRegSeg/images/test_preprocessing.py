@@ -299,6 +299,17 @@ def test_the_brain_in_a_head_is_found_with_a_warning() -> None:
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
 
 
+@pytest.mark.parametrize("visit", [1, 2])
+def test_a_slab_of_a_head_in_air_of_zero_is_not_taken_for_a_stripped_brain(visit: int, shared_data) -> None:
+    """It has 2600 and 2980 ml, less than a whole head."""
+    folder = "data/brain/multiple_sclerosis/long_patient01"
+    image = sitk.ReadImage(str(shared_data(f"{folder}/raw/study{visit}_T1W.nii.gz")), sitk.sitkFloat32)
+    found = estimate_brain_mask(StudyImages({"t1": image}))
+    assert not found.stripped
+    volume_ml = sitk.GetArrayFromImage(found.mask).sum() * np.prod(image.GetSpacing()) / 1000
+    assert 1200 < volume_ml < 1500
+
+
 def test_pure_noise_has_no_brain() -> None:
     noise = np.random.default_rng(4).rayleigh(10, (40, 40, 40)).astype(np.float32)
     image = sitk.GetImageFromArray(noise)

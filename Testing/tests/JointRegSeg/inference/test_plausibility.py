@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 
 from JointRegSegLib.images.labels import CAVITY, CLASSES
-from JointRegSegLib.inference.plausibility import with_bright_enhancing, with_enclosed_core
+from JointRegSegLib.inference.plausibility import with_bright_enhancing, with_enclosed_core, without_faint_tumor
 
 CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
 
@@ -134,3 +134,21 @@ def test_bright_vessels_and_skull_do_not_change_what_enhances() -> None:
     skull[:2] += 20.0
     found = with_bright_enhancing(probabilities, skull, None, brain, 1.0)[ENHANCING].sum()
     assert float(found / expected) == pytest.approx(1, abs=0.1)
+
+
+def test_tumour_that_is_hardly_brighter_on_flair_than_the_brain_is_removed() -> None:
+    """Of two equal tumours, one is as bright as tumour on FLAIR, the other like a bright cerebellum."""
+    z, y, x = (torch.from_numpy(axis) - 19.5 for axis in np.indices((40, 40, 40)))
+    true, false = (((x - centre) ** 2 + y**2 + z**2).sqrt() < 6 for centre in (-10, 10))
+    flair = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)) + 4.0 * true + 1.0 * false
+    probabilities = torch.zeros(len(CLASSES), 40, 40, 40)
+    probabilities[EDEMA] = 0.8 * (true | false)
+    probabilities[0] = 1 - probabilities[EDEMA]
+    brain = torch.ones_like(true)
+    found, removed_ml = without_faint_tumor(probabilities, 7 * flair + 100, brain, 2.0)
+    assert torch.equal(found.argmax(0) == EDEMA, true)
+    assert removed_ml == pytest.approx(8e-3 * float(false.sum()))
+    assert torch.allclose(found.sum(0), torch.ones(()))
+    again, removed_ml = without_faint_tumor(found, 7 * flair + 100, brain, 2.0)
+    assert torch.equal(again, found)
+    assert removed_ml == 0
