@@ -18,8 +18,8 @@ LARGEST_BRAIN_ML = 3000.0
 SMALLEST_BRAIN_ML = 200.0
 _LARGE_ML = 2000.0
 _BRAIN_SHARE = 0.55
-"""A foreground of more than the former volume, of which less than this share looks like brain, is a part of a head whose
-air was set to zero. Of skull-stripped images 0.59 or more does, of heads 0.46 to 0.51."""
+"""A foreground of more than the former volume, of which less than this share looks like brain, is a part of a head in
+air of zero. Of skull-stripped images 0.59 or more does, of heads 0.46 to 0.51."""
 _CONSTANT_SHARE = 0.15
 """Share of a volume that must have one exact value for it to count as the background."""
 _FACES_SHARE = 0.5

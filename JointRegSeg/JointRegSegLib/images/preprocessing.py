@@ -114,6 +114,7 @@ class PreparedStudy:
             absent ones. None if every present image shows the whole grid.
         beyond: Voxels (D, H, W), boolean, just behind the planes at which images cut the brain off; None if the brain
             is whole.
+        bias_corrected: Whether the bias fields of the images were corrected.
     """
 
     images: Tensor
@@ -124,6 +125,7 @@ class PreparedStudy:
     name: str = "study"
     seen: Tensor | None = None
     beyond: Tensor | None = None
+    bias_corrected: bool = False
 
     def shown(self, modalities: Iterable[str]) -> Tensor:
         """Return the voxels (D, H, W), boolean, that an image of at least one of these modalities shows."""
@@ -248,6 +250,7 @@ def prepare_checked(
         study.name,
         torch.from_numpy(seen),
         torch.from_numpy(beyond) if beyond.any() else None,
+        config.n4,
     )
 
 

@@ -17,7 +17,7 @@ from ..images.preprocessing import brain_grid, prepare_checked
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
 from .checks import CheckedStudy
-from .network_pass import network_device, network_preprocessing
+from .network_pass import network_device, network_preprocessing, preprocessing_of
 from .pair_pass import NetworkResult, segment_by_coverage
 from .plausibility import with_enclosed_core
 from .region_volumes import uncertain_volumes, without_islands
@@ -145,7 +145,8 @@ def segment_finely(
     notes: list[str] = []
     for number, side in enumerate(sides):
         grid = brain_grid([(side.brain, None)], config, side.study.reference, LARGEST_TILED_GRID)
-        study = prepare_checked(side.study, side.brain, config, grid, None, side.coverage)
+        own = preprocessing_of(side.study, weights)
+        study = prepare_checked(side.study, side.brain, own, grid, None, side.coverage)
         step = part(progress, number / 2, (number + 1) / 2)
         segmentation = segment_by_coverage(weights, study, config.background, settings.test_time_flips, device, step)
         native.append(native_segmentation(side, segmentation, grid, None, settings))

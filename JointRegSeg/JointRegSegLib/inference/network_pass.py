@@ -40,6 +40,16 @@ def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
     return replace(config, multiple_of=math.lcm(config.multiple_of, network.multiple * network.stride))
 
 
+def preprocessing_of(study: StudyImages, weights: LoadedWeights) -> PreprocessingConfig:
+    """Return the preprocessing of a study for a network, see `network_preprocessing`.
+
+    Without contrast agent, what is bright because of the coil is easily taken for tumour. Where the weights judge by
+    brightness, the bias field of such a study is therefore corrected.
+    """
+    config = network_preprocessing(weights)
+    return replace(config, n4=config.n4 or (weights.judged_by_brightness and "t1ce" not in study.images))
+
+
 def finest_spacing_mm(*studies: StudyImages) -> float:
     """Return the smallest distance between voxels of all images, along any axis."""
     return min(min(image.GetSpacing()) for study in studies for image in study.images.values())

@@ -47,7 +47,13 @@ from .coverage import (
 )
 from .lesions import lesion_changes, lesion_warnings
 from .native import FinePair, NativeSegmentation, native_segmentation, segment_finely
-from .network_pass import finest_spacing_mm, network_device, network_preprocessing, on_coarse_images
+from .network_pass import (
+    finest_spacing_mm,
+    network_device,
+    network_preprocessing,
+    on_coarse_images,
+    preprocessing_of,
+)
 from .pair_pass import NetworkResult, run_network
 from .region_volumes import region_volumes, volume_changes
 from .result import JointResult, RegionVolume
@@ -180,9 +186,20 @@ def _prepare(
     config = _preprocessing(pair, weights, settings)
     affine = alignment.transform
     grid, is_coarse = _pair_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair)
+    fixed, moving = (
+        prepare_checked(
+            side.study,
+            side.brain,
+            config if weights is None else preprocessing_of(side.study, weights),
+            grid,
+            to_side,
+            side.coverage,
+        )
+        for side, to_side in ((pair.fixed, None), (pair.moving, affine))
+    )
     return _PreparedPair(
-        prepare_checked(pair.fixed.study, pair.fixed.brain, config, grid, None, pair.fixed.coverage),
-        prepare_checked(pair.moving.study, pair.moving.brain, config, grid, affine, pair.moving.coverage),
+        fixed,
+        moving,
         alignment,
         config.background,
         is_coarse,

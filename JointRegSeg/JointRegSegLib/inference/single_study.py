@@ -20,7 +20,7 @@ from ..quality.verdict import Verdict
 from .checks import check_visit
 from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
 from .native import native_segmentation
-from .network_pass import finest_spacing_mm, network_device, network_preprocessing, on_coarse_images
+from .network_pass import finest_spacing_mm, network_device, on_coarse_images, preprocessing_of
 from .pair_pass import segment_by_coverage
 from .region_volumes import region_volumes
 from .result import StudyResult
@@ -75,7 +75,7 @@ def _process(
     study = checked.study
     weights = on_coarse_images(weights, finest_spacing_mm(study))
     progress(0.2, "resampling")
-    config = network_preprocessing(weights)
+    config = preprocessing_of(study, weights)
     grid = brain_grid([(checked.brain, None)], config, study.reference, LARGEST_TILED_GRID)
     prepared = prepare_checked(study, checked.brain, config, grid, None, checked.coverage)
     device = network_device(settings.device)
@@ -98,6 +98,7 @@ def _process(
         summary={
             "working_grid": {"voxels": list(grid.size), "spacing_mm": grid.spacing_mm},
             "brain_shown": shares,
+            "bias_field_corrected": prepared.bias_corrected,
             "coregistration": {modality: entry.to_dict() for modality, entry in checked.positions.items()},
             "compartments": compartments,
             **verdict.to_dict(),

@@ -92,6 +92,7 @@ def registration_summary(
         before, after = (_rounded(lncc(first, image, mask=mask)) for image in (second, warped))
     return {
         "working_grid": {"voxels": list(fixed.grid.size), "spacing_mm": fixed.grid.spacing_mm},
+        "bias_field_corrected": {"fixed": fixed.bias_corrected, "moving": moving.bias_corrected},
         "affine": {
             "mutual_information": round(alignment.mutual_information, 4),
             "brain_overlap": round(alignment.overlap, 4),

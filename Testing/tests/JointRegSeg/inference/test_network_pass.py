@@ -6,13 +6,20 @@ import copy
 from dataclasses import replace
 
 import pytest
+import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from joint_studies import small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid, block_around
 from JointRegSegLib.images.preprocessing import PreparedStudy
-from JointRegSegLib.inference.network_pass import network_preprocessing, on_coarse_images, segment_prepared
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference.network_pass import (
+    network_preprocessing,
+    on_coarse_images,
+    preprocessing_of,
+    segment_prepared,
+)
 from JointRegSegLib.inference.uncertainty import VARIANTS
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
@@ -95,3 +102,25 @@ def test_coarse_images_have_a_coarse_grid_that_the_network_averages_less(
     with torch.no_grad():  # what it sees of the images is the same
         coarse = fitted.network._codes(F.avg_pool3d(images, 4 // stride), stride)[0]
         assert torch.allclose(coarse[-1], network._codes(images, 4)[0][-1], atol=1e-4)
+
+
+def test_only_weights_that_judge_by_brightness_correct_bias_fields_and_only_without_contrast_agent(
+    weights: LoadedWeights,
+) -> None:
+    image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
+    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    plain, contrast = StudyImages({"flair": image}), StudyImages({"flair": image, "t1ce": image})
+    assert [preprocessing_of(study, judging).n4 for study in (plain, contrast)] == [True, False]
+    assert not preprocessing_of(plain, weights).n4
+
+
+def test_tumour_that_is_not_bright_on_flair_is_left_out_without_contrast_agent(weights: LoadedWeights) -> None:
+    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
+    brain = torch.ones(16, 16, 16, dtype=torch.bool)
+    images = 0.1 * random_numbers(4, 16, 16, 16)  # nothing in it is bright
+    study = PreparedStudy(images, brain, grid, ("flair",))
+    before, after = (segment_prepared(w, study, -3.0, False, CPU) for w in (weights, judging))
+    called_ml = 0.064 * float((before.labels > 0).sum())
+    assert called_ml > 1
+    assert after.removed_ml == pytest.approx(called_ml - 0.064 * float((after.labels > 0).sum()))
