@@ -140,7 +140,7 @@ def test_tumour_that_is_hardly_brighter_on_flair_than_the_brain_is_removed() -> 
     """Of two equal tumours, one is as bright as tumour on FLAIR, the other like a bright cerebellum."""
     z, y, x = (torch.from_numpy(axis) - 19.5 for axis in np.indices((40, 40, 40)))
     true, false = (((x - centre) ** 2 + y**2 + z**2).sqrt() < 6 for centre in (-10, 10))
-    flair = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)) + 4.0 * true + 1.0 * false
+    flair = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)) + 4.0 * true + 0.5 * false
     probabilities = torch.zeros(len(CLASSES), 40, 40, 40)
     probabilities[EDEMA] = 0.8 * (true | false)
     probabilities[0] = 1 - probabilities[EDEMA]
