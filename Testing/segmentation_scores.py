@@ -52,12 +52,14 @@ class Patient:
 
     Attributes:
         prepared: All its modalities.
+        corrected: The same with bias fields corrected where the weights need it without contrast agent.
         labels: Classes on the native grid (uint8).
         on_grid: Classes (D, H, W) on the working grid.
         reference: Image that has the native grid.
     """
 
     prepared: PreparedStudy
+    corrected: PreparedStudy
     labels: sitk.Image
     on_grid: torch.Tensor
     reference: sitk.Image
@@ -71,16 +73,20 @@ def read_patient(weights: LoadedWeights, record: StudyRecord) -> Patient:
     config = network_preprocessing(weights)
     grid = brain_grid([(mask, None)], config, study.reference)
     prepared = prepare_checked(study, mask, config, grid)
-    return Patient(prepared, study.tumor_labels, labels_on_grid(study.tumor_labels, grid), study.reference)
+    corrected = prepared
+    if weights.judged_by_brightness:
+        corrected = prepare_checked(study, mask, replace(config, n4=True), grid)
+    return Patient(prepared, corrected, study.tumor_labels, labels_on_grid(study.tumor_labels, grid), study.reference)
 
 
 def with_modalities(patient: Patient, modalities: tuple[str, ...], background: float) -> PreparedStudy:
     """Return the patient on the working grid with some of the modalities only."""
-    images = patient.prepared.images.clone()
+    prepared = patient.prepared if "t1ce" in modalities else patient.corrected
+    images = prepared.images.clone()
     for channel, name in enumerate(MODALITIES):
         if name not in modalities:
             images[channel] = background
-    return replace(patient.prepared, images=images, present=modalities)
+    return replace(prepared, images=images, present=modalities)
 
 
 def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...]) -> tuple[dict, np.ndarray]:
