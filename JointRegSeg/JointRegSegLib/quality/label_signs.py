@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import SimpleITK as sitk
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.modalities import MODALITIES, TITLES
@@ -119,9 +122,9 @@ def _edema_signs(study: PreparedStudy, masks: dict[int, Tensor], present: set[in
     if modality is not None and _brightness(study, modality, masks[EDEMA], healthy) < 0.2:
         signs.append((CHECK, f"the oedema {where} is no brighter than healthy brain on {TITLES[modality]}"))
     if CORE in present:
-        outside = study.mask & healthy
-        if _contact(masks[EDEMA], outside) < 0.5 * _contact(masks[CORE], outside):
-            signs.append((CHECK, f"the necrotic core {where} surrounds the oedema instead of lying within it"))
+        core, edema = _mean_depths([masks[CORE], masks[EDEMA]], masks[CORE] | masks[EDEMA] | masks[ENHANCING])
+        if core < edema:
+            signs.append((CHECK, f"the necrotic core {where} lies nearer to the border of the tumour than the oedema"))
     return [(level, f"{reason}: check the label convention and the images") for level, reason in signs]
 
 
@@ -135,10 +138,11 @@ def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Te
     return float((image[region].mean() - middle) / spread.clamp_min(1e-3))
 
 
-def _contact(region: Tensor, outside: Tensor) -> float:
-    """Share of a region's neighbours that lie outside the tumour."""
-    places = [torch.nonzero(region.amax(tuple(a for a in range(3) if a != axis))).flatten() for axis in range(3)]
+def _mean_depths(regions: Sequence[Tensor], tumor: Tensor) -> list[float]:
+    """Mean distance of regions from the border of the tumour, in voxels."""
+    places = [torch.nonzero(tumor.amax(tuple(a for a in range(3) if a != axis))).flatten() for axis in range(3)]
     box = tuple(slice(max(int(along[0]) - 1, 0), int(along[-1]) + 2) for along in places)
-    region, outside = region[box], outside[box]
-    ring = (F.max_pool3d(region[None, None].float(), 3, 1, 1)[0, 0] > 0) & ~region
-    return float((ring & outside).sum()) / max(float(ring.sum()), 1.0)
+    inside = sitk.GetImageFromArray(tumor[box].numpy().astype(np.uint8))
+    depth = sitk.SignedMaurerDistanceMap(inside, insideIsPositive=True, squaredDistance=False)
+    values = torch.from_numpy(sitk.GetArrayFromImage(depth))
+    return [float(values[region[box]].mean()) for region in regions]
