@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--enhancing-by-brightness",
         action="store_true",
-        help="let the brightness on T1 with contrast agent decide which part of the tumour enhances",
+        help="let the brightness of the images decide what part of the tumour enhances and what is too faint",
     )
     options = parser.parse_args()
     if not 0 <= options.share <= 1:

@@ -90,14 +90,12 @@ def _foregrounds(images: Iterable[sitk.Image]) -> list[sitk.Image | None]:
         foreground = values != background
         if 1 - foreground.mean() < _CONSTANT_SHARE or share < _FACES_SHARE:
             found.append(None)
-        elif before is not None and np.array_equal(foreground, before) and found[-1] is not None:
-            same = sitk.Image(found[-1])
-            same.CopyInformation(image)
-            found.append(None if _is_head(image, same) else same)
         else:
-            mask = sitk.GetImageFromArray(_with_missing_planes(foreground.copy()).astype(np.uint8))
-            mask.CopyInformation(image)
-            solid = solid_part(mask)
+            if before is not None and np.array_equal(foreground, before) and found[-1] is not None:
+                solid = sitk.Image(found[-1])
+            else:
+                solid = solid_part(sitk.GetImageFromArray(_with_missing_planes(foreground.copy()).astype(np.uint8)))
+            solid.CopyInformation(image)
             found.append(None if _is_head(image, solid) else solid)
         before = foreground
     return found

@@ -5,13 +5,32 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
+from torch import Tensor
 
 NORMALIZATIONS = ("zscore", "percentile", "histogram", "zscore_crop")
 ZSCORE_RANGE = (-3.0, 6.0)
 LANDMARK_PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
 """Percentiles of the brain that 'histogram' maps to their standard positions (Nyul and Udupa 1999)."""
+_MAD_TO_SD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+_LEAST_DEVIATION = 1e-3
 _REMEDY = "check the brain mask, choose another image or leave it out"
 _STANDARD = tuple(NormalDist().inv_cdf(p / 100) for p in LANDMARK_PERCENTILES)
+
+
+def robust_center_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the median of values and their robust standard deviation, from the median absolute deviation.
+
+    Vessels, or skull that was left over, do not change these as they would mean and standard deviation.
+
+    Args:
+        values: At least one value, of any shape and unit.
+
+    Returns:
+        Two scalars in the unit of the values; the deviation is at least 0.001.
+    """
+    center = values.median()
+    return center, (_MAD_TO_SD * (values - center).abs().median()).clamp_min(_LEAST_DEVIATION)
 
 
 def background_value(method: str) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 from NeuroCESTLib.core.smoothing import gaussian_smooth
 
 from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE
+from ..images.normalization import robust_center_and_deviation
 
 _T1_SHARE = 0.25
 """Share of the brightness on T1 that is taken from that on T1 with contrast agent: blood and fat are bright on both."""
@@ -32,8 +33,6 @@ elsewhere lies nearer to the coil, and its brightness is corrected for that."""
 _HEALTHY = 0.2
 """Probability of tumour up to which brain counts as healthy."""
 _COARSE_MM = 4.0
-_MAD_TO_SD = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 _FAINT_SD = 2.0
 """Brightness on FLAIR, in robust standard deviations of the healthy brain above its median, that the brightest tenth of
 a tumour has at least. After the correction of bias fields, tumours of ten patients reach 2.2 to 7, and what was taken
@@ -64,8 +63,11 @@ def with_bright_enhancing(
     tumor = probabilities[[NECROTIC_CORE, EDEMA, ENHANCING]].sum(0)
     bright = t1ce if t1 is None else t1ce - _T1_SHARE * t1
     healthy = brain & (tumor <= _HEALTHY)
+    if not bool(healthy.any()):  # nothing to compare with
+        return probabilities
     flat = bright - _surroundings(bright, healthy, spacing_mm)
-    bright = (flat - _median(flat, healthy)) / _robust_deviation(bright, healthy) * brain
+    _, deviation = robust_center_and_deviation(bright[healthy])
+    bright = (flat - flat[healthy].median()) / deviation * brain
     smooth, share = gaussian_smooth(
         torch.stack([bright, brain.to(bright)]), _SMOOTHED_MM / spacing_mm, border="zero", truncate=3
     )
@@ -98,8 +100,8 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
     if not bool(called.any()) or not bool(healthy.any()):
         return probabilities, 0.0
     flat = flair - _surroundings(flair, healthy, spacing_mm)
-    scores = torch.minimum(flair - _median(flair, healthy), flat - _median(flat, healthy))
-    scores = scores / _robust_deviation(flair, healthy)
+    center, deviation = robust_center_and_deviation(flair[healthy])
+    scores = torch.minimum(flair - center, flat - flat[healthy].median()) / deviation
     parts = sitk.ConnectedComponent(sitk.GetImageFromArray((tumor > _HEALTHY).numpy().astype(np.uint8)))
     numbers = torch.from_numpy(sitk.GetArrayFromImage(parts).astype(np.int64))
     faint = torch.zeros_like(called)
@@ -112,17 +114,6 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
     result = torch.where(faint, torch.zeros_like(probabilities), probabilities)
     result[0] += faint.to(result)
     return result, float((faint & called).sum()) * spacing_mm**3 / 1000
-
-
-def _median(image: Tensor, where: Tensor) -> Tensor:
-    """Median of an image (D, H, W) over some voxels, 0 without any."""
-    values = image[where]
-    return values.median() if values.numel() else values.sum()
-
-
-def _robust_deviation(image: Tensor, where: Tensor) -> Tensor:
-    """Robust standard deviation of an image (D, H, W), which vessels, or skull that was left over, do not change."""
-    return (_MAD_TO_SD * _median((image - _median(image, where)).abs(), where)).clamp_min(1e-3)
 
 
 def _surroundings(image: Tensor, healthy: Tensor, spacing_mm: float) -> Tensor:

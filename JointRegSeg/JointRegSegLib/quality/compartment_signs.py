@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..images.labels import ENHANCING, LABELS
 from ..images.modalities import MODALITIES
+from ..images.normalization import robust_center_and_deviation
 from ..images.preprocessing import PreparedStudy
 from .verdict import CHECK, Sign
 
@@ -187,9 +188,9 @@ def _gain(image: Tensor, other: Tensor, healthy: Tensor) -> Tensor:
 
 
 def _standardized(image: Tensor, sample: Tensor) -> Tensor:
-    """Image relative to the median of a sample, in its robust standard deviations."""
-    middle = sample.median()
-    return (image - middle) / (1.4826 * (sample - middle).abs().median()).clamp_min(1e-3)
+    """Image (D, H, W) relative to the median of a sample (value), in its robust standard deviations."""
+    center, deviation = robust_center_and_deviation(sample)
+    return (image - center) / deviation
 
 
 def _grown(mask: Tensor, voxels: int) -> Tensor:

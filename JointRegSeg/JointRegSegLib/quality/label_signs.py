@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..images.modalities import MODALITIES, TITLES
+from ..images.normalization import robust_center_and_deviation
 from ..images.preprocessing import PreparedStudy
 from .verdict import CHECK, FAILED, Sign
 
@@ -132,14 +133,12 @@ def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Te
     """Mean intensity of a region relative to the median of healthy brain, in its robust standard deviations."""
     image = study.images[MODALITIES.index(modality)]
     indices = torch.nonzero(healthy.flatten()).flatten()
-    values = image.flatten()[indices[:: max(1, len(indices) // 50_000)]]
-    middle = values.median()
-    spread = 1.4826 * (values - middle).abs().median()
-    return float((image[region].mean() - middle) / spread.clamp_min(1e-3))
+    center, deviation = robust_center_and_deviation(image.flatten()[indices[:: max(1, len(indices) // 50_000)]])
+    return float((image[region].mean() - center) / deviation)
 
 
 def _mean_depths(regions: Sequence[Tensor], tumor: Tensor) -> list[float]:
-    """Mean distance of regions from the border of the tumour, in voxels."""
+    """Mean distance of regions (D, H, W) from the border of the tumour (D, H, W), in voxels."""
     places = [torch.nonzero(tumor.amax(tuple(a for a in range(3) if a != axis))).flatten() for axis in range(3)]
     box = tuple(slice(max(int(along[0]) - 1, 0), int(along[-1]) + 2) for along in places)
     inside = sitk.GetImageFromArray(tumor[box].numpy().astype(np.uint8))

@@ -152,3 +152,13 @@ def test_tumour_that_is_hardly_brighter_on_flair_than_the_brain_is_removed() -> 
     again, removed_ml = without_faint_tumor(found, 7 * flair + 100, brain, 2.0)
     assert torch.equal(again, found)
     assert removed_ml == 0
+
+
+def test_without_healthy_brain_nothing_is_decided() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    everywhere = torch.zeros_like(probabilities)
+    everywhere[EDEMA] = 1
+    assert torch.equal(with_bright_enhancing(everywhere, t1ce, None, brain, 1.0), everywhere)
+    found, removed_ml = without_faint_tumor(everywhere, t1ce, brain, 1.0)
+    assert torch.equal(found, everywhere)
+    assert removed_ml == 0
