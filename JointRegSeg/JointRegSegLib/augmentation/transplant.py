@@ -19,6 +19,7 @@ from ..cohort.sample import StudySample
 from ..images.labels import CLASSES
 from .config import SpatialRanges
 from .geometry import draw_geometry, moved
+from .resection import resected
 
 _SEAM_VOXELS = 1.0
 """Standard deviation of the transition between a transplanted tumour and the brain around it."""
@@ -52,6 +53,8 @@ class TransplantConfig:
         contrast_sd: Standard deviation of the shift of each compartment on each modality, in standard deviations of the
             brain.
         texture: The deviations from the mean of the compartment are multiplied by exp(± this).
+        resection_probability: Probability that a cavity takes the place of most of the core, see ``resection``; for
+            networks with a class for it.
         geometry: Random geometric changes of the transplanted tumour.
     """
 
@@ -60,10 +63,13 @@ class TransplantConfig:
     contrast_probability: float = 0.5
     contrast_sd: float = 0.4
     texture: float = 0.3
+    resection_probability: float = 0.0
     geometry: SpatialRanges = field(default_factory=_donor_geometry)
 
     def __post_init__(self) -> None:
-        for name in ("healing_probability", "probability", "contrast_probability", "contrast_sd", "texture"):
+        for name in self.__dataclass_fields__:
+            if name == "geometry":
+                continue
             value = getattr(self, name)
             most = 1.0 if name.endswith("probability") else 10.0
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -116,6 +122,8 @@ class Transplanter:
                 sample = transplanted(sample, donor)
         if chance[2] < config.contrast_probability:
             sample = recolored(sample, config.contrast_sd, config.texture, generator)
+        if config.resection_probability and float(torch.rand((), generator=generator)) < config.resection_probability:
+            sample = resected(sample, generator)
         return sample
 
 

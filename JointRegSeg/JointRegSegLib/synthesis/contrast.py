@@ -15,6 +15,7 @@ from NeuroCESTLib.core.smoothing import gaussian_smooth
 
 from ..images.modalities import MODALITIES
 from .random_fields import Draw, box_mean, grid_of
+from .surgery import Surgery
 from .templates import CSF, GM, WM
 from .tumor import TumorFields
 
@@ -33,6 +34,8 @@ _LESION = {
 }
 """Range of the mean of oedema, non-enhancing tumour, necrosis and enhancing tumour."""
 _NECROSIS, _ENHANCING = 2, 3
+_SURGERY = 1
+"""Purpose of random numbers, see ``Draw.aside``."""
 _SMALLEST_SIGMA = 0.2
 """A Gaussian narrower than this, in voxels, is left out, because it would change nothing."""
 
@@ -59,12 +62,15 @@ def random_images(
         Images (C, D, H, W), zero outside the mask.
     """
     levels = _Levels(draw)
+    surgery = Surgery(draw.aside(_SURGERY)) if bool((tumor.cavity > 0.5).any()) else None
     structures = _Structures(tissues, mask, spacing_mm, draw)
     images = []
     for name in modalities:
         image = _tissue_image(name, tissues, levels, structures, spacing_mm, draw)
         image = _with_distractors(name, image, tissues, structures, draw)
         image = _with_tumor(name, image, tumor, levels, spacing_mm, draw)
+        if surgery is not None:
+            image = surgery.added(name, image, tumor.cavity, spacing_mm)
         image = _with_surface(name, image, structures, draw)
         images.append(_acquired(image, mask, spacing_mm, draw))
     return torch.stack(images)

@@ -15,10 +15,22 @@ from .contrast import random_images
 from .random_fields import Draw
 from .regions import region_labels
 from .templates import Template
-from .tumor import RESECTED_SHARE, Tumor, TumorFields, TumorNoise, changed_tumor, random_tumor, tumor_fields
+from .tumor import (
+    RESECTED_SHARE,
+    Tumor,
+    TumorFields,
+    TumorNoise,
+    changed_tumor,
+    random_tumor,
+    tumor_fields,
+    without_tumor,
+)
 
 SHAPE_MM = (160, 192, 160)
 """Field of view along (D, H, W), which run to superior, anterior and right."""
+
+_WITHOUT_TUMOR = 2
+"""Purpose of random numbers, see ``Draw.aside``."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ def synthetic_patient(
     modalities: Sequence[str] = MODALITIES,
     cavity: bool = False,
     resected_share: float = RESECTED_SHARE,
+    tumor_free_share: float = 0.0,
 ) -> SyntheticPatient:
     """Make the patient of a seed, always the same one for the same templates.
 
@@ -77,6 +90,7 @@ def synthetic_patient(
         cavity: Whether a resection cavity has its own class; else it is background.
         resected_share: Probability that the tumour of one of the visits is resected. Other patients are the same for
             every probability.
+        tumor_free_share: Probability that the patient has no tumour. Other patients are the same for every probability.
     """
     draw = Draw(seed)
     template = templates[int(draw.uniform(0, len(templates) - 1e-6))]
@@ -86,6 +100,8 @@ def synthetic_patient(
     noise = TumorNoise.of(shape, spacing_mm, draw)
     first = random_tumor(healthy, spacing_mm, draw)
     second = changed_tumor(first, draw, resected_share)
+    if draw.aside(_WITHOUT_TUMOR).chance(tumor_free_share):
+        first = second = without_tumor(first)
     pose, inverse_pose = visit_deformation(shape, spacing_mm, draw)
     pushes = [_push(tumor, shape, spacing_mm) for tumor in (first, second)]
     unmoved = identity_displacement(shape)
@@ -103,6 +119,8 @@ def synthetic_patient(
 
 def _push(tumor: Tumor, shape: tuple[int, int, int], spacing_mm: float) -> Tensor:
     """Mass effect (1, 3, D, H, W) of a tumour around its largest ellipsoid."""
+    if not len(tumor.radii_mm):
+        return identity_displacement(shape)
     largest = int(tumor.radii_mm.argmax())
     radius = float(tumor.radii_mm[largest]) * 1.4 + 4
     return mass_effect(shape, tumor.centers[largest], radius / spacing_mm, tumor.mass)

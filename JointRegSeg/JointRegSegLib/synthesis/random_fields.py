@@ -6,12 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PURPOSE = 7_919_000_000_017
+"""Distance between the seeds of different purposes, far beyond the seeds of patients."""
+
 
 class Draw:
     """Random numbers of one patient, from a seed."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
+
+    def aside(self, purpose: int) -> Draw:
+        """Random numbers of the same patient for something of its own, which leave all others as they were.
+
+        Args:
+            purpose: Number of the purpose; each has numbers of its own.
+        """
+        return Draw(self.seed + purpose * _PURPOSE)
 
     def uniform(self, low: float, high: float) -> float:
         """Draw a number between two bounds."""

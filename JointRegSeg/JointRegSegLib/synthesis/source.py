@@ -38,6 +38,7 @@ class SyntheticConfig:
         cache: Folder in which patients are stored once they have been generated, or None.
         modalities: Channels, in this order.
         resected: Share of the patients whose tumour is resected at one of the visits.
+        tumor_free: Share of the patients without a tumour.
     """
 
     spacing_mm: float = SPACING_MM
@@ -45,6 +46,7 @@ class SyntheticConfig:
     cache: str | None = None
     modalities: tuple[str, ...] = MODALITIES
     resected: float = RESECTED_SHARE
+    tumor_free: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -52,8 +54,10 @@ class SyntheticConfig:
             raise ValueError(f"unknown modalities {', '.join(map(str, unknown))}; use {', '.join(MODALITIES)}")
         if not isinstance(self.spacing_mm, int | float) or not 0.5 <= self.spacing_mm <= 8:
             raise ValueError(f"spacing_mm is {self.spacing_mm!r} but must lie between 0.5 and 8")
-        if not isinstance(self.resected, int | float) or not 0 <= self.resected <= 1:
-            raise ValueError(f"resected is {self.resected!r} but must be a share from 0 to 1")
+        for name in ("resected", "tumor_free"):
+            share = getattr(self, name)
+            if not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share!r} but must be a share from 0 to 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -96,6 +100,8 @@ class SyntheticSource:
             own = "-cavity" if cavity else ""
             if config.resected != RESECTED_SHARE:
                 own += f"-resected{config.resected:g}"
+            if config.tumor_free:
+                own += f"-free{config.tumor_free:g}"
             self._cache = Path(config.cache) / f"{names}-{config.spacing_mm:g}mm-{'-'.join(config.modalities)}{own}"
 
     def __len__(self) -> int:
@@ -124,7 +130,14 @@ class SyntheticSource:
                 return stored
         config = self.config
         patient = synthetic_patient(
-            self._templates, number, config.spacing_mm, False, config.modalities, self.cavity, config.resected
+            self._templates,
+            number,
+            config.spacing_mm,
+            False,
+            config.modalities,
+            self.cavity,
+            config.resected,
+            config.tumor_free,
         )
         visits = {"fixed": _stored(patient.fixed), "moving": _stored(patient.moving)}
         if file is not None:

@@ -16,6 +16,10 @@ KINDS = {"ring": 0.5, "solid": 0.15, "patchy": 0.2, "non_enhancing": 0.15}
 """Appearance of the core, with its frequency."""
 RESECTED_SHARE = 0.25
 """Share of the patients whose tumour is resected between the visits."""
+_PARTLY_RESECTED = 0.5
+"""Share of the resections of several ellipsoids that take only the first one."""
+_SURGERY = 1
+"""Purpose of random numbers, see ``Draw.aside``."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Tumor:
         mass: Strength of the mass effect.
         resected: The core is a cavity filled with fluid.
         residual: Fraction of the border of the cavity that still enhances.
+        remaining: Ellipsoids, the last ones, that surgery left; they keep their necrosis and enhancement.
     """
 
     kind: str
@@ -45,6 +50,11 @@ class Tumor:
     mass: float
     resected: bool = False
     residual: float = 0.0
+    remaining: int = 0
+
+    def ellipsoids(self, which: slice) -> Tumor:
+        """The tumour that consists of some of the ellipsoids only."""
+        return replace(self, centers=self.centers[which], radii_mm=self.radii_mm[which], stretch=self.stretch[which])
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,7 @@ def changed_tumor(tumor: Tumor, draw: Draw, resected_share: float = RESECTED_SHA
             residual=draw.uniform(0, 0.6),
             mass=tumor.mass * draw.uniform(-0.3, 0.3),
             edema_mm=tumor.edema_mm * draw.uniform(0.2, 0.9),
+            remaining=(len(tumor.radii_mm) - 1) * draw.aside(_SURGERY).chance(_PARTLY_RESECTED),
         )
     factor = draw.uniform(0.65, 1.5)
     return replace(
@@ -172,6 +183,11 @@ def changed_tumor(tumor: Tumor, draw: Draw, resected_share: float = RESECTED_SHA
         ring_mm=tumor.ring_mm * draw.uniform(0.7, 1.3),
         mass=min(0.7, tumor.mass * draw.uniform(0.6, 1.4)),
     )
+
+
+def without_tumor(tumor: Tumor) -> Tumor:
+    """Make a tumour of no ellipsoids, which has no voxel and pushes nothing aside."""
+    return replace(tumor.ellipsoids(slice(0)), resected=False, remaining=0)
 
 
 def tumor_fields(tumor: Tumor, tissues: Tensor, noise: TumorNoise, spacing_mm: float) -> TumorFields:
@@ -198,10 +214,15 @@ def tumor_fields(tumor: Tumor, tissues: Tensor, noise: TumorNoise, spacing_mm: f
     enhancing, necrosis = _inner_parts(tumor, depth, noise, sharpness)
     cavity = torch.zeros_like(core)
     if tumor.resected:
-        cavity = torch.sigmoid((depth - 1.5) * 2 * sharpness) * inside_brain
+        first_left = len(tumor.radii_mm) - tumor.remaining
+        bed = _depth_mm(tumor.ellipsoids(slice(None, first_left)), noise, grid_of(tissues), spacing_mm)
+        rest = _depth_mm(tumor.ellipsoids(slice(first_left, None)), noise, grid_of(tissues), spacing_mm)
+        left = torch.sigmoid(rest * 2 * sharpness)
+        cavity = torch.sigmoid((bed - 1.5) * 2 * sharpness) * inside_brain * (1 - left)
         rim = torch.sigmoid((noise.spots - _quantile_of_normal(1 - tumor.residual)) * 4)
-        core = core * (1 - cavity) * rim
-        enhancing, necrosis = (rim > 0.5).float(), torch.zeros_like(core)
+        core = torch.maximum(core * (1 - cavity) * rim, left * inside_brain)
+        enhancing = torch.where(left > 0.5, enhancing, (rim > 0.5).float())
+        necrosis = torch.where(left > 0.5, necrosis, 0.0)
         edema = edema * (1 - cavity)
     return TumorFields(edema, core, enhancing * core, necrosis * core, cavity)
 

@@ -115,6 +115,7 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
     data = config.data
     training: PairSource
     held_out: PairSource | None = None
+    transplants = _transplants(config)
     if data.path == "synthetic":
         training, held_out, description = _synthetic_pairs(config)
     else:
@@ -130,10 +131,8 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
             data.seed,
             progress,
         )
-        if data.transplants is not None:
-            training = TransplantedPairs(
-                training, TransplantConfig.from_dict(data.transplants, "data: transplants"), data.seed
-            )
+        if transplants is not None:
+            training = TransplantedPairs(training, transplants, data.seed)
         if data.synthetic_share:
             settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
             synthetic = SyntheticSource(settings, data.length, data.seed, _knows_cavity(config))
@@ -144,6 +143,20 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
         path = "cache" if data.path == "cache" else "on_the_fly"
         held_out = _open_split(config, cohort.of_split("val"), path, None, folder, progress)
     return training, held_out, description
+
+
+def _transplants(config: TrainingConfig) -> TransplantConfig | None:
+    """How tumours are exchanged, where they are."""
+    if config.data.transplants is None:
+        return None
+    transplants = TransplantConfig.from_dict(config.data.transplants, "data: transplants")
+    if transplants.resection_probability and not _knows_cavity(config):
+        raise ValueError(
+            f"data: transplants: resection_probability is {transplants.resection_probability:g}, but the network "
+            f"'{config.network.name}' has no class for the resection cavity; use one of {CAVITY + 1} classes, such as "
+            "'neurocest_cavity', or leave it out"
+        )
+    return transplants
 
 
 def _knows_cavity(config: TrainingConfig) -> bool:

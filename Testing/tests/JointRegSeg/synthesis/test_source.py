@@ -29,10 +29,25 @@ def test_source_yields_normalized_pairs_and_stores_them_in_a_cache(tmp_path: Pat
         source[2]
 
 
+def test_share_of_patients_without_a_tumor_leaves_the_others_as_they_were() -> None:
+    plain, mixed = (SyntheticSource(SyntheticConfig(spacing_mm=SPACING_MM, tumor_free=s), 8) for s in (0.0, 0.5))
+    free = 0
+    for index in range(8):
+        with_tumor, fixed = plain[index][0], mixed[index][0]
+        assert bool(with_tumor.labels.any())
+        if not bool(fixed.labels.any()):
+            free += 1
+        else:
+            assert torch.equal(fixed.images, with_tumor.images)
+    assert 0 < free < 8
+
+
 def test_settings_of_the_source_are_checked() -> None:
     with pytest.raises(ValueError, match="synthetic: unknown keys spacing; use spacing_mm, templates"):
         SyntheticConfig.from_dict({"spacing": 2})
     with pytest.raises(ValueError, match="between 0\\.5 and 8"):
         SyntheticConfig(spacing_mm=20)
+    with pytest.raises(ValueError, match="tumor_free is 2 but must be a share from 0 to 1"):
+        SyntheticConfig(tumor_free=2)
     with pytest.raises(ValueError, match="must be a whole multiple of the 1 mm"):
         SyntheticSource(SyntheticConfig(spacing_mm=1.5), 1)

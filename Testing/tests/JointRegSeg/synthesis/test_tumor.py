@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from JointRegSegLib.synthesis.random_fields import Draw, box_mean
 from JointRegSegLib.synthesis.templates import load_templates
-from JointRegSegLib.synthesis.tumor import KINDS, Tumor, TumorNoise, random_tumor, tumor_fields
+from JointRegSegLib.synthesis.tumor import KINDS, Tumor, TumorNoise, random_tumor, tumor_fields, without_tumor
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,6 +54,29 @@ def test_a_resection_leaves_a_cavity_that_is_background_or_has_its_number() -> N
     assert parts.labels(cavity=True)[12, 12, 12] == 4
     assert torch.equal(parts.labels(cavity=True) % 4, parts.labels())
     assert parts.cavity[12, 12, 12] > 0.99
+
+
+def test_what_surgery_left_of_a_tumor_keeps_its_compartments_beside_the_cavity() -> None:
+    shape = (24, 24, 32)
+    tissues = torch.zeros(3, *shape)
+    tissues[2] = 1
+    centers = torch.tensor([[12.0, 12.0, 9.0], [12.0, 12.0, 21.0]])
+    whole = Tumor("ring", centers, torch.tensor([12.0, 12.0]), torch.eye(3).expand(2, 3, 3), 0.0, 4.0, 3.0, 0.0)
+    noise = TumorNoise.of(shape, 2.0, Draw(3))
+    before = tumor_fields(whole, tissues, noise, 2.0).labels(cavity=True)
+    after = tumor_fields(replace(whole, resected=True, remaining=1), tissues, noise, 2.0).labels(cavity=True)
+    assert after[12, 12, 9] == 4
+    assert torch.equal(after[..., 18:], before[..., 18:])
+    assert not bool((after[..., 18:] == 4).any())
+
+
+def test_without_a_tumor_no_voxel_has_a_label() -> None:
+    shape = (16, 16, 16)
+    tissues = torch.zeros(3, *shape)
+    tissues[2] = 1
+    tumor = Tumor("solid", torch.full((1, 3), 8.0), torch.tensor([9.0]), torch.eye(3)[None], 0.4, 9.0, 3.0, 0.5)
+    labels = tumor_fields(without_tumor(tumor), tissues, TumorNoise.of(shape, 2.0, Draw(1)), 2.0).labels()
+    assert not bool(labels.any())
 
 
 def test_tumors_are_centered_inside_the_head() -> None:
