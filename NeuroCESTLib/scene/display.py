@@ -67,6 +67,8 @@ COLOR_MAPS = ("grey", *_ANCHORS)
 
 _UCUM = {"ppm": "[ppm]", "%": "%", "mM": "mmol/L", "Hz": "Hz", "s": "s", "ms": "ms", "mm": "mm", "": "1"}
 _COLORS = 256
+_ROUNDING = 1e-5
+"""Difference between values, relative to them, that may come from rounding alone."""
 
 
 def color_map_rgb(name: str, count: int = _COLORS) -> np.ndarray:
@@ -165,16 +167,18 @@ def robust_window(array: np.ndarray, percentiles: tuple[float, float] = (2.0, 98
         percentiles: Percentiles of the values at the two ends of the window.
 
     Returns:
-        Lowest and highest value of the window; (0, 1) where no value is finite.
+        Lowest and highest value of the window; (0, 1) where no value is finite. Values that are the same but for
+        rounding get a window of 5 % around them, whose ends have short numbers on a colour bar.
     """
     values = array[np.isfinite(array)]
     if values.size == 0:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(values, percentiles))
-    if high > low:
+    if high - low > _ROUNDING * max(abs(low), abs(high)):
         return low, high
-    width = max(abs(low), 1.0) * 1e-3
-    return low - width, high + width
+    middle = (low + high) / 2
+    width = 0.05 * abs(middle) or 1e-3
+    return middle - width, middle + width
 
 
 def hide_non_finite(node: Any) -> None:

@@ -35,6 +35,14 @@ def test_maps_without_contrast_still_get_a_window(values: list[float]) -> None:
     assert low < high
 
 
+@pytest.mark.parametrize("level", [1.3, -250.0, 4e-5])
+def test_a_map_that_is_constant_but_for_rounding_gets_a_window_of_5_percent(level: float) -> None:
+    values = level * (1 + 1e-7 * np.random.default_rng(0).normal(size=100))
+    low, high = display.robust_window(values)
+    np.testing.assert_allclose(sorted([low, high]), sorted([0.95 * level, 1.05 * level]), rtol=1e-5)
+    assert low < high
+
+
 def test_a_window_leaves_out_outliers_and_values_that_are_not_finite() -> None:
     values = np.concatenate([np.linspace(0, 1, 1000), [np.nan, np.inf, 1e6]])
     low, high = display.robust_window(values)
