@@ -52,13 +52,15 @@ _COLUMNS = {
 }
 
 
-def segmented(images: torch.Tensor, brain: torch.Tensor, modalities: Iterable[str]) -> StudyResult:
-    """Segment images (modality, D, H, W) with their brain (D, H, W)."""
+def segmented(
+    images: torch.Tensor, brain: torch.Tensor, modalities: Iterable[str], weights: Path = WEIGHTS
+) -> StudyResult:
+    """Segment images (modality, D, H, W) on voxels of 2 mm with their brain (D, H, W)."""
     depth, height, width = brain.shape
     grid = WorkingGrid((depth, height, width), SPACING_MM, (0.0, 0.0, 0.0))
     shown = {m: grid.to_sitk(image.float()) for m, image in zip(MODALITIES, images, strict=True) if m in modalities}
     study = StudyImages(shown, grid.to_sitk(brain.to(torch.uint8)), None, "study")
-    return process_study(study, load_weights(WEIGHTS), SETTINGS)
+    return process_study(study, load_weights(weights), SETTINGS)
 
 
 def volumes_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> list[dict[str, Any]]:

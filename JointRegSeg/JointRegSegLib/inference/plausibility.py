@@ -62,7 +62,7 @@ def with_bright_enhancing(
     """
     tumor = probabilities[[NECROTIC_CORE, EDEMA, ENHANCING]].sum(0)
     bright = t1ce if t1 is None else t1ce - _T1_SHARE * t1
-    healthy = brain & (tumor <= _HEALTHY)
+    healthy = brain & (tumor + probabilities[CAVITY:].sum(0) <= _HEALTHY)
     if not bool(healthy.any()):  # nothing to compare with
         return probabilities
     flat = bright - _surroundings(bright, healthy, spacing_mm)
@@ -85,6 +85,8 @@ def with_bright_enhancing(
 def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spacing_mm: float) -> tuple[Tensor, float]:
     """Remove connected parts of the tumour that are hardly brighter on FLAIR than healthy brain, anywhere or around.
 
+    A resection cavity is dark there. It is removed with the tumour around it, and stays where there is none.
+
     Args:
         probabilities: Class probabilities (class, D, H, W).
         flair: FLAIR (D, H, W), in any unit.
@@ -95,7 +97,8 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         Class probabilities of the same shape, and the volume in ml that was removed.
     """
     tumor = 1 - probabilities[0]
-    called = probabilities.max(0).indices > 0
+    classes = probabilities.max(0).indices
+    called = (classes > 0) & (classes != CAVITY)
     healthy = brain & (tumor <= _HEALTHY)
     if not bool(called.any()) or not bool(healthy.any()):
         return probabilities, 0.0

@@ -154,6 +154,33 @@ def test_tumour_that_is_hardly_brighter_on_flair_than_the_brain_is_removed() -> 
     assert removed_ml == 0
 
 
+def test_the_cavity_beside_bright_tumour_does_not_make_it_faint_and_one_without_tumour_stays() -> None:
+    z, y, x = (torch.from_numpy(axis) - 19.5 for axis in np.indices((40, 40, 40)))
+    distance, alone = (((x - centre) ** 2 + y**2 + z**2).sqrt() for centre in (-9, 11))
+    cavity, tumor = (distance < 7) | (alone < 5), (distance >= 7) & (distance < 8)
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    probabilities = torch.zeros(len(CLASSES) + 1, 40, 40, 40)
+    probabilities[EDEMA], probabilities[CAVITY] = 0.8 * tumor, 0.8 * cavity
+    probabilities[0] = 1 - probabilities[1:].sum(0)
+    found, removed_ml = without_faint_tumor(
+        probabilities, noise + 4.0 * tumor - 4.0 * cavity, torch.ones_like(tumor), 2.0
+    )
+    assert removed_ml == 0
+    assert torch.equal(found, probabilities)
+
+
+def test_a_dark_cavity_is_not_taken_for_healthy_brain() -> None:
+    probabilities, t1ce, brain = bright_rim()
+    expected = with_bright_enhancing(probabilities, t1ce, None, brain, 1.0)
+    cavity = brain & (torch.arange(24)[:, None, None] < 6) & (probabilities[0] == 1)
+    with_cavity = torch.cat([probabilities, 0.9 * cavity[None].float()])
+    with_cavity[0] -= with_cavity[CAVITY]
+    dark = torch.where(cavity, -30.0, t1ce)
+    found = with_bright_enhancing(with_cavity, dark, None, brain, 1.0)
+    assert torch.equal(found[CAVITY], with_cavity[CAVITY])
+    assert float(found[ENHANCING].sum() / expected[ENHANCING].sum()) == pytest.approx(1, abs=0.1)
+
+
 def test_without_healthy_brain_nothing_is_decided() -> None:
     probabilities, t1ce, brain = bright_rim()
     everywhere = torch.zeros_like(probabilities)
