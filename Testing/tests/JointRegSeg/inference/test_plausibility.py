@@ -172,7 +172,7 @@ def test_the_cavity_beside_bright_tumour_does_not_make_it_faint_and_one_without_
 def test_a_dark_cavity_is_not_taken_for_healthy_brain() -> None:
     probabilities, t1ce, brain = bright_rim()
     expected = with_bright_enhancing(probabilities, t1ce, None, brain, 1.0)
-    cavity = brain & (torch.arange(24)[:, None, None] < 6) & (probabilities[0] == 1)
+    cavity = brain & (torch.arange(24)[:, None, None] < 14) & (probabilities[0] == 1)
     with_cavity = torch.cat([probabilities, 0.9 * cavity[None].float()])
     with_cavity[0] -= with_cavity[CAVITY]
     dark = torch.where(cavity, -30.0, t1ce)
