@@ -12,7 +12,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .anatomy.alignment import align, anatomy_on_maps, require_same_side
 from .anatomy.regions import RegionMasks, regions_of
-from .anatomy.segment_names import COMPARTMENTS
+from .anatomy.segment_names import CAVITY, COMPARTMENTS
 from .change import alignment_se, changes_between, disturbances
 from .growth import maps_on_first, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
@@ -137,7 +137,14 @@ def _response(first: Visit, second: Visit) -> Response | None:
     regions = [visit.region("enhancing_tumor") for visit in (first, second)]
     if first.lesions is None or second.lesions is None or regions[0] is None or regions[1] is None:
         return None
-    return response(first.lesions, second.lesions, (regions[0].volume_ml, regions[1].volume_ml))
+    cavities = [visit.region(CAVITY) for visit in (first, second)]
+    cavities_ml = [0.0 if cavity is None else cavity.volume_ml for cavity in cavities]
+    return response(
+        first.lesions,
+        second.lesions,
+        (regions[0].volume_ml, regions[1].volume_ml),
+        (cavities_ml[0], cavities_ml[1]),
+    )
 
 
 def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> tuple[Visit, RegionMasks]:
@@ -208,7 +215,11 @@ def _coverage_notes(visit: str, regions: Sequence[Region]) -> list[str]:
         if thin
         else []
     )
-    partial = [f"{region.title.lower()} {100 * region.coverage:.0f} %" for region in tumor if region.coverage < 0.95]
+    partial = [
+        f"{region.title.lower()} {100 * region.coverage:.0f} %"
+        for region in tumor
+        if region.coverage < 0.95 and region.name != CAVITY
+    ]
     return [*notes, f"the CEST slab covers the tumour in part: {', '.join(partial)}"] if partial else notes
 
 

@@ -16,12 +16,19 @@ from .results import NAN, Lesion, Response
 
 MEASURABLE_MM = 10.0
 """Both diameters of a measurable lesion are at least this long."""
+NOT_ASSESSABLE = "not assessable"
 SMALLEST_ML = 0.05
 """Smaller components are taken for noise of the segmentation."""
 CAVEAT = (
     "These measures were made automatically from the segmentations of two visits. They know nothing of steroids, "
     "clinical state, non-measurable disease, nadir or pseudoprogression, and do not replace a radiologist's reading."
 )
+OPERATED = (
+    "Tumour was resected between the visits, so that a category would describe the operation. Take the first visit "
+    "after it as the reference."
+)
+LEAST_NEW_CAVITY_ML = 1.0
+"""A resection cavity that is larger by this than at the first visit tells of an operation between the visits."""
 _PRODUCT_LIMITS = (-50.0, 25.0)
 _VOLUME_LIMITS = (-65.0, 40.0)
 _DIRECTIONS = 180
@@ -87,23 +94,32 @@ def diameters(pixels: np.ndarray, spacing_mm: np.ndarray) -> tuple[float, float]
     return float(extents[longest]), float(min(widths.max(), extents[longest]))
 
 
-def response(first: Sequence[Lesion], second: Sequence[Lesion], volumes_ml: tuple[float, float]) -> Response:
+def response(
+    first: Sequence[Lesion],
+    second: Sequence[Lesion],
+    volumes_ml: tuple[float, float],
+    cavities_ml: tuple[float, float] = (0.0, 0.0),
+) -> Response:
     """Compare the enhancing lesions of two visits.
 
     Args:
         first: Lesions at the first visit.
         second: Lesions at the second visit.
         volumes_ml: Enhancing volume at both visits in ml.
+        cavities_ml: Volume of the resection cavity at both visits in ml.
     """
+    operated = cavities_ml[1] - cavities_ml[0] >= LEAST_NEW_CAVITY_ML
     products = [sum(lesion.product_mm2 for lesion in lesions if lesion.measurable) for lesions in (first, second)]
     return Response(
         (products[0], products[1]),
         (len(first), len(second)),
         _percent(*products),
         _percent(*volumes_ml),
-        _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
-        _category(volumes_ml[0], volumes_ml[1], _VOLUME_LIMITS, volumes_ml[1] >= SMALLEST_ML),
-        CAVEAT,
+        NOT_ASSESSABLE if operated else _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
+        NOT_ASSESSABLE
+        if operated
+        else _category(volumes_ml[0], volumes_ml[1], _VOLUME_LIMITS, volumes_ml[1] >= SMALLEST_ML),
+        f"{OPERATED} {CAVEAT}" if operated else CAVEAT,
     )
 
 
@@ -113,7 +129,7 @@ def _percent(first: float, second: float) -> float:
 
 def _category(first: float, second: float, limits: tuple[float, float], any_left: bool) -> str:
     if first <= 0:
-        return "progressive disease" if second > 0 else "not assessable"
+        return "progressive disease" if second > 0 else NOT_ASSESSABLE
     change = _percent(first, second)
     if second <= 0 and not any_left:
         return "complete response"

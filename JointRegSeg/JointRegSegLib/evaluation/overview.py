@@ -20,7 +20,7 @@ from ..pictures.canvas import optional_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLORS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#000000", "#882255", "#999933")
+_COLORS = ("#0072B2", "#009E73", "#AA4499", "#E69F00", "#000000", "#882255", "#999933")
 """Colours of the sets of weights; none of them is the colour of a compartment."""
 _SIDES = ("fixed", "moving")
 _STAGES = ("before", "affine", "after")

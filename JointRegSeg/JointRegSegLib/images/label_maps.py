@@ -11,8 +11,10 @@ import numpy as np
 from .compartments import classes_of_segments, is_plain_mask
 from .label_conventions import BINARY, CONVENTIONS, LabelConvention, convention_of_name
 from .label_evidence import contradictions
-from .labels import LABELS
+from .labels import CAVITY, EDEMA, ENHANCING, LABELS, NECROTIC_CORE
 
+_PRECEDENCE = (ENHANCING, CAVITY, NECROTIC_CORE, EDEMA)
+"""Which class a voxel has in which segments overlap, the first one first; `CESTQuant` has the same order."""
 _ROUNDING = 1e-4
 """Largest relative distance from a whole number that scaled or single-precision files cause."""
 _MOST_SHOWN = 6
@@ -125,7 +127,8 @@ def classes_of_masks(masks: Mapping[str, np.ndarray], source: str) -> ReadLabels
     """Read the segments of a segmentation as tumour classes by their names.
 
     Args:
-        masks: Voxels of each segment by its name, bool (D, H, W). Where segments overlap, the higher class wins.
+        masks: Voxels of each segment by its name, bool (D, H, W). Where segments overlap, enhancing tumour comes before
+            the cavity, the necrotic core and the oedema.
         source: Name of the file or node, for messages.
 
     Returns:
@@ -137,8 +140,8 @@ def classes_of_masks(masks: Mapping[str, np.ndarray], source: str) -> ReadLabels
     plain = is_plain_mask(masks)
     known = dict.fromkeys(masks, 1) if plain else classes_of_segments(masks, source)
     classes = np.zeros(next(iter(masks.values())).shape, np.uint8)
-    for name, mask in masks.items():
-        classes[mask & (classes < known[name])] = known[name]
+    for name in sorted(masks, key=lambda name: _PRECEDENCE.index(known[name])):
+        classes[masks[name] & (classes == 0)] = known[name]
     meaning = {name: "tumor" if plain else LABELS[number] for name, number in known.items()}
     return ReadLabels(classes, plain, LabelReading(source, SEGMENT_NAMES, SEGMENT_NAMES, meaning))
 

@@ -85,7 +85,7 @@ def with_bright_enhancing(
 def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spacing_mm: float) -> tuple[Tensor, float]:
     """Remove connected parts of the tumour that are hardly brighter on FLAIR than healthy brain, anywhere or around.
 
-    A resection cavity is dark there. It is removed with the tumour around it, and stays where there is none.
+    A resection cavity is dark there; it is not judged, and stays.
 
     Args:
         probabilities: Class probabilities (class, D, H, W).
@@ -96,10 +96,10 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
     Returns:
         Class probabilities of the same shape, and the volume in ml that was removed.
     """
-    tumor = 1 - probabilities[0]
+    tumor = probabilities[1:CAVITY].sum(0)
     classes = probabilities.max(0).indices
     called = (classes > 0) & (classes != CAVITY)
-    healthy = brain & (tumor <= _HEALTHY)
+    healthy = brain & (1 - probabilities[0] <= _HEALTHY)
     if not bool(called.any()) or not bool(healthy.any()):
         return probabilities, 0.0
     flat = flair - _surroundings(flair, healthy, spacing_mm)
@@ -114,8 +114,9 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         values = values[:: max(1, len(values) // _SAMPLES)]
         if len(values) and float(torch.quantile(values, _BRIGHTEST)) < _FAINT_SD:
             faint |= part
-    result = torch.where(faint, torch.zeros_like(probabilities), probabilities)
-    result[0] += faint.to(result)
+    result = probabilities.clone()
+    result[1:CAVITY] *= ~faint
+    result[0] += tumor * faint
     return result, float((faint & called).sum()) * spacing_mm**3 / 1000
 
 
@@ -142,7 +143,8 @@ def with_enclosed_core(labels: sitk.Image) -> sitk.Image:
         labels: Classes (uint8).
 
     Returns:
-        Classes of the same grid; enclosed background and oedema have become core. A resection cavity stays one.
+        Classes of the same grid; enclosed background and oedema have become core, but not beside an enclosed resection
+        cavity, which stays one.
     """
     array = sitk.GetArrayFromImage(labels)
     enhancing = array == ENHANCING
@@ -153,7 +155,10 @@ def with_enclosed_core(labels: sitk.Image) -> sitk.Image:
     ring = enhancing[box]
     votes = sum(_enclosed_in_slices(ring, axis).astype(np.uint8) for axis in range(3))
     part = array[box]
-    inside = (votes >= _LEAST_DIRECTIONS) & ~ring & (part != CAVITY)
+    inside = (votes >= _LEAST_DIRECTIONS) & ~ring
+    if (part[inside] == CAVITY).any():
+        parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(inside.astype(np.uint8))))
+        inside &= ~np.isin(parts, np.unique(parts[part == CAVITY]))
     if not inside.any():
         return labels
     array[box] = np.where(inside, NECROTIC_CORE, part)

@@ -20,7 +20,8 @@ VOLUME_REGIONS: dict[str, tuple[int, ...]] = {
 }
 """Numbers of each region whose volume is reported: the single classes, their unions, and the resection cavity.
 
-The cavity is reported only where a study has one: most segmentations do not know it, and then 0 ml would be no finding.
+The cavity is reported only where a study has one or the network knows it: most segmentations do not, and then 0 ml
+would be no finding.
 """
 ERROR_PER_UNCERTAIN = {
     "necrotic_core": 10.0,
@@ -40,6 +41,7 @@ core.
 """
 LEAST_UNCERTAIN_ML = 0.1
 """Smallest uncertain volume from which an interval is computed."""
+_SMALLEST_CAVITY_ML = 0.5
 VISIBLE_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("necrotic_core", "enhancing_tumor", "tumor_core"), ("t1ce",)),
     **dict.fromkeys(("edema", "whole_tumor"), ("flair", "t2")),
@@ -104,13 +106,15 @@ def region_volumes(
         uncertain_ml: Uncertain volume of each region, see ``uncertain_volumes``; None if a network did not segment.
 
     Returns:
-        One row per region, in the order of ``VOLUME_REGIONS``; none for a cavity that is not there.
+        One row per region, in the order of ``VOLUME_REGIONS``; none for a cavity that is not there and that no network
+        looked for.
     """
     array = sitk.GetArrayViewFromImage(labels)
     voxels = np.bincount(array.ravel(), minlength=len(LABELS))
+    looked_for_cavity = counts is not None and counts.shape[1] > CAVITY
     rows = []
     for name, classes in VOLUME_REGIONS.items():
-        if classes == (CAVITY,) and not voxels[CAVITY]:
+        if classes == (CAVITY,) and not voxels[CAVITY] and not looked_for_cavity:
             continue
         number = int(voxels[list(classes)].sum())
         if number and hidden is not None and name in hidden:
@@ -202,31 +206,45 @@ def _change(
 
 
 def without_islands(labels: sitk.Image, smallest_ml: float) -> sitk.Image:
-    """Remove the connected parts of the whole tumour that are smaller than a volume.
+    """Remove the connected parts of the whole tumour, and resection cavities, that are smaller than a volume.
 
     Args:
         labels: Classes (uint8).
-        smallest_ml: Volume in ml below which a part is removed; 0 removes nothing.
+        smallest_ml: Volume in ml below which a part of the tumour is removed; 0 removes nothing. A cavity is removed
+            below 0.5 ml, or this volume if it is larger; its voxels become what most of those around it are.
 
     Returns:
-        The remaining classes. The largest part always stays.
+        The remaining classes. The largest part of the tumour always stays.
     """
     array = sitk.GetArrayFromImage(labels)
-    tumor = np.argwhere(array)
-    if not smallest_ml or not len(tumor):
+    found = np.argwhere(array)
+    if not smallest_ml or not len(found):
         return labels
-    box = tuple(slice(int(first), int(last) + 1) for first, last in zip(tumor.min(0), tumor.max(0), strict=True))
-    parts = sitk.RelabelComponent(
-        sitk.ConnectedComponent(sitk.GetImageFromArray((array[box] > 0).astype(np.uint8)), True), sortByObjectSize=True
+    box = tuple(
+        slice(max(int(first) - 1, 0), int(last) + 2) for first, last in zip(found.min(0), found.max(0), strict=True)
     )
-    numbered = sitk.GetArrayFromImage(parts)
-    sizes = np.bincount(numbered.ravel())
-    large_enough = sizes * voxel_ml(labels) >= smallest_ml
-    large_enough[0], large_enough[1] = False, True  # the background and the largest part
-    array[box] = np.where(large_enough[numbered], array[box], 0)
+    part = array[box]
+    volume = voxel_ml(labels)
+    numbers, sizes = _parts(part == CAVITY)
+    for number in np.flatnonzero(sizes * volume < max(smallest_ml, _SMALLEST_CAVITY_ML)):
+        if number:
+            speck = sitk.GetImageFromArray((numbers == number).astype(np.uint8))
+            around = (sitk.GetArrayFromImage(sitk.BinaryDilate(speck, [1, 1, 1])) > 0) & (part != CAVITY)
+            part[numbers == number] = np.bincount(part[around], minlength=1).argmax()
+    numbers, sizes = _parts((part > 0) & (part != CAVITY))
+    large_enough = sizes * volume >= smallest_ml
+    large_enough[:2] = True  # the background and the largest part
+    array[box] = np.where(large_enough[numbers], part, 0)
     cleaned = sitk.GetImageFromArray(array)
     cleaned.CopyInformation(labels)
     return cleaned
+
+
+def _parts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the connected parts of a mask, the largest first, and count their voxels; 0 is the background."""
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    numbers = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
+    return numbers, np.bincount(numbers.ravel())
 
 
 def _volume_ml(labels: sitk.Image, classes: tuple[int, ...], weights: sitk.Image | None = None) -> float:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..images.labels import CAVITY
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
 from ..quality.compartment_signs import LEAST_ML, compartment_qualities
@@ -179,9 +180,10 @@ def segmentation_signs(
     if predicted is None:
         return signs, {}
     voxel_ml = study.grid.spacing_mm**3 / 1000
-    tumor = predicted.probabilities[1:].sum(0)
+    tumor = predicted.probabilities[1:CAVITY].sum(0)
     uncertain = entropy(torch.stack([1 - tumor, tumor]).clamp(0, 1))
-    signs += uncertainty_signs(study.name, uncertain, classes > 0, predicted.counts, voxel_ml)
+    called = (classes > 0) & (classes < CAVITY)
+    signs += uncertainty_signs(study.name, uncertain, called, predicted.counts, voxel_ml)
     if predicted.removed_ml >= LEAST_ML:
         signs.append(
             (

@@ -33,7 +33,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def region_scores(
     predicted: np.ndarray, expected: np.ndarray, spacing_mm: Sequence[float], distances: bool = True
 ) -> dict[str, float]:
-    """Score the whole tumour, the tumour core and the enhancing tumour, and the resection cavity where there is one.
+    """Score the whole tumour, the tumour core and the enhancing tumour, and a resection cavity of the reference.
 
     Args:
         predicted: Predicted classes (D, H, W).
@@ -43,12 +43,12 @@ def region_scores(
 
     Returns:
         ``dice_<region>`` and, with ``distances``, ``hd95_mm_<region>`` for each region of ``REGIONS``, and for
-        ``resection_cavity`` where either has one.
+        ``resection_cavity`` where the reference has one, so that the same cases count for every network.
     """
     found, reference = np.asarray(predicted), np.asarray(expected)
     masks = {name: (region(found, name), region(reference, name)) for name in REGIONS}
     cavities = found == CAVITY, reference == CAVITY
-    if any(cavity.any() for cavity in cavities):
+    if cavities[1].any():
         masks[LABELS[CAVITY]] = cavities
     scores = {}
     for name, (a, b) in masks.items():

@@ -21,7 +21,7 @@ Row = dict[str, float]
 
 REGION_COLORS: dict[str, str | tuple[float, float, float]] = {
     "whole_tumor": "#0072B2",
-    "tumor_core": "#CC79A7",
+    "tumor_core": "#AA4499",
     "enhancing_tumor": COMPARTMENTS[3].color,
 }
 """Colours of the regions' curves; only the enhancing tumour, itself a compartment, has the colour of a compartment."""

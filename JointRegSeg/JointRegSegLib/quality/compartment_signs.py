@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images.labels import ENHANCING, LABELS
+from ..images.labels import CAVITY, ENHANCING, LABELS
 from ..images.modalities import MODALITIES
 from ..images.normalization import robust_center_and_deviation
 from ..images.preprocessing import PreparedStudy
@@ -80,7 +80,7 @@ class CompartmentQuality:
     def signs(self, study: str) -> Iterator[Sign]:
         """Return the level and the reason of everything that speaks against the compartment of a study."""
         if self.volume_ml == 0:
-            if self.probable_ml >= LEAST_EMPTY_ML:
+            if self.probable_ml >= LEAST_EMPTY_ML and self.number != CAVITY:  # most patients have none
                 yield (
                     CHECK,
                     f"the network found no {NAMES[self.number]} in the {study} study, but by its own probabilities "
@@ -171,7 +171,8 @@ def _enhancement(study: PreparedStudy, classes: Tensor) -> tuple[float | None, .
     healthy = healthy[:: max(1, len(healthy) // _SAMPLES)]
     plain, contrast = (_standardized(image, image.flatten()[healthy]) for image in (t1, t1ce))
     gain = _gain(contrast, plain, healthy)
-    near = brain & _grown(where, 1)
+    near = brain & _grown(pooled(((classes > 0) & (classes != CAVITY))[None])[0] >= 0.5, 1)
+    near &= pooled((classes == CAVITY)[None])[0] < 0.5  # where blood is bright on both
     bright = near & (gain > ENHANCES) & (contrast > 1)
     reverse = near & (_gain(plain, contrast, healthy) > ENHANCES) & (plain > 1)
     voxel_ml = (factor * study.grid.spacing_mm) ** 3 / 1000

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from ..images.labels import CAVITY
 from ..images.modalities import MODALITIES, TITLES
 from ..images.normalization import robust_center_and_deviation
 from ..images.preprocessing import PreparedStudy
@@ -41,7 +42,7 @@ def label_signs(study: PreparedStudy, classes: Tensor) -> list[Sign]:
         Levels and reasons; none if nothing contradicts the segmentation.
     """
     masks = {number: classes == number for number in (CORE, EDEMA, ENHANCING)}
-    tumor = classes > 0
+    tumor = masks[CORE] | masks[EDEMA] | masks[ENHANCING]
     voxel_ml = study.grid.spacing_mm**3 / 1000
     present = {number for number, mask in masks.items() if float(mask.sum()) * voxel_ml >= _LEAST_ML}
     signs: list[Sign] = []
@@ -49,12 +50,12 @@ def label_signs(study: PreparedStudy, classes: Tensor) -> list[Sign]:
     if int(tumor.sum()) > _LARGEST_SHARE * brain:
         share = 100 * int(tumor.sum()) / brain
         signs.append((FAILED, f"the tumour of the {study.name} study takes up {share:.0f} % of the brain"))
-    healthy = study.mask & ~tumor
+    healthy = study.mask & (classes == 0)
     if not bool(healthy.any()):
         return signs
     signs += _enhancement_signs(study, masks, present, healthy)
     if EDEMA in present:
-        signs += _edema_signs(study, masks, present, healthy)
+        signs += _edema_signs(study, masks, present, healthy, classes > 0)
     return signs
 
 
@@ -83,7 +84,7 @@ def uncertainty_signs(name: str, entropy: Tensor, tumor: Tensor, counts: Tensor 
             )
         )
     if counts is not None and len(counts) > 1:
-        volumes = counts[:, 1:].sum(1).double() * voxel_ml
+        volumes = counts[:, 1:CAVITY].sum(1).double() * voxel_ml
         width = float(volumes.max() - volumes.min()) / max(float(volumes.mean()), 1e-6)
         if width > _WIDE:
             signs.append(
@@ -116,14 +117,16 @@ def _enhancement_signs(
     return [(level, f"{reason}: check the label convention and the images") for level, reason in signs]
 
 
-def _edema_signs(study: PreparedStudy, masks: dict[int, Tensor], present: set[int], healthy: Tensor) -> list[Sign]:
+def _edema_signs(
+    study: PreparedStudy, masks: dict[int, Tensor], present: set[int], healthy: Tensor, filled: Tensor
+) -> list[Sign]:
     signs: list[Sign] = []
     where = f"of the {study.name} study"
     modality = next((m for m in ("flair", "t2") if m in study.present), None)
     if modality is not None and _brightness(study, modality, masks[EDEMA], healthy) < 0.2:
         signs.append((CHECK, f"the oedema {where} is no brighter than healthy brain on {TITLES[modality]}"))
     if CORE in present:
-        core, edema = _mean_depths([masks[CORE], masks[EDEMA]], masks[CORE] | masks[EDEMA] | masks[ENHANCING])
+        core, edema = _mean_depths([masks[CORE], masks[EDEMA]], filled)  # with the cavity, whose wall is no border
         if core < edema:
             signs.append((CHECK, f"the necrotic core {where} lies nearer to the border of the tumour than the oedema"))
     return [(level, f"{reason}: check the label convention and the images") for level, reason in signs]

@@ -51,8 +51,8 @@ class PairQuality:
         mirrored_similarity: Similarity with the mirrored moving study, aligned likewise; compare ``similarity_before``.
         symmetry: Similarity of the fixed study with its own mirror image; where it is high, mirroring proves nothing.
         log_jacobian_sd: Standard deviation of the logarithm of the Jacobian determinant in the healthy brain.
-        tumor_overlap: Dice coefficient of the whole tumours after the deformation; None unless
-            both are known and larger than 3 ml.
+        tumor_overlap: Dice coefficient of the tumours after the deformation, with their cavities and given masks, as a
+            cavity lies where the tumour was; None unless both are known and larger than 3 ml.
         exchanged: The two modalities of the moving study that fit each other's place better than their own, and by how
             much the sum of their similarities would rise; None if there are none.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images.labels import CAVITY, LABELS, REGIONS
+from ..images.labels import CAVITY, LABELS, REGIONS, region
 from ..losses.config import LossConfig
 from ..losses.registration import registration_loss, tumor_of_labels, tumor_of_logits
 from ..losses.segmentation import segmentation_loss
@@ -90,7 +90,8 @@ def joint_scores(output: JointOutput, pair: StudyPair) -> dict[str, float]:
         scores |= jacobian_statistics(_array(jacobian_determinant(displacement)[0, 0]), mask)
         if pair.fixed_labels is not None and pair.moving_labels is not None:
             moved = warp_labels(pair.moving_labels[:, None], displacement, len(LABELS))[0, 0]
-            scores["warped_dice"] = dice(_array(moved > 0), _array(pair.fixed_labels[0] > 0))
+            tumors = (region(_array(labels), "whole_tumor") for labels in (moved, pair.fixed_labels[0]))
+            scores["warped_dice"] = dice(*tumors)
     return scores
 
 

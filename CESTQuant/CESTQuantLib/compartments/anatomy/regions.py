@@ -13,7 +13,7 @@ from ..inputs import Image, Masks, Settings, VisitInput
 from ..results import CONTRALATERAL, WHITE_MATTER, Midplane, title_of
 from ..sampling import mask_on_grid, nearest
 from .midplane import find_midplane, mirrored
-from .segment_names import COLORS, compartments_and_segments
+from .segment_names import CAVITY, COLORS, compartments_and_segments
 from .structure import Structure, depth_mm, structure_of, weighting_of
 
 _USER_COLORS = ((0.55, 0.35, 0.65), (0.45, 0.70, 0.30), (0.85, 0.55, 0.35), (0.35, 0.60, 0.60))
@@ -80,27 +80,30 @@ def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarra
     compartments, segments = compartments_and_segments(given.masks)
     found = _tumor_regions(compartments)
     notes: list[str] = []
-    tumor = next((region.mask for region in reversed(found)), None)
+    tumor = next((region.mask for region in found if region.name == "whole_tumor" and region.mask.any()), None)
+    altered = _either(tumor, compartments.get(CAVITY))
     own_anatomy = bool(visit.anatomy)
-    structure = None if image is None else structure_of(image, tumor, given.grid)
+    structure = None if image is None else structure_of(image, altered, given.grid)
     if settings.rim_mm > 0 and found:
         found += _rim(compartments, found, given.grid, settings.rim_mm, structure if own_anatomy else None)
     plane = None
     if structure is not None:
         notes += structure.notes if own_anatomy else ()
         further = [each for each in visit.anatomy if each is not image]
-        plane = find_midplane(structure.image, structure.head, tumor, given.grid, further)
+        plane = find_midplane(structure.image, structure.head, altered, given.grid, further)
         if plane is not None and plane.reasons:
             notes.append(
                 f"the mid-sagittal plane is doubtful, look at the contralateral region: {'; '.join(plane.reasons)}"
             )
         if own_anatomy and plane is not None:
-            found += _white_matter(structure, plane, tumor, given.grid, notes)
+            found += _white_matter(structure, plane, altered, given.grid, notes)
         if plane is None:
             notes.append(f"{structure.image.called} shows no plane of symmetry: there is no contralateral region")
-        elif tumor is not None:
+        elif tumor is not None and altered is not None:
             fluid = structure if own_anatomy else None
-            found += _contralateral(tumor, given.grid, plane, fluid, notes)
+            found += _contralateral(tumor, altered, given.grid, plane, fluid, notes)
+        elif found:
+            notes.append("no tumour is segmented: there is no contralateral region")
     elif tumor is not None:
         notes.append("no image shows the brain: there is no contralateral region")
     for number, (name, mask) in enumerate(segments.items()):
@@ -144,7 +147,7 @@ def _tumor_regions(compartments: Mapping[str, np.ndarray]) -> list[RegionMask]:
     core = [compartments[name] for name in ("necrotic_core", "enhancing_tumor") if name in compartments]
     if len(core) > 1 and "tumor_core" not in compartments:
         found.append(RegionMask("tumor_core", "tumor", np.any(core, axis=0), COLORS["tumor_core"]))
-    parts = [mask for name, mask in compartments.items() if name != "resection_cavity"]
+    parts = [mask for name, mask in compartments.items() if name != CAVITY]
     if parts and "whole_tumor" not in compartments:
         found.append(RegionMask("whole_tumor", "tumor", np.any(parts, axis=0), COLORS["whole_tumor"]))
     return sorted(found, key=lambda region: region.name == "whole_tumor")
@@ -175,10 +178,22 @@ def _rim(
     return [RegionMask(f"rim_{rim_mm:g}mm", "rim", rim, _RIM_COLOR)]
 
 
+def _either(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    """Voxels of either mask; None where there is neither."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second
+
+
 def _contralateral(
-    tumor: np.ndarray, grid: Grid, plane: Midplane, structure: Structure | None, notes: list[str]
+    tumor: np.ndarray,
+    altered: np.ndarray,
+    grid: Grid,
+    plane: Midplane,
+    structure: Structure | None,
+    notes: list[str],
 ) -> list[RegionMask]:
-    """The mirror image of the tumour, without tumour, fluid and what lies outside of the head."""
+    """The mirror image of the tumour, without tumour, cavity, fluid and what lies outside of the head."""
     mirror = np.zeros(tumor.shape, bool)
     corners = grid.at(np.argwhere(tumor)[:, ::-1].astype(np.float64))
     indices = grid.indices(mirrored(corners, plane))
@@ -193,7 +208,7 @@ def _contralateral(
     inside = np.argwhere(np.ones(mirror[box].shape, bool))[:, ::-1] + low
     there = nearest(tumor, grid.indices(mirrored(grid.at(inside.astype(np.float64)), plane)))
     mirror[box] = there.reshape(mirror[box].shape)
-    mirror &= ~tumor
+    mirror &= ~altered
     if structure is not None:
         mirror &= _at_voxels(structure.head & ~structure.fluid, structure.image.grid, grid, mirror)
     else:
@@ -206,16 +221,16 @@ def _contralateral(
 
 
 def _white_matter(
-    structure: Structure, plane: Midplane, tumor: np.ndarray | None, grid: Grid, notes: list[str]
+    structure: Structure, plane: Midplane, altered: np.ndarray | None, grid: Grid, notes: list[str]
 ) -> list[RegionMask]:
-    """Deep white matter of the half of the brain that holds less of the tumour."""
+    """Deep white matter of the half of the brain that holds less of tumour and cavity."""
     white = structure.white.copy()
-    if tumor is not None and tumor.any():
-        centers = grid.at(np.argwhere(tumor)[:, ::-1].astype(np.float64))
+    if altered is not None and altered.any():
+        centers = grid.at(np.argwhere(altered)[:, ::-1].astype(np.float64))
         side = np.sign(np.median((centers - plane.point) @ plane.normal)) or 1.0
         own = (structure.image.grid.points() - plane.point) @ plane.normal * side > -3.0
         white &= ~own.reshape(white.shape)
-        white &= ~_grown(tumor, grid, structure.image.grid)
+        white &= ~_grown(altered, grid, structure.image.grid)
     inside = depth_mm(white, structure.image.grid) >= 1.5 * float(structure.image.grid.spacing_mm.min())
     white = inside if inside.sum() * structure.image.grid.voxel_ml >= _LEAST_WHITE_ML else white
     mask = _at_voxels(white, structure.image.grid, grid, None)

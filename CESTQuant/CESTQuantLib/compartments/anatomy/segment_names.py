@@ -9,6 +9,8 @@ import numpy as np
 
 COMPARTMENTS = ("necrotic_core", "edema", "enhancing_tumor", "resection_cavity")
 """Compartments in the numbers' order of ``jointregseg``, which writes them 1 to 4."""
+CAVITY = "resection_cavity"
+"""The compartment that is no tumour; the unions of the others do not contain it."""
 COLORS: Mapping[str, tuple[float, float, float]] = {
     "necrotic_core": (0.84, 0.37, 0.0),
     "edema": (0.34, 0.71, 0.91),
@@ -82,7 +84,8 @@ def compartments_and_segments(masks: Mapping[str, np.ndarray]) -> tuple[dict[str
     """Tell the compartments of the tumour from other segments.
 
     Several segments of the same compartment are united. Where segments overlap, a voxel belongs to the enhancing tumour
-    before the cavity, the necrotic core and the oedema, so that each voxel has one compartment.
+    before the cavity, the necrotic core and the oedema, so that each voxel has one compartment. The core and the whole
+    tumour do not contain the cavity.
 
     Args:
         masks: Boolean masks by the name of the segment.
@@ -109,4 +112,7 @@ def compartments_and_segments(masks: Mapping[str, np.ndarray]) -> tuple[dict[str
             if taken is not None:
                 united[name] = united[name] & ~taken
             taken = united[name] if taken is None else taken | united[name]
+    for name in ("tumor_core", "whole_tumor"):
+        if name in united and CAVITY in united:
+            united[name] = united[name] & ~united[CAVITY]
     return {name: united[name] for name in (*COMPARTMENTS, "tumor_core", "whole_tumor") if name in united}, others

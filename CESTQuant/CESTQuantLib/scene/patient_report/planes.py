@@ -10,6 +10,7 @@ import numpy as np
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
 
+from ...compartments.anatomy.segment_names import CAVITY
 from ...compartments.inputs import Image
 from .material import Material, VisitMaterial
 
@@ -189,9 +190,9 @@ def _at(view: SliceView, number: int) -> SliceView:
 def _tumor(material: VisitMaterial) -> np.ndarray:
     shape = material.visit.grid.shape if material.visit.grid is not None else (0, 0, 0)
     inside = np.zeros(shape, bool)
-    for region in material.visit.regions:
-        if region.kind == "tumor" and region.weights.shape == shape:
-            inside |= region.weights > 0.3
+    regions = [r for r in material.visit.regions if r.kind == "tumor" and r.weights.shape == shape and r.weights.any()]
+    for region in [r for r in regions if r.name != CAVITY] or regions:  # a cavity may be larger than what is left
+        inside |= region.weights > 0.3
     return inside
 
 

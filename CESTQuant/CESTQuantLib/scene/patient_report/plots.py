@@ -12,6 +12,7 @@ from NeuroCESTLib.report.layout import even_grid
 from NeuroCESTLib.report.page import Picture
 from NeuroCESTLib.report.spectra import AxisLabels, Spectrum, draw_spectra, spectra_size
 
+from ...compartments.anatomy.segment_names import CAVITY
 from ...compartments.results import Change, Distribution, Visit
 from .material import Material, quantity_title
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 VISIT_COLORS = ("#0072B2", "#D55E00")
 """Colours of the first and the second visit in plots; colour-blind readers can tell them apart."""
 MOST_SPECTRA = 6
-_WITHOUT_SPECTRUM = ("tumor_core",)
+_WITHOUT_SPECTRUM = ("tumor_core", CAVITY)
 _LEAST_OFFSETS = 5
 _COLUMNS = 3
 

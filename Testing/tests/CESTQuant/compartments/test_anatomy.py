@@ -151,6 +151,27 @@ def test_the_contralateral_region_is_healthy_tissue_without_fluid() -> None:
     assert (side[regions[WHITE_MATTER]] < 0).all()  # the tumour is on the other side
 
 
+def test_a_cavity_is_left_out_of_the_reference_and_needs_no_tumor_beside_it() -> None:
+    brain = Brain((3, -4, 6))
+    visit = replace(slab_visit(brain, 5), cest=None)
+    tissue = brain.on(WHOLE_HEAD)
+    plain = {region.name: region.mask for region in regions_of(visit, Settings(), np.eye(4)).regions}
+    corner = np.argwhere(plain[CONTRALATERAL]).mean(0).astype(int)
+    cavity = np.zeros(WHOLE_HEAD.shape, bool)
+    cavity[tuple(slice(index - 3, index + 4) for index in corner)] = True
+    with_cavity = Masks("tumour", WHOLE_HEAD, {"Oedema": tissue == 4, "Resection cavity": cavity})
+    found = regions_of(replace(visit, segmentation=with_cavity), Settings(), np.eye(4))
+    regions = {region.name: region.mask for region in found.regions}
+    assert regions[CONTRALATERAL].any()
+    assert not (regions[CONTRALATERAL] & cavity).any()
+    assert not (regions["whole_tumor"] & cavity).any()
+    alone = Masks("tumour", WHOLE_HEAD, {"Resection cavity": tissue >= 4})
+    found = regions_of(replace(visit, segmentation=alone), Settings(), np.eye(4))
+    assert "no tumour is segmented: there is no contralateral region" in found.notes
+    assert {"resection_cavity", WHITE_MATTER} <= {region.name for region in found.regions}
+    assert CONTRALATERAL not in {region.name for region in found.regions}
+
+
 def test_the_rim_has_its_width_and_no_enhancing_tissue() -> None:
     brain = Brain()
     found = regions_of(VisitInput("visit", None, tumor_of(brain)), Settings(rim_mm=4.0), np.eye(4))

@@ -62,6 +62,15 @@ def test_categories_of_the_response(before: float, after: float, category: str) 
     assert "do not replace" in found.caveat
 
 
+def test_a_response_that_is_an_operation_has_no_category() -> None:
+    lesions = [lesions_of(ball(radius), GRID) for radius in (10, 3)]
+    found = response(lesions[0], lesions[1], (4.2, 0.1), (0.0, 25.0))
+    assert (found.category, found.volume_category) == ("not assessable", "not assessable")
+    assert found.caveat.startswith("Tumour was resected between the visits")
+    unchanged = response(lesions[0], lesions[1], (4.2, 0.1), (25.0, 25.5))
+    assert unchanged.category == "complete response" or unchanged.category == "partial response"
+
+
 def scaled(factor: float) -> sitk.Transform:
     transform = sitk.AffineTransform(3)
     transform.Scale(factor)

@@ -169,6 +169,27 @@ def test_the_cavity_beside_bright_tumour_does_not_make_it_faint_and_one_without_
     assert torch.equal(found, probabilities)
 
 
+def test_a_cavity_stays_where_the_false_tumour_around_it_is_removed() -> None:
+    z, y, x = (torch.from_numpy(axis) - 19.5 for axis in np.indices((40, 40, 40)))
+    distance = (x**2 + y**2 + z**2).sqrt()
+    cavity, rim = distance < 7, (distance >= 7) & (distance < 8)
+    flair = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)) - 4.0 * cavity
+    probabilities = torch.zeros(len(CLASSES) + 1, 40, 40, 40)
+    probabilities[EDEMA], probabilities[CAVITY] = 0.8 * rim, 0.95 * cavity
+    probabilities[0] = 1 - probabilities[1:].sum(0)
+    found, removed_ml = without_faint_tumor(probabilities, flair, torch.ones_like(rim), 2.0)
+    assert removed_ml == pytest.approx(8e-3 * float(rim.sum()))
+    assert torch.equal(found[CAVITY], probabilities[CAVITY])
+    assert float(found[EDEMA].max()) == 0
+    assert torch.allclose(found.sum(0), torch.ones(()))
+
+
+def test_what_lies_between_a_cavity_and_an_enhancing_wall_is_no_core() -> None:
+    distance = np.linalg.norm(np.indices((21, 21, 21)) - 10, axis=0)
+    array = np.where(distance < 3, CAVITY, np.where((distance >= 5) & (distance < 7), ENHANCING, 0))
+    assert np.array_equal(sitk.GetArrayFromImage(with_enclosed_core(labelled(array))), array)
+
+
 def test_a_dark_cavity_is_not_taken_for_healthy_brain() -> None:
     probabilities, t1ce, brain = bright_rim()
     expected = with_bright_enhancing(probabilities, t1ce, None, brain, 1.0)

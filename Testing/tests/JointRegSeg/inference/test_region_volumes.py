@@ -36,6 +36,42 @@ def test_small_islands_are_removed_and_the_largest_part_stays() -> None:
     assert np.array_equal(sitk.GetArrayFromImage(without_islands(labels, 0.0)), array)
 
 
+def test_a_cavity_neither_holds_specks_of_tumor_nor_counts_as_its_largest_part() -> None:
+    array = np.zeros((20, 20, 20), np.uint8)
+    array[1:9, 1:9, 1:9] = 4  # 5.1 ml
+    array[9, 4, 4] = 2  # one voxel at its wall
+    array[14:16, 14:16, 14:16] = 3  # the only tumour, 0.08 ml
+    labels = sitk.GetImageFromArray(array)
+    labels.SetSpacing((1.0, 2.0, 5.0))
+    kept = sitk.GetArrayFromImage(without_islands(labels, 0.2))
+    expected = array.copy()
+    expected[9, 4, 4] = 0
+    assert np.array_equal(kept, expected)
+
+
+def test_specks_of_cavity_become_what_is_around_them() -> None:
+    array = np.zeros((20, 20, 20), np.uint8)
+    array[1:9, 1:9, 1:9] = 1
+    array[4, 4, 4] = 4  # within the core
+    array[15, 15, 15] = 4  # in the brain
+    labels = sitk.GetImageFromArray(array)
+    labels.SetSpacing((1.0, 2.0, 5.0))
+    kept = sitk.GetArrayFromImage(without_islands(labels, 0.1))
+    expected = np.zeros_like(array)
+    expected[1:9, 1:9, 1:9] = 1
+    assert np.array_equal(kept, expected)
+
+
+def test_a_network_that_knows_the_cavity_reports_that_there_is_none() -> None:
+    array = np.zeros((4, 4, 4), np.uint8)
+    array[0] = 2
+    labels = sitk.GetImageFromArray(array)
+    counts = torch.tensor([[48, 0, 16, 0, 0], [48, 0, 16, 0, 0]])
+    rows = {row.region: row for row in region_volumes(labels, "fixed", counts)}
+    assert rows["resection_cavity"].volume_ml == 0
+    assert "resection_cavity" not in [row.region for row in region_volumes(labels, "fixed", counts[:, :4])]
+
+
 def test_volumes_count_voxels_and_intervals_follow_the_variants() -> None:
     array = np.zeros((10, 10, 10), np.uint8)
     array[:2], array[2:3], array[3:4] = 2, 1, 3

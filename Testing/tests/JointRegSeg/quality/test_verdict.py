@@ -171,6 +171,22 @@ def test_an_uncertain_network_is_told() -> None:
     assert [level for level, _ in doubts] == [CHECK, CHECK]
 
 
+def test_a_cavity_is_no_part_of_the_tumour_that_is_judged() -> None:
+    mask = tumor() == 2
+    counts = torch.tensor([[1000, 10, 10, 0, 400], [980, 40, 10, 0, 380]])  # 20 and 50 voxels of tumour
+    signs = uncertainty_signs("fixed", torch.zeros(SHAPE), mask, counts, 0.064)
+    assert ["1.3 to 3.2 ml" in reason for _, reason in signs] == [True]
+
+
+def test_the_wall_of_a_cavity_is_not_the_border_of_the_tumour() -> None:
+    axes = torch.meshgrid(*(torch.arange(n) - n // 2 for n in SHAPE), indexing="ij")
+    distance = sum(a.square() for a in axes).sqrt()
+    classes = torch.zeros(SHAPE, dtype=torch.uint8)
+    for number, radius in ((2, 8), (1, 5), (4, 4)):
+        classes[distance < radius] = number
+    assert label_signs(tumor_study(classes), classes) == []
+
+
 def test_local_correlation_tells_a_contrast_from_its_negative() -> None:
     study = brain()
     found = local_correlations(study.images, -study.images, study.mask)
