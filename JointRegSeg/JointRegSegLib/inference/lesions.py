@@ -1,7 +1,8 @@
-"""Changes of the single lesions between two visits: new, growing, stable, shrinking and vanished ones.
+"""Changes of the single lesions between two visits: new, growing, stable, shrinking, vanished and resected ones.
 
 Lesions are connected parts of a region, measured on the grid of their own visit. Those of the two visits belong
-together where they overlap after the registration. A total volume hides a new nodule beside a lesion that was resected
+together where they overlap after the registration. A lesion that vanished or shrank is called resected or partly
+resected where a resection cavity took its place. A total volume hides a new nodule beside a lesion that was resected
 or responds; the table of lesions does not.
 """
 
@@ -15,6 +16,7 @@ import SimpleITK as sitk
 
 from ..images.compartments import title_of
 from ..images.grid import mask_corners
+from ..images.labels import CAVITY
 from .region_volumes import VOLUME_REGIONS, voxel_ml
 from .result import LesionChange, Point
 
@@ -22,6 +24,10 @@ SMALLEST_ML = 0.1
 """Smallest volume of a lesion; smaller parts are not counted."""
 CHANGED_SHARE = 0.25
 """Change of the volume, relative to that in the fixed study, from which a lesion counts as growing or shrinking."""
+_RESECTED = {"vanished": "resected", "shrinking": "partly resected"}
+"""What a lesion is called of which less is left, where a cavity has taken its place."""
+_RESECTED_SHARE = 0.5
+"""Volume of the cavity in the lesion, relative to the volume that the lesion lost, from which it counts as resected."""
 LESION_REGIONS = ("enhancing_tumor", "whole_tumor")
 """Regions whose lesions are listed."""
 _JOINED_MM = 2.0
@@ -143,6 +149,7 @@ class _LesionPair:
         to_fixed: sitk.Transform,
     ) -> None:
         self.region, self.whole, self.to_moving, self.to_fixed = region, whole, to_moving, to_fixed
+        self.cavity = sitk.Cast(labels[1] == CAVITY, sitk.sitkUInt8)
         classes = VOLUME_REGIONS[region]
         self.fixed, self.moving = (
             _Parts.of(np.isin(_array(classes_of_study), classes), classes_of_study) for classes_of_study in labels
@@ -159,11 +166,12 @@ class _LesionPair:
         )
         links = _links(_array(self.fixed.image), moving_there, self.fixed.image)
         links |= {(f, m) for m, f in _links(_array(self.moving.image), fixed_there, self.moving.image)}
+        cavity_there = _array(sitk.Resample(self.cavity, self.fixed.image, self.to_moving, sitk.sitkNearestNeighbor))
         rows = []
         for fixed_parts, moving_parts in _groups(set(self.fixed.volumes_ml), set(self.moving.volumes_ml), links):
             row = self._row(fixed_parts, moving_parts)
             beside = self._beside(moving_parts, fixed_there) if row.status in ("shrinking", "stable") else []
-            rows += [self._less(row, beside), *beside]
+            rows += [self._or_resected(self._less(row, beside), fixed_parts, cavity_there), *beside]
         rows.sort(key=lambda row: -max(row.fixed_ml, row.moving_ml))
         return [replace(row, number=number) for number, row in enumerate(rows, 1)]
 
@@ -191,6 +199,16 @@ class _LesionPair:
             center = self.to_fixed.TransformPoint(parts.center(number))
             rows.append(LesionChange(self.region, 0, "new", 0.0, volume, 0, 1, _to_ras(center)))
         return rows
+
+    def _or_resected(self, row: LesionChange, fixed_parts: list[int], cavity_there: np.ndarray) -> LesionChange:
+        """Return the row of a lesion of which less is left; where a cavity has taken its place, it was resected."""
+        if row.status not in _RESECTED:
+            return row
+        lost_ml = float((cavity_there[np.isin(_array(self.fixed.image), fixed_parts)] > 0).sum()) * voxel_ml(
+            self.fixed.image
+        )
+        cut = lost_ml >= _RESECTED_SHARE * (row.fixed_ml - row.moving_ml)
+        return replace(row, status=_RESECTED[row.status]) if cut else row
 
     @staticmethod
     def _less(row: LesionChange, beside: Sequence[LesionChange]) -> LesionChange:

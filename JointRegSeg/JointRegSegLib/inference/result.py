@@ -118,8 +118,8 @@ class LesionChange:
     Attributes:
         region: 'enhancing_tumor' or 'whole_tumor'.
         number: Number within the region, from 1; the largest lesion comes first.
-        status: 'new', 'growing', 'stable', 'shrinking' or 'vanished'; 'not covered' where the other visit does not show
-            the place.
+        status: 'new', 'growing', 'stable', 'shrinking' or 'vanished'; 'partly resected' or 'resected' where a resection
+            cavity took the place of what was lost; 'not covered' where the other visit does not show the place.
         fixed_ml: Volume in the fixed study, in ml; 0 for a new lesion.
         moving_ml: Volume in the moving study, in ml; 0 for a lesion that vanished.
         fixed_parts: Connected parts in the fixed study that belong to the lesion.

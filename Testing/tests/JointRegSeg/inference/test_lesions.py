@@ -53,6 +53,20 @@ def test_lesions_are_matched_through_the_registration() -> None:
     assert sorted(row.status for row in changes(fixed, moving)) == ["new", "vanished"]
 
 
+def test_what_a_cavity_has_replaced_was_resected() -> None:
+    before = labels(((12, 20, 12), 6.0), ((12, 45, 12), 6.0), ((30, 20, 38), 6.0))
+    array = sitk.GetArrayFromImage(labels(((12, 20, 15), 3.0)))
+    cavities = sitk.GetArrayFromImage(labels(((12, 20, 11), 5.0), ((12, 45, 12), 6.0)))
+    after = sitk.GetImageFromArray(np.where((array == 0) & (cavities > 0), 4, array).astype(np.uint8))
+    after.CopyInformation(before)
+    found = {tuple(round(abs(value) / 2) for value in row.center_ras_mm): row for row in changes(before, after)}
+    assert {place: row.status for place, row in found.items()} == {
+        (12, 20, 12): "partly resected",
+        (12, 45, 12): "resected",
+        (38, 20, 30): "vanished",
+    }
+
+
 def test_a_nodule_beside_a_lesion_that_vanished_is_new_and_is_told() -> None:
     before = labels(((20, 25, 20), 9.0))
     after = labels(((20, 25, 33), 2.5))
