@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..images.grid import block_around
+from ..images.labels import LABELS
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..images.study import StudyImages
@@ -48,6 +50,16 @@ def preprocessing_of(study: StudyImages, weights: LoadedWeights) -> Preprocessin
     """
     config = network_preprocessing(weights)
     return replace(config, n4=config.n4 or (weights.judged_by_brightness and "t1ce" not in study.images))
+
+
+def network_summary(weights: LoadedWeights | None) -> dict[str, Any]:
+    """Return the name of a network and the classes that it knows, as plain values for a report; nothing without one.
+
+    A class that the network does not know cannot be found, which is no proof of its absence.
+    """
+    if weights is None or weights.network.segmentation is None:
+        return {}
+    return {"network": {"name": weights.config.name, "classes": list(LABELS[: weights.config.classes])}}
 
 
 def finest_spacing_mm(*studies: StudyImages) -> float:

@@ -51,6 +51,7 @@ from .network_pass import (
     finest_spacing_mm,
     network_device,
     network_preprocessing,
+    network_summary,
     on_coarse_images,
     preprocessing_of,
 )
@@ -138,7 +139,10 @@ def _process(
         studies = prepared.fixed, prepared.moving
         result = judged(result, pair, studies, prepared.alignment, found, classes, tumors, deformation)
     progress(1.0, "done")
-    warnings, summary = (*notes, *result.warnings), {**result.summary, "seconds": steps.seconds}
+    warnings, summary = (
+        (*notes, *result.warnings),
+        {**result.summary, **network_summary(weights), "seconds": steps.seconds},
+    )
     return replace(result, warnings=warnings, summary=summary)
 
 

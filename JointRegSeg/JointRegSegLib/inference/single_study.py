@@ -20,7 +20,7 @@ from ..quality.verdict import Verdict
 from .checks import check_visit
 from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
 from .native import native_segmentation
-from .network_pass import finest_spacing_mm, network_device, on_coarse_images, preprocessing_of
+from .network_pass import finest_spacing_mm, network_device, network_summary, on_coarse_images, preprocessing_of
 from .pair_pass import segment_by_coverage
 from .region_volumes import region_volumes
 from .result import StudyResult
@@ -97,6 +97,7 @@ def _process(
         volumes=region_volumes(native.labels, study.name, native.counts, coverage, hidden, native.uncertain_ml),
         summary={
             "working_grid": {"voxels": list(grid.size), "spacing_mm": grid.spacing_mm},
+            **network_summary(weights),
             "brain_shown": shares,
             "bias_field_corrected": prepared.bias_corrected,
             "coregistration": {modality: entry.to_dict() for modality, entry in checked.positions.items()},

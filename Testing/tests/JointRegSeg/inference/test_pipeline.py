@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, by_sitk, points_in_head, small_weights
 
+from JointRegSegLib.images.labels import CLASSES
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference import pipeline
 from JointRegSegLib.inference.pipeline import process_pair
@@ -54,9 +55,14 @@ def test_without_iterations_the_transform_is_the_affine_alignment(heads: tuple[H
     assert result.fixed_labels is None
     assert result.changes == ()
     assert result.summary["similarity"] is None
+    assert "network" not in result.summary
 
 
 # --- with a network --------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_says_which_classes_the_network_knows(segmented: JointResult) -> None:
+    assert segmented.summary["network"]["classes"] == list(CLASSES)
 
 
 def test_labels_are_the_class_with_the_largest_probability(segmented: JointResult) -> None:
