@@ -197,7 +197,9 @@ def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = si
 
 def _lesions(found: RegionMasks) -> tuple[Lesion, ...] | None:
     enhancing = found.compartments.get("enhancing_tumor")
-    return None if enhancing is None or found.grid is None else lesions_of(enhancing, found.grid)
+    if enhancing is None or found.grid is None:
+        return None
+    return lesions_of(enhancing, found.grid, found.compartments.get(CAVITY))
 
 
 def _coverage_notes(visit: str, regions: Sequence[Region]) -> list[str]:

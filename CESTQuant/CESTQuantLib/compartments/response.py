@@ -34,12 +34,16 @@ _VOLUME_LIMITS = (-65.0, 40.0)
 _DIRECTIONS = 180
 
 
-def lesions_of(mask: np.ndarray, grid: Grid) -> tuple[Lesion, ...]:
+def lesions_of(mask: np.ndarray, grid: Grid, cavity: np.ndarray | None = None) -> tuple[Lesion, ...]:
     """Measure the connected lesions of a mask, the largest first.
+
+    A resection cavity is not measured: of a lesion at its wall only the nodules count, in which a ball of 10 mm has
+    room; without one, the thickness of the wall stands for both diameters.
 
     Args:
         mask: Enhancing tumour, bool (K, J, I).
         grid: Its voxel grid. The slices are those of the grid's axis that is nearest to the patient's long axis.
+        cavity: Resection cavity, bool (K, J, I); None if there is none.
     """
     if not mask.any():
         return ()
@@ -50,21 +54,52 @@ def lesions_of(mask: np.ndarray, grid: Grid) -> tuple[Lesion, ...]:
         volume = float(count) * grid.voxel_ml
         if volume < SMALLEST_ML:
             break
-        found.append(_lesion(labels == number, grid, volume))
+        found.append(_lesion(labels == number, grid, volume, cavity))
     return tuple(found)
 
 
-def _lesion(mask: np.ndarray, grid: Grid, volume_ml: float) -> Lesion:
+def _lesion(mask: np.ndarray, grid: Grid, volume_ml: float, cavity: np.ndarray | None) -> Lesion:
     index = np.argwhere(mask)[:, ::-1]
+    center = grid.at(index.mean(0)[None].astype(np.float64))[0]
+    if cavity is not None and (_grown_by_one(mask) & cavity).any():
+        nodules, thickness_mm = _nodules(mask, grid)
+        if not nodules.any():
+            return Lesion(volume_ml, thickness_mm, thickness_mm, center, False)
+        index = np.argwhere(nodules)[:, ::-1]
     axis = int(np.abs(grid.ijk_to_ras[2, :3] / grid.spacing_mm).argmax())
-    others = [a for a in range(3) if a != axis]
+    others = [n for n in range(3) if n != axis]
     spacing = grid.spacing_mm[others]
     best = (0.0, 0.0)
     for plane in np.unique(index[:, axis]):
         inside = index[index[:, axis] == plane][:, others].astype(np.float64)
         best = max(best, diameters(inside, spacing), key=lambda pair: pair[0] * pair[1])
-    center = grid.at(index.mean(0)[None].astype(np.float64))[0]
     return Lesion(volume_ml, *best, center, min(best) >= MEASURABLE_MM)
+
+
+def _grown_by_one(mask: np.ndarray) -> np.ndarray:
+    image = sitk.BinaryDilate(sitk.GetImageFromArray(mask.astype(np.uint8)), [1, 1, 1])
+    return sitk.GetArrayFromImage(image) > 0
+
+
+def _nodules(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, float]:
+    """Voxels of a lesion that a ball of 10 mm within it can reach, and the diameter in mm of the largest ball in it."""
+    index = np.argwhere(mask)
+    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(index.min(0), index.max(0), strict=True))
+    half = float(grid.spacing_mm.min()) / 2  # from the centre of an outermost voxel to the border of the lesion
+    depth = _depth_mm(mask[box], grid) + half
+    centers = mask[box] & (depth >= MEASURABLE_MM / 2)
+    reached = np.zeros_like(mask)
+    if centers.any():
+        reached[box] = mask[box] & (-_depth_mm(centers, grid) <= MEASURABLE_MM / 2)
+    return reached, 2 * float(depth[mask[box]].max())
+
+
+def _depth_mm(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Distance (K, J, I) of every voxel from the outermost voxels of a mask, in mm, negative outside of it."""
+    image = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
+    image.SetSpacing(grid.spacing_mm.tolist())
+    distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    return sitk.GetArrayFromImage(distance)[1:-1, 1:-1, 1:-1]
 
 
 def diameters(pixels: np.ndarray, spacing_mm: np.ndarray) -> tuple[float, float]:

@@ -248,7 +248,8 @@ class Lesion:
 
     Attributes:
         volume_ml: Volume in ml.
-        longest_mm: Longest diameter in an axial slice, in mm.
+        longest_mm: Longest diameter in an axial slice, in mm; of a lesion at the wall of a resection cavity that of its
+            nodules, or the thickness of the wall.
         perpendicular_mm: Longest diameter perpendicular to it in the same slice, in mm.
         center: Centre, RAS in mm, shape (3,).
         measurable: Whether both diameters are at least 10 mm.

@@ -43,6 +43,21 @@ def test_lesions_are_counted_and_measured_apart() -> None:
     np.testing.assert_allclose(lesions[0].center, (-8, 0, 0), atol=0.3)
 
 
+def test_a_cavity_is_not_measured_with_its_enhancing_wall() -> None:
+    cavity = ball(9)
+    wall = ball(12) & ~cavity
+    (lesion,) = lesions_of(wall, GRID, cavity)
+    assert not lesion.measurable
+    assert lesion.longest_mm == pytest.approx(3, abs=1.5)
+    assert lesions_of(wall, GRID)[0].longest_mm == pytest.approx(24, abs=1.5)
+    nodule = wall | (ball(7, (14, 0, 0)) & ~cavity)
+    (lesion,) = lesions_of(nodule, GRID, cavity)
+    assert lesion.measurable
+    assert 11 < lesion.perpendicular_mm <= lesion.longest_mm < 18
+    (apart,) = lesions_of(ball(6, (-8, 0, 0)), GRID, ball(5, (12, 0, 0)))
+    assert apart.longest_mm == pytest.approx(12, abs=1.5)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "category"),
     [
