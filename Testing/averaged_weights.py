@@ -6,11 +6,14 @@ adaptations, such as those of a cross-validation, are averaged with each other f
 soups)::
 
     python Testing/averaged_weights.py before.pt fold1/weights.pt fold2/weights.pt --share 0.75 --output averaged.pt
+
+Where the others know more classes than the first network, these come from them alone.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -35,11 +38,15 @@ def main() -> None:
         parser.error(f"--share is {options.share} but must lie between 0 and 1")
     first, *others = (load_weights(path) for path in (options.first, *options.others))
     for path, other in zip(options.others, others, strict=True):
-        if first.config != other.config:
+        same = replace(first.config, **{name: getattr(other.config, name) for name in ("name", "classes", "note")})
+        if same != other.config or first.config.classes > other.config.classes:
             parser.error(f"'{options.first}' and '{path}' hold different networks")
     before, after = first.network.state_dict(), [other.network.state_dict() for other in others]
     last = others[-1]
     mean = {name: torch.stack([state[name].float() for state in after]).mean(0) for name in before}
+    for name, value in before.items():
+        if value.shape != mean[name].shape:  # scores of the classes
+            before[name] = torch.cat([value.float(), mean[name][len(value) :]])
     last.network.load_state_dict({name: before[name].float().lerp(mean[name], options.share) for name in before})
     metadata = last.metadata | {"averaged": options.share, "adaptations": len(others)}
     if options.enhancing_by_brightness:

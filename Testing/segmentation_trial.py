@@ -1,10 +1,12 @@
-"""Trial of the bundled segmentation on synthetic patients: errors of volumes, and detection of small enhancing lesions.
+"""Trial of a segmentation on synthetic patients: errors of volumes, small enhancing lesions, heads without a tumour.
 
 ``volumes`` compares the volume of each region with the truth and with the uncertain volume, which is the sum of
 ``p (1 - p)`` over the voxels for the probability p of the region, and counts how many true volumes the intervals hold.
 
 ``lesions`` plants enhancing lesions of 0.3 to 2 ml in white matter and counts those that are found, that is of which at
 least a tenth is segmented as enhancing tumour.
+
+``nothing`` segments synthetic heads without a tumour, in which everything that is found is false.
 
 The table is written after each patient, and a run that finds it goes on with the next one.
 """
@@ -24,7 +26,7 @@ import SimpleITK as sitk
 import torch
 
 from JointRegSegLib.images.grid import WorkingGrid
-from JointRegSegLib.images.labels import CLASSES, REGIONS
+from JointRegSegLib.images.labels import CAVITY, CLASSES, LABELS, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.region_volumes import LEAST_UNCERTAIN_ML, VOLUME_REGIONS
@@ -49,6 +51,7 @@ _FOUND_SHARE = 0.1
 _COLUMNS = {
     "volumes": ("patient", "visit", "region", "true_ml", "found_ml", "uncertain_ml", "low_ml", "high_ml"),
     "lesions": ("patient", "kind", "true_ml", "found_share", "elsewhere_ml"),
+    "nothing": ("patient", "visit", "tumor_ml", "cavity_ml"),
 }
 
 
@@ -63,12 +66,12 @@ def segmented(
     return process_study(study, load_weights(weights), SETTINGS)
 
 
-def volumes_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> list[dict[str, Any]]:
+def volumes_of(seed: int, templates: list[Any], modalities: Iterable[str], weights: Path) -> list[dict[str, Any]]:
     """Compare the volumes of both visits of a patient with the truth."""
     patient = synthetic_patient(templates, seed, SPACING_MM)
     rows = []
     for number, visit in enumerate((patient.fixed, patient.moving)):
-        result = segmented(visit.images, visit.mask, modalities)
+        result = segmented(visit.images, visit.mask, modalities, weights)
         maps = np.stack([sitk.GetArrayViewFromImage(result.probabilities[name]) for name in CLASSES])
         voxel_ml = SPACING_MM**3 / 1000
         for row in result.volumes:
@@ -91,7 +94,18 @@ def volumes_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> li
     return rows
 
 
-def lesions_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> list[dict[str, Any]]:
+def nothing_of(seed: int, templates: list[Any], modalities: Iterable[str], weights: Path) -> list[dict[str, Any]]:
+    """Segment both visits of a head without a tumour."""
+    patient = synthetic_patient(templates, seed, SPACING_MM, tumor_free_share=1.0)
+    rows = []
+    for number, visit in enumerate((patient.fixed, patient.moving)):
+        found = sitk.GetArrayViewFromImage(segmented(visit.images, visit.mask, modalities, weights).labels)
+        ml = np.bincount(found.ravel(), minlength=len(LABELS)) * SPACING_MM**3 / 1000
+        rows.append({"patient": seed, "visit": number, "tumor_ml": ml[1:CAVITY].sum(), "cavity_ml": ml[CAVITY]})
+    return rows
+
+
+def lesions_of(seed: int, templates: list[Any], modalities: Iterable[str], weights: Path) -> list[dict[str, Any]]:
     """Plant small enhancing lesions in a healthy head and find out which are segmented."""
     draw = Draw(seed)
     shape = tuple(round(n / SPACING_MM) for n in SHAPE_MM)
@@ -113,7 +127,8 @@ def lesions_of(seed: int, templates: list[Any], modalities: Iterable[str]) -> li
     fields = tumor_fields(tumor, healthy, noise, SPACING_MM)
     mask = healthy.sum(0) > 0.5
     truth = (fields.labels() * mask).numpy()
-    result = segmented(random_images(healthy, fields, mask, SPACING_MM, draw, MODALITIES), mask, modalities)
+    images = random_images(healthy, fields, mask, SPACING_MM, draw, MODALITIES)
+    result = segmented(images, mask, modalities, weights)
     found = sitk.GetArrayViewFromImage(result.labels) == CLASSES.index("enhancing_tumor")
     core = np.isin(truth, REGIONS["tumor_core"])
     parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(core.astype(np.uint8)), True))
@@ -162,9 +177,18 @@ def report_lesions(rows: list[dict[str, Any]]) -> None:
     print(f"\nenhancing tumour elsewhere: {np.mean(list(elsewhere.values())):.2f} ml per brain on average")
 
 
+def report_nothing(rows: list[dict[str, Any]]) -> None:
+    """Print the false volumes."""
+    for what in ("tumor", "cavity"):
+        ml = np.array([float(row[f"{what}_ml"]) for row in rows])
+        listed = ", ".join(f"{value:.1f}" for value in -np.sort(-ml[ml > 0]))
+        print(f"{what}: {int((ml >= 3).sum())} of {len(ml)} visits with 3 ml or more; all above 0: {listed or 'none'}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("volumes", "lesions"))
+    parser.add_argument("what", choices=tuple(_COLUMNS))
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="weights file (default: those of the package)")
     parser.add_argument("--patients", type=int, default=20, help="number of patients")
     parser.add_argument("--seed", type=int, default=3000, help="seed of the first one")
     parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES), help="images shown")
@@ -177,17 +201,14 @@ def main() -> int:
             rows = list(csv.DictReader(file))
     done = {int(row["patient"]) for row in rows}
     templates = [template.at(SPACING_MM) for template in load_templates(None)]
-    compute = volumes_of if arguments.what == "volumes" else lesions_of
+    compute = {"volumes": volumes_of, "lesions": lesions_of, "nothing": nothing_of}[arguments.what]
     columns = _COLUMNS[arguments.what]
     for seed in range(arguments.seed, arguments.seed + arguments.patients):
         if seed not in done:
-            rows += compute(seed, templates, arguments.modalities)
+            rows += compute(seed, templates, arguments.modalities, arguments.weights)
             write_csv(columns, ([row[column] for column in columns] for row in rows), output)
             print(f"patient {seed}", file=sys.stderr, flush=True)
-    if arguments.what == "volumes":
-        report_volumes(rows)
-    else:
-        report_lesions(rows)
+    {"volumes": report_volumes, "lesions": report_lesions, "nothing": report_nothing}[arguments.what](rows)
     return 0
 
 
