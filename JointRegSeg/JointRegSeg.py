@@ -117,6 +117,7 @@ class JointRegSegParameterNode:
     movingMask: MaskNode
     movingTumor: TumorNode
     segment: bool = True
+    network: str = "neurocest"  # weights of the package; empty for those of the file
     weightsPath: str
     affine: Affine
     refineIterations: Annotated[int, WithinRange(-1, 1000)] = -1  # the default number of each level
@@ -189,10 +190,6 @@ class JointRegSegLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self):
         """Return the parameters of the panel."""
         return JointRegSegParameterNode(super().getParameterNode())
-
-    def shippedWeights(self):
-        """Return the path of the bundled weights."""
-        return os.path.join(os.path.dirname(__file__), "JointRegSegLib", "weights", "neurocest.pt")
 
     def process(self, fixedStudy, movingStudy, **options):
         """Segment and register two visits: ``process({"t1": node, "flair": node}, {"t1": node}, refine=50)``.

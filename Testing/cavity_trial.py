@@ -28,7 +28,7 @@ from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.images.labels import CAVITY, LABELS, REGIONS
 from JointRegSegLib.images.preprocessing import PreprocessingConfig
 from JointRegSegLib.metrics.overlap import dice
-from JointRegSegLib.network.weights import default_weights_path
+from JointRegSegLib.network.shipped import default_weights_path
 from JointRegSegLib.synthesis.patient import synthetic_patient
 from JointRegSegLib.synthesis.templates import load_templates
 from NeuroCESTLib.core.whole_files import write_csv

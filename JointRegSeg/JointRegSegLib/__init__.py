@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .inference.single_study import segment_study
     from .network.configuration import NetworkConfig, load_network_config
     from .network.joint import JointNetwork, build_network
-    from .network.weights import default_weights_path, load_weights, save_weights
+    from .network.shipped import default_weights_path
+    from .network.weights import load_weights, save_weights
     from .registration.deformation import Deformation, jacobian_determinant, warp
     from .registration.instance_optimization import refine
 
@@ -22,7 +23,7 @@ _MODULES = {
     "build_network": ".network.joint",
     "NetworkConfig": ".network.configuration",
     "load_network_config": ".network.configuration",
-    "default_weights_path": ".network.weights",
+    "default_weights_path": ".network.shipped",
     "load_weights": ".network.weights",
     "save_weights": ".network.weights",
     "StudyImages": ".images.study",

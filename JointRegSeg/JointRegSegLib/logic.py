@@ -348,7 +348,8 @@ def load_network(weights: str | Path | None) -> LoadedWeights | None:
     """Load a network.
 
     Args:
-        weights: Weights file; None for the bundled one, 'none' for no network.
+        weights: Weights file or name of weights of the package, see `network.shipped`; None for the default ones,
+            'none' for no network.
 
     Returns:
         The network, or None for 'none'.
@@ -358,9 +359,10 @@ def load_network(weights: str | Path | None) -> LoadedWeights | None:
     """
     if weights is not None and str(weights) == NO_NETWORK:
         return None
-    from .network.weights import default_weights_path, load_weights
+    from .network.shipped import weights_path
+    from .network.weights import load_weights
 
-    path = Path(weights) if weights is not None else default_weights_path()
+    path = weights_path(weights)
     if weights is None and not path.is_file():
         raise InputError(
             "weights",

@@ -15,9 +15,17 @@ from NeuroCESTLib.report.record import Report
 
 from ..images.label_conventions import declared_convention
 from ..images.modalities import TITLES
-from ..inference.settings import AFFINE_KINDS, NO_NETWORK
+from ..inference.settings import AFFINE_KINDS
 from ..registration.refinement_settings import REGULARIZERS, RefinementSettings
-from .options import add_coregistration, add_device, add_labels, add_refinement, check_refinement
+from .options import (
+    add_coregistration,
+    add_device,
+    add_labels,
+    add_refinement,
+    add_weights,
+    check_refinement,
+    record_weights,
+)
 from .visit_files import (
     ABSENT,
     ORDER,
@@ -72,11 +80,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
             "file, see --labels; a plain mask is only left out of the registration",
         )
     add_labels(parser, "of the tumours")
-    parser.add_argument(
-        "--weights",
-        metavar="W",
-        help=f"weights file (.pt), or '{NO_NETWORK}' to register without segmenting (default: the bundled weights)",
-    )
+    add_weights(parser, without=True)
     parser.add_argument(
         "--affine",
         choices=AFFINE_KINDS,
@@ -199,8 +203,7 @@ def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Re
     from ..images.study import check_axes
 
     inputs = _Inputs()
-    if options.weights not in (None, NO_NETWORK):
-        report.add_input("weights", options.weights)
+    record_weights(options, report)
 
     def read(reader: Callable[[str, str], Any], path: str, role: str, name: str) -> Any:
         report.add_input(role, path)

@@ -17,6 +17,8 @@ from NeuroCESTLib.report.record import Report
 
 from ..inference.settings import NO_NETWORK, InferenceSettings
 from ..multitask.shipped import SHIPPED, shipped_in_words, weights_file
+from ..network.shipped import DEFAULT, in_words
+from ..network.shipped import SHIPPED as JOINT
 from .evaluate_tasks import PARTIAL, cases_in_words, evaluate_on_cohort, failures, move_into_partial
 from .options import add_device, add_labels, add_refinement, check_refinement
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from ..evaluation.cases import Case
     from ..network.weights import LoadedWeights
 
-BUNDLED = "default"
-"""Given instead of a weights file for the bundled weights."""
 _FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 """Errors that end the evaluation of one case, not that of the cohort."""
 
@@ -48,9 +48,9 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         nargs="+",
         action="extend",
         metavar="W",
-        help=f"weights files to compare, each of which gives a row of the comparison; '{BUNDLED}' for the bundled "
-        f"weights (default), '{NO_NETWORK}' to register without a network; or one file, or one name of weights of the "
-        f"package for a task on single studies, {shipped_in_words()}",
+        help=f"weights to compare, each of which gives a row of the comparison: files, or names of the package, "
+        f"{in_words(JOINT)} ('{DEFAULT}', the default, is the first), '{NO_NETWORK}' to register without a network; or "
+        f"one file, or one name of weights of the package for a task on single studies, {shipped_in_words()}",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for tables, pictures and report")
     parser.add_argument(
@@ -82,7 +82,7 @@ def run(options: Namespace) -> int:
     if any(is_study_weights(name) for name in options.weights):
         return evaluate_on_cohort(options)
     device = str(choose_device(options.device))
-    variants = _variants(options.weights or [BUNDLED])
+    variants = _variants(options.weights or [DEFAULT])
     cohort = _cohort(options)
     cases = cases_of(cohort)
     report = Report("jointregseg evaluate", settings_of(options), device)
@@ -122,14 +122,15 @@ def run(options: Namespace) -> int:
 
 def _variants(names: list[str]) -> dict[str, LoadedWeights | None]:
     """Weights by names that tell them apart in the tables."""
-    from ..network.weights import default_weights_path, load_weights
+    from ..network.shipped import weights_path
+    from ..network.weights import load_weights
 
     loaded: dict[str, LoadedWeights | None] = {}
     for name in dict.fromkeys(names):
         if name == NO_NETWORK:
             loaded["no network"] = None
             continue
-        path = default_weights_path() if name == BUNDLED else Path(name)
+        path = weights_path(name)
         title = path.stem if path.stem not in (*loaded, "weights", "best") else path.absolute().parent.name
         loaded[title if title not in loaded else str(path)] = load_weights(path)
     return loaded

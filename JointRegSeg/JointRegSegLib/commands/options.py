@@ -5,8 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from NeuroCESTLib.core.device import DEVICES
+from NeuroCESTLib.report.record import Report
 
 from ..images.label_conventions import choices
+from ..inference.settings import NO_NETWORK
+from ..network.shipped import SHIPPED, in_words, weights_path
 from ..registration.refinement_settings import RefinementSettings
 from ..registration.similarity import SIMILARITIES
 
@@ -38,6 +41,31 @@ def add_flips(parser: ArgumentParser) -> None:
         help="segment the images once, without their mirrored copies: faster, but less accurate and without intervals "
         "of the volumes",
     )
+
+
+def add_weights(parser: ArgumentParser, without: bool) -> None:
+    """Add the option of the network.
+
+    Args:
+        parser: Parser of a command.
+        without: Whether the command can do without a network.
+    """
+    none = f", or '{NO_NETWORK}' to register without segmenting" if without else ""
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help=f"weights file (.pt), or weights of the package: {in_words(SHIPPED)}{none} (default: neurocest)",
+    )
+
+
+def record_weights(options: Namespace, report: Report) -> None:
+    """Record the file of the weights that were given in a report.
+
+    Raises:
+        ValueError: They are neither a file nor weights of the package.
+    """
+    if options.weights not in (None, NO_NETWORK):
+        report.add_input("weights", weights_path(options.weights))
 
 
 def add_coregistration(parser: ArgumentParser) -> None:

@@ -11,8 +11,7 @@ from NeuroCESTLib.batch.frame import OutputFolder, settings_of
 from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
-from ..inference.settings import NO_NETWORK
-from .options import add_coregistration, add_device, add_flips
+from .options import add_coregistration, add_device, add_flips, add_weights, record_weights
 from .visit_files import add_visit, files_by_modality, named_by_files, read_visit, told
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("segment", help="segment one visit")
     add_visit(parser)
-    parser.add_argument("--weights", metavar="W", help="weights file (.pt) (default: the bundled weights)")
+    add_weights(parser, without=False)
     add_flips(parser)
     add_coregistration(parser)
     add_device(parser)
@@ -47,8 +46,7 @@ def run(options: Namespace) -> None:
 
         report = Report("jointregseg segment", settings_of(options), str(choose_device(options.device)))
         host.attach()
-        if options.weights not in (None, NO_NETWORK):
-            report.add_input("weights", options.weights)
+        record_weights(options, report)
         with report.timed("reading"), told(report):
             study, mask, files = read_visit(paths, options.mask, report)
         with report.timed("computing"), named_by_files(files), told(report):

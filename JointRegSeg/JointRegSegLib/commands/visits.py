@@ -12,8 +12,7 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import TITLES
-from ..inference.settings import NO_NETWORK
-from .options import check_refinement
+from .options import check_refinement, record_weights
 from .visit_files import computing_options, files_by_modality, named_by_files, told, write_pair
 
 _OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "carry")
@@ -90,8 +89,7 @@ def _read(
     """Read the images: volume nodes of each visit by modality, and every node with its file."""
     from NeuroCESTLib.scene.volumes import read_volume
 
-    if options.weights not in (None, NO_NETWORK):
-        report.add_input("weights", options.weights)
+    record_weights(options, report)
     visits: list[dict[str, Any]] = []
     files = []
     for number, images in enumerate(paths, 1):

@@ -13,7 +13,7 @@ from ..augmentation.config import AugmentationConfig
 from ..cohort.preparation import PreparationConfig
 from ..images.preprocessing import LEARN
 from ..network.configuration import NetworkConfig, load_network_config
-from ..network.weights import default_weights_path
+from ..network.shipped import default_weights_path
 from ..tasks.registry import study_task_from_dict
 from ..tasks.study_task import StudyTask
 from ..training.settings import TrainingSettings

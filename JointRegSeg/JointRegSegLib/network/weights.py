@@ -73,11 +73,6 @@ class LoadedWeights:
             raise ValueError(f"{source} need at least one of the modalities {', '.join(known)}")
 
 
-def default_weights_path() -> Path:
-    """Return the path of the weights that are part of this package."""
-    return Path(__file__).resolve().parents[1] / "weights" / "neurocest.pt"
-
-
 def save_weights(path: str | Path, network: JointNetwork, metadata: Mapping[str, Any], half: bool = False) -> Path:
     """Write a weights file, completely or not at all.
 

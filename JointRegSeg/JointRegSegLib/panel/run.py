@@ -103,7 +103,7 @@ class RunPage(Page):
             movingMask=parameters.movingMask,
             **tumors,
             labels=parameters.labels.strip() or None,
-            weights=(parameters.weightsPath or None) if parameters.segment else "none",
+            weights=self.panel.method.weights() if parameters.segment else "none",
             affine=parameters.affine.value,
             refine=None if parameters.refineIterations < 0 else parameters.refineIterations,
             similarity=parameters.similarity or None,
@@ -130,7 +130,7 @@ class RunPage(Page):
         result = self.logic.segment(
             self.panel.studies.study("fixed"),
             mask=parameters.fixedMask,
-            weights=parameters.weightsPath or None,
+            weights=self.panel.method.weights(),
             flips=parameters.flips,
             coregister=parameters.coregister,
             device=parameters.device,

@@ -13,8 +13,6 @@ from .settings import TrainingSettings
 
 DATA_PATHS = ("memory", "cache", "on_the_fly", "synthetic")
 TASKS = ("both", "segmentation", "registration")
-BUNDLED = "default"
-"""Initial weights that mean the bundled ones."""
 OWN_KEYS = ("stride", "task", "tasks", "registration_every", "initial_weights", "note")
 """Keys of a configuration besides its sections."""
 
@@ -81,8 +79,8 @@ class TrainingConfig:
         task: Name of the task, see ``tasks.registry``.
         tasks: Which parts of the joint task are trained: ``both``, ``segmentation`` or ``registration``.
         registration_every: The registration takes part in every n-th step only.
-        initial_weights: File with weights to start from, or ``default`` for the bundled weights; None for none. Classes
-            that the file does not know start untrained.
+        initial_weights: File with weights to start from, or a name of ``network.shipped`` such as ``default``; None for
+            none. Classes that they do not know start untrained.
         note: Free text.
     """
 

@@ -15,8 +15,9 @@ from ..cohort.preparation import PreparationConfig
 from ..images.preprocessing import LEARN
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig, load_network_config, network_config_names
+from ..network.shipped import DEFAULT, SHIPPED
 from ..synthesis.source import SyntheticConfig
-from .config import BUNDLED, OWN_KEYS, DataConfig, TrainingConfig
+from .config import OWN_KEYS, DataConfig, TrainingConfig
 from .settings import TrainingSettings
 
 KEYS = ("network", "loss", "data", "training", *OWN_KEYS)
@@ -71,7 +72,7 @@ def config_from_dict(values: Any, source: str = "configuration", folder: Path | 
         **{name: values[name] for name in OWN_KEYS if name in values},
     }
     config = settings_from_json(TrainingConfig, checked, source)
-    if config.initial_weights not in (None, BUNDLED):
+    if config.initial_weights not in (None, DEFAULT, *SHIPPED):
         config = replace(config, initial_weights=str(folder / str(config.initial_weights)))
     return config
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from ..network.joint import JointNetwork
-from ..network.weights import default_weights_path, load_weights
+from ..network.shipped import weights_path
+from ..network.weights import load_weights
 from .checkpoints import load_checkpoint
-from .config import BUNDLED, TrainingConfig
+from .config import TrainingConfig
 
 _CLASS_SCORES = ("segmentation.output.", "segmentation.auxiliary.")
 """Layers with one output for each class."""
@@ -30,7 +31,7 @@ def new_network(config: TrainingConfig) -> JointNetwork:
         network = JointNetwork(config.network)
     if config.initial_weights is None:
         return network
-    source = str(default_weights_path()) if config.initial_weights == BUNDLED else config.initial_weights
+    source = str(weights_path(config.initial_weights))
     state: dict[str, Any] | None = None
     with suppress(ValueError):
         state = load_checkpoint(source)["kept"]

@@ -46,7 +46,7 @@ def test_every_widget_of_the_panel_explains_itself():
 def test_panel_binds_every_parameter():
     panel = slicer.util.getModuleWidget("JointRegSeg")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
-    assert bound | {"similarity", "predictModel", *panel.PATHS, *panel.device.titles()} == set(
+    assert bound | {"similarity", "network", "predictModel", *panel.PATHS, *panel.device.titles()} == set(
         JointRegSeg.JointRegSegParameterNode.allParameters
     )
 
@@ -122,12 +122,13 @@ def test_the_panel_offers_the_similarities_of_the_registry():
 def test_choices_of_the_panel_are_those_of_the_logic():
     from JointRegSegLib.images.modalities import MODALITIES
     from JointRegSegLib.inference.settings import AFFINE_KINDS
-    from JointRegSegLib.network.weights import default_weights_path
+    from JointRegSegLib.network.shipped import SHIPPED
     from JointRegSegLib.panel.choices import IMAGES
 
     assert {kind.value for kind in JointRegSeg.Affine} == set(AFFINE_KINDS)
     assert tuple(IMAGES) == MODALITIES
-    assert Path(slicer.util.getModuleWidget("JointRegSeg").logic.shippedWeights()) == default_weights_path()
+    networks = slicer.util.getModuleWidget("JointRegSeg").ui.networkComboBox
+    assert [networks.itemData(i) for i in range(networks.count)] == [*SHIPPED, ""]
 
 
 def test_sample_data_can_be_loaded_by_name(monkeypatch, tmp_path):

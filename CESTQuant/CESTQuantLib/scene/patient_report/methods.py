@@ -260,7 +260,11 @@ def _registration(material: Material, references: _References) -> str:
     if weights == "none":
         network = "without a network"
     else:
-        chosen = "the network's default weights" if not weights else "weights given by the user"
+        if not weights or weights == "default":
+            chosen = "the network's default weights"
+        else:
+            is_name = "/" not in weights and "\\" not in weights and not weights.endswith(".pt")
+            chosen = f"the bundled weights '{weights}'" if is_name else "weights given by the user"
         network = f"with {chosen}{references.cite(JOINT_NETWORK)}"
     texts = [
         (

@@ -37,6 +37,21 @@ class InputsTest(SampleTest):
         self.assertTrue(self.ui.weightsPathLineEdit.isHidden())
         self.assertTrue(self.ui.flipsCheckBox.isHidden())
 
+    def test_networkIsOneOfThePackageOrThatOfAFile(self):
+        method = self.widget.method
+        parameters = self.widget.logic.getParameterNode()
+        networks = self.ui.networkComboBox
+        parameters.weightsPath = ""
+        self.assertEqual(method.weights(), "neurocest")
+        self.assertTrue(self.ui.weightsPathLineEdit.isHidden())
+        networks.currentIndex = networks.count - 1
+        self.assertFalse(self.ui.weightsPathLineEdit.isHidden())
+        self.assertIn("network of the package", self.ui.applyButton.toolTip)
+        self.ui.weightsPathLineEdit.currentPath = "network.pt"
+        self.assertEqual(method.weights(), "network.pt")
+        networks.currentIndex = networks.findData("neurocest")
+        self.assertEqual((method.weights(), parameters.weightsPath), ("neurocest", ""))
+
     def test_selectorsFollowTheScene(self):
         count = self.ui.fixedT2Selector.nodeCount()
         added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t2")

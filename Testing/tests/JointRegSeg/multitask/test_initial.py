@@ -13,7 +13,8 @@ from JointRegSegLib.multitask.config import study_network
 from JointRegSegLib.multitask.initial import initialize
 from JointRegSegLib.multitask.network import MultiTaskNetwork
 from JointRegSegLib.multitask.weights import load_study_weights
-from JointRegSegLib.network.weights import default_weights_path, load_weights
+from JointRegSegLib.network.shipped import default_weights_path
+from JointRegSegLib.network.weights import load_weights
 from JointRegSegLib.tasks.tissue import Tissue
 from JointRegSegLib.training.loop import _of_this_version
 

@@ -19,7 +19,7 @@ from JointRegSegLib.multitask.network import MultiTaskNetwork
 from JointRegSegLib.multitask.shipped import FOLDER, SHIPPED, weights_file
 from JointRegSegLib.multitask.weights import load_study_weights, offer_of, save_study_weights
 from JointRegSegLib.network.resolution import degrade
-from JointRegSegLib.network.weights import default_weights_path
+from JointRegSegLib.network.shipped import default_weights_path
 from JointRegSegLib.synthesis.subject import synthetic_subject
 from JointRegSegLib.synthesis.templates import load_templates
 from JointRegSegLib.tasks.registry import study_task_from_dict

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config
 
 from JointRegSegLib.batch import main
-from JointRegSegLib.network.weights import default_weights_path
+from JointRegSegLib.network.shipped import default_weights_path
 
 
 @pytest.fixture(scope="module")

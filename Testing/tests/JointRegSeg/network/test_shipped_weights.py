@@ -18,7 +18,8 @@ from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.single_study import segment_study
 from JointRegSegLib.metrics.overlap import dice
-from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, load_weights
+from JointRegSegLib.network.shipped import default_weights_path
+from JointRegSegLib.network.weights import LoadedWeights, load_weights
 from JointRegSegLib.synthesis.patient import synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of
 from JointRegSegLib.synthesis.templates import load_templates

@@ -14,7 +14,8 @@ import torch
 
 from JointRegSegLib.network.configuration import NetworkConfig
 from JointRegSegLib.network.joint import JointNetwork, build_network
-from JointRegSegLib.network.weights import LoadedWeights, default_weights_path, load_weights, save_weights
+from JointRegSegLib.network.shipped import default_weights_path
+from JointRegSegLib.network.weights import LoadedWeights, load_weights, save_weights
 
 CONFIG = NetworkConfig(
     name="small",
