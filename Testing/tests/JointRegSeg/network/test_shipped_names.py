@@ -22,5 +22,5 @@ def test_paths_stay_paths_even_with_the_name_of_weights_of_the_package():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="there are no weights 'neurocset': .*'neurocest' \\(necrotic core"):
+    with pytest.raises(ValueError, match=r"there are no weights 'neurocset': .*'neurocest' \(necrotic core"):
         weights_path("neurocset")
