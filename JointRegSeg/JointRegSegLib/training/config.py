@@ -80,7 +80,7 @@ class TrainingConfig:
         tasks: Which parts of the joint task are trained: ``both``, ``segmentation`` or ``registration``.
         registration_every: The registration takes part in every n-th step only.
         initial_weights: File with weights to start from, or a name of ``network.shipped`` such as ``default``; None for
-            none. Classes that they do not know start untrained.
+            none. Classes that they do not know start as copies of the necrotic core.
         note: Free text.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..images.labels import NECROTIC_CORE
 from ..network.joint import JointNetwork
 from ..network.shipped import weights_path
 from ..network.weights import load_weights
@@ -21,7 +22,8 @@ def new_network(config: TrainingConfig) -> JointNetwork:
     """Make the network of a configuration.
 
     Its weights come from the seed, or from the file ``initial_weights``, which may be a weights file or a checkpoint.
-    Where the file's network knows fewer classes, the first ones are taken and the further ones start untrained.
+    Where the file's network knows fewer classes, the further ones start as copies of the necrotic core, which is what a
+    network takes a cavity for at first. From random scores it is hardly ever learned.
 
     Raises:
         ValueError: The file cannot be read or belongs to another network; the message names it.
@@ -47,7 +49,7 @@ def new_network(config: TrainingConfig) -> JointNetwork:
 
 
 def _with_further_classes(state: dict[str, Any], network: JointNetwork) -> dict[str, Any]:
-    """The state with the network's own start for the classes that it does not know."""
+    """The state with copies of the necrotic core for the classes that it does not know."""
     own = network.state_dict()
     extended = dict(state)
     for name, value in state.items():
@@ -55,5 +57,8 @@ def _with_further_classes(state: dict[str, Any], network: JointNetwork) -> dict[
         if not name.startswith(_CLASS_SCORES) or start is None or value.shape[1:] != start.shape[1:]:
             continue
         if len(value) < len(start):
-            extended[name] = torch.cat([value, start[len(value) :].to(value.dtype)])
+            further = len(start) - len(value)
+            extended[name] = torch.cat(
+                [value, value[NECROTIC_CORE : NECROTIC_CORE + 1].expand(further, *value.shape[1:])]
+            )
     return extended
