@@ -9,10 +9,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "weights"
 """Folder of the weights, each with its model card (``.md``) and the configuration of its training (``.json``)."""
 DEFAULT = "default"
 """Another name of the first of the weights that segment and register."""
-_KNOWS = {
-    "neurocest": "necrotic core, oedema and enhancing tumour",
-    "neurocest_cavity": "these and the resection cavity, for visits after an operation",
-}
+_KNOWS = {"neurocest": "necrotic core, oedema and enhancing tumour"}
 
 
 def existing(names: Mapping[str, str]) -> dict[str, str]:
@@ -42,7 +39,7 @@ def weights_path(given: str | Path | None) -> Path:
     """Return the file of weights that segment and register, which are given by a name of the package or by a path.
 
     Args:
-        given: Name, such as ``neurocest_cavity``, or path; None or ``default`` for the default weights.
+        given: Name, such as ``neurocest``, or path; None or ``default`` for the default weights.
 
     Raises:
         ValueError: A word without folder and ending is neither a name nor a file; the message lists the names.

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from NeuroCESTLib.panel.page import Page
 
-TITLES = {"neurocest": "Tumour", "neurocest_cavity": "Tumour and resection cavity"}
+TITLES = {"neurocest": "Tumour (bundled weights)"}
 """What the networks of the package are called."""
 OF_REFINEMENT = ("similarityComboBox", "regulariserComboBox", "regularisationSpinBox", "timeLimitSpinBox")
 """Widgets that only a refinement needs."""

@@ -23,7 +23,7 @@ def new_network(config: TrainingConfig) -> JointNetwork:
 
     Its weights come from the seed, or from the file ``initial_weights``, which may be a weights file or a checkpoint.
     Where the file's network knows fewer classes, the further ones start as copies of the necrotic core, which is what a
-    network takes a cavity for at first. From random scores it is hardly ever learned.
+    network takes a cavity for at first.
 
     Raises:
         ValueError: The file cannot be read or belongs to another network; the message names it.
