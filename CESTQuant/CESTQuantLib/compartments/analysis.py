@@ -109,9 +109,14 @@ def _between(
         return replace(found, warnings=tuple(notes))
     grown = transitions_of(*masks, transform)
     if grown is not None:
-        transitions, labels, grid, jacobian = grown
+        transitions, labels, kept, grid, jacobian = grown
         found = replace(
-            found, transitions=transitions, transition_labels=labels, transition_grid=grid, jacobian=jacobian
+            found,
+            transitions=transitions,
+            transition_labels=labels,
+            kept=kept,
+            transition_grid=grid,
+            jacobian=jacobian,
         )
         folded = [entry.region for entry in jacobian if entry.folded > 0]
         if folded:

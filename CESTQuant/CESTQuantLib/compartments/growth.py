@@ -106,7 +106,7 @@ def _correlation(one: Image, two: Image, transform: sitk.Transform) -> float:
 
 def transitions_of(
     first: RegionMasks, second: RegionMasks, transform: sitk.Transform
-) -> tuple[tuple[Transition, ...], np.ndarray, Grid, tuple[JacobianOfRegion, ...]] | None:
+) -> tuple[tuple[Transition, ...], np.ndarray, np.ndarray, Grid, tuple[JacobianOfRegion, ...]] | None:
     """Find which tissue changed its compartment, and how tissue grew.
 
     Args:
@@ -116,7 +116,8 @@ def transitions_of(
 
     Returns:
         Volumes by both compartments, the largest first; labels (K, J, I), uint8, index + 1 into them and 0 where the
-        compartment is the same or there is none; their grid; and the Jacobian in the compartments of the first visit.
+        compartment is the same or there is none; the voxels (K, J, I), bool, that kept their compartment; the grid of
+        both; and the Jacobian in the compartments of the first visit.
         None where a visit has no compartments.
     """
     if first.grid is None or second.grid is None or not first.compartments or not second.compartments:
@@ -136,12 +137,14 @@ def transitions_of(
         ),
         key=lambda entry: -entry[0].volume_ml,
     )
-    labels = np.zeros(len(points), np.uint8)
+    labels, kept = np.zeros(len(points), np.uint8), np.zeros(len(points), bool)
     for number, (transition, a, b) in enumerate(listed, start=1):
         if transition.first != transition.second:
             labels[(before == a) & (after == b)] = number
+        else:
+            kept |= (before == a) & (after == b)
     jacobian = _jacobian(grid, transform, before, names_before)
-    return tuple(entry[0] for entry in listed), labels.reshape(grid.shape), grid, jacobian
+    return tuple(entry[0] for entry in listed), labels.reshape(grid.shape), kept.reshape(grid.shape), grid, jacobian
 
 
 def _codes(masks: RegionMasks, points: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -431,6 +431,7 @@ class Between:
         transitions: Volumes of tissue by compartments at both visits; empty without a transform between the visits.
         transition_labels: For each voxel of ``transition_grid`` an index + 1 into ``transitions``, or 0, uint8; None
             without a transform.
+        kept: Voxels of ``transition_grid``, bool, that kept their compartment; None likewise.
         transition_grid: Grid of the first visit's segmentation, cut to the tumours.
         jacobian: Statistics of the Jacobian in the compartments of the first visit.
         change_maps: Second minus first visit on the CEST grid of the first one, by quantity; empty without a transform.
@@ -444,6 +445,7 @@ class Between:
     response: Response | None = None
     transitions: tuple[Transition, ...] = ()
     transition_labels: np.ndarray | None = None
+    kept: np.ndarray | None = None
     transition_grid: Grid | None = None
     jacobian: tuple[JacobianOfRegion, ...] = ()
     change_maps: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -43,6 +43,7 @@ def growth_picture(material: Material) -> Picture | None:
         return None
     view = slice_view(Geometry(grid.shape, grid.ijk_to_ras), np.isin(labels, changed))
     picture = view.cut(labels)
+    kept = None if between.kept is None else view.cut(between.kept)
     anatomy = _anatomy(material, grid)
     gray = None if anatomy is None else view.cut(anatomy)
 
@@ -67,10 +68,9 @@ def growth_picture(material: Material) -> Picture | None:
             if place < MOST_COLORS:
                 title = f"{transition_title(transition)}: {number_text(transition.volume_ml)} ml"
                 handles.append(Patch(color=color, label=title))
-        stable = (picture > 0) & ~np.isin(picture, changed)
-        if stable.any():  # on bright and on dark tissue
-            axis.contour(stable, levels=[0.5], colors="black", linewidths=1.8)
-            axis.contour(stable, levels=[0.5], colors="white", linewidths=1, linestyles="dotted")
+        if kept is not None and kept.any():  # on bright and on dark tissue
+            axis.contour(kept, levels=[0.5], colors="black", linewidths=1.8)
+            axis.contour(kept, levels=[0.5], colors="white", linewidths=1, linestyles="dotted")
         if len(changed) > MOST_COLORS:
             rest = sum(between.transitions[n - 1].volume_ml for n in changed[MOST_COLORS:])
             handles.append(Patch(color="0.6", label=f"other changes: {number_text(rest)} ml"))

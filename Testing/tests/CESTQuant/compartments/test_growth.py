@@ -100,19 +100,21 @@ def masks_of(edema: float, enhancing: float) -> RegionMasks:
 def test_oedema_that_enhances_later_is_a_transition_with_its_volume() -> None:
     found = transitions_of(masks_of(10, 4), masks_of(10, 7), sitk.Transform(3, sitk.sitkIdentity))
     assert found is not None
-    transitions, labels, grid, jacobian = found
+    transitions, labels, kept, grid, jacobian = found
     volume = {(entry.first, entry.second): entry.volume_ml for entry in transitions}
     expected = float((ball(7) & ~ball(4)).sum()) / 1000
     assert volume["edema", "enhancing_tumor"] == pytest.approx(expected)
     number = next(i for i, e in enumerate(transitions, 1) if (e.first, e.second) == ("edema", "enhancing_tumor"))
     assert (labels == number).sum() * grid.voxel_ml == pytest.approx(expected)
     assert [entry.mean for entry in jacobian] == pytest.approx([1.0, 1.0])
+    assert kept.sum() * grid.voxel_ml == pytest.approx(float((ball(10) & ~ball(7) | ball(4)).sum()) / 1000)
+    assert not labels[kept].any()
 
 
 def test_tissue_that_only_grew_keeps_its_compartment() -> None:
     found = transitions_of(masks_of(8, 4), masks_of(12, 6), scaled(1.5))
     assert found is not None
-    transitions, _, _, jacobian = found
+    transitions, _, _, _, jacobian = found
     changed = sum(entry.volume_ml for entry in transitions if entry.first != entry.second)
     assert changed < 0.15 * sum(entry.volume_ml for entry in transitions)
     assert [entry.mean for entry in jacobian] == pytest.approx([1.5**3] * 2, rel=1e-3)
