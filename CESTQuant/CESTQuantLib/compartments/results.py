@@ -431,7 +431,6 @@ class Between:
         transitions: Volumes of tissue by compartments at both visits; empty without a transform between the visits.
         transition_labels: For each voxel of ``transition_grid`` an index + 1 into ``transitions``, or 0, uint8; None
             without a transform.
-        kept: Voxels of ``transition_grid``, bool, that kept their compartment; None likewise.
         transition_grid: Grid of the first visit's segmentation, cut to the tumours.
         jacobian: Statistics of the Jacobian in the compartments of the first visit.
         change_maps: Second minus first visit on the CEST grid of the first one, by quantity; empty without a transform.
@@ -439,19 +438,20 @@ class Between:
         registration: Correlation of the anatomies of both visits with the transform, without it and with its inverse;
             empty without a transform or an anatomy.
         warnings: Sentences for the user.
+        kept: Voxels of ``transition_grid``, bool, that kept their compartment; None without a transform.
     """
 
     changes: tuple[Change, ...]
     response: Response | None = None
     transitions: tuple[Transition, ...] = ()
     transition_labels: np.ndarray | None = None
-    kept: np.ndarray | None = None
     transition_grid: Grid | None = None
     jacobian: tuple[JacobianOfRegion, ...] = ()
     change_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     second_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     registration: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    kept: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

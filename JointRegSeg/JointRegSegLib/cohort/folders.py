@@ -118,9 +118,10 @@ def divide(cohort: Cohort, validation: float, test: float, seed: int = 0) -> Coh
     random.Random(seed).shuffle(subjects)
     counts = [0 if share == 0 else max(1, round(share * len(subjects))) for share in (validation, test)]
     if sum(counts) >= len(subjects):
+        found = "1 subject" if len(subjects) == 1 else f"{len(subjects)} subjects"
         raise ValueError(
-            f"{len(subjects)} subjects of '{cohort.source}' are too few to give {counts[0]} to validation and "
-            f"{counts[1]} to testing"
+            f"{found} of '{cohort.source}' cannot be divided: {counts[0]} for validation and {counts[1]} for testing "
+            "would leave none for training"
         )
     train, val, held_out = SPLITS
     splits = dict.fromkeys(subjects[: counts[0]], val) | dict.fromkeys(subjects[counts[0] : sum(counts)], held_out)

@@ -152,5 +152,5 @@ def test_subjects_are_divided_by_shares_and_keep_their_visits_together() -> None
 def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
     with pytest.raises(ValueError, match="leave nothing to train on"):
         divide(cohort_of(4), 0.5, 0.5)
-    with pytest.raises(ValueError, match="2 subjects of 'cohort' are too few"):
+    with pytest.raises(ValueError, match="2 subjects of 'cohort' cannot be divided"):
         divide(cohort_of(2), 0.1, 0.1)
