@@ -12,7 +12,6 @@ _FINDS = {
 }
 SHIPPED = existing(_FINDS)
 """What the weights find by their name; ``<name>.pt`` lies in ``FOLDER``."""
-__all__ = ["FOLDER", "SHIPPED", "shipped_in_words", "weights_file"]
 
 
 def shipped_in_words() -> str:

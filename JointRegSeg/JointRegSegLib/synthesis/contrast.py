@@ -17,7 +17,7 @@ from ..images.modalities import MODALITIES
 from .random_fields import Draw, box_mean, grid_of
 from .surgery import Surgery
 from .templates import CSF, GM, WM
-from .tumor import TumorFields
+from .tumor import SURGERY, TumorFields
 
 _TISSUE = {
     "t1": ((0.28, 0.06), (0.65, 0.06), (0.83, 0.05)),
@@ -34,8 +34,6 @@ _LESION = {
 }
 """Range of the mean of oedema, non-enhancing tumour, necrosis and enhancing tumour."""
 _NECROSIS, _ENHANCING = 2, 3
-_SURGERY = 1
-"""Purpose of random numbers, see ``Draw.aside``."""
 _SMALLEST_SIGMA = 0.2
 """A Gaussian narrower than this, in voxels, is left out, because it would change nothing."""
 
@@ -62,7 +60,7 @@ def random_images(
         Images (C, D, H, W), zero outside the mask.
     """
     levels = _Levels(draw)
-    surgery = Surgery(draw.aside(_SURGERY)) if bool((tumor.cavity > 0.5).any()) else None
+    surgery = Surgery(draw.aside(SURGERY)) if bool((tumor.cavity > 0.5).any()) else None
     structures = _Structures(tissues, mask, spacing_mm, draw)
     images = []
     for name in modalities:

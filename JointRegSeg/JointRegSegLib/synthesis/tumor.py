@@ -18,7 +18,7 @@ RESECTED_SHARE = 0.25
 """Share of the patients whose tumour is resected between the visits."""
 _PARTLY_RESECTED = 0.5
 """Share of the resections of several ellipsoids that take only the first one."""
-_SURGERY = 1
+SURGERY = 1
 """Purpose of random numbers, see ``Draw.aside``."""
 
 
@@ -173,7 +173,7 @@ def changed_tumor(tumor: Tumor, draw: Draw, resected_share: float = RESECTED_SHA
             residual=draw.uniform(0, 0.6),
             mass=tumor.mass * draw.uniform(-0.3, 0.3),
             edema_mm=tumor.edema_mm * draw.uniform(0.2, 0.9),
-            remaining=(len(tumor.radii_mm) - 1) * draw.aside(_SURGERY).chance(_PARTLY_RESECTED),
+            remaining=(len(tumor.radii_mm) - 1) * draw.aside(SURGERY).chance(_PARTLY_RESECTED),
         )
     factor = draw.uniform(0.65, 1.5)
     return replace(
