@@ -10,12 +10,20 @@ from ..registration.deformation import integrate_velocity, resize_displacement, 
 from .random_fields import Draw, voxel_positions
 from .templates import Template
 
+BRAIN_ML = 1350.0
+"""Volume of the brain of a synthetic head of mean size, without tumour.
+
+Eight brains of the BraTS challenge have 1,270 to 1,560 ml with their tumours. The templates are larger: ICBM152 has
+1,910 ml.
+"""
+
 
 def random_head(template: Template, shape: tuple[int, int, int], draw: Draw) -> Tensor:
     """Make the tissues of a new head.
 
-    The template is rotated by up to about 12 degrees, scaled by up to 15 % along each axis, mirrored in half of the
-    heads, and deformed smoothly. Ventricles and sulci are widened or narrowed by a power of the probability of CSF.
+    The template is brought to a volume of ``BRAIN_ML``, rotated by up to about 12 degrees, scaled by up to 15 % along
+    each axis, mirrored in half of the heads, and deformed smoothly. Ventricles and sulci are widened or narrowed by a
+    power of the probability of CSF.
 
     Args:
         template: Anatomy to start from.
@@ -25,7 +33,9 @@ def random_head(template: Template, shape: tuple[int, int, int], draw: Draw) -> 
     Returns:
         Probabilities (3, D, H, W) of CSF, grey and white matter.
     """
-    moved = moved_template(template.tissues, template.spacing_mm, shape, draw)
+    size = (1000 * BRAIN_ML / template.volume_mm3) ** (1 / 3)
+    first, second, third = (size * (1 + draw.uniform(-0.13, 0.15)) for _ in range(3))
+    moved = moved_template(template.tissues, template.spacing_mm, shape, draw, (first, second, third))
     return with_sulci(moved, draw.uniform(0.6, 1.5))
 
 
@@ -34,16 +44,16 @@ def moved_template(
     spacing_mm: float,
     shape: tuple[int, int, int],
     draw: Draw,
-    scales: tuple[float, float, float] | None = None,
+    scales: tuple[float, float, float],
 ) -> Tensor:
-    """Rotate, scale, mirror, shift and bend the fields of a template at random.
+    """Scale the fields of a template, and rotate, mirror, shift and bend them at random.
 
     Args:
         fields: Fields (C, D, H, W), of which the first three are the probabilities of CSF, grey and white matter.
         spacing_mm: Voxel size of the template and of the grid.
         shape: Grid (D, H, W) of the head.
         draw: Source of the random numbers.
-        scales: Factors of the size along (D, H, W); None to draw them.
+        scales: Factors of the size along (D, H, W).
 
     Returns:
         Fields (C, D, H, W) on the grid of the head.
@@ -53,8 +63,7 @@ def moved_template(
     matrix = torch.eye(3)
     for axis in range(3):
         matrix = matrix @ _rotation(axis, draw.normal(0, 5.0 if axis else 7.0))
-    drawn = [1 / (1 + draw.uniform(-0.13, 0.15)) for _ in range(3)]
-    matrix = matrix @ torch.diag(torch.tensor(drawn if scales is None else [1 / scale for scale in scales]))
+    matrix = matrix @ torch.diag(torch.tensor([1 / scale for scale in scales]))
     wide, fine = draw.smooth(shape, 40 / spacing_mm, 3), draw.smooth(shape, 15 / spacing_mm, 3)
     bend = wide * (2.5 / spacing_mm) + fine * (0.8 / spacing_mm)
     center = (torch.tensor(shape, dtype=torch.float32) - 1) / 2

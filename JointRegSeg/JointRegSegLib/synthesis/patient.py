@@ -29,6 +29,8 @@ from .tumor import (
 SHAPE_MM = (160, 192, 160)
 """Field of view along (D, H, W), which run to superior, anterior and right."""
 
+_FARTHEST_PUSH_MM = 28.0
+"""Largest distance over which the mass effect falls off; with more, a large tumour would blow up the skull."""
 _WITHOUT_TUMOR = 2
 """Purpose of random numbers, see ``Draw.aside``."""
 
@@ -122,7 +124,7 @@ def _push(tumor: Tumor, shape: tuple[int, int, int], spacing_mm: float) -> Tenso
     if not len(tumor.radii_mm):
         return identity_displacement(shape)
     largest = int(tumor.radii_mm.argmax())
-    radius = float(tumor.radii_mm[largest]) * 1.4 + 4
+    radius = min(float(tumor.radii_mm[largest]) * 1.4 + 4, _FARTHEST_PUSH_MM)
     return mass_effect(shape, tumor.centers[largest], radius / spacing_mm, tumor.mass)
 
 

@@ -40,6 +40,11 @@ class Template:
     spacing_mm: float
     name: str
 
+    @property
+    def volume_mm3(self) -> float:
+        """Volume of the brain, CSF on its surface included."""
+        return float(self.tissues.sum(dtype=torch.float64)) * self.spacing_mm**3
+
     def at(self, spacing_mm: float) -> Template:
         """Average the template to larger voxels, so that mixed voxels stay mixed.
 

@@ -12,7 +12,7 @@ from ..images.labels import CAVITY
 from .random_fields import Draw, box_mean, grid_of, voxel_positions
 from .templates import CSF, WM
 
-KINDS = {"ring": 0.5, "solid": 0.15, "patchy": 0.2, "non_enhancing": 0.15}
+KINDS = {"ring": 0.42, "solid": 0.13, "patchy": 0.2, "non_enhancing": 0.25}
 """Appearance of the core, with its frequency."""
 RESECTED_SHARE = 0.25
 """Share of the patients whose tumour is resected between the visits."""
@@ -32,7 +32,7 @@ class Tumor:
         radii_mm: Radii (n,) in mm.
         stretch: Metric (n, 3, 3) of each ellipsoid.
         roughness: How far the border deviates from the ellipsoids, relative to the radius.
-        edema_mm: Reach of the oedema along white matter in mm.
+        edema_mm: Reach of the oedema along white matter in mm; 0 for none.
         ring_mm: Thickness of the enhancing ring in mm.
         mass: Strength of the mass effect.
         resected: The core is a cavity filled with fluid.
@@ -136,7 +136,8 @@ def random_tumor(tissues: Tensor, spacing_mm: float, draw: Draw) -> Tumor:
     weight = _location_weights(tissues)
     count = 1 + int(draw.chance(0.5)) + int(draw.chance(0.25))
     first = int(torch.multinomial(weight, 1, generator=draw.generator))
-    radius = draw.uniform(5, 22) if draw.chance(0.8) else draw.uniform(18, 32)
+    low_grade = kind in ("patchy", "non_enhancing")
+    radius = draw.uniform(18, 36) if draw.chance(0.55 if low_grade else 0.3) else draw.uniform(5, 24)
     _, h, w = grid_of(tissues)
     center = torch.tensor([first // (h * w), first // w % h, first % w]).float()
     centers, radii, metrics = [center], [radius], [_metric(draw)]
@@ -145,17 +146,23 @@ def random_tumor(tissues: Tensor, spacing_mm: float, draw: Draw) -> Tumor:
         centers.append(center + offset)
         radii.append(radius * draw.uniform(0.35, 0.85))
         metrics.append(_metric(draw))
-    low_grade = kind in ("patchy", "non_enhancing")
     return Tumor(
         kind=kind,
         centers=torch.stack(centers),
         radii_mm=torch.tensor(radii),
         stretch=torch.stack(metrics),
         roughness=draw.uniform(0.1, 0.4),
-        edema_mm=draw.uniform(1, 14) if low_grade or draw.chance(0.35) else draw.uniform(5, 32),
+        edema_mm=_edema_mm(low_grade, draw),
         ring_mm=draw.uniform(1.5, 7.0),
         mass=draw.uniform(0.0, 0.65),
     )
+
+
+def _edema_mm(low_grade: bool, draw: Draw) -> float:
+    """Draw the reach of the oedema, of which tumours of low grade have less or none."""
+    weights = {"none": 0.4, "some": 0.5, "much": 0.1} if low_grade else {"none": 0.1, "some": 0.45, "much": 0.45}
+    kind = draw.choice(weights)
+    return {"none": 0.0, "some": draw.uniform(1, 12), "much": draw.uniform(8, 28)}[kind]
 
 
 def changed_tumor(tumor: Tumor, draw: Draw, resected_share: float = RESECTED_SHARE) -> Tumor:
@@ -178,7 +185,7 @@ def changed_tumor(tumor: Tumor, draw: Draw, resected_share: float = RESECTED_SHA
     factor = draw.uniform(0.65, 1.5)
     return replace(
         tumor,
-        radii_mm=(tumor.radii_mm * factor).clamp(4, 34),
+        radii_mm=(tumor.radii_mm * factor).clamp(4, 38),
         edema_mm=tumor.edema_mm * draw.uniform(0.5, 1.6),
         ring_mm=tumor.ring_mm * draw.uniform(0.7, 1.3),
         mass=min(0.7, tumor.mass * draw.uniform(0.6, 1.4)),
@@ -210,7 +217,7 @@ def tumor_fields(tumor: Tumor, tissues: Tensor, noise: TumorNoise, spacing_mm: f
     reach = _reach_mm(core > 0.5, tissues, noise, spacing_mm, tumor.edema_mm + 6)
     edema = torch.sigmoid((tumor.edema_mm - reach) / 1.5) * inside_brain
     edema = edema * (1 - tissues[CSF]).clamp(0, 1) * (reach < 1e3)
-    edema = torch.maximum(box_mean(edema[None], 3)[0] * inside_brain, core)
+    edema = torch.maximum(box_mean(edema[None], 3)[0] * inside_brain, core) if tumor.edema_mm > 0 else core.square()
     enhancing, necrosis = _inner_parts(tumor, depth, noise, sharpness)
     cavity = torch.zeros_like(core)
     if tumor.resected:

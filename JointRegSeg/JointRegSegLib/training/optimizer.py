@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,7 @@ def choose_precision(settings: TrainingSettings, device: torch.device) -> Precis
 
     On a GPU that is bfloat16 where the GPU supports it, and float16 otherwise; on a processor bfloat16 where it has
     instructions for it, and float32 otherwise. Nothing is timed, so that a training repeats itself on a busy machine.
+    A processor without such instructions computes bfloat16 about twenty times as slowly as float32, which is told.
 
     Args:
         settings: Settings of the training.
@@ -58,9 +60,14 @@ def choose_precision(settings: TrainingSettings, device: torch.device) -> Precis
         return Precision(fastest if settings.precision == "auto" else settings.precision, channels_last)
     if settings.precision == "float16":
         raise ValueError("precision 'float16' needs a GPU; use auto, float32 or bfloat16")
-    if settings.precision != "auto":
-        return Precision(settings.precision, channels_last)
-    return Precision("bfloat16" if has_bfloat16_instructions() else "float32", channels_last)
+    fastest = "bfloat16" if has_bfloat16_instructions() else "float32"
+    if settings.precision == "bfloat16" != fastest:
+        warnings.warn(
+            "this processor has no instructions for bfloat16, in which a training takes many times as long as in "
+            "float32: set training.precision to 'auto' or 'float32'",
+            stacklevel=2,
+        )
+    return Precision(fastest if settings.precision == "auto" else settings.precision, channels_last)
 
 
 def common_precision(precision: Precision, processes: Processes, device: torch.device) -> Precision:

@@ -21,15 +21,30 @@ def templates() -> list[Template]:
 
 @pytest.fixture(scope="module")
 def patient(templates: list[Template]) -> SyntheticPatient:
-    return synthetic_patient(templates, 5, SPACING_MM, with_deformation=True)
+    return synthetic_patient(templates, 8, SPACING_MM, with_deformation=True)
 
 
 def test_the_seed_decides_the_patient(templates: list[Template], patient: SyntheticPatient) -> None:
-    again = synthetic_patient(templates, 5, SPACING_MM)
+    again = synthetic_patient(templates, 8, SPACING_MM)
     other = synthetic_patient(templates, 6, SPACING_MM)
     assert torch.equal(again.fixed.images, patient.fixed.images)
     assert torch.equal(again.moving.labels, patient.moving.labels)
     assert not torch.equal(other.fixed.images, patient.fixed.images)
+
+
+def test_brains_have_the_volume_of_real_ones_and_tumors_their_variety(templates: list[Template]) -> None:
+    visits = [synthetic_patient(templates, seed, SPACING_MM, modalities=("flair",)).fixed for seed in range(24)]
+    liters = torch.tensor([float(visit.mask.sum()) for visit in visits]) * SPACING_MM**3 / 1e6
+    assert 1.3 < float(liters.median()) < 1.55
+    assert float(liters.min()) > 1.0
+    assert float(liters.max()) < 2.0
+    volumes = (
+        torch.stack([torch.bincount(v.labels.flatten().long(), minlength=4) for v in visits]) * SPACING_MM**3 / 1e3
+    )
+    core = volumes[:, 1] + volumes[:, 3]
+    assert 3 <= int((core > 50).sum()) <= 16
+    assert int((volumes[:, 2] < 0.2 * core).sum()) >= 1  # hardly any oedema
+    assert int((volumes[:, 2] > 2 * core).sum()) >= 3
 
 
 def test_images_are_zero_outside_the_brain_and_labels_lie_inside(patient: SyntheticPatient) -> None:

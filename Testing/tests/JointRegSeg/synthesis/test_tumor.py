@@ -29,6 +29,17 @@ def test_each_kind_of_tumor_has_its_compartments(kind: str) -> None:
         assert outer.index(3) < outer.index(2)
 
 
+def test_a_tumor_without_edema_has_none() -> None:
+    shape = (24, 24, 24)
+    tissues = torch.zeros(3, *shape)
+    tissues[2] = 1
+    tumor = Tumor("ring", torch.full((1, 3), 12.0), torch.tensor([18.0]), torch.eye(3)[None], 0.1, 0.0, 4.0, 0.0)
+    labels = tumor_fields(tumor, tissues, TumorNoise.of(shape, 2.0, Draw(3)), 2.0).labels()
+    counts = torch.bincount(labels.flatten().long(), minlength=4)
+    assert counts[2] == 0
+    assert min(counts[1], counts[3]) > 100
+
+
 def test_edema_follows_white_matter_and_spares_fluid() -> None:
     shape = (32, 32, 32)
     tissues = torch.zeros(3, *shape)
