@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
+from NeuroCESTLib.batch.memory import keep_freed_memory
 from NeuroCESTLib.core.messages.input_errors import InputError, naming
 from NeuroCESTLib.core.output.result_folder import OutputFolder as OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
@@ -82,6 +83,8 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, hides_names = "--debug" in arguments, ANONYMOUS in arguments
     arguments = [argument for argument in arguments if argument not in ("--debug", ANONYMOUS)]
+    if "slicer" not in sys.modules:  # the memory of the application is its own
+        keep_freed_memory()
     token = files_of_nodes.set({})
     try:
         with _warnings_in_one_line(), _names_hidden(arguments) if hides_names else contextlib.nullcontext():
