@@ -63,8 +63,8 @@ def refine(
         fixed: Image of shape (1, C, D, H, W). Channels that are constant in either image do not count.
         moving: Image of the same shape.
         start: Deformation that a network found, of shape (1, 3, D, H, W) in voxels; None for the identity. If it has a
-            velocity, that velocity is optimised further. A displacement without a velocity is kept as it is, and the
-            flow that is found is applied before it.
+            velocity, that velocity is optimised further, or the identity where the images are more alike without it. A
+            displacement without a velocity is kept as it is, and the flow that is found is applied before it.
         fixed_mask: Voxels to leave out, as non-zero voxels of a tensor (1, 1, D, H, W), or (1, C, D, H, W) for each
             channel by itself: the tumour of the fixed image, and what a channel does not show. None if there are none.
         moving_mask: The same for the moving image.
@@ -97,6 +97,8 @@ def refine(
         done = 0
         for number, level in enumerate(levels, 1):
             images = _Level.of((fixed, moving), (fixed_tumor, moving_tumor), level, settings)
+            if number == 1 and bool(velocity.any()) and not images.more_alike(velocity, torch.zeros_like(velocity)):
+                begin = velocity = torch.zeros_like(velocity)
 
             def report_iteration(iteration: int, similarity: float, number: int = number, done: int = done) -> None:
                 message = f"deformation, level {number} of {len(levels)}: {settings.similarity} {similarity:.3f}"

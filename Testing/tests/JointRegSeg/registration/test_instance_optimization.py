@@ -61,6 +61,13 @@ def test_refinement_continues_from_the_velocity_of_a_network() -> None:
     assert lncc(fixed, warp(moving, better.displacement)) > lncc(fixed, warp(moving, displacement)) + 0.03
 
 
+def test_a_velocity_that_makes_the_images_less_alike_is_not_started_from() -> None:
+    fixed, moving, _ = pair()
+    wrong = Deformation(integrate_velocity(-known_velocity()), velocity=-known_velocity())
+    found, alone = refine(fixed, moving, wrong, settings=QUICK), refine(fixed, moving, settings=QUICK)
+    assert error(found.displacement, alone.displacement) < 0.02
+
+
 def test_displacement_without_a_velocity_is_refined_too() -> None:
     fixed, moving, true = pair()
     start = Deformation(0.5 * true)
