@@ -33,6 +33,7 @@ def main() -> None:
         action="store_true",
         help="let the brightness of the images decide what part of the tumour enhances and what is too faint",
     )
+    parser.add_argument("--training-data", metavar="TEXT", help="sources of the data, which the file then names")
     options = parser.parse_args()
     if not 0 <= options.share <= 1:
         parser.error(f"--share is {options.share} but must lie between 0 and 1")
@@ -49,6 +50,8 @@ def main() -> None:
             before[name] = torch.cat([value.float(), mean[name][len(value) :]])
     last.network.load_state_dict({name: before[name].float().lerp(mean[name], options.share) for name in before})
     metadata = last.metadata | {"averaged": options.share, "adaptations": len(others)}
+    if options.training_data:
+        metadata["training_data"] = options.training_data
     if options.enhancing_by_brightness:
         metadata["enhancing_by_brightness"] = True
     save_weights(options.output, last.network, metadata, half=True)

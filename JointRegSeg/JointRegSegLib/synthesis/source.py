@@ -73,6 +73,8 @@ class SyntheticConfig:
         return settings_from_json(cls, values, where)
 
 
+GENERATOR = 2
+"""Version of the patients that a seed stands for; a cache of another version is not read."""
 _VISIT = {"images": Numbers("f", 4), "labels": Numbers("i", 3), "mask": Numbers("b", 3)}
 """Form of a cached visit, see ``stored_values``."""
 
@@ -97,7 +99,7 @@ class SyntheticSource:
         names = "-".join(template.name for template in self._templates)
         self._cache = None
         if config.cache is not None:
-            own = "-cavity" if cavity else ""
+            own = f"-v{GENERATOR}" + ("-cavity" if cavity else "")
             if config.resected != RESECTED_SHARE:
                 own += f"-resected{config.resected:g}"
             if config.tumor_free:
