@@ -217,6 +217,7 @@ def tumor_fields(tumor: Tumor, tissues: Tensor, noise: TumorNoise, spacing_mm: f
     reach = _reach_mm(core > 0.5, tissues, noise, spacing_mm, tumor.edema_mm + 6)
     edema = torch.sigmoid((tumor.edema_mm - reach) / 1.5) * inside_brain
     edema = edema * (1 - tissues[CSF]).clamp(0, 1) * (reach < 1e3)
+    # Without oedema, the square stays below the limit of its label where the core falls below its own.
     edema = torch.maximum(box_mean(edema[None], 3)[0] * inside_brain, core) if tumor.edema_mm > 0 else core.square()
     enhancing, necrosis = _inner_parts(tumor, depth, noise, sharpness)
     cavity = torch.zeros_like(core)

@@ -61,7 +61,7 @@ def choose_precision(settings: TrainingSettings, device: torch.device) -> Precis
     if settings.precision == "float16":
         raise ValueError("precision 'float16' needs a GPU; use auto, float32 or bfloat16")
     fastest = "bfloat16" if has_bfloat16_instructions() else "float32"
-    if settings.precision == "bfloat16" != fastest:
+    if settings.precision == "bfloat16" and fastest != "bfloat16":
         warnings.warn(
             "this processor has no instructions for bfloat16, in which a training takes many times as long as in "
             "float32: set training.precision to 'auto' or 'float32'",
