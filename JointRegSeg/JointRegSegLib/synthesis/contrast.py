@@ -27,13 +27,15 @@ _TISSUE = {
 }
 """Mean and standard deviation between patients of CSF, grey and white matter."""
 _LESION = {
-    "t1": ((0.48, 0.78), (0.42, 0.72), (0.25, 0.62), (0.45, 0.85)),
-    "t1ce": ((0.48, 0.76), (0.42, 0.72), (0.22, 0.62), (0.95, 1.90)),
-    "t2": ((0.50, 0.95), (0.60, 1.05), (0.60, 1.20), (0.48, 0.95)),
-    "flair": ((0.60, 1.15), (0.55, 1.25), (0.20, 1.20), (0.60, 1.10)),
+    "t1": ((0.48, 0.78), (0.42, 0.78), (0.25, 0.68), (0.48, 0.88)),
+    "t1ce": ((0.48, 0.76), (0.42, 0.75), (0.22, 0.66), (0.95, 1.90)),
+    "t2": ((0.50, 0.95), (0.55, 1.15), (0.60, 1.30), (0.48, 0.95)),
+    "flair": ((0.54, 1.00), (0.52, 1.20), (0.20, 1.20), (0.52, 1.15)),
 }
 """Range of the mean of oedema, non-enhancing tumour, necrosis and enhancing tumour."""
 _NECROSIS, _ENHANCING = 2, 3
+_FLOW = 3
+"""Purpose of random numbers, see ``Draw.aside``."""
 _SMALLEST_SIGMA = 0.2
 """A Gaussian narrower than this, in voxels, is left out, because it would change nothing."""
 
@@ -192,7 +194,7 @@ def _with_tumor(name: str, image: Tensor, tumor: TumorFields, levels: _Levels, s
     image = image * (1 - share) + share * (edema * texture(0.1) + 0.25 * (image - image.mean()))
     core = tumor.core
     inner = (core - tumor.enhancing - tumor.necrosis).clamp(0, 1)
-    mixed = inner * solid * texture(0.12) + tumor.necrosis * necrosis * texture(0.15)
+    mixed = inner * solid * texture(0.18) + tumor.necrosis * necrosis * texture(0.22)
     mixed = mixed + tumor.enhancing * enhancing * texture(0.22)
     image = image * (1 - core) + mixed
     fluid = levels.tissue[name][CSF] * draw.uniform(0.9, 1.3)
@@ -202,10 +204,13 @@ def _with_tumor(name: str, image: Tensor, tumor: TumorFields, levels: _Levels, s
 def _with_surface(name: str, image: Tensor, structures: _Structures, draw: Draw) -> Tensor:
     """Add vessels, and dura that skull stripping left; they lie over everything else."""
     if name == "t1ce":
-        image = image + draw.uniform(0.3, 1.3) * structures.vessels
+        image = image + draw.uniform(0.3, 2.0) * structures.vessels
         return image + (draw.uniform(0.2, 0.9) * structures.falx if draw.chance(0.7) else 0)
     if draw.chance(0.3):
         image = image + draw.uniform(-0.3, 0.3) * structures.vessels
+    if name == "t2":  # flowing blood gives no signal, and the surface of the brain mixes with bone
+        more = draw.aside(_FLOW)
+        image = image * (1 - more.uniform(0, 0.9) * structures.vessels) * (1 - more.uniform(0, 0.6) * structures.rim)
     return image
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..cohort.sample import OUTSIDE, Pair, StudySample
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE
 from .patient import SyntheticVisit, synthetic_patient
-from .templates import load_templates
+from .templates import Template, load_templates
 from .tumor import RESECTED_SHARE
 
 SPACING_MM = 2.0
@@ -73,7 +73,7 @@ class SyntheticConfig:
         return settings_from_json(cls, values, where)
 
 
-GENERATOR = 2
+GENERATOR = 3
 """Version of the patients that a seed stands for; a cache of another version is not read."""
 _VISIT = {"images": Numbers("f", 4), "labels": Numbers("i", 3), "mask": Numbers("b", 3)}
 """Form of a cached visit, see ``stored_values``."""
@@ -82,7 +82,14 @@ _VISIT = {"images": Numbers("f", 4), "labels": Numbers("i", 3), "mask": Numbers(
 class SyntheticSource:
     """Pairs of visits of synthetic patients; ``source[i]`` is always the same pair."""
 
-    def __init__(self, config: SyntheticConfig, length: int, seed: int = 0, cavity: bool = False) -> None:
+    def __init__(
+        self,
+        config: SyntheticConfig,
+        length: int,
+        seed: int = 0,
+        cavity: bool = False,
+        templates: Sequence[Template] | None = None,
+    ) -> None:
         """Load the templates.
 
         Args:
@@ -90,12 +97,14 @@ class SyntheticSource:
             length: Number of patients.
             seed: Seed; different seeds have different patients.
             cavity: Whether resection cavities have their class; else they are background.
+            templates: Anatomies instead of those that the settings name.
 
         Raises:
             ValueError: There is no usable template for the voxel size.
         """
         self.config, self.length, self.seed, self.cavity = config, length, seed, cavity
-        self._templates = [template.at(config.spacing_mm) for template in load_templates(config.templates)]
+        found = load_templates(config.templates) if templates is None else templates
+        self._templates = [template.at(config.spacing_mm) for template in found]
         names = "-".join(template.name for template in self._templates)
         self._cache = None
         if config.cache is not None:

@@ -18,6 +18,10 @@ RESECTED_SHARE = 0.25
 """Share of the patients whose tumour is resected between the visits."""
 _PARTLY_RESECTED = 0.5
 """Share of the resections of several ellipsoids that take only the first one."""
+_LEAST_EDEMA = 0.15
+"""Share of oedema from which a voxel is labelled: experts include its faint margin."""
+_LEAST_CYST_RING_MM = 5.0
+"""Tumours without enhancement whose ring would be thicker than this are cysts, which are about a third of them."""
 SURGERY = 1
 """Purpose of random numbers, see ``Draw.aside``."""
 
@@ -33,7 +37,7 @@ class Tumor:
         stretch: Metric (n, 3, 3) of each ellipsoid.
         roughness: How far the border deviates from the ellipsoids, relative to the radius.
         edema_mm: Reach of the oedema along white matter in mm; 0 for none.
-        ring_mm: Thickness of the enhancing ring in mm.
+        ring_mm: Thickness of the enhancing ring in mm; without enhancement it decides whether there is a cyst.
         mass: Strength of the mass effect.
         resected: The core is a cavity filled with fluid.
         residual: Fraction of the border of the cavity that still enhances.
@@ -93,7 +97,7 @@ class TumorFields:
         Returns:
             Classes (D, H, W) uint8.
         """
-        labels = torch.where(self.edema > 0.3, 2, 0)
+        labels = torch.where(self.edema > _LEAST_EDEMA, 2, 0)
         labels = torch.where(self.core > 0.5, torch.where(self.enhancing > 0.5, 3, 1), labels)
         return torch.where(self.cavity > 0.5, CAVITY if cavity else 0, labels).to(torch.uint8)
 
@@ -217,8 +221,8 @@ def tumor_fields(tumor: Tumor, tissues: Tensor, noise: TumorNoise, spacing_mm: f
     reach = _reach_mm(core > 0.5, tissues, noise, spacing_mm, tumor.edema_mm + 6)
     edema = torch.sigmoid((tumor.edema_mm - reach) / 1.5) * inside_brain
     edema = edema * (1 - tissues[CSF]).clamp(0, 1) * (reach < 1e3)
-    # Without oedema, the square stays below the limit of its label where the core falls below its own.
-    edema = torch.maximum(box_mean(edema[None], 3)[0] * inside_brain, core) if tumor.edema_mm > 0 else core.square()
+    # Without oedema, the cube stays below the limit of its label where the core falls below its own.
+    edema = torch.maximum(box_mean(edema[None], 3)[0] * inside_brain, core) if tumor.edema_mm > 0 else core**3
     enhancing, necrosis = _inner_parts(tumor, depth, noise, sharpness)
     cavity = torch.zeros_like(core)
     if tumor.resected:
@@ -259,6 +263,10 @@ def _inner_parts(tumor: Tumor, depth: Tensor, noise: TumorNoise, sharpness: floa
         share = 0.3 + 0.7 * torch.sigmoid(noise.border)  # 0.3 to 1: some tumours enhance in a few places only
         return torch.sigmoid((noise.spots + 0.3 * noise.fine - share) * 4), torch.zeros_like(depth)
     if tumor.kind == "non_enhancing":
+        wall_mm = tumor.ring_mm - _LEAST_CYST_RING_MM
+        if wall_mm > 0:  # a cyst
+            wall = (1 + wall_mm) * torch.exp(0.45 * noise.spots + 0.1 * noise.fine)
+            return torch.zeros_like(depth), torch.sigmoid((depth - wall) * 2 * sharpness)
         return torch.zeros_like(depth), torch.sigmoid((noise.spots - 1.5) * 4)
     raise ValueError(f"tumour kind '{tumor.kind}' is unknown; use {', '.join(KINDS)}")
 
