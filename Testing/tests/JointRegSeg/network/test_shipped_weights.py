@@ -59,7 +59,7 @@ def test_weights_record_their_preprocessing_and_contain_no_paths(weights: Loaded
 def test_configurations_of_the_training_are_valid(file: Path) -> None:
     config = read_config(file)
     assert config.network.name == "neurocest"
-    with_real_patients = file.stem in ("neurocest_stage5", "neurocest_stage6", "neurocest_stage8")
+    with_real_patients = file.stem.removeprefix("neurocest_stage") in ("5", "6", "8", "10")
     assert config.data.path == ("cache" if with_real_patients else "synthetic")
     assert "/" not in f"{config.data.cache}{config.data.synthetic['templates']}"
 
