@@ -38,8 +38,7 @@ from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.pairing import Pairing, PairPlan
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.cohort.sample import PairSource, StudySample
-from JointRegSegLib.cohort.sampling import class_counts
-from JointRegSegLib.cohort.sources import StudyPairs
+from JointRegSegLib.cohort.sources import StudiesInMemory, StudyPairs
 from JointRegSegLib.images.labels import CAVITY
 from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.synthesis.source import SyntheticConfig, SyntheticSource
@@ -54,7 +53,7 @@ _TEMPLATE_MM = 2.0
 _SECONDS_BETWEEN_LINES = 10
 
 
-class PreparedStudies:
+class PreparedStudies(StudiesInMemory):
     """Studies of a prepared file, in memory."""
 
     def __init__(self, studies: list[dict[str, Any]]) -> None:
@@ -62,17 +61,6 @@ class PreparedStudies:
             StudySample(_outside_filled(s["images"], s["mask"], s["outside"]), s["labels"], s["mask"], s["name"])
             for s in studies
         ]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> StudySample:
-        return self._samples[index]
-
-    def counts(self, index: int) -> Tensor | None:
-        """Return the voxels (5,) of each class in the brain of a study; None for a study without labels."""
-        sample = self._samples[index]
-        return None if sample.labels is None else class_counts(sample.labels, sample.mask)
 
 
 def _outside_filled(inside: Tensor, mask: Tensor, outside: Tensor) -> Tensor:

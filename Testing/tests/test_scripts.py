@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-COMMANDS = [path for path in sorted((ROOT / "Testing").glob("*.py")) if "argparse" in path.read_text(encoding="utf-8")]
+FILES = [*sorted((ROOT / "Testing").glob("*.py")), *sorted((ROOT / "Testing" / "gpu").glob("*.py"))]
+COMMANDS = [path for path in FILES if "argparse" in path.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
