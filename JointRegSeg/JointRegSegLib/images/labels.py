@@ -5,7 +5,12 @@ How the numbers of a label file become classes is told in ``label_conventions``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASSES = ("background", "necrotic_core", "edema", "enhancing_tumor")
 """Name of each class of the network by its number; the necrotic core stands for the whole non-enhancing core."""
@@ -44,6 +49,33 @@ def region(classes: np.ndarray, name: str) -> np.ndarray:
     for number in REGIONS[name][1:]:
         mask = mask | (classes == number)
     return mask
+
+
+def classes_of_probabilities(probabilities: Tensor) -> Tensor:
+    """Decide the class of every voxel from the probabilities of a network for tumours.
+
+    A voxel is tumour where its three compartments together are more probable than the background, and than a cavity. Of
+    a tumour, it is oedema where that is more probable than both parts of the core together. Taking the largest of the
+    single probabilities instead would leave out of the tumour what is surely tumour but of an uncertain compartment.
+
+    Args:
+        probabilities: Class probabilities (class, D, H, W), numbered as in ``LABELS``. With fewer classes than
+            ``CLASSES`` the most probable class is taken.
+
+    Returns:
+        Class numbers (D, H, W), uint8.
+    """
+    if len(probabilities) < len(CLASSES):
+        return probabilities.max(0).indices.byte()
+    core, enhancing, edema = probabilities[NECROTIC_CORE], probabilities[ENHANCING], probabilities[EDEMA]
+    whole_core = core + enhancing
+    tumor = whole_core + edema
+    others = [0, *range(CAVITY, len(probabilities))]
+    other, number = probabilities[others].max(0)
+    other_class = number if len(others) == 1 else number + (CAVITY - 1) * (number > 0)
+    inside = NECROTIC_CORE + (ENHANCING - NECROTIC_CORE) * (enhancing > core).byte()
+    inside = inside.masked_fill_(edema > whole_core, EDEMA)
+    return inside.where(tumor > other, other_class.byte())
 
 
 def check_classes(classes: np.ndarray, source: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, part
 
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid, labels_to_native, to_native
-from ..images.labels import LABELS
+from ..images.labels import LABELS, classes_of_probabilities
 from ..images.preprocessing import brain_grid, prepare_checked
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
@@ -94,7 +94,9 @@ def native_labels(
         smallest_island_ml: Smallest volume in ml of a connected part of the tumour that is kept.
         to_grid: Maps native points to points of the working grid (LPS mm); None for the identity.
     """
-    labels = with_enclosed_core(labels_to_native(segmentation.probabilities, grid, native, to_grid))
+    labels = with_enclosed_core(
+        labels_to_native(segmentation.probabilities, grid, native, to_grid, classes_of_probabilities)
+    )
     return without_islands(labels, smallest_island_ml)
 
 

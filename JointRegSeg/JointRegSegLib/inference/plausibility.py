@@ -17,7 +17,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.smoothing import gaussian_smooth
 
-from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE
+from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE, classes_of_probabilities
 from ..images.normalization import robust_center_and_deviation
 
 _T1_SHARE = 0.25
@@ -97,7 +97,7 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         Class probabilities of the same shape, and the volume in ml that was removed.
     """
     tumor = probabilities[1:CAVITY].sum(0)
-    classes = probabilities.max(0).indices
+    classes = classes_of_probabilities(probabilities)
     called = (classes > 0) & (classes != CAVITY)
     healthy = brain & (1 - probabilities[0] <= _HEALTHY)
     if not bool(called.any()) or not bool(healthy.any()):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..images.grid import VoxelBlock
+from ..images.labels import classes_of_probabilities
 
 FRONT_BACK, LEFT_RIGHT = -2, -1
 """Axes of tensors (…, D, H, W) on the working grid."""
@@ -44,7 +45,7 @@ class Segmentation:
 
     Attributes:
         probabilities: Class probabilities (class, D, H, W), the mean over the variants; they sum to 1.
-        counts: Number of voxels (variant, class) in which each class is the most probable one in each variant.
+        counts: Number of voxels (variant, class) that each variant assigns to each class.
         removed_ml: Volume that the network took for tumour and that was removed, because it is not bright on FLAIR.
     """
 
@@ -54,13 +55,13 @@ class Segmentation:
 
     @property
     def labels(self) -> Tensor:
-        """Class with the largest probability, (D, H, W) uint8."""
-        return _most_probable(self.probabilities).to(torch.uint8)
+        """Class of every voxel, (D, H, W) uint8, see ``images.labels.classes_of_probabilities``."""
+        return classes_of_probabilities(self.probabilities)
 
     def with_probabilities(self, probabilities: Tensor) -> Segmentation:
         """Return the segmentation with other probabilities, whose volumes vary over the variants as these do."""
         counts = self.counts.double()
-        voxels = torch.bincount(_most_probable(probabilities).flatten(), minlength=len(probabilities))
+        voxels = torch.bincount(classes_of_probabilities(probabilities).flatten(), minlength=len(probabilities))
         share = counts / counts.mean(0).clamp(min=1)
         counts = torch.where(counts.mean(0) > 0, share * voxels, voxels).round().long()
         return replace(self, probabilities=probabilities, counts=counts)
@@ -86,7 +87,9 @@ class MeanSegmentation:
         """Add the network's logits (1, class, D, H, W) for a variant of the study."""
         probabilities = variant.undo(logits)[0].float().softmax(0) * self._brain
         probabilities[0] += ~self._brain
-        self._counts.append(torch.bincount(_most_probable(probabilities).flatten(), minlength=len(probabilities)).cpu())
+        self._counts.append(
+            torch.bincount(classes_of_probabilities(probabilities).flatten(), minlength=len(probabilities)).cpu()
+        )
         self._total = probabilities if self._total is None else self._total.add_(probabilities)
 
     def result(self) -> Segmentation:
@@ -105,8 +108,3 @@ def entropy(probabilities: Tensor) -> Tensor:
         Entropy (D, H, W), from 0 (certain) to 1 (all classes equally probable).
     """
     return torch.special.entr(probabilities).sum(0).div_(math.log(len(probabilities)))
-
-
-def _most_probable(probabilities: Tensor) -> Tensor:
-    """Class with the largest probability (D, H, W) of probabilities (class, D, H, W)."""
-    return probabilities.max(0).indices  # on the CPU, argmax over the first axis takes seven times as long

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images.labels import CAVITY, ENHANCING, LABELS
+from ..images.labels import CAVITY, ENHANCING, LABELS, classes_of_probabilities
 from ..images.modalities import MODALITIES
 from ..images.normalization import robust_center_and_deviation
 from ..images.preprocessing import PreparedStudy
@@ -58,7 +58,7 @@ class CompartmentQuality:
 
     Attributes:
         number: Number of its class.
-        volume_ml: Volume of the voxels in which it is the most probable class.
+        volume_ml: Volume of the voxels that are called so.
         probable_ml: Sum of its probabilities.
         expected_overlap: Dice coefficient with the truth that the probabilities let expect.
         enhancement: Mean enhancement of the enhancing tumour in robust standard deviations of healthy brain; None for
@@ -132,7 +132,7 @@ def compartment_qualities(study: PreparedStudy, probabilities: Tensor) -> dict[s
     Returns:
         Signs by the compartment's name in ``images.labels.LABELS``.
     """
-    classes = probabilities.max(0).indices
+    classes = classes_of_probabilities(probabilities)
     voxel_ml = study.grid.spacing_mm**3 / 1000
     images_say = _enhancement(study, classes)
     found = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from JointRegSegLib.images.labels import CLASSES, REGIONS, region
+from JointRegSegLib.images.labels import CLASSES, REGIONS, classes_of_probabilities, region
 from JointRegSegLib.images.modalities import MODALITIES, find_study_files, modality, role_of_file, split_name
 
 
@@ -18,6 +18,29 @@ def test_regions_are_nested() -> None:
     assert region(classes, "tumor_core").tolist() == [False, True, False, True]
     assert region(classes, "enhancing_tumor").tolist() == [False, False, False, True]
     assert set(REGIONS["enhancing_tumor"]) < set(REGIONS["tumor_core"]) < set(REGIONS["whole_tumor"])
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected", "why"),
+    [
+        ((0.4, 0.25, 0.2, 0.15), 1, "tumour is more probable than background, and core than oedema"),
+        ((0.4, 0.15, 0.25, 0.2), 3, "core is more probable than oedema, and most of it enhances"),
+        ((0.4, 0.1, 0.4, 0.1), 2, "oedema is more probable than the whole core"),
+        ((0.55, 0.45, 0.0, 0.0), 0, "background is more probable than tumour"),
+        ((0.2, 0.1, 0.1, 0.15, 0.45), 4, "a cavity is more probable than tumour"),
+        ((0.3, 0.15, 0.15, 0.15, 0.25), 1, "tumour is more probable than either background or cavity"),
+        ((0.45, 0.1, 0.1, 0.1, 0.25), 0, "nothing is more probable than background"),
+        ((0.4, 0.6), 1, "two classes: the most probable one"),
+    ],
+)
+def test_a_voxel_is_tumor_where_its_compartments_together_are_more_probable_than_the_rest(
+    shares: tuple[float, ...], expected: int, why: str
+) -> None:
+    probabilities = torch.tensor(shares).view(-1, 1, 1, 1).expand(-1, 2, 3, 4)
+    found = classes_of_probabilities(probabilities)
+    assert found.shape == (2, 3, 4)
+    assert found.dtype == torch.uint8
+    assert (found == expected).all(), why
 
 
 @pytest.mark.parametrize(
