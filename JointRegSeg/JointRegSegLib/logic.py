@@ -89,7 +89,7 @@ class JointRegSegLogic:
                 ``similarity.SIMILARITIES``; None for the default, local normalised cross-correlation.
             regulariser: Penalty that keeps the velocity field smooth: 'curvature' (the default) or 'diffusion'.
             regularisation: Weight of that penalty.
-            flips: Average the segmentation over mirrored images, which also gives intervals of the volumes.
+            flips: Average the segmentation over variants of the images, which also gives intervals of the volumes.
             coregister: Align the images of a visit rigidly with its first one where the patient has moved between them;
                 the nodes stay where they are.
             carry: Node, or list of nodes, of the moving visit (CEST maps, segmentations) to bring onto the fixed study.
@@ -168,7 +168,7 @@ class JointRegSegLogic:
                 modality that is missing.
             mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
             weights: Weights file of a network; None for the bundled one.
-            flips: Average the segmentation over mirrored images, which also gives intervals of the volumes.
+            flips: Average the segmentation over variants of the images, which also gives intervals of the volumes.
             coregister: Align the images rigidly with the first one where the patient has moved between them; the nodes
                 stay where they are.
             folderName: Name of the subject-hierarchy folder; by default that of the first image.

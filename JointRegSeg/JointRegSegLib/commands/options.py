@@ -34,11 +34,11 @@ def add_refinement(parser: ArgumentParser) -> None:
 
 
 def add_flips(parser: ArgumentParser) -> None:
-    """Add the option that switches the averaging over mirrored images off."""
+    """Add the option that switches the averaging over variants of the images off."""
     parser.add_argument(
         "--no-flips",
         action="store_true",
-        help="segment the images once, without their mirrored copies: faster, but less accurate and without intervals "
+        help="segment the images once, not mirrored and with fewer of them, too: faster, but less accurate and without intervals "
         "of the volumes",
     )
 

@@ -1,10 +1,10 @@
-"""The network on prepared studies: segmentations averaged over mirrored copies, and the deformation."""
+"""The network on prepared studies: segmentations averaged over variants of them, and the deformation."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
 from .plausibility import with_bright_enhancing, without_faint_tumor
-from .uncertainty import VARIANTS, MeanSegmentation, Segmentation
+from .uncertainty import MIRRORED, MeanSegmentation, Segmentation, Variant, variants_of
 
 _SLIGHTLY_COARSER = 1.02
 """Factor by which the working grid may be coarser than the images, whose headers are rounded."""
@@ -156,17 +156,28 @@ def segment_prepared(
     """
     network = weights.network.to(device)
     block = block_around(study.mask, network.config.multiple * network.config.stride, weights.brain_share)
-    images = block.take(_channels(study, network.config.modalities, device), background)
+    known = network.config.modalities
+    images = block.take(_channels(study, known, device), background)
     mean = MeanSegmentation(block.take(study.mask).to(device))
-    variants = VARIANTS if flips else VARIANTS[:1]
+    present = [m for m in known if m in study.present]
+    variants = variants_of(present, weights.hides_modalities) if flips else MIRRORED[:1]
     with torch.inference_mode():
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
-            mean.add(variant, segment_block(network, variant.apply(images), background))
+            shown = _shown(images, variant, known, background)
+            mean.add(variant, segment_block(network, shown, background))
     found = mean.result().placed(block, study.mask.shape)
     if not weights.judged_by_brightness:
         return found
     return _by_brightness(found, study) if "t1ce" in study.present else _without_faint(found, study)
+
+
+def _shown(images: Tensor, variant: Variant, modalities: Sequence[str], background: float) -> Tensor:
+    """Images (1, C, D, H, W) of these modalities as a variant shows them."""
+    if variant.hidden:
+        images = images.clone()
+        images[:, [channel for channel, name in enumerate(modalities) if name in variant.hidden]] = background
+    return variant.apply(images)
 
 
 def _by_brightness(found: Segmentation, study: PreparedStudy) -> Segmentation:

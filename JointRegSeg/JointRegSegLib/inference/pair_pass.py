@@ -14,7 +14,7 @@ from ..images.preprocessing import PreparedStudy
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
 from .network_pass import register_prepared, segment_prepared
-from .uncertainty import Segmentation
+from .uncertainty import MIRRORED, Segmentation
 
 _COMPLETE = 0.99
 """Share of the brain from which on an image is shown to the network as it is."""
@@ -168,4 +168,6 @@ def _counted(found: Segmentation, where: Tensor) -> Tensor:
     """Voxels (variant, class) of a part, with the spread over the variants that the whole segmentation has."""
     inside = torch.bincount(found.labels[where].flatten().long(), minlength=len(found.probabilities)).double()
     counts = found.counts.double()
+    if len(counts) > 1:  # other parts may have another number of variants
+        counts = counts.repeat(len(MIRRORED) // len(counts), 1)
     return counts / counts.mean(0).clamp(min=1) * inside

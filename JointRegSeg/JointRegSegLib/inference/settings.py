@@ -29,7 +29,8 @@ class InferenceSettings:
         regulariser: Penalty that keeps the velocity field smooth, one of ``REGULARIZERS``; None for the default of
             ``RefinementSettings``.
         regularisation: Weight of that penalty; None for the default of ``RefinementSettings``.
-        test_time_flips: Segment mirrored copies too and average. Without them there are no intervals of the volumes.
+        test_time_flips: Segment variants of a study too and average, see ``uncertainty``. Without them there are no
+            intervals of the volumes.
         keep_probabilities: Return the class probabilities on the native grids.
         smallest_island_ml: Connected parts of the predicted tumour smaller than this volume (ml) are removed, except
             the largest part; 0 keeps all of them.

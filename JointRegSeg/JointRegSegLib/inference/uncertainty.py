@@ -1,18 +1,20 @@
-"""Segmentation averaged over mirrored copies of a study (test-time variants), and its uncertainty."""
+"""Segmentation averaged over variants of a study, mirrored or with fewer images, and its uncertainty."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..images.grid import VoxelBlock
-from ..images.labels import classes_of_probabilities
+from ..images.labels import CAVITY, classes_of_probabilities
 
 FRONT_BACK, LEFT_RIGHT = -2, -1
 """Axes of tensors (…, D, H, W) on the working grid."""
+_LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,11 @@ class Variant:
 
     Attributes:
         mirrored: Axes along which the study is mirrored; none for the study itself.
+        hidden: Modalities that the network is not shown.
     """
 
     mirrored: tuple[int, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def apply(self, study: Tensor) -> Tensor:
         """Mirror a study (…, D, H, W)."""
@@ -34,9 +38,26 @@ class Variant:
         return self.apply(result)
 
 
-VARIANTS = (Variant(), Variant((LEFT_RIGHT,)), Variant((FRONT_BACK,)), Variant((FRONT_BACK, LEFT_RIGHT)))
+MIRRORED = (Variant(), Variant((LEFT_RIGHT,)), Variant((FRONT_BACK,)), Variant((FRONT_BACK, LEFT_RIGHT)))
 """The study itself and its mirrored copies. The network was never trained on heads mirrored front to back, but a tumour
 looks the same either way: what the network takes for tumour in both is more likely to be one."""
+_TELLING = ("t1ce", "flair")
+"""Modalities that show a tumour by themselves."""
+
+
+def variants_of(modalities: Collection[str], hides: bool) -> tuple[Variant, ...]:
+    """Return the variants of a study over which its segmentation is averaged, itself first.
+
+    Args:
+        modalities: Modalities that the network is shown.
+        hides: Whether the network can do without a modality. A study of T1 with contrast agent, FLAIR and more is then
+            mirrored only with these two, which takes half the time: what both views of it call tumour is more likely to
+            be one than what four mirrored copies do.
+    """
+    others = tuple(m for m in modalities if m not in _TELLING)
+    if hides and others and set(_TELLING) <= set(modalities):
+        return Variant(), Variant((LEFT_RIGHT,), others)
+    return MIRRORED
 
 
 @dataclass(frozen=True)
@@ -75,12 +96,17 @@ class Segmentation:
 
 
 class MeanSegmentation:
-    """Mean of the segmentations of one study, collected variant by variant."""
+    """Mean of the segmentations of one study, collected variant by variant.
+
+    All variants say how probable tumour is at a voxel. What part of it each compartment is, is told by those variants
+    alone that show all images, because these tell core from oedema better than two of them.
+    """
 
     def __init__(self, brain: Tensor) -> None:
         """Start with no variant; outside of ``brain`` (D, H, W), bool, everything is background."""
         self._brain = brain
-        self._total: Tensor | None = None
+        self._complete: Tensor | None = None
+        self._partial: Tensor | None = None
         self._counts: list[Tensor] = []
 
     def add(self, variant: Variant, logits: Tensor) -> None:
@@ -90,12 +116,18 @@ class MeanSegmentation:
         self._counts.append(
             torch.bincount(classes_of_probabilities(probabilities).flatten(), minlength=len(probabilities)).cpu()
         )
-        self._total = probabilities if self._total is None else self._total.add_(probabilities)
+        if variant.hidden:
+            self._partial = _sum(self._partial, probabilities)
+        else:
+            self._complete = _sum(self._complete, probabilities)
 
     def result(self) -> Segmentation:
-        """Return the mean over the variants that were added; at least one."""
-        assert self._total is not None, "no variant was added"
-        return Segmentation((self._total / len(self._counts)).cpu(), torch.stack(self._counts))
+        """Return the mean over the variants that were added, at least one of which shows all images."""
+        assert self._complete is not None, "no variant with all images was added"
+        mean = (self._complete if self._partial is None else self._complete + self._partial) / len(self._counts)
+        if self._partial is not None:
+            mean[1:CAVITY] = _divided(mean[1:CAVITY], self._complete[1:CAVITY])
+        return Segmentation(mean.cpu(), torch.stack(self._counts))
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -108,3 +140,14 @@ def entropy(probabilities: Tensor) -> Tensor:
         Entropy (D, H, W), from 0 (certain) to 1 (all classes equally probable).
     """
     return torch.special.entr(probabilities).sum(0).div_(math.log(len(probabilities)))
+
+
+def _sum(total: Tensor | None, values: Tensor) -> Tensor:
+    """Sum of tensors, the first of which may be None."""
+    return values if total is None else total.add_(values)
+
+
+def _divided(tumor: Tensor, like: Tensor) -> Tensor:
+    """Divide the tumour into compartments (class, D, H, W) like another segmentation of it."""
+    like = like + _LEAST_SHARE * tumor  # where the other one has no tumour, the division stays as it is
+    return tumor.sum(0) * like / like.sum(0).clamp_min(torch.finfo(like.dtype).tiny)

@@ -59,6 +59,11 @@ class LoadedWeights:
         normalisation = dict(self.metadata.get("preprocessing") or {}).get("normalisation", "zscore")
         return self.metadata.get("enhancing_by_brightness") is True and normalisation == "zscore"
 
+    @property
+    def hides_modalities(self) -> bool:
+        """Whether segmentations are averaged over fewer images too, because the network does well without some."""
+        return self.metadata.get("hides_modalities") is True
+
     def check_modalities(self, modalities: Sequence[str]) -> None:
         """Check that the network can use the modalities of a study.
 

@@ -68,7 +68,7 @@ def uncertainty_signs(name: str, entropy: Tensor, tumor: Tensor, counts: Tensor 
         name: Name of the study.
         entropy: Entropy of tumour against no tumour (D, H, W), 0 to 1.
         tumor: Predicted tumour (D, H, W), bool.
-        counts: Voxels (variant, class) of each mirrored copy; None, or a single variant, says nothing.
+        counts: Voxels (variant, class) of each variant of the study; None, or a single variant, says nothing.
         voxel_ml: Volume of a voxel.
     """
     volume = float(tumor.sum()) * voxel_ml
@@ -91,7 +91,7 @@ def uncertainty_signs(name: str, entropy: Tensor, tumor: Tensor, counts: Tensor 
                 (
                     CHECK,
                     f"the tumour of the {name} study has {float(volumes.min()):.1f} to {float(volumes.max()):.1f} ml "
-                    "in mirrored copies of the images",
+                    "depending on how the images are shown to the network, mirrored or fewer of them",
                 )
             )
     return signs

@@ -117,6 +117,15 @@ def test_where_an_image_ends_the_others_segment_as_if_it_were_absent(weights: Lo
     assert found.counts.sum(1).tolist() == pytest.approx([np.prod(SHAPE)] * 4, rel=0.02)
 
 
+def test_parts_may_be_averaged_over_different_numbers_of_variants(weights: LoadedWeights) -> None:
+    hiding = replace(weights, metadata={**weights.metadata, "hides_modalities": True})
+    partial = study({"t1ce": WHOLE, "flair": WHOLE, "t2": UPPER})  # mirrored four times below, shown in two ways above
+    found = segment_by_coverage(hiding, partial, -3.0, True, CPU)
+    assert len(found.counts) == 4
+    assert found.counts.sum(1).tolist() == pytest.approx([np.prod(SHAPE)] * 4, rel=0.02)
+    assert len(segment_by_coverage(hiding, partial, -3.0, False, CPU).counts) == 1
+
+
 def test_what_no_image_shows_is_background(weights: LoadedWeights) -> None:
     found = segment_by_coverage(weights, study({"flair": UPPER}), -3.0, False, CPU)
     assert bool((found.probabilities[0, :8] == 1).all())

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from joint_studies import small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid, block_around
+from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.network_pass import (
@@ -20,7 +21,7 @@ from JointRegSegLib.inference.network_pass import (
     preprocessing_of,
     segment_prepared,
 )
-from JointRegSegLib.inference.uncertainty import VARIANTS
+from JointRegSegLib.inference.uncertainty import MIRRORED
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
 CPU = torch.device("cpu")
@@ -48,6 +49,23 @@ def test_the_mean_over_mirrored_copies_does_not_tell_left_from_right(weights: Lo
     assert not torch.allclose(edema(study, False), edema(mirrored, False).flip(-1), atol=5e-2)
 
 
+def test_a_network_that_does_without_modalities_is_also_shown_fewer(weights: LoadedWeights) -> None:
+    hiding = replace(weights, metadata={**weights.metadata, "hides_modalities": True})
+    grid = WorkingGrid((16, 16, 24), 4.0, (0.0, 0.0, 0.0))
+    study = PreparedStudy(random_numbers(4, 16, 16, 24), torch.ones(16, 16, 24, dtype=torch.bool), grid, MODALITIES)
+    blank = study.images.clone()
+    blank[[MODALITIES.index("t1"), MODALITIES.index("t2")]] = -3.0
+    both = segment_prepared(hiding, study, -3.0, True, CPU)
+    single = [
+        segment_prepared(weights, replace(study, images=images), -3.0, False, CPU).probabilities[0]
+        for images in (study.images, blank.flip(-1))
+    ]
+    assert torch.allclose(both.probabilities[0], (single[0] + single[1].flip(-1)) / 2, atol=1e-3)
+    assert torch.allclose(both.probabilities.sum(0), torch.ones(16, 16, 24), atol=1e-4)
+    assert len(both.counts) == 2
+    assert torch.equal(study.images, random_numbers(4, 16, 16, 24))
+
+
 def test_a_larger_grid_does_not_change_the_segmentation(weights: LoadedWeights) -> None:
     """A grid that also holds the other visit has more background, which the network is not shown."""
     multiple = weights.config.multiple * weights.config.stride
@@ -62,7 +80,7 @@ def test_a_larger_grid_does_not_change_the_segmentation(weights: LoadedWeights) 
         study = PreparedStudy(images[(slice(None), *part)], mask[part].bool(), grid, weights.config.modalities)
         found.append(segment_prepared(weights, study, -3.0, True, CPU))
     assert torch.allclose(found[0].probabilities[(slice(None), *small)], found[1].probabilities, atol=2e-2)
-    assert torch.equal(found[0].counts.sum(1), torch.full((len(VARIANTS),), mask.numel()))
+    assert torch.equal(found[0].counts.sum(1), torch.full((len(MIRRORED),), mask.numel()))
     outside = found[0].probabilities[0].clone()
     outside[small] = 1
     assert (outside == 1).all()
