@@ -38,8 +38,8 @@ def add_flips(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-flips",
         action="store_true",
-        help="segment the images once, not mirrored and with fewer of them, too: faster, but less accurate and without intervals "
-        "of the volumes",
+        help="segment the images once, not also mirrored and with fewer of them: faster, but less accurate and without "
+        "intervals of the volumes",
     )
 
 
