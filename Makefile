@@ -44,7 +44,7 @@ coverage: env
 	$(BIN)/coverage html --quiet
 
 docs: $(DOCS_STAMP)
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/site
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b html docs build/site
 	@echo "build/site/index.html"
 
 kill: env

@@ -19,7 +19,7 @@ from ..images.labels import LABELS
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..images.study import StudyImages
-from ..network.precision import run_fast
+from ..network.precision import register_fast
 from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
@@ -125,7 +125,7 @@ def register_prepared(
         shown = torch.tensor(common, device=device).view(1, -1, 1, 1, 1)
         blank = torch.full((), background, device=device)
         first, second = (torch.where(shown, _channels(s, known, device), blank) for s in (fixed, moving))
-        return _on_cpu(run_fast(network, first, second).deformation)
+        return _on_cpu(register_fast(network, first, second))
 
 
 def segment_prepared(
@@ -204,9 +204,7 @@ def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.d
     return study.images[None, [MODALITIES.index(m) for m in modalities]].to(device)
 
 
-def _on_cpu(deformation: Deformation | None) -> Deformation | None:
-    if deformation is None:
-        return None
+def _on_cpu(deformation: Deformation) -> Deformation:
     with torch.inference_mode(False):
         return Deformation(
             _plain_copy(deformation.displacement),

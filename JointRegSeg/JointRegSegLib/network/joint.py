@@ -20,6 +20,9 @@ from .configuration import NetworkConfig
 from .encoder import Encoder
 from .heads import RegistrationHead, SegmentationHead
 
+Codes = tuple[list[Tensor], Brains | None]
+"""Features of a study at every level, finest first, and its brain where the network normalises by it."""
+
 
 @dataclass(frozen=True)
 class JointOutput:
@@ -95,28 +98,36 @@ class JointNetwork(nn.Module):
             ValueError: The shapes differ, the number of channels is wrong, or a size is not a multiple of
                 ``config.multiple`` times the stride.
         """
-        if fixed.shape != moving.shape:
-            raise ValueError(
-                f"the fixed study has the shape {tuple(fixed.shape)}, the moving one {tuple(moving.shape)}; "
-                "resample both to one grid"
-            )
-        stride = self._checked_stride(fixed, stride)
+        fixed_codes, moving_codes = self._codes_of_pair(fixed, moving, stride)
         shape = fixed.shape[2:]
-        fixed_codes, fixed_brains = self._codes(fixed, stride)
-        moving_codes, moving_brains = self._codes(moving, stride)
         fixed_logits = moving_logits = deformation = None
         fixed_auxiliary: tuple[Tensor, ...] = ()
         moving_auxiliary: tuple[Tensor, ...] = ()
         if self.segmentation is not None:
-            fixed_logits, fixed_auxiliary = self.segmentation(list(fixed_codes), fixed_brains)
-            moving_logits, moving_auxiliary = self.segmentation(list(moving_codes), moving_brains)
+            fixed_logits, fixed_auxiliary = self.segmentation(list(fixed_codes[0]), fixed_codes[1])
+            moving_logits, moving_auxiliary = self.segmentation(list(moving_codes[0]), moving_codes[1])
             fixed_logits, moving_logits = _resized(fixed_logits, shape), _resized(moving_logits, shape)
         if self.registration is not None:
-            both = None if fixed_brains is None or moving_brains is None else fixed_brains | moving_brains
-            predicted = self._predicted(self.registration, moving_codes, fixed_codes, both)
-            with torch.autocast(fixed.device.type, enabled=False):  # bfloat16 resolves positions only to 0.5 voxels
-                deformation = self._deformation(predicted, shape)
+            deformation = self._registered(self.registration, fixed_codes, moving_codes, shape)
         return JointOutput(fixed_logits, moving_logits, deformation, fixed_auxiliary, moving_auxiliary)
+
+    def register(self, fixed: Tensor, moving: Tensor, stride: int | None = None) -> Deformation:
+        """Register pairs of studies without segmenting them.
+
+        Args:
+            fixed: As for ``forward``.
+            moving: As for ``forward``.
+            stride: As for ``forward``.
+
+        Returns:
+            Deformation on the grid of the input.
+
+        Raises:
+            ValueError: The network has no registration head, or as for ``forward``.
+        """
+        if self.registration is None:
+            raise ValueError(f"the network '{self.config.name}' has no registration head")
+        return self._registered(self.registration, *self._codes_of_pair(fixed, moving, stride), fixed.shape[2:])
 
     def segment(self, study: Tensor, stride: int | None = None, statistics: TileStatistics | None = None) -> Tensor:
         """Segment studies.
@@ -151,9 +162,24 @@ class JointNetwork(nn.Module):
         """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def _codes(
-        self, study: Tensor, stride: int, statistics: TileStatistics | None = None
-    ) -> tuple[list[Tensor], Brains | None]:
+    def _codes_of_pair(self, fixed: Tensor, moving: Tensor, stride: int | None) -> tuple[Codes, Codes]:
+        if fixed.shape != moving.shape:
+            raise ValueError(
+                f"the fixed study has the shape {tuple(fixed.shape)}, the moving one {tuple(moving.shape)}; "
+                "resample both to one grid"
+            )
+        stride = self._checked_stride(fixed, stride)
+        return self._codes(fixed, stride), self._codes(moving, stride)
+
+    def _registered(self, head: RegistrationHead, fixed: Codes, moving: Codes, shape: torch.Size) -> Deformation:
+        """Return the deformation on a grid of ``shape``; the lists of the codes are empty afterwards."""
+        (fixed_codes, fixed_brains), (moving_codes, moving_brains) = fixed, moving
+        both = None if fixed_brains is None or moving_brains is None else fixed_brains | moving_brains
+        predicted = self._predicted(head, moving_codes, fixed_codes, both)
+        with torch.autocast(predicted.device.type, enabled=False):  # bfloat16 resolves positions only to 0.5 voxels
+            return self._deformation(predicted, shape)
+
+    def _codes(self, study: Tensor, stride: int, statistics: TileStatistics | None = None) -> Codes:
         """Average a study over blocks of ``stride`` voxels and encode it; also return its brain where it is needed."""
         if stride > 1:
             with torch.autocast(study.device.type, enabled=False):

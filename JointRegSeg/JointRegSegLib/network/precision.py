@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..registration.deformation import Deformation
 from .brain_norm import TileStatistics
 from .joint import JointNetwork, JointOutput
 
@@ -137,6 +138,19 @@ def run_fast(
     precision = fastest_precision(fixed.device) if precision is None else precision
     output = converted(network, precision)(fixed, moving, stride)
     return JointOutput(_plain(output.fixed_logits), _plain(output.moving_logits), output.deformation)
+
+
+@torch.no_grad()
+def register_fast(
+    network: JointNetwork,
+    fixed: Tensor,
+    moving: Tensor,
+    stride: int | None = None,
+    precision: Precision | None = None,
+) -> Deformation:
+    """Run ``network.register(fixed, moving, stride)`` as ``run_fast`` does."""
+    precision = fastest_precision(fixed.device) if precision is None else precision
+    return converted(network, precision).register(fixed, moving, stride)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from JointRegSegLib.network.precision import (
     Precision,
     candidate_precisions,
     fastest_precision,
+    register_fast,
     run_fast,
     segment_fast,
 )
@@ -259,6 +260,8 @@ def test_every_precision_gives_the_same_output() -> None:
         assert (output.moving_logits - exact.moving_logits).abs().max() < 4 * tolerance * spread
         assert (output.deformation.displacement - exact.deformation.displacement).abs().max() < tolerance
         assert torch.equal(segment_fast(net, fixed, precision=precision), output.fixed_logits)
+        alone = register_fast(net, fixed, moving, precision=precision)
+        assert torch.equal(alone.displacement, output.deformation.displacement)
     assert all(p.dtype == torch.float32 and p.requires_grad for p in net.parameters())  # the original is untouched
 
 
@@ -334,6 +337,11 @@ def test_unusable_studies_are_refused(fixed: tuple, moving: tuple, stride: int, 
 def test_registration_alone_does_not_segment() -> None:
     with pytest.raises(ValueError, match="'voxelmorph' has no segmentation head"):
         network(load_network_config("voxelmorph")).segment(torch.zeros(1, 4, 16, 16, 16))
+
+
+def test_segmentation_alone_does_not_register() -> None:
+    with pytest.raises(ValueError, match="has no registration head"):
+        network(replace(SMALL, registration=False)).register(*studies())
 
 
 @pytest.mark.parametrize(
