@@ -82,11 +82,13 @@ def read_patient(weights: LoadedWeights, record: StudyRecord) -> Patient:
 def with_modalities(patient: Patient, modalities: tuple[str, ...], background: float) -> PreparedStudy:
     """Return the patient on the working grid with some of the modalities only."""
     prepared = patient.prepared if "t1ce" in modalities else patient.corrected
-    images = prepared.images.clone()
-    for channel, name in enumerate(MODALITIES):
-        if name not in modalities:
-            images[channel] = background
-    return replace(prepared, images=images, present=modalities)
+    hidden = [channel for channel, name in enumerate(MODALITIES) if name not in modalities]
+    images, uncorrected = (
+        None if all_images is None else all_images.index_fill(0, torch.tensor(hidden, dtype=torch.long), background)
+        for all_images in (prepared.images, prepared.uncorrected)
+    )
+    assert images is not None
+    return replace(prepared, images=images, uncorrected=uncorrected, present=modalities)
 
 
 def score(weights: LoadedWeights, patient: Patient, modalities: tuple[str, ...]) -> tuple[dict, np.ndarray]:

@@ -115,6 +115,7 @@ class PreparedStudy:
         beyond: Voxels (D, H, W), boolean, just behind the planes at which images cut the brain off; None if the brain
             is whole.
         bias_corrected: Whether the bias fields of the images were corrected.
+        uncorrected: The images without that correction, normalised likewise; None where there was none.
     """
 
     images: Tensor
@@ -126,6 +127,7 @@ class PreparedStudy:
     seen: Tensor | None = None
     beyond: Tensor | None = None
     bias_corrected: bool = False
+    uncorrected: Tensor | None = None
 
     def shown(self, modalities: Iterable[str]) -> Tensor:
         """Return the voxels (D, H, W), boolean, that an image of at least one of these modalities shows."""
@@ -225,6 +227,7 @@ def prepare_checked(
     if not inside.any():
         raise InputError(study.name, f"the brain of the {study.name} study lies outside the working grid")
     channels = np.full((len(MODALITIES), *grid.shape), config.background, dtype=np.float32)
+    uncorrected = channels.copy() if config.n4 else None
     seen = np.zeros(channels.shape, dtype=bool)
     beyond = np.zeros(grid.shape, dtype=bool)
     coverage = study_coverage(study, mask) if coverage is None else coverage
@@ -235,9 +238,12 @@ def prepare_checked(
         shown, cut_off = _covered(shown, coverage[modality], grid, transform)
         if (shown & inside).sum() < 100:
             raise ValueError(f"{study.title(modality)} does not reach the brain: choose another image or leave it out")
-        if config.n4:
-            raw = correct_bias(raw, shown & inside, grid)
         landmarks = config.histogram_landmarks.get(modality)
+        if uncorrected is not None:
+            uncorrected[channel] = normalize(
+                raw, shown & inside, config.normalisation, landmarks, study.title(modality)
+            )
+            raw = correct_bias(raw, shown & inside, grid)
         channels[channel] = normalize(raw, shown & inside, config.normalisation, landmarks, study.title(modality))
         seen[channel] = shown
         beyond |= cut_off
@@ -251,6 +257,7 @@ def prepare_checked(
         torch.from_numpy(seen),
         torch.from_numpy(beyond) if beyond.any() else None,
         config.n4,
+        None if uncorrected is None else torch.from_numpy(uncorrected),
     )
 
 

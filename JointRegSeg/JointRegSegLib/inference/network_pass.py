@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from NeuroCESTLib.core.device import choose_device
-from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import block_around
-from ..images.labels import LABELS
+from ..images.labels import CAVITY, LABELS
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..images.study import StudyImages
@@ -23,7 +23,7 @@ from ..network.precision import register_fast
 from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
-from .plausibility import with_bright_enhancing, without_faint_tumor
+from .plausibility import agreed_tumor, with_bright_enhancing, without_faint_tumor
 from .uncertainty import MIRRORED, MeanSegmentation, Segmentation, Variant, variants_of
 
 _SLIGHTLY_COARSER = 1.02
@@ -141,7 +141,8 @@ def segment_prepared(
     A network that normalises its features over the whole grid is shown as much background around the brain as its
     training data had; others see the smallest block around the brain. Large blocks are
     segmented by overlapping tiles, see ``network.tiles``. Where the weights say so, the brightness on T1 with contrast
-    agent decides what enhances; without that image, tumour must be bright on FLAIR, see ``plausibility``.
+    agent decides what enhances. Without that image, tumour must be bright on FLAIR, and be seen both with and without
+    the correction of bias fields, see ``plausibility``.
 
     Args:
         weights: Network to run; it must have a segmentation head.
@@ -154,22 +155,54 @@ def segment_prepared(
     Returns:
         The segmentation on the whole working grid, on the CPU.
     """
-    network = weights.network.to(device)
-    block = block_around(study.mask, network.config.multiple * network.config.stride, weights.brain_share)
-    known = network.config.modalities
-    images = block.take(_channels(study, known, device), background)
-    mean = MeanSegmentation(block.take(study.mask).to(device))
+    faint = weights.judged_by_brightness and "t1ce" not in study.present
+    if faint and flips and study.uncorrected is not None:
+        return _segmented_twice(weights, study, background, device, progress)
+    known = weights.network.config.modalities
     present = [m for m in known if m in study.present]
     variants = variants_of(present, weights.hides_modalities) if flips else MIRRORED[:1]
+    found = _averaged(weights, study, variants, background, device, progress)
+    if faint:
+        return _without_faint(found, study)
+    return _by_brightness(found, study) if weights.judged_by_brightness else found
+
+
+def _segmented_twice(
+    weights: LoadedWeights, study: PreparedStudy, background: float, device: torch.device, progress: Progress
+) -> Segmentation:
+    """Segment a study with and without the correction of bias fields, and keep what both show."""
+    assert study.uncorrected is not None
+    views = (study, MIRRORED[::2]), (replace(study, images=study.uncorrected), MIRRORED[1::2])
+    found = [
+        _averaged(weights, view, variants, background, device, part(progress, number / 2, (number + 1) / 2))
+        for number, (view, variants) in enumerate(views)
+    ]
+    before = Segmentation((found[0].probabilities + found[1].probabilities) / 2, torch.cat([f.counts for f in found]))
+    after = before.with_probabilities(agreed_tumor(*(_without_faint(f, study).probabilities for f in found)))
+    removed = (before.labels > 0) & (before.labels < CAVITY) & (after.labels == 0)
+    return replace(after, removed_ml=float(removed.sum()) * study.grid.spacing_mm**3 / 1000)
+
+
+def _averaged(
+    weights: LoadedWeights,
+    study: PreparedStudy,
+    variants: Sequence[Variant],
+    background: float,
+    device: torch.device,
+    progress: Progress,
+) -> Segmentation:
+    """Average the network's segmentations of variants of a study, on its whole grid."""
+    network = weights.network.to(device)
+    known = network.config.modalities
+    block = block_around(study.mask, network.config.multiple * network.config.stride, weights.brain_share)
+    images = block.take(_channels(study, known, device), background)
+    mean = MeanSegmentation(block.take(study.mask).to(device))
     with torch.inference_mode():
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
             shown = _shown(images, variant, known, background)
             mean.add(variant, segment_block(network, shown, background))
-    found = mean.result().placed(block, study.mask.shape)
-    if not weights.judged_by_brightness:
-        return found
-    return _by_brightness(found, study) if "t1ce" in study.present else _without_faint(found, study)
+    return mean.result().placed(block, study.mask.shape)
 
 
 def _shown(images: Tensor, variant: Variant, modalities: Sequence[str], background: float) -> Tensor:

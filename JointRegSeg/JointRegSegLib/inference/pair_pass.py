@@ -161,7 +161,8 @@ def _continued(study: PreparedStudy, modalities: tuple[str, ...], where: Tensor,
             limits = float(values.min()), float(values.max())
             images[channel][missing] = (weights @ basis[:, missing]).clamp(*limits)
     # Without a complete image to continue the others by, only the part itself is brain.
-    return replace(study, images=images, present=modalities, mask=study.mask if complete else where)
+    mask = study.mask if complete else where
+    return replace(study, images=images, uncorrected=None, present=modalities, mask=mask)
 
 
 def _counted(found: Segmentation, where: Tensor) -> Tensor:

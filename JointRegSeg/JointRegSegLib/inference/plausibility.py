@@ -4,6 +4,7 @@
   learned from few patients knows the place of a tumour better than the brightness of its parts.
 - Tumour of which nothing is clearly brighter on FLAIR than healthy brain was mistaken. Without contrast agent a network
   may take a whole cerebellum for tumour because it is somewhat brighter than the cerebrum.
+- Tumour that a network sees only with, or only without a correction of the bias field was mistaken likewise.
 - What an enhancing ring encloses is tumour core.
 """
 
@@ -38,6 +39,10 @@ _FAINT_SD = 2.0
 a tumour has at least. After the correction of bias fields, tumours of ten patients reach 2.2 to 7, and what was taken
 for tumour in four heads without one 1.4 to 1.9."""
 _BRIGHTEST = 0.9
+_LEAST_AGREED = 0.3
+"""Share of a part of the tumour that each of two views of a study calls tumour at least. With FLAIR alone, with and
+without a correction of its bias field, it is 0.34 or more for the tumours of eight real patients, and 0 to 0.6 for what
+was taken for tumour elsewhere."""
 _SAMPLES = 100_000
 _LEAST_DIRECTIONS = 2
 """In how many of the three slice directions a voxel must be enclosed, as rings are often open at one end."""
@@ -97,8 +102,7 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         Class probabilities of the same shape, and the volume in ml that was removed.
     """
     tumor = probabilities[1:CAVITY].sum(0)
-    classes = classes_of_probabilities(probabilities)
-    called = (classes > 0) & (classes != CAVITY)
+    called = _called(probabilities)
     healthy = brain & (1 - probabilities[0] <= _HEALTHY)
     if not bool(called.any()) or not bool(healthy.any()):
         return probabilities, 0.0
@@ -114,10 +118,43 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         values = values[:: max(1, len(values) // _SAMPLES)]
         if len(values) and float(torch.quantile(values, _BRIGHTEST)) < _FAINT_SD:
             faint |= part
+    return _without(probabilities, faint), float((faint & called).sum()) * spacing_mm**3 / 1000
+
+
+def agreed_tumor(first: Tensor, second: Tensor) -> Tensor:
+    """Average two views of a study, without the parts of the tumour that one of them hardly sees.
+
+    Args:
+        first: Class probabilities (class, D, H, W) of one view.
+        second: Those of the other view.
+
+    Returns:
+        Class probabilities of the same shape. A connected part of the tumour is left out where one view calls less than
+        three tenths of it tumour.
+    """
+    mean = (first + second) / 2
+    called = _called(mean)
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(called.numpy().astype(np.uint8)))
+    numbers = torch.from_numpy(sitk.GetArrayFromImage(parts).astype(np.int64))
+    sizes = torch.bincount(numbers.flatten()).double()
+    shares = [torch.bincount(numbers.flatten(), _called(view).flatten().double()) / sizes for view in (first, second)]
+    disputed = torch.minimum(*shares) < _LEAST_AGREED
+    disputed[0] = False  # what is no tumour
+    return _without(mean, disputed[numbers])
+
+
+def _called(probabilities: Tensor) -> Tensor:
+    """Voxels (D, H, W) that are called tumour."""
+    classes = classes_of_probabilities(probabilities)
+    return (classes > 0) & (classes < CAVITY)
+
+
+def _without(probabilities: Tensor, where: Tensor) -> Tensor:
+    """Class probabilities without the tumour of some voxels (D, H, W), which become background."""
     result = probabilities.clone()
-    result[1:CAVITY] *= ~faint
-    result[0] += tumor * faint
-    return result, float((faint & called).sum()) * spacing_mm**3 / 1000
+    result[1:CAVITY] *= ~where
+    result[0] += probabilities[1:CAVITY].sum(0) * where
+    return result
 
 
 def _surroundings(image: Tensor, healthy: Tensor, spacing_mm: float) -> Tensor:

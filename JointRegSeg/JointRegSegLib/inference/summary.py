@@ -189,7 +189,8 @@ def segmentation_signs(
             (
                 CHECK,
                 f"the network took {predicted.removed_ml:.1f} ml of the {study.name} study for tumour that are hardly "
-                "brighter on FLAIR than healthy brain; they were left out",
+                "brighter on FLAIR than healthy brain, or tumour only with or only without a correction of the bias "
+                "field; they were left out",
             )
         )
     compartments = compartment_qualities(study, predicted.probabilities)

@@ -67,7 +67,8 @@ class Segmentation:
     Attributes:
         probabilities: Class probabilities (class, D, H, W), the mean over the variants; they sum to 1.
         counts: Number of voxels (variant, class) that each variant assigns to each class.
-        removed_ml: Volume that the network took for tumour and that was removed, because it is not bright on FLAIR.
+        removed_ml: Volume that the network took for tumour and that was removed, because it is not bright on FLAIR
+            or not seen in all views.
     """
 
     probabilities: Tensor

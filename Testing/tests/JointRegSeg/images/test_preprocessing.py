@@ -229,6 +229,16 @@ def test_the_published_normalisation_includes_the_background() -> None:
     assert np.allclose(normalize(values, mask, "zscore_crop"), (crop - crop.mean()) / crop.std(), atol=1e-4)
 
 
+def test_images_without_the_bias_correction_are_kept_beside_the_corrected_ones(study: HeadStudy) -> None:
+    plain, corrected = (
+        prepare_study(images_of(study), brain_of(study), replace(COARSE, n4=n4)) for n4 in (False, True)
+    )
+    assert plain.uncorrected is None
+    assert corrected.bias_corrected
+    assert torch.equal(corrected.uncorrected, plain.images)
+    assert not torch.equal(corrected.images, plain.images)
+
+
 def test_bias_correction_makes_a_tissue_more_uniform() -> None:
     grid = WorkingGrid((32, 32, 32), 4.0, (62.0, 62.0, -62.0))
     at = np.stack(np.meshgrid(*[np.linspace(-1, 1, 32)] * 3, indexing="ij"), -1)

@@ -142,3 +142,34 @@ def test_tumour_that_is_not_bright_on_flair_is_left_out_without_contrast_agent(w
     called_ml = 0.064 * float((before.labels > 0).sum())
     assert called_ml > 1
     assert after.removed_ml == pytest.approx(called_ml - 0.064 * float((after.labels > 0).sum()))
+
+
+def test_without_contrast_agent_a_study_is_seen_with_and_without_the_correction_of_its_bias_field(
+    weights: LoadedWeights,
+) -> None:
+    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
+    brain = torch.ones(16, 16, 16, dtype=torch.bool)
+    corrected = 3 * random_numbers(4, 16, 16, 16)  # so bright and dark that nothing is faint
+    study = PreparedStudy(corrected, brain, grid, ("flair",), uncorrected=corrected + 0.5)
+    alike = replace(study, uncorrected=corrected.clone())
+    both, same, single = (
+        segment_prepared(judging, each, -3.0, True, CPU) for each in (study, alike, replace(study, uncorrected=None))
+    )
+    assert len(both.counts) == len(single.counts) == 4
+    assert torch.allclose(same.probabilities, single.probabilities, atol=1e-3)
+    assert not torch.allclose(both.probabilities, single.probabilities, atol=1e-2)
+    assert torch.allclose(both.probabilities.sum(0), torch.ones(()), atol=1e-4)
+
+
+def test_what_only_one_of_both_views_shows_is_left_out_and_told(
+    weights: LoadedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    monkeypatch.setattr("JointRegSegLib.inference.plausibility._LEAST_AGREED", 1.01)
+    grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
+    images = 3 * random_numbers(4, 16, 16, 16)
+    study = PreparedStudy(images, torch.ones(16, 16, 16, dtype=torch.bool), grid, ("flair",), uncorrected=images)
+    found = segment_prepared(judging, study, -3.0, True, CPU)
+    assert not found.labels.any()
+    assert found.removed_ml > 1

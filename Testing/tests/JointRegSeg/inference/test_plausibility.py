@@ -7,8 +7,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from JointRegSegLib.images.labels import CAVITY, CLASSES
-from JointRegSegLib.inference.plausibility import with_bright_enhancing, with_enclosed_core, without_faint_tumor
+from JointRegSegLib.images.labels import CAVITY, CLASSES, classes_of_probabilities
+from JointRegSegLib.inference.plausibility import (
+    agreed_tumor,
+    with_bright_enhancing,
+    with_enclosed_core,
+    without_faint_tumor,
+)
 
 CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
 
@@ -210,3 +215,32 @@ def test_without_healthy_brain_nothing_is_decided() -> None:
     found, removed_ml = without_faint_tumor(everywhere, t1ce, brain, 1.0)
     assert torch.equal(found, everywhere)
     assert removed_ml == 0
+
+
+def test_tumour_that_one_view_hardly_sees_is_left_out_of_the_average() -> None:
+    z, y, x = (torch.from_numpy(axis) - 19.5 for axis in np.indices((40, 40, 40)))
+    both, once = (((x - centre) ** 2 + y**2 + z**2).sqrt() < 6 for centre in (-10, 10))
+    views = []
+    for seen in (both, both | once):
+        view = torch.zeros(len(CLASSES), 40, 40, 40)
+        view[EDEMA] = torch.where(seen, 0.9, torch.where(once, 0.2, 0.0))  # together the second one has 0.55
+        view[0] = 1 - view[EDEMA]
+        views.append(view)
+    assert torch.equal(classes_of_probabilities((views[0] + views[1]) / 2) > 0, both | once)
+    for first, second in (views, reversed(views)):
+        found = agreed_tumor(first, second)
+        assert torch.equal(classes_of_probabilities(found) > 0, both)
+        assert torch.allclose(found.sum(0), torch.ones(()))
+    assert torch.equal(agreed_tumor(views[1], views[1]), views[1])
+
+
+def test_views_may_differ_in_the_extent_of_a_tumour() -> None:
+    probabilities = torch.zeros(2, len(CLASSES), 10, 10, 10)
+    probabilities[0, EDEMA, :4] = 0.9  # two fifths of what the other view calls tumour
+    probabilities[1, EDEMA] = 0.9
+    probabilities[0, EDEMA, 4:] = 0.2
+    probabilities[:, 0] = 1 - probabilities[:, EDEMA]
+    assert bool((classes_of_probabilities(agreed_tumor(*probabilities)) == EDEMA).all())
+    probabilities[0, EDEMA, 2:4] = 0.2  # one fifth
+    probabilities[0, 0] = 1 - probabilities[0, EDEMA]
+    assert not bool((classes_of_probabilities(agreed_tumor(*probabilities)) == EDEMA).any())
