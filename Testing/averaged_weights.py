@@ -31,12 +31,8 @@ def main() -> None:
     parser.add_argument(
         "--enhancing-by-brightness",
         action="store_true",
-        help="let the brightness of the images decide what part of the tumour enhances and what is too faint",
-    )
-    parser.add_argument(
-        "--hides-modalities",
-        action="store_true",
-        help="average segmentations over T1ce and FLAIR alone, too, where there are other images",
+        help="let the brightness of the images decide what part of the tumour enhances and what is too faint; where "
+        "the training often dropped modalities, T1ce and FLAIR are also segmented alone",
     )
     parser.add_argument("--training-data", metavar="TEXT", help="sources of the data, which the file then names")
     options = parser.parse_args()
@@ -59,8 +55,6 @@ def main() -> None:
         metadata["training_data"] = options.training_data
     if options.enhancing_by_brightness:
         metadata["enhancing_by_brightness"] = True
-    if options.hides_modalities:
-        metadata["hides_modalities"] = True
     save_weights(options.output, last.network, metadata, half=True)
 
 

@@ -4,7 +4,8 @@ It is used for the cross-validation of the weights that come with the module::
 
     python Testing/segmentation_scores.py --manifest held_out.csv --weights fold0/weights.pt --output scores0
 
-The output folder holds ``scores.csv`` (a row per patient and set of modalities), ``calibration.csv`` (voxels of the
+The output folder holds ``scores.csv`` (a row per patient and set of modalities, with the mean entropy of the tumour and
+the spread of its volume over the variants, on which the verdict rests), ``calibration.csv`` (voxels of the
 brain by predicted probability of tumour) and ``reliability.png``. Several folders are combined with ``--combine``::
 
     python Testing/segmentation_scores.py --combine scores0 scores1 scores2 scores3 --output scores
@@ -25,13 +26,13 @@ import torch
 
 from JointRegSegLib.cohort.manifest import StudyRecord, read_manifest
 from JointRegSegLib.cohort.preparation import read_study
-from JointRegSegLib.images.labels import REGIONS
+from JointRegSegLib.images.labels import CAVITY, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, labels_on_grid, prepare_checked
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
 from JointRegSegLib.inference.region_volumes import region_volumes, uncertain_volumes
-from JointRegSegLib.inference.uncertainty import Segmentation
+from JointRegSegLib.inference.uncertainty import Segmentation, entropy
 from JointRegSegLib.metrics.overlap import dice, region_scores
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 from JointRegSegLib.quality.compartment_signs import compartment_qualities
@@ -120,6 +121,12 @@ def score_found(found: Segmentation, prepared: PreparedStudy, patient: Patient) 
     for name in REGIONS:
         row |= {f"{name}_ml": volumes[name].volume_ml, f"{name}_true_ml": true_volumes[name]}
         row |= {f"{name}_low_ml": volumes[name].low_ml, f"{name}_high_ml": volumes[name].high_ml}
+    tumor = found.probabilities[1:CAVITY].sum(0)
+    called = (found.labels > 0) & (found.labels < CAVITY)
+    ml = found.counts[:, 1:CAVITY].sum(1).double()
+    if bool(called.any()):
+        row["entropy"] = float(entropy(torch.stack([1 - tumor, tumor]).clamp(0, 1))[called].mean())
+        row["spread"] = float((ml.max() - ml.min()) / ml.mean())
     for name, quality in compartment_qualities(prepared, found.probabilities).items():
         row[f"{name}_dice"] = dice(predicted == quality.number, truth == quality.number)
         row[f"{name}_expected_dice"] = quality.expected_overlap

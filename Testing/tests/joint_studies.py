@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ from geometries import rotation
 
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.result import JointResult, RegionVolume, VolumeChange
+from JointRegSegLib.network.weights import LoadedWeights
 from JointRegSegLib.synthesis.phantom import RADII_MM, PhantomVisit, make_visit, to_second_visit
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
@@ -234,3 +235,10 @@ def bent_transform(slicer: ModuleType) -> Any:
         give(landmarks)
     node.SetAndObserveTransformToParent(spline)
     return node
+
+
+def judging_by_brightness(weights: LoadedWeights, dropout: float = 0.0) -> LoadedWeights:
+    """Return weights that the rules on brightness apply to, from a training that dropped modalities."""
+    configuration = {"data": {"augmentation": {"dropout_probability": dropout}}}
+    changed = {"enhancing_by_brightness": True, "configuration": configuration}
+    return replace(weights, metadata={**weights.metadata, **changed})

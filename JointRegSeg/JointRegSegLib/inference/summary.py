@@ -188,9 +188,9 @@ def segmentation_signs(
         signs.append(
             (
                 CHECK,
-                f"the network took {predicted.removed_ml:.1f} ml of the {study.name} study for tumour that are hardly "
-                "brighter on FLAIR than healthy brain, or tumour only with or only without a correction of the bias "
-                "field; they were left out",
+                f"the network took {predicted.removed_ml:.1f} ml of the {study.name} study for tumour; they were left "
+                "out, because they are hardly brighter on FLAIR than healthy brain, or were called tumour only with or "
+                "only without a correction of the bias field",
             )
         )
     compartments = compartment_qualities(study, predicted.probabilities)

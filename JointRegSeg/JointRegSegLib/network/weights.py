@@ -23,6 +23,8 @@ from .joint import JointNetwork, build_network
 KIND = "neurocest joint network"
 FORMAT = 1
 _LARGEST_PARAMETERS = 500_000_000
+_OFTEN = 0.3
+"""Probability with which a modality was dropped in training, from which on a network does well without it."""
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -61,8 +63,14 @@ class LoadedWeights:
 
     @property
     def hides_modalities(self) -> bool:
-        """Whether segmentations are averaged over fewer images too, because the network does well without some."""
-        return self.metadata.get("hides_modalities") is True
+        """Whether segmentations are averaged over fewer images too: only after a training that often went without some.
+
+        Like the rules on brightness, this was judged for networks that carry their mark.
+        """
+        values: Any = self.metadata
+        for key in ("configuration", "data", "augmentation", "dropout_probability"):
+            values = values.get(key) if isinstance(values, dict) else None
+        return self.judged_by_brightness and isinstance(values, int | float) and values >= _OFTEN
 
     def check_modalities(self, modalities: Sequence[str]) -> None:
         """Check that the network can use the modalities of a study.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from joint_studies import HeadStudy, by_sitk, points_in_head, small_weights
+from joint_studies import HeadStudy, by_sitk, judging_by_brightness, points_in_head, small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
@@ -118,7 +118,7 @@ def test_where_an_image_ends_the_others_segment_as_if_it_were_absent(weights: Lo
 
 
 def test_parts_may_be_averaged_over_different_numbers_of_variants(weights: LoadedWeights) -> None:
-    hiding = replace(weights, metadata={**weights.metadata, "hides_modalities": True})
+    hiding = judging_by_brightness(weights, dropout=0.5)
     partial = study({"t1ce": WHOLE, "flair": WHOLE, "t2": UPPER})  # mirrored four times below, shown in two ways above
     found = segment_by_coverage(hiding, partial, -3.0, True, CPU)
     assert len(found.counts) == 4

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from joint_studies import small_weights
+from joint_studies import judging_by_brightness, small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid, block_around
 from JointRegSegLib.images.modalities import MODALITIES
@@ -50,7 +50,7 @@ def test_the_mean_over_mirrored_copies_does_not_tell_left_from_right(weights: Lo
 
 
 def test_a_network_that_does_without_modalities_is_also_shown_fewer(weights: LoadedWeights) -> None:
-    hiding = replace(weights, metadata={**weights.metadata, "hides_modalities": True})
+    hiding = judging_by_brightness(weights, dropout=0.5)
     grid = WorkingGrid((16, 16, 24), 4.0, (0.0, 0.0, 0.0))
     study = PreparedStudy(random_numbers(4, 16, 16, 24), torch.ones(16, 16, 24, dtype=torch.bool), grid, MODALITIES)
     blank = study.images.clone()
@@ -64,6 +64,14 @@ def test_a_network_that_does_without_modalities_is_also_shown_fewer(weights: Loa
     assert torch.allclose(both.probabilities.sum(0), torch.ones(16, 16, 24), atol=1e-4)
     assert len(both.counts) == 2
     assert torch.equal(study.images, random_numbers(4, 16, 16, 24))
+
+
+def test_only_a_training_that_often_dropped_modalities_lets_a_network_be_shown_fewer(weights: LoadedWeights) -> None:
+    assert not weights.hides_modalities
+    shares = (0.0, 0.08, 0.5)
+    assert [judging_by_brightness(weights, dropout).hides_modalities for dropout in shares] == [False, False, True]
+    unmarked = judging_by_brightness(weights, dropout=0.5)
+    assert not replace(unmarked, metadata={**unmarked.metadata, "enhancing_by_brightness": False}).hides_modalities
 
 
 def test_a_larger_grid_does_not_change_the_segmentation(weights: LoadedWeights) -> None:
@@ -126,14 +134,14 @@ def test_only_weights_that_judge_by_brightness_correct_bias_fields_and_only_with
     weights: LoadedWeights,
 ) -> None:
     image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
-    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    judging = judging_by_brightness(weights)
     plain, contrast = StudyImages({"flair": image}), StudyImages({"flair": image, "t1ce": image})
     assert [preprocessing_of(study, judging).n4 for study in (plain, contrast)] == [True, False]
     assert not preprocessing_of(plain, weights).n4
 
 
 def test_tumour_that_is_not_bright_on_flair_is_left_out_without_contrast_agent(weights: LoadedWeights) -> None:
-    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    judging = judging_by_brightness(weights)
     grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
     brain = torch.ones(16, 16, 16, dtype=torch.bool)
     images = 0.1 * random_numbers(4, 16, 16, 16)  # nothing in it is bright
@@ -147,7 +155,7 @@ def test_tumour_that_is_not_bright_on_flair_is_left_out_without_contrast_agent(w
 def test_without_contrast_agent_a_study_is_seen_with_and_without_the_correction_of_its_bias_field(
     weights: LoadedWeights,
 ) -> None:
-    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    judging = judging_by_brightness(weights)
     grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
     brain = torch.ones(16, 16, 16, dtype=torch.bool)
     corrected = 3 * random_numbers(4, 16, 16, 16)  # so bright and dark that nothing is faint
@@ -165,7 +173,7 @@ def test_without_contrast_agent_a_study_is_seen_with_and_without_the_correction_
 def test_what_only_one_of_both_views_shows_is_left_out_and_told(
     weights: LoadedWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judging = replace(weights, metadata={**weights.metadata, "enhancing_by_brightness": True})
+    judging = judging_by_brightness(weights)
     monkeypatch.setattr("JointRegSegLib.inference.plausibility._LEAST_AGREED", 1.01)
     grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
     images = 3 * random_numbers(4, 16, 16, 16)
