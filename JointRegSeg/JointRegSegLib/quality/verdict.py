@@ -78,7 +78,10 @@ def _mirror_sign(quality: PairQuality) -> float | None:
 
 def _mirror_reason(quality: PairQuality) -> str:
     if quality.advantage < RULES["mirror"].failed * -1:
-        return "the moving study is more like the fixed one when left and right are exchanged: one of them is mirrored"
+        return (
+            "the moving study is more like the fixed one when it is mirrored left to right and aligned again: one of "
+            "them is mirrored, or the visits were not aligned"
+        )
     return (
         "the moving study is hardly more like the fixed one than its own mirror image is: they may be of different "
         "patients, or one may be mirrored"

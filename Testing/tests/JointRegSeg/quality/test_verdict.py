@@ -66,7 +66,7 @@ def test_another_brain_is_flagged() -> None:
 def test_a_mirrored_visit_is_recognised() -> None:
     found = verdict(brain(), flipped(noisy(brain())))
     assert found.level == FAILED
-    assert any("one of them is mirrored" in reason for reason in found.reasons)
+    assert any("is mirrored left to right" in reason for reason in found.reasons)
 
 
 def test_exchanged_contrasts_are_named() -> None:
