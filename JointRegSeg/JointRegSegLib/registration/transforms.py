@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images.grid import WorkingGrid
+from ..images.grid import RAS_DIRECTION, WorkingGrid
 from .deformation import (
     Deformation,
     compose,
@@ -30,6 +30,8 @@ _BLOCKS = (4, 2)
 """Edges in voxels of the blocks in which a field may be stored."""
 _BLOCK_ERROR = 0.02
 """Largest change, in voxels, that storing a field in blocks may cause."""
+_ROOT_STEPS, _ROOT_ERROR, _SINGULAR = 20, 1e-6, 1e-6
+"""Steps of the square root, its largest error in mm, and the determinant below which a map has none."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,58 @@ def displacement_of(image: sitk.Image) -> Tensor:
     left, back, up = np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0)
     spacing = image.GetSpacing()[0]
     return torch.from_numpy(np.stack([up / spacing, -back / spacing, -left / spacing]).astype(np.float32))
+
+
+def square_root(affine: sitk.AffineTransform) -> sitk.AffineTransform | None:
+    """Return the affine map that gives another one when it is applied twice, by the iteration of Denman and Beavers.
+
+    That of the inverse map is its inverse. A turn by 180 degrees has none that is unique, and gives None.
+    """
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(affine.GetMatrix()).reshape(3, 3)
+    matrix[:3, 3] = affine.TransformPoint((0.0, 0.0, 0.0))
+    root, inverse = matrix, np.eye(4)
+    for _ in range(_ROOT_STEPS):
+        if min(abs(np.linalg.det(root)), abs(np.linalg.det(inverse))) < _SINGULAR:
+            return None
+        root, inverse = (root + np.linalg.inv(inverse)) / 2, (inverse + np.linalg.inv(root)) / 2
+    if not np.allclose(root @ root, matrix, rtol=0, atol=_ROOT_ERROR):
+        return None
+    result = sitk.AffineTransform(3)
+    result.SetMatrix(root[:3, :3].ravel().tolist())
+    result.SetTranslation(root[:3, 3].tolist())
+    return result
+
+
+def is_identity(affine: sitk.AffineTransform) -> bool:
+    """Tell whether an affine map leaves every point where it is."""
+    points = ((0.0, 0.0, 0.0), (100.0, 0.0, 0.0), (0.0, 100.0, 0.0), (0.0, 0.0, 100.0))
+    return all(affine.TransformPoint(point) == point for point in points)
+
+
+def on_other_grid(displacement: Tensor, grid: WorkingGrid, to_grid: sitk.AffineTransform, other: WorkingGrid) -> Tensor:
+    """Express a displacement in other coordinates.
+
+    Args:
+        displacement: Displacement u of shape (1, 3, D, H, W) in voxels of ``grid``.
+        grid: Its grid.
+        to_grid: Map H from points of the other grid to points of ``grid`` (LPS mm).
+        other: The other grid. On a large one with even sizes, the result is interpolated between the centres of blocks
+            of two voxels, in which it can be stored.
+
+    Returns:
+        Displacement v of shape (1, 3, D, H, W) in voxels of the other grid, with ``H(x + v(x)) = H(x) + u(H(x))``. It
+        is continued by its border values where H leads beyond ``grid``.
+    """
+    large = math.prod(other.shape) > _BALANCED_VOXELS and not any(n % 2 for n in other.shape)
+    coarse = other.coarser(2 if large else 1)
+    spacing, kind = (coarse.spacing_mm,) * 3, sitk.sitkVectorFloat32
+    image = sitk.Cast(displacement_image(displacement[0], grid), kind)
+    place = coarse.size, to_grid, sitk.sitkLinear, coarse.origin_lps_mm, spacing, RAS_DIRECTION
+    image = sitk.Resample(image, *place, 0.0, kind, useNearestNeighborExtrapolator=True)
+    back = np.linalg.inv(np.array(to_grid.GetMatrix()).reshape(3, 3))
+    turned = coarse.to_sitk(sitk.GetArrayViewFromImage(image) @ back.T)
+    return resize_displacement(displacement_of(turned)[None], other.shape)
 
 
 def jacobian_image(transform: PairTransform, native: sitk.Image) -> sitk.Image:

@@ -22,9 +22,12 @@ from JointRegSegLib.registration.transforms import (
     balanced_inverse,
     displacement_image,
     displacement_of,
+    is_identity,
     jacobian_image,
     nearer_inverse,
+    on_other_grid,
     pair_transform,
+    square_root,
     warp_image,
     warp_label_image,
 )
@@ -251,6 +254,45 @@ def test_an_inverse_that_is_exact_at_the_voxels_is_improved_between_them() -> No
 def test_rough_fields_are_stored_at_full_resolution() -> None:
     rough = 0.3 * torch.randn(1, 3, *GRID.shape, generator=torch.Generator().manual_seed(7))
     assert pair_transform(Deformation(rough, -rough), GRID, sitk.AffineTransform(3)).grid.spacing_mm == GRID.spacing_mm
+
+
+@pytest.mark.parametrize("degrees", [0.0, 5.0, 90.0, 170.0])
+def test_a_square_root_applied_twice_is_the_map_and_that_of_the_inverse_is_its_inverse(degrees: float) -> None:
+    affine = known_affine()
+    affine.SetMatrix((rotation((0, 0, degrees)) @ np.diag([1.04, 0.97, 1.02])).ravel().tolist())
+    root, inverse = square_root(affine), square_root(sitk.AffineTransform(affine.GetInverse()))
+    assert root is not None
+    assert inverse is not None
+    for point in ((0.0, 0.0, 0.0), (30.0, -70.0, 12.0)):
+        half = root.TransformPoint(point)
+        assert np.allclose(root.TransformPoint(half), affine.TransformPoint(point), atol=1e-6)
+        assert np.allclose(inverse.TransformPoint(half), point, atol=1e-6)
+
+
+def test_a_half_turn_has_no_single_square_root() -> None:
+    affine = sitk.AffineTransform(3)
+    assert is_identity(affine)
+    affine.SetMatrix(np.diag([-1.0, -1.0, 1.0]).ravel().tolist())
+    assert not is_identity(affine)
+    assert square_root(affine) is None
+
+
+@pytest.mark.parametrize("shape", [(24, 32, 28), (23, 31, 27)])
+def test_a_displacement_in_other_coordinates_moves_the_same_points(shape: tuple[int, int, int]) -> None:
+    to_grid = square_root(known_affine())
+    assert to_grid is not None
+    back = to_grid.GetInverse()
+    middle = np.array(back.TransformPoint(CENTER.tolist()))
+    origin = middle - np.array([-1, -1, 1]) * (np.array(shape[::-1]) - 1) / 2 * GRID.spacing_mm
+    other = WorkingGrid(shape, GRID.spacing_mm, tuple(origin.tolist()))
+    mm = known_displacement_mm(points(GRID.to_sitk(np.zeros(GRID.shape, np.float32)))).reshape(*GRID.shape, 3)
+    u = torch.from_numpy(np.stack([mm[..., 2], -mm[..., 1], -mm[..., 0]]) / GRID.spacing_mm).float()[None]
+    v = displacement_image(on_other_grid(u, GRID, to_grid, other)[0], other)
+    for index in ((12, 14, 11), (9, 20, 15), (16, 10, 8)):
+        x = np.array(v.TransformIndexToPhysicalPoint(index))
+        moved = np.array(to_grid.TransformPoint((x + np.array(v[index])).tolist()))
+        y = np.array(to_grid.TransformPoint(x.tolist()))
+        assert np.allclose(moved, y + known_displacement_mm(y[None])[0], atol=0.05)
 
 
 def test_a_displacement_with_another_shape_than_its_grid_is_refused() -> None:
