@@ -78,6 +78,11 @@ def classes_of_probabilities(probabilities: Tensor) -> Tensor:
     return inside.where(tumor > other, other_class.byte())
 
 
+def classes_of_logits(logits: Tensor) -> Tensor:
+    """Decide the class of every voxel from class scores (class, D, H, W), see ``classes_of_probabilities``."""
+    return classes_of_probabilities(logits.detach().float().softmax(0))
+
+
 def check_classes(classes: np.ndarray, source: str) -> None:
     """Check that an array holds numbers of ``LABELS`` only.
 

@@ -153,6 +153,7 @@ class _PreparedPair:
     fixed: PreparedStudy
     moving: PreparedStudy
     alignment: AffineResult
+    configs: tuple[PreprocessingConfig, PreprocessingConfig]  # preprocessing of the fixed and of the moving study
     background: float  # intensity outside of the brain
     is_coarse: bool  # whether the grid is coarser than wanted, because it would have too many voxels
 
@@ -190,24 +191,13 @@ def _prepare(
     config = _preprocessing(pair, weights, settings)
     affine = alignment.transform
     grid, is_coarse = _pair_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair)
+    sides = (pair.fixed, None), (pair.moving, affine)
+    configs = [config if weights is None else preprocessing_of(side.study, weights) for side, _ in sides]
     fixed, moving = (
-        prepare_checked(
-            side.study,
-            side.brain,
-            config if weights is None else preprocessing_of(side.study, weights),
-            grid,
-            to_side,
-            side.coverage,
-        )
-        for side, to_side in ((pair.fixed, None), (pair.moving, affine))
+        prepare_checked(side.study, side.brain, own, grid, to_side, side.coverage)
+        for (side, to_side), own in zip(sides, configs, strict=True)
     )
-    return _PreparedPair(
-        fixed,
-        moving,
-        alignment,
-        config.background,
-        is_coarse,
-    )
+    return _PreparedPair(fixed, moving, alignment, (configs[0], configs[1]), config.background, is_coarse)
 
 
 def _pair_grid(
@@ -342,7 +332,7 @@ class _Between:
 
     @classmethod
     def of(cls, pair: CheckedPair, half: sitk.AffineTransform, prepared: _PreparedPair) -> _Between:
-        """Prepare the images that drive the registration; local similarities need no correction of bias fields."""
+        """Prepare the images that drive the registration, each study as on the working grid of the pair."""
         back = sitk.AffineTransform(half.GetInverse())
         config = PreprocessingConfig(spacing_mm=prepared.grid.spacing_mm)
         sides = (pair.fixed, back), (pair.moving, half)
@@ -352,12 +342,12 @@ class _Between:
             prepare_checked(
                 replace(side.study, images={m: side.study.images[m] for m in pair.driving}),
                 side.brain,
-                config,
+                own,
                 grid,
                 to_side,
                 side.coverage,
             )
-            for side, to_side in sides
+            for (side, to_side), own in zip(sides, prepared.configs, strict=True)
         )
         return cls(fixed, moving, prepared.grid, half, back)
 

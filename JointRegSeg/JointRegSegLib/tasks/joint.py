@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images.labels import CAVITY, LABELS, REGIONS, classes_of_probabilities, region
+from ..images.labels import CAVITY, LABELS, REGIONS, classes_of_logits, region
 from ..losses.config import LossConfig
 from ..losses.registration import registration_loss, tumor_of_labels, tumor_of_logits
 from ..losses.segmentation import segmentation_loss
@@ -75,7 +75,7 @@ def joint_scores(output: JointOutput, pair: StudyPair) -> dict[str, float]:
     scores: dict[str, float] = {}
     sides = ((output.fixed_logits, pair.fixed_labels), (output.moving_logits, pair.moving_labels))
     found = [
-        region_scores(_classes(logits), _array(labels[0]), (1.0, 1.0, 1.0), distances=False)
+        region_scores(_array(classes_of_logits(logits[0])), _array(labels[0]), (1.0, 1.0, 1.0), distances=False)
         for logits, labels in sides
         if logits is not None and labels is not None
     ]
@@ -114,11 +114,6 @@ JOINT = Task(
     loss=joint_loss,
     scores=joint_scores,
 )
-
-
-def _classes(logits: Tensor) -> np.ndarray:
-    """Classes (D, H, W) of the first study of logits (B, classes, D, H, W)."""
-    return _array(classes_of_probabilities(logits[0].detach().float().softmax(0)))
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.processes import Processes
 
-from ..images.labels import UNLABELED, classes_of_probabilities
+from ..images.labels import UNLABELED, classes_of_logits
 from ..images.modalities import MODALITIES, TITLES
 from ..network.joint import JointNetwork, JointOutput
 from ..network.precision import Precision
@@ -127,4 +127,4 @@ def _shown_channel(batch: Batch, config: TrainingConfig) -> tuple[int, str]:
 
 def _classes(logits: Tensor) -> np.ndarray:
     """Classes (D, H, W) of the first study of logits (B, classes, D, H, W)."""
-    return classes_of_probabilities(logits[0].float().softmax(0)).cpu().numpy()
+    return classes_of_logits(logits[0]).cpu().numpy()
