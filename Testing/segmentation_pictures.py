@@ -17,10 +17,10 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
 
+from JointRegSegLib.findings.result import StudyResult
 from JointRegSegLib.images.labels import CLASSES, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.study import StudyImages
-from JointRegSegLib.inference.result import StudyResult
 from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.inference.single_study import process_study
 from JointRegSegLib.network.weights import load_weights

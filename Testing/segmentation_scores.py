@@ -26,12 +26,12 @@ import torch
 
 from JointRegSegLib.cohort.manifest import StudyRecord, read_manifest
 from JointRegSegLib.cohort.preparation import read_study
+from JointRegSegLib.findings.region_volumes import region_volumes, uncertain_volumes
 from JointRegSegLib.images.labels import CAVITY, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, labels_on_grid, prepare_checked
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
-from JointRegSegLib.inference.region_volumes import region_volumes, uncertain_volumes
 from JointRegSegLib.inference.uncertainty import Segmentation, entropy
 from JointRegSegLib.metrics.overlap import dice, region_scores
 from JointRegSegLib.network.weights import LoadedWeights, load_weights

@@ -25,12 +25,12 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from JointRegSegLib.findings.region_volumes import LEAST_UNCERTAIN_ML, VOLUME_REGIONS
+from JointRegSegLib.findings.result import StudyResult
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.labels import CAVITY, CLASSES, LABELS, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.study import StudyImages
-from JointRegSegLib.inference.region_volumes import LEAST_UNCERTAIN_ML, VOLUME_REGIONS
-from JointRegSegLib.inference.result import StudyResult
 from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.inference.single_study import process_study
 from JointRegSegLib.network.weights import load_weights

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .findings.result import JointResult
     from .images.study import StudyImages
     from .inference.pipeline import process_pair
-    from .inference.result import JointResult
     from .inference.settings import InferenceSettings
     from .inference.single_study import segment_study
     from .network.configuration import NetworkConfig, load_network_config
@@ -30,7 +30,7 @@ _MODULES = {
     "process_pair": ".inference.pipeline",
     "segment_study": ".inference.single_study",
     "InferenceSettings": ".inference.settings",
-    "JointResult": ".inference.result",
+    "JointResult": ".findings.result",
     "refine": ".registration.instance_optimization",
     "Deformation": ".registration.deformation",
     "jacobian_determinant": ".registration.deformation",

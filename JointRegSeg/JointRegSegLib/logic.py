@@ -28,7 +28,7 @@ from .scene.results import JointRegSegResult, add_tumor, into_scene, tell_label_
 from .scene.study import misplaced_images, study_of
 
 if TYPE_CHECKING:
-    from .inference.result import JointResult, StudyResult
+    from .findings.result import JointResult, StudyResult
     from .multitask.prediction import StudyPrediction
     from .network.weights import LoadedWeights
     from .scene.follow_up import FollowUpResult
@@ -302,7 +302,7 @@ class JointRegSegLogic:
                 )
                 result.pairs[number] = pair
                 result.warnings += [f"visit {number}: {warning}" for warning in pair.warnings]
-            from .inference.region_volumes import follow_up
+            from .findings.region_volumes import follow_up
 
             result.rows = follow_up({number: pair.joint for number, pair in result.pairs.items()}, reference)
             if result.rows:

@@ -11,8 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from geometries import rotation
 
+from JointRegSegLib.findings.result import JointResult, RegionVolume, VolumeChange
 from JointRegSegLib.images.study import StudyImages
-from JointRegSegLib.inference.result import JointResult, RegionVolume, VolumeChange
 from JointRegSegLib.network.weights import LoadedWeights
 from JointRegSegLib.synthesis.phantom import RADII_MM, PhantomVisit, make_visit, to_second_visit
 from NeuroCESTLib.scene.geometry import Geometry

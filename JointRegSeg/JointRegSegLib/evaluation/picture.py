@@ -7,11 +7,11 @@ import math
 import numpy as np
 import SimpleITK as sitk
 
+from ..findings.result import JointResult
 from ..images.grid import WorkingGrid
 from ..images.modalities import TITLES
 from ..images.preprocessing import PreprocessingConfig, brain_grid
 from ..images.study import StudyImages
-from ..inference.result import JointResult
 from ..pictures.cases import SHOWN_MODALITIES, CasePicture
 
 SPACING_MM = 1.5

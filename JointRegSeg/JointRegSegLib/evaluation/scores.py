@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..findings.region_volumes import voxel_ml
+from ..findings.result import JointResult
 from ..images.labels import CAVITY, EDEMA, LABELS, NECROTIC_CORE, REGIONS, region
 from ..images.study import same_grid
-from ..inference.region_volumes import voxel_ml
-from ..inference.result import JointResult
 from ..metrics.deformation import inverse_consistency, jacobian_statistics
 from ..metrics.landmarks import landmark_errors, read_landmarks
 from ..metrics.overlap import dice, region_scores, volume_ratios

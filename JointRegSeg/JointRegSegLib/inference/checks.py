@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part
 
+from ..findings.region_volumes import VISIBLE_IN, enumerated, regions_without_modality
 from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
 from ..images.coverage import Coverage, share_shown
@@ -21,7 +22,6 @@ from ..network.weights import LoadedWeights
 from ..registration.affine import Brain
 from ..registration.transforms import warp_label_image
 from .coregistration import Coregistration, coregister, coregistration_warnings
-from .region_volumes import VISIBLE_IN, enumerated, regions_without_modality
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, part
 
+from ..findings.region_volumes import uncertain_volumes, without_islands
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid, labels_to_native, to_native
 from ..images.labels import LABELS, classes_of_probabilities
 from ..images.preprocessing import brain_grid, prepare_checked
@@ -20,7 +21,6 @@ from .checks import CheckedStudy
 from .network_pass import network_device, network_preprocessing, preprocessing_of
 from .pair_pass import NetworkResult, segment_by_coverage
 from .plausibility import with_enclosed_core
-from .region_volumes import uncertain_volumes, without_islands
 from .settings import InferenceSettings
 from .uncertainty import Segmentation, entropy
 

@@ -17,6 +17,18 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..findings.coverage import (
+    coverage_warnings,
+    hidden_on,
+    left_out,
+    region_coverage,
+    shares_seen,
+    shown_by_both,
+    shows_everything,
+)
+from ..findings.lesions import lesion_changes, lesion_warnings
+from ..findings.region_volumes import region_volumes, volume_changes
+from ..findings.result import JointResult, RegionVolume
 from ..images.grid import LARGEST_GRID, LARGEST_TILED_GRID, WorkingGrid
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import (
@@ -30,22 +42,13 @@ from ..images.preprocessing import (
 from ..images.study import StudyImages
 from ..network.weights import LoadedWeights
 from ..registration.affine import AffineResult, align
-from ..registration.deformation import Deformation, identity_displacement, resize_displacement
+from ..registration.deformation import Deformation, identity_displacement
 from ..registration.distant_brains import brought_together
 from ..registration.instance_optimization import RefinementSettings, refine
 from ..registration.native_warp import NativeWarp
-from ..registration.transforms import is_identity, jacobian_image, on_other_grid, pair_transform, square_root
+from ..registration.transforms import is_identity, jacobian_image, pair_transform, square_root
+from .between import Between
 from .checks import CheckedPair, CheckedStudy, check_pair
-from .coverage import (
-    coverage_warnings,
-    hidden_on,
-    left_out,
-    region_coverage,
-    shares_seen,
-    shown_by_both,
-    shows_everything,
-)
-from .lesions import lesion_changes, lesion_warnings
 from .native import FinePair, NativeSegmentation, native_segmentation, segment_finely
 from .network_pass import (
     finest_spacing_mm,
@@ -56,8 +59,6 @@ from .network_pass import (
     preprocessing_of,
 )
 from .pair_pass import NetworkResult, run_network
-from .region_volumes import region_volumes, volume_changes
-from .result import JointResult, RegionVolume
 from .settings import InferenceSettings
 from .summary import OfBoth, judged, registration_summary
 from .uncertainty import Segmentation
@@ -278,7 +279,7 @@ def _refine(
     half = None if is_identity(prepared.alignment.transform) else square_root(prepared.alignment.transform)
     if half is None:
         return _refined_pair(pair, prepared.fixed, prepared.moving, found.deformation, tumors, settings, progress, warn)
-    between = _Between.of(pair, half, prepared)
+    between = Between.of(pair, half, prepared.grid, prepared.configs)
     start = None if found.deformation is None else between.start(found.deformation)
     masks = between.masks(tumors)
     refined = _refined_pair(pair, between.fixed, between.moving, start, masks, settings, progress, warn)
@@ -308,73 +309,6 @@ def _refined_pair(
         progress,
         warn,
     )
-
-
-@dataclass(frozen=True)
-class _Between:
-    """Both studies sampled half-way between them, so that neither is interpolated more than the other.
-
-    An exchange of the visits exchanges the studies here and nothing else.
-
-    Attributes:
-        fixed: Fixed study half-way.
-        moving: Moving study half-way.
-        outer: Working grid of the pair, in the space of the fixed study.
-        half: Map from points of the fixed space to points half-way, and from there to points of the moving space.
-        back: Its inverse.
-    """
-
-    fixed: PreparedStudy
-    moving: PreparedStudy
-    outer: WorkingGrid
-    half: sitk.AffineTransform
-    back: sitk.AffineTransform
-
-    @classmethod
-    def of(cls, pair: CheckedPair, half: sitk.AffineTransform, prepared: _PreparedPair) -> _Between:
-        """Prepare the images that drive the registration, each study as on the working grid of the pair."""
-        back = sitk.AffineTransform(half.GetInverse())
-        config = PreprocessingConfig(spacing_mm=prepared.grid.spacing_mm)
-        sides = (pair.fixed, back), (pair.moving, half)
-        brains = [(side.brain, to_side) for side, to_side in sides]
-        grid = brain_grid(brains, config, sitk.Image(1, 1, 1, sitk.sitkUInt8), LARGEST_TILED_GRID)
-        fixed, moving = (
-            prepare_checked(
-                replace(side.study, images={m: side.study.images[m] for m in pair.driving}),
-                side.brain,
-                own,
-                grid,
-                to_side,
-                side.coverage,
-            )
-            for (side, to_side), own in zip(sides, prepared.configs, strict=True)
-        )
-        return cls(fixed, moving, prepared.grid, half, back)
-
-    def start(self, deformation: Deformation) -> Deformation:
-        """Express the network's deformation half-way."""
-        fields = deformation.displacement, deformation.inverse, deformation.velocity
-        whole = (None if f is None else resize_displacement(f, self.outer.shape) for f in fields)
-        moved = [None if f is None else on_other_grid(f, self.outer, self.back, self.fixed.grid) for f in whole]
-        assert moved[0] is not None
-        return Deformation(moved[0], moved[1], moved[2])
-
-    def masks(self, tumors: OfBoth) -> OfBoth:
-        """Resample tumours (1, 1, D, H, W) of the working grid."""
-        first, second = (None if tumor is None else self._mask(tumor) for tumor in tumors)
-        return first, second
-
-    def _mask(self, tumor: Tensor) -> Tensor:
-        image = self.fixed.grid.resample(self.outer.to_sitk(tumor[0, 0].float()), self.back)
-        return torch.from_numpy(sitk.GetArrayFromImage(image) >= 0.5)[None, None]
-
-    def result(self, refined: Deformation) -> Deformation:
-        """Express a deformation and its inverse on the working grid of the pair."""
-        assert refined.inverse is not None
-        forward, inverse = (
-            on_other_grid(f, self.fixed.grid, self.half, self.outer) for f in (refined.displacement, refined.inverse)
-        )
-        return Deformation(forward, inverse)
 
 
 def _refinement_settings(settings: InferenceSettings, spacing_mm: float) -> RefinementSettings:

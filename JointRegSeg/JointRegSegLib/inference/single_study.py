@@ -11,6 +11,9 @@ import torch
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..findings.coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
+from ..findings.region_volumes import region_volumes
+from ..findings.result import StudyResult
 from ..images.grid import LARGEST_TILED_GRID
 from ..images.preprocessing import brain_grid, labels_on_grid, prepare_checked
 from ..images.study import StudyImages
@@ -18,12 +21,9 @@ from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
 from ..quality.verdict import Verdict
 from .checks import check_visit
-from .coverage import coverage_warnings, hidden_on, shares_seen, shows_everything, single_coverage
 from .native import native_segmentation
 from .network_pass import finest_spacing_mm, network_device, network_summary, on_coarse_images, preprocessing_of
 from .pair_pass import segment_by_coverage
-from .region_volumes import region_volumes
-from .result import StudyResult
 from .settings import InferenceSettings
 from .summary import segmentation_signs
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..findings.result import JointResult
 from ..images.labels import CAVITY
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
@@ -24,7 +25,6 @@ from ..registration.local_correlation import lncc
 from ..registration.transforms import PairTransform
 from .checks import CheckedPair
 from .pair_pass import NetworkResult
-from .result import JointResult
 from .uncertainty import Segmentation, entropy
 
 OfBoth: TypeAlias = "tuple[Tensor | None, Tensor | None]"

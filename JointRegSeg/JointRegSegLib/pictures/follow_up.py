@@ -7,9 +7,9 @@ from pathlib import Path
 
 from NeuroCESTLib.core.pictures import new_figure, save_figure
 
+from ..findings.region_volumes import FollowUpRow
 from ..images.compartments import COMPARTMENTS, title_of
 from ..images.labels import LABELS
-from ..inference.region_volumes import FollowUpRow
 
 _OTHERS = {"whole_tumor": "0.2", "tumor_core": "0.55"}
 """Gray levels of the unions of compartments."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..inference.result import JointResult
+    from ..findings.result import JointResult
     from .single_study import SegmentationResult
 
 PREFERRED = ("t1ce", "flair", "t1", "t2")

@@ -25,8 +25,8 @@ from .files import write_transform
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from ..findings.result import JointResult, RegionVolume
     from ..images.study import StudyImages
-    from ..inference.result import JointResult, RegionVolume
 
 WARPED_PERCENTILES = (1.0, 99.5)
 """Percentiles between which warped images are shown."""

@@ -12,8 +12,8 @@ from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from .results import add_image, add_tumor, volume_columns
 
 if TYPE_CHECKING:
+    from ..findings.result import StudyResult
     from ..images.study import StudyImages
-    from ..inference.result import StudyResult
 
 
 @dataclass

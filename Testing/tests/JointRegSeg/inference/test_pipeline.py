@@ -11,12 +11,12 @@ import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, by_sitk, points_in_head, small_weights
 
+from JointRegSegLib.findings.region_volumes import VOLUME_REGIONS, region_volumes, volume_changes
+from JointRegSegLib.findings.result import JointResult
 from JointRegSegLib.images.labels import CLASSES, NECROTIC_CORE, classes_of_probabilities
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference import pipeline
 from JointRegSegLib.inference.pipeline import process_pair
-from JointRegSegLib.inference.region_volumes import VOLUME_REGIONS, region_volumes, volume_changes
-from JointRegSegLib.inference.result import JointResult
 from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.inference.single_study import segment_study
 from JointRegSegLib.inference.uncertainty import entropy

@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 from joint_studies import HeadStudy, by_sitk, points_in_head, registration_error
 
+from JointRegSegLib.findings.result import JointResult
 from JointRegSegLib.inference.pipeline import process_pair
-from JointRegSegLib.inference.result import JointResult
 from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.synthesis.phantom import GROWTH, TUMOR_RADII_MM
 

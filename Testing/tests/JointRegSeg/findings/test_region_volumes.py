@@ -7,8 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.inference.region_volumes import (
+from JointRegSegLib.findings.region_volumes import (
     ERROR_PER_UNCERTAIN,
     VISIBLE_IN,
     VOLUME_REGIONS,
@@ -18,6 +17,7 @@ from JointRegSegLib.inference.region_volumes import (
     volume_changes,
     without_islands,
 )
+from JointRegSegLib.images.modalities import MODALITIES
 
 
 def test_small_islands_are_removed_and_the_largest_part_stays() -> None:

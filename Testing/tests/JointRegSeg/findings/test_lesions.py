@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.inference.lesions import lesion_changes, lesion_warnings
-from JointRegSegLib.inference.result import LesionChange
+from JointRegSegLib.findings.lesions import lesion_changes, lesion_warnings
+from JointRegSegLib.findings.result import LesionChange
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 SHAPE = (40, 60, 50)

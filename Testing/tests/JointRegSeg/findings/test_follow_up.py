@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 from joint_studies import HeadStudy, exact_result
 
-from JointRegSegLib.inference.region_volumes import VOLUME_REGIONS, FollowUpRow, follow_up, volume_changes
-from JointRegSegLib.inference.result import JointResult, RegionVolume
+from JointRegSegLib.findings.region_volumes import VOLUME_REGIONS, FollowUpRow, follow_up, volume_changes
+from JointRegSegLib.findings.result import JointResult, RegionVolume
 
 
 @pytest.fixture(scope="module")

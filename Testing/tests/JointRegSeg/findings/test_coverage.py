@@ -11,11 +11,11 @@ import SimpleITK as sitk
 import torch
 from joint_studies import HeadStudy, by_sitk, judging_by_brightness, points_in_head, small_weights
 
+from JointRegSegLib.findings.coverage import left_out, region_coverage, shares_seen
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy
 from JointRegSegLib.images.study import StudyImages
-from JointRegSegLib.inference.coverage import left_out, region_coverage, shares_seen
 from JointRegSegLib.inference.network_pass import segment_prepared
 from JointRegSegLib.inference.pair_pass import run_network, segment_by_coverage
 from JointRegSegLib.inference.pipeline import process_pair
