@@ -63,4 +63,4 @@ fuzz: env
 	OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/fuzz.py --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 clean:
-	rm -rf build output docs/api docs/images .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build output docs/api .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,11 +79,6 @@ def _skip() -> Exception:
     return SkipNode()
 
 
-def bring_pictures(_: Any) -> None:
-    """Copy the pictures that the README shows too."""
-    shutil.copytree(ROOT / "Resources" / "Screenshots", ROOT / "docs" / "images", dirs_exist_ok=True)
-
-
 def methods_table(_: Any, name: str, source: list[str]) -> None:
     """Replace the mark in the page of CESTQuant by a table of its methods, read from their registry."""
     if name != "cestquant":
@@ -99,7 +93,6 @@ def methods_table(_: Any, name: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
-    """Register the formulas, the table of methods and the pictures."""
+    """Register the formulas and the table of methods."""
     app.add_html_math_renderer("mathml", inline_renderers=(inline_formula, None), block_renderers=(block_formula, None))
-    app.connect("builder-inited", bring_pictures, priority=1)
     app.connect("source-read", methods_table)
