@@ -59,3 +59,26 @@ def checkerboard(first: np.ndarray, second: np.ndarray, aspect: float = 1.0) -> 
     row = (np.arange(rows) * aspect // side).astype(int)
     column = (np.arange(columns) // side).astype(int)
     return np.where((row[:, None] + column[None, :]) % 2 == 0, first, second)
+
+
+def as_bright_as(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Scale a picture so that its quartiles become those of another one, for a checkerboard of both.
+
+    Visits differ in gain and contrast, which would hide whether edges meet.
+
+    Args:
+        picture: Picture (row, column). Values that are 0, as in the background, or not finite do not count.
+        other: Picture of any shape, treated in the same way.
+
+    Returns:
+        Picture of the same shape, with 0 where ``picture`` is 0; ``picture`` itself where either has no contrast.
+    """
+    quartiles = []
+    for values in (picture, other):
+        counted = values[np.isfinite(values) & (values != 0)]
+        quartiles.append(np.percentile(counted, (25, 50, 75)) if counted.size else np.zeros(3))
+    (low, middle, high), (other_low, other_middle, other_high) = quartiles
+    if high <= low or other_high <= other_low:
+        return picture
+    scaled = (picture - middle) * ((other_high - other_low) / (high - low)) + other_middle
+    return np.where(picture == 0, 0, scaled)

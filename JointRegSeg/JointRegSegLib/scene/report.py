@@ -19,7 +19,7 @@ from ..images.labels import CAVITY
 from ..images.modalities import TITLES
 from ..pictures.cases import JACOBIAN_TITLE, JACOBIAN_WINDOW
 from ..pictures.compartments import compartment_handles, outline
-from ..pictures.slices import checkerboard, fullest_slice
+from ..pictures.slices import as_bright_as, checkerboard, fullest_slice
 from .results import JointRegSegResult
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     _draw(axes[0, 2], after, fixed_cut, f"moving on fixed, {moving_title}", joint.warped_labels)
     _write_volumes(axes[0, 3], joint)
     for axis, picture, name in ((axes[1, 0], before, "before"), (axes[1, 1], after, "after")):
-        board = checkerboard(_gray(fixed_picture), _gray(picture), fixed_cut.view.aspect)
+        board = checkerboard(fixed_picture, as_bright_as(picture, fixed_picture), fixed_cut.view.aspect)
         _draw(axis, board, fixed_cut, f"checkerboard {name}")
     _draw_jacobian(figure, axes[1, 2], fixed_cut, fixed_picture, joint)
     _draw_uncertainty(figure, axes[1, 3], fixed_cut, fixed_picture, joint)

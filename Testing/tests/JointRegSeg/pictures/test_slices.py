@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from joint_studies import layered_tumor
 
-from JointRegSegLib.pictures.slices import SQUARES, axial, checkerboard, fullest_slice
+from JointRegSegLib.pictures.slices import SQUARES, as_bright_as, axial, checkerboard, fullest_slice
 
 
 def test_the_fullest_slice_shows_all_compartments() -> None:
@@ -41,3 +41,16 @@ def test_squares_of_a_checkerboard_are_square_on_the_screen_where_pixels_are_not
     board = checkerboard(np.zeros((20, 40)), np.ones((20, 40)), aspect=2.0)  # 40 x 40 on the screen
     assert not board[:2, :5].any()
     assert board[3:5, :5].all()
+
+
+def test_a_picture_of_another_gain_is_made_as_bright_as_the_other() -> None:
+    first = np.zeros((20, 20))
+    first[4:16, 4:16] = np.random.default_rng(1).uniform(100, 200, (12, 12))
+    second = np.where(first == 0, 0, 3 * first + 40)
+    np.testing.assert_allclose(as_bright_as(second, first), first, rtol=1e-9)
+
+
+def test_a_picture_without_contrast_is_left_as_it_is() -> None:
+    picture = np.full((4, 4), 7.0)
+    assert as_bright_as(picture, np.arange(16.0).reshape(4, 4)) is picture
+    assert as_bright_as(np.zeros((4, 4)), picture).max() == 0
