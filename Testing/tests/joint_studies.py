@@ -237,6 +237,16 @@ def bent_transform(slicer: ModuleType) -> Any:
     return node
 
 
+def doubting(weights: LoadedWeights, logit: float = 2.0) -> LoadedWeights:
+    """Return weights for which background is more probable, so that they find healthy brain in noise."""
+    import copy
+
+    network = copy.deepcopy(weights.network)
+    assert network.segmentation is not None
+    network.segmentation.output.bias.data[0] += logit
+    return replace(weights, network=network)
+
+
 def judging_by_brightness(weights: LoadedWeights, dropout: float = 0.0) -> LoadedWeights:
     """Return weights that the rules on brightness apply to, from a training that dropped modalities."""
     configuration = {"data": {"augmentation": {"dropout_probability": dropout}}}

@@ -247,4 +247,4 @@ def _grown(mask: Tensor, voxels: float) -> Tensor:
 
 
 def _ml(mask: Tensor, study: PreparedStudy) -> float:
-    return int(mask.sum()) * study.grid.spacing_mm**3 / 1000
+    return int(mask.sum()) * study.voxel_ml

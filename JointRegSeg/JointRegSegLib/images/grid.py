@@ -40,6 +40,14 @@ class WorkingGrid:
     spacing_mm: float
     origin_lps_mm: tuple[float, float, float]
 
+    def voxel_ml(self, transform: sitk.Transform | None = None) -> float:
+        """Return the volume of a voxel in ml, as it is after a linear transform (LPS mm), such as an alignment."""
+        milliliters = self.spacing_mm**3 / 1000
+        if transform is None:
+            return milliliters
+        corners = np.array([transform.TransformPoint(p) for p in np.vstack([np.zeros(3), np.eye(3)]).tolist()])
+        return milliliters * abs(float(np.linalg.det(corners[1:] - corners[0])))
+
     @property
     def size(self) -> tuple[int, int, int]:
         """Number of voxels along i, j and k (right, anterior, superior)."""

@@ -137,6 +137,11 @@ class PreparedStudy:
         return torch.ones_like(self.mask) if self.seen is None else self.seen[channels].any(0)
 
     @property
+    def voxel_ml(self) -> float:
+        """Volume in ml of a voxel of the grid in the study's own space."""
+        return self.grid.voxel_ml(self.transform)
+
+    @property
     def extent(self) -> Tensor:
         """Brain (D, H, W), boolean, with the parts just behind the planes at which images cut it off."""
         return self.mask if self.beyond is None else self.mask | self.beyond

@@ -8,6 +8,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from NeuroCESTLib.core.progress import Progress, silent
+
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig, brain_grid, prepare_checked
 from ..registration.deformation import Deformation, resize_displacement
@@ -43,6 +45,7 @@ class Between:
         half: sitk.AffineTransform,
         outer: WorkingGrid,
         configs: tuple[PreprocessingConfig, PreprocessingConfig],
+        progress: Progress = silent,
     ) -> Between:
         """Prepare the images that drive the registration, each study as on the working grid of the pair.
 
@@ -51,24 +54,20 @@ class Between:
             half: Half of their linear alignment, the square root of the map from fixed to moving points.
             outer: Working grid of the pair.
             configs: Preprocessing of the fixed and of the moving study.
+            progress: May raise to cancel.
         """
         back = sitk.AffineTransform(half.GetInverse())
         config = PreprocessingConfig(spacing_mm=outer.spacing_mm)
         sides = (pair.fixed, back), (pair.moving, half)
         brains = [(side.brain, to_side) for side, to_side in sides]
         grid = brain_grid(brains, config, sitk.Image(1, 1, 1, sitk.sitkUInt8), LARGEST_TILED_GRID)
-        fixed, moving = (
-            prepare_checked(
-                replace(side.study, images={m: side.study.images[m] for m in pair.driving}),
-                side.brain,
-                own,
-                grid,
-                to_side,
-                side.coverage,
-            )
-            for (side, to_side), own in zip(sides, configs, strict=True)
-        )
-        return cls(fixed, moving, outer, half, back)
+        prepared = []
+        for number, ((side, to_side), own) in enumerate(zip(sides, configs, strict=True)):
+            progress(number / 2, "resampling half-way between the visits")
+            study = replace(side.study, images={m: side.study.images[m] for m in pair.driving})
+            prepared.append(prepare_checked(study, side.brain, own, grid, to_side, side.coverage))
+        progress(1.0, "resampling half-way between the visits")
+        return cls(prepared[0], prepared[1], outer, half, back)
 
     def start(self, deformation: Deformation) -> Deformation:
         """Express the network's deformation half-way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import SimpleITK as sitk
 import torch
@@ -67,7 +67,8 @@ def native_segmentation(
         labels = native_labels(segmentation, grid, native, settings.smallest_island_ml, to_grid)
         uncertainty = to_native(entropy(segmentation.probabilities), grid, native, to_grid)
         counts = segmentation.counts
-        uncertain_ml = uncertain_volumes(segmentation.probabilities, grid.spacing_mm**3 / 1000)
+        voxel_ml = grid.voxel_ml(None if to_grid is None else to_grid.GetInverse())
+        uncertain_ml = uncertain_volumes(segmentation.probabilities, voxel_ml)
     probabilities: dict[str, sitk.Image] = {}
     if segmentation is not None and settings.keep_probabilities:
         for name, values in zip(LABELS, segmentation.probabilities, strict=False):
@@ -147,7 +148,7 @@ def segment_finely(
     notes: list[str] = []
     for number, side in enumerate(sides):
         grid = brain_grid([(side.brain, None)], config, side.study.reference, LARGEST_TILED_GRID)
-        own = preprocessing_of(side.study, weights)
+        own = preprocessing_of(side, weights)
         study = prepare_checked(side.study, side.brain, own, grid, None, side.coverage)
         step = part(progress, number / 2, (number + 1) / 2)
         segmentation = segment_by_coverage(weights, study, config.background, settings.test_time_flips, device, step)
@@ -168,4 +169,8 @@ def _on_grid(
     ]
     share = (own.spacing_mm / grid.spacing_mm) ** 3
     counts = (segmentation.counts.double() * share).round().long()
-    return replace(segmentation, probabilities=torch.stack(parts), counts=counts)
+    removed = segmentation.removed
+    if removed is not None:
+        nearest = grid.resample(own.to_sitk(removed.to(torch.uint8)), transform, sitk.sitkNearestNeighbor)
+        removed = torch.from_numpy(sitk.GetArrayFromImage(nearest) > 0)
+    return Segmentation(torch.stack(parts), counts, removed)

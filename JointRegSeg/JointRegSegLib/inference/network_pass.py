@@ -15,7 +15,7 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import block_around
-from ..images.labels import CAVITY, LABELS
+from ..images.labels import CAVITY, LABELS, classes_of_probabilities
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..images.study import StudyImages
@@ -23,11 +23,14 @@ from ..network.precision import register_fast
 from ..network.tiles import segment_block
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
-from .plausibility import agreed_tumor, with_bright_enhancing, without_faint_tumor
+from .checks import CheckedStudy
+from .plausibility import agreed_tumor, with_bright_enhancing, without_faint_tumor, without_tumor
 from .uncertainty import MIRRORED, MeanSegmentation, Segmentation, Variant, variants_of
 
 _SLIGHTLY_COARSER = 1.02
 """Factor by which the working grid may be coarser than the images, whose headers are rounded."""
+_WHOLE = 1.0
+"""Share of the brain, in hundredths, of an image that shows all of it."""
 
 
 def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
@@ -42,14 +45,17 @@ def network_preprocessing(weights: LoadedWeights) -> PreprocessingConfig:
     return replace(config, multiple_of=math.lcm(config.multiple_of, network.multiple * network.stride))
 
 
-def preprocessing_of(study: StudyImages, weights: LoadedWeights) -> PreprocessingConfig:
+def preprocessing_of(checked: CheckedStudy, weights: LoadedWeights) -> PreprocessingConfig:
     """Return the preprocessing of a study for a network, see `network_preprocessing`.
 
     Without contrast agent, what is bright because of the coil is easily taken for tumour. Where the weights judge by
-    brightness, the bias field of such a study is therefore corrected.
+    brightness, the bias field of a study is therefore corrected if T1 with contrast agent is absent, or does not show
+    the whole brain and another image shows more of it.
     """
     config = network_preprocessing(weights)
-    return replace(config, n4=config.n4 or (weights.judged_by_brightness and "t1ce" not in study.images))
+    shares = {modality: checked.share_shown(modality) for modality in checked.study.present}
+    contrast = shares.get("t1ce", -1.0) >= min(_WHOLE, max(shares.values()))
+    return replace(config, n4=config.n4 or (weights.judged_by_brightness and not contrast))
 
 
 def network_summary(weights: LoadedWeights | None) -> dict[str, Any]:
@@ -177,10 +183,17 @@ def _segmented_twice(
         _averaged(weights, view, variants, background, device, part(progress, number / 2, (number + 1) / 2))
         for number, (view, variants) in enumerate(views)
     ]
-    before = Segmentation((found[0].probabilities + found[1].probabilities) / 2, torch.cat([f.counts for f in found]))
-    after = before.with_probabilities(agreed_tumor(*(_without_faint(f, study).probabilities for f in found)))
-    removed = (before.labels > 0) & (before.labels < CAVITY) & (after.labels == 0)
-    return replace(after, removed_ml=float(removed.sum()) * study.grid.spacing_mm**3 / 1000)
+    before = classes_of_probabilities((found[0].probabilities + found[1].probabilities) / 2)
+    bright = [_without_faint(f, study) for f in found]
+    agreed, disputed = agreed_tumor(*(f.probabilities for f in bright))
+    kept = [f.with_probabilities(without_tumor(f.probabilities, disputed)) for f in bright]
+    after = Segmentation(agreed, torch.cat([f.counts for f in kept])).with_probabilities(agreed)
+    removed = _is_tumor(before) & ~_is_tumor(after.labels)
+    return replace(after, removed=removed if bool(removed.any()) else None)
+
+
+def _is_tumor(classes: Tensor) -> Tensor:
+    return (classes > 0) & (classes < CAVITY)
 
 
 def _averaged(
@@ -201,7 +214,8 @@ def _averaged(
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
             shown = _shown(images, variant, known, background)
-            mean.add(variant, segment_block(network, shown, background))
+            step = part(progress, number / len(variants), (number + 1) / len(variants))
+            mean.add(variant, segment_block(network, shown, background, progress=step))
     return mean.result().placed(block, study.mask.shape)
 
 
@@ -228,8 +242,8 @@ def _without_faint(found: Segmentation, study: PreparedStudy) -> Segmentation:
     if "flair" not in study.present:
         return found
     flair, known = study.images[MODALITIES.index("flair")], study.mask & study.shown(["flair"])
-    probabilities, removed_ml = without_faint_tumor(found.probabilities, flair, known, study.grid.spacing_mm)
-    return replace(found.with_probabilities(probabilities), removed_ml=removed_ml) if removed_ml else found
+    probabilities, removed = without_faint_tumor(found.probabilities, flair, known, study.grid.spacing_mm)
+    return replace(found.with_probabilities(probabilities), removed=removed) if bool(removed.any()) else found
 
 
 def _channels(study: PreparedStudy, modalities: tuple[str, ...], device: torch.device) -> Tensor:

@@ -13,7 +13,7 @@ from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
-from .network_pass import register_prepared, segment_prepared
+from .network_pass import network_preprocessing, register_prepared, segment_prepared
 from .uncertainty import MIRRORED, Segmentation
 
 _COMPLETE = 0.99
@@ -109,18 +109,19 @@ def segment_by_coverage(
     parts = _parts(study, used)
     total = torch.zeros((), dtype=torch.float32)
     counts = torch.zeros((), dtype=torch.float64)
-    removed_ml = 0.0
+    removed = torch.zeros_like(study.mask)
     for number, (modalities, where) in enumerate(parts):
-        shown = _continued(study, modalities, where, background)
+        shown = _continued(_as_trained(study, modalities, weights), modalities, where, background)
         step = part(progress, number / len(parts), (number + 1) / len(parts))
         found = segment_prepared(weights, shown, background, flips, device, step)
         total = total + found.probabilities * where
         counts = counts + _counted(found, where)
-        removed_ml += found.removed_ml
+        if found.removed is not None:
+            removed |= found.removed & where
     nothing = 1 - total.sum(0)
     total[0] += nothing
     counts[:, 0] += nothing.sum().to(counts.dtype)
-    return Segmentation(total, counts.round().long(), removed_ml)
+    return Segmentation(total, counts.round().long(), removed if bool(removed.any()) else None)
 
 
 def _share(study: PreparedStudy, modality: str, brain: Tensor) -> float:
@@ -144,25 +145,44 @@ def _parts(study: PreparedStudy, modalities: list[str]) -> list[tuple[tuple[str,
     return [(tuple(m for bit, m in enumerate(modalities) if c >> bit & 1), code == c) for c in large]
 
 
+def _as_trained(study: PreparedStudy, modalities: tuple[str, ...], weights: LoadedWeights) -> PreparedStudy:
+    """Study without the correction of bias fields that was only for the parts without T1 with contrast agent."""
+    if study.uncorrected is None or "t1ce" not in modalities or network_preprocessing(weights).n4:
+        return study
+    return replace(study, images=study.uncorrected, uncorrected=None, bias_corrected=False)
+
+
 def _continued(study: PreparedStudy, modalities: tuple[str, ...], where: Tensor, background: float) -> PreparedStudy:
     """Study with these images alone, each continued over the brain that it does not show."""
-    images = torch.full_like(study.images, background)
     complete = [m for m in modalities if bool((study.shown([m]) | ~study.mask).all())]
-    basis = torch.stack([torch.ones_like(study.images[0]), *(study.images[MODALITIES.index(m)] for m in complete)])
+    images, uncorrected = (
+        None if i is None else _extrapolated(i, study, modalities, complete, background)
+        for i in (study.images, study.uncorrected)
+    )
+    assert images is not None
+    # Without a complete image to continue the others by, only the part itself is brain.
+    mask = study.mask if complete else where
+    return replace(study, images=images, uncorrected=uncorrected, present=modalities, mask=mask)
+
+
+def _extrapolated(
+    given: Tensor, study: PreparedStudy, modalities: tuple[str, ...], complete: list[str], background: float
+) -> Tensor:
+    """Images (modality, D, H, W), each continued by what the complete ones let expect; the others are absent."""
+    images = torch.full_like(given, background)
+    basis = torch.stack([torch.ones_like(given[0]), *(given[MODALITIES.index(m)] for m in complete)])
     for modality in modalities:
         channel = MODALITIES.index(modality)
-        images[channel] = study.images[channel]
+        images[channel] = given[channel]
         missing = study.mask & ~study.shown([modality])
         known = study.mask & study.shown([modality])
         if complete and bool(missing.any()):
-            rows, values = basis[:, known].T, study.images[channel][known]
+            rows, values = basis[:, known].T, given[channel][known]
             step = max(1, len(values) // _SAMPLES)
             weights = torch.linalg.lstsq(rows[::step].double(), values[::step, None].double()).solution[:, 0].float()
             limits = float(values.min()), float(values.max())
             images[channel][missing] = (weights @ basis[:, missing]).clamp(*limits)
-    # Without a complete image to continue the others by, only the part itself is brain.
-    mask = study.mask if complete else where
-    return replace(study, images=images, uncorrected=None, present=modalities, mask=mask)
+    return images
 
 
 def _counted(found: Segmentation, where: Tensor) -> Tensor:

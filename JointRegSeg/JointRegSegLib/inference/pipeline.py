@@ -65,6 +65,8 @@ from .uncertainty import Segmentation
 
 _COARSEST_FACTOR = 4
 """Largest number by which the wanted voxel size of a working grid that would be too large is multiplied."""
+_PREPARED = 0.05
+"""Share of the refinement's progress at which the half-way images are ready."""
 _FINEST_MM, _COARSEST_MM = 1.0, 2.0
 """Smallest and largest voxel size in mm of a working grid that follows the images."""
 
@@ -126,6 +128,8 @@ def _process(
         if prepared.is_coarse and weights is not None and weights.network.segmentation is not None:
             fine = segment_finely((pair.fixed, pair.moving), weights, settings, step)
             found = fine.on_grid(prepared.grid, alignment.transform)
+        elif prepared.is_coarse:  # the network was trained on finer voxels
+            found = NetworkResult()
         else:
             found = _run_network(prepared, weights, settings, step)
     classes = _classes(pair.fixed, found.fixed, prepared.fixed), _classes(pair.moving, found.moving, prepared.moving)
@@ -193,7 +197,7 @@ def _prepare(
     affine = alignment.transform
     grid, is_coarse = _pair_grid([(pair.fixed.brain, None), (pair.moving.brain, affine)], config, pair)
     sides = (pair.fixed, None), (pair.moving, affine)
-    configs = [config if weights is None else preprocessing_of(side.study, weights) for side, _ in sides]
+    configs = [config if weights is None else preprocessing_of(side, weights) for side, _ in sides]
     fixed, moving = (
         prepare_checked(side.study, side.brain, own, grid, to_side, side.coverage)
         for (side, to_side), own in zip(sides, configs, strict=True)
@@ -279,7 +283,8 @@ def _refine(
     half = None if is_identity(prepared.alignment.transform) else square_root(prepared.alignment.transform)
     if half is None:
         return _refined_pair(pair, prepared.fixed, prepared.moving, found.deformation, tumors, settings, progress, warn)
-    between = Between.of(pair, half, prepared.grid, prepared.configs)
+    between = Between.of(pair, half, prepared.grid, prepared.configs, part(progress, 0.0, _PREPARED))
+    progress = part(progress, _PREPARED, 1.0)
     start = None if found.deformation is None else between.start(found.deformation)
     masks = between.masks(tumors)
     refined = _refined_pair(pair, between.fixed, between.moving, start, masks, settings, progress, warn)

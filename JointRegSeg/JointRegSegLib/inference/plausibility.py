@@ -87,7 +87,9 @@ def with_bright_enhancing(
     return torch.where(brain, result, probabilities)
 
 
-def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spacing_mm: float) -> tuple[Tensor, float]:
+def without_faint_tumor(
+    probabilities: Tensor, flair: Tensor, brain: Tensor, spacing_mm: float
+) -> tuple[Tensor, Tensor]:
     """Remove connected parts of the tumour that are hardly brighter on FLAIR than healthy brain, anywhere or around.
 
     A resection cavity is dark there; it is not judged, and stays.
@@ -99,13 +101,13 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         spacing_mm: Voxel size in mm.
 
     Returns:
-        Class probabilities of the same shape, and the volume in ml that was removed.
+        Class probabilities of the same shape, and the voxels (D, H, W) that are no longer called tumour, bool.
     """
     tumor = probabilities[1:CAVITY].sum(0)
     called = _called(probabilities)
     healthy = brain & (1 - probabilities[0] <= _HEALTHY)
     if not bool(called.any()) or not bool(healthy.any()):
-        return probabilities, 0.0
+        return probabilities, torch.zeros_like(called)
     flat = flair - _surroundings(flair, healthy, spacing_mm)
     center, deviation = robust_center_and_deviation(flair[healthy])
     scores = torch.minimum(flair - center, flat - flat[healthy].median()) / deviation
@@ -118,10 +120,10 @@ def without_faint_tumor(probabilities: Tensor, flair: Tensor, brain: Tensor, spa
         values = values[:: max(1, len(values) // _SAMPLES)]
         if len(values) and float(torch.quantile(values, _BRIGHTEST)) < _FAINT_SD:
             faint |= part
-    return _without(probabilities, faint), float((faint & called).sum()) * spacing_mm**3 / 1000
+    return without_tumor(probabilities, faint), faint & called
 
 
-def agreed_tumor(first: Tensor, second: Tensor) -> Tensor:
+def agreed_tumor(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Average two views of a study, without the parts of the tumour that one of them hardly sees.
 
     Args:
@@ -129,8 +131,8 @@ def agreed_tumor(first: Tensor, second: Tensor) -> Tensor:
         second: Those of the other view.
 
     Returns:
-        Class probabilities of the same shape. A connected part of the tumour is left out where one view calls less than
-        three tenths of it tumour.
+        Class probabilities of the same shape, and the voxels (D, H, W) that are no longer called tumour, bool. A
+        connected part of the tumour is left out where one view calls less than three tenths of it tumour.
     """
     mean = (first + second) / 2
     called = _called(mean)
@@ -140,7 +142,8 @@ def agreed_tumor(first: Tensor, second: Tensor) -> Tensor:
     shares = [torch.bincount(numbers.flatten(), _called(view).flatten().double()) / sizes for view in (first, second)]
     disputed = torch.minimum(*shares) < _LEAST_AGREED
     disputed[0] = False  # what is no tumour
-    return _without(mean, disputed[numbers])
+    left_out = disputed[numbers]
+    return without_tumor(mean, left_out), left_out
 
 
 def _called(probabilities: Tensor) -> Tensor:
@@ -149,11 +152,18 @@ def _called(probabilities: Tensor) -> Tensor:
     return (classes > 0) & (classes < CAVITY)
 
 
-def _without(probabilities: Tensor, where: Tensor) -> Tensor:
-    """Class probabilities without the tumour of some voxels (D, H, W), which become background."""
+def without_tumor(probabilities: Tensor, where: Tensor) -> Tensor:
+    """Return class probabilities (class, D, H, W) without the tumour of some voxels (D, H, W), bool.
+
+    Background and resection cavity take its place, in the proportion that they have there.
+    """
+    others = [0, *range(CAVITY, len(probabilities))]
+    total = probabilities[others].sum(0)
+    factor = torch.where(where & (total > 0), 1 / total.clamp_min(torch.finfo(total.dtype).tiny), 1)
     result = probabilities.clone()
     result[1:CAVITY] *= ~where
-    result[0] += probabilities[1:CAVITY].sum(0) * where
+    result[others] *= factor
+    result[0] += where & (total <= 0)
     return result
 
 

@@ -75,7 +75,7 @@ def _process(
     study = checked.study
     weights = on_coarse_images(weights, finest_spacing_mm(study))
     progress(0.2, "resampling")
-    config = preprocessing_of(study, weights)
+    config = preprocessing_of(checked, weights)
     grid = brain_grid([(checked.brain, None)], config, study.reference, LARGEST_TILED_GRID)
     prepared = prepare_checked(study, checked.brain, config, grid, None, checked.coverage)
     device = network_device(settings.device)

@@ -179,16 +179,17 @@ def segmentation_signs(
     signs = label_signs(study, classes)
     if predicted is None:
         return signs, {}
-    voxel_ml = study.grid.spacing_mm**3 / 1000
+    voxel_ml = study.voxel_ml
     tumor = predicted.probabilities[1:CAVITY].sum(0)
     uncertain = entropy(torch.stack([1 - tumor, tumor]).clamp(0, 1))
     called = (classes > 0) & (classes < CAVITY)
     signs += uncertainty_signs(study.name, uncertain, called, predicted.counts, voxel_ml)
-    if predicted.removed_ml >= LEAST_ML:
+    removed_ml = 0.0 if predicted.removed is None else float(predicted.removed.sum()) * voxel_ml
+    if removed_ml >= LEAST_ML:
         signs.append(
             (
                 CHECK,
-                f"the network took {predicted.removed_ml:.1f} ml of the {study.name} study for tumour; they were left "
+                f"the network took {removed_ml:.1f} ml of the {study.name} study for tumour; they were left "
                 "out, because they are hardly brighter on FLAIR than healthy brain, or were called tumour only with or "
                 "only without a correction of the bias field",
             )

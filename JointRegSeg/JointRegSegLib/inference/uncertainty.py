@@ -67,13 +67,13 @@ class Segmentation:
     Attributes:
         probabilities: Class probabilities (class, D, H, W), the mean over the variants; they sum to 1.
         counts: Number of voxels (variant, class) that each variant assigns to each class.
-        removed_ml: Volume that the network took for tumour and that was removed, because it is not bright on FLAIR
-            or not seen in all views.
+        removed: Voxels (D, H, W), bool, that the network took for tumour and that were left out, because they are not
+            bright on FLAIR or not seen in all views; None if there are none.
     """
 
     probabilities: Tensor
     counts: Tensor
-    removed_ml: float = 0.0
+    removed: Tensor | None = None
 
     @property
     def labels(self) -> Tensor:

@@ -133,7 +133,7 @@ def compartment_qualities(study: PreparedStudy, probabilities: Tensor) -> dict[s
         Signs by the compartment's name in ``images.labels.LABELS``.
     """
     classes = classes_of_probabilities(probabilities)
-    voxel_ml = study.grid.spacing_mm**3 / 1000
+    voxel_ml = study.voxel_ml
     images_say = _enhancement(study, classes)
     found = {}
     for number in range(1, len(probabilities)):
@@ -175,7 +175,7 @@ def _enhancement(study: PreparedStudy, classes: Tensor) -> tuple[float | None, .
     near &= pooled((classes == CAVITY)[None])[0] < 0.5  # where blood is bright on both
     bright = near & (gain > ENHANCES) & (contrast > 1)
     reverse = near & (_gain(plain, contrast, healthy) > ENHANCES) & (plain > 1)
-    voxel_ml = (factor * study.grid.spacing_mm) ** 3 / 1000
+    voxel_ml = factor**3 * study.voxel_ml
     mean = float(gain[called & brain].mean()) if bool((called & brain).any()) else None
     return mean, *(float(part.sum()) * voxel_ml for part in (bright, bright & ~called, reverse))
 

@@ -43,7 +43,7 @@ def label_signs(study: PreparedStudy, classes: Tensor) -> list[Sign]:
     """
     masks = {number: classes == number for number in (CORE, EDEMA, ENHANCING)}
     tumor = masks[CORE] | masks[EDEMA] | masks[ENHANCING]
-    voxel_ml = study.grid.spacing_mm**3 / 1000
+    voxel_ml = study.voxel_ml
     present = {number for number, mask in masks.items() if float(mask.sum()) * voxel_ml >= _LEAST_ML}
     signs: list[Sign] = []
     brain = int(study.mask.sum())

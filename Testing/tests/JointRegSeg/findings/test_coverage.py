@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from joint_studies import HeadStudy, by_sitk, judging_by_brightness, points_in_head, small_weights
+from joint_studies import HeadStudy, by_sitk, doubting, judging_by_brightness, points_in_head, small_weights
 
 from JointRegSegLib.findings.coverage import left_out, region_coverage, shares_seen
 from JointRegSegLib.images.grid import WorkingGrid
@@ -124,6 +124,39 @@ def test_parts_may_be_averaged_over_different_numbers_of_variants(weights: Loade
     assert len(found.counts) == 4
     assert found.counts.sum(1).tolist() == pytest.approx([np.prod(SHAPE)] * 4, rel=0.02)
     assert len(segment_by_coverage(hiding, partial, -3.0, False, CPU).counts) == 1
+
+
+def test_a_study_that_misses_slices_is_seen_with_and_without_the_correction_of_its_bias_field(
+    weights: LoadedWeights,
+) -> None:
+    judging = judging_by_brightness(weights)
+    partial = study({"flair": slice(3, None)})
+    alone = segment_by_coverage(judging, partial, -3.0, True, CPU)
+    both = segment_by_coverage(judging, replace(partial, uncorrected=partial.images + 0.5), -3.0, True, CPU)
+    assert not torch.allclose(both.probabilities, alone.probabilities, atol=1e-2)
+
+
+def test_the_part_that_contrast_agent_shows_is_segmented_without_the_correction_of_bias_fields(
+    weights: LoadedWeights,
+) -> None:
+    judging = judging_by_brightness(weights)
+    raw = study({"t1ce": UPPER, "flair": WHOLE})
+    plain = segment_by_coverage(judging, raw, -3.0, True, CPU)
+    corrected = replace(raw, images=raw.images + 0.5, uncorrected=raw.images, bias_corrected=True)
+    found = segment_by_coverage(judging, corrected, -3.0, True, CPU)
+    assert torch.allclose(found.probabilities[:, 8:], plain.probabilities[:, 8:], atol=1e-5)
+    assert not torch.allclose(found.probabilities[:, :8], plain.probabilities[:, :8], atol=1e-2)
+
+
+def test_tumour_that_is_left_out_is_counted_once_for_all_parts(weights: LoadedWeights) -> None:
+    some = doubting(weights)
+    partial = study({"t2": UPPER, "flair": WHOLE})
+    quiet = replace(partial, images=torch.where(partial.images > -3, 0.1 * partial.images, partial.images))
+    before = segment_by_coverage(some, quiet, -3.0, False, CPU)
+    after = segment_by_coverage(judging_by_brightness(some), quiet, -3.0, False, CPU)
+    assert after.removed is not None
+    assert int(after.removed.sum()) > 100
+    assert torch.equal(after.removed, (before.labels > 0) & (after.labels == 0))
 
 
 def test_what_no_image_shows_is_background(weights: LoadedWeights) -> None:

@@ -9,19 +9,21 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from joint_studies import judging_by_brightness, small_weights
+from joint_studies import doubting, judging_by_brightness, small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid, block_around
+from JointRegSegLib.images.labels import EDEMA
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreparedStudy
+from JointRegSegLib.images.preprocessing import PreparedStudy, study_coverage
 from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference.checks import CheckedStudy
 from JointRegSegLib.inference.network_pass import (
     network_preprocessing,
     on_coarse_images,
     preprocessing_of,
     segment_prepared,
 )
-from JointRegSegLib.inference.uncertainty import MIRRORED
+from JointRegSegLib.inference.uncertainty import MIRRORED, Segmentation
 from JointRegSegLib.network.weights import LoadedWeights, load_weights
 
 CPU = torch.device("cpu")
@@ -133,23 +135,37 @@ def test_coarse_images_have_a_coarse_grid_that_the_network_averages_less(
 def test_only_weights_that_judge_by_brightness_correct_bias_fields_and_only_without_contrast_agent(
     weights: LoadedWeights,
 ) -> None:
-    image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
+    image = sitk.GaussianSource(sitk.sitkFloat32, (40, 40, 40), (9, 9, 9), (20, 20, 20), 100)
+    slab = sitk.RegionOfInterest(image, (40, 40, 20))
     judging = judging_by_brightness(weights)
-    plain, contrast = StudyImages({"flair": image}), StudyImages({"flair": image, "t1ce": image})
-    assert [preprocessing_of(study, judging).n4 for study in (plain, contrast)] == [True, False]
+    mask = image > 20
+
+    def checked(**images: sitk.Image) -> CheckedStudy:
+        study = StudyImages(images)
+        return CheckedStudy(study, mask, None, study_coverage(study, mask))
+
+    plain, contrast, part = checked(flair=image), checked(flair=image, t1ce=image), checked(flair=image, t1ce=slab)
+    half = checked(flair=slab, t1ce=slab)  # what is shown is shown with contrast agent, too
+    assert [preprocessing_of(study, judging).n4 for study in (plain, contrast, part, half)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert not preprocessing_of(plain, weights).n4
 
 
 def test_tumour_that_is_not_bright_on_flair_is_left_out_without_contrast_agent(weights: LoadedWeights) -> None:
-    judging = judging_by_brightness(weights)
+    some = doubting(weights)
     grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
     brain = torch.ones(16, 16, 16, dtype=torch.bool)
     images = 0.1 * random_numbers(4, 16, 16, 16)  # nothing in it is bright
     study = PreparedStudy(images, brain, grid, ("flair",))
-    before, after = (segment_prepared(w, study, -3.0, False, CPU) for w in (weights, judging))
-    called_ml = 0.064 * float((before.labels > 0).sum())
-    assert called_ml > 1
-    assert after.removed_ml == pytest.approx(called_ml - 0.064 * float((after.labels > 0).sum()))
+    before, after = (segment_prepared(w, study, -3.0, False, CPU) for w in (some, judging_by_brightness(some)))
+    assert int((before.labels > 0).sum()) > 100
+    assert not bool(after.labels.any())
+    assert after.removed is not None
+    assert torch.equal(after.removed, before.labels > 0)
 
 
 def test_without_contrast_agent_a_study_is_seen_with_and_without_the_correction_of_its_bias_field(
@@ -180,4 +196,33 @@ def test_what_only_one_of_both_views_shows_is_left_out_and_told(
     study = PreparedStudy(images, torch.ones(16, 16, 16, dtype=torch.bool), grid, ("flair",), uncorrected=images)
     found = segment_prepared(judging, study, -3.0, True, CPU)
     assert not found.labels.any()
-    assert found.removed_ml > 1
+    assert found.removed is not None
+    assert int(found.removed.sum()) > 20
+
+
+def test_volumes_vary_over_the_views_only_where_tumour_is_kept(
+    weights: LoadedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both views call 125 voxels tumour, and one of them also 512 elsewhere, which are left out."""
+    bright = torch.zeros(16, 16, 16, dtype=torch.bool)
+    bright[1:6, 1:6, 1:6] = True
+    elsewhere = torch.zeros_like(bright)
+    elsewhere[8:, 8:, 8:] = True
+
+    def seen(tumor: torch.Tensor, doubt: float) -> Segmentation:
+        probabilities = torch.zeros(4, 16, 16, 16)
+        probabilities[EDEMA] = torch.where(tumor, 0.95, torch.where(elsewhere, doubt, 0.0))
+        probabilities[0] = 1 - probabilities[EDEMA]
+        count = torch.tensor([4096 - int(tumor.sum()), 0, int(tumor.sum()), 0])
+        return Segmentation(probabilities, torch.stack([count, count]))
+
+    answers = iter([seen(bright, 0.15), seen(bright | elsewhere, 0.95)])
+    monkeypatch.setattr("JointRegSegLib.inference.network_pass._averaged", lambda *_: next(answers))
+    images = 5.0 * (bright | elsewhere) + 0.1 * random_numbers(4, 16, 16, 16)
+    grid = WorkingGrid((16, 16, 16), 4.0, (0.0, 0.0, 0.0))
+    study = PreparedStudy(images, torch.ones_like(bright), grid, ("flair",), uncorrected=images)
+    found = segment_prepared(judging_by_brightness(weights), study, -3.0, True, CPU)
+    assert torch.equal(found.labels == EDEMA, bright)
+    assert found.removed is not None
+    assert torch.equal(found.removed, elsewhere)
+    assert found.counts[:, EDEMA].tolist() == [125] * 4

@@ -13,6 +13,7 @@ from JointRegSegLib.inference.plausibility import (
     with_bright_enhancing,
     with_enclosed_core,
     without_faint_tumor,
+    without_tumor,
 )
 
 CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
@@ -150,13 +151,13 @@ def test_tumour_that_is_hardly_brighter_on_flair_than_the_brain_is_removed() -> 
     probabilities[EDEMA] = 0.8 * (true | false)
     probabilities[0] = 1 - probabilities[EDEMA]
     brain = torch.ones_like(true)
-    found, removed_ml = without_faint_tumor(probabilities, 7 * flair + 100, brain, 2.0)
+    found, removed = without_faint_tumor(probabilities, 7 * flair + 100, brain, 2.0)
     assert torch.equal(found.argmax(0) == EDEMA, true)
-    assert removed_ml == pytest.approx(8e-3 * float(false.sum()))
+    assert torch.equal(removed, false)
     assert torch.allclose(found.sum(0), torch.ones(()))
-    again, removed_ml = without_faint_tumor(found, 7 * flair + 100, brain, 2.0)
+    again, removed = without_faint_tumor(found, 7 * flair + 100, brain, 2.0)
     assert torch.equal(again, found)
-    assert removed_ml == 0
+    assert not bool(removed.any())
 
 
 def test_the_cavity_beside_bright_tumour_does_not_make_it_faint_and_one_without_tumour_stays() -> None:
@@ -167,10 +168,8 @@ def test_the_cavity_beside_bright_tumour_does_not_make_it_faint_and_one_without_
     probabilities = torch.zeros(len(CLASSES) + 1, 40, 40, 40)
     probabilities[EDEMA], probabilities[CAVITY] = 0.8 * tumor, 0.8 * cavity
     probabilities[0] = 1 - probabilities[1:].sum(0)
-    found, removed_ml = without_faint_tumor(
-        probabilities, noise + 4.0 * tumor - 4.0 * cavity, torch.ones_like(tumor), 2.0
-    )
-    assert removed_ml == 0
+    found, removed = without_faint_tumor(probabilities, noise + 4.0 * tumor - 4.0 * cavity, torch.ones_like(tumor), 2.0)
+    assert not bool(removed.any())
     assert torch.equal(found, probabilities)
 
 
@@ -182,11 +181,30 @@ def test_a_cavity_stays_where_the_false_tumour_around_it_is_removed() -> None:
     probabilities = torch.zeros(len(CLASSES) + 1, 40, 40, 40)
     probabilities[EDEMA], probabilities[CAVITY] = 0.8 * rim, 0.95 * cavity
     probabilities[0] = 1 - probabilities[1:].sum(0)
-    found, removed_ml = without_faint_tumor(probabilities, flair, torch.ones_like(rim), 2.0)
-    assert removed_ml == pytest.approx(8e-3 * float(rim.sum()))
+    found, removed = without_faint_tumor(probabilities, flair, torch.ones_like(rim), 2.0)
+    assert torch.equal(removed, rim)
     assert torch.equal(found[CAVITY], probabilities[CAVITY])
     assert float(found[EDEMA].max()) == 0
     assert torch.allclose(found.sum(0), torch.ones(()))
+
+
+def test_cavity_and_background_take_the_place_of_false_tumour_in_proportion() -> None:
+    probabilities = torch.tensor([0.2, 0.0, 0.3, 0.0, 0.5]).view(-1, 1, 1, 1).repeat(1, 1, 1, 3)
+    probabilities[:, 0, 0, 2] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])  # where nothing else is possible
+    found = without_tumor(probabilities, torch.tensor([[[True, False, True]]]))
+    assert found[:, 0, 0].T.tolist() == [
+        pytest.approx([0.2 / 0.7, 0, 0, 0, 0.5 / 0.7]),
+        pytest.approx([0.2, 0, 0.3, 0, 0.5]),
+        [1, 0, 0, 0, 0],
+    ]
+
+
+def test_a_cavity_that_one_view_takes_for_tumour_stays_one() -> None:
+    probabilities = torch.zeros(2, len(CLASSES) + 1, 6, 6, 6)
+    probabilities[0, EDEMA], probabilities[0, CAVITY] = 0.9, 0.05
+    probabilities[1, EDEMA], probabilities[1, CAVITY] = 0.1, 0.85
+    probabilities[:, 0] = 0.05
+    assert bool((classes_of_probabilities(agreed_tumor(*probabilities)[0]) == CAVITY).all())
 
 
 def test_what_lies_between_a_cavity_and_an_enhancing_wall_is_no_core() -> None:
@@ -212,9 +230,9 @@ def test_without_healthy_brain_nothing_is_decided() -> None:
     everywhere = torch.zeros_like(probabilities)
     everywhere[EDEMA] = 1
     assert torch.equal(with_bright_enhancing(everywhere, t1ce, None, brain, 1.0), everywhere)
-    found, removed_ml = without_faint_tumor(everywhere, t1ce, brain, 1.0)
+    found, removed = without_faint_tumor(everywhere, t1ce, brain, 1.0)
     assert torch.equal(found, everywhere)
-    assert removed_ml == 0
+    assert not bool(removed.any())
 
 
 def test_tumour_that_one_view_hardly_sees_is_left_out_of_the_average() -> None:
@@ -228,10 +246,11 @@ def test_tumour_that_one_view_hardly_sees_is_left_out_of_the_average() -> None:
         views.append(view)
     assert torch.equal(classes_of_probabilities((views[0] + views[1]) / 2) > 0, both | once)
     for first, second in (views, reversed(views)):
-        found = agreed_tumor(first, second)
+        found, left_out = agreed_tumor(first, second)
         assert torch.equal(classes_of_probabilities(found) > 0, both)
+        assert torch.equal(left_out, once)
         assert torch.allclose(found.sum(0), torch.ones(()))
-    assert torch.equal(agreed_tumor(views[1], views[1]), views[1])
+    assert torch.equal(agreed_tumor(views[1], views[1])[0], views[1])
 
 
 def test_views_may_differ_in_the_extent_of_a_tumour() -> None:
@@ -240,7 +259,7 @@ def test_views_may_differ_in_the_extent_of_a_tumour() -> None:
     probabilities[1, EDEMA] = 0.9
     probabilities[0, EDEMA, 4:] = 0.2
     probabilities[:, 0] = 1 - probabilities[:, EDEMA]
-    assert bool((classes_of_probabilities(agreed_tumor(*probabilities)) == EDEMA).all())
+    assert bool((classes_of_probabilities(agreed_tumor(*probabilities)[0]) == EDEMA).all())
     probabilities[0, EDEMA, 2:4] = 0.2  # one fifth
     probabilities[0, 0] = 1 - probabilities[0, EDEMA]
-    assert not bool((classes_of_probabilities(agreed_tumor(*probabilities)) == EDEMA).any())
+    assert not bool((classes_of_probabilities(agreed_tumor(*probabilities)[0]) == EDEMA).any())
