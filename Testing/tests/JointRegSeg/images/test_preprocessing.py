@@ -141,6 +141,15 @@ def test_a_study_is_resampled_to_another_grid_through_a_transform(study: HeadStu
     assert torch.allclose(first.images, second.images, atol=1e-3)
 
 
+def test_millilitres_of_a_voxel_are_those_of_the_study(study: HeadStudy) -> None:
+    larger = sitk.AffineTransform(3)
+    larger.Scale((1.1, 1.0, 1.2))
+    larger.SetTranslation((5.0, 0.0, 0.0))
+    prepared = prepare_study(images_of(study), brain_of(study), COARSE)
+    assert prepared.voxel_ml == pytest.approx(COARSE.spacing_mm**3 / 1000)
+    assert replace(prepared, transform=larger).voxel_ml == pytest.approx(1.1 * 1.2 * COARSE.spacing_mm**3 / 1000)
+
+
 def test_images_finer_than_the_grid_are_smoothed_before_resampling() -> None:
     generator = np.random.default_rng(1)
     noise = sitk.GetImageFromArray(generator.normal(100, 10, (60, 60, 60)).astype(np.float32))

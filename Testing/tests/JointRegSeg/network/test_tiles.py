@@ -104,3 +104,17 @@ def test_visits_whose_grid_would_be_too_large_are_segmented_finely_and_registere
     assert result.fixed_labels.GetSize() == fixed.reference.GetSize()
     same = sitk.GetArrayViewFromImage(result.fixed_labels) == sitk.GetArrayViewFromImage(usual.fixed_labels)
     assert same.mean() > 0.95
+
+
+def test_a_network_that_only_registers_is_not_shown_voxels_coarser_than_those_of_its_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fixed, moving = HeadStudy.of("oblique").images("fixed"), HeadStudy.of("left-handed", second=True).images("moving")
+    weights = load_weights(small_weights(tmp_path / "small.pt", spacing_mm=4.0, segmentation=False))
+    settings = InferenceSettings(affine="none", refine_iterations=0, coregister=False)
+    voxels = pipeline.process_pair(fixed, moving, weights, settings).summary["working_grid"]["voxels"]
+    monkeypatch.setattr(pipeline, "LARGEST_GRID", voxels[0] * voxels[1] * voxels[2] - 1)
+    monkeypatch.setattr(pipeline, "run_network", lambda *_: pytest.fail("the network was shown coarse voxels"))
+    result = pipeline.process_pair(fixed, moving, weights, settings)
+    assert any("without the network's deformation" in warning for warning in result.warnings)
+    assert result.summary["displacement_mm_max"] == 0
