@@ -48,7 +48,7 @@ def read_images(options: Namespace, report: Report, maps: Sequence[str] = (), en
     if options.reference:
         for path in options.reference:
             report.add_input(f"reference{end}", path)
-        nodes["reference"] = _read_reference(options.reference)
+        nodes["reference"] = read_reference(options.reference)
     for role in ("mask", *maps):
         if path := getattr(options, role):
             report.add_input(f"{role}{end}", path)
@@ -56,7 +56,7 @@ def read_images(options: Namespace, report: Report, maps: Sequence[str] = (), en
     return nodes
 
 
-def _read_reference(paths: Sequence[str]) -> Any:
+def read_reference(paths: Sequence[str]) -> Any:
     """Read M0 files as a volume node, or as a sequence node where they hold several images."""
     from NeuroCESTLib.scene.image_files import existing_file, read_header
     from NeuroCESTLib.scene.sequences import read_sequence

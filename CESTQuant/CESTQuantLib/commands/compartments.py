@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .acquisition import read_reference
 from .patient_report import add_report, require_report, write_report
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
         anatomy=[read_volume(recorded("anatomy", path)) for path in given("anatomy") or ()],
         toAnatomy=recorded("to_anatomy", given("to_anatomy")) if given("to_anatomy") else None,
         register=options.register,
-        unsaturated=read_volume(recorded("reference", str(reference[0]))) if reference else None,
+        unsaturated=read_reference([recorded("reference", str(path)) for path in reference]) if reference else None,
         fit=maps.fit if maps else None,
         labels=named_labels(options.labels) if options.labels else {},
         notes=maps.notes if maps else (),

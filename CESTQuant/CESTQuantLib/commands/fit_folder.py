@@ -32,6 +32,9 @@ _FIT_ARGUMENTS = {
     "field_strength": "fieldStrength_T",
     "quass": "quass",
     "noise_sd": "noise_sd",
+    "motion_correct": "motionCorrection",
+    "denoise": "denoising",
+    "smooth_spectra": "smoothing_ppm",
 }
 """Settings of ``cestquant fit`` by their name in its report, with their names in ``CESTQuantLogic.fit``."""
 _FILES = {
@@ -46,7 +49,8 @@ _NODES = ("reference", "mask", "b0", "b1", "t1")
 _FORMS: Mapping[str, Any] = {
     **dict.fromkeys((*_FIT_ARGUMENTS, *_FILES), (None, str)),
     **dict.fromkeys(("signal", *_NODES), (None, str, [str])),
-    **dict.fromkeys(("power", "field_strength", "noise_sd"), (None, float)),
+    **dict.fromkeys(("power", "field_strength", "noise_sd", "smooth_spectra"), (None, float)),
+    **dict.fromkeys(("motion_correct", "denoise"), (None, bool)),
     "asymmetry_offset": (None, [float]),
 }
 """Forms of the settings in a report, see ``stored_values``."""
@@ -201,7 +205,7 @@ def _check_values(settings: Mapping[str, Any], where: str) -> None:
     for name, known in choices.items():
         if (value := settings.get(name)) is not None and value not in known:
             raise ValueError(f"{where}: {name} is {shortened(value)} but must be one of {', '.join(known)}")
-    for name in ("power", "field_strength", "noise_sd"):
+    for name in ("power", "field_strength", "noise_sd", "smooth_spectra"):
         if (value := settings.get(name)) is not None and not 0 < value < math.inf:
             raise ValueError(f"{where}: {name} is {value:g} but must be positive")
     for offset in settings.get("asymmetry_offset") or ():

@@ -50,17 +50,22 @@ def region_spectrum(region: Region, acquisition: Acquisition) -> RegionSpectrum 
         mean.signal[0].numpy(),
         sd.numpy(),
     )
-    return _fitted(found, mean, acquisition, len(rows))
+    settings = acquisition.settings
+    if settings.noise_sd is not None:  # that of one voxel
+        share = float(weights[rows].square().sum().sqrt() / weights[rows].sum())
+        settings = replace(settings, noise_sd=settings.noise_sd * share)
+    return _fitted(found, mean, replace(acquisition, settings=settings), len(rows))
 
 
 def _usable(acquisition: Acquisition) -> ZSpectra:
     """The spectra as they are averaged."""
+    from ..methods.base import Input
     from ..methods.registry import method_named
     from ..preprocessing.fields import centered_on_water
     from ..preprocessing.powers import at_one_power
 
-    spectra = acquisition.spectra
-    if method_named(acquisition.method).physical or spectra.b0_shift_ppm is None:
+    spectra, method = acquisition.spectra, method_named(acquisition.method)
+    if method.physical or spectra.b0_shift_ppm is None or Input.POWER not in method.takes:
         return spectra
     return centered_on_water(at_one_power(spectra, acquisition.settings.power_uT))
 
@@ -86,6 +91,7 @@ def _mean(spectra: ZSpectra, weights: Tensor) -> tuple[ZSpectra, Tensor]:
         b1_relative=of(spectra.b1_relative),
         t1_s=of(spectra.t1_s),
         maps={name: mean(values) for name, values in spectra.maps.items()},
+        brightness=None,
     )
     return single, mean((spectra.signal - signal).square())[0].sqrt()
 

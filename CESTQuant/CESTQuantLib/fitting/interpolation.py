@@ -55,8 +55,10 @@ def pchip_slopes(z: Tensor, offsets_ppm: Tensor) -> Tensor:
     left_weight, right_weight = 2 * after + before, after + 2 * before
     left, right = secant[:, :-1], secant[:, 1:]
     turning = left * right <= 0  # the slope at an extremum is zero
-    # elsewhere it is a weighted harmonic mean of the secants on both sides
-    inner = (left_weight + right_weight) / torch.where(turning, 1.0, left_weight / left + right_weight / right)
+    # Elsewhere it is a weighted harmonic mean of the secants on both sides. At an extremum these are replaced by 1,
+    # because a secant of 0 would make the derivatives NaN.
+    left, right = (torch.where(turning, 1.0, side) for side in (left, right))
+    inner = (left_weight + right_weight) / (left_weight / left + right_weight / right)
     inner = torch.where(turning, 0.0, inner)
     first = _end_slope(spacing[0], spacing[1], secant[:, 0], secant[:, 1])
     last = _end_slope(spacing[-1], spacing[-2], secant[:, -1], secant[:, -2])

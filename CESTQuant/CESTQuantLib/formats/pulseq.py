@@ -206,14 +206,22 @@ class _Reader:
             saturation_time_s=self._quantity("saturation_time_s", times),
             pulses=train,
             post_delay_s=self._quantity("post_delay_s", [s.post_delay_s for s in self.saturations]),
-            initial_magnetisation=(self.from_protocol and self.definitions.number("initial_magnetisation")) or 1.0,
+            initial_magnetisation=self._initial_magnetization(),
             magnetisation_carried_over=self.carried_over,
             signal_normalisation=self._normalization(),
             larmor_frequency_MHz=self.larmor_MHz,
             gamma_rad_per_s_per_uT=self.gamma,
             events=None if simple else self.events,
         )
-        return self._with_readout(protocol) if self.excited else self._with_recovery(protocol)
+        protocol = self._with_readout(protocol) if self.excited else self._with_recovery(protocol)
+        stated = self.definitions.numbers("initial_recovery_s") if self.from_protocol else None
+        if stated is not None and len(stated) in (1, protocol.measurement_count):
+            protocol = replace(protocol, initial_recovery_s=torch.tensor(stated, dtype=torch.float64))
+        return protocol
+
+    def _initial_magnetization(self) -> float:
+        stated = self.definitions.number("initial_magnetisation") if self.from_protocol else None
+        return 1.0 if stated is None else stated
 
     def _normalization(self) -> str:
         stated = self.definitions.text("signal_normalisation")

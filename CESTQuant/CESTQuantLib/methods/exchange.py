@@ -29,6 +29,7 @@ QUCESOP_WINDOW_PPM = 1.5
 
 def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit QUESP/QUEST in the inverse form to label and reference pairs at several powers or saturation times."""
+    from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.quesp import EXCHANGE_RATE_BOUNDS_HZ, FRACTION_BOUNDS, fit_quesp
 
     target, pairs, t1_s = _pairs_of_target(spectra, settings)
@@ -39,14 +40,15 @@ def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifi
         pairs.protocol.saturation_time_s,
         t1_s,
         r2_Hz=target.r2_Hz or 0.0,
-        initial_z=pairs.protocol.initial_magnetisation,
+        initial_z=initial_z(pairs.protocol, t1_s),
         b1_relative=spectra.b1_relative,
         fraction_bounds=target.bounds("fraction", FRACTION_BOUNDS),
         exchange_rate_bounds_Hz=target.bounds("k_Hz", EXCHANGE_RATE_BOUNDS_HZ),
         progress=progress,
     )
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse}
-    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=target.warnings)
+    warnings = (*target.warnings, *carried_over_warnings(spectra.protocol))
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=warnings)
 
 
 def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
@@ -73,6 +75,8 @@ def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
 
 def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Fit QUCESOP, or gQUCESOP where the model fits the target's T2."""
+    from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+    from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.qucesop import LIMITS, fit_qucesop, r1rho_from_z
 
     require_cw(spectra.protocol)
@@ -84,14 +88,16 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
         )
     used = spectra.select(near)
     protocol = used.protocol.to(used.signal.device)
+    t1_s = _t1(spectra, settings.model)
+    field_T = protocol.rad_per_s_per_ppm / GAMMA_RAD_PER_S_PER_UT  # that of the Larmor frequency, where it is given
     r1rho = r1rho_from_z(
         used.signal,
         protocol.offsets_ppm,
         protocol.b1_uT,
         protocol.saturation_time_s,
-        _t1(spectra, settings.model),
-        protocol.field_strength_T,
-        initial_z=protocol.initial_magnetisation,
+        t1_s,
+        field_T,
+        initial_z=initial_z(protocol, t1_s).to(used.signal),
         b0_shift_ppm=used.b0_shift_ppm,
         b1_relative=used.b1_relative,
     )
@@ -100,7 +106,7 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
         protocol.offsets_ppm,
         protocol.b1_uT,
         target.dw_ppm,
-        protocol.field_strength_T,
+        field_T,
         r2_Hz=target.r2_Hz,
         limits=[target.limits.get(key, default) for key, default in LIMITS.items()],
         b0_shift_ppm=used.b0_shift_ppm,
@@ -110,7 +116,8 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse_Hz}
     if target.r2_Hz is None:
         quantities[f"{target.name}_r2_Hz"], quantities[f"{target.name}_r2_Hz_sd"] = fit.r2_Hz, fit.r2_Hz_sd
-    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=target.warnings)
+    warnings = (*target.warnings, *carried_over_warnings(spectra.protocol))
+    return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=warnings)
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ def map_wasabi(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
             f"{' with a train of pulses' if protocol.pulses is not None else ''}: give the WASABI acquisition with its "
             "own protocol",
         )
-    gamma = protocol.rad_per_s_per_ppm / protocol.field_strength_T
-    pulse = WasabiPulse(float(b1.max()), float(duration.max()), protocol.field_strength_T, gamma)
+    gamma = protocol.gamma_rad_per_s_per_uT
+    field_T = protocol.rad_per_s_per_ppm / gamma  # that of the Larmor frequency, where it is given
+    pulse = WasabiPulse(float(b1.max()), float(duration.max()), field_T, gamma)
     limits = FieldLimits(settings.b0_limits_ppm, settings.b1_limits or FieldLimits.b1_relative)
     fit = wasabi(spectra.signal.abs(), protocol.offsets_ppm, pulse, limits=limits, progress=progress)
     names = ("b0_shift_ppm", "b0_shift_ppm_sd", "b1_relative", "b1_relative_sd", "rmse")

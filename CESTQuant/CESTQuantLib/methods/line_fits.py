@@ -74,6 +74,7 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
     from NeuroCESTLib.core.progress import part
 
     from ..preprocessing.fields import estimate_b0_shift
+    from ..preprocessing.initial_z import carried_over_warnings
     from ..preprocessing.powers import at_one_power
     from ..tissue.line_fits.plof import fit_plof
     from ..tissue.line_fits.plof_model import PlofModel
@@ -107,12 +108,19 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
     quantities["rmse"] = (squares / len(model.peaks)).sqrt()
     summary = {"median_rmse": float(quantities["rmse"].nanmedian())}
     return Quantification(
-        quantities, _worst(statuses), used.signal, used.protocol, lambda voxels: signal[voxels], summary
+        quantities,
+        _worst(statuses),
+        used.signal,
+        used.protocol,
+        lambda voxels: signal[voxels],
+        summary,
+        carried_over_warnings(used.protocol),
     )
 
 
 def _saturation(spectra: ZSpectra, shift_ppm: Tensor, b1_is_corrected: bool) -> Saturation:
     """Return the saturation at the water of every voxel."""
+    from ..preprocessing.initial_z import initial_z
     from ..tissue.line_fits.plof import Saturation
 
     assert spectra.t1_s is not None  # Method.needs
@@ -126,7 +134,7 @@ def _saturation(spectra: ZSpectra, shift_ppm: Tensor, b1_is_corrected: bool) -> 
         protocol.rad_per_s_per_ppm,
         protocol.saturation_time_s,
         spectra.t1_s,
-        protocol.initial_magnetisation,
+        initial_z(protocol, spectra.t1_s),
     )
 
 

@@ -131,6 +131,7 @@ def _exchange(
     spectra: ZSpectra, fit: MultiPowerFit, powers: Tensor, members: tuple[Tensor, ...], offsets_ppm: Tensor
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return fraction and exchange rate of the lines at positive distances from water, and warnings."""
+    from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.line_fits.multi_power import LEAST_RESOLUTION, exchange_of_line, resolution_of_line
     from ..tissue.quantities import named_quantities
 
@@ -138,17 +139,19 @@ def _exchange(
     times = spectra.protocol.saturation_time_s.to(spectra.signal.device)
     start, _, _ = fit.model.lines.limits()
     positions = fit.model.lines.positions(start.unsqueeze(1))[:, 0]
+    first = [int(member[0]) for member in members]
+    start = initial_z(spectra.protocol, spectra.t1_s)[:, first]
     maps: dict[str, Tensor] = {}
-    warnings: list[str] = []
+    warnings: list[str] = list(carried_over_warnings(spectra.protocol))
     for pool, distance in zip(fit.model.lines.names, (positions - positions[0]).tolist(), strict=True):
         if distance > 0:
             found = exchange_of_line(
                 fit,
                 pool,
                 powers.to(times),
-                times[[int(member[0]) for member in members]],
+                times[first],
                 spectra.t1_s,
-                initial_z=spectra.protocol.initial_magnetisation,
+                initial_z=start,
                 b1_relative=spectra.b1_relative,
             )
             fraction, rate = f"{pool}.fraction", f"{pool}.k_Hz"

@@ -295,8 +295,19 @@ def _level(spectra: ZSpectra, brightness: Tensor) -> float | None:
     if not bool(usable.any()):
         return None
     signal, bright = _thinned(spectra.signal[usable]), _thinned(brightness[usable])
-    inside = bright >= 0.3 * bright.quantile(0.98)
-    return float(signal[inside].abs().nanquantile(0.9, 1).nanmedian())
+    return float(signal[bright_voxels(bright)].abs().nanquantile(0.9, 1).nanmedian())
+
+
+def bright_voxels(brightness: Tensor) -> Tensor:
+    """Tell the voxels of tissue from those of air: those with at least 0.3 of the 0.98 quantile of the brightness.
+
+    Args:
+        brightness: Signal (voxel,) in scanner units, finite.
+
+    Returns:
+        Boolean (voxel,).
+    """
+    return brightness >= 0.3 * _thinned(brightness).quantile(0.98)
 
 
 def _median(values: Tensor) -> float | None:

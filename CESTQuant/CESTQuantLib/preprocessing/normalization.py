@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -63,7 +66,24 @@ def normalize(
     keep[chosen] = False
     references = in_time(raw[:, chosen], chosen.double(), times, over_time)
     shared = shared_noise(chosen.double(), times, over_time)
-    return ZSpectra(_divide(raw, references)[:, keep], protocol.select(keep), reference_noise=shared)
+    return ZSpectra(_divide(raw, references)[:, keep], _without_references(protocol, keep), reference_noise=shared)
+
+
+def _without_references(protocol: Protocol, keep: Tensor) -> Protocol:
+    """Protocol of the measurements to keep, which starts from what leading M0 measurements leave.
+
+    An M0 measurement is taken to sample the equilibrium. Where magnetisation is carried over, the excitation leaves the
+    cosine of its flip angle, and that recovers until the first saturation.
+    """
+    kept = protocol.select(keep)
+    first = int(torch.nonzero(keep)[0])
+    if first == 0 or not protocol.magnetisation_carried_over or protocol.events is not None:
+        return kept
+    angle = protocol.readout_flip_angle_deg
+    left = 1.0 if angle is None else math.cos(math.radians(float(angle[first - 1])))
+    recovery_s = kept.initial_recovery_s.clone()
+    recovery_s[0] = protocol.recovery_time_s[first - 1]
+    return replace(kept, initial_magnetisation=left, initial_recovery_s=recovery_s)
 
 
 def _divide(raw: Tensor, reference: Tensor) -> Tensor:

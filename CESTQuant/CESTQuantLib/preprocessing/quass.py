@@ -32,6 +32,7 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 from ..physics.protocol import Protocol
 from ..physics.r1rho.exchange import EffectiveField
 from ..tissue.spectra import ZSpectra
+from .initial_z import initial_z
 
 REFERENCES = ("equilibrium", "same-delay")
 """What M0 may be: fully relaxed, or acquired with the timing of the saturated measurements."""
@@ -114,7 +115,7 @@ def _cos_of_readout(protocol: Protocol, like: Tensor) -> Tensor:
 
 def _start(protocol: Protocol, r1: Tensor, sampled: Tensor) -> Tensor:
     """Return z of water before the saturation, (voxel, measurement)."""
-    first = 1 - (1 - protocol.initial_magnetisation) * torch.exp(-r1 * protocol.initial_recovery_s.to(r1))
+    first = initial_z(protocol, 1 / r1[:, 0])
     if not protocol.magnetisation_carried_over:
         return first.expand_as(sampled)
     left = sampled * _cos_of_readout(protocol, r1)

@@ -69,6 +69,7 @@ def m0_measurements(protocol: Protocol, where: str = "the signal") -> M0Measurem
     index = torch.nonzero(chosen).flatten()
     offsets = protocol.offsets_ppm[index]
     warnings = () if protocol.m0_measurements else _warnings(protocol.offsets_ppm, chosen)
+    warnings += _carried_over_warnings(protocol, chosen)
     return M0Measurements(index, offsets, warnings)
 
 
@@ -90,6 +91,23 @@ def _warnings(offsets_ppm: Tensor, chosen: Tensor) -> tuple[str, ...]:
             "give an M0 image if there is one"
         )
     return tuple(warnings)
+
+
+def _carried_over_warnings(protocol: Protocol, chosen: Tensor) -> tuple[str, ...]:
+    """A sentence about references between the measurements that leave magnetisation for the next one."""
+    angle = protocol.readout_flip_angle_deg
+    if not protocol.magnetisation_carried_over or protocol.events is not None or angle is None:
+        return ()
+    first = int(torch.nonzero(~chosen)[0])
+    between = chosen.clone()
+    between[:first] = between[-1] = False  # what leads is known, and after the last one nothing follows
+    if not bool((between & (torch.cos(torch.deg2rad(angle.expand(len(chosen)))).abs() > 0.01)).any()):
+        return ()
+    return (
+        "M0 measurements lie between the others and, with a flip angle below 90 degrees, leave magnetisation for the "
+        "next measurement, which the fit takes from the measurement before instead: give these M0 images separately, "
+        "or expect errors in the measurement after each",
+    )
 
 
 def _listed(offsets_ppm: Tensor) -> str:

@@ -6,6 +6,7 @@ import torch
 
 from ..physics.protocol import PER_MEASUREMENT, Protocol
 from ..tissue.spectra import ZSpectra
+from .magnitudes import bright_voxels
 
 FEWEST_REPEATS = 3
 """Degrees of freedom that repeated measurements must have, taken together, for an estimate of the noise."""
@@ -26,7 +27,9 @@ def repeated_measurements(protocol: Protocol) -> list[list[int]]:
 
 
 def noise_of_repeats(spectra: ZSpectra) -> float | None:
-    """Estimate the standard deviation of a measurement from repeats, pooled over all usable voxels.
+    """Estimate the standard deviation of a measurement from repeats, pooled over the usable voxels of tissue.
+
+    Air, where there is no mask, does not count: its signal relative to M0 is noise divided by noise.
 
     Args:
         spectra: Normalised spectra.
@@ -37,7 +40,12 @@ def noise_of_repeats(spectra: ZSpectra) -> float | None:
     groups = repeated_measurements(spectra.protocol)
     if sum(len(group) - 1 for group in groups) < FEWEST_REPEATS:
         return None
-    signal = spectra.signal[torch.isfinite(spectra.signal).all(1)].double()
+    usable = torch.isfinite(spectra.signal).all(1)
+    if spectra.brightness is not None:
+        usable &= torch.isfinite(spectra.brightness)
+        if bool(usable.any()):
+            usable[usable.clone()] = bright_voxels(spectra.brightness[usable])
+    signal = spectra.signal[usable].double()
     if len(signal) == 0:
         return None
     squares, degrees = 0.0, 0

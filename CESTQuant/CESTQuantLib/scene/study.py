@@ -198,7 +198,8 @@ class Study:
         if not bool(torch.isfinite(spectra.signal).all(1).any()):
             raise ValueError(f"{self.title} has no voxel with a usable signal and M0: check the reference and mask")
         own = self._has_own_reference()
-        spectra, noted = plausible_z(spectra, raw.abs().amax(1), own, where)
+        brightness = raw.abs().amax(1)
+        spectra, noted = plausible_z(replace(spectra, brightness=brightness), brightness, own, where)
         return spectra, (*self._own_reference(where).warnings, *noted) if own else tuple(noted)
 
     def m0_record(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def r1rho_from_z(
     t1_s: Tensor,
     field_strength_T: float,
     *,
-    initial_z: float = 1.0,
+    initial_z: float | Tensor = 1.0,
     b0_shift_ppm: Tensor | None = None,
     b1_relative: Tensor | None = None,
 ) -> Tensor:
@@ -63,7 +63,7 @@ def r1rho_from_z(
         saturation_time_s: (m,), may be infinite.
         t1_s: (voxel,) water T1.
         field_strength_T: Static field.
-        initial_z: Zi before the saturation.
+        initial_z: Zi before the saturation, a number or (voxel, m).
         b0_shift_ppm: (voxel,) position of the water; None for zero.
         b1_relative: (voxel,) actual over nominal B1; None for one.
 

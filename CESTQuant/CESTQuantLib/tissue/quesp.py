@@ -66,14 +66,12 @@ class TwoPoolContrast:
         w1: (measurement, 1) nominal RF amplitude in rad/s.
         duration_s: (measurement, 1) saturation time.
         r2_Hz: R2 of the exchanging protons in 1/s.
-        initial_z: Z before the saturation.
         form: ``regular`` or ``inverse``.
     """
 
     w1: Tensor
     duration_s: Tensor
     r2_Hz: float
-    initial_z: float
     form: Form
 
     def exchange(self, fraction: Tensor, k: Tensor, w1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,13 +90,14 @@ class TwoPoolContrast:
         rex_by_k = fraction * efficiency * (1 - k * (2 * k + self.r2_Hz) / denominator)
         return fraction * k * efficiency, k * efficiency, rex_by_k
 
-    def predict(self, parameters: Tensor, r1: Tensor, b1_relative: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, parameters: Tensor, r1: Tensor, b1_relative: Tensor, initial_z: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the contrast and its derivatives with respect to fraction and exchange rate.
 
         Args:
             parameters: (2, voxel), f and k.
             r1: (voxel,) R1 of water in 1/s.
             b1_relative: (voxel,) actual over nominal B1.
+            initial_z: (measurement, voxel) Z before the saturation.
 
         Returns:
             The contrast (measurement, voxel) and its Jacobian (2, measurement, voxel).
@@ -107,9 +106,9 @@ class TwoPoolContrast:
         rate = r1 + rex
         decay = (-rate * self.duration_s).exp()
         steady = r1 / rate
-        label = (self.initial_z - steady) * decay + steady
-        label_by_rex = -steady / rate * (1 - decay) - self.duration_s * (self.initial_z - steady) * decay
-        reference = (self.initial_z - 1) * (-r1 * self.duration_s).exp() + 1
+        label = (initial_z - steady) * decay + steady
+        label_by_rex = -steady / rate * (1 - decay) - self.duration_s * (initial_z - steady) * decay
+        reference = (initial_z - 1) * (-r1 * self.duration_s).exp() + 1
         if self.form == "regular":
             return reference - label, torch.stack((-label_by_rex * rex_by_f, -label_by_rex * rex_by_k))
         contrast_by_rex = -label_by_rex / label.square()
@@ -125,7 +124,7 @@ def fit_quesp(
     *,
     form: Form = "inverse",
     r2_Hz: float = 0.0,
-    initial_z: float = 1.0,
+    initial_z: float | Tensor = 1.0,
     b1_relative: Tensor | None = None,
     fraction_bounds: tuple[float, float] = FRACTION_BOUNDS,
     exchange_rate_bounds_Hz: tuple[float, float] = EXCHANGE_RATE_BOUNDS_HZ,
@@ -142,7 +141,7 @@ def fit_quesp(
         t1_s: (voxel,) water T1.
         form: ``regular`` fits Zref - Zlab, ``inverse`` fits 1/Zlab - 1/Zref.
         r2_Hz: R2 of the exchanging protons in 1/s.
-        initial_z: Z before the saturation.
+        initial_z: Z before the saturation, a number or (voxel, m).
         b1_relative: (voxel,) actual over nominal B1; None for one.
         fraction_bounds: Lower and upper bound of the fraction.
         exchange_rate_bounds_Hz: Lower and upper bound of the exchange rate in 1/s.
@@ -164,7 +163,7 @@ def fit_quesp(
     r1, relative = r1_and_relative_b1(t1_s, b1_relative, z_label)
     w1 = (GAMMA_RAD_PER_S_PER_UT * b1_uT.to(z_label)).expand(measurements).unsqueeze(1)
     duration = saturation_time_s.to(z_label).clamp_max(LONG_S).expand(measurements).unsqueeze(1)
-    model = TwoPoolContrast(w1, duration, r2_Hz, initial_z, form)
+    model = TwoPoolContrast(w1, duration, r2_Hz, form)
     inverse = mtr_rex(z_label, z_reference)
     limits = torch.tensor([fraction_bounds, exchange_rate_bounds_Hz], dtype=torch.float64).T
     fit = levenberg_marquardt(
@@ -173,7 +172,7 @@ def fit_quesp(
         _best_start(model, inverse, r1, relative, limits),
         limits[0],
         limits[1],
-        arguments=(r1, relative),
+        arguments=(r1, relative, torch.as_tensor(initial_z).to(z_label).expand(z_label.shape)),
         threads=threads,
         progress=progress,
     )

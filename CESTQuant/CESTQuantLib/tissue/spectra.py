@@ -33,6 +33,7 @@ class ZSpectra:
         maps: Further maps of shape (voxel,) by the names with which a tissue model refers to them.
         reference_noise: Variance of M0 relative to that of one measurement, as far as all measurements of a voxel share
             it, see ``preprocessing/reference.py``; 0 where signals are not divided by M0.
+        brightness: Largest signal in scanner units, shape (voxel,), which tells tissue from air; None if unknown.
 
     Raises:
         ValueError: The shapes of signal, protocol and maps do not belong together.
@@ -46,6 +47,7 @@ class ZSpectra:
     t1_s: Tensor | None = None
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     reference_noise: float = 0.0
+    brightness: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[1] != self.protocol.measurement_count:
@@ -114,13 +116,14 @@ class ZSpectra:
             b1_relative=changed(self.b1_relative),
             t1_s=changed(self.t1_s),
             maps={name: change(values) for name, values in self.maps.items()},
+            brightness=changed(self.brightness),
         )
 
     def to(self, device: torch.device | str) -> ZSpectra:
         """Return the spectra with signal, validity and maps on a device; the protocol stays on the CPU."""
         moved = {
             name: value.to(device)
-            for name in ("signal", "valid", *FIELD_MAPS)
+            for name in ("signal", "valid", "brightness", *FIELD_MAPS)
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved, maps={name: values.to(device) for name, values in self.maps.items()})

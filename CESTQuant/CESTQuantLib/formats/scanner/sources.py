@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol_files import read_offsets
 from .dicom_series import choose_series, has_dicom, read_series, series_in
 from .scan import Scan
 from .sidecar import sidecar_of
@@ -113,7 +112,7 @@ def read_source(
     """
     if scan_folders(source):
         folder, chosen = choose_scan(source, scan)
-        return read_scan(folder, read_offsets(offsets).tolist() if isinstance(offsets, str | Path) else offsets), chosen
+        return read_scan(folder, offsets), chosen
     _require_dicom(source)
     series, chosen = choose_series(source, scan)
     return read_series(series, source, offsets), chosen

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..protocol_files import read_offsets
 from .images import read_images
 from .parameters import ParameterFile
-from .saturation import is_saturated, larmor_frequency_MHz, saturation_of
+from .saturation import field_of_larmor, is_saturated, larmor_frequency_MHz, saturation_of
 from .scan import Scan
 
 _FILES = ("method", "acqp")
@@ -126,13 +127,13 @@ def choose_scan(source: str | Path, scan: str | None) -> tuple[ScanFolder, tuple
     raise ValueError(f"'{source}' has {len(folders)} scans; choose one with --scan: {listed}")
 
 
-def read_scan(folder: ScanFolder, offsets_ppm: Sequence[float] | None = None) -> Scan:
+def read_scan(folder: ScanFolder, offsets: Sequence[float] | str | Path | None = None) -> Scan:
     """Read the images of a scan and what its files say of the saturation.
 
     Args:
         folder: Where it lies.
-        offsets_ppm: Offsets in ppm, one for every measurement or one list for all repetitions, instead of those that
-            the method lists.
+        offsets: Offsets in ppm, one for every measurement or one list for all repetitions, instead of those that the
+            method lists; or a text file of them.
 
     Raises:
         ValueError: A file is missing, damaged or contradicts another one; the message names it.
@@ -143,7 +144,9 @@ def read_scan(folder: ScanFolder, offsets_ppm: Sequence[float] | None = None) ->
     visu = ParameterFile.read(folder.reconstruction / "visu_pars")
     larmor = larmor_frequency_MHz(method, acqp, visu)
     measurements = len(images.array)
-    saturation = saturation_of(method, larmor, measurements, offsets_ppm)
+    if isinstance(offsets, str | Path):
+        offsets = read_offsets(offsets, None if larmor is None else field_of_larmor(larmor)).tolist()
+    saturation = saturation_of(method, larmor, measurements, offsets)
     notes = [*images.notes, *saturation.notes, *_weightings(visu)]
     if acqp is None:
         notes.append(f"'{folder.path / 'acqp'}' is missing; its values are not needed where the method has them")

@@ -18,6 +18,7 @@ from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.messages import called, comes_from
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
+from NeuroCESTLib.scene.sequences import sequence_to_array
 
 from ...compartments.grid import Grid
 from ...compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
@@ -116,12 +117,13 @@ def _cest(
         return None
     geometry = Geometry.of(next(iter(visit.maps.values())))
     maps = {name: volumes.array_on(node, geometry, strict=True) for name, node in visit.maps.items()}
+    maps = _usable(maps, notes)
     notes += [
         f"the map {called(visit.maps[name])} has no value anywhere (NaN), so that there are no numbers of {name}"
         for name, array in maps.items()
         if not name.endswith("_sd") and not np.isfinite(array).any()
     ]
-    unsaturated = None if visit.unsaturated is None else volumes.array_on(visit.unsaturated, geometry, strict=True)
+    unsaturated = None if visit.unsaturated is None else _mean_image(visit.unsaturated, geometry)
     acquisition = None
     if prepared is not None:
         study, settings, spectra = prepared
@@ -138,6 +140,31 @@ def _cest(
         unsaturated,
         acquisition,
     )
+
+
+def _usable(maps: dict[str, np.ndarray], notes: list[str]) -> dict[str, np.ndarray]:
+    """Maps without the voxels whose fit has no usable estimate, as in the regions of a fit; a note tells how many."""
+    from ...fitting.marquardt import UNUSABLE
+
+    if "status" not in maps:
+        return maps
+    unusable = np.isin(maps["status"], [int(outcome) for outcome in UNUSABLE])
+    known = [np.isfinite(array) for name, array in maps.items() if name != "status"]
+    lost = int((np.any(known, axis=0) & unusable).sum()) if known else 0
+    if not lost:
+        return maps
+    notes.append(f"{lost} voxels whose fit has no usable estimate (see the status map) are left out of all numbers")
+    return {name: array if name == "status" else np.where(unusable, np.nan, array) for name, array in maps.items()}
+
+
+def _mean_image(node: Any, geometry: Geometry) -> np.ndarray:
+    """Image of a volume node, or the mean over those of a sequence node, which must lie on the grid of the maps."""
+    if not node.IsA("vtkMRMLSequenceNode"):
+        return volumes.array_on(node, geometry, strict=True)
+    array, own, _ = sequence_to_array(node)
+    if difference := geometry.difference(own):
+        raise ValueError(f"{called(node)} is on another grid than the maps ({difference})")
+    return np.nan_to_num(array.mean(0)).astype(np.float32)
 
 
 def _unsaturated(study: Study) -> np.ndarray:
@@ -157,7 +184,10 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
         masks = masks_on(node, geometry)
     except ValueError:
         raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set") from None
-    named = {visit.labels.get(_number(name), name): mask for name, mask in masks.items()}
+    named: dict[str, np.ndarray] = {}
+    for name, mask in masks.items():  # several numbers may mean the same
+        meaning = visit.labels.get(_number(name), name)
+        named[meaning] = named[meaning] | mask if meaning in named else mask
     return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named, called(node))
 
 

@@ -72,7 +72,7 @@ def analyze_visits(
 
     visits = [first] if second is None else [first, second]
     inputs = [
-        visit_input(visit, f"visit {number}", _acquisition(visit.fit, method_settings))
+        visit_input(visit, f"visit {number}", _acquisition(visit.fit, method_settings, progress))
         for number, visit in enumerate(visits, start=1)
     ]
     transform = None if between is None else between_transform(between)
@@ -86,9 +86,9 @@ def analyze_visits(
 
 
 def _acquisition(
-    fit: Mapping[str, Any] | None, method_settings: Callable[..., MethodSettings]
+    fit: Mapping[str, Any] | None, method_settings: Callable[..., MethodSettings], progress: Progress
 ) -> tuple[Study, MethodSettings, Any] | None:
-    """Return acquisition, settings and spectra of the fit that made maps, given by the arguments of that fit."""
+    """Return the prepared acquisition, settings and spectra of the fit that made maps, by the arguments of that fit."""
     if fit is None:
         return None
     arguments = {name: value for name, value in fit.items() if value is not None}
@@ -104,6 +104,12 @@ def _acquisition(
         )
         settings = method_settings(**{name: arguments[name] for name in _SETTINGS if name in arguments})
         nodes = MapNodes(*(arguments.get(name) for name in ("b0", "b1", "t1")))
-        steady = Preparation(quass=arguments.get("quass"))
-        ready = acquired(study, nodes, settings.model, arguments.get("model"), steady)
-        return study, settings, ready.spectra
+        preparation = Preparation(
+            motion_correction=bool(arguments.get("motionCorrection", False)),
+            denoising=bool(arguments.get("denoising", False)),
+            smoothing_ppm=arguments.get("smoothing_ppm"),
+            quass=arguments.get("quass"),
+        )
+        model = arguments.get("model")
+        ready = acquired(study, nodes, settings.model, model, preparation, part(progress, 0.0, 0.05))
+        return ready.prepared.study, settings, ready.spectra

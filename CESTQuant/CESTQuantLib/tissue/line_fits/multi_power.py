@@ -222,7 +222,7 @@ def exchange_of_line(
     saturation_time_s: Tensor,
     t1_s: Tensor,
     *,
-    initial_z: float = 1.0,
+    initial_z: float | Tensor = 1.0,
     b1_relative: Tensor | None = None,
 ) -> ExchangeFit:
     """Fit fraction and exchange rate to the inverse contrast of a line over the powers, with R2b = 0.
@@ -237,7 +237,7 @@ def exchange_of_line(
         b1_uT: (power,) nominal B1.
         saturation_time_s: (power,) duration of the continuous-wave saturation.
         t1_s: (voxel,) T1 of water.
-        initial_z: Z before the saturation.
+        initial_z: Z before the saturation, a number or (voxel, power).
         b1_relative: (voxel,) actual over nominal B1; None for one.
     """
     at = fit.powers[0].position_ppm[:, fit.model.lines.names.index(pool)].unsqueeze(1)
@@ -248,9 +248,10 @@ def exchange_of_line(
     found = fit_quesp(label, reference, b1_uT, saturation_time_s, t1_s, initial_z=initial_z, b1_relative=b1_relative)
     r1, relative = r1_and_relative_b1(t1_s, b1_relative, label)
     w1 = (GAMMA_RAD_PER_S_PER_UT * b1_uT.to(label)).unsqueeze(1)
-    contrast = TwoPoolContrast(w1, saturation_time_s.to(label).unsqueeze(1), 0.0, initial_z, "inverse")
+    contrast = TwoPoolContrast(w1, saturation_time_s.to(label).unsqueeze(1), 0.0, "inverse")
     parameters = torch.stack((found.fraction, found.exchange_rate_Hz))
-    _, slope = contrast.predict(parameters, r1, relative)
+    start = torch.as_tensor(initial_z).to(label).expand(label.shape).T
+    _, slope = contrast.predict(parameters, r1, relative, start)
     jacobian = slope.permute(2, 1, 0)  # (voxel, power, 2)
     scale = jacobian.norm(dim=1, keepdim=True)  # of the two parameters, which differ by orders of magnitude
     gain = torch.linalg.pinv((jacobian / scale).nan_to_num(0.0)) / scale.transpose(1, 2)

@@ -48,7 +48,7 @@ class Saturation:
         rad_per_s_per_ppm: Angular frequency of one ppm.
         duration_s: (m,) duration.
         t1_s: (voxel,) T1 of water.
-        initial_z: Zi before the saturation.
+        initial_z: (voxel, m) Zi before the saturation, or a number.
     """
 
     distance_ppm: Tensor
@@ -56,17 +56,18 @@ class Saturation:
     rad_per_s_per_ppm: float
     duration_s: Tensor
     t1_s: Tensor
-    initial_z: float = 1.0
+    initial_z: float | Tensor = 1.0
 
     def cos2(self, distance_ppm: Tensor) -> Tensor:
         """Return cos^2(theta) (voxel, n) at offsets (voxel, n) from water; all measurements have the same B1."""
         return EffectiveField.of(self.w1[:, :1], distance_ppm * self.rad_per_s_per_ppm).cos2
 
-    def block(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return cos^2(theta), R1 and duration of every measurement, which broadcast to (voxel, m)."""
+    def block(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return cos^2(theta), R1, duration and Zi of every measurement, which broadcast to (voxel, m)."""
         cos2 = self.cos2(self.distance_ppm.double())
         r1 = torch.where(self.t1_s > 0, 1 / self.t1_s, torch.nan).double().unsqueeze(1)
-        return cos2, r1, self.duration_s.to(cos2).expand_as(cos2)
+        start = torch.as_tensor(self.initial_z).to(cos2).expand_as(cos2)
+        return cos2, r1, self.duration_s.to(cos2).expand_as(cos2), start
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,16 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
     basis = _Basis(saturation, peak, model)
     _require_offsets(beside, on_peak, peak, basis.count)
     usable = z.isfinite().all(1, keepdim=True)
-    block, decay = saturation.block(), Decay(saturation.initial_z)
+    block = saturation.block()
 
     def background(parameters: Tensor, columns: Tensor, *block: Tensor) -> tuple[Tensor, Tensor]:
         columns = columns.transpose(0, 1)  # (p, m, voxel)
-        value, slope = decay.of((parameters.unsqueeze(1) * columns).sum(0), *block)
+        value, slope = decay((parameters.unsqueeze(1) * columns).sum(0), *block)
         return value, slope * columns
 
     def with_peak(parameters: Tensor, distance: Tensor, base: Tensor, *block: Tensor) -> tuple[Tensor, Tensor]:
         line, gradient = _line(parameters, distance)
-        value, slope = decay.of(base + line, *block)
+        value, slope = decay(base + line, *block)
         return value, slope * gradient
 
     start = torch.zeros(basis.count, dtype=z.dtype)
@@ -163,8 +164,8 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
     amplitude, width, position = second.parameters.T
     at = position.unsqueeze(1)
     base = (basis.at(at) @ coefficients).squeeze(2)
-    there = (saturation.cos2(at), block[1], block[2][:, :1])
-    difference = decay.of(base, *there)[0] - decay.of(base + amplitude.unsqueeze(1), *there)[0]
+    there = (saturation.cos2(at), block[1], block[2][:, :1], block[3][:, :1])
+    difference = decay(base, *there)[0] - decay(base + amplitude.unsqueeze(1), *there)[0]
     signal = _voxel_first(with_peak, second.parameters, over_background)[0]
     return PlofFit(
         amplitude,
@@ -198,28 +199,26 @@ class _Basis:
         return torch.stack(columns, 2)
 
 
-@dataclass(frozen=True)
-class Decay:
-    """Z as a function of the relaxation rate along the effective field, and its derivative.
+def decay(rate: Tensor, cos2: Tensor, r1: Tensor, duration: Tensor, initial_z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Z as a function of the relaxation rate along the effective field, and its derivative.
 
-    Attributes:
+    Args:
+        rate: Rate in 1/s, of any shape to which the others broadcast.
+        cos2: cos^2(theta) of the effective field.
+        r1: R1 of water in 1/s.
+        duration: Duration of the saturation in s.
         initial_z: Zi before the saturation.
     """
-
-    initial_z: float
-
-    def of(self, rate: Tensor, cos2: Tensor, r1: Tensor, duration: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Z and its derivative with respect to the rate, of the shape of the rate."""
-        x = (rate * duration).clamp(MOST_NEGATIVE, MOST_POSITIVE)
-        near_zero = x.abs() < 1e-4
-        safe = torch.where(near_zero, 1.0, x)
-        remaining = torch.exp(-x)
-        # (1 - exp(-x)) / x and its derivative, smooth through rates that a background may pass on its way
-        recovered = torch.where(near_zero, 1 - x / 2 + x * x / 6, -torch.expm1(-safe) / safe)
-        towards = torch.where(near_zero, x / 3 - 0.5, (remaining * (1 + safe) - 1) / safe.square())
-        source = r1 * duration
-        z = cos2 * (self.initial_z * remaining + source * recovered)
-        return z, cos2 * duration * (source * towards - self.initial_z * remaining)
+    x = (rate * duration).clamp(MOST_NEGATIVE, MOST_POSITIVE)
+    near_zero = x.abs() < 1e-4
+    safe = torch.where(near_zero, 1.0, x)
+    remaining = torch.exp(-x)
+    # (1 - exp(-x)) / x and its derivative, smooth through rates that a background may pass on its way
+    recovered = torch.where(near_zero, 1 - x / 2 + x * x / 6, -torch.expm1(-safe) / safe)
+    towards = torch.where(near_zero, x / 3 - 0.5, (remaining * (1 + safe) - 1) / safe.square())
+    source = r1 * duration
+    z = cos2 * (initial_z * remaining + source * recovered)
+    return z, cos2 * duration * (source * towards - initial_z * remaining)
 
 
 def _line(parameters: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,3 +45,12 @@ def test_nothing_is_extrapolated():
 def test_a_single_offset_is_refused():
     with pytest.raises(ValueError, match="at least two different offsets"):
         interpolate_spectra(torch.ones(2, 3), torch.ones(3), torch.zeros(1))
+
+
+def test_derivatives_are_finite_where_neighbouring_signals_are_equal():
+    z = WATER_LINE.clone()
+    z[0, 5] = z[0, 4]
+    z.requires_grad_()
+    interpolate_spectra(z, OFFSETS, torch.tensor([3.3])).sum().backward()
+    assert bool(torch.isfinite(z.grad).all())
+    assert float(z.grad.abs().max()) > 0

@@ -156,3 +156,14 @@ def test_the_published_schedule_reads_back_the_same(shared_data: Callable[[str],
     original = read_seq(shared_data("data/cest/larginine_9p4T_mrf/acq_protocol.seq"))
     write_seq(original, tmp_path / "b.seq")
     assert_same(original, read_seq(tmp_path / "b.seq"))
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
+def test_the_start_of_a_protocol_comes_back(start: float, tmp_path: Path) -> None:
+    protocol = Protocol(
+        3.0, [-3.5, 3.5, 0.0], 2.0, 1.0, initial_magnetisation=start, initial_recovery_s=[2.5, 2.0, 3.0]
+    )
+    write_seq(protocol, tmp_path / "start.seq")
+    found = read_seq(tmp_path / "start.seq")
+    assert found.initial_magnetisation == start
+    torch.testing.assert_close(found.initial_recovery_s, protocol.initial_recovery_s)

@@ -17,7 +17,7 @@ from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.pulse_shapes import PulseShape, PulseTrain
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT
-from CESTQuantLib.tissue.line_fits.plof import Decay
+from CESTQuantLib.tissue.line_fits.plof import decay
 from CESTQuantLib.tissue.line_fits.plof_model import PlofModel
 from CESTQuantLib.tissue.lorentzian_two_step import TwoStepModel
 from CESTQuantLib.tissue.spectra import ZSpectra
@@ -145,10 +145,10 @@ def test_slowly_relaxing_water_without_the_pool_has_no_peak() -> None:
 def test_the_decay_is_smooth_where_a_background_passes_through_zero() -> None:
     """Without a slope there, a fit would stay where it has started: at 0.05 1/s in fluid."""
     rate = torch.tensor([-0.3, -1e-5, 0.0, 1e-6, 0.4, 20.0], dtype=torch.float64)
-    block = [torch.tensor(value, dtype=torch.float64) for value in (0.95, 0.25, 3.0)]
-    decay, step = Decay(1.0), 1e-6
-    slope = (decay.of(rate + step, *block)[0] - decay.of(rate - step, *block)[0]) / (2 * step)
-    torch.testing.assert_close(decay.of(rate, *block)[1], slope, atol=1e-6, rtol=1e-6)
+    block = [torch.tensor(value, dtype=torch.float64) for value in (0.95, 0.25, 3.0, 1.0)]
+    step = 1e-6
+    slope = (decay(rate + step, *block)[0] - decay(rate - step, *block)[0]) / (2 * step)
+    torch.testing.assert_close(decay(rate, *block)[1], slope, atol=1e-6, rtol=1e-6)
     assert bool((slope < 0).all())
 
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.preprocessing.reference import m0_measurements, shared_noise
 from CESTQuantLib.tissue.spectra import ZSpectra
@@ -159,3 +161,41 @@ def test_the_noise_of_m0_that_all_measurements_share() -> None:
     assert shared_noise(times, times) == pytest.approx(0.2)  # a reference for every measurement
     assert normalize(Z * M0[:, None], protocol(), M0).reference_noise == 1
     assert ZSpectra(Z, protocol()).reference_noise == 0
+
+
+def carried_over(offsets: list[float], angle_deg: float) -> Protocol:
+    return Protocol(
+        3.0,
+        offsets,
+        1.0,
+        1.5,
+        recovery_time_s=2.0,
+        readout_flip_angle_deg=angle_deg,
+        magnetisation_carried_over=True,
+        signal_normalisation="m0",
+    )
+
+
+@pytest.mark.parametrize("angle_deg", [30.0, 90.0])
+@pytest.mark.parametrize("engine", ["r1rho", "bloch-mcconnell"])
+def test_the_first_offset_starts_from_what_the_reference_before_it_has_left(angle_deg: float, engine: str):
+    tissue = Tissue(Water(1.5, 0.1), (Pool("amide", 1e-3, 30.0, 1.5, 0.03, 3.5),))
+
+    def sampled(played: Protocol) -> torch.Tensor:
+        """Magnetisation along z before each readout, (1, measurement)."""
+        signal = simulate(tissue, replace(played, signal_normalisation="none"), engine=engine)
+        return signal.reshape(1, -1) / math.sin(math.radians(angle_deg))
+
+    whole = carried_over([1000.0, *OFFSETS], angle_deg)
+    raw = sampled(whole)
+    found = sampled(normalize(raw, whole, None).protocol)
+    torch.testing.assert_close(found, raw[:, 1:], rtol=0, atol=2e-3)
+    unaware = sampled(carried_over(OFFSETS, angle_deg))
+    assert float((unaware[0, 0] - raw[0, 1]).abs()) > 5e-3
+
+
+def test_references_between_the_measurements_that_leave_magnetisation_are_told():
+    offsets = [1000.0, -3.5, -1.0, 1000.0, 1.0, 3.5]
+    assert "leave magnetisation" in m0_measurements(carried_over(offsets, 30.0)).warnings[-1]
+    assert not any("leave magnetisation" in w for w in m0_measurements(carried_over(offsets, 90.0)).warnings)
+    assert not any("leave magnetisation" in w for w in m0_measurements(carried_over([1000.0, *OFFSETS], 30.0)).warnings)

@@ -89,3 +89,11 @@ def test_too_few_values_are_refused() -> None:
         fit_relaxation(signal[:, :3], settings[[0, 0, 1]], model)
     with pytest.raises(ValueError, match="there are 8 values for 3 measurements"):
         fit_relaxation(signal[:, :3], settings, model)
+
+
+def test_a_voxel_without_b1_does_not_stop_the_others() -> None:
+    times, signal, model, angles = simulated("variable-flip-angle", 0.0, count=5)
+    own = angles.repeat(5, 1)
+    own[0] = 0
+    fit = fit_relaxation(signal, own, model)
+    torch.testing.assert_close(fit.time_s[1:], times[1:], rtol=2e-5, atol=0)

@@ -97,14 +97,15 @@ def test_the_b1_map_is_used():
 
 @pytest.mark.parametrize("form", ["regular", "inverse"])
 def test_the_analytic_jacobian_equals_finite_differences(form):
-    model = TwoPoolContrast(GAMMA_RAD_PER_S_PER_UT * POWERS[:, None], POWERS[:, None], R2, 0.9, form)
+    model = TwoPoolContrast(GAMMA_RAD_PER_S_PER_UT * POWERS[:, None], POWERS[:, None], R2, form)
     parameters = torch.tensor([[1e-3, 2e-3], [300.0, 900.0]], dtype=torch.float64)
     r1, relative = torch.tensor([0.5, 0.7], dtype=torch.float64), torch.tensor([1.0, 0.9], dtype=torch.float64)
-    _, jacobian = model.predict(parameters, r1, relative)
+    start = torch.linspace(0.8, 1.0, len(POWERS), dtype=torch.float64)[:, None].expand(-1, 2)
+    _, jacobian = model.predict(parameters, r1, relative, start)
     for row, step in enumerate((1e-8, 1e-3)):
         move = torch.zeros(2, 1, dtype=torch.float64)
         move[row] = step
-        ahead, behind = (model.predict(parameters + sign * move, r1, relative)[0] for sign in (1, -1))
+        ahead, behind = (model.predict(parameters + sign * move, r1, relative, start)[0] for sign in (1, -1))
         torch.testing.assert_close((ahead - behind) / (2 * step), jacobian[row], rtol=1e-5, atol=1e-9)
 
 
