@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HZ_STEP = 20.0
 """No acquisition has its offsets this far apart in ppm around water, on either side."""
+FEWEST_HZ, NARROWEST_PPM = 8, 1.5
+"""A spectrum within this many ppm of water has at least this many different distances from it."""
 LARGEST_B0_SHIFT_PPM = 5.0
 """No volume has a shift of the water beyond this."""
 PERCENT = (50.0, 150.0)
@@ -66,7 +68,7 @@ def offsets_in_ppm(protocol: Protocol, known_field: bool, where: str) -> tuple[P
 
     These are offsets on both sides of water, at least three on each, which without the farthest (the M0 reference) have
     a median distance from water of more than 20. Offsets of pure semisolid measurements, which are as far but not as
-    many near water, are left alone.
+    many near water, are left alone: fewer than eight distances that would all lie within 1.5 ppm.
 
     Args:
         protocol: Protocol as read.
@@ -89,6 +91,8 @@ def offsets_in_ppm(protocol: Protocol, known_field: bool, where: str) -> tuple[P
     if min(sides) < 3 or float(near.median()) <= HZ_STEP or lowest_step < 1:
         return protocol, []
     larmor = Larmor.of(protocol, known_field)
+    if len(distinct) < FEWEST_HZ and float(near.max()) / larmor.MHz < NARROWEST_PPM:
+        return protocol, []
     range_text = f"{float(offsets.min()):g} to {float(offsets.max()):g}"
     if not larmor.known:
         raise ValueError(

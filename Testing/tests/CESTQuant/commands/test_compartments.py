@@ -16,6 +16,7 @@ from command_messages import names_an_input
 from studies import Acquisition, checksums, read_image, write_image
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.fitting.marquardt import Status
 from CESTQuantLib.logic import CESTQuantLogic
 from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, linear_transform
 from NeuroCESTLib.scene.segmentations import masks_on, read_segmentation
@@ -246,6 +247,56 @@ def test_a_map_without_values_is_told_by_name(
     compartments(tmp_path / "out", "--maps", own, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra")
     told = f"the map '{own / 'mtr_asym_3.5ppm.nii.gz'}' has no value anywhere (NaN)"
     assert told in capfd.readouterr().err
+
+
+def test_voxels_without_a_usable_fit_are_left_out_and_told(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the oedema has iterations that did not end; the values there are no estimates."""
+    folder = tmp_path / "maps"
+    shutil.copytree(maps, folder)
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(segmentation)))
+    status = sitk.ReadImage(str(folder / "status.nii.gz"))
+    array = sitk.GetArrayFromImage(status)
+    bad = (labels == 2) & (np.indices(labels.shape)[2] >= 3)
+    array[bad] = int(Status.ITERATION_LIMIT)
+    changed = sitk.GetImageFromArray(array)
+    changed.CopyInformation(status)
+    sitk.WriteImage(changed, str(folder / "status.nii.gz"))
+    usual = ["--segmentation", segmentation, "--labels", LABELS, "--draws", 50, "--no-spectra"]
+    wanted = {"region": "edema", "quantity": "mtr_asym_3.5ppm"}
+    before = row_of(rows_of(compartments(tmp_path / "a", "--maps", maps, *usual) / "compartments.csv"), **wanted)
+    capfd.readouterr()
+    after = row_of(rows_of(compartments(tmp_path / "b", "--maps", folder, *usual) / "compartments.csv"), **wanted)
+    assert int(after["n"]) == int(before["n"]) - int(bad.sum())
+    assert f"{int(bad.sum())} voxels whose fit has no usable estimate" in capfd.readouterr().err
+
+
+def test_several_numbers_may_mean_the_same_compartment(
+    slicer: ModuleType, maps: Path, segmentation: Path, acquisition: Acquisition, tmp_path: Path
+) -> None:
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(segmentation)))
+    labels[(labels == 2) & (np.indices(labels.shape)[2] >= 3)] = 4
+    divided = write_image(labels, acquisition.geometry, tmp_path / "divided.nii.gz")
+    usual = ["--maps", maps, "--draws", 50, "--no-spectra"]
+    once = compartments(tmp_path / "once", *usual, "--segmentation", segmentation, "--labels", LABELS)
+    twice = compartments(tmp_path / "twice", *usual, "--segmentation", divided, "--labels", f"{LABELS},4=oedema")
+    wanted = {"region": "edema", "quantity": "mtr_asym_3.5ppm"}
+    first, second = (row_of(rows_of(folder / "compartments.csv"), **wanted) for folder in (once, twice))
+    assert first["n"] == second["n"]
+    assert float(first["mean"]) == pytest.approx(float(second["mean"]))
+
+
+def test_the_mean_spectra_are_those_of_the_prepared_acquisition(
+    slicer: ModuleType, quantified: Callable, good: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    usual = ["--segmentation", segmentation, "--labels", LABELS, "--draws", 50]
+    maps = [quantified(good, "mtrasym", b0=good / "b0.nii.gz", smooth_spectra=width) for width in (None, 2.0)]
+    spectra = []
+    for number, folder in enumerate(maps):
+        found = compartments(tmp_path / f"found{number}", "--maps", folder, *usual)
+        spectra.append([float(row["fit"]) for row in rows_of(found / "compartments.csv") if row["fit"] != "nan"])
+    assert spectra[0] != pytest.approx(spectra[1], rel=1e-6)
 
 
 def test_labels_without_names_are_regions_of_their_own(

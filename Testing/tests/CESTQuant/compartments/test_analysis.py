@@ -141,6 +141,17 @@ def test_a_spread_of_b0_does_not_broaden_the_mean_spectrum() -> None:
     assert np.nanmax(np.abs(found.fit - found.signal)) < 0.02
 
 
+def test_the_noise_of_a_mean_spectrum_is_that_of_a_mean() -> None:
+    errors = []
+    for voxels in (16, 64):
+        one = replace(acquisition(voxels, 0.0), method="mtrasym", settings=MethodSettings(noise_sd=0.01))
+        found = region_spectrum(region_of(voxels), one)
+        assert found is not None
+        errors.append(found.values["mtr_asym_3.5ppm"][1])
+    assert errors[0] == pytest.approx(2 * errors[1])
+    assert errors[0] < 0.01
+
+
 def test_a_region_of_fewer_voxels_than_fitted_values_is_not_fitted() -> None:
     found = region_spectrum(region_of(4), acquisition(4, 0.0))
     assert found is not None
