@@ -28,6 +28,7 @@ from .options import (
 )
 from .visit_files import (
     ABSENT,
+    MOVING_SEGMENTATION,
     ORDER,
     STUDIES,
     computing_options,
@@ -227,6 +228,9 @@ def _read(options: Namespace, paths: Mapping[str, Mapping[str, str]], report: Re
             check_axes(Geometry.of(node).direction, f"'{path}'")
         inputs.carried.append(node)
     names = [node.GetName() for node in inputs.carried]
+    for node, path in zip(inputs.carried, options.carry, strict=True):
+        if is_segmentation(path) and node.GetName() == MOVING_SEGMENTATION:
+            raise ValueError(f"'{path}' would be written over a result of the same name: rename it, or give it a copy")
     if len(set(names)) < len(names):
         raise ValueError("--carry has two files of the same name; rename one of them")
     return inputs

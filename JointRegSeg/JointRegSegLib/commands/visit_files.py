@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..scene.results import JointRegSegResult
 
 STUDIES = ("fixed", "moving")
+MOVING_SEGMENTATION = "moving_segmentation"
+"""Name of the file of the segmentation of the moving study, without ending."""
 ABSENT = "-"
 """Stands for a modality that was not acquired."""
 ORDER = " ".join(TITLES[m].upper() for m in MODALITIES)
@@ -163,8 +165,8 @@ def write_pair(
     progress(0.0, "writing files")
     segmentations = [
         ("fixed_segmentation", result.fixedSegmentation, fixed),
-        ("moving_segmentation", result.movingSegmentation, moving),
-        ("moving_segmentation_on_fixed", result.warpedSegmentation, fixed),
+        (MOVING_SEGMENTATION, result.movingSegmentation, moving),
+        (f"{MOVING_SEGMENTATION}_on_fixed", result.warpedSegmentation, fixed),
     ]
     volumes = [(f"warped_{modality}", node, fixed) for modality, node in result.warped.items()]
     volumes.append(("jacobian", result.jacobian, fixed))

@@ -19,7 +19,7 @@ from ..images.labels import REGIONS
 from ..images.study import StudyImages, same_grid
 from ..inference.pipeline import process_pair
 from ..inference.settings import InferenceSettings
-from ..inference.single_study import segment_study
+from ..inference.single_study import process_study
 from ..network.weights import LoadedWeights
 from ..pictures.cases import CasePicture
 from ..registration.transforms import warp_label_image
@@ -124,10 +124,12 @@ def evaluate_case(
         if weights is None or weights.network.segmentation is None:
             raise ValueError(f"'{case.name}' has one visit, which needs weights that segment it (--weights)")
         with _naming(case):
-            predicted = segment_study(fixed, weights, settings)
+            found = process_study(fixed, weights, settings, progress)
+            predicted = found.labels
         row = identity | {"seconds": round(time.perf_counter() - start, 2)}
         row |= _prefixed("fixed", segmentation_scores(predicted, fixed_labels))
-        return row, study_picture(case.fixed.name, fixed, fixed_labels, predicted) if with_picture else None
+        shown = found.positioned or fixed
+        return row, study_picture(case.fixed.name, shown, fixed_labels, predicted) if with_picture else None
     moving, moving_labels = _read(case.moving)
     identity |= _conventions(moving=moving)
     with _naming(case):
@@ -142,6 +144,7 @@ def evaluate_case(
     if not with_picture:
         return row, None
     names = case.fixed.name, f"{case.moving.name}, affine only"
+    fixed, moving = (result.positioned.get(role, study) for role, study in (("fixed", fixed), ("moving", moving)))
     return row, pair_picture(names, fixed, moving, fixed_labels, result)
 
 

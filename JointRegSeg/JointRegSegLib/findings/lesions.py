@@ -8,7 +8,7 @@ or responds; the table of lesions does not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +48,7 @@ def lesion_changes(
     moving_to_fixed: sitk.Transform,
     fixed_to_moving: sitk.Transform,
     guessed: Collection[str] = (),
+    hidden: tuple[Mapping[str, sitk.Image], Mapping[str, sitk.Image]] = ({}, {}),
 ) -> tuple[LesionChange, ...]:
     """List the lesions of both visits with their changes.
 
@@ -57,6 +58,8 @@ def lesion_changes(
         moving_to_fixed: Map of points of the fixed space to points of the moving space (LPS mm).
         fixed_to_moving: Its inverse.
         guessed: Regions that could only be guessed in one of the studies; they have no lesions.
+        hidden: Voxels (non-zero) of the fixed and of the moving study in which no image shows a region, by region, on
+            the grid of its classes.
 
     Returns:
         The lesions of each region, largest first; none unless both studies are segmented.
@@ -70,7 +73,8 @@ def lesion_changes(
     found: list[LesionChange] = []
     for region in LESION_REGIONS:
         if region not in guessed:
-            pair = _LesionPair(region, (fixed_labels, moving_labels), whole, moving_to_fixed, fixed_to_moving)
+            unseen = hidden[0].get(region), hidden[1].get(region)
+            pair = _LesionPair(region, (fixed_labels, moving_labels), whole, unseen, moving_to_fixed, fixed_to_moving)
             found += pair.changes()
     return tuple(found)
 
@@ -145,14 +149,17 @@ class _LesionPair:
         region: str,
         labels: tuple[sitk.Image, sitk.Image],
         whole: tuple[sitk.Image, sitk.Image],
+        hidden: tuple[sitk.Image | None, sitk.Image | None],
         to_moving: sitk.Transform,
         to_fixed: sitk.Transform,
     ) -> None:
-        self.region, self.whole, self.to_moving, self.to_fixed = region, whole, to_moving, to_fixed
+        self.region, self.whole, self.hidden = region, whole, hidden
+        self.to_moving, self.to_fixed = to_moving, to_fixed
         self.cavity = sitk.Cast(labels[1] == CAVITY, sitk.sitkUInt8)
         classes = VOLUME_REGIONS[region]
         self.fixed, self.moving = (
-            _Parts.of(np.isin(_array(classes_of_study), classes), classes_of_study) for classes_of_study in labels
+            _Parts.of(np.isin(_array(of_study), classes) & ~_at_voxels(unseen, of_study), of_study)
+            for of_study, unseen in zip(labels, hidden, strict=True)
         )
 
     def changes(self) -> list[LesionChange]:
@@ -180,13 +187,23 @@ class _LesionPair:
         after = sum(self.moving.volumes_ml[part] for part in moving_parts)
         if fixed_parts:
             center = self.fixed.center(max(fixed_parts, key=self.fixed.volumes_ml.__getitem__))
-            seen = _inside(self.whole[1], self.to_moving.TransformPoint(center))
+            seen = self._seen(1, self.to_moving.TransformPoint(center))
         else:
             there = self.moving.center(max(moving_parts, key=self.moving.volumes_ml.__getitem__))
             center = self.to_fixed.TransformPoint(there)
-            seen = _inside(self.whole[0], center)
+            seen = self._seen(0, center)
         status = _status(before, after) if seen or (fixed_parts and moving_parts) else "not covered"
         return LesionChange(self.region, 0, status, before, after, len(fixed_parts), len(moving_parts), _to_ras(center))
+
+    def _seen(self, visit: int, point: Point) -> bool:
+        """Whether the fixed (0) or the moving (1) visit shows the region at a point (LPS mm)."""
+        if not _inside(self.whole[visit], point):
+            return False
+        unseen = self.hidden[visit]
+        if unseen is None or not _inside(unseen, point):
+            return True
+        index = np.rint(unseen.TransformPhysicalPointToContinuousIndex(point)).astype(int)
+        return not unseen[np.clip(index, 0, np.array(unseen.GetSize()) - 1).tolist()]
 
     def _beside(self, moving_parts: list[int], fixed_there: np.ndarray) -> list[LesionChange]:
         """Return as new lesions what lies well outside the former extent of a lesion that did not grow in total."""
@@ -284,6 +301,13 @@ def _grown(mask: sitk.Image, distance_mm: float) -> sitk.Image:
     """Grow a mask (uint8) by a distance, along each axis by whole voxels of at most that length."""
     radius = [int(distance_mm / spacing + 0.5) for spacing in mask.GetSpacing()]
     return sitk.BinaryDilate(mask, radius) if max(radius) else mask
+
+
+def _at_voxels(mask: sitk.Image | None, image: sitk.Image) -> np.ndarray:
+    """A mask (K, J, I) at the voxels of an image, bool; nothing without a mask."""
+    if mask is None:
+        return np.zeros(tuple(reversed(image.GetSize())), dtype=bool)
+    return _array(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
 
 
 def _inside(image: sitk.Image, point: Point) -> bool:

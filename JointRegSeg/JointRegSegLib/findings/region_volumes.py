@@ -291,7 +291,7 @@ def follow_up(pairs: Mapping[int, JointResult], reference: int) -> tuple[FollowU
     Returns:
         One row for each region and visit, the visits of a region in their order; none if nothing was segmented.
     """
-    rows = []
+    rows: list[FollowUpRow] = []
     visits = sorted([*pairs, reference])
     for region in VOLUME_REGIONS:
         known = True
@@ -304,7 +304,11 @@ def follow_up(pairs: Mapping[int, JointResult], reference: int) -> tuple[FollowU
             comparable = not volume.at_least if change is None else change.change_ml is not None
             since = None
             if previous is not None and known and comparable:
-                since = volume.volume_ml - previous.volume_ml
+                # Every pair measures the reference anew, so that its change is that of its own pair.
+                if change is not None and rows[-1].visit == reference:
+                    since = change.change_ml
+                else:
+                    since = volume.volume_ml - previous.volume_ml
             if change is None:
                 rows.append(FollowUpRow(visit, volume, 0.0, 0.0, None, None, since))
             else:

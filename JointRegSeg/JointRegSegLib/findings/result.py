@@ -9,6 +9,8 @@ from typing import Any
 import SimpleITK as sitk
 from torch import Tensor
 
+from ..images.study import StudyImages
+
 
 @dataclass(frozen=True)
 class RegionCoverage:
@@ -100,6 +102,7 @@ class StudyResult:
         summary: Numbers for the report.
         warnings: Sentences for the user.
         probabilities: Class probabilities by class name; empty unless kept.
+        positioned: The visit with its images in one position; None if it is not known.
     """
 
     labels: sitk.Image
@@ -109,6 +112,7 @@ class StudyResult:
     summary: Mapping[str, Any]
     warnings: tuple[str, ...]
     probabilities: Mapping[str, sitk.Image] = field(default_factory=dict)
+    positioned: StudyImages | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ class JointResult:
         summary: Numbers for the report, with the times of the steps in seconds under 'seconds'.
         warnings: Sentences for the user.
         probabilities: Class probabilities by study ('fixed', 'moving') and class name; empty unless kept.
+        positioned: Studies by role, each with its images in one position; empty if they are not known.
     """
 
     fixed_labels: sitk.Image | None
@@ -195,3 +200,4 @@ class JointResult:
     warnings: tuple[str, ...]
     probabilities: Mapping[str, Mapping[str, sitk.Image]] = field(default_factory=dict)
     lesions: tuple[LesionChange, ...] = ()
+    positioned: Mapping[str, StudyImages] = field(default_factory=dict)

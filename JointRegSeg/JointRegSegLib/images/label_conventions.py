@@ -120,8 +120,8 @@ _BY_FILE_NAME = (
 )
 """Conventions by what only the names of the files of their data sets contain, the more special ones first."""
 _BY_FOLDER_NAME = (
-    ("brats2024", r"brats-gli-\d+-[1-9]\d\d|brats-met-\d+-\d+"),
-    ("brats2023", r"brats-(?:gli|men|ssa)-\d+-\d+|synthetic\d{6}"),
+    ("brats2024", r"brats-gli-\d+-[1-9]\d\d|brats-met-\d+-\d+|synthetic\d{6}"),
+    ("brats2023", r"brats-(?:gli|men|ssa)-\d+-\d+"),
     ("brats-ped", r"brats-peds?-\d+-\d+"),
     ("brats2015", r"brats_2013_pat\d+_\d+"),
     ("brats2021", r"brats(?:20)?(?:17|18|19|20|21)_\w*\d+|ucsf-pdgm-\d+(?:_nifti)?"),

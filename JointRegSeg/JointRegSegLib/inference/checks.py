@@ -17,7 +17,7 @@ from ..images.coverage import Coverage, share_shown
 from ..images.labels import check_classes
 from ..images.modalities import TITLES
 from ..images.preprocessing import study_coverage
-from ..images.study import StudyImages, checked_study, same_grid
+from ..images.study import BRAIN_MASK, StudyImages, checked_study, same_grid
 from ..network.weights import LoadedWeights
 from ..registration.affine import Brain
 from ..registration.transforms import warp_label_image
@@ -160,8 +160,9 @@ def _checked_brain(study: StudyImages, coregistered: bool, progress: Progress) -
     if not coregistered and len(study.present) > 1:
         study, positions = coregister(study, brain, part(progress, 0.3, 0.8))
         notes = coregistration_warnings(study.name, study.present[0], positions)
-        if notes:  # the mask may be the union of all images
+        if notes:  # the mask may be the union of all images, and given masks may have moved with their image
             brain, doubts = _brain(study)
+            given = None if study.tumor_labels is None else _given_classes(study)
     return CheckedStudy(study, brain, given, study_coverage(study, brain), positions), [*notes, *doubts]
 
 
@@ -228,4 +229,10 @@ def _brain(study: StudyImages) -> tuple[sitk.Image, tuple[str, ...]]:
         mask.CopyInformation(study.reference)
         return mask, ()
     identity = sitk.Transform(3, sitk.sitkIdentity)
-    return sitk.Resample(mask, study.reference, identity, sitk.sitkNearestNeighbor), ()
+    on_reference = sitk.Resample(mask, study.reference, identity, sitk.sitkNearestNeighbor)
+    if not sitk.GetArrayViewFromImage(on_reference).any():
+        raise ValueError(
+            f"{study.title(BRAIN_MASK)} has no voxel within {study.title(study.present[0])}: give another one, or "
+            "leave it out to have one estimated"
+        )
+    return on_reference, ()

@@ -72,7 +72,8 @@ def coregister(
     The mutual information (Mattes et al. 2003) of the brains is maximised on a grid of 4 mm, and on one of 2.5 mm if
     the first search finds a motion. An image is only corrected if its brain moves by 1.5 mm or more on average (0.75 mm
     if it has other voxels than the reference) and the mutual information rises. Images are moved by their headers: no
-    voxel is interpolated, and the given images are not changed.
+    voxel is interpolated, and the given images are not changed. A given mask on the grid of an image that is moved, and
+    not on that of the first one, is moved with it.
 
     Args:
         study: The visit, checked.
@@ -80,7 +81,7 @@ def coregister(
         progress: May raise to cancel.
 
     Returns:
-        The visit with its images in one position, and what was found by modality (without the first image).
+        The visit with its images and masks in one position, and what was found by modality (without the first image).
     """
     images, found = dict(study.images), {}
     reference = Reference(study.reference, brain)
@@ -91,7 +92,23 @@ def coregister(
         found[modality] = position_of(study.images[modality], reference)
         if found[modality].corrected:
             images[modality] = _moved(study.images[modality], found[modality].transform)
-    return replace(study, images=images), found
+    brain_mask, tumor_labels, left_out = (
+        _moved_with_its_image(mask, study, found) for mask in (study.brain_mask, study.tumor_labels, study.left_out)
+    )
+    moved = replace(study, images=images, brain_mask=brain_mask, tumor_labels=tumor_labels, left_out=left_out)
+    return moved, found
+
+
+def _moved_with_its_image(
+    mask: sitk.Image | None, study: StudyImages, found: Mapping[str, Coregistration]
+) -> sitk.Image | None:
+    """Mask in the position of the images, where it was drawn on one that was moved: it lies on its grid."""
+    if mask is None or same_grid(mask, study.reference):
+        return mask
+    for modality, entry in found.items():
+        if entry.corrected and same_grid(mask, study.images[modality]):
+            return _moved(mask, entry.transform)
+    return mask
 
 
 def coregistration_warnings(name: str, reference: str, found: Mapping[str, Coregistration]) -> list[str]:

@@ -366,10 +366,15 @@ def _results(
         warped_labels = warp.labels(moving.labels)
     jacobian = jacobian_image(transform, native)
     progress(0.8, "measuring volumes")
-    volumes, coverage, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
+    volumes, coverage, hidden, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
     changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
     lesions = lesion_changes(
-        fixed.labels, moving.labels, transform.moving_to_fixed, transform.fixed_to_moving, pair.guessed
+        fixed.labels,
+        moving.labels,
+        transform.moving_to_fixed,
+        transform.fixed_to_moving,
+        pair.guessed,
+        (hidden["fixed"], hidden["moving"]),
     )
     refined = settings.refine_iterations != 0
     similarity = _refinement_settings(settings, grid.spacing_mm).similarity if refined else None
@@ -412,13 +417,16 @@ def _results(
         },
         warnings=(*pair.warnings, *notes, *lesion_warnings(lesions)),
         probabilities={study: images for study, images in probabilities.items() if images},
+        positioned={"fixed": pair.fixed.study, "moving": pair.moving.study},
     )
 
 
 def _measured(
     pair: CheckedPair, prepared: _PreparedPair, found: Mapping[str, NativeSegmentation], deformation: Deformation
-) -> tuple[dict[str, tuple[RegionVolume, ...]], dict[str, dict[str, float]], list[str]]:
-    """Volumes by study, the share of the brain that each image shows by study, and warnings about what is not shown."""
+) -> tuple[
+    dict[str, tuple[RegionVolume, ...]], dict[str, dict[str, float]], dict[str, dict[str, sitk.Image]], list[str]
+]:
+    """Volumes, shares of the brain that each image shows, and what is hidden, by study; warnings about the latter."""
     brain = prepared.fixed.mask | prepared.moving.mask
     sides = {"fixed": (pair.fixed, prepared.fixed, None), "moving": (pair.moving, prepared.moving, prepared.alignment)}
     shares = {role: shares_seen(study, brain) for role, (_, study, _) in sides.items()}
@@ -431,6 +439,7 @@ def _measured(
     given = {role: checked.given_labels is not None for role, (checked, _, _) in sides.items()}
     coverage = region_coverage(prepared.fixed, prepared.moving, labels, given, deformation)
     volumes: dict[str, tuple[RegionVolume, ...]] = {}
+    unseen: dict[str, dict[str, sitk.Image]] = {"fixed": {}, "moving": {}}
     notes: list[str] = []
     for role, (checked, _, alignment) in sides.items():
         native = found[role].labels
@@ -438,8 +447,8 @@ def _measured(
             volumes[role] = ()
         else:
             to_grid = None if alignment is None else alignment.transform.GetInverse()
-            hidden = hidden_on(coverage[role], prepared.grid, native, to_grid)
+            unseen[role] = hidden_on(coverage[role], prepared.grid, native, to_grid)
             side = found[role]
-            volumes[role] = region_volumes(native, role, side.counts, coverage[role], hidden, side.uncertain_ml)
+            volumes[role] = region_volumes(native, role, side.counts, coverage[role], unseen[role], side.uncertain_ml)
         notes += coverage_warnings(checked.study.name, shares[role], coverage[role], native is not None)
-    return volumes, shares, notes
+    return volumes, shares, unseen, notes

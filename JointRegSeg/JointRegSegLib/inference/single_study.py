@@ -112,6 +112,7 @@ def _process(
             *verdict.warning("segmentation"),
         ),
         probabilities=native.probabilities,
+        positioned=study,
     )
     progress(1.0, "done")
     return result

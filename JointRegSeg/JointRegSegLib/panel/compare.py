@@ -86,6 +86,8 @@ class ComparePage(Page):
 
     def choose(self, fixed, warped):
         """Choose the images of a run, which shows them faded."""
+        if not self.parameters:  # the module has been left during the run
+            return
         self.ui.compareModeComboBox.currentIndex = 0
         self.ui.fadeSlider.value = 50
         self.parameters.comparedFixed, self.parameters.comparedWarped = fixed, warped
@@ -111,15 +113,23 @@ class ComparePage(Page):
 
     def compare(self, _value=None):
         """Show the pair in the chosen way."""
-        from ..scene import comparison
-
         self._end()
         self._showRows()
         fixed, warped = self.pair()
         if fixed is None or warped is None:
             return
-        mode, opacity, results = self.mode(), self.ui.fadeSlider.value / 100, self.results()
         self.ui.compareNoteLabel.text = ""
+        try:
+            self._show(fixed, warped)
+        except ValueError as error:  # such as a volume without an image, or under a transform that is not linear
+            self.ui.compareNoteLabel.text = str(error)
+            self._showRows()
+
+    def _show(self, fixed, warped):
+        """Show a pair in the chosen way; raise ValueError where a volume cannot be shown so."""
+        from ..scene import comparison
+
+        mode, opacity, results = self.mode(), self.ui.fadeSlider.value / 100, self.results()
         comparison.show_outlines(results.values())
         comparison.show_in_robust_window(fixed)
         if mode == "side":

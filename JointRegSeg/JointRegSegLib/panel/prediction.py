@@ -90,17 +90,17 @@ class PredictionPage(Page):
             folderName=parameters.folderName or _("{name} predicted").format(name=next(iter(study.values())).GetName()),
             progress=progress,
         )
-        self._display(result)
+        self._display(result, study)
         where = _("The results are in the folder '{name}'.").format(name=self.panel.folderName(result))
         return " ".join([where, *result.warnings])
 
-    def _display(self, result):
+    def _display(self, result, study):
         """Show the first volume that was found."""
         from NeuroCESTLib.scene import display
 
         if result.volumes:
             name, node = next(iter(result.volumes.items()))
-            display.show_over(node, next(iter(self.study().values())), 0.5 if name == "anomaly" else 1.0)
+            display.show_over(node, next(iter(study.values())), 0.5 if name == "anomaly" else 1.0)
 
     def _read(self):
         """Read what the chosen file says of itself, where another one is chosen or it has changed."""

@@ -7,6 +7,8 @@ from NeuroCESTLib.panel.page import Page
 
 CARRIED = "carriedAlong"
 """Role of the references from the parameter node to the nodes that are carried along."""
+OF_RUN = "JointRegSeg.{}Images"
+"""Attribute of the transform of a run with the images of its fixed and of its moving study."""
 
 
 class RunPage(Page):
@@ -65,6 +67,11 @@ class RunPage(Page):
     def corrected(self):
         """Return the segmentations of the compared results by study, which the user may have corrected."""
         nodes = self.panel.compare.results()
+        transform = nodes.get("moving to fixed")
+        for which in ("fixed", "moving"):
+            chosen = " ".join(node.GetID() for node in self.panel.studies.study(which).values())
+            if transform is None or transform.GetAttribute(OF_RUN.format(which)) not in (None, chosen):
+                return {}  # the compared results are those of other images
         found = {"fixed": nodes.get("fixed segmentation"), "moving": nodes.get("moving segmentation")}
         return {which: node for which, node in found.items() if node is not None}
 
@@ -95,10 +102,12 @@ class RunPage(Page):
         """
         from NeuroCESTLib.scene import display
 
-        parameters, study = self.parameters, self.panel.studies.study
+        # The page may be left before the run ends, and then has no parameters.
+        parameters = self.parameters
+        fixed, moving = (self.panel.studies.study(which) for which in ("fixed", "moving"))
         result = self.logic.process(
-            study("fixed"),
-            study("moving"),
+            fixed,
+            moving,
             fixedMask=parameters.fixedMask,
             movingMask=parameters.movingMask,
             **tumors,
@@ -117,10 +126,12 @@ class RunPage(Page):
             folderName=folder,
             progress=progress,
         )
-        modality = next((name for name in result.warped if name in study("fixed")), None)
+        for which, nodes in (("fixed", fixed), ("moving", moving)):
+            result.transform.SetAttribute(OF_RUN.format(which), " ".join(node.GetID() for node in nodes.values()))
+        modality = next((name for name in result.warped if name in fixed), None)
         if modality:
-            display.show_over(result.warped[modality], study("fixed")[modality], 0.5)
-            self.panel.compare.choose(study("fixed")[modality], result.warped[modality])
+            display.show_over(result.warped[modality], fixed[modality], 0.5)
+            self.panel.compare.choose(fixed[modality], result.warped[modality])
         where = _("The results are in the folder '{name}'.").format(name=self.panel.folderName(result))
         return " ".join([where, *result.warnings])
 

@@ -13,6 +13,7 @@ from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, masks_on
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
+from ..images.study import check_axes
 from .study import image_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def require_carryable(node: Any) -> None:
     """Check that a node can be brought onto the fixed study.
 
     Raises:
-        ValueError: The node is neither an image nor a segmentation, or is under a transform that is not linear.
+        ValueError: The node is neither an image nor a segmentation, is empty or skewed, or is under a transform that
+            is not linear.
     """
     if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode")):
         raise ValueError(
@@ -39,6 +41,12 @@ def require_carryable(node: Any) -> None:
             "volume, label map or segmentation"
         )
     world_transform(node)
+    if node.IsA("vtkMRMLSegmentationNode"):
+        if not node.GetSegmentation().GetNumberOfSegments():
+            raise ValueError(f"{called(node)} has no segment: draw one, or do not carry it along")
+        return
+    volume_array(node)  # its messages tell what is wrong
+    check_axes(Geometry.of(node).direction, called(node))
 
 
 def holds_labels(node: Any) -> bool:

@@ -93,13 +93,13 @@ def into_scene(
 
     Args:
         joint: Results to add.
-        studies: Images of 'fixed' and 'moving'.
+        studies: Images of 'fixed' and 'moving'. The result holds those of the run, in one position, where it has them.
         sources: Nodes of the moving study by modality; the warped volumes are shown in their windows.
         carried: Functions that add further nodes, see ``carrying.carried_along``.
         folder: Name of the subject-hierarchy folder.
     """
     with scene_unchanged_on_error():
-        result = JointRegSegResult(joint, dict(studies))
+        result = JointRegSegResult(joint, {**studies, **joint.positioned})
         result.fixedSegmentation = _add_if_segmented(joint.fixed_labels, "fixed segmentation")
         result.movingSegmentation = _add_if_segmented(joint.moving_labels, "moving segmentation")
         result.warpedSegmentation = _add_if_segmented(joint.warped_labels, "moving segmentation on fixed")

@@ -55,7 +55,7 @@ def segmentation_into_scene(found: StudyResult, study: StudyImages, folder: str)
         folder: Name of the subject-hierarchy folder.
     """
     with scene_unchanged_on_error():
-        result = SegmentationResult(found, study)
+        result = SegmentationResult(found, found.positioned or study)
         result.segmentation = add_tumor(found.labels, "segmentation")
         if found.uncertainty is not None:
             result.uncertainty = add_image(found.uncertainty, "uncertainty")

@@ -62,3 +62,9 @@ def test_a_visit_that_shows_the_tumor_in_part_has_no_change_and_gives_none_to_th
 
 def test_without_segmentations_there_are_no_rows(result: JointResult) -> None:
     assert follow_up({2: replace(result, volumes=(), changes=())}, reference=1) == ()
+
+
+def test_the_change_since_the_reference_is_the_same_in_both_columns(result: JointResult) -> None:
+    """Every pair measures the reference anew, here with 20 and 21 ml."""
+    rows = follow_up({1: pair(result, 20.0, 18.0), 3: pair(result, 21.0, 22.0)}, reference=2)
+    assert of_edema(rows)[2][2] == of_edema(rows)[2][4] == 1.0

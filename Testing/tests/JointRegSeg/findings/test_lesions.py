@@ -108,3 +108,19 @@ def test_guessed_regions_and_single_segmentations_have_no_lesions() -> None:
     assert lesion_changes(image, None, IDENTITY, IDENTITY) == ()
     rows = lesion_changes(image, image, IDENTITY, IDENTITY, guessed=("enhancing_tumor",))
     assert {row.region for row in rows} == {"whole_tumor"}
+
+
+def test_a_place_that_no_image_of_the_other_visit_shows_is_not_covered() -> None:
+    """The moving visit shows nothing in the upper slices, where the fixed one has a lesion; and the other way round."""
+    fixed, moving = labels(((30, 20, 15), 4.0), ((8, 20, 15), 4.0)), labels(((8, 20, 15), 4.0))
+    array = np.zeros(SHAPE, np.uint8)
+    array[20:] = 1
+    upper = sitk.GetImageFromArray(array)
+    upper.CopyInformation(fixed)
+    unseen = {"enhancing_tumor": upper}
+    for first, second, hidden in ((fixed, moving, ({}, unseen)), (moving, fixed, (unseen, {}))):
+        rows = lesion_changes(first, second, IDENTITY, IDENTITY, (), hidden)
+        found = [row.status for row in rows if row.region == "enhancing_tumor"]
+        assert sorted(found) == ["not covered", "stable"]
+    own = lesion_changes(fixed, moving, IDENTITY, IDENTITY, (), (unseen, {}))  # nothing is known of it in its own visit
+    assert [row.status for row in own if row.region == "enhancing_tumor"] == ["stable"]

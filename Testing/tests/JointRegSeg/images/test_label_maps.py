@@ -132,7 +132,7 @@ def test_numbers_that_the_convention_lacks_are_refused() -> None:
         ("BraTS-PED-00005-000-seg.nii.gz", "brats-ped"),
         ("Task01_BrainTumour/labelsTr/BRATS_001.nii.gz", "msd"),
         ("week-044/HD-GLIO-AUTO-segmentation/registered/segmentation.nii.gz", "hd-glio"),
-        ("synthetic000900/visit1_seg.nii.gz", "brats2023"),
+        ("synthetic000900/visit1_seg.nii.gz", "brats2024"),
         ("brats_2013_pat0001_1/VSD.Brain_3more.XX.O.OT.54517.mha", "brats2015"),
         ("patient1/seg.nii.gz", None),
         ("hd-glio-compared-with-readers/patient1/seg.nii.gz", None),

@@ -84,3 +84,31 @@ def test_a_run_aligns_the_images_of_a_visit_unless_told_not_to(head: HeadStudy, 
     trusted = process_pair(whole, whole, None, replace(settings, coregister=False))
     assert trusted.summary["coregistration"] == {"fixed": {}, "moving": {}}
     assert trusted.warnings == ()
+
+
+def test_a_mask_that_was_drawn_on_an_image_moves_with_it(head: HeadStudy, motion: sitk.Euler3DTransform) -> None:
+    """T1 has other voxels than FLAIR, on whose grid the tumour was drawn in its wrong position."""
+    t1 = sitk.Resample(
+        head.image("t1"),
+        [n // 2 for n in head.image("t1").GetSize()],
+        sitk.Transform(),
+        sitk.sitkLinear,
+        head.image("t1").GetOrigin(),
+        [2 * s for s in head.image("t1").GetSpacing()],
+        head.image("t1").GetDirection(),
+    )
+    flair = sitk.Resample(head.image("flair"), head.image("flair"), motion, sitk.sitkLinear, 0.0)
+    drawn = head.grid.to_sitk((head.visit.labels > 0).astype(np.uint8))
+    tumor = sitk.Resample(drawn, drawn, motion, sitk.sitkNearestNeighbor)
+    brain = sitk.Resample(brain_of(head), t1, sitk.Transform(), sitk.sitkNearestNeighbor)
+    study = StudyImages({"t1": t1, "flair": flair}, None, tumor, "first")
+    aligned, found = coregister(study, brain)
+    assert found["flair"].corrected
+    assert aligned.tumor_labels is not None
+
+    def center(mask: sitk.Image) -> np.ndarray:
+        index = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0).mean(0)[::-1]
+        return np.array(mask.TransformContinuousIndexToPhysicalPoint(index.tolist()))
+
+    assert np.linalg.norm(center(tumor) - center(drawn)) > 4
+    assert np.linalg.norm(center(aligned.tumor_labels) - center(drawn)) < 2
