@@ -88,15 +88,7 @@ def test_a_run_aligns_the_images_of_a_visit_unless_told_not_to(head: HeadStudy, 
 
 def test_a_mask_that_was_drawn_on_an_image_moves_with_it(head: HeadStudy, motion: sitk.Euler3DTransform) -> None:
     """T1 has other voxels than FLAIR, on whose grid the tumour was drawn in its wrong position."""
-    t1 = sitk.Resample(
-        head.image("t1"),
-        [n // 2 for n in head.image("t1").GetSize()],
-        sitk.Transform(),
-        sitk.sitkLinear,
-        head.image("t1").GetOrigin(),
-        [2 * s for s in head.image("t1").GetSpacing()],
-        head.image("t1").GetDirection(),
-    )
+    t1 = sitk.BinShrink(head.image("t1"), [2, 2, 2])
     flair = sitk.Resample(head.image("flair"), head.image("flair"), motion, sitk.sitkLinear, 0.0)
     drawn = head.grid.to_sitk((head.visit.labels > 0).astype(np.uint8))
     tumor = sitk.Resample(drawn, drawn, motion, sitk.sitkNearestNeighbor)

@@ -358,6 +358,12 @@ def test_unusable_masks_and_segmentations_are_refused_by_name(
     tumor = visits[0].visit.labels
     odd = add_volume(np.where(tumor > 1, 9, np.where(tumor > 0, 7, 0)).astype(np.uint8), grid, "odd labels", label=True)
     unnamed = add_segmentation({"Segment_1": tumor > 1, "Segment_2": tumor == 1}, grid, "drawn")
+    shifted = grid.ijk_to_ras.copy()
+    shifted[:3, 3] += 0.7 * grid.shape[2] * shifted[:3, 0]
+    far = np.zeros(grid.shape, np.uint8)
+    far[..., grid.shape[2] // 2 :] = 1  # beyond the images, which the box of the mask overlaps
+    beyond = add_volume(far, Geometry(grid.shape, shifted), "beyond", label=True)
+    undrawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "undrawn")
     before = scene_contents(slicer)
     for changes, words in (
         ({"fixedMask": empty}, "the brain mask 'empty' of the fixed study is empty: leave it out"),
@@ -367,6 +373,8 @@ def test_unusable_masks_and_segmentations_are_refused_by_name(
             "tumour segmentation of the fixed study: the segment 'Segment_1' of 'drawn' is not a known",
         ),
         ({"carry": slicer.mrmlScene.GetSubjectHierarchyNode()}, "neither an image nor a segmentation"),
+        ({"fixedMask": beyond}, "the brain mask 'beyond' of the fixed study has no voxel within the t1 image"),
+        ({"carry": undrawn}, "'undrawn' has no segment"),
     ):
         with pytest.raises(ValueError, match=words):
             processed(*nodes, refine=0, **changes)
