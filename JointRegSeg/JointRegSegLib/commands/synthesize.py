@@ -91,7 +91,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``jointregseg synthesize``."""
     from ..cohort.manifest import Cohort, manifest_text
-    from ..synthesis.files import CAVITY_CONVENTION, CONVENTION, write_patient
+    from ..synthesis.files import CONVENTION, write_patient
     from ..synthesis.templates import load_templates
     from ..synthesis.tumor import RESECTED_SHARE
 
@@ -110,7 +110,6 @@ def run(options: Namespace) -> None:
     resected = RESECTED_SHARE if options.resected is None else options.resected
     if not 0 <= resected <= 1:
         raise ValueError(f"--resected is {resected:g}; give a share from 0 to 1")
-    convention = CAVITY_CONVENTION if options.cavity else CONVENTION
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("jointregseg synthesize", settings_of(options))
         progress(0.0, "reading templates")
@@ -133,7 +132,7 @@ def run(options: Namespace) -> None:
                     resected_share=resected,
                 )
         write_text(
-            manifest_text(Cohort("cohort.csv", tuple(studies)).with_convention(convention), folder),
+            manifest_text(Cohort("cohort.csv", tuple(studies)).with_convention(CONVENTION), folder),
             folder / "cohort.csv",
         )
         report.summary = {"templates": [t.name for t in templates], "patients": options.patients}

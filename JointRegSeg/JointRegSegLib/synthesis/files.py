@@ -26,10 +26,8 @@ from .tumor import RESECTED_SHARE
 VISITS = ("visit1", "visit2")
 LANDMARKS = 20
 """Number of landmarks."""
-CONVENTION = "brats2023"
+CONVENTION = "brats2024"
 """Convention of the label files, see ``images.label_conventions``."""
-CAVITY_CONVENTION = "brats2024"
-"""Convention of label files in which resection cavities have a number."""
 _SCALE = 1000.0
 """Intensities are stored as whole numbers; white matter on T1 is about 830."""
 
@@ -63,7 +61,7 @@ def write_patient(
         split: Split of the patient in a manifest.
         modalities: Modalities to write.
         regions: Whether to write ``<visit>_regions.nii.gz`` as well, the label map of ``regions.REGIONS``.
-        cavity: Whether a resection cavity has the label 4, after ``CAVITY_CONVENTION``; else it is background.
+        cavity: Whether a resection cavity has the label 4; else it is background.
         resected_share: Probability that the tumour of one of the visits is resected.
 
     Returns:
