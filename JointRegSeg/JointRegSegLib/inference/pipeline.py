@@ -135,7 +135,7 @@ def _process(
     classes = _classes(pair.fixed, found.fixed, prepared.fixed), _classes(pair.moving, found.moving, prepared.moving)
     tumors = _tumor(pair.fixed, classes[0], prepared.fixed), _tumor(pair.moving, classes[1], prepared.moving)
     with steps.timed("refinement"):
-        notes = _coarse_notes(prepared, fine)
+        notes = [*alignment.notes, *_coarse_notes(prepared, fine)]
         deformation = _refine(pair, prepared, found, tumors, settings, part(progress, 0.4, 0.85), notes.append)
     with steps.timed("results"):
         native = _native(pair, prepared, found, settings) if fine is None else fine.native

@@ -44,11 +44,13 @@ class AffineResult:
         transform: Map of points of the fixed space to points of the moving space (LPS mm).
         mutual_information: Mutual information of the aligned brains in nats; 0 without alignment.
         overlap: Dice coefficient of the two brains within the field of view of both images.
+        notes: Sentences for the user.
     """
 
     transform: sitk.AffineTransform
     mutual_information: float
     overlap: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

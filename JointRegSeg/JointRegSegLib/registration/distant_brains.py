@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +24,7 @@ def brought_together(alignment: AffineResult, fixed: Brain, moving: Brain) -> Af
 
     Returns:
         The alignment itself where the brains overlap. Otherwise the one that also brings the centres of mass of the
-        brains together, which is told in a warning.
+        brains together, which its notes tell.
     """
     corners = np.array([alignment.transform.TransformPoint(c) for c in mask_corners(fixed.mask).tolist()])
     others = mask_corners(moving.mask)
@@ -36,12 +35,11 @@ def brought_together(alignment: AffineResult, fixed: Brain, moving: Brain) -> Af
     shift = np.array(_center(moving.mask)) - here
     transform = sitk.AffineTransform(alignment.transform)
     transform.SetTranslation((np.array(transform.GetTranslation()) + shift).tolist())
-    warnings.warn(
+    note = (
         f"the headers place the brain of the {moving.name} study {np.linalg.norm(shift) / 10:.0f} cm away from that of "
-        f"the {fixed.name} study: their centres were brought together; choose a rigid or affine alignment to do better",
-        stacklevel=2,
+        f"the {fixed.name} study: their centres were brought together; choose a rigid or affine alignment to do better"
     )
-    return replace(alignment, transform=transform)
+    return replace(alignment, transform=transform, notes=(*alignment.notes, note))
 
 
 def _center(mask: sitk.Image) -> tuple[float, ...]:
