@@ -7,8 +7,8 @@ from NeuroCESTLib.panel.page import Page
 
 CARRIED = "carriedAlong"
 """Role of the references from the parameter node to the nodes that are carried along."""
-OF_RUN = "JointRegSeg.{}Images"
-"""Attribute of the transform of a run with the images of its fixed and of its moving study."""
+OF_RUN = "{}Images"
+"""Role of the references from the transform of a run to the images of its fixed and of its moving study."""
 
 
 class RunPage(Page):
@@ -67,13 +67,21 @@ class RunPage(Page):
     def corrected(self):
         """Return the segmentations of the compared results by study, which the user may have corrected."""
         nodes = self.panel.compare.results()
-        transform = nodes.get("moving to fixed")
-        for which in ("fixed", "moving"):
-            chosen = " ".join(node.GetID() for node in self.panel.studies.study(which).values())
-            if transform is None or transform.GetAttribute(OF_RUN.format(which)) not in (None, chosen):
-                return {}  # the compared results are those of other images
+        if not self._areOfChosen(nodes.get("moving to fixed")):
+            return {}
         found = {"fixed": nodes.get("fixed segmentation"), "moving": nodes.get("moving segmentation")}
         return {which: node for which, node in found.items() if node is not None}
+
+    def _areOfChosen(self, transform):
+        """Tell whether the run of a transform was one of the chosen images; one that does not tell is taken for it."""
+        if transform is None:
+            return False
+        for which in ("fixed", "moving"):
+            role = OF_RUN.format(which)
+            used = {transform.GetNthNodeReferenceID(role, n) for n in range(transform.GetNumberOfNodeReferences(role))}
+            if used and used != {node.GetID() for node in self.panel.studies.study(which).values()}:
+                return False
+        return True
 
     def apply(self, progress):
         """Segment and register, and show the warped image over the fixed one; return where the results are.
@@ -127,7 +135,8 @@ class RunPage(Page):
             progress=progress,
         )
         for which, nodes in (("fixed", fixed), ("moving", moving)):
-            result.transform.SetAttribute(OF_RUN.format(which), " ".join(node.GetID() for node in nodes.values()))
+            for node in nodes.values():
+                result.transform.AddNodeReferenceID(OF_RUN.format(which), node.GetID())
         modality = next((name for name in result.warped if name in fixed), None)
         if modality:
             display.show_over(result.warped[modality], fixed[modality], 0.5)

@@ -110,6 +110,9 @@ class CompareTest(SampleTest):
         self.ui.updateButton.click()
         self.assertIn("visits corrected", self.ui.statusLabel.text)
         self.assertLess(float(table.item(row, 1).text()), 0.8 * before)
+        self.assertTrue(self.ui.updateButton.enabled)
+        self.ui.fixedT1Selector.setCurrentNode(self.studies["fixed"]["t2"])  # the segmentations are not those of T2
+        self.assertFalse(self.ui.updateButton.enabled)
 
     def test_comparisonSurvivesSavingAndLoadingTheScene(self):
         self.register()

@@ -83,6 +83,23 @@ class RunsTest(SampleTest):
         self.assertAlmostEqual(self.view("Yellow").GetForegroundOpacity(), 0.3)
         self.assertEqual(self.ui.compareNoteLabel.text, "")
 
+    def test_leavingTheModuleDuringARunLosesNothing(self):
+        self.chooseInputs()
+        self.ui.folderNameLineEdit.text = "left"
+        process = self.widget.logic.process
+
+        def processAndLeave(*arguments, **options):
+            result = process(*arguments, **options)
+            self.widget.exit()
+            return result
+
+        self.widget.logic.process = processAndLeave
+        self.addCleanup(setattr, self.widget.logic, "process", process)
+        self.ui.applyButton.click()
+        self.assertIn("The results are in the folder 'left'", self.ui.statusLabel.text)
+        self.widget.enter()
+        self.assertIsNotNone(slicer.util.getNode("T1 warped"))
+
     def test_nodesToCarryAlongAreTickedAndSavedWithTheScene(self):
         self.chooseInputs()
         selector = self.ui.carrySelector
