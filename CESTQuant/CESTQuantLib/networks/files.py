@@ -178,6 +178,18 @@ def check_protocol(trained: Protocol, measured: Protocol, role: str = "network")
         raise InputError(
             role, f"{what} {trained.measurement_count} measurements, the signal has {measured.measurement_count}"
         )
+    started = replace(
+        measured, initial_magnetisation=trained.initial_magnetisation, initial_recovery_s=trained.initial_recovery_s
+    )
+    if protocol_difference(trained, measured) and not protocol_difference(trained, started):
+        start = abs(round(measured.initial_magnetisation, 3))  # without the rounding of a cosine
+        raise InputError(
+            role,
+            f"{what} a first measurement that starts from {trained.initial_magnetisation:g} of the equilibrium, but "
+            f"here it starts from {start:g}, as the M0 measurement before it leaves it, and recovers for "
+            f"{float(measured.initial_recovery_s[0]):g} s: put both into the protocol (initial_magnetisation, "
+            "initial_recovery_s) and train or simulate again",
+        )
     if difference := protocol_difference(trained, measured):
         raise InputError(role, f"{what} another protocol: {difference}")
 

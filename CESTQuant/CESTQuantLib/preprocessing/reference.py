@@ -96,15 +96,16 @@ def _warnings(offsets_ppm: Tensor, chosen: Tensor) -> tuple[str, ...]:
 def _carried_over_warnings(protocol: Protocol, chosen: Tensor) -> tuple[str, ...]:
     """A sentence about references between the measurements that leave magnetisation for the next one."""
     angle = protocol.readout_flip_angle_deg
-    if not protocol.magnetisation_carried_over or protocol.events is not None or angle is None:
+    if not protocol.magnetisation_carried_over or protocol.events is not None:
         return ()
+    angle_deg = torch.zeros(len(chosen)) if angle is None else angle.expand(len(chosen))  # a sample changes nothing
     first = int(torch.nonzero(~chosen)[0])
     between = chosen.clone()
     between[:first] = between[-1] = False  # what leads is known, and after the last one nothing follows
-    if not bool((between & (torch.cos(torch.deg2rad(angle.expand(len(chosen)))).abs() > 0.01)).any()):
+    if not bool((between & (torch.cos(torch.deg2rad(angle_deg)).abs() > 0.01)).any()):
         return ()
     return (
-        "M0 measurements lie between the others and, with a flip angle below 90 degrees, leave magnetisation for the "
+        "M0 measurements lie between the others and, without an excitation of 90 degrees, leave magnetisation for the "
         "next measurement, which the fit takes from the measurement before instead: give these M0 images separately, "
         "or expect errors in the measurement after each",
     )

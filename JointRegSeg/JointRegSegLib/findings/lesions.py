@@ -214,6 +214,8 @@ class _LesionPair:
         rows = []
         for number, volume in parts.volumes_ml.items():
             center = self.to_fixed.TransformPoint(parts.center(number))
+            if not self._seen(0, center):
+                continue  # it may have been there before
             rows.append(LesionChange(self.region, 0, "new", 0.0, volume, 0, 1, _to_ras(center)))
         return rows
 

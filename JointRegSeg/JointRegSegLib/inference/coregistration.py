@@ -102,13 +102,13 @@ def coregister(
 def _moved_with_its_image(
     mask: sitk.Image | None, study: StudyImages, found: Mapping[str, Coregistration]
 ) -> sitk.Image | None:
-    """Mask in the position of the images, where it was drawn on one that was moved: it lies on its grid."""
+    """Mask in the position of the images, where it lies on the grid of one that was moved and of no other."""
     if mask is None or same_grid(mask, study.reference):
         return mask
-    for modality, entry in found.items():
-        if entry.corrected and same_grid(mask, study.images[modality]):
-            return _moved(mask, entry.transform)
-    return mask
+    drawn_on = [modality for modality in found if same_grid(mask, study.images[modality])]
+    if len(drawn_on) != 1 or not found[drawn_on[0]].corrected:
+        return mask
+    return _moved(mask, found[drawn_on[0]].transform)
 
 
 def coregistration_warnings(name: str, reference: str, found: Mapping[str, Coregistration]) -> list[str]:

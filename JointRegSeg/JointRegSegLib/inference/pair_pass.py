@@ -105,7 +105,7 @@ def segment_by_coverage(
     """
     used = [m for m in study.present if m in weights.config.modalities]
     if all(_share(study, m, study.mask) > _COMPLETE for m in used):
-        return segment_prepared(weights, study, background, flips, device, progress)
+        return segment_prepared(weights, _as_trained(study, tuple(used), weights), background, flips, device, progress)
     parts = _parts(study, used)
     total = torch.zeros((), dtype=torch.float32)
     counts = torch.zeros((), dtype=torch.float64)

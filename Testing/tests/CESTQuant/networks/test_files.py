@@ -221,3 +221,11 @@ def test_signals_of_another_protocol_are_refused_by_the_first_difference(changes
 def test_protocols_that_differ_by_rounding_alone_are_the_same() -> None:
     protocol = protocol_from_dict(PROTOCOL)
     check_protocol(protocol, replace(protocol, offsets_ppm=protocol.offsets_ppm + 1e-6))
+
+
+def test_a_network_for_another_start_is_refused_with_what_to_put_into_its_protocol() -> None:
+    trained = protocol_from_dict(PROTOCOL)
+    recovery_s = torch.full_like(trained.initial_recovery_s, 2.0)
+    measured = replace(trained, initial_magnetisation=0.25, initial_recovery_s=recovery_s)
+    with pytest.raises(ValueError, match=r"starts from 1 of the equilibrium, but here it starts from 0.25.* 2 s: put"):
+        check_protocol(trained, measured)

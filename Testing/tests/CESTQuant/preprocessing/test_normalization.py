@@ -11,6 +11,7 @@ import torch
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.preprocessing.initial_z import initial_z
 from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.preprocessing.reference import m0_measurements, shared_noise
 from CESTQuantLib.tissue.spectra import ZSpectra
@@ -194,8 +195,17 @@ def test_the_first_offset_starts_from_what_the_reference_before_it_has_left(angl
     assert float((unaware[0, 0] - raw[0, 1]).abs()) > 5e-3
 
 
+def test_methods_that_let_every_saturation_start_alike_start_it_from_what_the_reference_leaves():
+    relaxed = replace(carried_over([1000.0, *OFFSETS], 90.0), recovery_time_s=torch.full((6,), 15.0).double())
+    kept = normalize(torch.ones(1, 6), relaxed, None).protocol
+    start = initial_z(kept, torch.tensor([1.5]))
+    torch.testing.assert_close(start, torch.ones_like(start), rtol=0, atol=1e-4)
+
+
 def test_references_between_the_measurements_that_leave_magnetisation_are_told():
     offsets = [1000.0, -3.5, -1.0, 1000.0, 1.0, 3.5]
     assert "leave magnetisation" in m0_measurements(carried_over(offsets, 30.0)).warnings[-1]
+    unexcited = replace(carried_over(offsets, 30.0), readout_flip_angle_deg=None)
+    assert "leave magnetisation" in m0_measurements(unexcited).warnings[-1]
     assert not any("leave magnetisation" in w for w in m0_measurements(carried_over(offsets, 90.0)).warnings)
     assert not any("leave magnetisation" in w for w in m0_measurements(carried_over([1000.0, *OFFSETS], 30.0)).warnings)

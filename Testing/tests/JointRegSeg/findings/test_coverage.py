@@ -148,6 +148,16 @@ def test_the_part_that_contrast_agent_shows_is_segmented_without_the_correction_
     assert not torch.allclose(found.probabilities[:, :8], plain.probabilities[:, :8], atol=1e-2)
 
 
+def test_images_with_contrast_agent_that_show_nearly_all_are_segmented_without_the_correction(
+    weights: LoadedWeights,
+) -> None:
+    judging = judging_by_brightness(weights)
+    raw = study({"t1ce": WHOLE, "flair": WHOLE})
+    corrected = replace(raw, images=raw.images + 0.5, uncorrected=raw.images, bias_corrected=True)
+    found, plain = (segment_by_coverage(judging, each, -3.0, True, CPU) for each in (corrected, raw))
+    assert torch.equal(found.probabilities, plain.probabilities)
+
+
 def test_tumour_that_is_left_out_is_counted_once_for_all_parts(weights: LoadedWeights) -> None:
     some = doubting(weights)
     partial = study({"t2": UPPER, "flair": WHOLE})

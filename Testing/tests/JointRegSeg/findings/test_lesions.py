@@ -124,3 +124,14 @@ def test_a_place_that_no_image_of_the_other_visit_shows_is_not_covered() -> None
         assert sorted(found) == ["not covered", "stable"]
     own = lesion_changes(fixed, moving, IDENTITY, IDENTITY, (), (unseen, {}))  # nothing is known of it in its own visit
     assert [row.status for row in own if row.region == "enhancing_tumor"] == ["stable"]
+
+
+def test_what_lies_beyond_the_slices_of_the_first_visit_is_not_new_beside_a_lesion() -> None:
+    """Both visits have the same lesion, of which the fixed one shows the lower part only."""
+    both = labels(((20, 30, 25), 9.0))
+    array = np.zeros(SHAPE, np.uint8)
+    array[18:] = 1
+    upper = sitk.GetImageFromArray(array)
+    upper.CopyInformation(both)
+    rows = lesion_changes(both, both, IDENTITY, IDENTITY, (), ({"enhancing_tumor": upper}, {}))
+    assert not [row for row in rows if row.region == "enhancing_tumor" and row.status == "new"]

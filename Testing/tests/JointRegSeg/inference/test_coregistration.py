@@ -104,3 +104,15 @@ def test_a_mask_that_was_drawn_on_an_image_moves_with_it(head: HeadStudy, motion
 
     assert np.linalg.norm(center(tumor) - center(drawn)) > 4
     assert np.linalg.norm(center(aligned.tumor_labels) - center(drawn)) < 2
+
+
+def test_a_mask_on_the_grid_of_several_images_stays(head: HeadStudy, motion: sitk.Euler3DTransform) -> None:
+    """It may have been drawn on T2, which did not move."""
+    t1 = sitk.BinShrink(head.image("t1"), [2, 2, 2])
+    flair = sitk.Resample(head.image("flair"), head.image("flair"), motion, sitk.sitkLinear, 0.0)
+    drawn = head.grid.to_sitk((head.visit.labels > 0).astype(np.uint8))
+    brain = sitk.Resample(brain_of(head), t1, sitk.Transform(), sitk.sitkNearestNeighbor)
+    study = StudyImages({"t1": t1, "t2": head.image("t2"), "flair": flair}, None, drawn, "first")
+    aligned, found = coregister(study, brain)
+    assert [m for m, entry in found.items() if entry.corrected] == ["flair"]
+    assert aligned.tumor_labels is drawn
