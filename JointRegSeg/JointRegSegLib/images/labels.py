@@ -78,6 +78,11 @@ def classes_of_probabilities(probabilities: Tensor) -> Tensor:
     return inside.where(tumor > other, other_class.byte())
 
 
+def is_tumor(classes: Tensor) -> Tensor:
+    """Tell which voxels of classes (D, H, W) are tumour: any compartment, but not a resection cavity."""
+    return (classes > 0) & (classes < CAVITY)
+
+
 def classes_of_logits(logits: Tensor) -> Tensor:
     """Decide the class of every voxel from class scores (class, D, H, W), see ``classes_of_probabilities``."""
     return classes_of_probabilities(logits.detach().float().softmax(0))

@@ -15,7 +15,7 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.grid import block_around
-from ..images.labels import CAVITY, LABELS, classes_of_probabilities
+from ..images.labels import LABELS, classes_of_probabilities, is_tumor
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy, PreprocessingConfig
 from ..images.study import StudyImages
@@ -188,12 +188,8 @@ def _segmented_twice(
     agreed, disputed = agreed_tumor(*(f.probabilities for f in bright))
     kept = [f.with_probabilities(without_tumor(f.probabilities, disputed)) for f in bright]
     after = Segmentation(agreed, torch.cat([f.counts for f in kept])).with_probabilities(agreed)
-    removed = _is_tumor(before) & ~_is_tumor(after.labels)
+    removed = is_tumor(before) & ~is_tumor(after.labels)
     return replace(after, removed=removed if bool(removed.any()) else None)
-
-
-def _is_tumor(classes: Tensor) -> Tensor:
-    return (classes > 0) & (classes < CAVITY)
 
 
 def _averaged(

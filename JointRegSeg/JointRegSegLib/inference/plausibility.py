@@ -18,7 +18,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.smoothing import gaussian_smooth
 
-from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE, classes_of_probabilities
+from ..images.labels import CAVITY, EDEMA, ENHANCING, NECROTIC_CORE, classes_of_probabilities, is_tumor
 from ..images.normalization import robust_center_and_deviation
 
 _T1_SHARE = 0.25
@@ -148,8 +148,7 @@ def agreed_tumor(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def _called(probabilities: Tensor) -> Tensor:
     """Voxels (D, H, W) that are called tumour."""
-    classes = classes_of_probabilities(probabilities)
-    return (classes > 0) & (classes < CAVITY)
+    return is_tumor(classes_of_probabilities(probabilities))
 
 
 def without_tumor(probabilities: Tensor, where: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..findings.result import JointResult
-from ..images.labels import CAVITY
+from ..images.labels import CAVITY, is_tumor
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreparedStudy
 from ..quality.compartment_signs import LEAST_ML, compartment_qualities
@@ -182,8 +182,7 @@ def segmentation_signs(
     voxel_ml = study.voxel_ml
     tumor = predicted.probabilities[1:CAVITY].sum(0)
     uncertain = entropy(torch.stack([1 - tumor, tumor]).clamp(0, 1))
-    called = (classes > 0) & (classes < CAVITY)
-    signs += uncertainty_signs(study.name, uncertain, called, predicted.counts, voxel_ml)
+    signs += uncertainty_signs(study.name, uncertain, is_tumor(classes), predicted.counts, voxel_ml)
     removed_ml = 0.0 if predicted.removed is None else float(predicted.removed.sum()) * voxel_ml
     if removed_ml >= LEAST_ML:
         signs.append(
