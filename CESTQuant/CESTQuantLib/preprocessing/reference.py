@@ -96,8 +96,17 @@ def _warnings(offsets_ppm: Tensor, chosen: Tensor) -> tuple[str, ...]:
 def _carried_over_warnings(protocol: Protocol, chosen: Tensor) -> tuple[str, ...]:
     """A sentence about references between the measurements that leave magnetisation for the next one."""
     angle = protocol.readout_flip_angle_deg
-    if not protocol.magnetisation_carried_over or protocol.events is not None:
+    if not protocol.magnetisation_carried_over:
         return ()
+    if protocol.events is not None:
+        last = int(torch.nonzero(~chosen)[-1])
+        if not bool(chosen[:last].any()):
+            return ()
+        return (
+            "the M0 measurements before other measurements are left out of the sequence that the fit simulates, "
+            "although the magnetisation is carried over, so that the measurement after each may start from the wrong "
+            "magnetisation: give these M0 images separately, or expect errors in the measurement after each",
+        )
     angle_deg = torch.zeros(len(chosen)) if angle is None else angle.expand(len(chosen))  # a sample changes nothing
     first = int(torch.nonzero(~chosen)[0])
     between = chosen.clone()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from CESTQuantLib.physics.events import Events, Sample, Wait
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
@@ -209,3 +210,12 @@ def test_references_between_the_measurements_that_leave_magnetisation_are_told()
     assert "leave magnetisation" in m0_measurements(unexcited).warnings[-1]
     assert not any("leave magnetisation" in w for w in m0_measurements(carried_over(offsets, 90.0)).warnings)
     assert not any("leave magnetisation" in w for w in m0_measurements(carried_over([1000.0, *OFFSETS], 30.0)).warnings)
+
+
+@pytest.mark.parametrize(("offsets", "told"), [([1000.0, *OFFSETS], True), ([*OFFSETS, 1000.0], False)])
+def test_references_of_a_played_sequence_are_told_where_others_follow(offsets: list[float], told: bool):
+    events = Events((), tuple((Wait(1.0), Sample()) for _ in offsets))
+    played = replace(carried_over(offsets, 90.0), events=events)
+    assert any("left out of the sequence" in warning for warning in m0_measurements(played).warnings) == told
+    apart = replace(played, magnetisation_carried_over=False)
+    assert not any("left out of the sequence" in warning for warning in m0_measurements(apart).warnings)
