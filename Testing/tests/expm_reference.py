@@ -85,12 +85,10 @@ class Sample:
         return math.hypot(self.m[n], self.m[2 * n])
 
     def spoil(self, flip: float) -> None:
-        """Excite ideally by ``flip`` rad and lose everything transverse."""
+        """Excite ideally by ``flip`` rad and lose everything transverse; a z-only pool is not turned."""
         n = len(self.pools)
-        z_components = [*range(n), *([3 * n] if self.mt is not None else [])]
-        remaining = self.m[z_components] * math.cos(flip)
-        self.m[:] = 0
-        self.m[z_components] = remaining
+        self.m[:n] *= math.cos(flip)
+        self.m[n : 3 * n] = 0
 
     def step(self, duration: float, frame_ppm: float = 0.0, b1: float = 0.0, phase: float = 0.0) -> None:
         """Evolve for ``duration`` s under RF of ``b1`` uT in the frame at ``frame_ppm``; gaps use the water frame."""

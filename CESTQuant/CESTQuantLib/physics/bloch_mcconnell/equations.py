@@ -215,12 +215,15 @@ def equilibrium(tissue: Tissue, like: Tensor, batch: torch.Size, scale: Scalar =
 def spoiled(magnetization: Tensor, cosine: Tensor) -> Tensor:
     """Return the magnetisation ``(n, *batch)`` after an ideal excitation that leaves nothing transverse.
 
+    A z-only semisolid pool, whose T2 is much shorter than an excitation, is not turned.
+
     Args:
         magnetization: Components before the excitation, shape ``(n, *batch)``.
         cosine: Cosine of the flip angle, which the longitudinal components keep; broadcasts against the batch.
     """
-    components = len(magnetization)
-    pools = components // 3
-    transverse = {row(pool) for pool in range(pools) for row in (x_row, y_row)}
+    pools = len(magnetization) // 3
     zero = torch.zeros_like(magnetization[z_row(WATER)] * cosine)
-    return torch.stack([zero if row in transverse else magnetization[row] * cosine + zero for row in range(components)])
+    result = [zero] * (3 * pools) + [z_only + zero for z_only in magnetization[3 * pools :]]
+    for pool in range(pools):
+        result[z_row(pool)] = magnetization[z_row(pool)] * cosine + zero
+    return torch.stack(result)

@@ -50,6 +50,9 @@ def bloch_mcconnell_signal(
         return signal / torch.linalg.vector_norm(signal, dim=0)
     if protocol.signal_normalisation == "m0" and run.excited:
         return signal / run.equilibrium_signal()
+    if run.excited_ideally and protocol.echo_time_s > 0:
+        T2_s = torch.as_tensor(tissue.water.T2_s, dtype=like.dtype, device=like.device)
+        return signal * torch.exp(-protocol.echo_time_s / T2_s)
     return signal
 
 
@@ -78,8 +81,16 @@ class _Run:
             return any(events.excitation(m) is not None for m in range(len(events.measurements)))
         return self.protocol.readout_flip_angle_deg is not None
 
+    @property
+    def excited_ideally(self) -> bool:
+        """Whether the signal follows an excitation that takes no time and after which everything is spoiled."""
+        return self.protocol.events is None and self.excited and self.protocol.readout_pulse_s == 0
+
     def signal(self) -> Tensor:
-        """Signal (measurement, voxel) relative to the equilibrium magnetisation of water."""
+        """Signal (measurement, voxel) relative to the equilibrium magnetisation of water.
+
+        That of an ideal excitation is the one at its end, without the decay to the echo.
+        """
         if self.protocol.events is not None:
             start = self._equilibrium(self.protocol.initial_magnetisation)
             return self._player(self.protocol.events).signal(
@@ -259,11 +270,12 @@ class _Run:
         return propagators.propagator(generator, duration)
 
     def _recovery_after_readout(self) -> Tensor:
-        used = self.protocol.echo_time_s if self.protocol.readout_flip_angle_deg is not None else 0.0
-        return self.protocol.recovery_time_s - used
+        """Time from the state that ``_read`` leaves to the next saturation, (measurement,)."""
+        at_echo = self.excited and not self.excited_ideally
+        return self.protocol.recovery_time_s - (self.protocol.echo_time_s if at_echo else 0.0)
 
     def _read(self, magnetization: Tensor, measurements: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Signal (measurement, voxel) and magnetisation after the readout (at the echo)."""
+        """Signal (measurement, voxel) and magnetisation after the readout (after a real pulse, at the echo)."""
         protocol = self.protocol
         if protocol.readout_flip_angle_deg is None:
             return magnetization[z_row(WATER)], magnetization

@@ -58,7 +58,7 @@ def r1rho_signal(
         z = z * torch.sin(angle)
     if protocol.signal_normalisation == "l2":
         return z / torch.linalg.vector_norm(z, dim=0)
-    if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
+    if angle is not None and protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
         z = z * torch.exp(-protocol.echo_time_s * inputs.R2)
     return z
 

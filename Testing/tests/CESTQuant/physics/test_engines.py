@@ -11,7 +11,7 @@ import torch
 from paths import ROOT
 
 from CESTQuantLib.physics.engines import ENGINES, Engine, engine_named
-from CESTQuantLib.physics.pools import Tissue, Water
+from CESTQuantLib.physics.pools import Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 
@@ -25,6 +25,22 @@ def test_an_engine_computes_measurements_by_voxels(name: str) -> None:
     signal = ENGINES[name](TISSUE, PROTOCOL, b1_relative=torch.ones(2, dtype=torch.float64), like=like)
     assert signal.expand(3, 2).dtype == torch.float64
     torch.testing.assert_close(signal.T.expand(2, 3)[:1], simulate(TISSUE, PROTOCOL, engine=name))
+
+
+@pytest.mark.parametrize("carried_over", [False, True])
+@pytest.mark.parametrize("flip_angle_deg", [None, 60.0])
+def test_engines_agree_on_the_signal_without_normalisation(flip_angle_deg: float | None, carried_over: bool) -> None:
+    protocol = Protocol(
+        *(3.0, [-4.0, 3.5, 5.0], 1.5, 2.0),
+        recovery_time_s=0.5,
+        readout_flip_angle_deg=flip_angle_deg,
+        echo_time_s=0.05,
+        magnetisation_carried_over=carried_over,
+        signal_normalisation="none",
+    )
+    tissue = Tissue(Water(1.3, 0.08), (), Semisolid(0.1, 30.0, 1.0, 1e-5))
+    numerical, analytic = (simulate(tissue, protocol, engine=name) for name in ("bloch-mcconnell", "r1rho"))
+    torch.testing.assert_close(analytic, numerical, rtol=0, atol=1e-3)
 
 
 def test_unknown_engines_are_refused_with_the_list_of_the_known_ones() -> None:

@@ -161,6 +161,30 @@ def test_schedule_with_ideal_spoiled_readout() -> None:
     agree(simulate(tissue(AMIDE, mt=BROAD), protocol, b1_relative=0.9), reference)
 
 
+def carried_over(**changes) -> Protocol:
+    values = {"recovery_time_s": 0.3, "readout_flip_angle_deg": 90.0, "magnetisation_carried_over": True}
+    return Protocol(3.0, [-10.0, -6.0, 6.0, 10.0], 1.0, 0.5, **{**values, **changes})
+
+
+def test_an_ideal_readout_leaves_a_z_only_pool_as_a_real_pulse_does() -> None:
+    white_matter = tissue(mt=BROAD | {"f": 0.1, "dw": 0.0})
+    real = simulate(white_matter, carried_over(readout_pulse_s=1e-3))
+    torch.testing.assert_close(simulate(white_matter, carried_over()), real, rtol=0, atol=3e-3)
+
+
+def test_the_echo_time_of_an_ideal_readout_does_not_shorten_the_recovery() -> None:
+    at_once = simulate(tissue(AMIDE), carried_over(readout_flip_angle_deg=60.0))
+    late = simulate(tissue(AMIDE), carried_over(readout_flip_angle_deg=60.0, echo_time_s=0.1))
+    torch.testing.assert_close(late, at_once, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_signal_of_an_ideal_readout_decays_with_t2_until_the_echo(carried: bool) -> None:
+    choices = {"signal_normalisation": "none", "magnetisation_carried_over": carried}
+    at_once, late = (simulate(tissue(AMIDE), carried_over(echo_time_s=echo, **choices)) for echo in (0.0, 0.1))
+    torch.testing.assert_close(late, at_once * math.exp(-0.1 / WATER["T2"]), rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("normalisation", ["none", "l2"])
 def test_real_readout_pulse_with_echo_and_unspoiled_recovery(normalisation: str) -> None:
     protocol = Protocol(
