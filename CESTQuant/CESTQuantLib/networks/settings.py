@@ -26,7 +26,8 @@ class TrainingSettings:
         learning_rate: Initial rate of RMSprop for the weights of the network.
         schedule_rate: Initial rate for acquisition parameters.
         final_rate: Share of the initial rates that is left at the end; they decay along a cosine.
-        patience: Epochs without improvement after which the training stops early; 0 trains to the end.
+        patience: Epochs without improvement after which the training stops early, of which those of the head start of a
+            trained schedule do not count; 0 trains to the end.
         seed: Seed of the order of the samples, of their noise and of dropout.
         weights: Weight of every output in the loss; None weighs them equally.
         learn_spread: Whether the head of the uncertainties is trained too.

@@ -195,7 +195,8 @@ class _Run:
     @property
     def _is_out_of_patience(self) -> bool:
         patience = self.settings.patience
-        return bool(patience) and self.epoch - self.result.best_epoch >= patience and self.epoch > 0
+        head_start = self.settings.head_start if self.schedule else 0
+        return bool(patience) and self.epoch - max(self.result.best_epoch, head_start) >= patience
 
     def message(self) -> str:
         """Return what to show of the last epoch."""

@@ -50,7 +50,7 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
     - ``noise_sd``: a number or [low, high], relative to the equilibrium signal (0.002).
     - ``samples`` of an epoch (100,000), ``epochs`` (100), ``batch_size`` (256), ``learning_rate`` (0.001),
       ``schedule_learning_rate`` (0.0001), ``seed`` (0), ``patience`` in epochs (20; 0 trains to the end),
-      ``head_start``: epochs of joint training in which the network learns alone (a quarter of ``epochs``).
+      ``head_start``: epochs of joint training in which the network learns alone (a quarter of ``epochs``), after which the patience begins.
     - ``network``: ``width``, ``depth``, ``dropout``, ``activation``.
     - ``trainable`` (offsets and B1), ``limits``, ``engine``.
     - ``objective``: one of ``design.OBJECTIVES`` or a list of them (``crlb-a``, then ``network``).

@@ -147,6 +147,18 @@ def test_training_stops_early_without_improvement() -> None:
     assert "3 epochs" in result.stopped
 
 
+def test_patience_begins_after_the_head_start_of_a_schedule() -> None:
+    class Worsening(Sums):
+        def validation(self) -> Batch:
+            return Batch(self.x[1600:], self.y[1600:] + 0.1 * self.epochs, None)
+
+    settings = TrainingSettings(epochs=20, patience=2, head_start=5)
+    schedule = [torch.nn.Parameter(torch.tensor(0.5))]
+    together = train_network(new_network(0.0), Worsening(), settings, schedule_parameters=schedule)
+    assert (together.best_epoch, len(together.loss)) == (1, 7)
+    assert len(train_network(new_network(0.0), Worsening(), settings).loss) == 3  # no schedule waits for its turn
+
+
 def test_schedule_parameters_are_trained_at_their_own_rate() -> None:
     shift = torch.nn.Parameter(torch.tensor(0.5))
 
