@@ -204,10 +204,15 @@ class StoredDataSet:
     def _difference(self, config: TrainingConfig) -> str:
         if difference := protocol_difference(self.protocol, config.protocol):
             return f"has another protocol: {difference}"
-        stored = TissueDistribution.from_dict(self.manifest.tissue, str(self.folder)).entries
-        for path, entry in config.distribution.entries.items():
-            if stored.get(path) != entry:
+        stored, wanted = TissueDistribution.from_dict(self.manifest.tissue, str(self.folder)), config.distribution
+        for path in {**wanted.entries, **stored.entries}:
+            if stored.entries.get(path) != wanted.entries.get(path):
                 return f"has another tissue: {path} differs"
+        before, now = stored.structure.fixed_properties, wanted.structure.fixed_properties
+        for path in {**now, **before}:
+            if before.get(path) != now.get(path):
+                said = [properties.get(path, "not given") for properties in (before, now)]
+                return f"has another tissue: {path} is {said[0]}, in the configuration {said[1]}"
         if self.manifest.engine not in (None, config.engine):
             return f"was simulated by {self.manifest.engine}, but the configuration says {config.engine}"
         low, high = min(float(a.min()) for a in self.noise_sd), max(float(a.max()) for a in self.noise_sd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,15 @@ class TissueModel:
     def parameters(self) -> list[FitParameter]:
         """The fitted values, in the order of the model file."""
         return [entry for entry in self.entries.values() if isinstance(entry, FitParameter)]
+
+    @property
+    def fixed_properties(self) -> dict[str, float | str]:
+        """What the entries do not tell, by path: the protons of the solutes and the kind of the semisolid pool."""
+        kind = {} if self.semisolid_kind is None else asdict(self.semisolid_kind)
+        return {
+            **{f"{name}.protons": count for name, count in self.protons.items()},
+            **{f"semisolid.{key}": value for key, value in kind.items()},
+        }
 
     @property
     def map_names(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ TINY = {
     "seed": 4,
     "network": {"width": 48},
 }
+SEMISOLID = {"fraction": 0.1, "k_Hz": 20, "T1_s": 1.0, "T2_s": 1e-5, "lineshape": "lorentzian", "coupling": "z-only"}
 
 
 def same(one: ReconstructionNetwork, other: ReconstructionNetwork) -> bool:
@@ -154,6 +156,7 @@ def test_a_data_set_on_disk_trains_the_same_network_as_new_spectra(
     [
         ({"protocol": {**TINY["protocol"], "saturation_time_s": 1.5}}, "protocol: saturation_time_s is 2, here 1.5"),
         ({"tissue": {**TINY["tissue"], "b0_shift_ppm": {"uniform": [-0.1, 0.1]}}}, "another tissue: b0_shift_ppm"),
+        ({"tissue": amide_tissue(protons=2)}, "another tissue: amide.protons is not given, in the configuration 2"),
         ({"engine": "bloch-mcconnell"}, "simulated by r1rho"),
         ({"noise_sd": 0.001}, "noise of 0.002 to 0.006"),
     ],
@@ -171,6 +174,25 @@ def test_a_data_set_of_another_simulation_is_refused(
     assert data in lines[0]
     assert said in lines[0]
     assert not (tmp_path / "n.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"semisolid": {**SEMISOLID, "lineshape": "superlorentzian"}}, "semisolid.lineshape is lorentzian, in the"),
+        ({"semisolid": {**SEMISOLID, "coupling": "xyz"}}, "semisolid.coupling is z-only, in the configuration xyz"),
+        ({"semisolid": None}, "semisolid.fraction differs"),
+        ({"solutes": []}, "amide.fraction differs"),
+    ],
+)
+def test_a_data_set_of_other_pools_is_refused(changes: dict, said: str, tmp_path: Path) -> None:
+    tissue = {**TINY["tissue"], "semisolid": SEMISOLID}
+    config, other = (config_from_dict({**TINY, "targets": None, "tissue": t}) for t in (tissue, {**tissue, **changes}))
+    shards.write_dataset(tmp_path, config.simulate(20), config.tissue, config.protocol, config.settings.seed)
+    stored = shards.read_dataset(tmp_path)
+    stored.require_match(config)
+    with pytest.raises(ValueError, match=f"another tissue: {re.escape(said)}"):
+        stored.require_match(other)
 
 
 def test_folders_without_a_data_set_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
