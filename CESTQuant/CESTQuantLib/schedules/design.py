@@ -67,6 +67,8 @@ class Design:
         content = [
             protocol_to_dict(self.protocol),
             {path: asdict(entry) for path, entry in self.problem.tissue.entries.items()},
+            self.problem.tissue.structure.solute_names,
+            self.problem.tissue.structure.fixed_properties,
             self.problem.targets,
             self.problem.weights,
             self.problem.noise_sd,
@@ -75,6 +77,7 @@ class Design:
             dict(self.trainable),
             self.objective,
             self.samples,
+            self.held_out,
             dict(self.network),
             asdict(self.bound),
             self.training.lasting(),

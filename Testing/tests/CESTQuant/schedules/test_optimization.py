@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from schedule_configs import SCHEDULE_CONFIG
+from schedule_configs import AMINE_TISSUE, SCHEDULE_CONFIG
 
 from CESTQuantLib.networks.objective import Batch
 from CESTQuantLib.networks.training import TrainingDiverged, one_thread
@@ -32,6 +32,25 @@ def test_the_network_has_a_head_start_before_the_schedule_moves() -> None:
     assert [moment["schedule"] == first for moment in evolution] == [True, True, True, False, False]
     assert last["recovery_time_s"] != first["recovery_time_s"]
     assert design_from_dict({**SCHEDULE_CONFIG, "epochs": 40}).training.head_start == 10
+
+
+def test_a_design_does_not_continue_from_checkpoints_of_another_problem() -> None:
+    semisolid = {"fraction": 0.1, "k_Hz": 20, "T1_s": 1.0, "T2_s": 1e-5}
+
+    def fingerprint(semisolid: dict | None = semisolid, held_out: int = 500, **amine: object) -> str:
+        solutes = [{**AMINE_TISSUE["solutes"][0], **amine}]
+        tissue = {**AMINE_TISSUE, "solutes": solutes, "semisolid": semisolid}
+        return design_from_dict({**SCHEDULE_CONFIG, "tissue": tissue, "held_out": held_out}).fingerprint()
+
+    others = [
+        fingerprint({**semisolid, "lineshape": "superlorentzian"}),
+        fingerprint({**semisolid, "coupling": "xyz"}),
+        fingerprint(None),
+        fingerprint(protons=2),
+        fingerprint(held_out=400),
+    ]
+    assert len({fingerprint(), *others}) == 6
+    assert fingerprint() == fingerprint()
 
 
 @pytest.mark.slow
