@@ -31,6 +31,8 @@ NOISE_INJECTION_SD = 0.002
 """Default standard deviation of the noise that a training adds to samples without noise."""
 SAMPLES = 100_000
 """Default number of samples."""
+FALSE_ALARM_RATE = 0.05
+"""Default share of the voxels that the tissue model explains and that the reliability map may reject nevertheless."""
 CONFIG_KEYS = (
     "protocol",
     "tissue",
@@ -90,7 +92,7 @@ class TrainingConfig:
     engine: str = "r1rho"
     network: NetworkOptions = field(default_factory=NetworkOptions)
     settings: TrainingSettings = field(default_factory=TrainingSettings)
-    false_alarm_rate: float = 0.05
+    false_alarm_rate: float = FALSE_ALARM_RATE
     dataset: Path | None = None
     noise_injection_sd: float = 0.0
 
@@ -209,7 +211,7 @@ def config_from_dict(values: Any, source: str = "config", folder: Path | None = 
             engine=engine,
             network=network_options(values.get("network") or {}),
             settings=TrainingSettings.from_config(values),
-            false_alarm_rate=_false_alarm_rate(values.get("false_alarm_rate", 0.05)),
+            false_alarm_rate=false_alarm_rate(values.get("false_alarm_rate", FALSE_ALARM_RATE)),
             dataset=folder / dataset if dataset else None,
             noise_injection_sd=_noise_injection(values.get("noise_injection_sd"), noise_sd),
         )
@@ -278,7 +280,12 @@ def noise_limits(value: Any) -> tuple[float, float]:
     return low, high
 
 
-def _false_alarm_rate(value: Any) -> float:
+def false_alarm_rate(value: Any) -> float:
+    """Return the share of explained voxels that the reliability map may reject.
+
+    Raises:
+        ValueError: It does not lie between 0 and 1.
+    """
     rate = number(value, "false_alarm_rate")
     if not 0 < rate < 1:
         raise ValueError(f"false_alarm_rate is {rate:g} but must lie between 0 and 1")

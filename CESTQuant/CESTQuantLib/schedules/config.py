@@ -11,11 +11,13 @@ from NeuroCESTLib.core.checked_json import check_keys, number, read_json, settin
 
 from ..networks.architecture import network_options
 from ..networks.config import (
+    FALSE_ALARM_RATE,
     SAMPLES,
     check_config_keys,
     config_file,
     config_protocol,
     errors_naming,
+    false_alarm_rate,
     names,
     noise_limits,
 )
@@ -46,16 +48,19 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
 
     - Required are ``protocol`` (inline, a file relative to ``folder``, or the name of a sampling strategy), ``tissue``
       and ``targets``.
-    - ``target_weights``: how much each target counts in the optimisation, by path (1).
+    - ``target_weights``: how much each target counts in the optimisation and in the choice of the schedule that is
+      kept, by path (1).
     - ``noise_sd``: a number or [low, high], relative to the equilibrium signal (0.002).
     - ``samples`` of an epoch (100,000), ``epochs`` (100), ``batch_size`` (256), ``learning_rate`` (0.001),
       ``schedule_learning_rate`` (0.0001), ``seed`` (0), ``patience`` in epochs (20; 0 trains to the end),
-      ``head_start``: epochs of joint training in which the network learns alone (a quarter of ``epochs``), after which the patience begins.
+      ``head_start``: epochs of joint training in which the network learns alone (a quarter of ``epochs``), after which
+      the patience begins.
     - ``network``: ``width``, ``depth``, ``dropout``, ``activation``.
     - ``trainable`` (offsets and B1), ``limits``, ``engine``.
     - ``objective``: one of ``design.OBJECTIVES`` or a list of them (``crlb-a``, then ``network``).
     - ``crlb``: ``steps``, ``starts``, ``first_steps``, ``voxels``, ``rate``.
     - ``held_out``: voxels of the final comparison (20,000).
+    - ``false_alarm_rate`` of the reliability map of the final network (0.05).
 
     Args:
         values: Object as read from JSON.
@@ -87,6 +92,7 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
             training=_training(values),
             bound=settings_from_json(BoundSettings, values.get("crlb") or {}, "crlb"),
             held_out=whole_number(values.get("held_out", 20_000), "held_out", 2),
+            false_alarm_rate=false_alarm_rate(values.get("false_alarm_rate", FALSE_ALARM_RATE)),
         )
         design.schedule()
     return design

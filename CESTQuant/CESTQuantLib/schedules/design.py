@@ -10,6 +10,7 @@ from typing import Any
 
 from ..formats.protocol_json import protocol_to_dict
 from ..networks.architecture import NetworkOptions
+from ..networks.config import FALSE_ALARM_RATE
 from ..networks.settings import TrainingSettings
 from ..physics.protocol import Protocol
 from .bound import BoundSettings
@@ -38,6 +39,8 @@ class Design:
         training: How to train networks, and in joint training the schedule.
         bound: How to minimise a Cramér-Rao bound.
         held_out: Voxels on which the final networks are compared.
+        false_alarm_rate: Share of the voxels that the tissue model does explain and that the reliability map of the
+            final network may reject nevertheless.
     """
 
     protocol: Protocol
@@ -50,6 +53,7 @@ class Design:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     bound: BoundSettings = field(default_factory=BoundSettings)
     held_out: int = 20_000
+    false_alarm_rate: float = FALSE_ALARM_RATE
 
     def schedule(self) -> TrainableSchedule:
         """Return the schedule at its start.

@@ -14,6 +14,7 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..networks.architecture import ReconstructionNetwork, normalize_input
+from ..networks.objective import Batch
 from ..networks.settings import output_weights
 from ..networks.targets import new_network
 from ..networks.training import TrainingResult, train_network
@@ -21,6 +22,7 @@ from ..physics.protocol import Protocol
 from ..physics.units import concentration_mM
 from .chain import Chain, ChainBatches
 from .design import Design
+from .problem import EstimationProblem
 from .trainable import TrainableSchedule
 
 _EXAMPLES = 4000
@@ -90,12 +92,17 @@ class EvaluatedSchedule:
         network: Trained network; its outputs are those of the design's problem.
         training: Course of its training.
         held_out: Its estimates for held-out voxels.
+        target_error: Mean squared error of the normalised targets, weighted as in the design, for the voxels that
+            decide on the best epoch.
+        mean_norm: Mean norm of noise-free signals before an L2 normalisation, relative to the equilibrium signal.
     """
 
     protocol: Protocol
     network: ReconstructionNetwork
     training: TrainingResult
     held_out: HeldOut
+    target_error: float
+    mean_norm: float
 
 
 def evaluate_schedule(
@@ -121,15 +128,19 @@ def evaluate_schedule(
     processes = processes or Processes()
     outputs = design.problem.outputs
     chain = new_chain(protocol, design, outputs, processes)
+    batches = batches_of(chain, design, processes)
     training = train_network(
         chain.network,
-        batches_of(chain, design, processes),
+        batches,
         replace(design.training, weights=output_weights(outputs, design.problem.targets)),
         progress,
         checkpoint,
         processes=processes,
     )
-    return EvaluatedSchedule(protocol, chain.network.eval(), training, _held_out(chain, design))
+    network = chain.network.eval()
+    target_error = _target_error(network, batches.validation(), design.problem)
+    mean_norm = _mean_norm(_examples(protocol, design))
+    return EvaluatedSchedule(protocol, network, training, _held_out(chain, design), target_error, mean_norm)
 
 
 def new_chain(
@@ -147,9 +158,8 @@ def new_chain(
     with torch.no_grad():
         protocol = acquisition.protocol() if isinstance(acquisition, TrainableSchedule) else acquisition
         network = new_network(protocol.measurement_count, outputs, problem.tissue, design.network, seed)
-        generator = torch.Generator().manual_seed(seed + 104_729)
-        signal = problem.signal(problem.draw(_EXAMPLES, generator), protocol)
-        scale = float(torch.linalg.vector_norm(signal, dim=1).mean()) if protocol.signal_normalisation == "l2" else 1.0
+        signal = _examples(protocol, design)
+        scale = _mean_norm(signal) if protocol.signal_normalisation == "l2" else 1.0
         network.set_inputs(normalize_input(signal, protocol.signal_normalisation), problem.mean_noise_sd / scale)
     network.share_batches(processes)
     return Chain(acquisition, network, problem, outputs)
@@ -160,6 +170,26 @@ def batches_of(chain: Chain, design: Design, processes: Processes) -> ChainBatch
     training = design.training
     validation = min(design.held_out, _MOST_VALIDATION)
     return ChainBatches(chain, design.samples, training.batch_size, validation, training.seed, processes)
+
+
+@torch.no_grad()
+def _examples(protocol: Protocol, design: Design) -> Tensor:
+    """Noise-free signals (voxel, measurement) before any L2 normalisation, always of the same tissues."""
+    generator = torch.Generator().manual_seed(design.training.seed + 104_729)
+    return design.problem.signal(design.problem.draw(_EXAMPLES, generator), protocol)
+
+
+def _mean_norm(signal: Tensor) -> float:
+    return float(torch.linalg.vector_norm(signal, dim=1).mean())
+
+
+@torch.no_grad()
+def _target_error(network: ReconstructionNetwork, validation: Batch, problem: EstimationProblem) -> float:
+    """Weighted mean squared error of the normalised targets, the first outputs of the network."""
+    count = len(problem.targets)
+    squared = (network(validation.signal) - validation.targets)[:, :count].square().mean(0)
+    weights = torch.ones(count) if problem.weights is None else torch.tensor(problem.weights)
+    return float((squared * weights).sum() / weights.sum())
 
 
 @torch.no_grad()

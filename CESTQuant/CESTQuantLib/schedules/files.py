@@ -21,9 +21,6 @@ from .figure import draw_design
 from .limits import b1_rms_uT, scan_time_s
 from .optimization import DesignResult
 
-FALSE_ALARM_RATE = 0.05
-"""Share of the voxels that the tissue model does explain and that the reliability map may reject nevertheless."""
-
 
 def write_design(design: Design, result: DesignResult, tissue: dict[str, Any], folder: Path, title: str = "") -> None:
     """Write ``protocol.json``, ``protocol.csv``, ``protocol.seq``, ``network.pt`` and ``report.png``.
@@ -47,7 +44,7 @@ def write_design(design: Design, result: DesignResult, tissue: dict[str, Any], f
     with left_out_without_its_package("protocol.seq"):
         write_seq(protocol, folder / "protocol.seq")
     file = _network_file(design, result.optimized, tissue)
-    calibration, _ = calibrate(file, FALSE_ALARM_RATE, seed=design.training.seed + 1)
+    calibration, _ = calibrate(file, design.false_alarm_rate, seed=design.training.seed + 1)
     save_network(replace(file, calibration=calibration), folder / "network.pt")
     with left_out_without_its_package("report.png"):
         draw_design(result, folder / "report.png", design.problem.tissue.structure.protons, title)
@@ -113,6 +110,7 @@ def _network_file(design: Design, schedule: EvaluatedSchedule, tissue: dict[str,
             "validation_loss": schedule.training.validation_loss,
             "best_epoch": schedule.training.best_epoch,
             "samples_an_epoch": design.samples,
+            "mean_norm": schedule.mean_norm,
             "seed": design.training.seed,
             "held_out": schedule.held_out.errors(design.problem.tissue.structure.protons),
         },

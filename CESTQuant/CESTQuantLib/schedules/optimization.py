@@ -3,7 +3,8 @@
 The phases of a design follow one another on the same schedule: those named ``crlb-…`` minimise the Cramér-Rao bound,
 ``network`` trains schedule and network as one chain. Then a new network is trained in the same way for the start and
 for the result, and both are tried on the same held-out voxels. Where the last phase is joint training, the schedule
-before it gets a network too, and the better of the two is the result.
+before it gets a network too, and that of the two whose targets are estimated with the smaller weighted error is the
+result.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def optimize(
         results = run.evaluate(candidates)
     kept = design.objective[-1]
     if kept == JOINT_TRAINING:
-        kept = min(list(candidates)[-2:], key=lambda name: min(results[name].training.validation_loss))
+        kept = min(list(candidates)[-2:], key=lambda name: results[name].target_error)
     return DesignResult(results[START], results[kept], run.evolution, run.seconds, kept)
 
 

@@ -77,6 +77,7 @@ def test_what_is_not_an_object_is_refused_with_the_keys(read: Callable) -> None:
         ({"seed": "one"}, "seed is 'one' but must be a whole number"),
         ({"learning_rate": "fast"}, "learning_rate is 'fast', which is not a number"),
         ({"learning_rate": 0}, "learning_rate is 0.0 but must be positive"),
+        ({"false_alarm_rate": 1}, "false_alarm_rate is 1 but must lie between 0 and 1"),
         ({"network": {"with": 30}}, "network: unknown keys with; use width, depth, dropout, activation"),
         ({"network": {"width": "wide"}}, "a value has the wrong type"),
         ({"network": {"depth": 30}}, "network depth is 30 but must be 2 to 20"),

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from schedule_configs import AMINE_TISSUE, SCHEDULE_CONFIG
 
+from CESTQuantLib.networks.dataset import simulate_dataset
+from CESTQuantLib.networks.files import load_network
 from CESTQuantLib.networks.objective import Batch
 from CESTQuantLib.networks.training import TrainingDiverged, one_thread
+from CESTQuantLib.schedules import optimization
 from CESTQuantLib.schedules.chain import ChainBatches
 from CESTQuantLib.schedules.config import design_from_dict
+from CESTQuantLib.schedules.evaluation import EvaluatedSchedule, evaluate_schedule
+from CESTQuantLib.schedules.files import write_design
 from CESTQuantLib.schedules.optimization import optimize
+
+SHORT = {"epochs": 1, "samples": 64, "crlb": {"steps": 2, "starts": 1, "first_steps": 1, "voxels": 8}}
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +69,39 @@ def test_joint_training_that_makes_the_schedule_worse_is_not_kept() -> None:
     before = next(m for m in reversed(ruined.evolution) if m["phase"] == "crlb-a")["schedule"]
     assert ruined.optimized.protocol.offsets_ppm.tolist() == pytest.approx(before["offsets_ppm"], abs=0.002)
     assert ruined.evolution[-1]["schedule"]["offsets_ppm"] != pytest.approx(before["offsets_ppm"], abs=0.1)
+
+
+def test_the_error_of_the_targets_is_weighted_as_the_design_says() -> None:
+    def error(fraction: float, k_Hz: float) -> float:
+        weights = {"amine.fraction": fraction, "amine.k_Hz": k_Hz}
+        design = design_from_dict({**SCHEDULE_CONFIG, "epochs": 1, "target_weights": weights})
+        return evaluate_schedule(design.protocol, design).target_error
+
+    assert error(1, 3) == pytest.approx((error(1, 0) + 3 * error(0, 1)) / 4)
+    assert error(1, 0) != pytest.approx(error(0, 1))
+
+
+@pytest.mark.parametrize(("errors", "kept"), [((1, 2, 3), "crlb-a"), ((1, 3, 2), "network")])
+def test_the_schedule_with_the_smaller_error_of_the_targets_is_kept(
+    errors: tuple[float, ...], kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(errors)
+
+    def evaluate(*given: Any, **options: Any) -> EvaluatedSchedule:
+        return replace(evaluate_schedule(*given, **options), target_error=left.pop(0))
+
+    monkeypatch.setattr(optimization, "evaluate_schedule", evaluate)
+    assert optimize(design_from_dict({**SCHEDULE_CONFIG, **SHORT})).kept == kept
+
+
+def test_the_network_file_has_the_stated_false_alarms_and_the_norm_of_its_signals(tmp_path: Path) -> None:
+    design = design_from_dict({**SCHEDULE_CONFIG, **SHORT, "objective": "crlb-a", "false_alarm_rate": 0.3})
+    write_design(design, optimize(design), AMINE_TISSUE, tmp_path)
+    file = load_network(tmp_path / "network.pt")
+    assert file.calibration is not None
+    assert file.calibration.false_alarm_rate == 0.3
+    clean = simulate_dataset(file.distribution, file.protocol, 1000).clean
+    assert file.training["mean_norm"] == pytest.approx(float(clean.norm(dim=1).mean()), rel=0.02)
 
 
 def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
