@@ -47,18 +47,24 @@ def nodes_in(folder: int, below: bool = False) -> list[Any]:
 
 
 def folder_of(node: Any) -> str:
-    """Return the name of the top folder that holds a node; empty where there is none."""
-    folder = top_folder_of(node)
+    """Return the name of the folder that holds a node; empty where there is none."""
+    folder = nearest_folder_of(node)
     return _hierarchy()[0].GetItemName(folder) if folder else ""
 
 
-def top_folder_of(node: Any) -> int:
-    """Return the item ID of the top folder that holds a node; 0 where there is none."""
+def nearest_folder_of(node: Any, part: str = "") -> int:
+    """Return the item ID of the folder that holds a node, whatever lies around that folder; 0 where there is none.
+
+    Args:
+        node: Node of the scene.
+        part: Name of folders that are a part of the folder around them, which is returned instead.
+    """
     hierarchy, top = _hierarchy()
-    item, folder = hierarchy.GetItemByDataNode(node), 0
-    while item and (parent := hierarchy.GetItemParent(item)) and parent != top:
-        item = folder = parent
-    return folder
+    item = hierarchy.GetItemByDataNode(node)
+    folder = hierarchy.GetItemParent(item) if item else top
+    if part and folder != top and hierarchy.GetItemName(folder) == part:
+        folder = hierarchy.GetItemParent(folder)
+    return 0 if folder == top else folder
 
 
 def folder_named(name: str) -> int | None:

@@ -54,7 +54,9 @@ class ResultsPage(Page):
         Args:
             shown: Node of the map that the slice views show; None where they show none of them.
         """
-        from NeuroCESTLib.scene import display, hierarchy
+        from NeuroCESTLib.scene import display
+
+        from ..scene.naming import folder_of_run
 
         choices = self.ui.shownMapComboBox
         blocked = choices.blockSignals(True)  # filling the list shows nothing
@@ -62,7 +64,8 @@ class ResultsPage(Page):
         maps = display.shown_maps()
         names = [node.GetName() for node in maps]
         for node in maps:
-            folder = hierarchy.folder_of(node)
+            run = folder_of_run(node)
+            folder = slicer.mrmlScene.GetSubjectHierarchyNode().GetItemName(run) if run else ""
             title = f"{node.GetName()} ({folder})" if names.count(node.GetName()) > 1 and folder else node.GetName()
             choices.addItem(title, node.GetID())
         choices.currentIndex = choices.findData(shown.GetID()) if shown else -1
@@ -150,7 +153,9 @@ def _rows_of(node):
     """Return the rows of a map in the table of regions that lies in the same folder."""
     from NeuroCESTLib.scene import hierarchy, tables
 
-    folder = hierarchy.folder_named(hierarchy.folder_of(node))
+    from ..scene.naming import folder_of_run
+
+    folder = folder_of_run(node)
     for table in hierarchy.nodes_in(folder) if folder else []:
         if table.IsA("vtkMRMLTableNode"):
             columns = tables.table_columns(table)

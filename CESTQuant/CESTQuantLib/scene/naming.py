@@ -1,9 +1,11 @@
-"""The nodes that go with an acquisition, recognised by their names."""
+"""The nodes that go with an acquisition, recognised by their names, and the folder of its maps."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from NeuroCESTLib.scene import hierarchy
 
 _ROLES = {
     "reference": {"m0", "s0", "reference"},
@@ -19,6 +21,13 @@ _ROLES_WITH_THE_SIGNAL = {**_ROLES, "t1": _ROLES["t1"] | {"t1"}}
 
 FIELD_METHODS = ("wasabi", "wassr")
 """Words that name an acquisition of the fields, which are also the names of the methods."""
+QUALITY_FOLDER = "errors and quality"
+"""Name of the folder of standard errors and of maps that say how far the others can be trusted."""
+
+
+def folder_of_run(node: Any) -> int:
+    """Return the item ID of the folder of the run that made a map or table; 0 where it lies in none."""
+    return hierarchy.nearest_folder_of(node, part=QUALITY_FOLDER)
 
 
 def inputs_by_name(signal: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from ..methods.registry import quantity_named
+from .naming import QUALITY_FOLDER
 from .regions import region_columns
 from .study import Study
 
@@ -25,8 +26,6 @@ MOST_FAILURES = 0.1
 """Share of failed voxels from which a run warns."""
 STATUS = "status"
 """Name of the map that says how the fit of each voxel has ended."""
-QUALITY_FOLDER = "errors and quality"
-"""Name of the folder of standard errors and of maps that say how far the others can be trusted."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class ComparePage(Page):
         """Return the nodes beside the warped image in its folder, by name."""
         from NeuroCESTLib.scene import hierarchy
 
-        folder = hierarchy.folder_named(self.folder()) if self.folder() else None
+        warped = self.pair()[1]
+        folder = hierarchy.nearest_folder_of(warped) if warped else 0
         return {node.GetName(): node for node in hierarchy.nodes_in(folder)} if folder else {}
 
     def folder(self):

@@ -127,7 +127,7 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
     copy.SetAndObserveTransformNodeID(transform.GetID())
     copy.HardenTransform()
     display.add_legend(copy)
-    if folder := hierarchy.folder_named(hierarchy.folder_of(moving)):
+    if folder := hierarchy.nearest_folder_of(moving):
         hierarchy.put([copy], folder)
     for view, volume in ((FIXED_VIEW, fixed), (MOVING_VIEW, copy)):
         shown = volume.GetScalarVolumeDisplayNode()
@@ -161,7 +161,7 @@ def _comparison(
     node = add_volume(array.astype(np.float32), geometry, name)
     node.CreateDefaultDisplayNodes()
     node.SetAttribute(COMPARISON_ATTRIBUTE, name)
-    if folder := hierarchy.folder_named(hierarchy.folder_of(warped)):
+    if folder := hierarchy.nearest_folder_of(warped):
         hierarchy.put([node], folder)
     return node
 

@@ -15,6 +15,7 @@ from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from ...compartments.grid import Grid
 from ...compartments.results import Analysis, Between, Change, Statistics, Visit
 from ...methods.registry import quantity_named
+from ..naming import folder_of_run
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -77,11 +78,12 @@ def maps_beside(node: Any) -> dict[str, Any]:
     Args:
         node: Volume node of a map.
     """
-    folder = hierarchy.top_folder_of(node)
+    folder = folder_of_run(node)
     nodes = hierarchy.nodes_in(folder, below=True) if folder else [node]
     geometry = Geometry.of(node)
-    maps = [each for each in nodes if each.IsA("vtkMRMLScalarVolumeNode") and Geometry.of(each).matches(geometry)]
-    return {each.GetName(): each for each in maps}
+    images = (each for each in nodes if each.IsA("vtkMRMLScalarVolumeNode") and folder_of_run(each) == folder)
+    maps = [each for each in images if Geometry.of(each).matches(geometry)]
+    return {each.GetName(): each for each in [*maps, node]}
 
 
 def file_name(visit: str) -> str:

@@ -30,6 +30,19 @@ def test_nodes_are_moved_from_one_folder_to_another(slicer: ModuleType) -> None:
     assert hierarchy.nodes_in(second) == nodes[1:]
 
 
+def test_the_folder_of_a_node_is_the_nearest_one(slicer: ModuleType) -> None:
+    top = slicer.mrmlScene.GetSubjectHierarchyNode()
+    patient = top.CreateSubjectItem(top.GetSceneItemID(), "patient")
+    run = hierarchy.make_folder("run", patient)
+    errors = hierarchy.make_folder("errors", run)
+    nodes = [add_volume(np.zeros(SHAPE), GRIDS["axial"], name) for name in ("a", "b", "c")]
+    hierarchy.put(nodes[:1], run)
+    hierarchy.put(nodes[1:2], errors)
+    assert [hierarchy.nearest_folder_of(node) for node in nodes] == [run, errors, 0]
+    assert [hierarchy.nearest_folder_of(node, part="errors") for node in nodes] == [run, run, 0]
+    assert [hierarchy.folder_of(node) for node in nodes] == ["run", "errors", ""]
+
+
 def test_a_removed_folder_leaves_its_nodes_in_the_scene(slicer: ModuleType) -> None:
     folder = hierarchy.make_folder("CEST")
     node = add_volume(np.zeros(SHAPE), GRIDS["axial"], "map")
