@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
 from NeuroCESTLib.scene.messages import called, comes_from, quiet_vtk
 from NeuroCESTLib.scene.volumes import add_volume, labels_on, load, read_volume, remove
@@ -83,10 +83,11 @@ def show_segmentation(node: Any, visible: bool, filled: bool = True) -> None:
 
 
 def grid_of(node: Any) -> Geometry:
-    """Return the voxel grid on which a segmentation was made.
+    """Return the voxel grid on which a segmentation was made, in world coordinates: parent transforms are applied.
 
     Raises:
-        ValueError: The node stores no grid; this is so for segmentations that were made without an image.
+        ValueError: The node stores no grid, as segmentations that were made without an image, or a parent transform is
+            not linear.
     """
     import slicer
     import vtk
@@ -100,7 +101,8 @@ def grid_of(node: Any) -> Geometry:
     i0, i1, j0, j1, k0, k1 = image.GetExtent()
     start = np.eye(4)
     start[:3, 3] = i0, j0, k0
-    return Geometry((k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1), slicer.util.arrayFromVTKMatrix(matrix) @ start)
+    ijk_to_ras = world_transform(node) @ slicer.util.arrayFromVTKMatrix(matrix) @ start
+    return Geometry((k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1), ijk_to_ras)
 
 
 def copy_segment_styles(source: Any, target: Any) -> None:
@@ -193,9 +195,9 @@ def _label_name(node: Any, value: int) -> str:
     """Name of a label in the node's own colour table, where it is more than the application's generic name."""
     display = node.GetDisplayNode()
     colors = display.GetColorNode() if display is not None else None
-    if colors is None or not colors.IsA("vtkMRMLColorTableNode") or colors.GetType() != colors.File:
+    if colors is None or not colors.IsA("vtkMRMLColorTableNode") or colors.GetType() not in (colors.File, colors.User):
         return f"label {value}"
     if "Generic" in (colors.GetName() or "") or value >= colors.GetNumberOfColors():
         return f"label {value}"
     name = colors.GetColorName(value)
-    return name if name and name != str(value) else f"label {value}"
+    return name if name and not name.isdigit() else f"label {value}"

@@ -36,7 +36,8 @@ def write_segmentation(node: Any, path: Path, like: str) -> None:
         like: Image file of the study that the segmentation belongs to.
     """
     wanted = read_header(like).geometry
-    if wanted is None or grid_of(node).matches(wanted):
+    as_it_is = node.GetParentTransformNode() is None  # which its file would not tell
+    if wanted is None or (as_it_is and grid_of(node).matches(wanted)):
         write_node(node, path)
         return
     ordered = add_segmentation(masks_on(node, wanted), wanted, node.GetName())

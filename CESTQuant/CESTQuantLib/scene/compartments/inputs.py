@@ -16,7 +16,7 @@ from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.messages import called, comes_from
+from NeuroCESTLib.scene.messages import called, comes_from, files_of_nodes
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.sequences import sequence_to_array
 
@@ -95,9 +95,14 @@ def visit_input(visit: CompartmentVisit, name: str, prepared: tuple[Study, Metho
     notes = list(visit.notes)
     masks = _masks(visit)
     if masks is not None and all(_number(segment) >= 0 for segment in masks.masks):
+        of_a_command = files_of_nodes.get() is not None
+        remedy = (
+            "say what they mean, as in --labels 1=core,2=oedema,3=enhancing"
+            if of_a_command
+            else "import it into a segmentation and name its segments"
+        )
         notes.append(
-            f"the labels of {called(visit.segmentation)} have no names, so that no compartment is known: say what they "
-            "mean, as in --labels 1=core,2=oedema,3=enhancing"
+            f"the labels of {called(visit.segmentation)} have no names, so that no compartment is known: {remedy}"
         )
     return VisitInput(
         visit.name or name,
@@ -239,10 +244,11 @@ def between_transform(transform: Any) -> sitk.Transform:
     """Return the transform between two visits as one of SimpleITK: it maps points of the first to the second, LPS mm.
 
     Args:
-        transform: Transform node that moves the second visit onto the first, or path of such a file.
+        transform: Transform node that moves the second visit onto the first, with its parent transforms, or path of
+            such a file.
 
     Raises:
-        ValueError: The file is missing or no transform.
+        ValueError: The file is missing or no transform, or a node holds a deformation that ITK cannot read.
     """
     import SimpleITK as sitk
 
@@ -251,7 +257,15 @@ def between_transform(transform: Any) -> sitk.Transform:
 
     if not isinstance(transform, str | Path):
         with temporary_folder() as folder:
-            return between_transform(write_node(transform, Path(folder) / "between.h5"))
+            try:
+                own = between_transform(write_node(transform, Path(folder) / "between.h5"))
+            except ValueError:
+                raise ValueError(
+                    f"the transform {called(transform)} cannot be used between visits, as one that was inverted: "
+                    "convert it to a displacement field with the Transforms module first"
+                ) from None
+        parent = transform.GetParentTransformNode()
+        return own if parent is None else sitk.CompositeTransform([own, between_transform(parent)])
     path = existing_file(transform)
     try:
         _try_elsewhere(path)

@@ -1,0 +1,90 @@
+"""Visits of the scene as inputs of the analysis of compartments."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from geometries import rotation
+
+from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, between_transform, visit_input
+from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.segmentations import add_segmentation
+from NeuroCESTLib.scene.volumes import add_volume
+
+GRID = Geometry.from_spacing((8, 9, 10), (2.0, 2.0, 2.0))
+
+
+def linear(slicer: ModuleType, name: str, shift_mm: tuple[float, ...], degrees: tuple[float, float, float]) -> Any:
+    """Add a linear transform to the scene."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation(degrees), shift_mm
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+def deformation(slicer: ModuleType, name: str, direction: str) -> Any:
+    """Add a displacement by 3 mm along all axes, stored from or to its parent."""
+    import vtk
+
+    field = vtk.vtkImageData()
+    field.SetDimensions(5, 5, 5)
+    field.SetSpacing(40, 40, 40)
+    field.SetOrigin(-80, -80, -80)
+    field.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    field.GetPointData().GetScalars().Fill(3.0)
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetDisplacementGridData(field)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", name)
+    getattr(node, f"SetAndObserveTransform{direction}Parent")(transform)
+    return node
+
+
+@pytest.mark.parametrize(("shift_mm", "degrees"), [((-8.0, 0.0, 0.0), (0, 0, 0)), ((30.0, -7.0, 2.0), (12, -25, 40))])
+def test_a_segmentation_that_was_moved_keeps_its_volume(
+    slicer: ModuleType, shift_mm: tuple[float, ...], degrees: tuple[float, float, float]
+) -> None:
+    mask = np.zeros(GRID.shape, bool)
+    mask[2:5, 1:5, :3] = True
+    node = add_segmentation({"enhancing tumor": mask, "edema": np.roll(mask, 7, 2)}, GRID, "tumour")
+    node.SetAndObserveTransformNodeID(linear(slicer, "motion", shift_mm, degrees).GetID())
+    masks = visit_input(CompartmentVisit("visit", segmentation=node), "visit", None).segmentation
+    assert masks is not None
+    assert {name: int(each.sum()) for name, each in masks.masks.items()} == {"enhancing tumor": 36, "edema": 36}
+    volume = abs(np.linalg.det(masks.grid.ijk_to_ras[:3, :3]))
+    assert volume == pytest.approx(8.0)
+
+
+def test_labels_without_names_are_told_with_a_remedy_of_the_application(slicer: ModuleType) -> None:
+    node = add_volume(np.ones(GRID.shape, np.uint8), GRID, "labels", label=True)
+    (note,) = visit_input(CompartmentVisit("visit", segmentation=node), "visit", None).notes
+    assert "the labels of 'labels' have no names" in note
+    assert "import it into a segmentation and name its segments" in note
+    assert "--" not in note
+
+
+@pytest.mark.parametrize("deformed", [False, True])
+def test_parents_of_the_transform_between_visits_count(slicer: ModuleType, deformed: bool) -> None:
+    import vtk
+
+    own = deformation(slicer, "own", "From") if deformed else linear(slicer, "own", (5, 0, 0), (0, 10, 0))
+    middle = linear(slicer, "middle", (1.0, 2.0, 3.0), (0, 0, 30))
+    outer = linear(slicer, "outer", (10.0, 0.0, 0.0), (20, 0, 0))
+    own.SetAndObserveTransformNodeID(middle.GetID())
+    middle.SetAndObserveTransformNodeID(outer.GetID())
+    from_world = vtk.vtkGeneralTransform()
+    own.GetTransformFromWorld(from_world)
+    place = (11.0, -7.0, 5.0)
+    to_lps = np.array([-1, -1, 1])
+    expected = to_lps * from_world.TransformPoint(place)
+    found = between_transform(own).TransformPoint(tuple(to_lps * place))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_inverted_deformation_between_visits_is_refused_by_its_name(slicer: ModuleType) -> None:
+    node = deformation(slicer, "later to first", "To")
+    with pytest.raises(ValueError, match=r"the transform 'later to first' cannot be .* displacement field"):
+        between_transform(node)
