@@ -37,7 +37,12 @@ class Column:
 
 COLUMNS = (
     Column("offsets_ppm", "Offset (ppm)", "Offset of the saturation from the water in ppm.", True, True),
-    Column("b1_uT", "B1 (µT)", "Saturation amplitude in µT: of a train, the peak of its pulses.", needed=True),
+    Column(
+        "b1_uT",
+        "B1 (µT)",
+        "Saturation amplitude in µT: of a train, the root mean square over its pulses and the gaps between them.",
+        needed=True,
+    ),
     Column("saturation_time_s", "Saturation (s)", "Duration of continuous-wave saturation in s."),
     Column("post_delay_s", "Delay (s)", "Time between saturation and readout in s."),
     Column("recovery_time_s", "Recovery (s)", "Time from the excitation to the next saturation in s."),
@@ -116,6 +121,10 @@ def new_protocol(offsets_ppm: Sequence[float]) -> dict[str, Any]:
     }
 
 
+_GAPS = {"duty_cycle": "pulse_delay_s", "pulse_delay_s": "duty_cycle"}
+"""Settings that describe the gaps of a train, each with the one that it replaces."""
+
+
 def measurement_count(protocol: Mapping[str, Any]) -> int:
     """Return the number of measurements."""
     return len(_listed(protocol["offsets_ppm"]))
@@ -166,26 +175,42 @@ def with_measurement(protocol: Mapping[str, Any], row: int | None, key: str, tex
         text: The value as typed; an empty one for all measurements leaves the quantity out.
 
     Raises:
-        ValueError: The text is no such value; the message names measurement and column.
+        ValueError: The text is no such value, in a message that names measurement and column, or the protocol has
+            single events, which the value describes.
     """
     column = next(column for column in COLUMNS if column.key == key)
     where = column.title if row is None else f"measurement {row + 1}, {column.title}"
     changed = copy.deepcopy(dict(protocol))
     if not text.strip() and row is None and not column.needed:
         changed.pop(key, None)
-        return changed
+        return _playing_the_same(changed, protocol, key)
     value = _number(text, where)
     if value < 0 and not column.signed:
         raise ValueError(f"{where}: {value:g} is negative")
     if row is None:
         changed[key] = [value] * measurement_count(protocol) if key == "offsets_ppm" else value
-        return changed
+        return _playing_the_same(changed, protocol, key)
     kept = _listed(protocol.get(key, math.nan))
     listed = [float(each) for each in (kept * measurement_count(protocol) if len(kept) == 1 else kept)]
     if any(math.isnan(each) for place, each in enumerate(listed) if place != row):
         raise ValueError(f"{where}: give the value of all measurements first, in the line 'all'")
     listed[row] = value
     changed[key] = listed
+    return _playing_the_same(changed, protocol, key)
+
+
+def _playing_the_same(changed: dict[str, Any], protocol: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a changed protocol.
+
+    Raises:
+        ValueError: The protocol has single events, which are what is played, and a quantity that describes them is
+            another one than before.
+    """
+    if protocol.get("events") is None:
+        return changed
+    shown = column_texts if any(column.key == key for column in COLUMNS) else setting_text
+    if shown(changed, key) != shown(protocol, key):
+        raise ValueError("the protocol describes the events of every measurement: edit its file instead")
     return changed
 
 
@@ -288,12 +313,19 @@ def offsets_of_ranges(text: str) -> list[float]:
 def with_offsets(protocol: Mapping[str, Any] | None, offsets_ppm: Sequence[float]) -> dict[str, Any]:
     """Return the protocol with other offsets; without one, a new protocol.
 
+    Numbers of M0 measurements are dropped where other offsets stand there now.
+
     Raises:
-        ValueError: The number of offsets changes although another quantity has one value for every measurement.
+        ValueError: The number of offsets changes although another quantity has one value for every measurement, or the
+            protocol has single events.
     """
     if protocol is None:
         return new_protocol(offsets_ppm)
+    offsets = [float(offset) for offset in offsets_ppm]
     changed = copy.deepcopy(dict(protocol))
+    _playing_the_same({**changed, "offsets_ppm": offsets}, protocol, "offsets_ppm")
+    if changed.get("events") is not None:
+        return changed
     for column in COLUMNS[1:]:
         value = _listed(changed.get(column.key, 0.0))
         if len(set(value)) == 1 and column.key in changed:
@@ -303,10 +335,18 @@ def with_offsets(protocol: Mapping[str, Any] | None, offsets_ppm: Sequence[float
                 f"{column.title} has a value of its own for each of {len(value)} measurements, but {len(offsets_ppm)} "
                 "offsets are given: set it to one value in the line 'all' first"
             )
-    if len(offsets_ppm) != measurement_count(protocol) and changed.get("events") is not None:
-        raise ValueError("the protocol describes the events of every measurement: edit its file instead")
-    changed["offsets_ppm"] = [float(offset) for offset in offsets_ppm]
+    if _of_numbers(changed.get("m0_measurements"), offsets) != _of_numbers(
+        changed.get("m0_measurements"), _listed(changed["offsets_ppm"])
+    ):
+        del changed["m0_measurements"]
+    changed["offsets_ppm"] = offsets
     return changed
+
+
+def _of_numbers(measurements: Any, offsets_ppm: Sequence[float]) -> dict[int, str]:
+    """Texts of the offsets of measurements whose numbers, counted from 1, are given."""
+    given = [] if measurements is None else _listed(measurements)
+    return {number: f"{offsets_ppm[int(number) - 1]:.7g}" for number in given if 1 <= number <= len(offsets_ppm)}
 
 
 def setting_text(protocol: Mapping[str, Any], key: str) -> str:
@@ -327,8 +367,11 @@ def setting_text(protocol: Mapping[str, Any], key: str) -> str:
 def with_setting(protocol: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
     """Return the protocol with another setting; an empty text leaves it out.
 
+    Duty cycle and pulse delay say the same: the one that is set replaces the other.
+
     Raises:
-        ValueError: The text is no such value; the message names the setting.
+        ValueError: The text is no such value, in a message that names the setting, or the protocol has single events,
+            which the setting describes.
     """
     setting = next(setting for setting in SETTINGS if setting.key == key)
     changed = copy.deepcopy(dict(protocol))
@@ -339,9 +382,13 @@ def with_setting(protocol: Mapping[str, Any], key: str, text: str) -> dict[str, 
     text = text.strip()
     if not text and key != "field_strength_T":
         owner.pop(name, None)
-        return {key: value for key, value in changed.items() if value != {}}
-    owner[name] = _setting(setting, text)
-    return changed
+        changed = {key: value for key, value in changed.items() if value != {}}
+    else:
+        owner[name] = _setting(setting, text)
+        if key in _GAPS:
+            changed.pop(_GAPS[key], None)
+    played = setting.of_train or key == "saturation_type" or part == "readout"
+    return _playing_the_same(changed, protocol, key) if played else changed
 
 
 def _setting(setting: Setting, text: str) -> Any:

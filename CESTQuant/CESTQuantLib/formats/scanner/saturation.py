@@ -41,7 +41,8 @@ _REFERENCE_PPM = 300.0
 """Offset under which a reference scan without saturation is listed."""
 
 ASSUMPTIONS: Mapping[str, str] = {
-    "b1_uT": "RF amplitude in uT, which model fits, QUESP and field maps need",
+    "b1_uT": "RF amplitude in uT, of a train the root mean square over its pulses and the gaps between them, which "
+    "model fits, QUESP and field maps need",
     "saturation_time_s": "duration of the saturation in s, which model fits, QUESP and field maps need",
     "saturation_type": "cw or pulse_train, which model fits, QUESP and field maps need",
     "pulse_shape": "shape of the pulses, which model fits need",

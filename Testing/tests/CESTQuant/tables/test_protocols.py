@@ -6,6 +6,7 @@ import pytest
 
 from CESTQuantLib.formats.presets import FOLDER
 from CESTQuantLib.formats.protocol_json import protocol_from_dict
+from CESTQuantLib.formats.scanner.saturation import ASSUMPTIONS
 from CESTQuantLib.tables.protocols import (
     COLUMNS,
     SETTINGS,
@@ -125,6 +126,75 @@ def test_another_number_of_offsets_needs_single_values():
         with_offsets(protocol, [0.0, 1.0, 2.0])
     changed = with_offsets(with_measurement(protocol, None, "b1_uT", "1"), [0.0, 1.0, 2.0])
     assert protocol_from_dict(changed).saturation_time_s.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_one_description_of_the_gaps_replaces_the_other():
+    protocol = new_protocol([1.0]) | {"b1_uT": 1.0, "n_pulses": 2, "pulse_duration_s": 0.1, "pulse_delay_s": 0.0}
+    del protocol["saturation_time_s"]
+    protocol["saturation_type"] = "pulse_train"
+    changed = with_setting(protocol, "duty_cycle", "0.25")
+    assert "pulse_delay_s" not in changed
+    assert protocol_from_dict(changed).duty_cycle == pytest.approx(0.25)
+    back = with_setting(changed, "pulse_delay_s", "0.1")
+    assert "duty_cycle" not in back
+    assert protocol_from_dict(back).duty_cycle == 0.5
+
+
+def test_offsets_in_another_order_drop_the_numbers_of_the_m0_measurements():
+    protocol = new_protocol([-300.0, -3.5, 3.5]) | {"b1_uT": [0.0, 1.0, 1.0], "m0_measurements": [1]}
+    assert with_offsets(protocol, [-300.0, -2.0, 2.0])["m0_measurements"] == [1]
+    assert "m0_measurements" not in with_offsets(protocol, [-3.5, 3.5, -300.0])
+
+
+EVENTS = {
+    "field_strength_T": 3.0,
+    "offsets_ppm": [-3.5, 3.5],
+    "b1_uT": 2.0,
+    "saturation_time_s": 0.1,
+    "post_delay_s": 0.0,
+    "events": {
+        "pulses": [{"amplitude_uT": [2.0], "phase_rad": [0.0], "duration_s": [0.1]}],
+        "measurements": [
+            [["play", 0, -447.07, 0.0], ["sample", "longitudinal"]],
+            [["play", 0, 447.07, 0.0], ["sample", "longitudinal"]],
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda protocol: with_measurement(protocol, None, "b1_uT", "0.1"),
+        lambda protocol: with_measurement(protocol, 1, "offsets_ppm", "2"),
+        lambda protocol: with_measurement(protocol, None, "saturation_time_s", "1"),
+        lambda protocol: with_measurement(protocol, None, "post_delay_s", ""),
+        lambda protocol: with_measurement(protocol, None, "recovery_time_s", "1"),
+        lambda protocol: with_measurement(protocol, None, "readout_flip_angle_deg", "90"),
+        lambda protocol: with_setting(protocol, "n_pulses", "3"),
+        lambda protocol: with_setting(protocol, "saturation_type", "pulse_train"),
+        lambda protocol: with_setting(protocol, "readout.echo_time_s", "0.01"),
+        lambda protocol: with_offsets(protocol, [-3.5, 2.0]),
+        lambda protocol: with_offsets(protocol, [-3.5, 3.5, 0.0]),
+    ],
+)
+def test_what_only_describes_the_events_cannot_be_edited(change):
+    """What is played are the events, so that another description would change nothing."""
+    with pytest.raises(ValueError, match="describes the events of every measurement: edit its file instead"):
+        change(EVENTS)
+
+
+def test_what_the_events_do_not_say_can_be_edited():
+    assert with_setting(EVENTS, "signal_normalisation", "none")["signal_normalisation"] == "none"
+    assert with_setting(EVENTS, "note", "a spin lock")["note"] == "a spin lock"
+    assert with_measurement(EVENTS, 0, "b1_uT", "2")["b1_uT"] == [2.0, 2.0]
+    assert with_offsets(EVENTS, [-3.5, 3.5]) == EVENTS
+
+
+def test_the_b1_of_a_train_is_called_what_the_protocol_means():
+    meant = "root mean square over its pulses and the gaps between them"
+    assert meant in next(column.description for column in COLUMNS if column.key == "b1_uT")
+    assert meant in ASSUMPTIONS["b1_uT"]
 
 
 def test_every_value_of_a_bundled_protocol_can_be_typed_as_it_is_shown():
