@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import number, numbers, whole_number
+from NeuroCESTLib.core.checked_json import number, numbers, shortened, whole_number
 
-from ..physics.events import Events
+from ..physics.events import Events, Play
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
@@ -19,6 +19,10 @@ from .pulseq_field import STRONGEST_T
 
 _SAME_MAGNET = 0.05
 """Relative difference up to which a field and a Larmor frequency belong together: magnets of "3 T" have 2.89 T."""
+_SAME_TRAIN = 0.01
+"""Relative difference up to which a rounded duty cycle or saturation time is that of the pulses."""
+SAME_OFFSET_PPM = 0.02
+"""Least difference in ppm between an offset that is stated and one that is played."""
 PROTOCOL_KEYS = {
     "field_strength_T",
     *PER_MEASUREMENT,
@@ -80,11 +84,13 @@ def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Prot
     _warn_of_unknown_parts(values, source)
     try:
         protocol = _from_known(values)
+        _warn_of_another_train(values, protocol, source)
     except KeyError as error:
         raise ValueError(f"{source}: the key {error} is missing") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
     _check_field(protocol, source)
+    _warn_of_another_frequency(protocol, source)
     return protocol
 
 
@@ -106,6 +112,51 @@ def _check_field(protocol: Protocol, source: str) -> None:
             "offsets are converted with the frequency",
             stacklevel=3,
         )
+
+
+def _warn_of_another_train(values: dict[str, Any], protocol: Protocol, source: str) -> None:
+    """Tell a duty cycle or a saturation time that is not that of the pulses, which count."""
+    train = protocol.pulses
+    if train is None or protocol.events is not None:
+        return
+    duty_cycle = values.get("duty_cycle")
+    if duty_cycle is not None and not math.isclose(
+        stated_share := number(duty_cycle, "duty_cycle"), train.duty_cycle, rel_tol=_SAME_TRAIN
+    ):
+        warnings.warn(
+            f"{source}: duty_cycle is {stated_share:g} but pulse_delay_s is that of {train.duty_cycle:.4g}; "
+            "pulse_delay_s counts, remove the wrong one",
+            stacklevel=3,
+        )
+    stated = values.get("saturation_time_s")
+    times = [time for time in numbers(0.0 if stated is None else stated, "saturation_time_s").tolist() if time]
+    lasts = (train.total_time_s, train.total_time_s + train.delay_s)  # without or with the gap after the last pulse
+    other = [time for time in times if not any(math.isclose(time, last, rel_tol=_SAME_TRAIN) for last in lasts)]
+    if other:
+        warnings.warn(
+            f"{source}: saturation_time_s is {other[0]:g} but the pulse train lasts {lasts[0]:.4g} s; the pulses "
+            "count, remove saturation_time_s or correct them",
+            stacklevel=3,
+        )
+
+
+def _warn_of_another_frequency(protocol: Protocol, source: str) -> None:
+    """Tell an offset that is not among those which the events play."""
+    if protocol.events is None:
+        return
+    hz_per_ppm = protocol.rad_per_s_per_ppm / (2 * math.pi)
+    for m, stated in enumerate(protocol.offsets_ppm.tolist()):
+        longest = [frequency / hz_per_ppm for frequency in protocol.events.longest_Hz(m)]
+        every = [event.frequency_Hz / hz_per_ppm for event in protocol.events.preparation(m) if isinstance(event, Play)]
+        tolerance = max(SAME_OFFSET_PPM, 1e-3 * abs(stated))
+        between = len(longest) > 1 and min(longest) - tolerance <= stated <= max(longest) + tolerance
+        if longest and not between and all(abs(offset - stated) > tolerance for offset in every):
+            warnings.warn(
+                f"{source}: offsets_ppm of measurement {m + 1} is {stated:.4g} but its events play {longest[0]:.4g} "
+                "ppm; what is played counts in simulations, correct offsets_ppm",
+                stacklevel=3,
+            )
+            return
 
 
 def _warn_of_unknown_parts(values: dict[str, Any], source: str) -> None:
@@ -137,7 +188,7 @@ def _from_known(values: dict[str, Any]) -> Protocol:
         readout_flip_angle_deg=None if angles is None else numbers(angles, "readout_flip_angle_deg"),
         readout_pulse_s=number(readout.get("pulse_duration_s", 0.0), "readout: pulse_duration_s"),
         echo_time_s=number(readout.get("echo_time_s", 0.0), "readout: echo_time_s"),
-        magnetisation_carried_over=bool(values.get("magnetisation_carried_over", False)),
+        magnetisation_carried_over=true_or_false(values, "magnetisation_carried_over", default=False),
         initial_magnetisation=number(values.get("initial_magnetisation", 1.0), "initial_magnetisation"),
         signal_normalisation=values.get("signal_normalisation", "m0"),
         m0_measurements=_m0_measurements(values.get("m0_measurements")),
@@ -176,6 +227,18 @@ def _is_needless(key: str, known: dict[str, Any]) -> bool:
         return key != "saturation_time_s"
     other = {"pulse_delay_s": "duty_cycle", "duty_cycle": "pulse_delay_s", "saturation_time_s": "n_pulses"}
     return other.get(key) in known
+
+
+def true_or_false(values: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    """Return a value that must be true or false in JSON.
+
+    Raises:
+        ValueError: The value is something else, such as a text or a number.
+    """
+    value = values.get(key, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {shortened(value)} but must be true or false")
+    return value
 
 
 def _time(values: dict[str, Any], key: str) -> Tensor:

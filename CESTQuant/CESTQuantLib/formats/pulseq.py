@@ -16,6 +16,7 @@ from ..physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wai
 from ..physics.protocol import Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
+from .protocol_json import SAME_OFFSET_PPM
 from .pulseq_events import played_events
 from .pulseq_field import SAME_FIELD, field_of_definitions
 from .pulseq_rules import RULES
@@ -23,7 +24,6 @@ from .pulseq_text import Definitions, SequenceFile, read_sequence_file
 
 MOST_SHAPE_SAMPLES = 2048
 """Most samples of equal duration with which a protocol describes a pulse."""
-_SAME_OFFSET_PPM = 0.02
 _M0_OFFSET_PPM = -300.0
 """Offset in ppm of an M0 image without RF whose offset the file does not say."""
 _DEFINITIONS_OF_PROTOCOL = "signal_normalisation"
@@ -309,7 +309,7 @@ class _Reader:
         offsets, differing = [], []
         scale = 1.0 if self.from_protocol else self._scale_of_field()
         for m, saturation in enumerate(self.saturations):
-            frequencies = self._longest_Hz(saturation)
+            frequencies = self.events.longest_Hz(m)
             played = [frequency / self.hz_per_ppm for frequency in frequencies]
             if stated is not None and (not played or len(played) > 1):
                 offsets.append(stated[m])
@@ -319,7 +319,7 @@ class _Reader:
                 continue
             every = [play.frequency_Hz / self.hz_per_ppm for play in saturation.plays]
             nearest = min(every, key=lambda offset: abs(offset * scale - stated[m]))
-            if abs(nearest * scale - stated[m]) <= max(_SAME_OFFSET_PPM, 1e-3 * abs(stated[m])):
+            if abs(nearest * scale - stated[m]) <= max(SAME_OFFSET_PPM, 1e-3 * abs(stated[m])):
                 offsets[m] = nearest  # not the offset of a preparation that takes longer
             else:
                 differing.append(m)
@@ -348,7 +348,7 @@ class _Reader:
         if not over:
             return stated * passes
         for m in range(len(stated), len(self.saturations)):
-            played = self._longest_Hz(self.saturations[m])
+            played = self.events.longest_Hz(m)
             stated.append(played[0] / self.hz_per_ppm * self._scale_of_field() if played else unsaturated)
         return stated if len(stated) == len(self.saturations) else None
 
@@ -356,15 +356,6 @@ class _Reader:
         """Ratio of the field at which the file is played to that for which it is made."""
         stated = field_of_definitions(self.definitions, self.gamma)
         return 1.0 if stated is None else self.field / stated
-
-    def _longest_Hz(self, saturation: _Saturation) -> list[float]:
-        """Frequencies that are played at least half as long as the longest, in the order in which they appear."""
-        times: dict[float, float] = {}
-        for play in saturation.plays:
-            duration = self.events.pulses[play.pulse].total_s
-            times[play.frequency_Hz] = times.get(play.frequency_Hz, 0.0) + duration
-        longest = max(times.values(), default=0.0)
-        return [frequency for frequency, time in times.items() if time >= 0.5 * longest]
 
     # equal trains
 

@@ -11,7 +11,7 @@ from ..physics.lineshapes import plain_name
 from ..physics.pools import Pool, Semisolid, Tissue, Water
 from ..physics.protocol import Protocol
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
-from .protocol_json import protocol_from_dict, warn_of_unknown_keys
+from .protocol_json import protocol_from_dict, true_or_false, warn_of_unknown_keys
 
 _SCENARIO_KEYS = {
     "B0_T",
@@ -178,8 +178,6 @@ def _protocol(scenario: dict[str, Any], preparation: dict[str, Any]) -> Protocol
     }
     if kind.startswith("CW block"):
         values |= {"b1_uT": preparation["B1_uT"], "saturation_time_s": preparation["tsat_s"]}
-        if not preparation.get("reset_before_each_offset", kind == "CW block"):
-            values |= {"magnetisation_carried_over": True, "recovery_time_s": preparation.get("trec_s", 0.0)}
     elif kind.startswith("pulse train"):
         shape = {"samples_uT": preparation["B1_samples_uT"], "dwell_s": preparation["sample_dwell_s"]}
         if "phase_samples_rad" in preparation:
@@ -195,4 +193,6 @@ def _protocol(scenario: dict[str, Any], preparation: dict[str, Any]) -> Protocol
             f"preparation type '{kind}' is unknown; use 'CW block', 'CW block schedule' or "
             "'pulse train (piecewise constant samples)'"
         )
+    if not true_or_false(preparation, "reset_before_each_offset", default=kind != "CW block schedule"):
+        values |= {"magnetisation_carried_over": True, "recovery_time_s": preparation.get("trec_s", 0.0)}
     return protocol_from_dict(values, "preparation")

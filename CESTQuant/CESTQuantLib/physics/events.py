@@ -156,6 +156,15 @@ class Events:
         place = self.excitation(measurement)
         return self.before_sample(measurement) if place is None else self.measurements[measurement][:place]
 
+    def longest_Hz(self, measurement: int) -> list[float]:
+        """Return the frequencies that a preparation plays at least half as long as the longest, as they appear."""
+        times: dict[float, float] = {}
+        for event in self.preparation(measurement):
+            if isinstance(event, Play):
+                times[event.frequency_Hz] = times.get(event.frequency_Hz, 0.0) + self.pulses[event.pulse].total_s
+        longest = max(times.values(), default=0.0)
+        return [frequency for frequency, time in times.items() if time >= 0.5 * longest]
+
     @property
     def only_blocks(self) -> bool:
         """Whether no measurement plays more than one continuous-wave block before its excitation or sample."""

@@ -343,7 +343,7 @@ def with_offsets(protocol: Mapping[str, Any] | None, offsets_ppm: Sequence[float
     return changed
 
 
-def _of_numbers(measurements: Any, offsets_ppm: Sequence[float]) -> dict[int, str]:
+def _of_numbers(measurements: Any, offsets_ppm: Sequence[float]) -> dict[float, str]:
     """Texts of the offsets of measurements whose numbers, counted from 1, are given."""
     given = [] if measurements is None else _listed(measurements)
     return {number: f"{offsets_ppm[int(number) - 1]:.7g}" for number in given if 1 <= number <= len(offsets_ppm)}

@@ -64,6 +64,8 @@ def test_one_value_serves_all_measurements() -> None:
         ({"gamma_rad_per_s_per_uT": float("nan")}, "gamma_rad_per_s_per_uT"),
         ({"initial_magnetisation": float("nan")}, "initial_magnetisation"),
         ({"readout": [1, 2]}, "readout"),
+        ({"magnetisation_carried_over": "false"}, "magnetisation_carried_over is 'false' but must be true or false"),
+        ({"magnetisation_carried_over": 1}, "magnetisation_carried_over is 1 but must be true or false"),
         ({"readout": {"pulse_duration_s": -0.001}}, "readout_pulse_s is -0.001"),
         ({"readout": {"echo_time_s": -0.02}}, "echo_time_s"),
         (
@@ -130,6 +132,52 @@ def test_b1_of_a_train_is_the_root_mean_square_over_pulses_and_gaps() -> None:
     protocol = protocol_from_dict(values | {"pulse_shape": {"samples_uT": samples}})
     assert protocol.b1_uT[0].item() == pytest.approx(np.sqrt(np.mean(np.square(samples)) * 0.5))
     assert protocol.saturation_time_s[0].item() == pytest.approx(20 * 0.05 + 19 * 0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pulse_delay_s": 0.0}, "p.json: duty_cycle is 0.5 but pulse_delay_s is that of 1; pulse_delay_s counts"),
+        (
+            {"saturation_time_s": 5.0},
+            "p.json: saturation_time_s is 5 but the pulse train lasts 1.95 s; the pulses count",
+        ),
+    ],
+)
+def test_values_that_contradict_the_pulses_are_told(change: dict[str, Any], words: str) -> None:
+    with pytest.warns(UserWarning, match=words):
+        protocol_from_dict(TRAIN | change, "p.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pulse_delay_s": 0.0502}, {"saturation_time_s": 1.95}, {"saturation_time_s": 2.0}, {"saturation_time_s": 0.0}],
+)
+def test_rounded_values_of_the_pulses_are_not_told(change: dict[str, Any]) -> None:
+    """The time of a train may hold the gap after its last pulse, and is 0 where only the pulses are given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        protocol_from_dict(TRAIN | change, "p.json")
+
+
+@pytest.mark.parametrize(
+    ("played_ppm", "stated_ppm", "told"),
+    [((3.5,), 3.5, False), ((3.5,), 2.0, True), ((3.5, -3.5), 0.0, False), ((3.5, -3.5), 5.0, True)],
+)
+def test_offsets_that_the_events_do_not_play_are_told(
+    played_ppm: tuple[float, ...], stated_ppm: float, told: bool
+) -> None:
+    plays = [["play", 0, offset * 3 * MHZ_PER_T, 0.0] for offset in played_ppm]
+    events = {
+        "pulses": [{"amplitude_uT": [2.0], "phase_rad": [0.0], "duration_s": [0.1]}],
+        "measurements": [[*plays, ["sample", "longitudinal"]]],
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        protocol_from_dict(CW | {"offsets_ppm": [stated_ppm], "events": events}, "p.json")
+    words = [str(warning.message) for warning in caught]
+    expected = f"p.json: offsets_ppm of measurement 1 is {stated_ppm:g} but its events play 3.5 ppm"
+    assert [text.startswith(expected) for text in words] == [True] * told
 
 
 # round trip

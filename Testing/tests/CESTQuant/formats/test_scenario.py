@@ -96,6 +96,17 @@ def test_a_schedule_is_carried_over_and_a_block_is_not() -> None:
     assert float((carried[1:] - reset[1:]).abs().min()) > 1e-3
 
 
+def test_a_train_can_be_carried_over_too() -> None:
+    """The train that repeats one block is that block, also where every measurement starts from the last one."""
+    block = {"type": "pulse train (piecewise constant samples)", "n_pulses": 1, "tp_s": 0.5, "td_s": 0.0}
+    block |= {"sample_dwell_s": 0.5, "B1_samples_uT": [2.0]}
+    carried = {"trec_s": 0.4, "reset_before_each_offset": False}
+    schedule = spectrum(scenario(SCHEDULE | carried | {"B1_uT": 2.0, "tsat_s": 0.5}))
+    torch.testing.assert_close(spectrum(scenario(block | carried)), schedule, rtol=0, atol=1e-12)
+    afresh = spectrum(scenario(block))
+    assert float((afresh[1:] - schedule[1:]).abs().min()) > 1e-3
+
+
 def test_a_train_is_played_sample_by_sample() -> None:
     one = spectrum(scenario(TRAIN | {"n_pulses": 1}))
     block = spectrum(scenario(TRAIN | {"n_pulses": 1, "B1_samples_uT": [2.0], "sample_dwell_s": 0.04}))
@@ -121,6 +132,7 @@ def test_pools_may_be_absent() -> None:
         ({"preparation": {"type": "CW block", "B1_uT": -1.0, "tsat_s": 1}}, "negative value -1"),
         ({"preparation": TRAIN | {"sample_dwell_s": 0.02}}, "samples of 0.02 s last 0.08 s"),
         ({"preparation": TRAIN | {"n_pulses": 0}}, "n_pulses is 0"),
+        ({"preparation": SCHEDULE | {"reset_before_each_offset": "false"}}, "'false' but must be true or false"),
     ],
 )
 def test_unusable_scenarios_are_named(change: dict[str, Any], words: str) -> None:
