@@ -1,8 +1,8 @@
 """Prepared studies on disk: a file per study, read through a memory map, rebuilt when it is out of date.
 
 A file depends on the settings of the preparation, whose fingerprint names its folder, and on the input files, which
-are compared by size and time and, where times differ, by checksum. Files are written whole or not at all, so that
-several processes may share a cache and an interrupted one leaves no partial file.
+are compared by column and channel, by size and time and, where times differ, by checksum. Files are written whole or
+not at all, so that several processes may share a cache and an interrupted one leaves no partial file.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from NeuroCESTLib.core.stored_values import Numbers, check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 from NeuroCESTLib.core.whole_files import write_text
 
+from ..images.reading import file_of
 from .preparation import StudyPreparer
 from .sample import StudySample
 from .sampling import class_counts
 
-VERSION = 2
+VERSION = 3
 """To be raised when the preparation itself changes, so that older caches are rebuilt."""
 
 
 class _Stamp(TypedDict):
-    """An input file as it was when the study was prepared; time in ns."""
+    """An input file as it was when the study was prepared, with what it was taken for; time in ns."""
 
+    column: str
     path: str
+    channel: str
     size: int
     time: int
     sha256: str
@@ -53,7 +56,7 @@ _ENTRY_FORM = {
     "labels": (Numbers("iu", 3), None),
     "mask": Numbers("b", 3),
     "counts": (Numbers("if", 1), None),
-    "inputs": [{"path": str, "size": int, "time": int, "sha256": str}],
+    "inputs": [{"column": str, "path": str, "channel": str, "size": int, "time": int, "sha256": str}],
 }
 """Form of a cache file, see ``stored_values``."""
 
@@ -97,10 +100,9 @@ class StudyCache:
     def path(self, index: int) -> Path:
         """Return the file of a study."""
         study = self.preparer.cohort.studies[index]
-        name = study.name
         # Names may differ in characters that file names cannot contain, and labels in what their numbers mean.
-        digest = hashlib.sha256(f"{name}{study.convention}".encode()).hexdigest()[:8]
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{digest}.pt"
+        digest = hashlib.sha256(repr((study.subject, study.visit, study.convention)).encode()).hexdigest()[:8]
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', study.name)[:80]}-{digest}.pt"
 
     def is_current(self, index: int) -> bool:
         """Check that the file of a study exists and belongs to the input files as they are now."""
@@ -119,7 +121,7 @@ class StudyCache:
         return entry
 
     def _build(self, index: int) -> None:
-        inputs = [_stamp(path) for path in self.preparer.inputs(index)]  # before reading, so that later changes show
+        inputs = [_stamp(*each) for each in self.preparer.inputs(index)]  # before reading, so that later changes show
         sample = self.preparer(index)
         entry: _Entry = {
             "images": sample.images.contiguous(),
@@ -141,23 +143,39 @@ def _read(path: Path) -> _Entry | None:
     return cast(_Entry, values)
 
 
-def _stamp(path: Path) -> _Stamp:
-    state = path.stat()
-    return {"path": str(path), "size": state.st_size, "time": state.st_mtime_ns, "sha256": sha256(path)}
+def _stamp(column: str, path: Path) -> _Stamp:
+    file = file_of(path)
+    state = file.stat()
+    return {
+        "column": column,
+        "path": str(file),
+        "channel": _channel(path),
+        "size": state.st_size,
+        "time": state.st_mtime_ns,
+        "sha256": sha256(file),
+    }
 
 
-def _same_inputs(stamps: list[_Stamp], paths: list[Path]) -> bool:
-    """Whether the files have the size and time of their stamps, or at least the same content."""
-    if len(stamps) != len(paths):
+def _channel(path: Path) -> str:
+    """The part of a path that names a channel (``#2``); empty where it names a file."""
+    return str(path).removeprefix(str(file_of(path)))
+
+
+def _same_inputs(stamps: list[_Stamp], inputs: list[tuple[str, Path]]) -> bool:
+    """Whether the same is read from files that have the size and time of their stamps, or at least the same content."""
+    if len(stamps) != len(inputs):
         return False
-    for stamp, path in zip(stamps, paths, strict=True):
+    for stamp, (column, path) in zip(stamps, inputs, strict=True):
+        if (stamp["column"], stamp["channel"]) != (column, _channel(path)):
+            return False
+        file = file_of(path)
         try:
-            state = path.stat()
+            state = file.stat()
         except OSError:
             return False
         if state.st_size != stamp["size"]:
             return False
-        touched = str(path) != stamp["path"] or state.st_mtime_ns != stamp["time"]
-        if touched and sha256(path) != stamp["sha256"]:
+        touched = str(file) != stamp["path"] or state.st_mtime_ns != stamp["time"]
+        if touched and sha256(file) != stamp["sha256"]:
             return False
     return True

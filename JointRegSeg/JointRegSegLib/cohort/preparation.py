@@ -24,7 +24,7 @@ from ..images.label_maps import BY_CONTENT
 from ..images.labels import CAVITY, UNLABELED
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_checked
-from ..images.reading import LabelImage, file_of, header_problem, read_image, read_labels
+from ..images.reading import LabelImage, header_problem, read_image, read_labels
 from ..images.study import StudyImages, checked_study
 from ..registration.affine import Brain, align
 from .manifest import Cohort, StudyRecord
@@ -152,12 +152,18 @@ class StudyPreparer:
                 labels[labels == CAVITY] = UNLABELED
         return StudySample(prepared.images, labels, prepared.mask, record.name)
 
-    def inputs(self, index: int) -> list[Path]:
-        """List all files that a sample depends on: the study's own, and those of the visit it is aligned to."""
+    def inputs(self, index: int) -> list[tuple[str, Path]]:
+        """List all that a sample is read from, as (column, path): the study's own, then the visit it is aligned to.
+
+        Columns of that visit begin with ``first``. Paths may name a channel, see ``images.reading.channel_path``.
+        """
         record, first = self.cohort.studies[index], self._first[index]
-        records = [record] if record is first else [record, first]
+        records = [("", record)] if record is first else [("", record), ("first ", first)]
         return [
-            file_of(path) for each in records for column, path in sorted(each.files.items()) if column != "landmarks"
+            (f"{whose}{column}", path)
+            for whose, each in records
+            for column, path in sorted(each.files.items())
+            if column != "landmarks"
         ]
 
     def _frame(self, index: int, study: StudyImages, mask: sitk.Image) -> tuple[WorkingGrid, sitk.Transform | None]:

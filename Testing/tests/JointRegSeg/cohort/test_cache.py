@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
-from joint_cohorts import CONFIG, SETTINGS, pairs_of, same_sample, small_cohort, write_study
+from joint_cohorts import CONFIG, SETTINGS, image_of, pairs_of, same_sample, small_cohort, write_study
 
 from JointRegSegLib.cohort.cache import StudyCache
-from JointRegSegLib.cohort.manifest import Cohort
+from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.cohort.sample import StudySample
 from JointRegSegLib.cohort.sources import open_studies
@@ -114,3 +116,30 @@ def test_a_cache_that_cannot_be_written_is_refused(cohort: Cohort, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot use .* as cache"):
         open_studies(cohort, "cache", CONFIG, tmp_path / "file")
+
+
+def cached(tmp_path: Path, images: dict[str, Path], subject: str = "A", visit: str = "1") -> StudySample:
+    """The study of these files, from the cache or prepared."""
+    cohort = Cohort("cohort", (StudyRecord(subject, visit, images),))
+    return StudyCache(StudyPreparer(cohort, CONFIG), tmp_path / "cache")[0]
+
+
+def test_a_file_that_moves_to_another_column_is_prepared_again(cohort: Cohort, tmp_path: Path) -> None:
+    file = tmp_path / "A-1/x_t1ce.nii.gz"
+    assert cached(tmp_path, {"t1": file}).present.tolist() == [True, False, False, False]
+    assert cached(tmp_path, {"t1ce": file}).present.tolist() == [False, True, False, False]
+
+
+def test_other_channels_of_a_file_are_prepared_again(cohort: Cohort, tmp_path: Path) -> None:
+    volumes = [sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / f"A-1/x_{name}.nii.gz")) for name in ("t1", "t2")]
+    sitk.WriteImage(image_of(np.stack(volumes)), tmp_path / "both.nii.gz")
+    first, second = (tmp_path / f"both.nii.gz#{channel}" for channel in (0, 1))
+    wrong = cached(tmp_path, {"t1": second, "t2": first}).images
+    right = cached(tmp_path, {"t1": first, "t2": second}).images
+    assert torch.equal(right[[0, 2]], wrong[[2, 0]])
+
+
+def test_studies_whose_names_are_divided_differently_have_files_of_their_own(cohort: Cohort, tmp_path: Path) -> None:
+    studies = (StudyRecord("A B", "1", {}), StudyRecord("A", "B 1", {}))
+    cache = StudyCache(StudyPreparer(Cohort("cohort", studies), CONFIG), tmp_path / "cache")
+    assert cache.path(0) != cache.path(1)
