@@ -25,6 +25,7 @@ NO_IMAGE = "not one of the four images, a tumour label or a brain mask"
 DERIVED = "derived from the images of a study"
 SECOND = "another file of the same kind is taken"
 NO_STUDY = "no images of its study were found"
+SEVERAL = "several studies have this name"
 AUTOMATIC = "segmented by a program, not by a reader"
 """Reasons for which files are not taken."""
 
@@ -58,9 +59,11 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
       the folder is named after, unless that folder is itself called like a visit.
     - A name that ends like a visit (``P1_week-2``) contains both; any other one is the name of a subject.
 
-    Labels, masks and landmarks in other folders belong to the study whose name they have. ``NAME_landmarks.csv`` (or
-    ``.fcsv``) beside the images is taken too. Four-dimensional files of the Medical Segmentation Decathlon and
-    numbered channels of nnU-Net are taken channel by channel, see ``channels``. Links to folders are followed.
+    Labels, masks and landmarks in other folders belong to the study whose name they have. Where several studies have
+    it, they belong to that in a folder above theirs, or in the folder of the same path in another tree (``images/P1``
+    and ``labels/P1``). ``NAME_landmarks.csv`` (or ``.fcsv``) beside the images is taken too. Four-dimensional files of
+    the Medical Segmentation Decathlon and numbered channels of nnU-Net are taken channel by channel, see ``channels``.
+    Links to folders are followed.
 
     Args:
         folder: Folder to search.
@@ -83,7 +86,7 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     ignored += nested
     for group in groups:
         if not group.has_image:
-            ignored += _attach(group, studies)
+            ignored += _attach(group, studies, folder)
     records += [_record(subject, visit, study.files) for (subject, visit), study in studies.items()]
     if not records:
         raise ValueError(
@@ -228,12 +231,14 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
     return studies, ignored
 
 
-def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group]) -> list[Ignored]:
+def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path) -> list[Ignored]:
     """Give labels, masks and landmarks of other folders to the study of their name; return what is left."""
-    study = next((study for study in studies.values() if group.name and group.name == study.name), None)
-    if study is None:
-        reason = AUTOMATIC if _AUTOMATIC.search(f"{group.place} {group.name}") else NO_STUDY
+    named = [study for study in studies.values() if group.name and group.name == study.name]
+    near = named if len(named) < 2 else [study for study in named if _is_beside(group.place, study.place, top)]
+    if len(near) != 1:
+        reason = AUTOMATIC if _AUTOMATIC.search(f"{group.place} {group.name}") else SEVERAL if named else NO_STUDY
         return [(file, reason) for file in group.files.values()]
+    study = near[0]
     left = []
     for role, file in group.files.items():
         if role in study.files:
@@ -243,6 +248,12 @@ def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group]) -> list[Ig
         else:
             study.files[role] = file
     return left
+
+
+def _is_beside(place: Path, home: Path, top: Path) -> bool:
+    """Whether a folder lies in that of a study, or has the same path in another tree below ``top``."""
+    trees = [folder.relative_to(top).parts[1:] for folder in (place, home)]
+    return home in place.parents or (trees[0] == trees[1] != ())
 
 
 def _record(subject: str, visit: str, files: Mapping[str, Path]) -> StudyRecord:

@@ -16,7 +16,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -173,7 +173,8 @@ def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = N
 
     Raises:
         ValueError: The file is unreadable or has no usable header. Studies that occur twice, unknown splits, subjects
-            in two splits, studies without an image and missing files are named in one message, with their lines.
+            or images in two splits, studies without an image and missing files are named in one message, with their
+            lines.
     """
     path = Path(path)
     rows = _rows(path)
@@ -201,6 +202,7 @@ def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = N
         more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
         raise ValueError(f"the manifest '{path}' cannot be used: {'; '.join(problems[:_MOST_TOLD])}{more}")
     _warn_of_misplaced(studies, path)
+    _warn_of_shared(studies, path)
     return Cohort(str(path), tuple(studies))
 
 
@@ -377,19 +379,52 @@ def _warn_of_misplaced(studies: list[StudyRecord], path: Path) -> None:
 
 
 def _contradictions(studies: list[StudyRecord]) -> list[str]:
-    """Studies that occur twice, and subjects in two splits (which would let a network see its test subjects)."""
+    """Studies that occur twice, and subjects or images in two splits (which would let a network see its test data)."""
     problems = []
     for (subject, visit), count in Counter((study.subject, study.visit) for study in studies).items():
         if count > 1:
             which = f"visit '{visit}' of '{subject}'" if visit else f"'{subject}' without a visit"
             problems.append(f"{which} occurs {count} times")
-    splits: dict[str, set[str]] = {}
-    for study in studies:
-        splits.setdefault(study.subject, set()).add(study.split)
-    for subject, found in splits.items():
-        if len(found) > 1:
-            problems.append(f"'{subject}' is in the splits {' and '.join(sorted(found))}: keep a subject in one split")
+    for members in _grouped((study.subject.lower(), study) for study in studies).values():
+        names, splits = (sorted({getattr(study, name) for study in members}) for name in ("subject", "split"))
+        if len(splits) > 1 and len(names) > 1:
+            problems.append(
+                f"{' and '.join(map(repr, names))} differ in letter case alone and are in the splits "
+                f"{' and '.join(splits)}: give a subject one name and keep it in one split"
+            )
+        elif len(splits) > 1:
+            problems.append(f"'{names[0]}' is in the splits {' and '.join(splits)}: keep a subject in one split")
+    owners = _grouped((os.path.abspath(file), study) for study in studies for file in study.images.values())
+    for file, members in owners.items():
+        splits = sorted({study.split for study in members})
+        if len(splits) > 1 and len({study.subject.lower() for study in members}) > 1:
+            names = [f"'{study.name}' ({study.split})" for study in members]
+            problems.append(f"'{file}' is an image of {' and '.join(names)}: keep an image in one split")
     return problems
+
+
+def _warn_of_shared(studies: list[StudyRecord], path: Path) -> None:
+    """Warn of images that several studies have; different splits are refused before."""
+    owners = _grouped((os.path.abspath(file), study) for study in studies for file in study.images.values())
+    shared = [
+        f"'{file}' for {' and '.join(study.name for study in members)}"
+        for file, members in owners.items()
+        if len(members) > 1
+    ]
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        warnings.warn(
+            f"'{path}' names the same image {', '.join(shared[:3])}{more}: check that these are different studies",
+            stacklevel=3,
+        )
+
+
+def _grouped(studies: Iterable[tuple[str, StudyRecord]]) -> dict[str, list[StudyRecord]]:
+    """Studies by what they share."""
+    groups: dict[str, list[StudyRecord]] = {}
+    for key, study in studies:
+        groups.setdefault(key, []).append(study)
+    return groups
 
 
 def _relative(file: Path, folder: Path) -> str:

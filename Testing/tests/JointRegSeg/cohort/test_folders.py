@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
-from JointRegSegLib.cohort.folders import cohort_of_folder, divide
+from JointRegSegLib.cohort.folders import SEVERAL, cohort_of_folder, divide
 from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 
 
@@ -112,6 +112,28 @@ def test_a_label_with_another_name_belongs_to_the_single_study_of_its_folder(tmp
     (tmp_path / "BraTS20_355/W39_1998.09.19_Segm.nii").touch()
     (study,) = cohort_of_folder(tmp_path).studies
     assert (study.subject, study.label.name) == ("BraTS20_355", "W39_1998.09.19_Segm.nii")
+
+
+def test_labels_in_other_folders_belong_to_the_study_of_their_folder_where_names_are_the_same(tmp_path: Path) -> None:
+    for subject in ("P1", "P2"):
+        write_brats(tmp_path / "inside" / subject, "scan", OLD_NAMES[:4])
+        write_brats(tmp_path / "trees/images" / subject, "scan", OLD_NAMES[:4])
+        write_brats(tmp_path / "trees/labels" / subject, "scan", ("seg",))
+    write_brats(tmp_path / "inside/P2/seg", "scan", ("seg", "mask"))
+    first, second = cohort_of_folder(tmp_path / "inside").studies
+    assert (first.label, first.mask) == (None, None)
+    assert (second.label, second.mask) == tuple(tmp_path / f"inside/P2/seg/scan_{n}.nii.gz" for n in ("seg", "mask"))
+    for study in cohort_of_folder(tmp_path / "trees").studies:
+        assert study.label == tmp_path / "trees/labels" / study.subject / "scan_seg.nii.gz"
+
+
+def test_a_label_that_may_belong_to_several_studies_is_left_out(tmp_path: Path) -> None:
+    for subject in ("P1", "P2"):
+        write_brats(tmp_path / subject, "scan", OLD_NAMES[:4])
+    write_brats(tmp_path / "labels", "scan", ("seg",))
+    cohort = cohort_of_folder(tmp_path)
+    assert [study.label for study in cohort.studies] == [None, None]
+    assert cohort.ignored == ((tmp_path / "labels/scan_seg.nii.gz", SEVERAL),)
 
 
 def test_unusable_folders_are_refused(tmp_path: Path) -> None:

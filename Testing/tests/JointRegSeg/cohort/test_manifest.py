@@ -173,6 +173,23 @@ def test_a_written_manifest_reads_back_the_same(tmp_path: Path) -> None:
             assert {c: f.resolve() for c, f in again.files.items()} == study.files
 
 
+def test_an_image_in_two_splits_is_refused_and_in_one_split_told(write: Callable[..., Path]) -> None:
+    lines = ["subject,visit,t1,split", "A,1,ok_4d.nii#0,train", "B,1,ok_4d.nii#1,val", "C,1,./ok_4d.nii#0,{}"]
+    (write("ok_4d.nii").parent / "ok_4d.nii").touch()
+    text = refusal(write(*lines[:3], lines[3].format("test"), name="two.csv"))
+    assert "ok_4d.nii#0' is an image of 'A 1' (train) and 'C 1' (test): keep an image in one split" in text
+    with pytest.warns(UserWarning, match=r"ok_4d.nii#0' for A 1 and C 1: check that these are different studies"):
+        read_manifest(write(*lines[:3], lines[3].format("train"), name="one.csv"))
+
+
+def test_subjects_of_two_splits_may_not_differ_in_letter_case_alone(write: Callable[..., Path]) -> None:
+    lines = ["subject,visit,t1,split", "P1,1,ok_a.nii,train", "p1,1,ok_b.nii,{}"]
+    assert "'P1' and 'p1' differ in letter case alone and are in the splits train and val" in refusal(
+        write(*lines[:2], lines[2].format("val"))
+    )
+    assert len(read_manifest(write(*lines[:2], lines[2].format("train")))) == 2
+
+
 def test_images_in_a_column_of_another_image_are_told(write: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "P1_t1ce.nii").touch()
     with pytest.warns(UserWarning, match="names 'P1_t1ce.nii' as T1, but the names of the files say otherwise"):
