@@ -80,10 +80,10 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     if not folder.is_dir():
         raise ValueError(f"the folder '{folder}' does not exist")
     places = list(_folders(folder))
-    records, taken = channel_studies(places, folder)
+    records, taken, left_out = channel_studies(places, folder)
     groups, ignored = _groups(places, taken)
     studies, nested = _studies(groups, folder)
-    ignored += nested
+    ignored += [*nested, *left_out]
     for group in groups:
         if not group.has_image:
             ignored += _attach(group, studies, folder)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
+from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
 from JointRegSegLib.cohort.folders import SEVERAL, cohort_of_folder, divide
 from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 
@@ -134,6 +136,59 @@ def test_a_label_that_may_belong_to_several_studies_is_left_out(tmp_path: Path) 
     cohort = cohort_of_folder(tmp_path)
     assert [study.label for study in cohort.studies] == [None, None]
     assert cohort.ignored == ((tmp_path / "labels/scan_seg.nii.gz", SEVERAL),)
+
+
+def numbered_channels(folder: Path, *titles: str) -> Path:
+    """Empty files of two patients as in nnU-Net, with a file for each of the titled channels."""
+    (folder / "imagesTr").mkdir(parents=True)
+    for patient in "AB":
+        for number in range(len(titles)):
+            (folder / f"imagesTr/case_{patient}_{number:04d}.nii.gz").touch()
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": dict(enumerate(titles))}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        ("T1", "T1 contrast", "T2", "FLAIR"),
+        ("T1-weighted", "T1-Gd", "T2-weighted", "T2-FLAIR"),
+        ("pre-contrast T1", "T1-weighted post-contrast", "T2w", "flair"),
+        ("T1 without contrast", "T1 with gadolinium", "T2", "T2 FLAIR"),
+    ],
+)
+def test_titles_of_channels_are_understood(titles: tuple[str, ...], tmp_path: Path) -> None:
+    cohort = cohort_of_folder(numbered_channels(tmp_path, *titles))
+    for study in cohort.studies:
+        assert {name: file.name[-11:-7] for name, file in study.images.items()} == {
+            "t1": "0000",
+            "t1ce": "0001",
+            "t2": "0002",
+            "flair": "0003",
+        }
+    assert cohort.ignored == ()
+
+
+def test_channels_of_other_images_are_told_once_and_listed(tmp_path: Path) -> None:
+    folder = numbered_channels(tmp_path, "T1", "ADC", "FLAIR")
+    (folder / "imagesTr/case_B_0007.nii.gz").touch()
+    with pytest.warns(UserWarning, match=r"dataset.json' has channels .* left out: 'ADC'") as told:
+        cohort = cohort_of_folder(folder)
+    assert len(told) == 1
+    assert [set(study.images) for study in cohort.studies] == [{"t1", "flair"}] * 2
+    names = ("case_A_0001", "case_B_0001", "case_B_0007")
+    assert cohort.ignored == tuple((folder / f"imagesTr/{name}.nii.gz", UNKNOWN_CHANNEL) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("titles", "words"),
+    [(("T1", "T1w"), "'T1' and 'T1w', which are both T1: correct"), (("CT",), "which channels are T1.*it has 'CT'")],
+)
+def test_titles_of_channels_that_cannot_be_used_are_refused(
+    titles: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        cohort_of_folder(numbered_channels(tmp_path, *titles))
 
 
 def test_unusable_folders_are_refused(tmp_path: Path) -> None:
