@@ -14,6 +14,10 @@ from NeuroCESTLib.core.checked_json import LONGEST_TEXT, read_bytes
 LANDMARK_SYSTEMS = ("LPS", "RAS")
 _COORDINATES = (("x", "y", "z"), ("l", "p", "s"), ("r", "a", "s"))
 _NAME_COLUMNS = ("name", "label", "landmark")
+_LAST_NAMED_COLUMN = "associatednodeid"
+"""Last column that a ``.fcsv`` file names; the status of the position and the number of measurements follow it."""
+_WITHOUT_POSITION = ("0", "1", "3")
+"""Status of a point of Slicer that is not placed, is being placed, or is marked as missing; 2 is a placed one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ def read_landmarks(path: str | Path) -> Landmarks:
 
     The file needs the columns ``x, y, z`` in mm; a column ``name``, ``label`` or ``landmark`` names the points, which
     are numbered otherwise. Coordinates are LPS unless the columns are called ``r, a, s`` or a comment line says
-    ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS.
+    ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS. Points of Slicer without a position are
+    left out.
 
     Args:
         path: File to read.
@@ -110,6 +115,8 @@ def _points(
     naming = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
     points = {}
     for number, row in enumerate(rows, start=1):
+        if not _placed(row, header):
+            continue
         try:
             x, y, z = (float(row[position]) for position in positions)
         except (ValueError, IndexError):
@@ -126,3 +133,13 @@ def _points(
     if not points:
         raise ValueError(f"landmarks '{path}' contain no point")
     return points
+
+
+def _placed(row: list[str], header: list[str]) -> bool:
+    """Whether a point has a position; Slicer writes coordinates for the others too."""
+    if "defined" in header:
+        place = header.index("defined")
+        return place >= len(row) or row[place].strip() != "0"
+    if header[-1] == _LAST_NAMED_COLUMN and len(row) == len(header) + 2:
+        return row[-2].strip() not in _WITHOUT_POSITION
+    return True

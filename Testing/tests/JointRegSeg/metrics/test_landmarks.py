@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import SimpleITK as sitk
+import vtk
 
 from JointRegSegLib.metrics.landmarks import Landmarks, landmark_errors, read_landmarks
 
@@ -26,6 +28,30 @@ from JointRegSegLib.metrics.landmarks import Landmarks, landmark_errors, read_la
 def test_landmarks_of_any_file_are_converted_to_lps(tmp_path: Path, text: str) -> None:
     (tmp_path / "points.csv").write_text(text)
     assert read_landmarks(tmp_path / "points.csv").points == {"a": (1, 2, 3), "b": (4, 5, 6)}
+
+
+@pytest.mark.parametrize("written_by", ["storage node", "table"])
+def test_points_of_slicer_without_a_position_are_left_out(slicer: ModuleType, tmp_path: Path, written_by: str) -> None:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "P")
+    for number in range(4):
+        node.AddControlPoint(vtk.vtkVector3d(10 * number, 2, 3), f"p{number}")
+    node.UnsetNthControlPointPosition(1)
+    node.SetNthControlPointPositionMissing(3)
+    if written_by == "table":
+        file = tmp_path / "points.csv"
+        assert slicer.vtkSlicerMarkupsLogic().ExportControlPointsToCSV(node, str(file))
+    else:
+        file = tmp_path / "points.fcsv"
+        storage = slicer.vtkMRMLMarkupsFiducialStorageNode()
+        storage.SetFileName(str(file))
+        assert storage.WriteData(node)
+    assert read_landmarks(file).points == {"p0": (0, -2, 3), "p2": (-20, -2, 3)}
+
+
+def test_a_file_of_points_without_a_position_has_no_landmark(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("label,l,p,s,defined\na,,,,0\n")
+    with pytest.raises(ValueError, match="no point"):
+        read_landmarks(tmp_path / "points.csv")
 
 
 def test_landmarks_without_names_are_numbered(tmp_path: Path) -> None:
