@@ -16,6 +16,7 @@ from ..images.compartments import title_of
 from ..images.labels import REGIONS
 from ..metrics.surface_distance import HD95_ONE_EMPTY_MM
 from ..pictures.canvas import optional_figure
+from .summary import numbers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,9 +108,8 @@ def _draw_panel(axis: Axes, panel: _Panel, rows: Mapping[str, Sequence[Mapping[s
 
 
 def _values(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[float]:
-    """The finite numbers in some columns of the case table."""
-    values = [row[name] for row in rows for name in columns if name in row]
-    return [value for value in values if math.isfinite(value)]
+    """The finite numbers in some columns of the case table; a study counts once, as in the summary."""
+    return [value for name in columns for value in numbers_of(rows, name)]
 
 
 def _dots(axis: Axes, place: float, values: Sequence[float], color: str, label: str | None) -> None:

@@ -18,7 +18,7 @@ from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
 from JointRegSegLib.evaluation.cases import Case, cases_of, evaluate_case
 from JointRegSegLib.evaluation.scores import landmark_scores, map_scores, segmentation_scores, warp_scores
-from JointRegSegLib.evaluation.summary import summarize
+from JointRegSegLib.evaluation.summary import numbers_of, summarize
 from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.synthesis.phantom import to_second_visit
 
@@ -102,6 +102,18 @@ def test_the_summary_takes_both_studies_together_and_leaves_out_nan() -> None:
     assert core["sd"] == pytest.approx(0.2)
     assert summary["seconds"]["n"] == 1
     assert "case" not in summary
+
+
+def test_a_first_visit_with_several_later_ones_counts_once_in_the_summary() -> None:
+    rows = [
+        {"subject": "a", "fixed_visit": "1", "fixed_dice_whole_tumor": fixed, "moving_dice_whole_tumor": 0.9}
+        for fixed in (0.4, 0.6, 0.5, float("nan"))
+    ]
+    dice = summarize(rows)["dice_whole_tumor"]
+    assert (dice["n"], dice["mean"]) == (5, pytest.approx(0.82))
+    assert numbers_of(rows, "fixed_dice_whole_tumor") == [pytest.approx(0.5)]
+    another = {"subject": "b", "fixed_visit": "1", "fixed_dice_whole_tumor": 0.7}
+    assert numbers_of([*rows, another], "fixed_dice_whole_tumor") == pytest.approx([0.5, 0.7])
 
 
 @pytest.fixture(scope="module")
