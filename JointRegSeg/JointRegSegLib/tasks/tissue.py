@@ -174,16 +174,20 @@ class Tissue(StudyTask):
         return float(np.nanmean(list(self._dice(prediction, target).values())))
 
     def scores(self, predictions: Sequence[Any], targets: Sequence[Any], spacing_mm: float) -> dict[str, float]:
-        """Compute the mean Dice and HD95 (mm) of each class over the studies, and the mean Dice over the classes."""
+        """Compute the mean Dice and HD95 (mm) of each class over the studies, and the mean Dice over the classes.
+
+        Studies that neither hold a class nor are predicted to hold it do not count for it.
+        """
         found = [self._dice(p, t) for p, t in zip(predictions, targets, strict=True)]
         scores = {f"dice_{name}": mean_of([f[name] for f in found]) for name in self.classes}
         scores["dice"] = mean_of(list(scores.values()))
         for number, name in enumerate(self.classes, 1):
             distances = [
                 hd95(self._map(p, t) == number, _array(t) == number, (spacing_mm,) * 3)
-                for p, t in zip(predictions, targets, strict=True)
+                for p, t, dices in zip(predictions, targets, found, strict=True)
+                if np.isfinite(dices[name])
             ]
-            scores[f"hd95_{name}_mm"] = mean_of([d for d in distances if np.isfinite(d)])
+            scores[f"hd95_{name}_mm"] = mean_of(distances)
         return scores
 
     def _dice(self, prediction: Any, target: Any) -> dict[str, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from JointRegSegLib.metrics.surface_distance import HD95_ONE_EMPTY_MM
 from JointRegSegLib.tasks.tissue import Tissue
 
 
@@ -21,6 +22,19 @@ def test_lesions_smaller_than_the_smallest_one_take_the_next_most_probable_class
     assert (labels[:2, :2, :2] == 2).all()
     assert (labels[5, 5, 3:] == 1).all()
     assert np.allclose(probabilities.sum(0), 1, atol=1e-6)
+
+
+def test_studies_without_a_class_count_neither_for_its_dice_nor_for_its_distance() -> None:
+    task = Tissue(classes={"wm": 1, "lesion": 2})
+    healthy = np.ones((6, 6, 6), np.uint8)
+    true, predicted = healthy.copy(), healthy.copy()
+    true[3, 3, 3] = predicted[3, 3, 5] = 2
+    alone = task.scores([predicted], [true], 1.0)
+    assert alone["hd95_lesion_mm"] == 2
+    assert task.scores([predicted, healthy], [true, healthy], 1.0)["hd95_lesion_mm"] == 2
+    missed = task.scores([predicted, healthy], [true, true], 1.0)
+    assert missed["hd95_lesion_mm"] == pytest.approx((2 + HD95_ONE_EMPTY_MM) / 2)
+    assert np.isnan(task.scores([healthy], [healthy], 1.0)["hd95_lesion_mm"])
 
 
 @pytest.mark.parametrize(
