@@ -46,7 +46,7 @@ def inverse_consistency(
     indices = np.argwhere(np.asarray(mask, bool))[:, ::-1]
     if not len(indices):
         return {"inverse_error_mean_mm": float("nan"), "inverse_error_max_mm": float("nan")}
-    indices = indices[:: max(len(indices) // count, 1)][:count]
+    indices = indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)]
     points = [reference.TransformIndexToPhysicalPoint([int(i) for i in index]) for index in indices]
     returned = np.array([inverse.TransformPoint(forward.TransformPoint(point)) for point in points])
     error = np.linalg.norm(returned - np.array(points), axis=1)

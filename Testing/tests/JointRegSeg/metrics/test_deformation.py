@@ -31,3 +31,13 @@ def test_inverse_consistency_is_the_distance_after_the_round_trip() -> None:
     found = inverse_consistency(forward, inverse, image, mask, count=100)
     assert found == pytest.approx({"inverse_error_mean_mm": 5, "inverse_error_max_mm": 5})
     assert inverse_consistency(forward, forward.GetInverse(), image, mask)["inverse_error_max_mm"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("slices", [99, 101, 199])
+def test_inverse_consistency_looks_at_the_whole_mask(slices: int) -> None:
+    image = sitk.Image(4, 4, slices, sitk.sitkUInt8)
+    scaled = sitk.ScaleTransform(3, (1.0, 1.0, 2.0))
+    mask = np.ones((slices, 4, 4), bool)
+    found = inverse_consistency(sitk.Transform(3, sitk.sitkIdentity), scaled, image, mask, count=1600)
+    assert found["inverse_error_max_mm"] == pytest.approx(slices - 1)
+    assert found["inverse_error_mean_mm"] == pytest.approx((slices - 1) / 2, rel=1e-3)
