@@ -78,7 +78,7 @@ class TrainingConfig:
             for the network's own.
         task: Name of the task, see ``tasks.registry``.
         tasks: Which parts of the joint task are trained: ``both``, ``segmentation`` or ``registration``.
-        registration_every: The registration takes part in every n-th step only.
+        registration_every: The registration takes part in every n-th step only; 1 where it is trained alone.
         initial_weights: File with weights to start from, or a name of ``network.shipped`` such as ``default``; None for
             none. Classes that they do not know start as copies of the necrotic core.
         note: Free text.
@@ -108,6 +108,11 @@ class TrainingConfig:
         ):
             if self.tasks == task and not has_head:
                 raise ValueError(f"tasks is '{task}' but the network '{self.network.name}' has no head for it")
+        if self.registration_every > 1 and self.registers and not self.segments:
+            raise ValueError(
+                f"registration_every is {self.registration_every}, but the registration alone is trained and nothing "
+                "would be left for the other steps: set it to 1"
+            )
         if self.training.monitor == "dice" and not (self.segments and self.data.validation_pairs):
             raise ValueError("monitor 'dice' needs a segmentation that is trained, and validation_pairs")
 

@@ -25,6 +25,8 @@ from JointRegSegLib.training.config_files import config_from_dict, read_config
         ({"training": {"epochs": 0}}, "no end"),
         ({"network": "vnet_nowhere"}, "vnet_nowhere"),
         ({"tasks": "sleep"}, "'sleep'"),
+        ({"tasks": "registration", "registration_every": 2}, "registration_every is 2, but the registration alone"),
+        ({"network": {**TINY, "segmentation": False}, "registration_every": 2}, "the registration alone is trained"),
         ({"training": []}, None),
         ([], "object"),
     ],
