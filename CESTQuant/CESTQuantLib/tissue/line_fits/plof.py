@@ -133,16 +133,17 @@ def fit_plof(z: Tensor, saturation: Saturation, peak: Peak, model: PlofModel, pr
         value, slope = decay(base + line, *block)
         return value, slope * gradient
 
-    start = torch.zeros(basis.count, dtype=z.dtype)
-    start[0] = float((1 / saturation.t1_s).nanmedian())
+    lowest = torch.full((basis.count,), -LARGEST_RATE_HZ, dtype=z.dtype)
+    start = torch.zeros(len(z), basis.count, dtype=z.dtype, device=z.device)
+    start[:, :1] = block[1].nan_to_num(0.0)
     columns = basis.at(distance)
     beside_peak = (columns, *block)
     first = levenberg_marquardt(
         background,
         z,
         start,
-        torch.full_like(start, -LARGEST_RATE_HZ),
-        torch.full_like(start, LARGEST_RATE_HZ),
+        lowest,
+        -lowest,
         arguments=beside_peak,
         valid=beside | ~usable,
         correlation=False,

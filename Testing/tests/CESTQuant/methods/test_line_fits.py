@@ -179,3 +179,16 @@ def test_impossible_descriptions_of_peaks_are_refused_by_name(change: dict, word
 def test_the_preset_describes_the_amide_peak() -> None:
     (peak,) = PlofModel.preset().peaks
     assert (peak.name, peak.position_ppm.start) == ("amide", 3.5)
+
+
+def test_voxels_without_t1_do_not_change_the_peaks_of_the_others() -> None:
+    alone = spectra(noise=1e-3, voxels=4)
+    among = spectra(noise=1e-3, voxels=10)
+    t1_s = torch.tensor([1.3] * 4 + [0.0] * 6, dtype=torch.float64)
+    among = replace(among, signal=torch.cat((alone.signal, among.signal[4:])), t1_s=t1_s)
+    settings = Settings(lorentzian=PlofModel.from_dict(PEAKS))
+    expected, found = (quantify(study, "plof", settings) for study in (alone, among))
+    assert found.status.tolist() == expected.status.tolist() + [Status.INVALID_DATA] * 6
+    torch.testing.assert_close(
+        found.quantities["plof_amide"][:4], expected.quantities["plof_amide"], atol=0.0, rtol=1e-12
+    )
