@@ -148,7 +148,10 @@ class _Target:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Signals (voxel, pair) at the offset of the target and at its mirror image, and the protocol of the former."""
+    """Signals (voxel, pair) at the offset of the target and at its mirror image, and the protocol of the former.
+
+    Signals of measurements that share a pair are averaged.
+    """
 
     label: Tensor
     reference: Tensor
@@ -157,6 +160,8 @@ class _Pairs:
 
 def _pairs_of_target(spectra: ZSpectra, settings: Settings) -> tuple[_Target, _Pairs, Tensor]:
     """Return the target, its pairs of measurements and the T1 of water (voxel,) in s."""
+    import torch
+
     from ..preprocessing.pairs import label_reference_pairs
 
     require_cw(spectra.protocol)
@@ -165,10 +170,13 @@ def _pairs_of_target(spectra: ZSpectra, settings: Settings) -> tuple[_Target, _P
         raise InputError(
             "b0", "pairs of single offsets cannot be shifted by a B0 map; correct the spectra first or use r1rho"
         )
-    label, reference = label_reference_pairs(spectra.protocol, target.dw_ppm)
-    protocol = spectra.protocol.select(label).to(spectra.signal.device)
-    pairs = _Pairs(spectra.signal[:, label], spectra.signal[:, reference], protocol)
-    return target, pairs, _t1(spectra, settings.model)
+    pairs = label_reference_pairs(spectra.protocol, target.dw_ppm)
+    label, reference = (
+        torch.stack([spectra.signal[:, measurements].mean(1) for measurements in side], 1)
+        for side in zip(*pairs, strict=True)
+    )
+    protocol = spectra.protocol.select(torch.tensor([labels[0] for labels, _ in pairs])).to(spectra.signal.device)
+    return target, _Pairs(label, reference, protocol), _t1(spectra, settings.model)
 
 
 def _target(protocol: Protocol, model: TissueModel | None) -> _Target:

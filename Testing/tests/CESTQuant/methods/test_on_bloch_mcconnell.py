@@ -75,6 +75,20 @@ def test_pairs_over_powers_give_fraction_and_rate(method, tolerance):
     assert float(quantities["creatine_exchange_rate_Hz"]) == pytest.approx(300, rel=tolerance)
 
 
+def test_all_repetitions_of_labels_and_references_count():
+    powers = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(powers))
+    once = Protocol(7.0, offsets, powers.repeat(2), 10.0)
+    repeated = once.select(torch.arange(12).repeat(4))
+    z = simulate(Tissue(Water(3.0, 1.5), (CREATINE,)), repeated)
+    z = z + 3e-3 * torch.randn(400, 48, generator=torch.Generator().manual_seed(0)).double()
+    found, averaged = (
+        quantify(study, "quesp", model(3.0, 1.5)).quantities["creatine_exchange_rate_Hz"]
+        for study in (ZSpectra(z, repeated), ZSpectra(z.unflatten(1, (4, 12)).mean(1), once))
+    )
+    assert float(found.std()) == pytest.approx(float(averaged.std()), rel=0.05)
+
+
 def test_qucesop_separates_the_target_from_water_and_a_neighbouring_solute():
     offsets = torch.linspace(1.0, 2.8, 10, dtype=torch.float64)
     powers = torch.tensor([0.5, 1.0, 1.5, 2.5], dtype=torch.float64)
