@@ -75,7 +75,7 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
 
     from ..preprocessing.fields import estimate_b0_shift
     from ..preprocessing.initial_z import carried_over_warnings
-    from ..preprocessing.powers import at_one_power
+    from ..preprocessing.powers import at_one_power, corrects_b1
     from ..tissue.line_fits.plof import fit_plof
     from ..tissue.line_fits.plof_model import PlofModel
     from .exchange import require_cw
@@ -91,7 +91,7 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
     shift = used.b0_shift_ppm
     if shift is None:
         shift = quantities["b0_shift_ppm"] = estimate_b0_shift(used.signal, used.protocol.offsets_ppm)
-    saturation = _saturation(used, shift, b1_is_corrected=used is not spectra)
+    saturation = _saturation(used, shift, b1_is_corrected=corrects_b1(spectra))
     statuses, signal = [], torch.full_like(used.signal.double(), torch.nan)
     squares = torch.zeros_like(used.signal[:, 0].double())
     for i, peak in enumerate(model.peaks):

@@ -17,26 +17,34 @@ POWER_TOLERANCE_UT = 1e-3
 
 
 def acquired_powers_uT(protocol: Protocol) -> Tensor:
-    """Return the distinct B1 values of a protocol in uT, ascending, rounded to 0.001 uT."""
-    return torch.unique(torch.round(protocol.b1_uT, decimals=3))
+    """Return the distinct B1 values of a protocol in uT, ascending, rounded to 0.001 uT.
+
+    Measurements without saturation, such as those of M0, have no power among others that are saturated.
+    """
+    powers = torch.unique(torch.round(protocol.b1_uT, decimals=3))
+    return powers[powers > 0] if bool((powers > 0).any()) else powers
 
 
 def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
-    """Return the spectra at one power.
+    """Return the spectra at one power, without measurements that are not saturated if others are.
 
     Args:
         spectra: Spectra as acquired, at one or several powers.
         power_uT: Wanted B1 in uT; None if only one power was acquired.
 
     Returns:
-        All measurements if only one power was acquired. Otherwise, with a map of the relative B1, the spectra
+        All saturated measurements if only one power was acquired. Otherwise, with a map of the relative B1, the spectra
         interpolated to the wanted power; without a map, the measurements that were acquired at it.
 
     Raises:
         ValueError: Several powers were acquired and none is chosen, the wanted power was not acquired, or the offsets
             differ between the powers, so that nothing can be interpolated.
     """
-    protocol, powers = spectra.protocol, acquired_powers_uT(spectra.protocol)
+    powers = acquired_powers_uT(spectra.protocol)
+    saturated = torch.round(spectra.protocol.b1_uT, decimals=3) > 0
+    if bool(saturated.any()) and not bool(saturated.all()):
+        spectra = spectra.select(saturated)
+    protocol = spectra.protocol
     listed = ", ".join(f"{power:g}" for power in powers.tolist())
     if len(powers) == 1:
         if power_uT is not None and float(powers) > 0 and abs(float(powers) - power_uT) >= POWER_TOLERANCE_UT:
@@ -55,9 +63,14 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
     raise InputError("power", f"no measurement at {power_uT:g} uT; the powers are {listed} uT")
 
 
+def corrects_b1(spectra: ZSpectra) -> bool:
+    """Return whether ``at_one_power`` interpolates these spectra to the nominal B1."""
+    return spectra.b1_relative is not None and len(acquired_powers_uT(spectra.protocol)) > 1
+
+
 def unused_b1_warnings(spectra: ZSpectra) -> list[str]:
     """Return a sentence for the user where a B1 map is given that cannot correct a contrast, otherwise nothing."""
-    if spectra.b1_relative is None or len(acquired_powers_uT(spectra.protocol)) > 1:
+    if spectra.b1_relative is None or corrects_b1(spectra):
         return []
     return ["the B1 map is not used: with a single power the contrast cannot be corrected for B1"]
 

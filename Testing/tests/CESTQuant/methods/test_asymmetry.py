@@ -69,6 +69,14 @@ def test_another_power_than_that_of_the_consensus_is_told() -> None:
     assert warning.startswith("APTw was acquired with 1 uT at 3 T")
 
 
+def test_an_unsaturated_measurement_among_the_others_needs_no_choice_of_a_power() -> None:
+    offsets = torch.cat((torch.tensor([-300.0]), torch.linspace(-6, 6, 49)))
+    b1_uT = torch.tensor([0.0] + [2.0] * 49)
+    found = quantify(spectra(offsets, b1_uT=b1_uT), "mtrasym")
+    expected = quantify(spectra(offsets[1:]), "mtrasym")
+    torch.testing.assert_close(found.quantities["mtr_asym_3.5ppm"], expected.quantities["mtr_asym_3.5ppm"])
+
+
 def test_smoothing_lowers_the_error_of_noisy_asymmetries() -> None:
     shift = torch.zeros(400, dtype=torch.float64)
     noisy = spectra(torch.linspace(-6, 6, 61), noise=0.01, shift=shift, b0=shift)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.preprocessing.powers import acquired_powers_uT, at_one_power, unused_b1_warnings
+from CESTQuantLib.preprocessing.powers import acquired_powers_uT, at_one_power, corrects_b1, unused_b1_warnings
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 OFFSETS = torch.tensor([-3.0, 0.0, 3.0], dtype=torch.float64)
@@ -26,6 +26,21 @@ def test_the_only_power_needs_no_choice() -> None:
     assert at_one_power(one, 1.0) is one
     with pytest.raises(ValueError, match="no measurement at 2 uT; the only power is 1 uT"):
         at_one_power(one, 2.0)
+
+
+@pytest.mark.parametrize("powers_uT", [(0.0, 1.0), (0.0, 1.0, 2.0)])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_measurements_without_saturation_are_left_out(powers_uT: tuple[float, ...], mapped: bool) -> None:
+    maps = {"b1_relative": torch.tensor([1.0, 0.9], dtype=torch.float64)} if mapped else {}
+    chosen, expected = (at_one_power(spectra(*powers, **maps), 1.0) for powers in (powers_uT, powers_uT[1:]))
+    torch.testing.assert_close(chosen.signal, expected.signal)
+    assert chosen.protocol.b1_uT.tolist() == [1.0] * 3
+    assert corrects_b1(spectra(*powers_uT, **maps)) == (mapped and len(powers_uT) == 3)
+
+
+def test_spectra_of_which_no_power_is_known_keep_all_measurements() -> None:
+    unknown = spectra(0.0)
+    assert at_one_power(unknown, None) is unknown
 
 
 def test_one_of_several_powers_is_selected() -> None:
