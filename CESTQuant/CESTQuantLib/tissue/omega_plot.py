@@ -64,7 +64,7 @@ def omega_plot(
     good = (line.slope > 0) & (line.intercept > 0) & (points >= 2) & fraction.isfinite()
     status = torch.where(good, int(Status.CONVERGED), int(Status.FAILED))
     status[points < 2] = int(Status.NOT_ENOUGH_POINTS)
-    status[~(contrast.isfinite().any(1) & r1.isfinite())] = int(Status.INVALID_DATA)
+    status[~(contrast.isfinite().any(1) & r1.isfinite() & relative.isfinite())] = int(Status.INVALID_DATA)
     good = status == int(Status.CONVERGED)
 
     def where_good(value: Tensor) -> Tensor:

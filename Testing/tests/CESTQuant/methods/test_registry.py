@@ -17,9 +17,12 @@ from paths import ROOT
 from studies import Acquisition, read_image
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.fitting.marquardt import Status
 from CESTQuantLib.methods.base import Input, Settings
 from CESTQuantLib.methods.registry import FIELD_METHODS, METHODS, map_fields, method_named, quantify, quantity_named
 from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 from CESTQuantLib.tissue.spectra import ZSpectra
 from NeuroCESTLib.scene.display import COLOR_MAPS
 
@@ -103,6 +106,59 @@ def test_physical_methods_need_the_saturation() -> None:
     for method in needs_nothing:
         with pytest.raises(ValueError, match=f"no saturation time and B1; {method.name} needs a protocol.json or .seq"):
             quantify(offsets_only, method.name)
+
+
+RELATIVE_B1 = torch.tensor([1.0, 0.0, -1.0, torch.nan, torch.inf, 0.9], dtype=torch.float64)
+AMINE = {"name": "amine", "T1_s": 2.0, "T2_s": 0.5, "dw_ppm": 3.0}
+POWERS = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+FEW = torch.linspace(2.0, 4.0, 5, dtype=torch.float64)
+PAIRS = Protocol(9.4, [3.0] * 4 + [-3.0] * 4, POWERS.repeat(2), 8.0)
+AROUND_TARGET = Protocol(9.4, FEW.repeat(4), POWERS.repeat_interleave(5), 8.0)
+GRADIENT_ECHO = Protocol(
+    *(3.0, [10.0], 4.0, 0.01), recovery_time_s=0.02, readout_flip_angle_deg=6.0, magnetisation_carried_over=True
+)
+B1_STUDIES = {
+    "plof": Protocol(9.4, torch.linspace(-8, 8, 65, dtype=torch.float64), 0.8, 3.0),
+    "quesp": PAIRS,
+    "omega-plot": PAIRS,
+    "qucesop": AROUND_TARGET,
+    "mtsat": GRADIENT_ECHO,
+    "r1rho": AROUND_TARGET,
+    "bloch-mcconnell": AROUND_TARGET,
+}
+"""Protocols for the physical methods that take a B1 map; the network has a test of its own."""
+
+
+def amine_study(method: str, **maps: torch.Tensor) -> tuple[ZSpectra, Settings]:
+    """Six voxels of amine in water, as acquired for a method, and the model of them."""
+    water, protocol = {"T1_s": 3.0, "T2_s": 1.5}, B1_STUDIES[method]
+    truth = tissue_model_from_dict({"water": water, "solutes": [{**AMINE, "fraction": 0.001, "k_Hz": 300}]})
+    fitted = {"fraction": {"fit": True, "start": 5e-4, "bounds": [1e-5, 0.01]}}
+    fitted |= {"k_Hz": {"fit": True, "start": 200, "bounds": [5, 2000]}}
+    model = tissue_model_from_dict({"water": {**water, "T1_s": {"map": "t1"}}, "solutes": [{**AMINE, **fitted}]})
+    signal = simulate(truth.tissue(truth.values({}, {})), protocol, engine="r1rho").expand(6, -1)
+    t1_s = torch.full((6,), 3.0, dtype=torch.float64)
+    return ZSpectra(signal, protocol, **{"t1_s": t1_s, **maps}), Settings(model=model)
+
+
+def test_there_is_a_study_of_every_physical_method_that_uses_b1() -> None:
+    using = {method.name for method in METHODS.values() if method.physical and method.uses(Input.B1)}
+    assert using - {"network"} == set(B1_STUDIES)
+
+
+@pytest.mark.parametrize("method", B1_STUDIES)
+@pytest.mark.parametrize("name", ["b1_relative", "t1_s"])
+def test_voxels_whose_b1_or_t1_is_impossible_are_not_quantified(method: str, name: str) -> None:
+    study, settings = amine_study(method, **{name: RELATIVE_B1 * (3.0 if name == "t1_s" else 1.0)})
+    found = quantify(study, method, settings)
+    invalid = found.status == Status.INVALID_DATA
+    assert invalid.tolist() == [False, True, True, True, True, False]
+    assert all(values[invalid].isnan().all() for key, values in found.quantities.items() if key != "b0_shift_ppm")
+
+
+def test_a_b1_map_leaves_single_contrasts_alone_where_it_is_impossible() -> None:
+    study = spectra(b1_relative=torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert quantify(study, "mtrasym").status.tolist() == [Status.CONVERGED] * 2
 
 
 def test_listing_the_methods_and_building_the_command_loads_nothing_heavy() -> None:

@@ -13,6 +13,7 @@ import torch
 from training_configs import SCAN_CONFIG, amide_tissue, scan, write_scan
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.fitting.marquardt import Status
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.networks import config as training_config
@@ -121,6 +122,13 @@ def test_known_maps_enter_the_physics_and_their_range_is_checked(config, path: s
     wrong = quantify(shifted, "network", Settings(network=path))
     assert any("b0_shift_ppm" in warning and "trained" in warning for warning in wrong.warnings)
     assert float(wrong.quantities["rmse"].median()) > 2 * float(right.quantities["rmse"].median())
+
+
+def test_voxels_whose_t1_is_impossible_do_not_stop_the_others(config, path: str) -> None:
+    t1_s = torch.tensor([1.5, 0.0, -1.0, torch.nan], dtype=torch.float64)
+    result = quantify(replace(spectra(config, scan(config, 4)[0]), t1_s=t1_s), "network", Settings(network=path))
+    assert result.status.tolist() == [Status.CONVERGED] + [Status.INVALID_DATA] * 3
+    assert result.quantities["amide_fraction"].isnan().tolist() == [False, True, True, True]
 
 
 def test_a_signal_of_another_protocol_is_refused(config, path: str) -> None:
