@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,12 +79,18 @@ def weak_output_warnings(held_out: Mapping[str, Any]) -> list[str]:
     }
     correlations |= {name: errors["correlation"] for name, errors in held_out.items() if isinstance(errors, Mapping)}
     return [
-        f"this schedule does not determine {name}: for simulated tissues the estimates of the network correlate with "
-        f"the true values by {value:.2f} only, so they are little more than the mean of the training; leave it out "
+        f"this schedule does not determine {name}: for simulated tissues the estimates of the network "
+        f"{_weak(value)}, so they are little more than the mean of the training; leave it out "
         "of the targets, or optimise a schedule for it"
         for name, value in correlations.items()
-        if value < _WEAK_CORRELATION
+        if not value >= _WEAK_CORRELATION
     ]
+
+
+def _weak(correlation: float) -> str:
+    if math.isnan(correlation):
+        return "are the same for all true values"
+    return f"correlate with the true values by {correlation:.2f} only"
 
 
 def out_of_range_warnings(file: NetworkFile, maps: Mapping[str, Tensor]) -> list[str]:

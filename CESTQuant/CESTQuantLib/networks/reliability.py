@@ -176,6 +176,8 @@ def _refined_signal(physics: _Physics, signal: Tensor, found: Reconstruction, vo
     """
     network, free = physics.file.network, physics.free
     start = network.to_normalized(found.mean[voxels]).nan_to_num(0.0).clamp(-1, 1)
+    if not free:
+        return physics.signal(start, voxels)
     sd = network.normalized_sd(found.mean[voxels], found.sd[voxels])[:, free].nan_to_num(1.0).clamp(_LEAST_SD, 1.0)
     precision = 1 / sd.square()
     signal = signal.nan_to_num(0.0)

@@ -20,7 +20,7 @@ from CESTQuantLib.networks import config as training_config
 from CESTQuantLib.networks.config import FOLDER, TrainingConfig, config_from_dict
 from CESTQuantLib.networks.dictionary import nearest
 from CESTQuantLib.networks.files import NetworkFile, save_network
-from CESTQuantLib.networks.fixed_protocol import train_from_config
+from CESTQuantLib.networks.fixed_protocol import network_file, train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct, weak_output_warnings
 from CESTQuantLib.networks.reliability import back_project
 from CESTQuantLib.tissue.spectra import ZSpectra
@@ -131,6 +131,17 @@ def test_voxels_whose_t1_is_impossible_do_not_stop_the_others(config, path: str)
     assert result.quantities["amide_fraction"].isnan().tolist() == [False, True, True, True]
 
 
+def test_maps_may_give_everything_that_the_network_estimates() -> None:
+    tissue = {**amide_tissue(fraction=0.002), "b0_shift_ppm": {"uniform": [-0.1, 0.1]}}
+    tissue["water"], tissue["solutes"][0]["k_Hz"] = {"T1_s": 1.5, "T2_s": 0.05}, 100
+    config = config_from_dict({**SCAN_CONFIG, "tissue": tissue, "targets": ["b0_shift_ppm"]})
+    untrained = network_file(config.new_network(), config, config.noise_sd, 1.0)
+    signal, truth = scan(config, 50)
+    known = {"b0_shift_ppm": truth["b0_shift_ppm"]}
+    back = back_project(untrained, signal, reconstruct(untrained.network, signal), known=known)
+    assert float(back.rmse.median()) == pytest.approx(0.002, rel=0.2)
+
+
 def test_a_signal_of_another_protocol_is_refused(config, path: str) -> None:
     other = config_from_dict(
         {**SCAN_CONFIG, "protocol": {**SCAN_CONFIG["protocol"], "saturation_time_s": 1.0}}
@@ -235,4 +246,6 @@ def test_a_quantity_that_the_schedule_does_not_determine_is_told() -> None:
     assert weak_output_warnings({"amine.k_Hz": {"mae": 1.0, "correlation": 0.3}, "b": {"correlation": 0.8}})[
         0
     ].startswith("this schedule does not determine amine.k_Hz")
+    (warning,) = weak_output_warnings({"amine.k_Hz correlation": float("nan")})
+    assert "the estimates of the network are the same for all true values, so" in warning
     assert weak_output_warnings({}) == []
