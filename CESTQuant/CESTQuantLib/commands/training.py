@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..networks.config import TrainingConfig
     from ..networks.files import NetworkFile
     from ..networks.training import TrainingResult
+    from ..tissue.spectra import ZSpectra
 
 SUFFIX = ".pt"
 REPORT = "report.json"
@@ -82,10 +83,16 @@ def run_train(options: Namespace) -> None:
     output = _network_file(options)
     config, report = _config(options, "cestquant train")
     config = _with_dataset(options, config, report)
+    with write_errors(output):
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with processes() as these:
         if these.count > 1 and options.self_supervised:
             raise ValueError("--self-supervised runs as one process, not under torchrun")
-        scan = _scan(options, config, report) if options.self_supervised else None
+        scan = None
+        if options.self_supervised:
+            spectra = _scan(options, config, report)
+            # The spectra are without M0 measurements, which the protocol of the scan may have.
+            scan, config = spectra.signal, replace(config, protocol=spectra.protocol)
         checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config, scan)}.checkpoint"
         if not these.writes:
             train_from_config(config, checkpoint=checkpoint, processes=these)
@@ -143,8 +150,6 @@ def _network_file(options: Namespace) -> Path:
     if output.suffix != SUFFIX:
         raise ValueError(f"cannot write '{output}': the name of a network file must end in {SUFFIX}")
     _refuse_to_replace_config(options, output.parent / REPORT)
-    with write_errors(output):
-        output.absolute().parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         raise ValueError(f"cannot write '{output}': it is a folder")
     return output
@@ -212,8 +217,8 @@ def _fingerprint(config: TrainingConfig, scan: Tensor | None) -> str:
     return digest.hexdigest()[:12]
 
 
-def _scan(options: Namespace, config: TrainingConfig, report: Report) -> Tensor:
-    """Read the normalised signals (voxel, measurement) of the scan to train on."""
+def _scan(options: Namespace, config: TrainingConfig, report: Report) -> ZSpectra:
+    """Read the normalised spectra of the scan to train on."""
     from NeuroCESTLib.scene import host
 
     host.attach()
@@ -223,7 +228,7 @@ def _scan(options: Namespace, config: TrainingConfig, report: Report) -> Tensor:
     study = Study.of(nodes["signal"], config.protocol, nodes.get("reference"), nodes.get("mask"), None)
     spectra, noted = study.spectra()
     report.warnings += [*study.warnings, *noted]
-    return spectra.signal
+    return spectra
 
 
 def _print_warnings(report: Report) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import SimpleITK as sitk
 import torch
-from training_configs import SCAN_CONFIG, scan, write_scan
+from training_configs import SCAN_CONFIG, scan, write_config, write_scan
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.networks import self_supervised
@@ -98,6 +99,22 @@ def test_self_supervised_training_needs_a_scan(config, tmp_path: Path, capsys: p
     (tmp_path / "config.json").write_text(json.dumps(SCAN_CONFIG))
     assert main(["train", str(tmp_path / "config.json"), "--output", str(tmp_path / "n.pt"), "--self-supervised"]) == 2
     assert "--signal" in capsys.readouterr().err
+
+
+def test_a_scan_may_contain_its_own_m0(
+    config: TrainingConfig, tmp_path: Path, slicer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_supervised, "LEAST_STEPS", 40)
+    signal, _ = scan(config, 5 * 8 * 8)
+    with_m0 = torch.cat([torch.ones(len(signal), 1), signal], 1)
+    images = [sitk.GetImageFromArray(900 * column.reshape(5, 8, 8).numpy()) for column in with_m0.T]
+    sitk.WriteImage(sitk.JoinSeries(images), str(tmp_path / "z.nii.gz"))
+    protocol = SCAN_CONFIG["protocol"]
+    with_first = {"offsets_ppm": [300.0, *protocol["offsets_ppm"]], "b1_uT": [0.0, *protocol["b1_uT"]]}
+    config_file = write_config(tmp_path, SCAN_CONFIG, protocol={**protocol, **with_first}, epochs=5, samples=2000)
+    train = ["train", str(config_file), "--self-supervised", "--signal", str(tmp_path / "z.nii.gz")]
+    assert main([*train, "--output", str(tmp_path / "scan.pt")]) == 0
+    assert load_network(tmp_path / "scan.pt").protocol.offsets_ppm.tolist() == config.protocol.offsets_ppm.tolist()
 
 
 def test_train_command_on_a_scan_makes_a_network_for_it(

@@ -119,6 +119,13 @@ def test_only_files_named_as_networks_are_written(name: str, tmp_path: Path, cap
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_an_unusable_configuration_leaves_no_folder_behind(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = write_config(tmp_path, TINY, protocol="missing.json")
+    assert main(["train", str(config), "--output", str(tmp_path / "new" / "folder" / "n.pt")]) == 2
+    assert "missing.json: no such file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_report_never_replaces_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = write_config(tmp_path, TINY).rename(tmp_path / "report.json")
     before = config.read_text()
