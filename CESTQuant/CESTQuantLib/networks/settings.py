@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import number, whole_number
+from NeuroCESTLib.core.checked_json import number, shortened, whole_number
 
 CHANGEABLE = ("learning_rate", "schedule_rate", "final_rate", "epochs", "patience", "head_start")
 """Settings that may differ when a training continues from a checkpoint: how fast and how long it learns, not what."""
+LARGEST_SEED = 10**12
+"""Largest seed: the random numbers of every epoch and block have seeds about a million times as large, in 64 bits."""
 NUISANCE_WEIGHT = 0.1
 """Weight in the loss of outputs that are no targets; the reliability map needs them."""
 
@@ -50,6 +52,8 @@ class TrainingSettings:
     head_start: int = 0
 
     def __post_init__(self) -> None:
+        if abs(self.seed) > LARGEST_SEED:
+            raise ValueError(f"seed is {shortened(self.seed)} but must lie between -{LARGEST_SEED} and {LARGEST_SEED}")
         for name in ("epochs", "batch_size", "learning_rate", "schedule_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training: {name} is {getattr(self, name)!r} but must be positive")

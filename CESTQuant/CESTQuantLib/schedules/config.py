@@ -24,6 +24,7 @@ from ..networks.config import (
 from ..networks.settings import TrainingSettings
 from ..tissue.distributions import TissueDistribution
 from .bound import BoundSettings
+from .cramer_rao import OBJECTIVES as BOUNDS
 from .design import JOINT_TRAINING, OBJECTIVES, Design
 from .limits import Limits
 from .problem import EstimationProblem
@@ -94,6 +95,8 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
             held_out=whole_number(values.get("held_out", 20_000), "held_out", 2),
             false_alarm_rate=false_alarm_rate(values.get("false_alarm_rate", FALSE_ALARM_RATE)),
         )
+        if problem.mean_noise_sd == 0 and set(design.objective) & set(BOUNDS):
+            raise ValueError("noise_sd is 0, for which there is no Cramér-Rao bound; give a positive number")
         design.schedule()
     return design
 

@@ -75,6 +75,7 @@ def test_what_is_not_an_object_is_refused_with_the_keys(read: Callable) -> None:
         ({"epochs": 2.5}, "epochs is 2.5 but must be a whole number of at least 1"),
         ({"patience": -1}, "patience is -1 but must be a whole number of at least 0"),
         ({"seed": "one"}, "seed is 'one' but must be a whole number"),
+        ({"seed": 20251130123456}, "seed is 20251130123456 but must lie between -1000000000000 and 1000000000000"),
         ({"learning_rate": "fast"}, "learning_rate is 'fast', which is not a number"),
         ({"learning_rate": 0}, "learning_rate is 0.0 but must be positive"),
         ({"false_alarm_rate": 1}, "false_alarm_rate is 1 but must lie between 0 and 1"),

@@ -101,6 +101,7 @@ def test_a_killed_run_continues_to_the_same_result(
     [
         ({"limits": {"total_time_s": 0.1}}, "total_time_s is 0.1 s but 6 measurements take at least"),
         ({"targets": ["amine.T2_s"]}, "targets: amine.T2_s; choose among what varies"),
+        ({"noise_sd": 0}, "noise_sd is 0, for which there is no Cramér-Rao bound; give a positive number"),
         ({"objective": "best"}, "objective is best; use network, crlb-a, crlb-d, crlb-sd"),
         ({"target_weights": {"amine.dw": 1}}, "target_weights: unknown keys amine.dw"),
         ({"target_weights": {"amine.k_Hz": -1}}, "target_weights are 1, -1 but must be positive or 0"),
