@@ -47,6 +47,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNodeGuiTag = None
         self._sceneIsClosing = False
         self._running = False
+        self._left = False
         self._cancelRequested = False
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -121,18 +122,24 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         """Bind the scene's parameter node; called each time the user opens the module."""
+        self._left = False
         self.initializeParameterNode()
 
     def exit(self):
-        """Release the parameter node; called each time the user leaves the module, after which scenes get none."""
+        """Release the parameter node; called each time the user leaves the module, after which scenes get none.
+
+        A run in progress goes on with the parameters, which are released when it has ended.
+        """
         self._leavePages()
-        self.setParameterNode(None)
+        self._left = True
+        if not self._running:
+            self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
         """Release the parameter node, which is removed with the scene, and cancel a run in progress."""
         self._leavePages()
         self._cancelRequested = True
-        self._sceneIsClosing = self._parameterNode is not None
+        self._sceneIsClosing = self._parameterNode is not None and not self._left
         self.setParameterNode(None)
 
     def onSceneReplaced(self, caller, event):
@@ -263,6 +270,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             getattr(self.ui, section).enabled = not running
         self.ui.cancelButton.enabled = running
         self.ui.progressBar.visible = running
+        if self._left and not running:
+            self.setParameterNode(None)
         self._onParametersModified()
 
     def _showStatus(self, text):

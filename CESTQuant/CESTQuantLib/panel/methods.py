@@ -113,8 +113,9 @@ class MethodsPage(Page):
     def options(self):
         """Return what the panel gives to the chosen method, by the name of the argument."""
         chosen = {self.INPUTS[name][0].removesuffix("Path"): self.value(name) for name in self.used()}
-        # 0 µT means the single acquired power, and an empty path no file.
-        return {name: value for name, value in chosen.items() if value}
+        if chosen.get("power_uT") == 0:  # the single acquired power
+            del chosen["power_uT"]
+        return {name: value for name, value in chosen.items() if value is not None and value != ""}
 
     def value(self, name):
         """Return what the panel gives for an input, by its name in the registry; a model is a file or its content."""

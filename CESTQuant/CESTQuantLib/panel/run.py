@@ -19,21 +19,26 @@ class RunPage(Page):
     def missing(self):
         """Return what is wrong with the advanced settings."""
         try:
-            self.offsets()
+            offsets = self.offsets()
         except ValueError as error:
             return [_("Further offsets: {reason}.").format(reason=error)]
+        if "asymmetry-offset" in self.panel.methods.used() and min(offsets) <= 0:
+            return [
+                _("Give the offset of the asymmetry as a positive number of ppm, not {offset:g}.").format(
+                    offset=min(offsets)
+                )
+            ]
         if self.wantsPosterior() and not self.parameters.segmentation:
             return [_("Choose the regions under Outputs: the posterior is that of their mean spectra.")]
         return []
 
     def show(self):
         """Show the advanced settings that the chosen method uses."""
-        from ..methods.registry import method_named
         from ..scene.posterior import METHODS
 
-        ui, method = self.ui, self.parameters.method
-        ui.posteriorCheckBox.visible = method in METHODS
-        ui.spatialPriorCheckBox.visible = method_named(method).spatial
+        ui = self.ui
+        ui.posteriorCheckBox.visible = self.parameters.method in METHODS
+        ui.spatialPriorCheckBox.visible = self.isSpatial()
         for widget in (ui.dictionarySpinBox, ui.dictionarySpinBoxLabel):
             widget.visible = "config" in self.panel.methods.used()
 
@@ -45,9 +50,14 @@ class RunPage(Page):
 
     def wantsSpatialPrior(self):
         """Whether the spatial prior is asked for and the method has a fit for it."""
-        from ..methods.registry import method_named
+        return self.parameters.spatialPrior and self.isSpatial()
 
-        return self.parameters.spatialPrior and method_named(self.parameters.method).spatial
+    def isSpatial(self):
+        """Whether the chosen method is installed and has a fit with a spatial prior."""
+        from ..methods.registry import METHODS
+
+        method = METHODS.get(self.parameters.method)
+        return method is not None and method.spatial
 
     def offsets(self):
         """Return the offsets of asymmetries in ppm, the main one first.

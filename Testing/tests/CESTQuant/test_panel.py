@@ -133,7 +133,13 @@ def test_a_method_of_another_installation_is_named():
     panel = slicer.util.getModuleWidget("CESTQuant")
     panel.enter()
     panel.logic.getParameterNode().parameterNode.SetParameter("method", "magic")
-    assert "The method magic is not installed: choose another one." in panel.missingInputs()
+    sentence = "The method magic is not installed: choose another one."
+    assert sentence in panel.ui.applyButton.toolTip
+    assert not panel.ui.applyButton.enabled
+    panel.exit()
+    panel.enter()  # as after loading such a scene
+    assert sentence in panel.ui.applyButton.toolTip
+    assert panel.ui.spatialPriorCheckBox.isHidden()
     panel.logic.getParameterNode().method = "lorentzian"
 
 

@@ -133,6 +133,24 @@ class ImporterTest(SampleTest):
         values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
         self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.01)
 
+    def test_leavingTheModuleDuringAnImportLosesNothing(self):
+        self.writeScan("sub-01_cest", MagneticFieldStrength=3.0)
+        self.ui.importSourcePathLineEdit.currentPath = self.directory
+        self.ui.findSeriesButton.click()
+        importScan = self.widget.logic.importScan
+
+        def importAndLeave(*arguments, **options):
+            imported = importScan(*arguments, **options)
+            self.widget.exit()
+            return imported
+
+        self.widget.logic.importScan = importAndLeave
+        self.addCleanup(setattr, self.widget.logic, "importScan", importScan)
+        self.ui.importButton.click()
+        self.assertIn("is in the scene", self.ui.statusLabel.text)
+        self.widget.enter()
+        self.assertEqual(self.ui.signalSelector.currentNode().GetNumberOfDataNodes(), 22)
+
     def test_folderWithoutScansSaysWhatToGive(self):
         import unittest.mock
 

@@ -147,5 +147,63 @@ class MapsTest(SampleTest):
         self.ui.applyButton.click()
         self.assertTrue({"mtr_asym_3.5ppm", "mtr_asym_2ppm", "mtr_asym_2.5ppm"} <= set(self.mapNames()))
 
+    def test_offsetOfNothingIsRefused(self):
+        self.chooseInputs()
+        self.ui.furtherOffsetsLineEdit.text = "2"
+        self.ui.asymmetryOffsetSpinBox.value = 0.0
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("a positive number of ppm, not 0", self.ui.applyButton.toolTip)
+        self.assertEqual(self.widget.runs.options()["asymmetryOffset_ppm"], (0.0, 2.0))
+        self.ui.asymmetryOffsetSpinBox.value = 3.5
+        self.ui.furtherOffsetsLineEdit.text = "-2"
+        self.assertIn("not -2", self.ui.applyButton.toolTip)
+        self.ui.furtherOffsetsLineEdit.text = ""
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_leavingTheModuleDuringARunLosesNothing(self):
+        import unittest.mock
+
+        from NeuroCESTLib.core import background
+
+        load, fit = background.load_libraries, self.widget.logic.fit
+
+        def loadAndLeave(*arguments):
+            load(*arguments)
+            self.widget.exit()
+
+        def fitAndLeave(*arguments, **options):
+            result = fit(*arguments, **options)
+            self.widget.exit()
+            return result
+
+        self.chooseInputs()
+        for button, folder in ((self.ui.applyButton, "cest mtrasym"), (self.ui.previewButton, "cest preview")):
+            for place in (
+                unittest.mock.patch.object(background, "load_libraries", loadAndLeave),
+                unittest.mock.patch.object(self.widget.logic, "fit", fitAndLeave),
+            ):
+                with place:
+                    button.click()
+                self.assertIn(f"in the folder '{folder}", self.ui.statusLabel.text)
+                self.assertIsNone(self.widget.parameters)
+                self.widget.enter()
+                self.assertTrue(button.enabled)
+
+    def test_closingTheSceneAfterLeavingDuringARunCancelsIt(self):
+        def leaveAndClose(percent):
+            if percent > 0 and self.widget.parameters:
+                self.widget.exit()
+                slicer.mrmlScene.RemoveNode(self.widget.parameters.parameterNode)  # which would survive
+                slicer.mrmlScene.Clear()
+
+        self.chooseInputs()
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.connect("valueChanged(int)", leaveAndClose)
+        self.addCleanup(self.ui.progressBar.disconnect, "valueChanged(int)", leaveAndClose)
+        self.ui.applyButton.click()
+        self.assertIn("Cancelled", self.ui.statusLabel.text)
+        self.assertIsNone(self.widget.parameters)
+        self.assertIsNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScriptedModuleNode"))
+
     def mapNames(self):
         return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
