@@ -115,7 +115,7 @@ class _Saturation:
 
     Attributes:
         plays: The pulses.
-        waits_s: Free time in s before each of them and after the last.
+        waits_s: Free time in s before each of them and after the last; without pulses, all of it.
         spoiled: Whether something is spoiled between the first and the last pulse.
     """
 
@@ -188,8 +188,11 @@ class _Reader:
         train = self._train(reference) if simple else None
         if simple and train is not None:
             times = [train.total_time_s] * len(times)
-        else:  # the duration of a measurement without RF matters to nothing
-            times = [max(times) if silent else time for time, silent in zip(times, self.silent, strict=True)]
+        else:  # a measurement without RF may be called as long as the others, but not longer than it waits
+            longest = max(times)
+            times = [
+                time if s.plays else min(longest, s.waits_s[0]) for time, s in zip(times, self.saturations, strict=True)
+            ]
         energies = [sum(pulses[play.pulse].energy_uT2_s for play in s.plays) for s in self.saturations]
         b1 = [math.sqrt(energy / time) if time > 0 else 0.0 for energy, time in zip(energies, times, strict=True)]
         if train is not None:
@@ -214,6 +217,8 @@ class _Reader:
             events=None if simple else self.events,
         )
         protocol = self._with_readout(protocol) if self.excited else self._with_recovery(protocol)
+        if self.from_protocol and (m0 := self.definitions.numbers("m0_measurements")):
+            protocol = replace(protocol, m0_measurements=tuple(int(number) for number in m0))
         stated = self.definitions.numbers("initial_recovery_s") if self.from_protocol else None
         if stated is not None and len(stated) in (1, protocol.measurement_count):
             protocol = replace(protocol, initial_recovery_s=torch.tensor(stated, dtype=torch.float64))
@@ -243,12 +248,24 @@ class _Reader:
         leading = [saturation.recovery_s for saturation in self.saturations]
         if not self.from_protocol:
             recovery = self._quantity("recovery_time_s", [*leading[1:], self._trailing_s()])
-            initial = self._quantity("initial_recovery_s", leading)
+            initial = self._quantity("initial_recovery_s", self._before_saturation(protocol.saturation_time_s.tolist()))
             protocol = replace(protocol, initial_recovery_s=initial, recovery_time_s=recovery)
         stated = self.definitions.numbers("recovery_time_s")
         if stated is not None and len(stated) in (1, protocol.measurement_count):
             protocol = replace(protocol, recovery_time_s=torch.tensor(stated, dtype=torch.float64))
         return protocol
+
+    def _before_saturation(self, times: Sequence[float]) -> list[float]:
+        """Free time in s before every saturation; without RF the saturation, with B1 0, is a part of the free time."""
+        left = [s.waits_s[0] - (0.0 if s.plays else time) for s, time in zip(self.saturations, times, strict=True)]
+        short = next((m for m, rest in enumerate(left) if rest < -1e-9), None)
+        if short is not None:
+            self.notes.append(
+                f"measurement {short + 1} has no RF and waits {self.saturations[short].waits_s[0]:.4g} s, less than a "
+                f"pulse train lasts; it is simulated with {times[short]:.4g} s, which matters only if the "
+                "magnetisation does not start at equilibrium"
+            )
+        return [max(rest, 0.0) for rest in left]
 
     def _trailing_s(self) -> float:
         """Free time in s after the last sample."""
@@ -314,7 +331,7 @@ class _Reader:
             if stated is not None and (not played or len(played) > 1):
                 offsets.append(stated[m])
                 continue
-            offsets.append(played[0] if played else 0.0)
+            offsets.append(played[0] if played else self._m0_offset_ppm())
             if stated is None:
                 continue
             every = [play.frequency_Hz / self.hz_per_ppm for play in saturation.plays]
@@ -330,7 +347,18 @@ class _Reader:
                 f"measurement {m + 1} plays {offsets[m] * scale:.4g} ppm{where} but offsets_ppm says {stated[m]:.4g}; "
                 "what is played counts"
             )
+        if stated is None and self.silent.any():
+            numbers = ", ".join(str(m + 1) for m in np.flatnonzero(self.silent))
+            self.notes.append(
+                f"no offset is known of the measurements without RF ({numbers}), which are taken for M0 images at "
+                f"{self._m0_offset_ppm():g} ppm; add the definition offsets_ppm or M0_offset"
+            )
         return offsets
+
+    def _m0_offset_ppm(self) -> float:
+        """Offset of M0 images without RF that offsets_ppm does not list."""
+        stated = self.definitions.number("M0_offset")
+        return _M0_OFFSET_PPM if stated is None else stated
 
     def _stated_offsets(self) -> list[float] | None:
         """The offsets of the definitions; None where they do not belong to the measurements.
@@ -340,8 +368,7 @@ class _Reader:
         stated = self.definitions.numbers("offsets_ppm")
         if stated is None:
             return None
-        m0 = self.definitions.number("M0_offset")
-        unsaturated = _M0_OFFSET_PPM if m0 is None else m0
+        unsaturated = self._m0_offset_ppm()
         if len(stated) + 1 == len(self.saturations) and self.silent.sum() == 1:
             stated.insert(int(self.silent.argmax()), unsaturated)
         passes, over = divmod(len(self.saturations), len(stated))

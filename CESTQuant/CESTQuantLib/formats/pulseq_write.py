@@ -239,6 +239,8 @@ class _Writer:
         values: dict[str, Any] = {name: value.tolist() for name, value in self.values.items()}
         if protocol.larmor_frequency_MHz is not None:
             values["larmor_frequency_MHz"] = protocol.larmor_frequency_MHz
+        if protocol.m0_measurements:
+            values["m0_measurements"] = list(protocol.m0_measurements)
         return values | {
             "B0": protocol.field_strength_T,
             "num_meas": protocol.measurement_count,

@@ -97,6 +97,22 @@ def test_an_m0_image_without_rf_that_is_not_listed_is_taken_with_a_warning(
     assert "taken for the M0 image" in told
 
 
+@pytest.mark.parametrize(("stated", "m0"), [({}, -300.0), ({"M0_offset": -100}, -100.0)])
+def test_the_offset_of_an_m0_image_is_not_that_of_water_where_no_offsets_are_listed(
+    stated: dict[str, float], m0: float, tmp_path: Path
+) -> None:
+    file = SequenceText(B0=3, **stated)
+    file.wait(10)
+    file.sample()
+    for offset in (-3.5, 3.5):
+        file.pulse(3.0, 0.1, offset)
+        file.gradient(0.0055)
+        file.sample()
+    offsets, told = told_by(file, tmp_path)
+    assert offsets == pytest.approx([m0, -3.5, 3.5])
+    assert f"without RF (1), which are taken for M0 images at {m0:g} ppm" in told
+
+
 def test_unlisted_m0_images_of_a_sequence_with_several_slices_are_taken(tmp_path: Path) -> None:
     """Every offset, and M0 before them, is read from three slices, each with its own saturation."""
     file = SequenceText(B0=3, offsets_ppm="-3.5 3.5")

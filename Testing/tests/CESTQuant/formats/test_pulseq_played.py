@@ -6,6 +6,7 @@ import math
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,39 @@ def test_gradients_across_the_slice_spoil_by_the_rule_of_the_format_only(tmp_pat
         spoils = rules == "pulseq"
         ours, reference = played(play, tmp_path, rules=rules)
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("pulses", [1, 5])
+@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("wait_s", [0.5, 2.0])
+def test_an_image_without_rf_recovers_for_as_long_as_it_waits(
+    pulses: int, start: float, wait_s: float, tmp_path: Path
+) -> None:
+    """A continuous-wave block of 1 s, or a train of 0.14 s; the start is a share of the equilibrium."""
+    file = SequenceText(B0=3, offsets_ppm="-300 3.5")
+    file.wait(wait_s)
+    file.sample()
+    for number in range(pulses):
+        file.pulse(2.0, 1.0 if pulses == 1 else 0.02, 3.5, phase=2 * math.pi * number * 0.02 * file.hertz(3.5))
+        if number < pulses - 1:
+            file.wait(0.01)
+    file.sample()
+    protocol = replace(read_seq(file.write(tmp_path)), initial_magnetisation=start)
+    assert protocol.events is None
+    assert (protocol.pulses is None) == (pulses == 1)
+    z = simulate(Tissue(Water(1.3, 0.08)), protocol)[0, 0].item()
+    assert z == pytest.approx(1 - (1 - start) * math.exp(-wait_s / 1.3), abs=1e-9)
+
+
+def test_an_image_without_rf_that_waits_less_than_a_train_lasts_is_told(tmp_path: Path) -> None:
+    file = SequenceText(B0=3, offsets_ppm="-300 3.5")
+    file.wait(0.01)
+    file.sample()
+    for _ in range(2):
+        file.pulse(2.0, 0.1, 0.0)
+    file.sample()
+    with pytest.warns(UserWarning, match=r"measurement 1 has no RF and waits 0\.01 s, less than a pulse train lasts"):
+        assert read_seq(file.write(tmp_path)).initial_recovery_s[0].item() == 0
 
 
 def test_unknown_rules_are_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:

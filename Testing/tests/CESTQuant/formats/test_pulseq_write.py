@@ -158,6 +158,13 @@ def test_the_published_schedule_reads_back_the_same(shared_data: Callable[[str],
     assert_same(original, read_seq(tmp_path / "b.seq"))
 
 
+def test_the_m0_measurements_of_a_protocol_come_back(tmp_path: Path) -> None:
+    """The file plays nothing that tells them from measurements without saturation at other offsets."""
+    protocol = Protocol(3.0, [3.5, -3.5, 3.5, 1.0], [0.0, 1.0, 1.0, 0.0], 1.0, m0_measurements=(1, 4))
+    write_seq(protocol, tmp_path / "m0.seq")
+    assert read_seq(tmp_path / "m0.seq").m0_measurements == (1, 4)
+
+
 @pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
 def test_the_start_of_a_protocol_comes_back(start: float, tmp_path: Path) -> None:
     protocol = Protocol(
