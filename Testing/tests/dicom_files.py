@@ -91,7 +91,14 @@ def write_classic(folder: Path, signal: np.ndarray, more: Values | None = None, 
             write_dicom(folder / name, {**series(), **place(k), **own, **(more or {})}, image[None])
 
 
-def write_enhanced(path: Path, signal: np.ndarray, *, slopes: Sequence[float], more: Values | None = None) -> Path:
+def write_enhanced(
+    path: Path,
+    signal: np.ndarray,
+    *,
+    slopes: Sequence[float],
+    more: Values | None = None,
+    of_frame: Sequence[Values] | None = None,
+) -> Path:
     """Write one multi-frame file with the measurements as temporal positions, the slices outside."""
     frames, items = [], []
     for k in range(signal.shape[1]):
@@ -105,6 +112,7 @@ def write_enhanced(path: Path, signal: np.ndarray, *, slopes: Sequence[float], m
                         "SQ",
                         [{(0x0028, 0x1052): ("DS", 0), (0x0028, 0x1053): ("DS", slopes[m])}],
                     ),
+                    **(of_frame[m] if of_frame else {}),
                 }
             )
             frames.append(signal[m, k])

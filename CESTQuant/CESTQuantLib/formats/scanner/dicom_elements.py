@@ -6,6 +6,7 @@ the order of their frames. The encoding is that of DICOM PS3.5, section 7.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from dataclasses import dataclass, field
@@ -94,12 +95,19 @@ class DicomFile:
             ) from None
 
     def sequence(self, tag: Tag, elements: Elements | None = None) -> tuple[Elements, ...]:
-        """Return the items of a sequence; none where it is missing."""
+        """Return the items of a sequence; none where it is missing.
+
+        A sequence whose type the writer did not know (UN) is implicit little endian whatever the syntax of the file, as
+        PS3.5, section 6.2.2, has it; some writers leave it as it was.
+        """
         element = (self.elements if elements is None else elements).get(tag)
         if element is None:
             return ()
         if element.items is not None:
             return element.items
+        if element.kind in (b"UN", b""):
+            with contextlib.suppress(ValueError):
+                return _Reader(self.path, element.content, True, "<").items(len(element.content))
         return _Reader(self.path, element.content, *self._code).items(len(element.content))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -40,6 +43,13 @@ _MACROS: dict[Tag, Tag] = {
 """Sequence of a multi-frame file that holds an element."""
 _SAME_PLACE_MM = 1e-2
 _EVEN = 1e-2
+_RESCALING: tuple[tuple[Tag, bytes, bytes], ...] = (
+    (_INTERCEPT, b"DS", b"0"),
+    (_SLOPE, b"DS", b"1"),
+    ((0x0040, 0x9224), b"FD", struct.pack("<d", 0.0)),
+    ((0x0040, 0x9225), b"FD", struct.pack("<d", 1.0)),
+)
+"""Elements that SimpleITK may scale pixels by, with their type and the value with which it does not."""
 _WORDS = {8: "1", 16: "2", 32: "4"}
 
 
@@ -243,10 +253,8 @@ def _pixels(stacks: list[list[Frame]], quantitative: bool) -> list[list[np.ndarr
         key = id(frame.file)
         if key not in cache:
             cache[key] = stored_values(frame.file)
-        stored = cache[key][frame.number]
-        if frame.file.plain_byte_order is None:
-            return stored.astype(np.float32)  # SimpleITK has scaled them
-        return (stored * _scale(frame, quantitative)[0] + _scale(frame, quantitative)[1]).astype(np.float32)
+        slope, intercept = _scale(frame, quantitative)
+        return (cache[key][frame.number] * slope + intercept).astype(np.float32)
 
     found = [[values(frame) for frame in stack] for stack in stacks]
     if len({image.shape for stack in found for image in stack}) > 1:
@@ -273,7 +281,7 @@ def _philips_slope(file: DicomFile, own: Elements) -> float | None:
 
 
 def stored_values(file: DicomFile) -> np.ndarray:
-    """Return the stored numbers (frame, row, column) of a file; of a compressed file, its scaled values.
+    """Return the stored numbers (frame, row, column) of a file.
 
     Raises:
         ValueError: The file has no pixels, is cut off, or its pixels are coloured or of an unknown kind.
@@ -308,12 +316,40 @@ def _pixel_type(file: DicomFile, order: str) -> np.dtype:
 
 
 def _decompressed(file: DicomFile, shape: tuple[int, int, int]) -> np.ndarray:
-    import SimpleITK as sitk
-
-    try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(file.path)))
-    except RuntimeError:
-        raise ValueError(f"'{file.path}': its compressed pixels cannot be read; export it uncompressed") from None
+    assert file.pixels is not None
+    content = file.path.read_bytes()
+    start = file.pixels[1]
+    with tempfile.TemporaryDirectory() as folder:
+        unscaled = Path(folder) / "unscaled.dcm"
+        unscaled.write_bytes(_without_rescaling(content[:start]) + content[start:])
+        array = _read_by_itk(unscaled, file.path)
     if array.size != np.prod(shape):
         raise ValueError(f"'{file.path}': its compressed pixels do not have the announced size")
     return array.reshape(shape)
+
+
+def _without_rescaling(elements: bytes) -> bytes:
+    """The elements of a compressed file with slopes of 1 and intercepts of 0, of the same length.
+
+    Which of them SimpleITK applies depends on the kind of the file, on whether frames differ, and on what it has read
+    or written before.
+    """
+    changed = bytearray(elements)
+    for (group, number), kind, value in _RESCALING:
+        head = struct.pack("<HH", group, number) + kind
+        place = changed.find(head)
+        while place >= 0:
+            start = place + len(head) + 2
+            length = int.from_bytes(changed[start - 2 : start], "little")
+            changed[start : start + length] = value.ljust(length)[:length]
+            place = changed.find(head, start + length)
+    return bytes(changed)
+
+
+def _read_by_itk(path: Path, shown: Path) -> np.ndarray:
+    import SimpleITK as sitk
+
+    try:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError:
+        raise ValueError(f"'{shown}': its compressed pixels cannot be read; export it uncompressed") from None

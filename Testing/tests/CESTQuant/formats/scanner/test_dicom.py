@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_files import place, series, write_classic, write_dicom, write_enhanced
+from dicom_files import elements, place, series, write_classic, write_dicom, write_enhanced
 
 from CESTQuantLib.formats.scanner.dicom_elements import read_elements
 from CESTQuantLib.formats.scanner.sources import describe_scans, read_source
@@ -77,6 +78,39 @@ def test_philips_display_scaling_is_undone(tmp_path: Path) -> None:
                 tmp_path / "dicom" / f"{m}-{k}", {**series(manufacturer="Philips"), **place(k), **more}, image[None]
             )
     np.testing.assert_allclose(read_source(tmp_path / "dicom")[0].images.array, SIGNAL / 0.5)
+
+
+@pytest.mark.parametrize("slope", [None, 4.0])
+def test_philips_display_scaling_of_compressed_images_is_undone(tmp_path: Path, slope: float | None) -> None:
+    pixels = np.random.default_rng(1).integers(0, 1000, (2, 64, 64)).astype(np.uint16)
+    for m, private in enumerate([0.5, 0.25]):
+        path = compressed(tmp_path / f"{m}.dcm", pixels[m], {"0020|0012": str(m + 1), "0008|0070": "Philips"})
+        shown = {} if slope is None else {(0x0028, 0x1052): ("DS", "0"), (0x0028, 0x1053): ("DS", f"{slope:g}")}
+        added = elements({**shown, (0x2005, 0x100E): ("FL", private)})
+        content = path.read_bytes()
+        place_of_pixels = content.rindex(bytes([0xE0, 0x7F, 0x10, 0x00]))
+        path.write_bytes(content[:place_of_pixels] + added + content[place_of_pixels:])
+    found = read_source(tmp_path)[0].images.array[:, 0]
+    np.testing.assert_allclose(found, pixels / np.reshape([0.5, 0.25], (2, 1, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_private_sequences_of_an_unknown_type_are_read(tmp_path: Path, implicit: bool) -> None:
+    """Anonymisers write the private sequence of Philips as UN, with the elements in it implicit as a rule."""
+    slopes = [0.5, 0.25, 2.0, 1.0]
+
+    def item(slope: float) -> bytes:
+        if not implicit:
+            return elements({(0x2005, 0x100E): ("FL", slope)})
+        return struct.pack("<HHIf", 0x2005, 0x100E, 4, slope)
+
+    def private(slope: float) -> bytes:
+        return struct.pack("<HHI", 0xFFFE, 0xE000, len(item(slope))) + item(slope)
+
+    of_frame = [{(0x2005, 0x140F): ("UN", private(slope))} for slope in slopes]
+    path = tmp_path / "a.dcm"
+    write_enhanced(path, SIGNAL, slopes=[1.0] * 4, of_frame=of_frame, more=series(manufacturer="Philips"))
+    np.testing.assert_allclose(read_source(path)[0].images.array, SIGNAL / np.reshape(slopes, (4, 1, 1, 1)))
 
 
 def test_offsets_beside_the_images(tmp_path: Path) -> None:
@@ -262,17 +296,24 @@ def test_cut_off_files_are_named(tmp_path: Path) -> None:
             read_source(tmp_path)
 
 
-def test_elements_of_other_writers_are_read(tmp_path: Path) -> None:
-    """Files that GDCM writes: compressed pixels, and no sequences."""
-    pixels = np.random.default_rng(1).integers(0, 1000, (1, 64, 64)).astype(np.uint16)
-    image = sitk.GetImageFromArray(pixels)
-    for tag, value in {"0008|0060": "MR", "0020|0032": "1\\2\\3", "0020|0037": "1\\0\\0\\0\\1\\0"}.items():
+def compressed(path: Path, pixels: np.ndarray, more: dict[str, str]) -> Path:
+    """Write one image (row, column) as GDCM does: compressed pixels, and no sequences."""
+    image = sitk.GetImageFromArray(pixels[None])
+    tags = {"0008|0060": "MR", "0020|000e": "1.2.3", "0020|0032": "1\\2\\3", "0020|0037": "1\\0\\0\\0\\1\\0"}
+    for tag, value in {**tags, **more}.items():
         image.SetMetaData(tag, value)
     writer = sitk.ImageFileWriter()
-    writer.SetFileName(str(tmp_path / "itk.dcm"))
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
     writer.UseCompressionOn()
     writer.SetCompressor("JPEG2000")
     writer.Execute(image)
+    return path
+
+
+def test_elements_of_other_writers_are_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 1000, (1, 64, 64)).astype(np.uint16)
+    compressed(tmp_path / "itk.dcm", pixels[0], {})
     assert read_elements(tmp_path / "itk.dcm").plain_byte_order is None
     found, _ = read_source(tmp_path)
     np.testing.assert_array_equal(found.images.array[0], pixels)
