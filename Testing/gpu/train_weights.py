@@ -99,7 +99,9 @@ def _templates(prepared: dict[str, Any]) -> list[Template]:
 
 
 def _synthetic(config: TrainingConfig, prepared: dict[str, Any], cache: Path) -> SyntheticSource:
-    settings = SyntheticConfig.from_dict(dict(config.data.synthetic) | {"cache": str(cache)}, "data: synthetic")
+    cohort = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing").preprocessing
+    values = config.data.synthetic_settings(cohort.spacing_mm) | {"cache": str(cache)}
+    settings = SyntheticConfig.from_dict(values, "data: synthetic")
     cavity = config.network.classes > CAVITY
     return SyntheticSource(settings, config.data.length, config.data.seed, cavity, _templates(prepared))
 

@@ -30,8 +30,10 @@ class DataConfig:
         seed: Seed of synthetic patients and of pairs; the validation has patients of another seed.
         validation_pairs: Number of fixed held-out pairs; with a manifest at most so many of its split ``val``.
         cache: Folder of the cache, relative to the output folder unless absolute.
-        synthetic: Settings of ``synthesis.source.SyntheticConfig``.
-        preprocessing: Settings of ``cohort.preparation.PreparationConfig``. ``histogram_landmarks`` may be ``learn``:
+        synthetic: Settings of ``synthesis.source.SyntheticConfig``. Among pairs of a cohort, synthetic patients have
+            the voxel size of the cohort.
+        preprocessing: Settings of ``cohort.preparation.PreparationConfig``; synthetic patients are always z-scored and
+            need ``normalisation`` 'zscore'. ``histogram_landmarks`` may be ``learn``:
             they are then those of the split ``train``, whose studies are prepared once more for it.
         pairing: Kind or settings of ``cohort.pairing.Pairing``.
         sampling: Settings of ``cohort.pairing.StudySampling``; None (null) for none.
@@ -63,6 +65,19 @@ class DataConfig:
             raise ValueError(f"synthetic_share is {share!r} but must be a number from 0 to below 1")
         if self.path == "synthetic" and (share or self.transplants is not None):
             raise ValueError("synthetic_share and transplants need a cohort: choose another path than 'synthetic'")
+
+    @property
+    def has_synthetic(self) -> bool:
+        """Whether some of the pairs are synthetic."""
+        return self.path == "synthetic" or self.synthetic_share > 0
+
+    def synthetic_settings(self, spacing_mm: float) -> dict[str, Any]:
+        """Return ``synthetic`` with the voxel size of the cohort where its pairs are mixed with synthetic ones.
+
+        Args:
+            spacing_mm: Voxel size of the cohort in mm, by ``preprocessing``.
+        """
+        return ({} if self.path == "synthetic" else {"spacing_mm": spacing_mm}) | dict(self.synthetic)
 
 
 @dataclass(frozen=True)

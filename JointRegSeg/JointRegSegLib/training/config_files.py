@@ -12,7 +12,7 @@ from NeuroCESTLib.core.checked_json import check_keys, read_json, settings_from_
 from ..augmentation.config import AugmentationConfig
 from ..cohort.pairing import Pairing, StudySampling
 from ..cohort.preparation import PreparationConfig
-from ..images.preprocessing import LEARN
+from ..images.preprocessing import LEARN, PreprocessingConfig
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig, load_network_config, network_config_names
 from ..network.shipped import DEFAULT, SHIPPED
@@ -115,5 +115,21 @@ def _check_data(data: DataConfig, where: str) -> None:
         ("pairing", Pairing.of, data.pairing),
         ("sampling", StudySampling.of, data.sampling),
     )
-    for name, build, values in parts:
-        build(values, f"{where}: {name}")
+    built = {name: build(values, f"{where}: {name}") for name, build, values in parts}
+    if data.has_synthetic:
+        _check_synthetic(data, built["preprocessing"].preprocessing, where)
+
+
+def _check_synthetic(data: DataConfig, cohort: PreprocessingConfig, where: str) -> None:
+    """Check that synthetic patients are what the settings say of all studies."""
+    if cohort.normalisation != "zscore":
+        raise ValueError(
+            f"{where}: preprocessing: normalisation is '{cohort.normalisation}', but synthetic patients are z-scored: "
+            "use 'zscore', or a cohort alone"
+        )
+    spacing_mm = SyntheticConfig.from_dict(data.synthetic_settings(cohort.spacing_mm), f"{where}: synthetic").spacing_mm
+    if data.synthetic_share and spacing_mm != cohort.spacing_mm:
+        raise ValueError(
+            f"{where}: synthetic: spacing_mm is {spacing_mm:g}, but {cohort.spacing_mm:g} in preprocessing: leave it "
+            "out here, or use the same voxel size"
+        )

@@ -104,7 +104,7 @@ def _synthetic_pairs(config: TrainingConfig) -> _Opened:
     data = config.data
     if data.path != "synthetic":
         raise ValueError(f"data path '{data.path}' needs a cohort: give --manifest COHORT.csv")
-    settings, cavity = SyntheticConfig.from_dict(data.synthetic, "data: synthetic"), _knows_cavity(config)
+    settings, cavity = _synthetic(config), _knows_cavity(config)
     training = SyntheticSource(settings, data.length, data.seed, cavity)
     held_out = SyntheticSource(settings, max(data.validation_pairs, 1), data.seed + _HELD_OUT_SEED, cavity)
     return training, held_out, f"synthetic patients, seed {data.seed}"
@@ -134,8 +134,7 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
         if transplants is not None:
             training = TransplantedPairs(training, transplants, data.seed)
         if data.synthetic_share:
-            settings = SyntheticConfig.from_dict(data.synthetic, "data: synthetic")
-            synthetic = SyntheticSource(settings, data.length, data.seed, _knows_cavity(config))
+            synthetic = SyntheticSource(_synthetic(config), data.length, data.seed, _knows_cavity(config))
             training = MixedPairs(training, synthetic, data.synthetic_share, data.seed)
             description += f" and synthetic patients, seed {data.seed}"
     if data.validation_pairs and any(study.split == "val" for study in cohort.studies):
@@ -167,6 +166,11 @@ def _knows_cavity(config: TrainingConfig) -> bool:
 def _preparation(config: TrainingConfig) -> PreparationConfig:
     preparation = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing")
     return replace(preparation, cavity=_knows_cavity(config))
+
+
+def _synthetic(config: TrainingConfig) -> SyntheticConfig:
+    spacing_mm = _preparation(config).preprocessing.spacing_mm
+    return SyntheticConfig.from_dict(config.data.synthetic_settings(spacing_mm), "data: synthetic")
 
 
 def _open_split(
@@ -205,6 +209,6 @@ def _saved_preprocessing(config: TrainingConfig, preparation: PreparationConfig)
     """
     spacing_mm = preparation.preprocessing.spacing_mm
     if config.data.path == "synthetic":
-        spacing_mm = float(SyntheticConfig.from_dict(config.data.synthetic, "data: synthetic").spacing_mm)
+        spacing_mm = float(_synthetic(config).spacing_mm)
     spacing_mm *= config.training_stride / config.network.stride
     return preparation.preprocessing.to_dict() | {"spacing_mm": spacing_mm}

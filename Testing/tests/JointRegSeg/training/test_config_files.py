@@ -98,3 +98,32 @@ def test_landmarks_cannot_be_learned_without_their_normalisation_or_a_cohort(pat
 def test_unusable_preprocessing_names_the_section_and_the_key(settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=f"config.json: {words}"):
         config_from_dict({"data": {"preprocessing": settings}}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            {"path": "synthetic", "preprocessing": {"normalisation": "percentile"}},
+            "normalisation is 'percentile', but synthetic patients are z-scored",
+        ),
+        (
+            {"synthetic_share": 0.5, "preprocessing": {"normalisation": "zscore_crop"}},
+            "normalisation is 'zscore_crop', but synthetic patients are z-scored",
+        ),
+        (
+            {"synthetic_share": 0.5, "preprocessing": {"spacing_mm": 1}, "synthetic": {"spacing_mm": 2}},
+            "synthetic: spacing_mm is 2, but 1 in preprocessing",
+        ),
+    ],
+)
+def test_preprocessing_that_synthetic_patients_would_not_follow_is_refused(data: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config_from_dict({"data": data})
+
+
+def test_synthetic_patients_among_others_have_the_voxel_size_of_the_cohort() -> None:
+    mixed = config_from_dict({"data": {"synthetic_share": 0.5, "preprocessing": {"spacing_mm": 4}}}).data
+    assert mixed.synthetic_settings(4.0) == {"spacing_mm": 4.0}
+    alone = config_from_dict({"data": {"path": "synthetic", "preprocessing": {"spacing_mm": 4}}}).data
+    assert alone.synthetic_settings(4.0) == {}
