@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
 import torch
 
 from JointRegSegLib.cohort.sample import OUTSIDE, Pair, StudySample
@@ -94,6 +97,39 @@ def held_out(count: int = 2) -> list[Pair]:
     """Pairs for validation."""
     source = Shells(count, seed=9)
     return [source[index] for index in range(count)]
+
+
+PREPROCESSING = {"spacing_mm": 4, "multiple_of": 2, "extent_mm": [64, 64, 64], "align": "none"}
+"""Preparation of the studies of ``write_shells``."""
+
+
+def write_shells(folder: Path, splits: Sequence[str], visits: int = 2, unlabelled: Sequence[int] = ()) -> Path:
+    """Write a subject of ``Shells`` for each split, on grids of 4 mm, and their manifest.
+
+    Args:
+        folder: Folder to write to.
+        splits: Split of each subject.
+        visits: Visits of each subject, 1 or 2.
+        unlabelled: Numbers of the subjects without labels.
+    """
+    rows = ["subject,visit,flair,t1,label,mask,split"]
+    source = Shells(len(splits), size=16, seed=5)
+    for subject, split in enumerate(splits):
+        for number, study in enumerate(source[subject][:visits], start=1):
+            volumes = {"flair": study.images[3], "t1": study.images[0], "label": study.labels, "mask": study.mask}
+            if subject in unlabelled:
+                del volumes["label"]
+            files = {}
+            for name, volume in volumes.items():
+                array = volume.numpy().astype(np.uint8 if name in ("label", "mask") else np.float32)
+                image = sitk.GetImageFromArray(array)
+                image.SetSpacing((4, 4, 4))
+                files[name] = f"s{subject}-{number}_{name}.nii.gz"
+                sitk.WriteImage(image, str(folder / files[name]))
+            columns = ",".join(files.get(name, "") for name in ("flair", "t1", "label", "mask"))
+            rows.append(f"s{subject},{number},{columns},{split}")
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
+    return folder / "cohort.csv"
 
 
 def toy_training(config: TrainingConfig, folder: Path, source: Shells | None = None, **options: Any) -> TrainingResult:

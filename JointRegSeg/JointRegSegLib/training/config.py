@@ -35,7 +35,8 @@ class DataConfig:
         preprocessing: Settings of ``cohort.preparation.PreparationConfig``; synthetic patients are always z-scored and
             need ``normalisation`` 'zscore'. ``histogram_landmarks`` may be ``learn``:
             they are then those of the split ``train``, whose studies are prepared once more for it.
-        pairing: Kind or settings of ``cohort.pairing.Pairing``.
+        pairing: Kind or settings of ``cohort.pairing.Pairing``. Held-out studies are paired by ``auto`` instead of
+            ``same`` where the registration is trained.
         sampling: Settings of ``cohort.pairing.StudySampling``; None (null) for none.
         transplants: Settings of ``augmentation.transplant.TransplantConfig``, by which the tumours of a cohort are put
             into other brains; None (null) for none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..augmentation.pipeline import Augmentation
 from ..augmentation.transplant import TransplantConfig
 from ..cohort.manifest import Cohort, read_manifest
+from ..cohort.pairing import Pairing
 from ..cohort.preparation import PreparationConfig
 from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import open_pairs
@@ -181,12 +182,30 @@ def _open_split(
         studies,
         path,
         _preparation(config),
-        data.pairing,
+        _held_out_pairing(config, studies),
         sampling,
         folder / data.cache,
         data.seed,
         progress,
     )
+
+
+def _held_out_pairing(config: TrainingConfig, studies: Cohort) -> Any:
+    """How held-out studies are paired: as in training, but none with itself where the registration is judged.
+
+    Held-out pairs are not augmented, so that two equal studies would be registered by no deformation at all.
+    """
+    pairing = Pairing.of(config.data.pairing)
+    if pairing.kind != "same" or not config.registers:
+        return config.data.pairing
+    if len(studies) > 1:
+        return asdict(replace(pairing, kind="auto"))
+    if not config.segments:
+        raise ValueError(
+            f"'{studies.source}' has a single study in the split 'val', which has no partner to be registered with: "
+            "add a study, or set validation_pairs to 0"
+        )
+    return config.data.pairing  # see ``validation.validate``
 
 
 def _validation_pairs(config: TrainingConfig, held_out: PairSource | None, progress: Progress) -> list[Pair]:

@@ -49,7 +49,8 @@ def validate(
     """Compute losses and scores of a network on held-out pairs.
 
     The processes share the cases, and all of them get the same means. Which scores there are depends on the task, see
-    ``tasks.joint.joint_scores``; those for which nothing is known are left out.
+    ``tasks.joint.joint_scores``; those for which nothing is known are left out. Of a study that is paired with itself
+    only the segmentation is judged.
 
     Args:
         network: Network to validate.
@@ -68,8 +69,10 @@ def validate(
     pictures: list[CasePicture] = []
     for number in range(processes.rank, len(cases), processes.count):
         batch = cases[number].to(device)
+        fixed, moving = batch.names[0]
+        registers = config.registers and not (config.segments and fixed == moving)
         with precision.autocast(device):
-            output = network_output(network, batch, config, config.registers, precision)
+            output = network_output(network, batch, config, registers, precision)
         _, parts = output_loss(output, batch, config)
         scores = task.scores(output, study_pair(batch, 0, config))
         rows.append({name: float(value) for name, value in parts.items()} | scores)

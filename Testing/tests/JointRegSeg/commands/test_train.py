@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from joint_training_cases import TINY, Shells
+from joint_training_cases import PREPROCESSING, TINY, write_shells
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import read_manifest
@@ -28,21 +28,7 @@ from JointRegSegLib.training.config_files import read_config
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
     """Manifest of three subjects with two visits each on grids of 4 mm; one is for validation."""
-    rows = ["subject,visit,flair,t1,label,mask,split"]
-    source = Shells(3, size=16, seed=5)
-    for subject in range(3):
-        for study, visit in zip(source[subject], ("1", "2"), strict=True):
-            stem = tmp_path / f"s{subject}-{visit}"
-            volumes = {"flair": study.images[3], "t1": study.images[0], "label": study.labels, "mask": study.mask}
-            for name, volume in volumes.items():
-                array = volume.numpy().astype(np.uint8 if name in ("label", "mask") else np.float32)
-                image = sitk.GetImageFromArray(array)
-                image.SetSpacing((4, 4, 4))
-                sitk.WriteImage(image, f"{stem}_{name}.nii.gz")
-            files = ",".join(f"{stem.name}_{name}.nii.gz" for name in volumes)
-            rows.append(f"s{subject},{visit},{files},{'val' if subject == 2 else 'train'}")
-    (tmp_path / "cohort.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path / "cohort.csv"
+    return write_shells(tmp_path, ["train", "train", "val"])
 
 
 def write_config(folder: Path, path: str = "memory", **training) -> Path:
@@ -51,7 +37,7 @@ def write_config(folder: Path, path: str = "memory", **training) -> Path:
         "loss": {"window": 3},
         "data": {
             "path": path,
-            "preprocessing": {"spacing_mm": 4, "multiple_of": 2, "extent_mm": [64, 64, 64], "align": "none"},
+            "preprocessing": PREPROCESSING,
         },
         "training": {"epochs": 2, "validate_every_batches": 2, "precision": "float32", **training},
     }

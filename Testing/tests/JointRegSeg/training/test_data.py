@@ -1,0 +1,58 @@
+"""The data of a training: which held-out studies are paired with which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joint_training_cases import PREPROCESSING, held_out, toy_config, write_shells
+
+from JointRegSegLib.network.precision import Precision
+from JointRegSegLib.training.batches import collate
+from JointRegSegLib.training.config import TrainingConfig
+from JointRegSegLib.training.data import open_data
+from JointRegSegLib.training.initial import new_network
+from JointRegSegLib.training.validation import validate
+
+
+def config_of_cohort(data: dict[str, Any] | None = None, **sections: Any) -> TrainingConfig:
+    """A toy configuration for the studies of ``write_shells``."""
+    return toy_config(data={"path": "memory", "preprocessing": PREPROCESSING, **(data or {})}, **sections)
+
+
+def held_out_names(config: TrainingConfig, manifest: Path) -> list[tuple[str, str]]:
+    """Names of the studies of the validation pairs."""
+    return [(fixed.name, moving.name) for fixed, moving in open_data(config, manifest, manifest.parent).validation]
+
+
+@pytest.mark.parametrize("pairing", ["same", {"kind": "same", "both_directions": False}])
+def test_held_out_studies_are_not_registered_with_themselves(tmp_path: Path, pairing: Any) -> None:
+    manifest = write_shells(tmp_path, ["train", "val", "val"], visits=1)
+    config = config_of_cohort({"pairing": pairing})
+    opened = open_data(config, manifest, tmp_path)
+    assert [fixed.name == moving.name for fixed, moving in (opened.source[0], *opened.validation)] == [
+        True,
+        False,
+        False,
+    ]
+    alone = config_of_cohort({"pairing": pairing}, tasks="segmentation")
+    assert sorted(held_out_names(alone, manifest)) == [("s1 1", "s1 1"), ("s2 1", "s2 1")]
+
+
+def test_visits_of_a_held_out_subject_are_registered_with_each_other(tmp_path: Path) -> None:
+    manifest = write_shells(tmp_path, ["train", "val"])
+    assert [set(pair) for pair in held_out_names(config_of_cohort({"pairing": "same"}), manifest)] == [{"s1 1", "s1 2"}]
+
+
+def test_a_single_held_out_study_is_scored_for_its_segmentation_only(tmp_path: Path) -> None:
+    manifest = write_shells(tmp_path, ["train", "val"], visits=1)
+    config = config_of_cohort({"pairing": "same"})
+    assert held_out_names(config, manifest) == [("s1 1", "s1 1")]
+    study = held_out(1)[0][0]
+    row = validate(new_network(config), [collate([(study, study)], 2)], config, Precision()).row
+    assert row["val_loss"] == row["val_segmentation"]
+    assert "val_dice" in row
+    assert not row.keys() & {"val_registration", "val_similarity", "val_warped_dice", "val_sd_log_jacobian"}
+    with pytest.raises(ValueError, match=r"cohort\.csv' has a single study in the split 'val'.*validation_pairs to 0"):
+        open_data(config_of_cohort({"pairing": "same"}, tasks="registration"), manifest, tmp_path)
