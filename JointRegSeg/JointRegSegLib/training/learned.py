@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress
 
+from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..cohort.manifest import Cohort
 from ..cohort.preparation import PreparationConfig, StudyPreparer
 from ..cohort.sample import PairSource, StudySample
@@ -48,10 +50,7 @@ def with_class_weights(config: TrainingConfig, source: PairSource, folder: Path,
         return config
     weights = _earlier(folder, "loss", "class_weights") if config.segments else ()
     if config.segments and not weights:
-        counts = []
-        for study in _counted_studies(source, progress):
-            if study.labels is not None:
-                counts.append(class_counts(study.labels, study.mask)[: config.network.classes])
+        counts = [each[: config.network.classes] for each in _label_counts(source, progress)]
         if not counts:
             raise ValueError(f"class_weights '{MEDIAN_FREQUENCY}' need labelled studies in the split 'train'")
         weights = [_rounded(weight) for weight in median_frequency_weights(torch.stack(counts)).tolist()]
@@ -79,6 +78,14 @@ def with_histogram_landmarks(
     if not isinstance(learned, Mapping) or not learned:
         learned = _mean_landmarks(cohort.of_split("train"), settings, progress)
     return replace(config, data=replace(config.data, preprocessing=settings | {"histogram_landmarks": learned}))
+
+
+def _label_counts(source: PairSource, progress: Progress) -> list[Tensor]:
+    """Voxels of each class in the labelled studies; synthetic patients count where a cohort has no labels."""
+    if isinstance(source, MixedPairs):
+        return _label_counts(source.cohort, progress) or _label_counts(source.synthetic, progress)
+    studies = _counted_studies(source.pairs if isinstance(source, TransplantedPairs) else source, progress)
+    return [class_counts(study.labels, study.mask) for study in studies if study.labels is not None]
 
 
 def _counted_studies(source: PairSource, progress: Progress) -> Iterator[StudySample]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from joint_training_cases import toy_config
+from joint_training_cases import PREPROCESSING, toy_config, write_shells
 
 from JointRegSegLib.cohort.sampling import class_counts, median_frequency_weights
 from JointRegSegLib.training.data import open_data
@@ -20,6 +21,33 @@ def test_class_weights_of_synthetic_patients_are_those_of_the_first_ones(tmp_pat
     counts = torch.stack([class_counts(study.labels, study.mask)[:4] for study in studies])
     assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
     assert opened.config.loss.class_weights[0] < 0.1
+
+
+@pytest.mark.parametrize("more", [{"transplants": {}}, {"synthetic_share": 0.5, "synthetic": {"spacing_mm": 8}}])
+def test_class_weights_count_all_studies_of_a_cohort_whatever_is_mixed_into_its_pairs(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    subjects = 20
+    manifest = write_shells(tmp_path, ["train"] * subjects, visits=1, unlabelled=range(3, subjects))
+    plain = {"path": "on_the_fly", "preprocessing": PREPROCESSING, "pairing": "same", "validation_pairs": 0}
+    weights = []
+    for data in (plain, plain | more):
+        config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
+        weights.append(open_data(config, manifest, tmp_path / "run").config.loss.class_weights)
+    assert weights[0] == weights[1]
+
+
+def test_class_weights_of_a_cohort_without_labels_are_those_of_the_synthetic_patients_mixed_into_it(
+    tmp_path: Path,
+) -> None:
+    manifest = write_shells(tmp_path, ["train", "train"], visits=1, unlabelled=[0, 1])
+    data = {"path": "on_the_fly", "preprocessing": PREPROCESSING, "validation_pairs": 0, "length": 2}
+    data |= {"synthetic_share": 0.1, "synthetic": {"spacing_mm": 8}}
+    config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
+    opened = open_data(config, manifest, tmp_path / "run")
+    studies = [study for index in range(2) for study in opened.source.synthetic[index]]
+    counts = torch.stack([class_counts(study.labels, study.mask)[:4] for study in studies])
+    assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
 
 
 def test_resections_need_a_network_with_a_class_for_the_cavity(tmp_path: Path) -> None:
