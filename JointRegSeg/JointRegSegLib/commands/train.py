@@ -126,6 +126,7 @@ def _train(
                 resume=resume,
                 processes=processes,
                 progress=progress,
+                studies=data.studies,
             )
     except (Cancelled, KeyboardInterrupt):
         if processes.writes:

@@ -15,6 +15,7 @@ from ..augmentation.pipeline import Augmentation
 from ..cohort.manifest import Cohort, read_manifest
 from ..network.precision import FLOAT32
 from ..tasks.study_task import StudyTask
+from ..training.checkpoints import split_digests
 from ..training.loop import train
 from ..training.state import TrainingResult
 from .config import MultiTaskConfig
@@ -100,6 +101,7 @@ def train_tasks(
         resume=resume,
         processes=processes,
         progress=progress,
+        studies=split_digests(cohort),
     )
     tasks = calibrated(network, validation)
     network.tasks = tasks

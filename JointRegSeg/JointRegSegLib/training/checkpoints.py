@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +18,12 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
+from ..cohort.manifest import Cohort
+
 KIND = "neurocest joint training checkpoint"
 LAST, BEST = "last.pt", "best.pt"
+STUDIES = "studies"
+"""Key of the digests of the studies among what decides the weights."""
 _FORM: dict[str, Any] = {"kept": {}}
 _LAST_FORM = {
     "step": int,
@@ -126,6 +132,29 @@ def best_is_lost(folder: Path, network: Mapping[str, Tensor], processes: Process
         )
     processes.wait()
     return lost
+
+
+def split_digests(cohort: Cohort) -> dict[str, str]:
+    """Describe the training and the held-out studies of a cohort, by which a resumed training recognizes them.
+
+    They are told by subject, visit and the names of their files, so that a cohort may be moved to another folder.
+
+    Args:
+        cohort: Studies of all splits.
+
+    Returns:
+        Number of studies and a digest for each of the splits 'train' and 'val'.
+    """
+    found = {}
+    for split in ("train", "val"):
+        studies = sorted(
+            [study.subject, study.visit, *(f"{column}={file.name}" for column, file in sorted(study.files.items()))]
+            for study in cohort.studies
+            if study.split == split
+        )
+        digest = hashlib.sha256(json.dumps(studies).encode()).hexdigest()[:12]
+        found[split] = f"{len(studies)} studies ({digest})"
+    return found
 
 
 def check_same(found: dict[str, Any], wanted: dict[str, Any], path: str | Path) -> None:

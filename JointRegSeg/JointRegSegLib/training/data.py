@@ -19,6 +19,7 @@ from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import open_pairs
 from ..images.labels import CAVITY
 from ..synthesis.source import SyntheticConfig, SyntheticSource
+from .checkpoints import split_digests
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
 
@@ -38,6 +39,7 @@ class TrainingData:
         preprocessing: Preprocessing that is saved with the weights.
         description: Where the data come from, in words.
         labels: Number of label files by their convention.
+        studies: Digests of the studies by split, see ``checkpoints.split_digests``; empty without a manifest.
     """
 
     config: TrainingConfig
@@ -47,6 +49,7 @@ class TrainingData:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     description: str = ""
     labels: dict[str, int] = field(default_factory=dict)
+    studies: dict[str, str] = field(default_factory=dict)
 
 
 def open_data(
@@ -93,6 +96,7 @@ def open_data(
         _saved_preprocessing(config, preparation),
         description,
         {} if manifest is None else cohort.conventions(),
+        {} if manifest is None else split_digests(cohort),
     )
 
 

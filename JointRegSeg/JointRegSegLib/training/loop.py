@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from .batches import AnyBatch, Augment, BatchStream, ItemSource
 from .checkpoints import (
     BEST,
     LAST,
+    STUDIES,
     best_is_lost,
     check_same,
     is_sound,
@@ -55,6 +57,7 @@ def train(
     processes: Processes | None = None,
     progress: Progress = silent,
     clock: Clock = time.monotonic,
+    studies: Mapping[str, str] | None = None,
 ) -> TrainingResult:
     """Train a network in place; at the end it has the best weights (averaged ones with ``ema_decay``).
 
@@ -73,6 +76,8 @@ def train(
         processes: This process among the others; None for a single one.
         progress: Called after each step; may raise to interrupt, after which a checkpoint is written.
         clock: Clock that time limits and checkpoints follow.
+        studies: Digests of the studies by split, see ``checkpoints.split_digests``, which must be those of the training
+            that is resumed; None for data without a manifest.
 
     Returns:
         The trained network and how the training went.
@@ -86,11 +91,11 @@ def train(
         torch.set_num_threads(objective.settings.threads)
     folder, processes = Path(folder), processes or Processes()
     initial = {name: value.clone() for name, value in network.state_dict().items()} if resume else {}
-    run = _Run(objective, network, validation, folder, processes, progress, clock)
+    run = _Run(objective, network, validation, folder, processes, progress, clock, studies)
     if resume and not run.resume():
         run.log.close()
         network.load_state_dict(initial)
-        run = _Run(objective, network, validation, folder, processes, progress, clock)
+        run = _Run(objective, network, validation, folder, processes, progress, clock, studies)
     try:
         run.run(source, augmentation)
     finally:
@@ -118,9 +123,11 @@ class _Run:
         processes: Processes,
         progress: Progress,
         clock: Clock,
+        studies: Mapping[str, str] | None = None,
     ) -> None:
         self.objective, self.settings, self.processes = objective, objective.settings, processes
         self.folder, self.progress, self.clock = folder, progress, clock
+        self.studies = dict(studies or {})
         self.device = processes.device(self.settings.device)
         self.network = network.to(self.device)
         precision = choose_precision(self.settings, self.device)
@@ -283,7 +290,7 @@ class _Run:
         if not self.processes.writes:
             return
         checkpoint = {
-            "trajectory": self.objective.trajectory(),
+            "trajectory": self._trajectory(),
             "network": self.network.state_dict(),
             "kept": self.kept.state_dict(),
             "precision": self.precision.dtype,
@@ -293,6 +300,10 @@ class _Run:
             **self.state.to_dict(),
         }
         save_checkpoint(self.folder / LAST, checkpoint)
+
+    def _trajectory(self) -> dict[str, Any]:
+        """Everything that decides the weights, with the studies."""
+        return self.objective.trajectory() | ({STUDIES: self.studies} if self.studies else {})
 
     def resume(self) -> bool:
         """Continue from the last checkpoint; ValueError where it belongs to another training.
@@ -304,8 +315,14 @@ class _Run:
         if not is_sound(self.folder, self.processes):
             return False
         checkpoint = load_checkpoint(path)
-        wanted = self.objective.trajectory()
-        check_same(_of_this_version(checkpoint["trajectory"], wanted), wanted, path)
+        found, wanted = checkpoint["trajectory"], self._trajectory()
+        if self.studies and STUDIES not in found and self.processes.writes:
+            warnings.warn(
+                f"'{path}' is of an earlier version, which did not store the studies of its splits: make sure that the "
+                "split of every study is the same as before",
+                stacklevel=2,
+            )
+        check_same(_of_this_version(found, wanted), wanted, path)
         try:
             self._restore(checkpoint)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
@@ -364,6 +381,9 @@ def _of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str,
     found = {"task": JOINT.name, "initialise": "", **found}
     if "initialise" not in wanted:
         found.pop("initialise")
+    found.setdefault(STUDIES, wanted.get(STUDIES))
+    if STUDIES not in wanted:
+        found.pop(STUDIES)
     for part, defaults in (("network", NetworkConfig().to_dict()), ("training", asdict(TrainingSettings()))):
         if isinstance(found.get(part), dict) and isinstance(wanted.get(part), dict):
             missing = {key for key in wanted[part] if key not in found[part]}

@@ -172,6 +172,21 @@ def test_class_weights_of_the_training_studies_are_computed_once_and_recorded(
     assert recorded(run)[1] == settings | {"training": settings["training"] | {"epochs": 3}}
 
 
+def test_other_splits_than_those_of_the_training_are_not_resumed(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config, run = write_config(tmp_path, epochs=1, pictures=0), tmp_path / "run"
+    command = ["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]
+    assert main(command) == 0
+    names = {"train": "val", "val": "train"}
+    header, *rows = cohort.read_text().splitlines()
+    exchanged = [f"{row.rpartition(',')[0]},{names[row.rpartition(',')[2]]}" for row in rows]
+    cohort.write_text("\n".join([header, *exchanged]) + "\n")
+    capfd.readouterr()
+    assert main([*command, "--resume"]) == 2
+    assert "belongs to another training: studies.train was '4 studies" in capfd.readouterr().err
+
+
 def test_class_weights_need_labels(cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     rows = [row.split(",") for row in cohort.read_text().splitlines()]
     cohort.write_text("\n".join(",".join(row[:4] + row[5:]) for row in rows) + "\n")

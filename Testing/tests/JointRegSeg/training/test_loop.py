@@ -16,11 +16,12 @@ import torch
 from joint_training_cases import TINY, KilledError, Shells, SteppedClock, held_out, kill_after, toy_config, toy_training
 from paths import ROOT, TESTS
 
+from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 from JointRegSegLib.network.joint import JointNetwork
 from JointRegSegLib.network.precision import Precision
 from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.training.batches import collate
-from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
+from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint, split_digests
 from JointRegSegLib.training.initial import new_network
 from JointRegSegLib.training.state import TrainingDiverged, TrainingResult
 from JointRegSegLib.training.validation import validate
@@ -81,6 +82,31 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     toy_training(toy_config({"epochs": 1}), tmp_path)
     with pytest.raises(ValueError, match=r"training\.learning_rate was 0\.01 and is now 0\.02"):
         toy_training(toy_config({"epochs": 1, "learning_rate": 0.02}), tmp_path, resume=True)
+
+
+def studies_of(*splits: str, folder: str = "a", label: str = "label.nii.gz") -> dict[str, str]:
+    """What a checkpoint stores of a study in each of the splits."""
+    studies = [
+        StudyRecord(f"s{n}", "1", {"t1": Path(folder) / f"s{n}.nii.gz"}, label=Path(folder) / label, split=split)
+        for n, split in enumerate(splits)
+    ]
+    return split_digests(Cohort("cohort.csv", tuple(studies)))
+
+
+def test_a_training_is_resumed_with_the_studies_of_its_splits_only(tmp_path: Path) -> None:
+    before = studies_of("train", "train", "val")
+    toy_training(toy_config({"steps": 1}), tmp_path, studies=before)
+    for other in (studies_of("val", "train", "train"), studies_of("train", "train", "val", label="other.nii.gz")):
+        with pytest.raises(ValueError, match=r"another training: studies\.train was '2 studies \(\w{12}\)' and is now"):
+            toy_training(toy_config({"steps": 1}), tmp_path, studies=other, resume=True)
+    moved = studies_of("train", "train", "val", "test", folder="b")
+    assert toy_training(toy_config({"steps": 1}), tmp_path, studies=moved, resume=True).steps == 1
+
+
+def test_a_checkpoint_of_an_earlier_version_without_studies_is_resumed_with_a_warning(tmp_path: Path) -> None:
+    toy_training(toy_config({"steps": 1}), tmp_path)
+    with pytest.warns(UserWarning, match="make sure that the split of every study is the same as before"):
+        toy_training(toy_config({"steps": 1}), tmp_path, studies=studies_of("train", "val"), resume=True)
 
 
 def half_a_checkpoint(path: Path) -> None:
