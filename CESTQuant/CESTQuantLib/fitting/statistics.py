@@ -165,14 +165,30 @@ def with_reference_noise(
         columns = (jacobian.permute(2, 1, 0) * free[some].unsqueeze(1)).double()
         if valid is not None:
             columns = columns * valid[some].unsqueeze(2)
-        size = torch.linalg.vector_norm(columns, dim=1)
-        scaled = columns / torch.where(size > 0, size, 1.0).unsqueeze(1)
-        normal = scaled.mT @ scaled + torch.diag_embed((size == 0) * 1.0 + SMALLEST_CURVATURE)
-        inverse = torch.linalg.inv(normal)
+        scaled, inverse, _ = _scaled_normal_equations(columns)
         response = (inverse @ (scaled.mT @ signal.T.double().unsqueeze(2))).squeeze(2)
         factor = 1 + reference_noise * response.square() / inverse.diagonal(dim1=1, dim2=2)
         errors[some] *= factor.sqrt().to(errors.dtype)
     return replace(fit, standard_errors=errors)
+
+
+def estimator_gain(columns: Tensor) -> Tensor:
+    """Return the matrices (voxel, p, m) by which the noise of the measurements moves the estimates.
+
+    Args:
+        columns: (voxel, m, p) float64 Jacobians; columns and rows of zeros are those of held parameters and of
+            measurements that are left out.
+    """
+    scaled, inverse, size = _scaled_normal_equations(columns)
+    return inverse @ scaled.mT / torch.where(size > 0, size, 1.0).unsqueeze(2)
+
+
+def _scaled_normal_equations(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return columns (voxel, m, p) of unit length, the inverse of their normal matrix, and the lengths (voxel, p)."""
+    size = torch.linalg.vector_norm(columns, dim=1)
+    scaled = columns / torch.where(size > 0, size, 1.0).unsqueeze(1)
+    normal = scaled.mT @ scaled + torch.diag_embed((size == 0) * 1.0 + SMALLEST_CURVATURE)
+    return scaled, torch.linalg.inv(normal), size
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Lorentzian fits of Z-spectra in two steps (Deshmane et al., Magn Reson Med 2019;81:2412).
 
 Water and semisolid are fitted to the offsets outside the CEST and NOE ranges, then the lines of the remaining
-difference.
+difference. The standard errors of these lines contain the uncertainty of the background.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +17,10 @@ from NeuroCESTLib.core.checked_json import check_keys, number, read_json
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part, silent
 
-from ..fitting.least_squares import Status
+from ..fitting.least_squares import FitResult, Status
+from ..fitting.statistics import VOXELS_PER_CHUNK, estimator_gain
 from ..formats.presets import FOLDER as PRESETS
-from .lorentzian import LorentzianFit, fit_lorentzian, with_noise_of_m0
+from .lorentzian import LorentzianFit, fit_lorentzian, named_lines, with_noise_of_m0
 from .lorentzian_model import DESCRIPTION_KEYS, MODEL_KEYS, LorentzianModel, LorentzianPool, Range
 
 TWO_STEP_KEYS = ("residual_pools", "excluded_from_background_ppm")
@@ -62,8 +64,18 @@ class TwoStepModel:
         if not isinstance(ranges, list) or not all(isinstance(each, list) and len(each) == 2 for each in ranges):
             raise ValueError(f"{source}: excluded_from_background_ppm must be a list of ranges [from, to] in ppm")
         excluded = [tuple(number(end, f"{source}: excluded_from_background_ppm") for end in each) for each in ranges]
+        if reversed_ranges := [f"[{low:g}, {high:g}]" for low, high in excluded if not low < high]:
+            raise ValueError(
+                f"{source}: excluded_from_background_ppm: the range {reversed_ranges[0]} must have its lower end first"
+            )
         background = LorentzianModel.from_dict(values, source)
+        if isinstance(residual_pools, list):
+            residual_pools = [_at_fixed_position(pool, f"{source}: residual_pools") for pool in residual_pools]
         residual = LorentzianModel.from_dict({**values, "pools": residual_pools}, f"{source}: residual_pools")
+        try:
+            LorentzianModel((*background.pools, *residual.pools))
+        except ValueError as error:
+            raise ValueError(f"{source}: pools and residual_pools together: {error}") from None
         return cls(background, residual.pools, tuple((low, high) for low, high in excluded))
 
 
@@ -73,11 +85,15 @@ class TwoStepFit:
 
     Attributes:
         background: Lines of the background.
-        residual: Lines of what the background leaves; positions are relative to the water.
+        residual: Lines of what the background leaves; positions are relative to the water. Their standard errors
+            contain the uncertainty of the background.
+        position_ppm_sd: (voxel, pool) standard errors of the positions of the residual's lines on the axis of the
+            offsets, which contain that of the water.
     """
 
     background: LorentzianFit
     residual: LorentzianFit
+    position_ppm_sd: Tensor
 
     def reference(self, offsets_ppm: Tensor) -> Tensor:
         """Evaluate the background spectrum at offsets (n,); returns (voxel, n)."""
@@ -89,24 +105,31 @@ class TwoStepFit:
         Residual and status are those of both steps: a voxel counts as fitted where both are.
         """
         first, second = self.background, self.residual
+        both = first.fit.fitted & second.fit.fitted
         status = first.status.clone()
         for outcome in (Status.AT_NATURAL_LIMIT, Status.AT_BOUND, Status.ITERATION_LIMIT):
-            status[(first.fit.fitted & second.fit.fitted) & (second.status == outcome)] = int(outcome)
-        for outcome in (Status.AT_BOUND, Status.ITERATION_LIMIT):
-            status[first.status == outcome] = int(outcome)
+            status[both & ((first.status == outcome) | (second.status == outcome))] = int(outcome)
         status = torch.where(second.fit.fitted | ~first.fit.fitted, status, second.status)
-        shifted = second.position_ppm + first.position_ppm[:, :1]
-        return replace(
-            first,
-            model=replace(first.model, pools=(*first.model.pools, *second.model.pools)),
-            fit=replace(second.fit, status=status),
-            amplitude=torch.cat((first.amplitude, second.amplitude), 1),
-            amplitude_sd=torch.cat((first.amplitude_sd, second.amplitude_sd), 1),
-            width_ppm=torch.cat((first.width_ppm, second.width_ppm), 1),
-            width_ppm_sd=torch.cat((first.width_ppm_sd, second.width_ppm_sd), 1),
-            position_ppm=torch.cat((first.position_ppm, shifted), 1),
-            position_ppm_sd=torch.cat((first.position_ppm_sd, second.position_ppm_sd), 1),
+        positions = second.position_ppm + first.position_ppm[:, :1]
+        count, further = len(first.model.pools), len(second.model.pools)
+
+        def joined(of_first: Tensor, of_second: Tensor, of_positions: Tensor) -> Tensor:
+            """Put what both steps have of each parameter into the order of one model."""
+            own = of_first.split((1 + count, count, of_first.shape[1] - 1 - 2 * count), 1)
+            amplitudes, widths = of_second[:, 1 : 1 + 2 * further].split(further, 1)
+            return torch.cat((own[0], amplitudes, own[1], widths, own[2], of_positions), 1)
+
+        model = replace(first.model, pools=(*first.model.pools, *second.model.pools))
+        fit = FitResult(
+            parameters=joined(first.fit.parameters, second.fit.parameters, positions),
+            standard_errors=joined(first.fit.standard_errors, second.fit.standard_errors, second.position_ppm_sd),
+            correlation=None,
+            rmse=second.rmse,
+            status=status,
+            iterations=first.fit.iterations + second.fit.iterations,
         )
+        lines = named_lines(model, fit)
+        return replace(lines, position_ppm_sd=torch.cat((first.position_ppm_sd, self.position_ppm_sd), 1))
 
 
 def fit_background(
@@ -171,12 +194,86 @@ def fit_lorentzian_two_step(
         difference, relative, residual_model, valid=valid, threads=threads, progress=part(progress, 0.5, 1.0)
     )
     outside = _outside(offsets_ppm, model)
+    errors, position_sd = _standard_errors(background, residual, offsets_ppm, outside, valid, reference_noise)
+    beyond = None if valid is None else valid[:, outside]
+    background = with_noise_of_m0(background, offsets_ppm[outside], reference_noise, beyond)
+    _, lower, upper = residual_model.limits()
+    fixed = (lower == upper)[-len(residual_model.pools) :].to(position_sd.device)
     return TwoStepFit(
-        with_noise_of_m0(
-            background, offsets_ppm[outside], reference_noise, None if valid is None else valid[:, outside]
-        ),
-        with_noise_of_m0(residual, relative, reference_noise, valid),
+        background,
+        named_lines(residual_model, replace(residual.fit, standard_errors=errors)),
+        torch.where(fixed, background.position_ppm_sd[:, :1], position_sd),
     )
+
+
+def _standard_errors(
+    background: LorentzianFit,
+    residual: LorentzianFit,
+    offsets_ppm: Tensor,
+    outside: Tensor,
+    valid: Tensor | None,
+    reference_noise: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the standard errors of the residual's parameters, which contain those of the background.
+
+    The noise e moves the background by H e, where H is its gain over the offsets outside the excluded ranges, and the
+    lines of the residual by T e with ``T = G - G B H``: G is their own gain, and B the Jacobian of the background at
+    all offsets, of which the column of the water's position contains that the axis of the residual moves with the
+    water. An error of M0 moves both in proportion to the signal.
+
+    Args:
+        background: First step.
+        residual: Second step.
+        offsets_ppm: (offset,).
+        outside: (offset,) bool, the offsets that the background was fitted to.
+        valid: (voxel, offset) bool; other measurements were left out.
+        reference_noise: As in ``fit_lorentzian_two_step``.
+
+    Returns:
+        Standard errors (voxel, p) of the parameters and (voxel, pool) of the positions on the axis of the offsets.
+    """
+    first, second = background.fit, residual.fit
+    water, place = 1 + 2 * len(background.model.pools), 1 + 2 * len(residual.model.pools)
+    errors = torch.full_like(second.standard_errors, torch.nan)
+    position_sd = errors[:, place:].clone()
+    offsets = offsets_ppm.double().unsqueeze(1)
+    index = torch.nonzero(first.fitted & second.fitted).flatten()
+    for some in index.split(VOXELS_PER_CHUNK) if len(index) else ():
+        used = torch.ones_like(offsets, dtype=torch.bool).T.expand(len(some), -1) if valid is None else valid[some]
+        of_first, of_second = first.parameters[some].double(), second.parameters[some].double()
+        free_first, free = first.standard_errors[some].isfinite(), second.standard_errors[some].isfinite()
+        spectrum, slope = background.model.predict(of_first.T, offsets)
+        lines, jacobian = residual.model.predict(of_second.T, offsets - of_first[:, water])
+        slope, jacobian = (each.permute(2, 1, 0) * used.unsqueeze(2) for each in (slope, jacobian))
+        own_slope = slope * free_first.unsqueeze(1)
+        of_background = estimator_gain(own_slope * outside.unsqueeze(1))
+        own_slope[:, :, water] += jacobian[:, :, place:].sum(2) * free_first[:, water : water + 1]
+        gain = estimator_gain(jacobian * free.unsqueeze(1))
+        total = gain - gain @ own_slope @ of_background
+        points = used.sum(1)
+        degrees = points - free_first.sum(1) - free.sum(1)
+        variance = second.rmse[some].double().square() * points / degrees.clamp_min(1)
+        variance = torch.where(degrees > 0, variance, torch.nan).unsqueeze(1)
+        signal = ((spectrum + lines).T * used).unsqueeze(2)
+
+        def deviation(gains: Tensor, signal: Tensor = signal, variance: Tensor = variance) -> Tensor:
+            of_m0 = (gains @ signal).squeeze(2)
+            return (variance * (gains.square().sum(2) + reference_noise * of_m0.square())).sqrt()
+
+        errors[some] = torch.where(free, deviation(total), torch.nan).to(errors)
+        positions = deviation(total[:, place:] + of_background[:, water : water + 1])
+        known = free[:, place:] & free_first[:, water : water + 1]
+        position_sd[some] = torch.where(known, positions, torch.nan).to(errors)
+    return errors, position_sd
+
+
+def _at_fixed_position(pool: Any, where: str) -> Any:
+    """Return a line of the residual, whose axis starts at the water, with a fixed position for a tied one."""
+    if not isinstance(pool, Mapping) or pool.get("offset_from_water_ppm") is None or "position_ppm" in pool:
+        return pool
+    rest = {key: value for key, value in pool.items() if key != "offset_from_water_ppm"}
+    position = number(pool["offset_from_water_ppm"], f"{where}: pool '{pool.get('name')}': offset_from_water_ppm")
+    return {**rest, "position_ppm": [position] * 3}
 
 
 def _outside(offsets_ppm: Tensor, model: TwoStepModel) -> Tensor:

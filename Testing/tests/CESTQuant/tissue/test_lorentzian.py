@@ -12,6 +12,7 @@ from scipy.optimize import least_squares
 
 from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.fitting.spatial.neighbors import Neighbors
+from CESTQuantLib.fitting.statistics import reduced_chi_square
 from CESTQuantLib.formats.protocol_files import read_offsets
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
@@ -188,6 +189,123 @@ def test_both_steps_count_as_one_fit():
     assert fit.position_ppm[0].tolist() == pytest.approx([0.1, -0.9, 3.6, -3.4], abs=0.1)
     assert (fit.spectrum(offsets)[:2] - z[:2]).abs().max() < 0.02
     assert fit.status[2] == Status.INVALID_DATA
+
+
+def two_step_spectra(voxels, noise):
+    """Spectra (voxel, offset) of two lines over the background of the preset, and their offsets."""
+    offsets = torch.linspace(-10, 10, 61, dtype=torch.float64)
+    values = torch.tensor([[0.98, 0.8, 0.1, 0.02, 0.03, 2, 40, 2.5, 4, 0, -1, 3.5, -3.5]], dtype=torch.float64)
+    z = two_step_lines().predict(values.T, offsets.unsqueeze(1))[0].T
+    generator = torch.Generator().manual_seed(2)
+    return z + noise * torch.randn(voxels, len(offsets), generator=generator, dtype=torch.float64), offsets
+
+
+def two_step_lines():
+    """All lines of the two-step preset as one model."""
+    model = TwoStepModel.preset()
+    return replace(model.background, pools=(*model.background.pools, *model.residual_pools))
+
+
+def test_intervals_of_a_two_step_fit_hold():
+    z, offsets = two_step_spectra(400, noise=0.005)
+    lines = fit_lorentzian_two_step(z, offsets, TwoStepModel.preset()).residual
+    score = (lines.amplitude - lines.amplitude.mean(0)) / lines.amplitude_sd
+    inside = (score.abs() < 1.96).double().mean(0)
+    assert ((inside > 0.91) & (inside < 0.98)).all()
+
+
+def test_standard_errors_of_a_two_step_fit_follow_how_every_measurement_moves_it():
+    z, offsets = two_step_spectra(1, noise=0.0)
+    step = 2e-3 * torch.eye(len(offsets), dtype=torch.float64)
+    model = TwoStepModel.preset()
+
+    def lines(z):
+        fit = fit_lorentzian_two_step(z, offsets, model).combined()
+        return torch.cat((fit.amplitude, fit.position_ppm), 1)
+
+    gain = (lines(z + step) - lines(z - step)) / 4e-3
+    fit = fit_lorentzian_two_step(z, offsets, model)
+    degrees = len(offsets) - int(fit.combined().fit.standard_errors.isfinite().sum())
+    noise = fit.residual.rmse * (len(offsets) / degrees) ** 0.5
+    expected = noise * gain.norm(dim=0)
+    torch.testing.assert_close(fit.residual.amplitude_sd[0], expected[2:4], rtol=0.05, atol=0)
+    # What the background does not explain bends the sum of squares, which no linearised fit knows of.
+    torch.testing.assert_close(fit.combined().position_ppm_sd[0, 2:], expected[6:], rtol=0.25, atol=0)
+
+
+def test_a_two_step_fit_has_the_degrees_of_freedom_that_both_steps_leave():
+    z, offsets = two_step_spectra(400, noise=0.01)
+    fit = fit_lorentzian_two_step(z, offsets, TwoStepModel.preset())
+    lines = fit.combined()
+    assert lines.model.parameter_names == two_step_lines().parameter_names
+    assert lines.fit.parameters.shape == lines.fit.standard_errors.shape == (400, 13)
+    free = lines.fit.standard_errors.isfinite().sum(1)
+    steps = (fit.background.fit, fit.residual.fit)
+    assert torch.equal(free, sum(step.standard_errors.isfinite().sum(1) for step in steps))
+    assert reduced_chi_square(lines.fit, 0.01, None, len(offsets)).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_measurements_that_are_left_out_do_not_count_in_a_two_step_fit():
+    z, offsets = two_step_spectra(20, noise=0.005)
+    spoiled = torch.cat((z, z[:, ::7] + 1), 1)
+    axis = torch.cat((offsets, offsets[::7]))
+    valid = (torch.arange(len(axis)) < len(offsets)).expand_as(spoiled)
+    known = fit_lorentzian_two_step(z, offsets, TwoStepModel.preset()).combined()
+    fit = fit_lorentzian_two_step(spoiled, axis, TwoStepModel.preset(), valid=valid).combined()
+    torch.testing.assert_close(fit.fit.standard_errors, known.fit.standard_errors, equal_nan=True, rtol=1e-3, atol=1e-6)
+
+
+def test_a_two_step_fit_that_did_not_converge_is_not_excused_by_a_bound_of_the_other_step():
+    z, offsets = two_step_spectra(4, noise=0.005)
+    fit = fit_lorentzian_two_step(z, offsets, TwoStepModel.preset())
+    bound, limit, converged = Status.AT_BOUND, Status.ITERATION_LIMIT, Status.CONVERGED
+
+    def ended(step, *outcomes):
+        return replace(step, fit=replace(step.fit, status=torch.tensor(outcomes, dtype=torch.uint8)))
+
+    both = replace(
+        fit,
+        background=ended(fit.background, bound, limit, bound, converged),
+        residual=ended(fit.residual, limit, bound, converged, bound),
+    )
+    assert both.combined().status.tolist() == [limit, limit, bound, bound]
+
+
+AMIDE_AND_NOE = (
+    {"name": "amide", "amplitude": [0, 0.01, 0.2], "width_ppm": [0.5, 2, 10], "offset_from_water_ppm": 3.5},
+    {"name": "noe", "amplitude": [0, 0.1, 0.2], "width_ppm": [2, 4, 12.5], "offset_from_water_ppm": -3.5},
+)
+TWO_STEPS = {
+    "baseline": [0.5, 1, 1],
+    "excluded_from_background_ppm": [[-8.0, -1.5], [1.5, 5.5]],
+    "pools": [
+        {"name": "water", "amplitude": [0.4, 0.9, 1.0], "width_ppm": [1, 2.3, 6], "position_ppm": [-1, 0, 1]},
+        {"name": "mt", "amplitude": [0.0025, 0.1, 0.3], "width_ppm": [30, 40, 60], "position_ppm": [-2.5, -1, 0]},
+    ],
+    "residual_pools": list(AMIDE_AND_NOE),
+}
+
+
+def test_tied_lines_of_the_residual_hang_on_the_water():
+    model = TwoStepModel.from_dict(TWO_STEPS)
+    z, offsets = two_step_spectra(3, noise=0.002)
+    fit = fit_lorentzian_two_step(z, offsets + 0.3, model).combined()
+    water, water_sd = fit.position_ppm[:, :1], fit.position_ppm_sd[:, :1]
+    assert water[:, 0].tolist() == pytest.approx([0.3] * 3, abs=0.02)
+    torch.testing.assert_close(fit.position_ppm[:, 2:], water + torch.tensor([3.5, -3.5], dtype=torch.float64))
+    torch.testing.assert_close(fit.position_ppm_sd[:, 2:], water_sd.expand(-1, 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("excluded_from_background_ppm", [[5.5, 1.5]], r"x.json: .* \[5.5, 1.5\] must have its lower end first"),
+        ("residual_pools", [{**AMIDE_AND_NOE[0], "name": "mt"}], "x.json: pools and residual_pools .* must differ"),
+    ],
+)
+def test_a_two_step_description_that_cannot_be_fitted_is_refused(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        TwoStepModel.from_dict({**TWO_STEPS, key: value}, "x.json")
 
 
 def test_a_line_without_amplitude_and_a_full_baseline_are_natural_but_a_position_at_its_bound_is_not():
