@@ -91,10 +91,12 @@ def fit(
     model: dict = MODEL,
     protocol: Protocol = PROTOCOL,
     engine: str = "r1rho",
+    noise_sd: float | None = None,
     **known: object,
 ) -> ModelFit:
     """The fit of a model to signals (voxel, measurement); ``known`` are validity, fields and maps of the voxels."""
-    return fit_tissue_model(ZSpectra(signal, protocol, **known), tissue_model_from_dict(model), engine=engine)
+    spectra = ZSpectra(signal, protocol, **known)
+    return fit_tissue_model(spectra, tissue_model_from_dict(model), engine=engine, noise_sd=noise_sd)
 
 
 def errors(found: ModelFit, truth: dict, model: dict) -> dict[str, float]:

@@ -133,6 +133,7 @@ def _fit(
         rmse=data.new_full((voxels,), torch.nan),
         status=torch.zeros(voxels, dtype=torch.uint8, device=data.device),
         iterations=torch.zeros(voxels, dtype=torch.int32, device=data.device),
+        cost=data.new_full((voxels,), torch.nan),
     )
     if chunk_voxels is None:
         values = JACOBIAN_VALUES_PER_CHUNK if on_cpu else JACOBIAN_VALUES_PER_CHUNK_GPU

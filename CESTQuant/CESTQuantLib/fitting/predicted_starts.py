@@ -75,7 +75,7 @@ def predicted_starts(
 
     judged = torch.nonzero(held_out & known).flatten()
     again = fit(pilot[judged], predict(pilot[judged]))
-    same = again.fitted & (again.rmse <= WORSE * found.rmse[judged])
+    same = again.fitted & (again.cost <= WORSE * found.cost[judged])
     if not len(judged) or not bool(same.all()):
         return None
     starts = data.new_full((len(data), len(lower)), torch.nan)

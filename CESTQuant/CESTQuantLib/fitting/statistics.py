@@ -31,6 +31,8 @@ class FitResult:
         rmse: (voxel,) root mean square of the residual over the valid measurements, in units of the data.
         status: (voxel,) uint8, see ``Status``.
         iterations: (voxel,) int32.
+        cost: (voxel,) root of what the fit minimised, the squares of residual and priors, over the valid measurements,
+            in units of the data; without priors it is ``rmse``.
     """
 
     parameters: Tensor
@@ -39,6 +41,7 @@ class FitResult:
     rmse: Tensor
     status: Tensor
     iterations: Tensor
+    cost: Tensor
 
     @property
     def fitted(self) -> Tensor:
@@ -51,15 +54,15 @@ class FitResult:
         )
 
     def replaced_where_better(self, other: FitResult, index: Tensor) -> FitResult:
-        """Return the fit in which voxels are those of another fit where that is fitted with a smaller residual.
+        """Return the fit in which voxels are those of another fit where that is fitted at a lower cost.
 
         Args:
             other: Fit of n voxels.
             index: Their indices (n,) in this fit.
         """
-        worst = torch.full_like(other.rmse, torch.inf)
-        here = torch.where(self.fitted[index], self.rmse[index], worst)
-        better = torch.where(other.fitted, other.rmse, worst) < here
+        worst = torch.full_like(other.cost, torch.inf)
+        here = torch.where(self.fitted[index], self.cost[index], worst)
+        better = torch.where(other.fitted, other.cost, worst) < here
         return self.replaced(other, index[better], better)
 
     def replaced(self, other: FitResult, index: Tensor, chosen: Tensor | None = None) -> FitResult:
@@ -86,6 +89,7 @@ class FitResult:
             merged(self.rmse, other.rmse),
             merged(self.status, other.status),
             merged(self.iterations, other.iterations),
+            merged(self.cost, other.cost),
         )
 
 
@@ -201,6 +205,7 @@ class Summary:
         correlation: (p, p, voxel); None if not asked for.
         rmse: (voxel,).
         status: (voxel,) uint8.
+        cost: (voxel,).
     """
 
     parameters: Tensor
@@ -208,6 +213,7 @@ class Summary:
     correlation: Tensor | None
     rmse: Tensor
     status: Tensor
+    cost: Tensor
 
 
 def summarize(
@@ -248,4 +254,5 @@ def summarize(
         correlation=correlation,
         rmse=torch.where(failed, nan, (residual_sum / valid_counts).sqrt()),
         status=status.to(torch.uint8),
+        cost=torch.where(failed, nan, (point.cost / valid_counts).sqrt()),
     )

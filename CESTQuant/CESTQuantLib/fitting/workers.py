@@ -166,5 +166,6 @@ class _Worker:
         if result.correlation is not None and found.correlation is not None:
             result.correlation[index] = found.correlation.permute(2, 0, 1)
         result.rmse[index] = found.rmse
+        result.cost[index] = found.cost
         result.status[index] = found.status
         result.iterations[index] = finished.iterations.to(torch.int32)

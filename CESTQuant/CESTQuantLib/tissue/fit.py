@@ -43,11 +43,11 @@ BEST_SEEN_HZ = 300.0
 """Rate of which the fewest protons are seen, in round numbers."""
 FURTHER_STARTS = 5
 SUSPICIOUS = 1.3
-"""Residual in units of the volume's median from which a voxel is fitted again from all starts."""
+"""Cost in units of the volume's median from which a voxel is fitted again from all starts."""
 IMPROBABLE = 4.0
-"""Standard deviations of the residual by which a voxel is worse than the median where chance is not the reason."""
+"""Standard deviations of the cost by which a voxel is worse than the median where chance is not the reason."""
 PROMISING, ANALYTIC_ERROR = 1.5, 2e-3
-"""Residual of another minimum of the R1rho fit, relative to the best one and beyond it, up to which it is tried."""
+"""Cost of another minimum of the R1rho fit, relative to the best one and beyond it, up to which it is tried."""
 PROPAGATORS_PER_CHUNK = 2**13
 """Measurements x voxels x perturbed copies at a time: their matrices then stay in the L2 cache."""
 PROPAGATORS_PER_CHUNK_CARRIED_OVER = 2**15
@@ -304,7 +304,7 @@ def _fit_r1rho_from(
     # A voxel unlike those of the pilot, or one that ended badly, is fitted again as if nothing had been predicted.
     freedom = max(1, model.protocol.measurement_count - len(model.tissue.parameters))
     by_chance = max(SUSPICIOUS, 1 + IMPROBABLE / (2 * freedom) ** 0.5)
-    doubtful = (found.rmse > by_chance * found.rmse.nanmedian()) | (found.status == Status.ITERATION_LIMIT)
+    doubtful = (found.cost > by_chance * found.cost.nanmedian()) | (found.status == Status.ITERATION_LIMIT)
     index = torch.nonzero(doubtful | (found.status == Status.FAILED)).flatten()
     if len(index):
         again = from_model(spectra.of_voxels(index), part(progress, 0.9, 1.0))
@@ -385,7 +385,7 @@ def _fit_bloch_mcconnell(spectra: ZSpectra, model: SignalModel, max_iterations: 
     if len(index):
         again = fit(spectra.of_voxels(index), other[index].double(), part(progress, 0.6, 0.8))
         found = found.replaced_where_better(again, index)
-    index = torch.nonzero(found.rmse > SUSPICIOUS * found.rmse.nanmedian()).flatten()
+    index = torch.nonzero(found.cost > SUSPICIOUS * found.cost.nanmedian()).flatten()
     for number, start in enumerate(starts if len(index) else []):
         share = part(progress, 0.8 + 0.2 * number / len(starts), 0.8 + 0.2 * (number + 1) / len(starts))
         given = None if start is None else start.to(spectra.signal.device).expand(len(index), -1)
@@ -470,9 +470,9 @@ def start_points(parameters: Sequence[FitParameter]) -> list[Tensor | None]:
 
 
 def best_fit(fits: Sequence[FitResult]) -> FitResult:
-    """Return the fit with the smallest residual in every voxel."""
+    """Return the fit with the lowest cost in every voxel."""
     best = fits[0]
-    everywhere = torch.arange(len(best.rmse), device=best.rmse.device)
+    everywhere = torch.arange(len(best.cost), device=best.cost.device)
     for fit in fits[1:]:
         best = best.replaced_where_better(fit, everywhere)
     return best
@@ -486,12 +486,12 @@ def _other_minimum(
     Two minima are different where a rate differs by more than a fifth.
     """
     rates = [i for i, p in enumerate(parameters) if p.path.endswith(".k_Hz")]
-    other, cost = best.parameters.clone(), torch.full_like(best.rmse, torch.inf)
+    other, cost = best.parameters.clone(), torch.full_like(best.cost, torch.inf)
     for fit in fits:
         ratio = fit.parameters[:, rates].clamp_min(1e-6) / best.parameters[:, rates].clamp_min(1e-6)
-        better = (ratio.log().abs().amax(1) > 0.2) & (fit.rmse < cost)
-        other[better], cost[better] = fit.parameters[better], fit.rmse[better]
-    return other, cost < PROMISING * best.rmse + ANALYTIC_ERROR
+        better = (ratio.log().abs().amax(1) > 0.2) & (fit.cost < cost)
+        other[better], cost[better] = fit.parameters[better], fit.cost[better]
+    return other, cost < PROMISING * best.cost + ANALYTIC_ERROR
 
 
 def _iterate(

@@ -127,6 +127,7 @@ class TwoStepFit:
             rmse=second.rmse,
             status=status,
             iterations=first.fit.iterations + second.fit.iterations,
+            cost=second.fit.cost,
         )
         lines = named_lines(model, fit)
         return replace(lines, position_ppm_sd=torch.cat((first.position_ppm_sd, self.position_ppm_sd), 1))

@@ -178,6 +178,28 @@ def test_fits_with_wide_bounds_find_the_best_minimum_of_fast_exchange():
     assert start_points(tissue_model_from_dict(MODEL).parameters) == [None]
 
 
+@pytest.mark.parametrize(("engine", "voxels"), [("r1rho", 100), ("bloch-mcconnell", 20)])
+def test_the_minimum_that_is_kept_is_best_for_signals_and_priors_together(engine, voxels):
+    offsets = torch.tensor([-6, -4, -3.5, -3, -2, 2, 2.5, 3, 3.25, 3.5, 3.75, 4, 5, 6], dtype=torch.float64)
+    protocol, noise, prior = Protocol(3.0, offsets, 1.0, 2.0), 0.003, {"mean": 2e-3, "sd": 6e-4}
+    slow = {"amine__dw_ppm": 3.5, "amine__T2_s": 0.1, "water__T1_s": 1.3, "water__T2_s": 0.08}
+    amount = {"amine__fraction": fitted(1e-3, 1e-6, 0.05, prior=prior)}
+    true = tissue_model_from_dict(model_with(**slow, amine__fraction=2e-3, amine__k_Hz=30.0))
+    signal = simulate(true.tissue(true.values({}, {})), protocol, engine=engine).expand(voxels, -1)
+    signal = signal + noise * torch.randn(signal.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def cost(start, highest):
+        model = model_with(**slow, **amount, amine__k_Hz=fitted(start, 5, highest))
+        result = fit(signal, model, protocol, engine, noise_sd=noise).result
+        distance = (result.parameters[:, 0].double() - prior["mean"]) / prior["sd"]
+        found = len(offsets) * (result.rmse.double() / noise).square() + distance.square()
+        torch.testing.assert_close(len(offsets) * (result.cost.double() / noise).square(), found, rtol=1e-3, atol=1e-3)
+        return found
+
+    from_the_truth = cost(30, 4000)  # bounds that are too narrow for further starts
+    assert (cost(300, 20000) < from_the_truth + 0.5).all()
+
+
 def test_an_amount_at_zero_is_at_a_natural_limit():
     signal, _ = study(20, "r1rho", model_with(amine__fraction=0.0, amine__k_Hz=200.0))
     signal = signal + 1e-4  # less saturation than any pool explains
