@@ -46,15 +46,20 @@ def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) 
     from ..tissue.contrasts import arex, mtr_ld, mtr_rex
 
     fit, used, warnings = _fit(spectra, settings, progress)
-    quantities = {}
+    quantities, duty_cycle = {}, None
+    if used.t1_s is not None:
+        try:
+            duty_cycle = used.protocol.duty_cycle
+        except InputError as error:
+            warnings.append(f"AREX is not given: {error}")
     for i, pool in enumerate(fit.model.names[1:], start=1):
         at = fit.position_ppm[:, i : i + 1]
         label, reference = fit.spectrum(at)[:, 0], fit.spectrum(at, without=[pool])[:, 0]
         rex = mtr_rex(label, reference)
         quantities[f"mtr_rex_{pool}"] = rex
         quantities[f"mtr_ld_{pool}"] = mtr_ld(label, reference)
-        if used.t1_s is not None:
-            quantities[f"arex_{pool}"] = arex(rex, used.t1_s.to(rex), used.protocol.duty_cycle)
+        if used.t1_s is not None and duty_cycle is not None:
+            quantities[f"arex_{pool}"] = arex(rex, used.t1_s.to(rex), duty_cycle)
     return _result(fit, used, quantities, warnings, settings)
 
 

@@ -165,6 +165,26 @@ class Events:
         longest = max(times.values(), default=0.0)
         return [frequency for frequency, time in times.items() if time >= 0.5 * longest]
 
+    def duty_cycle(self, measurement: int) -> float | None:
+        """Return the fraction of pulses and gaps during which RF is on before the excitation; None without RF.
+
+        As in a train of equal pulses, every pulse counts with the gap after it; that of the last is the mean gap.
+        """
+        on_s, gaps_s, gap_s = 0.0, [], 0.0
+        for event in self.preparation(measurement):
+            pulse = self.pulses[event.pulse] if isinstance(event, Play) else None
+            if pulse is not None and pulse.energy_uT2_s > 0:
+                if on_s > 0 and gap_s > 0:
+                    gaps_s.append(gap_s)
+                on_s, gap_s = on_s + pulse.total_s, 0.0
+            elif pulse is not None:
+                gap_s += pulse.total_s
+            elif isinstance(event, Wait):
+                gap_s += event.duration_s
+        if on_s == 0:
+            return None
+        return on_s / (on_s + math.fsum(gaps_s) * (1 + 1 / max(len(gaps_s), 1)))
+
     @property
     def only_blocks(self) -> bool:
         """Whether no measurement plays more than one continuous-wave block before its excitation or sample."""

@@ -30,6 +30,8 @@ PER_MEASUREMENT = (
     "initial_recovery_s",
 )
 """Quantities of a protocol that have one value per measurement."""
+DUTY_CYCLE_TOLERANCE = 0.01
+"""Difference between the duty cycles of measurements that is due to the rounding of their times."""
 _NOT_NEGATIVE = ("b1_uT", "saturation_time_s", "post_delay_s", "recovery_time_s", "initial_recovery_s")
 _TIMES_THAT_MAY_BE_ABSENT = ("post_delay_s", "recovery_time_s", "initial_recovery_s")
 
@@ -128,8 +130,24 @@ class Protocol:
 
     @property
     def duty_cycle(self) -> float:
-        """Fraction of the saturation during which RF is on (1 for CW)."""
-        return 1.0 if self.pulses is None else self.pulses.duty_cycle
+        """Fraction of the saturation during which RF is on (1 for CW).
+
+        Raises:
+            ValueError: The measurements play trains of different duty cycles.
+        """
+        if self.events is None:
+            return 1.0 if self.pulses is None else self.pulses.duty_cycle
+        played = [self.events.duty_cycle(m) for m in range(self.measurement_count)]
+        known = [duty for duty in played if duty is not None]
+        if not known:
+            return 1.0
+        if max(known) - min(known) > DUTY_CYCLE_TOLERANCE:
+            raise InputError(
+                "protocol",
+                f"the duty cycle of the saturation varies between the measurements ({min(known):.3g} to "
+                f"{max(known):.3g})",
+            )
+        return math.fsum(known) / len(known)
 
     def require_known(self, what: str) -> None:
         """Check that the protocol says everything that the saturation is simulated from.

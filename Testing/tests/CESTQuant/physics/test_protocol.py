@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from CESTQuantLib.physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
 from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape
 from CESTQuantLib.physics.units import GAMMA_RAD_PER_S_PER_UT, concentration_mM
@@ -85,3 +86,19 @@ def test_named_shapes_are_symmetric_and_highest_in_the_middle() -> None:
 def test_a_fraction_of_water_protons_is_a_concentration() -> None:
     assert concentration_mM(0.003, 3) == pytest.approx(110.0)
     assert concentration_mM(torch.tensor([0.001, 0.002]), 2).tolist() == pytest.approx([55.0, 110.0])
+
+
+def test_the_duty_cycle_of_single_events_is_that_of_their_pulses_and_gaps() -> None:
+    pulse = EventPulse((2.0,), (0.0,), (0.04,))
+    silent = EventPulse((0.0,), (0.0,), (0.01,))
+
+    def duty_cycle(*events: Event) -> float:
+        played = Events((pulse, silent), ((*events, Sample()), (Wait(3.0), Sample())))
+        return Protocol(3.0, [3.5, -300.0], 1.0, 0.2, events=played).duty_cycle
+
+    play, nothing = Play(0, 400.0, 0.0), Play(1, 0.0, 0.0)
+    assert duty_cycle(Wait(1.0), play, Spoil(), Wait(0.1)) == 1.0
+    assert duty_cycle(play, Wait(0.02), play, Wait(0.1)) == pytest.approx(2 / 3)
+    assert duty_cycle(play, nothing, Wait(0.01), play) == pytest.approx(2 / 3)
+    assert duty_cycle(play, play, Wait(0.04), play, play) == pytest.approx(2 / 3)
+    assert duty_cycle(Wait(1.0)) == 1.0

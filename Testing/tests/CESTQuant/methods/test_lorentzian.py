@@ -1,0 +1,51 @@
+"""Contrasts of Lorentzian fits: what the description of the saturation does to them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from CESTQuantLib.methods.registry import quantify
+from CESTQuantLib.physics.events import Event, EventPulse, Events, Play, Sample, Wait
+from CESTQuantLib.physics.protocol import Protocol, PulseTrain
+from CESTQuantLib.physics.pulse_shapes import PulseShape
+from CESTQuantLib.tissue.spectra import ZSpectra
+
+OFFSETS = torch.linspace(-10, 10, 61, dtype=torch.float64)
+TRAIN = PulseTrain(10, 0.05, 0.05, PulseShape.named("block"))
+
+
+def spectra(protocol: Protocol) -> ZSpectra:
+    def line(amplitude: float, width: float, position: float) -> torch.Tensor:
+        return amplitude / (1 + (2 * (OFFSETS - position) / width) ** 2)
+
+    z = 1 - line(0.8, 2, 0) - line(0.1, 60, -2.5) - line(0.05, 2, 3.5) - line(0.06, 4, -3.5)
+    return ZSpectra(z[None], protocol, t1_s=torch.tensor([1.3], dtype=torch.float64))
+
+
+def played(gaps_s: list[float]) -> Protocol:
+    """A train of ten pulses of alternating phase, with a gap of its own length at every offset; then the excitation."""
+    measurements = []
+    for offset, gap_s in zip(OFFSETS.tolist(), gaps_s, strict=True):
+        events: list[Event] = [Wait(2.0)]
+        for n in range(TRAIN.n_pulses):
+            events += [Play(0, offset * 128.0, math.pi * (n % 2)), Wait(gap_s if n < TRAIN.n_pulses - 1 else 0.01)]
+        measurements.append((*events, Play(1, 0.0, 0.0), Wait(0.002), Sample(transverse=True)))
+    pulses = (EventPulse((2 * 2**0.5,), (0.0,), (TRAIN.duration_s,)), EventPulse((5.0,), (0.0,), (1e-3,)))
+    return Protocol(3.0, OFFSETS, 2.0, TRAIN.total_time_s, events=Events(pulses, tuple(measurements)))
+
+
+def test_arex_is_the_same_for_a_train_and_for_its_single_events() -> None:
+    train = quantify(spectra(Protocol(3.0, OFFSETS, 2.0, TRAIN.total_time_s, TRAIN)), "mtr-rex").quantities
+    events = quantify(spectra(played([TRAIN.delay_s] * len(OFFSETS))), "mtr-rex").quantities
+    torch.testing.assert_close(events["arex_amide"], train["arex_amide"])
+    assert float(train["arex_amide"]) == pytest.approx(float(train["mtr_rex_amide"]) / 1.3 / 0.5, rel=1e-6)
+
+
+def test_arex_is_not_given_where_the_duty_cycle_varies() -> None:
+    found = quantify(spectra(played([0.05] * 30 + [0.03] * 31)), "mtr-rex")
+    assert not [name for name in found.quantities if name.startswith("arex")]
+    assert "mtr_rex_amide" in found.quantities
+    assert any("AREX is not given: the duty cycle of the saturation varies between" in w for w in found.warnings)
