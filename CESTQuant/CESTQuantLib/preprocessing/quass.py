@@ -13,11 +13,13 @@ the T1 of water and the recovery before the saturation; the delay after the satu
 signal is relative to M0: fully relaxed (``equilibrium``), or acquired with the timing of the saturated measurements
 (``same-delay``, as published), when it is smaller by 1 - exp(-R1 (recovery + saturation time)) after 90 degree pulses.
 
-The formulas hold for water that decays with a single rate. A semisolid pool has its own start, which it forgets within
-some 50 ms. The tests give the errors on Bloch-McConnell data: at most 0.005 for continuous waves of 0.5 s and more at
-offsets of 1 ppm and more, where T1 is the observed one, and 0.02 for Gaussian trains of 1.5 s. Transverse magnetisation
-that a short saturation leaves in water of long T2, as in phantoms, is not described: those need 2 s. On the water line
-itself (cos^2(theta) below 0.5), where a rate may not be found, the measured value stays.
+The formulas hold for water that decays with a single rate. A semisolid pool has its own start, and readouts leave it
+alone: the magnetisation that it keeps goes over to water within some 50 ms, and the next saturation starts higher than
+the formulas say. The tests give the errors on Bloch-McConnell data at offsets of 1 ppm and more, where T1 is the
+observed one: with continuous waves and 90 degree pulses at most 0.001 without a semisolid pool, with one of 8 % up to
+0.07 for 0.5 s and a recovery of 1 s and 0.001 for 2 s and 4 s; 0.02 for Gaussian trains of 1.5 s. Transverse
+magnetisation that a short saturation leaves in water of long T2, as in phantoms, is not described: those need 2 s. On
+the water line itself (cos^2(theta) below 0.5), where a rate may not be found, the measured value stays.
 """
 
 from __future__ import annotations
