@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
             these.wait()
             result = optimize(design, checkpoints=checkpoints, processes=these, progress=progress)
             write_design(design, result, read_json(config)["tissue"], folder, config.stem)
-            violated = design.limits.violations(design.protocol)
+            violated = design.limits.violations(design.protocol, trained=design.schedule().trained)
             if violated:
                 report.warnings.append(f"the start was moved inside the limits: {'; '.join(violated)}")
             report.summary |= summarize(design, result)

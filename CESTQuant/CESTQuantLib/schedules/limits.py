@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,17 +35,20 @@ class Limits:
     """What a schedule must keep.
 
     Attributes:
-        bounds: Lowest and highest value of every trainable quantity.
+        bounds: Lowest and highest value of every trainable quantity where it is trained.
         b1_peak_uT: Highest RF amplitude within a pulse, in uT; None does not limit it.
         b1_rms_uT: Highest root of B1^2 averaged over the scan time, gaps and readouts included, in uT; None does not
             limit it.
         total_time_s: Longest scan time in s, see :func:`scan_time_s`; None does not limit it.
+        given: Lowest and highest value of the quantities for which a configuration names bounds, infinite where it
+            names none. They hold where a quantity is not trained too.
     """
 
     bounds: Mapping[str, tuple[float, float]]
     b1_peak_uT: float | None = None
     b1_rms_uT: float | None = None
     total_time_s: float | None = None
+    given: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Any) -> Limits:
@@ -63,7 +67,7 @@ class Limits:
         minima = check_keys(values.get("minima") or {}, TRAINABLE, "limits: minima")
         maxima = check_keys(values.get("maxima") or {}, TRAINABLE, "limits: maxima")
         whole = {key: _positive(values[key], key) for key in _OF_THE_WHOLE if values.get(key) is not None}
-        bounds = {}
+        bounds, given = {}, {}
         for name, (low, high) in DEFAULT_BOUNDS.items():
             if name == "b1_uT" and "b1_peak_uT" in whole:
                 high = whole["b1_peak_uT"]
@@ -75,7 +79,10 @@ class Limits:
             if name != "offsets_ppm" and low < 0:
                 raise ValueError(f"limits: the minimum of {name} is {low:g} but must not be negative")
             bounds[name] = (low, high)
-        return cls(bounds, **whole)
+            has_low, has_high = (name in values or name in sides for sides in (minima, maxima))
+            if has_low or has_high:
+                given[name] = (low if has_low else -math.inf, high if has_high else math.inf)
+        return cls(bounds, **whole, given=given)
 
     def for_protocol(self, protocol: Protocol) -> Limits:
         """Return the limits as they apply to a protocol.
@@ -99,18 +106,23 @@ class Limits:
         bounds["recovery_time_s"] = (max(low, protocol.echo_time_s), high)
         return replace(self, bounds=bounds)
 
-    def violations(self, protocol: Protocol, tolerance: float = 1e-6) -> list[str]:
+    def violations(
+        self, protocol: Protocol, tolerance: float = 1e-6, trained: Mapping[str, Tensor] | None = None
+    ) -> list[str]:
         """Return what a protocol violates, one clause each; empty where it keeps all limits.
 
         Args:
             protocol: Protocol to check.
             tolerance: Tolerance relative to the width of a range, or to the limit of the whole.
+            trained: Measurements (measurement,) whose bounds are checked, by quantity; those of other quantities are
+                not. None checks all.
         """
         found = []
         for name, (low, high) in self.for_protocol(protocol).bounds.items():
             value = getattr(protocol, name)
-            if value is None:
+            if value is None or (trained is not None and name not in trained):
                 continue
+            value = value if trained is None else value[trained[name]]
             slack = tolerance * (high - low)
             least, most = float(value.min()), float(value.max())
             if least < low - slack or most > high + slack:

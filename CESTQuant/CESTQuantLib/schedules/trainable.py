@@ -88,6 +88,11 @@ class TrainableSchedule(nn.Module):
         return list(self.raw.keys())
 
     @property
+    def trained(self) -> dict[str, Tensor]:
+        """Measurements (measurement,), boolean, whose value is trained, by the name of the quantity."""
+        return {name: self._groups_of(name) >= 0 for name in self.names}
+
+    @property
     def is_finite(self) -> bool:
         """Whether all raw parameters are numbers."""
         return all(bool(torch.isfinite(raw).all()) for raw in self.raw.values())
@@ -206,6 +211,7 @@ def _require_feasible(schedule: TrainableSchedule) -> None:
     Raises:
         ValueError: None does.
     """
+    _require_untrained_within_limits(schedule)
     _require_feasible_time(schedule)
     limits, floor = schedule.limits, schedule.floor("b1_uT")
     if limits.b1_peak_uT is not None and float(floor.max()) > limits.bounds["b1_uT"][1] * (1 + 1e-9):
@@ -217,6 +223,22 @@ def _require_feasible(schedule: TrainableSchedule) -> None:
         raise ValueError(
             f"limits: b1_rms_uT is {limits.b1_rms_uT:g} uT but fixed values or minima alone reach {worst:g} uT"
         )
+
+
+def _require_untrained_within_limits(schedule: TrainableSchedule) -> None:
+    """Check that values that are not trained keep the bounds that were given for them."""
+    trained = schedule.trained
+    for name, (low, high) in schedule.limits.given.items():
+        value = getattr(schedule.base, name)
+        if value is None:
+            continue
+        value = value[~trained[name]] if name in trained else value
+        slack = _EQUAL * (1 + value.abs())
+        if bool(((value < low - slack) | (value > high + slack)).any()):
+            raise ValueError(
+                f"limits: {name} runs from {float(value.min()):g} to {float(value.max()):g} where it is not trained, "
+                f"outside {low:g} to {high:g}; train it, or change the protocol or the limit"
+            )
 
 
 def _require_feasible_time(schedule: TrainableSchedule) -> None:

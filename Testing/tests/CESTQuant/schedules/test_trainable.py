@@ -78,6 +78,18 @@ def test_a_schedule_beyond_its_limits_starts_inside_near_them() -> None:
     assert 0.9 * 9.0 < float(scan_time_s(schedule.start)) < 9.0
 
 
+def test_bounds_without_a_name_hold_only_where_a_quantity_is_trained() -> None:
+    offsets = torch.tensor([50.0, 3.0, 3.5, 2.0, 4.0, -20.0], dtype=torch.float64)
+    start = protocol(offsets_ppm=offsets, b1_uT=torch.tensor([7.0, 1, 2, 3, 2, 7], dtype=torch.float64))
+    schedule = TrainableSchedule(start, {"b1_uT": {"fixed": [0]}}, {})
+    assert schedule.start.offsets_ppm.tolist() == offsets.tolist()
+    assert float(schedule.start.b1_uT[0]) == 7.0
+    assert float(schedule.start.b1_uT[5]) < 6.0
+    assert schedule.limits.violations(start, trained=schedule.trained) == ["b1_uT runs from 1 to 7, outside 0 to 6"]
+    still = TrainableSchedule(start, {"b1_uT": {"fixed": [0, 5]}}, {})
+    assert still.limits.violations(start, trained=still.trained) == []
+
+
 def test_tied_measurements_move_together_and_fixed_ones_stay() -> None:
     ties = {"offsets_ppm": {"tie": [0, 0, 1, 1, 2, 2]}, "saturation_time_s": {"tie": "all"}, "b1_uT": {"fixed": [0, 3]}}
     schedule = TrainableSchedule(protocol(), ties, {"b1_peak_uT": 6})
@@ -141,6 +153,17 @@ def test_the_peak_limit_holds_for_the_peak_of_a_shaped_pulse() -> None:
         (["b1_uT"], {"b1_peak_uT": -1}, "b1_peak_uT is -1 but must be positive"),
         (["b1_uT"], {"total_time_s": "long"}, "total_time_s is 'long', which is not a number"),
         (["b1_uT"], {"speed": 1}, "unknown keys speed"),
+        (
+            ["b1_uT"],
+            {"saturation_time_s": [0.1, 0.7]},
+            r"saturation_time_s runs from 0.8 to 0.8 where it is not trained, outside 0.1 to 0.7; train it, or change",
+        ),
+        (
+            ["b1_uT"],
+            {"maxima": {"offsets_ppm": 3.9}},
+            "offsets_ppm runs from 2 to 4 where it is not trained, outside -inf",
+        ),
+        ({"b1_uT": {"fixed": [0]}}, {"minima": {"b1_uT": 0.6}}, "b1_uT runs from 0.5 to 0.5 where it is not trained"),
         (["b1"], {}, "unknown quantities b1"),
         ([], {}, "names no quantity"),
         ({"b1_uT": {"tie": [1, 2]}}, {}, "2 labels for 6 measurements"),
