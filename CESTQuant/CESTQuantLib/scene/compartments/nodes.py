@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class CompartmentsResult:
         folderItemID: Their folder in the subject hierarchy.
         inputs: What the analysis started from, for the report.
         between: Transform from the first to the second visit, LPS mm, or None.
+        names: What the report writes instead of the names of the nodes and files that were given.
     """
 
     analysis: Analysis
@@ -48,6 +50,7 @@ class CompartmentsResult:
     folderItemID: int = 0
     inputs: tuple[VisitInput, ...] = ()
     between: sitk.Transform | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def into_scene(analysis: Analysis, folder: str) -> CompartmentsResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.background import in_background
@@ -43,6 +44,20 @@ _SETTINGS = (
     "noise_sd",
 )
 """Arguments of a fit that become settings of its method."""
+_ROLES = {
+    "signalNode": "acquisition",
+    "protocol": "protocol",
+    "reference": "M0 image",
+    "mask": "mask",
+    "b0": "B0 map",
+    "b1": "B1 map",
+    "t1": "T1 map",
+    "model": "model",
+    "network": "network",
+    "config": "configuration",
+    "calibration": "calibration",
+}
+"""What reports call the arguments of a fit that are nodes or files."""
 
 
 def analyze_visits(
@@ -82,7 +97,25 @@ def analyze_visits(
     )
     result = into_scene(analysis, folder)
     result.inputs, result.between = tuple(inputs), transform
+    result.names = _names(visits, [each.name for each in inputs], between)
     return result
+
+
+def _names(visits: list[CompartmentVisit], called: list[str], between: Any) -> dict[str, str]:
+    """What stands for the names of the given nodes and files; maps that are called after their quantity keep it."""
+    found: dict[str, str] = {}
+    for visit, name in zip(visits, called, strict=True):
+        fit = visit.fit or {}
+        given = {f"the {role} of {name}": fit.get(argument) for argument, role in _ROLES.items()}
+        given |= {f"{quantity} of {name}": node for quantity, node in visit.maps.items()}
+        given |= {f"the M0 image of {name}": visit.unsaturated, f"the alignment of {name}": visit.toAnatomy}
+        for role, value in given.items():
+            text = value.GetName() if hasattr(value, "GetName") else value
+            if isinstance(text, str | Path) and str(text) not in visit.maps:
+                found.setdefault(str(text), role)
+    if between is not None:
+        found[str(between.GetName() if hasattr(between, "GetName") else between)] = "the transform between the visits"
+    return {text: role for text, role in found.items() if text}
 
 
 def _acquisition(

@@ -217,19 +217,20 @@ def without_names(text: str, hidden: Mapping[str, str]) -> str:
     """Return a sentence with what stands for the names of files and nodes in it.
 
     Args:
-        text: Sentence in which names stand in single quotation marks.
+        text: Sentence in which names, which may have apostrophes, stand in single quotation marks.
         hidden: What is written instead of each name.
     """
+    longest_first = sorted(hidden, key=len, reverse=True)
+    for name in longest_first:
+        text = text.replace(f"'{name}'", hidden[name])
 
     def instead(match: re.Match[str]) -> str:
         name = match.group(1)
-        if name in hidden:
-            return hidden[name]
         looks_like_a_file = "/" in name or "\\" in name or name.lower().endswith(_FILE_ENDINGS)
         return "a file" if looks_like_a_file else match.group(0)
 
-    replaced = re.sub(r"'([^']*)'", instead, text)
-    for name in sorted(hidden, key=len, reverse=True):
+    replaced = re.sub(r"(?<!\w)'(.*?)'(?!\w)", instead, text)
+    for name in longest_first:
         # Outside of quotation marks only what cannot be a common word, such as 'signal' or 'mask'.
         if re.search(r"[/\\_.\d]", name) and len(name) > 4:
             replaced = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda match: hidden[match.group(0)], replaced)
@@ -293,7 +294,7 @@ def material_of(
         for number, visit in enumerate(result.analysis.visits)
     )
     paths = {**(settings or {}), **{f"{number}": record.get("settings", {}) for number, record in enumerate(records)}}
-    hidden = hidden_names(result.inputs, paths)
+    hidden = {**result.names, **hidden_names(result.inputs, paths)}
     return Material(result.analysis, visits, result.between, registration or {}, label, versions(), hidden)
 
 

@@ -310,6 +310,14 @@ def test_names_in_sentences_are_replaced() -> None:
     assert without_names("a model fit of Doe_1.nii.gz", common) == "a model fit of the file of --signal"
 
 
+def test_names_with_apostrophes_are_replaced_as_a_whole() -> None:
+    text = "the mask '/data/O'Brien_Mary/cest.nii.gz' of 'O'Brien' is empty"
+    assert without_names(text, {"O'Brien": "the signal"}) == "the mask a file of the signal is empty"
+    known = {"/data/O'Brien_Mary/cest.nii.gz": "the file of --mask", "cest": "another file", "O'Brien": "the signal"}
+    assert without_names(text, known) == "the mask the file of --mask of the signal is empty"
+    assert without_names("the visit's 'a' differs", {"a": "M0"}) == "the visit's M0 differs"
+
+
 def test_outputs_can_be_named_as_bids_derivatives(tmp_path: Path) -> None:
     (tmp_path / "compartments.csv").write_text("region,mean\nrim,\n")
     for name in ("visit_1_regions.seg.nrrd", "change_amide_amplitude.nii.gz", "report.html", "report.json"):
