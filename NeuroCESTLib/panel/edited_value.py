@@ -19,7 +19,7 @@ class EditedValue:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._attribute = f"{name}EditedFrom"
+        self._attribute, self._role = f"{name}EditedFrom", f"{name}EditedFor"
 
     def get(self, parameters: Any) -> Any:
         """Return the edited value; None where nothing was edited.
@@ -33,27 +33,36 @@ class EditedValue:
         except ValueError:
             raise ValueError(_("The scene holds damaged values: choose a file or preset again.")) from None
 
-    def keep(self, parameters: Any, value: Any, source: str) -> None:
+    def keep(self, parameters: Any, value: Any, source: str, node: Any = None) -> None:
         """Keep an edited value.
 
         Args:
             parameters: Parameter node of the panel.
             value: Value for JSON.
             source: What was chosen when it was edited, such as the path of a file.
+            node: Node that was chosen when it was edited, whatever it is called later.
         """
         with slicer.util.NodeModify(parameters.parameterNode):
             parameters.parameterNode.SetAttribute(self._attribute, source)
+            parameters.parameterNode.SetNodeReferenceID(self._role, node.GetID() if node else None)
             setattr(parameters, self.name, json.dumps(value))
 
-    def given_up(self, parameters: Any, source: str) -> bool:
+    def given_up(self, parameters: Any, source: str, node: Any = None) -> bool:
         """Give the value up if another source has been chosen since; return whether that was so.
 
         Nothing is given up while a scene is loaded, in which the nodes that were chosen may still be missing.
         """
         if slicer.mrmlScene.IsBatchProcessing():
             return False
-        start = parameters.parameterNode.GetAttribute(self._attribute)
-        if not getattr(parameters, self.name) or start is None or start == source:
+        stored = parameters.parameterNode
+        start = stored.GetAttribute(self._attribute)
+        if not getattr(parameters, self.name) or start is None:
+            return False
+        if "\n" in start:  # scenes of earlier versions name the node in front of the source
+            same = start == f"{node.GetName() if node else ''}\n{source}"
+        else:
+            same = start == source and stored.GetNodeReference(self._role) is (node or None)
+        if same:
             return False
         setattr(parameters, self.name, "")
         return True

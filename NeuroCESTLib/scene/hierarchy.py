@@ -89,20 +89,22 @@ def remove_item(item: int) -> None:
 
 
 def remove_empty_top_items(kept: set[int]) -> None:
-    """Remove items at the top of the subject hierarchy that hold no node of the scene, and the empty items below them.
+    """Remove items at the top of the subject hierarchy that hold no node of the scene, and the items below them.
 
     Args:
         kept: IDs of items that stay in any case.
     """
-    while empty := [item for item in top_items() - kept if not _has_node(item)]:
-        for item in empty:
-            remove_item(item)
+    for item in top_items() - kept:
+        remove_empty_item(item)
 
 
-def _has_node(item: int) -> bool:
+def remove_empty_item(item: int) -> None:
+    """Remove an item of the subject hierarchy and the items below it, unless one of them holds a node of the scene."""
+    hierarchy, _ = _hierarchy()
+    nodes = (hierarchy.GetItemDataNode(each) for each in [item, *_children(hierarchy, item, below=True)])
     # The headless host keeps the items of nodes that have been removed from the scene.
-    node = _hierarchy()[0].GetItemDataNode(item)
-    return node is not None and node.GetScene() is not None
+    if all(node is None or node.GetScene() is None for node in nodes):
+        hierarchy.RemoveItem(item, False, True)
 
 
 def _hierarchy() -> tuple[Any, int]:

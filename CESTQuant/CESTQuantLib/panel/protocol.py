@@ -46,9 +46,8 @@ class ProtocolPage(Page):
         ui.settingsTable.horizontalHeader().setStretchLastSection(True)
 
     def source(self):
-        """Return what the protocol comes from: the acquisition and the file."""
-        signal = self.parameters.signal
-        return f"{signal.GetName() if signal else ''}\n{self.parameters.protocolPath}"
+        """Return what the protocol comes from: the file and the acquisition."""
+        return self.parameters.protocolPath, self.parameters.signal
 
     def given(self):
         """Return what the Logic gets: the edited protocol as dictionary, a file, or None for that of the acquisition.
@@ -61,12 +60,12 @@ class ProtocolPage(Page):
 
     def show(self):
         """Show the protocol where it has changed and the section is open."""
-        if not self.parameters or self.edited.given_up(self.parameters, self.source()):
+        if not self.parameters or self.edited.given_up(self.parameters, *self.source()):
             return  # giving up the edited protocol has shown the other one
         if self.ui.protocolSection.collapsed:
             return
         signal = self.parameters.signal
-        key = self.source(), self.parameters.protocol, signal and signal.GetMTime()
+        key = *self.source(), self.parameters.protocol, signal and signal.GetMTime()
         if key == self._shown:
             return
         self._shown = key
@@ -190,7 +189,7 @@ class ProtocolPage(Page):
             self._fill()
             self.say(str(error))
             return
-        self.edited.keep(self.parameters, protocol, self.source())
+        self.edited.keep(self.parameters, protocol, *self.source())
 
     def onRanges(self, checked=False):
         """Take over the offsets that the user has typed as numbers and ranges."""

@@ -143,11 +143,14 @@ class RunPage(Page):
 
 
 def remove_preview():
-    """Remove the nodes of the preview and their folder."""
+    """Remove the nodes of the preview, and its folder where nothing else was put into it."""
     from NeuroCESTLib.scene import hierarchy, volumes
 
+    from ..scene.naming import folder_of_run
+
     nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLNode") if node.GetAttribute(PREVIEW_ATTRIBUTE)]
-    folders = {hierarchy.folder_named(hierarchy.folder_of(node)) for node in nodes}
+    folders = {folder_of_run(node) for node in nodes} - {0}
     for node in nodes:
         volumes.remove(node)
-    hierarchy.remove_empty_top_items(kept=hierarchy.top_items() - folders)
+    for folder in folders:
+        hierarchy.remove_empty_item(folder)

@@ -98,6 +98,25 @@ class MapsTest(SampleTest):
         self.assertFalse(hierarchy.GetItemByName("cest preview"))
         self.assertEqual(self.mapNames().count("mtr_asym_3.5ppm"), 1)
 
+    def test_previewThatWasMovedLeavesTheFoldersAroundItAlone(self):
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
+        own = hierarchy.CreateFolderItem(patient, "my images")
+        hierarchy.CreateItem(own, self.reference)
+        self.chooseInputs()
+        self.ui.previewButton.click()
+        preview = hierarchy.GetItemByName("cest preview")
+        hierarchy.SetItemParent(preview, patient)
+        self.ui.applyButton.click()
+        self.assertFalse(hierarchy.GetItemByName("cest preview"))
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.reference)), own)
+        self.assertEqual(hierarchy.GetItemParent(own), patient)
+        self.ui.previewButton.click()
+        preview = hierarchy.GetItemByName("cest preview")
+        hierarchy.CreateItem(preview, self.reference)  # put there by the user
+        self.ui.applyButton.click()
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.reference)), preview)
+
     def test_regionsOfTheShownMapAndItsColorRangeAreInThePanel(self):
         import numpy as np
 

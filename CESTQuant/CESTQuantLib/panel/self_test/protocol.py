@@ -110,6 +110,35 @@ class ProtocolTest(SampleTest):
         self.assertEqual(self.widget.protocol.given(), path)
         self.assertEqual(self.setting("Static field (T)").text(), "9.4")
 
+    def test_editedProtocolBelongsToTheAcquisitionWhateverItIsCalled(self):
+        import numpy as np
+
+        from NeuroCESTLib.scene.geometry import Geometry
+        from NeuroCESTLib.scene.sequences import array_to_sequence
+
+        self.ui.signalSelector.setCurrentNode(self.signal)
+        self.measurement(0, "B1 (µT)").setText("1.25")
+        self.signal.SetName("visit 1")
+        self.ui.folderNameLineEdit.text = "visit 1"  # any change of the parameters
+        self.assertEqual(self.widget.protocol.given()["b1_uT"], 1.25)
+        geometry = Geometry.of(self.reference)
+        other = array_to_sequence(
+            np.ones((21, *geometry.shape), np.float32), geometry, "visit 1", (2 * self.offsets).tolist()
+        )
+        self.assertEqual(other.GetName(), self.signal.GetName())
+        self.ui.signalSelector.setCurrentNode(other)
+        self.assertIsNone(self.widget.protocol.given())
+        self.assertEqual(self.measurement(1, "Offset (ppm)").text(), "-10")
+
+    def test_editedProtocolOfAnEarlierVersionIsKept(self):
+        self.chooseInputs()
+        self.measurement(0, "B1 (µT)").setText("1.25")
+        node = self.widget.parameters.parameterNode
+        node.SetAttribute("protocolEditedFrom", f"cest\n{self.protocolPath}")
+        node.SetNodeReferenceID("protocolEditedFor", None)
+        self.ui.folderNameLineEdit.text = "visit 1"
+        self.assertEqual(self.widget.protocol.given()["b1_uT"], 1.25)
+
     def test_tablesSurviveSavingAndLoadingTheScene(self):
         self.chooseInputs()
         self.measurement(0, "B1 (µT)").setText("1.25")
