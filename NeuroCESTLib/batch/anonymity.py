@@ -1,8 +1,9 @@
 """``--anonymous``: reports, tables, pictures and scenes without paths, and without names that come from them.
 
 The arguments of a command tell which files it is given. Where their paths stand in a text, ``file1.nii.gz`` and so on
-take their place, and so do ``file1`` for the names that nodes have from their files. All other absolute paths, which
-may contain the name of the user or of the machine, become ``file`` with their ending.
+take their place, and so do ``file1`` for the names that nodes have from their files. What lies below a given folder has
+its number and the ending of the file. All other paths, which may contain the name of a patient, of the user or of the
+machine, become ``file`` with their ending.
 """
 
 from __future__ import annotations
@@ -18,10 +19,22 @@ from pathlib import Path
 from NeuroCESTLib.core.whole_files import written_as
 from NeuroCESTLib.scene.image_files import node_name
 
+_KINDS = "nii gz hdr img nrrd nhdr seq mha mhd mgz dcm ima par rec h5 tfm mat pt json yaml yml csv tsv txt xml mrb mrml"
+_ENDING = re.compile(rf"(\.(?:nii|seq|seg))?\.(?:{'|'.join(_KINDS.split())})$", re.IGNORECASE)
+"""Ending that tells the kind of a file; other words after a point may belong to a name."""
+_DOTTED = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,5}$")
+_START = r"(?<![\w./\\:<])"
+_INNER = r"[:,;'](?=\w)|&(?!#x27;|quot;|lt;|gt;)"
+"""Characters that end a path in a sentence, but not within a name such as O'Hara."""
+_FOLDER = rf"(?:(?!\.[A-Za-z]\w{{0,5}}\s)(?:[^\\/:*?\"'<>|\r\n,;&]|{_INNER}))+[\\/]"
+"""A folder, which may have spaces in its name, but not after the ending of a file."""
+_FILE = rf"(?:[^\\/:*?\"'<>|\r\n,;&\s]|{_INNER})*"
 _ABSOLUTE = re.compile(
-    r"(?<![\w./\\:<])(?:[A-Za-z]:[\\/]|[\\/]{1,2})(?:[^\\/:*?\"'<>|\r\n,;]+[\\/])+([^\\/:*?\"'<>|\r\n,;\s]*)"
+    rf"{_START}(?:(?:[A-Za-z]:[\\/]|[\\/]{{1,2}})(?:{_FOLDER})+|(?:~|\.{{1,2}})[\\/](?:{_FOLDER})*){_FILE}"
 )
-_ENDING = re.compile(r"(\.[A-Za-z][A-Za-z0-9]{0,5}){1,2}$")
+_RELATIVE = re.compile(rf"{_START}(?:[\\/]|(?:(?:[^\\/:*?\"'<>|\r\n,;&\s]|{_INNER})+[\\/])+){_FILE}")
+_QUOTED = re.compile(r"(?<!\w)(')((?:[^'\r\n]|'(?=\w))+)'(?!\w)|(?<![\w=])(\")([^\"\r\n]+)\"")
+_BEGINS_AS_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/].|(?:~|\.{1,2})[\\/]")
 _LONGEST_PLAIN_WORD = 3
 _SAY_NOTHING = """
 t1ce flair signal mask labels label segmentation protocol config model reference m0 cohort manifest output volume scene
@@ -55,32 +68,95 @@ class Replacements:
     def __init__(self, arguments: Sequence[str]) -> None:
         self._paths: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._file_names: dict[str, str] = {}
+        self._count = 0
         for part in dict.fromkeys(part for argument in arguments for part in (argument, argument.partition("=")[2])):
             if _is_file(part):
                 self._add(part)
         self._own = {name for name in (_user(), platform.node()) if len(name) > _LONGEST_PLAIN_WORD}
 
     def _add(self, part: str) -> None:
-        number = len(set(self._paths.values())) + 1
-        ending = _ENDING.search(part)
-        replacement = f"file{number}{ending[0] if ending else ''}"
         path = Path(part)
+        replacement = self._replacement(part)
         for text in (part, str(path), str(path.absolute()), str(path.resolve())):
             self._paths.setdefault(text, replacement)
         for name in (path.name, node_name(path), path.stem):
             if len(name) > _LONGEST_PLAIN_WORD and name.lower() not in _PLAIN_WORDS:
-                self._names.setdefault(name, f"file{number}")
+                self._names.setdefault(name, replacement.split(".")[0])
+
+    def learn(self, path: str | os.PathLike) -> None:
+        """Replace the path of a file that no argument gives, such as one below a folder, and its name."""
+        path = Path(path)
+        if str(path) in self._paths:
+            return
+        replacement = self._replacement(path.name)
+        for text in (str(path), str(path.absolute())):
+            self._paths.setdefault(text, replacement)
+        if _DOTTED.search(path.name) and node_name(path).lower() not in _PLAIN_WORDS:
+            self._file_names.setdefault(path.name, replacement)
+
+    def _replacement(self, path: str) -> str:
+        self._count += 1
+        return f"file{self._count}{_ending(path)}"
 
     def __call__(self, text: str) -> str:
         """Return a text without paths and names."""
         if text in self._names or text in self._own:
             return self._names.get(text, "name")
-        for path in sorted(self._paths, key=len, reverse=True):
-            text = re.sub(rf"(?<![\w./\\]){re.escape(path)}(?![\w])", self._paths[path], text)
-        text = _ABSOLUTE.sub(lambda found: f"file{_ending(found[1])}", text)
+        if text in self._paths:
+            return self._paths[text]
+        if any(mark in text for mark in "/\\."):
+            text = _QUOTED.sub(self._quoted, text)
+            known = [path for path in self._paths if path in text]
+            for path in sorted(known, key=len, reverse=True):
+                pattern = rf"(?<![\w./\\]){re.escape(path)}(?!\w)(?:[\\/](?:{_FOLDER})*{_FILE})?"
+                text = re.sub(pattern, lambda found: self._below(found[0]), text)
+            text = _ABSOLUTE.sub(_unknown, text)
+            text = _RELATIVE.sub(lambda found: _unknown(found) if _is_kind(found[0]) else found[0], text)
+            for name in [name for name in self._file_names if name in text]:
+                text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", self._file_names[name], text)
         for name, replacement in sorted(self._names.items(), key=lambda item: -len(item[0])):
             text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", replacement, text)
         return text
+
+    def _quoted(self, found: re.Match[str]) -> str:
+        """A text in quotation marks, which holds spaces and all the rest of a path."""
+        mark, content = (found[1], found[2]) if found[1] else (found[3], found[4])
+        if content in self._paths or self._owner(content):
+            return f"{mark}{self._below(content)}{mark}"
+        has_folder = "/" in content or "\\" in content
+        if has_folder and "://" not in content and (_BEGINS_AS_PATH.match(content) or _ENDING.search(content)):
+            return f"{mark}file{_ending(content)}{mark}"
+        return found[0]
+
+    def _below(self, path: str) -> str:
+        """What takes the place of a known path or of one below a known folder, whose rest it swallows."""
+        if path in self._paths:
+            return self._paths[path]
+        path, end = _without_stop(path)
+        if path in self._paths:
+            return self._paths[path] + end
+        return f"{self._paths.get(self._owner(path), 'file').split('.')[0]}{_ending(path)}{end}"
+
+    def _owner(self, path: str) -> str:
+        """The longest known folder above a path; empty where there is none."""
+        above = (place for place in range(len(path) - 1, 0, -1) if path[place] in "/\\")
+        return next((path[:place] for place in above if path[:place] in self._paths), "")
+
+
+def _unknown(found: re.Match[str]) -> str:
+    path, end = _without_stop(found[0])
+    return f"file{_ending(path)}{end}"
+
+
+def _without_stop(path: str) -> tuple[str, str]:
+    """A path, and the punctuation mark with which its sentence goes on."""
+    stripped = path.rstrip(".)!")
+    return (stripped, path[len(stripped) :]) if stripped else (path, "")
+
+
+def _is_kind(path: str) -> bool:
+    return _ENDING.search(_without_stop(path)[0]) is not None
 
 
 def _is_file(part: str) -> bool:
@@ -88,7 +164,7 @@ def _is_file(part: str) -> bool:
     if not part or part.startswith("-"):
         return False
     has_folder = os.sep in part or "/" in part
-    return has_folder or os.path.exists(part) or _ENDING.search(part) is not None
+    return has_folder or os.path.exists(part) or _DOTTED.search(part) is not None
 
 
 def _ending(name: str) -> str:

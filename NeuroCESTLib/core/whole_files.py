@@ -33,6 +33,13 @@ def is_anonymous() -> bool:
     return written_as.get() is not _as_it_is
 
 
+def hide_path(path: str | os.PathLike) -> None:
+    """Leave the path of a file that was read out of the texts, where they are written without paths."""
+    learn = getattr(written_as.get(), "learn", None)
+    if learn is not None:
+        learn(path)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Provide a temporary path to write to, and move what was written to ``path`` if the block ends without error.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.checksum import sha256
-from NeuroCESTLib.core.whole_files import write_text, written_as
+from NeuroCESTLib.core.whole_files import hide_path, write_text, written_as
 from NeuroCESTLib.scene.image_files import existing_file
 
 _PACKAGES = ("neurocest", "torch", "numpy", "SimpleITK", "vtk", "pypulseq")
@@ -57,6 +57,7 @@ class Report:
             ValueError: The file is missing or cannot be read.
         """
         path = existing_file(path)
+        hide_path(path)
         entry = {"role": role, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
         self._inputs.append(entry)
 

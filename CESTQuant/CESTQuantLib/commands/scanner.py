@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from NeuroCESTLib.batch.frame import CommandParser
 
 
+_ROLES = {
+    **dict.fromkeys((".nii", ".gz", ".hdr", ".img"), "image"),
+    ".json": "sidecar",
+    **dict.fromkeys((".txt", ".seq"), "offsets"),
+}
+"""What the files of an import are by their ending; DICOM images have any, and parameters of ParaVision none."""
+
+
 def add(commands: _SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
@@ -67,6 +75,13 @@ def _print_scans(source: str) -> None:
         print(description)
 
 
+def _role(path: Path) -> str:
+    """What a file of a scan is, without its name, which may be that of the patient."""
+    if path.name in ("method", "acqp", "visu_pars", "2dseq"):
+        return path.name
+    return _ROLES.get(path.suffix.lower(), "dicom")
+
+
 def _import(options: Namespace) -> None:
     from NeuroCESTLib.core.whole_files import write_text
     from NeuroCESTLib.report.record import Report
@@ -84,7 +99,7 @@ def _import(options: Namespace) -> None:
                 options.source, scan=options.scan, offsets=options.offsets, progress=progress
             )
         for path in imported.files:
-            report.add_input(path.name, path)
+            report.add_input(_role(path), path)
         if options.offsets and Path(options.offsets) not in imported.files:
             report.add_input("offsets", options.offsets)
         with report.timed("writing"):

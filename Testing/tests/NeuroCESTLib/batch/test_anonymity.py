@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import write_classic
 from joint_studies import small_weights
 from studies import acquire, fit_arguments, spectrum_protocol
 
@@ -106,6 +107,61 @@ def test_paths_and_names_from_them_are_replaced_and_nothing_else(text: str, expe
     replace = Replacements(["fit", "--signal", "/data/Doe/z.nii.gz", "--mask", "/data/Doe/mask.nii.gz"])
     of_name = Replacements(["--signal", "z_of_Jane.nii.gz", "--method", "mtrasym"])
     assert (of_name if "Jane" in text else replace)(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("study/DOE_JANE/sub/DOE_z.nii.gz is damaged", "file1.nii.gz is damaged"),
+        ("'study/DOE_JANE/DOE Z.dcm' is no image", "'file1.dcm' is no image"),
+        ("study/DOE_JANE_t1.nii.gz is empty.", "file.nii.gz is empty."),
+        ("see ../DOE/z.nii.gz.", "see file.nii.gz."),
+        ("~/DOE/z.nii.gz", "file.nii.gz"),
+        ("/data/DOE,JANE/z.nii.gz: line 3", "file.nii.gz: line 3"),
+        ("/data/O'HARA/z.nii.gz", "file.nii.gz"),
+        ("'/data/O'HARA/z.nii.gz' is empty", "'file.nii.gz' is empty"),
+        ("'/data/DOE JANE.nii.gz' is empty", "'file.nii.gz' is empty"),
+        ("/data/DOE:1/z.DOE.dcm", "file.dcm"),
+        ("'a' and/or 'b' in 1/s, see docs", "'a' and/or 'b' in 1/s, see docs"),
+    ],
+)
+def test_nothing_is_left_of_a_path(text: str, expected: str) -> None:
+    assert Replacements(["import", "study/DOE_JANE", "--output=out"])(text) == expected
+
+
+def test_files_that_were_read_are_told_apart() -> None:
+    """They are no arguments where a folder is given."""
+    replace = Replacements(["import", "data/study"])
+    replace.learn("data/study/DOE/1.dcm")
+    replace.learn("data/study/DOE/DOE_2.dcm")
+    replace.learn("data/study/DOE/method")
+    assert [replace(text) for text in ("data/study/DOE/1.dcm", "data/study/DOE/DOE_2.dcm")] == [
+        "file2.dcm",
+        "file3.dcm",
+    ]
+    assert replace("DOE_2.dcm has no image") == "file3.dcm has no image"
+    assert replace("the method says no offsets") == "the method says no offsets"
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("below", [True, False])
+def test_an_import_does_not_tell_whose_scan_it_is(
+    relative: bool, below: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slicer: ModuleType
+) -> None:
+    """Scanners and archives name folders and files after the patient."""
+    folder = tmp_path / "incoming" / "DOE_JANE"
+    write_classic(folder, np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5) + 10)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / f"DOE_JANE_19600101_{number}.dcm")
+    (folder / "offsets.txt").write_text("-300\n3.5\n-3.5\n")
+    monkeypatch.chdir(tmp_path)
+    source = folder if not below else folder.parent
+    given = str(source.relative_to(tmp_path)) if relative else str(source)
+    assert cestquant(["import", given, "--output", "out", "--anonymous"]) == 0
+    assert telling(tmp_path / "out", "DOE", str(tmp_path)) == []
+    inputs = json.loads((tmp_path / "out" / "report.json").read_text())["inputs"]
+    assert {entry["role"] for entry in inputs} == {"dicom", "offsets"}
+    assert len({entry["path"] for entry in inputs}) == len(inputs)
 
 
 def test_texts_stay_as_they_are_without_the_option() -> None:
