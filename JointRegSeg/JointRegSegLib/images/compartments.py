@@ -19,16 +19,23 @@ _CONTEXT = "Segmentation category and type - DICOM master list"
 _CATEGORY = "SCT^49755003^Morphologically Altered Structure"
 _REGION = "Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
 
-_NOT_ENHANCING = re.compile(r"\b(?:non?|not|un)[\s_-]*(?:(?:contrast|gd|gadolinium)[\s_-]*)?enhanc\w*")
-_MEANINGS: tuple[tuple[int, re.Pattern[str]], ...] = (
-    (CAVITY, re.compile(r"cavit|resect|\brc\b")),
-    (EDEMA, re.compile(r"o?edema|\b(?:ed|snfh|flair|t2)\b|hyper-?intens|peri-?tumou?r|infiltrat")),
-    (NECROTIC_CORE, re.compile(r"necro|cyst|\b(?:ncr|net|netc|nec|ncr/net)\b")),
-    (ENHANCING, re.compile(r"enhanc|\b(?:et|ce|cet|at|gd|active)\b")),
+_NOT_ENHANCING = re.compile(r"\b(?:non?|not|un|without|w/o)[\s-]*(?:(?:contrast|gd|gadolinium)[\s-]*)?enhanc\w*")
+_NOT_CONTENT = re.compile(
+    r"\b(?:non?|not|un|post|pre)[\s-]*resect\w*|\b(?:before|after|following)\b.*?\bresect\w*|\b(?:without|w/o|excluding)\b.*"
 )
-"""What the words of a name mean, in the order in which they are told to the user."""
+"""What a name says of the time or of what the segment does not hold, as in "tumour after resection"."""
+_MEANINGS: tuple[tuple[int, re.Pattern[str]], ...] = (
+    (CAVITY, re.compile(r"cavit|\bresect(?:ion|ed)\b(?! (?:tumou?r|lesion|glioma|gtv))|\brc\b")),
+    (EDEMA, re.compile(r"o?edema|\b(?:ed|snfh|flair)\b|^t2$|hyper-?intens|peri-?tumou?r|infiltrat")),
+    (NECROTIC_CORE, re.compile(r"necro|cyst|\b(?:ncr|net|netc|nec|ncr/net)\b")),
+    (ENHANCING, re.compile(r"enhanc|\b(?:et|ce|cet|gd|active)\b|^at$")),
+)
+"""What the words of a name mean, in the order in which they are told to the user.
+
+"AT" and "T2" are abbreviations only as the whole name; in "tumour at baseline" and "tumour T2" they tell the time.
+"""
 _CORE = re.compile(r"\bcore\b|\btc\b")
-_PLAIN = re.compile(r"\b(?:tumou?r|gtv|lesion|mask|roi|wt|whole|glioma|segment|label)\b")
+_PLAIN = re.compile(r"\b(?:tumou?r|gtv|lesion|(?<!brain )mask|roi|wt|whole(?! brain)|glioma|segment|label)\b")
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,10 @@ def class_of_segment(name: str) -> int | None:
     Returns:
         Number in ``labels.LABELS``; None if the name is unknown or fits several compartments.
     """
-    words = name.lower()
+    words = _words(name)
     rest = _NOT_ENHANCING.sub(" ", words)
-    found = [number for number, pattern in _MEANINGS if pattern.search(rest)]
+    content = _NOT_CONTENT.sub(" ", rest).strip()
+    found = [number for number, pattern in _MEANINGS if pattern.search(content)]
     if rest != words and not found:
         return NECROTIC_CORE  # "non-enhancing tumour"
     if rest != words and found == [EDEMA]:
@@ -100,6 +108,10 @@ def class_of_segment(name: str) -> int | None:
     if len(found) == 1:
         return found[0]
     return None
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ").strip()
 
 
 def classes_of_segments(names: Iterable[str], source: str) -> dict[str, int]:
@@ -122,7 +134,8 @@ def classes_of_segments(names: Iterable[str], source: str) -> dict[str, int]:
     classes = {name: class_of_segment(name) for name in names}
     if ENHANCING in classes.values():
         for name, number in classes.items():
-            if number is None and _CORE.search(name.lower()) and not _NOT_ENHANCING.search(name.lower()):
+            words = _words(name)
+            if number is None and _CORE.search(words) and not _NOT_ENHANCING.search(words):
                 classes[name] = NECROTIC_CORE
     known = {name: number for name, number in classes.items() if number is not None}
     for name in names:
@@ -139,4 +152,4 @@ def is_plain_mask(names: Iterable[str]) -> bool:
     names = list(names)
     if len(names) != 1 or class_of_segment(names[0]) is not None:
         return False
-    return _PLAIN.search(re.sub(r"[_\d]+", " ", names[0].lower())) is not None
+    return _PLAIN.search(re.sub(r"\d+", " ", _words(names[0]))) is not None

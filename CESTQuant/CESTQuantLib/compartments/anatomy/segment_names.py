@@ -23,15 +23,23 @@ COLORS: Mapping[str, tuple[float, float, float]] = {
 }
 """Colours of Okabe and Ito, which colour-blind readers tell apart."""
 _CORE = re.compile(r"\bcore\b|\btc\b")
-_WHOLE = re.compile(r"\bwhole\b|\bwt\b|\bgtv\b")
+_WHOLE = re.compile(r"\bwhole\b(?! (?:brain|head)\b)|\bwt\b|\bgtv\b")
 _PLAIN = re.compile(r"(?:tumou?r|glioma|lesion)")
-_NOT_ENHANCING = re.compile(r"\b(?:non?|not|un)[\s_-]*(?:(?:contrast|gd|gadolinium)[\s_-]*)?enhanc\w*")
+_NOT_ENHANCING = re.compile(r"\b(?:non?|not|un|without|w/o)[\s-]*(?:(?:contrast|gd|gadolinium)[\s-]*)?enhanc\w*")
+_NOT_CONTENT = re.compile(
+    r"\b(?:non?|not|un|post|pre)[\s-]*resect\w*|\b(?:before|after|following)\b.*?\bresect\w*|\b(?:without|w/o|excluding)\b.*"
+)
+"""What a name says of the time or of what the segment does not hold, as in "tumour after resection"."""
 _MEANINGS = {
-    "resection_cavity": re.compile(r"cavit|resect|\brc\b"),
-    "edema": re.compile(r"o?edema|\b(?:ed|snfh|flair)\b|hyper-?intens|peri-?tumou?r|infiltrat"),
+    "resection_cavity": re.compile(r"cavit|\bresect(?:ion|ed)\b(?! (?:tumou?r|lesion|glioma|gtv))|\brc\b"),
+    "edema": re.compile(r"o?edema|\b(?:ed|snfh|flair)\b|^t2$|hyper-?intens|peri-?tumou?r|infiltrat"),
     "necrotic_core": re.compile(r"necro|cyst|\b(?:ncr|net|netc|nec|ncr/net)\b"),
-    "enhancing_tumor": re.compile(r"enhanc|\b(?:et|ce|cet|at|gd|active)\b"),
+    "enhancing_tumor": re.compile(r"enhanc|\b(?:et|ce|cet|gd|active)\b|^at$"),
 }
+"""What the words of a name mean; ``jointregseg`` reads names in the same way.
+
+"AT" and "T2" are abbreviations only as the whole name; in "tumour at baseline" and "tumour T2" they tell the time.
+"""
 
 
 def compartment_of(name: str) -> str | None:
@@ -43,14 +51,17 @@ def compartment_of(name: str) -> str | None:
     Returns:
         One of ``COMPARTMENTS``; ``tumor_core`` or ``whole_tumor`` for a segment that is the union of compartments.
     """
-    words = name.lower().replace("_", " ")
+    words = name.lower().replace("_", " ").strip()
     rest = _NOT_ENHANCING.sub(" ", words)
-    found = [meaning for meaning, pattern in _MEANINGS.items() if pattern.search(rest)]
+    content = _NOT_CONTENT.sub(" ", rest).strip()
+    found = [meaning for meaning, pattern in _MEANINGS.items() if pattern.search(content)]
     if rest != words and found in ([], ["necrotic_core"]):
         return "necrotic_core"  # "non-enhancing tumour"
-    if not found and _CORE.search(words):
+    if rest != words:
+        return "edema" if found == ["edema"] else None  # "non-enhancing FLAIR hyperintensity"
+    if not found and _CORE.search(content):
         return "tumor_core"
-    if not found and (_WHOLE.search(words) or _PLAIN.fullmatch(words.strip())):
+    if not found and (_WHOLE.search(content) or _PLAIN.fullmatch(content)):
         return "whole_tumor"
     return found[0] if len(found) == 1 else None
 

@@ -314,6 +314,14 @@ def _shade(brain: Brain, points: np.ndarray) -> np.ndarray:
         ("Whole tumour", "whole_tumor"),
         ("white matter", None),
         ("Segment_1", None),
+        ("Region at 3 ppm", None),
+        ("Tumour at baseline", None),
+        ("Tumor T2", None),
+        ("Unresected tumor", "whole_tumor"),
+        ("Residual tumour after resection", None),
+        ("GTV at follow-up", "whole_tumor"),
+        ("Tumour without oedema", "whole_tumor"),
+        ("Whole brain", None),
     ],
 )
 def test_names_of_segments_are_read_by_their_meaning(name: str, expected: str | None) -> None:
@@ -332,6 +340,12 @@ def test_compartments_agree_with_those_of_jointregseg() -> None:
         "Resection cavity",
         "SNFH",
         "GD-enhancing",
+        "AT",
+        "T2",
+        "Surrounding non-enhancing FLAIR hyperintensity",
+        "Tumor without enhancement",
+        "Necrosis after resection",
+        "resection_cavity",
     ):
         number = class_of_segment(name)
         assert number is not None
