@@ -17,7 +17,7 @@ from .verdict import CHECK, FAILED, Sign
 
 CORE, EDEMA, ENHANCING = 1, 2, 3
 _LEAST_ML = 0.5
-"""Smallest volume of a class that is judged."""
+"""Smallest volume of a class that is judged, and of its part that an image shows."""
 _LARGEST_SHARE = 0.35
 """Largest share of the brain that a tumour can plausibly take up."""
 _DARK = -1.0
@@ -102,15 +102,16 @@ def _enhancement_signs(
 ) -> list[Sign]:
     if "t1ce" not in study.present:
         return []
-    bright = {n: _brightness(study, "t1ce", masks[n], healthy) for n in present}
+    found = {n: _brightness(study, "t1ce", masks[n], healthy) for n in present}
+    bright = {n: value for n, value in found.items() if value is not None}
     where = f"of the {study.name} study"
     signs: list[Sign] = []
-    if ENHANCING in present and bright[ENHANCING] < _DARK:
+    if ENHANCING in bright and bright[ENHANCING] < _DARK:
         signs.append((CHECK, f"the enhancing tumour {where} is much darker than healthy brain on T1ce"))
     for number, name in ((CORE, "necrotic core"), (EDEMA, "oedema")):
-        if number not in present:
+        if number not in bright:
             continue
-        if ENHANCING in present and bright[number] > bright[ENHANCING] + 0.5:
+        if ENHANCING in bright and bright[number] > bright[ENHANCING] + 0.5:
             signs.append((CHECK, f"the {name} {where} is brighter than the enhancing tumour on T1ce"))
         elif ENHANCING not in present and number == EDEMA and bright[number] > 1.5:
             signs.append((CHECK, f"the {name} {where} enhances on T1ce"))
@@ -123,7 +124,8 @@ def _edema_signs(
     signs: list[Sign] = []
     where = f"of the {study.name} study"
     modality = next((m for m in ("flair", "t2") if m in study.present), None)
-    if modality is not None and _brightness(study, modality, masks[EDEMA], healthy) < 0.2:
+    bright = None if modality is None else _brightness(study, modality, masks[EDEMA], healthy)
+    if modality is not None and bright is not None and bright < 0.2:
         signs.append((CHECK, f"the oedema {where} is no brighter than healthy brain on {TITLES[modality]}"))
     if CORE in present:
         core, edema = _mean_depths([masks[CORE], masks[EDEMA]], filled)  # with the cavity, whose wall is no border
@@ -132,9 +134,15 @@ def _edema_signs(
     return [(level, f"{reason}: check the label convention and the images") for level, reason in signs]
 
 
-def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Tensor) -> float:
-    """Mean intensity of a region relative to the median of healthy brain, in its robust standard deviations."""
-    image = study.images[MODALITIES.index(modality)]
+def _brightness(study: PreparedStudy, modality: str, region: Tensor, healthy: Tensor) -> float | None:
+    """Mean intensity of a region relative to the median of healthy brain, in its robust standard deviations.
+
+    Only what the image shows of both counts; None if that is hardly anything.
+    """
+    image, shown = study.images[MODALITIES.index(modality)], study.shown([modality])
+    region, healthy = region & shown, healthy & shown
+    if min(int(region.sum()), int(healthy.sum())) * study.voxel_ml < _LEAST_ML:
+        return None
     indices = torch.nonzero(healthy.flatten()).flatten()
     center, deviation = robust_center_and_deviation(image.flatten()[indices[:: max(1, len(indices) // 50_000)]])
     return float((image[region].mean() - center) / deviation)

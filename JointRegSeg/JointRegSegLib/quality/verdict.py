@@ -73,11 +73,19 @@ class Rule:
 
 
 def _mirror_sign(quality: PairQuality) -> float | None:
-    return None if quality.similarity_before > _ALIKE or quality.symmetry > _SYMMETRIC else -quality.advantage
+    before, symmetry, advantage = quality.similarity_before, quality.symmetry, quality.advantage
+    if before is None or advantage is None or before > _ALIKE or (symmetry is not None and symmetry > _SYMMETRIC):
+        return None
+    return -advantage
+
+
+def _loss_sign(quality: PairQuality) -> float | None:
+    before, after = quality.similarity_before, quality.similarity_after
+    return None if before is None or after is None else before - after
 
 
 def _mirror_reason(quality: PairQuality) -> str:
-    if quality.advantage < RULES["mirror"].failed * -1:
+    if quality.advantage is not None and quality.advantage < RULES["mirror"].failed * -1:
         return (
             "the moving study is more like the fixed one when it is mirrored left to right and aligned again: one of "
             "them is mirrored, or the visits were not aligned"
@@ -126,14 +134,14 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "similarity",
-            lambda q: 1 - q.similarity_after,
+            lambda q: None if q.similarity_after is None else 1 - q.similarity_after,
             0.55,
             0.80,
             lambda q: f"the registered images are little alike (mean local correlation {q.similarity_after:.2f})",
         ),
         Rule(
             "loss",
-            lambda q: q.similarity_before - q.similarity_after,
+            _loss_sign,
             0.01,
             0.1,
             lambda q: (

@@ -32,11 +32,11 @@ def brain(seed: int = 0, name: str = "fixed") -> PreparedStudy:
     return PreparedStudy(images, mask, WorkingGrid(SHAPE, 4.0, (0.0, 0.0, 0.0)), MODALITIES, None, name)
 
 
-def quality(fixed: PreparedStudy, moving: PreparedStudy) -> PairQuality:
+def quality(fixed: PreparedStudy, moving: PreparedStudy, driving: tuple[str, ...] = MODALITIES) -> PairQuality:
     """Measure a pair that is taken as aligned."""
     deformation = Deformation(identity_displacement(SHAPE))
     alignment = AffineResult(sitk.AffineTransform(3), 1.0, 1.0)
-    return pair_quality(fixed, moving, deformation, alignment, MODALITIES, (None, None))
+    return pair_quality(fixed, moving, deformation, alignment, driving, (None, None))
 
 
 def noisy(study: PreparedStudy, share: float = 0.5) -> PreparedStudy:
@@ -91,6 +91,45 @@ def test_a_brain_half_of_which_lies_outside_the_images_is_flagged_with_its_share
     found = verdict(brain(), half)
     assert found.level == CHECK
     assert found.reasons == ("both visits show 50 % of the brain only, and elsewhere the map is a guess",)
+
+
+def slab(study: PreparedStudy, modality: str, share: float) -> PreparedStudy:
+    """Return a study one image of which shows only the lower part of the grid."""
+    channel, shown = MODALITIES.index(modality), torch.arange(SHAPE[0])[:, None, None] < share * SHAPE[0]
+    seen = torch.ones(study.images.shape, dtype=torch.bool) if study.seen is None else study.seen.clone()
+    seen[channel] &= shown
+    return replace(study, images=torch.where(seen, study.images, -3.0), seen=seen)
+
+
+@pytest.mark.parametrize("driving", [("t1",), ("t1", "flair")])
+def test_what_an_image_does_not_show_does_not_speak_against_the_pair(driving: tuple[str, ...]) -> None:
+    whole, part = (quality(brain(), moving, driving) for moving in (noisy(brain()), slab(noisy(brain()), "t1", 0.4)))
+    assert part.similarity_after == pytest.approx(whole.similarity_after, abs=0.03)
+    assert part.advantage == pytest.approx(whole.advantage, abs=0.1)
+    reasons = judge_registration(part, 0.05, 0.0).reasons
+    assert all(reason.startswith("both visits show") for reason in reasons)
+    assert len(reasons) == (1 if driving == ("t1",) else 0)
+
+
+def test_a_mirrored_slab_is_recognised() -> None:
+    moving = slab(flipped(noisy(brain())), "t1", 0.4)
+    reasons = judge_registration(quality(brain(), moving, ("t1",)), 0.05, 0.0).reasons
+    assert any("is mirrored left to right" in reason for reason in reasons)
+
+
+def test_contrasts_are_exchanged_only_where_both_are_shown() -> None:
+    study = noisy(brain())
+    order = [MODALITIES.index(m) for m in ("t1", "t1ce", "flair", "t2")]
+    swapped = replace(study, images=study.images[order])
+    assert quality(brain(), slab(swapped, "t2", 0.5)).exchanged[:2] == ("t2", "flair")
+    assert quality(brain(), slab(swapped, "t2", 0.0)).exchanged is None
+
+
+def test_images_that_show_no_common_place_have_no_similarity() -> None:
+    found = quality(brain(), slab(noisy(brain()), "t1", 0.0), ("t1",))
+    assert (found.similarity_before, found.similarity_after, found.advantage) == (None, None, None)
+    assert found.to_dict()["advantage_over_mirrored"] is None
+    assert judge_registration(found, 0.05, 0.0).level == FAILED  # the brains do not overlap where both are shown
 
 
 @pytest.mark.parametrize(
@@ -160,6 +199,19 @@ def test_labels_of_another_convention_contradict_the_images(table: tuple, word: 
         assert signs == []
     else:
         assert any(word in reason for _, reason in signs)
+
+
+def test_oedema_that_an_image_does_not_show_is_not_called_dark() -> None:
+    classes = tumor()
+    first = int((classes == 2).nonzero()[:, 0].min())
+    assert label_signs(slab(tumor_study(classes), "flair", (first + 3) / SHAPE[0]), classes) == []
+    assert label_signs(slab(tumor_study(classes), "flair", 0.0), classes) == []
+
+
+def test_healthy_brain_that_an_image_does_not_show_does_not_make_the_oedema_bright() -> None:
+    classes = tumor().flip(0).roll(-4, 0)  # in the lower part
+    study = slab(brain(), "flair", 0.5)  # the oedema is not bright
+    assert any("no brighter than healthy brain" in reason for _, reason in label_signs(study, classes))
 
 
 def test_an_uncertain_network_is_told() -> None:
