@@ -18,6 +18,7 @@ from .manifest import CohortManifest, Settings, read_cohort, read_settings
 from .page import write_cohort_page
 from .plan import Plan
 from .programs import environment
+from .record import update_record
 from .results import MEAN, attributes_of, collect, write_tables
 
 Read = TypeVar("Read")
@@ -77,7 +78,9 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STATE).mkdir(exist_ok=True)
     with only_run(folder) as lock:
-        file = plan.write(folder / STATE / "plan.json")
+        file = folder / STATE / "plan.json"
+        update_record(folder, _earlier_plan(file))
+        plan.write(file)
         status = run_engine(folder, file, [*arguments, "--keep-going", "--rerun-incomplete"], lock)
         failed = summarize_cohort(output, options.compare, options.statistic)
     if status and not failed:
@@ -105,6 +108,7 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
         raise ValueError(f"'{folder}' is no output folder of 'neurocest run'")
     plan = Plan.read(file)
     _require_column(compare, attributes_of(plan), str(file))
+    update_record(folder, plan)
     results = collect(folder, plan, compare, statistic)
     write_tables(folder, plan, results)
     write_cohort_page(folder, plan, results, compare)
@@ -114,6 +118,14 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
         print(f"failed: {failure.subject} {failure.visit}: {failure.sentence}", file=sys.stderr)
     print(f"{folder / 'cohort.csv'} and {folder / 'report.html'} written", file=sys.stderr)
     return 1 if results.failures else 0
+
+
+def _earlier_plan(file: Path) -> Plan | None:
+    """The plan of the run before; None where there was none, or one of another version."""
+    try:
+        return Plan.read(file) if file.is_file() else None
+    except ValueError:
+        return None
 
 
 def _read_both(manifest: str, settings: str | None) -> tuple[CohortManifest, Settings]:

@@ -164,8 +164,8 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
     """Read the settings of a cohort.
 
     Args:
-        path: JSON file with the attributes of ``Settings`` as keys; arguments are lists of texts, and ``model`` is
-            relative to the file. None for the defaults.
+        path: JSON file with the attributes of ``Settings`` as keys; arguments are lists of texts, and ``model``
+            and files among the arguments are relative to the file. None for the defaults.
 
     Raises:
         ValueError: The file is unreadable or there are mistakes in it; all are named.
@@ -185,7 +185,7 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
         usual = getattr(Settings(), key)
         if isinstance(usual, tuple):
             fits = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-            checked[key] = tuple(value) if fits else ()
+            checked[key] = tuple(_beside(path, entry) for entry in value) if fits else ()
             wanted = "a list of texts"
         else:
             fits = isinstance(value, type(usual))
@@ -200,6 +200,16 @@ def read_settings(path: str | os.PathLike | None) -> Settings:
     if problems:
         raise ValueError(f"the settings '{path}' cannot be used: {'; '.join(problems)}; keys are {', '.join(known)}")
     return Settings(**checked)
+
+
+def _beside(settings: Path, argument: str) -> str:
+    """An argument, as an absolute path where it names a file beside the settings (also as ``--option=FILE``)."""
+    option, equals, name = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+    file = Path(os.path.abspath(settings)).parent / name
+    try:
+        return f"{option}{equals}{file}" if name and file.is_file() else argument
+    except (OSError, ValueError):
+        return argument
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -7,7 +7,8 @@ reference: each later one is registered to it and compared with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ class Plan:
             "compartments": self._compartments,
         }[stage]
         inputs, arguments = make(found)
+        inputs += _files_named(arguments)
         if self.settings.anonymous:
             arguments = [*arguments, ANONYMOUS]
         return Job(tuple(dict.fromkeys(inputs)), tuple(arguments))
@@ -139,7 +141,8 @@ class Plan:
         }[stage]
 
     def _import(self, visit: Visit) -> tuple[list[str], list[str]]:
-        return [visit.files["cest"]], ["import", visit.files["cest"]]
+        folder = visit.files["cest"]
+        return _files_below(folder) or [folder], ["import", folder]
 
     def _fields(self, visit: Visit) -> tuple[list[str], list[str]]:
         kind = "wasabi" if "wasabi" in visit.files else "wassr"
@@ -224,6 +227,17 @@ class Plan:
         given["--visits"] = [one.name for one in visits]
         register = ["--register"] if self.settings.register and not any("to_anatomy" in v.files for v in visits) else []
         return inputs, ["compartments", *options(given), *register, *self.settings.compartments]
+
+
+def _files_below(folder: str) -> list[str]:
+    """Files of a folder of scanner files, of which a change of any counts."""
+    return sorted(str(file) for file in Path(folder).rglob("*") if file.is_file())
+
+
+def _files_named(arguments: Sequence[str]) -> list[str]:
+    """Files among the arguments, such as weights or a calibration, also as ``--option=FILE``."""
+    named = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    return [name for name in named if os.path.isabs(name) and os.path.isfile(name)]
 
 
 def _form(value: object) -> Any:

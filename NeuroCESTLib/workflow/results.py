@@ -17,6 +17,7 @@ from NeuroCESTLib.core.whole_files import write_csv
 from .manifest import Visit
 from .plan import FOLDERS, Plan
 from .programs import last_error
+from .record import Record, is_current, read_record
 from .statistics import Comparison, compare_paired, compare_unpaired, false_discovery_rate, holm
 
 COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
@@ -37,7 +38,7 @@ class Failure:
     Attributes:
         subject: Name of the subject.
         visit: Name of the visit.
-        stage: Stage that failed; empty if none has been tried.
+        stage: Stage that failed; empty if none has been tried, or if the result is outdated.
         sentence: Why.
     """
 
@@ -96,10 +97,11 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
     changes: list[Row] = []
     failures: list[Failure] = []
     warnings: list[str] = []
+    record = read_record(folder)
     for subject, visits in plan.visits.items():
         first_is_known = False
         for visit in visits[1:] if len(visits) > 1 else visits:
-            failure = find_failure(folder, plan, visit)
+            failure = find_failure(folder, plan, visit, record)
             if failure:
                 failures.append(failure)
                 rows.append({**_labels(visit), "message": failure.sentence})
@@ -123,28 +125,34 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
     return CohortResults(rows, changes, comparisons, failures, statistic, tuple(warnings))
 
 
-def find_failure(folder: Path, plan: Plan, visit: Visit) -> Failure | None:
-    """Say why the result of a visit is missing; None if it is there.
+def find_failure(folder: Path, plan: Plan, visit: Visit, record: Record | None = None) -> Failure | None:
+    """Say why the result of a visit is missing or does not count; None if it is there.
 
     Args:
         folder: Output folder of the run.
         plan: What was to be done.
         visit: A later visit of a subject, or its only one.
+        record: What the stages were made with; None to read it.
     """
     needed = {plan.visits[visit.subject][0].name, visit.name}
-    missing = False
+    record = read_record(folder) if record is None else record
+    missing, outdated = False, ""
     for stage, of_visit in plan.stages(visit.subject):
         later = stage in ("registration", "compartments")  # these belong to the pair
         if of_visit.name not in needed or (later and of_visit.name != visit.name):
             continue
         place = folder / of_visit.subject / of_visit.name
         if (place / FOLDERS[stage] / "report.json").is_file():
+            if not outdated and not is_current(folder, plan, record, stage, of_visit.subject, of_visit.name):
+                outdated = f"{stage} of {of_visit.name}: made with earlier settings or files: run again"
             continue
         missing = True
         log = place / "logs" / f"{stage}.log"
         if log.is_file() and (said := last_error(log.read_text(encoding="utf-8", errors="replace"))):
             return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
-    return Failure(visit.subject, visit.name, "", "not done yet: run again") if missing else None
+    if missing:
+        return Failure(visit.subject, visit.name, "", "not done yet: run again")
+    return Failure(visit.subject, visit.name, "", outdated) if outdated else None
 
 
 COMPARISON_COLUMNS = (

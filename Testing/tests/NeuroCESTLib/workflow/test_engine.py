@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cohorts import StandIns, read_table, write_cohort, write_settings
 
+from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.plan import Plan
 
 pytest.importorskip("snakemake", reason="cohorts run on Snakemake: pip install 'neurocest[cohort]'")
@@ -169,3 +170,17 @@ def test_an_anonymous_run_passes_the_option_on_and_tells_no_paths(stand_ins: Sta
     assert plan.job("fit", "s01", "v1").arguments[-1] == "--anonymous"
     for name in ("cohort.csv", "report.html"):
         assert "Doe" not in (out / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_results_of_earlier_settings_do_not_count(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest, out = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "out"
+    first, second = (write_settings(tmp_path / f"{name}.json", method=name) for name in ("lorentzian", "r1rho"))
+    arguments = ("run", manifest, "--output", out, "--cores", 1, "--settings")
+    assert stand_ins.run(*arguments, first)[0] == 0
+    (tmp_path / "cohort/s01_v1_t1.nii").touch()  # the same content: neither engine nor table mind
+    assert main(["summarize", str(out)]) == 0
+    status, said = stand_ins.run(*arguments, second, "--", "--until", "fit")
+    assert (status, "compartments of v1: made with earlier settings or files: run again" in said) == (1, True)
+    assert [row["value"] for row in read_table(out / "cohort.csv")] == [""]
+    assert stand_ins.run(*arguments, second)[0] == 0

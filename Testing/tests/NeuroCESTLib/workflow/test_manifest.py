@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cohorts import write_cohort, write_manifest
+from cohorts import write_cohort, write_manifest, write_settings
 
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.file_dates import recorded_day
@@ -188,3 +188,11 @@ def test_a_quotation_mark_that_is_not_closed_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a line break that ends in line 3: close the quotation mark") as error:
         read_cohort(tmp_path / "m.csv")
     assert str(error.value).isprintable()
+
+
+def test_files_among_the_arguments_are_relative_to_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "calib.json").touch()
+    arguments = ["--calibration", "calib.json", "--other=calib.json", "--power", "1", "elsewhere.json"]
+    settings = read_settings(write_settings(tmp_path / "settings.json", fit=arguments))
+    file = str(tmp_path / "calib.json")
+    assert settings.fit == ("--calibration", file, f"--other={file}", "--power", "1", "elsewhere.json")

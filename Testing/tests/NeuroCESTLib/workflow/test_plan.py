@@ -76,6 +76,24 @@ def test_scanner_files_are_imported_first(tmp_path: Path) -> None:
     assert job.inputs == ("s01/v1/import",)
 
 
+def test_each_of_the_scanner_files_is_an_input(tmp_path: Path) -> None:
+    files = [tmp_path / "1.dcm", tmp_path / "series/2.dcm"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    job = plan_of({"t1": "/d/t1.nii", "cest": str(tmp_path)}).job("import", "s01", "v1")
+    assert job.inputs == tuple(map(str, files))
+    assert job.arguments == ("import", str(tmp_path))
+
+
+@pytest.mark.parametrize("form", ["{}", "--weights={}"])
+def test_files_among_the_arguments_are_inputs(form: str, tmp_path: Path) -> None:
+    (tmp_path / "net.pt").touch()
+    settings = Settings(segmentation=(form.format(tmp_path / "net.pt"), "--weights", "neurocest"))
+    inputs = plan_of(FILES, settings=settings).job("segmentation", "s01", "v1").inputs
+    assert inputs == ("/d/t1.nii", str(tmp_path / "net.pt"))
+
+
 def test_a_visit_without_cest_gives_volumes_alone() -> None:
     plan = plan_of(FILES, {"t1": "/d/t1b.nii"})
     assert [(s, v.name) for s, v in plan.stages("s01")] == [

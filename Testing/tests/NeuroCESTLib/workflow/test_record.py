@@ -1,0 +1,99 @@
+"""Which results count: those that were made with the arguments and files of the plan."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from NeuroCESTLib.workflow.engine import STATE
+from NeuroCESTLib.workflow.manifest import Settings, Visit
+from NeuroCESTLib.workflow.plan import FOLDERS, Plan
+from NeuroCESTLib.workflow.record import is_current, read_record, update_record
+from NeuroCESTLib.workflow.results import find_failure
+
+STAGES = ("fit", "segmentation", "compartments")
+
+
+def plan_of(folder: Path, method: str = "lorentzian") -> Plan:
+    files = {name: str(folder / f"data/{name}.nii") for name in ("t1", "cest", "protocol")}
+    return Plan({"s01": [Visit("s01", "v1", files, {})]}, Settings(method=method))
+
+
+def made(folder: Path, *stages: str, time: int = 100) -> None:
+    """Write the reports of stages, as if they had been run one after the other from a time in s."""
+    for number, stage in enumerate(stages):
+        report = folder / "s01/v1" / FOLDERS[stage] / "report.json"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text("{}")
+        os.utime(report, (time + number, time + number))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished patient."""
+    (tmp_path / STATE).mkdir()
+    (tmp_path / "data").mkdir()
+    for name in ("t1", "cest", "protocol"):
+        (tmp_path / f"data/{name}.nii").write_text(name)
+        os.utime(tmp_path / f"data/{name}.nii", (1, 1))
+    update_record(tmp_path, None)
+    made(tmp_path, *STAGES)
+    update_record(tmp_path, plan_of(tmp_path))
+    return tmp_path
+
+
+def outdated(folder: Path, plan: Plan) -> list[str]:
+    return [stage for stage in STAGES if not is_current(folder, plan, read_record(folder), stage, "s01", "v1")]
+
+
+def test_other_arguments_make_a_stage_outdated(folder: Path) -> None:
+    assert outdated(folder, plan_of(folder)) == []
+    assert outdated(folder, plan_of(folder, "r1rho")) == ["fit"]
+    failure = find_failure(folder, plan_of(folder, "r1rho"), plan_of(folder).visits["s01"][0])
+    assert failure.sentence == "fit of v1: made with earlier settings or files: run again"
+
+
+def test_a_stage_that_was_run_again_makes_those_that_read_it_outdated(folder: Path) -> None:
+    plan = plan_of(folder, "r1rho")
+    update_record(folder, plan_of(folder))  # before the run
+    made(folder, "fit", time=200)
+    update_record(folder, plan)
+    assert outdated(folder, plan) == ["compartments"]
+    made(folder, "compartments", time=300)
+    update_record(folder, plan)
+    assert outdated(folder, plan) == []
+
+
+def test_a_run_that_was_killed_is_noted_with_its_own_arguments(folder: Path) -> None:
+    made(folder, "fit", time=200)
+    update_record(folder, plan_of(folder))  # begins the next run, which has other settings
+    assert "fit" in outdated(folder, plan_of(folder, "r1rho"))
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+def test_changed_files_count_and_small_ones_that_were_only_touched_do_not(size: int, folder: Path) -> None:
+    file = folder / "data/cest.nii"
+    file.write_text("x" * size)
+    os.utime(file, (1, 1))
+    made(folder, *STAGES, time=50)
+    update_record(folder, plan_of(folder))
+    os.utime(file, (400, 400))
+    assert outdated(folder, plan_of(folder)) == ([] if size == 10 else ["fit"])
+    file.write_text("y" * size)
+    assert outdated(folder, plan_of(folder)) == ["fit"]
+
+
+def test_without_a_record_times_alone_count(folder: Path) -> None:
+    (folder / STATE / "made.json").unlink()
+    update_record(folder, plan_of(folder))  # nobody knows with which plan they were made
+    assert outdated(folder, plan_of(folder, "r1rho")) == []
+    made(folder, "fit", time=200)
+    assert outdated(folder, plan_of(folder)) == ["compartments"]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"s01/v1/maps": 3}'])
+def test_a_damaged_record_is_no_record(damage: str, folder: Path) -> None:
+    (folder / STATE / "made.json").write_text(damage)
+    assert read_record(folder) == {}
