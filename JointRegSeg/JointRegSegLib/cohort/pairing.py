@@ -132,7 +132,8 @@ class PairPlan:
             if counts is None:
                 raise ValueError("sampling by class needs the class counts of the studies")
             usable = torch.tensor([not self.of_visits or len(self._visits[s]) > 1 for s in self.subjects])
-            self._weights = study_weights(counts * usable[:, None], sampling.proportions) * usable
+            self._weights = torch.zeros(len(self.subjects), dtype=torch.float64)
+            self._weights[usable] = study_weights(counts[usable], sampling.proportions)
             self._length = sampling.pairs or self._length
 
     def __len__(self) -> int:

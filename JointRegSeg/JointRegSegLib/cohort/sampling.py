@@ -143,9 +143,9 @@ def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
     and under-samples them where they are many. Proportions of classes that no study contains go to the others.
 
     Args:
-        counts: Voxels (study, 5) of each class.
-        proportions: Proportions by class name (``background`` means studies without tumour) or ``anywhere`` (all
-            studies).
+        counts: Voxels (study, 5) of each class; zeros for studies without labels.
+        proportions: Proportions by class name (``background`` means labelled studies without tumour) or ``anywhere``
+            (all studies).
 
     Returns:
         Probabilities (study,) float64, with a sum of one.
@@ -161,7 +161,7 @@ def study_weights(counts: Tensor, proportions: Mapping[str, float]) -> Tensor:
         if name == ANYWHERE:
             members = torch.ones_like(tumor)
         elif name == "background":
-            members = ~tumor
+            members = (counts[:, 0] > 0) & ~tumor  # without labels, nobody knows
         else:
             members = counts[:, LABELS.index(name)] > 0
         if members.any():

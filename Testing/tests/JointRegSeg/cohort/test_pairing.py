@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 import torch
 
 from JointRegSegLib.cohort.pairing import Pairing, PairPlan, StudySampling
@@ -57,3 +58,19 @@ def test_sampling_meets_the_proportions_over_an_epoch() -> None:
     assert fixed[7] == 60
     assert fixed[6] == 0
     assert all(fixed[i] == 10 for i in range(6))
+
+
+def test_sampling_meets_the_proportions_among_subjects_with_visits() -> None:
+    subjects = ["A", "A", "B", "B", *(f"single {number}" for number in range(16))]
+    counts = torch.zeros(20, 5, dtype=torch.float64)
+    counts[:, 0] = 1000
+    counts[:2, 3] = 10
+    sampling = StudySampling({"anywhere": 0.5, "enhancing_tumor": 0.5}, pairs=1000)
+    plan = PairPlan(subjects, Pairing("visits"), sampling, counts)
+    assert Counter(subjects[fixed] for fixed, _ in plan.epoch(0)) == {"A": 750, "B": 250}
+
+
+def test_sampling_of_a_class_that_only_single_visits_have_is_refused() -> None:
+    counts = torch.tensor([[1000, 0, 0, 10, 0]] * 2 + [[1000, 0, 0, 0, 0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="no study contains any of the wanted classes background"):
+        PairPlan(["A", "A", "B"], Pairing("visits"), StudySampling({"background": 1.0}), counts)

@@ -150,6 +150,11 @@ def test_proportions_of_absent_classes_go_to_the_other_classes() -> None:
         study_weights(torch.zeros(0, 4), {"edema": 1.0})
 
 
+def test_studies_without_labels_are_not_taken_for_studies_without_a_tumor() -> None:
+    counts = torch.tensor([[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [9, 1, 0, 0, 0]], dtype=torch.float64)
+    assert study_weights(counts, {"background": 1.0}).tolist() == [0, 1, 0]
+
+
 def test_draws_follow_the_weights_as_evenly_as_they_can() -> None:
     weights = torch.tensor([0.5, 0.0, 0.3, 0.2])
     for seed in range(10):
