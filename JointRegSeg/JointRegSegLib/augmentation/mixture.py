@@ -25,7 +25,10 @@ class TransplantedPairs:
         """
         self.pairs, self.seed, self._epoch = pairs, seed, 0
         counts = pairs.class_counts()
-        self._transplanter = Transplanter(config, torch.nonzero(counts[:, 1:].sum(1) > 0)[:, 0].tolist())
+        donors = torch.nonzero(counts[:, 1:].sum(1) > 0)[:, 0].tolist()
+        subjects = pairs.plan.subjects
+        self._donors = {s: [number for number in donors if subjects[number] != s] for s in subjects}
+        self._config = config
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the pairs of an epoch."""
@@ -37,8 +40,15 @@ class TransplantedPairs:
 
     def __getitem__(self, index: int) -> Pair:
         generator = _generator(self.seed, self._epoch, index)
-        fixed, moving = (self._transplanter(sample, self.pairs.studies, generator) for sample in self.pairs[index])
+        fixed, moving = (
+            self._transplanter(number)(sample, self.pairs.studies, generator)
+            for number, sample in zip(self.pairs.pairs[index], self.pairs[index], strict=True)
+        )
         return fixed, moving
+
+    def _transplanter(self, number: int) -> Transplanter:
+        """Change of a study, with the tumours of other subjects."""
+        return Transplanter(self._config, self._donors[self.pairs.plan.subjects[number]])
 
 
 class MixedPairs:
@@ -73,4 +83,4 @@ class MixedPairs:
 
 
 def _generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + index)
+    return torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)

@@ -35,7 +35,7 @@ def resected(sample: StudySample, generator: torch.Generator) -> StudySample:
     """Remove most of the core of a tumour; what stays is tumour as before.
 
     Args:
-        sample: Labelled study with a channel for each of ``MODALITIES``, z-scored in the brain.
+        sample: Labelled study with a channel for each of ``MODALITIES``, normalised in the brain.
         generator: Source of the random numbers.
 
     Returns:
@@ -56,16 +56,17 @@ def resected(sample: StudySample, generator: torch.Generator) -> StudySample:
     texture = _smooth_noise(sample.shape, 2.0, generator)
     clots = torch.sigmoid(3 * _smooth_noise(sample.shape, 3.0, generator) - 1)
     images = sample.images.clone()
-    present = sample.present.tolist()
+    present, spread = sample.present.tolist(), sample.spread.tolist()
     for channel, name in enumerate(MODALITIES):
         jitter = 0.2 * float(torch.randn((), generator=generator))
         if not present[channel]:
             continue
         low, high = _CONTENTS[content].get(name, (0.0, 0.0))
-        level = _fluid(sample.images[channel][normal], name) + jitter + low + (high - low) * amount
-        images[channel] = images[channel] * (1 - share) + share * (level + 0.12 * texture)
+        sd = spread[channel]
+        level = _fluid(sample.images[channel][normal], name) + sd * (jitter + low + (high - low) * amount)
+        images[channel] = images[channel] * (1 - share) + share * (level + sd * 0.12 * texture)
         if wall < 0.4 and name in ("t1", "t1ce"):  # blood, bright with and without contrast agent
-            images[channel] += 5 * wall * clots * 4 * share * (1 - share)
+            images[channel] += sd * 5 * wall * clots * 4 * share * (1 - share)
     labels = torch.where(cavity, CAVITY, sample.labels).to(sample.labels.dtype)
     return replace(sample, images=images, labels=labels, name=f"{sample.name} resected")
 

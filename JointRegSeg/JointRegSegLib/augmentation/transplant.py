@@ -131,7 +131,10 @@ def transplanted(recipient: StudySample, donor: StudySample) -> StudySample:
     """Put the tumour of one study into another.
 
     The intensities of the donor are mapped so that the median and the spread of brain without tumour agree. What would
-    lie outside the brain of the recipient is left out.
+    lie outside the brain of the recipient is left out. Where normal brain of the donor covers a tumour that the
+    recipient has, the labels are those of normal brain.
+
+    A recipient with a modality that the donor lacks is returned unchanged, because that image would show no tumour.
 
     Args:
         recipient: Labelled study, which may have a tumour of its own.
@@ -141,15 +144,14 @@ def transplanted(recipient: StudySample, donor: StudySample) -> StudySample:
         raise ValueError(f"'{recipient.name}' and '{donor.name}' need labels for a transplant")
     inside = recipient.mask & donor.mask
     tumor = (donor.labels > 0) & inside
-    if not bool(tumor.any()):
+    if not bool(tumor.any()) or bool((recipient.present & ~donor.present).any()):
         return recipient
     share = _soft(tumor) * inside
-    both = recipient.present & donor.present
     images = recipient.images.clone()
-    for channel in torch.nonzero(both)[:, 0].tolist():
+    for channel in torch.nonzero(recipient.present)[:, 0].tolist():
         mapped = _mapped(donor, recipient, channel)
         images[channel] = images[channel] * (1 - share) + mapped * share
-    labels = torch.where(tumor, donor.labels, recipient.labels)
+    labels = torch.where(tumor, donor.labels, recipient.labels.masked_fill(share > 0.5, 0))
     return replace(recipient, images=images, labels=labels, name=f"{recipient.name} with tumour of {donor.name}")
 
 
@@ -200,7 +202,7 @@ def recolored(sample: StudySample, shift_sd: float, texture: float, generator: t
     if sample.labels is None:
         return sample
     images = sample.images.clone()
-    present = sample.present.tolist()
+    present, spread = sample.present.tolist(), sample.spread.tolist()
     for value in range(1, len(CLASSES)):
         members = sample.labels == value
         if int(members.sum()) < 8:
@@ -210,7 +212,8 @@ def recolored(sample: StudySample, shift_sd: float, texture: float, generator: t
             if present[channel]:
                 image = sample.images[channel]
                 mean = float(image[members].mean())
-                change = (image - mean) * float(factors[value, channel] - 1) + float(shifts[value, channel])
+                shift = float(shifts[value, channel]) * spread[channel]
+                change = (image - mean) * float(factors[value, channel] - 1) + shift
                 images[channel] += share * change
     return replace(sample, images=images)
 

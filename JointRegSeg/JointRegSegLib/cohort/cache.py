@@ -91,7 +91,8 @@ class StudyCache:
         """Return a study whose tensors are mapped from the file, so that only what is used is read."""
         entry = self._load(index)
         name = self.preparer.cohort.studies[index].name
-        return StudySample(entry["images"], entry["labels"], entry["mask"], name)
+        background = self.preparer.config.preprocessing.background
+        return StudySample(entry["images"], entry["labels"], entry["mask"], name, background)
 
     def counts(self, index: int) -> Tensor | None:
         """Return the voxels (4,) of each class in the brain of a study; None for a study without labels."""

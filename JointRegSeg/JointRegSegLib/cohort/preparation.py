@@ -150,7 +150,7 @@ class StudyPreparer:
             labels = labels_on_grid(study.tumor_labels, grid, transform)
             if not self.config.cavity:
                 labels[labels == CAVITY] = UNLABELED
-        return StudySample(prepared.images, labels, prepared.mask, record.name)
+        return StudySample(prepared.images, labels, prepared.mask, record.name, self.config.preprocessing.background)
 
     def inputs(self, index: int) -> list[tuple[str, Path]]:
         """List all that a sample is read from, as (column, path): the study's own, then the visit it is aligned to.

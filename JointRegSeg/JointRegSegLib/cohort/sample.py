@@ -22,12 +22,14 @@ class StudySample:
         labels: Classes (D, H, W) uint8; None for a study without labels.
         mask: Brain (D, H, W) bool.
         name: Subject and visit, for messages.
+        background: Value outside the brain by the normalisation, for images that the brain fills.
     """
 
     images: Tensor
     labels: Tensor | None
     mask: Tensor
     name: str
+    background: float = OUTSIDE
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:
@@ -53,11 +55,16 @@ class StudySample:
 
     @property
     def outside(self) -> Tensor:
-        """Value (C,) of each image outside the brain; ``OUTSIDE`` where the brain fills the grid."""
+        """Value (C,) of each image outside the brain; ``background`` where the brain fills the grid."""
         beyond = ~self.mask.flatten()
         if not bool(beyond.any()):
-            return torch.full((len(self.images),), OUTSIDE, device=self.images.device)
+            return torch.full((len(self.images),), self.background, device=self.images.device)
         return self.images.flatten(1)[:, int(beyond.to(torch.uint8).argmax())]
+
+    @property
+    def spread(self) -> Tensor:
+        """Standard deviation (C,) of each image in the brain: near 1 where it is z-scored."""
+        return self.images[:, self.mask].std(1, correction=0).nan_to_num()
 
     def to(self, device: torch.device | str) -> StudySample:
         """Return the same sample on another device."""

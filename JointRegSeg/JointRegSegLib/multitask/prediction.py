@@ -104,7 +104,8 @@ def predict_study(
         warnings.append("the brain is larger than the grid of the network: what lies beyond it is not predicted")
     progress(0.3, "resampling")
     prepared = prepare_checked(study, mask, preparation.preprocessing, grid)
-    sample = StudySample(prepared.images, None, prepared.mask, study.name)
+    background = preparation.preprocessing.background
+    sample = StudySample(prepared.images, None, prepared.mask, study.name, background)
     network = weights.network.to(device).eval()
     batch = combine([TargetStudy(sample, {})], network.config.multiple, 0, known).to(torch.device(device))
     progress(0.5, "predicting")

@@ -80,3 +80,19 @@ def test_studies_of_a_pair_are_changed_independently():
     pairs = TransplantedPairs(cohort_pairs(), TransplantConfig(probability=1.0), 7)
     fixed, moving = pairs[0]
     assert not torch.equal(fixed.images, moving.images)
+
+
+def test_seeds_may_be_as_long_as_a_date():
+    transplanted = TransplantedPairs(cohort_pairs(), TransplantConfig(), seed=20240101)
+    assert len(transplanted[0]) == 2
+    assert len(MixedPairs(cohort_pairs(), Synthetic(), 0.5, seed=20240101)[0]) == 2
+
+
+def test_no_subject_receives_its_own_tumor():
+    pairs = StudyPairs(Studies(), PairPlan(["A", "A", "B"], Pairing("visits")))
+    source = TransplantedPairs(pairs, TransplantConfig(0.0, 1.0, 0.0))
+    names = set()
+    for epoch in range(10):
+        source.set_epoch(epoch)
+        names |= {sample.name for index in range(len(source)) for sample in source[index]}
+    assert {"a with tumour of c", "b with tumour of c"} <= names <= {"a", "b"} | {f"{n} with tumour of c" for n in "ab"}

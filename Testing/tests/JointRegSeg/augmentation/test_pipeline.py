@@ -126,6 +126,15 @@ def test_patches_with_a_margin_reach_into_the_background_around_the_grid() -> No
     assert int(padded.mask.sum()) == int(whole[0].mask.sum())
 
 
+def test_patches_within_the_brain_keep_the_background_of_their_normalization() -> None:
+    """Positions beyond the patch get the configured value, not that of z-scores."""
+    whole = dataclasses.replace(pair()[0], background=0.0)
+    patch = spatial.crop(whole, (10, 12, 7), (4, 4, 4))
+    assert bool(patch.mask.all())
+    assert patch.outside.tolist() == [0.0] * 4
+    assert bool((spatial.pad(patch, 1).images[:, 0] == 0).all())
+
+
 def test_a_patch_larger_than_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match=r"patch \(32, 8, 8\) is larger than the grid \(24, 28, 20\) of 'fixed'"):
         Augmentation(only(patch=(32, 8, 8)))(pair(), generator())

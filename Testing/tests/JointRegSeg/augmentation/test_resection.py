@@ -54,6 +54,14 @@ def test_a_cavity_of_clear_fluid_is_dark_on_t1_and_flair_and_bright_on_t2():
     assert all(abs(a - b) < 2.5 for a, b in zip(t1, t1ce, strict=True))  # blood shows on both alike
 
 
+def test_contents_of_a_cavity_are_in_standard_deviations_of_the_brain():
+    wide = operable()
+    narrow = replace(wide, images=0.1 * wide.images)
+    for seed in range(8):
+        results = [resected(sample, generator(seed)).images for sample in (wide, narrow)]
+        torch.testing.assert_close(results[1], 0.1 * results[0])
+
+
 def test_images_far_from_the_core_absent_modalities_and_the_input_stay_as_they_were():
     sample = operable()
     absent = sample.images.clone()

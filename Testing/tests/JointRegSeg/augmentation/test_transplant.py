@@ -65,6 +65,31 @@ def test_modality_that_the_recipient_lacks_stays_absent():
     assert result.present.tolist() == [True, True, False, True]
 
 
+def test_a_donor_without_a_modality_of_the_recipient_gives_nothing():
+    recipient, donor = healthy(), bright(study(1))
+    images = donor.images.clone()
+    images[1] = OUTSIDE
+    assert transplanted(recipient, replace(donor, images=images)) is recipient
+
+
+def test_brain_of_the_donor_that_covers_a_tumor_has_no_label():
+    recipient = healthy()
+    labels = torch.where(ball((12, 16, 7), 8.0) & recipient.mask, 2, 0).to(torch.uint8)
+    recipient = bright(replace(recipient, labels=labels))
+    donor = bright(replace(study(1), labels=ball((12, 16, 7), 3.0).to(torch.uint8)))
+    result = transplanted(recipient, donor)
+    rim = ball((12, 16, 7), 4.0) & ~ball((12, 16, 7), 3.0)
+    assert not bool(result.labels[rim & result.mask].any())
+    assert result.images[0][result.labels == 2].min() > 2.0  # labelled where it is still bright
+
+
+def test_contrast_changes_in_standard_deviations_of_the_brain():
+    wide = study()
+    narrow = replace(wide, images=0.1 * wide.images, background=0.1 * OUTSIDE)
+    results = [recolored(s, 0.5, 0.3, torch.Generator().manual_seed(0)) for s in (wide, narrow)]
+    torch.testing.assert_close(results[1].images, 0.1 * results[0].images)
+
+
 def test_healed_study_shows_the_other_hemisphere_where_the_tumor_was():
     width = 20
     sample = study()
