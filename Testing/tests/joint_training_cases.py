@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from JointRegSegLib.training.config_files import config_from_dict
 from JointRegSegLib.training.initial import new_network
 from JointRegSegLib.training.loop import train
 from JointRegSegLib.training.state import TrainingResult
+from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress
 
 TINY = {
@@ -138,6 +141,63 @@ def toy_training(config: TrainingConfig, folder: Path, source: Shells | None = N
     return train(config, new_network(config), source or Shells(), held_out(), folder, **options)
 
 
+class _Exchange:
+    """Where ranks in threads meet."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier = threading.Barrier(count, timeout=20)
+        self.values: list[list[torch.Tensor]] = [[]] * count
+
+
+@dataclass(frozen=True)
+class RankInThread(Processes):
+    """A rank that is a thread of this process instead of a process of its own."""
+
+    exchange: _Exchange | None = None
+
+    @torch.no_grad()
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        if not tensors:
+            return
+        self._exchange.values[self.rank] = [tensor.detach().double() for tensor in tensors]
+        self.wait()
+        means = [torch.stack(each).mean(0) for each in zip(*self._exchange.values, strict=True)]
+        self.wait()
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean)
+
+    def share(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Keep the tensors, which are the same in all threads of a process."""
+
+    def wait(self) -> None:
+        self._exchange.barrier.wait()
+
+    @property
+    def _exchange(self) -> _Exchange:
+        assert self.exchange is not None
+        return self.exchange
+
+
+def train_in_two_ranks(train_rank: Callable[[Processes], TrainingResult]) -> list[TrainingResult]:
+    """Run a training in two ranks, which are threads; where one fails, the other does not wait for it."""
+    exchange = _Exchange(2)
+
+    def run(rank: int) -> TrainingResult:
+        try:
+            return train_rank(RankInThread(rank, 2, 0, exchange))
+        except BaseException:
+            exchange.barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(2) as threads:
+        ranks = [threads.submit(run, rank) for rank in range(2)]
+    errors = [error for error in (rank.exception() for rank in ranks) if error is not None]
+    for error in errors:
+        if not isinstance(error, threading.BrokenBarrierError):
+            raise error
+    return [rank.result() for rank in ranks]
+
+
 class KilledError(Exception):
     """What ``kill_after`` raises."""
 
@@ -166,3 +226,7 @@ class SteppedClock:
 
     def progress(self, fraction: float, message: str = "") -> None:
         self.now += self.step_seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds

@@ -265,7 +265,9 @@ class _Run:
         self.log.add(row)
         if self.processes.writes and settings.pictures:
             draw_curves(self.log.rows, self.folder / "curves.png", self.objective.name, self.objective.scores)
-        state.seconds = self.clock() - self.started
+        elapsed = torch.tensor([self.clock() - self.started], dtype=torch.float64, device=self.device)
+        self.processes.average([elapsed])  # so that the processes agree on learning rate and end
+        state.seconds = float(elapsed)
 
     def _judge(self, row: Row) -> None:
         """Keep the best weights, and reduce the learning rate on a plateau."""

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from joint_training_cases import TINY, KilledError, Shells, SteppedClock, held_out, kill_after, toy_config, toy_training
+from joint_training_cases import (
+    TINY,
+    KilledError,
+    Shells,
+    SteppedClock,
+    held_out,
+    kill_after,
+    toy_config,
+    toy_training,
+    train_in_two_ranks,
+)
 from paths import ROOT, TESTS
 
 from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
@@ -23,8 +33,10 @@ from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.training.batches import collate
 from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint, split_digests
 from JointRegSegLib.training.initial import new_network
+from JointRegSegLib.training.loop import train
 from JointRegSegLib.training.state import TrainingDiverged, TrainingResult
 from JointRegSegLib.training.validation import validate
+from NeuroCESTLib.core.processes import Processes
 
 
 def numbers(result: TrainingResult) -> list[dict[str, float]]:
@@ -236,6 +248,27 @@ def test_checkpoints_within_an_epoch_follow_the_clock(tmp_path: Path) -> None:
     config = toy_config({"epochs": 1, "validate_every_batches": 1000, "checkpoint_minutes": 3})
     with pytest.raises(TrainingDiverged, match=r"the last good checkpoint \(step 4\)"):
         toy_training(config, tmp_path, Shells(broken=10), clock=clock, progress=clock.progress)
+
+
+def test_ranks_whose_validation_takes_different_times_keep_the_same_rate_and_end_together(tmp_path: Path) -> None:
+    settings = {"epochs": 0, "time_limit_minutes": 10, "validate_every_batches": 2, "schedule": "cosine"}
+    config = toy_config(settings)
+
+    def train_rank(these: Processes) -> TrainingResult:
+        clock = SteppedClock(step_seconds=30)
+        folder = tmp_path / str(these.rank)
+        network = new_network(config)
+        validation_s = 100 if these.writes else 5  # the first rank draws the pictures
+        network.register_forward_hook(lambda *_: None if network.training else clock.advance(validation_s))
+        folder.mkdir()
+        options = {"processes": these, "clock": clock, "progress": clock.progress}
+        return train(config, network, Shells(), held_out(), folder, **options)
+
+    first, second = train_in_two_ranks(train_rank)
+    assert first.stopped == second.stopped == "10 minutes"
+    assert first.steps == second.steps
+    assert first.seconds == second.seconds
+    assert [row["learning_rate"] for row in first.rows] == [row["learning_rate"] for row in second.rows]
 
 
 @pytest.mark.slow
