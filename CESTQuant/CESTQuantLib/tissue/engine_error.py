@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..fitting.statistics import estimator_gain
+from .confidence.limits import residual_variance
 from .fit import ModelFit
 
 EXACT_ENGINE = "bloch-mcconnell"
@@ -51,7 +53,7 @@ def estimate_engine_error(fit: ModelFit) -> EngineError | None:
     """Compare the fitted signals of a few voxels with the Bloch-McConnell equations.
 
     The voxels are spread over the fitted values. The bias of the values is that of the linearised fit: the change of
-    the values whose signal is closest to the difference.
+    the values whose signal is closest to the difference, held back by priors. Values at a bound stay there.
 
     Args:
         fit: Fit with any engine.
@@ -69,9 +71,24 @@ def estimate_engine_error(fit: ModelFit) -> EngineError | None:
     maps = tuple(values[voxels].double() for values in fit.maps)
     predicted, jacobian = model.with_finite_differences()(parameters, *maps)
     difference = replace(model, engine=EXACT_ENGINE).predict(parameters, *maps) - predicted  # (measurement, voxel)
-    shift = torch.linalg.lstsq(jacobian.permute(2, 1, 0), difference.T.unsqueeze(2)).solution.squeeze(2)
-    in_errors = (shift / result.standard_errors[voxels].double()).abs()
+    used = torch.ones_like(difference) if fit.valid is None else fit.valid[voxels].T.to(difference)
+    difference = difference * used
+    errors = result.standard_errors[voxels].double()
+    free = errors.isfinite().unsqueeze(1)
+    rows = torch.cat(((jacobian * used).permute(2, 1, 0), _prior_rows(fit, voxels)), 1)
+    gain = estimator_gain(rows * free)[:, :, : len(difference)]
+    in_errors = ((gain @ difference.T.unsqueeze(2)).squeeze(2) / errors).abs()
     return EngineError(float(difference.abs().max()), _worst(in_errors, [p.path for p in model.tissue.parameters]))
+
+
+def _prior_rows(fit: ModelFit, voxels: Tensor) -> Tensor:
+    """Return what the priors add to the Jacobian of voxels (n,): the noise over their deviations, (n, p, p)."""
+    model = fit.signal_model
+    variance = residual_variance(fit, fit.valid)
+    variance = torch.where(variance.isfinite(), variance, variance.nanmedian())[voxels].nan_to_num(0.0)
+    noise = variance.sqrt() if model.noise_sd is None else torch.full_like(variance, model.noise_sd)
+    deviations = [torch.inf if p.prior is None else p.prior[1] for p in model.tissue.parameters]
+    return torch.diag_embed(noise.unsqueeze(1) / noise.new_tensor(deviations))
 
 
 def _worst(in_errors: Tensor, paths: list[str]) -> dict[str, float]:

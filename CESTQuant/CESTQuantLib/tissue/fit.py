@@ -128,6 +128,7 @@ class ModelFit:
         signal_model: What was fitted.
         maps: Maps (voxel,) that the signal model takes, in its order.
         spatial: The fit under the spatial prior, of which ``result`` is the result; None without one.
+        valid: (voxel, measurement) bool, the measurements that were used; None for all.
     """
 
     result: FitResult
@@ -135,6 +136,7 @@ class ModelFit:
     signal_model: SignalModel
     maps: tuple[Tensor, ...]
     spatial: SpatialFit | None = None
+    valid: Tensor | None = None
 
     def predict(self, voxels: Tensor, protocol: Protocol | None = None) -> Tensor:
         """Compute the fitted signal of some voxels.
@@ -215,7 +217,7 @@ def fit_tissue_model(
     if neighbors is not None:
         spatial = _under_spatial_prior(result, spectra, signal_model, neighbors, part(progress, 0.5, 1.0))
         result = spatial.result
-    return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()), spatial)
+    return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()), spatial, spectra.valid)
 
 
 def _under_spatial_prior(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from fit_cases import MODEL, fit, model_with, study
+from fit_cases import B1, MODEL, PROTOCOL, fit, fitted, model_with, study
 
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
@@ -65,6 +66,44 @@ def test_a_fit_outside_the_regime_says_by_how_much_it_is_wrong() -> None:
         spectra.of_voxels(torch.arange(2)), "bloch-mcconnell", Settings(model=tissue_model_from_dict(MODEL))
     )
     assert exact.warnings == ()
+
+
+@pytest.mark.parametrize("noise_sd", [0.002, None])
+def test_a_prior_holds_back_what_the_engine_does_to_a_value(noise_sd: float | None) -> None:
+    model = model_with(amine__k_Hz=fitted(300, 5, 1500, prior={"mean": 300, "sd": 1.0}))
+    signal, _ = study(20, "bloch-mcconnell", model_with(amine__k_Hz=300.0), protocol=SHORT, noise=0.002)
+    found = fit(signal, model, SHORT, noise_sd=noise_sd)
+    exact = fit(signal, model, SHORT, engine="bloch-mcconnell", noise_sd=noise_sd)
+    error = estimate_engine_error(found)
+    assert error is not None
+    moved = ((exact.result.parameters - found.result.parameters) / found.result.standard_errors).abs().amax(0)
+    assert error.bias["amine.fraction"] == pytest.approx(float(moved[0]), rel=0.3)
+    assert error.bias["amine.k_Hz"] == pytest.approx(float(moved[1]), abs=0.15)
+
+
+def test_only_what_was_fitted_counts_in_the_error_of_the_engine() -> None:
+    known = fit(study(10, "bloch-mcconnell", noise=0.002)[0])
+    first = estimate_engine_error(known)
+    near_water = Protocol(9.4, torch.cat((PROTOCOL.offsets_ppm, torch.zeros(2))), torch.cat((B1, torch.ones(2))), 3.0)
+    signal = torch.cat((known.predict(torch.arange(10)), torch.ones(10, 2)), 1)
+    signal[:, :30] = study(10, "bloch-mcconnell", noise=0.002)[0]
+    valid = (torch.arange(32) < 30).expand(10, -1)
+    second = estimate_engine_error(fit(signal, protocol=near_water, valid=valid))
+    assert first is not None
+    assert second is not None
+    assert second.largest == pytest.approx(first.largest, rel=0.01)
+    assert second.bias == pytest.approx(first.bias, rel=0.02)
+
+
+def test_a_value_at_its_bound_does_not_share_in_the_error_of_the_engine() -> None:
+    signal, _ = study(20, "bloch-mcconnell", noise=0.002)
+    at_bound = fit(signal, model_with(amine__fraction=fitted(1e-3, 1e-5, 1e-2), amine__k_Hz=fitted(60, 5, 100)))
+    fixed = fit(signal, model_with(amine__fraction=fitted(1e-3, 1e-5, 1e-2), amine__k_Hz=100.0))
+    assert bool((at_bound.result.parameters[:, 1] == 100).all())
+    first, second = estimate_engine_error(at_bound), estimate_engine_error(fixed)
+    assert first is not None
+    assert second is not None
+    assert first.bias == pytest.approx(second.bias, rel=0.01)
 
 
 def _values(truth: dict[str, torch.Tensor]) -> dict:
