@@ -66,7 +66,8 @@ def levenberg_marquardt(
         prior_sd: (p,) or (voxel, p) their standard deviations; an infinite one means no prior.
         noise_sd: Standard deviation of a measurement, one value or (voxel,): the weight of the data against the priors,
             and the scale of the standard errors. Without it, a first fit without priors estimates it in each voxel if
-            there are priors, and the standard errors follow from the residual if there are none.
+            there are priors (a voxel without more measurements than parameters takes the median of the others), and the
+            standard errors follow from the residual if there are none.
         max_iterations: Limit for each voxel.
         tolerance: Relative change of the residual sum of squares that counts as converged; 1e-8 by default in float64
             and 1e-5 in float32.
@@ -151,6 +152,8 @@ def _with_estimated_noise(
     """Add the noise of every voxel to a problem with priors, and better starts, both from a fit without priors."""
     free = _fit(replace(problem, prior=None), settings, chunk_voxels, threads, False, silent)
     points = problem.valid_counts(torch.arange(len(problem.data), device=problem.data.device))
-    noise_sd = free.rmse * (points / (points - problem.parameter_count).clamp_min(0)).sqrt()
+    degrees = points - problem.parameter_count
+    noise_sd = free.rmse * (points / degrees.clamp_min(1)).sqrt()
+    noise_sd = torch.where(degrees > 0, noise_sd, noise_sd[degrees > 0].nanmedian())
     start = torch.where(free.parameters.isfinite(), free.parameters, problem.start)
     return replace(problem, noise_sd=noise_sd, start=start)

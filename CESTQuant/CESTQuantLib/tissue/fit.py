@@ -195,7 +195,8 @@ def fit_tissue_model(
         progress: Called with the share of voxels that are fitted.
 
     Raises:
-        ValueError: The model has no fitted value, a map or the saturation is missing, or the engine is unknown.
+        ValueError: The model has no fitted value, a map or the saturation is missing, the engine is unknown, or the
+            model has priors and neither ``noise_sd`` nor a residual tells how they weigh.
     """
     fits = {"r1rho": _fit_r1rho, "bloch-mcconnell": _fit_bloch_mcconnell}
     if engine not in fits:
@@ -209,6 +210,8 @@ def fit_tissue_model(
         raise InputError(
             "model", f"the model has a {told[0]}, but signals normalised to length one (l2) have lost their scale"
         )
+    if noise_sd is None:
+        _require_residual(spectra, model)
     maps = _maps_of_model(spectra, model)
     signal_model = SignalModel(model, spectra.protocol, engine, tuple(maps), noise_sd)
     progress = progress or silent
@@ -218,6 +221,23 @@ def fit_tissue_model(
         spatial = _under_spatial_prior(result, spectra, signal_model, neighbors, part(progress, 0.5, 1.0))
         result = spatial.result
     return ModelFit(result, _named_maps(model, result), signal_model, tuple(maps.values()), spatial, spectra.valid)
+
+
+def _require_residual(spectra: ZSpectra, model: TissueModel) -> None:
+    """Check that the residual can tell the noise, which weighs the signals against the priors of a model.
+
+    Raises:
+        ValueError: The model has priors, and no voxel has more measurements than fitted values.
+    """
+    count, most = len(model.parameters), spectra.protocol.measurement_count
+    if spectra.valid is not None and len(spectra.valid):
+        most = int(spectra.valid.sum(1).max())
+    if most <= count and any(parameter.prior is not None for parameter in model.parameters):
+        raise InputError(
+            "noise-sd",
+            f"the model has priors, which need the noise of the signal, and {most} measurements of {count} fitted "
+            "values leave no residual to tell it: give it (noise_sd), or fit fewer values",
+        )
 
 
 def _under_spatial_prior(

@@ -205,6 +205,21 @@ def test_a_narrow_prior_overrules_the_data_and_a_wide_one_does_not_matter():
     torch.testing.assert_close(wide.parameters, free.parameters, rtol=1e-4, atol=0)
 
 
+def test_a_voxel_without_more_measurements_than_parameters_takes_the_noise_of_the_others():
+    data, _, background = simulated(50)
+    valid = torch.ones_like(data, dtype=torch.bool)
+    valid[0, 2:] = False
+    prior = {"prior_mean": torch.tensor([1e-3, 3e3]), "prior_sd": torch.tensor([1e-4, 300.0])}
+    settings = {**LIMITS, **prior, "arguments": (background,), "valid": valid}
+    fit = levenberg_marquardt(decay_with_jacobian, data, **settings)
+    free = levenberg_marquardt(decay_with_jacobian, data[1:], **LIMITS, arguments=(background[1:],))
+    noise = (free.rmse * (data.shape[1] / (data.shape[1] - 2)) ** 0.5).median()
+    known = levenberg_marquardt(decay_with_jacobian, data, **settings, noise_sd=noise)
+    assert fit.fitted.all()
+    torch.testing.assert_close(fit.parameters[0], known.parameters[0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(fit.standard_errors[0], known.standard_errors[0], rtol=1e-4, atol=0)
+
+
 def test_prior_and_data_are_weighted_with_their_precisions():
     """For a linear model and known noise the posterior has a closed form."""
     data = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)

@@ -149,6 +149,16 @@ def test_a_narrow_prior_draws_the_estimates_to_its_mean_and_a_wide_one_leaves_th
     assert float((free.double() - truth["amine.k_Hz"]).abs().mean()) < 40
 
 
+@pytest.mark.parametrize("engine", ["r1rho", "bloch-mcconnell"])
+def test_priors_without_a_residual_that_tells_the_noise_need_it_given(engine):
+    protocol = Protocol(9.4, torch.tensor([3.0, -3.0], dtype=torch.float64), 2.0, 3.0)
+    model = model_with(amine__k_Hz=fitted(300, 5, 1500, prior={"mean": 400, "sd": 50}))
+    signal, _ = study(5, engine, protocol=protocol, noise=0.002)
+    with pytest.raises(ValueError, match=r"2 measurements of 2 fitted values .* give it \(noise_sd\)"):
+        fit(signal, model, protocol, engine)
+    assert fit(signal, model, protocol, engine, noise_sd=0.002).result.fitted.all()
+
+
 def test_concentrations_follow_from_fractions_and_protons():
     maps = fit(study(5, "r1rho")[0]).quantities
     torch.testing.assert_close(maps["amine_concentration_mM"], maps["amine_fraction"] * 110000 / 3)
