@@ -25,7 +25,8 @@ _MAP_OF_PATH = {"b0_shift_ppm": "b0_shift_ppm", "b1_relative": "b1_relative", "w
 def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Reconstruct the parameters with a network, with their uncertainties and a reliability map.
 
-    Maps of B0, B1 and T1 that are given replace the network's own values in the physics. Besides the parameters there
+    Maps of B0, B1 and T1 that are given replace the network's own values in the physics, for which the reliability map
+    is calibrated anew. Besides the parameters there
     are four maps (see ``networks/reliability.py``):
 
     - ``rmse``: root mean square difference between the signal and the physics of the reconstructed parameters,
@@ -40,9 +41,11 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     """
     import torch
 
+    from NeuroCESTLib.core.progress import part
+
     from ..networks.files import check_protocol, load_network
     from ..networks.reconstruction import out_of_range_warnings, reconstruct, weak_output_warnings
-    from ..networks.reliability import back_project
+    from ..networks.reliability import back_project, calibration_with_known
 
     assert settings.network is not None  # Method.needs
     file = load_network(settings.network)
@@ -53,7 +56,9 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     found = reconstruct(file.network, signal)
     seconds = time.perf_counter() - clock
     clock = time.perf_counter()
-    back = back_project(file, signal, found, known=known, progress=progress)
+    back = back_project(file, signal, found, known=known, progress=part(progress, 0.0, 0.8))
+    progress(0.8, "calibrating the reliability map for the maps that are given" if known else "judging the reliability")
+    calibration = calibration_with_known(file, known)
     summary: dict[str, float | int | str | None] = {
         "reconstruction_s": seconds,
         "reliability_s": time.perf_counter() - clock,
@@ -64,14 +69,14 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     quantities |= {"rmse": back.rmse, "rmse_expected": found.expected_rmse}
     usable = torch.isfinite(back.rmse)
     warnings = [*out_of_range_warnings(file, known), *weak_output_warnings(file.training.get("held_out", {}))]
-    if file.calibration is not None:
-        threshold = file.calibration.threshold
-        misfit = file.calibration.misfit(signal - back.signal, found.expected_rmse)
+    if calibration is not None:
+        threshold = calibration.threshold
+        misfit = calibration.misfit(signal - back.signal, found.expected_rmse)
         reliable = torch.where(usable, (misfit <= threshold).double(), torch.nan)
         quantities |= {"misfit": misfit, "reliable": reliable}
         summary |= {
             "misfit_threshold": threshold,
-            "false_alarm_rate": file.calibration.false_alarm_rate,
+            "false_alarm_rate": calibration.false_alarm_rate,
             "share_reliable": float(reliable.nanmean()),
             "reliable_does_not_test": ", ".join(_constants(file, known)) or None,
         }

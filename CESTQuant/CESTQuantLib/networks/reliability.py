@@ -11,7 +11,7 @@ depends on how noisy a voxel is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +41,8 @@ _LEAST_SD = 0.02
 """Smallest standard deviation of the network that is believed, in units of half a training range."""
 _LEAST_SPREAD = 0.01
 """Smallest variance of a direction of the residuals, relative to the largest, that is scaled to unit variance."""
+_SEED_WITH_KNOWN = 2_000_000
+"""Seed of the tissues of a calibration for voxels of which some values are known."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,34 @@ def _noise_in_signal(file: NetworkFile, signal: Tensor) -> float:
     return mean / float(file.training.get("mean_norm", signal.shape[1] ** 0.5))
 
 
+def calibration_with_known(file: NetworkFile, known: Collection[str], threads: int | None = None) -> Calibration | None:
+    """Return the calibration of a network's reliability map for voxels of which some values are known.
+
+    Where known values replace estimates of the network, the others do not move along with them, and the residuals
+    differ from those of the calibration in the file. They are simulated again, always from the same tissues.
+
+    Args:
+        file: Network with its calibration.
+        known: Paths of the known values.
+        threads: Threads of the simulations; by default as many as torch uses.
+
+    Returns:
+        The calibration; that of the file where no known value is an output of the network.
+    """
+    replaced = [path for path in file.outputs if path in known]
+    if file.calibration is None or not replaced:
+        return file.calibration
+    rate = file.calibration.false_alarm_rate
+    return calibrate(file, rate, seed=_SEED_WITH_KNOWN, known=replaced, threads=threads)[0]
+
+
 def calibrate(
-    file: NetworkFile, false_alarm_rate: float, *, seed: int, threads: int | None = None
+    file: NetworkFile,
+    false_alarm_rate: float,
+    *,
+    seed: int,
+    known: Collection[str] = (),
+    threads: int | None = None,
 ) -> tuple[Calibration, dict[str, float]]:
     """Calibrate the reliability map of a network on simulated tissues of its training distribution.
 
@@ -226,6 +254,7 @@ def calibrate(
         file: Network to calibrate.
         false_alarm_rate: Share of the voxels that the model explains whose misfit exceeds the threshold.
         seed: Seed of the tissues and their noise.
+        known: Paths of the entries of the tissue whose true values are given to the back-projection.
         threads: Threads of the simulations; by default as many as torch uses.
 
     Returns:
@@ -245,7 +274,8 @@ def calibrate(
     noisy = samples.clean + noise * samples.noise_sd[:, None]
     signal = normalize_input(noisy, file.protocol.signal_normalisation)
     found = reconstruct(file.network, signal)
-    residual = signal - back_project(file, signal, found, threads=threads).signal
+    given = {path: data.values[path][1:] for path in known}
+    residual = signal - back_project(file, signal, found, known=given, threads=threads).signal
     _require_finite(residual, found.expected_rmse)
     half = len(signal) // 2
     expected_rmse = (float(found.expected_rmse.min()), float(found.expected_rmse.max()))

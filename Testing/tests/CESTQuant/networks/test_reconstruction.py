@@ -131,6 +131,16 @@ def test_voxels_whose_t1_is_impossible_do_not_stop_the_others(config, path: str)
     assert result.quantities["amide_fraction"].isnan().tolist() == [False, True, True, True]
 
 
+@pytest.mark.parametrize("given", [("t1_s",), ("t1_s", "b0_shift_ppm")])
+def test_known_maps_do_not_raise_the_rate_of_false_alarms(given: tuple[str, ...], config, path: str) -> None:
+    signal, truth = scan(config, 4000)
+    true = {"t1_s": truth["water.T1_s"], "b0_shift_ppm": truth["b0_shift_ppm"]}
+    known = replace(spectra(config, signal), **{name: true[name] for name in given})
+    found = quantify(known, "network", Settings(network=path))
+    assert 1 - float(found.quantities["reliable"].mean()) == pytest.approx(0.05, abs=0.02)
+    assert float(found.quantities["misfit"].median()) == pytest.approx(1.0, abs=0.1)
+
+
 def test_maps_may_give_everything_that_the_network_estimates() -> None:
     tissue = {**amide_tissue(fraction=0.002), "b0_shift_ppm": {"uniform": [-0.1, 0.1]}}
     tissue["water"], tissue["solutes"][0]["k_Hz"] = {"T1_s": 1.5, "T2_s": 0.05}, 100
