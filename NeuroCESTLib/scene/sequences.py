@@ -187,7 +187,7 @@ def sequence_to_array(node: Any) -> tuple[np.ndarray, Geometry, np.ndarray]:
         if difference := geometry.difference(Geometry.of(item, world=False)):
             raise ValueError(f"measurement {i + 1} of the sequence {called(node)} has another geometry: {difference}")
         array[i] = volume_array(item)
-    geometry = Geometry(geometry.shape, _proxy_transform(node) @ geometry.ijk_to_ras)
+    geometry = Geometry(geometry.shape, proxy_transform(node) @ geometry.ijk_to_ras)
     return array, geometry, index_values(node)
 
 
@@ -247,8 +247,8 @@ def _index_labels(index_values: Sequence[float], count: int, name: str) -> tuple
     return labels, numeric
 
 
-def _proxy_transform(node: Any) -> np.ndarray:
-    """World transform (4, 4) of the proxy volume in which a sequence browser shows this sequence."""
+def proxy_transform(node: Any) -> np.ndarray:
+    """Return the world transform (4, 4) of the proxy volume in which a sequence browser shows this sequence."""
     import slicer
 
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):

@@ -15,6 +15,7 @@ class ChoicesPage(TitledChoices):
             "lorentzianPreset": {
                 "3T": _("3 T"),
                 "7T": _("7 T"),
+                "preclinical": _("Bodies of rodents, 7 to 11.7 T"),
                 "3T_two_step": _("3 T, background first (two steps)"),
                 "plof_3T": _("PLOF, 3 T"),
             },

@@ -59,10 +59,26 @@ class ImportPage(Page):
         ui.findSeriesButton.toolTip = (
             _("Look for the series in the folder.") if exists else _("Choose the folder of the scanner files.")
         )
-        ui.importButton.enabled = bool(self.selected())
-        ui.importButton.toolTip = (
-            _("Put the chosen series into the scene.") if self.selected() else _("List the series and choose one.")
-        )
+        missing = self.missingHere()
+        ui.importButton.enabled = not missing
+        ui.importButton.toolTip = missing or _("Put the chosen series into the scene.")
+
+    def missingHere(self):
+        """Return why the chosen series cannot be imported, as a sentence; empty where they can."""
+        chosen = self.selected()
+        if not chosen:
+            return _("List the series and choose one.")
+        if len(chosen) == 1:
+            return ""
+        if not all((entry.scan or "").isdecimal() for entry in chosen):
+            return _("Choose one image: only series with numbers can be joined.")
+        first, last = int(chosen[0].scan), int(chosen[-1].scan)
+        between = [each for each in self.found if each.scan.isdecimal() and first <= int(each.scan) <= last]
+        if between != chosen:
+            return _("Choose series that follow each other without a gap: series {first} to {last} are joined.").format(
+                first=first, last=last
+            )
+        return ""
 
     def say(self, text):
         """Show a sentence under the tables."""

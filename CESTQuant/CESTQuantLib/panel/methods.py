@@ -64,11 +64,12 @@ class MethodsPage(Page):
 
         name = self.ui.methodComboBox.itemData(index)
         if self.parameters and name and self.parameters.method != name:
-            usable = METHODS[name].pool_presets
+            before = METHODS.get(self.parameters.method)
             with slicer.util.NodeModify(self.parameters.parameterNode):
+                if before is not None:
+                    self.panel.pools.remember(before.pool_presets)
                 self.parameters.method = name
-                if usable and self.parameters.lorentzianPreset not in usable:
-                    self.parameters.lorentzianPreset = usable[0]
+                self.panel.pools.recall(METHODS[name].pool_presets)
 
     def used(self):
         """Return the names of the inputs that the chosen method uses."""

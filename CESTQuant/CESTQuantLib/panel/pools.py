@@ -1,5 +1,6 @@
 """The pools of the model as a table that is edited in place: tissue models and Lorentzian pools."""
 
+import json
 import os
 
 import slicer
@@ -105,6 +106,23 @@ class PoolsPage(Page):
     def source(self, kind):
         """Return the chosen file of a tissue model, or preset of Lorentzian pools."""
         return self.parameters.modelPath if kind == "model" else self.parameters.lorentzianPreset
+
+    def remember(self, presets):
+        """Remember the Lorentzian pools, with what was edited, for the methods that can use these presets."""
+        if presets:
+            chosen = [self.parameters.lorentzianPreset, self.edited["lorentzian"].get(self.parameters)]
+            self.parameters.parameterNode.SetAttribute(_remembered(presets), json.dumps(chosen))
+
+    def recall(self, presets):
+        """Choose Lorentzian pools that a method can use: those of last time, else the present ones or its default."""
+        stored = self.parameters.parameterNode.GetAttribute(_remembered(presets))
+        if stored is None and (not presets or self.parameters.lorentzianPreset in presets):
+            return
+        preset, pools = json.loads(stored) if stored else (presets[0], None)
+        self.parameters.lorentzianPreset = preset
+        self.parameters.lorentzian = ""
+        if pools is not None:
+            self.keep("lorentzian", pools)
 
     def keep(self, kind, model):
         """Keep an edited model in the parameter node."""
@@ -277,6 +295,8 @@ class PoolsPage(Page):
 
     def showCell(self, *_place):
         """Show the parts of the selected value in the fields under the table."""
+        from ..tables.cells import number_text
+
         row, key = self.place()
         ui = self.ui
         ui.cellBox.visible = bool(row and key) and self.table().applies(self._model, row, key)
@@ -311,7 +331,7 @@ class PoolsPage(Page):
         for name, number in zip(
             ("Value", "Lower", "Upper", "PriorMean", "PriorSd"), (value, *bounds, *prior), strict=True
         ):
-            getattr(ui, f"cell{name}LineEdit").text = f"{number:g}" if number != "" else ""
+            getattr(ui, f"cell{name}LineEdit").text = number_text(number) if number != "" else ""
         if cell and cell.sd:
             ui.cellValueLineEdit.text = cell.text()  # with its uncertainty
         if cell and kind == "map":
@@ -361,6 +381,11 @@ class PoolsPage(Page):
             return value
         prior = f" prior {mean} ± {sd}" if mean and sd else ""
         return f"{value} [{low}, {high}]{prior}" if value and low and high else ""
+
+
+def _remembered(presets):
+    """Return the attribute of the parameter node with the pools of the methods that can use some presets."""
+    return f"pools of {' '.join(presets)}"
 
 
 def _flags(editable):

@@ -135,7 +135,7 @@ class SpectrumPage(Page):
             raise ValueError(_("Choose the CEST acquisition, a sequence of volumes."))
         chosen = {"reference": parameters.reference, **methods.maps()}
         protocol, model = self.panel.protocol.given(), methods.options().get("model")
-        key = [node and (node.GetID(), node.GetMTime()) for node in (parameters.signal, *chosen.values())]
+        key = [node and (node.GetID(), node.GetMTime(), _place(node)) for node in (parameters.signal, *chosen.values())]
         treated = {**self.panel.runs.ofNormalization(), **self.panel.preparation.ofSpectra()}
         key += [protocol, model, treated]
         if self._spectra is None or self._spectra[0] != key:
@@ -152,8 +152,21 @@ class SpectrumPage(Page):
         if self.panel.missingInputs():
             return None
         options = {name: value for name, value in self.panel.runs.options().items() if name not in methods.MAPS}
-        settings = self.logic.settings(**options, noise_sd=self.parameters.noise_sd or None)
+        settings = self.logic.settings(
+            **options,
+            noise_sd=self.parameters.noise_sd or None,
+            dictionaryEntries=self.parameters.dictionaryEntries or None,
+        )
         return self.spectra().at(place, self.parameters.method, settings)
+
+
+def _place(node):
+    """Return the world transform of a volume or sequence, for comparison."""
+    from NeuroCESTLib.scene.geometry import world_transform
+    from NeuroCESTLib.scene.sequences import proxy_transform
+
+    found = proxy_transform(node) if node.IsA("vtkMRMLSequenceNode") else world_transform(node)
+    return found.tolist()
 
 
 def _of_points(spectra, node):

@@ -28,6 +28,12 @@ _FORMS = {
 }
 
 
+def number_text(number: float) -> str:
+    """Return a number with as many digits as reading it back needs."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
+
+
 @dataclass(frozen=True)
 class Cell:
     """A value of a model.
@@ -55,11 +61,12 @@ class Cell:
         if self.kind == WORD:
             return self.name
         if self.kind == TIED:
-            return f"water {'-' if self.value < 0 else '+'} {abs(self.value):g}"
+            return f"water {'-' if self.value < 0 else '+'} {number_text(abs(self.value))}"
         if self.kind == FIXED:
-            return f"{self.value:g}" + (f" ± {self.sd:g}" if self.sd else "")
-        prior = f" prior {self.prior[0]:g} ± {self.prior[1]:g}" if self.prior else ""
-        return f"{self.value:g} [{self.bounds[0]:g}, {self.bounds[1]:g}]{prior}"
+            return number_text(self.value) + (f" ± {number_text(self.sd)}" if self.sd else "")
+        low, high = map(number_text, self.bounds)
+        prior = f" prior {' ± '.join(map(number_text, self.prior))}" if self.prior else ""
+        return f"{number_text(self.value)} [{low}, {high}]{prior}"
 
     def entry(self) -> Any:
         """Return the value as a model file holds it."""

@@ -133,6 +133,20 @@ class ImporterTest(SampleTest):
         values = slicer.util.arrayFromVolume(slicer.util.getNode("*mtr_asym*"))
         self.assertAlmostEqual(float(values.mean()), self.expectedAsymmetry, delta=0.01)
 
+    def test_seriesWithAGapAreNotJoined(self):
+        ui = self.ui
+        ui.importSection.collapsed = False
+        self.addCleanup(setattr, ui.importSection, "collapsed", True)
+        for number in (3, 4, 5):
+            folder = self.writeDicom(f"cest_{number}", number, [1.0])
+        ui.importSourcePathLineEdit.currentPath = folder
+        ui.findSeriesButton.click()
+        ui.seriesTable.item(2, 0).setSelected(True)
+        self.assertFalse(ui.importButton.enabled)
+        self.assertIn("series 3 to 5 are joined", ui.importButton.toolTip)
+        ui.seriesTable.item(1, 0).setSelected(True)
+        self.assertTrue(ui.importButton.enabled)
+
     def test_leavingTheModuleDuringAnImportLosesNothing(self):
         self.writeScan("sub-01_cest", MagneticFieldStrength=3.0)
         self.ui.importSourcePathLineEdit.currentPath = self.directory

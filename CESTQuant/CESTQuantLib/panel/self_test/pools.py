@@ -190,6 +190,39 @@ class PoolsTest(SampleTest):
             if method.pool_presets:
                 self.assertIn(self.ui.lorentzianPresetComboBox.currentData, method.pool_presets)
 
+    def test_poolsComeBackWithTheMethodsThatCanUseThem(self):
+        parameters, choices = self.widget.logic.getParameterNode(), self.ui.lorentzianPresetComboBox
+        self.chooseInputs("lorentzian")
+        choices.currentIndex = choices.findData("7T")
+        self.cell("amide", "Amplitude").setText("0.05 [0, 0.3]")
+        edited = self.widget.pools.given("lorentzian")
+        for method in ("plof", "mtrasym", "ld", "mtr-rex", "lorentzian"):
+            self.chooseInputs(method)
+            of_plof = {"plof": "plof_3T", "mtrasym": "plof_3T", "ld": "3T_two_step"}
+            self.assertEqual(parameters.lorentzianPreset, of_plof.get(method, "7T"))
+        self.assertEqual(self.widget.pools.given("lorentzian"), edited)
+        self.assertEqual(choices.currentText, "7 T")
+
+    def test_everyPresetOfPoolsHasATitle(self):
+        from CESTQuantLib.methods.registry import METHODS
+
+        titles = self.widget.choices.titles()["lorentzianPreset"]
+        self.assertEqual({name for method in METHODS.values() for name in method.pool_presets}, set(titles))
+
+    def test_editingABoundKeepsAllDigitsOfTheStart(self):
+        self.chooseInputs("r1rho")
+        self.choosePreset("white matter 3T")
+        self.cell("amide", "Rate (Hz)").setText("50.12345678 [20, 200]")
+        self.select("amide", "Rate (Hz)")
+        self.assertEqual(self.ui.cellValueLineEdit.text, "50.12345678")
+        before = self.widget.parameters.model
+        self.widget.pools.onCellEdited()  # left as it was
+        self.assertEqual(self.widget.parameters.model, before)
+        self.ui.cellLowerLineEdit.text = "10"
+        self.widget.pools.onCellEdited()
+        rate = self.widget.methods.options()["model"]["solutes"][0]["k_Hz"]
+        self.assertEqual((rate["start"], rate["bounds"]), (50.12345678, [10.0, 200.0]))
+
     def test_tableSurvivesSavingAndLoadingTheScene(self):
         self.chooseInputs("r1rho")
         self.choosePreset("glioma 3T")

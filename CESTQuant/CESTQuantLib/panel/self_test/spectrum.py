@@ -79,6 +79,29 @@ class SpectrumTest(SampleTest):
         self.ui.liveSpectrumCheckBox.checked = False
         self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
 
+    def test_spectraFollowATransformOfTheAcquisition(self):
+        from NeuroCESTLib.scene import sequences
+
+        self.chooseInputs()
+        proxy = sequences.browse(self.signal, 0)
+        self.assertEqual(self.widget.spectrum.measured((2.0, 2.0, 5.0)).name, "voxel (1, 1, 1)")
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        proxy.SetAndObserveTransformNodeID(transform.GetID())
+        matrix = transform.GetMatrixTransformToParent()
+        matrix.SetElement(0, 3, 4.0)
+        transform.SetMatrixTransformToParent(matrix)
+        self.reference.SetAndObserveTransformNodeID(transform.GetID())
+        self.assertEqual(self.widget.spectrum.measured((6.0, 2.0, 5.0)).name, "voxel (1, 1, 1)")
+
+    def test_liveFitUsesTheNumberOfEntriesOfADictionary(self):
+        import unittest.mock
+
+        self.chooseInputs("lorentzian")
+        self.widget.parameters.dictionaryEntries = 200
+        with unittest.mock.patch.object(self.widget.logic, "settings", wraps=self.widget.logic.settings) as settings:
+            self.widget.spectrum.fitted((2.0, 2.0, 5.0))
+        self.assertEqual(settings.call_args.kwargs["dictionaryEntries"], 200)
+
     def test_pointsAndSegmentsStayInThePlotForComparison(self):
         import numpy as np
 

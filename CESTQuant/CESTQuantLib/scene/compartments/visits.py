@@ -106,7 +106,7 @@ def _names(visits: list[CompartmentVisit], called: list[str], between: Any) -> d
     found: dict[str, str] = {}
     for visit, name in zip(visits, called, strict=True):
         fit = visit.fit or {}
-        given = {f"the {role} of {name}": fit.get(argument) for argument, role in _ROLES.items()}
+        given: dict[str, Any] = {f"the {role} of {name}": fit.get(argument) for argument, role in _ROLES.items()}
         given |= {f"{quantity} of {name}": node for quantity, node in visit.maps.items()}
         given |= {f"the M0 image of {name}": visit.unsaturated, f"the alignment of {name}": visit.toAnatomy}
         for role, value in given.items():
