@@ -19,7 +19,7 @@ from .page import write_cohort_page
 from .plan import Plan
 from .programs import environment
 from .record import update_record
-from .results import MEAN, attributes_of, collect, write_tables
+from .results import MEAN, attributes_of, collect, groups_of, write_tables
 
 Read = TypeVar("Read")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
@@ -69,6 +69,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     require_engine()
     arguments = _arguments(options)
     plan = Plan.of(cohort, replace(settings, anonymous=is_anonymous()))
+    groups_of(plan, options.compare)
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")
@@ -108,6 +109,7 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
         raise ValueError(f"'{folder}' is no output folder of 'neurocest run'")
     plan = Plan.read(file)
     _require_column(compare, attributes_of(plan), str(file))
+    groups_of(plan, compare)
     update_record(folder, plan)
     results = collect(folder, plan, compare, statistic)
     write_tables(folder, plan, results)

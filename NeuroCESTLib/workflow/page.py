@@ -13,7 +13,7 @@ from NeuroCESTLib.report.page import Badge, Cell, Link, Page, Part, Picture, Sec
 
 from .manifest import Visit
 from .plan import FOLDERS, Plan
-from .results import CohortResults, Row
+from .results import CohortResults, Row, groups_of
 
 MAIN = ("enhancing_tumor", "necrotic_core", "edema", "tumor_core", "whole_tumor", "contralateral", "white_matter")
 """Compartments in the order in which they are drawn; others are in the tables only."""
@@ -161,7 +161,7 @@ def _draw(
     from NeuroCESTLib.core.pictures import new_figure, save_figure
 
     names = [name for name in MAIN if name in compartments]
-    group_of = {s: v[0].attributes.get(compare, "") if compare else "" for s, v in plan.visits.items()}
+    group_of = groups_of(plan, compare)
     groups = list(dict.fromkeys(group_of.values()))
     figure = new_figure((1.8 * len(names) + 1.2, 2.8), quantity + (f" ({unit})" if unit else ""))
     axes: Any = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 LEVEL = 0.95
 """Level of all intervals."""
 _NAN = float("nan")
+_NO_SPREAD = 1e-9
+"""Spread relative to the largest value that is rounding and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def compare_unpaired(first: Sequence[float], second: Sequence[float]) -> Compari
     a, b = _variance(first), _variance(second)
     difference = _mean(second) - _mean(first)
     error = math.sqrt(a / n + b / m)
-    if error == 0:
+    if error <= _NO_SPREAD * max(map(abs, (*first, *second))):
         return _without_spread(n, m, _mean(first), _mean(second))
     freedom = (a / n + b / m) ** 2 / ((a / n) ** 2 / (n - 1) + (b / m) ** 2 / (m - 1))
     pooled = math.sqrt(((n - 1) * a + (m - 1) * b) / (n + m - 2))
@@ -89,7 +91,7 @@ def compare_paired(first: Sequence[float], second: Sequence[float]) -> Compariso
         return None
     differences = [b - a for a, b in zip(first, second, strict=True)]
     sd = math.sqrt(_variance(differences))
-    if sd == 0:
+    if sd <= _NO_SPREAD * max(map(abs, (*first, *second))):
         return _without_spread(n, n, _mean(first), _mean(second))
     effect = small_sample_correction(n - 1) * _mean(differences) / sd
     spread = math.sqrt(1 / n + effect**2 / (2 * n))

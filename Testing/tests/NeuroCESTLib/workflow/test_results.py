@@ -12,6 +12,7 @@ from cohorts import read_table
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.manifest import Settings, Visit
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
+from NeuroCESTLib.workflow.results import collect, compare_all, groups_of
 
 STAGES = {"v1": ("fit",), "v2": ("fit", "registration", "compartments")}
 
@@ -156,3 +157,52 @@ def test_a_column_that_the_manifest_does_not_have_is_refused(folder: Path, capsy
     assert main(["summarize", str(folder), "--compare", "site"]) == 2
     assert "has no such column; it has group" in capsys.readouterr().err
     assert not (folder / "cohort.csv").exists()
+
+
+def rows_and_plan(groups: dict[str, list[str]]) -> tuple[list[dict], Plan]:
+    """A value for each visit, and the plan of subjects whose visits have these groups."""
+    visits = {s: [Visit(s, f"v{n + 1}", {}, {"group": g}) for n, g in enumerate(of)] for s, of in groups.items()}
+    what = {"compartment": "edema", "quantity": "amide", "unit": "", "statistic": "mean"}
+    rows = [
+        {"subject": s, "visit": visit.name, **what, "value": float(i + j * (i + 1))}
+        for i, s in enumerate(visits)
+        for j, visit in enumerate(visits[s])
+    ]
+    return rows, Plan(visits, Settings())
+
+
+def test_a_subject_has_the_group_that_any_of_its_visits_tells_and_a_dash_is_none() -> None:
+    rows, plan = rows_and_plan({"a": ["", "x"], "b": ["x", "-"], "c": ["-", "-"], "d": ["", "y"], "e": ["y", "y"]})
+    assert groups_of(plan, "group") == {"a": "x", "b": "x", "c": "", "d": "y", "e": "y"}
+    compared = compare_all(rows, plan, "group")
+    assert {(row["first_group"], row["second_group"]) for row in compared if row["kind"] == "unpaired"} == {("x", "y")}
+
+
+def test_a_subject_in_two_groups_is_refused() -> None:
+    rows, plan = rows_and_plan({"a": ["x", "y"], "b": ["x", "x"]})
+    with pytest.raises(ValueError, match="--compare group: the visits of a have 'x' and 'y'"):
+        compare_all(rows, plan, "group")
+
+
+def test_each_later_visit_is_compared_with_the_first_one_of_its_own_table(tmp_path: Path) -> None:
+    visits = {}
+    for number, subject in enumerate("abc"):
+        files = {"t1": f"/{subject}/t1.nii", "cest": "/c.nii", "protocol": "/p.json"}
+        visits[subject] = [Visit(subject, visit, files, {}) for visit in ("v1", "v2", "v3")]
+        for visit, stages in {**STAGES, "v3": STAGES["v2"]}.items():
+            for stage in stages:
+                (tmp_path / subject / visit / FOLDERS[stage]).mkdir(parents=True)
+                (tmp_path / subject / visit / FOLDERS[stage] / "report.json").write_text("{}")
+        for visit, first, second in (("v2", 10 + number, 12 + number), ("v3", 14 + number, 15 + 2 * number)):
+            place = tmp_path / subject / visit / "compartments"
+            header = "visit region quantity unit n coverage mean median fit fit_se mean_se"
+            rows = [
+                [v, "edema", "amide", "", 9, 1, m, m, "nan", "nan", 0.1] for v, m in (("v1", first), (visit, second))
+            ]
+            write(place / "compartments.csv", header, *rows)
+            write(place / "changes.csv", "region quantity unit first second change lower upper")
+    compared = collect(tmp_path, Plan(visits, Settings()), None).comparisons
+    assert {row["visit"]: (row["first"], row["second"]) for row in compared} == {
+        "2 against 1": (11.0, 13.0),
+        "3 against 1": (15.0, 17.0),
+    }

@@ -86,3 +86,18 @@ def test_too_few_values_or_values_without_spread_have_no_test() -> None:
     done = compare_paired([1.0, 2.0], [2.0, 3.0])
     assert done is not None
     assert (done.difference, math.isnan(done.p)) == (1.0, True)
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.1, 2.3], [1.4, 2.6]), ([0.512, 1.024], [0.52, 1.032])])
+def test_pairs_that_differ_alike_but_for_rounding_are_not_tested(first: list[float], second: list[float]) -> None:
+    done = compare_paired(first, second)
+    assert done is not None
+    assert done.difference == pytest.approx(second[0] - first[0])
+    assert math.isnan(done.p)
+    assert math.isnan(done.effect)
+
+
+def test_groups_without_spread_but_for_rounding_are_not_tested() -> None:
+    done = compare_unpaired([0.1 + 0.2, 0.3], [0.4, 0.4])
+    assert done is not None
+    assert math.isnan(done.p)
