@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times, sort_archive
 from NeuroCESTLib.core.whole_files import whole_file, written_as
@@ -45,7 +47,8 @@ def write_node(node: Any, path: str | os.PathLike) -> Path:
         The path of the file.
 
     Raises:
-        ValueError: The ending does not fit the node, or the folder is missing, read-only or full.
+        ValueError: The ending does not fit the node, the axes of a volume are not perpendicular, which NIfTI files
+            cannot hold, or the folder is missing, read-only or full.
     """
     import slicer
 
@@ -55,6 +58,11 @@ def write_node(node: Any, path: str | os.PathLike) -> Path:
         raise ValueError(f"{called(node)} cannot be written to a file: it is a {node.GetClassName()}")
     if not path.name.lower().endswith(endings):
         raise ValueError(f"cannot write '{path}': the name must end in {' or '.join(endings)}")
+    if node.IsA("vtkMRMLVolumeNode") and path.name.lower().endswith((".nii", ".nii.gz")) and _is_sheared(node):
+        raise ValueError(
+            f"cannot write '{path}': the axes of {called(node)} are not perpendicular, as under a shearing transform, "
+            "which a NIfTI file cannot hold: write a .nrrd file, or resample the volume first"
+        )
     with whole_file(path) as temporary:
         storage = node.CreateDefaultStorageNode()
         storage.UnRegister(None)  # the caller of Create... owns the reference
@@ -164,6 +172,12 @@ def _folder_names() -> list[tuple[Callable[[str], None], str]]:
         for item in identities
         if hierarchy.GetItemDataNode(item) is None
     ]
+
+
+def _is_sheared(node: Any) -> bool:
+    """Whether the axes of a volume are further from perpendicular than the precision of image files explains."""
+    direction = Geometry.of(node, world=False).direction
+    return not np.allclose(direction.T @ direction, np.eye(3), atol=1e-4)
 
 
 def _check_written(temporary: Path, path: Path) -> None:

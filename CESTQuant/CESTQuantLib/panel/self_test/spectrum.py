@@ -80,17 +80,18 @@ class SpectrumTest(SampleTest):
         self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpView)
 
     def test_spectraFollowATransformOfTheAcquisition(self):
+        import numpy as np
+
         from NeuroCESTLib.scene import sequences
 
         self.chooseInputs()
-        proxy = sequences.browse(self.signal, 0)
-        self.assertEqual(self.widget.spectrum.measured((2.0, 2.0, 5.0)).name, "voxel (1, 1, 1)")
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        proxy.SetAndObserveTransformNodeID(transform.GetID())
-        matrix = transform.GetMatrixTransformToParent()
-        matrix.SetElement(0, 3, 4.0)
-        transform.SetMatrixTransformToParent(matrix)
-        self.reference.SetAndObserveTransformNodeID(transform.GetID())
+        for node in (sequences.browse(self.signal, 0), self.reference):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        self.assertEqual(self.widget.spectrum.measured((2.0, 2.0, 5.0)).name, "voxel (1, 1, 1)")
+        matrix = np.eye(4)
+        matrix[0, 3] = 4.0
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
         self.assertEqual(self.widget.spectrum.measured((6.0, 2.0, 5.0)).name, "voxel (1, 1, 1)")
 
     def test_liveFitUsesTheNumberOfEntriesOfADictionary(self):

@@ -120,3 +120,18 @@ def test_a_scene_file_restores_maps_with_folder_unit_colours_and_window(slicer: 
     assert hierarchy.nodes_in(hierarchy.folder_named("CEST")) == [restored]
     legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(restored)
     assert legend.GetTitleText() == "amide fraction (ppm)"
+
+
+def test_a_sheared_volume_is_written_as_nrrd_and_refused_as_nifti(slicer: ModuleType, tmp_path: Path) -> None:
+    volume = add_volume(world_ramp(GRIDS["oblique"]), GRIDS["oblique"], "map")
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "shear")
+    matrix = np.eye(4)
+    matrix[0, 1] = 0.3
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(ValueError, match=r"map.nii.gz': the axes of 'map' are not perpendicular.*\.nrrd"):
+        write_volume(volume, tmp_path / "map.nii.gz")
+    assert os.listdir(tmp_path) == []
+    write_volume(volume, tmp_path / "map.nrrd")
+    written = slicer.util.loadVolume(str(tmp_path / "map.nrrd"))
+    assert Geometry.of(written).matches(Geometry.of(volume))
