@@ -32,6 +32,7 @@ class Report:
         summary: Results in numbers.
         warnings: Sentences for the user.
         verdict: Entries on whether to believe the results; empty for commands that do not judge them.
+        outputs: Names of the maps that were written, by which they are told from others in the same folder.
     """
 
     def __init__(self, command: str, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
@@ -41,6 +42,7 @@ class Report:
         self.summary: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.verdict: dict[str, Any] = {}
+        self.outputs: list[str] = []
         self._inputs: list[dict[str, Any]] = []
         self._timings_s: dict[str, float] = {}
         self._started = datetime.datetime.now(datetime.timezone.utc)
@@ -85,6 +87,7 @@ class Report:
                 "command": self.command,
                 "started": self._started.isoformat(timespec="seconds"),
                 "inputs": self._inputs,
+                **({"outputs": self.outputs} if self.outputs else {}),
                 "settings": self.settings,
                 "versions": versions(),
                 "device": self.device,
@@ -104,7 +107,10 @@ class Report:
         Raises:
             ValueError: The file cannot be written.
         """
-        content = _shown(self.as_dict())
+        plain = self.as_dict()
+        content = _shown(plain)
+        if self.outputs:
+            content["outputs"] = plain["outputs"]  # they are called after quantities, and found by their names
         return write_text(json.dumps(content, indent=2) + "\n", Path(folder) / "report.json")
 
 

@@ -101,27 +101,31 @@ def read_fit_folder(
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"'{folder}' is no folder: give the output folder of 'cestquant fit'")
-    images = sorted(path.glob(f"*{_MAP_ENDING}"))
+    source = _Source.of(path, {name: value for name, value in overrides.items() if value is not None})
+    present = sorted(path.glob(f"*{_MAP_ENDING}"))
+    images = [file for file in present if source.outputs is None or file.name in source.outputs]
     if not images:
         raise ValueError(f"'{folder}' holds no maps (*{_MAP_ENDING}): give the output folder of 'cestquant fit'")
     nodes = {}
     for file in images:
         report.add_input(f"map{end}", file)
         nodes[file.name.removesuffix(_MAP_ENDING)] = read_volume(file)
-    source = _Source.of(path, {name: value for name, value in overrides.items() if value is not None})
+    told: tuple[str, ...] = ()
+    if others := [file.name for file in present if file not in images]:
+        told = (f"'{folder}' has maps that the last fit did not write, which are not read: {', '.join(others)}",)
     if not spectra:
         files = source.paths("reference") if reference else []
         if not source.missing:
-            return FitFolder(nodes, None, (), tuple(files))
+            return FitFolder(nodes, None, told, tuple(files))
         why = "; ".join(source.missing).replace("--reference", f"--reference{end}")
         if register:
             raise ValueError(f"the registration needs the M0 image of '{source.folder}': {why}")
-        return FitFolder(nodes, None, (f"the alignment of CEST and anatomy is not checked: {why}",))
+        return FitFolder(nodes, None, (*told, f"the alignment of CEST and anatomy is not checked: {why}"))
     fit = _fit_arguments(source, report, end)
     if fit is None:
         why = "; ".join(source.missing) or f"'{folder}' has no report.json of 'cestquant fit'"
-        return FitFolder(nodes, None, (f"the mean spectra of the regions are not fitted: {why}",))
-    return FitFolder(nodes, fit, tuple(source.notes))
+        return FitFolder(nodes, None, (*told, f"the mean spectra of the regions are not fitted: {why}"))
+    return FitFolder(nodes, fit, (*told, *source.notes))
 
 
 @dataclass
@@ -135,6 +139,7 @@ class _Source:
     overrides: Mapping[str, Any]
     missing: list[str]
     notes: list[str]
+    outputs: list[str] | None = None  # names of the maps; None where the report does not say them
 
     @classmethod
     def of(cls, folder: Path, overrides: Mapping[str, Any]) -> _Source:
@@ -154,7 +159,9 @@ class _Source:
         )
         _check_values(settings, f"'{file}' is damaged: in its settings")
         given = {sha256(existing_file(file)): Path(file) for file in overrides.get("files", ())}
-        return cls(folder, settings, sums, given, overrides, [], [])
+        outputs = record.get("outputs")
+        check_stored({"outputs": outputs}, {"outputs": (None, [str])}, f"'{file}' is damaged")
+        return cls(folder, settings, sums, given, overrides, [], [], outputs)
 
     def setting(self, name: str) -> Any:
         return self.overrides.get(name, self.settings.get(name))

@@ -132,6 +132,7 @@ def _write(options: Namespace, folder: Path, result: CESTQuantResult, report: Re
     for count, (name, node) in enumerate(result.nodes.items()):
         progress(count / len(result.nodes), "writing files")
         write_volume(node, folder / f"{name}.nii.gz", like=like)
+        report.outputs.append(f"{name}.nii.gz")
     if result.table is not None:
         write_table(result.table, folder / "roi.csv", digits=8)
     if result.posterior is not None:

@@ -104,6 +104,21 @@ def test_a_damaged_report_of_the_maps_is_refused_by_name(
     assert words in error
 
 
+def test_maps_of_an_earlier_fit_in_the_same_folder_are_told_and_not_read(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    shutil.copy(maps / "mtr_asym_3.5ppm.nii.gz", maps / "amide_amplitude.nii.gz")
+    usual = ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra"]
+    output = compartments(tmp_path / "out", *usual)
+    assert "amide_amplitude" not in {row["quantity"] for row in rows_of(output / "compartments.csv")}
+    assert "maps that the last fit did not write, which are not read: amide_amplitude.nii.gz" in capfd.readouterr().err
+    report = json.loads((maps / "report.json").read_text())
+    assert "mtr_asym_3.5ppm.nii.gz" in report.pop("outputs")
+    (maps / "report.json").write_text(json.dumps(report))
+    earlier = compartments(tmp_path / "earlier", *usual)  # of a version that did not say what it had written
+    assert "amide_amplitude" in {row["quantity"] for row in rows_of(earlier / "compartments.csv")}
+
+
 def test_an_acquisition_whose_name_no_file_can_have_is_not_found(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
