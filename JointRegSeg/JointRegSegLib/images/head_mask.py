@@ -55,7 +55,8 @@ def _head(image: sitk.Image) -> tuple[WorkingGrid, np.ndarray]:
     sigma = [_SPACING_MM / 2 if s < 0.8 * _SPACING_MM else 0.0 for s in image.GetSpacing()]
     if any(sigma):
         image = sitk.DiscreteGaussian(image, variance=[s**2 for s in sigma], useImageSpacing=True)
-    values = sitk.GetArrayFromImage(grid.resample(image, None, sitk.sitkLinear, 0.0))
+    air = float(sitk.GetArrayViewFromImage(image).min())  # in z-scored images 0 would be tissue
+    values = sitk.GetArrayFromImage(grid.resample(image, None, sitk.sitkLinear, air))
     values -= min(0.0, float(values.min()))
     low, high = np.percentile(values[values > 0], (2, 98))
     tissue = values > low + 0.1 * (high - low)

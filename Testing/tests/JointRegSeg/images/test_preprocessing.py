@@ -12,6 +12,7 @@ import torch
 from joint_studies import TURNS, HeadStudy, head_grid
 
 from JointRegSegLib.images import study as study_images
+from JointRegSegLib.images import head_mask
 from JointRegSegLib.images.brain_mask import estimate_brain_mask
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
@@ -301,7 +302,8 @@ def _with(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarray
     return array
 
 
-def test_the_brain_in_a_head_is_found_with_a_warning() -> None:
+def head_with_brain() -> tuple[sitk.Image, np.ndarray]:
+    """Return an oblique image of a head with noise, and its brain (D, H, W)."""
     grid = head_grid("oblique", (3.0, 3.0, 3.0))
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     at = np.stack([i, j, k], axis=-1) @ grid.ijk_to_ras[:3, :3].T + grid.ijk_to_ras[:3, 3]
@@ -310,12 +312,25 @@ def test_the_brain_in_a_head_is_found_with_a_warning() -> None:
     inside = radius * 1.18  # the brain is the inner part, inside a dark skull and a bright scalp
     head = np.where(inside < 1, brain, np.where(inside < 1.09, 12.0, np.where(inside < 1.25, 140.0, 0.0)))
     noise = np.random.default_rng(3).rayleigh(3.0, grid.shape)
-    study = StudyImages({"t1": grid.to_sitk((head + noise).astype(np.float32))}, name="first")
-    found = estimate_brain_mask(study)
-    mask, truth = sitk.GetArrayFromImage(found.mask) > 0, inside < 1
+    return grid.to_sitk((head + noise).astype(np.float32)), inside < 1
+
+
+def test_the_brain_in_a_head_is_found_with_a_warning() -> None:
+    image, truth = head_with_brain()
+    found = estimate_brain_mask(StudyImages({"t1": image}, name="first"))
+    mask = sitk.GetArrayFromImage(found.mask) > 0
     assert not found.stripped
     assert "estimated from the head" in found.warnings[0]
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
+def test_the_brain_in_a_head_does_not_depend_on_the_value_of_the_air(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_mask, "_STEPS", 30)
+    image, _ = head_with_brain()
+    values = sitk.GetArrayViewFromImage(image)
+    standardized = sitk.Cast((image - float(values.mean())) / float(values.std()), sitk.sitkFloat32)
+    masks = [sitk.GetArrayFromImage(head_mask.brain_in_head(i)[0]) for i in (image, standardized)]
+    assert (masks[0] != masks[1]).sum() < 0.005 * masks[0].sum()  # rounding
 
 
 @pytest.mark.parametrize("visit", [1, 2])
