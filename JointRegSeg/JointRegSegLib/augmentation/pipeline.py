@@ -120,7 +120,8 @@ class Augmentation:
         if self.config.dropout_shared:
             present = fixed.present & moving.present
             keep = _keep(draws[0] >= probability, present.cpu(), draws[0])
-            keeps = [keep, keep]
+            # Studies without a common modality keep one each.
+            keeps = [_keep(keep, sample.present.cpu(), draws[0]) for sample in (fixed, moving)]
         else:
             keeps = [
                 _keep(drawn >= probability, sample.present.cpu(), drawn)

@@ -81,7 +81,7 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
         raise ValueError(f"the folder '{folder}' does not exist")
     places = list(_folders(folder))
     records, taken, left_out = channel_studies(places, folder)
-    groups, ignored = _groups(places, taken)
+    groups, ignored = _groups(places, taken, folder)
     studies, nested = _studies(groups, folder)
     ignored += [*nested, *left_out]
     for group in groups:
@@ -155,7 +155,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
         waiting = links
 
 
-def _groups(places: list[tuple[Path, list[str]]], taken: set[Path]) -> tuple[list[_Group], list[Ignored]]:
+def _groups(places: list[tuple[Path, list[str]]], taken: set[Path], top: Path) -> tuple[list[_Group], list[Ignored]]:
     """Files by folder and study, and the image files that hold nothing of use."""
     groups: dict[tuple[Path, str], _Group] = {}
     ignored: list[Ignored] = []
@@ -165,7 +165,7 @@ def _groups(places: list[tuple[Path, list[str]]], taken: set[Path]) -> tuple[lis
             if name.startswith(".") or path in taken:
                 continue
             home, prefix, role = _what_it_is(place, name)
-            if role is None or (role in MODALITIES and _DERIVATIVES in place.parts):
+            if role is None or (role in MODALITIES and _DERIVATIVES in place.relative_to(top).parts):
                 if name.lower().endswith(IMAGE_ENDINGS):
                     ignored.append((path, NO_IMAGE if role is None else DERIVED))
                 continue
@@ -202,6 +202,13 @@ def _merged(groups: list[_Group]) -> list[_Group]:
         roles = [role for group in members for role in group.files]
         main = next((group for group in members if group.has_image), None)
         if main is not None and len(set(roles)) == len(roles):
+            names = [f"'{group.name}'" for group in members if group.has_image]
+            if len(names) > 1:
+                warnings.warn(
+                    f"the images of {' and '.join(names)} in '{main.place}' are taken as one study, because none "
+                    "occurs twice: correct the manifest if they are not",
+                    stacklevel=4,
+                )
             for group in members:
                 main.files.update(group.files)
             members = [main]
@@ -228,6 +235,13 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
                 "rename one of the folders"
             )
         studies[subject, visit] = group
+    at_top = [visit for (_, visit), group in studies.items() if group.place.parent == top and group.place.name == visit]
+    if len(at_top) > 1:
+        warnings.warn(
+            f"the folders {', '.join(at_top)} are taken as visits of one subject, '{top.name}': correct the manifest "
+            "if they are subjects",
+            stacklevel=3,
+        )
     return studies, ignored
 
 

@@ -102,7 +102,7 @@ def numbered_visits(subjects: Sequence[str]) -> dict[str, tuple[str, str]]:
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a key that sorts names by their numbers: week_2 before week_10."""
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def visit_key(visit: str) -> tuple[int, list[tuple[int, int, str]]]:

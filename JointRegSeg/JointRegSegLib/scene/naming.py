@@ -35,4 +35,4 @@ def studies_by_name() -> dict[str, dict[str, Any]]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Key that sorts 'visit 2' before 'visit 10'."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.lower())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -106,9 +107,10 @@ class SyntheticSource:
         found = load_templates(config.templates) if templates is None else templates
         self._templates = [template.at(config.spacing_mm) for template in found]
         names = "-".join(template.name for template in self._templates)
+        content = b"".join(template.tissues.numpy().tobytes() for template in self._templates)
         self._cache = None
         if config.cache is not None:
-            own = f"-v{GENERATOR}" + ("-cavity" if cavity else "")
+            own = f"-{hashlib.sha256(content).hexdigest()[:8]}-v{GENERATOR}" + ("-cavity" if cavity else "")
             if config.resected != RESECTED_SHARE:
                 own += f"-resected{config.resected:g}"
             if config.tumor_free:

@@ -67,6 +67,14 @@ def test_dropout_never_drops_the_last_modality_of_a_study() -> None:
             assert augment((only_t2, only_t2), generator(seed))[0].present.tolist() == [False, False, True, False]
 
 
+def test_shared_dropout_leaves_studies_without_a_common_modality_one_each() -> None:
+    augment = Augmentation(only(dropout_probability=0.9))
+    fixed, moving = pair()
+    fixed, moving = drop_modalities(fixed, torch.arange(4) == 0), drop_modalities(moving, torch.arange(4) == 2)
+    for seed in range(10):
+        assert all(bool(sample.present.any()) for sample in augment((fixed, moving), generator(seed)))
+
+
 def test_dropout_has_the_wanted_probability() -> None:
     augment = Augmentation(only(dropout_probability=0.2))
     counts = sum(augment(pair(), generator(seed))[0].present.float() for seed in range(200))

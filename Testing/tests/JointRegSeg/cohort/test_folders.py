@@ -191,6 +191,31 @@ def test_titles_of_channels_that_cannot_be_used_are_refused(
         cohort_of_folder(numbered_channels(tmp_path, *titles))
 
 
+def test_a_folder_below_one_called_derivatives_is_searched(tmp_path: Path) -> None:
+    write_brats(tmp_path / "derivatives/stripped/P1", "x", OLD_NAMES)
+    assert keys(cohort_of_folder(tmp_path / "derivatives/stripped")) == [("P1", "1")]
+
+
+@pytest.mark.parametrize("names", [("T001", "T002"), ("scan1", "scan2"), ("20200101", "20210305")])
+def test_folders_at_the_top_that_are_called_like_visits_are_told(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        write_brats(tmp_path / "data" / name, "x", OLD_NAMES)
+    with pytest.warns(UserWarning, match=f"{names[0]}, {names[1]} are taken as visits of one subject, 'data'"):
+        assert keys(cohort_of_folder(tmp_path / "data")) == [("data", name) for name in names]
+
+
+def test_images_of_different_names_that_make_one_study_are_told(tmp_path: Path) -> None:
+    write_brats(tmp_path, "A", ("t1",))
+    write_brats(tmp_path, "B", ("flair", "seg"))
+    with pytest.warns(UserWarning, match="images of 'A' and 'B' in .* are taken as one study"):
+        assert len(cohort_of_folder(tmp_path)) == 1
+
+
+def test_names_may_hold_raised_digits(tmp_path: Path) -> None:
+    write_brats(tmp_path / "1\u00b2", "x", OLD_NAMES)
+    assert keys(cohort_of_folder(tmp_path)) == [("1\u00b2", "1")]
+
+
 def test_unusable_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no file below"):
         cohort_of_folder(tmp_path)

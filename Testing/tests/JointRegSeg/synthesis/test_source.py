@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from JointRegSegLib.cohort.sample import OUTSIDE
 from JointRegSegLib.synthesis.source import SyntheticConfig, SyntheticSource
+from JointRegSegLib.synthesis.templates import Template
 
 pytest.importorskip("nilearn", reason="synthetic patients are made from the template in the package nilearn")
 SPACING_MM = 4.0
@@ -51,3 +53,15 @@ def test_settings_of_the_source_are_checked() -> None:
         SyntheticConfig(tumor_free=2)
     with pytest.raises(ValueError, match="must be a whole multiple of the 1 mm"):
         SyntheticSource(SyntheticConfig(spacing_mm=1.5), 1)
+
+
+def test_a_cache_of_another_anatomy_of_the_same_name_is_not_read(tmp_path: Path) -> None:
+    config = SyntheticConfig(spacing_mm=8.0, cache=str(tmp_path))
+    for radius in (8.0, 5.0):
+        position = torch.stack(torch.meshgrid(*[torch.arange(24) - 11.5] * 3, indexing="ij"))
+        distance = position.square().sum(0).sqrt()
+        edges = (0.0, radius, radius + 1.5, radius + 2.0)
+        white, grey, fluid = (((distance >= a) & (distance < b)).float() for a, b in pairwise(edges))
+        template = Template(torch.stack([fluid, grey, white]), 8.0, "brain")
+        SyntheticSource(config, 1, templates=[template])[0]
+    assert len(list(tmp_path.iterdir())) == 2
