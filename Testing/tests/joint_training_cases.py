@@ -179,7 +179,10 @@ class RankInThread(Processes):
 
 
 def train_in_two_ranks(train_rank: Callable[[Processes], TrainingResult]) -> list[TrainingResult]:
-    """Run a training in two ranks, which are threads; where one fails, the other does not wait for it."""
+    """Run a training in two ranks, which are threads; where one fails, the other does not wait for it.
+
+    The threads share torch's random numbers: networks are to be made beforehand.
+    """
     exchange = _Exchange(2)
 
     def run(rank: int) -> TrainingResult:

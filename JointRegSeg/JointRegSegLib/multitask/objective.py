@@ -21,6 +21,7 @@ from ..training.log import Row
 from ..training.objective import Draw
 from ..training.optimizer import for_gradients
 from ..training.settings import TrainingSettings
+from ..training.step import counted
 from .config import MultiTaskConfig
 from .network import MultiTaskNetwork, select
 from .studies import StudyBatch, combine
@@ -37,6 +38,7 @@ class StudyObjective:
         self.config = config
         self.tasks = config.tasks
         self.multiple = config.network.multiple
+        self.terms = ("loss", *(task.name for task in self.tasks), "brain_share")
         self.combine: Collate = partial(combine, modalities=config.network.modalities)
         self.scores: Mapping[str, str] | None = {
             f"val_{task.name}_{task.main_score[0]}": task.main_score[1] for task in self.tasks
@@ -67,10 +69,11 @@ class StudyObjective:
             for task in self.tasks:
                 losses = [loss for loss in task_losses(task, outputs[task.name], batch) if loss is not None]
                 if losses:
-                    mean = torch.stack(losses).sum() / len(batch) / task.share
-                    total = total + task.weight * mean
-                    parts[task.name] = mean.detach()
-        return total, {"loss": total.detach(), **parts, "brain_share": batch.mask.float().mean()}
+                    known = torch.stack(losses).sum()
+                    total = total + task.weight * known / len(batch) / task.share
+                    parts[task.name] = counted(known, len(losses))
+        whole = {"loss": total, "brain_share": batch.mask.float().mean()}
+        return total, parts | {name: counted(value * len(batch), len(batch)) for name, value in whole.items()}
 
     @torch.no_grad()
     def validate(

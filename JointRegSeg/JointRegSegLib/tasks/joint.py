@@ -113,6 +113,7 @@ JOINT = Task(
     ),
     loss=joint_loss,
     scores=joint_scores,
+    terms=("segmentation", "registration", "similarity", "gradients", "smoothness", "folding"),
 )
 
 

@@ -44,6 +44,7 @@ class Task:
             name without gradient.
         scores: Computes the scores of the network's output for one pair (B = 1) by name; those without a target are
             left out.
+        terms: Names of all parts that ``loss`` may return.
     """
 
     name: str
@@ -52,3 +53,4 @@ class Task:
     reported: tuple[str, ...]
     loss: Callable[[JointOutput, StudyPair, LossConfig], tuple[Tensor, dict[str, Tensor]]]
     scores: Callable[[JointOutput, StudyPair], dict[str, float]]
+    terms: tuple[str, ...] = ()

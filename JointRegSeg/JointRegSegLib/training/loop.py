@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
@@ -202,21 +202,22 @@ class _Run:
         torch.manual_seed(settings.seed * 1_000_003 + step)
         self.network.train()
         rate = settings.rate(step, settings.share_done(step, self.state.seconds), self.updater.reductions)
-        terms: dict[str, Tensor] = {}
+        names = self.objective.terms
+        terms = torch.zeros(len(names), 2, dtype=torch.float64, device=self.device)  # sums and numbers
         for _ in range(passes):
             batch = next(batches).to(self.device)
             loss, parts = self.objective.loss(self.network, batch, step, self.precision)
             self.updater.backward(loss / passes)
-            for name, value in parts.items():
-                terms[name] = terms.get(name, 0) + value.detach().double() / passes
-        values = list(terms.values())
-        self.processes.average(values)
-        if not all(bool(torch.isfinite(value)) for value in values):
-            raise FloatingPointError(f"the loss is {float(terms['loss']):g}")
+            for name, part in parts.items():
+                terms[names.index(name)] += part
+        self.processes.average([terms])  # all terms, because the share of another process may have those that are zero
+        values = {name: total / number for name, (total, number) in zip(names, terms.tolist(), strict=True) if number}
+        if not all(math.isfinite(value) for value in values.values()):
+            raise FloatingPointError(f"the loss is {values['loss']:g}")
         self.updater.step(rate, self.processes)
         if self.average is not None:
             self.average.update(self.network)
-        self.state.add({name: float(value) for name, value in terms.items()})
+        self.state.add(values)
 
     def _report_progress(self) -> None:
         """Take the time, report the progress, and share both time and interruption with the other processes."""

@@ -13,12 +13,13 @@ from NeuroCESTLib.core.processes import Processes
 
 from ..network.precision import Precision
 from ..pictures.cases import draw_cases
+from ..tasks.registry import find_task
 from .batches import Collate, collate
 from .config import TrainingConfig
 from .log import Row
 from .optimizer import for_gradients
 from .settings import TrainingSettings
-from .step import batch_loss
+from .step import batch_loss, counted
 from .validation import validate
 
 Draw = Callable[[Path, str], None]
@@ -33,6 +34,7 @@ class Objective(Protocol):
         settings: Settings of the training loop.
         multiple: Number of which each size of the grid must be a multiple.
         combine: Makes a batch of items of the source.
+        terms: Names of all parts of the loss, of which a batch may lack some.
         scores: Title of each score of a validation that is drawn by step; None for the scores of the joint task.
     """
 
@@ -49,13 +51,19 @@ class Objective(Protocol):
     def combine(self) -> Collate: ...
 
     @property
+    def terms(self) -> tuple[str, ...]: ...
+
+    @property
     def scores(self) -> Mapping[str, str] | None: ...
 
     def trajectory(self) -> dict[str, Any]:
         """Return everything that decides the weights, which a resumed training shares with the one it continues."""
 
     def loss(self, network: Any, batch: Any, step: int, precision: Precision) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a batch in a step, and its parts by name, among them ``loss``, the whole."""
+        """Compute the loss of a batch in a step, and its parts by name, among them ``loss``, the whole.
+
+        A part is a sum and the number of its summands (2,), see ``step.counted``; a part without any may be left out.
+        """
 
     def validate(
         self, network: Any, cases: Sequence[Any], precision: Precision, processes: Processes, drawn: int
@@ -74,6 +82,7 @@ class JointObjective:
         self.name = config.network.name
         self.settings = config.training
         self.multiple = config.network.multiple * config.training_stride
+        self.terms = ("loss", *find_task(config.task).terms, "brain_share")
 
     def trajectory(self) -> dict[str, Any]:
         """Return the settings of the configuration that decide the weights."""
@@ -87,7 +96,7 @@ class JointObjective:
         exact = for_gradients(precision, depth, config.network, device)
         loss, parts = batch_loss(network, batch, config, registers, exact)
         brain_share = torch.stack([batch.fixed_mask.float().mean(), batch.moving_mask.float().mean()]).mean()
-        return loss, {**parts, "brain_share": brain_share}
+        return loss, {**parts, "brain_share": counted(brain_share * len(batch), len(batch))}
 
     def validate(
         self, network: Any, cases: Sequence[Any], precision: Precision, processes: Processes, drawn: int

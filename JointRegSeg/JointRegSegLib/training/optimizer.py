@@ -111,9 +111,8 @@ class WeightUpdater:
         Raises:
             FloatingPointError: A gradient is not finite; the weights are unchanged.
         """
-        for parameter in self._parameters:
-            if parameter.grad is None and processes.count > 1:
-                parameter.grad = torch.zeros_like(parameter)
+        if processes.count > 1:
+            self._complete_gradients(processes)
         processes.average([p.grad for p in self._parameters if p.grad is not None])
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip or float("inf"))
@@ -125,6 +124,15 @@ class WeightUpdater:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _complete_gradients(self, processes: Processes) -> None:
+        """Set gradients to zero that only other processes have; those that none has stay away, as in one process."""
+        has_gradient = [float(parameter.grad is not None) for parameter in self._parameters]
+        shares = torch.tensor(has_gradient, device=self._parameters[0].device)
+        processes.average([shares])
+        for parameter, share in zip(self._parameters, shares.tolist(), strict=True):
+            if share and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next update depends on besides the weights, for a checkpoint."""

@@ -28,7 +28,8 @@ def batch_loss(
         precision: Number format of the convolutions.
 
     Returns:
-        The loss to minimise, and its parts by name without gradient, as means over the pairs; ``loss`` is the whole.
+        The loss to minimise, and its parts by name without gradient, as sum and number (2,) over the pairs that have
+        them; ``loss`` is the whole.
     """
     with precision.autocast(batch.fixed.device):
         output = network_output(network, batch, config, registers, precision)
@@ -78,8 +79,13 @@ def output_loss(output: JointOutput, batch: Batch, config: TrainingConfig) -> tu
         value, terms = task.loss(output.select(index), study_pair(batch, index, config), config.loss)
         total = total + value / len(batch)
         for name, term in {"loss": value.detach(), **terms}.items():
-            parts[name] = parts.get(name, torch.zeros_like(term)) + term / len(batch)
+            parts[name] = parts.get(name, 0) + counted(term, 1)
     return total, parts
+
+
+def counted(total: Tensor, number: int) -> Tensor:
+    """Return a sum and the number of its summands (2,) float64, which can be added to others."""
+    return torch.stack([total.detach().double(), total.new_tensor(number, dtype=torch.float64)])
 
 
 def study_pair(batch: Batch, index: int, config: TrainingConfig) -> StudyPair:

@@ -75,7 +75,7 @@ def validate(
             output = network_output(network, batch, config, registers, precision)
         _, parts = output_loss(output, batch, config)
         scores = task.scores(output, study_pair(batch, 0, config))
-        rows.append({name: float(value) for name, value in parts.items()} | scores)
+        rows.append({name: float(total) for name, (total, _) in parts.items()} | scores)
         if len(pictures) < drawn:
             pictures.append(_picture(output, batch, config))
     network.train(was_training)

@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config
+from task_cohorts import AGE, NETWORK, SEX, TISSUE, run_training, write_cohort, write_config
 
+from JointRegSegLib.cohort.sample import StudySample
+from JointRegSegLib.multitask.config import multitask_from_dict
+from JointRegSegLib.multitask.network import MultiTaskNetwork
+from JointRegSegLib.multitask.objective import StudyObjective
+from JointRegSegLib.multitask.studies import TargetStudy
 from JointRegSegLib.multitask.weights import load_study_weights
+from JointRegSegLib.network.precision import FLOAT32
+from JointRegSegLib.tasks.regression import Regression
 
 
 def test_three_heads_over_one_encoder_learn_although_some_studies_lack_targets(tmp_path: Path) -> None:
@@ -46,6 +53,26 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     first, second = (load_study_weights(tmp_path / run / "weights.pt").network for run in ("whole", "parts"))
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_the_loss_of_a_task_is_reported_as_the_mean_over_the_studies_with_a_target() -> None:
+    age = Regression(column="age", loss_name="l2", share=0.25)
+    config = multitask_from_dict({"network": NETWORK, "tasks": [AGE], "data": {"augmentation": None}})
+    objective = StudyObjective(config.with_tasks((age,)))
+    network = MultiTaskNetwork(config.network, (age,)).eval()
+    images, mask = torch.randn(1, 4, 16, 16, 16), torch.ones(16, 16, 16, dtype=torch.bool)
+    samples = [StudySample(images[0], None, mask, str(number)) for number in range(4)]
+    studies = [TargetStudy(sample, {"age": 3.0} if sample.name == "0" else {}) for sample in samples]
+    alone, one_of_four, none = (
+        objective.loss(network, objective.combine(some, 2), 0, FLOAT32) for some in (studies[:1], studies, studies[1:])
+    )
+    assert objective.terms == ("loss", "age", "brain_share")
+    torch.testing.assert_close(one_of_four[1]["age"], alone[1]["age"], rtol=1e-5, atol=1e-5)
+    assert alone[1]["age"][1] == 1
+    torch.testing.assert_close(
+        one_of_four[0], alone[0] / 4, rtol=1e-5, atol=1e-5
+    )  # what is minimised has the weight of the share
+    assert "age" not in none[1]
 
 
 def change(cohort: Path, column: str, value: str, rows: slice = slice(None)) -> None:

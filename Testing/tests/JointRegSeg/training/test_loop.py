@@ -9,6 +9,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from joint_training_cases import (
 from paths import ROOT, TESTS
 
 from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
+from JointRegSegLib.cohort.sample import Pair
 from JointRegSegLib.network.joint import JointNetwork
 from JointRegSegLib.network.precision import Precision
 from JointRegSegLib.network.weights import load_weights, save_weights
@@ -253,11 +255,12 @@ def test_checkpoints_within_an_epoch_follow_the_clock(tmp_path: Path) -> None:
 def test_ranks_whose_validation_takes_different_times_keep_the_same_rate_and_end_together(tmp_path: Path) -> None:
     settings = {"epochs": 0, "time_limit_minutes": 10, "validate_every_batches": 2, "schedule": "cosine"}
     config = toy_config(settings)
+    networks = [new_network(config) for _ in range(2)]
 
     def train_rank(these: Processes) -> TrainingResult:
         clock = SteppedClock(step_seconds=30)
         folder = tmp_path / str(these.rank)
-        network = new_network(config)
+        network = networks[these.rank]
         validation_s = 100 if these.writes else 5  # the first rank draws the pictures
         network.register_forward_hook(lambda *_: None if network.training else clock.advance(validation_s))
         folder.mkdir()
@@ -269,6 +272,32 @@ def test_ranks_whose_validation_takes_different_times_keep_the_same_rate_and_end
     assert first.steps == second.steps
     assert first.seconds == second.seconds
     assert [row["learning_rate"] for row in first.rows] == [row["learning_rate"] for row in second.rows]
+
+
+@dataclass
+class HalfLabelled(Shells):
+    """Shells of which every other pair has no labels."""
+
+    def __getitem__(self, index: int) -> Pair:
+        fixed, moving = super().__getitem__(index)
+        return (fixed, moving) if index % 2 else (replace(fixed, labels=None), replace(moving, labels=None))
+
+
+def test_ranks_of_which_one_has_no_labels_in_a_step_report_the_same_terms_as_a_single_one(tmp_path: Path) -> None:
+    config = toy_config({"epochs": 2, "optimiser": "sgd", "gradient_clip": 0.5})
+    networks = [new_network(config) for _ in range(2)]
+
+    def train_rank(these: Processes) -> TrainingResult:
+        folder = tmp_path / str(these.rank)
+        folder.mkdir()
+        return train(config, networks[these.rank], HalfLabelled(), held_out(), folder, processes=these)
+
+    rows = numbers(train_in_two_ranks(train_rank)[0])
+    expected = numbers(toy_training(config, tmp_path / "one", HalfLabelled()))
+    assert [row["step"] for row in rows] == [3, 6]
+    for row, alone in zip(rows, expected, strict=True):
+        terms = {name: value for name, value in alone.items() if "dice" not in name}  # a voxel or two on the border
+        assert {name: row[name] for name in terms} == pytest.approx(terms, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -23,8 +23,19 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_pairs_labelled_or_not() -> None:
     together, parts = batch_loss(network, collate(pairs, 2), config, True)
     single = [batch_loss(network, collate([pair], 2), config, True)[0] for pair in pairs]
     torch.testing.assert_close(together, sum(single) / 2)
-    torch.testing.assert_close(parts["loss"], together.detach())
+    torch.testing.assert_close(parts["loss"], 2 * torch.tensor([float(together), 1.0]).double())
     assert bool((collate(pairs, 2).fixed_labels[1] == UNLABELED).all())
+
+
+def test_the_segmentation_of_a_batch_is_the_mean_of_its_labelled_pairs() -> None:
+    config, source = toy_config(), Shells()
+    network = new_network(config).train()
+    unlabelled = tuple(replace(study, labels=None) for study in source[1])
+    alone, mixed = (
+        batch_loss(network, collate(pairs, 2), config, True)[1] for pairs in ([source[0]], [source[0], unlabelled])
+    )
+    torch.testing.assert_close(mixed["segmentation"], alone["segmentation"])
+    assert [float(mixed[name][1]) for name in ("loss", "registration", "segmentation")] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("size", [4, 8, 16])
