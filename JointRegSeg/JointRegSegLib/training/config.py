@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig
 from ..tasks.registry import find_task
@@ -129,8 +130,23 @@ class TrainingConfig:
                 f"registration_every is {self.registration_every}, but the registration alone is trained and nothing "
                 "would be left for the other steps: set it to 1"
             )
+        self._check_synthetic_modalities()
         if self.training.monitor == "dice" and not (self.segments and self.data.validation_pairs):
             raise ValueError("monitor 'dice' needs a segmentation that is trained, and validation_pairs")
+
+    def _check_synthetic_modalities(self) -> None:
+        """Check that the channels of synthetic patients can be told apart, see ``step.network_inputs``."""
+        data, wanted = self.data, self.network.modalities
+        names = data.synthetic.get("modalities", MODALITIES)
+        if not (data.path == "synthetic" or data.synthetic_share) or not isinstance(names, list | tuple):
+            return
+        if tuple(names) == MODALITIES or (tuple(names) == wanted and len(wanted) < len(MODALITIES)):
+            return
+        if all(name in MODALITIES for name in names):
+            raise ValueError(
+                f"data: synthetic: modalities are {', '.join(names)} but those of the network '{self.network.name}' "
+                f"are {', '.join(wanted)}: leave the key out, from which the network takes its own"
+            )
 
     @property
     def segments(self) -> bool:

@@ -127,3 +127,28 @@ def test_synthetic_patients_among_others_have_the_voxel_size_of_the_cohort() -> 
     assert mixed.synthetic_settings(4.0) == {"spacing_mm": 4.0}
     alone = config_from_dict({"data": {"path": "synthetic", "preprocessing": {"spacing_mm": 4}}}).data
     assert alone.synthetic_settings(4.0) == {}
+
+
+@pytest.mark.parametrize(
+    ("network", "synthetic"),
+    [
+        (["flair", "t1"], ["t1", "flair"]),
+        (["flair", "t1"], ["flair", "t1ce", "t2", "t1"]),
+        (["flair", "t1"], ["flair", "t2"]),
+        (["flair", "t1ce", "t2", "t1"], ["flair", "t1ce", "t2", "t1"]),
+    ],
+)
+def test_synthetic_modalities_that_the_network_would_take_for_others_are_refused(
+    network: list[str], synthetic: list[str]
+) -> None:
+    data = {"path": "synthetic", "synthetic": {"modalities": synthetic}}
+    words = f"modalities are {', '.join(synthetic)} but those of the network 'tiny' are {', '.join(network)}: leave"
+    with pytest.raises(ValueError, match=words):
+        toy_config(network={**TINY, "modalities": network}, data=data)
+
+
+@pytest.mark.parametrize("synthetic", [["flair", "t1"], ["t1", "t1ce", "t2", "flair"]])
+def test_synthetic_patients_may_have_all_modalities_or_those_of_the_network(synthetic: list[str]) -> None:
+    data = {"path": "synthetic", "synthetic": {"modalities": synthetic}}
+    config = toy_config(network={**TINY, "modalities": ["flair", "t1"]}, data=data)
+    assert config.data.synthetic["modalities"] == synthetic
