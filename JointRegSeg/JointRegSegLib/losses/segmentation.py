@@ -126,7 +126,9 @@ def _cross_entropy(logarithms: Tensor, labels: Tensor, weights: Sequence[float] 
         total = F.nll_loss(logarithms, labels, factors, ignore_index=UNLABELED, reduction="sum")
     else:
         logarithm = -F.nll_loss(logarithms, labels, ignore_index=UNLABELED, reduction="none")
-        focal = -((1 - logarithm.exp()).clamp_min(0) ** focal_gamma) * logarithm
+        # At a probability of 1 the power of zero would have an infinite derivative for an exponent below 1.
+        wrong = (1 - logarithm.exp()).clamp_min(torch.finfo(logarithm.dtype).tiny)
+        focal = -(wrong**focal_gamma) * logarithm
         total = (focal if factors is None else focal * _voxel_weights(labels, factors)).sum()
     counted = labels != UNLABELED
     size = counted.sum() if factors is None else _voxel_weights(labels, factors)[counted].sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,6 +63,12 @@ class Classification(StudyTask):
         if isinstance(weights, str):
             if weights not in ("balanced", "none"):
                 raise ValueError(f"class_weights is '{weights}' but must be balanced, none, or a weight for each class")
+        elif not isinstance(weights, list | tuple) or not all(
+            isinstance(w, int | float) and math.isfinite(w) and w >= 0 for w in weights
+        ):
+            raise ValueError(
+                f"class_weights is {weights!r} but must be balanced, none, or a number of at least 0 for each class"
+            )
         else:
             object.__setattr__(self, "class_weights", tuple(float(w) for w in weights))
         if self.pooling not in POOLINGS:

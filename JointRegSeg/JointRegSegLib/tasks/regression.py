@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -19,6 +20,9 @@ from .study_task import NUMBER, StudyTask, present, require_number
 LOSSES = ("gaussian", "l2", "l1")
 _FEWEST_FOR_CALIBRATION = 4
 """Fewest held-out studies that calibrate standard deviations."""
+
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+"""Numbers whose comma may separate decimals or thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,11 @@ class Regression(StudyTask):
         """Read a number; an empty field, '-', 'NaN', 'NA' or 'n/a' is a missing one."""
         if text.strip().lower() in ("", "-", "nan", "na", "n/a", "none"):
             return None
+        if _THOUSANDS.fullmatch(text.strip()):
+            raise ValueError(
+                f"{where}: '{text}' in the column '{self.column}' can be read with a decimal comma or with thousands "
+                "separated by it; write it with a decimal point or without the comma"
+            )
         try:
             value = float(text.replace(",", "."))
         except ValueError:

@@ -138,3 +138,16 @@ def test_labels_and_weights_that_do_not_fit_say_why() -> None:
         cross_entropy(torch.zeros(2, 4, 4, 4, 4), labels(), (1, 2, 3))
     with pytest.raises(ValueError, match="regions are made of 4 classes, or 5 with the resection cavity, not 3"):
         soft_dice_loss(torch.zeros(2, 3, 4, 4, 4), labels())
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_a_certain_voxel_has_a_gradient(gamma: float) -> None:
+    logits = torch.zeros(1, 4, 1, 1, 2)
+    logits[0, 0] = 200.0
+    logits.requires_grad_()
+    labels = torch.zeros(1, 1, 1, 2, dtype=torch.long)
+    loss = segmentation_loss(logits, labels, LossConfig("cross_entropy", focal_gamma=gamma))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert bool((logits.grad == 0).all())
