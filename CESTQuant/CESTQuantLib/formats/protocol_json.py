@@ -17,7 +17,7 @@ from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
 from .pulseq_field import STRONGEST_T
 
-_SAME_MAGNET = 0.05
+SAME_MAGNET = 0.05
 """Relative difference up to which a field and a Larmor frequency belong together: magnets of "3 T" have 2.89 T."""
 _SAME_TRAIN = 0.01
 """Relative difference up to which a rounded duty cycle or saturation time is that of the pulses."""
@@ -106,7 +106,7 @@ def _check_field(protocol: Protocol, source: str) -> None:
     if frequency is None:
         return
     of_frequency = frequency * 2 * math.pi / protocol.gamma_rad_per_s_per_uT
-    if not math.isclose(field, of_frequency, rel_tol=_SAME_MAGNET):
+    if not math.isclose(field, of_frequency, rel_tol=SAME_MAGNET):
         warnings.warn(
             f"{source}: field_strength_T is {field:g} but larmor_frequency_MHz is that of {of_frequency:.4g} T; "
             "offsets are converted with the frequency",

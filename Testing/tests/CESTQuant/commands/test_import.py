@@ -15,6 +15,7 @@ from paravision import stored_frames, write_scan
 from studies import acquire, checksums, messages, read_image, spectrum_protocol, write_json
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.scanner.sidecar import protocol_of_sidecar
 from CESTQuantLib.logic import CESTQuantLogic
 from NeuroCESTLib.scene.sequences import read_sequence, sequence_to_array
 
@@ -195,6 +196,39 @@ def test_a_field_of_a_sidecar_that_is_not_positive_is_refused(imported: Callable
     write_json({key: -1}, source / "signal.json")
     status, lines = imported(source / "signal.nii.gz")
     assert (status, lines) == (2, [f"error: {source / 'signal.json'}: {key} is -1 but must be positive"])
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "larmor_MHz"),
+    [
+        ({"larmor_frequency_MHz": 298.0}, 298.0),
+        ({"field_strength_T": 7}, 7 * 42.5764),
+        ({"MagneticFieldStrength": 3, "larmor_frequency_MHz": 123.2}, 123.2),
+        ({"MagneticFieldStrength": 3, "offsets_ppm": None}, 3 * 42.5764),
+    ],
+)
+def test_hertz_of_a_sidecar_are_converted_with_what_the_protocol_will_have(
+    sidecar: dict[str, float], larmor_MHz: float, tmp_path: Path
+) -> None:
+    path = write_json({**sidecar, "SaturationOffset_Hz": [447, -447]}, tmp_path / "s.json")
+    protocol = protocol_of_sidecar(path)
+    assert protocol["offsets_ppm"] == pytest.approx([447 / larmor_MHz, -447 / larmor_MHz], rel=1e-5)
+    assert protocol["field_strength_T"] == pytest.approx(larmor_MHz / 42.5764, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "words"),
+    [
+        ({"MagneticFieldStrength": 3, "field_strength_T": 7}, "MagneticFieldStrength is 3, .* but field_strength_T"),
+        ({"MagneticFieldStrength": 7, "ImagingFrequency": 127.7}, "ImagingFrequency is 127.7, which is 2.999 T, but"),
+        ({"MagneticFieldStrength": 30000}, "MagneticFieldStrength is 30000, which no magnet has"),
+        ({"ImagingFrequency": 127728000}, "ImagingFrequency is .* which no magnet has"),
+    ],
+)
+def test_fields_of_a_sidecar_that_cannot_be_are_refused(sidecar: dict[str, float], words: str, tmp_path: Path) -> None:
+    path = write_json({**sidecar, "SaturationOffset_Hz": [447, -447]}, tmp_path / "s.json")
+    with pytest.raises(ValueError, match=rf"s\.json: {words}"):
+        protocol_of_sidecar(path)
 
 
 def test_the_cest_image_of_a_folder_is_taken_or_has_to_be_chosen(imported: Callable, tmp_path: Path) -> None:
