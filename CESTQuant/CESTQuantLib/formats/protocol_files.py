@@ -19,6 +19,8 @@ from .pulseq import protocol_of_file
 from .pulseq_field import field_of_definitions
 from .pulseq_text import read_sequence_file
 
+_NUMBER_OF_HZ = re.compile(r"[\d.]+\s*hz", re.IGNORECASE)
+"""A frequency in a comment, such as that of a bandwidth, which does not say the unit of the offsets."""
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"
 ASSUMED_FIELD_T = 3.0
 """Static field of a protocol that gives only offsets; methods that work with offsets alone do not use it."""
@@ -47,7 +49,7 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
     offsets: list[float] = []
     header: str | None = None
     text = with_ascii_minus(read_text(path, _REMEDY))
-    in_hz = _says_hz(" ".join(re.findall(r"#(.*)", text)))
+    in_hz = _says_hz(" ".join(_NUMBER_OF_HZ.sub("", comment) for comment in re.findall(r"#(.*)", text)))
     for line_number, line in enumerate(text.splitlines(), start=1):
         content, place = line.split("#")[0].strip(), f"{path}: line {line_number}"
         words = [word.strip("\"'") for word in re.split(r"[\s,;]+", content) if word]

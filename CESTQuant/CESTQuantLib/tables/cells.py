@@ -2,7 +2,8 @@
 
 ``0.0009`` is a fixed value, ``1.3 ± 0.1`` one with an uncertainty (its standard deviation), ``0.001 [0, 0.005]`` a
 fitted one with its start and bounds, which may be followed by ``prior 0.001 ± 0.0002``; ``from t1`` takes the value of
-each voxel from a map, and ``water + 3.5`` ties the position of a Lorentzian line to that of the water.
+each voxel from a map, ``from t1 ± 0.1`` from an uncertain one, and ``water + 3.5`` ties the position of a Lorentzian
+line to that of the water. Equal bounds, ``2 [2, 2]``, fix a value of a Lorentzian line.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Cell:
         bounds: Lower and upper bound of a fitted value.
         prior: Mean and standard deviation of the prior of a fitted value, if it has one.
         name: Name of a map, or the word.
-        sd: Standard deviation of a fixed value that is uncertain.
+        sd: Standard deviation of a fixed value or a map that is uncertain.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class Cell:
     def text(self) -> str:
         """Return the text of the table, which ``cell_of_text`` reads back."""
         if self.kind == MAP:
-            return f"from {self.name}"
+            return f"from {self.name}" + (f" ± {self.sd:g}" if self.sd else "")
         if self.kind == WORD:
             return self.name
         if self.kind == TIED:
@@ -71,7 +72,7 @@ class Cell:
     def entry(self) -> Any:
         """Return the value as a model file holds it."""
         if self.kind == MAP:
-            return {"map": self.name}
+            return {"map": self.name, "sd": self.sd} if self.sd else {"map": self.name}
         if self.kind == WORD:
             return self.name
         if self.kind != FITTED:
@@ -89,7 +90,8 @@ def cell_of_entry(entry: Any) -> Cell:
     if isinstance(entry, str):
         return Cell(WORD, name=entry)
     if isinstance(entry, Mapping) and "map" in entry:
-        return Cell(MAP, name=str(entry["map"]))
+        sd = entry.get("sd")
+        return Cell(MAP, name=str(entry["map"]), sd=float(sd) if isinstance(sd, int | float) else None)
     try:
         if not isinstance(entry, Mapping):
             return Cell(FIXED, float(entry))
@@ -120,12 +122,12 @@ def cell_of_text(text: str, kinds: tuple[str, ...]) -> Cell:
         if kinds == (WORD,) and text.strip():
             return Cell(WORD, name=text.strip())
         raise ValueError(f"'{text}' cannot be used here; type {' or '.join(_FORMS[kind] for kind in kinds)}")
-    return checked(cell)
+    return checked(cell, fixing=FIXED not in kinds)
 
 
 def _read(text: str) -> Cell | None:
-    if found := re.fullmatch(r"(?:from|map)\s+(.+)", text):
-        return Cell(MAP, name=found[1].strip())
+    if found := re.fullmatch(rf"(?:from|map)\s+(.+?)(?:\s*{_PLUS_MINUS}\s*({_NUMBER}))?", text):
+        return Cell(MAP, name=found[1].strip(), sd=float(found[2]) if found[2] else None)
     if found := re.fullmatch(rf"water\s*([-+])\s*({_NUMBER})", text, re.IGNORECASE):
         return Cell(TIED, float(found[2]) * (-1 if found[1] == "-" else 1))
     if re.fullmatch(_NUMBER, text, re.IGNORECASE):
@@ -144,8 +146,12 @@ def _read(text: str) -> Cell | None:
     return Cell(FITTED, start, (low, high), prior)
 
 
-def checked(cell: Cell) -> Cell:
+def checked(cell: Cell, *, fixing: bool = False) -> Cell:
     """Return the cell itself.
+
+    Args:
+        cell: The cell.
+        fixing: Whether equal bounds fix a value, as those of Lorentzian pools do.
 
     Raises:
         ValueError: A number is not finite, the bounds are not in order, the start lies outside them, or the standard
@@ -154,7 +160,7 @@ def checked(cell: Cell) -> Cell:
     low, high = cell.bounds
     if not math.isfinite(cell.value):
         raise ValueError("the value is not finite")
-    if cell.kind == FITTED and not low < high:
+    if cell.kind == FITTED and not (low < high or (fixing and low == high)):
         raise ValueError(f"the lower bound {low:g} must be below the upper bound {high:g}")
     if cell.kind == FITTED and not low <= cell.value <= high:
         raise ValueError(f"the start {cell.value:g} lies outside its bounds [{low:g}, {high:g}]")

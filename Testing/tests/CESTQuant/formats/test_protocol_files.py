@@ -79,6 +79,12 @@ def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header
     assert protocol.field_strength_T == 3.0
 
 
+def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_offsets(tmp_path: Path) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text("# pulse bandwidth 200 Hz\n-300\n-3.5\n3.5\n")
+    assert read_protocol(path, 3.0).offsets_ppm.tolist() == [-300.0, -3.5, 3.5]
+
+
 def test_protocols_are_read_with_a_byte_order_mark_a_typographic_minus_and_any_case_of_the_suffix(
     tmp_path: Path,
 ) -> None:

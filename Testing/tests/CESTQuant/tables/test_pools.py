@@ -31,6 +31,7 @@ ALL = ("fixed", "fitted", "map", "tied")
         ),
         ("1.3 ± 0.1", {"value": 1.3, "sd": 0.1}),
         ("from t1", {"map": "t1"}),
+        ("from t1 ± 0.1", {"map": "t1", "sd": 0.1}),
         ("map maps/T1 map.nii.gz", {"map": "maps/T1 map.nii.gz"}),
     ],
 )
@@ -55,6 +56,7 @@ def test_position_can_be_tied_to_the_water():
         ("5 [6, 4]", "the lower bound 6 must be below"),
         ("5 [1, 9] prior 5 ± 0", "deviation of the prior"),
         ("1e999", "not finite"),
+        ("2 [2, 2]", "the lower bound 2 must be below"),
         ("1 +/- 0", "standard deviation must be above 0"),
         ("from t1", "cannot be used here"),
     ],
@@ -133,6 +135,7 @@ def test_lorentzian_pools_are_edited_to_what_their_reader_takes(name):
     changed = table.with_text(model, "amide", "position_ppm", "3.4 [3, 4]")
     changed = table.with_text(changed, "noe", "position_ppm", "water - 3.4")
     changed = table.with_text(table.with_pool(changed), "baseline", "amplitude", "0.9 [0.6, 1]")
+    changed = table.with_text(changed, "amide", "width_ppm", "2 [2, 2]")  # fixed, as files have it
     kind = TwoStepModel if "two_step" in name else LorentzianModel
     assert kind.from_dict(json.loads(model_text(changed)))
     for row, key, text, reason in (
