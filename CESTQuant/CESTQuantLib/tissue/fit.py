@@ -35,6 +35,8 @@ SMALL_CORRECTION = 0.1
 """Reduction of the sum of squares up to which a correction of the R1rho fit is believed."""
 TOLERANCE_AFTER_CORRECTION = 1e-6
 """The last step, which is taken without another evaluation, is below 0.01 standard errors then."""
+HIGH_FLOOR = 0.25
+"""Noise floor, as a share of its upper bound, from which voxels are fitted again that ended at 0."""
 WIDE_RANGE = 1000.0
 """Ratio of the bounds of an exchange rate from which a fit starts from several rates."""
 SLOWEST_HZ = 5.0
@@ -527,8 +529,13 @@ def _iterate(
     chunk_voxels: int | None = None,
     start_damping: float | None = None,
     tolerance: float | None = None,
+    leave_zero_floor: bool = True,
 ) -> FitResult:
-    """Run the Levenberg-Marquardt fit in a precision, from the model's starts or from ``start`` (voxel, p)."""
+    """Run the Levenberg-Marquardt fit in a precision, from the model's starts or from ``start`` (voxel, p).
+
+    A noise floor of 0 does not change the signal, so that no step leads away from it: voxels that end there are fitted
+    once more from a high floor, unless ``leave_zero_floor`` is false.
+    """
     parameters = model.tissue.parameters
     of_model, lower, upper, prior = _limits(parameters, spectra.signal.new_empty(0, dtype=dtype))
     fit = levenberg_marquardt(
@@ -548,7 +555,25 @@ def _iterate(
         chunk_voxels=chunk_voxels,
         progress=progress,
     )
-    return _at_natural_limits(fit, parameters, lower, upper)
+    fit = _at_natural_limits(fit, parameters, lower, upper)
+    floor = torch.tensor([p.path == "noise_floor" for p in parameters], device=fit.parameters.device)
+    index = torch.nonzero((fit.parameters[:, floor] == 0).any(1)).flatten()
+    if len(index) and leave_zero_floor:
+        again = _iterate(
+            spectra.of_voxels(index),
+            model,
+            with_jacobian,
+            dtype,
+            max_iterations,
+            silent,
+            torch.where(floor, HIGH_FLOOR * upper, fit.parameters[index]),
+            chunk_voxels,
+            DAMPING_FROM_START,
+            tolerance,
+            leave_zero_floor=False,
+        )
+        fit = fit.replaced_where_better(again, index)
+    return fit
 
 
 def _named_maps(model: TissueModel, result: FitResult) -> dict[str, Tensor]:

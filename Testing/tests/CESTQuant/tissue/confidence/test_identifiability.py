@@ -48,6 +48,23 @@ def test_scale_and_noise_floor_are_recovered(method: str) -> None:
     assert abs(float(without.quantities["amide_fraction"]) / 0.0015 - 1) > 0.1
 
 
+@pytest.mark.parametrize("method", ["r1rho", "bloch-mcconnell"])
+@pytest.mark.parametrize(("start", "floor"), [(0.0, 0.1), (1e-3, 0.01)], ids=["at the start", "on the way"])
+def test_a_noise_floor_leaves_zero(method: str, start: float, floor: float) -> None:
+    offsets = OFFSETS[1:][OFFSETS[1:].abs() > 1.9]
+    protocol = Protocol(3.0, offsets.repeat(2), [1.0] * len(offsets) + [4.0] * len(offsets), 2.0)
+    z = simulate(replace(TISSUE, water=Water(1.3, 0.03)), protocol, engine=method)
+    generator = torch.Generator().manual_seed(1)
+    noise = 0.002 * torch.randn(20, len(z.flatten()), generator=generator, dtype=torch.float64)
+    spectra = ZSpectra(torch.sqrt(z.square() + floor**2) + noise, protocol)
+    found = quantify(spectra, method, model(noise_floor=fit(start, 0.0, 0.2)))
+    best = quantify(spectra, method, model(noise_floor=fit(0.15, 0.0, 0.2)))
+    assert (found.quantities["rmse"] < 1.001 * best.quantities["rmse"]).all()
+    assert float(found.quantities["noise_floor"].median()) == pytest.approx(floor, abs=0.005)
+    without = quantify(ZSpectra(z, protocol), method, model(noise_floor=fit(start, 0.0, 0.2)))
+    assert float(without.quantities["noise_floor"]) < 0.005
+
+
 def test_slopes_of_the_measured_signal_are_its_derivatives() -> None:
     points = [torch.tensor([[0.02], [0.7]]).double(), torch.tensor([0.95]).double(), torch.tensor([0.04]).double()]
     for value in points:
