@@ -130,7 +130,9 @@ class _Physics:
             voxels: Voxels to which the outputs belong.
         """
         free = [self.file.outputs[i] for i in self.free]
-        if has_slopes(self.distribution.structure, self.file.protocol, free, self.file.engine):
+        ranges = self.distribution.ranges()
+        ranges |= {path: (ranges[path][0] / 2, ranges[path][1]) for path in self.file.outputs}  # see _possible
+        if has_slopes(self.distribution.structure, self.file.protocol, free, self.file.engine, ranges):
             return self._analytic(outputs, voxels, free)
         if predicted is None:
             predicted = self.signal(outputs, voxels)

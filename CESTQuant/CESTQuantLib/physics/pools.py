@@ -147,7 +147,7 @@ class Tissue:
             several: dict[str, Any] = {
                 name: value[..., part]
                 for name, value in values.items()
-                if isinstance(value, Tensor) and value.numel() > 1
+                if isinstance(value, Tensor) and value.ndim and value.shape[-1] > 1
             }
             return replace(pool, **several)
 

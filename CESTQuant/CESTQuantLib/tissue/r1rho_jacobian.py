@@ -9,6 +9,7 @@ the next; the reliability map of a network is refined with it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,10 +23,10 @@ from ..physics.protocol import Protocol
 from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
 from ..physics.r1rho.schedule import recovery_inputs
-from ..physics.r1rho.sequence import block_inputs, flip_angle_rad, with_z_only_semisolid
+from ..physics.r1rho.sequence import BROAD_T2_S, block_inputs, flip_angle_rad
 from ..physics.r1rho.slopes import Direction, signal_and_slopes
 from ..physics.receiver import measured_signal_slopes
-from .model import FIELD_KEYS, SIGNAL_KEYS, TissueModel
+from .model import FIELD_KEYS, SIGNAL_KEYS, FitParameter, MapReference, TissueModel
 
 _DETUNING_STEP_PPM = 1e-2
 """Step of the central difference of the semisolid lineshape."""
@@ -46,8 +47,29 @@ def has_analytic_jacobian(model: TissueModel, protocol: Protocol) -> bool:
     if model.semisolid_kind is not None:
         through_lineshape = {"semisolid.T2_s", "semisolid.dw_ppm", "b0_shift_ppm", "b1_relative"}
         return model.semisolid_kind.coupling == "z-only" and not paths & through_lineshape
-    tissue = model.tissue(model.start_values())
-    return with_z_only_semisolid(tissue) is tissue
+    return _has_no_broad_solute(model, {})
+
+
+def _has_no_broad_solute(model: TissueModel, ranges: Mapping[str, tuple[float, float]]) -> bool:
+    """Tell whether the R1rho engine takes no solute for a semisolid pool, whatever the values are.
+
+    Args:
+        model: Model without a semisolid pool.
+        ranges: Lowest and highest values by path, where they are not those of the model.
+    """
+
+    def limits(path: str) -> tuple[float, float]:
+        entry = model.entries[path]
+        if path in ranges:
+            return ranges[path]
+        if isinstance(entry, MapReference):
+            return 0.0, math.inf
+        return (entry.lower, entry.upper) if isinstance(entry, FitParameter) else (entry, entry)
+
+    of_solutes = [limits(f"{name}.T2_s") for name in model.solute_names]
+    never = all(lowest >= BROAD_T2_S for lowest, _ in of_solutes)
+    always_several = sum(highest < BROAD_T2_S for _, highest in of_solutes) > 1
+    return never or always_several
 
 
 def prediction_and_jacobian(
@@ -202,16 +224,31 @@ def analytic_model(model: TissueModel, protocol: Protocol, values: Callable[...,
     return evaluate
 
 
-def has_slopes(model: TissueModel, protocol: Protocol, paths: Sequence[str], engine: str) -> bool:
-    """Tell whether ``signal_slopes`` gives the derivatives of an engine's signal with respect to the paths."""
+def has_slopes(
+    model: TissueModel,
+    protocol: Protocol,
+    paths: Sequence[str],
+    engine: str,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> bool:
+    """Tell whether ``signal_slopes`` gives the derivatives of an engine's signal with respect to the paths.
+
+    Args:
+        model: Tissue model.
+        protocol: Acquisition.
+        paths: Entries and fields with respect to which derivatives are wanted.
+        engine: Name of the engine.
+        ranges: Lowest and highest values by path of entries that vary although the model gives a number.
+    """
     if engine != "r1rho" or protocol.events is not None or any(key in model.entries for key in SIGNAL_KEYS):
         return False
     if protocol.initial_magnetisation != 1 and bool(protocol.initial_recovery_s.any()):
         return False
     if protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
         return False
-    tissue = model.tissue(model.start_values())
-    if with_z_only_semisolid(tissue) is not tissue:
+    if model.semisolid_kind is None:
+        return _has_no_broad_solute(model, ranges or {})
+    if model.semisolid_kind.coupling != "z-only":
         return False
     return not any(path.startswith("semisolid.") and path.endswith(("T2_s", "dw_ppm")) for path in paths)
 

@@ -257,3 +257,20 @@ def test_predictions_under_another_protocol_are_those_of_its_simulation():
     other, _ = study(4, "bloch-mcconnell", model, SCHEDULE, maps={"t1": t1})
     found = fit(signal, model, engine="bloch-mcconnell", maps={"t1": t1})
     torch.testing.assert_close(found.predict(torch.tensor([3, 1]), SCHEDULE), other[[3, 1]], rtol=0, atol=1e-5)
+
+
+def test_the_residual_is_that_of_the_prediction_where_a_solute_becomes_broad():
+    """Below a T2 of 1 ms the R1rho engine takes a solute for a semisolid pool, in every voxel by itself."""
+    offsets = torch.linspace(-20, 20, 21, dtype=torch.float64).repeat(2)
+    protocol = Protocol(3.0, offsets, torch.tensor([1.0, 3.0], dtype=torch.float64).repeat_interleave(21), 2.0)
+    pool = {"name": "mt", "dw_ppm": 0.0, "T1_s": 1.0, "k_Hz": 30.0}
+    pool |= {"fraction": fitted(0.05, 1e-3, 0.3), "T2_s": fitted(2e-3, 1e-4, 1e-2)}
+    model = {"water": {"T1_s": 1.3, "T2_s": 0.08}, "solutes": [pool]}
+    T2_s = torch.tensor([3e-4, 4e-4, 5e-3], dtype=torch.float64)
+    tissue = tissue_model_from_dict(model).tissue(
+        tissue_model_from_dict(model).start_values() | {"mt.fraction": 0.08, "mt.T2_s": T2_s}
+    )
+    signal = simulate(tissue, protocol)
+    found = fit(signal, model, protocol)
+    residual = found.predict(torch.arange(3)) - signal
+    torch.testing.assert_close(residual.square().mean(1).sqrt(), found.result.rmse, rtol=1e-6, atol=1e-9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from fit_cases import B1, MODEL, OFFSETS, PROTOCOL, SCHEDULE, SEMISOLID, errors, fit, fitted, study
@@ -94,3 +96,13 @@ def test_models_without_an_analytic_jacobian_are_fitted_with_finite_differences(
     assert not has_analytic_jacobian(described, protocol)
     signal, truth = study(8, "r1rho", model, protocol)
     assert max(errors(fit(signal, model, protocol), truth, model).values()) < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("T2_s", "analytic"),
+    [(0.03, True), (5e-4, False), (fitted(2e-3, 1e-3, 0.1), True), (fitted(2e-3, 1e-4, 0.1), False), ("map", False)],
+)
+def test_the_analytic_jacobian_needs_solutes_that_are_never_broad(T2_s, analytic):
+    model = copy.deepcopy(MODEL)
+    model["solutes"][0]["T2_s"] = {"map": "T2.nii.gz"} if T2_s == "map" else T2_s
+    assert has_analytic_jacobian(tissue_model_from_dict(model), PROTOCOL) == analytic

@@ -73,3 +73,7 @@ def test_what_has_no_slopes_is_told() -> None:
     assert not has_slopes(model, protocol, ["water.T1_s"], "bloch-mcconnell")
     with_echo = schedule(signal_normalisation="none", echo_time_s=0.01, recovery_time_s=0.5)
     assert not has_slopes(model, with_echo, ["water.T1_s"], "r1rho")
+    model, path = tissue_model_from_dict(POOLS), "amide.T2_s"
+    assert has_slopes(model, protocol, ["water.T1_s"], "r1rho")
+    assert has_slopes(model, protocol, ["water.T1_s"], "r1rho", {path: (2e-3, 0.1)})
+    assert not has_slopes(model, protocol, ["water.T1_s"], "r1rho", {path: (5e-4, 0.1)})
