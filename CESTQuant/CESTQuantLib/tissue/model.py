@@ -199,7 +199,7 @@ def _without_deviations(values: dict[str, Any], source: str) -> tuple[dict[str, 
 
     Returns:
         The model, in which ``{"value": x, "sd": s}`` is x and ``{"map": m, "sd": s}`` is ``{"map": m}``; and the
-        standard deviations by path.
+        standard deviations by path. What is no entry of a model, such as ``protons``, is left as it is.
 
     Raises:
         ValueError: A standard deviation is not positive.
@@ -219,19 +219,20 @@ def _without_deviations(values: dict[str, Any], source: str) -> tuple[dict[str, 
             raise ValueError(f"{where}: the standard deviation is {sd:g} but must be positive")
         return rest
 
-    def pool(entry: Any, owner: str) -> Any:
+    def pool(entry: Any, owner: str, keys: tuple[str, ...]) -> Any:
         if not isinstance(entry, Mapping):
             return entry
-        return {key: exact(value, f"{owner}.{key}") for key, value in entry.items()}
+        return {key: exact(value, f"{owner}.{key}") if key in keys else value for key, value in entry.items()}
 
-    found = {key: exact(value, key) for key, value in values.items()}
-    found |= {owner: pool(values[owner], owner) for owner in ("water", "semisolid") if owner in values}
+    found = {key: exact(value, key) if key in (*FIELD_KEYS, *SIGNAL_KEYS) else value for key, value in values.items()}
+    pools = {"water": WATER_KEYS, "semisolid": SEMISOLID_KEYS}
+    found |= {owner: pool(values[owner], owner, keys) for owner, keys in pools.items() if owner in values}
     if isinstance(solutes := values.get("solutes"), list | tuple):
         names = [
             solute.get("name", f"solute{i}") if isinstance(solute, Mapping) else ""
             for i, solute in enumerate(solutes, 1)
         ]
-        found["solutes"] = [pool(solute, str(name)) for solute, name in zip(solutes, names, strict=True)]
+        found["solutes"] = [pool(solute, str(name), SOLUTE_KEYS) for solute, name in zip(solutes, names, strict=True)]
     return found, deviations
 
 

@@ -78,6 +78,14 @@ def test_the_tissue_has_the_fitted_values_and_the_maps():
         (model_with(semisolid={**SEMISOLID, "shape": "lorentzian"}), "semisolid: unknown keys shape; use fraction"),
         (model_with(semisolid={**SEMISOLID, "lineshape": ["lorentzian"]}), "semisolid: lineshape must be a name"),
         (model_with(semisolid={**SEMISOLID, "lineshape": "voigt"}), "lineshape 'voigt' is unknown"),
+        (
+            model_with(amine__protons={"value": 3, "sd": 0.3}),
+            "amine: protons is {'value': 3, 'sd': 0.3}, which is not a",
+        ),
+        (
+            model_with(semisolid={**SEMISOLID, "bridge_ppm": {"value": 1, "sd": 0.3}}),
+            "semisolid: bridge_ppm is {'value'",
+        ),
         (model_with(amine__name="water"), "the solute name 'water' is used twice or reserved"),
         ({**MODEL, "solutes": MODEL["solutes"] * 2}, "the solute name 'amine' is used twice or reserved"),
     ],
