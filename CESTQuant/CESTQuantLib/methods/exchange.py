@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core.messages.input_errors import InputError
@@ -39,7 +39,7 @@ def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifi
         pairs.protocol.b1_uT,
         pairs.protocol.saturation_time_s,
         t1_s,
-        r2_Hz=target.r2_Hz or 0.0,
+        r2_Hz=target.r2_Hz,
         initial_z=initial_z(pairs.protocol, t1_s),
         b1_relative=spectra.b1_relative,
         fraction_bounds=target.bounds("fraction", FRACTION_BOUNDS),
@@ -62,7 +62,7 @@ def omega_plot(spectra: ZSpectra, settings: Settings, progress: Progress) -> Qua
         pairs.reference,
         pairs.protocol.b1_uT,
         t1_s,
-        r2_Hz=target.r2_Hz or 0.0,
+        r2_Hz=target.r2_Hz,
         b1_relative=spectra.b1_relative,
     )
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse}
@@ -107,14 +107,14 @@ def qucesop(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quanti
         protocol.b1_uT,
         target.dw_ppm,
         field_T,
-        r2_Hz=target.r2_Hz,
+        r2_Hz=None if target.fits_r2 else target.r2_Hz,
         limits=[target.limits.get(key, default) for key, default in LIMITS.items()],
         b0_shift_ppm=used.b0_shift_ppm,
         b1_relative=used.b1_relative,
         progress=progress,
     )
     quantities = _exchange_quantities(fit, target) | {"rmse": fit.rmse_Hz}
-    if target.r2_Hz is None:
+    if target.fits_r2:
         quantities[f"{target.name}_r2_Hz"], quantities[f"{target.name}_r2_Hz_sd"] = fit.r2_Hz, fit.r2_Hz_sd
     warnings = (*target.warnings, *carried_over_warnings(spectra.protocol))
     return Quantification(quantities, fit.status, spectra.signal, spectra.protocol, warnings=warnings)
@@ -127,19 +127,21 @@ class _Target:
     Attributes:
         name: Its name.
         dw_ppm: Its offset from water.
-        r2_Hz: Its R2; None where it is fitted.
+        r2_Hz: Its R2, at its start where the model fits it.
         protons: Number of protons, if known.
         limits: Start, lower and upper bound of the fitted fraction, rate (``k_Hz``) and R2 (``r2_Hz``), as far as the
             model gives them.
         warnings: Sentences for the user about values of the model that are not used.
+        fits_r2: Whether the model fits its T2.
     """
 
     name: str
     dw_ppm: float
-    r2_Hz: float | None
+    r2_Hz: float
     protons: float | None
     limits: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    fits_r2: bool = False
 
     def bounds(self, key: str, default: tuple[float, float]) -> tuple[float, float]:
         """Return lower and upper bound of a fitted value."""
@@ -166,6 +168,9 @@ def _pairs_of_target(spectra: ZSpectra, settings: Settings) -> tuple[_Target, _P
 
     require_cw(spectra.protocol)
     target = _target(spectra.protocol, settings.model)
+    if target.fits_r2:
+        told = f"{target.name}.T2_s of the model is not fitted by this method, which takes its start, "
+        target = replace(target, warnings=(*target.warnings, f"{told}{1 / target.r2_Hz:g} s"))
     if spectra.b0_shift_ppm is not None and float(spectra.b0_shift_ppm.nan_to_num().abs().max()) > 0:
         raise InputError(
             "b0", "pairs of single offsets cannot be shifted by a B0 map; correct the spectra first or use r1rho"
@@ -183,7 +188,7 @@ def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
     """Return the first solute of the model; without a model, a narrow line at the only positive offset."""
     import torch
 
-    from ..tissue.model import FitParameter
+    from ..tissue.model import FitParameter, MapReference
 
     if model is None:
         positive = protocol.offsets_ppm[protocol.offsets_ppm > 0]
@@ -198,7 +203,10 @@ def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
     dw_ppm, T2_s = model.entries[f"{name}.dw_ppm"], model.entries[f"{name}.T2_s"]
     if not isinstance(dw_ppm, float):
         raise InputError("model", f"the target's {name}.dw_ppm must be a number for this method")
-    r2_Hz = 1 / T2_s if isinstance(T2_s, float) else None
+    if isinstance(T2_s, MapReference):
+        raise InputError("model", f"the target's {name}.T2_s must be a number or fitted for this method, not a map")
+    fits_r2 = isinstance(T2_s, FitParameter)
+    r2_Hz = 1 / (T2_s.start if isinstance(T2_s, FitParameter) else T2_s)
     limits: dict[str, tuple[float, float, float]] = {}
     warnings = []
     for key in ("fraction", "k_Hz"):
@@ -209,7 +217,7 @@ def _target(protocol: Protocol, model: TissueModel | None) -> _Target:
             warnings.append(f"{name}.{key} of the model is not used: this method fits fraction and rate of its target")
     if isinstance(T2_s, FitParameter) and T2_s.lower > 0:
         limits["r2_Hz"] = (1 / T2_s.start, 1 / T2_s.upper, 1 / T2_s.lower)
-    return _Target(name, dw_ppm, r2_Hz, model.protons.get(name), limits, tuple(warnings))
+    return _Target(name, dw_ppm, r2_Hz, model.protons.get(name), limits, tuple(warnings), fits_r2)
 
 
 def _t1(spectra: ZSpectra, model: TissueModel | None) -> Tensor:

@@ -208,6 +208,7 @@ def _best_start(model: TwoPoolContrast, inverse: Tensor, r1: Tensor, relative: T
         Fraction and rate, (voxel, 2).
     """
     low, high = limits[:, 1].tolist()
+    low = low if low > 0 else min(EXCHANGE_RATE_BOUNDS_HZ[0], high)  # the grid is logarithmic
     best = torch.full_like(r1, torch.inf)
     start = inverse.new_empty(len(r1), 2)
     rex = (inverse * r1.unsqueeze(1)).nan_to_num(0.0)

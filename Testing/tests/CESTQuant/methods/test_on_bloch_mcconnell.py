@@ -124,6 +124,26 @@ def test_fixed_values_of_the_target_are_told():
     assert warning.startswith("creatine.fraction of the model is not used")
 
 
+@pytest.mark.parametrize("method", ["quesp", "omega-plot"])
+def test_a_fitted_relaxation_time_of_the_target_is_held_at_its_start_and_told(method):
+    powers = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(powers))
+    study = spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), Protocol(7.0, offsets, powers.repeat(2), 10.0))
+
+    def of(T2_s):
+        fitted = {"fit": True, "start": 0.001, "bounds": [1e-5, 0.02]}
+        rate = {"fit": True, "start": 200.0, "bounds": [5.0, 2000.0]}
+        pool = {"name": "creatine", "dw_ppm": 1.9, "T1_s": 1.0, "T2_s": T2_s, "fraction": fitted, "k_Hz": rate}
+        values = {"water": {"T1_s": 3.0, "T2_s": 1.5}, "solutes": [pool]}
+        return quantify(study, method, settings=Settings(model=tissue_model_from_dict(values)))
+
+    held, known = of({"fit": True, "start": 0.005, "bounds": [0.001, 0.1]}), of(0.005)
+    assert held.warnings == ("creatine.T2_s of the model is not fitted by this method, which takes its start, 0.005 s",)
+    torch.testing.assert_close(held.quantities, known.quantities, equal_nan=True)
+    with pytest.raises(ValueError, match=r"creatine\.T2_s must be a number or fitted for this method, not a map"):
+        of({"map": "t2"})
+
+
 @pytest.mark.parametrize("method", ["quesp", "qucesop"])
 def test_a_start_below_equilibrium_that_recovers_before_the_saturation_is_used(method):
     powers = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0], dtype=torch.float64)

@@ -53,6 +53,14 @@ def test_fraction_and_rate_are_recovered(form, b1, time):
         torch.testing.assert_close(rate(fit.fraction, fit.exchange_rate_Hz), rate(fraction, k), rtol=1e-4, atol=0)
 
 
+def test_the_rate_may_have_a_lower_bound_of_zero():
+    time = torch.full_like(POWERS, 3.0)
+    label, reference, fraction, k, t1 = pairs(50, POWERS, time)
+    fit = fit_quesp(label, reference, POWERS, time, t1, r2_Hz=R2, exchange_rate_bounds_Hz=(0.0, 1500.0))
+    torch.testing.assert_close(fit.fraction, fraction, rtol=1e-4, atol=0)
+    torch.testing.assert_close(fit.exchange_rate_Hz, k, rtol=1e-4, atol=0)
+
+
 def test_omega_plot_and_inverse_quesp_agree_in_the_steady_state():
     forever = torch.full_like(POWERS, torch.inf)
     label, reference, fraction, k, t1 = pairs(100, POWERS, torch.full_like(POWERS, 100.0))
