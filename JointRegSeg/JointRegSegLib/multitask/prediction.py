@@ -16,7 +16,7 @@ from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import labels_to_native, mask_corners, to_native
 from ..images.preprocessing import prepare_checked
 from ..images.study import StudyImages, checked_study
-from ..network.precision import FLOAT32
+from ..network.precision import FLOAT32, require_finite
 from ..tasks.autoencoder import Autoencoder, anomaly
 from ..tasks.classification import Classification
 from ..tasks.image_target import ImageTarget, similarity
@@ -110,6 +110,9 @@ def predict_study(
     batch = combine([TargetStudy(sample, {})], network.config.multiple, 0, known).to(torch.device(device))
     progress(0.5, "predicting")
     outputs = run(network, batch, FLOAT32)
+    for output in outputs.values():
+        for values in (output,) if isinstance(output, torch.Tensor) else output:
+            require_finite(network.config.name, values)
     tissue, names = None, {}
     d, h, w = sample.shape
     for task in network.tasks:

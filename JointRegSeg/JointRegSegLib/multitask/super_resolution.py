@@ -10,6 +10,7 @@ import torch
 
 from ..images.normalization import ZSCORE_RANGE
 from ..images.study import StudyImages
+from ..network.precision import require_finite
 from ..network.resolution import LOWEST, OUTSIDE
 from ..tasks.super_resolution import SuperResolution, refined
 from .weights import StudyWeights
@@ -69,7 +70,9 @@ def super_resolved(
         scales[modality] = mean, sd
         coarse[known.index(modality)] = np.where(brain, np.clip((values - mean) / sd, LOWEST, ZSCORE_RANGE[1]), OUTSIDE)
     network = weights.network.to(device).eval()
-    fine = network.refine(task, torch.from_numpy(coarse)[None].to(device))[0].cpu().numpy()
+    finer = network.refine(task, torch.from_numpy(coarse)[None].to(device))[0].cpu()
+    require_finite(network.config.name, finer)
+    fine = finer.numpy()
     inside = sitk.GetArrayFromImage(refined(_like(brain.astype(np.float32), grid), task.factor, sitk.sitkLinear)) >= 0.5
     found = {}
     for modality, (mean, sd) in scales.items():

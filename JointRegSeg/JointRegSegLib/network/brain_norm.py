@@ -70,6 +70,12 @@ class TileStatistics:
         """Begin with a tile; before that the coarse copy passes."""
         self._tile, self._next = number, 0
 
+    def restart(self) -> None:
+        """Forget what has passed of the coarse copy or of the tile, which is about to pass from its beginning."""
+        self._next = 0
+        if self._tile is None:
+            self._corrections = [[] for _ in self.parts]
+
     def normalize(self, x: Tensor, brain: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         """Normalise as ``normalize_in_brain`` does, without gradients."""
         _, mean, variance = _moments(x, brain, weight.dtype, epsilon)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from ..registration.deformation import Deformation
 from .brain_norm import TileStatistics
 from .joint import JointNetwork, JointOutput
 
+_Output = TypeVar("_Output", Tensor, Deformation)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -148,9 +150,9 @@ def register_fast(
     stride: int | None = None,
     precision: Precision | None = None,
 ) -> Deformation:
-    """Run ``network.register(fixed, moving, stride)`` as ``run_fast`` does."""
+    """Run ``network.register(fixed, moving, stride)`` as ``run_fast`` does; raises as ``segment_fast`` does."""
     precision = fastest_precision(fixed.device) if precision is None else precision
-    return converted(network, precision).register(fixed, moving, stride)
+    return _finite(network, precision, lambda net: net.register(fixed, moving, stride))
 
 
 @torch.no_grad()
@@ -161,9 +163,56 @@ def segment_fast(
     precision: Precision | None = None,
     statistics: TileStatistics | None = None,
 ) -> Tensor:
-    """Run ``network.segment(study, stride, statistics)`` as ``run_fast`` does; the logits are float32, contiguous."""
-    precision = fastest_precision(study.device) if precision is None else precision
-    return converted(network, precision).segment(study, stride, statistics).float().contiguous()
+    """Run ``network.segment(study, stride, statistics)`` as ``run_fast`` does; the logits are float32, contiguous.
+
+    Raises:
+        ValueError: The result is not finite, even in float32.
+    """
+
+    def segment(net: JointNetwork) -> Tensor:
+        if statistics is not None:
+            statistics.restart()
+        return net.segment(study, stride, statistics).float().contiguous()
+
+    return _finite(network, fastest_precision(study.device) if precision is None else precision, segment)
+
+
+def _finite(network: JointNetwork, precision: Precision, compute: Callable[[JointNetwork], _Output]) -> _Output:
+    """Compute in a format, or again in float32 if a number was too large for it.
+
+    Raises:
+        ValueError: The result is not finite, even in float32.
+    """
+    output = compute(converted(network, precision))
+    if precision.dtype != FLOAT32.dtype and not _is_finite(_values(output)):
+        output = compute(converted(network, FLOAT32))
+    require_finite(network.config.name, _values(output))
+    return output
+
+
+def require_finite(name: str, values: Tensor) -> None:
+    """Refuse the output of a network that is not finite.
+
+    Args:
+        name: Name of the network.
+        values: Its output, of any shape.
+
+    Raises:
+        ValueError: A value is infinite or not a number.
+    """
+    if not _is_finite(values):
+        raise ValueError(
+            f"the network '{name}' computes numbers that are not finite from these images: use other weights, or check "
+            "the images for extreme intensities"
+        )
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(torch.stack(values.aminmax()).isfinite().all())  # needs no copy of the values
+
+
+def _values(output: Tensor | Deformation) -> Tensor:
+    return output if isinstance(output, Tensor) else output.displacement
 
 
 def _plain(logits: Tensor | None) -> Tensor | None:

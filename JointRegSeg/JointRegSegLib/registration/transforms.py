@@ -76,11 +76,13 @@ def pair_transform(deformation: Deformation, grid: WorkingGrid, affine: sitk.Aff
         The map and its inverse.
 
     Raises:
-        ValueError: The displacement has another shape than the grid.
+        ValueError: The displacement has another shape than the grid, or it or its inverse is not finite.
     """
     forward = deformation.displacement.detach().float().cpu()
     if forward.shape != (1, 3, *grid.shape):
         raise ValueError(f"the displacement has shape {tuple(forward.shape)}, not {(1, 3, *grid.shape)}")
+    if not all(bool(f.isfinite().all()) for f in (forward, deformation.inverse) if f is not None):
+        raise ValueError("the deformation is not finite, so it cannot be stored: register the studies again")
     small, factor = _in_blocks(forward)
     field, field_grid = _faded(small, grid.coarser(factor))
     if deformation.inverse is None:  # inverting the continued field is correct at the border of the working grid too

@@ -12,6 +12,9 @@ import SimpleITK as sitk
 from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config
 
 from JointRegSegLib.batch import main
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.multitask.prediction import predict_study
+from JointRegSegLib.multitask.weights import load_study_weights
 from JointRegSegLib.network.shipped import default_weights_path
 
 
@@ -88,6 +91,15 @@ def test_a_study_that_cannot_be_read_costs_its_own_score_alone_and_no_earlier_re
     assert f"error: 1 of 4 cases failed, see '{out / 'partial' / 'cases.csv'}'; the earlier" in capfd.readouterr().err
     assert evaluated(manifest, "--overwrite") == 1
     assert len(rows_of(out / "cases.csv")) < len(whole.splitlines())
+
+
+def test_predictions_that_are_not_finite_are_refused(trained: Path) -> None:
+    weights = load_study_weights(trained / "run" / "weights.pt")
+    for parameter in weights.network.parameters():
+        parameter.data *= 1e15
+    images, mask = (sitk.ReadImage(str(trained / f"20_{name}.nii.gz")) for name in ("t1", "mask"))
+    with pytest.raises(ValueError, match="computes numbers that are not finite from these images"):
+        predict_study(StudyImages({"t1": images}, mask), weights)
 
 
 def test_a_visit_gets_tissues_a_number_with_its_interval_and_a_class(trained: Path, tmp_path: Path) -> None:

@@ -265,6 +265,33 @@ def test_every_precision_gives_the_same_output() -> None:
     assert all(p.dtype == torch.float32 and p.requires_grad for p in net.parameters())  # the original is untouched
 
 
+def overflowing(factor: float) -> JointNetwork:
+    """Build a network without normalisation whose features are large."""
+    net = network(replace(SMALL, channels=(8, 16, 16), normalisation="none", activation="relu"), moving=0.1)
+    for parameter in net.parameters():
+        parameter.data *= factor
+    return net
+
+
+def test_a_network_that_overflows_in_float16_computes_in_float32() -> None:
+    net, (fixed, moving) = overflowing(20.0), studies((16, 16, 16))
+    half, exact = Precision("float16", True), Precision("float32", True)
+    assert not bool(run_fast(net, fixed, moving, precision=half).fixed_logits.isfinite().all())
+    found, expected = (segment_fast(net, fixed, precision=p) for p in (half, exact))
+    assert torch.allclose(found, expected, rtol=1e-3)
+    found, expected = (register_fast(net, fixed, moving, precision=p).displacement for p in (half, exact))
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_whose_output_is_not_finite_is_refused() -> None:
+    net, (fixed, moving) = overflowing(1e15), studies((16, 16, 16))
+    message = "the network 'neurocest' computes numbers that are not finite from these images: use other weights"
+    with pytest.raises(ValueError, match=message):
+        segment_fast(net, fixed)
+    with pytest.raises(ValueError, match=message):
+        register_fast(net, fixed, moving)
+
+
 def test_fast_run_computes_no_gradients_but_its_result_can_be_refined() -> None:
     output = run_fast(network(SMALL, moving=0.1).train(), *studies(), precision=FLOAT32)
     displacement = output.deformation.displacement

@@ -14,6 +14,7 @@ from joint_studies import HeadStudy, small_weights
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.inference import pipeline
 from JointRegSegLib.inference.settings import InferenceSettings
+from JointRegSegLib.network import precision
 from JointRegSegLib.network.brain_norm import TileStatistics
 from JointRegSegLib.network.configuration import NetworkConfig
 from JointRegSegLib.network.joint import JointNetwork, build_network
@@ -59,6 +60,19 @@ def test_tiles_say_nearly_the_same_as_the_whole_block(normalisation: str) -> Non
     assert torch.allclose(tiled.sum(1), torch.ones(()), atol=1e-4)
     difference = (whole - tiled).abs()[..., 4:28, 4:44, 4:28]
     assert float(difference.mean()) < (0.06 if normalisation == "brain" else 1e-2)
+
+
+def test_tiles_that_overflow_in_float16_are_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network("brain")
+    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv3d))
+    first.weight.data *= 6e4  # too much for the tiles, but not for their coarse copy, which varies less
+    images = torch.randn((1, 4, 16, 24, 16), generator=torch.Generator().manual_seed(2))
+
+    def tiled(dtype: str) -> torch.Tensor:
+        monkeypatch.setattr(precision, "fastest_precision", lambda _: precision.Precision(dtype))
+        return segment_block(network, images, -3.0, largest=0, tile=16)
+
+    assert torch.allclose(tiled("float16"), tiled("float32"), atol=0.02)
 
 
 def test_what_no_tile_shows_is_background() -> None:

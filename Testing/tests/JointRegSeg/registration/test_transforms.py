@@ -157,6 +157,14 @@ def test_a_given_inverse_is_used() -> None:
     assert np.abs(np.array([pair.fixed_to_moving.TransformPoint(p) for p in mapped]) - at).max() < 0.1
 
 
+@pytest.mark.parametrize("which", ["displacement", "inverse"])
+def test_a_deformation_that_is_not_finite_is_refused(which: str) -> None:
+    fields = {name: torch.zeros(1, 3, *GRID.shape) for name in ("displacement", "inverse")}
+    fields[which][0, 0, 8, 8, 8] = float("nan")
+    with pytest.raises(ValueError, match="the deformation is not finite"):
+        pair_transform(Deformation(**fields), GRID, sitk.AffineTransform(3))
+
+
 def test_beyond_the_field_only_the_affine_map_remains(known: PairTransform) -> None:
     far = CENTER + np.array([[200.0, 0, 0], [0, -300, 0], [150, 150, 150]])
     found = np.array([known.moving_to_fixed.TransformPoint(p.tolist()) for p in far])
