@@ -207,6 +207,7 @@ def read_study(record: StudyRecord) -> tuple[StudyImages, sitk.Image]:
     try:
         tumor, reading = (None, None) if labels is None else (labels.image, labels.reading)
         study, notes = checked_study(StudyImages(images, mask, tumor, record.name, label_reading=reading))
+        mask = study.brain_mask
         if mask is None:
             estimate = estimate_brain_mask(study)
             mask, notes = estimate.mask, [*notes, *estimate.warnings]

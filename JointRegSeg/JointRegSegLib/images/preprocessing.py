@@ -200,6 +200,7 @@ def prepare_study(
         ValueError: An image cannot be used, see ``study.checked_study``; the message names it.
     """
     study, _ = checked_study(StudyImages(images, mask, None, name))
+    mask = study.brain_mask
     if mask is None:
         from .brain_mask import estimate_brain_mask
 

@@ -70,13 +70,13 @@ def input_title(what: str, study: str, source: str | None = None) -> str:
 
 
 def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
-    """Check a study, and convert its images to finite single precision.
+    """Check a study, and convert its images to finite single precision and its masks to 0 and 1.
 
     NaN and infinite voxels are common outside of the brain after masked processing. They are replaced by the lowest
-    finite value of the image, with a warning.
+    finite value of the image, and do not belong to a mask, with a warning.
 
     Returns:
-        The study with its converted images, and the warnings.
+        The study with its converted images, brain mask and plain mask, and the warnings.
 
     Raises:
         ValueError: An image is empty, constant, almost nowhere finite, too small or too large, not three-dimensional,
@@ -109,9 +109,14 @@ def checked_study(study: StudyImages) -> tuple[StudyImages, list[str]]:
                     f"{study.title(what)} lies elsewhere in space than {study.title(checked.present[0])}: "
                     "choose the one that belongs to this visit, or leave it out"
                 )
-    if study.brain_mask is not None and not sitk.GetArrayViewFromImage(study.brain_mask).any():
+    masks = {}
+    for name, what in (("brain_mask", BRAIN_MASK), ("left_out", TUMOR)):
+        if (mask := getattr(study, name)) is not None:
+            masks[name], note = _checked_mask(mask, study.title(what))
+            notes += note
+    if "brain_mask" in masks and not sitk.GetArrayViewFromImage(masks["brain_mask"]).any():
         raise ValueError(empty_mask(study.title(BRAIN_MASK)))
-    return checked, notes
+    return replace(checked, **masks), notes
 
 
 def empty_mask(title: str) -> str:
@@ -184,6 +189,16 @@ def _box(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
         image.TransformContinuousIndexToPhysicalPoint((i, j, k)) for i in ends[0] for j in ends[1] for k in ends[2]
     ]
     return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def _checked_mask(mask: sitk.Image, title: str) -> tuple[sitk.Image, list[str]]:
+    """Return a mask as 1 and 0 (uint8), where voxels that are not finite are 0, and a note if there are any."""
+    values = sitk.GetArrayViewFromImage(mask)
+    finite = np.isfinite(values)
+    inside = sitk.GetImageFromArray((finite & (values != 0)).astype(np.uint8))
+    inside.CopyInformation(mask)
+    bad = values.size - int(np.count_nonzero(finite))
+    return inside, [f"{title} has {bad} voxels that are not finite; they do not belong to it"] if bad else []
 
 
 def _checked_intensities(image: sitk.Image, title: str) -> tuple[sitk.Image, list[str]]:

@@ -224,7 +224,7 @@ def _brain(study: StudyImages) -> tuple[sitk.Image, tuple[str, ...]]:
     if study.brain_mask is None:
         estimate = estimate_brain_mask(study)
         return estimate.mask, estimate.warnings
-    mask = sitk.Cast(sitk.Cast(study.brain_mask, sitk.sitkFloat32) != 0, sitk.sitkUInt8)
+    mask = sitk.Image(study.brain_mask)
     if same_grid(mask, study.reference):
         mask.CopyInformation(study.reference)
         return mask, ()

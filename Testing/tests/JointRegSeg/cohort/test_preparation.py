@@ -79,6 +79,19 @@ def test_voxels_that_are_not_finite_are_replaced_with_a_warning(tmp_path: Path) 
     assert sample.labels is None
 
 
+def test_a_mask_with_a_background_of_nan_is_the_brain_of_the_sample(tmp_path: Path) -> None:
+    write_study(tmp_path / "A-1", 0)
+    plain, with_nan = tmp_path / "mask.nrrd", tmp_path / "nan.nrrd"
+    image = tmp_path / "A-1/x_t1.nii.gz"
+    inside = sitk.Cast(sitk.ReadImage(str(image)) > 0, sitk.sitkFloat32)
+    sitk.WriteImage(inside, str(plain))
+    sitk.WriteImage(inside / inside, str(with_nan))
+    with pytest.warns(UserWarning, match="the brain mask of the A 1 study has"):
+        sample = StudyPreparer(Cohort("cohort", (StudyRecord("A", "1", {"t1": image}, mask=with_nan),)), CONFIG)(0)
+    expected = StudyPreparer(Cohort("cohort", (StudyRecord("A", "1", {"t1": image}, mask=plain),)), CONFIG)(0)
+    assert torch.equal(sample.mask, expected.mask)
+
+
 def write(path: Path, values: np.ndarray, shift_mm: float = 0.0) -> None:
     sitk.WriteImage(image_of(values.astype(np.float32), shift_mm), str(path))
 

@@ -412,6 +412,19 @@ def test_non_finite_voxels_become_background_with_a_warning(study: HeadStudy) ->
     assert "the t1 image of the first study has" in notes[0]
 
 
+def test_voxels_of_a_mask_that_are_not_finite_do_not_belong_to_it(study: HeadStudy) -> None:
+    mask = edited(sitk.Cast(brain_of(study), sitk.sitkFloat32), lambda a: np.where(a != 0, a, np.nan))
+    checked, notes = checked_study(StudyImages(images_of(study), mask, name="first", left_out=mask))
+    for found in (checked.brain_mask, checked.left_out):
+        assert found is not None
+        assert found.GetPixelID() == sitk.sitkUInt8
+        assert np.array_equal(sitk.GetArrayFromImage(found) != 0, study.visit.brain)
+    assert "the brain mask of the first study has" in notes[0]
+    assert "that are not finite; they do not belong to it" in notes[0]
+    prepared = prepare_study(images_of(study), mask, COARSE)
+    assert torch.equal(prepared.mask, prepare_study(images_of(study), brain_of(study), COARSE).mask)
+
+
 def test_an_image_that_does_not_vary_in_the_brain_is_refused(study: HeadStudy) -> None:
     flat = edited(study.image("t1"), lambda a: np.where(study.visit.brain, 50, np.arange(a.size).reshape(a.shape) % 9))
     mask = sitk.BinaryErode(brain_of(study), [2] * 3)
