@@ -23,7 +23,7 @@ def test_class_weights_of_synthetic_patients_are_those_of_the_first_ones(tmp_pat
     assert opened.config.loss.class_weights[0] < 0.1
 
 
-@pytest.mark.parametrize("more", [{"transplants": {}}, {"synthetic_share": 0.5, "synthetic": {"spacing_mm": 8}}])
+@pytest.mark.parametrize("more", [{"transplants": {}}, {"synthetic_share": 0.5}])
 def test_class_weights_count_all_studies_of_a_cohort_whatever_is_mixed_into_its_pairs(
     tmp_path: Path, more: dict[str, Any]
 ) -> None:
@@ -42,7 +42,7 @@ def test_class_weights_of_a_cohort_without_labels_are_those_of_the_synthetic_pat
 ) -> None:
     manifest = write_shells(tmp_path, ["train", "train"], visits=1, unlabelled=[0, 1])
     data = {"path": "on_the_fly", "preprocessing": PREPROCESSING, "validation_pairs": 0, "length": 2}
-    data |= {"synthetic_share": 0.1, "synthetic": {"spacing_mm": 8}}
+    data |= {"synthetic_share": 0.1}
     config = toy_config(data=data, loss={"window": 3, "class_weights": "median_frequency"})
     opened = open_data(config, manifest, tmp_path / "run")
     studies = [study for index in range(2) for study in opened.source.synthetic[index]]

@@ -23,7 +23,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_pairs_labelled_or_not() -> None:
     together, parts = batch_loss(network, collate(pairs, 2), config, True)
     single = [batch_loss(network, collate([pair], 2), config, True)[0] for pair in pairs]
     torch.testing.assert_close(together, sum(single) / 2)
-    torch.testing.assert_close(parts["loss"], 2 * torch.tensor([float(together), 1.0]).double())
+    torch.testing.assert_close(parts["loss"], 2 * torch.tensor([float(together.detach()), 1.0]).double())
     assert bool((collate(pairs, 2).fixed_labels[1] == UNLABELED).all())
 
 
