@@ -26,7 +26,7 @@ def new_network(config: TrainingConfig) -> JointNetwork:
     network takes a cavity for at first.
 
     Raises:
-        ValueError: The file cannot be read or belongs to another network; the message names it.
+        ValueError: The file cannot be read, or belongs to another network or to other modalities; the message names it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
@@ -35,10 +35,18 @@ def new_network(config: TrainingConfig) -> JointNetwork:
         return network
     source = str(weights_path(config.initial_weights))
     state: dict[str, Any] | None = None
+    known: Any = None
     with suppress(ValueError):
-        state = load_checkpoint(source)["kept"]
+        checkpoint = load_checkpoint(source)
+        state, known = checkpoint["kept"], _modalities_of(checkpoint)
     if state is None:
-        state = load_weights(source).network.state_dict()
+        loaded = load_weights(source)
+        state, known = loaded.network.state_dict(), loaded.config.modalities
+    if known is not None and tuple(known) != config.network.modalities:
+        raise ValueError(
+            f"the initial weights '{source}' know the modalities {', '.join(known)} in this order, not "
+            f"{', '.join(config.network.modalities)}: give the network the modalities of that file"
+        )
     try:
         network.load_state_dict(_with_further_classes(state, network))
     except RuntimeError:
@@ -46,6 +54,14 @@ def new_network(config: TrainingConfig) -> JointNetwork:
             f"the initial weights '{source}' belong to another network than '{config.network.name}'"
         ) from None
     return network
+
+
+def _modalities_of(checkpoint: dict[str, Any]) -> list[str] | None:
+    """The modalities of the network in a checkpoint; None where it does not tell them."""
+    values: Any = checkpoint
+    for key in ("trajectory", "network", "modalities"):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, list) else None
 
 
 def _with_further_classes(state: dict[str, Any], network: JointNetwork) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from task_cohorts import AGE, NETWORK, SEX, TISSUE, run_training, write_cohort, 
 from JointRegSegLib.multitask.config import study_network
 from JointRegSegLib.multitask.initial import initialize
 from JointRegSegLib.multitask.network import MultiTaskNetwork
-from JointRegSegLib.multitask.weights import load_study_weights
+from JointRegSegLib.multitask.weights import load_study_weights, save_study_weights
 from JointRegSegLib.network.shipped import default_weights_path
 from JointRegSegLib.network.weights import load_weights
+from JointRegSegLib.tasks.registry import study_task_from_dict
 from JointRegSegLib.tasks.tissue import Tissue
 from JointRegSegLib.training.loop import _of_this_version
 
@@ -58,6 +59,41 @@ def test_the_bundled_tumour_network_gives_its_encoder_and_decoder_to_a_tissue_se
     assert torch.equal(network.state_dict()[first][:, 0], joint.network.state_dict()[first][:, channel])
     assert all("output" in name or "auxiliary" in name for name in found.new)
     assert all(name.startswith(("registration.", "segmentation.")) for name in found.left_out)
+
+
+def network_of(modalities: list[str], **settings: object) -> MultiTaskNetwork:
+    values = NETWORK | {"modalities": modalities} | settings
+    tasks = [study_task_from_dict(task, "test") for task in (AGE, {"task": "super_resolution", "factor": [1, 1, 2]})]
+    torch.manual_seed(len(modalities))
+    network = MultiTaskNetwork(study_network(values, "test"), tasks)
+    for head in network.heads.values():
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("convolution", ["full", "separable", "dynamic"])
+def test_kernels_are_taken_by_the_names_of_the_modalities(tmp_path: Path, convolution: str) -> None:
+    first = network_of(["t1", "flair"], convolution=convolution)
+    save_study_weights(tmp_path / "weights.pt", first, {})
+    second = network_of(["flair", "t1"], convolution=convolution)
+    found = initialize(second, tmp_path / "weights.pt")
+    assert found.left_out == found.new == ()
+    images = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        before, after = first(images), second(images.flip(1))
+    assert torch.allclose(before["age"], after["age"], atol=1e-5)
+    assert torch.allclose(before["super_resolution"], after["super_resolution"].flip(1), atol=1e-5)
+
+
+def test_kernels_of_other_modalities_are_left_out(tmp_path: Path) -> None:
+    save_study_weights(tmp_path / "weights.pt", network_of(["t1", "flair"]), {})
+    found = initialize(network_of(["t1ce", "flair"]), tmp_path / "weights.pt")
+    first = "encoder.blocks.0.units.0.convolution.weight"
+    assert first in found.left_out
+    assert first in found.new
+    assert "encoder.blocks.1.units.0.convolution.weight" not in found.new
+    assert initialize(network_of(["flair"]), tmp_path / "weights.pt").left_out == ()
 
 
 def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -380,6 +380,15 @@ def test_training_starts_from_weights_or_a_checkpoint(tmp_path: Path) -> None:
     assert same(further.encoder, first.network.encoder)
 
 
+def test_initial_weights_of_other_modalities_are_refused(tmp_path: Path) -> None:
+    first = toy_training(toy_config({"epochs": 1}), tmp_path)
+    save_weights(tmp_path / "weights.pt", first.network, {})
+    order = list(reversed(first.network.config.modalities))
+    for name in ("weights.pt", "last.pt"):
+        with pytest.raises(ValueError, match=rf"{name}' know the modalities .* in this order, not {', '.join(order)}"):
+            new_network(toy_config(initial_weights=str(tmp_path / name), network={**TINY, "modalities": order}))
+
+
 def test_the_modalities_of_the_network_are_selected_from_the_data(tmp_path: Path) -> None:
     config = toy_config({"epochs": 1}, network={**TINY, "modalities": ["flair", "t1"]})
     assert toy_training(config, tmp_path).steps == 3
