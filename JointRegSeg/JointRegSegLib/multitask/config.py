@@ -17,6 +17,7 @@ from ..network.shipped import default_weights_path
 from ..tasks.registry import study_task_from_dict
 from ..tasks.study_task import StudyTask
 from ..training.settings import TrainingSettings
+from .network import key_of
 from .shipped import SHIPPED, weights_file
 
 RECIPES = Path(__file__).resolve().parents[1] / "configurations" / "recipes"
@@ -97,6 +98,13 @@ class MultiTaskConfig:
         names = [task.name for task in self.tasks]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two tasks have the name '{twice[0]}': give each column one task")
+        for number, task in enumerate(self.tasks):
+            for other in self.tasks[:number]:
+                if key_of(task) == key_of(other):
+                    raise ValueError(
+                        f"the tasks '{other.name}' and '{task.name}' have the same name '{key_of(task)}' among the "
+                        "weights: rename one of these columns"
+                    )
         if not names:
             raise ValueError("tasks is empty: name at least one task")
         if self.training.monitor != "loss":

@@ -15,6 +15,8 @@ from ..network.encoder import Encoder
 from ..network.resolution import DetailHead, enlarge, standardize
 from ..tasks.study_task import StudyTask
 
+_NO_HEADS = nn.ModuleDict()
+
 
 class MultiTaskNetwork(nn.Module):
     """One encoder with the heads of several tasks.
@@ -114,8 +116,13 @@ class MultiTaskNetwork(nn.Module):
 
 
 def key_of(task: StudyTask) -> str:
-    """Return the name of a task's head among the weights; dots, which separate the parts of names, are replaced."""
-    return task.name.replace(".", "_")
+    """Return the name of a task's head among the weights.
+
+    Dots, which separate the parts of names, are replaced, and names that a ``ModuleDict`` has as an attribute, such as
+    'type', have 'task_' before them.
+    """
+    key = task.name.replace(".", "_")
+    return f"task_{key}" if hasattr(_NO_HEADS, key) else key
 
 
 def select(output: Any, index: int) -> Any:

@@ -43,7 +43,8 @@ class MutualInformation:
             moving: Images (B, C, D, H, W) on the grid of the fixed ones.
 
         Returns:
-            The mean over the channels that both images have and over the batch; 0 where there are none.
+            The mean over the channels that vary in both images where they count, and over the batch; 0 where there are
+            none.
         """
         present = (varying_channels(self.fixed) & varying_channels(moving)).flatten(1)
         values = []
@@ -53,11 +54,9 @@ class MutualInformation:
                 weights = self.mask.expand_as(self.fixed)[index, channel].flatten().to(self.fixed.dtype)
                 if not bool((weights > 0).any()):
                     continue
-            values.append(
-                normalized_mutual_information(
-                    self.fixed[index, channel].flatten(), moving[index, channel].flatten(), weights
-                )
-            )
+            pair = self.fixed[index, channel].flatten(), moving[index, channel].flatten()
+            if all(_varies(image, weights) for image in pair):
+                values.append(normalized_mutual_information(*pair, weights))
         return torch.stack(values).mean() if values else 0 * moving.sum()
 
 
@@ -77,7 +76,8 @@ def normalized_mutual_information(fixed: Tensor, moving: Tensor, weights: Tensor
         weights: Weights of the voxels, of shape (n,), not all zero; None for equal ones.
 
     Returns:
-        A scalar from 1 to 2 in the dtype of the intensities, with a gradient with respect to ``moving`` only.
+        A scalar from 1 to 2 in the dtype of the intensities, with a gradient with respect to ``moving`` only; 1 if an
+        image is constant.
     """
     with torch.no_grad():
         low, scale = _range(fixed, weights, BINS)
@@ -87,14 +87,21 @@ def normalized_mutual_information(fixed: Tensor, moving: Tensor, weights: Tensor
     counts = _JointHistogram.apply(bins, positions, weights)
     joint = counts / counts.sum()
     marginals = _entropy(joint.sum(1)) + _entropy(joint.sum(0))
-    return (marginals / _entropy(joint)).to(moving.dtype)
+    return (marginals / _entropy(joint).clamp_min(_LEAST_PROBABILITY)).to(moving.dtype)
 
 
 def _range(values: Tensor, weights: Tensor | None, bins: int) -> tuple[Tensor, Tensor]:
     """Return the smallest intensity of the voxels with weight, and the number of bins per unit of intensity."""
     used = values if weights is None else values[weights > 0]
     low, high = torch.aminmax(used)
-    return low, bins / (high - low).clamp_min(torch.finfo(values.dtype).tiny)
+    scale = bins / (high - low)
+    return low, torch.where(scale.isfinite(), scale, 0)
+
+
+def _varies(values: Tensor, weights: Tensor | None) -> bool:
+    used = values.detach() if weights is None else values.detach()[weights > 0]
+    low, high = torch.aminmax(used)
+    return bool(high > low)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

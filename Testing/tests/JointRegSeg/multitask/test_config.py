@@ -28,6 +28,11 @@ def test_recipes_are_read_by_name_and_written_back(name: str) -> None:
         ({"tasks": []}, "tasks is empty"),
         ({"tasks": "tissue"}, "tasks must be a list"),
         ({"tasks": ["tissue", "tissue"]}, "two tasks have the name 'tissue'"),
+        (
+            {"tasks": [{"task": "regression", "column": name} for name in ("a.b", "a_b")]},
+            "the tasks 'a.b' and 'a_b' have the same name 'a_b' among the weights: rename one of these columns",
+        ),
+        ({"tasks": [{"task": "regression", "column": name} for name in ("task_type", "type")]}, "'task_type'"),
         ({"tasks": [{"task": "tissue", "classes": {"a": 1, "b": 1}}]}, "name a number twice"),
         ({"tasks": [{"task": "tissue", "weight": 0}]}, "weight is 0 but must be a number above 0"),
         ({"training": {"monitor": "dice"}}, "monitor is 'dice', which belongs to the joint task"),

@@ -96,6 +96,17 @@ def test_kernels_of_other_modalities_are_left_out(tmp_path: Path) -> None:
     assert initialize(network_of(["flair"]), tmp_path / "weights.pt").left_out == ()
 
 
+@pytest.mark.parametrize("column", ["type", "keys", "half", "training", "grade"])
+def test_a_column_may_have_any_name(tmp_path: Path, column: str) -> None:
+    task = study_task_from_dict({"task": "regression", "column": column}, "test")
+    network = MultiTaskNetwork(study_network(NETWORK, "test"), [task]).eval()
+    images = torch.randn(1, 1, 16, 16, 16)
+    save_study_weights(tmp_path / "weights.pt", network, {})
+    with torch.no_grad():
+        again = load_study_weights(tmp_path / "weights.pt").network(images)
+        assert torch.equal(again[column], network(images)[column])
+
+
 def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cohort = write_cohort(tmp_path, 10)
     config = write_config(tmp_path, [AGE])

@@ -62,6 +62,30 @@ def test_the_loss_of_equal_images_is_zero_for_measures_of_difference(name: str) 
     assert SIMILARITIES[name].loss(image, image) == 0
 
 
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_images_that_are_constant_where_they_count_have_no_similarity_and_are_not_moved(name: str) -> None:
+    fixed = torch.full((1, 2, 12, 12, 12), -3.0)
+    fixed[..., 4:8, 4:8, 4:8] = texture(0, (4, 4, 4))
+    moving = fixed.roll(1, -1).requires_grad_()
+    background = torch.ones(1, 1, 12, 12, 12)
+    background[..., 3:10, 3:10, 3:10] = 0
+    measure = SIMILARITIES[name]
+    loss = measure.loss(fixed, moving, background, 5)
+    loss.backward()
+    assert loss.item() == pytest.approx(measure.best, abs=1e-6)
+    assert moving.grad is not None
+    assert float(moving.grad.abs().max()) < 1e-6
+
+
+def test_a_channel_that_is_constant_where_it_counts_does_not_change_the_mutual_information() -> None:
+    fixed, moving = texture(0, (12, 12, 12)), texture(1, (12, 12, 12))
+    mask = torch.ones(1, 1, 12, 12, 12)
+    mask[..., :3] = 0
+    flat = torch.where(mask > 0, -3.0, fixed)
+    alone = SIMILARITIES["nmi"].loss(fixed, moving, mask)
+    assert SIMILARITIES["nmi"].loss(torch.cat([fixed, flat], 1), torch.cat([moving, flat], 1), mask) == alone
+
+
 def test_losses_are_those_of_the_measures() -> None:
     fixed, moving = texture(0, (12, 12, 12)), texture(1, (12, 12, 12))
     healthy = (torch.rand(1, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0)) > 0.2).float()
