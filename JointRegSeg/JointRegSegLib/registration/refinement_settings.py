@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from NeuroCESTLib.core.checked_json import check_keys
+from NeuroCESTLib.core.checked_json import check_keys, number, settings_from_json, whole_number
 
 from .similarity import find_similarity
 
@@ -32,6 +32,9 @@ class RefinementLevel:
     window_stride: int = 1
 
     def __post_init__(self) -> None:
+        for name, least in (("image_stride", None), ("velocity_stride", None), ("window", None), ("iterations", 0)):
+            object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
+        object.__setattr__(self, "window_stride", whole_number(self.window_stride, "window_stride", 1))
         if not 1 <= self.image_stride <= self.velocity_stride:
             raise ValueError(
                 f"velocity_stride is {self.velocity_stride} and image_stride {self.image_stride}: use an image_stride "
@@ -39,10 +42,6 @@ class RefinementLevel:
             )
         if self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"window is {self.window}: use an odd number of voxels of at least 3")
-        if self.window_stride < 1:
-            raise ValueError(f"window_stride is {self.window_stride}: use 1 or more")
-        if self.iterations < 0:
-            raise ValueError(f"iterations is {self.iterations}: use 0 or more")
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,19 @@ class RefinementSettings:
             raise ValueError("the refinement needs at least one level")
         find_similarity(self.similarity)
         check_regularizer(self.regulariser)
-        for name in ("regularisation", "tolerance", "mask_dilation", "iterations"):
+        for name in ("mask_dilation", "iterations", "integration_steps"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if value is not None or name != "iterations":
+                object.__setattr__(self, name, whole_number(value, f"{name} of the refinement", 0))
+        for name in ("regularisation", "tolerance"):
+            value = getattr(self, name)
+            if number(value, f"{name} of the refinement") < 0:
                 raise ValueError(f"{name} of the refinement is {value}: use 0 or more")
         for name in ("learning_rate", "time_limit_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is None and name == "time_limit_s":
+                continue
+            if number(value, f"{name} of the refinement") <= 0:
                 raise ValueError(f"{name} of the refinement is {value}: use a positive number")
         if not 1 <= self.integration_steps <= 12:
             raise ValueError(f"integration_steps of the refinement is {self.integration_steps}: use 1 to 12")
@@ -125,8 +130,7 @@ class RefinementSettings:
         Raises:
             ValueError: A key is unknown or a value cannot be used; the message names it.
         """
-        values = check_keys(values, [entry.name for entry in fields(cls)], "refinement settings")
-        return cls(**values)
+        return settings_from_json(cls, values, "refinement settings")
 
 
 def check_regularizer(name: str) -> None:
