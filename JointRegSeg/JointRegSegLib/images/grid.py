@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,9 +150,16 @@ class VoxelBlock:
     start: tuple[int, int, int]
     shape: tuple[int, int, int]
 
-    def take(self, values: Tensor, outside: float = 0.0) -> Tensor:
-        """Cut the block out of values (…, D, H, W) of the grid, with ``outside`` beyond the grid."""
-        return F.pad(values, self._reach(values.shape[-3:]), value=outside)
+    def take(self, values: Tensor, outside: float | Sequence[float] = 0.0) -> Tensor:
+        """Cut the block out of values (…, D, H, W) of the grid, with ``outside`` beyond the grid.
+
+        For values (…, C, D, H, W), ``outside`` may be one number for each channel.
+        """
+        reach = self._reach(values.shape[-3:])
+        if isinstance(outside, Sequence):
+            channels = zip(values.unbind(-4), outside, strict=True)
+            return torch.stack([F.pad(channel, reach, value=beyond) for channel, beyond in channels], -4)
+        return F.pad(values, reach, value=outside)
 
     def put(self, values: Tensor, shape: tuple[int, ...], outside: float = 0.0) -> Tensor:
         """Put values (…, D, H, W) of the block onto a grid of ``shape``, with ``outside`` beyond the block."""

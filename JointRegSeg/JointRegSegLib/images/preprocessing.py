@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,18 +12,18 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.checked_json import settings_from_json
+from NeuroCESTLib.core.checked_json import number, settings_from_json
 from NeuroCESTLib.core.messages.input_errors import InputError
 
 from .coverage import Coverage, coverage_of
 from .grid import LARGEST_GRID, WorkingGrid, grid_around, mask_corners
 from .labels import LABELS
 from .modalities import MODALITIES
-from .normalization import background_value, check_normalization, normalize
+from .normalization import LANDMARK_PERCENTILES, background_value, check_normalization, normalize
 from .study import StudyImages, checked_study
 
-LEAST_MARGIN_MM = 2.0
-"""Margin around the brain where the sizes of the grid are rounded up to multiples."""
+_SPARED_MM, _LEAST_MARGIN_MM = 4.0, 2.0
+"""By how much the margin may be less, and the least margin, where sizes are rounded up to multiples."""
 LEARN = "learn"
 """Value of ``histogram_landmarks`` in training configurations: learn the landmarks from the training data."""
 INTERPOLATIONS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline}
@@ -37,8 +38,8 @@ class PreprocessingConfig:
         normalisation: One of ``normalization.NORMALIZATIONS``, see ``normalization.normalize``.
         n4: Whether to correct the bias field first.
         interpolation: 'linear' or 'bspline' for images; labels are interpolated as one-hot images, linearly.
-        crop_margin_mm: Distance from the brain to the border of the grid; down to 2 mm where sizes are rounded up to
-            multiples.
+        crop_margin_mm: Least distance from the brain to the border of the grid. Where sizes are rounded up to
+            multiples, up to 4 mm of it may be missing, but not of the last 2 mm.
         multiple_of: Divisor of the sizes of the grid: 16 for four halvings, times the stride of the network.
         histogram_landmarks: Landmarks of the normalisation 'histogram' by modality; modalities without them have those
             of a normal distribution.
@@ -70,6 +71,8 @@ class PreprocessingConfig:
             raise ValueError(f"histogram_landmarks is {marks!r} but must be an object with numbers by modality")
         if unknown := [modality for modality in marks if modality not in MODALITIES]:
             raise ValueError(f"histogram_landmarks: unknown modality {unknown[0]!r}; use {', '.join(MODALITIES)}")
+        for modality, positions in marks.items():
+            _check_landmarks(positions, f"histogram_landmarks: {modality}")
         if self.crop_margin_mm < 0 or self.multiple_of < 1:
             raise ValueError("crop_margin_mm must not be negative, multiple_of at least 1")
 
@@ -96,6 +99,19 @@ class PreprocessingConfig:
             ValueError: A key is unknown or a value cannot be used; the message names it.
         """
         return settings_from_json(cls, values, where)
+
+
+def _check_landmarks(positions: list[Any] | tuple[Any, ...], where: str) -> None:
+    """Check the landmarks of a modality.
+
+    Raises:
+        ValueError: They are too few or too many, or not increasing numbers; the message begins with ``where``.
+    """
+    values = [number(position, f"{where}: a landmark") for position in positions]
+    if len(values) != len(LANDMARK_PERCENTILES):
+        raise ValueError(f"{where} has {len(values)} landmarks but needs {len(LANDMARK_PERCENTILES)}")
+    if any(second <= first for first, second in itertools.pairwise(values)):
+        raise ValueError(f"{where}: every landmark must be larger than the one before it")
 
 
 @dataclass(frozen=True)
@@ -136,6 +152,13 @@ class PreparedStudy:
             return torch.zeros_like(self.mask)
         return torch.ones_like(self.mask) if self.seen is None else self.seen[channels].any(0)
 
+    def outside(self, background: float) -> list[float]:
+        """Return the value of each image outside the brain; ``background`` where the brain fills the grid."""
+        beyond = torch.nonzero(~self.mask.flatten())
+        if not len(beyond):
+            return [background] * len(self.images)
+        return [float(value) for value in self.images.flatten(1)[:, int(beyond[0])]]
+
     @property
     def voxel_ml(self) -> float:
         """Volume in ml of a voxel of the grid in the study's own space."""
@@ -172,10 +195,11 @@ def brain_grid(
             back = transform.GetInverse()
             corners = np.array([back.TransformPoint(c.tolist()) for c in corners])
         points.append(corners)
-    margins = (config.crop_margin_mm, min(config.crop_margin_mm, LEAST_MARGIN_MM))
-    around, spacing, multiple = np.concatenate(points), config.spacing_mm, config.multiple_of
-    grids = [grid_around(around, spacing, margin, multiple, anchor.GetOrigin(), largest) for margin in margins]
-    return grids[0] if multiple == 1 else grids[1]
+    margin = config.crop_margin_mm
+    if config.multiple_of > 1:
+        margin = max(margin - _SPARED_MM, min(margin, _LEAST_MARGIN_MM))
+    around = np.concatenate(points)
+    return grid_around(around, config.spacing_mm, margin, config.multiple_of, anchor.GetOrigin(), largest)
 
 
 def prepare_study(

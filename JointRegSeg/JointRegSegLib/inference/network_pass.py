@@ -153,7 +153,7 @@ def segment_prepared(
     Args:
         weights: Network to run; it must have a segmentation head.
         study: Study on its working grid.
-        background: Intensity outside of the brain.
+        background: Intensity of absent images, and outside of a brain that fills the grid.
         flips: Average over the variants of ``uncertainty``.
         device: Device to compute on.
         progress: May raise to cancel.
@@ -204,14 +204,17 @@ def _averaged(
     network = weights.network.to(device)
     known = network.config.modalities
     block = block_around(study.mask, network.config.multiple * network.config.stride, weights.brain_share)
-    images = block.take(_channels(study, known, device), background)
+    values = study.outside(background)
+    outside = [values[MODALITIES.index(m)] for m in known]
+    images = block.take(_channels(study, known, device), outside)
     mean = MeanSegmentation(block.take(study.mask).to(device))
     with torch.inference_mode():
         for number, variant in enumerate(variants):
             progress((number + 0.1) / len(variants), "segmenting")
             shown = _shown(images, variant, known, background)
             step = part(progress, number / len(variants), (number + 1) / len(variants))
-            mean.add(variant, segment_block(network, shown, background, progress=step))
+            beyond = [background if m in variant.hidden else value for m, value in zip(known, outside, strict=True)]
+            mean.add(variant, segment_block(network, shown, beyond, progress=step))
     return mean.result().placed(block, study.mask.shape)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ TILE_VOXELS = 320
 def segment_block(
     network: JointNetwork,
     images: Tensor,
-    background: float,
+    background: float | Sequence[float],
     largest: int = LARGEST_BLOCK,
     tile: int = TILE_VOXELS,
     progress: Progress = silent,
@@ -39,7 +40,8 @@ def segment_block(
     Args:
         network: Network with a segmentation head.
         images: Images (1, C, D, H, W); the sizes are multiples that the network can take.
-        background: Intensity outside of the brain; tiles that show nothing else are not segmented.
+        background: Intensity outside of the brain, or that of each image; tiles that show nothing else are not
+            segmented.
         largest: Largest number of voxels that are segmented at once.
         tile: Edge of a tile in voxels.
         progress: May raise to cancel.
@@ -58,7 +60,8 @@ def segment_block(
         tuple(slice(start, start + min(edge, size)) for start, size in zip(corner, shape, strict=True))
         for corner in itertools.product(*starts)
     ]
-    places = [place for place in places if bool((images[_at(place)] != background).any())]
+    outside = torch.as_tensor(background, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)
+    places = [place for place in places if bool((images[_at(place)] != outside).any())]
     total = images.new_zeros((1, network.config.classes, *shape), dtype=torch.float32)
     weight = images.new_zeros(tuple(shape), dtype=torch.float32)
     for place in places:
@@ -76,7 +79,11 @@ def segment_block(
 
 
 def _statistics(
-    network: JointNetwork, images: Tensor, background: float, places: list[tuple[slice, ...]], largest: int
+    network: JointNetwork,
+    images: Tensor,
+    background: float | Sequence[float],
+    places: list[tuple[slice, ...]],
+    largest: int,
 ) -> TileStatistics | None:
     """Find out from a coarse copy of the block how its tiles differ from the whole; None where that does not matter."""
     if network.config.normalisation != "brain":

@@ -25,6 +25,7 @@ from JointRegSegLib.images.normalization import (
 )
 from JointRegSegLib.images.preprocessing import (
     PreprocessingConfig,
+    brain_grid,
     correct_bias,
     labels_on_grid,
     prepare_study,
@@ -92,6 +93,37 @@ def test_the_same_anatomy_gives_the_same_tensor(study: HeadStudy, turn: str) -> 
     both = (first.mask & second.mask).numpy()
     assert both.sum() > 0.95 * first.mask.sum()
     assert np.corrcoef(first.images[0].numpy()[both], second.images[0].numpy()[both])[0, 1] > 0.75
+
+
+@pytest.mark.parametrize(
+    ("margin", "multiple", "least"),
+    [(0, 1, 0), (6, 1, 6), (30, 1, 30), (0, 16, 0), (2, 16, 2), (6, 16, 2), (10, 16, 6), (30, 16, 26)],
+)
+def test_the_grid_keeps_the_margin_around_the_brain(margin: float, multiple: int, least: float) -> None:
+    brain = sitk.Image(130, 140, 125, sitk.sitkUInt8) + 1
+    grid = brain_grid([(brain, None)], PreprocessingConfig(crop_margin_mm=margin, multiple_of=multiple), brain)
+    assert grid.size == tuple(-(-(n + 2 * least) // multiple) * multiple for n in (130, 140, 125))
+
+
+def test_no_study_is_refused_for_a_margin_that_its_grid_does_not_have() -> None:
+    brain = sitk.Image(40, 40, 40, sitk.sitkUInt8) + 1
+    grid = brain_grid([(brain, None)], PreprocessingConfig(), brain, largest=48**3)
+    assert grid.shape == (48, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "problem"),
+    [
+        ([0.0, 1.0], "histogram_landmarks: t1 has 2 landmarks but needs 11"),
+        (["a"] * 11, "histogram_landmarks: t1: a landmark is 'a', which is not a number"),
+        ([float("nan")] * 11, "histogram_landmarks: t1: a landmark is not finite"),
+        ([3.0] * 11, "histogram_landmarks: t1: every landmark must be larger than the one before it"),
+        ([1, 0, *range(2, 11)], "histogram_landmarks: t1: every landmark must be larger than the one before it"),
+    ],
+)
+def test_landmarks_that_cannot_be_used_are_named(landmarks: list, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^preprocessing: {problem}$"):
+        PreprocessingConfig.from_dict({"normalisation": "histogram", "histogram_landmarks": {"t1": landmarks}})
 
 
 def test_an_aligned_image_keeps_its_voxels() -> None:
@@ -262,7 +294,7 @@ def test_bias_correction_makes_a_tissue_more_uniform() -> None:
 
 
 def test_settings_can_be_stored_as_json_and_unknown_ones_are_named() -> None:
-    config = PreprocessingConfig(normalisation="histogram", histogram_landmarks={"t1": (-2.0, 0.0, 2.0)})
+    config = PreprocessingConfig(normalisation="histogram", histogram_landmarks={"t1": tuple(range(-5, 6))})
     again = PreprocessingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again.to_dict() == config.to_dict()
     with pytest.raises(ValueError, match="preprocessing: unknown keys colour; use spacing_mm, normalisation, n4"):

@@ -16,6 +16,7 @@ from JointRegSegLib.images.labels import EDEMA
 from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.images.preprocessing import PreparedStudy, study_coverage
 from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.inference import network_pass
 from JointRegSegLib.inference.checks import CheckedStudy
 from JointRegSegLib.inference.network_pass import (
     network_preprocessing,
@@ -36,6 +37,32 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> LoadedWeights:
 
 def random_numbers(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_background_beyond_the_grid_is_that_of_each_image(
+    weights: LoadedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the normalisation of Estienne et al., every image has a value of its own outside the brain."""
+    shape = (19, 21, 20)  # none of which the network can halve
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[1:18, 2:20, 1:18] = True
+    values = torch.tensor([-0.7, -0.4, 0.0, -0.9]).view(4, 1, 1, 1)  # the third one is absent
+    images = torch.where(mask, values + (values != 0) * random_numbers(4, *shape).abs(), values)
+    present = tuple(m for m in MODALITIES if m != MODALITIES[2])
+    study = PreparedStudy(images, mask, WorkingGrid(shape, 4.0, (0.0, 0.0, 0.0)), present)
+    shown = []
+
+    def segment(network: object, seen: torch.Tensor, background: object, progress: object) -> torch.Tensor:
+        shown.append(seen)
+        return torch.zeros(1, 4, *seen.shape[2:])
+
+    monkeypatch.setattr(network_pass, "segment_block", segment)
+    segment_prepared(weights, study, 0.0, False, CPU)
+    block = block_around(mask, weights.config.multiple * weights.config.stride, weights.brain_share)
+    beyond = ~block.take(mask)
+    assert min(block.start) < 0
+    for channel, name in enumerate(weights.config.modalities):
+        assert shown[0][0, channel][beyond].unique().tolist() == values[MODALITIES.index(name)].flatten().tolist()
 
 
 def test_the_mean_over_mirrored_copies_does_not_tell_left_from_right(weights: LoadedWeights) -> None:
