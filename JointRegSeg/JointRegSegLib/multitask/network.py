@@ -119,7 +119,7 @@ def key_of(task: StudyTask) -> str:
     """Return the name of a task's head among the weights.
 
     Dots, which separate the parts of names, are replaced, and names that a ``ModuleDict`` has as an attribute, such as
-    'type', have 'task_' before them.
+    'type', begin with ``task_``.
     """
     key = task.name.replace(".", "_")
     return f"task_{key}" if hasattr(_NO_HEADS, key) else key
