@@ -21,7 +21,7 @@ SEMISOLID_KEYS = ("fraction", "k_Hz", "T1_s", "T2_s", "dw_ppm")
 SEMISOLID_KIND_KEYS = ("lineshape", "coupling", "bridge_ppm")
 FIELD_KEYS = ("b0_shift_ppm", "b1_relative")
 SIGNAL_KEYS = ("signal_scale", "noise_floor")
-"""What stands between the physics and the measured signal, see ``tissue.fit.SignalModel``."""
+"""What stands between the physics and the measured signal, see ``tissue.model_fits.signal_model``."""
 CONSTANT_KEYS = ("value", "sd")
 FIT_KEYS = ("fit", "start", "bounds", "prior")
 PRIOR_KEYS = ("mean", "sd")

@@ -21,8 +21,9 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from ..fit import ModelFit, SignalModel
+from ..fit import ModelFit
 from ..model import Entry, FitParameter, TissueModel
+from ..model_fits.signal_model import SignalModel
 from ..quantities import map_name, named_quantities
 
 VALUES_PER_CHUNK = 2**21

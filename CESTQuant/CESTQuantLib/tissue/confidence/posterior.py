@@ -22,8 +22,9 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, silent
 
-from ..fit import SignalModel, fit_tissue_model
+from ..fit import fit_tissue_model
 from ..model import FitParameter, TissueModel
+from ..model_fits.signal_model import SignalModel
 from ..quantities import named_quantities
 from ..spectra import ZSpectra
 from .limits import SignalJacobians

@@ -12,8 +12,9 @@ from CESTQuantLib.fitting import predicted_starts as prediction
 from CESTQuantLib.fitting.least_squares import FitResult, levenberg_marquardt
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.tissue import fit as fits
+from CESTQuantLib.tissue.fit import fit_tissue_model
 from CESTQuantLib.tissue.model import TissueModel, tissue_model_from_dict
+from CESTQuantLib.tissue.model_fits import bloch_mcconnell, r1rho
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 VOXELS = 2000
@@ -22,7 +23,7 @@ VOXELS = 2000
 @pytest.fixture(autouse=True)
 def used_for_few_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "FEWEST_VOXELS", 1000)
-    monkeypatch.setattr(fits, "FEWEST_VOXELS", 1000)
+    monkeypatch.setattr(r1rho, "FEWEST_VOXELS", 1000)
 
 
 def amine() -> TissueModel:
@@ -46,12 +47,12 @@ def spectra() -> ZSpectra:
 
 def from_one_start(spectra: ZSpectra, monkeypatch: pytest.MonkeyPatch) -> FitResult:
     with monkeypatch.context() as patch:
-        patch.setattr(fits, "FEWEST_VOXELS", VOXELS + 1)
-        return fits.fit_tissue_model(spectra, amine()).result
+        patch.setattr(r1rho, "FEWEST_VOXELS", VOXELS + 1)
+        return fit_tissue_model(spectra, amine()).result
 
 
 def test_the_same_minima_are_found_with_half_the_iterations(spectra: ZSpectra, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, predicted = from_one_start(spectra, monkeypatch), fits.fit_tissue_model(spectra, amine()).result
+    own, predicted = from_one_start(spectra, monkeypatch), fit_tissue_model(spectra, amine()).result
     assert predicted.iterations.float().mean() < 0.5 * own.iterations.float().mean()
     assert torch.equal(predicted.status, own.status)
     assert ((predicted.parameters - own.parameters).abs() / own.standard_errors).nan_to_num(0).max() < 0.02
@@ -62,10 +63,10 @@ def test_a_corrected_r1rho_fit_hardly_needs_iterations_of_the_numerical_one(
     spectra: ZSpectra, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = spectra.of_voxels(torch.arange(60))
-    corrected = fits.fit_tissue_model(few, amine(), engine="bloch-mcconnell").result
-    monkeypatch.setattr(fits, "_towards_bloch_mcconnell", lambda spectra, model, analytic, start: start)
-    monkeypatch.setattr(fits, "TOLERANCE_AFTER_CORRECTION", 1e-8)
-    plain = fits.fit_tissue_model(few, amine(), engine="bloch-mcconnell").result
+    corrected = fit_tissue_model(few, amine(), engine="bloch-mcconnell").result
+    monkeypatch.setattr(bloch_mcconnell, "_towards_bloch_mcconnell", lambda spectra, model, analytic, start: start)
+    monkeypatch.setattr(bloch_mcconnell, "TOLERANCE_AFTER_CORRECTION", 1e-8)
+    plain = fit_tissue_model(few, amine(), engine="bloch-mcconnell").result
     assert corrected.iterations.float().mean() < 0.6 * plain.iterations.float().mean()
     assert torch.equal(corrected.status, plain.status)
     assert ((corrected.parameters - plain.parameters).abs() / plain.standard_errors).nan_to_num(0).max() < 0.01
@@ -80,7 +81,7 @@ def test_voxels_unlike_the_others_and_damaged_ones_end_as_without_prediction(
     valid = torch.ones_like(signal, dtype=torch.bool)
     signal[13, 0], valid[13, 0] = torch.nan, False
     damaged = replace(spectra, signal=signal, valid=valid)
-    own, predicted = from_one_start(damaged, monkeypatch), fits.fit_tissue_model(damaged, amine()).result
+    own, predicted = from_one_start(damaged, monkeypatch), fit_tissue_model(damaged, amine()).result
     assert torch.equal(predicted.status, own.status)
     for voxel in (7, 13):
         assert predicted.rmse[voxel] <= 1.001 * own.rmse[voxel]

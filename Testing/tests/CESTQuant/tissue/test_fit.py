@@ -14,8 +14,8 @@ from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.tissue.fit import start_points
 from CESTQuantLib.tissue.model import tissue_model_from_dict
+from CESTQuantLib.tissue.model_fits.several_starts import start_points
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL, SCHEDULE], ids=["cw", "schedule"])
