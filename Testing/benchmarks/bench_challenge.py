@@ -22,7 +22,7 @@ from benchmarking import Table, Time, seconds
 from bmctool.simulation.BMCSim import BMCSim
 from sequence_files import SequenceText
 
-from CESTQuantLib.formats.pulseq import read_seq
+from CESTQuantLib.formats.pulseq.read import read_seq
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.simulation import simulate
 

@@ -29,7 +29,7 @@ from bmctool.simulation.BMCSim import BMCSim
 from sequence_files import SequenceText
 
 from CESTQuantLib.formats.pools_yaml import read_pools
-from CESTQuantLib.formats.pulseq import read_seq
+from CESTQuantLib.formats.pulseq.read import read_seq
 from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.simulation import simulate
 

@@ -21,7 +21,7 @@ from bmctool.simulation.BMCSim import BMCSim
 from expm_reference import GAMMA
 from sequence_files import SequenceText
 
-from CESTQuantLib.formats.pulseq import read_seq
+from CESTQuantLib.formats.pulseq.read import read_seq
 from CESTQuantLib.physics.pools import Tissue
 from CESTQuantLib.physics.simulation import simulate
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from NeuroCESTLib.core.output.lock import only_run
 
-from ..formats.pulseq_rules import RULES
+from ..formats.pulseq.rules import RULES
 from ..physics.engines import ENGINES
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _simulate(options: Namespace) -> None:
     from NeuroCESTLib.core.whole_files import write_csv
 
     from ..formats.pools_yaml import read_pools
-    from ..formats.pulseq import read_seq
+    from ..formats.pulseq.read import read_seq
     from ..formats.scenario import read_scenario
     from ..physics.r1rho.regime import regime_warnings
     from ..physics.simulation import simulate

@@ -15,9 +15,9 @@ from NeuroCESTLib.core.checked_json import read_json, read_text, shortened, with
 from ..physics.protocol import Protocol
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT, rad_per_s_per_ppm
 from .protocol_json import protocol_from_dict
-from .pulseq import protocol_of_file
-from .pulseq_field import field_of_definitions
-from .pulseq_text import read_sequence_file
+from .pulseq.field import field_of_definitions
+from .pulseq.read import protocol_of_file
+from .pulseq.text import read_sequence_file
 
 _NUMBER_OF_HZ = re.compile(r"[\d.]+\s*hz", re.IGNORECASE)
 """A frequency in a comment, such as that of a bandwidth, which does not say the unit of the offsets."""

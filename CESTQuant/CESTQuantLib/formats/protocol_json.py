@@ -15,7 +15,7 @@ from ..physics.events import Events, Play
 from ..physics.protocol import PER_MEASUREMENT, SATURATION_TYPES, Protocol
 from ..physics.pulse_shapes import PulseShape, PulseTrain
 from ..physics.units import GAMMA_RAD_PER_S_PER_UT
-from .pulseq_field import STRONGEST_T
+from .pulseq.field import STRONGEST_T
 
 SAME_MAGNET = 0.05
 """Relative difference up to which a field and a Larmor frequency belong together: magnets of "3 T" have 2.89 T."""

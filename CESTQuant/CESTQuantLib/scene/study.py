@@ -283,7 +283,7 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
 
     from ..formats.protocol_files import ASSUMED_FIELD_T, gives_field, read_protocol
     from ..formats.protocol_json import protocol_from_dict
-    from ..formats.pulseq_field import SAME_FIELD
+    from ..formats.pulseq.field import SAME_FIELD
     from ..physics.protocol import Protocol
 
     if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):

@@ -11,7 +11,7 @@ from NeuroCESTLib.core.packages import left_out_without_its_package
 from NeuroCESTLib.core.whole_files import write_csv, write_text
 
 from ..formats.protocol_json import protocol_to_dict
-from ..formats.pulseq_write import write_seq
+from ..formats.pulseq.write import write_seq
 from ..networks.files import NetworkFile, save_network
 from ..networks.reliability import calibrate
 from ..physics.protocol import PER_MEASUREMENT, Protocol

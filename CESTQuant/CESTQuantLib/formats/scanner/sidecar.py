@@ -9,7 +9,7 @@ from typing import Any
 from NeuroCESTLib.core.checked_json import number, numbers, read_json
 
 from ..protocol_json import PROTOCOL_KEYS, SAME_MAGNET
-from ..pulseq_field import STRONGEST_T
+from ..pulseq.field import STRONGEST_T
 from .saturation import field_of_larmor
 
 _OFFSETS_PPM = ("offsets_ppm", "SaturationOffsets", "SaturationOffset_ppm", "OffsetsPPM", "FrequencyOffsetsPPM")

@@ -59,7 +59,7 @@ scale: 1
 
 def test_community_formats_give_what_the_scenario_gives(tmp_path: Path) -> None:
     pytest.importorskip("pypulseq")
-    from CESTQuantLib.formats.pulseq_write import write_seq
+    from CESTQuantLib.formats.pulseq.write import write_seq
     from CESTQuantLib.physics.protocol import Protocol
 
     (tmp_path / "p.yaml").write_text(POOLS)

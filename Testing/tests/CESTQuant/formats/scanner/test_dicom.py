@@ -132,7 +132,7 @@ def test_given_offsets_count(tmp_path: Path) -> None:
 
 
 def test_a_pulseq_file_beside_the_images_is_the_protocol(tmp_path: Path) -> None:
-    from CESTQuantLib.formats.pulseq_write import write_seq
+    from CESTQuantLib.formats.pulseq.write import write_seq
     from CESTQuantLib.physics.protocol import Protocol
 
     played = Protocol(3.0, OFFSETS, b1_uT=2.0, saturation_time_s=1.0, recovery_time_s=1.0, readout_flip_angle_deg=90.0)
@@ -231,7 +231,7 @@ def test_a_series_for_each_measurement_is_joined(tmp_path: Path) -> None:
 
 
 def test_a_scanner_of_another_field_than_the_pulseq_file_is_told(tmp_path: Path) -> None:
-    from CESTQuantLib.formats.pulseq_write import write_seq
+    from CESTQuantLib.formats.pulseq.write import write_seq
     from CESTQuantLib.physics.protocol import Protocol
 
     played = Protocol(3.0, OFFSETS, b1_uT=2.0, saturation_time_s=1.0, recovery_time_s=1.0, readout_flip_angle_deg=90.0)

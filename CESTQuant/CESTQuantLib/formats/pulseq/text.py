@@ -1,6 +1,6 @@
 """The text of a pulseq file (.seq) of the versions 1.2 to 1.5: definitions, blocks, events and compressed shapes.
 
-The reader needs no further package. Shapes stay compressed here; see :mod:`.pulseq_shapes`. The format is described in
+The reader needs no further package. Shapes stay compressed here; see :mod:`.shapes`. The format is described in
 https://pulseq.github.io/specification.pdf.
 """
 
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from NeuroCESTLib.core.checked_json import read_bytes
 
-from .pulseq_shapes import CompressedShape
+from .shapes import CompressedShape
 
 _OLDEST, _TOO_NEW = (1, 2), (1, 6)
 _SECTION = re.compile(r"^[ \t]*(?:\[(\w+)\]|(extension[ \t]+\w+)\b.*)[ \t]*$", re.MULTILINE)

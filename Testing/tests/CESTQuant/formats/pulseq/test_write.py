@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from CESTQuantLib.formats.protocol_files import read_protocol
-from CESTQuantLib.formats.pulseq import read_seq
-from CESTQuantLib.formats.pulseq_write import IDEAL_PULSE_S, SAMPLE_S, write_seq
+from CESTQuantLib.formats.pulseq.read import read_seq
+from CESTQuantLib.formats.pulseq.write import IDEAL_PULSE_S, SAMPLE_S, write_seq
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import PER_MEASUREMENT, Protocol, PulseTrain
 from CESTQuantLib.physics.pulse_shapes import PulseShape

@@ -17,7 +17,7 @@ from pool_files import POOLS, pools_file
 
 from CESTQuantLib.formats.pools_yaml import read_pools
 from CESTQuantLib.formats.protocol_files import read_protocol
-from CESTQuantLib.formats.pulseq import read_seq
+from CESTQuantLib.formats.pulseq.read import read_seq
 from CESTQuantLib.physics.simulation import simulate
 
 pypulseq = pytest.importorskip("pypulseq")

@@ -10,9 +10,9 @@ from expm_reference import GAMMA
 from sequence_files import SequenceText
 
 from CESTQuantLib.formats.protocol_json import protocol_from_dict
-from CESTQuantLib.formats.pulseq import read_seq
-from CESTQuantLib.formats.pulseq_field import field_of_definitions
-from CESTQuantLib.formats.pulseq_text import Definitions
+from CESTQuantLib.formats.pulseq.field import field_of_definitions
+from CESTQuantLib.formats.pulseq.read import read_seq
+from CESTQuantLib.formats.pulseq.text import Definitions
 
 
 def field_of(*lines: str) -> tuple[float | None, str]:

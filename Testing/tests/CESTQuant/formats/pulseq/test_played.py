@@ -17,7 +17,7 @@ from sequence_files import SequenceText
 
 from CESTQuantLib.formats.protocol_files import read_protocol
 from CESTQuantLib.formats.protocol_json import protocol_from_dict, protocol_to_dict
-from CESTQuantLib.formats.pulseq import read_seq
+from CESTQuantLib.formats.pulseq.read import read_seq
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.simulation import simulate
 

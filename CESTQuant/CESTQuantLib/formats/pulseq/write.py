@@ -21,9 +21,9 @@ import numpy as np
 from NeuroCESTLib.core.packages import MissingPackage
 from NeuroCESTLib.core.whole_files import whole_file
 
-from ..physics.events import EventPulse, Events, Play, Spoil, Wait
-from ..physics.protocol import PER_MEASUREMENT, Protocol
-from ..physics.pulse_shapes import PulseTrain
+from ...physics.events import EventPulse, Events, Play, Spoil, Wait
+from ...physics.protocol import PER_MEASUREMENT, Protocol
+from ...physics.pulse_shapes import PulseTrain
 
 BLOCK_RASTER_S = 1e-5
 RF_RASTER_S = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from .pulseq_text import Definitions
+from .text import Definitions
 
 SAME_FIELD = 5e-3
 """Relative difference up to which two static fields are the same magnet."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
-from .pulseq_rules import RULES
-from .pulseq_shapes import PulseSamples, pulse_samples, reduced
-from .pulseq_text import Block, RfEvent, SequenceFile
+from ...physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
+from .rules import RULES
+from .shapes import PulseSamples, pulse_samples, reduced
+from .text import Block, RfEvent, SequenceFile
 
 HARDWARE_TIME_S = 2e-3
 """Longest dead, ringdown or sampling time in s within a block that the rules of pulseq-cest leave out."""
