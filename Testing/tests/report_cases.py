@@ -10,19 +10,13 @@ import numpy as np
 from CESTQuantLib.compartments.analysis import analyze
 from CESTQuantLib.compartments.grid import Grid
 from CESTQuantLib.compartments.inputs import CestMaps, Image, Masks, Settings, VisitInput
-from CESTQuantLib.compartments.results import (
-    Alignment,
-    Analysis,
-    Between,
-    Change,
-    JacobianOfRegion,
-    Lesion,
-    Midplane,
-    RegionSpectrum,
-    Response,
-    Transition,
-    Visit,
-)
+from CESTQuantLib.compartments.results.analysis import Analysis, Between
+from CESTQuantLib.compartments.results.anatomy import Alignment, Midplane
+from CESTQuantLib.compartments.results.change import Change
+from CESTQuantLib.compartments.results.growth import JacobianOfRegion, Transition
+from CESTQuantLib.compartments.results.response import Lesion, Response
+from CESTQuantLib.compartments.results.spectrum import RegionSpectrum
+from CESTQuantLib.compartments.results.visit import Visit
 from CESTQuantLib.compartments.statistics import Sample, common_edges, distribution
 from CESTQuantLib.scene.patient_report.material import Material, VisitMaterial
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import nan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,18 +21,12 @@ from .partial_volumes import partial_volumes
 from .region_spectra import region_spectrum
 from .resampling import mean_error
 from .response import lesions_of, response
-from .results import (
-    CONTRALATERAL,
-    NAN,
-    Analysis,
-    Between,
-    Lesion,
-    Region,
-    RegionSpectrum,
-    Response,
-    Statistics,
-    Visit,
-)
+from .results.analysis import Analysis, Between
+from .results.regions import CONTRALATERAL, Region
+from .results.response import Lesion, Response
+from .results.spectrum import RegionSpectrum
+from .results.statistics import Statistics
+from .results.visit import Visit
 from .statistics import LEAST_SHARE, Sample, common_edges, distribution, weighted_mean, weighted_quantiles, weighted_sd
 from .unmixing import Mixture
 
@@ -271,11 +266,11 @@ def statistics_of(
     fits = {spectrum.region: spectrum.values for spectrum in spectra}
     engine = {spectrum.region: spectrum.engine_errors for spectrum in spectra}
     rows = [
-        replace(row, fit=fitted[0], fit_se=fitted[1], engine_error=engine.get(region.name, {}).get(quantity, NAN))
+        replace(row, fit=fitted[0], fit_se=fitted[1], engine_error=engine.get(region.name, {}).get(quantity, nan))
         for region in regions
         for quantity in quantities_of(cest.maps)
         for row in [_row(visit, cest, region, quantity, settings)]
-        for fitted in [fits.get(region.name, {}).get(quantity, (NAN, NAN))]
+        for fitted in [fits.get(region.name, {}).get(quantity, (nan, nan))]
     ]
     rows = _with_pure_values(rows, cest, regions, settings)
     reference = {row.quantity: row for row in rows if row.region == CONTRALATERAL}
@@ -300,7 +295,7 @@ def _with_pure_values(
 def _in_relation(row: Statistics, reference: Statistics) -> Statistics:
     """Add ratio and difference to the reference region."""
     difference_se = float(np.hypot(row.mean_se, reference.mean_se)) if row.region != reference.region else 0.0
-    ratio = row.mean / reference.mean if reference.mean > 0 else NAN
+    ratio = row.mean / reference.mean if reference.mean > 0 else nan
     return replace(row, ratio=ratio, difference=row.mean - reference.mean, difference_se=difference_se)
 
 
@@ -308,7 +303,7 @@ def _row(visit: str, cest: CestMaps, region: Region, quantity: str, settings: Se
     array = cest.maps[quantity]
     sample = Sample.of(array, region.weights)
     valued = float(region.weights[np.isfinite(array)].sum()) * cest.grid.voxel_ml
-    coverage = min(valued / region.volume_ml, 1.0) if region.volume_ml > 0 else NAN
+    coverage = min(valued / region.volume_ml, 1.0) if region.volume_ml > 0 else nan
     unit = cest.units.get(quantity, "")
     if len(sample) == 0:
         return Statistics(visit, region.name, quantity, unit, 0, coverage)
@@ -343,7 +338,7 @@ def _row(visit: str, cest: CestMaps, region: Region, quantity: str, settings: Se
 
 def _variance_weighted(sample: Sample, errors: np.ndarray | None) -> float:
     if errors is None:
-        return NAN
+        return nan
     each = errors[tuple(sample.index.T)]
     known = np.isfinite(each) & (each > 0)
     return weighted_mean(sample.values[known], sample.weights[known] / np.square(each[known].astype(np.float64)))
@@ -351,7 +346,7 @@ def _variance_weighted(sample: Sample, errors: np.ndarray | None) -> float:
 
 def _reliability_weighted(sample: Sample, reliability: np.ndarray | None) -> float:
     if reliability is None:
-        return NAN
+        return nan
     return weighted_mean(sample.values, sample.weights * np.nan_to_num(reliability[tuple(sample.index.T)]))
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import nan
+
 import numpy as np
 
 from .grid import Grid
 from .inputs import Settings
 from .resampling import FEWEST_BLOCKS
-from .results import NAN, Change, Region, Statistics, Visit
+from .results.change import Change
+from .results.regions import Region
+from .results.statistics import Statistics
+from .results.visit import Visit
 from .sampling import linear
 from .statistics import Sample, weighted_mean
 
@@ -31,7 +36,7 @@ def alignment_se(array: np.ndarray, weights: np.ndarray, shifts_ijk: np.ndarray)
     means = []
     places = np.argwhere(weights > 0)
     if len(places) == 0 or len(shifts_ijk) < 2:
-        return NAN
+        return nan
     margin = np.ceil(np.abs(shifts_ijk).max(0)).astype(int)[::-1] + 1
     low = np.maximum(places.min(0) - margin, 0)
     high = np.minimum(places.max(0) + margin + 1, weights.shape)
@@ -46,7 +51,7 @@ def alignment_se(array: np.ndarray, weights: np.ndarray, shifts_ijk: np.ndarray)
         sample = Sample.of(values, moved)
         if len(sample):
             means.append(weighted_mean(sample.values, sample.weights))
-    return float(np.std(means, ddof=1)) if len(means) > 1 else NAN
+    return float(np.std(means, ddof=1)) if len(means) > 1 else nan
 
 
 def disturbances(spacing_mm: np.ndarray, settings: Settings) -> np.ndarray:
@@ -81,7 +86,7 @@ def changes_between(first: Visit, second: Visit, settings: Settings) -> tuple[Ch
         later = second.region(region.name)
         if region.kind == "tumor" and later is not None:
             errors = [
-                NAN if visit.mask_grid is None else volume_error_ml(each.mask, visit.mask_grid, settings)
+                nan if visit.mask_grid is None else volume_error_ml(each.mask, visit.mask_grid, settings)
                 for visit, each in ((first, region), (second, later))
             ]
             rows.append(_volume_change(region, later, float(np.hypot(errors[0], errors[1])), settings.level))
@@ -97,7 +102,7 @@ def _change(first: Statistics, second: Statistics, level: float) -> Change:
     freedom = [max(row.blocks - 1, 1) for row in both]
     parts = sum(square**2 / each for square, each in zip(squares, freedom, strict=True))
     combined = se**4 / parts if parts > 0 else np.inf
-    reach = student_quantile(0.5 + level / 2, float(combined)) * se if np.isfinite(combined) else NAN
+    reach = student_quantile(0.5 + level / 2, float(combined)) * se if np.isfinite(combined) else nan
     change = second.mean - first.mean
     return Change(
         first.region,
@@ -106,7 +111,7 @@ def _change(first: Statistics, second: Statistics, level: float) -> Change:
         first.mean,
         second.mean,
         change,
-        100 * change / first.mean if first.mean > 0 else NAN,
+        100 * change / first.mean if first.mean > 0 else nan,
         change - reach,
         change + reach,
         level,
@@ -137,7 +142,7 @@ def _random_error(row: Statistics) -> float:
 
 
 def _together(errors: list[float]) -> float:
-    return float(np.sqrt(np.square(errors).sum())) if np.isfinite(errors).any() and np.isfinite(errors).all() else NAN
+    return float(np.sqrt(np.square(errors).sum())) if np.isfinite(errors).any() and np.isfinite(errors).all() else nan
 
 
 def volume_error_ml(mask: np.ndarray, grid: Grid, settings: Settings) -> float:
@@ -162,10 +167,10 @@ def volume_error_ml(mask: np.ndarray, grid: Grid, settings: Settings) -> float:
 
 def _volume_change(first: Region, second: Region, se: float, level: float) -> Change:
     change = second.volume_ml - first.volume_ml
-    percent = 100 * change / first.volume_ml if first.volume_ml > 0 else NAN
+    percent = 100 * change / first.volume_ml if first.volume_ml > 0 else nan
     reach = student_quantile(0.5 + level / 2, 1e5) * se
     volumes = (first.volume_ml, second.volume_ml, change, percent, change - reach, change + reach)
-    return Change(first.name, VOLUME, "ml", *volumes, level, se, NAN, NAN, NAN, True)
+    return Change(first.name, VOLUME, "ml", *volumes, level, se, nan, nan, nan, True)
 
 
 def student_quantile(probability: float, freedom: float) -> float:

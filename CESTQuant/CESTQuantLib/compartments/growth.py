@@ -18,7 +18,7 @@ from .anatomy.regions import RegionMasks
 from .anatomy.structure import head_of
 from .grid import Grid
 from .inputs import Image, VisitInput
-from .results import JacobianOfRegion, Transition
+from .results.growth import JacobianOfRegion, Transition
 from .sampling import coarse, linear, nearest
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

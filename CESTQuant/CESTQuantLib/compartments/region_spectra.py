@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .inputs import Acquisition
-from .results import Region, RegionSpectrum
+from .results.regions import Region
+from .results.spectrum import RegionSpectrum
 from .statistics import LEAST_SHARE
 
 if TYPE_CHECKING:

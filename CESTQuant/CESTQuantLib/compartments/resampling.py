@@ -8,10 +8,10 @@ voxels is less certain than ``SD / √n``. Blocks of neighbours are drawn instea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
-from .results import NAN
 from .statistics import Sample, weighted_mean
 
 LARGEST_BLOCK = 5
@@ -34,7 +34,7 @@ class MeanError:
 
     se: float
     blocks: int
-    fit_se: float = NAN
+    fit_se: float = nan
 
 
 def mean_error(sample: Sample, *, voxel_sd: np.ndarray | None = None, draws: int = 500, seed: int = 1) -> MeanError:
@@ -47,7 +47,7 @@ def mean_error(sample: Sample, *, voxel_sd: np.ndarray | None = None, draws: int
         seed: Seed of the draws.
     """
     if len(sample) < 2:
-        return MeanError(NAN, len(sample), _fit_se(sample, voxel_sd, 1.0))
+        return MeanError(nan, len(sample), _fit_se(sample, voxel_sd, 1.0))
     correlations = correlations_of(sample)
     edge = min(max(1, 2 * len(correlations)), LARGEST_BLOCK)
     labels = blocks_of(sample.index, edge)
@@ -57,7 +57,7 @@ def mean_error(sample: Sample, *, voxel_sd: np.ndarray | None = None, draws: int
         labels = blocks_of(sample.index, edge)
         count = int(labels.max()) + 1
     if count < 2:
-        return MeanError(NAN, count, _fit_se(sample, voxel_sd, 1.0))
+        return MeanError(nan, count, _fit_se(sample, voxel_sd, 1.0))
     weights = np.bincount(labels, sample.weights, count)
     sums = np.bincount(labels, sample.weights * sample.values, count)
     chosen = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
@@ -121,11 +121,11 @@ def blocks_of(index: np.ndarray, edge: int) -> np.ndarray:
 def _fit_se(sample: Sample, voxel_sd: np.ndarray | None, per_block: float) -> float:
     """Standard error of the mean from the errors of the fits, which are taken as equal within a block."""
     if voxel_sd is None or len(sample) == 0:
-        return NAN
+        return nan
     errors = voxel_sd[tuple(sample.index.T)]
     known = np.isfinite(errors)
     if not known.any():
-        return NAN
+        return nan
     weights = sample.weights[known]
     independent = float(np.sqrt(np.square(weights * errors[known]).sum()) / weights.sum())
     return independent * float(np.sqrt(max(per_block, 1.0)))

@@ -7,12 +7,13 @@ J Clin Oncol 2023;41:5187.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 
 import numpy as np
 import SimpleITK as sitk
 
 from .grid import Grid
-from .results import NAN, Lesion, Response
+from .results.response import Lesion, Response
 
 MEASURABLE_MM = 10.0
 """Both diameters of a measurable lesion are at least this long."""
@@ -159,7 +160,7 @@ def response(
 
 
 def _percent(first: float, second: float) -> float:
-    return 100 * (second - first) / first if first > 0 else NAN
+    return 100 * (second - first) / first if first > 0 else nan
 
 
 def _category(first: float, second: float, limits: tuple[float, float], any_left: bool) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
-from .results import NAN, Distribution
+from .results.statistics import Distribution
 
 LEAST_SHARE = 0.5
 """Smallest partial volume with which a voxel counts; below, it shows mostly other tissue."""
@@ -48,7 +49,7 @@ class Sample:
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     """Return the mean; NaN where the weights sum to nothing."""
     total = float(weights.sum())
-    return float((values * weights).sum() / total) if total > 0 else NAN
+    return float((values * weights).sum() / total) if total > 0 else nan
 
 
 def weighted_sd(values: np.ndarray, weights: np.ndarray) -> float:
@@ -58,7 +59,7 @@ def weighted_sd(values: np.ndarray, weights: np.ndarray) -> float:
     """
     total = float(weights.sum())
     if total <= 0:
-        return NAN
+        return nan
     freedom = total - float(np.square(weights).sum()) / total
     squares = float((weights * np.square(values - weighted_mean(values, weights))).sum())
     return float(np.sqrt(squares / freedom)) if len(values) > 1 and freedom > 0 else 0.0
@@ -73,7 +74,7 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, probabilities: t
         probabilities: Wanted probabilities, 0 to 1.
     """
     if len(values) == 0:
-        return [NAN] * len(probabilities)
+        return [nan] * len(probabilities)
     order = np.argsort(values, kind="stable")
     sorted_weights = weights[order]
     middles = np.cumsum(sorted_weights) - sorted_weights / 2

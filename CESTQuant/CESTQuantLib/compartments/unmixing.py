@@ -16,12 +16,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
 from .anatomy.segment_names import COMPARTMENTS
 from .resampling import LARGEST_BLOCK, blocks_of, correlations_of
-from .results import NAN
 from .sampling import linear
 from .statistics import Sample
 
@@ -199,7 +199,7 @@ class _Regression:
         count = int(labels.max()) + 1
         size = len(self.values)
         if count < _FEWEST_BLOCKS:
-            return np.full(size, NAN)
+            return np.full(size, nan)
         leverage = np.einsum("ni,ij,nj->n", self._design, self._inverse, self._design)
         enlarged = residual / (1 - np.minimum(leverage, _LARGEST_LEVERAGE))
         scores = np.zeros((count, self._design.shape[1]))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from math import nan
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..grid import Grid
 from ..inputs import Image, VisitInput
-from ..results import NAN, Alignment, Midplane
+from ..results.anatomy import Alignment, Midplane
 from ..sampling import coarse, linear
 from .midplane import mirrored
 from .structure import head_of, weighting_of
@@ -121,7 +122,7 @@ def require_same_side(visit: VisitInput, alignment: Alignment, plane: Midplane |
     """
     cest = visit.cest
     if cest is None or cest.unsaturated is None or not visit.anatomy or plane is None:
-        return NAN
+        return nan
     judge = _judge(visit, alignment)
     pair = _Pair(Image("CEST", cest.unsaturated, cest.grid), judge)
     own = pair.measures(alignment.cest_to_anatomy).correlation
@@ -131,7 +132,7 @@ def require_same_side(visit: VisitInput, alignment: Alignment, plane: Midplane |
             f"{visit.name}: the CEST images fit the mirror image of {judge.called} better than the image itself "
             f"({mirror:.2f} against {own:.2f}): left and right are swapped in one of the headers, correct it"
         )
-    return mirror / own if own > 0 else NAN
+    return mirror / own if own > 0 else nan
 
 
 def _judge(visit: VisitInput, alignment: Alignment) -> Image:
@@ -234,7 +235,7 @@ class _Pair:
         indices = self.moving.grid.indices(points if plane is None else mirrored(points, plane))
         inside = linear(self.moving_head.astype(np.float32), indices) > 0.5
         if np.count_nonzero(inside) < _FEWEST_VOXELS:
-            return _Measures(float(inside.mean()) if len(inside) else 0.0, 1.0, NAN if inside.any() else 0.0)
+            return _Measures(float(inside.mean()) if len(inside) else 0.0, 1.0, nan if inside.any() else 0.0)
         other = linear(self.moving.array, indices)
         information = _normalized_information(self.values[inside], other[inside])
         correlation = local_correlation(
@@ -380,4 +381,4 @@ def local_correlation(
     chance = 1 / np.maximum(count - 1, 2)
     squared = np.maximum((squared - chance) / (1 - chance), 0)
     weights = np.sqrt(va) * count * (count >= _FEWEST_IN_BLOCK)
-    return float((squared * weights).sum() / weights.sum()) if weights.sum() > 0 else NAN
+    return float((squared * weights).sum() / weights.sum()) if weights.sum() > 0 else nan

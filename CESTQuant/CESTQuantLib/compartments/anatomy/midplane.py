@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from ..grid import Grid
 from ..inputs import Image
-from ..results import Midplane
+from ..results.anatomy import Midplane
 from ..sampling import coarse, linear, nearest
 from .structure import depth_mm, head_of
 

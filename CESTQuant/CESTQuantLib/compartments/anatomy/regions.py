@@ -10,7 +10,8 @@ import numpy as np
 
 from ..grid import Grid
 from ..inputs import Image, Masks, Settings, VisitInput
-from ..results import CONTRALATERAL, WHITE_MATTER, Midplane, title_of
+from ..results.anatomy import Midplane
+from ..results.regions import CONTRALATERAL, WHITE_MATTER, title_of
 from ..sampling import mask_on_grid, nearest
 from .midplane import find_midplane, mirrored
 from .segment_names import CAVITY, COLORS, compartments_and_segments

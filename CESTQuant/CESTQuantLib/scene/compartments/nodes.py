@@ -14,7 +14,10 @@ from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from ...compartments.grid import Grid
-from ...compartments.results import Analysis, Between, Change, Statistics, Visit
+from ...compartments.results.analysis import Analysis, Between
+from ...compartments.results.change import Change
+from ...compartments.results.statistics import Statistics
+from ...compartments.results.visit import Visit
 from ...methods.registry import quantity_named
 from ..naming import folder_of_run
 

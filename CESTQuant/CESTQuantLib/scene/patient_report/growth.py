@@ -14,7 +14,7 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import slice_view
 
 from ...compartments.grid import Grid
-from ...compartments.results import Transition
+from ...compartments.results.growth import Transition
 from .material import Material, region_word
 from .planes import sampled
 

@@ -17,7 +17,10 @@ from NeuroCESTLib.report.record import versions
 from NeuroCESTLib.scene.geometry import Geometry
 
 from ...compartments.inputs import VisitInput
-from ...compartments.results import Analysis, Change, Statistics, Visit
+from ...compartments.results.analysis import Analysis
+from ...compartments.results.change import Change
+from ...compartments.results.statistics import Statistics
+from ...compartments.results.visit import Visit
 from ...methods.registry import quantity_named
 from ..preparation import NOISE_MAP
 

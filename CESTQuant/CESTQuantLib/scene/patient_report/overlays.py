@@ -13,7 +13,7 @@ from NeuroCESTLib.report.maps import write_letters
 from NeuroCESTLib.report.page import Picture
 from NeuroCESTLib.scene.display import color_map_rgb, robust_window
 
-from ...compartments.results import Region
+from ...compartments.results.regions import Region
 from ...methods.registry import quantity_named
 from .material import Material, VisitMaterial, quantity_title, with_unit
 from .planes import Plane, moved_points, sampled, second_plane

@@ -13,7 +13,9 @@ from NeuroCESTLib.report.page import Picture
 from NeuroCESTLib.report.spectra import AxisLabels, Spectrum, draw_spectra, spectra_size
 
 from ...compartments.anatomy.segment_names import CAVITY
-from ...compartments.results import Change, Distribution, Visit
+from ...compartments.results.change import Change
+from ...compartments.results.statistics import Distribution
+from ...compartments.results.visit import Visit
 from .material import Material, quantity_title
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 from NeuroCESTLib.report.numbers import NOTHING, error_text, interval_text, number_text
 from NeuroCESTLib.report.page import Badge, Cell, Table
 
-from ...compartments.results import Change, Statistics
+from ...compartments.results.change import Change
+from ...compartments.results.statistics import Statistics
 from .growth import transition_title
 from .material import Material, VisitMaterial, region_word
 

@@ -15,7 +15,7 @@ from CESTQuantLib.compartments.analysis import _coverage_notes, analyze, analyze
 from CESTQuantLib.compartments.growth import registration_quality
 from CESTQuantLib.compartments.inputs import Acquisition, CestMaps, Image, Masks, Settings, VisitInput
 from CESTQuantLib.compartments.region_spectra import _engine_errors, region_spectrum
-from CESTQuantLib.compartments.results import Region
+from CESTQuantLib.compartments.results.regions import Region
 from CESTQuantLib.methods.base import Settings as MethodSettings
 from CESTQuantLib.methods.model_fit import ENGINE_BIAS
 from CESTQuantLib.physics.protocol import Protocol

@@ -15,7 +15,8 @@ from CESTQuantLib.compartments.anatomy.regions import regions_of
 from CESTQuantLib.compartments.anatomy.segment_names import compartment_of, compartments_and_segments, named_labels
 from CESTQuantLib.compartments.anatomy.structure import head_of
 from CESTQuantLib.compartments.inputs import CestMaps, Image, Masks, Settings, VisitInput
-from CESTQuantLib.compartments.results import CONTRALATERAL, WHITE_MATTER, Midplane, title_of
+from CESTQuantLib.compartments.results.anatomy import Midplane
+from CESTQuantLib.compartments.results.regions import CONTRALATERAL, WHITE_MATTER, title_of
 
 WHOLE_HEAD = grid_around((72, 96, 80), (2.0, 2.0, 2.0))
 

@@ -9,7 +9,9 @@ from synthetic_brains import grid_around
 from CESTQuantLib.compartments.change import changes_between, volume_error_ml
 from CESTQuantLib.compartments.grid import Grid
 from CESTQuantLib.compartments.inputs import Settings
-from CESTQuantLib.compartments.results import Change, Region, Visit
+from CESTQuantLib.compartments.results.change import Change
+from CESTQuantLib.compartments.results.regions import Region
+from CESTQuantLib.compartments.results.visit import Visit
 
 FINE = grid_around((60, 60, 60), (1.0, 1.0, 1.0))
 THICK = grid_around((14, 60, 60), (1.0, 1.0, 4.0))

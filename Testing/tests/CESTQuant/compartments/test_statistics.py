@@ -8,7 +8,8 @@ import pytest
 from CESTQuantLib.compartments.change import changes_between, student_quantile
 from CESTQuantLib.compartments.inputs import Settings
 from CESTQuantLib.compartments.resampling import mean_error
-from CESTQuantLib.compartments.results import Statistics, Visit
+from CESTQuantLib.compartments.results.statistics import Statistics
+from CESTQuantLib.compartments.results.visit import Visit
 from CESTQuantLib.compartments.statistics import Sample, common_edges, distribution, weighted_quantiles, weighted_sd
 
 

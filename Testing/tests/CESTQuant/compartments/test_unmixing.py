@@ -9,7 +9,8 @@ import pytest
 
 from CESTQuantLib.compartments.change import changes_between
 from CESTQuantLib.compartments.inputs import Settings
-from CESTQuantLib.compartments.results import Statistics, Visit
+from CESTQuantLib.compartments.results.statistics import Statistics
+from CESTQuantLib.compartments.results.visit import Visit
 from CESTQuantLib.compartments.statistics import Sample, weighted_mean
 from CESTQuantLib.compartments.unmixing import Mixture
 

@@ -1,0 +1,56 @@
+"""Enhancing lesions and the response of a tumour, measured in the manner of the RANO criteria."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A connected enhancing lesion, measured as in the RANO criteria.
+
+    Attributes:
+        volume_ml: Volume in ml.
+        longest_mm: Longest diameter in an axial slice, in mm; of a lesion at the wall of a resection cavity that of its
+            nodules, or the thickness of the wall.
+        perpendicular_mm: Longest diameter perpendicular to it in the same slice, in mm.
+        center: Centre, RAS in mm, shape (3,).
+        measurable: Whether both diameters are at least 10 mm.
+    """
+
+    volume_ml: float
+    longest_mm: float
+    perpendicular_mm: float
+    center: np.ndarray
+    measurable: bool
+
+    @property
+    def product_mm2(self) -> float:
+        """Bidimensional product in mm²."""
+        return self.longest_mm * self.perpendicular_mm
+
+
+@dataclass(frozen=True)
+class Response:
+    """Automatic measures in the manner of the RANO criteria; no substitute for a radiologist's reading.
+
+    Attributes:
+        products_mm2: Sum of the bidimensional products of the measurable lesions at each visit, in mm².
+        counts: Number of enhancing lesions at each visit.
+        product_percent: Change of the sum in percent; NaN where there was none at the first visit.
+        volume_percent: Change of the enhancing volume in percent.
+        category: ``complete response``, ``partial response``, ``stable disease``, ``progressive disease`` or
+            ``not assessable``, from the products.
+        volume_category: The same from the enhancing volumes.
+        caveat: Sentence that must be shown beside the categories.
+    """
+
+    products_mm2: tuple[float, float]
+    counts: tuple[int, int]
+    product_percent: float
+    volume_percent: float
+    category: str
+    volume_category: str
+    caveat: str
