@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.messages.input_errors import InputError
 
+from ..methods.base import Settings
+
 if TYPE_CHECKING:
     from ..tissue.line_fits.plof_model import PlofModel
     from ..tissue.lorentzian_model import LorentzianModel
@@ -17,6 +19,41 @@ if TYPE_CHECKING:
 
 LORENTZIAN_PRESETS = ("3T", "7T", "preclinical", "3T_two_step", "plof_3T")
 """Names of the pool descriptions that come with the module."""
+
+
+def method_settings(
+    *,
+    model: Any = None,
+    asymmetryOffset_ppm: float | tuple[float, ...] = 3.5,
+    lorentzianPreset: str | dict | None = None,
+    power_uT: float | None = None,
+    network: str | None = None,
+    config: str | None = None,
+    calibration: str | None = None,
+    noise_sd: float | None = None,
+    dictionaryEntries: int | None = None,
+) -> Settings:
+    """Return the settings of a method; the arguments are those of :meth:`.MapsLogic.fit`.
+
+    Raises:
+        ValueError: A file cannot be used, or a preset is unknown.
+    """
+    if noise_sd is not None and not 0 < noise_sd < float("inf"):
+        raise InputError("noise-sd", f"the noise of a normalised signal must be a positive number, not {noise_sd:g}")
+    if dictionaryEntries is not None and dictionaryEntries < 1:
+        raise InputError("dictionary-entries", f"a dictionary needs at least one entry, not {dictionaryEntries}")
+    offsets = asymmetryOffset_ppm if isinstance(asymmetryOffset_ppm, tuple | list) else (asymmetryOffset_ppm,)
+    return Settings(
+        model=tissue_model(model),
+        lorentzian=lorentzian_model(lorentzianPreset),
+        asymmetry_offsets_ppm=tuple(float(offset) for offset in offsets),
+        power_uT=power_uT,
+        network=network,
+        config=config,
+        calibration=calibration,
+        noise_sd=noise_sd,
+        dictionary_entries=dictionaryEntries,
+    )
 
 
 def tissue_model(model: Any) -> TissueModel | None:

@@ -266,9 +266,9 @@ def test_window_is_served_while_maps_are_computed(monkeypatch):
     """A timer goes on to run during a computation that reports nothing."""
     import threading
 
-    from CESTQuantLib import logic
+    from CESTQuantLib.scene.logic import maps
 
-    ticks, enough, compute = [], threading.Event(), logic.quantify
+    ticks, enough, compute = [], threading.Event(), maps.quantify
 
     def tick():
         ticks.append(panel.ui.cancelButton.enabled)
@@ -283,7 +283,7 @@ def test_window_is_served_while_maps_are_computed(monkeypatch):
         timer = qt.QTimer()
         timer.setInterval(1)
         timer.connect("timeout()", tick)
-        monkeypatch.setattr(logic, "quantify", lambda *a, **o: (enough.wait(60), compute(*a, **o))[1])
+        monkeypatch.setattr(maps, "quantify", lambda *a, **o: (enough.wait(60), compute(*a, **o))[1])
         timer.start()
         panel.onApplyButton()
         timer.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...compartments.inputs import Settings
 from ...methods.base import Settings as MethodSettings
 from ..acquired import Preparation, acquired
 from ..maps import MapNodes
+from ..settings import method_settings
 from ..study import Study
 from .inputs import CompartmentVisit, between_transform, visit_input
 from .nodes import CompartmentsResult, into_scene
@@ -65,7 +66,6 @@ def analyze_visits(
     second: CompartmentVisit | None,
     between: Any,
     settings: Settings,
-    method_settings: Callable[..., MethodSettings],
     folder: str,
     progress: Progress,
 ) -> CompartmentsResult:
@@ -76,7 +76,6 @@ def analyze_visits(
         second: The later visit, or None.
         between: Transform node or file that moves the second visit onto the first one, or None.
         settings: Settings of the analysis.
-        method_settings: Makes settings of a method from the arguments of a fit.
         folder: Name of the folder of the result.
         progress: Called with the fraction done and a message; may raise to cancel.
 
@@ -87,7 +86,7 @@ def analyze_visits(
 
     visits = [first] if second is None else [first, second]
     inputs = [
-        visit_input(visit, f"visit {number}", _acquisition(visit.fit, method_settings, progress))
+        visit_input(visit, f"visit {number}", _acquisition(visit.fit, progress))
         for number, visit in enumerate(visits, start=1)
     ]
     transform = None if between is None else between_transform(between)
@@ -118,9 +117,7 @@ def _names(visits: list[CompartmentVisit], called: list[str], between: Any) -> d
     return {text: role for text, role in found.items() if text}
 
 
-def _acquisition(
-    fit: Mapping[str, Any] | None, method_settings: Callable[..., MethodSettings], progress: Progress
-) -> tuple[Study, MethodSettings, Any] | None:
+def _acquisition(fit: Mapping[str, Any] | None, progress: Progress) -> tuple[Study, MethodSettings, Any] | None:
     """Return the prepared acquisition, settings and spectra of the fit that made maps, by the arguments of that fit."""
     if fit is None:
         return None

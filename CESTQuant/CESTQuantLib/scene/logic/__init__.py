@@ -1,0 +1,1 @@
+"""What the logic of CESTQuant offers, by purpose: maps, spectra, compartments, acquisitions and phantoms."""
