@@ -119,7 +119,8 @@ class ProtocolPage(Page):
             given: Protocol as dictionary or file; None for that of the acquisition.
             signal: Acquisition, or None.
         """
-        from ..tables.protocols import open_saturation, title_of
+        from ..tables.open_values import open_saturation
+        from ..tables.protocols import title_of
 
         protocol = self._saturation(given, signal) if method.physical else None
         open_ = [] if protocol is None else [title_of(key) for key in open_saturation(protocol)]
@@ -193,14 +194,14 @@ class ProtocolPage(Page):
 
     def onRanges(self, checked=False):
         """Take over the offsets that the user has typed as numbers and ranges."""
-        from ..tables.protocols import offsets_of_ranges, with_offsets
+        from ..tables.offsets import offsets_of_ranges, with_offsets
 
         text = self.ui.rangesLineEdit.text
         self.change(lambda protocol: with_offsets(protocol, offsets_of_ranges(text)))
 
     def onMeasurementTyped(self, row, column):
         """Take over a value that the user has typed; the first line is that of all measurements."""
-        from ..tables.protocols import COLUMNS, with_measurement
+        from ..tables.measurements import COLUMNS, with_measurement
 
         text = self.ui.measurementsTable.item(row, column).text()
         measurement = row - 1 if row else None
@@ -208,7 +209,7 @@ class ProtocolPage(Page):
 
     def onSettingTyped(self, row, column):
         """Take over a setting that the user has typed."""
-        from ..tables.protocols import SETTINGS, with_setting
+        from ..tables.settings import SETTINGS, with_setting
 
         text = self.ui.settingsTable.item(row, column).text()
         self.change(lambda protocol: with_setting(protocol, SETTINGS[row].key, text))
@@ -247,7 +248,8 @@ class ProtocolPage(Page):
         self.say(_("Saved as {path}.").format(path=path))
 
     def _fill(self):
-        from ..tables.protocols import COLUMNS, SETTINGS, column_texts, setting_text, text_of_all
+        from ..tables.measurements import COLUMNS, column_texts, text_of_all
+        from ..tables.settings import SETTINGS, setting_text
 
         ui, protocol = self.ui, self._protocol
         for widget in (ui.measurementsTable, ui.settingsTable, ui.attachProtocolButton, ui.saveProtocolButton):

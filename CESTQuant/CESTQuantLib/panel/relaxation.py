@@ -31,7 +31,7 @@ class RelaxationPage(Page):
         Raises:
             ValueError: What was typed holds no numbers.
         """
-        from ..tables.protocols import offsets_of_ranges
+        from ..tables.offsets import offsets_of_ranges
 
         scale = 1.0 if self.parameters.relaxationKind == FLIP_ANGLES else 1e-3
         return [scale * value for value in offsets_of_ranges(self.parameters.relaxationValues)]

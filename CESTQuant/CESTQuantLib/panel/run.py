@@ -65,7 +65,7 @@ class RunPage(Page):
         Raises:
             ValueError: What was typed holds no offsets.
         """
-        from ..tables.protocols import offsets_of_ranges
+        from ..tables.offsets import offsets_of_ranges
 
         further = self.parameters.furtherOffsets
         return (self.parameters.asymmetryOffset_ppm, *(offsets_of_ranges(further) if further.strip() else ()))

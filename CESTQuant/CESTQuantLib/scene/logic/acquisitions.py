@@ -47,7 +47,8 @@ class AcquisitionsLogic:
 
     def openValues(self, signalNode: Any) -> dict[str, str]:
         """Return what the protocol of an imported scan does not say: the heading of every such value, by its key."""
-        from ...tables.protocols import open_keys, title_of
+        from ...tables.open_values import open_keys
+        from ...tables.protocols import title_of
 
         protocol = kept_protocol(signalNode)
         return {} if protocol is None else {key: title_of(key) for key in open_keys(protocol)}
@@ -63,7 +64,7 @@ class AcquisitionsLogic:
         Raises:
             ValueError: The node has no such value to fill in, or the text cannot be used for it.
         """
-        from ...tables.protocols import filled_in
+        from ...tables.open_values import filled_in
 
         protocol = kept_protocol(signalNode)
         if protocol is None or key not in self.openValues(signalNode):

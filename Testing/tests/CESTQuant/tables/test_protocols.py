@@ -7,21 +7,11 @@ import pytest
 from CESTQuantLib.formats.presets import FOLDER
 from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.formats.scanner.saturation import ASSUMPTIONS
-from CESTQuantLib.tables.protocols import (
-    COLUMNS,
-    SETTINGS,
-    column_texts,
-    measurement_count,
-    new_protocol,
-    offsets_of_ranges,
-    open_saturation,
-    readable_protocol,
-    setting_text,
-    text_of_all,
-    with_measurement,
-    with_offsets,
-    with_setting,
-)
+from CESTQuantLib.tables.measurements import COLUMNS, column_texts, measurement_count, text_of_all, with_measurement
+from CESTQuantLib.tables.offsets import offsets_of_ranges, with_offsets
+from CESTQuantLib.tables.open_values import open_saturation
+from CESTQuantLib.tables.protocols import new_protocol, readable_protocol
+from CESTQuantLib.tables.settings import SETTINGS, setting_text, with_setting
 from NeuroCESTLib.core.checked_json import read_json
 
 STRATEGY = read_json(FOLDER / "strategy_1.json")
