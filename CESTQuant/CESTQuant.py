@@ -204,6 +204,7 @@ class CESTQuantWidget(PanelWidget):
         from CESTQuantLib.panel.importer import ImportPage
         from CESTQuantLib.panel.inputs import InputsPage
         from CESTQuantLib.panel.methods import MethodsPage
+        from CESTQuantLib.panel.pool_value import PoolValuePage
         from CESTQuantLib.panel.pools import PoolsPage
         from CESTQuantLib.panel.preparation import PreparationPage
         from CESTQuantLib.panel.protocol import ProtocolPage
@@ -216,7 +217,8 @@ class CESTQuantWidget(PanelWidget):
         self.inputs, self.protocol, self.methods = InputsPage(self), ProtocolPage(self), MethodsPage(self)
         self.fields, self.pools, self.runs = FieldsPage(self), PoolsPage(self), RunPage(self)
         self.spectrum, self.results, self.compartments = SpectrumPage(self), ResultsPage(self), CompartmentsPage(self)
-        given = (self.inputs, self.protocol, self.fields, self.methods, self.pools)
+        self.poolValue = PoolValuePage(self)
+        given = (self.inputs, self.protocol, self.fields, self.methods, self.pools, self.poolValue)
         self.training, self.importer = TrainingPage(self), ImportPage(self)
         self.preparation, self.relaxation = PreparationPage(self), RelaxationPage(self)
         self.choices = ChoicesPage(self)

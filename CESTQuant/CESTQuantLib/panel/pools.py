@@ -21,18 +21,12 @@ class PoolsPage(Page):
     long as nothing was edited, this text is empty, and the chosen file or preset is the model.
 
     Attributes:
-        KINDS: Kinds of values with their texts, in the order of the choice.
+        model: The model that is shown, or None.
     """
 
-    KINDS = (
-        ("fixed", _("Fixed")),
-        ("fitted", _("Fitted, within bounds")),
-        ("map", _("From a map, in each voxel")),
-        ("tied", _("At a distance from the water")),
-    )
     edited = {name: EditedValue(name) for name in ("model", "lorentzian")}  # noqa: RUF012
     _shown = None
-    _model = None
+    model = None
     _has_peaks = False
 
     def setup(self):
@@ -47,14 +41,7 @@ class PoolsPage(Page):
             choices.addItem(name[0].upper() + name[1:], name)
             choices.setItemData(choices.count - 1, presets.model_source(name), qt.Qt.ToolTipRole)
         choices.connect("activated(int)", self.onPresetChosen)
-        for name in ("t1", "b0", "b1"):
-            ui.cellMapComboBox.addItem(name)
         ui.poolTable.connect("cellChanged(int,int)", self.onCellTyped)
-        ui.poolTable.connect("currentCellChanged(int,int,int,int)", self.showCell)
-        ui.cellKindComboBox.connect("activated(int)", self.onKindChosen)
-        ui.cellMapComboBox.connect("currentTextChanged(QString)", self.onCellEdited)
-        for name in ("Value", "Lower", "Upper", "PriorMean", "PriorSd"):
-            getattr(ui, f"cell{name}LineEdit").connect("editingFinished()", self.onCellEdited)
         ui.addPoolButton.connect("clicked(bool)", lambda checked: self.change(lambda t, m: t.with_pool(m)))
         ui.addSemisolidButton.connect("clicked(bool)", lambda checked: self.change(lambda t, m: t.with_semisolid(m)))
         ui.removePoolButton.connect("clicked(bool)", self.onRemove)
@@ -82,9 +69,11 @@ class PoolsPage(Page):
 
     def missing(self):
         """Return the maps that the model refers to and that are not chosen."""
-        if self.kind() != "model" or self._model is None:
+        if self.kind() != "model" or self.model is None:
             return []
-        used = _maps_of(self._model)
+        from ..tables.cells import maps_of
+
+        used = maps_of(self.model)
         return [
             _("Choose the {name} map: the model refers to it.").format(name=name.upper())
             for name in self.panel.methods.MAPS
@@ -144,16 +133,16 @@ class PoolsPage(Page):
 
     def _follow(self, kind):
         """Take over the model from the parameters."""
-        self._model = None
+        self.model = None
         self.say("")
         try:
             given = self.given(kind)
             self._has_peaks = "peaks" in given if isinstance(given, dict) else str(given).startswith("plof")
-            self._model = self._read(kind, given)
+            self.model = self._read(kind, given)
         except ValueError as error:
             self.say(str(error))
             return
-        if self._model is None:
+        if self.model is None:
             self.say(_("Choose a model to start from, or a model file; every value can then be edited here."))
         elif getattr(self.parameters, kind):
             self.say(_("Edited here and saved with the scene."))
@@ -170,7 +159,9 @@ class PoolsPage(Page):
         path = FOLDER / f"lorentzian_{given}.json" if kind == "lorentzian" else given
         if kind == "model" and not os.path.isfile(path):
             return None  # the page of the methods says so
-        return readable_model(self.table(), _with_paths(read_json(path), path), str(path))
+        from ..scene.maps import with_paths
+
+        return readable_model(self.table(), with_paths(read_json(path), path), str(path))
 
     def say(self, text):
         """Show a sentence under the table."""
@@ -183,10 +174,10 @@ class PoolsPage(Page):
         Args:
             changed: Function of table and model that returns another model; it may raise ValueError.
         """
-        if self._model is None or not self.parameters:
+        if self.model is None or not self.parameters:
             return
         try:
-            model = changed(self.table(), self._model)
+            model = changed(self.table(), self.model)
         except ValueError as error:
             self._fill()
             self.say(str(error))
@@ -206,7 +197,7 @@ class PoolsPage(Page):
 
     def place(self):
         """Return the name of the row and the key of the column of the selected cell; the key is empty for the name."""
-        table, rows = self.table(), self.table().rows(self._model) if self._model else []
+        table, rows = self.table(), self.table().rows(self.model) if self.model else []
         row, column = self.ui.poolTable.currentRow(), self.ui.poolTable.currentColumn()
         if not 0 <= row < len(rows) or not 0 <= column <= len(table.COLUMNS):
             return "", ""
@@ -214,7 +205,7 @@ class PoolsPage(Page):
 
     def onCellTyped(self, row, column):
         """Take over the name or the value that the user has typed into the table."""
-        text, name = self.ui.poolTable.item(row, column).text(), self.table().rows(self._model)[row]
+        text, name = self.ui.poolTable.item(row, column).text(), self.table().rows(self.model)[row]
         if column == 0:
             self.change(lambda table, model: table.renamed(model, name, text))
         else:
@@ -245,9 +236,9 @@ class PoolsPage(Page):
 
         from ..tables.pools import model_text
 
-        if self._model is None:
+        if self.model is None:
             raise ValueError(_("There is no model to save: choose one to start from."))
-        write_text(model_text(self._model), path)
+        write_text(model_text(self.model), path)
         self.say(_("Saved as {path}.").format(path=path))
 
     def _fill(self):
@@ -257,7 +248,7 @@ class PoolsPage(Page):
         table, widget = self.table(), self.ui.poolTable
         selected = widget.currentRow(), widget.currentColumn()
         blocked = widget.blockSignals(True)  # filling the table edits nothing
-        rows = table.rows(self._model) if self._model else []
+        rows = table.rows(self.model) if self.model else []
         widget.clear()
         widget.rowCount, widget.columnCount = len(rows), 1 + len(table.COLUMNS)
         widget.setHorizontalHeaderLabels([_("Pool"), *(_(column.title) for column in table.COLUMNS)])
@@ -265,7 +256,7 @@ class PoolsPage(Page):
             widget.horizontalHeaderItem(number).setToolTip(_(column.description))
         for number, row in enumerate(rows):
             name = qt.QTableWidgetItem(row)
-            name.setFlags(_flags(table.is_pool(self._model, row)))
+            name.setFlags(_flags(table.is_pool(self.model, row)))
             widget.setItem(number, 0, name)
             for place, column in enumerate(table.COLUMNS, start=1):
                 widget.setItem(number, place, self._item(table, row, column))
@@ -274,16 +265,16 @@ class PoolsPage(Page):
         semisolid = getattr(table, "SEMISOLID", None)
         self.ui.addSemisolidButton.visible = semisolid is not None and semisolid not in rows
         for button in ("addPoolButton", "removePoolButton", "savePoolsButton", "addSemisolidButton"):
-            getattr(self.ui, button).enabled = self._model is not None
-        self.ui.poolTable.visible = self._model is not None
-        self.showCell()
+            getattr(self.ui, button).enabled = self.model is not None
+        self.ui.poolTable.visible = self.model is not None
+        self.panel.poolValue.showCell()
 
     def _item(self, table, row, column):
         """Return the item of a value: fitted ones and those from maps stand out, and what does not apply is grey."""
         import qt
 
-        applies = table.applies(self._model, row, column.key)
-        cell = table.cell(self._model, row, column.key) if applies else None
+        applies = table.applies(self.model, row, column.key)
+        cell = table.cell(self.model, row, column.key) if applies else None
         item = qt.QTableWidgetItem(cell.text() if cell else "")
         item.setFlags(_flags(applies))
         color = {"fitted": "#cfe3f7", "map": "#d5edd6", "tied": "#d5edd6"}.get(cell.kind if cell else "")
@@ -292,95 +283,6 @@ class PoolsPage(Page):
             item.setForeground(qt.QBrush(qt.QColor("#202020")))
         item.setToolTip(_(column.description) if applies else _("Does not apply to this row."))
         return item
-
-    def showCell(self, *_place):
-        """Show the parts of the selected value in the fields under the table."""
-        from ..tables.cells import number_text
-
-        row, key = self.place()
-        ui = self.ui
-        ui.cellBox.visible = bool(row and key) and self.table().applies(self._model, row, key)
-        ui.cellBox.visible = not ui.cellBox.isHidden() and "word" not in self.table().column(key).kinds
-        if ui.cellBox.isHidden():
-            return
-        cell, column = self.table().cell(self._model, row, key), self.table().column(key)
-        kind = cell.kind if cell else "fixed"
-        ui.cellBox.title = f"{row}: {_(column.title)}"
-        choices = ui.cellKindComboBox
-        choices.clear()
-        for name, text in self.KINDS:
-            if name in column.kinds:
-                choices.addItem(text, name)
-        choices.currentIndex = choices.findData(kind)
-        ui.cellValueLineEditLabel.text = {
-            "fitted": _("Start:"),
-            "tied": _("Distance (ppm):"),
-        }.get(kind, _("Value:"))
-        has_prior = kind == "fitted" and "map" in column.kinds  # Lorentzian fits take none
-        for names, visible in (
-            (("cellValueLineEdit", "cellValueLineEditLabel"), kind != "map"),
-            (("cellLowerLineEdit", "cellLowerLineEditLabel", "cellUpperLineEdit"), kind == "fitted"),
-            (("cellPriorMeanLineEdit", "cellPriorMeanLineEditLabel", "cellPriorSdLineEdit"), has_prior),
-            (("cellMapComboBox", "cellMapComboBoxLabel"), kind == "map"),
-        ):
-            for name in names:
-                getattr(ui, name).visible = visible
-        prior = cell.prior if cell and cell.prior else ("", "")
-        bounds = cell.bounds if cell else ("", "")
-        value = cell.value if cell else ""
-        for name, number in zip(
-            ("Value", "Lower", "Upper", "PriorMean", "PriorSd"), (value, *bounds, *prior), strict=True
-        ):
-            getattr(ui, f"cell{name}LineEdit").text = number_text(number) if number != "" else ""
-        if cell and cell.sd:
-            ui.cellValueLineEdit.text = cell.text()  # with its uncertainty
-        if cell and kind == "map":
-            blocked = ui.cellMapComboBox.blockSignals(True)
-            ui.cellMapComboBox.setEditText(cell.name)
-            ui.cellMapComboBox.blockSignals(blocked)
-
-    def onKindChosen(self, index):
-        """Make the selected value a fixed or fitted one, or take it from a map; its number stays."""
-        from ..tables.cells import Cell
-
-        row, key = self.place()
-        if not key:
-            return
-        kind, cell = self.ui.cellKindComboBox.itemData(index), self.table().cell(self._model, row, key)
-        value = cell.value if cell else 0.0
-        if cell and cell.kind == kind:
-            return
-        bounds = (min(0.5 * value, 2 * value), max(0.5 * value, 2 * value)) if value else (0.0, 1.0)
-        name = "t1" if key == "T1_s" else {"B0 shift": "b0", "relative B1": "b1"}.get(row, "map.nii.gz")
-        changed = Cell(kind, value, bounds, name=name if kind == "map" else "")
-        self.change(lambda table, model: table.with_cell(model, row, key, changed))
-
-    def onCellEdited(self, *_text):
-        """Take over the fields under the table."""
-        row, key = self.place()
-        if not key or self._model is None:
-            return
-        text = self._text_of_fields()
-        if text and text != self.table().text(self._model, row, key):
-            self.change(lambda table, model: table.with_text(model, row, key, text))
-
-    def _text_of_fields(self):
-        """Return the fields under the table as the text of a cell; empty while one of them is empty."""
-        ui = self.ui
-        kind = ui.cellKindComboBox.currentData
-        value, low, high, mean, sd = (
-            getattr(ui, f"cell{name}LineEdit").text.strip()
-            for name in ("Value", "Lower", "Upper", "PriorMean", "PriorSd")
-        )
-        if kind == "map":
-            name = ui.cellMapComboBox.currentText.strip()
-            return f"from {name}" if name else ""
-        if kind == "tied":
-            return f"water {'' if value.startswith('-') else '+'} {value}" if value else ""
-        if kind == "fixed":
-            return value
-        prior = f" prior {mean} ± {sd}" if mean and sd else ""
-        return f"{value} [{low}, {high}]{prior}" if value and low and high else ""
 
 
 def _remembered(presets):
@@ -393,29 +295,3 @@ def _flags(editable):
 
     selectable = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
     return selectable | qt.Qt.ItemIsEditable if editable else selectable
-
-
-def _maps_of(entry):
-    """Return the names of the maps that a model, or a part of one, refers to."""
-    if isinstance(entry, list):
-        return {name for each in entry for name in _maps_of(each)}
-    if not isinstance(entry, dict):
-        return set()
-    own = {entry["map"]} if isinstance(entry.get("map"), str) else set()
-    return own.union(*(_maps_of(value) for value in entry.values()))
-
-
-def _with_paths(model, model_file):
-    """Return a model whose maps that lie beside its file are named by their whole path."""
-    from ..scene.maps import NODE_MAPS, map_file
-
-    def located(entry):
-        if isinstance(entry, list):
-            return [located(each) for each in entry]
-        if not isinstance(entry, dict):
-            return entry
-        if isinstance(entry.get("map"), str) and entry["map"] not in NODE_MAPS:
-            return {**entry, "map": str(map_file(entry["map"], model_file))}
-        return {key: located(value) for key, value in entry.items()}
-
-    return located(model)

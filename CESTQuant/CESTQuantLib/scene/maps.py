@@ -77,3 +77,18 @@ def map_file(name: str, model_file: str | Path | None) -> Path:
         return Path(name)
     beside = Path(model_file).parent / name
     return beside if beside.exists() else Path(name)
+
+
+def with_paths(model: Any, model_file: str | Path) -> Any:
+    """Return a model whose maps that lie beside its file are named by their whole path."""
+
+    def located(entry: Any) -> Any:
+        if isinstance(entry, list):
+            return [located(each) for each in entry]
+        if not isinstance(entry, dict):
+            return entry
+        if isinstance(entry.get("map"), str) and entry["map"] not in NODE_MAPS:
+            return {**entry, "map": str(map_file(entry["map"], model_file))}
+        return {key: located(value) for key, value in entry.items()}
+
+    return located(model)

@@ -169,3 +169,13 @@ def checked(cell: Cell, *, fixing: bool = False) -> Cell:
     if cell.sd is not None and not cell.sd > 0:
         raise ValueError("the standard deviation must be above 0")
     return cell
+
+
+def maps_of(entry: Any) -> set[str]:
+    """Return the names of the maps that a model, or a part of one, refers to."""
+    if isinstance(entry, list):
+        return {name for each in entry for name in maps_of(each)}
+    if not isinstance(entry, dict):
+        return set()
+    own = {entry["map"]} if isinstance(entry.get("map"), str) else set()
+    return own.union(*(maps_of(value) for value in entry.values()))

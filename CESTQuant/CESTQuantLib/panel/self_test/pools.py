@@ -77,14 +77,14 @@ class PoolsTest(SampleTest):
         self.assertEqual((ui.cellKindComboBox.currentData, ui.cellValueLineEdit.text), ("fixed", "0.1"))
         self.assertTrue(ui.cellLowerLineEdit.isHidden())
         ui.cellKindComboBox.currentIndex = ui.cellKindComboBox.findData("fitted")
-        self.widget.pools.onKindChosen(ui.cellKindComboBox.currentIndex)
+        self.widget.poolValue.onKindChosen(ui.cellKindComboBox.currentIndex)
         self.assertFalse(ui.cellLowerLineEdit.isHidden())
         self.assertEqual(self.cell("creatine", "T2 (s)").text(), "0.1 [0.05, 0.2]")
         ui.cellLowerLineEdit.text = "0.01"
-        self.widget.pools.onCellEdited()
+        self.widget.poolValue.onCellEdited()
         self.assertEqual(self.cell("creatine", "T2 (s)").text(), "0.1 [0.01, 0.2]")
         ui.cellKindComboBox.currentIndex = ui.cellKindComboBox.findData("map")
-        self.widget.pools.onKindChosen(ui.cellKindComboBox.currentIndex)
+        self.widget.poolValue.onKindChosen(ui.cellKindComboBox.currentIndex)
         ui.cellMapComboBox.setEditText("t2.nii.gz")
         self.assertEqual(self.widget.methods.options()["model"]["solutes"][0]["T2_s"], {"map": "t2.nii.gz"})
 
@@ -216,10 +216,10 @@ class PoolsTest(SampleTest):
         self.select("amide", "Rate (Hz)")
         self.assertEqual(self.ui.cellValueLineEdit.text, "50.12345678")
         before = self.widget.parameters.model
-        self.widget.pools.onCellEdited()  # left as it was
+        self.widget.poolValue.onCellEdited()  # left as it was
         self.assertEqual(self.widget.parameters.model, before)
         self.ui.cellLowerLineEdit.text = "10"
-        self.widget.pools.onCellEdited()
+        self.widget.poolValue.onCellEdited()
         rate = self.widget.methods.options()["model"]["solutes"][0]["k_Hz"]
         self.assertEqual((rate["start"], rate["bounds"]), (50.12345678, [10.0, 200.0]))
 
