@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from joint_studies import HeadStudy, small_weights
 
 from JointRegSegLib.images.grid import WorkingGrid
-from JointRegSegLib.inference import pipeline
+from JointRegSegLib.inference import pair_preparation, pipeline
 from JointRegSegLib.inference.settings import InferenceSettings
 from JointRegSegLib.network import precision
 from JointRegSegLib.network.brain_norm import TileStatistics
@@ -109,7 +109,7 @@ def test_visits_whose_grid_would_be_too_large_are_segmented_finely_and_registere
     settings = InferenceSettings(affine="none", refine_iterations=0, test_time_flips=False, coregister=False)
     usual = pipeline.process_pair(fixed, moving, weights, settings)
     voxels = usual.summary["working_grid"]["voxels"]
-    monkeypatch.setattr(pipeline, "LARGEST_GRID", voxels[0] * voxels[1] * voxels[2] - 1)
+    monkeypatch.setattr(pair_preparation, "LARGEST_GRID", voxels[0] * voxels[1] * voxels[2] - 1)
     result = pipeline.process_pair(fixed, moving, weights, settings)
     assert result.summary["working_grid"]["spacing_mm"] == 8.0
     assert any("were registered on voxels of 8 mm" in warning for warning in result.warnings)
@@ -127,7 +127,7 @@ def test_a_network_that_only_registers_is_not_shown_voxels_coarser_than_those_of
     weights = load_weights(small_weights(tmp_path / "small.pt", spacing_mm=4.0, segmentation=False))
     settings = InferenceSettings(affine="none", refine_iterations=0, coregister=False)
     voxels = pipeline.process_pair(fixed, moving, weights, settings).summary["working_grid"]["voxels"]
-    monkeypatch.setattr(pipeline, "LARGEST_GRID", voxels[0] * voxels[1] * voxels[2] - 1)
+    monkeypatch.setattr(pair_preparation, "LARGEST_GRID", voxels[0] * voxels[1] * voxels[2] - 1)
     monkeypatch.setattr(pipeline, "run_network", lambda *_: pytest.fail("the network was shown coarse voxels"))
     result = pipeline.process_pair(fixed, moving, weights, settings)
     assert any("without the network's deformation" in warning for warning in result.warnings)

@@ -1,0 +1,143 @@
+"""Results of a run on two visits: transforms, warped images and volumes on the native grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import SimpleITK as sitk
+from torch import Tensor
+
+from NeuroCESTLib.core.progress import Progress
+
+from ..findings.coverage import (
+    coverage_warnings,
+    hidden_on,
+    region_coverage,
+    shares_seen,
+    shown_by_both,
+    shows_everything,
+)
+from ..findings.lesions import lesion_changes, lesion_warnings
+from ..findings.region_volumes import region_volumes, volume_changes
+from ..findings.result import JointResult, RegionVolume
+from ..images.preprocessing import labels_on_grid
+from ..registration.deformation import Deformation
+from ..registration.native_warp import NativeWarp
+from ..registration.transforms import jacobian_image, pair_transform
+from .checks import CheckedPair
+from .native import NativeSegmentation
+from .pair_preparation import PreparedPair
+from .pair_refinement import refinement_settings
+from .settings import InferenceSettings
+from .summary import OfBoth, registration_summary
+
+
+def pair_results(
+    pair: CheckedPair,
+    prepared: PreparedPair,
+    segmented: tuple[NativeSegmentation, NativeSegmentation],
+    tumors: OfBoth,
+    deformation: Deformation,
+    settings: InferenceSettings,
+    progress: Progress,
+) -> JointResult:
+    """Everything that is known of the two visits, on their native grids, without verdicts."""
+    progress(0.0, "bringing the results to the native grids")
+    grid, affine = prepared.grid, prepared.alignment.transform
+    transform = pair_transform(deformation, grid, affine)
+    fixed, moving = segmented
+    progress(0.3, "warping the moving images")
+    native, moving_images = pair.fixed.study.reference, pair.moving.study.images
+    warp = NativeWarp(native, transform)
+    warped = warp.images({m: moving_images[m] for m in pair.moving.study.present})
+    warped_labels: sitk.Image | None = None
+    if moving.labels is not None:
+        warped_labels = warp.labels(moving.labels)
+    jacobian = jacobian_image(transform, native)
+    progress(0.8, "measuring volumes")
+    volumes, coverage, hidden, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
+    changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
+    lesions = lesion_changes(
+        fixed.labels,
+        moving.labels,
+        transform.moving_to_fixed,
+        transform.fixed_to_moving,
+        pair.guessed,
+        (hidden["fixed"], hidden["moving"]),
+    )
+    refined = settings.refine_iterations != 0
+    similarity = refinement_settings(settings, grid.spacing_mm).similarity if refined else None
+    summary = registration_summary(
+        prepared.fixed,
+        prepared.moving,
+        deformation,
+        transform,
+        prepared.alignment,
+        pair.driving,
+        tumors[0],
+        shown_by_both(prepared.fixed, prepared.moving, pair.driving, deformation.displacement),
+    )
+    probabilities = {"fixed": fixed.probabilities, "moving": moving.probabilities}
+    return JointResult(
+        fixed_labels=fixed.labels,
+        moving_labels=moving.labels,
+        fixed_uncertainty=fixed.uncertainty,
+        moving_uncertainty=moving.uncertainty,
+        fixed_mask=pair.fixed.brain,
+        moving_mask=pair.moving.brain,
+        moving_to_fixed=transform.moving_to_fixed,
+        fixed_to_moving=transform.fixed_to_moving,
+        affine=affine,
+        warped=warped,
+        warped_labels=warped_labels,
+        jacobian=jacobian,
+        volumes=volumes["fixed"] + volumes["moving"],
+        changes=changes,
+        lesions=lesions,
+        summary={
+            **summary,
+            "registration_modalities": list(pair.driving),
+            "similarity": similarity,
+            "brain_shown": coverage,
+            "coregistration": {
+                role: {modality: entry.to_dict() for modality, entry in checked.positions.items()}
+                for role, checked in (("fixed", pair.fixed), ("moving", pair.moving))
+            },
+        },
+        warnings=(*pair.warnings, *notes, *lesion_warnings(lesions)),
+        probabilities={study: images for study, images in probabilities.items() if images},
+        positioned={"fixed": pair.fixed.study, "moving": pair.moving.study},
+    )
+
+
+def _measured(
+    pair: CheckedPair, prepared: PreparedPair, found: Mapping[str, NativeSegmentation], deformation: Deformation
+) -> tuple[
+    dict[str, tuple[RegionVolume, ...]], dict[str, dict[str, float]], dict[str, dict[str, sitk.Image]], list[str]
+]:
+    """Volumes, shares of the brain that each image shows, and what is hidden, by study; warnings about the latter."""
+    brain = prepared.fixed.mask | prepared.moving.mask
+    sides = {"fixed": (pair.fixed, prepared.fixed, None), "moving": (pair.moving, prepared.moving, prepared.alignment)}
+    shares = {role: shares_seen(study, brain) for role, (_, study, _) in sides.items()}
+    labels: dict[str, Tensor | None] = {"fixed": None, "moving": None}
+    complete = all(shows_everything(study, brain) for study in (prepared.fixed, prepared.moving))
+    for role, (_, study, _) in sides.items():
+        native = found[role].labels
+        if native is not None and not complete:  # where nothing is hidden, no region can be cut off
+            labels[role] = labels_on_grid(native, study.grid, study.transform)
+    given = {role: checked.given_labels is not None for role, (checked, _, _) in sides.items()}
+    coverage = region_coverage(prepared.fixed, prepared.moving, labels, given, deformation)
+    volumes: dict[str, tuple[RegionVolume, ...]] = {}
+    unseen: dict[str, dict[str, sitk.Image]] = {"fixed": {}, "moving": {}}
+    notes: list[str] = []
+    for role, (checked, _, alignment) in sides.items():
+        native = found[role].labels
+        if native is None:
+            volumes[role] = ()
+        else:
+            to_grid = None if alignment is None else alignment.transform.GetInverse()
+            unseen[role] = hidden_on(coverage[role], prepared.grid, native, to_grid)
+            side = found[role]
+            volumes[role] = region_volumes(native, role, side.counts, coverage[role], unseen[role], side.uncertain_ml)
+        notes += coverage_warnings(checked.study.name, shares[role], coverage[role], native is not None)
+    return volumes, shares, unseen, notes
