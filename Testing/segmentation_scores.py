@@ -24,8 +24,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from JointRegSegLib.cohort.manifest import StudyRecord, read_manifest
+from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.preparation import read_study
+from JointRegSegLib.cohort.studies import StudyRecord
 from JointRegSegLib.findings.region_volumes import region_volumes, uncertain_volumes
 from JointRegSegLib.images.labels import CAVITY, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES

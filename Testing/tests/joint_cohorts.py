@@ -8,10 +8,11 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from JointRegSegLib.cohort.manifest import Cohort, read_manifest
+from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.preparation import PreparationConfig
 from JointRegSegLib.cohort.sample import StudySample
 from JointRegSegLib.cohort.sources import StudyPairs, open_pairs
+from JointRegSegLib.cohort.studies import Cohort
 from JointRegSegLib.images.modalities import MODALITIES
 
 SIZE = 20

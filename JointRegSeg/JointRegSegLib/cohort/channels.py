@@ -16,7 +16,7 @@ from NeuroCESTLib.core.checked_json import read_json
 from ..images.label_conventions import convention_of_name
 from ..images.modalities import IMAGE_ENDINGS, MODALITIES, TITLES, modality
 from ..images.reading import channel_path
-from .manifest import StudyRecord
+from .studies import StudyRecord
 
 _IMAGES = re.compile(r"images(Tr|Ts|Val)")
 _CHANNEL = re.compile(r"(?P<name>.+)_(?P<channel>\d{4})")

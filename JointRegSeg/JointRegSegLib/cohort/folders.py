@@ -14,7 +14,7 @@ from ..images.label_conventions import convention_of_name
 from ..images.modalities import IMAGE_ENDINGS, MODALITIES, split_name
 from .channels import channel_studies
 from .layouts import natural_key, numbered_visits, study_name, subject_and_visit, visit_key
-from .manifest import SPLITS, Cohort, StudyRecord
+from .studies import SPLITS, Cohort, StudyRecord
 
 _LANDMARKS = re.compile(r"(.*?)[-_. ]*landmarks?\.f?csv", re.IGNORECASE)
 _AUTOMATIC = re.compile(r"auto|approx", re.IGNORECASE)

@@ -16,24 +16,24 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_bytes
 from NeuroCESTLib.core.whole_files import csv_text
 
-from ..images.label_conventions import convention_of_name, declared_convention
-from ..images.modalities import MODALITIES, SYNONYMS, TITLES, role_of_file
+from ..images.label_conventions import declared_convention
+from ..images.modalities import MODALITIES, SYNONYMS
 from ..images.reading import file_of
+from .consistency import contradictions, warn_of_misplaced, warn_of_shared
+from .studies import SPLITS, Cohort, StudyRecord
 
 FILE_COLUMNS = (*MODALITIES, "label", "mask", "landmarks")
 CONVENTION = "convention"
 _LONGEST = 16 << 20
 """Bytes of the longest manifest that is read."""
 COLUMNS = ("subject", "visit", *FILE_COLUMNS, "split", CONVENTION)
-SPLITS = ("train", "val", "test")
 _SPLIT_SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "testing": "test", "": "train"}
 _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word in words} | {
     "subjectid": "subject",
@@ -42,8 +42,6 @@ _COLUMN_SYNONYMS = {word: column for column, words in SYNONYMS.items() for word 
     "timepoint": "visit",
     "labelconvention": CONVENTION,
 }
-
-
 _OTHER_TASKS = ("tissue",)
 """Columns of images that other tasks use."""
 _IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".hdr", ".img")
@@ -51,113 +49,6 @@ _ALIKE = 0.75
 """Likeness to the name of a known column from which an unknown one may be a slip."""
 _MOST_TOLD = 20
 """Problems of a manifest that a message lists."""
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """Files of one study.
-
-    Attributes:
-        subject: Name of the subject.
-        visit: Name of the visit; may be empty.
-        images: File of each modality, in the order of ``MODALITIES``.
-        label: Tumour classes, or None.
-        mask: Brain mask, or None.
-        landmarks: Points, or None.
-        split: One of ``SPLITS``.
-        convention: Declared meaning of the numbers in ``label``, see ``label_conventions.declared_convention``; empty
-            to recognize it.
-        target_files: Files of the further columns that tasks ask for, by column.
-        target_values: Fields of such columns that are numbers or texts, by column.
-    """
-
-    subject: str
-    visit: str
-    images: Mapping[str, Path]
-    label: Path | None = None
-    mask: Path | None = None
-    landmarks: Path | None = None
-    split: str = "train"
-    convention: str = ""
-    target_files: Mapping[str, Path] = field(default_factory=dict)
-    target_values: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Subject and visit, for messages and file names."""
-        return f"{self.subject} {self.visit}" if self.visit else self.subject
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """All files by column of the manifest."""
-        others = {"label": self.label, "mask": self.mask, "landmarks": self.landmarks}
-        return (
-            dict(self.images)
-            | {column: path for column, path in others.items() if path is not None}
-            | dict(self.target_files)
-        )
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """The studies of a manifest.
-
-    Attributes:
-        source: The manifest or folder, for messages.
-        studies: The studies in the order of the manifest.
-        ignored: Image files of the folder that were not taken, with the reason.
-    """
-
-    source: str
-    studies: tuple[StudyRecord, ...]
-    ignored: tuple[tuple[Path, str], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.studies)
-
-    def of_split(self, split: str) -> Cohort:
-        """Select the studies of one split.
-
-        Raises:
-            ValueError: The split is unknown or has no study.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"unknown split '{split}'; use {', '.join(SPLITS)}")
-        chosen = tuple(study for study in self.studies if study.split == split)
-        if not chosen:
-            counts = Counter(study.split for study in self.studies)
-            shown = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
-            raise ValueError(f"'{self.source}' has no study in the split '{split}' ({shown})")
-        return replace(self, studies=chosen)
-
-    def with_convention(self, convention: str | None) -> Cohort:
-        """Return the cohort with a convention of the label files for the studies that declare none.
-
-        Args:
-            convention: Name or numbers, see ``label_conventions.declared_convention``; None changes nothing.
-
-        Raises:
-            ValueError: The convention is unknown.
-        """
-        if convention is None:
-            return self
-        declared_convention(convention)
-        studies = tuple(
-            replace(study, convention=convention) if study.label is not None and not study.convention else study
-            for study in self.studies
-        )
-        return replace(self, studies=studies)
-
-    def conventions(self) -> dict[str, int]:
-        """Count the label files by their convention: declared, told by a file name, or still to be recognized."""
-        return dict(Counter(_convention_of(study) for study in self.studies if study.label is not None))
-
-    def visits(self) -> dict[str, list[StudyRecord]]:
-        """Group the visits by subject; subjects and visits are in the order of the manifest."""
-        subjects: dict[str, list[StudyRecord]] = {}
-        for study in self.studies:
-            subjects.setdefault(study.subject, []).append(study)
-        return subjects
 
 
 def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = None) -> Cohort:
@@ -192,7 +83,7 @@ def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = N
         if study is not None:
             studies.append(study)
             missing += [f"{file} (line {line}, {column})" for column, file in study.files.items() if not _exists(file)]
-    problems += _contradictions(studies)
+    problems += contradictions(studies)
     if missing:
         count = f"{len(missing)} files that do not exist" if len(missing) > 1 else "a file that does not exist"
         problems.append(f"it names {count}: {', '.join(missing)}")
@@ -201,8 +92,8 @@ def read_manifest(path: str | os.PathLike, targets: Mapping[str, str] | None = N
     if problems:
         more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
         raise ValueError(f"the manifest '{path}' cannot be used: {'; '.join(problems[:_MOST_TOLD])}{more}")
-    _warn_of_misplaced(studies, path)
-    _warn_of_shared(studies, path)
+    warn_of_misplaced(studies, path)
+    warn_of_shared(studies, path)
     return Cohort(str(path), tuple(studies))
 
 
@@ -353,78 +244,6 @@ def _study(
         {column: files[column] for column in target_files if column in files},
         {column: values.get(column, "") for column, kind in targets.items() if kind != "file"},
     )
-
-
-def _convention_of(study: StudyRecord) -> str:
-    if study.convention:
-        return f"{declared_convention(study.convention).name} (declared)"
-    told = convention_of_name(str(study.label))
-    return "recognized by numbers and arrangement" if told is None else f"{told.name} (file name)"
-
-
-def _warn_of_misplaced(studies: list[StudyRecord], path: Path) -> None:
-    """Warn of images whose own names say that they are another image than their column."""
-    wrong = [
-        f"'{file.name}' as {TITLES[column]}"
-        for study in studies
-        for column, file in study.images.items()
-        if role_of_file(file) not in (None, column)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        warnings.warn(
-            f"'{path}' names {', '.join(wrong[:3])}{more}, but the names of the files say otherwise: check the columns",
-            stacklevel=3,
-        )
-
-
-def _contradictions(studies: list[StudyRecord]) -> list[str]:
-    """Studies that occur twice, and subjects or images in two splits (which would let a network see its test data)."""
-    problems = []
-    for (subject, visit), count in Counter((study.subject, study.visit) for study in studies).items():
-        if count > 1:
-            which = f"visit '{visit}' of '{subject}'" if visit else f"'{subject}' without a visit"
-            problems.append(f"{which} occurs {count} times")
-    for members in _grouped((study.subject.lower(), study) for study in studies).values():
-        names, splits = (sorted({getattr(study, name) for study in members}) for name in ("subject", "split"))
-        if len(splits) > 1 and len(names) > 1:
-            problems.append(
-                f"{' and '.join(map(repr, names))} differ in letter case alone and are in the splits "
-                f"{' and '.join(splits)}: give a subject one name and keep it in one split"
-            )
-        elif len(splits) > 1:
-            problems.append(f"'{names[0]}' is in the splits {' and '.join(splits)}: keep a subject in one split")
-    owners = _grouped((os.path.abspath(file), study) for study in studies for file in study.images.values())
-    for file, members in owners.items():
-        splits = sorted({study.split for study in members})
-        if len(splits) > 1 and len({study.subject.lower() for study in members}) > 1:
-            names = [f"'{study.name}' ({study.split})" for study in members]
-            problems.append(f"'{file}' is an image of {' and '.join(names)}: keep an image in one split")
-    return problems
-
-
-def _warn_of_shared(studies: list[StudyRecord], path: Path) -> None:
-    """Warn of images that several studies have; different splits are refused before."""
-    owners = _grouped((os.path.abspath(file), study) for study in studies for file in study.images.values())
-    shared = [
-        f"'{file}' for {' and '.join(study.name for study in members)}"
-        for file, members in owners.items()
-        if len(members) > 1
-    ]
-    if shared:
-        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
-        warnings.warn(
-            f"'{path}' names the same image {', '.join(shared[:3])}{more}: check that these are different studies",
-            stacklevel=3,
-        )
-
-
-def _grouped(studies: Iterable[tuple[str, StudyRecord]]) -> dict[str, list[StudyRecord]]:
-    """Studies by what they share."""
-    groups: dict[str, list[StudyRecord]] = {}
-    for key, study in studies:
-        groups.setdefault(key, []).append(study)
-    return groups
 
 
 def _relative(file: Path, folder: Path) -> str:

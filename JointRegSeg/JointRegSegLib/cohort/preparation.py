@@ -27,8 +27,8 @@ from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_
 from ..images.reading import LabelImage, header_problem, read_image, read_labels
 from ..images.study import StudyImages, checked_study
 from ..registration.affine import Brain, align
-from .manifest import Cohort, StudyRecord
 from .sample import StudySample
+from .studies import Cohort, StudyRecord
 
 ALIGNMENTS = ("affine", "rigid", "none")
 

@@ -25,11 +25,11 @@ from NeuroCESTLib.core.progress import Progress, silent
 from ..images.labels import CAVITY, LABELS
 from ..images.modalities import MODALITIES
 from .cache import StudyCache
-from .manifest import Cohort
 from .pairing import Pairing, PairPlan, StudySampling
 from .preparation import PreparationConfig, StudyPreparer, read_record_labels
 from .sample import Pair, StudySample
 from .sampling import class_counts
+from .studies import Cohort
 
 PATHS = ("memory", "cache", "on_the_fly")
 """Data paths: where prepared studies come from."""

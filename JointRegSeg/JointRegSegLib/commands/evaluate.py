@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from NeuroCESTLib.batch.frame import CommandParser
 
-    from ..cohort.manifest import Cohort
+    from ..cohort.studies import Cohort
     from ..evaluation.cases import Case
     from ..network.weights import LoadedWeights
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from NeuroCESTLib.batch.frame import CommandParser
 
-    from ..cohort.manifest import Cohort
+    from ..cohort.studies import Cohort
 
 
 def add(commands: _SubParsersAction[CommandParser]) -> None:

@@ -90,7 +90,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 def run(options: Namespace) -> None:
     """Run ``jointregseg synthesize``."""
-    from ..cohort.manifest import Cohort, manifest_text
+    from ..cohort.manifest import manifest_text
+    from ..cohort.studies import Cohort
     from ..synthesis.files import CONVENTION, write_patient
     from ..synthesis.templates import load_templates
     from ..synthesis.tumor import RESECTED_SHARE
@@ -144,7 +145,8 @@ def _subjects(options: Namespace) -> None:
     """Write subjects with one visit and the targets of tasks on single studies."""
     from NeuroCESTLib.core.whole_files import write_rows
 
-    from ..cohort.manifest import Cohort, manifest_text
+    from ..cohort.manifest import manifest_text
+    from ..cohort.studies import Cohort
     from ..synthesis.subject_files import CEILINGS, ceilings, write_subject
     from ..synthesis.templates import load_templates
 

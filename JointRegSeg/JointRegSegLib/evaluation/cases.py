@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from NeuroCESTLib.core.messages.input_errors import naming
 from NeuroCESTLib.core.progress import Progress
 
-from ..cohort.manifest import Cohort, StudyRecord
 from ..cohort.preparation import read_study
+from ..cohort.studies import Cohort, StudyRecord
 from ..images.labels import REGIONS
 from ..images.study import StudyImages, same_grid
 from ..inference.pipeline import process_pair

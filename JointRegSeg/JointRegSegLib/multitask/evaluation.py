@@ -13,7 +13,7 @@ import torch
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
-from ..cohort.manifest import Cohort
+from ..cohort.studies import Cohort
 from ..metrics.prediction import paired_interval
 from ..network.precision import FLOAT32
 from ..pictures.predictions import Shown

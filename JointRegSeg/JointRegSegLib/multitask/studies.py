@@ -15,10 +15,10 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.pipeline import Augmentation
-from ..cohort.manifest import Cohort, StudyRecord
 from ..cohort.preparation import PreparationConfig, StudyPreparer
 from ..cohort.sample import StudySample
 from ..cohort.sources import CachedStudies, StudiesInMemory, StudiesOnTheFly
+from ..cohort.studies import Cohort, StudyRecord
 from ..images.labels import UNLABELED
 from ..images.modalities import MODALITIES
 from ..images.preprocessing import labels_on_grid

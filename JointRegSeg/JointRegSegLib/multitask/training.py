@@ -12,7 +12,8 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..augmentation.pipeline import Augmentation
-from ..cohort.manifest import Cohort, read_manifest
+from ..cohort.manifest import read_manifest
+from ..cohort.studies import Cohort
 from ..network.precision import FLOAT32
 from ..tasks.study_task import StudyTask
 from ..training.checkpoints import split_digests

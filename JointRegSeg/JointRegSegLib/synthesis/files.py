@@ -14,7 +14,7 @@ from torch import Tensor
 from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times
 from NeuroCESTLib.core.whole_files import write_csv
 
-from ..cohort.manifest import StudyRecord
+from ..cohort.studies import StudyRecord
 from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
 from ..registration.transforms import pair_transform

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..cohort.manifest import StudyRecord
+from ..cohort.studies import StudyRecord
 from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
 from .random_fields import grid_of

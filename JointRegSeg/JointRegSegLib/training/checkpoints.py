@@ -18,7 +18,7 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
-from ..cohort.manifest import Cohort
+from ..cohort.studies import Cohort
 
 KIND = "neurocest joint training checkpoint"
 LAST, BEST = "last.pt", "best.pt"

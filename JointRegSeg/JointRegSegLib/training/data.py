@@ -12,11 +12,12 @@ from ..augmentation.config import AugmentationConfig
 from ..augmentation.mixture import MixedPairs, TransplantedPairs
 from ..augmentation.pipeline import Augmentation
 from ..augmentation.transplant import TransplantConfig
-from ..cohort.manifest import Cohort, read_manifest
+from ..cohort.manifest import read_manifest
 from ..cohort.pairing import Pairing
 from ..cohort.preparation import PreparationConfig
 from ..cohort.sample import Pair, PairSource
 from ..cohort.sources import open_pairs
+from ..cohort.studies import Cohort
 from ..images.labels import CAVITY
 from ..synthesis.source import SyntheticConfig, SyntheticSource
 from .checkpoints import split_digests

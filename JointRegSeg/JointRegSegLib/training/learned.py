@@ -18,11 +18,11 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress
 
 from ..augmentation.mixture import MixedPairs, TransplantedPairs
-from ..cohort.manifest import Cohort
 from ..cohort.preparation import PreparationConfig, StudyPreparer
 from ..cohort.sample import PairSource, StudySample
 from ..cohort.sampling import class_counts, median_frequency_weights
 from ..cohort.sources import StudyPairs
+from ..cohort.studies import Cohort
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE, histogram_landmarks
 from ..images.preprocessing import LEARN

@@ -13,10 +13,10 @@ import torch
 from joint_cohorts import CONFIG, SETTINGS, image_of, pairs_of, same_sample, small_cohort, write_study
 
 from JointRegSegLib.cohort.cache import StudyCache
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.cohort.sample import StudySample
 from JointRegSegLib.cohort.sources import open_studies
+from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 
 
 @pytest.fixture

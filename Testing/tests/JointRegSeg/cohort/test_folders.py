@@ -10,7 +10,7 @@ from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
 from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
 from JointRegSegLib.cohort.folders import SEVERAL, cohort_of_folder, divide
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
+from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 
 
 def keys(cohort: Cohort) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from JointRegSegLib.cohort.folders import AUTOMATIC, cohort_of_folder, divide
 from JointRegSegLib.cohort.layouts import natural_key, numbered_visits, subject_and_visit, visit_key
-from JointRegSegLib.cohort.manifest import Cohort, manifest_text, read_manifest
+from JointRegSegLib.cohort.manifest import manifest_text, read_manifest
+from JointRegSegLib.cohort.studies import Cohort
 from JointRegSegLib.commands.manifest import ignored_lines
 from JointRegSegLib.images.reading import channel_path, header_problem, read_image
 

@@ -10,7 +10,8 @@ import pytest
 from joint_cohorts import OLD_NAMES, write_brats
 
 from JointRegSegLib.cohort.folders import cohort_of_folder
-from JointRegSegLib.cohort.manifest import COLUMNS, StudyRecord, manifest_text, read_manifest
+from JointRegSegLib.cohort.manifest import COLUMNS, manifest_text, read_manifest
+from JointRegSegLib.cohort.studies import StudyRecord
 
 HEADER = ",".join(COLUMNS)
 

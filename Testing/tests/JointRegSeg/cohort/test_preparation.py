@@ -12,10 +12,10 @@ import SimpleITK as sitk
 import torch
 from joint_cohorts import CONFIG, SETTINGS, SIZE, STUDIES, image_of, manifest_of, pairs_of, small_cohort, write_study
 
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.cohort.sample import OUTSIDE
 from JointRegSegLib.cohort.sources import PATHS, open_pairs
+from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 
 
 @pytest.fixture

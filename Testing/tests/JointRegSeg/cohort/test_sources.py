@@ -11,8 +11,8 @@ import torch
 from joint_cohorts import CONFIG, SETTINGS, pairs_of, same_sample, small_cohort
 
 from JointRegSegLib.cohort import sources
-from JointRegSegLib.cohort.manifest import Cohort
 from JointRegSegLib.cohort.sources import PATHS, all_counts, open_pairs, open_studies
+from JointRegSegLib.cohort.studies import Cohort
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from joint_cohorts import write_study
 from joint_studies import HeadStudy, exact_result, points_in_head, small_weights
 
 from JointRegSegLib.batch import main
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord, read_manifest
+from JointRegSegLib.cohort.manifest import read_manifest
+from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 from JointRegSegLib.evaluation.cases import Case, cases_of, evaluate_case
 from JointRegSegLib.evaluation.scores import landmark_scores, map_scores, segmentation_scores, warp_scores
 from JointRegSegLib.evaluation.summary import numbers_of, summarize

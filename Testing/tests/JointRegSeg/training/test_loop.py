@@ -27,8 +27,8 @@ from joint_training_cases import (
 )
 from paths import ROOT, TESTS
 
-from JointRegSegLib.cohort.manifest import Cohort, StudyRecord
 from JointRegSegLib.cohort.sample import Pair
+from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 from JointRegSegLib.network.joint import JointNetwork
 from JointRegSegLib.network.precision import Precision
 from JointRegSegLib.network.weights import load_weights, save_weights
