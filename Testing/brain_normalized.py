@@ -18,7 +18,7 @@ from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.cohort.sample import OUTSIDE
 from JointRegSegLib.images.grid import block_around
-from JointRegSegLib.images.preprocessing import PreprocessingConfig
+from JointRegSegLib.images.preprocessing.config import PreprocessingConfig
 from JointRegSegLib.network.blocks import InstanceNorm
 from JointRegSegLib.network.brain_norm import Brains
 from JointRegSegLib.network.joint import JointNetwork, build_network

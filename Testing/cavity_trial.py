@@ -26,7 +26,7 @@ from JointRegSegLib.augmentation.resection import resected
 from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.images.labels import CAVITY, LABELS, REGIONS
-from JointRegSegLib.images.preprocessing import PreprocessingConfig
+from JointRegSegLib.images.preprocessing.config import PreprocessingConfig
 from JointRegSegLib.metrics.overlap import dice
 from JointRegSegLib.network.shipped import default_weights_path
 from JointRegSegLib.synthesis.patient import synthetic_patient

@@ -30,7 +30,10 @@ from JointRegSegLib.cohort.studies import StudyRecord
 from JointRegSegLib.findings.region_volumes import region_volumes, uncertain_volumes
 from JointRegSegLib.images.labels import CAVITY, REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreparedStudy, brain_grid, labels_on_grid, prepare_checked
+from JointRegSegLib.images.preprocessing.brain_grid import brain_grid
+from JointRegSegLib.images.preprocessing.preparation import prepare_checked
+from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
+from JointRegSegLib.images.preprocessing.resampling import labels_on_grid
 from JointRegSegLib.inference.native import native_labels
 from JointRegSegLib.inference.network_pass import network_preprocessing, segment_prepared
 from JointRegSegLib.inference.uncertainty import Segmentation, entropy

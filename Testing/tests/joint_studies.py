@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from geometries import rotation
 
 from JointRegSegLib.findings.result import JointResult, RegionVolume, VolumeChange
+from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.network.weights import LoadedWeights
 from JointRegSegLib.synthesis.phantom import RADII_MM, PhantomVisit, make_visit, to_second_visit
@@ -58,6 +59,11 @@ class HeadStudy:
         """True tumour classes."""
         return self.grid.to_sitk(self.visit.labels)
 
+    @property
+    def brain(self) -> sitk.Image:
+        """True brain."""
+        return self.grid.to_sitk(self.visit.brain.astype(np.uint8))
+
     def images(self, name: str, modalities: tuple[str, ...] = ("t1", "flair"), **more: Any) -> StudyImages:
         """Images as the science layer takes them; ``more`` are further fields of ``StudyImages``."""
         return StudyImages({m: self.image(m) for m in modalities}, name=name, **more)
@@ -83,9 +89,30 @@ class HeadStudy:
         folder.mkdir(parents=True, exist_ok=True)
         for modality in modalities:
             sitk.WriteImage(self.image(modality), str(folder / f"{modality}.nii.gz"))
-        sitk.WriteImage(self.grid.to_sitk(self.visit.labels), str(folder / "labels.nii.gz"))
-        sitk.WriteImage(self.grid.to_sitk(self.visit.brain.astype(np.uint8)), str(folder / "brain.nii.gz"))
+        sitk.WriteImage(self.labels, str(folder / "labels.nii.gz"))
+        sitk.WriteImage(self.brain, str(folder / "brain.nii.gz"))
         return folder
+
+
+def edited(image: sitk.Image, change) -> sitk.Image:
+    """Return a copy of an image with a changed array."""
+    array = sitk.GetArrayFromImage(image)
+    changed = sitk.GetImageFromArray(change(array))
+    changed.CopyInformation(image)
+    return changed
+
+
+def with_value(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarray:
+    """Set a voxel of an array."""
+    array[index] = value
+    return array
+
+
+def ras_points(grid: WorkingGrid) -> np.ndarray:
+    """Return the RAS positions (D, H, W, 3) in mm of the voxels of a working grid, by its definition."""
+    k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    first = np.array(grid.origin_lps_mm) * [-1, -1, 1]
+    return first + grid.spacing_mm * np.stack([i, j, k], axis=-1)
 
 
 def layered_tumor() -> np.ndarray:
@@ -127,7 +154,7 @@ def small_weights(path: Path, spacing_mm: float = 4.0, segmentation: bool = True
     """Save a small untrained network for voxels of ``spacing_mm``; its deformation is the identity."""
     import torch
 
-    from JointRegSegLib.images.preprocessing import PreprocessingConfig
+    from JointRegSegLib.images.preprocessing.config import PreprocessingConfig
     from JointRegSegLib.network.configuration import NetworkConfig
     from JointRegSegLib.network.joint import build_network
     from JointRegSegLib.network.weights import save_weights

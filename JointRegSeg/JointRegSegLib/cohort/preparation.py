@@ -23,7 +23,9 @@ from ..images.label_conventions import declared_convention
 from ..images.label_maps import BY_CONTENT
 from ..images.labels import CAVITY, UNLABELED
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreprocessingConfig, labels_on_grid, prepare_checked
+from ..images.preprocessing.config import PreprocessingConfig
+from ..images.preprocessing.preparation import prepare_checked
+from ..images.preprocessing.resampling import labels_on_grid
 from ..images.reading import LabelImage, header_problem, read_image, read_labels
 from ..images.study import StudyImages, checked_study
 from ..registration.affine import Brain, align

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from ..findings.result import JointResult
 from ..images.grid import WorkingGrid
 from ..images.modalities import TITLES
-from ..images.preprocessing import PreprocessingConfig, brain_grid
+from ..images.preprocessing.brain_grid import brain_grid
+from ..images.preprocessing.config import PreprocessingConfig
 from ..images.study import StudyImages
 from ..pictures.cases import SHOWN_MODALITIES, CasePicture
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..images.compartments import title_of
 from ..images.grid import WorkingGrid, to_native
 from ..images.modalities import TITLES
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..registration.deformation import Deformation, warp
 from .region_volumes import VISIBLE_IN, VOLUME_REGIONS, enumerated
 from .result import RegionCoverage

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from .study import same_grid
+from .study import StudyImages, same_grid
 
 _CUT_CM2 = 12.0
 _CUT_CM2_PER_MM = 9.0
@@ -69,6 +69,11 @@ def coverage_of(image: sitk.Image, brain: sitk.Image) -> Coverage:
         planes[: plane if side < 0 else 0] = False
         planes[plane + 1 if side > 0 else len(planes) :] = False
     return Coverage(None if seen.all() else _like(seen, image), _beyond(inside, cuts, image))
+
+
+def study_coverage(study: StudyImages, mask: sitk.Image) -> dict[str, Coverage]:
+    """Find out what each image of a study shows of its brain; see ``coverage_of``."""
+    return {m: coverage_of(study.images[m], mask) for m in study.present}
 
 
 def most_common_on_faces(values: np.ndarray) -> tuple[float, float]:

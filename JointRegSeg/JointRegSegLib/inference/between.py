@@ -11,7 +11,10 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid
-from ..images.preprocessing import PreparedStudy, PreprocessingConfig, brain_grid, prepare_checked
+from ..images.preprocessing.brain_grid import brain_grid
+from ..images.preprocessing.config import PreprocessingConfig
+from ..images.preprocessing.preparation import prepare_checked
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..registration.deformation import Deformation, resize_displacement
 from ..registration.transforms import on_other_grid
 from .checks import CheckedPair

@@ -13,10 +13,9 @@ from NeuroCESTLib.core.progress import Progress, part
 from ..findings.region_volumes import VISIBLE_IN, enumerated, regions_without_modality
 from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
-from ..images.coverage import Coverage, share_shown
+from ..images.coverage import Coverage, share_shown, study_coverage
 from ..images.labels import check_classes
 from ..images.modalities import TITLES
-from ..images.preprocessing import study_coverage
 from ..images.study import BRAIN_MASK, StudyImages, checked_study, same_grid
 from ..network.weights import LoadedWeights
 from ..registration.affine import Brain

@@ -14,7 +14,8 @@ from NeuroCESTLib.core.progress import Progress, part
 from ..findings.region_volumes import uncertain_volumes, without_islands
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid, labels_to_native, to_native
 from ..images.labels import LABELS, classes_of_probabilities
-from ..images.preprocessing import brain_grid, prepare_checked
+from ..images.preprocessing.brain_grid import brain_grid
+from ..images.preprocessing.preparation import prepare_checked
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
 from .checks import CheckedStudy

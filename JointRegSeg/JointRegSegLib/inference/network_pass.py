@@ -17,7 +17,8 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 from ..images.grid import block_around
 from ..images.labels import LABELS, classes_of_probabilities, is_tumor
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy, PreprocessingConfig
+from ..images.preprocessing.config import PreprocessingConfig
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..images.study import StudyImages
 from ..network.precision import register_fast
 from ..network.tiles import segment_block

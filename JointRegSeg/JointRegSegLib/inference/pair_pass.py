@@ -10,7 +10,7 @@ from torch import Tensor
 from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..network.weights import LoadedWeights
 from ..registration.deformation import Deformation
 from .network_pass import network_preprocessing, register_prepared, segment_prepared

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from ..images.grid import LARGEST_GRID, LARGEST_TILED_GRID, WorkingGrid
-from ..images.preprocessing import (
-    PreparedStudy,
-    PreprocessingConfig,
-    brain_grid,
-    labels_on_grid,
-    mask_on_grid,
-    prepare_checked,
-)
+from ..images.preprocessing.brain_grid import brain_grid
+from ..images.preprocessing.config import PreprocessingConfig
+from ..images.preprocessing.preparation import prepare_checked
+from ..images.preprocessing.prepared_study import PreparedStudy
+from ..images.preprocessing.resampling import labels_on_grid, mask_on_grid
 from ..network.weights import LoadedWeights
 from ..registration.affine import AffineResult
 from .checks import CheckedPair, CheckedStudy

@@ -9,7 +9,7 @@ from NeuroCESTLib.core.progress import Progress, part
 
 from ..findings.coverage import left_out
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..registration.deformation import Deformation, identity_displacement
 from ..registration.instance_optimization import RefinementSettings, refine
 from ..registration.transforms import is_identity, square_root

@@ -20,7 +20,7 @@ from ..findings.coverage import (
 from ..findings.lesions import lesion_changes, lesion_warnings
 from ..findings.region_volumes import region_volumes, volume_changes
 from ..findings.result import JointResult, RegionVolume
-from ..images.preprocessing import labels_on_grid
+from ..images.preprocessing.resampling import labels_on_grid
 from ..registration.deformation import Deformation
 from ..registration.native_warp import NativeWarp
 from ..registration.transforms import jacobian_image, pair_transform

@@ -15,7 +15,9 @@ from ..findings.coverage import coverage_warnings, hidden_on, shares_seen, shows
 from ..findings.region_volumes import region_volumes
 from ..findings.result import StudyResult
 from ..images.grid import LARGEST_TILED_GRID
-from ..images.preprocessing import brain_grid, labels_on_grid, prepare_checked
+from ..images.preprocessing.brain_grid import brain_grid
+from ..images.preprocessing.preparation import prepare_checked
+from ..images.preprocessing.resampling import labels_on_grid
 from ..images.study import StudyImages
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..findings.result import JointResult
 from ..images.labels import CAVITY, is_tumor
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..quality.compartment_signs import LEAST_ML, compartment_qualities
 from ..quality.label_signs import label_signs, uncertainty_signs
 from ..quality.registration_signs import pair_quality

@@ -11,7 +11,7 @@ from NeuroCESTLib.core.checked_json import check_keys, read_json, settings_from_
 
 from ..augmentation.config import AugmentationConfig
 from ..cohort.preparation import PreparationConfig
-from ..images.preprocessing import LEARN
+from ..images.preprocessing.config import LEARN
 from ..network.configuration import NetworkConfig, load_network_config
 from ..network.shipped import default_weights_path
 from ..tasks.registry import study_task_from_dict

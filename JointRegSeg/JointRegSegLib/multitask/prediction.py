@@ -14,7 +14,7 @@ from NeuroCESTLib.core.progress import Progress, silent
 from ..cohort.sample import StudySample
 from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import labels_to_native, mask_corners, to_native
-from ..images.preprocessing import prepare_checked
+from ..images.preprocessing.preparation import prepare_checked
 from ..images.study import StudyImages, checked_study
 from ..network.precision import FLOAT32, require_finite
 from ..tasks.autoencoder import Autoencoder, anomaly

@@ -21,7 +21,7 @@ from ..cohort.sources import CachedStudies, StudiesInMemory, StudiesOnTheFly
 from ..cohort.studies import Cohort, StudyRecord
 from ..images.labels import UNLABELED
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import labels_on_grid
+from ..images.preprocessing.resampling import labels_on_grid
 from ..images.reading import read_image
 from ..tasks.image_target import ImageTarget
 from ..tasks.study_task import FILE, StudyTask

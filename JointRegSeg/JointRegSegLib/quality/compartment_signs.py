@@ -25,7 +25,7 @@ from torch import Tensor
 from ..images.labels import CAVITY, ENHANCING, LABELS, classes_of_probabilities
 from ..images.modalities import MODALITIES
 from ..images.normalization import robust_center_and_deviation
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from .verdict import CHECK, Sign
 
 NAMES = {1: "necrotic core", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"}

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..images.labels import CAVITY
 from ..images.modalities import MODALITIES, TITLES
 from ..images.normalization import robust_center_and_deviation
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from .verdict import CHECK, FAILED, Sign
 
 CORE, EDEMA, ENHANCING = 1, 2, 3

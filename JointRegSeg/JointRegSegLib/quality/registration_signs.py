@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.modalities import MODALITIES
-from ..images.preprocessing import PreparedStudy
+from ..images.preprocessing.prepared_study import PreparedStudy
 from ..registration.affine import AffineResult
 from ..registration.deformation import Deformation, jacobian_determinant, resize_displacement, warp
 from ..registration.halfway import OUTSIDE, HalfwaySpace, Side, rotation_matrix

@@ -12,7 +12,7 @@ from NeuroCESTLib.core.checked_json import check_keys, read_json, settings_from_
 from ..augmentation.config import AugmentationConfig
 from ..cohort.pairing import Pairing, StudySampling
 from ..cohort.preparation import PreparationConfig
-from ..images.preprocessing import LEARN, PreprocessingConfig
+from ..images.preprocessing.config import LEARN, PreprocessingConfig
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig, load_network_config, network_config_names
 from ..network.shipped import DEFAULT, SHIPPED

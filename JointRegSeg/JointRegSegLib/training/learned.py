@@ -25,7 +25,7 @@ from ..cohort.sources import StudyPairs
 from ..cohort.studies import Cohort
 from ..images.modalities import MODALITIES
 from ..images.normalization import ZSCORE_RANGE, histogram_landmarks
-from ..images.preprocessing import LEARN
+from ..images.preprocessing.config import LEARN
 from ..losses.config import MEDIAN_FREQUENCY
 from .checkpoints import LAST, load_checkpoint
 from .config import TrainingConfig

@@ -13,7 +13,7 @@ from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import read_manifest
 from JointRegSegLib.cohort.preparation import PreparationConfig, StudyPreparer
 from JointRegSegLib.images.labels import UNLABELED
-from JointRegSegLib.images.preprocessing import PreprocessingConfig
+from JointRegSegLib.images.preprocessing.config import PreprocessingConfig
 
 pytest.importorskip("nilearn", reason="synthetic patients are made from the template in the package nilearn")
 

@@ -14,7 +14,7 @@ from joint_studies import HeadStudy, by_sitk, doubting, judging_by_brightness, p
 from JointRegSegLib.findings.coverage import left_out, region_coverage, shares_seen
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreparedStudy
+from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference.network_pass import segment_prepared
 from JointRegSegLib.inference.pair_pass import run_network, segment_by_coverage

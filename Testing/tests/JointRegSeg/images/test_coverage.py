@@ -11,7 +11,8 @@ from joint_studies import HeadStudy
 from JointRegSegLib.images.brain_mask import estimate_brain_mask
 from JointRegSegLib.images.coverage import coverage_of, share_shown
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreprocessingConfig, prepare_study
+from JointRegSegLib.images.preprocessing.config import PreprocessingConfig
+from JointRegSegLib.images.preprocessing.preparation import prepare_study
 from JointRegSegLib.images.study import StudyImages
 
 SPACING_MM = 3.0

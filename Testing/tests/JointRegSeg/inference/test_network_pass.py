@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from joint_studies import doubting, judging_by_brightness, small_weights
 
+from JointRegSegLib.images.coverage import study_coverage
 from JointRegSegLib.images.grid import WorkingGrid, block_around
 from JointRegSegLib.images.labels import EDEMA
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreparedStudy, study_coverage
+from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.inference import network_pass
 from JointRegSegLib.inference.checks import CheckedStudy

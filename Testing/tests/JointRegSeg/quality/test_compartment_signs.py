@@ -10,7 +10,7 @@ from torch import Tensor
 
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreparedStudy
+from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
 from JointRegSegLib.quality.compartment_signs import CompartmentQuality, compartment_qualities
 
 SHAPE = (32, 32, 32)

@@ -10,7 +10,7 @@ import torch
 
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.images.modalities import MODALITIES
-from JointRegSegLib.images.preprocessing import PreparedStudy
+from JointRegSegLib.images.preprocessing.prepared_study import PreparedStudy
 from JointRegSegLib.quality.label_signs import label_signs, uncertainty_signs
 from JointRegSegLib.quality.registration_signs import PairQuality, local_correlations, pair_quality
 from JointRegSegLib.quality.verdict import CHECK, FAILED, GOOD, Verdict, combined, judge_registration

@@ -1,0 +1,90 @@
+"""The brain of images, stripped or not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from joint_studies import HeadStudy, edited, head_grid, with_value
+
+from JointRegSegLib.images import head_mask
+from JointRegSegLib.images.brain_mask import estimate_brain_mask
+from JointRegSegLib.images.study import StudyImages
+from JointRegSegLib.synthesis.phantom import RADII_MM, make_visit
+
+
+@pytest.fixture(scope="module")
+def study() -> HeadStudy:
+    return HeadStudy.of("axial")
+
+
+def test_the_brain_of_stripped_images_is_what_differs_from_the_background(study: HeadStudy) -> None:
+    speck = edited(study.image("t1"), lambda a: with_value(a, (1, 1, 1), 900.0))  # noise outside
+    hole = edited(study.image("flair"), lambda a: with_value(a, tuple(n // 2 for n in a.shape), 0.0))
+    found = estimate_brain_mask(StudyImages({"t1": speck, "flair": hole}))
+    assert found.stripped
+    assert not found.warnings
+    assert np.array_equal(sitk.GetArrayFromImage(found.mask) > 0, study.visit.brain)
+
+
+def test_images_that_were_stripped_by_one_mask_have_the_brain_of_each(study: HeadStudy) -> None:
+    t1, flair = study.images("study").images.values()
+    shown = sitk.GetArrayFromImage(t1) != 0
+    moved = sitk.GetImageFromArray(sitk.GetArrayFromImage(flair) * shown)
+    moved.CopyInformation(t1)
+    moved.SetOrigin(np.add(t1.GetOrigin(), (3.0, 0.0, 0.0)).tolist())
+    alone = estimate_brain_mask(StudyImages({"t1": moved})).mask
+    both = estimate_brain_mask(StudyImages({"t1": moved, "flair": t1})).mask
+    resampled = sitk.Resample(estimate_brain_mask(StudyImages({"t1": t1})).mask, moved, sitk.Transform(), 1)
+    assert np.array_equal(sitk.GetArrayFromImage(both), sitk.GetArrayFromImage(alone | resampled))
+
+
+def head_with_brain() -> tuple[sitk.Image, np.ndarray]:
+    """Return an oblique image of a head with noise, and its brain (D, H, W)."""
+    grid = head_grid("oblique", (3.0, 3.0, 3.0))
+    k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    at = np.stack([i, j, k], axis=-1) @ grid.ijk_to_ras[:3, :3].T + grid.ijk_to_ras[:3, 3]
+    radius = np.linalg.norm(at / RADII_MM, axis=-1)
+    brain = make_visit(grid.shape, grid.ijk_to_ras).images["t1"]
+    inside = radius * 1.18  # the brain is the inner part, inside a dark skull and a bright scalp
+    head = np.where(inside < 1, brain, np.where(inside < 1.09, 12.0, np.where(inside < 1.25, 140.0, 0.0)))
+    noise = np.random.default_rng(3).rayleigh(3.0, grid.shape)
+    return grid.to_sitk((head + noise).astype(np.float32)), inside < 1
+
+
+def test_the_brain_in_a_head_is_found_with_a_warning() -> None:
+    image, truth = head_with_brain()
+    found = estimate_brain_mask(StudyImages({"t1": image}, name="first"))
+    mask = sitk.GetArrayFromImage(found.mask) > 0
+    assert not found.stripped
+    assert "estimated from the head" in found.warnings[0]
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
+def test_the_brain_in_a_head_does_not_depend_on_the_value_of_the_air(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_mask, "_STEPS", 30)
+    image, _ = head_with_brain()
+    values = sitk.GetArrayViewFromImage(image)
+    from_zero = image - float(values.min())
+    standardized = sitk.Cast((image - float(values.mean())) / float(values.std()), sitk.sitkFloat32)
+    masks = [sitk.GetArrayFromImage(head_mask.brain_in_head(i)[0]) for i in (from_zero, standardized)]
+    assert (masks[0] != masks[1]).sum() < 0.005 * masks[0].sum()  # rounding
+
+
+@pytest.mark.parametrize("visit", [1, 2])
+def test_a_slab_of_a_head_in_air_of_zero_is_not_taken_for_a_stripped_brain(visit: int, shared_data) -> None:
+    """It has 2600 and 2980 ml, less than a whole head."""
+    folder = "data/brain/multiple_sclerosis/long_patient01"
+    image = sitk.ReadImage(str(shared_data(f"{folder}/raw/study{visit}_T1W.nii.gz")), sitk.sitkFloat32)
+    found = estimate_brain_mask(StudyImages({"t1": image}))
+    assert not found.stripped
+    volume_ml = sitk.GetArrayFromImage(found.mask).sum() * np.prod(image.GetSpacing()) / 1000
+    assert 1200 < volume_ml < 1500
+
+
+def test_pure_noise_has_no_brain() -> None:
+    noise = np.random.default_rng(4).rayleigh(10, (40, 40, 40)).astype(np.float32)
+    image = sitk.GetImageFromArray(noise)
+    image.SetSpacing((1.5, 1.5, 1.5))
+    with pytest.raises(ValueError, match=r"no brain was found in the t1 image of the first study.*give a brain mask"):
+        estimate_brain_mask(StudyImages({"t1": image}, name="first"))
