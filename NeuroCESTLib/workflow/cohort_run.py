@@ -15,11 +15,13 @@ from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, write_errors
 
 from .engine import SNAKEFILE, STATE, only_run, profile_folder, require_engine, run_engine
 from .manifest import CohortManifest, Settings, read_cohort, read_settings
-from .page import write_cohort_page
 from .plan import Plan
 from .programs import environment
 from .record import update_record
-from .results import MEAN, attributes_of, collect, groups_of, write_tables
+from .results.collection import attributes_of, collect, write_tables
+from .results.comparisons import groups_of
+from .results.page import write_cohort_page
+from .results.rows import MEAN
 
 Read = TypeVar("Read")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
@@ -34,7 +36,7 @@ class RunOptions:
         cores: Cores of this machine to use; None for all, or what the profile says.
         profile: Profile of Snakemake for a cluster; None for this machine.
         compare: Column of the manifest whose groups are compared; None for none.
-        statistic: Statistic that is compared and drawn, see ``results.STATISTICS``.
+        statistic: Statistic that is compared and drawn, see ``rows.STATISTICS``.
         dry_run: Only list what would be done.
         dag: File for the graph of jobs, which is drawn instead of running them; None for none.
         engine: Further arguments of Snakemake.
@@ -95,7 +97,7 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
     Args:
         output: Output folder of ``run_cohort``.
         compare: Column of the manifest whose groups are compared; None for none.
-        statistic: Statistic that is compared and drawn, see ``results.STATISTICS``.
+        statistic: Statistic that is compared and drawn, see ``rows.STATISTICS``.
 
     Returns:
         1 if a subject has no result, otherwise 0.

@@ -11,7 +11,7 @@ from NeuroCESTLib.workflow.engine import STATE
 from NeuroCESTLib.workflow.manifest import Settings, Visit
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
 from NeuroCESTLib.workflow.record import is_current, read_record, update_record
-from NeuroCESTLib.workflow.results import find_failure
+from NeuroCESTLib.workflow.results.failures import find_failure
 
 STAGES = ("fit", "segmentation", "compartments")
 

@@ -12,7 +12,7 @@ from cohorts import read_table
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.manifest import Settings, Visit
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
-from NeuroCESTLib.workflow.results import collect, compare_all, groups_of
+from NeuroCESTLib.workflow.results.collection import collect
 
 STAGES = {"v1": ("fit",), "v2": ("fit", "registration", "compartments")}
 
@@ -157,31 +157,6 @@ def test_a_column_that_the_manifest_does_not_have_is_refused(folder: Path, capsy
     assert main(["summarize", str(folder), "--compare", "site"]) == 2
     assert "has no such column; it has group" in capsys.readouterr().err
     assert not (folder / "cohort.csv").exists()
-
-
-def rows_and_plan(groups: dict[str, list[str]]) -> tuple[list[dict], Plan]:
-    """A value for each visit, and the plan of subjects whose visits have these groups."""
-    visits = {s: [Visit(s, f"v{n + 1}", {}, {"group": g}) for n, g in enumerate(of)] for s, of in groups.items()}
-    what = {"compartment": "edema", "quantity": "amide", "unit": "", "statistic": "mean"}
-    rows = [
-        {"subject": s, "visit": visit.name, **what, "value": float(i + j * (i + 1))}
-        for i, s in enumerate(visits)
-        for j, visit in enumerate(visits[s])
-    ]
-    return rows, Plan(visits, Settings())
-
-
-def test_a_subject_has_the_group_that_any_of_its_visits_tells_and_a_dash_is_none() -> None:
-    rows, plan = rows_and_plan({"a": ["", "x"], "b": ["x", "-"], "c": ["-", "-"], "d": ["", "y"], "e": ["y", "y"]})
-    assert groups_of(plan, "group") == {"a": "x", "b": "x", "c": "", "d": "y", "e": "y"}
-    compared = compare_all(rows, plan, "group")
-    assert {(row["first_group"], row["second_group"]) for row in compared if row["kind"] == "unpaired"} == {("x", "y")}
-
-
-def test_a_subject_in_two_groups_is_refused() -> None:
-    rows, plan = rows_and_plan({"a": ["x", "y"], "b": ["x", "x"]})
-    with pytest.raises(ValueError, match="--compare group: the visits of a have 'x' and 'y'"):
-        compare_all(rows, plan, "group")
 
 
 def test_each_later_visit_is_compared_with_the_first_one_of_its_own_table(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from NeuroCESTLib.core.packages import left_out_without_its_package
 from NeuroCESTLib.report.numbers import interval_text, number_text
 from NeuroCESTLib.report.page import Badge, Cell, Link, Page, Part, Picture, Section, Table, Text, write_page
 
-from .manifest import Visit
-from .plan import FOLDERS, Plan
-from .results import CohortResults, Row, groups_of
+from ..manifest import Visit
+from ..plan import FOLDERS, Plan
+from .collection import CohortResults
+from .comparisons import groups_of
+from .rows import Row
 
 MAIN = ("enhancing_tumor", "necrotic_core", "edema", "tumor_core", "whole_tumor", "contralateral", "white_matter")
 """Compartments in the order in which they are drawn; others are in the tables only."""

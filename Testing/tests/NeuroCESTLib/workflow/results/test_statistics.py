@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from NeuroCESTLib.workflow.statistics import (
+from NeuroCESTLib.workflow.results.statistics import (
     compare_paired,
     compare_unpaired,
     false_discovery_rate,

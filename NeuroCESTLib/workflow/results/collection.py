@@ -1,0 +1,113 @@
+"""What the folders of all subjects hold, and the tables of a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from NeuroCESTLib.core.whole_files import write_csv
+
+from ..plan import FOLDERS, Plan
+from ..record import read_record
+from .comparisons import COMPARISON_COLUMNS, LATER, compare_all
+from .failures import Failure, find_failure
+from .rows import MEAN, Row, change_row, maps_without_values, read_table, statistic_rows, visit_labels, volume_rows
+
+COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
+"""Columns of ``cohort.csv`` after those that say which visit it is."""
+
+
+@dataclass(frozen=True)
+class CohortResults:
+    """What is known of a cohort.
+
+    Attributes:
+        rows: Rows of ``cohort.csv``: a statistic of a quantity in a compartment at a visit, or a failure.
+        changes: Rows of ``changes.csv``: the change of a quantity in a compartment since the first visit.
+        comparisons: Rows of ``comparison.csv``.
+        failures: Results that are missing, in the order of the manifest.
+        statistic: Which statistic was compared.
+        warnings: Sentences about maps without any value.
+    """
+
+    rows: list[Row]
+    changes: list[Row]
+    comparisons: list[Row]
+    failures: list[Failure]
+    statistic: str = MEAN
+    warnings: tuple[str, ...] = ()
+
+
+def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN) -> CohortResults:
+    """Read what the subjects' folders hold.
+
+    Args:
+        folder: Output folder of the run.
+        plan: What was to be done.
+        compare: Column of the manifest whose groups are compared; None for none.
+        statistic: Which of ``STATISTICS`` is compared.
+    """
+    rows: list[Row] = []
+    changes: list[Row] = []
+    failures: list[Failure] = []
+    warnings: list[str] = []
+    references: list[Row] = []
+    record = read_record(folder)
+    for subject, visits in plan.visits.items():
+        first_is_known = False
+        for visit in visits[1:] if len(visits) > 1 else visits:
+            failure = find_failure(folder, plan, visit, record)
+            if failure:
+                failures.append(failure)
+                rows.append({**visit_labels(visit), "message": failure.sentence})
+                continue
+            place = folder / subject / visit.name / FOLDERS["compartments"]
+            try:
+                of_visit = read_table(place / "compartments.csv", ("region", "visit", "quantity", "n", "coverage"))
+                changed = read_table(place / "changes.csv", ("region", "quantity", "first", "second"))
+            except ValueError as error:
+                failures.append(Failure(visit.subject, visit.name, "compartments", str(error)))
+                rows.append({**visit_labels(visit), "message": str(error)})
+                continue
+            wanted = {visit.name} if first_is_known else {visit.name, visits[0].name}
+            for one in visits:
+                if one.name in wanted:
+                    rows += statistic_rows(one, of_visit) + volume_rows(one, visits[0], changed)
+                    warnings += maps_without_values(one, of_visit)
+            first_is_known = True
+            changes += [change_row(visit, visits[0], row) for row in changed]
+            at_first = statistic_rows(visits[0], of_visit) + volume_rows(visits[0], visits[0], changed)
+            references += [{**row, LATER: visit.name} for row in at_first]
+    comparisons = compare_all(rows, plan, compare, statistic, references)
+    return CohortResults(rows, changes, comparisons, failures, statistic, tuple(warnings))
+
+
+def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
+    """Write ``cohort.csv``, ``changes.csv`` and ``comparison.csv``.
+
+    Args:
+        folder: Output folder of the run.
+        plan: What was to be done.
+        results: What is known of the cohort.
+    """
+    first = ("subject", "visit", *attributes_of(plan))
+    _write(results.rows, (*first, *COLUMNS), folder / "cohort.csv")
+    known = list(dict.fromkeys(name for row in results.changes for name in row if name not in first))
+    _write(results.changes, (*first, *(known or ("first_visit", "compartment"))), folder / "changes.csv")
+    _write(results.comparisons, COMPARISON_COLUMNS, folder / "comparison.csv")
+
+
+def attributes_of(plan: Plan) -> list[str]:
+    """Return the names of the columns of the manifest that are neither names nor files."""
+    return list(dict.fromkeys(name for visits in plan.visits.values() for v in visits for name in v.attributes))
+
+
+def _write(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
+    def shown(value: Any) -> Any:
+        if value is None or value != value:
+            return ""
+        return f"{value:.7g}" if isinstance(value, float) else value
+
+    write_csv(columns, ([shown(row.get(name)) for name in columns] for row in rows), path)

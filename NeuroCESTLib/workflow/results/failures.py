@@ -1,0 +1,58 @@
+"""Results that a cohort lacks, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..manifest import Visit
+from ..plan import FOLDERS, Plan
+from ..programs import last_error
+from ..record import Record, is_current, read_record
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A result that a subject lacks.
+
+    Attributes:
+        subject: Name of the subject.
+        visit: Name of the visit.
+        stage: Stage that failed; empty if none has been tried, or if the result is outdated.
+        sentence: Why.
+    """
+
+    subject: str
+    visit: str
+    stage: str
+    sentence: str
+
+
+def find_failure(folder: Path, plan: Plan, visit: Visit, record: Record | None = None) -> Failure | None:
+    """Say why the result of a visit is missing or does not count; None if it is there.
+
+    Args:
+        folder: Output folder of the run.
+        plan: What was to be done.
+        visit: A later visit of a subject, or its only one.
+        record: What the stages were made with; None to read it.
+    """
+    needed = {plan.visits[visit.subject][0].name, visit.name}
+    record = read_record(folder) if record is None else record
+    missing, outdated = False, ""
+    for stage, of_visit in plan.stages(visit.subject):
+        later = stage in ("registration", "compartments")  # these belong to the pair
+        if of_visit.name not in needed or (later and of_visit.name != visit.name):
+            continue
+        place = folder / of_visit.subject / of_visit.name
+        if (place / FOLDERS[stage] / "report.json").is_file():
+            if not outdated and not is_current(folder, plan, record, stage, of_visit.subject, of_visit.name):
+                outdated = f"{stage} of {of_visit.name}: made with earlier settings or files: run again"
+            continue
+        missing = True
+        log = place / "logs" / f"{stage}.log"
+        if log.is_file() and (said := last_error(log.read_text(encoding="utf-8", errors="replace"))):
+            return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
+    if missing:
+        return Failure(visit.subject, visit.name, "", "not done yet: run again")
+    return Failure(visit.subject, visit.name, "", outdated) if outdated else None

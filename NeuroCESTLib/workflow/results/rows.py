@@ -1,0 +1,100 @@
+"""Rows of the tables of a cohort, from the tables of ``cestquant compartments`` of each visit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from NeuroCESTLib.core.checked_json import read_text
+
+from ..manifest import Visit
+
+STATISTICS = {"mean": "mean_se", "median": "", "pure": "pure_se", "fit": "fit_se"}
+"""Statistics in ``cohort.csv``, with the column of ``compartments.csv`` that holds their standard error."""
+MEAN = "mean"
+"""Statistic that is compared unless another one is asked for."""
+VOLUME = "volume"
+
+Row = dict[str, Any]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table of ``cestquant compartments``; ValueError where it is damaged."""
+    if not path.is_file():
+        return []
+    remedy = "remove its folder and run again"
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, remedy))))
+    except csv.Error:
+        raise ValueError(f"'{path}' is a damaged table: {remedy}") from None
+    if any(row.get(column) is None for row in rows for column in columns):
+        raise ValueError(f"'{path}' is a damaged table, in which fields are missing: {remedy}")
+    return rows
+
+
+def statistic_rows(visit: Visit, table: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Rows of ``cohort.csv`` from those of ``compartments.csv``; statistics that are not known are left out."""
+    found = []
+    for row in table:
+        if row["visit"] != visit.name:
+            continue
+        what = {"compartment": row["region"], "quantity": row["quantity"], "unit": row.get("unit", "")}
+        for statistic, error in STATISTICS.items():
+            value = _number(row.get(statistic, ""))
+            if math.isfinite(value):
+                rest = {"se": _number(row.get(error, "")), "n": row["n"], "coverage": _number(row["coverage"])}
+                found.append({**visit_labels(visit), **what, "statistic": statistic, "value": value, **rest})
+    return found
+
+
+def volume_rows(visit: Visit, first: Visit, changes: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Volumes of the compartments, which the table of changes has for both visits."""
+    column = "first" if visit is first else "second"
+    return [
+        {
+            **visit_labels(visit),
+            "compartment": row["region"],
+            "quantity": VOLUME,
+            "unit": row.get("unit", "ml"),
+            "statistic": "total",
+            "value": _number(row[column]),
+        }
+        for row in changes
+        if row.get("quantity") == VOLUME and math.isfinite(_number(row[column]))
+    ]
+
+
+def change_row(visit: Visit, first: Visit, row: Mapping[str, str]) -> Row:
+    """The row of ``changes.csv`` for a row of the table of a visit's changes."""
+    rest = {name: value for name, value in row.items() if name not in ("region", "visit")}
+    return {**visit_labels(visit), "first_visit": first.name, "compartment": row["region"], **rest}
+
+
+def visit_labels(visit: Visit) -> Row:
+    """The columns with which every row of a visit begins."""
+    return {"subject": visit.subject, "visit": visit.name, **visit.attributes}
+
+
+def maps_without_values(visit: Visit, table: Sequence[Mapping[str, str]]) -> list[str]:
+    """Name the maps of a visit that have no value in any compartment."""
+    known: dict[str, bool] = {}
+    for row in table:
+        if row["visit"] == visit.name:
+            has_value = any(math.isfinite(_number(row.get(statistic, ""))) for statistic in STATISTICS)
+            known[row["quantity"]] = known.get(row["quantity"], False) or has_value
+    return [
+        f"{visit.subject} {visit.name}: the map {name} has no value in any compartment"
+        for name, has_value in known.items()
+        if not has_value
+    ]
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
