@@ -14,7 +14,7 @@ from typing import TypeVar
 from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, write_errors, write_text
 
 from .engine import SNAKEFILE, STATE, only_run, profile_folder, require_engine, run_engine
-from .manifest import CohortManifest, Settings, read_cohort, read_settings
+from .manifest import read_cohort
 from .plan import Plan
 from .programs import environment
 from .record import update_record
@@ -22,6 +22,8 @@ from .results.collection import attributes_of, collect, write_tables
 from .results.comparisons import groups_of
 from .results.page import write_cohort_page
 from .results.rows import MEAN
+from .settings import Settings, read_settings
+from .visits import CohortManifest
 
 Read = TypeVar("Read")
 _GRAPHVIZ = (".svg", ".pdf", ".png")

@@ -19,8 +19,9 @@ from NeuroCESTLib.core.headers.limits import quoted
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.whole_files import write_text
 
-from .manifest import MODALITIES, CohortManifest, Settings, Visit
 from .programs import options
+from .settings import Settings
+from .visits import MODALITIES, CohortManifest, Visit
 
 STAGES = ("import", "fields", "fit", "segmentation", "registration", "compartments")
 """Stages in the order of work; their names are those of the rules."""

@@ -20,8 +20,9 @@ from studies import AMIDE_SCENARIO, amine_model
 from training_configs import SCAN_CONFIG, amide_tissue, protocol_7T
 
 from CESTQuantLib.networks import fixed_protocol
-from NeuroCESTLib.workflow.manifest import read_cohort, read_settings
+from NeuroCESTLib.workflow.manifest import read_cohort
 from NeuroCESTLib.workflow.plan import Plan
+from NeuroCESTLib.workflow.settings import read_settings
 
 from .commands import write_command_examples
 

@@ -137,8 +137,9 @@ def _scan_readers() -> list[_Entry]:
     from CESTQuantLib.scene.scanner import import_scan
     from NeuroCESTLib.core.progress import silent
     from NeuroCESTLib.report.record import Report
-    from NeuroCESTLib.workflow.manifest import read_cohort, read_settings
+    from NeuroCESTLib.workflow.manifest import read_cohort
     from NeuroCESTLib.workflow.plan import Plan
+    from NeuroCESTLib.workflow.settings import read_settings
 
     paravision = ("method", "acqp", "pdata/1/visu_pars", "pdata/1/2dseq")
 

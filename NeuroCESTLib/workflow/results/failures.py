@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..manifest import Visit
 from ..plan import FOLDERS, Plan
 from ..programs import last_error
 from ..record import Record, is_current, read_record
+from ..visits import Visit
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from NeuroCESTLib.core.packages import left_out_without_its_package
 from NeuroCESTLib.report.numbers import interval_text, number_text
 from NeuroCESTLib.report.page import Badge, Cell, Link, Page, Part, Picture, Section, Table, Text, write_page
 
-from ..manifest import Visit
 from ..plan import FOLDERS, Plan
+from ..visits import Visit
 from .collection import CohortResults
 from .comparisons import groups_of
 from .rows import Row

@@ -11,7 +11,7 @@ from typing import Any
 
 from NeuroCESTLib.core.checked_json import read_text
 
-from ..manifest import Visit
+from ..visits import Visit
 
 STATISTICS = {"mean": "mean_se", "median": "", "pure": "pure_se", "fit": "fit_se"}
 """Statistics in ``cohort.csv``, with the column of ``compartments.csv`` that holds their standard error."""

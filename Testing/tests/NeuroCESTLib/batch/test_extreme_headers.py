@@ -20,7 +20,7 @@ from CESTQuantLib.batch import main as cestquant
 from JointRegSegLib.batch import main as jointregseg
 from JointRegSegLib.images.reading import header_problem
 from NeuroCESTLib.workflow.batch import main as neurocest
-from NeuroCESTLib.workflow.manifest import MODALITIES
+from NeuroCESTLib.workflow.visits import MODALITIES
 
 MOST_SECONDS, MOST_MB = 1.0, 200
 """Bounds of a refusal: processor time once everything is imported, and memory in addition to what there was."""

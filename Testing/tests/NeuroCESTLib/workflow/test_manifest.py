@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from cohorts import write_cohort, write_manifest, write_settings
+from cohorts import write_cohort, write_manifest
 
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.file_dates import recorded_day
-from NeuroCESTLib.workflow.manifest import Settings, read_cohort, read_settings
+from NeuroCESTLib.workflow.manifest import read_cohort
 
 VISIT = {"subject": "s01", "visit": "v1", "t1": "t1.nii", "cest": "cest.nii", "protocol": "protocol.json"}
 
@@ -90,21 +90,6 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("patient,flair\ns01,x\n")
     with pytest.raises(ValueError, match="the column subject is missing; the column visit is missing; there is no col"):
         read_cohort(tmp_path / "m.csv")
-
-
-def test_settings_name_all_their_mistakes(tmp_path: Path) -> None:
-    path = tmp_path / "settings.json"
-    path.write_text(json.dumps({"metod": "r1rho", "register": "yes", "fit": "--power 1", "model": "none.json"}))
-    with pytest.raises(ValueError, match="settings") as error:
-        read_settings(path)
-    for words in (
-        "the key 'metod' is unknown (did you mean method?)",
-        "register must be true or false",
-        "fit must be a list of texts",
-        "model names 'none.json', which does not exist",
-    ):
-        assert words in str(error.value)
-    assert read_settings(None) == Settings()
 
 
 def test_mistakes_of_manifest_and_settings_come_together_before_anything_starts(
@@ -188,11 +173,3 @@ def test_a_quotation_mark_that_is_not_closed_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a line break that ends in line 3: close the quotation mark") as error:
         read_cohort(tmp_path / "m.csv")
     assert str(error.value).isprintable()
-
-
-def test_files_among_the_arguments_are_relative_to_the_settings(tmp_path: Path) -> None:
-    (tmp_path / "calib.json").touch()
-    arguments = ["--calibration", "calib.json", "--other=calib.json", "--power", "1", "elsewhere.json"]
-    settings = read_settings(write_settings(tmp_path / "settings.json", fit=arguments))
-    file = str(tmp_path / "calib.json")
-    assert settings.fit == ("--calibration", file, f"--other={file}", "--power", "1", "elsewhere.json")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from cohorts import write_cohort
 
-from NeuroCESTLib.workflow.manifest import Settings, Visit, read_cohort
+from NeuroCESTLib.workflow.manifest import read_cohort
 from NeuroCESTLib.workflow.plan import Plan
+from NeuroCESTLib.workflow.settings import Settings
+from NeuroCESTLib.workflow.visits import Visit
 
 FILES = {"t1": "/d/t1.nii", "cest": "/d/cest.nii", "protocol": "/d/p.json"}
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from NeuroCESTLib.workflow.engine import STATE
-from NeuroCESTLib.workflow.manifest import Settings, Visit
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
 from NeuroCESTLib.workflow.record import is_current, read_record, update_record
 from NeuroCESTLib.workflow.results.failures import find_failure
+from NeuroCESTLib.workflow.settings import Settings
+from NeuroCESTLib.workflow.visits import Visit
 
 STAGES = ("fit", "segmentation", "compartments")
 

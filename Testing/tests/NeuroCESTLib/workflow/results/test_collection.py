@@ -10,9 +10,10 @@ from browser import find_browser, running_browser
 from cohorts import read_table
 
 from NeuroCESTLib.workflow.batch import main
-from NeuroCESTLib.workflow.manifest import Settings, Visit
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
 from NeuroCESTLib.workflow.results.collection import collect
+from NeuroCESTLib.workflow.settings import Settings
+from NeuroCESTLib.workflow.visits import Visit
 
 STAGES = {"v1": ("fit",), "v2": ("fit", "registration", "compartments")}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from NeuroCESTLib.workflow.manifest import Settings, Visit
 from NeuroCESTLib.workflow.plan import Plan
 from NeuroCESTLib.workflow.results.comparisons import compare_all, groups_of
+from NeuroCESTLib.workflow.settings import Settings
+from NeuroCESTLib.workflow.visits import Visit
 
 
 def rows_and_plan(groups: dict[str, list[str]]) -> tuple[list[dict], Plan]:

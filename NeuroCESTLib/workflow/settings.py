@@ -1,0 +1,95 @@
+"""The settings of ``neurocest run``, which hold for all visits of a cohort."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.headers.limits import quoted
+from NeuroCESTLib.core.messages.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all visits of a cohort.
+
+    Attributes:
+        method: Method of ``cestquant fit``.
+        model: Absolute path of the tissue model of that method; empty for none.
+        register: Whether CEST and structural images are registered; otherwise the scanner's coordinates count.
+        fit: Further arguments of ``cestquant fit``.
+        fields: Further arguments of ``cestquant wasabi`` and ``wassr``.
+        registration: Further arguments of ``jointregseg apply``.
+        segmentation: Further arguments of ``jointregseg segment``.
+        compartments: Further arguments of ``cestquant compartments``.
+        anonymous: Whether the commands leave paths and names out of what they write; an argument of ``neurocest run``
+            and no key of the file.
+    """
+
+    method: str = "lorentzian"
+    model: str = ""
+    register: bool = True
+    fit: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    registration: tuple[str, ...] = ()
+    segmentation: tuple[str, ...] = ()
+    compartments: tuple[str, ...] = ()
+    anonymous: bool = False
+
+
+def read_settings(path: str | os.PathLike | None) -> Settings:
+    """Read the settings of a cohort.
+
+    Args:
+        path: JSON file with the attributes of ``Settings`` as keys; arguments are lists of texts, and ``model``
+            and files among the arguments are relative to the file. None for the defaults.
+
+    Raises:
+        ValueError: The file is unreadable or there are mistakes in it; all are named.
+    """
+    if path is None:
+        return Settings()
+    path = Path(path)
+    values = read_json(path)
+    known = [name for name in Settings.__dataclass_fields__ if name != "anonymous"]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: must be an object with the keys {', '.join(known)}")
+    problems = [
+        f"the key {quoted(str(key))} is unknown{did_you_mean(str(key), known)}" for key in values if key not in known
+    ]
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            continue
+        usual = getattr(Settings(), key)
+        if isinstance(usual, tuple):
+            fits = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+            checked[key] = tuple(_beside(path, entry) for entry in value) if fits else ()
+            wanted = "a list of texts"
+        else:
+            fits = isinstance(value, type(usual))
+            checked[key] = value
+            wanted = "true or false" if isinstance(usual, bool) else "a text"
+        if not fits:
+            problems.append(f"{key} must be {wanted}")
+    if model := checked.get("model"):
+        checked["model"] = str(Path(os.path.abspath(path)).parent / str(model))
+        if not Path(checked["model"]).is_file():
+            problems.append(f"model names {quoted(str(model), 200)}, which does not exist")
+    if problems:
+        raise ValueError(f"the settings '{path}' cannot be used: {'; '.join(problems)}; keys are {', '.join(known)}")
+    return Settings(**checked)
+
+
+def _beside(settings: Path, argument: str) -> str:
+    """An argument, as an absolute path where it names a file beside the settings (also as ``--option=FILE``)."""
+    option, equals, name = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+    file = Path(os.path.abspath(settings)).parent / name
+    try:
+        return f"{option}{equals}{file}" if name and file.is_file() else argument
+    except (OSError, ValueError):
+        return argument
