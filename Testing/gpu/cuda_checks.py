@@ -36,9 +36,9 @@ from JointRegSegLib.registration.local_correlation import lncc
 from JointRegSegLib.registration.refinement_settings import RefinementSettings
 from JointRegSegLib.training.batches import Batch
 from JointRegSegLib.training.config import TrainingConfig
-from JointRegSegLib.training.optimizer import WeightUpdater
 from JointRegSegLib.training.settings import TrainingSettings
 from JointRegSegLib.training.step import batch_loss
+from JointRegSegLib.training.updates.optimizer import WeightUpdater
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.whole_files import write_csv
 

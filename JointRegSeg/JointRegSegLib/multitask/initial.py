@@ -15,7 +15,7 @@ from NeuroCESTLib.core.tensor_files import load_tensors
 from ..images.modalities import MODALITIES
 from ..network.weights import KIND as JOINT_KIND
 from ..tasks.tissue import Tissue
-from ..training.optimizer import ENCODER
+from ..training.updates.optimizer import ENCODER
 from .network import MultiTaskNetwork, key_of
 from .weights import KIND
 

@@ -19,9 +19,9 @@ from ..tasks.study_task import StudyTask
 from ..training.batches import Collate
 from ..training.log import Row
 from ..training.objective import Draw
-from ..training.optimizer import for_gradients
 from ..training.settings import TrainingSettings
 from ..training.step import counted
+from ..training.updates.precision import for_gradients
 from .config import MultiTaskConfig
 from .network import MultiTaskNetwork, select
 from .studies import StudyBatch, combine

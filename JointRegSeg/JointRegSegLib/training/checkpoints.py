@@ -7,6 +7,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
 from ..cohort.studies import Cohort
+from ..network.configuration import NetworkConfig
+from ..tasks.joint import JOINT
+from .settings import TrainingSettings
 
 KIND = "neurocest joint training checkpoint"
 LAST, BEST = "last.pt", "best.pt"
@@ -170,6 +174,21 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], path: str | Path) 
     """
     if difference := _difference(found, wanted, ""):
         raise ValueError(f"'{path}' belongs to another training: {difference}; use another output folder")
+
+
+def of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Settings in a checkpoint with what earlier versions did not write: the task, and newer settings' defaults."""
+    found = {"task": JOINT.name, "initialise": "", **found}
+    if "initialise" not in wanted:
+        found.pop("initialise")
+    found.setdefault(STUDIES, wanted.get(STUDIES))
+    if STUDIES not in wanted:
+        found.pop(STUDIES)
+    for part, defaults in (("network", NetworkConfig().to_dict()), ("training", asdict(TrainingSettings()))):
+        if isinstance(found.get(part), dict) and isinstance(wanted.get(part), dict):
+            missing = {key for key in wanted[part] if key not in found[part]}
+            found[part] = {**found[part], **{key: defaults[key] for key in missing if key in defaults}}
+    return found
 
 
 def _difference(found: Any, wanted: Any, name: str) -> str:

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,8 @@ from torch import nn
 
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
-from NeuroCESTLib.core.stored_values import check_weights
 
-from ..network.configuration import NetworkConfig
-from ..network.precision import Precision
 from ..pictures.curves import draw_curves
-from ..tasks.joint import JOINT
 from .batches import AnyBatch, Augment, BatchStream, ItemSource
 from .checkpoints import (
     BEST,
@@ -31,15 +26,15 @@ from .checkpoints import (
     check_same,
     is_sound,
     load_checkpoint,
+    of_this_version,
     save_checkpoint,
     start_anew,
 )
 from .config import TrainingConfig
 from .log import MINUTES, Row, TrainingLog, without_time
 from .objective import JointObjective, Objective
-from .optimizer import AveragedNetwork, WeightUpdater, choose_precision, common_precision
-from .settings import TrainingSettings
 from .state import TrainingDiverged, TrainingResult, TrainingState
+from .updates.learner import Learner
 
 Clock = Callable[[], float]
 """Time in s from any origin, such as ``time.monotonic``."""
@@ -107,7 +102,7 @@ class _Run:
     """One session of a training.
 
     Attributes:
-        network: Network in training.
+        learner: The network in training.
         state: Where the training is.
         log: Rows of the epochs.
         stopped: Why the training ended; empty while it goes on.
@@ -128,24 +123,13 @@ class _Run:
         self.objective, self.settings, self.processes = objective, objective.settings, processes
         self.folder, self.progress, self.clock = folder, progress, clock
         self.studies = dict(studies or {})
-        self.device = processes.device(self.settings.device)
-        self.network = network.to(self.device)
-        precision = choose_precision(self.settings, self.device)
-        self.precision = common_precision(precision, processes, self.device)
-        self.precision.arrange_weights(self.network)
-        self.updater = WeightUpdater(self.network, self.settings, self.precision)
-        self.average = AveragedNetwork(self.network, self.settings.ema_decay) if self.settings.ema_decay else None
+        self.learner = Learner(objective, network, processes)
         self.validation = [objective.combine([item], objective.multiple) for item in validation]
         self.log = TrainingLog(folder, writes=processes.writes)
         self.state = TrainingState()
         self.started = clock()
         self.stopped = ""
         self.interruption: BaseException | None = None
-
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is validated and kept."""
-        return self.average.network if self.average is not None else self.network
 
     @property
     def at_epoch_end(self) -> bool:
@@ -167,7 +151,7 @@ class _Run:
             multiple=self.objective.multiple,
             workers=settings.workers,
             prefetch=settings.prefetch * passes,
-            pin=self.device.type == "cuda",
+            pin=self.learner.device.type == "cuda",
             combine=self.objective.combine,
         )
         with closing(stream.batches(self.state.step)) as batches:
@@ -199,25 +183,8 @@ class _Run:
     def _train_step(self, batches: Iterator[AnyBatch], passes: int) -> None:
         """Update the weights once."""
         settings, step = self.settings, self.state.step
-        torch.manual_seed(settings.seed * 1_000_003 + step)
-        self.network.train()
-        rate = settings.rate(step, settings.share_done(step, self.state.seconds), self.updater.reductions)
-        names = self.objective.terms
-        terms = torch.zeros(len(names), 2, dtype=torch.float64, device=self.device)  # sums and numbers
-        for _ in range(passes):
-            batch = next(batches).to(self.device)
-            loss, parts = self.objective.loss(self.network, batch, step, self.precision)
-            self.updater.backward(loss / passes)
-            for name, part in parts.items():
-                terms[names.index(name)] += part
-        self.processes.average([terms])  # all terms, because the share of another process may have those that are zero
-        values = {name: total / number for name, (total, number) in zip(names, terms.tolist(), strict=True) if number}
-        if not all(math.isfinite(value) for value in values.values()):
-            raise FloatingPointError(f"the loss is {values['loss']:g}")
-        self.updater.step(rate, self.processes)
-        if self.average is not None:
-            self.average.update(self.network)
-        self.state.add(values)
+        rate = settings.rate(step, settings.share_done(step, self.state.seconds), self.learner.updater.reductions)
+        self.state.add(self.learner.update(batches, passes, step, rate))
 
     def _report_progress(self) -> None:
         """Take the time, report the progress, and share both time and interruption with the other processes."""
@@ -228,7 +195,7 @@ class _Run:
         except BaseException as error:  # whatever the caller interrupts with
             self.interruption = error
         if self.processes.count > 1:
-            shared = torch.tensor([state.seconds, float(self.interruption is not None)], device=self.device)
+            shared = torch.tensor([state.seconds, float(self.interruption is not None)], device=self.learner.device)
             self.processes.average([shared])
             state.seconds = float(shared[0])
             if shared[1] > 0 and self.interruption is None:
@@ -254,11 +221,13 @@ class _Run:
         """Validate, log and draw."""
         state, settings = self.state, self.settings
         row: Row = {"step": state.step, "epoch": -(-state.step // settings.validate_every_batches)}
-        row |= {MINUTES: state.seconds / 60, "learning_rate": self.updater.rate} | state.end_epoch()
-        self.processes.average([*self.network.buffers(), *self.kept.buffers()])  # running means of the studies
+        row |= {MINUTES: state.seconds / 60, "learning_rate": self.learner.updater.rate} | state.end_epoch()
+        self.learner.average_buffers()
         if self.validation:
             drawn = settings.pictures if self.processes.writes else 0
-            scores, draw = self.objective.validate(self.kept, self.validation, self.precision, self.processes, drawn)
+            scores, draw = self.objective.validate(
+                self.learner.kept, self.validation, self.learner.precision, self.processes, drawn
+            )
             row |= scores
             if draw is not None:
                 draw(self.folder / "validation.png", f"step {state.step}")
@@ -266,7 +235,7 @@ class _Run:
         self.log.add(row)
         if self.processes.writes and settings.pictures:
             draw_curves(self.log.rows, self.folder / "curves.png", self.objective.name, self.objective.scores)
-        elapsed = torch.tensor([self.clock() - self.started], dtype=torch.float64, device=self.device)
+        elapsed = torch.tensor([self.clock() - self.started], dtype=torch.float64, device=self.learner.device)
         self.processes.average([elapsed])  # so that the processes agree on learning rate and end
         state.seconds = float(elapsed)
 
@@ -279,10 +248,10 @@ class _Run:
             raise self._diverged(FloatingPointError(f"the validation {settings.monitor} is {score:g}"))
         if self.state.improves(score):
             if self.processes.writes:
-                kept = {"kept": self.kept.state_dict(), "step": self.state.step, "row": without_time(row)}
+                kept = {"kept": self.learner.kept.state_dict(), "step": self.state.step, "row": without_time(row)}
                 save_checkpoint(self.folder / BEST, kept)
         elif settings.schedule == "plateau" and self.state.stale_rate >= settings.learning_rate_patience > 0:
-            self.updater.reductions += 1
+            self.learner.updater.reductions += 1
             self.state.stale_rate = 0
 
     def _check_end(self) -> None:
@@ -294,11 +263,7 @@ class _Run:
             return
         checkpoint = {
             "trajectory": self._trajectory(),
-            "network": self.network.state_dict(),
-            "kept": self.kept.state_dict(),
-            "precision": self.precision.dtype,
-            "optimisation": self.updater.state(),
-            "averaged_updates": self.average.updates if self.average else 0,
+            **self.learner.to_dict(),
             "rows": self.log.rows,
             **self.state.to_dict(),
         }
@@ -325,29 +290,20 @@ class _Run:
                 "split of every study is the same as before",
                 stacklevel=2,
             )
-        check_same(_of_this_version(found, wanted), wanted, path)
+        check_same(of_this_version(found, wanted), wanted, path)
         try:
             self._restore(checkpoint)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
             start_anew(self.folder, self.processes)
             return False
         if not math.isnan(self.state.best_score) and best_is_lost(
-            self.folder, self.network.state_dict(), self.processes
+            self.folder, self.learner.network.state_dict(), self.processes
         ):
             self.state.best_step, self.state.best_score = self.state.step, math.nan
         return True
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
-        path = f"'{self.folder / LAST}' is damaged"
-        for name in ("network", "kept"):
-            check_weights(checkpoint[name], self.network.state_dict(), path)
-        self.network.load_state_dict(checkpoint["network"])
-        if self.settings.precision == "auto" and self.device.type == "cpu":  # whichever would be faster now
-            self.precision = Precision(checkpoint["precision"], self.precision.channels_last)
-        self.updater.restore(checkpoint["optimisation"])
-        if self.average is not None:
-            self.average.network.load_state_dict(checkpoint["kept"])
-            self.average.updates = checkpoint["averaged_updates"]
+        self.learner.restore(checkpoint, f"'{self.folder / LAST}' is damaged")
         self.state = TrainingState.of(checkpoint)
         self.log = TrainingLog(self.folder, checkpoint["rows"], self.processes.writes)
 
@@ -359,7 +315,7 @@ class _Run:
         remedies = ["lower the learning rate"]
         if not self.settings.gradient_clip:
             remedies.append("clip the gradients ('gradient_clip')")
-        if self.precision.dtype != "float32":
+        if self.learner.precision.dtype != "float32":
             remedies.append("use float32 ('precision')")
         return TrainingDiverged(
             f"the training diverged at step {self.state.step + 1} ({error}): {kept}; {' or '.join(remedies)}"
@@ -368,27 +324,12 @@ class _Run:
     def result(self) -> TrainingResult:
         """Load the best weights into the network, and tell how the training went."""
         if self.processes.writes and (self.folder / BEST).is_file():
-            self.network.load_state_dict(load_checkpoint(self.folder / BEST)["kept"])
-        elif self.average is not None:
-            self.network.load_state_dict(self.average.network.state_dict())
-        self.network.eval()
+            self.learner.network.load_state_dict(load_checkpoint(self.folder / BEST)["kept"])
+        elif self.learner.average is not None:
+            self.learner.network.load_state_dict(self.learner.average.network.state_dict())
+        self.learner.network.eval()
         state = self.state
         score = -state.best_score if self.settings.monitor == "dice" else state.best_score
         return TrainingResult(
-            self.network, self.log.rows, state.best_step, score, state.step, state.seconds, self.stopped
+            self.learner.network, self.log.rows, state.best_step, score, state.step, state.seconds, self.stopped
         )
-
-
-def _of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Settings in a checkpoint with what earlier versions did not write: the task, and newer settings' defaults."""
-    found = {"task": JOINT.name, "initialise": "", **found}
-    if "initialise" not in wanted:
-        found.pop("initialise")
-    found.setdefault(STUDIES, wanted.get(STUDIES))
-    if STUDIES not in wanted:
-        found.pop(STUDIES)
-    for part, defaults in (("network", NetworkConfig().to_dict()), ("training", asdict(TrainingSettings()))):
-        if isinstance(found.get(part), dict) and isinstance(wanted.get(part), dict):
-            missing = {key for key in wanted[part] if key not in found[part]}
-            found[part] = {**found[part], **{key: defaults[key] for key in missing if key in defaults}}
-    return found

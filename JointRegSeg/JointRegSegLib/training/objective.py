@@ -17,9 +17,9 @@ from ..tasks.registry import find_task
 from .batches import Collate, collate
 from .config import TrainingConfig
 from .log import Row
-from .optimizer import for_gradients
 from .settings import TrainingSettings
 from .step import batch_loss, counted
+from .updates.precision import for_gradients
 from .validation import validate
 
 Draw = Callable[[Path, str], None]

@@ -17,7 +17,6 @@ from JointRegSegLib.network.shipped import default_weights_path
 from JointRegSegLib.network.weights import load_weights
 from JointRegSegLib.tasks.registry import study_task_from_dict
 from JointRegSegLib.tasks.tissue import Tissue
-from JointRegSegLib.training.loop import _of_this_version
 
 
 def test_a_training_starts_with_an_earlier_encoder_frozen_or_at_its_own_rate(
@@ -120,17 +119,3 @@ def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         config.write_text(json.dumps(settings | {"network": network, "initialise": path}))
         assert run_training(cohort, config, tmp_path / "run") == 2
         assert message in capsys.readouterr().err
-
-
-def test_a_checkpoint_of_an_earlier_version_lacks_only_settings_that_had_their_defaults() -> None:
-    wanted = {
-        "task": "joint",
-        "network": {"name": "a", "convolution": "full", "dropout": 0.5},
-        "training": {"encoder_rate": 1.0, "seed": 3},
-    }
-    found = _of_this_version({"network": {"name": "a"}, "training": {"seed": 3}}, wanted)
-    assert found == {
-        "task": "joint",
-        "network": {"name": "a", "convolution": "full", "dropout": 0.0},
-        "training": {"encoder_rate": 1.0, "seed": 3},
-    }

@@ -12,8 +12,8 @@ from JointRegSegLib.images.labels import UNLABELED
 from JointRegSegLib.network.precision import Precision
 from JointRegSegLib.training.batches import collate
 from JointRegSegLib.training.initial import new_network
-from JointRegSegLib.training.optimizer import for_gradients
 from JointRegSegLib.training.step import batch_loss
+from JointRegSegLib.training.updates.precision import for_gradients
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_pairs_labelled_or_not() -> None:

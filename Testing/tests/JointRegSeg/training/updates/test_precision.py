@@ -1,4 +1,4 @@
-"""The number format of a training, and the moving average of the weights."""
+"""The number format of a training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from joint_training_cases import toy_config
 
 from JointRegSegLib.network.precision import has_bfloat16_instructions
-from JointRegSegLib.training.initial import new_network
-from JointRegSegLib.training.optimizer import AveragedNetwork, choose_precision
+from JointRegSegLib.training.updates.precision import choose_precision
 
 
 def test_bfloat16_is_doubted_only_on_a_processor_without_instructions_for_it() -> None:
@@ -26,15 +25,3 @@ def test_bfloat16_is_doubted_only_on_a_processor_without_instructions_for_it() -
         assert [str(w.message)[:54] for w in told] == (
             ["this processor has no instructions for bfloat16, in wh"] if asked == "bfloat16" and not fast else []
         )
-
-
-def test_averaged_weights_follow_their_formula() -> None:
-    network = new_network(toy_config())
-    average, expected = AveragedNetwork(network, 0.3), next(network.parameters()).detach().clone()
-    for update in (1, 2, 3):
-        with torch.no_grad():
-            next(network.parameters()).add_(update)
-        average.update(network)
-        decay = min(0.3, (1 + update) / (10 + update))
-        expected = decay * expected + (1 - decay) * next(network.parameters()).detach()
-    torch.testing.assert_close(next(average.network.parameters()), expected)

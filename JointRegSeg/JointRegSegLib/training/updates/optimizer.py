@@ -1,11 +1,8 @@
-"""Updates of the weights: number format, gradients, optimiser, and the moving average of the weights."""
+"""The optimiser of a training, with clipped gradients and scaled losses."""
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,69 +11,11 @@ from torch import Tensor, nn
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.stored_values import check_optimizer, check_stored
 
-from ..network.configuration import NetworkConfig
-from ..network.precision import Precision, has_bfloat16_instructions
-from .settings import TrainingSettings
+from ...network.precision import Precision
+from ..settings import TrainingSettings
 
 ENCODER = "encoder."
 """What the names of the encoder's weights begin with."""
-
-
-def for_gradients(precision: Precision, depth: int, network: NetworkConfig, device: torch.device) -> Precision:
-    """Choose a number format in which the gradients of a volume are right.
-
-    On processors the weights' gradient of a 3x3x3 convolution in bfloat16 is arbitrary where the map is two voxels
-    deep (torch 2.13 with oneDNN; found by comparison with float32): such volumes are computed in float32.
-
-    Args:
-        precision: Wanted format.
-        depth: Size of the volume along D, after the stride.
-        network: Configuration of the network.
-        device: Device that computes.
-    """
-    depths = [depth >> level for level in range(network.levels)]
-    if device.type == "cpu" and precision.dtype == "bfloat16" and 2 in depths:
-        return replace(precision, dtype="float32")
-    return precision
-
-
-def choose_precision(settings: TrainingSettings, device: torch.device) -> Precision:
-    """Choose the number format that the settings ask for; ``auto`` takes the fastest.
-
-    On a GPU that is bfloat16 where the GPU supports it, and float16 otherwise; on a processor bfloat16 where it has
-    instructions for it, and float32 otherwise. Nothing is timed, so that a training repeats itself on a busy machine.
-    A processor without such instructions computes bfloat16 about twenty times as slowly as float32, which is told.
-
-    Args:
-        settings: Settings of the training.
-        device: Device that computes.
-
-    Raises:
-        ValueError: float16 is asked for on a processor.
-    """
-    channels_last = settings.channels_last is not False
-    if device.type == "cuda":
-        fastest = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        return Precision(fastest if settings.precision == "auto" else settings.precision, channels_last)
-    if settings.precision == "float16":
-        raise ValueError("precision 'float16' needs a GPU; use auto, float32 or bfloat16")
-    fastest = "bfloat16" if has_bfloat16_instructions() else "float32"
-    if settings.precision == "bfloat16" and fastest != "bfloat16":
-        warnings.warn(
-            "this processor has no instructions for bfloat16, in which a training takes many times as long as in "
-            "float32: set training.precision to 'auto' or 'float32'",
-            stacklevel=2,
-        )
-    return Precision(fastest if settings.precision == "auto" else settings.precision, channels_last)
-
-
-def common_precision(precision: Precision, processes: Processes, device: torch.device) -> Precision:
-    """Give all processes the choice of rank 0, because they may have measured differently."""
-    rounded = torch.tensor(float(precision.dtype == "bfloat16"), device=device)
-    processes.share([rounded])
-    if precision.dtype == "float16":
-        return precision
-    return replace(precision, dtype="bfloat16" if rounded else "float32")
 
 
 class WeightUpdater:
@@ -157,33 +96,6 @@ class WeightUpdater:
         if self._scaler.is_enabled() and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
         self.reductions, self.rate = state["reductions"], state["rate"]
-
-
-class AveragedNetwork:
-    """Exponential moving average of a network's weights.
-
-    The decay grows with the number of updates, (1 + n) / (10 + n), so that the first weights are soon forgotten.
-
-    Attributes:
-        network: Network with the averaged weights.
-        updates: Number of updates so far.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.updates = 0
-        self._decay = decay
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Include the present weights of a network."""
-        self.updates += 1
-        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        averaged: list[Tensor] = list(self.network.parameters())
-        latest: list[Tensor] = list(network.parameters())
-        torch._foreach_lerp_(averaged, latest, 1 - decay)
-        for buffer, latest_buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            buffer.copy_(latest_buffer)
 
 
 def _groups(network: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
