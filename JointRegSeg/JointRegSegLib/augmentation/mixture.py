@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import torch
 
 from ..cohort.sample import Pair, PairSource
@@ -13,6 +16,9 @@ class TransplantedPairs:
     """Pairs of a cohort whose tumours are healed, exchanged and recoloured at random, each study by itself.
 
     What happens to a pair depends on the seed, the epoch and the index alone.
+
+    Attributes:
+        config: Probabilities and ranges.
     """
 
     def __init__(self, pairs: StudyPairs, config: TransplantConfig, seed: int = 0) -> None:
@@ -28,7 +34,7 @@ class TransplantedPairs:
         donors = torch.nonzero(counts[:, 1:].sum(1) > 0)[:, 0].tolist()
         subjects = pairs.plan.subjects
         self._donors = {s: [number for number in donors if subjects[number] != s] for s in subjects}
-        self._config = config
+        self.config = config
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the pairs of an epoch."""
@@ -46,9 +52,15 @@ class TransplantedPairs:
         )
         return fixed, moving
 
+    def resected(self) -> TransplantedPairs:
+        """Return the pairs as they would be if every tumour were resected."""
+        other = copy.copy(self)
+        other.config = replace(self.config, resection_probability=1.0)
+        return other
+
     def _transplanter(self, number: int) -> Transplanter:
         """Change of a study, with the tumours of other subjects."""
-        return Transplanter(self._config, self._donors[self.pairs.plan.subjects[number]])
+        return Transplanter(self.config, self._donors[self.pairs.plan.subjects[number]])
 
 
 class MixedPairs:

@@ -116,11 +116,12 @@ def class_frequencies(counts: Tensor) -> Tensor:
     return counts.sum(0) / (totals * where).sum(0).clamp(min=1)
 
 
-def median_frequency_weights(counts: Tensor) -> Tensor:
+def median_frequency_weights(counts: Tensor, further: Tensor | None = None) -> Tensor:
     """Compute weights of the classes in a loss: the median frequency divided by the frequency of the class.
 
     Args:
         counts: Voxels (study, 5) of each class.
+        further: Voxels (study, 5) in other studies, which count for the classes that none of the first has; or None.
 
     Returns:
         Weights (5,) float32; 0 for a class that never occurs.
@@ -129,6 +130,8 @@ def median_frequency_weights(counts: Tensor) -> Tensor:
         ValueError: The studies have no labelled voxel.
     """
     frequency = class_frequencies(counts)
+    if further is not None:
+        frequency = torch.where(frequency > 0, frequency, class_frequencies(further))
     seen = frequency > 0
     if not seen.any():
         raise ValueError("the studies have no labelled voxel, so that classes cannot be weighted by their frequency")

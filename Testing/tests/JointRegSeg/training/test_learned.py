@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from joint_training_cases import PREPROCESSING, toy_config, write_shells
+from joint_training_cases import PREPROCESSING, TINY, toy_config, write_shells
 
 from JointRegSegLib.cohort.sampling import class_counts, median_frequency_weights
 from JointRegSegLib.training.data import open_data
@@ -48,6 +48,47 @@ def test_class_weights_of_a_cohort_without_labels_are_those_of_the_synthetic_pat
     studies = [study for index in range(2) for study in opened.source.synthetic[index]]
     counts = torch.stack([class_counts(study.labels, study.mask)[:4] for study in studies])
     assert opened.config.loss.class_weights == pytest.approx(median_frequency_weights(counts).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "brought"),
+    [
+        ({"transplants": {"resection_probability": 0.05}}, True),
+        ({"synthetic_share": 0.5, "synthetic": {"resected": 1.0}, "length": 1}, True),
+        ({"transplants": {}}, False),
+    ],
+)
+def test_a_cavity_that_no_study_has_is_weighted_where_resections_bring_it(
+    tmp_path: Path, more: dict[str, Any], brought: bool
+) -> None:
+    manifest = write_shells(tmp_path, ["train"] * 3, visits=1)
+    plain = {"path": "memory", "preprocessing": PREPROCESSING, "pairing": "same", "validation_pairs": 0}
+    loss = {"window": 3, "class_weights": "median_frequency"}
+    config = toy_config(data=plain | more, loss=loss, network={**TINY, "classes": 5})
+    if brought:
+        weights = open_data(config, manifest, tmp_path / "run").config.loss.class_weights
+        assert 0.1 < weights[4] < 10
+    else:
+        with pytest.warns(UserWarning, match="no training study has the class resection cavity: its class weight is 0"):
+            weights = open_data(config, manifest, tmp_path / "run").config.loss.class_weights
+        assert weights[4] == 0
+    without = open_data(toy_config(data=plain, loss=loss), manifest, tmp_path / "run").config.loss.class_weights
+    ratios = [weight / other for weight, other in zip(weights, without, strict=False)]
+    assert ratios == pytest.approx([ratios[0]] * 4, rel=1e-4)  # frequencies of the others are those of the cohort
+
+
+def test_a_cavity_that_cannot_be_counted_needs_a_weight_in_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "JointRegSegLib.augmentation.transplant.resected", lambda sample, generator: sample
+    )  # too small
+    manifest = write_shells(tmp_path, ["train"] * 2, visits=1)
+    data = {"path": "memory", "preprocessing": PREPROCESSING, "transplants": {"resection_probability": 0.5}}
+    loss = {"window": 3, "class_weights": "median_frequency"}
+    config = toy_config(data=data, loss=loss, network={**TINY, "classes": 5})
+    with pytest.raises(ValueError, match=r"cannot weight the resection cavity, .* give class_weights as numbers"):
+        open_data(config, manifest, tmp_path)
 
 
 def test_resections_need_a_network_with_a_class_for_the_cavity(tmp_path: Path) -> None:
