@@ -7,7 +7,6 @@ display of the maps and the report take everything that they know about methods 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -129,17 +128,7 @@ def _run(
     method.require(_given(spectra, settings))
     if method.physical:
         spectra.protocol.require_known(method.name)
-    return method.run(_with_possible_maps(spectra).to(device), settings, progress)
-
-
-def _with_possible_maps(spectra: ZSpectra) -> ZSpectra:
-    """Return the spectra with NaN where relative B1 or T1 is not a positive number, such as outside of a head."""
-    import torch
-
-    def possible(values: torch.Tensor | None) -> torch.Tensor | None:
-        return None if values is None else torch.where(torch.isfinite(values) & (values > 0), values, torch.nan)
-
-    return replace(spectra, b1_relative=possible(spectra.b1_relative), t1_s=possible(spectra.t1_s))
+    return method.run(spectra.to(device), settings, progress)
 
 
 def _given(spectra: ZSpectra, settings: Settings) -> set[Input]:

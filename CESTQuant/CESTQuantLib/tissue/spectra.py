@@ -12,13 +12,19 @@ from ..physics.protocol import Protocol
 
 FIELD_MAPS = ("b0_shift_ppm", "b1_relative", "t1_s")
 """Maps that every method may use; each is a tensor of shape (voxel,) or None."""
+_POSITIVE = ("b1_relative", "t1_s")
+"""Fields whose values are positive wherever they are known."""
+_POSITIVE_MAPS = ("b1", "t1")
+"""The same fields as a tissue model refers to them."""
 
 
 @dataclass(frozen=True)
 class ZSpectra:
     """Normalised signals of the voxels to be quantified, with the protocol and the maps of these voxels.
 
-    This one object goes from the scene through the preprocessing and the methods to the fits.
+    This one object goes from the scene through the preprocessing and the methods to the fits. Relative B1 and T1 that
+    are not positive numbers, such as the zeros outside of a head, are unknown: they become NaN, so that neither a fit
+    nor a mean counts them.
 
     Attributes:
         signal: Signals of shape (voxel, measurement), normalised as ``protocol.signal_normalisation`` says. NaN marks
@@ -61,6 +67,11 @@ class ZSpectra:
         for name, values in {**fields, **self.maps}.items():
             if values.shape != self.signal.shape[:1]:
                 raise ValueError(f"the map '{name}' has the shape {tuple(values.shape)}, not ({self.voxel_count},)")
+        for name in _POSITIVE:
+            if name in fields:
+                object.__setattr__(self, name, _known_where_positive(fields[name]))
+        known = {name: _known_where_positive(self.maps[name]) for name in _POSITIVE_MAPS if name in self.maps}
+        object.__setattr__(self, "maps", {**self.maps, **known})
 
     @property
     def voxel_count(self) -> int:
@@ -127,3 +138,8 @@ class ZSpectra:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved, maps={name: values.to(device) for name, values in self.maps.items()})
+
+
+def _known_where_positive(values: Tensor) -> Tensor:
+    """Return values with NaN where they are not positive numbers."""
+    return torch.where(torch.isfinite(values) & (values > 0), values, torch.nan)

@@ -19,6 +19,8 @@ from CESTQuantLib.compartments.results.regions import Region
 from CESTQuantLib.methods.base import Settings as MethodSettings
 from CESTQuantLib.methods.model_fit import ENGINE_BIAS
 from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.physics.simulation import simulate
+from CESTQuantLib.tissue.model import tissue_model_from_dict
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 HEAD = grid_around((72, 96, 80), (2.0, 2.0, 2.0))
@@ -157,3 +159,20 @@ def test_a_region_of_fewer_voxels_than_fitted_values_is_not_fitted() -> None:
     assert found is not None
     assert found.fit is None
     assert found.note.startswith("'edema' has 4 voxels, fewer than the")
+
+
+def test_zeros_of_a_t1_map_do_not_count_in_the_fit_of_a_region() -> None:
+    water, amide = {"T1_s": 1.3, "T2_s": 0.06}, {"name": "amide", "k_Hz": 60, "T1_s": 1, "T2_s": 0.05, "dw_ppm": 3.5}
+    truth = tissue_model_from_dict({"water": water, "solutes": [{**amide, "fraction": 0.002}]})
+    fitted = {**amide, "fraction": {"fit": True, "start": 1e-3, "bounds": [0, 0.01]}}
+    model = tissue_model_from_dict({"water": {**water, "T1_s": {"map": "t1"}}, "solutes": [fitted]})
+    protocol = Protocol(3.0, torch.linspace(-6, 6, 25, dtype=torch.float64), 1.5, 2.0)
+    signal = simulate(truth.tissue(truth.values({}, {})), protocol, engine="r1rho").expand(16, -1)
+    t1_s = torch.full((16,), 1.3, dtype=torch.float64)
+    t1_s[:5] = 0.0
+    spectra = ZSpectra(signal, protocol, t1_s=t1_s, maps={"t1": t1_s})
+    found = region_spectrum(
+        region_of(16), Acquisition(spectra, np.arange(16), "r1rho", MethodSettings(model=model, noise_sd=0.01))
+    )
+    assert found is not None
+    assert found.values["amide_fraction"][0] == pytest.approx(0.002, rel=0.01)

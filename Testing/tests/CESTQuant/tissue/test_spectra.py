@@ -20,7 +20,7 @@ def test_measurements_are_selected_with_their_protocol_and_validity() -> None:
     assert chosen.protocol.offsets_ppm.tolist() == [3.5, 0.0]
     assert chosen.protocol.b1_uT.tolist() == [3.0, 2.0]
     assert chosen.valid.tolist() == [[True, False], [True, True]]
-    assert chosen.t1_s is t1
+    assert chosen.t1_s.tolist() == [1.0, 1.0]
     assert chosen.voxel_count == 2
 
 
@@ -45,3 +45,11 @@ def test_signal_and_maps_move_to_a_device_together() -> None:
     assert {moved.signal.device.type, moved.valid.device.type, moved.maps["t1"].device.type} == {"meta"}
     assert moved.protocol is PROTOCOL
     assert moved.b0_shift_ppm is None
+
+
+def test_zeros_of_b1_and_t1_are_unknown_and_do_not_count_in_a_mean() -> None:
+    map_with_zero = torch.tensor([1.2, 0.0], dtype=torch.float64)
+    maps = {"t1": map_with_zero, "b1": map_with_zero, "fraction.nii": map_with_zero}
+    mean = ZSpectra(SIGNAL, PROTOCOL, b1_relative=map_with_zero, t1_s=map_with_zero, maps=maps).mean_voxel()
+    assert (mean.b1_relative.item(), mean.t1_s.item()) == (1.2, 1.2)
+    assert {name: values.item() for name, values in mean.maps.items()} == {"t1": 1.2, "b1": 1.2, "fraction.nii": 0.6}
