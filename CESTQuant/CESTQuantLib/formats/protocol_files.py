@@ -19,8 +19,14 @@ from .pulseq.field import field_of_definitions
 from .pulseq.read import protocol_of_file
 from .pulseq.text import read_sequence_file
 
-_NUMBER_OF_HZ = re.compile(r"[\d.]+\s*hz", re.IGNORECASE)
-"""A frequency in a comment, such as that of a bandwidth, which does not say the unit of the offsets."""
+_HZ = re.compile(r"(?<![a-z])k?hz(?![a-z])")
+_UNIT = re.compile(r"(?<![a-z])(ppm|k?hz)(?![a-z])")
+_OF_SOMETHING_ELSE = re.compile(r"bandwidth|(?<![a-z])bw(?![a-z])|pixel|(?<![a-z])k?hz\s*/")
+"""Words of a comment whose frequency is not that of the offsets."""
+_ONE_FREQUENCY = re.compile(r"(?<![\w.])[\d.]+(e[-+]?\d+)?\s*k?hz(?![a-z])|(?<![a-z])k?hz\W*[:=]\s*[-+.\d]")
+"""A number with its unit, as of some setting, or a unit with its number behind it."""
+_UNIT_OF_OFFSETS = re.compile(r"offsets?\W*(?:are\s+)?(?:in\s+)?[\W_]*(ppm|hz)(?![a-z])")
+_UNCLEAR = "unclear"
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"
 ASSUMED_FIELD_T = 3.0
 """Static field of a protocol that gives only offsets; methods that work with offsets alone do not use it."""
@@ -32,7 +38,7 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
     The file holds numbers separated by line breaks, spaces, commas or semicolons. Blank lines and ``#`` comments are
     allowed, a byte-order mark and the typographic minus sign too. A first line of words is a header: of several
     columns, the one whose name contains ``offset``, ``ppm`` or ``Hz`` is read. Offsets are in ppm unless the header or
-    a comment says Hz.
+    a comment says Hz; a comment about a bandwidth does not count. A warning tells the unit where a comment has Hz.
 
     Args:
         path: Text file.
@@ -42,26 +48,25 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
         Offsets in ppm, float64 of shape (measurement,).
 
     Raises:
-        ValueError: The file cannot be read, holds something else, or is in Hz and no field is given; the message names
-            the file and the line.
+        ValueError: The file cannot be read, holds something else, leaves open whether it is in Hz, or is in Hz and no
+            field is given; the message names the file and the line.
     """
     path = Path(path)
     offsets: list[float] = []
     header: str | None = None
     text = with_ascii_minus(read_text(path, _REMEDY))
-    in_hz = _says_hz(" ".join(_NUMBER_OF_HZ.sub("", comment) for comment in re.findall(r"#(.*)", text)))
     for line_number, line in enumerate(text.splitlines(), start=1):
         content, place = line.split("#")[0].strip(), f"{path}: line {line_number}"
         words = [word.strip("\"'") for word in re.split(r"[\s,;]+", content) if word]
         if header is None and words:
             header = "" if any(map(_is_number, words)) else content
-            in_hz = in_hz or _says_hz(header)
             words = words if header == "" else []
         offsets += [_offset(word, place) for word in _offsets_of_line(words, header or "", place)]
     if not offsets:
         raise ValueError(f"{path}: no offsets found; give one number in ppm per line")
     found = torch.tensor(offsets, dtype=torch.float64)
-    if not in_hz:
+    comments = re.findall(r"#(.*)", text)
+    if not _are_in_hz(header or "", comments, str(path)):
         return found
     if field_strength_T is None:
         raise ValueError(
@@ -89,6 +94,44 @@ def _is_number(word: str) -> bool:
 def _says_hz(text: str) -> bool:
     """Whether a header or comment gives the unit Hz, and not ppm as well."""
     return bool(re.search(r"(?<![a-z])hz(?![a-z])", text.lower())) and "ppm" not in text.lower()
+
+
+def _are_in_hz(header: str, comments: list[str], source: str) -> bool:
+    """Whether the header, or else a comment about offsets, or else another comment says that the offsets are in Hz."""
+    about_offsets = [comment for comment in comments if "offset" in comment.lower()]
+    others = [comment for comment in comments if comment not in about_offsets]
+    in_hz, is_said = False, False
+    for lines in ([header], about_offsets, others):
+        units = {_unit_of(line) for line in lines} & {"ppm", "hz"}
+        if len(units) > 1:
+            raise ValueError(f"{source}: the comments give the offsets both ppm and Hz; say ppm or Hz")
+        if units:
+            in_hz, is_said = units == {"hz"}, True
+            break
+    unclear = [line.strip() for line in (header, *comments) if _unit_of(line) == _UNCLEAR]
+    if unclear and not is_said:
+        raise ValueError(
+            f"{source}: {shortened(unclear[0])} leaves open whether the offsets are in ppm or in Hz; say ppm or Hz in "
+            "a comment, such as '# offsets in ppm'"
+        )
+    if any(_HZ.search(comment.lower()) for comment in comments):
+        warnings.warn(f"{source}: with these comments the offsets are read in {'Hz' if in_hz else 'ppm'}", stacklevel=3)
+    return in_hz
+
+
+def _unit_of(line: str) -> str | None:
+    """Unit that a header or comment gives the offsets: ``ppm``, ``hz``, ``_UNCLEAR`` or None."""
+    text = line.lower()
+    if found := _UNIT_OF_OFFSETS.search(text):
+        return found[1]
+    units, of_offsets = set(_UNIT.findall(text)), "offset" in text
+    if not units:
+        return None
+    if len(units) > 1 or _OF_SOMETHING_ELSE.search(text):  # such as "1 ppm = 127.7 Hz"
+        return _UNCLEAR if of_offsets else None
+    if "khz" in units or ("hz" in units and not of_offsets and _ONE_FREQUENCY.search(text)):
+        return _UNCLEAR
+    return units.pop()
 
 
 def _offsets_of_line(words: list[str], header: str, place: str) -> list[str]:

@@ -68,7 +68,20 @@ def test_a_table_must_name_its_column_of_offsets(tmp_path: Path) -> None:
         read_offsets(path)
 
 
-@pytest.mark.parametrize("header", ["offset_Hz", "# offsets in Hz"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "offset_Hz",
+        "# offsets in Hz",
+        "# Hz",
+        "# offsets of -1000 Hz to 1000 Hz",
+        "# 5 Hz offsets",
+        "# offsets in Hz, bandwidth 200 Hz/pixel",
+        "# offsets in Hz (converted from ppm)",
+        "# offsets in Hz\n# B0 drift 0.1 ppm",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*the offsets are read in Hz")
 def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header: str) -> None:
     path = tmp_path / "offsets.txt"
     path.write_text(f"{header}\n-447.05\n0\n447.05\n")
@@ -79,10 +92,43 @@ def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header
     assert protocol.field_strength_T == 3.0
 
 
-def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_offsets(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "pulse bandwidth 200 Hz",
+        "bandwidth in Hz: 200",
+        "bandwidth (Hz) = 200",
+        "BW 200 Hz/pixel",
+        "gamma 42.577e6 Hz/T",
+        "offsets in ppm (1 ppm = 127.7 Hz)",
+        "offsets in ppm\n# exchange at 30 Hz",
+    ],
+)
+def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_offsets(
+    tmp_path: Path, comment: str
+) -> None:
     path = tmp_path / "offsets.txt"
-    path.write_text("# pulse bandwidth 200 Hz\n-300\n-3.5\n3.5\n")
-    assert read_protocol(path, 3.0).offsets_ppm.tolist() == [-300.0, -3.5, 3.5]
+    path.write_text(f"# {comment}\n-300\n-3.5\n3.5\n")
+    with pytest.warns(UserWarning, match=r"offsets\.txt: with these comments the offsets are read in ppm"):
+        assert read_protocol(path, 3.0).offsets_ppm.tolist() == [-300.0, -3.5, 3.5]
+
+
+@pytest.mark.parametrize(
+    "comment", ["200 Hz", "exchange rate (Hz) = 30", "offsets in kHz", "offsets from 1 ppm to 447 Hz"]
+)
+def test_a_comment_that_leaves_the_unit_open_is_refused(tmp_path: Path, comment: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(f"# {comment}\n-3.5\n3.5\n")
+    with pytest.raises(ValueError, match=r"offsets\.txt: '.*' leaves open .* say ppm or Hz") as caught:
+        read_protocol(path, 3.0)
+    one_line(caught.value, str(path))
+
+
+def test_comments_that_contradict_each_other_about_the_unit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text("# offsets in Hz\n# all offsets in ppm\n3.5\n")
+    with pytest.raises(ValueError, match="both ppm and Hz; say ppm or Hz"):
+        read_protocol(path, 3.0)
 
 
 def test_protocols_are_read_with_a_byte_order_mark_a_typographic_minus_and_any_case_of_the_suffix(
