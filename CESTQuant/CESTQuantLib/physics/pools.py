@@ -17,6 +17,9 @@ from .lineshapes import lineshape_named
 
 Scalar = float | Tensor
 COUPLINGS = ("z-only", "xyz")
+BROAD_T2_S = 1e-3
+"""A pool with a shorter T2 is semisolid: its transverse magnetisation ends by dephasing, not by exchange, and an
+excitation does not turn it."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from ..fitting.problem import Model
 from ..physics.lineshapes import saturation_rate
-from ..physics.pools import Scalar, Semisolid
+from ..physics.pools import BROAD_T2_S, Scalar, Semisolid
 from ..physics.protocol import Protocol
 from ..physics.r1rho.block import Block
 from ..physics.r1rho.inputs import BlockInputs
 from ..physics.r1rho.schedule import recovery_inputs
-from ..physics.r1rho.sequence import BROAD_T2_S, block_inputs, flip_angle_rad
+from ..physics.r1rho.sequence import block_inputs, flip_angle_rad
 from ..physics.r1rho.slopes import Direction, signal_and_slopes
 from ..physics.receiver import measured_signal_slopes
 from .model import FIELD_KEYS, SIGNAL_KEYS, FitParameter, MapReference, TissueModel

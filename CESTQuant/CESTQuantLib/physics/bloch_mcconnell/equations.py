@@ -212,7 +212,7 @@ def equilibrium(tissue: Tissue, like: Tensor, batch: torch.Size, scale: Scalar =
     return torch.stack(components)
 
 
-def spoiled(magnetization: Tensor, cosine: Tensor) -> Tensor:
+def spoiled(magnetization: Tensor, cosine: Tensor, turned: Tensor) -> Tensor:
     """Return the magnetisation ``(n, *batch)`` after an ideal excitation that leaves nothing transverse.
 
     A z-only semisolid pool, whose T2 is much shorter than an excitation, is not turned.
@@ -220,10 +220,11 @@ def spoiled(magnetization: Tensor, cosine: Tensor) -> Tensor:
     Args:
         magnetization: Components before the excitation, shape ``(n, *batch)``.
         cosine: Cosine of the flip angle, which the longitudinal components keep; broadcasts against the batch.
+        turned: Whether the excitation turns each of the pools with transverse magnetisation, boolean (pool, ...).
     """
-    pools = len(magnetization) // 3
     zero = torch.zeros_like(magnetization[z_row(WATER)] * cosine)
-    result = [zero] * (3 * pools) + [z_only + zero for z_only in magnetization[3 * pools :]]
-    for pool in range(pools):
-        result[z_row(pool)] = magnetization[z_row(pool)] * cosine + zero
+    z_only = magnetization[3 * len(turned) :]
+    result = [zero] * (3 * len(turned)) + [z + zero for z in z_only]
+    for pool, is_turned in enumerate(turned):
+        result[z_row(pool)] = magnetization[z_row(pool)] * torch.where(is_turned, cosine, 1.0) + zero
     return torch.stack(result)

@@ -16,7 +16,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 
 from ..events import Events
-from ..pools import Scalar, Tissue
+from ..pools import BROAD_T2_S, Scalar, Tissue
 from ..protocol import Protocol
 from ..pulse_shapes import PulseTrain
 from . import propagators
@@ -50,9 +50,6 @@ def bloch_mcconnell_signal(
         return signal / torch.linalg.vector_norm(signal, dim=0)
     if protocol.signal_normalisation == "m0" and run.excited:
         return signal / run.equilibrium_signal()
-    if run.excited_ideally and protocol.echo_time_s > 0:
-        T2_s = torch.as_tensor(tissue.water.T2_s, dtype=like.dtype, device=like.device)
-        return signal * torch.exp(-protocol.echo_time_s / T2_s)
     return signal
 
 
@@ -89,7 +86,7 @@ class _Run:
     def signal(self) -> Tensor:
         """Signal (measurement, voxel) relative to the equilibrium magnetisation of water.
 
-        That of an ideal excitation is the one at its end, without the decay to the echo.
+        That of an ideal excitation is the one at its end if it is normalised, and else the one at the echo.
         """
         if self.protocol.events is not None:
             start = self._equilibrium(self.protocol.initial_magnetisation)
@@ -132,7 +129,7 @@ class _Run:
         protocol = self.protocol
         wait = self._free(protocol.post_delay_s)
         start = self._start()
-        if wait is None and protocol.readout_pulse_s == 0:
+        if wait is None and protocol.readout_pulse_s == 0 and self._shares_at_echo is None:
             z = self._saturated(start, water_z_only=True)[0]
             if protocol.readout_flip_angle_deg is None:
                 return z
@@ -281,17 +278,53 @@ class _Run:
             return magnetization[z_row(WATER)], magnetization
         if protocol.readout_pulse_s == 0:
             angle = self._flip_angle(protocol.readout_flip_angle_deg)[measurements] * self.b1_relative
-            return magnetization[z_row(WATER)] * torch.sin(angle), spoiled(magnetization, torch.cos(angle))
-        excite = self._excitation
-        if excite.shape[2] != 1:
-            excite = excite[:, :, measurements]
-        magnetization = propagators.apply(excite, magnetization)
+            turned = _of_measurements(self._turned, measurements, 1)
+            signal, shares = magnetization[z_row(WATER)], self._shares_at_echo
+            if shares is not None:
+                shares = _of_measurements(shares, measurements, 1)
+                signal = (shares * magnetization[z_row(WATER) : 3 * len(shares) : 3]).sum(0)
+            return signal * torch.sin(angle), spoiled(magnetization, torch.cos(angle), turned)
+        magnetization = propagators.apply(_of_measurements(self._excitation, measurements, 2), magnetization)
         x, y = magnetization[x_row(WATER)], magnetization[y_row(WATER)]
         return torch.sqrt(x**2 + y**2 + _TINY_SIGNAL_SQUARED), magnetization
 
     def _flip_angle(self, flip_angle_deg: Tensor) -> Tensor:
         """Nominal flip angles in rad, (measurement, 1)."""
         return torch.deg2rad(flip_angle_deg).to(self.like.dtype).to(self.like.device)[:, None]
+
+    @functools.cached_property
+    def _turned(self) -> Tensor:
+        """Whether an ideal excitation turns water and every pool with transverse magnetisation.
+
+        Boolean (pool, measurement or 1, voxel or 1). Pools whose T2 is shorter than any excitation are left alone.
+        """
+        turned = [torch.ones(1, 1, dtype=torch.bool, device=self.like.device)]
+        for pool in self.tissue.transverse_pools:
+            turned.append(torch.as_tensor(pool.T2_s, device=self.like.device) >= BROAD_T2_S)
+        return torch.stack(torch.broadcast_tensors(*turned))
+
+    @functools.cached_property
+    def _shares_at_echo(self) -> Tensor | None:
+        """Share of the magnetisation that an ideal excitation turns, of every pool, in the signal at the echo.
+
+        (pool, measurement or 1, voxel), in phase with the signal of equilibrium, so that a signal keeps its sign. None
+        where the signal does not depend on the echo, because it is normalised or not excited ideally.
+        """
+        protocol = self.protocol
+        if not self.excited_ideally or protocol.signal_normalisation != "none":
+            return None
+        echo = self._free(torch.tensor([protocol.echo_time_s], dtype=torch.float64))
+        if echo is None:
+            return None
+        turned = self._turned
+        of_y, of_z = slice(y_row(WATER), 3 * len(turned), 3), slice(z_row(WATER), 3 * len(turned), 3)
+        unmoved = torch.zeros_like(echo[y_row(WATER), of_y])
+        unmoved[WATER] = 1.0
+        x = torch.where(turned, echo[x_row(WATER), of_y], 0.0)
+        y = torch.where(turned, echo[y_row(WATER), of_y] + unmoved, 0.0)
+        fractions = self._equilibrium()[of_z]
+        x_in_phase, y_in_phase = (x * fractions).sum(0), (y * fractions).sum(0)
+        return (x * x_in_phase + y * y_in_phase) / torch.hypot(x_in_phase, y_in_phase)
 
     @functools.cached_property
     def _excitation(self) -> Tensor:
@@ -317,3 +350,8 @@ def _columns(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _of_measurement(propagator: Tensor, measurement: int) -> Tensor:
     """Propagator of one measurement, with its axis kept; a propagator that all share is returned as it is."""
     return propagator if propagator.shape[2] == 1 else propagator[:, :, measurement : measurement + 1]
+
+
+def _of_measurements(values: Tensor, measurements: slice, axis: int) -> Tensor:
+    """Values of some measurements, whose axis is given; values that all measurements share are returned as they are."""
+    return values if values.shape[axis] == 1 else values.movedim(axis, 0)[measurements].movedim(0, axis)

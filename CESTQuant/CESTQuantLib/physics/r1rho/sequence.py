@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from ..lineshapes import saturation_rate
-from ..pools import Pool, Scalar, Semisolid, Tissue, Water
+from ..pools import BROAD_T2_S, Pool, Scalar, Semisolid, Tissue, Water
 from ..protocol import Protocol
 from .inputs import BlockInputs, SemisolidInputs, SoluteInputs
 from .played_events import EventSignal
 from .saturation import saturate
 from .schedule import longitudinal_magnetization, recovery_inputs, takes_time
-
-BROAD_T2_S = 1e-3
-"""A solute pool with a shorter T2 is semisolid: its transverse magnetisation ends by dephasing, not by exchange."""
 
 
 def r1rho_signal(

@@ -166,8 +166,9 @@ def carried_over(**changes) -> Protocol:
     return Protocol(3.0, [-10.0, -6.0, 6.0, 10.0], 1.0, 0.5, **{**values, **changes})
 
 
-def test_an_ideal_readout_leaves_a_z_only_pool_as_a_real_pulse_does() -> None:
-    white_matter = tissue(mt=BROAD | {"f": 0.1, "dw": 0.0})
+@pytest.mark.parametrize("coupling", ["z-only", "xyz"])
+def test_an_ideal_readout_leaves_a_semisolid_pool_as_a_real_pulse_does(coupling: str) -> None:
+    white_matter = tissue(mt=BROAD | {"f": 0.1, "dw": 0.0}, coupling=coupling)
     real = simulate(white_matter, carried_over(readout_pulse_s=1e-3))
     torch.testing.assert_close(simulate(white_matter, carried_over()), real, rtol=0, atol=3e-3)
 
@@ -179,10 +180,34 @@ def test_the_echo_time_of_an_ideal_readout_does_not_shorten_the_recovery() -> No
 
 
 @pytest.mark.parametrize("carried", [True, False])
-def test_the_signal_of_an_ideal_readout_decays_with_t2_until_the_echo(carried: bool) -> None:
+@pytest.mark.parametrize(("coupling", "further_r2_Hz"), [("z-only", 0.0), ("xyz", BROAD["f"] * BROAD["k"])])
+def test_the_signal_of_an_ideal_readout_decays_until_the_echo(
+    carried: bool, coupling: str, further_r2_Hz: float
+) -> None:
+    """Transverse water decays with its T2, and further where it exchanges into a pool that dephases at once."""
     choices = {"signal_normalisation": "none", "magnetisation_carried_over": carried}
-    at_once, late = (simulate(tissue(AMIDE), carried_over(echo_time_s=echo, **choices)) for echo in (0.0, 0.1))
-    torch.testing.assert_close(late, at_once * math.exp(-0.1 / WATER["T2"]), rtol=1e-12, atol=0)
+    one = tissue(mt=BROAD, coupling=coupling)
+    at_once, late = (simulate(one, carried_over(echo_time_s=echo, **choices)) for echo in (0.0, 0.1))
+    torch.testing.assert_close(late, at_once * math.exp(-0.1 * (1 / WATER["T2"] + further_r2_Hz)), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_signal_of_an_ideal_readout_at_the_echo_is_that_of_a_hard_pulse(carried: bool) -> None:
+    choices = {"signal_normalisation": "none", "magnetisation_carried_over": carried}
+    choices |= {"post_delay_s": 1.0, "recovery_time_s": 2.0}  # nothing transverse is left for the hard pulse to turn
+    ideal, hard = (
+        simulate(
+            tissue(AMIDE, AMINE), carried_over(readout_pulse_s=pulse, echo_time_s=0.03, **choices), b0_shift_ppm=0.1
+        )
+        for pulse in (0.0, 1e-7)
+    )
+    torch.testing.assert_close(ideal, hard, rtol=0, atol=1e-4)
+
+
+def test_the_signal_at_the_echo_keeps_the_sign_of_the_inverted_water() -> None:
+    choices = {"initial_magnetisation": -1.0, "initial_recovery_s": 0.0, "signal_normalisation": "none"}
+    signal = simulate(tissue(AMIDE), carried_over(echo_time_s=0.03, **choices), b0_shift_ppm=0.3)
+    assert float(signal[0, 0]) < -0.1
 
 
 @pytest.mark.parametrize("normalisation", ["none", "l2"])
