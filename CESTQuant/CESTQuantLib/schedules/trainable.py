@@ -226,19 +226,29 @@ def _require_feasible(schedule: TrainableSchedule) -> None:
 
 
 def _require_untrained_within_limits(schedule: TrainableSchedule) -> None:
-    """Check that values that are not trained keep the bounds that were given for them."""
-    trained = schedule.trained
+    """Check that values that are not trained keep the bounds that were given for them.
+
+    The bounds are those of saturated measurements: an M0 measurement, or another one without RF, need not keep them.
+    """
+    trained, bounded = schedule.trained, _is_saturated(schedule.base)
     for name, (low, high) in schedule.limits.given.items():
         value = getattr(schedule.base, name)
         if value is None:
             continue
-        value = value[~trained[name]] if name in trained else value
+        value = value[bounded & ~trained[name] if name in trained else bounded]
         slack = _EQUAL * (1 + value.abs())
         if bool(((value < low - slack) | (value > high + slack)).any()):
             raise ValueError(
                 f"limits: {name} runs from {float(value.min()):g} to {float(value.max()):g} where it is not trained, "
                 f"outside {low:g} to {high:g}; train it, or change the protocol or the limit"
             )
+
+
+def _is_saturated(protocol: Protocol) -> Tensor:
+    """Measurements (measurement,), boolean, that have RF and are no M0 reference."""
+    saturated = (protocol.b1_uT > 0) & (protocol.saturation_time_s > 0)
+    saturated[[number - 1 for number in protocol.m0_measurements]] = False
+    return saturated
 
 
 def _require_feasible_time(schedule: TrainableSchedule) -> None:

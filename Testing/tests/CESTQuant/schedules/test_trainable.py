@@ -176,6 +176,27 @@ def test_impossible_limits_are_one_clear_sentence(trainable, limits: dict, sente
         TrainableSchedule(protocol(), trainable, limits)
 
 
+@pytest.mark.parametrize(
+    "m0",
+    [
+        {"b1_uT": 0.0, "saturation_time_s": 0.8},
+        {"b1_uT": 2.0, "saturation_time_s": 0.0},
+        {"b1_uT": 0.2, "saturation_time_s": 0.8, "m0_measurements": (1,)},
+    ],
+)
+def test_a_fixed_m0_measurement_or_one_without_rf_need_not_keep_the_bounds(m0: dict) -> None:
+    start = protocol(
+        offsets_ppm=torch.tensor([-300.0, 2, 2.5, 3, 3.5, 4], dtype=torch.float64),
+        b1_uT=torch.tensor([m0["b1_uT"], 1, 2, 3, 2, 1], dtype=torch.float64),
+        saturation_time_s=torch.tensor([m0["saturation_time_s"], *[0.8] * 5], dtype=torch.float64),
+        m0_measurements=m0.get("m0_measurements", ()),
+    )
+    limits = {"offsets_ppm": [1.0, 5.0], "b1_uT": [0.5, 5.0], "saturation_time_s": [0.1, 3.0]}
+    schedule = TrainableSchedule(start, {"offsets_ppm": {"fixed": [0]}, "b1_uT": {"fixed": [0]}}, limits)
+    assert float(schedule.start.offsets_ppm[0]) == -300.0
+    assert float(schedule.start.b1_uT[0]) == m0["b1_uT"]
+
+
 def test_a_budget_that_is_just_the_minimum_serves_where_no_time_is_trained() -> None:
     minimum = float(scan_time_s(protocol()))
     for limit in (minimum, minimum * (1 - 1e-15)):
