@@ -13,28 +13,58 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 
 CHUNK_VOXELS = 16384
 """Voxels that are interpolated at a time."""
+SAME_OFFSET_PPM = 2e-3
+"""Offsets that differ by no more than this are repeats of one, written with different rounding."""
+SAME_NODE_PPM = 0.045
+"""Measurements within this range make one node of a parabola, so that close nodes do not amplify the noise."""
 
 
-def sorted_spectra(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_offsets(offsets_ppm: Tensor) -> Tensor:
+    """Return the different offsets (n,), ascending; those that differ only by their rounding count as one."""
+    return _averaged(offsets_ppm.unsqueeze(0), offsets_ppm, SAME_OFFSET_PPM)[1]
+
+
+def sorted_spectra(z: Tensor, offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> tuple[Tensor, Tensor]:
     """Sort spectra by offset and average repeated offsets.
 
     Args:
         z: (voxel, offset).
         offsets_ppm: (offset,), in any order.
+        same_ppm: Range within which offsets are repeats of one.
 
     Returns:
-        The spectra (voxel, n) and their n distinct offsets (n,), ascending.
+        The spectra (voxel, n) and their n distinct offsets (n,), ascending, over the whole acquired range.
 
     Raises:
         ValueError: The numbers of offsets and measurements differ.
     """
     if offsets_ppm.shape != z.shape[1:]:
         raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
-    distinct, place = torch.unique(offsets_ppm.to(z), return_inverse=True)
-    if len(distinct) == len(offsets_ppm):
-        return z[:, torch.argsort(offsets_ppm)], distinct
-    mean = z.new_zeros(len(z), len(distinct)).index_add_(1, place, z)
-    return mean / torch.bincount(place), distinct
+    z, distinct = _averaged(z, offsets_ppm, same_ppm)
+    if len(distinct) > 1:  # the mean of repeats would lie inside of the acquired range
+        distinct[0], distinct[-1] = offsets_ppm.min(), offsets_ppm.max()
+    return z, distinct
+
+
+def _averaged(z: Tensor, offsets_ppm: Tensor, within_ppm: float) -> tuple[Tensor, Tensor]:
+    """Spectra (voxel, n) and offsets (n,), ascending, with the mean of those that lie within a range."""
+    order = torch.argsort(offsets_ppm)
+    ascending = offsets_ppm.to(z)[order]
+    lowest: list[int] = []  # measurement with the lowest offset of every range
+    place = []
+    values = ascending.tolist()
+    for index, offset in enumerate(values):
+        if not lowest or offset - values[lowest[-1]] > within_ppm:
+            lowest.append(index)
+        place.append(len(lowest) - 1)
+    if len(lowest) == len(values):
+        return z[:, order], ascending
+    group = torch.tensor(place, device=z.device)
+    count = torch.bincount(group)
+    first = ascending[lowest]
+    mean = z.new_zeros(len(z), len(lowest)).index_add_(1, group, z[:, order]) / count
+    beyond = torch.zeros_like(first).index_add_(0, group, ascending - first[group])
+    return mean, first + beyond / count
 
 
 def pchip_slopes(z: Tensor, offsets_ppm: Tensor) -> Tensor:
@@ -73,13 +103,14 @@ def _end_slope(width: Tensor, next_width: Tensor, secant: Tensor, next_secant: T
     return torch.where(steep, 3 * secant, slope)
 
 
-def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tensor:
+def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> Tensor:
     """Interpolate the spectrum of every voxel to other offsets.
 
     Args:
         z: (voxel, offset).
         offsets_ppm: (offset,), in any order; repeated offsets are averaged.
         at_ppm: (k,) or (voxel, k).
+        same_ppm: Range within which offsets are repeats of one.
 
     Returns:
         (voxel, k); NaN outside the acquired range.
@@ -87,7 +118,7 @@ def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tenso
     Raises:
         ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
     """
-    z, knots = sorted_spectra(z, offsets_ppm)
+    z, knots = sorted_spectra(z, offsets_ppm, same_ppm)
     if len(knots) < 2:
         raise InputError("protocol", "interpolation needs at least two different offsets")
     at_ppm = at_ppm.to(z).expand(len(z), at_ppm.shape[-1])
@@ -106,7 +137,7 @@ def interpolate_parabolas(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Ten
 
     Args:
         z: (voxel, offset).
-        offsets_ppm: (offset,), in any order; repeated offsets are averaged.
+        offsets_ppm: (offset,), in any order; those that lie closer together than 0.05 ppm are averaged.
         at_ppm: (k,) or (voxel, k).
 
     Returns:
@@ -115,7 +146,7 @@ def interpolate_parabolas(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Ten
     Raises:
         ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
     """
-    z, knots = sorted_spectra(z, offsets_ppm)
+    z, knots = _averaged(z, offsets_ppm, SAME_NODE_PPM)
     if len(knots) < 2:
         raise InputError("protocol", "interpolation needs at least two different offsets")
     at = at_ppm.to(z).expand(len(z), at_ppm.shape[-1])
@@ -127,7 +158,7 @@ def interpolate_parabolas(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Ten
             if i != j:
                 weight = weight * (at - knots[nearest[..., j]]) / (knots[nearest[..., i]] - knots[nearest[..., j]])
         value = value + weight * z.gather(1, nearest[..., i])
-    return torch.where(outside_knots(at, knots), torch.nan, value)
+    return torch.where(outside_knots(at, offsets_ppm.to(z).sort().values), torch.nan, value)
 
 
 def outside_knots(at: Tensor, knots: Tensor) -> Tensor:

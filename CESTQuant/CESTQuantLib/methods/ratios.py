@@ -94,7 +94,7 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     enough = (contrasts >= calibration.least_contrast).all(1)
     ratio = torch.where(enough, contrasts[:, 0] / contrasts[:, 1], torch.nan)
     ratios, ph_of = calibration.ratios.to(z), calibration.ph.to(z)
-    ph = interpolate_spectra(ph_of.unsqueeze(0), ratios, ratio.unsqueeze(0))[0]
+    ph = interpolate_spectra(ph_of.unsqueeze(0), ratios, ratio.unsqueeze(0), same_ppm=0.0)[0]
     usable = z.isfinite().all(1)
     few, outside = int((usable & ~enough).sum()), int((ratio.isfinite() & ph.isnan()).sum())
     if few:

@@ -15,7 +15,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
-from ..fitting.interpolation import CHUNK_VOXELS, interpolate_spectra
+from ..fitting.interpolation import CHUNK_VOXELS, distinct_offsets, interpolate_spectra
 from ..fitting.least_squares import levenberg_marquardt
 from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from ..tissue.spectra import ZSpectra
@@ -186,7 +186,7 @@ def wassr(
         limits_ppm = (offsets.min().item(), offsets.max().item())
     center, explained = _fit_water_line(z, offsets, limits_ppm, 0.5, threads, progress)
     center = torch.where(explained >= LEAST_EXPLAINED, center, torch.nan)
-    reach = 2 * offsets.unique().diff().median().item()
+    reach = 2 * distinct_offsets(offsets).diff().median().item()
     parts = []
     for first in range(0, len(z), CHUNK_VOXELS // 8):
         chunk = slice(first, first + CHUNK_VOXELS // 8)

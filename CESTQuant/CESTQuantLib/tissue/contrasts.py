@@ -12,7 +12,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
-from ..fitting.interpolation import CHUNK_VOXELS, interpolate_parabolas, interpolate_spectra
+from ..fitting.interpolation import CHUNK_VOXELS, distinct_offsets, interpolate_parabolas, interpolate_spectra
 from ..fitting.smoothing_splines import fit_smoothing_spline
 
 APT_OFFSET_PPM = 3.5
@@ -74,7 +74,7 @@ def z_at(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | 
     Returns:
         Z interpolated between acquired offsets, (voxel, k); NaN outside of them.
     """
-    if b0_shift_ppm is None and len(offsets_ppm.unique()) == 1:
+    if b0_shift_ppm is None and len(distinct_offsets(offsets_ppm)) == 1:
         acquired = (at_ppm.to(z) - offsets_ppm[0].to(z)).abs() <= SAME_OFFSET_PPM
         return torch.where(acquired, z.mean(1, keepdim=True), torch.nan)
     at = at_ppm.to(z)
@@ -102,7 +102,7 @@ def apt_weighted(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor | None = N
     sides = []
     for sign in (-1, 1):
         beyond_water = sign * offsets_ppm > WATER_LINE_PPM
-        if len(offsets_ppm[beyond_water].unique()) < 2:
+        if len(distinct_offsets(offsets_ppm[beyond_water])) < 2:
             raise InputError(
                 "protocol",
                 f"APTw needs measurements on both sides of water, at {APT_OFFSET_PPM:g} ppm and around: at least two "

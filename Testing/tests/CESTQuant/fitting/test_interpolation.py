@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from CESTQuantLib.fitting.interpolation import interpolate_spectra
+from CESTQuantLib.fitting.interpolation import distinct_offsets, interpolate_parabolas, interpolate_spectra
 
 OFFSETS = torch.linspace(-6, 6, 25, dtype=torch.float64)
 WATER_LINE = (1 - 0.9 / (1 + (OFFSETS / 0.8) ** 2)).unsqueeze(0)
@@ -15,7 +15,7 @@ WATER_LINE = (1 - 0.9 / (1 + (OFFSETS / 0.8) ** 2)).unsqueeze(0)
 
 def test_interpolation_is_scipys_pchip():
     generator = torch.Generator().manual_seed(0)
-    knots = torch.sort(torch.rand(12, generator=generator, dtype=torch.float64))[0]
+    knots = torch.sort(12 * torch.rand(12, generator=generator, dtype=torch.float64))[0]
     z = torch.rand(30, 12, generator=generator, dtype=torch.float64)
     z[:, 5] = z[:, 4]
     inside = knots[0] + (knots[-1] - knots[0]) * torch.rand(30, 40, generator=generator, dtype=torch.float64)
@@ -35,6 +35,25 @@ def test_repeated_offsets_are_averaged():
     at = torch.tensor([-3.3, 0.1, 2.2])
     twice = interpolate_spectra(torch.cat((WATER_LINE + 0.1, WATER_LINE - 0.1), 1), torch.cat((OFFSETS, OFFSETS)), at)
     torch.testing.assert_close(twice, interpolate_spectra(WATER_LINE, OFFSETS, at))
+
+
+@pytest.mark.parametrize("rounding_ppm", [1e-12, 1e-4, 1e-3])
+def test_offsets_that_differ_by_their_rounding_are_repeats(rounding_ppm):
+    at = torch.tensor([-6.0, -3.3, 0.1, 2.2, 6.0])
+    twice = torch.cat((WATER_LINE + 0.1, WATER_LINE - 0.1), 1)
+    offsets = torch.cat((OFFSETS, OFFSETS + rounding_ppm))
+    assert len(distinct_offsets(offsets)) == 25
+    found = interpolate_spectra(twice, offsets, at)
+    torch.testing.assert_close(found, interpolate_spectra(WATER_LINE, OFFSETS, at), atol=1e-3, rtol=0)
+
+
+def test_a_parabola_does_not_amplify_the_noise_of_offsets_that_lie_close_together():
+    offsets = torch.tensor([3.0, 3.01, 3.5, 3.51, 4.0, 4.01], dtype=torch.float64)
+    noise = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    at = torch.tensor([3.0, 3.25, 3.6, 4.01], dtype=torch.float64)
+    assert (interpolate_parabolas(noise, offsets, at).std(0) < 1).all()
+    curve = (offsets - 3.2).square().expand(1, -1)
+    torch.testing.assert_close(interpolate_parabolas(curve, offsets, at)[0], (at - 3.2).square(), atol=1e-4, rtol=0)
 
 
 def test_nothing_is_extrapolated():

@@ -92,6 +92,14 @@ def test_wassr_works_up_to_the_ends_of_the_offsets_and_never_converges_wrongly()
     assert noise.isfinite().double().mean() < 0.05
 
 
+def test_wassr_takes_offsets_of_a_second_average_that_differ_by_their_rounding():
+    offsets = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    both = torch.cat((offsets, offsets + 1e-4))
+    shift = -0.4 + 0.8 * rand(100, 1)
+    found = wassr(water(both, shift, 0.6) + 0.002 * randn(100, 42), both)
+    assert (found - shift[:, 0]).abs().max() < 0.01
+
+
 def wasabi_data(voxels, noise=0.01, seed=0):
     offsets = torch.linspace(-2, 2, 31, dtype=torch.float64)
     uniform = rand(4, voxels, seed=seed)

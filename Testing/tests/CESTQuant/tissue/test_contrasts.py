@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from CESTQuantLib.tissue.contrasts import apt_weighted, arex, mtr_asym, mtr_ld, mtr_rex
+from CESTQuantLib.tissue.contrasts import apt_weighted, arex, mtr_asym, mtr_ld, mtr_rex, z_at
 
 OFFSETS = torch.linspace(-6, 6, 25, dtype=torch.float64)
 
@@ -36,6 +36,25 @@ def test_a_b0_map_corrects_aptw():
     corrected = apt_weighted(z, fine, shift)
     assert corrected.numpy() == pytest.approx(0.05, abs=2e-3)
     assert (apt_weighted(z, fine) - 0.05).abs().max() > 0.005
+
+
+def test_rounding_of_repeated_offsets_does_not_change_aptw():
+    core = torch.linspace(3, 4, 11, dtype=torch.float64)
+    once = torch.cat((-core.flip(0), core))
+    noise = 0.003 * torch.randn(200, 44, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = torch.full((200,), 0.13, dtype=torch.float64)
+    for rounding_ppm in (1e-15, 1e-4):
+        offsets = torch.cat((once, once + rounding_ppm))
+        equal = apt_weighted(spectrum(offsets) + noise, torch.cat((once, once)), shift)
+        torch.testing.assert_close(apt_weighted(spectrum(offsets) + noise, offsets, shift), equal, atol=1e-4, rtol=0)
+
+
+def test_a_single_offset_may_be_repeated_with_other_rounding():
+    z = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
+    single = torch.tensor([3.5, 3.5001], dtype=torch.float64)
+    assert z_at(z, single, torch.tensor([3.5])).item() == pytest.approx(0.7)
+    with pytest.raises(ValueError, match=r"at least two different offsets beyond 1\.5 ppm"):
+        apt_weighted(torch.ones(1, 4), torch.tensor([-3.5, -3.5001, 3.5, 3.5001]))
 
 
 def test_differences_are_linear_or_inverse_and_the_inverse_one_rejects_non_positive_signal():
