@@ -157,9 +157,9 @@ def _wanted(settings: Settings, what: str, signed: bool = False) -> tuple[float,
 
 def _at_power(spectra: ZSpectra, settings: Settings) -> tuple[ZSpectra, list[str]]:
     """Return the spectra of the chosen power, and sentences about what is not used."""
-    from ..preprocessing.powers import at_one_power, unused_b1_warnings
+    from ..preprocessing.powers import at_one_power, b1_warnings
 
-    return at_one_power(spectra, settings.power_uT), unused_b1_warnings(spectra)
+    return at_one_power(spectra, settings.power_uT), b1_warnings(spectra, settings.power_uT)
 
 
 def _offsets(spectra: ZSpectra) -> Tensor:

@@ -27,7 +27,7 @@ def lorentzian_difference(spectra: ZSpectra, settings: Settings, progress: Progr
     import torch
 
     from ..preprocessing.fields import centered_on_water
-    from ..preprocessing.powers import at_one_power, unused_b1_warnings
+    from ..preprocessing.powers import at_one_power, b1_warnings
     from ..tissue.contrasts import z_at
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_background
 
@@ -38,7 +38,7 @@ def lorentzian_difference(spectra: ZSpectra, settings: Settings, progress: Progr
             "the Lorentzian difference needs a pool description with excluded_from_background_ppm: choose 3T_two_step "
             "or a file like it (--lorentzian)",
         )
-    warnings = unused_b1_warnings(spectra)
+    warnings = b1_warnings(spectra, settings.power_uT)
     used = centered_on_water(at_one_power(spectra, settings.power_uT))
     signal, offsets = used.signal.float(), used.protocol.offsets_ppm.to(used.signal.device).float()
     fit = fit_background(signal, offsets, model, valid=used.valid, progress=progress)
@@ -75,7 +75,7 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
 
     from ..preprocessing.fields import estimate_b0_shift
     from ..preprocessing.initial_z import carried_over_warnings
-    from ..preprocessing.powers import at_one_power, corrects_b1
+    from ..preprocessing.powers import at_one_power, b1_warnings, corrects_b1
     from ..tissue.line_fits.plof import fit_plof
     from ..tissue.line_fits.plof_model import PlofModel
     from .exchange import require_cw
@@ -91,7 +91,9 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
     shift = used.b0_shift_ppm
     if shift is None:
         shift = quantities["b0_shift_ppm"] = estimate_b0_shift(used.signal, used.protocol.offsets_ppm)
-    saturation = _saturation(used, shift, b1_is_corrected=corrects_b1(spectra))
+    corrected = corrects_b1(spectra)  # otherwise the map enters the saturation
+    warnings = b1_warnings(spectra, settings.power_uT) if corrected else []
+    saturation = _saturation(used, shift, b1_is_corrected=corrected)
     statuses, signal = [], torch.full_like(used.signal.double(), torch.nan)
     squares = torch.zeros_like(used.signal[:, 0].double())
     for i, peak in enumerate(model.peaks):
@@ -114,7 +116,7 @@ def plof(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantific
         used.protocol,
         lambda voxels: signal[voxels],
         summary,
-        carried_over_warnings(used.protocol),
+        (*warnings, *carried_over_warnings(used.protocol)),
     )
 
 

@@ -66,12 +66,12 @@ def mtr_rex_and_arex(spectra: ZSpectra, settings: Settings, progress: Progress) 
 def _fit(spectra: ZSpectra, settings: Settings, progress: Progress) -> tuple[LorentzianFit, ZSpectra, list[str]]:
     """Fit the lines to the spectrum of one power, with the water moved to 0 ppm where there is a B0 map."""
     from ..preprocessing.fields import centered_on_water
-    from ..preprocessing.powers import at_one_power, unused_b1_warnings
+    from ..preprocessing.powers import at_one_power, b1_warnings
     from ..tissue.lorentzian import fit_lorentzian, with_noise_of_m0
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_lorentzian_two_step
 
     model = chosen_lines(settings)
-    warnings = unused_b1_warnings(spectra)
+    warnings = b1_warnings(spectra, settings.power_uT)
     used = centered_on_water(at_one_power(spectra, settings.power_uT))
     offsets = used.protocol.offsets_ppm.float()
     signal = used.signal.float()

@@ -77,7 +77,7 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     from ..fitting.interpolation import interpolate_spectra
     from ..fitting.marquardt import Status
     from ..formats.ph_calibration import read_ph_calibration
-    from ..preprocessing.powers import at_one_power
+    from ..preprocessing.powers import at_one_power, b1_warnings
     from ..tissue.contrasts import z_at
     from .asymmetry import water_position
 
@@ -85,6 +85,7 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     calibration = read_ph_calibration(settings.calibration)
     used = at_one_power(spectra, settings.power_uT)
     shift, quantities, warnings = water_position(used, progress)
+    warnings += b1_warnings(spectra, settings.power_uT)
     z, offsets = used.signal.double(), used.protocol.offsets_ppm.to(used.signal.device)
     at = torch.tensor(calibration.offsets_ppm, device=z.device)
     contrasts = _contrast(calibration.contrast, z_at(z, offsets, at, shift), z_at(z, offsets, -at, shift))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,10 @@ from ..tissue.spectra import ZSpectra
 from .fields import interpolate_b1
 
 POWER_TOLERANCE_UT = 1e-3
+FARTHEST_EXTRAPOLATION = 0.2
+"""Share of the lowest or highest power by which the wanted one may lie beyond it, where a B1 map interpolates."""
+LITTLE_EXTRAPOLATION = 0.05
+"""Share of the wanted power by which the actual powers of a voxel may miss it without a warning."""
 
 
 def acquired_powers_uT(protocol: Protocol) -> Tensor:
@@ -37,9 +42,11 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
         interpolated to the wanted power; without a map, the measurements that were acquired at it.
 
     Raises:
-        ValueError: Several powers were acquired and none is chosen, the wanted power was not acquired, or the offsets
-            differ between the powers, so that nothing can be interpolated.
+        ValueError: Several powers were acquired and none is chosen, the wanted power is not positive or was not
+            acquired, or the offsets differ between the powers, so that nothing can be interpolated.
     """
+    if power_uT is not None and not 0 < power_uT < math.inf:
+        raise InputError("power", f"the power must be a positive number of uT, not {power_uT:g}")
     powers = acquired_powers_uT(spectra.protocol)
     saturated = torch.round(spectra.protocol.b1_uT, decimals=3) > 0
     if bool(saturated.any()) and not bool(saturated.all()):
@@ -56,6 +63,13 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
         )
     members = [(protocol.b1_uT - power).abs() < POWER_TOLERANCE_UT for power in powers]
     if spectra.b1_relative is not None:
+        low, high = float(powers[0]), float(powers[-1])
+        if not low * (1 - FARTHEST_EXTRAPOLATION) <= power_uT <= high * (1 + FARTHEST_EXTRAPOLATION):
+            raise InputError(
+                "power",
+                f"{power_uT:g} uT is too far from the acquired powers ({listed} uT) to be interpolated: choose a power "
+                f"between {low:g} and {high:g} uT",
+            )
         return _interpolated(spectra, spectra.b1_relative, powers, members, power_uT)
     for power, member in zip(powers, members, strict=True):
         if abs(float(power) - power_uT) < POWER_TOLERANCE_UT:
@@ -68,11 +82,31 @@ def corrects_b1(spectra: ZSpectra) -> bool:
     return spectra.b1_relative is not None and len(acquired_powers_uT(spectra.protocol)) > 1
 
 
-def unused_b1_warnings(spectra: ZSpectra) -> list[str]:
-    """Return a sentence for the user where a B1 map is given that cannot correct a contrast, otherwise nothing."""
-    if spectra.b1_relative is None or corrects_b1(spectra):
+def b1_warnings(spectra: ZSpectra, power_uT: float | None) -> list[str]:
+    """Return sentences for the user about what a B1 map cannot do for the spectra at one power.
+
+    Args:
+        spectra: Spectra as acquired, at one or several powers.
+        power_uT: Wanted B1 in uT; None if only one power was acquired.
+    """
+    if spectra.b1_relative is None:
         return []
-    return ["the B1 map is not used: with a single power the contrast cannot be corrected for B1"]
+    powers = acquired_powers_uT(spectra.protocol)
+    if len(powers) == 1:
+        return ["the B1 map is not used: with a single power the contrast cannot be corrected for B1"]
+    if power_uT is None:  # which is refused
+        return []
+    relative = spectra.b1_relative.to(spectra.signal)
+    usable = (relative > 0) & torch.isfinite(spectra.signal).any(1)
+    too_low = relative * float(powers[-1]) < power_uT * (1 - LITTLE_EXTRAPOLATION)
+    too_high = relative * float(powers[0]) > power_uT * (1 + LITTLE_EXTRAPOLATION)
+    beyond = int((usable & (too_low | too_high)).sum())
+    if not beyond:
+        return []
+    return [
+        f"{power_uT:g} uT lies beyond the actual B1 of all acquisitions in {beyond} of {int(usable.sum())} voxels "
+        f"({100 * beyond / int(usable.sum()):.0f} %), whose spectra are extrapolated"
+    ]
 
 
 def _interpolated(

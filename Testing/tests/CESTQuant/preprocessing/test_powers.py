@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.preprocessing.powers import acquired_powers_uT, at_one_power, corrects_b1, unused_b1_warnings
+from CESTQuantLib.preprocessing.powers import acquired_powers_uT, at_one_power, b1_warnings, corrects_b1
 from CESTQuantLib.tissue.spectra import ZSpectra
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 OFFSETS = torch.tensor([-3.0, 0.0, 3.0], dtype=torch.float64)
 
@@ -70,9 +71,34 @@ def test_interpolation_needs_the_same_offsets_at_every_power() -> None:
         at_one_power(uneven, 1.0)
 
 
+@pytest.mark.parametrize("power_uT", [0.0, -5.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("powers_uT", [(1.0,), (1.0, 2.0)])
+def test_a_power_that_is_no_positive_number_is_refused(power_uT: float, powers_uT: tuple[float, ...]) -> None:
+    for maps in ({}, {"b1_relative": torch.ones(2, dtype=torch.float64)}):
+        with pytest.raises(InputError, match="must be a positive number of uT") as caught:
+            at_one_power(spectra(*powers_uT, **maps), power_uT)
+        assert caught.value.role == "power"
+
+
+def test_a_power_far_beyond_the_acquired_ones_is_not_extrapolated() -> None:
+    several = spectra(1.0, 2.0, b1_relative=torch.ones(2, dtype=torch.float64))
+    for power_uT in (0.7, 2.5, 50.0):
+        with pytest.raises(ValueError, match=r"too far from the acquired powers \(1, 2 uT\).*between 1 and 2 uT"):
+            at_one_power(several, power_uT)
+    torch.testing.assert_close(at_one_power(several, 2.2).signal, torch.full((2, 3), 0.78, dtype=torch.float64))
+
+
+def test_voxels_whose_actual_b1_never_reaches_the_wanted_power_are_told() -> None:
+    relative = torch.tensor([0.7, 1.0], dtype=torch.float64)
+    several = spectra(1.0, 2.0, b1_relative=relative)
+    assert b1_warnings(several, 1.4) == []
+    (warning,) = b1_warnings(several, 2.0)
+    assert warning.startswith("2 uT lies beyond the actual B1 of all acquisitions in 1 of 2 voxels (50 %)")
+
+
 def test_a_b1_map_that_cannot_correct_anything_is_noticed() -> None:
     relative = torch.ones(2, dtype=torch.float64)
-    assert unused_b1_warnings(spectra(1.0)) == []
-    assert unused_b1_warnings(spectra(1.0, 2.0, b1_relative=relative)) == []
-    (warning,) = unused_b1_warnings(spectra(1.0, b1_relative=relative))
+    assert b1_warnings(spectra(1.0), None) == []
+    assert b1_warnings(spectra(1.0, 2.0, b1_relative=relative), 1.0) == []
+    (warning,) = b1_warnings(spectra(1.0, b1_relative=relative), None)
     assert "the B1 map is not used" in warning
