@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib.core.headers.library_messages import library_lines_caught
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
@@ -189,11 +190,31 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
         masks = masks_on(node, geometry)
     except ValueError:
         raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set") from None
+    _require_same_numbers(node, visit.labels, [number for name in masks if (number := _number(name)) >= 0])
     named: dict[str, np.ndarray] = {}
     for name, mask in masks.items():  # several numbers may mean the same
         meaning = visit.labels.get(_number(name), name)
         named[meaning] = named[meaning] | mask if meaning in named else mask
     return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named, called(node))
+
+
+def _require_same_numbers(node: Any, labels: Mapping[int, str], present: Sequence[int]) -> None:
+    """Check that the meanings that are given are those of this label map.
+
+    A number that the map lacks is fine, such as that of the enhancing tumour where nothing enhances, but not together
+    with a number without a meaning, which may be the same compartment by another convention.
+
+    Raises:
+        ValueError: There are numbers of both kinds.
+    """
+    lacking, unnamed = sorted(set(labels) - set(present)), sorted(set(present) - set(labels))
+    if lacking and unnamed:
+        raise InputError(
+            "labels",
+            f"the numbers of {called(node)} are not those whose meaning is given: it lacks "
+            f"{', '.join(map(str, lacking))}, and has {', '.join(map(str, unnamed))} without a meaning; name every "
+            "number, as in 1=core,2=oedema,4=enhancing",
+        )
 
 
 def _number(name: str) -> int:

@@ -66,6 +66,31 @@ def test_labels_without_names_are_told_with_a_remedy_of_the_application(slicer: 
     assert "--" not in note
 
 
+def labels_of(*numbers: int) -> Any:
+    """Add a label map with these numbers, a slice each."""
+    array = np.zeros(GRID.shape, np.uint8)
+    array[: len(numbers)] = np.array(numbers, np.uint8)[:, None, None]
+    return add_volume(array, GRID, "labels", label=True)
+
+
+def test_meanings_of_another_convention_are_refused(slicer: ModuleType) -> None:
+    meanings = {1: "necrotic core", 2: "oedema", 3: "enhancing"}
+    with pytest.raises(
+        ValueError, match="'labels' are not those whose meaning is given: it lacks 3, and has 4 without"
+    ):
+        visit_input(CompartmentVisit("visit", segmentation=labels_of(1, 2, 4), labels=meanings), "visit", None)
+
+
+def test_a_number_that_is_absent_in_a_patient_is_fine(slicer: ModuleType) -> None:
+    meanings = {1: "necrotic core", 2: "oedema", 3: "enhancing"}
+    for numbers in ((2,), (1, 2), (1, 2, 3)):
+        found = visit_input(CompartmentVisit("visit", segmentation=labels_of(*numbers), labels=meanings), "visit", None)
+        assert found.segmentation is not None
+        assert list(found.segmentation.masks) == [meanings[number] for number in numbers]
+    more = CompartmentVisit("visit", segmentation=labels_of(1, 2, 3, 7), labels=meanings)
+    assert "label 7" in visit_input(more, "visit", None).segmentation.masks
+
+
 @pytest.mark.parametrize("deformed", [False, True])
 def test_parents_of_the_transform_between_visits_count(slicer: ModuleType, deformed: bool) -> None:
     import vtk
