@@ -14,6 +14,7 @@ from ..record import read_record
 from .comparisons import COMPARISON_COLUMNS, LATER, compare_all
 from .failures import Failure, find_failure
 from .rows import MEAN, Row, change_row, maps_without_values, read_table, statistic_rows, visit_labels, volume_rows
+from .visit_order import order_warnings
 
 COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
 """Columns of ``cohort.csv`` after those that say which visit it is."""
@@ -29,7 +30,7 @@ class CohortResults:
         comparisons: Rows of ``comparison.csv``.
         failures: Results that are missing, in the order of the manifest.
         statistic: Which statistic was compared.
-        warnings: Sentences about maps without any value.
+        warnings: Sentences about the names of the visits, and about maps without any value.
     """
 
     rows: list[Row]
@@ -52,7 +53,7 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
     rows: list[Row] = []
     changes: list[Row] = []
     failures: list[Failure] = []
-    warnings: list[str] = []
+    warnings = order_warnings(plan)
     references: list[Row] = []
     record = read_record(folder)
     for subject, visits in plan.visits.items():

@@ -10,6 +10,7 @@ from itertools import combinations
 from ..plan import Plan
 from .rows import MEAN, Row
 from .statistics import Comparison, compare_paired, compare_unpaired, false_discovery_rate, holm
+from .visit_order import visit_numbers
 
 LATER = "later_visit"
 """Key of the later visit to which a row of the first visit belongs."""
@@ -53,6 +54,8 @@ def compare_all(
 ) -> list[Row]:
     """Compare visits within subjects, and groups at each visit and in their change since the first visit.
 
+    Which visits of different subjects belong together is said by ``visit_order``.
+
     Args:
         rows: Rows of ``cohort.csv``.
         plan: What was to be done.
@@ -72,15 +75,18 @@ def compare_all(
     at_first = None if references is None else _compared(references, LATER, statistic)
     group_of = groups_of(plan, compare)
     groups = [group for group in dict.fromkeys(group_of.values()) if group]
+    numbers = visit_numbers(plan)
     found: list[Row] = []
     for compartment, quantity in dict.fromkeys((c, q) for _, _, c, q in values):
-        # Visits are compared by their number, because their names may differ between subjects.
         by_number: dict[int, dict[str, float]] = {}
         firsts: dict[int, dict[str, float]] = {}
         for subject, visits in plan.visits.items():
-            for number, visit in enumerate(visits):
+            for visit in visits:
+                number = numbers[subject, visit.name]
                 if row := values.get((subject, visit.name, compartment, quantity)):
                     by_number.setdefault(number, {})[subject] = row["value"]
+                if numbers[subject, visits[0].name] > 0:
+                    continue  # its first visit is a later one of the others
                 known, end = (values, visits[0]) if at_first is None else (at_first, visit)
                 if row := known.get((subject, end.name, compartment, quantity)):
                     firsts.setdefault(number, {})[subject] = row["value"]

@@ -16,6 +16,7 @@ from ..visits import Visit
 from .collection import CohortResults
 from .comparisons import groups_of
 from .rows import Row
+from .visit_order import common_names, visit_numbers
 
 MAIN = ("enhancing_tumor", "necrotic_core", "edema", "tumor_core", "whole_tumor", "contralateral", "white_matter")
 """Compartments in the order in which they are drawn; others are in the tables only."""
@@ -141,13 +142,17 @@ def _pictures(folder: Path, plan: Plan, results: CohortResults, compare: str | N
             places = of_quantity.setdefault(row["quantity"], {}).setdefault(row["compartment"], {})
             places.setdefault(row["subject"], {})[row["visit"]] = row["value"]
             units[row["quantity"]] = row["unit"]
+    names = [f"{number + 1} {name}" for number, name in enumerate(common_names(plan))]
+    numbered = f" The visits are {', '.join(names)}." if names else ""
     made: list[Part] = []
     for quantity, compartments in of_quantity.items():
         path = folder / "pictures" / f"{quantity}.png"
         path.parent.mkdir(exist_ok=True)
         _draw(path, plan, quantity, units[quantity], compartments, compare)
         drawn = ", ".join(_title(name).lower() for name in MAIN if name in compartments)
-        caption = f"{quantity}: each line is a subject, from the first to the last visit. The bar is the mean."
+        caption = (
+            f"{quantity}: each line is a subject, from the first to the last visit. The bar is the mean.{numbered}"
+        )
         made.append(Picture(path.read_bytes(), f"{quantity} of every subject and visit in {drawn}", caption))
     return made
 
@@ -167,7 +172,7 @@ def _draw(
     groups = list(dict.fromkeys(group_of.values()))
     figure = new_figure((1.8 * len(names) + 1.2, 2.8), quantity + (f" ({unit})" if unit else ""))
     axes: Any = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    most = max(len(visits) for visits in plan.visits.values())
+    most = max(visit_numbers(plan).values()) + 1
     for axis, name in zip(axes, names, strict=True):
         for number, group in enumerate(groups):
             _draw_group(axis, plan, [s for s in plan.visits if group_of[s] == group], compartments[name], number, group)
@@ -186,10 +191,11 @@ def _draw_group(
     """Lines of the subjects of a group, and the mean at each visit."""
     color = _COLORS[number % len(_COLORS)]
     at: dict[int, list[float]] = {}
+    numbers = visit_numbers(plan)
     for subject in subjects:
         points = [
-            (i, values[subject][visit.name])
-            for i, visit in enumerate(plan.visits[subject])
+            (numbers[subject, visit.name], values[subject][visit.name])
+            for visit in plan.visits[subject]
             if visit.name in values.get(subject, {})
         ]
         if points:
