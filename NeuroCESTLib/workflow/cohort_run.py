@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,13 +14,23 @@ from typing import TypeVar
 
 from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, write_errors, write_text
 
-from .engine import SNAKEFILE, STATE, only_run, profile_folder, require_engine, run_engine
+from .engine import (
+    PLAN,
+    STATE,
+    engine_command,
+    engine_environment,
+    only_run,
+    profile_folder,
+    require_engine,
+    run_engine,
+    states_of_logs,
+)
 from .manifest import read_cohort
 from .plan import Plan
-from .programs import environment
 from .record import update_record
 from .results.collection import attributes_of, collect, write_tables
 from .results.comparisons import groups_of
+from .results.failures import NOT_DONE
 from .results.page import write_cohort_page
 from .results.rows import MEAN
 from .settings import Settings, read_settings
@@ -27,6 +38,7 @@ from .visits import CohortManifest
 
 Read = TypeVar("Read")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
+_ENGINE_FAILED = "not done: Snakemake failed before any stage was started, see its messages"
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     arguments = _arguments(options)
     plan = Plan.of(cohort, replace(settings, anonymous=is_anonymous()))
     groups_of(plan, options.compare)
+    _require_no_braces(plan)
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")
@@ -83,23 +96,27 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STATE).mkdir(exist_ok=True)
     with only_run(folder) as lock:
-        file = folder / STATE / "plan.json"
+        file = folder / PLAN
         update_record(folder, _earlier_plan(file))
         plan.write(file)
+        before = states_of_logs(folder)
         status = run_engine(folder, file, [*arguments, "--keep-going", "--rerun-incomplete"], lock)
-        failed = summarize_cohort(output, options.compare, options.statistic)
+        is_stopped = status != 0 and states_of_logs(folder) == before
+        not_done = _ENGINE_FAILED if is_stopped else NOT_DONE
+        failed = summarize_cohort(output, options.compare, options.statistic, not_done)
     if status and not failed:
         print("error: Snakemake has failed, though every subject has its results: see its messages", file=sys.stderr)
     return 1 if status or failed else 0
 
 
-def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) -> int:
+def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN, not_done: str = NOT_DONE) -> int:
     """Write table, comparison and page of a cohort from the results that there are.
 
     Args:
         output: Output folder of ``run_cohort``.
         compare: Column of the manifest whose groups are compared; None for none.
         statistic: Statistic that is compared and drawn, see ``rows.STATISTICS``.
+        not_done: What is said of results that are missing although no stage has failed.
 
     Returns:
         1 if a subject has no result, otherwise 0.
@@ -108,14 +125,14 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN) ->
         ValueError: The folder holds no run, or its manifest has no such column.
     """
     folder = Path(output)
-    file = folder / STATE / "plan.json"
+    file = folder / PLAN
     if not file.is_file():
         raise ValueError(f"'{folder}' is no output folder of 'neurocest run'")
     plan = Plan.read(file)
     _require_column(compare, attributes_of(plan), str(file))
     groups_of(plan, compare)
     update_record(folder, plan)
-    results = collect(folder, plan, compare, statistic)
+    results = collect(folder, plan, compare, statistic, not_done)
     write_tables(folder, plan, results)
     write_cohort_page(folder, plan, results, compare)
     for warning in results.warnings:
@@ -157,6 +174,18 @@ def _require_column(column: str | None, known: Sequence[str], source: str) -> No
         raise ValueError(f"--compare {column}: '{source}' has no such column; {others}")
 
 
+def _require_no_braces(plan: Plan) -> None:
+    """Refuse files whose path Snakemake would take for a pattern, for which it has no escape."""
+    jobs = (plan.job(stage, subject, visit.name) for subject in plan.visits for stage, visit in plan.stages(subject))
+    braced = dict.fromkeys(file for job in jobs for file in job.inputs if re.search(r"\{.*\}", file))
+    if braced:
+        more = f" and {len(braced) - 1} more files have" if len(braced) > 1 else " has"
+        raise ValueError(
+            f"'{next(iter(braced))}'{more} braces in the path, which Snakemake takes for a pattern: rename the file or "
+            "its folder"
+        )
+
+
 def _arguments(options: RunOptions) -> list[str]:
     """Arguments of Snakemake."""
     arguments = ["--scheduler", "greedy", "--quiet", "rules", "host"]
@@ -178,9 +207,8 @@ def _look(plan: Plan, folder: Path, arguments: Sequence[str], dag: str | None) -
         if kind not in (".mmd", ".dot", *_GRAPHVIZ):
             raise ValueError(f"--dag {dag}: the name must end in .mmd, .dot, .svg, .pdf or .png")
         language = "mermaid-js" if kind == ".mmd" else "dot"
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(place)]
-        command += ["--config", f"plan={file}", "--cores", "1", "--dag", language, "--forceall"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+        command = [*engine_command(place), "--cores", "1", "--dag", language, "--forceall"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=engine_environment(file))
     if done.returncode:
         raise RuntimeError(f"Snakemake could not draw the graph: {done.stderr.strip().splitlines()[-1]}")
     _write_graph(done.stdout, Path(dag))

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from NeuroCESTLib.core.messages.input_errors import InputError
@@ -20,6 +20,10 @@ SNAKEFILE = HERE / "rules" / "Snakefile"
 PROFILES = HERE / "profiles"
 STATE = ".neurocest"
 """Folder within the output folder with the plan and the lock."""
+PLAN = f"{STATE}/plan.json"
+"""The plan, relative to the output folder."""
+PLAN_VARIABLE = "NEUROCEST_PLAN"
+"""Environment variable by which the rules find a plan elsewhere."""
 
 
 def require_engine() -> None:
@@ -70,10 +74,24 @@ def run_engine(folder: Path, plan: Path, arguments: Sequence[str], lock: int | N
     Returns:
         Exit status of Snakemake.
     """
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
-    command += ["--config", f"plan={plan.resolve()}", *arguments]
     inherited = () if lock is None or os.name == "nt" else (lock,)
-    return subprocess.run(command, check=False, env=environment(), pass_fds=inherited).returncode
+    command = [*engine_command(folder), *arguments]
+    return subprocess.run(command, check=False, env=engine_environment(plan), pass_fds=inherited).returncode
+
+
+def engine_command(folder: Path) -> list[str]:
+    """Return how the command of Snakemake begins, for an output folder."""
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
+
+
+def engine_environment(plan: Path) -> Mapping[str, str]:
+    """Return the environment of Snakemake, which tells its rules where the plan is."""
+    return {**environment(), PLAN_VARIABLE: str(plan.resolve())}
+
+
+def states_of_logs(folder: Path) -> dict[str, int]:
+    """Return the times of the logs in an output folder, which change when a job is started."""
+    return {str(log): log.stat().st_mtime_ns for log in folder.glob("*/*/logs/*.log")}
 
 
 def profile_folder(name: str) -> str:

@@ -12,7 +12,7 @@ from NeuroCESTLib.core.whole_files import write_csv
 from ..plan import FOLDERS, Plan
 from ..record import read_record
 from .comparisons import COMPARISON_COLUMNS, LATER, compare_all
-from .failures import Failure, find_failure
+from .failures import NOT_DONE, Failure, find_failure
 from .rows import MEAN, Row, change_row, maps_without_values, read_table, statistic_rows, visit_labels, volume_rows
 from .visit_order import order_warnings
 
@@ -41,7 +41,9 @@ class CohortResults:
     warnings: tuple[str, ...] = ()
 
 
-def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN) -> CohortResults:
+def collect(
+    folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN, not_done: str = NOT_DONE
+) -> CohortResults:
     """Read what the subjects' folders hold.
 
     Args:
@@ -49,6 +51,7 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
         plan: What was to be done.
         compare: Column of the manifest whose groups are compared; None for none.
         statistic: Which of ``STATISTICS`` is compared.
+        not_done: What is said of results that are missing although no stage has failed.
     """
     rows: list[Row] = []
     changes: list[Row] = []
@@ -59,7 +62,7 @@ def collect(folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN
     for subject, visits in plan.visits.items():
         first_is_known = False
         for visit in visits[1:] if len(visits) > 1 else visits:
-            failure = find_failure(folder, plan, visit, record)
+            failure = find_failure(folder, plan, visit, record, not_done)
             if failure:
                 failures.append(failure)
                 rows.append({**visit_labels(visit), "message": failure.sentence})

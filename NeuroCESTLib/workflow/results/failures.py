@@ -10,6 +10,8 @@ from ..programs import last_error
 from ..record import Record, is_current, read_record
 from ..visits import Visit
 
+NOT_DONE = "not done yet: run again"
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -28,7 +30,9 @@ class Failure:
     sentence: str
 
 
-def find_failure(folder: Path, plan: Plan, visit: Visit, record: Record | None = None) -> Failure | None:
+def find_failure(
+    folder: Path, plan: Plan, visit: Visit, record: Record | None = None, not_done: str = NOT_DONE
+) -> Failure | None:
     """Say why the result of a visit is missing or does not count; None if it is there.
 
     Args:
@@ -36,6 +40,7 @@ def find_failure(folder: Path, plan: Plan, visit: Visit, record: Record | None =
         plan: What was to be done.
         visit: A later visit of a subject, or its only one.
         record: What the stages were made with; None to read it.
+        not_done: What is said of a result that is missing although no stage has failed.
     """
     needed = {plan.visits[visit.subject][0].name, visit.name}
     record = read_record(folder) if record is None else record
@@ -54,5 +59,5 @@ def find_failure(folder: Path, plan: Plan, visit: Visit, record: Record | None =
         if log.is_file() and (said := last_error(log.read_text(encoding="utf-8", errors="replace"))):
             return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
     if missing:
-        return Failure(visit.subject, visit.name, "", "not done yet: run again")
+        return Failure(visit.subject, visit.name, "", not_done)
     return Failure(visit.subject, visit.name, "", outdated) if outdated else None

@@ -184,3 +184,28 @@ def test_results_of_earlier_settings_do_not_count(stand_ins: StandIns, tmp_path:
     assert (status, "compartments of v1: made with earlier settings or files: run again" in said) == (1, True)
     assert [row["value"] for row in read_table(out / "cohort.csv")] == [""]
     assert stand_ins.run(*arguments, second)[0] == 0
+
+
+@pytest.mark.slow
+def test_an_output_folder_may_have_any_name(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest, out = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "results #1: {it's}"
+    status, said = stand_ins.run("run", manifest, "--output", out, "--cores", 1)
+    assert status == 0, said
+
+
+def test_files_whose_path_is_a_pattern_for_the_engine_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    manifest = write_cohort(tmp_path / "study {2024}", 1, 1)
+    assert main(["run", str(manifest), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "{2024}/s01_v1_cest.nii' and 2 more files have braces in the path" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_fails_before_any_job_is_told_as_the_reason(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest, out = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "out"
+    assert stand_ins.run("run", manifest, "--output", out, "--cores", 1, "--", "--no-such-option")[0] == 1
+    assert [row["message"] for row in read_table(out / "cohort.csv")] == [
+        "not done: Snakemake failed before any stage was started, see its messages"
+    ]
