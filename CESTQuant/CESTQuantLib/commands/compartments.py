@@ -28,7 +28,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser = commands.add_parser(
         "compartments",
         help="CEST numbers per tumour compartment at one or two visits, and their change",
-        epilog="Options that end in 2 are those of a second, later visit. A visit without --maps still gives volumes.",
+        epilog="Options that end in 2 are those of a second, later visit. A visit without --maps still gives volumes, "
+        "and so do two visits that both have none.",
     )
     for end, visit in _VISITS:
         group = parser.add_argument_group(f"files of {visit}")
@@ -152,8 +153,11 @@ def _is_given(options: Namespace, end: str) -> bool:
 
 def _require(options: Namespace) -> None:
     """Check what can be checked before anything is read."""
-    if not options.maps and not options.maps2:
-        raise ValueError("no CEST maps are given: give --maps with the output folder of 'cestquant fit'")
+    if not (options.maps or options.maps2 or (options.segmentation and options.segmentation2)):
+        raise ValueError(
+            "no CEST maps are given: give --maps with the output folder of 'cestquant fit', or for the volumes of two "
+            "visits alone --segmentation and --segmentation2"
+        )
     if not _is_given(options, ""):
         raise ValueError(
             "--maps2 is given without a first visit: give its files with --maps, --segmentation, --anatomy"

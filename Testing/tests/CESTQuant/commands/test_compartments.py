@@ -193,6 +193,21 @@ def test_a_visit_without_cest_still_has_volumes(
     assert "visit 2 has no CEST maps: no CEST value can change" in capfd.readouterr().err
 
 
+def test_two_visits_without_cest_have_volumes_transitions_and_growth(
+    slicer: ModuleType, segmentation: Path, tmp_path: Path
+) -> None:
+    between = tmp_path / "moving_to_fixed.h5"
+    sitk.WriteTransform(sitk.Euler3DTransform(), str(between))
+    files = ("--segmentation", segmentation, "--segmentation2", segmentation, "--between", between, "--register")
+    output = compartments(tmp_path / "out", *files, "--labels", LABELS, "--scene")
+    assert rows_of(output / "compartments.csv") == []
+    changes = rows_of(output / "changes.csv")
+    assert {row["quantity"] for row in changes} == {"volume"}
+    assert float(row_of(changes, region="edema", quantity="volume")["first"]) > 0
+    assert (read_image(output / "transitions.nii.gz") == 0).all()
+    assert (output / "report.html").is_file()
+
+
 def test_an_acquisition_that_has_changed_is_told_and_not_fitted(
     slicer: ModuleType,
     quantified: Callable,
