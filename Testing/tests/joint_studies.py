@@ -115,6 +115,14 @@ def ras_points(grid: WorkingGrid) -> np.ndarray:
     return first + grid.spacing_mm * np.stack([i, j, k], axis=-1)
 
 
+def rimmed_sphere() -> sitk.Image:
+    """Tumour in 48 x 48 x 48 voxels of 1 mm: a core of 10 mm, an enhancing rim of 2 mm and oedema of 4 mm."""
+    at = np.stack(np.meshgrid(*(np.arange(48),) * 3, indexing="ij"), axis=-1)
+    distance = np.linalg.norm(at - (23.2, 23.6, 23.9), axis=-1)
+    classes = np.select([distance < 10, distance < 12, distance < 16], [1, 3, 2])
+    return sitk.GetImageFromArray(classes.astype(np.uint8))
+
+
 def layered_tumor() -> np.ndarray:
     """Oedema that is largest in slices 3 to 5, and a small enhancing rim around a smaller core in slice 9."""
     labels = np.zeros((14, 20, 20), np.uint8)

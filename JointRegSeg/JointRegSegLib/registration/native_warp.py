@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.grid import RAS_DIRECTION
+from ..images.preprocessing.resampling import nudged
 from .transforms import PairTransform
 
 _VOXELS_AT_ONCE = 1_000_000
@@ -75,16 +76,17 @@ class NativeWarp:
             moving: Labels; 0 is the background, and also the value beyond the field of view.
 
         Returns:
-            For each voxel the label with the largest share, uint8.
+            For each voxel the label with the largest share, uint8, or 0 where all labels together have no more than
+            half.
         """
         array = sitk.GetArrayViewFromImage(moving)
         present = [int(value) for value in np.unique(array) if value]
         if not present:
             return self._image(torch.zeros(len(self._displaced), dtype=torch.uint8))
-        shares = self._warped(torch.from_numpy(np.stack([array == v for v in present]).astype(np.float32)), moving)
-        largest, winner = shares.max(0)
+        members = torch.from_numpy(np.stack([array == v for v in present]).astype(np.float32))
+        shares = self._warped(members, nudged(moving))
         names = torch.tensor(present, dtype=torch.uint8)
-        return self._image(torch.where(largest > 1 - shares.sum(0), names[winner], torch.zeros_like(names[:1])))
+        return self._image(torch.where(shares.sum(0) > 0.5, names[shares.max(0).indices], torch.zeros_like(names[:1])))
 
     def _warped(self, values: Tensor, moving: sitk.Image) -> Tensor:
         """Interpolate values (C, k, j, i) of a moving grid, which are zero beyond it: (C, voxels)."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.grid import RAS_DIRECTION, WorkingGrid
+from ..images.preprocessing.resampling import most_of_each_voxel, nudged
 from .deformation import (
     Deformation,
     compose,
@@ -274,24 +275,18 @@ def warp_label_image(moving: sitk.Image, fixed: sitk.Image, transform: sitk.Tran
         transform: Map of points of the fixed space to points of the moving space (LPS mm).
 
     Returns:
-        For each voxel the label with the largest share, uint8.
+        For each voxel the label with the largest share, uint8, or 0 where all labels together have no more than half.
     """
-    values = [int(v) for v in np.unique(sitk.GetArrayViewFromImage(moving)) if v]
-    largest = sitk.GetArrayFromImage(_share(moving == 0, fixed, transform, 1.0))
-    winner = np.zeros(largest.shape, dtype=np.uint8)
-    for value in values:
-        share = sitk.GetArrayFromImage(_share(moving == value, fixed, transform, 0.0))
-        better = share > largest
-        winner[better] = value
-        np.maximum(largest, share, out=largest)
-    image = sitk.GetImageFromArray(winner)
+    labels, values = nudged(moving), [int(v) for v in np.unique(sitk.GetArrayViewFromImage(moving)) if v]
+    shares = ((v, sitk.GetArrayFromImage(_share(labels == v, fixed, transform))) for v in values)
+    image = sitk.GetImageFromArray(most_of_each_voxel(shares, fixed.GetSize()[::-1]))
     image.CopyInformation(fixed)
     return image
 
 
-def _share(members: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, outside: float) -> sitk.Image:
+def _share(members: sitk.Image, fixed: sitk.Image, transform: sitk.Transform) -> sitk.Image:
     """Warp a binary image linearly, which gives the share of the class in each voxel."""
-    return sitk.Resample(sitk.Cast(members, sitk.sitkFloat32), fixed, transform, sitk.sitkLinear, outside)
+    return sitk.Resample(sitk.Cast(members, sitk.sitkFloat32), fixed, transform, sitk.sitkLinear, 0.0)
 
 
 def _composite(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTransform:

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
+from joint_studies import rimmed_sphere
 
 from JointRegSegLib.images.grid import WorkingGrid
 from JointRegSegLib.registration.deformation import Deformation
@@ -77,3 +78,16 @@ def test_without_labels_everything_is_background(
 ) -> None:
     found = NativeWarp(fixed, transform).labels(sitk.Cast(moving * 0, sitk.sitkUInt8))
     assert not sitk.GetArrayFromImage(found).any()
+
+
+def test_labels_keep_their_volume_on_a_grid_shifted_by_half_a_voxel() -> None:
+    labels = rimmed_sphere()
+    shifted = sitk.Image(labels)
+    shifted.SetOrigin((0.5, 0.5, 0.5))
+    none = Deformation(torch.zeros(1, 3, 4, 4, 4))
+    identity = pair_transform(none, WorkingGrid((4, 4, 4), 16.0, (47.0, 47.0, 0.0)), sitk.AffineTransform(3))
+    found = sitk.GetArrayFromImage(NativeWarp(shifted, identity).labels(labels))
+    given = sitk.GetArrayFromImage(labels)
+    for classes in ((1, 2, 3), (1, 3), (3,)):
+        assert np.isin(found, classes).sum() == pytest.approx(np.isin(given, classes).sum(), rel=0.02)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(NativeWarp(labels, identity).labels(labels)), given)

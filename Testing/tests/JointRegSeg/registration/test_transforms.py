@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from joint_studies import rimmed_sphere
 
 from JointRegSegLib.images.grid import RAS_DIRECTION, WorkingGrid, grid_around, labels_to_native, to_native
 from JointRegSegLib.registration.deformation import (
@@ -328,6 +329,20 @@ def test_labels_keep_their_volume_and_position_on_any_grid(name: str) -> None:
     assert volume == pytest.approx(4 / 3 * np.pi * 14**3, rel=0.05)
     same = warp_label_image(found, native, sitk.Transform(3, sitk.sitkIdentity))
     assert np.array_equal(sitk.GetArrayFromImage(same).ravel(), array)
+
+
+@pytest.mark.parametrize(("spacing_mm", "shift_mm"), [(1.0, 0.5), (2.0, 0.5)])
+def test_warped_labels_keep_their_volume_where_voxels_lie_between_two_classes(
+    spacing_mm: float, shift_mm: float
+) -> None:
+    labels = rimmed_sphere()
+    other = sitk.Image([round(48 / spacing_mm)] * 3, sitk.sitkUInt8)
+    other.SetSpacing([spacing_mm] * 3)
+    other.SetOrigin([shift_mm] * 3)
+    found = sitk.GetArrayFromImage(warp_label_image(labels, other, sitk.Transform(3, sitk.sitkIdentity)))
+    for classes in ((1, 2, 3), (1, 3), (3,)):
+        expected = np.isin(sitk.GetArrayViewFromImage(labels), classes).sum()
+        assert np.isin(found, classes).sum() * spacing_mm**3 == pytest.approx(expected, rel=0.03)
 
 
 def test_voxels_beyond_the_working_grid_are_background() -> None:
