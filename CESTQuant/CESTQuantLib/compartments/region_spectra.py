@@ -93,6 +93,7 @@ def _mean(spectra: ZSpectra, weights: Tensor) -> tuple[ZSpectra, Tensor]:
         t1_s=of(spectra.t1_s),
         maps={name: mean(values) for name, values in spectra.maps.items()},
         brightness=None,
+        m0=None,
     )
     return single, mean((spectra.signal - signal).square())[0].sqrt()
 

@@ -15,6 +15,10 @@ VOXELS_PER_CHUNK = 4096
 """Voxels whose Jacobians are held at a time."""
 SMALLEST_CURVATURE = 1e-12
 """Added to the diagonal of scaled normal matrices, which keeps them regular."""
+LOW_CHI_SQUARE = 0.3
+"""Median reduced chi-square that no right noise gives, however few degrees of freedom there are."""
+FEWEST_CHI_SQUARES = 20
+"""Voxels that this median needs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class FitResult:
         )
 
 
-def reduced_chi_square(fit: FitResult, noise_sd: float, valid: Tensor | None, measurements: int) -> Tensor:
+def reduced_chi_square(fit: FitResult, noise_sd: float | Tensor, valid: Tensor | None, measurements: int) -> Tensor:
     """Compute the sum of squared residuals over the noise variance and the degrees of freedom.
 
     It is about 1 where the model explains the signal, for any model; its standard deviation is then the root of 2 over
@@ -101,7 +105,7 @@ def reduced_chi_square(fit: FitResult, noise_sd: float, valid: Tensor | None, me
 
     Args:
         fit: Result of a fit.
-        noise_sd: Standard deviation of a measurement.
+        noise_sd: Standard deviation of a measurement, one value or (voxel,).
         valid: (voxel, m) bool, the measurements that were used; None for all.
         measurements: m.
 
@@ -112,6 +116,23 @@ def reduced_chi_square(fit: FitResult, noise_sd: float, valid: Tensor | None, me
     degrees = used - fit.standard_errors.isfinite().sum(1)
     square = fit.rmse.square() * used / degrees.clamp_min(1) / noise_sd**2
     return torch.where(degrees > 0, square, torch.nan)
+
+
+def noise_warnings(chi_square: Tensor, noise_sd: float) -> tuple[str, ...]:
+    """Return a sentence where residuals are much smaller than the noise that is taken for theirs.
+
+    Args:
+        chi_square: (voxel,) reduced chi-square; NaN where there is none.
+        noise_sd: Standard deviation of a measurement, for the message.
+    """
+    known = chi_square[torch.isfinite(chi_square)]
+    if len(known) < FEWEST_CHI_SQUARES or not float(known.median()) < LOW_CHI_SQUARE:
+        return ()
+    return (
+        f"the residuals are much smaller than the noise of {noise_sd:.2g} (median of chi2_reduced "
+        f"{float(known.median()):.2g}, where about 1 is expected), so that what follows from it is wrong: check the "
+        "noise (noise_sd), and that repeated measurements differ in nothing but noise",
+    )
 
 
 def with_natural_limits(fit: FitResult, lower: Tensor, upper: Tensor, natural: Tensor) -> FitResult:

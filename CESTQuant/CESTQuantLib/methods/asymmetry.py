@@ -135,14 +135,14 @@ def _errors(
     Nothing where the noise is not known, and where the spectra are interpolated between powers.
     """
     from ..preprocessing.powers import corrects_b1
-    from ..preprocessing.repeats import noise_of_repeats
+    from ..preprocessing.repeats import noise_of_repeats, typical_noise
     from ..tissue.contrasts import contrast_errors
 
     noise_sd = noise_of_repeats(spectra) if settings.noise_sd is None else settings.noise_sd
     if noise_sd is None or corrects_b1(spectra):
         return {}, {}
     errors = contrast_errors(used.signal, contrast, shift, noise_sd, used.reference_noise)
-    return {f"{name}_sd": errors[:, i] for i, name in enumerate(names)}, {"noise_sd": noise_sd}
+    return {f"{name}_sd": errors[:, i] for i, name in enumerate(names)}, {"noise_sd": typical_noise(noise_sd, spectra)}
 
 
 def _wanted(settings: Settings, what: str, signed: bool = False) -> tuple[float, ...]:

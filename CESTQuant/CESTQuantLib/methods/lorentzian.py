@@ -167,8 +167,8 @@ def chosen_lines(settings: Settings) -> LorentzianModel | TwoStepModel:
 
 def goodness_of_fit(
     fit: FitResult, water_ppm: Tensor, used: ZSpectra, settings: Settings
-) -> tuple[dict[str, Tensor], dict[str, float | int | str | None]]:
-    """Return what every fit of lines reports besides them: maps of the water and the residual, and the summary.
+) -> tuple[dict[str, Tensor], dict[str, float | int | str | None], tuple[str, ...]]:
+    """Return what every fit of lines reports besides them: maps of water and residual, the summary, and warnings.
 
     Args:
         fit: Result of the fit.
@@ -176,23 +176,24 @@ def goodness_of_fit(
         used: Spectra that were fitted.
         settings: Settings, of which the noise counts.
     """
-    from ..fitting.statistics import reduced_chi_square
-    from ..preprocessing.repeats import noise_of_repeats
+    from ..fitting.statistics import noise_warnings, reduced_chi_square
+    from ..preprocessing.repeats import noise_of_repeats, typical_noise
 
     maps = {"b0_shift_ppm": water_ppm} if used.b0_shift_ppm is None else {}
     maps["rmse"] = fit.rmse
     summary: dict[str, float | int | str | None] = {"median_rmse": float(fit.rmse.nanmedian())}
     noise_sd = noise_of_repeats(used) if settings.noise_sd is None else settings.noise_sd
-    if noise_sd is not None:
-        maps["chi2_reduced"] = reduced_chi_square(fit, noise_sd, used.valid, used.protocol.measurement_count)
-        summary["noise_sd"] = noise_sd
-    return maps, summary
+    if noise_sd is None:
+        return maps, summary, ()
+    maps["chi2_reduced"] = reduced_chi_square(fit, noise_sd, used.valid, used.protocol.measurement_count)
+    summary["noise_sd"] = typical = typical_noise(noise_sd, used)
+    return maps, summary, noise_warnings(maps["chi2_reduced"], typical)
 
 
 def _result(
     fit: LorentzianFit, used: ZSpectra, quantities: dict[str, Tensor], warnings: list[str], settings: Settings
 ) -> Quantification:
-    maps, summary = goodness_of_fit(fit.fit, fit.position_ppm[:, 0], used, settings)
+    maps, summary, noted = goodness_of_fit(fit.fit, fit.position_ppm[:, 0], used, settings)
     quantities |= maps
     if fit.spatial is not None:
         summary |= fit.spatial.summary(fit.model.parameter_names)
@@ -201,7 +202,7 @@ def _result(
     def predict(voxels: Tensor) -> Tensor:
         return fit.of_voxels(voxels).spectrum(offsets)
 
-    return Quantification(quantities, fit.status, used.signal, used.protocol, predict, summary, tuple(warnings))
+    return Quantification(quantities, fit.status, used.signal, used.protocol, predict, summary, (*warnings, *noted))
 
 
 METHODS = (

@@ -46,7 +46,8 @@ def analytic_warnings(protocol: Protocol, model: TissueModel) -> tuple[str, ...]
 def _fit(
     spectra: ZSpectra, settings: Settings, engine: str, warnings: tuple[str, ...], progress: Progress
 ) -> Quantification:
-    from ..preprocessing.repeats import noise_of_repeats
+    from ..fitting.statistics import noise_warnings
+    from ..preprocessing.repeats import noise_of_repeats, typical_noise
     from ..tissue.confidence.identifiability import identifiability_warnings
     from ..tissue.confidence.limits import confidence_of
     from ..tissue.engine_error import EXACT_ENGINE, estimate_engine_error
@@ -77,7 +78,10 @@ def _fit(
         confidence = confidence_of(fit, noise_sd, physical.valid, spectra.reference_noise)
         quantities = confidence.quantities(fit, with_limits=explained)
         if explained:
-            summary |= {"noise_sd": noise_sd, **confidence.summary()}
+            typical = None if noise_sd is None else typical_noise(noise_sd, spectra)
+            summary |= {"noise_sd": typical, **confidence.summary()}
+            if typical is not None and confidence.chi_square is not None:
+                warnings = (*warnings, *noise_warnings(confidence.chi_square, typical))
     return Quantification(
         quantities, fit.result.status, spectra.signal, spectra.protocol, fit.predict, summary, warnings
     )

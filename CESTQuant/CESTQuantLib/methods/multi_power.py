@@ -79,14 +79,14 @@ def multi_power_lorentzian(spectra: ZSpectra, settings: Settings, progress: Prog
     else:
         maps, warnings = _exchange(used, fit, powers, members, offsets)
         quantities |= maps
-    maps, summary = goodness_of_fit(fit.fit, first.position_ppm[:, 0], used, settings)
+    maps, summary, noted = goodness_of_fit(fit.fit, first.position_ppm[:, 0], used, settings)
     quantities |= maps
     summary["powers_uT"] = ", ".join(f"{power:g}" for power in powers.tolist())
 
     def predict(voxels: Tensor) -> Tensor:
         return fit.spectra(voxels, offsets)
 
-    return Quantification(quantities, fit.fit.status, used.signal, used.protocol, predict, summary, warnings)
+    return Quantification(quantities, fit.fit.status, used.signal, used.protocol, predict, summary, (*warnings, *noted))
 
 
 def _lines(settings: Settings) -> LorentzianModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..physics.protocol import PER_MEASUREMENT, Protocol
 from ..tissue.spectra import ZSpectra
@@ -10,6 +11,8 @@ from .magnitudes import bright_voxels
 
 FEWEST_REPEATS = 3
 """Degrees of freedom that repeated measurements must have, taken together, for an estimate of the noise."""
+SHARED_DEGREES = 10
+"""Degrees of freedom for which the noise of all voxels counts against the repeats of one."""
 
 
 def repeated_measurements(protocol: Protocol) -> list[list[int]]:
@@ -26,31 +29,60 @@ def repeated_measurements(protocol: Protocol) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def noise_of_repeats(spectra: ZSpectra) -> float | None:
-    """Estimate the standard deviation of a measurement from repeats, pooled over the usable voxels of tissue.
+def noise_of_repeats(spectra: ZSpectra) -> Tensor | None:
+    """Estimate the standard deviation of a measurement of every voxel from its repeats and those of the other voxels.
 
-    Air, where there is no mask, does not count: its signal relative to M0 is noise divided by noise.
+    White noise in scanner units is the same everywhere and acts on the normalised signal as noise over M0; pulsation
+    and ghosts disturb some voxels more than others. So the variance of a voxel is that of its own repeats, with as many
+    degrees of freedom as they have, averaged with the variance that the noise of the image gives it, which counts as
+    ``SHARED_DEGREES``. The noise of the image is the median over the usable voxels of tissue, so that a few disturbed
+    or dim ones do not decide about it. Air, where there is no mask, does not count.
 
     Args:
         spectra: Normalised spectra.
 
     Returns:
-        The standard deviation; None where too few measurements are repeated.
+        The standard deviation (voxel,), NaN where neither the repeats nor M0 tell it; None where too few measurements
+        are repeated.
     """
     groups = repeated_measurements(spectra.protocol)
-    if sum(len(group) - 1 for group in groups) < FEWEST_REPEATS:
+    degrees = sum(len(group) - 1 for group in groups)
+    if degrees < FEWEST_REPEATS:
         return None
+    signal = spectra.signal.double()
+    squares = torch.zeros_like(signal[:, 0])
+    for group in groups:
+        repeats = signal[:, group]
+        squares = squares + (repeats - repeats.mean(1, keepdim=True)).square().sum(1)
+    own = torch.where(torch.isfinite(signal).all(1), squares / degrees, torch.nan)
+    level = torch.ones_like(own) if spectra.m0 is None else torch.where(spectra.m0 > 0, spectra.m0, torch.nan).to(own)
+    of_image = (own * level.square())[_tissue(spectra)]
+    of_image = of_image[torch.isfinite(of_image)]
+    if len(of_image) == 0 or not float(of_image.median()) > 0:
+        return None
+    shared = of_image.median() / _median_of_variances(degrees, len(of_image)) / level.square()
+    both = (degrees * own + SHARED_DEGREES * shared) / (degrees + SHARED_DEGREES)
+    return torch.where(both.isfinite(), both, torch.where(own.isfinite(), own, shared)).sqrt()
+
+
+def typical_noise(noise_sd: float | Tensor, spectra: ZSpectra) -> float:
+    """Return the median over the voxels of tissue of a noise per voxel; a single number is returned as it is."""
+    return float(noise_sd[_tissue(spectra)].nanmedian()) if isinstance(noise_sd, Tensor) else noise_sd
+
+
+def _tissue(spectra: ZSpectra) -> Tensor:
+    """Whether voxels have a signal and are bright; all that have a signal count where the brightness is unknown."""
     usable = torch.isfinite(spectra.signal).all(1)
     if spectra.brightness is not None:
         usable &= torch.isfinite(spectra.brightness)
         if bool(usable.any()):
             usable[usable.clone()] = bright_voxels(spectra.brightness[usable])
-    signal = spectra.signal[usable].double()
-    if len(signal) == 0:
-        return None
-    squares, degrees = 0.0, 0
-    for group in groups:
-        repeats = signal[:, group]
-        squares += float((repeats - repeats.mean(1, keepdim=True)).square().sum())
-        degrees += (len(group) - 1) * len(signal)
-    return (squares / degrees) ** 0.5 or None
+    return usable
+
+
+def _median_of_variances(degrees: int, voxels: int) -> float:
+    """Return the expected median of variances that are estimated in a number of voxels, relative to the true one.
+
+    In many voxels it is that of chi-square (Wilson and Hilferty, Proc Natl Acad Sci 1931;17:684); one has no bias.
+    """
+    return 1 - (1 - (1 - 2 / (9 * degrees)) ** 3) * (1 - 1 / voxels)

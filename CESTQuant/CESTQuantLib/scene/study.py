@@ -200,7 +200,11 @@ class Study:
         own = self._has_own_reference()
         brightness = raw.abs().amax(1)
         spectra, noted = plausible_z(replace(spectra, brightness=brightness), brightness, own, where)
-        return spectra, (*self._own_reference(where).warnings, *noted) if own else tuple(noted)
+        found = self._own_reference(where) if own else None
+        m0 = reference if found is None else raw[:, found.index]
+        if self.protocol.signal_normalisation == "m0" and m0 is not None:
+            spectra = replace(spectra, m0=torch.where(m0 > 0, m0, torch.nan).nanmean(1))
+        return spectra, tuple(noted) if found is None else (*found.warnings, *noted)
 
     def m0_record(self) -> dict[str, Any]:
         """Return what served as M0 reference, for the report."""

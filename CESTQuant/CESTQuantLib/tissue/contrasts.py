@@ -117,7 +117,7 @@ def contrast_errors(
     z: Tensor,
     contrast: Callable[[Tensor, Tensor | None], Tensor],
     b0_shift_ppm: Tensor | None,
-    noise_sd: float,
+    noise_sd: float | Tensor,
     reference_noise: float = 0.0,
 ) -> Tensor:
     """Propagate the noise of the signals and of M0 to a contrast.
@@ -130,13 +130,14 @@ def contrast_errors(
         z: (voxel, offset) normalised signal.
         contrast: Function of spectra (n, offset) and their B0 shifts (n,), which gives (n, k).
         b0_shift_ppm: (voxel,) position of the water, or None.
-        noise_sd: Standard deviation of a normalised signal.
+        noise_sd: Standard deviation of a normalised signal, one value or (voxel,).
         reference_noise: r, see ``ZSpectra``.
 
     Returns:
         Standard errors (voxel, k); NaN where the contrast is.
     """
     parts = []
+    noise = torch.as_tensor(noise_sd, dtype=torch.float64, device=z.device).expand(len(z)).unsqueeze(1)
     for first in range(0, len(z), CHUNK_VOXELS):
         some = slice(first, first + CHUNK_VOXELS)
         signal = z[some].detach().double().requires_grad_()
@@ -147,7 +148,7 @@ def contrast_errors(
             )
         of_m0 = (slopes @ signal.detach().unsqueeze(2)).squeeze(2)
         variance = slopes.square().sum(2) + reference_noise * of_m0.square()
-        parts.append(torch.where(values.detach().isnan(), torch.nan, noise_sd * variance.sqrt()))
+        parts.append(torch.where(values.detach().isnan(), torch.nan, noise[some] * variance.sqrt()))
     return torch.cat(parts) if parts else z.new_zeros(0, 1)
 
 

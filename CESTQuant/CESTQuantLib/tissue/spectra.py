@@ -40,6 +40,8 @@ class ZSpectra:
         reference_noise: Variance of M0 relative to that of one measurement, as far as all measurements of a voxel share
             it, see ``preprocessing/reference.py``; 0 where signals are not divided by M0.
         brightness: Largest signal in scanner units, shape (voxel,), which tells tissue from air; None if unknown.
+        m0: Mean M0 in scanner units, shape (voxel,), by which the noise of an image becomes that of a normalised
+            signal; None if unknown.
 
     Raises:
         ValueError: The shapes of signal, protocol and maps do not belong together.
@@ -54,6 +56,7 @@ class ZSpectra:
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     reference_noise: float = 0.0
     brightness: Tensor | None = None
+    m0: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[1] != self.protocol.measurement_count:
@@ -128,13 +131,14 @@ class ZSpectra:
             t1_s=changed(self.t1_s),
             maps={name: change(values) for name, values in self.maps.items()},
             brightness=changed(self.brightness),
+            m0=changed(self.m0),
         )
 
     def to(self, device: torch.device | str) -> ZSpectra:
         """Return the spectra with signal, validity and maps on a device; the protocol stays on the CPU."""
         moved = {
             name: value.to(device)
-            for name in ("signal", "valid", "brightness", *FIELD_MAPS)
+            for name in ("signal", "valid", "brightness", "m0", *FIELD_MAPS)
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved, maps={name: values.to(device) for name, values in self.maps.items()})

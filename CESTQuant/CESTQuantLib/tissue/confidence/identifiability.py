@@ -27,12 +27,12 @@ SMALLEST_EIGENVALUE = 1e-12
 
 
 @torch.no_grad()
-def identifiability_warnings(fit: ModelFit, noise_sd: float | None = None) -> tuple[str, ...]:
+def identifiability_warnings(fit: ModelFit, noise_sd: float | Tensor | None = None) -> tuple[str, ...]:
     """Return a sentence for each fitted value that the data of most voxels do not determine.
 
     Args:
         fit: Result of a model fit.
-        noise_sd: Standard deviation of a measurement; None to take it from the residual.
+        noise_sd: Standard deviation of a measurement, one value or (voxel,); None to take it from the residual.
     """
     result, parameters = fit.result, fit.signal_model.tissue.parameters
     fitted = torch.nonzero(result.fitted & torch.isfinite(result.parameters).all(1)).flatten()
@@ -42,8 +42,10 @@ def identifiability_warnings(fit: ModelFit, noise_sd: float | None = None) -> tu
     jacobian, _ = SignalJacobians(fit.signal_model)(
         result.parameters[voxels], tuple(values[voxels] for values in fit.maps)
     )
-    variance = residual_variance(fit)[voxels] if noise_sd is None else torch.full((len(voxels),), noise_sd**2)
-    bound, correlation = _cramer_rao(jacobian, variance.to(jacobian), [p.prior for p in parameters])
+    variance = residual_variance(fit)
+    if noise_sd is not None:
+        variance = torch.ones_like(variance) * noise_sd**2
+    bound, correlation = _cramer_rao(jacobian, variance[voxels].to(jacobian), [p.prior for p in parameters])
     sentences = []
     for i, parameter in enumerate(parameters):
         share = float((bound[:, i] > UNDETERMINED * (parameter.upper - parameter.lower)).double().mean())

@@ -100,13 +100,13 @@ class Confidence:
 
 @torch.no_grad()
 def confidence_of(
-    fit: ModelFit, noise_sd: float | None = None, valid: Tensor | None = None, reference_noise: float = 0.0
+    fit: ModelFit, noise_sd: float | Tensor | None = None, valid: Tensor | None = None, reference_noise: float = 0.0
 ) -> Confidence:
     """Split the uncertainty of a model fit into what noise, misfit and constants contribute.
 
     Args:
         fit: Fit of a model whose constants may have standard deviations (``TissueModel.deviations``).
-        noise_sd: Standard deviation of a measurement; None to take the residual for noise.
+        noise_sd: Standard deviation of a measurement, one value or (voxel,); None to take the residual for noise.
         valid: (voxel, measurement) bool, measurements that the fit used; None for all.
         reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``. Its noise changes all
             signals Z of a voxel in proportion, like a constant with the derivative Z.
@@ -120,7 +120,7 @@ def confidence_of(
     noise, constants, of_m0 = (result.parameters.new_full((voxels, count), torch.nan).double() for _ in range(3))
     free = result.standard_errors.isfinite()
     of_residual = residual_variance(fit, valid)
-    variance = of_residual if noise_sd is None else torch.full_like(of_residual, noise_sd**2)
+    variance = of_residual if noise_sd is None else torch.ones_like(of_residual) * noise_sd**2
     index = torch.nonzero(result.fitted & free.any(1)).flatten()
     for some in index.split(chunk) if len(index) else ():
         jacobian, slopes = jacobian_of(result.parameters[some], tuple(values[some] for values in fit.maps))

@@ -12,8 +12,10 @@ import pytest
 from studies import Acquisition, amine_model, write_json
 
 from CESTQuantLib.logic import CESTQuantLogic
+from CESTQuantLib.physics.protocol import Protocol
 from NeuroCESTLib.core.progress import Cancelled
 from NeuroCESTLib.scene import display, hierarchy
+from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.scene.sequences import array_to_sequence, sequence_to_array
 from NeuroCESTLib.scene.tables import table_columns
@@ -318,3 +320,17 @@ def test_messages_name_the_node_or_the_file_that_they_are_about(fitted: Callable
         fitted("quesp")
     with pytest.raises(ValueError, match=r"^the noise of a normalised signal must be a positive number, not -1"):
         fitted(noise_sd=-1.0)
+
+
+def test_repeats_give_dim_voxels_a_larger_error_than_bright_ones(slicer: ModuleType) -> None:
+    """The noise is that of the image over M0, which differs tenfold between the two halves."""
+    grid = Geometry((1, 20, 20), np.eye(4))
+    offsets = np.repeat([-4.0, -3.5, -3.0, 0.0, 3.0, 3.5, 4.0], 4)
+    m0 = np.full(grid.shape, 1000.0)
+    m0[:, :10] = 100.0
+    noise = np.random.default_rng(1).normal(0, 5, (len(offsets), *grid.shape))
+    signal = array_to_sequence(np.where(offsets == 0, 0.1, 0.8)[:, None, None, None] * m0 + noise, grid, "z", offsets)
+    protocol = Protocol(3.0, offsets, 2.0, 2.0)
+    result = CESTQuantLogic().fit(signal, protocol, method="mtr", reference=add_volume(m0, grid, "m0"))
+    error = volume_array(result.nodes["mtr_3.5ppm_sd"])
+    assert np.median(error[:, :10]) / np.median(error[:, 10:]) == pytest.approx(10, rel=0.1)
