@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -116,6 +117,12 @@ def read_scenario(values: dict[str, Any], source: str) -> Scenario:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
     _warn_of_unknown_keys(values, source)
+    if preparation.get("trec_s", 0) != 0 and not scenario.protocol.magnetisation_carried_over:
+        warnings.warn(
+            f"{source}: trec_s is not used, because every offset starts afresh; set reset_before_each_offset to false "
+            "to carry the magnetisation over",
+            stacklevel=2,
+        )
     return scenario
 
 

@@ -168,6 +168,21 @@ def test_unknown_keys_are_named_in_a_warning(change: dict[str, Any], words: str)
         read_scenario(scenario() | change, "s.json")
 
 
+@pytest.mark.parametrize("preparation", [TRAIN, SCENARIO["preparation"], SCHEDULE | {"reset_before_each_offset": True}])
+def test_a_recovery_without_a_magnetisation_that_is_carried_over_is_named_in_a_warning(
+    preparation: dict[str, Any],
+) -> None:
+    with pytest.warns(UserWarning, match=r"^s\.json: trec_s is not used, .*; set reset_before_each_offset to false"):
+        read_scenario(scenario(preparation | {"trec_s": 0.4}), "s.json")
+
+
+def test_a_recovery_that_is_used_or_nothing_gives_no_warning() -> None:
+    for preparation in (SCHEDULE, TRAIN | {"trec_s": 0}, TRAIN | {"trec_s": 0.4, "reset_before_each_offset": False}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_scenario(scenario(preparation), "s.json")
+
+
 def test_the_golden_spectra_have_no_unknown_keys() -> None:
     for path in (TESTS / "golden").glob("*.json"):
         with warnings.catch_warnings():
