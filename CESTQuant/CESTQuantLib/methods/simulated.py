@@ -26,8 +26,9 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     """Reconstruct the parameters with a network, with their uncertainties and a reliability map.
 
     Maps of B0, B1 and T1 that are given replace the network's own values in the physics, for which the reliability map
-    is calibrated anew. Besides the parameters there
-    are four maps (see ``networks/reliability.py``):
+    is calibrated anew, once for a network and the maps that are given. A single spectrum with such maps is not worth
+    that, and gets neither ``misfit`` nor ``reliable``. Besides the parameters there are four maps (see
+    ``networks/reliability.py``):
 
     - ``rmse``: root mean square difference between the signal and the physics of the reconstructed parameters,
     - ``rmse_expected``: the difference that the network expects from the noise,
@@ -41,11 +42,12 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     """
     import torch
 
+    from NeuroCESTLib.core.checksum import sha256
     from NeuroCESTLib.core.progress import part
 
     from ..networks.files import check_protocol, load_network
     from ..networks.reconstruction import out_of_range_warnings, reconstruct, weak_output_warnings
-    from ..networks.reliability import back_project, calibration_with_known
+    from ..networks.reliability import back_project, calibration_with_known, replaced_outputs
 
     assert settings.network is not None  # Method.needs
     file = load_network(settings.network)
@@ -57,8 +59,12 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     seconds = time.perf_counter() - clock
     clock = time.perf_counter()
     back = back_project(file, signal, found, known=known, progress=part(progress, 0.0, 0.8))
-    progress(0.8, "calibrating the reliability map for the maps that are given" if known else "judging the reliability")
-    calibration = calibration_with_known(file, known)
+    replaced = replaced_outputs(file, known)
+    is_judged = file.calibration is not None and not (replaced and spectra.voxel_count == 1)
+    calibration = None
+    if is_judged:
+        calibrating = part(progress, 0.8, 1.0, "calibrating the reliability for the maps that are given: ")
+        calibration = calibration_with_known(file, known, checksum=sha256(settings.network), progress=calibrating)
     summary: dict[str, float | int | str | None] = {
         "reconstruction_s": seconds,
         "reliability_s": time.perf_counter() - clock,
@@ -80,6 +86,11 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
             "share_reliable": float(reliable.nanmean()),
             "reliable_does_not_test": ", ".join(_constants(file, known)) or None,
         }
+    elif file.calibration is not None:
+        names = ", ".join(replaced)
+        warnings.append(
+            f"the reliability of a single spectrum is not judged where {names} is given: map several voxels"
+        )
     else:
         warnings.append("the network file has no calibration: there is no map of reliable voxels")
     return _result(spectra, signal, quantities, back.signal, usable, summary, tuple(warnings))

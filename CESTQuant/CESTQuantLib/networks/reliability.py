@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.core.threads import in_threads
 
 from ..physics.pools import Scalar
@@ -43,6 +43,10 @@ _LEAST_SPREAD = 0.01
 """Smallest variance of a direction of the residuals, relative to the largest, that is scaled to unit variance."""
 _SEED_WITH_KNOWN = 2_000_000
 """Seed of the tissues of a calibration for voxels of which some values are known."""
+_SIMULATED = 0.2
+"""Share of a calibration that the simulation of its tissues takes."""
+_CALIBRATIONS: dict[tuple[str, tuple[str, ...]], Calibration] = {}
+"""Calibrations for voxels of which some values are known, by checksum of the network file and paths of the values."""
 
 
 @dataclass(frozen=True)
@@ -219,25 +223,45 @@ def _noise_in_signal(file: NetworkFile, signal: Tensor) -> float:
     return mean / float(file.training.get("mean_norm", signal.shape[1] ** 0.5))
 
 
-def calibration_with_known(file: NetworkFile, known: Collection[str], threads: int | None = None) -> Calibration | None:
+def replaced_outputs(file: NetworkFile, known: Collection[str]) -> tuple[str, ...]:
+    """Return the outputs of a network that known values replace, which call for a calibration of their own."""
+    return tuple(path for path in file.outputs if path in known)
+
+
+def calibration_with_known(
+    file: NetworkFile,
+    known: Collection[str],
+    threads: int | None = None,
+    *,
+    checksum: str = "",
+    progress: Progress = silent,
+) -> Calibration | None:
     """Return the calibration of a network's reliability map for voxels of which some values are known.
 
     Where known values replace estimates of the network, the others do not move along with them, and the residuals
-    differ from those of the calibration in the file. They are simulated again, always from the same tissues.
+    differ from those of the calibration in the file. They are simulated again, always from the same tissues, so that
+    the calibration depends on nothing but the network and which values are known.
 
     Args:
         file: Network with its calibration.
         known: Paths of the known values.
         threads: Threads of the simulations; by default as many as torch uses.
+        checksum: Checksum of the network file, under which the calibration is kept for the next call; empty keeps none.
+        progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
 
     Returns:
         The calibration; that of the file where no known value is an output of the network.
     """
-    replaced = [path for path in file.outputs if path in known]
+    replaced = replaced_outputs(file, known)
     if file.calibration is None or not replaced:
         return file.calibration
-    rate = file.calibration.false_alarm_rate
-    return calibrate(file, rate, seed=_SEED_WITH_KNOWN, known=replaced, threads=threads)[0]
+    kept = _CALIBRATIONS.get((checksum, replaced))
+    if kept is None:
+        rate = file.calibration.false_alarm_rate
+        kept, _ = calibrate(file, rate, seed=_SEED_WITH_KNOWN, known=replaced, threads=threads, progress=progress)
+        if checksum:
+            _CALIBRATIONS[checksum, replaced] = kept
+    return kept
 
 
 def calibrate(
@@ -247,6 +271,7 @@ def calibrate(
     seed: int,
     known: Collection[str] = (),
     threads: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[Calibration, dict[str, float]]:
     """Calibrate the reliability map of a network on simulated tissues of its training distribution.
 
@@ -258,6 +283,7 @@ def calibrate(
         seed: Seed of the tissues and their noise.
         known: Paths of the entries of the tissue whose true values are given to the back-projection.
         threads: Threads of the simulations; by default as many as torch uses.
+        progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
 
     Returns:
         The calibration, and the errors of the network on these tissues by ``<path> mean absolute error``,
@@ -268,7 +294,14 @@ def calibrate(
     """
     count = effort_of(file.engine).calibration_voxels
     data = simulate_dataset(
-        file.distribution, file.protocol, count, noise_sd=file.noise_sd, seed=seed, engine=file.engine, threads=threads
+        file.distribution,
+        file.protocol,
+        count,
+        noise_sd=file.noise_sd,
+        seed=seed,
+        engine=file.engine,
+        threads=threads,
+        progress=part(progress, 0.0, _SIMULATED),
     )
     # All tissues but the first: so the thresholds stay those of networks that were calibrated earlier.
     samples = data.rows(torch.arange(1, count), file.targets)
@@ -277,7 +310,8 @@ def calibrate(
     signal = normalize_input(noisy, file.protocol.signal_normalisation)
     found = reconstruct(file.network, signal)
     given = {path: data.values[path][1:] for path in known}
-    residual = signal - back_project(file, signal, found, known=given, threads=threads).signal
+    judging = part(progress, _SIMULATED, 1.0)
+    residual = signal - back_project(file, signal, found, known=given, threads=threads, progress=judging).signal
     _require_finite(residual, found.expected_rmse)
     half = len(signal) // 2
     expected_rmse = (float(found.expected_rmse.min()), float(found.expected_rmse.max()))

@@ -17,13 +17,15 @@ from CESTQuantLib.fitting.marquardt import Status
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.networks import config as training_config
+from CESTQuantLib.networks import reliability
 from CESTQuantLib.networks.config import FOLDER, TrainingConfig, config_from_dict
 from CESTQuantLib.networks.dictionary import nearest
 from CESTQuantLib.networks.files import NetworkFile, save_network
 from CESTQuantLib.networks.fixed_protocol import network_file, train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct, weak_output_warnings
-from CESTQuantLib.networks.reliability import back_project
+from CESTQuantLib.networks.reliability import back_project, calibrate
 from CESTQuantLib.tissue.spectra import ZSpectra
+from NeuroCESTLib.core.progress import Cancelled
 
 EXTRA_POOL = {
     "name": "other",
@@ -139,6 +141,59 @@ def test_known_maps_do_not_raise_the_rate_of_false_alarms(given: tuple[str, ...]
     found = quantify(known, "network", Settings(network=path))
     assert 1 - float(found.quantities["reliable"].mean()) == pytest.approx(0.05, abs=0.02)
     assert float(found.quantities["misfit"].median()) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.fixture
+def calibrations(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Known values of every calibration that is made during the test; none is kept from before."""
+    made = []
+
+    def counted(*arguments, **options):
+        made.append(options["known"])
+        return calibrate(*arguments, **options)
+
+    monkeypatch.setattr(reliability, "_CALIBRATIONS", {})
+    monkeypatch.setattr(reliability, "calibrate", counted)
+    return made
+
+
+def test_the_calibration_for_known_maps_is_made_once_and_tells_its_progress(config, path: str, calibrations) -> None:
+    signal, truth = scan(config, 3)
+    with_t1 = replace(spectra(config, signal), t1_s=truth["water.T1_s"])
+    told: list[tuple[float, str]] = []
+    first = quantify(
+        with_t1, "network", Settings(network=path), progress=lambda done, message="": told.append((done, message))
+    )
+    again = quantify(with_t1, "network", Settings(network=path))
+    assert calibrations == [("water.T1_s",)]
+    assert again.quantities["misfit"].tolist() == first.quantities["misfit"].tolist()
+    calibrating = [done for done, message in told if message.startswith("calibrating the reliability")]
+    assert len(calibrating) > 2
+    assert calibrating == sorted(calibrating)
+    assert 0.8 < calibrating[0] < calibrating[-1] == 1.0
+
+
+def test_a_calibration_that_is_cancelled_is_not_kept(config, path: str, calibrations) -> None:
+    def cancel(done: float, message: str = "") -> None:
+        if message.startswith("calibrating"):
+            raise Cancelled
+
+    signal, truth = scan(config, 3)
+    with_t1 = replace(spectra(config, signal), t1_s=truth["water.T1_s"])
+    with pytest.raises(Cancelled):
+        quantify(with_t1, "network", Settings(network=path), progress=cancel)
+    assert reliability._CALIBRATIONS == {}
+
+
+def test_a_single_spectrum_with_a_known_map_is_not_worth_a_calibration(config, path: str, calibrations) -> None:
+    signal, truth = scan(config, 3)
+    single = replace(spectra(config, signal), t1_s=truth["water.T1_s"]).mean_voxel()
+    found = quantify(single, "network", Settings(network=path))
+    assert calibrations == []
+    assert "amide_fraction" in found.quantities
+    assert "reliable" not in found.quantities
+    assert any("a single spectrum is not judged where water.T1_s is given" in warning for warning in found.warnings)
+    assert "reliable" in quantify(replace(single, t1_s=None), "network", Settings(network=path)).quantities
 
 
 def test_maps_may_give_everything_that_the_network_estimates() -> None:
