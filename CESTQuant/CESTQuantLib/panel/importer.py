@@ -27,7 +27,7 @@ class ImportPage(Page):
         """Connect the widgets."""
         import qt
 
-        self.found, self.chosen_source = [], ""
+        self.found, self.chosen_source, self._refused = [], "", ""
         ui = self.ui
         for table, columns in ((ui.seriesTable, [_("Series")]), (ui.openValuesTable, [_("Value")])):
             table.columnCount = len(columns)
@@ -62,6 +62,10 @@ class ImportPage(Page):
         missing = self.missingHere()
         ui.importButton.enabled = not missing
         ui.importButton.toolTip = missing or _("Put the chosen series into the scene.")
+        refused = missing if len(self.selected()) > 1 else ""
+        if refused or ui.importNoteLabel.text == self._refused:  # other notes stay
+            self.say(refused)
+        self._refused = refused
 
     def missingHere(self):
         """Return why the chosen series cannot be imported, as a sentence; empty where they can."""
@@ -70,10 +74,10 @@ class ImportPage(Page):
             return _("List the series and choose one.")
         if len(chosen) == 1:
             return ""
-        if not all((entry.scan or "").isdecimal() for entry in chosen):
-            return _("Choose one image: only series with numbers can be joined.")
+        if not all(entry.can_be_joined for entry in chosen):
+            return _("Choose one: only DICOM series with numbers can be joined to one acquisition.")
         first, last = int(chosen[0].scan), int(chosen[-1].scan)
-        between = [each for each in self.found if each.scan.isdecimal() and first <= int(each.scan) <= last]
+        between = [each for each in self.found if each.can_be_joined and first <= int(each.scan) <= last]
         if between != chosen:
             return _("Choose series that follow each other without a gap: series {first} to {last} are joined.").format(
                 first=first, last=last

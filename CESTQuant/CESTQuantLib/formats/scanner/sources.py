@@ -27,12 +27,14 @@ class ScanEntry:
         scan: Number of the scan or series in it; None for a NIfTI image.
         title: Number, name and images in words.
         is_cest: Whether it has saturation offsets or, for DICOM images, a name that says so.
+        can_be_joined: Whether it can be joined with others to one acquisition, as DICOM series with numbers.
     """
 
     source: Path
     scan: str | None
     title: str
     is_cest: bool
+    can_be_joined: bool = False
 
 
 def list_scans(source: str | Path) -> list[ScanEntry]:
@@ -47,7 +49,10 @@ def list_scans(source: str | Path) -> list[ScanEntry]:
     if images := _images_with_sidecar(path):
         return [ScanEntry(image, None, str(image.relative_to(path)), "cest" in image.name.lower()) for image in images]
     _require_dicom(source)
-    return [ScanEntry(path, one.number, one.description(), one.is_called_cest()) for one in series_in(source)]
+    return [
+        ScanEntry(path, one.number, one.description(), one.is_called_cest(), one.number.isdecimal())
+        for one in series_in(source)
+    ]
 
 
 def image_in(source: str | Path, scan: str | None = None) -> Path | None:

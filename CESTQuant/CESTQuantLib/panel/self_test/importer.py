@@ -144,8 +144,25 @@ class ImporterTest(SampleTest):
         ui.seriesTable.item(2, 0).setSelected(True)
         self.assertFalse(ui.importButton.enabled)
         self.assertIn("series 3 to 5 are joined", ui.importButton.toolTip)
+        self.assertIn("series 3 to 5 are joined", ui.importNoteLabel.text)
         ui.seriesTable.item(1, 0).setSelected(True)
         self.assertTrue(ui.importButton.enabled)
+        self.assertEqual(ui.importNoteLabel.text, "")
+
+    def test_scansOfParaVisionAreNotJoined(self):
+        ui = self.ui
+        ui.importSection.collapsed = False
+        self.addCleanup(setattr, ui.importSection, "collapsed", True)
+        for number in ("4", "5"):
+            os.makedirs(os.path.join(self.directory, number))
+            with open(os.path.join(self.directory, number, "method"), "w") as file:
+                file.write("##$Method=( 65 )\n<Bruker:RARE>\n##END=\n")
+        ui.importSourcePathLineEdit.currentPath = self.directory
+        ui.findSeriesButton.click()
+        self.assertTrue(ui.importButton.enabled)
+        ui.seriesTable.item(1, 0).setSelected(True)
+        self.assertFalse(ui.importButton.enabled)
+        self.assertIn("only DICOM series with numbers can be joined", ui.importNoteLabel.text)
 
     def test_leavingTheModuleDuringAnImportLosesNothing(self):
         self.writeScan("sub-01_cest", MagneticFieldStrength=3.0)
