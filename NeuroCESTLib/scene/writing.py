@@ -111,6 +111,23 @@ def write_volume(node: Any, path: str | os.PathLike, like: str | os.PathLike | N
         remove(ordered)
 
 
+def require_nifti_grid(node: Any, source: str | os.PathLike) -> None:
+    """Check, before anything is computed, that what lies on the grid of a volume can be written as NIfTI.
+
+    Args:
+        node: Volume node.
+        source: File that it comes from, for the message.
+
+    Raises:
+        ValueError: Its axes are not perpendicular.
+    """
+    if _is_sheared(node):
+        raise ValueError(
+            f"'{source}': the axes of its voxels are not perpendicular, which the NIfTI files of the results cannot "
+            "hold; resample it to a rectangular grid first"
+        )
+
+
 def write_scene(path: str | os.PathLike) -> Path:
     """Write the whole scene with its data as one ``.mrb`` bundle.
 

@@ -86,10 +86,13 @@ def maps_to_folder(
         from NeuroCESTLib.scene import host
 
         host.attach()
+        from NeuroCESTLib.scene.writing import require_nifti_grid
+
         from ..logic import CESTQuantLogic
 
         with report.timed("reading"):
             nodes = read_images(options, report, maps)
+            require_nifti_grid(nodes["signal"].GetNthDataNode(0), options.signal[0])
         with report.timed("computing"):
             result = compute(CESTQuantLogic(), nodes, progress)
         with report.timed("writing"):

@@ -54,6 +54,7 @@ def run(options: Namespace) -> None:
     """Run ``cestquant relaxation``."""
     from NeuroCESTLib.report.record import Report
     from NeuroCESTLib.scene import host
+    from NeuroCESTLib.scene.writing import require_nifti_grid
 
     if options.reference:
         raise ValueError("relaxation maps need no M0 image: leave out --reference")
@@ -65,6 +66,7 @@ def run(options: Namespace) -> None:
 
         with report.timed("reading"):
             nodes = read_images(options, report, ("b1",))
+            require_nifti_grid(nodes["signal"].GetNthDataNode(0), options.signal[0])
         with report.timed("computing"), naming({"values": _option(options)}):
             maps = CESTQuantLogic().relaxation(
                 nodes["signal"],

@@ -27,13 +27,45 @@ from studies import (
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.formats.protocol_json import protocol_to_dict
+from CESTQuantLib.logic import CESTQuantLogic
 from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.sequences import array_to_sequence
+from NeuroCESTLib.scene.writing import write_node
 
 
 @pytest.mark.parametrize("option", ["signal", "protocol", "reference", "mask", "b0", "b1", "t1", "segmentation"])
 def test_missing_files_and_folders_are_named(refused: Callable, tmp_path: Path, option: str) -> None:
     assert refused(**{option: tmp_path / "absent.nii.gz"}).startswith("error: file not found: '")
     assert f"'{tmp_path}' is a folder, not a file" in refused(**{option: tmp_path})
+
+
+@pytest.mark.parametrize("command", ["fit", "relaxation"])
+def test_a_sheared_acquisition_is_refused_before_anything_is_computed(
+    slicer: ModuleType,
+    good: Path,
+    acquisition: Acquisition,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    command: str,
+) -> None:
+    """Its maps could not be written: NIfTI files cannot hold the grid."""
+    matrix = acquisition.geometry.ijk_to_ras.copy()
+    matrix[:3, 1] += 0.3 * matrix[:3, 0]
+    sheared = Geometry(acquisition.geometry.shape, matrix)
+    offsets = acquisition.protocol.offsets_ppm.numpy()
+    path = write_node(array_to_sequence(acquisition.signal, sheared, "signal", offsets), tmp_path / "signal.seq.nrrd")
+    for run in ("fit", "relaxation"):
+        monkeypatch.setattr(CESTQuantLogic, run, lambda *arguments, **options: pytest.fail("something is computed"))
+    arguments = {
+        "fit": ["--protocol", str(good / "protocol.json"), "--method", "mtrasym", "--normalisation", "none"],
+        "relaxation": ["--kind", "inversion-recovery", "--times-ms", *map(str, range(100, 100 + len(offsets)))],
+    }[command]
+    assert main([command, "--signal", str(path), *arguments, "--output", str(tmp_path / "maps")]) == 2
+    (message,) = messages(capfd.readouterr().err)
+    assert f"'{path}': the axes of its voxels are not perpendicular" in message
+    assert message.endswith("resample it to a rectangular grid first")
+    assert not (tmp_path / "maps").exists()
 
 
 def test_a_model_file_must_exist_even_if_the_method_does_not_use_it(refused: Callable) -> None:
