@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..physics.protocol import Protocol
 from ..tissue.spectra import ZSpectra
-from .reference import INTERPOLATED, in_time, m0_measurements, shared_noise
+from .reference import INTERPOLATED, blocks, in_time, m0_measurements, shared_noise
 
 
 def normalize(
@@ -25,7 +26,8 @@ def normalize(
 
     - ``m0``: divide by the reference. Without one, the measurements that the protocol names, else the farthest from
       water if they lie at least 20 ppm off resonance, serve as reference and are left out of the spectra (see
-      :func:`.m0_measurements`).
+      :func:`.m0_measurements`). Parts of another receiver gain are divided by their own reference (see
+      :func:`.blocks`).
     - ``l2``: divide by the root sum of squares over the measurements.
     - ``none``: leave the signals as they are.
 
@@ -64,9 +66,20 @@ def normalize(
     chosen = m0_measurements(protocol, where).index
     keep = torch.ones(raw.shape[1], dtype=torch.bool)
     keep[chosen] = False
-    references = in_time(raw[:, chosen], chosen.double(), times, over_time)
-    shared = shared_noise(chosen.double(), times, over_time)
-    return ZSpectra(_divide(raw, references)[:, keep], _without_references(protocol, keep), reference_noise=shared)
+    signal, shared = _divided_by_own(raw, protocol, chosen, over_time)
+    return ZSpectra(signal[:, keep], _without_references(protocol, keep), reference_noise=shared)
+
+
+def _divided_by_own(raw: Tensor, protocol: Protocol, chosen: Tensor, over_time: str) -> tuple[Tensor, float]:
+    """Divide all measurements by those that are chosen as M0, part by part; the share of the noise as shared_noise."""
+    edges = [*blocks(raw[:, chosen], chosen, protocol), raw.shape[1]]
+    parts, shared = [], 0.0
+    for first, end in itertools.pairwise(edges):
+        own = chosen[(chosen >= first) & (chosen < end)]
+        at, times = own.double(), torch.arange(first, end, dtype=torch.float64)
+        parts.append(_divide(raw[:, first:end], in_time(raw[:, own], at, times, over_time)))
+        shared += (len(times) / raw.shape[1]) ** 2 * shared_noise(at, times, over_time)
+    return torch.cat(parts, 1), shared
 
 
 def _without_references(protocol: Protocol, keep: Tensor) -> Protocol:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
-from ..physics.protocol import Protocol
+from ..physics.protocol import PER_MEASUREMENT, Protocol
+from .magnitudes import bright_voxels
 
 FAR_OFF_RESONANCE_PPM = 20.0
 """Measurements closer to water than this never serve as M0 reference unless the protocol says so."""
@@ -17,6 +18,8 @@ LITTLE_SATURATED_PPM = 50.0
 """From here on the semisolid pool of tissue is hardly saturated; a reference closer to water comes out too low."""
 SAME_DISTANCE = 0.01
 """Offsets whose distances from water differ by less than this share are equally far."""
+LARGEST_STEP = 0.1
+"""Neighbouring references that differ by more than this share have no drift between them but a step."""
 
 INTERPOLATED, MEAN = "interpolated", "mean"
 M0_OVER_TIME = (INTERPOLATED, MEAN)
@@ -152,6 +155,92 @@ def in_time(references: Tensor, at: Tensor, wanted: Tensor, over_time: str = INT
     lower = upper - 1
     weight = ((wanted - at[lower]) / (at[upper] - at[lower])).clamp(0, 1)
     return references[:, lower] * (1 - weight) + references[:, upper] * weight
+
+
+def blocks(references: Tensor, index: Tensor, protocol: Protocol) -> list[int]:
+    """Find the parts of an acquisition that have an M0 reference of their own, as those of another receiver gain.
+
+    Such a part opens with its reference, which differs from the one before by more than a tenth, and its measurements
+    were all made with the same settings, which differ from those of the part before in more than the offsets.
+
+    Args:
+        references: References (voxel, n).
+        index: Their ascending numbers (n,) in the acquisition.
+        protocol: Protocol of all measurements.
+
+    Returns:
+        Numbers of the measurements with which the parts begin; the first is 0.
+    """
+    settings = [value for name in PER_MEASUREMENT[1:] if (value := getattr(protocol, name)) is not None]
+    rows = torch.stack([value.detach().double() for value in settings], 1)
+    is_reference = torch.zeros(protocol.measurement_count, dtype=torch.bool)
+    is_reference[index] = True
+
+    def common(measurements: range) -> Tensor | None:
+        """Settings of the measurements of this range up to the next reference; None where they differ."""
+        run: list[int] = []
+        for measurement in measurements:
+            if not is_reference[measurement]:
+                run.append(measurement)
+            elif run:
+                break
+        alike = bool(run) and torch.allclose(rows[run], rows[run[0]], rtol=0, atol=1e-6)
+        return rows[run[0]] if alike else None
+
+    starts = [0]
+    for number in steps(references):
+        start = int(index[number])
+        before, after = common(range(start - 1, -1, -1)), common(range(start, protocol.measurement_count))
+        if before is not None and after is not None and not torch.allclose(before, after, rtol=0, atol=1e-6):
+            starts.append(start)
+    return starts
+
+
+def steps(references: Tensor) -> dict[int, float]:
+    """Return the numbers of the references that differ from the one before by more than a tenth, with their ratio.
+
+    The ratio is the median over the bright voxels.
+    """
+    found = {}
+    for number in range(1, references.shape[1]):
+        before, after = references[:, number - 1], references[:, number]
+        usable = (before > 0) & (after > 0) & torch.isfinite(before) & torch.isfinite(after)
+        if not bool(usable.any()):
+            continue
+        before, after = before[usable], after[usable]
+        ratio = float((after / before)[bright_voxels(before + after)].median())
+        if max(ratio, 1 / ratio) > 1 + LARGEST_STEP:
+            found[number] = ratio
+    return found
+
+
+def step_warnings(
+    references: Tensor, index: Tensor | None, protocol: Protocol, over_time: str, where: str
+) -> tuple[str, ...]:
+    """Return a sentence for the user where neighbouring references differ by more than drift, otherwise nothing.
+
+    Args:
+        references: References (voxel, n).
+        index: Their ascending numbers (n,) in the acquisition; None for images of their own.
+        protocol: Protocol of all measurements.
+        over_time: How several references act, as in :func:`in_time`.
+        where: Name of the signal in messages.
+    """
+    found = steps(references)
+    if not found or (index is None and references.shape[1] == protocol.measurement_count):
+        return ()
+    factor = max(max(ratio, 1 / ratio) for ratio in found.values())
+    own = 0 if index is None else len(blocks(references, index, protocol)) - 1
+    if own == len(found):
+        return (
+            f"M0 of {where} changes by a factor of {factor:.2g} between parts of the acquisition with other settings, "
+            "so that every part is divided by its own M0",
+        )
+    action = "averaged" if over_time == MEAN else "interpolated in time"
+    return (
+        f"neighbouring M0 of {where} differ by a factor of {factor:.2g} and are {action} all the same: check the "
+        "receiver gain and the rescaling, and quantify acquisitions of another gain separately",
+    )
 
 
 def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> float:

@@ -188,6 +188,7 @@ class Study:
 
         from ..preprocessing.magnitudes import plausible_z
         from ..preprocessing.normalization import normalize
+        from ..preprocessing.reference import step_warnings
 
         def at_voxels(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array.reshape(len(array), -1)[:, self.voxels].T.astype(np.float32))
@@ -202,9 +203,12 @@ class Study:
         spectra, noted = plausible_z(replace(spectra, brightness=brightness), brightness, own, where)
         found = self._own_reference(where) if own else None
         m0 = reference if found is None else raw[:, found.index]
-        if self.protocol.signal_normalisation == "m0" and m0 is not None:
-            spectra = replace(spectra, m0=torch.where(m0 > 0, m0, torch.nan).nanmean(1))
-        return spectra, tuple(noted) if found is None else (*found.warnings, *noted)
+        if m0 is None or self.protocol.signal_normalisation != "m0":
+            return spectra, tuple(noted) if found is None else (*found.warnings, *noted)
+        spectra = replace(spectra, m0=torch.where(m0 > 0, m0, torch.nan).nanmean(1))
+        index = None if found is None else found.index
+        stepped = step_warnings(m0, index, self.protocol, self.m0_over_time, where)
+        return spectra, (*(() if found is None else found.warnings), *stepped, *noted)
 
     def m0_record(self) -> dict[str, Any]:
         """Return what served as M0 reference, for the report."""

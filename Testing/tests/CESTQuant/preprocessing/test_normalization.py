@@ -14,7 +14,7 @@ from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.preprocessing.initial_z import initial_z
 from CESTQuantLib.preprocessing.normalization import normalize
-from CESTQuantLib.preprocessing.reference import m0_measurements, shared_noise
+from CESTQuantLib.preprocessing.reference import m0_measurements, shared_noise, step_warnings
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 OFFSETS = [-3.5, -1.0, 0.0, 1.0, 3.5]
@@ -102,6 +102,42 @@ def test_several_references_can_be_averaged():
     same(normalize(Z * M0[:, None], protocol(), several, over_time="mean").signal, Z)
     with pytest.raises(ValueError, match="use one of interpolated, mean"):
         normalize(raw, protocol([-300.0, *OFFSETS, -300.0]), None, over_time="last")
+
+
+def two_powers(gain: float, b1_uT: tuple[float, float] = (1.0, 2.0)) -> tuple[torch.Tensor, Protocol, torch.Tensor]:
+    """Two acquisitions with a leading M0 each, the second with another gain; and the numbers of their M0."""
+    raw = torch.cat([torch.ones(2, 1, dtype=torch.float64), Z], 1) * M0[:, None]
+    powers = torch.tensor(b1_uT, dtype=torch.float64).repeat_interleave(6)
+    return torch.cat([raw, gain * raw], 1), Protocol(3.0, [-300.0, *OFFSETS] * 2, powers, 1.0), torch.tensor([0, 6])
+
+
+def test_acquisitions_of_another_gain_are_divided_by_their_own_reference():
+    raw, both, index = two_powers(2.0)
+    for over_time in ("interpolated", "mean"):
+        spectra = normalize(raw, both, None, over_time=over_time)
+        same(spectra.signal, torch.cat([Z, Z], 1))
+        assert spectra.reference_noise == pytest.approx(0.5)
+        (warning,) = step_warnings(raw[:, index], index, both, over_time, "'mz.nii'")
+        assert warning.startswith("M0 of 'mz.nii' changes by a factor of 2 between parts")
+
+
+def test_a_step_that_the_protocol_does_not_explain_is_told():
+    raw, both, index = two_powers(0.5, (1.0, 1.0))
+    (warning,) = step_warnings(raw[:, index], index, both, "interpolated", "'mz.nii'")
+    assert warning.startswith("neighbouring M0 of 'mz.nii' differ by a factor of 2 and are interpolated in time")
+    several = M0[:, None] * torch.tensor([1.0, 1.0, 1.3], dtype=torch.float64)
+    (warning,) = step_warnings(several, None, both, "mean", "'mz.nii'")
+    assert "factor of 1.3 and are averaged" in warning
+    every = M0[:, None] * torch.linspace(1.0, 9.0, 12, dtype=torch.float64)
+    assert step_warnings(every, None, both, "interpolated", "'mz.nii'") == ()  # nothing lies between them
+
+
+def test_a_drift_between_the_references_of_several_powers_is_still_interpolated():
+    raw, both, index = two_powers(1.0)
+    drift = torch.linspace(1.0, 0.9, 12, dtype=torch.float64)
+    drift[7:] = drift[6]
+    same(normalize(raw * drift, both, None).signal, torch.cat([Z, Z], 1))
+    assert step_warnings((raw * drift)[:, index], index, both, "interpolated", "'mz.nii'") == ()
 
 
 def test_one_reference_at_the_start_is_used_for_all():
