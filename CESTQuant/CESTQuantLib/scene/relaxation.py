@@ -17,6 +17,8 @@ from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.sequences import sequence_to_array
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
+from .study import mask_of
+
 
 @dataclass(frozen=True)
 class RelaxationMaps:
@@ -56,7 +58,7 @@ def map_relaxation(
         values: Times in s, or flip angles in degrees, in the order of the measurements.
         repetition_time_s: Time between excitations, for flip angles.
         b1: Volume of the relative B1, which scales flip angles, or None.
-        mask: Volume or label map of the voxels to fit, or None for all that have a signal.
+        mask: Volume, label map or segmentation of the voxels to fit, or None for all that have a signal.
         folder: Name of the folder.
         progress: Called with the fraction done and a message; may raise to cancel.
 
@@ -78,7 +80,7 @@ def map_relaxation(
     numbers = torch.tensor(list(values), dtype=torch.float64)
     if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
         raise InputError("values", "times and flip angles must be positive numbers")
-    inside = np.abs(array).sum(0) > 0 if mask is None else volumes.mask_on(mask, geometry)
+    inside = np.abs(array).sum(0) > 0 if mask is None else mask_of(mask, geometry)
     voxels = np.flatnonzero(inside)
     warnings: list[str] = []
     if kind == FLIP_ANGLES:

@@ -118,7 +118,7 @@ class Study:
         if not by_index:
             raw = raw[acquisition_order(signal, index, read)]
         reference_array = None if reference is None else _reference(reference, geometry)
-        chosen = np.ones(geometry.shape, bool) if mask is None else _mask(mask, geometry)
+        chosen = np.ones(geometry.shape, bool) if mask is None else mask_of(mask, geometry)
         return cls(
             name,
             called(signal),
@@ -373,7 +373,12 @@ def _reference(node: Any, geometry: Geometry) -> np.ndarray:
     return array
 
 
-def _mask(node: Any, geometry: Geometry) -> np.ndarray:
+def mask_of(node: Any, geometry: Geometry) -> np.ndarray:
+    """Return the voxels (K, J, I) of a volume, label map or segmentation node, all segments together.
+
+    Raises:
+        ValueError: No voxel is set, or the node is on another grid.
+    """
     if not node.IsA("vtkMRMLSegmentationNode"):
         return volumes.mask_on(node, geometry)
     mask = np.any(list(masks_on(node, geometry).values()), axis=0)

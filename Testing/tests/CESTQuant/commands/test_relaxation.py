@@ -12,6 +12,7 @@ from geometries import GRIDS
 from studies import acquire, fit_arguments, messages, read_image, spectrum_protocol, spread
 
 from CESTQuantLib.batch import main
+from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
 from NeuroCESTLib.scene.volumes import add_volume
 from NeuroCESTLib.scene.writing import write_node, write_volume
@@ -58,6 +59,17 @@ def test_a_t1_map_serves_a_fit_at_once(recovery: tuple[Path, np.ndarray], tmp_pa
     maps = tmp_path / "maps"
     assert main(fit_arguments(folder, maps, "mtr-rex", t1=output / "t1_s.nii.gz")) == 0
     assert list(maps.glob("arex_*.nii.gz"))
+
+
+def test_a_segmentation_is_a_mask(recovery: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    signal, _ = recovery
+    grid = GRIDS["oblique"]
+    inside = np.zeros(grid.shape, bool)
+    inside[1, 1:3, 1:4] = True
+    mask = write_node(add_segmentation({"brain": inside}, grid, "mask"), tmp_path / "mask.seg.nrrd")
+    more = ("--kind", "inversion-recovery", *times(), "--mask", str(mask))
+    assert main(arguments(signal, tmp_path / "t1", *more)) == 0
+    np.testing.assert_array_equal(np.isfinite(read_image(tmp_path / "t1" / "t1_s.nii.gz")), inside)
 
 
 @pytest.mark.parametrize(
