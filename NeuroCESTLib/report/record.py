@@ -48,6 +48,23 @@ class Report:
         self._started = datetime.datetime.now(datetime.timezone.utc)
         self._start = time.perf_counter()
 
+    def require_folder(self, folder: str | os.PathLike) -> None:
+        """Check that a folder for the results holds none of another command, whose report would be replaced.
+
+        Raises:
+            ValueError: It holds the ``report.json`` of another command.
+        """
+        try:
+            content = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none, or none of ours
+            return
+        other = content.get("command") if isinstance(content, dict) else None
+        if isinstance(other, str) and other != self.command:
+            raise ValueError(
+                f"'{os.fspath(folder)}' holds the results of '{other}', whose report.json would be lost: give another "
+                "folder with --output"
+            )
+
     def add_input(self, role: str, path: str | os.PathLike) -> None:
         """Record an input file with its size and SHA-256 checksum.
 

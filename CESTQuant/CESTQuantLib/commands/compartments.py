@@ -116,6 +116,7 @@ def run(options: Namespace) -> None:
     require_report(options)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant compartments", settings_of(options))
+        report.require_folder(options.output)
         from NeuroCESTLib.scene import host
 
         host.attach()

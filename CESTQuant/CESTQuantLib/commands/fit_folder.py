@@ -112,7 +112,7 @@ def read_fit_folder(
         nodes[file.name.removesuffix(_MAP_ENDING)] = read_volume(file)
     told: tuple[str, ...] = ()
     if others := [file.name for file in present if file not in images]:
-        told = (f"'{folder}' has maps that the last fit did not write, which are not read: {', '.join(others)}",)
+        told = (f"'{folder}' has maps that the last run did not write, which are not read: {', '.join(others)}",)
     if not spectra:
         files = source.paths("reference") if reference else []
         if not source.missing:
@@ -145,7 +145,8 @@ class _Source:
     def of(cls, folder: Path, overrides: Mapping[str, Any]) -> _Source:
         file = folder / "report.json"
         content = read_json(file) if file.exists() else {}
-        record = content if isinstance(content, Mapping) and content.get("command") == "cestquant fit" else {}
+        report = content if isinstance(content, Mapping) else {}
+        record = report if report.get("command") == "cestquant fit" else {}
         settings, inputs = record.get("settings"), record.get("inputs")
         sums = {}
         for entry in inputs if isinstance(inputs, list) else []:
@@ -159,7 +160,7 @@ class _Source:
         )
         _check_values(settings, f"'{file}' is damaged: in its settings")
         given = {sha256(existing_file(file)): Path(file) for file in overrides.get("files", ())}
-        outputs = record.get("outputs")
+        outputs = report.get("outputs")  # of whatever command
         check_stored({"outputs": outputs}, {"outputs": (None, [str])}, f"'{file}' is damaged")
         return cls(folder, settings, sums, given, overrides, [], [], outputs)
 

@@ -81,6 +81,7 @@ def maps_to_folder(
 
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report(f"cestquant {command}", settings_of(options), str(choose_device(_device(options))))
+        report.require_folder(options.output)
         report.warnings += warnings
         _add_settings_files(options, report)
         from NeuroCESTLib.scene import host

@@ -71,6 +71,7 @@ def run(options: Namespace) -> None:
 
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant phantom", settings_of(options))
+        report.require_folder(options.output)
         host.attach()
         if options.regions:
             _patient(options, folder, report, progress)

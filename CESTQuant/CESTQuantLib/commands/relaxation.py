@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from NeuroCESTLib.batch.frame import CommandParser
+    from NeuroCESTLib.report.record import Report
 
     from ..scene.relaxation import RelaxationMaps
 
@@ -61,6 +62,7 @@ def run(options: Namespace) -> None:
     values = _values(options)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant relaxation", settings_of(options))
+        report.require_folder(options.output)
         host.attach()
         from ..logic import CESTQuantLogic
 
@@ -78,7 +80,7 @@ def run(options: Namespace) -> None:
                 progress=progress,
             )
         with report.timed("writing"):
-            _write(options, folder, maps, report.warnings)
+            _write(options, folder, maps, report)
         report.warnings += maps.report.pop("warnings")
         report.summary |= maps.report
         report.write(folder)
@@ -101,7 +103,7 @@ def _values(options: Namespace) -> list[float]:
     return options.flip_angles_deg if angles else [time / 1e3 for time in options.times_ms]
 
 
-def _write(options: Namespace, folder: Path, maps: RelaxationMaps, notes: list[str]) -> None:
+def _write(options: Namespace, folder: Path, maps: RelaxationMaps, report: Report) -> None:
     from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.report.figures import maps_figure
     from NeuroCESTLib.report.maps import MapPanel
@@ -113,10 +115,11 @@ def _write(options: Namespace, folder: Path, maps: RelaxationMaps, notes: list[s
     panels = []
     for name, node in maps.nodes.items():
         write_volume(node, folder / f"{name}.nii.gz", like=like)
+        report.outputs.append(f"{name}.nii.gz")
         if name != "status":
             array = volume_array(node)
             unit = "" if name == "rmse" else "s"
             panels.append(MapPanel(name, unit, array, "inferno" if name != "t1_s" else "viridis", robust_window(array)))
-    with left_out_without_its_package("report.png", notes.append):
+    with left_out_without_its_package("report.png", report.warnings.append):
         title = f"{Path(options.signal[0]).name}: {options.kind}"
         maps_figure(folder / "report.png", maps.anatomy, panels, geometry=maps.geometry, title=title)

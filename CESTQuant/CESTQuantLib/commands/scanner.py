@@ -90,6 +90,7 @@ def _import(options: Namespace) -> None:
 
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant import", settings_of(options))
+        report.require_folder(options.output)
         host.attach()
         from ..logic import CESTQuantLogic
         from ..scene.scanner import APTW

@@ -111,12 +111,42 @@ def test_maps_of_an_earlier_fit_in_the_same_folder_are_told_and_not_read(
     usual = ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra"]
     output = compartments(tmp_path / "out", *usual)
     assert "amide_amplitude" not in {row["quantity"] for row in rows_of(output / "compartments.csv")}
-    assert "maps that the last fit did not write, which are not read: amide_amplitude.nii.gz" in capfd.readouterr().err
+    assert "maps that the last run did not write, which are not read: amide_amplitude.nii.gz" in capfd.readouterr().err
     report = json.loads((maps / "report.json").read_text())
     assert "mtr_asym_3.5ppm.nii.gz" in report.pop("outputs")
     (maps / "report.json").write_text(json.dumps(report))
     earlier = compartments(tmp_path / "earlier", *usual)  # of a version that did not say what it had written
     assert "amide_amplitude" in {row["quantity"] for row in rows_of(earlier / "compartments.csv")}
+
+
+def test_other_commands_leave_the_folder_of_a_fit_alone(
+    slicer: ModuleType, maps: Path, good: Path, segmentation: Path, capfd: pytest.CaptureFixture
+) -> None:
+    before = checksums(maps)
+    acquisition = ["--signal", good / "signal.nii.gz", "--protocol", good / "protocol.json"]
+    commands = {
+        "wassr": acquisition,
+        "relaxation": ["--signal", good / "signal.nii.gz", "--kind", "multi-echo", "--times-ms", 1, 2],
+        "phantom": [],
+        "compartments": ["--maps", maps, "--segmentation", segmentation, "--labels", LABELS],
+    }
+    for command, arguments in commands.items():
+        assert main([command, *map(str, arguments), "--output", str(maps)]) == 2
+        words = f"error: '{maps}' holds the results of 'cestquant fit', whose report.json would be lost: give another"
+        assert words in capfd.readouterr().err
+    assert checksums(maps) == before
+
+
+def test_only_maps_that_the_report_of_another_command_lists_are_read(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    """As in folders that an earlier version let several commands write to."""
+    report = json.loads((maps / "report.json").read_text())
+    report |= {"command": "cestquant wassr", "outputs": ["b0_shift_ppm.nii.gz", "status.nii.gz"]}
+    (maps / "report.json").write_text(json.dumps(report))
+    shutil.copy(maps / "mtr_asym_3.5ppm.nii.gz", maps / "b0_shift_ppm.nii.gz")
+    output = compartments(tmp_path / "out", "--maps", maps, "--segmentation", segmentation, "--labels", LABELS)
+    assert {row["quantity"] for row in rows_of(output / "compartments.csv")} == {"b0_shift_ppm"}
 
 
 def test_an_acquisition_whose_name_no_file_can_have_is_not_found(
