@@ -6,10 +6,11 @@ import hashlib
 import os
 
 
-def sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 checksum of a file in hexadecimal digits."""
+def sha256(*paths: str | os.PathLike) -> str:
+    """Return the SHA-256 checksum of a file, or of several one after the other, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()

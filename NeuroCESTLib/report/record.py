@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.headers.parts import files_of_image
 from NeuroCESTLib.core.whole_files import hide_path, write_text, written_as
 from NeuroCESTLib.scene.image_files import existing_file
 
@@ -68,6 +69,8 @@ class Report:
     def add_input(self, role: str, path: str | os.PathLike) -> None:
         """Record an input file with its size and SHA-256 checksum.
 
+        Those of an image in several files, such as a header and its data, are recorded together.
+
         Args:
             role: What the file is used for, such as ``signal``.
             path: The file.
@@ -76,8 +79,13 @@ class Report:
             ValueError: The file is missing or cannot be read.
         """
         path = existing_file(path)
-        hide_path(path)
-        entry = {"role": role, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        files = files_of_image(path)
+        for file in files:
+            hide_path(file)
+        size = sum(file.stat().st_size for file in files)
+        entry = {"role": role, "path": str(path), "bytes": size, "sha256": sha256(*files)}
+        if len(files) > 1:
+            entry["files"] = [str(file) for file in files]
         self._inputs.append(entry)
 
     @contextlib.contextmanager

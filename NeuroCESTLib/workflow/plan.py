@@ -16,6 +16,7 @@ from typing import Any
 from NeuroCESTLib.batch.frame import ANONYMOUS
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.headers.limits import quoted
+from NeuroCESTLib.core.headers.parts import files_of_image
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.whole_files import write_text
 
@@ -124,7 +125,7 @@ class Plan:
             "compartments": self._compartments,
         }[stage]
         inputs, arguments = make(found)
-        inputs += _files_named(arguments)
+        inputs = [file for name in [*inputs, *_files_named(arguments)] for file in _with_data(name)]
         if self.settings.anonymous:
             arguments = [*arguments, ANONYMOUS]
         return Job(tuple(dict.fromkeys(inputs)), tuple(arguments))
@@ -233,6 +234,11 @@ class Plan:
 def _files_below(folder: str) -> list[str]:
     """Files of a folder of scanner files, of which a change of any counts."""
     return sorted(str(file) for file in Path(folder).rglob("*") if file.is_file())
+
+
+def _with_data(name: str) -> list[str]:
+    """A file with the data files of its image; the folder of another stage alone."""
+    return [name, *map(str, files_of_image(name)[1:])] if os.path.isabs(name) else [name]
 
 
 def _files_named(arguments: Sequence[str]) -> list[str]:

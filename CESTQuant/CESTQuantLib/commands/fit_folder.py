@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.checked_json import read_json, shortened
-from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.headers.limits import quoted
+from NeuroCESTLib.core.headers.parts import image_checksum
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.scene.image_files import existing_file
 from NeuroCESTLib.scene.volumes import read_volume
@@ -159,7 +159,7 @@ class _Source:
             f"'{file}' is damaged: in its settings",
         )
         _check_values(settings, f"'{file}' is damaged: in its settings")
-        given = {sha256(existing_file(file)): Path(file) for file in overrides.get("files", ())}
+        given = {image_checksum(existing_file(file)): Path(file) for file in overrides.get("files", ())}
         outputs = report.get("outputs")  # of whatever command
         check_stored({"outputs": outputs}, {"outputs": (None, [str])}, f"'{file}' is damaged")
         return cls(folder, settings, sums, given, overrides, [], [], outputs)
@@ -180,7 +180,7 @@ class _Source:
             existing = [
                 place for place in places if os.path.isfile(place)
             ]  # False, too, where no file can be called so
-            same = [place for place in existing if wanted is None or sha256(place) == wanted]
+            same = [place for place in existing if wanted is None or image_checksum(place) == wanted]
             if same or wanted in self.given:
                 found.append(same[0] if same else self.given[str(wanted)])
             elif existing:
@@ -196,7 +196,7 @@ class _Source:
         return self.checksums.get(names[number]) if number < len(names) else None
 
     def _checked(self, path: Path, wanted: str | None) -> Path:
-        if wanted is not None and path.exists() and sha256(path) != wanted:
+        if wanted is not None and path.exists() and image_checksum(path) != wanted:
             self.notes.append(f"'{path}' is not the file from which the maps were made (another checksum)")
         return path
 

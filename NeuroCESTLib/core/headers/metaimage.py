@@ -65,19 +65,29 @@ def check_metaimage(path: str | os.PathLike) -> None:
         if name in fields:
             _check_numbers(path, name, fields[name], count**power)
     needed = check_sizes(path, [*map(int, words), channels], TYPES[kind])
-    data = fields["ElementDataFile"]
-    if data == "LOCAL":
-        found = path.stat().st_size - offset
-    elif re.search(r"%|^LIST", data):
-        raise ValueError(f"'{path}' has its data in several files, which is not read: save it as one file")
-    elif not (path.parent / data).is_file():
-        raise ValueError(f"'{path}' has its data in {quoted(data)}, which is missing beside it")
-    else:
-        found = (path.parent / data).stat().st_size
+    data = data_file(path)
+    found = path.stat().st_size - offset if data is None else data.stat().st_size
     if fields.get("CompressedData", "").lower().startswith("t"):
         found *= LARGEST_RATIO
     if found < needed:
         raise ValueError(f"'{path}' is truncated: it has {max(found, 0)} of {needed} bytes; {_REMEDY}")
+
+
+def data_file(path: str | os.PathLike) -> Path | None:
+    """Return the data file of a header; None where the data are in the file itself.
+
+    Raises:
+        ValueError: It is missing, there are several, or the header is damaged; the message names the header.
+    """
+    path = Path(path)
+    data = _fields(path)[0]["ElementDataFile"]
+    if data == "LOCAL":
+        return None
+    if re.search(r"%|^LIST", data):
+        raise ValueError(f"'{path}' has its data in several files, which is not read: save it as one file")
+    if not (path.parent / data).is_file():
+        raise ValueError(f"'{path}' has its data in {quoted(data)}, which is missing beside it")
+    return path.parent / data
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:

@@ -94,7 +94,7 @@ def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
     pair = is_pair(path)
     if not pair and not is_nifti(path):
         return path
-    header_path, data_path = _partners(path) if pair else (path, path)
+    header_path, data_path = partners(path) if pair else (path, path)
     try:
         layout = nifti_layout(header_path)
     except NotNifti1Error:
@@ -128,8 +128,12 @@ def plain_file(path: str | os.PathLike, folder: str | os.PathLike) -> Path:
 _PAIR = {".hdr": ".img", ".img": ".hdr"}
 
 
-def _partners(path: Path) -> tuple[Path, Path]:
-    """Return the header file and the data file of a pair of which one is given."""
+def partners(path: Path) -> tuple[Path, Path]:
+    """Return the header file and the data file of a pair of which one is given.
+
+    Raises:
+        ValueError: The other one is missing.
+    """
     zipped = path.suffix if path.suffix.lower() == ".gz" else ""
     stem = path.with_suffix("") if zipped else path
     wanted = _PAIR[stem.suffix.lower()]
@@ -228,7 +232,7 @@ def check_nifti(path: str | os.PathLike, trust_size: bool = False) -> None:
         ValueError: The file is truncated or damaged, too large, or its partner is missing; the message names it.
     """
     path = Path(path)
-    header_path, data_path = _partners(path) if is_pair(path) else (path, path)
+    header_path, data_path = partners(path) if is_pair(path) else (path, path)
     layout = nifti_layout(header_path)
     if len(layout.sizes) < 2:
         raise ValueError(f"'{header_path}' has one dimension and is no image: export it again")

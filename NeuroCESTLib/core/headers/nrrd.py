@@ -314,7 +314,7 @@ def _check_data(header: NrrdHeader, needed: int) -> None:
     """Check that there are as many bytes as the sizes say, in the file itself or in its data files."""
     encoding = ENCODINGS[header.fields["encoding"].lower()]
     if "data file" in header.fields:
-        files = _data_files(header)
+        files = data_files(header)
         if len(files) > 1:
             return  # files of slices, whose existence was checked
         path, offset = files[0], 0
@@ -349,9 +349,15 @@ def _unpacked_bytes(path: Path, offset: int, needed: int) -> int:
     return found
 
 
-def _data_files(header: NrrdHeader) -> list[Path]:
-    """Data files beside a header, which must exist."""
-    text = header.fields["data file"]
+def data_files(header: NrrdHeader) -> list[Path]:
+    """Return the data files of a header; none where the data are in the file itself.
+
+    Raises:
+        ValueError: One is missing, or they are named in a way that is not read.
+    """
+    text = header.fields.get("data file")
+    if text is None:
+        return []
     if text.split()[:1] == ["LIST"]:
         raise ValueError(f"'{header.path}' lists its data in several files, which is not read: save it as one file")
     names = [text]

@@ -29,6 +29,16 @@ def test_the_report_has_inputs_settings_versions_and_timings(tmp_path: Path) -> 
         report.add_input("mask", tmp_path / "no.nii.gz")
 
 
+def test_the_data_of_a_header_belong_to_its_checksum(tmp_path: Path) -> None:
+    for name in ("mz.hdr", "mz.img"):
+        (tmp_path / name).write_text(name)
+    report = Report("cestquant fit")
+    report.add_input("signal", tmp_path / "mz.hdr")
+    (entry,) = report.as_dict()["inputs"]
+    assert entry["sha256"] == hashlib.sha256(b"mz.hdrmz.img").hexdigest()
+    assert (entry["bytes"], entry["files"]) == (12, [str(tmp_path / name) for name in ("mz.hdr", "mz.img")])
+
+
 def test_repeated_steps_add_up_and_a_failed_step_is_timed_too() -> None:
     report = Report("cestquant fit")
     with report.timed("fit"):

@@ -88,6 +88,16 @@ def test_each_of_the_scanner_files_is_an_input(tmp_path: Path) -> None:
     assert job.arguments == ("import", str(tmp_path))
 
 
+def test_the_data_beside_a_header_are_inputs(tmp_path: Path) -> None:
+    files = {"t1": str(tmp_path / "t1.hdr"), "cest": str(tmp_path / "cest.hdr"), "protocol": "/d/p.json"}
+    for name in ("t1.hdr", "t1.img", "cest.hdr", "cest.img"):
+        (tmp_path / name).touch()
+    plan = plan_of(files)
+    assert set(plan.job("fit", "s01", "v1").inputs) == {files["cest"], str(tmp_path / "cest.img"), "/d/p.json"}
+    assert str(tmp_path / "cest.img") not in plan.job("fit", "s01", "v1").arguments
+    assert str(tmp_path / "t1.img") in plan.job("segmentation", "s01", "v1").inputs
+
+
 @pytest.mark.parametrize("form", ["{}", "--weights={}"])
 def test_files_among_the_arguments_are_inputs(form: str, tmp_path: Path) -> None:
     (tmp_path / "net.pt").touch()
