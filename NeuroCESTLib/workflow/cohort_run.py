@@ -15,6 +15,7 @@ from typing import TypeVar
 from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, write_errors, write_text
 
 from .engine import (
+    INTERRUPTED,
     PLAN,
     STATE,
     engine_command,
@@ -101,8 +102,8 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         plan.write(file)
         before = states_of_logs(folder)
         status = run_engine(folder, file, [*arguments, "--keep-going", "--rerun-incomplete"], lock)
-        is_stopped = status != 0 and states_of_logs(folder) == before
-        not_done = _ENGINE_FAILED if is_stopped else NOT_DONE
+        has_failed = status not in (0, INTERRUPTED) and states_of_logs(folder) == before
+        not_done = _ENGINE_FAILED if has_failed else NOT_DONE
         failed = summarize_cohort(output, options.compare, options.statistic, not_done)
     if status and not failed:
         print("error: Snakemake has failed, though every subject has its results: see its messages", file=sys.stderr)

@@ -22,6 +22,8 @@ STATE = ".neurocest"
 """Folder within the output folder with the plan and the lock."""
 PLAN = f"{STATE}/plan.json"
 """The plan, relative to the output folder."""
+INTERRUPTED = 130
+"""Exit status of a run that the user stopped."""
 PLAN_VARIABLE = "NEUROCEST_PLAN"
 """Environment variable by which the rules find a plan elsewhere."""
 
@@ -72,11 +74,25 @@ def run_engine(folder: Path, plan: Path, arguments: Sequence[str], lock: int | N
         lock: File descriptor of the lock; None for runs that change nothing.
 
     Returns:
-        Exit status of Snakemake.
+        Exit status of Snakemake; ``INTERRUPTED`` where the user stopped it.
     """
     inherited = () if lock is None or os.name == "nt" else (lock,)
     command = [*engine_command(folder), *arguments]
-    return subprocess.run(command, check=False, env=engine_environment(plan), pass_fds=inherited).returncode
+    with subprocess.Popen(command, env=engine_environment(plan), pass_fds=inherited) as engine:
+        try:
+            return engine.wait()
+        except KeyboardInterrupt:
+            # The lock must not be released before all that writes into the folder has ended.
+            print(
+                "cancelled: waiting for the stages under way, press Ctrl+C again to leave them behind", file=sys.stderr
+            )
+            engine.terminate()
+            try:
+                engine.wait()
+            except KeyboardInterrupt:
+                engine.kill()
+                raise
+            return INTERRUPTED
 
 
 def engine_command(folder: Path) -> list[str]:

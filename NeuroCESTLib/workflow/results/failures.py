@@ -11,6 +11,7 @@ from ..record import Record, is_current, read_record
 from ..visits import Visit
 
 NOT_DONE = "not done yet: run again"
+_SILENT = "it ended without a message: it was stopped, perhaps for lack of memory or time"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def find_failure(
             continue
         missing = True
         log = place / "logs" / f"{stage}.log"
-        if log.is_file() and (said := last_error(log.read_text(encoding="utf-8", errors="replace"))):
+        if log.is_file():
+            said = last_error(log.read_text(encoding="utf-8", errors="replace")) or _SILENT
             return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
     if missing:
         return Failure(visit.subject, visit.name, "", not_done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -209,3 +210,15 @@ def test_an_engine_that_fails_before_any_job_is_told_as_the_reason(stand_ins: St
     assert [row["message"] for row in read_table(out / "cohort.csv")] == [
         "not done: Snakemake failed before any stage was started, see its messages"
     ]
+
+
+def test_an_interrupted_run_does_not_leave_its_stages_behind(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "cohort", 1, 1)
+    stand_ins.stall("fit s01/v1")
+    process = stand_ins.start("run", manifest, "--output", tmp_path / "out", "--cores", 1)
+    wait_for(stand_ins.folder / "stalled", process)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits, and so holds the lock
+        process.wait(2)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert "cancelled: waiting for the stages under way" in process.communicate()[1]

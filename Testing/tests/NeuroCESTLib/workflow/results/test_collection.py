@@ -111,6 +111,13 @@ def test_a_result_of_which_a_stage_is_gone_does_not_count(folder: Path) -> None:
     assert messages == ["not done yet: run again"]
 
 
+def test_a_command_that_was_killed_before_it_said_anything_has_failed(folder: Path) -> None:
+    (folder / "s06" / "v2" / "logs" / "fit.log").write_text("")
+    assert main(["summarize", str(folder)]) == 1
+    (message,) = [row["message"] for row in read_table(folder / "cohort.csv") if row["subject"] == "s06"]
+    assert message.startswith("fit of v2: it ended without a message: it was stopped")
+
+
 @pytest.mark.parametrize("damage", [b"region,visit\nedema,v1\n", b"\xff\xfe\x00", b"x" * 200_000 + b"\n1\n"])
 @pytest.mark.parametrize("name", ["compartments.csv", "changes.csv"])
 def test_a_visit_with_a_damaged_table_is_named_and_the_others_count(
