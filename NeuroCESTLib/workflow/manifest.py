@@ -65,7 +65,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Column names and the lines with their numbers; the delimiter is whichever the header has most of."""
     if path.is_dir():
         raise ValueError(f"'{path}' is a folder: name the manifest, a CSV file")
-    text = read_text(path, "name the manifest, a CSV file with the columns subject, visit and the files")
+    text = read_text(path, "name the manifest, a CSV file in UTF-8 with the columns subject, visit and the files")
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
     try:
