@@ -16,7 +16,7 @@ from typing import Any, TypedDict, cast
 
 from torch import Tensor
 
-from NeuroCESTLib.core.checksum import sha256
+from NeuroCESTLib.core.headers.parts import files_of_image, image_checksum
 from NeuroCESTLib.core.stored_values import Numbers, check_stored
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 from NeuroCESTLib.core.whole_files import write_text
@@ -146,15 +146,21 @@ def _read(path: Path) -> _Entry | None:
 
 def _stamp(column: str, path: Path) -> _Stamp:
     file = file_of(path)
-    state = file.stat()
+    size, time = _size_and_time(file)
     return {
         "column": column,
         "path": str(file),
         "channel": _channel(path),
-        "size": state.st_size,
-        "time": state.st_mtime_ns,
-        "sha256": sha256(file),
+        "size": size,
+        "time": time,
+        "sha256": image_checksum(file),
     }
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the latest change in ns of an image, which may be a header with its data."""
+    states = [part.stat() for part in files_of_image(file)]
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 
 
 def _channel(path: Path) -> str:
@@ -171,12 +177,12 @@ def _same_inputs(stamps: list[_Stamp], inputs: list[tuple[str, Path]]) -> bool:
             return False
         file = file_of(path)
         try:
-            state = file.stat()
+            size, time = _size_and_time(file)
         except OSError:
             return False
-        if state.st_size != stamp["size"]:
+        if size != stamp["size"]:
             return False
-        touched = str(file) != stamp["path"] or state.st_mtime_ns != stamp["time"]
-        if touched and sha256(file) != stamp["sha256"]:
+        touched = str(file) != stamp["path"] or time != stamp["time"]
+        if touched and image_checksum(file) != stamp["sha256"]:
             return False
     return True

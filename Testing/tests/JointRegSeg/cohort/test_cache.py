@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,19 @@ def test_files_that_were_only_touched_are_not_prepared_again(
     prepared()
     os.utime(tmp_path / "B-1/x_t1.nii.gz", (1, 1))
     assert prepared() == []
+
+
+def test_a_change_of_the_data_beside_a_header_is_noticed(cohort: Cohort, tmp_path: Path) -> None:
+    study = next(study for study in cohort.studies if study.name == "B 1")
+    images = {name: path.with_name(f"{name}.nhdr") for name, path in study.images.items()}
+    for name, path in study.images.items():
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(images[name]))
+    detached = replace(cohort, studies=(replace(study, images=images),))
+    cache = StudyCache(StudyPreparer(detached, PreparationConfig.from_dict(SETTINGS)), tmp_path / "cache")
+    assert (cache[0] is not None, cache.is_current(0)) == (True, True)
+    with open(next(iter(images.values())).with_suffix(".raw"), "r+b") as file:
+        file.write(b"changed")
+    assert not cache.is_current(0)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "other", "gone"])
