@@ -165,7 +165,14 @@ def _between(first: Visit, second: Visit) -> Between:
     )
     change_maps = {name: second.maps[name] - first.maps[name] for name in QUANTITIES}
     response = Response(
-        (624.0, 980.0), (1, 2), 57.0, 95.3, "progressive disease", "progressive disease", "Automatic, not a reading."
+        (624.0, 980.0),
+        (1, 2),
+        57.0,
+        95.3,
+        "progressive disease",
+        "progressive disease",
+        "Automatic, not a reading.",
+        (9.1, 17.8),
     )
     return Between(
         tuple(changes),

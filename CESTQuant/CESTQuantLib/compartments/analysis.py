@@ -15,7 +15,7 @@ from .anatomy.alignment import align, anatomy_on_maps, require_same_side
 from .anatomy.regions import RegionMasks, regions_of
 from .anatomy.segment_names import CAVITY, COMPARTMENTS
 from .change import alignment_se, changes_between, disturbances
-from .growth import maps_on_first, registration_quality, transitions_of
+from .growth import maps_on_first, new_lesions, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
 from .partial_volumes import partial_volumes
 from .region_spectra import region_spectrum
@@ -96,7 +96,8 @@ def _between(
 ) -> Between:
     first, second = visits
     notes = [f"{visit.name} has no CEST maps: no CEST value can change" for visit in visits if visit.grid is None]
-    found = Between(changes_between(first, second, settings), _response(first, second))
+    measures = _response(visits, masks, transform, notes)
+    found = Between(changes_between(first, second, settings), measures)
     few = sorted({row.region for row in found.changes if not row.enough})
     if few:
         notes.append(f"too little is seen at one of the visits for a reliable change: {', '.join(few)}")
@@ -133,18 +134,31 @@ def _between(
     return replace(found, warnings=tuple(notes))
 
 
-def _response(first: Visit, second: Visit) -> Response | None:
-    regions = [visit.region("enhancing_tumor") for visit in (first, second)]
-    if first.lesions is None or second.lesions is None or regions[0] is None or regions[1] is None:
+def _response(
+    visits: Sequence[Visit], masks: tuple[RegionMasks, RegionMasks], transform: sitk.Transform | None, notes: list[str]
+) -> Response | None:
+    first, second = visits
+    if first.lesions is None or second.lesions is None:
+        unknown = [visit.name for visit in visits if visit.lesions is None]
+        if len(unknown) == 1:
+            notes.append(
+                f"there are no measures in the manner of RANO, because the segmentation of {unknown[0]} does not know "
+                "an enhancing tumour: name that compartment there too, even if it is empty"
+            )
         return None
-    cavities = [visit.region(CAVITY) for visit in (first, second)]
+    cavities = [visit.region(CAVITY) for visit in visits]
     cavities_ml = [0.0 if cavity is None else cavity.volume_ml for cavity in cavities]
-    return response(
-        first.lesions,
-        second.lesions,
-        (regions[0].volume_ml, regions[1].volume_ml),
-        (cavities_ml[0], cavities_ml[1]),
-    )
+    count = None
+    if transform is not None:
+        measurable = {number for number, lesion in enumerate(second.lesions, start=1) if lesion.measurable}
+        new, beyond = (found & measurable for found in new_lesions(*masks, transform))
+        count = len(new)
+        if beyond:
+            notes.append(
+                f"measurable lesions of {second.name} lie beyond the segmentation of {first.name}, so that nothing "
+                f"tells whether they are new: {len(beyond)}"
+            )
+    return response(first.lesions, second.lesions, (cavities_ml[0], cavities_ml[1]), count)
 
 
 def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> tuple[Visit, RegionMasks]:

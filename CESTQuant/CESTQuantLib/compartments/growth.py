@@ -15,9 +15,10 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 
 from .anatomy.alignment import local_correlation
 from .anatomy.regions import RegionMasks
-from .anatomy.structure import head_of
+from .anatomy.structure import depth_mm, head_of
 from .grid import Grid
 from .inputs import Image, VisitInput
+from .response import numbered_lesions
 from .results.growth import JacobianOfRegion, Transition
 from .sampling import coarse, linear, nearest
 
@@ -27,6 +28,10 @@ _MARGIN_MM = 8.0
 BACKGROUND = "background"
 LEAST_CORRELATION = 0.12
 """Local correlation of the anatomies below which the transform does not bring them together."""
+_LINK_MM = 2.0
+"""Distance that the registration may misplace a lesion."""
+_LINKED_SHARE = 0.25
+"""Share of a lesion that must lie at one of the other visit for the two to be the same."""
 _SWAPPED = 1.1
 """How much better the transform has to fit in the other direction for it to be taken as the inverse."""
 TISSUES = ("necrotic_core", "edema", "enhancing_tumor", "resection_cavity", "tumor_core", "whole_tumor")
@@ -145,6 +150,58 @@ def transitions_of(
             kept |= (before == a) & (after == b)
     jacobian = _jacobian(grid, transform, before, names_before)
     return tuple(entry[0] for entry in listed), labels.reshape(grid.shape), kept.reshape(grid.shape), grid, jacobian
+
+
+def new_lesions(first: RegionMasks, second: RegionMasks, transform: sitk.Transform) -> tuple[set[int], set[int]]:
+    """Follow the enhancing lesions of the second visit back to the first.
+
+    A lesion was there before if a quarter of it lies within 2 mm of a lesion of the first visit, or a quarter of such
+    a lesion within 2 mm of it.
+
+    Args:
+        first: Compartments of the first visit, with an enhancing tumour, which may be empty.
+        second: Those of the second visit.
+        transform: Map of points of the first visit's anatomy to the second's, LPS mm.
+
+    Returns:
+        Numbers of the lesions that are new, and of those that lie beyond the first visit's segmentation; they count
+        from 1 in the order of :func:`lesions_of`.
+    """
+    assert first.grid is not None
+    assert second.grid is not None
+    before, after = (
+        numbered_lesions(masks.compartments["enhancing_tumor"], grid)
+        for masks, grid in ((first, first.grid), (second, second.grid))
+    )
+    numbers = set(range(1, int(after.max(initial=0)) + 1))
+    box = _box_of_both(first, second, transform)
+    if box is None:
+        return set(), numbers
+    grid = _finer(box, _LINK_MM)
+    before = nearest(before, first.grid.indices(grid.points())).reshape(grid.shape)
+    after = nearest(after, second.grid.indices(moved_points(grid, transform))).reshape(grid.shape)
+    seen = set(np.unique(after[after > 0]).tolist())
+    beside_any = depth_mm(before > 0, grid) >= -_LINK_MM
+    new = set()
+    for number in seen:
+        lesion = after == number
+        beside = depth_mm(lesion, grid) >= -_LINK_MM
+        shares = [
+            beside_any[lesion].mean(),
+            *(beside[before == n].mean() for n in np.unique(before[beside & (before > 0)])),
+        ]
+        if max(shares) < _LINKED_SHARE:
+            new.add(number)
+    return new, numbers - seen
+
+
+def _finer(grid: Grid, spacing_mm: float) -> Grid:
+    """Divide the voxels of a grid so that none is larger than ``spacing_mm`` along any axis."""
+    parts = np.ceil(grid.spacing_mm / spacing_mm - 1e-6).astype(int)
+    step = np.diag([*(1 / parts), 1.0])
+    step[:3, 3] = (1 / parts - 1) / 2
+    k, j, i = (int(n * p) for n, p in zip(grid.shape, parts[::-1], strict=True))
+    return Grid((k, j, i), grid.ijk_to_ras @ step)
 
 
 def _codes(masks: RegionMasks, points: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -18,12 +18,15 @@ from .results.response import Lesion, Response
 MEASURABLE_MM = 10.0
 """Both diameters of a measurable lesion are at least this long."""
 NOT_ASSESSABLE = "not assessable"
+PROGRESSIVE = "progressive disease"
 SMALLEST_ML = 0.05
 """Smaller components are taken for noise of the segmentation."""
 CAVEAT = (
     "These measures were made automatically from the segmentations of two visits. They know nothing of steroids, "
     "clinical state, non-measurable disease, nadir or pseudoprogression, and do not replace a radiologist's reading."
 )
+NOT_FOLLOWED = "Without a transform between the visits, new lesions are not told from old ones."
+"""What the caveat adds where lesions could not be followed from visit to visit."""
 OPERATED = (
     "Tumour was resected between the visits, so that a category would describe the operation. Take the first visit "
     "after it as the reference."
@@ -46,17 +49,23 @@ def lesions_of(mask: np.ndarray, grid: Grid, cavity: np.ndarray | None = None) -
         grid: Its voxel grid. The slices are those of the grid's axis that is nearest to the patient's long axis.
         cavity: Resection cavity, bool (K, J, I); None if there is none.
     """
-    if not mask.any():
-        return ()
+    numbers = numbered_lesions(mask, grid)
+    return tuple(
+        _lesion(numbers == number, grid, float(count) * grid.voxel_ml, cavity)
+        for number, count in enumerate(np.bincount(numbers.ravel())[1:], start=1)
+    )
+
+
+def numbered_lesions(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Number the voxels (K, J, I) of the lesions that :func:`lesions_of` lists, from 1 in its order; 0 elsewhere.
+
+    Args:
+        mask: Enhancing tumour, bool (K, J, I).
+        grid: Its voxel grid.
+    """
     parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
-    labels = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
-    found = []
-    for number, count in enumerate(np.bincount(labels.ravel())[1:], start=1):
-        volume = float(count) * grid.voxel_ml
-        if volume < SMALLEST_ML:
-            break
-        found.append(_lesion(labels == number, grid, volume, cavity))
-    return tuple(found)
+    smallest = int(np.ceil(SMALLEST_ML / grid.voxel_ml - 1e-6))
+    return sitk.GetArrayFromImage(sitk.RelabelComponent(parts, smallest, sortByObjectSize=True))
 
 
 def _lesion(mask: np.ndarray, grid: Grid, volume_ml: float, cavity: np.ndarray | None) -> Lesion:
@@ -133,30 +142,59 @@ def diameters(pixels: np.ndarray, spacing_mm: np.ndarray) -> tuple[float, float]
 def response(
     first: Sequence[Lesion],
     second: Sequence[Lesion],
-    volumes_ml: tuple[float, float],
     cavities_ml: tuple[float, float] = (0.0, 0.0),
+    new_measurable: int | None = None,
 ) -> Response:
     """Compare the enhancing lesions of two visits.
+
+    A new measurable lesion is progressive disease, however much the others shrank. There is a category only where a
+    lesion is measurable at one of the visits.
 
     Args:
         first: Lesions at the first visit.
         second: Lesions at the second visit.
-        volumes_ml: Enhancing volume at both visits in ml.
         cavities_ml: Volume of the resection cavity at both visits in ml.
+        new_measurable: Number of measurable lesions that are new at the second visit; None if it is unknown.
     """
     operated = cavities_ml[1] - cavities_ml[0] >= LEAST_NEW_CAVITY_ML
-    products = [sum(lesion.product_mm2 for lesion in lesions if lesion.measurable) for lesions in (first, second)]
+    measurable = [[lesion for lesion in lesions if lesion.measurable] for lesions in (first, second)]
+    products = [sum(lesion.product_mm2 for lesion in lesions) for lesions in measurable]
+    volumes = [sum(lesion.volume_ml for lesion in lesions) for lesions in (first, second)]
+    if operated or not any(measurable):
+        categories = [NOT_ASSESSABLE, NOT_ASSESSABLE]
+    elif new_measurable:
+        categories = [PROGRESSIVE, PROGRESSIVE]
+    else:
+        categories = [
+            _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
+            _category(volumes[0], volumes[1], _VOLUME_LIMITS, bool(second)),
+        ]
     return Response(
         (products[0], products[1]),
         (len(first), len(second)),
-        _percent(*products),
-        _percent(*volumes_ml),
-        NOT_ASSESSABLE if operated else _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
-        NOT_ASSESSABLE
-        if operated
-        else _category(volumes_ml[0], volumes_ml[1], _VOLUME_LIMITS, volumes_ml[1] >= SMALLEST_ML),
-        f"{OPERATED} {CAVEAT}" if operated else CAVEAT,
+        _percent(products[0], products[1]),
+        _percent(volumes[0], volumes[1]),
+        categories[0],
+        categories[1],
+        _caveat(operated, (len(measurable[0]), len(measurable[1])), new_measurable),
+        (volumes[0], volumes[1]),
+        new_measurable,
     )
+
+
+def _caveat(operated: bool, measurable: tuple[int, int], new_measurable: int | None) -> str:
+    if operated:
+        return f"{OPERATED} {CAVEAT}"
+    if new_measurable is None:
+        more = (
+            f"There are {measurable[1]} measurable lesions instead of {measurable[0]}, and a new one is progressive "
+            "disease whatever the sums say: give the transform between the visits, by which lesions are followed. "
+        )
+        return f"{more if measurable[1] > measurable[0] else ''}{CAVEAT} {NOT_FOLLOWED}"
+    if new_measurable:
+        subject = "1 measurable lesion is" if new_measurable == 1 else f"{new_measurable} measurable lesions are"
+        return f"{subject} new at the second visit, which is progressive disease whatever the sums say. {CAVEAT}"
+    return CAVEAT
 
 
 def _percent(first: float, second: float) -> float:
@@ -165,10 +203,10 @@ def _percent(first: float, second: float) -> float:
 
 def _category(first: float, second: float, limits: tuple[float, float], any_left: bool) -> str:
     if first <= 0:
-        return "progressive disease" if second > 0 else NOT_ASSESSABLE
+        return PROGRESSIVE if second > 0 else NOT_ASSESSABLE
     change = _percent(first, second)
     if second <= 0 and not any_left:
         return "complete response"
     if change <= limits[0]:
         return "partial response"
-    return "progressive disease" if change >= limits[1] else "stable disease"
+    return PROGRESSIVE if change >= limits[1] else "stable disease"

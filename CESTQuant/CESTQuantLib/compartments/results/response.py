@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -40,11 +41,14 @@ class Response:
         products_mm2: Sum of the bidimensional products of the measurable lesions at each visit, in mm².
         counts: Number of enhancing lesions at each visit.
         product_percent: Change of the sum in percent; NaN where there was none at the first visit.
-        volume_percent: Change of the enhancing volume in percent.
+        volume_percent: Change of the volume of the lesions in percent.
         category: ``complete response``, ``partial response``, ``stable disease``, ``progressive disease`` or
             ``not assessable``, from the products.
-        volume_category: The same from the enhancing volumes.
-        caveat: Sentence that must be shown beside the categories.
+        volume_category: The same from the volumes of the lesions.
+        caveat: Sentences that must be shown beside the categories.
+        volumes_ml: Volume of the lesions at each visit, in ml.
+        new_measurable: Number of measurable lesions that are new at the second visit; None without a transform
+            between the visits.
     """
 
     products_mm2: tuple[float, float]
@@ -54,3 +58,5 @@ class Response:
     category: str
     volume_category: str
     caveat: str
+    volumes_ml: tuple[float, float] = (nan, nan)
+    new_measurable: int | None = None

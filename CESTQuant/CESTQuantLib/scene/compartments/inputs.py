@@ -21,6 +21,7 @@ from NeuroCESTLib.scene.messages import called, comes_from, files_of_nodes
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.sequences import sequence_to_array
 
+from ...compartments.anatomy.segment_names import compartment_of
 from ...compartments.grid import Grid
 from ...compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
 from ...methods.registry import quantity_named
@@ -195,6 +196,10 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
     for name, mask in masks.items():  # several numbers may mean the same
         meaning = visit.labels.get(_number(name), name)
         named[meaning] = named[meaning] | mask if meaning in named else mask
+    if not node.IsA("vtkMRMLSegmentationNode"):  # a compartment without a voxel is known where its number is
+        for meaning in visit.labels.values():
+            if compartment_of(meaning) is not None:
+                named.setdefault(meaning, np.zeros(geometry.shape, bool))
     return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named, called(node))
 
 

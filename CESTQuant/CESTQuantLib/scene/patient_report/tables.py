@@ -174,7 +174,12 @@ def response_tables(material: Material) -> list[Table]:
                 _signed_percent(found.product_percent),
                 found.category,
             ],
-            ["enhancing volume", *_enhancing(material), _signed_percent(found.volume_percent), found.volume_category],
+            [
+                "volume of the lesions (ml)",
+                *(number_text(volume) for volume in found.volumes_ml),
+                _signed_percent(found.volume_percent),
+                found.volume_category,
+            ],
         ]
         caption = "Measures in the manner of RANO"
         tables.append(Table(["measure", first, second, "change", "category"], rows, caption, [found.caveat]))
@@ -373,11 +378,6 @@ def _change_cells(change: Change | None) -> list[Cell]:
 
 def _by_place(changes: Sequence[Change]) -> dict[tuple[str, str], Change]:
     return {(change.region, change.quantity): change for change in changes}
-
-
-def _enhancing(material: Material) -> list[str]:
-    regions = [visit.visit.region("enhancing_tumor") for visit in material.visits]
-    return [NOTHING if region is None else f"{number_text(region.volume_ml)} ml" for region in regions]
 
 
 def _level(material: Material) -> str:

@@ -19,8 +19,9 @@ from CESTQuantLib.batch import main
 from CESTQuantLib.fitting.marquardt import Status
 from CESTQuantLib.logic import CESTQuantLogic
 from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, linear_transform
-from NeuroCESTLib.scene.segmentations import masks_on, read_segmentation
+from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on, read_segmentation
 from NeuroCESTLib.scene.volumes import read_volume
+from NeuroCESTLib.scene.writing import write_node
 
 COLUMNS = ["visit", "region", "quantity", "unit", "n", "coverage", "mean", "sd", "median", "q1", "q3", "fit", "fit_se"]
 LABELS = "1=core,2=oedema,3=enhancing"
@@ -212,6 +213,27 @@ def test_two_visits_give_changes_with_intervals(
     assert (output / "scene.mrb").stat().st_size > 0
     summary = json.loads((output / "report.json").read_text())["summary"]
     assert summary["between"]["response"]["category"] in ("stable disease", "not assessable")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".seg.nrrd"])
+def test_a_compartment_that_a_segmentation_knows_may_be_empty(
+    slicer: ModuleType, acquisition: Acquisition, maps: Path, segmentation: Path, tmp_path: Path, ending: str
+) -> None:
+    labels = read_image(segmentation)
+    labels[labels == 3] = 1
+    geometry = acquisition.geometry
+    later = tmp_path / f"later{ending}"
+    if ending == ".nii.gz":
+        write_image(labels, geometry, later)
+    else:
+        masks = {"necrotic core": labels == 1, "edema": labels == 2, "enhancing tumor": labels == 3}
+        write_node(add_segmentation(masks, geometry, "later"), later)
+    first = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS)
+    output = compartments(tmp_path / "out", *first, "--segmentation2", later)
+    change = row_of(rows_of(output / "changes.csv"), region="enhancing_tumor", quantity="volume")
+    assert float(change["second"]) == 0.0
+    between = json.loads((output / "report.json").read_text())["summary"]["between"]
+    assert between["response"]["counts"][1] == 0
 
 
 def test_a_visit_without_cest_still_has_volumes(

@@ -110,6 +110,52 @@ def test_two_visits_of_one_brain_change_by_what_they_differ() -> None:
     assert found.between.registration["with"] > 0.5
 
 
+def segmented(name: str, **masks: np.ndarray) -> VisitInput:
+    """A visit without CEST that has a segmentation alone."""
+    return VisitInput(name, None, Masks("tumour", HEAD, masks))
+
+
+def ball(radius_mm: float, center: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
+    return (np.linalg.norm(HEAD.points() - center, axis=1) < radius_mm).reshape(HEAD.shape)
+
+
+def test_an_enhancing_tumour_that_is_gone_or_new_is_a_response() -> None:
+    with_tumor = segmented("with", edema=ball(20), enhancing=ball(12))
+    without = segmented("without", edema=ball(20), enhancing=ball(0))
+    for visits, category in (
+        ((with_tumor, without), "complete response"),
+        ((without, with_tumor), "progressive disease"),
+    ):
+        between = analyze(*visits, QUICK).between
+        assert between is not None
+        assert between.response is not None
+        assert (between.response.category, between.response.volume_category) == (category, category)
+
+
+def test_a_segmentation_that_does_not_know_the_enhancing_tumour_is_told() -> None:
+    found = analyze(segmented("first", enhancing=ball(12)), segmented("second", edema=ball(20)), QUICK)
+    assert found.between is not None
+    assert found.between.response is None
+    assert any("the segmentation of second does not know an enhancing tumour" in text for text in found.warnings)
+    never = analyze(segmented("first", edema=ball(12)), segmented("second", edema=ball(20)), QUICK)
+    assert not any("RANO" in text for text in never.warnings)
+
+
+def test_lesions_are_followed_by_the_transform_between_the_visits() -> None:
+    new = ball(8, (40, 0, 0))
+    first, second = segmented("first", enhancing=ball(20)), segmented("second", enhancing=ball(8) | new)
+    between = analyze(first, second, QUICK, sitk.Transform(3, sitk.sitkIdentity)).between
+    assert between is not None
+    assert between.response is not None
+    assert (between.response.category, between.response.new_measurable) == ("progressive disease", 1)
+    alone = analyze(first, second, QUICK).between
+    assert alone is not None
+    assert alone.response is not None
+    assert (alone.response.category, alone.response.new_measurable) == ("partial response", None)
+    far = analyze(first, second, QUICK, sitk.TranslationTransform(3, (500.0, 0.0, 0.0)))
+    assert any("lie beyond the segmentation of first" in text for text in far.warnings)
+
+
 def test_a_transform_that_maps_the_other_way_is_refused() -> None:
     first, second = visit_of(Brain()), visit_of(Brain(shift_mm=(0.0, 12.0, 0.0)), "later")
     to_second = sitk.TranslationTransform(3, (0.0, -12.0, 0.0))  # LPS

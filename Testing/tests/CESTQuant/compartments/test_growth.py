@@ -9,8 +9,8 @@ from geometries import rotation
 from synthetic_brains import grid_around
 
 from CESTQuantLib.compartments.anatomy.regions import RegionMasks
-from CESTQuantLib.compartments.growth import maps_on_first, transitions_of
-from CESTQuantLib.compartments.response import CAVEAT, diameters, lesions_of, response
+from CESTQuantLib.compartments.growth import maps_on_first, new_lesions, transitions_of
+from CESTQuantLib.compartments.response import CAVEAT, NOT_FOLLOWED, diameters, lesions_of, response
 
 GRID = grid_around((30, 40, 40), (1.0, 1.0, 1.0))
 
@@ -71,18 +71,70 @@ def test_a_cavity_is_not_measured_with_its_enhancing_wall() -> None:
 )
 def test_categories_of_the_response(before: float, after: float, category: str) -> None:
     masks = [ball(radius) for radius in (before, after)]
-    volumes = (float(masks[0].sum()) / 1000, float(masks[1].sum()) / 1000)
-    found = response(lesions_of(masks[0], GRID), lesions_of(masks[1], GRID), volumes)
+    found = response(lesions_of(masks[0], GRID), lesions_of(masks[1], GRID))
     assert found.category == category
+    assert found.volumes_ml == pytest.approx([float(mask.sum()) / 1000 for mask in masks])
     assert "do not replace" in found.caveat
+
+
+def dots(count: int) -> np.ndarray:
+    mask = np.zeros(GRID.shape, bool)
+    mask[3, 3, 3 : 3 + count] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (dots(1), dots(2), "not assessable"),
+        (dots(0), dots(1), "not assessable"),
+        (ball(9), dots(1), "complete response"),
+        (ball(3), ball(4), "not assessable"),  # neither is measurable
+        (ball(9), ball(3), "partial response"),
+    ],
+)
+def test_voxels_of_noise_and_lesions_too_small_to_measure_make_no_category(
+    before: np.ndarray, after: np.ndarray, expected: str
+) -> None:
+    found = response(lesions_of(before, GRID), lesions_of(after, GRID))
+    assert (found.category, found.volume_category) == (expected, expected)
+
+
+def masks_with(enhancing: np.ndarray) -> RegionMasks:
+    return RegionMasks(GRID, (), {"enhancing_tumor": enhancing})
+
+
+def test_a_lesion_is_new_where_none_was_within_what_the_registration_may_be_wrong() -> None:
+    moved = sitk.TranslationTransform(3, (4.0, 0.0, 0.0))  # LPS
+    old, there = ball(6, (-6, 0, 0)), ball(6, (-11, 0, 0))  # 1 mm away after the registration
+    assert new_lesions(masks_with(old), masks_with(there | ball(5, (10, 0, 0))), moved) == ({2}, set())
+    assert new_lesions(masks_with(ball(0)), masks_with(there), moved) == ({1}, set())
+    assert new_lesions(masks_with(old), masks_with(ball(0)), moved) == (set(), set())
+    halves = there & ~(np.abs(GRID.points()[:, 1].reshape(GRID.shape)) < 1)
+    assert new_lesions(masks_with(old), masks_with(halves), moved) == (set(), set())
+    far = sitk.TranslationTransform(3, (200.0, 0.0, 0.0))
+    assert new_lesions(masks_with(old), masks_with(there), far) == (set(), {1})
+
+
+def test_a_new_measurable_lesion_is_progressive_disease_however_much_the_others_shrank() -> None:
+    before, after = (
+        lesions_of(mask, GRID) for mask in (ball(13, (-6, 0, 0)), ball(5, (-6, 0, 0)) | ball(6, (12, 0, 0)))
+    )
+    found = response(before, after, new_measurable=1)
+    assert (found.category, found.volume_category) == ("progressive disease", "progressive disease")
+    assert found.caveat.startswith("1 measurable lesion is new at the second visit")
+    assert response(before, after, new_measurable=0).category == "partial response"
+    unknown = response(before, lesions_of(ball(6, (-6, 0, 0)) | ball(6, (12, 0, 0)), GRID))
+    assert unknown.caveat.startswith("There are 2 measurable lesions instead of 1")
+    assert unknown.caveat.endswith(NOT_FOLLOWED)
 
 
 def test_a_response_that_is_an_operation_has_no_category() -> None:
     lesions = [lesions_of(ball(radius), GRID) for radius in (10, 3)]
-    found = response(lesions[0], lesions[1], (4.2, 0.1), (0.0, 25.0))
+    found = response(lesions[0], lesions[1], (0.0, 25.0), 0)
     assert (found.category, found.volume_category) == ("not assessable", "not assessable")
     assert found.caveat.startswith("Tumour was resected between the visits")
-    unchanged = response(lesions[0], lesions[1], (4.2, 0.1), (25.0, 25.5))
+    unchanged = response(lesions[0], lesions[1], (25.0, 25.5), 0)
     assert (unchanged.category, unchanged.volume_category) == ("partial response", "partial response")
     assert unchanged.caveat == CAVEAT
 
