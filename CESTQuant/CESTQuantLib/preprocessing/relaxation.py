@@ -25,6 +25,10 @@ _ZOOM_POINTS = 21
 _CHUNK_VOXELS = 2048
 _STEP = 1e-4
 """Relative step of the derivative by the relaxation time."""
+LARGEST_RESIDUAL = 0.1
+"""Standard deviation of the residual, relative to the largest signal, from which a model does not explain a signal."""
+RECOVERY_STARTS = (-1.2, 1.1)
+"""Signal at time zero relative to the recovered one, which no inversion or saturation leaves outside of this range."""
 
 Basis = Callable[[Tensor, Tensor], Tensor]
 """Columns (…, measurement, amplitude) of a model from its settings (…, measurement) and a time (…) in s."""
@@ -106,7 +110,8 @@ class RelaxationFit:
         time_s: Relaxation time (voxel,) in s; NaN where there is none.
         error_s: Its standard error (voxel,).
         rmse: Root mean square misfit (voxel,) relative to the largest signal.
-        status: ``Status`` (voxel,), uint8.
+        status: ``Status`` (voxel,), uint8: ``POOR_FIT`` where the residual is large, or a recovery starts farther from
+            zero than it ends.
     """
 
     time_s: Tensor
@@ -157,11 +162,13 @@ def _fit(signal: Tensor, settings: Tensor, model: RelaxationModel) -> tuple[Tens
         better = misfit < best
         best = torch.where(better, misfit, best)
         time, chosen = torch.where(better, found, time), torch.where(better[:, None], candidate, chosen)
-    error, misfit = _errors(chosen, x, time, model)
+    amplitudes = torch.linalg.lstsq(model.basis(x, time), chosen[..., None]).solution
+    error, misfit = _errors(chosen, x, time, amplitudes, model)
     rmse = (misfit / y.shape[1]).sqrt() / y.abs().amax(1)
     step = (log_high - log_low) / (_GRID - 1)
     at_limit = (time.log() < log_low + 0.5 * step) | (time.log() > log_high - 0.5 * step)
     status = torch.full((len(y),), int(Status.CONVERGED), dtype=torch.uint8)
+    status[_is_poor(y, misfit, amplitudes[..., 0], model)] = int(Status.POOR_FIT)
     status[at_limit] = int(Status.AT_BOUND)
     unusable = ~valid
     status[unusable] = int(Status.INVALID_DATA)
@@ -173,6 +180,16 @@ def _fit(signal: Tensor, settings: Tensor, model: RelaxationModel) -> tuple[Tens
         torch.where(kept, rmse, empty),
         status,
     )
+
+
+def _is_poor(y: Tensor, misfit: Tensor, amplitudes: Tensor, model: RelaxationModel) -> Tensor:
+    """Whether a sum of squares (voxel,) is large, or amplitudes (voxel, n) are not those of a recovery."""
+    freedom = y.shape[1] - model.amplitudes - 1
+    poor = (misfit / max(1, freedom)).sqrt() > LARGEST_RESIDUAL * y.abs().amax(1)
+    if model.amplitudes == 1:
+        return poor
+    start = 1 - amplitudes[:, 1] / amplitudes[:, 0]
+    return poor | ~((start >= RECOVERY_STARTS[0]) & (start <= RECOVERY_STARTS[1]))
 
 
 def _with_signs(y: Tensor, x: Tensor, model: RelaxationModel) -> list[Tensor]:
@@ -211,10 +228,9 @@ def _misfit(y: Tensor, x: Tensor, times_s: Tensor, model: RelaxationModel) -> Te
     return (y**2).sum(1, keepdim=True) - explained
 
 
-def _errors(y: Tensor, x: Tensor, time_s: Tensor, model: RelaxationModel) -> tuple[Tensor, Tensor]:
+def _errors(y: Tensor, x: Tensor, time_s: Tensor, amplitudes: Tensor, model: RelaxationModel) -> tuple[Tensor, Tensor]:
     """Standard error (voxel,) of the time, and the sum of squares."""
     columns = model.basis(x, time_s)
-    amplitudes = torch.linalg.lstsq(columns, y[..., None]).solution
     residual = y - (columns @ amplitudes).squeeze(-1)
     squares = (residual**2).sum(1)
     ahead, behind = (model.basis(x, time_s * (1 + side * _STEP)) for side in (1, -1))

@@ -17,7 +17,11 @@ from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.sequences import sequence_to_array
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
+from .results import unusable_warnings, voxels_by_status
 from .study import mask_of
+
+SHORTEST_RECOVERY_S = 0.02
+"""Recovery times that are all shorter than this are given in another unit: T1 is hardly seen in them."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def map_relaxation(
     """
     import torch
 
-    from ..preprocessing.magnitudes import b1_relative
+    from ..preprocessing.magnitudes import b1_relative, bright_voxels
     from ..preprocessing.relaxation import FLIP_ANGLES, KINDS, MODELS, fit_relaxation, flip_angle_model
 
     if kind not in KINDS:
@@ -98,8 +102,17 @@ def map_relaxation(
             role = "repetition-time-ms" if b1 is None else "b1"
             raise InputError(role, f"{kind} uses neither B1 nor a repetition time: leave them out")
         model, settings = MODELS[kind], numbers
+        if kind != "multi-echo" and float(numbers.max()) < SHORTEST_RECOVERY_S:
+            longest = 1e3 * float(numbers.max())
+            warnings = [
+                f"all times are short (the longest is {longest:.3g} ms): check that they are in ms and not in s"
+            ]
     at_voxels = torch.from_numpy(array.reshape(len(array), -1)[:, voxels].T.astype(np.float64))
     fit = in_background(lambda report: fit_relaxation(at_voxels, settings, model, progress=report), progress)
+
+    brightness = at_voxels.abs().amax(1).nan_to_num(0.0)
+    bright = (brightness > 0) & bright_voxels(brightness)
+    warnings += unusable_warnings(fit.status.numpy(), bright.numpy(), "mask, kind and the order and unit of the values")
 
     def on_grid(found: torch.Tensor, elsewhere: float, dtype: type) -> np.ndarray:
         full = np.full(inside.size, elsewhere, dtype=dtype)
@@ -120,8 +133,7 @@ def map_relaxation(
         hierarchy.put(nodes.values(), item)
     report = {
         "model": model.title,
-        "voxels": len(voxels),
-        "at_a_limit": int((fit.status == 2).sum()),
+        "voxels": voxels_by_status(fit.status, inside.size - len(voxels)),
         "medians": {name: float(map_values.nanmedian()) for name, map_values in found.items()},
         "publications": [model.publication] if model.publication else [],
         "warnings": warnings,

@@ -19,6 +19,8 @@ from .regions import region_columns
 from .study import Study
 
 if TYPE_CHECKING:
+    import torch
+
     from ..methods.base import Method, Quantification
 
 
@@ -106,13 +108,33 @@ def failure_warnings(study: Study, result: Quantification) -> list[str]:
     """
     raw = study.raw.reshape(len(study.raw), -1)[:, study.voxels]
     with_signal = (np.nan_to_num(raw) != 0).any(0)
-    failed = _is_unusable(result.status.cpu().numpy()) & with_signal
+    return unusable_warnings(result.status.cpu().numpy(), with_signal, "mask, M0, maps and protocol")
+
+
+def unusable_warnings(status: np.ndarray, with_signal: np.ndarray, check: str) -> list[str]:
+    """Return a sentence where more than a tenth of the voxels with a signal have no usable result, otherwise nothing.
+
+    Args:
+        status: Status (voxel,).
+        with_signal: Which of the voxels have a signal.
+        check: What the user should check.
+    """
+    failed = _is_unusable(status) & with_signal
     if failed.sum() <= MOST_FAILURES * with_signal.sum():
         return []
     return [
         f"{failed.sum()} of {with_signal.sum()} voxels with a signal have no usable result (see the status map): check "
-        "mask, M0, maps and protocol"
+        f"{check}"
     ]
+
+
+def voxels_by_status(status: torch.Tensor, masked: int) -> dict[str, int]:
+    """Return the numbers of voxels by their status (voxel,), and of those that were not fitted."""
+    from ..fitting.marquardt import Status
+
+    counts = {outcome.name.lower(): int((status == outcome).sum()) for outcome in Status}
+    counts["masked"] += masked
+    return counts
 
 
 def region_warnings(study: Study, regions: dict[str, np.ndarray]) -> list[str]:
@@ -205,13 +227,9 @@ def _map_node(name: str, array: np.ndarray, geometry: Geometry) -> Any:
 
 
 def _report(study: Study, method: Method, result: Quantification) -> dict[str, Any]:
-    from ..fitting.marquardt import Status
-
-    counts = {status.name.lower(): int((result.status == status).sum()) for status in Status}
-    counts["masked"] += study.raw[0].size - len(study.voxels)
     medians = {name: float(values.nanmedian()) for name, values in result.quantities.items()}
     return {
-        "voxels": counts,
+        "voxels": voxels_by_status(result.status, study.raw[0].size - len(study.voxels)),
         "m0": study.m0_record(),
         "medians": medians,
         **result.summary,

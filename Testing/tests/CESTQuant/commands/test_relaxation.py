@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -55,6 +56,8 @@ def test_a_t1_map_serves_a_fit_at_once(recovery: tuple[Path, np.ndarray], tmp_pa
     np.testing.assert_allclose(read_image(output / "t1_s.nii.gz"), t1, rtol=1e-4)
     report = json.loads((output / "report.json").read_text())
     assert report["summary"]["medians"]["t1_s"] == pytest.approx(np.median(t1), rel=0.01)
+    assert report["summary"]["voxels"]["converged"] == t1.size
+    assert report["warnings"] == []
     folder = acquire(spectrum_protocol(count=21)).write(tmp_path / "in")
     maps = tmp_path / "maps"
     assert main(fit_arguments(folder, maps, "mtr-rex", t1=output / "t1_s.nii.gz")) == 0
@@ -70,6 +73,23 @@ def test_a_segmentation_is_a_mask(recovery: tuple[Path, np.ndarray], tmp_path: P
     more = ("--kind", "inversion-recovery", *times(), "--mask", str(mask))
     assert main(arguments(signal, tmp_path / "t1", *more)) == 0
     np.testing.assert_array_equal(np.isfinite(read_image(tmp_path / "t1" / "t1_s.nii.gz")), inside)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (TIMES_MS[::-1], ["voxels with a signal have no usable result"]),
+        ([time / 1e3 for time in TIMES_MS], ["the longest is 4 ms"]),
+    ],
+)
+def test_times_in_another_order_or_unit_are_told(
+    recovery: tuple[Path, np.ndarray], tmp_path: Path, given: Sequence[float], told: list[str]
+) -> None:
+    more = ["--kind", "inversion-recovery", "--times-ms", *map(str, given)]
+    assert main(arguments(recovery[0], tmp_path / "t1", *more)) == 0
+    found = json.loads((tmp_path / "t1" / "report.json").read_text())["warnings"]
+    assert len(found) == len(told)
+    assert all(text in sentence for text, sentence in zip(told, found, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,34 @@ def test_voxels_without_a_solution_are_marked() -> None:
     assert bool(fit.error_s[2].isnan())
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_noisy_signals_are_explained(name: str) -> None:
+    _, signal, model, settings = simulated(name, 0.01)
+    assert (fit_relaxation(signal, settings, model).status == Status.POOR_FIT).sum() == 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_noise_alone_is_a_poor_fit(name: str) -> None:
+    _, signal, model, settings = simulated(name, 0.0)
+    noise = torch.randn(signal.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).abs()
+    fit = fit_relaxation(noise, settings, model)
+    assert int((fit.status == Status.CONVERGED).sum()) < 0.05 * len(noise)
+
+
+@pytest.mark.parametrize("name", ["inversion-recovery", "saturation-recovery"])
+def test_times_in_another_order_are_a_poor_fit(name: str) -> None:
+    """The signal then falls from a start that no preparation leaves."""
+    _, signal, model, settings = simulated(name, 0.005)
+    fit = fit_relaxation(signal, settings.flip(0), model)
+    assert int((fit.status == Status.POOR_FIT).sum()) > 0.3 * len(signal)
+
+
+def test_times_in_another_unit_are_a_poor_fit() -> None:
+    _, signal, model, settings = simulated("inversion-recovery", 0.005)
+    fit = fit_relaxation(signal, settings / 1000, model)
+    assert int((fit.status == Status.CONVERGED).sum()) == 0
+
+
 def test_too_few_values_are_refused() -> None:
     _, signal, model, settings = simulated("inversion-recovery", 0.0)
     with pytest.raises(ValueError, match="needs at least 3 different values"):
