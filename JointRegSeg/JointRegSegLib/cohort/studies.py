@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..images.label_conventions import convention_of_name, declared_convention
+from ..images.label_conventions import LabelConvention, convention_of_name, declared_convention
 
 SPLITS = ("train", "val", "test")
 
@@ -55,6 +55,13 @@ class StudyRecord:
             | {column: path for column, path in others.items() if path is not None}
             | dict(self.target_files)
         )
+
+    @property
+    def told_convention(self) -> LabelConvention | None:
+        """Convention of the label file, declared or told by its name; None where its numbers have to be recognized."""
+        if self.convention:
+            return declared_convention(self.convention)
+        return None if self.label is None else convention_of_name(str(self.label))
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class Cohort:
 
 
 def _convention_of(study: StudyRecord) -> str:
-    if study.convention:
-        return f"{declared_convention(study.convention).name} (declared)"
-    told = convention_of_name(str(study.label))
-    return "recognized by numbers and arrangement" if told is None else f"{told.name} (file name)"
+    told = study.told_convention
+    if told is None:
+        return "recognized by numbers and arrangement"
+    return f"{told.name} ({'declared' if study.convention else 'file name'})"

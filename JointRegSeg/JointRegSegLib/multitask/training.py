@@ -16,7 +16,6 @@ from ..cohort.manifest import read_manifest
 from ..cohort.studies import Cohort
 from ..network.precision import FLOAT32
 from ..tasks.study_task import StudyTask
-from ..training.checkpoints import split_digests
 from ..training.loop import train
 from ..training.state import TrainingResult
 from .config import MultiTaskConfig
@@ -102,7 +101,7 @@ def train_tasks(
         resume=resume,
         processes=processes,
         progress=progress,
-        studies=split_digests(cohort),
+        studies=cohort,
     )
     tasks = calibrated(network, validation)
     network.tasks = tasks

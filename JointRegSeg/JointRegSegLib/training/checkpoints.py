@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,7 +17,6 @@ from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.stored_values import check_stored, check_weights
 from NeuroCESTLib.core.tensor_files import load_tensors, save_tensors
 
-from ..cohort.studies import Cohort
 from ..network.configuration import NetworkConfig
 from ..tasks.joint import JOINT
 from .settings import TrainingSettings
@@ -138,29 +135,6 @@ def best_is_lost(folder: Path, network: Mapping[str, Tensor], processes: Process
     return lost
 
 
-def split_digests(cohort: Cohort) -> dict[str, str]:
-    """Describe the training and the held-out studies of a cohort, by which a resumed training recognizes them.
-
-    They are told by subject, visit and the names of their files, so that a cohort may be moved to another folder.
-
-    Args:
-        cohort: Studies of all splits.
-
-    Returns:
-        Number of studies and a digest for each of the splits 'train' and 'val'.
-    """
-    found = {}
-    for split in ("train", "val"):
-        studies = sorted(
-            [study.subject, study.visit, *(f"{column}={file.name}" for column, file in sorted(study.files.items()))]
-            for study in cohort.studies
-            if study.split == split
-        )
-        digest = hashlib.sha256(json.dumps(studies).encode()).hexdigest()[:12]
-        found[split] = f"{len(studies)} studies ({digest})"
-    return found
-
-
 def check_same(found: dict[str, Any], wanted: dict[str, Any], path: str | Path) -> None:
     """Check that a checkpoint belongs to the same training.
 
@@ -173,7 +147,17 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], path: str | Path) 
         ValueError: The settings differ; the message names the first difference.
     """
     if difference := _difference(found, wanted, ""):
-        raise ValueError(f"'{path}' belongs to another training: {difference}; use another output folder")
+        raise of_another_training(path, difference)
+
+
+def of_another_training(path: str | Path, difference: str) -> ValueError:
+    """Return the error for a checkpoint that belongs to another training.
+
+    Args:
+        path: The checkpoint.
+        difference: What differs, in words.
+    """
+    return ValueError(f"'{path}' belongs to another training: {difference}; use another output folder")
 
 
 def of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
@@ -181,9 +165,6 @@ def of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, 
     found = {"task": JOINT.name, "initialise": "", **found}
     if "initialise" not in wanted:
         found.pop("initialise")
-    found.setdefault(STUDIES, wanted.get(STUDIES))
-    if STUDIES not in wanted:
-        found.pop(STUDIES)
     for part, defaults in (("network", NetworkConfig().to_dict()), ("training", asdict(TrainingSettings()))):
         if isinstance(found.get(part), dict) and isinstance(wanted.get(part), dict):
             missing = {key for key in wanted[part] if key not in found[part]}
@@ -192,10 +173,20 @@ def of_this_version(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, 
 
 
 def _difference(found: Any, wanted: Any, name: str) -> str:
-    """First difference between two nested dictionaries in words; empty where there is none."""
+    """First difference between two nested values in words; empty where there is none."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys((*found, *wanted)):
             if difference := _difference(found.get(key), wanted.get(key), f"{name}.{key}".strip(".")):
                 return difference
         return ""
-    return "" if found == wanted else f"{name} was {shortened(found)} and is now {shortened(wanted)}"
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for number, pair in enumerate(zip(found, wanted, strict=True)):
+            if difference := _difference(*pair, f"{name}[{number}]"):
+                return difference
+        return ""
+    if found == wanted:
+        return ""
+    before, now = shortened(found), shortened(wanted)
+    if before == now:
+        before, now = repr(found), repr(wanted)
+    return f"{name} was {before} and is now {now}"

@@ -20,7 +20,6 @@ from ..cohort.sources import open_pairs
 from ..cohort.studies import Cohort
 from ..images.labels import CAVITY
 from ..synthesis.source import SyntheticConfig, SyntheticSource
-from .checkpoints import split_digests
 from .config import TrainingConfig
 from .learned import with_class_weights, with_histogram_landmarks
 
@@ -40,7 +39,7 @@ class TrainingData:
         preprocessing: Preprocessing that is saved with the weights.
         description: Where the data come from, in words.
         labels: Number of label files by their convention.
-        studies: Digests of the studies by split, see ``checkpoints.split_digests``; empty without a manifest.
+        studies: Studies of all splits; None without a manifest.
     """
 
     config: TrainingConfig
@@ -50,7 +49,7 @@ class TrainingData:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     description: str = ""
     labels: dict[str, int] = field(default_factory=dict)
-    studies: dict[str, str] = field(default_factory=dict)
+    studies: Cohort | None = None
 
 
 def open_data(
@@ -76,6 +75,7 @@ def open_data(
         ValueError: Settings or studies cannot be used, or the manifest is missing.
     """
     folder = Path(folder)
+    cohort = None
     if manifest is None:
         training, held_out, description = _synthetic_pairs(config)
     else:
@@ -96,8 +96,8 @@ def open_data(
         augmentation,
         _saved_preprocessing(config, preparation),
         description,
-        {} if manifest is None else cohort.conventions(),
-        {} if manifest is None else split_digests(cohort),
+        {} if cohort is None else cohort.conventions(),
+        cohort,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
 
+from ..cohort.studies import Cohort
 from ..pictures.curves import draw_curves
 from .batches import AnyBatch, Augment, BatchStream, ItemSource
 from .checkpoints import (
@@ -26,6 +27,7 @@ from .checkpoints import (
     check_same,
     is_sound,
     load_checkpoint,
+    of_another_training,
     of_this_version,
     save_checkpoint,
     start_anew,
@@ -34,6 +36,7 @@ from .config import TrainingConfig
 from .log import MINUTES, Row, TrainingLog, without_time
 from .objective import JointObjective, Objective
 from .state import TrainingDiverged, TrainingResult, TrainingState
+from .studies import difference_of_studies, study_digests
 from .updates.learner import Learner
 
 Clock = Callable[[], float]
@@ -52,7 +55,7 @@ def train(
     processes: Processes | None = None,
     progress: Progress = silent,
     clock: Clock = time.monotonic,
-    studies: Mapping[str, str] | None = None,
+    studies: Cohort | None = None,
 ) -> TrainingResult:
     """Train a network in place; at the end it has the best weights (averaged ones with ``ema_decay``).
 
@@ -71,8 +74,8 @@ def train(
         processes: This process among the others; None for a single one.
         progress: Called after each step; may raise to interrupt, after which a checkpoint is written.
         clock: Clock that time limits and checkpoints follow.
-        studies: Digests of the studies by split, see ``checkpoints.split_digests``, which must be those of the training
-            that is resumed; None for data without a manifest.
+        studies: Studies of all splits, which must be those of the training that is resumed; None for data without a
+            manifest.
 
     Returns:
         The trained network and how the training went.
@@ -118,11 +121,11 @@ class _Run:
         processes: Processes,
         progress: Progress,
         clock: Clock,
-        studies: Mapping[str, str] | None = None,
+        studies: Cohort | None = None,
     ) -> None:
         self.objective, self.settings, self.processes = objective, objective.settings, processes
         self.folder, self.progress, self.clock = folder, progress, clock
-        self.studies = dict(studies or {})
+        self.studies = studies
         self.learner = Learner(objective, network, processes)
         self.validation = [objective.combine([item], objective.multiple) for item in validation]
         self.log = TrainingLog(folder, writes=processes.writes)
@@ -271,7 +274,7 @@ class _Run:
 
     def _trajectory(self) -> dict[str, Any]:
         """Everything that decides the weights, with the studies."""
-        return self.objective.trajectory() | ({STUDIES: self.studies} if self.studies else {})
+        return self.objective.trajectory() | ({} if self.studies is None else {STUDIES: study_digests(self.studies)})
 
     def resume(self) -> bool:
         """Continue from the last checkpoint; ValueError where it belongs to another training.
@@ -283,13 +286,15 @@ class _Run:
         if not is_sound(self.folder, self.processes):
             return False
         checkpoint = load_checkpoint(path)
-        found, wanted = checkpoint["trajectory"], self._trajectory()
-        if self.studies and STUDIES not in found and self.processes.writes:
-            warnings.warn(
-                f"'{path}' is of an earlier version, which did not store the studies of its splits: make sure that the "
-                "split of every study is the same as before",
-                stacklevel=2,
-            )
+        found, wanted = dict(checkpoint["trajectory"]), self.objective.trajectory()
+        studies = found.pop(STUDIES, None)
+        try:
+            difference = self._difference_of_studies(studies)
+        except ValueError:
+            start_anew(self.folder, self.processes)
+            return False
+        if difference:
+            raise of_another_training(path, difference)
         check_same(of_this_version(found, wanted), wanted, path)
         try:
             self._restore(checkpoint)
@@ -301,6 +306,20 @@ class _Run:
         ):
             self.state.best_step, self.state.best_score = self.state.step, math.nan
         return True
+
+    def _difference_of_studies(self, found: Any) -> str:
+        """First difference from the studies in the checkpoint; earlier versions did not store them, which is told."""
+        if self.studies is None:
+            return ""
+        if found is not None:
+            return difference_of_studies(found, self.studies)
+        if self.processes.writes:
+            warnings.warn(
+                f"'{self.folder / LAST}' is of an earlier version, which did not store the studies of its splits: make "
+                "sure that the split of every study is the same as before",
+                stacklevel=3,
+            )
+        return ""
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
         self.learner.restore(checkpoint, f"'{self.folder / LAST}' is damaged")

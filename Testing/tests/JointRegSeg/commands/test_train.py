@@ -184,7 +184,10 @@ def test_other_splits_than_those_of_the_training_are_not_resumed(
     cohort.write_text("\n".join([header, *exchanged]) + "\n")
     capfd.readouterr()
     assert main([*command, "--resume"]) == 2
-    assert "belongs to another training: studies.train was '4 studies" in capfd.readouterr().err
+    assert (
+        "belongs to another training: the study 's0 1' was in the split 'train' and is now in 'val'"
+        in capfd.readouterr().err
+    )
 
 
 def test_class_weights_need_labels(cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

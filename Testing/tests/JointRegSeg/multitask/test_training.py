@@ -55,6 +55,17 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
+def test_a_training_is_not_resumed_with_other_targets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cohort = write_cohort(tmp_path, 14)
+    assert run_training(cohort, write_config(tmp_path, [AGE], steps=1), tmp_path / "run") == 0
+    with open(cohort, newline="") as file:
+        ages = [row["age"] for row in csv.DictReader(file)]
+    change(cohort, "age", ages[1], slice(0, 1))
+    change(cohort, "age", ages[0], slice(1, 2))  # mean and standard deviation stay the same
+    assert run_training(cohort, write_config(tmp_path, [AGE], steps=2), tmp_path / "run", "--resume") == 2
+    assert "belongs to another training: the targets of the study 's0' have changed" in capsys.readouterr().err
+
+
 def test_the_loss_of_a_task_is_reported_as_the_mean_over_the_studies_with_a_target() -> None:
     age = Regression(column="age", loss_name="l2", share=0.25)
     config = multitask_from_dict({"network": NETWORK, "tasks": [AGE], "data": {"augmentation": None}})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from JointRegSegLib.training.checkpoints import of_this_version
+import pytest
+
+from JointRegSegLib.training.checkpoints import check_same, of_this_version
 
 
 def test_a_checkpoint_of_an_earlier_version_lacks_only_settings_that_had_their_defaults() -> None:
@@ -17,3 +19,13 @@ def test_a_checkpoint_of_an_earlier_version_lacks_only_settings_that_had_their_d
         "network": {"name": "a", "convolution": "full", "dropout": 0.0},
         "training": {"encoder_rate": 1.0, "seed": 3},
     }
+
+
+def test_the_first_entry_of_a_list_that_differs_is_named() -> None:
+    found = {"tasks": [{"task": "regression", "column": "the age of the patient", "mean": 41.0}, {"task": "tissue"}]}
+    wanted = {"tasks": [{"task": "regression", "column": "the age of the patient", "mean": 59.0}, {"task": "tissue"}]}
+    with pytest.raises(ValueError, match=r"training: tasks\[0\]\.mean was 41\.0 and is now 59\.0; use another"):
+        check_same(found, wanted, "last.pt")
+    fewer = {"tasks": [*found["tasks"], {"task": "autoencoder"}]}
+    with pytest.raises(ValueError, match=r"training: tasks was .*'tissue'\}\] and is now .*'autoencoder'\}\]"):
+        check_same(found, fewer, "last.pt")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ from JointRegSegLib.network.joint import JointNetwork
 from JointRegSegLib.network.precision import Precision
 from JointRegSegLib.network.weights import load_weights, save_weights
 from JointRegSegLib.training.batches import collate
-from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint, split_digests
+from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
 from JointRegSegLib.training.initial import new_network
 from JointRegSegLib.training.loop import train
 from JointRegSegLib.training.state import TrainingDiverged, TrainingResult
@@ -98,29 +99,83 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         toy_training(toy_config({"epochs": 1, "learning_rate": 0.02}), tmp_path, resume=True)
 
 
-def studies_of(*splits: str, folder: str = "a", label: str = "label.nii.gz") -> dict[str, str]:
-    """What a checkpoint stores of a study in each of the splits."""
+def studies_of(*splits: str, folder: str = "a", label: str = "label.nii.gz", **columns: Any) -> Cohort:
+    """A cohort with a study in each of the splits."""
     studies = [
-        StudyRecord(f"s{n}", "1", {"t1": Path(folder) / f"s{n}.nii.gz"}, label=Path(folder) / label, split=split)
+        StudyRecord(
+            f"s{n}",
+            "1",
+            {"t1": Path(folder) / f"s{n}.nii.gz"},
+            Path(folder) / label,
+            split=split,
+            **{"convention": "brats2023", **columns},
+        )
         for n, split in enumerate(splits)
     ]
-    return split_digests(Cohort("cohort.csv", tuple(studies)))
+    return Cohort("cohort.csv", tuple(studies))
 
 
-def test_a_training_is_resumed_with_the_studies_of_its_splits_only(tmp_path: Path) -> None:
-    before = studies_of("train", "train", "val")
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (studies_of("val", "train", "train"), "the study 's0 1' was in the split 'train' and is now in 'val'"),
+        (studies_of("train", "train", "test"), "the study 's2 1' of the split 'val' is missing now"),
+        (studies_of("train", "train", "val", "val"), "the study 's3 1' of the split 'val' is new"),
+        (studies_of("train", "train", "val", label="other.nii.gz"), "the names of the files of the study 's0 1' have"),
+        (
+            studies_of("train", "train", "val", convention="msd"),
+            "the convention of the labels of the study 's0 1' was 'brats2023' and is now 'msd'",
+        ),
+        (
+            studies_of("train", "train", "val", target_values={"age": "4"}),
+            "the targets of the study 's0 1' have changed",
+        ),
+    ],
+)
+def test_a_training_is_resumed_with_the_studies_of_its_splits_only(tmp_path: Path, other: Cohort, words: str) -> None:
+    before = studies_of("train", "train", "val", convention="BraTS 2023")
     toy_training(toy_config({"steps": 1}), tmp_path, studies=before)
-    for other in (studies_of("val", "train", "train"), studies_of("train", "train", "val", label="other.nii.gz")):
-        with pytest.raises(ValueError, match=r"another training: studies\.train was '2 studies \(\w{12}\)' and is now"):
-            toy_training(toy_config({"steps": 1}), tmp_path, studies=other, resume=True)
-    moved = studies_of("train", "train", "val", "test", folder="b")
+    with pytest.raises(ValueError, match=f"another training: {words}"):
+        toy_training(toy_config({"steps": 1}), tmp_path, studies=other, resume=True)
+    moved = studies_of("train", "train", "val", "test", folder="b", landmarks=Path("points.csv"))
     assert toy_training(toy_config({"steps": 1}), tmp_path, studies=moved, resume=True).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (studies_of("train", "val"), ""),
+        (studies_of("train", "val", landmarks=Path("points.csv")), ""),
+        (
+            studies_of("val", "train"),
+            r"names of files in the split 'train' have changed, which were 1 studies \(\w{12}\) and are now 1",
+        ),
+    ],
+)
+def test_studies_in_a_checkpoint_of_an_earlier_version_are_compared_by_split(
+    tmp_path: Path, now: Cohort, words: str
+) -> None:
+    toy_training(toy_config({"steps": 1}), tmp_path)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state["trajectory"]["studies"] = {"train": "1 studies (bef9d64ccb9b)", "val": "1 studies (2502378ac9ae)"}
+    torch.save(state, tmp_path / "last.pt")
+    if words:
+        with pytest.raises(ValueError, match=words):
+            toy_training(toy_config({"steps": 1}), tmp_path, studies=now, resume=True)
+    else:
+        assert toy_training(toy_config({"steps": 1}), tmp_path, studies=now, resume=True).steps == 1
 
 
 def test_a_checkpoint_of_an_earlier_version_without_studies_is_resumed_with_a_warning(tmp_path: Path) -> None:
     toy_training(toy_config({"steps": 1}), tmp_path)
     with pytest.warns(UserWarning, match="make sure that the split of every study is the same as before"):
         toy_training(toy_config({"steps": 1}), tmp_path, studies=studies_of("train", "val"), resume=True)
+
+
+def studies_of_another_form(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    state["trajectory"]["studies"] = {"train": 3}
+    torch.save(state, path)
 
 
 def half_a_checkpoint(path: Path) -> None:
@@ -173,18 +228,25 @@ DAMAGES = [half_a_checkpoint, more_than_tensors, weights_that_are_not_finite, sp
 
 @pytest.mark.parametrize(
     "damage",
-    [*DAMAGES, weights_of_another_shape, a_negative_step, an_optimiser_of_other_weights, a_row_of_words],
+    [
+        *DAMAGES,
+        weights_of_another_shape,
+        a_negative_step,
+        an_optimiser_of_other_weights,
+        a_row_of_words,
+        studies_of_another_form,
+    ],
 )
 def test_a_damaged_checkpoint_is_put_aside_and_the_training_starts_anew(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     config = toy_config({"epochs": 2, "ema_decay": 0.8})
-    whole = toy_training(config, tmp_path / "run")
+    whole = toy_training(config, tmp_path / "run", studies=studies_of("train"))
     best = (tmp_path / "run" / "best.pt").read_bytes()
     damage(tmp_path / "run" / "last.pt")
     damaged = (tmp_path / "run" / "last.pt").read_bytes()
     with pytest.warns(UserWarning, match=r"last\.pt' is damaged, so the training starts from the beginning; what"):
-        again = toy_training(config, tmp_path / "run", resume=True)
+        again = toy_training(config, tmp_path / "run", resume=True, studies=studies_of("train"))
     assert numbers(again) == numbers(whole)
     assert same(again.network, whole.network)
     assert (tmp_path / "run" / "last.pt.damaged").read_bytes() == damaged
