@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .messages.input_errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,8 +25,8 @@ def choose_device(name: str = "auto") -> torch.device:
     import torch
 
     if name not in DEVICES:
-        raise ValueError(f"device '{name}' is unknown; use one of {', '.join(DEVICES)}")
+        raise InputError("device", f"device '{name}' is unknown; use one of {', '.join(DEVICES)}")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ValueError("device 'cuda' is not available on this machine; use cpu or auto")
+        raise InputError("device", "device 'cuda' is not available on this machine; use cpu or auto")
     return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from .messages.input_errors import InputError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,7 +26,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
         ValueError: The number is below 1.
     """
     if count is not None and count < 1:
-        raise ValueError(f"the number of threads must be at least 1, not {count}")
+        raise InputError("threads", f"the number of threads must be at least 1, not {count}")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

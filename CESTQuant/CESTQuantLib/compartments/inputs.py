@@ -157,8 +157,15 @@ class Settings:
             )
         if self.draws < 50:
             raise InputError("draws", f"{self.draws} bootstrap samples are too few; draw at least 50")
-        if self.perturbations < 0 or self.alignment_error_mm < 0:
-            raise InputError("perturbations", "the number and the size of the perturbations must not be negative")
+        if self.perturbations < 0:
+            raise InputError("perturbations", "the number of the perturbations must not be negative")
+        if not 0 <= self.alignment_error_mm <= 50:
+            raise InputError(
+                "alignment-error",
+                f"the error of the alignment is {self.alignment_error_mm:g} mm, but must be between 0 and 50 mm",
+            )
+        if self.seed < 0:
+            raise InputError("seed", f"the seed of the random draws must not be negative, as {self.seed} is")
         if not 0 < self.segmentation_error_mm <= 5:
             raise InputError(
                 "segmentation-error",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from NeuroCESTLib.core.checked_json import check_keys, number
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..formats.presets import tissue_values
@@ -181,6 +182,8 @@ def simulate_patient(
     Returns:
         The images, fields and true maps of the slab.
     """
+    if seed < 0:
+        raise InputError("seed", f"the seed of the noise must not be negative, as {seed} is")
     generator = np.random.default_rng(seed)
     shape = shares.shape[1:]
     shares = _without_traces(shares.reshape(len(REGIONS), -1))

@@ -146,14 +146,16 @@ class FieldLimits:
     b1_relative: tuple[float, float] = (0.3, 1.8)
 
     def __post_init__(self) -> None:
-        for name in ("b0_ppm", "b1_relative"):
+        for name, role, called in (("b0_ppm", "b0-limits", "B0"), ("b1_relative", "b1-limits", "the relative B1")):
             limits = getattr(self, name)
             if limits is not None and not (-math.inf < limits[0] < limits[1] < math.inf):
-                raise ValueError(
-                    f"the limits of {name} must be two ascending numbers, not {limits[0]:g}, {limits[1]:g}"
+                raise InputError(
+                    role, f"the limits of {called} must be two ascending numbers, not {limits[0]:g}, {limits[1]:g}"
                 )
         if not self.b1_relative[0] > 0:
-            raise ValueError(f"the lower limit of b1_relative is {self.b1_relative[0]:g} but must be positive")
+            raise InputError(
+                "b1-limits", f"the lower limit of the relative B1 is {self.b1_relative[0]:g} but must be positive"
+            )
 
     def of_b0(self, offsets_ppm: Tensor) -> tuple[float, float]:
         """Return the limits of B0 in ppm for an acquisition with these offsets (offset,)."""

@@ -156,7 +156,8 @@ def _slab_geometry(labels: np.ndarray, grid: Geometry, slab: Slab) -> Geometry:
     axes = grid.direction @ tilt
     brain = np.argwhere(labels > 0)[:, ::-1] @ grid.ijk_to_ras[:3, :3].T + grid.ijk_to_ras[:3, 3] - center
     along = brain @ axes
-    near = along[np.abs(along[:, 2]) <= slab.slices * slab.thickness_mm / 2]
+    voxel = np.abs(axes[:, 2] @ grid.ijk_to_ras[:3, :3]).sum()  # along the normal of the slab, which may be thinner
+    near = along[np.abs(along[:, 2]) <= max(slab.slices * slab.thickness_mm, voxel) / 2]
     low, high = near[:, :2].min(0) - 2 * slab.voxel_mm, near[:, :2].max(0) + 2 * slab.voxel_mm
     columns, rows = (int(n) for n in np.ceil((high - low) / slab.voxel_mm))
     spacing = (slab.voxel_mm, slab.voxel_mm, slab.thickness_mm)

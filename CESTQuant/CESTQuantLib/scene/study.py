@@ -353,7 +353,8 @@ def acquisition_order(node: Any, index: np.ndarray, protocol: Protocol) -> np.nd
         return as_stored
     by_index, by_offset = np.argsort(index, kind="stable"), np.argsort(offsets, kind="stable")
     if not np.allclose(index[by_index], offsets[by_offset], atol=tolerance):
-        raise ValueError(f"the offsets of {called(node)} ({index[0]:g}, {index[1]:g}, …) are not those of the protocol")
+        some = ", ".join(f"{offset:g}" for offset in index[:2]) + (", …" if len(index) > 2 else "")
+        raise ValueError(f"the offsets of {called(node)} ({some}) are not those of the protocol")
     if (np.diff(offsets[by_offset]) < tolerance).any():
         raise ValueError(
             f"{called(node)} has another order than the protocol, and repeated offsets leave the order open"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..formats.presets import tissue_values
@@ -81,6 +82,8 @@ def make_phantom(*, noise_sd: float = 0.002, seed: int = 1, progress: Progress |
     """
     labels = _anatomy()
     b0, b1 = _fields()
+    if seed < 0:
+        raise InputError("seed", f"the seed of the noise must not be negative, as {seed} is")
     generator = np.random.default_rng(seed)
     protocol = phantom_protocol()
     voxels = np.flatnonzero(labels)

@@ -204,6 +204,17 @@ def test_wasabi_needs_its_pulse(
     assert not (tmp_path / "out").exists()
 
 
+def test_limits_of_a_field_map_that_do_not_ascend(
+    slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    arguments = fit_arguments(good, tmp_path / "out", "")[1:]
+    place = arguments.index("--method")
+    arguments = ["wassr", *arguments[:place], *arguments[place + 2 :], "--b0-limits", "1", "-1"]
+    assert main(arguments) == 2
+    words = "error: --b0-limits: the limits of B0 must be two ascending numbers, not 1, -1"
+    assert messages(capfd.readouterr().err) == [words]
+
+
 @pytest.mark.parametrize("place", ["file", "file/out"])
 def test_an_output_folder_that_is_a_file(
     slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture, place: str

@@ -82,6 +82,16 @@ def test_options_that_the_method_does_not_use_are_named(quantified: Callable, go
     assert all(word in line for word, line in zip(words, noted, strict=True))
 
 
+def test_messages_about_options_open_with_the_option(refused: Callable) -> None:
+    assert refused("lorentzian", threads=0) == "error: --threads: the number of threads must be at least 1, not 0"
+
+
+def test_a_missing_gpu_is_no_fault_of_the_signal(refused: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = "error: --device: device 'cuda' is not available on this machine; use cpu or auto"
+    assert refused("mtrasym", device="cuda") == words
+
+
 @pytest.mark.parametrize("offset", [50.0, -3.5, 0.0, "nan"])
 def test_offsets_without_an_asymmetry(refused: Callable, offset: object) -> None:
     words = "±50 ppm" if offset == 50 else "must be a positive number of ppm"

@@ -12,6 +12,7 @@ from CESTQuantLib.compartments.inputs import Settings
 from CESTQuantLib.compartments.results.change import Change
 from CESTQuantLib.compartments.results.regions import Region
 from CESTQuantLib.compartments.results.visit import Visit
+from NeuroCESTLib.core.messages.input_errors import InputError
 
 FINE = grid_around((60, 60, 60), (1.0, 1.0, 1.0))
 THICK = grid_around((14, 60, 60), (1.0, 1.0, 4.0))
@@ -57,6 +58,19 @@ def test_the_interval_of_a_volume_change_is_that_of_two_wrong_outlines() -> None
 def test_a_change_larger_than_the_error_of_the_outlines_is_told_from_none() -> None:
     assert change_between(12.0, 12.0, Settings()).lower < 0 < change_between(12.0, 12.0, Settings()).upper
     assert change_between(10.0, 16.0, Settings()).lower > 0
+
+
+@pytest.mark.parametrize("error_mm", [-0.1, 51.0, float("nan"), float("inf")])
+def test_an_impossible_error_of_the_alignment_is_refused(error_mm: float) -> None:
+    with pytest.raises(InputError, match=r"the error of the alignment is .* but must be between 0 and 50") as caught:
+        Settings(alignment_error_mm=error_mm)
+    assert caught.value.role == "alignment-error"
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="must not be negative, as -1 is") as caught:
+        Settings(seed=-1)
+    assert caught.value.role == "seed"
 
 
 @pytest.mark.parametrize("error_mm", [0.0, -1.0, 6.0])

@@ -107,11 +107,23 @@ def test_the_true_alignment_can_be_given_as_to_anatomy(written: Path) -> None:
     assert agreement(alignment) > agreement(sitk.Transform(3, sitk.sitkIdentity)) + 0.02
 
 
+def test_a_slab_may_be_thinner_than_the_voxels_of_the_anatomy(tmp_path: Path, slicer) -> None:
+    sitk.WriteImage(head(spacing_mm=4.0), str(tmp_path / "head.nii.gz"))
+    slab = ("--slices", "1", "--slice-thickness", "0.5", "--voxel-size", "4")
+    assert main(["phantom", "--regions", str(tmp_path / "head.nii.gz"), *slab, "--output", str(tmp_path / "out")]) == 0
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz"))).any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--slices", "2"], "--slices can be used only with --regions"),
         (["--regions", "{head}", "--voxel-size", "0"], "voxel_mm is 0"),
+        (["--seed", "-1"], "error: --seed: the seed of the noise must not be negative, as -1 is"),
+        (
+            ["--regions", "{head}", "--seed", "-1"],
+            "error: --seed: the seed of the noise must not be negative, as -1 is",
+        ),
         (["--regions", "{wrong}"], "is not a label map of tissues"),
         (["--regions", "{empty}"], "holds no tissue"),
         (["--regions", "{head}", "--values", "{bad}"], "unknown keys tumour; use white_matter"),

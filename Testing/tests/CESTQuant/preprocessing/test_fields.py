@@ -176,7 +176,7 @@ def test_wasabi_estimates_at_given_limits_are_at_bounds_and_noise_is_no_fit():
     assert not (maps.status[outside] == Status.CONVERGED).any()
     noise = wasabi(rand(200, 31, seed=3), offsets, PULSE)
     assert not (noise.status == Status.CONVERGED).any()
-    with pytest.raises(ValueError, match="the limits of b0_ppm must be two ascending numbers, not 1, -1"):
+    with pytest.raises(ValueError, match="the limits of B0 must be two ascending numbers, not 1, -1"):
         FieldLimits((1.0, -1.0))
 
 

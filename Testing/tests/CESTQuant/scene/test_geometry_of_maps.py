@@ -226,6 +226,13 @@ def test_a_sequence_with_other_offsets_than_the_protocol_is_refused(slicer: Modu
         mtr_asym(sequence(GRIDS["axial"]), protocol=other)
 
 
+def test_a_single_measurement_with_another_offset_than_the_protocol_is_refused(slicer: ModuleType) -> None:
+    grid = GRIDS["axial"]
+    node = numeric_sequence(slicer, asymmetric(grid)[:1] / M0, grid, OFFSETS[:1])
+    with pytest.raises(ValueError, match=r"the offsets of 'cest' \(-3\.5\) are not those of the protocol"):
+        mtr_asym(node, protocol=PROTOCOL | {"offsets_ppm": [3.0]})
+
+
 class Index:
     """What ``acquisition_order`` needs of a sequence node."""
 
