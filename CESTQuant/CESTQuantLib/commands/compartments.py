@@ -154,6 +154,8 @@ def _is_given(options: Namespace, end: str) -> bool:
 
 def _require(options: Namespace) -> None:
     """Check what can be checked before anything is read."""
+    from ..scene.compartments.nodes import file_name
+
     if not (options.maps or options.maps2 or (options.segmentation and options.segmentation2)):
         raise ValueError(
             "no CEST maps are given: give --maps with the output folder of 'cestquant fit', or for the volumes of two "
@@ -168,6 +170,11 @@ def _require(options: Namespace) -> None:
         raise ValueError("--between needs a second visit: give its files with --maps2, --segmentation2, --anatomy2")
     if len(options.visits) not in (1, 2) or (two and len(set(options.visits)) != 2):
         raise ValueError("--visits needs one name for each visit, and they must differ")
+    if two and len({file_name(visit).casefold() for visit in options.visits}) != 2:
+        raise ValueError(
+            f"--visits: the names {' and '.join(map(repr, options.visits))} are the same as names of files, in which "
+            "letters, digits and hyphens count: choose names that differ in these"
+        )
 
 
 def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:

@@ -223,7 +223,7 @@ def _coverage_notes(visit: str, regions: Sequence[Region]) -> list[str]:
     if tumor and not seen:
         raise ValueError(
             f"{visit}: the CEST slab shows nothing of the segmentation: check that both are of the same visit, and "
-            "their alignment (--to-anatomy, --register)"
+            "give their alignment or register them (--to-anatomy, --register)"
         )
     thin = [region.title.lower() for region in seen if not (region.weights >= LEAST_SHARE).any()]
     notes = (

@@ -157,7 +157,11 @@ def _worth(image: Image) -> int:
 
 def _unjudged(visit: VisitInput, alignment: Alignment) -> Alignment:
     if visit.register:
-        missing = "an anatomical image (--anatomy)" if not visit.anatomy else "the M0 image (--signal, --reference)"
+        missing = (
+            "an anatomical image (--anatomy)"
+            if not visit.anatomy
+            else "the M0 image or the acquisition (--reference, --signal)"
+        )
         raise ValueError(f"{visit.name}: the registration needs {missing}")
     return alignment
 
@@ -181,7 +185,7 @@ def _rotation(matrix: np.ndarray) -> np.ndarray:
 def _judged(visit: VisitInput, found: Alignment) -> Alignment:
     anatomy = _judge(visit, found).called
     where = f"{visit.name}: the CEST images and {anatomy}"
-    remedy = "find it with --register" if found.source == "header" else "check that both are of the same visit"
+    remedy = "register them (--register)" if found.source == "header" else "check that both are of the same visit"
     if found.overlap < LEAST_OVERLAP:
         raise ValueError(
             f"{where} overlap by {100 * found.overlap:.0f} % only: give their alignment (--to-anatomy) or {remedy}"

@@ -312,7 +312,7 @@ def test_an_alignment_that_cannot_be_checked_without_the_m0_image_is_told(
     given = ("--maps", maps, "--segmentation", segmentation, "--labels", LABELS, "--no-spectra")
     given = (*given, "--anatomy", own / "b0.nii.gz")  # no image of this brain
     compartments(tmp_path / "out", *given, status=2)
-    assert "find it with --register" in capfd.readouterr().err
+    assert "register them (--register)" in capfd.readouterr().err
     (own / "m0.nii.gz").unlink()
     compartments(tmp_path / "out", *given)
     told = capfd.readouterr().err
@@ -379,6 +379,15 @@ def test_the_mean_spectra_are_those_of_the_prepared_acquisition(
         found = compartments(tmp_path / f"found{number}", "--maps", folder, *usual)
         spectra.append([float(row["fit"]) for row in rows_of(found / "compartments.csv") if row["fit"] != "nan"])
     assert spectra[0] != pytest.approx(spectra[1], rel=1e-6)
+
+
+def test_visits_whose_regions_would_share_a_file_are_refused(
+    slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both = ("--maps", maps, "--segmentation", segmentation, "--maps2", maps, "--segmentation2", segmentation)
+    for names in (("pre/op", "pre op"), ("Baseline", "baseline")):
+        compartments(tmp_path / "out", *both, "--visits", *names, status=2)
+        assert f"the names '{names[0]}' and '{names[1]}' are the same as names of files" in capfd.readouterr().err
 
 
 def test_labels_without_names_are_regions_of_their_own(
