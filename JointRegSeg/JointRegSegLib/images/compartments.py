@@ -26,7 +26,12 @@ _NOT_CONTENT = re.compile(
 """What a name says of the time or of what the segment does not hold, as in "tumour after resection"."""
 _MEANINGS: tuple[tuple[int, re.Pattern[str]], ...] = (
     (CAVITY, re.compile(r"cavit|\bresect(?:ion|ed)\b(?! (?:tumou?r|lesion|glioma|gtv))|\brc\b")),
-    (EDEMA, re.compile(r"o?edema|\b(?:ed|snfh|flair)\b|^t2$|hyper-?intens|peri-?tumou?r|infiltrat")),
+    (
+        EDEMA,
+        re.compile(
+            r"o?edema|\b(?:ed|snfh|flair)\b|^t2$|\bt2w?[\s/-]+(?:lesion|signal|abnormal)|hyper-?intens|peri-?tumou?r|infiltrat"
+        ),
+    ),
     (NECROTIC_CORE, re.compile(r"necro|cyst|\b(?:ncr|net|netc|nec|ncr/net)\b")),
     (ENHANCING, re.compile(r"enhanc|\b(?:et|ce|cet|gd|active)\b|^at$")),
 )
@@ -34,6 +39,11 @@ _MEANINGS: tuple[tuple[int, re.Pattern[str]], ...] = (
 
 "AT" and "T2" are abbreviations only as the whole name; in "tumour at baseline" and "tumour T2" they tell the time.
 """
+_OF_TUMOR = re.compile(
+    r"(?<!peri[\s-])\b(?:tumou?r|glioma|gtv)s?\b(?! (?:resection )?cavit)|(?<!t2[\s/-])(?<!flair[\s/-])\blesions?\b"
+    r"|\bresidual\b|\brecurren"
+)
+"""Words that make a cavity or an oedema uncertain, as in "tumour, resected" or "recurrence in the resection cavity"."""
 _CORE = re.compile(r"\bcore\b|\btc\b")
 _PLAIN = re.compile(r"\b(?:tumou?r|gtv|lesion|(?<!brain )mask|roi|wt|whole(?! brain)|glioma|segment|label)\b")
 
@@ -99,6 +109,8 @@ def class_of_segment(name: str) -> int | None:
     rest = _NOT_ENHANCING.sub(" ", words)
     content = _NOT_CONTENT.sub(" ", rest).strip()
     found = [number for number, pattern in _MEANINGS if pattern.search(content)]
+    if {CAVITY, EDEMA}.intersection(found) and _OF_TUMOR.search(content):
+        return None
     if rest != words and not found:
         return NECROTIC_CORE  # "non-enhancing tumour"
     if rest != words and found == [EDEMA]:
@@ -152,4 +164,7 @@ def is_plain_mask(names: Iterable[str]) -> bool:
     names = list(names)
     if len(names) != 1 or class_of_segment(names[0]) is not None:
         return False
+    content = _NOT_CONTENT.sub(" ", _words(names[0]))
+    if any(pattern.search(content) for number, pattern in _MEANINGS if number in (CAVITY, EDEMA)):
+        return False  # "oedema around the tumour"
     return _PLAIN.search(re.sub(r"\d+", " ", _words(names[0]))) is not None

@@ -32,7 +32,9 @@ _NOT_CONTENT = re.compile(
 """What a name says of the time or of what the segment does not hold, as in "tumour after resection"."""
 _MEANINGS = {
     "resection_cavity": re.compile(r"cavit|\bresect(?:ion|ed)\b(?! (?:tumou?r|lesion|glioma|gtv))|\brc\b"),
-    "edema": re.compile(r"o?edema|\b(?:ed|snfh|flair)\b|^t2$|hyper-?intens|peri-?tumou?r|infiltrat"),
+    "edema": re.compile(
+        r"o?edema|\b(?:ed|snfh|flair)\b|^t2$|\bt2w?[\s/-]+(?:lesion|signal|abnormal)|hyper-?intens|peri-?tumou?r|infiltrat"
+    ),
     "necrotic_core": re.compile(r"necro|cyst|\b(?:ncr|net|netc|nec|ncr/net)\b"),
     "enhancing_tumor": re.compile(r"enhanc|\b(?:et|ce|cet|gd|active)\b|^at$"),
 }
@@ -40,6 +42,11 @@ _MEANINGS = {
 
 "AT" and "T2" are abbreviations only as the whole name; in "tumour at baseline" and "tumour T2" they tell the time.
 """
+_OF_TUMOR = re.compile(
+    r"(?<!peri[\s-])\b(?:tumou?r|glioma|gtv)s?\b(?! (?:resection )?cavit)|(?<!t2[\s/-])(?<!flair[\s/-])\blesions?\b"
+    r"|\bresidual\b|\brecurren"
+)
+"""Words that make a cavity or an oedema uncertain, as in "tumour, resected" or "recurrence in the resection cavity"."""
 
 
 def compartment_of(name: str) -> str | None:
@@ -55,6 +62,8 @@ def compartment_of(name: str) -> str | None:
     rest = _NOT_ENHANCING.sub(" ", words)
     content = _NOT_CONTENT.sub(" ", rest).strip()
     found = [meaning for meaning, pattern in _MEANINGS.items() if pattern.search(content)]
+    if {CAVITY, "edema"}.intersection(found) and _OF_TUMOR.search(content):
+        return None
     if rest != words and found in ([], ["necrotic_core"]):
         return "necrotic_core"  # "non-enhancing tumour"
     if rest != words:

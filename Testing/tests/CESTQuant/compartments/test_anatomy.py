@@ -323,6 +323,16 @@ def _shade(brain: Brain, points: np.ndarray) -> np.ndarray:
         ("GTV at follow-up", "whole_tumor"),
         ("Tumour without oedema", "whole_tumor"),
         ("Whole brain", None),
+        ("Tumour resected", None),
+        ("Tumour (resected)", None),
+        ("Tumour, partially resected", None),
+        ("Residual tumour beside resection cavity", None),
+        ("Recurrence in resection cavity", None),
+        ("Tumour at resection margin", None),
+        ("Tumour with oedema", None),
+        ("Tumour on FLAIR", None),
+        ("Lesion on FLAIR", None),
+        ("Non-enhancing tumour with oedema", None),
     ],
 )
 def test_names_of_segments_are_read_by_their_meaning(name: str, expected: str | None) -> None:
@@ -347,6 +357,11 @@ def test_compartments_agree_with_those_of_jointregseg() -> None:
         "Tumor without enhancement",
         "Necrosis after resection",
         "resection_cavity",
+        "T2 lesion",
+        "T2 signal abnormality",
+        "FLAIR lesion",
+        "Peri-tumour oedema",
+        "Tumour resection cavity",
     ):
         number = class_of_segment(name)
         assert number is not None
