@@ -122,8 +122,9 @@ class JointRegSegLogic:
         joint = in_background(compute, report)
         report(0.92, "adding the results to the scene")
         labels_to_carry = [node for node in nodes_to_carry if holds_labels(node)]
+        fixed_image, moving_image = (joint.positioned[which].reference for which in ("fixed", "moving"))
         carried = [
-            carried_along(n, joint.moving_to_fixed, fixed.reference, moving.reference, n in labels_to_carry)
+            carried_along(n, joint.moving_to_fixed, fixed_image, moving_image, n in labels_to_carry)
             for n in nodes_to_carry
         ]
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))

@@ -62,7 +62,7 @@ def run(options: Namespace) -> None:
             )
         progress(0.95, "writing files")
         with report.timed("writing"):
-            _write(options, next(iter(paths.values())), folder, result)
+            _write(options, paths[result.study.reference_modality], folder, result)
         report.warnings += result.warnings
         report.add_times({"segmentation": result.report.pop("seconds")})
         report.verdict = {name: result.report.pop(name) for name in ("verdict", "reasons")}
@@ -74,7 +74,7 @@ def run(options: Namespace) -> None:
 
 
 def _write(options: Namespace, like: str, folder: Path, result: SegmentationResult) -> None:
-    """Write all results but the report, in the voxel order of the first image."""
+    """Write all results but the report, in the voxel order of the reference of the study."""
     from NeuroCESTLib.core.packages import left_out_without_its_package
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume

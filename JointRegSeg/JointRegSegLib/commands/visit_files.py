@@ -145,7 +145,7 @@ def write_pair(
     result: JointRegSegResult,
     progress: Progress,
 ) -> None:
-    """Write the results of a pair but the report; each file in the voxel order of the first image of its study.
+    """Write the results of a pair but the report; each file in the voxel order of the reference of its study.
 
     Args:
         options: Options of the command.
@@ -161,7 +161,7 @@ def write_pair(
     from ..scene.files import write_segmentation, write_transform
     from ..scene.report import draw_report
 
-    fixed, moving = (next(iter(paths[which].values())) for which in STUDIES)
+    fixed, moving = (paths[which][result.studies[which].reference_modality] for which in STUDIES)
     progress(0.0, "writing files")
     segmentations = [
         ("fixed_segmentation", result.fixedSegmentation, fixed),

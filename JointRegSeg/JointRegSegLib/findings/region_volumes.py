@@ -102,7 +102,8 @@ def region_volumes(
         counts: Number of voxels (variant, class) that each test-time variant assigned to each class; None, or a single
             variant, gives no intervals.
         coverage: How much of each region the visit shows; None if it shows everything.
-        hidden: Voxels (non-zero) in which no image shows a region, by region, on the grid of ``labels``.
+        hidden: Voxels (non-zero) in which no image shows a region, by region, on the grid of ``labels``; None if a
+            network did not segment.
         uncertain_ml: Uncertain volume of each region, see ``uncertain_volumes``; None if a network did not segment.
 
     Returns:

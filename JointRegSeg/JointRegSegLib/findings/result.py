@@ -92,7 +92,7 @@ class VolumeChange:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """Results of ``process_study``, on the native grid of the visit, which is that of its first image.
+    """Results of ``process_study``, on the native grid of the visit, see ``JointResult``.
 
     Attributes:
         labels: Classes (uint8).
@@ -155,7 +155,8 @@ class LesionChange:
 class JointResult:
     """Results of ``process_pair``.
 
-    The native grid of a study is that of its first image. Physical points are LPS in mm.
+    The native grid of a study is that of its first image or, where that shows only a part of the brain, of the first
+    one that shows all of it, see ``images.brain_mask.brain_of``. Physical points are LPS in mm.
 
     Attributes:
         fixed_labels: Classes (uint8) on the native grid of the fixed study; None if it was not segmented and came

@@ -38,6 +38,7 @@ class StudyImages:
         left_out: Plain mask that is not zero where the registration must not compare the images, or None. It names no
             compartments, and so is no segmentation.
         label_reading: How the numbers of the segmentation or plain mask were understood, or None.
+        chosen_reference: Modality of the image whose grid is the native grid; None for the first image.
     """
 
     images: Mapping[str, sitk.Image]
@@ -47,6 +48,7 @@ class StudyImages:
     sources: Mapping[str, str] = field(default_factory=dict)
     left_out: sitk.Image | None = None
     label_reading: LabelReading | None = None
+    chosen_reference: str | None = None
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -54,9 +56,14 @@ class StudyImages:
         return tuple(m for m in MODALITIES if m in self.images)
 
     @property
+    def reference_modality(self) -> str:
+        """Modality of the reference, which is the first image unless another was chosen, see ``brain_of``."""
+        return self.present[0] if self.chosen_reference is None else self.chosen_reference
+
+    @property
     def reference(self) -> sitk.Image:
-        """The first image, whose grid is the native grid of the study."""
-        return self.images[self.present[0]]
+        """The image whose grid is the native grid of the study."""
+        return self.images[self.reference_modality]
 
     def title(self, what: str) -> str:
         """Return the name in messages of an image (by its modality), the ``BRAIN_MASK`` or the ``TUMOR``."""

@@ -11,16 +11,14 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, part
 
 from ..findings.region_volumes import VISIBLE_IN, enumerated, regions_without_modality
-from ..images.brain_mask import estimate_brain_mask
 from ..images.compartments import title_of
 from ..images.coverage import Coverage, share_shown, study_coverage
 from ..images.labels import check_classes
 from ..images.modalities import TITLES
-from ..images.study import BRAIN_MASK, StudyImages, checked_study, same_grid
+from ..images.study import StudyImages, checked_study
 from ..network.weights import LoadedWeights
 from ..registration.affine import Brain
-from ..registration.transforms import warp_label_image
-from .coregistration import Coregistration, coregister, coregistration_warnings
+from .coregistration import Coregistration, positioned
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,10 @@ class CheckedStudy:
 
     Attributes:
         study: The visit; its images are finite and in single precision.
-        brain: Brain mask (uint8) on the grid of the first image.
-        given_labels: Classes (uint8) of the segmentation that came with the visit, on the same grid; None without one.
+        brain: Brain mask (uint8) on the grid of the reference, continued where other images show more of the brain.
+        given_labels: Classes (uint8) of the segmentation that came with the visit, on its own grid; None without one.
         coverage: What each image shows of the brain, by modality.
-        positions: Where each image lay relative to the first one, by modality; empty if that was not looked for.
+        positions: Where each image lay relative to the reference, by modality; empty if that was not looked for.
     """
 
     study: StudyImages
@@ -151,18 +149,11 @@ def _limits_of_network(study: StudyImages, weights: LoadedWeights | None) -> tup
 
 def _checked_brain(study: StudyImages, coregistered: bool, progress: Progress) -> tuple[CheckedStudy, list[str]]:
     """Find the brain of a study, bring its images into one position, and find out what they show."""
-    given = None if study.tumor_labels is None else _given_classes(study)
-    progress(0.0, "finding the brain")
-    brain, doubts = _brain(study)
-    positions: dict[str, Coregistration] = {}
-    notes: list[str] = []
-    if not coregistered and len(study.present) > 1:
-        study, positions = coregister(study, brain, part(progress, 0.3, 0.8))
-        notes = coregistration_warnings(study.name, study.present[0], positions)
-        if notes:  # the mask may be the union of all images, and given masks may have moved with their image
-            brain, doubts = _brain(study)
-            given = None if study.tumor_labels is None else _given_classes(study)
-    return CheckedStudy(study, brain, given, study_coverage(study, brain), positions), [*notes, *doubts]
+    if study.tumor_labels is not None:
+        check_classes(sitk.GetArrayViewFromImage(study.tumor_labels), f"tumour segmentation of the {study.name} study")
+    study, brain, positions, notes = positioned(study, coregistered, progress)
+    given = None if study.tumor_labels is None else sitk.Cast(study.tumor_labels, sitk.sitkUInt8)
+    return CheckedStudy(study, brain, given, study_coverage(study, brain), positions), notes
 
 
 def _driving_modalities(fixed: StudyImages, moving: StudyImages, wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -179,18 +170,6 @@ def _driving_modalities(fixed: StudyImages, moving: StudyImages, wanted: Sequenc
             f"use {', '.join(common)}"
         )
     return tuple(wanted or common)
-
-
-def _given_classes(study: StudyImages) -> sitk.Image:
-    """Classes of the given segmentation on the grid of the study's first image."""
-    labels = study.tumor_labels
-    assert labels is not None
-    check_classes(sitk.GetArrayViewFromImage(labels), f"tumour segmentation of the {study.name} study")
-    classes = sitk.Cast(labels, sitk.sitkUInt8)
-    if same_grid(classes, study.reference):
-        classes.CopyInformation(study.reference)
-        return classes
-    return warp_label_image(classes, study.reference, sitk.Transform(3, sitk.sitkIdentity))
 
 
 def _ignored_modalities(study: StudyImages, weights: LoadedWeights) -> list[str]:
@@ -216,22 +195,3 @@ def _on_grid_of(labels: sitk.Image, image: sitk.Image) -> sitk.Image:
     """Labels (uint8) at the voxels of an image."""
     identity = sitk.Transform(3, sitk.sitkIdentity)
     return sitk.Resample(labels, image, identity, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
-
-
-def _brain(study: StudyImages) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Brain mask (uint8) on the grid of the study's first image, estimated if none is given, and warnings."""
-    if study.brain_mask is None:
-        estimate = estimate_brain_mask(study)
-        return estimate.mask, estimate.warnings
-    mask = sitk.Image(study.brain_mask)
-    if same_grid(mask, study.reference):
-        mask.CopyInformation(study.reference)
-        return mask, ()
-    identity = sitk.Transform(3, sitk.sitkIdentity)
-    on_reference = sitk.Resample(mask, study.reference, identity, sitk.sitkNearestNeighbor)
-    if not sitk.GetArrayViewFromImage(on_reference).any():
-        raise ValueError(
-            f"{study.title(BRAIN_MASK)} has no voxel within {study.title(study.present[0])}: give another one, or "
-            "leave it out to have one estimated"
-        )
-    return on_reference, ()

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from NeuroCESTLib.core.progress import Progress, part, silent
 
+from ..images.brain_mask import brain_of
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 from ..images.modalities import TITLES
 from ..images.study import StudyImages, same_grid
@@ -64,51 +65,84 @@ class Coregistration:
         }
 
 
+def positioned(
+    study: StudyImages, coregistered: bool, progress: Progress = silent
+) -> tuple[StudyImages, sitk.Image, dict[str, Coregistration], list[str]]:
+    """Find the brain of a visit, and bring its images into one position.
+
+    Args:
+        study: The visit, checked.
+        coregistered: Whether its images are in one position already.
+        progress: May raise to cancel.
+
+    Returns:
+        The visit with its images in one position, its brain mask (see ``images.brain_mask.brain_of``), the positions
+        that its images had by modality, and warnings.
+    """
+    progress(0.0, "finding the brain")
+    study, brain, doubts = brain_of(study)
+    if coregistered or len(study.present) < 2:
+        return study, brain, {}, list(doubts)
+    moved, positions = coregister(study, brain, part(progress, 0.3, 0.8))
+    notes = coregistration_warnings(study.name, study.reference_modality, positions)
+    if notes:  # the mask may be the union of all images, and a given one may have moved with its image
+        _, brain, _ = brain_of(moved)
+    return moved, brain, positions, [*notes, *doubts]
+
+
 def coregister(
     study: StudyImages, brain: sitk.Image, progress: Progress = silent
 ) -> tuple[StudyImages, dict[str, Coregistration]]:
-    """Align every image of a visit rigidly to the first one, where that is seen to be necessary.
+    """Align every image of a visit rigidly to the reference, where that is seen to be necessary.
 
     The mutual information (Mattes et al. 2003) of the brains is maximised on a grid of 4 mm, and on one of 2.5 mm if
     the first search finds a motion. An image is only corrected if its brain moves by 1.5 mm or more on average (0.75 mm
     if it has other voxels than the reference) and the mutual information rises. Images are moved by their headers: no
     voxel is interpolated, and the given images are not changed. A given mask on the grid of an image that is moved, and
-    not on that of the first one, is moved with it.
+    not on that of the reference, is moved with it.
 
     Args:
         study: The visit, checked.
-        brain: Brain mask on the grid of the first image.
+        brain: Brain mask in the position of the reference.
         progress: May raise to cancel.
 
     Returns:
-        The visit with its images and masks in one position, and what was found by modality (without the first image).
+        The visit with its images and masks in one position, and what was found by modality (without the reference).
     """
     images, found = dict(study.images), {}
     reference = Reference(study.reference, brain)
-    others = study.present[1:]
+    others = [modality for modality in study.present if modality != study.reference_modality]
     for number, modality in enumerate(others):
         step = part(progress, number / len(others), (number + 1) / len(others))
         step(0.0, f"comparing the position of the {TITLES[modality]} image")
         found[modality] = position_of(study.images[modality], reference)
         if found[modality].corrected:
             images[modality] = _moved(study.images[modality], found[modality].transform)
-    brain_mask, tumor_labels, left_out = (
-        _moved_with_its_image(mask, study, found) for mask in (study.brain_mask, study.tumor_labels, study.left_out)
-    )
-    moved = replace(study, images=images, brain_mask=brain_mask, tumor_labels=tumor_labels, left_out=left_out)
-    return moved, found
+    moved = replace(study, images=images)
+    masks = {
+        name: moved_with_its_image(mask, study, moved)
+        for name in ("brain_mask", "tumor_labels", "left_out")
+        if (mask := getattr(study, name)) is not None
+    }
+    return replace(moved, **masks), found
 
 
-def _moved_with_its_image(
-    mask: sitk.Image | None, study: StudyImages, found: Mapping[str, Coregistration]
-) -> sitk.Image | None:
-    """Mask in the position of the images, where it lies on the grid of one that was moved and of no other."""
-    if mask is None or same_grid(mask, study.reference):
+def moved_with_its_image(mask: sitk.Image, study: StudyImages, moved: StudyImages) -> sitk.Image:
+    """Bring a mask into the position of the images, where it lies on the grid of one that was moved and of no other.
+
+    Args:
+        mask: Mask or labels that came with the visit.
+        study: The visit as it was given.
+        moved: The visit with its images in one position.
+    """
+    if same_grid(mask, study.images[moved.reference_modality]):
         return mask
-    drawn_on = [modality for modality in found if same_grid(mask, study.images[modality])]
-    if len(drawn_on) != 1 or not found[drawn_on[0]].corrected:
+    drawn_on = [modality for modality in study.present if same_grid(mask, study.images[modality])]
+    if len(drawn_on) != 1 or same_grid(study.images[drawn_on[0]], moved.images[drawn_on[0]]):
         return mask
-    return _moved(mask, found[drawn_on[0]].transform)
+    result = sitk.Image(mask)
+    result.CopyInformation(moved.images[drawn_on[0]])
+    return result
 
 
 def coregistration_warnings(name: str, reference: str, found: Mapping[str, Coregistration]) -> list[str]:

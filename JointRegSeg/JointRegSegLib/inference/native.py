@@ -11,13 +11,16 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, part
 
-from ..findings.region_volumes import uncertain_volumes, without_islands
+from ..findings.region_volumes import uncertain_volumes, voxel_ml, without_islands
 from ..images.grid import LARGEST_TILED_GRID, WorkingGrid, labels_to_native, to_native
 from ..images.labels import LABELS, classes_of_probabilities
+from ..images.modalities import TITLES
 from ..images.preprocessing.brain_grid import brain_grid
 from ..images.preprocessing.preparation import prepare_checked
+from ..images.study import same_grid
 from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
+from ..registration.transforms import warp_label_image
 from .checks import CheckedStudy
 from .network_pass import network_device, network_preprocessing, preprocessing_of
 from .pair_pass import NetworkResult, segment_by_coverage
@@ -25,17 +28,23 @@ from .plausibility import with_enclosed_core
 from .settings import InferenceSettings
 from .uncertainty import Segmentation, entropy
 
+_LEAST_LOST_ML = 0.02
+"""Smallest volume beyond the native grid that is told."""
+
 
 @dataclass(frozen=True)
 class NativeSegmentation:
     """Segmentation of one study on its native grid.
 
     Attributes:
-        labels: Classes (uint8), the given ones where there are any; None if there are neither given nor predicted ones.
+        labels: Classes (uint8) on the native grid, the given ones where there are any; None if there are neither given
+            nor predicted ones.
         uncertainty: Entropy of the predicted classes, 0 to 1; None unless the labels are predicted.
         counts: Voxels (variant, class) by which the predicted volumes vary; None unless the labels are predicted.
         probabilities: Predicted class probabilities by class name; empty unless they are kept.
         uncertain_ml: Uncertain volume of each region in ml; None unless the labels are predicted.
+        measured: The classes whose volumes are reported: given ones on their own grid, and predicted ones on the grid
+            of the brain mask, which may reach beyond the native one.
     """
 
     labels: sitk.Image | None
@@ -43,6 +52,30 @@ class NativeSegmentation:
     counts: Tensor | None
     probabilities: dict[str, sitk.Image]
     uncertain_ml: dict[str, float] | None = None
+    measured: sitk.Image | None = None
+
+    def notes(self, checked: CheckedStudy) -> list[str]:
+        """Return a sentence if a part of the tumour lies beyond the native grid."""
+        if self.measured is None or self.labels is None or same_grid(self.measured, self.labels):
+            return []
+        within = on_native_grid(sitk.Image(self.labels) * 0 + 1, self.measured)
+        lost = (sitk.GetArrayViewFromImage(self.measured) != 0) & (sitk.GetArrayViewFromImage(within) == 0)
+        if (lost_ml := int(lost.sum()) * voxel_ml(self.measured)) < _LEAST_LOST_ML:
+            return []
+        reference = TITLES[checked.study.reference_modality]
+        return [
+            f"{lost_ml:.2g} ml of the tumour of the {checked.study.name} study lie beyond its {reference} image: the "
+            "volumes contain them, but the segmentation, which has the voxels of that image, does not"
+        ]
+
+
+def on_native_grid(mask: sitk.Image, native: sitk.Image) -> sitk.Image:
+    """Return a mask at the voxels of an image."""
+    if same_grid(mask, native):
+        mask = sitk.Image(mask)
+        mask.CopyInformation(native)
+        return mask
+    return sitk.Resample(mask, native, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor)
 
 
 def native_segmentation(
@@ -62,10 +95,16 @@ def native_segmentation(
         settings: Settings of the run.
     """
     native = checked.study.reference
-    labels, uncertainty, counts = checked.given_labels, None, None
+    labels, measured = None, checked.given_labels
+    uncertainty, counts = None, None
+    if measured is not None and same_grid(measured, native):
+        labels = measured = on_native_grid(measured, native)
+    elif measured is not None:
+        labels = warp_label_image(measured, native, sitk.Transform(3, sitk.sitkIdentity))
     uncertain_ml: dict[str, float] | None = None
     if segmentation is not None and labels is None:
-        labels = native_labels(segmentation, grid, native, settings.smallest_island_ml, to_grid)
+        measured = native_labels(segmentation, grid, checked.brain, settings.smallest_island_ml, to_grid)
+        labels = on_native_grid(measured, native)
         uncertainty = to_native(entropy(segmentation.probabilities), grid, native, to_grid)
         counts = segmentation.counts
         voxel_ml = grid.voxel_ml(None if to_grid is None else to_grid.GetInverse())
@@ -75,7 +114,7 @@ def native_segmentation(
         for name, values in zip(LABELS, segmentation.probabilities, strict=False):
             outside = float(name == LABELS[0])  # beyond the working grid everything is background
             probabilities[name] = to_native(values, grid, native, to_grid, outside)
-    return NativeSegmentation(labels, uncertainty, counts, probabilities, uncertain_ml)
+    return NativeSegmentation(labels, uncertainty, counts, probabilities, uncertain_ml, measured)
 
 
 def native_labels(

@@ -25,7 +25,7 @@ from ..registration.deformation import Deformation
 from ..registration.native_warp import NativeWarp
 from ..registration.transforms import jacobian_image, pair_transform
 from .checks import CheckedPair
-from .native import NativeSegmentation
+from .native import NativeSegmentation, on_native_grid
 from .pair_preparation import PreparedPair
 from .pair_refinement import refinement_settings
 from .settings import InferenceSettings
@@ -51,15 +51,15 @@ def pair_results(
     warp = NativeWarp(native, transform)
     warped = warp.images({m: moving_images[m] for m in pair.moving.study.present})
     warped_labels: sitk.Image | None = None
-    if moving.labels is not None:
-        warped_labels = warp.labels(moving.labels)
+    if moving.measured is not None:
+        warped_labels = warp.labels(moving.measured)
     jacobian = jacobian_image(transform, native)
     progress(0.8, "measuring volumes")
     volumes, coverage, hidden, notes = _measured(pair, prepared, {"fixed": fixed, "moving": moving}, deformation)
     changes = volume_changes(volumes["fixed"], volumes["moving"], fixed.labels, warped_labels, jacobian, pair.guessed)
     lesions = lesion_changes(
-        fixed.labels,
-        moving.labels,
+        fixed.measured,
+        moving.measured,
         transform.moving_to_fixed,
         transform.fixed_to_moving,
         pair.guessed,
@@ -83,8 +83,8 @@ def pair_results(
         moving_labels=moving.labels,
         fixed_uncertainty=fixed.uncertainty,
         moving_uncertainty=moving.uncertainty,
-        fixed_mask=pair.fixed.brain,
-        moving_mask=pair.moving.brain,
+        fixed_mask=on_native_grid(pair.fixed.brain, native),
+        moving_mask=on_native_grid(pair.moving.brain, pair.moving.study.reference),
         moving_to_fixed=transform.moving_to_fixed,
         fixed_to_moving=transform.fixed_to_moving,
         affine=affine,
@@ -122,7 +122,7 @@ def _measured(
     labels: dict[str, Tensor | None] = {"fixed": None, "moving": None}
     complete = all(shows_everything(study, brain) for study in (prepared.fixed, prepared.moving))
     for role, (_, study, _) in sides.items():
-        native = found[role].labels
+        native = found[role].measured
         if native is not None and not complete:  # where nothing is hidden, no region can be cut off
             labels[role] = labels_on_grid(native, study.grid, study.transform)
     given = {role: checked.given_labels is not None for role, (checked, _, _) in sides.items()}
@@ -131,13 +131,15 @@ def _measured(
     unseen: dict[str, dict[str, sitk.Image]] = {"fixed": {}, "moving": {}}
     notes: list[str] = []
     for role, (checked, _, alignment) in sides.items():
-        native = found[role].labels
+        native = found[role].measured
         if native is None:
             volumes[role] = ()
         else:
             to_grid = None if alignment is None else alignment.transform.GetInverse()
             unseen[role] = hidden_on(coverage[role], prepared.grid, native, to_grid)
             side = found[role]
-            volumes[role] = region_volumes(native, role, side.counts, coverage[role], unseen[role], side.uncertain_ml)
+            guessed = {} if given[role] else unseen[role]
+            volumes[role] = region_volumes(native, role, side.counts, coverage[role], guessed, side.uncertain_ml)
+        notes += found[role].notes(checked)
         notes += coverage_warnings(checked.study.name, shares[role], coverage[role], native is not None)
     return volumes, shares, unseen, notes

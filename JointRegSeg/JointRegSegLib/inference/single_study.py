@@ -23,7 +23,7 @@ from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
 from ..quality.verdict import Verdict
 from .checks import check_visit
-from .native import native_segmentation
+from .native import native_segmentation, on_native_grid
 from .network_pass import finest_spacing_mm, network_device, network_summary, on_coarse_images, preprocessing_of
 from .pair_pass import segment_by_coverage
 from .settings import InferenceSettings
@@ -45,7 +45,7 @@ def process_study(
         progress: Called with the fraction done and a message; may raise to cancel.
 
     Returns:
-        Segmentation, uncertainty and volumes on the grid of the study's first image.
+        Segmentation, uncertainty and volumes on the native grid, see ``StudyResult``.
 
     Raises:
         ValueError: The images cannot be used, or the network has no segmentation head or uses other modalities.
@@ -60,7 +60,7 @@ def process_study(
 
 
 def segment_study(study: StudyImages, weights: LoadedWeights, settings: InferenceSettings | None = None) -> sitk.Image:
-    """Return the tumour classes (uint8) of one visit on the grid of its first image; see `process_study`."""
+    """Return the tumour classes (uint8) of one visit on the grid of its reference; see `process_study`."""
     return process_study(study, weights, settings).labels
 
 
@@ -86,17 +86,18 @@ def _process(
     progress(0.9, "bringing the results to the native grid")
     native = native_segmentation(checked, found, grid, None, settings)
     assert native.labels is not None
-    on_grid = None if shows_everything(prepared) else labels_on_grid(native.labels, grid)
+    assert native.measured is not None
+    on_grid = None if shows_everything(prepared) else labels_on_grid(native.measured, grid)
     coverage = single_coverage(prepared, on_grid)
-    hidden = hidden_on(coverage, grid, native.labels, None)
+    hidden = hidden_on(coverage, grid, native.measured, None)
     shares = shares_seen(prepared, prepared.mask)
     signs, compartments = segmentation_signs(prepared, found.labels, found)
     verdict = Verdict.of(signs)
     result = StudyResult(
         labels=native.labels,
         uncertainty=native.uncertainty,
-        mask=checked.brain,
-        volumes=region_volumes(native.labels, study.name, native.counts, coverage, hidden, native.uncertain_ml),
+        mask=on_native_grid(checked.brain, native.labels),
+        volumes=region_volumes(native.measured, study.name, native.counts, coverage, hidden, native.uncertain_ml),
         summary={
             "working_grid": {"voxels": list(grid.size), "spacing_mm": grid.spacing_mm},
             **network_summary(weights),
@@ -110,6 +111,7 @@ def _process(
         warnings=(
             *warnings,
             *tiles_note(study.name, grid),
+            *native.notes(checked),
             *coverage_warnings(study.name, shares, coverage, True),
             *verdict.warning("segmentation"),
         ),

@@ -39,7 +39,7 @@ class JointRegSegResult:
     Attributes:
         joint: The same results as images and transforms.
         studies: Images that were processed, by study ('fixed', 'moving').
-        fixedSegmentation: Segmentation of the fixed visit on the grid of its first image; None if no network segmented
+        fixedSegmentation: Segmentation of the fixed visit on the grid of its reference; None if no network segmented
             it and no segmentation was given.
         movingSegmentation: The same for the moving visit.
         warpedSegmentation: Segmentation of the moving visit on the fixed study.

@@ -23,7 +23,7 @@ class SegmentationResult:
     Attributes:
         found: The same results as images.
         study: Images that were segmented.
-        segmentation: Segmentation on the grid of the first image.
+        segmentation: Segmentation on the grid of the reference of the study.
         uncertainty: Entropy of the predicted classes, 0 to 1.
         volumes: Table of the volumes.
         folderItemID: Subject-hierarchy item of the folder.

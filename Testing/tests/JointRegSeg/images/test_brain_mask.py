@@ -7,8 +7,8 @@ import pytest
 import SimpleITK as sitk
 from joint_studies import HeadStudy, edited, head_grid, with_value
 
-from JointRegSegLib.images import head_mask
-from JointRegSegLib.images.brain_mask import estimate_brain_mask
+from JointRegSegLib.images import brain_mask, head_mask
+from JointRegSegLib.images.brain_mask import brain_of, estimate_brain_mask
 from JointRegSegLib.images.study import StudyImages
 from JointRegSegLib.synthesis.phantom import RADII_MM, make_visit
 
@@ -88,3 +88,67 @@ def test_pure_noise_has_no_brain() -> None:
     image.SetSpacing((1.5, 1.5, 1.5))
     with pytest.raises(ValueError, match=r"no brain was found in the t1 image of the first study.*give a brain mask"):
         estimate_brain_mask(StudyImages({"t1": image}, name="first"))
+
+
+def planes(image: sitk.Image, first: int, last: int | None = None) -> sitk.Image:
+    return image[:, :, first : image.GetSize()[2] if last is None else last]
+
+
+def brain_voxels(mask: sitk.Image) -> int:
+    return int((sitk.GetArrayViewFromImage(mask) > 0).sum())
+
+
+def test_the_first_image_is_the_reference_where_it_shows_the_brain(study: HeadStudy) -> None:
+    t1, flair = study.image("t1"), planes(study.image("flair"), 8, 18)
+    found, brain, warnings = brain_of(StudyImages({"t1": t1, "flair": flair}))
+    assert found.reference_modality == "t1"
+    assert warnings == ()
+    assert brain.GetSize() == t1.GetSize()
+
+
+def test_a_slab_is_not_the_reference_beside_an_image_of_the_whole_brain(study: HeadStudy) -> None:
+    t1, flair = planes(study.image("t1"), 8, 18), study.image("flair")
+    found, brain, warnings = brain_of(StudyImages({"t1": t1, "flair": flair}, name="first"))
+    assert found.reference is found.images["flair"]
+    assert brain_voxels(brain) == study.visit.brain.sum()
+    share = study.visit.brain[8:18].sum() / study.visit.brain.sum()
+    assert warnings == (
+        f"the T1 image of the first study reaches over only {100 * share:.0f} % of the brain, so the results lie on "
+        "the voxels of the FLAIR image",
+    )
+
+
+def test_a_given_mask_decides_which_image_shows_the_brain(study: HeadStudy) -> None:
+    t1, flair = planes(study.image("t1"), 8, 18), study.image("flair")
+    whole, brain, _ = brain_of(StudyImages({"t1": t1, "flair": flair}, study.brain))
+    assert whole.reference_modality == "flair"
+    assert brain_voxels(brain) == study.visit.brain.sum()
+    within, _, warnings = brain_of(StudyImages({"t1": t1, "flair": flair}, planes(study.brain, 8, 18)))
+    assert within.reference_modality == "t1"
+    assert warnings == ()
+
+
+def test_the_mask_holds_what_several_slabs_show_together(study: HeadStudy) -> None:
+    """It is on the voxels of the reference, continued."""
+    t1, flair = planes(study.image("t1"), 0, 16), planes(study.image("flair"), 14)
+    for mask in (None, study.brain):
+        found, brain, _ = brain_of(StudyImages({"t1": t1, "flair": flair}, mask))
+        assert abs(brain_voxels(brain) - study.visit.brain.sum()) < 0.01 * study.visit.brain.sum()
+        assert brain.GetSpacing() == found.reference.GetSpacing()
+        offset = found.reference.TransformPhysicalPointToContinuousIndex(brain.GetOrigin())
+        np.testing.assert_allclose(offset, np.round(offset), atol=1e-6)
+
+
+def test_the_brain_in_a_head_comes_from_an_image_that_does_not_cut_it_off(
+    study: HeadStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t1, flair = planes(study.image("t1"), 8, 18), study.image("flair")
+    noisy = {
+        m: edited(i, lambda a: a + np.arange(a.size).reshape(a.shape) % 7) for m, i in (("t1", t1), ("flair", flair))
+    }
+    masks = {t1.GetSize(): planes(study.brain, 8, 18), flair.GetSize(): study.brain}
+    monkeypatch.setattr(brain_mask, "brain_in_head", lambda image: (masks[image.GetSize()], True))
+    found, brain, warnings = brain_of(StudyImages(noisy))
+    assert found.reference_modality == "flair"
+    assert brain_voxels(brain) == study.visit.brain.sum()
+    assert "was estimated from the head" in warnings[0]
