@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..physics.protocol import Protocol
 from ..tissue.spectra import ZSpectra
-from .water_line import lowest_offsets
+from .water_line import line_centers, lowest_offsets
 
 if TYPE_CHECKING:
     from ..tissue.model import TissueModel
@@ -43,6 +43,12 @@ MOST_VOXELS = 4000
 """Voxels that a level is taken from; larger volumes are thinned out evenly."""
 CLEARLY_BETTER = 0.3
 """Share of the distance between a B0 map and the water line at which another unit or sign explains the line better."""
+CLEAR_SHIFT_PPM = 0.1
+"""Voxels whose shift in a B0 map is smaller than this say nothing about its sign."""
+OPPOSITE_SLOPE = -0.25
+"""Slope of the water line over a B0 map from which on the map has the opposite sign; noise moves it towards 0."""
+CERTAIN_SLOPE = 5.0
+"""Standard errors by which such a slope differs from 0."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +138,45 @@ def b0_in_ppm(values: Tensor, spectra: ZSpectra, larmor: Larmor, name: str) -> t
             )
         if reach / larmor.MHz > LARGEST_B0_SHIFT_PPM:
             raise ValueError(f"{described} is neither in ppm nor in Hz: convert it to ppm")
-        return values / larmor.MHz, [f"{described} is taken to be in Hz and divided by {larmor.MHz:.5g} MHz"]
+        noted = [f"{described} is taken to be in Hz and divided by {larmor.MHz:.5g} MHz"]
+        values = values / larmor.MHz
+        return values, [*noted, *([_opposite(name)] if _runs_against_water(values, spectra) else [])]
+    if _runs_against_water(values, spectra):
+        return values, [_opposite(name)]
     if distance is None:
         return values, []
     if distance["opposite"] < CLEARLY_BETTER * distance["ppm"]:
-        return values, [
-            f"the B0 map {name} has the opposite sign of the shift of the water line: "
-            "a positive shift is a water line at a positive offset"
-        ]
+        return values, [_opposite(name)]
     if distance["Hz"] < CLEARLY_BETTER * distance["ppm"]:
         return values, [
             f"the water lines of the spectra do not have the shifts of the B0 map {name}, whose median distance from "
             f"them is {distance['ppm']:.2g} ppm: check that it is in ppm and that the spectra are not corrected already"
         ]
     return values, []
+
+
+def _opposite(name: str) -> str:
+    return (
+        f"the B0 map {name} has the opposite sign of the shift of the water line: a positive shift is a water line at "
+        "a positive offset"
+    )
+
+
+def _runs_against_water(values: Tensor, spectra: ZSpectra) -> bool:
+    """Whether the water line of the spectra moves to lower offsets where a B0 map (voxel,) in ppm is higher."""
+    step = max(1, len(values) // MOST_VOXELS)
+    shift = values[::step].double()
+    center = line_centers(spectra.signal[::step], spectra.protocol)
+    if center is None:
+        return False
+    usable = torch.isfinite(shift) & torch.isfinite(center) & (shift.abs() > CLEAR_SHIFT_PPM)
+    count = int(usable.sum())
+    if count < 3:
+        return False
+    x, y = (each[usable] - each[usable].mean() for each in (shift, center))
+    slope = float((x * y).sum() / x.square().sum())
+    error = float(((y - slope * x).square().sum() / (count - 2) / x.square().sum()).sqrt())
+    return slope < OPPOSITE_SLOPE and -slope > CERTAIN_SLOPE * error
 
 
 def _distances_from_water(values: Tensor, spectra: ZSpectra, larmor: Larmor) -> dict[str, float] | None:

@@ -78,6 +78,35 @@ def test_a_b0_map_of_the_opposite_sign_or_of_other_spectra_is_told() -> None:
     assert "not corrected already" in magnitudes.b0_in_ppm(SHIFTS, corrected, larmor, "'b0'")[1][0]
 
 
+def coarse(shifts: torch.Tensor, noise: float = 0.05) -> ZSpectra:
+    """Spectra with offsets farther apart than the shifts, and noise, as those of a brain at 7 T."""
+    offsets = torch.tensor([-5.0, -3.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3.5, 5], dtype=torch.float64)
+    z = 1 - 0.9 * 0.25 / (0.25 + (offsets - shifts[:, None]).square())
+    random = torch.Generator().manual_seed(1)
+    return ZSpectra(z + noise * torch.randn(z.shape, generator=random).double(), protocol(offsets))
+
+
+@pytest.mark.parametrize("unit", [1.0, MHZ])
+def test_the_sign_of_shifts_below_the_distance_of_the_offsets_is_told(unit: float) -> None:
+    shifts = torch.linspace(-0.3, 0.3, 300).double() if unit == 1 else torch.linspace(-0.45, 0.45, 300).double()
+    larmor = Larmor(MHZ, True)
+    told = [f for f in magnitudes.b0_in_ppm(-unit * shifts, coarse(shifts), larmor, "'b0'")[1] if "opposite" in f]
+    assert len(told) == 1
+    right = magnitudes.b0_in_ppm(unit * shifts, coarse(shifts), larmor, "'b0'")[1]
+    assert not [sentence for sentence in right if "opposite" in sentence]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_map_is_accused_where_the_spectra_do_not_show_its_shifts(seed: int) -> None:
+    """Spectra that are corrected already, noise, and a map that is the same almost everywhere."""
+    random = torch.Generator().manual_seed(seed)
+    shifts = 0.2 * torch.randn(60, generator=random).double()
+    noise = ZSpectra(torch.rand(60, 41, generator=random).double(), protocol(SPECTRUM))
+    constant = 0.3 + 0.01 * torch.randn(60, generator=random).double()
+    for values, of in ((shifts, coarse(0 * shifts)), (shifts, noise), (constant, coarse(0 * constant + 0.3))):
+        assert magnitudes.b0_in_ppm(values, of, Larmor(MHZ, True), "'b0'")[1] == []
+
+
 @pytest.mark.parametrize("factor", [1, 100])
 def test_relative_b1_in_percent_is_converted(factor: float) -> None:
     map_ = torch.tensor([0.8, 0.9, 1.1, 0.0])
