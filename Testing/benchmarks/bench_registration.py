@@ -25,8 +25,8 @@ import numpy as np
 import SimpleITK as sitk
 
 LIMIT_DICE, LIMIT_MM = 0.87, 1.1
-OURS = "JointRegSeg network + refinement"
-METHODS = {"refinement": OURS, "no_network": "JointRegSeg refinement alone"}
+OURS = "JointRegSeg, as with the bundled weights"
+METHODS = {"refinement": OURS, "with_network": "JointRegSeg after a network that registers"}
 REAL_PAIR = libraries.ROOT.parent / "shared" / "data" / "brain" / "OASIS_pair_LapIRN"
 
 
@@ -35,7 +35,7 @@ def measure(method: str, folder: Path) -> None:
     fixed, moving = (sitk.ReadImage(str(folder / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("fixed", "moving"))
     processor = time.process_time()
     if method in METHODS:
-        forward, inverse, seconds = ours(fixed, moving, method == "refinement")
+        forward, inverse, seconds = ours(fixed, moving, method == "with_network")
     else:
         import registration_peers
 
@@ -50,10 +50,10 @@ def measure(method: str, folder: Path) -> None:
 
 
 def ours(fixed: sitk.Image, moving: sitk.Image, with_network: bool) -> tuple[np.ndarray, np.ndarray, float]:
-    """Register with the refinement, after a forward pass of the default network on four channels of which one exists.
+    """Register with the refinement, which starts from the identity.
 
-    The network is not trained for this contrast, so the refinement starts from identity: the time of the network counts
-    although its result is not used.
+    Networks whose last training was to register are asked for a start first. That costs a forward pass, here of the
+    default network on four channels of which one exists; it is not trained, so its result is not used.
     """
     import torch
     from registration_pair import normalized
@@ -219,7 +219,7 @@ def real_pair(methods: dict[str, str], threads: int, folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half the resolution, the faster peers, no real pair")
-    parser.add_argument("--methods", nargs="+", help="refinement, no_network, demons, syn_mi, syn_quick, elastix")
+    parser.add_argument("--methods", nargs="+", help="refinement, with_network, demons, syn_mi, syn_quick, elastix")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -66,7 +66,7 @@ def main() -> int:
     from registration_peers import PEERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", help="refinement, no_network, demons, syn_mi, syn_quick, elastix")
+    parser.add_argument("--methods", nargs="+", help="refinement, with_network, demons, syn_mi, syn_quick, elastix")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="one deformation for each")
     arguments = parser.parse_args()

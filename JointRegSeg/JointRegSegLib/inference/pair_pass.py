@@ -46,6 +46,7 @@ def run_network(
     flips: bool,
     device: torch.device,
     progress: Progress,
+    register: bool = True,
 ) -> NetworkResult:
     """Segment both studies from all their modalities and register them by the modalities that both have.
 
@@ -60,6 +61,7 @@ def run_network(
         flips: Average the segmentation over the variants of ``uncertainty``.
         device: Device to compute on.
         progress: May raise to cancel.
+        register: Whether the deformation is wanted.
     """
     brain = fixed.mask | moving.mask
     common = [
@@ -67,8 +69,10 @@ def run_network(
         for m in fixed.present
         if m in moving.present and min(_share(s, m, brain) for s in (fixed, moving)) > _COMPLETE
     ]
-    progress(0.0, "registering with the network")
-    deformation = register_prepared(weights, fixed, moving, common, background, device)
+    deformation: Deformation | None = None
+    if register:
+        progress(0.0, "registering with the network")
+        deformation = register_prepared(weights, fixed, moving, common, background, device)
     if weights.network.segmentation is None:
         return NetworkResult(deformation=deformation)
     return NetworkResult(

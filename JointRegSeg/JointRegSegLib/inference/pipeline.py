@@ -166,6 +166,7 @@ def _native(
 def _run_network(
     prepared: PreparedPair, weights: LoadedWeights | None, settings: InferenceSettings, progress: Progress
 ) -> NetworkResult:
+    """Segment and register with the network; its deformation is left out where a refinement gains nothing from it."""
     if weights is None:
         return NetworkResult()
     return run_network(
@@ -176,4 +177,5 @@ def _run_network(
         settings.test_time_flips,
         network_device(settings.device),
         progress,
+        register=settings.refine_iterations == 0 or weights.trained_to_register,
     )

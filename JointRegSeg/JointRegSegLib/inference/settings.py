@@ -22,7 +22,9 @@ class InferenceSettings:
     Attributes:
         affine: Linear alignment before the deformation: 'none', 'rigid' or 'affine'.
         refine_iterations: Iterations of the instance optimisation on each level. 0 keeps the network's deformation
-            (without a network: the affine alignment alone); None uses the number that is set for each level.
+            (without a network: the affine alignment alone); None uses the number that is set for each level. A
+            refinement starts from the network's deformation if the network's last training was to register, and if
+            that makes the images more alike.
         time_limit_s: Time in seconds after which the instance optimisation ends; None for no limit.
         similarity: Measure of the image similarity that the instance optimisation maximises, a name of
             ``similarity.SIMILARITIES``; None for the default of ``RefinementSettings``.

@@ -72,6 +72,13 @@ class LoadedWeights:
             values = values.get(key) if isinstance(values, dict) else None
         return self.judged_by_brightness and isinstance(values, int | float) and values >= _OFTEN
 
+    @property
+    def trained_to_register(self) -> bool:
+        """Whether the network registers, and was not trained last for the segmentation alone."""
+        configuration = self.metadata.get("configuration")
+        tasks = configuration.get("tasks") if isinstance(configuration, dict) else None
+        return self.network.registration is not None and tasks != "segmentation"
+
     def check_modalities(self, modalities: Sequence[str]) -> None:
         """Check that the network can use the modalities of a study.
 

@@ -207,6 +207,22 @@ def test_progress_never_decreases_and_a_cancel_takes_effect_at_once(
     assert seen == sorted(seen)
 
 
+def test_a_refinement_starts_from_networks_only_that_were_trained_last_to_register(
+    heads: tuple[HeadStudy, HeadStudy], weights: LoadedWeights
+) -> None:
+    def registers(tasks: str, iterations: int) -> bool:
+        trained = replace(weights, metadata={**weights.metadata, "configuration": {"tasks": tasks}})
+        messages: list[str] = []
+        settings = replace(QUICK, refine_iterations=iterations, affine="none", test_time_flips=False)
+        pair = heads[0].images("fixed"), heads[1].images("moving")
+        process_pair(*pair, trained, settings, lambda fraction, message: messages.append(message))
+        return "registering with the network" in messages
+
+    assert registers("both", 1)
+    assert registers("segmentation", 0)
+    assert not registers("segmentation", 1)
+
+
 def test_volumes_that_the_network_can_only_guess_are_announced_and_their_changes_left_out(
     segmented: JointResult,
 ) -> None:
