@@ -26,6 +26,7 @@ DERIVED = "derived from the images of a study"
 SECOND = "another file of the same kind is taken"
 NO_STUDY = "no images of its study were found"
 SEVERAL = "several studies have this name"
+SEVERAL_BESIDE = "its name tells no study, and its folder may belong to several"
 AUTOMATIC = "segmented by a program, not by a reader"
 """Reasons for which files are not taken."""
 
@@ -60,9 +61,10 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     - A name that ends like a visit (``P1_week-2``) contains both; any other one is the name of a subject.
 
     Labels, masks and landmarks in other folders belong to the study whose name they have. Where several studies have
-    it, they belong to that in a folder above theirs, or in the folder of the same path in another tree (``images/P1``
-    and ``labels/P1``). ``NAME_landmarks.csv`` (or ``.fcsv``) beside the images is taken too. Four-dimensional files of
-    the Medical Segmentation Decathlon and numbered channels of nnU-Net are taken channel by channel, see ``channels``.
+    it, or the files have no name but that of their kind (``seg.nii.gz``), they belong to that in a folder above theirs,
+    or in the folder of the same path in another tree (``images/P1`` and ``labels/P1``). ``NAME_landmarks.csv`` (or
+    ``.fcsv``) beside the images is taken too. Four-dimensional files of the Medical Segmentation Decathlon and numbered
+    channels of nnU-Net are taken channel by channel, see ``channels``.
     Links to folders are followed.
 
     Args:
@@ -247,10 +249,13 @@ def _studies(groups: list[_Group], top: Path) -> tuple[dict[tuple[str, str], _Gr
 
 def _attach(group: _Group, studies: Mapping[tuple[str, str], _Group], top: Path) -> list[Ignored]:
     """Give labels, masks and landmarks of other folders to the study of their name; return what is left."""
-    named = [study for study in studies.values() if group.name and group.name == study.name]
-    near = named if len(named) < 2 else [study for study in named if _is_beside(group.place, study.place, top)]
+    named = [study for study in studies.values() if group.name in ("", study.name)]
+    near = [study for study in named if _is_beside(group.place, study.place, top)]
+    if group.name and len(named) < 2:
+        near = named
     if len(near) != 1:
-        reason = AUTOMATIC if _AUTOMATIC.search(f"{group.place} {group.name}") else SEVERAL if named else NO_STUDY
+        several = (SEVERAL if named else "") if group.name else (SEVERAL_BESIDE if near else "")
+        reason = AUTOMATIC if _AUTOMATIC.search(f"{group.place} {group.name}") else several or NO_STUDY
         return [(file, reason) for file in group.files.values()]
     study = near[0]
     left = []

@@ -9,7 +9,7 @@ import pytest
 from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
 from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
-from JointRegSegLib.cohort.folders import SEVERAL, cohort_of_folder, divide
+from JointRegSegLib.cohort.folders import NO_STUDY, SEVERAL, SEVERAL_BESIDE, cohort_of_folder, divide
 from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 
 
@@ -127,6 +127,30 @@ def test_labels_in_other_folders_belong_to_the_study_of_their_folder_where_names
     assert (second.label, second.mask) == tuple(tmp_path / f"inside/P2/seg/scan_{n}.nii.gz" for n in ("seg", "mask"))
     for study in cohort_of_folder(tmp_path / "trees").studies:
         assert study.label == tmp_path / "trees/labels" / study.subject / "scan_seg.nii.gz"
+
+
+def test_labels_without_a_name_belong_to_the_study_of_the_same_path_in_another_tree(tmp_path: Path) -> None:
+    for place in ("P1", "P2/v1", "P2/v2"):
+        for file in (f"images/{place}/t1", f"images/{place}/flair", f"labels/{place}/seg", f"masks/{place}/mask"):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{file}.nii.gz").touch()
+    (tmp_path / "labels/P3").mkdir()
+    (tmp_path / "labels/P3/seg.nii.gz").touch()
+    cohort = cohort_of_folder(tmp_path)
+    assert keys(cohort) == [("P1", "1"), ("P2", "v1"), ("P2", "v2")]
+    for study in cohort.studies:
+        place = study.images["t1"].parent.relative_to(tmp_path / "images")
+        assert study.label == tmp_path / "labels" / place / "seg.nii.gz"
+        assert study.mask == tmp_path / "masks" / place / "mask.nii.gz"
+    assert cohort.ignored == ((tmp_path / "labels/P3/seg.nii.gz", NO_STUDY),)
+
+
+def test_a_label_without_a_name_beside_several_studies_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_brats(tmp_path / "images/P1", name, OLD_NAMES[:4])
+    (tmp_path / "labels/P1").mkdir(parents=True)
+    (tmp_path / "labels/P1/seg.nii.gz").touch()
+    assert cohort_of_folder(tmp_path).ignored == ((tmp_path / "labels/P1/seg.nii.gz", SEVERAL_BESIDE),)
 
 
 def test_a_label_that_may_belong_to_several_studies_is_left_out(tmp_path: Path) -> None:
