@@ -56,7 +56,7 @@ def update_record(folder: Path, plan: Plan | None) -> None:
         else:
             found[key] = {"time": time, "arguments": None, "read": {}}
             if plan is not None and not is_first:
-                found[key] |= _made_with(folder, plan, key)
+                found[key] |= _made_with(folder, plan, key, time)
     write_text(json.dumps(found, indent=1) + "\n", file)
 
 
@@ -78,11 +78,21 @@ def is_current(folder: Path, plan: Plan, record: Record, stage: str, subject: st
     arguments, read = (None, {}) if entry is None or entry["time"] != time else (entry["arguments"], entry["read"])
     if arguments is not None and tuple(arguments) != job.arguments:
         return False
-    return not any(_is_changed(folder, name, read.get(name), time) for name in job.inputs)
+    if (
+        stage == "import"
+        and any(_file(folder, name).exists() for name in job.inputs)
+        and not read.keys() <= {*job.inputs}
+    ):
+        return False  # some of the scanner files were removed, and not all of them, as in an archive
+    return not any(_is_changed(folder, name, read.get(name), time, arguments is not None) for name in job.inputs)
 
 
-def _is_changed(folder: Path, name: str, before: str | None, time: int) -> bool:
-    """Whether a file, or the result of another stage, has changed since a stage read it at a time in ns."""
+def _is_changed(folder: Path, name: str, before: str | None, time: int, noted: bool) -> bool:
+    """Whether a file, or the result of another stage, has changed since a stage read it at a time in ns.
+
+    Where it is noted what the stage read, a file without a state is new or changed while the stage ran; large files
+    never have one.
+    """
     file = _file(folder, name)
     try:
         state = file.stat()
@@ -90,7 +100,10 @@ def _is_changed(folder: Path, name: str, before: str | None, time: int) -> bool:
             return _state_of(file) != before
     except OSError:
         return False  # what is gone cannot be compared, and what was made of it is still right
-    return state.st_mtime_ns > time and (file.name == _REPORT or state.st_size > _HASHED_BYTES)
+    compared = file.name == _REPORT or state.st_size <= _HASHED_BYTES
+    if noted and before is None and compared:
+        return True
+    return state.st_mtime_ns > time and (file.name == _REPORT or not compared)
 
 
 def _state_of(file: Path) -> str:
@@ -101,8 +114,8 @@ def _state_of(file: Path) -> str:
     return sha256(file) if state.st_size <= _HASHED_BYTES else ""
 
 
-def _made_with(folder: Path, plan: Plan, key: str) -> dict[str, Any]:
-    """Arguments of a stage by its folder, and the state of what it read."""
+def _made_with(folder: Path, plan: Plan, key: str, time: int) -> dict[str, Any]:
+    """Arguments of a stage by its folder, and the state of what it read until a time in ns; what is newer has none."""
     subject, visit, name = key.split("/")
     stage = next(stage for stage, of_stage in FOLDERS.items() if of_stage == name)
     try:
@@ -110,7 +123,8 @@ def _made_with(folder: Path, plan: Plan, key: str) -> dict[str, Any]:
     except KeyError:  # it is no part of this plan
         return {}
     files = {name: _file(folder, name) for name in job.inputs}
-    states = {name: _state_of(file) for name, file in files.items() if file.is_file()}
+    unchanged = {name: file for name, file in files.items() if file.is_file() and file.stat().st_mtime_ns <= time}
+    states = {name: _state_of(file) for name, file in unchanged.items()}
     return {"arguments": list(job.arguments), "read": {name: state for name, state in states.items() if state}}
 
 

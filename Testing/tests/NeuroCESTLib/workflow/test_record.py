@@ -86,6 +86,37 @@ def test_changed_files_count_and_small_ones_that_were_only_touched_do_not(size: 
     assert outdated(folder, plan_of(folder)) == ["fit"]
 
 
+def test_a_file_that_changes_while_a_run_goes_on_makes_the_stage_outdated(folder: Path) -> None:
+    made(folder, *STAGES, time=200)
+    (folder / "data/protocol.nii").write_text("corrected")
+    os.utime(folder / "data/protocol.nii", (250, 250))  # while another patient is fitted
+    update_record(folder, plan_of(folder))
+    assert outdated(folder, plan_of(folder)) == ["fit"]
+
+
+def test_files_that_are_added_to_or_removed_from_those_of_a_scanner_make_the_import_outdated(folder: Path) -> None:
+    scans = folder / "scans"
+    scans.mkdir()
+    for name in ("a", "b"):
+        (scans / f"{name}.dcm").write_text(name)
+        os.utime(scans / f"{name}.dcm", (1, 1))
+    plan = Plan({"s01": [Visit("s01", "v1", {"t1": str(folder / "data/t1.nii"), "cest": str(scans)}, {})]}, Settings())
+    made(folder, "import", *STAGES, time=300)
+    update_record(folder, plan)
+
+    def is_imported() -> bool:
+        return is_current(folder, plan, read_record(folder), "import", "s01", "v1")
+
+    assert is_imported()
+    (scans / "c.dcm").write_text("c")
+    os.utime(scans / "c.dcm", (1, 1))  # copied with its time
+    assert not is_imported()
+    (scans / "c.dcm").unlink()
+    assert is_imported()
+    (scans / "b.dcm").unlink()
+    assert not is_imported()
+
+
 def test_without_a_record_times_alone_count(folder: Path) -> None:
     (folder / STATE / "made.json").unlink()
     update_record(folder, plan_of(folder))  # nobody knows with which plan they were made
