@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from ..images.labels import NECROTIC_CORE
 from ..network.joint import JointNetwork
 from ..network.shipped import weights_path
 from ..network.weights import load_weights
-from .checkpoints import load_checkpoint
+from .checkpoints import BEST, LAST, load_checkpoint
 from .config import TrainingConfig
 
 _CLASS_SCORES = ("segmentation.output.", "segmentation.auxiliary.")
@@ -38,7 +40,13 @@ def new_network(config: TrainingConfig) -> JointNetwork:
     known: Any = None
     with suppress(ValueError):
         checkpoint = load_checkpoint(source)
-        state, known = checkpoint["kept"], _modalities_of(checkpoint)
+        state, known = checkpoint["kept"], _modalities_of(checkpoint) or _modalities_beside(source)
+        if known is None:
+            warnings.warn(
+                f"'{source}' does not tell the modalities of its network: make sure that they are "
+                f"{', '.join(config.network.modalities)} in this order",
+                stacklevel=2,
+            )
     if state is None:
         loaded = load_weights(source)
         state, known = loaded.network.state_dict(), loaded.config.modalities
@@ -62,6 +70,15 @@ def _modalities_of(checkpoint: dict[str, Any]) -> list[str] | None:
     for key in ("trajectory", "network", "modalities"):
         values = values.get(key) if isinstance(values, dict) else None
     return values if isinstance(values, list) else None
+
+
+def _modalities_beside(source: str) -> list[str] | None:
+    """The modalities in the last checkpoint of the same training; earlier versions did not store them with the best."""
+    path = Path(source)
+    if path.name == BEST:
+        with suppress(ValueError):
+            return _modalities_of(load_checkpoint(path.with_name(LAST)))
+    return None
 
 
 def _with_further_classes(state: dict[str, Any], network: JointNetwork) -> dict[str, Any]:

@@ -252,7 +252,7 @@ class _Run:
         if self.state.improves(score):
             if self.processes.writes:
                 kept = {"kept": self.learner.kept.state_dict(), "step": self.state.step, "row": without_time(row)}
-                save_checkpoint(self.folder / BEST, kept)
+                save_checkpoint(self.folder / BEST, kept | {"trajectory": self.objective.trajectory()})
         elif settings.schedule == "plateau" and self.state.stale_rate >= settings.learning_rate_patience > 0:
             self.learner.updater.reductions += 1
             self.state.stale_rate = 0
