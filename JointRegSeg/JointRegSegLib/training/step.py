@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ def batch_loss(
         network: Network to train.
         batch: Pairs on the network's device.
         config: Configuration of the training.
-        registers: Whether the registration takes part in this step.
+        registers: Whether the registration takes part in this step; else only pairs without labels are registered, for
+            which there is nothing else to train.
         precision: Number format of the convolutions.
 
     Returns:
@@ -32,8 +35,8 @@ def batch_loss(
         them; ``loss`` is the whole.
     """
     with precision.autocast(batch.fixed.device):
-        output = network_output(network, batch, config, registers, precision)
-    return output_loss(output, batch, config)
+        output = network_output(network, batch, config, registers or _has_nothing_else(batch, config), precision)
+    return output_loss(output, batch, config, registers)
 
 
 def network_output(
@@ -67,7 +70,18 @@ def network_inputs(batch: Batch, config: TrainingConfig) -> tuple[Tensor, Tensor
     return batch.fixed[:, channels], batch.moving[:, channels]
 
 
-def output_loss(output: JointOutput, batch: Batch, config: TrainingConfig) -> tuple[Tensor, dict[str, Tensor]]:
+def _has_nothing_else(batch: Batch, config: TrainingConfig) -> bool:
+    """Whether a pair without labels can be registered only."""
+    return config.registers and not all(_is_labelled(study_pair(batch, i, config)) for i in range(len(batch)))
+
+
+def _is_labelled(pair: StudyPair) -> bool:
+    return pair.fixed_labels is not None or pair.moving_labels is not None
+
+
+def output_loss(
+    output: JointOutput, batch: Batch, config: TrainingConfig, registers: bool = True
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the loss of an output of the network, as ``batch_loss`` does.
 
     The loss of each pair is computed by itself, so that the mean does not depend on how pairs are divided into batches.
@@ -76,7 +90,10 @@ def output_loss(output: JointOutput, batch: Batch, config: TrainingConfig) -> tu
     total = batch.fixed.new_zeros(())
     parts: dict[str, Tensor] = {}
     for index in range(len(batch)):
-        value, terms = task.loss(output.select(index), study_pair(batch, index, config), config.loss)
+        found, pair = output.select(index), study_pair(batch, index, config)
+        if not registers and _is_labelled(pair):
+            found = replace(found, deformation=None)
+        value, terms = task.loss(found, pair, config.loss)
         total = total + value / len(batch)
         for name, term in {"loss": value.detach(), **terms}.items():
             parts[name] = parts.get(name, 0) + counted(term, 1)

@@ -38,6 +38,7 @@ from JointRegSegLib.training.checkpoints import load_checkpoint, save_checkpoint
 from JointRegSegLib.training.initial import new_network
 from JointRegSegLib.training.loop import train
 from JointRegSegLib.training.state import TrainingDiverged, TrainingResult
+from JointRegSegLib.training.step import batch_loss
 from JointRegSegLib.training.validation import validate
 from NeuroCESTLib.core.processes import Processes
 
@@ -428,12 +429,21 @@ def test_the_registration_can_take_part_in_every_other_step_only(tmp_path: Path)
     assert steps[0]["loss"] < steps[0]["segmentation"] + steps[0]["registration"]
 
 
+def test_a_pair_without_labels_is_registered_in_every_step(tmp_path: Path) -> None:
+    config = toy_config({"steps": 2, "batch_size": 2}, registration_every=1000)
+    stream = [HalfLabelled()[index] for index in (0, 1)]
+    network, batch = new_network(config), collate(stream, 2)
+    _, parts = batch_loss(network, batch, config, registers=False)
+    assert parts["registration"][1] == parts["segmentation"][1] == 1  # each of the pairs has one of the two
+    assert toy_training(config, tmp_path, HalfLabelled()).steps == 2
+
+
 def test_training_starts_from_weights_or_a_checkpoint(tmp_path: Path) -> None:
     first = toy_training(toy_config({"epochs": 1}), tmp_path)
     save_weights(tmp_path / "weights.pt", first.network, {})
     for name in ("weights.pt", "best.pt"):
         assert same(new_network(toy_config(initial_weights=str(tmp_path / name))), first.network)
-    save_checkpoint(tmp_path / "other.pt", {"kept": {"a": torch.zeros(1)}})
+    save_checkpoint(tmp_path / "other.pt", {**load_checkpoint(tmp_path / "best.pt"), "kept": {"a": torch.zeros(1)}})
     with pytest.raises(ValueError, match="another network"):
         new_network(toy_config(initial_weights=str(tmp_path / "other.pt")))
     further = new_network(toy_config(initial_weights=str(tmp_path / "weights.pt"), network={**TINY, "classes": 5}))
@@ -446,9 +456,20 @@ def test_initial_weights_of_other_modalities_are_refused(tmp_path: Path) -> None
     first = toy_training(toy_config({"epochs": 1}), tmp_path)
     save_weights(tmp_path / "weights.pt", first.network, {})
     order = list(reversed(first.network.config.modalities))
-    for name in ("weights.pt", "last.pt"):
+
+    def start(name: str) -> None:
+        new_network(toy_config(initial_weights=str(tmp_path / name), network={**TINY, "modalities": order}))
+
+    for name in ("weights.pt", "last.pt", "best.pt"):
         with pytest.raises(ValueError, match=rf"{name}' know the modalities .* in this order, not {', '.join(order)}"):
-            new_network(toy_config(initial_weights=str(tmp_path / name), network={**TINY, "modalities": order}))
+            start(name)
+    best = load_checkpoint(tmp_path / "best.pt")
+    save_checkpoint(tmp_path / "best.pt", {"kept": best["kept"]})  # as in earlier versions
+    with pytest.raises(ValueError, match=r"best\.pt' know the modalities"):
+        start("best.pt")
+    (tmp_path / "last.pt").unlink()
+    with pytest.warns(UserWarning, match=r"best\.pt' does not tell the modalities of its network: make sure that they"):
+        start("best.pt")
 
 
 def test_the_modalities_of_the_network_are_selected_from_the_data(tmp_path: Path) -> None:
