@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from ..cohort.preparation import read_study
 from ..cohort.studies import Cohort, StudyRecord
 from ..images.labels import REGIONS
 from ..images.study import StudyImages, same_grid
+from ..inference.coregistration import moved_with_its_image
 from ..inference.pipeline import process_pair
 from ..inference.settings import InferenceSettings
 from ..inference.single_study import process_study
@@ -85,8 +87,9 @@ def evaluate_case(
 ) -> tuple[Row, CasePicture | None]:
     """Process a case and compare the result with its labels and landmarks.
 
-    Segmentations are scored where a study has labels, on the study's own grid. Neither the network nor the
-    registration sees the labels. The columns of a study begin with ``fixed_`` or ``moving_``:
+    Segmentations are scored where a study has labels, on the study's native grid. Labels on the grid of an image that
+    lay apart from the others are moved with it. Neither the network nor the registration sees the labels. What a run
+    tells the user becomes a Python warning. The columns of a study begin with ``fixed_`` or ``moving_``:
 
     - ``labels``: how the numbers of the label file were understood.
     - ``dice_<region>``, ``hd95_mm_<region>``, ``volume_ml_<region>`` and ``expected_volume_ml_<region>``.
@@ -118,22 +121,27 @@ def evaluate_case(
     """
     settings = settings or InferenceSettings()
     start = time.perf_counter()
-    fixed, fixed_labels = _read(case.fixed)
+    fixed, own_labels = _read(case.fixed)
     identity = case.identity | _conventions(fixed=fixed)
     if case.moving is None:
         if weights is None or weights.network.segmentation is None:
             raise ValueError(f"'{case.name}' has one visit, which needs weights that segment it (--weights)")
         with _naming(case):
             found = process_study(fixed, weights, settings, progress)
-            predicted = found.labels
+            predicted, shown = found.labels, found.positioned or fixed
+        _tell(found.warnings)
+        fixed_labels = _on_native_grid(own_labels, fixed, shown)
         row = identity | {"seconds": round(time.perf_counter() - start, 2)}
         row |= _prefixed("fixed", segmentation_scores(predicted, fixed_labels))
-        shown = found.positioned or fixed
         return row, study_picture(case.fixed.name, shown, fixed_labels, predicted) if with_picture else None
-    moving, moving_labels = _read(case.moving)
+    moving, own_moving_labels = _read(case.moving)
     identity |= _conventions(moving=moving)
     with _naming(case):
         result = process_pair(fixed, moving, weights, settings, progress)
+    _tell(result.warnings)
+    fixed_labels = _on_native_grid(own_labels, fixed, result.positioned["fixed"])
+    moving_labels = _on_native_grid(own_moving_labels, moving, result.positioned["moving"])
+    fixed, moving = result.positioned["fixed"], result.positioned["moving"]
     row = identity | {"seconds": round(time.perf_counter() - start, 2)}
     row |= _prefixed("fixed", segmentation_scores(result.fixed_labels, fixed_labels))
     row |= _prefixed("moving", segmentation_scores(result.moving_labels, moving_labels))
@@ -144,7 +152,6 @@ def evaluate_case(
     if not with_picture:
         return row, None
     names = case.fixed.name, f"{case.moving.name}, affine only"
-    fixed, moving = (result.positioned.get(role, study) for role, study in (("fixed", fixed), ("moving", moving)))
     return row, pair_picture(names, fixed, moving, fixed_labels, result)
 
 
@@ -157,12 +164,24 @@ def _naming(case: Case) -> AbstractContextManager[None]:
 
 
 def _read(record: StudyRecord) -> tuple[StudyImages, sitk.Image | None]:
-    """The study without its labels, and the labels on the grid of the study's first image."""
+    """The study without its labels, and the labels on their own grid."""
     study, mask = read_study(record)
-    labels = study.tumor_labels
-    if labels is not None and not same_grid(labels, study.reference):
-        labels = warp_label_image(labels, study.reference, sitk.Transform(3, sitk.sitkIdentity))
-    return replace(study, brain_mask=mask, tumor_labels=None), labels
+    return replace(study, brain_mask=mask, tumor_labels=None), study.tumor_labels
+
+
+def _on_native_grid(labels: sitk.Image | None, given: StudyImages, positioned: StudyImages) -> sitk.Image | None:
+    """Labels of a study on its native grid, moved with the image on whose grid they lie."""
+    if labels is None:
+        return None
+    labels = moved_with_its_image(labels, given, positioned)
+    if same_grid(labels, positioned.reference):
+        return labels
+    return warp_label_image(labels, positioned.reference, sitk.Transform(3, sitk.sitkIdentity))
+
+
+def _tell(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=3)
 
 
 def _conventions(**studies: StudyImages) -> Row:

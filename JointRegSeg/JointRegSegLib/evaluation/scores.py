@@ -52,9 +52,9 @@ def warp_scores(
     """Score what the map between two studies does to the tumour of the moving one.
 
     Args:
-        native: First image of the fixed study, whose grid is used.
+        native: Reference of the fixed study, whose grid is used.
         fixed_labels: Reference classes on that grid, or None.
-        moving_labels: Reference classes on the grid of the moving study's first image, or None.
+        moving_labels: Reference classes on the native grid of the moving study, or None.
         result: Transforms of the pair.
 
     Returns:
@@ -107,7 +107,7 @@ def map_scores(native: sitk.Image, result: JointResult) -> dict[str, float]:
     """Score the map between two studies by itself, in the fixed brain.
 
     Args:
-        native: First image of the fixed study, whose grid is used.
+        native: Reference of the fixed study, whose grid is used.
         result: Transforms, Jacobian map and summary of the pair.
 
     Returns:

@@ -71,6 +71,23 @@ def test_a_study_that_cannot_be_registered_is_named_by_its_file(tmp_path: Path) 
         evaluate_case(Case(*records), None, InferenceSettings(refine_iterations=0), with_picture=False)
 
 
+def test_labels_move_with_the_image_that_they_were_drawn_on(tmp_path: Path) -> None:
+    """The patient moved by 12 mm before FLAIR, on which the tumour of the moving study was drawn."""
+    head, records = HeadStudy.of("axial", spacing_mm=(3.0, 3.0, 3.0)), []
+    for visit, shift_mm in (("1", 0.0), ("2", 12.0)):
+        place = head.write(tmp_path / visit)
+        for name in ("flair", "labels"):
+            image = sitk.ReadImage(str(place / f"{name}.nii.gz"))
+            image.SetOrigin(np.add(image.GetOrigin(), (shift_mm, 0, 0)).tolist())
+            sitk.WriteImage(image, str(place / f"{name}.nii.gz"))
+        images = {modality: place / f"{modality}.nii.gz" for modality in ("t1", "flair")}
+        records.append(StudyRecord("A", visit, images, place / "labels.nii.gz", place / "brain.nii.gz"))
+    settings = InferenceSettings(spacing_mm=4.0, affine="none", refine_iterations=0)
+    with pytest.warns(UserWarning, match="the FLAIR image of the A 2 study lay 1[12].* from the T1 image"):
+        row, _ = evaluate_case(Case(*records), None, settings, with_picture=False)
+    assert row["affine_dice_whole_tumor"] > 0.9
+
+
 def test_volumes_and_scores_are_in_ml_and_mm_of_the_study() -> None:
     study = HeadStudy.of("axial")
     truth = study.grid.to_sitk(study.visit.labels)
