@@ -72,10 +72,10 @@ def network_inputs(batch: Batch, config: TrainingConfig) -> tuple[Tensor, Tensor
 
 def _has_nothing_else(batch: Batch, config: TrainingConfig) -> bool:
     """Whether a pair without labels can be registered only."""
-    return config.registers and not all(_is_labelled(study_pair(batch, i, config)) for i in range(len(batch)))
+    return config.registers and not all(_is_labeled(study_pair(batch, i, config)) for i in range(len(batch)))
 
 
-def _is_labelled(pair: StudyPair) -> bool:
+def _is_labeled(pair: StudyPair) -> bool:
     return pair.fixed_labels is not None or pair.moving_labels is not None
 
 
@@ -91,7 +91,7 @@ def output_loss(
     parts: dict[str, Tensor] = {}
     for index in range(len(batch)):
         found, pair = output.select(index), study_pair(batch, index, config)
-        if not registers and _is_labelled(pair):
+        if not registers and _is_labeled(pair):
             found = replace(found, deformation=None)
         value, terms = task.loss(found, pair, config.loss)
         total = total + value / len(batch)
