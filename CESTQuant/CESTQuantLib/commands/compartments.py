@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,8 @@ def run(options: Namespace) -> None:
 
         with report.timed("reading"):
             visits = [_visit(options, end, report) for end, _ in _VISITS if _is_given(options, end)]
+            if options.maps and options.maps2:
+                visits[1] = replace(visits[1], notes=(*visits[1].notes, *_differences(options)))
             if options.between:
                 report.add_input("between", options.between)
         with report.timed("computing"):
@@ -228,6 +231,19 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
         labels=named_labels(options.labels) if options.labels else {},
         notes=maps.notes if maps else (),
     )
+
+
+def _differences(options: Namespace) -> list[str]:
+    """Return a sentence for the user where the maps of the visits were made in different ways, otherwise nothing."""
+    from .fit_differences import differences
+
+    found = differences(options.maps, options.maps2)
+    if not found:
+        return []
+    return [
+        f"its maps were not made in the same way as those of {options.visits[0]}, so that a change may come from that: "
+        f"{', '.join(found)}"
+    ]
 
 
 def _write(options: Namespace, folder: Path, result: CompartmentsResult, report: Report) -> None:

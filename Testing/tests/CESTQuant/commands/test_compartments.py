@@ -381,6 +381,33 @@ def test_the_mean_spectra_are_those_of_the_prepared_acquisition(
     assert spectra[0] != pytest.approx(spectra[1], rel=1e-6)
 
 
+def test_maps_of_the_visits_that_were_made_in_different_ways_are_told(
+    slicer: ModuleType,
+    maps: Path,
+    quantified: Callable,
+    good: Path,
+    segmentation: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = "visit 2: its maps were not made in the same way as those of visit 1, so that a change may come from that: "
+    usual = ("--maps", maps, "--segmentation", segmentation, "--segmentation2", segmentation, "--labels", LABELS)
+    usual = (*usual, "--no-spectra", "--draws", 50)
+    own = Path(shutil.copytree(good, tmp_path / "own"))
+    protocol = json.loads((own / "protocol.json").read_text())
+    (own / "protocol.json").write_text(json.dumps(protocol | {"note": "another session"}))
+    same = quantified(own, "mtrasym", b0=own / "b0.nii.gz")
+    capfd.readouterr()
+    compartments(tmp_path / "same", *usual, "--maps2", same)
+    assert "not made in the same way" not in capfd.readouterr().err
+    (own / "protocol.json").write_text(json.dumps(protocol | {"recovery_time_s": 9.0}))
+    other = quantified(own, "mtrasym", b0=own / "b0.nii.gz", smooth_spectra=1.0)
+    capfd.readouterr()
+    output = compartments(tmp_path / "other", *usual, "--maps2", other)
+    assert f"{said}smooth spectra (none, 1.0), protocol\n" in capfd.readouterr().err
+    assert any(said in warning for warning in json.loads((output / "report.json").read_text())["warnings"])
+
+
 def test_visits_whose_regions_would_share_a_file_are_refused(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
