@@ -21,7 +21,9 @@ from .region_volumes import VOLUME_REGIONS, voxel_ml
 from .result import LesionChange, Point
 
 SMALLEST_ML = 0.1
-"""Smallest volume of a lesion; smaller parts are not counted."""
+"""Smallest volume that a lesion has at one of the visits; smaller ones are not listed."""
+_NOISE_ML = SMALLEST_ML / 2
+"""Volume below which a part is taken for noise: it neither makes a lesion an old one nor is left of it."""
 CHANGED_SHARE = 0.25
 """Change of the volume, relative to that in the fixed study, from which a lesion counts as growing or shrinking."""
 _RESECTED = {"vanished": "resected", "shrinking": "partly resected"}
@@ -121,13 +123,13 @@ class _Parts:
 
     @classmethod
     def of(cls, mask: np.ndarray, like: sitk.Image) -> _Parts:
-        """Number the parts (K, J, I); those closer than 2 mm are one, and those below 0.1 ml are left out."""
+        """Number the parts (K, J, I); those closer than 2 mm are one, and those below 0.05 ml are left out."""
         image = sitk.GetImageFromArray(mask.astype(np.uint8))
         image.CopyInformation(like)
         joined = sitk.ConnectedComponent(_grown(image, _JOINED_MM / 2), True)
         numbers = np.where(mask, sitk.GetArrayFromImage(joined), 0)
         volumes = np.bincount(numbers.ravel()) * voxel_ml(like)
-        kept = [n for n in range(1, len(volumes)) if volumes[n] >= SMALLEST_ML]
+        kept = [n for n in range(1, len(volumes)) if volumes[n] >= _NOISE_ML]
         kept.sort(key=lambda n: -volumes[n])
         table = np.zeros(max(len(volumes), 1), dtype=np.uint16)
         table[kept] = np.arange(1, len(kept) + 1)
@@ -179,6 +181,7 @@ class _LesionPair:
             row = self._row(fixed_parts, moving_parts)
             beside = self._beside(moving_parts, fixed_there) if row.status in ("shrinking", "stable") else []
             rows += [self._or_resected(self._less(row, beside), fixed_parts, cavity_there), *beside]
+        rows = [row for row in rows if max(row.fixed_ml, row.moving_ml) >= SMALLEST_ML]
         rows.sort(key=lambda row: -max(row.fixed_ml, row.moving_ml))
         return [replace(row, number=number) for number, row in enumerate(rows, 1)]
 
@@ -213,6 +216,8 @@ class _LesionPair:
         parts = _Parts.of(outside, self.moving.image)
         rows = []
         for number, volume in parts.volumes_ml.items():
+            if volume < SMALLEST_ML:
+                continue
             center = self.to_fixed.TransformPoint(parts.center(number))
             if not self._seen(0, center):
                 continue  # it may have been there before
@@ -235,7 +240,7 @@ class _LesionPair:
         if not beside:
             return row
         after = max(0.0, row.moving_ml - sum(new.moving_ml for new in beside))
-        status = _status(row.fixed_ml, after if after >= SMALLEST_ML else 0.0)
+        status = _status(row.fixed_ml, after if after >= _NOISE_ML else 0.0)
         return replace(row, status=status, moving_ml=after)
 
 

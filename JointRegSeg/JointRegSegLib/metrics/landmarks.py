@@ -36,6 +36,7 @@ class Landmarks:
 def read_landmarks(path: str | Path) -> Landmarks:
     """Read points from a CSV file or a Slicer markups table (``.csv``, ``.fcsv``).
 
+    Commas, semicolons or tabs separate the fields, whichever the line with the names of the columns has most of.
     The file needs the columns ``x, y, z`` in mm; a column ``name``, ``label`` or ``landmark`` names the points, which
     are numbered otherwise. Coordinates are LPS unless the columns are called ``r, a, s`` or a comment line says
     ``# CoordinateSystem = RAS`` (or ``0``); the columns ``l, p, s`` are LPS. Points of Slicer without a position are
@@ -91,20 +92,21 @@ def _read_table(path: str | Path) -> tuple[list[str], list[list[str]], str]:
         lines = read_bytes(path, LONGEST_TEXT).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"landmarks '{path}' are not a text file in UTF-8: save them as CSV (UTF-8)") from None
-    system, header, data = "LPS", None, []
+    system, columns, data = "LPS", None, []
     for line in lines:
         if line.startswith("#"):
             key, _, value = line.lstrip("# ").partition("=")
             if key.strip().lower() == "coordinatesystem":
                 system = {"0": "RAS", "1": "LPS"}.get(value.strip(), value.strip().upper())
             elif key.strip().lower() == "columns":
-                header = [name.strip().lower() for name in value.split(",")]
+                columns = value
         elif line.strip():
             data.append(line)
-    rows = list(csv.reader(data))
-    if header is None:
-        header = [name.strip().lower() for name in rows.pop(0)] if rows else []
-    return header, rows, system
+    if columns is None:
+        columns = data.pop(0) if data else ""
+    delimiter = max(",;\t", key=columns.count)
+    header, *rows = csv.reader([columns, *data], delimiter=delimiter)
+    return [name.strip().lower() for name in header], rows, system
 
 
 def _points(

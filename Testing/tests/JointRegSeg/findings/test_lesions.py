@@ -97,6 +97,23 @@ def test_parts_of_less_than_a_tenth_of_a_millilitre_do_not_count(radius: float, 
     assert len(changes(labels(), labels(((20, 30, 20), radius)))) == count
 
 
+def cuboid(*sizes: int) -> sitk.Image:
+    """Labels with one enhancing cuboid of voxels of 1 mm³."""
+    array = np.zeros(SHAPE, np.uint8)
+    array[tuple(slice(10, 10 + size) for size in sizes)] = ENHANCING
+    return sitk.GetImageFromArray(array)
+
+
+def test_a_lesion_near_the_smallest_volume_is_neither_new_nor_vanished() -> None:
+    larger, smaller, noise = cuboid(3, 4, 9), cuboid(3, 3, 11), cuboid(3, 3, 3)  # 0.108, 0.099 and 0.027 ml
+    for fixed, moving in ((larger, smaller), (smaller, larger)):
+        (row,) = changes(fixed, moving)
+        assert (row.status, row.fixed_parts, row.moving_parts) == ("stable", 1, 1)
+    assert changes(smaller, smaller) == []
+    assert [row.status for row in changes(larger, noise)] == ["vanished"]
+    assert [row.status for row in changes(noise, larger)] == ["new"]
+
+
 def test_a_place_that_the_other_visit_does_not_show_is_not_called_new() -> None:
     moving = labels(((20, 30, 45), 4.0))
     fixed = labels()[:30, :, :]

@@ -16,6 +16,8 @@ from JointRegSegLib.metrics.landmarks import Landmarks, landmark_errors, read_la
     "text",
     [
         "name,x,y,z\na,1,2,3\nb,4,5,6\n",
+        "name;x;y;z\na;1;2;3\nb;4;5;6\n",
+        "name\tx\ty\tz\na\t1\t2\t3\nb\t4\t5\t6\n",
         "label,r,a,s\na,-1,-2,3\nb,-4,-5,6\n",
         "label,l,p,s\na,1,2,3\nb,4,5,6\n",
         "# Markups fiducial file version = 5.6\n# CoordinateSystem = RAS\n"
