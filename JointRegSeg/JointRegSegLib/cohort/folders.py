@@ -80,6 +80,8 @@ def cohort_of_folder(folder: str | os.PathLike) -> Cohort:
     """
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
+        if folder.exists():
+            raise ValueError(f"'{folder}' is a file: give the folder that holds the studies")
         raise ValueError(f"the folder '{folder}' does not exist")
     places = list(_folders(folder))
     records, taken, left_out = channel_studies(places, folder)

@@ -45,8 +45,17 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 
 def run(options: Namespace) -> None:
     """Run ``jointregseg manifest``, unless another run writes the same manifest."""
+    if Path(options.output).suffix.lower() != ".csv":
+        raise ValueError(f"cannot write '{options.output}': the name of a manifest must end in .csv")
     with only_run(options.output):
         _write_manifest(options)
+
+
+def _require_no_data(output: Path, cohort: Cohort) -> None:
+    """Check that the manifest replaces no file of the data set."""
+    found = [file for study in cohort.studies for file in study.files.values()]
+    if output.resolve() in {Path(file).resolve() for file in (*found, *(file for file, _ in cohort.ignored))}:
+        raise ValueError(f"'{output}' is a file of the data set and would be replaced: choose another --output")
 
 
 def _write_manifest(options: Namespace) -> None:
@@ -56,6 +65,7 @@ def _write_manifest(options: Namespace) -> None:
     found = cohort_of_folder(options.folder).with_convention(options.labels)
     cohort = divide(found, options.validation, options.test, options.seed)
     output = Path(options.output)
+    _require_no_data(output, cohort)
     write_text(manifest_text(cohort, output.absolute().parent), output)
     splits = Counter(study.split for study in cohort.studies)
     by_split = ", ".join(f"{count} in '{split}'" for split, count in splits.items())

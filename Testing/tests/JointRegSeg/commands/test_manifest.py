@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from joint_cohorts import OLD_NAMES, write_brats
+from studies import checksums
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.cohort.manifest import read_manifest
@@ -51,3 +52,28 @@ def test_the_command_refuses_in_one_line_and_keeps_the_earlier_manifest(
     assert error.count("\n") == 1
     assert "gone' does not exist" in error
     assert output.read_text() == "earlier"
+
+
+def test_a_manifest_replaces_no_file_of_the_data_set(
+    tmp_path: Path, capfd: pytest.CaptureFixture, slicer: object
+) -> None:
+    write_brats(tmp_path / "data/P1", "P1", OLD_NAMES)
+    points = tmp_path / "data/P1/P1_landmarks.csv"
+    points.write_text("name,x,y,z\na,1,2,3\n")
+    before = checksums(tmp_path)
+    image = tmp_path / "data/P1/P1_t1.nii.gz"
+    for output, words in (
+        (image, f"cannot write '{image}': the name of a manifest must end in .csv"),
+        (points, f"'{points}' is a file of the data set and would be replaced: choose another --output"),
+    ):
+        assert main(["manifest", str(tmp_path / "data"), "--output", str(output)]) == 2
+        assert words in capfd.readouterr().err
+    assert checksums(tmp_path) == before
+
+
+def test_a_file_in_place_of_the_folder_is_called_a_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture, slicer: object
+) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(b"")
+    assert main(["manifest", str(tmp_path / "scan.nii.gz"), "--output", str(tmp_path / "cohort.csv")]) == 2
+    assert "scan.nii.gz' is a file: give the folder that holds the studies" in capfd.readouterr().err
