@@ -12,6 +12,12 @@ from .protocol_json import protocol_to_dict
 _TOLERANCE = 1e-4
 """Relative and absolute difference up to which two numbers are the same."""
 _NOT_ACQUISITION = ("note", "solute", "m0_measurements")
+_PLAYED_AND_STATED = (
+    "it states its values, but here every event of a sequence is given, with which they cannot be compared: give a "
+    "protocol.json with the values that are stated there",
+    "it plays every event of a sequence, but here only values are stated: give the .seq file of this sequence",
+)
+"""What is said where the found protocol, or the expected one, alone has events."""
 
 
 def protocol_difference(expected: Protocol, found: Protocol) -> str:
@@ -28,6 +34,8 @@ def protocol_difference(expected: Protocol, found: Protocol) -> str:
     first, second = protocol_to_dict(expected), protocol_to_dict(found)
     for key in dict.fromkeys((*first, *second)):
         if key not in _NOT_ACQUISITION and (difference := _difference(first.get(key), second.get(key))):
+            if key == "events" and (first.get(key) is None or second.get(key) is None):
+                return _PLAYED_AND_STATED[first.get(key) is not None]
             return f"{key} {difference}"
     return ""
 

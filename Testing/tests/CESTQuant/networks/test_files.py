@@ -15,6 +15,7 @@ from training_configs import amide_tissue, protocol_7T
 from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.networks.architecture import ReconstructionNetwork
 from CESTQuantLib.networks.files import Calibration, NetworkFile, check_protocol, load_network, save_network
+from CESTQuantLib.physics.events import EventPulse, Events, Play, Sample
 
 PROTOCOL = protocol_7T([-3.5, 2.0, 3.0, 3.5])
 OUTPUTS = ("amide.fraction", "amide.k_Hz", "water.T1_s")
@@ -216,6 +217,18 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one(file: NetworkFile,
 def test_signals_of_another_protocol_are_refused_by_the_first_difference(changes: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_protocol(protocol_from_dict(PROTOCOL), protocol_from_dict({**PROTOCOL, **changes}))
+
+
+def test_a_played_sequence_is_refused_with_what_to_give_instead() -> None:
+    """A ``.seq`` file that holds single events cannot be compared with values, nor values with it."""
+    stated = protocol_from_dict(PROTOCOL)
+    pulse = EventPulse((1.0,), (0.0,), (0.1,))
+    events = Events((pulse,), ((Play(0, 900.0, 0.0), Sample()),) * 4)
+    played = replace(stated, events=events)
+    with pytest.raises(ValueError, match=r"here every event of a sequence is given.*: give a protocol\.json"):
+        check_protocol(stated, played)
+    with pytest.raises(ValueError, match=r"here only values are stated: give the \.seq file"):
+        check_protocol(played, stated)
 
 
 def test_protocols_that_differ_by_rounding_alone_are_the_same() -> None:
