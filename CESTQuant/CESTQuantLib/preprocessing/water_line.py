@@ -6,9 +6,17 @@ import torch
 from torch import Tensor
 
 from ..physics.protocol import Protocol
+from ..tissue.spectra import ZSpectra
 
 NEAR_WATER_PPM = 1.5
 FEWEST_OFFSETS = 5
+ON_WATER_PPM = 0.5
+OFF_WATER_PPM = 3.0
+"""Farthest offsets that are closer to water than this are not compared with those on it."""
+SATURATED = 0.9
+"""Mean signal on water, relative to that at the farthest offsets, from which on a spectrum shows no water line."""
+LARGEST_Z = 2.0
+"""Signals of air relative to M0 have no limit."""
 
 
 def lowest_offsets(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, float] | None:
@@ -60,3 +68,40 @@ def line_centers(z: Tensor, protocol: Protocol) -> Tensor | None:
     values = sums / torch.bincount(place).to(sums)
     depth = (values.median(1, keepdim=True).values - values).clamp_min(0).square() * torch.gradient(at)[0].to(sums)
     return (depth * at.to(sums)).sum(1) / depth.sum(1)
+
+
+def water_warnings(spectra: ZSpectra) -> list[str]:
+    """Return a sentence where the mean spectrum is not lower on water than far from it, at any power.
+
+    Nothing is said where there are no offsets on water or far from it, and where the signal depends on the measurements
+    before it, starts inverted, or is normalised to length one.
+
+    Args:
+        spectra: Normalised spectra.
+    """
+    protocol = spectra.protocol
+    changing = protocol.magnetisation_carried_over or protocol.events is not None
+    if changing or protocol.initial_magnetisation < 0 or protocol.signal_normalisation == "l2":
+        return []
+    voxels = torch.isfinite(spectra.signal).all(1)
+    if not bool(voxels.any()):
+        return []
+    signal = spectra.signal[voxels].abs().clamp_max(LARGEST_Z)
+    if spectra.brightness is not None:  # which leaves air, where there is no mask, no weight
+        signal = signal * spectra.brightness[voxels].nan_to_num(0.0).to(signal).unsqueeze(1)
+    mean = signal.mean(0).cpu()
+    distance = protocol.offsets_ppm.abs()
+    power = torch.round(protocol.b1_uT.expand_as(distance), decimals=3)
+    shares = []
+    for one in power.unique():
+        own = power == one
+        on = own & (distance <= ON_WATER_PPM)
+        off = own & (distance >= distance[own].max() / 2) & (distance >= OFF_WATER_PPM)
+        if bool(on.any()) and bool(off.any()):
+            shares.append(float(mean[on].mean() / mean[off].mean()))
+    if not shares or min(shares) <= SATURATED:
+        return []
+    return [
+        f"the spectra show no water line: their mean on water is {100 * min(shares):.0f} % of that at the farthest "
+        "offsets, as of noise, or of offsets in another order or unit; check signal, mask and protocol"
+    ]

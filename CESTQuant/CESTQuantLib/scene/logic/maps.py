@@ -120,6 +120,8 @@ class MapsLogic:
         """
         from NeuroCESTLib.core.threads import torch_threads
 
+        from ...preprocessing.water_line import water_warnings
+
         report = progress or silent
         report(0.0, "reading")
         chosen = method_named(method)
@@ -149,7 +151,8 @@ class MapsLogic:
         )
         wanted = Preparation(motionCorrection, denoising, smoothing_ppm, quass)
         ready = acquired(study, MapNodes(b0, b1, t1), settings.model, model, wanted, report)
-        study, spectra, warnings = ready.prepared.study, ready.spectra, ready.warnings
+        study, spectra = ready.prepared.study, ready.spectra
+        warnings = (*ready.warnings, *water_warnings(spectra))
         if spatialPrior:
             settings = replace(settings, neighbors=study.neighbors())
         regions = masks_on(segmentation, study.geometry) if segmentation is not None else {}

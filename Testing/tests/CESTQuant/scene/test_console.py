@@ -334,3 +334,12 @@ def test_repeats_give_dim_voxels_a_larger_error_than_bright_ones(slicer: ModuleT
     result = CESTQuantLogic().fit(signal, protocol, method="mtr", reference=add_volume(m0, grid, "m0"))
     error = volume_array(result.nodes["mtr_3.5ppm_sd"])
     assert np.median(error[:, :10]) / np.median(error[:, 10:]) == pytest.approx(10, rel=0.1)
+
+
+def test_images_of_noise_give_a_warning_and_not_a_map_without_a_word(slicer: ModuleType) -> None:
+    grid = Geometry((1, 20, 20), np.eye(4))
+    offsets = np.linspace(-6, 6, 25)
+    images = np.abs(np.random.default_rng(1).normal(0, 50, (26, *grid.shape)))
+    signal, protocol = array_to_sequence(images[:25], grid, "noise", offsets), Protocol(3.0, offsets, 2.0, 2.0)
+    result = CESTQuantLogic().fit(signal, protocol, method="aptw", reference=add_volume(images[25] + 50, grid, "m0"))
+    assert sum("the spectra show no water line: their mean" in sentence for sentence in result.report["warnings"]) == 1

@@ -1,0 +1,74 @@
+"""The water line of spectra: whether there is one, and what is not taken for its absence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from CESTQuantLib.physics.protocol import Protocol
+from CESTQuantLib.preprocessing.water_line import water_warnings
+from CESTQuantLib.tissue.spectra import ZSpectra
+
+OFFSETS = torch.tensor([-20.0, -5, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 5, 20], dtype=torch.float64)
+
+
+def protocol(offsets: Tensor = OFFSETS, b1_uT: float | Tensor = 2.0) -> Protocol:
+    return Protocol(3.0, offsets, b1_uT, 2.0)
+
+
+def spectra(shift_ppm: float = 0.0, voxels: int = 50) -> ZSpectra:
+    z = 0.9 - 0.8 / (1 + ((OFFSETS - shift_ppm) / 0.8) ** 2)
+    return ZSpectra(z.expand(voxels, -1), protocol())
+
+
+def noise(voxels: int = 400) -> Tensor:
+    """Magnitudes of noise relative to a magnitude of noise."""
+    random = torch.Generator().manual_seed(1)
+    m0, signal = (torch.randn(2, voxels, n, generator=random).norm(dim=0).double() for n in (1, len(OFFSETS)))
+    return signal / m0
+
+
+def test_noise_is_told_once() -> None:
+    (sentence,) = water_warnings(ZSpectra(noise(), protocol()))
+    assert "show no water line" in sentence
+
+
+def test_offsets_in_another_order_are_told() -> None:
+    ordered = spectra()
+    assert water_warnings(replace(ordered, protocol=protocol(OFFSETS[OFFSETS.abs().argsort()])))
+
+
+@pytest.mark.parametrize("shift_ppm", [-0.7, 0.0, 0.7])
+def test_a_water_line_is_not_missed(shift_ppm: float) -> None:
+    assert water_warnings(spectra(shift_ppm)) == []
+
+
+def test_air_around_tissue_is_not_taken_for_noise() -> None:
+    tissue, air = spectra().signal, noise(2000)
+    brightness = torch.cat((torch.full((50,), 1000.0), torch.full((2000,), 10.0))).double()
+    assert water_warnings(ZSpectra(torch.cat((tissue, air)), protocol(), brightness=brightness)) == []
+
+
+def test_one_power_that_shows_water_suffices() -> None:
+    unsaturated = torch.ones_like(spectra().signal)
+    b1_uT = torch.tensor([2.0, 0.0]).repeat_interleave(len(OFFSETS))
+    both = torch.cat((spectra().signal, unsaturated), 1)
+    assert water_warnings(ZSpectra(both, protocol(OFFSETS.repeat(2), b1_uT))) == []
+
+
+@pytest.mark.parametrize("offsets", [[3.5, -3.5] * 4, [-1.0, -0.5, 0.0, 0.5, 1.0], [3.0] * 30])
+def test_offsets_that_say_nothing_about_water_are_let_pass(offsets: list[float]) -> None:
+    flat = torch.ones(10, len(offsets), dtype=torch.float64)
+    assert water_warnings(ZSpectra(flat, Protocol(3.0, offsets, 2.0, 2.0))) == []
+
+
+def test_signals_that_need_no_water_line_are_let_pass() -> None:
+    for changes in (
+        {"magnetisation_carried_over": True, "recovery_time_s": torch.tensor(1.0)},
+        {"initial_magnetisation": -1.0},
+        {"signal_normalisation": "l2"},
+    ):
+        assert water_warnings(ZSpectra(noise(), replace(protocol(), **changes))) == []
