@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 from NeuroCESTLib.batch.memory import keep_freed_memory
 from NeuroCESTLib.core.messages.input_errors import InputError, naming
+from NeuroCESTLib.core.output.inputs import inputs_of_run
 from NeuroCESTLib.core.output.result_folder import OutputFolder as OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
 from NeuroCESTLib.scene.messages import files_of_nodes
@@ -85,7 +86,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     arguments = [argument for argument in arguments if argument not in ("--debug", ANONYMOUS)]
     if "slicer" not in sys.modules:  # the memory of the application is its own
         keep_freed_memory()
-    token = files_of_nodes.set({})
+    token, inputs = files_of_nodes.set({}), inputs_of_run.set({})
     try:
         with _warnings_in_one_line(), _names_hidden(arguments) if hides_names else contextlib.nullcontext():
             return main(arguments) or SUCCESS
@@ -102,6 +103,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
         return status
     finally:
         files_of_nodes.reset(token)
+        inputs_of_run.reset(inputs)
 
 
 def run_chosen(options: argparse.Namespace) -> int | None:

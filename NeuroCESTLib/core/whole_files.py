@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .output.hidden import make_hidden, remove_left_behind
+from .output.inputs import require_inputs_kept
 
 
 def _as_it_is(text: str) -> str:
@@ -53,11 +54,13 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         A path of the same name in a temporary folder beside ``path``.
 
     Raises:
-        ValueError: The folder is missing, read-only or full, or nothing was written; the message names the file.
+        ValueError: The folder is missing, read-only or full, nothing was written, or the file is an input of the
+            command; the message names the file.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"cannot write '{path}': it is a folder")
+    require_inputs_kept(path.parent, lambda place: place == Path(path.name))
     with write_errors(path):
         # A temporary folder, not a temporary name: some formats store the name of the file in the file.
         remove_left_behind(path.parent, path.name)

@@ -17,6 +17,7 @@ from typing import Any
 
 from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.headers.parts import files_of_image
+from NeuroCESTLib.core.output.inputs import add_input_of_run
 from NeuroCESTLib.core.whole_files import hide_path, write_text, written_as
 from NeuroCESTLib.scene.image_files import existing_file
 
@@ -67,7 +68,7 @@ class Report:
             )
 
     def add_input(self, role: str, path: str | os.PathLike) -> None:
-        """Record an input file with its size and SHA-256 checksum.
+        """Record an input file with its size and SHA-256 checksum; the results of the command do not replace it.
 
         Those of an image in several files, such as a header and its data, are recorded together.
 
@@ -82,6 +83,7 @@ class Report:
         files = files_of_image(path)
         for file in files:
             hide_path(file)
+            add_input_of_run(file)
         size = sum(file.stat().st_size for file in files)
         entry = {"role": role, "path": str(path), "bytes": size, "sha256": sha256(*files)}
         if len(files) > 1:

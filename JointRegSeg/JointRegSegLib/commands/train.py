@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.output.lock import only_run
 from NeuroCESTLib.core.progress import Cancelled, Progress, terminal_progress
 from NeuroCESTLib.core.whole_files import write_errors
 from NeuroCESTLib.report.record import Report, plain_values, versions
 
 from .options import add_labels
-from .train_tasks import train_on_cohort
+from .train_tasks import RESULTS, train_on_cohort
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -108,6 +109,7 @@ def _train(
     for role, path in (("config", options.config), ("manifest", options.manifest)):
         if path is not None and Path(path).is_file() and processes.writes:
             report.add_input(role, path)
+    require_inputs_kept(folder, lambda place: place.name in RESULTS)
     resume = options.resume and is_sound(folder, processes)  # before the data, for which the checkpoint has settings
     with report.timed("data"):
         data = open_data(config, options.manifest, folder, progress, options.labels)

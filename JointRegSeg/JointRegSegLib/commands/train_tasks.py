@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import FAILURE, SUCCESS, OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import Cancelled, Progress
 from NeuroCESTLib.report.record import Report, plain_values, versions
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LICENSE = "MIT"
 """Licence of the weights."""
+RESULTS = ("weights.pt", "curves.png", "report.json")
+"""Names of the files that a training writes at its end."""
 
 
 def train_on_cohort(
@@ -38,6 +41,7 @@ def train_on_cohort(
     for role, path in inputs:
         if Path(path).is_file() and processes.writes:
             report.add_input(role, path)
+    require_inputs_kept(folder, lambda place: place.name in RESULTS)
     resume = options.resume and is_sound(folder, processes)
     try:
         with report.timed("training"):

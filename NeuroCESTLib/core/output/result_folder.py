@@ -14,6 +14,7 @@ from types import TracebackType
 from ..whole_files import write_errors
 from .exchange import NotCarriedError, bring_latecomers, carry_over, exchange
 from .hidden import left_behind, make_hidden, remove_left_behind
+from .inputs import require_inputs_kept
 from .lock import only_run
 
 _OLD = "-old"
@@ -40,6 +41,8 @@ class OutputFolder:
     nothing can be written beside it, it is or contains the working folder, or it holds more than 1,000 other files.
     If a run is killed in the very moment of these moves, the next one completes them before it starts.
 
+    An input of the command in the folder that has the name of a result ends the run with an error and stays as it is.
+
     Hidden folders that killed runs on this machine left behind for the same place are removed.
 
     Args:
@@ -53,7 +56,7 @@ class OutputFolder:
 
     Raises:
         ValueError: The folder cannot be written to, or another run is writing to it; this is checked on entering,
-            before any work is done.
+            before any work is done. Or a result would replace an input of the command.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class OutputFolder:
 
     def _put_into_place(self, places: _Places) -> None:
         target, work = places.target, places.work
+        require_inputs_kept(target, lambda path: os.path.lexists(work / path) or self._is_replaced(path))
         if not target.exists():
             work.chmod(0o777 & ~_umask())  # it was made private
             os.replace(work, target)
@@ -132,6 +136,9 @@ class OutputFolder:
             return
         bring_latecomers(old, target, carried, self._replaced)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _is_replaced(self, path: Path) -> bool:
+        return any(self._replaced(part.as_posix()) for part in (path, *path.parents[:-1]))
 
     def _is_ours(self, target: Path) -> bool:
         return self._belongs is None or all(self._belongs(entry.name) for entry in target.iterdir())

@@ -6,16 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from command_runs import environment
 from paths import ROOT
 
+from NeuroCESTLib.batch.frame import run
 from NeuroCESTLib.core.output import exchange, result_folder
 from NeuroCESTLib.core.output.result_folder import OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.report.record import Report
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -46,6 +48,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_a_result_does_not_replace_an_input_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = write(tmp_path / "out", map_txt="input", other_txt="earlier", shard_txt="input, too")
+
+    def command(name: str, replaced: str = "") -> int:
+        def main(arguments: Sequence[str]) -> None:
+            Report("command").add_input("image", out / name)
+            with OutputFolder(out, replaced=lambda path: path == replaced) as folder:
+                write(folder, map_txt="new", other_txt="new")
+
+        return run(main, [])
+
+    assert command("map.txt") == 2
+    words = f"'{out / 'map.txt'}' is an input of this run and would be replaced: choose another --output"
+    assert words in capsys.readouterr().err
+    assert command("shard.txt", replaced="shard.txt") == 2
+    assert texts(out) == {"map.txt": "input", "other.txt": "earlier", "shard.txt": "input, too"}
+    assert os.listdir(tmp_path) == ["out"]
+    assert command("shard.txt") == 0
+    assert texts(out) == {"map.txt": "new", "other.txt": "new", "shard.txt": "input, too"}
 
 
 def test_a_failed_run_leaves_no_new_folder(tmp_path: Path) -> None:
@@ -193,6 +216,7 @@ def test_a_shared_folder_is_exchanged_only_where_all_belongs_to_the_result(alone
 
 _RUN = """
 import os, signal, sys
+from NeuroCESTLib.batch.frame import run
 from NeuroCESTLib.core.output import exchange, result_folder
 moment, out = sys.argv[1:3]
 
