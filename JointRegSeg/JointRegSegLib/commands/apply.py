@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..images.label_conventions import declared_convention
 from ..images.modalities import TITLES
-from ..inference.settings import AFFINE_KINDS
+from ..inference.settings import AFFINE_KINDS, NO_NETWORK
 from ..registration.refinement_settings import REGULARIZERS, RefinementSettings
 from .options import (
     add_coregistration,
@@ -132,6 +134,7 @@ def run(options: Namespace) -> None:
     check_refinement(options)
     if options.labels is not None:
         declared_convention(options.labels)
+    unused = options.labels is not None and not (options.fixed_tumor or options.moving_tumor)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
@@ -141,7 +144,10 @@ def run(options: Namespace) -> None:
         report = Report("jointregseg apply", settings_of(options), str(choose_device(options.device)))
         host.attach()
         with report.timed("reading"), told(report):
+            if unused:
+                warnings.warn("--labels changes nothing without --fixed-tumor or --moving-tumor", stacklevel=1)
             inputs = _read(options, paths, report)
+            require_inputs_kept(options.output, lambda place: str(place) in _sure_results(options, paths))
         with report.timed("computing"), named_by_files(inputs.files), told(report):
             result = _process(options, inputs, part(progress, 0.0, 0.95))
         for node, path in zip(result.carried, options.carry, strict=True):
@@ -159,6 +165,15 @@ def run(options: Namespace) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"verdict: {report.verdict['verdict']}", file=sys.stderr)
+
+
+def _sure_results(options: Namespace, paths: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Names of files that the command is sure to write, which are known before anything is computed."""
+    names = {f"warped_{modality}.nii.gz" for modality in paths["moving"]}
+    names |= {"moving_to_fixed.h5", "fixed_to_moving.h5", "jacobian.nii.gz"}
+    if options.weights != NO_NETWORK:
+        names |= {f"{which}_segmentation.seg.nrrd" for which in STUDIES}
+    return names
 
 
 def check_pair_options(options: Namespace) -> None:

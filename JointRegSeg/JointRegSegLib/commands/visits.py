@@ -15,7 +15,7 @@ from ..images.modalities import TITLES
 from .options import check_refinement, record_weights
 from .visit_files import computing_options, files_by_modality, named_by_files, told, write_pair
 
-_OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "carry")
+_OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "labels", "carry")
 """Options that belong to --fixed and --moving."""
 
 

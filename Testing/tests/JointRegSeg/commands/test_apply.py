@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -379,6 +380,28 @@ def test_unusable_input_gives_one_line_and_writes_nothing(
     assert "Traceback" not in lines[0]
     assert (checksums(tmp_path), checksums(visits)) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_an_input_in_the_place_of_a_result_is_refused_before_anything_is_computed(
+    visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "out" / "warped_t1.nii.gz"
+    image.parent.mkdir()
+    shutil.copy(visits / "second" / "t1.nii.gz", image)
+    before = checksums(tmp_path)
+    monkeypatch.setattr("JointRegSegLib.logic.JointRegSegLogic.process", None)
+    assert main(arguments(visits, image.parent, moving=[image])) == 2
+    assert f"'{image}' is an input of this run and would be replaced: choose another --output" in capfd.readouterr().err
+    assert checksums(tmp_path) == before
+
+
+def test_a_meaning_of_labels_without_a_label_file_is_told(
+    visits: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    one = {which: [visits / folder / "t1.nii.gz"] for which, folder in (("fixed", "first"), ("moving", "second"))}
+    words = arguments(visits, tmp_path / "out", **one, weights="none", refine=0, labels="brats2023")
+    assert main(words) == 0
+    assert "warning: --labels changes nothing without --fixed-tumor or --moving-tumor" in capfd.readouterr().err
 
 
 def test_help_names_every_option_with_its_unit_or_format(capfd: pytest.CaptureFixture) -> None:

@@ -61,6 +61,7 @@ def test_every_visit_is_compared_with_the_reference(visits: Path, slicer: Module
     [
         (["--reference", "3"], "--reference is 3, but there are the visits 1 to 2"),
         (["--fixed", "t1.nii.gz"], "--fixed cannot be used with --visit"),
+        (["--labels", "brats2023"], "--labels cannot be used with --visit"),
     ],
 )
 def test_unusable_options_are_refused(
