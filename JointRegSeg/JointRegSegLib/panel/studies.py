@@ -34,23 +34,26 @@ class StudiesPage(Page):
 
     def chooseByName(self):
         """Choose the images of the first two studies by name, the first as the fixed one; say what was chosen."""
-        from ..scene.naming import studies_by_name
+        from ..scene.naming import ambiguous_names, studies_by_name
 
         studies = studies_by_name()
+        names = ", ".join(f"'{name}'" for name in ambiguous_names())
+        twice = _("Several volumes are called {names}: rename all but one, or choose the images.").format(names=names)
         node = self.parameters.parameterNode
         node.SetAttribute(self.CHOSEN, "1")
         if not studies:
-            self.say(_("No volume has a name that ends with T1, T1ce, T2 or FLAIR: choose the images."))
+            nothing = _("No volume has a name that ends with T1, T1ce, T2 or FLAIR: choose the images.")
+            self.say(twice if names else nothing)
             return
         with slicer.util.NodeModify(node):
             for which, images in zip(STUDIES, [*studies.values(), {}], strict=False):
                 for modality, suffix in IMAGES.items():
                     setattr(self.parameters, which + suffix, images.get(modality))
-        names = [f"'{name}'" for name in studies]
-        text = _("Chosen by name: {fixed} is fixed").format(fixed=names[0])
-        text += _(", {moving} is moving").format(moving=names[1]) if len(names) > 1 else ""
-        left = _(" Not used: {names}.").format(names=", ".join(names[2:])) if len(names) > 2 else ""
-        self.say(f"{text}.{left}")
+        found = [f"'{name}'" for name in studies]
+        text = _("Chosen by name: {fixed} is fixed").format(fixed=found[0])
+        text += _(", {moving} is moving").format(moving=found[1]) if len(found) > 1 else ""
+        left = _(" Not used: {names}.").format(names=", ".join(found[2:])) if len(found) > 2 else ""
+        self.say(f"{text}.{left} {twice if names else ''}".strip())
 
     def say(self, text):
         """Show what was chosen."""
@@ -71,7 +74,7 @@ class StudiesPage(Page):
         if not moving and not self.parameters.segment:
             missing.append(_("Choose at least one image of the moving study, or switch the segmentation on."))
         chosen = [node.GetID() for study in (fixed, moving) for node in study.values()]
-        for node in {**fixed, **moving}.values():
+        for node in [*fixed.values(), *moving.values()]:
             if chosen.count(node.GetID()) > 1:
                 missing.append(_("The image '{name}' is chosen more than once.").format(name=node.GetName()))
                 break

@@ -16,6 +16,23 @@ def studies_by_name() -> dict[str, dict[str, Any]]:
     Returns:
         Volume nodes by modality, by the name of the study in natural order.
     """
+    found = _volumes_by_name()
+    studies = {}
+    for study in sorted(found, key=_natural):
+        single = {role: nodes[0] for role, nodes in found[study].items() if len(nodes) == 1}
+        if single:
+            studies[study] = {role: single[role] for role in MODALITIES if role in single}
+    return studies
+
+
+def ambiguous_names() -> list[str]:
+    """Return the names of volumes that are left out because several are of the same study and modality."""
+    found = _volumes_by_name()
+    several = [nodes for study in sorted(found, key=_natural) for nodes in found[study].values() if len(nodes) > 1]
+    return list(dict.fromkeys(node.GetName() for nodes in several for node in nodes))
+
+
+def _volumes_by_name() -> dict[str, dict[str, list[Any]]]:
     import slicer
 
     found: dict[str, dict[str, list[Any]]] = {}
@@ -25,12 +42,7 @@ def studies_by_name() -> dict[str, dict[str, Any]]:
         study, role = split_name(f"{node.GetName()}.nii.gz")
         if role in MODALITIES:
             found.setdefault(study, {}).setdefault(role, []).append(node)
-    studies = {}
-    for study in sorted(found, key=_natural):
-        single = {role: nodes[0] for role, nodes in found[study].items() if len(nodes) == 1}
-        if single:
-            studies[study] = {role: single[role] for role in MODALITIES if role in single}
-    return studies
+    return found
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

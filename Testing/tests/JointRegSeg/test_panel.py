@@ -168,3 +168,20 @@ def test_nothing_heavy_is_imported_with_the_module():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n")[-2] == "[] ['choices', 'self_test']"
+
+
+def test_volumes_of_one_name_and_an_image_chosen_twice_are_told():
+    panel = slicer.util.getModuleWidget("JointRegSeg")
+    panel.enter()
+    slicer.mrmlScene.Clear()
+    nodes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "head T1") for _ in range(2)]
+    panel.studies.chooseByName()
+    assert panel.ui.byNameLabel.text.startswith("Several volumes are called 'head T1': rename all but one")
+    parameters = panel.studies.parameters
+    parameters.fixedT1 = parameters.fixedT2 = nodes[0]
+    parameters.movingT1, parameters.movingT2 = (
+        nodes[1],
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "other"),
+    )
+    assert panel.studies.missing() == ["The image 'head T1' is chosen more than once."]
+    slicer.mrmlScene.Clear()

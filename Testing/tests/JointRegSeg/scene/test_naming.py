@@ -2,7 +2,7 @@
 
 import pytest
 
-from JointRegSegLib.scene.naming import studies_by_name
+from JointRegSegLib.scene.naming import ambiguous_names, studies_by_name
 from NeuroCESTLib.scene import host
 
 slicer = host.attach()
@@ -35,3 +35,4 @@ def test_two_volumes_of_the_same_study_and_modality_are_ambiguous():
         add(name)
     add("a flair", "vtkMRMLLabelMapVolumeNode")
     assert {role: node.GetName() for role, node in studies_by_name()["a"].items()} == {"t2": "a T2"}
+    assert ambiguous_names() == ["a T1"]
