@@ -78,13 +78,16 @@ def evaluate_studies(
     """
     chosen = cohort if split == "all" else cohort.of_split(split)
     result = Evaluation()
-    chosen, items = _readable(chosen, weights, result, part(progress, 0.0, 0.4))
+    chosen, items, result.failed = _readable(chosen, weights, part(progress, 0.0, 0.4))
+    if not items:
+        name, reason = next(iter(result.failed.items()))
+        raise ValueError(f"no study of '{cohort.source}' can be used; {name}: {reason}")
     predictions = [
         _predictions(weights, item, device, part(progress, 0.4, 0.7), i / len(items)) for i, item in enumerate(items)
     ]
     training: list[TargetStudy] = []
     if any(study.split == "train" for study in cohort.studies):
-        _, training = _readable(cohort.of_split("train"), weights, result, part(progress, 0.7, 1.0))
+        training = _training_studies(cohort.of_split("train"), weights, result, part(progress, 0.7, 1.0))
     spacing_mm = weights.preparation.preprocessing.spacing_mm
     for task in weights.tasks:
         known = [i for i, item in enumerate(items) if _target(task, item) is not None]
@@ -117,11 +120,25 @@ def evaluate_studies(
     return result
 
 
-def _readable(
+def _training_studies(
     cohort: Cohort, weights: StudyWeights, result: Evaluation, progress: Progress
-) -> tuple[Cohort, list[TargetStudy]]:
-    """Prepare the studies of a cohort; one that cannot be used becomes a failure of the result and is left out."""
-    records, items = [], []
+) -> list[TargetStudy]:
+    """Prepare the studies that the baselines learn from; a warning tells how many cannot be used."""
+    _, items, failed = _readable(cohort, weights, progress)
+    if failed:
+        name, reason = next(iter(failed.items()))
+        result.warnings.append(
+            f"the baselines learn from {len(items)} of {len(cohort)} training studies; the others cannot be used, such "
+            f"as {name}: {reason}"
+        )
+    return items
+
+
+def _readable(
+    cohort: Cohort, weights: StudyWeights, progress: Progress
+) -> tuple[Cohort, list[TargetStudy], dict[str, str]]:
+    """Prepare the studies of a cohort, and tell by the name of each of the others why it cannot be used."""
+    records, items, failed = [], [], {}
     for number, record in enumerate(cohort.studies):
         progress(number / len(cohort), f"preparing {record.name}")
         try:
@@ -129,10 +146,8 @@ def _readable(
             items.append(one[0])
             records.append(record)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
-            if len(cohort) == 1 or (number == len(cohort) - 1 and not items):
-                raise
-            result.failed[record.name] = " ".join(str(error).split())
-    return replace(cohort, studies=tuple(records)), items
+            failed[record.name] = " ".join(str(error).split())
+    return replace(cohort, studies=tuple(records)), items, failed
 
 
 def _predictions(

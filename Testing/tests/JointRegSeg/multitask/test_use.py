@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,20 @@ def test_a_study_that_cannot_be_read_costs_its_own_score_alone_and_no_earlier_re
     assert f"error: 1 of 4 cases failed, see '{out / 'partial' / 'cases.csv'}'; the earlier" in capfd.readouterr().err
     assert evaluated(manifest, "--overwrite") == 1
     assert len(rows_of(out / "cases.csv")) < len(whole.splitlines())
+
+
+def test_a_damaged_training_study_costs_the_baselines_alone(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    (trained / "half.nii.gz").write_bytes((trained / "3_t1.nii.gz").read_bytes()[:300])
+    manifest, out = trained / "half.csv", tmp_path / "scores"
+    text = (trained / "cohort.csv").read_text()
+    manifest.write_text(re.sub(r"\b3_t1.nii.gz", "half.nii.gz", text))
+    usual = ["--weights", str(trained / "run" / "weights.pt"), "--output", str(out), "--no-pictures"]
+    assert main(["evaluate", "--manifest", str(manifest), *usual]) == 0
+    count = text.count(",train")
+    assert f"warning: the baselines learn from {count - 1} of {count} training studies" in capfd.readouterr().err
+    assert not any(row.get("error") for row in rows_of(out / "cases.csv"))
 
 
 def test_predictions_that_are_not_finite_are_refused(trained: Path) -> None:
