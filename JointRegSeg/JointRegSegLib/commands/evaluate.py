@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import warnings
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,17 +148,28 @@ def _cohort(options: Namespace) -> Cohort:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Place of the pictures of the cases; those of several weights lie in a folder each."""
+    """Place of the pictures of the cases; those of several weights lie in a folder each.
+
+    Names that differ only in characters that file systems may refuse are numbered.
+    """
 
     folder: Path
     several_weights: bool
+    taken: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def path(self, weights: str, case: str) -> Path:
-        place = self.folder / _file_name(weights) if self.several_weights else self.folder
-        path = place / f"{_file_name(case)}.png"
+        place = self.folder / self._free("", weights) if self.several_weights else self.folder
+        path = place / f"{self._free(weights, case)}.png"
         with write_errors(path):
             place.mkdir(parents=True, exist_ok=True)
         return path
+
+    def _free(self, within: str, text: str) -> str:
+        """File name for a text that no other text within the same folder has."""
+        plain = _file_name(text)
+        names = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
+        own = (within, text)
+        return next(n for n in names if self.taken.setdefault(f"{within}/{n.lower()}", own) == own)
 
 
 def _evaluate(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from JointRegSegLib.batch import main
-from JointRegSegLib.commands.evaluate import _named
+from JointRegSegLib.commands.evaluate import _named, _Pictures
 from JointRegSegLib.commands.evaluate_tasks import cases_in_words
 
 EVALUATION_FILES = ["cases.csv", "report.json", "summary.csv", "summary.json", "variants.csv"]
@@ -47,3 +47,10 @@ def test_a_result_with_failed_cases_replaces_no_earlier_one(tmp_path: Path, capf
 
     assert evaluate_broken(tmp_path, "--overwrite") == 1
     assert "flair.nii.gz" in (out / "cases.csv").read_text()
+
+
+def test_names_that_become_the_same_file_name_are_numbered(tmp_path: Path) -> None:
+    pictures = _Pictures(tmp_path, several_weights=True)
+    cases = (("a b", "p 1"), ("a b", "p_1"), ("a_b", "p 1"), ("a b", "p 1"))
+    names = [pictures.path(*case).relative_to(tmp_path).as_posix() for case in cases]
+    assert names == ["a_b/p_1.png", "a_b/p_1_2.png", "a_b_2/p_1.png", "a_b/p_1.png"]
