@@ -15,6 +15,9 @@ from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
 from NeuroCESTLib.scene.messages import called, comes_from, quiet_vtk
 from NeuroCESTLib.scene.volumes import add_volume, labels_on, load, read_volume, remove
 
+_EDGE_VOXELS = 0.01
+"""Distance in voxels by which a segment must reach beyond the centre of a voxel for a grid to be continued there."""
+
 
 def read_segmentation(path: str | os.PathLike, name: str | None = None) -> Any:
     """Read a segmentation file into the scene.
@@ -103,6 +106,62 @@ def grid_of(node: Any) -> Geometry:
     start[:3, 3] = i0, j0, k0
     ijk_to_ras = world_transform(node) @ slicer.util.arrayFromVTKMatrix(matrix) @ start
     return Geometry((k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1), ijk_to_ras)
+
+
+def grid_holding(node: Any, otherwise: Geometry) -> Geometry:
+    """Return a voxel grid in world coordinates that holds all segments of a segmentation.
+
+    It is the grid on which the segmentation was made, continued where segments reach beyond it.
+
+    Args:
+        node: Segmentation node.
+        otherwise: Grid that is continued instead if the node stores none of its own.
+    """
+    try:
+        grid = grid_of(node)
+    except ValueError:
+        world_transform(node)  # a transform that is not linear is no reason for another grid
+        grid = otherwise
+    return continued_for(node, grid)
+
+
+def continued_for(node: Any, grid: Geometry) -> Geometry:
+    """Return a voxel grid in world coordinates, continued where segments of a segmentation reach beyond it."""
+    corners = _corners(node)
+    if not len(corners):
+        return grid
+    indices = (corners @ np.linalg.inv(grid.ijk_to_ras).T)[:, :3]
+    low = np.minimum(np.ceil(indices.min(0) + _EDGE_VOXELS), 0)
+    high = np.maximum(np.floor(indices.max(0) - _EDGE_VOXELS), np.array(grid.shape[::-1]) - 1)
+    shift = np.eye(4)
+    shift[:3, 3] = low
+    columns, rows, slices = (int(n) for n in high - low + 1)
+    return Geometry((slices, rows, columns), grid.ijk_to_ras @ shift)
+
+
+def _corners(node: Any) -> np.ndarray:
+    """Corners (n, 4) in world coordinates of boxes that hold the segments; along their own axes for label maps."""
+    import slicer
+    import vtk
+
+    segmentation = node.GetSegmentation()
+    labelmap = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    found: list[np.ndarray] = []
+    for number in range(segmentation.GetNumberOfSegments()):
+        segment, to_ras = segmentation.GetNthSegment(number), np.eye(4)
+        image = segment.GetRepresentation(labelmap)
+        if image is None:
+            ends = np.zeros(6)
+            segment.GetBounds(ends)
+        else:
+            matrix = vtk.vtkMatrix4x4()
+            image.GetImageToWorldMatrix(matrix)
+            to_ras = slicer.util.arrayFromVTKMatrix(matrix)
+            ends = np.array(image.GetExtent()) + np.tile((-0.5, 0.5), 3)
+        if (ends[1::2] > ends[::2]).all():
+            corners = [[x, y, z, 1] for x in ends[:2] for y in ends[2:4] for z in ends[4:]]
+            found.append(np.array(corners) @ (world_transform(node) @ to_ras).T)
+    return np.concatenate(found) if found else np.zeros((0, 4))
 
 
 def copy_segment_styles(source: Any, target: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.messages import called
-from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, masks_on
+from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_holding, masks_on
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
 from ..images.study import check_axes
@@ -83,13 +83,13 @@ def carried_along(
     """Resample a node of the moving visit onto the fixed study.
 
     Volumes are interpolated linearly and labels by the nearest voxel. The segments of a segmentation are sampled on
-    the grid of ``moving`` and interpolated linearly; a voxel belongs to a segment that fills at least half of it.
+    its own grid and interpolated linearly; a voxel belongs to a segment that fills at least half of it.
 
     Args:
         node: Volume, label map or segmentation.
         transform: Maps points of the fixed space to points of the moving space (LPS mm).
         fixed: Image whose grid the result has.
-        moving: Image of the moving study.
+        moving: Image of the moving study, whose grid serves a segmentation without its own.
         labels: Whether the node holds labels, see ``holds_labels``.
 
     Returns:
@@ -98,7 +98,7 @@ def carried_along(
     """
     name, geometry = f"{node.GetName()} on fixed", Geometry.from_sitk(fixed)
     if node.IsA("vtkMRMLSegmentationNode"):
-        grid = Geometry.from_sitk(moving)
+        grid = grid_holding(node, Geometry.from_sitk(moving))
         masks = {
             segment: _resampled(grid.to_sitk(mask.astype(np.float32)), fixed, transform) >= 0.5
             for segment, mask in masks_on(node, grid).items()

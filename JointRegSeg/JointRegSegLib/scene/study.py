@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene.geometry import Geometry, world_transform
+from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.messages import called
-from NeuroCESTLib.scene.segmentations import masks_on
+from NeuroCESTLib.scene.segmentations import continued_for, grid_holding, masks_on
 from NeuroCESTLib.scene.volumes import array_on, volume_array
 
 if TYPE_CHECKING:
@@ -147,11 +147,11 @@ def _by_modality(nodes: Mapping[str, Any] | Sequence[Any], name: str) -> dict[st
 
 
 def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
-    """Brain mask (uint8) on its own grid; that of a segmentation is the union of its segments on ``grid``."""
+    """Brain mask (uint8) on its own grid; that of a segmentation is the union of its segments."""
     from ..images.study import empty_mask
 
     if node.IsA("vtkMRMLSegmentationNode"):
-        world_transform(node)  # refuses transforms that are not linear
+        grid = _grid_for(node, grid)
         voxels = np.zeros(grid.shape, bool)
         for mask in masks_on(node, grid).values():
             voxels |= mask
@@ -165,9 +165,19 @@ def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
     return image
 
 
+def _grid_for(node: Any, grid: Geometry) -> Geometry:
+    """Grid that holds a segmentation: its own one or, if that is too small for a brain, ``grid``."""
+    from ..images.study import SMALLEST_EXTENT_MM, SMALLEST_VOXELS
+
+    own = grid_holding(node, grid)
+    size = np.array(own.shape[::-1])
+    is_small = size.min() < SMALLEST_VOXELS or (size * own.spacing).min() < SMALLEST_EXTENT_MM
+    return continued_for(node, grid) if is_small else own
+
+
 @dataclass(frozen=True)
 class _Tumor:
-    """A tumour segmentation: classes, or a plain mask, on its own grid or that of the study."""
+    """A tumour segmentation: classes, or a plain mask, on its own grid."""
 
     image: sitk.Image
     plain: bool
@@ -175,11 +185,11 @@ class _Tumor:
 
 
 def _tumor_of(node: Any, grid: Geometry, t1ce: Any, labels: str | None, title: str, role: str) -> _Tumor:
-    """Read a tumour segmentation: a label map on its own grid, a segmentation node on ``grid``.
+    """Read a tumour segmentation on its own grid.
 
     Args:
         node: Label map or segmentation.
-        grid: Grid of the study's first image.
+        grid: Grid of the study's first image, which serves a segmentation without its own.
         t1ce: Volume node of T1 with contrast agent that may help to recognize the convention, or None.
         labels: Declared convention of the numbers, or None.
         title: Name of the input in messages.
@@ -189,17 +199,15 @@ def _tumor_of(node: Any, grid: Geometry, t1ce: Any, labels: str | None, title: s
     from ..images.label_maps import classes_of_map, classes_of_masks
 
     named = node.IsA("vtkMRMLSegmentationNode")
-    geometry = grid if named else Geometry.of(node)
+    geometry = _grid_for(node, grid) if named else Geometry.of(node)
     convention = None if labels is None else declared_convention(labels)
 
     def bright() -> np.ndarray | None:
         return None if t1ce is None else array_on(t1ce, geometry)
 
-    if named:
-        world_transform(node)  # refuses transforms that are not linear
     try:
         if named:
-            read = classes_of_masks(masks_on(node, grid), node.GetName())
+            read = classes_of_masks(masks_on(node, geometry), node.GetName())
         else:
             read = classes_of_map(volume_array(node), node.GetName(), convention, _names_of(node), bright)
     except ValueError as error:

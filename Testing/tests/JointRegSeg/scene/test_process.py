@@ -164,6 +164,25 @@ def test_cest_maps_and_segmentations_are_carried_along(slicer: ModuleType, proce
     assert 2 * (mask & label).sum() / (mask.sum() + label.sum()) > 0.8
 
 
+def test_segmentations_keep_what_lies_beyond_the_first_image(
+    slicer: ModuleType, processed: Callable, visits: tuple
+) -> None:
+    study = visits[0]
+    labels = study.visit.labels > 0
+    first = int(np.flatnonzero(labels.any((1, 2)))[0])
+    kept = slice(first - 7, first + 3)
+    shift = np.eye(4)
+    shift[2, 3] = kept.start
+    slab = Geometry((10, *study.grid.shape[1:]), study.grid.ijk_to_ras @ shift)
+    tumor = add_segmentation({"Oedema": labels}, study.grid, "tumour")
+    moving = {"t1": add_volume(study.visit.images["t1"][kept], slab, "moving t1")}
+    result = processed(study.nodes("fixed", ("t1",)), moving, movingTumor=tumor, carry=[tumor], affine="none")
+    (carried,) = result.carried
+    np.testing.assert_array_equal(masks_on(carried, study.grid)["Oedema"], labels)
+    volume_ml = next(row.volume_ml for row in result.joint.volumes if (row.study, row.region) == ("moving", "edema"))
+    assert volume_ml == pytest.approx(labels.sum() * study.grid.voxel_volume_mm3 / 1000)
+
+
 def test_segmentations_serve_cestquant_as_regions_in_the_same_place(
     slicer: ModuleType, processed: Callable, visits: tuple
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from geometries import rotation
 
 from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.segmentations import add_segmentation, grid_of, masks_on
+from NeuroCESTLib.scene.segmentations import add_segmentation, grid_holding, grid_of, masks_on
 
 GRID = Geometry.from_spacing((8, 9, 10), (2.0, 2.0, 2.0))
 
@@ -43,6 +43,27 @@ def test_a_deformed_segmentation_has_no_grid(slicer: ModuleType) -> None:
     node.SetAndObserveTransformNodeID(transform.GetID())
     with pytest.raises(ValueError, match=r"'tumour' is under the non-linear transform 'deformation': harden it first"):
         grid_of(node)
+
+
+def test_the_grid_that_holds_a_segmentation_is_its_own_whatever_the_image_shows(slicer: ModuleType) -> None:
+    slab = Geometry.from_spacing((2, 9, 10), (2.0, 2.0, 2.0), (0.0, 0.0, 10.0))
+    for own in (GRID, Geometry.from_spacing(GRID.shape, (2.0, 2.0, 2.0), direction=rotation((12, -25, 40)))):
+        node = add_segmentation({"core": block()}, own, "tumour")
+        assert grid_holding(node, slab).matches(own)
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (0, 0, 30)])
+def test_another_grid_is_continued_to_hold_a_segmentation_without_its_own(
+    slicer: ModuleType, turn: tuple[float, float, float]
+) -> None:
+    node = add_segmentation({"core": block()}, GRID, "tumour")
+    name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    node.GetSegmentation().SetConversionParameter(name, "")
+    slab = Geometry.from_spacing((2, 9, 10), (2.0, 2.0, 2.0), (0.0, 0.0, 8.0), rotation(turn))
+    held = grid_holding(node, slab)
+    volume = masks_on(node, held)["core"].sum()
+    assert volume == pytest.approx(block().sum(), rel=0.0 if turn == (0, 0, 0) else 0.2)
+    assert masks_on(node, slab)["core"].sum() < 0.8 * block().sum()
 
 
 def test_label_maps_exported_by_slicer_keep_the_names_of_their_segments(slicer: ModuleType) -> None:
