@@ -204,6 +204,7 @@ class JointRegSegLogic:
         weights: str | Path,
         *,
         mask: Any = None,
+        coregister: bool = True,
         folderName: str = "",
         device: str = "auto",
         progress: Progress | None = None,
@@ -218,6 +219,8 @@ class JointRegSegLogic:
             weights: Weights file of tasks on single studies, as `jointregseg train` makes it, or the name of weights of
                 the package: 'tissue' or 'super_resolution'.
             mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
+            coregister: Align the images rigidly with the first one where the patient has moved between them; the nodes
+                stay where they are.
             folderName: Name of the subject-hierarchy folder; by default that of the first image.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
             progress: Called with the fraction done and a message; may raise to cancel.
@@ -237,7 +240,8 @@ class JointRegSegLogic:
 
         def compute(report: Progress) -> StudyPrediction:
             with _naming(path, given=nodes):
-                return predict_study(images, load_study_weights(path), chosen, part(report, 0.02, 0.95))
+                network = load_study_weights(path)
+                return predict_study(images, network, chosen, part(report, 0.02, 0.95), not coregister)
 
         found = in_background(compute, report)
         report(0.95, "adding the results to the scene")

@@ -12,8 +12,8 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from ..multitask.shipped import shipped_in_words, weights_file
-from .options import add_device
-from .visit_files import add_visit, files_by_modality, named_by_files, read_visit, told
+from .options import add_coregistration, add_device
+from .visit_files import add_visit, files_by_modality, is_position, named_by_files, read_visit, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -36,6 +36,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         f"{shipped_in_words()}",
     )
     add_visit(parser)
+    add_coregistration(parser)
     add_device(parser)
     parser.add_argument(
         "--output",
@@ -52,14 +53,14 @@ def run(options: Namespace) -> None:
     """Run ``jointregseg predict``; it writes all results or none."""
     paths = files_by_modality(options.images, "--images")
     weights = weights_file(options.weights)
-    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
         from NeuroCESTLib.scene.tables import write_table
         from NeuroCESTLib.scene.writing import write_volume
 
         from ..logic import JointRegSegLogic
-        from ..scene.files import write_segmentation
+        from ..scene.files import write_positions, write_segmentation
 
         report = Report("jointregseg predict", settings_of(options), str(choose_device(options.device)))
         host.attach()
@@ -71,18 +72,20 @@ def run(options: Namespace) -> None:
                 study,
                 weights,
                 mask=mask,
+                coregister=not options.no_coregistration,
                 folderName=Path(options.output).resolve().name,
                 device=options.device,
                 progress=part(progress, 0.0, 0.95),
             )
         progress(0.95, "writing files")
+        like = paths[result.found.reference]
         if result.tissue is not None:
-            write_segmentation(result.tissue, folder / "tissue.seg.nrrd", next(iter(paths.values())))
+            write_segmentation(result.tissue, folder / "tissue.seg.nrrd", like)
         if result.table is not None:
             write_table(result.table, folder / "predictions.csv", digits=6)
         for name, node in result.volumes.items():
-            like = paths.get(name.rpartition("_")[2], next(iter(paths.values())))
-            write_volume(node, folder / f"{name}.nii.gz", like=like)
+            write_volume(node, folder / f"{name}.nii.gz", like=paths.get(name.rpartition("_")[2], like))
+        write_positions(result.found.positions, folder)
         report.warnings += result.warnings
         report.summary |= {"predictions": [{k: v for k, v in row.items() if v == v} for row in result.found.rows]}
         report.write(folder)

@@ -12,7 +12,7 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from .options import add_coregistration, add_device, add_flips, add_weights, record_weights
-from .visit_files import add_visit, files_by_modality, named_by_files, read_visit, told
+from .visit_files import add_visit, files_by_modality, is_position, named_by_files, read_visit, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -38,7 +38,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``jointregseg segment``; it writes all results or none."""
     paths = files_by_modality(options.images, "--images")
-    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
 
@@ -79,10 +79,11 @@ def _write(options: Namespace, like: str, folder: Path, result: SegmentationResu
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_scene, write_volume
 
-    from ..scene.files import write_segmentation
+    from ..scene.files import write_positions, write_segmentation
     from ..scene.report import draw_segmentation
 
     write_segmentation(result.segmentation, folder / "segmentation.seg.nrrd", like)
+    write_positions(result.found.positions, folder)
     if result.uncertainty is not None:
         write_volume(result.uncertainty, folder / "uncertainty.nii.gz", like=like)
     write_table(result.volumes, folder / "volumes.csv", digits=6)

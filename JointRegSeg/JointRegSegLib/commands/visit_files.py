@@ -91,6 +91,11 @@ def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:
     return files
 
 
+def is_position(path: str) -> bool:
+    """Return whether a file is the position of an image within its visit, which a later run may not find."""
+    return path.endswith("_position.tfm")
+
+
 def is_segmentation(path: str) -> bool:
     """Return whether a file is a segmentation by its name."""
     return path.lower().endswith(".seg.nrrd")
@@ -158,7 +163,7 @@ def write_pair(
     from NeuroCESTLib.scene.tables import write_table
     from NeuroCESTLib.scene.writing import write_volume
 
-    from ..scene.files import write_segmentation, write_transform
+    from ..scene.files import write_positions, write_segmentation, write_transform
     from ..scene.report import draw_report
 
     fixed, moving = (paths[which][result.studies[which].reference_modality] for which in STUDIES)
@@ -183,6 +188,8 @@ def write_pair(
     progress(0.1, "writing transforms")
     write_transform(result.joint.moving_to_fixed, folder / "moving_to_fixed.h5")
     write_transform(result.joint.fixed_to_moving, folder / "fixed_to_moving.h5")
+    for which in STUDIES:
+        write_positions(result.joint.positions[which], folder, which)
     for count, (name, node, like) in enumerate(volumes):
         progress(0.2 + 0.5 * count / len(volumes), "writing images")
         write_volume(node, folder / f"{name}.nii.gz", like=like)

@@ -13,7 +13,7 @@ from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import TITLES
 from .options import check_refinement, record_weights
-from .visit_files import computing_options, files_by_modality, named_by_files, told, write_pair
+from .visit_files import computing_options, files_by_modality, is_position, named_by_files, told, write_pair
 
 _OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "labels", "carry")
 """Options that belong to --fixed and --moving."""
@@ -23,7 +23,7 @@ def run_visits(options: Namespace) -> None:
     """Run ``jointregseg apply`` with several visits; it writes all results or none."""
     paths, reference = _visits(options)
     check_refinement(options)
-    with terminal_progress() as progress, OutputFolder(options.output) as folder:
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.core.packages import left_out_without_its_package
         from NeuroCESTLib.scene import host

@@ -103,6 +103,8 @@ class StudyResult:
         warnings: Sentences for the user.
         probabilities: Class probabilities by class name; empty unless kept.
         positioned: The visit with its images in one position; None if it is not known.
+        positions: Rigid map of points of the native space to points of an image, by modality, for the images that lay
+            apart and were aligned (LPS mm).
     """
 
     labels: sitk.Image
@@ -113,6 +115,7 @@ class StudyResult:
     warnings: tuple[str, ...]
     probabilities: Mapping[str, sitk.Image] = field(default_factory=dict)
     positioned: StudyImages | None = None
+    positions: Mapping[str, sitk.Transform] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ class JointResult:
         fixed_mask: Brain mask that was used, on the native grid.
         moving_mask: The same for the moving study.
         moving_to_fixed: Maps points of the fixed space to the moving space, so that
-            ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image.
+            ``sitk.Resample(moving, fixed, moving_to_fixed)`` is the warped image. For an image with a transform in
+            ``positions``, it is ``sitk.Resample(moving, fixed, sitk.CompositeTransform([position, moving_to_fixed]))``.
         fixed_to_moving: Inverse of ``moving_to_fixed``.
         affine: Linear part of ``moving_to_fixed``.
         warped: Images of the moving study on the grid of the fixed one, by modality.
@@ -181,6 +185,8 @@ class JointResult:
         warnings: Sentences for the user.
         probabilities: Class probabilities by study ('fixed', 'moving') and class name; empty unless kept.
         positioned: Studies by role, each with its images in one position; empty if they are not known.
+        positions: By role and modality, rigid map of points of the study's native space to points of an image, for the
+            images that lay apart and were aligned.
     """
 
     fixed_labels: sitk.Image | None
@@ -202,3 +208,4 @@ class JointResult:
     probabilities: Mapping[str, Mapping[str, sitk.Image]] = field(default_factory=dict)
     lesions: tuple[LesionChange, ...] = ()
     positioned: Mapping[str, StudyImages] = field(default_factory=dict)
+    positions: Mapping[str, Mapping[str, sitk.Transform]] = field(default_factory=dict)

@@ -145,6 +145,11 @@ def moved_with_its_image(mask: sitk.Image, study: StudyImages, moved: StudyImage
     return result
 
 
+def corrections(found: Mapping[str, Coregistration]) -> dict[str, sitk.Transform]:
+    """Return the map of points of the reference to points of each image that was moved, by modality (LPS mm)."""
+    return {modality: entry.transform for modality, entry in found.items() if entry.corrected}
+
+
 def coregistration_warnings(name: str, reference: str, found: Mapping[str, Coregistration]) -> list[str]:
     """Return a sentence for every image that was moved.
 

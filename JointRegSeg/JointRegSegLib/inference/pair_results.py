@@ -25,6 +25,7 @@ from ..registration.deformation import Deformation
 from ..registration.native_warp import NativeWarp
 from ..registration.transforms import jacobian_image, pair_transform
 from .checks import CheckedPair
+from .coregistration import corrections
 from .native import NativeSegmentation, on_native_grid
 from .pair_preparation import PreparedPair
 from .pair_refinement import refinement_settings
@@ -107,6 +108,7 @@ def pair_results(
         warnings=(*pair.warnings, *notes, *lesion_warnings(lesions)),
         probabilities={study: images for study, images in probabilities.items() if images},
         positioned={"fixed": pair.fixed.study, "moving": pair.moving.study},
+        positions={"fixed": corrections(pair.fixed.positions), "moving": corrections(pair.moving.positions)},
     )
 
 

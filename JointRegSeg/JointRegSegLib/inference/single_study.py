@@ -23,6 +23,7 @@ from ..network.tiles import tiles_note
 from ..network.weights import LoadedWeights
 from ..quality.verdict import Verdict
 from .checks import check_visit
+from .coregistration import corrections
 from .native import native_segmentation, on_native_grid
 from .network_pass import finest_spacing_mm, network_device, network_summary, on_coarse_images, preprocessing_of
 from .pair_pass import segment_by_coverage
@@ -117,6 +118,7 @@ def _process(
         ),
         probabilities=native.probabilities,
         positioned=study,
+        positions=corrections(checked.positions),
     )
     progress(1.0, "done")
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.progress import Progress, part, silent
 
 from ..cohort.sample import StudySample
-from ..images.brain_mask import estimate_brain_mask
 from ..images.grid import labels_to_native, mask_corners, to_native
 from ..images.preprocessing.preparation import prepare_checked
 from ..images.study import StudyImages, checked_study
+from ..inference.coregistration import corrections, positioned
 from ..network.precision import FLOAT32, require_finite
 from ..tasks.autoencoder import Autoencoder, anomaly
 from ..tasks.classification import Classification
@@ -40,12 +41,15 @@ class StudyPrediction:
     Attributes:
         rows: One row for each number, class and volume, with the columns ``task``, ``quantity``, ``value``, ``low`` and
             ``high`` (limits of the 95 % interval; NaN without one) and ``unit``.
-        tissue: Classes (uint8) on the grid of the first image; None without a tissue task.
+        tissue: Classes (uint8) on the native grid of the study, see ``findings.result``; None without a tissue task.
         names: Names of the classes by number.
         volumes: Further images by name: ``super_resolution_<modality>`` with the smaller voxels of a super-resolution,
-            and on the grid of the first image the ``reconstruction_<modality>`` (normalised) and the ``anomaly``, in
+            and on the native grid the ``reconstruction_<modality>`` (normalised) and the ``anomaly``, in
             standard deviations, of an autoencoder.
         warnings: Sentences for the user.
+        reference: Modality of the image that has the native grid.
+        positions: Rigid map of points of the native space to points of an image, by modality, for the images that lay
+            apart and were aligned (LPS mm).
     """
 
     rows: list[dict[str, Any]]
@@ -53,11 +57,17 @@ class StudyPrediction:
     names: dict[int, str] = field(default_factory=dict)
     volumes: dict[str, sitk.Image] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    reference: str = ""
+    positions: Mapping[str, sitk.Transform] = field(default_factory=dict)
 
 
 @torch.no_grad()
 def predict_study(
-    study: StudyImages, weights: StudyWeights, device: torch.device | str = "cpu", progress: Progress = silent
+    study: StudyImages,
+    weights: StudyWeights,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    coregistered: bool = False,
 ) -> StudyPrediction:
     """Apply a network to one study.
 
@@ -66,6 +76,7 @@ def predict_study(
         weights: Network with its tasks.
         device: Device to compute on.
         progress: Called with the fraction done and a message; may raise to cancel.
+        coregistered: Whether the images are in one position already; otherwise those that lie apart are aligned.
 
     Raises:
         ValueError: An image cannot be used, or the network does not know any of the modalities; one sentence.
@@ -80,12 +91,8 @@ def predict_study(
     warnings = list(notes)
     if missing := [modality for modality in known if modality not in used]:
         warnings.append(f"{source} were trained with {', '.join(missing)} too, which this study lacks")
-    mask = study.brain_mask
-    if mask is None:
-        progress(0.1, "estimating the brain")
-        estimate = estimate_brain_mask(study)
-        mask = estimate.mask
-        warnings += estimate.warnings
+    study, mask, positions, notes = positioned(study, coregistered, part(progress, 0.1, 0.2))
+    warnings += notes
     rows: list[dict[str, Any]] = []
     volumes: dict[str, sitk.Image] = {}
     for task in weights.tasks:
@@ -96,7 +103,9 @@ def predict_study(
             warnings += notes
     if all(isinstance(task, SuperResolution) for task in weights.tasks):
         progress(1.0, "done")
-        return StudyPrediction(rows, volumes=volumes, warnings=tuple(warnings))
+        return StudyPrediction(
+            rows, None, {}, volumes, tuple(warnings), study.reference_modality, corrections(positions)
+        )
     preparation = weights.preparation
     corners = mask_corners(mask)
     grid = preparation.grid((corners.min(axis=0) + corners.max(axis=0)) / 2, study.reference.GetOrigin())
@@ -148,7 +157,9 @@ def predict_study(
             rows.append(_row(task.name, "SSIM of the reconstruction", scores["ssim"]))
             rows += [_row(task.name, f"code {n}", float(value)) for n, value in enumerate(prediction["code"], 1)]
     progress(1.0, "done")
-    return StudyPrediction(rows, tissue, names, volumes, tuple(warnings))
+    return StudyPrediction(
+        rows, tissue, names, volumes, tuple(warnings), study.reference_modality, corrections(positions)
+    )
 
 
 def _volumes(labels: sitk.Image, names: dict[int, str]) -> list[dict[str, Any]]:

@@ -86,6 +86,7 @@ class PredictionPage(Page):
             study,
             self.weights(),
             mask=parameters.fixedMask,
+            coregister=parameters.coregister,
             device=parameters.device,
             folderName=parameters.folderName or _("{name} predicted").format(name=next(iter(study.values())).GetName()),
             progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,24 @@ if TYPE_CHECKING:
 
 
 def write_transform(transform: sitk.Transform, path: Path) -> None:
-    """Write a transform file (.h5), whole or not at all."""
+    """Write a transform file (.h5 or .tfm), whole or not at all."""
     import SimpleITK as sitk
 
     with whole_file(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
         remove_hdf5_times(temporary)
+
+
+def write_positions(positions: Mapping[str, sitk.Transform], folder: Path, role: str = "") -> None:
+    """Write how the images of a visit that lay apart were aligned, each as ``<role>_<modality>_position.tfm``.
+
+    Args:
+        positions: Map of points of the native space to points of the image (LPS mm), by modality.
+        folder: Folder to write to.
+        role: Role of the visit; empty for a single one.
+    """
+    for modality, transform in positions.items():
+        write_transform(transform, folder / f"{role}_{modality}_position.tfm".removeprefix("_"))
 
 
 def write_segmentation(node: Any, path: Path, like: str) -> None:

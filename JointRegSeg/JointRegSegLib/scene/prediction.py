@@ -26,7 +26,7 @@ class PredictionResult:
     Attributes:
         found: The same results as images and rows.
         table: Table of numbers, classes and volumes.
-        tissue: Segmentation of the tissues on the grid of the first image; None without that task.
+        tissue: Segmentation of the tissues on the native grid of the study; None without that task.
         volumes: Volume nodes by name, see ``StudyPrediction.volumes``.
         folderItemID: Subject-hierarchy item of the folder.
         warnings: Sentences for the user.

@@ -81,9 +81,16 @@ def test_a_run_aligns_the_images_of_a_visit_unless_told_not_to(head: HeadStudy, 
     found = process_pair(whole, whole, None, settings)
     assert found.summary["coregistration"]["fixed"]["flair"]["corrected"]
     assert sum("was aligned with it" in warning for warning in found.warnings) == 2
+    pixels = sitk.Resample(
+        moved.images["flair"],
+        moved.images["t1"],
+        sitk.CompositeTransform([found.positions["moving"]["flair"], found.moving_to_fixed]),
+    )
+    np.testing.assert_allclose(sitk.GetArrayFromImage(found.warped["flair"]), sitk.GetArrayFromImage(pixels), atol=0.1)
     trusted = process_pair(whole, whole, None, replace(settings, coregister=False))
     assert trusted.summary["coregistration"] == {"fixed": {}, "moving": {}}
     assert trusted.warnings == ()
+    assert trusted.positions == {"fixed": {}, "moving": {}}
 
 
 def test_a_mask_that_was_drawn_on_an_image_moves_with_it(head: HeadStudy, motion: sitk.Euler3DTransform) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from joint_studies import HeadStudy
 from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config
 
 from JointRegSegLib.batch import main
@@ -136,6 +137,20 @@ def test_a_visit_gets_tissues_a_number_with_its_interval_and_a_class(trained: Pa
     counted = float(rows["volume of core"]["value"])
     assert counted == pytest.approx((found == 2).sum() * 0.064, rel=1e-4)
     assert json.loads((output / "report.json").read_text())["summary"]["predictions"]
+
+
+def test_an_image_that_lies_apart_is_aligned_and_told_unless_its_position_is_trusted(trained: Path) -> None:
+    weights = load_study_weights(trained / "run" / "weights.pt")
+    head = HeadStudy.of("axial", spacing_mm=(3.0, 3.0, 3.0))
+    study = head.images("given")
+    study.images["flair"].SetOrigin(np.add(study.images["flair"].GetOrigin(), (9.0, 0, 6.0)).tolist())
+    found = predict_study(study, weights)
+    assert any("the FLAIR image of the given study lay 1" in warning for warning in found.warnings)
+    moved = found.positions["flair"].TransformPoint((0.0, 0.0, 0.0))
+    np.testing.assert_allclose(moved, (9.0, 0.0, 6.0), atol=1.0)
+    trusted = predict_study(study, weights, coregistered=True)
+    assert not any("lay" in warning for warning in trusted.warnings)
+    assert trusted.positions == {}
 
 
 def test_weights_of_another_task_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
