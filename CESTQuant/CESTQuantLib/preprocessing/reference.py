@@ -18,7 +18,7 @@ LITTLE_SATURATED_PPM = 50.0
 """From here on the semisolid pool of tissue is hardly saturated; a reference closer to water comes out too low."""
 SAME_DISTANCE = 0.01
 """Offsets whose distances from water differ by less than this share are equally far."""
-LARGEST_STEP = 0.1
+LARGEST_STEP = 0.15
 """Neighbouring references that differ by more than this share have no drift between them but a step."""
 
 INTERPOLATED, MEAN = "interpolated", "mean"

@@ -218,7 +218,8 @@ def test_an_interrupted_run_does_not_leave_its_stages_behind(stand_ins: StandIns
     process = stand_ins.start("run", manifest, "--output", tmp_path / "out", "--cores", 1)
     wait_for(stand_ins.folder / "stalled", process)
     process.send_signal(signal.SIGINT)
+    assert any("cancelled: waiting for the stages under way" in line for line in process.stderr)
     with pytest.raises(subprocess.TimeoutExpired):  # it waits, and so holds the lock
-        process.wait(2)
+        process.wait(1)
     os.killpg(process.pid, signal.SIGKILL)
-    assert "cancelled: waiting for the stages under way" in process.communicate()[1]
+    process.communicate()

@@ -142,7 +142,7 @@ def test_a_map_without_values_is_told_for_its_visit(folder: Path, capsys: pytest
     main(["summarize", str(folder)])
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert told == ["warning: s03 v2: the map noe has no value in any compartment"]
-    assert "the map noe has no value in any compartment" in (folder / "report.html").read_text()
+    assert "the map noe has no value in any compartment" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
