@@ -32,7 +32,8 @@ class DataConfig:
         validation_pairs: Number of fixed held-out pairs; with a manifest at most so many of its split ``val``.
         cache: Folder of the cache, relative to the output folder unless absolute.
         synthetic: Settings of ``synthesis.source.SyntheticConfig``. Among pairs of a cohort, synthetic patients have
-            the voxel size of the cohort.
+            the voxel size of the cohort; where all training pairs are synthetic, held-out studies have that of the
+            patients.
         preprocessing: Settings of ``cohort.preparation.PreparationConfig``; synthetic patients are always z-scored and
             need ``normalisation`` 'zscore'. ``histogram_landmarks`` may be ``learn``:
             they are then those of the split ``train``, whose studies are prepared once more for it.

@@ -128,8 +128,9 @@ def _check_synthetic(data: DataConfig, cohort: PreprocessingConfig, where: str) 
             "use 'zscore', or a cohort alone"
         )
     spacing_mm = SyntheticConfig.from_dict(data.synthetic_settings(cohort.spacing_mm), f"{where}: synthetic").spacing_mm
-    if data.synthetic_share and spacing_mm != cohort.spacing_mm:
+    alone = data.path == "synthetic"  # where preprocessing gives no voxel size, that of the patients holds
+    if spacing_mm != cohort.spacing_mm and not (alone and "spacing_mm" not in data.preprocessing):
         raise ValueError(
             f"{where}: synthetic: spacing_mm is {spacing_mm:g}, but {cohort.spacing_mm:g} in preprocessing: leave it "
-            "out here, or use the same voxel size"
+            f"out {'there' if alone else 'here'}, or use the same voxel size"
         )

@@ -170,13 +170,17 @@ def _knows_cavity(config: TrainingConfig) -> bool:
 
 
 def _preparation(config: TrainingConfig) -> PreparationConfig:
+    """How studies are prepared; held-out ones get the voxel size of the patients where all of these are synthetic."""
     preparation = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing")
+    if config.data.path == "synthetic":
+        spacing_mm = float(_synthetic(config).spacing_mm)
+        preparation = replace(preparation, preprocessing=replace(preparation.preprocessing, spacing_mm=spacing_mm))
     return replace(preparation, cavity=_knows_cavity(config))
 
 
 def _synthetic(config: TrainingConfig) -> SyntheticConfig:
-    spacing_mm = _preparation(config).preprocessing.spacing_mm
-    return SyntheticConfig.from_dict(config.data.synthetic_settings(spacing_mm), "data: synthetic")
+    cohort = PreparationConfig.from_dict(config.data.preprocessing, "data: preprocessing").preprocessing
+    return SyntheticConfig.from_dict(config.data.synthetic_settings(cohort.spacing_mm), "data: synthetic")
 
 
 def _open_split(
@@ -231,8 +235,5 @@ def _saved_preprocessing(config: TrainingConfig, preparation: PreparationConfig)
 
     A network that was trained with stride 1 on voxels of 2 mm serves voxels of 1 mm with stride 2.
     """
-    spacing_mm = preparation.preprocessing.spacing_mm
-    if config.data.path == "synthetic":
-        spacing_mm = float(_synthetic(config).spacing_mm)
-    spacing_mm *= config.training_stride / config.network.stride
+    spacing_mm = preparation.preprocessing.spacing_mm * config.training_stride / config.network.stride
     return preparation.preprocessing.to_dict() | {"spacing_mm": spacing_mm}

@@ -113,7 +113,15 @@ def test_unusable_preprocessing_names_the_section_and_the_key(settings: dict, wo
         ),
         (
             {"synthetic_share": 0.5, "preprocessing": {"spacing_mm": 1}, "synthetic": {"spacing_mm": 2}},
-            "synthetic: spacing_mm is 2, but 1 in preprocessing",
+            "synthetic: spacing_mm is 2, but 1 in preprocessing: leave it out here",
+        ),
+        (
+            {"path": "synthetic", "preprocessing": {"spacing_mm": 4}, "synthetic": {"spacing_mm": 8}},
+            "synthetic: spacing_mm is 8, but 4 in preprocessing: leave it out there",
+        ),
+        (
+            {"path": "synthetic", "preprocessing": {"spacing_mm": 4}},
+            "synthetic: spacing_mm is 2, but 4 in preprocessing: leave it out there",
         ),
     ],
 )
@@ -125,7 +133,7 @@ def test_preprocessing_that_synthetic_patients_would_not_follow_is_refused(data:
 def test_synthetic_patients_among_others_have_the_voxel_size_of_the_cohort() -> None:
     mixed = config_from_dict({"data": {"synthetic_share": 0.5, "preprocessing": {"spacing_mm": 4}}}).data
     assert mixed.synthetic_settings(4.0) == {"spacing_mm": 4.0}
-    alone = config_from_dict({"data": {"path": "synthetic", "preprocessing": {"spacing_mm": 4}}}).data
+    alone = config_from_dict({"data": {"path": "synthetic"}}).data
     assert alone.synthetic_settings(4.0) == {}
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from joint_training_cases import PREPROCESSING, held_out, toy_config, write_shells
 
 from JointRegSegLib.network.precision import Precision
+from JointRegSegLib.synthesis.templates import Template
 from JointRegSegLib.training.batches import collate
 from JointRegSegLib.training.config import TrainingConfig
 from JointRegSegLib.training.data import open_data
@@ -43,6 +45,21 @@ def test_held_out_studies_are_not_registered_with_themselves(tmp_path: Path, pai
 def test_visits_of_a_held_out_subject_are_registered_with_each_other(tmp_path: Path) -> None:
     manifest = write_shells(tmp_path, ["train", "val"])
     assert [set(pair) for pair in held_out_names(config_of_cohort({"pairing": "same"}), manifest)] == [{"s1 1", "s1 2"}]
+
+
+@pytest.mark.parametrize("said", [{}, {"spacing_mm": 4}])
+def test_held_out_studies_have_the_voxel_size_of_the_synthetic_patients_that_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict
+) -> None:
+    template = Template(torch.full((3, 16, 16, 16), 1 / 3), 4.0, "cube")
+    monkeypatch.setattr("JointRegSegLib.synthesis.source.load_templates", lambda folder: [template])
+    manifest = write_shells(tmp_path, ["train", "val"])
+    others = {key: value for key, value in PREPROCESSING.items() if key != "spacing_mm"}
+    synthetic = {"path": "synthetic", "synthetic": {"spacing_mm": 4}, "preprocessing": others | said}
+    opened = open_data(config_of_cohort(synthetic), manifest, tmp_path)
+    assert [study.name[:2] for study in opened.validation[0]] == ["s1", "s1"]
+    assert {study.shape for study in opened.validation[0]} == {(16, 16, 16)}  # 64 mm at 4 mm
+    assert opened.preprocessing["spacing_mm"] == 4
 
 
 def test_a_single_held_out_study_is_scored_for_its_segmentation_only(tmp_path: Path) -> None:
