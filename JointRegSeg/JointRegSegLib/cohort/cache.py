@@ -69,26 +69,22 @@ class StudyCache:
 
         Args:
             preparer: Prepares the studies that are missing or out of date.
-            folder: Folder for the caches of all settings.
-
-        Raises:
-            ValueError: The folder cannot be written to.
+            folder: Folder for the caches of all settings; made for the first study that is stored.
         """
         self.preparer = preparer
-        settings = json.dumps({"version": VERSION, **preparer.config.to_dict()}, sort_keys=True)
-        self.folder = Path(folder) / hashlib.sha256(settings.encode()).hexdigest()[:12]
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot use '{folder}' as cache: {error.strerror}; choose another folder") from None
-        write_text(settings + "\n", self.folder / "settings.json")
+        self._settings = json.dumps({"version": VERSION, **preparer.config.to_dict()}, sort_keys=True)
+        self.folder = Path(folder) / hashlib.sha256(self._settings.encode()).hexdigest()[:12]
         self._checked: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.preparer)
 
     def __getitem__(self, index: int) -> StudySample:
-        """Return a study whose tensors are mapped from the file, so that only what is used is read."""
+        """Return a study whose tensors are mapped from the file, so that only what is used is read.
+
+        Raises:
+            ValueError: The study cannot be used, or the folder cannot be written to.
+        """
         entry = self._load(index)
         name = self.preparer.cohort.studies[index].name
         background = self.preparer.config.preprocessing.background
@@ -124,6 +120,7 @@ class StudyCache:
     def _build(self, index: int) -> None:
         inputs = [_stamp(*each) for each in self.preparer.inputs(index)]  # before reading, so that later changes show
         sample = self.preparer(index)
+        self._make_folder()
         entry: _Entry = {
             "images": sample.images.contiguous(),
             "labels": sample.labels,
@@ -132,6 +129,15 @@ class StudyCache:
             "inputs": inputs,
         }
         save_tensors(entry, self.path(index))
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"cannot use '{self.folder.parent}' as cache: {error.strerror}; choose another folder"
+            ) from None
+        write_text(self._settings + "\n", self.folder / "settings.json")
 
 
 def _read(path: Path) -> _Entry | None:

@@ -89,7 +89,7 @@ class CachedStudies(StudyCache):
             progress: Called before each study; may raise to cancel, which keeps what is built so far.
 
         Raises:
-            ValueError: The folder cannot be written to.
+            ValueError: A study cannot be used, or the folder cannot be written to.
         """
         super().__init__(preparer, folder)
         for index in range(len(self)):

@@ -10,6 +10,7 @@ import torch
 
 from NeuroCESTLib.core.processes import Processes
 from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.tensor_files import load_tensors
 
 from ..augmentation.pipeline import Augmentation
 from ..cohort.manifest import read_manifest
@@ -73,6 +74,10 @@ def train_tasks(
     Raises:
         ValueError: Settings or studies cannot be used, or the training diverges.
     """
+    # A resumed training needs the initial weights only if its checkpoint turns out to be damaged.
+    initialized = bool(config.initial_weights) and (not resume or Path(config.initial_weights).is_file())
+    if initialized:
+        load_tensors(config.initial_weights, "weights file", mapped=True)  # noticed before the studies are prepared
     cohort = read_manifest(manifest, config.targets)
     source = open_studies(config, cohort.of_split("train"), folder, config.tasks, progress)
     targets = {task.name: source.raw_targets(task) for task in config.tasks}
@@ -83,8 +88,7 @@ def train_tasks(
         torch.manual_seed(config.training.seed)
         network = MultiTaskNetwork(config.network, tasks)
     start = None
-    # A resumed training needs them only if its checkpoint turns out to be damaged.
-    if config.initial_weights and (not resume or Path(config.initial_weights).is_file()):
+    if initialized:
         start = initialize(network, config.initial_weights)
     settings = config.data.augment()
     augmentation = None

@@ -132,6 +132,14 @@ def test_a_cache_that_cannot_be_written_is_refused(cohort: Cohort, tmp_path: Pat
         open_studies(cohort, "cache", CONFIG, tmp_path / "file")
 
 
+def test_a_cache_has_no_folder_before_a_study_is_stored(cohort: Cohort, tmp_path: Path) -> None:
+    cache = StudyCache(StudyPreparer(cohort, CONFIG), tmp_path / "cache")
+    assert not cache.is_current(0)
+    assert not (tmp_path / "cache").exists()
+    assert cache[0].name == "A 1"
+    assert cache.is_current(0)
+
+
 def cached(tmp_path: Path, images: dict[str, Path], subject: str = "A", visit: str = "1") -> StudySample:
     """The study of these files, from the cache or prepared."""
     cohort = Cohort("cohort", (StudyRecord(subject, visit, images),))

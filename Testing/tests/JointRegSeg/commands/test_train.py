@@ -136,12 +136,29 @@ def changed_config(folder: Path, path: str, **sections: dict) -> Path:
 
 
 def test_a_misspelt_key_is_one_sentence_and_writes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    config = changed_config(tmp_path, "synthetic", training={"epoch": 1})
+    config = changed_config(tmp_path, "memory", training={"epoch": 1})
     assert main(["train", "--config", str(config), "--output", str(tmp_path / "run")]) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {config}: training: unknown keys epoch; use optimiser, learning_rate, ")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_is_refused_before_a_study_is_prepared_leaves_no_folder(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config, run = write_config(tmp_path, "cache"), tmp_path / "run"
+    command = ["train", "--config", str(config), "--manifest", str(cohort), "--output", str(run)]
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "s0-1_label.nii.gz")) + 10, str(tmp_path / "s0-1_label.nii.gz"))
+    assert main(command) == 2
+    assert "s0-1_label.nii.gz" in capfd.readouterr().err
+    assert not run.exists()
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"initial_weights": "missing.pt"}))
+    assert main(command) == 2
+    errors = capfd.readouterr().err
+    assert "missing.pt" in errors
+    assert "preparing" not in errors
+    assert not run.exists()
 
 
 def recorded(run: Path) -> tuple[dict, dict]:

@@ -106,6 +106,22 @@ def test_a_column_may_have_any_name(tmp_path: Path, column: str) -> None:
         assert torch.equal(again[column], network(images)[column])
 
 
+def test_weights_that_cannot_be_read_are_noticed_before_a_study_is_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cohort = write_cohort(tmp_path, 10)
+    config = write_config(tmp_path, [AGE])
+    settings = json.loads(config.read_text())
+    settings["data"]["path"] = "cache"
+    for path in ("missing.pt", str(cohort)):
+        config.write_text(json.dumps(settings | {"initialise": path}))
+        assert run_training(cohort, config, tmp_path / "run") == 2
+        errors = capsys.readouterr().err
+        assert path in errors
+        assert "preparing" not in errors
+        assert not (tmp_path / "run").exists()
+
+
 def test_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cohort = write_cohort(tmp_path, 10)
     config = write_config(tmp_path, [AGE])
