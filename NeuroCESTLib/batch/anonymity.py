@@ -35,10 +35,12 @@ _ABSOLUTE = re.compile(
 _RELATIVE = re.compile(rf"{_START}(?:[\\/]|(?:(?:[^\\/:*?\"'<>|\r\n,;&\s]|{_INNER})+[\\/])+){_FILE}")
 _QUOTED = re.compile(r"(?<!\w)(')((?:[^'\r\n]|'(?=\w))+)'(?!\w)|(?<![\w=])(\")([^\"\r\n]+)\"")
 _BEGINS_AS_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/].|(?:~|\.{1,2})[\\/]")
-_LONGEST_PLAIN_WORD = 3
+_LONGEST_SHORT_NAME = 3
 _SAY_NOTHING = """
 t1ce flair signal mask labels label segmentation protocol config model reference m0 cohort manifest output volume scene
 weights network pools offsets visit1 visit2 fixed moving tumor tumour brain
+t1 t2 t1w t2w t1c t1n t2f pd b0 b1 mz s0 r1 r2 k mt mtr apt cest noe adc dwi dti rex seg roi map ref img pet ct mr mri
+v1 v2 out fit run all new old
 """
 _PLAIN_WORDS = frozenset(_SAY_NOTHING.split())
 """Names of files that say nothing about a patient; they are left where a node or a value has them as its name."""
@@ -73,7 +75,7 @@ class Replacements:
         for part in dict.fromkeys(part for argument in arguments for part in (argument, argument.partition("=")[2])):
             if _is_file(part):
                 self._add(part)
-        self._own = {name for name in (_user(), platform.node()) if len(name) > _LONGEST_PLAIN_WORD}
+        self._own = {name for name in (_user(), platform.node()) if len(name) > 1}
 
     def _add(self, part: str) -> None:
         path = Path(part)
@@ -81,7 +83,7 @@ class Replacements:
         for text in (part, str(path), str(path.absolute()), str(path.resolve())):
             self._paths.setdefault(text, replacement)
         for name in (path.name, node_name(path), path.stem):
-            if len(name) > _LONGEST_PLAIN_WORD and name.lower() not in _PLAIN_WORDS:
+            if _may_tell(name):
                 self._names.setdefault(name, replacement.split(".")[0])
 
     def learn(self, path: str | os.PathLike) -> None:
@@ -94,6 +96,12 @@ class Replacements:
             self._paths.setdefault(text, replacement)
         if _DOTTED.search(path.name) and node_name(path).lower() not in _PLAIN_WORDS:
             self._file_names.setdefault(path.name, replacement)
+
+    def learn_name(self, name: str, path: str | os.PathLike) -> None:
+        """Replace the name of a node that was read from a file, such as ``z_1`` for the second of two ``z.nii.gz``."""
+        replacement = self._paths.get(str(path))
+        if replacement is not None and node_name(path) in self._names and name.startswith(node_name(path)):
+            self._names.setdefault(name, replacement.split(".")[0])
 
     def _replacement(self, path: str) -> str:
         self._count += 1
@@ -116,7 +124,7 @@ class Replacements:
             for name in [name for name in self._file_names if name in text]:
                 text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", self._file_names[name], text)
         for name, replacement in sorted(self._names.items(), key=lambda item: -len(item[0])):
-            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", replacement, text)
+            text = re.sub(_where_named(name), replacement, text)
         return text
 
     def _quoted(self, found: re.Match[str]) -> str:
@@ -142,6 +150,22 @@ class Replacements:
         """The longest known folder above a path; empty where there is none."""
         above = (place for place in range(len(path) - 1, 0, -1) if path[place] in "/\\")
         return next((path[:place] for place in above if path[:place] in self._paths), "")
+
+
+def _may_tell(name: str) -> bool:
+    """Whether the name of a file may be that of a patient: it is no plain word, single letter or short number."""
+    has_letters = any(sign.isalpha() for sign in name)
+    return len(name) > (1 if has_letters else _LONGEST_SHORT_NAME) and name.lower() not in _PLAIN_WORDS
+
+
+def _where_named(name: str) -> str:
+    """Pattern of a name in a text. Slicer and results add a suffix after ``_`` or a space.
+
+    A short one in small letters, which may be a word of any sentence, must begin the text or stand in quotation marks.
+    """
+    if len(name) > _LONGEST_SHORT_NAME or not name.islower():
+        return rf"(?<![\w-]){re.escape(name)}(?![^\W_]|-)"
+    return rf"(?:^|(?<=['\">])){re.escape(name)}(?=[\s_'\"<]|$)"
 
 
 def _unknown(found: re.Match[str]) -> str:

@@ -41,6 +41,13 @@ def hide_path(path: str | os.PathLike) -> None:
         learn(path)
 
 
+def hide_name(name: str, path: str | os.PathLike) -> None:
+    """Leave the name of what was read from a file out of the texts, where they are written without paths."""
+    learn_name = getattr(written_as.get(), "learn_name", None)
+    if learn_name is not None:
+        learn_name(name, path)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Provide a temporary path to write to, and move what was written to ``path`` if the block ends without error.

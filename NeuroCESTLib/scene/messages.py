@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from NeuroCESTLib.core.messages.input_errors import naming
+from NeuroCESTLib.core.whole_files import hide_name
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -33,7 +34,11 @@ def quiet_vtk() -> Iterator[None]:
 
 
 def comes_from(node: Any, paths: Sequence[str | os.PathLike]) -> None:
-    """Note the files that a node was read from, for messages of the command that has read it; see ``called``."""
+    """Note the files that a node was read from, for messages of the command that has read it; see ``called``.
+
+    With ``--anonymous``, its name is left out of what is written, also where Slicer has made it a unique one.
+    """
+    hide_name(node.GetName(), paths[0])
     files = files_of_nodes.get()
     if files is not None:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""

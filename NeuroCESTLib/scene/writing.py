@@ -15,7 +15,7 @@ import numpy as np
 
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.core.output.repeated_bytes import remove_hdf5_times, sort_archive
-from NeuroCESTLib.core.whole_files import whole_file, written_as
+from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, written_as
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.messages import called, quiet_vtk
@@ -162,16 +162,20 @@ def _names_as_written() -> Iterator[None]:
     import slicer
 
     nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
-    names = [(node.SetName, node.GetName() or "") for node in nodes]
-    names += [(node.SetFileName, node.GetFileName() or "") for node in nodes if node.IsA("vtkMRMLStorageNode")]
+    storages = [node for node in nodes if node.IsA("vtkMRMLStorageNode")]
+    names = [(node.SetName, node.GetName() or "") for node in nodes if not node.IsA("vtkMRMLStorageNode")]
+    names += [(node.SetFileName, node.GetFileName() or "") for node in storages]
     names += _folder_names()
-    changed = [(give, name) for give, name in names if written_as.get()(name) != name]
-    for give, name in changed:
-        give(written_as.get()(name))
+    renamed = [(give, name, written_as.get()(name)) for give, name in names]
+    if is_anonymous():  # Slicer calls them after the file that they have read, whatever their node is called now
+        renamed += [(node.SetName, node.GetName() or "", node.GetNodeTagName()) for node in storages]
+    renamed = [(give, name, written) for give, name, written in renamed if written != name]
+    for give, _, written in renamed:
+        give(written)
     try:
         yield
     finally:
-        for give, name in changed:
+        for give, name, _ in renamed:
             give(name)
 
 

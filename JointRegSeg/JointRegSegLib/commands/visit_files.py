@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.whole_files import written_as
 
 from ..images.modalities import MODALITIES, TITLES
 
@@ -180,7 +181,7 @@ def write_pair(
         for which, node in result.uncertainty.items()
     ]
     for node, path in zip(result.carried, options.carry, strict=True):
-        name = f"{node.GetName().removesuffix(' on fixed')}_on_fixed"
+        name = f"{written_as.get()(node.GetName().removesuffix(' on fixed'))}_on_fixed"
         (segmentations if is_segmentation(path) else volumes).append((name, node, fixed))
     for name, node, like in segmentations:
         if node is not None:

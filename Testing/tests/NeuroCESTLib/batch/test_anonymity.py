@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import write_classic
-from joint_studies import small_weights
+from joint_studies import HeadStudy, small_weights
 from studies import acquire, fit_arguments, spectrum_protocol
 
 from CESTQuantLib.batch import main as cestquant
 from JointRegSegLib.batch import main as jointregseg
 from NeuroCESTLib.batch.anonymity import Replacements
 from NeuroCESTLib.core.whole_files import written_as
+from NeuroCESTLib.scene.segmentations import add_segmentation
+from NeuroCESTLib.scene.writing import write_node
 
 PATIENT = "Doe_Jane"
 
@@ -57,6 +60,46 @@ def test_maps_and_their_scene_do_not_tell_whose_they_are(tmp_path: Path, slicer:
 
     assert cestquant(arguments[:-1]) == 0  # without the option everything is told, as before
     assert "report.json" in telling(tmp_path / "out", PATIENT)
+
+
+@pytest.mark.parametrize("names", [("Kim", "Li", "kim"), (PATIENT,) * 3, ("Ng_z", "Ng_mask", "Ng_rois")])
+def test_a_scene_tells_neither_short_names_nor_those_that_slicer_gives(
+    names: tuple[str, str, str], tmp_path: Path, slicer: ModuleType
+) -> None:
+    """Slicer calls storage nodes after the files they read, and numbers the nodes of files of the same name."""
+    acquisition = acquire(spectrum_protocol(count=15))
+    inputs = acquisition.write(tmp_path / "visit")
+    signal, mask = (inputs / f"{name}.nii.gz" for name in names[:2])
+    (inputs / "signal.nii.gz").rename(signal)
+    if mask == signal:
+        mask = inputs / "mask" / mask.name
+        mask.parent.mkdir()
+    (inputs / "mask.nii.gz").rename(mask)
+    regions = {"tumour": np.ones(acquisition.geometry.shape, bool)}
+    segmentation = write_node(
+        add_segmentation(regions, acquisition.geometry, "regions"), inputs / f"{names[2]}.seg.nrrd"
+    )
+    slicer.mrmlScene.Clear(0)
+    changes = {"mask": mask, "segmentation": segmentation, "scene": True, "anonymous": True}
+    assert cestquant(fit_arguments(inputs, tmp_path / "out", "mtrasym", signal=signal, **changes)) == 0
+    with zipfile.ZipFile(tmp_path / "out" / "scene.mrb") as archive:
+        scene = next(archive.read(name).decode() for name in archive.namelist() if name.endswith(".mrml"))
+        assert 'name="file1' in scene
+        for text in (scene, *archive.namelist(), (tmp_path / "out" / "report.json").read_text()):
+            assert re.findall(rf"(?<![A-Za-z])(?:{'|'.join(names)})(?![A-Za-z])", text) == []
+
+
+def test_images_that_are_carried_along_are_written_without_their_names(tmp_path: Path, slicer: ModuleType) -> None:
+    study = HeadStudy.of("LPS").write(tmp_path / "visit")
+    (study / "labels.nii.gz").rename(study / f"{PATIENT}.nii.gz")
+    images = ["-", "-", "-", str(study / "flair.nii.gz")]
+    computing = ["--weights", "none", "--affine", "none", "--refine", "0", "--carry", str(study / f"{PATIENT}.nii.gz")]
+    arguments = ["apply", "--fixed", *images, "--moving", *images, *computing, "--output", str(tmp_path / "out")]
+    assert jointregseg([*arguments, "--anonymous"]) == 0
+    assert telling(tmp_path / "out", PATIENT) == []
+    carried = [file.name for file in (tmp_path / "out").iterdir() if file.name.endswith("_on_fixed.nii.gz")]
+    assert len(carried) == 1
+    assert carried[0].startswith("file")
 
 
 def test_a_segmentation_does_not_tell_whose_it_is(tmp_path: Path, slicer: ModuleType) -> None:
@@ -101,12 +144,35 @@ def test_failures_of_a_cohort_do_not_tell_where_it_lies(tmp_path: Path) -> None:
         ("https://github.com/a/b.html", "https://github.com/a/b.html"),
         ("mtrasym", "mtrasym"),
         ("T1 and mask", "T1 and mask"),
+        ("z_of_Jane_1", "file1_1"),
+        ("z_of_Jane_Storage", "file1_Storage"),
     ],
 )
 def test_paths_and_names_from_them_are_replaced_and_nothing_else(text: str, expected: str) -> None:
     replace = Replacements(["fit", "--signal", "/data/Doe/z.nii.gz", "--mask", "/data/Doe/mask.nii.gz"])
     of_name = Replacements(["--signal", "z_of_Jane.nii.gz", "--method", "mtrasym"])
     assert (of_name if "Jane" in text else replace)(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Kim", "file1"),
+        ("Kim mtrasym", "file1 mtrasym"),
+        ("the signal Kim has no M0", "the signal file1 has no M0"),
+        ("an", "file2"),
+        ("an_1", "file2_1"),
+        ("the region of 'an'", "the region of 'file2'"),
+        ("without an M0 image", "without an M0 image"),
+        ("3 T and 12 s at b1_uT", "3 T and 12 s at b1_uT"),
+        ("19600101 mtrasym", "file6 mtrasym"),
+    ],
+)
+def test_short_names_are_replaced_but_not_words_units_and_numbers(text: str, expected: str) -> None:
+    assert (
+        Replacements(["Kim.nii.gz", "an.nii.gz", "T.nii.gz", "12.nii.gz", "b1.nii.gz", "19600101.nii.gz"])(text)
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
