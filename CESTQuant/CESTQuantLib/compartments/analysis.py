@@ -13,7 +13,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 
 from .anatomy.alignment import align, anatomy_on_maps, require_same_side
 from .anatomy.regions import RegionMasks, regions_of
-from .anatomy.segment_names import CAVITY, COMPARTMENTS
+from .anatomy.segment_names import CAVITY, COMPARTMENTS, compartments_and_segments
 from .change import alignment_se, changes_between, disturbances
 from .growth import maps_on_first, new_lesions, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
@@ -60,6 +60,8 @@ def analyze(
     inputs = [first] if second is None else [first, second]
     if not any(visit.segmentation or visit.anatomy for visit in inputs):
         raise ValueError("no region is known: give the segmentation of a visit (--segmentation)")
+    inputs = [_with_note_on_empty(visit, inputs) for visit in inputs]
+    first, second = inputs[0], inputs[1] if second is not None else None
     if second is None:
         visit, _ = analyze_visit(first, chosen, progress)
         return Analysis((_with_distributions([visit])[0],), None, asdict(chosen))
@@ -70,6 +72,29 @@ def analyze(
     visits = _with_distributions([one, two])
     happened = _between(visits, (masks_one, masks_two), chosen, between)
     return Analysis(tuple(visits), replace(happened, registration=registration), asdict(chosen))
+
+
+def _with_note_on_empty(visit: VisitInput, visits: Sequence[VisitInput]) -> VisitInput:
+    """Return a visit with a sentence for the user where its whole segmentation is empty.
+
+    Raises:
+        ValueError: No visit has a voxel, or the segmentation does not know a compartment of a tumour.
+    """
+    given = visit.segmentation
+    if given is None or given.is_filled:
+        return visit
+    if not any(each.segmentation is not None and each.segmentation.is_filled for each in visits):
+        raise ValueError(f"the segmentation {given.called} is empty: no voxel is set")
+    if not compartments_and_segments(given.masks)[0]:
+        raise ValueError(
+            f"the segmentation {given.called} is empty, and none of its segments is named as a part of a tumour, so "
+            "that nothing tells whether there is no tumour: name one, as 'enhancing tumour'"
+        )
+    note = (
+        f"the segmentation {given.called} is empty, so that this visit counts as one without a tumour: check that the "
+        "segmentation did not fail"
+    )
+    return replace(visit, notes=(note, *visit.notes))
 
 
 def _with_distributions(visits: list[Visit]) -> list[Visit]:

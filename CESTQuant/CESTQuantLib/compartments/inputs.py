@@ -60,6 +60,11 @@ class Masks:
         """What messages call the segmentation."""
         return self.title or f"'{self.name}'"
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether any voxel is set."""
+        return any(mask.any() for mask in self.masks.values())
+
 
 @dataclass(frozen=True)
 class Acquisition:

@@ -68,15 +68,13 @@ def regions_of(visit: VisitInput, settings: Settings, cest_to_anatomy: np.ndarra
         visit: The visit.
         settings: Width of the rim.
         cest_to_anatomy: Matrix (4, 4) from points of the CEST space to those of the anatomy, RAS in mm.
-
-    Raises:
-        ValueError: The segmentation is empty.
     """
     image = _structural_image(visit, cest_to_anatomy)
     given = visit.segmentation
     if given is None and image is None:
         return RegionMasks(notes=("there is neither a segmentation nor an anatomical image: no region is known",))
-    given = _require_filled(given) if given is not None else Masks("", image.grid, {}) if image is not None else given
+    if given is None and image is not None:
+        given = Masks("", image.grid, {})
     assert given is not None
     compartments, segments = compartments_and_segments(given.masks)
     found = _tumor_regions(compartments)
@@ -134,12 +132,6 @@ def _structural_image(visit: VisitInput, cest_to_anatomy: np.ndarray) -> Image |
         return None
     grid = Grid(cest.grid.shape, cest_to_anatomy @ cest.grid.ijk_to_ras)
     return Image("unsaturated image", cest.unsaturated, grid)
-
-
-def _require_filled(given: Masks) -> Masks:
-    if not any(mask.any() for mask in given.masks.values()):
-        raise ValueError(f"the segmentation {given.called} is empty: no voxel is set")
-    return given
 
 
 def _tumor_regions(compartments: Mapping[str, np.ndarray]) -> list[RegionMask]:

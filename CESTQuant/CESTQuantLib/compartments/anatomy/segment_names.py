@@ -75,25 +75,33 @@ def compartment_of(name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def is_background(name: str) -> bool:
+    """Whether the name of a number in a label map says that there is nothing, as for ``jointregseg``."""
+    return name.strip().lower() in ("background", "none", "nothing")
+
+
 def named_labels(text: str) -> dict[int, str]:
     """Read what the numbers of a label volume mean.
 
     Args:
-        text: Such as ``1=necrotic core,2=oedema,3=enhancing``; other words name segments of the user.
+        text: Such as ``1=necrotic core,2=oedema,3=enhancing``; other words name segments of the user, but
+            ``background`` says that a number is none.
 
     Returns:
         Name by number.
 
     Raises:
-        ValueError: An entry is not a number and a name, or a number is given twice.
+        ValueError: An entry is not a number and a name, a number is given twice, or 0 is not the background.
     """
     names: dict[int, str] = {}
     for entry in text.split(","):
         number, separator, name = (part.strip() for part in entry.partition("="))
-        if not separator or not name or not re.fullmatch(r"\d+", number) or int(number) == 0:
+        if not separator or not name or not re.fullmatch(r"\d+", number):
             raise ValueError(
                 f"--labels has '{entry.strip()}'; give numbers and names, as in 1=core,2=oedema,3=enhancing"
             )
+        if int(number) == 0 and not is_background(name):
+            raise ValueError("--labels gives the number 0 a meaning, but 0 is always the background")
         if int(number) in names:
             raise ValueError(f"--labels gives the number {number} twice; give it one name")
         names[int(number)] = "necrotic core" if name.lower() == "core" else name

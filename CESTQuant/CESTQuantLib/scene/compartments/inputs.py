@@ -21,7 +21,7 @@ from NeuroCESTLib.scene.messages import called, comes_from, files_of_nodes
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.sequences import sequence_to_array
 
-from ...compartments.anatomy.segment_names import compartment_of
+from ...compartments.anatomy.segment_names import compartment_of, is_background
 from ...compartments.grid import Grid
 from ...compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
 from ...methods.registry import quantity_named
@@ -96,7 +96,7 @@ def visit_input(visit: CompartmentVisit, name: str, prepared: tuple[Study, Metho
     """
     notes = list(visit.notes)
     masks = _masks(visit)
-    if masks is not None and all(_number(segment) >= 0 for segment in masks.masks):
+    if masks is not None and masks.masks and all(_number(segment) >= 0 for segment in masks.masks):
         of_a_command = files_of_nodes.get() is not None
         remedy = (
             "say what they mean, as in --labels 1=core,2=oedema,3=enhancing"
@@ -186,17 +186,26 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
     node = visit.segmentation
     if node is None:
         return None
-    geometry = grid_of(node) if node.IsA("vtkMRMLSegmentationNode") else Geometry.of(node)
+    is_label_map = not node.IsA("vtkMRMLSegmentationNode")
+    geometry = Geometry.of(node) if is_label_map else grid_of(node)
+    masks: dict[str, np.ndarray] = {}
     try:
         masks = masks_on(node, geometry)
     except ValueError:
-        raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set") from None
+        if not (is_label_map and visit.labels):  # without a voxel or a name, nothing tells what is empty
+            remedy = (
+                "; if there is no tumour, say what its numbers would mean, as in --labels 1=core,2=oedema,3=enhancing"
+                if is_label_map and files_of_nodes.get() is not None
+                else ""
+            )
+            raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set{remedy}") from None
     _require_same_numbers(node, visit.labels, [number for name in masks if (number := _number(name)) >= 0])
     named: dict[str, np.ndarray] = {}
     for name, mask in masks.items():  # several numbers may mean the same
         meaning = visit.labels.get(_number(name), name)
-        named[meaning] = named[meaning] | mask if meaning in named else mask
-    if not node.IsA("vtkMRMLSegmentationNode"):  # a compartment without a voxel is known where its number is
+        if not (is_label_map and is_background(meaning)):
+            named[meaning] = named[meaning] | mask if meaning in named else mask
+    if is_label_map:  # a compartment without a voxel is known where its number is
         for meaning in visit.labels.values():
             if compartment_of(meaning) is not None:
                 named.setdefault(meaning, np.zeros(geometry.shape, bool))
@@ -212,7 +221,8 @@ def _require_same_numbers(node: Any, labels: Mapping[int, str], present: Sequenc
     Raises:
         ValueError: There are numbers of both kinds.
     """
-    lacking, unnamed = sorted(set(labels) - set(present)), sorted(set(present) - set(labels))
+    compartments = {number for number, meaning in labels.items() if not is_background(meaning)}
+    lacking, unnamed = sorted(compartments - set(present)), sorted(set(present) - set(labels))
     if lacking and unnamed:
         raise InputError(
             "labels",

@@ -236,6 +236,54 @@ def test_a_compartment_that_a_segmentation_knows_may_be_empty(
     assert between["response"]["counts"][1] == 0
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".seg.nrrd"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_visit_with_an_empty_segmentation_has_no_tumour(
+    slicer: ModuleType,
+    acquisition: Acquisition,
+    maps: Path,
+    segmentation: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    ending: str,
+    gone: bool,
+) -> None:
+    nothing, geometry = np.zeros(acquisition.geometry.shape, np.uint8), acquisition.geometry
+    empty = tmp_path / f"empty{ending}"
+    if ending == ".nii.gz":
+        write_image(nothing, geometry, empty)
+    else:
+        masks = {name: nothing > 0 for name in ("necrotic core", "edema", "enhancing tumor")}
+        write_node(add_segmentation(masks, geometry, "empty"), empty)
+    between = tmp_path / "moving_to_fixed.h5"
+    sitk.WriteTransform(sitk.Euler3DTransform(), str(between))
+    one, two = (segmentation, empty) if gone else (empty, segmentation)
+    visits = ("--maps", maps, "--segmentation", one, "--maps2", maps, "--segmentation2", two, "--between", between)
+    output = compartments(tmp_path / "out", *visits, "--labels", LABELS, "--draws", 50, "--scene")
+    error = capfd.readouterr().err
+    assert f"the segmentation '{empty}' is empty, so that this visit counts as one without a tumour" in error
+    change = row_of(rows_of(output / "changes.csv"), region="enhancing_tumor", quantity="volume")
+    assert float(change["second" if gone else "first"]) == 0.0
+    assert float(change["first" if gone else "second"]) > 0.0
+    response = json.loads((output / "report.json").read_text())["summary"]["between"]["response"]
+    assert (response["counts"][1 if gone else 0]) == 0
+    assert (output / "report.html").is_file()
+
+
+def test_numbers_that_mean_background_are_no_region(
+    slicer: ModuleType, acquisition: Acquisition, maps: Path, segmentation: Path, tmp_path: Path
+) -> None:
+    labels = read_image(segmentation)
+    labels[labels == 0] = 255
+    filled = write_image(labels, acquisition.geometry, tmp_path / "filled.nii.gz")
+    names = f"{LABELS},0=background,255=background"
+    found = []
+    for name, file, meaning in (("plain", segmentation, LABELS), ("filled", filled, names)):
+        usual = ("--maps", maps, "--segmentation", file, "--labels", meaning, "--no-spectra")
+        found.append(rows_of(compartments(tmp_path / name, *usual) / "compartments.csv"))
+    assert found[0] == found[1]
+
+
 def test_a_visit_without_cest_still_has_volumes(
     slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,7 +495,15 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
         "--maps2 is given without a first visit": ["--maps2", maps],
         "--between needs a second visit": [*usual, "--between", "t.h5"],
         "--visits needs one name for each visit": [*usual, "--maps2", maps, "--visits", "a", "a"],
-        f"the segmentation '{empty}' is empty": ["--maps", maps, "--segmentation", empty],
+        f"the segmentation '{empty}' is empty: no voxel is set; if there is no tumour, say what its numbers": [
+            *("--maps", maps, "--segmentation", segmentation, "--segmentation2", empty),
+        ],
+        f"the segmentation '{empty}' is empty, and none of its segments is named as a part of a tumour": [
+            *("--maps", maps, "--segmentation", segmentation, "--segmentation2", empty, "--labels", "1=mine,2=his,3=c"),
+        ],
+        f"the segmentation '{empty}' is empty: no voxel is set": [
+            *("--maps", maps, "--segmentation", empty, "--segmentation2", empty, "--labels", LABELS),
+        ],
         "the CEST slab shows nothing of the segmentation": [*usual, "--to-anatomy", tmp_path / "away.h5"],
         "the registration needs an anatomical image": [*usual, "--register"],
         "the rim is 99 mm wide": [*usual, "--rim", "99"],

@@ -77,6 +77,19 @@ def test_the_share_of_each_compartment_in_the_slab_is_told() -> None:
     assert any("covers the tumour in part" in text and "whole tumour" in text for text in found.warnings)
 
 
+def test_an_empty_segmentation_needs_a_tumour_at_the_other_visit() -> None:
+    empty = replace(
+        visit_of(Brain(), "after"), segmentation=Masks("nothing", HEAD, {"Oedema": np.zeros(HEAD.shape, bool)})
+    )
+    for other in (None, replace(empty, name="later"), replace(empty, name="later", segmentation=None)):
+        with pytest.raises(ValueError, match="'nothing' is empty: no voxel is set"):
+            analyze(empty, other, QUICK)
+    before = replace(visit_of(Brain(), "before"), cest=None)
+    found = analyze(before, empty, QUICK, sitk.Transform(3, sitk.sitkIdentity))
+    assert any("'nothing' is empty, so that this visit counts as one without" in note for note in found.warnings)
+    assert found.visits[1].row("white_matter", "amide") is not None
+
+
 def test_the_error_of_the_solution_is_in_the_unit_of_its_quantity() -> None:
     summary = {f"{ENGINE_BIAS}amide.fraction": 0.5, f"{ENGINE_BIAS}water.T2_s": 2.0, "noise_sd": 0.1}
     values = {"amide_fraction": (1e-3, 4e-5), "water_r2_Hz": (8.0, 0.1)}

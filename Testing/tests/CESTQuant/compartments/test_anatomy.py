@@ -380,9 +380,6 @@ def test_labels_are_named_one_by_one() -> None:
     assert named_labels("1=core, 2=oedema") == {1: "necrotic core", 2: "oedema"}
     with pytest.raises(ValueError, match="give numbers and names"):
         named_labels("core")
-
-
-def test_an_empty_segmentation_is_refused() -> None:
-    empty = Masks("tumour", WHOLE_HEAD, {"Oedema": np.zeros(WHOLE_HEAD.shape, bool)})
-    with pytest.raises(ValueError, match="'tumour' is empty"):
-        regions_of(VisitInput("visit", None, empty), Settings(), np.eye(4))
+    with pytest.raises(ValueError, match="gives the number 0 a meaning, but 0 is always the background"):
+        named_labels("0=core")
+    assert named_labels("0=Background") == {0: "Background"}
