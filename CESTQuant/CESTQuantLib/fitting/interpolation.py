@@ -24,6 +24,23 @@ def distinct_offsets(offsets_ppm: Tensor) -> Tensor:
     return _averaged(offsets_ppm.unsqueeze(0), offsets_ppm, SAME_OFFSET_PPM)[1]
 
 
+def numbered_offsets(offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> list[int]:
+    """Return for every measurement the number of its distinct offset, from 0 in ascending order.
+
+    Args:
+        offsets_ppm: (measurement,), in any order.
+        same_ppm: Range within which offsets are repeats of one.
+    """
+    values = offsets_ppm.tolist()
+    numbers = [0] * len(values)
+    number, lowest = -1, -float("inf")
+    for index in sorted(range(len(values)), key=values.__getitem__):
+        if values[index] - lowest > same_ppm:
+            number, lowest = number + 1, values[index]
+        numbers[index] = number
+    return numbers
+
+
 def sorted_spectra(z: Tensor, offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> tuple[Tensor, Tensor]:
     """Sort spectra by offset and average repeated offsets.
 
@@ -50,14 +67,9 @@ def _averaged(z: Tensor, offsets_ppm: Tensor, within_ppm: float) -> tuple[Tensor
     """Spectra (voxel, n) and offsets (n,), ascending, with the mean of those that lie within a range."""
     order = torch.argsort(offsets_ppm)
     ascending = offsets_ppm.to(z)[order]
-    lowest: list[int] = []  # measurement with the lowest offset of every range
-    place = []
-    values = ascending.tolist()
-    for index, offset in enumerate(values):
-        if not lowest or offset - values[lowest[-1]] > within_ppm:
-            lowest.append(index)
-        place.append(len(lowest) - 1)
-    if len(lowest) == len(values):
+    place = numbered_offsets(ascending, within_ppm)
+    lowest = [index for index, number in enumerate(place) if index == 0 or number != place[index - 1]]
+    if len(lowest) == len(place):
         return z[:, order], ascending
     group = torch.tensor(place, device=z.device)
     count = torch.bincount(group)

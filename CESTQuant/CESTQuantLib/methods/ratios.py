@@ -29,6 +29,7 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
     """
     import torch
 
+    from ..fitting.interpolation import numbered_offsets
     from ..fitting.marquardt import Status
 
     protocol = spectra.protocol
@@ -49,12 +50,13 @@ def mt_saturation(spectra: ZSpectra, settings: Settings, progress: Progress) -> 
     angle = torch.deg2rad(protocol.readout_flip_angle_deg.to(z)) * relative
     left = torch.exp(-repetition_s / t1_s) * torch.cos(angle)
     saturation = 100 * (1 - z / (1 - left * (1 - z)))
-    repeats: dict[tuple[float, float], list[int]] = {}
-    for i, pulse in enumerate(zip(protocol.offsets_ppm.tolist(), protocol.b1_uT.tolist(), strict=True)):
+    repeats: dict[tuple[int, float], list[int]] = {}
+    for i, pulse in enumerate(zip(numbered_offsets(protocol.offsets_ppm), protocol.b1_uT.tolist(), strict=True)):
         if pulse[1] > 0:
             repeats.setdefault(pulse, []).append(i)
     quantities: dict[str, Tensor] = {}
-    for (offset_ppm, b1_uT), measurements in repeats.items():
+    for (_, b1_uT), measurements in repeats.items():
+        offset_ppm = float(protocol.offsets_ppm[measurements[0]])
         name = f"mtsat_{offset_ppm:g}ppm"
         if name in quantities:
             name = f"mtsat_{b1_uT:.3g}uT_{offset_ppm:g}ppm"

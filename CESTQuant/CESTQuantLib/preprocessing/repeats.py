@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..fitting.interpolation import numbered_offsets
 from ..physics.protocol import PER_MEASUREMENT, Protocol
 from ..tissue.spectra import ZSpectra
 from .magnitudes import bright_voxels
@@ -16,13 +17,15 @@ SHARED_DEGREES = 10
 
 
 def repeated_measurements(protocol: Protocol) -> list[list[int]]:
-    """Return the indices of measurements that are equal in everything, group by group.
+    """Return the indices of measurements that are equal in everything, group by group; offsets may be rounded.
 
     Measurements that start from what the last one has left, or of single events, are never equal.
     """
     if protocol.magnetisation_carried_over or protocol.events is not None:
         return []
-    settings = [value.tolist() for name in PER_MEASUREMENT if (value := getattr(protocol, name)) is not None]
+    others = [name for name in PER_MEASUREMENT if name != "offsets_ppm"]
+    settings = [value.tolist() for name in others if (value := getattr(protocol, name)) is not None]
+    settings.insert(0, numbered_offsets(protocol.offsets_ppm))
     groups: dict[tuple[float, ...], list[int]] = {}
     for index, setting in enumerate(zip(*settings, strict=True)):
         groups.setdefault(tuple(round(value, 6) for value in setting), []).append(index)

@@ -49,9 +49,10 @@ def test_mtsat_is_the_share_that_the_pulse_removes() -> None:
 def test_repeats_of_mtsat_are_averaged_and_other_powers_have_maps_of_their_own() -> None:
     signal = torch.tensor([[0.30, 0.34, 0.50, 1.0]]).double()
     values = {"readout_flip_angle_deg": ANGLE_DEG, "magnetisation_carried_over": True, "recovery_time_s": 0.02}
-    study = ZSpectra(signal, Protocol(3.0, [10.0] * 4, [4.0, 4.0, 2.0, 0.0], 0.01, **values), t1_s=T1)
+    study = ZSpectra(signal, Protocol(3.0, [10.0, 10.0001, 10.0, 10.0], [4.0, 4.0, 2.0, 0.0], 0.01, **values), t1_s=T1)
     found = quantify(study, "mtsat").quantities
-    alone = [float(quantify(study.select(torch.tensor([i])), "mtsat").quantities["mtsat_10ppm"]) for i in range(3)]
+    each = [quantify(study.select(torch.tensor([i])), "mtsat").quantities for i in range(3)]
+    alone = [float(value) for quantities in each for value in quantities.values()]
     assert list(found) == ["mtsat_10ppm", "mtsat_2uT_10ppm"]
     assert [float(value) for value in found.values()] == pytest.approx([(alone[0] + alone[1]) / 2, alone[2]])
 

@@ -49,6 +49,14 @@ def test_the_noise_is_that_of_repeats() -> None:
     assert typical_noise(noise_of_repeats(spectra), spectra) == pytest.approx(NOISE, rel=0.05)
 
 
+def test_repeats_whose_offsets_were_rounded_are_repeats() -> None:
+    spectra = acquired(2000, 0)
+    jitter = 1e-4 * torch.arange(8)
+    rounded = replace(spectra, protocol=replace(spectra.protocol, offsets_ppm=spectra.protocol.offsets_ppm + jitter))
+    assert noise_of_repeats(rounded) is not None
+    torch.testing.assert_close(noise_of_repeats(rounded), noise_of_repeats(spectra))
+
+
 def test_air_does_not_count_where_there_is_no_mask() -> None:
     """Relative to M0, which is noise there too, its noise is a hundred times as large."""
     spectra = acquired(1000, 3000)
