@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from NeuroCESTLib.core.output.inputs import add_input_of_run, require_inputs_kept
 from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, write_errors, write_text
 
 from .engine import (
@@ -38,6 +39,7 @@ from .settings import Settings, read_settings
 from .visits import CohortManifest
 
 Read = TypeVar("Read")
+_RESULTS = ("cohort.csv", "changes.csv", "comparison.csv", "report.html")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
 _ENGINE_FAILED = "not done: Snakemake failed before any stage was started, see its messages"
 
@@ -81,6 +83,9 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     Raises:
         ValueError: The manifest or the settings have mistakes, Snakemake is missing, or the folder is in use.
     """
+    for path in (manifest, options.settings):
+        if path is not None:
+            add_input_of_run(path)
     cohort, settings = _read_both(manifest, options.settings)
     _require_column(options.compare, cohort.attributes, cohort.source)
     require_engine()
@@ -93,6 +98,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")
     if options.dry_run or options.dag:
         return _look(plan, folder, arguments, options.dag)
+    require_inputs_kept(folder, lambda place: str(place) in _RESULTS)
     with write_errors(folder / "results"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STATE).mkdir(exist_ok=True)

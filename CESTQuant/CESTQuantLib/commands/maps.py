@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 
 from .acquisition import add_images, read_images
@@ -94,6 +95,7 @@ def maps_to_folder(
         with report.timed("reading"):
             nodes = read_images(options, report, maps)
             require_nifti_grid(nodes["signal"].GetNthDataNode(0), options.signal[0])
+            require_inputs_kept(options.output, lambda place: str(place) in _sure_results(options))
         with report.timed("computing"):
             result = compute(CESTQuantLogic(), nodes, progress)
         with report.timed("writing"):
@@ -101,6 +103,17 @@ def maps_to_folder(
         report.write(folder)
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr)
+
+
+def _sure_results(options: Namespace) -> set[str]:
+    """Names of files that the command is sure to write, which are known before anything is computed."""
+    from ..methods.registry import FIELD_METHODS, METHODS
+
+    names = {quantity.pattern for quantity in (METHODS | FIELD_METHODS)[options.method].quantities}
+    given = [name for name, option in (("b0_shift_ppm", "b0"), ("b1_relative", "b1")) if getattr(options, option, None)]
+    found = {f"{name}.nii.gz" for name in names.difference(given)}
+    further = {"roi.csv": "segmentation", "posterior.csv": "posterior", "scene.mrb": "scene"}
+    return found | {"report.json"} | {name for name, option in further.items() if getattr(options, option, None)}
 
 
 def _device(options: Namespace) -> str:

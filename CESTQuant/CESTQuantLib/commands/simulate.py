@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from NeuroCESTLib.core.output.inputs import add_input_of_run, require_inputs_kept
 from NeuroCESTLib.core.output.lock import only_run
 
 from ..formats.pulseq.rules import RULES
@@ -63,6 +65,11 @@ def _simulate(options: Namespace) -> None:
 
     if (options.scenario is None) == (options.pools is None) or (options.pools is None) != (options.sequence is None):
         raise ValueError("give either SCENARIO.json, or --pools POOLS.yaml with --sequence PREP.seq")
+    for path in (options.scenario, options.pools, options.sequence):
+        if path is not None:
+            add_input_of_run(path)
+    output = Path(options.output)
+    require_inputs_kept(output.parent, lambda place: place == Path(output.name))
     if options.scenario is not None:
         scenario = read_scenario(read_json(options.scenario), options.scenario)
         tissue, protocol, b1 = scenario.tissue, scenario.protocol, scenario.b1_relative

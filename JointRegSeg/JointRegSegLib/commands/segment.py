@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from NeuroCESTLib.batch.frame import CommandParser
 
     from ..scene.single_study import SegmentationResult
+
+RESULTS = ("segmentation.seg.nrrd", "volumes.csv", "report.json")
+"""Names of files that the command is sure to write."""
 
 
 def add(commands: _SubParsersAction[CommandParser]) -> None:
@@ -49,6 +53,7 @@ def run(options: Namespace) -> None:
         record_weights(options, report)
         with report.timed("reading"), told(report):
             study, mask, files = read_visit(paths, options.mask, report)
+            require_inputs_kept(options.output, lambda place: str(place) in RESULTS)
         with report.timed("computing"), named_by_files(files), told(report):
             result = JointRegSegLogic().segment(
                 study,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from studies import amine_model, fit, spectrum_protocol, write_json
+from studies import amine_model, checksums, fit, fit_arguments, spectrum_protocol, write_json
 
+from CESTQuantLib.batch import main
 from CESTQuantLib.formats.protocol_json import protocol_to_dict
 
 SPECTRUM = spectrum_protocol(count=21)
@@ -198,3 +201,28 @@ def test_unusable_lorentzian_pools(refused: Callable, tmp_path: Path, pools: obj
     given = write_json(pools, tmp_path / "pools.json") if isinstance(pools, dict) else pools
     for method in ("lorentzian", "mtr-rex"):
         assert words in refused(method, lorentzian=given)
+
+
+def test_an_input_in_the_place_of_a_map_is_refused_before_anything_is_computed(
+    slicer: ModuleType, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    inputs = {"mask": output / "aptw.nii.gz", "b0": output / "b0_shift_ppm.nii.gz"}
+    for file in inputs.values():
+        shutil.copy(good / "b0.nii.gz", file)
+    before = checksums(tmp_path)
+    monkeypatch.setattr("CESTQuantLib.logic.CESTQuantLogic.fit", None)
+    assert main(fit_arguments(good, output, "aptw", **inputs)) == 2
+    error = capfd.readouterr().err
+    assert f"'{inputs['mask']}' is an input of this run and would be replaced: choose another --output" in error
+    assert checksums(tmp_path) == before
+
+
+def test_a_b0_map_of_the_same_folder_is_not_replaced(slicer: ModuleType, good: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    given = shutil.copy(good / "b0.nii.gz", output / "b0_shift_ppm.nii.gz")
+    before = checksums(output)
+    assert main(fit_arguments(good, output, "mtrasym", b0=given)) == 0
+    assert checksums(output).items() >= before.items()

@@ -158,3 +158,25 @@ def test_a_second_run_into_the_same_table_stops(tmp_path: Path, capsys: pytest.C
         assert main(["simulate", str(tmp_path / "s.json"), "--output", str(tmp_path / "z.csv")]) == 2
     assert f"is writing to '{tmp_path / 'z.csv'}': wait until it has ended" in capsys.readouterr().err
     assert not (tmp_path / "z.csv").exists()
+
+
+def test_the_table_replaces_no_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = write_json(AMIDE_SCENARIO, tmp_path / "s.json")
+    pools, sequence = tmp_path / "p.yaml", tmp_path / "p.seq"
+    pools.write_text("pools")
+    sequence.write_text("sequence")
+    (tmp_path / "link.json").symlink_to(scenario)
+    before = checksums(tmp_path)
+    monkeypatch.setattr("CESTQuantLib.physics.simulation.simulate", None)  # it is refused before it is computed
+    community = ["--pools", str(pools), "--sequence", str(sequence)]
+    for given, output in (
+        ([str(scenario)], scenario),
+        ([str(tmp_path / "link.json")], scenario),
+        (community, pools),
+        (community, sequence),
+    ):
+        assert main(["simulate", *given, "--output", str(output)]) == 2
+        assert "is an input of this run and would be replaced: choose another --output" in capsys.readouterr().err
+    assert checksums(tmp_path) == before

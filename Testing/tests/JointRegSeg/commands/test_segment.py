@@ -86,3 +86,15 @@ def test_bad_input_leaves_nothing_behind(
         assert main(words) == 2
         assert reason in capsys.readouterr().err
         assert not output.exists()
+
+
+def test_an_input_in_the_place_of_a_result_is_refused_before_anything_is_computed(
+    visit: Path, slicer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = tmp_path / "segmentation.seg.nrrd"
+    sitk.WriteImage(sitk.ReadImage(str(visit / "brain.nii.gz")), str(mask))
+    before = checksums(tmp_path)
+    monkeypatch.setattr("JointRegSegLib.logic.JointRegSegLogic.segment", None)
+    assert main([*arguments(visit, tmp_path), "--mask", str(mask)]) == 2
+    assert f"'{mask}' is an input of this run and would be replaced: choose another --output" in capfd.readouterr().err
+    assert checksums(tmp_path) == before

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cohorts import StandIns, read_table, write_cohort, write_settings
+from studies import checksums
 
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.plan import Plan
@@ -90,6 +91,16 @@ def test_a_killed_run_goes_on_where_it_stopped(stand_ins: StandIns, manifest: Pa
     assert stand_ins.calls() == sorted(set(ALL) - set(finished))
     assert not (out / "s02" / "v2" / "maps" / "half").exists()
     assert {row["subject"] for row in read_table(out / "cohort.csv") if row["value"]} == {"s01", "s02"}
+
+
+def test_the_manifest_is_not_replaced_by_the_table_of_results(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = shutil.copy(manifest, manifest.with_name("cohort.csv")) if manifest.name != "cohort.csv" else manifest
+    before = checksums(manifest.parent)
+    assert main(["run", str(named), "--output", str(manifest.parent)]) == 2
+    assert f"'{named}' is an input of this run and would be replaced: choose another" in capsys.readouterr().err
+    assert checksums(manifest.parent) == before
 
 
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(
