@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib.core.checked_json import parse_json
+from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.messages import called
@@ -294,6 +295,10 @@ def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: flo
     from ..formats.pulseq.field import SAME_FIELD
     from ..physics.protocol import Protocol
 
+    if field_strength_T is not None and not 0 < field_strength_T < math.inf:
+        raise InputError(
+            "field-strength", f"the field strength must be a positive number of T, not {field_strength_T:g}"
+        )
     if protocol is None and node.GetAttribute(PROTOCOL_ATTRIBUTE):
         protocol = _carried_protocol(node)
     if protocol is None:

@@ -89,6 +89,14 @@ def test_messages_about_options_open_with_the_option(refused: Callable) -> None:
     assert refused("lorentzian", threads=0) == "error: --threads: the number of threads must be at least 1, not 0"
 
 
+@pytest.mark.parametrize("field_T", ["nan", "inf", -3, 0])
+def test_a_field_strength_is_a_positive_number(refused: Callable, tmp_path: Path, field_T: object) -> None:
+    (tmp_path / "offsets.txt").write_text("\n".join(str(offset) for offset in range(-10, 11)))
+    words = "error: --field-strength: the field strength must be a positive number of T, not "
+    for protocol in ({}, {"protocol": tmp_path / "offsets.txt"}):
+        assert refused("mtrasym", field_strength=f"{field_T}", **protocol).startswith(words)
+
+
 def test_a_missing_gpu_is_no_fault_of_the_signal(refused: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     words = "error: --device: device 'cuda' is not available on this machine; use cpu or auto"
