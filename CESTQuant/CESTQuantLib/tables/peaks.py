@@ -52,7 +52,7 @@ class PlofTable(PoolTable):
             return Cell(WORD, name="yes" if model.get(key, True) else "no")
         if key == "polynomial_degree":
             return Cell(FIXED, float(model.get(key, 2)))
-        peak = self._named(model, row) or {}
+        peak = self._pool(model, row)
         if key in _ENDS:
             name, place = _ENDS[key]
             return Cell(FIXED, float(peak[name][place]))
@@ -68,7 +68,7 @@ class PlofTable(PoolTable):
         elif key == "polynomial_degree":
             model[key] = cell.value
         else:
-            peak = self._named(model, row) or {}
+            peak = self._pool(model, row)
             if key in _ENDS:
                 name, place = _ENDS[key]
                 peak[name][place] = cell.value

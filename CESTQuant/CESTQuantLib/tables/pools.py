@@ -112,6 +112,12 @@ class PoolTable:
     def _named(self, model: Mapping[str, Any], name: str) -> dict[str, Any] | None:
         return next((pool for pools in self._pools(model) for pool in pools if pool.get("name") == name), None)
 
+    def _pool(self, model: Mapping[str, Any], name: str) -> dict[str, Any]:
+        pool = self._named(model, name)
+        if pool is None:
+            raise ValueError(f"the model has no pool '{name}'")
+        return pool
+
     def renamed(self, model: Mapping[str, Any], row: str, name: str) -> dict[str, Any]:
         """Return the model with another name of a pool.
 
@@ -228,7 +234,7 @@ class TissueTable(PoolTable):
             return model, self.FIELDS[row][1]
         if row in ("water", self.SEMISOLID):
             return model[row], key
-        return self._named(model, row) or {}, key
+        return self._pool(model, row), key
 
     def _solutes(self, model: Mapping[str, Any]) -> list[dict[str, Any]]:
         solutes = model.get("solutes") or []
@@ -294,7 +300,7 @@ class LorentzianTable(PoolTable):
     def cell(self, model: Mapping[str, Any], row: str, key: str) -> Cell | None:
         if row == self.BASELINE:
             return cell_of_range(model["baseline"]) if key == "amplitude" else None
-        pool = self._named(model, row) or {}
+        pool = self._pool(model, row)
         if key == "position_ppm" and pool.get("offset_from_water_ppm") is not None:
             return Cell(TIED, float(pool["offset_from_water_ppm"]))
         return cell_of_range(pool[key])
@@ -310,7 +316,7 @@ class LorentzianTable(PoolTable):
             return
         if key == "width_ppm" and not cell.bounds[0] > 0:
             raise ValueError("the lower bound of a width must be above 0")
-        pool = self._named(model, row) or {}
+        pool = self._pool(model, row)
         if key == "position_ppm":
             if row == self.rows(model)[0] and cell.kind == TIED:
                 raise ValueError("the position of the water itself is fitted: give its start and bounds")
@@ -357,8 +363,9 @@ def readable_model(table: PoolTable, model: Any, source: str) -> dict[str, Any]:
     """
     try:
         shown = copy.deepcopy(dict(model))
-        for number, pool in enumerate(shown.get("solutes") or [], start=1):
-            pool.setdefault("name", f"solute{number}")
+        for kind in ("solute", "peak"):  # as their readers name them
+            for number, pool in enumerate(shown.get(f"{kind}s") or [], start=1):
+                pool["name"] = str(pool.get("name", f"{kind}{number}"))
         for row in table.rows(shown):
             for column in table.COLUMNS:
                 table.text(shown, row, column.key)
