@@ -18,7 +18,7 @@ from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from .inference.settings import NO_NETWORK, InferenceSettings
-from .scene.carrying import carried_along, holds_labels, require_carryable
+from .scene.carrying import carried_along, carrying_transforms, holds_labels, lost_beyond, require_carryable
 from .scene.results import JointRegSegResult, into_scene, tell_label_readings
 from .scene.study import misplaced_images, study_of
 
@@ -123,16 +123,21 @@ class JointRegSegLogic:
         report(0.92, "adding the results to the scene")
         labels_to_carry = [node for node in nodes_to_carry if holds_labels(node)]
         fixed_image, moving_image = (joint.positioned[which].reference for which in ("fixed", "moving"))
-        carried = [
-            carried_along(n, joint.moving_to_fixed, fixed_image, moving_image, n in labels_to_carry)
-            for n in nodes_to_carry
-        ]
+        carried, of_carried = [], []
+        for node in nodes_to_carry:
+            forth, back, notes = carrying_transforms(node, moving, joint)
+            is_label = node in labels_to_carry
+            carried.append(carried_along(node, forth, fixed_image, moving_image, is_label))
+            of_carried += notes
+            if is_label or node.IsA("vtkMRMLSegmentationNode"):
+                of_carried += lost_beyond(node, back, fixed_image, moving_image)
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
         folder = folderName or " and ".join(names)
         with scene_unchanged_on_error():
             result = into_scene(joint, {"fixed": fixed, "moving": moving}, moving_nodes, carried, folder)
             tell_label_readings(result)
             result.warnings += misplaced_images(fixed_nodes, "fixed") + misplaced_images(moving_nodes, "moving")
+            result.warnings += of_carried
             result.warnings += [
                 f"{called(node)} holds labels, so it is brought onto the fixed study by the nearest voxel"
                 for node in labels_to_carry

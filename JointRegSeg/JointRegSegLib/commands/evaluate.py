@@ -21,7 +21,7 @@ from ..multitask.shipped import SHIPPED, shipped_in_words, weights_file
 from ..network.shipped import DEFAULT, in_words
 from ..network.shipped import SHIPPED as JOINT
 from .evaluate_tasks import PARTIAL, cases_in_words, evaluate_on_cohort, failures, move_into_partial
-from .options import add_device, add_labels, add_refinement, check_refinement
+from .options import add_coregistration, add_device, add_labels, add_refinement, check_refinement
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -61,6 +61,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     )
     add_labels(parser, "in the manifest, where its column 'convention' says nothing")
     add_refinement(parser)
+    add_coregistration(parser)
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -95,6 +96,7 @@ def run(options: Namespace) -> int:
         refine_iterations=options.refine,
         similarity=options.similarity,
         test_time_flips=not options.no_flips,
+        coregister=not options.no_coregistration,
         device=device,
     )
     earlier = (Path(options.output) / "cases.csv").exists()

@@ -51,7 +51,8 @@ def evaluate_on_cohort(options: Namespace) -> int:
 
     if len(options.weights) > 1:
         raise ValueError("--weights names several files, but weights of tasks on single studies are scored one by one")
-    for name, value in (("labels", options.labels), ("refine", options.refine), ("similarity", options.similarity)):
+    refused = {name: getattr(options, name) for name in ("labels", "refine", "similarity")}
+    for name, value in (refused | {"no-coregistration": options.no_coregistration or None}).items():
         if value is not None:
             raise ValueError(
                 f"--{name} belongs to segmentation and registration; leave it out for weights of other tasks"

@@ -16,7 +16,9 @@ from NeuroCESTLib.core.progress import Progress
 
 from ..cohort.preparation import read_study
 from ..cohort.studies import Cohort, StudyRecord
+from ..findings.result import JointResult
 from ..images.labels import REGIONS
+from ..images.modalities import TITLES
 from ..images.study import StudyImages, same_grid
 from ..inference.coregistration import moved_with_its_image
 from ..inference.pipeline import process_pair
@@ -88,8 +90,9 @@ def evaluate_case(
     """Process a case and compare the result with its labels and landmarks.
 
     Segmentations are scored where a study has labels, on the study's native grid. Labels on the grid of an image that
-    lay apart from the others are moved with it. Neither the network nor the registration sees the labels. What a run
-    tells the user becomes a Python warning. The columns of a study begin with ``fixed_`` or ``moving_``:
+    lay apart from the others are moved with it. Landmarks are those of the image with which the others are aligned,
+    which is told where one was moved. Neither the network nor the registration sees the labels. What a run tells the
+    user becomes a Python warning. The columns of a study begin with ``fixed_`` or ``moving_``:
 
     - ``labels``: how the numbers of the label file were understood.
     - ``dice_<region>``, ``hd95_mm_<region>``, ``volume_ml_<region>`` and ``expected_volume_ml_<region>``.
@@ -148,6 +151,7 @@ def evaluate_case(
     row |= _volume_changes(row) | warp_scores(fixed.reference, fixed_labels, moving_labels, result)
     row |= {name: result.summary[name]["verdict"] for name in _VERDICTS if name in result.summary}
     row |= landmark_scores(case.fixed.landmarks, case.moving.landmarks, result)
+    _tell(_doubts_on_landmarks(case, result))
     row |= map_scores(fixed.reference, result)
     if not with_picture:
         return row, None
@@ -177,6 +181,22 @@ def _on_native_grid(labels: sitk.Image | None, given: StudyImages, positioned: S
     if same_grid(labels, positioned.reference):
         return labels
     return warp_label_image(labels, positioned.reference, sitk.Transform(3, sitk.sitkIdentity))
+
+
+def _doubts_on_landmarks(case: Case, result: JointResult) -> list[str]:
+    """Tell on which image landmarks are taken to lie where images of a visit lay apart: their files do not say."""
+    if case.moving is None or case.fixed.landmarks is None or case.moving.landmarks is None:
+        return []
+    found = []
+    for role, record in (("fixed", case.fixed), ("moving", case.moving)):
+        if positions := result.positions.get(role):
+            images = " and ".join(TITLES[modality] for modality in positions)
+            reference = TITLES[result.positioned[role].reference_modality]
+            found.append(
+                f"the landmarks '{record.landmarks}' are taken to lie on the {reference} image, with which {images} "
+                f"had to be aligned: if they were set on {images}, give them in the position of {reference} instead"
+            )
+    return found
 
 
 def _tell(sentences: Sequence[str]) -> None:

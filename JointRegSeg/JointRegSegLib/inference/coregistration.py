@@ -135,14 +135,26 @@ def moved_with_its_image(mask: sitk.Image, study: StudyImages, moved: StudyImage
         study: The visit as it was given.
         moved: The visit with its images in one position.
     """
-    if same_grid(mask, study.images[moved.reference_modality]):
-        return mask
-    drawn_on = [modality for modality in study.present if same_grid(mask, study.images[modality])]
-    if len(drawn_on) != 1 or same_grid(study.images[drawn_on[0]], moved.images[drawn_on[0]]):
+    drawn_on = image_of_grid(mask, study, moved)
+    if drawn_on is None or same_grid(study.images[drawn_on], moved.images[drawn_on]):
         return mask
     result = sitk.Image(mask)
-    result.CopyInformation(moved.images[drawn_on[0]])
+    result.CopyInformation(moved.images[drawn_on])
     return result
+
+
+def image_of_grid(image: sitk.Image, study: StudyImages, moved: StudyImages) -> str | None:
+    """Return the modality on whose grid an image lies: the reference before others; None for none, or for several.
+
+    Args:
+        image: Image that came with the visit.
+        study: The visit as it was given.
+        moved: The visit with its images in one position.
+    """
+    if same_grid(image, study.images[moved.reference_modality]):
+        return moved.reference_modality
+    alike = [modality for modality in study.present if same_grid(image, study.images[modality])]
+    return alike[0] if len(alike) == 1 else None
 
 
 def corrections(found: Mapping[str, Coregistration]) -> dict[str, sitk.Transform]:

@@ -10,16 +10,22 @@ import numpy as np
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.messages import called
-from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_holding, masks_on
+from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_holding, grid_of, masks_on
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
-from ..images.study import check_axes
+from ..images.modalities import TITLES
+from ..images.study import StudyImages, check_axes
+from ..inference.coregistration import image_of_grid
 from .study import image_of
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from ..findings.result import JointResult
 
+
+_LEAST_LOST_ML = 0.05
+"""Smallest volume beyond the fixed image that is told."""
 _MOST_LABELS = 300
 """Number of distinct values above which a volume is no label map; brain parcellations have some 200."""
 _FEW_LABELS = 16
@@ -77,6 +83,84 @@ def holds_labels(node: Any) -> bool:
     return pairs > 0 and equal > _LEAST_EQUAL * pairs
 
 
+def carrying_transforms(
+    node: Any, given: StudyImages, joint: JointResult
+) -> tuple[sitk.Transform, sitk.Transform, list[str]]:
+    """Return the transforms with which a node of the moving visit is brought onto the fixed study.
+
+    A node on the grid of an image that was aligned within its visit is moved with it. One on the grid of no image may
+    belong to any of them: it stays with the reference, which is told.
+
+    Args:
+        node: Volume, label map or segmentation.
+        given: The moving visit as it was given.
+        joint: Results of the pair.
+
+    Returns:
+        Map of points of the fixed space to points of the node, its inverse (LPS mm), and sentences for the user.
+    """
+    import SimpleITK as sitk
+
+    forth, back, positions = joint.moving_to_fixed, joint.fixed_to_moving, joint.positions.get("moving", {})
+    if not positions:
+        return forth, back, []
+    moved = joint.positioned["moving"]
+    grid = _own_grid(node)
+    modality = None if grid is None else image_of_grid(grid.to_sitk(np.zeros(grid.shape, np.uint8)), given, moved)
+    if modality is not None and (position := positions.get(modality)) is not None:
+        both = sitk.CompositeTransform([position, forth]), sitk.CompositeTransform([back, position.GetInverse()])
+        return *both, []
+    if modality is not None:
+        return forth, back, []
+    reference = TITLES[moved.reference_modality]
+    images = " and ".join(TITLES[name] for name in positions)
+    files = " or ".join(f"moving_{name}_position.tfm" for name in positions)
+    return (
+        forth,
+        back,
+        [
+            f"{called(node)} is taken to lie with the {reference} image of the moving study, with which {images} had "
+            f"to be aligned: if it was acquired in the position of {images}, move it first by the inverse of {files}"
+        ],
+    )
+
+
+def _own_grid(node: Any) -> Geometry | None:
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        return Geometry.of(node)
+    try:
+        return grid_of(node)
+    except ValueError:  # it was made without an image
+        return None
+
+
+def lost_beyond(node: Any, back: sitk.Transform, fixed: sitk.Image, moving: sitk.Image) -> list[str]:
+    """Return a sentence where a part of a segmentation or label map lies beyond the fixed image.
+
+    Args:
+        node: Segmentation, or volume of labels.
+        back: Maps points of the node to points of the fixed space (LPS mm).
+        fixed: Image onto whose grid it is brought.
+        moving: Image of the moving study, whose grid serves a segmentation without its own.
+    """
+    if node.IsA("vtkMRMLSegmentationNode"):
+        grid = grid_holding(node, Geometry.from_sitk(moving))
+        filled = np.any(list(masks_on(node, grid).values()), axis=0)
+    else:
+        grid, filled = Geometry.of(node), volume_array(node) != 0
+    shown = Geometry.from_sitk(fixed)
+    everywhere = shown.to_sitk(np.ones(shown.shape, np.uint8))
+    seen = _resampled(everywhere, grid.to_sitk(filled.astype(np.uint8)), back, linear=False) > 0
+    lost_ml = float((filled & ~seen).sum()) * grid.voxel_volume_mm3 / 1000
+    if lost_ml < _LEAST_LOST_ML:
+        return []
+    whole_ml = float(filled.sum()) * grid.voxel_volume_mm3 / 1000
+    return [
+        f"{called(node)} reaches beyond the fixed image: {lost_ml:.1f} of its {whole_ml:.1f} ml are not in its copy on "
+        "the fixed study"
+    ]
+
+
 def carried_along(
     node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image, labels: bool = False
 ) -> Callable[[], Any]:
@@ -87,7 +171,7 @@ def carried_along(
 
     Args:
         node: Volume, label map or segmentation.
-        transform: Maps points of the fixed space to points of the moving space (LPS mm).
+        transform: Maps points of the fixed space to points of the node (LPS mm).
         fixed: Image whose grid the result has.
         moving: Image of the moving study, whose grid serves a segmentation without its own.
         labels: Whether the node holds labels, see ``holds_labels``.

@@ -81,11 +81,44 @@ def test_labels_move_with_the_image_that_they_were_drawn_on(tmp_path: Path) -> N
             image.SetOrigin(np.add(image.GetOrigin(), (shift_mm, 0, 0)).tolist())
             sitk.WriteImage(image, str(place / f"{name}.nii.gz"))
         images = {modality: place / f"{modality}.nii.gz" for modality in ("t1", "flair")}
-        records.append(StudyRecord("A", visit, images, place / "labels.nii.gz", place / "brain.nii.gz"))
+        marks = place / "landmarks.csv"
+        marks.write_text("name,x,y,z\np,1,2,3\n")
+        records.append(StudyRecord("A", visit, images, place / "labels.nii.gz", place / "brain.nii.gz", marks))
     settings = InferenceSettings(spacing_mm=4.0, affine="none", refine_iterations=0)
-    with pytest.warns(UserWarning, match="the FLAIR image of the A 2 study lay 1[12].* from the T1 image"):
+    with pytest.warns(UserWarning, match="the FLAIR image of the A 2 study lay 1[12].* from the T1 image") as caught:
         row, _ = evaluate_case(Case(*records), None, settings, with_picture=False)
     assert row["affine_dice_whole_tumor"] > 0.9
+    assert row["landmark_error_mm_max_affine"] == 0.0
+    said = "\n".join(str(warning.message) for warning in caught)
+    assert f"the landmarks '{marks}' are taken to lie on the T1 image, with which FLAIR had to be aligned" in said
+    assert str(records[0].landmarks) not in said
+
+
+def test_images_of_a_visit_are_left_where_they_are_on_demand(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = []
+
+    def recorded(case: Case, weights: object, settings: InferenceSettings, *_: object) -> tuple[dict, None]:
+        chosen.append(settings.coregister)
+        return case.identity, None
+
+    monkeypatch.setattr("JointRegSegLib.evaluation.cases.evaluate_case", recorded)
+    usual = [
+        "evaluate",
+        "--manifest",
+        str(cohort),
+        "--weights",
+        "none",
+        "--no-pictures",
+        "--output",
+        str(tmp_path / "o"),
+    ]
+    assert main([*usual, "--no-coregistration"]) == 0
+    assert not any(chosen)
+    chosen.clear()
+    assert main(usual) == 0
+    assert all(chosen)
 
 
 def test_volumes_and_scores_are_in_ml_and_mm_of_the_study() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -162,6 +163,55 @@ def test_cest_maps_and_segmentations_are_carried_along(slicer: ModuleType, proce
     mask = masks_on(on_fixed["regions"], fixed.grid)["tumour"]
     label = volume_array(on_fixed["labels"]) > 0
     assert 2 * (mask & label).sum() / (mask.sum() + label.sum()) > 0.8
+
+
+def test_carried_maps_move_with_the_image_on_whose_grid_they_lie(slicer: ModuleType, processed: Callable) -> None:
+    """The patient moved by 12 mm before FLAIR of the second visit, and a map was made from it."""
+    spacing_mm = (3.0, 3.0, 3.0)
+    fixed, moving = (HeadStudy.of("axial", spacing_mm=spacing_mm) for _ in range(2))
+    shift = np.eye(4)
+    shift[0, 3] = 12.0
+    apart = Geometry(moving.grid.shape, shift @ moving.grid.ijk_to_ras)
+    nodes = moving.nodes("moving", ("t1",)) | {"flair": add_volume(moving.visit.images["flair"], apart, "moving flair")}
+    labels = moving.visit.labels
+    half = Geometry((labels.shape[0], labels.shape[1], labels.shape[2] - 1), apart.ijk_to_ras)
+    carry = [
+        add_volume(labels, apart, "of flair", label=True),
+        add_volume(labels, moving.grid, "of t1", label=True),
+        add_segmentation({"tumour": labels > 0}, apart, "segments of flair"),
+        add_volume(labels[..., :-1], half, "of neither", label=True),
+    ]
+    result = processed(fixed.nodes("fixed"), nodes, network="registration", refine=0, carry=carry)
+    assert list(result.joint.positions["moving"]) == ["flair"]
+    of_flair, of_t1, segments, _ = result.carried
+    for found in (volume_array(of_flair), volume_array(of_t1), masks_on(segments, fixed.grid)["tumour"]):
+        overlap = ((found > 0) & (labels > 0)).sum()
+        assert 2 * overlap / ((found > 0).sum() + (labels > 0).sum()) > 0.8
+    doubtful = [text for text in result.warnings if "is taken to lie with the T1 image of the moving study" in text]
+    assert len(doubtful) == 1
+    assert doubtful[0].startswith("'of neither' is taken to lie with")
+    assert "move it first by the inverse of moving_flair_position.tfm" in doubtful[0]
+
+
+def test_what_a_carried_segmentation_has_beyond_the_fixed_image_is_told(
+    slicer: ModuleType, processed: Callable, visits: tuple
+) -> None:
+    study = visits[0]
+    labels = study.visit.labels > 0
+    first, last = np.flatnonzero(labels.any((1, 2)))[[0, -1]]
+    middle = int(first + last) // 2
+    slab = Geometry((middle, *study.grid.shape[1:]), study.grid.ijk_to_ras)
+    fixed = {"t1": add_volume(study.visit.images["t1"][:middle], slab, "fixed t1")}
+    tumor = add_segmentation({"Oedema": labels}, study.grid, "tumour")
+    numbers = add_volume(study.visit.labels, study.grid, "numbers", label=True)
+    result = processed(fixed, study.nodes("moving", ("t1",)), affine="none", refine=0, carry=[tumor, numbers])
+    voxel_ml = study.grid.voxel_volume_mm3 / 1000
+    lost_ml = labels[middle:].sum() * voxel_ml
+    for name in ("tumour", "numbers"):
+        (told,) = [text for text in result.warnings if text.startswith(f"'{name}' reaches beyond the fixed image: ")]
+        lost, whole = (float(number) for number in re.findall(r"(\d+\.\d) (?:of|ml)", told))
+        assert lost == pytest.approx(lost_ml, rel=0.1)
+        assert whole == pytest.approx(labels.sum() * voxel_ml, abs=0.1)
 
 
 def test_segmentations_keep_what_lies_beyond_the_first_image(

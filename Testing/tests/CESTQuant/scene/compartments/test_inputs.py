@@ -87,7 +87,8 @@ def test_a_number_that_is_absent_in_a_patient_is_fine(slicer: ModuleType) -> Non
         found = visit_input(CompartmentVisit("visit", segmentation=labels_of(*numbers), labels=meanings), "visit", None)
         assert found.segmentation is not None
         masks = found.segmentation.masks
-        assert [name for name, mask in masks.items() if mask.any()] == [meanings[number] for number in numbers]
+        assert {name for name, mask in masks.items() if mask.any()} == {meanings[number] for number in numbers}
+        assert set(masks) == set(meanings.values())
     more = CompartmentVisit("visit", segmentation=labels_of(1, 2, 3, 7), labels=meanings)
     assert "label 7" in visit_input(more, "visit", None).segmentation.masks
 
