@@ -7,6 +7,7 @@ so that its hand-derived derivatives can use them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,22 @@ from .inputs import SoluteInputs
 
 _TINY_FREQUENCY_SQUARED = 1e-6  # (rad/s)^2; gives theta = 0 where neither RF nor offset is left
 _TINY = 1e-12  # (rad/s)^2; keeps 0/0 away where neither RF nor exchange is left
+
+
+def free_relaxation_rate(R2: Tensor, solutes: Iterable[SoluteInputs[Tensor]]) -> Tensor:
+    """Return the R2 of water in free precession, which exchange with solutes of small fractions broadens.
+
+    Swift and Connick, J Chem Phys 1962;37:307: each pool adds ``f k [R2 (R2 + k) + dw^2] / [(R2 + k)^2 + dw^2]``.
+
+    Args:
+        R2: Transverse relaxation rate of water alone in 1/s.
+        solutes: Pools that exchange with it.
+    """
+    for solute in solutes:
+        width, squared = solute.R2 + solute.k, solute.dw * solute.dw
+        share = (solute.R2 * width + squared) / (width * width + squared + _TINY)
+        R2 = R2 + solute.fraction * solute.k * share
+    return R2
 
 
 @dataclass(frozen=True)

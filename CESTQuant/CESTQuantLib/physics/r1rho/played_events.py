@@ -27,7 +27,7 @@ from ..events import Event, EventPulse, Events, Play, Sample, Spoil, Wait
 from ..lineshapes import saturation_rate
 from ..pools import Scalar, Semisolid, Tissue
 from ..protocol import Protocol
-from .exchange import EffectiveField, Exchange
+from .exchange import EffectiveField, Exchange, free_relaxation_rate
 from .inputs import SoluteInputs
 
 LONGEST_TIP_S = 0.005
@@ -83,9 +83,7 @@ class EventSignal:
             SoluteInputs(tensor(pool.fraction), tensor(pool.k_Hz), 1 / tensor(pool.T2_s), tensor(pool.dw_ppm) * ppm)
             for pool in tissue.solutes
         ]
-        # free precession of water is broadened by exchange with solutes
-        broadening = (s.fraction * s.k * s.dw**2 / (s.k**2 + s.dw**2 + _TINY) for s in self.solutes)
-        self.R2_free = sum(broadening, self.R2)
+        self.R2_free = free_relaxation_rate(self.R2, self.solutes)
         self.semisolid = tissue.semisolid
         self.fc = self.kc = self.R1c = like.new_zeros(())
         if (pool := tissue.semisolid) is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..lineshapes import saturation_rate
 from ..pools import BROAD_T2_S, Pool, Scalar, Semisolid, Tissue, Water
 from ..protocol import Protocol
+from .exchange import free_relaxation_rate
 from .inputs import BlockInputs, SemisolidInputs, SoluteInputs
 from .played_events import EventSignal
 from .saturation import saturate
@@ -59,7 +60,7 @@ def r1rho_signal(
     if protocol.signal_normalisation == "l2":
         return z / torch.linalg.vector_norm(z, dim=0)
     if angle is not None and protocol.signal_normalisation == "none" and protocol.echo_time_s > 0:
-        z = z * torch.exp(-protocol.echo_time_s * inputs.R2)
+        z = z * torch.exp(-protocol.echo_time_s * free_relaxation_rate(inputs.R2, inputs.solutes))
     return z
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 from paths import ROOT
 
 from CESTQuantLib.physics.engines import ENGINES, Engine, engine_named
-from CESTQuantLib.physics.pools import Semisolid, Tissue, Water
+from CESTQuantLib.physics.pools import Pool, Semisolid, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 
@@ -41,6 +42,33 @@ def test_engines_agree_on_the_signal_without_normalisation(flip_angle_deg: float
     tissue = Tissue(Water(1.3, 0.08), (), Semisolid(0.1, 30.0, 1.0, 1e-5))
     numerical, analytic = (simulate(tissue, protocol, engine=name) for name in ("bloch-mcconnell", "r1rho"))
     torch.testing.assert_close(analytic, numerical, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("field_T", [3.0, 9.4])
+@pytest.mark.parametrize(
+    "pools",
+    [
+        (Pool("amine", 2e-3, 800.0, 1.0, 0.02, 3.0),),
+        (Pool("hydroxyl", 5e-3, 5000.0, 1.0, 0.02, 1.0),),
+        (
+            Pool("amide", 1e-3, 30.0, 1.0, 0.1, 3.5),
+            Pool("amine", 2e-3, 800.0, 1.0, 0.02, 2.0),
+            Pool("noe", 1e-2, 15.0, 1.0, 2e-3, -3.5),
+        ),
+    ],
+)
+def test_exchange_with_solutes_dephases_water_until_the_echo(pools: tuple[Pool, ...], field_T: float) -> None:
+    protocol = Protocol(
+        *(field_T, [-300.0, 20.0], [0.0, 1.0], 1.0),
+        readout_flip_angle_deg=60.0,
+        echo_time_s=0.03,
+        signal_normalisation="none",
+    )
+    tissue = Tissue(Water(1.3, 0.08), pools)
+    numerical, analytic = (simulate(tissue, protocol, engine=name) for name in ("bloch-mcconnell", "r1rho"))
+    torch.testing.assert_close(analytic, numerical, rtol=0, atol=2.5e-3)
+    alone = math.sin(math.pi / 3) * math.exp(-0.03 / 0.08)
+    assert float(numerical[0, 0]) < alone - 0.01
 
 
 def test_unknown_engines_are_refused_with_the_list_of_the_known_ones() -> None:
