@@ -19,8 +19,8 @@ from ..cohort.studies import Cohort, StudyRecord
 from ..findings.result import JointResult
 from ..images.labels import REGIONS
 from ..images.modalities import TITLES
-from ..images.study import StudyImages, same_grid
-from ..inference.coregistration import moved_with_its_image
+from ..images.study import TUMOR, StudyImages, same_grid
+from ..inference.coregistration import mask_doubts, moved_with_its_image
 from ..inference.pipeline import process_pair
 from ..inference.settings import InferenceSettings
 from ..inference.single_study import process_study
@@ -177,7 +177,9 @@ def _on_native_grid(labels: sitk.Image | None, given: StudyImages, positioned: S
     """Labels of a study on its native grid, moved with the image on whose grid they lie."""
     if labels is None:
         return None
-    labels = moved_with_its_image(labels, given, positioned)
+    if any(not same_grid(given.images[modality], image) for modality, image in positioned.images.items()):
+        _tell(mask_doubts(labels, TUMOR, given, positioned))
+    labels = moved_with_its_image(labels, TUMOR, given, positioned)
     if same_grid(labels, positioned.reference):
         return labels
     return warp_label_image(labels, positioned.reference, sitk.Transform(3, sitk.sitkIdentity))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from NeuroCESTLib.core.progress import Progress, part, silent
 from ..images.brain_mask import brain_of
 from ..images.grid import WorkingGrid, grid_around, mask_corners
 from ..images.modalities import TITLES
-from ..images.study import StudyImages, same_grid
+from ..images.study import BRAIN_MASK, TUMOR, StudyImages, same_grid
 
 _COARSE_MM, _FINE_MM = 4.0, 2.5
 """Spacing of the grids on which a motion is looked for and then refined."""
@@ -27,6 +27,10 @@ _SEED = 20
 _SMALLEST_MM = {True: 1.5, False: 0.75}
 """Smallest mean motion of the brain that is corrected, for images on the grid of the reference, which somebody may have
 aligned before, and for others. Smaller ones are within the error of the search."""
+_TOGETHER_MM = 0.75
+"""Largest distance of corresponding corners of images that are in one position."""
+_MASKS = {"brain_mask": BRAIN_MASK, "tumor_labels": TUMOR, "left_out": TUMOR}
+"""What each mask of a study is."""
 _LEAST_GAIN = 1.01
 """Smallest mutual information after the correction, relative to that before."""
 
@@ -87,6 +91,8 @@ def positioned(
     notes = coregistration_warnings(study.name, study.reference_modality, positions)
     if notes:  # the mask may be the union of all images, and a given one may have moved with its image
         _, brain, _ = brain_of(moved)
+        for what, mask in _masks_of(study).values():
+            notes += mask_doubts(mask, what, study, moved)
     return moved, brain, positions, [*notes, *doubts]
 
 
@@ -98,8 +104,8 @@ def coregister(
     The mutual information (Mattes et al. 2003) of the brains is maximised on a grid of 4 mm, and on one of 2.5 mm if
     the first search finds a motion. An image is only corrected if its brain moves by 1.5 mm or more on average (0.75 mm
     if it has other voxels than the reference) and the mutual information rises. Images are moved by their headers: no
-    voxel is interpolated, and the given images are not changed. A given mask on the grid of an image that is moved, and
-    not on that of the reference, is moved with it.
+    voxel is interpolated, and the given images are not changed. A given mask is moved with the image on whose grid it
+    lies, see `image_of_grid`.
 
     Args:
         study: The visit, checked.
@@ -119,23 +125,20 @@ def coregister(
         if found[modality].corrected:
             images[modality] = _moved(study.images[modality], found[modality].transform)
     moved = replace(study, images=images)
-    masks = {
-        name: moved_with_its_image(mask, study, moved)
-        for name in ("brain_mask", "tumor_labels", "left_out")
-        if (mask := getattr(study, name)) is not None
-    }
+    masks = {name: moved_with_its_image(mask, what, study, moved) for name, (what, mask) in _masks_of(study).items()}
     return replace(moved, **masks), found
 
 
-def moved_with_its_image(mask: sitk.Image, study: StudyImages, moved: StudyImages) -> sitk.Image:
-    """Bring a mask into the position of the images, where it lies on the grid of one that was moved and of no other.
+def moved_with_its_image(mask: sitk.Image, what: str, study: StudyImages, moved: StudyImages) -> sitk.Image:
+    """Bring a mask into the position of the images, where it lies on the grid of one that was moved.
 
     Args:
         mask: Mask or labels that came with the visit.
+        what: ``BRAIN_MASK`` or ``TUMOR``.
         study: The visit as it was given.
         moved: The visit with its images in one position.
     """
-    drawn_on = image_of_grid(mask, study, moved)
+    drawn_on = image_of_grid(mask, study, moved, what)
     if drawn_on is None or same_grid(study.images[drawn_on], moved.images[drawn_on]):
         return mask
     result = sitk.Image(mask)
@@ -143,18 +146,67 @@ def moved_with_its_image(mask: sitk.Image, study: StudyImages, moved: StudyImage
     return result
 
 
-def image_of_grid(image: sitk.Image, study: StudyImages, moved: StudyImages) -> str | None:
-    """Return the modality on whose grid an image lies: the reference before others; None for none, or for several.
+def image_of_grid(image: sitk.Image, study: StudyImages, moved: StudyImages, what: str = BRAIN_MASK) -> str | None:
+    """Return the modality of the image on whose grid a mask or map lies; None if it lies on that of no image.
+
+    Of several images that are in one position it is the first, and the reference before all others. If they are not, a
+    tumour is taken to be drawn on T1 with contrast agent where that is one of them.
 
     Args:
-        image: Image that came with the visit.
+        image: Mask or map that came with the visit.
         study: The visit as it was given.
         moved: The visit with its images in one position.
+        what: ``TUMOR`` for a tumour segmentation.
     """
-    if same_grid(image, study.images[moved.reference_modality]):
-        return moved.reference_modality
+    alike = _images_of_grid(image, study, moved)
+    if what == TUMOR and "t1ce" in alike and not _together(alike, moved):
+        return "t1ce"
+    return alike[0] if alike else None
+
+
+def mask_doubts(mask: sitk.Image, what: str, study: StudyImages, moved: StudyImages) -> list[str]:
+    """Return a sentence if it is not certain with which image of a visit a mask has to be moved.
+
+    Args:
+        mask: Mask or labels that came with the visit.
+        what: ``BRAIN_MASK`` or ``TUMOR``.
+        study: The visit as it was given.
+        moved: The visit with its images in one position, of which at least one was moved.
+    """
+    alike = _images_of_grid(mask, study, moved)
+    if alike and _together(alike, moved):
+        return []
+    images = " and ".join(TITLES[modality] for modality in alike)
+    taken = TITLES[image_of_grid(mask, study, moved, what) or moved.reference_modality]
+    why = f"has the voxels of {images}, which lay apart" if alike else "has the voxels of none of the images"
+    return [
+        f"{study.title(what)} {why}, so it is taken to lie on the {taken} image: if it was drawn on another one, align "
+        "the images before, or switch the coregistration off"
+    ]
+
+
+def _masks_of(study: StudyImages) -> dict[str, tuple[str, sitk.Image]]:
+    """What each mask of a study is and the mask, by the name of its field."""
+    masks = {name: (what, getattr(study, name)) for name, what in _MASKS.items()}
+    return {name: (what, mask) for name, (what, mask) in masks.items() if mask is not None}
+
+
+def _images_of_grid(image: sitk.Image, study: StudyImages, moved: StudyImages) -> list[str]:
+    """Modalities of the images with the grid of another image, the reference first."""
     alike = [modality for modality in study.present if same_grid(image, study.images[modality])]
-    return alike[0] if len(alike) == 1 else None
+    return sorted(alike, key=lambda modality: modality != moved.reference_modality)
+
+
+def _together(modalities: Sequence[str], moved: StudyImages) -> bool:
+    """Whether images that had one grid still have nearly the same one."""
+    corners = [_grid_corners(moved.images[modality]) for modality in modalities]
+    return all(float(np.linalg.norm(other - corners[0], axis=1).max()) <= _TOGETHER_MM for other in corners[1:])
+
+
+def _grid_corners(image: sitk.Image) -> np.ndarray:
+    """Centres (8, 3) of the voxels at the corners of an image, LPS mm."""
+    ends = [(0, n - 1) for n in image.GetSize()]
+    return np.array([image.TransformIndexToPhysicalPoint((i, j, k)) for i in ends[0] for j in ends[1] for k in ends[2]])
 
 
 def corrections(found: Mapping[str, Coregistration]) -> dict[str, sitk.Transform]:

@@ -9,8 +9,13 @@ import pytest
 import SimpleITK as sitk
 from joint_studies import HeadStudy, by_sitk, points_in_head
 
-from JointRegSegLib.images.study import StudyImages
-from JointRegSegLib.inference.coregistration import coregister, coregistration_warnings
+from JointRegSegLib.images.study import BRAIN_MASK, TUMOR, StudyImages
+from JointRegSegLib.inference.coregistration import (
+    coregister,
+    coregistration_warnings,
+    mask_doubts,
+    moved_with_its_image,
+)
 from JointRegSegLib.inference.pipeline import process_pair
 from JointRegSegLib.inference.settings import InferenceSettings
 
@@ -113,7 +118,9 @@ def test_a_mask_that_was_drawn_on_an_image_moves_with_it(head: HeadStudy, motion
     assert np.linalg.norm(center(aligned.tumor_labels) - center(drawn)) < 2
 
 
-def test_a_mask_on_the_grid_of_several_images_stays(head: HeadStudy, motion: sitk.Euler3DTransform) -> None:
+def test_a_mask_on_the_grid_of_images_of_which_one_moved_stays_with_the_first_of_them(
+    head: HeadStudy, motion: sitk.Euler3DTransform
+) -> None:
     """It may have been drawn on T2, which did not move."""
     t1 = sitk.BinShrink(head.image("t1"), [2, 2, 2])
     flair = sitk.Resample(head.image("flair"), head.image("flair"), motion, sitk.sitkLinear, 0.0)
@@ -123,3 +130,46 @@ def test_a_mask_on_the_grid_of_several_images_stays(head: HeadStudy, motion: sit
     aligned, found = coregister(study, brain)
     assert [m for m, entry in found.items() if entry.corrected] == ["flair"]
     assert aligned.tumor_labels is drawn
+    (sentence,) = mask_doubts(drawn, TUMOR, study, aligned)
+    assert "has the voxels of T2 and FLAIR, which lay apart, so it is taken to lie on the T2 image" in sentence
+
+
+def empty(voxels: int, x_mm: float = 0.0) -> sitk.Image:
+    image = sitk.Image([voxels] * 3, sitk.sitkUInt8)
+    image.SetOrigin((x_mm, 0, 0))
+    return image
+
+
+def places(**x_mm: float) -> dict[str, sitk.Image]:
+    """T1, and other images that share a grid, at positions along x."""
+    return {"t1": empty(40)} | {modality: empty(30, x) for modality, x in x_mm.items()}
+
+
+@pytest.mark.parametrize("what", [BRAIN_MASK, TUMOR])
+def test_a_mask_moves_with_images_that_share_its_grid_and_went_to_one_place(what: str) -> None:
+    """T1 with contrast agent is often acquired on the voxels of T2 or FLAIR."""
+    given = StudyImages(places(t2=6, flair=6))
+    moved = StudyImages(places(t2=0, flair=0.1))
+    assert moved_with_its_image(empty(30, 6), what, given, moved).GetOrigin()[0] == 0
+    assert mask_doubts(empty(30, 6), what, given, moved) == []
+
+
+@pytest.mark.parametrize(("what", "place"), [(BRAIN_MASK, 1), (TUMOR, 4)])
+def test_a_mask_of_images_that_went_apart_moves_with_the_likeliest_one_which_is_told(what: str, place: float) -> None:
+    """A tumour is drawn on T1 with contrast agent, and a brain on the first image."""
+    given = StudyImages({"t1ce": empty(30, 6), "t2": empty(30, 6), "flair": empty(40)}, chosen_reference="flair")
+    moved = replace(given, images={"t1ce": empty(30, 4), "t2": empty(30, 1), "flair": empty(40)})
+    if what == BRAIN_MASK:
+        given, moved = (replace(study, images={**study.images, "t1": study.images["t2"]}) for study in (given, moved))
+    assert moved_with_its_image(empty(30, 6), what, given, moved).GetOrigin()[0] == place
+    (sentence,) = mask_doubts(empty(30, 6), what, given, moved)
+    assert f"taken to lie on the {'T1' if what == BRAIN_MASK else 'T1ce'} image" in sentence
+
+
+def test_a_mask_with_voxels_of_its_own_stays_with_the_reference_which_is_told() -> None:
+    given, moved = StudyImages(places(flair=6), name="first"), StudyImages(places(flair=0))
+    mask = empty(35)
+    assert moved_with_its_image(mask, TUMOR, given, moved) is mask
+    (sentence,) = mask_doubts(mask, TUMOR, given, moved)
+    assert sentence.startswith("the tumour segmentation of the first study has the voxels of none of the images")
+    assert "taken to lie on the T1 image" in sentence
