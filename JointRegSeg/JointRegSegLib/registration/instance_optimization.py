@@ -192,9 +192,7 @@ class _Level:
             if compared is None or (masked and iteration % _REMASK == 0):
                 compared, least = self._comparisons(velocity.detach()), math.inf
             with torch.enable_grad():
-                way = compared.next_way()
-                similarity = compared.similarity(way, self._displacement(velocity if way == 0 else -velocity))
-                penalty = settings.regularisation * _roughness(velocity, settings.regulariser)
+                similarity, penalty = self._terms(velocity, compared)
                 velocity.grad = None
                 (voxels * compared.share * (penalty - self.measure.gain * similarity)).backward()
             history.append(float(penalty.detach()) - self.measure.gain * compared.mean_of_latest)
@@ -204,7 +202,18 @@ class _Level:
             report(iteration + 1, compared.mean_of_latest)
             if iteration >= 2 * _REMASK and min(history[:-_REMASK]) - min(history[-_REMASK:]) < settings.tolerance:
                 break
+        if compared is not None:  # the last step has not been judged yet
+            with torch.no_grad():
+                _, penalty = self._terms(velocity, compared)
+            if float(penalty) - self.measure.gain * compared.mean_of_latest < least:
+                best = velocity.detach()
         return best
+
+    def _terms(self, velocity: Tensor, compared: _BothWays) -> tuple[Tensor, Tensor]:
+        """Compute the similarity of the images the way whose turn it is, and the penalty on the velocity."""
+        way = compared.next_way()
+        similarity = compared.similarity(way, self._displacement(velocity if way == 0 else -velocity))
+        return similarity, self.settings.regularisation * _roughness(velocity, self.settings.regulariser)
 
     def more_alike(self, velocity: Tensor, start: Tensor) -> bool:
         """Tell whether the images are more alike after one deformation than after another, without the tumours."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,14 @@ def test_inverse_cancels_the_deformation(regulariser: str) -> None:
     assert inverse_error(found.displacement, found.inverse)[inside].mean() < 0.1
     assert lncc(warp(fixed, found.inverse), moving) > 0.8
     assert folded_fraction(found.inverse) == 0
+
+
+def test_every_iteration_counts_also_the_last_one() -> None:
+    fixed, moving, true = pair()
+    found = [refine(fixed, moving, settings=replace(QUICK, iterations=count)) for count in (0, 1, 2)]
+    none, one, two = (error(each.displacement, true) for each in found)
+    assert one < 0.7 * none
+    assert two < 0.7 * one
 
 
 def test_result_is_the_flow_of_its_velocity() -> None:
