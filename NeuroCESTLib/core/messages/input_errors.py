@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z]")
-_ABSENT = "file not found: '"
+_STAND_ALONE = ("file not found: '", "cannot write ")
+"""How messages begin that name their file or folder themselves, though it does not exist."""
 
 
 class InputError(ValueError):
@@ -68,8 +69,8 @@ def _named(error: ValueError, names: Mapping[str, str], default: str) -> ValueEr
 
 
 def _mentions_a_file(text: str) -> bool:
-    """Whether a file or folder, or the absence of one, stands in quotation marks or in front of the sentence."""
-    if text.startswith(_ABSENT):
+    """Whether a file or folder, also one to come, stands in quotation marks or in front of the sentence."""
+    if text.startswith(_STAND_ALONE):
         return True
     places = [*re.findall("'([^']+)'", text), *itertools.accumulate(text.split(": "), lambda *parts: ": ".join(parts))]
     return any(os.path.exists(place) for place in places)

@@ -24,6 +24,7 @@ NAMES = {"protocol": "'p.json'", "model": "", "signal": "'mz_1.nii.gz' and 3 mor
         (ValueError("the signal is empty"), "'mz_1.nii.gz' and 3 more: the signal is empty"),
         (ValueError("mz_1.nii.gz is empty"), "mz_1.nii.gz is empty"),
         (ValueError("p.json: damaged"), "p.json: damaged"),
+        (ValueError("cannot write 'full/out': no permission"), "cannot write 'full/out': no permission"),
         (ValueError("give a T1 map (--t1)"), "give a T1 map (--t1)"),
     ],
 )
