@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from NeuroCESTLib.core.headers.checks import check_file, check_read_grid
+from NeuroCESTLib.core.headers.dicom import CONVERT, holds_dicom
 from NeuroCESTLib.core.headers.nifti import plain_file
 from NeuroCESTLib.core.headers.nifti_orientation import quiet_itk, straight_file
 from NeuroCESTLib.core.output.hidden import temporary_folder
@@ -60,6 +61,8 @@ def existing_file(path: str | os.PathLike) -> Path:
     if not path.exists():
         raise ValueError(f"file not found: '{path}'")
     if path.is_dir():
+        if holds_dicom(path):
+            raise ValueError(f"'{path}' is a folder of DICOM files, not an image: {CONVERT}")
         raise ValueError(f"'{path}' is a folder, not a file")
     if not os.access(path, os.R_OK):
         raise ValueError(f"no permission to read '{path}'")

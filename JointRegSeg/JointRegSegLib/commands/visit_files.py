@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from NeuroCESTLib.core.headers.dicom import CONVERT, is_dicom
 from NeuroCESTLib.core.progress import Progress
 from NeuroCESTLib.core.whole_files import written_as
 
@@ -76,14 +77,18 @@ def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:
         option: Option that they were given with, for messages.
 
     Raises:
-        ValueError: There are more than four files or none at all, or a file is given twice.
+        ValueError: There are more than four files or none at all, a file is given twice, or one is a DICOM slice.
     """
+    from NeuroCESTLib.scene.image_files import read_header
+
     if len(paths) > len(MODALITIES):
         raise ValueError(f"{option} has {len(paths)} files; give at most {len(MODALITIES)}, in the order {ORDER}")
     files = {m: path for m, path in zip(MODALITIES, paths, strict=False) if path != ABSENT}
     if not files:
         raise ValueError(f"{option} has no file; at least one image is needed")
     for modality, path in files.items():
+        if is_dicom(Path(path)) and read_header(path).sizes[2:] == (1,):
+            raise ValueError(f"'{path}' is a single DICOM slice, not a whole image: {CONVERT}")
         for other, same in files.items():
             if other != modality and same == path:
                 raise ValueError(

@@ -132,15 +132,6 @@ _BINARY: dict[Tag, bytes] = {
 }
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def read_elements(path: str | Path) -> DicomFile:
     """Read the elements of a file up to its pixels.
 

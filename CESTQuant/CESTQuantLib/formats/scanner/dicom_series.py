@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.dicom import is_dicom
+
 from ..protocol_files import read_offsets, read_protocol
 from ..protocol_json import protocol_to_dict
-from .dicom_elements import DicomFile, first_number, first_text, is_dicom, read_elements
+from .dicom_elements import DicomFile, first_number, first_text, read_elements
 from .dicom_frames import Frame, arrange, frames_of
 from .saturation import field_of_larmor
 from .scan import Scan
@@ -237,6 +239,8 @@ def _protocol(
         return {**protocol, "offsets_ppm": private}, [note], lists if values == private else []
     if values is not None:
         return _of_file(lists[0], protocol, count)
+    if count == 1:
+        return protocol, ["no saturation was found, so this is an image: with --offsets it becomes a CEST signal"], []
     played = next((value for value in siemens.values() if value.lower().endswith(".seq")), "")
     note = (
         f"no file says the offsets: fill in offsets_ppm, or give them with --offsets{f' ({played})' if played else ''}"

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import place, series, write_dicom
 from joint_studies import HeadStudy, small_weights
 from studies import checksums
 
@@ -73,6 +74,22 @@ def test_a_slab_is_told_in_report_and_table(
     with open(tmp_path / "result" / "volumes.csv", newline="") as file:
         rows = {row["region"]: row for row in csv.DictReader(file)}
     assert 0.3 < float(rows["edema"]["seen_share"]) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("given", "what"), [("", "a folder of DICOM files, not an image"), ("flair.dcm", "a single DICOM slice")]
+)
+def test_dicom_series_are_refused_with_what_to_do(
+    given: str, what: str, visit: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    write_dicom(folder / "flair.dcm", {**series("flair"), **place(0)}, np.ones((1, 6, 5)))
+    assert main(arguments(visit, tmp_path / "result", str(folder / given))) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: '{folder / given}' is {what}")
+    assert "convert the DICOM series to NIfTI first, with dcm2niix" in line
+    assert not (tmp_path / "result").exists()
 
 
 def test_bad_input_leaves_nothing_behind(

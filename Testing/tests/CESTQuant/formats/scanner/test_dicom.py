@@ -39,6 +39,16 @@ def test_one_volume_for_each_acquisition(tmp_path: Path, numbered: bool) -> None
     assert "no file says the offsets" in found.notes[-1]
 
 
+def test_a_single_volume_is_an_image_unless_offsets_are_given(tmp_path: Path) -> None:
+    write_classic(tmp_path / "dicom", SIGNAL[:1])
+    found, _ = read_source(tmp_path / "dicom")
+    assert found.protocol is None
+    assert found.notes[-1] == "no saturation was found, so this is an image: with --offsets it becomes a CEST signal"
+    found, _ = read_source(tmp_path / "dicom", offsets=[3.5])
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == [3.5]
+
+
 def test_the_place_is_that_of_dicom(tmp_path: Path) -> None:
     """Slices are stacked along their normal, which for these sagittal rows and columns points to the right, -L."""
     write_classic(tmp_path / "dicom", SIGNAL)
