@@ -70,7 +70,8 @@ def refine(
         moving_mask: The same for the moving image.
         settings: Similarity, levels, regulariser and limits; None for the defaults.
         progress: Receives the fraction that is done; it may raise to cancel.
-        warn: Called with a sentence for the user where the time limit has ended the optimisation early.
+        warn: Called with a sentence for the user where the time limit has ended the optimisation early, or a given
+            number of iterations has changed nothing.
 
     Returns:
         A deformation with its inverse, on the grid of the fixed image. It has a velocity and is free of folds unless
@@ -109,7 +110,10 @@ def refine(
             if limit.has_ended:
                 warn(_ended_early(settings.time_limit_s, number, len(levels)))
                 break
-        velocity = velocity if images.more_alike(velocity, begin) else begin
+        if not images.more_alike(velocity, begin):
+            velocity = begin
+            if settings.iterations and not limit.has_ended and not torch.equal(fixed, moving):
+                warn(_without_effect(settings.iterations))
         refined = _unfolded(velocity, fixed.shape[2:], settings.integration_steps)
         result = refined if first is None else _followed_by(refined, first)
     report(1.0, "deformation found")
@@ -313,6 +317,14 @@ def _ended_early(limit_s: float | None, level: int, levels: int) -> str:
     return (
         f"the time limit of {limit_s:g} s ended the refinement on level {level} of {levels}, so the visits may be "
         "aligned less well than without it: allow more time to be sure"
+    )
+
+
+def _without_effect(iterations: int) -> str:
+    """Say that the chosen number of iterations has improved nothing."""
+    return (
+        f"the given number of iterations ({iterations}) of the refinement made the visits no more alike, so it changed "
+        "nothing: allow more"
     )
 
 

@@ -52,6 +52,15 @@ def test_every_iteration_counts_also_the_last_one() -> None:
     assert two < 0.7 * one
 
 
+def test_iterations_that_change_nothing_are_told() -> None:
+    fixed, moving, _ = pair(size=1.0)
+    told: list[str] = []
+    found = refine(fixed, moving, settings=replace(QUICK, iterations=1), warn=told.append)
+    assert found.displacement.abs().max() == 0
+    assert len(told) == 1
+    assert "number of iterations (1)" in told[0]
+
+
 def test_result_is_the_flow_of_its_velocity() -> None:
     fixed, moving, _ = pair()
     found = refine(fixed, moving, settings=QUICK)
