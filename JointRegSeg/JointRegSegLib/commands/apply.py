@@ -35,9 +35,9 @@ from .visit_files import (
     STUDIES,
     computing_options,
     files_by_modality,
-    is_position,
     is_segmentation,
     named_by_files,
+    positions,
     told,
     write_pair,
 )
@@ -136,7 +136,7 @@ def run(options: Namespace) -> None:
     if options.labels is not None:
         declared_convention(options.labels)
     unused = options.labels is not None and not (options.fixed_tumor or options.moving_tumor)
-    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=positions(STUDIES)) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
         from NeuroCESTLib.scene.image_files import node_name

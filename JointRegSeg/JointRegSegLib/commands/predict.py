@@ -13,7 +13,7 @@ from NeuroCESTLib.report.record import Report
 
 from ..multitask.shipped import shipped_in_words, weights_file
 from .options import add_coregistration, add_device
-from .visit_files import add_visit, files_by_modality, is_position, named_by_files, read_visit, told
+from .visit_files import add_visit, files_by_modality, named_by_files, positions, read_visit, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -53,7 +53,7 @@ def run(options: Namespace) -> None:
     """Run ``jointregseg predict``; it writes all results or none."""
     paths = files_by_modality(options.images, "--images")
     weights = weights_file(options.weights)
-    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=positions()) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
         from NeuroCESTLib.scene.tables import write_table

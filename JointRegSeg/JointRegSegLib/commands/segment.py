@@ -13,7 +13,7 @@ from NeuroCESTLib.core.progress import part, terminal_progress
 from NeuroCESTLib.report.record import Report
 
 from .options import add_coregistration, add_device, add_flips, add_weights, record_weights
-from .visit_files import add_visit, files_by_modality, is_position, named_by_files, read_visit, told
+from .visit_files import add_visit, files_by_modality, named_by_files, positions, read_visit, told
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -42,7 +42,7 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
 def run(options: Namespace) -> None:
     """Run ``jointregseg segment``; it writes all results or none."""
     paths = files_by_modality(options.images, "--images")
-    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=positions()) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.scene import host
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +97,21 @@ def files_by_modality(paths: Sequence[str], option: str) -> dict[str, str]:
     return files
 
 
-def is_position(path: str) -> bool:
-    """Return whether a file is the position of an image within its visit, which a later run may not find."""
-    return path.endswith("_position.tfm")
+def positions(roles: Sequence[str] = ("",), folders: Sequence[str] = ("",)) -> Callable[[str], bool]:
+    """Return whether a file is the position of an image within its visit, which a later run may not find.
+
+    Args:
+        roles: Roles of the visits of the run; empty for a single one.
+        folders: Folders that the run writes, relative to that of its results.
+    """
+    from ..scene.files import position_file
+
+    return {
+        (Path(folder) / position_file(modality, role)).as_posix()
+        for folder in folders
+        for role in roles
+        for modality in MODALITIES
+    }.__contains__
 
 
 def is_segmentation(path: str) -> bool:

@@ -13,7 +13,7 @@ from NeuroCESTLib.report.record import Report
 
 from ..images.modalities import TITLES
 from .options import check_refinement, record_weights
-from .visit_files import computing_options, files_by_modality, is_position, named_by_files, told, write_pair
+from .visit_files import STUDIES, computing_options, files_by_modality, named_by_files, positions, told, write_pair
 
 _OF_PAIRS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_tumor", "moving_tumor", "labels", "carry")
 """Options that belong to --fixed and --moving."""
@@ -23,7 +23,9 @@ def run_visits(options: Namespace) -> None:
     """Run ``jointregseg apply`` with several visits; it writes all results or none."""
     paths, reference = _visits(options)
     check_refinement(options)
-    with terminal_progress() as progress, OutputFolder(options.output, replaced=is_position) as folder:
+    others = [number for number in range(1, len(paths) + 1) if number != reference]
+    earlier = positions(STUDIES, [_folder_of(number, reference) for number in others])
+    with terminal_progress() as progress, OutputFolder(options.output, replaced=earlier) as folder:
         from NeuroCESTLib.core.device import choose_device
         from NeuroCESTLib.core.packages import left_out_without_its_package
         from NeuroCESTLib.scene import host
@@ -49,7 +51,7 @@ def run_visits(options: Namespace) -> None:
             )
         with report.timed("writing"):
             for number, pair in result.pairs.items():
-                place = folder / f"visit{number}_to_visit{reference}"
+                place = folder / _folder_of(number, reference)
                 place.mkdir()
                 of_pair = {"fixed": paths[reference - 1], "moving": paths[number - 1]}
                 write_pair(options, of_pair, place, pair, part(progress, 0.9, 0.98))
@@ -69,6 +71,10 @@ def run_visits(options: Namespace) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"verdict: {report.verdict['verdict']}", file=sys.stderr)
+
+
+def _folder_of(number: int, reference: int) -> str:
+    return f"visit{number}_to_visit{reference}"
 
 
 def _visits(options: Namespace) -> tuple[list[dict[str, str]], int]:

@@ -35,7 +35,12 @@ def write_positions(positions: Mapping[str, sitk.Transform], folder: Path, role:
         role: Role of the visit; empty for a single one.
     """
     for modality, transform in positions.items():
-        write_transform(transform, folder / f"{role}_{modality}_position.tfm".removeprefix("_"))
+        write_transform(transform, folder / position_file(modality, role))
+
+
+def position_file(modality: str, role: str = "") -> str:
+    """Return the name of the file that `write_positions` writes for an image."""
+    return f"{role}_{modality}_position.tfm".removeprefix("_")
 
 
 def write_segmentation(node: Any, path: Path, like: str) -> None:
