@@ -51,6 +51,8 @@ def lesion_changes(
     fixed_to_moving: sitk.Transform,
     guessed: Collection[str] = (),
     hidden: tuple[Mapping[str, sitk.Image], Mapping[str, sitk.Image]] = ({}, {}),
+    fields: tuple[sitk.Image, sitk.Image] | None = None,
+    given: tuple[bool, bool] = (False, False),
 ) -> tuple[LesionChange, ...]:
     """List the lesions of both visits with their changes.
 
@@ -60,15 +62,18 @@ def lesion_changes(
         moving_to_fixed: Map of points of the fixed space to points of the moving space (LPS mm).
         fixed_to_moving: Its inverse.
         guessed: Regions that could only be guessed in one of the studies; they have no lesions.
-        hidden: Voxels (non-zero) of the fixed and of the moving study in which no image shows a region, by region, on
-            the grid of its classes.
+        hidden: Voxels (non-zero) of the fixed and of the moving study in which no image shows a region, by region.
+        fields: Images whose grids are the fields of view of the fixed and of the moving study; what lies within them
+            and beyond the classes is background. None for the grids of the classes.
+        given: Whether the classes of the fixed and of the moving study came with it. Predicted ones count for nothing
+            where they are hidden.
 
     Returns:
         The lesions of each region, largest first; none unless both studies are segmented.
     """
     if fixed_labels is None or moving_labels is None:
         return ()
-    whole = fixed_labels, moving_labels
+    fields = fields or (fixed_labels, moving_labels)
     here, there = (_corners(labels) for labels in (fixed_labels, moving_labels))
     fixed_labels = _cropped(fixed_labels, [*here, *(fixed_to_moving.TransformPoint(p) for p in there)])
     moving_labels = _cropped(moving_labels, [*there, *(moving_to_fixed.TransformPoint(p) for p in here)])
@@ -76,7 +81,8 @@ def lesion_changes(
     for region in LESION_REGIONS:
         if region not in guessed:
             unseen = hidden[0].get(region), hidden[1].get(region)
-            pair = _LesionPair(region, (fixed_labels, moving_labels), whole, unseen, moving_to_fixed, fixed_to_moving)
+            labels = fixed_labels, moving_labels
+            pair = _LesionPair(region, labels, fields, unseen, given, moving_to_fixed, fixed_to_moving)
             found += pair.changes()
     return tuple(found)
 
@@ -150,18 +156,19 @@ class _LesionPair:
         self,
         region: str,
         labels: tuple[sitk.Image, sitk.Image],
-        whole: tuple[sitk.Image, sitk.Image],
+        fields: tuple[sitk.Image, sitk.Image],
         hidden: tuple[sitk.Image | None, sitk.Image | None],
+        given: tuple[bool, bool],
         to_moving: sitk.Transform,
         to_fixed: sitk.Transform,
     ) -> None:
-        self.region, self.whole, self.hidden = region, whole, hidden
+        self.region, self.fields, self.hidden = region, fields, hidden
         self.to_moving, self.to_fixed = to_moving, to_fixed
         self.cavity = sitk.Cast(labels[1] == CAVITY, sitk.sitkUInt8)
         classes = VOLUME_REGIONS[region]
         self.fixed, self.moving = (
-            _Parts.of(np.isin(_array(of_study), classes) & ~_at_voxels(unseen, of_study), of_study)
-            for of_study, unseen in zip(labels, hidden, strict=True)
+            _Parts.of(np.isin(_array(of_study), classes) & ~_at_voxels(None if known else unseen, of_study), of_study)
+            for of_study, unseen, known in zip(labels, hidden, given, strict=True)
         )
 
     def changes(self) -> list[LesionChange]:
@@ -200,7 +207,7 @@ class _LesionPair:
 
     def _seen(self, visit: int, point: Point) -> bool:
         """Whether the fixed (0) or the moving (1) visit shows the region at a point (LPS mm)."""
-        if not _inside(self.whole[visit], point):
+        if not _inside(self.fields[visit], point):
             return False
         unseen = self.hidden[visit]
         if unseen is None or not _inside(unseen, point):

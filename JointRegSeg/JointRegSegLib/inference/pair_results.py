@@ -65,6 +65,8 @@ def pair_results(
         transform.fixed_to_moving,
         pair.guessed,
         (hidden["fixed"], hidden["moving"]),
+        (pair.fixed.brain, pair.moving.brain),
+        (pair.fixed.given_labels is not None, pair.moving.given_labels is not None),
     )
     refined = settings.refine_iterations != 0
     similarity = refinement_settings(settings, grid.spacing_mm).similarity if refined else None
@@ -138,7 +140,7 @@ def _measured(
             volumes[role] = ()
         else:
             to_grid = None if alignment is None else alignment.transform.GetInverse()
-            unseen[role] = hidden_on(coverage[role], prepared.grid, native, to_grid)
+            unseen[role] = hidden_on(coverage[role], prepared.grid, checked.brain, to_grid)
             side = found[role]
             guessed = {} if given[role] else unseen[role]
             volumes[role] = region_volumes(native, role, side.counts, coverage[role], guessed, side.uncertain_ml)

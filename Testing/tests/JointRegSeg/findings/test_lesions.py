@@ -120,6 +120,18 @@ def test_a_place_that_the_other_visit_does_not_show_is_not_called_new() -> None:
     assert [row.status for row in changes(fixed, moving)] == ["not covered"]
 
 
+def test_beyond_given_labels_that_were_cropped_the_images_show_that_there_is_no_lesion() -> None:
+    """Labels are often kept in a box around the tumour."""
+    old, new = ((20, 30, 15), 4.0), ((8, 10, 40), 3.0)
+    cropped, whole, field = labels(old)[:30, 15:45, :], labels(old, new), labels()
+    there = lesion_changes(cropped, whole, IDENTITY, IDENTITY, fields=(field, field), given=(True, True))
+    assert [row.status for row in there if row.region == "enhancing_tumor"] == ["stable", "new"]
+    back = lesion_changes(whole, cropped, IDENTITY, IDENTITY, fields=(field, field), given=(True, True))
+    assert [row.status for row in back if row.region == "enhancing_tumor"] == ["stable", "vanished"]
+    slab = lesion_changes(cropped, whole, IDENTITY, IDENTITY, fields=(field[:30], field), given=(True, True))
+    assert [row.status for row in slab if row.region == "enhancing_tumor"] == ["stable", "not covered"]
+
+
 def test_guessed_regions_and_single_segmentations_have_no_lesions() -> None:
     image = labels(((20, 30, 20), 4.0))
     assert lesion_changes(image, None, IDENTITY, IDENTITY) == ()
@@ -141,6 +153,8 @@ def test_a_place_that_no_image_of_the_other_visit_shows_is_not_covered() -> None
         assert sorted(found) == ["not covered", "stable"]
     own = lesion_changes(fixed, moving, IDENTITY, IDENTITY, (), (unseen, {}))  # nothing is known of it in its own visit
     assert [row.status for row in own if row.region == "enhancing_tumor"] == ["stable"]
+    drawn = lesion_changes(fixed, moving, IDENTITY, IDENTITY, (), (unseen, {}), given=(True, True))
+    assert sorted(row.status for row in drawn if row.region == "enhancing_tumor") == ["stable", "vanished"]
 
 
 def test_what_lies_beyond_the_slices_of_the_first_visit_is_not_new_beside_a_lesion() -> None:

@@ -56,6 +56,31 @@ def test_a_given_segmentation_beyond_the_native_grid_is_measured_and_told(head: 
     assert sum("ml of the tumour of the first study lie beyond its T1 image" in w for w in found.warnings) == 2
 
 
+def test_beyond_a_given_segmentation_that_was_cropped_a_lesion_of_the_other_visit_is_new(head: HeadStudy) -> None:
+    """Otherwise the box around the tumour would be taken for all that the visit shows."""
+    second = head.visit.labels.copy()
+    low = np.argwhere(second > 0).min(0)
+    free = head.visit.brain & (second == 0)
+    free[:, :, low[2] - 4 :] = False
+    at = np.argwhere(free).mean(0).astype(int)
+    second[tuple(slice(n - 1, n + 2) for n in at)] = 3
+    cropped = head.labels[int(low[2]) - 2 :, :, :]
+    first = head.images("first", ("t1",), tumor_labels=cropped)
+    later = head.images("second", ("t1",), tumor_labels=head.grid.to_sitk(second))
+    found = process_pair(first, later, None, UNMOVED)
+    assert "new" in {row.status for row in found.lesions}
+    assert "not covered" not in {row.status for row in found.lesions}
+
+
+def test_lesions_and_volumes_agree_on_a_given_segmentation_beyond_the_images(head: HeadStudy) -> None:
+    slab = head.image("t1")[:, :, planes_of_tumor(head, 3)]
+    study = StudyImages({"t1": slab}, tumor_labels=head.labels, name="first")
+    found = process_pair(study, head.images("second", ("t1",), tumor_labels=head.labels), None, UNMOVED)
+    lesions = [row for row in found.lesions if row.region == "whole_tumor"]
+    assert {row.status for row in lesions} == {"stable"}
+    assert sum(row.fixed_ml for row in lesions) == pytest.approx(whole_tumor_ml(found)[0], rel=0.02)
+
+
 def test_a_segmentation_on_finer_voxels_keeps_its_volumes(head: HeadStudy) -> None:
     t1 = sitk.BinShrink(head.image("t1"), [2, 2, 2])
     study = StudyImages({"t1": t1}, sitk.BinShrink(head.brain, [2, 2, 2]), head.labels)
