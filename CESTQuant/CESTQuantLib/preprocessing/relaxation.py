@@ -18,6 +18,7 @@ from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress, silent
 
 from ..fitting.marquardt import Status
+from .magnitudes import bright_voxels
 
 _GRID = 96
 _ZOOMS = 5
@@ -29,6 +30,12 @@ LARGEST_RESIDUAL = 0.1
 """Standard deviation of the residual, relative to the largest signal, from which a model does not explain a signal."""
 RECOVERY_STARTS = (-1.2, 1.1)
 """Signal at time zero relative to the recovered one, which no inversion or saturation leaves outside of this range."""
+_START_ERRORS = 3.0
+"""Standard errors of its own by which a start has to lie outside of that range to tell of another signal."""
+_VOXELS_BACKWARDS = (30, 1000)
+"""Fewest and most bright voxels from which values in the reverse order are told."""
+_BETTER_BACKWARDS = 0.5
+"""Share of the misfit from which on values in the reverse order explain the signal instead."""
 
 Basis = Callable[[Tensor, Tensor], Tensor]
 """Columns (…, measurement, amplitude) of a model from its settings (…, measurement) and a time (…) in s."""
@@ -110,8 +117,8 @@ class RelaxationFit:
         time_s: Relaxation time (voxel,) in s; NaN where there is none.
         error_s: Its standard error (voxel,).
         rmse: Root mean square misfit (voxel,) relative to the largest signal.
-        status: ``Status`` (voxel,), uint8: ``POOR_FIT`` where the residual is large, or a recovery starts farther from
-            zero than it ends.
+        status: ``Status`` (voxel,), uint8: ``POOR_FIT`` where the residual is large, or a recovery starts clearly
+            farther from zero than it ends, and everywhere if the values explain the signal in the reverse order.
     """
 
     time_s: Tensor
@@ -147,7 +154,25 @@ def fit_relaxation(
         own = settings[chosen] if settings.ndim == 2 else settings.expand(len(signal[chosen]), -1)
         parts.append(_fit(signal[chosen].double(), own, model))
         progress(min(1.0, (first + _CHUNK_VOXELS) / len(signal)), "fitting relaxation times")
-    return RelaxationFit(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    fit = RelaxationFit(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    if _is_backwards(signal, settings, model, fit.rmse):
+        fit.status[fit.status == Status.CONVERGED] = int(Status.POOR_FIT)
+    return fit
+
+
+def _is_backwards(signal: Tensor, settings: Tensor, model: RelaxationModel, rmse: Tensor) -> bool:
+    """Whether the settings explain the signal of the bright voxels much better in the reverse order."""
+    fewest, most = _VOXELS_BACKWARDS
+    usable = torch.nonzero(torch.isfinite(rmse)).flatten()
+    if len(usable) < fewest:
+        return False
+    bright = usable[bright_voxels(signal[usable].abs().amax(1))]
+    if len(bright) < fewest:
+        return False
+    chosen = bright[:: math.ceil(len(bright) / most)]
+    backwards = (settings[chosen] if settings.ndim == 2 else settings.expand(len(chosen), -1)).flip(1)
+    misfit = _fit(signal[chosen].double(), backwards, model)[2]
+    return bool(misfit.median() < _BETTER_BACKWARDS * rmse[chosen].median())
 
 
 def _fit(signal: Tensor, settings: Tensor, model: RelaxationModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,12 +188,13 @@ def _fit(signal: Tensor, settings: Tensor, model: RelaxationModel) -> tuple[Tens
         best = torch.where(better, misfit, best)
         time, chosen = torch.where(better, found, time), torch.where(better[:, None], candidate, chosen)
     amplitudes = torch.linalg.lstsq(model.basis(x, time), chosen[..., None]).solution
-    error, misfit = _errors(chosen, x, time, amplitudes, model)
+    covariance, misfit = _covariance(chosen, x, time, amplitudes, model)
+    error = covariance[:, -1, -1].sqrt()
     rmse = (misfit / y.shape[1]).sqrt() / y.abs().amax(1)
     step = (log_high - log_low) / (_GRID - 1)
     at_limit = (time.log() < log_low + 0.5 * step) | (time.log() > log_high - 0.5 * step)
     status = torch.full((len(y),), int(Status.CONVERGED), dtype=torch.uint8)
-    status[_is_poor(y, misfit, amplitudes[..., 0], model)] = int(Status.POOR_FIT)
+    status[_is_poor(y, misfit, amplitudes[..., 0], covariance, model)] = int(Status.POOR_FIT)
     status[at_limit] = int(Status.AT_BOUND)
     unusable = ~valid
     status[unusable] = int(Status.INVALID_DATA)
@@ -182,14 +208,18 @@ def _fit(signal: Tensor, settings: Tensor, model: RelaxationModel) -> tuple[Tens
     )
 
 
-def _is_poor(y: Tensor, misfit: Tensor, amplitudes: Tensor, model: RelaxationModel) -> Tensor:
-    """Whether a sum of squares (voxel,) is large, or amplitudes (voxel, n) are not those of a recovery."""
+def _is_poor(y: Tensor, misfit: Tensor, amplitudes: Tensor, covariance: Tensor, model: RelaxationModel) -> Tensor:
+    """Whether a sum of squares (voxel,) is large, or amplitudes (voxel, n) are clearly not those of a recovery."""
     freedom = y.shape[1] - model.amplitudes - 1
     poor = (misfit / max(1, freedom)).sqrt() > LARGEST_RESIDUAL * y.abs().amax(1)
     if model.amplitudes == 1:
         return poor
-    start = 1 - amplitudes[:, 1] / amplitudes[:, 0]
-    return poor | ~((start >= RECOVERY_STARTS[0]) & (start <= RECOVERY_STARTS[1]))
+    recovered, lost = amplitudes.unbind(1)
+    start = 1 - lost / recovered
+    slope = torch.stack((lost / recovered**2, -1 / recovered), 1)
+    variance = (slope[:, None] @ covariance[:, :2, :2] @ slope[..., None]).flatten()
+    allowed = _START_ERRORS * variance.clamp_min(0).sqrt().nan_to_num(0.0)  # as many values as unknowns give no error
+    return poor | ~((start >= RECOVERY_STARTS[0] - allowed) & (start <= RECOVERY_STARTS[1] + allowed))
 
 
 def _with_signs(y: Tensor, x: Tensor, model: RelaxationModel) -> list[Tensor]:
@@ -228,8 +258,10 @@ def _misfit(y: Tensor, x: Tensor, times_s: Tensor, model: RelaxationModel) -> Te
     return (y**2).sum(1, keepdim=True) - explained
 
 
-def _errors(y: Tensor, x: Tensor, time_s: Tensor, amplitudes: Tensor, model: RelaxationModel) -> tuple[Tensor, Tensor]:
-    """Standard error (voxel,) of the time, and the sum of squares."""
+def _covariance(
+    y: Tensor, x: Tensor, time_s: Tensor, amplitudes: Tensor, model: RelaxationModel
+) -> tuple[Tensor, Tensor]:
+    """Covariance (voxel, n, n) of the amplitudes and, last, the time, and the sum of squares (voxel,)."""
     columns = model.basis(x, time_s)
     residual = y - (columns @ amplitudes).squeeze(-1)
     squares = (residual**2).sum(1)
@@ -237,10 +269,10 @@ def _errors(y: Tensor, x: Tensor, time_s: Tensor, amplitudes: Tensor, model: Rel
     slope = ((ahead - behind) @ amplitudes).squeeze(-1) / (2 * _STEP * time_s)[:, None]
     jacobian = torch.cat((columns, slope[..., None]), -1)
     freedom = y.shape[1] - jacobian.shape[-1]
-    if freedom < 1:
-        return torch.full_like(time_s, torch.nan), squares
     scale = jacobian.norm(dim=1).clamp_min(1e-300)
-    inverse = torch.linalg.pinv(
-        (jacobian / scale[:, None]).transpose(1, 2) @ (jacobian / scale[:, None]), hermitian=True
-    )
-    return (squares / freedom * inverse[:, -1, -1]).sqrt() / scale[:, -1], squares
+    if freedom < 1:
+        return torch.full((len(y), scale.shape[1], scale.shape[1]), torch.nan, dtype=y.dtype), squares
+    scaled = jacobian / scale[:, None]
+    inverse = torch.linalg.pinv(scaled.transpose(1, 2) @ scaled, hermitian=True)
+    variance = squares / freedom
+    return variance[:, None, None] * inverse / (scale[:, :, None] * scale[:, None, :]), squares
