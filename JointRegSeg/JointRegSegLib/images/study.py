@@ -137,11 +137,20 @@ def check_axes(direction: np.ndarray, title: str) -> None:
     Raises:
         ValueError: They are not; the message names the image.
     """
-    skew = np.abs(direction.T @ direction - np.eye(3)).max()
-    if not skew < _SKEW_TOLERANCE:
+    if not are_perpendicular(direction):
         raise ValueError(
-            f"{title} has axes that are not perpendicular (cosine {skew:.3g}): resample it to a rectangular grid first"
+            f"{title} has axes that are not perpendicular (cosine {_skew(direction):.3g}): resample it to a "
+            "rectangular grid first"
         )
+
+
+def are_perpendicular(direction: np.ndarray) -> bool:
+    """Return whether the axes of a grid, the columns of ``direction`` (3, 3), are perpendicular."""
+    return bool(_skew(direction) < _SKEW_TOLERANCE)
+
+
+def _skew(direction: np.ndarray) -> float:
+    return float(np.abs(direction.T @ direction - np.eye(3)).max())
 
 
 def check_grid(image: sitk.Image, title: str) -> None:

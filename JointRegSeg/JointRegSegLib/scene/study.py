@@ -166,13 +166,13 @@ def _mask_image(node: Any, grid: Geometry, title: str) -> sitk.Image:
 
 
 def _grid_for(node: Any, grid: Geometry) -> Geometry:
-    """Grid that holds a segmentation: its own one or, if that is too small for a brain, ``grid``."""
-    from ..images.study import SMALLEST_EXTENT_MM, SMALLEST_VOXELS
+    """Grid that holds a segmentation: its own one or, if that is not rectangular or too small for a brain, ``grid``."""
+    from ..images.study import SMALLEST_EXTENT_MM, SMALLEST_VOXELS, are_perpendicular
 
     own = grid_holding(node, grid)
     size = np.array(own.shape[::-1])
     is_small = size.min() < SMALLEST_VOXELS or (size * own.spacing).min() < SMALLEST_EXTENT_MM
-    return continued_for(node, grid) if is_small else own
+    return own if are_perpendicular(own.direction) and not is_small else continued_for(node, grid)
 
 
 @dataclass(frozen=True)

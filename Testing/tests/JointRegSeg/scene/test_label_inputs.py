@@ -10,9 +10,11 @@ import SimpleITK as sitk
 from joint_studies import HeadStudy
 
 from JointRegSegLib.images.compartments import COMPARTMENTS
+from JointRegSegLib.images.study import checked_study
 from JointRegSegLib.logic import JointRegSegLogic
 from JointRegSegLib.scene.carrying import holds_labels
 from JointRegSegLib.scene.study import misplaced_images, study_of
+from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 from NeuroCESTLib.scene.tables import table_columns
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
@@ -44,6 +46,31 @@ def test_label_maps_are_understood_by_the_declared_convention(slicer: ModuleType
     assert images.label_reading.convention == "msd"
     with pytest.raises(ValueError, match="--labels is 'mds', which is no known convention"):
         study_of(study.nodes("visit"), None, node, "fixed", labels="mds")
+
+
+def test_segmentations_under_a_transform_that_shears_are_read_on_the_voxels_of_the_study(
+    slicer: ModuleType, study: HeadStudy
+) -> None:
+    """An affine registration may have brought them onto the study; their own grid is then not rectangular."""
+    shear = np.eye(4)
+    shear[0, 1], shear[0, 3] = 0.01, 3.0
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "affine")
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shear))
+    nodes, grid = study.nodes("visit"), Geometry(study.grid.shape, np.linalg.inv(shear) @ study.grid.ijk_to_ras)
+    drawn = {name: add_segmentation({"Oedema": mask}, study.grid, name) for name, mask in masks_of(study).items()}
+    expected = {name: masks_on(node, grid)["Oedema"] for name, node in drawn.items()}
+    for node in drawn.values():
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    images, _ = study_of(nodes, drawn["brain"], drawn["tumour"], "fixed")
+    checked, _ = checked_study(images)
+    for image, mask in ((checked.brain_mask, expected["brain"]), (checked.tumor_labels, expected["tumour"])):
+        on_study = sitk.Resample(image, images.images["t1"], sitk.Transform(), sitk.sitkNearestNeighbor)
+        found = sitk.GetArrayFromImage(on_study) > 0
+        assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.99
+
+
+def masks_of(study: HeadStudy) -> dict[str, np.ndarray]:
+    return {"brain": study.visit.brain, "tumour": study.visit.labels > 0}
 
 
 def test_the_name_of_the_node_may_tell_the_convention(slicer: ModuleType, study: HeadStudy) -> None:
