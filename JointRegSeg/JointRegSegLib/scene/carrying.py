@@ -167,7 +167,7 @@ def carried_along(
     """Resample a node of the moving visit onto the fixed study.
 
     Volumes are interpolated linearly and labels by the nearest voxel. The segments of a segmentation are sampled on
-    its own grid and interpolated linearly; a voxel belongs to a segment that fills at least half of it.
+    its own grid and interpolated linearly; a voxel belongs to a segment that fills more than half of it.
 
     Args:
         node: Volume, label map or segmentation.
@@ -182,9 +182,11 @@ def carried_along(
     """
     name, geometry = f"{node.GetName()} on fixed", Geometry.from_sitk(fixed)
     if node.IsA("vtkMRMLSegmentationNode"):
+        from ..images.preprocessing.resampling import nudged
+
         grid = grid_holding(node, Geometry.from_sitk(moving))
         masks = {
-            segment: _resampled(grid.to_sitk(mask.astype(np.float32)), fixed, transform) >= 0.5
+            segment: _resampled(nudged(grid.to_sitk(mask.astype(np.float32))), fixed, transform) > 0.5
             for segment, mask in masks_on(node, grid).items()
         }
         return lambda: _add_segmentation(masks, geometry, name, node)
