@@ -15,7 +15,7 @@ from .anatomy.alignment import align, anatomy_on_maps, require_same_side
 from .anatomy.regions import RegionMasks, regions_of
 from .anatomy.segment_names import CAVITY, COMPARTMENTS, compartments_and_segments
 from .change import alignment_se, changes_between, disturbances
-from .growth import maps_on_first, new_lesions, registration_quality, transitions_of
+from .growth import followed_lesions, maps_on_first, registration_quality, transitions_of
 from .inputs import CestMaps, Settings, VisitInput
 from .partial_volumes import partial_volumes
 from .region_spectra import region_spectrum
@@ -173,17 +173,18 @@ def _response(
         return None
     cavities = [visit.region(CAVITY) for visit in visits]
     cavities_ml = [0.0 if cavity is None else cavity.volume_ml for cavity in cavities]
-    count = None
+    count, same = None, None
     if transform is not None:
         measurable = {number for number, lesion in enumerate(second.lesions, start=1) if lesion.measurable}
-        new, beyond = (found & measurable for found in new_lesions(*masks, transform))
+        same, *others = followed_lesions(*masks, transform)
+        new, beyond = (found & measurable for found in others)
         count = len(new)
         if beyond:
             notes.append(
                 f"measurable lesions of {second.name} lie beyond the segmentation of {first.name}, so that nothing "
                 f"tells whether they are new: {len(beyond)}"
             )
-    return response(first.lesions, second.lesions, (cavities_ml[0], cavities_ml[1]), count)
+    return response(first.lesions, second.lesions, (cavities_ml[0], cavities_ml[1]), count, same)
 
 
 def analyze_visit(visit: VisitInput, settings: Settings, progress: Progress = silent) -> tuple[Visit, RegionMasks]:

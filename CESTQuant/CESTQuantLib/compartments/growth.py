@@ -152,7 +152,9 @@ def transitions_of(
     return tuple(entry[0] for entry in listed), labels.reshape(grid.shape), kept.reshape(grid.shape), grid, jacobian
 
 
-def new_lesions(first: RegionMasks, second: RegionMasks, transform: sitk.Transform) -> tuple[set[int], set[int]]:
+def followed_lesions(
+    first: RegionMasks, second: RegionMasks, transform: sitk.Transform
+) -> tuple[set[tuple[int, int]], set[int], set[int]]:
     """Follow the enhancing lesions of the second visit back to the first.
 
     A lesion was there before if a quarter of it lies within 2 mm of a lesion of the first visit, or a quarter of such
@@ -164,8 +166,9 @@ def new_lesions(first: RegionMasks, second: RegionMasks, transform: sitk.Transfo
         transform: Map of points of the first visit's anatomy to the second's, LPS mm.
 
     Returns:
-        Numbers of the lesions that are new, and of those that lie beyond the first visit's segmentation; they count
-        from 1 in the order of :func:`lesions_of`.
+        Pairs of the numbers of a lesion of the first visit and of what it is at the second, and the numbers of the
+        lesions that are new, and of those that lie beyond the first visit's segmentation; they count from 1 in the
+        order of :func:`lesions_of`.
     """
     assert first.grid is not None
     assert second.grid is not None
@@ -176,23 +179,25 @@ def new_lesions(first: RegionMasks, second: RegionMasks, transform: sitk.Transfo
     numbers = set(range(1, int(after.max(initial=0)) + 1))
     box = _box_of_both(first, second, transform)
     if box is None:
-        return set(), numbers
+        return set(), set(), numbers
     grid = _finer(box, _LINK_MM)
     before = nearest(before, first.grid.indices(grid.points())).reshape(grid.shape)
     after = nearest(after, second.grid.indices(moved_points(grid, transform))).reshape(grid.shape)
     seen = set(np.unique(after[after > 0]).tolist())
     beside_any = depth_mm(before > 0, grid) >= -_LINK_MM
-    new = set()
+    around = {int(n): depth_mm(before == n, grid) >= -_LINK_MM for n in np.unique(before[before > 0])}
+    pairs, new = set(), set()
     for number in seen:
         lesion = after == number
         beside = depth_mm(lesion, grid) >= -_LINK_MM
-        shares = [
-            beside_any[lesion].mean(),
-            *(beside[before == n].mean() for n in np.unique(before[beside & (before > 0)])),
-        ]
-        if max(shares) < _LINKED_SHARE:
+        shares = {n: max(float(near[lesion].mean()), float(beside[before == n].mean())) for n, near in around.items()}
+        linked = {n for n, share in shares.items() if share >= _LINKED_SHARE}
+        if not linked and beside_any[lesion].mean() >= _LINKED_SHARE:
+            linked = {max(shares, key=lambda n: shares[n])}
+        pairs |= {(n, number) for n in linked}
+        if not linked:
             new.add(number)
-    return new, numbers - seen
+    return pairs, new, numbers - seen
 
 
 def _finer(grid: Grid, spacing_mm: float) -> Grid:

@@ -6,7 +6,7 @@ J Clin Oncol 2023;41:5187.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import nan
 
 import numpy as np
@@ -144,21 +144,31 @@ def response(
     second: Sequence[Lesion],
     cavities_ml: tuple[float, float] = (0.0, 0.0),
     new_measurable: int | None = None,
+    same: Collection[tuple[int, int]] | None = None,
 ) -> Response:
     """Compare the enhancing lesions of two visits.
 
-    A new measurable lesion is progressive disease, however much the others shrank. There is a category only where a
-    lesion is measurable at one of the visits.
+    The sums of the products are of the same lesions: one that is measurable at one of the visits keeps its product at
+    the other. A new measurable lesion is progressive disease, however much the others shrank. There is a category only
+    where a lesion is measurable at one of the visits.
 
     Args:
         first: Lesions at the first visit.
         second: Lesions at the second visit.
         cavities_ml: Volume of the resection cavity at both visits in ml.
         new_measurable: Number of measurable lesions that are new at the second visit; None if it is unknown.
+        same: Pairs of the numbers, from 1, of a lesion at the first visit and of what it is at the second; None if they
+            are unknown. Then a single lesion at each visit is taken for the same.
     """
     operated = cavities_ml[1] - cavities_ml[0] >= LEAST_NEW_CAVITY_ML
-    measurable = [[lesion for lesion in lesions if lesion.measurable] for lesions in (first, second)]
-    products = [sum(lesion.product_mm2 for lesion in lesions) for lesions in measurable]
+    measurable = [sum(lesion.measurable for lesion in lesions) for lesions in (first, second)]
+    if same is None and len(first) == len(second) == 1:
+        same = [(1, 1)]
+    mixed = same is None and len(first) == len(second) and measurable[0] != measurable[1]
+    products = [
+        sum(lesions[number - 1].product_mm2 for number in numbers)
+        for lesions, numbers in zip((first, second), _measured(first, second, same or ()), strict=True)
+    ]
     volumes = [sum(lesion.volume_ml for lesion in lesions) for lesions in (first, second)]
     if operated or not any(measurable):
         categories = [NOT_ASSESSABLE, NOT_ASSESSABLE]
@@ -166,25 +176,44 @@ def response(
         categories = [PROGRESSIVE, PROGRESSIVE]
     else:
         categories = [
-            _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
+            NOT_ASSESSABLE if mixed else _category(products[0], products[1], _PRODUCT_LIMITS, bool(second)),
             _category(volumes[0], volumes[1], _VOLUME_LIMITS, bool(second)),
         ]
     return Response(
         (products[0], products[1]),
         (len(first), len(second)),
-        _percent(products[0], products[1]),
+        nan if mixed else _percent(products[0], products[1]),
         _percent(volumes[0], volumes[1]),
         categories[0],
         categories[1],
-        _caveat(operated, (len(measurable[0]), len(measurable[1])), new_measurable),
+        _caveat(operated, (measurable[0], measurable[1]), new_measurable, mixed),
         (volumes[0], volumes[1]),
         new_measurable,
     )
 
 
-def _caveat(operated: bool, measurable: tuple[int, int], new_measurable: int | None) -> str:
+def _measured(
+    first: Sequence[Lesion], second: Sequence[Lesion], same: Collection[tuple[int, int]]
+) -> tuple[set[int], set[int]]:
+    """Numbers of the lesions of both visits that are measurable, or the same as one that is."""
+    ours, theirs = ({n for n, lesion in enumerate(each, 1) if lesion.measurable} for each in (first, second))
+    for _ in same:  # a lesion that fell apart, or grew together with others, belongs to all of its parts
+        for one, other in same:
+            if one in ours or other in theirs:
+                ours.add(one)
+                theirs.add(other)
+    return ours, theirs
+
+
+def _caveat(operated: bool, measurable: tuple[int, int], new_measurable: int | None, mixed: bool) -> str:
     if operated:
         return f"{OPERATED} {CAVEAT}"
+    if mixed:
+        return (
+            f"{measurable[1]} instead of {measurable[0]} of the lesions are measurable, so that the sums of the "
+            "products may be of different lesions: give the transform between the visits, by which lesions are "
+            f"followed. {CAVEAT} {NOT_FOLLOWED}"
+        )
     if new_measurable is None:
         more = (
             f"There are {measurable[1]} measurable lesions instead of {measurable[0]}, and a new one is progressive "

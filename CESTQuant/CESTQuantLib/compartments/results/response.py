@@ -38,9 +38,11 @@ class Response:
     """Automatic measures in the manner of the RANO criteria; no substitute for a radiologist's reading.
 
     Attributes:
-        products_mm2: Sum of the bidimensional products of the measurable lesions at each visit, in mm².
+        products_mm2: Sum of the bidimensional products at each visit, in mm², of the lesions that are measurable at
+            one of the visits; where lesions could not be followed, of those that are measurable at that visit.
         counts: Number of enhancing lesions at each visit.
-        product_percent: Change of the sum in percent; NaN where there was none at the first visit.
+        product_percent: Change of the sum in percent; NaN where there was none at the first visit, or where the sums
+            may be of different lesions.
         volume_percent: Change of the volume of the lesions in percent.
         category: ``complete response``, ``partial response``, ``stable disease``, ``progressive disease`` or
             ``not assessable``, from the products.

@@ -169,6 +169,20 @@ def test_lesions_are_followed_by_the_transform_between_the_visits() -> None:
     assert any("lie beyond the segmentation of first" in text for text in far.warnings)
 
 
+def test_lesions_that_cross_the_measurable_size_are_followed_by_the_transform() -> None:
+    stays = ball(12, (-20, 0, 0))
+    first, second = (segmented(f"{radius}", enhancing=stays | ball(radius, (20, 0, 0))) for radius in (4, 7))
+    between = analyze(first, second, QUICK, sitk.Transform(3, sitk.sitkIdentity)).between
+    assert between is not None
+    assert between.response is not None
+    assert between.response.category == "stable disease"
+    assert between.response.products_mm2[0] > 576 + 36  # 24 mm squared, and something of the small one
+    alone = analyze(first, second, QUICK).between
+    assert alone is not None
+    assert alone.response is not None
+    assert alone.response.category == "not assessable"
+
+
 def test_a_transform_that_maps_the_other_way_is_refused() -> None:
     first, second = visit_of(Brain()), visit_of(Brain(shift_mm=(0.0, 12.0, 0.0)), "later")
     to_second = sitk.TranslationTransform(3, (0.0, -12.0, 0.0))  # LPS

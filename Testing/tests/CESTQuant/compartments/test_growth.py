@@ -9,7 +9,7 @@ from geometries import rotation
 from synthetic_brains import grid_around
 
 from CESTQuantLib.compartments.anatomy.regions import RegionMasks
-from CESTQuantLib.compartments.growth import maps_on_first, new_lesions, transitions_of
+from CESTQuantLib.compartments.growth import followed_lesions, maps_on_first, transitions_of
 from CESTQuantLib.compartments.response import CAVEAT, NOT_FOLLOWED, diameters, lesions_of, response
 
 GRID = grid_around((30, 40, 40), (1.0, 1.0, 1.0))
@@ -107,13 +107,13 @@ def masks_with(enhancing: np.ndarray) -> RegionMasks:
 def test_a_lesion_is_new_where_none_was_within_what_the_registration_may_be_wrong() -> None:
     moved = sitk.TranslationTransform(3, (4.0, 0.0, 0.0))  # LPS
     old, there = ball(6, (-6, 0, 0)), ball(6, (-11, 0, 0))  # 1 mm away after the registration
-    assert new_lesions(masks_with(old), masks_with(there | ball(5, (10, 0, 0))), moved) == ({2}, set())
-    assert new_lesions(masks_with(ball(0)), masks_with(there), moved) == ({1}, set())
-    assert new_lesions(masks_with(old), masks_with(ball(0)), moved) == (set(), set())
+    assert followed_lesions(masks_with(old), masks_with(there | ball(5, (10, 0, 0))), moved) == ({(1, 1)}, {2}, set())
+    assert followed_lesions(masks_with(ball(0)), masks_with(there), moved) == (set(), {1}, set())
+    assert followed_lesions(masks_with(old), masks_with(ball(0)), moved) == (set(), set(), set())
     halves = there & ~(np.abs(GRID.points()[:, 1].reshape(GRID.shape)) < 1)
-    assert new_lesions(masks_with(old), masks_with(halves), moved) == (set(), set())
+    assert followed_lesions(masks_with(old), masks_with(halves), moved) == ({(1, 1), (1, 2)}, set(), set())
     far = sitk.TranslationTransform(3, (200.0, 0.0, 0.0))
-    assert new_lesions(masks_with(old), masks_with(there), far) == (set(), {1})
+    assert followed_lesions(masks_with(old), masks_with(there), far) == (set(), set(), {1})
 
 
 def test_a_new_measurable_lesion_is_progressive_disease_however_much_the_others_shrank() -> None:
@@ -127,6 +127,38 @@ def test_a_new_measurable_lesion_is_progressive_disease_however_much_the_others_
     unknown = response(before, lesions_of(ball(6, (-6, 0, 0)) | ball(6, (12, 0, 0)), GRID))
     assert unknown.caveat.startswith("There are 2 measurable lesions instead of 1")
     assert unknown.caveat.endswith(NOT_FOLLOWED)
+
+
+def test_a_lesion_that_crosses_the_measurable_size_keeps_its_product() -> None:
+    """Half a millimetre more or less is neither response nor progression."""
+    large, small = lesions_of(ball(4.8), GRID), lesions_of(ball(4.6), GRID)
+    assert (large[0].measurable, small[0].measurable) == (True, False)
+    for before, after in ((large, small), (small, large)):
+        found = response(before, after, new_measurable=0, same={(1, 1)})
+        assert found.products_mm2 == (before[0].product_mm2, after[0].product_mm2)
+        assert found == response(before, after, new_measurable=0)  # a single lesion is the same
+    shrunk = response(large, small)
+    assert -50 < shrunk.product_percent < 0
+    assert shrunk.category == "stable disease"
+
+
+def test_several_lesions_of_which_one_crosses_the_measurable_size_have_to_be_followed() -> None:
+    stays = ball(8, (-8, 0, 0))
+    before, after = (lesions_of(stays | ball(radius, (12, 0, 0)), GRID) for radius in (4.6, 5.6))
+    followed = response(before, after, new_measurable=0, same={(1, 1), (2, 2)})
+    assert followed.products_mm2[0] == before[0].product_mm2 + before[1].product_mm2
+    assert followed.category == "stable disease"
+    alone = response(before, after)
+    assert (alone.category, alone.volume_category) == ("not assessable", "stable disease")
+    assert np.isnan(alone.product_percent)
+    assert alone.caveat.startswith("2 instead of 1 of the lesions are measurable")
+    assert "give the transform between the visits" in alone.caveat
+
+
+def test_a_lesion_that_falls_apart_counts_with_all_of_its_parts() -> None:
+    before, after = lesions_of(ball(8), GRID), lesions_of(ball(4, (-8, 0, 0)) | ball(4, (8, 0, 0)), GRID)
+    found = response(before, after, new_measurable=0, same={(1, 2), (1, 1)})
+    assert found.products_mm2[1] == after[0].product_mm2 + after[1].product_mm2
 
 
 def test_a_response_that_is_an_operation_has_no_category() -> None:
