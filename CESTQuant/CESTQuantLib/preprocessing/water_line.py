@@ -73,8 +73,9 @@ def line_centers(z: Tensor, protocol: Protocol) -> Tensor | None:
 def water_warnings(spectra: ZSpectra) -> list[str]:
     """Return a sentence where the mean spectrum is not lower on water than far from it, at any power.
 
-    Nothing is said where there are no offsets on water or far from it, and where the signal depends on the measurements
-    before it, starts inverted, or is normalised to length one.
+    Water lies where a B0 map has it, or at the lowest mean signal if that is within 1.5 ppm of 0, so that a shift of B0
+    is not taken for a missing line. Nothing is said where there are no offsets on water or far from it, and where the
+    signal depends on the measurements before it, starts inverted, or is normalised to length one.
 
     Args:
         spectra: Normalised spectra.
@@ -89,16 +90,25 @@ def water_warnings(spectra: ZSpectra) -> list[str]:
     signal = spectra.signal[voxels].abs().clamp_max(LARGEST_Z)
     if spectra.brightness is not None:  # which leaves air, where there is no mask, no weight
         signal = signal * spectra.brightness[voxels].nan_to_num(0.0).to(signal).unsqueeze(1)
-    mean = signal.mean(0).cpu()
-    distance = protocol.offsets_ppm.abs()
+    signal, offsets = signal.cpu(), protocol.offsets_ppm
+    mean, distance = signal.mean(0), offsets.abs()
     power = torch.round(protocol.b1_uT.expand_as(distance), decimals=3)
     shares = []
     for one in power.unique():
         own = power == one
-        on = own & (distance <= ON_WATER_PPM)
         off = own & (distance >= distance[own].max() / 2) & (distance >= OFF_WATER_PPM)
-        if bool(on.any()) and bool(off.any()):
-            shares.append(float(mean[on].mean() / mean[off].mean()))
+        if not bool(off.any()):
+            continue
+        lowest = offsets[own][mean[own].argmin()]
+        places = [torch.where(lowest.abs() <= NEAR_WATER_PPM, lowest, 0.0).expand(len(signal))]
+        if spectra.b0_shift_ppm is not None:
+            places.append(spectra.b0_shift_ppm[voxels].cpu().nan_to_num(0.0).to(offsets))
+        for place in places:
+            on = own & ((offsets - place[:, None]).abs() <= ON_WATER_PPM)
+            with_any = on.any(1)
+            if bool(with_any.any()):
+                on_water = (signal * on).sum(1)[with_any] / on.sum(1)[with_any]
+                shares.append(float(on_water.mean() / signal[with_any][:, off].mean()))
     if not shares or min(shares) <= SATURATED:
         return []
     return [

@@ -46,6 +46,32 @@ def test_a_water_line_is_not_missed(shift_ppm: float) -> None:
     assert water_warnings(spectra(shift_ppm)) == []
 
 
+FINE = torch.linspace(-5, 5, 41, dtype=torch.float64)
+
+
+def narrow(shift_ppm: Tensor) -> Tensor:
+    """Spectra (voxel, offset) as of 0.5 uT at 9.4 T."""
+    return 1 - 0.9 / (1 + ((FINE - shift_ppm[:, None]) / 0.2) ** 2)
+
+
+@pytest.mark.parametrize("shift_ppm", [-1.0, 0.9])
+def test_a_narrow_line_beside_0_ppm_is_not_missed(shift_ppm: float) -> None:
+    z = narrow(torch.full((50,), shift_ppm, dtype=torch.float64))
+    assert water_warnings(ZSpectra(z, protocol(FINE, 0.5))) == []
+
+
+def test_narrow_lines_that_lie_far_from_0_ppm_are_found_by_the_b0_map() -> None:
+    shift_ppm = torch.linspace(1.7, 2.3, 200, dtype=torch.float64)
+    alone = ZSpectra(narrow(shift_ppm), protocol(FINE, 0.5))
+    assert water_warnings(alone) != []
+    assert water_warnings(replace(alone, b0_shift_ppm=shift_ppm)) == []
+
+
+def test_noise_is_told_with_a_b0_map_too() -> None:
+    shift_ppm = torch.linspace(-1.0, 1.0, 400, dtype=torch.float64)
+    assert water_warnings(ZSpectra(noise(), protocol(), b0_shift_ppm=shift_ppm)) != []
+
+
 def test_air_around_tissue_is_not_taken_for_noise() -> None:
     tissue, air = spectra().signal, noise(2000)
     brightness = torch.cat((torch.full((50,), 1000.0), torch.full((2000,), 10.0))).double()
