@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,18 @@ def differences(first: str, second: str) -> list[str]:
         second: Another one.
 
     Returns:
-        What differs, such as ``method (mtrasym, lorentzian)``; nothing where a folder has no report of a fit.
+        What differs, such as ``method (mtrasym, lorentzian)``, or cannot be compared; nothing where a folder has no
+        report of a fit.
     """
     reports = [_report(Path(folder)) for folder in (first, second)]
     if not all(reports):
         return []
     found = []
     for name in (*_SETTINGS, *_FILES, *_WHETHER):
-        one, other = (
-            _value(report, Path(folder), name) for report, folder in zip(reports, (first, second), strict=True)
-        )
-        if one != other:
+        one, other = (_value(report, name) for report in reports)
+        if name == "protocol" and one != other:
+            found += _of_protocols(reports, (Path(first), Path(second)))
+        elif one != other:
             plain = all(isinstance(value, str | float | int | None) for value in (one, other))
             shown = f" ({_text(one)}, {_text(other)})" if plain and name not in _FILES else ""
             found.append(name.replace("_", " ") + shown)
@@ -62,31 +63,46 @@ def _report(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) and content.get("command") == "cestquant fit" else {}
 
 
-def _value(report: Mapping[str, Any], folder: Path, name: str) -> Any:
-    """What is compared: a setting, the content of a file, or whether a file was given."""
+def _value(report: Mapping[str, Any], name: str) -> Any:
+    """What is compared: a setting, the checksums of files, or whether a file was given."""
     settings = report.get("settings")
     setting = settings.get(name) if isinstance(settings, Mapping) else None
     if name in _SETTINGS:
         return setting or None  # a version without an option left it out
     if name in _WHETHER:
         return "given" if setting else None
+    return [each.get("sha256") for each in _files(report, name)] or setting
+
+
+def _files(report: Mapping[str, Any], role: str) -> list[Mapping[str, Any]]:
     inputs = report.get("inputs")
     entries = [each for each in inputs if isinstance(each, Mapping)] if isinstance(inputs, list) else []
-    files = [each for each in entries if each.get("role") == name]
-    if not files:
-        return setting
-    return [_content(each, folder) if name == "protocol" else each.get("sha256") for each in files]
+    return [each for each in entries if each.get("role") == role]
+
+
+def _of_protocols(reports: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> list[str]:
+    """What protocols of different checksums differ in; they may differ in keys of the session alone."""
+    files = [_files(report, "protocol") for report in reports]
+    if not all(files):
+        return ["protocol"]
+    contents = [[_content(each, folder) for each in entries] for entries, folder in zip(files, folders, strict=True)]
+    if any(content is None for one in contents for content in one):
+        return ["protocol (the files differ, in what cannot be compared because one of them is gone)"]
+    if contents[0] == contents[1]:
+        return []
+    return ["protocol"]
 
 
 def _content(entry: Mapping[str, Any], folder: Path) -> Any:
-    """The keys of a protocol where the file is still there, else its checksum."""
+    """The keys of a protocol, its checksum if it has none, or None where the file is gone."""
     path = str(entry.get("path"))
     for place in (Path(path), folder / path, folder.parent / path):
-        if path.lower().endswith(".json") and os.path.isfile(place) and sha256(place) == entry.get("sha256"):
-            content = read_json(place)
+        if os.path.isfile(place) and sha256(place) == entry.get("sha256"):
+            content = read_json(place) if path.lower().endswith(".json") else None
             if isinstance(content, Mapping):
                 return {key: value for key, value in content.items() if key not in _OF_A_SESSION}
-    return entry.get("sha256")
+            return entry.get("sha256")
+    return None
 
 
 def _text(value: Any) -> str:
