@@ -219,6 +219,9 @@ def step_warnings(
 ) -> tuple[str, ...]:
     """Return a sentence for the user where neighbouring references differ by more than drift, otherwise nothing.
 
+    Interpolated ones matter only where measurements lie between them: those that lead, before the steady state is
+    reached, act on nothing.
+
     Args:
         references: References (voxel, n).
         index: Their ascending numbers (n,) in the acquisition; None for images of their own.
@@ -229,18 +232,30 @@ def step_warnings(
     found = steps(references)
     if not found or (index is None and references.shape[1] == protocol.measurement_count):
         return ()
-    factor = max(max(ratio, 1 / ratio) for ratio in found.values())
-    own = 0 if index is None else len(blocks(references, index, protocol)) - 1
-    if own == len(found):
+    own = set() if index is None else set(blocks(references, index, protocol)[1:])
+    explained = {number for number in found if index is not None and int(index[number]) in own}
+    acting = {
+        number
+        for number in found
+        if over_time == MEAN or index is None or int(index[number] - index[number - 1]) > 1  # something lies between
+    }
+
+    def factor(numbers: set[int]) -> float:
+        return max(max(found[number], 1 / found[number]) for number in numbers)
+
+    if left := acting - explained:
+        action = "averaged" if over_time == MEAN else "interpolated in time"
+        steady = " leave out those that are not yet in steady state," if over_time == MEAN else ""
         return (
-            f"M0 of {where} changes by a factor of {factor:.2g} between parts of the acquisition with other settings, "
-            "so that every part is divided by its own M0",
+            f"neighbouring M0 of {where} differ by a factor of {factor(left):.2g} and are {action} all the same: check "
+            f"the receiver gain and the rescaling,{steady} and quantify acquisitions of another gain separately",
         )
-    action = "averaged" if over_time == MEAN else "interpolated in time"
-    return (
-        f"neighbouring M0 of {where} differ by a factor of {factor:.2g} and are {action} all the same: check the "
-        "receiver gain and the rescaling, and quantify acquisitions of another gain separately",
-    )
+    if explained:
+        return (
+            f"M0 of {where} changes by a factor of {factor(explained):.2g} between parts of the acquisition with other "
+            "settings, so that every part is divided by its own M0",
+        )
+    return ()
 
 
 def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> float:

@@ -132,6 +132,17 @@ def test_a_step_that_the_protocol_does_not_explain_is_told():
     assert step_warnings(every, None, both, "interpolated", "'mz.nii'") == ()  # nothing lies between them
 
 
+def test_a_step_before_the_steady_state_is_told_only_where_it_acts():
+    offsets = [-300.0, -300.0, -300.0, *OFFSETS]
+    index, three = torch.arange(3), M0[:, None] * torch.tensor([1.3, 1.0, 1.0], dtype=torch.float64)
+    raw = torch.cat([three, Z * M0[:, None]], 1)
+    same(normalize(raw, protocol(offsets), None).signal, Z)
+    assert step_warnings(three, index, protocol(offsets), "interpolated", "'mz.nii'") == ()
+    (warning,) = step_warnings(three, index, protocol(offsets), "mean", "'mz.nii'")
+    assert "factor of 1.3 and are averaged" in warning
+    assert "not yet in steady state" in warning
+
+
 def test_a_drift_between_the_references_of_several_powers_is_still_interpolated():
     raw, both, index = two_powers(1.0)
     drift = torch.linspace(1.0, 0.9, 12, dtype=torch.float64)
