@@ -84,7 +84,10 @@ def map_relaxation(
     numbers = torch.tensor(list(values), dtype=torch.float64)
     if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
         raise InputError("values", "times and flip angles must be positive numbers")
-    inside = np.abs(array).sum(0) > 0 if mask is None else mask_of(mask, geometry)
+    has_signal = np.abs(array).sum(0) > 0
+    if not has_signal.any():
+        raise ValueError(f"{called(signal)} has no voxel with a signal: check the file and its scaling")
+    inside = has_signal if mask is None else mask_of(mask, geometry)
     voxels = np.flatnonzero(inside)
     warnings: list[str] = []
     if kind == FLIP_ANGLES:

@@ -117,6 +117,19 @@ def test_arguments_that_do_not_fit_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_series_without_a_signal_is_named(
+    recovery: tuple[Path, np.ndarray], tmp_path: Path, capfd: pytest.CaptureFixture, value: float
+) -> None:
+    grid = GRIDS["oblique"]
+    nothing = np.full((len(TIMES_MS), *grid.shape), value, np.float32)
+    series = array_to_sequence(nothing, grid, "empty", range(len(TIMES_MS)), "measurement", "")
+    path = write_node(series, tmp_path / "empty.seq.nrrd")
+    assert main(arguments(path, tmp_path / "out", "--kind", "inversion-recovery", *times())) == 2
+    (line,) = messages(capfd.readouterr().err)
+    assert "empty.seq.nrrd' has no voxel with a signal: check the file and its scaling" in line
+
+
 def test_flip_angles_without_b1_are_told(
     recovery: tuple[Path, np.ndarray], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
