@@ -26,6 +26,8 @@ _OF_SOMETHING_ELSE = re.compile(r"bandwidth|(?<![a-z])bw(?![a-z])|pixel|(?<![a-z
 _ONE_FREQUENCY = re.compile(r"(?<![\w.])[\d.]+(e[-+]?\d+)?\s*k?hz(?![a-z])|(?<![a-z])k?hz\W*[:=]\s*[-+.\d]")
 """A number with its unit, as of some setting, or a unit with its number behind it."""
 _UNIT_OF_OFFSETS = re.compile(r"offsets?\W*(?:are\s+)?(?:in\s+)?[\W_]*(ppm|hz)(?![a-z])")
+_QUANTITY = re.compile(r"(?<![\w.])[-+]?[\d.]+(e[-+]?\d+)?\s*(ppm|k?hz)(?![a-z])")
+"""A number with its unit, which says nothing about that of the offsets where they have one of their own."""
 _UNCLEAR = "unclear"
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"
 ASSUMED_FIELD_T = 3.0
@@ -97,11 +99,15 @@ def _says_hz(text: str) -> bool:
 
 
 def _are_in_hz(header: str, comments: list[str], source: str) -> bool:
-    """Whether the header, or else a comment about offsets, or else another comment says that the offsets are in Hz."""
-    about_offsets = [comment for comment in comments if "offset" in comment.lower()]
-    others = [comment for comment in comments if comment not in about_offsets]
+    """Whether the header, or else comments say that the offsets are in Hz.
+
+    A comment that names their unit comes before others about offsets, such as their step, and these before the rest.
+    """
+    explicit = [comment for comment in comments if _UNIT_OF_OFFSETS.search(comment.lower())]
+    about_offsets = [comment for comment in comments if "offset" in comment.lower() and comment not in explicit]
+    others = [comment for comment in comments if comment not in (*explicit, *about_offsets)]
     in_hz, is_said = False, False
-    for lines in ([header], about_offsets, others):
+    for lines in ([header], explicit, about_offsets, others):
         units = {_unit_of(line) for line in lines} & {"ppm", "hz"}
         if len(units) > 1:
             raise ValueError(f"{source}: the comments give the offsets both ppm and Hz; say ppm or Hz")
@@ -123,7 +129,9 @@ def _unit_of(line: str) -> str | None:
     """Unit that a header or comment gives the offsets: ``ppm``, ``hz``, ``_UNCLEAR`` or None."""
     text = line.lower()
     if found := _UNIT_OF_OFFSETS.search(text):
-        return found[1]
+        says_in = re.search(r"(?<![a-z])in\W", found[0])
+        of_both = {"ppm", "hz"} <= set(_UNIT.findall(_QUANTITY.sub("", text)))  # such as "ppm = offset Hz / 127.7"
+        return _UNCLEAR if of_both and not says_in else found[1]
     units, of_offsets = set(_UNIT.findall(text)), "offset" in text
     if not units:
         return None

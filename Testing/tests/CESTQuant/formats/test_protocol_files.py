@@ -46,6 +46,7 @@ def test_offsets_file_with_comments_blank_lines_and_commas(tmp_path: Path) -> No
     [
         "\ufeff-3.5\n0\n3.5\n",  # byte-order mark
         "offset_ppm\n-3.5\n0\n3.5\n",
+        "offset_ppm,exchange_kHz\n-3.5,1\n0,1\n3.5,1\n",
         '"offset (ppm)"\r\n-3.5\r\n0\r\n3.5\r\n',
         "offsets ppm\n-3.5 0 3.5\n",
         "index,offset_ppm\n1,-3.5\n2,0\n3,3.5\n",
@@ -102,6 +103,8 @@ def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header
         "gamma 42.577e6 Hz/T",
         "offsets in ppm (1 ppm = 127.7 Hz)",
         "offsets in ppm\n# exchange at 30 Hz",
+        "offset step: 25 Hz\n# offsets in ppm",
+        "offsets, ppm; spectral width 4000 Hz",
     ],
 )
 def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_offsets(
@@ -114,7 +117,15 @@ def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_off
 
 
 @pytest.mark.parametrize(
-    "comment", ["200 Hz", "exchange rate (Hz) = 30", "offsets in kHz", "offsets from 1 ppm to 447 Hz"]
+    "comment",
+    [
+        "200 Hz",
+        "exchange rate (Hz) = 30",
+        "offsets in kHz",
+        "offsets from 1 ppm to 447 Hz",
+        "ppm = offset Hz / 127.7",
+        "offset ppm = f [Hz] / 123.2",
+    ],
 )
 def test_a_comment_that_leaves_the_unit_open_is_refused(tmp_path: Path, comment: str) -> None:
     path = tmp_path / "offsets.txt"
