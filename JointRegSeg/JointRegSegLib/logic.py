@@ -84,8 +84,8 @@ class JointRegSegLogic:
             regulariser: Penalty that keeps the velocity field smooth: 'curvature' (the default) or 'diffusion'.
             regularisation: Weight of that penalty.
             flips: Average the segmentation over variants of the images, which also gives intervals of the volumes.
-            coregister: Align the images of a visit rigidly with its first one where the patient has moved between them;
-                the nodes stay where they are.
+            coregister: Align the images of a visit rigidly with the one whose voxels its results have where the patient
+                has moved between them; the nodes stay where they are.
             carry: Node, or list of nodes, of the moving visit (CEST maps, segmentations) to bring onto the fixed study.
             folderName: Name of the subject-hierarchy folder; by default it is made of the names of the studies.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
@@ -169,8 +169,8 @@ class JointRegSegLogic:
             mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
             weights: Weights file of a network; None for the bundled one.
             flips: Average the segmentation over variants of the images, which also gives intervals of the volumes.
-            coregister: Align the images rigidly with the first one where the patient has moved between them; the nodes
-                stay where they are.
+            coregister: Align the images rigidly with the one whose voxels the results have where the patient has moved
+                between them; the nodes stay where they are.
             folderName: Name of the subject-hierarchy folder; by default that of the first image.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
             progress: Called with the fraction done and a message; may raise to cancel.
@@ -224,8 +224,8 @@ class JointRegSegLogic:
             weights: Weights file of tasks on single studies, as `jointregseg train` makes it, or the name of weights of
                 the package: 'tissue' or 'super_resolution'.
             mask: Brain (label map, segmentation, or volume that is not zero there); None to have it estimated.
-            coregister: Align the images rigidly with the first one where the patient has moved between them; the nodes
-                stay where they are.
+            coregister: Align the images rigidly with the one whose voxels the results have where the patient has moved
+                between them; the nodes stay where they are.
             folderName: Name of the subject-hierarchy folder; by default that of the first image.
             device: 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
             progress: Called with the fraction done and a message; may raise to cancel.

@@ -39,7 +39,8 @@ class InferenceSettings:
         spacing_mm: Voxel size of the working grid without a network; None for that of the finest image, within 1 and
             2 mm. A network brings its own.
         registration_modalities: Modalities that drive the instance optimisation; None for all that both studies have.
-        coregister: Align the images of a visit with its first one where the patient has moved between them.
+        coregister: Align the images of a visit with the one whose voxels its results have where the patient has moved
+            between them.
         device: A torch device such as 'cpu' or 'cuda'; None for CUDA where there is one.
     """
 
