@@ -163,7 +163,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "exchange",
             lambda q: None if q.exchanged is None else q.exchanged[2],
-            0.1,
+            0.3,
             _INFINITE,
             _exchange_reason,
         ),

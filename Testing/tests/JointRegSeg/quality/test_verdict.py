@@ -117,6 +117,12 @@ def test_a_mirrored_slab_is_recognised() -> None:
     assert any("is mirrored left to right" in reason for reason in reasons)
 
 
+@pytest.mark.parametrize(("gain", "level"), [(0.11, GOOD), (0.67, CHECK)])
+def test_contrasts_that_fit_each_other_by_chance_are_not_called_exchanged(gain: float, level: str) -> None:
+    """Right pairs gained up to 0.11, those whose contrasts were exchanged on purpose at least 0.67."""
+    assert judge_registration(replace(RIGHT, exchanged=("t1ce", "flair", gain)), 0.0, 0.0).level == level
+
+
 def test_contrasts_are_exchanged_only_where_both_are_shown() -> None:
     study = noisy(brain())
     order = [MODALITIES.index(m) for m in ("t1", "t1ce", "flair", "t2")]
