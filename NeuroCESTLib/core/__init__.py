@@ -1,5 +1,5 @@
 """Code that needs no Slicer and that both modules share.
 
 Progress and cancelling, processes and threads, files that are written whole, tensor files, checked JSON, devices,
-smoothing, and figures for report pictures.
+smoothing, conventions of label maps, and figures for report pictures.
 """

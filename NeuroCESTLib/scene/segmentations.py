@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.nrrd import is_segmentation
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.image_files import existing_file, node_name, read_header
 from NeuroCESTLib.scene.messages import called, comes_from, quiet_vtk
@@ -30,7 +31,7 @@ def read_segmentation(path: str | os.PathLike, name: str | None = None) -> Any:
         ValueError: The file is missing, not an image, or truncated.
     """
     path = existing_file(path)
-    if path.name.lower().endswith((".seg.nrrd", ".seg.nhdr")):
+    if is_segmentation(path):
         read_header(path)  # a damaged file would end the process inside the reader
         node = load(path, "SegmentationFile", {"name": name or node_name(path)})
         comes_from(node, [path])

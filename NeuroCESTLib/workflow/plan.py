@@ -20,6 +20,7 @@ from NeuroCESTLib.core.headers.parts import files_of_image
 from NeuroCESTLib.core.stored_values import check_stored
 from NeuroCESTLib.core.whole_files import write_text
 
+from .label_volumes import labels_of, require_known_labels
 from .programs import options
 from .settings import Settings
 from .visits import MODALITIES, CohortManifest, Visit
@@ -59,8 +60,14 @@ class Plan:
 
     @classmethod
     def of(cls, manifest: CohortManifest, settings: Settings) -> Plan:
-        """Plan a cohort."""
-        return cls(manifest.subjects(), settings)
+        """Plan a cohort.
+
+        Raises:
+            ValueError: Nothing says which compartments the numbers of a single visit's label volume are.
+        """
+        visits = manifest.subjects()
+        require_known_labels([group[0] for group in visits.values() if len(group) == 1], settings)
+        return cls(visits, settings)
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
@@ -217,6 +224,7 @@ class Plan:
             given[f"--to-anatomy{end}"] = one.files.get("to_anatomy")
             inputs += [*_anatomy(one), *([one.files["to_anatomy"]] if "to_anatomy" in one.files else [])]
         if visit is first:
+            given["--labels"] = labels_of(visit, self.settings)
             made = visit.files.get("segmentation") or f"{_folder(visit, 'segmentation')}/segmentation.seg.nrrd"
             inputs.append(visit.files.get("segmentation") or _folder(visit, "segmentation"))
             given["--segmentation"] = made

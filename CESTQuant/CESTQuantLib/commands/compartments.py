@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from NeuroCESTLib.core.labels.conventions import CONVENTIONS
 
 from .acquisition import read_reference
 from .patient_report import add_report, require_report, write_report
@@ -79,7 +82,10 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
         help="names of the visits (default: 'visit 1' 'visit 2')",
     )
     parser.add_argument(
-        "--labels", metavar="N=NAME,…", help="meaning of a label volume, as in 1=core,2=oedema,3=enhancing"
+        "--labels",
+        metavar="LABELS",
+        help="meaning of a label volume: numbers and names, as in 1=core,2=oedema,3=enhancing, or a convention: "
+        f"{', '.join(name for name, convention in CONVENTIONS.items() if convention.classes is not None)}",
     )
     parser.add_argument(
         "--rim", type=float, default=5.0, metavar="MM", help="width of the rim around the enhancing part"
@@ -185,7 +191,6 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
     from NeuroCESTLib.scene.segmentations import read_segmentation
     from NeuroCESTLib.scene.volumes import read_volume
 
-    from ..compartments.anatomy.segment_names import named_labels
     from ..scene.compartments.inputs import CompartmentVisit
     from .fit_folder import read_fit_folder
 
@@ -228,9 +233,17 @@ def _visit(options: Namespace, end: str, report: Report) -> CompartmentVisit:
         register=options.register,
         unsaturated=read_reference([recorded("reference", str(path)) for path in reference]) if reference else None,
         fit=maps.fit if maps else None,
-        labels=named_labels(options.labels) if options.labels else {},
+        labels=_labels(options.labels),
         notes=maps.notes if maps else (),
     )
+
+
+def _labels(text: str | None) -> Mapping[int, str] | str:
+    """What the numbers of a label volume mean: names by number, or the name of a convention."""
+    from ..compartments.anatomy.segment_names import named_labels
+
+    names = named_labels(text) if text else {}
+    return text if text and "=" not in text else names
 
 
 def _differences(options: Namespace) -> list[str]:

@@ -12,8 +12,8 @@ import warnings
 from pathlib import Path
 
 from NeuroCESTLib.core.checked_json import read_json
+from NeuroCESTLib.core.labels.conventions import convention_of_name
 
-from ..images.label_conventions import convention_of_name
 from ..images.modalities import IMAGE_ENDINGS, MODALITIES, TITLES, modality
 from ..images.reading import channel_path
 from .studies import StudyRecord

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..images.label_conventions import convention_of_name
+from NeuroCESTLib.core.labels.conventions import convention_of_name
+
 from ..images.modalities import IMAGE_ENDINGS, MODALITIES, split_name
 from .channels import channel_studies
 from .layouts import natural_key, numbered_visits, study_name, subject_and_visit, visit_key

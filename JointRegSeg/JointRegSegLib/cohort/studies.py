@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..images.label_conventions import LabelConvention, convention_of_name, declared_convention
+from NeuroCESTLib.core.labels.conventions import LabelConvention, convention_of_name
+
+from ..images.label_conventions import declared_convention
 
 SPLITS = ("train", "val", "test")
 

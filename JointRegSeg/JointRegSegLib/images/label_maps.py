@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.labels.conventions import BINARY, CONVENTIONS, LabelConvention, convention_of_name
+
 from .compartments import classes_of_segments, is_plain_mask
-from .label_conventions import BINARY, CONVENTIONS, LabelConvention, convention_of_name
 from .label_evidence import contradictions
 from .labels import CAVITY, EDEMA, ENHANCING, LABELS, NECROTIC_CORE
 

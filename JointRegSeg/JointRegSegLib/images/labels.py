@@ -1,6 +1,6 @@
 """Tumour classes, the resection cavity, and the regions on which segmentations are scored.
 
-How the numbers of a label file become classes is told in ``label_conventions``.
+How the numbers of a label file become classes is told in ``NeuroCESTLib.core.labels.conventions``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from NeuroCESTLib.core.labels.conventions import CAVITY, EDEMA, ENHANCING, LABELS, NECROTIC_CORE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLASSES = ("background", "necrotic_core", "edema", "enhancing_tumor")
+CLASSES = LABELS[:CAVITY]
 """Name of each class of the network by its number; the necrotic core stands for the whole non-enhancing core."""
-
-CAVITY = 4
-"""Number of the resection cavity in label maps; it is no part of the tumour."""
-
-LABELS = (*CLASSES[:CAVITY], "resection_cavity")
-"""Name of each number in label maps: the classes of the network, and the resection cavity."""
 
 UNLABELED = 255
 """Value of voxels without a label, which losses and scores ignore."""
@@ -30,9 +26,6 @@ REGIONS: dict[str, tuple[int, ...]] = {
     "enhancing_tumor": (3,),
 }
 """Nested regions on which segmentations are scored, each with the numbers of its classes."""
-
-NECROTIC_CORE, EDEMA, ENHANCING = (CLASSES.index(name) for name in ("necrotic_core", "edema", "enhancing_tumor"))
-"""Numbers of the three tumour classes."""
 
 
 def region(classes: np.ndarray, name: str) -> np.ndarray:

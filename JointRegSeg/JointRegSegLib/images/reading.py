@@ -21,9 +21,9 @@ from NeuroCESTLib.core.headers.metaimage import check_metaimage, is_metaimage
 from NeuroCESTLib.core.headers.nifti import NotNifti1Error, is_nifti, nifti_layout
 from NeuroCESTLib.core.headers.nifti_orientation import check_orientation, orientation_notes, quiet_itk, straight_file
 from NeuroCESTLib.core.headers.nrrd import check_nrrd, is_nrrd
+from NeuroCESTLib.core.labels.conventions import LabelConvention
 from NeuroCESTLib.core.output.hidden import temporary_folder
 
-from .label_conventions import LabelConvention
 from .label_maps import LabelReading, classes_of_map, classes_of_masks
 from .study import check_grid, same_grid
 

@@ -27,7 +27,7 @@ VISITS = ("visit1", "visit2")
 LANDMARKS = 20
 """Number of landmarks."""
 CONVENTION = "brats2024"
-"""Convention of the label files, see ``images.label_conventions``."""
+"""Convention of the label files, see ``core.labels.conventions``."""
 _SCALE = 1000.0
 """Intensities are stored as whole numbers; white matter on T1 is about 830."""
 

@@ -23,7 +23,7 @@ from .traits import BEST_ACCURACY
 CEILINGS = "ceilings.csv"
 """File beside the manifest with the best predictions that images allow."""
 CONVENTION = "brats2024"
-"""Convention of the label files, see ``images.label_conventions``."""
+"""Convention of the label files, see ``core.labels.conventions``."""
 _SCALE = 1000.0
 
 

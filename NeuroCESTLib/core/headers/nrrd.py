@@ -159,6 +159,11 @@ def is_nrrd(path: str | os.PathLike) -> bool:
     return Path(path).name.lower().endswith((".nrrd", ".nhdr"))
 
 
+def is_segmentation(path: str | os.PathLike) -> bool:
+    """Whether a file is a segmentation, whose segments have names, by its name."""
+    return Path(path).name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
+
+
 def read_nrrd_header(path: str | os.PathLike) -> NrrdHeader:
     """Read the fields of an NRRD header.
 
@@ -225,7 +230,7 @@ def check_nrrd(path: str | os.PathLike, complete: bool = True) -> NrrdHeader:
     _check_place(header)
     if complete:
         _check_data(header, needed)
-    if header.path.name.lower().endswith((".seg.nrrd", ".seg.nhdr")):
+    if is_segmentation(header.path):
         _check_segments(header)
     return header
 

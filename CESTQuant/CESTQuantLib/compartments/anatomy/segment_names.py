@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from NeuroCESTLib.core.labels.conventions import CONVENTIONS, LABELS, convention_named
+
 COMPARTMENTS = ("necrotic_core", "edema", "enhancing_tumor", "resection_cavity")
 """Compartments in the numbers' order of ``jointregseg``, which writes them 1 to 4."""
 CAVITY = "resection_cavity"
@@ -85,14 +87,17 @@ def named_labels(text: str) -> dict[int, str]:
 
     Args:
         text: Such as ``1=necrotic core,2=oedema,3=enhancing``; other words name segments of the user, but
-            ``background`` says that a number is none.
+            ``background`` says that a number is none. Or the name of one of the ``CONVENTIONS``, such as ``brats2023``.
 
     Returns:
         Name by number.
 
     Raises:
-        ValueError: An entry is not a number and a name, a number is given twice, or 0 is not the background.
+        ValueError: An entry is not a number and a name, a number is given twice, or 0 is not the background; the
+            convention is unknown, or is that of plain masks.
     """
+    if "=" not in text:
+        return _labels_of_convention(text.strip())
     names: dict[int, str] = {}
     for entry in text.split(","):
         number, separator, name = (part.strip() for part in entry.partition("="))
@@ -106,6 +111,22 @@ def named_labels(text: str) -> dict[int, str]:
             raise ValueError(f"--labels gives the number {number} twice; give it one name")
         names[int(number)] = "necrotic core" if name.lower() == "core" else name
     return names
+
+
+def _labels_of_convention(name: str) -> dict[int, str]:
+    convention = convention_named(name)
+    if convention is None:
+        known = ", ".join(each for each, one in CONVENTIONS.items() if one.classes is not None)
+        raise ValueError(
+            f"--labels has '{name}', which is no known convention: use {known}, or give numbers and names, as in "
+            "1=core,2=oedema,3=enhancing"
+        )
+    if convention.classes is None:
+        raise ValueError(
+            f"--labels is '{name}', a plain mask, which names no compartment: say what its numbers mean, as in "
+            "1=whole tumour"
+        )
+    return {number: LABELS[meant] for number, meant in convention.classes.items()}
 
 
 def compartments_and_segments(masks: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -21,7 +21,7 @@ from NeuroCESTLib.scene.messages import called, comes_from, files_of_nodes
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.sequences import sequence_to_array
 
-from ...compartments.anatomy.segment_names import compartment_of, is_background
+from ...compartments.anatomy.segment_names import compartment_of, is_background, named_labels
 from ...compartments.grid import Grid
 from ...compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
 from ...methods.registry import quantity_named
@@ -67,7 +67,8 @@ class CompartmentVisit:
         unsaturated: Volume node of M0 on the grid of the maps, for the registration; by default that of the signal.
         fit: Arguments of :meth:`CESTQuantLogic.fit` that made the maps (``signalNode``, ``protocol``, ``method`` and
             others), for the fits of the mean spectra; None for none.
-        labels: Names of the numbers of a label map, by number.
+        labels: Names of the numbers of a label map, by number, or the name of one of the ``CONVENTIONS``, such as
+            ``brats2023``, whose numbers are then all that there may be.
         notes: Sentences for the user about what was read.
     """
 
@@ -79,7 +80,7 @@ class CompartmentVisit:
     register: bool = False
     unsaturated: Any = None
     fit: Mapping[str, Any] | None = None
-    labels: Mapping[int, str] = field(default_factory=dict)
+    labels: Mapping[int, str] | str = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -99,7 +100,7 @@ def visit_input(visit: CompartmentVisit, name: str, prepared: tuple[Study, Metho
     if masks is not None and masks.masks and all(_number(segment) >= 0 for segment in masks.masks):
         of_a_command = files_of_nodes.get() is not None
         remedy = (
-            "say what they mean, as in --labels 1=core,2=oedema,3=enhancing"
+            "say what they mean, as in --labels brats2023 or --labels 1=core,2=oedema,3=enhancing"
             if of_a_command
             else "import it into a segmentation and name its segments"
         )
@@ -187,29 +188,44 @@ def _masks(visit: CompartmentVisit) -> Masks | None:
     if node is None:
         return None
     is_label_map = not node.IsA("vtkMRMLSegmentationNode")
+    labels = named_labels(visit.labels) if isinstance(visit.labels, str) else visit.labels
     geometry = Geometry.of(node) if is_label_map else grid_of(node)
     masks: dict[str, np.ndarray] = {}
     try:
         masks = masks_on(node, geometry)
     except ValueError:
-        if not (is_label_map and visit.labels):  # without a voxel or a name, nothing tells what is empty
+        if not (is_label_map and labels):  # without a voxel or a name, nothing tells what is empty
             remedy = (
                 "; if there is no tumour, say what its numbers would mean, as in --labels 1=core,2=oedema,3=enhancing"
                 if is_label_map and files_of_nodes.get() is not None
                 else ""
             )
             raise ValueError(f"the segmentation {called(node)} is empty: no voxel is set{remedy}") from None
-    _require_same_numbers(node, visit.labels, [number for name in masks if (number := _number(name)) >= 0])
+    present = [number for name in masks if (number := _number(name)) >= 0]
+    if isinstance(visit.labels, str):
+        _require_numbers_of_convention(node, visit.labels, sorted(set(present) - set(labels)))
+    _require_same_numbers(node, labels, present)
     named: dict[str, np.ndarray] = {}
     for name, mask in masks.items():  # several numbers may mean the same
-        meaning = visit.labels.get(_number(name), name)
+        meaning = labels.get(_number(name), name)
         if not (is_label_map and is_background(meaning)):
             named[meaning] = named[meaning] | mask if meaning in named else mask
     if is_label_map:  # a compartment without a voxel is known where its number is
-        for meaning in visit.labels.values():
+        for meaning in labels.values():
             if compartment_of(meaning) is not None:
                 named.setdefault(meaning, np.zeros(geometry.shape, bool))
     return Masks(node.GetName(), Grid(geometry.shape, geometry.ijk_to_ras), named, called(node))
+
+
+def _require_numbers_of_convention(node: Any, name: str, unknown: Sequence[int]) -> None:
+    """Check that a label map has no numbers that its convention lacks."""
+    if unknown:
+        raise InputError(
+            "labels",
+            f"{called(node)} has the number{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown))}, which {name} "
+            "does not have: declare another convention with --labels, or name every number, as in "
+            "1=core,2=oedema,3=enhancing",
+        )
 
 
 def _require_same_numbers(node: Any, labels: Mapping[int, str], present: Sequence[int]) -> None:

@@ -473,6 +473,15 @@ def test_labels_without_names_are_regions_of_their_own(
     assert f"the labels of '{segmentation}' have no names" in capfd.readouterr().err
 
 
+def test_labels_are_named_by_a_convention(slicer: ModuleType, maps: Path, segmentation: Path, tmp_path: Path) -> None:
+    usual = ("--maps", maps, "--segmentation", segmentation, "--no-spectra", "--labels")
+    tables = [
+        rows_of(compartments(tmp_path / name, *usual, meaning) / "compartments.csv")
+        for name, meaning in (("convention", "brats2023"), ("numbers", LABELS))
+    ]
+    assert tables[0] == tables[1]
+
+
 def test_bad_input_is_one_sentence_and_changes_nothing(
     slicer: ModuleType,
     maps: Path,

@@ -383,3 +383,13 @@ def test_labels_are_named_one_by_one() -> None:
     with pytest.raises(ValueError, match="gives the number 0 a meaning, but 0 is always the background"):
         named_labels("0=core")
     assert named_labels("0=Background") == {0: "Background"}
+
+
+def test_labels_are_named_by_the_convention_of_their_data_set() -> None:
+    expected = {1: "edema", 2: "necrotic_core", 3: "enhancing_tumor"}
+    assert named_labels("msd") == named_labels("MSD Task01") == expected
+    assert all(compartment_of(name) == name for name in expected.values())
+    with pytest.raises(ValueError, match="'brats2033', which is no known convention: use brats2021, brats2023"):
+        named_labels("brats2033")
+    with pytest.raises(ValueError, match="a plain mask, which names no compartment: say what its numbers mean"):
+        named_labels("binary")

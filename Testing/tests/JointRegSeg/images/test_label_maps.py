@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from JointRegSegLib.images.label_conventions import CONVENTIONS, convention_of_name, declared_convention
+from JointRegSegLib.images.label_conventions import declared_convention
 from JointRegSegLib.images.label_evidence import contradictions, view
 from JointRegSegLib.images.label_maps import BY_CONTENT, BY_NAME, DECLARED, ReadLabels, classes_of_map
+from NeuroCESTLib.core.labels.conventions import CONVENTIONS, convention_of_name
 
 CORE, OEDEMA, ENHANCING, CAVITY = 1, 2, 3, 4
 SIZE = 24

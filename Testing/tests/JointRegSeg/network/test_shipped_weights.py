@@ -11,7 +11,6 @@ import SimpleITK as sitk
 import torch
 from paths import ROOT
 
-from JointRegSegLib.images.label_conventions import CONVENTIONS
 from JointRegSegLib.images.label_maps import classes_of_map
 from JointRegSegLib.images.labels import REGIONS
 from JointRegSegLib.images.modalities import MODALITIES
@@ -24,6 +23,7 @@ from JointRegSegLib.synthesis.patient import synthetic_patient
 from JointRegSegLib.synthesis.source import sample_of
 from JointRegSegLib.synthesis.templates import load_templates
 from JointRegSegLib.training.config_files import read_config
+from NeuroCESTLib.core.labels.conventions import CONVENTIONS
 
 FOLDER = ROOT / "JointRegSeg" / "JointRegSegLib" / "weights"
 REAL = ROOT.parent / "shared" / "data" / "brain"

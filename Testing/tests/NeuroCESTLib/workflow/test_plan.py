@@ -11,7 +11,7 @@ from cohorts import write_cohort
 from NeuroCESTLib.workflow.manifest import read_cohort
 from NeuroCESTLib.workflow.plan import Plan
 from NeuroCESTLib.workflow.settings import Settings
-from NeuroCESTLib.workflow.visits import Visit
+from NeuroCESTLib.workflow.visits import CohortManifest, Visit
 
 FILES = {"t1": "/d/t1.nii", "cest": "/d/cest.nii", "protocol": "/d/p.json"}
 
@@ -54,6 +54,44 @@ def test_a_given_segmentation_replaces_the_network() -> None:
     given = {**FILES, "segmentation": "/d/seg.nii"}
     assert [stage for stage, _ in plan_of(given).stages("s01")] == ["fit", "compartments"]
     assert after(plan_of(given, given).job("registration", "s01", "v2").arguments, "--fixed-tumor") == "/d/seg.nii"
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "expected"),
+    [
+        ("/d/seg.nii", Settings(registration=("--refine", "0", "--labels", "brats2023")), "brats2023"),
+        ("/d/seg.nii", Settings(registration=("--labels=1=core,4=enhancing",)), "1=core,4=enhancing"),
+        ("/d/BraTS2021_00006_seg.nii.gz", Settings(), "brats2021"),
+        ("/d/seg.nii", Settings(compartments=("--labels", "1=mine"), registration=("--labels", "msd")), "1=mine"),
+    ],
+)
+def test_the_numbers_of_a_single_label_volume_mean_what_is_declared_or_its_name_tells(
+    file: str, settings: Settings, expected: str
+) -> None:
+    """As for two visits, whose label volumes ``jointregseg apply`` reads."""
+    arguments = plan_of({**FILES, "segmentation": file}, settings=settings).job("compartments", "s01", "v1").arguments
+    assert after(arguments, "--labels") == expected
+    assert arguments.count("--labels") == 1
+
+
+def test_segments_with_names_need_no_convention() -> None:
+    settings = Settings(registration=("--labels", "msd"))
+    for files in ({**FILES, "segmentation": "/d/s.seg.nrrd"}, FILES):
+        assert "--labels" not in plan_of(files, settings=settings).job("compartments", "s01", "v1").arguments
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(), r"is a label volume, and nothing says what its numbers mean: declare it in the settings, as in "),
+        (Settings(registration=("--labels", "binary")), "a plain mask, which names no compartment: leave it out"),
+    ],
+)
+def test_a_single_label_volume_without_a_meaning_is_refused(settings: Settings, words: str, tmp_path: Path) -> None:
+    (tmp_path / "seg.nii").write_text("x")
+    visit = Visit("s01", "v1", {**FILES, "segmentation": str(tmp_path / "seg.nii")}, {})
+    with pytest.raises(ValueError, match=rf"the segmentation '.*seg\.nii' of s01 v1 .*{words}"):
+        Plan.of(CohortManifest("COHORT.csv", (visit,)), settings)
 
 
 def test_missing_modalities_keep_their_place() -> None:

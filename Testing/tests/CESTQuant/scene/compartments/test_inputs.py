@@ -93,6 +93,18 @@ def test_a_number_that_is_absent_in_a_patient_is_fine(slicer: ModuleType) -> Non
     assert "label 7" in visit_input(more, "visit", None).segmentation.masks
 
 
+def test_a_convention_says_what_all_numbers_mean(slicer: ModuleType) -> None:
+    visit = CompartmentVisit("visit", segmentation=labels_of(1, 2), labels="brats2023")
+    masks = visit_input(visit, "visit", None).segmentation.masks
+    assert {name: bool(mask.any()) for name, mask in masks.items()} == {
+        "necrotic_core": True,
+        "edema": True,
+        "enhancing_tumor": False,
+    }
+    with pytest.raises(ValueError, match="'labels' has the number 4, which brats2023 does not have: declare another"):
+        visit_input(CompartmentVisit("visit", segmentation=labels_of(1, 2, 3, 4), labels="brats2023"), "visit", None)
+
+
 @pytest.mark.parametrize("deformed", [False, True])
 def test_parents_of_the_transform_between_visits_count(slicer: ModuleType, deformed: bool) -> None:
     import vtk
