@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import warnings
+from collections.abc import Mapping, Sequence
 
 from .file_dates import recorded_day
 from .visits import DATE, MODALITIES, Visit
@@ -12,9 +14,11 @@ def contradictions(visits: list[Visit]) -> list[str]:
     """Visits that occur twice, files of two subjects, subjects without CEST."""
     problems = []
     seen: set[tuple[str, str]] = set()
+    spellings: dict[str, dict[str, None]] = {}
     owners: dict[tuple[str, str], str] = {}
     with_cest = {visit.subject for visit in visits if visit.has_cest}
     for visit in visits:
+        spellings.setdefault(visit.subject.lower(), {})[visit.subject] = None
         key = (visit.subject.lower(), visit.name.lower())  # some file systems do not tell the case
         if all(key) and key in seen:
             problems.append(f"the visit {visit.name} of {visit.subject} occurs more than once")
@@ -23,6 +27,12 @@ def contradictions(visits: list[Visit]) -> list[str]:
             owner = owners.setdefault((column, path), f"{visit.subject} {visit.name}")
             if owner != f"{visit.subject} {visit.name}" and not column.endswith("protocol"):
                 problems.append(f"{owner} and {visit.subject} {visit.name} have the same file for {column}: '{path}'")
+    problems += [
+        f"the subjects {' and '.join(names)} differ in upper and lower case alone: write the same subject in one way, "
+        "and give different ones different names"
+        for names in spellings.values()
+        if len(names) > 1
+    ]
     aligned: dict[str, set[bool]] = {}
     for visit in visits:
         if visit.has_cest:
@@ -43,16 +53,14 @@ def wrong_order(visits: list[Visit]) -> list[str]:
     problems = []
     latest: dict[str, tuple[datetime.date, str]] = {}
     for visit in visits:
-        text = visit.attributes.get(DATE, "")
-        if text in ("", "-"):
-            continue
-        try:
-            day = datetime.date.fromisoformat(text)
-        except ValueError:
-            problems.append(
-                f"the {DATE} '{text}' of {visit.subject} {visit.name} is no day: write it as in 2026-03-31, or "
-                "leave it out"
-            )
+        day = _day(visit)
+        if day is None:
+            text = visit.attributes.get(DATE, "")
+            if text not in ("", "-"):
+                problems.append(
+                    f"the {DATE} '{text}' of {visit.subject} {visit.name} is no day: write it as in 2026-03-31, or "
+                    "leave it out"
+                )
             continue
         before = latest.get(visit.subject)
         if before is not None and day < before[0]:
@@ -66,23 +74,50 @@ def wrong_order(visits: list[Visit]) -> list[str]:
 
 
 def wrong_order_of_files(visits: list[Visit]) -> list[str]:
-    """Files that were acquired before the same file of an earlier visit, as their sidecars or DICOM headers say."""
+    """Files that were acquired before the same file of an earlier visit, as their sidecars or DICOM headers say.
+
+    Where the manifest has the day of both visits, that counts, and files that contradict it are told in a warning.
+    """
     problems = []
     latest: dict[tuple[str, str], tuple[datetime.date, Visit]] = {}
     for visit in visits:
         earlier: dict[tuple[str, datetime.date, datetime.date], list[str]] = {}
+        contradicting: dict[tuple[str, datetime.date, datetime.date], list[str]] = {}
         for column in (*MODALITIES, "cest"):
             day = recorded_day(visit.files[column]) if column in visit.files else None
             if day is None:
                 continue
-            before = latest.get((visit.subject, column))
-            if before is not None and day < before[0]:
-                earlier.setdefault((before[1].name, before[0], day), []).append(column)
-            else:
-                latest[visit.subject, column] = (day, visit)
+            first, before = latest.get((visit.subject, column), (day, visit))
+            date_before, date = _day(before), _day(visit)
+            if day < first and (date_before is None or date is None):
+                earlier.setdefault((before.name, first, day), []).append(column)
+                continue
+            latest[visit.subject, column] = (day, visit)
+            # Dates in the wrong order are told by ``wrong_order``.
+            if day < first and date_before is not None and date is not None and date_before <= date:
+                contradicting.setdefault((before.name, first, day), []).append(column)
         problems += [
-            f"the files of {visit.subject} are in the wrong order: {', '.join(columns)} of {visit.name} was acquired "
-            f"on {day}, before that of {name} ({first}), as the files say; put the earlier visit first"
-            for (name, first, day), columns in earlier.items()
+            f"the files of {visit.subject} are in the wrong order: {said}; put the earlier visit first"
+            for said in _said(visit, earlier)
         ]
+        for said in _said(visit, contradicting):
+            warnings.warn(
+                f"the files of {visit.subject} contradict the column {DATE}, which counts: {said}", stacklevel=1
+            )
     return problems
+
+
+def _said(visit: Visit, earlier: Mapping[tuple[str, datetime.date, datetime.date], Sequence[str]]) -> list[str]:
+    """What the files say about columns of a visit, by the visit before, its day and the earlier one."""
+    return [
+        f"{', '.join(columns)} of {visit.name} was acquired on {day}, before that of {name} ({first}), as the files say"
+        for (name, first, day), columns in earlier.items()
+    ]
+
+
+def _day(visit: Visit) -> datetime.date | None:
+    """The day of a visit in the manifest; None where there is none, or none that can be read."""
+    try:
+        return datetime.date.fromisoformat(visit.attributes.get(DATE, ""))
+    except ValueError:
+        return None

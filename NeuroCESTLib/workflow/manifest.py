@@ -16,6 +16,7 @@ from NeuroCESTLib.core.checked_json import check_one_line_a_row, read_text
 from NeuroCESTLib.core.messages.suggestions import did_you_mean
 
 from .consistency import contradictions, wrong_order, wrong_order_of_files
+from .results.rows import CHANGE_COLUMNS, COHORT_COLUMNS
 from .visits import FILE_COLUMNS, MODALITIES, CohortManifest, Visit
 
 COLUMNS = ("subject", "visit", *FILE_COLUMNS)
@@ -28,9 +29,10 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
 
     Args:
         path: CSV file whose fields are separated by commas, semicolons or tabs. Columns: ``subject``, ``visit``, those
-            of ``FILE_COLUMNS``, and any others, which are kept as attributes. Paths are relative to the manifest; an
-            empty field or ``-`` means that there is no such file. A column ``date`` (year-month-day) must not
-            contradict the order of a subject's visits, and neither must the days in sidecars and DICOM headers.
+            of ``FILE_COLUMNS``, and any others, which are kept as attributes and must not have the name of a column of
+            the results. Paths are relative to the manifest; an empty field or ``-`` means that there is no such file.
+            A column ``date`` (year-month-day) must not contradict the order of a subject's visits, and where it is
+            empty, neither must the days in sidecars and DICOM headers.
 
     Returns:
         The visits.
@@ -89,6 +91,11 @@ def _header_problems(header: list[str]) -> list[str]:
         # A column of any other name is an attribute, unless it looks like a misspelt one.
         if name and name not in COLUMNS and (meant := did_you_mean(name, COLUMNS)):
             problems.append(f"the column {name} is unknown{meant}")
+    problems += [
+        f"the column {name} has the name of a column of the results: rename it"
+        for name in dict.fromkeys(header)
+        if name in (*COHORT_COLUMNS, *CHANGE_COLUMNS)
+    ]
     if not any(name in header for name in MODALITIES):
         problems.append(f"there is no column for a structural image ({', '.join(MODALITIES)})")
     if "cest" not in header:

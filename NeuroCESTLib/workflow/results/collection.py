@@ -13,11 +13,19 @@ from ..plan import FOLDERS, Plan
 from ..record import read_record
 from .comparisons import COMPARISON_COLUMNS, LATER, compare_all
 from .failures import NOT_DONE, Failure, find_failure
-from .rows import MEAN, Row, change_row, maps_without_values, read_table, statistic_rows, visit_labels, volume_rows
+from .rows import (
+    CHANGE_COLUMNS,
+    COHORT_COLUMNS,
+    MEAN,
+    Row,
+    change_row,
+    maps_without_values,
+    read_table,
+    statistic_rows,
+    visit_labels,
+    volume_rows,
+)
 from .visit_order import order_warnings
-
-COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
-"""Columns of ``cohort.csv`` after those that say which visit it is."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,9 @@ def write_tables(folder: Path, plan: Plan, results: CohortResults) -> None:
         results: What is known of the cohort.
     """
     first = ("subject", "visit", *attributes_of(plan))
-    _write(results.rows, (*first, *COLUMNS), folder / "cohort.csv")
-    known = list(dict.fromkeys(name for row in results.changes for name in row if name not in first))
-    _write(results.changes, (*first, *(known or ("first_visit", "compartment"))), folder / "changes.csv")
+    _write(results.rows, (*first, *COHORT_COLUMNS), folder / "cohort.csv")
+    others = dict.fromkeys(name for row in results.changes for name in row if name not in (*first, *CHANGE_COLUMNS))
+    _write(results.changes, (*first, *CHANGE_COLUMNS, *others), folder / "changes.csv")
     _write(results.comparisons, COMPARISON_COLUMNS, folder / "comparison.csv")
 
 

@@ -13,6 +13,13 @@ from NeuroCESTLib.core.checked_json import read_text
 
 from ..visits import Visit
 
+COHORT_COLUMNS = ("compartment", "quantity", "unit", "statistic", "value", "se", "n", "coverage", "message")
+"""Columns of ``cohort.csv`` after those that say which visit it is."""
+CHANGE_COLUMNS = (
+    *("first_visit", "compartment", "quantity", "unit", "first", "second", "change", "percent", "lower", "upper"),
+    *("level", "se", "se_fit", "se_spatial", "se_registration", "enough", "pure_change", "pure_lower", "pure_upper"),
+)
+"""Columns of ``changes.csv`` after those that say which visit it is."""
 STATISTICS = {"mean": "mean_se", "median": "", "pure": "pure_se", "fit": "fit_se"}
 """Statistics in ``cohort.csv``, with the column of ``compartments.csv`` that holds their standard error."""
 MEAN = "mean"

@@ -63,6 +63,20 @@ def test_a_mistake_is_one_clear_phrase_with_its_line(change: dict[str, str], mes
     assert message in refused([VISIT | change], tmp_path)
 
 
+@pytest.mark.parametrize("name", ["unit", "message", "first_visit", "percent", "Value"])
+def test_an_attribute_cannot_have_the_name_of_a_column_of_the_results(name: str, tmp_path: Path) -> None:
+    """It would be lost there, or replace the result."""
+    message = refused([VISIT | {name: "x"}], tmp_path)
+    assert f"the column {name.lower()} has the name of a column of the results: rename it" in message
+
+
+def test_subjects_that_differ_in_case_alone_are_told(tmp_path: Path) -> None:
+    """A typing error would otherwise make two single visits of two visits of a subject."""
+    other = {"subject": "S01", "visit": "v2", "t1": "t1b.nii", "cest": "cestb.nii", "protocol": "protocol.json"}
+    message = refused([VISIT, other, other | {"visit": "v3", "t1": "t1c.nii", "cest": "cestc.nii"}], tmp_path)
+    assert "cannot be used: the subjects s01 and S01 differ in upper and lower case alone: write the same" in message
+
+
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     rows = [
         VISIT | {"t1": "no1.nii"},
@@ -137,6 +151,38 @@ def test_files_of_swapped_visits_are_told_by_the_days_in_their_sidecars(tmp_path
         "the files of s01 are in the wrong order: cest of v2 was acquired on 2026-01-03, before that of v1 "
         "(2026-05-01), as the files say; put the earlier visit first" in message
     )
+
+
+def swapped_in_files(rows: list[dict[str, str]], folder: Path) -> Path:
+    """The manifest of visits whose sidecars say that the CEST files of the second are older than those of the first."""
+    for row in rows:
+        for value in row.values():
+            if value.endswith((".nii", ".json")):
+                (folder / value).write_text("x")
+    for row, day in zip(rows, ("2019-05-05", "2018-02-02"), strict=True):
+        (folder / row["cest"]).with_suffix(".json").write_text(json.dumps({"AcquisitionDate": day}))
+    return write_manifest(rows, folder / "m.csv")
+
+
+def test_dates_of_both_visits_count_more_than_the_days_in_their_files(tmp_path: Path) -> None:
+    manifest = swapped_in_files(dated("2026-01-10", "2026-03-31"), tmp_path)
+    with pytest.warns(UserWarning, match="the files of s01 contradict the column date, which counts: cest of v2 was"):
+        assert [visit.name for visit in read_cohort(manifest).visits] == ["v1", "v2"]
+
+
+def test_the_date_of_one_visit_alone_does_not_count_more_than_the_files(tmp_path: Path) -> None:
+    manifest = swapped_in_files(dated("2026-01-10", ""), tmp_path)
+    with pytest.raises(ValueError, match="the files of s01 are in the wrong order: cest of v2"):
+        read_cohort(manifest)
+
+
+def test_files_in_the_order_of_swapped_dates_do_not_contradict_them(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    manifest = swapped_in_files(dated("2026-03-31", "2026-01-10"), tmp_path)
+    with pytest.raises(ValueError, match="cannot be used: the visits of s01 are in the wrong order"):
+        read_cohort(manifest)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("types", [b"DA\x08\x00", b"\x08\x00\x00\x00"], ids=["explicit", "implicit"])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from browser import find_browser, running_browser
 from cohorts import read_table
 
+from CESTQuantLib.compartments.results.change import Change
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
 from NeuroCESTLib.workflow.results.collection import collect
+from NeuroCESTLib.workflow.results.rows import CHANGE_COLUMNS
 from NeuroCESTLib.workflow.settings import Settings
 from NeuroCESTLib.workflow.visits import Visit
 
@@ -53,6 +56,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / ".neurocest").mkdir()
     Plan(visits, Settings()).write(tmp_path / ".neurocest" / "plan.json")
     return tmp_path
+
+
+def test_the_columns_of_changes_are_those_of_the_command() -> None:
+    """Names that the manifest must not have are taken from them."""
+    columns = [each.name for each in fields(Change) if each.name != "region"]
+    assert ("first_visit", "compartment", *columns) == CHANGE_COLUMNS
 
 
 def test_the_table_is_tidy_and_a_failed_subject_has_its_sentence(folder: Path) -> None:
