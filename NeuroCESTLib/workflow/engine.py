@@ -35,7 +35,7 @@ def require_engine() -> None:
         ValueError: It is not; the message gives the remedy.
     """
     if importlib.util.find_spec("snakemake") is None:
-        raise ValueError("Snakemake, which runs cohorts, is not installed: run pip install 'neurocest[cohort]'")
+        raise ValueError('Snakemake, which runs cohorts, is not installed: run pip install "snakemake>=9"')
 
 
 @contextlib.contextmanager

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from cohorts import StandIns, read_table, write_cohort, write_settings
+from paths import ROOT
 from studies import checksums
 
 from NeuroCESTLib.workflow.batch import main
+from NeuroCESTLib.workflow.engine import require_engine
 from NeuroCESTLib.workflow.plan import Plan
 
-pytest.importorskip("snakemake", reason="cohorts run on Snakemake: pip install 'neurocest[cohort]'")
+pytest.importorskip("snakemake", reason='cohorts run on Snakemake: pip install "snakemake>=9"')
 
 
 @pytest.fixture
@@ -34,6 +36,13 @@ def wait_for(path: Path, process) -> None:
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
+
+
+def test_the_remedy_for_a_missing_snakemake_names_what_is_on_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'is not installed: run pip install "snakemake>=9"$'):
+        require_engine()
+    assert 'cohort = ["snakemake>=9"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 ALL = sorted(
