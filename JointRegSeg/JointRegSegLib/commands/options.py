@@ -74,7 +74,8 @@ def add_coregistration(parser: ArgumentParser) -> None:
         "--no-coregistration",
         action="store_true",
         help="trust the positions of the images of a visit (default: images that lie 1.5 mm or more from the first "
-        "one, 0.75 mm if their voxels differ, are aligned with it rigidly)",
+        "one, 0.75 mm if their voxels differ, are aligned with it rigidly; where the first one reaches over less of "
+        "the brain than another, they are aligned with the first that reaches over nearly as much as any other)",
     )
 
 
