@@ -124,7 +124,7 @@ def print_comparison(table: Path, truth: Path) -> None:
             for quantity in quantities:
                 value = found.get((f"visit {number}", region, quantity), "")
                 true_value = known.get((visit, region, quantity))
-                shown = f"{float(value):.4g}" if value not in ("", "nan") else "none"
+                shown = f"{float(value):.4g}" if value else "none"
                 cells.append(shown + (f" ({true_value:.4g})" if true_value is not None else ""))
             name = f"visit {number}, {region.replace('_', ' ')}"
             print(f"{name:34}" + "".join(f"{cell:>26}" for cell in cells))

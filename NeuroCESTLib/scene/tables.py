@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ def table_columns(node: Any) -> dict[str, list[Any]]:
 def write_table(node: Any, path: str | os.PathLike, digits: int = 8) -> Path:
     """Write a table node as a comma-separated file with a header line, whole or not at all.
 
+    A number that is NaN is an empty field.
+
     Args:
         node: Table node.
         path: File to write (``.csv``).
@@ -76,11 +79,14 @@ def write_table(node: Any, path: str | os.PathLike, digits: int = 8) -> Path:
         ValueError: The file cannot be written; the message names it.
     """
     columns = table_columns(node)
-    rows = (
-        [f"{value:.{digits}g}" if isinstance(value, float) else value for value in row]
-        for row in zip(*columns.values(), strict=True)
-    )
+    rows = ([_field(value, digits) for value in row] for row in zip(*columns.values(), strict=True))
     return write_csv(list(columns), rows, path)
+
+
+def _field(value: Any, digits: int) -> Any:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def read_table(path: str | os.PathLike) -> Any:

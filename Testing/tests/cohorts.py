@@ -51,13 +51,13 @@ if command == "compartments":
         writer = csv.writer(file)
         writer.writerow("visit region quantity unit n coverage mean median fit fit_se mean_se".split())
         for number, visit in enumerate(visits):
-            writer.writerow([visit, "edema", "apt", "%", 20, 0.8, value + number, value, "nan", "nan", 0.1])
+            writer.writerow([visit, "edema", "apt", "%", 20, 0.8, value + number, value, "", "", 0.1])
     if len(visits) == 2:
         with open(output / "changes.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["region", "quantity", "unit", "first", "second", "change", "lower", "upper"])
             writer.writerow(["edema", "apt", "%", value, value + 1, 1, 0.5, 1.5])
-            writer.writerow(["edema", "volume", "ml", 10, 12, 2, "nan", "nan"])
+            writer.writerow(["edema", "volume", "ml", 10, 12, 2, "", ""])
 else:
     (output / "made").write_text(digest)
 (output / "report.json").write_text(json.dumps({"command": command}))

@@ -94,5 +94,5 @@ def _tab_separated(text: str) -> str:
     written = io.StringIO()
     writer = csv.writer(written, delimiter="\t", lineterminator="\n")
     for row in csv.reader(io.StringIO(text)):
-        writer.writerow("n/a" if cell in ("", "nan") else cell for cell in row)
+        writer.writerow(cell or "n/a" for cell in row)
     return written.getvalue()

@@ -48,6 +48,7 @@ def test_every_visit_is_compared_with_the_reference(visits: Path, slicer: Module
     with open(output / "changes.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["region"] == "edema"]
     assert [row["visit"] for row in rows] == ["1", "2", "3"]
+    assert rows[0]["since_previous_ml"] == ""  # there is no visit before the first one
     report = json.loads((output / "report.json").read_text())
     assert report["summary"]["reference"] == 2
     pairs = [report["summary"][f"visit{number}"] for number in (1, 3)]

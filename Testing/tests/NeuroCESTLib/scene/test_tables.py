@@ -13,7 +13,9 @@ from NeuroCESTLib.scene.tables import add_table, read_table, table_columns, writ
 from NeuroCESTLib.scene.writing import write_node
 
 
-def test_a_table_is_written_with_a_header_and_the_wanted_digits(slicer: ModuleType, tmp_path: Path) -> None:
+def test_a_table_is_written_with_a_header_the_wanted_digits_and_empty_fields_for_nan(
+    slicer: ModuleType, tmp_path: Path
+) -> None:
     columns = {
         "region": ["core, necrotic", "oedema"],
         "voxels": [12, 7],
@@ -22,7 +24,7 @@ def test_a_table_is_written_with_a_header_and_the_wanted_digits(slicer: ModuleTy
     node = add_table(columns, "volumes")
     assert table_columns(node)["voxels"] == [12, 7]
     path = write_table(node, tmp_path / "volumes.csv", digits=6)
-    assert path.read_text() == 'region,voxels,volume_ml\n"core, necrotic",12,3.14159\noedema,7,nan\n'
+    assert path.read_text() == 'region,voxels,volume_ml\n"core, necrotic",12,3.14159\noedema,7,\n'
 
 
 def test_tables_keep_names_types_and_nan(slicer: ModuleType, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
             tmp_path / subject / "v2" / "compartments" / "changes.csv",
             "region quantity unit first second change lower upper",
             ["edema", "amide", "", base, base + rise, rise, rise - 0.1, rise + 0.1],
-            ["edema", "volume", "ml", 10, 12 + number, 2 + number, "nan", "nan"],
+            ["edema", "volume", "ml", 10, 12 + number, 2 + number, "", ""],
         )
     (tmp_path / "s06" / "v2" / "maps" / "report.json").unlink()
     (tmp_path / "s06" / "v2" / "logs").mkdir()
@@ -145,7 +145,7 @@ def test_a_visit_with_a_damaged_table_is_named_and_the_others_count(
 
 def test_a_map_without_values_is_told_for_its_visit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = "visit region quantity unit n coverage mean median fit fit_se mean_se"
-    empty = [["v2", region, "noe", "", 0, 0.0, *["nan"] * 5] for region in ("edema", "core")]
+    empty = [["v2", region, "noe", "", 0, 0.0, *[""] * 5] for region in ("edema", "core")]
     rows = [["v2", "edema", "amide", "", 9, 0.5, 1.0, 1.0, 1.0, 0.02, 0.05], *empty]
     write(folder / "s03" / "v2" / "compartments" / "compartments.csv", header, *rows)
     main(["summarize", str(folder)])
@@ -188,9 +188,7 @@ def test_each_later_visit_is_compared_with_the_first_one_of_its_own_table(tmp_pa
         for visit, first, second in (("v2", 10 + number, 12 + number), ("v3", 14 + number, 15 + 2 * number)):
             place = tmp_path / subject / visit / "compartments"
             header = "visit region quantity unit n coverage mean median fit fit_se mean_se"
-            rows = [
-                [v, "edema", "amide", "", 9, 1, m, m, "nan", "nan", 0.1] for v, m in (("v1", first), (visit, second))
-            ]
+            rows = [[v, "edema", "amide", "", 9, 1, m, m, "", "", 0.1] for v, m in (("v1", first), (visit, second))]
             write(place / "compartments.csv", header, *rows)
             write(place / "changes.csv", "region quantity unit first second change lower upper")
     compared = collect(tmp_path, Plan(visits, Settings()), None).comparisons
