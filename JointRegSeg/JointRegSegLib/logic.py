@@ -12,13 +12,14 @@ from NeuroCESTLib.core.device import choose_device
 from NeuroCESTLib.core.messages.input_errors import InputError, naming
 from NeuroCESTLib.core.progress import Progress, part, silent
 from NeuroCESTLib.scene import hierarchy
+from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.segmentations import show_segmentation
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
 from .inference.settings import NO_NETWORK, InferenceSettings
-from .scene.carrying import carried_along, carrying_transforms, holds_labels, lost_beyond, require_carryable
+from .scene.carrying import carried_along, carrying_transforms, lost_beyond, node_to_carry
 from .scene.results import JointRegSegResult, into_scene, tell_label_readings
 from .scene.study import misplaced_images, study_of
 
@@ -99,8 +100,8 @@ class JointRegSegLogic:
         fixed, fixed_nodes = study_of(fixedStudy, fixedMask, fixedTumor, "fixed", labels)
         moving, moving_nodes = study_of(movingStudy, movingMask, movingTumor, "moving", labels)
         nodes_to_carry = [] if carry is None else list(carry) if isinstance(carry, (list, tuple)) else [carry]
-        for node in nodes_to_carry:
-            require_carryable(node)
+        first_grid = Geometry.of(next(iter(moving_nodes.values())))
+        to_carry = [node_to_carry(node, first_grid) for node in nodes_to_carry]
         from .inference.pipeline import process_pair
 
         settings = InferenceSettings(
@@ -121,16 +122,14 @@ class JointRegSegLogic:
 
         joint = in_background(compute, report)
         report(0.92, "adding the results to the scene")
-        labels_to_carry = [node for node in nodes_to_carry if holds_labels(node)]
-        fixed_image, moving_image = (joint.positioned[which].reference for which in ("fixed", "moving"))
+        fixed_image = joint.positioned["fixed"].reference
         carried, of_carried = [], []
-        for node in nodes_to_carry:
-            forth, back, notes = carrying_transforms(node, moving, joint)
-            is_label = node in labels_to_carry
-            carried.append(carried_along(node, forth, fixed_image, moving_image, is_label))
+        for each in to_carry:
+            forth, back, notes = carrying_transforms(each, moving, joint)
+            carried.append(carried_along(each, forth, fixed_image))
             of_carried += notes
-            if is_label or node.IsA("vtkMRMLSegmentationNode"):
-                of_carried += lost_beyond(node, back, fixed_image, moving_image)
+            if each.labels or each.voxels is None:
+                of_carried += lost_beyond(each, back, fixed_image)
         names = (next(iter(nodes.values())).GetName() for nodes in (fixed_nodes, moving_nodes))
         folder = folderName or " and ".join(names)
         with scene_unchanged_on_error():
@@ -139,13 +138,13 @@ class JointRegSegLogic:
             result.warnings += misplaced_images(fixed_nodes, "fixed") + misplaced_images(moving_nodes, "moving")
             result.warnings += of_carried
             result.warnings += [
-                f"{called(node)} holds labels, so it is brought onto the fixed study by the nearest voxel"
-                for node in labels_to_carry
-                if not node.IsA("vtkMRMLLabelMapVolumeNode")
+                f"{each.title} holds labels, so it is brought onto the fixed study by the nearest voxel"
+                for each in to_carry
+                if each.labels and not each.node.IsA("vtkMRMLLabelMapVolumeNode")
             ]
             report(1.0, "done")
         for node in (fixedTumor, movingTumor, movingMask, *nodes_to_carry):
-            if node is not None and node.IsA("vtkMRMLSegmentationNode"):
+            if node is not None and node.GetScene() is not None and node.IsA("vtkMRMLSegmentationNode"):
                 show_segmentation(node, False)  # a copy is shown, or it lies in the space of the moving visit
         return result
 

@@ -164,14 +164,17 @@ def image_of_grid(image: sitk.Image, study: StudyImages, moved: StudyImages, wha
     return alike[0] if alike else None
 
 
-def mask_doubts(mask: sitk.Image, what: str, study: StudyImages, moved: StudyImages) -> list[str]:
-    """Return a sentence if it is not certain with which image of a visit a mask has to be moved.
+def mask_doubts(
+    mask: sitk.Image, what: str, study: StudyImages, moved: StudyImages, title: str | None = None
+) -> list[str]:
+    """Return a sentence if it is not certain with which image of a visit a mask or map has to be moved.
 
     Args:
-        mask: Mask or labels that came with the visit.
-        what: ``BRAIN_MASK`` or ``TUMOR``.
+        mask: Mask, labels or map that came with the visit.
+        what: ``BRAIN_MASK`` or ``TUMOR``, or what else it is.
         study: The visit as it was given.
         moved: The visit with its images in one position, of which at least one was moved.
+        title: Its name in messages; None for that of ``what``.
     """
     alike = _images_of_grid(mask, study, moved)
     if alike and _together(alike, moved):
@@ -180,8 +183,8 @@ def mask_doubts(mask: sitk.Image, what: str, study: StudyImages, moved: StudyIma
     taken = TITLES[image_of_grid(mask, study, moved, what) or moved.reference_modality]
     why = f"has the voxels of {images}, which lay apart" if alike else "has the voxels of none of the images"
     return [
-        f"{study.title(what)} {why}, so it is taken to lie on the {taken} image: if it was drawn on another one, align "
-        "the images before, or switch the coregistration off"
+        f"{title or study.title(what)} {why}, so it is taken to lie on the {taken} image: if it belongs to another "
+        "one, align the images before, or switch the coregistration off"
     ]
 
 

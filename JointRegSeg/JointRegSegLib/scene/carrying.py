@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +11,22 @@ import numpy as np
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.messages import called
-from NeuroCESTLib.scene.segmentations import add_segmentation, copy_segment_styles, grid_holding, grid_of, masks_on
+from NeuroCESTLib.scene.segmentations import (
+    SegmentStyle,
+    add_segmentation,
+    grid_holding,
+    grid_of,
+    masks_on,
+    segment_styles,
+    set_segment_styles,
+)
 from NeuroCESTLib.scene.volumes import add_volume, volume_array
 
 from ..images.modalities import TITLES
-from ..images.study import StudyImages, check_axes
-from ..inference.coregistration import image_of_grid
-from .study import image_of
+from ..images.study import TUMOR, StudyImages, check_axes
+from ..inference.coregistration import image_of_grid, mask_doubts
+from .files import position_file
+from .results import position_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -24,6 +34,8 @@ if TYPE_CHECKING:
     from ..findings.result import JointResult
 
 
+MAP = "map"
+"""What is carried along besides labels."""
 _LEAST_LOST_ML = 0.05
 """Smallest volume beyond the fixed image that is told."""
 _MOST_LABELS = 300
@@ -34,25 +46,62 @@ _LEAST_EQUAL = 0.6
 """Share of equal neighbours inside the labels above which a volume is a label map."""
 
 
-def require_carryable(node: Any) -> None:
-    """Check that a node can be brought onto the fixed study.
+@dataclass(frozen=True)
+class NodeToCarry:
+    """A node of the moving visit as it was when a run began, in which it may be changed or removed.
+
+    Attributes:
+        node: Volume, label map or segmentation.
+        title: Its name in messages.
+        name: Its name.
+        own_grid: Voxel grid that it has or on which it was made, in world coordinates; None for a segmentation that was
+            made without an image.
+        grid: Voxel grid of ``voxels`` and ``masks``, which holds all segments.
+        labels: Whether it is a label map, or a volume that holds labels, see ``holds_labels``.
+        voxels: Voxels (K, J, I) of a volume; None for a segmentation.
+        masks: Voxels of each segment by its name.
+        styles: Colours and terminology of the segments.
+    """
+
+    node: Any
+    title: str
+    name: str
+    own_grid: Geometry | None
+    grid: Geometry
+    labels: bool = False
+    voxels: np.ndarray | None = None
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    styles: Sequence[SegmentStyle] = ()
+
+
+def node_to_carry(node: Any, otherwise: Geometry) -> NodeToCarry:
+    """Read a node that is to be brought onto the fixed study.
+
+    Args:
+        node: Volume, label map or segmentation.
+        otherwise: Grid that serves a segmentation without its own.
 
     Raises:
         ValueError: The node is neither an image nor a segmentation, is empty or skewed, or is under a transform that
             is not linear.
     """
+    title = called(node)
     if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode")):
         raise ValueError(
-            f"{called(node)} is neither an image nor a segmentation, so it cannot be carried along: choose a "
+            f"{title} is neither an image nor a segmentation, so it cannot be carried along: choose a "
             "volume, label map or segmentation"
         )
     world_transform(node)
     if node.IsA("vtkMRMLSegmentationNode"):
         if not node.GetSegmentation().GetNumberOfSegments():
-            raise ValueError(f"{called(node)} has no segment: draw one, or do not carry it along")
-        return
-    volume_array(node)  # its messages tell what is wrong
-    check_axes(Geometry.of(node).direction, called(node))
+            raise ValueError(f"{title} has no segment: draw one, or do not carry it along")
+        grid = grid_holding(node, otherwise)
+        masks, styles = masks_on(node, grid), segment_styles(node)
+        return NodeToCarry(node, title, node.GetName(), _own_grid(node), grid, masks=masks, styles=styles)
+    voxels = volume_array(node).copy()  # its messages tell what is wrong
+    grid = Geometry.of(node)
+    check_axes(grid.direction, title)
+    return NodeToCarry(node, title, node.GetName(), grid, grid, holds_labels(node), voxels)
 
 
 def holds_labels(node: Any) -> bool:
@@ -84,15 +133,16 @@ def holds_labels(node: Any) -> bool:
 
 
 def carrying_transforms(
-    node: Any, given: StudyImages, joint: JointResult
+    carried: NodeToCarry, given: StudyImages, joint: JointResult
 ) -> tuple[sitk.Transform, sitk.Transform, list[str]]:
     """Return the transforms with which a node of the moving visit is brought onto the fixed study.
 
-    A node on the grid of an image that was aligned within its visit is moved with it. One on the grid of no image may
-    belong to any of them: it stays with the reference, which is told.
+    A node on the grid of an image that was aligned within its visit is moved with it. Where the images of that grid lay
+    apart, labels are moved as the tumour is, see ``image_of_grid``, and a map with the first of them. A node on
+    the grid of no image may belong to any of them, and stays with the reference. Both are told.
 
     Args:
-        node: Volume, label map or segmentation.
+        carried: The node.
         given: The moving visit as it was given.
         joint: Results of the pair.
 
@@ -104,50 +154,48 @@ def carrying_transforms(
     forth, back, positions = joint.moving_to_fixed, joint.fixed_to_moving, joint.positions.get("moving", {})
     if not positions:
         return forth, back, []
-    moved = joint.positioned["moving"]
-    grid = _own_grid(node)
-    modality = None if grid is None else image_of_grid(grid.to_sitk(np.zeros(grid.shape, np.uint8)), given, moved)
-    if modality is not None and (position := positions.get(modality)) is not None:
-        both = sitk.CompositeTransform([position, forth]), sitk.CompositeTransform([back, position.GetInverse()])
-        return *both, []
-    if modality is not None:
-        return forth, back, []
-    reference = TITLES[moved.reference_modality]
-    images = " and ".join(TITLES[name] for name in positions)
-    files = " or ".join(f"moving_{name}_position.tfm" for name in positions)
+    moved, grid = joint.positioned["moving"], carried.own_grid
+    image = None if grid is None else grid.to_sitk(np.zeros(grid.shape, np.uint8))
+    what = TUMOR if carried.labels or carried.voxels is None else MAP
+    modality = None if image is None else image_of_grid(image, given, moved, what)
+    if image is None or modality is None:
+        return forth, back, [_of_no_image(carried, TITLES[moved.reference_modality], list(positions))]
+    doubts = mask_doubts(image, what, given, moved, carried.title)
+    if (position := positions.get(modality)) is None:
+        return forth, back, doubts
+    both = sitk.CompositeTransform([position, forth]), sitk.CompositeTransform([back, position.GetInverse()])
+    return *both, doubts
+
+
+def _of_no_image(carried: NodeToCarry, reference: str, moved: Sequence[str]) -> str:
+    """Sentence about a node on the grid of no image, where images of the visit were moved."""
+    images = " and ".join(TITLES[name] for name in moved)
+    nodes = " or ".join(f"'{position_name('moving', name)}'" for name in moved)
+    files = " or ".join(position_file(name, "moving") for name in moved)
     return (
-        forth,
-        back,
-        [
-            f"{called(node)} is taken to lie with the {reference} image of the moving study, with which {images} had "
-            f"to be aligned: if it was acquired in the position of {images}, move it first by the inverse of {files}"
-        ],
+        f"{carried.title} is taken to lie with the {reference} image of the moving study, with which {images} had "
+        f"to be aligned: if it was acquired in the position of {images}, put it first under the transform {nodes} of "
+        f"the scene, or resample its file with {files}"
     )
 
 
 def _own_grid(node: Any) -> Geometry | None:
-    if not node.IsA("vtkMRMLSegmentationNode"):
-        return Geometry.of(node)
     try:
         return grid_of(node)
     except ValueError:  # it was made without an image
         return None
 
 
-def lost_beyond(node: Any, back: sitk.Transform, fixed: sitk.Image, moving: sitk.Image) -> list[str]:
+def lost_beyond(carried: NodeToCarry, back: sitk.Transform, fixed: sitk.Image) -> list[str]:
     """Return a sentence where a part of a segmentation or label map lies beyond the fixed image.
 
     Args:
-        node: Segmentation, or volume of labels.
+        carried: Segmentation, or volume of labels.
         back: Maps points of the node to points of the fixed space (LPS mm).
         fixed: Image onto whose grid it is brought.
-        moving: Image of the moving study, whose grid serves a segmentation without its own.
     """
-    if node.IsA("vtkMRMLSegmentationNode"):
-        grid = grid_holding(node, Geometry.from_sitk(moving))
-        filled = np.any(list(masks_on(node, grid).values()), axis=0)
-    else:
-        grid, filled = Geometry.of(node), volume_array(node) != 0
+    grid = carried.grid
+    filled = np.any(list(carried.masks.values()), axis=0) if carried.voxels is None else carried.voxels != 0
     shown = Geometry.from_sitk(fixed)
     everywhere = shown.to_sitk(np.ones(shown.shape, np.uint8))
     seen = _resampled(everywhere, grid.to_sitk(filled.astype(np.uint8)), back, linear=False) > 0
@@ -156,44 +204,39 @@ def lost_beyond(node: Any, back: sitk.Transform, fixed: sitk.Image, moving: sitk
         return []
     whole_ml = float(filled.sum()) * grid.voxel_volume_mm3 / 1000
     return [
-        f"{called(node)} reaches beyond the fixed image: {lost_ml:.1f} of its {whole_ml:.1f} ml are not in its copy on "
-        "the fixed study"
+        f"{carried.title} reaches beyond the fixed image: {lost_ml:.1f} of its {whole_ml:.1f} ml are not in its copy "
+        "on the fixed study"
     ]
 
 
-def carried_along(
-    node: Any, transform: sitk.Transform, fixed: sitk.Image, moving: sitk.Image, labels: bool = False
-) -> Callable[[], Any]:
+def carried_along(carried: NodeToCarry, transform: sitk.Transform, fixed: sitk.Image) -> Callable[[], Any]:
     """Resample a node of the moving visit onto the fixed study.
 
     Volumes are interpolated linearly and labels by the nearest voxel. The segments of a segmentation are sampled on
     its own grid and interpolated linearly; a voxel belongs to a segment that fills more than half of it.
 
     Args:
-        node: Volume, label map or segmentation.
+        carried: The node.
         transform: Maps points of the fixed space to points of the node (LPS mm).
         fixed: Image whose grid the result has.
-        moving: Image of the moving study, whose grid serves a segmentation without its own.
-        labels: Whether the node holds labels, see ``holds_labels``.
 
     Returns:
         A function that adds the resampled node to the scene and returns it. Voxels outside of the field of view are NaN
         in volumes and 0 in labels.
     """
-    name, geometry = f"{node.GetName()} on fixed", Geometry.from_sitk(fixed)
-    if node.IsA("vtkMRMLSegmentationNode"):
+    name, geometry, node = f"{carried.name} on fixed", Geometry.from_sitk(fixed), carried.node
+    if carried.voxels is None:
         from ..images.preprocessing.resampling import nudged
 
-        grid = grid_holding(node, Geometry.from_sitk(moving))
         masks = {
-            segment: _resampled(nudged(grid.to_sitk(mask.astype(np.float32))), fixed, transform) > 0.5
-            for segment, mask in masks_on(node, grid).items()
+            segment: _resampled(nudged(carried.grid.to_sitk(mask.astype(np.float32))), fixed, transform) > 0.5
+            for segment, mask in carried.masks.items()
         }
-        return lambda: _add_segmentation(masks, geometry, name, node)
-    voxels = volume_array(node)
-    if not labels:
+        return lambda: _add_segmentation(masks, geometry, name, carried.styles)
+    voxels = carried.voxels
+    if not carried.labels:
         voxels = voxels.astype(np.result_type(voxels.dtype, np.float32))
-    array = _resampled(image_of(node, voxels), fixed, transform, linear=not labels)
+    array = _resampled(carried.grid.to_sitk(voxels), fixed, transform, linear=not carried.labels)
     return lambda: _add_volume(array, geometry, name, node, node.IsA("vtkMRMLLabelMapVolumeNode"))
 
 
@@ -209,19 +252,22 @@ def _resampled(image: sitk.Image, fixed: sitk.Image, transform: sitk.Transform, 
 def _add_volume(array: np.ndarray, geometry: Geometry, name: str, source: Any, label: bool) -> Any:
     """Add a volume node with the unit, colours and window of its source."""
     node = add_volume(array, geometry, name, label)
-    shown = source.GetDisplayNode()
-    if label or shown is None:
+    if label:
         return node
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetAndObserveColorNodeID(shown.GetColorNodeID())
-    display.set_window(node, shown.GetWindowLevelMin(), shown.GetWindowLevelMax())
     if source.GetAttribute(display.UNIT_ATTRIBUTE) is not None:
         display.set_unit(node, display.unit_of(source))
+    shown = source.GetDisplayNode()
+    if shown is not None:
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetAndObserveColorNodeID(shown.GetColorNodeID())
+        display.set_window(node, shown.GetWindowLevelMin(), shown.GetWindowLevelMax())
     return node
 
 
-def _add_segmentation(masks: dict[str, np.ndarray], geometry: Geometry, name: str, source: Any) -> Any:
+def _add_segmentation(
+    masks: dict[str, np.ndarray], geometry: Geometry, name: str, styles: Sequence[SegmentStyle]
+) -> Any:
     """Add a segmentation node with the colours and terminology of its source."""
     node = add_segmentation(masks, geometry, name)
-    copy_segment_styles(source, node)
+    set_segment_styles(node, styles)
     return node

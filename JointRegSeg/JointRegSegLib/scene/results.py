@@ -55,6 +55,8 @@ class JointRegSegResult:
         folderItemID: Subject-hierarchy item of the folder.
         report: Numbers for the report.
         warnings: Sentences for the user.
+        positions: For the images that lay apart within a visit and were aligned, in the order of their visits and
+            modalities: nodes that belong to such an image lie with the others under its transform.
     """
 
     joint: JointResult
@@ -73,13 +75,14 @@ class JointRegSegResult:
     folderItemID: int = 0
     report: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    positions: list[Any] = field(default_factory=list)
 
     @property
     def nodes(self) -> list[Any]:
         """All nodes, in the order of the folder."""
         first = (self.fixedSegmentation, self.movingSegmentation, self.warpedSegmentation, self.transform)
         last = (self.jacobian, *self.uncertainty.values(), self.volumes, self.changes, self.lesions)
-        return [n for n in (*first, *self.warped.values(), *self.carried, *last) if n is not None]
+        return [n for n in (*first, *self.positions, *self.warped.values(), *self.carried, *last) if n is not None]
 
 
 def into_scene(
@@ -104,6 +107,11 @@ def into_scene(
         result.movingSegmentation = _add_if_segmented(joint.moving_labels, "moving segmentation")
         result.warpedSegmentation = _add_if_segmented(joint.warped_labels, "moving segmentation on fixed")
         result.transform = add_transform(joint.moving_to_fixed, "moving to fixed")
+        result.positions = [
+            add_transform(position, position_name(which, modality))
+            for which, found in joint.positions.items()
+            for modality, position in found.items()
+        ]
         for modality, image in joint.warped.items():
             result.warped[modality] = _warped_volume(image, f"{TITLES[modality]} warped", sources[modality])
         result.carried = [add() for add in carried]
@@ -213,6 +221,11 @@ def add_transform(transform: sitk.Transform, name: str) -> Any:
             if grid.IsA("vtkGridTransform"):
                 grid.SetInterpolationModeToLinear()
     return node
+
+
+def position_name(study: str, modality: str) -> str:
+    """Return the name of the transform node that brings an image into the position of the others of its visit."""
+    return f"{study} {TITLES[modality]} position"
 
 
 def volume_columns(rows: Sequence[RegionVolume]) -> dict[str, list]:

@@ -85,21 +85,18 @@ def misplaced_images(nodes: Mapping[str, Any], name: str) -> list[str]:
     return found
 
 
-def image_of(node: Any, array: np.ndarray | None = None, title: str | None = None) -> sitk.Image:
+def image_of(node: Any, title: str | None = None) -> sitk.Image:
     """Convert a volume node to an image in world coordinates (LPS mm).
 
     Args:
         node: Volume node.
-        array: Voxels (K, J, I) to use instead of those of the node.
         title: Name of the image in messages; None for the name of the node.
 
     Raises:
         ValueError: The node has no image or several values per voxel, is under a transform that is not linear, or its
             axes are not perpendicular.
     """
-    geometry = Geometry.of(node)
-    voxels = volume_array(node) if array is None else array
-    return _sitk_image(voxels, geometry, title or called(node))
+    return _sitk_image(volume_array(node), Geometry.of(node), title or called(node))
 
 
 def _sitk_image(voxels: np.ndarray, geometry: Geometry, title: str) -> sitk.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from JointRegSegLib.scene.carrying import carried_along
+from JointRegSegLib.scene.carrying import carried_along, node_to_carry
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
 
@@ -28,7 +28,7 @@ def test_a_segmentation_half_a_voxel_beside_the_fixed_image_keeps_its_volume(
     drawn[5:11, 6:12, 4:10] = True
     node = add_segmentation({"core": drawn}, Geometry(SHAPE, matrix), "drawn")
     image = fixed.to_sitk(np.zeros(SHAPE, np.uint8))
-    carried = masks_on(carried_along(node, IDENTITY, image, image)(), fixed)["core"]
+    carried = masks_on(carried_along(node_to_carry(node, fixed), IDENTITY, image)(), fixed)["core"]
     assert carried.sum() == pytest.approx(drawn.sum(), rel=0.1)
 
 
@@ -37,4 +37,6 @@ def test_a_segmentation_on_the_voxels_of_the_fixed_image_stays_as_it_is(slicer: 
     drawn = np.random.default_rng(0).random(SHAPE) < 0.5  # up to the border of the image
     node = add_segmentation({"core": drawn}, fixed, "drawn")
     image = fixed.to_sitk(np.zeros(SHAPE, np.uint8))
-    np.testing.assert_array_equal(masks_on(carried_along(node, IDENTITY, image, image)(), fixed)["core"], drawn)
+    np.testing.assert_array_equal(
+        masks_on(carried_along(node_to_carry(node, fixed), IDENTITY, image)(), fixed)["core"], drawn
+    )

@@ -190,7 +190,79 @@ def test_carried_maps_move_with_the_image_on_whose_grid_they_lie(slicer: ModuleT
     doubtful = [text for text in result.warnings if "is taken to lie with the T1 image of the moving study" in text]
     assert len(doubtful) == 1
     assert doubtful[0].startswith("'of neither' is taken to lie with")
-    assert "move it first by the inverse of moving_flair_position.tfm" in doubtful[0]
+    assert "put it first under the transform 'moving FLAIR position'" in doubtful[0]
+    assert "or resample its file with moving_flair_position.tfm" in doubtful[0]
+    # what is asked for brings it into the position of T1
+    (position,) = result.positions
+    assert position.GetName() == "moving FLAIR position"
+    assert position in result.nodes
+    carry[3].SetAndObserveTransformNodeID(position.GetID())
+    at = Geometry.of(carry[3]).ijk_to_ras @ (100, 100, 100, 1) - moving.grid.ijk_to_ras @ (100, 100, 100, 1)
+    assert np.linalg.norm(at) < 3
+    image = half.to_sitk(labels[..., :-1])
+    resampled = sitk.Resample(image, image, result.joint.positions["moving"]["flair"], sitk.sitkNearestNeighbor)
+    found = sitk.GetArrayFromImage(sitk.Resample(resampled, moving.grid.to_sitk(labels))) > 0
+    assert 2 * (found & (labels > 0)).sum() / (found.sum() + (labels > 0).sum()) > 0.8
+
+
+def test_labels_on_the_grid_of_images_that_lay_apart_are_carried_as_the_tumor_is_which_is_told(
+    slicer: ModuleType, processed: Callable
+) -> None:
+    """The patient moved by 12 mm between T1 and T1ce, which have the same voxels."""
+    study = HeadStudy.of("axial", spacing_mm=(3.0, 3.0, 3.0))
+    nodes, labels = study.nodes("moving", ("t1",)), study.visit.labels
+    nodes["t1ce"] = add_volume(np.roll(study.visit.images["t1ce"], 4, 2), study.grid, "moving t1ce")
+    drawn = np.roll(labels, 4, 2)  # on T1ce
+    tumor = add_segmentation({"Oedema": drawn > 0}, study.grid, "tumour")
+    noise = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    carry = [tumor, add_volume(drawn, study.grid, "numbers"), add_volume(noise, study.grid, "map")]
+    result = processed(study.nodes("fixed"), nodes, movingTumor=tumor, refine=0, carry=carry)
+    assert list(result.joint.positions["moving"]) == ["t1ce"]
+    warped = np.any(list(masks_on(result.warpedSegmentation, study.grid).values()), axis=0)
+    copies = masks_on(result.carried[0], study.grid)["Oedema"], volume_array(result.carried[1]) > 0
+    for found in (warped, *copies):
+        assert 2 * (found & (labels > 0)).sum() / (found.sum() + (labels > 0).sum()) > 0.8
+    np.testing.assert_allclose(volume_array(result.carried[2])[3:-3, 3:-3, 3:-3], noise[3:-3, 3:-3, 3:-3], atol=0.1)
+    for name, taken in (("tumour", "T1ce"), ("numbers", "T1ce"), ("map", "T1")):
+        (told,) = [text for text in result.warnings if text.startswith(f"'{name}' has the voxels of")]
+        assert told.startswith(
+            f"'{name}' has the voxels of T1 and T1ce, which lay apart, so it is taken to lie on the {taken} image"
+        )
+
+
+def test_what_is_carried_along_is_taken_as_it_was_when_the_run_began(
+    slicer: ModuleType, processed: Callable, visits: tuple
+) -> None:
+    study = visits[0]
+    nodes = [study.nodes(name, ("t1",)) for name in ("fixed", "moving")]
+    values = study.visit.images["t2"].astype(np.float32) + 0.5
+    shift = np.eye(4)
+    shift[0, 3] = 20.0
+    elsewhere = Geometry(study.grid.shape, np.linalg.inv(shift) @ study.grid.ijk_to_ras)
+    parent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "shift")
+    parent.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+    amide = add_volume(values, elsewhere, "amide")
+    display.show_map(amide, "mM", "viridis", (0.0, 1.0))
+    regions = add_segmentation({"core": study.visit.labels > 0}, elsewhere, "regions")
+    for node in (amide, regions):
+        node.SetAndObserveTransformNodeID(parent.GetID())
+
+    def remove(fraction: float, message: str) -> None:
+        if fraction > 0.2 and amide.GetScene() is not None:
+            regions.GetSegmentation().AddEmptySegment("late", "late")
+            for node in (amide, regions, parent):
+                slicer.mrmlScene.RemoveNode(node)
+
+    result = processed(*nodes, refine=0, carry=[amide, regions], progress=remove)
+    assert amide.GetScene() is None
+    found = volume_array(result.carried[0])
+    inside = np.isfinite(found)
+    assert inside.mean() > 0.9
+    np.testing.assert_allclose(found[inside], values[inside], atol=0.05 * values.max())
+    assert display.unit_of(result.carried[0]) == "mM"
+    masks = masks_on(result.carried[1], study.grid)
+    assert list(masks) == ["core"]
+    np.testing.assert_array_equal(masks["core"], study.visit.labels > 0)
 
 
 def test_what_a_carried_segmentation_has_beyond_the_fixed_image_is_told(
