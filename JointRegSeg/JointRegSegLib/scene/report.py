@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view
 
 from ..images.compartments import COMPARTMENTS, title_of
+from ..images.coverage import coverage_of
 from ..images.labels import CAVITY
 from ..images.modalities import TITLES
 from ..pictures.cases import JACOBIAN_TITLE, JACOBIAN_WINDOW
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from .single_study import SegmentationResult
 
 PREFERRED = ("t1ce", "flair", "t1", "t2")
-"""Order of preference of the modality that is shown; the first one that both visits have is taken."""
+"""Order of preference of the modality that is shown."""
+_MOST = 0.9
+"""Share of the brain in a slice from which on an image shows enough of it."""
 
 
 def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") -> None:
@@ -48,10 +52,10 @@ def draw_report(result: JointRegSegResult, path: str | Path, title: str = "") ->
     import SimpleITK as sitk
 
     joint = result.joint
-    fixed_modality, moving_modality = shown_modalities(result)
+    fixed_cut = _Cut(joint.jacobian, joint.fixed_labels, joint.fixed_mask)
+    fixed_modality, moving_modality = _shown_modalities(result, fixed_cut)
     fixed = result.studies["fixed"].images[fixed_modality]
     moving = result.studies["moving"].images[moving_modality]
-    fixed_cut = _Cut(joint.jacobian, joint.fixed_labels, joint.fixed_mask)
     moving_labels = None if joint.moving_labels is None else _on_grid(joint.moving_labels, moving)
     moving_cut = _Cut(moving, moving_labels, _on_grid(joint.moving_mask, moving))
 
@@ -84,10 +88,13 @@ def draw_segmentation(result: SegmentationResult, path: str | Path, title: str =
     Raises:
         ValueError: Matplotlib is not installed, or the file cannot be written.
     """
-    found = result.found
-    modality = next(m for m in PREFERRED if m in result.study.present)
-    cut = _Cut(found.labels, found.labels, found.mask)
-    picture = cut.of(_resampled(result.study.images[modality], found.labels))
+    import SimpleITK as sitk
+
+    found, images = result.found, result.study.images
+    cut, identity = _Cut(found.labels, found.labels, found.mask), sitk.Transform(3, sitk.sitkIdentity)
+    present = [modality for modality in PREFERRED if modality in images]
+    modality = _first_shown(present, lambda m: cut.share_shown(images[m], found.mask, identity))
+    picture = cut.resampled(images[modality], identity)
     figure = new_figure((13.2, 4.2), title)
     axes = figure.subplots(1, 4)
     _draw(axes[0], picture, cut, TITLES[modality])
@@ -102,13 +109,44 @@ def draw_segmentation(result: SegmentationResult, path: str | Path, title: str =
     save_figure(figure, path)
 
 
-def shown_modalities(result: JointRegSegResult) -> tuple[str, str]:
-    """Choose the modality of the fixed and of the moving study to show: the same one if they share any."""
-    fixed, moving = (result.studies[which].present for which in ("fixed", "moving"))
-    for modality in PREFERRED:
-        if modality in fixed and modality in moving:
-            return modality, modality
-    return fixed[0], moving[0]
+def _shown_modalities(result: JointRegSegResult, cut: _Cut) -> tuple[str, str]:
+    """Choose the modality of the fixed and of the moving study to show: the same one if they share any.
+
+    It is the first one whose images show most of the brain in the slice of the fixed study.
+    """
+    import SimpleITK as sitk
+
+    joint, identity = result.joint, sitk.Transform(3, sitk.sitkIdentity)
+    fixed, moving = (result.studies[which].images for which in ("fixed", "moving"))
+
+    def share_of_fixed(modality: str) -> float:
+        return cut.share_shown(fixed[modality], joint.fixed_mask, identity)
+
+    def share_of_moving(modality: str) -> float:
+        return cut.share_shown(moving[modality], joint.moving_mask, joint.moving_to_fixed)
+
+    if shared := [modality for modality in PREFERRED if modality in fixed and modality in moving]:
+        both = _first_shown(shared, lambda modality: min(share_of_fixed(modality), share_of_moving(modality)))
+        return both, both
+    return (
+        _first_shown([modality for modality in PREFERRED if modality in fixed], share_of_fixed),
+        _first_shown([modality for modality in PREFERRED if modality in moving], share_of_moving),
+    )
+
+
+def _first_shown(modalities: Sequence[str], share: Callable[[str], float]) -> str:
+    """The first modality whose image shows most of the brain in a slice, else the one that shows more than the others.
+
+    Args:
+        modalities: At least one modality.
+        share: Returns the share of the brain in the slice that the image of a modality shows.
+    """
+    shares: dict[str, float] = {}
+    for modality in modalities:
+        shares[modality] = share(modality)
+        if shares[modality] >= _MOST:
+            return modality
+    return max(shares, key=lambda modality: shares[modality])
 
 
 class _Cut:
@@ -122,6 +160,7 @@ class _Cut:
         self.view: SliceView = dataclasses.replace(view, index=index)
         self._slab = grid[tuple(slice(index, index + 1) if a == 2 - view.axis else slice(None) for a in range(3))]
         self._box = bounding_box(self.view.cut(in_brain))
+        self._in_brain = self.view.cut(in_brain)[self._box]
 
     def of(self, image: sitk.Image) -> np.ndarray:
         """Return the picture (row, column) of an image on the grid."""
@@ -133,6 +172,23 @@ class _Cut:
 
         slab = sitk.Resample(image, self._slab, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
         return dataclasses.replace(self.view, index=0).cut(_array(slab))[self._box]
+
+    def share_shown(self, image: sitk.Image, brain: sitk.Image, transform: sitk.Transform) -> float:
+        """Return the share of the brain in the slice, 0 to 1, that an image shows.
+
+        Args:
+            image: Image on a grid of its own.
+            brain: Brain mask in the space of the image.
+            transform: Maps points of the slice to points of the image (LPS mm).
+        """
+        import SimpleITK as sitk
+
+        seen = coverage_of(image, brain).seen
+        if seen is None:
+            seen = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+            seen.CopyInformation(image)
+        shown = self.resampled(seen, transform)[self._in_brain] >= 0.5
+        return float(shown.mean()) if shown.size else 1.0
 
 
 def _array(image: sitk.Image) -> np.ndarray:
@@ -146,13 +202,6 @@ def _on_grid(labels: sitk.Image, image: sitk.Image) -> sitk.Image:
     import SimpleITK as sitk
 
     return sitk.Resample(labels, image, sitk.Transform(), sitk.sitkNearestNeighbor)
-
-
-def _resampled(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    """Image at the voxels of another."""
-    import SimpleITK as sitk
-
-    return sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
 
 
 def _gray(picture: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,37 @@ def test_the_report_shows_the_slice_with_all_compartments() -> None:
 
     labels, brain = sitk.GetImageFromArray(layered_tumor()), sitk.GetImageFromArray(np.ones((14, 20, 20), np.uint8))
     assert set(np.unique(report._Cut(brain, labels, brain).of(labels))) == {0, 1, 2, 3}
+
+
+def beside_the_tumor(image: sitk.Image, labels: sitk.Image, padded: bool) -> sitk.Image:
+    """The upper half of an image above the tumour, alone or padded to the whole grid by background."""
+    filled = np.flatnonzero((sitk.GetArrayViewFromImage(labels) > 0).any((1, 2)))
+    first = int(filled[-1]) + 2
+    if not padded:
+        return image[:, :, first:]
+    values = sitk.GetArrayFromImage(image)
+    values[:first] = values.min()
+    slab = sitk.GetImageFromArray(values)
+    slab.CopyInformation(image)
+    return slab
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_pictures_show_an_image_that_shows_the_brain_around_the_tumor(figures: list[Any], padded: bool) -> None:
+    """FLAIR, which is preferred, is a slab beside the tumour."""
+    result = head_result()
+    study, labels = result.studies["fixed"], result.joint.fixed_labels
+    slab = beside_the_tumor(study.images["flair"], labels, padded)
+    result.studies["fixed"] = replace(study, images={**study.images, "flair": slab})
+    report.draw_report(result, "report.png")
+    found = SimpleNamespace(labels=labels, mask=result.joint.fixed_mask, uncertainty=None, volumes=[])
+    report.draw_segmentation(SimpleNamespace(found=found, study=result.studies["fixed"]), "report.png")
+    titles = [axis.get_title() for axis in figures[0].axes]
+    assert titles[:3] == ["fixed, T1", "moving, T1", "moving on fixed, T1"]
+    assert figures[1].axes[0].get_title() == "T1"
+    result.studies["fixed"] = study
+    report.draw_report(result, "report.png")
+    assert figures[2].axes[0].get_title() == "fixed, FLAIR"
 
 
 def test_compartments_have_the_colours_of_the_segmentations_in_all_pictures(figures: list[Any]) -> None:
