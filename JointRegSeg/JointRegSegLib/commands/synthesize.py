@@ -54,8 +54,8 @@ def add(commands: _SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--cavity",
         action="store_true",
-        help="label resection cavities with 4, and declare the convention brats2024 in the manifest (default: they are "
-        "background)",
+        help="label resection cavities with 4 (default: they are background); the manifest declares the convention "
+        "brats2024 either way",
     )
     parser.add_argument(
         "--resected",
