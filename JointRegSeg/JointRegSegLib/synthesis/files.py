@@ -18,6 +18,7 @@ from ..cohort.studies import StudyRecord
 from ..images.grid import WorkingGrid
 from ..images.modalities import MODALITIES
 from ..registration.transforms import pair_transform
+from .anatomy import warp_fields
 from .patient import SyntheticPatient, SyntheticVisit, synthetic_patient
 from .random_fields import Draw, grid_of
 from .templates import Template
@@ -49,9 +50,10 @@ def write_patient(
     """Make the patient of a seed and write it into a folder.
 
     The files are ``<visit>_<modality>.nii.gz``, ``<visit>_seg.nii.gz`` (1 necrotic core, 2 oedema, 3 enhancing
-    tumour), ``<visit>_mask.nii.gz``, ``<visit>_landmarks.csv`` (LPS mm), and the true map
-    ``true_visit2_to_visit1.h5``, which maps points of visit 1 to visit 2 (LPS mm) as ``moving_to_fixed.h5`` does, with
-    its inverse ``true_visit1_to_visit2.h5``. The second visit is tilted and shifted in the scanner.
+    tumour), ``<visit>_mask.nii.gz``, ``<visit>_landmarks.csv`` (LPS mm, in brain that is healthy at both visits), and
+    the true map ``true_visit2_to_visit1.h5``, which maps points of visit 1 to visit 2 (LPS mm) as
+    ``moving_to_fixed.h5`` does, with its inverse ``true_visit1_to_visit2.h5``. The second visit is tilted and shifted
+    in the scanner.
 
     Args:
         templates: Anatomies with voxels of ``spacing_mm``.
@@ -83,7 +85,7 @@ def write_patient(
                 f"cannot write '{path}': the disk is full or the folder is read-only; free some space or choose another"
             ) from None
         remove_hdf5_times(path)
-    first = _landmarks(patient.fixed, grid, Draw(seed + 2))
+    first = _landmarks(patient, grid, Draw(seed + 2))
     second = [transforms.moving_to_fixed.TransformPoint(point) for point in first]
     if regions:
         _write_image(patient.fixed.regions, grid, None, folder / f"{VISITS[0]}_regions.nii.gz", np.uint8)
@@ -146,14 +148,17 @@ def _write_image(values: Tensor, grid: WorkingGrid, pose: sitk.AffineTransform |
     return path
 
 
-def _landmarks(visit: SyntheticVisit, grid: WorkingGrid, draw: Draw) -> list[Point]:
-    """Points in healthy brain, drawn evenly; none where there is no healthy brain."""
-    candidates = (visit.mask & (visit.labels == 0)).flatten().nonzero().flatten()
+def _landmarks(patient: SyntheticPatient, grid: WorkingGrid, draw: Draw) -> list[Point]:
+    """Points of the first visit in brain that is healthy at both visits, drawn evenly; none where there is none."""
+    assert patient.deformation is not None
+    mask, later = patient.fixed.mask, torch.stack([patient.moving.lesion, ~patient.moving.mask]).float()
+    ill_or_outside = patient.fixed.lesion | (warp_fields(later, patient.deformation.displacement) > 0).any(0)
+    candidates = (mask & ~ill_or_outside).flatten().nonzero().flatten()
     if len(candidates) == 0:
         return []
     chosen = candidates[torch.randint(len(candidates), (LANDMARKS,), generator=draw.generator)]
-    image = grid.to_sitk(visit.mask.numpy().astype(np.uint8))
-    _, height, width = visit.mask.shape
+    image = grid.to_sitk(mask.numpy().astype(np.uint8))
+    _, height, width = mask.shape
     return [
         image.TransformIndexToPhysicalPoint((int(i % width), int(i // width % height), int(i // (width * height))))
         for i in chosen

@@ -45,6 +45,7 @@ class SyntheticVisit:
         mask: Brain (D, H, W) bool.
         tissues: Probabilities (3, D, H, W) of CSF, grey and white matter of the healthy anatomy.
         regions: What each voxel mostly holds, (D, H, W) uint8, see ``regions.REGIONS``.
+        lesion: Tumour and resection cavity (D, H, W) bool, also where the cavity has no number in the labels.
     """
 
     images: Tensor
@@ -52,6 +53,7 @@ class SyntheticVisit:
     mask: Tensor
     tissues: Tensor
     regions: Tensor
+    lesion: Tensor
 
 
 @dataclass(frozen=True)
@@ -149,4 +151,5 @@ def _visit(
     mask = brain > draw.uniform(0.35, 0.65)
     labels = parts.labels(cavity) * mask
     images = random_images(tissues, parts, mask, spacing_mm, draw, modalities)
-    return SyntheticVisit(images, labels, mask, tissues, region_labels(tissues, parts, labels, mask))
+    lesion = (parts.labels(cavity=True) > 0) & mask
+    return SyntheticVisit(images, labels, mask, tissues, region_labels(tissues, parts, labels, mask), lesion)

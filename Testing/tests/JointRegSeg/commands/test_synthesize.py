@@ -37,6 +37,7 @@ def test_the_command_writes_a_cohort_with_the_true_deformation(tmp_path: Path) -
         != sitk.ReadImage(str(second.images["t1"])).GetDirection()
     )
     assert (output / "report.json").is_file()
+    assert {study.convention for study in (first, second)} == {"brats2024"}  # with its cavities as background
     for study in (first, second):
         regions = sitk.ReadImage(str(output / study.subject / f"{study.visit}_regions.nii.gz"))
         label, mask = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (study.label, study.mask))
@@ -45,6 +46,24 @@ def test_the_command_writes_a_cohort_with_the_true_deformation(tmp_path: Path) -
         assert ((array > 0) == (mask > 0)).all()
         for value, region in ((1, 6), (2, 4), (3, 5)):  # necrotic core, oedema, enhancing tumour
             assert ((array == region) == (label == value)).all()
+
+
+@pytest.mark.parametrize("seed", ["6", "10"])
+def test_landmarks_lie_in_brain_that_is_healthy_at_both_visits(tmp_path: Path, seed: str) -> None:
+    """The tumour of one visit is resected; the patient with labelled cavities is the same."""
+    words = ["synthesize", "--spacing", "4", "--seed", seed, "--resected", "1"]
+    assert main([*words, "--output", str(tmp_path / "plain")]) == 0
+    assert main([*words, "--output", str(tmp_path / "cavity"), "--cavity"]) == 0
+    plain, labelled = (read_manifest(tmp_path / name / "cohort.csv").studies for name in ("plain", "cavity"))
+    for study, with_cavity in zip(plain, labelled, strict=True):
+        assert study.landmarks.read_text() == with_cavity.landmarks.read_text()
+        labels, mask = (sitk.ReadImage(str(file)) for file in (with_cavity.label, study.mask))
+        with open(study.landmarks, newline="") as file:
+            points = [tuple(float(row[c]) for c in "xyz") for row in csv.DictReader(file)]
+        assert len(points) == 20
+        places = [labels.TransformPhysicalPointToIndex(point) for point in points]
+        assert {labels[place] for place in places} == {0}
+        assert all(mask[place] for place in places)
 
 
 def test_subjects_come_with_the_targets_of_tasks_and_the_best_predictions(tmp_path: Path) -> None:
