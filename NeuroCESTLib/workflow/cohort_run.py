@@ -27,6 +27,7 @@ from .engine import (
     run_engine,
     states_of_logs,
 )
+from .kept_files import require_files_kept
 from .manifest import read_cohort
 from .plan import Plan
 from .record import update_record
@@ -81,7 +82,8 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         Exit status: 0 if every subject has its results, otherwise 1.
 
     Raises:
-        ValueError: The manifest or the settings have mistakes, Snakemake is missing, or the folder is in use.
+        ValueError: The manifest or the settings have mistakes, Snakemake is missing, or the folder is in use or holds
+            files of the user that would be removed.
     """
     for path in (manifest, options.settings):
         if path is not None:
@@ -96,6 +98,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")
+    require_files_kept(folder, plan)
     if options.dry_run or options.dag:
         return _look(plan, folder, arguments, options.dag)
     require_inputs_kept(folder, lambda place: str(place) in _RESULTS)
