@@ -21,6 +21,7 @@ from .engine import (
     STATE,
     engine_command,
     engine_environment,
+    forcing,
     only_run,
     profile_folder,
     require_engine,
@@ -30,7 +31,7 @@ from .engine import (
 from .kept_files import require_files_kept
 from .manifest import read_cohort
 from .plan import Plan
-from .record import update_record
+from .record import folders_to_redo, update_record
 from .results.collection import attributes_of, collect, write_tables
 from .results.comparisons import groups_of
 from .results.failures import NOT_DONE
@@ -110,7 +111,8 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         update_record(folder, _earlier_plan(file))
         plan.write(file)
         before = states_of_logs(folder)
-        status = run_engine(folder, file, [*arguments, "--keep-going", "--rerun-incomplete"], lock)
+        forced = forcing(arguments, folders_to_redo(folder, plan))
+        status = run_engine(folder, file, [*forced, "--keep-going", "--rerun-incomplete"], lock)
         has_failed = status not in (0, INTERRUPTED) and states_of_logs(folder) == before
         not_done = _ENGINE_FAILED if has_failed else NOT_DONE
         failed = summarize_cohort(output, options.compare, options.statistic, not_done)
@@ -212,7 +214,7 @@ def _look(plan: Plan, folder: Path, arguments: Sequence[str], dag: str | None) -
         place = folder if folder.is_dir() else Path(temporary)
         file = plan.write(Path(temporary) / "plan.json")
         if dag is None:
-            return run_engine(place, file, [*arguments, "--dry-run"])
+            return run_engine(place, file, [*forcing(arguments, folders_to_redo(folder, plan)), "--dry-run"])
         kind = Path(dag).suffix.lower()
         if kind not in (".mmd", ".dot", *_GRAPHVIZ):
             raise ValueError(f"--dag {dag}: the name must end in .mmd, .dot, .svg, .pdf or .png")

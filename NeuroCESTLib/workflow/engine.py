@@ -95,6 +95,23 @@ def run_engine(folder: Path, plan: Path, arguments: Sequence[str], lock: int | N
             return INTERRUPTED
 
 
+def forcing(arguments: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Return arguments of Snakemake that redo folders, besides what they redo already.
+
+    Args:
+        arguments: Arguments of Snakemake.
+        folders: Folders of stages, relative to the output folder.
+    """
+    if not folders:
+        return list(arguments)
+    split = (word.split("=", 1) if word.startswith("--forcerun=") else [word] for word in arguments)
+    words = [word for part in split for word in part]
+    given = [place for place, word in enumerate(words) if word in ("--forcerun", "-R")]
+    if not given:
+        return [*words, "--forcerun", *folders]
+    return [*words[: given[-1] + 1], *folders, *words[given[-1] + 1 :]]  # of several, the last one counts
+
+
 def engine_command(folder: Path) -> list[str]:
     """Return how the command of Snakemake begins, for an output folder."""
     return [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]

@@ -35,9 +35,10 @@ def require_files_kept(folder: Path, plan: Plan) -> None:
         targets |= dict.fromkeys(_places(place), place)
     for stage, subject, visit in stages:
         for file in [*plan.job(stage, subject, visit.name).inputs, *visit.files.values()]:
-            if os.path.isabs(file) and (place := _first_of(targets, _places(file))):
+            around = _first_of(targets, _places(file)) if os.path.isabs(file) else None
+            if around is not None:
                 raise ValueError(
-                    f"'{file}' is an input of this run and lies in '{place}', which a stage replaces: choose another "
+                    f"'{file}' is an input of this run and lies in '{around}', which a stage replaces: choose another "
                     "--output"
                 )
 

@@ -208,6 +208,22 @@ def test_results_of_earlier_settings_do_not_count(stand_ins: StandIns, tmp_path:
 
 
 @pytest.mark.slow
+def test_exchanged_files_are_read_again_though_they_keep_their_times(stand_ins: StandIns, tmp_path: Path) -> None:
+    manifest, out = write_cohort(tmp_path / "cohort", 1), tmp_path / "out"
+    (out / "s01/v2/registration").mkdir(parents=True)  # an empty folder is no result
+    arguments = ("run", manifest, "--output", out, "--cores", 1)
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == [call for call in ALL if "s01" in call]
+    one, two, spare = (tmp_path / "cohort" / name for name in ("s01_v1_cest.nii", "s01_v2_cest.nii", "spare"))
+    for old, new in ((one, spare), (two, one), (spare, two)):
+        old.rename(new)
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == ["compartments s01/v2", "fit s01/v1", "fit s01/v2"]
+    assert stand_ins.run(*arguments)[0] == 0
+    assert stand_ins.calls() == []
+
+
+@pytest.mark.slow
 def test_an_output_folder_may_have_any_name(stand_ins: StandIns, tmp_path: Path) -> None:
     manifest, out = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "results #1: {it's}"
     status, said = stand_ins.run("run", manifest, "--output", out, "--cores", 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from NeuroCESTLib.workflow.engine import profile_folder
+from NeuroCESTLib.workflow.engine import forcing, profile_folder
 from NeuroCESTLib.workflow.programs import last_error, options, run_program
 
 
@@ -31,6 +31,19 @@ def test_an_unusable_argument_of_a_command_is_told(tmp_path: Path) -> None:
 
 def test_options_without_a_value_are_left_out() -> None:
     assert options({"--a": "x", "--b": None, "--c": (1, 2.5), "--d": ""}) == ["--a", "x", "--c", "1", "2.5"]
+
+
+@pytest.mark.parametrize(
+    ("given", "forced"),
+    [
+        (["--cores", "1"], ["--cores", "1", "--forcerun", "a/maps"]),
+        (["-R", "compartments", "--until", "fit"], ["-R", "a/maps", "compartments", "--until", "fit"]),
+        (["--forcerun=fit"], ["--forcerun", "a/maps", "fit"]),
+    ],
+)
+def test_what_the_user_forces_is_forced_too(given: list[str], forced: list[str]) -> None:
+    assert forcing(given, ["a/maps"]) == forced
+    assert forcing(given, []) == given
 
 
 def test_profiles_are_folders_or_bundled_ones(tmp_path: Path) -> None:

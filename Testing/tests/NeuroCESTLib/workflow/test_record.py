@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from NeuroCESTLib.workflow.engine import STATE
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
-from NeuroCESTLib.workflow.record import is_current, read_record, update_record
+from NeuroCESTLib.workflow.record import folders_to_redo, is_current, read_record, update_record
 from NeuroCESTLib.workflow.results.failures import find_failure
 from NeuroCESTLib.workflow.settings import Settings
 from NeuroCESTLib.workflow.visits import Visit
@@ -71,6 +73,87 @@ def test_a_run_that_was_killed_is_noted_with_its_own_arguments(folder: Path) -> 
     made(folder, "fit", time=200)
     update_record(folder, plan_of(folder))  # begins the next run, which has other settings
     assert "fit" in outdated(folder, plan_of(folder, "r1rho"))
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Exchange two files by renaming them, which keeps their times."""
+    spare = first.with_name("spare")
+    first.rename(spare)
+    second.rename(first)
+    spare.rename(second)
+
+
+def write_other(folder: Path, size: int, time: int = 2) -> Path:
+    """Write a file of the size of the CEST images, which gets the size given, and another content."""
+    for name, text, of in (("cest", "x", 1), ("other", "y", time)):
+        (folder / f"data/{name}.nii").write_text(text * size)
+        os.utime(folder / f"data/{name}.nii", (of, of))
+    return folder / "data/other.nii"
+
+
+def tell_checksum(folder: Path, file: Path) -> None:
+    """Let the report of the fit tell the checksum of a file, without a change of its time."""
+    report = folder / "s01/v1/maps/report.json"
+    time = report.stat().st_mtime_ns
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    report.write_text(json.dumps({"inputs": [{"role": "signal", "path": str(file), "sha256": digest}]}))
+    os.utime(report, ns=(time, time))
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+def test_a_file_that_takes_the_place_of_another_one_and_keeps_its_time_counts(size: int, folder: Path) -> None:
+    other = write_other(folder, size)
+    made(folder, *STAGES, time=50)
+    update_record(folder, plan_of(folder))
+    assert folders_to_redo(folder, plan_of(folder)) == []
+    exchange(folder / "data/cest.nii", other)
+    assert outdated(folder, plan_of(folder)) == ["fit"]
+    assert folders_to_redo(folder, plan_of(folder)) == ["s01/v1/maps"]
+    exchange(folder / "data/cest.nii", other)
+    update_record(folder, plan_of(folder))
+    assert outdated(folder, plan_of(folder)) == []
+
+
+def test_checksums_in_the_report_tell_large_files_of_the_same_size_and_time_apart(folder: Path) -> None:
+    other, cest = write_other(folder, 2_000_000, time=1), folder / "data/cest.nii"
+    made(folder, *STAGES, time=60)
+    tell_checksum(folder, cest)
+    update_record(folder, plan_of(folder))
+    cest.chmod(0o640)
+    os.utime(cest, (400, 400))
+    assert outdated(folder, plan_of(folder)) == []  # touched, but the same
+    os.utime(cest, (1, 1))
+    exchange(cest, other)
+    assert outdated(folder, plan_of(folder)) == ["fit"]
+
+
+def test_a_file_that_is_exchanged_after_a_stage_has_read_it_makes_the_stage_outdated(folder: Path) -> None:
+    other, cest = write_other(folder, 10, time=1), folder / "data/cest.nii"
+    made(folder, *STAGES, time=60)
+    tell_checksum(folder, cest)
+    exchange(cest, other)  # while another patient is fitted
+    update_record(folder, plan_of(folder))
+    assert outdated(folder, plan_of(folder)) == ["fit"]
+
+
+def test_a_record_without_stamps_remains_valid(folder: Path) -> None:
+    write_other(folder, 2_000_000)
+    made(folder, *STAGES, time=50)
+    update_record(folder, plan_of(folder))
+    file = folder / STATE / "made.json"
+    earlier = json.loads(file.read_text())
+    for entry in earlier.values():  # as earlier versions wrote it
+        del entry["stamps"]
+    earlier["s01/v1/maps"]["read"].pop(str(folder / "data/cest.nii"), None)
+    file.write_text(json.dumps(earlier))
+    update_record(folder, plan_of(folder))
+    assert outdated(folder, plan_of(folder)) == []
+    assert folders_to_redo(folder, plan_of(folder)) == []
+
+
+def test_a_folder_without_a_report_is_done_again(folder: Path) -> None:
+    (folder / "s01/v1/maps/report.json").unlink()
+    assert "s01/v1/maps" in folders_to_redo(folder, plan_of(folder))
 
 
 @pytest.mark.parametrize("size", [10, 2_000_000])
