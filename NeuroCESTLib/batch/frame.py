@@ -31,6 +31,8 @@ _SAID_BY = {"protocol": ("sequence", "scenario", "config"), "model": ("pools", "
 """Arguments that may hold an input which has no argument of its own."""
 _MAIN_INPUTS = ("scenario", "sequence", "signal", "config", "moving", "images", "maps", "maps2", "regions", "manifest")
 """Arguments that a message is about where nothing else is said, the likeliest first."""
+CANCELLED = "cancelled, nothing written"
+"""What a cancelled command ends with."""
 ANONYMOUS = "--anonymous"
 _EVERYWHERE = (
     f"Every command takes {ANONYMOUS}, which leaves paths, user and machine, and names of nodes that come from files "
@@ -93,7 +95,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
     except SystemExit as stop:
         return _exit_status(stop)
     except (Cancelled, KeyboardInterrupt):
-        print("cancelled, nothing written", file=sys.stderr)
+        print(CANCELLED, file=sys.stderr)
         return FAILURE
     except Exception as error:  # whatever happened, a command ends with a sentence
         if debug:

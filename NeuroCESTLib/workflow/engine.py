@@ -6,10 +6,14 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
@@ -26,6 +30,10 @@ INTERRUPTED = 130
 """Exit status of a run that the user stopped."""
 PLAN_VARIABLE = "NEUROCEST_PLAN"
 """Environment variable by which the rules find a plan elsewhere."""
+_STOP = getattr(signal, "SIGUSR1", None)
+"""Signal by which the engine is told to stop its stages; Windows has none."""
+_LONGEST_STOP_S = 60.0
+"""How long the engine may take for it: on a cluster it cancels its jobs."""
 
 
 def require_engine() -> None:
@@ -78,21 +86,64 @@ def run_engine(folder: Path, plan: Path, arguments: Sequence[str], lock: int | N
     """
     inherited = () if lock is None or os.name == "nt" else (lock,)
     command = [*engine_command(folder), *arguments]
-    with subprocess.Popen(command, env=engine_environment(plan), pass_fds=inherited) as engine:
+    with _deaf_to_interrupts():
+        engine = subprocess.Popen(command, env=engine_environment(plan), pass_fds=inherited)
+    with engine:
         try:
             return engine.wait()
         except KeyboardInterrupt:
             # The lock must not be released before all that writes into the folder has ended.
-            print(
-                "cancelled: waiting for the stages under way, press Ctrl+C again to leave them behind", file=sys.stderr
-            )
-            engine.terminate()
             try:
+                print(
+                    "cancelled: waiting for the stages under way, press Ctrl+C again to stop them, too", file=sys.stderr
+                )
+                engine.terminate()
                 engine.wait()
             except KeyboardInterrupt:
-                engine.kill()
+                _stop(engine)
                 raise
             return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that is started here, and those that it starts, ignore Ctrl+C, which a terminal sends to all."""
+    if os.name == "nt" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(engine: subprocess.Popen) -> None:
+    """Stop an engine together with its stages."""
+    try:
+        if _STOP is not None:
+            engine.send_signal(_STOP)
+            engine.wait(_LONGEST_STOP_S)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        pass
+    finally:
+        engine.kill()
+
+
+def stop_when_told() -> None:
+    """Let the process of the engine, whose rules call this, stop its stages when it is told to."""
+    if _STOP is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(_STOP, _stop_stages)
+
+
+def _stop_stages(number: int, frame: FrameType | None) -> NoReturn:
+    """Stop the stages that run on this machine, and let Snakemake end, which cancels those on a cluster."""
+    import psutil  # Snakemake brings it
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    raise KeyboardInterrupt
 
 
 def forcing(arguments: Sequence[str], folders: Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from NeuroCESTLib.batch.frame import CANCELLED
+
 LIBRARIES = {
     "cestquant": "CESTQuantLib.batch",
     "jointregseg": "JointRegSegLib.batch",
@@ -63,7 +65,9 @@ def environment(threads: int | None = None) -> Mapping[str, str]:
         if threads is None
         else dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), str(threads))
     )
-    return {**os.environ, **({"PYTHONPATH": path} if path else {}), **limits}
+    # Without the last one, Python would import files of the folder in which it is started, such as a 'random.py' of the
+    # user. Python 3.10 does not know it; Snakemake needs 3.11.
+    return {**os.environ, **({"PYTHONPATH": path} if path else {}), **limits, "PYTHONSAFEPATH": "1"}
 
 
 def last_error(printed: str) -> str:
@@ -76,6 +80,11 @@ def last_error(printed: str) -> str:
     if errors or not lines:
         return errors[-1] if errors else ""
     return f"it ended without a message after '{lines[-1]}': it was stopped, perhaps for lack of memory or time"
+
+
+def was_cancelled(printed: str) -> bool:
+    """Return whether a command was cancelled, by what it printed to standard error."""
+    return printed.rstrip().endswith(CANCELLED)
 
 
 def options(values: Mapping[str, object]) -> list[str]:

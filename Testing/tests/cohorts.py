@@ -28,8 +28,14 @@ with open(home / "calls", "a") as file:
 if (home / "stall").exists() and (home / "stall").read_text() == f"{command} {output.parent}":
     output.mkdir()
     (output / "half").write_text("half")
-    (home / "stalled").write_text("now")
-    time.sleep(600)
+    (home / "begun").write_text(str(os.getpid()))
+    (home / "begun").rename(home / "stalled")
+    for _ in range(12000):
+        if not (home / "stall").exists():
+            break
+        time.sleep(0.05)
+    (output / "half").unlink()
+    output.rmdir()
 texts = []
 for argument in arguments:
     path = Path(argument)
@@ -91,7 +97,10 @@ class StandIns:
         return found
 
     def stall(self, call: str) -> None:
-        """Let a call, as ``calls`` names it, begin its output and then wait to be killed."""
+        """Let a call, as ``calls`` names it, begin its output and then wait for ``go_on``.
+
+        The number of its process is in the file ``stalled``.
+        """
         (self.folder / "stall").write_text(call)
 
     def go_on(self) -> None:
@@ -100,8 +109,10 @@ class StandIns:
         (self.folder / "stalled").unlink(missing_ok=True)
 
     def start(self, *arguments: object) -> subprocess.Popen:
-        """Start ``neurocest`` in a group of processes of its own."""
-        command = [sys.executable, "-m", "NeuroCESTLib.workflow.batch", *map(str, arguments)]
+        """Start ``neurocest`` in a group of processes of its own, as the installed command, which knows no folder of
+        the user."""
+        start = "import sys; sys.path.remove(''); from NeuroCESTLib.workflow.batch import main; sys.exit(main())"
+        command = [sys.executable, "-c", start, *map(str, arguments)]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, env=self.environment(), stdout=pipe, stderr=pipe, text=True, start_new_session=True

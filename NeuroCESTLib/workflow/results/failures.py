@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..plan import FOLDERS, Plan
-from ..programs import last_error
+from ..programs import last_error, was_cancelled
 from ..record import Record, is_current, read_record
 from ..visits import Visit
 
@@ -57,8 +57,9 @@ def find_failure(
             continue
         missing = True
         log = place / "logs" / f"{stage}.log"
-        if log.is_file():
-            said = last_error(log.read_text(encoding="utf-8", errors="replace")) or _SILENT
+        printed = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else None
+        if printed is not None and not was_cancelled(printed):
+            said = last_error(printed) or _SILENT
             return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
     if missing:
         return Failure(visit.subject, visit.name, "", not_done)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,13 @@ from studies import checksums
 
 from NeuroCESTLib.workflow.batch import main
 from NeuroCESTLib.workflow.engine import require_engine
+from NeuroCESTLib.workflow.manifest import read_cohort
 from NeuroCESTLib.workflow.plan import Plan
+from NeuroCESTLib.workflow.results.failures import NOT_DONE, find_failure
+from NeuroCESTLib.workflow.settings import Settings
 
 pytest.importorskip("snakemake", reason='cohorts run on Snakemake: pip install "snakemake>=9"')
+psutil = pytest.importorskip("psutil")  # comes with Snakemake
 
 
 @pytest.fixture
@@ -248,7 +254,9 @@ def test_an_engine_that_fails_before_any_job_is_told_as_the_reason(stand_ins: St
     ]
 
 
-def test_an_interrupted_run_does_not_leave_its_stages_behind(stand_ins: StandIns, tmp_path: Path) -> None:
+@pytest.fixture
+def stalled(stand_ins: StandIns, tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """A run whose first stage is under way."""
     manifest = write_cohort(tmp_path / "cohort", 1, 1)
     stand_ins.stall("fit s01/v1")
     # Tests that run in the background may ignore the signal, which processes that they start would inherit.
@@ -258,9 +266,60 @@ def test_an_interrupted_run_does_not_leave_its_stages_behind(stand_ins: StandIns
     finally:
         signal.signal(signal.SIGINT, before)
     wait_for(stand_ins.folder / "stalled", process)
-    process.send_signal(signal.SIGINT)
-    assert any("cancelled: waiting for the stages under way" in line for line in process.stderr)
-    with pytest.raises(subprocess.TimeoutExpired):  # it waits, and so holds the lock
-        process.wait(1)
-    os.killpg(process.pid, signal.SIGKILL)
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def press_control_c(process: subprocess.Popen) -> None:
+    """Send what a terminal sends, to the run and to all that it has started, until it says that it was cancelled."""
+    os.killpg(process.pid, signal.SIGINT)
+    assert any("cancelled: waiting for the stages under way" in line for line in process.stderr)
+
+
+def test_an_interrupted_run_does_not_leave_its_stages_behind(stalled: subprocess.Popen) -> None:
+    stalled.send_signal(signal.SIGINT)
+    assert any("cancelled: waiting for the stages under way" in line for line in stalled.stderr)
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits, and so holds the lock
+        stalled.wait(1)
+
+
+def test_stages_under_way_end_well_after_control_c(
+    stalled: subprocess.Popen, stand_ins: StandIns, tmp_path: Path
+) -> None:
+    press_control_c(stalled)
+    stand_ins.go_on()
+    printed = stalled.communicate()[1]
+    assert "failed: s01 v1: not done yet: run again" in printed
+    assert stalled.returncode == 1
+    assert (tmp_path / "out/s01/v1/maps/report.json").is_file()
+
+
+def test_a_second_control_c_stops_the_stages_too(stalled: subprocess.Popen, stand_ins: StandIns) -> None:
+    press_control_c(stalled)
+    os.killpg(stalled.pid, signal.SIGINT)
+    assert stalled.wait(60) == 1
+    stage = int((stand_ins.folder / "stalled").read_text())
+    assert not psutil.pid_exists(stage) or psutil.Process(stage).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_stage_that_was_cancelled_is_not_done_and_has_not_failed(tmp_path: Path) -> None:
+    plan = Plan.of(read_cohort(write_cohort(tmp_path / "cohort", 1, 1)), Settings())
+    log = tmp_path / "s01/v1/logs/fit.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(" 63 % fitting\ncancelled, nothing written\n")
+    failure = find_failure(tmp_path, plan, plan.visits["s01"][0])
+    assert (failure.stage, failure.sentence) == ("", NOT_DONE)
+
+
+def test_python_files_in_the_folder_of_the_user_are_not_run(
+    stand_ins: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, mine = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "mine"
+    mine.mkdir()
+    for name in ("random", "signal", "csv"):
+        (mine / f"{name}.py").write_text("raise SystemExit('a file of the user was run')")
+    monkeypatch.chdir(mine)
+    status, printed = stand_ins.run("run", manifest, "--output", mine, "--cores", 1)
+    assert status == 0, printed
