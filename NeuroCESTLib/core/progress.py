@@ -120,7 +120,9 @@ def progress_of_line(line: str) -> tuple[float, str] | None:
 def terminal_progress(visible: bool = True) -> Iterator[TerminalProgress]:
     """Show progress on the terminal while the block runs.
 
-    The first Ctrl+C (or SIGTERM) cancels at the next report of progress; the second one interrupts at once.
+    The first Ctrl+C (or SIGTERM) cancels at the next report of progress; the second one interrupts at once. A process
+    that was started to ignore Ctrl+C, such as one in the background of a script or a stage of a cohort, goes on
+    ignoring it.
 
     Args:
         visible: Write to the terminal; a process among others that shows nothing can still be cancelled.
@@ -136,8 +138,9 @@ def terminal_progress(visible: bool = True) -> Iterator[TerminalProgress]:
         progress.cancel()
 
     main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if main]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield progress
     finally:

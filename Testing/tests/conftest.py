@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,11 +33,16 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:
-    """Raise the reference count of None.
+    """Hear Ctrl+C, and raise the reference count of None.
+
+    Tests in the background of a shell may be started to ignore Ctrl+C, and the commands that they start would do so
+    as well.
 
     An extension below the panel's stand-ins returns None without counting the reference. In more than two thousand
     tests the count would reach zero, upon which Python before 3.12 ends the process; later versions do not count.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.version_info < (3, 12) and sys.implementation.name == "cpython":
         ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 

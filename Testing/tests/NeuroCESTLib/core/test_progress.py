@@ -107,6 +107,17 @@ def test_the_first_signal_cancels_at_the_next_report_and_the_second_interrupts_a
     assert signal.getsignal(number) is before
 
 
+def test_a_process_that_ignores_control_c_goes_on_ignoring_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with terminal_progress() as shown:
+            os.kill(os.getpid(), signal.SIGINT)
+            shown(0.2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not shown.cancelled
+
+
 def test_other_threads_leave_the_signals_alone() -> None:
     handlers = []
 

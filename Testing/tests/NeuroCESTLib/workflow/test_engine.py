@@ -259,12 +259,7 @@ def stalled(stand_ins: StandIns, tmp_path: Path) -> Iterator[subprocess.Popen]:
     """A run whose first stage is under way."""
     manifest = write_cohort(tmp_path / "cohort", 1, 1)
     stand_ins.stall("fit s01/v1")
-    # Tests that run in the background may ignore the signal, which processes that they start would inherit.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = stand_ins.start("run", manifest, "--output", tmp_path / "out", "--cores", 1)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    process = stand_ins.start("run", manifest, "--output", tmp_path / "out", "--cores", 1)
     wait_for(stand_ins.folder / "stalled", process)
     yield process
     with contextlib.suppress(ProcessLookupError):
