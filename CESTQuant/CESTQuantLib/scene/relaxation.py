@@ -20,8 +20,8 @@ from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 from .results import unusable_warnings, voxels_by_status
 from .study import mask_of
 
-SHORTEST_RECOVERY_S = 0.02
-"""Recovery times that are all shorter than this are given in another unit: T1 is hardly seen in them."""
+SHORTEST_REPETITION_S = 0.001
+"""No sequence excites faster; repetition times below this are given in another unit."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def map_relaxation(
     """
     import torch
 
+    from ..fitting.marquardt import Status
     from ..preprocessing.magnitudes import b1_relative, bright_voxels
     from ..preprocessing.relaxation import FLIP_ANGLES, KINDS, MODELS, fit_relaxation, flip_angle_model
 
@@ -94,18 +95,23 @@ def map_relaxation(
         if repetition_time_s is None or not repetition_time_s > 0:
             raise InputError("repetition-time-ms", "flip angles need the repetition time, a positive number")
         model, settings = flip_angle_model(repetition_time_s), torch.deg2rad(numbers)
+        given = "flip angles and the repetition time"
         if b1 is not None:
             relative = volumes.array_on(b1, geometry).reshape(-1)[voxels].astype(np.float64)
             scale, noted = b1_relative(torch.from_numpy(relative), called(b1))
             settings, warnings = scale[:, None] * settings, list(noted)
         else:
             warnings = ["no B1 map is given: T1 from flip angles is wrong by about twice the error of B1"]
+        if repetition_time_s < SHORTEST_REPETITION_S:
+            warnings.append(
+                f"the repetition time is short ({1e3 * repetition_time_s:.3g} ms): check that it is in ms and not in s"
+            )
     else:
         if b1 is not None or repetition_time_s is not None:
             role = "repetition-time-ms" if b1 is None else "b1"
             raise InputError(role, f"{kind} uses neither B1 nor a repetition time: leave them out")
-        model, settings = MODELS[kind], numbers
-        if kind != "multi-echo" and float(numbers.max()) < SHORTEST_RECOVERY_S:
+        model, settings, given = MODELS[kind], numbers, "times"
+        if float(numbers.max()) < model.limits_s[0]:
             longest = 1e3 * float(numbers.max())
             warnings = [
                 f"all times are short (the longest is {longest:.3g} ms): check that they are in ms and not in s"
@@ -115,7 +121,10 @@ def map_relaxation(
 
     brightness = at_voxels.abs().amax(1).nan_to_num(0.0)
     bright = (brightness > 0) & bright_voxels(brightness)
-    warnings += unusable_warnings(fit.status.numpy(), bright.numpy(), "mask, kind and the order and unit of the values")
+    shortest_s, longest_s = model.limits_s
+    limits = f"{model.quantity[:2].upper()} from {1e3 * shortest_s:g} ms to {longest_s:g} s"
+    check = f"mask, kind and the order and unit of the {given}"
+    warnings += unusable_warnings(fit.status.numpy(), bright.numpy(), check, limits)
 
     def on_grid(found: torch.Tensor, elsewhere: float, dtype: type) -> np.ndarray:
         full = np.full(inside.size, elsewhere, dtype=dtype)
@@ -134,10 +143,11 @@ def map_relaxation(
         nodes["status"] = volumes.add_volume(on_grid(fit.status, 0, np.uint8), geometry, "status", label=True)
         item = hierarchy.make_folder(folder or f"{signal.GetName()} {kind}")
         hierarchy.put(nodes.values(), item)
+    estimated = fit.status != Status.AT_BOUND
     report = {
         "model": model.title,
         "voxels": voxels_by_status(fit.status, inside.size - len(voxels)),
-        "medians": {name: float(map_values.nanmedian()) for name, map_values in found.items()},
+        "medians": {name: float(map_values[estimated].nanmedian()) for name, map_values in found.items()},
         "publications": [model.publication] if model.publication else [],
         "warnings": warnings,
     }

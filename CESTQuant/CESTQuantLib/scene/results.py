@@ -111,20 +111,25 @@ def failure_warnings(study: Study, result: Quantification) -> list[str]:
     return unusable_warnings(result.status.cpu().numpy(), with_signal, "mask, M0, maps and protocol")
 
 
-def unusable_warnings(status: np.ndarray, with_signal: np.ndarray, check: str) -> list[str]:
+def unusable_warnings(status: np.ndarray, with_signal: np.ndarray, check: str, limits: str = "") -> list[str]:
     """Return a sentence where more than a tenth of the voxels with a signal have no usable result, otherwise nothing.
 
     Args:
         status: Status (voxel,).
         with_signal: Which of the voxels have a signal.
         check: What the user should check.
+        limits: Range of a search, for messages; with it, voxels at a bound have no usable result either.
     """
-    failed = _is_unusable(status) & with_signal
+    from ..fitting.marquardt import Status
+
+    at_limit = with_signal & (status == Status.AT_BOUND) & bool(limits)
+    failed = at_limit | (_is_unusable(status) & with_signal)
     if failed.sum() <= MOST_FAILURES * with_signal.sum():
         return []
+    of_these = f", {at_limit.sum()} of them at the limit of the search ({limits})" if at_limit.any() else ""
     return [
-        f"{failed.sum()} of {with_signal.sum()} voxels with a signal have no usable result (see the status map): check "
-        f"{check}"
+        f"{failed.sum()} of {with_signal.sum()} voxels with a signal have no usable result (see the status map)"
+        f"{of_these}: check {check}"
     ]
 
 

@@ -19,6 +19,9 @@ from NeuroCESTLib.scene.volumes import add_volume
 from NeuroCESTLib.scene.writing import write_node, write_volume
 
 TIMES_MS = (50, 200, 500, 1000, 2000, 4000)
+ANGLES_DEG = (2, 4, 8, 12, 16, 20)
+ANGLES = ("--flip-angles-deg", *map(str, ANGLES_DEG))
+REPETITION_S = 0.015
 
 
 @pytest.fixture
@@ -79,7 +82,10 @@ def test_a_segmentation_is_a_mask(recovery: tuple[Path, np.ndarray], tmp_path: P
     ("given", "told"),
     [
         (TIMES_MS[::-1], ["voxels with a signal have no usable result"]),
-        ([time / 1e3 for time in TIMES_MS], ["the longest is 4 ms"]),
+        (
+            [time / 1e3 for time in TIMES_MS],
+            ["the longest is 4 ms", "at the limit of the search (T1 from 20 ms to 10 s)"],
+        ),
     ],
 )
 def test_times_in_another_order_or_unit_are_told(
@@ -90,6 +96,59 @@ def test_times_in_another_order_or_unit_are_told(
     found = json.loads((tmp_path / "t1" / "report.json").read_text())["warnings"]
     assert len(found) == len(told)
     assert all(text in sentence for text, sentence in zip(told, found, strict=True))
+
+
+def relaxation_report(
+    folder: Path, signal: np.ndarray, kind: str, *more: str
+) -> tuple[list[str], dict[str, float | None]]:
+    """Return the warnings and the medians of a run on images (measurement, k, j, i) of the grid of the acquisitions."""
+    series = array_to_sequence(signal.astype(np.float32), GRIDS["oblique"], "s", range(len(signal)), "measurement", "")
+    path = write_node(series, folder / "series.seq.nrrd")
+    assert main(arguments(path, folder / "out", "--kind", kind, *more)) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    return report["warnings"], report["summary"]["medians"]
+
+
+def spoiled() -> np.ndarray:
+    """Spoiled gradient echoes (flip angle, k, j, i)."""
+    angle = np.deg2rad(ANGLES_DEG).reshape(-1, 1, 1, 1)
+    decay = np.exp(-REPETITION_S / spread(GRIDS["oblique"].shape, 0.8, 2.0, 3))
+    return 1000 * np.sin(angle) * (1 - decay) / (1 - np.cos(angle) * decay)
+
+
+def test_echo_times_in_seconds_are_told(slicer: ModuleType, tmp_path: Path) -> None:
+    echoes_s = np.arange(0.01, 0.09, 0.01)
+    shape = GRIDS["oblique"].shape
+    signal = 100 * np.exp(-echoes_s.reshape(-1, 1, 1, 1) / spread(shape, 0.03, 0.2, 3))
+    told, medians = relaxation_report(tmp_path, signal, "multi-echo", "--times-ms", *map(str, echoes_s))
+    count = np.prod(shape)
+    assert told == [
+        "all times are short (the longest is 0.08 ms): check that they are in ms and not in s",
+        f"{count} of {count} voxels with a signal have no usable result (see the status map), {count} of them at the "
+        "limit of the search (T2 from 2 ms to 3 s): check mask, kind and the order and unit of the times",
+    ]
+    assert medians == {"t2_s": None, "t2_s_sd": None, "rmse": None}
+
+
+def test_a_repetition_time_in_seconds_is_told(slicer: ModuleType, tmp_path: Path) -> None:
+    more = [*ANGLES, "--repetition-time-ms", str(REPETITION_S)]
+    told, medians = relaxation_report(tmp_path, spoiled(), "variable-flip-angle", *more)
+    _, short, at_limit = told
+    assert short == "the repetition time is short (0.015 ms): check that it is in ms and not in s"
+    assert "at the limit of the search (T1 from 20 ms to 10 s)" in at_limit
+    assert "unit of the flip angles and the repetition time" in at_limit
+    assert medians["t1_s"] is None
+
+
+def test_few_voxels_at_the_limit_stay_out_of_the_medians_without_a_warning(slicer: ModuleType, tmp_path: Path) -> None:
+    echoes_s = np.arange(0.01, 0.09, 0.01)
+    shape, count = GRIDS["oblique"].shape, 11
+    t2_s = np.linspace(0.05, 0.1, np.prod(shape)).reshape(shape)
+    t2_s.flat[:count] = 50.0
+    signal = 100 * np.exp(-echoes_s.reshape(-1, 1, 1, 1) / t2_s)
+    told, medians = relaxation_report(tmp_path, signal, "multi-echo", "--times-ms", *map(str, 1e3 * echoes_s))
+    assert told == []
+    assert medians["t2_s"] == pytest.approx(np.median(t2_s.ravel()[count:]), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +189,9 @@ def test_a_series_without_a_signal_is_named(
     assert "empty.seq.nrrd' has no voxel with a signal: check the file and its scaling" in line
 
 
-def test_flip_angles_without_b1_are_told(
-    recovery: tuple[Path, np.ndarray], tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
-    angles = ["--kind", "variable-flip-angle", "--flip-angles-deg", *map(str, (2, 4, 8, 12, 16, 20))]
-    more = [*angles, "--repetition-time-ms", "20"]
-    assert main(arguments(recovery[0], tmp_path / "plain", *more)) == 0
-    assert "no B1 map is given" in messages(capfd.readouterr().err)[0]
-    assert main(arguments(recovery[0], tmp_path / "with", *more, "--b1", str(tmp_path / "b1.nii.gz"))) == 0
-    assert messages(capfd.readouterr().err) == []
+def test_flip_angles_without_b1_are_told(recovery: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    more = [*ANGLES, "--repetition-time-ms", str(1e3 * REPETITION_S)]
+    (told,), _ = relaxation_report(tmp_path, spoiled(), "variable-flip-angle", *more)
+    assert "no B1 map is given" in told
+    told, _ = relaxation_report(tmp_path, spoiled(), "variable-flip-angle", *more, "--b1", str(tmp_path / "b1.nii.gz"))
+    assert told == []
