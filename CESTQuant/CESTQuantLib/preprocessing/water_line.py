@@ -73,9 +73,10 @@ def line_centers(z: Tensor, protocol: Protocol) -> Tensor | None:
 def water_warnings(spectra: ZSpectra) -> list[str]:
     """Return a sentence where the mean spectrum is not lower on water than far from it, at any power.
 
-    Water lies where a B0 map has it, or at the lowest mean signal if that is within 1.5 ppm of 0, so that a shift of B0
-    is not taken for a missing line. Nothing is said where there are no offsets on water or far from it, and where the
-    signal depends on the measurements before it, starts inverted, or is normalised to length one.
+    Water lies at 0, where a B0 map has it, or at the lowest mean signal if that is within 1.5 ppm of 0, so that a shift
+    of B0 is not taken for a missing line. Nothing is said where no offset lies within 0.5 ppm of 0 or of the water of
+    the map, or none far from it, and where the signal depends on the measurements before it, starts inverted, or is
+    normalised to length one.
 
     Args:
         spectra: Normalised spectra.
@@ -99,11 +100,14 @@ def water_warnings(spectra: ZSpectra) -> list[str]:
         off = own & (distance >= distance[own].max() / 2) & (distance >= OFF_WATER_PPM)
         if not bool(off.any()):
             continue
-        lowest = offsets[own][mean[own].argmin()]
-        places = [torch.where(lowest.abs() <= NEAR_WATER_PPM, lowest, 0.0).expand(len(signal))]
+        expected = [offsets.new_zeros(len(signal))]
         if spectra.b0_shift_ppm is not None:
-            places.append(spectra.b0_shift_ppm[voxels].cpu().nan_to_num(0.0).to(offsets))
-        for place in places:
+            expected.append(spectra.b0_shift_ppm[voxels].cpu().nan_to_num(0.0).to(offsets))
+        if all(bool(((offsets[own] - place[:, None]).abs() > ON_WATER_PPM).all()) for place in expected):
+            continue
+        lowest = offsets[own][mean[own].argmin()]
+        shifted = [lowest.expand(len(signal))] if bool(lowest.abs() <= NEAR_WATER_PPM) else []
+        for place in (*expected, *shifted):
             on = own & ((offsets - place[:, None]).abs() <= ON_WATER_PPM)
             with_any = on.any(1)
             if bool(with_any.any()):

@@ -91,6 +91,22 @@ def test_offsets_that_say_nothing_about_water_are_let_pass(offsets: list[float])
     assert water_warnings(ZSpectra(flat, Protocol(3.0, offsets, 2.0, 2.0))) == []
 
 
+def beside_water() -> ZSpectra:
+    """Spectra of a hydroxyl phantom at low power, measured on both sides of water but not on it."""
+    z = torch.tensor([1.0, 0.996, 0.992, 1.0], dtype=torch.float64)
+    return ZSpectra(z.expand(50, -1), Protocol(9.4, [-5.0, -1.2, 1.2, 5.0], 0.5, 3.0))
+
+
+def test_the_lowest_signal_is_not_taken_for_water_where_nothing_is_measured_on_it() -> None:
+    assert water_warnings(beside_water()) == []
+
+
+@pytest.mark.parametrize(("shift_ppm", "is_told"), [(0.0, False), (-0.6, False), (1.0, True)])
+def test_offsets_beside_0_ppm_count_where_a_b0_map_has_water_there(shift_ppm: float, is_told: bool) -> None:
+    shift = torch.full((50,), shift_ppm, dtype=torch.float64)
+    assert bool(water_warnings(replace(beside_water(), b0_shift_ppm=shift))) == is_told
+
+
 def test_signals_that_need_no_water_line_are_let_pass() -> None:
     for changes in (
         {"magnetisation_carried_over": True, "recovery_time_s": torch.tensor(1.0)},
