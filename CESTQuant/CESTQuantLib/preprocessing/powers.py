@@ -64,11 +64,12 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
     members = [(protocol.b1_uT - power).abs() < POWER_TOLERANCE_UT for power in powers]
     if spectra.b1_relative is not None:
         low, high = float(powers[0]), float(powers[-1])
-        if not low * (1 - FARTHEST_EXTRAPOLATION) <= power_uT <= high * (1 + FARTHEST_EXTRAPOLATION):
+        lowest, highest = low * (1 - FARTHEST_EXTRAPOLATION), high * (1 + FARTHEST_EXTRAPOLATION)
+        if not lowest <= power_uT <= highest:
             raise InputError(
                 "power",
                 f"{power_uT:g} uT is too far from the acquired powers ({listed} uT) to be interpolated: choose a power "
-                f"between {low:g} and {high:g} uT",
+                f"between {lowest:.4g} and {highest:.4g} uT",
             )
         return _interpolated(spectra, spectra.b1_relative, powers, members, power_uT)
     for power, member in zip(powers, members, strict=True):
