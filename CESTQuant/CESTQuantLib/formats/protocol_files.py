@@ -26,6 +26,9 @@ _OF_SOMETHING_ELSE = re.compile(r"bandwidth|(?<![a-z])bw(?![a-z])|pixel|(?<![a-z
 _ONE_FREQUENCY = re.compile(r"(?<![\w.])[\d.]+(e[-+]?\d+)?\s*k?hz(?![a-z])|(?<![a-z])k?hz\W*[:=]\s*[-+.\d]")
 """A number with its unit, as of some setting, or a unit with its number behind it."""
 _UNIT_OF_OFFSETS = re.compile(r"offsets?\W*(?:are\s+)?(?:in\s+)?[\W_]*(ppm|hz)(?![a-z])")
+_CALCULATED = re.compile(r"[=*/][^;,()]*$")
+_CALCULATES = re.compile(r"[^;,(]*[=*/]")
+"""What stands before or behind the unit of the offsets where a formula converts it."""
 _QUANTITY = re.compile(r"(?<![\w.])[-+]?[\d.]+(e[-+]?\d+)?\s*(ppm|k?hz)(?![a-z])")
 """A number with its unit, which says nothing about that of the offsets where they have one of their own."""
 _UNCLEAR = "unclear"
@@ -129,9 +132,10 @@ def _unit_of(line: str) -> str | None:
     """Unit that a header or comment gives the offsets: ``ppm``, ``hz``, ``_UNCLEAR`` or None."""
     text = line.lower()
     if found := _UNIT_OF_OFFSETS.search(text):
-        says_in = re.search(r"(?<![a-z])in\W", found[0])
-        of_both = {"ppm", "hz"} <= set(_UNIT.findall(_QUANTITY.sub("", text)))  # such as "ppm = offset Hz / 127.7"
-        return _UNCLEAR if of_both and not says_in else found[1]
+        several = len(set(_UNIT_OF_OFFSETS.findall(text))) > 1
+        of_both = {"ppm", "hz"} <= set(_UNIT.findall(_QUANTITY.sub("", text)))
+        converted = _CALCULATED.search(text[: found.start()]) or _CALCULATES.match(text[found.end() :])
+        return _UNCLEAR if several or (of_both and converted) else found[1]  # such as "ppm = offset Hz / 127.7"
     units, of_offsets = set(_UNIT.findall(text)), "offset" in text
     if not units:
         return None

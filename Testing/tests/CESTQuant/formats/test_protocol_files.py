@@ -105,6 +105,11 @@ def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header
         "offsets in ppm\n# exchange at 30 Hz",
         "offset step: 25 Hz\n# offsets in ppm",
         "offsets, ppm; spectral width 4000 Hz",
+        "offsets (ppm); bandwidth (Hz): 200",
+        "offsets (ppm) bandwidth (Hz) = 200",
+        "offsets (ppm), Hz at 3 T: see below",
+        "offset ppm (converted from Hz)",
+        "offsets in ppm (ppm = Hz / 127.7)",
     ],
 )
 def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_offsets(
@@ -125,6 +130,10 @@ def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_off
         "offsets from 1 ppm to 447 Hz",
         "ppm = offset Hz / 127.7",
         "offset ppm = f [Hz] / 123.2",
+        "offset [ppm] = offset [Hz] / 127.7",
+        "offsets in Hz / 127.7 = ppm",
+        "offset_hz = 127.7 * offset_ppm",
+        "offset (ppm), offset (Hz)",
     ],
 )
 def test_a_comment_that_leaves_the_unit_open_is_refused(tmp_path: Path, comment: str) -> None:
