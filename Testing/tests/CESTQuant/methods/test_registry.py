@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import further_contrast
@@ -154,6 +155,25 @@ def test_voxels_whose_b1_or_t1_is_impossible_are_not_quantified(method: str, nam
     invalid = found.status == Status.INVALID_DATA
     assert invalid.tolist() == [False, True, True, True, True, False]
     assert all(values[invalid].isnan().all() for key, values in found.quantities.items() if key != "b0_shift_ppm")
+
+
+WITHOUT_ERRORS = ("mtr_rex_*", "mtr_ld_*", "arex_*", "ld_*", "plof_dz_*", "mtsat_*")
+"""Values that are calculated from fitted lines or from the signals."""
+
+
+@pytest.mark.parametrize("method", [*B1_STUDIES, "lorentzian", "mtr-rex", "ld", "mplf"])
+def test_every_fitted_value_has_a_standard_error_and_the_page_says_which_values_have_none(method: str) -> None:
+    study, settings = amine_study(method if method in B1_STUDIES else "plof")
+    if method == "mplf":
+        b1_uT = torch.tensor([0.8, 1.6], dtype=torch.float64).repeat_interleave(65)
+        two_powers = Protocol(9.4, study.protocol.offsets_ppm.repeat(2), b1_uT, 3.0)
+        study = replace(study, signal=study.signal.repeat(1, 2), protocol=two_powers)
+    names = set(quantify(study, method, settings).quantities)
+    values = {name for name in names if not name.endswith("_sd") and not quantity_named(name).quality}
+    without = {name for name in values if f"{name}_sd" not in names} - {"b0_shift_ppm"}
+    assert without == {name for name in values if any(fnmatchcase(name, pattern) for pattern in WITHOUT_ERRORS)}
+    page = (ROOT / "docs" / "cestquant.md").read_text(encoding="utf-8")
+    assert all(f"`{pattern}`" in page for pattern in (*WITHOUT_ERRORS, "b0_shift_ppm"))
 
 
 def test_a_b1_map_leaves_single_contrasts_alone_where_it_is_impossible() -> None:
