@@ -21,13 +21,24 @@ if TYPE_CHECKING:
     from ..logic import CESTQuantLogic
     from ..scene.results import CESTQuantResult
 
+
+def _default_pools() -> str:
+    """Say which pools each method that uses them fits by default."""
+    methods: dict[str, list[str]] = {}
+    for method in METHODS.values():
+        if method.pool_presets:
+            methods.setdefault(method.pool_presets[0], []).append(method.name)
+    return "; ".join(f"{preset} for {', '.join(names)}" for preset, names in methods.items())
+
+
 _ARGUMENTS: Mapping[Input, dict[str, Any]] = {
     Input.B0: {"help": "B0 shift in ppm"},
     Input.B1: {"help": "relative B1 (1 = nominal)"},
     Input.T1: {"help": "water T1 in s"},
     Input.MODEL: {"help": "tissue model: T1 and T2 in s, rates in Hz, shifts in ppm"},
     Input.LORENTZIAN: {
-        "help": "Lorentzian pools: 3T, 7T, preclinical, 3T_two_step, plof_3T or a pool description .json (default: 3T)"
+        "help": "Lorentzian pools: 3T, 7T, preclinical, 3T_two_step, plof_3T or a pool description .json "
+        f"(default: {_default_pools()})"
     },
     Input.ASYMMETRY_OFFSET: {"type": float, "nargs": "+", "help": "offsets of the contrast in ppm (default: 3.5)"},
     Input.POWER: {"type": float, "help": "which of several powers (uT) a contrast uses"},

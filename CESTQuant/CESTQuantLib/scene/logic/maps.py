@@ -168,6 +168,8 @@ class MapsLogic:
             )
         if quass:
             result = replace(result, summary={**result.summary, "quass": quass})
+        if chosen.pool_presets and not lorentzianPreset:
+            result = replace(result, summary={**result.summary, "lorentzian": chosen.pool_presets[0]})
         require_result(study, result)
         result = replace(result, quantities={**result.quantities, **ready.prepared.maps})
         intervals = None

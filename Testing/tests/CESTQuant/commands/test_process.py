@@ -47,6 +47,7 @@ def test_help_of_every_command_names_units(capsys: pytest.CaptureFixture) -> Non
     text = " ".join(capsys.readouterr().out.split())
     for words in ("B0 shift in ppm", "relative B1 (1 = nominal)", "water T1 in s", "rates in Hz", "powers (uT)"):
         assert words in text
+    assert "(default: 3T for lorentzian, mtr-rex, mplf; 3T_two_step for ld; plof_3T for plof)" in text
 
 
 def run(arguments: list[str], **kwargs: object) -> subprocess.CompletedProcess:

@@ -107,6 +107,12 @@ def test_a_fit_adds_maps_with_units_colours_and_windows_in_one_folder(slicer: Mo
     assert result.report["medians"]["amine_fraction"] == pytest.approx(0.0025, rel=0.1)
 
 
+@pytest.mark.parametrize(("method", "preset"), [("lorentzian", "3T"), ("plof", "plof_3T")])
+def test_the_report_says_which_pools_a_method_takes_by_default(fitted: Callable, method: str, preset: str) -> None:
+    assert fitted(method, model=None).report["lorentzian"] == preset
+    assert "lorentzian" not in fitted(method, model=None, lorentzianPreset=preset).report  # a setting of the user
+
+
 def test_signed_contrasts_have_a_window_about_zero(slicer: ModuleType, fitted: Callable) -> None:
     result = fitted("mtrasym", b0=None)
     for name in ("mtr_asym_3.5ppm", "b0_shift_ppm"):
