@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 from schedule_configs import SCHEDULE_CONFIG
 from training_configs import amide_tissue, protocol_7T
 
 from CESTQuantLib.batch import main
+from CESTQuantLib.formats.presets import FOLDER
+from CESTQuantLib.networks.architecture import NetworkOptions
 from CESTQuantLib.networks.config import CONFIG_KEYS, config_from_dict
 from CESTQuantLib.networks.settings import TrainingSettings
+from CESTQuantLib.schedules.bound import BoundSettings
 from CESTQuantLib.schedules.config import design_from_dict
 
 COMPLETE: dict[str, Any] = {
@@ -36,6 +42,24 @@ READERS = [config_from_dict, design_from_dict]
 def test_every_command_accepts_every_key(read: Callable) -> None:
     assert set(COMPLETE) == {*CONFIG_KEYS, "note"}
     read(COMPLETE)
+
+
+def described_keys(values: Any) -> Iterator[str]:
+    """All keys of an object read from JSON; those of ``target_weights`` are the user's own."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        yield key
+        yield from () if key == "target_weights" else described_keys(value)
+    for value in values if isinstance(values, list) else ():
+        yield from described_keys(value)
+
+
+def test_the_page_of_file_formats_describes_every_key() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    keys = {*CONFIG_KEYS, *NetworkOptions.__annotations__, *(field.name for field in fields(BoundSettings))}
+    for path in FOLDER.glob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        keys |= set(described_keys(list(values.values()) if path.stem == "tissues" else values))
+    assert {key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page} == set()
 
 
 @pytest.mark.parametrize("read", READERS)
