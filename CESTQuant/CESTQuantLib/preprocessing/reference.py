@@ -160,8 +160,9 @@ def in_time(references: Tensor, at: Tensor, wanted: Tensor, over_time: str = INT
 def blocks(references: Tensor, index: Tensor, protocol: Protocol) -> list[int]:
     """Find the parts of an acquisition that have an M0 reference of their own, as those of another receiver gain.
 
-    Such a part opens with its reference, which differs from the one before by more than a tenth, and its measurements
-    were all made with the same settings, which differ from those of the part before in more than the offsets.
+    Such a part opens with its reference, which differs from the one before by more than ``LARGEST_STEP``, and its
+    measurements were all made with the same settings, which differ from those of the part before in more than the
+    offsets.
 
     Args:
         references: References (voxel, n).
@@ -197,9 +198,9 @@ def blocks(references: Tensor, index: Tensor, protocol: Protocol) -> list[int]:
 
 
 def steps(references: Tensor) -> dict[int, float]:
-    """Return the numbers of the references that differ from the one before by more than a tenth, with their ratio.
+    """Return the numbers of the references that differ from the one before by a step, with their ratio.
 
-    The ratio is the median over the bright voxels.
+    The ratio is the median over the bright voxels; a step is a ratio beyond ``LARGEST_STEP`` in either direction.
     """
     found = {}
     for number in range(1, references.shape[1]):

@@ -94,3 +94,25 @@ def test_listing_the_engines_loads_neither_torch_nor_the_engines() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "CESTQuant")])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "['bloch-mcconnell', 'r1rho'] False False"
+
+
+@pytest.mark.parametrize(
+    ("field_T", "pool", "echo_time_s", "error"),
+    [
+        (7.0, Pool("amine", 4e-3, 8000.0, 1.0, 0.02, 3.0), 0.02, 2.5e-3),
+        (3.0, Pool("urea", 0.036, 300.0, 1.0, 0.02, 1.0), 0.002, 0.012),
+        (3.0, Pool("amine", 0.036, 8000.0, 1.0, 0.02, 3.5), 0.02, 0.85 * 0.036),
+    ],
+)
+def test_the_echo_is_off_by_no_more_than_the_theory_page_says(
+    field_T: float, pool: Pool, echo_time_s: float, error: float
+) -> None:
+    protocol = Protocol(
+        *(field_T, [-300.0, 20.0], [0.0, 1.0], 1.0),
+        readout_flip_angle_deg=90.0,
+        echo_time_s=echo_time_s,
+        signal_normalisation="none",
+    )
+    tissue = Tissue(Water(2.5, 1.0), (pool,))
+    numerical, analytic = (simulate(tissue, protocol, engine=name)[0, 0] for name in ("bloch-mcconnell", "r1rho"))
+    assert 0.8 * error < float((analytic - numerical).abs()) < error
