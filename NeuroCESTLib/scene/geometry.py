@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.scene.messages import called
+from NeuroCESTLib.scene.messages import called, quiet_vtk
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -22,6 +22,8 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # NIfTI files store the geometry in single precision, so equal grids differ by about 1e-4 mm at their far corner.
 _CORNER_TOLERANCE = 1e-3  # in voxels
 _CORNER_TOLERANCE_MM = 1e-3
+_FAR_MM = 100.0
+"""Distance from the origin of the points that tell the matrix of a transform, about the size of a head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,17 +267,57 @@ def world_transform(node: Any) -> np.ndarray:
     Raises:
         ValueError: A parent transform is not linear.
     """
-    import slicer
-    import vtk
-
     parent = node.GetParentTransformNode()
     if parent is None:
         return np.eye(4)
-    if not parent.IsTransformToWorldLinear():
+    matrix = matrix_to_world(parent)
+    if matrix is None:
         raise ValueError(f"{called(node)} is under the non-linear transform {called(parent)}: harden it first")
-    matrix = vtk.vtkMatrix4x4()
-    parent.GetMatrixTransformToWorld(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return matrix
+
+
+def matrix_to_world(transform: Any) -> np.ndarray | None:
+    """Return the matrix (4, 4) with which a transform node and its parents move nodes, RAS to RAS in mm.
+
+    Slicer calls a composite of linear transforms linear, but gives the identity as its matrix. The matrix is therefore
+    taken from where points go.
+
+    Args:
+        transform: Transform node.
+
+    Returns:
+        The matrix, or None where the transform or one of its parents is not linear.
+    """
+    import slicer
+    import vtk
+
+    if not transform.IsTransformToWorldLinear():
+        return None
+    stored = vtk.vtkMatrix4x4()
+    with quiet_vtk():
+        if transform.GetMatrixTransformToWorld(stored):
+            return slicer.util.arrayFromVTKMatrix(stored)
+    to_world = vtk.vtkGeneralTransform()
+    transform.GetTransformToWorld(to_world)
+    points = _FAR_MM * np.vstack([np.zeros(3), np.eye(3), -np.ones(3)])
+    moved = np.array([to_world.TransformPoint(*point) for point in points])
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = (moved[1:4] - moved[0]).T / _FAR_MM, moved[0]
+    expected = points @ matrix[:3, :3].T + matrix[:3, 3]
+    return matrix if np.allclose(moved, expected, atol=1e-3, equal_nan=True) else None
+
+
+def harden(volume: Any) -> None:
+    """Apply the parent transforms of a volume node to it, also a composite of linear ones, which Slicer leaves out."""
+    import slicer
+
+    parent = volume.GetParentTransformNode()
+    matrix = None if parent is None else matrix_to_world(parent)
+    if matrix is None:
+        volume.HardenTransform()
+        return
+    volume.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    volume.SetAndObserveTransformNodeID(None)
 
 
 def _size(shape: tuple[int, ...]) -> str:

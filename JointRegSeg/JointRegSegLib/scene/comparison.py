@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from NeuroCESTLib.scene import display, hierarchy
-from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.geometry import Geometry, harden
 from NeuroCESTLib.scene.plots import FIXED_VIEW, MOVING_VIEW
 from NeuroCESTLib.scene.volumes import add_volume, array_on, remove, volume_array
 
@@ -125,7 +125,7 @@ def show_uncertainty(fixed: Any, moving: Any, transform: Any, opacity: float) ->
     copy = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, moving, name)
     copy.SetAttribute(COMPARISON_ATTRIBUTE, name)
     copy.SetAndObserveTransformNodeID(transform.GetID())
-    copy.HardenTransform()
+    harden(copy)
     display.add_legend(copy)
     if folder := hierarchy.nearest_folder_of(moving):
         hierarchy.put([copy], folder)

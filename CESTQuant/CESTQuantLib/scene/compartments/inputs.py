@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene import volumes
-from NeuroCESTLib.scene.geometry import Geometry
+from NeuroCESTLib.scene.geometry import Geometry, matrix_to_world
 from NeuroCESTLib.scene.messages import called, comes_from, files_of_nodes
 from NeuroCESTLib.scene.segmentations import grid_of, masks_on
 from NeuroCESTLib.scene.sequences import sequence_to_array
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from ..study import Study
 
 
+_KIND = re.compile(rb"[A-Za-z0-9]+_(?:double|float)_\d+_\d+")
+"""Kind of a transform, as it stands in text, HDF5 and MATLAB files of ITK before its numbers."""
 _LONGEST_READING_S = 15
 _SLOWEST_READING_BYTES_PER_S = 1_000_000
 """How much processor time a sound transform may take to be read, by its size."""
@@ -269,9 +273,6 @@ def linear_transform(transform: Any) -> np.ndarray:
     Raises:
         ValueError: It is not linear or cannot be read.
     """
-    import slicer
-    import vtk
-
     from NeuroCESTLib.scene.image_files import existing_file
 
     if isinstance(transform, str | Path):
@@ -282,14 +283,15 @@ def linear_transform(transform: Any) -> np.ndarray:
             return linear_transform(node)
         finally:
             volumes.remove(node)
-    matrix = vtk.vtkMatrix4x4()
-    if not transform.IsLinear():
-        raise ValueError(f"the transform {called(transform)} is not linear: CEST and anatomy of one visit need one")
-    transform.GetMatrixTransformToWorld(matrix)
-    values = slicer.util.arrayFromVTKMatrix(matrix)
-    if not np.isfinite(values).all() or abs(np.linalg.det(values)) < 1e-6:
+    matrix = matrix_to_world(transform)
+    if matrix is None:
+        parents = "" if transform.GetParentTransformNode() is None else ", or one of its parents is not"
+        raise ValueError(
+            f"the transform {called(transform)} is not linear{parents}: CEST and anatomy of one visit need a linear one"
+        )
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
         raise ValueError(f"the transform {called(transform)} is damaged: its matrix is not finite, or has no inverse")
-    return values
+    return matrix
 
 
 def between_transform(transform: Any) -> sitk.Transform:
@@ -300,7 +302,7 @@ def between_transform(transform: Any) -> sitk.Transform:
             such a file.
 
     Raises:
-        ValueError: The file is missing or no transform, or a node holds a deformation that ITK cannot read.
+        ValueError: The file is missing, no transform or several, or a node holds a deformation that ITK cannot read.
     """
     import SimpleITK as sitk
 
@@ -322,11 +324,25 @@ def between_transform(transform: Any) -> sitk.Transform:
     try:
         _try_elsewhere(path)
         with library_lines_caught():
-            return sitk.ReadTransform(str(path))
+            found = sitk.ReadTransform(str(path))
     except (RuntimeError, UnicodeDecodeError, subprocess.SubprocessError):
         raise ValueError(
             f"'{path}' is no transform, or a damaged one: give a file as 'jointregseg apply' writes it"
         ) from None
+    if (count := _transforms_in(path)) > 1:
+        raise ValueError(
+            f"'{path}' holds {count} transforms, of which only the first would be used: save them as one composite"
+        )
+    if found.GetDimension() != 3:
+        raise ValueError(f"'{path}' is a transform of {found.GetDimension()} dimensions: give one of 3")
+    return found
+
+
+def _transforms_in(path: Path) -> int:
+    """Number of transforms in a file of ITK; a composite with its parts counts as one."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        kinds = _KIND.findall(content)
+    return 1 if any(kind.startswith(b"Composite") for kind in kinds) else len(kinds)
 
 
 def _try_elsewhere(path: Path) -> None:

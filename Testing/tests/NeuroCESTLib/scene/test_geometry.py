@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from geometries import GRIDS, SHAPE, rotation, world_ramp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from NeuroCESTLib.scene.geometry import Geometry
-from NeuroCESTLib.scene.volumes import add_volume
+from NeuroCESTLib.scene.geometry import Geometry, harden
+from NeuroCESTLib.scene.volumes import add_volume, volume_array
+from NeuroCESTLib.scene.writing import write_volume
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -43,6 +47,49 @@ def test_parent_transforms_move_the_geometry(slicer: ModuleType) -> None:
     expected = outer @ inner @ GRIDS["oblique"].ijk_to_ras
     np.testing.assert_allclose(Geometry.of(volume).ijk_to_ras, expected, atol=1e-9)
     assert Geometry.of(volume, world=False).matches(GRIDS["oblique"])
+
+
+@pytest.fixture
+def composite(slicer: ModuleType, tmp_path: Path) -> tuple[Any, np.ndarray]:
+    """A transform node from a file with a composite of two linear transforms, as ANTs writes it, and its matrix."""
+    turn = sitk.Euler3DTransform((10, 20, 30), 0.2, -0.1, 0.3)
+    sitk.WriteTransform(
+        sitk.CompositeTransform([turn, sitk.TranslationTransform(3, (-30, 20, 10))]), str(tmp_path / "composite.h5")
+    )
+    from_world = np.eye(4)
+    from_world[:3, :3] = np.reshape(turn.GetMatrix(), (3, 3))
+    from_world[:3, 3] = turn.TransformPoint((-30, 20, 10))
+    to_lps = np.diag([-1, -1, 1, 1])
+    return slicer.util.loadTransform(str(tmp_path / "composite.h5")), to_lps @ np.linalg.inv(from_world) @ to_lps
+
+
+def test_composites_of_linear_transforms_move_the_geometry(
+    slicer: ModuleType, composite: tuple[Any, np.ndarray], tmp_path: Path
+) -> None:
+    """Slicer calls them linear but gives the identity as their matrix."""
+    parent, matrix = composite
+    volume = add_volume(world_ramp(GRIDS["oblique"]), GRIDS["oblique"], "v")
+    child = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    slicer.util.updateTransformMatrixFromArray(child, matrix)
+    child.SetAndObserveTransformNodeID(parent.GetID())
+    for transform, expected in ((parent, matrix), (child, matrix @ matrix)):
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        moved = Geometry(SHAPE, expected @ GRIDS["oblique"].ijk_to_ras)
+        np.testing.assert_allclose(Geometry.of(volume).ijk_to_ras, moved.ijk_to_ras, atol=1e-9)
+        written = sitk.ReadImage(str(write_volume(volume, tmp_path / "moved.nii.gz")))
+        assert Geometry.from_sitk(written).matches(moved)
+
+
+def test_a_volume_is_hardened_under_a_composite_of_linear_transforms(
+    slicer: ModuleType, composite: tuple[Any, np.ndarray]
+) -> None:
+    parent, matrix = composite
+    volume = add_volume(world_ramp(GRIDS["oblique"]), GRIDS["oblique"], "v")
+    volume.SetAndObserveTransformNodeID(parent.GetID())
+    harden(volume)
+    assert volume.GetParentTransformNode() is None
+    assert Geometry.of(volume).matches(Geometry(SHAPE, matrix @ GRIDS["oblique"].ijk_to_ras))
+    np.testing.assert_array_equal(volume_array(volume), world_ramp(GRIDS["oblique"]))
 
 
 def test_non_linear_parent_transforms_are_refused(slicer: ModuleType) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from geometries import rotation
 
-from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, between_transform, visit_input
+from CESTQuantLib.scene.compartments.inputs import CompartmentVisit, between_transform, linear_transform, visit_input
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.volumes import add_volume
@@ -127,3 +130,53 @@ def test_an_inverted_deformation_between_visits_is_refused_by_its_name(slicer: M
     node = deformation(slicer, "later to first", "To")
     with pytest.raises(ValueError, match=r"the transform 'later to first' cannot be .* displacement field"):
         between_transform(node)
+
+
+def test_a_composite_of_linear_transforms_moves_the_cest_images(slicer: ModuleType, tmp_path: Path) -> None:
+    shift, turn = sitk.TranslationTransform(3, (3, 2, 0)), sitk.Euler3DTransform((5, 6, 7), 0, 0, 0.1)
+    sitk.WriteTransform(sitk.CompositeTransform([sitk.AffineTransform(3), shift]), str(tmp_path / "shift.h5"))
+    expected = np.eye(4)
+    expected[:3, 3] = 3, 2, 0  # the inverse of the map of points, RAS
+    np.testing.assert_allclose(linear_transform(tmp_path / "shift.h5"), expected, atol=1e-9)
+    both = sitk.CompositeTransform([turn, shift])
+    sitk.WriteTransform(both, str(tmp_path / "both.tfm"))
+    to_lps, point = np.diag([-1, -1, 1, 1]), np.array([20.0, -30.0, 40.0, 1.0])
+    moved = to_lps @ linear_transform(tmp_path / "both.tfm") @ to_lps @ [*both.TransformPoint(point[:3].tolist()), 1]
+    np.testing.assert_allclose(moved, point, atol=1e-6)
+
+
+def test_a_linear_transform_under_a_deformation_is_refused(slicer: ModuleType) -> None:
+    node = linear(slicer, "onto anatomy", (3, 0, 0), (0, 0, 0))
+    node.SetAndObserveTransformNodeID(deformation(slicer, "warp", "To").GetID())
+    with pytest.raises(ValueError, match="'onto anatomy' is not linear, or one of its parents is not"):
+        linear_transform(node)
+
+
+@pytest.mark.parametrize("ending", ["tfm", "mat"])
+@pytest.mark.parametrize("read", [between_transform, linear_transform])
+def test_a_file_with_several_transforms_is_refused(
+    slicer: ModuleType, tmp_path: Path, ending: str, read: Callable
+) -> None:
+    """ITK would use the first alone."""
+    first, second = (tmp_path / f"{name}.{ending}" for name in ("first", "second"))
+    sitk.WriteTransform(sitk.TranslationTransform(3, (10, 0, 0)), str(first))
+    sitk.WriteTransform(sitk.TranslationTransform(3, (0, 20, 0)), str(second))
+    head = b"#Insight Transform File V1.0\n"
+    both = tmp_path / f"both.{ending}"
+    both.write_bytes(first.read_bytes() + second.read_bytes().removeprefix(head).replace(b"form 0", b"form 1"))
+    with pytest.raises(ValueError, match=rf"both.{ending}' holds 2 transforms.*save them as one composite"):
+        read(both)
+
+
+@pytest.mark.parametrize("ending", ["h5", "tfm"])
+def test_a_composite_is_one_transform_between_visits(tmp_path: Path, ending: str) -> None:
+    parts = [sitk.TranslationTransform(3, (10, 0, 0)), sitk.TranslationTransform(3, (0, 20, 0))]
+    path = tmp_path / f"composite.{ending}"
+    sitk.WriteTransform(sitk.CompositeTransform(parts), str(path))
+    assert between_transform(path).TransformPoint((0, 0, 0)) == (10, 20, 0)
+
+
+def test_a_transform_of_two_dimensions_is_refused(tmp_path: Path) -> None:
+    sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "slice.tfm"))
+    with pytest.raises(ValueError, match=r"slice.tfm' is a transform of 2 dimensions: give one of 3"):
+        between_transform(tmp_path / "slice.tfm")
