@@ -3,7 +3,7 @@
 The arguments of a command tell which files it is given. Where their paths stand in a text, ``file1.nii.gz`` and so on
 take their place, and so do ``file1`` for the names that nodes have from their files. What lies below a given folder has
 its number and the ending of the file. All other paths, which may contain the name of a patient, of the user or of the
-machine, become ``file`` with their ending.
+machine, become ``file`` with their ending. Words of the program stay, also where a file is called the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import getpass
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from NeuroCESTLib.core.whole_files import written_as
@@ -71,6 +71,7 @@ class Replacements:
         self._paths: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._file_names: dict[str, str] = {}
+        self._kept: set[str] = set()
         self._count = 0
         for part in dict.fromkeys(part for argument in arguments for part in (argument, argument.partition("=")[2])):
             if _is_file(part):
@@ -103,12 +104,18 @@ class Replacements:
         if replacement is not None and node_name(path) in self._names and name.startswith(node_name(path)):
             self._names.setdefault(name, replacement.split(".")[0])
 
+    def keep(self, words: Iterable[str]) -> None:
+        """Leave whole words of the program as they are, such as the name of a method or of a map that it made."""
+        self._kept.update(words)
+
     def _replacement(self, path: str) -> str:
         self._count += 1
         return f"file{self._count}{_ending(path)}"
 
     def __call__(self, text: str) -> str:
         """Return a text without paths and names."""
+        if text in self._kept:
+            return text
         if text in self._names or text in self._own:
             return self._names.get(text, "name")
         if text in self._paths:
@@ -123,9 +130,15 @@ class Replacements:
             text = _RELATIVE.sub(lambda found: _unknown(found) if _is_kind(found[0]) else found[0], text)
             for name in [name for name in self._file_names if name in text]:
                 text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", self._file_names[name], text)
-        for name, replacement in sorted(self._names.items(), key=lambda item: -len(item[0])):
-            text = re.sub(_where_named(name), replacement, text)
+        for name in sorted(self._names, key=len, reverse=True):
+            words = [word for word in self._kept if name in word and word in text]
+            kept = "".join(rf"(?<![\w-]){re.escape(word)}(?![\w-])|" for word in words)
+            text = re.sub(rf"{kept}(?P<name>{_where_named(name)})", self._named, text)
         return text
+
+    def _named(self, found: re.Match[str]) -> str:
+        """What takes the place of the name of a file, or a word of the program as it is."""
+        return found[0] if found["name"] is None else self._names[found["name"]]
 
     def _quoted(self, found: re.Match[str]) -> str:
         """A text in quotation marks, which holds spaces and all the rest of a path."""

@@ -20,6 +20,7 @@ from NeuroCESTLib.core.messages.input_errors import InputError, naming
 from NeuroCESTLib.core.output.inputs import inputs_of_run
 from NeuroCESTLib.core.output.result_folder import OutputFolder as OutputFolder
 from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.core.whole_files import keep_words
 from NeuroCESTLib.scene.messages import files_of_nodes
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
@@ -69,6 +70,13 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line that says what is wrong and how to get help, and exit with status 2."""
         self.exit(UNUSABLE, f"{self.prog}: {one_line(message)} (see '{self.prog} --help')\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse arguments, as ``argparse`` does. The values of options with choices are no names of files."""
+        options, further = super().parse_known_args(args, namespace)
+        chosen = [getattr(options, action.dest, None) for action in self._actions if action.choices is not None]
+        keep_words(*(value for value in chosen if isinstance(value, str)))
+        return options, further
 
 
 def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:

@@ -48,6 +48,16 @@ def hide_name(name: str, path: str | os.PathLike) -> None:
         learn_name(name, path)
 
 
+def keep_words(*words: str) -> None:
+    """Leave words of the program, such as names of methods, maps and result files, in the texts.
+
+    They stay where texts are written without names, also if an input is called the same.
+    """
+    keep = getattr(written_as.get(), "keep", None)
+    if keep is not None:
+        keep(words)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Provide a temporary path to write to, and move what was written to ``path`` if the block ends without error.

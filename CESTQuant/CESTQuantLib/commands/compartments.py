@@ -117,12 +117,16 @@ def run(options: Namespace) -> None:
     """Run ``cestquant compartments``."""
     from NeuroCESTLib.batch.frame import OutputFolder, settings_of
     from NeuroCESTLib.core.progress import terminal_progress
+    from NeuroCESTLib.core.whole_files import keep_words
     from NeuroCESTLib.report.record import Report
+
+    from ..methods.registry import METHODS
 
     _require(options)
     require_report(options)
     with terminal_progress() as progress, OutputFolder(options.output) as folder:
         report = Report("cestquant compartments", settings_of(options))
+        keep_words(*METHODS)
         report.require_folder(options.output)
         from NeuroCESTLib.scene import host
 

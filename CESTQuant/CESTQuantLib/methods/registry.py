@@ -6,7 +6,8 @@ display of the maps and the report take everything that they know about methods 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,23 @@ def quantity_named(name: str) -> Quantity:
         The quantity of the first method that gives such maps; an unknown one is dimensionless.
     """
     base = name.removesuffix("_sd")
-    known = (quantity for method in (*METHODS.values(), *FIELD_METHODS.values()) for quantity in method.quantities)
-    quantity = next((quantity for quantity in known if fnmatchcase(base, quantity.pattern)), Quantity(base))
+    quantity = next((quantity for quantity in _quantities() if fnmatchcase(base, quantity.pattern)), Quantity(base))
     return quantity if name == base else quantity.of_standard_error()
+
+
+def words_of(names: Iterable[str]) -> set[str]:
+    """Return the words of the program among the names of maps: those of known quantities, and their pools."""
+    patterns = [re.escape(quantity.pattern).replace(r"\*", "(.+?)") for quantity in _quantities()]
+    words = set()
+    for name in names:
+        for match in (re.fullmatch(pattern, name.removesuffix("_sd")) for pattern in patterns):
+            if match is not None:
+                words |= {name, *match.groups()[:1]}
+    return words
+
+
+def _quantities() -> Iterator[Quantity]:
+    return (quantity for method in (*METHODS.values(), *FIELD_METHODS.values()) for quantity in method.quantities)
 
 
 def quantify(

@@ -11,6 +11,7 @@ import numpy as np
 from NeuroCESTLib.core.background import in_background
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
+from NeuroCESTLib.core.whole_files import keep_words
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.messages import called
@@ -132,6 +133,7 @@ def map_relaxation(
         return full.reshape(geometry.shape)
 
     found = {model.quantity: fit.time_s, f"{model.quantity}_sd": fit.error_s, "rmse": fit.rmse}
+    keep_words("status", *found)
     with scene_unchanged_on_error():
         nodes = {}
         for name, map_values in found.items():

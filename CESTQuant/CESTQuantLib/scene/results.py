@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from NeuroCESTLib.core.progress import Progress, silent
+from NeuroCESTLib.core.whole_files import keep_words
 from NeuroCESTLib.scene import display, hierarchy, volumes
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.tables import add_table
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
-from ..methods.registry import quantity_named
+from ..methods.registry import quantity_named, words_of
 from .naming import QUALITY_FOLDER
 from .regions import region_columns
 from .study import Study
@@ -190,6 +191,7 @@ def into_scene(
         folder: Name of the folder.
         progress: Called with the fraction done and a message; may raise to cancel.
     """
+    keep_words(method.name, STATUS, *result.quantities, *words_of(result.quantities))
     with scene_unchanged_on_error():
         maps, nodes = {}, {}
         for count, (name, values) in enumerate(result.quantities.items()):

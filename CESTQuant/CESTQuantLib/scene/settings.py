@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.checked_json import read_json
 from NeuroCESTLib.core.messages.input_errors import InputError
+from NeuroCESTLib.core.whole_files import keep_words
 
 from ..methods.base import Settings
 
@@ -107,6 +108,7 @@ def lorentzian_model(
             raise InputError(
                 "lorentzian", f"Lorentzian preset '{name}' is unknown; use {known} or a pool description .json"
             )
+        keep_words(name)
         description = read_json(FOLDER / f"lorentzian_{name}.json")
     keys = description if isinstance(description, Mapping) else ()
     if "peaks" in keys:

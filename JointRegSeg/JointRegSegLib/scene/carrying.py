@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.whole_files import keep_words
 from NeuroCESTLib.scene import display
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.messages import called
@@ -171,7 +172,9 @@ def _of_no_image(carried: NodeToCarry, reference: str, moved: Sequence[str]) -> 
     """Sentence about a node on the grid of no image, where images of the visit were moved."""
     images = " and ".join(TITLES[name] for name in moved)
     nodes = " or ".join(f"'{position_name('moving', name)}'" for name in moved)
-    files = " or ".join(position_file(name, "moving") for name in moved)
+    written = [position_file(name, "moving") for name in moved]
+    keep_words(*written)
+    files = " or ".join(written)
     return (
         f"{carried.title} is taken to lie with the {reference} image of the moving study, with which {images} had "
         f"to be aligned: if it was acquired in the position of {images}, put it first under the transform {nodes} of "

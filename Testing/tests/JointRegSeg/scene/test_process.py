@@ -22,7 +22,9 @@ from joint_studies import (
 )
 
 from JointRegSegLib.logic import JointRegSegLogic
+from NeuroCESTLib.batch.anonymity import anonymous
 from NeuroCESTLib.core.progress import Cancelled
+from NeuroCESTLib.core.whole_files import written_as
 from NeuroCESTLib.scene import display, hierarchy
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation, masks_on
@@ -181,7 +183,9 @@ def test_carried_maps_move_with_the_image_on_whose_grid_they_lie(slicer: ModuleT
         add_segmentation({"tumour": labels > 0}, apart, "segments of flair"),
         add_volume(labels[..., :-1], half, "of neither", label=True),
     ]
-    result = processed(fixed.nodes("fixed"), nodes, network="registration", refine=0, carry=carry)
+    with anonymous(["moving_flair.nii.gz"]):
+        result = processed(fixed.nodes("fixed"), nodes, network="registration", refine=0, carry=carry)
+        shown = [written_as.get()(text) for text in result.warnings]
     assert list(result.joint.positions["moving"]) == ["flair"]
     of_flair, of_t1, segments, _ = result.carried
     for found in (volume_array(of_flair), volume_array(of_t1), masks_on(segments, fixed.grid)["tumour"]):
@@ -192,6 +196,7 @@ def test_carried_maps_move_with_the_image_on_whose_grid_they_lie(slicer: ModuleT
     assert doubtful[0].startswith("'of neither' is taken to lie with")
     assert "put it first under the transform 'moving FLAIR position'" in doubtful[0]
     assert "or resample its file with moving_flair_position.tfm" in doubtful[0]
+    assert doubtful[0] in shown  # with --anonymous, whatever the inputs are called
     # what is asked for brings it into the position of T1
     (position,) = result.positions
     assert position.GetName() == "moving FLAIR position"

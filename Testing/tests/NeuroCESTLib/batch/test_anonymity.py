@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import write_classic
 from joint_studies import HeadStudy, small_weights
+from matplotlib.text import Text
 from studies import acquire, fit_arguments, spectrum_protocol
 
 from CESTQuantLib.batch import main as cestquant
@@ -87,6 +89,72 @@ def test_a_scene_tells_neither_short_names_nor_those_that_slicer_gives(
         assert 'name="file1' in scene
         for text in (scene, *archive.namelist(), (tmp_path / "out" / "report.json").read_text()):
             assert re.findall(rf"(?<![A-Za-z])(?:{'|'.join(names)})(?![A-Za-z])", text) == []
+
+
+def test_options_with_choices_stay_where_a_file_is_called_like_their_value(tmp_path: Path, slicer: ModuleType) -> None:
+    """So that 'cestquant compartments' takes the maps with their report."""
+    inputs = acquire(spectrum_protocol(count=15)).write(tmp_path / PATIENT)
+    for name, new in (("protocol.json", "mtrasym.json"), ("mask.nii.gz", "mean.nii.gz"), ("m0.nii.gz", "auto.nii.gz")):
+        (inputs / name).rename(inputs / new)
+    files = {"protocol": inputs / "mtrasym.json", "mask": inputs / "mean.nii.gz", "reference": inputs / "auto.nii.gz"}
+    arguments = fit_arguments(inputs, tmp_path / "out", "mtrasym", **files, m0_over_time="mean", anonymous=True)
+    assert cestquant(arguments) == 0
+    settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
+    assert [settings[name] for name in ("method", "m0_over_time", "device")] == ["mtrasym", "mean", "auto"]
+    assert [settings[name] for name in ("protocol", "mask")] == ["file2.json", "file5.nii.gz"]
+    assert telling(tmp_path / "out", PATIENT, str(tmp_path)) == []
+
+
+def test_maps_and_pools_keep_their_names_where_a_file_is_called_like_a_pool(
+    tmp_path: Path, slicer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = acquire(spectrum_protocol(count=31)).write(tmp_path / PATIENT)
+    (inputs / "m0.nii.gz").rename(inputs / "amide.nii.gz")
+    (inputs / "signal.nii.gz").rename(inputs / f"{PATIENT} amide.nii.gz")
+    files = {"signal": inputs / f"{PATIENT} amide.nii.gz", "reference": inputs / "amide.nii.gz"}
+    arguments = fit_arguments(inputs, tmp_path / "out", "lorentzian", **files, lorentzian="3T")
+    drawn: list[str] = []
+    monkeypatch.setattr(Text, "set_text", keeping_texts(drawn))
+    assert cestquant([*arguments, "--scene", "--anonymous"]) == 0
+    with zipfile.ZipFile(tmp_path / "out" / "scene.mrb") as archive:
+        scene = next(archive.read(name).decode() for name in archive.namelist() if name.endswith(".mrml"))
+    for name in ("amide_amplitude", "amide_width_ppm_sd", "noe_amplitude"):
+        assert f'name="{name}"' in scene
+    assert not any("file3" in text for text in drawn)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert next(entry["path"] for entry in report["inputs"] if entry["role"] == "reference") == "file3.nii.gz"
+    assert telling(tmp_path / "out", PATIENT, str(tmp_path)) == []
+
+
+def keeping_texts(kept: list[str]) -> Callable[[Text, str], None]:
+    """How a text of a picture is set, which is kept in a list as well."""
+    set_text = Text.set_text
+
+    def keep(text: Text, content: str) -> None:
+        kept.append(str(content))
+        set_text(text, content)
+
+    return keep
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mtrasym", "mtrasym"),
+        ("file of mtrasym", "file of mtrasym"),
+        ("amide_amplitude_sd is high", "amide_amplitude_sd is high"),
+        ("the line of amide", "the line of amide"),
+        ("amide_1", "file2_1"),  # as Slicer calls the second node of this name
+        ("amide Jane", "file3"),
+        ("'amide.nii.gz' is damaged", "'file2.nii.gz' is damaged"),
+        ("the inverse of moving_t1_position.tfm", "the inverse of moving_t1_position.tfm"),
+        ("moving_t1_1", "file4_1"),
+    ],
+)
+def test_words_of_the_program_stay_and_names_of_files_do_not(text: str, expected: str) -> None:
+    replace = Replacements(["mtrasym.json", "amide.nii.gz", "amide Jane.nii.gz", "moving_t1.nii.gz"])
+    replace.keep(["mtrasym", "amide", "amide_amplitude_sd", "moving_t1_position.tfm"])
+    assert replace(text) == expected
 
 
 def test_images_that_are_carried_along_are_written_without_their_names(tmp_path: Path, slicer: ModuleType) -> None:
