@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from NeuroCESTLib.core.headers.library_messages import library_lines_caught
+from NeuroCESTLib.core.headers.metaimage import is_metaimage
+from NeuroCESTLib.core.output.hidden import temporary_folder
 from NeuroCESTLib.scene.geometry import Geometry, world_transform
 from NeuroCESTLib.scene.image_files import ImageHeader, existing_file, node_name
 from NeuroCESTLib.scene.messages import called, comes_from
@@ -34,7 +37,7 @@ def read_sequence(paths: str | os.PathLike | Sequence[str | os.PathLike], name: 
     """Read a series of volumes into the scene as a sequence node.
 
     Args:
-        paths: One 4-D file (NIfTI or ``.seq.nrrd``), or several 3-D files on the same grid.
+        paths: One 4-D file (NIfTI, NRRD or MetaImage), or several 3-D files on the same grid.
         name: Name of the node; the name of the first file by default.
 
     Returns:
@@ -64,18 +67,35 @@ def _read_plain_sequence(path: Path, plain: Path, header: ImageHeader, name: str
         raise ValueError(f"'{path}' holds complex numbers: export the magnitude image")
     if header.measurements < 2 and header.components < 2:
         raise ValueError(f"'{path}' is 3-D, one measurement: give a 4-D file or one 3-D file for each measurement")
-    node = load(plain, "SequenceFile", {"name": name, "show": False})
+    with temporary_folder() as folder:
+        readable = _no_metaimage(plain, Path(folder))
+        node = load(readable, "SequenceFile", {"name": name, "show": False})
     if not node.IsA("vtkMRMLSequenceNode") or node.GetNumberOfDataNodes() == 0:
         remove(node)
         raise ValueError(f"'{path}' holds no sequence of volumes")
     node.SetName(name)
     restore_non_finite([node.GetNthDataNode(i) for i in range(node.GetNumberOfDataNodes())], plain, header)
-    if plain != path:
+    if readable != path:
         forget_file(node)
     if not path.name.lower().endswith((".seq.nrrd", ".seq.nhdr")):
         node.SetIndexName("measurement")
         node.SetIndexUnit("")
     return node
+
+
+def _no_metaimage(path: Path, folder: Path) -> Path:
+    """Return an image file that Slicer reads as a sequence: a copy as NRRD of a MetaImage, which it cannot."""
+    import SimpleITK as sitk
+
+    if not is_metaimage(path):
+        return path
+    copy = folder / "series.nrrd"
+    try:
+        with library_lines_caught():
+            sitk.WriteImage(sitk.ReadImage(str(path)), str(copy))
+    except RuntimeError:
+        raise ValueError(f"'{path}' cannot be read: it is damaged, truncated or of another type") from None
+    return copy
 
 
 def _read_volumes(paths: Sequence[str | os.PathLike], name: str | None) -> Any:

@@ -234,6 +234,8 @@ def storable(array: np.ndarray) -> np.ndarray:
     """
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
+    if array.dtype == np.int8:  # volumes hold it, Slicer's writers of NIfTI do not
+        return array.astype(np.int16)
     if array.dtype == np.float16:
         return array.astype(np.float32)
     if array.dtype in (np.int64, np.uint64, np.uint32):

@@ -19,7 +19,7 @@ from NeuroCESTLib.core.whole_files import is_anonymous, whole_file, written_as
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.image_files import read_header
 from NeuroCESTLib.scene.messages import called, quiet_vtk
-from NeuroCESTLib.scene.volumes import add_volume, remove, volume_array
+from NeuroCESTLib.scene.volumes import add_volume, remove, storable, volume_array
 
 _IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 _ENDINGS = {
@@ -102,7 +102,8 @@ def write_volume(node: Any, path: str | os.PathLike, like: str | os.PathLike | N
         reordered = file_geometry.reorder(array, source)
         if reordered is not None:
             array, geometry = reordered, file_geometry
-    if geometry is source and node.GetParentTransformNode() is None:
+    as_it_is = geometry is source and storable(array) is array
+    if as_it_is and node.GetParentTransformNode() is None:
         return write_node(node, path)
     ordered = add_volume(array, geometry, node.GetName(), node.IsA("vtkMRMLLabelMapVolumeNode"))
     try:

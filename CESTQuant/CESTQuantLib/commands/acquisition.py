@@ -17,7 +17,7 @@ def add_images(parser: ArgumentParser, *, required: bool = True) -> None:
         nargs="+",
         required=required,
         metavar="MZ",
-        help="4-D NIfTI (also .hdr/.img), .seq.nrrd or 3-D files",
+        help="4-D NIfTI (also .hdr/.img) or MetaImage, .seq.nrrd or 3-D files",
     )
     parser.add_argument("--reference", nargs="+", metavar="M0", help="M0 image (3-D) or images (4-D)")
     parser.add_argument("--mask", metavar="M", help="mask on the grid of the signal")

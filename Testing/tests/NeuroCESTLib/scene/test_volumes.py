@@ -76,6 +76,21 @@ def test_every_voxel_of_a_4d_file_keeps_its_place_in_the_world(slicer: ModuleTyp
         np.testing.assert_array_equal(GRIDS[name].reorder(measurement, geometry), expected)
 
 
+@pytest.mark.parametrize("ending", ["mha", "mhd"])
+def test_a_4d_metaimage_is_a_sequence(slicer: ModuleType, tmp_path: Path, ending: str) -> None:
+    """Slicer's own reader of sequences knows no MetaImage."""
+    array = np.stack([world_ramp(GRIDS["oblique"]) * factor for factor in (1, 2, 3)]).astype(np.float32)
+    array[1, 2, 3, 4] = np.nan
+    sitk.WriteImage(sitk.JoinSeries([GRIDS["oblique"].to_sitk(each) for each in array]), str(tmp_path / f"z.{ending}"))
+    node = read_sequence(tmp_path / f"z.{ending}")
+    assert node.GetName() == "z"
+    assert node.GetStorageNode() is None  # that of the copy is gone
+    read, geometry, index = sequence_to_array(node)
+    assert geometry.matches(GRIDS["oblique"])
+    np.testing.assert_array_equal(read, array)
+    np.testing.assert_array_equal(index, [0, 1, 2])
+
+
 @pytest.mark.parametrize("dtype", [bool, np.float16, np.int64, np.uint8, np.int16, np.float32, np.float64])
 def test_arrays_of_any_type_become_volumes_without_loss(slicer: ModuleType, dtype: type) -> None:
     array = (RNG.random(SHAPE) * 2).astype(dtype)

@@ -15,7 +15,7 @@ from NeuroCESTLib.core import whole_files
 from NeuroCESTLib.scene import display, hierarchy, writing
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.sequences import array_to_sequence
-from NeuroCESTLib.scene.volumes import add_volume, array_on, volume_array
+from NeuroCESTLib.scene.volumes import add_volume, array_on, read_volume, volume_array
 from NeuroCESTLib.scene.writing import write_node, write_scene, write_volume
 
 
@@ -39,6 +39,18 @@ def test_results_can_be_written_in_the_voxel_order_of_the_input(slicer: ModuleTy
     out = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(out), array)
     assert Geometry.from_sitk(out).matches(GRIDS["left-handed"])
+
+
+@pytest.mark.parametrize("name", ["axial", "left-handed"])
+def test_volumes_of_signed_bytes_are_written_again(slicer: ModuleType, tmp_path: Path, name: str) -> None:
+    """Slicer reads such NIfTI files but does not write them."""
+    array = np.random.default_rng(0).integers(-128, 128, SHAPE).astype(np.int8)
+    sitk.WriteImage(GRIDS[name].to_sitk(array), str(tmp_path / "in.nii.gz"))
+    node = read_volume(tmp_path / "in.nii.gz")
+    for like in (None, tmp_path / "in.nii.gz"):
+        written = sitk.ReadImage(str(write_volume(node, tmp_path / "out.nii.gz", like=like)))
+        found = GRIDS[name].reorder(sitk.GetArrayFromImage(written), Geometry.from_sitk(written))
+        np.testing.assert_array_equal(found, array)
 
 
 def test_a_full_disk_is_named_and_keeps_the_earlier_file(
