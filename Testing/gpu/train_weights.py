@@ -155,7 +155,8 @@ def train_one(options: argparse.Namespace) -> None:
     settings = replace(config.training, time_limit_minutes=options.minutes, workers=options.workers, epochs=0, steps=0)
     config = replace(config, training=settings, initial_weights=options.initial or config.initial_weights)
     source = _source_of(config, load_tensors(options.prepared, "prepared data"), options)
-    augmentation = Augmentation(AugmentationConfig.from_dict(config.data.augmentation or {}, "data: augmentation"))
+    changes = AugmentationConfig.from_dict(config.data.augmentation or {}, "data: augmentation")
+    augmentation = Augmentation(changes, modalities=config.network.modalities)
     torch.backends.cudnn.benchmark = True  # all patches have one size
     network = new_network(config)
     metadata = dict(load_weights(options.initial).metadata) if options.initial else {}

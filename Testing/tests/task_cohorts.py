@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ def write_cohort(folder: Path, count: int = 24, missing: int = 0) -> Path:
             }
         )
     path = folder / "cohort.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_with_t2_only(cohort: Path, subjects: Sequence[str], name: str) -> Path:
+    """Write the manifest of a cohort beside it, in which the images of some subjects are T2 instead of T1."""
+    with open(cohort, newline="") as file:
+        rows: list[dict[str, str]] = [row | {"t2": ""} for row in csv.DictReader(file)]
+    for row in rows:
+        if row["subject"] in subjects:
+            row["t1"], row["t2"] = "", row["t1"]
+    path = cohort.with_name(name)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..cohort.sample import OUTSIDE, Pair, StudySample
 from ..cohort.sampling import draw_center, patch_corner
+from ..images.modalities import MODALITIES
 from . import intensity, spatial
 from .config import AugmentationConfig
 from .geometry import draw_geometry, moved, uniform
@@ -26,15 +28,20 @@ class Augmentation:
     keep their value outside the brain, absent modalities stay absent, and the given studies are not changed.
     """
 
-    def __init__(self, config: AugmentationConfig, background: float = OUTSIDE) -> None:
+    def __init__(
+        self, config: AugmentationConfig, background: float = OUTSIDE, modalities: Sequence[str] = MODALITIES
+    ) -> None:
         """Set the augmentation up.
 
         Args:
             config: What is changed, and how much.
             background: Value of an absent modality, which depends on the normalisation (-3 for z-scores).
+            modalities: Modalities of the network, of which each study keeps at least one. They are looked up in studies
+                with the channels of ``MODALITIES``; others have the channels of the network.
         """
         self.config = config
         self.background = background
+        self._known = torch.tensor([name in modalities for name in MODALITIES])
 
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
         """Augment a pair.
@@ -110,7 +117,7 @@ class Augmentation:
         return replace(sample, images=torch.stack(images))
 
     def _drop_modalities(self, fixed: StudySample, moving: StudySample, generator: torch.Generator) -> Pair:
-        """Make modalities of the studies absent; each study keeps at least one."""
+        """Make modalities of the studies absent; each study keeps at least one that the network knows."""
         probability = self.config.dropout_probability
         if probability == 0 or self.config.dropout_pairs == 0:
             return fixed, moving
@@ -118,19 +125,23 @@ class Augmentation:
             return fixed, moving
         draws = [torch.rand(len(fixed.images), generator=generator) for _ in range(2)]
         if self.config.dropout_shared:
-            present = fixed.present & moving.present
-            keep = _keep(draws[0] >= probability, present.cpu(), draws[0])
+            keep = _keep(draws[0] >= probability, self._usable(fixed) & self._usable(moving), draws[0])
             # Studies without a common modality keep one each.
-            keeps = [_keep(keep, sample.present.cpu(), draws[0]) for sample in (fixed, moving)]
+            keeps = [_keep(keep, self._usable(sample), draws[0]) for sample in (fixed, moving)]
         else:
             keeps = [
-                _keep(drawn >= probability, sample.present.cpu(), drawn)
+                _keep(drawn >= probability, self._usable(sample), drawn)
                 for drawn, sample in zip(draws, (fixed, moving), strict=True)
             ]
         return (
             drop_modalities(fixed, keeps[0], self.background),
             drop_modalities(moving, keeps[1], self.background),
         )
+
+    def _usable(self, sample: StudySample) -> Tensor:
+        """Which modalities (C,) the study has and the network knows, bool, on the CPU."""
+        present = sample.present.cpu()
+        return present & self._known if len(present) == len(MODALITIES) else present
 
 
 def drop_modalities(sample: StudySample, keep: Tensor, background: float = OUTSIDE) -> StudySample:

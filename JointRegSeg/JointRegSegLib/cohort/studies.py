@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from NeuroCESTLib.core.labels.conventions import LabelConvention, convention_of_
 from ..images.label_conventions import declared_convention
 
 SPLITS = ("train", "val", "test")
+_SHOWN = 5
+"""Most studies that a message names."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,24 @@ class Cohort:
             shown = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
             raise ValueError(f"'{self.source}' has no study in the split '{split}' ({shown})")
         return replace(self, studies=chosen)
+
+    def require_modalities(self, known: Sequence[str]) -> None:
+        """Check that every study has an image that a network can use.
+
+        Args:
+            known: Modalities of the network.
+
+        Raises:
+            ValueError: Some studies have none of these modalities; the message names them and what they have.
+        """
+        lacking = [study for study in self.studies if not set(known) & set(study.images)]
+        if lacking:
+            named = ", ".join(f"'{study.name}' ({', '.join(study.images)})" for study in lacking[:_SHOWN])
+            more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+            raise ValueError(
+                f"'{self.source}' lists studies without any modality that the network knows ({', '.join(known)}): "
+                f"{named}{more}; add such images, or leave these studies out of the manifest"
+            )
 
     def with_convention(self, convention: str | None) -> Cohort:
         """Return the cohort with a convention of the label files for the studies that declare none.

@@ -142,8 +142,9 @@ def _readable(
     for number, record in enumerate(cohort.studies):
         progress(number / len(cohort), f"preparing {record.name}")
         try:
-            one = TargetStudies(replace(cohort, studies=(record,)), weights.tasks, weights.preparation, "on_the_fly")
-            items.append(one[0])
+            one = replace(cohort, studies=(record,))
+            one.require_modalities(weights.network.config.modalities)
+            items.append(TargetStudies(one, weights.tasks, weights.preparation, "on_the_fly")[0])
             records.append(record)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             failed[record.name] = " ".join(str(error).split())

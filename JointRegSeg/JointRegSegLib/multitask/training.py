@@ -94,7 +94,7 @@ def train_tasks(
     augmentation = None
     if settings is not None:
         background = config.data.preparation().preprocessing.background
-        augmentation = StudyAugmentation(Augmentation(settings, background))
+        augmentation = StudyAugmentation(Augmentation(settings, background, config.network.modalities))
     result = train(
         StudyObjective(config),
         network,
@@ -116,8 +116,9 @@ def train_tasks(
 def open_studies(
     config: MultiTaskConfig, cohort: Cohort, folder: str | Path, tasks: tuple[StudyTask, ...], progress: Progress
 ) -> TargetStudies:
-    """Open the studies of a cohort with the targets of tasks."""
+    """Open the studies of a cohort with the targets of tasks; each needs a modality of the network."""
     data = config.data
+    cohort.require_modalities(config.network.modalities)
     return TargetStudies(cohort, tasks, data.preparation(), data.path, Path(folder) / data.cache, progress)
 
 

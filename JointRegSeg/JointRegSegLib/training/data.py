@@ -87,7 +87,7 @@ def open_data(
     augmentation = None
     if config.data.augmentation is not None:
         settings = AugmentationConfig.from_dict(config.data.augmentation, "data: augmentation")
-        augmentation = Augmentation(settings, preparation.preprocessing.background)
+        augmentation = Augmentation(settings, preparation.preprocessing.background, config.network.modalities)
     validation = _validation_pairs(config, held_out, progress)
     return TrainingData(
         config,
@@ -126,6 +126,7 @@ def _cohort_pairs(config: TrainingConfig, cohort: Cohort, folder: Path, progress
         training, held_out, description = _synthetic_pairs(config)
     else:
         studies = cohort.of_split("train")
+        studies.require_modalities(config.network.modalities)
         description = f"{len(studies)} studies of {len(studies.visits())} subjects"
         training = open_pairs(
             studies,
@@ -187,6 +188,7 @@ def _open_split(
     config: TrainingConfig, studies: Cohort, path: str, sampling: Any, folder: Path, progress: Progress
 ) -> PairSource:
     data = config.data
+    studies.require_modalities(config.network.modalities)
     return open_pairs(
         studies,
         path,

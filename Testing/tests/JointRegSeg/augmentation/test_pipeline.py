@@ -75,6 +75,18 @@ def test_shared_dropout_leaves_studies_without_a_common_modality_one_each() -> N
         assert all(bool(sample.present.any()) for sample in augment((fixed, moving), generator(seed)))
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_dropout_leaves_a_modality_that_the_network_knows(shared: bool) -> None:
+    known = torch.tensor([True, False, False, True])
+    augment = Augmentation(only(dropout_probability=0.9, dropout_shared=shared), modalities=("flair", "t1"))
+    for seed in range(30):
+        assert all(bool((sample.present & known).any()) for sample in augment(pair(), generator(seed)))
+        assert bool((augment.single(study(), generator(seed)).present & known).any())
+    own = [dataclasses.replace(sample, images=sample.images[[3, 0]]) for sample in pair()]  # as the network has them
+    for seed in range(30):
+        assert all(bool(sample.present.any()) for sample in augment((own[0], own[1]), generator(seed)))
+
+
 def test_dropout_has_the_wanted_probability() -> None:
     augment = Augmentation(only(dropout_probability=0.2))
     counts = sum(augment(pair(), generator(seed))[0].present.float() for seed in range(200))

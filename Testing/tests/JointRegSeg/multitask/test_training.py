@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from task_cohorts import AGE, NETWORK, SEX, TISSUE, run_training, write_cohort, write_config
+from task_cohorts import AGE, NETWORK, SEX, TISSUE, run_training, write_cohort, write_config, write_with_t2_only
 
 from JointRegSegLib.cohort.sample import StudySample
 from JointRegSegLib.multitask.config import multitask_from_dict
 from JointRegSegLib.multitask.network import MultiTaskNetwork
 from JointRegSegLib.multitask.objective import StudyObjective
-from JointRegSegLib.multitask.studies import TargetStudy
+from JointRegSegLib.multitask.studies import StudyBatch, TargetStudy
 from JointRegSegLib.multitask.weights import load_study_weights
 from JointRegSegLib.network.precision import FLOAT32
 from JointRegSegLib.tasks.regression import Regression
@@ -130,6 +131,45 @@ def test_targets_that_cannot_be_learned_get_one_sentence(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("task", [AGE, {"task": "super_resolution", "factor": [2, 2, 2]}])
+def test_studies_without_a_modality_of_the_network_are_named_before_the_training(
+    task: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cohort, config = write_cohort(tmp_path, 10), write_config(tmp_path, [task], steps=1)
+    for subjects, named in ((["s0", "s9"], "'s0' (t2); add such images"), (["s2", "s4"], "'s2' (t2), 's4' (t2); add")):
+        manifest = write_with_t2_only(cohort, subjects, "t2.csv")
+        assert run_training(manifest, config, tmp_path / "run") == 2
+        error = capsys.readouterr().err
+        assert f"'{manifest}' lists studies without any modality that the network knows (t1): {named}" in error
+        assert not (tmp_path / "run").exists()
+
+
+def test_dropped_modalities_never_leave_the_network_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = write_cohort(tmp_path, 10)
+    rows = cohort.read_text().splitlines()
+    for number in range(10):
+        shutil.copy(tmp_path / f"{number}_t1.nii.gz", tmp_path / f"{number}_t2.nii.gz")
+    t2 = ["t2", *(f"{number}_t2.nii.gz" for number in range(10))]
+    cohort.write_text("".join(f"{row},{field}\n" for row, field in zip(rows, t2, strict=True)))
+    config = write_config(tmp_path, [AGE], steps=5)
+    values = json.loads(config.read_text())
+    values["data"]["augmentation"] = {"dropout_probability": 0.7}
+    config.write_text(json.dumps(values))
+    empty: list[bool] = []
+    to = StudyBatch.to
+
+    def watched(batch: StudyBatch, device: torch.device) -> StudyBatch:
+        empty.extend(bool((image == image.flatten()[0]).all()) for image in batch.images)
+        return to(batch, device)
+
+    monkeypatch.setattr(StudyBatch, "to", watched)
+    assert run_training(cohort, config, tmp_path / "run") == 0
+    assert len(empty) >= 20
+    assert not any(empty)
 
 
 def test_a_missing_age_may_be_written_as_nan(tmp_path: Path) -> None:

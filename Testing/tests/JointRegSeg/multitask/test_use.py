@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from joint_studies import HeadStudy
-from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config
+from task_cohorts import AGE, SEX, TISSUE, run_training, write_cohort, write_config, write_with_t2_only
 
 from JointRegSegLib.batch import main
 from JointRegSegLib.images.study import StudyImages
@@ -93,6 +93,22 @@ def test_a_study_that_cannot_be_read_costs_its_own_score_alone_and_no_earlier_re
     assert f"error: 1 of 4 cases failed, see '{out / 'partial' / 'cases.csv'}'; the earlier" in capfd.readouterr().err
     assert evaluated(manifest, "--overwrite") == 1
     assert len(rows_of(out / "cases.csv")) < len(whole.splitlines())
+
+
+def test_a_study_without_a_modality_of_the_network_is_a_failed_case(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    manifest = write_with_t2_only(trained / "cohort.csv", ["s3", "s20"], "t2.csv")
+    usual = ["--weights", str(trained / "run" / "weights.pt"), "--output", str(tmp_path / "scores"), "--no-pictures"]
+    assert main(["evaluate", "--manifest", str(manifest), *usual]) == 1
+    lacking = "lists studies without any modality that the network knows (t1): "
+    rows = rows_of(tmp_path / "scores" / "cases.csv")
+    assert {row["study"] for row in rows if row["task"] == "age"} == {"s18", "s19", "s21"}
+    (failed,) = [row for row in rows if row["error"]]
+    assert (failed["study"], f"{lacking}'s20' (t2)" in failed["error"]) == ("s20", True)
+    told = capfd.readouterr().err
+    assert "warning: the baselines learn from 13 of 14 training studies" in told
+    assert f"{lacking}'s3' (t2)" in told
 
 
 def test_a_damaged_training_study_costs_the_baselines_alone(

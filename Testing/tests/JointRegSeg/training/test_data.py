@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from joint_training_cases import PREPROCESSING, held_out, toy_config, write_shells
+from joint_training_cases import PREPROCESSING, TINY, held_out, toy_config, write_shells
 
+from JointRegSegLib.images.modalities import MODALITIES
 from JointRegSegLib.network.precision import Precision
 from JointRegSegLib.synthesis.templates import Template
 from JointRegSegLib.training.batches import collate
@@ -40,6 +41,23 @@ def test_held_out_studies_are_not_registered_with_themselves(tmp_path: Path, pai
     ]
     alone = config_of_cohort({"pairing": pairing}, tasks="segmentation")
     assert sorted(held_out_names(alone, manifest)) == [("s1 1", "s1 1"), ("s2 1", "s2 1")]
+
+
+def test_studies_without_a_modality_of_the_network_are_refused(tmp_path: Path) -> None:
+    manifest = write_shells(tmp_path, ["train", "val"])
+    config = config_of_cohort(network={**TINY, "modalities": ["t1ce", "t2"]})
+    with pytest.raises(ValueError, match=r"knows \(t1ce, t2\): 's0 1' \(t1, flair\), 's0 2' \(t1, flair\); add such"):
+        open_data(config, manifest, tmp_path)
+
+
+def test_the_augmentation_knows_the_modalities_of_the_network(tmp_path: Path) -> None:
+    manifest = write_shells(tmp_path, ["train", "val"])
+    data = {"augmentation": {"dropout_probability": 0.7}}
+    opened = open_data(config_of_cohort(data, network={**TINY, "modalities": ["flair"]}), manifest, tmp_path)
+    assert opened.augmentation is not None
+    for seed in range(20):
+        for study in opened.augmentation(opened.source[0], torch.Generator().manual_seed(seed)):
+            assert study.present.tolist()[MODALITIES.index("flair")]
 
 
 def test_visits_of_a_held_out_subject_are_registered_with_each_other(tmp_path: Path) -> None:
