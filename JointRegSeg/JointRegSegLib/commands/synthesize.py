@@ -93,13 +93,15 @@ def run(options: Namespace) -> None:
     from ..cohort.manifest import manifest_text
     from ..cohort.studies import Cohort
     from ..synthesis.files import CONVENTION, write_patient
+    from ..synthesis.random_fields import LARGEST_SEED
     from ..synthesis.templates import load_templates
     from ..synthesis.tumor import RESECTED_SHARE
 
     if options.patients < 1:
         raise ValueError(f"--patients is {options.patients}; give at least 1")
-    if options.seed < 0:
-        raise ValueError(f"--seed is {options.seed}; give a whole number of at least 0")
+    most = LARGEST_SEED + 1 - options.patients
+    if not 0 <= options.seed <= most:
+        raise ValueError(f"--seed is {options.seed}; give a whole number from 0 to {most}")
     if not 0.5 <= options.spacing <= 4:
         raise ValueError(f"--spacing is {options.spacing:g} mm; give 0.5 to 4 mm")
     if options.targets:

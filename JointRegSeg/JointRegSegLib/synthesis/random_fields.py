@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LARGEST_SEED = 10**12
+"""Largest seed of a patient."""
 _PURPOSE = 7_919_000_000_017
-"""Distance between the seeds of different purposes, far beyond the seeds of patients."""
+"""Distance between the seeds of different purposes, beyond ``LARGEST_SEED``."""
 
 
 class Draw:

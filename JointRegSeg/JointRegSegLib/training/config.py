@@ -10,7 +10,7 @@ from ..images.modalities import MODALITIES
 from ..losses.config import LossConfig
 from ..network.configuration import NetworkConfig
 from ..tasks.registry import find_task
-from .settings import TrainingSettings
+from .settings import LARGEST_SEED, TrainingSettings
 
 DATA_PATHS = ("memory", "cache", "on_the_fly", "synthetic")
 TASKS = ("both", "segmentation", "registration")
@@ -63,6 +63,8 @@ class DataConfig:
             raise ValueError(f"path is {self.path!r} but must be one of {', '.join(DATA_PATHS)}")
         for name, least in (("length", 1), ("validation_pairs", 0), ("seed", 0)):
             _check_whole(name, getattr(self, name), least)
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"seed is {self.seed} but must be at most {LARGEST_SEED}")
         share = self.synthetic_share
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
             raise ValueError(f"synthetic_share is {share!r} but must be a number from 0 to below 1")

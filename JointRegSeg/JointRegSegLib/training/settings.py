@@ -30,6 +30,8 @@ _WHOLE = (
     "pictures",
     "prefetch",
 )
+LARGEST_SEED = 10**12
+"""Largest seed: the random numbers of every step have seeds about a million times as large, in 64 bits."""
 _RISE = 0.3
 """Part of the training in which the schedule 'one_cycle' raises the learning rate."""
 _FIRST_RATE = 0.04
@@ -153,6 +155,8 @@ class TrainingSettings:
         for name, value in vars(self).items():
             if name not in _CHOICES and name != "channels_last" and not _is_amount(value):
                 raise ValueError(f"{name} is {value!r} but must be a number of at least 0")
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"seed is {self.seed} but must be at most {LARGEST_SEED}")
         if self.channels_last not in (None, True, False):
             raise ValueError(f"channels_last is {self.channels_last!r} but must be true, false or null")
 

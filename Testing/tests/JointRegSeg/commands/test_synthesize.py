@@ -113,7 +113,9 @@ def test_subjects_come_with_the_targets_of_tasks_and_the_best_predictions(tmp_pa
         (["--targets", "--low-resolution", "0", "1", "1"], "three whole numbers from 1 to 16"),
         (["--patients", "0"], "--patients is 0; give at least 1"),
         (["--spacing", "9"], "give 0.5 to 4 mm"),
-        (["--seed", "-1"], "--seed is -1"),
+        (["--seed", "-1"], "--seed is -1; give a whole number from 0 to 1000000000000"),
+        (["--seed", str(2**64 - 1)], f"--seed is {2**64 - 1}; give a whole number from 0 to"),
+        (["--seed", str(10**12), "--patients", "3"], "a whole number from 0 to 999999999998"),
         (["--templates", "nowhere"], "'nowhere' contains no image"),
     ],
 )

@@ -23,6 +23,8 @@ from JointRegSegLib.training.config_files import config_from_dict, read_config
         ({"training": {"learning_rate": -1}}, "learning_rate is -1"),
         ({"training": {"batch_size": 3, "accumulation": 2}}, "not divisible"),
         ({"training": {"epochs": 0}}, "no end"),
+        ({"training": {"seed": 2**45}}, f"seed is {2**45} but must be at most 1000000000000"),
+        ({"data": {"seed": 2**45}}, f"seed is {2**45} but must be at most 1000000000000"),
         ({"network": "vnet_nowhere"}, "vnet_nowhere"),
         ({"tasks": "sleep"}, "'sleep'"),
         ({"tasks": "registration", "registration_every": 2}, "registration_every is 2, but the registration alone"),
