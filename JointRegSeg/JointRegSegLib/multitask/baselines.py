@@ -45,7 +45,7 @@ def baselines(
         Predictions, as the network makes them, by the name of the baseline: ``mean`` and ``ridge on volumes``;
         ``majority`` and ``logistic regression on volumes``; ``intensity clusters with spatial prior``; ``linear`` and
         ``B-spline`` interpolation; ``mean image`` of the training studies. The volumes are those of the brain and of
-        three clusters of its intensities (Otsu).
+        three clusters of its intensities (Otsu). Other tasks have their ``constant_predictions`` alone.
     """
     if isinstance(task, Tissue):
         return {"intensity clusters with spatial prior": _tissue(task, training, studies)}
@@ -59,25 +59,21 @@ def baselines(
         average = torch.stack([image_target(study, modalities).images for study in training]).mean(0).numpy()
         images = [image_target(study, modalities, task.map_classes > 0) for study in studies]
         return {"mean image": [task.compact(average, image) for image in images]}
+    if task.from_image:
+        return {}
+    targets = [study.sample.labels if task.map_classes else study.targets[task.name] for study in training]
+    constant = {name: [found for _ in studies] for name, found in task.constant_predictions(targets).items()}
+    if not isinstance(task, Regression | Classification):
+        return constant
     known = _scaled(np.array([volumes(s, spacing_mm) for s in training]))
     features = known(np.array([volumes(s, spacing_mm) for s in studies]))
     train = known(np.array([volumes(s, spacing_mm) for s in training]))
-    targets = np.array([study.targets[task.name] for study in training])
     if isinstance(task, Regression):
         weights = np.linalg.solve(train.T @ train + _RIDGE * len(train) * np.eye(train.shape[1]), train.T @ targets)
         residual = float(np.std(targets - train @ weights)) or 1.0
-        mean, sd = float(targets.mean()), float(targets.std()) or 1.0
-        return {
-            "mean": [{"value": mean, "sd": sd} for _ in studies],
-            "ridge on volumes": [{"value": float(v), "sd": residual} for v in features @ weights],
-        }
-    if isinstance(task, Classification):
-        frequency = np.bincount(targets, minlength=len(task.classes)) / len(targets)
-        return {
-            "majority": [frequency for _ in studies],
-            "logistic regression on volumes": list(_logistic(train, targets, features, len(task.classes))),
-        }
-    return {}
+        return constant | {"ridge on volumes": [{"value": float(v), "sd": residual} for v in features @ weights]}
+    probabilities = _logistic(train, np.array(targets), features, len(task.classes))
+    return constant | {"logistic regression on volumes": list(probabilities)}
 
 
 def linear_prediction(training: np.ndarray, targets: Sequence[str], features: np.ndarray) -> list[float] | list[str]:

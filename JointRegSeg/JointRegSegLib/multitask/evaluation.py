@@ -20,7 +20,6 @@ from ..pictures.predictions import Shown
 from ..tasks.autoencoder import Autoencoder
 from ..tasks.study_task import StudyTask
 from ..tasks.super_resolution import SuperResolution
-from ..tasks.tissue import Tissue
 from .baselines import baselines, linear_prediction, numbers_of, volumes
 from .network import select
 from .objective import judged, run
@@ -100,6 +99,8 @@ def evaluate_studies(
         if len(learned) > 1 or isinstance(task, SuperResolution):
             modalities = weights.network.config.modalities
             methods |= baselines(task, learned, [items[i] for i in known], spacing_mm, modalities)
+            if len(methods) == 1:
+                result.warnings.append(f"the task '{task.name}' ({task.title}) has no baseline to be compared with")
         else:
             result.warnings.append(
                 f"'{cohort.source}' has no training studies for the task '{task.name}', so that there is no baseline"
@@ -163,7 +164,7 @@ def _predictions(
     d, h, w = item.sample.shape
     for task in network.tasks:
         prediction, _ = judged(task, select(outputs[task.name], 0), batch)
-        if isinstance(task, Tissue):
+        if isinstance(prediction, np.ndarray) and prediction.shape == batch.mask.shape[1:]:  # a map
             prediction = np.where(item.sample.mask.numpy(), prediction[:d, :h, :w], 0)
         found[task.name] = prediction
     return found

@@ -18,10 +18,8 @@ from ..images.preprocessing.preparation import prepare_checked
 from ..images.study import StudyImages, checked_study
 from ..inference.coregistration import corrections, positioned
 from ..network.precision import FLOAT32, require_finite
-from ..tasks.autoencoder import Autoencoder, anomaly
-from ..tasks.classification import Classification
-from ..tasks.image_target import ImageTarget, similarity
-from ..tasks.regression import Regression
+from ..tasks.image_target import ImageTarget
+from ..tasks.study_task import row
 from ..tasks.super_resolution import SuperResolution
 from ..tasks.tissue import Tissue
 from .network import select
@@ -29,9 +27,6 @@ from .objective import run
 from .studies import TargetStudy, combine
 from .super_resolution import super_resolved
 from .weights import StudyWeights
-
-TWO_SIDED = 1.959964
-"""Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -135,27 +130,17 @@ def predict_study(
             tissue = labels_to_native(probabilities, grid, study.reference)
             names = dict(enumerate(task.classes, 1))
             rows += _volumes(tissue, names)
-        elif isinstance(task, Regression):
-            reach = TWO_SIDED * prediction["sd"]
-            value = prediction["value"]
-            rows.append(_row(task.name, task.column, value, value - reach, value + reach))
-        elif isinstance(task, Classification):
-            rows.append(_row(task.name, task.column, task.classes[int(np.argmax(prediction))]))
-            rows += [
-                _row(task.name, f"probability of {name}", float(probability))
-                for name, probability in zip(task.classes, prediction, strict=True)
-            ]
-        elif isinstance(task, Autoencoder):
-            target = ImageTarget(batch.images[0], batch.mask[0])
-            maps = {"anomaly": anomaly(prediction["images"], target)}
-            maps |= {f"reconstruction_{known[n]}": prediction["images"][n] for n in target.present}
-            for name, values in maps.items():
-                inside = torch.from_numpy(values)[:d, :h, :w].masked_fill(~prepared.mask, 0)
-                volumes[name] = to_native(inside, grid, study.reference)
-            scores = similarity(prediction["images"], target)
-            rows.append(_row(task.name, "PSNR of the reconstruction", scores["psnr"], unit="dB"))
-            rows.append(_row(task.name, "SSIM of the reconstruction", scores["ssim"]))
-            rows += [_row(task.name, f"code {n}", float(value)) for n, value in enumerate(prediction["code"], 1)]
+            continue
+        target = ImageTarget(batch.images[0], batch.mask[0])
+        found, maps = task.rows(prediction, target), task.maps(prediction, target, known)
+        rows += [{"task": task.name, **one} for one in found]
+        for name, values in maps.items():
+            inside = torch.from_numpy(values)[:d, :h, :w].masked_fill(~prepared.mask, 0)
+            volumes[name] = to_native(inside, grid, study.reference)
+        if not found and not maps:
+            warnings.append(
+                f"the result lacks the task '{task.name}' ({task.title}), which gives neither rows nor maps of a study"
+            )
     progress(1.0, "done")
     return StudyPrediction(
         rows, tissue, names, volumes, tuple(warnings), study.reference_modality, corrections(positions)
@@ -166,12 +151,6 @@ def _volumes(labels: sitk.Image, names: dict[int, str]) -> list[dict[str, Any]]:
     voxels = sitk.GetArrayViewFromImage(labels)
     milliliters = float(np.prod(labels.GetSpacing())) / 1000
     return [
-        _row("tissue", f"volume of {name}", float((voxels == number).sum()) * milliliters, unit="ml")
+        {"task": "tissue", **row(f"volume of {name}", float((voxels == number).sum()) * milliliters, unit="ml")}
         for number, name in names.items()
     ]
-
-
-def _row(
-    task: str, quantity: str, value: Any, low: float = float("nan"), high: float = float("nan"), unit: str = ""
-) -> dict[str, Any]:
-    return {"task": task, "quantity": quantity, "value": value, "low": low, "high": high, "unit": unit}

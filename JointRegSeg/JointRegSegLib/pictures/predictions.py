@@ -73,9 +73,19 @@ def draw_predictions(
         return
     axes = figure.subplots(len(drawn), _COLUMNS, squeeze=False)
     for row, task in zip(axes, drawn, strict=True):
-        _DRAWERS[task.kind](task, found[task.name], shown.get(task.name, ()), row)
+        draw = next((_DRAWERS[kind] for kind in type(task).__mro__ if kind in _DRAWERS), _draw_quality)
+        draw(task, found[task.name], shown.get(task.name, ()), row)
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def _draw_quality(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Shown], row: Sequence[Axes]) -> None:
+    """Draw how well the studies are predicted, for tasks without a drawing of their own."""
+    values = np.array([task.quality(prediction, target, 1) for prediction, target in found], float)
+    row[0].hist(values[np.isfinite(values)], bins=min(20, max(5, len(found) // 3)), color=_BLUE)
+    row[0].set(xlabel=task.quality_name or "quality", ylabel="studies", title=task.name)
+    for axis in row[1:]:
+        axis.set_axis_off()
 
 
 def _draw_regression(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Shown], row: Sequence[Axes]) -> None:
@@ -188,10 +198,10 @@ def label_colors(task: Tissue, labels: np.ndarray) -> np.ndarray:
     return table[np.minimum(labels, len(table) - 1)]
 
 
-_DRAWERS: dict[str, Callable[[Any, Sequence[tuple[Any, Any]], Sequence[Shown], Sequence[Any]], None]] = {
-    Regression.kind: _draw_regression,
-    Classification.kind: _draw_classes,
-    Tissue.kind: _draw_tissue,
-    SuperResolution.kind: _draw_images,
-    Autoencoder.kind: _draw_images,
+_DRAWERS: dict[type, Callable[[Any, Sequence[tuple[Any, Any]], Sequence[Shown], Sequence[Any]], None]] = {
+    Regression: _draw_regression,
+    Classification: _draw_classes,
+    Tissue: _draw_tissue,
+    SuperResolution: _draw_images,
+    Autoencoder: _draw_images,
 }

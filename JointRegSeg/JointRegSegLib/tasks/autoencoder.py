@@ -17,7 +17,7 @@ from ..metrics.prediction import roc_auc
 from ..network.bottleneck import CodeHead
 from ..network.configuration import NetworkConfig
 from .image_target import ImageTarget, coronal, masked_mean, mean_scores, similarity
-from .study_task import FILE, TEXT, StudyTask, require_number
+from .study_task import FILE, TEXT, StudyTask, require_number, row
 
 LOSSES = ("l2", "l1", "ssim")
 
@@ -132,6 +132,20 @@ class Autoencoder(StudyTask):
     def decode(self, output: Any) -> dict[str, np.ndarray]:
         """Return the reconstruction (C, D, H, W) as ``images`` and the ``code``."""
         return {"images": output[0][0].float().cpu().numpy(), "code": output[1][0].float().cpu().double().numpy()}
+
+    def rows(self, prediction: Any, target: ImageTarget) -> list[dict[str, Any]]:
+        """Return how near the reconstruction is to the images, and the numbers of the code."""
+        scores = similarity(prediction["images"], target)
+        return [
+            row("PSNR of the reconstruction", scores["psnr"], unit="dB"),
+            row("SSIM of the reconstruction", scores["ssim"]),
+            *(row(f"code {number}", float(value)) for number, value in enumerate(prediction["code"], 1)),
+        ]
+
+    def maps(self, prediction: Any, target: ImageTarget, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the anomaly and the reconstructed images that the study has."""
+        images = {f"reconstruction_{modalities[n]}": prediction["images"][n] for n in target.present}
+        return {"anomaly": anomaly(prediction["images"], target)} | images
 
     def compact(self, prediction: Any, target: Any) -> dict[str, Any]:
         """Return the scores, the code, and slices for pictures."""

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from ..metrics.prediction import classification_scores
 from ..network.configuration import NetworkConfig
+from .image_target import ImageTarget
 from .pooling import POOLINGS, PoolingHead
-from .study_task import TEXT, StudyTask, present, require_number
+from .study_task import TEXT, StudyTask, present, require_number, row
 
 _FEWEST_FOR_CALIBRATION = 20
 """Fewest held-out studies that calibrate probabilities."""
@@ -156,6 +157,18 @@ class Classification(StudyTask):
     def decode(self, output: Any) -> Any:
         """Return the probabilities of the classes."""
         return (output[0].float() / self.temperature).softmax(0).cpu().double().numpy()
+
+    def rows(self, prediction: Any, target: ImageTarget) -> list[dict[str, Any]]:
+        """Return the most probable class, and the probability of each class."""
+        probabilities = zip(self.classes, prediction, strict=True)
+        return [
+            row(self.column, self.classes[int(np.argmax(prediction))]),
+            *(row(f"probability of {name}", float(probability)) for name, probability in probabilities),
+        ]
+
+    def constant_predictions(self, targets: Sequence[Any]) -> dict[str, Any]:
+        """Return the frequencies of the classes in the training."""
+        return {"majority": np.bincount(targets, minlength=len(self.classes)) / len(targets)}
 
     def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
         """Return 1 where the most probable class is the true one, else 0."""

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from ..metrics.prediction import regression_scores
 from ..network.configuration import NetworkConfig
+from .image_target import ImageTarget
 from .pooling import POOLINGS, PoolingHead
-from .study_task import NUMBER, StudyTask, present, require_number
+from .study_task import NUMBER, StudyTask, present, require_number, row
 
 LOSSES = ("gaussian", "l2", "l1")
+TWO_SIDED = 1.959964
+"""Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
 _FEWEST_FOR_CALIBRATION = 4
 """Fewest held-out studies that calibrate standard deviations."""
 
@@ -140,6 +143,15 @@ class Regression(StudyTask):
         values = output[0].float().cpu().double().tolist()
         sd = math.exp(0.5 * min(max(values[1], -8), 8)) if len(values) > 1 else 1.0
         return {"value": self.mean + self.sd * values[0], "sd": self.sd * self.sd_factor * sd}
+
+    def rows(self, prediction: Any, target: ImageTarget) -> list[dict[str, Any]]:
+        """Return the number with its interval."""
+        value, reach = prediction["value"], TWO_SIDED * prediction["sd"]
+        return [row(self.column, value, value - reach, value + reach)]
+
+    def constant_predictions(self, targets: Sequence[Any]) -> dict[str, Any]:
+        """Return the mean of the training targets, with their standard deviation."""
+        return {"mean": {"value": float(np.mean(targets)), "sd": float(np.std(targets)) or 1.0}}
 
     def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
         """Return the absolute error."""

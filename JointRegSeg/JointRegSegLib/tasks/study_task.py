@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ import SimpleITK as sitk
 from torch import Tensor, nn
 
 from ..network.configuration import NetworkConfig
+from .image_target import ImageTarget
 
 FILE, NUMBER, TEXT = "file", "number", "text"
 """Kinds of manifest columns."""
@@ -66,9 +68,9 @@ class StudyTask(ABC):
         return self.title.lower()
 
     @property
+    @abstractmethod
     def main_score(self) -> tuple[str, str]:
         """Name of the score that is drawn by step, and its title."""
-        raise NotImplementedError
 
     def map_target(self, labels: sitk.Image, source: str) -> sitk.Image | None:
         """Convert the label map of a study to the classes of the task; None for tasks without a map.
@@ -151,6 +153,42 @@ class StudyTask(ABC):
         """
         return prediction
 
+    def rows(self, prediction: Any, target: ImageTarget) -> list[dict[str, Any]]:
+        """Return what a prediction says of one study in numbers and words, as rows made by ``row``.
+
+        By default that are the prediction itself, or what it holds by name, where these are numbers or texts.
+
+        Args:
+            prediction: Decoded output.
+            target: Images of the study as the network sees them.
+        """
+        named = prediction if isinstance(prediction, Mapping) else {self.name: prediction}
+        return [
+            row(str(name), value if isinstance(value, str) else float(value))
+            for name, value in named.items()
+            if isinstance(value, str | Real)
+        ]
+
+    def maps(self, prediction: Any, target: ImageTarget, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the images (D, H, W) of a prediction by the names of their files, on the grid of the network.
+
+        Args:
+            prediction: Decoded output.
+            target: Images of the study as the network sees them.
+            modalities: Modalities of the network.
+        """
+        return {}
+
+    def constant_predictions(self, targets: Sequence[Any]) -> dict[str, Any]:
+        """Return predictions that are the same for every study, made of the training targets alone, by their names.
+
+        An evaluation compares the network with them.
+
+        Args:
+            targets: Encoded targets of the training studies.
+        """
+        return {}
+
     @abstractmethod
     def quality(self, prediction: Any, target: Any, spacing_mm: float) -> float:
         """Score one study: the number by which methods are compared study by study."""
@@ -207,6 +245,21 @@ def require_number(
             f"{name} is {value!r} but must be a number {limits}"
             + (f" and at most {most:g}" if np.isfinite(most) else "")
         )
+
+
+def row(
+    quantity: str, value: float | str, low: float = float("nan"), high: float = float("nan"), unit: str = ""
+) -> dict[str, Any]:
+    """Make a row of what is predicted for a study.
+
+    Args:
+        quantity: What the value is, in words.
+        value: Number or text.
+        low: Lower limit of the 95 % interval; NaN without one.
+        high: Upper limit.
+        unit: Unit of the numbers.
+    """
+    return {"quantity": quantity, "value": value, "low": low, "high": high, "unit": unit}
 
 
 def present(targets: Sequence[Any], what: str, source: str) -> list[Any]:
