@@ -10,6 +10,7 @@ from NeuroCESTLib.core.packages import MissingPackage
 from NeuroCESTLib.core.whole_files import whole_file, written_as
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -56,6 +57,17 @@ def number_whole(axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
+
+
+def write_letters(axis: Axes, letters: tuple[str, str, str, str]) -> None:
+    """Mark the patient's side at the left, right, top and bottom of a picture."""
+    from matplotlib.patheffects import withStroke
+
+    left, right, top, bottom = letters
+    places = ((left, 0.02, 0.5), (right, 0.98, 0.5), (top, 0.5, 0.97), (bottom, 0.5, 0.03))
+    for letter, x, y in places:
+        text = axis.text(x, y, letter, transform=axis.transAxes, color="white", fontsize=8)
+        text.set(ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")])
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:

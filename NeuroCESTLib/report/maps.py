@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from NeuroCESTLib.core.pictures import write_letters
 from NeuroCESTLib.report.colors import region_colors
 from NeuroCESTLib.report.layout import MIN_COLUMNS, even_grid
 from NeuroCESTLib.scene.display import color_map_rgb
@@ -145,17 +146,6 @@ def draw_maps(figure: FigureBase, cut: MapSlice) -> None:
             write_letters(axis, cut.letters)
     for axis in axes[len(cut.panels) :]:
         axis.set_visible(False)
-
-
-def write_letters(axis: Axes, letters: tuple[str, str, str, str]) -> None:
-    """Mark the patient's side at the left, right, top and bottom of a picture."""
-    from matplotlib.patheffects import withStroke
-
-    left, right, top, bottom = letters
-    places = ((left, 0.02, 0.5), (right, 0.98, 0.5), (top, 0.5, 0.97), (bottom, 0.5, 0.03))
-    for letter, x, y in places:
-        text = axis.text(x, y, letter, transform=axis.transAxes, color="white", fontsize=8)
-        text.set(ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")])
 
 
 def _map_grid(cut: MapSlice) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from NeuroCESTLib.core.pictures import save_figure
+from NeuroCESTLib.core.pictures import save_figure, write_letters
 
 from ..images.labels import UNLABELED
 from ..images.tissues import tissue
@@ -21,6 +21,7 @@ from ..tasks.study_task import StudyTask
 from ..tasks.super_resolution import SuperResolution
 from ..tasks.tissue import Tissue
 from .canvas import optional_figure
+from .slices import axial, radiological
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,13 +159,14 @@ def _draw_tissue(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Sh
     truth = study.target.cpu().numpy() if hasattr(study.target, "cpu") else np.asarray(study.target)
     known = np.where(truth == UNLABELED, 0, truth)
     level = int((known > 0).sum((1, 2)).argmax())
-    row[0].imshow(study.image[level], cmap="gray", origin="lower")
+    row[0].imshow(axial(study.image, level), cmap="gray")
     for axis, values in ((row[1], known), (row[2], study.prediction)):
-        axis.imshow(label_colors(task, values[level]), origin="lower")
+        axis.imshow(label_colors(task, axial(values, level)))
     for axis, text in zip(
         row, (study.name, "true", f"predicted, Dice {task.quality(study.prediction, truth, 1):.2f}"), strict=True
     ):
         axis.set_title(text)
+        write_letters(axis, ("R", "L", "A", "P"))
         axis.set_axis_off()
     from matplotlib.patches import Patch
 
@@ -184,11 +186,13 @@ def _draw_images(task: Any, found: Sequence[tuple[Any, Any]], shown: Sequence[Sh
     low, high = float(true.min()), float(np.percentile(true, 99.9))
     for axis, (name, values) in zip(row, slices.items(), strict=True):
         if name == "anomaly":
-            axis.imshow(values, cmap="inferno", origin="lower")
+            axis.imshow(radiological(values), cmap="inferno")
         else:
-            axis.imshow(np.where(true > low, values, low), cmap="gray", origin="lower", vmin=low, vmax=high)
+            brain = radiological(np.where(true > low, values, low))
+            axis.imshow(brain, cmap="gray", vmin=low, vmax=high)
         reached = f", {study.prediction['psnr']:.1f} dB" if name in ("predicted", "reconstructed") else ""
         axis.set_title(f"{study.name}: {name}{reached}" if axis is row[0] else f"{name}{reached}")
+        write_letters(axis, ("R", "L", "S", "I"))
         axis.set_axis_off()
 
 

@@ -20,7 +20,19 @@ def axial(volume: np.ndarray, index: int) -> np.ndarray:
     Returns:
         Picture (row, column).
     """
-    return volume[index, ::-1, ::-1]
+    return radiological(volume[index])
+
+
+def radiological(cut: np.ndarray) -> np.ndarray:
+    """Turn an axial or coronal cut to radiological view: anterior or head at the top, the patient's right on the left.
+
+    Args:
+        cut: Cut (row, column, …) of a volume whose axes run to superior, anterior and right.
+
+    Returns:
+        Picture (row, column, …).
+    """
+    return cut[::-1, ::-1]
 
 
 def fullest_slice(labels: np.ndarray | None, brain: np.ndarray, axis: int = 0) -> int:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from NeuroCESTLib.core.pictures import new_figure, save_figure
-from NeuroCESTLib.report.maps import write_letters
+from NeuroCESTLib.core.pictures import new_figure, save_figure, write_letters
 from NeuroCESTLib.scene.display import color_map_rgb
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.slices import SliceView, bounding_box, slice_view

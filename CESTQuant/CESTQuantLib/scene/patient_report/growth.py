@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from NeuroCESTLib.core.pictures import write_letters
 from NeuroCESTLib.report.embedded import embedded_picture
-from NeuroCESTLib.report.maps import write_letters
 from NeuroCESTLib.report.numbers import number_text
 from NeuroCESTLib.report.page import Picture
 from NeuroCESTLib.scene.geometry import Geometry

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from NeuroCESTLib.core.pictures import write_letters
 from NeuroCESTLib.report.colors import TUMOR_COLORS
 from NeuroCESTLib.report.embedded import embedded_picture
-from NeuroCESTLib.report.maps import write_letters
 from NeuroCESTLib.report.page import Picture
 from NeuroCESTLib.scene.display import color_map_rgb, robust_window
 
