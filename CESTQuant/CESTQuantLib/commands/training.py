@@ -209,7 +209,7 @@ def _fingerprint(config: TrainingConfig, scan: Tensor | None) -> str:
     """Return a name shared by trainings that can continue each other: learning rates and epochs may differ."""
     from ..formats.protocol_json import protocol_to_dict
 
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "acquisition"}
     values |= {"protocol": protocol_to_dict(config.protocol), "settings": config.settings.lasting()}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     if scan is not None:
@@ -225,7 +225,9 @@ def _scan(options: Namespace, config: TrainingConfig, report: Report) -> ZSpectr
     from ..scene.study import Study
 
     nodes = read_images(options, report)
-    study = Study.of(nodes["signal"], config.protocol, nodes.get("reference"), nodes.get("mask"), None)
+    study = Study.of(
+        nodes["signal"], config.acquisition or config.protocol, nodes.get("reference"), nodes.get("mask"), None
+    )
     spectra, noted = study.spectra()
     report.warnings += [*study.warnings, *noted]
     return spectra

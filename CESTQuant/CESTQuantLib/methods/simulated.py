@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from NeuroCESTLib.core.progress import Progress
 
     from ..networks.files import NetworkFile
+    from ..physics.protocol import Protocol
     from ..tissue.spectra import ZSpectra
 
 _MAP_OF_PATH = {"b0_shift_ppm": "b0_shift_ppm", "b1_relative": "b1_relative", "water.T1_s": "t1_s"}
@@ -51,6 +52,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
 
     assert settings.network is not None  # Method.needs
     file = load_network(settings.network)
+    spectra = _as_simulated(spectra, file.protocol)
     check_protocol(file.protocol, spectra.protocol)
     signal = _cpu_signal(spectra)
     known = _known(spectra, file.distribution.entries)
@@ -113,6 +115,7 @@ def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progres
     config = read_config(settings.config)
     if settings.dictionary_entries is not None:
         config = replace(config, samples=settings.dictionary_entries)
+    spectra = _as_simulated(spectra, config.protocol)
     check_protocol(config.protocol, spectra.protocol, "config")
     signal = _cpu_signal(spectra)
     clock = time.perf_counter()
@@ -137,6 +140,23 @@ def _parameters(file: NetworkFile, mean: Tensor, sd: Tensor) -> dict[str, Tensor
 def _constants(file: NetworkFile, known: Mapping[str, Tensor]) -> list[str]:
     """Return the entries of the tissue that the training holds fixed and no map gives."""
     return [path for path, entry in file.distribution.entries.items() if not entry.varies and path not in known]
+
+
+def _as_simulated(spectra: ZSpectra, simulated: Protocol) -> ZSpectra:
+    """Leave out the M0 measurements of a scan that an M0 image is given for, as the simulated spectra do."""
+    import torch
+
+    from ..preprocessing.normalization import spectrum_protocol
+    from ..preprocessing.reference import with_m0_named
+
+    whole = with_m0_named(spectra.protocol)
+    if simulated.measurement_count != whole.measurement_count - len(whole.m0_measurements):
+        return spectra
+    protocol = spectrum_protocol(whole)
+    if protocol is whole:
+        return spectra
+    kept = [place for place in range(whole.measurement_count) if place + 1 not in whole.m0_measurements]
+    return replace(spectra.select(torch.tensor(kept)), protocol=protocol)
 
 
 def _cpu_signal(spectra: ZSpectra) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from ..formats.protocol_files import read_protocol
 from ..formats.protocol_json import protocol_from_dict
 from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
+from ..preprocessing.normalization import spectrum_protocol
+from ..preprocessing.reference import with_m0_named
 from ..tissue.distributions import TissueDistribution
 from .architecture import NetworkOptions, ReconstructionNetwork, network_options
 from .dataset import NOISE_SD, DataSet, simulate_dataset
@@ -68,7 +71,8 @@ class TrainingConfig:
     """A checked configuration of a data set or a training.
 
     Attributes:
-        protocol: Acquisition protocol.
+        protocol: Protocol of the spectra that are simulated and learned; it has no M0 measurements that signals are
+            divided by.
         tissue: Distribution of the tissues, as in the file.
         targets: Paths of the wanted parameters, such as ``amine.k_Hz``.
         noise_sd: Lowest and highest standard deviation of the white noise, relative to the equilibrium signal and
@@ -82,6 +86,7 @@ class TrainingConfig:
         dataset: Folder of a data set on disk to train on; None simulates ``samples`` new spectra.
         noise_injection_sd: Standard deviation of white noise that the training adds to that of the samples; by default
             ``NOISE_INJECTION_SD`` where the samples have none, and otherwise 0.
+        acquisition: Protocol of a whole scan, with the M0 measurements; None where it is the same.
     """
 
     protocol: Protocol
@@ -95,6 +100,7 @@ class TrainingConfig:
     false_alarm_rate: float = FALSE_ALARM_RATE
     dataset: Path | None = None
     noise_injection_sd: float = 0.0
+    acquisition: Protocol | None = None
 
     @property
     def training_noise_sd(self) -> tuple[float, float]:
@@ -193,7 +199,8 @@ def config_from_dict(values: Any, source: str = "config", folder: Path | None = 
     folder = folder or Path()
     values = check_config_keys(values, source, ("protocol", "tissue"))
     with errors_naming(source):
-        protocol = config_protocol(values["protocol"], source, folder)
+        acquisition = config_protocol(values["protocol"], source, folder)
+        protocol = spectrum_protocol(acquisition)
         if not bool((protocol.saturation_time_s > 0).any()):
             raise ValueError("the protocol has no saturation; give b1_uT and saturation_time_s")
         distribution = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
@@ -214,6 +221,7 @@ def config_from_dict(values: Any, source: str = "config", folder: Path | None = 
             false_alarm_rate=false_alarm_rate(values.get("false_alarm_rate", FALSE_ALARM_RATE)),
             dataset=folder / dataset if dataset else None,
             noise_injection_sd=_noise_injection(values.get("noise_injection_sd"), noise_sd),
+            acquisition=acquisition,
         )
 
 
@@ -246,6 +254,8 @@ def errors_naming(source: str) -> Iterator[None]:
 def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
     """Read the protocol of a configuration.
 
+    It names its M0 measurements. Where the configuration does not, those without RF are named, with a warning.
+
     Args:
         value: The protocol itself, the name of a sampling strategy (``strategy 1``), or a file relative to ``folder``.
         source: Name of the configuration.
@@ -254,12 +264,32 @@ def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
     Raises:
         ValueError: The protocol cannot be used.
     """
+    file = protocol_file(value, folder)
+    read = protocol_from_dict(value, f"{source}: protocol") if file is None else read_protocol(file)
+    protocol = with_m0_named(read)
+    if protocol.m0_measurements != read.m0_measurements:
+        listed = ", ".join(str(number) for number in protocol.m0_measurements)
+        warnings.warn(
+            f"{source}: the measurements {listed} of the protocol, which have no RF, are taken for the M0 reference, "
+            "as in a scan without an M0 image; name them as m0_measurements in the protocol",
+            stacklevel=3,
+        )
+    return protocol
+
+
+def protocol_file(value: Any, folder: Path) -> Path | None:
+    """Return the file that the protocol of a configuration is read from; None where it is inline.
+
+    Args:
+        value: Value of the key ``protocol``, see :func:`config_protocol`.
+        folder: Folder of the configuration.
+    """
     if isinstance(value, dict):
-        return protocol_from_dict(value, f"{source}: protocol")
+        return None
     preset = FOLDER / f"{str(value).replace(' ', '_')}.json"
     if str(value).startswith("strategy ") and preset.exists():
-        return read_protocol(preset)
-    return read_protocol(folder / str(value))
+        return preset
+    return folder / str(value)
 
 
 def names(value: Any) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from ..formats.protocol_difference import protocol_difference
 from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
 from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
+from ..preprocessing.reference import FAR_OFF_RESONANCE_PPM, m0_measurements
 from ..tissue.distributions import TissueDistribution
 from .architecture import ReconstructionNetwork
 
@@ -175,6 +176,7 @@ def check_protocol(trained: Protocol, measured: Protocol, role: str = "network")
     """
     what = "the network was trained for" if role == "network" else "the data are simulated for"
     if trained.measurement_count != measured.measurement_count:
+        _require_no_m0_as_signal(trained, measured, role, what)
         raise InputError(
             role, f"{what} {trained.measurement_count} measurements, the signal has {measured.measurement_count}"
         )
@@ -192,6 +194,22 @@ def check_protocol(trained: Protocol, measured: Protocol, role: str = "network")
         )
     if difference := protocol_difference(trained, measured):
         raise InputError(role, f"{what} another protocol: {difference}")
+
+
+def _require_no_m0_as_signal(trained: Protocol, measured: Protocol, role: str, what: str) -> None:
+    """Refuse M0 measurements of a scan that are signals for a network, but which the scan itself is divided by."""
+    distance = trained.offsets_ppm.abs()
+    if trained.signal_normalisation != "m0" or not (trained.m0_measurements or distance.max() >= FAR_OFF_RESONANCE_PPM):
+        return
+    m0 = m0_measurements(trained)
+    if trained.measurement_count - len(m0.index) == measured.measurement_count:
+        numbers = ", ".join(str(index + 1) for index in m0.index.tolist())
+        raise InputError(
+            role,
+            f"{what} {trained.measurement_count} measurements, of which {numbers} are the M0 reference of this scan "
+            "and no part of its spectra: give an M0 image (--reference), or name them as m0_measurements in the "
+            "protocol of the configuration and train or simulate again",
+        )
 
 
 def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:

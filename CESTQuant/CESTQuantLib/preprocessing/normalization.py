@@ -82,6 +82,23 @@ def _divided_by_own(raw: Tensor, protocol: Protocol, chosen: Tensor, over_time: 
     return torch.cat(parts, 1), shared
 
 
+def spectrum_protocol(protocol: Protocol) -> Protocol:
+    """Return the protocol of the spectra that :func:`normalize` gives for a scan without an M0 image.
+
+    Args:
+        protocol: Protocol of the scan. The measurements that it names as M0 are left out where signals are divided by
+            them; a protocol that names none is returned as it is. Gradients are kept.
+
+    Raises:
+        ValueError: All measurements are M0.
+    """
+    if protocol.signal_normalisation != "m0" or not protocol.m0_measurements:
+        return protocol
+    keep = torch.ones(protocol.measurement_count, dtype=torch.bool)
+    keep[m0_measurements(protocol).index] = False
+    return _without_references(protocol, keep)
+
+
 def _without_references(protocol: Protocol, keep: Tensor) -> Protocol:
     """Protocol of the measurements to keep, which starts from what leading M0 measurements leave.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,6 +74,21 @@ def m0_measurements(protocol: Protocol, where: str = "the signal") -> M0Measurem
     warnings = () if protocol.m0_measurements else _warnings(protocol.offsets_ppm, chosen)
     warnings += _carried_over_warnings(protocol, chosen)
     return M0Measurements(index, offsets, warnings)
+
+
+def with_m0_named(protocol: Protocol) -> Protocol:
+    """Return a protocol that names its M0 measurements where they are beyond doubt.
+
+    They are those that serve as M0 in a scan without an M0 image, provided that they have no RF. Measurements far off
+    resonance that have RF may also be meant to tell something about the semisolid pool.
+    """
+    far = bool((protocol.offsets_ppm.abs() >= FAR_OFF_RESONANCE_PPM).any())
+    if protocol.signal_normalisation != "m0" or protocol.m0_measurements or not far:
+        return protocol
+    chosen = m0_measurements(protocol).index
+    if bool(((protocol.b1_uT > 0) & (protocol.saturation_time_s > 0))[chosen].any()):
+        return protocol
+    return replace(protocol, m0_measurements=tuple(index + 1 for index in chosen.tolist()))
 
 
 def _warnings(offsets_ppm: Tensor, chosen: Tensor) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from NeuroCESTLib.core.stored_values import Numbers, check_optimizer
 
 from ..networks.training import TrainingDiverged
 from ..physics.protocol import Protocol
+from ..preprocessing.normalization import spectrum_protocol
 from .cramer_rao import covariance_bound, design_loss, signal_and_jacobian
 from .problem import EstimationProblem
 from .trainable import LOGIT_PER_RAW, Moment, TrainableSchedule
@@ -88,7 +89,7 @@ def schedule_bound(
     """Compute the objective of a schedule over random voxels.
 
     Args:
-        schedule: Schedule or protocol.
+        schedule: Schedule or protocol; M0 measurements that the signals are divided by are no signals themselves.
         problem: What is to be estimated.
         objective: One of ``cramer_rao.OBJECTIVES``.
         voxels: Number of voxels.
@@ -97,7 +98,7 @@ def schedule_bound(
     Returns:
         Loss, a scalar, see :func:`cramer_rao.design_loss`.
     """
-    protocol = schedule.protocol() if isinstance(schedule, TrainableSchedule) else schedule
+    protocol = spectrum_protocol(schedule.protocol() if isinstance(schedule, TrainableSchedule) else schedule)
     values = problem.draw(voxels, generator)
     signal, jacobian = signal_and_jacobian(problem.tissue.tissue, values, problem.prior_sd(), protocol, problem.engine)
     covariance = covariance_bound(signal, jacobian, problem.mean_noise_sd, protocol.signal_normalisation)

@@ -18,6 +18,7 @@ from ..networks.architecture import ReconstructionNetwork, normalize_input
 from ..networks.dataset import require_equal_shares
 from ..networks.objective import Batch
 from ..physics.protocol import Protocol
+from ..preprocessing.normalization import spectrum_protocol
 from .problem import EstimationProblem
 from .trainable import TrainableSchedule
 
@@ -46,16 +47,18 @@ class Chain(nn.Module):
         self.network, self.problem, self.outputs, self.dtype = network, problem, outputs, dtype
 
     def protocol(self) -> Protocol:
-        """Return the protocol as it is now, with gradients where it is trained.
+        """Return the protocol of the network's inputs as it is now, with gradients where it is trained.
+
+        M0 measurements that the signals are divided by are no inputs.
 
         Raises:
             FloatingPointError: The schedule has diverged.
         """
         if isinstance(self.acquisition, Protocol):
-            return self.acquisition
+            return spectrum_protocol(self.acquisition)
         if not self.acquisition.is_finite:
             raise FloatingPointError("the schedule is not a number")
-        return self.acquisition.protocol()
+        return spectrum_protocol(self.acquisition.protocol())
 
     def signal(self, values: Mapping[str, Tensor], noise: Tensor | float = 0.0) -> Tensor:
         """Compute the inputs of the network.

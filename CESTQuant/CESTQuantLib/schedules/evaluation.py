@@ -20,6 +20,7 @@ from ..networks.targets import new_network
 from ..networks.training import TrainingResult, train_network
 from ..physics.protocol import Protocol
 from ..physics.units import concentration_mM
+from ..preprocessing.normalization import spectrum_protocol
 from .chain import Chain, ChainBatches
 from .design import Design
 from .problem import EstimationProblem
@@ -88,8 +89,9 @@ class EvaluatedSchedule:
     """A schedule with the network that was trained for it.
 
     Attributes:
-        protocol: Schedule.
-        network: Trained network; its outputs are those of the design's problem.
+        protocol: Schedule, with its M0 measurements.
+        network: Trained network; its inputs are the measurements of :func:`.spectrum_protocol`, its outputs those of
+            the design's problem.
         training: Course of its training.
         held_out: Its estimates for held-out voxels.
         target_error: Mean squared error of the normalised targets, weighted as in the design, for the voxels that
@@ -139,7 +141,7 @@ def evaluate_schedule(
     )
     network = chain.network.eval()
     target_error = _target_error(network, batches.validation(), design.problem)
-    mean_norm = _mean_norm(_examples(protocol, design))
+    mean_norm = _mean_norm(_examples(chain.protocol(), design))
     return EvaluatedSchedule(protocol, network, training, _held_out(chain, design), target_error, mean_norm)
 
 
@@ -156,7 +158,8 @@ def new_chain(
     """
     problem, seed = design.problem, design.training.seed
     with torch.no_grad():
-        protocol = acquisition.protocol() if isinstance(acquisition, TrainableSchedule) else acquisition
+        whole = acquisition.protocol() if isinstance(acquisition, TrainableSchedule) else acquisition
+        protocol = spectrum_protocol(whole)
         network = new_network(protocol.measurement_count, outputs, problem.tissue, design.network, seed)
         signal = _examples(protocol, design)
         scale = _mean_norm(signal) if protocol.signal_normalisation == "l2" else 1.0

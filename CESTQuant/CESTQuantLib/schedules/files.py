@@ -15,6 +15,7 @@ from ..formats.pulseq.write import write_seq
 from ..networks.files import NetworkFile, save_network
 from ..networks.reliability import calibrate
 from ..physics.protocol import PER_MEASUREMENT, Protocol
+from ..preprocessing.normalization import spectrum_protocol
 from .design import Design
 from .evaluation import EvaluatedSchedule
 from .figure import draw_design
@@ -99,7 +100,7 @@ def _write_protocol_csv(protocol: Protocol, path: Path) -> None:
 def _network_file(design: Design, schedule: EvaluatedSchedule, tissue: dict[str, Any]) -> NetworkFile:
     return NetworkFile(
         network=schedule.network,
-        protocol=schedule.protocol,
+        protocol=spectrum_protocol(schedule.protocol),
         tissue=tissue,
         targets=design.problem.targets,
         outputs=design.problem.outputs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -84,6 +84,8 @@ def trained_names(trainable: Sequence[str] | Mapping[str, Any]) -> dict[str, Any
 def trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: Protocol) -> dict[str, TrainedQuantity]:
     """Return how every trained quantity of a protocol is trained, by name.
 
+    The M0 measurements of the protocol keep their values, since a saturated one would be no M0.
+
     Args:
         trainable: Names of ``TRAINABLE``, or a mapping from name to true or to an object with ``tie`` and ``fixed``.
         protocol: Protocol whose quantities are trained.
@@ -100,4 +102,5 @@ def trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: P
         raise ValueError("trainable: recovery_time_s has no effect unless magnetisation_carried_over is true")
     if "saturation_time_s" in quantities and protocol.pulses is not None:
         raise ValueError("trainable: the saturation_time_s of a pulse train follows from its pulses")
-    return quantities
+    m0 = [number - 1 for number in protocol.m0_measurements]
+    return {name: replace(one, fixed=sorted({*one.fixed, *m0})) for name, one in quantities.items()}

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from paths import ROOT
 from schedule_configs import SCHEDULE_CONFIG
 from training_configs import amide_tissue, protocol_7T
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.formats.presets import FOLDER
+from CESTQuantLib.formats.protocol_difference import protocol_difference
 from CESTQuantLib.networks.architecture import NetworkOptions
-from CESTQuantLib.networks.config import CONFIG_KEYS, config_from_dict
+from CESTQuantLib.networks.config import CONFIG_KEYS, TrainingConfig, config_from_dict
 from CESTQuantLib.networks.settings import TrainingSettings
+from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.schedules.bound import BoundSettings
 from CESTQuantLib.schedules.config import design_from_dict
 
@@ -133,3 +136,34 @@ def test_settings_that_change_how_fast_is_learned_do_not_bind_a_checkpoint() -> 
     assert settings.lasting() == TrainingSettings(weights=(1.0, 0.5)).lasting()
     assert settings.lasting() != TrainingSettings(seed=1, weights=(1.0, 0.5)).lasting()
     assert settings.lasting()["weights"] == [1.0, 0.5]
+
+
+def with_reference(b1_uT: float, offset_ppm: float = -300.0, **changes: Any) -> dict[str, Any]:
+    """Configuration whose first measurement may be an M0 reference."""
+    stated = SCHEDULE_CONFIG["protocol"] | {"magnetisation_carried_over": False, "signal_normalisation": "m0"}
+    first = {"offsets_ppm": [offset_ppm, *stated["offsets_ppm"]], "b1_uT": [b1_uT, *stated["b1_uT"]]}
+    return {**SCHEDULE_CONFIG, "trainable": "b1_uT", "limits": {}, "protocol": {**stated, **first, **changes}}
+
+
+def test_spectra_are_simulated_without_the_m0_measurements_that_a_fit_divides_by() -> None:
+    config = config_from_dict(with_reference(2.0, m0_measurements=[1]))
+    scan = normalize(torch.rand(3, 7), config.acquisition, None)
+    assert protocol_difference(config.protocol, scan.protocol) == ""
+    assert config.simulate(2).clean.shape == (2, 6)
+    as_signals = config_from_dict(with_reference(0.0, m0_measurements=[1], signal_normalisation="l2"))
+    assert as_signals.protocol.measurement_count == 7
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_far_measurement_without_rf_is_taken_for_m0_with_a_warning(read: Callable) -> None:
+    with pytest.warns(UserWarning, match="the measurements 1 of the protocol, which have no RF, are taken for the M0"):
+        found = read(with_reference(0.0))
+    whole = found.acquisition if isinstance(found, TrainingConfig) else found.protocol
+    assert whole.m0_measurements == (1,)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_far_measurement_with_rf_stays_a_signal_that_tells_about_semisolid_pools(read: Callable) -> None:
+    found = read(with_reference(2.0, 50.0))
+    assert found.protocol.measurement_count == 7
+    assert found.protocol.m0_measurements == ()

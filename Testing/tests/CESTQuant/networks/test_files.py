@@ -16,6 +16,7 @@ from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.networks.architecture import ReconstructionNetwork
 from CESTQuantLib.networks.files import Calibration, NetworkFile, check_protocol, load_network, save_network
 from CESTQuantLib.physics.events import EventPulse, Events, Play, Sample
+from CESTQuantLib.preprocessing.normalization import normalize
 
 PROTOCOL = protocol_7T([-3.5, 2.0, 3.0, 3.5])
 OUTPUTS = ("amide.fraction", "amide.k_Hz", "water.T1_s")
@@ -242,3 +243,12 @@ def test_a_network_for_another_start_is_refused_with_what_to_put_into_its_protoc
     measured = replace(trained, initial_magnetisation=0.25, initial_recovery_s=recovery_s)
     with pytest.raises(ValueError, match=r"starts from 1 of the equilibrium, but here it starts from 0.25.* 2 s: put"):
         check_protocol(trained, measured)
+
+
+@pytest.mark.parametrize("m0_measurements", [(1,), ()])
+def test_a_network_that_takes_m0_for_a_signal_is_refused_where_it_serves_as_m0(m0_measurements: tuple) -> None:
+    trained = protocol_from_dict(protocol_7T([-300.0, 2.0, 3.0, 3.5]) | {"m0_measurements": list(m0_measurements)})
+    measured = normalize(torch.rand(2, 4), trained, None).protocol
+    with pytest.raises(ValueError, match=r"4 measurements, of which 1 are the M0 reference of this scan .*--reference"):
+        check_protocol(trained, measured)
+    check_protocol(trained, normalize(torch.rand(2, 4), trained, torch.ones(2)).protocol)

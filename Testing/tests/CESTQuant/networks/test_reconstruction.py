@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_configs import SCAN_CONFIG, amide_tissue, scan, write_scan
+from training_configs import SCAN_CONFIG, amide_tissue, scan, write_config, write_scan
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.fitting.marquardt import Status
+from CESTQuantLib.formats.protocol_json import protocol_from_dict
 from CESTQuantLib.methods.base import Settings
 from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.networks import config as training_config
@@ -24,6 +25,7 @@ from CESTQuantLib.networks.files import NetworkFile, save_network
 from CESTQuantLib.networks.fixed_protocol import network_file, train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct, weak_output_warnings
 from CESTQuantLib.networks.reliability import back_project, calibrate
+from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.tissue.spectra import ZSpectra
 from NeuroCESTLib.core.progress import Cancelled
 
@@ -213,6 +215,24 @@ def test_a_signal_of_another_protocol_is_refused(config, path: str) -> None:
     ).protocol
     with pytest.raises(ValueError, match="saturation_time_s is 2, here 1"):
         quantify(ZSpectra(scan(config, 5)[0], other), "network", settings=Settings(network=path))
+
+
+@pytest.mark.parametrize("method", ["network", "dictionary"])
+def test_m0_measurements_of_a_scan_are_left_out_where_an_m0_image_is_given(
+    method: str, config, path: str, tmp_path: Path
+) -> None:
+    stated = SCAN_CONFIG["protocol"]
+    own = {"offsets_ppm": [-300.0, *stated["offsets_ppm"]], "b1_uT": [0.0, *stated["b1_uT"]], "m0_measurements": [1]}
+    written = {**SCAN_CONFIG, "samples": 50, "protocol": {**stated, **own}}
+    settings = Settings(network=path, config=str(write_config(tmp_path, written)))
+    signal, _ = scan(config, 5)
+    raw = torch.cat([torch.ones(5, 1), signal], 1)
+    whole = protocol_from_dict(written["protocol"])
+    found, expected = (
+        quantify(normalize(raw, whole, reference), method, settings).quantities["amide_fraction"]
+        for reference in (torch.ones(5), None)
+    )
+    torch.testing.assert_close(found, expected)
 
 
 def test_methods_say_which_file_they_need(config) -> None:

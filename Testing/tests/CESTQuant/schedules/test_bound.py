@@ -80,3 +80,15 @@ def test_a_bound_that_is_not_a_number_is_reported_in_one_sentence(monkeypatch: p
     monkeypatch.setattr(bound, "design_loss", lambda *_: torch.tensor(torch.nan))
     with pytest.raises(TrainingDiverged, match="crlb-a is not a number after 0 of 10 steps; lower the rate"):
         minimize_bound(design.schedule(), design.problem, "crlb-a", design.bound)
+
+
+def test_an_m0_measurement_is_no_further_signal() -> None:
+    """Signals are divided by it, so that it tells nothing itself, even where it is saturated a little."""
+    stated = SCHEDULE_CONFIG["protocol"] | {"magnetisation_carried_over": False, "signal_normalisation": "m0"}
+    m0_first = {"offsets_ppm": [3.0, *stated["offsets_ppm"]], "b1_uT": [2.0, *stated["b1_uT"]], "m0_measurements": [1]}
+
+    def bound_of(stated: dict) -> float:
+        design = design_from_dict({**SCHEDULE_CONFIG, "protocol": stated, "trainable": "b1_uT"})
+        return float(schedule_bound(design.protocol, design.problem, "crlb-a", 50, torch.Generator().manual_seed(5)))
+
+    assert bound_of(stated | m0_first) == pytest.approx(bound_of(stated), rel=1e-6)

@@ -11,10 +11,12 @@ import pytest
 import torch
 from schedule_configs import AMINE_TISSUE, SCHEDULE_CONFIG
 
+from CESTQuantLib.formats.protocol_files import read_protocol
 from CESTQuantLib.networks.dataset import simulate_dataset
-from CESTQuantLib.networks.files import load_network
+from CESTQuantLib.networks.files import check_protocol, load_network
 from CESTQuantLib.networks.objective import Batch
 from CESTQuantLib.networks.training import TrainingDiverged, one_thread
+from CESTQuantLib.preprocessing.normalization import normalize
 from CESTQuantLib.schedules import optimization
 from CESTQuantLib.schedules.chain import ChainBatches
 from CESTQuantLib.schedules.config import design_from_dict
@@ -102,6 +104,19 @@ def test_the_network_file_has_the_stated_false_alarms_and_the_norm_of_its_signal
     assert file.calibration.false_alarm_rate == 0.3
     clean = simulate_dataset(file.distribution, file.protocol, 1000).clean
     assert file.training["mean_norm"] == pytest.approx(float(clean.norm(dim=1).mean()), rel=0.02)
+
+
+def test_network_and_protocol_fit_each_other_where_the_scan_has_its_own_m0(tmp_path: Path) -> None:
+    stated = SCHEDULE_CONFIG["protocol"]
+    own = {"offsets_ppm": [-300.0, *stated["offsets_ppm"]], "b1_uT": [0, *stated["b1_uT"]], "m0_measurements": [1]}
+    values = {**SCHEDULE_CONFIG, "protocol": {**stated, **own, "signal_normalisation": "m0"}, **SHORT}
+    design = design_from_dict({**values, "limits": {"b1_peak_uT": 6}})
+    write_design(design, optimize(design), AMINE_TISSUE, tmp_path)
+    protocol = read_protocol(tmp_path / "protocol.json")
+    assert protocol.m0_measurements == (1,)
+    assert (float(protocol.offsets_ppm[0]), float(protocol.b1_uT[0])) == (-300.0, 0.0)
+    measured = normalize(torch.rand(5, 7), protocol, None)
+    check_protocol(load_network(tmp_path / "network.pt").protocol, measured.protocol)
 
 
 def test_diverging_training_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

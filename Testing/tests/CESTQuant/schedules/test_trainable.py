@@ -108,6 +108,21 @@ def test_tied_measurements_move_together_and_fixed_ones_stay() -> None:
     assert found.b1_uT.tolist()[3] == pytest.approx(2.0)
 
 
+def test_m0_measurements_keep_their_values_without_being_named_as_fixed() -> None:
+    offsets = torch.tensor([-300.0, 2, 2.5, 3, 3.5, 4], dtype=torch.float64)
+    powers = torch.tensor([0.0, 1, 2, 3, 2, 1], dtype=torch.float64)
+    start = protocol(offsets_ppm=offsets, b1_uT=powers, m0_measurements=(1,))
+    schedule = TrainableSchedule(start, {"offsets_ppm": True, "b1_uT": True, "saturation_time_s": {"tie": "all"}}, {})
+    assert schedule.limits.violations(start, trained=schedule.trained) == []
+    with torch.no_grad():
+        for raw in schedule.raw.values():
+            raw += 0.02
+        found = schedule.protocol()
+    assert (float(found.offsets_ppm[0]), float(found.b1_uT[0]), float(found.saturation_time_s[0])) == (-300.0, 0.0, 0.8)
+    assert bool((found.b1_uT[1:] > powers[1:]).all())
+    assert len(set(found.saturation_time_s[1:].tolist())) == 1
+
+
 def test_gradients_reach_every_parameter_and_are_exact() -> None:
     schedule = TrainableSchedule(protocol(), TRAINABLE, LIMITS)
     weights = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(5, 6)
