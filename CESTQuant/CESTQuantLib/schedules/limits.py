@@ -155,33 +155,33 @@ def peak_of_unit_b1(protocol: Protocol) -> float:
     return float(protocol.pulses.shape.amplitude.abs().max()) / protocol.pulses.rms_of_unit_peak
 
 
-def playable(protocol: Protocol, limits: Limits) -> Protocol:
-    """Round a protocol to the raster of a scanner so that it still keeps its limits.
+def playable(protocol: Protocol, limits: Limits, trained: Mapping[str, Tensor]) -> Protocol:
+    """Round the trained values of a protocol to the raster of a scanner so that it still keeps its limits.
 
     Offsets are rounded to 0.001 ppm and flip angles to 0.01 degrees; times are rounded down to 0.1 ms and B1 to
-    0.001 uT.
+    0.001 uT, but not below their minima, such as the echo for a recovery.
 
     Args:
         protocol: Protocol that keeps the limits.
         limits: Limits that apply to it.
+        trained: Measurements (measurement,), boolean, whose values are rounded, by quantity; all others stay.
 
     Returns:
         Rounded protocol without gradients.
     """
-    rounded = {
-        "offsets_ppm": torch.round(protocol.offsets_ppm.detach(), decimals=3),
-        "b1_uT": _down(protocol.b1_uT.detach(), 1e-3),
-        "recovery_time_s": _down(protocol.recovery_time_s.detach(), 1e-4),
-        "post_delay_s": protocol.post_delay_s.detach(),
-    }
-    if protocol.pulses is None:
-        rounded["saturation_time_s"] = _down(protocol.saturation_time_s.detach(), 1e-4)
-    if protocol.readout_flip_angle_deg is not None:
-        rounded["readout_flip_angle_deg"] = torch.round(protocol.readout_flip_angle_deg.detach(), decimals=2)
+    rounded = {name: value.detach() for name in TRAINABLE if (value := getattr(protocol, name)) is not None}
+    rounded["post_delay_s"] = protocol.post_delay_s.detach()
+    for name, which in trained.items():
+        value, (low, high) = rounded[name], limits.bounds[name]
+        rounded[name] = torch.where(which, _on_raster(name, value).clamp(low, high), value)
     result = with_quantities(protocol, rounded)
     rms = float(b1_rms_uT(result))
-    if limits.b1_rms_uT is not None and rms > limits.b1_rms_uT:  # shorter pauses raise the average a little
-        result = replace(result, b1_uT=_down(result.b1_uT * (limits.b1_rms_uT / rms), 1e-3))
+    if "b1_uT" in trained and limits.b1_rms_uT is not None and rms > limits.b1_rms_uT:
+        # Shorter pauses raise the average a little, which the trained powers make up for.
+        which, energy = trained["b1_uT"], result.b1_uT**2 * result.saturation_time_s
+        left = energy.sum() * (limits.b1_rms_uT / rms) ** 2 - energy[~which].sum()
+        lower = _down(result.b1_uT * torch.sqrt(left / energy[which].sum()), 1e-3)
+        result = replace(result, b1_uT=torch.where(which, lower, result.b1_uT))
     return result
 
 
@@ -201,6 +201,13 @@ def with_quantities(protocol: Protocol, quantities: Mapping[str, Tensor]) -> Pro
         recovery_time_s=quantities.get("recovery_time_s", protocol.recovery_time_s),
         post_delay_s=quantities.get("post_delay_s", protocol.post_delay_s),
     )
+
+
+def _on_raster(name: str, value: Tensor) -> Tensor:
+    """Round a quantity to the raster of a scanner."""
+    if name in TIMES:
+        return _down(value, 1e-4)
+    return _down(value, 1e-3) if name == "b1_uT" else torch.round(value, decimals=3 if name == "offsets_ppm" else 2)
 
 
 def _down(value: Tensor, raster: float) -> Tensor:

@@ -99,7 +99,7 @@ class _Run:
         """Run all phases; returns the schedules to compare by the phase that they come from, the final one last."""
         design = self.design
         schedule, phases = design.schedule(), design.objective
-        found = [playable(schedule.start, schedule.limits)]
+        found = [playable(schedule.start, schedule.limits, schedule.trained)]
         self.evolution.append({"phase": START, "schedule": schedule.plain_values()})
         for number, objective in enumerate(phases):
             begin = time.perf_counter()
@@ -110,7 +110,7 @@ class _Run:
             self.evolution += [{"phase": objective, **moment} for moment in moments]
             self.seconds[objective] = time.perf_counter() - begin
             with torch.no_grad():
-                found.append(playable(schedule.protocol(), schedule.limits))
+                found.append(playable(schedule.protocol(), schedule.limits, schedule.trained))
         candidates = {START: found[0]}
         if phases[-1] == JOINT_TRAINING and len(phases) > 1:
             candidates[phases[-2]] = found[-2]

@@ -48,7 +48,28 @@ def test_every_limit_holds_for_any_parameters(numbers: list[float], size: float)
             raw.copy_(size * row)
         found = schedule.protocol()
     assert schedule.limits.violations(found, tolerance=1e-12) == []
-    assert Limits.from_dict(LIMITS).violations(playable(found, schedule.limits), tolerance=1e-9) == []
+    assert Limits.from_dict(LIMITS).violations(playable(found, schedule.limits, schedule.trained), tolerance=1e-9) == []
+
+
+def test_rounding_for_a_scanner_leaves_untrained_values_and_the_echo() -> None:
+    start = protocol(recovery_time_s=0.02055, echo_time_s=0.02055, offsets_ppm=torch.linspace(2.00004, 4, 6))
+    for trainable in ({"b1_uT": True}, {"recovery_time_s": True}):
+        schedule = TrainableSchedule(start, trainable, {"recovery_time_s": [0.01, 0.03]})
+        with torch.no_grad():
+            for raw in schedule.raw.values():
+                raw -= 10.0  # as low as it can be
+            found = playable(schedule.protocol(), schedule.limits, schedule.trained)
+        assert found.recovery_time_s.tolist() == [0.02055] * 6
+        assert found.offsets_ppm.tolist() == start.offsets_ppm.tolist()
+
+
+def test_rounding_for_a_scanner_keeps_the_average_power_by_the_trained_powers_alone() -> None:
+    start = protocol(b1_uT=torch.tensor([1.99999, 2, 3, 3, 2, 1], dtype=torch.float64), recovery_time_s=0.05009)
+    limits = Limits.from_dict({"b1_rms_uT": float(b1_rms_uT(start))})
+    trained = {"b1_uT": torch.arange(6) > 0, "recovery_time_s": torch.ones(6, dtype=torch.bool)}
+    found = playable(start, limits.for_protocol(start), trained)
+    assert float(found.b1_uT[0]) == 1.99999
+    assert float(b1_rms_uT(found)) <= limits.b1_rms_uT
 
 
 @settings(max_examples=30, deadline=None)
