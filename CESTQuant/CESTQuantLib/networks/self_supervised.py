@@ -70,7 +70,7 @@ def train_on_scan(
     begin = time.perf_counter()
     network = config.new_network()
     normalized = normalize_input(signal, config.protocol.signal_normalisation)
-    noise_sd = max(sum(config.noise_sd) / 2, 1e-4)
+    noise_sd = max(sum(config.training_noise_sd) / 2, 1e-4)
     if config.protocol.signal_normalisation == "l2":
         noise_sd /= _mean_norm(config)
     network.set_inputs(normalized[:_EXAMPLES], noise_sd)
@@ -78,7 +78,7 @@ def train_on_scan(
         result = _fit_signals(network, config, normalized, noise_sd, part(progress, 0.0, 0.8), checkpoint)
     seconds = time.perf_counter() - begin
     with removed_if_diverged(checkpoint):
-        file = network_file(network, config, config.noise_sd, _learn_spread(network, config))
+        file = network_file(network, config, config.training_noise_sd, _learn_spread(network, config))
         progress(0.95, "calibrating the reliability map")
         calibration, errors = calibrate(file, config.false_alarm_rate, seed=config.settings.seed + 1_000_000)
     summary = {
@@ -177,7 +177,13 @@ def _learn_spread(network: ReconstructionNetwork, config: TrainingConfig) -> flo
     """Train the head of the uncertainties on simulated tissues; returns the mean norm of their signals."""
     data = config.simulate(min(config.samples, effort_of(config.engine).spread_voxels))
     batches = SimulatedBatches(
-        network, data, config.protocol, config.outputs, config.settings.batch_size, config.settings.seed
+        network,
+        data,
+        config.protocol,
+        config.outputs,
+        config.settings.batch_size,
+        config.settings.seed,
+        injected_sd=config.noise_injection_sd,
     )
     # Without any weight in the mean squared error, the reconstruction stays as it is.
     weights = (0.0,) * len(config.outputs)

@@ -48,6 +48,17 @@ def test_self_supervised_network_learns_on_one_scan_and_serves_the_next(config) 
         assert 0.88 < share < 0.99, target
 
 
+def test_without_noise_in_the_configuration_the_network_expects_the_noise_that_is_injected(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_supervised, "LEAST_STEPS", 40)
+    silent = config_from_dict({**SCAN_CONFIG, "noise_sd": 0, "epochs": 10, "samples": 3000})
+    file, _ = train_on_scan(silent, scan(config, 600, seed=11)[0])
+    assert file.noise_sd == silent.training_noise_sd == (0.002, 0.002)
+    found = reconstruct(file.network, scan(config, 800, seed=12)[0])
+    assert float(found.expected_rmse.median()) == pytest.approx(0.002, rel=0.3)
+
+
 def test_a_killed_training_on_a_scan_continues_to_the_same_network(
     config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
