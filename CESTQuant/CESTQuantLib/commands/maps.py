@@ -122,13 +122,15 @@ def _device(options: Namespace) -> str:
 
 def _add_settings_files(options: Namespace, report: Report) -> None:
     """Record the files that say how to quantify, and the maps that the model names."""
-    from ..networks.config import config_file
+    from ..networks.config import config_file, files_of_config
     from ..scene.maps import NODE_MAPS, map_file
     from ..tissue.model import read_tissue_model
 
     for role in ("protocol", "model", "network", "config", "calibration"):
         if path := getattr(options, role, None):
             report.add_input(role, config_file(path) if role == "config" else path)
+    for file in files_of_config(options.config) if getattr(options, "config", None) else ():
+        report.add_input("protocol", file)
     if (getattr(options, "lorentzian", None) or "").lower().endswith(".json"):
         report.add_input("lorentzian", options.lorentzian)
     if model := getattr(options, "model", None):

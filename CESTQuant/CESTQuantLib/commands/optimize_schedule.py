@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import terminal_progress
 
 if TYPE_CHECKING:
@@ -33,15 +35,23 @@ def run(options: Namespace) -> None:
     from NeuroCESTLib.core.processes import processes
     from NeuroCESTLib.report.record import Report
 
-    from ..networks.config import config_file
+    from ..networks.config import config_file, files_of_config
     from ..networks.reconstruction import weak_output_warnings
     from ..schedules.config import read_design
-    from ..schedules.files import summarize, write_design
+    from ..schedules.files import RESULTS, summarize, write_design
     from ..schedules.optimization import optimize
     from ..schedules.progress_file import training_folder
 
     config = config_file(options.config)
-    design = read_design(config)
+    report = Report("cestquant optimize-schedule", settings_of(options))
+    report.add_input("config", config)
+    for file in files_of_config(config):
+        report.add_input("protocol", file)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        design = read_design(config)
+    report.warnings += [str(warning.message) for warning in caught]
+    require_inputs_kept(options.output, lambda place: str(place) in (*RESULTS, "report.json"))
     output = Path(options.output)
     training = training_folder(output)
     checkpoints = training / design.fingerprint()
@@ -51,8 +61,6 @@ def run(options: Namespace) -> None:
             optimize(design, checkpoints=checkpoints, processes=these)
             return
         with terminal_progress() as progress, OutputFolder(output) as folder:
-            report = Report("cestquant optimize-schedule", settings_of(options))
-            report.add_input("config", config)
             checkpoints.mkdir(parents=True, exist_ok=True)
             these.wait()
             result = optimize(design, checkpoints=checkpoints, processes=these, progress=progress)

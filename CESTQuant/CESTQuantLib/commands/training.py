@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.output.lock import only_run
 from NeuroCESTLib.core.progress import terminal_progress
 from NeuroCESTLib.core.whole_files import write_errors
@@ -60,6 +61,7 @@ def run_dataset(options: Namespace) -> None:
     for name in (MANIFEST, REPORT):
         _refuse_to_replace_config(options, Path(options.output) / name)
     config, report = _config(options, "cestquant dataset")
+    require_inputs_kept(options.output, lambda place: str(place) in (MANIFEST, REPORT))
     with (
         terminal_progress() as progress,
         OutputFolder(options.output, replaced=is_shard) as folder,
@@ -83,6 +85,7 @@ def run_train(options: Namespace) -> None:
     output = _network_file(options)
     config, report = _config(options, "cestquant train")
     config = _with_dataset(options, config, report)
+    require_inputs_kept(output.parent, lambda place: str(place) in (output.name, REPORT))
     with write_errors(output):
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with processes() as these:
@@ -171,10 +174,12 @@ def _config(options: Namespace, command: str) -> tuple[TrainingConfig, Report]:
     """Read the configuration, and start a report that names it and has the warnings of its reader."""
     from NeuroCESTLib.report.record import Report
 
-    from ..networks.config import read_config
+    from ..networks.config import files_of_config, read_config
 
     report = Report(command, settings_of(options))
     report.add_input("config", _config_file(options))
+    for file in files_of_config(options.config):
+        report.add_input("protocol", file)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = read_config(options.config)

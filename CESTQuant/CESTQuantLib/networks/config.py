@@ -185,6 +185,22 @@ def read_config(path: str | Path) -> TrainingConfig:
     return config_from_dict(read_json(path), str(path), path.parent)
 
 
+def files_of_config(path: str | Path) -> list[Path]:
+    """Return the files that a configuration takes its protocol from.
+
+    Args:
+        path: A file, or the name of a bundled configuration.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    path = config_file(path)
+    values = read_json(path)
+    protocol = values.get("protocol") if isinstance(values, dict) else None
+    file = None if protocol is None else protocol_file(protocol, path.parent)
+    return [] if file is None or not file.is_file() else [file]
+
+
 def config_from_dict(values: Any, source: str = "config", folder: Path | None = None) -> TrainingConfig:
     """Check the values of a CONFIG.json for a data set or a training.
 

@@ -22,6 +22,9 @@ from .figure import draw_design
 from .limits import b1_rms_uT, scan_time_s
 from .optimization import DesignResult
 
+RESULTS = ("protocol.json", "protocol.csv", "protocol.seq", "network.pt", "report.png")
+"""Files that :func:`write_design` writes."""
+
 
 def write_design(design: Design, result: DesignResult, tissue: dict[str, Any], folder: Path, title: str = "") -> None:
     """Write ``protocol.json``, ``protocol.csv``, ``protocol.seq``, ``network.pt`` and ``report.png``.

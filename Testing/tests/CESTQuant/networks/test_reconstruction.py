@@ -299,15 +299,15 @@ def test_fit_command_takes_the_name_of_a_bundled_configuration(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "simulated for 30 measurements, the signal has 20" in line  # it was read
     preset = json.loads((FOLDER / "larginine_9p4T.json").read_text())
-    (tmp_path / "larginine_9p4T.json").write_text(
-        json.dumps({**preset, "protocol": SCAN_CONFIG["protocol"], "samples": 50})
-    )
+    (tmp_path / "simulated.json").write_text(json.dumps(SCAN_CONFIG["protocol"]))
+    (tmp_path / "larginine_9p4T.json").write_text(json.dumps({**preset, "protocol": "simulated.json", "samples": 50}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_config, "FOLDER", tmp_path)
         chosen = ["--dictionary-entries", "40", "--threads", "1"]
         assert main([*fit, "--config", "larginine_9p4T", *chosen, "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert str(tmp_path / "larginine_9p4T.json") in [entry["path"] for entry in report["inputs"]]
+    inputs = {(entry["role"], entry["path"]) for entry in report["inputs"]}
+    assert {("config", str(tmp_path / "larginine_9p4T.json")), ("protocol", str(tmp_path / "simulated.json"))} <= inputs
     assert report["summary"]["dictionary_entries"] == 40
     for wrong, message in (("--dictionary-entries", "at least one entry"), ("--threads", "threads must be at least 1")):
         assert main([*fit, "--config", "larginine_9p4T", wrong, "0", "--output", str(tmp_path / "bad")]) == 2

@@ -123,6 +123,26 @@ def test_unusable_configurations_are_one_sentence_and_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "protocol", "output"),
+    [
+        ("optimize-schedule", "protocol.json", "."),
+        ("train", "report.json", "network.pt"),
+        ("dataset", "dataset.json", "."),
+    ],
+)
+def test_results_never_replace_the_protocol_that_the_configuration_names(
+    command: str, protocol: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = json.dumps(SCHEDULE_CONFIG["protocol"])
+    (tmp_path / protocol).write_text(content)
+    path = write_config(tmp_path, SCHEDULE_CONFIG, protocol=protocol)
+    assert run(command, path, "--output", tmp_path / output) == 2
+    assert f"{protocol}' is an input of this run and would be replaced" in capsys.readouterr().err
+    assert (tmp_path / protocol).read_text() == content
+    assert sorted(os.listdir(tmp_path)) == sorted(["config.json", protocol])
+
+
 def test_the_preset_is_a_usable_configuration_within_its_own_limits() -> None:
     design = read_design(FOLDER / "autocest_larginine.json")
     assert design.limits.violations(design.protocol) == []
