@@ -26,9 +26,10 @@ _MAP_OF_PATH = {"b0_shift_ppm": "b0_shift_ppm", "b1_relative": "b1_relative", "w
 def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
     """Reconstruct the parameters with a network, with their uncertainties and a reliability map.
 
-    Maps of B0, B1 and T1 that are given replace the network's own values in the physics, for which the reliability map
-    is calibrated anew, once for a network and the maps that are given. A single spectrum with such maps is not worth
-    that, and gets neither ``misfit`` nor ``reliable``. Besides the parameters there are four maps (see
+    Maps of B0, B1 and T1 that are given replace the network's own values in the physics, but change no estimate. For
+    them, and for the noise of M0, which all measurements of a voxel share, the reliability map is calibrated anew, once
+    for a network, the maps that are given and the number of M0 images. A single spectrum is not worth that: with such
+    maps it gets neither ``misfit`` nor ``reliable``. Besides the parameters there are four maps (see
     ``networks/reliability.py``):
 
     - ``rmse``: root mean square difference between the signal and the physics of the reconstructed parameters,
@@ -48,7 +49,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
 
     from ..networks.files import check_protocol, load_network
     from ..networks.reconstruction import out_of_range_warnings, reconstruct, weak_output_warnings
-    from ..networks.reliability import back_project, calibration_with_known, replaced_outputs
+    from ..networks.reliability import back_project, calibration_of_scan, replaced_outputs
 
     assert settings.network is not None  # Method.needs
     file = load_network(settings.network)
@@ -57,16 +58,21 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     signal = _cpu_signal(spectra)
     known = _known(spectra, file.distribution.entries)
     clock = time.perf_counter()
-    found = reconstruct(file.network, signal)
+    found = reconstruct(file.network, signal, reference_noise=spectra.reference_noise)
     seconds = time.perf_counter() - clock
     clock = time.perf_counter()
     back = back_project(file, signal, found, known=known, progress=part(progress, 0.0, 0.8))
     replaced = replaced_outputs(file, known)
-    is_judged = file.calibration is not None and not (replaced and spectra.voxel_count == 1)
+    is_single = spectra.voxel_count == 1
     calibration = None
-    if is_judged:
-        calibrating = part(progress, 0.8, 1.0, "calibrating the reliability for the maps that are given: ")
-        calibration = calibration_with_known(file, known, checksum=sha256(settings.network), progress=calibrating)
+    if file.calibration is not None and not (replaced and is_single):
+        calibration = calibration_of_scan(
+            file,
+            known,
+            0.0 if is_single else spectra.reference_noise,
+            checksum=sha256(settings.network),
+            progress=part(progress, 0.8, 1.0, "calibrating the reliability for this scan: "),
+        )
     summary: dict[str, float | int | str | None] = {
         "reconstruction_s": seconds,
         "reliability_s": time.perf_counter() - clock,
@@ -77,6 +83,13 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
     quantities |= {"rmse": back.rmse, "rmse_expected": found.expected_rmse}
     usable = torch.isfinite(back.rmse)
     warnings = [*out_of_range_warnings(file, known), *weak_output_warnings(file.training.get("held_out", {}))]
+    if known:
+        warnings.append(
+            f"the given maps of {', '.join(known)} change no estimate of the network, which sees the signal alone, but "
+            "only the reliability"
+        )
+    if calibration is not None and is_single and spectra.reference_noise:
+        warnings.append("the reliability of a single spectrum does not count the noise of M0: map several voxels")
     if calibration is not None:
         threshold = calibration.threshold
         misfit = calibration.misfit(signal - back.signal, found.expected_rmse)

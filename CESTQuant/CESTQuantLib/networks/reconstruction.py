@@ -42,13 +42,18 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(network: ReconstructionNetwork, signal: Tensor, threads: int | None = None) -> Reconstruction:
+def reconstruct(
+    network: ReconstructionNetwork, signal: Tensor, threads: int | None = None, *, reference_noise: float = 0.0
+) -> Reconstruction:
     """Reconstruct tissue parameters.
 
     Args:
         network: Trained network.
         signal: Normalised signals, (voxel, measurement).
         threads: Threads that share the chunks of voxels; by default as many as torch uses.
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``. A network is trained with
+            noise that differs between measurements; that of M0 scales all of them, and adds to the standard deviations
+            what the estimates change by.
     """
     network.eval()
     signal = signal.float()
@@ -62,6 +67,10 @@ def reconstruct(network: ReconstructionNetwork, signal: Tensor, threads: int | N
         result.mean[part] = network.to_physical(prediction.mean)
         result.sd[part] = network.physical_sd(prediction)
         result.expected_rmse[part] = prediction.log_rmse.exp()
+        if reference_noise:
+            sd_of_m0 = reference_noise**0.5 * result.expected_rmse[part, None]
+            scaled = network.to_physical(network.predict(signal[part] * (1 + sd_of_m0)).mean)
+            result.sd[part] = torch.hypot(result.sd[part], scaled - result.mean[part])
 
     in_threads(compute, range(0, count, VOXELS_AT_ONCE), threads)
     return result

@@ -41,12 +41,12 @@ _LEAST_SD = 0.02
 """Smallest standard deviation of the network that is believed, in units of half a training range."""
 _LEAST_SPREAD = 0.01
 """Smallest variance of a direction of the residuals, relative to the largest, that is scaled to unit variance."""
-_SEED_WITH_KNOWN = 2_000_000
-"""Seed of the tissues of a calibration for voxels of which some values are known."""
+_SEED_OF_SCANS = 2_000_000
+"""Seed of the tissues of a calibration for a scan."""
 _SIMULATED = 0.2
 """Share of a calibration that the simulation of its tissues takes."""
-_CALIBRATIONS: dict[tuple[str, tuple[str, ...]], Calibration] = {}
-"""Calibrations for voxels of which some values are known, by checksum of the network file and paths of the values."""
+_CALIBRATIONS: dict[tuple[str, tuple[str, ...], float], Calibration] = {}
+"""Calibrations for a scan, by checksum of the network file, paths of the known values and noise of M0."""
 
 
 @dataclass(frozen=True)
@@ -228,39 +228,50 @@ def replaced_outputs(file: NetworkFile, known: Collection[str]) -> tuple[str, ..
     return tuple(path for path in file.outputs if path in known)
 
 
-def calibration_with_known(
+def calibration_of_scan(
     file: NetworkFile,
     known: Collection[str],
+    reference_noise: float,
     threads: int | None = None,
     *,
     checksum: str = "",
     progress: Progress = silent,
 ) -> Calibration | None:
-    """Return the calibration of a network's reliability map for voxels of which some values are known.
+    """Return the calibration of a network's reliability map for a scan with known values or a noisy M0.
 
     Where known values replace estimates of the network, the others do not move along with them, and the residuals
-    differ from those of the calibration in the file. They are simulated again, always from the same tissues, so that
-    the calibration depends on nothing but the network and which values are known.
+    differ from those of the calibration in the file; the noise of M0, which all measurements share, adds to them. They
+    are simulated again, always from the same tissues, so that the calibration depends on nothing but the network, which
+    values are known, and how noisy M0 is.
 
     Args:
         file: Network with its calibration.
         known: Paths of the known values.
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``.
         threads: Threads of the simulations; by default as many as torch uses.
         checksum: Checksum of the network file, under which the calibration is kept for the next call; empty keeps none.
         progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
 
     Returns:
-        The calibration; that of the file where no known value is an output of the network.
+        The calibration; that of the file where no known value is an output of the network and M0 has no noise.
     """
     replaced = replaced_outputs(file, known)
-    if file.calibration is None or not replaced:
+    if file.calibration is None or not (replaced or reference_noise):
         return file.calibration
-    kept = _CALIBRATIONS.get((checksum, replaced))
+    key = (checksum, replaced, round(reference_noise, 6))
+    kept = _CALIBRATIONS.get(key)
     if kept is None:
-        rate = file.calibration.false_alarm_rate
-        kept, _ = calibrate(file, rate, seed=_SEED_WITH_KNOWN, known=replaced, threads=threads, progress=progress)
+        kept, _ = calibrate(
+            file,
+            file.calibration.false_alarm_rate,
+            seed=_SEED_OF_SCANS,
+            known=replaced,
+            reference_noise=reference_noise,
+            threads=threads,
+            progress=progress,
+        )
         if checksum:
-            _CALIBRATIONS[checksum, replaced] = kept
+            _CALIBRATIONS[key] = kept
     return kept
 
 
@@ -270,6 +281,7 @@ def calibrate(
     *,
     seed: int,
     known: Collection[str] = (),
+    reference_noise: float = 0.0,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> tuple[Calibration, dict[str, float]]:
@@ -282,6 +294,7 @@ def calibrate(
         false_alarm_rate: Share of the voxels that the model explains whose misfit exceeds the threshold.
         seed: Seed of the tissues and their noise.
         known: Paths of the entries of the tissue whose true values are given to the back-projection.
+        reference_noise: Variance of M0 relative to that of a measurement, see ``ZSpectra``.
         threads: Threads of the simulations; by default as many as torch uses.
         progress: Called with the fraction done (0 … 1) and a message; may raise to cancel.
 
@@ -307,8 +320,11 @@ def calibrate(
     samples = data.rows(torch.arange(1, count), file.targets)
     noise = torch.randn(samples.clean.shape, generator=torch.Generator().manual_seed(seed + 77_777))
     noisy = samples.clean + noise * samples.noise_sd[:, None]
+    if reference_noise:
+        of_m0 = torch.randn(len(noisy), 1, generator=torch.Generator().manual_seed(seed + 99_991))
+        noisy = noisy / (1 + reference_noise**0.5 * of_m0 * samples.noise_sd[:, None])
     signal = normalize_input(noisy, file.protocol.signal_normalisation)
-    found = reconstruct(file.network, signal)
+    found = reconstruct(file.network, signal, reference_noise=reference_noise)
     given = {path: data.values[path][1:] for path in known}
     judging = part(progress, _SIMULATED, 1.0)
     residual = signal - back_project(file, signal, found, known=given, threads=threads, progress=judging).signal

@@ -20,12 +20,14 @@ from CESTQuantLib.methods.registry import quantify
 from CESTQuantLib.networks import config as training_config
 from CESTQuantLib.networks import reliability
 from CESTQuantLib.networks.config import FOLDER, TrainingConfig, config_from_dict
+from CESTQuantLib.networks.dataset import simulate_dataset
 from CESTQuantLib.networks.dictionary import nearest
 from CESTQuantLib.networks.files import NetworkFile, save_network
 from CESTQuantLib.networks.fixed_protocol import network_file, train_from_config
 from CESTQuantLib.networks.reconstruction import reconstruct, weak_output_warnings
 from CESTQuantLib.networks.reliability import back_project, calibrate
 from CESTQuantLib.preprocessing.normalization import normalize
+from CESTQuantLib.tissue.distributions import TissueDistribution
 from CESTQuantLib.tissue.spectra import ZSpectra
 from NeuroCESTLib.core.progress import Cancelled
 
@@ -121,7 +123,10 @@ def test_known_maps_enter_the_physics_and_their_range_is_checked(config, path: s
     given = spectra(config, signal)
     given = replace(given, b0_shift_ppm=truth["b0_shift_ppm"])
     right = quantify(given, "network", Settings(network=path))
-    assert not right.warnings
+    (warning,) = right.warnings
+    assert "maps of b0_shift_ppm change no estimate of the network" in warning
+    without = quantify(spectra(config, signal), "network", Settings(network=path))
+    assert torch.equal(right.quantities["amide_fraction"], without.quantities["amide_fraction"])
     shifted = replace(given, b0_shift_ppm=truth["b0_shift_ppm"] + 0.5)
     wrong = quantify(shifted, "network", Settings(network=path))
     assert any("b0_shift_ppm" in warning and "trained" in warning for warning in wrong.warnings)
@@ -133,6 +138,27 @@ def test_voxels_whose_t1_is_impossible_do_not_stop_the_others(config, path: str)
     result = quantify(replace(spectra(config, scan(config, 4)[0]), t1_s=t1_s), "network", Settings(network=path))
     assert result.status.tolist() == [Status.CONVERGED] + [Status.INVALID_DATA] * 3
     assert result.quantities["amide_fraction"].isnan().tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("references", [1, 4])
+def test_the_noise_of_m0_counts_in_reliability_and_uncertainty(references: int, config, path: str) -> None:
+    clean = simulate_dataset(TissueDistribution.from_dict(config.tissue), config.protocol, 4000, seed=99)
+    generator = torch.Generator().manual_seed(3)
+    raw = clean.clean + 0.002 * torch.randn(clean.clean.shape, generator=generator)
+    m0 = 1 + 0.002 * torch.randn(4000, references, generator=generator)
+    given = normalize(raw, config.protocol, m0, over_time="mean")
+    assert given.reference_noise == 1 / references
+    found = quantify(given, "network", Settings(network=path)).quantities
+    assert float(1 - found["reliable"].mean()) == pytest.approx(0.05, abs=0.012)
+    error = (found["amide_fraction"] - clean.values["amide.fraction"]) / found["amide_fraction_sd"]
+    assert 0.93 < float((error.abs() < 2).double().mean()) < 0.975  # 0.954 for a normal distribution
+
+
+def test_a_single_spectrum_says_that_the_noise_of_m0_is_left_out(config, path: str) -> None:
+    one = replace(spectra(config, scan(config, 1)[0]), reference_noise=1.0)
+    result = quantify(one, "network", Settings(network=path))
+    assert any("single spectrum does not count the noise of M0" in warning for warning in result.warnings)
+    assert "reliable" in result.quantities
 
 
 @pytest.mark.parametrize("given", [("t1_s",), ("t1_s", "b0_shift_ppm")])
