@@ -284,10 +284,10 @@ def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
     read = protocol_from_dict(value, f"{source}: protocol") if file is None else read_protocol(file)
     protocol = with_m0_named(read)
     if protocol.m0_measurements != read.m0_measurements:
-        listed = ", ".join(str(number) for number in protocol.m0_measurements)
+        listed = " and ".join(str(number) for number in protocol.m0_measurements)
         warnings.warn(
-            f"{source}: the measurements {listed} of the protocol, which have no RF, are taken for the M0 reference, "
-            "as in a scan without an M0 image; name them as m0_measurements in the protocol",
+            f"{source}: the protocol names no m0_measurements, and measurement {listed}, far off resonance and without "
+            "RF, is taken for M0, as in a scan without an M0 image: name the M0 measurements",
             stacklevel=3,
         )
     return protocol

@@ -110,10 +110,10 @@ def _without_references(protocol: Protocol, keep: Tensor) -> Protocol:
     if first == 0 or not protocol.magnetisation_carried_over or protocol.events is not None:
         return kept
     angle = protocol.readout_flip_angle_deg
-    left = 1.0 if angle is None else math.cos(math.radians(float(angle[first - 1])))
+    left = 1.0 if angle is None else math.cos(math.radians(float(angle[first - 1].detach())))
     # The first value is that of the first measurement. The others are those of methods that let every saturation start
     # alike, which warn of that.
-    recovery_s = torch.full_like(kept.initial_recovery_s, float(protocol.recovery_time_s[first - 1]))
+    recovery_s = torch.full_like(kept.initial_recovery_s, float(protocol.recovery_time_s[first - 1].detach()))
     return replace(kept, initial_magnetisation=left, initial_recovery_s=recovery_s)
 
 

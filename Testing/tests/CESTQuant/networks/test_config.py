@@ -156,7 +156,10 @@ def test_spectra_are_simulated_without_the_m0_measurements_that_a_fit_divides_by
 
 @pytest.mark.parametrize("read", READERS)
 def test_a_far_measurement_without_rf_is_taken_for_m0_with_a_warning(read: Callable) -> None:
-    with pytest.warns(UserWarning, match="the measurements 1 of the protocol, which have no RF, are taken for the M0"):
+    with pytest.warns(
+        UserWarning,
+        match="measurement 1, far off resonance and without RF, is taken for M0, as in a scan without an M0 image",
+    ):
         found = read(with_reference(0.0))
     whole = found.acquisition if isinstance(found, TrainingConfig) else found.protocol
     assert whole.m0_measurements == (1,)
