@@ -1,0 +1,1 @@
+"""What an optimisation of a deformation is made of: levels, comparisons both ways, steps and a limit of time."""
