@@ -66,7 +66,8 @@ class Protocol:
             measurement starts afresh.
         initial_magnetisation: Share of the equilibrium magnetisation of all pools with which every measurement (with
             carried-over magnetisation: the first) starts.
-        initial_recovery_s: Free evolution in s between this start and the saturation, (measurement,).
+        initial_recovery_s: Free evolution in s between this start and the saturation, (measurement,); a part of the
+            recovery of the measurement before, which lasts at least as long.
         signal_normalisation: ``"m0"`` (relative to the same readout at equilibrium), ``"l2"`` (norm 1 over the
             measurements) or ``"none"``.
         m0_measurements: Numbers, counted from 1, of the measurements that are the M0 reference of the others; empty
@@ -127,6 +128,17 @@ class Protocol:
         if self.larmor_frequency_MHz is not None:
             return rad_per_s_per_ppm_from_larmor(self.larmor_frequency_MHz)
         return rad_per_s_per_ppm(self.field_strength_T, self.gamma_rad_per_s_per_uT)
+
+    @property
+    def lead_in_s(self) -> Tensor:
+        """Free time in s before every saturation which is that of its start, (measurement,).
+
+        Where the magnetisation is carried over, only the first measurement has one.
+        """
+        if not self.magnetisation_carried_over:
+            return self.initial_recovery_s
+        first = torch.arange(self.measurement_count, device=self.initial_recovery_s.device) == 0
+        return torch.where(first, self.initial_recovery_s, 0.0)
 
     @property
     def duty_cycle(self) -> float:

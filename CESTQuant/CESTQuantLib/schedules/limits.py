@@ -137,14 +137,25 @@ class Limits:
 
 
 def scan_time_s(protocol: Protocol) -> Tensor:
-    """Return the scan time in s, a scalar: saturation, post-delay, readout and recovery of all measurements."""
-    times = protocol.saturation_time_s + protocol.post_delay_s + protocol.recovery_time_s
-    return times.sum() + protocol.measurement_count * protocol.readout_pulse_s
+    """Return the scan time in s, a scalar: saturation, post-delay, readout and recovery of all measurements.
+
+    A recovery lasts until the echo and for the ``initial_recovery_s`` of the next measurement at least; that of the
+    first measurement comes before the scan. Where magnetisation is carried over, only that one is waited for.
+    """
+    lead_in = protocol.lead_in_s
+    echo = protocol.echo_time_s if protocol.readout_flip_angle_deg is not None else 0.0
+    recovery = torch.maximum(protocol.recovery_time_s, echo + torch.cat((lead_in[1:], torch.zeros_like(lead_in[:1]))))
+    times = protocol.saturation_time_s + protocol.post_delay_s + recovery
+    return lead_in[0] + times.sum() + protocol.measurement_count * protocol.readout_pulse_s
 
 
 def b1_rms_uT(protocol: Protocol) -> Tensor:
-    """Return the root of the saturation's B1^2 averaged over the scan time in uT, a scalar: a proxy of the SAR."""
-    energy = (protocol.b1_uT**2 * protocol.saturation_time_s).sum()
+    """Return the root of the saturation's B1^2 averaged over the scan time in uT, a scalar: a proxy of the SAR.
+
+    The B1 of a train is the root mean square over its pulses and as many gaps, which is one gap more than it lasts.
+    """
+    gap = 0.0 if protocol.pulses is None else protocol.pulses.delay_s
+    energy = (protocol.b1_uT**2 * (protocol.saturation_time_s + gap)).sum()
     return torch.sqrt(energy / scan_time_s(protocol))
 
 

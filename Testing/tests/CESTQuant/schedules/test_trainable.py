@@ -255,3 +255,19 @@ def test_quantities_without_effect_are_refused() -> None:
         TrainableSchedule(protocol(readout_flip_angle_deg=None), ["readout_flip_angle_deg"])
     with pytest.raises(ValueError, match="no effect unless magnetisation_carried_over"):
         TrainableSchedule(protocol(magnetisation_carried_over=False), ["recovery_time_s"])
+
+
+def test_the_average_power_counts_the_recovery_before_the_saturation() -> None:
+    """Saturation recovery: 2 uT for 2 s after 3.5 s each time."""
+    found = Protocol(3.0, [-3.5, 3.5, 3.0], 2.0, 2.0, initial_magnetisation=0.0, initial_recovery_s=3.5)
+    assert float(scan_time_s(found)) == pytest.approx(16.5)
+    assert float(b1_rms_uT(found)) == pytest.approx((4 * 2 / 5.5) ** 0.5)
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_the_average_power_of_a_train_is_that_of_its_pulses(count: int) -> None:
+    """Block pulses of 3 uT for half of the time: one gap more than the train lasts belongs to its mean B1."""
+    train = PulseTrain(count, 0.05, 0.05, PulseShape.named("block"))
+    found = Protocol(3.0, [3.5], 3.0 * 0.5**0.5, train.total_time_s, pulses=train, recovery_time_s=1.0)
+    pulses_uT2_s = 9.0 * count * 0.05
+    assert float(b1_rms_uT(found)) == pytest.approx((pulses_uT2_s / (train.total_time_s + 1.0)) ** 0.5)
