@@ -11,6 +11,7 @@ import torch
 from ...physics.events import EventPulse, Play, Spoil
 from ...physics.pulse_shapes import PulseShape, PulseTrain
 from .sequence import PlayedSequence, Saturation
+from .trains import TrainOnRaster, on_raster, train_of_definitions
 
 MOST_SHAPE_SAMPLES = 2048
 """Most samples of equal duration with which a protocol describes a pulse."""
@@ -18,7 +19,7 @@ MOST_SHAPE_SAMPLES = 2048
 
 def plays_equal_trains(sequence: PlayedSequence, reference: Saturation) -> bool:
     """Whether a protocol without events plays the same: equal pulses in everything, in all sequence."""
-    if (sequence.excited or sequence.carried_over) and not _continues_as_protocols_do(sequence):
+    if not _continues_as_protocols_do(sequence):
         return False
     single = len(reference.plays) == 1 and sequence.first_pulse(reference).is_block
     if _shape(sequence.first_pulse(reference)) is None:
@@ -33,16 +34,21 @@ def plays_equal_trains(sequence: PlayedSequence, reference: Saturation) -> bool:
 def _is_equal_train(
     sequence: PlayedSequence, saturation: Saturation, reference: Saturation, *, any_duration: bool
 ) -> bool:
+    gap_s = reference.waits_s[1] if len(reference.plays) > 1 else 0.0
+    first, like = sequence.first_pulse(saturation), sequence.first_pulse(reference)
+    same_shape = first.is_block if any_duration else _same_envelope(first, like)
+    return same_shape and _is_regular(sequence, saturation, len(reference.plays), gap_s)
+
+
+def _is_regular(sequence: PlayedSequence, saturation: Saturation, count: int, gap_s: float) -> bool:
+    """Whether a saturation is one pulse so many times, after equal gaps, with coherent phases and without spoilers."""
     plays = saturation.plays
-    if len(plays) != len(reference.plays) or saturation.spoiled:
+    if len(plays) != count or saturation.spoiled:
         return False
     if len({(play.pulse, play.frequency_Hz) for play in plays}) > 1:
         return False
-    gaps = (*saturation.waits_s[1:-1], *reference.waits_s[1:-1])
-    same_gaps = all(math.isclose(gap, gaps[0], rel_tol=0, abs_tol=1e-9) for gap in gaps)
-    first, like = sequence.first_pulse(saturation), sequence.first_pulse(reference)
-    same_shape = first.is_block if any_duration else _same_envelope(first, like)
-    return same_gaps and same_shape and _phases_are_coherent(sequence, plays)
+    same_gaps = all(math.isclose(gap, gap_s, rel_tol=0, abs_tol=1e-9) for gap in saturation.waits_s[1:-1])
+    return same_gaps and _phases_are_coherent(sequence, plays)
 
 
 def _phases_are_coherent(sequence: PlayedSequence, plays: Sequence[Play]) -> bool:
@@ -66,6 +72,8 @@ def _continues_as_protocols_do(sequence: PlayedSequence) -> bool:
     Such a protocol hands the magnetisation on unchanged, so the phases have to advance over all sequence,
     unless an ideal readout leaves nothing transverse.
     """
+    if not (sequence.excited or sequence.carried_over):
+        return True
     if not sequence.from_protocol:
         return False
     if any(isinstance(event, Spoil) for events in sequence.events.measurements for event in events) and (
@@ -76,6 +84,24 @@ def _continues_as_protocols_do(sequence: PlayedSequence) -> bool:
         return True
     plays = [e for events in sequence.events.measurements for e in events if isinstance(e, Play)]
     return not sequence.carried_over or _phases_are_coherent(sequence, plays)
+
+
+def stated_train(sequence: PlayedSequence) -> tuple[PulseTrain, list[float]] | None:
+    """Return the train of the definitions, and B1 in uT of every measurement.
+
+    None where there is none, or where what is played does not agree with it to the rounding of the file.
+    """
+    train = train_of_definitions(sequence.definitions) if sequence.from_protocol else None
+    if train is None or not _continues_as_protocols_do(sequence):
+        return None
+    played, gap_s, found = TrainOnRaster(train), on_raster(train.delay_s), []
+    for saturation in sequence.saturations:
+        b1 = played.b1_uT(sequence.first_pulse(saturation)) if saturation.plays else 0.0
+        regular = not saturation.plays or _is_regular(sequence, saturation, train.n_pulses, gap_s)
+        if b1 is None or not regular:
+            return None
+        found.append(b1)
+    return train, found
 
 
 def train_of(sequence: PlayedSequence, reference: Saturation) -> PulseTrain | None:

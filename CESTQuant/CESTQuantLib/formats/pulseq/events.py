@@ -14,6 +14,7 @@ from ...physics.events import Event, EventPulse, Events, Play, Sample, Spoil, Wa
 from .rules import RULES
 from .shapes import PulseSamples, pulse_samples, reduced
 from .text import Block, RfEvent, SequenceFile
+from .trains import states_train
 
 HARDWARE_TIME_S = 2e-3
 """Longest dead, ringdown or sampling time in s within a block that the rules of pulseq-cest leave out."""
@@ -86,6 +87,7 @@ class _Pulses:
     def _audible(self, rf: RfEvent) -> tuple[PulseSamples, float, float]:
         """The samples of unit amplitude without the zeros at the start and end, and the times in s of these.
 
+        A file that was written from a pulse train keeps its zeros, because they are part of its pulses there.
         The samples are averaged as far as the largest amplitude with which the file plays the shape allows.
         """
         key = self._shapes_of(rf)
@@ -93,6 +95,8 @@ class _Pulses:
             samples = self._samples(rf)
             loud = np.nonzero(np.abs(samples.envelope) > _SILENT_SHARE * np.abs(samples.envelope).max())[0]
             first, end = (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (len(samples.envelope),) * 2
+            if states_train(self.file.definitions) and len(loud):
+                first, end = 0, len(samples.envelope)
             before, after = samples.duration_s[:first].sum(), samples.duration_s[end:].sum()
             played = PulseSamples(samples.envelope[first:end], samples.duration_s[first:end])
             peak = 2 * math.pi * self._peaks_Hz[key]

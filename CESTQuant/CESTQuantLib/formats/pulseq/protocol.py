@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...physics.events import Play, Sample, waiting_time_s
 from ...physics.protocol import Protocol
-from .equal_trains import plays_equal_trains, train_of
+from .equal_trains import plays_equal_trains, stated_train, train_of
 from .offsets import played_offsets
-from .sequence import PlayedSequence, Saturation
+from .sequence import ROUNDING, PlayedSequence, Saturation
 
 
 def protocol_of(sequence: PlayedSequence, notes: list[str]) -> Protocol:
@@ -25,8 +26,9 @@ def protocol_of(sequence: PlayedSequence, notes: list[str]) -> Protocol:
     pulses = sequence.events.pulses
     times = [_duration_s(sequence, saturation) for saturation in sequence.saturations]
     reference = max(sequence.saturations, key=lambda saturation: len(saturation.plays))
-    simple = plays_equal_trains(sequence, reference)
-    train = train_of(sequence, reference) if simple else None
+    stated = stated_train(sequence)
+    simple = stated is not None or plays_equal_trains(sequence, reference)
+    train = stated[0] if stated is not None else train_of(sequence, reference) if simple else None
     if simple and train is not None:
         times = [train.total_time_s] * len(times)
     else:  # a measurement without RF may be called as long as the others, but not longer than it waits
@@ -36,7 +38,9 @@ def protocol_of(sequence: PlayedSequence, notes: list[str]) -> Protocol:
         ]
     energies = [sum(pulses[play.pulse].energy_uT2_s for play in s.plays) for s in sequence.saturations]
     b1 = [math.sqrt(energy / time) if time > 0 else 0.0 for energy, time in zip(energies, times, strict=True)]
-    if train is not None:
+    if stated is not None:
+        b1 = stated[1]
+    elif train is not None:
         b1 = [
             pulses[s.plays[0].pulse].energy_uT2_s ** 0.5 / (train.duration_s + train.delay_s) ** 0.5 if s.plays else 0.0
             for s in sequence.saturations
@@ -58,10 +62,33 @@ def protocol_of(sequence: PlayedSequence, notes: list[str]) -> Protocol:
     protocol = _with_readout(sequence, protocol) if sequence.excited else _with_recovery(sequence, protocol, notes)
     if sequence.from_protocol and (m0 := sequence.definitions.numbers("m0_measurements")):
         protocol = replace(protocol, m0_measurements=tuple(int(number) for number in m0))
-    stated = sequence.definitions.numbers("initial_recovery_s") if sequence.from_protocol else None
-    if stated is not None and len(stated) in (1, protocol.measurement_count):
-        protocol = replace(protocol, initial_recovery_s=torch.tensor(stated, dtype=torch.float64))
+    initial = sequence.stated("initial_recovery_s")
+    if initial is not None:
+        protocol = replace(protocol, initial_recovery_s=torch.from_numpy(initial))
+        if not simple:
+            return protocol
+        protocol = replace(protocol, initial_recovery_s=_waited_for(sequence, protocol))
     return protocol
+
+
+def _waited_for(sequence: PlayedSequence, protocol: Protocol) -> Tensor:
+    """The initial recovery of the protocol where it agrees with the wait before a saturation; otherwise this wait.
+
+    Files of earlier versions do not play it. Without RF, nothing tells where the saturation begins.
+    """
+    lead_in = protocol.lead_in_s.numpy()
+    echo = protocol.echo_time_s if sequence.excited else 0.0
+    recovery = np.concatenate(([0.0], protocol.recovery_time_s.numpy()[:-1] - echo)).clip(min=0)
+    overhead = np.concatenate(([0.0], np.resize(_overhead(sequence), len(lead_in))[:-1]))
+    waited = np.array([saturation.recovery_s for saturation in sequence.saturations])
+    agrees = [
+        np.isclose(waited, np.maximum(recovery, least) - overhead, rtol=ROUNDING, atol=ROUNDING)
+        for least in (lead_in, 0.0)
+    ]
+    kept = agrees[0] | agrees[1] | sequence.silent
+    if sequence.carried_over:
+        kept[1:] = True
+    return torch.where(torch.from_numpy(kept), protocol.initial_recovery_s, torch.from_numpy(waited))
 
 
 def _initial_magnetization(sequence: PlayedSequence) -> float:
@@ -136,15 +163,27 @@ def _excitation(sequence: PlayedSequence, m: int) -> tuple[float, float, float]:
 def _recovery(sequence: PlayedSequence, echo_time: float) -> np.ndarray:
     """Time in s from every excitation to the next saturation.
 
-    Where the sequence leaves it open, it is the median of the others. A file written by :mod:`.write` says how
-    much of it is taken up by the sample and the ideal excitation.
+    Where the sequence leaves it open, it is the one that is stated, or the median of the others. A file written by
+    :mod:`.write` says how much of it is taken up by the sample and the ideal excitation; there, a recovery that is
+    shorter than the echo and the initial recovery of the next measurement is the one that is stated.
     """
     known = [s.recovery_s if s.plays else math.nan for s in sequence.saturations[1:]]
     known.append(_trailing_s(sequence) or math.nan)
     usual = float(np.nanmedian(known)) if np.isfinite(known).any() else 0.0
-    played = np.array([echo_time + (usual if math.isnan(delay) else delay) for delay in known])
-    overhead = np.array(sequence.definitions.numbers("readout_overhead_s") or [0.0])
-    return played + (overhead if overhead.shape == played.shape else 0.0)
+    played = echo_time + np.where(np.isnan(known), usual, known)
+    stated, initial = sequence.stated("recovery_time_s"), sequence.stated("initial_recovery_s")
+    overhead = _overhead(sequence)
+    played = played + (overhead if overhead.shape == played.shape else 0.0)
+    if stated is None:
+        return played
+    lead_in = np.zeros_like(stated) if initial is None or sequence.carried_over else np.append(initial[1:], 0.0)
+    hidden = np.isclose(played, echo_time + lead_in, rtol=ROUNDING, atol=ROUNDING) & (stated < played)
+    return np.where(hidden | np.isnan(known), stated, played)
+
+
+def _overhead(sequence: PlayedSequence) -> np.ndarray:
+    """Time in s that sample and ideal excitation take out of the recoveries, (measurement,), or (1,) without any."""
+    return np.array(sequence.definitions.numbers("readout_overhead_s") or [0.0])
 
 
 def _duration_s(sequence: PlayedSequence, saturation: Saturation) -> float:

@@ -14,6 +14,8 @@ from ...physics.events import Event, EventPulse, Events, Play, Spoil, Wait
 from .field import field_of_definitions
 from .text import Definitions
 
+ROUNDING = 2e-5
+"""Relative and absolute difference between what is stated and what is played that is due to the digits of a file."""
 _DEFINITIONS_OF_PROTOCOL = "signal_normalisation"
 """Definition by which files are known that were written from a protocol."""
 
@@ -104,6 +106,13 @@ class PlayedSequence:
         stated = field_of_definitions(self.definitions, self.gamma)
         return 1.0 if stated is None else self.field_T / stated
 
+    def stated(self, name: str) -> np.ndarray | None:
+        """Return what the definitions of a written protocol say about a quantity, (measurement,); None for nothing."""
+        found = self.definitions.numbers(name) if self.from_protocol else None
+        if found is None or len(found) not in (1, len(self.saturations)):
+            return None
+        return np.resize(np.array(found), len(self.saturations))
+
     def quantity(self, name: str, played: Sequence[float] | np.ndarray) -> Tensor:
         """Return a quantity per measurement: what the definitions say where it agrees with what is played to rounding.
 
@@ -117,6 +126,6 @@ class PlayedSequence:
                 heard = np.ones_like(self.silent)
             elif name == "recovery_time_s":  # ends with the RF of the next measurement
                 heard = ~np.append(self.silent[1:], False)
-            if np.allclose(np.array(stated)[heard], values[heard], rtol=2e-5, atol=2e-5):
+            if np.allclose(np.array(stated)[heard], values[heard], rtol=ROUNDING, atol=ROUNDING):
                 values = np.array(stated)
         return torch.from_numpy(values.copy())

@@ -1,11 +1,13 @@
 """Writing a protocol as a pulseq sequence file (.seq), through pypulseq.
 
-For every measurement a file holds: saturation (a delay where B1 is 0), post-delay, excitation, echo delay, one ADC
-sample as placeholder of the site's readout, a spoiler where the protocol's readout is spoiled, and the rest of the
-recovery. Sample and ideal excitation, which take no time in the protocol, are taken out of the recovery (as far as it
-holds them; the definition ``readout_overhead_s`` says how much), so that the file lasts as long as the protocol says.
+For every measurement a file holds: the initial recovery (carried over: of the first), saturation (a delay where B1 is
+0), post-delay, excitation, echo delay, one ADC sample as placeholder of the site's readout, a spoiler where the
+protocol's readout is spoiled, and the rest of the recovery, without the initial recovery of the next measurement.
+Sample and ideal excitation, which take no time in the protocol, are taken out of this rest (as far as it holds them;
+the definition ``readout_overhead_s`` says how much), so that the file lasts as long as the protocol says.
 The numbers of the protocol are kept in the definitions, because the format rounds amplitudes and frequencies to six
-digits, and a measurement without RF has no frequency. :func:`.read_seq` returns the same protocol.
+digits and durations to its rasters, a measurement without RF has no frequency, and a pulse has no name.
+:func:`.read_seq` returns the same protocol.
 """
 
 from __future__ import annotations
@@ -24,9 +26,8 @@ from NeuroCESTLib.core.whole_files import whole_file
 from ...physics.events import EventPulse, Events, Play, Spoil, Wait
 from ...physics.protocol import PER_MEASUREMENT, Protocol
 from ...physics.pulse_shapes import PulseTrain
+from .trains import BLOCK_RASTER_S, RF_RASTER_S, definitions_of_train, on_raster, samples_on_raster
 
-BLOCK_RASTER_S = 1e-5
-RF_RASTER_S = 1e-6
 IDEAL_PULSE_S = 5e-4
 """Duration in s of the excitation pulse that stands for an ideal one."""
 SAMPLE_S = BLOCK_RASTER_S
@@ -85,6 +86,7 @@ class _Writer:
             for name in PER_MEASUREMENT
             if getattr(protocol, name) is not None
         }
+        self.lead_in = [*protocol.lead_in_s.tolist(), 0.0]
         self.overhead = [self._overhead(m) for m in range(protocol.measurement_count)]
         for name, value in self._definitions().items():
             self.sequence.set_definition(name, value)
@@ -101,30 +103,32 @@ class _Writer:
         if protocol.events is not None:
             self._events(protocol.events, m)
             return
+        self._wait(self.lead_in[m])
         self._saturate(m)
         self._wait(self.values["post_delay_s"][m])
         echo = 0.0
         if protocol.readout_flip_angle_deg is not None:
             echo = protocol.echo_time_s
-            duration = _on_raster(protocol.readout_pulse_s or IDEAL_PULSE_S)
-            self._play(self._block_pulse(math.radians(self.values["readout_flip_angle_deg"][m]), duration), duration)
+            duration = on_raster(protocol.readout_pulse_s or IDEAL_PULSE_S)
+            angle = math.radians(self.values["readout_flip_angle_deg"][m])
+            self._play(self._block_pulse(angle, duration, use="excitation"), duration)
             self._wait(echo)
         self._sample()
-        rest = _on_raster(self._rest(m) - self.overhead[m])
+        rest = on_raster(self._rest(m) - self.overhead[m])
         if protocol.readout_flip_angle_deg is not None and protocol.readout_pulse_s == 0 and rest >= SPOILER_S:
             self.sequence.add_block(self._spoiler(SPOILER_S))
             rest -= SPOILER_S
         self._wait(rest)
 
     def _rest(self, m: int) -> float:
-        """Recovery in s that is left after the echo."""
+        """Recovery in s that is left between the echo and the initial recovery of the next measurement."""
         echo = self.protocol.echo_time_s if self.protocol.readout_flip_angle_deg is not None else 0.0
-        return max(0.0, float(self.values["recovery_time_s"][m]) - echo)
+        return max(0.0, float(self.values["recovery_time_s"][m]) - echo - self.lead_in[m + 1])
 
     def _overhead(self, m: int) -> float:
         """Time in s that sample and ideal excitation take out of the recovery, which may be shorter."""
         ideal = self.protocol.readout_flip_angle_deg is not None and self.protocol.readout_pulse_s == 0
-        return _on_raster(min(SAMPLE_S + ideal * IDEAL_PULSE_S, self._rest(m)))
+        return on_raster(min(SAMPLE_S + ideal * IDEAL_PULSE_S, self._rest(m)))
 
     def _saturate(self, m: int) -> None:
         protocol, b1 = self.protocol, float(self.values["b1_uT"][m])
@@ -132,7 +136,7 @@ class _Writer:
         if b1 == 0:
             self._wait(self.values["saturation_time_s"][m])
         elif protocol.pulses is None:
-            duration = _on_raster(self.values["saturation_time_s"][m])
+            duration = on_raster(self.values["saturation_time_s"][m])
             if duration > 0:
                 angle = 2 * math.pi * b1 * self.hz_per_uT * duration
                 self._play(self._block_pulse(angle, duration, frequency), duration)
@@ -144,7 +148,7 @@ class _Writer:
         for n in range(train.n_pulses):
             if n:
                 self._wait(train.delay_s)
-            self._play(pulse, _on_raster(train.duration_s))
+            self._play(pulse, on_raster(train.duration_s))
 
     def _play(self, pulse: SimpleNamespace, duration: float) -> None:
         """Add a pulse with the phase that continues those before it."""
@@ -166,7 +170,7 @@ class _Writer:
                     self._wait(event.duration_s)
             elif isinstance(event, Spoil):  # it takes the time for which the magnetisation has waited
                 before = played[place - 1] if place else None
-                waited = _on_raster(before.duration_s) if isinstance(before, Wait) else 0.0
+                waited = on_raster(before.duration_s) if isinstance(before, Wait) else 0.0
                 self.sequence.add_block(self._spoiler(max(waited, SPOILER_S)))
             else:
                 self._sample()
@@ -187,27 +191,19 @@ class _Writer:
     def _spoiler(self, duration: float) -> SimpleNamespace:
         return self.pypulseq.make_trapezoid("z", area=600.0, duration=duration, system=self.system)
 
-    def _block_pulse(self, angle_rad: float, duration: float, frequency: float = 0.0) -> SimpleNamespace:
+    def _block_pulse(
+        self, angle_rad: float, duration: float, frequency: float = 0.0, use: str = "saturation"
+    ) -> SimpleNamespace:
         return self.pypulseq.make_block_pulse(
-            angle_rad,
-            duration=duration,
-            freq_offset=frequency,
-            system=self.system,
-            use="saturation" if frequency or duration > 0.01 else "excitation",
+            angle_rad, duration=duration, freq_offset=frequency, system=self.system, use=use
         )
 
     def _shaped_pulse(self, train: PulseTrain, scale: float, frequency: float) -> SimpleNamespace:
-        shape, duration = train.shape, _on_raster(train.duration_s)
+        shape, duration = train.shape, on_raster(train.duration_s)
         if len(shape.amplitude) == 1 and shape.phase_rad is None:
             angle = 2 * math.pi * scale * float(shape.amplitude[0]) * self.hz_per_uT * duration
             return self._block_pulse(angle, duration, frequency)
-        points = round(duration / RF_RASTER_S)
-        place = np.minimum((np.arange(points) + 0.5) * len(shape.amplitude) / points, len(shape.amplitude) - 1)
-        place = place.astype(np.int64)
-        signal = scale * self.hz_per_uT * shape.amplitude.double().numpy()[place].astype(complex)
-        if shape.phase_rad is not None:
-            signal = signal * np.exp(-1j * shape.phase_rad.double().numpy()[place])
-        return self._sampled_pulse(signal, frequency)
+        return self._sampled_pulse(scale * self.hz_per_uT * np.conj(samples_on_raster(train)), frequency)
 
     @staticmethod
     def _sampled_pulse(signal: np.ndarray, frequency: float) -> SimpleNamespace:
@@ -230,7 +226,7 @@ class _Writer:
         )
 
     def _wait(self, duration_s: float) -> None:
-        duration = _on_raster(duration_s)
+        duration = on_raster(duration_s)
         if duration > 0:
             self.sequence.add_block(self.pypulseq.make_delay(duration))
 
@@ -241,6 +237,8 @@ class _Writer:
             values["larmor_frequency_MHz"] = protocol.larmor_frequency_MHz
         if protocol.m0_measurements:
             values["m0_measurements"] = list(protocol.m0_measurements)
+        if protocol.pulses is not None and protocol.events is None:
+            values |= definitions_of_train(protocol.pulses)
         return values | {
             "B0": protocol.field_strength_T,
             "num_meas": protocol.measurement_count,
@@ -256,10 +254,6 @@ class _Writer:
 def _as_written(frequency_Hz: float) -> float:
     """The frequency with the six digits that the file keeps, so that phases can follow it."""
     return float(f"{frequency_Hz:.6g}")
-
-
-def _on_raster(duration_s: float) -> float:
-    return round(float(duration_s) / BLOCK_RASTER_S) * BLOCK_RASTER_S
 
 
 def _pypulseq(path: str | Path) -> Any:

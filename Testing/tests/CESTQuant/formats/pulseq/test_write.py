@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from CESTQuantLib.formats.protocol_difference import protocol_difference
 from CESTQuantLib.formats.protocol_files import read_protocol
+from CESTQuantLib.formats.protocol_json import protocol_from_dict, protocol_to_dict
 from CESTQuantLib.formats.pulseq.read import read_seq
 from CESTQuantLib.formats.pulseq.write import IDEAL_PULSE_S, SAMPLE_S, write_seq
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
@@ -174,3 +177,99 @@ def test_the_start_of_a_protocol_comes_back(start: float, tmp_path: Path) -> Non
     found = read_seq(tmp_path / "start.seq")
     assert found.initial_magnetisation == start
     torch.testing.assert_close(found.initial_recovery_s, protocol.initial_recovery_s)
+
+
+PADDED = {"samples_uT": [0.0, 0.5, 2.0, -1.0, 0.0], "phase_rad": [0.0, 0.3, 0.1, 0.0, 0.0]}
+FINE = {"samples_uT": [math.sin(math.pi * (i + 0.5) / 200) ** 2 for i in range(200)]}
+
+
+def train_protocol(**changes: Any) -> Protocol:
+    values = {
+        "field_strength_T": 3.0,
+        "offsets_ppm": [3.5, 0.0, -300.0],
+        "b1_uT": [1.0, 1.5, 0.0],
+        "pulse_shape": "gaussian",
+        "n_pulses": 3,
+        "pulse_duration_s": 0.05,
+        "pulse_delay_s": 0.01,
+    }
+    return protocol_from_dict({**values, **changes}, "train")
+
+
+@pytest.mark.parametrize("shape", ["block", "gaussian", "sinc_gaussian", PADDED, FINE])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("duration_s", "gap_s"), [(0.005, 0.005), (0.0512345, 0.0056789), (0.01236, 0.0)])
+def test_every_pulse_train_reads_back_the_same(
+    shape: Any, count: int, duration_s: float, gap_s: float, tmp_path: Path
+) -> None:
+    """Also one pulse with a gap, which counts for its B1, and durations that the rasters of the file round."""
+    timing = {"n_pulses": count, "pulse_duration_s": duration_s, "pulse_delay_s": gap_s}
+    protocol = train_protocol(pulse_shape=shape, **timing)
+    write_seq(protocol, tmp_path / "train.seq")
+    found = read_seq(tmp_path / "train.seq")
+    assert protocol_to_dict(found) == protocol_to_dict(protocol)
+    assert protocol_difference(protocol, found) == ""
+
+
+def test_played_pulses_take_precedence_over_the_shape_that_is_stated(tmp_path: Path) -> None:
+    write_seq(train_protocol(), tmp_path / "a.seq")
+    text = (tmp_path / "a.seq").read_text()
+    (tmp_path / "a.seq").write_text(text.replace("pulse_shape gaussian", "pulse_shape sinc_gaussian"))
+    difference = protocol_difference(train_protocol(pulse_shape="sinc_gaussian"), read_seq(tmp_path / "a.seq"))
+    assert difference.startswith("pulse_shape is sinc_gaussian, here a pulse of 100 samples: at equal power")
+
+
+def test_pulses_of_files_without_a_stated_shape_are_compared_as_they_are_played(tmp_path: Path) -> None:
+    """So are those that earlier versions wrote."""
+    write_seq(train_protocol(), tmp_path / "a.seq")
+    lines = (tmp_path / "a.seq").read_text().splitlines(keepends=True)
+    stated = ("pulse_shape", "n_pulses", "pulse_duration_s", "pulse_delay_s")
+    (tmp_path / "a.seq").write_text("".join(line for line in lines if not line.startswith(stated)))
+    found = read_seq(tmp_path / "a.seq")
+    assert found.pulses is not None
+    assert found.pulses.shape.absolute
+    assert protocol_difference(train_protocol(), found) == ""
+    assert "pulse_shape is block, here" in protocol_difference(train_protocol(pulse_shape="block"), found)
+
+
+SATURATION_RECOVERY = {
+    "field_strength_T": 3.0,
+    "offsets_ppm": [-3.5, 3.5, 3.0],
+    "b1_uT": 2.0,
+    "saturation_time_s": 2.0,
+    "initial_magnetisation": 0.0,
+    "initial_recovery_s": 3.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lasts_s"),
+    [
+        ({}, 16.5),
+        ({"initial_recovery_s": [3.0, 2.0, 1.0]}, 12.0),
+        ({"recovery_time_s": 1.0}, 17.5),
+        ({"recovery_time_s": [4.0, 5.0, 0.0]}, 18.5),
+        ({"recovery_time_s": 1.0, "magnetisation_carried_over": True}, 12.5),
+        ({"readout_flip_angle_deg": 90.0, "readout": {"pulse_duration_s": 0.01, "echo_time_s": 0.02}}, 16.59),
+    ],
+)
+def test_the_initial_recovery_is_played_and_comes_back(changes: dict[str, Any], lasts_s: float, tmp_path: Path) -> None:
+    """It is a part of the recovery of the measurement before, so that the longer of the two is waited for."""
+    import pypulseq
+
+    protocol = protocol_from_dict({**SATURATION_RECOVERY, **changes}, "recovery")
+    write_seq(protocol, tmp_path / "a.seq")
+    sequence = pypulseq.Sequence()
+    sequence.read(str(tmp_path / "a.seq"))
+    assert float(scan_time_s(protocol)) == pytest.approx(lasts_s)
+    assert sequence.duration()[0] == pytest.approx(lasts_s, abs=1e-4)
+    assert_same(protocol, read_seq(tmp_path / "a.seq"))
+
+
+def test_a_wait_that_was_changed_in_the_file_takes_precedence_over_the_initial_recovery(tmp_path: Path) -> None:
+    write_seq(protocol_from_dict(SATURATION_RECOVERY, "recovery"), tmp_path / "a.seq")
+    text = (tmp_path / "a.seq").read_text()
+    changed = text.replace("initial_recovery_s 3.5 3.5 3.5", "initial_recovery_s 1 1 1")
+    assert changed != text
+    (tmp_path / "a.seq").write_text(changed)
+    assert read_seq(tmp_path / "a.seq").initial_recovery_s.tolist() == pytest.approx([3.5] * 3, abs=1e-6)
