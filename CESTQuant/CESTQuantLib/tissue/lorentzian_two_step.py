@@ -145,11 +145,21 @@ def fit_background(
     """Fit the background to the offsets outside the excluded ranges; arguments as in ``fit_lorentzian_two_step``.
 
     Raises:
-        ValueError: No offset lies outside the excluded ranges.
+        ValueError: No offset lies outside the excluded ranges, or fewer than the background has free values.
     """
     used = _outside(offsets_ppm, model)
     if not bool(used.any()):
         raise InputError("lorentzian", "all offsets lie in the ranges that the background fit leaves out")
+    _, lower, upper = model.background.limits()
+    free = int((lower < upper).sum())
+    if int(used.sum()) < free:
+        ranges = " and ".join(f"{low:g} to {high:g}" for low, high in model.excluded_ppm)
+        raise InputError(
+            "lorentzian",
+            f"{int(used.sum())} offsets lie outside of the ranges that the background fit leaves out ({ranges} ppm), "
+            f"which are too few for its {free} values: acquire more of them, or choose a description that leaves out "
+            "less",
+        )
     return fit_lorentzian(
         z[:, used],
         offsets_ppm[used],

@@ -53,6 +53,18 @@ def test_lorentzian_difference_at_the_line_is_its_amplitude() -> None:
     torch.testing.assert_close(found.predict(torch.tensor([1]))[0], background.float(), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["ld", "lorentzian"])
+def test_a_background_of_too_few_offsets_is_told(method: str) -> None:
+    """It was called a missing measurement at 3 ppm, which there was."""
+    sparse = Protocol(3.0, torch.linspace(-6, 6, 21, dtype=torch.float64), 0.8, 3.0)
+    with pytest.raises(ValueError, match=r"6 offsets lie outside .*-8 to -1.5 and 1.5 to 5.5 ppm.* for its 7 values"):
+        quantify(
+            ZSpectra(simulate(brain(), sparse), sparse),
+            method,
+            Settings(lorentzian=TwoStepModel.preset(), asymmetry_offsets_ppm=(3.0,)),
+        )
+
+
 def test_a_description_of_one_step_is_refused_with_the_remedy() -> None:
     from CESTQuantLib.tissue.lorentzian_model import LorentzianModel
 
