@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.batch.frame import OutputFolder, settings_of
+from NeuroCESTLib.core.headers.nrrd import is_segmentation
 from NeuroCESTLib.core.output.inputs import require_inputs_kept
 from NeuroCESTLib.core.progress import Progress, part, terminal_progress
 from NeuroCESTLib.report.record import Report
@@ -35,7 +36,6 @@ from .visit_files import (
     STUDIES,
     computing_options,
     files_by_modality,
-    is_segmentation,
     named_by_files,
     positions,
     told,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuroCESTLib.core.headers.dicom import CONVERT, is_dicom
+from NeuroCESTLib.core.headers.nrrd import is_segmentation
 from NeuroCESTLib.core.progress import Progress
 from NeuroCESTLib.core.whole_files import written_as
 
@@ -112,11 +113,6 @@ def positions(roles: Sequence[str] = ("",), folders: Sequence[str] = ("",)) -> C
         for role in roles
         for modality in MODALITIES
     }.__contains__
-
-
-def is_segmentation(path: str) -> bool:
-    """Return whether a file is a segmentation by its name."""
-    return path.lower().endswith(".seg.nrrd")
 
 
 @contextmanager
