@@ -213,7 +213,13 @@ def _write_cohort(folder: Path) -> None:
         rows.append(f"{visit},{place}_volume.nii.gz,{place}_labels.nii.gz,{place}_series.nii.gz,protocol.json,a")
     shutil.copyfile(folder.parent / "signal_protocol.json", folder / "protocol.json")
     (folder / "COHORT.csv").write_text("\n".join(rows) + "\n")
-    settings = {"method": "mtrasym", "register": False, "fit": ["--asymmetry-offset", "3.5"], "compartments": []}
+    settings = {
+        "method": "mtrasym",
+        "register": False,
+        "fit": ["--asymmetry-offset", "3.5"],
+        "registration": ["--labels", "brats2023"],
+        "compartments": [],
+    }
     (folder / "settings.json").write_text(json.dumps(settings, indent=1))
     plan = Plan.of(read_cohort(folder / "COHORT.csv"), read_settings(folder / "settings.json"))
     plan.write(folder / "plan.json")
