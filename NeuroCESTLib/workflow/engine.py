@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib.util
 import os
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -161,6 +162,19 @@ def forcing(arguments: Sequence[str], folders: Sequence[str]) -> list[str]:
     if not given:
         return [*words, "--forcerun", *folders]
     return [*words[: given[-1] + 1], *folders, *words[given[-1] + 1 :]]  # of several, the last one counts
+
+
+def folders_under_way(folder: Path) -> Callable[[str], bool]:
+    """Return what says of a folder of a stage whether a run was killed while it made it.
+
+    Args:
+        folder: Output folder; the folders of the stages are relative to it.
+    """
+    marks = folder / ".snakemake" / "incomplete"
+    # Long names are divided among folders, whose names begin with an @.
+    names = (mark.relative_to(marks).parts for mark in marks.rglob("*") if mark.is_file())
+    found = {"".join(part.removeprefix("@") for part in parts) for parts in names}
+    return lambda stage: base64.urlsafe_b64encode(stage.encode()).decode() in found
 
 
 def engine_command(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from .engine import PLAN
+from .engine import PLAN, folders_under_way
 from .plan import FOLDERS, Plan
 
 
@@ -20,17 +20,21 @@ def require_files_kept(folder: Path, plan: Plan) -> None:
         plan: What is to be done.
 
     Raises:
-        ValueError: An input lies in the folder of a stage, or that folder holds something although no run has made it.
+        ValueError: An input lies in the folder of a stage, or that folder holds something although no run has made it,
+            or the output folder lies in a folder of scanner files, all of which the import would read.
     """
+    _require_output_outside_scans(folder, plan)
+    is_under_way = folders_under_way(folder)
     stages = [(stage, subject, visit) for subject in plan.visits for stage, visit in plan.stages(subject)]
     targets: dict[Path, Path] = {}
     for stage, subject, visit in stages:
-        place = folder / subject / visit.name / FOLDERS[stage]
-        log = place.parent / "logs" / f"{stage}.log"
-        if _holds_files(place) and not ((folder / PLAN).is_file() and (_report(place).is_file() or log.is_file())):
+        key = f"{subject}/{visit.name}/{FOLDERS[stage]}"
+        place = folder / key
+        is_result = (place / "report.json").is_file() or is_under_way(key)
+        if _holds_files(place) and not ((folder / PLAN).is_file() and is_result):
             raise ValueError(
                 f"'{place}' holds files that no earlier run in '{folder}' has made, and would be replaced by the "
-                f"results of the stage {stage}: choose another --output"
+                f"results of the stage {stage}: move them elsewhere, or choose another --output"
             )
         targets |= dict.fromkeys(_places(place), place)
     for stage, subject, visit in stages:
@@ -43,13 +47,18 @@ def require_files_kept(folder: Path, plan: Plan) -> None:
                 )
 
 
+def _require_output_outside_scans(folder: Path, plan: Plan) -> None:
+    for file in (file for visits in plan.visits.values() for visit in visits for file in visit.files.values()):
+        if os.path.isdir(file) and _first_of({Path(file).resolve(): folder}, _places(folder)) is not None:
+            raise ValueError(
+                f"'{folder}' lies in '{file}', the folder of scanner files of a visit, so that results would be taken "
+                "for scans: choose another --output, or name a folder in the manifest that holds the scans alone"
+            )
+
+
 def _holds_files(place: Path) -> bool:
     """Whether there is something that could be lost: a file, a link that leads nowhere, or files in a folder."""
     return os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
-
-
-def _report(place: Path) -> Path:
-    return place / "report.json"
 
 
 def _places(path: str | Path) -> set[Path]:

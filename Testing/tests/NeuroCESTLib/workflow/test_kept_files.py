@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,36 @@ def test_results_that_no_run_has_made_are_kept(study: Path) -> None:
         require_files_kept(study, plan_of(study))
 
 
-@pytest.mark.parametrize("left", ["s01/v1/logs/fit.log", "s01/v1/maps/report.json"])
-def test_what_a_killed_run_has_left_is_replaced(left: str, study: Path) -> None:
-    run_once(study, left)
+def test_earlier_results_are_replaced(study: Path) -> None:
+    run_once(study, "s01/v1/maps/report.json")
     require_files_kept(study, plan_of(study))
+
+
+def mark_of(stage: str, longest: int = 254) -> str:
+    """File with which Snakemake marks a folder while a job makes it; a long name is divided among folders."""
+    name = base64.urlsafe_b64encode(stage.encode()).decode()
+    parts = [name[start : start + longest] for start in range(0, len(name), longest)]
+    return "/".join([".snakemake/incomplete", *(f"@{part}" for part in parts[:-1]), parts[-1]])
+
+
+@pytest.mark.parametrize("longest", [254, 5])
+def test_what_a_killed_run_has_left_is_replaced(longest: int, study: Path) -> None:
+    run_once(study, mark_of("s01/v1/maps", longest))
+    require_files_kept(study, plan_of(study))
+
+
+def test_files_that_the_user_lays_into_the_folder_of_a_failed_stage_are_kept(study: Path) -> None:
+    run_once(study, "s01/v1/logs/fit.log", mark_of("s01/v1/registration"))
+    with pytest.raises(ValueError, match=r"maps' holds files that no earlier run .* move them elsewhere"):
+        require_files_kept(study, plan_of(study))
+
+
+@pytest.mark.parametrize("output", ["study", "study/results"])
+def test_results_are_not_laid_among_the_files_of_the_scanner(output: str, study: Path, tmp_path: Path) -> None:
+    plan = plan_of(study, cest=study)
+    with pytest.raises(ValueError, match=rf"'{tmp_path / output}' lies in '{study}', the folder of scanner files"):
+        require_files_kept(tmp_path / output, plan)
+    require_files_kept(tmp_path / "results", plan)
 
 
 def test_a_folder_of_a_subject_that_joins_is_not_taken_for_that_of_an_earlier_run(study: Path) -> None:
@@ -83,7 +110,7 @@ def test_an_empty_folder_is_used(study: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", ["none", "file", "folder", "output"])
 def test_an_input_in_the_folder_of_a_stage_is_kept_also_behind_links(link: str, study: Path, tmp_path: Path) -> None:
-    run_once(study, "s01/v1/logs/fit.log")
+    run_once(study, "s01/v1/maps/report.json")
     file, output = study / "s01/v1/maps/b0.nii", study
     if link == "file":
         (study / "linked.nii").symlink_to(file)
