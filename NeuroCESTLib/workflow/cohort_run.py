@@ -27,6 +27,7 @@ from .engine import (
     require_engine,
     run_engine,
     states_of_logs,
+    targets_of,
 )
 from .kept_files import require_files_kept
 from .manifest import read_cohort
@@ -101,7 +102,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")
     require_files_kept(folder, plan)
     if options.dry_run or options.dag:
-        return _look(plan, folder, arguments, options.dag)
+        return _look(plan, folder, arguments, options)
     require_inputs_kept(folder, lambda place: str(place) in _RESULTS)
     with write_errors(folder / "results"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         update_record(folder, _earlier_plan(file))
         plan.write(file)
         before = states_of_logs(folder)
-        forced = forcing(arguments, folders_to_redo(folder, plan))
+        forced = forcing(arguments, folders_to_redo(folder, plan, targets_of(options.engine)))
         status = run_engine(folder, file, [*forced, "--keep-going", "--rerun-incomplete"], lock)
         has_failed = status not in (0, INTERRUPTED) and states_of_logs(folder) == before
         not_done = _ENGINE_FAILED if has_failed else NOT_DONE
@@ -187,8 +188,8 @@ def _require_column(column: str | None, known: Sequence[str], source: str) -> No
 
 
 def _require_no_braces(plan: Plan) -> None:
-    """Refuse files whose path Snakemake would take for a pattern, for which it has no escape."""
     jobs = (plan.job(stage, subject, visit.name) for subject in plan.visits for stage, visit in plan.stages(subject))
+    """Refuse files whose path Snakemake would take for a pattern, for which it has no escape."""
     braced = dict.fromkeys(file for job in jobs for file in job.inputs if re.search(r"\{.*\}", file))
     if braced:
         more = f" and {len(braced) - 1} more files have" if len(braced) > 1 else " has"
@@ -208,13 +209,14 @@ def _arguments(options: RunOptions) -> list[str]:
     return [*arguments, *options.engine]
 
 
-def _look(plan: Plan, folder: Path, arguments: Sequence[str], dag: str | None) -> int:
+def _look(plan: Plan, folder: Path, arguments: Sequence[str], options: RunOptions) -> int:
     """List or draw what would be done, without changing anything."""
     with tempfile.TemporaryDirectory() as temporary:
-        place = folder if folder.is_dir() else Path(temporary)
+        dag, place = options.dag, folder if folder.is_dir() else Path(temporary)
         file = plan.write(Path(temporary) / "plan.json")
         if dag is None:
-            return run_engine(place, file, [*forcing(arguments, folders_to_redo(folder, plan)), "--dry-run"])
+            redo = folders_to_redo(folder, plan, targets_of(options.engine))
+            return run_engine(place, file, [*forcing(arguments, redo), "--dry-run"])
         kind = Path(dag).suffix.lower()
         if kind not in (".mmd", ".dot", *_GRAPHVIZ):
             raise ValueError(f"--dag {dag}: the name must end in .mmd, .dot, .svg, .pdf or .png")

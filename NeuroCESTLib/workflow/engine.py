@@ -33,6 +33,8 @@ PLAN_VARIABLE = "NEUROCEST_PLAN"
 """Environment variable by which the rules find a plan elsewhere."""
 _STOP = getattr(signal, "SIGUSR1", None)
 """Signal by which the engine is told to stop its stages; Windows has none."""
+_TAKE_FOLDERS = ("--forcerun", "-R", "--until", "-U", "--omit-from", "-O", "--prioritize", "-P")
+"""Options of Snakemake whose values may be folders of stages."""
 _LONGEST_STOP_S = 60.0
 """How long the engine may take for it: on a cluster it cancels its jobs."""
 
@@ -162,6 +164,21 @@ def forcing(arguments: Sequence[str], folders: Sequence[str]) -> list[str]:
     if not given:
         return [*words, "--forcerun", *folders]
     return [*words[: given[-1] + 1], *folders, *words[given[-1] + 1 :]]  # of several, the last one counts
+
+
+def targets_of(arguments: Sequence[str]) -> list[str]:
+    """Return the words among arguments of Snakemake that may name the folders of stages that are wanted.
+
+    Args:
+        arguments: Arguments of Snakemake. Values of options are among the words, except those that may be folders.
+    """
+    found, option = [], ""
+    for word in arguments:
+        if word.startswith("-"):
+            option = word
+        elif option not in _TAKE_FOLDERS:
+            found.append(Path(os.path.normpath(word)).as_posix())
+    return found
 
 
 def folders_under_way(folder: Path) -> Callable[[str], bool]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,17 @@ from NeuroCESTLib.core.checksum import sha256
 from NeuroCESTLib.core.whole_files import write_text
 
 from .engine import STATE
-from .plan import FOLDERS, Plan
+from .plan import FOLDERS, Job, Plan
 
 _REPORT = "report.json"
 _HASHED_BYTES = 1_000_000
-"""Files up to this size are compared by content, as Snakemake does; of larger ones their stamps count where the report
-of the stage does not tell the checksum."""
+"""Files up to this size are compared by content also by Snakemake, and were by earlier versions."""
+_TELL_EVERY_S = 10.0
 
 Record = Mapping[str, Any]
 """Of each stage, by its folder, the time of its report in ns, its arguments, and of what it read the states and stamps.
 
-Stages that were noted by earlier versions have no stamps."""
+Stages that were noted by earlier versions have no stamps until ``update_record`` is called."""
 
 
 def read_record(folder: Path) -> Record:
@@ -52,17 +54,19 @@ def update_record(folder: Path, plan: Plan | None) -> None:
         folder: Output folder of the run.
         plan: Plan of the latest run; None where there was none that can be read.
     """
-    known, file = read_record(folder), folder / STATE / "made.json"
+    known, file, checksum_of = read_record(folder), folder / STATE / "made.json", _Checksums()
     is_first = not file.is_file()
     found: dict[str, Any] = {}
     for report in sorted(report for name in FOLDERS.values() for report in folder.glob(f"*/*/{name}/{_REPORT}")):
-        key, time = report.parent.relative_to(folder).as_posix(), report.stat().st_mtime_ns
-        if key in known and known[key]["time"] == time:
-            found[key] = _stamped_again(folder, known[key])
+        key, ended = report.parent.relative_to(folder).as_posix(), report.stat().st_mtime_ns
+        if key in known and known[key]["time"] == ended:
+            renew = _stamped_again if "stamps" in known[key] else _completed
+            found[key] = renew(folder, plan, key, known[key], checksum_of)
         else:
-            found[key] = {"time": time, "arguments": None, "read": {}}  # nobody knows with which plan it was made
-            if plan is not None and not is_first:
-                found[key] |= _made_with(folder, plan, key, time)
+            found[key] = {"time": ended, "arguments": None, "read": {}}  # nobody knows with which plan it was made
+            job = None if is_first else _job_of(plan, key)
+            if job is not None:
+                found[key] |= {"arguments": list(job.arguments), **_read_by(folder, job, key, ended, checksum_of)}
     write_text(json.dumps(found, indent=1) + "\n", file)
 
 
@@ -90,34 +94,56 @@ def is_current(folder: Path, plan: Plan, record: Record, stage: str, subject: st
     return not any(_is_changed(folder, name, entry) for name in job.inputs)
 
 
-def folders_to_redo(folder: Path, plan: Plan) -> list[str]:
+def folders_to_redo(folder: Path, plan: Plan, targets: Sequence[str] = ()) -> list[str]:
     """Return the folders of stages that have to be done again, although Snakemake may take them for finished.
 
-    These are folders without a report, and stages that read a file which has changed, whatever its time.
+    These are folders without a report, folders that are missing although a stage that reads them has one, as where a
+    stage fails when it is done again, and those of stages that read a file which has changed, whatever its time.
 
     Args:
         folder: Output folder of the run.
         plan: What is to be done.
+        targets: Folders of stages that the user wants, of which nothing else is to be done; all where there are none.
+            Names that are no such folders do not count.
     """
+    jobs = {
+        f"{visit.subject}/{visit.name}/{FOLDERS[stage]}": plan.job(stage, visit.subject, visit.name)
+        for subject in plan.visits
+        for stage, visit in plan.stages(subject)
+    }
+    wanted = _with_what_they_read(jobs, [key for key in targets if key in jobs] or jobs)
+    read = {name for key, job in jobs.items() if (folder / key).is_dir() for name in job.inputs}
     record, found = read_record(folder), []
-    for stage, visit in (pair for subject in plan.visits for pair in plan.stages(subject)):
-        key = f"{visit.subject}/{visit.name}/{FOLDERS[stage]}"
-        if not (folder / key).is_dir():
+    for key, job in jobs.items():
+        if key not in wanted:
             continue
         if not (folder / key / _REPORT).is_file():
-            found.append(key)
+            if key in read or (folder / key).is_dir():
+                found.append(key)
             continue
         entry = _entry(folder, record, key)
-        if any(_is_changed(folder, name, entry) for name in plan.job(stage, visit.subject, visit.name).inputs):
+        if any(_is_changed(folder, name, entry) for name in job.inputs):
             found.append(key)
+    return found
+
+
+def _with_what_they_read(jobs: Mapping[str, Job], folders: Iterable[str]) -> set[str]:
+    """Folders of stages and of all those on which they depend."""
+    found: set[str] = set()
+    left = list(folders)
+    while left:
+        key = left.pop()
+        if key in jobs and key not in found:
+            found.add(key)
+            left += jobs[key].inputs
     return found
 
 
 def _entry(folder: Path, record: Record, key: str) -> Mapping[str, Any]:
     """What is noted of a finished stage, and nothing but its time where it is another result than the noted one."""
-    time = (folder / key / _REPORT).stat().st_mtime_ns
+    ended = (folder / key / _REPORT).stat().st_mtime_ns
     entry = record.get(key)
-    return {"time": time, "arguments": None, "read": {}} if entry is None or entry["time"] != time else entry
+    return {"time": ended, "arguments": None, "read": {}} if entry is None or entry["time"] != ended else entry
 
 
 def _is_changed(folder: Path, name: str, entry: Mapping[str, Any]) -> bool:
@@ -136,8 +162,6 @@ def _is_changed(folder: Path, name: str, entry: Mapping[str, Any]) -> bool:
             return (str(state.st_mtime_ns) if is_report else sha256(file)) != before
     except OSError:
         return False  # what is gone cannot be compared, and what was made of it is still right
-    if stamp is not None:
-        return stamp[:2] != _stamp(state)[:2]  # the content is not known, and permissions alone are no change
     is_compared = is_report or state.st_size <= _HASHED_BYTES
     if entry["arguments"] is not None and (is_compared or "stamps" in entry):
         return True
@@ -152,62 +176,105 @@ def _stamp(state: os.stat_result) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _stamped_again(folder: Path, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+class _Checksums:
+    """Checksums of files, of which each is read once; work that takes long is told."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+        self._told = time.monotonic()
+
+    def __call__(self, file: Path) -> str:
+        if file not in self._known:
+            self._known[file] = sha256(file)
+            if time.monotonic() - self._told > _TELL_EVERY_S:
+                print(f"noting what the stages have read, files so far: {len(self._known)}", file=sys.stderr)
+                self._told = time.monotonic()
+        return self._known[file]
+
+
+def _stamped_again(
+    folder: Path, plan: Plan | None, key: str, entry: Mapping[str, Any], checksum_of: _Checksums
+) -> Mapping[str, Any]:
     """An entry with new stamps for files whose content is the same, so that they are not read every time."""
-    stamps = dict(entry.get("stamps", {}))
+    stamps = dict(entry["stamps"])
     for name, stamp in stamps.items():
         with contextlib.suppress(OSError):
             now = _stamp((folder / name).stat())
-            if now != stamp and name in entry["read"] and sha256(folder / name) == entry["read"][name]:
+            if now != stamp and checksum_of(folder / name) == entry["read"].get(name):
                 stamps[name] = now
-    return {**entry, "stamps": stamps} if stamps else entry
+    return {**entry, "stamps": stamps}
 
 
-def _state_of(file: Path) -> str:
-    """What tells whether a file has changed: the time of a report, the checksum of a small file; empty for others."""
-    state = file.stat()
-    if file.name == _REPORT:
-        return str(state.st_mtime_ns)
-    return sha256(file) if state.st_size <= _HASHED_BYTES else ""
+def _completed(
+    folder: Path, plan: Plan | None, key: str, entry: Mapping[str, Any], checksum_of: _Checksums
+) -> Mapping[str, Any]:
+    """An entry of an earlier version, which noted neither stamps nor large files, with both where they can be known."""
+    job = _job_of(plan, key)
+    if job is None or list(job.arguments) != entry["arguments"]:
+        return entry  # it was made from other files
+    if not all(_file(folder, name).is_file() for name in job.inputs):
+        return entry  # some are out of reach, as on a disk that is not mounted now
+    found = _read_by(folder, job, key, entry["time"], checksum_of)
+    large = {name: checksum for name, checksum in found["read"].items() if _is_large(folder / name)}
+    read = {**large, **entry["read"]}
+    stamps = {name: stamp for name, stamp in found["stamps"].items() if read.get(name) == found["read"][name]}
+    return {**entry, "read": read, "stamps": stamps}
 
 
-def _made_with(folder: Path, plan: Plan, key: str, time: int) -> dict[str, Any]:
-    """Arguments of a stage by its folder, and states and stamps of what it read until a time in ns.
+def _is_large(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > _HASHED_BYTES
 
-    A file that was changed or replaced after the stage had read it has no stamp.
-    """
+
+def _job_of(plan: Plan | None, key: str) -> Job | None:
+    """The job that makes the folder of a stage; None where it is no part of the plan."""
     subject, visit, name = key.split("/")
     stage = next(stage for stage, of_stage in FOLDERS.items() if of_stage == name)
     try:
-        job = plan.job(stage, subject, visit)
-    except KeyError:  # it is no part of this plan
-        return {}
-    checksums, read, stamps = _checksums(folder / key / _REPORT), {}, {}
+        return None if plan is None else plan.job(stage, subject, visit)
+    except KeyError:
+        return None
+
+
+def _read_by(folder: Path, job: Job, key: str, ended: int, checksum_of: _Checksums) -> dict[str, Any]:
+    """States and stamps of what a stage read until it ended, in ns.
+
+    The state of the report of another stage is its time, and that of a file its checksum. A file that was changed or
+    replaced after the stage had read it has no stamp, and no state either where the report does not tell it.
+    """
+    reported = _reported(folder / key / _REPORT)
+    by_path, checksums = dict(reported), {checksum for _, checksum in reported}
+    read, stamps = {}, {}
     for name, file in {name: _file(folder, name) for name in job.inputs}.items():
         if not file.is_file():
             continue
-        state, checksum = file.stat(), checksums.get(str(file))
+        state = file.stat()
+        if file.name == _REPORT:
+            if state.st_mtime_ns <= ended:
+                read[name] = str(state.st_mtime_ns)
+            continue
+        checksum = by_path.get(str(file))
         if checksum is not None:
-            is_read = max(state.st_mtime_ns, state.st_ctime_ns) <= time or sha256(file) == checksum
+            is_read = max(state.st_mtime_ns, state.st_ctime_ns) <= ended or checksum_of(file) == checksum
         else:
-            is_read = state.st_mtime_ns <= time
-            checksum = _state_of(file) if is_read else ""
-        if checksum:
+            # Reports of anonymous runs tell the checksums, but not of which files they are.
+            is_read = state.st_mtime_ns <= ended or checksum_of(file) in checksums
+            checksum = checksum_of(file) if is_read else None
+        if checksum is not None:
             read[name] = checksum
-        if is_read and file.name != _REPORT:
+        if is_read:
             stamps[name] = _stamp(state)
-    return {"arguments": list(job.arguments), "read": read, "stamps": stamps}
+    return {"read": read, "stamps": stamps}
 
 
-def _checksums(report: Path) -> dict[str, str]:
-    """Checksums of the files that a stage has read, by their paths, as far as its report tells them."""
+def _reported(report: Path) -> list[tuple[str, str]]:
+    """Paths and checksums of the files that a stage has read, as far as its report tells them."""
     try:
         content = read_json(report)
     except (OSError, ValueError):
-        return {}
+        return []
     inputs = content.get("inputs") if isinstance(content, dict) else None
     entries = [entry for entry in inputs or () if isinstance(entry, dict) and "files" not in entry]
-    return {entry["path"]: entry["sha256"] for entry in entries if {"path", "sha256"} <= entry.keys()}
+    return [(entry["path"], entry["sha256"]) for entry in entries if {"path", "sha256"} <= entry.keys()]
 
 
 def _file(folder: Path, name: str) -> Path:

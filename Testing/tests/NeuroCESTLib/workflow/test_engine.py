@@ -17,7 +17,7 @@ from paths import ROOT
 from studies import checksums
 
 from NeuroCESTLib.workflow.batch import main
-from NeuroCESTLib.workflow.engine import require_engine
+from NeuroCESTLib.workflow.engine import require_engine, targets_of
 from NeuroCESTLib.workflow.manifest import read_cohort
 from NeuroCESTLib.workflow.plan import Plan
 from NeuroCESTLib.workflow.results.failures import NOT_DONE, find_failure
@@ -163,6 +163,9 @@ def test_an_earlier_result_does_not_hide_a_failure(stand_ins: StandIns, tmp_path
     (tmp_path / "cohort" / "s01_v1_cest.nii").write_text("bad")
     assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 1
     assert [row["value"] for row in read_table(out / "cohort.csv")] == [""]
+    stand_ins.calls()
+    assert stand_ins.run("run", manifest, "--output", out, "--cores", 2)[0] == 1
+    assert stand_ins.calls() == ["fit s01/v1"]  # it is tried again
 
 
 def test_a_dry_run_and_a_graph_change_nothing(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
@@ -244,6 +247,31 @@ def test_files_whose_path_is_a_pattern_for_the_engine_are_refused(
     said = capsys.readouterr().err
     assert "{2024}/s01_v1_cest.nii' and 2 more files have braces in the path" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_only_what_the_user_wants_is_done(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
+    arguments = ("run", manifest, "--output", tmp_path / "out", "--cores", 1)
+    assert stand_ins.run(*arguments)[0] == 0
+    stand_ins.calls()
+    for name in ("s01_v1_cest", "s01_v2_t1", "s02_v2_t1"):
+        (tmp_path / f"cohort/{name}.nii").write_text("measured again")
+    stand_ins.run(*arguments, "--", "s01/v1/maps")
+    assert stand_ins.calls() == ["fit s01/v1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "targets"),
+    [
+        (["s01/v2/maps"], ["s01/v2/maps"]),
+        (["./s01/v2/maps/", "--quiet"], ["s01/v2/maps"]),
+        (["--forcerun", "s01/v2/maps", "s02/v2/maps"], []),
+        (["--until=fit", "-U", "s01/v2/maps", "--keep-incomplete", "s02/v2/maps"], ["s02/v2/maps"]),
+        (["-R", "fit", "--cores", "1", "s02/v2/maps"], ["1", "s02/v2/maps"]),
+    ],
+)
+def test_targets_are_told_from_values_of_options(arguments: list[str], targets: list[str]) -> None:
+    assert targets_of(arguments) == targets
 
 
 def test_an_engine_that_fails_before_any_job_is_told_as_the_reason(stand_ins: StandIns, tmp_path: Path) -> None:

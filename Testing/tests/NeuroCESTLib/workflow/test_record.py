@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from NeuroCESTLib.workflow import record
 from NeuroCESTLib.workflow.engine import STATE
 from NeuroCESTLib.workflow.plan import FOLDERS, Plan
 from NeuroCESTLib.workflow.record import folders_to_redo, is_current, read_record, update_record
@@ -19,15 +22,15 @@ from NeuroCESTLib.workflow.visits import Visit
 STAGES = ("fit", "segmentation", "compartments")
 
 
-def plan_of(folder: Path, method: str = "lorentzian") -> Plan:
+def plan_of(folder: Path, method: str = "lorentzian", subjects: Sequence[str] = ("s01",)) -> Plan:
     files = {name: str(folder / f"data/{name}.nii") for name in ("t1", "cest", "protocol")}
-    return Plan({"s01": [Visit("s01", "v1", files, {})]}, Settings(method=method))
+    return Plan({subject: [Visit(subject, "v1", files, {})] for subject in subjects}, Settings(method=method))
 
 
-def made(folder: Path, *stages: str, time: int = 100) -> None:
+def made(folder: Path, *stages: str, time: int = 100, subject: str = "s01") -> None:
     """Write the reports of stages, as if they had been run one after the other from a time in s."""
     for number, stage in enumerate(stages):
-        report = folder / "s01/v1" / FOLDERS[stage] / "report.json"
+        report = folder / subject / "v1" / FOLDERS[stage] / "report.json"
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("{}")
         os.utime(report, (time + number, time + number))
@@ -83,20 +86,20 @@ def exchange(first: Path, second: Path) -> None:
     spare.rename(second)
 
 
-def write_other(folder: Path, size: int, time: int = 2) -> Path:
-    """Write a file of the size of the CEST images, which gets the size given, and another content."""
-    for name, text, of in (("cest", "x", 1), ("other", "y", time)):
+def write_other(folder: Path, size: int) -> Path:
+    """Write a file of the size and time of the CEST images, which get the size given, and with another content."""
+    for name, text in (("cest", "x"), ("other", "y")):
         (folder / f"data/{name}.nii").write_text(text * size)
-        os.utime(folder / f"data/{name}.nii", (of, of))
+        os.utime(folder / f"data/{name}.nii", (1, 1))
     return folder / "data/other.nii"
 
 
-def tell_checksum(folder: Path, file: Path) -> None:
+def tell_checksum(folder: Path, file: Path, path: str | None = None) -> None:
     """Let the report of the fit tell the checksum of a file, without a change of its time."""
     report = folder / "s01/v1/maps/report.json"
     time = report.stat().st_mtime_ns
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    report.write_text(json.dumps({"inputs": [{"role": "signal", "path": str(file), "sha256": digest}]}))
+    report.write_text(json.dumps({"inputs": [{"role": "signal", "path": path or str(file), "sha256": digest}]}))
     os.utime(report, ns=(time, time))
 
 
@@ -115,7 +118,7 @@ def test_a_file_that_takes_the_place_of_another_one_and_keeps_its_time_counts(si
 
 
 def test_checksums_in_the_report_tell_large_files_of_the_same_size_and_time_apart(folder: Path) -> None:
-    other, cest = write_other(folder, 2_000_000, time=1), folder / "data/cest.nii"
+    other, cest = write_other(folder, 2_000_000), folder / "data/cest.nii"
     made(folder, *STAGES, time=60)
     tell_checksum(folder, cest)
     update_record(folder, plan_of(folder))
@@ -128,7 +131,7 @@ def test_checksums_in_the_report_tell_large_files_of_the_same_size_and_time_apar
 
 
 def test_a_file_that_is_exchanged_after_a_stage_has_read_it_makes_the_stage_outdated(folder: Path) -> None:
-    other, cest = write_other(folder, 10, time=1), folder / "data/cest.nii"
+    other, cest = write_other(folder, 10), folder / "data/cest.nii"
     made(folder, *STAGES, time=60)
     tell_checksum(folder, cest)
     exchange(cest, other)  # while another patient is fitted
@@ -136,19 +139,74 @@ def test_a_file_that_is_exchanged_after_a_stage_has_read_it_makes_the_stage_outd
     assert outdated(folder, plan_of(folder)) == ["fit"]
 
 
-def test_a_record_without_stamps_remains_valid(folder: Path) -> None:
+def test_a_report_that_does_not_tell_paths_tells_the_files_by_their_checksums(folder: Path) -> None:
     write_other(folder, 2_000_000)
-    made(folder, *STAGES, time=50)
-    update_record(folder, plan_of(folder))
-    file = folder / STATE / "made.json"
-    earlier = json.loads(file.read_text())
-    for entry in earlier.values():  # as earlier versions wrote it
-        del entry["stamps"]
-    earlier["s01/v1/maps"]["read"].pop(str(folder / "data/cest.nii"), None)
-    file.write_text(json.dumps(earlier))
+    made(folder, *STAGES, time=60)
+    tell_checksum(folder, folder / "data/cest.nii", path="(a path)")
+    os.utime(folder / "data/cest.nii", (400, 400))  # touched while another patient is fitted
     update_record(folder, plan_of(folder))
     assert outdated(folder, plan_of(folder)) == []
-    assert folders_to_redo(folder, plan_of(folder)) == []
+
+
+@pytest.fixture
+def earlier(folder: Path) -> Path:
+    """A patient with large CEST images, as an earlier version noted it: without stamps, and nothing of large files."""
+    write_other(folder, 2_000_000)
+    made(folder, *STAGES, time=50)
+    tell_checksum(folder, folder / "data/cest.nii")
+    update_record(folder, plan_of(folder))
+    file = folder / STATE / "made.json"
+    content = json.loads(file.read_text())
+    for entry in content.values():
+        del entry["stamps"]
+        entry["read"].pop(str(folder / "data/cest.nii"), None)
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_record_without_stamps_remains_valid(earlier: Path) -> None:
+    for _ in range(2):
+        assert outdated(earlier, plan_of(earlier)) == []
+        assert folders_to_redo(earlier, plan_of(earlier)) == []
+        update_record(earlier, plan_of(earlier))
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_large_files_of_earlier_versions_are_noticed_though_they_keep_their_times(
+    is_noted: bool, earlier: Path
+) -> None:
+    if is_noted:
+        update_record(earlier, plan_of(earlier))
+    exchange(earlier / "data/cest.nii", earlier / "data/other.nii")
+    update_record(earlier, plan_of(earlier))  # before the run
+    assert outdated(earlier, plan_of(earlier)) == ["fit"]
+    assert folders_to_redo(earlier, plan_of(earlier)) == ["s01/v1/maps"]
+
+
+def test_a_record_of_an_earlier_version_remains_valid_where_its_files_were_out_of_reach(earlier: Path) -> None:
+    (earlier / "data").rename(earlier / "unmounted")
+    update_record(earlier, plan_of(earlier))
+    (earlier / "unmounted").rename(earlier / "data")
+    assert outdated(earlier, plan_of(earlier)) == []
+
+
+def test_a_small_file_that_an_earlier_version_noted_is_not_taken_for_another_one(earlier: Path) -> None:
+    (earlier / "data/protocol.nii").write_text("corrected")
+    os.utime(earlier / "data/protocol.nii", (1, 1))
+    update_record(earlier, plan_of(earlier))
+    assert outdated(earlier, plan_of(earlier)) == ["fit"]
+
+
+def test_each_file_is_read_once_and_work_that_takes_long_is_told(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    read: list[Path] = []
+    checksum = record.sha256
+    monkeypatch.setattr(record, "_TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(record, "sha256", lambda file: read.append(file) or checksum(file))
+    update_record(earlier, plan_of(earlier))
+    assert len(read) == len(set(read)) > 0
+    assert "noting what the stages have read, files so far: 1" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_report_is_done_again(folder: Path) -> None:
@@ -156,15 +214,34 @@ def test_a_folder_without_a_report_is_done_again(folder: Path) -> None:
     assert "s01/v1/maps" in folders_to_redo(folder, plan_of(folder))
 
 
+def test_a_stage_that_has_failed_is_tried_again_though_a_later_one_has_its_earlier_result(folder: Path) -> None:
+    shutil.rmtree(folder / "s01/v1/maps")
+    assert folders_to_redo(folder, plan_of(folder)) == ["s01/v1/maps"]
+    shutil.rmtree(folder / "s01/v1/compartments")
+    assert folders_to_redo(folder, plan_of(folder)) == []  # Snakemake does what is missing by itself
+
+
+def test_of_the_folders_that_the_user_wants_only_what_they_depend_on_is_done_again(folder: Path) -> None:
+    plan = plan_of(folder, subjects=("s01", "s02"))
+    made(folder, *STAGES, subject="s02")
+    update_record(folder, plan)
+    (folder / "data/cest.nii").write_text("measured again")
+    assert folders_to_redo(folder, plan) == ["s01/v1/maps", "s02/v1/maps"]
+    for wanted in ("s02/v1/maps", "s02/v1/compartments"):
+        assert folders_to_redo(folder, plan, [wanted]) == ["s02/v1/maps"]
+    assert folders_to_redo(folder, plan, ["s02/v1/segmentation"]) == []
+    assert folders_to_redo(folder, plan, ["1", "all"]) == ["s01/v1/maps", "s02/v1/maps"]
+
+
 @pytest.mark.parametrize("size", [10, 2_000_000])
-def test_changed_files_count_and_small_ones_that_were_only_touched_do_not(size: int, folder: Path) -> None:
+def test_changed_files_count_and_those_that_were_only_touched_do_not(size: int, folder: Path) -> None:
     file = folder / "data/cest.nii"
     file.write_text("x" * size)
     os.utime(file, (1, 1))
     made(folder, *STAGES, time=50)
     update_record(folder, plan_of(folder))
     os.utime(file, (400, 400))
-    assert outdated(folder, plan_of(folder)) == ([] if size == 10 else ["fit"])
+    assert outdated(folder, plan_of(folder)) == []
     file.write_text("y" * size)
     assert outdated(folder, plan_of(folder)) == ["fit"]
 
