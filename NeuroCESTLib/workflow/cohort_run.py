@@ -116,13 +116,15 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
         status = run_engine(folder, file, [*forced, "--keep-going", "--rerun-incomplete"], lock)
         has_failed = status not in (0, INTERRUPTED) and states_of_logs(folder) == before
         not_done = _ENGINE_FAILED if has_failed else NOT_DONE
-        failed = summarize_cohort(output, options.compare, options.statistic, not_done)
+        failed = summarize_cohort(output, options.compare, options.statistic, not_done, status == INTERRUPTED)
     if status and not failed:
         print("error: Snakemake has failed, though every subject has its results: see its messages", file=sys.stderr)
     return 1 if status or failed else 0
 
 
-def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN, not_done: str = NOT_DONE) -> int:
+def summarize_cohort(
+    output: str, compare: str | None, statistic: str = MEAN, not_done: str = NOT_DONE, interrupted: bool = False
+) -> int:
     """Write table, comparison and page of a cohort from the results that there are.
 
     Args:
@@ -130,6 +132,7 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN, no
         compare: Column of the manifest whose groups are compared; None for none.
         statistic: Statistic that is compared and drawn, see ``rows.STATISTICS``.
         not_done: What is said of results that are missing although no stage has failed.
+        interrupted: Whether the user has stopped the run.
 
     Returns:
         1 if a subject has no result, otherwise 0.
@@ -145,7 +148,7 @@ def summarize_cohort(output: str, compare: str | None, statistic: str = MEAN, no
     _require_column(compare, attributes_of(plan), str(file))
     groups_of(plan, compare)
     update_record(folder, plan)
-    results = collect(folder, plan, compare, statistic, not_done)
+    results = collect(folder, plan, compare, statistic, not_done, interrupted)
     write_tables(folder, plan, results)
     write_cohort_page(folder, plan, results, compare)
     for warning in results.warnings:

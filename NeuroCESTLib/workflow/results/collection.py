@@ -50,7 +50,12 @@ class CohortResults:
 
 
 def collect(
-    folder: Path, plan: Plan, compare: str | None, statistic: str = MEAN, not_done: str = NOT_DONE
+    folder: Path,
+    plan: Plan,
+    compare: str | None,
+    statistic: str = MEAN,
+    not_done: str = NOT_DONE,
+    interrupted: bool = False,
 ) -> CohortResults:
     """Read what the subjects' folders hold.
 
@@ -60,6 +65,7 @@ def collect(
         compare: Column of the manifest whose groups are compared; None for none.
         statistic: Which of ``STATISTICS`` is compared.
         not_done: What is said of results that are missing although no stage has failed.
+        interrupted: Whether the user has stopped the run.
     """
     rows: list[Row] = []
     changes: list[Row] = []
@@ -70,7 +76,7 @@ def collect(
     for subject, visits in plan.visits.items():
         first_is_known = False
         for visit in visits[1:] if len(visits) > 1 else visits:
-            failure = find_failure(folder, plan, visit, record, not_done)
+            failure = find_failure(folder, plan, visit, record, not_done, interrupted)
             if failure:
                 failures.append(failure)
                 rows.append({**visit_labels(visit), "message": failure.sentence})

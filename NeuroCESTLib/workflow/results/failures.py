@@ -11,6 +11,7 @@ from ..record import Record, is_current, read_record
 from ..visits import Visit
 
 NOT_DONE = "not done yet: run again"
+_STOPPED = "it was told to stop before it had ended, perhaps for lack of time: run again"
 _SILENT = "it ended without a message: it was stopped, perhaps for lack of memory or time"
 
 
@@ -32,7 +33,12 @@ class Failure:
 
 
 def find_failure(
-    folder: Path, plan: Plan, visit: Visit, record: Record | None = None, not_done: str = NOT_DONE
+    folder: Path,
+    plan: Plan,
+    visit: Visit,
+    record: Record | None = None,
+    not_done: str = NOT_DONE,
+    interrupted: bool = False,
 ) -> Failure | None:
     """Say why the result of a visit is missing or does not count; None if it is there.
 
@@ -42,6 +48,7 @@ def find_failure(
         visit: A later visit of a subject, or its only one.
         record: What the stages were made with; None to read it.
         not_done: What is said of a result that is missing although no stage has failed.
+        interrupted: Whether the user has stopped the run, so that stages which were told to stop have not failed.
     """
     needed = {plan.visits[visit.subject][0].name, visit.name}
     record = read_record(folder) if record is None else record
@@ -58,8 +65,8 @@ def find_failure(
         missing = True
         log = place / "logs" / f"{stage}.log"
         printed = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else None
-        if printed is not None and not was_cancelled(printed):
-            said = last_error(printed) or _SILENT
+        if printed is not None and not (interrupted and was_cancelled(printed)):
+            said = _STOPPED if was_cancelled(printed) else last_error(printed) or _SILENT
             return Failure(visit.subject, visit.name, stage, f"{stage} of {of_visit.name}: {said}")
     if missing:
         return Failure(visit.subject, visit.name, "", not_done)

@@ -327,13 +327,16 @@ def test_a_second_control_c_stops_the_stages_too(stalled: subprocess.Popen, stan
     assert not psutil.pid_exists(stage) or psutil.Process(stage).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_stage_that_was_cancelled_is_not_done_and_has_not_failed(tmp_path: Path) -> None:
+def test_a_stage_that_was_told_to_stop_has_failed_unless_the_user_stopped_the_run(tmp_path: Path) -> None:
     plan = Plan.of(read_cohort(write_cohort(tmp_path / "cohort", 1, 1)), Settings())
     log = tmp_path / "s01/v1/logs/fit.log"
     log.parent.mkdir(parents=True)
     log.write_text(" 63 % fitting\ncancelled, nothing written\n")
-    failure = find_failure(tmp_path, plan, plan.visits["s01"][0])
+    failure = find_failure(tmp_path, plan, plan.visits["s01"][0], interrupted=True)
     assert (failure.stage, failure.sentence) == ("", NOT_DONE)
+    failure = find_failure(tmp_path, plan, plan.visits["s01"][0])  # as at the time limit of a cluster
+    assert failure.stage == "fit"
+    assert failure.sentence.startswith("fit of v1: it was told to stop before it had ended, perhaps for lack of time")
 
 
 def test_python_files_in_the_folder_of_the_user_are_not_run(
