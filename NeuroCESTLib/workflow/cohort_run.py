@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from .engine import (
 )
 from .kept_files import require_files_kept
 from .manifest import read_cohort
-from .plan import Plan
+from .plan import Job, Plan
 from .record import folders_to_redo, update_record
 from .results.collection import attributes_of, collect, write_tables
 from .results.comparisons import groups_of
@@ -44,6 +45,8 @@ from .visits import CohortManifest
 Read = TypeVar("Read")
 _RESULTS = ("cohort.csv", "changes.csv", "comparison.csv", "report.html")
 _GRAPHVIZ = (".svg", ".pdf", ".png")
+_CLOCK_SKEW_S = 3.0
+"""By how much the clocks of a network may differ; no stage is done sooner."""
 _ENGINE_FAILED = "not done: Snakemake failed before any stage was started, see its messages"
 
 
@@ -96,7 +99,9 @@ def run_cohort(manifest: str, output: str, options: RunOptions) -> int:
     arguments = _arguments(options)
     plan = Plan.of(cohort, replace(settings, anonymous=is_anonymous()))
     groups_of(plan, options.compare)
-    _require_no_braces(plan)
+    jobs = [plan.job(stage, subject, visit.name) for subject in plan.visits for stage, visit in plan.stages(subject)]
+    _require_no_braces(jobs)
+    _require_past_times(jobs)
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file: choose a folder for the results")
@@ -190,8 +195,7 @@ def _require_column(column: str | None, known: Sequence[str], source: str) -> No
         raise ValueError(f"--compare {column}: '{source}' has no such column; {others}")
 
 
-def _require_no_braces(plan: Plan) -> None:
-    jobs = (plan.job(stage, subject, visit.name) for subject in plan.visits for stage, visit in plan.stages(subject))
+def _require_no_braces(jobs: Sequence[Job]) -> None:
     """Refuse files whose path Snakemake would take for a pattern, for which it has no escape."""
     braced = dict.fromkeys(file for job in jobs for file in job.inputs if re.search(r"\{.*\}", file))
     if braced:
@@ -199,6 +203,19 @@ def _require_no_braces(plan: Plan) -> None:
         raise ValueError(
             f"'{next(iter(braced))}'{more} braces in the path, which Snakemake takes for a pattern: rename the file or "
             "its folder"
+        )
+
+
+def _require_past_times(jobs: Sequence[Job]) -> None:
+    """Refuse files from the future: Snakemake removes results that are older than what they were made from."""
+    latest = time.time() + _CLOCK_SKEW_S
+    files = dict.fromkeys(file for job in jobs for file in job.inputs if os.path.isabs(file))
+    future = [file for file in files if os.path.isfile(file) and os.stat(file).st_mtime > latest]
+    if future:
+        more = f" and of {len(future) - 1} more files" if len(future) > 1 else ""
+        raise ValueError(
+            f"the time of '{future[0]}'{more} lies in the future, and Snakemake would remove what is made from it: "
+            "check the clock of this machine, or give the file the present time, as with 'touch'"
         )
 
 

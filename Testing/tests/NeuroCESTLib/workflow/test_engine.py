@@ -249,6 +249,17 @@ def test_files_whose_path_is_a_pattern_for_the_engine_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("only", [(), ("--dry-run",)])
+def test_files_from_the_future_are_refused(
+    only: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    manifest, image = write_cohort(tmp_path / "cohort", 1, 1), tmp_path / "cohort/s01_v1_cest.nii"
+    os.utime(image, (time.time() + 3600, time.time() + 3600))
+    assert main(["run", str(manifest), "--output", str(tmp_path / "out"), *only]) == 2
+    assert f"the time of '{image}' lies in the future" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_only_what_the_user_wants_is_done(stand_ins: StandIns, manifest: Path, tmp_path: Path) -> None:
     arguments = ("run", manifest, "--output", tmp_path / "out", "--cores", 1)
