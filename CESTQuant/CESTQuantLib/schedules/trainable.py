@@ -180,8 +180,10 @@ class TrainableSchedule(nn.Module):
         for _ in range(_SEARCHES if together else 0):
             values = self.values()
             for name in together:
-                got = (values[name] - self.floor(name))[self._groups_of(name) >= 0].mean()
-                ratio = float(wanted[name].mean() / got.clamp_min(1e-12))
+                groups = self._groups_of(name)
+                trained = groups >= 0
+                got = (values[name] - self.floor(name))[trained].mean()
+                ratio = float(wanted[name][groups[trained]].mean() / got.clamp_min(1e-12))
                 if ratio > 1.001:
                     low, high = self.limits.bounds[name]
                     share = torch.sigmoid(LOGIT_PER_RAW * self.raw[name])

@@ -271,3 +271,18 @@ def test_the_average_power_of_a_train_is_that_of_its_pulses(count: int) -> None:
     found = Protocol(3.0, [3.5], 3.0 * 0.5**0.5, train.total_time_s, pulses=train, recovery_time_s=1.0)
     pulses_uT2_s = 9.0 * count * 0.05
     assert float(b1_rms_uT(found)) == pytest.approx((pulses_uT2_s / (train.total_time_s + 1.0)) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("tie", "values", "m0"),
+    [
+        (["a", "b", "b", "b", "b", "b"], [2.0, 1, 1, 1, 1, 1], ()),
+        (["a", "a", "a", "b", "b", "b"], [0.0, 2, 2, 1, 1, 1], (1,)),
+    ],
+)
+def test_groups_of_different_sizes_start_from_the_given_schedule(tie: list[str], values: list[float], m0) -> None:
+    given = torch.tensor(values, dtype=torch.float64)
+    start = protocol(b1_uT=given, saturation_time_s=given, m0_measurements=m0)
+    schedule = TrainableSchedule(start, {"b1_uT": {"tie": tie}, "saturation_time_s": {"tie": tie}}, {})
+    assert schedule.start.b1_uT.tolist() == pytest.approx(values, rel=1e-3)
+    assert schedule.start.saturation_time_s.tolist() == pytest.approx(values, rel=1e-3)
