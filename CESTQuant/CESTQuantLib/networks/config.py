@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from NeuroCESTLib.core.checked_json import check_keys, number, read_json, whole_number
 from NeuroCESTLib.core.progress import Progress, silent
 
@@ -23,7 +25,7 @@ from ..formats.protocol_json import protocol_from_dict
 from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
 from ..preprocessing.normalization import spectrum_protocol
-from ..preprocessing.reference import with_m0_named
+from ..preprocessing.reference import m0_measurements, with_m0_named
 from ..tissue.distributions import TissueDistribution
 from .architecture import NetworkOptions, ReconstructionNetwork, network_options
 from .dataset import NOISE_SD, DataSet, simulate_dataset
@@ -62,6 +64,9 @@ CONFIG_KEYS = (
     "held_out",
 )
 """Keys of a CONFIG.json. Every command accepts all of them, so that one file serves all commands."""
+M0_AT_EQUILIBRIUM = 0.98
+"""Share of the equilibrium signal from which an M0 measurement serves as one without a warning."""
+_M0_SAMPLES = 20
 _PRESETS = ("larginine", "autocest")
 """Beginnings of the names of bundled configurations; other bundled files are protocols and pool descriptions."""
 
@@ -220,6 +225,8 @@ def config_from_dict(values: Any, source: str = "config", folder: Path | None = 
         if not bool((protocol.saturation_time_s > 0).any()):
             raise ValueError("the protocol has no saturation; give b1_uT and saturation_time_s")
         distribution = TissueDistribution.from_dict(values["tissue"], f"{source}: tissue")
+        for warning in m0_warnings(acquisition, distribution, values.get("engine", "r1rho")):
+            warnings.warn(f"{source}: {warning}", stacklevel=2)
         targets = names(values.get("targets") or distribution.varied)
         require_targets(targets, distribution)
         noise_sd = noise_limits(values.get("noise_sd", NOISE_SD))
@@ -270,7 +277,8 @@ def errors_naming(source: str) -> Iterator[None]:
 def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
     """Read the protocol of a configuration.
 
-    It names its M0 measurements. Where the configuration does not, those without RF are named, with a warning.
+    It names its M0 measurements. Where the configuration does not, those without RF are named, with a warning. What
+    there is to warn of about M0 measurements in a scan is told too.
 
     Args:
         value: The protocol itself, the name of a sampling strategy (``strategy 1``), or a file relative to ``folder``.
@@ -284,13 +292,46 @@ def config_protocol(value: Any, source: str, folder: Path) -> Protocol:
     read = protocol_from_dict(value, f"{source}: protocol") if file is None else read_protocol(file)
     protocol = with_m0_named(read)
     if protocol.m0_measurements != read.m0_measurements:
+        noun, verb = ("measurement", "is") if len(protocol.m0_measurements) == 1 else ("measurements", "are")
         listed = " and ".join(str(number) for number in protocol.m0_measurements)
         warnings.warn(
-            f"{source}: the protocol names no m0_measurements, and measurement {listed}, far off resonance and without "
-            "RF, is taken for M0, as in a scan without an M0 image: name the M0 measurements",
+            f"{source}: the protocol names no m0_measurements, and {noun} {listed}, far off resonance and without RF, "
+            f"{verb} taken for M0, as in a scan without an M0 image: name the M0 measurements",
             stacklevel=3,
         )
+    if protocol.signal_normalisation == "m0" and protocol.m0_measurements:
+        for warning in m0_measurements(read).warnings:
+            warnings.warn(f"{source}: {warning}", stacklevel=3)
     return protocol
+
+
+def m0_warnings(acquisition: Protocol, distribution: TissueDistribution, engine: str) -> list[str]:
+    """Return a sentence for the user where M0 measurements are simulated far below the equilibrium, otherwise nothing.
+
+    Signals are divided by them, while spectra are simulated relative to the equilibrium.
+
+    Args:
+        acquisition: Protocol of a whole scan that names its M0 measurements.
+        distribution: Distribution of the tissues.
+        engine: ``r1rho`` or ``bloch-mcconnell``.
+    """
+    m0 = [number - 1 for number in acquisition.m0_measurements]
+    if acquisition.signal_normalisation != "m0" or not m0:
+        return []
+    # Without carried-over magnetisation, a measurement does not depend on those before it.
+    played = list(range(max(m0) + 1)) if acquisition.magnetisation_carried_over else m0
+    scan = acquisition.select(torch.tensor(played))
+    reached = simulate_dataset(distribution, scan, _M0_SAMPLES, engine=engine).clean.mean(0)
+    low = {index + 1: float(reached[played.index(index)]) for index in m0}
+    low = {number: share for number, share in low.items() if share < M0_AT_EQUILIBRIUM}
+    if not low:
+        return []
+    which = f"M0 measurement {next(iter(low))} reaches" if len(low) == 1 else f"{len(low)} M0 measurements reach"
+    return [
+        f"{which} only {min(low.values()):.2g} of the equilibrium in these tissues, relative to which the spectra are "
+        "simulated, while those of a scan are divided by M0: let the measurement before M0 recover for longer, place "
+        "M0 farther off resonance, or give an M0 image for the scan and leave these measurements out of the protocol"
+    ]
 
 
 def protocol_file(value: Any, folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..networks.config import (
     config_protocol,
     errors_naming,
     false_alarm_rate,
+    m0_warnings,
     names,
     noise_limits,
 )
@@ -98,6 +100,8 @@ def design_from_dict(values: Any, source: str = "configuration", folder: Path | 
         if problem.mean_noise_sd == 0 and set(design.objective) & set(BOUNDS):
             raise ValueError("noise_sd is 0, for which there is no Cramér-Rao bound; give a positive number")
         design.schedule()
+        for warning in m0_warnings(design.protocol, problem.tissue, problem.engine):
+            warnings.warn(f"{source}: {warning}", stacklevel=2)
     return design
 
 

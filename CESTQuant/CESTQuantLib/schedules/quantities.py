@@ -60,7 +60,10 @@ class TrainedQuantity:
             for measurement, label in enumerate(labels)
         ]
         if not order:
-            raise ValueError(f"trainable: every measurement of {name} is fixed")
+            raise ValueError(
+                f"trainable: every measurement of {name} is fixed; M0 measurements, and the recovery before them where "
+                "magnetisation is carried over, always are"
+            )
         return torch.tensor(groups)
 
 
@@ -84,7 +87,7 @@ def trained_names(trainable: Sequence[str] | Mapping[str, Any]) -> dict[str, Any
 def trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: Protocol) -> dict[str, TrainedQuantity]:
     """Return how every trained quantity of a protocol is trained, by name.
 
-    The M0 measurements of the protocol keep their values, since a saturated one would be no M0.
+    What makes the M0 measurements of the protocol an M0 keeps its value, see :func:`kept_for_m0`.
 
     Args:
         trainable: Names of ``TRAINABLE``, or a mapping from name to true or to an object with ``tie`` and ``fixed``.
@@ -102,5 +105,18 @@ def trained_quantities(trainable: Sequence[str] | Mapping[str, Any], protocol: P
         raise ValueError("trainable: recovery_time_s has no effect unless magnetisation_carried_over is true")
     if "saturation_time_s" in quantities and protocol.pulses is not None:
         raise ValueError("trainable: the saturation_time_s of a pulse train follows from its pulses")
-    m0 = [number - 1 for number in protocol.m0_measurements]
-    return {name: replace(one, fixed=sorted({*one.fixed, *m0})) for name, one in quantities.items()}
+    return {
+        name: replace(one, fixed=sorted({*one.fixed, *kept_for_m0(name, protocol)})) for name, one in quantities.items()
+    }
+
+
+def kept_for_m0(name: str, protocol: Protocol) -> set[int]:
+    """Return the indices of the measurements whose value of a quantity belongs to M0.
+
+    They are the M0 measurements themselves, since a saturated one would be no M0. Where magnetisation is carried over,
+    the recovery of the measurement before each of them belongs to it too, since M0 is what has recovered by then.
+    """
+    m0 = {number - 1 for number in protocol.m0_measurements}
+    if name != "recovery_time_s" or not protocol.magnetisation_carried_over:
+        return m0
+    return m0 | {index - 1 for index in m0 if index > 0}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..physics.protocol import Protocol
 from .limits import TIMES, TRAINABLE, Limits, b1_rms_uT, scan_time_s, with_quantities
-from .quantities import trained_quantities
+from .quantities import kept_for_m0, trained_quantities
 
 LOGIT_PER_RAW = 50.0
 """Steepness of the sigmoid. RMSprop at a rate of 1e-4 moves a raw parameter by about 1e-4 in a step, so that it crosses
@@ -230,13 +230,16 @@ def _require_feasible(schedule: TrainableSchedule) -> None:
 def _require_untrained_within_limits(schedule: TrainableSchedule) -> None:
     """Check that values that are not trained keep the bounds that were given for them.
 
-    The bounds are those of saturated measurements: an M0 measurement, or another one without RF, need not keep them.
+    The bounds are those of saturated measurements: an M0 measurement, or another one without RF, need not keep them,
+    nor need the recovery that belongs to M0.
     """
-    trained, bounded = schedule.trained, _is_saturated(schedule.base)
+    trained = schedule.trained
     for name, (low, high) in schedule.limits.given.items():
         value = getattr(schedule.base, name)
         if value is None:
             continue
+        bounded = _has_rf(schedule.base)
+        bounded[list(kept_for_m0(name, schedule.base))] = False
         value = value[bounded & ~trained[name] if name in trained else bounded]
         slack = _EQUAL * (1 + value.abs())
         if bool(((value < low - slack) | (value > high + slack)).any()):
@@ -246,11 +249,9 @@ def _require_untrained_within_limits(schedule: TrainableSchedule) -> None:
             )
 
 
-def _is_saturated(protocol: Protocol) -> Tensor:
-    """Measurements (measurement,), boolean, that have RF and are no M0 reference."""
-    saturated = (protocol.b1_uT > 0) & (protocol.saturation_time_s > 0)
-    saturated[[number - 1 for number in protocol.m0_measurements]] = False
-    return saturated
+def _has_rf(protocol: Protocol) -> Tensor:
+    """Measurements (measurement,), boolean, with RF in their saturation."""
+    return (protocol.b1_uT > 0) & (protocol.saturation_time_s > 0)
 
 
 def _require_feasible_time(schedule: TrainableSchedule) -> None:

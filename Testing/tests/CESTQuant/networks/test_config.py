@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -163,6 +164,41 @@ def test_a_far_measurement_without_rf_is_taken_for_m0_with_a_warning(read: Calla
         found = read(with_reference(0.0))
     whole = found.acquisition if isinstance(found, TrainingConfig) else found.protocol
     assert whole.m0_measurements == (1,)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_the_warning_of_several_measurements_without_names_is_in_the_plural(read: Callable) -> None:
+    stated = SCHEDULE_CONFIG["protocol"] | {"magnetisation_carried_over": False, "signal_normalisation": "m0"}
+    two = {"offsets_ppm": [-300, *stated["offsets_ppm"], -300], "b1_uT": [0, *stated["b1_uT"], 0]}
+    with pytest.warns(UserWarning, match="measurements 1 and 8, far off resonance and without RF, are taken for M0"):
+        read({**SCHEDULE_CONFIG, "trainable": "b1_uT", "limits": {}, "protocol": {**stated, **two}})
+
+
+def carried_over(flip_deg: float, recovery_s: float) -> dict[str, Any]:
+    """Configuration whose fourth measurement is M0, after a recovery of the given length."""
+    stated = SCHEDULE_CONFIG["protocol"] | {"readout_flip_angle_deg": flip_deg, "signal_normalisation": "m0"}
+    m0 = {"offsets_ppm": [2.5, 3, 3.5, -300, 2], "b1_uT": [1, 2, 3, 0, 2], "m0_measurements": [4]}
+    return {
+        **SCHEDULE_CONFIG,
+        "trainable": "b1_uT",
+        "limits": {},
+        "protocol": {**stated, **m0, "recovery_time_s": [0.5, 0.5, recovery_s, 0.5, 0.5]},
+    }
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_an_m0_that_has_not_recovered_is_told(read: Callable) -> None:
+    with pytest.warns(UserWarning, match=r"^c\.json: M0 measurement 4 reaches only 0\.\d+ of the equilibrium"):
+        read(carried_over(90, 0.5), "c.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(carried_over(90, 15.0), "c.json")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_an_m0_that_leaves_magnetisation_for_the_next_measurement_is_told(read: Callable) -> None:
+    with pytest.warns(UserWarning, match=r"^c\.json: M0 measurements lie between the others and, without an excit"):
+        read(carried_over(30, 15.0), "c.json")
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -144,6 +144,38 @@ def test_m0_measurements_keep_their_values_without_being_named_as_fixed() -> Non
     assert len(set(found.saturation_time_s[1:].tolist())) == 1
 
 
+def m0_between(**changes) -> Protocol:
+    """A protocol whose fourth measurement is M0, before which magnetisation recovers for long."""
+    return protocol(
+        offsets_ppm=torch.tensor([2.0, 2.5, 3, -300, 3.5, 4], dtype=torch.float64),
+        b1_uT=torch.tensor([1.0, 2, 3, 0, 2, 1], dtype=torch.float64),
+        recovery_time_s=torch.tensor([1.0, 1, 10, 2, 1, 1], dtype=torch.float64),
+        m0_measurements=(4,),
+        **changes,
+    )
+
+
+def test_magnetisation_that_is_carried_over_recovers_for_as_long_as_given_before_m0() -> None:
+    schedule = TrainableSchedule(m0_between(), ["recovery_time_s", "b1_uT"], {"total_time_s": 21})
+    assert schedule.trained["recovery_time_s"].tolist() == [True, True, False, False, True, True]
+    assert schedule.trained["b1_uT"].tolist() == [True, True, True, False, True, True]
+    with torch.no_grad():
+        for raw in schedule.raw.values():
+            raw -= 1.0
+    assert schedule.protocol().recovery_time_s.tolist()[2:4] == [10.0, 2.0]
+
+
+def test_the_recovery_before_m0_need_not_keep_the_bounds_of_the_others() -> None:
+    schedule = TrainableSchedule(m0_between(), ["recovery_time_s"], {"recovery_time_s": [0.05, 3.0]})
+    assert schedule.start.recovery_time_s.tolist()[2] == 10.0
+
+
+def test_where_every_recovery_belongs_to_m0_none_can_be_trained() -> None:
+    alternating = protocol(m0_measurements=(2, 4, 6))
+    with pytest.raises(ValueError, match="every measurement of recovery_time_s is fixed; M0 measurements, and the rec"):
+        TrainableSchedule(alternating, ["recovery_time_s"])
+
+
 def test_gradients_reach_every_parameter_and_are_exact() -> None:
     schedule = TrainableSchedule(protocol(), TRAINABLE, LIMITS)
     weights = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(5, 6)
