@@ -118,8 +118,8 @@ class Replacements:
             return text
         if text in self._names or text in self._own:
             return self._names.get(text, "name")
-        if text in self._paths:
-            return self._paths[text]
+        if text in self._paths or text in self._file_names:
+            return self._paths.get(text) or self._file_names[text]
         if any(mark in text for mark in "/\\."):
             text = _QUOTED.sub(self._quoted, text)
             known = [path for path in self._paths if path in text]

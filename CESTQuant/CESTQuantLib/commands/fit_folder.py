@@ -14,6 +14,7 @@ from NeuroCESTLib.core.checked_json import read_json, shortened
 from NeuroCESTLib.core.headers.limits import quoted
 from NeuroCESTLib.core.headers.parts import image_checksum
 from NeuroCESTLib.core.stored_values import check_stored
+from NeuroCESTLib.core.whole_files import hide_path, keep_words, written_as
 from NeuroCESTLib.scene.image_files import existing_file
 from NeuroCESTLib.scene.volumes import read_volume
 
@@ -109,10 +110,16 @@ def read_fit_folder(
     nodes = {}
     for file in images:
         report.add_input(f"map{end}", file)
-        nodes[file.name.removesuffix(_MAP_ENDING)] = read_volume(file)
+        node, name = read_volume(file), _name_of(file, source)
+        if name != file.name.removesuffix(_MAP_ENDING):
+            node.SetName(name)
+        nodes[name] = node
     told: tuple[str, ...] = ()
-    if others := [file.name for file in present if file not in images]:
-        told = (f"'{folder}' has maps that the last run did not write, which are not read: {', '.join(others)}",)
+    if others := [file for file in present if file not in images]:
+        for file in others:
+            hide_path(file)
+        listed = ", ".join(file.name for file in others)
+        told = (f"'{folder}' has maps that the last run did not write, which are not read: {listed}",)
     if not spectra:
         files = source.paths("reference") if reference else []
         if not source.missing:
@@ -128,6 +135,25 @@ def read_fit_folder(
     return FitFolder(nodes, fit, (*told, *source.notes))
 
 
+def _name_of(file: Path, source: _Source) -> str:
+    """Name of a map by its file, which takes the place of one that may tell more than the quantity.
+
+    With ``--anonymous``, words of the program are what its report lists as its outputs, and what says nothing but a
+    known quantity of a pool of the presets.
+    """
+    from ..formats.presets import pool_names
+    from ..methods.registry import is_quantity_of, words_of
+
+    name = file.name.removesuffix(_MAP_ENDING)
+    if source.lists_own_maps or name == "status" or is_quantity_of(name, pool_names()):
+        keep_words(name, *words_of([name]))
+        return name
+    quantity = file.with_name(f"{name.removesuffix('_sd')}{_MAP_ENDING}")
+    if name.endswith("_sd") and quantity.exists():
+        return f"{_name_of(quantity, source)}_sd"
+    return written_as.get()(file.name).removesuffix(_MAP_ENDING)
+
+
 @dataclass
 class _Source:
     """Where the files of a fit are now, and what was found about them."""
@@ -140,6 +166,12 @@ class _Source:
     missing: list[str]
     notes: list[str]
     outputs: list[str] | None = None  # names of the maps; None where the report does not say them
+    command: str = ""  # which wrote the report
+
+    @property
+    def lists_own_maps(self) -> bool:
+        """Whether the report is of a command of this program and lists the maps, whose names are then its own."""
+        return self.outputs is not None and self.command.startswith("cestquant ")
 
     @classmethod
     def of(cls, folder: Path, overrides: Mapping[str, Any]) -> _Source:
@@ -162,7 +194,7 @@ class _Source:
         given = {image_checksum(existing_file(file)): Path(file) for file in overrides.get("files", ())}
         outputs = report.get("outputs")  # of whatever command
         check_stored({"outputs": outputs}, {"outputs": (None, [str])}, f"'{file}' is damaged")
-        return cls(folder, settings, sums, given, overrides, [], [], outputs)
+        return cls(folder, settings, sums, given, overrides, [], [], outputs, str(report.get("command")))
 
     def setting(self, name: str) -> Any:
         return self.overrides.get(name, self.settings.get(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,21 @@ FOLDER = Path(__file__).resolve().parents[1] / "presets"
 def _tissues() -> dict[str, dict[str, Any]]:
     presets = read_json(FOLDER / "tissues.json")
     return {name: values for name, values in presets.items() if name != "note"}
+
+
+@cache
+def pool_names() -> frozenset[str]:
+    """Return the names of the pools of all presets."""
+    listed = (name for path in FOLDER.glob("*.json") for name in _names_in(read_json(path)))
+    return frozenset({"water", "semisolid", *listed})
+
+
+def _names_in(entry: Any) -> Iterator[str]:
+    """Names of what is listed anywhere in the content of a file."""
+    for inner in entry if isinstance(entry, list) else entry.values() if isinstance(entry, Mapping) else ():
+        if isinstance(entry, list) and isinstance(inner, Mapping) and "name" in inner:
+            yield str(inner["name"])
+        yield from _names_in(inner)
 
 
 def tissue_names() -> list[str]:

@@ -7,7 +7,7 @@ display of the maps and the report take everything that they know about methods 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..tissue.spectra import ZSpectra
 
 _FAMILIES = (asymmetry, lorentzian, line_fits, multi_power, exchange, ratios, model_fit, simulated)
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(ppm|uT)?")
+"""An offset or power in the name of a map."""
 
 METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
 """Methods that quantify an acquisition, by name."""
@@ -77,13 +80,26 @@ def quantity_named(name: str) -> Quantity:
 
 def words_of(names: Iterable[str]) -> set[str]:
     """Return the words of the program among the names of maps: those of known quantities, and their pools."""
-    patterns = [re.escape(quantity.pattern).replace(r"\*", "(.+?)") for quantity in _quantities()]
     words = set()
     for name in names:
-        for match in (re.fullmatch(pattern, name.removesuffix("_sd")) for pattern in patterns):
-            if match is not None:
-                words |= {name, *match.groups()[:1]}
+        for parts in _parts_of(name):
+            words |= {name, *filter(None, parts[:1])}
     return words
+
+
+def is_quantity_of(name: str, pools: Container[str]) -> bool:
+    """Whether the name of a map says nothing but a known quantity, one of the pools, and numbers."""
+    return any(
+        all(part.strip("_") in pools or _NUMBER.fullmatch(part) for part in parts if part) for parts in _parts_of(name)
+    )
+
+
+def _parts_of(name: str) -> Iterator[tuple[str, ...]]:
+    """What the stars in the patterns of known quantities stand for in the name of a map, for each that fits."""
+    for quantity in _quantities():
+        pattern = re.escape(quantity.pattern).replace(r"\*", "(.*?)")
+        if found := re.fullmatch(pattern, name.removesuffix("_sd")):
+            yield found.groups()
 
 
 def _quantities() -> Iterator[Quantity]:

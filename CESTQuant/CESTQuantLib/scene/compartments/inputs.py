@@ -17,7 +17,6 @@ import numpy as np
 from NeuroCESTLib.core.headers.library_messages import library_lines_caught
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.output.hidden import temporary_folder
-from NeuroCESTLib.core.whole_files import keep_words
 from NeuroCESTLib.scene import volumes
 from NeuroCESTLib.scene.geometry import Geometry, matrix_to_world
 from NeuroCESTLib.scene.messages import called, comes_from, files_of_nodes
@@ -27,7 +26,7 @@ from NeuroCESTLib.scene.sequences import sequence_to_array
 from ...compartments.anatomy.segment_names import compartment_of, is_background, named_labels
 from ...compartments.grid import Grid
 from ...compartments.inputs import Acquisition, CestMaps, Image, Masks, VisitInput
-from ...methods.registry import quantity_named, words_of
+from ...methods.registry import quantity_named
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -128,7 +127,6 @@ def _cest(
 ) -> CestMaps | None:
     if not visit.maps:
         return None
-    keep_words(*words_of(visit.maps))
     geometry = Geometry.of(next(iter(visit.maps.values())))
     maps = {name: volumes.array_on(node, geometry, strict=True) for name, node in visit.maps.items()}
     maps = _usable(maps, notes)

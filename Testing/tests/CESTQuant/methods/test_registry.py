@@ -19,8 +19,17 @@ from studies import Acquisition, read_image
 
 from CESTQuantLib.batch import main
 from CESTQuantLib.fitting.marquardt import Status
+from CESTQuantLib.formats.presets import pool_names
 from CESTQuantLib.methods.base import Input, Settings
-from CESTQuantLib.methods.registry import FIELD_METHODS, METHODS, map_fields, method_named, quantify, quantity_named
+from CESTQuantLib.methods.registry import (
+    FIELD_METHODS,
+    METHODS,
+    is_quantity_of,
+    map_fields,
+    method_named,
+    quantify,
+    quantity_named,
+)
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.tissue.model import tissue_model_from_dict
@@ -77,6 +86,25 @@ def test_quantities_are_recognised_by_their_names(name: str, unit: str, color_ma
     assert (quantity.unit, quantity.color_map) == (unit, color_map)
     assert (error.unit, error.color_map, error.centered) == (unit, "inferno", False)
     assert error.rank > quantity.rank
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("amide_amplitude", True),
+        ("amide_amplitude_1.5uT_sd", True),
+        ("semisolid_fraction", True),
+        ("mtr_asym_3.5ppm", True),
+        ("b0_shift_ppm", True),
+        ("rmse", True),
+        ("DOE_JANE_amplitude", False),
+        ("DOE_JANE_amide_amplitude", False),
+        ("rmse_DOE", False),
+        ("DOE_b0_shift_ppm", False),
+    ],
+)
+def test_a_name_that_says_more_than_quantity_pool_and_numbers_is_told_from_others(name: str, known: bool) -> None:
+    assert is_quantity_of(name, pool_names()) is known
 
 
 def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:

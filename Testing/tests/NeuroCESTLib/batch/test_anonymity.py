@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from dicom_files import write_classic
 from joint_studies import HeadStudy, small_weights
 from matplotlib.text import Text
-from studies import acquire, fit_arguments, spectrum_protocol
+from studies import acquire, fit_arguments, spectrum_protocol, write_image
 
 from CESTQuantLib.batch import main as cestquant
 from JointRegSegLib.batch import main as jointregseg
@@ -124,6 +124,41 @@ def test_maps_and_pools_keep_their_names_where_a_file_is_called_like_a_pool(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert next(entry["path"] for entry in report["inputs"] if entry["role"] == "reference") == "file3.nii.gz"
     assert telling(tmp_path / "out", PATIENT, str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("also_in_a_report", [False, True])
+def test_maps_that_are_called_after_a_patient_become_numbered_files_in_all_tables(
+    also_in_a_report: bool, tmp_path: Path, slicer: ModuleType
+) -> None:
+    """Only what a report of this program lists, and known quantities of known pools, are words of the program."""
+    study = acquire(spectrum_protocol(count=15))
+    maps, output = tmp_path / "maps", tmp_path / "out"
+    maps.mkdir()
+    values = np.ones(study.geometry.shape, np.float32)
+    for name in ("amide_amplitude", f"{PATIENT}_amplitude", f"{PATIENT}_amplitude_sd", f"{PATIENT} apt"):
+        write_image(values, study.geometry, maps / f"{name}.nii.gz")
+    labels = write_image(np.ones(study.geometry.shape, np.uint8), study.geometry, tmp_path / "l.nii.gz")
+    if also_in_a_report:  # which has other maps from an earlier run
+        listed = {"command": "cestquant fit", "outputs": ["amide_amplitude.nii.gz"]}
+        (maps / "report.json").write_text(json.dumps(listed))
+    arguments = ["compartments", "--maps", maps, "--segmentation", labels, "--labels", "1=core", "--output", output]
+    assert cestquant([*map(str, arguments), "--no-spectra", "--scene", "--anonymous"]) == 0
+    assert telling(output, PATIENT, str(tmp_path)) == []
+    with open(output / "compartments.csv", newline="") as file:
+        quantities = {row["quantity"] for row in csv.DictReader(file)}
+    assert quantities == {"amide_amplitude", *([] if also_in_a_report else ["file4", "file5"])}
+
+
+def test_maps_that_a_report_lists_keep_the_names_of_their_pools(tmp_path: Path, slicer: ModuleType) -> None:
+    study = acquire(spectrum_protocol(count=15))
+    maps, output = tmp_path / "maps", tmp_path / "out"
+    maps.mkdir()
+    write_image(np.ones(study.geometry.shape, np.float32), study.geometry, maps / "my_pool_fraction.nii.gz")
+    (maps / "report.json").write_text('{"command": "cestquant fit", "outputs": ["my_pool_fraction.nii.gz"]}')
+    labels = write_image(np.ones(study.geometry.shape, np.uint8), study.geometry, tmp_path / "my_pool.nii.gz")
+    arguments = ["compartments", "--maps", maps, "--segmentation", labels, "--labels", "1=core", "--output", output]
+    assert cestquant([*map(str, arguments), "--no-spectra", "--anonymous"]) == 0
+    assert "my_pool_fraction" in (output / "compartments.csv").read_text()
 
 
 def keeping_texts(kept: list[str]) -> Callable[[Text, str], None]:
@@ -274,6 +309,8 @@ def test_files_that_were_read_are_told_apart() -> None:
         "file3.dcm",
     ]
     assert replace("DOE_2.dcm has no image") == "file3.dcm has no image"
+    replace.learn("data/study/DOE/OTHER DOE_2.dcm")
+    assert replace("OTHER DOE_2.dcm") == "file5.dcm"
     assert replace("the method says no offsets") == "the method says no offsets"
 
 
