@@ -26,9 +26,13 @@ _OF_SOMETHING_ELSE = re.compile(r"bandwidth|(?<![a-z])bw(?![a-z])|pixel|(?<![a-z
 _ONE_FREQUENCY = re.compile(r"(?<![\w.])[\d.]+(e[-+]?\d+)?\s*k?hz(?![a-z])|(?<![a-z])k?hz\W*[:=]\s*[-+.\d]")
 """A number with its unit, as of some setting, or a unit with its number behind it."""
 _UNIT_OF_OFFSETS = re.compile(r"offsets?\W*(?:are\s+)?(?:in\s+)?[\W_]*(ppm|hz)(?![a-z])")
-_CALCULATED = re.compile(r"[=*/][^;,()]*$")
-_CALCULATES = re.compile(r"[^;,(]*[=*/]")
-"""What stands before or behind the unit of the offsets where a formula converts it."""
+_CLAUSE_BEFORE = re.compile(r"[^;,()]*$")
+_CLAUSE_BEHIND = re.compile(r"[^;,(]*")
+"""The rest of the clause with the unit of the offsets; a bracket around the unit is a part of it."""
+_CALCULATES = re.compile(r"\W*?([*/]|divided by|multiplied by|times)\s*[\d.]")
+"""What stands right behind the unit of the offsets where a formula converts it."""
+_CONVERTED_TO = r"(?:\b(?:in)?to|[-=]>|\u2192)\W*{unit}(?![a-z])"
+"""What says that the offsets are converted to another unit, so that the numbers may be in either of them."""
 _QUANTITY = re.compile(r"(?<![\w.])[-+]?[\d.]+(e[-+]?\d+)?\s*(ppm|k?hz)(?![a-z])")
 """A number with its unit, which says nothing about that of the offsets where they have one of their own."""
 _UNCLEAR = "unclear"
@@ -133,9 +137,14 @@ def _unit_of(line: str) -> str | None:
     text = line.lower()
     if found := _UNIT_OF_OFFSETS.search(text):
         several = len(set(_UNIT_OF_OFFSETS.findall(text))) > 1
-        of_both = {"ppm", "hz"} <= set(_UNIT.findall(_QUANTITY.sub("", text)))
-        converted = _CALCULATED.search(text[: found.start()]) or _CALCULATES.match(text[found.end() :])
-        return _UNCLEAR if several or (of_both and converted) else found[1]  # such as "ppm = offset Hz / 127.7"
+        before, behind = text[: found.start()], text[found.end() :]
+        clause = _found_in(_CLAUSE_BEFORE, before) + _found_in(_CLAUSE_BEHIND, behind)
+        others = {"ppm", "hz", "khz"} - {found[1]}
+        of_both = bool(others & set(_UNIT.findall(_QUANTITY.sub("", clause))))  # such as "ppm = offset Hz / 127.7"
+        converted = _CALCULATES.match(behind) or any(
+            re.search(_CONVERTED_TO.format(unit=other), before + behind) for other in others
+        )
+        return _UNCLEAR if several or of_both or converted else found[1]
     units, of_offsets = set(_UNIT.findall(text)), "offset" in text
     if not units:
         return None
@@ -144,6 +153,11 @@ def _unit_of(line: str) -> str | None:
     if "khz" in units or ("hz" in units and not of_offsets and _ONE_FREQUENCY.search(text)):
         return _UNCLEAR
     return units.pop()
+
+
+def _found_in(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[0] if found else ""
 
 
 def _offsets_of_line(words: list[str], header: str, place: str) -> list[str]:

@@ -80,6 +80,7 @@ def test_a_table_must_name_its_column_of_offsets(tmp_path: Path) -> None:
         "# offsets in Hz, bandwidth 200 Hz/pixel",
         "# offsets in Hz (converted from ppm)",
         "# offsets in Hz\n# B0 drift 0.1 ppm",
+        "# offsets in Hz; 1 ppm = 127.7 Hz",
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*the offsets are read in Hz")
@@ -109,6 +110,9 @@ def test_offsets_that_say_hz_are_converted_with_the_field(tmp_path: Path, header
         "offsets (ppm) bandwidth (Hz) = 200",
         "offsets (ppm), Hz at 3 T: see below",
         "offset ppm (converted from Hz)",
+        "offsets in ppm, converted from Hz",
+        "B1=2uT, TR=5 s offsets in ppm; pixel bandwidth in Hz",
+        "B1=2uT offsets in ppm; drift in Hz",
         "offsets in ppm (ppm = Hz / 127.7)",
     ],
 )
@@ -129,6 +133,14 @@ def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_off
         "offsets in kHz",
         "offsets from 1 ppm to 447 Hz",
         "ppm = offset Hz / 127.7",
+        "offset Hz converted to ppm",
+        "offset Hz, converted to ppm",
+        "offset Hz to ppm",
+        "offset (Hz) -> ppm",
+        "offset (Hz) (\u2192 ppm)",
+        "offsets Hz divided by 127.7 to ppm",
+        "offsets Hz divided by 127.7",
+        "offsets ppm from Hz",
         "offset ppm = f [Hz] / 123.2",
         "offset [ppm] = offset [Hz] / 127.7",
         "offsets in Hz / 127.7 = ppm",
