@@ -94,7 +94,7 @@ def run_train(options: Namespace) -> None:
         scan = None
         if options.self_supervised:
             spectra = _scan(options, config, report)
-            # The spectra are without M0 measurements, which the protocol of the scan may have.
+            # The spectra start from what leading M0 measurements leave.
             scan, config = spectra.signal, replace(config, protocol=spectra.protocol)
         checkpoint = output.absolute().parent / f".{output.name}.{_fingerprint(config, scan)}.checkpoint"
         if not these.writes:
@@ -227,6 +227,7 @@ def _scan(options: Namespace, config: TrainingConfig, report: Report) -> ZSpectr
     from NeuroCESTLib.scene import host
 
     host.attach()
+    from ..methods.simulated import as_simulated
     from ..scene.study import Study
 
     nodes = read_images(options, report)
@@ -235,7 +236,7 @@ def _scan(options: Namespace, config: TrainingConfig, report: Report) -> ZSpectr
     )
     spectra, noted = study.spectra()
     report.warnings += [*study.warnings, *noted]
-    return spectra
+    return as_simulated(spectra, config.protocol)
 
 
 def _print_warnings(report: Report) -> None:

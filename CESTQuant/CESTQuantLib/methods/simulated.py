@@ -53,7 +53,7 @@ def reconstruct_by_network(spectra: ZSpectra, settings: Settings, progress: Prog
 
     assert settings.network is not None  # Method.needs
     file = load_network(settings.network)
-    spectra = _as_simulated(spectra, file.protocol)
+    spectra = as_simulated(spectra, file.protocol)
     check_protocol(file.protocol, spectra.protocol)
     signal = _cpu_signal(spectra)
     known = _known(spectra, file.distribution.entries)
@@ -128,7 +128,7 @@ def match_by_dictionary(spectra: ZSpectra, settings: Settings, progress: Progres
     config = read_config(settings.config)
     if settings.dictionary_entries is not None:
         config = replace(config, samples=settings.dictionary_entries)
-    spectra = _as_simulated(spectra, config.protocol)
+    spectra = as_simulated(spectra, config.protocol)
     check_protocol(config.protocol, spectra.protocol, "config")
     signal = _cpu_signal(spectra)
     clock = time.perf_counter()
@@ -155,8 +155,13 @@ def _constants(file: NetworkFile, known: Mapping[str, Tensor]) -> list[str]:
     return [path for path, entry in file.distribution.entries.items() if not entry.varies and path not in known]
 
 
-def _as_simulated(spectra: ZSpectra, simulated: Protocol) -> ZSpectra:
-    """Leave out the M0 measurements of a scan that an M0 image is given for, as the simulated spectra do."""
+def as_simulated(spectra: ZSpectra, simulated: Protocol) -> ZSpectra:
+    """Leave out the M0 measurements of a scan that an M0 image is given for, as the simulated spectra do.
+
+    Args:
+        spectra: Spectra of the scan.
+        simulated: Protocol of the simulated spectra.
+    """
     import torch
 
     from ..preprocessing.normalization import spectrum_protocol

@@ -19,6 +19,7 @@ from ..formats.protocol_difference import protocol_difference
 from ..formats.protocol_json import protocol_from_dict, protocol_to_dict
 from ..physics.engines import engine_named
 from ..physics.protocol import Protocol
+from ..preprocessing.normalization import spectrum_protocol
 from ..preprocessing.reference import FAR_OFF_RESONANCE_PPM, m0_measurements
 from ..tissue.distributions import TissueDistribution
 from .architecture import ReconstructionNetwork
@@ -197,19 +198,23 @@ def check_protocol(trained: Protocol, measured: Protocol, role: str = "network")
 
 
 def _require_no_m0_as_signal(trained: Protocol, measured: Protocol, role: str, what: str) -> None:
-    """Refuse M0 measurements of a scan that are signals for a network, but which the scan itself is divided by."""
+    """Refuse a network for which M0 measurements are signals, where these are all that the spectra are without."""
     distance = trained.offsets_ppm.abs()
     if trained.signal_normalisation != "m0" or not (trained.m0_measurements or distance.max() >= FAR_OFF_RESONANCE_PPM):
         return
-    m0 = m0_measurements(trained)
-    if trained.measurement_count - len(m0.index) == measured.measurement_count:
-        numbers = ", ".join(str(index + 1) for index in m0.index.tolist())
-        raise InputError(
-            role,
-            f"{what} {trained.measurement_count} measurements, of which {numbers} are the M0 reference of this scan "
-            "and no part of its spectra: give an M0 image (--reference), or name them as m0_measurements in the "
-            "protocol of the configuration and train or simulate again",
-        )
+    numbers = tuple(index + 1 for index in m0_measurements(trained).index.tolist())
+    if protocol_difference(spectrum_protocol(replace(trained, m0_measurements=numbers)), measured):
+        return
+    if len(numbers) == 1:
+        which, them = f"number {numbers[0]} is an M0 measurement", "it"
+    else:
+        which, them = f"numbers {', '.join(map(str, numbers))} are M0 measurements", "them"
+    named = "" if trained.m0_measurements else f" with {them} named as m0_measurements in the protocol"
+    raise InputError(
+        role,
+        f"{what} {trained.measurement_count} measurements, of which {which} that the spectra of this scan are without: "
+        f"train or simulate again{named}, or, if the scan has {them}, give an M0 image (--reference)",
+    )
 
 
 def _checked(values: Mapping[str, Any], source: str) -> NetworkFile:

@@ -245,10 +245,30 @@ def test_a_network_for_another_start_is_refused_with_what_to_put_into_its_protoc
         check_protocol(trained, measured)
 
 
-@pytest.mark.parametrize("m0_measurements", [(1,), ()])
-def test_a_network_that_takes_m0_for_a_signal_is_refused_where_it_serves_as_m0(m0_measurements: tuple) -> None:
-    trained = protocol_from_dict(protocol_7T([-300.0, 2.0, 3.0, 3.5]) | {"m0_measurements": list(m0_measurements)})
+M0_AS_SIGNAL = protocol_7T([-300.0, 2.0, 3.0, 3.5])
+
+
+@pytest.mark.parametrize(
+    ("m0_measurements", "remedy"),
+    [((1,), "train or simulate again, or, if"), ((), "again with it named as m0_measurements in the protocol, or, if")],
+)
+def test_a_network_that_takes_m0_for_a_signal_is_refused_where_it_serves_as_m0(
+    m0_measurements: tuple, remedy: str
+) -> None:
+    trained = protocol_from_dict(M0_AS_SIGNAL | {"m0_measurements": list(m0_measurements)})
     measured = normalize(torch.rand(2, 4), trained, None).protocol
-    with pytest.raises(ValueError, match=r"4 measurements, of which 1 are the M0 reference of this scan .*--reference"):
+    with pytest.raises(ValueError, match=rf"4 measurements, of which number 1 is an M0 .*{remedy} .* \(--reference\)"):
         check_protocol(trained, measured)
     check_protocol(trained, normalize(torch.rand(2, 4), trained, torch.ones(2)).protocol)
+
+
+def test_m0_is_not_said_to_be_the_reason_where_the_spectra_differ_in_more() -> None:
+    trained = protocol_from_dict(M0_AS_SIGNAL)
+    with pytest.raises(ValueError, match="trained for 4 measurements, the signal has 3"):
+        check_protocol(trained, protocol_from_dict(protocol_7T([2.0, 3.0, 4.0])))
+
+
+def test_several_m0_measurements_are_named_in_the_plural() -> None:
+    trained = protocol_from_dict(protocol_7T([-300.0, 2.0, 3.0, -300.0]))
+    with pytest.raises(ValueError, match="of which numbers 1, 4 are M0 measurements .* with them named"):
+        check_protocol(trained, normalize(torch.rand(2, 4), trained, None).protocol)

@@ -112,9 +112,11 @@ def test_self_supervised_training_needs_a_scan(config, tmp_path: Path, capsys: p
     assert "--signal" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("m0_image", [False, True])
 def test_a_scan_may_contain_its_own_m0(
-    config: TrainingConfig, tmp_path: Path, slicer: ModuleType, monkeypatch: pytest.MonkeyPatch
+    m0_image: bool, config: TrainingConfig, tmp_path: Path, slicer: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The network has the inputs of a fit, which leaves these measurements out also where there is an M0 image."""
     monkeypatch.setattr(self_supervised, "LEAST_STEPS", 40)
     signal, _ = scan(config, 5 * 8 * 8)
     with_m0 = torch.cat([torch.ones(len(signal), 1), signal], 1)
@@ -123,7 +125,9 @@ def test_a_scan_may_contain_its_own_m0(
     protocol = SCAN_CONFIG["protocol"]
     with_first = {"offsets_ppm": [300.0, *protocol["offsets_ppm"]], "b1_uT": [0.0, *protocol["b1_uT"]]}
     config_file = write_config(tmp_path, SCAN_CONFIG, protocol={**protocol, **with_first}, epochs=5, samples=2000)
+    sitk.WriteImage(images[0], str(tmp_path / "m0.nii.gz"))
     train = ["train", str(config_file), "--self-supervised", "--signal", str(tmp_path / "z.nii.gz")]
+    train += ["--reference", str(tmp_path / "m0.nii.gz")] if m0_image else []
     assert main([*train, "--output", str(tmp_path / "scan.pt")]) == 0
     assert load_network(tmp_path / "scan.pt").protocol.offsets_ppm.tolist() == config.protocol.offsets_ppm.tolist()
 
