@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -203,7 +204,8 @@ def files_of_config(path: str | Path) -> list[Path]:
     values = read_json(path)
     protocol = values.get("protocol") if isinstance(values, dict) else None
     file = None if protocol is None else protocol_file(protocol, path.parent)
-    return [] if file is None or not file.is_file() else [file]
+    # The reader of the configuration names what no file can be called.
+    return [] if file is None or not os.path.isfile(file) else [file]
 
 
 def config_from_dict(values: Any, source: str = "config", folder: Path | None = None) -> TrainingConfig:

@@ -73,6 +73,18 @@ def test_an_unknown_key_is_refused_with_the_known_ones(read: Callable) -> None:
 
 
 @pytest.mark.parametrize("command", ["dataset", "train", "optimize-schedule"])
+def test_a_protocol_that_no_file_can_be_called_is_refused_by_the_name_of_the_configuration(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    values = {"protocol": 5000 * "p", "tissue": {}, "targets": ["water.T1_s"]}
+    (tmp_path / "c.json").write_text(json.dumps(values))
+    assert main([command, str(tmp_path / "c.json"), "--output", str(tmp_path / "n.pt")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {tmp_path / 'c.json'}: ")
+    assert "protocol" in line
+
+
+@pytest.mark.parametrize("command", ["dataset", "train", "optimize-schedule"])
 def test_the_commands_refuse_an_unknown_key_before_any_work(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

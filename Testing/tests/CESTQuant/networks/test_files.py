@@ -270,5 +270,5 @@ def test_m0_is_not_said_to_be_the_reason_where_the_spectra_differ_in_more() -> N
 
 def test_several_m0_measurements_are_named_in_the_plural() -> None:
     trained = protocol_from_dict(protocol_7T([-300.0, 2.0, 3.0, -300.0]))
-    with pytest.raises(ValueError, match="of which numbers 1, 4 are M0 measurements .* with them named"):
+    with pytest.raises(ValueError, match=r"of which numbers 1, 4 are M0 measurements .* with them named"):
         check_protocol(trained, normalize(torch.rand(2, 4), trained, None).protocol)
