@@ -15,6 +15,8 @@ from ..tissue.spectra import ZSpectra
 from .fields import interpolate_b1
 
 POWER_TOLERANCE_UT = 1e-3
+_ROUNDING = 1e-3
+"""Relative error of the limits as a message gives them, which are accepted too."""
 FARTHEST_EXTRAPOLATION = 0.2
 """Share of the lowest or highest power by which the wanted one may lie beyond it, where a B1 map interpolates."""
 LITTLE_EXTRAPOLATION = 0.05
@@ -65,7 +67,7 @@ def at_one_power(spectra: ZSpectra, power_uT: float | None) -> ZSpectra:
     if spectra.b1_relative is not None:
         low, high = float(powers[0]), float(powers[-1])
         lowest, highest = low * (1 - FARTHEST_EXTRAPOLATION), high * (1 + FARTHEST_EXTRAPOLATION)
-        if not lowest <= power_uT <= highest:
+        if not lowest * (1 - _ROUNDING) <= power_uT <= highest * (1 + _ROUNDING):
             raise InputError(
                 "power",
                 f"{power_uT:g} uT is too far from the acquired powers ({listed} uT) to be interpolated: choose a power "

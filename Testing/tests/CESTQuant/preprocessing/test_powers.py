@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -87,6 +89,16 @@ def test_a_power_far_beyond_the_acquired_ones_is_not_extrapolated() -> None:
         with pytest.raises(ValueError, match=r"too far from the acquired powers \(1, 2 uT\).*between 0.8 and 2.4 uT"):
             at_one_power(several, power_uT)
     torch.testing.assert_close(at_one_power(several, 2.2).signal, torch.full((2, 3), 0.78, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("powers_uT", [(0.7071, 1.4142), (0.333, 0.8), (0.1234, 2.3456), (1.5, 13.9999)])
+def test_the_limits_that_a_refusal_names_are_accepted(powers_uT: tuple[float, ...]) -> None:
+    several = spectra(*powers_uT, b1_relative=torch.ones(2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"between \S+ and \S+ uT") as caught:
+        at_one_power(several, 50.0)
+    low, high = re.findall(r"[\d.]+", str(caught.value))[-2:]
+    for power_uT in (float(low), float(high)):
+        assert at_one_power(several, power_uT).protocol.b1_uT.tolist() == [power_uT] * 3
 
 
 def test_voxels_whose_actual_b1_never_reaches_the_wanted_power_are_told() -> None:
