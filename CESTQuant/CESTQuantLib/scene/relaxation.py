@@ -18,7 +18,7 @@ from NeuroCESTLib.scene.messages import called
 from NeuroCESTLib.scene.sequences import sequence_to_array
 from NeuroCESTLib.scene.transaction import scene_unchanged_on_error
 
-from .results import unusable_warnings, voxels_by_status
+from .results import is_unusable, unusable_warnings, voxels_by_status
 from .study import mask_of
 
 SHORTEST_REPETITION_S = 0.001
@@ -72,7 +72,6 @@ def map_relaxation(
     """
     import torch
 
-    from ..fitting.marquardt import Status
     from ..preprocessing.magnitudes import b1_relative, bright_voxels
     from ..preprocessing.relaxation import FLIP_ANGLES, KINDS, MODELS, fit_relaxation, flip_angle_model
 
@@ -145,7 +144,7 @@ def map_relaxation(
         nodes["status"] = volumes.add_volume(on_grid(fit.status, 0, np.uint8), geometry, "status", label=True)
         item = hierarchy.make_folder(folder or f"{signal.GetName()} {kind}")
         hierarchy.put(nodes.values(), item)
-    estimated = fit.status != Status.AT_BOUND
+    estimated = torch.from_numpy(~is_unusable(fit.status.numpy(), of_a_search=True))
     report = {
         "model": model.title,
         "voxels": voxels_by_status(fit.status, inside.size - len(voxels)),

@@ -124,7 +124,7 @@ def unusable_warnings(status: np.ndarray, with_signal: np.ndarray, check: str, l
     from ..fitting.marquardt import Status
 
     at_limit = with_signal & (status == Status.AT_BOUND) & bool(limits)
-    failed = at_limit | (_is_unusable(status) & with_signal)
+    failed = with_signal & is_unusable(status, of_a_search=bool(limits))
     if failed.sum() <= MOST_FAILURES * with_signal.sum():
         return []
     of_these = f", {at_limit.sum()} of them at the limit of the search ({limits})" if at_limit.any() else ""
@@ -161,11 +161,17 @@ def region_warnings(study: Study, regions: dict[str, np.ndarray]) -> list[str]:
     ]
 
 
-def _is_unusable(status: np.ndarray) -> np.ndarray:
-    """Whether voxels have no values, or values that are not estimates, by their status of any shape."""
-    from ..fitting.marquardt import UNUSABLE
+def is_unusable(status: np.ndarray, of_a_search: bool = False) -> np.ndarray:
+    """Whether voxels have no values, or values that are not estimates, by their status of any shape.
 
-    return np.isin(status, [int(outcome) for outcome in UNUSABLE])
+    Args:
+        status: Status of the voxels.
+        of_a_search: Whether voxels at a bound, which is the limit of a search, have no estimate either.
+    """
+    from ..fitting.marquardt import UNUSABLE, Status
+
+    outcomes = (*UNUSABLE, Status.AT_BOUND) if of_a_search else UNUSABLE
+    return np.isin(status, [int(outcome) for outcome in outcomes])
 
 
 def into_scene(
@@ -200,7 +206,7 @@ def into_scene(
             nodes[name] = _map_node(name, maps[name], study.geometry)
         status = _on_grid(study, result.status.cpu().numpy().astype(np.uint8), 0)
         nodes[STATUS] = volumes.add_volume(status, study.geometry, STATUS, label=True)
-        table = add_table(region_columns(maps, regions, ~_is_unusable(status)), "regions") if regions else None
+        table = add_table(region_columns(maps, regions, ~is_unusable(status)), "regions") if regions else None
         item = hierarchy.make_folder(folder)
         quality = {name for name in nodes if name == STATUS or quantity_named(name).quality}
         tables = [] if table is None else [table]

@@ -151,6 +151,18 @@ def test_few_voxels_at_the_limit_stay_out_of_the_medians_without_a_warning(slice
     assert medians["t2_s"] == pytest.approx(np.median(t2_s.ravel()[count:]), rel=1e-4)
 
 
+def test_voxels_that_the_model_does_not_explain_stay_out_of_the_medians(slicer: ModuleType, tmp_path: Path) -> None:
+    """Air and moving tissue have no decay, but the search finds some time for them."""
+    echoes_s, shape = np.arange(0.01, 0.09, 0.01), GRIDS["oblique"].shape
+    signal = 100 * np.exp(-echoes_s.reshape(-1, 1, 1, 1) / np.full(shape, 0.06))
+    most = signal[:, :3].shape
+    signal[:, :3] = np.abs(np.random.default_rng(1).normal(0, 100, most))
+    told, medians = relaxation_report(tmp_path, signal, "multi-echo", "--times-ms", *map(str, 1e3 * echoes_s))
+    assert "have no usable result" in told[0]
+    assert medians["t2_s"] == pytest.approx(0.06, rel=1e-3)
+    assert medians["rmse"] == pytest.approx(0, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
