@@ -161,3 +161,18 @@ def test_bundled_configurations_have_names_and_strategies_are_protocols(
     error = capsys.readouterr().err.strip()
     assert "autocest_nothing: no such file; give a CONFIG.json or one of autocest_guanidinium_7T, " in error
     assert "\n" not in error
+
+
+def test_an_m0_that_the_optimised_schedule_leaves_too_low_is_told(tmp_path: Path) -> None:
+    m0 = {
+        "offsets_ppm": [2.5, 3, 3.5, -300],
+        "b1_uT": [1, 2, 3, 0],
+        "m0_measurements": [4],
+        "signal_normalisation": "m0",
+    }
+    short = {"samples": 100, "epochs": 1, "held_out": 100, "objective": "crlb-a", "trainable": "b1_uT", "limits": {}}
+    short |= {"crlb": {"steps": 2, "starts": 1, "first_steps": 2, "voxels": 16}}
+    path = write_config(tmp_path, SCHEDULE_CONFIG, protocol={**SCHEDULE_CONFIG["protocol"], **m0}, **short)
+    assert run("optimize-schedule", path, "--output", tmp_path / "out") == 0
+    told = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+    assert any(sentence.startswith("the optimised schedule: M0 measurement 4 reaches only 0.") for sentence in told)
