@@ -150,7 +150,7 @@ def test_the_frequency_of_something_else_in_a_comment_is_not_the_unit_of_the_off
 )
 def test_a_comment_that_leaves_the_unit_open_is_refused(tmp_path: Path, comment: str) -> None:
     path = tmp_path / "offsets.txt"
-    path.write_text(f"# {comment}\n-3.5\n3.5\n")
+    path.write_text(f"# {comment}\n-3.5\n3.5\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"offsets\.txt: '.*' leaves open .* say ppm or Hz") as caught:
         read_protocol(path, 3.0)
     one_line(caught.value, str(path))
