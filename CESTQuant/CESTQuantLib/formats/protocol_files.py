@@ -26,13 +26,24 @@ _OF_SOMETHING_ELSE = re.compile(r"bandwidth|(?<![a-z])bw(?![a-z])|pixel|(?<![a-z
 _ONE_FREQUENCY = re.compile(r"(?<![\w.])[\d.]+(e[-+]?\d+)?\s*k?hz(?![a-z])|(?<![a-z])k?hz\W*[:=]\s*[-+.\d]")
 """A number with its unit, as of some setting, or a unit with its number behind it."""
 _UNIT_OF_OFFSETS = re.compile(r"offsets?\W*(?:are\s+)?(?:in\s+)?[\W_]*(ppm|hz)(?![a-z])")
-_CLAUSE_BEFORE = re.compile(r"[^;,()]*$")
-_CLAUSE_BEHIND = re.compile(r"[^;,(]*")
-"""The rest of the clause with the unit of the offsets; a bracket around the unit is a part of it."""
-_CALCULATES = re.compile(r"\W*?([*/]|divided by|multiplied by|times)\s*[\d.]")
-"""What stands right behind the unit of the offsets where a formula converts it."""
-_CONVERTED_TO = r"(?:\b(?:in)?to|[-=]>|\u2192)\W*{unit}(?![a-z])"
-"""What says that the offsets are converted to another unit, so that the numbers may be in either of them."""
+_CLAUSE_END = r"[;,|()]|\.(?=\s|$)|\s-\s"
+"""Where a clause ends; a bracket around the unit of the offsets is a part of its clause."""
+_CALCULATION = re.compile(
+    r"[*/=]|divided by|multiplied by|(?<![a-z])times(?![a-z])|(?<![a-z])(in)?to(?![a-z])|->|\u2192"
+)
+"""What makes a clause with both units a formula or a conversion, so that the numbers may be in either of them."""
+_SETTING = re.compile(r"\w+\s*=\s*[\d.]+\w*")
+"""Another quantity with its number, such as B1=2uT."""
+_CONVERTED = (
+    r"[\s,)\]]*\(?\s*((converted|divided by|multiplied by)[\s\d.]*)?((in)?to(?![a-z])|->|\u2192)\W*{unit}(?![a-z])"
+)
+"""A conversion right behind the unit of the offsets."""
+_BY_LARMOR = {
+    "hz": re.compile(r"\W*?(/|divided by)\s*([\d.]+)"),
+    "ppm": re.compile(r"\W*?(\*|times|multiplied by)\s*([\d.]+)"),
+}
+_LEAST_LARMOR_MHZ = 40.0
+"""Numbers from here on, right behind a unit that they are divided or multiplied by, convert it: 1 T has 42.6 MHz."""
 _QUANTITY = re.compile(r"(?<![\w.])[-+]?[\d.]+(e[-+]?\d+)?\s*(ppm|k?hz)(?![a-z])")
 """A number with its unit, which says nothing about that of the offsets where they have one of their own."""
 _UNCLEAR = "unclear"
@@ -137,14 +148,7 @@ def _unit_of(line: str) -> str | None:
     text = line.lower()
     if found := _UNIT_OF_OFFSETS.search(text):
         several = len(set(_UNIT_OF_OFFSETS.findall(text))) > 1
-        before, behind = text[: found.start()], text[found.end() :]
-        clause = _found_in(_CLAUSE_BEFORE, before) + _found_in(_CLAUSE_BEHIND, behind)
-        others = {"ppm", "hz", "khz"} - {found[1]}
-        of_both = bool(others & set(_UNIT.findall(_QUANTITY.sub("", clause))))  # such as "ppm = offset Hz / 127.7"
-        converted = _CALCULATES.match(behind) or any(
-            re.search(_CONVERTED_TO.format(unit=other), before + behind) for other in others
-        )
-        return _UNCLEAR if several or of_both or converted else found[1]
+        return _UNCLEAR if several or _is_converted(text, found) else found[1]
     units, of_offsets = set(_UNIT.findall(text)), "offset" in text
     if not units:
         return None
@@ -155,9 +159,18 @@ def _unit_of(line: str) -> str | None:
     return units.pop()
 
 
-def _found_in(pattern: re.Pattern[str], text: str) -> str:
-    found = pattern.search(text)
-    return found[0] if found else ""
+def _is_converted(text: str, found: re.Match[str]) -> bool:
+    """Whether a comment converts offsets between units, so that their numbers may be in either of them."""
+    before, behind = text[: found.start()], text[found.end() :]
+    others = {"ppm", "hz", "khz"} - {found[1]}
+    clause = f"{re.split(_CLAUSE_END, before)[-1]} {re.split(_CLAUSE_END, behind.lstrip(' )]'))[0]}"
+    clause = _SETTING.sub("", _QUANTITY.sub("", clause))
+    if others & set(_UNIT.findall(clause)) and _CALCULATION.search(clause):  # such as "ppm = offset Hz / 127.7"
+        return True
+    number = _BY_LARMOR[found[1]].match(behind)
+    if number and _is_number(number[2]) and float(number[2]) >= _LEAST_LARMOR_MHZ:
+        return True
+    return any(re.match(_CONVERTED.format(unit=other), behind) for other in others)
 
 
 def _offsets_of_line(words: list[str], header: str, place: str) -> list[str]:
