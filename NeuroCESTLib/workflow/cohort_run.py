@@ -236,7 +236,7 @@ def _look(plan: Plan, folder: Path, arguments: Sequence[str], options: RunOption
         file = plan.write(Path(temporary) / "plan.json")
         if dag is None:
             redo = folders_to_redo(folder, plan, targets_of(options.engine))
-            return run_engine(place, file, [*forcing(arguments, redo), "--dry-run"])
+            return run_engine(place, file, [*forcing(arguments, redo), "--dry-run", "--rerun-incomplete"])
         kind = Path(dag).suffix.lower()
         if kind not in (".mmd", ".dot", *_GRAPHVIZ):
             raise ValueError(f"--dag {dag}: the name must end in .mmd, .dot, .svg, .pdf or .png")

@@ -9,6 +9,11 @@ from pathlib import Path
 from .engine import PLAN, folders_under_way
 from .plan import FOLDERS, Plan
 
+_MADE_BY_A_RUN = ("report.json", ".snakemake_timestamp")
+"""Files in the folder of a stage that has ended: of the stage, and of Snakemake."""
+_OF_NOBODY = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers lay into every folder that somebody looks at."""
+
 
 def require_files_kept(folder: Path, plan: Plan) -> None:
     """Check that no stage would remove files of the user.
@@ -30,7 +35,7 @@ def require_files_kept(folder: Path, plan: Plan) -> None:
     for stage, subject, visit in stages:
         key = f"{subject}/{visit.name}/{FOLDERS[stage]}"
         place = folder / key
-        is_result = (place / "report.json").is_file() or is_under_way(key)
+        is_result = any((place / name).is_file() for name in _MADE_BY_A_RUN) or is_under_way(key)
         if _holds_files(place) and not ((folder / PLAN).is_file() and is_result):
             raise ValueError(
                 f"'{place}' holds files that no earlier run in '{folder}' has made, and would be replaced by the "
@@ -58,7 +63,9 @@ def _require_output_outside_scans(folder: Path, plan: Plan) -> None:
 
 def _holds_files(place: Path) -> bool:
     """Whether there is something that could be lost: a file, a link that leads nowhere, or files in a folder."""
-    return os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
+    if place.is_dir():
+        return any(file.name not in _OF_NOBODY for file in place.iterdir())
+    return os.path.lexists(place)
 
 
 def _places(path: str | Path) -> set[Path]:

@@ -9,6 +9,7 @@ is newer.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import sys
@@ -236,12 +237,14 @@ def _job_of(plan: Plan | None, key: str) -> Job | None:
 
 
 def _read_by(folder: Path, job: Job, key: str, ended: int, checksum_of: _Checksums) -> dict[str, Any]:
-    """States and stamps of what a stage read until it ended, in ns.
+    """States and stamps of what a stage read that ended at a time in ns.
 
     The state of the report of another stage is its time, and that of a file its checksum. A file that was changed or
-    replaced after the stage had read it has no stamp, and no state either where the report does not tell it.
+    replaced after the stage had read it has no stamp, and no state either where the report does not tell it. Nobody
+    knows when a stage reads its files, so all that was changed since it began is compared by its content.
     """
-    reported = _reported(folder / key / _REPORT)
+    reported, began = _reported(folder / key / _REPORT)
+    began = min(began or ended, ended)
     by_path, checksums = dict(reported), {checksum for _, checksum in reported}
     read, stamps = {}, {}
     for name, file in {name: _file(folder, name) for name in job.inputs}.items():
@@ -254,10 +257,10 @@ def _read_by(folder: Path, job: Job, key: str, ended: int, checksum_of: _Checksu
             continue
         checksum = by_path.get(str(file))
         if checksum is not None:
-            is_read = max(state.st_mtime_ns, state.st_ctime_ns) <= ended or checksum_of(file) == checksum
+            is_read = max(state.st_mtime_ns, state.st_ctime_ns) < began or checksum_of(file) == checksum
         else:
             # Reports of anonymous runs tell the checksums, but not of which files they are.
-            is_read = state.st_mtime_ns <= ended or checksum_of(file) in checksums
+            is_read = state.st_mtime_ns < began or checksum_of(file) in checksums
             checksum = checksum_of(file) if is_read else None
         if checksum is not None:
             read[name] = checksum
@@ -266,15 +269,19 @@ def _read_by(folder: Path, job: Job, key: str, ended: int, checksum_of: _Checksu
     return {"read": read, "stamps": stamps}
 
 
-def _reported(report: Path) -> list[tuple[str, str]]:
-    """Paths and checksums of the files that a stage has read, as far as its report tells them."""
+def _reported(report: Path) -> tuple[list[tuple[str, str]], int | None]:
+    """Paths and checksums of the files that a stage has read, and when it began in ns, as far as its report tells."""
     try:
         content = read_json(report)
     except (OSError, ValueError):
-        return []
-    inputs = content.get("inputs") if isinstance(content, dict) else None
+        return [], None
+    if not isinstance(content, dict):
+        return [], None
+    inputs, began = content.get("inputs"), None
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        began = int(datetime.datetime.fromisoformat(content["started"]).timestamp()) * 1_000_000_000
     entries = [entry for entry in inputs or () if isinstance(entry, dict) and "files" not in entry]
-    return [(entry["path"], entry["sha256"]) for entry in entries if {"path", "sha256"} <= entry.keys()]
+    return [(entry["path"], entry["sha256"]) for entry in entries if {"path", "sha256"} <= entry.keys()], began
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -89,6 +89,17 @@ def test_files_that_the_user_lays_into_the_folder_of_a_failed_stage_are_kept(stu
         require_files_kept(study, plan_of(study))
 
 
+@pytest.mark.parametrize("left", ["report.json", ".snakemake_timestamp"])
+def test_a_result_that_somebody_has_emptied_is_made_again(left: str, study: Path, tmp_path: Path) -> None:
+    run_once(tmp_path / "results", f"s01/v1/maps/{left}")
+    require_files_kept(tmp_path / "results", plan_of(study))
+
+
+def test_files_of_file_managers_are_no_files_of_the_user(study: Path, tmp_path: Path) -> None:
+    run_once(tmp_path / "results", "s01/v1/maps/.DS_Store")
+    require_files_kept(tmp_path / "results", plan_of(study))
+
+
 @pytest.mark.parametrize("output", ["study", "study/results"])
 def test_results_are_not_laid_among_the_files_of_the_scanner(output: str, study: Path, tmp_path: Path) -> None:
     plan = plan_of(study, cest=study)

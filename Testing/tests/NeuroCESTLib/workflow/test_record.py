@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -135,6 +137,19 @@ def test_a_file_that_is_exchanged_after_a_stage_has_read_it_makes_the_stage_outd
     made(folder, *STAGES, time=60)
     tell_checksum(folder, cest)
     exchange(cest, other)  # while another patient is fitted
+    update_record(folder, plan_of(folder))
+    assert outdated(folder, plan_of(folder)) == ["fit"]
+
+
+def test_a_file_that_is_replaced_while_a_stage_runs_makes_the_stage_outdated(folder: Path) -> None:
+    began, report = int(time.time()) - 100, folder / "s01/v1/maps/report.json"
+    made(folder, *STAGES, time=began + 200)
+    tell_checksum(folder, folder / "data/cest.nii")
+    content = json.loads(report.read_text())
+    started = datetime.datetime.fromtimestamp(began, datetime.timezone.utc).isoformat(timespec="seconds")
+    report.write_text(json.dumps({**content, "started": started}))
+    os.utime(report, (began + 200, began + 200))
+    (folder / "data/cest.nii").write_text("a corrected scan, 100 s after the stage began")
     update_record(folder, plan_of(folder))
     assert outdated(folder, plan_of(folder)) == ["fit"]
 
