@@ -155,7 +155,7 @@ def fit_background(
     if int(used.sum()) < free:
         ranges = " and ".join(f"{low:g} to {high:g}" for low, high in model.excluded_ppm)
         raise InputError(
-            "lorentzian",
+            "protocol",
             f"{int(used.sum())} offsets lie outside of the ranges that the background fit leaves out ({ranges} ppm), "
             f"which are too few for its {free} values: acquire more of them, or choose a description that leaves out "
             "less",
