@@ -43,6 +43,8 @@ def read_cohort(path: str | os.PathLike) -> CohortManifest:
     path = Path(path)
     header, lines = _table(path)
     problems = _header_problems(header)
+    if not {"subject", "visit"} <= set(header):
+        lines = []  # the lines of another kind of file say nothing
     visits = []
     for number, fields in lines:
         if len(fields) > len(header) and any(entry.strip() for entry in fields[len(header) :]):

@@ -106,6 +106,14 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         read_cohort(tmp_path / "m.csv")
 
 
+def test_of_another_kind_of_file_only_the_missing_columns_are_told(tmp_path: Path) -> None:
+    other = tmp_path / "protocol.json"
+    other.write_text('{\n "field_strength_T": 3,\n "offsets_ppm": [\n -3.5,\n 3.5\n ]\n}\n')
+    with pytest.raises(ValueError, match="the column subject is missing") as error:
+        read_cohort(other)
+    assert "line" not in str(error.value).replace(str(tmp_path), "")
+
+
 def test_mistakes_of_manifest_and_settings_come_together_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
