@@ -280,8 +280,9 @@ def _reported(report: Path) -> tuple[list[tuple[str, str]], int | None]:
     inputs, began = content.get("inputs"), None
     with contextlib.suppress(KeyError, TypeError, ValueError):
         began = int(datetime.datetime.fromisoformat(content["started"]).timestamp()) * 1_000_000_000
-    entries = [entry for entry in inputs or () if isinstance(entry, dict) and "files" not in entry]
-    return [(entry["path"], entry["sha256"]) for entry in entries if {"path", "sha256"} <= entry.keys()], began
+    entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []
+    named = [(entry.get("path"), entry.get("sha256")) for entry in entries if "files" not in entry]
+    return [(path, checksum) for path, checksum in named if isinstance(path, str) and isinstance(checksum, str)], began
 
 
 def _file(folder: Path, name: str) -> Path:
