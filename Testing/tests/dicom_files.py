@@ -11,7 +11,7 @@ import numpy as np
 Tag = tuple[int, int]
 Values = Mapping[Tag, tuple[str, object]]
 _LONG = ("OB", "OW", "SQ", "UN", "UT")
-_NUMBERS = {"US": "H", "UL": "I", "FD": "d", "FL": "f"}
+_NUMBERS = {"US": "H", "UL": "I", "FD": "d", "FL": "f", "SS": "h"}
 
 
 def _content(kind: str, value: object) -> bytes:

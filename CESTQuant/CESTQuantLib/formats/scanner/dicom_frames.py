@@ -27,6 +27,12 @@ _TEMPORAL: Tag = (0x0020, 0x0100)
 _FRAMES: Tag = (0x0028, 0x0008)
 _TYPE: Tag = (0x0008, 0x0008)
 _FRAME_TYPE: Tag = (0x0008, 0x9007)
+_COMPONENT: Tag = (0x0008, 0x9208)
+_ECHO: Tag = (0x0018, 0x0086)
+_ECHO_TIME: Tag = (0x0018, 0x0081)
+_EFFECTIVE_ECHO_TIME: Tag = (0x0018, 0x9082)
+_GE_CREATOR: Tag = (0x0043, 0x0010)
+_GE_TYPE: Tag = (0x0043, 0x102F)
 _SHARED: Tag = (0x5200, 0x9229)
 _PER_FRAME: Tag = (0x5200, 0x9230)
 _MACROS: dict[Tag, Tag] = {
@@ -39,9 +45,15 @@ _MACROS: dict[Tag, Tag] = {
     (0x0020, 0x9128): (0x0020, 0x9111),
     (0x0020, 0x9156): (0x0020, 0x9111),
     _FRAME_TYPE: (0x0018, 0x9226),
+    _COMPONENT: (0x0018, 0x9226),
+    _EFFECTIVE_ECHO_TIME: (0x0018, 0x9114),
 }
 """Sequence of a multi-frame file that holds an element."""
+_GE_TYPES = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
+"""Types of images by the number in GE's private element."""
 _SAME_PLACE_MM = 1e-2
+_LARGEST_SHIFT = 0.1
+"""Largest distance of images that count as one slice, relative to the smallest side of a voxel."""
 _EVEN = 1e-2
 _RESCALING: tuple[tuple[Tag, bytes, bytes], ...] = (
     (_INTERCEPT, b"DS", b"0"),
@@ -68,6 +80,8 @@ class Frame:
         acquisition: Number of the acquisition; None where the file has none.
         order: Numbers by which the images are in order otherwise: those of the series, the image and the frame.
         words: Words of the image type, such as ``M`` or ``PHASE``.
+        echo: Number of the echo; None where the file has none.
+        echo_time_ms: Echo time in ms; None where the file has none.
     """
 
     file: DicomFile
@@ -80,6 +94,8 @@ class Frame:
     acquisition: float | None
     order: tuple[float, ...]
     words: frozenset[str]
+    echo: float | None = None
+    echo_time_ms: float | None = None
 
 
 def frames_of(file: DicomFile) -> list[Frame]:
@@ -114,7 +130,6 @@ def _frame(file: DicomFile, number: int, own: Elements, shared: Elements) -> Fra
     between_rows, between_columns = values(_SPACING, 2)
     if min(between_rows, between_columns) <= 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
         raise ValueError(f"'{file.path}' has an impossible voxel grid")
-    words = file.text(_TYPE) if not own else _frame_type(file, own, shared) or file.text(_TYPE)
     return Frame(
         file,
         number,
@@ -125,15 +140,28 @@ def _frame(file: DicomFile, number: int, own: Elements, shared: Elements) -> Fra
         optional((0x0020, 0x9128), _TEMPORAL),
         optional((0x0020, 0x9156), _ACQUISITION),
         (optional(_SERIES) or 0.0, optional(_INSTANCE) or 0.0, number),
-        frozenset(words.upper().split("\\")),
+        _words(file, own, shared),
+        optional(_ECHO),
+        optional(_EFFECTIVE_ECHO_TIME, _ECHO_TIME),
     )
 
 
-def _frame_type(file: DicomFile, own: Elements, shared: Elements) -> str:
+def _words(file: DicomFile, own: Elements, shared: Elements) -> frozenset[str]:
+    """Words of the image type, with those of the elements that say it otherwise."""
+    words = (_text(file, _FRAME_TYPE, own, shared) if own else "") or file.text(_TYPE)
+    found = {*words.upper().split("\\"), _text(file, _COMPONENT, own, shared).upper()}
+    if file.text(_GE_CREATOR) == "GEMS_PARM_01" and (number := file.numbers(_GE_TYPE)):
+        found |= {word for i, word in enumerate(_GE_TYPES) if i == number[0]}
+    return frozenset(found - {""})
+
+
+def _text(file: DicomFile, tag: Tag, own: Elements, shared: Elements) -> str:
+    """Text of an element: of the frame, of all frames, or of the file."""
     for part in (own, shared):
-        for item in file.sequence(_MACROS[_FRAME_TYPE], part):
-            return file.text(_FRAME_TYPE, item)
-    return ""
+        for item in file.sequence(_MACROS[tag], part):
+            if found := file.text(tag, item):
+                return found
+    return file.text(tag)
 
 
 def _numbers(file: DicomFile, tag: Tag, own: Elements, shared: Elements) -> list[float]:
@@ -149,18 +177,17 @@ def _numbers(file: DicomFile, tag: Tag, own: Elements, shared: Elements) -> list
 def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages:
     """Arrange frames as volumes, in the order of the acquisition.
 
-    Images at the same place belong to different volumes. Their order is that of the temporal positions or acquisition
-    numbers where each volume has one of its own, otherwise that of the image numbers.
+    Images at the same place belong to different volumes. Their order is that of the temporal positions, acquisition
+    numbers or echo times where each volume has one of its own, otherwise that of the image numbers.
 
     Args:
-        frames: Frames of one series, in any order.
+        frames: Magnitude images of one series, in any order.
         quantitative: Whether values of different images have to be comparable: the scaling of each image for display,
             which Philips applies, is then undone.
 
     Raises:
         ValueError: The frames do not fill one regular voxel grid; the message says why.
     """
-    frames, notes = _magnitudes(frames)
     first = frames[0]
     where = f"'{first.file.path.parent}'"
     other = next(
@@ -176,10 +203,10 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
             f"'{first.file.path}' and '{other.file.path}' have different orientations or voxel sizes: leave out the "
             "series that does not belong to the acquisition"
         )
-    normal = np.cross(*first.axes)
-    depths = np.array([frame.position @ normal for frame in frames])
-    places = _places(depths)
-    stacks = [[frames[i] for i in np.flatnonzero(np.abs(depths - place) < _SAME_PLACE_MM)] for place in places]
+    places = _places(frames)
+    stacks = [
+        [frame for frame, k in zip(frames, places, strict=True) if k == place] for place in range(max(places) + 1)
+    ]
     count = len(stacks[0])
     if any(len(stack) != count for stack in stacks):
         raise ValueError(
@@ -190,24 +217,34 @@ def arrange(frames: Sequence[Frame], quantitative: bool = True) -> ScannedImages
     stacks = [sorted(stack, key=key) for stack in stacks]
     array = np.stack([np.stack([stack[m] for stack in _pixels(stacks, quantitative)]) for m in range(count)])
     groups = (FrameGroup("measurement", told, count),) if count > 1 else ()
-    return ScannedImages(array, _matrix(stacks, normal, places, where), groups, notes)
+    return ScannedImages(array, _matrix(stacks, where), groups, (*_shifts(stacks, where), *_echo_times(stacks[0])))
 
 
-def _magnitudes(frames: Sequence[Frame]) -> tuple[list[Frame], tuple[str, ...]]:
-    """Frames without phase images, and a sentence where there were some."""
-    if any("MOSAIC" in frame.words for frame in frames):
-        raise ValueError(f"'{frames[0].file.path}' is a mosaic of slices: export the series without mosaic")
-    others = {"P", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "R", "I"}
-    kept = [frame for frame in frames if not frame.words & others]
-    if not kept:
-        raise ValueError(f"'{frames[0].file.path.parent}' has phase images only: export the magnitude images")
-    left_out = len(frames) - len(kept)
-    return kept, (f"{left_out} phase images were left out",) if left_out else ()
+def images_at_a_place(frames: Sequence[Frame]) -> int:
+    """Return how many images there are of the slice of which there are most, which is the number of volumes."""
+    return int(np.bincount(_places(frames)).max())
 
 
-def _places(depths: np.ndarray) -> np.ndarray:
-    ordered = np.sort(depths)
-    return ordered[np.concatenate([[True], np.diff(ordered) > _SAME_PLACE_MM])]
+def _places(frames: Sequence[Frame]) -> np.ndarray:
+    """Numbers of the slices that the frames show, along their normal."""
+    normal = np.cross(*frames[0].axes)
+    return clusters(np.array([frame.position @ normal for frame in frames]), _SAME_PLACE_MM)
+
+
+def clusters(values: np.ndarray, distance: float) -> np.ndarray:
+    """Return the number of the group that every value belongs to; groups are more than a distance apart.
+
+    Args:
+        values: Values (n,).
+        distance: Largest distance of neighbouring values of a group.
+
+    Returns:
+        Numbers (n,) from 0, in the order of the values.
+    """
+    order = np.argsort(values, kind="stable")
+    labels = np.zeros(len(values), int)
+    labels[order[1:]] = np.cumsum(np.diff(values[order]) > distance)
+    return labels
 
 
 def _order(stacks: list[list[Frame]]) -> tuple[Callable[[Frame], tuple[float, ...]], str]:
@@ -219,23 +256,47 @@ def _order(stacks: list[list[Frame]]) -> tuple[Callable[[Frame], tuple[float, ..
     def by_acquisition(frame: Frame) -> tuple[float, ...]:
         return (-1.0 if frame.acquisition is None else frame.acquisition,)
 
-    for key, name in ((by_temporal, "temporal position"), (by_acquisition, "acquisition number")):
+    def by_echo_time(frame: Frame) -> tuple[float, ...]:
+        return (-1.0 if frame.echo_time_ms is None else frame.echo_time_ms,)
+
+    for key, name in (
+        (by_temporal, "temporal position"),
+        (by_acquisition, "acquisition number"),
+        (by_echo_time, "echo time"),
+    ):
         found = [sorted(map(key, stack)) for stack in stacks]
         if len(set(found[0])) == len(stacks[0]) and all(values == found[0] for values in found):
             return key, f"in the order of the {name}"
     return lambda frame: frame.order, "in the order of the image numbers"
 
 
-def _matrix(stacks: list[list[Frame]], normal: np.ndarray, places: np.ndarray, where: str) -> np.ndarray:
+def _shifts(stacks: list[list[Frame]], where: str) -> tuple[str, ...]:
+    """A sentence where images of a slice lie apart, by less than what an analysis could notice."""
+    first = stacks[0][0]
+    shift = max(float(np.linalg.norm(frame.position - stack[0].position)) for stack in stacks for frame in stack)
+    if shift <= _SAME_PLACE_MM:
+        return ()
+    if shift > _LARGEST_SHIFT * min(*first.spacing, first.thickness):
+        raise ValueError(f"{where} has images of a slice that are shifted against each other by up to {shift:.3g} mm")
+    return (f"images of a slice lie up to {shift:.2g} mm apart and are taken as being at the place of the first one",)
+
+
+def _echo_times(stack: list[Frame]) -> tuple[str, ...]:
+    """The echo times of the volumes, where they differ."""
+    times = [frame.echo_time_ms for frame in stack]
+    if None in times or len(set(times)) == 1:
+        return ()
+    return (f"the echo times in ms are {' '.join(f'{time:g}' for time in times)}",)
+
+
+def _matrix(stacks: list[list[Frame]], where: str) -> np.ndarray:
     """Matrix (4, 4) from voxel index to LPS."""
     first = stacks[0][0]
+    normal = np.cross(*first.axes)
     positions = np.array([stack[0].position for stack in stacks])
-    for stack in stacks:
-        if any(np.linalg.norm(frame.position - stack[0].position) > _SAME_PLACE_MM for frame in stack):
-            raise ValueError(f"{where} has images that are shifted against each other in their plane")
     step = normal * first.thickness
-    if len(places) > 1:
-        step = (positions[-1] - positions[0]) / (len(places) - 1)
+    if len(stacks) > 1:
+        step = (positions[-1] - positions[0]) / (len(stacks) - 1)
         even = np.abs(np.diff(positions, axis=0) - step).max() <= _EVEN * np.linalg.norm(step) + _SAME_PLACE_MM
         if not even or np.linalg.norm(np.cross(step, normal)) > _EVEN * np.linalg.norm(step):
             raise ValueError(f"{where}: the slices do not have equal distances, or some are missing")

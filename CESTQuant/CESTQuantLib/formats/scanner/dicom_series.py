@@ -16,7 +16,8 @@ from NeuroCESTLib.core.headers.dicom import is_dicom
 from ..protocol_files import read_offsets, read_protocol
 from ..protocol_json import protocol_to_dict
 from .dicom_elements import DicomFile, first_number, first_text, read_elements
-from .dicom_frames import Frame, arrange, frames_of
+from .dicom_frames import Frame, arrange, frames_of, images_at_a_place
+from .dicom_selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels, without_copies
 from .saturation import field_of_larmor
 from .scan import Scan
 from .siemens import measurement_protocol, wip_offsets
@@ -46,6 +47,7 @@ class Series:
         files: Its files.
         frames: Number of images.
         numbers: Numbers of the series that it was joined from; empty for a single one.
+        copies: Files that were left out because they repeat others, each with the one that it repeats.
     """
 
     number: str
@@ -54,6 +56,7 @@ class Series:
     files: tuple[DicomFile, ...]
     frames: int
     numbers: tuple[str, ...] = ()
+    copies: tuple[tuple[DicomFile, DicomFile], ...] = ()
 
     def description(self) -> str:
         """Return number, name, manufacturer and number of images in words."""
@@ -92,9 +95,10 @@ def series_in(source: str | Path) -> list[Series]:
 
 def _series(files: list[DicomFile]) -> Series:
     first = files[0]
+    files, copies = without_copies(files)
     frames = sum(int((file.numbers((0x0028, 0x0008)) or [1])[0]) for file in files)
     name = first_text(first, *_NAMES)
-    return Series(first.text(_NUMBER), name, first.text(_MANUFACTURER), tuple(files), frames)
+    return Series(first.text(_NUMBER), name, first.text(_MANUFACTURER), tuple(files), frames, copies=tuple(copies))
 
 
 def choose_series(source: str | Path, scan: str | None) -> tuple[Series, tuple[str, ...]]:
@@ -143,8 +147,10 @@ def _joined(series: list[Series], scan: str) -> Series | None:
     if len(inside) < 2:
         return None
     files = tuple(file for one in inside for file in one.files)
+    copies = tuple(pair for one in inside for pair in one.copies)
     numbers = tuple(one.number for one in inside)
-    return Series(scan, inside[0].name, inside[0].manufacturer, files, sum(one.frames for one in inside), numbers)
+    frames = sum(one.frames for one in inside)
+    return Series(scan, inside[0].name, inside[0].manufacturer, files, frames, numbers, copies)
 
 
 def read_series(series: Series, source: str | Path, offsets: Sequence[float] | str | Path | None = None) -> Scan:
@@ -161,42 +167,61 @@ def read_series(series: Series, source: str | Path, offsets: Sequence[float] | s
     Raises:
         ValueError: A file is damaged, the images do not fill one grid, or offsets and images differ in number.
     """
-    frames = [frame for file in series.files for frame in frames_of(file)]
-    files = [file.path for file in series.files]
-    if _looks_like_map(series, frames):
-        return _aptw_map(series, frames)
+    require_same_pixels(series.copies)
+    frames, notes = magnitudes([frame for file in series.files for frame in frames_of(file)])
+    notes = (*_copies_told(series), *notes)
+    if offsets is None and _looks_like_map(series, frames):
+        return _aptw_map(series, frames, notes)
+    echoes, told = echoes_of(frames)
+    is_image = are_measured_once(echoes) and offsets is None
+    if len(echoes) > 1 and not is_image:
+        frames, left_out = first_echo(echoes)
+        told = (left_out,)
     images = arrange(frames)
     count = len(images.array)
-    protocol, told, used = _protocol(series, Path(source), offsets, count)
-    notes = [*images.notes, *told]
+    notes = (*notes, *told, *images.notes)
     if count > 1:
-        notes.insert(0, f"the {count} volumes are {images.groups[0].comment}")
-    has_protocol = count > 1 or offsets is not None
+        notes = (f"the {count} volumes are {images.groups[0].comment}", *notes)
+    files = tuple(file.path for file in series.files)
+    if is_image:
+        notes = (*notes, "every echo was measured once, so these are images: with --offsets they become a CEST signal")
+        return Scan(series.number, series.description(), images, None, files, notes=notes)
+    protocol, known, used = _protocol(series, Path(source), offsets, count)
     return Scan(
         series.number,
         series.description(),
         images,
-        protocol if has_protocol else None,
+        protocol if count > 1 or offsets is not None else None,
         (*files, *used),
-        notes=tuple(notes),
+        notes=(*notes, *_map_name_told(series, frames, count), *known),
     )
 
 
+def _copies_told(series: Series) -> tuple[str, ...]:
+    if not series.copies:
+        return ()
+    copy, original = series.copies[0]
+    return (f"{len(series.copies)} files repeat others and were left out, such as '{copy.path}' of '{original.path}'",)
+
+
 def _looks_like_map(series: Series, frames: list[Frame]) -> bool:
-    """Whether a series is a finished map of APT weighting: called so, derived, or a single volume."""
-    if not _APTW.search(series.name):
-        return False
+    """Whether a series is a finished map of APT weighting: called so, and a single volume."""
+    return _APTW.search(series.name) is not None and images_at_a_place(frames) == 1
+
+
+def _map_name_told(series: Series, frames: list[Frame], count: int) -> tuple[str, ...]:
+    """A sentence where an acquisition has the name and type of a finished map."""
     derived = any("DERIVED" in frame.words or any("APT" in word for word in frame.words) for frame in frames)
-    places = {tuple(np.round(frame.position, 2)) for frame in frames}
-    return derived or len(places) == len(frames)
+    if not derived or not _APTW.search(series.name):
+        return ()
+    return (
+        f"'{series.name}' is derived from other images and called like a finished map, but taken as an acquisition of "
+        f"{count} volumes",
+    )
 
 
-def _aptw_map(series: Series, frames: list[Frame]) -> Scan:
+def _aptw_map(series: Series, frames: list[Frame], notes: tuple[str, ...]) -> Scan:
     images = arrange(frames, quantitative=False)
-    if len(images.array) != 1:
-        raise ValueError(
-            f"series {series.number} is called '{series.name}' but has {len(images.array)} volumes, not a map"
-        )
     largest = float(np.percentile(np.abs(images.array), 95))
     percent = largest <= _MOST_PERCENT
     note = (
@@ -207,7 +232,13 @@ def _aptw_map(series: Series, frames: list[Frame]) -> Scan:
     )
     files = tuple(file.path for file in series.files)
     return Scan(
-        series.number, series.description(), images, None, files, notes=(*images.notes, note), is_aptw_percent=percent
+        series.number,
+        series.description(),
+        images,
+        None,
+        files,
+        notes=(*notes, *images.notes, note),
+        is_aptw_percent=percent,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from pathlib import Path
 
@@ -209,7 +210,152 @@ def test_phase_images_are_left_out(tmp_path: Path) -> None:
     write_dicom(tmp_path / "dicom" / "phase.dcm", phase, SIGNAL[0, :1])
     found, _ = read_source(tmp_path / "dicom")
     np.testing.assert_array_equal(found.images.array, SIGNAL)
-    assert "1 phase images were left out" in found.notes
+    assert "1 phase, real or imaginary images were left out" in found.notes
+
+
+def test_magnitudes_of_ge_are_told_from_their_private_element(tmp_path: Path) -> None:
+    """GE writes magnitude, phase, real and imaginary part into one series, with equal words of the image type."""
+    private = {**series(manufacturer="GE MEDICAL SYSTEMS"), (0x0043, 0x0010): ("LO", "GEMS_PARM_01")}
+    for m, volume in enumerate(SIGNAL):
+        for kind in range(4):
+            own = {(0x0020, 0x0013): ("IS", 4 * m + kind), (0x0043, 0x102F): ("SS", kind)}
+            write_dicom(tmp_path / f"{m}-{kind}", {**private, **place(0), **own}, volume[:1] * 0 + 100 * m + kind)
+    found, _ = read_source(tmp_path, offsets=OFFSETS)
+    np.testing.assert_array_equal(found.images.array[:, 0, 0, 0], [0, 100, 200, 300])
+    assert "12 phase, real or imaginary images were left out" in found.notes
+
+
+def test_the_component_of_a_multi_frame_image_is_read(tmp_path: Path) -> None:
+    kinds = ["MAGNITUDE", "PHASE", "MAGNITUDE", "PHASE"]
+    of_frame = [{(0x0018, 0x9226): ("SQ", [{(0x0008, 0x9208): ("CS", kind)}])} for kind in kinds]
+    path = write_enhanced(tmp_path / "a.dcm", SIGNAL, slopes=[1.0] * 4, of_frame=of_frame)
+    np.testing.assert_array_equal(read_source(path)[0].images.array, SIGNAL[::2])
+
+
+def write_echoes(folder: Path, measurements: int, times_ms: tuple[float, ...] = (5.0, 10.0)) -> np.ndarray:
+    """Write several echoes of every measurement, in the order in which they were acquired, and return the images."""
+    signal = np.arange(measurements * len(times_ms) * 2 * 30).reshape(measurements, len(times_ms), 2, 6, 5)
+    for number, (m, e, k) in enumerate(np.ndindex(*signal.shape[:3])):
+        own = {
+            (0x0020, 0x0012): ("IS", m + 1),
+            (0x0020, 0x0013): ("IS", number),
+            (0x0018, 0x0086): ("IS", e + 1),
+            (0x0018, 0x0081): ("DS", times_ms[e]),
+        }
+        write_dicom(folder / f"{number}.dcm", {**series(), **place(k), **own}, signal[m, e, k][None])
+    return signal
+
+
+def test_of_several_echoes_the_first_is_taken(tmp_path: Path) -> None:
+    signal = write_echoes(tmp_path, measurements=4)
+    offsets_file(tmp_path)
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array, signal[:, 0])
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == OFFSETS
+    assert any("every measurement has 2 echoes (5 ms, 10 ms): the first one was taken" in note for note in found.notes)
+
+
+def test_echoes_of_multi_frame_files_are_told_apart(tmp_path: Path) -> None:
+    of_frame = [
+        {
+            (0x0020, 0x9111): ("SQ", [{(0x0020, 0x9128): ("UL", 1 + frame // 2)}]),
+            (0x0018, 0x9114): ("SQ", [{(0x0018, 0x9082): ("FD", 5.0 + 5 * (frame % 2))}]),
+        }
+        for frame in range(4)
+    ]
+    path = write_enhanced(tmp_path / "a.dcm", SIGNAL, slopes=[1.0] * 4, of_frame=of_frame)
+    np.testing.assert_array_equal(read_source(path, offsets=[-3.5, 3.5])[0].images.array, SIGNAL[::2])
+
+
+def test_echoes_that_were_measured_once_are_images_for_a_t2_map(tmp_path: Path) -> None:
+    signal = write_echoes(tmp_path, measurements=1, times_ms=(30.0, 10.0, 20.0))
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array, signal[0, [1, 2, 0]])
+    assert found.protocol is None
+    assert "the echo times in ms are 10 20 30" in found.notes
+    found, _ = read_source(tmp_path, offsets=[3.5])
+    np.testing.assert_array_equal(found.images.array, signal[:, 1])
+
+
+def test_echo_numbers_of_one_echo_time_are_told(tmp_path: Path) -> None:
+    write_echoes(tmp_path, measurements=2, times_ms=(5.0, 5.0))
+    found, _ = read_source(tmp_path)
+    assert len(found.images.array) == 4
+    assert any("several echo numbers but the same echo time" in note for note in found.notes)
+
+
+def test_a_volume_with_an_echo_time_of_its_own_stays_a_measurement(tmp_path: Path) -> None:
+    for m, volume in enumerate(SIGNAL):
+        time = {(0x0018, 0x0081): ("DS", 5 if m else 4), (0x0020, 0x0012): ("IS", m)}
+        write_dicom(tmp_path / f"{m}.dcm", {**series(), **place(0), **time}, volume[:1])
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array, SIGNAL[:, :1])
+    assert any(
+        "unequal numbers of images" in note and "4 ms (1 images), 5 ms (3 images)" in note for note in found.notes
+    )
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_a_copy_of_the_files_is_read_once(tmp_path: Path, identified: bool) -> None:
+    """Images that an anonymiser gave one and the same UID are no copies."""
+    write_classic(tmp_path / "dicom", SIGNAL, {(0x0008, 0x0018): ("UI", "1.2.3.4")} if identified else None)
+    shutil.copytree(tmp_path / "dicom", tmp_path / "dicom - copy")
+    assert describe_scans(tmp_path) == ["5: cest (SIEMENS, 12 images)"]
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array, SIGNAL)
+    assert any("12 files repeat others and were left out, such as" in note for note in found.notes)
+
+
+def test_a_copy_with_other_pixels_is_refused(tmp_path: Path) -> None:
+    image = {**series(), **place(0), (0x0008, 0x0018): ("UI", "1.2.3.4")}
+    write_dicom(tmp_path / "a.dcm", image, SIGNAL[0, :1])
+    write_dicom(tmp_path / "b.dcm", image, SIGNAL[1, :1])
+    with pytest.raises(ValueError, match=r"a\.dcm' and '.*b\.dcm' say that they are the same image but have different"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("offsets", [None, OFFSETS])
+def test_several_volumes_that_are_called_like_a_map_are_an_acquisition(
+    tmp_path: Path, offsets: list[float] | None
+) -> None:
+    write_classic(tmp_path, SIGNAL, {**series("APTw_2uT"), (0x0008, 0x0008): ("CS", "DERIVED\\PRIMARY\\M\\DIS3D")})
+    found, _ = read_source(tmp_path, offsets=offsets)
+    np.testing.assert_array_equal(found.images.array, SIGNAL)
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == offsets
+    assert any("taken as an acquisition of 4 volumes" in note for note in found.notes)
+
+
+def test_a_volume_that_is_called_like_a_map_is_a_measurement_with_offsets(tmp_path: Path) -> None:
+    write_classic(tmp_path, SIGNAL[:1], series("amide"))
+    assert read_source(tmp_path)[0].protocol is None
+    found, _ = read_source(tmp_path, offsets=[3.5])
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == [3.5]
+
+
+def write_moving_slice(folder: Path, along_mm: float, across_mm: float) -> np.ndarray:
+    """Write one slice six times that moves from image to image along its normal and in its plane; return the images."""
+    images = np.arange(6 * 30).reshape(6, 1, 6, 5)
+    for m, image in enumerate(images):
+        position = {(0x0020, 0x0032): ("DS", f"{-10 - along_mm * m:g}\\{-20 - across_mm * m:g}\\30")}
+        write_dicom(folder / f"{m}.dcm", {**series(), **place(0), **position, (0x0020, 0x0013): ("IS", m)}, image)
+    return images
+
+
+def test_a_slice_that_drifts_a_little_is_one_slice(tmp_path: Path) -> None:
+    """A scanner that follows the motion of the patient moves the slices along."""
+    images = write_moving_slice(tmp_path, along_mm=0.006, across_mm=0.0)
+    found, _ = read_source(tmp_path)
+    np.testing.assert_array_equal(found.images.array, images)
+    assert any("lie up to 0.03 mm apart" in note for note in found.notes)
+
+
+def test_a_slice_that_moves_far_is_refused(tmp_path: Path) -> None:
+    write_moving_slice(tmp_path, along_mm=0.0, across_mm=1.0)
+    with pytest.raises(ValueError, match="shifted against each other by up to 5 mm"):
+        read_source(tmp_path)
 
 
 def test_several_series_are_listed(tmp_path: Path) -> None:
