@@ -58,7 +58,7 @@ def import_scan(
 
     Args:
         source: Folder of a ParaVision study, scan or reconstruction; folder or file of DICOM images; or a NIfTI file
-            with its JSON file, or a folder with such files.
+            with its JSON file (or given offsets), or a folder with such files.
         scan: Number of the scan or series, or name of a NIfTI file; None for the only one that can be meant.
         offsets: Offsets in ppm, or a file of them, instead of those that the files list.
         name: Name of the node; empty for that of the scan.
@@ -108,24 +108,30 @@ def _into_scene(found: Scan, chosen: tuple[str, ...], name: str) -> ImportedScan
 
 def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> ImportedScan:
     from ..formats.protocol_files import read_offsets
-    from ..formats.scanner.sidecar import protocol_of_sidecar, sidecar_of
+    from ..formats.scanner.repetitions import repeated
+    from ..formats.scanner.sidecar import protocol_of_sidecar, sidecar_of, unknown_protocol
 
     sidecar = sidecar_of(path)
-    protocol = protocol_of_sidecar(sidecar)
-    if offsets is not None:
-        field = protocol["field_strength_T"]
-        given = read_offsets(offsets, field).tolist() if isinstance(offsets, str | Path) else list(offsets)
-        protocol["offsets_ppm"] = given
+    has_sidecar = offsets is None or sidecar.exists()
+    protocol = protocol_of_sidecar(sidecar) if has_sidecar else unknown_protocol()
     read = read_sequence(path, name or None)
-    protocol, converted = _in_ppm(protocol)
     array, geometry, _ = sequence_to_array(read)
     read_name = read.GetName()
     volumes.remove(read)
+    told: tuple[str, ...] = ()
+    if offsets is not None:
+        if isinstance(offsets, str | Path):
+            given, listed_in = read_offsets(offsets, protocol["field_strength_T"]).tolist(), f"'{offsets}'"
+        else:
+            given, listed_in = list(offsets), "the given list"
+        protocol["offsets_ppm"], told = repeated(given, len(array), listed_in, f"'{path}'")
+    protocol, converted = _in_ppm(protocol)
     listed = protocol["offsets_ppm"]
     if listed is not None and len(listed) != len(array):
         raise ValueError(f"'{sidecar}' gives {len(listed)} offsets but '{path}' has {len(array)} measurements")
     node = _node(array, geometry, read_name, listed)
-    return _imported(node, geometry, len(array), protocol, {"scan": path.name}, converted, (path, sidecar))
+    files = (path, sidecar) if has_sidecar else (path,)
+    return _imported(node, geometry, len(array), protocol, {"scan": path.name}, (*told, *converted), files)
 
 
 def _in_ppm(protocol: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -18,6 +18,7 @@ from ..protocol_json import protocol_to_dict
 from .dicom_elements import DicomFile, first_number, first_text, read_elements
 from .dicom_frames import Frame, arrange, frames_of, images_at_a_place
 from .dicom_selection import are_measured_once, echoes_of, first_echo, magnitudes, require_same_pixels, without_copies
+from .repetitions import repeated
 from .saturation import field_of_larmor
 from .scan import Scan
 from .siemens import measurement_protocol, wip_offsets
@@ -253,7 +254,8 @@ def _protocol(
     if isinstance(offsets, str | Path):
         return _of_file(Path(offsets), protocol, count)
     if offsets is not None:
-        return {**protocol, "offsets_ppm": _repeated(list(offsets), count, "the given list")}, [], []
+        given, told = repeated(list(offsets), count, "the given list", "the series")
+        return {**protocol, "offsets_ppm": given}, [*told], []
     sequences = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".seq")
     if len(sequences) > 1:
         raise ValueError(
@@ -296,8 +298,8 @@ def _of_file(path: Path, protocol: dict[str, Any], count: int) -> tuple[dict[str
     """The protocol with the offsets of a text file, or with all that a pulseq file says."""
     if path.suffix.lower() != ".seq":
         offsets = read_offsets(path, protocol["field_strength_T"]).tolist()
-        note = f"the offsets are those of '{path}'"
-        return {**protocol, "offsets_ppm": _repeated(offsets, count, f"'{path}'")}, [note], [path]
+        listed, repetitions = repeated(offsets, count, f"'{path}'", "the series")
+        return {**protocol, "offsets_ppm": listed}, [f"the offsets are those of '{path}'", *repetitions], [path]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         played = protocol_to_dict(read_protocol(path))
@@ -321,9 +323,3 @@ def _other_field(path: Path, protocol: dict[str, Any], played: dict[str, Any]) -
         f"the frequencies as they stand in the file, the offsets in ppm are {abs(larger):.1f} % "
         f"{'larger' if larger > 0 else 'smaller'} than the protocol says; check that the file belongs to the images"
     ]
-
-
-def _repeated(offsets: list[float], count: int, name: str) -> list[float]:
-    if count % len(offsets):
-        raise ValueError(f"{name} has {len(offsets)} offsets but the series has {count} volumes")
-    return offsets * (count // len(offsets))

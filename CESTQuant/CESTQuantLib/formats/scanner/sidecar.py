@@ -27,6 +27,11 @@ def sidecar_of(image: str | Path) -> Path:
     return image.with_name(f"{stem}.json")
 
 
+def unknown_protocol() -> dict[str, Any]:
+    """Return the keys of a ``protocol.json`` for an image without a sidecar: None for what nothing says."""
+    return _protocol({})
+
+
 def protocol_of_sidecar(path: str | Path) -> dict[str, Any]:
     """Return the keys of a ``protocol.json`` that a sidecar gives, None for what it does not say.
 

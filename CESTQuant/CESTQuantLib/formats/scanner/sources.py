@@ -38,7 +38,7 @@ class ScanEntry:
 
 
 def list_scans(source: str | Path) -> list[ScanEntry]:
-    """Return what can be imported from a folder: ParaVision scans, DICOM series, or NIfTI images with JSON files.
+    """Return what can be imported from a folder: ParaVision scans, or DICOM series and NIfTI images with JSON files.
 
     Raises:
         ValueError: The folder has nothing of these, or a DICOM file is damaged.
@@ -46,21 +46,25 @@ def list_scans(source: str | Path) -> list[ScanEntry]:
     path = Path(source)
     if folders := scan_folders(source):
         return [ScanEntry(path, folder.name, folder.description(), folder.is_saturated()) for folder in folders]
-    if images := _images_with_sidecar(path):
-        return [ScanEntry(image, None, str(image.relative_to(path)), "cest" in image.name.lower()) for image in images]
-    _require_dicom(source)
+    images = _images_with_sidecar(path)
+    if not images:
+        _require_dicom(source)
     return [
-        ScanEntry(path, one.number, one.description(), one.is_called_cest(), one.number.isdecimal())
-        for one in series_in(source)
+        *(
+            ScanEntry(path, one.number, one.description(), one.is_called_cest(), one.number.isdecimal())
+            for one in series_in(source)
+        ),
+        *(ScanEntry(image, None, str(image.relative_to(path)), _is_called_cest(image)) for image in images),
     ]
 
 
 def image_in(source: str | Path, scan: str | None = None) -> Path | None:
-    """Return the NIfTI image that a folder of images with JSON files is imported from; None for other sources.
+    """Return the NIfTI image with a JSON file that a folder is imported from; None where it is something else.
 
     Args:
         source: What is imported from.
-        scan: Name of the image, as ``--list`` prints it; None for the only one, or the only one called after CEST.
+        scan: Name of the image, as ``--list`` prints it; any other name is that of a DICOM series where there are
+            some. None for the only image or series, or the only one called after CEST.
 
     Raises:
         ValueError: There are several that can be meant, or none of this name.
@@ -68,17 +72,32 @@ def image_in(source: str | Path, scan: str | None = None) -> Path | None:
     folder = Path(source)
     if folder.is_file() or scan_folders(source) or not (images := _images_with_sidecar(folder)):
         return None
-    called = [image for image in images if "cest" in image.name.lower()]
+    called = [image for image in images if _is_called_cest(image)]
     names = ", ".join(str(image.relative_to(folder)) for image in images)
     if scan is not None:
         chosen = [image for image in images if scan in (str(image.relative_to(folder)), image.name)]
-        if len(chosen) != 1:
+        if len(chosen) == 1:
+            return chosen[0]
+        if scan.lower().endswith(_IMAGES) or not has_dicom(folder):
             raise ValueError(f"'{source}' has no image '{scan}'; it has {names}")
-        return chosen[0]
+        return None
+    if series := series_in(folder):
+        cest = [one for one in series if one.is_called_cest()]
+        if len(called) + len(cest) == 1:
+            return called[0] if called else None
+        listed = "; ".join([*(one.description() for one in series), *(str(i.relative_to(folder)) for i in images)])
+        raise ValueError(
+            f"'{source}' has {len(series)} DICOM series and {len(images)} NIfTI images; choose one with --scan: "
+            f"{listed}"
+        )
     chosen = images if len(images) == 1 else called
     if len(chosen) != 1:
         raise ValueError(f"'{source}' has {len(images)} images: choose one with --scan: {names}")
     return chosen[0]
+
+
+def _is_called_cest(image: Path) -> bool:
+    return "cest" in image.name.lower()
 
 
 def _images_with_sidecar(folder: Path) -> list[Path]:

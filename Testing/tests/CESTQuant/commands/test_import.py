@@ -269,6 +269,80 @@ def test_nifti_images_of_a_folder_are_listed(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr().out.splitlines() == ["sub-01/perf/sub-01_cest.nii.gz"]
 
 
+@pytest.mark.parametrize("has_sidecar", [True, False])
+def test_offsets_of_a_nifti_image_can_be_given(imported: Callable, tmp_path: Path, has_sidecar: bool) -> None:
+    """They are those of one repetition, and stand for those of a JSON file, which the image then needs not have."""
+    source = tmp_path / "in"
+    acquire(spectrum_protocol(count=6)).write(source)
+    if has_sidecar:
+        write_json({"MagneticFieldStrength": 3, "SaturationOffset_ppm": [0]}, source / "signal.json")
+    (tmp_path / "offsets.txt").write_text("-3.5\n0\n3.5\n")
+    status, lines = imported(source / "signal.nii.gz", "--offsets", str(tmp_path / "offsets.txt"))
+    assert status == 0
+    name = tmp_path / "offsets.txt"
+    assert lines[0] == f"warning: the 3 offsets of '{name}' are taken as measured 2 times, one list after the other"
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert protocol["offsets_ppm"] == [-3.5, 0, 3.5, -3.5, 0, 3.5]
+    assert protocol["field_strength_T"] == (3 if has_sidecar else None)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["role"] for entry in report["inputs"]] == ["image", *["sidecar"] * has_sidecar, "offsets"]
+
+
+def test_given_offsets_that_do_not_fit_a_nifti_image_are_named(imported: Callable, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    acquire(spectrum_protocol(count=6)).write(source)
+    (tmp_path / "offsets.txt").write_text("-3.5\n-1\n0\n3.5\n")
+    status, lines = imported(source / "signal.nii.gz", "--offsets", str(tmp_path / "offsets.txt"))
+    assert status == 2
+    assert f"'{tmp_path / 'offsets.txt'}' has 4 offsets but '{source / 'signal.nii.gz'}' has 6 volumes" in lines[0]
+
+
+@pytest.fixture
+def converted(tmp_path: Path) -> Path:
+    """A DICOM folder with a CEST and an anatomical series, into which a converter wrote the anatomical image."""
+    folder = tmp_path / "dicom"
+    write_classic(folder, stored_frames().astype(np.float32), series("cest_apt", 5))
+    write_classic(folder / "t1", stored_frames(measurements=1).astype(np.float32), series("t1_mprage", 3))
+    written = acquire(spectrum_protocol(count=6)).write(tmp_path / "converted")
+    shutil.copy(written / "signal.nii.gz", folder / "t1_mprage_3.nii.gz")
+    offsets = [-300, -3.5, 0, 1, 2, 3.5]
+    write_json({"MagneticFieldStrength": 3, "SaturationOffset_ppm": offsets}, folder / "t1_mprage_3.json")
+    return folder
+
+
+def test_a_converted_image_does_not_hide_the_dicom_series(converted: Path, capfd: pytest.CaptureFixture) -> None:
+    assert main(["import", str(converted), "--list"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "3: t1_mprage (SIEMENS, 2 images)",
+        "5: cest_apt (SIEMENS, 8 images)",
+        "t1_mprage_3.nii.gz",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measurements"),
+    [([], 4), (["--scan", "5"], 4), (["--scan", "cest_apt"], 4), (["--scan", "t1_mprage_3.nii.gz"], 6)],
+)
+def test_series_and_converted_images_of_a_folder_are_chosen_by_their_names(
+    imported: Callable, converted: Path, tmp_path: Path, arguments: list[str], measurements: int
+) -> None:
+    assert imported(converted, *arguments)[0] == 0
+    signal = read_sequence(tmp_path / "out" / "signal.seq.nrrd")
+    assert signal.GetNumberOfDataNodes() == measurements
+
+
+def test_a_series_and_its_converted_image_have_to_be_chosen_from(imported: Callable, converted: Path) -> None:
+    for ending in (".nii.gz", ".json"):
+        shutil.move(converted / f"t1_mprage_3{ending}", converted / f"cest_apt_5{ending}")
+    status, lines = imported(converted)
+    assert status == 2
+    assert "has 2 DICOM series and 1 NIfTI images; choose one with --scan: 3: t1_mprage" in lines[-1]
+    assert (
+        "has no image 'cest_apt.nii.gz'; it has cest_apt_5.nii.gz"
+        in imported(converted, "--scan", "cest_apt.nii.gz")[1][-1]
+    )
+
+
 def test_what_the_files_leave_open_is_filled_in(slicer: ModuleType, study: Path) -> None:
     logic = CESTQuantLogic()
     node = logic.importScan(study, scan=10).node

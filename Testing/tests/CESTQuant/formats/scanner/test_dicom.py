@@ -135,11 +135,13 @@ def test_offsets_beside_the_images(tmp_path: Path) -> None:
 
 def test_given_offsets_count(tmp_path: Path) -> None:
     write_classic(tmp_path / "dicom", SIGNAL)
-    protocol = read_source(tmp_path / "dicom", offsets=[-1.0, 1.0])[0].protocol
-    assert protocol is not None
-    assert protocol["offsets_ppm"] == [-1.0, 1.0, -1.0, 1.0]
-    with pytest.raises(ValueError, match="the given list has 3 offsets but the series has 4 volumes"):
-        read_source(tmp_path / "dicom", offsets=[-1.0, 0.0, 1.0])
+    found, _ = read_source(tmp_path / "dicom", offsets=[-1.0, 1.0])
+    assert found.protocol is not None
+    assert found.protocol["offsets_ppm"] == [-1.0, 1.0, -1.0, 1.0]
+    assert "the 2 offsets of the given list are taken as measured 2 times, one list after the other" in found.notes
+    for wrong in ([-1.0, 0.0, 1.0], []):
+        with pytest.raises(ValueError, match=rf"the given list has {len(wrong)} offsets but the series has 4 volumes"):
+            read_source(tmp_path / "dicom", offsets=wrong)
 
 
 def test_a_pulseq_file_beside_the_images_is_the_protocol(tmp_path: Path) -> None:
