@@ -21,6 +21,7 @@ _WORD_TYPES = {
 }
 _BYTE_ORDERS = {"littleEndian": "<", "bigEndian": ">"}
 _SLICES = "FG_SLICE"
+_ECHOES = "FG_ECHO"
 
 
 def read_images(folder: str | Path) -> ScannedImages:
@@ -51,6 +52,19 @@ def read_images(folder: str | Path) -> ScannedImages:
     loops = tuple(group for group in groups if group.name != _SLICES and group.count > 1)
     array = np.ascontiguousarray(frames.reshape(len(frames), -1, *frames.shape[3:]))
     return ScannedImages(array, placement.ijk_to_lps, loops, (*notes, *placement.notes))
+
+
+def first_echo(images: ScannedImages) -> ScannedImages:
+    """Return the images of the first echo; all of them where there is one echo."""
+    loop = next((i for i, group in enumerate(images.groups) if group.name == _ECHOES), None)
+    if loop is None:
+        return images
+    echoes = images.groups[loop].count
+    inner = math.prod(group.count for group in images.groups[:loop])
+    first = np.arange(len(images.array)) // inner % echoes == 0
+    told = f"every measurement has {echoes} echoes: the first one was taken, and the others were left out"
+    groups = images.groups[:loop] + images.groups[loop + 1 :]
+    return ScannedImages(images.array[first], images.ijk_to_lps, groups, (*images.notes, told))
 
 
 def _size(visu: ParameterFile) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...physics.units import GAMMA_RAD_PER_S_PER_UT
 from .parameters import ParameterFile
+from .scan import FrameGroup
 
 _MHZ_PER_T = GAMMA_RAD_PER_S_PER_UT / (2 * math.pi)
 
@@ -126,8 +127,35 @@ def offsets_of(method: ParameterFile, larmor_MHz: float | None) -> OffsetList | 
     return OffsetList(name, [value / larmor_MHz for value in values])
 
 
-def saturation_of(
+def fits_offsets(
     method: ParameterFile, larmor_MHz: float | None, measurements: int, offsets_ppm: Sequence[float] | None = None
+) -> bool:
+    """Whether a number of measurements is a multiple of the offsets, given or listed; arguments as for saturation_of.
+
+    Raises:
+        ValueError: The list of the method is damaged.
+    """
+    listed = _given_or_listed(method, larmor_MHz, offsets_ppm)
+    if listed is None or not listed.offsets_ppm:
+        return False
+    reference = offsets_ppm is None and _has_reference_scan(method, listed, measurements)
+    return measurements % (len(listed.offsets_ppm) + reference) == 0
+
+
+def _given_or_listed(
+    method: ParameterFile, larmor_MHz: float | None, offsets_ppm: Sequence[float] | None
+) -> OffsetList | None:
+    if offsets_ppm is not None:
+        return OffsetList("the given list", list(offsets_ppm))
+    return offsets_of(method, larmor_MHz)
+
+
+def saturation_of(
+    method: ParameterFile,
+    larmor_MHz: float | None,
+    measurements: int,
+    offsets_ppm: Sequence[float] | None = None,
+    loops: Sequence[FrameGroup] = (),
 ) -> Saturation:
     """Return what a scan says of its saturation.
 
@@ -136,6 +164,7 @@ def saturation_of(
         larmor_MHz: Larmor frequency in MHz, or None where it is unknown.
         measurements: Number of measurements of the images.
         offsets_ppm: Offsets of one repetition in ppm, instead of those that the method lists.
+        loops: Loops that the measurements come from, the fastest first; without them, the lists follow each other.
 
     Returns:
         Keys of a ``protocol.json``; ``offsets_ppm`` is None where the method lists no offsets.
@@ -154,32 +183,52 @@ def saturation_of(
         "readout_flip_angle_deg": None,
         "signal_normalisation": "m0",
     }
-    given = offsets_ppm is not None
-    listed = OffsetList("the given list", list(offsets_ppm or ())) if given else offsets_of(method, larmor_MHz)
+    listed = _given_or_listed(method, larmor_MHz, offsets_ppm)
     if listed is None:
         return Saturation(protocol, 1)
-    reference = not given and _has_reference_scan(method, listed, measurements)
+    reference = offsets_ppm is None and _has_reference_scan(method, listed, measurements)
     count = len(listed.offsets_ppm) + reference
-    if measurements % count:
+    if not fits_offsets(method, larmor_MHz, measurements, offsets_ppm):
         raise ValueError(
             f"'{method.path}' contradicts the images: {listed.name} has {len(listed.offsets_ppm)} offsets, but "
             f"there are {measurements} measurements"
         )
     repetitions = measurements // count
+    faster = _faster_loops(loops, count)
+    in_a_row = math.prod(loop.count for loop in faster)
+    passes = repetitions // in_a_row
+    order = [i for i in range(count) for _ in range(in_a_row)] * passes
     offsets = [_REFERENCE_PPM] * reference + listed.offsets_ppm
-    protocol["offsets_ppm"] = [round(offset, 6) for offset in offsets] * repetitions
-    protocol["b1_uT"] = _repeated(protocol["b1_uT"], reference, len(listed.offsets_ppm), repetitions)
+    protocol["offsets_ppm"] = [round(offsets[i], 6) for i in order]
+    protocol["b1_uT"] = _in_order(protocol["b1_uT"], reference, len(listed.offsets_ppm), order)
     notes = []
     if reference:
-        protocol["m0_measurements"] = [i * count + 1 for i in range(repetitions)]
+        protocol["m0_measurements"] = [place + 1 for place, i in enumerate(order) if i == 0]
         notes.append(
             f"the reference scan without saturation is listed at {_REFERENCE_PPM:g} ppm with B1 0 and serves as M0"
         )
-    if repetitions > 1:
+    if in_a_row > 1:
+        names = " and ".join(f"'{loop.name}'" for loop in faster)
         notes.append(
-            f"the {count} offsets of {listed.name} were measured {repetitions} times, one list after the other"
+            f"each of the {count} offsets of {listed.name} was measured {in_a_row} times in a row, in the loop {names} "
+            "of the images"
         )
+    if passes > 1:
+        notes.append(f"the {count} offsets of {listed.name} were measured {passes} times, one list after the other")
     return Saturation(protocol, repetitions, tuple(notes))
+
+
+def _faster_loops(loops: Sequence[FrameGroup], count: int) -> Sequence[FrameGroup]:
+    """The loops within that over the offsets; none where the fastest loops are those over the offsets.
+
+    The loops over the offsets have as many passes as there are offsets or else, where a loop holds several lists, a
+    multiple of them.
+    """
+    counts = [loop.count for loop in loops]
+    for first in range(len(loops)):
+        if any(math.prod(counts[first:end]) == count for end in range(first + 1, len(loops) + 1)):
+            return loops[:first]
+    return loops[: next((i for i, passes in enumerate(counts) if passes % count == 0), 0)]
 
 
 def _list_of(method: ParameterFile) -> str | None:
@@ -246,11 +295,12 @@ def _first(method: ParameterFile, names: Sequence[str]) -> float | None:
     return next((method.number(name) for name in names if name in method), None)
 
 
-def _repeated(b1: Any, reference: bool, count: int, repetitions: int) -> Any:
+def _in_order(b1: Any, reference: bool, count: int, order: Sequence[int]) -> Any:
     """B1 of every measurement: one number where it never changes."""
     if b1 is None or (not isinstance(b1, list) and not reference):
         return b1
     listed = b1 if isinstance(b1, list) else [b1] * count
     if len(listed) != count:
         return None
-    return ([0.0] * reference + listed) * repetitions
+    values = [0.0] * reference + listed
+    return [values[i] for i in order]

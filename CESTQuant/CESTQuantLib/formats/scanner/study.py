@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocol_files import read_offsets
-from .images import read_images
+from .images import first_echo, read_images
 from .parameters import ParameterFile
-from .saturation import field_of_larmor, is_saturated, larmor_frequency_MHz, saturation_of
+from .saturation import field_of_larmor, fits_offsets, is_saturated, larmor_frequency_MHz, saturation_of
 from .scan import Scan
 
 _FILES = ("method", "acqp")
@@ -143,10 +143,12 @@ def read_scan(folder: ScanFolder, offsets: Sequence[float] | str | Path | None =
     images = read_images(folder.reconstruction)
     visu = ParameterFile.read(folder.reconstruction / "visu_pars")
     larmor = larmor_frequency_MHz(method, acqp, visu)
-    measurements = len(images.array)
     if isinstance(offsets, str | Path):
         offsets = read_offsets(offsets, None if larmor is None else field_of_larmor(larmor)).tolist()
-    saturation = saturation_of(method, larmor, measurements, offsets)
+    one_echo = first_echo(images)
+    if fits_offsets(method, larmor, len(one_echo.array), offsets):
+        images = one_echo
+    saturation = saturation_of(method, larmor, len(images.array), offsets, images.groups)
     notes = [*images.notes, *saturation.notes, *_weightings(visu)]
     if acqp is None:
         notes.append(f"'{folder.path / 'acqp'}' is missing; its values are not needed where the method has them")

@@ -102,6 +102,43 @@ def test_times_of_a_weighting_are_told(imported: Callable, tmp_path: Path) -> No
     assert (tmp_path / "out" / "image.seq.nrrd").exists()
 
 
+def with_echoes(echo_loop: int, cycles: int) -> dict[str, str | None]:
+    """Parameters of images with two slices and two echoes, which are the loop of this place from the fastest one on."""
+    loops = [f"({cycles}, <FG_CYCLE>, <>, 2, 0)"]
+    loops.insert(echo_loop, "(2, <FG_ECHO>, <>, 0, 0)")
+    return {
+        "VisuFGOrderDesc": "( 3 )\n(2, <FG_SLICE>, <>, 0, 2) " + " ".join(loops),
+        "VisuCoreDataSlope": "( 1 )\n1",
+        "VisuAcqEchoTime": "( 2 )\n5 10",
+    }
+
+
+@pytest.mark.parametrize(("echo_loop", "first"), [(0, [0, 2, 4, 6]), (1, [0, 1, 2, 3])])
+def test_of_several_echoes_of_every_offset_the_first_is_taken(
+    imported: Callable, tmp_path: Path, echo_loop: int, first: list[int]
+) -> None:
+    stored = stored_frames(measurements=8)
+    status, lines = imported(write_scan(tmp_path / "1", stored, visu=with_echoes(echo_loop, cycles=4)))
+    assert status == 0
+    assert lines[0] == "warning: every measurement has 2 echoes: the first one was taken, and the others were left out"
+    assert lines[1] == "warning: the echo times in ms are 5 10"
+    array, _, index = sequence_to_array(read_sequence(tmp_path / "out" / "signal.seq.nrrd"))
+    np.testing.assert_array_equal(index, [-100, -3.5, 0, 3.5])
+    np.testing.assert_array_equal(array, stored[first])
+
+
+def test_the_echoes_of_a_scan_without_offsets_are_all_kept(imported: Callable, tmp_path: Path) -> None:
+    off = {"PVM_MagTransOnOff": "Off"}
+    imported(write_scan(tmp_path / "1", stored_frames(measurements=8), method=off, visu=with_echoes(0, cycles=4)))
+    assert read_sequence(tmp_path / "out" / "image.seq.nrrd").GetNumberOfDataNodes() == 8
+
+
+def test_offsets_that_fit_only_all_the_echoes_are_those_of_all(imported: Callable, tmp_path: Path) -> None:
+    """Sequences of laboratories may play their offsets in the loop that ParaVision calls echoes."""
+    imported(write_scan(tmp_path / "1", stored_frames(measurements=4), visu=with_echoes(0, cycles=2)))
+    assert read_sequence(tmp_path / "out" / "signal.seq.nrrd").GetNumberOfDataNodes() == 4
+
+
 def test_offsets_can_be_given(imported: Callable, study: Path, tmp_path: Path) -> None:
     (tmp_path / "offsets.txt").write_text("-4\n4\n")
     status, lines = imported(study, "--scan", "10", "--offsets", str(tmp_path / "offsets.txt"))

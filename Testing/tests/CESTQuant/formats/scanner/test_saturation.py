@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from paravision import METHOD, write_parameters
 
 from CESTQuantLib.formats.scanner.parameters import ParameterFile
 from CESTQuantLib.formats.scanner.saturation import Saturation, is_saturated, saturation_of
+from CESTQuantLib.formats.scanner.scan import FrameGroup
 
 
 def method_file(folder: Path, **changes: str | None) -> ParameterFile:
@@ -89,6 +91,35 @@ def test_repetitions_follow_each_other(tmp_path: Path) -> None:
     assert found.protocol["offsets_ppm"] == [-100.0, -3.5, 0.0, 3.5] * 3
     assert found.repetitions == 3
     assert "measured 3 times" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "offsets", "told"),
+    [
+        ((4, 2), [-100, -3.5, 0, 3.5, -100, -3.5, 0, 3.5], ["measured 2 times, one list after the other"]),
+        ((2, 4), [-100, -100, -3.5, -3.5, 0, 0, 3.5, 3.5], ["measured 2 times in a row, in the loop 'FG_0'"]),
+        ((2, 2, 2), [-100, -3.5, 0, 3.5, -100, -3.5, 0, 3.5], ["measured 2 times, one list after the other"]),
+        ((2, 8), [-100, -100, -3.5, -3.5, 0, 0, 3.5, 3.5] * 2, ["2 times in a row", "2 times, one list after"]),
+        ((8,), [-100, -3.5, 0, 3.5, -100, -3.5, 0, 3.5], ["measured 2 times, one list after the other"]),
+    ],
+)
+def test_the_loops_of_the_images_say_what_is_repeated(
+    tmp_path: Path, counts: tuple[int, ...], offsets: list[float], told: list[str]
+) -> None:
+    loops = [FrameGroup(f"FG_{i}", "", count) for i, count in enumerate(counts)]
+    found = saturation_of(method_file(tmp_path), 300.0, math.prod(counts), loops=loops)
+    assert found.protocol["offsets_ppm"] == offsets
+    assert [words in note for words, note in zip(told, found.notes, strict=True)] == [True] * len(told)
+
+
+def test_powers_and_reference_scans_follow_the_repeated_offsets(tmp_path: Path) -> None:
+    loops = [FrameGroup("FG_REPETITION", "", 2), FrameGroup("FG_CYCLE", "", 4)]
+    method = method_file(tmp_path, **MODULE_360, PVM_SatTransRefScan="Yes", Fp_SatPows="( 3 )\n1 2 3")
+    protocol = saturation_of(method, 300.0, 8, loops=loops).protocol
+    assert protocol["offsets_ppm"] == [300.0, 300.0, -3.5, -3.5, 0.0, 0.0, 3.5, 3.5]
+    assert protocol["m0_measurements"] == [1, 2]
+    share = (100 / 150) ** 0.5
+    assert protocol["b1_uT"] == pytest.approx([0, 0, share, share, 2 * share, 2 * share, 3 * share, 3 * share])
 
 
 @pytest.mark.parametrize(
