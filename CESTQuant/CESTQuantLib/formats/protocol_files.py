@@ -46,6 +46,7 @@ _LEAST_LARMOR_MHZ = 40.0
 """Numbers from here on, right behind a unit that they are divided or multiplied by, convert it: 1 T has 42.6 MHz."""
 _QUANTITY = re.compile(r"(?<![\w.])[-+]?[\d.]+(e[-+]?\d+)?\s*(ppm|k?hz)(?![a-z])")
 """A number with its unit, which says nothing about that of the offsets where they have one of their own."""
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
 _UNCLEAR = "unclear"
 _REMEDY = "give a protocol .json, a text file of offsets in ppm, or a .seq"
 ASSUMED_FIELD_T = 3.0
@@ -57,8 +58,10 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
 
     The file holds numbers separated by line breaks, spaces, commas or semicolons. Blank lines and ``#`` comments are
     allowed, a byte-order mark and the typographic minus sign too. A first line of words is a header: of several
-    columns, the one whose name contains ``offset``, ``ppm`` or ``Hz`` is read. Offsets are in ppm unless the header or
-    a comment says Hz; a comment about a bandwidth does not count. A warning tells the unit where a comment has Hz.
+    columns, the one whose name contains ``offset``, ``ppm`` or ``Hz`` is read. Where every comma stands between the
+    digits of one number, as in ``-3,5``, commas are decimal signs, which a warning tells. Offsets are in ppm unless the
+    header or a comment says Hz; a comment about a bandwidth does not count. A warning tells the unit where a comment
+    has Hz.
 
     Args:
         path: Text file.
@@ -68,25 +71,23 @@ def read_offsets(path: str | Path, field_strength_T: float | None = None) -> Ten
         Offsets in ppm, float64 of shape (measurement,).
 
     Raises:
-        ValueError: The file cannot be read, holds something else, leaves open whether it is in Hz, or is in Hz and no
-            field is given; the message names the file and the line.
+        ValueError: The file cannot be read, holds something else, has rows with another number of cells than its
+            header, leaves open whether it is in Hz, or is in Hz and no field is given; the message names the file and
+            the line.
     """
     path = Path(path)
-    offsets: list[float] = []
-    header: str | None = None
     text = with_ascii_minus(read_text(path, _REMEDY))
-    for line_number, line in enumerate(text.splitlines(), start=1):
-        content, place = line.split("#")[0].strip(), f"{path}: line {line_number}"
-        words = [word.strip("\"'") for word in re.split(r"[\s,;]+", content) if word]
-        if header is None and words:
-            header = "" if any(map(_is_number, words)) else content
-            words = words if header == "" else []
-        offsets += [_offset(word, place) for word in _offsets_of_line(words, header or "", place)]
+    lines = [line.split("#")[0] for line in text.splitlines()]
+    rows = {f"{path}: line {number}": line for number, line in enumerate(lines, start=1) if _words(line)}
+    first = next(iter(rows), None)
+    header = "" if first is None or any(map(_is_number, _words(rows[first]))) else rows.pop(first).rstrip(" \t;,")
+    rows = _with_decimal_points(rows, header, str(path))
+    offsets = [_offset(word, place) for place, words in _words_of_offsets(rows, header).items() for word in words]
     if not offsets:
         raise ValueError(f"{path}: no offsets found; give one number in ppm per line")
     found = torch.tensor(offsets, dtype=torch.float64)
     comments = re.findall(r"#(.*)", text)
-    if not _are_in_hz(header or "", comments, str(path)):
+    if not _are_in_hz(header, comments, str(path)):
         return found
     if field_strength_T is None:
         raise ValueError(
@@ -173,16 +174,64 @@ def _is_converted(text: str, found: re.Match[str]) -> bool:
     return any(re.match(_CONVERTED.format(unit=other), behind) for other in others)
 
 
-def _offsets_of_line(words: list[str], header: str, place: str) -> list[str]:
-    """Return the words of a line that are offsets: all of them, or under a header of as many columns one of them."""
-    names = [name for name in re.split(r"[,;\t]+", header) if name.strip()]
-    names = names if len(names) > 1 else header.split()
-    if len(words) < 2 or len(names) != len(words):
+def _words(line: str) -> list[str]:
+    return [word.strip("\"'") for word in re.split(r"[\s,;]+", line) if word]
+
+
+def _with_decimal_points(rows: dict[str, str], header: str, source: str) -> dict[str, str]:
+    """Return the rows with decimal points for decimal commas, which a warning tells.
+
+    Commas are decimal signs where each of them stands in a number of its own, the header has no columns separated by
+    commas, and no number has a decimal point; where semicolons or tabs separate the numbers, it may.
+    """
+    parts = [part.strip("\"'") for row in rows.values() for part in re.split(r"[\s;]+", row)]
+    with_comma = [part for part in parts if "," in part]
+    separated = any(separator in row for row in (header, *rows.values()) for separator in ";\t")
+    separates = not separated and ("," in header or any("." in part for part in parts))
+    if not with_comma or separates or not all(map(_DECIMAL_COMMA.fullmatch, with_comma)):
+        return rows
+    some = with_comma[0]
+    warnings.warn(
+        f"{source}: commas are read as decimal signs, so that {some} is {some.replace(',', '.')}; put a space behind "
+        "commas that separate offsets",
+        stacklevel=3,
+    )
+    return {place: row.replace(",", ".") for place, row in rows.items()}
+
+
+def _words_of_offsets(rows: dict[str, str], header: str) -> dict[str, list[str]]:
+    """Return the words of every row that are offsets: all of them, or of a table one column."""
+    words = {place: _words(row) for place, row in rows.items()}
+    separator = next((separator for separator in ";\t," if separator in header), None)
+    if separator is None:
+        names = header.split()
+        is_row = {place: len(names) == len(of_row) > 1 for place, of_row in words.items()}
+        return {place: [of_row[_column(names, place)]] if is_row[place] else of_row for place, of_row in words.items()}
+    names = _cells(header, separator)
+    if not any(separator in row or len(words[place]) == len(names) for place, row in rows.items()):
         return words
+    found = {}
+    for place, row in rows.items():
+        cells = _cells(row, separator) if separator in row else words[place]
+        if any(cells[len(names) :]) or len(cells) < len(names):
+            raise ValueError(
+                f"{place} has {len(cells)} cells but the header has {len(names)}; correct the row, or put # before a "
+                "first line that is no header"
+            )
+        found[place] = [cells[_column(names, place)]]
+    return found
+
+
+def _cells(row: str, separator: str) -> list[str]:
+    return [cell.strip().strip("\"'") for cell in row.split(separator)]
+
+
+def _column(names: list[str], place: str) -> int:
+    """Return which column has the offsets by the names of all columns."""
     chosen = [i for i, name in enumerate(names) if "offset" in name.lower() or "ppm" in name.lower() or _says_hz(name)]
     if len(chosen) != 1:
         raise ValueError(f"{place}: the header does not name one column of offsets, such as offset_ppm")
-    return [words[chosen[0]]]
+    return chosen[0]
 
 
 def gives_field(path: str | Path) -> bool:

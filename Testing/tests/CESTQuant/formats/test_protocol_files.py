@@ -53,6 +53,10 @@ def test_offsets_file_with_comments_blank_lines_and_commas(tmp_path: Path) -> No
         "B1_uT;offset\n2;-3.5\n2;0\n2;3.5\n",
         "\u22123.5\n0\n3.5\n",  # typographic minus
         "-3.5; 0; 3.5",
+        ",offset_ppm\n0,-3.5\n1,0\n2,3.5\n",  # a first column without a name
+        "\toffset_ppm\n0\t-3.5\n1\t0\n2\t3.5\n",
+        "Nr;Offset, ppm;Remark\n1;-3.5;\n2;0;water\n3;3.5;;\n",
+        "index, offset_ppm\n1 -3.5\n2 0\n3 3.5\n",
     ],
 )
 def test_offsets_are_read_as_spreadsheets_and_editors_write_them(tmp_path: Path, content: str) -> None:
@@ -60,6 +64,45 @@ def test_offsets_are_read_as_spreadsheets_and_editors_write_them(tmp_path: Path,
         path = tmp_path / name
         path.write_bytes(content.encode(encoding))
         assert read_offsets(path).tolist() == [-3.5, 0.0, 3.5]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "300,0\n-3,5\n0,0\n3,5\n",
+        "# 2 uT\nOffset (ppm)\n300\n-3,5\n0\n3,5\n",
+        "300 -3,5 0 3,5\n",
+        "300; -3,5; 0; 3,5\n",
+        "Nr;Offset (ppm)\n1;300\n2;-3,5\n3;0\n4;3,5\n",
+        "Nr\tOffset (ppm)\n1\t300\n2\t-3,5\n3\t0,0\n4\t3,5e0\n",
+        "B1;Offset, ppm\n2.0;300\n2.0;-3,5\n2.0;0\n2.0;3,5\n",
+        '"300,0"\n"-3,5"\n"0,0"\n"3,5"\n',
+    ],
+)
+def test_decimal_commas_are_read_and_told(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "offsets.csv"
+    path.write_text(content)
+    with pytest.warns(UserWarning, match=r"offsets\.csv: commas are read as decimal signs, so that (300,0|-3,5) is"):
+        assert read_offsets(path).tolist() == [300.0, -3.5, 0.0, 3.5]
+
+
+@pytest.mark.parametrize(
+    "content", ["3,-3\n5,-5\n", "3, -3\n5, -5\n", "3,-3,5,-5", "3,\n-3,\n5,-5\n", "3,-3.0\n5\n-5\n"]
+)
+def test_commas_that_are_not_all_within_numbers_separate_offsets(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text(content)
+    assert read_offsets(path).tolist() == [3.0, -3.0, 5.0, -5.0]
+
+
+@pytest.mark.parametrize(
+    "content", ["Nr;Offset\n1;300\n2\n", "Nr,Offset\n1,300\n2,-3,5\n", "Nr,B1,Offset\n1,300\n2,3\n", "a;ppm\n1;2;3\n"]
+)
+def test_a_row_with_other_cells_than_the_header_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"table\.csv: line \d has \d cells but the header has \d; correct the row"):
+        read_offsets(path)
 
 
 def test_a_table_must_name_its_column_of_offsets(tmp_path: Path) -> None:
