@@ -9,18 +9,20 @@ from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
-_SAME_POWER_UT = 1e-3
+from ..physics.protocol import PER_MEASUREMENT, Protocol
+
+_ROUNDING, _RELATIVE_ROUNDING = 1e-4, 1e-3
+"""Differences of powers (uT), times (s) and angles (degrees) that are due to rounding."""
 
 
-def smoothing_matrix(offsets_ppm: Tensor, b1_uT: Tensor, width_ppm: float, kept: Tensor | None = None) -> Tensor:
+def smoothing_matrix(protocol: Protocol, width_ppm: float, kept: Tensor | None = None) -> Tensor:
     """Return the weights (measurement, measurement) that smooth spectra: a local straight line with Gaussian weights.
 
     Constant and linear spectra stay as they are. A feature narrower than the width is broadened, the water dip too.
-    Measurements of different powers are not mixed.
+    Only measurements that differ in nothing but their offset are mixed.
 
     Args:
-        offsets_ppm: (measurement,), in any order, also repeated.
-        b1_uT: (measurement,).
+        protocol: Protocol, whose offsets may be in any order, also repeated.
         width_ppm: Full width of the weights at half maximum.
         kept: Mask (measurement,) of measurements that neither change nor contribute, such as M0; None for none.
 
@@ -31,11 +33,16 @@ def smoothing_matrix(offsets_ppm: Tensor, b1_uT: Tensor, width_ppm: float, kept:
         raise InputError(
             "smooth-spectra", f"the width of the smoothing must be a positive number of ppm, not {width_ppm:g}"
         )
-    offsets = offsets_ppm.double()
+    offsets = protocol.offsets_ppm.detach().double()
     sigma = width_ppm / math.sqrt(8 * math.log(2))
     distance = offsets[None, :] - offsets[:, None]
     weights = torch.exp(-0.5 * (distance / sigma) ** 2)
-    together = (b1_uT[:, None] - b1_uT[None, :]).abs() < _SAME_POWER_UT
+    together = torch.ones_like(weights, dtype=torch.bool)
+    for name in PER_MEASUREMENT:
+        value = getattr(protocol, name)
+        if name != "offsets_ppm" and value is not None:
+            value = value.detach()
+            together &= torch.isclose(value[:, None], value[None, :], rtol=_RELATIVE_ROUNDING, atol=_ROUNDING)
     if kept is not None:
         together &= ~(kept[:, None] | kept[None, :])
     together |= torch.eye(len(offsets), dtype=torch.bool)

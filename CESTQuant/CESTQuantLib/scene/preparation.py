@@ -68,8 +68,9 @@ def prepare(
     if denoising:
         study, maps, record["denoising"] = _denoised(study, progress)
     if smoothing_ppm is not None:
-        study = _smoothed(study, smoothing_ppm)
+        study, told = _smoothed(study, smoothing_ppm)
         record["smoothing"] = {"width_ppm": smoothing_ppm}
+        warnings += told
     return Prepared(study, record, maps, warnings)
 
 
@@ -153,7 +154,7 @@ def _denoised(study: Study, progress: Progress) -> tuple[Study, dict[str, torch.
     return replace(study, raw=result.images.numpy()), {NOISE_MAP: noise}, record
 
 
-def _smoothed(study: Study, width_ppm: float) -> Study:
+def _smoothed(study: Study, width_ppm: float) -> tuple[Study, tuple[str, ...]]:
     import torch
 
     from ..preprocessing.reference import m0_measurements
@@ -163,6 +164,17 @@ def _smoothed(study: Study, width_ppm: float) -> Study:
     kept = torch.zeros(protocol.measurement_count, dtype=torch.bool)
     if protocol.signal_normalisation == "m0" and study.reference is None:
         kept[m0_measurements(protocol, study.title).index] = True
-    weights = smoothing_matrix(protocol.offsets_ppm.detach(), protocol.b1_uT.detach(), width_ppm, kept)
+    weights = smoothing_matrix(protocol, width_ppm, kept)
     smoothed = np.tensordot(weights.numpy(), np.asarray(study.raw, dtype=np.float64), axes=1)
-    return replace(study, raw=smoothed.astype(study.raw.dtype))
+    warnings = []
+    if bool((weights == torch.eye(len(weights))).all()):
+        warnings.append(
+            f"the spectra of {study.title} were not smoothed: no offsets within the width of {width_ppm:g} ppm were "
+            "measured with the same power, times and flip angle"
+        )
+    elif protocol.magnetisation_carried_over:
+        warnings.append(
+            f"the measurements of {study.title} start from what the one before has left (magnetisation_carried_over), "
+            "so smoothing is right only where they recover or were made in the order of their offsets"
+        )
+    return replace(study, raw=smoothed.astype(study.raw.dtype)), tuple(warnings)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from CESTQuantLib.preprocessing.denoising import denoise, patch_edges
-from CESTQuantLib.preprocessing.spectral_smoothing import smoothing_matrix
 
 NOISE = 0.02
 
@@ -71,30 +70,3 @@ def test_what_is_too_small_is_refused() -> None:
         denoise(noisy[:5])
     with pytest.raises(ValueError, match="at least as many voxels as measurements"):
         denoise(noisy[:, :1, :4, :4])
-
-
-OFFSETS = torch.tensor([-300.0, 3.0, -4.0, 0.0, 0.5, 1.0, 1.5, 3.0], dtype=torch.float64)
-ONE_POWER = torch.full_like(OFFSETS, 2.0)
-
-
-def test_smoothing_keeps_straight_lines_and_the_measurements_that_are_named() -> None:
-    kept = OFFSETS.abs() > 100
-    weights = smoothing_matrix(OFFSETS, ONE_POWER, 1.0, kept)
-    for spectrum in (torch.ones_like(OFFSETS), OFFSETS):
-        torch.testing.assert_close(weights @ spectrum, spectrum)
-    assert torch.equal(weights[0], torch.eye(8, dtype=torch.float64)[0])
-    assert float(weights[1:, 0].abs().max()) == 0
-    assert float(weights[1, 7]) == float(weights[1, 1])  # repeated offsets are averaged
-
-
-def test_smoothing_lowers_noise_and_does_not_mix_powers() -> None:
-    offsets = torch.linspace(-5, 5, 41, dtype=torch.float64)
-    weights = smoothing_matrix(offsets, torch.ones(41), 1.0)
-    assert float(weights.pow(2).sum(1).sqrt()[10:-10].max()) < 0.55  # standard deviation of smoothed unit noise
-    two = smoothing_matrix(offsets, (torch.arange(41) % 2).double(), 1.0)
-    assert float(two[::2, 1::2].abs().max()) == 0
-
-
-def test_an_unusable_width_is_refused() -> None:
-    with pytest.raises(ValueError, match="positive number of ppm, not 0"):
-        smoothing_matrix(OFFSETS, ONE_POWER, 0.0)
