@@ -23,6 +23,18 @@ _SAME_TRAIN = 0.01
 """Relative difference up to which a rounded duty cycle or saturation time is that of the pulses."""
 SAME_OFFSET_PPM = 0.02
 """Least difference in ppm between an offset that is stated and one that is played."""
+_LONGEST_S = {
+    "saturation_time_s": 60.0,
+    "post_delay_s": 60.0,
+    "recovery_time_s": 600.0,
+    "initial_recovery_s": 600.0,
+    "readout_pulse_s": 10.0,
+    "echo_time_s": 10.0,
+}
+"""Times that no acquisition exceeds."""
+_LONGEST_PULSE_S = 10.0
+_USUAL_B1_UT = (0.01, 50.0)
+"""Powers that acquisitions have; 50 uT are a spin lock of 2 kHz."""
 PROTOCOL_KEYS = {
     "field_strength_T",
     *PER_MEASUREMENT,
@@ -84,12 +96,14 @@ def protocol_from_dict(values: dict[str, Any], source: str = "protocol") -> Prot
     _warn_of_unknown_parts(values, source)
     try:
         protocol = _from_known(values)
+        _check_times(protocol)
         _warn_of_another_train(values, protocol, source)
     except KeyError as error:
         raise ValueError(f"{source}: the key {error} is missing") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
     _check_field(protocol, source)
+    _warn_of_unusual_b1(protocol, source)
     _warn_of_another_frequency(protocol, source)
     return protocol
 
@@ -110,6 +124,35 @@ def _check_field(protocol: Protocol, source: str) -> None:
         warnings.warn(
             f"{source}: field_strength_T is {field:g} but larmor_frequency_MHz is that of {of_frequency:.4g} T; "
             "offsets are converted with the frequency",
+            stacklevel=3,
+        )
+
+
+def _check_times(protocol: Protocol) -> None:
+    """Refuse times that can only be meant in ms."""
+    train = protocol.pulses
+    if train is not None and train.duration_s > _LONGEST_PULSE_S:
+        raise ValueError(f"pulse_duration_s is {train.duration_s:g}, which no pulse lasts: give it in s, not in ms")
+    for name, longest in _LONGEST_S.items():
+        value = getattr(protocol, name)
+        time = float(value.detach().max()) if isinstance(value, Tensor) else value
+        if time > longest and name == "saturation_time_s" and train is not None:
+            raise ValueError(
+                f"the pulse train lasts {time:g} s, which no acquisition has: give pulse_duration_s and pulse_delay_s "
+                "in s, not in ms"
+            )
+        if time > longest:
+            raise ValueError(f"{name} is {time:g}, which no acquisition has: give it in s, not in ms")
+
+
+def _warn_of_unusual_b1(protocol: Protocol, source: str) -> None:
+    """Tell powers that may be meant in another unit."""
+    least, most = _USUAL_B1_UT
+    unusual = [b1 for b1 in protocol.b1_uT.tolist() if b1 and not least <= b1 <= most]
+    if unusual:
+        warnings.warn(
+            f"{source}: b1_uT is {unusual[0]:g}, which is unusual for a saturation: check that it is in uT, not in Hz "
+            "or T",
             stacklevel=3,
         )
 

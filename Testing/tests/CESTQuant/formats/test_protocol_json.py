@@ -69,6 +69,14 @@ def test_one_value_serves_all_measurements() -> None:
         ({"readout": {"pulse_duration_s": -0.001}}, "readout_pulse_s is -0.001"),
         ({"readout": {"echo_time_s": -0.02}}, "echo_time_s"),
         (
+            {"saturation_time_s": [1.0, 1.0, 2000.0]},
+            "saturation_time_s is 2000, which no acquisition has: give it in s",
+        ),
+        ({"post_delay_s": 65}, "post_delay_s is 65, which no acquisition has: give it in s, not in ms"),
+        ({"recovery_time_s": 3000}, "recovery_time_s is 3000"),
+        ({"initial_recovery_s": 3000}, "initial_recovery_s is 3000"),
+        ({"readout": {"echo_time_s": 20}}, "echo_time_s is 20"),
+        (
             {"magnetisation_carried_over": True, "recovery_time_s": 0.01, "readout": {"echo_time_s": 0.02}},
             "must not be shorter than echo_time_s",
         ),
@@ -89,6 +97,11 @@ def test_unusable_values_are_refused_by_name(change: dict[str, Any], words: str)
         ({"n_pulses": 2.5}, "n_pulses"),
         ({"pulse_duration_s": 0}, "pulse_duration_s is 0"),
         ({"pulse_delay_s": -1e-3}, "pulse_delay_s is -0.001"),
+        (
+            {"pulse_duration_s": 50, "pulse_delay_s": 5},
+            "pulse_duration_s is 50, which no pulse lasts: give it in s, not in",
+        ),
+        ({"pulse_delay_s": 5}, "the pulse train lasts 96 s, which no acquisition has: give pulse_duration_s and"),
         ({"duty_cycle": 1.5}, "duty_cycle is 1.5"),
         ({"duty_cycle": 0}, "duty_cycle is 0"),
         ({"pulse_shape": "fermi"}, "pulse_shape 'fermi' is unknown"),
@@ -123,6 +136,22 @@ def test_missing_keys_are_named(key: str) -> None:
 )
 def test_unknown_keys_are_named_in_a_warning(change: dict[str, Any], words: str) -> None:
     with pytest.warns(UserWarning, match=words):
+        protocol_from_dict(CW | change, "p.json")
+
+
+@pytest.mark.parametrize("b1_uT", [85.0, 2e-6, [0.0, 1.0, 106.0]])
+def test_a_power_that_may_be_in_another_unit_is_told(b1_uT: Any) -> None:
+    unusual = max(b1_uT) if isinstance(b1_uT, list) else b1_uT
+    with pytest.warns(
+        UserWarning, match=f"p.json: b1_uT is {unusual:g}, which is unusual for a saturation: check that"
+    ):
+        protocol_from_dict(CW | {"b1_uT": b1_uT}, "p.json")
+
+
+@pytest.mark.parametrize("change", [{"b1_uT": [0.0, 0.05, 47.0]}, {"saturation_time_s": 15.0, "recovery_time_s": 60.0}])
+def test_spin_locks_no_power_and_long_phantom_measurements_are_not_told(change: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         protocol_from_dict(CW | change, "p.json")
 
 
@@ -201,13 +230,13 @@ def protocols(draw: st.DrawFn) -> Protocol:
         shapes.append(PulseShape("samples", samples, absolute=True))
         shapes.append(PulseShape("samples", samples, samples * 0.3, absolute=True))
         train = PulseTrain(
-            draw(st.integers(1, 40)), draw(positive), draw(st.floats(0, 1)), draw(st.sampled_from(shapes))
+            draw(st.integers(1, 40)), draw(st.floats(1e-3, 0.5)), draw(st.floats(0, 1)), draw(st.sampled_from(shapes))
         )
     echo, field = draw(st.floats(0, 0.05)), draw(positive)
     return Protocol(
         field_strength_T=field,
         offsets_ppm=torch.tensor(offsets, dtype=torch.float64),
-        b1_uT=per_measurement(st.floats(0, 10)),
+        b1_uT=per_measurement(st.just(0.0) | st.floats(0.01, 10)),
         saturation_time_s=train.total_time_s if train else per_measurement(st.floats(0, 10)),
         pulses=train,
         post_delay_s=per_measurement(st.floats(0, 1)),
