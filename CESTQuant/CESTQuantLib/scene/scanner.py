@@ -89,11 +89,12 @@ def import_scan(
 def _into_scene(found: Scan, chosen: tuple[str, ...], name: str) -> ImportedScan:
     array, protocol = found.images.array, found.protocol
     converted: tuple[str, ...] = ()
+    index: list[float] | None = None
     if protocol is not None:
-        protocol, converted = _in_ppm(protocol)
+        protocol, index, converted = _in_ppm(protocol)
     shape = array.shape[1:]
     geometry = Geometry.from_lps(shape, found.images.ijk_to_lps)
-    node = _node(array, geometry, name, None if protocol is None else protocol["offsets_ppm"])
+    node = _node(array, geometry, name, index)
     if found.is_aptw_percent:
         display.show_map(node, "%", "rainbow", _APTW_WINDOW)
     report = {
@@ -125,38 +126,46 @@ def _nifti_into_scene(path: Path, offsets: Offsets | None, name: str) -> Importe
         else:
             given, listed_in = list(offsets), "the given list"
         protocol["offsets_ppm"], told = repeated(given, len(array), listed_in, f"'{path}'")
-    protocol, converted = _in_ppm(protocol)
+    protocol, index, converted = _in_ppm(protocol)
     listed = protocol["offsets_ppm"]
     if listed is not None and len(listed) != len(array):
         raise ValueError(f"'{sidecar}' gives {len(listed)} offsets but '{path}' has {len(array)} measurements")
-    node = _node(array, geometry, read_name, listed)
+    node = _node(array, geometry, read_name, index)
     files = (path, sidecar) if has_sidecar else (path,)
     return _imported(node, geometry, len(array), protocol, {"scan": path.name}, (*told, *converted), files)
 
 
-def _in_ppm(protocol: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The protocol with its offsets in ppm where they can only be in Hz, and what is to be told.
+def _in_ppm(protocol: dict[str, Any]) -> tuple[dict[str, Any], list[float] | None, tuple[str, ...]]:
+    """The protocol with its offsets in ppm where they can only be in Hz, the offsets in ppm, and what is to be told.
 
-    Offsets in Hz of an unknown field stay as they are: methods ask for the field.
+    Offsets in Hz of an unknown field stay as they are, and are None in ppm: methods ask for the field.
     """
     import torch
 
+    from ..formats.protocol_files import ASSUMED_FIELD_T
     from ..physics.protocol import Protocol
     from ..preprocessing.magnitudes import offsets_in_ppm
 
-    if not protocol.get("offsets_ppm") or not protocol.get("field_strength_T"):
-        return protocol, ()
-    offsets = torch.tensor(protocol["offsets_ppm"], dtype=torch.float64)
+    listed, field_T = protocol.get("offsets_ppm"), protocol.get("field_strength_T")
+    if not listed:
+        return protocol, listed, ()
+    offsets = torch.tensor(listed, dtype=torch.float64)
     nothing = torch.zeros_like(offsets)
     read = Protocol(
-        protocol["field_strength_T"],
+        field_T or ASSUMED_FIELD_T,
         offsets,
         b1_uT=nothing,
         saturation_time_s=nothing,
         larmor_frequency_MHz=protocol.get("larmor_frequency_MHz"),
     )
     converted, told = offsets_in_ppm(read, True, "the scan")
-    return ({**protocol, "offsets_ppm": converted.offsets_ppm.tolist()}, tuple(told)) if told else (protocol, ())
+    if not told:
+        return protocol, listed, ()
+    if not field_T:
+        found = f"the offsets of the scan ({min(listed):g} to {max(listed):g}) look like Hz, not ppm"
+        return protocol, None, (f"{found}: they are converted as soon as field_strength_T is filled in",)
+    in_ppm = converted.offsets_ppm.tolist()
+    return {**protocol, "offsets_ppm": in_ppm}, in_ppm, tuple(told)
 
 
 def _imported(

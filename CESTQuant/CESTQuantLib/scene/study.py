@@ -115,9 +115,11 @@ class Study:
                 "measurements"
             )
         by_index = protocol is None and not signal.GetAttribute(PROTOCOL_ATTRIBUTE)
+        as_given = read
         read, converted = offsets_in_ppm(read, field_known, _protocol_name(protocol, called(signal)))
         if not by_index:
-            raw = raw[acquisition_order(signal, index, read)]
+            same_unit = _has_offsets(index, as_given)
+            raw = raw[acquisition_order(signal, index, as_given if same_unit else read)]
         reference_array = None if reference is None else _reference(reference, geometry)
         chosen = np.ones(geometry.shape, bool) if mask is None else mask_of(mask, geometry)
         return cls(
@@ -286,6 +288,12 @@ def _index_is_offsets(node: Any, index: np.ndarray) -> bool:
     return node.GetIndexUnit() == "ppm" and len(index) > 0 and bool(np.isfinite(index).all())
 
 
+def _has_offsets(index: np.ndarray, protocol: Protocol) -> bool:
+    """Whether index values (measurement,) are the offsets of a protocol in some order."""
+    offsets = protocol.offsets_ppm.detach().numpy()
+    return np.allclose(np.sort(index), np.sort(offsets), atol=OFFSET_TOLERANCE_PPM)
+
+
 def _protocol(protocol: Any, node: Any, index: np.ndarray, field_strength_T: float | None) -> tuple[Protocol, bool]:
     """Return the protocol, and whether its field strength is given rather than assumed."""
     import torch
@@ -357,7 +365,7 @@ def acquisition_order(node: Any, index: np.ndarray, protocol: Protocol) -> np.nd
     if node.GetIndexUnit() != "ppm" or not np.isfinite(index).all() or np.allclose(index, offsets, atol=tolerance):
         return as_stored
     by_index, by_offset = np.argsort(index, kind="stable"), np.argsort(offsets, kind="stable")
-    if not np.allclose(index[by_index], offsets[by_offset], atol=tolerance):
+    if not _has_offsets(index, protocol):
         some = ", ".join(f"{offset:g}" for offset in index[:2]) + (", …" if len(index) > 2 else "")
         raise ValueError(f"the offsets of {called(node)} ({some}) are not those of the protocol")
     if (np.diff(offsets[by_offset]) < tolerance).any():

@@ -298,6 +298,24 @@ def test_offsets_in_hertz_are_converted_with_a_warning(imported: Callable, tmp_p
     assert protocol["offsets_ppm"] == pytest.approx([hertz / 123.2 for hertz in given])
 
 
+def test_offsets_in_hertz_of_an_unknown_field_are_converted_when_the_field_is_filled_in(
+    imported: Callable, tmp_path: Path
+) -> None:
+    given = [-40000, -640, -480, -320, -160, -60, 60, 160, 320, 480, 640, 0]
+    source = acquire(spectrum_protocol(count=12)).write(tmp_path / "in")
+    write_json({"offsets_ppm": given}, source / "signal.json")
+    status, lines = imported(source / "signal.nii.gz")
+    assert status == 0
+    assert "the offsets of the scan (-40000 to 640) look like Hz, not ppm: they are converted as soon as" in lines[0]
+    signal = tmp_path / "out" / "signal.seq.nrrd"
+    assert sequence_to_array(read_sequence(signal))[2].tolist() == list(range(1, 13))
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert protocol["offsets_ppm"] == given
+    filled = write_json({**protocol, "field_strength_T": 3.0}, tmp_path / "filled.json")
+    arguments = ["--signal", str(signal), "--protocol", str(filled), "--output", str(tmp_path / "maps")]
+    assert main(["fit", "--method", "mtrasym", "--asymmetry-offset", "3.5", *arguments]) == 0
+
+
 def test_nifti_images_of_a_folder_are_listed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     for name in ("sub-01/perf/sub-01_cest.nii.gz", "sub-01/perf/sub-01_cest.json", "sub-01/anat/without_json.nii"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from studies import M0, fit_arguments, write_image, write_json, write_series
 from CESTQuantLib.batch import main
 from CESTQuantLib.logic import CESTQuantLogic
 from CESTQuantLib.physics.protocol import Protocol
-from CESTQuantLib.scene.study import acquisition_order
+from CESTQuantLib.scene.study import Study, acquisition_order
 from NeuroCESTLib.scene.geometry import Geometry
 from NeuroCESTLib.scene.segmentations import add_segmentation
 from NeuroCESTLib.scene.sequences import array_to_sequence
@@ -231,6 +231,22 @@ def test_a_single_measurement_with_another_offset_than_the_protocol_is_refused(s
     node = numeric_sequence(slicer, asymmetric(grid)[:1] / M0, grid, OFFSETS[:1])
     with pytest.raises(ValueError, match=r"the offsets of 'cest' \(-3\.5\) are not those of the protocol"):
         mtr_asym(node, protocol=PROTOCOL | {"offsets_ppm": [3.0]})
+
+
+@pytest.mark.parametrize("hz_per_ppm_of_index", [1.0, 127.73])
+def test_offsets_in_hertz_are_put_into_their_order_by_an_index_in_hertz_or_in_ppm(
+    slicer: ModuleType, hz_per_ppm_of_index: float
+) -> None:
+    grid = GRIDS["axial"]
+    hertz = np.array([-40000.0, 640, -640, 480, -480, 320, -320, 160, -160, 0])
+    signal = np.arange(1.0, 11.0)[:, None, None, None] * np.ones((1, *grid.shape))
+    order = np.argsort(hertz)
+    node = numeric_sequence(slicer, signal[order], grid, (hertz / hz_per_ppm_of_index)[order])
+    protocol = {"field_strength_T": 3.0, "offsets_ppm": hertz.tolist(), "b1_uT": 1.0, "saturation_time_s": 1.0}
+    study = Study.of(node, protocol, None, None, None)
+    np.testing.assert_array_equal(study.raw[:, 0, 0, 0], np.arange(1, 11))
+    np.testing.assert_allclose(study.protocol.offsets_ppm.numpy(), hertz / 127.73, rtol=1e-3)
+    assert "are taken to be in Hz" in study.warnings[0]
 
 
 class Index:
