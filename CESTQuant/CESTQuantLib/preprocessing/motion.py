@@ -5,7 +5,8 @@ registered to a synthetic reference with its own contrast: around every voxel, t
 function of one bright image, with coefficients that vary smoothly over the volume. Saturation, B0 and coil change the
 coefficients, but a shift of the anatomy cannot be written in this way, because all its edges move to one side.
 
-The bright image is the one that resembles the others most. The difference to the synthetic reference is minimised by
+The bright image is the one that resembles the others most; where most images are strongly saturated, images are bright
+beside these, and not beside M0. The difference to the synthetic reference is minimised by
 Gauss-Newton iterations with the gradient of the reference, not that of the noisy image (compare Baker and Matthews, Int
 J Comput Vis 2004;56:221), first on smoothed images. All resampling is SimpleITK's, with cubic splines, once from the
 acquired image. Images too dark to tell their position take that of their neighbours in time, and images that did not
@@ -52,6 +53,8 @@ _UNCERTAIN_VOXELS = 0.06
 """Error of the displacement, in voxels, from which an image takes the position of its neighbours."""
 _DARK_SHARE = 0.35
 """Squared signal, as a share of that of the reference image, below which an image counts as too dark."""
+_LEVEL_QUANTILE = 0.75
+"""Quantile of the squared signals that stands for the brightest where most images would be too dark beside this one."""
 _STILL_VOXELS = 0.02
 """Displacement, in voxels, up to which an image counts as still."""
 _STILL_ERRORS = 1.0
@@ -150,7 +153,9 @@ class _Search:
         self._energies = (of_object**2).mean(1)
         with np.errstate(invalid="ignore", divide="ignore"):
             likeness = np.median(np.nan_to_num(np.corrcoef(of_object)), axis=1)
-        bright = self._energies > _BRIGHT_SHARE * self._energies.max()
+        largest = self._energies.max()
+        self._level = _bright_level(self._energies)
+        bright = self._energies >= self._level if self._level < largest else self._energies > _BRIGHT_SHARE * largest
         self._reference = int(np.argmax(np.where(bright, likeness, -np.inf)))
 
     def run(self, sigma: float, report: Callable[[float], None]) -> None:
@@ -239,7 +244,7 @@ class _Search:
         return np.where(finite, found, image).astype(image.dtype)
 
     def _is_measured(self) -> np.ndarray:
-        bright = self._energies > _DARK_SHARE * self._energies[self._reference]
+        bright = self._energies > _DARK_SHARE * min(self._energies[self._reference], self._level)
         return bright & np.isfinite(self._errors) & (self._errors <= _UNCERTAIN_VOXELS * self._voxel)
 
     def motion(self) -> tuple[Motion, np.ndarray]:
@@ -308,6 +313,12 @@ class _LocalModel:
         for axis in range(2 if self._planar else 3):
             found = sitk.RecursiveGaussian(found, width, direction=axis)
         return sitk.GetArrayFromImage(found)
+
+
+def _bright_level(energies: np.ndarray) -> float:
+    """Squared signal (image,) of bright images: the largest, but not that of a few M0 among strongly saturated ones."""
+    largest = float(energies.max())
+    return largest if np.median(energies) > _DARK_SHARE * largest else float(np.quantile(energies, _LEVEL_QUANTILE))
 
 
 def _without_border(shape: tuple[int, ...], planar: bool) -> np.ndarray:

@@ -106,7 +106,14 @@ def _without_motion(study: Study, progress: Progress) -> tuple[Study, dict[str, 
             f"the images of {study.title} were moved by up to {largest:.1f} mm into the position of "
             f"{_measurement(names[motion.reference])}: mask, maps and regions must fit that position"
         )
-    if unmeasured:
+    found = len(names) - len(unmeasured)
+    if found <= len(names) / 2:
+        warnings.append(
+            f"the position of only {found} of the {len(names)} images of {study.title} could be measured, so that "
+            "motion between the others was not corrected: look at motion.png, and leave the correction out in case of "
+            "doubt"
+        )
+    elif unmeasured:
         warnings.append(
             f"the position of {_listed(unmeasured)} of {study.title} could not be measured and was taken from the "
             "neighbouring measurements"

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from moving_head import MovingHead, acquire_moving, residuals, rigid, z_protocol
 
+from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.preprocessing.motion import correct_motion
+from CESTQuantLib.scene.preparation import prepare
+from CESTQuantLib.scene.study import Study
+from NeuroCESTLib.scene.geometry import Geometry
 
 SPACING_MM = (5.0, 5.0, 5.0)
 PROTOCOL = z_protocol(9)
@@ -71,6 +75,33 @@ def test_dark_images_take_the_position_of_their_neighbors() -> None:
     before, after = neighbors[neighbors < water].max(), neighbors[neighbors > water].min()
     x = motion.translations_mm[:, 0]
     assert min(x[before], x[after]) <= x[water] <= max(x[before], x[after])
+
+
+@pytest.mark.parametrize("offsets_ppm", [[-6, -5, -4, -3.5, 3.5, 4, 5, 6], [-6, -5, -4, -3, -2, 0, 2, 3, 4, 5, 6]])
+def test_strongly_saturated_images_are_registered_to_each_other(offsets_ppm: list[float]) -> None:
+    """M0 is more than twice as bright as all others, which are not too dark because of that."""
+    strong = Protocol(3.0, [300.0, *offsets_ppm], 4.0, 2.0)
+    poses = np.tile(np.eye(4), (strong.measurement_count, 1, 1))
+    poses[JUMP:] = rigid(np.array([0.0, 0.0, 2.0]), np.array([2.0, -1.0, 0.0]))
+    images = acquire_moving(strong, poses, (1, 44, 37), SPACING_MM).noisy(100)
+    assert images[1:].mean((1, 2, 3)).max() < 0.5 * images[0].mean()
+    _corrected, motion = correct_motion(images, SPACING_MM)
+    assert motion.measured.sum() >= 0.75 * len(images)
+    assert motion.measured[0]
+    translations, rotations = residuals(motion, poses)
+    assert translations[motion.measured].max() < 0.05 * SPACING_MM[0]
+    assert rotations[motion.measured].max() < 0.6
+
+
+def test_motion_that_could_hardly_be_measured_is_told() -> None:
+    poses = moved_poses((0.0, 0.0, 2.0), (3.0, 0.0, 0.0))
+    images = head(poses).noisy(3)  # noise hides the position of all images
+    geometry = Geometry.from_lps(images.shape[1:], np.diag([*SPACING_MM, 1.0]))
+    study = Study("cest", "'cest'", images, geometry, PROTOCOL, None, np.arange(images[0].size))
+    ready = prepare(study, motion_correction=True)
+    found = COUNT - len(ready.record["motion"]["interpolated"])
+    assert found <= COUNT / 2
+    assert f"the position of only {found} of the {COUNT} images of 'cest' could be measured" in ready.warnings[-2]
 
 
 def test_integer_images_stay_integers_in_their_range() -> None:
