@@ -153,23 +153,55 @@ def in_time(references: Tensor, at: Tensor, wanted: Tensor, over_time: str = INT
         over_time: ``interpolated`` (linear in time, constant beyond the ends) or ``mean``.
 
     Returns:
-        References of shape (voxel, measurement), or (voxel, 1) where they do not change.
+        References of shape (voxel, measurement), or (voxel, 1) where they do not change. A reference that is not a
+        positive number does not count; where others of the same voxel are, they take its place, unless every
+        measurement has its own. Voxels without any are NaN.
 
     Raises:
         ValueError: ``over_time`` is unknown; the message lists the known ones.
     """
     if over_time not in M0_OVER_TIME:
         raise ValueError(f"M0 over time '{over_time}' is unknown; use one of {', '.join(M0_OVER_TIME)}")
+    references = torch.where(_usable(references), references, torch.nan)
     if len(at) == 1:
         return references
     if over_time == MEAN:
-        return torch.where(references > 0, references, torch.nan).nanmean(1, keepdim=True)
+        return references.nanmean(1, keepdim=True)
     if len(at) == len(wanted):
         return references
+    found = _interpolated(references, at, wanted)
+    gaps = references.isnan()
+    incomplete = gaps.any(1) & ~gaps.all(1)
+    if bool(incomplete.any()):
+        found[incomplete] = _interpolated_over_gaps(references[incomplete], at, wanted)
+    return found
+
+
+def _interpolated(references: Tensor, at: Tensor, wanted: Tensor) -> Tensor:
+    """References (voxel, n) at the wanted times, linear in time and constant beyond the ends."""
     upper = torch.searchsorted(at, wanted).clamp(1, len(at) - 1)
     lower = upper - 1
     weight = ((wanted - at[lower]) / (at[upper] - at[lower])).clamp(0, 1)
     return references[:, lower] * (1 - weight) + references[:, upper] * weight
+
+
+def _interpolated_over_gaps(references: Tensor, at: Tensor, wanted: Tensor) -> Tensor:
+    """The same for voxels that have at least one reference, between those that are not NaN."""
+    numbers = torch.where(references.isnan(), -1, torch.arange(len(at)))
+    before = numbers.cummax(1).values
+    after = torch.where(numbers < 0, len(at), numbers).flip(1).cummin(1).values.flip(1)
+    next_one = torch.searchsorted(at, wanted)
+    none = torch.full_like(numbers[:, :1], -1)
+    lower = torch.cat((none, before), 1)[:, next_one]  # -1 where none lies before
+    upper = torch.cat((after, torch.full_like(none, len(at))), 1)[:, next_one]  # n where none lies after
+    lower, upper = torch.where(lower < 0, upper, lower), torch.where(upper == len(at), lower, upper)
+    weight = torch.where(lower == upper, 0.0, (wanted - at[lower]) / (at[upper] - at[lower]))
+    return references.gather(1, lower) * (1 - weight) + references.gather(1, upper) * weight
+
+
+def _usable(references: Tensor) -> Tensor:
+    """Whether references are positive numbers, by which a signal can be divided."""
+    return torch.isfinite(references) & (references > 0)
 
 
 def blocks(references: Tensor, index: Tensor, protocol: Protocol) -> list[int]:
@@ -215,12 +247,15 @@ def blocks(references: Tensor, index: Tensor, protocol: Protocol) -> list[int]:
 def steps(references: Tensor) -> dict[int, float]:
     """Return the numbers of the references that differ from the one before by a step, with their ratio.
 
-    The ratio is the median over the bright voxels; a step is a ratio beyond ``LARGEST_STEP`` in either direction.
+    The ratio is the median over the bright voxels; a step is a ratio beyond ``LARGEST_STEP`` in either direction. The
+    one before is the last that has a positive value in the voxel.
     """
     found = {}
+    last = references[:, 0]
     for number in range(1, references.shape[1]):
-        before, after = references[:, number - 1], references[:, number]
-        usable = (before > 0) & (after > 0) & torch.isfinite(before) & torch.isfinite(after)
+        before, after = last, references[:, number]
+        last = torch.where(_usable(after), after, before)
+        usable = _usable(before) & _usable(after)
         if not bool(usable.any()):
             continue
         before, after = before[usable], after[usable]
@@ -228,6 +263,33 @@ def steps(references: Tensor) -> dict[int, float]:
         if max(ratio, 1 / ratio) > 1 + LARGEST_STEP:
             found[number] = ratio
     return found
+
+
+def gap_warnings(references: Tensor, index: Tensor | None, where: str) -> tuple[str, ...]:
+    """Return a sentence for the user where tissue lacks some of its M0 references, otherwise nothing.
+
+    Args:
+        references: References (voxel, n) that act over time, as in :func:`in_time`.
+        index: Their ascending numbers (n,) in the acquisition; None for images of their own.
+        where: Name of the signal in messages.
+    """
+    usable = _usable(references)
+    references, usable = references[usable.any(1)], usable[usable.any(1)]
+    if bool(usable.all()):
+        return ()
+    bright = bright_voxels(torch.where(usable, references, torch.nan).nanmean(1))
+    gaps = ~usable[bright]
+    empty = torch.nonzero(gaps.any(0)).flatten()
+    if len(empty) == 0:
+        return ()
+    kind = "image" if index is None else "measurement"
+    numbers = ", ".join(str(number + 1) for number in (empty if index is None else index[empty]).tolist())
+    several = len(empty) > 1
+    return (
+        f"M0 {kind}{'s' if several else ''} {numbers} of {where} {'have' if several else 'has'} no positive value in "
+        f"{int(gaps.any(1).sum())} of {len(gaps)} voxels of tissue, for which the others are used: check the "
+        f"reconstruction of {'these' if several else 'this'} {kind}{'s' if several else ''}",
+    )
 
 
 def step_warnings(
@@ -291,5 +353,7 @@ def shared_noise(at: Tensor, wanted: Tensor, over_time: str = INTERPOLATED) -> f
     """
     if over_time == MEAN:
         return 1 / len(at)
-    weights = in_time(torch.eye(len(at), dtype=torch.float64), at, wanted, over_time)
+    weights = torch.eye(len(at), dtype=torch.float64)
+    if 1 < len(at) != len(wanted):
+        weights = _interpolated(weights, at, wanted)
     return float(weights.mean(1).square().sum())

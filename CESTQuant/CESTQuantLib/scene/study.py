@@ -191,7 +191,7 @@ class Study:
 
         from ..preprocessing.magnitudes import plausible_z
         from ..preprocessing.normalization import normalize
-        from ..preprocessing.reference import step_warnings
+        from ..preprocessing.reference import INTERPOLATED, gap_warnings, step_warnings
 
         def at_voxels(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array.reshape(len(array), -1)[:, self.voxels].T.astype(np.float32))
@@ -211,7 +211,10 @@ class Study:
         spectra = replace(spectra, m0=torch.where(m0 > 0, m0, torch.nan).nanmean(1))
         index = None if found is None else found.index
         stepped = step_warnings(m0, index, self.protocol, self.m0_over_time, where)
-        return spectra, (*(() if found is None else found.warnings), *stepped, *noted)
+        each_its_own = index is None and m0.shape[1] == self.protocol.measurement_count
+        each_its_own &= self.m0_over_time == INTERPOLATED
+        empty = () if each_its_own else gap_warnings(m0, index, where)
+        return spectra, (*(() if found is None else found.warnings), *empty, *stepped, *noted)
 
     def m0_record(self) -> dict[str, Any]:
         """Return what served as M0 reference, for the report."""

@@ -72,6 +72,16 @@ def test_the_report_names_the_m0_measurements(quantified: Callable, acquisition:
     assert (record["measurements"], record["over_time"]) == ([1, 23], "mean")
 
 
+def test_an_empty_m0_image_among_several_is_told_and_does_not_count(
+    quantified: Callable, good: Path, acquisition: Acquisition, tmp_path: Path
+) -> None:
+    right = asymmetry(quantified(good, "mtrasym"))
+    several = np.stack((acquisition.m0, 0 * acquisition.m0, acquisition.m0))
+    reference = write_series(several, acquisition.geometry, tmp_path / "m0.nii.gz")
+    output = quantified(good, "mtrasym", ("signal.nii.gz' has no positive value in 120 of 120",), reference=reference)
+    np.testing.assert_allclose(asymmetry(output), right, atol=1e-6, equal_nan=True)
+
+
 def test_a_reference_of_another_scale_is_refused_and_percent_is_converted(
     quantified: Callable, refused: Callable, good: Path, acquisition: Acquisition, tmp_path: Path
 ) -> None:

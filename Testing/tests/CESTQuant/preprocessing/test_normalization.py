@@ -14,7 +14,7 @@ from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.preprocessing.initial_z import initial_z
 from CESTQuantLib.preprocessing.normalization import normalize
-from CESTQuantLib.preprocessing.reference import m0_measurements, shared_noise, step_warnings
+from CESTQuantLib.preprocessing.reference import gap_warnings, m0_measurements, shared_noise, step_warnings
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 OFFSETS = [-3.5, -1.0, 0.0, 1.0, 3.5]
@@ -169,6 +169,53 @@ def test_a_bad_interleaved_reference_is_not_filled():
     reference[0, 3] = 0
     spectra = normalize(Z * M0[:, None], protocol(), reference)
     assert spectra.signal[0].isnan().tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("over_time", ["interpolated", "mean"])
+def test_references_that_act_over_time_take_the_place_of_one_that_is_empty(bad, over_time):
+    one = torch.ones(2, 1, dtype=torch.float64)
+    offsets = [-300.0, *OFFSETS[:2], -300.0, *OFFSETS[2:], -300.0]
+    raw = torch.cat([one, Z[:, :2], one, Z[:, 2:], one], 1) * M0[:, None]
+    for empty in ([0], [3], [7], [0, 3], [3, 7]):
+        some = raw.clone()
+        some[0, empty] = bad
+        same(normalize(some, protocol(offsets), None, over_time=over_time).signal, Z)
+        images = M0[:, None] * torch.ones(2, 3, dtype=torch.float64)
+        images[0, [{0: 0, 3: 1, 7: 2}[number] for number in empty]] = bad
+        same(normalize(Z * M0[:, None], protocol(), images, over_time=over_time).signal, Z)
+    raw[0, [0, 3, 7]] = bad
+    signal = normalize(raw, protocol(offsets), None, over_time=over_time).signal
+    assert bool(signal[0].isnan().all())
+    same(signal[1], Z[1])
+
+
+def test_the_drift_is_interpolated_across_an_empty_reference():
+    drift = torch.linspace(1.0, 0.8, 5, dtype=torch.float64)
+    several = M0[:, None] * drift[[0, 2, 4]]
+    several[0, 1] = 0
+    same(normalize(Z * M0[:, None] * drift, protocol(), several).signal, Z)
+
+
+def test_an_empty_reference_of_tissue_is_told():
+    references = M0[:, None] * torch.ones(2, 3, dtype=torch.float64)
+    index = torch.tensor([0, 4, 8])
+    assert gap_warnings(references, index, "'mz.nii'") == ()
+    references[0, 1] = 0
+    (warning,) = gap_warnings(references, index, "'mz.nii'")
+    assert warning.startswith("M0 measurement 5 of 'mz.nii' has no positive value in 1 of 2 voxels of tissue")
+    references[1, 2] = math.nan
+    (warning,) = gap_warnings(references, None, "'mz.nii'")
+    assert warning.startswith("M0 images 2, 3 of 'mz.nii' have no positive value in 2 of 2 voxels of tissue")
+    air = torch.tensor([[1000.0, 1000.0], [1.0, 0.0], [0.0, 0.0]])
+    assert gap_warnings(air, index[:2], "'mz.nii'") == ()
+
+
+def test_a_step_is_found_across_an_empty_reference():
+    raw, _both, _index = two_powers(2.0)
+    raw = torch.cat([raw[:, :6], 0 * raw[:, :1], raw[:, 6:]], 1)
+    both = Protocol(3.0, [-300.0, *OFFSETS, -300.0, -300.0, *OFFSETS], [1.0] * 7 + [2.0] * 6, 1.0)
+    same(normalize(raw, both, None).signal, torch.cat([Z, Z], 1))
 
 
 def test_nan_of_the_signal_stays_nan():
