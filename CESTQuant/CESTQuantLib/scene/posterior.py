@@ -61,7 +61,7 @@ def region_posteriors(
     """
     import torch
 
-    from ..tissue.confidence.posterior import posterior_columns, posterior_of, warning_of
+    from ..tissue.confidence.posterior import NoPosteriorError, posterior_columns, posterior_of, warning_of
 
     assert settings.model is not None  # Method.needs
     found, warnings = {}, []
@@ -75,9 +75,12 @@ def region_posteriors(
         mean = spectra.of_voxels(torch.nonzero(inside).flatten()).mean_voxel()
         noise_sd = None if settings.noise_sd is None else settings.noise_sd / count**0.5
         of_region = part(progress, (place - 1) / len(regions), place / len(regions), f"{name}: ")
-        found[name] = posterior = posterior_of(
-            mean, settings.model, engine=method, noise_sd=noise_sd, progress=of_region
-        )
+        try:
+            posterior = posterior_of(mean, settings.model, engine=method, noise_sd=noise_sd, progress=of_region)
+        except NoPosteriorError as error:
+            warnings.append(f"the region '{name}' has no posterior: {error}")
+            continue
+        found[name] = posterior
         warnings += [noted] if (noted := warning_of(posterior, name)) else []
     return posterior_columns(found), warnings
 

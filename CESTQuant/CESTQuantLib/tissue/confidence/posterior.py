@@ -22,7 +22,8 @@ from torch import Tensor
 
 from NeuroCESTLib.core.progress import Progress, silent
 
-from ..fit import fit_tissue_model
+from ...fitting.marquardt import Status
+from ..fit import ModelFit, fit_tissue_model
 from ..model import FitParameter, TissueModel
 from ..model_fits.signal_model import SignalModel
 from ..quantities import named_quantities
@@ -42,6 +43,10 @@ FEWEST_EFFECTIVE = 100
 """Effective sample size below which the intervals are not trusted."""
 REACH = 5.0
 """Standard deviations up to which an uncertain constant is sampled."""
+
+
+class NoPosteriorError(ValueError):
+    """A model cannot be fitted to a spectrum, for the reason that the message gives."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,14 @@ def posterior_of(
         progress: Called in every round of samples; what it raises cancels the work.
 
     Raises:
-        ValueError: The spectrum is not a single usable one, or the model cannot be fitted to it.
+        NoPosteriorError: The model cannot be fitted to the spectrum.
+        ValueError: The spectrum is not a single one, or the model cannot be fitted to any.
     """
     if spectrum.voxel_count != 1:
         raise ValueError(f"a posterior is that of one spectrum, not of {spectrum.voxel_count}")
     fit = fit_tissue_model(spectrum, model, engine=engine, noise_sd=noise_sd)
     if not bool(fit.result.fitted[0]):
-        raise ValueError("the model could not be fitted to the spectrum, so it has no posterior")
+        raise NoPosteriorError(_reason(fit))
     extended = SignalJacobians(fit.signal_model).extended
     space = _Space(fit.signal_model, extended, fit.maps)
     target = _Target(space, spectrum, noise_sd)
@@ -150,6 +156,23 @@ def warning_of(posterior: Posterior, region: str) -> str | None:
         f"the posterior of '{region}' rests on {posterior.effective_samples:.0f} effective samples only: its intervals "
         "are rough"
     )
+
+
+def _reason(fit: ModelFit) -> str:
+    """Say why a model could not be fitted to a single spectrum."""
+    without_value = [
+        f"'{name}'"
+        for name, values in zip(fit.signal_model.map_names, fit.maps, strict=True)
+        if not bool(values.isfinite().all())
+    ]
+    if without_value:
+        maps, have = ("maps", "have") if len(without_value) > 1 else ("map", "has")
+        return f"the {maps} {' and '.join(without_value)} of the model {have} no value there"
+    reasons = {
+        Status.INVALID_DATA: "its mean spectrum has no usable signal",
+        Status.NOT_ENOUGH_POINTS: "it has fewer measurements than the model has fitted values",
+    }
+    return reasons.get(Status(int(fit.result.status[0])), "the model gives no signal with the values of its maps")
 
 
 class _Space:

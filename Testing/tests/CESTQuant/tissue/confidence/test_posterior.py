@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from studies import write_image
 
 from CESTQuantLib.physics.pools import Pool, Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
 from CESTQuantLib.scene.posterior import require_posterior
-from CESTQuantLib.tissue.confidence.posterior import FEWEST_EFFECTIVE, Posterior, posterior_columns, posterior_of
+from CESTQuantLib.tissue.confidence.posterior import (
+    FEWEST_EFFECTIVE,
+    NoPosteriorError,
+    Posterior,
+    posterior_columns,
+    posterior_of,
+)
 from CESTQuantLib.tissue.fit import fit_tissue_model
 from CESTQuantLib.tissue.model import TissueModel, tissue_model_from_dict
 from CESTQuantLib.tissue.spectra import ZSpectra
@@ -110,6 +118,31 @@ def test_the_command_writes_the_posteriors_of_the_regions(quantified, good) -> N
     row = rows["amine_exchange_rate_Hz"]
     assert float(row["lower"]) < float(row["median"]) < float(row["upper"])
     assert float(row["effective_samples"]) > FEWEST_EFFECTIVE
+
+
+def test_a_region_that_cannot_be_fitted_has_no_posterior_and_the_others_have_theirs(
+    quantified, good, acquisition, tmp_path
+) -> None:
+    files = {name: good / f"{name}.nii.gz" for name in ("b0", "b1")}
+    t1, labels = acquisition.maps["t1"].copy(), np.ones(acquisition.maps["t1"].shape, np.float32)
+    t1[1:], labels[1:] = 0, 2
+    files["t1"] = write_image(t1, acquisition.geometry, tmp_path / "t1.nii.gz")
+    files["segmentation"] = write_image(labels, acquisition.geometry, tmp_path / "regions.nii.gz")
+    told = ("the region 'label 2' has no posterior: the map 't1' of the model has no value there", "no usable result")
+    output = quantified(good, "r1rho", told, model=good / "model.json", posterior=True, **files)
+    with (output / "posterior.csv").open(encoding="utf-8") as file:
+        assert {row["region"] for row in csv.DictReader(file)} == {"label 1"}
+
+
+def test_the_reason_for_a_missing_posterior_is_told() -> None:
+    spectrum = voxels(1)[0]
+    of_t1 = replace(spectrum, t1_s=torch.tensor([0.0]), maps={"t1": torch.tensor([0.0])})
+    with pytest.raises(NoPosteriorError, match="the map 't1' of the model has no value there"):
+        posterior_of(of_t1, model(T1_s={"map": "t1"}))
+    with pytest.raises(NoPosteriorError, match="its mean spectrum has no usable signal"):
+        posterior_of(replace(spectrum, signal=0 * spectrum.signal), model())
+    with pytest.raises(NoPosteriorError, match="it has fewer measurements than the model has fitted values"):
+        posterior_of(spectrum.select(torch.tensor([1])), model())
 
 
 def test_posteriors_need_a_model_fit_and_regions() -> None:
