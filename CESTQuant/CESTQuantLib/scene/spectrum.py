@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class PlacedSpectrum:
     """A spectrum, and what a method finds in it.
 
+    Where Lorentzian lines of one power are fitted with a B0 map, this is the spectrum of this power relative to its
+    water line, which is what is fitted. Otherwise it is the spectrum as acquired.
+
     Attributes:
         name: Where it comes from, for titles and legends.
         offsets_ppm: Offsets in ppm, of shape (measurement,).
@@ -121,22 +124,51 @@ class SpectraOfPlaces:
         if not bool(usable.any()):
             raise ValueError(f"{name} of '{self._name}' has no usable signal")
         chosen = chosen.of_voxels(usable.nonzero()[:, 0])
-        protocol = chosen.protocol
-        spectrum = chosen.mean_voxel() if len(voxels) > 1 else chosen
-        placed = PlacedSpectrum(
-            name,
-            protocol.offsets_ppm.detach().numpy(),
-            protocol.b1_uT.detach().expand(protocol.measurement_count).numpy(),
-            spectrum.signal[0].numpy(),
-            chosen.signal.std(0, correction=0).numpy() if len(voxels) > 1 else None,
-        )
-        if not method:
-            return placed
         with naming(self._names, self._title):
-            return _with_fit(placed, quantify(spectrum, method, settings))
+            chosen, warnings = _as_fitted(chosen, method, settings)
+            spectrum = chosen.mean_voxel() if len(voxels) > 1 else chosen
+            protocol = chosen.protocol
+            deviations = torch.where(torch.isfinite(chosen.signal), chosen.signal - spectrum.signal, torch.nan)
+            placed = PlacedSpectrum(
+                name,
+                protocol.offsets_ppm.detach().numpy(),
+                protocol.b1_uT.detach().expand(protocol.measurement_count).numpy(),
+                spectrum.signal[0].numpy(),
+                deviations.square().nanmean(0).sqrt().numpy() if len(voxels) > 1 else None,
+                warnings=tuple(warnings),
+            )
+            return _with_fit(placed, quantify(spectrum, method, settings)) if method else placed
+
+
+def _as_fitted(spectra: ZSpectra, method: str, settings: Settings | None) -> tuple[ZSpectra, list[str]]:
+    """Return spectra as a method fits them, and sentences for the user about what was done to them.
+
+    Lorentzian lines of one power are fitted to spectra of this power that are corrected for a B0 map, where there is
+    one. All others are left as they are.
+    """
+    from ..methods.base import Input
+    from ..methods.base import Settings as Defaults
+    from ..methods.registry import method_named
+    from ..preprocessing.fields import centered_on_water
+    from ..preprocessing.powers import at_one_power, b1_warnings, corrects_b1
+
+    if not method or spectra.b0_shift_ppm is None:
+        return spectra, []
+    chosen, power_uT = method_named(method), (settings or Defaults()).power_uT
+    if chosen.physical or not {Input.LORENTZIAN, Input.POWER} <= set(chosen.takes):
+        return spectra, []
+    centered = centered_on_water(at_one_power(spectra, power_uT))
+    acquired = centered.signal.isfinite().any(0)
+    if not bool(acquired.any()):
+        return spectra, []
+    used = replace(centered.select(acquired), valid=None)
+    if not corrects_b1(spectra):
+        return used, []
+    return replace(used, b1_relative=None), b1_warnings(spectra, power_uT)
 
 
 def _with_fit(placed: PlacedSpectrum, result: Quantification) -> PlacedSpectrum:
     """Add what a method has found, at the measurements that it used."""
     found = fitted_spectrum(result, placed.offsets_ppm, placed.power_uT)
-    return replace(placed, fit=found.fit, pools=found.pools, values=found.values, warnings=result.warnings)
+    warnings = (*placed.warnings, *result.warnings)
+    return replace(placed, fit=found.fit, pools=found.pools, values=found.values, warnings=warnings)

@@ -84,6 +84,56 @@ def test_region_has_mean_and_standard_deviation(scene: SimpleNamespace) -> None:
     assert spectrum.values["mtr_asym_3.5ppm"][0] == pytest.approx(amide, abs=1e-3)
 
 
+def test_unusable_measurements_of_a_voxel_do_not_count_in_the_standard_deviation(scene: SimpleNamespace) -> None:
+    scene.z[3, 0, 0, 0] = np.nan
+    signal = array_to_sequence((500 * scene.z).astype(np.float32), GEOMETRY, "gap", OFFSETS)
+    everywhere = np.ones(GEOMETRY.shape, bool)
+    spectrum = CESTQuantLogic().spectra(signal, None, reference=scene.m0).over(everywhere, "all")
+    np.testing.assert_allclose(spectrum.sd, np.nanstd(scene.z, axis=(1, 2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lorentzian", "mtr-rex", "ld"])
+def test_with_a_b0_map_the_fit_is_drawn_over_the_spectrum_that_was_fitted(scene: SimpleNamespace, method: str) -> None:
+    shift_ppm = np.where(np.arange(4) < 2, 0.5, -0.25) * np.ones(GEOMETRY.shape)
+    offsets = np.linspace(-5.0, 5.0, 41)
+    z = sum(-a * line(offsets[:, None, None, None], x + shift_ppm, w) for a, x, w in ((0.8, 0, 1.4), (0.06, 3.5, 1)))
+    signal = array_to_sequence((500 * (1 + z)).astype(np.float32), GEOMETRY, "shifted", offsets)
+    b0 = add_volume(shift_ppm.astype(np.float32), GEOMETRY, "b0")
+    spectra = CESTQuantLogic().spectra(signal, None, reference=scene.m0, b0=b0)
+    both = spectra.over(np.ones(GEOMETRY.shape, bool), "all", method)
+    for spectrum in (spectra.at(place(0, 0, 0), method), spectra.at(place(3, 0, 0), method), both):
+        assert spectrum.offsets_ppm[np.nanargmin(spectrum.signal)] == 0
+        assert spectrum.offsets_ppm[np.nanargmin(spectrum.fit)] == 0
+        near_water = np.abs(spectrum.offsets_ppm) < 2
+        assert np.nanmax(np.abs(spectrum.residual[near_water])) < 0.05
+    assert both.sd.max() < 0.05  # the spread of B0 broadens neither the mean nor its standard deviation
+    measured = spectra.at(place(0, 0, 0))
+    assert measured.offsets_ppm[np.argmin(measured.signal)] == 0.5
+
+
+def test_of_several_powers_with_field_maps_the_fitted_one_is_drawn(scene: SimpleNamespace) -> None:
+    offsets, powers = np.tile(OFFSETS, 2), np.repeat([1.0, 2.0], len(OFFSETS))
+    protocol = {
+        "field_strength_T": 3.0,
+        "offsets_ppm": offsets.tolist(),
+        "b1_uT": powers.tolist(),
+        "saturation_type": "cw",
+        "saturation_time_s": 2.0,
+    }
+    z = np.concatenate((scene.z, 1 - 1.2 * (1 - scene.z)))
+    signal = array_to_sequence((500 * z).astype(np.float32), GEOMETRY, "powers", offsets)
+    fields = {
+        name: add_volume(np.full(GEOMETRY.shape, value, np.float32), GEOMETRY, name)
+        for name, value in (("b0", 0.01), ("b1", 0.9))
+    }
+    spectrum = CESTQuantLogic().spectrumAt(
+        signal, protocol, place(1, 1, 1), reference=scene.m0, method="lorentzian", power_uT=1.0, **fields
+    )
+    assert set(spectrum.power_uT) == {1.0}
+    assert np.nanmax(np.abs(spectrum.residual)) < 0.05
+    assert not any("B1 map is not used" in warning for warning in spectrum.warnings)
+
+
 def test_each_power_is_a_curve_of_its_own_over_the_offset(slicer: ModuleType) -> None:
     offsets = np.tile([3.0, -3.0, 0.5], 2)
     power = np.repeat([2.0, 1.0], 3)
