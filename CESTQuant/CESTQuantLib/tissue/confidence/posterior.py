@@ -2,7 +2,9 @@
 
 The prior of a fitted value is uniform between its bounds, times its Gaussian prior if it has one; uncertain constants
 take part with their normal distributions. The likelihood is Gaussian with a known noise, or with an unknown one over
-which it is integrated with Jeffreys' prior (then it is proportional to RSS^(-m/2)).
+which it is integrated with Jeffreys' prior (then it is proportional to RSS^(-m/2)). The noise of M0, which changes all
+signals Z of a spectrum in proportion, is part of its covariance ``sigma^2 (I + r Z Z^T)``, where r is the
+``reference_noise`` of the spectrum. A fitted ``signal_scale`` takes up this deviation itself.
 
 Values are sampled in ``u = log((x - lower) / (upper - x))``, in which bounds lie at infinity. The first proposal is the
 Laplace approximation at the least-squares fit, with the tails of a Student distribution; the next ones are kernels
@@ -229,22 +231,33 @@ class _Target:
 
     def __init__(self, space: _Space, spectrum: ZSpectra, noise_sd: float | None) -> None:
         self.space, self.noise_sd = space, noise_sd
+        self.reference_noise = 0.0 if "signal_scale" in space.fitted else spectrum.reference_noise
         used = torch.isfinite(spectrum.signal[0])
         if spectrum.valid is not None:
             used &= spectrum.valid[0]
         self.used, self.data = used, spectrum.signal[0].double()
 
-    def residual(self, u: Tensor) -> Tensor:
-        """Return signal minus data (measurement, sample), zero where a measurement is not used."""
-        return torch.where(self.used[:, None], self.space.signal(u) - self.data[:, None], 0.0)
+    def residual(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the residual whose noise is independent, and the determinant of the covariance.
+
+        The residual is signal minus data (measurement, sample), zero where a measurement is not used, times the inverse
+        root of ``I + r Z Z^T``; the determinant (sample,) is that of this matrix.
+        """
+        signal = torch.where(self.used[:, None], self.space.signal(u), 0.0)
+        residual = torch.where(self.used[:, None], signal - self.data[:, None], 0.0)
+        square = signal.square().sum(0)
+        determinant = 1 + self.reference_noise * square
+        along = (signal * residual).sum(0) / square.clamp_min(1e-300)
+        return residual - (1 - determinant.rsqrt()) * along * signal, determinant
 
     def __call__(self, u: Tensor) -> Tensor:
-        square = self.residual(u).square().sum(0)
+        residual, determinant = self.residual(u)
+        square = residual.square().sum(0)
         if self.noise_sd is None:
             likelihood = -0.5 * int(self.used.sum()) * square.clamp_min(1e-300).log()
         else:
             likelihood = -0.5 * square / self.noise_sd**2
-        density = likelihood + self.space.log_prior(u)
+        density = likelihood - 0.5 * determinant.log() + self.space.log_prior(u)
         return torch.where(density.isfinite(), density, -torch.inf)
 
 
@@ -256,7 +269,7 @@ def _laplace(space: _Space, target: _Target, fitted: Tensor) -> tuple[Tensor, Te
     center = space.images(start)
     step = 1e-4
     moved = torch.cat((center[None], center + step * torch.eye(len(center), dtype=torch.float64)))
-    residual = target.residual(moved)
+    residual, _ = target.residual(moved)
     jacobian = (residual[:, 1:] - residual[:, :1]) / step
     degrees = max(1, int(target.used.sum()) - len(center))
     variance = float(residual[:, 0].square().sum()) / degrees if target.noise_sd is None else target.noise_sd**2

@@ -24,6 +24,7 @@ from CESTQuantLib.tissue.confidence.posterior import (
 )
 from CESTQuantLib.tissue.fit import fit_tissue_model
 from CESTQuantLib.tissue.model import TissueModel, tissue_model_from_dict
+from CESTQuantLib.tissue.model_fits.signal_model import SignalModel
 from CESTQuantLib.tissue.spectra import ZSpectra
 
 PROTOCOL = Protocol(
@@ -33,10 +34,13 @@ BOUNDS = {"fraction": (1e-5, 0.004), "k_Hz": (5.0, 300.0)}
 NOISE = 0.008
 
 
+AMIDE: dict[str, Any] = {"name": "amide", "dw_ppm": 3.5, "T1_s": 1.0, "T2_s": 0.05, "protons": 1} | {
+    key: {"fit": True, "bounds": list(bounds)} for key, bounds in BOUNDS.items()
+}
+
+
 def model(**water: Any) -> TissueModel:
-    amide: dict[str, Any] = {"name": "amide", "dw_ppm": 3.5, "T1_s": 1.0, "T2_s": 0.05, "protons": 1}
-    amide |= {key: {"fit": True, "bounds": list(bounds)} for key, bounds in BOUNDS.items()}
-    return tissue_model_from_dict({"water": {"T1_s": 1.3, "T2_s": 0.08, **water}, "solutes": [amide]})
+    return tissue_model_from_dict({"water": {"T1_s": 1.3, "T2_s": 0.08, **water}, "solutes": [AMIDE]})
 
 
 def voxels(count: int, t1_sd: float = 0.0) -> tuple[ZSpectra, dict[str, torch.Tensor]]:
@@ -79,6 +83,43 @@ def test_where_the_noise_is_low_the_posterior_is_that_of_the_fit() -> None:
     assert found.quantile("amide_exchange_rate_Hz", 0.5) == pytest.approx(100, abs=0.1 * sd)
     width = found.quantile("amide_exchange_rate_Hz", 0.975) - found.quantile("amide_exchange_rate_Hz", 0.025)
     assert width == pytest.approx(2 * 1.96 * sd, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_noise_of_m0_that_all_measurements_share_takes_part(share: float) -> None:
+    amide = {"name": "amide", "fraction": {"fit": True, "bounds": [1e-5, 0.05]}, "k_Hz": 100.0, "dw_ppm": 3.5}
+    semisolid = {"fraction": {"fit": True, "bounds": [0.001, 0.3]}, "k_Hz": 30.0, "T1_s": 1.3, "T2_s": 1e-5}
+    tissue = tissue_model_from_dict(
+        {
+            "water": {"T1_s": 1.3, "T2_s": 0.08},
+            "solutes": [amide | {"T1_s": 1.3, "T2_s": 0.02}],
+            "semisolid": semisolid | {"dw_ppm": -2.5, "lineshape": "lorentzian"},
+        }
+    )
+    protocol, noise_sd = Protocol(3.0, torch.linspace(-6, 6, 25).double(), 1.5, 3.0), 1e-3
+    true = {"amide": 0.002, "semisolid": 0.08}
+    paths = [parameter.path.removesuffix(".fraction") for parameter in tissue.parameters]
+    fractions = torch.tensor([true[path] for path in paths]).double()
+    signal = SignalModel(tissue, protocol, "r1rho").predict
+    z = signal(fractions[:, None])[:, 0]
+    jacobian = (signal(fractions[:, None] + 1e-5 * torch.eye(2).double()) - z[:, None]) / 1e-5
+    covariance = noise_sd**2 * (torch.eye(len(z)).double() + share * torch.outer(z, z))
+    sd = torch.linalg.inv(jacobian.T @ torch.linalg.inv(covariance) @ jacobian).diagonal().sqrt()
+    found = posterior_of(ZSpectra(z[None], protocol, reference_noise=share), tissue, noise_sd=noise_sd)
+    for path, expected in zip(paths, sd, strict=True):
+        low, high = (found.quantile(f"{path}_fraction", probability) for probability in (0.025, 0.975))
+        assert (low + high) / 2 == pytest.approx(true[path], abs=0.2 * float(expected))
+        assert high - low == pytest.approx(2 * 1.96 * float(expected), rel=0.1)
+
+
+def test_a_fitted_scale_of_the_signal_takes_up_the_noise_of_m0() -> None:
+    spectrum = voxels(1)[0]
+    scale = {"signal_scale": {"fit": True, "bounds": [0.8, 1.2], "prior": {"mean": 1.0, "sd": NOISE}}}
+    tissue = tissue_model_from_dict({**scale, "water": {"T1_s": 1.3, "T2_s": 0.08}, "solutes": [AMIDE]})
+    without, with_share = (
+        posterior_of(replace(spectrum, reference_noise=share), tissue, noise_sd=NOISE) for share in (0.0, 1.0)
+    )
+    torch.testing.assert_close(without.values["signal_scale"], with_share.values["signal_scale"])
 
 
 def test_uncertain_constants_take_part() -> None:
