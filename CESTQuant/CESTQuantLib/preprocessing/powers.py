@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
+from ..fitting.interpolation import numbered_offsets
 from ..physics.protocol import Protocol
 from ..tissue.spectra import ZSpectra
 from .fields import interpolate_b1
@@ -115,18 +117,45 @@ def b1_warnings(spectra: ZSpectra, power_uT: float | None) -> list[str]:
 def _interpolated(
     spectra: ZSpectra, b1_relative: Tensor, powers: Tensor, members: list[Tensor], power_uT: float
 ) -> ZSpectra:
-    """Spectra at ``power_uT``, interpolated between the powers, whose measurements are ``members``."""
-    protocol = spectra.protocol
-    first = protocol.offsets_ppm[members[0]]
-    order = torch.argsort(first)
-    stack = []
-    for member in members:
-        offsets = protocol.offsets_ppm[member]
-        order_here = torch.argsort(offsets)
-        if len(offsets) != len(first) or not torch.allclose(offsets[order_here], first[order]):
-            raise InputError("protocol", "interpolation in B1 needs the same offsets at every power")
-        stack.append(spectra.signal[:, member][:, order_here])
-    signal = interpolate_b1(torch.stack(stack), powers.to(spectra.signal.device), b1_relative, power_uT)
-    chosen = protocol.select(torch.nonzero(members[0]).flatten()[order])
-    chosen = replace(chosen, b1_uT=torch.full_like(chosen.b1_uT, power_uT))
-    return replace(spectra, signal=signal, protocol=chosen, valid=None)
+    """Spectra at ``power_uT``, interpolated between the powers, whose measurements are ``members``.
+
+    Offsets that differ by their rounding are the same. Where offsets are repeated more often at one power than at
+    another, repeats are averaged.
+    """
+    numbers = torch.tensor(numbered_offsets(spectra.protocol.offsets_ppm))
+    rows = [index[torch.argsort(numbers[index], stable=True)] for index in map(_indices, members)]
+    _require_same_offsets(spectra.protocol, numbers, rows, powers)
+    signals = [spectra.signal[:, index] for index in rows]
+    chosen = rows[0]
+    if any(not torch.equal(numbers[index], numbers[rows[0]]) for index in rows):
+        signals = [_mean_of_repeats(signal, numbers[index]) for signal, index in zip(signals, rows, strict=True)]
+        chosen = chosen[numbers[chosen].diff(prepend=torch.tensor([-1])) > 0]
+    signal = interpolate_b1(torch.stack(signals), powers.to(spectra.signal.device), b1_relative, power_uT)
+    protocol = spectra.protocol.select(chosen)
+    protocol = replace(protocol, b1_uT=torch.full_like(protocol.b1_uT, power_uT))
+    return replace(spectra, signal=signal, protocol=protocol, valid=None)
+
+
+def _require_same_offsets(protocol: Protocol, numbers: Tensor, rows: list[Tensor], powers: Tensor) -> None:
+    """Refuse powers that do not have the same offsets, of which each has a number (measurement,)."""
+    for one, other in itertools.permutations(range(len(rows)), 2):
+        lacking = [index for index in rows[one].tolist() if int(numbers[index]) not in numbers[rows[other]]]
+        if lacking:
+            offsets = [f"{offset:g}" for offset in protocol.offsets_ppm[lacking].unique().tolist()]
+            listed = ", ".join(offsets[:3]) + (f" and {len(offsets) - 3} more" if len(offsets) > 3 else "")
+            raise InputError(
+                "protocol",
+                f"interpolation in B1 needs the same offsets at every power, but {float(powers[other]):g} uT lacks "
+                f"{listed} ppm, which {float(powers[one]):g} uT has: leave out the B1 map (--b1), or the offsets that "
+                "not all powers have",
+            )
+
+
+def _indices(member: Tensor) -> Tensor:
+    return torch.nonzero(member).flatten()
+
+
+def _mean_of_repeats(signal: Tensor, numbers: Tensor) -> Tensor:
+    """Mean (voxel, n) of the measurements (voxel, measurement) that have the same of n numbers, in ascending order."""
+    _, place, count = numbers.to(signal.device).unique(return_inverse=True, return_counts=True)
+    return signal.new_zeros(len(signal), len(count)).index_add_(1, place, signal) / count

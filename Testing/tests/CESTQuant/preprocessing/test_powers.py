@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,8 +71,34 @@ def test_interpolation_needs_the_same_offsets_at_every_power() -> None:
     offsets = torch.cat((OFFSETS, OFFSETS + 0.5))
     protocol = Protocol(3.0, offsets, torch.tensor([1.0, 2.0], dtype=torch.float64).repeat_interleave(3), 2.0)
     uneven = ZSpectra(torch.ones(2, 6, dtype=torch.float64), protocol, b1_relative=torch.ones(2, dtype=torch.float64))
-    with pytest.raises(ValueError, match="needs the same offsets at every power"):
+    with pytest.raises(ValueError, match=r"needs the same offsets at every power, but 2 uT lacks -3, 0, 3 ppm, which"):
         at_one_power(uneven, 1.0)
+    with pytest.raises(ValueError, match=r"but 1 uT lacks 3 ppm, which 2 uT has: leave out the B1 map \(--b1\)"):
+        at_one_power(spectra(1.0, 2.0, b1_relative=torch.ones(2)).select(torch.tensor([0, 1, 3, 4, 5])), 1.0)
+
+
+def test_offsets_that_differ_by_their_rounding_are_the_same_at_every_power() -> None:
+    rounded = spectra(1.0, 2.0, b1_relative=torch.ones(2, dtype=torch.float64))
+    offsets = torch.cat((OFFSETS, OFFSETS.flip(0) + 0.001))
+    chosen = at_one_power(replace(rounded, protocol=replace(rounded.protocol, offsets_ppm=offsets)), 1.5)
+    torch.testing.assert_close(chosen.signal, torch.full((2, 3), 0.85, dtype=torch.float64))
+    assert chosen.protocol.offsets_ppm.tolist() == OFFSETS.tolist()
+
+
+def test_repeats_that_not_all_powers_have_are_averaged() -> None:
+    signal = torch.tensor([[0.9, 0.5, 0.8, 0.7, 0.6, 0.2, 0.5]], dtype=torch.float64)
+    protocol = Protocol(3.0, [3.0, 0.0, 3.0, -3.0, -3.0, 0.0, 3.0], [1.0] * 4 + [2.0] * 3, 2.0)
+    several = ZSpectra(signal, protocol, b1_relative=torch.ones(1, dtype=torch.float64))
+    for power_uT, expected in ((1.0, [0.7, 0.5, 0.85]), (2.0, [0.6, 0.2, 0.5]), (1.5, [0.65, 0.35, 0.675])):
+        chosen = at_one_power(several, power_uT)
+        torch.testing.assert_close(chosen.signal, torch.tensor([expected], dtype=torch.float64))
+        assert chosen.protocol.offsets_ppm.tolist() == [-3.0, 0.0, 3.0]
+
+
+def test_repeats_that_all_powers_have_stay_measurements_of_their_own() -> None:
+    one = spectra(1.0, 2.0, b1_relative=torch.ones(2, dtype=torch.float64))
+    twice = one.select(torch.tensor([0, 1, 2, 2, 3, 4, 5, 5]))
+    assert at_one_power(twice, 1.0).protocol.offsets_ppm.tolist() == [-3.0, 0.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize("power_uT", [0.0, -5.0, float("nan"), float("inf")])
