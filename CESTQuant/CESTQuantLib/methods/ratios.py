@@ -90,27 +90,40 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     warnings += b1_warnings(spectra, settings.power_uT)
     z, offsets = used.signal.double(), used.protocol.offsets_ppm.to(used.signal.device)
     at = torch.tensor(calibration.offsets_ppm, device=z.device)
-    contrasts = _contrast(calibration.contrast, z_at(z, offsets, at, shift), z_at(z, offsets, -at, shift))
+    label, reference = z_at(z, offsets, at, shift), z_at(z, offsets, -at, shift)
+    contrasts = _contrast(calibration.contrast, label, reference)
     if not bool(contrasts.isfinite().any()) and bool(z.isfinite().any()):
         listed = " and ".join(f"±{offset:g}" for offset in calibration.offsets_ppm)
-        raise InputError("calibration", f"the calibration needs measurements at {listed} ppm, which were not acquired")
+        raise InputError(
+            "calibration", f"the calibration needs measurements at {listed} ppm from water, which were not acquired"
+        )
     enough = (contrasts >= calibration.least_contrast).all(1)
     ratio = torch.where(enough, contrasts[:, 0] / contrasts[:, 1], torch.nan)
     ratios, ph_of = calibration.ratios.to(z), calibration.ph.to(z)
     ph = interpolate_spectra(ph_of.unsqueeze(0), ratios, ratio.unsqueeze(0), same_ppm=0.0)[0]
     usable = z.isfinite().all(1)
-    few, outside = int((usable & ~enough).sum()), int((ratio.isfinite() & ph.isnan()).sum())
-    if few:
-        warnings.append(
-            f"{few} of {int(usable.sum())} voxels have no pH, because a contrast is below "
-            f"{calibration.least_contrast:g}"
-        )
-    if outside:
-        low, high = float(ratios[0]), float(ratios[-1])
-        warnings.append(
-            f"{outside} of {int(usable.sum())} voxels have no pH, because their ratio lies outside of the calibration "
-            f"({low:g} to {high:g}, pH {float(ph_of.min()):g} to {float(ph_of.max()):g})"
-        )
+    located = usable if shift is None else usable & shift.isfinite()
+    read = located & (label.isfinite() & reference.isfinite()).all(1)
+    positive = read & contrasts.isfinite().all(1)
+    low, high = float(ratios[0]), float(ratios[-1])
+    reasons = (
+        (usable & ~located, "the position of water is not known there"),
+        (
+            located & ~read,
+            "a resonance, which shifts with the water, was not acquired (the offsets span "
+            f"{float(offsets.min()):g} to {float(offsets.max()):g} ppm)",
+        ),
+        (read & ~positive, "a signal is not positive"),
+        (positive & ~enough, f"a contrast is below {calibration.least_contrast:g}"),
+        (
+            ratio.isfinite() & ph.isnan(),
+            f"their ratio lies outside of the calibration ({low:g} to {high:g}, "
+            f"pH {float(ph_of.min()):g} to {float(ph_of.max()):g})",
+        ),
+    )
+    for without_ph, reason in reasons:
+        if count := int(without_ph.sum()):
+            warnings.append(f"{count} of {int(usable.sum())} voxels have no pH, because {reason}")
     status = torch.where(ph.isfinite(), Status.CONVERGED, Status.FAILED)
     status = torch.where(usable, status, Status.INVALID_DATA).to(torch.uint8)
     quantities |= {"pH": ph, "pH_ratio": ratio}

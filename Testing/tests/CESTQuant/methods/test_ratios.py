@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,24 @@ def test_voxels_with_too_little_of_the_agent_have_no_ph(calibrated: Settings) ->
     found = quantify(agent(torch.tensor([1.2]).double(), amount=0.005), "ph", calibrated)
     assert found.quantities["pH"].isnan().all()
     assert found.warnings == ("1 of 1 voxels have no pH, because a contrast is below 0.01",)
+
+
+def test_the_true_reason_for_a_missing_ph_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({**CALIBRATION, "contrast": "saturation_transfer"}))
+    z = agent(torch.full((4,), 1.2).double())
+    z.signal[2] *= -1
+    z.signal[3] = 0.9
+    shifted = replace(z, b0_shift_ppm=torch.tensor([3.0, torch.nan, 0.0, 0.0]).double())
+    found = quantify(shifted, "ph", Settings(calibration=str(file)))
+    assert found.quantities["pH"].isnan().all()
+    reasons = [warning.removeprefix("1 of 4 voxels have no pH, because ") for warning in found.warnings]
+    assert reasons == [
+        "the position of water is not known there",
+        "a resonance, which shifts with the water, was not acquired (the offsets span -8 to 8 ppm)",
+        "a signal is not positive",
+        "a contrast is below 0.01",
+    ]
 
 
 @pytest.mark.parametrize("contrast", ["saturation_transfer", "inverse"])
