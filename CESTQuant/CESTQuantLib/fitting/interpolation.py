@@ -6,6 +6,8 @@ of the overshoots that an ordinary spline makes beside the water dip, which woul
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ CHUNK_VOXELS = 16384
 """Voxels that are interpolated at a time."""
 SAME_OFFSET_PPM = 2e-3
 """Offsets that differ by no more than this are repeats of one, written with different rounding."""
+NEAREST_TO_WATER_PPM = 0.5
+"""Distance from 0 ppm within which an offset must lie for spectra to be interpolated across the water line."""
 SAME_NODE_PPM = 0.045
 """Measurements within this range make one node of a parabola, so that close nodes do not amplify the noise."""
 
@@ -41,13 +45,12 @@ def numbered_offsets(offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> 
     return numbers
 
 
-def sorted_spectra(z: Tensor, offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> tuple[Tensor, Tensor]:
+def sorted_spectra(z: Tensor, offsets_ppm: Tensor) -> tuple[Tensor, Tensor]:
     """Sort spectra by offset and average repeated offsets.
 
     Args:
         z: (voxel, offset).
         offsets_ppm: (offset,), in any order.
-        same_ppm: Range within which offsets are repeats of one.
 
     Returns:
         The spectra (voxel, n) and their n distinct offsets (n,), ascending, over the whole acquired range.
@@ -57,7 +60,7 @@ def sorted_spectra(z: Tensor, offsets_ppm: Tensor, same_ppm: float = SAME_OFFSET
     """
     if offsets_ppm.shape != z.shape[1:]:
         raise ValueError(f"offsets_ppm has {len(offsets_ppm)} values but the signal has {z.shape[1]} measurements")
-    z, distinct = _averaged(z, offsets_ppm, same_ppm)
+    z, distinct = _averaged(z, offsets_ppm, SAME_OFFSET_PPM)
     if len(distinct) > 1:  # the mean of repeats would lie inside of the acquired range
         distinct[0], distinct[-1] = offsets_ppm.min(), offsets_ppm.max()
     return z, distinct
@@ -83,12 +86,14 @@ def pchip_slopes(z: Tensor, offsets_ppm: Tensor) -> Tensor:
     """Estimate the derivatives at the knots of the cubics.
 
     Args:
-        z: (voxel, n), n >= 2.
+        z: (voxel, n).
         offsets_ppm: (n,), ascending.
 
     Returns:
-        (voxel, n), in 1/ppm.
+        (voxel, n), in 1/ppm; zero for a single knot.
     """
+    if len(offsets_ppm) == 1:
+        return torch.zeros_like(z)
     spacing = offsets_ppm.diff()
     secant = z.diff(dim=1) / spacing
     if len(spacing) == 1:
@@ -115,30 +120,73 @@ def _end_slope(width: Tensor, next_width: Tensor, secant: Tensor, next_secant: T
     return torch.where(steep, 3 * secant, slope)
 
 
-def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, same_ppm: float = SAME_OFFSET_PPM) -> Tensor:
+def water_gap(offsets_ppm: Tensor) -> tuple[float, float] | None:
+    """Return the two offsets between which the water line was not acquired.
+
+    Nothing is known of a spectrum between them: its deepest point lies there.
+
+    Args:
+        offsets_ppm: (offset,), in any order.
+
+    Returns:
+        The nearest offsets below and above 0 ppm; None where one lies within 0.5 ppm of 0, or all on one side of it.
+    """
+    below, above = offsets_ppm[offsets_ppm < 0], offsets_ppm[offsets_ppm > 0]
+    if len(below) == 0 or len(above) == 0 or bool((offsets_ppm.abs() <= NEAREST_TO_WATER_PPM).any()):
+        return None
+    return float(below.max()), float(above.min())
+
+
+def interpolate_spectra(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tensor:
     """Interpolate the spectrum of every voxel to other offsets.
+
+    Where the water line was not acquired, each of its sides is interpolated by itself.
 
     Args:
         z: (voxel, offset).
         offsets_ppm: (offset,), in any order; repeated offsets are averaged.
         at_ppm: (k,) or (voxel, k).
-        same_ppm: Range within which offsets are repeats of one.
 
     Returns:
-        (voxel, k); NaN outside the acquired range.
+        (voxel, k); NaN outside the acquired range and in its ``water_gap``.
 
     Raises:
         ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
     """
-    z, knots = sorted_spectra(z, offsets_ppm, same_ppm)
+    z, knots = sorted_spectra(z, offsets_ppm)
     if len(knots) < 2:
         raise InputError("protocol", "interpolation needs at least two different offsets")
+    sides = [slice(None)] if water_gap(knots) is None else [knots < 0, knots > 0]
+
+    def slopes(z: Tensor) -> Tensor:
+        return torch.cat([pchip_slopes(z[:, side], knots[side]) for side in sides], 1)
+
     at_ppm = at_ppm.to(z).expand(len(z), at_ppm.shape[-1])
-    parts = [
-        _evaluate(z[first : first + CHUNK_VOXELS], knots, at_ppm[first : first + CHUNK_VOXELS])
-        for first in range(0, len(z), CHUNK_VOXELS)
-    ]
-    return torch.cat(parts) if parts else at_ppm.clone()
+    return torch.where(in_water_gap(at_ppm, knots), torch.nan, _interpolated(z, knots, at_ppm, slopes))
+
+
+def interpolate_curves(values: Tensor, knots: Tensor, at: Tensor) -> Tensor:
+    """Interpolate curves that are no spectra.
+
+    Args:
+        values: (curve, n), n >= 2.
+        knots: (n,), ascending.
+        at: (k,) or (curve, k).
+
+    Returns:
+        (curve, k); NaN outside the knots.
+    """
+    at = at.to(values).expand(len(values), at.shape[-1])
+    return _interpolated(values, knots, at, lambda values: pchip_slopes(values, knots))
+
+
+def _interpolated(z: Tensor, knots: Tensor, at: Tensor, slopes: Callable[[Tensor], Tensor]) -> Tensor:
+    """Evaluate the cubics with the derivatives ``slopes(z)`` at the knots, some voxels at a time."""
+    parts = []
+    for first in range(0, len(z), CHUNK_VOXELS):
+        some = slice(first, first + CHUNK_VOXELS)
+        parts.append(_evaluate(z[some], knots, at[some], slopes(z[some])))
+    return torch.cat(parts) if parts else at.clone()
 
 
 def interpolate_parabolas(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor) -> Tensor:
@@ -179,9 +227,16 @@ def outside_knots(at: Tensor, knots: Tensor) -> Tensor:
     return (at < knots[0] - slack) | (at > knots[-1] + slack) | at.isnan()
 
 
-def _evaluate(z: Tensor, knots: Tensor, at: Tensor) -> Tensor:
+def in_water_gap(at: Tensor, knots: Tensor) -> Tensor:
+    """Whether offsets lie in the ``water_gap`` of the acquired ones, beyond the rounding of these."""
+    gap = water_gap(knots)
+    if gap is None:
+        return torch.zeros_like(at, dtype=torch.bool)
+    return (at > gap[0] + SAME_OFFSET_PPM) & (at < gap[1] - SAME_OFFSET_PPM)
+
+
+def _evaluate(z: Tensor, knots: Tensor, at: Tensor, slope: Tensor) -> Tensor:
     """Evaluate the cubic Hermite polynomials of the intervals that hold ``at`` (voxel, k)."""
-    slope = pchip_slopes(z, knots)
     interval = torch.searchsorted(knots, at.contiguous(), right=True).sub_(1).clamp_(0, len(knots) - 2)
     width = knots.diff()[interval]
     t = (at - knots[interval]) / width

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from NeuroCESTLib.core.messages.input_errors import InputError
 
-from .interpolation import outside_knots, sorted_spectra
+from .interpolation import in_water_gap, outside_knots, sorted_spectra
 
 FEWEST_KNOTS = 5
 """Different offsets from which cross-validation means something."""
@@ -46,7 +46,7 @@ class SmoothingSpline:
             offsets: (k,) or (voxel, k).
 
         Returns:
-            Values (voxel, k); NaN outside the knots.
+            Values (voxel, k); NaN outside the knots and where they leave out the water line, see ``water_gap``.
         """
         at = offsets.to(self.values).expand(len(self.values), offsets.shape[-1]).contiguous()
         interval = torch.searchsorted(self.knots, at, right=True).sub_(1).clamp_(0, len(self.knots) - 2)
@@ -56,7 +56,8 @@ class SmoothingSpline:
         value = left * self.values.gather(1, interval) + right * self.values.gather(1, interval + 1)
         bend = (left**3 - left) * self.curvature.gather(1, interval)
         bend = bend + (right**3 - right) * self.curvature.gather(1, interval + 1)
-        return torch.where(outside_knots(at, self.knots), torch.nan, value + bend * width.square() / 6)
+        unknown = outside_knots(at, self.knots) | in_water_gap(at, self.knots)
+        return torch.where(unknown, torch.nan, value + bend * width.square() / 6)
 
 
 def fit_smoothing_spline(z: Tensor, offsets: Tensor, strength: float | None = None) -> SmoothingSpline:

@@ -83,6 +83,7 @@ def mtr(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantifica
 
     values = in_percent(used.signal, used.b0_shift_ppm)
     for i, offset in enumerate(wanted):
+        warnings += water_gap_warnings(used, (offset,), used.b0_shift_ppm, f"MTR at {offset:g} ppm")
         if not bool(torch.isfinite(values[:, i]).any()) and bool(torch.isfinite(used.signal).any()):
             raise InputError(
                 "protocol",
@@ -116,6 +117,7 @@ def _asymmetry(
     values = at_wanted(used.signal, shift)
     names = [f"mtr_asym_{offset:g}ppm" for offset in wanted]
     for i, (offset, name) in enumerate(zip(wanted, names, strict=True)):
+        noted += water_gap_warnings(used, (-offset, offset), shift, f"MTRasym at {offset:g} ppm")
         _require_both_sides(used, values[:, i], offset, "MTRasym")
         quantities[name] = values[:, i]
     errors, summary = _errors(spectra, used, settings, at_wanted, shift, names) if with_errors else ({}, {})
@@ -180,6 +182,40 @@ def water_position(spectra: ZSpectra, progress: Progress) -> tuple[Tensor | None
         if bool(torch.isfinite(shift).any()):
             return shift, {"b0_shift_ppm": shift}, []
     return None, {}, ["no B0 map, and the spectra show no water line: the asymmetry is not corrected for B0"]
+
+
+def water_gap_warnings(spectra: ZSpectra, at_ppm: tuple[float, ...], shift_ppm: Tensor | None, what: str) -> list[str]:
+    """Return a sentence where the water line was not acquired and a contrast would need its spectrum.
+
+    Args:
+        spectra: Spectra as acquired.
+        at_ppm: Offsets from water that the contrast needs.
+        shift_ppm: Position of the water (voxel,); None for zero.
+        what: What the sentence calls the contrast.
+
+    Raises:
+        ValueError: This is so in all voxels.
+    """
+    import torch
+
+    from ..fitting.interpolation import in_water_gap, water_gap
+
+    offsets = _offsets(spectra)
+    gap = water_gap(offsets)
+    if gap is None:
+        return []
+    shift = torch.zeros_like(spectra.signal[:, 0]) if shift_ppm is None else shift_ppm
+    usable = torch.isfinite(spectra.signal).all(1) & torch.isfinite(shift)
+    missing = usable & in_water_gap(offsets.new_tensor(at_ppm) + shift[:, None].to(offsets), offsets).any(1)
+    count, of = int(missing.sum()), int(usable.sum())
+    if count == 0:
+        return []
+    where = f"it lies between {gap[0]:g} and {gap[1]:g} ppm, where there are no offsets"
+    if count == of:
+        raise InputError(
+            "protocol", f"{what} is not known, because {where}: choose one farther from water (--asymmetry-offset)"
+        )
+    return [f"{what} is not given in {count} of {of} voxels, because with their shift of B0 {where}"]
 
 
 def _require_both_sides(spectra: ZSpectra, values: Tensor, offset: float, what: str) -> None:

@@ -30,6 +30,7 @@ def lorentzian_difference(spectra: ZSpectra, settings: Settings, progress: Progr
     from ..preprocessing.powers import at_one_power, b1_warnings
     from ..tissue.contrasts import z_at
     from ..tissue.lorentzian_two_step import TwoStepModel, fit_background
+    from .asymmetry import water_gap_warnings
 
     model = settings.lorentzian or TwoStepModel.preset()
     if not isinstance(model, TwoStepModel):
@@ -39,14 +40,17 @@ def lorentzian_difference(spectra: ZSpectra, settings: Settings, progress: Progr
             "or a file like it (--lorentzian)",
         )
     warnings = b1_warnings(spectra, settings.power_uT)
-    used = centered_on_water(at_one_power(spectra, settings.power_uT))
+    acquired = at_one_power(spectra, settings.power_uT)
+    used = centered_on_water(acquired)
     signal, offsets = used.signal.float(), used.protocol.offsets_ppm.to(used.signal.device).float()
     fit = fit_background(signal, offsets, model, valid=used.valid, progress=progress)
     water = fit.position_ppm[:, 0]
     at = signal.new_tensor(tuple(dict.fromkeys(settings.asymmetry_offsets_ppm)))
-    difference = fit.spectrum(at + water.unsqueeze(1)) - z_at(signal, offsets, at, water)
+    shift = water if acquired.b0_shift_ppm is None else water + acquired.b0_shift_ppm.to(water)
+    difference = fit.spectrum(at + water.unsqueeze(1)) - z_at(acquired.signal.float(), offsets, at, shift)
     quantities = {}
     for i, offset in enumerate(at.tolist()):
+        warnings += water_gap_warnings(acquired, (offset,), shift, f"LD at {offset:g} ppm")
         if not bool(torch.isfinite(difference[:, i]).any()) and bool(torch.isfinite(signal).any()):
             low, high = float(offsets.min()), float(offsets.max())
             raise InputError(

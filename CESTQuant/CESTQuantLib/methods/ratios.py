@@ -76,7 +76,7 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     """
     import torch
 
-    from ..fitting.interpolation import interpolate_spectra
+    from ..fitting.interpolation import interpolate_curves
     from ..fitting.marquardt import Status
     from ..formats.ph_calibration import read_ph_calibration
     from ..preprocessing.powers import at_one_power, b1_warnings
@@ -100,7 +100,7 @@ def ratiometric_ph(spectra: ZSpectra, settings: Settings, progress: Progress) ->
     enough = (contrasts >= calibration.least_contrast).all(1)
     ratio = torch.where(enough, contrasts[:, 0] / contrasts[:, 1], torch.nan)
     ratios, ph_of = calibration.ratios.to(z), calibration.ph.to(z)
-    ph = interpolate_spectra(ph_of.unsqueeze(0), ratios, ratio.unsqueeze(0), same_ppm=0.0)[0]
+    ph = interpolate_curves(ph_of.unsqueeze(0), ratios, ratio.unsqueeze(0))[0]
     usable = z.isfinite().all(1)
     located = usable if shift is None else usable & shift.isfinite()
     read = located & (label.isfinite() & reference.isfinite()).all(1)

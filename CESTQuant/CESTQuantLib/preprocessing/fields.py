@@ -40,7 +40,8 @@ def shift_spectra(z: Tensor, offsets_ppm: Tensor, b0_shift_ppm: Tensor) -> Tenso
         b0_shift_ppm: Position of the water (voxel,) in ppm.
 
     Returns:
-        Spectra (voxel, offset) at the same offsets from water; NaN where the shifted offset was not acquired.
+        Spectra (voxel, offset) at the same offsets from water; NaN where the shifted offset was not acquired, also in
+        the ``water_gap``.
     """
     at = offsets_ppm.to(z) + b0_shift_ppm.to(z).unsqueeze(1)
     return interpolate_spectra(z, offsets_ppm, at)
@@ -53,8 +54,9 @@ def centered_on_water(spectra: ZSpectra) -> ZSpectra:
         spectra: Spectra as acquired.
 
     Returns:
-        Spectra with the water at 0 ppm. Offsets that the shift moves out of the acquired range are NaN and no longer
-        valid. Voxels that were acquired with NaN are NaN throughout, for the fit to refuse.
+        Spectra with the water at 0 ppm. Offsets that the shift moves out of the acquired range, or onto a water line
+        that was not acquired, are NaN and no longer valid. Voxels that were acquired with NaN are NaN throughout, for
+        the fit to refuse.
     """
     shift = spectra.b0_shift_ppm
     if shift is None:

@@ -32,7 +32,7 @@ def mtr_asym(z: Tensor, offsets_ppm: Tensor, at_ppm: float | Tensor, b0_shift_pp
         b0_shift_ppm: (voxel,) position of the water; D is then counted from there, in the same interpolation.
 
     Returns:
-        (voxel, k); NaN where an offset lies outside the acquired range.
+        (voxel, k); NaN where an offset lies outside the acquired range or in its ``water_gap``.
 
     Raises:
         ValueError: The numbers of offsets and measurements differ, or there are fewer than two different offsets.
@@ -72,7 +72,7 @@ def z_at(z: Tensor, offsets_ppm: Tensor, at_ppm: Tensor, b0_shift_ppm: Tensor | 
             at the offset.
 
     Returns:
-        Z interpolated between acquired offsets, (voxel, k); NaN outside of them.
+        Z interpolated between acquired offsets, (voxel, k); NaN outside of them and in their ``water_gap``.
     """
     if b0_shift_ppm is None and len(distinct_offsets(offsets_ppm)) == 1:
         acquired = (at_ppm.to(z) - offsets_ppm[0].to(z)).abs() <= SAME_OFFSET_PPM

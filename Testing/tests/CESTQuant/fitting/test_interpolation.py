@@ -7,7 +7,13 @@ import pytest
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from CESTQuantLib.fitting.interpolation import distinct_offsets, interpolate_parabolas, interpolate_spectra
+from CESTQuantLib.fitting.interpolation import (
+    distinct_offsets,
+    interpolate_curves,
+    interpolate_parabolas,
+    interpolate_spectra,
+    water_gap,
+)
 
 OFFSETS = torch.linspace(-6, 6, 25, dtype=torch.float64)
 WATER_LINE = (1 - 0.9 / (1 + (OFFSETS / 0.8) ** 2)).unsqueeze(0)
@@ -59,6 +65,35 @@ def test_a_parabola_does_not_amplify_the_noise_of_offsets_that_lie_close_togethe
 def test_nothing_is_extrapolated():
     values = interpolate_spectra(WATER_LINE, OFFSETS, torch.tensor([-6.1, -6.0, 6.0, 6.1]))[0]
     assert values.isnan().tolist() == [True, False, False, True]
+
+
+def test_nothing_is_interpolated_across_a_water_line_that_was_not_acquired():
+    acquired = OFFSETS.abs() >= 2
+    z, offsets = WATER_LINE[:, acquired], OFFSETS[acquired]
+    assert water_gap(offsets) == (-2.0, 2.0)
+    at = torch.tensor([-2.2, -2.0, -1.9, 0.0, 1.9, 2.0, 2.2], dtype=torch.float64)
+    values = interpolate_spectra(z, offsets, at)[0]
+    assert values.isnan().tolist() == [False, False, True, True, True, False, False]
+    for side, own in ((offsets < 0, at <= -2), (offsets > 0, at >= 2)):
+        alone = PchipInterpolator(offsets[side], z[0, side])(at[own])
+        np.testing.assert_allclose(values[own], alone, atol=1e-12)
+    assert water_gap(OFFSETS) is None
+    assert water_gap(offsets[offsets > 0]) is None
+
+
+def test_a_pair_of_offsets_is_known_at_both_up_to_their_rounding():
+    pair = torch.tensor([-3.5004, 3.5004], dtype=torch.float64)
+    z = torch.tensor([[0.6, 0.5]], dtype=torch.float64)
+    values = interpolate_spectra(z, pair, torch.tensor([-3.5, 3.4, 3.5], dtype=torch.float64))[0]
+    assert values.isnan().tolist() == [False, True, False]
+    np.testing.assert_allclose(values[[0, 2]], z[0], atol=1e-6)
+
+
+def test_other_curves_may_change_their_sign_between_two_knots():
+    knots = torch.tensor([-1.0, 1.0, 2.0], dtype=torch.float64)
+    values = interpolate_curves(torch.tensor([[5.5, 6.5, 7.0]], dtype=torch.float64), knots, torch.tensor([-1.1, 0.0]))
+    assert values.isnan().tolist() == [[True, False]]
+    assert 5.5 < float(values[0, 1]) < 6.5
 
 
 def test_a_single_offset_is_refused():

@@ -59,6 +59,21 @@ def test_a_shift_beyond_the_acquired_offsets_fails_in_that_voxel_alone() -> None
     assert found.quantities["aptw"].isnan().tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("method", ["mtrasym", "mtrasym-spline"])
+def test_a_shift_into_the_water_line_that_was_not_acquired_gives_no_asymmetry(method: str) -> None:
+    found = quantify(spectra(SIX_OFFSETS, b0=SHIFT), method, Settings(asymmetry_offsets_ppm=(3.0,)))
+    assert found.quantities["mtr_asym_3ppm"].isnan().tolist() == [False, True, True]
+    assert found.status.tolist() == [Status.CONVERGED, Status.FAILED, Status.FAILED]
+    (warning,) = found.warnings
+    assert warning.startswith("MTRasym at 3 ppm is not given in 2 of 3 voxels")
+    assert "lies between -3 and 3 ppm, where there are no offsets" in warning
+
+
+def test_mtr_within_a_water_line_that_was_not_acquired_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"between -3 and 3 ppm, where there are no offsets: .*--asymmetry-offset"):
+        quantify(spectra(SIX_OFFSETS), "mtr", Settings(asymmetry_offsets_ppm=(0.5,)))
+
+
 def test_a_single_pair_of_offsets_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"at least two different offsets beyond 1\.5 ppm on each side"):
         quantify(spectra([-3.5, 3.5]), "aptw")

@@ -53,6 +53,17 @@ def test_lorentzian_difference_at_the_line_is_its_amplitude() -> None:
     torch.testing.assert_close(found.predict(torch.tensor([1]))[0], background.float(), atol=1e-4, rtol=0)
 
 
+def test_lorentzian_difference_beside_a_water_line_that_was_not_acquired_keeps_to_its_side() -> None:
+    offsets = torch.cat((torch.linspace(-10, -0.8, 24), torch.linspace(0.8, 10, 24))).double()
+    distance = offsets - torch.tensor([0.0, 0.15], dtype=torch.float64)[:, None]
+    z = 0.98 - 0.8 / (1 + (2 * distance / 2.4) ** 2) - 0.1 / (1 + (2 * (distance + 1) / 45) ** 2)
+    study = ZSpectra(z, Protocol(3.0, offsets, 0.8, 3.0), b0_shift_ppm=torch.tensor([0.0, 0.15]).double())
+    found = quantify(study, "ld", Settings(lorentzian=TwoStepModel.preset(), asymmetry_offsets_ppm=(-0.9, 1.3)))
+    assert found.quantities["ld_1.3ppm"].abs().max() < 0.01
+    assert found.quantities["ld_-0.9ppm"].isnan().tolist() == [False, True]
+    assert any(each.startswith("LD at -0.9 ppm is not given in 1 of 2 voxels") for each in found.warnings)
+
+
 @pytest.mark.parametrize("method", ["ld", "lorentzian"])
 def test_a_background_of_too_few_offsets_is_told(method: str) -> None:
     """It was called a missing measurement at 3 ppm, which there was."""

@@ -49,3 +49,18 @@ def test_arex_is_not_given_where_the_duty_cycle_varies() -> None:
     assert not [name for name in found.quantities if name.startswith("arex")]
     assert "mtr_rex_amide" in found.quantities
     assert any("AREX is not given: the duty cycle of the saturation varies between" in w for w in found.warnings)
+
+
+def test_a_b0_map_leaves_the_lines_as_they_are_where_water_was_not_acquired() -> None:
+    """Values that were interpolated across the water changed the amide line by 30 %."""
+    half = torch.arange(2.0, 8.1, 0.5, dtype=torch.float64)
+    offsets, shift = torch.cat((-half.flip(0), half)), torch.tensor([0.0, 0.2, -0.4], dtype=torch.float64)
+    distance = offsets - shift[:, None]
+
+    def line(amplitude: float, width: float, position: float) -> torch.Tensor:
+        return amplitude / (1 + (2 * (distance - position) / width) ** 2)
+
+    z = 1 - line(0.85, 2.5, 0) - line(0.05, 2, 3.5) - line(0.08, 3, -3.5) - line(0.1, 40, -2.5)
+    found = quantify(ZSpectra(z, Protocol(3.0, offsets, 1.0, 2.0), b0_shift_ppm=shift), "lorentzian")
+    assert found.quantities["amide_amplitude"].numpy() == pytest.approx(0.05, abs=2.5e-3)
+    assert found.quantities["noe_amplitude"].numpy() == pytest.approx(0.08, abs=5e-3)

@@ -51,6 +51,19 @@ def test_centering_leaves_out_offsets_that_were_not_acquired_and_keeps_bad_voxel
     assert centered_on_water(plain) is plain
 
 
+def test_centering_leaves_out_what_it_moves_onto_a_water_line_that_was_not_acquired() -> None:
+    offsets = torch.cat((torch.arange(-8.0, -1.9, 0.5), torch.arange(2.0, 8.1, 0.5))).double()
+    shift = torch.tensor([0.2, -0.4], dtype=torch.float64)
+    signal = torch.stack([water(offsets, each) for each in shift.tolist()])
+    centered = centered_on_water(ZSpectra(signal, Protocol(3.0, offsets, 1.0, 2.0), b0_shift_ppm=shift))
+    at = offsets.tolist()
+    left_out = [[at[i] for i in range(26) if not centered.valid[voxel, i]] for voxel in range(2)]
+    assert left_out == [[-2.0, 8.0], [-8.0, 2.0]]
+    for voxel in range(2):
+        known = centered.valid[voxel]
+        torch.testing.assert_close(centered.signal[voxel, known], water(offsets, 0.0)[known], atol=5e-3, rtol=0)
+
+
 def test_water_position_is_found_despite_noise_and_side_lines():
     offsets = torch.linspace(-8, 8, 65, dtype=torch.float64)
     shift = -0.6 + 1.2 * rand(500, 1)
