@@ -15,7 +15,7 @@ from torch import Tensor
 from NeuroCESTLib.core.messages.input_errors import InputError
 from NeuroCESTLib.core.progress import Progress
 
-from ..fitting.interpolation import CHUNK_VOXELS, distinct_offsets, interpolate_spectra
+from ..fitting.interpolation import CHUNK_VOXELS, distinct_offsets, interpolate_spectra, sorted_spectra
 from ..fitting.least_squares import levenberg_marquardt
 from ..tissue.lorentzian_model import LorentzianModel, LorentzianPool, Range
 from ..tissue.spectra import ZSpectra
@@ -24,9 +24,9 @@ from .reference import FAR_OFF_RESONANCE_PPM
 SEARCH_PPM = 1.5
 """Largest distance of the water from 0 ppm where nothing else is asked for."""
 FEWEST_NEAR_WATER = 3
-"""Offsets in the search range that the position of the water line needs."""
+"""Different offsets in the search range that the position of the water line needs."""
 FEWEST_SHARED = 6
-"""Measurements that a spectrum and its mirror image must have in common for WASSR."""
+"""Different offsets that a spectrum and its mirror image must have in common for WASSR."""
 LEAST_EXPLAINED = 0.8
 """Share of the variance around the smallest Z that a water line must explain to be one."""
 
@@ -69,8 +69,8 @@ def centered_on_water(spectra: ZSpectra) -> ZSpectra:
 
 
 def shows_water(offsets_ppm: Tensor) -> bool:
-    """Whether enough offsets (offset,) lie near 0 ppm to estimate the position of the water line."""
-    return int((offsets_ppm.abs() <= SEARCH_PPM).sum()) >= FEWEST_NEAR_WATER
+    """Whether enough different offsets (offset,) lie near 0 ppm to estimate the position of the water line."""
+    return len(distinct_offsets(offsets_ppm[offsets_ppm.abs() <= SEARCH_PPM])) >= FEWEST_NEAR_WATER
 
 
 def estimate_b0_shift(
@@ -88,7 +88,7 @@ def estimate_b0_shift(
         z: Spectra (voxel, offset).
         offsets_ppm: Acquired offsets (offset,) in ppm.
         search_ppm: Largest distance of the water from 0 ppm.
-        window_ppm: Half-width of the fitted range; it is widened where it would hold fewer than seven offsets.
+        window_ppm: Half-width of the fitted range; it is widened where it would hold fewer than seven different ones.
         threads: Number of threads; by default as many as torch uses.
         progress: Called with the fraction done and a message; may raise to cancel.
 
@@ -96,7 +96,7 @@ def estimate_b0_shift(
         Position (voxel,) in ppm; NaN where the fit failed or ended at the edge of the search range.
 
     Raises:
-        ValueError: Fewer than three offsets lie in the search range.
+        ValueError: Fewer than three different offsets lie in the search range.
     """
     limits = (-search_ppm, search_ppm)
     return _fit_water_line(z, offsets_ppm, limits, window_ppm, threads, progress)[0]
@@ -113,15 +113,19 @@ def _fit_water_line(
     """Return the position of the water line, NaN as in ``estimate_b0_shift``, and the share of variance it explains."""
     offsets = offsets_ppm.to(z)
     near = (offsets >= limits_ppm[0]) & (offsets <= limits_ppm[1])
-    if int(near.sum()) < FEWEST_NEAR_WATER:
+    if len(distinct_offsets(offsets[near])) < FEWEST_NEAR_WATER:
         between = f"between {limits_ppm[0]:g} and {limits_ppm[1]:g} ppm"
         if limits_ppm[0] == -limits_ppm[1]:
             between = f"within {limits_ppm[1]:g} ppm of 0"
-        raise InputError("protocol", f"the water position needs at least {FEWEST_NEAR_WATER} offsets {between}")
+        raise InputError(
+            "protocol", f"the water position needs at least {FEWEST_NEAR_WATER} different offsets {between}"
+        )
     sampled = torch.where(near, z, torch.inf).nan_to_num(nan=torch.inf)
     lowest = offsets[sampled.argmin(1)]
     distance = (offsets - lowest.unsqueeze(1)).abs()
-    reach = distance.kthvalue(min(7, len(offsets)), dim=1).values.clamp_min(window_ppm)
+    different = distinct_offsets(offsets)
+    around = (different - lowest.unsqueeze(1)).abs()
+    reach = around.kthvalue(min(7, len(different)), dim=1).values.clamp_min(window_ppm)
     valid = (distance <= reach.unsqueeze(1) * (1 + 1e-6)) & z.isfinite()
     water = LorentzianPool("water", Range(0.02, 0.8, 1.2), Range(0.1, 1.5, 20.0), Range(-1.0, 0.0, 1.0))
     model = LorentzianModel((water,), Range(0.3, 1.0, 1.2))
@@ -176,19 +180,20 @@ def wassr(
         offsets, ends at a limit, or does not explain the signal.
 
     Raises:
-        ValueError: Fewer than three offsets lie within the limits.
+        ValueError: Fewer than six different offsets lie near water, or fewer than three within the limits.
     """
     near = offsets_ppm.abs() < FAR_OFF_RESONANCE_PPM
-    offsets, z = offsets_ppm.to(z)[near], z[:, near]
+    z, offsets = sorted_spectra(z[:, near], offsets_ppm.to(z)[near])
     if len(offsets) < FEWEST_SHARED:
         raise InputError(
-            "protocol", f"WASSR needs at least {FEWEST_SHARED} offsets near water, but there are {len(offsets)}"
+            "protocol",
+            f"WASSR needs at least {FEWEST_SHARED} different offsets near water, but there are {len(offsets)}",
         )
     if limits_ppm is None:
         limits_ppm = (offsets.min().item(), offsets.max().item())
     center, explained = _fit_water_line(z, offsets, limits_ppm, 0.5, threads, progress)
     center = torch.where(explained >= LEAST_EXPLAINED, center, torch.nan)
-    reach = 2 * distinct_offsets(offsets).diff().median().item()
+    reach = 2 * offsets.diff().median().item()
     parts = []
     for first in range(0, len(z), CHUNK_VOXELS // 8):
         chunk = slice(first, first + CHUNK_VOXELS // 8)

@@ -9,7 +9,14 @@ from CESTQuantLib.fitting.least_squares import Status
 from CESTQuantLib.physics.pools import Tissue, Water
 from CESTQuantLib.physics.protocol import Protocol
 from CESTQuantLib.physics.simulation import simulate
-from CESTQuantLib.preprocessing.fields import centered_on_water, estimate_b0_shift, interpolate_b1, shift_spectra, wassr
+from CESTQuantLib.preprocessing.fields import (
+    centered_on_water,
+    estimate_b0_shift,
+    interpolate_b1,
+    shift_spectra,
+    shows_water,
+    wassr,
+)
 from CESTQuantLib.preprocessing.wasabi import FieldLimits, WasabiPulse, wasabi
 from CESTQuantLib.tissue.spectra import ZSpectra
 
@@ -72,6 +79,29 @@ def test_water_position_is_found_despite_noise_and_side_lines():
     found = estimate_b0_shift(z, offsets)
     assert (found - shift[:, 0]).abs().median() < 0.01
     assert (found - shift[:, 0]).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("rounding_ppm", [0.0, 1e-3])
+def test_repeats_of_one_offset_on_water_show_no_water_line(rounding_ppm):
+    """They were taken for three offsets, and gave a shift of -0.2 ppm that was not there."""
+    far, on_water = [-4.0, -3.5, -3.0, 3.0, 3.5, 4.0], [0.0, rounding_ppm, -rounding_ppm]
+    assert not shows_water(torch.tensor([*far, *on_water]))
+    assert shows_water(torch.tensor([*far, -0.5, 0.0, 0.5]))
+    offsets = torch.tensor([*far, *on_water], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"at least 3 different offsets within 1\.5 ppm of 0"):
+        estimate_b0_shift(water(offsets, 0.0).unsqueeze(0), offsets)
+    with pytest.raises(ValueError, match=r"at least 6 different offsets near water, but there are 3"):
+        few = torch.tensor([-0.5, 0.0, 0.5] * 3, dtype=torch.float64)
+        wassr(water(few, 0.0).unsqueeze(0), few)
+
+
+def test_repeated_offsets_have_the_water_position_of_one_pass():
+    offsets = torch.arange(-3, 3.1, 0.5, dtype=torch.float64)
+    shift = torch.linspace(-0.4, 0.4, 9, dtype=torch.float64)
+    z = water(offsets, shift.unsqueeze(1), 1.2) - 0.05 / (1 + ((offsets - 1.5) / 0.4) ** 2)
+    for estimate in (estimate_b0_shift, wassr):
+        repeated = estimate(z.repeat(1, 3), offsets.repeat(3))
+        torch.testing.assert_close(repeated, estimate(z, offsets), atol=1e-3, rtol=0, equal_nan=True)
 
 
 def test_voxels_without_signal_have_no_shift():
