@@ -28,7 +28,7 @@ QUCESOP_WINDOW_PPM = 1.5
 
 
 def quesp(spectra: ZSpectra, settings: Settings, progress: Progress) -> Quantification:
-    """Fit QUESP/QUEST in the inverse form to label and reference pairs at several powers or saturation times."""
+    """Fit QUESP/QUEST in the inverse form to label and reference pairs at several powers."""
     from ..preprocessing.initial_z import carried_over_warnings, initial_z
     from ..tissue.quesp import EXCHANGE_RATE_BOUNDS_HZ, FRACTION_BOUNDS, fit_quesp
 
@@ -267,7 +267,7 @@ METHODS = (
     Method(
         "quesp",
         "QUESP / QUEST",
-        "Fraction and exchange rate from label and reference pairs at several powers or saturation times.",
+        "Fraction and exchange rate from label and reference pairs at several powers.",
         quesp,
         takes=(Input.MODEL, Input.B1, Input.T1),
         physical=True,

@@ -28,7 +28,7 @@ def label_reference_pairs(protocol: Protocol, dw_ppm: float) -> list[tuple[list[
         -dw_ppm with the same B1 and duration.
 
     Raises:
-        ValueError: There are fewer than two pairs.
+        ValueError: There are fewer than two pairs, or all have the same B1.
     """
     offsets, b1_uT = protocol.offsets_ppm.tolist(), protocol.b1_uT.tolist()
     duration_s = protocol.saturation_time_s.tolist()
@@ -57,5 +57,13 @@ def label_reference_pairs(protocol: Protocol, dw_ppm: float) -> list[tuple[list[
             "protocol",
             f"the method needs at least two pairs of measurements at +{dw_ppm:g} and -{dw_ppm:g} ppm with equal B1 and "
             f"duration, found {len(pairs)}",
+        )
+    powers_uT = [b1_uT[labels[0]] for labels, _ in pairs]
+    if max(powers_uT) - min(powers_uT) < POWER_TOLERANCE_UT:
+        raise InputError(
+            "protocol",
+            f"the method needs pairs at two or more powers, but all {len(pairs)} are at {powers_uT[0]:g} uT: repeats "
+            "and saturation times at one power do not tell a small fraction with fast exchange from a large one with "
+            "slow exchange",
         )
     return pairs

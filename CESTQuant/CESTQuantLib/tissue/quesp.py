@@ -133,6 +133,8 @@ def fit_quesp(
 ) -> ExchangeFit:
     """Fit QUESP (B1 varies), QUEST (the saturation time varies), or both at once.
 
+    One power determines Rex alone, whatever the saturation times, and not which fraction and rate give it.
+
     Args:
         z_label: (voxel, m) at the offset +D of the exchanging protons.
         z_reference: (voxel, m) at -D.

@@ -75,6 +75,16 @@ def test_pairs_over_powers_give_fraction_and_rate(method, tolerance):
     assert float(quantities["creatine_exchange_rate_Hz"]) == pytest.approx(300, rel=tolerance)
 
 
+@pytest.mark.parametrize("method", ["quesp", "omega-plot"])
+def test_pairs_at_one_power_are_refused_with_the_reason(method):
+    """From saturation times alone, QUESP gave a rate of 20 instead of 300 1/s and called it converged."""
+    times = torch.tensor([1.0, 2.0, 4.0, 10.0], dtype=torch.float64)
+    offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(times))
+    study = spectra(Tissue(Water(3.0, 1.5), (CREATINE,)), Protocol(7.0, offsets, 2.0, times.repeat(2)))
+    with pytest.raises(ValueError, match="two or more powers, but all 4 are at 2 uT"):
+        quantify(study, method, settings=model(3.0, 1.5))
+
+
 def test_all_repetitions_of_labels_and_references_count():
     powers = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0, 4.0], dtype=torch.float64)
     offsets = torch.tensor([1.9, -1.9], dtype=torch.float64).repeat_interleave(len(powers))

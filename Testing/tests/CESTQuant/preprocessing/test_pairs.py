@@ -28,3 +28,9 @@ def test_every_measurement_counts_once_where_one_side_was_repeated_more_often(si
     offsets, powers = [sign * 3.0] * 4 + [-sign * 3.0] * 3, [1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 2.0]
     pairs = label_reference_pairs(Protocol(7.0, offsets, powers, 4.0), 3.0)
     assert [pair[::sign] for pair in pairs] == [([0, 2], [4]), ([1], [5]), ([3], [6])]
+
+
+@pytest.mark.parametrize("times_s", [4.0, [4.0] * 4 + [2.0] * 4], ids=["repeats", "saturation times"])
+def test_pairs_at_one_power_do_not_determine_fraction_and_rate(times_s: float | list[float]) -> None:
+    with pytest.raises(ValueError, match="pairs at two or more powers, but all 4 are at 2 uT"):
+        label_reference_pairs(Protocol(7.0, [3.0, -3.0] * 4, 2.0, times_s), 3.0)
