@@ -48,6 +48,9 @@ _OF_LABELS = (*_LESION, "brats", "glioma")
 """Words before 'segmentation' that do not belong to the name of the study."""
 _NO_TUMOR = ("parenchyma", "cellular", "tissue", "ventricle", "ventricles", "skull", "vessel", "vessels")
 """Words before 'segmentation' or 'mask' that show that it is not the whole tumour."""
+_BIDS_ENTITY = re.compile(r"(?<![a-z0-9])(label|desc)-([a-z0-9]+)(?=_)")
+"""What BIDS names say of a segmentation or mask, as in ``sub-01_label-tumor_dseg``."""
+_BIDS_BRAIN = ("brain", "brainmask")
 _ROLES = {word: role for role, words in SYNONYMS.items() for word in words}
 
 
@@ -120,9 +123,28 @@ def _is_derived(stem: str, words: list[tuple[str, int]]) -> bool:
     (before, position), (word, start) = words[-2:]
     if word in SYNONYMS["label"] + SYNONYMS["mask"] and any(other in _NO_TUMOR for other, _ in words[:-1]):
         return True
+    if _is_other_part(stem.lower(), word):
+        return True
     images = [name for modality in MODALITIES for name in SYNONYMS[modality]]
     joined = stem[position + len(before) : start] == "-"
     return joined and word in images and word not in _SECOND_WORDS and before in images
+
+
+def _is_other_part(stem: str, word: str) -> bool:
+    """Whether the BIDS name of a segmentation or mask does not say that it shows tumour, or shows the brain.
+
+    A ``dseg`` shows any structures, in most data sets the tissues of the normal brain.
+    """
+    told = dict(_BIDS_ENTITY.findall(stem))
+    if word == "mask":
+        return told.get("label", told.get("desc", "brain")) not in _BIDS_BRAIN
+    if word == "dseg":
+        shown = list(told.values())
+    elif word in SYNONYMS["label"] and "label" in told:
+        shown = [told["label"]]
+    else:
+        return False
+    return not any(part in value for value in shown for part in _OF_LABELS)
 
 
 def find_study_files(folder: str | os.PathLike) -> dict[str, Path]:

@@ -9,7 +9,14 @@ import pytest
 from joint_cohorts import NEW_NAMES, OLD_NAMES, write_brats
 
 from JointRegSegLib.cohort.channels import UNKNOWN_CHANNEL
-from JointRegSegLib.cohort.folders import NO_STUDY, SEVERAL, SEVERAL_BESIDE, cohort_of_folder, divide
+from JointRegSegLib.cohort.folders import (
+    NO_IMAGE,
+    NO_STUDY,
+    SEVERAL,
+    SEVERAL_BESIDE,
+    cohort_of_folder,
+    divide,
+)
 from JointRegSegLib.cohort.studies import Cohort, StudyRecord
 
 
@@ -218,6 +225,23 @@ def test_titles_of_channels_that_cannot_be_used_are_refused(
 def test_a_folder_below_one_called_derivatives_is_searched(tmp_path: Path) -> None:
     write_brats(tmp_path / "derivatives/stripped/P1", "x", OLD_NAMES)
     assert keys(cohort_of_folder(tmp_path / "derivatives/stripped")) == [("P1", "1")]
+
+
+def bids_with_derivatives(folder: Path, *names: str) -> Path:
+    """Empty images of a subject, and empty files of the derivatives of a program."""
+    images = [f"sub-01/anat/sub-01_{image}" for image in ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")]
+    for file in (*images, *(f"derivatives/program/sub-01/anat/sub-01_{name}" for name in names)):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{file}.nii.gz").touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["dseg", "desc-aseg_dseg", "label-GM_mask", "desc-ribbon_mask", "label-edema_mask"])
+def test_tissues_of_bids_derivatives_are_neither_tumor_nor_brain(name: str, tmp_path: Path) -> None:
+    cohort = cohort_of_folder(bids_with_derivatives(tmp_path, name))
+    (study,) = cohort.studies
+    assert (study.label, study.mask) == (None, None)
+    assert cohort.ignored == ((tmp_path / f"derivatives/program/sub-01/anat/sub-01_{name}.nii.gz", NO_IMAGE),)
 
 
 @pytest.mark.parametrize("names", [("T001", "T002"), ("scan1", "scan2"), ("20200101", "20210305")])
